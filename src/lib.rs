@@ -1,0 +1,10 @@
+//! Wattle: an event bus whose subscribers are WebAssembly plugins.
+//!
+//! A YAML *topology* declares topics and who subscribes to what; it must form a tree. Subscribers are sandboxed Wasm
+//! components, functions from an event to events. Outputs, cursor and state commit together, so processing is exactly
+//! once inside the tree.
+//!
+//! It is not a cluster of its own, not a job scheduler, and not a place for queries. `ARCHITECTURE.md` is the map; the
+//! floors that it draws, and that `tests/floors.rs` keeps, are the order of the modules below: each may use those
+//! under it and never those above.
+

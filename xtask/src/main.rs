@@ -1,0 +1,3 @@
+//! What cargo alone cannot do: set-up, the whole test run.
+
+fn main() {}
