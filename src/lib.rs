@@ -12,3 +12,4 @@ pub mod dispatch;
 pub mod engine;
 pub mod limits;
 pub mod model;
+pub mod rpc;
