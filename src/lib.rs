@@ -13,3 +13,4 @@ pub mod engine;
 pub mod limits;
 pub mod model;
 pub mod rpc;
+pub mod server;
