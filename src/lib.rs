@@ -9,8 +9,10 @@
 //! under it and never those above.
 
 pub mod dispatch;
+pub mod effects;
 pub mod engine;
 pub mod limits;
+pub mod log;
 pub mod model;
 pub mod rpc;
 pub mod server;

@@ -1,9 +1,9 @@
 //! Records on their way in, grouped by partition as a frame of the journal wants them, so that they are framed once.
 
-use crate::model::PartitionId;
+use super::identity::PartitionId;
 
 /// Bytes of the length in front of each record.
-pub(super) const LENGTH_BYTES: usize = 4;
+pub(crate) const LENGTH_BYTES: usize = 4;
 
 /// Records for partitions; the order within a partition is the order of [`Slices::push`].
 #[derive(Debug, Default, Clone)]
