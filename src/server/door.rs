@@ -94,6 +94,44 @@ fn parse(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
+    /// A service that says what it was asked to, if anything.
+    #[derive(Clone)]
+    struct Answers(Option<Status>);
+
+    impl Service<http::Request<Body>> for Answers {
+        type Response = http::Response<Body>;
+        type Error = Infallible;
+        type Future = BoxFuture<http::Response<Body>, Infallible>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+            match self.0.clone() {
+                Some(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
+                None => Box::pin(std::future::pending()),
+            }
+        }
+    }
+
+    async fn code(answer: Option<Status>) -> Code {
+        let request = http::Request::builder().header("grpc-timeout", "20m").body(Body::empty()).unwrap();
+        let answer = Door(Answers(answer)).call(request).await.unwrap();
+        Status::from_header_map(answer.headers()).unwrap().code()
+    }
+
+    #[tokio::test]
+    async fn a_call_ends_at_its_deadline_and_says_so() {
+        assert_eq!(code(None).await, Code::DeadlineExceeded);
+    }
+
+    #[tokio::test]
+    async fn only_the_code_of_an_oversize_message_is_changed() {
+        assert_eq!(code(Some(Status::out_of_range("too large"))).await, Code::ResourceExhausted);
+        assert_eq!(code(Some(Status::not_found("nothing"))).await, Code::NotFound);
+    }
+
     #[test]
     fn timeouts_are_read_as_the_protocol_says() {
         assert_eq!(parse("1500m"), Some(Duration::from_millis(1500)));
