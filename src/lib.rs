@@ -14,3 +14,5 @@ pub mod engine;
 pub mod limits;
 pub mod log;
 pub mod model;
+pub mod topology;
+pub mod wasm;
