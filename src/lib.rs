@@ -17,3 +17,5 @@ pub mod log;
 pub mod model;
 pub mod rpc;
 pub mod server;
+pub mod topology;
+pub mod wasm;

@@ -5,8 +5,16 @@
 //! Relies on: the engine's sessions for exactly once, the Wasm host for isolation.
 //! Must not know: gRPC, the command line, how an engine keeps what it keeps.
 
+mod batch;
+mod handler;
+mod keys;
+mod lane;
+mod outputs;
 pub mod publish;
 pub mod status;
+mod tree;
 
+pub use handler::{HandleError, Handler};
 pub use publish::{PublishError, Published, Publisher};
 pub use status::{LaneState, Snapshot, SubscriberStatus, TopicStatus};
+pub use tree::{StartError, Tree};

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::keys;
 use crate::engine::{AppendError, Engine, SliceFull, Slices};
 use crate::limits;
 use crate::model::{EventError, EventView, Offset, PartitionId, Record, RecordError, TopicId, partition_of};
+use crate::topology::KeyExpression;
 
 /// Where the events of a call went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,15 +90,6 @@ pub enum EventRefused {
     Key(String),
 }
 
-/// What a topic says of the keys of its events.
-pub trait KeyRule: Send + Sync {
-    /// The key of an event.
-    ///
-    /// # Errors
-    /// Why there is none, in words for the producer.
-    fn key(&self, event: &EventView<'_>) -> Result<String, String>;
-}
-
 /// A topic as a producer sees it.
 pub struct Target {
     /// Full name (`namespace/name`).
@@ -108,7 +101,7 @@ pub struct Target {
     /// The subscriber that writes to it; `None` for a root.
     pub parent: Option<String>,
     /// Its `key:` expression.
-    pub key: Option<Arc<dyn KeyRule>>,
+    pub key: Option<KeyExpression>,
 }
 
 /// Publishes from outside. Cheap to clone.
@@ -214,8 +207,8 @@ fn place(target: &Target, event: &Bytes, slices: &mut Slices) -> Result<(usize, 
     let view = EventView::parse(event)?;
     let computed;
     let key = match &target.key {
-        Some(rule) => {
-            computed = rule.key(&view).map_err(EventRefused::Key)?;
+        Some(expression) => {
+            computed = keys::evaluate(expression, &view, None).map_err(EventRefused::Key)?;
             computed.as_str()
         }
         None => view.default_key(),

@@ -108,7 +108,8 @@ async fn the_deadline_of_a_stream_is_kept_after_its_answers_have_begun() {
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", bed.address)).unwrap();
     let mut client = PublisherServiceClient::new(channel.connect().await.unwrap());
     let first = v1::PublishStreamRequest { topic: LOG.into(), events: vec![event("b", "k")] };
-    let mut request = Request::new(tokio_stream::StreamExt::chain(tokio_stream::iter([first]), tokio_stream::pending()));
+    let mut request =
+        Request::new(tokio_stream::StreamExt::chain(tokio_stream::iter([first]), tokio_stream::pending()));
     request.metadata_mut().insert("grpc-timeout", "500m".parse().unwrap());
     let mut answers = client.publish_stream(request).await.unwrap().into_inner();
     assert_eq!(answers.message().await.unwrap_err().code(), Code::DeadlineExceeded);

@@ -1,0 +1,80 @@
+//! The event that a handler is given.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use crate::contract::wattle::plugin::{context, types};
+use crate::failure::Failure;
+
+/// One event.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// The topic that it comes from.
+    pub topic: &'a str,
+    /// The partition of the topic.
+    pub partition: u32,
+    /// The content type of the data; "" when the producer gave none.
+    pub content_type: &'a str,
+    /// The ordering key.
+    pub key: &'a str,
+    /// The CloudEvents type.
+    pub kind: &'a str,
+    /// When it was appended to its topic, in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// Which attempt at it this is, from 1.
+    pub attempt: u32,
+    /// The payload.
+    pub data: &'a [u8],
+}
+
+impl<'a> Event<'a> {
+    pub(crate) fn new(batch: &'a types::Batch, event: &'a types::Event) -> Event<'a> {
+        Event {
+            topic: &batch.topic,
+            partition: batch.partition,
+            content_type: &batch.content_type,
+            key: &event.key,
+            kind: &event.type_,
+            time_ns: event.time,
+            attempt: event.attempt,
+            data: &event.data,
+        }
+    }
+
+    /// The data, read as JSON.
+    ///
+    /// # Errors
+    /// Rejects the event, saying what does not fit and where.
+    #[cfg(feature = "json")]
+    pub fn json<T: serde::Deserialize<'a>>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(self.data)
+            .map_err(|error| Failure::reject(format!("the data is not what this plugin reads: {error}")))
+    }
+
+    /// The data, read as text.
+    ///
+    /// # Errors
+    /// Rejects the event when it is not UTF-8.
+    pub fn text(&self) -> Result<&'a str, Failure> {
+        std::str::from_utf8(self.data).map_err(|error| Failure::reject(format!("the data is not UTF-8: {error}")))
+    }
+
+    /// When it was appended to its topic.
+    pub fn time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.time_ns)
+    }
+
+    /// One of its CloudEvents attributes: `id`, `source`, `subject`, `time` or an extension.
+    pub fn attribute(&self, name: &str) -> Option<String> {
+        context::attributes().lines().find_map(|line| {
+            let (key, value) = line.split_once('=')?;
+            (key == name).then(|| value.to_owned())
+        })
+    }
+
+    /// All its CloudEvents attributes beyond the fields of this struct.
+    pub fn attributes(&self) -> BTreeMap<String, String> {
+        let lines = context::attributes();
+        lines.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    }
+}

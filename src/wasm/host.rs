@@ -1,0 +1,262 @@
+//! The plugin host: one engine, one pool of instances, one cache of compiled code, for all plugins of a bus.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+
+use tokio::sync::Semaphore;
+use wasmtime::Engine;
+use wasmtime::component::{HasSelf, Linker};
+
+use super::cache::Cache;
+use super::contract::Sandbox;
+use super::digest::Digest;
+use super::engine::engine;
+use super::limits::Limits;
+use super::logs::Gate;
+use super::plugin::{Instance, Kind, Plugin, Shared};
+use super::refusal::{self, RegisterError};
+use super::room::Room;
+use super::state::State;
+use super::ticker::Ticker;
+use super::wasi;
+
+/// What a host may use.
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    /// Where compiled code is kept between runs. It must belong to this process's user alone: what is in it is run.
+    /// None: it is not kept.
+    pub cache_folder: Option<PathBuf>,
+    /// The memory that all instances of all plugins may take together, in bytes.
+    pub memory_budget_bytes: u64,
+    /// How many instances of one plugin may be in use at once.
+    pub instances_per_plugin: usize,
+}
+
+impl Default for HostOptions {
+    /// No cache, two instances per core and plugin, and room for that many instances of four plugins.
+    fn default() -> HostOptions {
+        let instances_per_plugin = 2 * cores();
+        let instances = u64::try_from(4 * instances_per_plugin).unwrap_or(u64::MAX);
+        let memory_budget_bytes = instances.saturating_mul(Limits::default().memory_bytes).max(MEMORY_BUDGET_BYTES_MIN);
+        HostOptions { cache_folder: None, memory_budget_bytes, instances_per_plugin }
+    }
+}
+
+/// Enough for one plugin of an interpreter.
+const MEMORY_BUDGET_BYTES_MIN: u64 = 1 << 30;
+
+/// How many instances there may be at once, of all plugins. Each reserves 16 GiB of address space, of 128 TiB.
+const INSTANCES_MIN: u32 = 64;
+const INSTANCES_MAX: u32 = 1_000;
+const PLUGINS_AT_ONCE: usize = 16;
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Why there is no host.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The sandbox could not be set up.
+    #[error(
+        "the WebAssembly sandbox could not be set up: {message}. It reserves several TiB of address space without using \
+         them: a limit on virtual memory (`ulimit -v`) must allow that"
+    )]
+    Engine {
+        /// What wasmtime says.
+        message: String,
+    },
+    /// The thread that counts time could not be started.
+    #[error("the thread that counts the time of plugins could not be started: {0}")]
+    Thread(#[source] std::io::Error),
+    /// The folder for compiled code cannot be used.
+    #[error("the folder for compiled code, {}, cannot be used: {source}", folder.display())]
+    Cache {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// Runs plugins. Cheap to clone; the last clone ends the host's thread.
+#[derive(Clone)]
+pub struct Host(Arc<HostInner>);
+
+pub(super) struct HostInner {
+    pub(super) engine: Engine,
+    pub(super) ticker: Ticker,
+    pub(super) room: Room,
+    linker: Linker<State>,
+    cache: Option<Cache>,
+    instances_per_plugin: usize,
+    plugins: Mutex<Vec<Weak<Shared>>>,
+}
+
+/// What a plugin is registered with.
+#[derive(Clone)]
+pub struct PluginSpec {
+    /// Who runs it, for messages and log lines.
+    pub subscriber: String,
+    /// The component.
+    pub wasm: Vec<u8>,
+    /// What it can ask for by name. Values may be secrets: nothing here logs them.
+    pub config: BTreeMap<String, String>,
+    /// The names of the ports that the topology connects. Outputs name them by their place here.
+    pub ports: Vec<String>,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+/// What a component says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// The hash of its bytes.
+    pub digest: Digest,
+    /// The ports that it sends to; empty: any.
+    pub ports: Vec<String>,
+}
+
+impl Host {
+    /// Sets up the sandbox.
+    ///
+    /// # Errors
+    /// When the address space that it reserves, its thread, or the cache folder cannot be had.
+    pub fn new(options: HostOptions) -> Result<Host, HostError> {
+        let sandbox = |error: wasmtime::Error| HostError::Engine { message: format!("{error:#}") };
+        let instances_per_plugin = options.instances_per_plugin.max(1);
+        let instances = u32::try_from(instances_per_plugin.saturating_mul(PLUGINS_AT_ONCE)).unwrap_or(u32::MAX);
+        let instances = instances.clamp(INSTANCES_MIN, INSTANCES_MAX);
+        let engine = engine(instances).map_err(sandbox)?;
+        let mut linker = Linker::new(&engine);
+        Sandbox::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state).map_err(sandbox)?;
+        wasi::files::add_to_linker(&mut linker).map_err(sandbox)?;
+        let cache = options
+            .cache_folder
+            .map(|folder| Cache::open(&folder, &engine).map_err(|source| HostError::Cache { folder, source }))
+            .transpose()?;
+        let ticker = Ticker::start(engine.weak()).map_err(HostError::Thread)?;
+        Ok(Host(Arc::new(HostInner {
+            ticker,
+            room: Room::new(instances, options.memory_budget_bytes),
+            linker,
+            cache,
+            instances_per_plugin,
+            plugins: Mutex::default(),
+            engine,
+        })))
+    }
+
+    /// Compiles a component, or loads what was compiled before, and checks that it fits: it starts an instance of it and
+    /// asks for its ports. Takes from a millisecond to several seconds, on this thread and those of the compiler: call it
+    /// where blocking is allowed.
+    ///
+    /// # Errors
+    /// When it does not fit, with what its author can do about it.
+    pub fn register(&self, spec: PluginSpec) -> Result<Plugin, RegisterError> {
+        let PluginSpec { subscriber, wasm, config, ports, limits } = spec;
+        let host = &self.0;
+        if !host.room.could_hold(limits.memory_bytes) {
+            return Err(RegisterError::TooMuchMemory { memory_bytes: limits.memory_bytes });
+        }
+        let digest = Digest::of_version(&wasm, &config, &limits, &ports);
+        let wasm_digest = Digest::of(&wasm);
+        let pre = refusal::examine(&host.engine, &host.linker, host.cache.as_ref(), &wasm, &wasm_digest)?;
+        let mut kind = Kind {
+            subscriber: subscriber.into(),
+            pre,
+            limits,
+            ports: ports.into(),
+            config: Arc::new(config),
+            gate: Arc::new(Gate::new(limits.log_lines_per_second)),
+        };
+        let described = describe(host, &kind)?;
+        let (ports, port_order) = refusal::matched(described, &kind.ports)?;
+        kind.ports = ports;
+        let shared = Arc::new(Shared {
+            host: Arc::clone(host),
+            kind,
+            digest,
+            wasm_digest,
+            port_order,
+            seats: Arc::new(Semaphore::new(host.instances_per_plugin.min(Semaphore::MAX_PERMITS))),
+            idle: Mutex::default(),
+        });
+        host.remember(&shared);
+        Ok(Plugin::new(shared))
+    }
+
+    /// What a component says about itself, checked as by [`Host::register`] but for no topology.
+    ///
+    /// # Errors
+    /// When it is not a plugin.
+    pub fn inspect(&self, wasm: &[u8]) -> Result<Inspection, RegisterError> {
+        let host = &self.0;
+        let digest = Digest::of(wasm);
+        let pre = refusal::examine(&host.engine, &host.linker, host.cache.as_ref(), wasm, &digest)?;
+        let limits = Limits::default();
+        let kind = Kind {
+            subscriber: "inspection".into(),
+            pre,
+            limits,
+            ports: Arc::new([]),
+            config: Arc::default(),
+            gate: Arc::new(Gate::new(limits.log_lines_per_second)),
+        };
+        Ok(Inspection { digest, ports: describe(host, &kind)? })
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("instances_per_plugin", &self.0.instances_per_plugin).finish_non_exhaustive()
+    }
+}
+
+/// Starts an instance, for nothing but to see that it does, and asks it for its ports.
+fn describe(host: &HostInner, kind: &Kind) -> Result<Vec<String>, RegisterError> {
+    wait_for(async {
+        let place = host.room.take(kind.limits.memory_bytes, || host.evict()).await;
+        let mut instance =
+            Instance::start(host, kind, place).await.map_err(|message| RegisterError::DoesNotStart { message })?;
+        let time = kind.limits.time;
+        instance.describe(host, time).await.map_err(|message| RegisterError::Describe { message })
+    })
+}
+
+impl HostInner {
+    /// Gives up an idle instance of any plugin. False: there is none.
+    pub(super) fn evict(&self) -> bool {
+        // Cloned out of the lock: dropping an instance takes a while.
+        let plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        plugins.iter().filter_map(Weak::upgrade).any(|plugin| plugin.evict())
+    }
+
+    fn remember(&self, plugin: &Arc<Shared>) {
+        let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        plugins.retain(|plugin| plugin.strong_count() > 0);
+        plugins.push(Arc::downgrade(plugin));
+    }
+}
+
+/// Runs a future on this thread, which may block.
+fn wait_for<F: Future>(future: F) -> F::Output {
+    struct Unpark(thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(output) => return output,
+            std::task::Poll::Pending => thread::park(),
+        }
+    }
+}

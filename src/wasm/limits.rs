@@ -1,0 +1,88 @@
+//! How much a plugin may use, and what is fixed for all of them.
+//!
+//! What differs between plugins is in [`Limits`] and belongs to a version's digest. What is a property of the sandbox is
+//! a constant here, each with its reason.
+
+use std::time::Duration;
+
+/// How much one plugin may use. Part of the identity of its version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The sum of an instance's memories, in bytes. Growth past it fails inside the plugin.
+    pub memory_bytes: u64,
+    /// How long one event may run. Time during which the plugin waited for its turn does not count.
+    pub time: Duration,
+    /// How much one event may send, in bytes: data, keys, types and attributes of its outputs.
+    pub output_bytes: u64,
+    /// How many handles of the host (pollables, streams) an instance may hold at once.
+    pub handles: u32,
+    /// How many log lines per second are kept, over all instances of a plugin. What is beyond is counted.
+    pub log_lines_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            memory_bytes: 64 * MIB,
+            time: Duration::from_secs(1),
+            output_bytes: MIB,
+            handles: 1_000,
+            log_lines_per_second: 100,
+        }
+    }
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// The largest component that is accepted. Python's is 18 MB; ten times the compile time of that is still bearable.
+pub const COMPONENT_BYTES_MAX: u64 = 64 * MIB;
+
+/// How often a running plugin gives way to others, and the grain in which its time is counted. Giving way costs about
+/// a microsecond, so that a shorter slice would cost more than it gains in fairness.
+pub(super) const TICK: Duration = Duration::from_millis(2);
+
+/// How long a new instance may take to start. Interpreters set up their runtime here.
+pub(super) const INSTANTIATION_TIME: Duration = Duration::from_secs(5);
+
+/// The stack of WebAssembly code, in bytes: wasmtime's own default. Deeper recursion is a trap.
+pub(super) const STACK_BYTES: usize = 512 * 1024;
+
+/// The stack of the fiber that a call runs on: WebAssembly's share, and as much again for the host functions at its end.
+pub(super) const FIBER_STACK_BYTES: usize = 1024 * 1024;
+
+const _: () = assert!(FIBER_STACK_BYTES >= 2 * STACK_BYTES, "host functions run at the end of the plugin's stack");
+
+/// What one crossing from the plugin to the host may copy: a whole batch's results, one log line. The default of
+/// wasmtime, 128 MiB, would let a plugin cost the bus twice its own memory.
+pub(super) const CROSSING_BYTES: u64 = 8 * MIB;
+
+/// What results weigh beyond their bytes when they cross: the records themselves.
+pub(super) const CROSSING_SLACK_BYTES: u64 = MIB;
+
+/// The elements of one table: functions that are called by pointer. Rust plugins have a hundred, C# 10,000.
+pub(super) const TABLE_ELEMENTS: usize = 20_000;
+
+/// The outputs that one event may have. Each costs a frame in the journal, however small it is.
+pub(super) const OUTPUTS_PER_EVENT_MAX: usize = 10_000;
+
+/// Longer log lines are cut, with a note of how long they were.
+pub(super) const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
+
+/// The random bytes that one request may ask for. Libraries ask for 32, and for 256 at most.
+pub(super) const RANDOM_BYTES_MAX: u64 = MIB;
+
+/// How far a read moves the monotonic clock, so that a loop that waits for it to move ends.
+pub(super) const CLOCK_STEP_NS: u64 = 1_000;
+
+/// An instance that grew past this share of its memory limit is replaced rather than used again: linear memory never
+/// shrinks, so a leak ends here instead of in a failed event.
+pub(super) fn memory_mark_bytes(limits: &Limits) -> u64 {
+    limits.memory_bytes / 4 * 3
+}
+
+/// What one crossing may copy for a plugin with these limits: at least the results of a single event, always.
+pub(super) fn crossing_bytes(limits: &Limits) -> usize {
+    let bytes = limits.output_bytes.saturating_add(CROSSING_SLACK_BYTES).max(CROSSING_BYTES);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,258 @@
+//! What a plugin says: log lines, each with the event that it was written for, bounded in length and in number.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::EventContext;
+use super::limits::LOG_LINE_BYTES_MAX;
+
+/// How much a log line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// The flow of control.
+    Trace,
+    /// For whoever debugs the plugin.
+    Debug,
+    /// For whoever watches it run; also standard output.
+    Info,
+    /// Something looks wrong; also standard error.
+    Warn,
+    /// Something is wrong; also what a plugin calls critical.
+    Error,
+}
+
+/// Lets a number of lines per second pass, over all instances of a plugin.
+pub(super) struct Gate {
+    lines_per_second: u32,
+    window: Mutex<Window>,
+}
+
+struct Window {
+    since: Instant,
+    passed: u32,
+    held_back: u64,
+}
+
+impl Gate {
+    pub(super) fn new(lines_per_second: u32) -> Gate {
+        Gate { lines_per_second, window: Mutex::new(Window { since: Instant::now(), passed: 0, held_back: 0 }) }
+    }
+
+    /// None: the line is dropped. Otherwise how many were dropped since the last one that was not.
+    fn pass(&self, now: Instant) -> Option<u64> {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(window.since) >= Duration::from_secs(1) {
+            window.since = now;
+            window.passed = 0;
+        }
+        if window.passed >= self.lines_per_second {
+            window.held_back += 1;
+            return None;
+        }
+        window.passed += 1;
+        Some(std::mem::take(&mut window.held_back))
+    }
+}
+
+/// Where the lines of an instance go, and what it said last.
+pub(super) struct Log {
+    subscriber: Arc<str>,
+    gate: Arc<Gate>,
+    output: Line,
+    errors: Line,
+    last_words: String,
+    panicked: bool,
+}
+
+/// A standard stream of the plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    Output,
+    Errors,
+}
+
+/// Whom a line is for: the call and the event in it, where there are any.
+pub(super) type Audience<'a> = Option<(&'a dyn EventContext, Option<u32>)>;
+
+impl Log {
+    pub(super) fn new(subscriber: Arc<str>, gate: Arc<Gate>) -> Log {
+        let (output, errors) = (Line::default(), Line::default());
+        Log { subscriber, gate, output, errors, last_words: String::new(), panicked: false }
+    }
+
+    /// A line by the logging interface.
+    pub(super) fn line(&mut self, to: Audience<'_>, level: LogLevel, context: &str, line: &str) {
+        if context == PANIC && level == LogLevel::Error {
+            self.last_words = cut(line).into_owned();
+            self.panicked = true;
+        }
+        self.emit(to, level, cut(context).as_ref(), cut(line).as_ref());
+    }
+
+    /// Bytes to a standard stream: each line of them is a log line.
+    pub(super) fn write(&mut self, to: Audience<'_>, stream: Stream, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let line = match stream {
+                Stream::Output => &mut self.output,
+                Stream::Errors => &mut self.errors,
+            };
+            line.push(part.strip_suffix(b"\n").unwrap_or(part));
+            if part.ends_with(b"\n") {
+                self.end_line(to, stream);
+            }
+        }
+    }
+
+    /// Ends the lines that the streams are in the middle of, because the event that they belong to is over.
+    pub(super) fn flush(&mut self, to: Audience<'_>) {
+        if !self.output.is_empty() {
+            self.end_line(to, Stream::Output);
+        }
+        if !self.errors.is_empty() {
+            self.end_line(to, Stream::Errors);
+        }
+    }
+
+    /// Forgets what was said for the event before.
+    pub(super) fn forget(&mut self) {
+        self.last_words.clear();
+        self.panicked = false;
+    }
+
+    /// What the plugin said last on standard error or as it panicked; "" when it said nothing.
+    pub(super) fn last_words(&self) -> &str {
+        self.last_words.trim_end()
+    }
+
+    fn end_line(&mut self, to: Audience<'_>, stream: Stream) {
+        let (line, level) = match stream {
+            Stream::Output => (self.output.take(), LogLevel::Info),
+            Stream::Errors => (self.errors.take(), LogLevel::Warn),
+        };
+        if stream == Stream::Errors && !self.panicked && self.last_words.len() < LOG_LINE_BYTES_MAX {
+            self.last_words.push_str(&line);
+            self.last_words.push('\n');
+        }
+        self.emit(to, level, "", &line);
+    }
+
+    fn emit(&self, to: Audience<'_>, level: LogLevel, context: &str, line: &str) {
+        let Some(held_back) = self.gate.pass(Instant::now()) else { return };
+        if held_back > 0 {
+            let most = self.gate.lines_per_second;
+            let note = format!("{held_back} lines were dropped before this one: a plugin may log {most} per second");
+            self.send(to, LogLevel::Warn, "wattle", &note);
+        }
+        self.send(to, level, context, line);
+    }
+
+    fn send(&self, to: Audience<'_>, level: LogLevel, context: &str, line: &str) {
+        let subscriber = &*self.subscriber;
+        match to {
+            Some((call, event)) => call.log(event, level, context, line),
+            None => match level {
+                LogLevel::Trace => tracing::trace!(subscriber, context, "{line}"),
+                LogLevel::Debug => tracing::debug!(subscriber, context, "{line}"),
+                LogLevel::Info => tracing::info!(subscriber, context, "{line}"),
+                LogLevel::Warn => tracing::warn!(subscriber, context, "{line}"),
+                LogLevel::Error => tracing::error!(subscriber, context, "{line}"),
+            },
+        }
+    }
+}
+
+/// The context under which SDKs log a panic.
+const PANIC: &str = "panic";
+
+/// A line of a stream that has not ended yet.
+#[derive(Default)]
+struct Line {
+    bytes: Vec<u8>,
+    beyond: u64,
+}
+
+impl Line {
+    fn push(&mut self, bytes: &[u8]) {
+        let room = LOG_LINE_BYTES_MAX.saturating_sub(self.bytes.len());
+        let (kept, beyond) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
+        self.bytes.extend_from_slice(kept);
+        self.beyond += beyond.len() as u64;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.beyond == 0
+    }
+
+    fn take(&mut self) -> String {
+        let mut line = String::from_utf8_lossy(&self.bytes).into_owned();
+        if self.beyond > 0 {
+            line.push_str(&format!("… ({} more bytes)", self.beyond));
+        }
+        self.bytes.clear();
+        self.beyond = 0;
+        line
+    }
+}
+
+/// The beginning of a text that is too long, with a note.
+pub(super) fn cut(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.len() <= LOG_LINE_BYTES_MAX {
+        return text.into();
+    }
+    let kept = text.get(..text.floor_char_boundary(LOG_LINE_BYTES_MAX)).unwrap_or_default();
+    format!("{kept}… ({} more bytes)", text.len() - kept.len()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl EventContext for Heard {
+        fn attributes(&self, _: u32) -> String {
+            String::new()
+        }
+        fn seed(&self, _: u32) -> [u8; 32] {
+            [0; 32]
+        }
+        fn log(&self, index: Option<u32>, level: LogLevel, _: &str, line: &str) {
+            self.0.lock().unwrap().push(format!("{index:?} {level:?} {line}"));
+        }
+    }
+
+    #[test]
+    fn a_line_ends_with_its_newline_or_with_its_event() {
+        let heard = Heard::default();
+        let mut log = Log::new("s".into(), Arc::new(Gate::new(100)));
+        log.write(Some((&heard, Some(0))), Stream::Output, b"one\ntw");
+        log.write(Some((&heard, Some(0))), Stream::Errors, b"oops");
+        log.write(Some((&heard, Some(0))), Stream::Output, b"o");
+        log.flush(Some((&heard, Some(0))));
+        assert_eq!(*heard.0.lock().unwrap(), ["Some(0) Info one", "Some(0) Info two", "Some(0) Warn oops"]);
+        assert_eq!(log.last_words(), "oops");
+    }
+
+    #[test]
+    fn an_endless_line_is_cut_and_says_so() {
+        let heard = Heard::default();
+        let mut log = Log::new("s".into(), Arc::new(Gate::new(100)));
+        for _ in 0..10 {
+            log.write(Some((&heard, None)), Stream::Output, &[b'x'; 1000]);
+        }
+        log.flush(Some((&heard, None)));
+        let line = heard.0.lock().unwrap().concat();
+        assert!(line.ends_with("x… (5904 more bytes)"), "{line}");
+        assert_eq!(cut(&"é".repeat(3_000)).chars().filter(|c| *c == 'é').count(), 2_048);
+    }
+
+    #[test]
+    fn a_flood_passes_at_its_rate_and_its_size_is_told() {
+        let gate = Gate::new(3);
+        let start = Instant::now();
+        let passed = (0..10).filter(|_| gate.pass(start).is_some()).count();
+        assert_eq!(passed, 3);
+        assert_eq!(gate.pass(start + Duration::from_secs(2)), Some(7));
+    }
+}

@@ -1,0 +1,267 @@
+//! A registered plugin and its instances.
+//!
+//! ```text
+//!            instance()                     handle() ok, below the memory mark
+//!  (none) ──────────────▶ leased ─────────────────────────────────────────────▶ idle
+//!    ▲                      │  ▲                                                  │
+//!    │   failed, dropped    │  └──────────────── instance() ──────────────────────┤
+//!    └──── in a call, or ◀──┘                                                     │
+//!    │     past the mark                                                          │
+//!    └───────────────────────── somebody waits for room ◀─────────────────────────┘
+//! ```
+//!
+//! One instance has one store, and a store that failed in any way is never used again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::{Store, UpdateDeadline};
+
+use super::call::{self, Batch, CallError, CallErrorKind, Handled};
+use super::contract::{Sandbox, SandboxPre};
+use super::digest::Digest;
+use super::host::HostInner;
+use super::limits::{INSTANTIATION_TIME, Limits, crossing_bytes, memory_mark_bytes};
+use super::logs::{Gate, Log};
+use super::room::Place;
+use super::state::{State, Stop};
+use super::ticker::Slice;
+
+/// A plugin that was checked and is ready to handle events. Cheap to clone; the last clone takes its instances along.
+#[derive(Clone)]
+pub struct Plugin(Arc<Shared>);
+
+pub(super) struct Shared {
+    pub(super) host: Arc<HostInner>,
+    pub(super) kind: Kind,
+    pub(super) digest: Digest,
+    pub(super) wasm_digest: Digest,
+    /// For each port in the order in which the plugin numbers them, its place in `PluginSpec::ports`.
+    pub(super) port_order: Vec<u32>,
+    pub(super) seats: Arc<Semaphore>,
+    pub(super) idle: Mutex<Vec<Instance>>,
+}
+
+/// What instances of a plugin are made from.
+pub(super) struct Kind {
+    pub(super) subscriber: Arc<str>,
+    pub(super) pre: SandboxPre<State>,
+    pub(super) limits: Limits,
+    pub(super) ports: Arc<[String]>,
+    pub(super) config: Arc<BTreeMap<String, String>>,
+    pub(super) gate: Arc<Gate>,
+}
+
+/// Why a plugin could not start an instance, although it could when it was registered.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    /// The plugin failed while it started.
+    #[error("plugin of `{subscriber}` did not start: {message}")]
+    Start {
+        /// The subscriber whose plugin it is.
+        subscriber: String,
+        /// What happened, and what the plugin said last.
+        message: String,
+    },
+    /// The bus is shutting down.
+    #[error("plugin of `{subscriber}` cannot start: the plugin host is gone")]
+    Closed {
+        /// The subscriber whose plugin it is.
+        subscriber: String,
+    },
+}
+
+impl Plugin {
+    pub(super) fn new(shared: Arc<Shared>) -> Plugin {
+        Plugin(shared)
+    }
+
+    /// The identity of this version: of the component, its configuration, limits and ports.
+    pub fn digest(&self) -> &Digest {
+        &self.0.digest
+    }
+
+    /// The hash of the component alone.
+    pub fn wasm_digest(&self) -> &Digest {
+        &self.0.wasm_digest
+    }
+
+    /// The limits that it was registered with.
+    pub fn limits(&self) -> &Limits {
+        &self.0.kind.limits
+    }
+
+    /// An instance for a call. Waits while as many as may be are leased, or while there is no room for one more.
+    ///
+    /// # Errors
+    /// When a new instance was needed and did not start within five seconds of running, or trapped while it started.
+    pub async fn instance(&self) -> Result<Lease, InstanceError> {
+        let shared = &self.0;
+        let closed = || InstanceError::Closed { subscriber: shared.kind.subscriber.to_string() };
+        let seat = Arc::clone(&shared.seats).acquire_owned().await.map_err(|_| closed())?;
+        let instance = match shared.take_idle() {
+            Some(instance) => instance,
+            None => {
+                let host = &shared.host;
+                let place = host.room.take(shared.kind.limits.memory_bytes, || host.evict()).await;
+                let place = place.ok_or_else(closed)?;
+                Instance::start(host, &shared.kind, Some(place)).await.map_err(|message| InstanceError::Start {
+                    subscriber: shared.kind.subscriber.to_string(),
+                    message,
+                })?
+            }
+        };
+        Ok(Lease { instance: Some(instance), plugin: Arc::clone(shared), _seat: seat })
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plugin({} {})", self.0.kind.subscriber, self.0.digest.short())
+    }
+}
+
+impl Shared {
+    /// Gives up an idle instance. False: there is none.
+    pub(super) fn evict(&self) -> bool {
+        self.take_idle().is_some()
+    }
+
+    fn take_idle(&self) -> Option<Instance> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn give_back(&self, instance: Instance) {
+        if instance.is_worn(&self.kind.limits) {
+            return;
+        }
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+        // In this order: who waits either finds it here, or has announced itself before this looks.
+        if self.host.room.is_wanted() {
+            self.evict();
+        }
+    }
+}
+
+/// An instance of a plugin, for one call after the other. Dropping it gives the instance back, or throws it away when a
+/// call failed or its memory grew past its mark.
+pub struct Lease {
+    instance: Option<Instance>,
+    plugin: Arc<Shared>,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    /// Calls the plugin with a batch and checks what it answers.
+    ///
+    /// Runs on the caller's task and gives way to others every few milliseconds. Dropping the future ends the call and
+    /// throws the instance away.
+    ///
+    /// # Errors
+    /// The call did not give a usable result; see [`CallError`] for whom to blame. The instance is gone then: take
+    /// another lease.
+    pub async fn handle(&mut self, batch: Batch<'_>) -> Result<Handled, CallError> {
+        // Taken out for the time of the call: whatever ends it early takes the instance along.
+        let Some(mut instance) = self.instance.take() else {
+            let message = "a call before this one failed and took the instance along: lease another".to_owned();
+            return Err(CallError { event: None, kind: CallErrorKind::Spent, message, backtrace: None });
+        };
+        let handled = instance.handle(&self.plugin, &batch).await?;
+        self.instance = Some(instance);
+        Ok(handled)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(instance) = self.instance.take() {
+            self.plugin.give_back(instance);
+        }
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lease({} {})", self.plugin.kind.subscriber, self.plugin.digest.short())
+    }
+}
+
+/// A store and the one instance in it.
+pub(super) struct Instance {
+    store: Store<State>,
+    sandbox: Sandbox,
+    slice: Slice,
+    memory_at_start_bytes: u64,
+    _place: Option<Place>,
+}
+
+impl Instance {
+    /// Starts an instance, within its own time limit. The error says what happened in words.
+    pub(super) async fn start(host: &HostInner, kind: &Kind, place: Option<Place>) -> Result<Instance, String> {
+        let timer = host.ticker.timer(INSTANTIATION_TIME);
+        let slice = timer.slice();
+        let log = Log::new(Arc::clone(&kind.subscriber), Arc::clone(&kind.gate));
+        let state = State::new(&kind.limits, timer, log, Arc::clone(&kind.ports), Arc::clone(&kind.config));
+        let mut store = Store::new(&host.engine, state);
+        store.limiter(|state| &mut state.meter);
+        store.set_hostcall_fuel(crossing_bytes(&kind.limits));
+        store.set_max_component_handles(usize::try_from(kind.limits.handles).unwrap_or(usize::MAX));
+        store.epoch_deadline_callback(|mut store| match store.data_mut().timer.spend() {
+            true => Ok(UpdateDeadline::Yield(1)),
+            false => Err(Stop::Timeout.into()),
+        });
+
+        let started = {
+            let _running = host.ticker.run();
+            store.set_epoch_deadline(1);
+            call::in_slices(&slice, kind.pre.instantiate_async(&mut store)).await
+        };
+        let sandbox = match started {
+            Ok(sandbox) => sandbox,
+            Err(error) => return Err(call::explain(&error, store.data(), INSTANTIATION_TIME).message),
+        };
+        store.data_mut().leave();
+        store.data_mut().timer.allow(kind.limits.time);
+        let memory_at_start_bytes = store.data().meter.used_bytes();
+        Ok(Instance { store, sandbox, slice, memory_at_start_bytes, _place: place })
+    }
+
+    /// Asks the plugin for its ports. The error says what happened in words.
+    pub(super) async fn describe(&mut self, host: &HostInner, time: Duration) -> Result<Vec<String>, String> {
+        let described = {
+            let _running = host.ticker.run();
+            self.store.data_mut().timer.restart();
+            self.store.set_epoch_deadline(1);
+            let handler = self.sandbox.wattle_plugin_handler();
+            call::in_slices(&self.slice, handler.call_describe(&mut self.store)).await
+        };
+        let described = described.map_err(|error| call::explain(&error, self.store.data(), time).message);
+        self.store.data_mut().leave();
+        described
+    }
+
+    async fn handle(&mut self, plugin: &Shared, batch: &Batch<'_>) -> Result<Handled, CallError> {
+        let answer = {
+            let _running = plugin.host.ticker.run();
+            self.store.data_mut().enter(batch);
+            self.store.set_epoch_deadline(1);
+            let handler = self.sandbox.wattle_plugin_handler();
+            let (info, events) = call::lowered(batch);
+            call::in_slices(&self.slice, handler.call_handle(&mut self.store, info, &events)).await
+        };
+        let checked = match answer {
+            Ok(answer) => call::checked(answer, batch, plugin),
+            Err(error) => Err(call::failed(&error, self.store.data(), batch, &plugin.kind.limits)),
+        };
+        self.store.data_mut().leave();
+        checked
+    }
+
+    /// Whether it grew so much that a fresh one is better.
+    fn is_worn(&self, limits: &Limits) -> bool {
+        let used_bytes = self.store.data().meter.used_bytes();
+        used_bytes > memory_mark_bytes(limits) && used_bytes > self.memory_at_start_bytes
+    }
+}

@@ -1,0 +1,362 @@
+//! Why a component cannot be a plugin, in words that its author can act on.
+//!
+//! ```text
+//! bytes ─▶ is it a component? ─▶ compile ─▶ exports? ─▶ imports? ─▶ types ─▶ start ─▶ ports
+//! ```
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use super::cache::Cache;
+use super::contract::SandboxPre;
+use super::digest::Digest;
+use super::limits::COMPONENT_BYTES_MAX;
+use super::state::State;
+
+/// The contract that this host speaks.
+const HANDLER: &str = "wattle:plugin/handler";
+const CONTRACT_VERSION: &str = "0.1.0";
+
+/// Why a plugin was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// The bytes are no WebAssembly.
+    #[error("this is not a WebAssembly file: it begins with {start:?} instead of \"\\0asm\"")]
+    NotWasm {
+        /// The first bytes, as far as they can be shown.
+        start: String,
+    },
+    /// A core module instead of a component.
+    #[error(
+        "this is a core WebAssembly module, and a plugin is a component: build with `--target wasm32-wasip2` (Rust), or \
+         make a component of it with `wasm-tools component new`"
+    )]
+    CoreModule,
+    /// The file is larger than is accepted.
+    #[error(
+        "the component has {bytes} bytes, and at most {COMPONENT_BYTES_MAX} are accepted: build it in release mode and strip debug information"
+    )]
+    TooLarge {
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// Its memory limit could never be met.
+    #[error(
+        "its memory limit is {memory_bytes} bytes, which is more than the bus may use for all plugins: lower \
+         `limits.memory` or give the bus a larger memory budget for plugins"
+    )]
+    TooMuchMemory {
+        /// The limit in bytes.
+        memory_bytes: u64,
+    },
+    /// It does not compile.
+    #[error("this is not a valid component for this host: {message}")]
+    Invalid {
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// It needs the asynchronous component model.
+    #[error(
+        "the component uses the asynchronous component model (WASI 0.3), which plugins do not: declare its exports \
+         without `async` and build for WASI 0.2. ({message})"
+    )]
+    Async {
+        /// What needs it.
+        message: String,
+    },
+    /// It does not export the handler.
+    #[error("{message}")]
+    NoHandler {
+        /// What it exports, and what it should.
+        message: String,
+    },
+    /// It was built for a contract that this host does not speak.
+    #[error(
+        "the plugin was built for {HANDLER}@{found}, and this host speaks {CONTRACT_VERSION}: build it with a matching SDK"
+    )]
+    ContractVersion {
+        /// The version that it was built for.
+        found: String,
+    },
+    /// It imports what it is not granted.
+    #[error("{message}")]
+    Imports {
+        /// What it imports and why that is not there.
+        message: String,
+    },
+    /// An import or export has another type than in the contract.
+    #[error(
+        "the plugin does not fit the contract {CONTRACT_VERSION}: {message}. Build it with the `wit/` of this release"
+    )]
+    Signature {
+        /// Which one, and how it differs.
+        message: String,
+    },
+    /// It failed when it was started.
+    #[error("the plugin did not start: {message}")]
+    DoesNotStart {
+        /// What happened, and what it said last.
+        message: String,
+    },
+    /// It failed when it was asked for its ports.
+    #[error("the plugin failed when it was asked for its ports (`describe`): {message}")]
+    Describe {
+        /// What happened, and what it said last.
+        message: String,
+    },
+    /// Its ports are not those that the topology connects.
+    #[error("{message}")]
+    Ports {
+        /// Which ports are on either side.
+        message: String,
+    },
+}
+
+/// Everything that can be checked without running it.
+pub(super) fn examine(
+    engine: &Engine,
+    linker: &Linker<State>,
+    cache: Option<&Cache>,
+    wasm: &[u8],
+    digest: &Digest,
+) -> Result<SandboxPre<State>, RegisterError> {
+    check_kind(wasm)?;
+    let component = match cache.and_then(|cache| cache.load(engine, digest)) {
+        Some(component) => component,
+        None => {
+            let component = Component::from_binary(engine, wasm).map_err(|error| invalid(&error))?;
+            if let Some(cache) = cache {
+                cache.store(&component, digest);
+            }
+            component
+        }
+    };
+    check_exports(engine, &component)?;
+    check_imports(engine, &component)?;
+    let pre = linker.instantiate_pre(&component).map_err(|error| signature(&error))?;
+    SandboxPre::new(pre).map_err(|error| signature(&error))
+}
+
+/// The first eight bytes tell components, core modules and everything else apart.
+fn check_kind(wasm: &[u8]) -> Result<(), RegisterError> {
+    let bytes = wasm.len() as u64;
+    if bytes > COMPONENT_BYTES_MAX {
+        return Err(RegisterError::TooLarge { bytes });
+    }
+    match wasm {
+        [0, b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
+        [0, b'a', b's', b'm', _, _, 0, 0, ..] => Err(RegisterError::CoreModule),
+        _ => {
+            let start = wasm.get(..wasm.len().min(16)).unwrap_or_default();
+            Err(RegisterError::NotWasm { start: String::from_utf8_lossy(start).into_owned() })
+        }
+    }
+}
+
+fn invalid(error: &wasmtime::Error) -> RegisterError {
+    let message = format!("{error:#}");
+    if message.contains("async") { RegisterError::Async { message } } else { RegisterError::Invalid { message } }
+}
+
+fn signature(error: &wasmtime::Error) -> RegisterError {
+    RegisterError::Signature { message: format!("{error:#}") }
+}
+
+fn check_exports(engine: &Engine, component: &Component) -> Result<(), RegisterError> {
+    let ty = component.component_type();
+    let exports = ty.exports(engine).map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+    let versions = exports.iter().filter_map(|name| {
+        let (interface, version) = name.split_once('@').unwrap_or((name, ""));
+        (interface == HANDLER).then_some(version)
+    });
+    let versions = versions.collect::<Vec<_>>();
+    if versions.iter().any(|version| compatible(version, CONTRACT_VERSION)) {
+        return Ok(());
+    }
+    if let Some(found) = versions.first() {
+        return Err(RegisterError::ContractVersion { found: (*found).to_owned() });
+    }
+    let mut message = format!("the component does not export `{HANDLER}@{CONTRACT_VERSION}`, so it is no plugin; ");
+    if exports.iter().any(|name| name.starts_with("wasi:cli/run@")) {
+        message.push_str(
+            "it is a program with a `main`. Make it a library: `crate-type = [\"cdylib\"]` and the macro `plugin!` of \
+             the SDK. `wattle new` writes one that builds",
+        );
+    } else if exports.is_empty() {
+        message.push_str("it exports nothing. With the Rust SDK, the macro `plugin!` exports the handler");
+    } else {
+        let _ =
+            write!(message, "it exports {}. It should implement the world `wattle:plugin/plugin`", listed(&exports));
+    }
+    Err(RegisterError::NoHandler { message })
+}
+
+/// What is there to import: an interface, and the version that is implemented.
+const GRANTED: [(&str, &str); 24] = [
+    ("wattle:plugin/types", CONTRACT_VERSION),
+    ("wattle:plugin/context", CONTRACT_VERSION),
+    ("wasi:logging/logging", "0.1.0-draft"),
+    ("wasi:config/store", "0.2.0-rc.1"),
+    ("wasi:cli/environment", WASI),
+    ("wasi:cli/exit", WASI),
+    ("wasi:cli/stdin", WASI),
+    ("wasi:cli/stdout", WASI),
+    ("wasi:cli/stderr", WASI),
+    ("wasi:cli/terminal-input", WASI),
+    ("wasi:cli/terminal-output", WASI),
+    ("wasi:cli/terminal-stdin", WASI),
+    ("wasi:cli/terminal-stdout", WASI),
+    ("wasi:cli/terminal-stderr", WASI),
+    ("wasi:clocks/monotonic-clock", WASI),
+    ("wasi:clocks/wall-clock", WASI),
+    ("wasi:filesystem/types", WASI),
+    ("wasi:filesystem/preopens", WASI),
+    ("wasi:io/error", WASI),
+    ("wasi:io/poll", WASI),
+    ("wasi:io/streams", WASI),
+    ("wasi:random/random", WASI),
+    ("wasi:random/insecure", WASI),
+    ("wasi:random/insecure-seed", WASI),
+];
+
+const WASI: &str = "0.2.12";
+
+fn check_imports(engine: &Engine, component: &Component) -> Result<(), RegisterError> {
+    let ty = component.component_type();
+    let mut refused = Vec::new();
+    for (name, _) in ty.imports(engine) {
+        let (interface, version) = name.split_once('@').unwrap_or((name, ""));
+        match GRANTED.iter().find(|(granted, _)| *granted == interface) {
+            Some((_, granted)) if compatible(version, granted) => {}
+            Some((_, granted)) => refused.push(format!("`{name}`: this host has {granted}, which does not fit it")),
+            None => refused.push(format!("`{name}`: {}", why_not(interface))),
+        }
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    Err(RegisterError::Imports {
+        message: format!("the plugin imports what it is not granted: {}", refused.join("; ")),
+    })
+}
+
+fn why_not(interface: &str) -> &'static str {
+    let package = interface.split_once('/').map_or(interface, |(package, _)| package);
+    match package {
+        "wasi:sockets" | "wasi:http" => {
+            "plugins have no network; remove what opens connections, or do it in a subscriber with `push`"
+        }
+        "wasi:keyvalue" => "plugins have no state in this release",
+        "wasi:messaging" | "wasmcloud:messaging" => "plugins send by returning outputs for their ports",
+        "wattle:plugin" => "the contract of this host does not have it; it comes with a later release",
+        _ if !interface.contains('/') => "a plugin imports interfaces only",
+        _ => "it is neither in the contract nor among what the runtimes of languages need",
+    }
+}
+
+/// Whether a component that wants `wanted` can use what has the version `granted`: the same up to what may grow.
+fn compatible(wanted: &str, granted: &str) -> bool {
+    if wanted == granted {
+        return true;
+    }
+    // A pre-release is compatible with nothing but itself.
+    if wanted.contains('-') || granted.contains('-') {
+        return false;
+    }
+    let series = |version: &str| {
+        let mut numbers = version.split('.').map(str::to_owned);
+        let major = numbers.next()?;
+        let minor = numbers.next()?;
+        Some(if major == "0" { format!("0.{minor}") } else { major })
+    };
+    series(wanted).is_some_and(|wanted| Some(wanted) == series(granted))
+}
+
+/// Ports as outputs name them, and for each its place in the topology's order.
+type Ports = (Arc<[String]>, Vec<u32>);
+
+/// Compares the ports that a plugin describes with those that the topology connects. The plugin's order counts, if it
+/// has one.
+pub(super) fn matched(described: Vec<String>, connected: &Arc<[String]>) -> Result<Ports, RegisterError> {
+    if described.is_empty() {
+        return Ok((Arc::clone(connected), (0..).zip(connected.iter()).map(|(place, _)| place).collect()));
+    }
+    let place = |port: &String| (0..).zip(connected.iter()).find(|(_, name)| *name == port).map(|(place, _)| place);
+    let unconnected = described.iter().filter(|port| place(port).is_none()).cloned().collect::<Vec<_>>();
+    let unknown = connected.iter().filter(|port| !described.contains(port)).cloned().collect::<Vec<_>>();
+    let mut twice = described.iter().enumerate().filter(|(i, port)| described.iter().take(*i).any(|p| p == *port));
+    let problem = if let Some((_, port)) = twice.next() {
+        format!("the plugin describes the port `{port}` twice")
+    } else if !unconnected.is_empty() {
+        format!("the topology does not connect {}: add it to this subscriber's `to:`", listed(&unconnected))
+    } else if !unknown.is_empty() {
+        format!("the topology connects {}, which the plugin does not have", listed(&unknown))
+    } else {
+        let order = described.iter().filter_map(place).collect();
+        return Ok((described.into(), order));
+    };
+    let message =
+        format!("{problem}. The plugin's ports: {}; the topology's: {}", listed(&described), listed(connected));
+    Err(RegisterError::Ports { message })
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn versions_fit_within_a_series_and_prereleases_only_themselves() {
+        assert!(compatible("0.2.0", "0.2.12"));
+        assert!(compatible("0.2.40", "0.2.12"));
+        assert!(compatible("1.9.0", "1.2.0"));
+        assert!(!compatible("0.3.0", "0.2.12"));
+        assert!(!compatible("0.2.0-draft2", "0.2.0"));
+        assert!(compatible("0.1.0-draft", "0.1.0-draft"));
+    }
+
+    #[test]
+    fn outputs_number_ports_as_the_plugin_does() {
+        let connected: Arc<[String]> = names(&["refused", "accepted"]).into();
+        let (ports, order) = matched(names(&["accepted", "refused"]), &connected).unwrap();
+        assert_eq!((ports.to_vec(), order), (names(&["accepted", "refused"]), vec![1, 0]));
+        let (ports, order) = matched(vec![], &connected).unwrap();
+        assert_eq!((ports.to_vec(), order), (names(&["refused", "accepted"]), vec![0, 1]));
+    }
+
+    #[test]
+    fn ports_that_do_not_match_are_listed_on_both_sides() {
+        let connected: Arc<[String]> = names(&["accepted"]).into();
+        assert_eq!(
+            matched(names(&["accepted", "refused"]), &connected).unwrap_err().to_string(),
+            "the topology does not connect `refused`: add it to this subscriber's `to:`. The plugin's ports: `accepted`, \
+             `refused`; the topology's: `accepted`"
+        );
+        assert_eq!(
+            matched(names(&["sent"]), &names(&["sent", "lost"]).into()).unwrap_err().to_string(),
+            "the topology connects `lost`, which the plugin does not have. The plugin's ports: `sent`; the topology's: \
+             `sent`, `lost`"
+        );
+    }
+
+    #[test]
+    fn the_first_bytes_tell_what_a_file_is() {
+        assert_eq!(check_kind(b"\0asm\x0d\0\x01\0"), Ok(()));
+        assert_eq!(check_kind(b"\0asm\x01\0\0\0rest"), Err(RegisterError::CoreModule));
+        assert_eq!(check_kind(b"(component)"), Err(RegisterError::NotWasm { start: "(component)".into() }));
+        assert_eq!(check_kind(b""), Err(RegisterError::NotWasm { start: String::new() }));
+    }
+}

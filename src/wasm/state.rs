@@ -1,0 +1,256 @@
+//! What a store knows: the call that its instance is in, the event that the call is on, and what the instance has used.
+//!
+//! Everything that a plugin can observe of the world comes from here, and follows from the current event:
+//!
+//! ```text
+//! instantiate, describe      handle(batch of n)
+//! ───────────────────────    ─────────────────────────────────────────────────────────────
+//! no event: clocks at 0,     current(0)        current(1)              …  return
+//! random from a fixed seed   clocks at e0.time clocks at e1.time
+//!                            random from seed0 random from seed1
+//! ```
+//!
+//! (A call with a single event begins on it.) Nothing of one event is left when the next one begins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+
+use super::limits::{CLOCK_STEP_NS, Limits, RANDOM_BYTES_MAX, TABLE_ELEMENTS};
+use super::logs::{Audience, Log, LogLevel, Stream};
+use super::ticker::Timer;
+use super::{Batch, EventContext};
+
+/// Why the host ended a call. Travels through wasmtime as the cause of a trap.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stop {
+    #[error("it used up its time")]
+    Timeout,
+    #[error("it broke the contract: {0}")]
+    Protocol(String),
+    #[error("it asked for {0} random bytes at once; one request may ask for {RANDOM_BYTES_MAX}")]
+    Random(u64),
+    #[error("it called exit; a handler returns instead")]
+    Exit,
+    #[error("it has {0} handles open, which is the limit")]
+    Handles(u32),
+    #[error("it called `{0}`, but there are no files")]
+    Files(String),
+}
+
+/// The data of a store.
+pub(super) struct State {
+    pub(super) table: ResourceTable,
+    pub(super) meter: Meter,
+    pub(super) timer: Timer,
+    pub(super) log: Log,
+    pub(super) ports: Arc<[String]>,
+    pub(super) config: Arc<BTreeMap<String, String>>,
+    handles: u32,
+    call: Option<Arc<dyn EventContext>>,
+    times_ns: Vec<u64>,
+    named: Option<u32>,
+    moment: Moment,
+}
+
+impl State {
+    pub(super) fn new(
+        limits: &Limits,
+        timer: Timer,
+        log: Log,
+        ports: Arc<[String]>,
+        config: Arc<BTreeMap<String, String>>,
+    ) -> State {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(usize::try_from(limits.handles).unwrap_or(usize::MAX));
+        State {
+            table,
+            meter: Meter::new(limits.memory_bytes),
+            timer,
+            log,
+            ports,
+            config,
+            handles: limits.handles,
+            call: None,
+            times_ns: Vec::new(),
+            named: None,
+            moment: Moment::default(),
+        }
+    }
+
+    /// A call begins.
+    pub(super) fn enter(&mut self, batch: &Batch<'_>) {
+        self.times_ns.clear();
+        self.times_ns.extend(batch.events.iter().map(|event| event.time_ns));
+        self.call = Some(Arc::clone(&batch.context));
+        self.named = None;
+        self.meter.refused = None;
+        self.log.forget();
+        self.timer.restart();
+        self.moment = match *self.times_ns.as_slice() {
+            [time_ns] => Moment::of(0, time_ns),
+            _ => Moment::default(),
+        };
+    }
+
+    /// The call is over: what was said in it is sent, and nothing of it is kept.
+    pub(super) fn leave(&mut self) {
+        self.flush();
+        self.call = None;
+        self.named = None;
+        self.moment = Moment::default();
+    }
+
+    /// The plugin turns to an event.
+    pub(super) fn turn_to(&mut self, index: u32) -> Result<(), Stop> {
+        let time_ns = usize::try_from(index).ok().and_then(|index| self.times_ns.get(index)).copied();
+        let (Some(time_ns), Some(_)) = (time_ns, &self.call) else {
+            let events = if self.call.is_some() { self.times_ns.len() } else { 0 };
+            return Err(Stop::Protocol(format!("`current` names event {index} of a call with {events} events")));
+        };
+        if let Some(before) = self.named.filter(|before| index <= *before) {
+            return Err(Stop::Protocol(format!(
+                "`current` names event {index} after event {before}: each is to be named once, in order"
+            )));
+        }
+        self.flush();
+        self.log.forget();
+        self.named = Some(index);
+        self.moment = Moment::of(index, time_ns);
+        self.timer.restart();
+        Ok(())
+    }
+
+    /// The event that the plugin is on.
+    pub(super) fn event(&self) -> Option<u32> {
+        self.moment.index
+    }
+
+    /// The attributes of the current event; "" outside of one.
+    pub(super) fn attributes(&self) -> String {
+        match (&self.call, self.moment.index) {
+            (Some(call), Some(index)) => call.attributes(index),
+            _ => String::new(),
+        }
+    }
+
+    pub(super) fn say(&mut self, level: LogLevel, context: &str, line: &str) {
+        self.log.line(audience(&self.call, &self.moment), level, context, line);
+    }
+
+    pub(super) fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        self.log.write(audience(&self.call, &self.moment), stream, bytes);
+    }
+
+    fn flush(&mut self) {
+        self.log.flush(audience(&self.call, &self.moment));
+    }
+
+    /// Nanoseconds since 1970: the event's time and what the plugin slept since.
+    pub(super) fn wall_ns(&self) -> u64 {
+        self.moment.time_ns.saturating_add(self.moment.slept_ns)
+    }
+
+    /// The monotonic clock, which each read moves a little.
+    pub(super) fn monotonic_ns(&mut self) -> u64 {
+        self.moment.reads = self.moment.reads.saturating_add(1);
+        self.wall_ns().saturating_add(self.moment.reads.saturating_mul(CLOCK_STEP_NS))
+    }
+
+    /// Waits until the monotonic clock reads this: at once, by moving it.
+    pub(super) fn sleep_until(&mut self, monotonic_ns: u64) {
+        let now = self.wall_ns().saturating_add(self.moment.reads.saturating_mul(CLOCK_STEP_NS));
+        self.moment.slept_ns = self.moment.slept_ns.saturating_add(monotonic_ns.saturating_sub(now));
+    }
+
+    /// Fills a buffer with the event's random bytes. Each request continues where the one before ended.
+    pub(super) fn random(&mut self, bytes: &mut [u8]) {
+        let call = &self.call;
+        let index = self.moment.index;
+        let reader = self.moment.random.get_or_insert_with(|| {
+            let seed = match (call, index) {
+                (Some(call), Some(index)) => call.seed(index),
+                _ => [0; 32],
+            };
+            Box::new(blake3::Hasher::new_keyed(&seed).finalize_xof())
+        });
+        reader.fill(bytes);
+    }
+
+    /// A table that is full ends the call; anything else that goes wrong with a handle is the plugin's own doing.
+    pub(super) fn push<T: Send + 'static>(
+        &mut self,
+        entry: T,
+    ) -> Result<wasmtime::component::Resource<T>, wasmtime::Error> {
+        self.table.push(entry).map_err(|_| Stop::Handles(self.handles).into())
+    }
+}
+
+// A function of two fields, so that the log beside them can be borrowed mutably.
+fn audience<'a>(call: &'a Option<Arc<dyn EventContext>>, moment: &Moment) -> Audience<'a> {
+    call.as_deref().map(|call| (call, moment.index))
+}
+
+/// The event that the plugin is on, and what it has seen of its clocks and random bytes.
+#[derive(Default)]
+struct Moment {
+    index: Option<u32>,
+    time_ns: u64,
+    slept_ns: u64,
+    reads: u64,
+    random: Option<Box<blake3::OutputReader>>,
+}
+
+impl Moment {
+    fn of(index: u32, time_ns: u64) -> Moment {
+        Moment { index: Some(index), time_ns, ..Moment::default() }
+    }
+}
+
+/// Sums the memories of an instance and holds them to their limit.
+pub(super) struct Meter {
+    limit_bytes: u64,
+    used_bytes: u64,
+    refused: Option<String>,
+}
+
+impl Meter {
+    fn new(limit_bytes: u64) -> Meter {
+        Meter { limit_bytes, used_bytes: 0, refused: None }
+    }
+
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.used_bytes
+    }
+
+    /// What growth was refused in this call, in words.
+    pub(super) fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+}
+
+impl ResourceLimiter for Meter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let more_bytes = desired.saturating_sub(current) as u64;
+        let sum_bytes = self.used_bytes.saturating_add(more_bytes);
+        if sum_bytes > self.limit_bytes {
+            self.refused = Some(format!(
+                "it holds {} bytes of memory and asked for {more_bytes} more; its limit is {}",
+                self.used_bytes, self.limit_bytes
+            ));
+            return Ok(false);
+        }
+        self.used_bytes = sum_bytes;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > TABLE_ELEMENTS {
+            self.refused = Some(format!("it asked for a table of {desired} elements; the limit is {TABLE_ELEMENTS}"));
+            return Ok(false);
+        }
+        Ok(true)
+    }
+}

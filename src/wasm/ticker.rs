@@ -1,0 +1,221 @@
+//! The one thread that moves time on for running plugins.
+//!
+//! Compiled code looks at the engine's epoch at every loop and call; each tick of the thread moves it, and a plugin that
+//! sees it moved gives way to other tasks. Time is counted in ticks, per event and only while the plugin runs: no clock is
+//! read, and a machine that was suspended or a process that was stopped costs nobody an attempt.
+//!
+//! The thread rests while nothing runs, so that an idle bus is idle.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use wasmtime::EngineWeak;
+
+use super::limits::TICK;
+
+/// Ticks of idleness before the thread rests: waking it for each of a slow trickle of calls would cost more.
+const LINGER_TICKS: u32 = 50;
+
+/// The most ticks that one wait counts as. A late thread is common, so what it missed counts; one that is later than
+/// this was stopped together with the plugins whose time it measures.
+const CATCH_UP_TICKS: u64 = 25;
+
+/// Owns the thread. Dropping it ends the thread and waits for that, which takes at most a tick.
+pub(super) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    ticks: Arc<AtomicU64>,
+    running: AtomicUsize,
+    resting: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Ticker {
+    pub(super) fn start(engine: EngineWeak) -> std::io::Result<Ticker> {
+        let shared = Arc::new(Shared {
+            ticks: Arc::default(),
+            running: AtomicUsize::new(0),
+            resting: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        });
+        let on_thread = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("wattle-ticks".into()).spawn(move || on_thread.run(&engine))?;
+        Ok(Ticker { shared, thread: Some(thread) })
+    }
+
+    /// Time moves on until the guard is dropped.
+    pub(super) fn run(&self) -> Running<'_> {
+        // Sequentially consistent, like the loads of the thread before it rests: one of the two sees the other.
+        self.shared.running.fetch_add(1, Ordering::SeqCst);
+        if self.shared.resting.load(Ordering::SeqCst) {
+            self.wake();
+        }
+        Running(self)
+    }
+
+    /// A timer that allows this much running time.
+    pub(super) fn timer(&self, allowed: Duration) -> Timer {
+        let mut timer =
+            Timer { ticks: Arc::clone(&self.shared.ticks), slice_start: Arc::default(), ran: 0, allowed: 0 };
+        timer.allow(allowed);
+        timer
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.wake();
+        if let Some(thread) = self.thread.take() {
+            // It holds nothing that could be left half done.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// While it lives, time moves on.
+pub(super) struct Running<'a>(&'a Ticker);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.shared.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    fn run(&self, engine: &EngineWeak) {
+        let mut idle_ticks = 0;
+        let mut last = Instant::now();
+        while !self.stopping.load(Ordering::SeqCst) {
+            if self.running.load(Ordering::SeqCst) > 0 {
+                idle_ticks = 0;
+            } else {
+                idle_ticks += 1;
+            }
+            if idle_ticks > LINGER_TICKS {
+                self.resting.store(true, Ordering::SeqCst);
+                while self.running.load(Ordering::SeqCst) == 0 && !self.stopping.load(Ordering::SeqCst) {
+                    thread::park();
+                }
+                self.resting.store(false, Ordering::SeqCst);
+                idle_ticks = 0;
+                last = Instant::now();
+                continue;
+            }
+            thread::sleep(TICK);
+            let waited = (last.elapsed().as_nanos() / TICK.as_nanos()).clamp(1, u128::from(CATCH_UP_TICKS));
+            last = Instant::now();
+            self.ticks.fetch_add(u64::try_from(waited).unwrap_or(1), Ordering::Relaxed);
+            let Some(engine) = engine.upgrade() else { return };
+            engine.increment_epoch();
+        }
+    }
+}
+
+/// Counts the ticks that one event has run. It lives in the store, its start of slice is shared with whoever polls.
+pub(super) struct Timer {
+    ticks: Arc<AtomicU64>,
+    slice_start: Arc<AtomicU64>,
+    ran: u64,
+    allowed: u64,
+}
+
+impl Timer {
+    /// Starts over, with this much time.
+    pub(super) fn allow(&mut self, time: Duration) {
+        // One more, because the first tick may come right after the start.
+        let ticks = time.as_nanos().div_ceil(TICK.as_nanos()).saturating_add(1);
+        self.allowed = u64::try_from(ticks).unwrap_or(u64::MAX);
+        self.restart();
+    }
+
+    /// Starts over, with as much time as before.
+    pub(super) fn restart(&mut self) {
+        self.ran = 0;
+        self.slice().begin();
+    }
+
+    /// Counts what has passed since the slice began. False: the time is up.
+    pub(super) fn spend(&mut self) -> bool {
+        let now = self.ticks.load(Ordering::Relaxed);
+        let since = self.slice_start.swap(now, Ordering::Relaxed);
+        self.ran = self.ran.saturating_add(now.saturating_sub(since));
+        self.ran < self.allowed
+    }
+
+    /// What marks that the plugin runs again after it gave way.
+    pub(super) fn slice(&self) -> Slice {
+        Slice { ticks: Arc::clone(&self.ticks), start: Arc::clone(&self.slice_start) }
+    }
+}
+
+/// Marks where a stretch of running begins, from outside of the store.
+#[derive(Clone)]
+pub(super) struct Slice {
+    ticks: Arc<AtomicU64>,
+    start: Arc<AtomicU64>,
+}
+
+impl Slice {
+    pub(super) fn begin(&self) {
+        self.start.store(self.ticks.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timer(ticks: &Arc<AtomicU64>, allowed_ticks: u32) -> Timer {
+        let mut timer = Timer { ticks: Arc::clone(ticks), slice_start: Arc::default(), ran: 0, allowed: 0 };
+        timer.allow(TICK * allowed_ticks);
+        timer
+    }
+
+    #[test]
+    fn time_is_up_one_tick_after_what_was_allowed_at_the_latest() {
+        let ticks = Arc::new(AtomicU64::new(7));
+        let mut timer = timer(&ticks, 3);
+        for _ in 0..3 {
+            ticks.fetch_add(1, Ordering::Relaxed);
+            assert!(timer.spend());
+        }
+        ticks.fetch_add(1, Ordering::Relaxed);
+        assert!(!timer.spend());
+    }
+
+    #[test]
+    fn waiting_for_a_turn_costs_no_time() {
+        let ticks = Arc::new(AtomicU64::new(0));
+        let mut timer = timer(&ticks, 3);
+        let slice = timer.slice();
+        for _ in 0..3 {
+            ticks.fetch_add(1, Ordering::Relaxed);
+            assert!(timer.spend());
+            ticks.fetch_add(1_000, Ordering::Relaxed);
+            slice.begin();
+        }
+    }
+
+    #[test]
+    fn the_next_event_has_its_time_for_itself() {
+        let ticks = Arc::new(AtomicU64::new(0));
+        let mut timer = timer(&ticks, 3);
+        for _ in 0..10 {
+            ticks.fetch_add(3, Ordering::Relaxed);
+            assert!(timer.spend());
+            timer.restart();
+        }
+    }
+}

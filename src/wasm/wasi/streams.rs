@@ -1,0 +1,174 @@
+//! wasi:io/streams and the standard streams: output becomes log lines of the current event, input has ended.
+
+use wasmtime::Result;
+use wasmtime::component::Resource;
+
+use super::clocks::Pollable;
+use crate::wasm::contract::wasi::cli::{
+    stderr, stdin, stdout, terminal_input, terminal_output, terminal_stderr, terminal_stdin, terminal_stdout,
+};
+use crate::wasm::contract::wasi::io::error;
+use crate::wasm::contract::wasi::io::streams::{self, StreamError};
+use crate::wasm::logs::Stream;
+use crate::wasm::state::State;
+
+/// Streams here end, they do not fail: there is no value of it.
+pub enum NoError {}
+
+/// Nothing here is a terminal: there is no value of it.
+pub enum NoTerminal {}
+
+/// Standard input, which has ended.
+pub struct Input;
+
+/// Standard output or error.
+pub struct Output(Stream);
+
+/// What one write may carry. More is written in several.
+const WRITE_BYTES_MAX: u64 = 64 * 1024;
+
+type Closed<T> = Result<std::result::Result<T, StreamError>>;
+
+impl error::HostError for State {
+    fn to_debug_string(&mut self, error: Resource<NoError>) -> Result<String> {
+        match *self.table.get(&error)? {}
+    }
+
+    fn drop(&mut self, error: Resource<NoError>) -> Result<()> {
+        match self.table.delete(error)? {}
+    }
+}
+
+impl error::Host for State {}
+
+impl streams::HostInputStream for State {
+    fn read(&mut self, _: Resource<Input>, _: u64) -> Closed<Vec<u8>> {
+        Ok(Err(StreamError::Closed))
+    }
+
+    fn blocking_read(&mut self, _: Resource<Input>, _: u64) -> Closed<Vec<u8>> {
+        Ok(Err(StreamError::Closed))
+    }
+
+    fn skip(&mut self, _: Resource<Input>, _: u64) -> Closed<u64> {
+        Ok(Err(StreamError::Closed))
+    }
+
+    fn blocking_skip(&mut self, _: Resource<Input>, _: u64) -> Closed<u64> {
+        Ok(Err(StreamError::Closed))
+    }
+
+    fn subscribe(&mut self, _: Resource<Input>) -> Result<Resource<Pollable>> {
+        self.push(Pollable::Ready)
+    }
+
+    fn drop(&mut self, stream: Resource<Input>) -> Result<()> {
+        self.table.delete(stream)?;
+        Ok(())
+    }
+}
+
+impl streams::HostOutputStream for State {
+    fn check_write(&mut self, _: Resource<Output>) -> Closed<u64> {
+        Ok(Ok(WRITE_BYTES_MAX))
+    }
+
+    fn write(&mut self, stream: Resource<Output>, contents: Vec<u8>) -> Closed<()> {
+        let Output(stream) = *self.table.get(&stream)?;
+        State::write(self, stream, &contents);
+        Ok(Ok(()))
+    }
+
+    fn blocking_write_and_flush(&mut self, stream: Resource<Output>, contents: Vec<u8>) -> Closed<()> {
+        streams::HostOutputStream::write(self, stream, contents)
+    }
+
+    fn flush(&mut self, _: Resource<Output>) -> Closed<()> {
+        Ok(Ok(()))
+    }
+
+    fn blocking_flush(&mut self, _: Resource<Output>) -> Closed<()> {
+        Ok(Ok(()))
+    }
+
+    fn subscribe(&mut self, _: Resource<Output>) -> Result<Resource<Pollable>> {
+        self.push(Pollable::Ready)
+    }
+
+    // Zeros say nothing in a log.
+    fn write_zeroes(&mut self, _: Resource<Output>, _: u64) -> Closed<()> {
+        Ok(Ok(()))
+    }
+
+    fn blocking_write_zeroes_and_flush(&mut self, _: Resource<Output>, _: u64) -> Closed<()> {
+        Ok(Ok(()))
+    }
+
+    // The only input there is has ended.
+    fn splice(&mut self, _: Resource<Output>, _: Resource<Input>, _: u64) -> Closed<u64> {
+        Ok(Err(StreamError::Closed))
+    }
+
+    fn blocking_splice(&mut self, _: Resource<Output>, _: Resource<Input>, _: u64) -> Closed<u64> {
+        Ok(Err(StreamError::Closed))
+    }
+
+    fn drop(&mut self, stream: Resource<Output>) -> Result<()> {
+        self.table.delete(stream)?;
+        Ok(())
+    }
+}
+
+impl streams::Host for State {}
+
+impl stdin::Host for State {
+    fn get_stdin(&mut self) -> Result<Resource<Input>> {
+        self.push(Input)
+    }
+}
+
+impl stdout::Host for State {
+    fn get_stdout(&mut self) -> Result<Resource<Output>> {
+        self.push(Output(Stream::Output))
+    }
+}
+
+impl stderr::Host for State {
+    fn get_stderr(&mut self) -> Result<Resource<Output>> {
+        self.push(Output(Stream::Errors))
+    }
+}
+
+impl terminal_input::HostTerminalInput for State {
+    fn drop(&mut self, terminal: Resource<NoTerminal>) -> Result<()> {
+        match self.table.delete(terminal)? {}
+    }
+}
+
+impl terminal_input::Host for State {}
+
+impl terminal_output::HostTerminalOutput for State {
+    fn drop(&mut self, terminal: Resource<NoTerminal>) -> Result<()> {
+        match self.table.delete(terminal)? {}
+    }
+}
+
+impl terminal_output::Host for State {}
+
+impl terminal_stdin::Host for State {
+    fn get_terminal_stdin(&mut self) -> Result<Option<Resource<NoTerminal>>> {
+        Ok(None)
+    }
+}
+
+impl terminal_stdout::Host for State {
+    fn get_terminal_stdout(&mut self) -> Result<Option<Resource<NoTerminal>>> {
+        Ok(None)
+    }
+}
+
+impl terminal_stderr::Host for State {
+    fn get_terminal_stderr(&mut self) -> Result<Option<Resource<NoTerminal>>> {
+        Ok(None)
+    }
+}
