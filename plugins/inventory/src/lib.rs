@@ -56,7 +56,10 @@ fn handle(event: Event) -> Result<Outputs, Failure> {
         let shortage = Shortage { order_id: order.order_id, missing };
         return Ok(SHORT.json(&shortage)?.kind("stock.short").into());
     }
-    let units = order.items.iter().map(|item| item.qty).sum();
+    let mut units = 0;
+    for item in &order.items {
+        units += item.qty;
+    }
     if units > config_or("per_order", 100)? {
         let shortage = Shortage { order_id: order.order_id, missing: order.items };
         return Ok(SHORT.json(&shortage)?.kind("stock.short").into());
