@@ -78,11 +78,7 @@ fn shelves(text: &str) -> Result<BTreeMap<&str, u32>, Failure> {
 /// What the shelves cannot give, and how much of it.
 fn missing(items: &[Item], stock: &BTreeMap<&str, u32>) -> Vec<Item> {
     let short = |item: &Item| item.qty.saturating_sub(stock.get(item.sku.as_str()).copied().unwrap_or(0));
-    items
-        .iter()
-        .map(|item| Item { sku: item.sku.clone(), qty: short(item) })
-        .filter(|item| item.qty > 0)
-        .collect()
+    items.iter().map(|item| Item { sku: item.sku.clone(), qty: short(item) }).filter(|item| item.qty > 0).collect()
 }
 
 #[cfg(test)]
