@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::files::JournalFile;
-use super::frame::{Consumed, HEAD_BYTES, Head, Kind, Link, UnitBody, write_frame, write_unit};
+use super::frame::{Consumed, HEAD_BYTES, Head, Kind, Link, UnitBody, unit_frame_bytes, write_frame, write_unit};
 use super::partition::{IndexEntry, Partition};
 use super::{Condition, Durability, Lane, Log, LogOptions, OpenError, Shared};
 use crate::effects::{Clock, Disk};
@@ -63,6 +63,18 @@ enum Submission {
     Catalogue { entry: Bytes, ticket: oneshot::Sender<()> },
     /// Resolves when everything in front of it is written.
     Barrier { ticket: oneshot::Sender<()> },
+}
+
+impl Submission {
+    /// Bytes of its frame; none where it has no frame.
+    fn frame_bytes(&self) -> usize {
+        match self {
+            Self::Append { slices, .. } => unit_frame_bytes(slices, false),
+            Self::Unit { slices, .. } => unit_frame_bytes(slices, true),
+            Self::Catalogue { entry, .. } => HEAD_BYTES + entry.len(),
+            Self::Acquire { .. } | Self::Barrier { .. } => 0,
+        }
+    }
 }
 
 /// What waits for the appender.
@@ -377,15 +389,21 @@ impl Appender {
 
     /// Encodes, writes and syncs as many submissions as make one group.
     fn group(&mut self, submissions: &mut dyn Iterator<Item = Submission>) -> io::Result<()> {
-        let mut bytes: Vec<u8> = Vec::with_capacity(64 << 10);
-        let mut then = Vec::new();
-        self.link.append_time_ns = self.link.append_time_ns.max(self.clock.now_ns());
-        let start = self.link.position;
+        let (mut group, mut room) = (Vec::new(), 0);
         for submission in submissions {
-            self.encode_submission(submission, &mut bytes, &mut then);
-            if bytes.len() >= limits::GROUP_BYTES_MAX {
+            room += submission.frame_bytes();
+            group.push(submission);
+            if room >= limits::GROUP_BYTES_MAX {
                 break;
             }
+        }
+        // Exactly as large as it gets: readers share this memory for as long as it is recent, spare room and all.
+        let mut bytes: Vec<u8> = Vec::with_capacity(room);
+        let mut then = Vec::with_capacity(group.len());
+        self.link.append_time_ns = self.link.append_time_ns.max(self.clock.now_ns());
+        let start = self.link.position;
+        for submission in group {
+            self.encode_submission(submission, &mut bytes, &mut then);
         }
         if !bytes.is_empty() {
             self.roll_before(start, bytes.len())?;

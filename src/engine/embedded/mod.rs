@@ -253,10 +253,10 @@ impl Engine for EmbeddedEngine {
         let _one_at_a_time = self.shared.applying.lock().await;
         let mut next = self.shared.catalogue().clone();
         let (numbers, entry) = next.apply(blueprint)?;
-        if let Some(entry) = entry {
-            if self.shared.log.catalogue(entry).await.is_err() {
-                return Err(self.shared.stopped().await.into());
-            }
+        if let Some(entry) = entry
+            && self.shared.log.catalogue(entry).await.is_err()
+        {
+            return Err(self.shared.stopped().await.into());
         }
         *self.shared.catalogue() = next;
         Ok(numbers)
