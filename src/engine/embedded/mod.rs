@@ -20,7 +20,8 @@ use super::{
 };
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock};
 use crate::limits;
-use crate::log::{Acquired, ColdError, ColdReader, Condition, Durability, Log, LogOptions, OpenError, Recent, Refused};
+use crate::log::{Acquired, ColdError, ColdReader, Condition, Log, OpenError, Recent, Refused};
+pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId};
 use catalogue::{Catalogue, CatalogueError};
 
