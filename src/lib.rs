@@ -9,4 +9,14 @@
 //! under it and never those above.
 
 pub mod cli;
+pub mod client;
+pub mod dispatch;
+pub mod effects;
+pub mod engine;
+pub mod limits;
+pub mod log;
+pub mod model;
+pub mod rpc;
+pub mod server;
+pub mod topology;
 pub mod wasm;

@@ -1,0 +1,125 @@
+//! Events on their way into a handler: shared with the store for the time of a call, never copied on this side.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::engine::Chunk;
+use crate::model::{EventView, Offset, Record, RecordError};
+use crate::wasm::{EventContext, LogLevel};
+
+/// An event that a lane has read.
+pub(super) struct Held {
+    pub(super) offset: Offset,
+    pub(super) append_time_ns: u64,
+    record: Bytes,
+}
+
+/// An event that has been looked into.
+#[derive(Clone, Copy)]
+pub(super) struct Parsed<'a> {
+    pub(super) offset: Offset,
+    pub(super) append_time_ns: u64,
+    pub(super) key: &'a str,
+    pub(super) view: EventView<'a>,
+}
+
+/// A stored event that cannot be read: damage, or a bug. The lane cannot go on without losing it.
+#[derive(Debug, thiserror::Error)]
+#[error("the event at offset {offset} cannot be read: {error}")]
+pub(super) struct Unreadable {
+    offset: Offset,
+    error: RecordError,
+}
+
+impl Held {
+    /// The events of some chunks.
+    pub(super) fn all(chunks: &[Chunk]) -> Vec<Self> {
+        let events = chunks.iter().flat_map(|chunk| chunk.iter().map(move |stored| (chunk, stored)));
+        events
+            .map(|(chunk, stored)| Self {
+                offset: stored.offset,
+                append_time_ns: stored.append_time_ns,
+                record: chunk.records.slice_ref(stored.record),
+            })
+            .collect()
+    }
+
+    pub(super) fn parse(&self) -> Result<Parsed<'_>, Unreadable> {
+        let parse = || {
+            let record = Record::parse(&self.record)?;
+            Ok((record.key, record.view()?))
+        };
+        let (key, view) = parse().map_err(|error| Unreadable { offset: self.offset, error })?;
+        Ok(Parsed { offset: self.offset, append_time_ns: self.append_time_ns, key, view })
+    }
+}
+
+/// What a handler may ask of the events of one call.
+pub(super) struct Context {
+    pub(super) subscriber: Arc<str>,
+    pub(super) held: Arc<Vec<Held>>,
+    /// The first event of the call in `held`.
+    pub(super) first: usize,
+}
+
+impl Context {
+    fn event(&self, index: u32) -> Option<Parsed<'_>> {
+        self.held.get(self.first + index as usize)?.parse().ok()
+    }
+}
+
+/// A value in a line of its own: what would end the line becomes a space.
+fn put_line(lines: &mut String, name: &str, value: &str) {
+    lines.push_str(name);
+    lines.push('=');
+    lines.extend(value.chars().map(|char| if char.is_control() { ' ' } else { char }));
+    lines.push('\n');
+}
+
+impl EventContext for Context {
+    fn attributes(&self, index: u32) -> String {
+        let mut lines = String::new();
+        if let Some(event) = self.event(index) {
+            put_line(&mut lines, "id", event.view.id);
+            put_line(&mut lines, "source", event.view.source);
+            for (name, value) in event.view.attributes() {
+                match value.as_text() {
+                    Some(text) => put_line(&mut lines, name, text),
+                    None => put_line(&mut lines, name, &value.to_owned().map_or(String::new(), |v| v.to_string())),
+                }
+            }
+        }
+        lines
+    }
+
+    fn seed(&self, index: u32) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.subscriber.as_bytes());
+        if let Some(event) = self.event(index) {
+            // source and id together are what CloudEvents calls unique; a zero byte is in none of the three
+            for part in [event.view.source, event.view.id] {
+                hasher.update(&[0]);
+                hasher.update(part.as_bytes());
+            }
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    fn log(&self, index: Option<u32>, level: LogLevel, context: &str, line: &str) {
+        let event = index.and_then(|index| self.event(index));
+        let (subscriber, id) = (&*self.subscriber, event.map_or("", |event| event.view.id));
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::event!(target: "wattle::plugin", tracing::Level::$level, subscriber, event = id, context, "{line}")
+            };
+        }
+        match level {
+            LogLevel::Trace => log!(TRACE),
+            LogLevel::Debug => log!(DEBUG),
+            LogLevel::Info => log!(INFO),
+            LogLevel::Warn => log!(WARN),
+            LogLevel::Error => log!(ERROR),
+        }
+    }
+}

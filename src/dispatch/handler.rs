@@ -1,0 +1,37 @@
+//! What a lane calls: a plugin, or in tests a function.
+
+use std::future::Future;
+
+use crate::wasm::{Batch, CallError, Handled, InstanceError, Plugin};
+
+/// A function from a batch of events to outputs. Cheap to clone.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// The identity of this version.
+    fn digest(&self) -> [u8; 32];
+
+    /// Handles a batch: all of it, or the events in front of the first failure.
+    fn handle(&self, batch: Batch<'_>) -> impl Future<Output = Result<Handled, HandleError>> + Send;
+}
+
+/// The handler gave no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HandleError {
+    /// The call failed; it says which event is to blame, if any is for sure.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// There was no instance to call: no event is to blame.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+}
+
+impl Handler for Plugin {
+    fn digest(&self) -> [u8; 32] {
+        *Plugin::digest(self).as_bytes()
+    }
+
+    async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
+        // Leased for one batch: lanes are many, instances few.
+        let mut instance = self.instance().await?;
+        Ok(instance.handle(batch).await?)
+    }
+}

@@ -1,0 +1,221 @@
+//! Events from outside into roots: checked, keyed, placed, appended. All of a call or nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::keys;
+use crate::engine::{AppendError, Engine, SliceFull, Slices};
+use crate::limits;
+use crate::model::{EventError, EventView, Offset, PartitionId, Record, RecordError, TopicId, partition_of};
+use crate::topology::KeyExpression;
+
+/// Where the events of a call went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The recovery epoch in which the offsets hold.
+    pub epoch: u32,
+    /// Partition and offset, one for each event, in their order.
+    pub places: Vec<(u32, Offset)>,
+}
+
+/// Why nothing of a call was published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// No topic of that name.
+    #[error("there is no topic `{topic}`{}", nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
+    UnknownTopic {
+        /// What was asked for.
+        topic: String,
+        /// The nearest name that exists.
+        nearest: Option<String>,
+    },
+    /// A short name that several namespaces have.
+    #[error("`{topic}` is the name of several topics: say which, as one of {}", candidates.join(", "))]
+    AmbiguousTopic {
+        /// What was asked for.
+        topic: String,
+        /// The full names.
+        candidates: Vec<String>,
+    },
+    /// Only roots take events from outside.
+    #[error("topic `{topic}` is written by subscriber `{parent}`: publish to a root, or subscribe something else")]
+    NotARoot {
+        /// The topic.
+        topic: String,
+        /// The subscriber.
+        parent: String,
+    },
+    /// One of the events is not acceptable.
+    #[error("event {index}: {error}")]
+    Event {
+        /// Which one, from 0.
+        index: usize,
+        /// Why.
+        error: EventRefused,
+    },
+    /// More events than a call may have.
+    #[error("{count} events in one call: at most {max} are accepted")]
+    TooMany {
+        /// How many there were.
+        count: usize,
+        /// How many are accepted.
+        max: usize,
+    },
+    /// The engine did not take them.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// Why an event is not acceptable.
+#[derive(Debug, thiserror::Error)]
+pub enum EventRefused {
+    /// It is not a CloudEvent.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// Its key is too long.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// It is too large.
+    #[error("{bytes} bytes are more than an event may have ({max})")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// Largest size.
+        max: usize,
+    },
+    /// The topic's `key:` does not give a key for it.
+    #[error("the topic's key expression gives no key: {0}")]
+    Key(String),
+}
+
+/// A topic as a producer sees it.
+pub struct Target {
+    /// Full name (`namespace/name`).
+    pub name: String,
+    /// Its number.
+    pub topic: TopicId,
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// The subscriber that writes to it; `None` for a root.
+    pub parent: Option<String>,
+    /// Its `key:` expression.
+    pub key: Option<KeyExpression>,
+}
+
+/// Publishes from outside. Cheap to clone.
+pub struct Publisher<E> {
+    engine: E,
+    targets: Arc<Targets>,
+}
+
+impl<E: Clone> Clone for Publisher<E> {
+    fn clone(&self) -> Self {
+        Self { engine: self.engine.clone(), targets: self.targets.clone() }
+    }
+}
+
+/// The topics by name.
+pub struct Targets {
+    by_name: BTreeMap<String, Target>,
+}
+
+impl Targets {
+    /// All topics of a tree.
+    pub fn new(targets: impl IntoIterator<Item = Target>) -> Self {
+        Self { by_name: targets.into_iter().map(|target| (target.name.clone(), target)).collect() }
+    }
+
+    /// A topic by its full name, or by its short one where only one namespace has it.
+    ///
+    /// # Errors
+    /// [`PublishError::UnknownTopic`], [`PublishError::AmbiguousTopic`].
+    pub fn find(&self, name: &str) -> Result<&Target, PublishError> {
+        if let Some(target) = self.by_name.get(name) {
+            return Ok(target);
+        }
+        let short = |target: &&Target| target.name.split_once('/').is_some_and(|(_, short)| short == name);
+        let mut found = self.by_name.values().filter(short);
+        match (found.next(), found.next()) {
+            (Some(target), None) => Ok(target),
+            (Some(_), Some(_)) => Err(PublishError::AmbiguousTopic {
+                topic: name.to_owned(),
+                candidates: self.by_name.values().filter(short).map(|target| target.name.clone()).collect(),
+            }),
+            (None, _) => Err(PublishError::UnknownTopic { topic: name.to_owned(), nearest: self.nearest(name) }),
+        }
+    }
+
+    fn nearest(&self, name: &str) -> Option<String> {
+        let candidates = self.by_name.keys().flat_map(|full| [full.as_str(), full.split_once('/').map_or("", |n| n.1)]);
+        candidates
+            .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
+            .filter(|(distance, _)| *distance <= limits::SUGGESTION_EDITS_MAX)
+            .min()
+            .map(|(_, candidate)| candidate.to_owned())
+    }
+}
+
+impl<E: Engine> Publisher<E> {
+    /// A publisher into the topics of a tree.
+    pub fn new(engine: E, targets: Arc<Targets>) -> Self {
+        Self { engine, targets }
+    }
+
+    /// The topics.
+    pub fn targets(&self) -> &Arc<Targets> {
+        &self.targets
+    }
+
+    /// Publishes events, each in the CloudEvents protobuf format, to one root, all or nothing. Resolves when they are
+    /// durable.
+    ///
+    /// # Errors
+    /// [`PublishError`]. Nothing was published, except where [`AppendError::has_no_side_effects`] says that one cannot
+    /// know.
+    pub async fn publish(&self, topic: &str, events: &[Bytes]) -> Result<Published, PublishError> {
+        let target = self.targets.find(topic)?;
+        if let Some(parent) = &target.parent {
+            return Err(PublishError::NotARoot { topic: target.name.clone(), parent: parent.clone() });
+        }
+        if events.len() > limits::PUBLISH_EVENTS_MAX {
+            return Err(PublishError::TooMany { count: events.len(), max: limits::PUBLISH_EVENTS_MAX });
+        }
+        let mut slices = Slices::default();
+        let mut placed = Vec::with_capacity(events.len());
+        for (index, event) in events.iter().enumerate() {
+            let place = place(target, event, &mut slices).map_err(|error| PublishError::Event { index, error })?;
+            placed.push(place);
+        }
+        if slices.is_empty() {
+            return Ok(Published { epoch: 0, places: Vec::new() });
+        }
+        let partitions: Vec<u32> = slices.partitions().map(|partition| partition.partition).collect();
+        let appended = self.engine.append(slices).await?;
+        let place = |(slice, number): (usize, u32)| {
+            Some((*partitions.get(slice)?, appended.base_offsets.get(slice)? + Offset::from(number)))
+        };
+        Ok(Published { epoch: appended.epoch, places: placed.into_iter().filter_map(place).collect() })
+    }
+}
+
+fn place(target: &Target, event: &Bytes, slices: &mut Slices) -> Result<(usize, u32), EventRefused> {
+    if event.len() > limits::EVENT_BYTES_MAX {
+        return Err(EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX });
+    }
+    let view = EventView::parse(event)?;
+    let computed;
+    let key = match &target.key {
+        Some(expression) => {
+            computed = keys::evaluate(expression, &view, None).map_err(EventRefused::Key)?;
+            computed.as_str()
+        }
+        None => view.default_key(),
+    };
+    let partition = PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) };
+    slices.push(partition, |out| Record { key, lineage: None, event }.write(out)).map_err(|error| match error {
+        SliceFull::Record(error) => error.into(),
+        SliceFull::TooLarge => EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX },
+    })
+}

@@ -1,0 +1,298 @@
+//! A running tree: the lanes of every subscriber, and what one can ask of them from outside.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::handler::Handler;
+use super::lane::{Lane, LaneError};
+use super::outputs::{Emitter, Target};
+use super::publish::{self, Publisher, Targets};
+use super::status::{Counters, Snapshot, SubscriberStatus, TopicStatus};
+use crate::engine::{ApplyError, Blueprint, Bounds, Engine, Numbers, SessionError, Stopped, SubscriberSpec, TopicSpec};
+use crate::model::{LaneId, OutputIds, PartitionId, SubscriberId, TopicId};
+use crate::topology::{Plan, SubscriberPlan, TopicIndex, TopicPlan};
+
+/// Why a tree does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The engine refused what the topology wants.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// A lane could not be acquired.
+    #[error("cannot start `{subscriber}` on partition {partition}: {error}")]
+    Lane {
+        /// The subscriber's full name.
+        subscriber: String,
+        /// The partition.
+        partition: u32,
+        /// Why.
+        error: SessionError,
+    },
+    /// The caller gave another number of handlers than there are subscribers.
+    #[error("{handlers} handlers for {subscribers} subscribers")]
+    Handlers {
+        /// How many were given.
+        handlers: usize,
+        /// How many are needed.
+        subscribers: usize,
+    },
+}
+
+/// A running tree. Cheap to clone. Its lanes run until [`Tree::drain`].
+pub struct Tree<E> {
+    shared: Arc<Shared<E>>,
+}
+
+impl<E> Clone for Tree<E> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+struct Shared<E> {
+    engine: E,
+    plan: Plan,
+    numbers: Numbers,
+    digests: Vec<String>,
+    counters: Vec<Arc<Counters>>,
+    publisher: Publisher<E>,
+    stop: CancellationToken,
+    lanes: TaskTracker,
+}
+
+/// A plan's nodes with the engine's numbers.
+struct Numbered<'a> {
+    plan: &'a Plan,
+    numbers: &'a Numbers,
+}
+
+impl<'a> Numbered<'a> {
+    fn topics(&self) -> impl Iterator<Item = (&'a TopicPlan, TopicId)> {
+        self.plan.topics.iter().zip(self.numbers.topics.iter().copied())
+    }
+
+    fn topic(&self, index: TopicIndex) -> Option<(&'a TopicPlan, TopicId)> {
+        let at = index.0 as usize;
+        Some((self.plan.topics.get(at)?, *self.numbers.topics.get(at)?))
+    }
+
+    fn target(&self, index: TopicIndex) -> Option<Target> {
+        let (topic, number) = self.topic(index)?;
+        Some(Target { topic: number, partitions: topic.partitions, key: topic.key.clone() })
+    }
+
+    fn parent(&self, topic: &TopicPlan) -> Option<String> {
+        let parent = self.plan.subscribers.get(topic.parent?.0 as usize)?;
+        Some(parent.label())
+    }
+}
+
+fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
+    let topics = plan.topics.iter().map(|topic| TopicSpec { name: topic.label(), partitions: topic.partitions });
+    let from = |index: TopicIndex| plan.topics.get(index.0 as usize).map(TopicPlan::label).unwrap_or_default();
+    let subscribers = plan.subscribers.iter();
+    Blueprint {
+        topics: topics.collect(),
+        subscribers: subscribers.map(|s| SubscriberSpec { name: s.label(), from: from(s.from) }).collect(),
+        versions,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl<E: Engine> Tree<E> {
+    /// Starts the lanes of a plan on `runtime`, with one handler for each subscriber, in the plan's order.
+    ///
+    /// # Errors
+    /// [`StartError`]; no lane runs then.
+    pub async fn start<H: Handler>(
+        engine: E,
+        plan: &Plan,
+        handlers: Vec<H>,
+        runtime: &Handle,
+    ) -> Result<Self, StartError> {
+        if handlers.len() != plan.subscribers.len() {
+            return Err(StartError::Handlers { handlers: handlers.len(), subscribers: plan.subscribers.len() });
+        }
+        let versions: Vec<_> = handlers.iter().map(Handler::digest).collect();
+        let digests: Vec<String> = versions.iter().map(|digest| hex(digest)).collect();
+        let numbers = engine.apply(&blueprint(plan, versions)).await?;
+        let numbered = Numbered { plan, numbers: &numbers };
+        let targets = numbered.topics().map(|(topic, number)| publish::Target {
+            name: topic.label(),
+            topic: number,
+            partitions: topic.partitions,
+            parent: numbered.parent(topic),
+            key: topic.key.clone(),
+        });
+        let publisher = Publisher::new(engine.clone(), Arc::new(Targets::new(targets)));
+        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let mut counters = Vec::new();
+        let mut lanes = Vec::new();
+        for (index, (subscriber, handler)) in plan.subscribers.iter().zip(handlers).enumerate() {
+            let Some((input, _)) = numbered.topic(subscriber.from) else { continue };
+            let shared_counters = Arc::new(Counters::new(input.partitions));
+            counters.push(shared_counters.clone());
+            for partition in 0..input.partitions {
+                let Some(emitter) = emitter(&numbered, index, subscriber, &digests, partition) else { continue };
+                let id = LaneId { subscriber: emitter.subscriber, partition };
+                let session = engine.acquire(id).await.map_err(|error| StartError::Lane {
+                    subscriber: subscriber.label(),
+                    partition,
+                    error,
+                })?;
+                lanes.push(Lane {
+                    session,
+                    handler: handler.clone(),
+                    emitter,
+                    retry: subscriber.retry.clone(),
+                    partition,
+                    subscriber: subscriber.label().into(),
+                    counters: shared_counters.clone(),
+                    stop: stop.clone(),
+                });
+            }
+        }
+        for lane in lanes {
+            let (subscriber, partition, counters) = (lane.subscriber.clone(), lane.partition, lane.counters.clone());
+            tracker.spawn_on(
+                async move {
+                    match lane.run().await {
+                        // an engine that has stopped says so itself, once
+                        Ok(()) | Err(LaneError::Stopped | LaneError::Session(SessionError::Stopped(_))) => {}
+                        Err(error) => {
+                            tracing::error!(subscriber = &*subscriber, partition, %error, "the lane has stopped");
+                            counters.failed(&error.to_string());
+                        }
+                    }
+                },
+                runtime,
+            );
+        }
+        tracker.close();
+        let plan = plan.clone();
+        let shared = Shared { engine, plan, numbers, digests, counters, publisher, stop, lanes: tracker };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Publishes into the tree's roots.
+    pub fn publisher(&self) -> &Publisher<E> {
+        &self.shared.publisher
+    }
+
+    /// The engine that the tree runs on.
+    pub fn engine(&self) -> &E {
+        &self.shared.engine
+    }
+
+    fn numbered(&self) -> Numbered<'_> {
+        Numbered { plan: &self.shared.plan, numbers: &self.shared.numbers }
+    }
+
+    fn bounds(&self, topic: TopicId, partitions: u32) -> impl Iterator<Item = Bounds> {
+        let engine = &self.shared.engine;
+        (0..partitions).map(move |partition| engine.bounds(PartitionId { topic, partition }).unwrap_or_default())
+    }
+
+    /// Events of its input that a subscriber has not consumed; positions are read first.
+    fn lag(&self, subscriber: &SubscriberPlan, number: SubscriberId) -> u64 {
+        let Some((topic, input)) = self.numbered().topic(subscriber.from) else { return 0 };
+        let lane = |partition| LaneId { subscriber: number, partition };
+        let positions: Vec<_> = (0..topic.partitions).map(|p| self.shared.engine.position(lane(p))).collect();
+        let bounds = self.bounds(input, topic.partitions).zip(positions);
+        bounds.map(|(bounds, position)| bounds.written.saturating_sub(position.unwrap_or(bounds.start))).sum()
+    }
+
+    /// Whether every lane has consumed everything: nothing is on its way anywhere in the tree.
+    pub fn is_settled(&self) -> bool {
+        // All positions before all bounds: a position that is seen has its outputs in the bounds.
+        let subscribers = || self.shared.plan.subscribers.iter().zip(&self.shared.numbers.subscribers);
+        let mut positions = Vec::new();
+        for (subscriber, number) in subscribers() {
+            let Some((topic, input)) = self.numbered().topic(subscriber.from) else { continue };
+            for partition in 0..topic.partitions {
+                let position = self.shared.engine.position(LaneId { subscriber: *number, partition });
+                positions.push((PartitionId { topic: input, partition }, position.unwrap_or(0)));
+            }
+        }
+        let at_end = |(partition, position): &(PartitionId, u64)| {
+            self.shared.engine.bounds(*partition).is_none_or(|bounds| *position >= bounds.written)
+        };
+        positions.iter().all(at_end)
+    }
+
+    /// Every node at about this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let numbered = self.numbered();
+        let topics = numbered.topics().map(|(topic, number)| TopicStatus {
+            name: topic.label(),
+            parent: numbered.parent(topic),
+            is_dead_letters: topic.dead_letters_of.is_some(),
+            partitions: self.bounds(number, topic.partitions).collect(),
+        });
+        let name = |index: TopicIndex| numbered.topic(index).map(|(topic, _)| topic.label()).unwrap_or_default();
+        let subscribers = self.shared.plan.subscribers.iter().enumerate().map(|(index, subscriber)| {
+            let number = self.shared.numbers.subscribers.get(index).copied();
+            let mut status = SubscriberStatus {
+                name: subscriber.label(),
+                from: name(subscriber.from),
+                to: subscriber.ports.iter().map(|(port, topic)| (port.clone(), name(*topic))).collect(),
+                dead_letters: subscriber.dead_letters.map(name),
+                digest: self.shared.digests.get(index).cloned().unwrap_or_default(),
+                lag: number.map_or(0, |number| self.lag(subscriber, number)),
+                ..SubscriberStatus::default()
+            };
+            if let Some(counters) = self.shared.counters.get(index) {
+                counters.read_into(&mut status);
+            }
+            status
+        });
+        Snapshot { topics: topics.collect(), subscribers: subscribers.collect() }
+    }
+
+    /// Lets every lane end its call and commit it, and stops. False where some lane did not within the deadline; what
+    /// it was doing is done again after the next start.
+    pub async fn drain(&self, deadline: Duration) -> bool {
+        self.shared.stop.cancel();
+        tokio::time::timeout(deadline, self.shared.lanes.wait()).await.is_ok()
+    }
+
+    /// Resolves when the engine has stopped, with why.
+    pub async fn stopped(&self) -> Stopped {
+        let mut health = self.shared.engine.health();
+        let changed = health.wait_for(|health| matches!(health, crate::engine::Health::Stopped(_))).await;
+        match changed.as_deref() {
+            Ok(crate::engine::Health::Stopped(stopped)) => stopped.clone(),
+            _ => Stopped::Closed,
+        }
+    }
+}
+
+fn emitter(
+    numbered: &Numbered<'_>,
+    index: usize,
+    subscriber: &SubscriberPlan,
+    digests: &[String],
+    partition: u32,
+) -> Option<Emitter> {
+    let name = subscriber.label();
+    let (input, _) = numbered.topic(subscriber.from)?;
+    Some(Emitter {
+        subscriber: *numbered.numbers.subscribers.get(index)?,
+        source: format!("/{name}"),
+        from: input.label(),
+        partition,
+        version: *numbered.numbers.versions.get(index)?,
+        digest: digests.get(index)?.clone(),
+        targets: subscriber.ports.iter().map(|(_, topic)| numbered.target(*topic)).collect::<Option<_>>()?,
+        dead_letters: subscriber.dead_letters.and_then(|topic| numbered.target(topic)),
+        ids: OutputIds::new(&name, &input.label(), partition),
+        name,
+    })
+}

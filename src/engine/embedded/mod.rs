@@ -1,0 +1,418 @@
+//! The engine of one machine: the journal of [`crate::log`] under the trait.
+//!
+//! Promises: a unit is one journal frame; lanes run ahead at *written*, the outside waits for *durable*.
+//! Relies on: the log for order and durability, [`catalogue`] for numbers.
+//!
+//! Everything but the journal is derived from it and rebuilt at the start.
+
+mod catalogue;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::{
+    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
+    ReadError, Session, SessionError, Slices, Stopped, Unit,
+};
+use crate::effects::{Clock, Disk, DiskFolder, SystemClock};
+use crate::limits;
+use crate::log::{Acquired, ColdError, ColdReader, Condition, Log, OpenError, Recent, Refused};
+pub use crate::log::{Durability, LogOptions};
+use crate::model::{LaneId, Offset, PartitionId};
+use catalogue::{Catalogue, CatalogueError};
+
+/// The folder inside the data folder that holds the journal.
+const JOURNAL_FOLDER: &str = "journal";
+/// Locked while a bus owns the data folder.
+const LOCK_FILE: &str = "lock";
+
+/// Why a data folder could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedError {
+    /// Another process owns it.
+    #[error(
+        "the data folder {folder} belongs to another running bus: stop that one, or name another folder with --data"
+    )]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The file system says no.
+    #[error("cannot {what} {path}: {error}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the file system said.
+        error: io::Error,
+    },
+    /// The journal could not be opened.
+    #[error("in the data folder {folder}: {error}")]
+    Log {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        error: OpenError,
+    },
+    /// The catalogue in the journal is not one that this release can read.
+    #[error("in the data folder {folder}: {error}")]
+    Catalogue {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        error: CatalogueError,
+    },
+}
+
+/// What was found in the data folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    /// Frames of the journal that were accepted.
+    pub frames: u64,
+    /// Bytes at its end that had not been written whole; nothing in them had been acknowledged.
+    pub void_bytes: u64,
+    /// The epoch of this start.
+    pub epoch: u32,
+}
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct EmbeddedEngine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    log: Log,
+    condition: watch::Receiver<Condition>,
+    health: watch::Sender<Health>,
+    durability: Durability,
+    catalogue: Mutex<Catalogue>,
+    /// One blueprint at a time, from the look at the catalogue to the durable entries.
+    applying: tokio::sync::Mutex<()>,
+    recovery: Recovery,
+    /// Held as long as the engine lives.
+    _lock: Option<File>,
+}
+
+impl EmbeddedEngine {
+    /// Opens a data folder, creating it where it is missing. Blocks on the disk; a task that watches the disk's health
+    /// is started on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`EmbeddedError`]. A damaged journal is refused, never repaired by guessing.
+    pub fn open(folder: &Path, durability: Durability) -> Result<Self, EmbeddedError> {
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |error| EmbeddedError::Io { what, path, error }
+        };
+        let journal = folder.join(JOURNAL_FOLDER);
+        let disk = DiskFolder::create(&journal).map_err(io("create", &journal))?;
+        let lock_path = folder.join(LOCK_FILE);
+        let options = OpenOptions::new().create(true).write(true).truncate(false).open(&lock_path);
+        let lock = options.map_err(io("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(EmbeddedError::InUse { folder: folder.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(io("lock", &lock_path)(error)),
+        }
+        let options = LogOptions { durability, ..LogOptions::default() };
+        Self::open_on(folder, Arc::new(disk), Arc::new(SystemClock), options, Some(lock))
+    }
+
+    /// Opens the engine on any disk and clock, such as simulated ones. `label` is what messages call the data folder.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(
+        label: &Path,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        options: LogOptions,
+    ) -> Result<Self, EmbeddedError> {
+        Self::open_on(label, disk, clock, options, None)
+    }
+
+    fn open_on(
+        folder: &Path,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        options: LogOptions,
+        lock: Option<File>,
+    ) -> Result<Self, EmbeddedError> {
+        let durability = options.durability;
+        let folder = || folder.to_owned();
+        let (log, replay) =
+            Log::open(disk, clock, options).map_err(|error| EmbeddedError::Log { folder: folder(), error })?;
+        let catalogue = Catalogue::replay(&replay.catalogue)
+            .map_err(|error| EmbeddedError::Catalogue { folder: folder(), error })?;
+        let recovery = Recovery { frames: replay.frames, void_bytes: replay.void_bytes, epoch: log.epoch() };
+        let condition = log.condition();
+        let health = watch::Sender::new(Health::Serving);
+        let (mut changes, sender) = (condition.clone(), health.clone());
+        tokio::spawn(async move {
+            while changes.changed().await.is_ok() {
+                if let Some(stopped) = stopped(&changes.borrow_and_update()) {
+                    sender.send_replace(Health::Stopped(stopped));
+                    return;
+                }
+            }
+        });
+        Ok(Self {
+            shared: Arc::new(Shared {
+                log,
+                condition,
+                health,
+                durability,
+                catalogue: Mutex::new(catalogue),
+                applying: tokio::sync::Mutex::new(()),
+                recovery,
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// What was found in the data folder.
+    pub fn recovery(&self) -> Recovery {
+        self.shared.recovery
+    }
+}
+
+fn stopped(condition: &Condition) -> Option<Stopped> {
+    match condition {
+        Condition::Working => None,
+        Condition::Closed => Some(Stopped::Closed),
+        Condition::Poisoned(reason) => Some(Stopped::Poisoned(reason.clone())),
+    }
+}
+
+impl Shared {
+    fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
+        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_stopped(&self) -> Option<Stopped> {
+        stopped(&self.condition.borrow())
+    }
+
+    /// Why a submission was refused or its ticket ended: the log has stopped, or is just about to say so.
+    async fn stopped(&self) -> Stopped {
+        let mut condition = self.condition.clone();
+        let changed = condition.wait_for(|condition| *condition != Condition::Working).await;
+        changed.ok().and_then(|condition| stopped(&condition)).unwrap_or(Stopped::Closed)
+    }
+
+    /// Events between `from` and `end` of a partition, from memory or the disk; empty only where `from >= end`.
+    async fn read(
+        &self,
+        cold: &mut Option<ColdReader>,
+        id: PartitionId,
+        from: Offset,
+        end: Offset,
+        budget: ReadBudget,
+    ) -> Result<Vec<Chunk>, ReadError> {
+        match self.log.partition(id).recent(from, end, budget.events, budget.bytes) {
+            Recent::Chunks(chunks) => {
+                *cold = None; // its window is memory that a lane which has caught up does not need
+                Ok(chunks)
+            }
+            Recent::AtEnd => Ok(Vec::new()),
+            Recent::Cold => {
+                let mut reader = cold.take().unwrap_or_else(|| self.log.cold_reader());
+                let read = tokio::task::spawn_blocking(move || {
+                    let chunks = reader.read(id, from, end, budget.events, budget.bytes);
+                    (reader, chunks)
+                });
+                let (reader, chunks) = read.await.map_err(|error| ReadError::Storage(error.to_string().into()))?;
+                *cold = Some(reader);
+                chunks.map_err(|error| storage(&error))
+            }
+        }
+    }
+}
+
+fn storage(error: &ColdError) -> ReadError {
+    ReadError::Storage(error.to_string().into())
+}
+
+impl Engine for EmbeddedEngine {
+    type Session = EmbeddedSession;
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            atomic_across_partitions: true,
+            unit_bytes_max: limits::UNIT_BYTES_MAX,
+            durable: self.shared.durability == Durability::Sync,
+        }
+    }
+
+    async fn apply(&self, blueprint: &Blueprint) -> Result<Numbers, ApplyError> {
+        let _one_at_a_time = self.shared.applying.lock().await;
+        let mut next = self.shared.catalogue().clone();
+        let (numbers, entry) = next.apply(blueprint)?;
+        if let Some(entry) = entry
+            && self.shared.log.catalogue(entry).await.is_err()
+        {
+            return Err(self.shared.stopped().await.into());
+        }
+        *self.shared.catalogue() = next;
+        Ok(numbers)
+    }
+
+    async fn append(&self, events: Slices) -> Result<Appended, AppendError> {
+        if events.bytes() > limits::UNIT_BYTES_MAX {
+            return Err(AppendError::TooLarge { bytes: events.bytes(), max: limits::UNIT_BYTES_MAX });
+        }
+        let placed = match self.shared.log.append(events) {
+            Ok(ticket) => ticket.await,
+            Err(Refused::Busy) => return Err(AppendError::Busy { retry_after: limits::PRODUCER_RETRY_AFTER }),
+            Err(Refused::Stopped) => return Err(self.shared.stopped().await.into()),
+        };
+        match placed {
+            Ok(placed) => Ok(Appended { base_offsets: placed.base_offsets, epoch: self.shared.log.epoch() }),
+            Err(_) => Err(self.shared.stopped().await.into()),
+        }
+    }
+
+    async fn acquire(&self, lane: LaneId) -> Result<EmbeddedSession, SessionError> {
+        let partition = self.shared.catalogue().input(lane).ok_or(ReadError::UnknownPartition)?;
+        let Ok(acquired) = self.shared.log.acquire(lane).await else { return Err(self.shared.stopped().await.into()) };
+        Ok(EmbeddedSession {
+            shared: self.shared.clone(),
+            partition,
+            next_offset: acquired.position,
+            consumed_to: acquired.position,
+            lane: acquired,
+            cold: None,
+        })
+    }
+
+    async fn read(&self, partition: PartitionId, from: Offset, budget: ReadBudget) -> Result<Vec<Chunk>, ReadError> {
+        if !self.shared.catalogue().has(partition) {
+            return Err(ReadError::UnknownPartition);
+        }
+        let end = self.shared.log.partition(partition).durable();
+        self.shared.read(&mut None, partition, from, end, budget).await
+    }
+
+    async fn wait_durable(&self, partition: PartitionId, offset: Offset) -> Result<(), Stopped> {
+        let partition = self.shared.log.partition(partition);
+        loop {
+            if partition.durable() > offset {
+                return Ok(());
+            }
+            if let Some(stopped) = self.shared.has_stopped() {
+                return Err(stopped);
+            }
+            partition.wait_durable(offset, || self.shared.has_stopped().is_some()).await;
+        }
+    }
+
+    fn bounds(&self, partition: PartitionId) -> Option<Bounds> {
+        if !self.shared.catalogue().has(partition) {
+            return None;
+        }
+        let partition = self.shared.log.partition(partition);
+        // durable first, so that it is never seen to be ahead
+        let durable = partition.durable();
+        Some(Bounds { start: 0, written: partition.written(), durable })
+    }
+
+    fn position(&self, lane: LaneId) -> Option<Offset> {
+        self.shared.catalogue().input(lane)?;
+        Some(self.shared.log.lane(lane).position())
+    }
+
+    async fn offset_at_time(&self, partition: PartitionId, time_ns: u64) -> Result<Offset, ReadError> {
+        if !self.shared.catalogue().has(partition) {
+            return Err(ReadError::UnknownPartition);
+        }
+        let end = self.shared.log.partition(partition).durable();
+        let mut reader = self.shared.log.cold_reader();
+        let found = tokio::task::spawn_blocking(move || reader.offset_at_time(partition, time_ns, end)).await;
+        found.map_err(|error| ReadError::Storage(error.to_string().into()))?.map_err(|error| storage(&error))
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health.subscribe()
+    }
+
+    async fn close(&self) -> Result<(), Stopped> {
+        let shared = self.shared.clone();
+        let closed = tokio::task::spawn_blocking(move || shared.log.close()).await;
+        match (closed, self.shared.stopped().await) {
+            (Ok(()), Stopped::Closed) => Ok(()),
+            (_, stopped) => Err(stopped),
+        }
+    }
+}
+
+/// A lane of the embedded engine.
+pub struct EmbeddedSession {
+    shared: Arc<Shared>,
+    lane: Acquired,
+    partition: PartitionId,
+    next_offset: Offset,
+    consumed_to: Offset,
+    cold: Option<ColdReader>,
+}
+
+impl EmbeddedSession {
+    fn check(&self) -> Result<(), SessionError> {
+        match self.shared.has_stopped() {
+            Some(stopped) => Err(stopped.into()),
+            None if !self.lane.lane.is_owner(self.lane.owner) => Err(SessionError::Fenced),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Session for EmbeddedSession {
+    fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    async fn read(&mut self, budget: ReadBudget) -> Result<Vec<Chunk>, SessionError> {
+        let partition = self.shared.log.partition(self.partition);
+        loop {
+            if let Some(stopped) = self.shared.has_stopped() {
+                return Err(stopped.into());
+            }
+            let (from, end) = (self.next_offset, partition.written());
+            let chunks = self.shared.read(&mut self.cold, self.partition, from, end, budget).await?;
+            if let Some(last) = chunks.last() {
+                self.next_offset = last.end_offset();
+                return Ok(chunks);
+            }
+            partition.wait_written(from, || self.shared.has_stopped().is_some()).await;
+        }
+    }
+
+    async fn commit(&mut self, unit: Unit) -> Result<(), SessionError> {
+        self.check()?;
+        if unit.consumed_to < self.consumed_to {
+            let words = format!("it moves the position from {} back to {}", self.consumed_to, unit.consumed_to);
+            return Err(SessionError::Refused(words));
+        }
+        if unit.emits.bytes() > limits::UNIT_BYTES_MAX {
+            let words = format!("{} bytes of outputs, at most {}", unit.emits.bytes(), limits::UNIT_BYTES_MAX);
+            return Err(SessionError::Refused(words));
+        }
+        self.consumed_to = unit.consumed_to;
+        match self.shared.log.unit(&self.lane, unit.consumed_to, unit.emits).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.shared.stopped().await.into()),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), SessionError> {
+        match self.shared.log.barrier().await {
+            Ok(()) => self.check(),
+            Err(_) => Err(self.shared.stopped().await.into()),
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! An engine that keeps everything in memory and forgets it at the end: the model that the conformance suite holds
+//! the others against, and a fast stand-in for tests.
+//!
+//! Everything is written and durable at once. Memory grows with what is appended.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+
+use super::{
+    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
+    ReadError, Session, SessionError, Slices, Stopped, Unit,
+};
+use crate::limits;
+use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct MemoryEngine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Woken whenever anything is appended or the engine closes.
+    changed: Notify,
+    health: watch::Sender<Health>,
+}
+
+#[derive(Default)]
+struct State {
+    topics: Vec<(String, u32)>,
+    subscribers: Vec<(String, String)>,
+    versions: Vec<[u8; 32]>,
+    partitions: HashMap<PartitionId, Vec<Chunk>>,
+    lanes: HashMap<LaneId, Lane>,
+    clock_ns: u64,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Lane {
+    position: Offset,
+    /// Number of times that it was acquired: a session with an older number is fenced.
+    owner: u64,
+}
+
+impl Default for MemoryEngine {
+    fn default() -> Self {
+        let (health, _) = watch::channel(Health::Serving);
+        Self { shared: Arc::new(Shared { state: Mutex::default(), changed: Notify::new(), health }) }
+    }
+}
+
+fn number_of<T: PartialEq>(all: &mut Vec<T>, entry: T) -> u32 {
+    let index = all.iter().position(|known| *known == entry).unwrap_or_else(|| {
+        all.push(entry);
+        all.len() - 1
+    });
+    index as u32 + 1
+}
+
+impl State {
+    fn end(&self, partition: PartitionId) -> Option<Offset> {
+        Some(self.partitions.get(&partition)?.last().map_or(0, Chunk::end_offset))
+    }
+
+    fn append(&mut self, events: Slices) -> Vec<Offset> {
+        self.clock_ns += 1;
+        let append_time_ns = self.clock_ns;
+        let slices = events.iter();
+        slices
+            .map(|slice| {
+                let base_offset = self.end(slice.partition).unwrap_or(0);
+                let records = Bytes::copy_from_slice(&slice.records);
+                let chunk = Chunk { base_offset, count: slice.count, append_time_ns, epoch: 1, records };
+                self.partitions.entry(slice.partition).or_default().push(chunk);
+                base_offset
+            })
+            .collect()
+    }
+
+    fn read(&self, partition: PartitionId, from: Offset, mut budget: ReadBudget) -> Option<Vec<Chunk>> {
+        let chunks = self.partitions.get(&partition)?;
+        let first = chunks.partition_point(|chunk| chunk.end_offset() <= from);
+        let mut read: Vec<Chunk> = Vec::new();
+        for chunk in chunks.iter().skip(first) {
+            if budget.events == 0 || (budget.bytes == 0 && !read.is_empty()) {
+                break;
+            }
+            let mut chunk = chunk.clone().starting_at(from);
+            let front = chunk.split_front(budget.events, budget.bytes);
+            if !read.is_empty() && front.records.len() > budget.bytes {
+                break;
+            }
+            budget.events -= front.count;
+            budget.bytes = budget.bytes.saturating_sub(front.records.len());
+            read.push(front);
+            if chunk.count > 0 {
+                break;
+            }
+        }
+        Some(read)
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is made whole under the lock, so a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serving(&self) -> Result<(), Stopped> {
+        match &*self.health.borrow() {
+            Health::Serving => Ok(()),
+            Health::Stopped(stopped) => Err(stopped.clone()),
+        }
+    }
+
+    /// Resolves with the first `Some` that `look` gives, looking again whenever something changes.
+    async fn wait<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> Result<T, Stopped> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable(); // before the look, or a change between the two would be missed
+            self.serving()?;
+            if let Some(found) = look(&self.state()) {
+                return Ok(found);
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Engine for MemoryEngine {
+    type Session = MemorySession;
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { atomic_across_partitions: true, unit_bytes_max: limits::UNIT_BYTES_MAX, durable: false }
+    }
+
+    async fn apply(&self, blueprint: &Blueprint) -> Result<Numbers, ApplyError> {
+        self.shared.serving()?;
+        let mut state = self.shared.state();
+        for topic in &blueprint.topics {
+            if let Some((_, existing)) = state.topics.iter().find(|(name, _)| *name == topic.name)
+                && *existing != topic.partitions
+            {
+                return Err(ApplyError::Partitions {
+                    topic: topic.name.clone(),
+                    existing: *existing,
+                    wanted: topic.partitions,
+                });
+            }
+        }
+        for subscriber in &blueprint.subscribers {
+            if !blueprint.topics.iter().any(|topic| topic.name == subscriber.from) {
+                return Err(ApplyError::UnknownTopic {
+                    subscriber: subscriber.name.clone(),
+                    topic: subscriber.from.clone(),
+                });
+            }
+        }
+        let mut numbers = Numbers::default();
+        for topic in &blueprint.topics {
+            let number = TopicId(number_of(&mut state.topics, (topic.name.clone(), topic.partitions)));
+            for partition in 0..topic.partitions {
+                state.partitions.entry(PartitionId { topic: number, partition }).or_default();
+            }
+            numbers.topics.push(number);
+        }
+        for subscriber in &blueprint.subscribers {
+            let entry = (subscriber.name.clone(), subscriber.from.clone());
+            numbers.subscribers.push(SubscriberId(number_of(&mut state.subscribers, entry)));
+        }
+        for version in &blueprint.versions {
+            numbers.versions.push(VersionId(number_of(&mut state.versions, *version)));
+        }
+        Ok(numbers)
+    }
+
+    async fn append(&self, events: Slices) -> Result<Appended, AppendError> {
+        self.shared.serving()?;
+        if events.bytes() > limits::UNIT_BYTES_MAX {
+            return Err(AppendError::TooLarge { bytes: events.bytes(), max: limits::UNIT_BYTES_MAX });
+        }
+        let base_offsets = self.shared.state().append(events);
+        self.shared.changed.notify_waiters();
+        Ok(Appended { base_offsets, epoch: 1 })
+    }
+
+    async fn acquire(&self, lane: LaneId) -> Result<MemorySession, SessionError> {
+        self.shared.serving()?;
+        let mut state = self.shared.state();
+        let (_, from) = usize::try_from(lane.subscriber.0)
+            .ok()
+            .and_then(|number| state.subscribers.get(number.checked_sub(1)?).cloned())
+            .ok_or(ReadError::UnknownPartition)?;
+        let topic = state.topics.iter().position(|(name, _)| *name == from).ok_or(ReadError::UnknownPartition)?;
+        let partition = PartitionId { topic: TopicId(topic as u32 + 1), partition: lane.partition };
+        if !state.partitions.contains_key(&partition) {
+            return Err(ReadError::UnknownPartition.into());
+        }
+        let entry = state.lanes.entry(lane).or_default();
+        entry.owner += 1;
+        let (owner, next_offset) = (entry.owner, entry.position);
+        Ok(MemorySession { shared: self.shared.clone(), lane, partition, owner, next_offset })
+    }
+
+    async fn read(&self, partition: PartitionId, from: Offset, budget: ReadBudget) -> Result<Vec<Chunk>, ReadError> {
+        self.shared.state().read(partition, from, budget).ok_or(ReadError::UnknownPartition)
+    }
+
+    async fn wait_durable(&self, partition: PartitionId, offset: Offset) -> Result<(), Stopped> {
+        self.shared.wait(|state| (state.end(partition)? > offset).then_some(())).await
+    }
+
+    fn bounds(&self, partition: PartitionId) -> Option<Bounds> {
+        let end = self.shared.state().end(partition)?;
+        Some(Bounds { start: 0, written: end, durable: end })
+    }
+
+    fn position(&self, lane: LaneId) -> Option<Offset> {
+        self.shared.state().lanes.get(&lane).map(|lane| lane.position)
+    }
+
+    async fn offset_at_time(&self, partition: PartitionId, time_ns: u64) -> Result<Offset, ReadError> {
+        let state = self.shared.state();
+        let chunks = state.partitions.get(&partition).ok_or(ReadError::UnknownPartition)?;
+        let first = chunks.iter().find(|chunk| chunk.append_time_ns >= time_ns);
+        Ok(first.map_or_else(|| chunks.last().map_or(0, Chunk::end_offset), |chunk| chunk.base_offset))
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health.subscribe()
+    }
+
+    async fn close(&self) -> Result<(), Stopped> {
+        self.shared.health.send_if_modified(|health| {
+            let serving = *health == Health::Serving;
+            *health = Health::Stopped(Stopped::Closed);
+            serving
+        });
+        self.shared.changed.notify_waiters();
+        Ok(())
+    }
+}
+
+/// A lane of a [`MemoryEngine`].
+pub struct MemorySession {
+    shared: Arc<Shared>,
+    lane: LaneId,
+    partition: PartitionId,
+    owner: u64,
+    next_offset: Offset,
+}
+
+impl Session for MemorySession {
+    fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    async fn read(&mut self, budget: ReadBudget) -> Result<Vec<Chunk>, SessionError> {
+        let (partition, from) = (self.partition, self.next_offset);
+        let look = |state: &State| state.read(partition, from, budget).filter(|chunks| !chunks.is_empty());
+        let chunks = self.shared.wait(look).await?;
+        self.next_offset = chunks.last().map_or(from, Chunk::end_offset);
+        Ok(chunks)
+    }
+
+    async fn commit(&mut self, unit: Unit) -> Result<(), SessionError> {
+        self.shared.serving()?;
+        if unit.emits.bytes() > limits::UNIT_BYTES_MAX {
+            return Err(SessionError::Refused(format!("{} bytes of outputs", unit.emits.bytes())));
+        }
+        {
+            let mut state = self.shared.state();
+            let lane = state.lanes.entry(self.lane).or_default();
+            if lane.owner != self.owner {
+                return Err(SessionError::Fenced);
+            }
+            if unit.consumed_to < lane.position {
+                return Err(SessionError::Refused(format!("from {} back to {}", lane.position, unit.consumed_to)));
+            }
+            lane.position = unit.consumed_to;
+            state.append(unit.emits);
+        }
+        self.shared.changed.notify_waiters();
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), SessionError> {
+        Ok(self.shared.serving()?)
+    }
+}

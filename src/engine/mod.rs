@@ -1,0 +1,298 @@
+//! What keeps topics, cursors and state: the trait, and its implementations.
+//!
+//! A *session* per lane reads events and commits *units*: consumed events and outputs together, all or nothing. There
+//! is no ack, no nack and no publish outside the unit. What an engine promises:
+//!
+//! - A unit happens once. Its emits become visible once, in the order of commits for each source and target partition.
+//! - Offsets of a partition strictly increase; gaps are allowed.
+//! - `acquire` fences every earlier session of the lane: they can read, but what they commit is refused.
+//! - Units of a session are committed in the order in which they were given. After [`SessionError`] the session is dead.
+//! - [`Engine::append`] resolves when what it was given is as durable as the engine's setting promises. Reads through
+//!   [`Engine::read`] never see anything less durable. Sessions may: inside the tree, a lost suffix is lost with all
+//!   that was derived from it.
+//!
+//! Must not know: YAML, plugins, gRPC. Only `embedded` may know the log.
+
+pub mod embedded;
+pub mod memory;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use crate::model::{Chunk, SliceFull, Slices, Stored};
+use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
+
+/// What an engine can do, declared so that a topology that needs more is refused and never served with less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Outputs of one unit may go to several partitions and topics and still commit together with the cursor.
+    pub atomic_across_partitions: bool,
+    /// Largest unit or append in bytes of records.
+    pub unit_bytes_max: usize,
+    /// What was acknowledged survives the loss of the machine's memory.
+    pub durable: bool,
+}
+
+/// What is to exist: every topic and subscriber by its full name (`namespace/name`), every plugin version by digest.
+#[derive(Debug, Clone, Default)]
+pub struct Blueprint {
+    /// The topics.
+    pub topics: Vec<TopicSpec>,
+    /// The subscribers.
+    pub subscribers: Vec<SubscriberSpec>,
+    /// Digests of the plugins.
+    pub versions: Vec<[u8; 32]>,
+}
+
+/// A topic that is to exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its full name.
+    pub name: String,
+    /// How many partitions; never changes once created.
+    pub partitions: u32,
+}
+
+/// A subscriber that is to exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubscriberSpec {
+    /// Its full name.
+    pub name: String,
+    /// The full name of the topic that it consumes. Another topic makes another subscriber, from the start.
+    pub from: String,
+}
+
+/// The numbers that stand for a blueprint's entries, in the blueprint's order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Numbers {
+    /// One for each topic.
+    pub topics: Vec<TopicId>,
+    /// One for each subscriber.
+    pub subscribers: Vec<SubscriberId>,
+    /// One for each version.
+    pub versions: Vec<VersionId>,
+}
+
+/// Why a blueprint was refused. Nothing of it was applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The number of partitions of a topic that exists.
+    #[error(
+        "topic `{topic}` has {existing} partitions and cannot have {wanted}: the number never changes, since keys \
+         would move; set `partitions: {existing}`, or make a topic of another name"
+    )]
+    Partitions {
+        /// The topic.
+        topic: String,
+        /// How many it has.
+        existing: u32,
+        /// How many were asked for.
+        wanted: u32,
+    },
+    /// A subscriber of a topic that is not in the blueprint.
+    #[error("subscriber `{subscriber}` consumes `{topic}`, which is not a topic")]
+    UnknownTopic {
+        /// The subscriber.
+        subscriber: String,
+        /// The topic.
+        topic: String,
+    },
+    /// The engine has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// The engine takes nothing more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stopped {
+    /// It was shut down.
+    #[error("the bus is shutting down")]
+    Closed,
+    /// The disk failed, and nothing can be promised any more.
+    #[error("the bus has stopped, since its disk failed: {0}")]
+    Poisoned(Arc<str>),
+}
+
+/// Why events were not appended.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AppendError {
+    /// More is waiting for the disk than may; nothing was appended.
+    #[error("the bus is taking in events faster than its disk; try again in {} ms", retry_after.as_millis())]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Larger than any unit may be; nothing was appended.
+    #[error("{bytes} bytes of events are more than one append may have ({max}): publish them in smaller batches")]
+    TooLarge {
+        /// Size of what was to be appended.
+        bytes: usize,
+        /// Largest size.
+        max: usize,
+    },
+    /// The engine has stopped. What was on its way may or may not have been appended.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+impl AppendError {
+    /// Whether the same append may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Busy { .. } => true,
+            Self::TooLarge { .. } => false,
+            Self::Stopped(_) => true,
+        }
+    }
+
+    /// Whether it is sure that nothing was appended.
+    pub fn has_no_side_effects(&self) -> bool {
+        match self {
+            Self::Busy { .. } | Self::TooLarge { .. } => true,
+            Self::Stopped(_) => false,
+        }
+    }
+}
+
+/// Why a session cannot go on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SessionError {
+    /// A later session owns the lane.
+    #[error("another session owns the lane")]
+    Fenced,
+    /// A unit that moves the cursor back, or is larger than [`Capabilities::unit_bytes_max`]: a fault of the caller.
+    #[error("the unit is not acceptable: {0}")]
+    Refused(String),
+    /// Stored events cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The engine has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Why events cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    /// No such partition.
+    #[error("there is no such partition")]
+    UnknownPartition,
+    /// The disk does not give back what was written, or does not answer.
+    #[error("cannot read stored events: {0}")]
+    Storage(Arc<str>),
+}
+
+/// How much to read at once: whichever is reached first, but at least one event.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadBudget {
+    /// Number of events.
+    pub events: u32,
+    /// Bytes of records.
+    pub bytes: usize,
+}
+
+/// The atomic change of a lane.
+#[derive(Debug, Default)]
+pub struct Unit {
+    /// The lane has consumed everything below this offset.
+    pub consumed_to: Offset,
+    /// What it emits.
+    pub emits: Slices,
+}
+
+/// What a partition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bounds {
+    /// Offset of the first event that is kept.
+    pub start: Offset,
+    /// Behind the last event that lanes may see.
+    pub written: Offset,
+    /// Behind the last event that the outside may see.
+    pub durable: Offset,
+}
+
+/// Whether the engine serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Serving,
+    /// It does not, for good.
+    Stopped(Stopped),
+}
+
+/// What keeps topics, cursors and state. Cheap to clone: a handle.
+pub trait Engine: Clone + Send + Sync + 'static {
+    /// A lane's owner.
+    type Session: Session;
+
+    /// What this engine can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Creates what is in the blueprint and does not exist yet, all or nothing. What exists and is not in the blueprint
+    /// stays as it is.
+    fn apply(&self, blueprint: &Blueprint) -> impl Future<Output = Result<Numbers, ApplyError>> + Send;
+
+    /// Appends events from outside, all or nothing, and resolves when they are durable: the offset of the first event
+    /// of each slice, in the order of `events`.
+    fn append(&self, events: Slices) -> impl Future<Output = Result<Appended, AppendError>> + Send;
+
+    /// Becomes the owner of a lane, in place of whoever was.
+    fn acquire(&self, lane: LaneId) -> impl Future<Output = Result<Self::Session, SessionError>> + Send;
+
+    /// Events of a partition from `from` on, as far as they are durable; empty where there are none yet.
+    fn read(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        budget: ReadBudget,
+    ) -> impl Future<Output = Result<Vec<Chunk>, ReadError>> + Send;
+
+    /// Resolves when the event at `offset` is durable (at once where it is), or when the engine stops.
+    fn wait_durable(&self, partition: PartitionId, offset: Offset) -> impl Future<Output = Result<(), Stopped>> + Send;
+
+    /// What a partition holds; `None` where there is no such partition.
+    fn bounds(&self, partition: PartitionId) -> Option<Bounds>;
+
+    /// The committed position of a lane: the offset of the next event that it has to consume. Whoever reads positions
+    /// first and bounds then sees the outputs of every unit whose cursor it saw.
+    fn position(&self, lane: LaneId) -> Option<Offset>;
+
+    /// Offset of the first event that was appended at or after a time; the end where there is none.
+    fn offset_at_time(
+        &self,
+        partition: PartitionId,
+        time_ns: u64,
+    ) -> impl Future<Output = Result<Offset, ReadError>> + Send;
+
+    /// Whether it serves, and every change of that.
+    fn health(&self) -> tokio::sync::watch::Receiver<Health>;
+
+    /// Makes everything that was accepted durable and stops. Later calls do nothing.
+    fn close(&self) -> impl Future<Output = Result<(), Stopped>> + Send;
+}
+
+/// Where an append went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the first event of each slice.
+    pub base_offsets: Vec<Offset>,
+    /// The recovery epoch: an offset of another epoch may be another event.
+    pub epoch: u32,
+}
+
+/// The owner of a lane.
+pub trait Session: Send + 'static {
+    /// The lane's durable position when the session was acquired, then the position up to which it has read.
+    fn next_offset(&self) -> Offset;
+
+    /// The next events, waiting until there is one. Chunks are in order and never empty.
+    fn read(&mut self, budget: ReadBudget) -> impl Future<Output = Result<Vec<Chunk>, SessionError>> + Send;
+
+    /// Hands in the next unit. Resolves when the engine has taken it (not when it is written or durable), so units can
+    /// be pipelined; a unit that fails later makes the next call fail.
+    fn commit(&mut self, unit: Unit) -> impl Future<Output = Result<(), SessionError>> + Send;
+
+    /// Resolves when all units that were handed in are committed.
+    fn flush(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
+}

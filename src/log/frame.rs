@@ -1,0 +1,427 @@
+//! The frames of the journal: their layout, which is a promise, and their codec.
+//!
+//! ```text
+//! frame v1, little endian, 56 bytes and the body
+//!    0  u32  magic              0x4C545457 ("WTTL")
+//!    4  u8   version            1
+//!    5  u8   kind               1 unit, 2 mark, 3 catalogue
+//!    6  u16  0
+//!    8  u32  body length        in bytes
+//!   12  u32  checksum           CRC32C of bytes 0..12, then 16.. to the end of the body
+//!   16  u64  position           of this frame in the journal: a frame that lies elsewhere is not a frame
+//!   24  u64  durable position   everything in front of it was durable when this frame was written
+//!   32  u64  append time        engine time, Unix nanoseconds, never less than that of the frame in front
+//!   40  u64  sequence           number of this frame, from 1
+//!   48  u32  epoch              of the recovery after which it was written; grows with each start
+//!   52  u32  previous checksum  of the frame in front; 0 for the first one
+//!
+//! unit body
+//!    0  u32  slice count
+//!    4  u32  lane present       1 or 0
+//!    8 [u32  subscriber         only with a lane, 16 bytes
+//!       u32  partition
+//!       u64  consumed to]
+//!    +  per slice
+//!       u32  topic
+//!       u32  partition
+//!       u64  base offset
+//!       u32  record count
+//!       u32  records length     in bytes
+//!       the records, each u32 length and bytes
+//!
+//! mark body: empty. catalogue body: as the engine says.
+//! ```
+
+use bytes::{Buf, BufMut, Bytes};
+
+use crate::limits;
+use crate::model::slices::Slice;
+use crate::model::{Chunk, LaneId, Offset, PartitionId, Slices, SubscriberId, TopicId};
+
+/// Bytes of a frame in front of its body.
+pub(super) const HEAD_BYTES: usize = 56;
+const MAGIC: u32 = u32::from_le_bytes(*b"WTTL");
+const VERSION: u8 = 1;
+const UNIT_HEAD_BYTES: usize = 8;
+const LANE_BYTES: usize = 16;
+const SLICE_HEAD_BYTES: usize = 24;
+
+/// Largest body: a unit's records, and the heads of as many slices as records can make it have.
+pub(super) const BODY_BYTES_MAX: usize = limits::UNIT_BYTES_MAX * 8;
+
+/// What a frame holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Unit = 1,
+    Mark = 2,
+    Catalogue = 3,
+}
+
+/// A frame's head, apart from what says that it is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) kind: Kind,
+    pub(super) body_bytes: u32,
+    pub(super) checksum: u32,
+    pub(super) position: u64,
+    pub(super) durable_position: u64,
+    pub(super) append_time_ns: u64,
+    pub(super) sequence: u64,
+    pub(super) epoch: u32,
+    pub(super) previous_checksum: u32,
+}
+
+/// Why bytes are not the frame that should be here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FrameError {
+    #[error("the file ends inside it")]
+    Short,
+    #[error("its first bytes are not those of a frame")]
+    Magic,
+    #[error("it is of version {0}, and this release knows only version {VERSION}")]
+    Version(u8),
+    #[error("its head is impossible")]
+    Head,
+    #[error("its checksum is wrong")]
+    Checksum,
+    #[error("it belongs at another position")]
+    Position,
+    #[error("it does not follow the frame in front of it")]
+    Chain,
+    #[error("its body is malformed")]
+    Body,
+}
+
+impl Head {
+    /// Length of the frame in bytes.
+    pub(super) fn frame_bytes(&self) -> usize {
+        HEAD_BYTES + self.body_bytes as usize
+    }
+
+    /// The position behind the frame.
+    pub(super) fn end_position(&self) -> u64 {
+        self.position + self.frame_bytes() as u64
+    }
+
+    /// Reads a head and checks all that can be checked without the body.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, FrameError> {
+        let mut head = bytes.get(..HEAD_BYTES).ok_or(FrameError::Short)?;
+        if head.get_u32_le() != MAGIC {
+            return Err(FrameError::Magic);
+        }
+        let version = head.get_u8();
+        let kind = match head.get_u8() {
+            1 => Kind::Unit,
+            2 => Kind::Mark,
+            3 => Kind::Catalogue,
+            _ => return Err(FrameError::Head),
+        };
+        let reserved = head.get_u16_le();
+        let parsed = Self {
+            kind,
+            body_bytes: head.get_u32_le(),
+            checksum: head.get_u32_le(),
+            position: head.get_u64_le(),
+            durable_position: head.get_u64_le(),
+            append_time_ns: head.get_u64_le(),
+            sequence: head.get_u64_le(),
+            epoch: head.get_u32_le(),
+            previous_checksum: head.get_u32_le(),
+        };
+        if version != VERSION {
+            return Err(FrameError::Version(version));
+        }
+        if reserved != 0 || parsed.body_bytes as usize > BODY_BYTES_MAX {
+            return Err(FrameError::Head);
+        }
+        Ok(parsed)
+    }
+
+    /// Checks the whole frame, which `bytes` start with.
+    pub(super) fn verify(&self, bytes: &[u8]) -> Result<(), FrameError> {
+        let frame = bytes.get(..self.frame_bytes()).ok_or(FrameError::Short)?;
+        if checksum(frame) == Some(self.checksum) { Ok(()) } else { Err(FrameError::Checksum) }
+    }
+}
+
+fn checksum(frame: &[u8]) -> Option<u32> {
+    let before = crc32c::crc32c(frame.get(..12)?);
+    Some(crc32c::crc32c_append(before, frame.get(16..)?))
+}
+
+/// The chain: what the next frame has to say of its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Link {
+    /// Where the next frame goes.
+    pub(super) position: u64,
+    /// Its sequence.
+    pub(super) sequence: u64,
+    /// The checksum of the frame in front.
+    pub(super) previous_checksum: u32,
+    /// Its epoch, or the lowest that it may have.
+    pub(super) epoch: u32,
+    /// The lowest append time that it may have.
+    pub(super) append_time_ns: u64,
+}
+
+impl Link {
+    /// Whether a frame is the next one.
+    pub(super) fn check(&self, head: &Head) -> Result<(), FrameError> {
+        if head.position != self.position {
+            return Err(FrameError::Position);
+        }
+        let follows = head.sequence == self.sequence
+            && head.previous_checksum == self.previous_checksum
+            && head.epoch >= self.epoch
+            && head.append_time_ns >= self.append_time_ns
+            && head.durable_position <= head.position;
+        if follows { Ok(()) } else { Err(FrameError::Chain) }
+    }
+
+    /// The link behind a frame.
+    pub(super) fn after(head: &Head) -> Self {
+        Self {
+            position: head.end_position(),
+            sequence: head.sequence + 1,
+            previous_checksum: head.checksum,
+            epoch: head.epoch,
+            append_time_ns: head.append_time_ns,
+        }
+    }
+}
+
+/// Writes one frame at the end of `out`; `body` writes the body. Returns its head.
+pub(super) fn write_frame(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    link: &Link,
+    durable_position: u64,
+    body: impl FnOnce(&mut Vec<u8>),
+) -> Option<Head> {
+    let start = out.len();
+    out.put_bytes(0, HEAD_BYTES);
+    body(out);
+    let frame = out.get_mut(start..)?;
+    let body_bytes = u32::try_from(frame.len() - HEAD_BYTES).ok()?;
+    let mut head = Head {
+        kind,
+        body_bytes,
+        checksum: 0,
+        position: link.position,
+        durable_position,
+        append_time_ns: link.append_time_ns,
+        sequence: link.sequence,
+        epoch: link.epoch,
+        previous_checksum: link.previous_checksum,
+    };
+    let mut space = frame.get_mut(..HEAD_BYTES)?;
+    space.put_u32_le(MAGIC);
+    space.put_u8(VERSION);
+    space.put_u8(kind as u8);
+    space.put_u16_le(0);
+    space.put_u32_le(body_bytes);
+    space.put_u32_le(0);
+    space.put_u64_le(head.position);
+    space.put_u64_le(head.durable_position);
+    space.put_u64_le(head.append_time_ns);
+    space.put_u64_le(head.sequence);
+    space.put_u32_le(head.epoch);
+    space.put_u32_le(head.previous_checksum);
+    head.checksum = checksum(frame)?;
+    frame.get_mut(12..16)?.copy_from_slice(&head.checksum.to_le_bytes());
+    Some(head)
+}
+
+/// The change of a lane's position in a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Consumed {
+    pub(super) lane: LaneId,
+    pub(super) consumed_to: Offset,
+}
+
+/// Bytes of a unit's frame.
+pub(super) fn unit_frame_bytes(slices: &Slices, has_lane: bool) -> usize {
+    let lane_bytes = if has_lane { LANE_BYTES } else { 0 };
+    HEAD_BYTES + UNIT_HEAD_BYTES + lane_bytes + slices.iter().len() * SLICE_HEAD_BYTES + slices.bytes()
+}
+
+/// Writes the body of a unit. `base_offset` gives the offset of a slice's first record.
+pub(super) fn write_unit<'a>(
+    out: &mut Vec<u8>,
+    consumed: Option<Consumed>,
+    slices: impl ExactSizeIterator<Item = &'a Slice>,
+    mut base_offset: impl FnMut(&Slice) -> Offset,
+) {
+    out.put_u32_le(slices.len() as u32);
+    out.put_u32_le(u32::from(consumed.is_some()));
+    if let Some(consumed) = consumed {
+        out.put_u32_le(consumed.lane.subscriber.0);
+        out.put_u32_le(consumed.lane.partition);
+        out.put_u64_le(consumed.consumed_to);
+    }
+    for slice in slices {
+        out.put_u32_le(slice.partition.topic.0);
+        out.put_u32_le(slice.partition.partition);
+        out.put_u64_le(base_offset(slice));
+        out.put_u32_le(slice.count);
+        out.put_u32_le(slice.records.len() as u32);
+        out.put_slice(&slice.records);
+    }
+}
+
+/// The body of a unit, looked into.
+#[derive(Debug)]
+pub(super) struct UnitBody {
+    pub(super) consumed: Option<Consumed>,
+    slices_left: u32,
+    rest: Bytes,
+    append_time_ns: u64,
+    epoch: u32,
+}
+
+impl UnitBody {
+    /// `body` is the body of the frame of `head`.
+    pub(super) fn parse(head: &Head, mut body: Bytes) -> Result<Self, FrameError> {
+        if body.len() < UNIT_HEAD_BYTES {
+            return Err(FrameError::Body);
+        }
+        let slices_left = body.get_u32_le();
+        let consumed = match body.get_u32_le() {
+            0 => None,
+            1 if body.len() >= LANE_BYTES => Some(Consumed {
+                lane: LaneId { subscriber: SubscriberId(body.get_u32_le()), partition: body.get_u32_le() },
+                consumed_to: body.get_u64_le(),
+            }),
+            _ => return Err(FrameError::Body),
+        };
+        Ok(Self { consumed, slices_left, rest: body, append_time_ns: head.append_time_ns, epoch: head.epoch })
+    }
+
+    /// The next slice, sharing the body's bytes.
+    pub(super) fn next_slice(&mut self) -> Result<Option<(PartitionId, Chunk)>, FrameError> {
+        if self.slices_left == 0 {
+            return if self.rest.is_empty() { Ok(None) } else { Err(FrameError::Body) };
+        }
+        if self.rest.len() < SLICE_HEAD_BYTES {
+            return Err(FrameError::Body);
+        }
+        self.slices_left -= 1;
+        let partition = PartitionId { topic: TopicId(self.rest.get_u32_le()), partition: self.rest.get_u32_le() };
+        let base_offset = self.rest.get_u64_le();
+        let count = self.rest.get_u32_le();
+        let length = self.rest.get_u32_le() as usize;
+        if length > self.rest.len() {
+            return Err(FrameError::Body);
+        }
+        let records = self.rest.split_to(length);
+        let chunk = Chunk { base_offset, count, append_time_ns: self.append_time_ns, epoch: self.epoch, records };
+        Ok(Some((partition, chunk)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LINK: Link = Link { position: 4096, sequence: 7, previous_checksum: 99, epoch: 3, append_time_ns: 1_000 };
+
+    fn slices_of(records: &[(u32, Vec<u8>)]) -> Slices {
+        let mut slices = Slices::default();
+        for (partition, record) in records {
+            let partition = PartitionId { topic: TopicId(1), partition: *partition };
+            let write = |out: &mut Vec<u8>| {
+                out.extend_from_slice(record);
+                Ok::<_, ()>(())
+            };
+            slices.push(partition, write).unwrap();
+        }
+        slices
+    }
+
+    fn predicted_bytes(records: &[(u32, Vec<u8>)], has_lane: bool) -> usize {
+        unit_frame_bytes(&slices_of(records), has_lane)
+    }
+
+    fn frame_of(records: &[(u32, Vec<u8>)], consumed: Option<Consumed>) -> (Vec<u8>, Head) {
+        let slices = slices_of(records);
+        let mut out = Vec::new();
+        let head = write_frame(&mut out, Kind::Unit, &LINK, 4000, |out| {
+            write_unit(out, consumed, slices.iter(), |slice| u64::from(slice.partition.partition) * 100);
+        });
+        (out, head.unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn a_unit_survives_its_encoding(
+            records in proptest::collection::vec((0u32..3, proptest::collection::vec(any::<u8>(), 0..50)), 0..20),
+            consumed in proptest::option::of((any::<u32>(), any::<u32>(), any::<u64>())),
+        ) {
+            let consumed = consumed.map(|(subscriber, partition, consumed_to)| Consumed {
+                lane: LaneId { subscriber: SubscriberId(subscriber), partition }, consumed_to,
+            });
+            let (bytes, written) = frame_of(&records, consumed);
+            prop_assert_eq!(predicted_bytes(&records, consumed.is_some()), bytes.len());
+            let head = Head::parse(&bytes).unwrap();
+            prop_assert_eq!(head, written);
+            head.verify(&bytes).unwrap();
+            LINK.check(&head).unwrap();
+            prop_assert_eq!(head.frame_bytes(), bytes.len());
+            let mut unit = UnitBody::parse(&head, Bytes::from(bytes).slice(HEAD_BYTES..)).unwrap();
+            prop_assert_eq!(unit.consumed, consumed);
+            let mut read = Vec::new();
+            while let Some((partition, chunk)) = unit.next_slice().unwrap() {
+                prop_assert_eq!(chunk.base_offset, u64::from(partition.partition) * 100);
+                read.extend(chunk.iter().map(|stored| (partition.partition, stored.record.to_vec())));
+            }
+            let mut expected = records;
+            let first = |partition: u32, all: &[(u32, Vec<u8>)]| all.iter().position(|(p, _)| *p == partition);
+            let order = expected.clone();
+            expected.sort_by_key(|(partition, _)| first(*partition, &order));
+            prop_assert_eq!(read, expected);
+        }
+
+        #[test]
+        fn every_flipped_bit_is_found(at in any::<prop::sample::Index>(), bit in 0u8..8) {
+            let (mut bytes, written) = frame_of(&[(0, b"hello".to_vec()), (1, vec![0; 40])], None);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            let accepted = Head::parse(&bytes).and_then(|head| head.verify(&bytes).map(|()| head));
+            prop_assert!(accepted.is_err(), "byte {at} bit {bit} of {written:?}");
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Head::parse(&bytes);
+            let head = frame_of(&[], None).1;
+            if let Ok(mut unit) = UnitBody::parse(&head, bytes.into()) {
+                while let Ok(Some((_, chunk))) = unit.next_slice() {
+                    let _ = chunk.iter().count();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zeroes_are_never_a_frame() {
+        assert_eq!(Head::parse(&[0; 4096]), Err(FrameError::Magic));
+    }
+
+    #[test]
+    fn the_layout_is_a_promise() {
+        let (bytes, _) = frame_of(&[(2, b"x".to_vec())], None);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected = concat!(
+            "5754544c010100002500000007a1d974", // magic, version, kind, body length, checksum
+            "0010000000000000a00f000000000000", // position, durable position
+            "e8030000000000000700000000000000", // append time, sequence
+            "0300000063000000",                 // epoch, previous checksum
+            "0100000000000000",                 // slice count, no lane
+            "0100000002000000c8000000000000000100000005000000", // topic, partition, base offset, count, length
+            "0100000078",                       // the record
+        );
+        assert_eq!(hex, expected);
+    }
+}

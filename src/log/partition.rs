@@ -1,0 +1,250 @@
+//! A partition as readers see it: its recent events in memory, its watermarks, its sparse index into the journal.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::limits;
+use crate::model::{Chunk, Offset};
+
+/// A partition. All of it is shared: one appender writes, anyone reads.
+#[derive(Debug, Default)]
+pub struct Partition {
+    recent: Mutex<VecDeque<Chunk>>,
+    index: Mutex<Vec<IndexEntry>>,
+    written: AtomicU64,
+    durable: AtomicU64,
+    written_changed: Notify,
+    durable_changed: Notify,
+}
+
+/// Where in the journal a chunk lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IndexEntry {
+    pub(super) base_offset: Offset,
+    pub(super) append_time_ns: u64,
+    /// Of the frame.
+    pub(super) position: u64,
+}
+
+/// What is to be had in memory.
+#[derive(Debug)]
+pub enum Recent {
+    /// These events.
+    Chunks(Vec<Chunk>),
+    /// There are none yet.
+    AtEnd,
+    /// They are older: read them from the disk.
+    Cold,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Partition {
+    /// Behind the last event that is written.
+    pub fn written(&self) -> Offset {
+        self.written.load(Ordering::Acquire)
+    }
+
+    /// Behind the last event that is durable.
+    pub fn durable(&self) -> Offset {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Events from `from` on, in front of `end`, from memory: at least one chunk where there is any, then as many as
+    /// `events` and `bytes` allow.
+    pub fn recent(&self, from: Offset, end: Offset, events: u32, bytes: usize) -> Recent {
+        if from >= end {
+            return Recent::AtEnd;
+        }
+        let recent = lock(&self.recent);
+        let first = recent.partition_point(|chunk| chunk.end_offset() <= from);
+        match recent.get(first) {
+            Some(chunk) if chunk.base_offset <= from => {}
+            _ => return Recent::Cold,
+        }
+        let mut taken = Taken::new(from, end, events, bytes);
+        for chunk in recent.range(first..) {
+            if !taken.add(chunk.clone()) {
+                break;
+            }
+        }
+        Recent::Chunks(taken.chunks)
+    }
+
+    /// Resolves when the event at `offset` is written, when `stopped` says so, or when something changed: look again.
+    pub async fn wait_written(&self, offset: Offset, stopped: impl Fn() -> bool) {
+        wait(&self.written_changed, || self.written() > offset || stopped()).await;
+    }
+
+    /// Resolves when the event at `offset` is durable, when `stopped` says so, or when something changed: look again.
+    pub async fn wait_durable(&self, offset: Offset, stopped: impl Fn() -> bool) {
+        wait(&self.durable_changed, || self.durable() > offset || stopped()).await;
+    }
+
+    /// Adds events that are written. Nobody is woken before [`Self::wake_written`].
+    pub(super) fn push(&self, chunk: Chunk) {
+        let end = chunk.end_offset();
+        lock(&self.recent).push_back(chunk);
+        self.written.store(end, Ordering::Release);
+    }
+
+    pub(super) fn wake_written(&self) {
+        self.written_changed.notify_waiters();
+    }
+
+    /// Lets everything in front of `end` be seen outside.
+    pub(super) fn set_durable(&self, end: Offset) {
+        self.durable.store(end, Ordering::Release);
+        self.durable_changed.notify_waiters();
+    }
+
+    /// Wakes everyone, so that they see that the log has stopped.
+    pub(super) fn wake_all(&self) {
+        self.written_changed.notify_waiters();
+        self.durable_changed.notify_waiters();
+    }
+
+    /// Drops what lies in front of `end` from memory.
+    pub(super) fn forget(&self, end: Offset) {
+        let mut recent = lock(&self.recent);
+        while recent.front().is_some_and(|chunk| chunk.end_offset() <= end) {
+            recent.pop_front();
+        }
+    }
+
+    /// Notes where a chunk lies, where the last note is a stride ago.
+    pub(super) fn note(&self, entry: IndexEntry) {
+        let mut index = lock(&self.index);
+        let due = index.last().is_none_or(|last| entry.position >= last.position + limits::INDEX_STRIDE_BYTES);
+        if due {
+            index.push(entry);
+        }
+    }
+
+    /// Where to start looking for an offset: the last note at or in front of it.
+    pub(super) fn locate(&self, offset: Offset) -> Option<IndexEntry> {
+        let index = lock(&self.index);
+        let after = index.partition_point(|entry| entry.base_offset <= offset);
+        index.get(after.checked_sub(1)?).copied()
+    }
+
+    /// Where to start looking for a time: the last note in front of it, or the first one.
+    pub(super) fn locate_time(&self, time_ns: u64) -> Option<IndexEntry> {
+        let index = lock(&self.index);
+        let after = index.partition_point(|entry| entry.append_time_ns < time_ns);
+        index.get(after.saturating_sub(1)).copied()
+    }
+
+    /// For recovery: the partition ends at `end`, durably.
+    pub(super) fn recovered(&self, end: Offset) {
+        self.written.store(end, Ordering::Release);
+        self.durable.store(end, Ordering::Release);
+    }
+}
+
+/// Resolves when `done`, or when woken once without it. `done` is also asked after the waiter is in the list, so that a
+/// change (or the stop of the log) just before is not missed.
+async fn wait(changed: &Notify, done: impl Fn() -> bool) {
+    let notified = changed.notified();
+    tokio::pin!(notified);
+    notified.as_mut().enable(); // before the look, or a change between the two would be missed
+    if !done() {
+        notified.await;
+    }
+}
+
+/// Chunks cut to what a reader asked for.
+pub(super) struct Taken {
+    pub(super) chunks: Vec<Chunk>,
+    /// The next offset that is wanted.
+    pub(super) from: Offset,
+    end: Offset,
+    events: u32,
+    bytes: usize,
+}
+
+impl Taken {
+    pub(super) fn new(from: Offset, end: Offset, events: u32, bytes: usize) -> Self {
+        Self { chunks: Vec::new(), from, end, events: events.max(1), bytes }
+    }
+
+    /// Adds what is wanted of a chunk; false when nothing more is wanted.
+    pub(super) fn add(&mut self, chunk: Chunk) -> bool {
+        if chunk.base_offset >= self.end || self.events == 0 {
+            return false;
+        }
+        let mut chunk = chunk.starting_at(self.from);
+        if chunk.count == 0 {
+            return true;
+        }
+        let wanted = u32::try_from(self.end - chunk.base_offset).unwrap_or(u32::MAX).min(self.events);
+        let front = chunk.split_front(wanted, self.bytes);
+        if front.records.len() > self.bytes && !self.chunks.is_empty() {
+            return false;
+        }
+        self.from = front.end_offset();
+        self.events -= front.count;
+        self.bytes = self.bytes.saturating_sub(front.records.len());
+        self.chunks.push(front);
+        chunk.count == 0 && self.events > 0 && self.bytes > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{PartitionId, Slices, TopicId};
+
+    fn chunk(base_offset: Offset, records: &[&str]) -> Chunk {
+        let mut slices = Slices::default();
+        for record in records {
+            let partition = PartitionId { topic: TopicId(1), partition: 0 };
+            let write = |out: &mut Vec<u8>| {
+                out.extend_from_slice(record.as_bytes());
+                Ok::<_, ()>(())
+            };
+            slices.push(partition, write).unwrap();
+        }
+        let records = slices.iter().next().unwrap().records.clone().into();
+        Chunk { base_offset, count: slices.count() as u32, append_time_ns: 0, epoch: 1, records }
+    }
+
+    fn texts(recent: Recent) -> Vec<String> {
+        let Recent::Chunks(chunks) = recent else { panic!("{recent:?}") };
+        let text = |record: &[u8]| String::from_utf8(record.to_vec()).unwrap();
+        chunks.iter().flat_map(|chunk| chunk.iter().map(|stored| text(stored.record)).collect::<Vec<_>>()).collect()
+    }
+
+    #[test]
+    fn a_read_is_cut_to_what_was_asked_for() {
+        let partition = Partition::default();
+        partition.push(chunk(0, &["a", "b", "c"]));
+        partition.push(chunk(3, &["d"]));
+        assert_eq!(texts(partition.recent(0, 4, 9, 999)), ["a", "b", "c", "d"]);
+        assert_eq!(texts(partition.recent(1, 4, 2, 999)), ["b", "c"]);
+        assert_eq!(texts(partition.recent(1, 2, 9, 999)), ["b"]);
+        assert_eq!(texts(partition.recent(1, 4, 9, 10)), ["b", "c"]);
+        assert_eq!(texts(partition.recent(0, 4, 9, 1)), ["a"], "one event at least, however large");
+        assert!(matches!(partition.recent(4, 4, 9, 999), Recent::AtEnd));
+        partition.forget(3);
+        assert!(matches!(partition.recent(2, 4, 9, 999), Recent::Cold));
+        assert_eq!(texts(partition.recent(3, 4, 9, 999)), ["d"]);
+    }
+
+    #[test]
+    fn the_index_finds_the_last_note_in_front() {
+        let partition = Partition::default();
+        for (base_offset, position) in [(0, 0), (10, 10), (20, limits::INDEX_STRIDE_BYTES), (30, 1 << 30)] {
+            partition.note(IndexEntry { base_offset, append_time_ns: base_offset * 5, position });
+        }
+        let position = |offset| partition.locate(offset).map(|entry| entry.base_offset);
+        assert_eq!([0, 19, 20, 29, 99].map(position), [0, 0, 20, 20, 30].map(Some), "10 lies within the stride");
+        assert_eq!(partition.locate_time(101).map(|entry| entry.base_offset), Some(20));
+        assert_eq!(partition.locate_time(0).map(|entry| entry.base_offset), Some(0));
+    }
+}

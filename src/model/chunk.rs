@@ -1,0 +1,77 @@
+//! Stored events on their way out, shared between readers.
+
+use bytes::Bytes;
+
+use super::identity::Offset;
+use super::slices;
+
+/// Events that lie one behind the other in a partition, shared and not copied.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// Offset of the first event.
+    pub base_offset: Offset,
+    /// How many events.
+    pub count: u32,
+    /// When they were appended, engine time, Unix nanoseconds.
+    pub append_time_ns: u64,
+    /// The recovery epoch in which they were appended.
+    pub epoch: u32,
+    /// The records, each behind its length (u32, little endian).
+    pub records: Bytes,
+}
+
+/// One stored event.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<'a> {
+    /// Its position.
+    pub offset: Offset,
+    /// When it was appended, engine time, Unix nanoseconds.
+    pub append_time_ns: u64,
+    /// The recovery epoch in which it was appended.
+    pub epoch: u32,
+    /// Its record, as [`crate::model::Record`] reads it.
+    pub record: &'a [u8],
+}
+
+impl Chunk {
+    /// The events in order.
+    pub fn iter(&self) -> impl Iterator<Item = Stored<'_>> {
+        slices::records(&self.records).zip(self.base_offset..).map(|(record, offset)| Stored {
+            offset,
+            append_time_ns: self.append_time_ns,
+            epoch: self.epoch,
+            record,
+        })
+    }
+
+    /// The offset behind the last event.
+    pub fn end_offset(&self) -> Offset {
+        self.base_offset + Offset::from(self.count)
+    }
+
+    /// Cuts off what is in front of `from`.
+    #[must_use]
+    pub fn starting_at(mut self, from: Offset) -> Self {
+        let skip = from.saturating_sub(self.base_offset).min(u64::from(self.count));
+        drop(self.split_front(skip as u32, usize::MAX));
+        self
+    }
+
+    /// Takes events from the front: at most `events` of them, at least one, and no more than `bytes` bytes of records
+    /// unless the first one alone has more.
+    #[must_use]
+    pub fn split_front(&mut self, events: u32, bytes: usize) -> Self {
+        let (mut count, mut length) = (0, 0);
+        for record in slices::records(&self.records).take(events as usize) {
+            let next = length + slices::LENGTH_BYTES + record.len();
+            if next > bytes && count > 0 {
+                break;
+            }
+            (count, length) = (count + 1, next);
+        }
+        let front = Self { count, records: self.records.split_to(length), ..self.clone() };
+        self.base_offset += Offset::from(count);
+        self.count -= count;
+        front
+    }
+}

@@ -1,0 +1,18 @@
+//! The words of the bus: events, keys, and the numbers by which topics, subscribers and positions are known.
+//!
+//! Promises: pure values and codecs; encoding and decoding are inverses; decoding never panics, whatever the bytes.
+//! Must not know: where events are stored, who handles them, YAML, gRPC or Wasm.
+
+pub mod chunk;
+pub mod event;
+pub mod identity;
+pub mod json;
+pub mod record;
+pub mod slices;
+mod wire;
+
+pub use chunk::{Chunk, Stored};
+pub use event::{Attribute, Event, EventError, EventView};
+pub use identity::{LaneId, Offset, OutputIds, PartitionId, Place, SubscriberId, TopicId, VersionId, partition_of};
+pub use record::{Lineage, Record, RecordError};
+pub use slices::{SliceFull, Slices};

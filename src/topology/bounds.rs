@@ -1,0 +1,91 @@
+//! Every bound and default of a topology, each with its reason.
+//!
+//! Bounds protect whoever checks a file that someone else wrote: a hostile file costs at most tens of milliseconds and
+//! about 16 MiB before it is refused. They are far above what a topology that people maintain by hand needs.
+
+use std::time::Duration;
+
+/// Longest text of one file, in bytes. 10,000 topics with 10,000 subscribers are about 2 MiB.
+pub const TEXT_BYTES_MAX: usize = 4 << 20;
+
+/// Most YAML nodes that are written out in one file. A node takes 20 bytes in memory, so the table of them stays below
+/// 16 MiB even in the moment when it grows; 10,000 topics with 10,000 subscribers need about 250,000.
+pub const NODES_MAX: usize = 400_000;
+
+/// Most uses of anchors (`*name`) in one file.
+pub const ALIASES_MAX: usize = 1_000;
+
+/// Most nodes that the uses of anchors stand for, were they written out: what a "billion laughs" file multiplies.
+pub const ALIASED_NODES_MAX: u64 = 50_000;
+
+/// Deepest nesting of mappings and lists, through anchors too. The deepest a topology needs is 6.
+pub const DEPTH_MAX: u32 = 32;
+
+/// Nesting at which the YAML scanner itself gives up. It looks ahead of the events that [`DEPTH_MAX`] is counted on, so
+/// it is a little higher, to let ours speak first.
+pub(crate) const SCANNER_DEPTH_MAX: usize = 64;
+const _: () = assert!(SCANNER_DEPTH_MAX > DEPTH_MAX as usize);
+
+/// Longest name of a namespace, topic, subscriber or port, in bytes. With `/` and `.dead` a full name stays below the
+/// 255 bytes that file systems and other message systems allow.
+pub const NAME_BYTES_MAX: usize = 120;
+const _: () = assert!(2 * NAME_BYTES_MAX + "/.dead".len() <= 255);
+
+/// Ending of the name of the topic with a subscriber's dead letters.
+pub const DEAD_LETTERS_SUFFIX: &str = ".dead";
+
+/// Longest CEL expression, in bytes: the compiler of expressions is not linear.
+pub const EXPRESSION_BYTES_MAX: usize = 4 << 10;
+
+/// Most edits between an unknown name and one that is suggested for it.
+pub(crate) const SUGGESTION_EDITS_MAX: usize = 2;
+
+/// Most suggestions that one check computes: each compares with every known name.
+pub(crate) const SUGGESTIONS_MAX: usize = 64;
+
+/// Most cycles that are reported among vertices that all reach each other; breaking those shows the rest.
+pub(crate) const CYCLES_REPORTED_MAX: usize = 8;
+
+/// Partitions of a topic that does not say.
+pub const PARTITIONS_DEFAULT: u32 = 1;
+
+/// Most partitions of a topic: each is a lane per subscriber.
+pub const PARTITIONS_MAX: u32 = 1_024;
+
+/// Memory of one plugin instance that does not say, in bytes.
+pub const MEMORY_BYTES_DEFAULT: u64 = 64 << 20;
+/// Least memory of a plugin instance, in bytes: below it the runtimes of most languages do not start.
+pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// Most memory of a plugin instance, in bytes: what a 32-bit Wasm memory can address.
+pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
+
+/// Time per event for a plugin that does not say.
+pub const TIME_DEFAULT: Duration = Duration::from_secs(1);
+/// Least time per event: deadlines are kept to about this.
+pub const TIME_MIN: Duration = Duration::from_millis(1);
+/// Most time per event. Longer work belongs outside of a handler.
+pub const TIME_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// Output per event for a plugin that does not say, in bytes.
+pub const OUTPUT_BYTES_DEFAULT: u64 = 1 << 20;
+/// Least output per event, in bytes.
+pub const OUTPUT_BYTES_MIN: u64 = 1;
+/// Most output per event, in bytes: a unit with it still has to fit into memory a few times.
+pub const OUTPUT_BYTES_MAX: u64 = 1 << 30;
+
+/// Attempts per event, counting the first.
+pub const ATTEMPTS_DEFAULT: u32 = 5;
+/// Most attempts per event.
+pub const ATTEMPTS_MAX: u32 = 1_000;
+
+/// Pause before the second attempt.
+pub const BACKOFF_INITIAL_DEFAULT: Duration = Duration::from_millis(100);
+/// Longest pause between attempts.
+pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(30);
+/// By what the pause grows with each attempt.
+pub const BACKOFF_FACTOR_DEFAULT: f64 = 2.0;
+/// Most that the pause may grow by.
+pub const BACKOFF_FACTOR_MAX: f64 = 100.0;
+
+/// Longest duration anywhere in a topology: a hundred years, which leaves room to add such durations up.
+pub const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

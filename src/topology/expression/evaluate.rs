@@ -1,0 +1,124 @@
+//! From an event to a text.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cel::objects::{Key, Map};
+use cel::{Context, ExecutionError, Value};
+
+use super::compile::ENV;
+use super::path::{self, Found};
+use super::{EventFields, ExpressionError, Form, KeyExpression, Program, Variable};
+
+/// The text of `expression` for `event`.
+pub(super) fn text(expression: &KeyExpression, event: &EventFields<'_>) -> Result<String, ExpressionError> {
+    let missing = |path: &str| ExpressionError::Missing { expression: expression.text.to_string(), path: path.into() };
+    match &expression.form {
+        Form::Field(field) => {
+            let value = field.of(event).ok_or_else(|| missing(Variable::Field(*field).name()))?;
+            Ok(value.to_owned())
+        }
+        Form::Attribute(wanted) => {
+            let mut found = None;
+            event.attributes.each(&mut |name, value| {
+                if name == wanted.as_ref() {
+                    found = Some(value.to_owned());
+                }
+            });
+            found.ok_or_else(|| missing(&format!("attributes.{wanted}")))
+        }
+        Form::Data(segments) => {
+            json(expression, event)?;
+            match path::find(event.data, segments).map_err(|error| broken(expression, &error))? {
+                Found::Text(text) => Ok(text),
+                Found::Other(found) => Err(ExpressionError::NotText { expression: expression.text.to_string(), found }),
+                Found::Missing(depth) => {
+                    let there = segments.iter().take(depth + 1).map(String::as_str);
+                    let path: Vec<&str> = ["data"].into_iter().chain(there).collect();
+                    Err(missing(&path.join(".")))
+                }
+            }
+        }
+        Form::Program(program) => run(expression, program, event),
+    }
+}
+
+fn run(expression: &KeyExpression, program: &Program, event: &EventFields<'_>) -> Result<String, ExpressionError> {
+    let mut context = Context::with_env(Arc::clone(&ENV));
+    for variable in &program.variables {
+        let value = match variable {
+            Variable::Data => {
+                json(expression, event)?;
+                let data = serde_json::from_slice(event.data).map_err(|error| broken(expression, &error))?;
+                value(data)
+            }
+            Variable::Attributes => {
+                let mut attributes = HashMap::new();
+                event.attributes.each(&mut |name, value| {
+                    attributes.insert(Key::from(name.to_owned()), Value::from(value.to_owned()));
+                });
+                Value::Map(Map { map: Arc::new(attributes) })
+            }
+            Variable::Field(field) => field.of(event).map_or(Value::Null, |text| Value::from(text.to_owned())),
+        };
+        context.add_variable_from_value(variable.name(), value);
+    }
+    let not_text = |found| Err(ExpressionError::NotText { expression: expression.text.to_string(), found });
+    match program.program.execute(&context).map_err(|error| failed(expression, &error))? {
+        Value::String(text) => Ok(Arc::unwrap_or_clone(text)),
+        Value::Int(number) => Ok(number.to_string()),
+        Value::UInt(number) => Ok(number.to_string()),
+        Value::Bool(value) => Ok(value.to_string()),
+        Value::Null => not_text(path::NULL),
+        Value::Float(_) => not_text(path::FRACTION),
+        Value::List(_) => not_text(path::LIST),
+        Value::Map(_) | Value::Struct(_) => not_text(path::OBJECT),
+        _ => not_text("of a type without a text"),
+    }
+}
+
+/// JSON as CEL sees it. Whole numbers are whole numbers, as in the text of the data, and not doubles as in the mapping
+/// of protobuf: a key of 17 must not become 17.0.
+fn value(json: serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(value) => Value::Bool(value),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Value::Int(number),
+            (None, Some(number)) => Value::UInt(number),
+            (None, None) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(text) => Value::from(text),
+        serde_json::Value::Array(items) => Value::List(Arc::new(items.into_iter().map(value).collect())),
+        serde_json::Value::Object(entries) => {
+            let entries = entries.into_iter().map(|(name, entry)| (Key::from(name), value(entry)));
+            Value::Map(Map { map: Arc::new(entries.collect()) })
+        }
+    }
+}
+
+/// Whether the data says to be JSON; what says nothing is.
+fn json(expression: &KeyExpression, event: &EventFields<'_>) -> Result<(), ExpressionError> {
+    let Some(content_type) = event.content_type else { return Ok(()) };
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let ends = |suffix: &str| {
+        essence.len() >= suffix.len()
+            && essence.get(essence.len() - suffix.len()..).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+    };
+    if essence.is_empty() || ends("/json") || ends("+json") {
+        return Ok(());
+    }
+    Err(ExpressionError::NotJson { expression: expression.text.to_string(), content_type: content_type.to_owned() })
+}
+
+fn broken(expression: &KeyExpression, error: &serde_json::Error) -> ExpressionError {
+    ExpressionError::BrokenJson { expression: expression.text.to_string(), reason: error.to_string() }
+}
+
+fn failed(expression: &KeyExpression, error: &ExecutionError) -> ExpressionError {
+    let expression = expression.text.to_string();
+    match error {
+        ExecutionError::NoSuchKey(name) => ExpressionError::Missing { expression, path: name.to_string() },
+        error => ExpressionError::Failed { expression, reason: error.to_string() },
+    }
+}

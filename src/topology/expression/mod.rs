@@ -1,0 +1,243 @@
+//! Expressions of a topology: CEL over one event, compiled once when the topology is checked.
+//!
+//! | variable | value |
+//! |---|---|
+//! | `data` | the event's data, which must be JSON |
+//! | `id`, `source`, `type` | text |
+//! | `subject`, `time`, `key` | text, or null if the event has none |
+//! | `attributes` | the extension attributes by name, as text |
+//!
+//! Promises: an expression that compiled names only these variables and known functions; evaluating never changes
+//! anything and reads nothing but the event. What most topologies have, a plain path such as `data.order_id`, reads that
+//! one value out of the JSON text without building anything else, with the same result as the full evaluation.
+//!
+//! Does not know YAML, topics or what the result is for.
+
+mod compile;
+mod evaluate;
+mod path;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A compiled expression; clones share it.
+#[derive(Clone)]
+pub struct KeyExpression {
+    text: Arc<str>,
+    form: Form,
+}
+
+/// How an expression is evaluated.
+#[derive(Clone)]
+enum Form {
+    /// Only a path into the data: the names below `data`, outermost first.
+    Data(Arc<[String]>),
+    /// Only a field of the event.
+    Field(Field),
+    /// Only an extension attribute.
+    Attribute(Arc<str>),
+    /// Anything else.
+    Program(Arc<Program>),
+}
+
+/// A program, and which variables it needs.
+struct Program {
+    program: cel::Program,
+    variables: Vec<Variable>,
+}
+
+/// What an expression can see of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variable {
+    Data,
+    Attributes,
+    Field(Field),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Id,
+    Source,
+    Type,
+    Subject,
+    Time,
+    Key,
+}
+
+/// Every variable by its name.
+const VARIABLES: [(&str, Variable); 8] = [
+    ("data", Variable::Data),
+    ("attributes", Variable::Attributes),
+    ("id", Variable::Field(Field::Id)),
+    ("source", Variable::Field(Field::Source)),
+    ("type", Variable::Field(Field::Type)),
+    ("subject", Variable::Field(Field::Subject)),
+    ("time", Variable::Field(Field::Time)),
+    ("key", Variable::Field(Field::Key)),
+];
+
+impl Variable {
+    fn named(name: &str) -> Option<Variable> {
+        VARIABLES.iter().find(|(known, _)| *known == name).map(|(_, variable)| *variable)
+    }
+
+    fn name(self) -> &'static str {
+        VARIABLES.iter().find(|(_, known)| *known == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// An event as expressions see it.
+#[derive(Clone, Copy)]
+pub struct EventFields<'e> {
+    /// The event's id.
+    pub id: &'e str,
+    /// Who made it.
+    pub source: &'e str,
+    /// What it is about, such as `order.created`.
+    pub kind: &'e str,
+    /// Its subject, if it has one.
+    pub subject: Option<&'e str>,
+    /// When it happened, as RFC 3339 text, if it says so.
+    pub time: Option<&'e str>,
+    /// Its ordering key, once it has one.
+    pub key: Option<&'e str>,
+    /// Media type of `data`; JSON if there is none.
+    pub content_type: Option<&'e str>,
+    /// The data.
+    pub data: &'e [u8],
+    /// The extension attributes.
+    pub attributes: &'e dyn ExtensionAttributes,
+}
+
+/// Extension attributes in whatever form the caller has them.
+pub trait ExtensionAttributes {
+    /// Shows each name and value.
+    fn each(&self, see: &mut dyn FnMut(&str, &str));
+}
+
+impl<N: AsRef<str>, V: AsRef<str>> ExtensionAttributes for Vec<(N, V)> {
+    fn each(&self, see: &mut dyn FnMut(&str, &str)) {
+        self.iter().for_each(|(name, value)| see(name.as_ref(), value.as_ref()));
+    }
+}
+
+impl<N: AsRef<str>, V: AsRef<str>> ExtensionAttributes for &[(N, V)] {
+    fn each(&self, see: &mut dyn FnMut(&str, &str)) {
+        self.iter().for_each(|(name, value)| see(name.as_ref(), value.as_ref()));
+    }
+}
+
+impl<N: AsRef<str>, V: AsRef<str>, const COUNT: usize> ExtensionAttributes for [(N, V); COUNT] {
+    fn each(&self, see: &mut dyn FnMut(&str, &str)) {
+        self.iter().for_each(|(name, value)| see(name.as_ref(), value.as_ref()));
+    }
+}
+
+impl<N: AsRef<str>, V: AsRef<str>> ExtensionAttributes for BTreeMap<N, V> {
+    fn each(&self, see: &mut dyn FnMut(&str, &str)) {
+        self.iter().for_each(|(name, value)| see(name.as_ref(), value.as_ref()));
+    }
+}
+
+/// Why a text is not an expression.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct CompileError {
+    /// What is wrong.
+    pub message: String,
+    /// The part of the text that is meant, in bytes.
+    pub range: Range<usize>,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+/// Why an expression has no text for an event. All but [`ExpressionError::Failed`] name the path.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExpressionError {
+    /// The data is of another media type.
+    #[error("`{expression}` needs data in JSON, this event's is `{content_type}`")]
+    NotJson {
+        /// The expression.
+        expression: String,
+        /// The media type of the event's data.
+        content_type: String,
+    },
+    /// The data says to be JSON, but is not.
+    #[error("`{expression}` needs data in JSON, this event's is broken: {reason}")]
+    BrokenJson {
+        /// The expression.
+        expression: String,
+        /// What the JSON parser says.
+        reason: String,
+    },
+    /// The event has nothing there.
+    #[error("this event has no `{path}`{}", in_expression(path, expression))]
+    Missing {
+        /// The expression.
+        expression: String,
+        /// What is missing.
+        path: String,
+    },
+    /// The event has something there that has no stable text.
+    #[error("`{expression}` is {found}; a text, a whole number or a boolean is needed")]
+    NotText {
+        /// The expression.
+        expression: String,
+        /// What there is, with its article.
+        found: &'static str,
+    },
+    /// The evaluation failed.
+    #[error("`{expression}` failed: {reason}")]
+    Failed {
+        /// The expression.
+        expression: String,
+        /// What the evaluator says.
+        reason: String,
+    },
+}
+
+fn in_expression(path: &str, expression: &str) -> String {
+    if path == expression { String::new() } else { format!(", which `{expression}` needs") }
+}
+
+impl KeyExpression {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the text, the first one first; there is at least one.
+    pub fn compile(text: &str) -> Result<Self, Vec<CompileError>> {
+        compile::form(text).map(|form| KeyExpression { text: text.into(), form })
+    }
+
+    /// The expression as it is written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The text that the expression has for an event: a text as it is, whole numbers in decimal, booleans as `true`
+    /// and `false`.
+    ///
+    /// # Errors
+    ///
+    /// [`ExpressionError`] if the event lacks what the expression needs, or the result is anything else.
+    pub fn evaluate(&self, event: &EventFields<'_>) -> Result<String, ExpressionError> {
+        evaluate::text(self, event)
+    }
+}
+
+impl fmt::Debug for KeyExpression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyExpression").field(&self.text).finish()
+    }
+}
+
+impl PartialEq for KeyExpression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for KeyExpression {}

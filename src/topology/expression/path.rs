@@ -1,0 +1,128 @@
+//! One value out of a JSON text, without building the rest of it.
+//!
+//! Reads the whole text, so that broken JSON is an error wherever it breaks, and of names that occur twice the last
+//! counts: both as when the text is parsed into values.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// What is at a path.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Found {
+    Text(String),
+    /// A value that has no text, with its article.
+    Other(&'static str),
+    /// The number of names of the path that do exist.
+    Missing(usize),
+}
+
+pub(super) const NULL: &str = "null";
+pub(super) const FRACTION: &str = "a number that is not whole";
+pub(super) const LIST: &str = "a list";
+pub(super) const OBJECT: &str = "an object";
+
+/// The value at `path` of a JSON text.
+pub(super) fn find(json: &[u8], path: &[String]) -> Result<Found, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let found = At { path, depth: 0 }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(found)
+}
+
+/// A value that is reached after `depth` names, with `path` still to go.
+#[derive(Clone, Copy)]
+struct At<'p> {
+    path: &'p [String],
+    depth: usize,
+}
+
+impl At<'_> {
+    fn scalar(self, found: Found) -> Found {
+        if self.path.is_empty() { found } else { Found::Missing(self.depth) }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for At<'_> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for At<'_> {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Found, E> {
+        Ok(self.scalar(Found::Other(NULL)))
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Found, E> {
+        Ok(self.scalar(Found::Text(value.to_string())))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Found, E> {
+        Ok(self.scalar(Found::Text(value.to_string())))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Found, E> {
+        Ok(self.scalar(Found::Text(value.to_string())))
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Found, E> {
+        Ok(self.scalar(Found::Other(FRACTION)))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Found, E> {
+        Ok(if self.path.is_empty() { Found::Text(value.to_owned()) } else { Found::Missing(self.depth) })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Found, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(self.scalar(Found::Other(LIST)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Found, A::Error> {
+        let Some((name, path)) = self.path.split_first() else {
+            while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(Found::Other(OBJECT));
+        };
+        let mut found = Found::Missing(self.depth);
+        while let Some(is_it) = object.next_key_seed(Is(name))? {
+            if is_it {
+                found = object.next_value_seed(At { path, depth: self.depth + 1 })?;
+            } else {
+                object.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a key is the one that is looked for; compares without copying it.
+struct Is<'p>(&'p str);
+
+impl<'de> DeserializeSeed<'de> for Is<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Is<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<bool, E> {
+        Ok(name == self.0)
+    }
+}

@@ -1,0 +1,130 @@
+//! The topology: from the text of YAML files to a checked forest of topics and subscribers.
+//!
+//! ```text
+//! text ──yaml──▶ nodes ──reader, raw──▶ what the files say ──settings, resolve──▶ graph ──▶ Plan
+//!                                  every step adds to one list of diagnostics
+//! ```
+//!
+//! Promises: [`check`] says everything that is wrong with all files at once, each with its place and what to do; there
+//! is a [`Plan`] exactly when there is no error; hostile files cost bounded time and memory ([`bounds`]).
+//!
+//! Relies on its caller for the world outside ([`Surroundings`]): here are no files, no environment and no clock.
+//!
+//! Must not know: how plugins run, how events are kept, who asked.
+
+pub mod bounds;
+pub mod diagnostic;
+pub mod draw;
+mod expression;
+mod faults;
+mod graph;
+mod names;
+pub mod plan;
+mod raw;
+mod reader;
+pub mod render;
+mod resolve;
+mod schema;
+mod settings;
+mod show;
+mod units;
+mod values;
+mod variables;
+mod yaml;
+
+use std::path::{Path, PathBuf};
+
+pub use diagnostic::{Code, Diagnostic, Label, Severity, Span};
+pub use expression::{CompileError, EventFields, ExpressionError, ExtensionAttributes, KeyExpression};
+pub use plan::{
+    ConfigValue, Delivery, Limits, OnFailure, Plan, PluginSource, Retry, Runs, SubscriberIndex, SubscriberPlan,
+    TopicIndex, TopicPlan,
+};
+pub use schema::schema;
+pub use show::show;
+
+use diagnostic::Code as C;
+use reader::{Owner, Read, Reader, Shared};
+use resolve::File;
+
+/// The text of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// What diagnostics call the file, and what relative paths in it start from.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+}
+
+/// What a check asks about the world outside.
+pub trait Surroundings {
+    /// The value of an environment variable.
+    fn variable(&self, name: &str) -> Option<String>;
+
+    /// What is at a path that a topology names. Relative paths have been joined to the folder of their file already.
+    fn at(&self, path: &Path) -> Found;
+}
+
+/// What is at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing, or nothing that can be read.
+    Nothing,
+    /// A file.
+    File,
+    /// A folder.
+    Folder {
+        /// Whether it is the source of a plugin.
+        manifest: bool,
+    },
+}
+
+/// Checks files together. The diagnostics are in the order of the files and the places in them; there is a plan exactly
+/// when none of them is an error.
+pub fn check(sources: &[Source], surroundings: &dyn Surroundings) -> (Option<Plan>, Vec<Diagnostic>) {
+    let mut shared = Shared::default();
+    let mut diagnostics = Vec::new();
+    let mut files = Vec::with_capacity(sources.len());
+    for (index, source) in (0..).zip(sources) {
+        let (file, found) = read(index, source, surroundings, &mut shared);
+        files.push(file);
+        diagnostics.extend(found);
+    }
+    let texts: Vec<&str> = sources.iter().map(|source| source.text.as_str()).collect();
+    let plan = resolve::resolve(&files, &texts, &mut shared, &mut diagnostics);
+    // Stable, so that of two problems at the same place the one found first stays first.
+    diagnostics.sort_by_key(|diagnostic| (diagnostic.span().source, diagnostic.span().start));
+    (plan, diagnostics)
+}
+
+/// Reads one file by itself.
+fn read(index: u32, source: &Source, surroundings: &dyn Surroundings, shared: &mut Shared) -> (File, Vec<Diagnostic>) {
+    let (tree, mut diagnostics) = yaml::parse(index, &source.text);
+    let Some(tree) = tree else {
+        return (File { source: index, topology: None, incomplete: true }, diagnostics);
+    };
+    let mut reader = Reader::new(&source.path, surroundings, shared);
+    let top = Span { source: index, start: 0, end: 0 };
+    let topology = match tree.root() {
+        Some(root) => {
+            let owner = Owner { key: "", span: root.span() };
+            raw::Topology::read(root, owner, &mut reader)
+        }
+        None => {
+            let empty = Diagnostic::error(C::MissingKey, top, "nothing here", "this file is empty");
+            reader.report(empty.help("a topology begins with `wattle: v1` and `name: NAME`"));
+            None
+        }
+    };
+    diagnostics.append(&mut reader.diagnostics);
+    // After these a declaration may be there for the eyes of its author, but not for ours.
+    let hides = |diagnostic: &Diagnostic| matches!(diagnostic.code, C::Syntax | C::UnknownKey | C::DuplicateName);
+    let lost = |topology: &raw::Topology| {
+        let unread = |present: bool, read: bool| present && !read;
+        let topics = topology.topics.as_ref();
+        unread(topics.is_some(), topics.is_some_and(|field| field.value.is_some()))
+            || topology.name.as_ref().is_none_or(|field| field.value.is_none())
+    };
+    let incomplete = diagnostics.iter().any(hides) || topology.as_ref().is_none_or(lost);
+    (File { source: index, topology, incomplete }, diagnostics)
+}

@@ -1,0 +1,241 @@
+//! What a checked topology is to the rest of the system: a forest, with every default filled in.
+//!
+//! Promises: parents come before children in both lists; every index is in range; each topic has at most one parent;
+//! names are unique per namespace. Knows nothing of YAML or of where the text was written.
+
+use std::collections::BTreeMap;
+use std::ops::Index;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::bounds::{
+    ATTEMPTS_DEFAULT, BACKOFF_FACTOR_DEFAULT, BACKOFF_INITIAL_DEFAULT, BACKOFF_MAX_DEFAULT, MEMORY_BYTES_DEFAULT,
+    OUTPUT_BYTES_DEFAULT, TIME_DEFAULT,
+};
+use super::expression::KeyExpression;
+
+/// A checked topology. Made by [`super::check`] only.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The topics, with those for dead letters; parents before children.
+    pub topics: Vec<TopicPlan>,
+    /// The subscribers; parents before children.
+    pub subscribers: Vec<SubscriberPlan>,
+}
+
+/// Position of a topic in [`Plan::topics`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicIndex(pub u32);
+
+/// Position of a subscriber in [`Plan::subscribers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriberIndex(pub u32);
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicPlan {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name within the namespace.
+    pub name: String,
+    /// Its number of partitions, at least one.
+    pub partitions: u32,
+    /// What its ordering key is, if the topology says.
+    pub key: Option<KeyExpression>,
+    /// Who publishes to it; nobody inside if it is a root.
+    pub parent: Option<SubscriberIndex>,
+    /// Whose dead letters it has; such a topic is not written in the topology, and its parent is the same subscriber.
+    pub dead_letters_of: Option<SubscriberIndex>,
+}
+
+/// A subscriber.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubscriberPlan {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name within the namespace.
+    pub name: String,
+    /// What it takes from.
+    pub from: TopicIndex,
+    /// What it does with events.
+    pub runs: Runs,
+    /// Where outputs go: the ports in the order of the topology, each with its topic. Several may have the same.
+    pub ports: Vec<(String, TopicIndex)>,
+    /// Where events go that it failed on for good.
+    pub dead_letters: Option<TopicIndex>,
+    /// What its plugin is told.
+    pub config: BTreeMap<String, ConfigValue>,
+    /// What its plugin may use.
+    pub limits: Limits,
+    /// When it tries again.
+    pub retry: Retry,
+    /// What happens after the last attempt.
+    pub on_failure: OnFailure,
+    /// What is promised about each event.
+    pub delivery: Delivery,
+}
+
+/// What a subscriber does with events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// It calls a plugin.
+    Plugin(PluginSource),
+    /// It sends them to a URL. Refused by the check of this release.
+    Push {
+        /// The address.
+        url: String,
+    },
+    /// It waits for a consumer outside. Refused by the check of this release.
+    Pull,
+}
+
+/// Where a plugin comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginSource {
+    /// A source folder with a manifest, which `dev` and `build` build.
+    Folder(PathBuf),
+    /// A Wasm component.
+    Wasm(PathBuf),
+    /// A plugin that is stored already. Refused by the check of this release.
+    Stored {
+        /// Its name.
+        name: String,
+        /// Its digest, or the start of it, as lower-case hexadecimal digits.
+        digest: String,
+    },
+}
+
+/// A value that a plugin is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigValue {
+    /// The value itself; numbers and booleans as they are written.
+    Text(String),
+    /// The file whose content is the value. Not necessarily there when the topology is checked.
+    SecretFile(PathBuf),
+}
+
+/// What a plugin may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory of one instance, in bytes.
+    pub memory_bytes: u64,
+    /// Time per event.
+    pub time: Duration,
+    /// Output per event, in bytes.
+    pub output_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { memory_bytes: MEMORY_BYTES_DEFAULT, time: TIME_DEFAULT, output_bytes: OUTPUT_BYTES_DEFAULT }
+    }
+}
+
+/// When a failed event is tried again: after `initial`, then each time after a pause `factor` times as long, up to
+/// `max`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// Attempts, counting the first; at least one.
+    pub attempts: u32,
+    /// The first pause.
+    pub initial: Duration,
+    /// The longest pause, at least `initial`.
+    pub max: Duration,
+    /// Growth of the pause, at least 1.
+    pub factor: f64,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Retry {
+            attempts: ATTEMPTS_DEFAULT,
+            initial: BACKOFF_INITIAL_DEFAULT,
+            max: BACKOFF_MAX_DEFAULT,
+            factor: BACKOFF_FACTOR_DEFAULT,
+        }
+    }
+}
+
+/// What happens to an event after its last attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// It goes to the topic for dead letters.
+    #[default]
+    DeadLetter,
+    /// Its key waits until it is released. Refused by the check of this release.
+    Park,
+    /// Its lane stops. Refused by the check of this release.
+    Halt,
+}
+
+/// What is promised about each event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// Outputs, cursor and state are one unit.
+    #[default]
+    ExactlyOnce,
+    /// The call, then the cursor. Refused by the check of this release.
+    AtLeastOnce,
+    /// The cursor, then the call. Refused by the check of this release.
+    AtMostOnce,
+}
+
+impl TopicPlan {
+    /// The full name, `namespace/name`.
+    pub fn label(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// Whether only producers outside publish to it.
+    pub fn is_root(&self) -> bool {
+        self.parent.is_none()
+    }
+}
+
+impl SubscriberPlan {
+    /// The full name, `namespace/name`.
+    pub fn label(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
+impl Plan {
+    /// The topics with their positions.
+    pub fn topics(&self) -> impl Iterator<Item = (TopicIndex, &TopicPlan)> {
+        (0..).map(TopicIndex).zip(&self.topics)
+    }
+
+    /// The subscribers with their positions.
+    pub fn subscribers(&self) -> impl Iterator<Item = (SubscriberIndex, &SubscriberPlan)> {
+        (0..).map(SubscriberIndex).zip(&self.subscribers)
+    }
+
+    /// For each topic, in their order, the subscribers that take from it.
+    pub fn readers(&self) -> Vec<Vec<SubscriberIndex>> {
+        let mut readers = vec![Vec::new(); self.topics.len()];
+        for (index, subscriber) in self.subscribers() {
+            if let Some(readers) = readers.get_mut(subscriber.from.0 as usize) {
+                readers.push(index);
+            }
+        }
+        readers
+    }
+}
+
+impl Index<TopicIndex> for Plan {
+    type Output = TopicPlan;
+
+    #[expect(clippy::indexing_slicing, reason = "a plan has every index that the check put into it")]
+    fn index(&self, index: TopicIndex) -> &TopicPlan {
+        &self.topics[index.0 as usize]
+    }
+}
+
+impl Index<SubscriberIndex> for Plan {
+    type Output = SubscriberPlan;
+
+    #[expect(clippy::indexing_slicing, reason = "a plan has every index that the check put into it")]
+    fn index(&self, index: SubscriberIndex) -> &SubscriberPlan {
+        &self.subscribers[index.0 as usize]
+    }
+}

@@ -1,0 +1,282 @@
+//! What a topology file says, before anything is made of it: the one list of keys.
+//!
+//! The keys, their descriptions in editors, and what is not in this release yet are declared here and nowhere else.
+//! Adding a key here is enough for it to be read, checked, suggested and documented; [`super::resolve`] gives it meaning.
+
+use super::bounds::{
+    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN,
+    PARTITIONS_MAX, TIME_MAX, TIME_MIN,
+};
+use super::reader::{choice, keys};
+use super::values::{
+    Count, Expression, FilePath, Flag, Host, List, MS_MAX, Name, Named, Number, Period, Plugin, Ports, Rate, Setting,
+    Size, Start, Table, Url, Word,
+};
+
+/// A duration that is not zero.
+type Positive = Period<1, MS_MAX>;
+type HandlerTime = Period<{ TIME_MIN.as_millis() as u64 }, { TIME_MAX.as_millis() as u64 }>;
+type Memory = Size<MEMORY_BYTES_MIN, MEMORY_BYTES_MAX>;
+type Output = Size<OUTPUT_BYTES_MIN, OUTPUT_BYTES_MAX>;
+type Bytes = Size<1, { u64::MAX }>;
+type Many = Count<1, { u32::MAX }>;
+type Factor = Number<1_000, { BACKOFF_FACTOR_MAX as u32 * 1_000 }>;
+
+keys! {
+    /// Topics, and who subscribes to what. Together they form trees: each topic and each subscriber has at most one
+    /// parent.
+    struct Topology {
+        /// The version of this file's format: `v1`.
+        wattle(required): Version,
+        /// The namespace. Files with the same name are one namespace.
+        name(required): Name,
+        /// Durable, partitioned logs of events, by name.
+        topics: Named<Topic>,
+        /// What consumes topics, by name.
+        subscribers: Named<Subscriber>,
+    }
+}
+
+choice! {
+    /// Versions of the format.
+    enum Version {
+        /// The format that this schema describes.
+        V1 = "v1",
+    }
+}
+
+keys! {
+    /// A named, durable, partitioned log of events.
+    struct Topic {
+        /// How many ordered parts the topic has. Default 1, of a topic that a subscriber publishes to: as many as the
+        /// subscriber's own topic. Never changes once the topic is created.
+        partitions: Count<1, PARTITIONS_MAX>,
+        /// CEL for the ordering key, for example `data.order_id`. Events with the same key stay in order. Default: the
+        /// event's `partitionkey`, else its subject, else its id.
+        key: Expression,
+        /// How long events are kept at least. Default 7 days.
+        retention(later): Retention,
+        /// How long a published event is recognised when it is published again.
+        dedupe(later): Dedupe,
+        /// The file with a JSON Schema that data is checked against when it is published.
+        schema(later): FilePath,
+        /// The order of states that is possible per key; others are refused.
+        lifecycle(later): Lifecycle,
+        /// How many bytes may wait to be processed, before `when_full` decides.
+        backlog(later): Bytes,
+        /// What happens to an event that is published while the backlog is full.
+        when_full(later): WhenFull,
+        /// The name that the topic had before.
+        was(later): Name,
+    }
+}
+
+keys! {
+    /// How long events are kept. What a subscriber has yet to process stays, unless `force` says otherwise.
+    struct Retention {
+        /// How old events may become.
+        age: Positive,
+        /// How large the topic may become.
+        size: Bytes,
+        /// Whether events go even when a subscriber has yet to process them.
+        force: Flag,
+    }
+}
+
+keys! {
+    /// How long an event that is published twice is recognised.
+    struct Dedupe {
+        /// Time during which `source` and `id` are remembered.
+        window(required): Positive,
+    }
+}
+
+keys! {
+    /// A guard per key: only these orders of states are possible.
+    struct Lifecycle {
+        /// CEL for the state, for example `data.status`.
+        state(required): Expression,
+        /// States that a key may begin with.
+        start(required): List<Word>,
+        /// For each state, those that may follow.
+        allow(required): Table<List<Word>>,
+    }
+}
+
+choice! {
+    /// What happens to a publish that finds no room.
+    enum WhenFull {
+        /// It is refused.
+        Reject = "reject",
+        /// It waits.
+        Wait = "wait",
+    }
+}
+
+keys! {
+    /// Consumes one topic. Exactly one of `plugin`, `push` and `pull` says how.
+    struct Subscriber {
+        /// The topic whose events it gets.
+        from(required): Word,
+        /// What it runs: a plugin's source folder, a .wasm file, or name@digest.
+        plugin: Plugin,
+        /// Events are sent to a URL.
+        push(later): Push,
+        /// Events are fetched by a consumer outside.
+        pull(later): Pull,
+        /// Where the plugin's outputs go: topics by port, or a list of topics that are ports of the same name.
+        to: Ports,
+        /// CEL; events for which it is false are skipped.
+        when(later): Expression,
+        /// What the plugin is told: texts, numbers, booleans, or `{ file: path }` for secrets.
+        config: Table<Setting>,
+        /// What the plugin may use.
+        limits: Limits,
+        /// What the plugin may reach.
+        grants(later): Grants,
+        /// What the plugin may keep.
+        state(later): State,
+        /// When a failed event is tried again.
+        retry: Retry,
+        /// What happens to an event after its last attempt.
+        on_failure: OnFailure,
+        /// How many events may wait for another attempt while others go on.
+        waiting(later): Waiting,
+        /// What is promised about each event.
+        delivery: Delivery,
+        /// Most events per time, for example `100/s`.
+        rate(later): Rate,
+        /// Most events at the same time.
+        concurrency(later): Many,
+        /// How events are grouped for one call.
+        batch(later): Batch,
+        /// Subscribers of the same topic with the same group share its events: each event goes to one of them.
+        claim(later): Name,
+        /// Where a new subscriber begins: start, end or a time.
+        start: Start,
+        /// The name that the subscriber had before.
+        was(later): Name,
+    }
+}
+
+keys! {
+    /// Events are sent to a URL.
+    struct Push {
+        /// The address.
+        url(required): Url,
+    }
+}
+
+keys! {
+    /// Events are fetched by a consumer outside.
+    struct Pull {
+        /// How long a consumer may take to confirm an event before it is given out again.
+        ack: Positive,
+    }
+}
+
+keys! {
+    /// What a plugin may use.
+    struct Limits {
+        /// Memory of one instance. Default 64MiB.
+        memory: Memory,
+        /// Time per event. Default 1s.
+        time: HandlerTime,
+        /// Bytes of output per event. Default 1MiB.
+        output: Output,
+    }
+}
+
+keys! {
+    /// What a plugin may reach. With grants it is no longer deterministic.
+    struct Grants {
+        /// Hosts that it may call.
+        http: List<Host>,
+    }
+}
+
+keys! {
+    /// What a plugin may keep, per partition.
+    struct State {
+        /// How long an entry is kept after its last change, in the time of events.
+        ttl: Positive,
+        /// Most bytes.
+        max: Bytes,
+    }
+}
+
+keys! {
+    /// When a failed event is tried again.
+    struct Retry {
+        /// How often an event is tried, counting the first time. Default 5.
+        attempts: Count<1, ATTEMPTS_MAX>,
+        /// Pauses between attempts.
+        backoff: Backoff,
+    }
+}
+
+keys! {
+    /// Pauses between attempts: `initial`, then `factor` times longer each time, up to `max`.
+    struct Backoff {
+        /// The first pause. Default 100ms.
+        initial: Positive,
+        /// The longest pause. Default 30s.
+        max: Positive,
+        /// By what a pause is longer than the one before. Default 2.
+        factor: Factor,
+    }
+}
+
+choice! {
+    /// What happens to an event after its last attempt.
+    enum OnFailure {
+        /// It goes to the topic `SUBSCRIBER.dead`, with the reason. The default.
+        DeadLetter = "dead_letter",
+        /// It and its successors with the same key wait until they are released.
+        Park(later) = "park",
+        /// The partition stops.
+        Halt(later) = "halt",
+    }
+}
+
+keys! {
+    /// How many events may wait for another attempt while others go on.
+    struct Waiting {
+        /// Most events.
+        max: Many,
+        /// Most bytes.
+        size: Bytes,
+    }
+}
+
+choice! {
+    /// What is promised about each event.
+    enum Delivery {
+        /// Its outputs, its position and its state are one change. The default for plugins.
+        ExactlyOnce = "exactly_once",
+        /// It may be handled again after a failure.
+        AtLeastOnce(later) = "at_least_once",
+        /// It may be lost in a failure.
+        AtMostOnce(later) = "at_most_once",
+    }
+}
+
+keys! {
+    /// How events are grouped for one call.
+    struct Batch {
+        /// Most events of one call.
+        max: Many,
+        /// Most bytes of one call.
+        size: Bytes,
+        /// How long to wait for more events.
+        wait: Positive,
+    }
+}
+
+keys! {
+    /// A secret that stands in a file.
+    struct Secret {
+        /// The file with the secret.
+        file(required): Word,
+    }
+}

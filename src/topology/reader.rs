@@ -1,0 +1,463 @@
+//! From YAML nodes to the types of [`super::raw`], collecting every problem on the way.
+//!
+//! Promises: a problem with one value never hides one with another; what is not understood is reported, never skipped.
+//! A value that is absent and one that was reported are different things, so that nothing is reported twice.
+//!
+//! The types themselves are declared with `keys!` and `choice!`, from which come three things that so cannot disagree:
+//! the reading, the names to suggest for a mistyped one, and the JSON Schema.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
+use std::path::{Path, PathBuf};
+
+use super::bounds::SUGGESTIONS_MAX;
+use super::diagnostic::{Code, Diagnostic, Span};
+use super::expression::{CompileError, KeyExpression};
+use super::yaml::{Children, NodeRef, Scalar, View};
+use super::{Surroundings, names, variables};
+
+/// Reads the nodes of one file.
+pub(crate) struct Reader<'c> {
+    /// What relative paths start from.
+    directory: PathBuf,
+    pub(crate) surroundings: &'c dyn Surroundings,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+    shared: &'c mut Shared,
+}
+
+/// What the readers of all files of a check have in common.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// Large topologies have the same few expressions on thousands of topics.
+    expressions: HashMap<String, Result<KeyExpression, Vec<CompileError>>>,
+    suggestions: usize,
+}
+
+/// A type that can be read from a node.
+pub(crate) trait Read: Sized {
+    /// Reads the value of a key; `None` if problems were reported instead.
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self>;
+}
+
+/// The key that a value belongs to.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner<'k> {
+    pub(crate) key: &'k str,
+    pub(crate) span: Span,
+}
+
+/// A key that is present, and its value unless that was reported.
+#[derive(Clone, Debug)]
+pub(crate) struct Field<T> {
+    /// Where the key is.
+    pub(crate) key: Span,
+    /// Where the value is.
+    pub(crate) span: Span,
+    pub(crate) value: Option<T>,
+}
+
+/// A text with its variables replaced.
+pub(crate) struct Text<'t> {
+    pub(crate) text: Cow<'t, str>,
+    pub(crate) span: Span,
+    quote: Option<u32>,
+}
+
+impl Text<'_> {
+    /// Where bytes of the text are in the file; all of it where that cannot be said.
+    pub(crate) fn part(&self, range: &std::ops::Range<usize>) -> Span {
+        match self.quote {
+            Some(quote) => {
+                let place = |at: usize| self.span.start + quote + at as u32;
+                Span { start: place(range.start), end: place(range.end), ..self.span }
+            }
+            None => self.span,
+        }
+    }
+}
+
+/// A key of a mapping with its value.
+pub(crate) struct KeyValue<'t> {
+    pub(crate) key: &'t str,
+    pub(crate) key_span: Span,
+    pub(crate) value: NodeRef<'t>,
+}
+
+impl<'c> Reader<'c> {
+    pub(crate) fn new(path: &Path, surroundings: &'c dyn Surroundings, shared: &'c mut Shared) -> Self {
+        let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+        Reader { directory, surroundings, diagnostics: Vec::new(), shared }
+    }
+
+    pub(crate) fn report(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    /// Reports a value that cannot be, and what would be possible.
+    pub(crate) fn bad<T>(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) -> Option<T> {
+        self.report(Diagnostic::error(Code::BadValue, span, "", message).help(help));
+        None
+    }
+
+    /// Reports what is understood but not there yet.
+    pub(crate) fn unsupported(&mut self, span: Span, what: &str) {
+        let message = format!("this release does not do {what} yet");
+        let help = "remove it; a later release will do what it says, this one does not ignore it";
+        self.report(Diagnostic::error(Code::Unsupported, span, "not in this release", message).help(help));
+    }
+
+    /// A path as the topology writes it, from where the file is.
+    pub(crate) fn resolve(&self, path: &str) -> PathBuf {
+        self.directory.join(path)
+    }
+
+    /// The known name nearest to `name`, as long as looking is cheap.
+    pub(crate) fn nearest<'k>(&mut self, name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+        self.shared.nearest(name, known)
+    }
+
+    /// The scalar of a node as text, or a report that says that `what` was expected.
+    pub(crate) fn text<'t>(&mut self, node: NodeRef<'t>, what: &str) -> Option<Text<'t>> {
+        let scalar = self.scalar(node, what)?;
+        let span = node.span();
+        let surroundings = self.surroundings;
+        match variables::replace(scalar.text, &|name| surroundings.variable(name)) {
+            Ok(text) => {
+                let quote = scalar.quote.filter(|_| text == scalar.text);
+                Some(Text { text, span, quote })
+            }
+            Err(errors) => {
+                let written = Text { text: scalar.text.into(), span, quote: scalar.quote };
+                for error in errors {
+                    self.bad::<()>(written.part(&error.range), error.message, error.help);
+                }
+                None
+            }
+        }
+    }
+
+    fn scalar<'t>(&mut self, node: NodeRef<'t>, what: &str) -> Option<Scalar<'t>> {
+        let found = match node.view() {
+            View::Scalar(scalar) => return Some(scalar),
+            View::Null => "nothing",
+            View::Mapping(_) => "a mapping",
+            View::Sequence(_) => "a list",
+            View::Tagged => return self.tagged(node),
+        };
+        self.bad(node.span(), format!("{what} is needed here, this is {found}"), format!("write {what}"))
+    }
+
+    /// The items of a list.
+    pub(crate) fn list<'t>(&mut self, node: NodeRef<'t>, what: &str) -> Option<Children<'t>> {
+        let found = match node.view() {
+            View::Sequence(items) => return Some(items),
+            View::Null => "nothing",
+            View::Scalar(_) => "a text",
+            View::Mapping(_) => "a mapping",
+            View::Tagged => return self.tagged(node),
+        };
+        self.bad(node.span(), format!("{what} is needed here, this is {found}"), "write a list: `[a, b]`")
+    }
+
+    /// The keys and values of a mapping, with what `<<` merges into it; nothing counts as an empty one.
+    ///
+    /// A key that is there twice is reported, and its first value counts.
+    pub(crate) fn mapping<'t>(&mut self, node: NodeRef<'t>, what: &str) -> Option<Vec<KeyValue<'t>>> {
+        let mut entries = Vec::new();
+        self.mapping_into(node, what, &mut entries, &mut HashMap::new(), false)?;
+        Some(entries)
+    }
+
+    fn mapping_into<'t>(
+        &mut self,
+        node: NodeRef<'t>,
+        what: &str,
+        entries: &mut Vec<KeyValue<'t>>,
+        seen: &mut HashMap<&'t str, Span>,
+        merging: bool,
+    ) -> Option<()> {
+        let mut children = match node.view() {
+            View::Mapping(children) => children,
+            View::Null => return Some(()),
+            View::Scalar(_) | View::Sequence(_) => {
+                let found = if matches!(node.view(), View::Sequence(_)) { "a list" } else { "a text" };
+                let message = format!("{what} is needed here, this is {found}");
+                return self.bad(
+                    node.span(),
+                    message,
+                    "write a mapping: `{ key: value }`, or keys on lines of their own",
+                );
+            }
+            View::Tagged => return self.tagged(node),
+        };
+        let mut merges = Vec::new();
+        while let (Some(key), Some(value)) = (children.next(), children.next()) {
+            let View::Scalar(scalar) = key.view() else {
+                self.bad::<()>(key.span(), "a key is a text", "write `key: value`");
+                continue;
+            };
+            if scalar.text == "<<" && scalar.plain {
+                merges.push(value);
+                continue;
+            }
+            let key_span = key.span();
+            match seen.entry(scalar.text) {
+                MapEntry::Vacant(free) => {
+                    free.insert(key_span);
+                    entries.push(KeyValue { key: scalar.text, key_span, value });
+                }
+                // What is written beats what is merged.
+                MapEntry::Occupied(_) if merging => {}
+                MapEntry::Occupied(first) => {
+                    let first = *first.get();
+                    self.duplicate(scalar.text, key_span, first, "a key can be there once", "remove one of the two");
+                }
+            }
+        }
+        for merge in merges {
+            match merge.view() {
+                View::Sequence(items) => {
+                    for item in items {
+                        self.mapping_into(item, "a mapping to merge", entries, seen, true);
+                    }
+                }
+                _ => drop(self.mapping_into(merge, "a mapping to merge", entries, seen, true)),
+            }
+        }
+        Some(())
+    }
+
+    /// Reports a name that is there twice.
+    pub(crate) fn duplicate(&mut self, name: &str, again: Span, first: Span, rule: &str, help: &str) {
+        let message = format!("`{name}` is declared twice: {rule}");
+        let duplicate = Diagnostic::error(Code::DuplicateName, again, "again here", message);
+        self.report(duplicate.label(first, "first here").help(help));
+    }
+
+    fn tagged<T>(&mut self, node: NodeRef<'_>) -> Option<T> {
+        self.bad(node.span(), "tags (`!name`) mean nothing in a topology", "remove the tag")
+    }
+
+    /// Reports a key that the place does not have.
+    pub(crate) fn unknown_key(&mut self, owner: Owner<'_>, entry: &KeyValue<'_>, known: &[&str]) {
+        let message = match owner.key {
+            "" => format!("a topology has no key `{}`", entry.key),
+            key => format!("`{key}` has no key `{}`", entry.key),
+        };
+        let help = match self.nearest(entry.key, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("the keys here are {}", known.join(", ")),
+        };
+        self.report(Diagnostic::error(Code::UnknownKey, entry.key_span, "unknown key", message).help(help));
+    }
+
+    /// Reports a key that should be there.
+    pub(crate) fn missing_key(&mut self, owner: Owner<'_>, key: &str, help: &str) {
+        let message = match owner.key {
+            "" => format!("a topology needs the key `{key}`"),
+            owner => format!("`{owner}` needs the key `{key}`"),
+        };
+        let missing = Diagnostic::error(Code::MissingKey, owner.span, format!("`{key}` is missing"), message);
+        self.report(missing.help(format!("add `{key}`: {}", first_sentence(help))));
+    }
+
+    /// Compiles an expression, or reports what is wrong with it.
+    pub(crate) fn expression(&mut self, text: &Text<'_>) -> Option<KeyExpression> {
+        let compiled = match self.shared.expressions.get(text.text.as_ref()) {
+            Some(compiled) => compiled.clone(),
+            None => {
+                let compiled = KeyExpression::compile(&text.text);
+                self.shared.expressions.insert(text.text.clone().into_owned(), compiled.clone());
+                compiled
+            }
+        };
+        match compiled {
+            Ok(expression) => Some(expression),
+            Err(errors) => {
+                for error in errors {
+                    let bad = Diagnostic::error(Code::BadValue, text.part(&error.range), "", error.message);
+                    let help =
+                        "an expression is CEL over `data`, `id`, `source`, `type`, `subject`, `time`, `attributes`";
+                    self.report(bad.help(error.help.as_deref().unwrap_or(help)));
+                }
+                None
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn nearest<'k>(&mut self, name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+        self.suggestions += 1;
+        if self.suggestions > SUGGESTIONS_MAX { None } else { names::nearest(name, known) }
+    }
+}
+
+/// What a doc comment says first, as part of another sentence.
+fn first_sentence(doc: &str) -> String {
+    let first = doc.trim().split(". ").next().unwrap_or_default().trim_end_matches('.');
+    let mut chars = first.chars();
+    match chars.next() {
+        Some(char) => char.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}
+
+/// Declares the keys of a mapping: a struct with a field for each, how it is read, and its JSON Schema.
+///
+/// A key is `name: Type`. `name(required): Type` must be there; `name(later): Type` is read and checked, and then
+/// refused as something that this release does not do yet.
+macro_rules! keys {
+    (
+        $(#[doc = $doc:literal])*
+        struct $name:ident {
+            $( $(#[doc = $field_doc:literal])* $field:ident $( ($mark:ident) )? : $type:ty, )*
+        }
+    ) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Debug, Default)]
+        pub(crate) struct $name {
+            $( $(#[doc = $field_doc])* pub(crate) $field: Option<$crate::topology::reader::Field<$type>>, )*
+        }
+
+        impl $name {
+            /// The keys, in the order of their declaration.
+            pub(crate) const KEYS: &'static [&'static str] = &[$( stringify!($field) ),*];
+
+            /// What a key means.
+            fn doc(key: &str) -> &'static str {
+                match key {
+                    $( stringify!($field) => concat!($($field_doc, "\n"),*), )*
+                    _ => "",
+                }
+            }
+        }
+
+        impl $crate::topology::reader::Read for $name {
+            fn read(
+                node: $crate::topology::yaml::NodeRef<'_>,
+                owner: $crate::topology::reader::Owner<'_>,
+                reader: &mut $crate::topology::reader::Reader<'_>,
+            ) -> Option<Self> {
+                use $crate::topology::reader::{Field, Owner, Read};
+                let mut read = $name::default();
+                for entry in reader.mapping(node, "a mapping")? {
+                    match entry.key {
+                        $( stringify!($field) => {
+                            let inner = Owner { key: entry.key, span: entry.key_span };
+                            let value = <$type as Read>::read(entry.value, inner, reader);
+                            $( $crate::topology::reader::keys!(@read $mark reader, entry); )?
+                            read.$field = Some(Field { key: entry.key_span, span: entry.value.span(), value });
+                        } )*
+                        _ => reader.unknown_key(owner, &entry, $name::KEYS),
+                    }
+                }
+                $( $( $crate::topology::reader::keys!(
+                    @present $mark $name, read.$field, reader, owner, stringify!($field)
+                ); )? )*
+                Some(read)
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let mut schema = $crate::topology::schema::Keys::new(concat!($($doc, "\n"),*));
+                $(
+                    let marks: &[&str] = &[$( stringify!($mark) )?];
+                    let of = generator.subschema_for::<$type>();
+                    schema.key(stringify!($field), $name::doc(stringify!($field)), marks, of);
+                )*
+                schema.finish()
+            }
+        }
+    };
+    (@read required $reader:ident, $entry:ident) => {};
+    (@read later $reader:ident, $entry:ident) => {
+        $reader.unsupported($entry.key_span, &format!("`{}`", $entry.key));
+    };
+    (@present required $name:ident, $field:expr, $reader:ident, $owner:ident, $key:expr) => {
+        if $field.is_none() {
+            $reader.missing_key($owner, $key, $name::doc($key));
+        }
+    };
+    (@present later $name:ident, $field:expr, $reader:ident, $owner:ident, $key:expr) => {};
+}
+pub(crate) use keys;
+
+/// Declares a choice between words: an enum, how it is read, and its JSON Schema. `Variant(later) = "word"` is refused
+/// as something that this release does not do yet.
+macro_rules! choice {
+    (
+        $(#[doc = $doc:literal])*
+        enum $name:ident {
+            $( $(#[doc = $variant_doc:literal])* $variant:ident $( ($mark:ident) )? = $word:literal, )*
+        }
+    ) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum $name {
+            $( $(#[doc = $variant_doc])* $variant, )*
+        }
+
+        impl $crate::topology::reader::Read for $name {
+            fn read(
+                node: $crate::topology::yaml::NodeRef<'_>,
+                owner: $crate::topology::reader::Owner<'_>,
+                reader: &mut $crate::topology::reader::Reader<'_>,
+            ) -> Option<Self> {
+                let words: &[&str] = &[$( $word ),*];
+                let text = reader.text(node, &$crate::topology::reader::one_of(words))?;
+                match text.text.as_ref() {
+                    $( $word => {
+                        $( $crate::topology::reader::choice!(@$mark reader, text.span, owner.key, $word); )?
+                        Some($name::$variant)
+                    } )*
+                    other => {
+                        let help = match reader.nearest(other, words.iter().copied()) {
+                            Some(near) => format!("did you mean `{near}`?"),
+                            None => format!("write {}", $crate::topology::reader::one_of(words)),
+                        };
+                        reader.bad(text.span, format!("`{}` cannot be `{other}`", owner.key), help)
+                    }
+                }
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let choices = [$( ($word, concat!($($variant_doc, "\n"),*), {
+                    let marks: &[&str] = &[$( stringify!($mark) )?];
+                    marks
+                }) ),*];
+                $crate::topology::schema::choices(&choices)
+            }
+        }
+    };
+    (@later $reader:ident, $span:expr, $key:expr, $word:literal) => {
+        $reader.unsupported($span, &format!(concat!("`{}: ", $word, "`"), $key));
+    };
+}
+pub(crate) use choice;
+
+/// "`a`, `b` or `c`".
+pub(crate) fn one_of(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    match quoted.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}

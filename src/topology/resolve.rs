@@ -1,0 +1,441 @@
+//! From what the files say to one forest per namespace: names are looked up, the graph is checked, the plan is made.
+//!
+//! Promises: a plan exactly when nothing is wrong. Where a file could not be read whole, nothing is said about names
+//! that may be declared in it, so that one mistake does not look like a hundred.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::diagnostic::{Code, Diagnostic, Span};
+use super::faults;
+use super::graph::{self, Links, Shape};
+use super::names;
+use super::plan::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
+use super::raw;
+use super::reader::Shared;
+use super::settings::{self, ROOT_PARTITIONS};
+
+/// What was read of one file.
+pub(crate) struct File {
+    pub(crate) source: u32,
+    /// `None` if the file is not YAML.
+    pub(crate) topology: Option<raw::Topology>,
+    /// Whether declarations of the file may have been missed.
+    pub(crate) incomplete: bool,
+}
+
+/// All that files with the same name declare.
+#[derive(Default)]
+pub(crate) struct Namespace {
+    /// Its name, unless it was reported.
+    pub(crate) name: Option<(String, Span)>,
+    pub(crate) topics: Vec<Topic>,
+    pub(crate) subscribers: Vec<Subscriber>,
+    topic_by_name: HashMap<String, usize>,
+    subscriber_by_name: HashMap<String, usize>,
+}
+
+pub(crate) struct Topic {
+    pub(crate) name: String,
+    /// Where it is declared; for dead letters, where their subscriber is.
+    pub(crate) span: Span,
+    pub(crate) settings: settings::Topic,
+    pub(crate) dead_letters_of: Option<usize>,
+}
+
+pub(crate) struct Subscriber {
+    pub(crate) name: String,
+    pub(crate) span: Span,
+    pub(crate) settings: settings::Subscriber,
+    /// The topic it takes from, once looked up.
+    from: Option<usize>,
+    /// The topic of each port.
+    to: Vec<Option<usize>>,
+    dead_letters: Option<usize>,
+}
+
+impl Subscriber {
+    /// The place where an edge from it is written, and what it is called there.
+    pub(crate) fn port(&self, port: usize) -> (Span, Option<&str>) {
+        // After the ports comes the topic for dead letters, which is not written anywhere.
+        self.settings.ports.get(port).map_or((self.span, None), |port| (port.span, Some(port.name.as_str())))
+    }
+
+    /// The place where the edge to it is written.
+    pub(crate) fn from_span(&self) -> Span {
+        self.settings.from.as_ref().map_or(self.span, |(_, span)| *span)
+    }
+}
+
+/// Checks all files together.
+pub(crate) fn resolve(
+    files: &[File],
+    texts: &[&str],
+    shared: &mut Shared,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Plan> {
+    let incomplete: Vec<&str> = files
+        .iter()
+        .filter(|file| file.incomplete)
+        .filter_map(|file| texts.get(file.source as usize).copied())
+        .collect();
+    let mut namespaces = gather(files, shared, diagnostics);
+    let mut declared_in: HashMap<String, Vec<String>> = HashMap::new();
+    for namespace in &namespaces {
+        let Some((name, _)) = &namespace.name else { continue };
+        for topic in &namespace.topics {
+            declared_in.entry(topic.name.clone()).or_default().push(name.clone());
+        }
+    }
+    let mut shapes = Vec::with_capacity(namespaces.len());
+    for namespace in &mut namespaces {
+        // A file without a name may belong to any namespace, and its own references may be to any.
+        let elsewhere =
+            Elsewhere { anywhere: namespace.name.is_none(), incomplete: &incomplete, declared_in: &declared_in };
+        look_up(namespace, &elsewhere, shared, diagnostics);
+        let shape = shape(namespace);
+        diagnostics.extend(graph::faults(&shape).into_iter().map(|fault| faults::describe(namespace, fault)));
+        check_roots(namespace, &shape, incomplete.is_empty(), diagnostics);
+        check_groups(namespace, diagnostics);
+        check_renames(namespace, diagnostics);
+        shapes.push(shape);
+    }
+    let sound = !diagnostics.iter().any(Diagnostic::is_error);
+    sound.then(|| plan(&namespaces, &shapes)).flatten()
+}
+
+/// Puts the declarations of files together by namespace.
+fn gather(files: &[File], shared: &mut Shared, diagnostics: &mut Vec<Diagnostic>) -> Vec<Namespace> {
+    let mut named: BTreeMap<String, Namespace> = BTreeMap::new();
+    let mut nameless = Vec::new();
+    for topology in files.iter().filter_map(|file| file.topology.as_ref()) {
+        let name = topology.name.as_ref().and_then(|field| Some((field.value.as_ref()?.0.clone(), field.span)));
+        match name {
+            Some((name, span)) => {
+                let namespace = named.entry(name.clone()).or_default();
+                namespace.name.get_or_insert((name, span));
+                declare(namespace, topology, shared, diagnostics);
+            }
+            None => {
+                let mut namespace = Namespace::default();
+                declare(&mut namespace, topology, shared, diagnostics);
+                nameless.push(namespace);
+            }
+        }
+    }
+    let mut namespaces: Vec<Namespace> = named.into_values().chain(nameless).collect();
+    namespaces.iter_mut().for_each(|namespace| add_dead_letters(namespace, diagnostics));
+    namespaces
+}
+
+fn declare(
+    namespace: &mut Namespace,
+    topology: &raw::Topology,
+    shared: &mut Shared,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let topics = topology.topics.iter().filter_map(|field| field.value.as_ref()).flat_map(|topics| &topics.0);
+    for (name, field) in topics {
+        let raw = field.value.clone().unwrap_or_default();
+        let settings = settings::topic(&raw, shared, diagnostics);
+        if let Some(first) = namespace.topic_by_name.get(name).and_then(|first| namespace.topics.get(*first)) {
+            diagnostics.push(declared_twice("topic", name, field.key, first.span));
+            continue;
+        }
+        namespace.topic_by_name.insert(name.clone(), namespace.topics.len());
+        namespace.topics.push(Topic { name: name.clone(), span: field.key, settings, dead_letters_of: None });
+    }
+    let subscribers = topology.subscribers.iter().filter_map(|field| field.value.as_ref()).flat_map(|named| &named.0);
+    for (name, field) in subscribers {
+        let first = namespace.subscriber_by_name.get(name).and_then(|first| namespace.subscribers.get(*first));
+        if let Some(first) = first {
+            diagnostics.push(declared_twice("subscriber", name, field.key, first.span));
+            continue;
+        }
+        // What is not a mapping at all was reported, and has no edges.
+        let Some(raw) = &field.value else { continue };
+        let settings = settings::subscriber(name, field.key, raw, diagnostics);
+        namespace.subscriber_by_name.insert(name.clone(), namespace.subscribers.len());
+        let subscriber = Subscriber {
+            name: name.clone(),
+            span: field.key,
+            settings,
+            from: None,
+            to: Vec::new(),
+            dead_letters: None,
+        };
+        namespace.subscribers.push(subscriber);
+    }
+}
+
+fn declared_twice(kind: &str, name: &str, again: Span, first: Span) -> Diagnostic {
+    let message = format!("the {kind} `{name}` is declared twice in this namespace");
+    let twice = Diagnostic::error(Code::DuplicateName, again, "again here", message);
+    twice.label(first, "first here").help("rename one of the two, or remove it")
+}
+
+/// Adds the topics for dead letters, which nobody declares.
+fn add_dead_letters(namespace: &mut Namespace, diagnostics: &mut Vec<Diagnostic>) {
+    for topic in &namespace.topics {
+        if names::dead_letters_of(&topic.name).is_some() {
+            let message = format!("`{}` is reserved: topics that end with `.dead` have dead letters", topic.name);
+            let reserved = Diagnostic::error(Code::BadValue, topic.span, "reserved", message);
+            let help = "rename it; `SUBSCRIBER.dead` is there by itself, and can be subscribed to";
+            diagnostics.push(reserved.help(help));
+        }
+    }
+    for (index, subscriber) in namespace.subscribers.iter_mut().enumerate().filter(|(_, it)| it.settings.dead_letters) {
+        let name = format!("{}{}", subscriber.name, super::bounds::DEAD_LETTERS_SUFFIX);
+        if namespace.topic_by_name.contains_key(&name) {
+            continue;
+        }
+        let settings = settings::Topic { partitions: None, key: None, roots_only: Vec::new(), was: None };
+        subscriber.dead_letters = Some(namespace.topics.len());
+        namespace.topic_by_name.insert(name.clone(), namespace.topics.len());
+        namespace.topics.push(Topic { name, span: subscriber.span, settings, dead_letters_of: Some(index) });
+    }
+}
+
+/// What may be declared where it cannot be seen.
+struct Elsewhere<'c> {
+    anywhere: bool,
+    incomplete: &'c [&'c str],
+    declared_in: &'c HashMap<String, Vec<String>>,
+}
+
+impl Elsewhere<'_> {
+    fn may_declare(&self, topic: &str) -> bool {
+        let named = self.anywhere && self.declared_in.contains_key(topic);
+        named || self.incomplete.iter().any(|text| looks_declared(text, topic))
+    }
+}
+
+/// Whether a text that could not be read has `name:` somewhere.
+fn looks_declared(text: &str, name: &str) -> bool {
+    text.match_indices(name).any(|(at, _)| {
+        let before = text.get(..at).and_then(|before| before.chars().next_back());
+        let after = text.get(at + name.len()..).unwrap_or_default().trim_start_matches(['"', '\'', ' ']);
+        before.is_none_or(|char| char.is_whitespace() || "{,\"'".contains(char)) && after.starts_with(':')
+    })
+}
+
+/// Finds the topics that subscribers name.
+fn look_up(
+    namespace: &mut Namespace,
+    elsewhere: &Elsewhere<'_>,
+    shared: &mut Shared,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let Namespace { name, topics, subscribers, topic_by_name, subscriber_by_name } = namespace;
+    let namespace_name = name.as_ref().map_or("", |(name, _)| name.as_str());
+    let mut find = |topic: &str, span: Span, diagnostics: &mut Vec<Diagnostic>| {
+        let found = topic_by_name.get(topic).copied();
+        if found.is_none() && !elsewhere.may_declare(topic) {
+            let unknown = Diagnostic::error(
+                Code::UnknownTopic,
+                span,
+                "unknown topic",
+                format!("the namespace `{namespace_name}` has no topic `{topic}`"),
+            );
+            let near = shared.nearest(topic, topics.iter().map(|topic| topic.name.as_str()));
+            let others = elsewhere.declared_in.get(topic);
+            let help = match (names::dead_letters_of(topic), near, others) {
+                (Some(subscriber), _, _) if subscriber_by_name.contains_key(subscriber) => {
+                    format!("`{subscriber}` has no dead letters; only plugins with `on_failure: dead_letter` do")
+                }
+                (_, Some(near), _) => format!("did you mean `{near}`?"),
+                (_, None, Some(others)) => {
+                    let others = others.join("`, `");
+                    format!("`{others}` has one, but subscribers only see topics of their own namespace")
+                }
+                (_, None, None) => format!("declare it: add `{topic}: {{}}` below `topics`"),
+            };
+            diagnostics.push(unknown.help(help));
+        }
+        found
+    };
+    for subscriber in subscribers {
+        let from = subscriber.settings.from.as_ref();
+        subscriber.from = from.and_then(|(topic, span)| find(topic, *span, diagnostics));
+        for port in &subscriber.settings.ports {
+            let mut to = find(&port.topic, port.span, diagnostics);
+            if let Some(topic) = to.and_then(|to| topics.get(to)).filter(|topic| topic.dead_letters_of.is_some()) {
+                let message = format!("`{}` is for dead letters, a plugin cannot publish to it", topic.name);
+                let reserved = Diagnostic::error(Code::BadValue, port.span, "reserved", message);
+                diagnostics
+                    .push(reserved.help("declare another topic; to refuse an event, the plugin returns `reject`"));
+                to = None;
+            }
+            subscriber.to.push(to);
+        }
+    }
+}
+
+/// The namespace as numbers.
+fn shape(namespace: &Namespace) -> Shape {
+    let links = |subscriber: &Subscriber| Links {
+        from: subscriber.from,
+        to: subscriber.to.iter().copied().chain(subscriber.dead_letters.map(Some)).collect(),
+    };
+    Shape { topics: namespace.topics.len(), subscribers: namespace.subscribers.iter().map(links).collect() }
+}
+
+/// Checks what depends on whether a topic is a root.
+fn check_roots(namespace: &Namespace, shape: &Shape, complete: bool, diagnostics: &mut Vec<Diagnostic>) {
+    let mut written = vec![None; shape.topics];
+    let mut read = vec![false; shape.topics];
+    for (links, subscriber) in shape.subscribers.iter().zip(&namespace.subscribers) {
+        if let Some(read) = links.from.and_then(|topic| read.get_mut(topic)) {
+            *read = true;
+        }
+        for (port, topic) in links.to.iter().enumerate() {
+            if let Some(written) = topic.and_then(|topic| written.get_mut(topic)) {
+                *written = Some((subscriber, port));
+            }
+        }
+    }
+    for ((topic, written), read) in namespace.topics.iter().zip(written).zip(read) {
+        if let Some((writer, port)) = written {
+            for (key, span) in &topic.settings.roots_only {
+                let message = format!("`{key}` is for roots, but `{}` publishes to `{}`", writer.name, topic.name);
+                let bad = Diagnostic::error(Code::BadValue, *span, "not of a root", message);
+                diagnostics.push(bad.label(writer.port(port).0, "published to here").help(format!("remove `{key}`")));
+            }
+        } else if !read && complete {
+            let message = format!("nobody takes from the topic `{}`", topic.name);
+            let unused = Diagnostic::warning(Code::UnusedTopic, topic.span, "no subscriber", message);
+            diagnostics.push(unused.help("subscribe to it, or remove it; events that are published to it just stay"));
+        }
+    }
+    if let Some((name, span)) = namespace.name.as_ref().filter(|_| namespace.topics.is_empty() && complete) {
+        let message = format!("the namespace `{name}` has no topic to publish to");
+        let no_root = Diagnostic::error(Code::NoRoot, *span, "no topics", message);
+        diagnostics.push(no_root.help("declare one below `topics`, for example `orders: {}`"));
+    }
+}
+
+/// Subscribers share events only of one topic.
+fn check_groups(namespace: &Namespace, diagnostics: &mut Vec<Diagnostic>) {
+    let mut groups: HashMap<&str, &Subscriber> = HashMap::new();
+    for subscriber in &namespace.subscribers {
+        let Some((group, span)) = &subscriber.settings.claim else { continue };
+        let first = *groups.entry(group).or_insert(subscriber);
+        if first.from.is_some() && subscriber.from.is_some() && first.from != subscriber.from {
+            let message = format!("the group `{group}` takes from different topics");
+            let bad = Diagnostic::error(Code::BadValue, *span, "", message);
+            let bad = bad.label(subscriber.from_span(), "this topic").label(first.from_span(), "another topic");
+            diagnostics.push(bad.help("the subscribers of a group share the events of one topic; use another name"));
+        }
+    }
+}
+
+/// What was renamed cannot still be there.
+fn check_renames(namespace: &Namespace, diagnostics: &mut Vec<Diagnostic>) {
+    let topics = namespace.topics.iter().map(|topic| (&topic.settings.was, &namespace.topic_by_name));
+    let subscribers = namespace.subscribers.iter().map(|it| (&it.settings.was, &namespace.subscriber_by_name));
+    for (was, by_name) in topics.chain(subscribers) {
+        let Some((old, span)) = was.as_ref().filter(|(old, _)| by_name.contains_key(old)) else { continue };
+        let message = format!("`{old}` is still declared, so nothing else can have been called so");
+        let bad = Diagnostic::error(Code::BadValue, *span, "", message);
+        diagnostics.push(bad.help("`was` is the old name of what is called differently now"));
+    }
+}
+
+/// Makes the plan of a forest, parents first. `None` if something is missing that a check should have reported.
+fn plan(namespaces: &[Namespace], shapes: &[Shape]) -> Option<Plan> {
+    let mut plan = Plan::default();
+    for (namespace, shape) in namespaces.iter().zip(shapes) {
+        Planner::new(namespace, shape, &mut plan)?.run()?;
+    }
+    Some(plan)
+}
+
+struct Planner<'n, 'p> {
+    namespace: &'n Namespace,
+    name: &'n str,
+    /// For each topic, who takes from it.
+    readers: Vec<Vec<usize>>,
+    written: Vec<bool>,
+    topic_indexes: Vec<Option<TopicIndex>>,
+    plan: &'p mut Plan,
+}
+
+impl<'n, 'p> Planner<'n, 'p> {
+    fn new(namespace: &'n Namespace, shape: &Shape, plan: &'p mut Plan) -> Option<Self> {
+        let mut readers = vec![Vec::new(); shape.topics];
+        let mut written = vec![false; shape.topics];
+        for (index, links) in shape.subscribers.iter().enumerate() {
+            readers.get_mut(links.from?)?.push(index);
+            for topic in &links.to {
+                *written.get_mut((*topic)?)? = true;
+            }
+        }
+        let (name, _) = namespace.name.as_ref()?;
+        Some(Planner { namespace, name, readers, written, topic_indexes: vec![None; shape.topics], plan })
+    }
+
+    fn run(mut self) -> Option<()> {
+        let roots: Vec<usize> =
+            self.written.iter().enumerate().filter(|(_, written)| !**written).map(|(topic, _)| topic).collect();
+        for root in roots {
+            self.add_topic(root, None)?;
+            // Not recursive, since a path can be as long as the topology is large.
+            let mut stack: Vec<usize> = self.readers.get(root)?.iter().rev().copied().collect();
+            while let Some(subscriber) = stack.pop() {
+                let children = self.add_subscriber(subscriber)?;
+                for child in children.into_iter().rev() {
+                    stack.extend(self.readers.get(child)?.iter().rev());
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn add_topic(&mut self, topic: usize, parent: Option<(SubscriberIndex, u32)>) -> Option<TopicIndex> {
+        let declared = self.namespace.topics.get(topic)?;
+        let index = TopicIndex(u32::try_from(self.plan.topics.len()).ok()?);
+        let inherited = parent.map_or(ROOT_PARTITIONS, |(_, partitions)| partitions);
+        self.plan.topics.push(TopicPlan {
+            namespace: self.name.to_owned(),
+            name: declared.name.clone(),
+            partitions: declared.settings.partitions.unwrap_or(inherited),
+            key: declared.settings.key.clone(),
+            parent: parent.map(|(subscriber, _)| subscriber),
+            dead_letters_of: parent.map(|(subscriber, _)| subscriber).filter(|_| declared.dead_letters_of.is_some()),
+        });
+        *self.topic_indexes.get_mut(topic)? = Some(index);
+        Some(index)
+    }
+
+    /// Adds a subscriber and the topics that it publishes to, which are returned.
+    fn add_subscriber(&mut self, subscriber: usize) -> Option<Vec<usize>> {
+        let declared = self.namespace.subscribers.get(subscriber)?;
+        let index = SubscriberIndex(u32::try_from(self.plan.subscribers.len()).ok()?);
+        let from = (*self.topic_indexes.get(declared.from?)?)?;
+        let partitions = self.plan.topics.get(from.0 as usize)?.partitions;
+        let mut children = Vec::new();
+        for topic in declared.to.iter().copied().chain([declared.dead_letters].into_iter().filter(Option::is_some)) {
+            let topic = topic?;
+            if self.topic_indexes.get(topic)?.is_none() {
+                self.add_topic(topic, Some((index, partitions)))?;
+                children.push(topic);
+            }
+        }
+        let index_of = |topic: Option<usize>| *self.topic_indexes.get(topic?)?;
+        let ports = declared.settings.ports.iter().zip(&declared.to);
+        let settings = &declared.settings;
+        self.plan.subscribers.push(SubscriberPlan {
+            namespace: self.name.to_owned(),
+            name: declared.name.clone(),
+            from,
+            runs: settings.runs.clone()?,
+            ports: ports.map(|(port, topic)| Some((port.name.clone(), index_of(*topic)?))).collect::<Option<_>>()?,
+            dead_letters: index_of(declared.dead_letters),
+            config: settings.config.clone(),
+            limits: settings.limits.clone(),
+            retry: settings.retry.clone(),
+            on_failure: settings.on_failure,
+            delivery: settings.delivery,
+        });
+        Some(children)
+    }
+}

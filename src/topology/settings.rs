@@ -1,0 +1,226 @@
+//! What one declaration means by itself: defaults filled in, and values compared that must fit each other.
+//!
+//! Looks at one topic or one subscriber. What has to do with other declarations is [`super::resolve`]'s.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::bounds::PARTITIONS_DEFAULT;
+use super::diagnostic::{Code, Diagnostic, Span};
+use super::expression::KeyExpression;
+use super::plan::{ConfigValue, Delivery, Limits, OnFailure, PluginSource, Retry, Runs};
+use super::raw;
+use super::reader::{Field, Shared};
+use super::units::show_duration;
+use super::values::{Setting, Word};
+
+/// A topic, as far as it does not depend on others.
+#[derive(Clone, Debug)]
+pub(crate) struct Topic {
+    /// As written; a child that does not say takes its parent's.
+    pub(crate) partitions: Option<u32>,
+    pub(crate) key: Option<KeyExpression>,
+    /// Keys that only mean something where producers outside publish.
+    pub(crate) roots_only: Vec<(&'static str, Span)>,
+    pub(crate) was: Option<(String, Span)>,
+}
+
+/// A subscriber, as far as it does not depend on others.
+#[derive(Clone, Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) from: Option<(String, Span)>,
+    pub(crate) ports: Vec<Port>,
+    /// What it runs. `None` if that was reported.
+    pub(crate) runs: Option<Runs>,
+    pub(crate) config: BTreeMap<String, ConfigValue>,
+    pub(crate) limits: Limits,
+    pub(crate) retry: Retry,
+    pub(crate) on_failure: OnFailure,
+    pub(crate) delivery: Delivery,
+    /// Whether it has a topic for dead letters, as far as can be told.
+    pub(crate) dead_letters: bool,
+    pub(crate) claim: Option<(String, Span)>,
+    pub(crate) was: Option<(String, Span)>,
+}
+
+/// A port, its topic, and where the topic is named.
+#[derive(Clone, Debug)]
+pub(crate) struct Port {
+    pub(crate) name: String,
+    pub(crate) topic: String,
+    pub(crate) span: Span,
+}
+
+/// The partitions of a root that does not say.
+pub(crate) const ROOT_PARTITIONS: u32 = PARTITIONS_DEFAULT;
+
+fn value<T: Clone>(field: &Option<Field<T>>) -> Option<T> {
+    field.as_ref()?.value.clone()
+}
+
+fn word(field: &Option<Field<Word>>) -> Option<(String, Span)> {
+    let field = field.as_ref()?;
+    Some((field.value.as_ref()?.0.clone(), field.span))
+}
+
+/// What a topic's keys mean.
+pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, diagnostics: &mut Vec<Diagnostic>) -> Topic {
+    if let Some(lifecycle) = value(&raw.lifecycle) {
+        check_lifecycle(&lifecycle, shared, diagnostics);
+    }
+    let key_of = |name, key: Option<Span>| key.map(|key| (name, key));
+    let roots_only = [
+        key_of("dedupe", raw.dedupe.as_ref().map(|field| field.key)),
+        key_of("when_full", raw.when_full.as_ref().map(|field| field.key)),
+        key_of("backlog", raw.backlog.as_ref().map(|field| field.key)),
+    ];
+    Topic {
+        partitions: value(&raw.partitions).map(|count| count.0),
+        key: value(&raw.key).map(|expression| expression.0),
+        roots_only: roots_only.into_iter().flatten().collect(),
+        was: raw.was.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
+    }
+}
+
+/// States that nothing leads to are mistyped ones.
+fn check_lifecycle(lifecycle: &raw::Lifecycle, shared: &mut Shared, diagnostics: &mut Vec<Diagnostic>) {
+    let (Some(start), Some(allow)) = (value(&lifecycle.start), value(&lifecycle.allow)) else { return };
+    let followers = allow.0.iter().filter_map(|(_, field)| field.value.as_ref()).flat_map(|list| &list.0);
+    let reached: BTreeSet<&str> = start.0.iter().chain(followers).map(|(_, state)| state.0.as_str()).collect();
+    for (state, field) in &allow.0 {
+        if !reached.contains(state.as_str()) {
+            let message = format!("no key can ever be in the state `{state}`");
+            let help = match shared.nearest(state, reached.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "name it in `start`, or among the states that may follow another".to_owned(),
+            };
+            diagnostics.push(Diagnostic::error(Code::BadValue, field.key, "nothing leads here", message).help(help));
+        }
+    }
+}
+
+/// What a subscriber's keys mean.
+pub(crate) fn subscriber(
+    name: &str,
+    declared: Span,
+    raw: &raw::Subscriber,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Subscriber {
+    let runs = runs(name, declared, raw, diagnostics);
+    let is_plugin = raw.push.is_none() && raw.pull.is_none();
+    if !is_plugin {
+        check_leaf(raw, diagnostics);
+    }
+    let limits = value(&raw.limits).map_or_else(Limits::default, |raw| limits(&raw));
+    let retry = value(&raw.retry).map_or_else(Retry::default, |raw| retry(&raw, diagnostics));
+    let on_failure = match value(&raw.on_failure) {
+        None | Some(raw::OnFailure::DeadLetter) => OnFailure::DeadLetter,
+        Some(raw::OnFailure::Park) => OnFailure::Park,
+        Some(raw::OnFailure::Halt) => OnFailure::Halt,
+    };
+    let delivery = match value(&raw.delivery) {
+        Some(raw::Delivery::ExactlyOnce) => Delivery::ExactlyOnce,
+        Some(raw::Delivery::AtLeastOnce) => Delivery::AtLeastOnce,
+        Some(raw::Delivery::AtMostOnce) => Delivery::AtMostOnce,
+        None if is_plugin => Delivery::ExactlyOnce,
+        None => Delivery::AtLeastOnce,
+    };
+    let port = |(name, field): &(String, Field<Word>)| {
+        let topic = field.value.as_ref()?.0.clone();
+        Some(Port { name: name.clone(), topic, span: field.span })
+    };
+    Subscriber {
+        from: word(&raw.from),
+        ports: value(&raw.to).map_or_else(Vec::new, |ports| ports.0.iter().filter_map(port).collect()),
+        runs,
+        config: value(&raw.config).map_or_else(BTreeMap::new, |table| config(&table.0)),
+        limits,
+        retry,
+        on_failure,
+        delivery,
+        dead_letters: is_plugin && on_failure == OnFailure::DeadLetter,
+        claim: raw.claim.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
+        was: raw.was.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
+    }
+}
+
+/// Which of the three ways to handle events it is.
+fn runs(name: &str, declared: Span, raw: &raw::Subscriber, diagnostics: &mut Vec<Diagnostic>) -> Option<Runs> {
+    let ways = [
+        raw.plugin.as_ref().map(|field| ("plugin", field.key)),
+        raw.push.as_ref().map(|field| ("push", field.key)),
+        raw.pull.as_ref().map(|field| ("pull", field.key)),
+    ];
+    let ways: Vec<_> = ways.into_iter().flatten().collect();
+    match ways.as_slice() {
+        [] => {
+            let message = format!("`{name}` needs the key `plugin`");
+            let missing = Diagnostic::error(Code::MissingKey, declared, "`plugin` is missing", message);
+            diagnostics.push(missing.help("add `plugin`: a plugin's source folder, or a .wasm file"));
+        }
+        [_] => {}
+        [(first, first_key), (second, second_key), ..] => {
+            let message = format!("`{name}` has both `{first}` and `{second}`");
+            let both = Diagnostic::error(Code::BadValue, *second_key, "a second way to handle events", message);
+            let help = "remove one of them; two subscribers can take from the same topic";
+            diagnostics.push(both.label(*first_key, "the first").help(help));
+        }
+    }
+    let plugin: Option<PluginSource> = value(&raw.plugin).map(|plugin| plugin.0);
+    let push = || value(&raw.push).and_then(|push| value(&push.url)).map(|url| Runs::Push { url: url.0 });
+    plugin.map(Runs::Plugin).or_else(push).or_else(|| raw.pull.as_ref().map(|_| Runs::Pull))
+}
+
+/// Push and pull hand events to the world outside: nothing comes out of them here, and there is no plugin to set up.
+fn check_leaf(raw: &raw::Subscriber, diagnostics: &mut Vec<Diagnostic>) {
+    let way = if raw.push.is_some() { "push" } else { "pull" };
+    let mut refuse = |key: &str, span: Option<Span>, rule: &str| {
+        if let Some(span) = span.filter(|_| raw.plugin.is_none()) {
+            let message = format!("`{key}` does not go with `{way}`: {rule}");
+            diagnostics.push(Diagnostic::error(Code::BadValue, span, "", message).help(format!("remove `{key}`")));
+        }
+    };
+    refuse("to", raw.to.as_ref().map(|field| field.key), "what is pushed or pulled leaves the tree");
+    let rule = "only a plugin has it";
+    refuse("config", raw.config.as_ref().map(|field| field.key), rule);
+    refuse("limits", raw.limits.as_ref().map(|field| field.key), rule);
+    refuse("grants", raw.grants.as_ref().map(|field| field.key), rule);
+    refuse("state", raw.state.as_ref().map(|field| field.key), rule);
+    let exactly_once = raw.delivery.as_ref().filter(|field| field.value == Some(raw::Delivery::ExactlyOnce));
+    refuse("delivery: exactly_once", exactly_once.map(|field| field.span), "the world outside is not part of a unit");
+}
+
+fn limits(raw: &raw::Limits) -> Limits {
+    let default = Limits::default();
+    Limits {
+        memory_bytes: value(&raw.memory).map_or(default.memory_bytes, |size| size.0),
+        time: value(&raw.time).map_or(default.time, |period| period.0),
+        output_bytes: value(&raw.output).map_or(default.output_bytes, |size| size.0),
+    }
+}
+
+fn retry(raw: &raw::Retry, diagnostics: &mut Vec<Diagnostic>) -> Retry {
+    let default = Retry::default();
+    let backoff = value(&raw.backoff).unwrap_or_default();
+    let initial = value(&backoff.initial).map_or(default.initial, |period| period.0);
+    // Who only asks for a longer first pause does not mean it to be cut.
+    let max = value(&backoff.max).map_or(default.max.max(initial), |period| period.0);
+    if let Some(field) = backoff.max.as_ref().filter(|_| initial > max) {
+        let (max, initial) = (show_duration(max), show_duration(initial));
+        let message = format!("the longest pause, {max}, is shorter than the first, {initial}");
+        let bad = Diagnostic::error(Code::BadValue, field.span, "the longest", message);
+        let first = backoff.initial.as_ref().map(|field| field.span);
+        let bad = first.into_iter().fold(bad, |bad, span| bad.label(span, "the first"));
+        diagnostics.push(bad.help(format!("write a `max` of {initial} or more")));
+    }
+    Retry {
+        attempts: value(&raw.attempts).map_or(default.attempts, |count| count.0),
+        initial,
+        max,
+        factor: value(&backoff.factor).map_or(default.factor, |factor| factor.0),
+    }
+}
+
+fn config(settings: &[(String, Field<Setting>)]) -> BTreeMap<String, ConfigValue> {
+    let setting = |(name, field): &(String, Field<Setting>)| Some((name.clone(), field.value.clone()?.0));
+    settings.iter().filter_map(setting).collect()
+}

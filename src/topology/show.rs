@@ -1,0 +1,116 @@
+//! A plan as the YAML that it stands for, with every default written out.
+//!
+//! Promises: checking what is shown, from the same folder, gives the same plan.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::plan::{ConfigValue, Delivery, OnFailure, Plan, PluginSource, Runs, SubscriberPlan, TopicPlan};
+use super::units::{show_duration, show_size};
+
+/// Shows a plan: one YAML document for each namespace.
+pub fn show(plan: &Plan) -> String {
+    let mut namespaces: BTreeMap<&str, (Vec<&TopicPlan>, Vec<&SubscriberPlan>)> = BTreeMap::new();
+    for topic in plan.topics.iter().filter(|topic| topic.dead_letters_of.is_none()) {
+        namespaces.entry(&topic.namespace).or_default().0.push(topic);
+    }
+    for subscriber in &plan.subscribers {
+        namespaces.entry(&subscriber.namespace).or_default().1.push(subscriber);
+    }
+    let documents = namespaces.iter().map(|(name, (topics, subscribers))| {
+        let mut shown = format!("wattle: v1\nname: {}\n", scalar(name));
+        shown += "topics:\n";
+        topics.iter().for_each(|shown_topic| topic(&mut shown, shown_topic));
+        if !subscribers.is_empty() {
+            shown += "subscribers:\n";
+        }
+        subscribers.iter().for_each(|shown_subscriber| subscriber(&mut shown, plan, shown_subscriber));
+        shown
+    });
+    documents.collect::<Vec<_>>().join("---\n")
+}
+
+/// Adds a line; writing to a `String` cannot fail.
+macro_rules! line {
+    ($shown:expr, $($format:tt)*) => {{
+        let _ = writeln!($shown, $($format)*);
+    }};
+}
+
+fn topic(shown: &mut String, topic: &TopicPlan) {
+    line!(shown, "  {}:", scalar(&topic.name));
+    line!(shown, "    partitions: {}", topic.partitions);
+    if let Some(key) = &topic.key {
+        line!(shown, "    key: {}", scalar(key.text()));
+    }
+}
+
+fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
+    line!(shown, "  {}:", scalar(&subscriber.name));
+    line!(shown, "    from: {}", scalar(&plan[subscriber.from].name));
+    match &subscriber.runs {
+        Runs::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) => {
+            line!(shown, "    plugin: {}", scalar(&path.to_string_lossy()));
+        }
+        Runs::Plugin(PluginSource::Stored { name, digest }) => {
+            line!(shown, "    plugin: {}", scalar(&format!("{name}@{digest}")));
+        }
+        Runs::Push { url } => line!(shown, "    push: {{ url: {} }}", scalar(url)),
+        Runs::Pull => line!(shown, "    pull: {{}}"),
+    }
+    if !subscriber.ports.is_empty() {
+        line!(shown, "    to:");
+    }
+    for (port, topic) in &subscriber.ports {
+        line!(shown, "      {}: {}", scalar(port), scalar(&plan[*topic].name));
+    }
+    if let Runs::Plugin(_) = subscriber.runs {
+        if !subscriber.config.is_empty() {
+            line!(shown, "    config:");
+        }
+        for (key, value) in &subscriber.config {
+            match value {
+                ConfigValue::Text(text) => line!(shown, "      {}: {}", scalar(key), scalar(text)),
+                ConfigValue::SecretFile(path) => {
+                    line!(shown, "      {}: {{ file: {} }}", scalar(key), scalar(&path.to_string_lossy()));
+                }
+            }
+        }
+        let limits = &subscriber.limits;
+        let (memory, time) = (show_size(limits.memory_bytes), show_duration(limits.time));
+        line!(shown, "    limits: {{ memory: {memory}, time: {time}, output: {} }}", show_size(limits.output_bytes));
+    }
+    let retry = &subscriber.retry;
+    let (initial, max) = (show_duration(retry.initial), show_duration(retry.max));
+    line!(shown, "    retry:");
+    line!(shown, "      attempts: {}", retry.attempts);
+    line!(shown, "      backoff: {{ initial: {initial}, max: {max}, factor: {} }}", retry.factor);
+    let on_failure = match subscriber.on_failure {
+        OnFailure::DeadLetter => "dead_letter",
+        OnFailure::Park => "park",
+        OnFailure::Halt => "halt",
+    };
+    let delivery = match subscriber.delivery {
+        Delivery::ExactlyOnce => "exactly_once",
+        Delivery::AtLeastOnce => "at_least_once",
+        Delivery::AtMostOnce => "at_most_once",
+    };
+    line!(shown, "    on_failure: {on_failure}\n    delivery: {delivery}");
+}
+
+/// A text as YAML: bare where every reader takes it for that text, quoted elsewhere. `$` is doubled, since what is
+/// shown had its variables replaced.
+fn scalar(text: &str) -> String {
+    let text = text.replace('$', "$$");
+    let bare = |char: char| char.is_ascii_alphanumeric() || "._-/".contains(char);
+    let starts = text.starts_with(|char: char| char.is_ascii_alphabetic() || char == '.' || char == '/');
+    let word = matches!(
+        text.to_ascii_lowercase().as_str(),
+        "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n" | ".nan" | ".inf"
+    );
+    if starts && !word && text.chars().all(bare) {
+        return text;
+    }
+    // A JSON string is a double-quoted YAML scalar.
+    serde_json::Value::from(text).to_string()
+}

@@ -1,0 +1,174 @@
+//! Durations and sizes with units, as people write them: `10m`, `1m30s`, `1.5GiB`.
+//!
+//! A number without a unit is refused, since nobody agrees on what it would mean; so are units that some people read
+//! one way and some another (`M` of time, `G` of size).
+
+use std::time::Duration;
+
+/// Units of time, in nanoseconds.
+const TIME_UNITS: [(&str, u64); 8] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60 * 1_000_000_000),
+    ("h", 3_600 * 1_000_000_000),
+    ("d", 86_400 * 1_000_000_000),
+    ("w", 604_800 * 1_000_000_000),
+];
+
+/// Units of size, in bytes.
+const SIZE_UNITS: [(&str, u64); 9] = [
+    ("B", 1),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
+
+/// Why a text is not a quantity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum UnitError {
+    /// There is no number where one is needed.
+    #[error("a number with a unit is needed")]
+    NoNumber,
+    /// A number stands alone.
+    #[error("the unit is missing")]
+    NoUnit,
+    /// The unit is none.
+    #[error("`{0}` is not a unit")]
+    UnknownUnit(String),
+    /// It does not fit.
+    #[error("this is too large")]
+    TooLarge,
+}
+
+/// A duration such as `7d`, `1m30s`, `100ms`.
+pub(crate) fn duration(text: &str) -> Result<Duration, UnitError> {
+    let nanos = quantity(text, &TIME_UNITS, true)?;
+    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| UnitError::TooLarge)
+}
+
+/// A size such as `10GiB`, in bytes.
+pub(crate) fn size(text: &str) -> Result<u64, UnitError> {
+    u64::try_from(quantity(text, &SIZE_UNITS, false)?).map_err(|_| UnitError::TooLarge)
+}
+
+/// How a duration is written: the largest units first, nothing lost.
+pub(crate) fn show_duration(duration: Duration) -> String {
+    let mut rest = duration.as_nanos();
+    let mut shown = String::new();
+    // Weeks are rarely what was written.
+    for (unit, nanos) in TIME_UNITS.iter().rev().filter(|(unit, _)| *unit != "w") {
+        let count = rest / u128::from(*nanos);
+        rest %= u128::from(*nanos);
+        if count > 0 {
+            shown += &format!("{count}{unit}");
+        }
+    }
+    if shown.is_empty() { "0s".into() } else { shown }
+}
+
+/// How a size is written: the largest unit that loses nothing.
+pub(crate) fn show_size(bytes: u64) -> String {
+    let binary = SIZE_UNITS.iter().rev().filter(|(unit, _)| unit.len() != 2);
+    for (unit, scale) in binary {
+        if bytes.is_multiple_of(*scale) && bytes >= *scale {
+            return format!("{}{unit}", bytes / scale);
+        }
+    }
+    format!("{bytes}B")
+}
+
+/// The sum of numbers with units; only one of them unless `many`.
+fn quantity(text: &str, units: &[(&str, u64)], many: bool) -> Result<u128, UnitError> {
+    let mut rest = text.trim();
+    let mut sum: u128 = 0;
+    loop {
+        let digits_end = rest.find(|char: char| !char.is_ascii_digit() && char != '.').unwrap_or(rest.len());
+        let (number, after) = rest.split_at_checked(digits_end).ok_or(UnitError::NoNumber)?;
+        let after = after.trim_start();
+        let unit_end = after.find(|char: char| !char.is_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at_checked(unit_end).ok_or(UnitError::NoUnit)?;
+        let scale = match units.iter().find(|(name, _)| *name == unit) {
+            Some((_, scale)) => *scale,
+            None if number.is_empty() => return Err(UnitError::NoNumber),
+            None if unit.is_empty() => return Err(UnitError::NoUnit),
+            None => return Err(UnitError::UnknownUnit(unit.into())),
+        };
+        sum = sum.checked_add(scaled(number, scale)?).ok_or(UnitError::TooLarge)?;
+        rest = after.trim_start();
+        if rest.is_empty() {
+            return Ok(sum);
+        }
+        if !many {
+            return Err(UnitError::UnknownUnit(format!("{unit} {rest}")));
+        }
+    }
+}
+
+/// `number`, with at most nine digits after the point, times `scale`; fractions of one are cut.
+fn scaled(number: &str, scale: u64) -> Result<u128, UnitError> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    if whole.is_empty() || fraction.is_empty() || fraction.len() > 9 || fraction.contains('.') {
+        return Err(UnitError::NoNumber);
+    }
+    let whole: u64 = whole.parse().map_err(|_| UnitError::TooLarge)?;
+    let fraction_scale = 10_u128.pow(fraction.len() as u32);
+    let fraction: u128 = fraction.parse().map_err(|_| UnitError::NoNumber)?;
+    let scale = u128::from(scale);
+    Ok(u128::from(whole) * scale + fraction * scale / fraction_scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_add_up_their_parts() {
+        assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn sizes_know_powers_of_ten_and_of_two() {
+        assert_eq!(size("10GiB"), Ok(10 << 30));
+        assert_eq!(size("10 GB"), Ok(10_000_000_000));
+        assert_eq!(size("1.5KiB"), Ok(1_536));
+        assert_eq!(size("7B"), Ok(7));
+    }
+
+    #[test]
+    fn what_could_mean_two_things_is_refused() {
+        assert_eq!(duration("10"), Err(UnitError::NoUnit));
+        assert_eq!(duration("10M"), Err(UnitError::UnknownUnit("M".into())));
+        assert_eq!(duration("-1s"), Err(UnitError::NoNumber));
+        assert_eq!(duration(""), Err(UnitError::NoNumber));
+        assert_eq!(duration("1..5s"), Err(UnitError::NoNumber));
+        assert_eq!(duration("99999999999d"), Err(UnitError::TooLarge));
+        assert_eq!(size("10G"), Err(UnitError::UnknownUnit("G".into())));
+        assert_eq!(size("1GiB 5B"), Err(UnitError::UnknownUnit("GiB 5B".into())));
+        assert_eq!(size("99999999999999999999B"), Err(UnitError::TooLarge));
+    }
+
+    #[test]
+    fn what_is_shown_reads_back() {
+        for nanos in [0, 1, 999, 1_500_000_000, 90_000_000_000, 86_400_000_000_000 * 7, 123_456_789_012_345] {
+            let shown = show_duration(Duration::from_nanos(nanos));
+            assert_eq!(duration(&shown), Ok(Duration::from_nanos(nanos)), "{shown}");
+        }
+        for bytes in [0, 1, 1_000, 1_024, 1 << 20, (1 << 30) + 1, 5 << 40] {
+            assert_eq!(size(&show_size(bytes)), Ok(bytes));
+        }
+        assert_eq!(show_duration(Duration::from_secs(90)), "1m30s");
+        assert_eq!(show_size(64 << 20), "64MiB");
+    }
+}

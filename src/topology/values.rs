@@ -1,0 +1,561 @@
+//! The kinds of values that a topology has: how each is read, and its JSON Schema.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::bounds::{DURATION_MAX, NAME_BYTES_MAX};
+use super::diagnostic::{Code, Diagnostic, Span};
+use super::expression::KeyExpression;
+use super::names;
+use super::reader::{Field, Owner, Read, Reader};
+use super::schema;
+use super::units::{self, UnitError};
+use super::yaml::{NodeRef, View};
+use super::{Found, plan};
+
+/// Implements the schema of a value: always inline, so that editors show it where it is used.
+macro_rules! inline_schema {
+    (generic [$($generics:tt)*] $type:ty, $schema:expr) => {
+        impl<$($generics)*> JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                $schema
+            }
+        }
+    };
+    ($type:ty, $schema:expr) => {
+        inline_schema!(generic [] $type, $schema);
+    };
+}
+
+/// Any text that is not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Word(pub(crate) String);
+
+inline_schema!(Word, json_schema!({ "type": "string", "minLength": 1 }));
+
+impl Read for Word {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "a text")?;
+        if text.text.trim().is_empty() {
+            return reader.bad(text.span, format!("`{}` is empty", owner.key), "write a text, or remove the key");
+        }
+        Some(Word(text.text.into_owned()))
+    }
+}
+
+/// A name that is declared; one that breaks the rules is reported and kept, so that what refers to it finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name(pub(crate) String);
+
+/// The rule of [`names`] as a regular expression.
+pub(crate) fn name_pattern() -> String {
+    format!("^[a-z0-9][a-z0-9._-]{{0,{}}}$", NAME_BYTES_MAX - 1)
+}
+
+inline_schema!(Name, schema::text(&name_pattern(), &["shop"]));
+
+impl Name {
+    /// Reports what is wrong with a name.
+    pub(crate) fn check(name: &str, span: Span, reader: &mut Reader<'_>) {
+        if let Some((message, help)) = names::problem(name) {
+            reader.bad::<()>(span, message, help);
+        }
+    }
+}
+
+impl Read for Name {
+    fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "a name")?;
+        Name::check(&text.text, text.span, reader);
+        Some(Name(text.text.into_owned()))
+    }
+}
+
+/// A whole number between bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count<const MIN: u32, const MAX: u32>(pub(crate) u32);
+
+inline_schema!(generic [const MIN: u32, const MAX: u32] Count<MIN, MAX>, schema::count(MIN, MAX));
+
+impl<const MIN: u32, const MAX: u32> Read for Count<MIN, MAX> {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "a whole number")?;
+        let range = if MAX == u32::MAX { format!("from {MIN}") } else { format!("from {MIN} to {MAX}") };
+        match text.text.parse::<u32>() {
+            Ok(count) if (MIN..=MAX).contains(&count) => Some(Count(count)),
+            _ => {
+                let message = format!("`{}` is a whole number {range}, not `{}`", owner.key, text.text);
+                reader.bad(text.span, message, format!("write a whole number {range}"))
+            }
+        }
+    }
+}
+
+/// A number between bounds, given in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Number<const MIN_THOUSANDTHS: u32, const MAX_THOUSANDTHS: u32>(pub(crate) f64);
+
+inline_schema!(
+    generic [const MIN: u32, const MAX: u32] Number<MIN, MAX>,
+    json_schema!({
+        "type": ["number", "string"],
+        "minimum": f64::from(MIN) / 1e3,
+        "maximum": f64::from(MAX) / 1e3,
+        "pattern": r"^\d+(\.\d+)?$|\$\{",
+    })
+);
+
+impl<const MIN: u32, const MAX: u32> Read for Number<MIN, MAX> {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "a number")?;
+        let (min, max) = (f64::from(MIN) / 1e3, f64::from(MAX) / 1e3);
+        match text.text.parse::<f64>() {
+            Ok(number) if (min..=max).contains(&number) => Some(Number(number)),
+            _ => {
+                let message = format!("`{}` is a number from {min} to {max}, not `{}`", owner.key, text.text);
+                reader.bad(text.span, message, format!("write a number from {min} to {max}"))
+            }
+        }
+    }
+}
+
+/// `true` or `false`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flag(pub(crate) bool);
+
+inline_schema!(Flag, json_schema!({ "type": ["boolean", "string"], "pattern": r"^(true|false)$|\$\{" }));
+
+impl Read for Flag {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "`true` or `false`")?;
+        match text.text.as_ref() {
+            "true" => Some(Flag(true)),
+            "false" => Some(Flag(false)),
+            other => {
+                let message = format!("`{}` is `true` or `false`, not `{other}`", owner.key);
+                reader.bad(text.span, message, "write `true` or `false`")
+            }
+        }
+    }
+}
+
+/// A duration between bounds, given in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Period<const MIN_MS: u64, const MAX_MS: u64>(pub(crate) Duration);
+
+/// The longest duration, in milliseconds.
+pub(crate) const MS_MAX: u64 = DURATION_MAX.as_millis() as u64;
+
+inline_schema!(
+    generic [const MIN: u64, const MAX: u64] Period<MIN, MAX>,
+    schema::text(r"^(\d+(\.\d+)?\s*(ns|us|ms|s|m|h|d|w)\s*)+$", &["100ms", "30s", "10m", "7d"])
+);
+
+impl<const MIN: u64, const MAX: u64> Read for Period<MIN, MAX> {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "a duration")?;
+        let (min, max) = (Duration::from_millis(MIN), Duration::from_millis(MAX));
+        match units::duration(&text.text) {
+            Ok(duration) if (min..=max).contains(&duration) => Some(Period(duration)),
+            Ok(_) => {
+                let (min, max) = (units::show_duration(min), units::show_duration(max));
+                let message = format!("`{}` is from {min} to {max}, not `{}`", owner.key, text.text);
+                reader.bad(text.span, message, format!("write a duration from {min} to {max}"))
+            }
+            Err(error) => {
+                let units = "units are ms, s, m (minutes), h, d, w; for example 100ms, 30s, 10m, 7d";
+                let message = format!("`{}` is a duration, not `{}`: {error}", owner.key, text.text);
+                reader.bad(text.span, message, with_unit(&error, &text.text, &["s", "ms"], units))
+            }
+        }
+    }
+}
+
+/// A size between bounds, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size<const MIN: u64, const MAX: u64>(pub(crate) u64);
+
+inline_schema!(
+    generic [const MIN: u64, const MAX: u64] Size<MIN, MAX>,
+    schema::text(r"^\d+(\.\d+)?\s*([kMGT]B|[KMGT]iB|B)$", &["512KiB", "64MiB", "10GiB"])
+);
+
+impl<const MIN: u64, const MAX: u64> Read for Size<MIN, MAX> {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "a size")?;
+        match units::size(&text.text) {
+            Ok(bytes) if (MIN..=MAX).contains(&bytes) => Some(Size(bytes)),
+            Ok(_) => {
+                let (min, max) = (units::show_size(MIN), units::show_size(MAX));
+                let message = format!("`{}` is from {min} to {max}, not `{}`", owner.key, text.text);
+                reader.bad(text.span, message, format!("write a size from {min} to {max}"))
+            }
+            Err(error) => {
+                let units = "units are B, KiB, MiB, GiB, TiB, or kB, MB, GB, TB; for example 512KiB, 64MiB, 10GiB";
+                let message = format!("`{}` is a size, not `{}`: {error}", owner.key, text.text);
+                reader.bad(text.span, message, with_unit(&error, &text.text, &["MiB", "B"], units))
+            }
+        }
+    }
+}
+
+/// Help for a quantity; where only the unit is missing, what it could have been.
+fn with_unit(error: &UnitError, text: &str, likely: &[&str], units: &str) -> String {
+    let text = text.trim();
+    match (error, likely) {
+        (UnitError::NoUnit, [first, second]) => format!("did you mean `{text}{first}` or `{text}{second}`? {units}"),
+        _ => units.to_owned(),
+    }
+}
+
+/// How many per time, as `100/s`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Rate(pub(crate) f64);
+
+inline_schema!(Rate, schema::text(r"^\d+\s*/\s*(s|m|h)$", &["100/s", "30/m"]));
+
+impl Read for Rate {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "a rate")?;
+        let parsed = text.text.split_once('/').and_then(|(count, unit)| {
+            let count: u32 = count.trim().parse().ok()?;
+            let seconds = match unit.trim() {
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3_600.0,
+                _ => return None,
+            };
+            (count > 0).then_some(Rate(f64::from(count) / seconds))
+        });
+        let message = || format!("`{}` is events per time, not `{}`", owner.key, text.text);
+        parsed.or_else(|| reader.bad(text.span, message(), "write a rate such as 100/s, 30/m or 500/h"))
+    }
+}
+
+/// A CEL expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Expression(pub(crate) KeyExpression);
+
+inline_schema!(Expression, json_schema!({ "type": "string", "minLength": 1, "examples": ["data.order_id"] }));
+
+impl Read for Expression {
+    fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "an expression")?;
+        reader.expression(&text).map(Expression)
+    }
+}
+
+/// A file that must be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FilePath(pub(crate) PathBuf);
+
+inline_schema!(FilePath, json_schema!({ "type": "string", "minLength": 1 }));
+
+impl Read for FilePath {
+    fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "the path of a file")?;
+        let path = reader.resolve(&text.text);
+        let found = match reader.surroundings.at(&path) {
+            Found::File => return Some(FilePath(path)),
+            Found::Folder { .. } => "is a folder, not a file",
+            Found::Nothing => "does not exist",
+        };
+        let message = format!("`{}` {found}", path.display());
+        reader.bad(text.span, message, "a relative path starts from the folder of this file")
+    }
+}
+
+/// A URL that events can be pushed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Url(pub(crate) String);
+
+inline_schema!(Url, schema::text("^https?://.+$", &["https://example.test/hook"]));
+
+impl Read for Url {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "a URL")?;
+        let host = text.text.strip_prefix("https://").or_else(|| text.text.strip_prefix("http://"));
+        match host.map(|host| host.split(['/', '?', '#']).next().unwrap_or_default()) {
+            Some(host) if !host.is_empty() && !text.text.contains(char::is_whitespace) => {
+                Some(Url(text.text.into_owned()))
+            }
+            _ => {
+                let message = format!("`{}` is a URL, not `{}`", owner.key, text.text);
+                reader.bad(text.span, message, "write an address such as `https://example.test/hook`")
+            }
+        }
+    }
+}
+
+/// The name of a machine, with a port or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Host(pub(crate) String);
+
+inline_schema!(Host, schema::text(r"^[A-Za-z0-9.-]+(:\d+)?$", &["api.example.test"]));
+
+impl Read for Host {
+    fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "the name of a host")?;
+        let (name, port) = text.text.rsplit_once(':').unwrap_or((&text.text, "0"));
+        let named = !name.is_empty() && name.chars().all(|char| char.is_ascii_alphanumeric() || ".-".contains(char));
+        if named && port.parse::<u16>().is_ok() {
+            return Some(Host(text.text.into_owned()));
+        }
+        let message = format!("`{}` is not the name of a host", text.text);
+        reader.bad(
+            text.span,
+            message,
+            "write it without scheme and path, such as `api.example.test` or `localhost:8080`",
+        )
+    }
+}
+
+/// Where a new subscriber begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Start;
+
+inline_schema!(Start, schema::text("^(start|end)$|^\\d{4}-", &["start", "end", "2026-01-31T00:00:00Z"]));
+
+impl Read for Start {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "`start`, `end` or a time")?;
+        match text.text.as_ref() {
+            "start" => {}
+            time if time == "end" || time.parse::<jiff::Timestamp>().is_ok() => {
+                reader.unsupported(text.span, &format!("`{}: {time}`", owner.key));
+            }
+            other => {
+                let message = format!("`{}` is `start`, `end` or a time, not `{other}`", owner.key);
+                return reader.bad(text.span, message, "write a time as in `2026-01-31T00:00:00Z`");
+            }
+        }
+        Some(Start)
+    }
+}
+
+/// What a subscriber runs: a folder, a file, or a plugin that is stored under its name and digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plugin(pub(crate) plan::PluginSource);
+
+inline_schema!(
+    Plugin,
+    json_schema!({ "type": "string", "minLength": 1, "examples": ["../plugins/validate", "build/validate.wasm"] })
+);
+
+impl Read for Plugin {
+    fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "a plugin")?;
+        let written = text.text.as_ref();
+        if let Some((name, digest)) = written.rsplit_once('@').filter(|_| !written.contains(['/', '\\'])) {
+            return stored(name, digest, text.span, reader);
+        }
+        if written.trim().is_empty() {
+            return reader.bad(text.span, "`plugin` is empty", "write the path of a plugin's folder or .wasm file");
+        }
+        let path = reader.resolve(written);
+        let wasm = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("wasm"));
+        let shown = path.display();
+        let (message, help) = match reader.surroundings.at(&path) {
+            Found::Folder { manifest: true } => return Some(Plugin(plan::PluginSource::Folder(path))),
+            Found::File if wasm => return Some(Plugin(plan::PluginSource::Wasm(path))),
+            Found::Folder { manifest: false } => (
+                format!("the folder `{shown}` is not the source of a plugin: it has no manifest"),
+                "a Rust plugin has a Cargo.toml there; `wattle new NAME` makes a plugin folder".to_owned(),
+            ),
+            Found::File => (
+                format!("`{shown}` is a file, but not a Wasm component"),
+                "name the plugin's source folder, or a file that ends with .wasm".to_owned(),
+            ),
+            Found::Nothing => (
+                format!("there is nothing at `{shown}`"),
+                format!(
+                    "a relative path starts from the folder of this file; `wattle new {}` makes a plugin folder",
+                    path.file_stem().map_or("NAME".into(), |name| name.to_string_lossy())
+                ),
+            ),
+        };
+        reader.report(Diagnostic::error(Code::PluginNotFound, text.span, "no plugin here", message).help(help));
+        None
+    }
+}
+
+/// `name@digest`.
+fn stored(name: &str, digest: &str, span: Span, reader: &mut Reader<'_>) -> Option<Plugin> {
+    Name::check(name, span, reader);
+    let hex = digest.strip_prefix("blake3:").unwrap_or(digest);
+    if !(8..=64).contains(&hex.len()) || !hex.chars().all(|char| char.is_ascii_digit() || ('a'..='f').contains(&char)) {
+        let message = format!("`{digest}` is not the digest of a plugin");
+        return reader.bad(span, message, "a digest is 8 to 64 of the characters 0-9 and a-f");
+    }
+    reader.unsupported(span, "`plugin: name@digest`");
+    Some(Plugin(plan::PluginSource::Stored { name: name.into(), digest: hex.into() }))
+}
+
+/// A list.
+#[derive(Clone, Debug)]
+pub(crate) struct List<T>(pub(crate) Vec<(Span, T)>);
+
+impl<T: JsonSchema> JsonSchema for List<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("ListOf{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "array", "items": generator.subschema_for::<T>() })
+    }
+}
+
+impl<T: Read> Read for List<T> {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let items = reader.list(node, "a list")?;
+        let read = items.filter_map(|item| Some((item.span(), T::read(item, owner, reader)?)));
+        Some(List(read.collect()))
+    }
+}
+
+/// A mapping from names that the topology chooses.
+#[derive(Clone, Debug)]
+pub(crate) struct Table<T>(pub(crate) Vec<(String, Field<T>)>);
+
+impl<T: JsonSchema> JsonSchema for Table<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("TableOf{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        schema::map::<T>(generator, None)
+    }
+}
+
+impl<T: Read> Read for Table<T> {
+    fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let read = reader.mapping(node, "a mapping")?.into_iter().map(|entry| {
+            let owner = Owner { key: entry.key, span: entry.key_span };
+            let value = T::read(entry.value, owner, reader);
+            (entry.key.to_owned(), Field { key: entry.key_span, span: entry.value.span(), value })
+        });
+        Some(Table(read.collect()))
+    }
+}
+
+/// A [`Table`] whose names are [`Name`]s.
+#[derive(Clone, Debug)]
+pub(crate) struct Named<T>(pub(crate) Vec<(String, Field<T>)>);
+
+impl<T: JsonSchema> JsonSchema for Named<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("NamedOf{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        schema::map::<T>(generator, Some(&name_pattern()))
+    }
+}
+
+impl<T: Read> Read for Named<T> {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let Table(entries) = Table::read(node, owner, reader)?;
+        entries.iter().for_each(|(name, field)| Name::check(name, field.key, reader));
+        Some(Named(entries))
+    }
+}
+
+/// What a subscriber publishes to: topics by port, or a list of topics that are ports of the same name.
+#[derive(Clone, Debug)]
+pub(crate) struct Ports(pub(crate) Vec<(String, Field<Word>)>);
+
+impl JsonSchema for Ports {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Ports".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let list = generator.subschema_for::<List<Word>>();
+        json_schema!({ "anyOf": [schema::map::<Word>(generator, Some(&name_pattern())), list] })
+    }
+}
+
+impl Read for Ports {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if !matches!(node.view(), View::Sequence(_)) {
+            return Named::read(node, owner, reader).map(|Named(ports)| Ports(ports));
+        }
+        let List(topics) = List::<Word>::read(node, owner, reader)?;
+        let mut ports: Vec<(String, Field<Word>)> = Vec::with_capacity(topics.len());
+        for (span, topic) in topics {
+            if let Some((_, first)) = ports.iter().find(|(port, _)| *port == topic.0) {
+                let first = first.span;
+                reader.duplicate(&topic.0, span, first, "in a list, each topic is a port", "remove one of the two");
+                continue;
+            }
+            ports.push((topic.0.clone(), Field { key: span, span, value: Some(topic) }));
+        }
+        Some(Ports(ports))
+    }
+}
+
+/// A value of a plugin's configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting(pub(crate) plan::ConfigValue);
+
+inline_schema!(
+    Setting,
+    json_schema!({
+        "anyOf": [
+            { "type": ["string", "number", "boolean"] },
+            {
+                "type": "object",
+                "properties": { "file": { "type": "string", "description": "The file with the secret." } },
+                "required": ["file"],
+                "additionalProperties": false,
+            },
+        ]
+    })
+);
+
+impl Read for Setting {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if !matches!(node.view(), View::Mapping(_)) {
+            let text = reader.text(node, "a text, a number, a boolean or `{ file: path }`")?;
+            return Some(Setting(plan::ConfigValue::Text(text.text.into_owned())));
+        }
+        let secret = super::raw::Secret::read(node, owner, reader)?;
+        let file = secret.file?;
+        let path = reader.resolve(&file.value?.0);
+        // Where a topology is checked the secrets of where it runs need not be, so this alone does not refuse it.
+        if reader.surroundings.at(&path) != Found::File {
+            let message = format!("there is no file `{}`", path.display());
+            let missing = Diagnostic::warning(Code::BadValue, file.span, "no such file here", message);
+            reader
+                .report(missing.help("it has to be there when the topology runs; relative paths start from this file"));
+        }
+        Some(Setting(plan::ConfigValue::SecretFile(path)))
+    }
+}
