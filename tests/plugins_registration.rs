@@ -66,6 +66,37 @@ fn what_is_not_a_component_is_told_apart() {
     assert!(matches!(of(&broken), RegisterError::Invalid { .. }));
 }
 
+/// Bytes that were changed anywhere, by a generator that gives the same ones each time.
+#[test]
+fn damaged_components_are_refused_or_run_and_leave_the_host_alone() {
+    let whole = guest("notify");
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random % below as u64).unwrap()
+    };
+    let mut refused = 0;
+    for round in 0..80 {
+        let mut wasm = whole.clone();
+        match round % 4 {
+            // Most of a component is code, which is checked last and takes longest: the head is hit more often.
+            0 => wasm[8 + next(2_000)] ^= 1 << next(8),
+            1 => wasm[8 + next(whole.len() - 8)] ^= 1 << next(8),
+            2 => wasm.truncate(next(whole.len())),
+            _ => {
+                let (from, to) = (8 + next(4_000), 8 + next(4_000));
+                wasm.copy_within(from..from + 40, to);
+            }
+        }
+        let spec = PluginSpec { wasm, ..spec("notify", &["sent"]) };
+        refused += usize::from(HOST.register(spec).is_err());
+    }
+    assert!(refused > 40, "{refused}");
+    HOST.register(spec("notify", &["sent"])).unwrap();
+}
+
 #[test]
 fn a_component_without_a_handler_hears_what_it_exports_instead() {
     assert!(refusal("(component)").contains("does not export `wattle:plugin/handler@0.1.0`"));

@@ -237,6 +237,10 @@ pub(super) fn explain(error: &wasmtime::Error, state: &State, time: Duration) ->
         match (trap, state.meter.refused()) {
             (Trap::StackOverflow, _) => (CallErrorKind::Stack, "its calls are nested too deeply for its stack".into()),
             (_, Some(refused)) => (CallErrorKind::Memory, refused.to_owned()),
+            (Trap::UnreachableCodeReached, None) if state.log.panic().is_some() => {
+                let panic = state.log.panic().unwrap_or_default();
+                return Explanation { kind: CallErrorKind::Trap, message: format!("it {panic}") };
+            }
             (Trap::UnreachableCodeReached, None) => (CallErrorKind::Trap, "it gave up (`unreachable`)".into()),
             (trap, None) => {
                 let trap = trap.to_string();
