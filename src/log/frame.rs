@@ -36,12 +36,13 @@ use bytes::{Buf, BufMut, Bytes};
 
 use crate::limits;
 use crate::model::slices::Slice;
-use crate::model::{Chunk, LaneId, Offset, PartitionId, SubscriberId, TopicId};
+use crate::model::{Chunk, LaneId, Offset, PartitionId, Slices, SubscriberId, TopicId};
 
 /// Bytes of a frame in front of its body.
 pub(super) const HEAD_BYTES: usize = 56;
 const MAGIC: u32 = u32::from_le_bytes(*b"WTTL");
 const VERSION: u8 = 1;
+const UNIT_HEAD_BYTES: usize = 8;
 const LANE_BYTES: usize = 16;
 const SLICE_HEAD_BYTES: usize = 24;
 
@@ -238,6 +239,12 @@ pub(super) struct Consumed {
     pub(super) consumed_to: Offset,
 }
 
+/// Bytes of a unit's frame.
+pub(super) fn unit_frame_bytes(slices: &Slices, has_lane: bool) -> usize {
+    let lane_bytes = if has_lane { LANE_BYTES } else { 0 };
+    HEAD_BYTES + UNIT_HEAD_BYTES + lane_bytes + slices.iter().len() * SLICE_HEAD_BYTES + slices.bytes()
+}
+
 /// Writes the body of a unit. `base_offset` gives the offset of a slice's first record.
 pub(super) fn write_unit<'a>(
     out: &mut Vec<u8>,
@@ -275,7 +282,7 @@ pub(super) struct UnitBody {
 impl UnitBody {
     /// `body` is the body of the frame of `head`.
     pub(super) fn parse(head: &Head, mut body: Bytes) -> Result<Self, FrameError> {
-        if body.len() < 8 {
+        if body.len() < UNIT_HEAD_BYTES {
             return Err(FrameError::Body);
         }
         let slices_left = body.get_u32_le();
@@ -317,11 +324,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::Slices;
 
     const LINK: Link = Link { position: 4096, sequence: 7, previous_checksum: 99, epoch: 3, append_time_ns: 1_000 };
 
-    fn frame_of(records: &[(u32, Vec<u8>)], consumed: Option<Consumed>) -> (Vec<u8>, Head) {
+    fn slices_of(records: &[(u32, Vec<u8>)]) -> Slices {
         let mut slices = Slices::default();
         for (partition, record) in records {
             let partition = PartitionId { topic: TopicId(1), partition: *partition };
@@ -331,6 +337,15 @@ mod tests {
             };
             slices.push(partition, write).unwrap();
         }
+        slices
+    }
+
+    fn predicted_bytes(records: &[(u32, Vec<u8>)], has_lane: bool) -> usize {
+        unit_frame_bytes(&slices_of(records), has_lane)
+    }
+
+    fn frame_of(records: &[(u32, Vec<u8>)], consumed: Option<Consumed>) -> (Vec<u8>, Head) {
+        let slices = slices_of(records);
         let mut out = Vec::new();
         let head = write_frame(&mut out, Kind::Unit, &LINK, 4000, |out| {
             write_unit(out, consumed, slices.iter(), |slice| u64::from(slice.partition.partition) * 100);
@@ -348,6 +363,7 @@ mod tests {
                 lane: LaneId { subscriber: SubscriberId(subscriber), partition }, consumed_to,
             });
             let (bytes, written) = frame_of(&records, consumed);
+            prop_assert_eq!(predicted_bytes(&records, consumed.is_some()), bytes.len());
             let head = Head::parse(&bytes).unwrap();
             prop_assert_eq!(head, written);
             head.verify(&bytes).unwrap();
@@ -397,6 +413,15 @@ mod tests {
     fn the_layout_is_a_promise() {
         let (bytes, _) = frame_of(&[(2, b"x".to_vec())], None);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "");
+        let expected = concat!(
+            "5754544c010100002500000007a1d974", // magic, version, kind, body length, checksum
+            "0010000000000000a00f000000000000", // position, durable position
+            "e8030000000000000700000000000000", // append time, sequence
+            "0300000063000000",                 // epoch, previous checksum
+            "0100000000000000",                 // slice count, no lane
+            "0100000002000000c8000000000000000100000005000000", // topic, partition, base offset, count, length
+            "0100000078",                       // the record
+        );
+        assert_eq!(hex, expected);
     }
 }

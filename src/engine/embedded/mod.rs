@@ -20,7 +20,8 @@ use super::{
 };
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock};
 use crate::limits;
-use crate::log::{Acquired, ColdError, ColdReader, Condition, Durability, Log, LogOptions, OpenError, Recent, Refused};
+use crate::log::{Acquired, ColdError, ColdReader, Condition, Log, OpenError, Recent, Refused};
+pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId};
 use catalogue::{Catalogue, CatalogueError};
 
@@ -253,10 +254,10 @@ impl Engine for EmbeddedEngine {
         let _one_at_a_time = self.shared.applying.lock().await;
         let mut next = self.shared.catalogue().clone();
         let (numbers, entry) = next.apply(blueprint)?;
-        if let Some(entry) = entry {
-            if self.shared.log.catalogue(entry).await.is_err() {
-                return Err(self.shared.stopped().await.into());
-            }
+        if let Some(entry) = entry
+            && self.shared.log.catalogue(entry).await.is_err()
+        {
+            return Err(self.shared.stopped().await.into());
         }
         *self.shared.catalogue() = next;
         Ok(numbers)
