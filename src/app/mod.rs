@@ -15,9 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::dispatch::Tree;
-use crate::engine::embedded::{EmbeddedEngine, EmbeddedError, Recovery};
+use crate::engine::embedded::{Durability, EmbeddedEngine, EmbeddedError, Recovery};
 use crate::engine::{Engine, Stopped};
-use crate::log::Durability;
 use crate::server::{self, Bus, Port, Server};
 use crate::topology::Plan;
 use crate::wasm::{Host, HostError, HostOptions};

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::app::Options;
-use crate::log::Durability;
+use crate::engine::embedded::Durability;
 use crate::server;
 
 /// Where a bus listens, and clients look for it, where nothing else is said.

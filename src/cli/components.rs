@@ -1,11 +1,12 @@
 //! From the arguments to what a bus is started with: a checked plan, and the component of every subscriber.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::check::write_diagnostics;
+use super::check::{WIDTH, write_diagnostics};
 use super::load::{World, load, refuse};
 use super::{Exit, Failure, build};
+use crate::topology::render::{self, Style};
 use crate::topology::{Plan, PluginSource, Runs, check};
 
 /// The plan of topologies, all of their problems having been printed.
@@ -53,5 +54,18 @@ pub(super) fn of(
 
 /// What was built of a source folder before; nothing is built.
 pub(super) fn built(folder: &PathBuf) -> Result<PathBuf, String> {
-    build::artifact(folder).map_err(|error| error.to_string())
+    build::built(folder).map_err(|error| error.to_string())
+}
+
+/// The source folders that a topology names, or everything that is wrong with it, in words.
+pub(super) fn folders_of(topology: &Path) -> Result<Vec<PathBuf>, String> {
+    let sources = load(&[topology.to_owned()])
+        .map_err(|errors| errors.iter().map(|error| format!("error: {error}")).collect::<Vec<_>>().join("\n"))?;
+    let (plan, diagnostics) = check(&sources, &World);
+    let plan = plan.ok_or_else(|| render::text(&sources, &diagnostics, Style { colour: true, width: WIDTH }))?;
+    let folder = |runs: &Runs| match runs {
+        Runs::Plugin(PluginSource::Folder(folder)) => Some(folder.clone()),
+        Runs::Plugin(PluginSource::Wasm(_) | PluginSource::Stored { .. }) | Runs::Push { .. } | Runs::Pull => None,
+    };
+    Ok(plan.subscribers.iter().filter_map(|subscriber| folder(&subscriber.runs)).collect())
 }

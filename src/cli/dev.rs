@@ -157,7 +157,7 @@ fn build_all(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
         tracing::info!(folder = name, "building");
         bar.set_message(name.clone());
         let mut progress = |line: &str| bar.set_message(format!("{name}: {line}"));
-        build::build_folder(folder, &mut progress).map(|built| built.path).map_err(|error| error.to_string())
+        build::build_folder(folder, &mut progress).map(|built| built.wasm).map_err(|error| error.to_string())
     });
     bar.finish_and_clear();
     // Folders that do not build are the work's failure, not a fault of the configuration.

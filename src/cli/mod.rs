@@ -15,8 +15,10 @@ pub mod graph;
 mod input;
 mod live;
 pub mod load;
+pub mod new;
 mod publish;
 mod run;
+mod scaffold;
 pub mod schema;
 mod signals;
 mod status;
@@ -110,6 +112,9 @@ Topologies:
   check        Say everything that is wrong with topologies
   graph        Draw topologies
   schema       Print the JSON Schema of topology files
+Plugins:
+  new          Begin a plugin
+  build        Build plugins
 Events:
   publish      Publish events
   tail         Print events as they come
@@ -146,6 +151,8 @@ enum Command {
     Check(check::Args),
     Graph(graph::Args),
     Schema(schema::Args),
+    New(new::NewArgs),
+    Build(build::BuildArgs),
     Publish(publish::Args),
     Tail(tail::Args),
     Topics(topics::Args),
@@ -162,6 +169,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => return check::run(&args),
         Command::Graph(args) => return graph::run(&args),
         Command::Schema(args) => return schema::run(&args),
+        Command::New(args) => return new::run(&args),
+        Command::Build(args) => return build::run(&args, components::folders_of),
         Command::Publish(args) => publish::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Topics(args) => topics::run(&args),

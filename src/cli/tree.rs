@@ -183,13 +183,13 @@ mod tests {
     #[test]
     fn the_tree_has_every_node_with_its_counts() {
         let expected = "\
-shop/orders                                  10 events
-└─ validate                                  10 handled, 8 emitted, 3 retried, 2 dead
-   ├─ accepted ▸ shop/orders.accepted        7 events
-   │  └─ ship                                5 handled, 0 emitted, 2 waiting, 1 lane retrying
-   │     └─ dead letters ▸ shop/ship.dead    0 events
-   ├─ refused ▸ shop/orders.refused          1 event
-   └─ dead letters ▸ shop/validate.dead      2 events
+shop/orders                                10 events
+└─ validate                                10 handled, 8 emitted, 3 retried, 2 dead
+   ├─ accepted ▸ shop/orders.accepted      7 events
+   │  └─ ship                              5 handled, 0 emitted, 2 waiting, 1 lane retrying
+   │     └─ dead letters ▸ shop/ship.dead  0 events
+   ├─ refused ▸ shop/orders.refused        1 event
+   └─ dead letters ▸ shop/validate.dead    2 events
 ";
         assert_eq!(plain(Shown::All), expected);
     }
