@@ -8,4 +8,5 @@
 //! floors that it draws, and that `tests/floors.rs` keeps, are the order of the modules below: each may use those
 //! under it and never those above.
 
+pub mod cli;
 pub mod topology;
