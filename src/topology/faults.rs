@@ -40,7 +40,7 @@ impl<'n> Names<'n> {
                 let declared = self.namespace.subscribers.get(subscriber);
                 let topic = declared.and_then(|it| it.settings.from.as_ref()).map_or("", |(topic, _)| topic);
                 let name = self.subscriber(subscriber);
-                let span = declared.map_or(nowhere, |it| it.from_span());
+                let span = declared.map_or(nowhere, |it| it.span_of_from());
                 (span, topic, name, format!("`{name}` takes from `{topic}`"))
             }
             Edge::To { subscriber, port } => {

@@ -399,6 +399,7 @@ macro_rules! choice {
         }
     ) => {
         $(#[doc = $doc])*
+        #[allow(clippy::enum_variant_names, reason = "the words of the file decide")]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum $name {
             $( $(#[doc = $variant_doc])* $variant, )*

@@ -61,7 +61,7 @@ impl Subscriber {
     }
 
     /// The place where the edge to it is written.
-    pub(crate) fn from_span(&self) -> Span {
+    pub(crate) fn span_of_from(&self) -> Span {
         self.settings.from.as_ref().map_or(self.span, |(_, span)| *span)
     }
 }
@@ -322,7 +322,7 @@ fn check_groups(namespace: &Namespace, diagnostics: &mut Vec<Diagnostic>) {
         if first.from.is_some() && subscriber.from.is_some() && first.from != subscriber.from {
             let message = format!("the group `{group}` takes from different topics");
             let bad = Diagnostic::error(Code::BadValue, *span, "", message);
-            let bad = bad.label(subscriber.from_span(), "this topic").label(first.from_span(), "another topic");
+            let bad = bad.label(subscriber.span_of_from(), "this topic").label(first.span_of_from(), "another topic");
             diagnostics.push(bad.help("the subscribers of a group share the events of one topic; use another name"));
         }
     }
