@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -317,9 +318,11 @@ impl Appender {
     }
 
     pub(super) fn run(mut self) {
-        let condition = match self.serve() {
-            Ok(()) => Condition::Closed,
-            Err(error) => Condition::Poisoned(error.to_string().into()),
+        // A panic ends the log like a failed write: whoever waits must be told, and half a group must not be acked.
+        let condition = match catch_unwind(AssertUnwindSafe(|| self.serve())) {
+            Ok(Ok(())) => Condition::Closed,
+            Ok(Err(error)) => Condition::Poisoned(error.to_string().into()),
+            Err(_) => Condition::Poisoned("the appender panicked".into()),
         };
         if let Condition::Poisoned(reason) = &condition {
             tracing::error!(%reason, "the journal cannot be written: nothing is acknowledged any more");
@@ -347,7 +350,7 @@ impl Appender {
                 self.group(&mut rest)?;
             }
         }
-        self.sync()
+        self.idle() // the mark tells the next start that all of it was durable
     }
 
     /// How long to wait for work before there is something to do without it.
