@@ -53,7 +53,7 @@ pub(super) struct Args {
     once: bool,
 
     /// Keep everything in this folder, also for the next time
-    #[arg(long, env = "WATTLE_DATA", value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
 
     #[command(flatten)]
