@@ -32,10 +32,8 @@ fn folder() -> PathBuf {
 
 /// The cases: each a name and its files.
 fn cases() -> Vec<(String, Vec<Source>)> {
-    let source = |path: &Path| Source {
-        path: path.file_name().unwrap().into(),
-        text: fs::read_to_string(path).unwrap(),
-    };
+    let source =
+        |path: &Path| Source { path: path.file_name().unwrap().into(), text: fs::read_to_string(path).unwrap() };
     let mut paths: Vec<_> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     let is_yaml = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "yaml");
