@@ -8,6 +8,7 @@
 //! floors that it draws, and that `tests/floors.rs` keeps, are the order of the modules below: each may use those
 //! under it and never those above.
 
+pub mod app;
 pub mod cli;
 pub mod client;
 pub mod dispatch;
@@ -18,5 +19,6 @@ pub mod log;
 pub mod model;
 pub mod rpc;
 pub mod server;
+pub mod telemetry;
 pub mod topology;
 pub mod wasm;

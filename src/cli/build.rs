@@ -91,6 +91,12 @@ pub enum BuildError {
         /// The folder.
         folder: PathBuf,
     },
+    /// It was not built yet.
+    #[error("{} was not built yet, and this command builds nothing: run `wattle build {}` first", folder.display(), folder.display())]
+    NotBuilt {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A file or a pipe failed.
     #[error("{}: {source}", path.display())]
     Io {
@@ -221,6 +227,58 @@ fn build_rust(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuiltPlug
     let wasm = components.into_iter().next().ok_or_else(|| BuildError::NoComponent { folder: folder.to_owned() })?;
     let bytes = std::fs::read(&wasm).map_err(|source| BuildError::Io { path: wasm.clone(), source })?;
     Ok(BuiltPlugin { folder: folder.to_owned(), wasm, size_bytes: bytes.len() as u64, digest: Digest::of(&bytes) })
+}
+
+/// What `cargo metadata` says of a workspace.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    manifest_path: PathBuf,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    crate_types: Vec<String>,
+}
+
+/// The component that [`build_folder`] made of a folder before. Builds nothing.
+///
+/// # Errors
+/// When there is none, or cargo cannot say where it would be.
+pub fn built(folder: &Path) -> Result<PathBuf, BuildError> {
+    if !folder.is_dir() {
+        return Err(BuildError::NoFolder { folder: folder.to_owned() });
+    }
+    match language(folder) {
+        Some("Rust") => {}
+        Some(language) => return Err(BuildError::Language { folder: folder.to_owned(), language }),
+        None => return Err(BuildError::NoManifest { folder: folder.to_owned() }),
+    }
+    let manifest = folder.join("Cargo.toml");
+    let manifest = manifest.canonicalize().map_err(|source| BuildError::Io { path: manifest, source })?;
+    let output = tool("cargo", folder)
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .output()
+        .map_err(|source| BuildError::NoTool { tool: "cargo", source })?;
+    let refused = |output: String| BuildError::Compile { folder: folder.to_owned(), output };
+    if !output.status.success() {
+        return Err(refused(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    let metadata: Metadata =
+        serde_json::from_slice(&output.stdout).map_err(|error| refused(format!("cargo metadata: {error}")))?;
+    let is_it = |package: &Package| package.manifest_path.canonicalize().is_ok_and(|path| path == manifest);
+    let targets = metadata.packages.into_iter().find(is_it).map(|package| package.targets).unwrap_or_default();
+    let component = targets.into_iter().find(|target| target.crate_types.iter().any(|kind| kind == "cdylib"));
+    let name = component.ok_or_else(|| BuildError::NoComponent { folder: folder.to_owned() })?.name;
+    let file = format!("{}.wasm", name.replace('-', "_"));
+    let wasm = workspace(folder)?.join("target").join(TARGET).join("release").join(file);
+    if wasm.is_file() { Ok(wasm) } else { Err(BuildError::NotBuilt { folder: folder.to_owned() }) }
 }
 
 /// Adds the standard library for WebAssembly where it lacks. Asks the compiler rather than rustup, which not everybody

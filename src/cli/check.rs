@@ -11,7 +11,7 @@ use crate::topology::render::{self, Report, Style};
 use crate::topology::{Diagnostic, Plan, Source, check, show};
 
 /// Width of diagnostics, in columns, as of rustc where the terminal does not say.
-const WIDTH: usize = 140;
+pub(super) const WIDTH: usize = 140;
 
 /// Checks topologies, and says everything that is wrong with them.
 #[derive(Clone, Debug, clap::Args)]

@@ -12,11 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
-use super::{Client, ClientError};
+use super::{Client, ClientError, Refused};
 use crate::dispatch::Published;
 use crate::limits;
 use crate::rpc::v1;
@@ -41,21 +40,30 @@ impl Default for Window {
 }
 
 /// A stream of batches to one topic.
+///
+/// No future of it is lost when it is dropped: what is under way is kept here, and never begun a second time.
 pub struct Publishing {
     client: Client,
     topic: String,
     window: Window,
-    stream: Option<Open>,
-    /// Sent or to be sent again, not answered.
+    stream: State,
+    /// Sent or to be sent, not answered.
     unanswered: VecDeque<Vec<Bytes>>,
     unanswered_bytes: usize,
     answered_events: u64,
     busy_since: Option<Instant>,
 }
 
-struct Open {
-    requests: mpsc::Sender<v1::PublishStreamRequest>,
-    answers: Streaming<v1::PublishStreamResponse>,
+type Requests = mpsc::Sender<v1::PublishStreamRequest>;
+type Answers = Streaming<v1::PublishStreamResponse>;
+type Opening = Pin<Box<dyn Future<Output = Result<tonic::Response<Answers>, Status>> + Send>>;
+
+enum State {
+    /// There is no stream; there may be one from then on.
+    Closed(Instant),
+    /// All that is unanswered is on its way, the head of the answer is awaited.
+    Opening(Requests, Opening),
+    Open(Requests, Answers),
 }
 
 impl Publishing {
@@ -64,7 +72,7 @@ impl Publishing {
             client,
             topic,
             window,
-            stream: None,
+            stream: State::Closed(Instant::now()),
             unanswered: VecDeque::new(),
             unanswered_bytes: 0,
             answered_events: 0,
@@ -93,18 +101,26 @@ impl Publishing {
         }
         self.unanswered_bytes += bytes;
         self.unanswered.push_back(batch.clone());
-        match &self.stream {
-            Some(open) => {
-                let request = v1::PublishStreamRequest { topic: String::new(), events: batch };
-                // Where the stream has ended, its answers say why.
-                let _ = open.requests.send(request).await;
-            }
-            None => self.open().await?,
+        if let State::Opening(requests, _) | State::Open(requests, _) = &self.stream {
+            let request = v1::PublishStreamRequest { topic: String::new(), events: batch };
+            // There is room for a whole window. Where the stream has ended, its answers say why.
+            let _ = requests.try_send(request);
         }
-        while let Some(answer) = self.ready_answer().await {
-            answers.extend(self.take(answer).await?);
+        while let Some(answer) = self.now().await {
+            answers.extend(answer?);
         }
         Ok(answers)
+    }
+
+    /// Waits for the next answer; for ever where nothing is on its way. Nothing is lost when the future is dropped.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn answered(&mut self) -> Result<Option<Published>, ClientError> {
+        if self.unanswered.is_empty() {
+            return std::future::pending().await;
+        }
+        self.answer().await
     }
 
     /// Waits for all answers.
@@ -116,80 +132,86 @@ impl Publishing {
         while !self.unanswered.is_empty() {
             answers.extend(self.answer().await?);
         }
-        self.stream = None;
+        self.stream = State::Closed(Instant::now());
         Ok(answers)
     }
 
-    /// Begins a stream with everything that is not answered.
-    async fn open(&mut self) -> Result<(), ClientError> {
-        let capacity = self.unanswered.len().max(self.window.batches);
-        let (requests, receiver) = mpsc::channel(capacity);
-        let mut topic = Some(self.topic.clone());
-        for batch in &self.unanswered {
-            let request = v1::PublishStreamRequest { topic: topic.take().unwrap_or_default(), events: batch.clone() };
-            // There is room for all of them.
-            let _ = requests.try_send(request);
-        }
-        let answers = self.client.publisher.clone().publish_stream(ReceiverStream::new(receiver)).await;
-        let answers = answers.map_err(|status| self.client.failed(&status))?.into_inner();
-        self.stream = Some(Open { requests, answers });
-        Ok(())
-    }
-
+    /// One step towards the next answer, or that answer.
     async fn answer(&mut self) -> Result<Option<Published>, ClientError> {
-        let Some(open) = &mut self.stream else {
-            self.open().await?;
-            return Ok(None);
-        };
-        let answer = open.answers.message().await;
-        self.take(answer).await
+        match &mut self.stream {
+            State::Closed(until) => {
+                tokio::time::sleep_until(*until).await;
+                self.open();
+                Ok(None)
+            }
+            State::Opening(requests, opening) => match opening.await {
+                Ok(answers) => {
+                    self.stream = State::Open(requests.clone(), answers.into_inner());
+                    Ok(None)
+                }
+                Err(status) => self.ended(&status).map(|()| None),
+            },
+            State::Open(_, answers) => match answers.message().await {
+                Ok(Some(answer)) => Ok(Some(self.answered_by(answer))),
+                Ok(None) => {
+                    self.stream = State::Closed(Instant::now());
+                    let why = "it ended the stream without answering everything".to_owned();
+                    Err(ClientError::Lost { server: self.client.server.clone(), why })
+                }
+                Err(status) => self.ended(&status).map(|()| None),
+            },
+        }
     }
 
-    /// An answer that is there already.
-    async fn ready_answer(&mut self) -> Option<Result<Option<v1::PublishStreamResponse>, tonic::Status>> {
-        let open = self.stream.as_mut().filter(|_| !self.unanswered.is_empty())?;
+    /// What [`Self::answer`] gives without waiting.
+    async fn now(&mut self) -> Option<Result<Option<Published>, ClientError>> {
+        if self.unanswered.is_empty() {
+            return None;
+        }
+        let mut answer = std::pin::pin!(self.answer());
         std::future::poll_fn(|cx| {
-            Poll::Ready(match Pin::new(&mut open.answers).poll_next(cx) {
-                Poll::Ready(answer) => Some(answer.transpose()),
+            Poll::Ready(match answer.as_mut().poll(cx) {
+                Poll::Ready(answer) => Some(answer),
                 Poll::Pending => None,
             })
         })
         .await
     }
 
-    async fn take(
-        &mut self,
-        answer: Result<Option<v1::PublishStreamResponse>, tonic::Status>,
-    ) -> Result<Option<Published>, ClientError> {
-        match answer {
-            Ok(Some(v1::PublishStreamResponse { epoch, partitions, offsets })) => {
-                let batch = self.unanswered.pop_front().unwrap_or_default();
-                self.unanswered_bytes -= batch.iter().map(Bytes::len).sum::<usize>();
-                self.answered_events += batch.len() as u64;
-                self.busy_since = None;
-                Ok(Some(Published { epoch, places: partitions.into_iter().zip(offsets).collect() }))
+    /// Begins a stream with everything that is not answered.
+    fn open(&mut self) {
+        let (requests, receiver) = mpsc::channel(self.unanswered.len().max(self.window.batches));
+        let mut topic = Some(self.topic.clone());
+        for batch in &self.unanswered {
+            let request = v1::PublishStreamRequest { topic: topic.take().unwrap_or_default(), events: batch.clone() };
+            // There is room for all of them.
+            let _ = requests.try_send(request);
+        }
+        let mut publisher = self.client.publisher.clone();
+        let opening = Box::pin(async move { publisher.publish_stream(ReceiverStream::new(receiver)).await });
+        self.stream = State::Opening(requests, opening);
+    }
+
+    fn answered_by(&mut self, answer: v1::PublishStreamResponse) -> Published {
+        let batch = self.unanswered.pop_front().unwrap_or_default();
+        self.unanswered_bytes -= batch.iter().map(Bytes::len).sum::<usize>();
+        self.answered_events += batch.len() as u64;
+        self.busy_since = None;
+        let v1::PublishStreamResponse { epoch, partitions, offsets } = answer;
+        Published { epoch, places: partitions.into_iter().zip(offsets).collect() }
+    }
+
+    /// The stream has ended with a refusal. A bus that is only busy is asked again, when it says.
+    fn ended(&mut self, status: &Status) -> Result<(), ClientError> {
+        self.stream = State::Closed(Instant::now());
+        let error = self.client.failed(status);
+        let since = *self.busy_since.get_or_insert_with(Instant::now);
+        match &error {
+            ClientError::Refused(Refused { retry_after: Some(delay), .. }) if since.elapsed() < BUSY_MAX => {
+                self.stream = State::Closed(Instant::now() + *delay);
+                Ok(())
             }
-            Ok(None) => {
-                self.stream = None;
-                let why = "it ended the stream without answering everything".to_owned();
-                Err(ClientError::Lost { server: self.client.server.clone(), why })
-            }
-            Err(status) => {
-                self.stream = None;
-                let error = self.client.failed(&status);
-                let since = *self.busy_since.get_or_insert_with(Instant::now);
-                match &error {
-                    ClientError::Refused(refused) if since.elapsed() < BUSY_MAX => match refused.retry_after {
-                        Some(delay) => {
-                            tokio::time::sleep(delay).await;
-                            self.open().await?;
-                            Ok(None)
-                        }
-                        None => Err(error),
-                    },
-                    _ => Err(error),
-                }
-            }
+            _ => Err(error),
         }
     }
 }

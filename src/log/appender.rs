@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -322,15 +323,15 @@ impl Appender {
         let served = match thread {
             Err(error) => Err(error),
             Ok(thread) => {
-                let served = self.serve();
+                // A panic ends the log like a failed write: whoever waits must be told, and half a group not acked.
+                let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
+                let served = served.unwrap_or_else(|_| Err(io::Error::other("the appender panicked")));
                 if let Err(error) = &served {
                     self.shared.poison(&error.to_string()); // before the syncer ends: it must not ack past it
                 }
                 self.syncer.close();
-                match thread.join() {
-                    Ok(()) => served,
-                    Err(_) => Err(io::Error::other("the syncer panicked")),
-                }
+                let joined = thread.join().map_err(|_| io::Error::other("the syncer panicked"));
+                joined.and(served).and_then(|()| self.last_mark())
             }
         };
         if let Err(error) = served {
@@ -373,12 +374,26 @@ impl Appender {
     /// Nothing has come for a while: what is not durable is made so, then a mark says that it is.
     fn idle(&mut self) -> io::Result<()> {
         if self.syncer.durable() == self.link.position {
-            let mut bytes = Vec::new();
-            self.encode(&mut bytes, Kind::Mark, |_, _| ());
-            self.write(&bytes)?;
-            self.is_marked = true;
+            self.write_mark()?;
         }
         self.submit(Ends::default(), Vec::new());
+        Ok(())
+    }
+
+    /// Everything is durable, and the next start shall know it.
+    fn last_mark(&mut self) -> io::Result<()> {
+        if self.is_marked || self.shared.is_poisoned() {
+            return Ok(());
+        }
+        self.write_mark()?;
+        self.file.file.sync()
+    }
+
+    fn write_mark(&mut self) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        self.encode(&mut bytes, Kind::Mark, |_, _| ());
+        self.write(&bytes)?;
+        self.is_marked = true;
         Ok(())
     }
 

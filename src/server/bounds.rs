@@ -6,6 +6,8 @@ use crate::limits;
 
 /// Connections at once. What comes after waits to be accepted, so that file descriptors are left for the disk.
 pub(super) const CONNECTIONS_MAX: usize = 1024;
+/// Connections that the system holds for us until they are accepted.
+pub(super) const BACKLOG: u32 = 1024;
 /// Calls at once on one connection.
 pub(super) const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 /// How long a client may take to say that it speaks HTTP/2.

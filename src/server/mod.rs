@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,6 +40,35 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Listen also where other machines can reach it, although nothing is encrypted and nobody is asked who they are.
     pub insecure_allow_remote: bool,
+}
+
+/// An address that is taken but does not answer yet: connections are refused until [`Server::start`].
+///
+/// So that an address which cannot be had is known before anything slow is done, and nobody waits for that.
+pub struct Port {
+    socket: TcpSocket,
+    listen: SocketAddr,
+}
+
+impl Port {
+    /// Takes an address.
+    ///
+    /// # Errors
+    /// [`StartError::Remote`], [`StartError::Bind`].
+    pub fn take(options: &Options) -> Result<Self, StartError> {
+        let listen = options.listen;
+        if !listen.ip().is_loopback() && !options.insecure_allow_remote {
+            return Err(StartError::Remote(listen));
+        }
+        let socket = || {
+            let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // The last run's connections may still be closing.
+            socket.set_reuseaddr(true)?;
+            socket.bind(listen)?;
+            Ok(socket)
+        };
+        Ok(Self { socket: socket().map_err(|source| StartError::Bind { listen, source })?, listen })
+    }
 }
 
 /// What the service serves.
@@ -138,12 +167,9 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`]; nothing was started then.
-    pub async fn start<E: Engine>(options: &Options, bus: Bus<E>) -> Result<Self, StartError> {
-        let listen = options.listen;
-        if !listen.ip().is_loopback() && !options.insecure_allow_remote {
-            return Err(StartError::Remote(listen));
-        }
-        let listener = TcpListener::bind(listen).await.map_err(|source| StartError::Bind { listen, source })?;
+    pub async fn start<E: Engine>(port: Port, bus: Bus<E>) -> Result<Self, StartError> {
+        let Port { socket, listen } = port;
+        let listener = socket.listen(bounds::BACKLOG).map_err(|source| StartError::Bind { listen, source })?;
         let address = listener.local_addr().map_err(|source| StartError::Bind { listen, source })?;
 
         let (closing, cut, calls) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());

@@ -129,6 +129,10 @@ impl<'n> Names<'n> {
     }
 
     fn no_root(&self, topics: &[usize]) -> Diagnostic {
+        // Those for dead letters are nowhere in the file.
+        let declared =
+            |topic: &&usize| self.namespace.topics.get(**topic).is_some_and(|topic| topic.dead_letters_of.is_none());
+        let topics: Vec<usize> = topics.iter().filter(declared).copied().collect();
         let names: Vec<String> = topics.iter().map(|topic| format!("`{}`", self.topic(*topic))).collect();
         let shown = match names.get(..4).filter(|_| names.len() > 4) {
             Some(some) => format!("{} and {} more", some.join(", "), names.len() - 4),

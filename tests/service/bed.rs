@@ -16,7 +16,7 @@ use wattle::engine::{
 };
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId};
-use wattle::server::{Bus, Options, Server};
+use wattle::server::{Bus, Options, Port, Server};
 
 /// What the engine does with appends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,7 +156,7 @@ pub(crate) async fn bed() -> Bed {
     let snapshot = Snapshot { topics: topics.map(topic).to_vec(), subscribers: Vec::new() };
     let bus = Bus { publisher, engine: engine.clone(), snapshot: Arc::new(move || snapshot.clone()) };
     let options = Options { listen: "127.0.0.1:0".parse().unwrap(), insecure_allow_remote: false };
-    let server = Server::start(&options, bus).await.unwrap();
+    let server = Server::start(Port::take(&options).unwrap(), bus).await.unwrap();
     let address = server.address().to_string();
     let client = Client::connect(&address).await.unwrap();
     Bed { engine, server, address, client }
