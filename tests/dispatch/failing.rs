@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wattle::engine::Engine;
 use wattle::dispatch::Tree;
+use wattle::engine::Engine;
 use wattle::model::Event;
 use wattle::wasm::CallErrorKind;
 
@@ -54,7 +54,8 @@ async fn attempts_are_apart_by_a_growing_pause_and_end_in_a_dead_letter() {
     let mut times = vec![work.called()[0].at];
     times.extend(starts(&work, "b"));
     assert_eq!(ms(&times), [100, 400, 1600, 5000, 5000]);
-    let attempts: Vec<_> = work.called().iter().filter(|call| call.data()[0] == "b").map(|call| call.attempts()).collect();
+    let attempts: Vec<_> =
+        work.called().iter().filter(|call| call.data()[0] == "b").map(|call| call.attempts()).collect();
     assert_eq!(attempts, [[2], [3], [4], [5], [6]]);
     assert_eq!(data(&tree, "out").await, OTHERS);
     let [letter] = <[_; 1]>::try_from(dead(&tree).await).unwrap();
@@ -92,8 +93,14 @@ async fn a_dead_letter_is_the_event_untouched_and_why_it_is_there() {
     let attributes: Vec<_> = attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let digest = format!("wattledigest={}", "01".repeat(32));
     let expected = [
-        "wattleattempts=3", &digest, "wattlefailure=retry", "wattleoffset=2", "wattlepartition=0", "wattlereason=no b",
-        "wattlesubscriber=t/work", "wattletopic=t/in",
+        "wattleattempts=3",
+        &digest,
+        "wattlefailure=retry",
+        "wattleoffset=2",
+        "wattlepartition=0",
+        "wattlereason=no b",
+        "wattlesubscriber=t/work",
+        "wattletopic=t/in",
     ];
     assert_eq!(attributes, expected);
     let mut rest = letter.event.clone();
@@ -110,7 +117,10 @@ async fn a_reject_goes_to_the_dead_letters_at_once() {
     assert_eq!(work.batches(), [&FIVE[..], &["c0", "c1"]]);
     assert!(start.elapsed() < Duration::from_millis(100), "no pause was made");
     let [letter] = <[_; 1]>::try_from(dead(&tree).await).unwrap();
-    assert_eq!((letter.attribute("wattlefailure").as_str(), letter.attribute("wattleattempts").as_str()), ("reject", "1"));
+    assert_eq!(
+        (letter.attribute("wattlefailure").as_str(), letter.attribute("wattleattempts").as_str()),
+        ("reject", "1")
+    );
     assert_eq!(data(&tree, "out").await, OTHERS);
 }
 
@@ -120,7 +130,8 @@ async fn after_a_trap_those_in_front_run_again_then_the_event_alone() {
     let tree = one(&work, &FIVE).await;
     settled(&tree).await;
     assert_eq!(work.batches(), [&FIVE[..], &["a0", "a1"], &["b"], &["b"], &["b"], &["c0", "c1"]]);
-    let attempts: Vec<_> = work.called().iter().filter(|call| call.data() == ["b"]).map(|call| call.attempts()).collect();
+    let attempts: Vec<_> =
+        work.called().iter().filter(|call| call.data() == ["b"]).map(|call| call.attempts()).collect();
     assert_eq!(attempts, [[1], [2], [3]], "the trap in a batch was nobody's attempt");
     assert_eq!(ms(&starts(&work, "b")), [100, 400]);
     assert_eq!(data(&tree, "out").await, OTHERS);
@@ -199,7 +210,10 @@ async fn an_answer_against_the_contract_is_not_asked_for_again() {
     settled(&tree).await;
     assert_eq!(work.batches(), [&FIVE[..], &["a0", "a1"], &["b"], &["c0", "c1"]]);
     let [letter] = <[_; 1]>::try_from(dead(&tree).await).unwrap();
-    assert_eq!((letter.attribute("wattlefailure").as_str(), letter.attribute("wattleattempts").as_str()), ("protocol", "1"));
+    assert_eq!(
+        (letter.attribute("wattlefailure").as_str(), letter.attribute("wattleattempts").as_str()),
+        ("protocol", "1")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,7 +275,8 @@ async fn one_event_may_fail_in_several_ways_before_it_passes() {
     let tree = one_of(&yaml, &work, &FIVE).await;
     settled(&tree).await;
     assert_eq!(data(&tree, "out").await, FIVE);
-    let attempts: Vec<_> = work.called().iter().filter(|call| call.data() == ["b"]).map(|call| call.attempts()).collect();
+    let attempts: Vec<_> =
+        work.called().iter().filter(|call| call.data() == ["b"]).map(|call| call.attempts()).collect();
     assert_eq!(attempts, [[1], [2], [3], [3]]);
 }
 
@@ -304,7 +319,8 @@ subscribers:
 
 #[tokio::test(start_paused = true)]
 async fn a_failing_lane_holds_up_no_other_lane() {
-    let yaml = ONE.replace("in: {}", "in: { partitions: 8 }").replace("attempts: 3", "attempts: 1000") + "
+    let yaml = ONE.replace("in: {}", "in: { partitions: 8 }").replace("attempts: 3", "attempts: 1000")
+        + "
   beside: { from: in, plugin: p.wasm }
 ";
     let work = on_b(|_| Step::Retry(None));
@@ -323,4 +339,3 @@ async fn a_failing_lane_holds_up_no_other_lane() {
     let lag = status(&tree.snapshot(), "t/work").lag;
     assert_eq!(lag, 101 - others as u64, "all of the stuck lane, nothing else");
 }
-

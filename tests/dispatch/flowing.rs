@@ -40,7 +40,8 @@ async fn events_flow_through_three_levels_with_their_keys_in_their_order() {
     let leaf = Script::each(|_| Step::Emit(Vec::new()));
     let tree = start(THREE_LEVELS, &[("high", &pass()), ("mid", &pass()), ("leaf", &leaf)]).await;
     for round in 0..20 {
-        let events: Vec<_> = (0..10).map(|key| event(&format!("{round}-{key}"), &format!("k{key}"), &round.to_string())).collect();
+        let events: Vec<_> =
+            (0..10).map(|key| event(&format!("{round}-{key}"), &format!("k{key}"), &round.to_string())).collect();
         tree.publisher().publish("t/in", &events).await.unwrap();
     }
     settled(&tree).await;
@@ -213,7 +214,10 @@ async fn a_handler_is_told_what_it_is_called_for() {
     let places = publish(&tree, "in", &["x"]).await.places;
     settled(&tree).await;
     let [call] = <[_; 1]>::try_from(work.called()).unwrap();
-    assert_eq!((call.topic.as_str(), call.partition, call.content_type.as_str()), ("t/in", places[0].0, "application/json"));
+    assert_eq!(
+        (call.topic.as_str(), call.partition, call.content_type.as_str()),
+        ("t/in", places[0].0, "application/json")
+    );
     let given = &call.events[0];
     assert_eq!((given.id.as_str(), given.key.as_str(), given.attempt), ("x", "x", 1));
     assert!(given.time_ns > 0);

@@ -11,13 +11,14 @@
 #[path = "../common"]
 mod common {
     #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
+    pub(crate) mod random;
     pub(crate) mod trees;
 }
 
 mod bed;
 mod failing;
 mod flowing;
-
+mod model;
 mod pressure;
 mod publishing;
 mod refused;

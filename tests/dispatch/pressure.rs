@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use wattle::dispatch::PublishError;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{AppendError, Engine};
-use wattle::dispatch::PublishError;
 use wattle::limits::{EVENT_BYTES_MAX, LANE_QUEUE_BYTES_MAX, UNIT_BYTES_MAX};
 use wattle::log::Durability;
 
@@ -26,7 +26,8 @@ subscribers:
 ";
 
 async fn a_stuck_leaf<E: Engine>(engine: E, events: usize) {
-    let work = Script::each(|given| Step::Emit(vec![out(given.data.clone()), crate::script::on(1, given.data.clone())]));
+    let work =
+        Script::each(|given| Step::Emit(vec![out(given.data.clone()), crate::script::on(1, given.data.clone())]));
     let leaf = || Script::each(|_| Step::Emit(Vec::new()));
     let gate = Arc::new(Semaphore::new(0));
     let slow = {
@@ -44,7 +45,9 @@ async fn a_stuck_leaf<E: Engine>(engine: E, events: usize) {
     let tree = start_on(engine, &plan_of(&[SIBLINGS]), &scripts).await;
     let mut published = 0;
     while published < events {
-        let batch: Vec<_> = (published..published + 100).map(|n| event(&n.to_string(), &format!("k{}", n % 9), &n.to_string())).collect();
+        let batch: Vec<_> = (published..published + 100)
+            .map(|n| event(&n.to_string(), &format!("k{}", n % 9), &n.to_string()))
+            .collect();
         published += batch.len();
         tree.publisher().publish("in", &batch).await.unwrap();
     }
@@ -100,7 +103,8 @@ subscribers:
     let mut events: Vec<Option<bytes::Bytes>> = vec![None; LANES];
     for n in 0.. {
         let key = format!("k{n}");
-        events[wattle::model::partition_of(&key, LANES as u32) as usize].get_or_insert_with(|| event(&key, &key, "swell"));
+        events[wattle::model::partition_of(&key, LANES as u32) as usize]
+            .get_or_insert_with(|| event(&key, &key, "swell"));
         if events.iter().all(Option::is_some) {
             break;
         }

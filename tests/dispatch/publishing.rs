@@ -32,7 +32,8 @@ async fn refusal<E: Engine>(tree: &Tree<E>, topic: &str, events: &[Bytes]) -> Pu
 #[tokio::test]
 async fn the_places_are_where_the_events_are() {
     let tree = tree(KEYED).await;
-    let events: Vec<_> = (0..50).map(|n| event(&n.to_string(), "ignored", &format!(r#"{{"to":"k{}"}}"#, n % 7))).collect();
+    let events: Vec<_> =
+        (0..50).map(|n| event(&n.to_string(), "ignored", &format!(r#"{{"to":"k{}"}}"#, n % 7))).collect();
     let mut places = Vec::new();
     for half in events.chunks(25) {
         let published = tree.publisher().publish("in", half).await.unwrap();
@@ -105,7 +106,10 @@ async fn only_roots_take_events_from_outside() {
     for topic in ["out", "t/out", "work.dead"] {
         match refusal(&tree, topic, &[event("a", "a", "a")]).await {
             PublishError::NotARoot { topic: named, parent } => {
-                assert_eq!((named.as_str(), parent.as_str()), (if topic == "work.dead" { "t/work.dead" } else { "t/out" }, "t/work"));
+                assert_eq!(
+                    (named.as_str(), parent.as_str()),
+                    (if topic == "work.dead" { "t/work.dead" } else { "t/out" }, "t/work")
+                );
             }
             error => panic!("{error:?}"),
         }
@@ -122,7 +126,10 @@ async fn a_bad_event_is_named_and_nothing_of_its_call_is_stored() {
         (Bytes::from_static(b"\xff\xff"), |e| matches!(e, EventRefused::Event(EventError::Malformed))),
         (nameless, |e| matches!(e, EventRefused::Event(EventError::Missing("id")))),
         (event("b", "k", "{}"), |e| matches!(e, EventRefused::Key(words) if words.contains("data.to"))),
-        (typed("b", "k", "plain", "text/plain"), |e| matches!(e, EventRefused::Key(words) if words.contains("text/plain"))),
+        (
+            typed("b", "k", "plain", "text/plain"),
+            |e| matches!(e, EventRefused::Key(words) if words.contains("text/plain")),
+        ),
         (event("b", "k", &long), |e| matches!(e, EventRefused::Record(RecordError::KeyTooLong(1025)))),
         (event("b", "k", &"x".repeat(EVENT_BYTES_MAX)), |e| matches!(e, EventRefused::TooLarge { .. })),
     ];
@@ -151,7 +158,10 @@ async fn too_many_or_too_large_together_is_refused_whole() {
         error => panic!("{error:?}"),
     }
     assert_eq!(only(&tree, "in").await, []);
-    assert_eq!(tree.publisher().publish("in", &vec![one; PUBLISH_EVENTS_MAX]).await.unwrap().places.len(), PUBLISH_EVENTS_MAX);
+    assert_eq!(
+        tree.publisher().publish("in", &vec![one; PUBLISH_EVENTS_MAX]).await.unwrap().places.len(),
+        PUBLISH_EVENTS_MAX
+    );
     assert_eq!(tree.publisher().publish("in", &vec![large; 20]).await.unwrap().places.len(), 20);
 }
 

@@ -41,15 +41,19 @@ async fn a_snapshot_counts_what_happened() {
         .map(|topic| (topic.name.as_str(), topic.parent.as_deref(), topic.is_dead_letters, topic.events()))
         .collect();
     assert_eq!(topics.len(), 3);
-    for topic in [("t/in", None, false, 8), ("t/out", Some("t/work"), false, 10), ("t/work.dead", Some("t/work"), true, 2)] {
+    for topic in
+        [("t/in", None, false, 8), ("t/out", Some("t/work"), false, 10), ("t/work.dead", Some("t/work"), true, 2)]
+    {
         assert!(topics.contains(&topic), "{topic:?} in {topics:?}");
     }
 }
 
 #[tokio::test]
 async fn the_state_of_a_lane_is_its_own() {
-    let yaml = ONE.replace("in: {}", "in: { partitions: 4 }").replace("initial: 100ms, max: 1s", "initial: 1h, max: 1h");
-    let work = Script::each(|given| if given.data == "b" && given.attempt < 2 { Step::Retry(None) } else { copy(given) });
+    let yaml =
+        ONE.replace("in: {}", "in: { partitions: 4 }").replace("initial: 100ms, max: 1s", "initial: 1h, max: 1h");
+    let work =
+        Script::each(|given| if given.data == "b" && given.attempt < 2 { Step::Retry(None) } else { copy(given) });
     let tree = start(&yaml, &[("work", &work)]).await;
     let lanes = || status(&tree.snapshot(), "t/work").lanes;
     assert_eq!(lanes(), [LaneState::Running; 4]);
@@ -92,7 +96,12 @@ fn scripts() -> [Script; 4] {
     let one = |given: &crate::script::Given| {
         Step::Emit(vec![out(given.data.clone()), crate::script::on(1, "b"), out(given.data.clone())])
     };
-    [Script::each(one), Script::each(copy), Script::each(|_| Step::Retry(None)), Script::each(|_| Step::Emit(Vec::new()))]
+    [
+        Script::each(one),
+        Script::each(copy),
+        Script::each(|_| Step::Retry(None)),
+        Script::each(|_| Step::Emit(Vec::new())),
+    ]
 }
 
 /// Publishes a little, waits for the tree to say that it is settled, and looks at that moment whether it is.

@@ -30,7 +30,10 @@ fn gated() -> (Script, Arc<Semaphore>) {
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_in_the_middle_of_a_pause_is_quick_and_the_event_is_tried_again_after_it() {
-    let failing = Script::each(|given| if given.data == "b" { Step::Retry(Some(Duration::from_secs(86_400))) } else { copy(given) });
+    let failing =
+        Script::each(
+            |given| if given.data == "b" { Step::Retry(Some(Duration::from_secs(86_400))) } else { copy(given) },
+        );
     let tree = one(&failing, &["a", "b", "c"]).await;
     until("it retries", || status(&tree.snapshot(), "t/work").lanes == [LaneState::Retrying]).await;
     let before = tokio::time::Instant::now();
@@ -82,7 +85,9 @@ async fn a_drain_between_the_parts_of_a_batch_keeps_what_is_done() {
                 entered.add_permits(1);
                 leave.acquire().await.unwrap().forget();
             }
-            by_event(&call, |given| if given.data == "b" && !given.is_alone { Step::Retry(Some(Duration::ZERO)) } else { copy(given) })
+            by_event(&call, |given| {
+                if given.data == "b" && !given.is_alone { Step::Retry(Some(Duration::ZERO)) } else { copy(given) }
+            })
         }
     });
     let tree = one(&work, &["a", "b", "c", "d"]).await;
@@ -158,7 +163,8 @@ async fn lanes_stop_with_their_engine() {
     let folder = tempfile::tempdir().unwrap();
     let (work, open) = gated();
     let plan = plan_of(&[ONE]);
-    let tree = start_on(EmbeddedEngine::open(folder.path(), Durability::Sync).unwrap(), &plan, &[("work", &work)]).await;
+    let tree =
+        start_on(EmbeddedEngine::open(folder.path(), Durability::Sync).unwrap(), &plan, &[("work", &work)]).await;
     publish(&tree, "in", &["a"]).await;
     until("the call", || work.called().len() == 1).await;
     tree.engine().close().await.unwrap();
