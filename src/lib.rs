@@ -8,11 +8,17 @@
 //! floors that it draws, and that `tests/floors.rs` keeps, are the order of the modules below: each may use those
 //! under it and never those above.
 
+pub mod app;
+pub mod cli;
+pub mod client;
 pub mod dispatch;
 pub mod effects;
 pub mod engine;
 pub mod limits;
 pub mod log;
 pub mod model;
+pub mod rpc;
+pub mod server;
+pub mod telemetry;
 pub mod topology;
 pub mod wasm;

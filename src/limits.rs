@@ -28,7 +28,7 @@ pub const PRODUCER_RETRY_AFTER: Duration = Duration::from_millis(50);
 /// Bytes of the recent part of the journal that stay in memory for lanes that keep up.
 pub const TAIL_BYTES_MAX: usize = 32 << 20;
 /// Bytes that one group commit writes at the most, so that acks of small publishes do not wait for long.
-pub const GROUP_BYTES_MAX: usize = 8 << 20;
+pub const GROUP_BYTES_MAX: usize = 2 << 20;
 /// Size in bytes at which a journal file is closed and the next one begun.
 pub const JOURNAL_FILE_BYTES: u64 = 64 << 20;
 /// Bytes of journal between two entries of a partition in the sparse index: what a cold read skips at the most.

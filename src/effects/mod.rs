@@ -3,10 +3,12 @@
 //! Promises: nothing else in the bus that decides what is kept reads the disk or the wall clock in another way.
 //! Must not know: what is written, or why.
 
+pub mod memory;
 mod real;
 
 use std::io;
 
+pub use memory::MemoryDisk;
 pub use real::{DiskFolder, SystemClock};
 
 /// A folder of files.

@@ -81,8 +81,17 @@ impl State {
             .collect()
     }
 
+    /// The partition that a lane consumes; `None` where there is no such lane.
+    fn input(&self, lane: LaneId) -> Option<PartitionId> {
+        let (_, from) = self.subscribers.get(usize::try_from(lane.subscriber.0).ok()?.checked_sub(1)?)?;
+        let topic = self.topics.iter().position(|(name, _)| name == from)?;
+        let partition = PartitionId { topic: TopicId(topic as u32 + 1), partition: lane.partition };
+        self.partitions.contains_key(&partition).then_some(partition)
+    }
+
     fn read(&self, partition: PartitionId, from: Offset, mut budget: ReadBudget) -> Option<Vec<Chunk>> {
         let chunks = self.partitions.get(&partition)?;
+        budget.events = budget.events.max(1);
         let first = chunks.partition_point(|chunk| chunk.end_offset() <= from);
         let mut read: Vec<Chunk> = Vec::new();
         for chunk in chunks.iter().skip(first) {
@@ -143,15 +152,13 @@ impl Engine for MemoryEngine {
     async fn apply(&self, blueprint: &Blueprint) -> Result<Numbers, ApplyError> {
         self.shared.serving()?;
         let mut state = self.shared.state();
-        for topic in &blueprint.topics {
-            if let Some((_, existing)) = state.topics.iter().find(|(name, _)| *name == topic.name)
-                && *existing != topic.partitions
+        for (index, topic) in blueprint.topics.iter().enumerate() {
+            let known = state.topics.iter().map(|(name, partitions)| (name, *partitions));
+            let in_front = blueprint.topics.iter().take(index).map(|topic| (&topic.name, topic.partitions));
+            if let Some((_, existing)) = known.chain(in_front).find(|(name, _)| **name == topic.name)
+                && existing != topic.partitions
             {
-                return Err(ApplyError::Partitions {
-                    topic: topic.name.clone(),
-                    existing: *existing,
-                    wanted: topic.partitions,
-                });
+                return Err(ApplyError::Partitions { topic: topic.name.clone(), existing, wanted: topic.partitions });
             }
         }
         for subscriber in &blueprint.subscribers {
@@ -193,15 +200,7 @@ impl Engine for MemoryEngine {
     async fn acquire(&self, lane: LaneId) -> Result<MemorySession, SessionError> {
         self.shared.serving()?;
         let mut state = self.shared.state();
-        let (_, from) = usize::try_from(lane.subscriber.0)
-            .ok()
-            .and_then(|number| state.subscribers.get(number.checked_sub(1)?).cloned())
-            .ok_or(ReadError::UnknownPartition)?;
-        let topic = state.topics.iter().position(|(name, _)| *name == from).ok_or(ReadError::UnknownPartition)?;
-        let partition = PartitionId { topic: TopicId(topic as u32 + 1), partition: lane.partition };
-        if !state.partitions.contains_key(&partition) {
-            return Err(ReadError::UnknownPartition.into());
-        }
+        let partition = state.input(lane).ok_or(ReadError::UnknownPartition)?;
         let entry = state.lanes.entry(lane).or_default();
         entry.owner += 1;
         let (owner, next_offset) = (entry.owner, entry.position);
@@ -222,7 +221,9 @@ impl Engine for MemoryEngine {
     }
 
     fn position(&self, lane: LaneId) -> Option<Offset> {
-        self.shared.state().lanes.get(&lane).map(|lane| lane.position)
+        let state = self.shared.state();
+        state.input(lane)?;
+        Some(state.lanes.get(&lane).map_or(0, |lane| lane.position))
     }
 
     async fn offset_at_time(&self, partition: PartitionId, time_ns: u64) -> Result<Offset, ReadError> {
@@ -276,6 +277,9 @@ impl Session for MemorySession {
         }
         {
             let mut state = self.shared.state();
+            if let Some(unknown) = unit.emits.partitions().find(|to| !state.partitions.contains_key(to)) {
+                return Err(SessionError::unknown_target(unknown));
+            }
             let lane = state.lanes.entry(self.lane).or_default();
             if lane.owner != self.owner {
                 return Err(SessionError::Fenced);
@@ -291,6 +295,9 @@ impl Session for MemorySession {
     }
 
     async fn flush(&mut self) -> Result<(), SessionError> {
-        Ok(self.shared.serving()?)
+        self.shared.serving()?;
+        let state = self.shared.state();
+        let is_owner = state.lanes.get(&self.lane).is_some_and(|lane| lane.owner == self.owner);
+        if is_owner { Ok(()) } else { Err(SessionError::Fenced) }
     }
 }

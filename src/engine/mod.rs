@@ -161,7 +161,8 @@ pub enum SessionError {
     /// A later session owns the lane.
     #[error("another session owns the lane")]
     Fenced,
-    /// A unit that moves the cursor back, or is larger than [`Capabilities::unit_bytes_max`]: a fault of the caller.
+    /// A unit that moves the cursor back, is larger than [`Capabilities::unit_bytes_max`], or emits to a partition that
+    /// does not exist: a fault of the caller.
     #[error("the unit is not acceptable: {0}")]
     Refused(String),
     /// Stored events cannot be read.
@@ -170,6 +171,14 @@ pub enum SessionError {
     /// The engine has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
+}
+
+impl SessionError {
+    /// For a unit that emits to a partition that does not exist.
+    fn unknown_target(partition: PartitionId) -> Self {
+        let PartitionId { topic, partition } = partition;
+        Self::Refused(format!("it emits to partition {partition} of topic number {topic}, which does not exist"))
+    }
 }
 
 /// Why events cannot be read.

@@ -1,4 +1,4 @@
-//! The one writer: takes submissions in their order, gives offsets, writes them as a group, syncs, acks.
+//! The one writer: takes submissions in their order, gives offsets, writes them as a group, hands it to the syncer.
 //!
 //! ```text
 //!   submitted -> encoded -> written ------> durable -> acked (events from outside)
@@ -10,16 +10,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::files::JournalFile;
-use super::frame::{Consumed, HEAD_BYTES, Head, Kind, Link, UnitBody, write_frame, write_unit};
+use super::frame::{Consumed, HEAD_BYTES, Head, Kind, Link, UnitBody, unit_frame_bytes, write_frame, write_unit};
 use super::partition::{IndexEntry, Partition};
+use super::syncer::{Ack, Ends, Syncer, Written};
 use super::{Condition, Durability, Lane, Log, LogOptions, OpenError, Shared};
 use crate::effects::{Clock, Disk};
 use crate::limits;
@@ -63,6 +65,18 @@ enum Submission {
     Catalogue { entry: Bytes, ticket: oneshot::Sender<()> },
     /// Resolves when everything in front of it is written.
     Barrier { ticket: oneshot::Sender<()> },
+}
+
+impl Submission {
+    /// Bytes of its frame; none where it has no frame.
+    fn frame_bytes(&self) -> usize {
+        match self {
+            Self::Append { slices, .. } => unit_frame_bytes(slices, false),
+            Self::Unit { slices, .. } => unit_frame_bytes(slices, true),
+            Self::Catalogue { entry, .. } => HEAD_BYTES + entry.len(),
+            Self::Acquire { .. } | Self::Barrier { .. } => 0,
+        }
+    }
 }
 
 /// What waits for the appender.
@@ -184,11 +198,11 @@ impl Log {
             })
         };
         let permit = Permit {
-            _count: permit(&self.queue.count, 1)?,
-            _bytes: permit(&self.queue.producer_bytes, slices.bytes())?,
+            _count: permit(&self.shared.queue.count, 1)?,
+            _bytes: permit(&self.shared.queue.producer_bytes, slices.bytes())?,
         };
         let (sender, ticket) = oneshot::channel();
-        self.queue.submit(Submission::Append { slices, ticket: sender, permit })?;
+        self.shared.queue.submit(Submission::Append { slices, ticket: sender, permit })?;
         Ok(ticket)
     }
 
@@ -198,11 +212,12 @@ impl Log {
     /// [`Refused::Stopped`].
     pub async fn unit(&self, lane: &Acquired, consumed_to: Offset, slices: Slices) -> Result<(), Refused> {
         let room = u32::try_from(slices.bytes()).unwrap_or(u32::MAX);
-        let bytes = self.queue.lane_bytes.clone().acquire_many_owned(room).await.map_err(|_| Refused::Stopped)?;
-        let count = self.queue.count.clone().acquire_owned().await.map_err(|_| Refused::Stopped)?;
+        let bytes =
+            self.shared.queue.lane_bytes.clone().acquire_many_owned(room).await.map_err(|_| Refused::Stopped)?;
+        let count = self.shared.queue.count.clone().acquire_owned().await.map_err(|_| Refused::Stopped)?;
         let permit = Permit { _count: count, _bytes: bytes };
         let (owner, lane) = (lane.owner, lane.lane.clone());
-        self.queue.submit(Submission::Unit { lane, owner, consumed_to, slices, permit })
+        self.shared.queue.submit(Submission::Unit { lane, owner, consumed_to, slices, permit })
     }
 
     /// Makes the caller the owner of a lane.
@@ -212,7 +227,7 @@ impl Log {
     pub async fn acquire(&self, id: LaneId) -> Result<Acquired, Refused> {
         let lane = self.lane(id);
         let (sender, ticket) = oneshot::channel();
-        self.queue.submit(Submission::Acquire { lane: lane.clone(), ticket: sender })?;
+        self.shared.queue.submit(Submission::Acquire { lane: lane.clone(), ticket: sender })?;
         let (position, owner) = ticket.await.map_err(|_| Refused::Stopped)?;
         Ok(Acquired { lane, position, owner })
     }
@@ -223,7 +238,7 @@ impl Log {
     /// [`Refused::Stopped`].
     pub async fn catalogue(&self, entry: Bytes) -> Result<(), Refused> {
         let (sender, ticket) = oneshot::channel();
-        self.queue.submit(Submission::Catalogue { entry, ticket: sender })?;
+        self.shared.queue.submit(Submission::Catalogue { entry, ticket: sender })?;
         ticket.await.map_err(|_| Refused::Stopped)
     }
 
@@ -233,15 +248,9 @@ impl Log {
     /// [`Refused::Stopped`].
     pub async fn barrier(&self) -> Result<(), Refused> {
         let (sender, ticket) = oneshot::channel();
-        self.queue.submit(Submission::Barrier { ticket: sender })?;
+        self.shared.queue.submit(Submission::Barrier { ticket: sender })?;
         ticket.await.map_err(|_| Refused::Stopped)
     }
-}
-
-/// What waits for the sync.
-enum Ack {
-    Append(oneshot::Sender<Placed>, Placed, Permit),
-    Catalogue(oneshot::Sender<()>),
 }
 
 /// What is done once the group is written.
@@ -256,28 +265,20 @@ enum Then {
 struct Writer {
     partition: Arc<Partition>,
     next_offset: Offset,
-    /// It is in `unsynced` already.
-    is_unsynced: bool,
 }
 
 pub(super) struct Appender {
     shared: Arc<Shared>,
-    queue: Arc<Queue>,
+    syncer: Arc<Syncer>,
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     options: LogOptions,
     file: Arc<JournalFile>,
     link: Link,
-    /// Everything in front of it is durable.
-    durable: u64,
     writers: HashMap<PartitionId, Writer>,
-    /// Partitions with events that are not durable.
-    unsynced: Vec<PartitionId>,
-    acks: Vec<Ack>,
-    /// The groups that are in memory, oldest first: their bytes, and how far they go in each partition.
-    recent: VecDeque<(usize, Vec<(PartitionId, Offset)>)>,
+    /// The groups that are in memory, oldest first: their bytes, and how far they go.
+    recent: VecDeque<(usize, Ends)>,
     recent_bytes: usize,
-    last_sync: Instant,
     /// The last frame is a mark, so another would say nothing new.
     is_marked: bool,
 }
@@ -285,7 +286,6 @@ pub(super) struct Appender {
 impl Appender {
     pub(super) fn start(
         shared: Arc<Shared>,
-        queue: Arc<Queue>,
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
         options: LogOptions,
@@ -297,47 +297,67 @@ impl Appender {
             name: super::files::file_name(link.position),
             error: io::ErrorKind::NotFound.into(),
         })?;
+        let interval = match options.durability {
+            Durability::Interval(interval) => interval,
+            Durability::Sync | Durability::Os => Duration::ZERO,
+        };
         Ok(Self {
             shared,
-            queue,
+            syncer: Arc::new(Syncer::new(durable, interval)),
             disk,
             clock,
             options,
             file,
             link,
-            durable,
             writers: HashMap::new(),
-            unsynced: Vec::new(),
-            acks: Vec::new(),
             recent: VecDeque::new(),
             recent_bytes: 0,
-            last_sync: Instant::now(),
             is_marked: true,
         })
     }
 
+    /// Serves until the log is closed or poisoned. Nothing runs and nobody waits when it returns.
     pub(super) fn run(mut self) {
-        let condition = match self.serve() {
-            Ok(()) => Condition::Closed,
-            Err(error) => Condition::Poisoned(error.to_string().into()),
+        let (syncer, shared) = (self.syncer.clone(), self.shared.clone());
+        let thread = std::thread::Builder::new().name("wattle-syncer".into()).spawn(move || syncer.run(&shared));
+        let served = match thread {
+            Err(error) => Err(error),
+            Ok(thread) => {
+                // A panic ends the log like a failed write: whoever waits must be told, and half a group not acked.
+                let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
+                let served = served.unwrap_or_else(|_| Err(io::Error::other("the appender panicked")));
+                if let Err(error) = &served {
+                    self.shared.poison(&error.to_string()); // before the syncer ends: it must not ack past it
+                }
+                self.syncer.close();
+                let joined = thread.join().map_err(|_| io::Error::other("the syncer panicked"));
+                joined.and(served).and_then(|()| self.last_mark())
+            }
         };
-        if let Condition::Poisoned(reason) = &condition {
-            tracing::error!(%reason, "the journal cannot be written: nothing is acknowledged any more");
+        if let Err(error) = served {
+            self.shared.poison(&error.to_string());
         }
-        self.queue.close();
-        self.shared.condition.send_replace(condition);
-        // Whoever waits is told by the end of its ticket or looks at the condition.
-        self.acks.clear();
-        self.queue.waiting.lock().unwrap_or_else(PoisonError::into_inner).submissions.clear();
-        let partitions = self.shared.partitions.read().unwrap_or_else(PoisonError::into_inner);
-        for partition in partitions.values() {
-            partition.wake_all();
-        }
+        self.shared.queue.close();
+        let closed = |condition: &mut Condition| {
+            let works = *condition == Condition::Working;
+            if works {
+                *condition = Condition::Closed;
+            }
+            works
+        };
+        self.shared.condition.send_if_modified(closed);
+        // Whoever still waits is told by the end of its ticket, or looks at the condition.
+        self.shared.queue.waiting.lock().unwrap_or_else(PoisonError::into_inner).submissions.clear();
+        self.shared.wake_all();
     }
 
     fn serve(&mut self) -> io::Result<()> {
         let mut submissions = Vec::new();
-        while self.queue.take(self.patience(), &mut submissions).is_some() {
+        let patience = |marked: bool| (!marked).then_some(limits::IDLE_MARK_AFTER);
+        while self.shared.queue.take(patience(self.is_marked), &mut submissions).is_some() {
+            if self.shared.is_poisoned() {
+                return Ok(()); // by the syncer, which has said why
+            }
             if submissions.is_empty() {
                 self.idle()?;
                 continue;
@@ -347,55 +367,70 @@ impl Appender {
                 self.group(&mut rest)?;
             }
         }
-        self.sync()
-    }
-
-    /// How long to wait for work before there is something to do without it.
-    fn patience(&self) -> Option<Duration> {
-        match self.options.durability {
-            Durability::Interval(interval) if self.durable < self.link.position => {
-                Some(interval.saturating_sub(self.last_sync.elapsed()))
-            }
-            _ if self.is_marked => None,
-            _ => Some(limits::IDLE_MARK_AFTER),
-        }
-    }
-
-    fn idle(&mut self) -> io::Result<()> {
-        if self.durable < self.link.position {
-            self.sync()?;
-        }
-        if !self.is_marked {
-            let mut bytes = Vec::new();
-            self.encode(&mut bytes, Kind::Mark, |_, _| ());
-            self.write(&bytes)?;
-            self.sync()?;
-            self.is_marked = true;
-        }
+        self.submit(Ends::default(), Vec::new());
         Ok(())
     }
 
-    /// Encodes, writes and syncs as many submissions as make one group.
+    /// Nothing has come for a while: what is not durable is made so, then a mark says that it is.
+    fn idle(&mut self) -> io::Result<()> {
+        if self.syncer.durable() == self.link.position {
+            self.write_mark()?;
+        }
+        self.submit(Ends::default(), Vec::new());
+        Ok(())
+    }
+
+    /// Everything is durable, and the next start shall know it.
+    fn last_mark(&mut self) -> io::Result<()> {
+        if self.is_marked || self.shared.is_poisoned() {
+            return Ok(());
+        }
+        self.write_mark()?;
+        self.file.file.sync()
+    }
+
+    fn write_mark(&mut self) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        self.encode(&mut bytes, Kind::Mark, |_, _| ());
+        self.write(&bytes)?;
+        self.is_marked = true;
+        Ok(())
+    }
+
+    fn submit(&self, ends: Ends, acks: Vec<Ack>) {
+        let (file, end_position) = (self.file.clone(), self.link.position);
+        self.syncer.submit(Written { file, end_position, ends, acks });
+    }
+
+    /// Encodes and writes as many submissions as make one group.
     fn group(&mut self, submissions: &mut dyn Iterator<Item = Submission>) -> io::Result<()> {
-        let mut bytes: Vec<u8> = Vec::with_capacity(64 << 10);
-        let mut then = Vec::new();
-        self.link.append_time_ns = self.link.append_time_ns.max(self.clock.now_ns());
-        let start = self.link.position;
+        let (mut group, mut room) = (Vec::new(), 0);
         for submission in submissions {
-            self.encode_submission(submission, &mut bytes, &mut then);
-            if bytes.len() >= limits::GROUP_BYTES_MAX {
+            room += submission.frame_bytes();
+            group.push(submission);
+            if room >= limits::GROUP_BYTES_MAX {
                 break;
             }
         }
+        // Exactly as large as it gets: readers share this memory for as long as it is recent, spare room and all.
+        let mut bytes: Vec<u8> = Vec::with_capacity(room);
+        let mut then = Vec::with_capacity(group.len());
+        self.link.append_time_ns = self.link.append_time_ns.max(self.clock.now_ns());
+        let start = self.link.position;
+        for submission in group {
+            self.encode_submission(submission, &mut bytes, &mut then);
+        }
+        let mut ends = Ends::default();
         if !bytes.is_empty() {
             self.roll_before(start, bytes.len())?;
             self.write(&bytes)?;
-            self.publish(bytes.into());
+            ends = self.publish(bytes.into());
             self.is_marked = false;
         }
+        let mut acks = Vec::new();
         for then in then {
             match then {
-                Then::Ack(ack) => self.acks.push(ack),
+                Then::Ack(ack) => acks.push(ack),
                 Then::Unit(lane, position, permit) => {
                     // after the outputs: whoever sees the position sees what was emitted for it
                     lane.position.store(position, Ordering::Release);
@@ -405,17 +440,19 @@ impl Appender {
                 Then::Barrier(ticket) => drop(ticket.send(())),
             }
         }
-        match self.options.durability {
-            Durability::Sync => self.sync(),
-            Durability::Interval(interval) => {
-                self.release();
-                if self.last_sync.elapsed() >= interval { self.sync() } else { Ok(()) }
-            }
-            Durability::Os => {
-                self.release();
-                Ok(())
-            }
+        if self.options.durability == Durability::Sync {
+            self.submit(ends, acks);
+            return Ok(());
         }
+        // The setting promises no more than that it is written.
+        for (partition, end) in ends.iter() {
+            partition.set_durable(*end);
+        }
+        acks.into_iter().for_each(Ack::send);
+        if self.options.durability != Durability::Os {
+            self.submit(Ends::default(), Vec::new());
+        }
+        Ok(())
     }
 
     fn encode_submission(&mut self, submission: Submission, bytes: &mut Vec<u8>, then: &mut Vec<Then>) {
@@ -460,7 +497,7 @@ impl Appender {
     }
 
     fn encode(&mut self, bytes: &mut Vec<u8>, kind: Kind, body: impl FnOnce(&mut Self, &mut Vec<u8>)) {
-        let (link, durable) = (self.link, self.durable);
+        let (link, durable) = (self.link, self.syncer.durable());
         if let Some(head) = write_frame(bytes, kind, &link, durable, |out| body(self, out)) {
             self.link = Link::after(&head);
         }
@@ -471,7 +508,7 @@ impl Appender {
         self.writers.entry(id).or_insert_with(|| {
             let partition = shared.partition(id);
             let next_offset = partition.written();
-            Writer { partition, next_offset, is_unsynced: false }
+            Writer { partition, next_offset }
         })
     }
 
@@ -499,9 +536,9 @@ impl Appender {
         self.file.write(bytes, self.link.position - bytes.len() as u64)
     }
 
-    /// Lets lanes see a written group, whose frames `bytes` are.
-    fn publish(&mut self, bytes: Bytes) {
-        let mut ends: Vec<(PartitionId, Offset)> = Vec::new();
+    /// Lets lanes see a written group, whose frames `bytes` are. How far it goes in each partition.
+    fn publish(&mut self, bytes: Bytes) -> Ends {
+        let mut ends: Vec<(Arc<Partition>, Offset)> = Vec::new();
         let mut at = 0;
         while let Ok(head) = Head::parse(bytes.get(at..).unwrap_or_default()) {
             let frame_end = at + head.frame_bytes();
@@ -510,64 +547,35 @@ impl Appender {
             {
                 while let Ok(Some((id, chunk))) = unit.next_slice() {
                     let end = chunk.end_offset();
-                    let writer = self.writer(id);
-                    writer.partition.note(IndexEntry {
+                    let partition = &self.writer(id).partition;
+                    partition.note(IndexEntry {
                         base_offset: chunk.base_offset,
                         append_time_ns: chunk.append_time_ns,
                         position: head.position,
                     });
-                    writer.partition.push(chunk);
-                    if !std::mem::replace(&mut writer.is_unsynced, true) {
-                        self.unsynced.push(id);
-                    }
-                    match ends.iter_mut().rfind(|(known, _)| *known == id) {
+                    partition.push(chunk);
+                    match ends.iter_mut().rfind(|(known, _)| Arc::ptr_eq(known, partition)) {
                         Some((_, known)) => *known = end,
-                        None => ends.push((id, end)),
+                        None => ends.push((partition.clone(), end)),
                     }
                 }
             }
             at = frame_end;
         }
-        for (id, _) in &ends {
-            self.writer(*id).partition.wake_written();
+        for (partition, _) in &ends {
+            partition.wake_written();
         }
+        let ends: Ends = ends.into();
         self.recent_bytes += bytes.len();
-        self.recent.push_back((bytes.len(), ends));
+        self.recent.push_back((bytes.len(), ends.clone()));
         while self.recent_bytes > self.options.recent_bytes_max
             && let Some((length, ends)) = self.recent.pop_front()
         {
             self.recent_bytes -= length;
-            for (id, end) in ends {
-                self.writer(id).partition.forget(end);
+            for (partition, end) in ends.iter() {
+                partition.forget(*end);
             }
         }
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        if self.durable < self.link.position {
-            self.file.file.sync()?;
-            self.durable = self.link.position;
-            self.last_sync = Instant::now();
-        }
-        self.release();
-        Ok(())
-    }
-
-    /// Acks, and shows outside, what has come as far as the setting promises.
-    fn release(&mut self) {
-        for id in std::mem::take(&mut self.unsynced) {
-            let writer = self.writer(id);
-            writer.is_unsynced = false;
-            writer.partition.set_durable(writer.next_offset);
-        }
-        for ack in self.acks.drain(..) {
-            match ack {
-                Ack::Append(ticket, placed, permit) => {
-                    drop(permit);
-                    drop(ticket.send(placed));
-                }
-                Ack::Catalogue(ticket) => drop(ticket.send(())),
-            }
-        }
+        ends
     }
 }

@@ -66,9 +66,11 @@ impl ColdReader {
         if from >= end {
             return Ok(Vec::new());
         }
+        let noted = self.shared.partition(partition).locate(from).map_or(0, |entry| entry.position);
         let mut position = match self.place {
-            Some((known, offset, position)) if known == partition && offset == from => position,
-            _ => self.shared.partition(partition).locate(from).map_or(0, |entry| entry.position),
+            // where events of the partition are far apart, the index knows better than the place behind the last one
+            Some((known, offset, position)) if known == partition && offset == from => position.max(noted),
+            _ => noted,
         };
         let mut taken = Taken::new(from, end, events, bytes);
         loop {
@@ -169,6 +171,9 @@ fn take(head: &Head, frame: Bytes, partition: PartitionId, taken: &mut Taken) ->
             // only frames that are used: hopping over the others must not cost a pass over their bytes
             head.verify(&frame)?;
             verified = true;
+        }
+        if chunk.base_offset > taken.from {
+            return Err(FrameError::Hole); // a frame in front was hopped over as another partition's, and is not
         }
         if !taken.add(chunk) {
             return Ok(false);

@@ -30,18 +30,22 @@
 //!       the records, each u32 length and bytes
 //!
 //! mark body: empty. catalogue body: as the engine says.
+//!
+//! In every version the first 16 bytes are these, and the checksum covers what it covers here: so a release can tell a
+//! frame of a later one from a torn write.
 //! ```
 
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::limits;
 use crate::model::slices::Slice;
-use crate::model::{Chunk, LaneId, Offset, PartitionId, SubscriberId, TopicId};
+use crate::model::{Chunk, LaneId, Offset, PartitionId, Slices, SubscriberId, TopicId};
 
 /// Bytes of a frame in front of its body.
 pub(super) const HEAD_BYTES: usize = 56;
 const MAGIC: u32 = u32::from_le_bytes(*b"WTTL");
 const VERSION: u8 = 1;
+const UNIT_HEAD_BYTES: usize = 8;
 const LANE_BYTES: usize = 16;
 const SLICE_HEAD_BYTES: usize = 24;
 
@@ -77,8 +81,8 @@ pub(super) enum FrameError {
     Short,
     #[error("its first bytes are not those of a frame")]
     Magic,
-    #[error("it is of version {0}, and this release knows only version {VERSION}")]
-    Version(u8),
+    #[error("it is of version {version} and kind {kind}; this release knows version {VERSION}, kinds 1 to 3")]
+    Unknown { version: u8, kind: u8 },
     #[error("its head is impossible")]
     Head,
     #[error("its checksum is wrong")]
@@ -89,6 +93,8 @@ pub(super) enum FrameError {
     Chain,
     #[error("its body is malformed")]
     Body,
+    #[error("events in front of those in it are missing")]
+    Hole,
 }
 
 impl Head {
@@ -108,39 +114,43 @@ impl Head {
         if head.get_u32_le() != MAGIC {
             return Err(FrameError::Magic);
         }
-        let version = head.get_u8();
-        let kind = match head.get_u8() {
-            1 => Kind::Unit,
-            2 => Kind::Mark,
-            3 => Kind::Catalogue,
-            _ => return Err(FrameError::Head),
+        let (version, kind, reserved) = (head.get_u8(), head.get_u8(), head.get_u16_le());
+        let (body_bytes, checksum) = (head.get_u32_le(), head.get_u32_le());
+        if body_bytes as usize > BODY_BYTES_MAX {
+            return Err(FrameError::Head);
+        }
+        let kind = match (version, kind, reserved) {
+            (VERSION, 1, 0) => Kind::Unit,
+            (VERSION, 2, 0) => Kind::Mark,
+            (VERSION, 3, 0) => Kind::Catalogue,
+            _ => {
+                // A torn write may have any version and kind: only a whole frame was written by a later release.
+                verify(bytes, body_bytes, checksum)?;
+                return Err(FrameError::Unknown { version, kind });
+            }
         };
-        let reserved = head.get_u16_le();
-        let parsed = Self {
+        Ok(Self {
             kind,
-            body_bytes: head.get_u32_le(),
-            checksum: head.get_u32_le(),
+            body_bytes,
+            checksum,
             position: head.get_u64_le(),
             durable_position: head.get_u64_le(),
             append_time_ns: head.get_u64_le(),
             sequence: head.get_u64_le(),
             epoch: head.get_u32_le(),
             previous_checksum: head.get_u32_le(),
-        };
-        if version != VERSION {
-            return Err(FrameError::Version(version));
-        }
-        if reserved != 0 || parsed.body_bytes as usize > BODY_BYTES_MAX {
-            return Err(FrameError::Head);
-        }
-        Ok(parsed)
+        })
     }
 
     /// Checks the whole frame, which `bytes` start with.
     pub(super) fn verify(&self, bytes: &[u8]) -> Result<(), FrameError> {
-        let frame = bytes.get(..self.frame_bytes()).ok_or(FrameError::Short)?;
-        if checksum(frame) == Some(self.checksum) { Ok(()) } else { Err(FrameError::Checksum) }
+        verify(bytes, self.body_bytes, self.checksum)
     }
+}
+
+fn verify(bytes: &[u8], body_bytes: u32, expected: u32) -> Result<(), FrameError> {
+    let frame = bytes.get(..HEAD_BYTES + body_bytes as usize).ok_or(FrameError::Short)?;
+    if checksum(frame) == Some(expected) { Ok(()) } else { Err(FrameError::Checksum) }
 }
 
 fn checksum(frame: &[u8]) -> Option<u32> {
@@ -238,6 +248,12 @@ pub(super) struct Consumed {
     pub(super) consumed_to: Offset,
 }
 
+/// Bytes of a unit's frame.
+pub(super) fn unit_frame_bytes(slices: &Slices, has_lane: bool) -> usize {
+    let lane_bytes = if has_lane { LANE_BYTES } else { 0 };
+    HEAD_BYTES + UNIT_HEAD_BYTES + lane_bytes + slices.iter().len() * SLICE_HEAD_BYTES + slices.bytes()
+}
+
 /// Writes the body of a unit. `base_offset` gives the offset of a slice's first record.
 pub(super) fn write_unit<'a>(
     out: &mut Vec<u8>,
@@ -275,7 +291,7 @@ pub(super) struct UnitBody {
 impl UnitBody {
     /// `body` is the body of the frame of `head`.
     pub(super) fn parse(head: &Head, mut body: Bytes) -> Result<Self, FrameError> {
-        if body.len() < 8 {
+        if body.len() < UNIT_HEAD_BYTES {
             return Err(FrameError::Body);
         }
         let slices_left = body.get_u32_le();
@@ -317,11 +333,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::Slices;
 
     const LINK: Link = Link { position: 4096, sequence: 7, previous_checksum: 99, epoch: 3, append_time_ns: 1_000 };
 
-    fn frame_of(records: &[(u32, Vec<u8>)], consumed: Option<Consumed>) -> (Vec<u8>, Head) {
+    fn slices_of(records: &[(u32, Vec<u8>)]) -> Slices {
         let mut slices = Slices::default();
         for (partition, record) in records {
             let partition = PartitionId { topic: TopicId(1), partition: *partition };
@@ -331,6 +346,15 @@ mod tests {
             };
             slices.push(partition, write).unwrap();
         }
+        slices
+    }
+
+    fn predicted_bytes(records: &[(u32, Vec<u8>)], has_lane: bool) -> usize {
+        unit_frame_bytes(&slices_of(records), has_lane)
+    }
+
+    fn frame_of(records: &[(u32, Vec<u8>)], consumed: Option<Consumed>) -> (Vec<u8>, Head) {
+        let slices = slices_of(records);
         let mut out = Vec::new();
         let head = write_frame(&mut out, Kind::Unit, &LINK, 4000, |out| {
             write_unit(out, consumed, slices.iter(), |slice| u64::from(slice.partition.partition) * 100);
@@ -348,6 +372,7 @@ mod tests {
                 lane: LaneId { subscriber: SubscriberId(subscriber), partition }, consumed_to,
             });
             let (bytes, written) = frame_of(&records, consumed);
+            prop_assert_eq!(predicted_bytes(&records, consumed.is_some()), bytes.len());
             let head = Head::parse(&bytes).unwrap();
             prop_assert_eq!(head, written);
             head.verify(&bytes).unwrap();
@@ -397,6 +422,9 @@ mod tests {
     fn the_layout_is_a_promise() {
         let (bytes, _) = frame_of(&[(2, b"x".to_vec())], None);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "");
+        let head = "5754544c 01 01 0000 25000000 07a1d974 0010000000000000 a00f000000000000 e803000000000000 \
+                    0700000000000000 03000000 63000000";
+        let body = "01000000 00000000 01000000 02000000 c800000000000000 01000000 05000000 01000000 78";
+        assert_eq!(hex, [head, body].concat().replace(' ', ""));
     }
 }

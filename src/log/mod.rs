@@ -1,12 +1,11 @@
 //! The journal: the one order of everything that happens, durable in groups.
 //!
 //! ```text
-//!   producers ─┐  submissions   ┌───────────┐ one write, one fdatasync per group
-//!              ├───────────────>│ appender  ├──────────────────────────────> journal files
-//!   lanes ─────┘  (bounded)     └─────┬─────┘
-//!                                     │ written: chunks into each partition's recent part
-//!                                     │ durable: acks, reads from outside
-//!                                     v
+//!   producers ─┐  submissions   ┌──────────┐ one write per group  ┌────────┐ one fdatasync for what is written
+//!              ├───────────────>│ appender ├─────────────────────>│ syncer ├───> acks, reads from outside
+//!   lanes ─────┘  (bounded)     └────┬─────┘                      └────────┘
+//!                                    │ into each partition's recent part, where lanes read
+//!                                    v
 //!                    start ........ cold | recent ....... durable ... written   (of a partition)
 //! ```
 //!
@@ -26,6 +25,7 @@ mod files;
 mod frame;
 mod partition;
 mod recovery;
+mod syncer;
 
 use std::collections::HashMap;
 use std::io;
@@ -136,7 +136,6 @@ pub struct Replay {
 /// The log. Dropping the last handle closes it.
 pub struct Log {
     shared: Arc<Shared>,
-    queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -145,11 +144,39 @@ pub(crate) struct Shared {
     partitions: RwLock<HashMap<PartitionId, Arc<Partition>>>,
     lanes: RwLock<HashMap<LaneId, Arc<Lane>>>,
     files: Files,
+    queue: Queue,
     condition: watch::Sender<Condition>,
     epoch: u32,
 }
 
 impl Shared {
+    fn is_poisoned(&self) -> bool {
+        matches!(*self.condition.borrow(), Condition::Poisoned(_))
+    }
+
+    /// A write or sync failed: from here on nothing is acked. The first reason stays.
+    fn poison(&self, reason: &str) {
+        let poisoned = self.condition.send_if_modified(|condition| {
+            let works = *condition == Condition::Working;
+            if works {
+                *condition = Condition::Poisoned(reason.into());
+            }
+            works
+        });
+        if poisoned {
+            tracing::error!(reason, "the journal cannot be written: nothing is acknowledged any more");
+            self.queue.close();
+            self.wake_all();
+        }
+    }
+
+    /// Wakes every reader, so that it sees that the log has stopped.
+    fn wake_all(&self) {
+        for partition in self.partitions.read().unwrap_or_else(PoisonError::into_inner).values() {
+            partition.wake_all();
+        }
+    }
+
     fn partition(&self, id: PartitionId) -> Arc<Partition> {
         if let Some(partition) = self.partitions.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return partition.clone();
@@ -179,17 +206,16 @@ impl Log {
             partitions: RwLock::new(recovered.partitions),
             lanes: RwLock::new(recovered.lanes),
             files: recovered.files,
+            queue: Queue::new(),
             condition: watch::Sender::new(Condition::Working),
             epoch: recovered.link.epoch,
         });
-        let queue = Arc::new(Queue::new());
-        let appender =
-            Appender::start(shared.clone(), queue.clone(), disk, clock, options, recovered.link, recovered.durable)?;
+        let appender = Appender::start(shared.clone(), disk, clock, options, recovered.link, recovered.durable)?;
         let thread = std::thread::Builder::new()
             .name("wattle-appender".into())
             .spawn(move || appender.run())
             .map_err(OpenError::Thread)?;
-        let log = Self { shared, queue, thread: Mutex::new(Some(thread)) };
+        let log = Self { shared, thread: Mutex::new(Some(thread)) };
         Ok((log, recovered.replay))
     }
 
@@ -220,7 +246,7 @@ impl Log {
 
     /// Takes nothing more, writes and syncs what was taken, and ends the appender. Blocks until it has.
     pub fn close(&self) {
-        self.queue.close();
+        self.shared.queue.close();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()

@@ -191,7 +191,7 @@ impl Taken {
         self.events -= front.count;
         self.bytes = self.bytes.saturating_sub(front.records.len());
         self.chunks.push(front);
-        chunk.count == 0 && self.events > 0 && self.bytes > 0
+        chunk.count == 0 && self.events > 0 && self.bytes > 0 && self.from < self.end
     }
 }
 

@@ -9,11 +9,12 @@
 //!   A  the end of the last file                 -                 accept, the journal ends here
 //!   B  no whole frame (torn, zeroes, stale)     no                accept what is in front, the rest is void
 //!   C  no whole frame                           yes               damage: refuse
-//!   D  a frame of an unknown version            any               refuse: a newer release wrote it
+//!   D  a whole frame of an unknown version/kind  any               refuse: a newer release wrote it
 //!   E  the end of a file, the next one follows  -                 go on there
 //!   F  the end of a file, the next is missing   yes (it exists)   damage: refuse
 //!   G  a last file without a whole head         -                 it was never used: remove it, go on as at A
-//!   H  an earlier file without a whole head     yes (it exists)   damage: refuse
+//!   H  a used or earlier file without one       yes               damage: refuse
+//!   I  a whole frame that makes no sense        any               damage: refuse, since no torn write is whole
 //! ```
 //!
 //! A file is begun only after the one in front is durable, so a later file proves the whole of an earlier one.
@@ -40,7 +41,7 @@ use crate::model::{LaneId, PartitionId};
 pub enum Damage {
     /// A part of the journal that had been durable cannot be read back.
     #[error(
-        "{file} is damaged at byte {byte}: {what}, but later frames prove that it was durable. Nothing was changed. \
+        "{file} is damaged at byte {byte}: {what}, but it had been durable. Nothing was changed. \
          Restore the file from a copy; the events behind this point cannot be served without it"
     )]
     Journal {
@@ -53,7 +54,8 @@ pub enum Damage {
     },
     /// A file of the journal is not there.
     #[error(
-        "the journal has a hole: {file} is missing, though a later file exists. Nothing was changed. Put the file back"
+        "the journal has a hole: {file} is missing, or the end of the file in front of it, though a later file exists. \
+         Nothing was changed. Put the file back"
     )]
     MissingFile {
         /// The file.
@@ -172,13 +174,13 @@ fn accept_frames(
             Ok(()) => continue,
             Err(error) => error,
         };
-        if let FrameError::Version(_) = error {
+        if let FrameError::Unknown { .. } = error {
             let what = error.to_string();
             return Err(Damage::Version { file: name.to_owned(), byte, what }.into()); // D
         }
-        // A frame that is whole and makes no sense is no torn write.
-        if !is_last || error == FrameError::Body || proved_behind(&rest, accepted.link.position) {
-            return Err(Damage::Journal { file: name.to_owned(), byte, what: error.to_string() }.into()); // C
+        let makes_no_sense = matches!(error, FrameError::Body | FrameError::Hole);
+        if !is_last || makes_no_sense || proved_behind(&rest, accepted.link.position) {
+            return Err(Damage::Journal { file: name.to_owned(), byte, what: error.to_string() }.into()); // C, I
         }
         return Ok(()); // B
     }
@@ -200,6 +202,9 @@ fn accept_frame(accepted: &mut Accepted, rest: &Bytes) -> Result<(), FrameError>
             }
             while let Some((partition, chunk)) = unit.next_slice()? {
                 let partition = accepted.partitions.entry(partition).or_default();
+                if chunk.base_offset != partition.written() {
+                    return Err(FrameError::Hole);
+                }
                 partition.recovered(chunk.end_offset());
                 partition.note(IndexEntry {
                     base_offset: chunk.base_offset,
@@ -242,6 +247,8 @@ fn make_durable(
             continue;
         }
         let name = file_name(file.first_position);
+        // the head too: its sync may have been the one that failed
+        file.file.write_at(&encode_head(file.first_position), 0).map_err(disk_error("rewrite", &name))?;
         rewrite(file, from, next).map_err(disk_error("rewrite", &name))?;
         file.file.sync().map_err(disk_error("sync", &name))?;
     }

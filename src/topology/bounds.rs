@@ -37,6 +37,9 @@ pub const DEAD_LETTERS_SUFFIX: &str = ".dead";
 /// Longest CEL expression, in bytes: the compiler of expressions is not linear.
 pub const EXPRESSION_BYTES_MAX: usize = 4 << 10;
 
+/// Deepest nesting of an expression: each level is a few calls on the stack of whoever evaluates it.
+pub const EXPRESSION_DEPTH_MAX: usize = 96;
+
 /// Most edits between an unknown name and one that is suggested for it.
 pub(crate) const SUGGESTION_EDITS_MAX: usize = 2;
 

@@ -40,7 +40,7 @@ impl<'n> Names<'n> {
                 let declared = self.namespace.subscribers.get(subscriber);
                 let topic = declared.and_then(|it| it.settings.from.as_ref()).map_or("", |(topic, _)| topic);
                 let name = self.subscriber(subscriber);
-                let span = declared.map_or(nowhere, |it| it.from_span());
+                let span = declared.map_or(nowhere, |it| it.span_of_from());
                 (span, topic, name, format!("`{name}` takes from `{topic}`"))
             }
             Edge::To { subscriber, port } => {
@@ -129,6 +129,10 @@ impl<'n> Names<'n> {
     }
 
     fn no_root(&self, topics: &[usize]) -> Diagnostic {
+        // Those for dead letters are nowhere in the file.
+        let declared =
+            |topic: &&usize| self.namespace.topics.get(**topic).is_some_and(|topic| topic.dead_letters_of.is_none());
+        let topics: Vec<usize> = topics.iter().filter(declared).copied().collect();
         let names: Vec<String> = topics.iter().map(|topic| format!("`{}`", self.topic(*topic))).collect();
         let shown = match names.get(..4).filter(|_| names.len() > 4) {
             Some(some) => format!("{} and {} more", some.join(", "), names.len() - 4),

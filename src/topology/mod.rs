@@ -45,7 +45,7 @@ pub use show::show;
 
 use diagnostic::Code as C;
 use reader::{Owner, Read, Reader, Shared};
-use resolve::File;
+use resolve::{File, Missed};
 
 /// The text of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub fn check(sources: &[Source], surroundings: &dyn Surroundings) -> (Option<Pla
 fn read(index: u32, source: &Source, surroundings: &dyn Surroundings, shared: &mut Shared) -> (File, Vec<Diagnostic>) {
     let (tree, mut diagnostics) = yaml::parse(index, &source.text);
     let Some(tree) = tree else {
-        return (File { source: index, topology: None, incomplete: true }, diagnostics);
+        return (File { source: index, topology: None, missed: Missed::Some }, diagnostics);
     };
     let mut reader = Reader::new(&source.path, surroundings, shared);
     let top = Span { source: index, start: 0, end: 0 };
@@ -117,14 +117,19 @@ fn read(index: u32, source: &Source, surroundings: &dyn Surroundings, shared: &m
         }
     };
     diagnostics.append(&mut reader.diagnostics);
-    // After these a declaration may be there for the eyes of its author, but not for ours.
-    let hides = |diagnostic: &Diagnostic| matches!(diagnostic.code, C::Syntax | C::UnknownKey | C::DuplicateName);
-    let lost = |topology: &raw::Topology| {
-        let unread = |present: bool, read: bool| present && !read;
-        let topics = topology.topics.as_ref();
-        unread(topics.is_some(), topics.is_some_and(|field| field.value.is_some()))
-            || topology.name.as_ref().is_none_or(|field| field.value.is_none())
+    // A mistake with a key of the top may hide all that is below it; a second document is not read.
+    let top_keys = tree.root().map_or_else(Vec::new, |root| root.key_spans());
+    let hides = |diagnostic: &Diagnostic| match diagnostic.code {
+        C::UnknownKey | C::DuplicateName => top_keys.contains(&diagnostic.span()),
+        code => code == C::Syntax,
     };
-    let incomplete = diagnostics.iter().any(hides) || topology.as_ref().is_none_or(lost);
-    (File { source: index, topology, incomplete }, diagnostics)
+    let unread = |topology: &raw::Topology| topology.topics.as_ref().is_some_and(|field| field.value.is_none());
+    let nameless = |topology: &raw::Topology| topology.name.as_ref().is_none_or(|field| field.value.is_none());
+    let missed = match &topology {
+        None => Missed::All,
+        Some(topology) if unread(topology) => Missed::All,
+        Some(topology) if nameless(topology) || diagnostics.iter().any(hides) => Missed::Some,
+        Some(_) => Missed::Nothing,
+    };
+    (File { source: index, topology, missed }, diagnostics)
 }

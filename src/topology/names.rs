@@ -13,8 +13,8 @@ pub(crate) fn problem(name: &str) -> Option<(String, String)> {
         return Some((message, "shorten it".into()));
     }
     let message = match name.chars().find(|char| !allowed(*char)) {
-        Some(' ') => "a name has no spaces".to_owned(),
-        Some(char) => format!("a name has no `{}`", char.escape_debug()),
+        Some(' ') => "a name cannot have spaces".to_owned(),
+        Some(char) => format!("a name cannot have `{}`", char.escape_debug()),
         None if name.is_empty() => "this name is empty".to_owned(),
         None if !name.starts_with(|char: char| char.is_ascii_alphanumeric()) => {
             "a name starts with a letter or a digit".to_owned()

@@ -144,6 +144,7 @@ impl<'c> Reader<'c> {
             View::Mapping(_) => "a mapping",
             View::Sequence(_) => "a list",
             View::Tagged => return self.tagged(node),
+            View::Unknown => return None,
         };
         self.bad(node.span(), format!("{what} is needed here, this is {found}"), format!("write {what}"))
     }
@@ -156,6 +157,7 @@ impl<'c> Reader<'c> {
             View::Scalar(_) => "a text",
             View::Mapping(_) => "a mapping",
             View::Tagged => return self.tagged(node),
+            View::Unknown => return None,
         };
         self.bad(node.span(), format!("{what} is needed here, this is {found}"), "write a list: `[a, b]`")
     }
@@ -190,6 +192,7 @@ impl<'c> Reader<'c> {
                 );
             }
             View::Tagged => return self.tagged(node),
+            View::Unknown => return None,
         };
         let mut merges = Vec::new();
         while let (Some(key), Some(value)) = (children.next(), children.next()) {
@@ -239,17 +242,24 @@ impl<'c> Reader<'c> {
         self.bad(node.span(), "tags (`!name`) mean nothing in a topology", "remove the tag")
     }
 
-    /// Reports a key that the place does not have.
-    pub(crate) fn unknown_key(&mut self, owner: Owner<'_>, entry: &KeyValue<'_>, known: &[&str]) {
+    /// Reports a key that the place does not have. Returns the one that was probably meant.
+    pub(crate) fn unknown_key<'k>(
+        &mut self,
+        owner: Owner<'_>,
+        entry: &KeyValue<'_>,
+        known: &[&'k str],
+    ) -> Option<&'k str> {
         let message = match owner.key {
             "" => format!("a topology has no key `{}`", entry.key),
             key => format!("`{key}` has no key `{}`", entry.key),
         };
-        let help = match self.nearest(entry.key, known.iter().copied()) {
+        let near = self.nearest(entry.key, known.iter().copied());
+        let help = match near {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("the keys here are {}", known.join(", ")),
         };
         self.report(Diagnostic::error(Code::UnknownKey, entry.key_span, "unknown key", message).help(help));
+        near
     }
 
     /// Reports a key that should be there.
@@ -342,6 +352,8 @@ macro_rules! keys {
             ) -> Option<Self> {
                 use $crate::topology::reader::{Field, Owner, Read};
                 let mut read = $name::default();
+                // A key that is only mistyped is not missing as well.
+                let mut mistyped: Vec<&str> = Vec::new();
                 for entry in reader.mapping(node, "a mapping")? {
                     match entry.key {
                         $( stringify!($field) => {
@@ -350,11 +362,11 @@ macro_rules! keys {
                             $( $crate::topology::reader::keys!(@read $mark reader, entry); )?
                             read.$field = Some(Field { key: entry.key_span, span: entry.value.span(), value });
                         } )*
-                        _ => reader.unknown_key(owner, &entry, $name::KEYS),
+                        _ => mistyped.extend(reader.unknown_key(owner, &entry, $name::KEYS)),
                     }
                 }
                 $( $( $crate::topology::reader::keys!(
-                    @present $mark $name, read.$field, reader, owner, stringify!($field)
+                    @present $mark $name, read.$field, mistyped, reader, owner, stringify!($field)
                 ); )? )*
                 Some(read)
             }
@@ -380,12 +392,12 @@ macro_rules! keys {
     (@read later $reader:ident, $entry:ident) => {
         $reader.unsupported($entry.key_span, &format!("`{}`", $entry.key));
     };
-    (@present required $name:ident, $field:expr, $reader:ident, $owner:ident, $key:expr) => {
-        if $field.is_none() {
+    (@present required $name:ident, $field:expr, $mistyped:ident, $reader:ident, $owner:ident, $key:expr) => {
+        if $field.is_none() && !$mistyped.contains(&$key) {
             $reader.missing_key($owner, $key, $name::doc($key));
         }
     };
-    (@present later $name:ident, $field:expr, $reader:ident, $owner:ident, $key:expr) => {};
+    (@present later $name:ident, $field:expr, $mistyped:ident, $reader:ident, $owner:ident, $key:expr) => {};
 }
 pub(crate) use keys;
 
@@ -399,6 +411,7 @@ macro_rules! choice {
         }
     ) => {
         $(#[doc = $doc])*
+        #[allow(clippy::enum_variant_names, reason = "the words of the file decide")]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum $name {
             $( $(#[doc = $variant_doc])* $variant, )*

@@ -3,7 +3,7 @@
 //! Promises: a plan exactly when nothing is wrong. Where a file could not be read whole, nothing is said about names
 //! that may be declared in it, so that one mistake does not look like a hundred.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::diagnostic::{Code, Diagnostic, Span};
 use super::faults;
@@ -20,7 +20,17 @@ pub(crate) struct File {
     /// `None` if the file is not YAML.
     pub(crate) topology: Option<raw::Topology>,
     /// Whether declarations of the file may have been missed.
-    pub(crate) incomplete: bool,
+    pub(crate) missed: Missed,
+}
+
+/// How much of a file's declarations may have been missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missed {
+    Nothing,
+    /// Those that its text has somewhere as `name:`.
+    Some,
+    /// Any.
+    All,
 }
 
 /// All that files with the same name declare.
@@ -61,7 +71,7 @@ impl Subscriber {
     }
 
     /// The place where the edge to it is written.
-    pub(crate) fn from_span(&self) -> Span {
+    pub(crate) fn span_of_from(&self) -> Span {
         self.settings.from.as_ref().map_or(self.span, |(_, span)| *span)
     }
 }
@@ -75,9 +85,11 @@ pub(crate) fn resolve(
 ) -> Option<Plan> {
     let incomplete: Vec<&str> = files
         .iter()
-        .filter(|file| file.incomplete)
+        .filter(|file| file.missed == Missed::Some)
         .filter_map(|file| texts.get(file.source as usize).copied())
         .collect();
+    let complete = files.iter().all(|file| file.missed == Missed::Nothing);
+    let unknowable = files.iter().any(|file| file.missed == Missed::All);
     let mut namespaces = gather(files, shared, diagnostics);
     let mut declared_in: HashMap<String, Vec<String>> = HashMap::new();
     for namespace in &namespaces {
@@ -89,12 +101,19 @@ pub(crate) fn resolve(
     let mut shapes = Vec::with_capacity(namespaces.len());
     for namespace in &mut namespaces {
         // A file without a name may belong to any namespace, and its own references may be to any.
-        let elsewhere =
-            Elsewhere { anywhere: namespace.name.is_none(), incomplete: &incomplete, declared_in: &declared_in };
-        look_up(namespace, &elsewhere, shared, diagnostics);
+        let elsewhere = Elsewhere {
+            unknowable,
+            anywhere: namespace.name.is_none(),
+            incomplete: &incomplete,
+            declared_in: &declared_in,
+        };
+        let meant = look_up(namespace, &elsewhere, shared, diagnostics);
         let shape = shape(namespace);
         diagnostics.extend(graph::faults(&shape).into_iter().map(|fault| faults::describe(namespace, fault)));
-        check_roots(namespace, &shape, incomplete.is_empty(), diagnostics);
+        check_roots(namespace, &shape, diagnostics);
+        if complete {
+            check_used(namespace, &shape, &meant, diagnostics);
+        }
         check_groups(namespace, diagnostics);
         check_renames(namespace, diagnostics);
         shapes.push(shape);
@@ -197,6 +216,9 @@ fn add_dead_letters(namespace: &mut Namespace, diagnostics: &mut Vec<Diagnostic>
 
 /// What may be declared where it cannot be seen.
 struct Elsewhere<'c> {
+    /// Nothing can be said about what is declared.
+    unknowable: bool,
+    /// The namespace may be any of those that are known.
     anywhere: bool,
     incomplete: &'c [&'c str],
     declared_in: &'c HashMap<String, Vec<String>>,
@@ -205,7 +227,7 @@ struct Elsewhere<'c> {
 impl Elsewhere<'_> {
     fn may_declare(&self, topic: &str) -> bool {
         let named = self.anywhere && self.declared_in.contains_key(topic);
-        named || self.incomplete.iter().any(|text| looks_declared(text, topic))
+        self.unknowable || named || self.incomplete.iter().any(|text| looks_declared(text, topic))
     }
 }
 
@@ -218,29 +240,30 @@ fn looks_declared(text: &str, name: &str) -> bool {
     })
 }
 
-/// Finds the topics that subscribers name.
+/// Finds the topics that subscribers name. Returns those that were probably meant by names that nobody declares.
 fn look_up(
     namespace: &mut Namespace,
     elsewhere: &Elsewhere<'_>,
     shared: &mut Shared,
     diagnostics: &mut Vec<Diagnostic>,
-) {
+) -> HashSet<String> {
+    let mut meant = HashSet::new();
     let Namespace { name, topics, subscribers, topic_by_name, subscriber_by_name } = namespace;
-    let namespace_name = name.as_ref().map_or("", |(name, _)| name.as_str());
+    let whose = name.as_ref().map_or("there is".to_owned(), |(name, _)| format!("the namespace `{name}` has"));
     let mut find = |topic: &str, span: Span, diagnostics: &mut Vec<Diagnostic>| {
         let found = topic_by_name.get(topic).copied();
         if found.is_none() && !elsewhere.may_declare(topic) {
-            let unknown = Diagnostic::error(
-                Code::UnknownTopic,
-                span,
-                "unknown topic",
-                format!("the namespace `{namespace_name}` has no topic `{topic}`"),
-            );
+            let unknown =
+                Diagnostic::error(Code::UnknownTopic, span, "unknown topic", format!("{whose} no topic `{topic}`"));
             let near = shared.nearest(topic, topics.iter().map(|topic| topic.name.as_str()));
+            meant.extend(near.map(str::to_owned));
             let others = elsewhere.declared_in.get(topic);
             let help = match (names::dead_letters_of(topic), near, others) {
                 (Some(subscriber), _, _) if subscriber_by_name.contains_key(subscriber) => {
                     format!("`{subscriber}` has no dead letters; only plugins with `on_failure: dead_letter` do")
+                }
+                _ if subscriber_by_name.contains_key(topic) => {
+                    format!("`{topic}` is a subscriber; name one of the topics that it publishes to")
                 }
                 (_, Some(near), _) => format!("did you mean `{near}`?"),
                 (_, None, Some(others)) => {
@@ -268,6 +291,7 @@ fn look_up(
             subscriber.to.push(to);
         }
     }
+    meant
 }
 
 /// The namespace as numbers.
@@ -279,34 +303,46 @@ fn shape(namespace: &Namespace) -> Shape {
     Shape { topics: namespace.topics.len(), subscribers: namespace.subscribers.iter().map(links).collect() }
 }
 
-/// Checks what depends on whether a topic is a root.
-fn check_roots(namespace: &Namespace, shape: &Shape, complete: bool, diagnostics: &mut Vec<Diagnostic>) {
-    let mut written = vec![None; shape.topics];
-    let mut read = vec![false; shape.topics];
+/// Refuses keys of roots on topics that are none.
+fn check_roots(namespace: &Namespace, shape: &Shape, diagnostics: &mut Vec<Diagnostic>) {
+    let mut writers = vec![None; shape.topics];
     for (links, subscriber) in shape.subscribers.iter().zip(&namespace.subscribers) {
-        if let Some(read) = links.from.and_then(|topic| read.get_mut(topic)) {
-            *read = true;
-        }
         for (port, topic) in links.to.iter().enumerate() {
-            if let Some(written) = topic.and_then(|topic| written.get_mut(topic)) {
-                *written = Some((subscriber, port));
+            if let Some(writer) = topic.and_then(|topic| writers.get_mut(topic)) {
+                writer.get_or_insert((subscriber, port));
             }
         }
     }
-    for ((topic, written), read) in namespace.topics.iter().zip(written).zip(read) {
-        if let Some((writer, port)) = written {
-            for (key, span) in &topic.settings.roots_only {
-                let message = format!("`{key}` is for roots, but `{}` publishes to `{}`", writer.name, topic.name);
-                let bad = Diagnostic::error(Code::BadValue, *span, "not of a root", message);
-                diagnostics.push(bad.label(writer.port(port).0, "published to here").help(format!("remove `{key}`")));
-            }
-        } else if !read && complete {
-            let message = format!("nobody takes from the topic `{}`", topic.name);
-            let unused = Diagnostic::warning(Code::UnusedTopic, topic.span, "no subscriber", message);
-            diagnostics.push(unused.help("subscribe to it, or remove it; events that are published to it just stay"));
+    for (topic, writer) in namespace.topics.iter().zip(writers) {
+        let Some((writer, port)) = writer else { continue };
+        for (key, span) in &topic.settings.roots_only {
+            let message = format!("`{key}` is for roots, but `{}` publishes to `{}`", writer.name, topic.name);
+            let bad = Diagnostic::error(Code::BadValue, *span, "not of a root", message);
+            diagnostics.push(bad.label(writer.port(port).0, "published to here").help(format!("remove `{key}`")));
         }
     }
-    if let Some((name, span)) = namespace.name.as_ref().filter(|_| namespace.topics.is_empty() && complete) {
+}
+
+/// Reports roots that nobody takes from, and namespaces without any topic.
+fn check_used(namespace: &Namespace, shape: &Shape, meant: &HashSet<String>, diagnostics: &mut Vec<Diagnostic>) {
+    let mut used = vec![false; shape.topics];
+    let named = shape.subscribers.iter().flat_map(|links| links.to.iter().copied().chain([links.from]));
+    for topic in named.flatten() {
+        if let Some(used) = used.get_mut(topic) {
+            *used = true;
+        }
+    }
+    let declared = || namespace.topics.iter().zip(&used).filter(|(topic, _)| topic.dead_letters_of.is_none());
+    for (topic, _) in declared().filter(|(topic, used)| !**used && !meant.contains(&topic.name)) {
+        // What cannot have its name will have to change anyway.
+        if names::problem(&topic.name).is_some() || names::dead_letters_of(&topic.name).is_some() {
+            continue;
+        }
+        let message = format!("nobody takes from the topic `{}`", topic.name);
+        let unused = Diagnostic::warning(Code::UnusedTopic, topic.span, "no subscriber", message);
+        diagnostics.push(unused.help("subscribe to it, or remove it; events that are published to it just stay"));
+    }
+    if let Some((name, span)) = namespace.name.as_ref().filter(|_| declared().next().is_none()) {
         let message = format!("the namespace `{name}` has no topic to publish to");
         let no_root = Diagnostic::error(Code::NoRoot, *span, "no topics", message);
         diagnostics.push(no_root.help("declare one below `topics`, for example `orders: {}`"));
@@ -322,7 +358,7 @@ fn check_groups(namespace: &Namespace, diagnostics: &mut Vec<Diagnostic>) {
         if first.from.is_some() && subscriber.from.is_some() && first.from != subscriber.from {
             let message = format!("the group `{group}` takes from different topics");
             let bad = Diagnostic::error(Code::BadValue, *span, "", message);
-            let bad = bad.label(subscriber.from_span(), "this topic").label(first.from_span(), "another topic");
+            let bad = bad.label(subscriber.span_of_from(), "this topic").label(first.span_of_from(), "another topic");
             diagnostics.push(bad.help("the subscribers of a group share the events of one topic; use another name"));
         }
     }

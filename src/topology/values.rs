@@ -504,6 +504,11 @@ impl JsonSchema for Ports {
 
 impl Read for Ports {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if let View::Scalar(_) = node.view() {
+            let message = "topics by port are needed here, this is a text";
+            let help = "write `{ port: topic }`, or a list `[topic]` where topics are ports of the same name";
+            return reader.bad(node.span(), message, help);
+        }
         if !matches!(node.view(), View::Sequence(_)) {
             return Named::read(node, owner, reader).map(|Named(ports)| Ports(ports));
         }

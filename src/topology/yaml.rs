@@ -46,6 +46,8 @@ enum Kind {
     Quoted(u32),
     /// A scalar, mapping or list with a tag that means nothing here.
     Tagged,
+    /// An alias of nothing, which was reported.
+    Unknown,
     Mapping,
     Sequence,
     /// The index of the node that it stands for.
@@ -70,6 +72,8 @@ pub(crate) enum View<'t> {
     Sequence(Children<'t>),
     /// A node with a tag (`!name`).
     Tagged,
+    /// What it is was not understood, and that was reported.
+    Unknown,
 }
 
 /// The text of a scalar.
@@ -142,8 +146,17 @@ impl<'t> NodeRef<'t> {
             Kind::Mapping => View::Mapping(children),
             Kind::Sequence => View::Sequence(children),
             Kind::Tagged => View::Tagged,
+            Kind::Unknown => View::Unknown,
             // An alias refers to a node, never to an alias.
             Kind::Alias(_) => View::Null,
+        }
+    }
+
+    /// Where the keys of a mapping are.
+    pub(crate) fn key_spans(self) -> Vec<Span> {
+        match self.view() {
+            View::Mapping(children) => children.step_by(2).map(NodeRef::span).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -232,7 +245,7 @@ impl<'s> Builder<'s> {
                 Event::DocumentStart(..) => {
                     documents += 1;
                     if documents > 1 {
-                        let span = self.span(start, end.max(start + 3));
+                        let span = self.first_char(start, end);
                         let message = "a topology file holds one YAML document, this is the start of another";
                         let refused = Diagnostic::error(Code::Syntax, span, "second document", message);
                         self.diagnostics.push(refused.help("move what follows into a file of its own"));
@@ -263,7 +276,7 @@ impl<'s> Builder<'s> {
                     let message = format!("there is no anchor `&{name}` before this");
                     let unknown = Diagnostic::error(Code::Syntax, self.span(start, end), "unknown anchor", message);
                     self.diagnostics.push(unknown.help(format!("write `&{name}` at the value that is meant, above")));
-                    self.push(start, end, Kind::Tagged)?;
+                    self.push(start, end, Kind::Unknown)?;
                     self.last_end = end;
                 }
                 _ => {}
@@ -300,7 +313,8 @@ impl<'s> Builder<'s> {
         self.open.push(Open { node, anchor, counted_before, height: 1 });
         if self.open.len() as u32 > DEPTH_MAX {
             let message = format!("this is nested more than {DEPTH_MAX} levels deep");
-            return Err(self.too_large(start, end.max(start + 1), "one level too many", message));
+            let Span { start, end, .. } = self.first_char(start, end);
+            return Err(self.too_large(start, end, "one level too many", message));
         }
         self.last_end = end;
         Ok(())
@@ -361,16 +375,21 @@ impl<'s> Builder<'s> {
         Span { source: self.tree.source, start, end }
     }
 
+    /// A place that has at least one character of its line, for something that has no text itself.
+    fn first_char(&self, start: u32, end: u32) -> Span {
+        let rest = self.tree.text.get(start as usize..).unwrap_or_default();
+        let width = rest.chars().next().filter(|char| *char != '\n').map_or(0, char::len_utf8) as u32;
+        self.span(start, end.max(start + width))
+    }
+
     fn too_large(&self, start: u32, end: u32, label: &str, message: String) -> Refused {
         let refused = Diagnostic::error(Code::TooLarge, self.span(start, end), label, message);
         Box::new(refused.help("no topology needs this; split a very large one into several files with the same `name`"))
     }
 
     fn syntax(&self, error: &ScanError) -> Refused {
-        let start = error.marker().byte_offset().unwrap_or_default().min(self.tree.text.len());
-        let rest = self.tree.text.get(start..).unwrap_or_default();
-        let width = rest.chars().next().filter(|char| *char != '\n').map_or(0, char::len_utf8);
-        let (start, end) = (start as u32, (start + width) as u32);
+        let start = error.marker().byte_offset().unwrap_or_default().min(self.tree.text.len()) as u32;
+        let Span { end, .. } = self.first_char(start, start);
         if *error.kind() == ErrorKind::RecursionLimitExceeded {
             let message = format!("this is nested more than {DEPTH_MAX} levels deep");
             return self.too_large(start, end, "too deep", message);

@@ -198,7 +198,9 @@ pub(super) fn failed(error: &wasmtime::Error, state: &State, batch: &Batch<'_>, 
     let Explanation { kind, message } = explain(error, state, limits.time);
     let event = match kind {
         // The sum of the answers of a batch, unless the batch is one event.
-        CallErrorKind::OutputTooLarge | CallErrorKind::Protocol if batch.events.len() > 1 && is_answer(error) => None,
+        CallErrorKind::OutputTooLarge | CallErrorKind::Protocol if batch.events.len() > 1 && has_returned(error) => {
+            None
+        }
         _ => state.event(),
     };
     let message = match kind {
@@ -212,7 +214,7 @@ pub(super) fn failed(error: &wasmtime::Error, state: &State, batch: &Batch<'_>, 
 }
 
 /// Whether the plugin had already returned: what failed was to read its answer, or something it handed over.
-fn is_answer(error: &wasmtime::Error) -> bool {
+pub(super) fn has_returned(error: &wasmtime::Error) -> bool {
     error.downcast_ref::<Trap>().is_none() && error.downcast_ref::<Stop>().is_none()
 }
 
@@ -235,6 +237,10 @@ pub(super) fn explain(error: &wasmtime::Error, state: &State, time: Duration) ->
         match (trap, state.meter.refused()) {
             (Trap::StackOverflow, _) => (CallErrorKind::Stack, "its calls are nested too deeply for its stack".into()),
             (_, Some(refused)) => (CallErrorKind::Memory, refused.to_owned()),
+            (Trap::UnreachableCodeReached, None) if state.log.panic().is_some() => {
+                let panic = state.log.panic().unwrap_or_default();
+                return Explanation { kind: CallErrorKind::Trap, message: format!("it {panic}") };
+            }
             (Trap::UnreachableCodeReached, None) => (CallErrorKind::Trap, "it gave up (`unreachable`)".into()),
             (trap, None) => {
                 let trap = trap.to_string();

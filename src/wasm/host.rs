@@ -16,7 +16,7 @@ use super::digest::Digest;
 use super::engine::engine;
 use super::limits::Limits;
 use super::logs::Gate;
-use super::plugin::{Instance, Kind, Plugin, Shared};
+use super::plugin::{Instance, Kind, Plugin, Shared, StartError};
 use super::refusal::{self, RegisterError};
 use super::room::Room;
 use super::state::State;
@@ -220,8 +220,10 @@ impl std::fmt::Debug for Host {
 fn describe(host: &HostInner, kind: &Kind) -> Result<Vec<String>, RegisterError> {
     wait_for(async {
         let place = host.room.take(kind.limits.memory_bytes, || host.evict()).await;
-        let mut instance =
-            Instance::start(host, kind, place).await.map_err(|message| RegisterError::DoesNotStart { message })?;
+        let mut instance = Instance::start(host, kind, place).await.map_err(|error| match error {
+            StartError::Failed(message) => RegisterError::DoesNotStart { message },
+            StartError::Misfit(why) => refusal::misfit(&host.engine, kind.pre.instance_pre().component(), &why),
+        })?;
         let time = kind.limits.time;
         instance.describe(host, time).await.map_err(|message| RegisterError::Describe { message })
     })

@@ -119,9 +119,14 @@ impl Log {
         self.panicked = false;
     }
 
-    /// What the plugin said last on standard error or as it panicked; "" when it said nothing.
+    /// What the plugin said last on standard error; "" when it said nothing.
     pub(super) fn last_words(&self) -> &str {
         self.last_words.trim_end()
+    }
+
+    /// What an SDK said as the plugin panicked: "panicked at …".
+    pub(super) fn panic(&self) -> Option<&str> {
+        self.panicked.then_some(self.last_words.as_str())
     }
 
     fn end_line(&mut self, to: Audience<'_>, stream: Stream) {

@@ -107,9 +107,9 @@ impl Plugin {
                 let host = &shared.host;
                 let place = host.room.take(shared.kind.limits.memory_bytes, || host.evict()).await;
                 let place = place.ok_or_else(closed)?;
-                Instance::start(host, &shared.kind, Some(place)).await.map_err(|message| InstanceError::Start {
+                Instance::start(host, &shared.kind, Some(place)).await.map_err(|error| InstanceError::Start {
                     subscriber: shared.kind.subscriber.to_string(),
-                    message,
+                    message: error.to_string(),
                 })?
             }
         };
@@ -188,6 +188,17 @@ impl std::fmt::Debug for Lease {
     }
 }
 
+/// Why an instance did not start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    /// It trapped or took too long.
+    #[error("{0}")]
+    Failed(String),
+    /// A function that it exports has another type.
+    #[error("{0}")]
+    Misfit(String),
+}
+
 /// A store and the one instance in it.
 pub(super) struct Instance {
     store: Store<State>,
@@ -198,8 +209,8 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// Starts an instance, within its own time limit. The error says what happened in words.
-    pub(super) async fn start(host: &HostInner, kind: &Kind, place: Option<Place>) -> Result<Instance, String> {
+    /// Starts an instance, within its own time limit.
+    pub(super) async fn start(host: &HostInner, kind: &Kind, place: Option<Place>) -> Result<Instance, StartError> {
         let timer = host.ticker.timer(INSTANTIATION_TIME);
         let slice = timer.slice();
         let log = Log::new(Arc::clone(&kind.subscriber), Arc::clone(&kind.gate));
@@ -218,10 +229,12 @@ impl Instance {
             store.set_epoch_deadline(1);
             call::in_slices(&slice, kind.pre.instantiate_async(&mut store)).await
         };
-        let sandbox = match started {
-            Ok(sandbox) => sandbox,
-            Err(error) => return Err(call::explain(&error, store.data(), INSTANTIATION_TIME).message),
-        };
+        let sandbox = started.map_err(|error| {
+            let call::Explanation { kind, message } = call::explain(&error, store.data(), INSTANTIATION_TIME);
+            // It started, and then its functions were not those of the contract.
+            let misfit = kind == CallErrorKind::Protocol && call::has_returned(&error);
+            if misfit { StartError::Misfit(format!("{error:#}")) } else { StartError::Failed(message) }
+        })?;
         store.data_mut().leave();
         store.data_mut().timer.allow(kind.limits.time);
         let memory_at_start_bytes = store.data().meter.used_bytes();

@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use wasmtime::Engine;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, Linker, Type};
 
 use super::cache::Cache;
 use super::contract::SandboxPre;
@@ -163,6 +164,26 @@ fn invalid(error: &wasmtime::Error) -> RegisterError {
 
 fn signature(error: &wasmtime::Error) -> RegisterError {
     RegisterError::Signature { message: format!("{error:#}") }
+}
+
+/// A function of the handler has another type: says which, because wasmtime does not.
+pub(super) fn misfit(engine: &Engine, component: &Component, why: &str) -> RegisterError {
+    let ty = component.component_type();
+    let handler = ty.exports(engine).find_map(|(name, export)| match export.ty {
+        ComponentItem::ComponentInstance(handler) if name.starts_with(HANDLER) => Some(handler),
+        _ => None,
+    });
+    let describe = handler.and_then(|handler| match handler.get_export(engine, "describe")?.ty {
+        ComponentItem::ComponentFunc(describe) => Some(describe),
+        _ => None,
+    });
+    let fits = describe.is_some_and(|describe| {
+        let results = describe.results().collect::<Vec<_>>();
+        let names = matches!(results.as_slice(), [Type::List(names)] if names.ty() == Type::String);
+        names && describe.params().len() == 0
+    });
+    let function = if fits { "handle" } else { "describe" };
+    RegisterError::Signature { message: format!("the handler's function `{function}` has another type: {why}") }
 }
 
 fn check_exports(engine: &Engine, component: &Component) -> Result<(), RegisterError> {

@@ -1,3 +1,132 @@
-//! What cargo alone cannot do: set-up, the whole test run.
+//! What cargo alone cannot do: set up a machine and run everything that has to hold before a change is done.
+//!
+//! `cargo xtask test` is the whole of it, and what CI runs. It installs what is missing (the Wasm target), stops at the
+//! first step that fails, and says how long each took. `cargo xtask test STEP…` runs only some steps.
 
-fn main() {}
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+/// One thing that has to hold.
+struct Step {
+    name: &'static str,
+    what: &'static str,
+    /// Commands, each with the folder in which it runs and what is added to its environment.
+    commands: &'static [Run],
+}
+
+struct Run {
+    folder: &'static str,
+    line: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+}
+
+const fn run(line: &'static [&'static str]) -> Run {
+    Run { folder: ".", line, environment: &[] }
+}
+
+const fn guests(line: &'static [&'static str]) -> Run {
+    Run { folder: "plugins", line, environment: &[] }
+}
+
+const STEPS: &[Step] = &[
+    Step {
+        name: "setup",
+        what: "the Wasm target is installed",
+        commands: &[run(&["rustup", "target", "add", "wasm32-wasip2"])],
+    },
+    Step {
+        name: "format",
+        what: "the code is formatted",
+        commands: &[run(&["cargo", "fmt", "--all", "--check"]), guests(&["cargo", "fmt", "--all", "--check"])],
+    },
+    Step {
+        name: "plugins",
+        what: "the example plugins build, and their own tests pass",
+        commands: &[
+            guests(&["cargo", "build", "--locked", "--release", "--target", "wasm32-wasip2"]),
+            guests(&["cargo", "test", "--locked"]),
+        ],
+    },
+    Step {
+        name: "lint",
+        what: "clippy has nothing to say",
+        commands: &[
+            run(&["cargo", "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+            guests(&["cargo", "clippy", "--locked", "--release", "--target", "wasm32-wasip2", "--", "-D", "warnings"]),
+        ],
+    },
+    Step {
+        name: "test",
+        what: "all tests pass; generated files, floors and examples are among them",
+        commands: &[run(&["cargo", "test", "--locked", "--workspace"])],
+    },
+    Step {
+        name: "doc",
+        what: "the documentation builds without a warning",
+        commands: &[Run {
+            folder: ".",
+            line: &["cargo", "doc", "--locked", "--workspace", "--no-deps"],
+            environment: &[("RUSTDOCFLAGS", "-D warnings")],
+        }],
+    },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, names) = match arguments.split_first() {
+        Some((command, names)) => (command.as_str(), names),
+        None => ("help", &[][..]),
+    };
+    match command {
+        "test" => test(names),
+        "help" | "--help" | "-h" => {
+            println!("cargo xtask test [STEP…]   everything that has to hold, or only some of it:\n");
+            for step in STEPS {
+                println!("  {:<8} {}", step.name, step.what);
+            }
+            ExitCode::SUCCESS
+        }
+        other => {
+            eprintln!("xtask: there is no command `{other}`; see `cargo xtask help`");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn test(names: &[String]) -> ExitCode {
+    if let Some(unknown) = names.iter().find(|name| STEPS.iter().all(|step| step.name != **name)) {
+        eprintln!("xtask: there is no step `{unknown}`; see `cargo xtask help`");
+        return ExitCode::from(2);
+    }
+    let mut summary = Vec::new();
+    for step in STEPS.iter().filter(|step| names.is_empty() || names.iter().any(|name| name == step.name)) {
+        eprintln!("\n== {}: {}", step.name, step.what);
+        let start = Instant::now();
+        if let Some(failure) = step.commands.iter().find_map(|command| execute(command).err()) {
+            eprintln!("\n== {} FAILED: {failure}", step.name);
+            return ExitCode::FAILURE;
+        }
+        summary.push(format!("   {:<8} {:>5.0} s", step.name, start.elapsed().as_secs_f32()));
+    }
+    eprintln!("\n== everything holds\n{}", summary.join("\n"));
+    ExitCode::SUCCESS
+}
+
+fn execute(run: &Run) -> Result<(), String> {
+    let line = run.line.join(" ");
+    eprintln!("   $ {line}{}", if run.folder == "." { String::new() } else { format!("   (in {})", run.folder) });
+    let Some((program, arguments)) = run.line.split_first() else { return Ok(()) };
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(run.folder).envs(run.environment.iter().copied());
+    if run.folder != "." {
+        // The guests are a workspace of their own; nothing that cargo set for this one is meant for them.
+        for name in ["CARGO", "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_TARGET_DIR"] {
+            command.env_remove(name);
+        }
+    }
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("`{line}` ended with {status}")),
+        Err(error) => Err(format!("`{program}` could not be started: {error}; is it installed?")),
+    }
+}

@@ -56,7 +56,10 @@ fn handle(event: Event) -> Result<Outputs, Failure> {
         let shortage = Shortage { order_id: order.order_id, missing };
         return Ok(SHORT.json(&shortage)?.kind("stock.short").into());
     }
-    let units = order.items.iter().map(|item| item.qty).sum();
+    let mut units = 0;
+    for item in &order.items {
+        units += item.qty;
+    }
     if units > config_or("per_order", 100)? {
         let shortage = Shortage { order_id: order.order_id, missing: order.items };
         return Ok(SHORT.json(&shortage)?.kind("stock.short").into());
@@ -78,11 +81,7 @@ fn shelves(text: &str) -> Result<BTreeMap<&str, u32>, Failure> {
 /// What the shelves cannot give, and how much of it.
 fn missing(items: &[Item], stock: &BTreeMap<&str, u32>) -> Vec<Item> {
     let short = |item: &Item| item.qty.saturating_sub(stock.get(item.sku.as_str()).copied().unwrap_or(0));
-    items
-        .iter()
-        .map(|item| Item { sku: item.sku.clone(), qty: short(item) })
-        .filter(|item| item.qty > 0)
-        .collect()
+    items.iter().map(|item| Item { sku: item.sku.clone(), qty: short(item) }).filter(|item| item.qty > 0).collect()
 }
 
 #[cfg(test)]

@@ -54,6 +54,9 @@ mod tests {
         let parcel = Parcel { part: "1/2".into(), order_id: "o-7".into(), tracking: "WTL-o-7-1".into(), customer };
         let message = message(parcel, "Shop");
         assert_eq!(message.to, "ada@example.test");
-        assert_eq!(message.text, "Hello Ada,\nparcel 1/2 of your order left us today. Its number is WTL-o-7-1.\nYours, Shop");
+        assert_eq!(
+            message.text,
+            "Hello Ada,\nparcel 1/2 of your order left us today. Its number is WTL-o-7-1.\nYours, Shop"
+        );
     }
 }

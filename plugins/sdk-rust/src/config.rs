@@ -17,7 +17,9 @@ pub fn config(name: &str) -> Option<String> {
 /// # Errors
 /// Retries, because a corrected topology makes it work.
 pub fn config_required(name: &str) -> Result<String, Failure> {
-    config(name).ok_or_else(|| Failure::retry(format!("the setting `{name}` is missing: add it to this subscriber's `config:`")))
+    config(name).ok_or_else(|| {
+        Failure::retry(format!("the setting `{name}` is missing: add it to this subscriber's `config:`"))
+    })
 }
 
 /// The value of a setting, or a default where the topology does not give it.

@@ -66,6 +66,6 @@ mod tests {
     fn parcels_are_filled_before_another_is_begun() {
         assert_eq!(pack(45, 20), [20, 20, 5]);
         assert_eq!(pack(40, 20), [20, 20]);
-        assert_eq!(pack(0, 20), []);
+        assert_eq!(pack(0, 20), Vec::<u32>::new());
     }
 }

@@ -20,7 +20,8 @@ use super::{
 };
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock};
 use crate::limits;
-use crate::log::{Acquired, ColdError, ColdReader, Condition, Durability, Log, LogOptions, OpenError, Recent, Refused};
+use crate::log::{Acquired, ColdError, ColdReader, Condition, Log, OpenError, Recent, Refused};
+pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId};
 use catalogue::{Catalogue, CatalogueError};
 
@@ -205,6 +206,22 @@ impl Shared {
         changed.ok().and_then(|condition| stopped(&condition)).unwrap_or(Stopped::Closed)
     }
 
+    async fn apply(&self, blueprint: &Blueprint) -> Result<Numbers, ApplyError> {
+        let _one_at_a_time = self.applying.lock().await;
+        if let Some(stopped) = self.has_stopped() {
+            return Err(stopped.into());
+        }
+        let mut next = self.catalogue().clone();
+        let (numbers, entry) = next.apply(blueprint)?;
+        if let Some(entry) = entry
+            && self.log.catalogue(entry).await.is_err()
+        {
+            return Err(self.stopped().await.into());
+        }
+        *self.catalogue() = next;
+        Ok(numbers)
+    }
+
     /// Events between `from` and `end` of a partition, from memory or the disk; empty only where `from >= end`.
     async fn read(
         &self,
@@ -250,16 +267,10 @@ impl Engine for EmbeddedEngine {
     }
 
     async fn apply(&self, blueprint: &Blueprint) -> Result<Numbers, ApplyError> {
-        let _one_at_a_time = self.shared.applying.lock().await;
-        let mut next = self.shared.catalogue().clone();
-        let (numbers, entry) = next.apply(blueprint)?;
-        if let Some(entry) = entry {
-            if self.shared.log.catalogue(entry).await.is_err() {
-                return Err(self.shared.stopped().await.into());
-            }
-        }
-        *self.shared.catalogue() = next;
-        Ok(numbers)
+        // In a task of its own: were it dropped half-way, its numbers would be in the journal and given again.
+        let (shared, blueprint) = (self.shared.clone(), blueprint.clone());
+        let applied = tokio::spawn(async move { shared.apply(&blueprint).await }).await;
+        applied.unwrap_or(Err(ApplyError::Stopped(Stopped::Closed))) // the runtime is going down
     }
 
     async fn append(&self, events: Slices) -> Result<Appended, AppendError> {
@@ -400,6 +411,13 @@ impl Session for EmbeddedSession {
         if unit.emits.bytes() > limits::UNIT_BYTES_MAX {
             let words = format!("{} bytes of outputs, at most {}", unit.emits.bytes(), limits::UNIT_BYTES_MAX);
             return Err(SessionError::Refused(words));
+        }
+        let unknown = {
+            let catalogue = self.shared.catalogue();
+            unit.emits.partitions().find(|to| !catalogue.has(*to))
+        };
+        if let Some(unknown) = unknown {
+            return Err(SessionError::unknown_target(unknown));
         }
         self.consumed_to = unit.consumed_to;
         match self.shared.log.unit(&self.lane, unit.consumed_to, unit.emits).await {

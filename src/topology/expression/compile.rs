@@ -7,7 +7,7 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr};
 use cel::{Context, Env};
 
 use super::{CompileError, Field, Form, Program, VARIABLES, Variable};
-use crate::topology::bounds::EXPRESSION_BYTES_MAX;
+use crate::topology::bounds::{EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX};
 use crate::topology::names;
 
 /// The functions and types of CEL, built once: building takes longer than evaluating.
@@ -34,7 +34,7 @@ pub(super) fn form(text: &str) -> Result<Form, Vec<CompileError>> {
     }
     let program = ENV.compile(text).map_err(|errors| syntax(text, &errors))?;
     let mut names =
-        Names { text, info: program.source_info(), scope: Vec::new(), used: Vec::new(), errors: Vec::new() };
+        Names { text, info: program.source_info(), scope: Vec::new(), depth: 0, used: Vec::new(), errors: Vec::new() };
     names.visit(program.expression());
     let Names { used: variables, errors, .. } = names;
     if !errors.is_empty() {
@@ -75,23 +75,36 @@ fn is_simple(quoted: &str) -> bool {
     !quoted.contains(['"', '\\', '\n', '\r'])
 }
 
-/// What the parser of CEL reports, with places as bytes.
+/// What the parser of CEL reports first, since what follows is mostly a consequence of it.
 fn syntax(text: &str, errors: &cel::ParseErrors) -> Vec<CompileError> {
-    let error = |error: &cel::ParseError| {
-        // The recoverer of the parser leaves its lines in; the first says what was wrong.
-        let message = error.msg.lines().next().unwrap_or_default();
-        let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
-        let range = position(text, error.pos);
-        CompileError { message: format!("this is not a CEL expression: {message}"), range, help: None }
+    let first = errors.errors.first();
+    let (message, range) = match first.map(|error| (error, between_quotes(&error.msg))) {
+        Some((_, Some("<EOF>"))) => {
+            let end = text.trim_end().len();
+            ("something is missing at the end of this expression".to_owned(), end..end)
+        }
+        Some((error, Some(token))) => {
+            let start = position(text, error.pos).start;
+            let at = text.get(start..).and_then(|rest| rest.starts_with(token).then_some(start));
+            // Some errors are reported where the parser noticed, not where the text is.
+            let at = at.or_else(|| text.rfind(token));
+            let range = at.map_or_else(|| position(text, error.pos), |at| at..at + token.len());
+            (format!("`{token}` does not fit here in a CEL expression"), range)
+        }
+        Some((error, None)) => {
+            let message = error.msg.lines().next().unwrap_or_default();
+            (format!("this is not a CEL expression: {message}"), position(text, error.pos))
+        }
+        None => ("this is not a CEL expression".to_owned(), 0..text.len()),
     };
-    let mut errors: Vec<_> = errors.errors.iter().map(error).collect();
-    // What follows the first is mostly a consequence of it.
-    errors.truncate(1);
-    if errors.is_empty() {
-        let message = "this is not a CEL expression".into();
-        errors.push(CompileError { message, range: 0..text.len(), help: None });
-    }
-    errors
+    vec![CompileError { message, range, help: None }]
+}
+
+/// The part of the text that a message of the parser quotes first; the rest of such messages lists tokens.
+fn between_quotes(message: &str) -> Option<&str> {
+    let (_, rest) = message.lines().next()?.split_once('\'')?;
+    let (quoted, _) = rest.split_once('\'')?;
+    (!quoted.is_empty()).then_some(quoted)
 }
 
 /// The bytes of the character at a 1-based line and column.
@@ -111,12 +124,25 @@ struct Names<'p> {
     info: &'p cel::common::ast::SourceInfo,
     /// Variables that the expression itself declares, as `x` in `list.all(x, x > 0)`.
     scope: Vec<&'p str>,
+    depth: usize,
     used: Vec<Variable>,
     errors: Vec<CompileError>,
 }
 
 impl<'p> Names<'p> {
     fn visit(&mut self, expression: &'p IdedExpr) {
+        self.depth += 1;
+        if self.depth <= EXPRESSION_DEPTH_MAX {
+            self.visit_parts(expression);
+        } else if self.depth == EXPRESSION_DEPTH_MAX + 1 && self.errors.is_empty() {
+            let message = format!("this expression is nested more than {EXPRESSION_DEPTH_MAX} levels deep");
+            let help = Some("simplify it; long sums nest, too".into());
+            self.errors.push(CompileError { message, range: 0..self.text.len(), help });
+        }
+        self.depth -= 1;
+    }
+
+    fn visit_parts(&mut self, expression: &'p IdedExpr) {
         match &expression.expr {
             Expr::Unspecified | Expr::Literal(_) => {}
             Expr::Ident(name) => self.variable(name, expression.id),

@@ -241,3 +241,6 @@ impl PartialEq for KeyExpression {
 }
 
 impl Eq for KeyExpression {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,212 @@
+//! The composition root: from a checked plan to a bus that serves, and back down.
+//!
+//! Promises: what can fail cheaply fails before what is slow; every plugin that does not fit is named, not only the first;
+//! [`Running::stop`] refuses, answers, drains and closes in that order, and nothing that was acknowledged is lost.
+//! Relies on: everything below. It is the only place that knows all of it.
+//! Must not know: the command line, terminals, signals; where plans and components come from.
+
+mod plugins;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+
+use crate::dispatch::Tree;
+use crate::engine::embedded::{Durability, EmbeddedEngine, EmbeddedError, Recovery};
+use crate::engine::{Engine, Stopped};
+use crate::server::{self, Bus, Port, Server};
+use crate::topology::Plan;
+use crate::wasm::{Host, HostError, HostOptions};
+
+pub use plugins::PluginError;
+
+/// How long a runtime may take to end its blocking tasks once everything else has ended.
+const RUNTIME_END: Duration = Duration::from_millis(500);
+
+/// How the bus is set up; none of it is in the topology.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it listens.
+    pub listen: server::Options,
+    /// Where it keeps what it keeps.
+    pub data: PathBuf,
+    /// When something counts as kept.
+    pub durability: Durability,
+    /// Memory that all instances of all plugins may take together, in bytes; `None` for as much as the sandbox thinks
+    /// right for the machine.
+    pub plugin_memory_bytes: Option<u64>,
+    /// Where compiled plugins are kept between runs; it must belong to this user alone.
+    pub code_cache: PathBuf,
+}
+
+/// What happens during a start, for whoever waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// The data folder has been opened.
+    Opened {
+        /// What was found in it.
+        recovery: Recovery,
+        /// How long that took.
+        took: Duration,
+    },
+    /// A plugin is being compiled, or loaded as it was compiled before.
+    Compiling {
+        /// The subscriber that runs it.
+        subscriber: String,
+    },
+    /// It is ready.
+    Compiled {
+        /// The subscriber that runs it.
+        subscriber: String,
+        /// The start of its version's digest.
+        digest: String,
+        /// How long that took.
+        took: Duration,
+    },
+}
+
+/// Why the bus did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The operating system gives no threads.
+    #[error("cannot start the threads of the bus: {0}")]
+    Runtime(#[source] std::io::Error),
+    /// The service.
+    #[error(transparent)]
+    Server(#[from] server::StartError),
+    /// The data folder.
+    #[error(transparent)]
+    Engine(#[from] EmbeddedError),
+    /// The sandbox.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Plugins, all that do not fit.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Plugins(Vec<PluginError>),
+    /// The tree.
+    #[error(transparent)]
+    Tree(#[from] crate::dispatch::StartError),
+}
+
+impl StartError {
+    /// Whether what is wrong is what was configured, rather than the machine.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Plugins(_) => true,
+            Self::Tree(error) => matches!(error, crate::dispatch::StartError::Apply(_)),
+            Self::Server(error) => matches!(error, server::StartError::Remote(_)),
+            Self::Runtime(_) | Self::Engine(_) | Self::Host(_) => false,
+        }
+    }
+}
+
+/// How a stop went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// Everything that was admitted was answered.
+    pub answered: bool,
+    /// Every lane ended its call and committed it; otherwise that call is done again after the next start.
+    pub drained: bool,
+    /// Whether the engine ended as it should.
+    pub closed: Result<(), Stopped>,
+}
+
+/// A running bus.
+///
+/// Lanes have a runtime of their own, so that plugins which take all the processor time that they may do not keep the
+/// service from answering.
+pub struct Running {
+    service: Runtime,
+    lanes: Runtime,
+    server: Server,
+    tree: Tree<EmbeddedEngine>,
+    recovery: Recovery,
+}
+
+fn runtime(name: &'static str) -> Result<Runtime, StartError> {
+    Builder::new_multi_thread().thread_name(name).enable_all().build().map_err(StartError::Runtime)
+}
+
+impl Running {
+    /// Starts a bus. `components` are the plugins' files, one for each subscriber of the plan, in its order. Blocks until it
+    /// serves; `progress` may be called from several threads.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub fn start(
+        plan: &Plan,
+        components: &[PathBuf],
+        options: &Options,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Self, StartError> {
+        let (service, lanes) = (runtime("service")?, runtime("lane")?);
+        // The socket and the engine's watch belong to the service.
+        let entered = service.enter();
+        let port = Port::take(&options.listen)?;
+        let opening = Instant::now();
+        let engine = EmbeddedEngine::open(&options.data, options.durability)?;
+        let recovery = engine.recovery();
+        progress(Progress::Opened { recovery, took: opening.elapsed() });
+
+        let mut host = HostOptions { cache_folder: Some(options.code_cache.clone()), ..HostOptions::default() };
+        if let Some(bytes) = options.plugin_memory_bytes {
+            host.memory_budget_bytes = bytes;
+        }
+        let host = Host::new(host)?;
+        let handlers = plugins::register(&host, plan, components, progress).map_err(StartError::Plugins)?;
+        drop(entered);
+
+        let started = service.block_on(async {
+            let tree = Tree::start(engine, plan, handlers, lanes.handle()).await?;
+            let snapshot = {
+                let tree = tree.clone();
+                Arc::new(move || tree.snapshot())
+            };
+            let bus = Bus { publisher: tree.publisher().clone(), engine: tree.engine().clone(), snapshot };
+            let server = Server::start(port, bus).await?;
+            Ok::<_, StartError>((tree, server))
+        });
+        let (tree, server) = started?;
+        Ok(Self { service, lanes, server, tree, recovery })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// The running tree.
+    pub fn tree(&self) -> &Tree<EmbeddedEngine> {
+        &self.tree
+    }
+
+    /// What was found in the data folder.
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+
+    /// Runs a future on the runtime of the service.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.service.block_on(future)
+    }
+
+    /// Stops: health says NOT_SERVING, nothing more is admitted, what was admitted is answered, lanes end what they are at,
+    /// everything that was accepted is made durable. Takes about `deadline` at the most, unless the disk takes longer.
+    /// Blocks.
+    pub fn stop(self, deadline: Duration) -> Stop {
+        let Self { service, lanes, server, tree, .. } = self;
+        let end = Instant::now() + deadline;
+        let stop = service.block_on(async {
+            let answered = server.stop(deadline).await;
+            let drained = tree.drain(end.saturating_duration_since(Instant::now())).await;
+            let closed = tree.engine().close().await;
+            Stop { answered, drained, closed }
+        });
+        lanes.shutdown_timeout(RUNTIME_END);
+        service.shutdown_timeout(RUNTIME_END);
+        stop
+    }
+}

@@ -1,0 +1,218 @@
+//! From a plan's subscribers to registered plugins, several at a time.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::Progress;
+use crate::topology::{ConfigValue, Plan, SubscriberPlan};
+use crate::wasm::{COMPONENT_BYTES_MAX, Host, Limits, Plugin, PluginSpec, RegisterError};
+
+/// Largest secret in bytes: certificates and keys fit, a wrong path to something else is noticed.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// Why a subscriber's plugin cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    /// Its file cannot be read.
+    #[error("subscriber `{subscriber}`: cannot read its plugin {}: {error}", path.display())]
+    Unreadable {
+        /// The subscriber.
+        subscriber: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Its file is much too large.
+    #[error(
+        "subscriber `{subscriber}`: its plugin {} has {bytes} bytes, at most {COMPONENT_BYTES_MAX} are accepted: build it \
+         in release mode and strip debug information",
+        path.display()
+    )]
+    TooLarge {
+        /// The subscriber.
+        subscriber: String,
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// It has none.
+    #[error("subscriber `{subscriber}`: no plugin was given for it")]
+    Missing {
+        /// The subscriber.
+        subscriber: String,
+    },
+    /// A secret of its configuration cannot be read.
+    #[error(
+        "subscriber `{subscriber}`: cannot read the secret of `config.{name}` from {}: {why}; put the secret into that \
+         file, readable for this user only",
+        path.display()
+    )]
+    Secret {
+        /// The subscriber.
+        subscriber: String,
+        /// The key of the configuration.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The sandbox refuses it.
+    #[error("subscriber `{subscriber}`: its plugin {} is refused: {error}", path.display())]
+    Refused {
+        /// The subscriber.
+        subscriber: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: RegisterError,
+    },
+}
+
+/// Registers the plugins of all subscribers, in the plan's order; several are compiled at the same time.
+///
+/// # Errors
+/// Everything that is wrong with any of them.
+pub(super) fn register(
+    host: &Host,
+    plan: &Plan,
+    components: &[PathBuf],
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Vec<Plugin>, Vec<PluginError>> {
+    let subscribers = &plan.subscribers;
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(subscriber) = subscribers.get(index) else { return };
+            let result = register_one(host, subscriber, components.get(index), progress);
+            results.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
+        }
+    };
+    // The compiler itself uses all cores for one component; a second thread fills the gaps.
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(subscribers.len());
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(index, _)| *index);
+    let (mut plugins, mut errors) = (Vec::new(), Vec::new());
+    for (_, result) in results {
+        match result {
+            Ok(plugin) => plugins.push(plugin),
+            Err(found) => errors.extend(found),
+        }
+    }
+    if errors.is_empty() { Ok(plugins) } else { Err(errors) }
+}
+
+fn register_one(
+    host: &Host,
+    subscriber: &SubscriberPlan,
+    component: Option<&PathBuf>,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Plugin, Vec<PluginError>> {
+    let name = subscriber.label();
+    let Some(path) = component else { return Err(vec![PluginError::Missing { subscriber: name }]) };
+    progress(Progress::Compiling { subscriber: name.clone() });
+    let began = Instant::now();
+    let (config, wasm) = match (config(subscriber), read(&name, path)) {
+        (Ok(config), Ok(wasm)) => (config, wasm),
+        (config, wasm) => {
+            let mut errors = config.err().unwrap_or_default();
+            errors.extend(wasm.err());
+            return Err(errors);
+        }
+    };
+    let limits = Limits {
+        memory_bytes: subscriber.limits.memory_bytes,
+        time: subscriber.limits.time,
+        output_bytes: subscriber.limits.output_bytes,
+        ..Limits::default()
+    };
+    let ports = subscriber.ports.iter().map(|(port, _)| port.clone()).collect();
+    let spec = PluginSpec { subscriber: name.clone(), wasm, config, ports, limits };
+    let plugin = host
+        .register(spec)
+        .map_err(|error| vec![PluginError::Refused { subscriber: name.clone(), path: path.clone(), error }])?;
+    progress(Progress::Compiled { subscriber: name, digest: plugin.digest().short(), took: began.elapsed() });
+    Ok(plugin)
+}
+
+fn read(subscriber: &str, path: &Path) -> Result<Vec<u8>, PluginError> {
+    let unreadable =
+        |error| PluginError::Unreadable { subscriber: subscriber.to_owned(), path: path.to_owned(), error };
+    let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
+    if bytes > COMPONENT_BYTES_MAX {
+        return Err(PluginError::TooLarge { subscriber: subscriber.to_owned(), path: path.to_owned(), bytes });
+    }
+    std::fs::read(path).map_err(unreadable)
+}
+
+/// What the plugin can ask for, with the secrets read from their files.
+fn config(subscriber: &SubscriberPlan) -> Result<BTreeMap<String, String>, Vec<PluginError>> {
+    let (mut config, mut errors) = (BTreeMap::new(), Vec::new());
+    for (name, value) in &subscriber.config {
+        match value {
+            ConfigValue::Text(text) => {
+                config.insert(name.clone(), text.clone());
+            }
+            ConfigValue::SecretFile(path) => match secret(path) {
+                Ok(secret) => {
+                    config.insert(name.clone(), secret);
+                }
+                Err(why) => errors.push(PluginError::Secret {
+                    subscriber: subscriber.label(),
+                    name: name.clone(),
+                    path: path.clone(),
+                    why,
+                }),
+            },
+        }
+    }
+    if errors.is_empty() { Ok(config) } else { Err(errors) }
+}
+
+/// The content of a file without the line break that editors put at its end.
+fn secret(path: &Path) -> Result<String, String> {
+    let length = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if length > SECRET_BYTES_MAX {
+        return Err(format!("{length} bytes are more than a secret may have ({SECRET_BYTES_MAX})"));
+    }
+    let mut text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_its_file_without_the_last_line_break() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        for (text, expected) in [("abc\n", "abc"), ("abc\r\n", "abc"), ("abc", "abc"), ("a\nb\n\n", "a\nb\n")] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(secret(&path).unwrap(), expected);
+        }
+        std::fs::write(&path, vec![b'x'; 65 << 10]).unwrap();
+        assert!(secret(&path).unwrap_err().contains("more than a secret may have"));
+        assert!(secret(&folder.path().join("nothing")).is_err());
+    }
+}

@@ -1,0 +1,119 @@
+//! The settings of a bus: flags, each also a `WATTLE_*` variable.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::app::Options;
+use crate::engine::embedded::Durability;
+use crate::server;
+
+/// Where a bus listens, and clients look for it, where nothing else is said.
+pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:7411";
+const DEFAULT_PORT: u16 = 7411;
+/// Where a bus keeps what it keeps, where nothing else is said.
+pub(super) const DEFAULT_DATA: &str = ".wattle";
+/// The folder in a data folder that holds compiled plugins.
+const CODE_CACHE: &str = "code";
+
+/// How the bus listens, whatever it runs.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Settings of the bus")]
+pub(super) struct BusArgs {
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:7411]
+    #[arg(long, env = "WATTLE_LISTEN", value_name = "ADDRESS:PORT")]
+    pub(super) listen: Option<SocketAddr>,
+
+    /// Listen also where other machines can reach it, although nothing is encrypted and nobody is asked who they are
+    #[arg(long, env = "WATTLE_INSECURE_ALLOW_REMOTE")]
+    pub(super) insecure_allow_remote: bool,
+
+    /// When an event counts as kept: `sync` (on the disk), `interval=TIME` (on the disk within that time), `os` (given to
+    /// the operating system)
+    #[arg(long, env = "WATTLE_DURABILITY", default_value = "sync", value_parser = durability, value_name = "WHEN")]
+    pub(super) durability: Durability,
+
+    /// Memory that all plugins may take together, such as 2GiB [default: two instances for each core of four plugins]
+    #[arg(long, env = "WATTLE_PLUGIN_MEMORY", value_parser = size, value_name = "SIZE")]
+    pub(super) plugin_memory: Option<u64>,
+
+    /// How long the bus may take to end what it is at when it is told to stop
+    #[arg(long, env = "WATTLE_DRAIN_DEADLINE", default_value = "10s", value_parser = duration, value_name = "TIME")]
+    pub(super) drain_deadline: Duration,
+}
+
+impl BusArgs {
+    /// Where to listen.
+    pub(super) fn listen_or_default(&self) -> SocketAddr {
+        self.listen.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEFAULT_PORT))
+    }
+
+    /// The settings, with what is not the same for every command.
+    pub(super) fn options(&self, data: PathBuf, code_cache: PathBuf, listen: SocketAddr) -> Options {
+        Options {
+            listen: server::Options { listen, insecure_allow_remote: self.insecure_allow_remote },
+            data,
+            durability: self.durability,
+            plugin_memory_bytes: self.plugin_memory,
+            code_cache,
+        }
+    }
+}
+
+/// Where compiled plugins of a data folder are.
+pub(super) fn code_cache(data: &std::path::Path) -> PathBuf {
+    data.join(CODE_CACHE)
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    match text.split_once('=') {
+        None if text == "sync" => Ok(Durability::Sync),
+        None if text == "os" => Ok(Durability::Os),
+        Some(("interval", time)) => match duration(time)? {
+            Duration::ZERO => Err("an interval of nothing is `sync`".to_owned()),
+            time => Ok(Durability::Interval(time)),
+        },
+        _ => Err("write `sync`, `os`, or an interval such as `interval=50ms`".to_owned()),
+    }
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "write a time with its unit, such as 10s or 250ms".to_owned())
+}
+
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let with_unit = text.bytes().any(|byte| byte.is_ascii_alphabetic());
+    let size = bytesize::ByteSize::from_str(text).ok().filter(|_| with_unit);
+    size.map(|size| size.as_u64()).ok_or_else(|| "write a size with its unit, such as 512MiB or 2GiB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_address_is_the_same_for_both_sides() {
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEFAULT_PORT);
+        assert_eq!(address.to_string(), DEFAULT_LISTEN);
+    }
+
+    #[test]
+    fn durability_is_one_of_three() {
+        assert_eq!(durability("sync"), Ok(Durability::Sync));
+        assert_eq!(durability("os"), Ok(Durability::Os));
+        assert_eq!(durability("interval=50ms"), Ok(Durability::Interval(Duration::from_millis(50))));
+        for wrong in ["", "never", "interval", "interval=", "interval=50", "interval=0s", "sync=1s"] {
+            assert!(durability(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        assert_eq!(size("2GiB"), Ok(2 << 30));
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        for wrong in ["", "5", "GiB", "5 parsecs", "-1GiB"] {
+            assert!(size(wrong).is_err() && duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

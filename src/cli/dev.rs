@@ -1,0 +1,311 @@
+//! `wattle dev`: builds and runs topologies, to try them out.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::args::{self, BusArgs};
+use super::input::{self, Form, Source, Watcher};
+use super::live::Live;
+use super::signals::Signals;
+use super::tree::{self, Shown, plural};
+use super::{Exit, Failure, Outcome, build, components, run, say};
+use crate::app::{Options, Progress, Running, StartError};
+use crate::client::{Client, Read};
+use crate::dispatch::{Published, Snapshot};
+use crate::model::{Event, EventView};
+use crate::server;
+use crate::telemetry::{self, LogFormat};
+use crate::topology::Plan;
+
+/// How often it is looked whether everything is handled.
+const SETTLED_EVERY: Duration = Duration::from_millis(10);
+/// How often counts are drawn on a terminal, and printed elsewhere.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+const PRINT_EVERY: Duration = Duration::from_secs(1);
+/// Failures that are shown of each topic for dead letters.
+const FAILURES_SHOWN: usize = 20;
+
+/// Build and run topologies, to try them out
+///
+/// Builds the plugin folders that the topologies name, and runs everything on a fresh data folder that is removed at the
+/// end. On a terminal it shows the tree with its counts.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle dev topologies/orders.yaml
+  wattle dev topologies/orders.yaml --input topologies/orders.ndjson --once
+  wattle dev topologies/ --input shop/orders=orders.ndjson --input shop/log=log.ndjson")]
+pub(super) struct Args {
+    /// Topology files, or folders of them; together they are what runs
+    #[arg(required = true, value_name = "TOPOLOGY")]
+    topologies: Vec<PathBuf>,
+
+    /// Publish a file of CloudEvents, one JSON object on each line, to the only root or to the one that is named
+    #[arg(long, value_name = "[TOPIC=]FILE")]
+    input: Vec<String>,
+
+    /// End when everything has been handled, and print the counts of every node and the failures
+    #[arg(long)]
+    once: bool,
+
+    /// Keep everything in this folder, also for the next time
+    #[arg(long, env = "WATTLE_DATA", value_name = "FOLDER")]
+    data: Option<PathBuf>,
+
+    #[command(flatten)]
+    bus: BusArgs,
+
+    /// How log lines on standard error look
+    #[arg(long, env = "WATTLE_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    telemetry::start(args.log_format).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let plan = components::plan(&args.topologies)?;
+    let inputs = inputs(args, &plan)?;
+    let components = build_all(&plan)?;
+    let mut signals = Signals::listen()?;
+    let data = Data::new(args.data.as_deref())?;
+    let running = start(args, &plan, &components, &data)?;
+    let server = running.address().to_string();
+    if !args.once {
+        say(&format!("serving on {server}; Ctrl-C ends it"));
+    }
+
+    let mut stopped = None;
+    let result = running.block_on(async {
+        let work = async {
+            let client = Client::connect(&server).await?;
+            for (topic, source) in &inputs {
+                let events = input::publish(&client, topic, source, Form::CloudEvents, &mut Unwatched).await?;
+                tracing::info!(topic, events, "published the input");
+            }
+            if !args.once {
+                std::future::pending::<()>().await;
+            }
+            settled(&running).await;
+            Ok::<_, Failure>(Some(failures(&client, &running.tree().snapshot()).await?))
+        };
+        let shown = show(&running);
+        tokio::select! {
+            result = work => result,
+            () = shown => Ok(None),
+            () = signals.first() => Ok(None),
+            why = running.tree().stopped() => {
+                stopped = Some(why);
+                Ok(None)
+            }
+        }
+    });
+    let snapshot = running.tree().snapshot();
+    let ended = run::end(stopped, running.stop(args.bus.drain_deadline), args.bus.drain_deadline);
+    if let Some(failures) = result? {
+        report(&snapshot, &failures)?;
+    }
+    ended
+}
+
+/// Waits until nothing is on its way anywhere.
+async fn settled(running: &Running) {
+    while !running.tree().is_settled() {
+        tokio::time::sleep(SETTLED_EVERY).await;
+    }
+}
+
+/// What to publish, and where to.
+fn inputs(args: &Args, plan: &Plan) -> Result<Vec<(String, Source)>, Failure> {
+    let roots: Vec<String> = plan.topics.iter().filter(|topic| topic.is_root()).map(|topic| topic.label()).collect();
+    let mut inputs = Vec::new();
+    for input in &args.input {
+        let (topic, file) = match (input.split_once('='), roots.as_slice()) {
+            (Some((topic, file)), _) if !Path::new(input).exists() => (topic.to_owned(), file),
+            (_, [root]) => (root.clone(), input.as_str()),
+            _ => {
+                let words = format!(
+                    "--input {input} does not say where to: there are several roots ({}); write --input TOPIC={input}",
+                    roots.join(", ")
+                );
+                return Err(Failure::new(Exit::Usage, words));
+            }
+        };
+        let path = Path::new(file);
+        if file != "-" && !path.is_file() {
+            return Err(Failure::new(Exit::Usage, format!("there is no file `{file}` to publish (--input)")));
+        }
+        inputs.push((topic, Source::from_argument(path)));
+    }
+    Ok(inputs)
+}
+
+/// Builds every plugin folder.
+fn build_all(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
+    let bar = match io::stderr().is_terminal() {
+        true => ProgressBar::new_spinner(),
+        false => ProgressBar::hidden(),
+    };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} building {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(DRAW_EVERY);
+    let built = components::of(plan, |folder| {
+        let name = folder.display().to_string();
+        tracing::info!(folder = name, "building");
+        bar.set_message(name.clone());
+        let mut progress = |line: &str| bar.set_message(format!("{name}: {line}"));
+        build::build_folder(folder, &mut progress).map(|built| built.wasm).map_err(|error| error.to_string())
+    });
+    bar.finish_and_clear();
+    // Folders that do not build are the work's failure, not a fault of the configuration.
+    built.map_err(|failure| Failure { exit: Exit::Failed, ..failure })
+}
+
+/// Starts the bus. Where nobody said where to listen and the usual port is taken, another one will do.
+fn start(args: &Args, plan: &Plan, components: &[PathBuf], data: &Data) -> Result<Running, Failure> {
+    let cache = match &args.data {
+        Some(data) => args::code_cache(data),
+        None => args::code_cache(Path::new(args::DEFAULT_DATA)),
+    };
+    let options = |listen: SocketAddr| -> Options { args.bus.options(data.folder.clone(), cache.clone(), listen) };
+    let listen = args.bus.listen_or_default();
+    let start = |listen| Running::start(plan, components, &options(listen), &log_progress);
+    let started = match start(listen) {
+        Err(StartError::Server(server::StartError::Bind { source, .. }))
+            if source.kind() == io::ErrorKind::AddrInUse && args.bus.listen.is_none() =>
+        {
+            tracing::info!(%listen, "somebody else has the port: taking a free one");
+            start(SocketAddr::new(listen.ip(), 0))
+        }
+        started => started,
+    };
+    started.map_err(run::refused)
+}
+
+fn log_progress(progress: Progress) {
+    match progress {
+        Progress::Opened { .. } | Progress::Compiling { .. } => {}
+        Progress::Compiled { subscriber, digest, took } => tracing::info!(subscriber, digest, ?took, "plugin ready"),
+    }
+}
+
+struct Unwatched;
+
+impl Watcher for Unwatched {
+    fn published(&mut self, _: u64, _: u64) {}
+
+    fn places(&mut self, _: &Published) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// Shows the tree for as long as this is polled.
+async fn show(running: &Running) {
+    if io::stderr().is_terminal() {
+        let mut live = Live::new();
+        loop {
+            live.draw(&tree::lines(&running.tree().snapshot(), Shown::WithoutEmptyDeadLetters));
+            tokio::time::sleep(DRAW_EVERY).await;
+        }
+    }
+    let mut last = BTreeMap::new();
+    loop {
+        for subscriber in running.tree().snapshot().subscribers {
+            let counts = (subscriber.handled, subscriber.emitted, subscriber.dead_lettered, subscriber.lag);
+            if counts.0 > 0 && last.insert(subscriber.name.clone(), counts) != Some(counts) {
+                let (handled, emitted, dead, waiting) = counts;
+                say(&format!(
+                    "{}: {handled} handled, {emitted} emitted, {dead} dead, {waiting} waiting",
+                    subscriber.name
+                ));
+            }
+        }
+        tokio::time::sleep(PRINT_EVERY).await;
+    }
+}
+
+/// The dead letters of a subscriber.
+struct Failures {
+    subscriber: String,
+    count: u64,
+    /// The first of them, in words.
+    shown: Vec<String>,
+}
+
+async fn failures(client: &Client, snapshot: &Snapshot) -> Result<Vec<Failures>, Failure> {
+    let mut all = Vec::new();
+    for topic in snapshot.topics.iter().filter(|topic| topic.is_dead_letters && topic.events() > 0) {
+        let read = Read { topic: topic.name.clone(), limit: Some(FAILURES_SHOWN as u64), ..Read::default() };
+        let mut reading = client.read(read).await?;
+        let mut shown = Vec::new();
+        while let Some(events) = reading.next().await? {
+            shown.extend(events.iter().map(|dead| words(&dead.key, &dead.event)));
+        }
+        let subscriber = topic.parent.clone().unwrap_or_default();
+        all.push(Failures { subscriber, count: topic.events(), shown });
+    }
+    Ok(all)
+}
+
+/// A dead letter in a line.
+fn words(key: &str, event: &[u8]) -> String {
+    let id = EventView::parse(event).map(|view| view.id).unwrap_or("?").to_owned();
+    let event = Event::decode(event).unwrap_or_default();
+    let attribute = |name: &str| event.attributes.get(name).map(ToString::to_string).unwrap_or_default();
+    let attempts = attribute("wattleattempts").parse().map_or(String::new(), |count| plural(count, "attempt"));
+    let (kind, reason) = (attribute("wattlefailure"), attribute("wattlereason"));
+    let reason = reason.lines().next().unwrap_or_default().to_owned();
+    format!("event {id} (key {key}), {attempts}, {kind}: {reason}")
+}
+
+/// Prints the counts of every node and the failures.
+fn report(snapshot: &Snapshot, failures: &[Failures]) -> Outcome {
+    let mut out = anstream::stdout().lock();
+    write!(out, "{}", tree::text(snapshot, Shown::All))?;
+    if failures.is_empty() {
+        writeln!(out, "\nno failures")?;
+    }
+    for Failures { subscriber, count, shown } in failures {
+        writeln!(out, "\n{subscriber} gave up {}:", plural(*count, "event"))?;
+        for failure in shown {
+            writeln!(out, "  {failure}")?;
+        }
+        let more = count.saturating_sub(shown.len() as u64);
+        if more > 0 {
+            writeln!(out, "  and {more} more")?;
+        }
+    }
+    Ok(())
+}
+
+/// A data folder; a fresh one is removed at the end.
+struct Data {
+    folder: PathBuf,
+    is_fresh: bool,
+}
+
+impl Data {
+    fn new(folder: Option<&Path>) -> Result<Self, Failure> {
+        if let Some(folder) = folder {
+            return Ok(Self { folder: folder.to_owned(), is_fresh: false });
+        }
+        let folder = std::env::temp_dir().join(format!("wattle-dev-{}-{}", std::process::id(), input::fresh_id()));
+        std::fs::create_dir(&folder).map_err(|error| {
+            Failure::failed(format!("cannot create {}: {error}; name a data folder with --data", folder.display()))
+        })?;
+        Ok(Self { folder, is_fresh: true })
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        if self.is_fresh
+            && let Err(error) = std::fs::remove_dir_all(&self.folder)
+        {
+            tracing::warn!(folder = %self.folder.display(), %error, "cannot remove the data folder");
+        }
+    }
+}

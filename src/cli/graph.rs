@@ -1,0 +1,67 @@
+//! `wattle graph`: draws topologies.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::check::{finish, write_diagnostics};
+use super::load::{EXIT_BAD_CONFIGURATION, EXIT_OK, World, load, refuse};
+use crate::topology::{check, draw};
+
+/// Draws topologies.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Topology files, or folders of them
+    #[arg(required = true, value_name = "FILE|FOLDER")]
+    pub paths: Vec<PathBuf>,
+
+    /// What to draw
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+}
+
+/// What to draw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A tree of lines
+    #[default]
+    Text,
+    /// The language of Graphviz
+    Dot,
+    /// The language of Mermaid, for Markdown
+    Mermaid,
+    /// A picture for browsers
+    Svg,
+    /// For programs
+    Json,
+}
+
+/// Runs the command: 0, or as `check` does where there is nothing to draw.
+pub fn run(args: &Args) -> ExitCode {
+    let (mut out, mut notices) = (anstream::stdout().lock(), anstream::stderr().lock());
+    finish(write(args, &mut out, &mut notices))
+}
+
+/// What [`run`] does, to anything that can be written to. Text has ANSI colours. Returns the exit code.
+///
+/// # Errors
+///
+/// Those of writing.
+pub fn write(args: &Args, out: &mut dyn Write, notices: &mut dyn Write) -> io::Result<u8> {
+    let sources = match load(&args.paths) {
+        Ok(sources) => sources,
+        Err(errors) => return refuse(&errors, notices),
+    };
+    let (plan, diagnostics) = check(&sources, &World);
+    write_diagnostics(&sources, &diagnostics, notices)?;
+    let Some(plan) = plan else { return Ok(EXIT_BAD_CONFIGURATION) };
+    let drawn = match args.format {
+        Format::Text => draw::text(&plan, true),
+        Format::Dot => draw::dot(&plan),
+        Format::Mermaid => draw::mermaid(&plan),
+        Format::Svg => draw::svg(&plan),
+        Format::Json => draw::json(&plan),
+    };
+    write!(out, "{drawn}")?;
+    Ok(EXIT_OK)
+}

@@ -1,0 +1,170 @@
+//! Reading topologies from the file system, for every command that takes some.
+//!
+//! The only place where the pure check of [`crate::topology`] meets the real world: files, folders, environment.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::topology::{Found, Source, Surroundings, bounds};
+
+/// Everything is fine.
+pub const EXIT_OK: u8 = 0;
+/// The command failed at its work.
+pub const EXIT_FAILED: u8 = 1;
+/// The command was called in a way that makes no sense, such as with a file that is not there.
+pub const EXIT_USAGE: u8 = 2;
+/// The configuration is wrong: `EX_CONFIG` of BSD's sysexits.
+pub const EXIT_BAD_CONFIGURATION: u8 = 78;
+
+/// What makes a folder the source of a plugin: the manifest of its language.
+const PLUGIN_MANIFESTS: [&str; 4] = ["Cargo.toml", "package.json", "pyproject.toml", "go.mod"];
+
+/// Why the files of topologies cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// There is nothing to read, or it may not be read.
+    #[error("cannot read `{}`: {error}; name a topology file, or a folder of them", path.display())]
+    Unreadable {
+        /// What was to be read.
+        path: PathBuf,
+        /// Why it cannot.
+        error: io::Error,
+    },
+    /// A folder without topologies.
+    #[error("there is no topology in `{}`; its topologies are the files that end with .yaml or .yml", path.display())]
+    EmptyFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file is not text.
+    #[error("`{}` is not text: line {line} is not UTF-8; save the file as UTF-8", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// The first line that is not UTF-8, from 1.
+        line: usize,
+    },
+}
+
+impl LoadError {
+    /// The exit code of a command that cannot go on because of this.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            LoadError::Unreadable { .. } | LoadError::EmptyFolder { .. } => EXIT_USAGE,
+            LoadError::NotText { .. } => EXIT_BAD_CONFIGURATION,
+        }
+    }
+}
+
+/// Reads files, and of folders every `*.yaml` and `*.yml` that is not hidden, by name. What is named twice is read
+/// once.
+///
+/// # Errors
+///
+/// Everything that cannot be read.
+pub fn load(paths: &[PathBuf]) -> Result<Vec<Source>, Vec<LoadError>> {
+    let mut sources = Vec::new();
+    let mut errors = Vec::new();
+    let mut seen = HashSet::new();
+    for path in paths {
+        let files = match files(path) {
+            Ok(files) => files,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        };
+        for file in files {
+            let same = fs::canonicalize(&file).unwrap_or_else(|_| file.clone());
+            if !seen.insert(same) {
+                continue;
+            }
+            match read(file) {
+                Ok(source) => sources.push(source),
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+    if errors.is_empty() { Ok(sources) } else { Err(errors) }
+}
+
+/// Writes why loading failed, and returns the exit code for it.
+pub(super) fn refuse(errors: &[LoadError], to: &mut dyn Write) -> io::Result<u8> {
+    for error in errors {
+        writeln!(to, "error: {error}")?;
+    }
+    Ok(errors.iter().map(LoadError::exit_code).min().unwrap_or(EXIT_USAGE))
+}
+
+fn files(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let unreadable = |error| LoadError::Unreadable { path: path.to_owned(), error };
+    if !fs::metadata(path).map_err(unreadable)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        let yaml = file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if yaml && !hidden && file.is_file() {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err(LoadError::EmptyFolder { path: path.to_owned() });
+    }
+    files.sort_by(|one, other| {
+        one.file_name().map(OsStr::as_encoded_bytes).cmp(&other.file_name().map(OsStr::as_encoded_bytes))
+    });
+    Ok(files)
+}
+
+fn read(path: PathBuf) -> Result<Source, LoadError> {
+    // One byte more than a check accepts, so that it sees that there is more, without reading what it refuses anyway.
+    let most = bounds::TEXT_BYTES_MAX as u64 + 1;
+    let mut bytes = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        return Err(LoadError::Unreadable { path, error });
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Source { path, text }),
+        Err(error) => {
+            let good = error.utf8_error().valid_up_to();
+            let mut bytes = error.into_bytes();
+            let line = bytes.iter().take(good).filter(|byte| **byte == b'\n').count() + 1;
+            if bytes.len() as u64 == most && good + 4 > bytes.len() {
+                // Only the cut went through a character. What is missing is refused for its length.
+                bytes.truncate(good);
+                let padding = bounds::TEXT_BYTES_MAX + 1 - good;
+                bytes.extend(std::iter::repeat_n(b'\n', padding));
+                return Ok(Source { path, text: String::from_utf8(bytes).unwrap_or_default() });
+            }
+            Err(LoadError::NotText { path, line })
+        }
+    }
+}
+
+/// The world around this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct World;
+
+impl Surroundings for World {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn at(&self, path: &Path) -> Found {
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => {
+                let manifest = PLUGIN_MANIFESTS.iter().any(|manifest| path.join(manifest).is_file());
+                Found::Folder { manifest }
+            }
+            Ok(found) if found.is_file() => Found::File,
+            _ => Found::Nothing,
+        }
+    }
+}

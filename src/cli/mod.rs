@@ -1,0 +1,257 @@
+//! The command line: one module for each command.
+//!
+//! Promises: events and results on standard output, everything else on standard error; every failure is a line that says
+//! what, where and what to do; exit codes are those of [`Exit`]; `NO_COLOR` is honoured.
+//! Must not know: how anything is done; commands parse, call the floor below, and print.
+
+mod args;
+mod bench;
+pub mod build;
+pub mod check;
+mod completions;
+mod components;
+mod dev;
+pub mod graph;
+mod input;
+mod live;
+pub mod load;
+pub mod new;
+mod publish;
+mod run;
+mod scaffold;
+pub mod schema;
+mod signals;
+mod status;
+mod tail;
+mod topics;
+mod tree;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::client::{Client, ClientError};
+
+/// How a command ended, as its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what it was asked to.
+    Ok = 0,
+    /// It could not.
+    Failed = 1,
+    /// It was asked for something that makes no sense.
+    Usage = 2,
+    /// There is no bus where one was expected.
+    Unreachable = 3,
+    /// The configuration is wrong: `EX_CONFIG` of BSD's sysexits.
+    BadConfiguration = 78,
+    /// Interrupted twice: 128 + SIGINT.
+    Interrupted = 130,
+    /// Told twice to terminate: 128 + SIGTERM.
+    Terminated = 143,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A command's failure, ready to be shown.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    /// Empty where everything has been said already.
+    message: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl ToString) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+
+    fn failed(message: impl ToString) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    /// Everything has been said.
+    fn silent(exit: Exit) -> Self {
+        Self { exit, message: String::new() }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match &error {
+            ClientError::Address { .. } => Exit::Usage,
+            error if error.is_unreachable() => Exit::Unreachable,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// Of writing results. Whoever reads them may stop: that is no failure.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::silent(Exit::Ok),
+            _ => Self::failed(format!("cannot write the result: {error}")),
+        }
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+const GROUPS: &str = "\
+Run:
+  run          Run topologies, durably
+  dev          Build and run topologies to try them out
+Topologies:
+  check        Say everything that is wrong with topologies
+  graph        Draw topologies
+  schema       Print the JSON Schema of topology files
+Plugins:
+  new          Begin a plugin
+  build        Build plugins
+Events:
+  publish      Publish events
+  tail         Print events as they come
+Running bus:
+  topics       List the topics
+  status       Show the tree with its counts
+Other:
+  bench        Measure whole paths against yardsticks
+  completions  Print completions for a shell
+";
+
+/// An event bus whose subscribers are WebAssembly plugins
+#[derive(Debug, Parser)]
+#[command(
+    name = "wattle",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    help_template = "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}",
+    before_help = GROUPS,
+    after_help = "`wattle COMMAND --help` says more and shows examples."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Dev(dev::Args),
+    Check(check::Args),
+    Graph(graph::Args),
+    Schema(schema::Args),
+    New(new::NewArgs),
+    Build(build::BuildArgs),
+    Publish(publish::Args),
+    Tail(tail::Args),
+    Topics(topics::Args),
+    Status(status::Args),
+    Bench(bench::Args),
+    Completions(completions::Args),
+}
+
+/// Runs the command that the process was called with.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Dev(args) => dev::run(&args),
+        Command::Check(args) => return check::run(&args),
+        Command::Graph(args) => return graph::run(&args),
+        Command::Schema(args) => return schema::run(&args),
+        Command::New(args) => return new::run(&args),
+        Command::Build(args) => return build::run(&args, components::folders_of),
+        Command::Publish(args) => publish::run(&args),
+        Command::Tail(args) => tail::run(&args),
+        Command::Topics(args) => topics::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Completions(args) => completions::run(&args, &mut Cli::command()),
+    };
+    match outcome {
+        Ok(()) => Exit::Ok.into(),
+        Err(Failure { exit, message }) => {
+            if !message.is_empty() {
+                say_error(&message);
+            }
+            exit.into()
+        }
+    }
+}
+
+/// A line about what went wrong.
+fn say_error(message: &str) {
+    let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
+    // There is nobody to tell that standard error is closed.
+    let _ = writeln!(anstream::stderr(), "{style}error{style:#}: {message}");
+}
+
+/// A line about what goes on.
+fn say(message: &str) {
+    let _ = writeln!(anstream::stderr(), "{message}");
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Where the bus is.
+#[derive(Debug, Clone, clap::Args)]
+struct ServerArg {
+    /// Address of the bus
+    #[arg(long, env = "WATTLE_SERVER", default_value = args::DEFAULT_LISTEN, value_name = "HOST:PORT")]
+    server: String,
+}
+
+impl ServerArg {
+    async fn connect(&self) -> Result<Client, ClientError> {
+        Client::connect(&self.server).await
+    }
+}
+
+/// Runs what a client command does.
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?.block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_in_one_group_and_every_group_has_only_commands() {
+        let listed: Vec<&str> = GROUPS
+            .lines()
+            .filter_map(|line| line.strip_prefix("  "))
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        let command = Cli::command();
+        let mut names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let mut sorted = listed.clone();
+        sorted.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(sorted, names);
+    }
+}

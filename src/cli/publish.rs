@@ -1,0 +1,169 @@
+//! `wattle publish`: events into a root topic.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::input::{self, Form, Source, Template, Watcher, fresh_id};
+use super::tree::plural;
+use super::{Failure, Outcome, Output, ServerArg, block_on, say};
+use crate::dispatch::Published;
+
+/// Publish events to a root topic
+///
+/// One event from arguments, or many from a file or standard input, one on each line: CloudEvents in JSON, or with --plain
+/// the data alone. Ends when they are durable.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle publish orders --type order.created --key order-17 --data '{\"order_id\":\"order-17\"}'
+  wattle publish orders --file topologies/orders.ndjson
+  tail -f access.log | wattle publish log --file - --plain --type log.line")]
+pub(super) struct Args {
+    /// The topic: namespace/name, or name alone where only one namespace has it
+    topic: String,
+
+    /// Read events from a file, one on each line; `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "data"])]
+    file: Option<PathBuf>,
+
+    /// The lines of the file are data, and not CloudEvents in JSON
+    #[arg(long, requires = "file")]
+    plain: bool,
+
+    /// Type of the event [default: wattle.message]
+    #[arg(long)]
+    r#type: Option<String>,
+
+    /// Source of the event [default: /wattle/publish]
+    #[arg(long)]
+    source: Option<String>,
+
+    /// Id of the event [default: random]
+    #[arg(long)]
+    id: Option<String>,
+
+    /// Subject of the event
+    #[arg(long)]
+    subject: Option<String>,
+
+    /// Ordering key: events with the same one stay in order
+    #[arg(long)]
+    key: Option<String>,
+
+    /// Data of the event: JSON if it can be read as such, else text
+    #[arg(long)]
+    data: Option<String>,
+
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is: `json` prints where each event went, one on each line
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Args {
+    fn template(&self) -> Template {
+        Template {
+            r#type: self.r#type.clone().unwrap_or_else(|| "wattle.message".to_owned()),
+            source: self.source.clone().unwrap_or_else(|| "/wattle/publish".to_owned()),
+            subject: self.subject.clone(),
+            key: self.key.clone(),
+        }
+    }
+
+    /// Attributes that a file of CloudEvents has itself.
+    fn is_template_given(&self) -> bool {
+        [&self.r#type, &self.source, &self.subject, &self.key].into_iter().any(Option::is_some)
+    }
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    if args.file.is_some() && !args.plain && args.is_template_given() {
+        let words =
+            "--type, --source, --subject and --key are for single events and for --plain: CloudEvents have their own";
+        return Err(Failure::new(super::Exit::Usage, words));
+    }
+    block_on(async {
+        match &args.file {
+            Some(file) => many(args, &Source::from_argument(file)).await,
+            None => one(args).await,
+        }
+    })
+}
+
+async fn one(args: &Args) -> Outcome {
+    let client = args.server.connect().await?;
+    let id = args.id.clone().unwrap_or_else(fresh_id);
+    let mut event = args.template().event(id, args.data.as_deref().unwrap_or_default());
+    if args.data.is_none() {
+        event.data = None;
+        event.attributes.remove("datacontenttype");
+    }
+    let published = client.publish(&args.topic, vec![event.encode()]).await?;
+    match args.output {
+        Output::Json => print_places(&args.topic, &published)?,
+        Output::Text => {
+            for (partition, offset) in &published.places {
+                say(&format!("published to {}, partition {partition}, offset {offset}", args.topic));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn many(args: &Args, source: &Source) -> Outcome {
+    let client = args.server.connect().await?;
+    let form = if args.plain { Form::Plain(args.template()) } else { Form::CloudEvents };
+    let mut watcher = Bar { bar: bar(source), places_of: (args.output == Output::Json).then(|| args.topic.clone()) };
+    let result = input::publish(&client, &args.topic, source, form, &mut watcher).await;
+    watcher.bar.finish_and_clear();
+    say(&format!("published {} to {}", plural(result?, "event"), args.topic));
+    Ok(())
+}
+
+/// A bar for a file, a count for what has no size; nothing where standard error is no terminal.
+pub(super) fn bar(source: &Source) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match source.bytes() {
+        Some(bytes) => (ProgressBar::new(bytes), "{bar:30} {bytes} of {total_bytes}, {msg}, {bytes_per_sec}"),
+        None => (ProgressBar::new_spinner(), "{spinner} {msg}"),
+    };
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+struct Bar {
+    bar: ProgressBar,
+    /// The topic, where places are printed.
+    places_of: Option<String>,
+}
+
+impl Watcher for Bar {
+    fn published(&mut self, events: u64, bytes: u64) {
+        self.bar.set_position(bytes);
+        self.bar.set_message(plural(events, "event"));
+    }
+
+    fn places(&mut self, published: &Published) -> Result<(), Failure> {
+        match &self.places_of {
+            Some(topic) => print_places(topic, published),
+            None => Ok(()),
+        }
+    }
+}
+
+fn print_places(topic: &str, published: &Published) -> Result<(), Failure> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for (partition, offset) in &published.places {
+        let place = json!({ "topic": topic, "partition": partition, "offset": offset, "epoch": published.epoch });
+        writeln!(out, "{place}")?;
+    }
+    Ok(out.flush()?)
+}

@@ -1,0 +1,95 @@
+//! `wattle run`: runs topologies until it is told to stop.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::args::{self, BusArgs};
+use super::signals::Signals;
+use super::{Exit, Failure, Outcome, components};
+use crate::app::{Progress, Running, StartError, Stop};
+use crate::engine::Stopped;
+use crate::telemetry::{self, LogFormat};
+
+/// Run topologies, durably, until told to stop
+///
+/// Plugins are run as they were built: `wattle build` builds them. On SIGTERM or Ctrl-C the bus refuses new events,
+/// answers what it has taken in, lets every subscriber end the events that it is at, and exits with 0; a second signal ends
+/// it at once, and loses nothing that it has acknowledged.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle run topologies/orders.yaml
+  wattle run topologies/ --data /var/lib/wattle --listen 127.0.0.1:7411 --log-format json")]
+pub(super) struct Args {
+    /// Topology files, or folders of them; together they are what runs
+    #[arg(required = true, value_name = "TOPOLOGY")]
+    topologies: Vec<PathBuf>,
+
+    /// Folder in which the bus keeps everything
+    #[arg(long, env = "WATTLE_DATA", default_value = args::DEFAULT_DATA, value_name = "FOLDER")]
+    data: PathBuf,
+
+    #[command(flatten)]
+    bus: BusArgs,
+
+    /// How log lines on standard error look
+    #[arg(long, env = "WATTLE_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    telemetry::start(args.log_format).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let plan = components::plan(&args.topologies)?;
+    let components = components::of(&plan, components::built)?;
+    let mut signals = Signals::listen()?;
+    let options = args.bus.options(args.data.clone(), args::code_cache(&args.data), args.bus.listen_or_default());
+    let running = Running::start(&plan, &components, &options, &log_progress).map_err(refused)?;
+    tracing::info!(address = %running.address(), data = %args.data.display(), "serving");
+    let stopped = running.block_on(async {
+        tokio::select! {
+            () = signals.first() => None,
+            stopped = running.tree().stopped() => Some(stopped),
+        }
+    });
+    tracing::info!("stopping: nothing more is taken in");
+    end(stopped, running.stop(args.bus.drain_deadline), args.bus.drain_deadline)
+}
+
+/// Logs what happens during a start.
+fn log_progress(progress: Progress) {
+    match progress {
+        Progress::Opened { recovery, took } => {
+            let (frames, void_bytes, epoch) = (recovery.frames, recovery.void_bytes, recovery.epoch);
+            tracing::info!(frames, void_bytes, epoch, ?took, "opened the data folder");
+        }
+        Progress::Compiling { subscriber } => tracing::debug!(subscriber, "compiling the plugin"),
+        Progress::Compiled { subscriber, digest, took } => tracing::info!(subscriber, digest, ?took, "plugin ready"),
+    }
+}
+
+/// The bus does not start.
+pub(super) fn refused(error: StartError) -> Failure {
+    let exit = if error.is_configuration() { Exit::BadConfiguration } else { Exit::Failed };
+    Failure::new(exit, error)
+}
+
+/// How the process ends after its bus has.
+pub(super) fn end(stopped: Option<Stopped>, stop: Stop, deadline: Duration) -> Outcome {
+    if let Some(Stopped::Poisoned(reason)) = stopped.or(stop.closed.err()) {
+        let words = format!(
+            "the disk failed, and the bus has stopped: {reason}; nothing that was acknowledged is lost: repair or replace \
+             the disk, make sure that it has space, and start again on the same data folder"
+        );
+        return Err(Failure::failed(words));
+    }
+    let deadline = humantime::format_duration(deadline);
+    if !stop.answered {
+        tracing::warn!("some producers were not answered within {deadline}; they do not know whether they published");
+    }
+    if !stop.drained {
+        tracing::warn!(
+            "some events were still being handled after {deadline}; they are handled again after the next start"
+        );
+    }
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! `wattle topics`: the topics of a running bus.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use super::{Outcome, Output, ServerArg, block_on};
+use crate::dispatch::TopicStatus;
+
+/// List the topics of a running bus, parents before children
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle topics
+  wattle topics -o json | jq '.[] | select(.parent == null) | .name'")]
+pub(super) struct Args {
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let topics = block_on(async { Ok(args.server.connect().await?.topics().await?) })?;
+    let mut out = anstream::stdout().lock();
+    match args.output {
+        Output::Json => {
+            let topics: Vec<_> = topics.iter().map(json).collect();
+            writeln!(out, "{}", json!(topics))?;
+        }
+        Output::Text => {
+            let width = topics.iter().map(|topic| topic.name.chars().count()).max().unwrap_or(0).max(5);
+            writeln!(out, "{:width$}  PARTITIONS       EVENTS  WRITTEN BY", "TOPIC")?;
+            for topic in &topics {
+                let parent = topic.parent.as_deref().unwrap_or("producers");
+                let dead = if topic.is_dead_letters { " (dead letters)" } else { "" };
+                let (name, partitions, events) = (&topic.name, topic.partitions.len(), topic.events());
+                writeln!(out, "{name:width$}  {partitions:>10} {events:>12}  {parent}{dead}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A topic for programs.
+pub(super) fn json(topic: &TopicStatus) -> serde_json::Value {
+    let partitions: Vec<_> = topic
+        .partitions
+        .iter()
+        .map(|bounds| json!({ "start": bounds.start, "written": bounds.written, "durable": bounds.durable }))
+        .collect();
+    json!({
+        "name": topic.name,
+        "parent": topic.parent,
+        "dead_letters": topic.is_dead_letters,
+        "events": topic.events(),
+        "partitions": partitions,
+    })
+}

@@ -1,0 +1,202 @@
+//! The running tree as text: each node with its counts.
+
+use anstyle::{AnsiColor, Style};
+
+use crate::dispatch::{LaneState, Snapshot, SubscriberStatus, TopicStatus};
+
+/// Which nodes are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// All of them.
+    All,
+    /// Those for dead letters only where there are some.
+    WithoutEmptyDeadLetters,
+}
+
+/// A node: where it is in the tree, and its counts.
+struct Line {
+    /// Lines and corners in front of the name.
+    trunk: String,
+    name: String,
+    style: Style,
+    counts: Vec<(String, Style)>,
+}
+
+const TOPIC: Style = Style::new().bold();
+const SUBSCRIBER: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Cyan)));
+const BAD: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red)));
+const FAINT: Style = Style::new().dimmed();
+
+/// The tree, one node a line, with ANSI colours.
+pub(super) fn text(snapshot: &Snapshot, shown: Shown) -> String {
+    let mut lines = lines(snapshot, shown).join("\n");
+    lines.push('\n');
+    lines
+}
+
+/// The lines of [`text`].
+pub(super) fn lines(snapshot: &Snapshot, shown: Shown) -> Vec<String> {
+    let mut walk = Walk { snapshot, shown, lines: Vec::new() };
+    for root in snapshot.topics.iter().filter(|topic| topic.parent.is_none()) {
+        walk.topic(root, None, "", "");
+    }
+    let length = |line: &Line| line.trunk.chars().count() + line.name.chars().count();
+    let width = walk.lines.iter().map(length).max().unwrap_or(0);
+    let render = |line: &Line| {
+        let counts: Vec<String> = line.counts.iter().map(|(count, style)| format!("{style}{count}{style:#}")).collect();
+        let (style, gap) = (line.style, width - length(line));
+        format!("{FAINT}{}{FAINT:#}{style}{}{style:#}{:gap$}  {}", line.trunk, line.name, "", counts.join(", "))
+    };
+    walk.lines.iter().map(render).collect()
+}
+
+struct Walk<'a> {
+    snapshot: &'a Snapshot,
+    shown: Shown,
+    lines: Vec<Line>,
+}
+
+impl<'a> Walk<'a> {
+    /// `first` is in front of the topic itself, `rest` in front of what is below it.
+    fn topic(&mut self, topic: &'a TopicStatus, port: Option<&str>, first: &str, rest: &str) {
+        let name = match port {
+            Some(port) => format!("{port} ▸ {}", topic.name),
+            None => topic.name.clone(),
+        };
+        let style = if topic.is_dead_letters { FAINT } else { TOPIC };
+        let events = topic.events();
+        let bad = topic.is_dead_letters && events > 0;
+        let counts = vec![(plural(events, "event"), if bad { BAD } else { Style::new() })];
+        self.lines.push(Line { trunk: first.to_owned(), name, style, counts });
+        let snapshot = self.snapshot;
+        let readers: Vec<_> = snapshot.subscribers.iter().filter(|reader| reader.from == topic.name).collect();
+        for (index, reader) in readers.iter().enumerate() {
+            let (corner, below) = branch(index + 1 == readers.len());
+            self.subscriber(reader, &format!("{rest}{corner}"), &format!("{rest}{below}"));
+        }
+    }
+
+    fn subscriber(&mut self, subscriber: &'a SubscriberStatus, first: &str, rest: &str) {
+        let name = subscriber.name.split_once('/').map_or(subscriber.name.as_str(), |(_, name)| name).to_owned();
+        self.lines.push(Line { trunk: first.to_owned(), name, style: SUBSCRIBER, counts: counts(subscriber) });
+        let snapshot = self.snapshot;
+        let topic = |name: &str| snapshot.topics.iter().find(|topic| topic.name == name);
+        let ports = subscriber.to.iter().map(|(port, name)| (port.as_str(), topic(name)));
+        let dead = subscriber.dead_letters.iter().map(|name| ("dead letters", topic(name)));
+        let shown = |topic: &TopicStatus| self.shown == Shown::All || !topic.is_dead_letters || topic.events() > 0;
+        let below: Vec<_> = ports
+            .chain(dead)
+            .filter_map(|(port, topic)| Some((port, topic?)))
+            .filter(|(_, topic)| shown(topic))
+            .collect();
+        for (index, (port, topic)) in below.iter().enumerate() {
+            let (corner, trunk) = branch(index + 1 == below.len());
+            self.topic(topic, Some(port), &format!("{rest}{corner}"), &format!("{rest}{trunk}"));
+        }
+    }
+}
+
+/// In front of a node, and in front of what is below it.
+fn branch(is_last: bool) -> (&'static str, &'static str) {
+    if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") }
+}
+
+fn counts(subscriber: &SubscriberStatus) -> Vec<(String, Style)> {
+    let plain = Style::new();
+    let mut counts =
+        vec![(format!("{} handled", subscriber.handled), plain), (format!("{} emitted", subscriber.emitted), plain)];
+    for (count, what, style) in [
+        (subscriber.retried, "retried", BAD),
+        (subscriber.dead_lettered, "dead", BAD),
+        (subscriber.lag, "waiting", plain),
+    ] {
+        if count > 0 {
+            counts.push((format!("{count} {what}"), style));
+        }
+    }
+    let lanes = |state| subscriber.lanes.iter().filter(|lane| **lane == state).count() as u64;
+    for (state, what) in [(LaneState::Retrying, "retrying"), (LaneState::Stopped, "stopped")] {
+        let count = lanes(state);
+        if count > 0 {
+            counts.push((format!("{} {what}", plural(count, "lane")), BAD));
+        }
+    }
+    counts
+}
+
+/// `1 event`, `2 events`.
+pub(super) fn plural(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Bounds;
+
+    fn topic(name: &str, parent: Option<&str>, is_dead_letters: bool, events: u64) -> TopicStatus {
+        let bounds = Bounds { start: 0, written: events, durable: events };
+        TopicStatus { name: name.into(), parent: parent.map(Into::into), is_dead_letters, partitions: vec![bounds] }
+    }
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            topics: vec![
+                topic("shop/orders", None, false, 10),
+                topic("shop/orders.accepted", Some("shop/validate"), false, 7),
+                topic("shop/orders.refused", Some("shop/validate"), false, 1),
+                topic("shop/validate.dead", Some("shop/validate"), true, 2),
+                topic("shop/ship.dead", Some("shop/ship"), true, 0),
+            ],
+            subscribers: vec![
+                SubscriberStatus {
+                    name: "shop/validate".into(),
+                    from: "shop/orders".into(),
+                    to: vec![
+                        ("accepted".into(), "shop/orders.accepted".into()),
+                        ("refused".into(), "shop/orders.refused".into()),
+                    ],
+                    dead_letters: Some("shop/validate.dead".into()),
+                    handled: 10,
+                    emitted: 8,
+                    retried: 3,
+                    dead_lettered: 2,
+                    ..SubscriberStatus::default()
+                },
+                SubscriberStatus {
+                    name: "shop/ship".into(),
+                    from: "shop/orders.accepted".into(),
+                    dead_letters: Some("shop/ship.dead".into()),
+                    handled: 5,
+                    lag: 2,
+                    lanes: vec![LaneState::Running, LaneState::Retrying],
+                    ..SubscriberStatus::default()
+                },
+            ],
+        }
+    }
+
+    fn plain(shown: Shown) -> String {
+        anstream::adapter::strip_str(&text(&snapshot(), shown)).to_string()
+    }
+
+    #[test]
+    fn the_tree_has_every_node_with_its_counts() {
+        let expected = "\
+shop/orders                                10 events
+└─ validate                                10 handled, 8 emitted, 3 retried, 2 dead
+   ├─ accepted ▸ shop/orders.accepted      7 events
+   │  └─ ship                              5 handled, 0 emitted, 2 waiting, 1 lane retrying
+   │     └─ dead letters ▸ shop/ship.dead  0 events
+   ├─ refused ▸ shop/orders.refused        1 event
+   └─ dead letters ▸ shop/validate.dead    2 events
+";
+        assert_eq!(plain(Shown::All), expected);
+    }
+
+    #[test]
+    fn empty_dead_letters_can_be_left_out() {
+        let text = plain(Shown::WithoutEmptyDeadLetters);
+        assert!(text.contains("validate.dead") && !text.contains("ship.dead"), "{text}");
+    }
+}

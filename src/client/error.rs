@@ -1,0 +1,120 @@
+//! What can go wrong between a client and a bus, in two questions: may it be tried again, and has anything happened.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::rpc::{ERROR_DOMAIN, reason};
+
+/// Why a call failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ClientError {
+    /// The address makes no sense.
+    #[error("`{server}` is not the address of a bus: {why}; write it as host:port, such as 127.0.0.1:7411")]
+    Address {
+        /// What was given.
+        server: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nobody answers there.
+    #[error("cannot reach a bus at {server}: {why}; is `wattle run` or `wattle dev` running there?")]
+    Unreachable {
+        /// Where it was sought.
+        server: String,
+        /// What the network says.
+        why: String,
+    },
+    /// The connection broke, and with it the knowledge of what happened to the call.
+    #[error("lost the connection to the bus at {server}: {why}")]
+    Lost {
+        /// Where it is.
+        server: String,
+        /// What the network says.
+        why: String,
+    },
+    /// The bus refused.
+    #[error("{}", .0.message)]
+    Refused(Refused),
+}
+
+/// What the bus said when it refused.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// The gRPC code.
+    pub code: Code,
+    /// The stable reason, one of [`crate::rpc::reason`]; empty where the bus gave none.
+    pub reason: String,
+    /// The words.
+    pub message: String,
+    /// When the same call may succeed.
+    pub retry_after: Option<Duration>,
+    /// What was refused may have happened all the same.
+    pub outcome_unknown: bool,
+    /// Fields of the request that are to blame, such as `events[3]`.
+    pub fields: Vec<String>,
+}
+
+impl ClientError {
+    /// What a status says.
+    pub(super) fn from_status(server: &str, status: &Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info().filter(|info| info.domain == ERROR_DOMAIN);
+        let from_the_network =
+            matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled);
+        if info.is_none() && from_the_network {
+            return Self::Lost { server: server.to_owned(), why: words(status) };
+        }
+        let outcome = info.and_then(|info| info.metadata.get(reason::OUTCOME));
+        Self::Refused(Refused {
+            code: status.code(),
+            reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
+            message: status.message().to_owned(),
+            retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
+            outcome_unknown: outcome.is_some_and(|outcome| outcome == reason::OUTCOME_UNKNOWN)
+                || status.code() == Code::DeadlineExceeded,
+            fields: details
+                .bad_request()
+                .map(|bad| bad.field_violations.iter().map(|violation| violation.field.clone()).collect())
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Address { .. } => false,
+            Self::Unreachable { .. } | Self::Lost { .. } => true,
+            Self::Refused(refused) => {
+                matches!(refused.code, Code::Unavailable | Code::DeadlineExceeded) || refused.retry_after.is_some()
+            }
+        }
+    }
+
+    /// Whether it is sure that nothing happened.
+    pub fn has_no_side_effects(&self) -> bool {
+        match self {
+            Self::Address { .. } | Self::Unreachable { .. } => true,
+            Self::Lost { .. } => false,
+            Self::Refused(refused) => !refused.outcome_unknown,
+        }
+    }
+
+    /// Whether there was nobody to talk to.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Lost { .. })
+    }
+}
+
+/// The innermost cause, which names what really happened ("connection refused").
+pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    match innermost.downcast_ref::<Status>() {
+        Some(status) => status.message().to_owned(),
+        None => innermost.to_string(),
+    }
+}

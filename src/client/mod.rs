@@ -1,0 +1,149 @@
+//! A typed client of the service.
+//!
+//! Promises: events go out and come in as the bytes that they are; every failure says whether it may be tried again and
+//! whether anything has happened. Nothing is published twice by this client on its own account.
+//! Must not know: the engine, the tree; types of the contract stay behind its door.
+
+mod error;
+mod publishing;
+mod reading;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::Request;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::dispatch::{Published, Snapshot, TopicStatus};
+use crate::limits;
+use crate::rpc::v1;
+use crate::rpc::v1::admin_service_client::AdminServiceClient;
+use crate::rpc::v1::publisher_service_client::PublisherServiceClient;
+use crate::rpc::v1::reader_service_client::ReaderServiceClient;
+
+pub use error::{ClientError, Refused};
+pub use publishing::{Publishing, Window};
+pub use reading::{Position, Read, Reading, Received, Start};
+
+/// How long a connection may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// How long an answer about the tree may take; it needs no disk.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// What a bus may have on its way to us without being asked, for one call and for all.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+const FRAME_BYTES: u32 = 256 << 10;
+/// Silence after which the bus is asked whether it is there, and how long it may take to answer.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
+const KEEPALIVE_WITHIN: Duration = Duration::from_secs(10);
+
+/// A connection to a bus. Cheap to clone; clones share it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    server: String,
+    publisher: PublisherServiceClient<Channel>,
+    reader: ReaderServiceClient<Channel>,
+    admin: AdminServiceClient<Channel>,
+}
+
+/// How the bus is.
+#[derive(Debug, Clone)]
+pub struct BusStatus {
+    /// Its version.
+    pub version: String,
+    /// Whether it takes and gives out events; if not, why.
+    pub serving: Result<(), String>,
+    /// Its tree.
+    pub tree: Snapshot,
+}
+
+impl Client {
+    /// Connects to the bus at `server`, `host:port`.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`], [`ClientError::Unreachable`].
+    pub async fn connect(server: &str) -> Result<Self, ClientError> {
+        let address = |why: String| ClientError::Address { server: server.to_owned(), why };
+        let url = match server.split_once("://") {
+            None => format!("http://{server}"),
+            Some(("http", _)) => server.to_owned(),
+            Some((scheme, _)) => return Err(address(format!("the scheme {scheme} is not spoken, only http is"))),
+        };
+        let endpoint = Endpoint::from_shared(url).map_err(|error| address(error::words(&error)))?;
+        let channel = endpoint
+            .connect_timeout(CONNECT_WITHIN)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES)
+            .http2_keep_alive_interval(KEEPALIVE_AFTER)
+            .keep_alive_timeout(KEEPALIVE_WITHIN)
+            .connect()
+            .await
+            .map_err(|error| ClientError::Unreachable { server: server.to_owned(), why: error::words(&error) })?;
+        Ok(Self {
+            server: server.to_owned(),
+            publisher: PublisherServiceClient::new(channel.clone())
+                .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+                .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
+            reader: ReaderServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
+            admin: AdminServiceClient::new(channel).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
+        })
+    }
+
+    fn failed(&self, status: &tonic::Status) -> ClientError {
+        ClientError::from_status(&self.server, status)
+    }
+
+    /// Publishes events, each in the CloudEvents protobuf format, to a root, all or nothing; returns when they are durable.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn publish(&self, topic: &str, events: Vec<Bytes>) -> Result<Published, ClientError> {
+        let request = v1::PublishRequest { topic: topic.to_owned(), events };
+        let answer = self.publisher.clone().publish(request).await.map_err(|status| self.failed(&status))?;
+        let v1::PublishResponse { epoch, partitions, offsets } = answer.into_inner();
+        Ok(Published { epoch, places: partitions.into_iter().zip(offsets).collect() })
+    }
+
+    /// Publishes one batch after another, without waiting for each.
+    pub fn publishing(&self, topic: &str, window: Window) -> Publishing {
+        Publishing::new(self.clone(), topic.to_owned(), window)
+    }
+
+    /// Reads events of a topic.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn read(&self, read: Read) -> Result<Reading, ClientError> {
+        Reading::open(self, read).await
+    }
+
+    /// All topics, parents before children.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn topics(&self) -> Result<Vec<TopicStatus>, ClientError> {
+        let mut request = Request::new(v1::ListTopicsRequest {});
+        request.set_timeout(ANSWER_WITHIN);
+        let answer = self.admin.clone().list_topics(request).await.map_err(|status| self.failed(&status))?;
+        Ok(answer.into_inner().topics.into_iter().map(Into::into).collect())
+    }
+
+    /// How the bus and its tree are.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn status(&self) -> Result<BusStatus, ClientError> {
+        let mut request = Request::new(v1::GetStatusRequest {});
+        request.set_timeout(ANSWER_WITHIN);
+        let answer = self.admin.clone().get_status(request).await.map_err(|status| self.failed(&status))?.into_inner();
+        let serving = match answer.state() {
+            v1::ServingState::Serving => Ok(()),
+            v1::ServingState::Stopping | v1::ServingState::Failed | v1::ServingState::Unspecified => {
+                Err(answer.reason.clone())
+            }
+        };
+        Ok(BusStatus { version: answer.version.clone(), serving, tree: answer.into_snapshot() })
+    }
+}

@@ -1,0 +1,129 @@
+//! Events in: by range, or followed.
+
+use bytes::Bytes;
+use tonic::Streaming;
+
+use super::{Client, ClientError};
+use crate::model::Offset;
+use crate::rpc::v1;
+use crate::rpc::v1::read_request;
+
+/// What to read.
+#[derive(Debug, Clone, Default)]
+pub struct Read {
+    /// The topic: `namespace/name`, or `name` alone where only one namespace has it.
+    pub topic: String,
+    /// The partitions; all where there is none.
+    pub partitions: Vec<u32>,
+    /// Where to begin.
+    pub start: Start,
+    /// Go on at the end, waiting for more.
+    pub follow: bool,
+    /// Only events with this key.
+    pub key: Option<String>,
+    /// Only events of this type.
+    pub r#type: Option<String>,
+    /// End after so many events.
+    pub limit: Option<u64>,
+}
+
+/// Where to begin.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Start {
+    /// At the first event that is kept.
+    #[default]
+    Earliest,
+    /// Behind the last event.
+    Latest,
+    /// At this offset in every partition, or at the end of those that are shorter.
+    Offset(Offset),
+    /// At the first event that was appended at this time or later.
+    Time(jiff::Timestamp),
+    /// At these positions, strictly; partitions without one from the first event on.
+    Positions(Vec<Position>),
+}
+
+/// Where to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The partition.
+    pub partition: u32,
+    /// The offset to read next.
+    pub offset: Offset,
+    /// The epoch of the event that was read last, by which the bus notices that the position was lost.
+    pub epoch: Option<u32>,
+}
+
+/// An event that was read.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset there.
+    pub offset: Offset,
+    /// The recovery epoch in which it was appended.
+    pub epoch: u32,
+    /// When it was appended, by the clock of the bus.
+    pub append_time: jiff::Timestamp,
+    /// Its ordering key.
+    pub key: String,
+    /// The event in the CloudEvents protobuf format.
+    pub event: Bytes,
+}
+
+/// A read that is under way. Dropping it ends it.
+pub struct Reading {
+    server: String,
+    answers: Streaming<v1::ReadResponse>,
+}
+
+impl Reading {
+    pub(super) async fn open(client: &Client, read: Read) -> Result<Self, ClientError> {
+        let start = match read.start {
+            Start::Earliest => read_request::Start::Earliest(read_request::Earliest {}),
+            Start::Latest => read_request::Start::Latest(read_request::Latest {}),
+            Start::Offset(offset) => read_request::Start::Offset(offset),
+            Start::Time(time) => read_request::Start::Time(prost_types::Timestamp {
+                seconds: time.as_second(),
+                nanos: time.subsec_nanosecond(),
+            }),
+            Start::Positions(positions) => read_request::Start::Positions(read_request::Positions {
+                positions: positions
+                    .into_iter()
+                    .map(|Position { partition, offset, epoch }| v1::Position { partition, offset, epoch })
+                    .collect(),
+            }),
+        };
+        let request = v1::ReadRequest {
+            topic: read.topic,
+            partitions: read.partitions,
+            start: Some(start),
+            follow: read.follow,
+            filter: Some(v1::Filter { key: read.key, r#type: read.r#type }),
+            limit: read.limit.unwrap_or(0),
+        };
+        let answers = client.reader.clone().read(request).await.map_err(|status| client.failed(&status))?;
+        Ok(Self { server: client.server.clone(), answers: answers.into_inner() })
+    }
+
+    /// The next events, of one partition and in order; `None` at the end.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn next(&mut self) -> Result<Option<Vec<Received>>, ClientError> {
+        let answer = self.answers.message().await.map_err(|status| ClientError::from_status(&self.server, &status))?;
+        Ok(answer.map(|answer| answer.events.into_iter().map(received).collect()))
+    }
+}
+
+fn received(event: v1::ReadEvent) -> Received {
+    let time = event.append_time.unwrap_or_default();
+    Received {
+        partition: event.partition,
+        offset: event.offset,
+        epoch: event.epoch,
+        append_time: jiff::Timestamp::new(time.seconds, time.nanos).unwrap_or_default(),
+        key: event.key,
+        event: event.event,
+    }
+}

@@ -1,0 +1,41 @@
+//! The reasons of refusals, as `google.rpc.ErrorInfo` carries them. They are promises: programs act on them.
+
+/// The topic does not exist.
+pub const UNKNOWN_TOPIC: &str = "UNKNOWN_TOPIC";
+/// The topic's short name is that of several.
+pub const AMBIGUOUS_TOPIC: &str = "AMBIGUOUS_TOPIC";
+/// The topic does not take events from outside.
+pub const NOT_A_ROOT: &str = "NOT_A_ROOT";
+/// An event is not a CloudEvent.
+pub const INVALID_EVENT: &str = "INVALID_EVENT";
+/// An event is larger than an event may be.
+pub const EVENT_TOO_LARGE: &str = "EVENT_TOO_LARGE";
+/// An event's key is longer than a key may be, or the topic's expression gives none.
+pub const INVALID_KEY: &str = "INVALID_KEY";
+/// More events than one call may have.
+pub const TOO_MANY_EVENTS: &str = "TOO_MANY_EVENTS";
+/// More bytes than one call may have.
+pub const TOO_LARGE: &str = "TOO_LARGE";
+/// More is waiting for the disk than may: try again later.
+pub const BUSY: &str = "BUSY";
+/// The bus is on its way down.
+pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
+/// The bus has stopped, since its storage failed.
+pub const STORAGE_FAILED: &str = "STORAGE_FAILED";
+/// The topic has no such partition.
+pub const UNKNOWN_PARTITION: &str = "UNKNOWN_PARTITION";
+/// A field of the request has an impossible value.
+pub const INVALID_ARGUMENT: &str = "INVALID_ARGUMENT";
+/// The position lies in front of everything that is kept.
+pub const POSITION_EXPIRED: &str = "POSITION_EXPIRED";
+/// The position lies beyond the end.
+pub const POSITION_BEYOND_END: &str = "POSITION_BEYOND_END";
+/// The event in front of the position is not the one that was there.
+pub const POSITION_LOST: &str = "POSITION_LOST";
+/// Stored events cannot be read.
+pub const UNREADABLE: &str = "UNREADABLE";
+
+/// Key of the metadata that is "unknown" where a refused publish may have happened all the same.
+pub const OUTCOME: &str = "outcome";
+/// Value of [`OUTCOME`].
+pub const OUTCOME_UNKNOWN: &str = "unknown";

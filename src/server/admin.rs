@@ -1,0 +1,44 @@
+//! What runs and how it is.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::dispatch::Snapshot;
+use crate::engine::{Engine, Health, Stopped};
+use crate::rpc::v1;
+use crate::rpc::v1::admin_service_server::AdminService;
+
+/// The service.
+pub(super) struct Admin<E> {
+    pub(super) engine: E,
+    pub(super) snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
+    pub(super) closing: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl<E: Engine> AdminService for Admin<E> {
+    async fn list_topics(&self, _: Request<v1::ListTopicsRequest>) -> Result<Response<v1::ListTopicsResponse>, Status> {
+        let topics = (self.snapshot)().topics.iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListTopicsResponse { topics }))
+    }
+
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let snapshot = (self.snapshot)();
+        let health = self.engine.health().borrow().clone();
+        let (state, reason) = match health {
+            Health::Stopped(stopped @ Stopped::Poisoned(_)) => (v1::ServingState::Failed, stopped.to_string()),
+            Health::Stopped(stopped @ Stopped::Closed) => (v1::ServingState::Stopping, stopped.to_string()),
+            Health::Serving if self.closing.is_cancelled() => (v1::ServingState::Stopping, Stopped::Closed.to_string()),
+            Health::Serving => (v1::ServingState::Serving, String::new()),
+        };
+        Ok(Response::new(v1::GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: state.into(),
+            reason,
+            topics: snapshot.topics.iter().map(Into::into).collect(),
+            subscribers: snapshot.subscribers.iter().map(Into::into).collect(),
+        }))
+    }
+}

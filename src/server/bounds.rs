@@ -1,0 +1,56 @@
+//! What one connection, one stream and one reader may take of the process, each bound with its reason.
+
+use std::time::Duration;
+
+use crate::limits;
+
+/// Connections at once. What comes after waits to be accepted, so that file descriptors are left for the disk.
+pub(super) const CONNECTIONS_MAX: usize = 1024;
+/// Connections that the system holds for us until they are accepted.
+pub(super) const BACKLOG: u32 = 1024;
+/// Calls at once on one connection.
+pub(super) const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// How long a client may take to say that it speaks HTTP/2.
+pub(super) const PREFACE_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of HTTP/2's preface and of the head of the frame behind it.
+pub(super) const PREFACE_BYTES: usize = 24 + 9;
+/// How long accepting pauses after a failure, such as having no file descriptors left.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client may have on its way without being asked: one large message for a stream, several for a connection.
+/// On a network of 10 ms this is 800 MB/s.
+pub(super) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// The same for all streams of a connection.
+pub(super) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Largest frame: large batches in few frames, and small calls still get in between.
+pub(super) const FRAME_BYTES: u32 = 256 << 10;
+/// Bytes of one call's headers.
+pub(super) const HEADER_BYTES: u32 = 16 << 10;
+/// Calls that a client reset before they were begun; more than that is an attack, and its connection is closed.
+pub(super) const PENDING_RESETS_MAX: usize = 20;
+/// Streams that we had to reset for a client's errors before its connection is closed.
+pub(super) const ERROR_RESETS_MAX: usize = 256;
+/// Silence after which a client is asked whether it is there.
+pub(super) const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+/// How long it may take to answer that.
+pub(super) const KEEPALIVE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Requests of one stream that wait for the disk. More than the disk groups together gain nothing.
+pub(super) const PIPELINE_REQUESTS_MAX: usize = 64;
+/// Bytes of events in them, unless one request alone has more.
+pub(super) const PIPELINE_BYTES_MAX: usize = 2 * limits::MESSAGE_BYTES_MAX;
+
+/// Events that one answer of a read has at the most.
+pub(super) const READ_EVENTS: u32 = 1024;
+/// Bytes of records that one answer of a read has, unless one event alone has more. Nothing else is buffered for a
+/// reader but what HTTP/2 holds, so this bounds what a slow one costs.
+pub(super) const READ_BYTES: usize = 256 << 10;
+
+/// After the calls have ended, how long clients get to close their connections before we do.
+pub(super) const CLOSE_GRACE: Duration = Duration::from_millis(500);
+/// Smallest step of the runtime's clock. Deadlines end that much early, to end before the transport's own timer, which
+/// would say CANCELLED.
+pub(super) const TIMER_STEP: Duration = Duration::from_millis(1);
+
+const _: () = assert!(READ_BYTES < limits::MESSAGE_BYTES_MAX && limits::EVENT_BYTES_MAX < limits::MESSAGE_BYTES_MAX);
+const _: () = assert!(STREAM_WINDOW_BYTES < CONNECTION_WINDOW_BYTES, "one stream cannot stop the others");

@@ -1,0 +1,237 @@
+//! The service: gRPC on one port.
+//!
+//! Promises: bad input gets the right code and harms nobody else; every connection, stream and reader is bounded; health
+//! says NOT_SERVING before anything is refused; [`Server::stop`] answers what was admitted.
+//! Relies on: the engine for what durable means, [`crate::dispatch::Publisher`] for what an event must be.
+//! Must not know: files, signals, how the tree is put together, Wasm.
+
+mod admin;
+mod bounds;
+mod door;
+mod listener;
+mod publish;
+mod pull;
+mod read;
+mod refusal;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpSocket;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::dispatch::{Publisher, Snapshot};
+use crate::engine::{Engine, Health};
+use crate::limits;
+use crate::rpc;
+use crate::rpc::v1::admin_service_server::AdminServiceServer;
+use crate::rpc::v1::publisher_service_server::PublisherServiceServer;
+use crate::rpc::v1::reader_service_server::ReaderServiceServer;
+
+/// Where to listen.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Listen also where other machines can reach it, although nothing is encrypted and nobody is asked who they are.
+    pub insecure_allow_remote: bool,
+}
+
+/// An address that is taken but does not answer yet: connections are refused until [`Server::start`].
+///
+/// So that an address which cannot be had is known before anything slow is done, and nobody waits for that.
+pub struct Port {
+    socket: TcpSocket,
+    listen: SocketAddr,
+}
+
+impl Port {
+    /// Takes an address.
+    ///
+    /// # Errors
+    /// [`StartError::Remote`], [`StartError::Bind`].
+    pub fn take(options: &Options) -> Result<Self, StartError> {
+        let listen = options.listen;
+        if !listen.ip().is_loopback() && !options.insecure_allow_remote {
+            return Err(StartError::Remote(listen));
+        }
+        let socket = || {
+            let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // The last run's connections may still be closing.
+            socket.set_reuseaddr(true)?;
+            socket.bind(listen)?;
+            Ok(socket)
+        };
+        Ok(Self { socket: socket().map_err(|source| StartError::Bind { listen, source })?, listen })
+    }
+}
+
+/// What the service serves.
+pub struct Bus<E> {
+    /// Takes events in.
+    pub publisher: Publisher<E>,
+    /// Gives events out.
+    pub engine: E,
+    /// Says how the tree is.
+    pub snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
+}
+
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address can be reached from other machines.
+    #[error(
+        "refusing to listen on {0}: other machines can reach it, and there is neither encryption nor authentication yet; \
+         listen on 127.0.0.1, or say --insecure-allow-remote if everybody who can reach it may publish and read"
+    )]
+    Remote(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {listen}: {source}{}", hint(source))]
+    Bind {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The contract in the binary is damaged: a fault of the build.
+    #[error("the gRPC contract in this binary cannot be read: {0}")]
+    Contract(String),
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "; another process has the port, perhaps another wattle: choose one with --listen"
+        }
+        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose one with --listen",
+        std::io::ErrorKind::AddrNotAvailable => "; the machine has no such address",
+        _ => "",
+    }
+}
+
+/// The running service.
+pub struct Server {
+    address: SocketAddr,
+    health: HealthReporter,
+    closing: CancellationToken,
+    calls: TaskTracker,
+    cut: CancellationToken,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    watching: JoinHandle<()>,
+}
+
+/// Names by which health can be asked for; the empty one is the whole.
+const HEALTH_NAMES: [&str; 4] = [
+    "",
+    rpc::v1::publisher_service_server::SERVICE_NAME,
+    rpc::v1::reader_service_server::SERVICE_NAME,
+    rpc::v1::admin_service_server::SERVICE_NAME,
+];
+
+async fn report(health: &HealthReporter, status: ServingStatus) {
+    for name in HEALTH_NAMES {
+        health.set_service_status(name, status).await;
+    }
+}
+
+/// Says NOT_SERVING as soon as the engine has stopped.
+async fn watch<E: Engine>(engine: E, health: HealthReporter) {
+    let mut changes = engine.health();
+    // An engine that is gone serves as little as one that says so.
+    if let Ok(stopped) = changes.wait_for(|health| *health != Health::Serving).await.map(|stopped| stopped.clone()) {
+        tracing::error!(?stopped, "the engine has stopped");
+    }
+    report(&health, ServingStatus::NotServing).await;
+}
+
+fn transport() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(bounds::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(bounds::CONNECTION_WINDOW_BYTES)
+        .max_frame_size(bounds::FRAME_BYTES)
+        .max_concurrent_streams(bounds::STREAMS_PER_CONNECTION_MAX)
+        .http2_max_header_list_size(bounds::HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(bounds::PENDING_RESETS_MAX))
+        .http2_max_local_error_reset_streams(Some(bounds::ERROR_RESETS_MAX))
+        .http2_keepalive_interval(Some(bounds::KEEPALIVE_AFTER))
+        .http2_keepalive_timeout(Some(bounds::KEEPALIVE_WITHIN))
+}
+
+impl Server {
+    /// Listens and serves, on the runtime on which this is called.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was started then.
+    pub async fn start<E: Engine>(port: Port, bus: Bus<E>) -> Result<Self, StartError> {
+        let Port { socket, listen } = port;
+        let listener = socket.listen(bounds::BACKLOG).map_err(|source| StartError::Bind { listen, source })?;
+        let address = listener.local_addr().map_err(|source| StartError::Bind { listen, source })?;
+
+        let (closing, cut, calls) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let (health, health_service) = tonic_health::server::health_reporter();
+        report(&health, ServingStatus::Serving).await;
+        let watching = tokio::spawn(watch(bus.engine.clone(), health.clone()));
+
+        let targets = bus.publisher.targets().clone();
+        let publishing =
+            publish::Publishing { publisher: bus.publisher, closing: closing.clone(), calls: calls.clone() };
+        let reading = read::Reading { engine: bus.engine.clone(), targets, closing: closing.clone() };
+        let admin = admin::Admin { engine: bus.engine, snapshot: bus.snapshot, closing: closing.clone() };
+        let contract = |error: tonic_reflection::server::Error| StartError::Contract(error.to_string());
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(rpc::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+
+        let router = transport()
+            .add_service(health_service)
+            .add_service(reflection().build_v1().map_err(contract)?)
+            .add_service(reflection().build_v1alpha().map_err(contract)?)
+            .add_service(door::Door(
+                PublisherServiceServer::new(publishing)
+                    .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
+            ))
+            .add_service(door::Door(
+                ReaderServiceServer::new(reading).max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
+            ))
+            .add_service(door::Door(AdminServiceServer::new(admin)));
+        let incoming = listener::Incoming::new(listener, cut.clone());
+        let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()));
+        Ok(Self { address, health, closing, calls, cut, serving, watching })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops: says NOT_SERVING, admits nothing more, answers what was admitted, ends all reads, closes all connections.
+    /// Says whether everything that was admitted had been answered by the deadline.
+    pub async fn stop(self, deadline: Duration) -> bool {
+        self.watching.abort();
+        let _ = self.watching.await;
+        report(&self.health, ServingStatus::NotServing).await;
+        self.closing.cancel();
+        self.calls.close();
+        let answered = tokio::time::timeout(deadline, self.calls.wait()).await.is_ok();
+        // Ends the streams of those that watch the health; they have seen the last change.
+        let mut health = self.health;
+        for name in HEALTH_NAMES {
+            health.clear_service_status(name).await;
+        }
+        let mut serving = self.serving;
+        if tokio::time::timeout(bounds::CLOSE_GRACE, &mut serving).await.is_err() {
+            self.cut.cancel();
+            // It only waits for connections, which have just failed.
+            let _ = tokio::time::timeout(bounds::CLOSE_GRACE, &mut serving).await;
+        }
+        answered
+    }
+}

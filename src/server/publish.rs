@@ -1,0 +1,186 @@
+//! Events in: one call, or a stream of them that is pipelined.
+//!
+//! Promises: the answers of a stream come in the order of its requests; after the first refusal nothing more of it is
+//! published. It holds because [`Publisher::publish`] places its events, or refuses them, the first time that it is polled,
+//! and because a request is not even read before the one in front of it has been polled once.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep};
+use tokio_stream::Stream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::pull::{Pull, Source};
+use super::{bounds, door, refusal};
+use crate::dispatch::{Published, Publisher};
+use crate::engine::Engine;
+use crate::rpc::v1;
+use crate::rpc::v1::publisher_service_server::PublisherService;
+
+/// The service.
+pub(super) struct Publishing<E> {
+    pub(super) publisher: Publisher<E>,
+    pub(super) closing: CancellationToken,
+    /// Calls that are under way; shutdown waits for them.
+    pub(super) calls: TaskTracker,
+}
+
+#[tonic::async_trait]
+impl<E: Engine> PublisherService for Publishing<E> {
+    type PublishStreamStream = Pull<Pipeline<E>>;
+
+    async fn publish(&self, request: Request<v1::PublishRequest>) -> Result<Response<v1::PublishResponse>, Status> {
+        if self.closing.is_cancelled() {
+            return Err(refusal::shutting_down());
+        }
+        let _call = self.calls.token();
+        let request = request.into_inner();
+        let published = self.publisher.publish(&request.topic, &request.events).await;
+        let Published { epoch, places } = published.map_err(|error| refusal::publish(&error))?;
+        let (partitions, offsets) = places.into_iter().unzip();
+        Ok(Response::new(v1::PublishResponse { epoch, partitions, offsets }))
+    }
+
+    async fn publish_stream(
+        &self,
+        request: Request<Streaming<v1::PublishStreamRequest>>,
+    ) -> Result<Response<Self::PublishStreamStream>, Status> {
+        let deadline = door::deadline(&request);
+        let pipeline = Pipeline::new(self, request.into_inner(), deadline);
+        Ok(Response::new(Pull::new(pipeline)))
+    }
+}
+
+type Answer = Result<v1::PublishStreamResponse, Status>;
+
+/// The requests of a stream that are not answered yet.
+pub(super) struct Pipeline<E> {
+    publisher: Publisher<E>,
+    requests: Streaming<v1::PublishStreamRequest>,
+    topic: String,
+    slots: VecDeque<Slot>,
+    bytes: usize,
+    /// No more requests are read; after the answers the stream ends, with the status if there is one.
+    ended: Option<Result<(), Status>>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    _call: TaskTrackerToken,
+}
+
+/// One request.
+struct Slot {
+    bytes: usize,
+    state: State,
+}
+
+enum State {
+    Running(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    Done(Answer),
+}
+
+impl Slot {
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if let State::Running(running) = &mut self.state
+            && let Poll::Ready(answer) = running.as_mut().poll(cx)
+        {
+            self.state = State::Done(answer);
+        }
+    }
+}
+
+impl<E: Engine> Pipeline<E> {
+    fn new(service: &Publishing<E>, requests: Streaming<v1::PublishStreamRequest>, deadline: Option<Instant>) -> Self {
+        Self {
+            publisher: service.publisher.clone(),
+            requests,
+            topic: String::new(),
+            slots: VecDeque::new(),
+            bytes: 0,
+            ended: None,
+            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+            closing: Box::pin(service.closing.clone().cancelled_owned()),
+            _call: service.calls.token(),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.slots.is_empty()
+            || (self.slots.len() < bounds::PIPELINE_REQUESTS_MAX && self.bytes < bounds::PIPELINE_BYTES_MAX)
+    }
+
+    fn begin(&mut self, request: v1::PublishStreamRequest, cx: &mut Context<'_>) {
+        if !request.topic.is_empty() {
+            self.topic = request.topic;
+        }
+        let (publisher, topic, events) = (self.publisher.clone(), self.topic.clone(), request.events);
+        let bytes = events.iter().map(Bytes::len).sum();
+        let running = Box::pin(async move {
+            let published = publisher.publish(&topic, &events).await;
+            let Published { epoch, places } = published.map_err(|error| refusal::publish(&error))?;
+            let (partitions, offsets) = places.into_iter().unzip();
+            Ok(v1::PublishStreamResponse { epoch, partitions, offsets })
+        });
+        let mut slot = Slot { bytes, state: State::Running(running) };
+        slot.poll(cx);
+        if matches!(slot.state, State::Done(Err(_))) {
+            self.ended = Some(Ok(()));
+        }
+        self.bytes += bytes;
+        self.slots.push_back(slot);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(Err(refusal::deadline())));
+        }
+        for slot in &mut self.slots {
+            slot.poll(cx);
+        }
+        while self.ended.is_none() && self.has_room() {
+            if self.closing.as_mut().poll(cx).is_ready() {
+                self.ended = Some(Err(refusal::shutting_down()));
+                break;
+            }
+            match Pin::new(&mut self.requests).poll_next(cx) {
+                Poll::Ready(Some(Ok(request))) => self.begin(request, cx),
+                Poll::Ready(Some(Err(status))) if status.code() == Code::OutOfRange => {
+                    self.ended = Some(Err(refusal::oversize(status.message())));
+                }
+                Poll::Ready(Some(Err(status))) => self.ended = Some(Err(status)),
+                Poll::Ready(None) => self.ended = Some(Ok(())),
+                Poll::Pending => break,
+            }
+        }
+        match self.slots.pop_front() {
+            Some(Slot { bytes, state: State::Done(answer) }) => {
+                self.bytes -= bytes;
+                Poll::Ready(Some(answer))
+            }
+            Some(running) => {
+                self.slots.push_front(running);
+                Poll::Pending
+            }
+            None => match self.ended.take() {
+                Some(Ok(())) => Poll::Ready(None),
+                Some(Err(status)) => Poll::Ready(Some(Err(status))),
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl<E: Engine> Source for Pipeline<E> {
+    type Item = v1::PublishStreamResponse;
+
+    async fn next(&mut self) -> Option<Answer> {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+}

@@ -1,0 +1,322 @@
+//! Events out: by range, or followed for as long as the reader stays.
+//!
+//! Promises: events of a partition in order, each once, only durable ones; partitions take turns; a position that is no
+//! longer what it was is refused. A reader costs one answer at a time, made when the transport has room for it: a slow one
+//! holds up nobody and fills nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use prost_types::Timestamp;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::pull::{Pull, Source};
+use super::refusal::{self, ReadRefused};
+use super::{bounds, door};
+use crate::dispatch::publish::{Target, Targets};
+use crate::engine::{Bounds, Chunk, Engine, ReadBudget, ReadError, Stopped};
+use crate::model::{Offset, PartitionId, Record, partition_of};
+use crate::rpc::v1;
+use crate::rpc::v1::read_request::Start;
+use crate::rpc::v1::reader_service_server::ReaderService;
+
+/// The service.
+pub(super) struct Reading<E> {
+    pub(super) engine: E,
+    pub(super) targets: Arc<Targets>,
+    pub(super) closing: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl<E: Engine> ReaderService for Reading<E> {
+    type ReadStream = Pull<Reader<E>>;
+
+    async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        if self.closing.is_cancelled() {
+            return Err(refusal::shutting_down());
+        }
+        let deadline = door::deadline(&request);
+        let request = request.into_inner();
+        let target = self.targets.find(&request.topic).map_err(|error| refusal::publish(&error))?;
+        let reader = self.open(target, request, deadline).await.map_err(|error| refusal::read(&error))?;
+        Ok(Response::new(Pull::new(reader)))
+    }
+}
+
+impl<E: Engine> Reading<E> {
+    async fn open(
+        &self,
+        target: &Target,
+        request: v1::ReadRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Reader<E>, ReadRefused> {
+        let filter = request.filter.unwrap_or_default();
+        let mut cursors = Vec::new();
+        for partition in partitions(target, &request.partitions, &filter)? {
+            let id = PartitionId { topic: target.topic, partition };
+            let bounds = self.engine.bounds(id).ok_or(ReadError::UnknownPartition)?;
+            let next = self.first(id, bounds, request.start.as_ref()).await?;
+            let until = if request.follow { Offset::MAX } else { bounds.durable };
+            cursors.push(Cursor { partition: id, next, until });
+        }
+        Ok(Reader {
+            engine: self.engine.clone(),
+            ready: (0..cursors.len()).collect(),
+            cursors,
+            waiting: JoinSet::new(),
+            filter,
+            left: if request.limit == 0 { u64::MAX } else { request.limit },
+            deadline,
+            closing: self.closing.clone(),
+        })
+    }
+
+    /// The offset to read first.
+    async fn first(&self, id: PartitionId, bounds: Bounds, start: Option<&Start>) -> Result<Offset, ReadRefused> {
+        match start {
+            None | Some(Start::Earliest(_)) => Ok(bounds.start),
+            Some(Start::Latest(_)) => Ok(bounds.durable),
+            Some(Start::Offset(offset)) => {
+                let offset = (*offset).min(bounds.durable);
+                self.check(id, bounds, offset, None).await
+            }
+            Some(Start::Time(time)) => {
+                let time_ns = nanoseconds(time).ok_or(ReadRefused::Field {
+                    field: "time",
+                    what: "is not a time after 1970 with 0 to 999,999,999 nanoseconds",
+                })?;
+                Ok(self.engine.offset_at_time(id, time_ns).await?.min(bounds.durable))
+            }
+            Some(Start::Positions(positions)) => {
+                let position = positions.positions.iter().find(|position| position.partition == id.partition);
+                match position {
+                    Some(position) => self.check(id, bounds, position.offset, position.epoch).await,
+                    None => Ok(bounds.start),
+                }
+            }
+        }
+    }
+
+    /// Refuses a position that is not, or no longer, one to read from.
+    async fn check(
+        &self,
+        id: PartitionId,
+        bounds: Bounds,
+        offset: Offset,
+        epoch: Option<u32>,
+    ) -> Result<Offset, ReadRefused> {
+        let partition = id.partition;
+        if offset < bounds.start {
+            return Err(ReadRefused::Expired { partition, offset, start: bounds.start });
+        }
+        if offset > bounds.durable {
+            return Err(ReadRefused::BeyondEnd { partition, offset, end: bounds.durable });
+        }
+        // What was in front of the first event that is kept cannot be compared any more, and nothing is missed.
+        if let Some(expected) = epoch
+            && offset > bounds.start
+        {
+            let one = ReadBudget { events: 1, bytes: 0 };
+            let chunks = self.engine.read(id, offset - 1, one).await?;
+            let before = chunks.first().and_then(|chunk| chunk.iter().next());
+            match before {
+                Some(stored) if stored.offset + 1 == offset && stored.epoch == expected => {}
+                found => {
+                    let epoch = found.map_or(0, |stored| stored.epoch);
+                    return Err(ReadRefused::Lost { partition, offset, expected, epoch });
+                }
+            }
+        }
+        Ok(offset)
+    }
+}
+
+/// The partitions to read: those asked for, or all, or the only one in which the key can be.
+fn partitions(target: &Target, wanted: &[u32], filter: &v1::Filter) -> Result<Vec<u32>, ReadRefused> {
+    for &partition in wanted {
+        if partition >= target.partitions {
+            let (topic, partitions) = (target.name.clone(), target.partitions);
+            return Err(ReadRefused::UnknownPartition { topic, partition, partitions });
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(match &filter.key {
+            Some(key) => vec![partition_of(key, target.partitions)],
+            None => (0..target.partitions).collect(),
+        });
+    }
+    let mut wanted = wanted.to_vec();
+    wanted.sort_unstable();
+    wanted.dedup();
+    Ok(wanted)
+}
+
+fn nanoseconds(time: &Timestamp) -> Option<u64> {
+    let nanos = u64::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    u64::try_from(time.seconds).ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
+fn timestamp(time_ns: u64) -> Timestamp {
+    // both fit: 2^64 ns are 584 years
+    Timestamp { seconds: (time_ns / 1_000_000_000) as i64, nanos: (time_ns % 1_000_000_000) as i32 }
+}
+
+/// A read that is under way.
+pub(super) struct Reader<E> {
+    engine: E,
+    cursors: Vec<Cursor>,
+    /// Partitions that may have events, in the order of their turns.
+    ready: VecDeque<usize>,
+    /// Partitions that have none: resolves to one that has.
+    waiting: JoinSet<(usize, Result<(), Stopped>)>,
+    filter: v1::Filter,
+    left: u64,
+    deadline: Option<Instant>,
+    closing: CancellationToken,
+}
+
+/// How far a partition has been read.
+struct Cursor {
+    partition: PartitionId,
+    next: Offset,
+    /// Nothing from here on is read.
+    until: Offset,
+}
+
+impl<E: Engine> Source for Reader<E> {
+    type Item = v1::ReadResponse;
+
+    async fn next(&mut self) -> Option<Result<v1::ReadResponse, Status>> {
+        let (deadline, closing) = (self.deadline, self.closing.clone());
+        let over = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = closing.cancelled() => Some(Err(refusal::shutting_down())),
+            () = over => Some(Err(refusal::deadline())),
+            events = self.events() => match events {
+                Ok(events) if events.is_empty() => None,
+                Ok(events) => Some(Ok(v1::ReadResponse { events })),
+                Err(error) => Some(Err(refusal::read(&error))),
+            },
+        }
+    }
+}
+
+impl<E: Engine> Reader<E> {
+    /// Some events of the partition whose turn it is; none at the end.
+    async fn events(&mut self) -> Result<Vec<v1::ReadEvent>, ReadRefused> {
+        while self.left > 0 {
+            let Some(turn) = self.turn().await? else { break };
+            let Some(cursor) = self.cursors.get_mut(turn) else { continue };
+            if cursor.next >= cursor.until {
+                continue;
+            }
+            let budget = ReadBudget { events: self.filter.read_at_once(self.left), bytes: bounds::READ_BYTES };
+            let chunks = self.engine.read(cursor.partition, cursor.next, budget).await?;
+            let Some(last) = chunks.last() else {
+                self.wait(turn);
+                continue;
+            };
+            let (partition, from, until) = (cursor.partition.partition, cursor.next, cursor.until);
+            cursor.next = last.end_offset();
+            self.ready.push_back(turn);
+
+            let mut events = Vec::new();
+            for chunk in &chunks {
+                take(partition, chunk, from..until, &self.filter, self.left, &mut events)?;
+            }
+            self.left -= events.len() as u64;
+            if !events.is_empty() {
+                return Ok(events);
+            }
+            // A filter that lets nothing through must not keep the others from the processor.
+            tokio::task::yield_now().await;
+        }
+        Ok(Vec::new())
+    }
+
+    /// The partition whose turn it is, waiting until there is one; `None` when all have been read.
+    async fn turn(&mut self) -> Result<Option<usize>, ReadRefused> {
+        // Those that have something new queue behind those that always have.
+        while let Some(woken) = self.waiting.try_join_next() {
+            self.wake(woken)?;
+        }
+        if self.ready.is_empty()
+            && let Some(woken) = self.waiting.join_next().await
+        {
+            self.wake(woken)?;
+        }
+        Ok(self.ready.pop_front())
+    }
+
+    fn wake(&mut self, woken: Result<(usize, Result<(), Stopped>), tokio::task::JoinError>) -> Result<(), ReadRefused> {
+        // A task is cancelled only together with the runtime.
+        let (turn, result) = woken.map_err(|_| Stopped::Closed)?;
+        result?;
+        self.ready.push_back(turn);
+        Ok(())
+    }
+
+    fn wait(&mut self, turn: usize) {
+        let Some(cursor) = self.cursors.get(turn) else { return };
+        if cursor.until != Offset::MAX {
+            return; // the rest up to the end that was fixed is a gap
+        }
+        let (engine, partition, offset) = (self.engine.clone(), cursor.partition, cursor.next);
+        self.waiting.spawn(async move { (turn, engine.wait_durable(partition, offset).await) });
+    }
+}
+
+impl v1::Filter {
+    /// Events to read at once where `left` more are asked for: all of those only where each one counts.
+    fn read_at_once(&self, left: u64) -> u32 {
+        let all_count = self.key.is_none() && self.r#type.is_none();
+        u32::try_from(left).ok().filter(|_| all_count).map_or(bounds::READ_EVENTS, |left| left.min(bounds::READ_EVENTS))
+    }
+}
+
+/// Appends the events of a chunk that are asked for, sharing its bytes.
+fn take(
+    partition: u32,
+    chunk: &Chunk,
+    range: std::ops::Range<Offset>,
+    filter: &v1::Filter,
+    limit: u64,
+    events: &mut Vec<v1::ReadEvent>,
+) -> Result<(), ReadRefused> {
+    let unreadable = |offset, why: String| {
+        ReadError::Storage(Arc::from(format!("the event at offset {offset} is not what was stored: {why}")))
+    };
+    for stored in chunk.iter().filter(|stored| range.contains(&stored.offset)) {
+        if events.len() as u64 >= limit {
+            break;
+        }
+        let record = Record::parse(stored.record).map_err(|error| unreadable(stored.offset, error.to_string()))?;
+        if filter.key.as_ref().is_some_and(|key| key != record.key) {
+            continue;
+        }
+        if let Some(wanted) = &filter.r#type {
+            let view = record.view().map_err(|error| unreadable(stored.offset, error.to_string()))?;
+            if view.r#type != wanted {
+                continue;
+            }
+        }
+        events.push(v1::ReadEvent {
+            partition,
+            offset: stored.offset,
+            epoch: stored.epoch,
+            append_time: Some(timestamp(stored.append_time_ns)),
+            key: record.key.to_owned(),
+            event: chunk.records.slice_ref(record.event),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! The one translation of what went wrong inside into what gRPC says of it.
+//!
+//! Promises: every error of a floor below has a code, a stable reason and words; what is worth trying again says when;
+//! what is the fault of a field names the field. A new error does not compile until it has all that.
+
+use std::collections::HashMap;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::dispatch::PublishError;
+use crate::dispatch::publish::EventRefused;
+use crate::engine::{AppendError, ReadError, Stopped};
+use crate::model::Offset;
+use crate::rpc::{ERROR_DOMAIN, reason};
+
+/// A status under construction.
+struct Refusal {
+    code: Code,
+    message: String,
+    details: ErrorDetails,
+}
+
+impl Refusal {
+    fn new(code: Code, reason: &str, error: &impl ToString) -> Self {
+        Self::with(code, reason, error, [])
+    }
+
+    fn with<const N: usize>(code: Code, reason: &str, error: &impl ToString, metadata: [(&str, String); N]) -> Self {
+        let metadata: HashMap<String, String> =
+            metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
+        Self { code, message: error.to_string(), details }
+    }
+
+    fn field(mut self, field: impl Into<String>) -> Self {
+        self.details.add_bad_request_violation(field, self.message.clone());
+        self
+    }
+
+    fn status(self) -> Status {
+        Status::with_error_details(self.code, self.message, self.details)
+    }
+}
+
+/// Why a read was refused or ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadRefused {
+    /// A partition that the topic does not have.
+    #[error("topic `{topic}` has no partition {partition}: it has {partitions}, counted from 0")]
+    UnknownPartition { topic: String, partition: u32, partitions: u32 },
+    /// A field that makes no sense.
+    #[error("{field} {what}")]
+    Field { field: &'static str, what: &'static str },
+    /// Events in front of the position are gone.
+    #[error(
+        "partition {partition} begins at offset {start}: what was at {offset} is no longer kept; read from the earliest"
+    )]
+    Expired { partition: u32, offset: Offset, start: Offset },
+    /// The position does not exist yet, or not any more.
+    #[error(
+        "partition {partition} ends at offset {end}, in front of {offset}: either events at the end were lost, or the \
+         position is of another topic; read from the latest"
+    )]
+    BeyondEnd { partition: u32, offset: Offset, end: Offset },
+    /// Another event is where the last one was.
+    #[error(
+        "the event in front of offset {offset} in partition {partition} is not the one that was read (epoch {epoch}, \
+         not {expected}): events were lost when the bus or its machine died, and others took their place; what was \
+         derived from the lost ones has to be undone, then read from an earlier position"
+    )]
+    Lost { partition: u32, offset: Offset, expected: u32, epoch: u32 },
+    /// The engine does not give them.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The engine has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// A refused publish.
+pub(super) fn publish(error: &PublishError) -> Status {
+    match error {
+        PublishError::UnknownTopic { topic, .. } => {
+            Refusal::with(Code::NotFound, reason::UNKNOWN_TOPIC, error, [("topic", topic.clone())]).status()
+        }
+        PublishError::AmbiguousTopic { .. } => {
+            Refusal::new(Code::InvalidArgument, reason::AMBIGUOUS_TOPIC, error).field("topic").status()
+        }
+        PublishError::NotARoot { topic, parent } => {
+            let metadata = [("topic", topic.clone()), ("parent", parent.clone())];
+            Refusal::with(Code::FailedPrecondition, reason::NOT_A_ROOT, error, metadata).status()
+        }
+        PublishError::Event { index, error: why } => {
+            let reason = match why {
+                EventRefused::Event(_) => reason::INVALID_EVENT,
+                EventRefused::TooLarge { .. } => reason::EVENT_TOO_LARGE,
+                EventRefused::Record(_) | EventRefused::Key(_) => reason::INVALID_KEY,
+            };
+            Refusal::with(Code::InvalidArgument, reason, error, [("index", index.to_string())])
+                .field(format!("events[{index}]"))
+                .status()
+        }
+        PublishError::TooMany { .. } => {
+            Refusal::new(Code::InvalidArgument, reason::TOO_MANY_EVENTS, error).field("events").status()
+        }
+        PublishError::Append(append) => match append {
+            AppendError::Busy { retry_after } => {
+                let mut refusal = Refusal::new(Code::ResourceExhausted, reason::BUSY, error);
+                refusal.details.set_retry_info(Some(*retry_after));
+                refusal.status()
+            }
+            AppendError::TooLarge { .. } => {
+                Refusal::new(Code::InvalidArgument, reason::TOO_LARGE, error).field("events").status()
+            }
+            AppendError::Stopped(stopped) => self::stopped(stopped),
+        },
+    }
+}
+
+/// The engine has stopped. What was on its way may or may not have happened.
+pub(super) fn stopped(stopped: &Stopped) -> Status {
+    let reason = match stopped {
+        Stopped::Closed => reason::SHUTTING_DOWN,
+        Stopped::Poisoned(_) => reason::STORAGE_FAILED,
+    };
+    let unknown = [(reason::OUTCOME, reason::OUTCOME_UNKNOWN.to_owned())];
+    Refusal::with(Code::Unavailable, reason, stopped, unknown).status()
+}
+
+/// The bus is on its way down, and what was asked for was not begun.
+pub(super) fn shutting_down() -> Status {
+    Refusal::new(Code::Unavailable, reason::SHUTTING_DOWN, &Stopped::Closed).status()
+}
+
+/// A message larger than messages may be. The transport calls that OUT_OF_RANGE, gRPC at large RESOURCE_EXHAUSTED.
+pub(super) fn oversize(words: &str) -> Status {
+    Refusal::new(Code::ResourceExhausted, reason::TOO_LARGE, &words).status()
+}
+
+/// The caller's time is over.
+pub(super) fn deadline() -> Status {
+    Status::deadline_exceeded("the deadline of the call is over")
+}
+
+/// A refused read.
+pub(super) fn read(error: &ReadRefused) -> Status {
+    let at = |partition: &u32, offset: &Offset| [("partition", partition.to_string()), ("offset", offset.to_string())];
+    match error {
+        ReadRefused::UnknownPartition { .. } => {
+            Refusal::new(Code::InvalidArgument, reason::UNKNOWN_PARTITION, error).field("partitions").status()
+        }
+        ReadRefused::Field { field, .. } => {
+            Refusal::new(Code::InvalidArgument, reason::INVALID_ARGUMENT, error).field(*field).status()
+        }
+        ReadRefused::Expired { partition, offset, .. } => {
+            Refusal::with(Code::FailedPrecondition, reason::POSITION_EXPIRED, error, at(partition, offset)).status()
+        }
+        ReadRefused::BeyondEnd { partition, offset, .. } => {
+            Refusal::with(Code::FailedPrecondition, reason::POSITION_BEYOND_END, error, at(partition, offset)).status()
+        }
+        ReadRefused::Lost { partition, offset, .. } => {
+            Refusal::with(Code::DataLoss, reason::POSITION_LOST, error, at(partition, offset)).status()
+        }
+        ReadRefused::Read(ReadError::UnknownPartition) => {
+            Refusal::new(Code::InvalidArgument, reason::UNKNOWN_PARTITION, error).field("partitions").status()
+        }
+        ReadRefused::Read(ReadError::Storage(_)) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
+        ReadRefused::Stopped(stopped) => self::stopped(stopped),
+    }
+}

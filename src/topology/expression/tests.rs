@@ -1,0 +1,173 @@
+use super::*;
+
+fn event<'e>(data: &'e [u8], attributes: &'e dyn ExtensionAttributes) -> EventFields<'e> {
+    EventFields {
+        id: "e-1",
+        source: "/shop",
+        kind: "order.created",
+        subject: Some("order 7"),
+        time: None,
+        key: None,
+        content_type: None,
+        data,
+        attributes,
+    }
+}
+
+fn evaluate(expression: &str, data: &str) -> Result<String, ExpressionError> {
+    let attributes = [("tenant", "acme"), ("region", "eu")];
+    KeyExpression::compile(expression).unwrap().evaluate(&event(data.as_bytes(), &attributes))
+}
+
+/// The same path in a form that needs the evaluator.
+fn by_evaluator(path: &str) -> String {
+    format!("true ? {path} : ''")
+}
+
+fn is_fast(expression: &str) -> bool {
+    !matches!(KeyExpression::compile(expression).unwrap().form, Form::Program(_))
+}
+
+#[test]
+fn plain_paths_need_no_evaluator() {
+    for fast in ["data.order_id", " data.a.b.c ", "data[\"order-id\"].x", "id", "subject", "attributes.tenant"] {
+        assert!(is_fast(fast), "{fast}");
+    }
+    for slow in ["data", "data.a + ''", "string(data.a)", "attributes.a.b", "id + id"] {
+        assert!(!is_fast(slow), "{slow}");
+    }
+}
+
+#[test]
+fn paths_read_what_the_evaluator_reads() {
+    let texts = [
+        r#"{"a": {"b": "x"}}"#,
+        r#"{"a": {"b": "x"}, "a": {"b": "y"}}"#,
+        r#"{"a": {"b": "x"}, "a": {}}"#,
+        r#"{"a": {"b": 17}}"#,
+        r#"{"a": {"b": -17}}"#,
+        r#"{"a": {"b": 18446744073709551615}}"#,
+        r#"{"a": {"b": true}}"#,
+        r#"{"a": {"b": "esc\u00e4ped\n\"x\""}}"#,
+        r#"{"a": {"b": 1.5}}"#,
+        r#"{"a": {"b": 1e3}}"#,
+        r#"{"a": {"b": null}}"#,
+        r#"{"a": {"b": []}}"#,
+        r#"{"a": {"b": {}}}"#,
+        r#"{"z": [1, {"a": 2}], "a": {"c": {"b": 3}, "b": "deep"}}"#,
+    ];
+    for text in texts {
+        let (fast, slow) = (evaluate("data.a.b", text), evaluate(&by_evaluator("data.a.b"), text));
+        match (fast, slow) {
+            (Ok(fast), Ok(slow)) => assert_eq!(fast, slow, "{text}"),
+            (Err(ExpressionError::NotText { found: fast, .. }), Err(ExpressionError::NotText { found: slow, .. })) => {
+                assert_eq!(fast, slow, "{text}");
+            }
+            (Err(ExpressionError::Missing { .. }), Err(ExpressionError::Missing { .. })) => {}
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn results_are_texts() {
+    assert_eq!(evaluate("data.id", r#"{"id": "o-1"}"#).as_deref(), Ok("o-1"));
+    assert_eq!(evaluate("data.id", r#"{"id": 7}"#).as_deref(), Ok("7"));
+    assert_eq!(evaluate("data.a + '/' + string(data.b)", r#"{"a": "x", "b": 7}"#).as_deref(), Ok("x/7"));
+    assert_eq!(evaluate("data.items[0].sku", r#"{"items": [{"sku": "s"}]}"#).as_deref(), Ok("s"));
+    assert_eq!(evaluate("data.n + 1", r#"{"n": 41}"#).as_deref(), Ok("42"));
+    assert_eq!(evaluate("data.amount > 100", r#"{"amount": 101}"#).as_deref(), Ok("true"));
+    assert_eq!(evaluate("id + source + type + subject", "").as_deref(), Ok("e-1/shoporder.createdorder 7"));
+    assert_eq!(evaluate("attributes.tenant", "").as_deref(), Ok("acme"));
+    assert_eq!(evaluate("attributes['tenant'] + attributes.region", "").as_deref(), Ok("acmeeu"));
+    assert_eq!(evaluate("has(data.vip) ? 'vip' : subject", "{}").as_deref(), Ok("order 7"));
+    assert_eq!(evaluate("time == null ? id : time", "").as_deref(), Ok("e-1"));
+    assert_eq!(
+        evaluate("data.items.exists(i, i.n > 1) ? 'many' : 'few'", r#"{"items": [{"n": 2}]}"#).as_deref(),
+        Ok("many")
+    );
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let missing = |expression: &str, data: &str| match evaluate(expression, data) {
+        Err(ExpressionError::Missing { path, .. }) => path,
+        other => panic!("{expression}: {other:?}"),
+    };
+    assert_eq!(missing("data.order.id", r#"{"order": {}}"#), "data.order.id");
+    assert_eq!(missing("data.order.id.x", r#"{"other": 1}"#), "data.order");
+    assert_eq!(missing("data.order.id", r#"{"order": 5}"#), "data.order.id");
+    assert_eq!(missing("data.order.id", "[]"), "data.order");
+    assert_eq!(missing("time", ""), "time");
+    assert_eq!(missing("attributes.nothing", ""), "attributes.nothing");
+    assert_eq!(missing("data.order + 'x'", "{}"), "order");
+    let error = evaluate("data.order.id", r#"{"order": {}}"#).unwrap_err();
+    assert_eq!(error.to_string(), "this event has no `data.order.id`");
+}
+
+#[test]
+fn data_that_is_not_json_is_refused() {
+    let broken = |expression: &str| matches!(evaluate(expression, "{\"a\": "), Err(ExpressionError::BrokenJson { .. }));
+    assert!(broken("data.a") && broken("data.a + ''"));
+    assert!(matches!(evaluate("data.a", "{\"a\": 1} x"), Err(ExpressionError::BrokenJson { .. })));
+    assert!(matches!(evaluate("data.a", ""), Err(ExpressionError::BrokenJson { .. })));
+    let with_type = |content_type: &'static str| {
+        let fields = EventFields { content_type: Some(content_type), ..event(br#"{"a": 1}"#, &NONE) };
+        KeyExpression::compile("data.a").unwrap().evaluate(&fields)
+    };
+    for json in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.order+json", "text/json"] {
+        assert_eq!(with_type(json).as_deref(), Ok("1"), "{json}");
+    }
+    for other in ["text/plain", "application/xml", "application/jsonl"] {
+        assert!(matches!(with_type(other), Err(ExpressionError::NotJson { .. })), "{other}");
+    }
+    // What does not look at the data does not care.
+    assert_eq!(evaluate("id", "not json").as_deref(), Ok("e-1"));
+    assert_eq!(evaluate("id + subject", "not json").as_deref(), Ok("e-1order 7"));
+}
+
+const NONE: [(&str, &str); 0] = [];
+
+#[test]
+fn mistakes_are_found_where_they_are() {
+    let places = |text: &str| match KeyExpression::compile(text) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.into_iter().map(|error| text[error.range].to_owned()).collect(),
+    };
+    assert_eq!(places("order_id"), ["order_id"]);
+    assert_eq!(places("data.x + order_id + nme"), ["order_id", "nme"]);
+    assert_eq!(places("upper(data.x)"), ["upper"]);
+    assert_eq!(places("data.x.upper()"), ["upper"]);
+    assert_eq!(places("'ä' + order_id"), ["order_id"]);
+    assert_eq!(places("data.x +"), [""]);
+    assert_eq!(places("data.x ) + 1"), [")"]);
+    assert_eq!(places("data.x\n  + order_id"), ["order_id"]);
+    assert_eq!(places("data.items.all(i, i > j)"), ["j"]);
+    assert_eq!(places("[1, 2].map(x, x * y)"), ["y"]);
+    // The variable of a macro is not there outside of it.
+    assert_eq!(places("data.items.all(i, i > 1) && i > 2"), ["i"]);
+    for good in
+        ["type(data.x) == string", "optional.none().hasValue()", "timestamp(time) > timestamp(data.t)", "-data.x"]
+    {
+        assert_eq!(places(good), Vec::<String>::new(), "{good}");
+    }
+}
+
+#[test]
+fn hostile_expressions_are_refused_in_bounds() {
+    for hostile in [
+        "(".repeat(4_000),
+        "[".repeat(4_000),
+        "-".repeat(4_000),
+        format!("{}1{}", "(".repeat(1_500), ")".repeat(1_500)),
+        "1+".repeat(2_000) + "x",
+        "x".repeat(1 << 20),
+        "1+".repeat(2_000) + "1",
+        "data".to_owned() + &".a".repeat(1_000) + " + id",
+        "'".to_owned(),
+        "\\".to_owned(),
+        "a?".repeat(1_000),
+    ] {
+        assert!(KeyExpression::compile(&hostile).is_err(), "{}", &hostile[..hostile.len().min(20)]);
+    }
+}

@@ -1,0 +1,76 @@
+//! Blueprints: all or nothing, and numbers that stay.
+
+use wattle::engine::{ApplyError, Engine};
+
+use super::home::Home;
+use super::{append, blueprint, everything, lane, partition, still_waits, tree};
+
+pub(crate) async fn numbers_are_given_once_and_stay(home: impl Home) {
+    let engine = home.open();
+    let mut first = blueprint(&[("a", 1), ("b", 4)], &[("s", "a"), ("t", "b")]);
+    first.versions = vec![[1; 32], [2; 32]];
+    let numbers = engine.apply(&first).await.unwrap();
+    assert_eq!(engine.apply(&first).await.unwrap(), numbers, "again changes nothing");
+    let mut more = blueprint(&[("c", 2), ("b", 4), ("a", 1)], &[("t", "b"), ("u", "c"), ("s", "a")]);
+    more.versions = vec![[2; 32], [3; 32]];
+    let grown = engine.apply(&more).await.unwrap();
+    assert_eq!(grown.topics[1..], [numbers.topics[1], numbers.topics[0]]);
+    assert_eq!([grown.subscribers[0], grown.subscribers[2]], [numbers.subscribers[1], numbers.subscribers[0]]);
+    assert_eq!(grown.versions[0], numbers.versions[1]);
+    assert!(!numbers.topics.contains(&grown.topics[0]), "a new number for a new topic");
+    assert!(!numbers.subscribers.contains(&grown.subscribers[1]));
+    assert!(!numbers.versions.contains(&grown.versions[1]));
+    for (topic, partitions) in grown.topics.iter().zip([2, 4, 1]) {
+        let exists = |number| engine.bounds(partition(*topic, number)).is_some();
+        assert!((0..partitions).all(exists) && !exists(partitions));
+    }
+}
+
+pub(crate) async fn a_blueprint_is_applied_all_or_nothing(home: impl Home) {
+    let engine = home.open();
+    engine.apply(&blueprint(&[("a", 2)], &[])).await.unwrap();
+    let error = engine.apply(&blueprint(&[("new", 5), ("a", 3)], &[("s", "new")])).await.unwrap_err();
+    let ApplyError::Partitions { topic, existing: 2, wanted: 3 } = &error else { panic!("{error:?}") };
+    assert_eq!(topic, "a");
+    // had `new` been made, it would have 5 partitions for ever
+    let numbers = engine.apply(&blueprint(&[("new", 1), ("a", 2)], &[])).await.unwrap();
+    assert!(engine.bounds(partition(numbers.topics[0], 0)).is_some());
+    assert!(engine.bounds(partition(numbers.topics[0], 1)).is_none());
+}
+
+pub(crate) async fn a_subscriber_of_an_unknown_topic_is_refused(home: impl Home) {
+    let engine = home.open();
+    let error = engine.apply(&blueprint(&[("new", 5)], &[("s", "nowhere")])).await.unwrap_err();
+    let ApplyError::UnknownTopic { subscriber, topic } = &error else { panic!("{error:?}") };
+    assert_eq!((subscriber.as_str(), topic.as_str()), ("s", "nowhere"));
+    engine.apply(&blueprint(&[("new", 1)], &[])).await.unwrap();
+}
+
+pub(crate) async fn a_blueprint_that_contradicts_itself_is_refused(home: impl Home) {
+    let engine = home.open();
+    let error = engine.apply(&blueprint(&[("a", 1), ("a", 2)], &[])).await.unwrap_err();
+    assert!(matches!(error, ApplyError::Partitions { existing: 1, wanted: 2, .. }), "{error:?}");
+    engine.apply(&blueprint(&[("a", 2)], &[])).await.unwrap();
+}
+
+pub(crate) async fn another_input_makes_another_subscriber(home: impl Home) {
+    let engine = home.open();
+    let first = engine.apply(&blueprint(&[("a", 1), ("b", 1)], &[("s", "a")])).await.unwrap();
+    let second = engine.apply(&blueprint(&[("a", 1), ("b", 1)], &[("s", "b")])).await.unwrap();
+    assert_ne!(first.subscribers, second.subscribers);
+    let back = engine.apply(&blueprint(&[("a", 1), ("b", 1)], &[("s", "a")])).await.unwrap();
+    assert_eq!(first.subscribers, back.subscribers);
+}
+
+pub(crate) async fn an_apply_that_nobody_waits_for_shares_no_number(home: impl Home) {
+    let engine = home.open();
+    still_waits(engine.apply(&blueprint(&[("given up", 1)], &[]))).await;
+    let kept = engine.apply(&blueprint(&[("kept", 1)], &[])).await.unwrap();
+    let both = engine.apply(&blueprint(&[("given up", 1), ("kept", 1)], &[])).await.unwrap();
+    assert_eq!(both.topics[1], kept.topics[0]);
+    assert_ne!(both.topics[0], both.topics[1]);
+    append(&engine, partition(both.topics[0], 0), &["elsewhere"]).await;
+    assert!(everything(&engine, partition(both.topics[1], 0)).await.is_empty());
+    let tree = tree(&engine).await;
+    assert_eq!(engine.position(lane(tree.validate, 0)), Some(0));
+}

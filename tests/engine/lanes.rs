@@ -1,0 +1,253 @@
+//! Sessions: read, commit, fence, resume.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use wattle::engine::{Engine, ReadBudget, ReadError, Session, SessionError, Unit};
+use wattle::model::TopicId;
+
+use super::home::Home;
+use super::{ALL, append, commit, everything, lane, large, partition, settle, slices, still_waits, texts, tree};
+
+pub(crate) async fn a_lane_waits_for_events(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let mut session = engine.acquire(lane(tree.validate, 1)).await.unwrap();
+    assert_eq!(session.next_offset(), 0);
+    assert!(still_waits(session.read(ALL)).await);
+    append(&engine, partition(tree.orders, 0), &["of another lane"]).await;
+    assert!(still_waits(session.read(ALL)).await);
+    let reads = tokio::spawn(async move { texts(&session.read(ALL).await.unwrap()) });
+    append(&engine, partition(tree.orders, 1), &["its own"]).await;
+    assert_eq!(reads.await.unwrap(), ["its own"]);
+}
+
+pub(crate) async fn a_lane_reads_on_where_it_stopped(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    append(&engine, partition(tree.orders, 0), &["a", "b", "c"]).await;
+    append(&engine, partition(tree.orders, 0), &["d", "e"]).await;
+    let mut session = engine.acquire(lane(tree.validate, 0)).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 5 {
+        let read = texts(&session.read(ReadBudget { events: 2, bytes: 1000 }).await.unwrap());
+        assert!((1..=2).contains(&read.len()));
+        seen.extend(read);
+        assert_eq!(session.next_offset(), seen.len() as u64);
+    }
+    assert_eq!(seen, ["a", "b", "c", "d", "e"]);
+    assert_eq!(engine.position(lane(tree.validate, 0)), Some(0), "reading moves nothing");
+}
+
+pub(crate) async fn a_read_that_is_given_up_loses_nothing(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let mut session = engine.acquire(lane(tree.validate, 0)).await.unwrap();
+    for number in 0..20u64 {
+        let before = session.next_offset();
+        still_waits(session.read(ALL)).await;
+        assert_eq!(session.next_offset(), before, "nothing was there to be read");
+        append(&engine, partition(tree.orders, 0), &[&number.to_string()]).await;
+        assert_eq!(texts(&session.read(ALL).await.unwrap()), [number.to_string()]);
+    }
+}
+
+pub(crate) async fn a_unit_moves_the_position_and_emits(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    append(&engine, partition(tree.orders, 2), &["a", "b"]).await;
+    let mut session = engine.acquire(lane(tree.validate, 2)).await.unwrap();
+    session.read(ALL).await.unwrap();
+    let (yes, no) = (partition(tree.accepted, 1), partition(tree.refused, 0));
+    commit(&mut session, 2, &[(yes, "a'"), (no, "b'"), (yes, "a''")]).await.unwrap();
+    session.flush().await.unwrap();
+    assert_eq!(engine.position(lane(tree.validate, 2)), Some(2));
+    assert_eq!(engine.bounds(yes).unwrap().written, 2);
+    // a unit without outputs only moves the position; one with the same position only emits
+    commit(&mut session, 2, &[(no, "more")]).await.unwrap();
+    commit(&mut session, 2, &[]).await.unwrap();
+    session.flush().await.unwrap();
+    settle(&engine, yes).await;
+    settle(&engine, no).await;
+    assert_eq!(everything(&engine, yes).await, ["a'", "a''"]);
+    assert_eq!(everything(&engine, no).await, ["b'", "more"]);
+}
+
+pub(crate) async fn who_sees_a_position_sees_its_outputs(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let (own, out) = (lane(tree.validate, 0), partition(tree.accepted, 0));
+    let done = Arc::new(AtomicBool::new(false));
+    let observer = std::thread::spawn({
+        let (engine, done) = (engine.clone(), done.clone());
+        move || {
+            while !done.load(Ordering::Acquire) {
+                let position = engine.position(own).unwrap();
+                let written = engine.bounds(out).unwrap().written;
+                assert!(written >= position, "position {position}, but only {written} outputs");
+            }
+        }
+    });
+    let mut session = engine.acquire(own).await.unwrap();
+    for consumed_to in 1..=500 {
+        commit(&mut session, consumed_to, &[(out, "x")]).await.unwrap();
+        if consumed_to % 7 == 0 {
+            session.flush().await.unwrap();
+        }
+    }
+    session.flush().await.unwrap();
+    done.store(true, Ordering::Release);
+    observer.join().unwrap();
+    assert_eq!(engine.bounds(out).unwrap().written, 500);
+}
+
+pub(crate) async fn units_are_pipelined_and_keep_their_order(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let outs = [partition(tree.accepted, 0), partition(tree.accepted, 1), partition(tree.refused, 0)];
+    let mut session = engine.acquire(lane(tree.validate, 0)).await.unwrap();
+    for number in 0..200u64 {
+        let out = outs[(number % 3) as usize];
+        commit(&mut session, number + 1, &[(out, &format!("{number:03}"))]).await.unwrap();
+    }
+    session.flush().await.unwrap();
+    assert_eq!(engine.position(lane(tree.validate, 0)), Some(200));
+    let mut total = 0;
+    for out in outs {
+        settle(&engine, out).await;
+        let texts = everything(&engine, out).await;
+        assert!(texts.is_sorted(), "{texts:?}");
+        total += texts.len();
+    }
+    assert_eq!(total, 200);
+}
+
+pub(crate) async fn the_next_session_resumes_at_the_position(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    append(&engine, partition(tree.orders, 0), &["a", "b", "c", "d"]).await;
+    let mut first = engine.acquire(lane(tree.validate, 0)).await.unwrap();
+    assert_eq!(texts(&first.read(ALL).await.unwrap()).len(), 4);
+    commit(&mut first, 2, &[]).await.unwrap();
+    drop(first);
+    let mut second = engine.acquire(lane(tree.validate, 0)).await.unwrap();
+    assert_eq!(second.next_offset(), 2, "what was handed in counts, though nobody waited for it");
+    assert_eq!(texts(&second.read(ALL).await.unwrap()), ["c", "d"]);
+}
+
+pub(crate) async fn a_fenced_session_commits_nothing_more(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let out = partition(tree.accepted, 0);
+    append(&engine, partition(tree.orders, 0), &["a", "b"]).await;
+    let mut old = engine.acquire(lane(tree.validate, 0)).await.unwrap();
+    commit(&mut old, 1, &[(out, "old")]).await.unwrap();
+    old.flush().await.unwrap();
+    let mut new = engine.acquire(lane(tree.validate, 0)).await.unwrap();
+    assert!(matches!(commit(&mut old, 2, &[(out, "late")]).await, Err(SessionError::Fenced)));
+    assert!(matches!(old.flush().await, Err(SessionError::Fenced)));
+    assert_eq!(texts(&old.read(ALL).await.unwrap()), ["a", "b"], "it can read");
+    commit(&mut new, 2, &[(out, "new")]).await.unwrap();
+    new.flush().await.unwrap();
+    assert!(matches!(commit(&mut old, 3, &[(out, "later")]).await, Err(SessionError::Fenced)));
+    settle(&engine, out).await;
+    assert_eq!(everything(&engine, out).await, ["old", "new"]);
+    assert_eq!(engine.position(lane(tree.validate, 0)), Some(2));
+}
+
+pub(crate) async fn what_a_fenced_session_had_handed_in_counts_or_does_not_happen(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let (own, out) = (lane(tree.validate, 0), partition(tree.accepted, 0));
+    let mut expected = 0;
+    for round in 0..20u64 {
+        // units are still coming while the next session takes over
+        let mut old = engine.acquire(own).await.unwrap();
+        let start = old.next_offset();
+        assert_eq!(start, expected, "round {round}");
+        let commits = tokio::spawn(async move {
+            for consumed_to in start + 1..start + 200 {
+                if commit(&mut old, consumed_to, &[(out, &format!("{consumed_to}"))]).await.is_err() {
+                    return;
+                }
+            }
+        });
+        if round % 2 == 0 {
+            tokio::task::yield_now().await;
+        }
+        let new = engine.acquire(own).await.unwrap();
+        expected = new.next_offset();
+        commits.await.unwrap();
+        let mut new = new;
+        new.flush().await.unwrap();
+        assert_eq!(engine.position(own), Some(expected), "round {round}: nothing moves after the takeover");
+        assert_eq!(engine.bounds(out).unwrap().written, expected, "round {round}: one output for each consumed");
+    }
+    settle(&engine, out).await;
+    let texts = everything(&engine, out).await;
+    assert_eq!(texts, (1..=expected).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+pub(crate) async fn a_position_never_moves_back(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let out = partition(tree.accepted, 0);
+    let mut session = engine.acquire(lane(tree.validate, 0)).await.unwrap();
+    commit(&mut session, 5, &[]).await.unwrap();
+    assert!(matches!(commit(&mut session, 4, &[(out, "x")]).await, Err(SessionError::Refused(_))));
+    drop(session);
+    let mut session = engine.acquire(lane(tree.validate, 0)).await.unwrap();
+    assert_eq!(session.next_offset(), 5);
+    assert!(matches!(commit(&mut session, 4, &[(out, "x")]).await, Err(SessionError::Refused(_))));
+    assert_eq!(engine.position(lane(tree.validate, 0)), Some(5));
+    assert_eq!(engine.bounds(out).unwrap().written, 0);
+}
+
+pub(crate) async fn a_unit_that_is_too_large_is_refused(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let out = partition(tree.accepted, 0);
+    let mut session = engine.acquire(lane(tree.validate, 0)).await.unwrap();
+    let unit = Unit { consumed_to: 1, emits: large(out, engine.capabilities().unit_bytes_max) };
+    assert!(matches!(session.commit(unit).await, Err(SessionError::Refused(_))));
+    let session = engine.acquire(lane(tree.validate, 0)).await.unwrap();
+    assert_eq!(session.next_offset(), 0);
+    assert_eq!(engine.bounds(out).unwrap().written, 0);
+}
+
+pub(crate) async fn a_unit_for_an_unknown_partition_is_refused(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let (known, unknown) = (partition(tree.accepted, 0), partition(TopicId(99), 0));
+    let mut session = engine.acquire(lane(tree.validate, 0)).await.unwrap();
+    let unit = Unit { consumed_to: 1, emits: slices(&[(known, "x"), (unknown, "y")]) };
+    assert!(matches!(session.commit(unit).await, Err(SessionError::Refused(_))));
+    let session = engine.acquire(lane(tree.validate, 0)).await.unwrap();
+    assert_eq!(session.next_offset(), 0, "nothing of it happened");
+    assert_eq!(engine.bounds(known).unwrap().written, 0);
+    assert!(engine.bounds(unknown).is_none());
+}
+
+pub(crate) async fn a_lane_that_does_not_exist_is_refused(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let unknown = wattle::model::SubscriberId(99);
+    for lane in [lane(tree.validate, 3), lane(unknown, 0)] {
+        let refused = engine.acquire(lane).await.err();
+        assert!(matches!(refused, Some(SessionError::Read(ReadError::UnknownPartition))), "{refused:?}");
+        assert_eq!(engine.position(lane), None);
+    }
+    assert_eq!(engine.position(super::lane(tree.validate, 2)), Some(0), "one that does exist is at its start");
+}
+
+pub(crate) async fn lanes_do_not_share_a_position(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let lanes = [lane(tree.validate, 0), lane(tree.validate, 1), lane(tree.notify, 0)];
+    for (number, lane) in (1u64..).zip(lanes) {
+        let mut session = engine.acquire(lane).await.unwrap();
+        commit(&mut session, number * 10, &[]).await.unwrap();
+        session.flush().await.unwrap();
+    }
+    assert_eq!(lanes.map(|lane| engine.position(lane)), [10, 20, 30].map(Some));
+}

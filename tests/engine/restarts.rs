@@ -1,0 +1,96 @@
+//! What an engine that keeps things still has when it is opened again.
+
+use wattle::engine::embedded::EmbeddedError;
+use wattle::engine::{Engine, Session};
+
+use super::home::{Home, OnDisk};
+use super::{ALL, append, blueprint, commit, everything, lane, partition, slices, still_waits, texts, tree};
+
+pub(crate) async fn everything_accepted_is_there_after_a_restart(home: OnDisk) {
+    let mut expected: Vec<String> = Vec::new();
+    for round in 0..4u64 {
+        let engine = home.open();
+        let tree = tree(&engine).await;
+        let (own, out) = (lane(tree.validate, 0), partition(tree.accepted, 0));
+        let input = partition(tree.orders, 0);
+        assert_eq!(everything(&engine, out).await, expected, "round {round}");
+        assert_eq!(engine.position(own), Some(round * 3));
+        assert_eq!(engine.recovery().void_bytes, 0);
+        append(&engine, input, &["a", "b", "c", "d"]).await;
+        let mut session = engine.acquire(own).await.unwrap();
+        assert_eq!(session.next_offset(), round * 3);
+        assert!(!texts(&session.read(ALL).await.unwrap()).is_empty());
+        for step in 1..=3 {
+            let text = format!("{round}.{step}");
+            // handed in, and nobody waits: closing does
+            commit(&mut session, round * 3 + step, &[(out, &text)]).await.unwrap();
+            expected.push(text);
+        }
+        engine.close().await.unwrap();
+    }
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    assert_eq!(everything(&engine, partition(tree.orders, 0)).await.len(), 16);
+    assert_eq!(everything(&engine, partition(tree.accepted, 0)).await, expected);
+}
+
+pub(crate) async fn dropping_the_engine_closes_it(home: OnDisk) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    append(&engine, partition(tree.orders, 0), &["a"]).await;
+    drop(engine);
+    assert_eq!(everything(&home.open(), partition(tree.orders, 0)).await, ["a"]);
+}
+
+pub(crate) async fn epochs_and_times_only_grow(home: OnDisk) {
+    let mut epochs = Vec::new();
+    let mut input = None;
+    for _ in 0..3 {
+        let engine = home.open();
+        let tree = tree(&engine).await;
+        let partition = partition(tree.orders, 0);
+        let appended = engine.append(slices(&[(partition, "x")])).await.unwrap();
+        assert_eq!(appended.epoch, engine.recovery().epoch);
+        epochs.push(appended.epoch);
+        input = Some(partition);
+        engine.close().await.unwrap();
+    }
+    assert!(epochs.is_sorted_by(|before, after| before < after), "{epochs:?}");
+    let chunks = home.open().read(input.unwrap(), 0, ALL).await.unwrap();
+    assert_eq!(chunks.iter().map(|chunk| chunk.epoch).collect::<Vec<_>>(), epochs);
+    assert!(chunks.is_sorted_by_key(|chunk| chunk.append_time_ns));
+}
+
+pub(crate) async fn numbers_survive_a_restart(home: OnDisk) {
+    let engine = home.open();
+    let before = tree(&engine).await;
+    engine.close().await.unwrap();
+    drop(engine);
+    let engine = home.open();
+    assert!(engine.bounds(partition(before.orders, 2)).is_some(), "before anything is applied again");
+    assert_eq!(engine.position(lane(before.notify, 1)), Some(0));
+    let after = tree(&engine).await;
+    assert_eq!(format!("{before:?}"), format!("{after:?}"));
+}
+
+pub(crate) async fn an_apply_that_nobody_waits_for_shares_no_number_later(home: OnDisk) {
+    let engine = home.open();
+    still_waits(engine.apply(&blueprint(&[("given up", 1)], &[]))).await;
+    let kept = engine.apply(&blueprint(&[("kept", 1)], &[])).await.unwrap();
+    append(&engine, partition(kept.topics[0], 0), &["kept"]).await;
+    engine.close().await.unwrap();
+    drop(engine);
+    let engine = home.open();
+    let both = engine.apply(&blueprint(&[("given up", 1), ("kept", 1)], &[])).await.unwrap();
+    assert_eq!(both.topics[1], kept.topics[0]);
+    assert_ne!(both.topics[0], both.topics[1]);
+    assert_eq!(everything(&engine, partition(both.topics[1], 0)).await, ["kept"]);
+}
+
+pub(crate) async fn a_folder_belongs_to_one_engine(home: OnDisk) {
+    let engine = home.open();
+    let error = home.try_open().err();
+    assert!(matches!(&error, Some(EmbeddedError::InUse { folder }) if folder == home.folder()), "{error:?}");
+    drop(engine);
+    home.open();
+}

@@ -1,0 +1,17 @@
+//! What the journal promises when the disk, the process or the machine lets it down.
+//!
+//! Frames are built here from the layout in the documentation, not with the code under test, so a change of the format
+//! fails. Crashes are simulated on a disk in memory that loses any subset of what was not synced.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod journal {
+    mod cold;
+    mod crashes;
+    mod damage;
+    mod failing_disk;
+    mod layout;
+    mod recovery_table;
+    mod support;
+    mod tails;
+}

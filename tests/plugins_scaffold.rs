@@ -1,0 +1,77 @@
+//! `wattle new` and `wattle build`: a new folder builds by itself, and what it builds runs.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+mod common {
+    #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
+    pub mod guests;
+    pub mod plugin_calls;
+}
+
+use std::fs;
+use std::path::Path;
+
+use common::plugin_calls::{call, host, sent};
+use tempfile::TempDir;
+use wattle::cli::build::{BuildError, build_folder};
+use wattle::cli::new::{Language, NewArgs, create};
+use wattle::wasm::{Digest, Limits, PluginSpec};
+
+/// A folder for new plugins, outside of this project, with its toolchain.
+fn elsewhere() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let toolchain = "rust-toolchain.toml";
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(toolchain), folder.path().join(toolchain)).unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn a_new_plugin_builds_by_itself_and_runs() {
+    let parent = elsewhere();
+    let args = NewArgs { name: "greet-all".into(), lang: Language::Rust, parent: parent.path().to_owned() };
+    let folder = create(&args).unwrap();
+
+    let mut said = Vec::new();
+    let built = build_folder(&folder, &mut |line| said.push(line.to_owned())).unwrap();
+
+    assert!(said.iter().any(|line| line.contains("Compiling greet-all")), "{said:?}");
+    assert!(built.wasm.starts_with(folder.canonicalize().unwrap()), "{}", built.wasm.display());
+    let wasm = fs::read(&built.wasm).unwrap();
+    assert_eq!((built.size_bytes, built.digest), (wasm.len() as u64, Digest::of(&wasm)));
+
+    let plugin = host()
+        .register(PluginSpec {
+            subscriber: "greet-all".into(),
+            wasm,
+            config: [("word".to_owned(), "Good day".to_owned())].into(),
+            ports: vec!["greeted".into()],
+            limits: Limits::default(),
+        })
+        .unwrap();
+    let (handled, _) = call(&plugin, &[sent("a", r#"{"name":"Ada"}"#)]).await;
+    assert_eq!(handled.unwrap().outputs[0].data, br#"{"text":"Good day, Ada!"}"#);
+
+    // What does not compile says so in the compiler's words.
+    fs::write(folder.join("src/lib.rs"), "fn handle() -> Nothing {}").unwrap();
+    let error = build_folder(&folder, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, BuildError::Compile { .. }));
+    assert!(error.to_string().contains("cannot find type `Nothing`"), "{error}");
+
+    // A library that is not a component says what its manifest lacks.
+    fs::write(folder.join("src/lib.rs"), "").unwrap();
+    let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    fs::write(folder.join("Cargo.toml"), manifest.replace("cdylib", "rlib")).unwrap();
+    let error = build_folder(&folder, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("crate-type = [\"cdylib\"]"), "{error}");
+
+    // A manifest that cannot be read is the manifest's fault.
+    fs::write(folder.join("Cargo.toml"), "[package").unwrap();
+    let error = build_folder(&folder, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, BuildError::Compile { .. }), "{error}");
+}

@@ -1,0 +1,191 @@
+//! A service on a free port over the in-memory engine, whose gate holds back, refuses or fails appends on demand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use wattle::client::{Client, Read, Received};
+use wattle::dispatch::publish::{Target, Targets};
+use wattle::dispatch::{Publisher, Snapshot, TopicStatus};
+use wattle::engine::memory::MemoryEngine;
+use wattle::engine::{
+    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
+    ReadError, SessionError, Slices, Stopped, TopicSpec,
+};
+use wattle::model::event::Data;
+use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId};
+use wattle::server::{Bus, Options, Port, Server};
+
+/// What the engine does with appends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Gate {
+    Open,
+    /// Appends wait.
+    Shut,
+}
+
+/// The in-memory engine behind a gate.
+#[derive(Clone)]
+pub(crate) struct GatedEngine {
+    inner: MemoryEngine,
+    pub(crate) gate: watch::Sender<Gate>,
+    /// So many appends are refused as busy.
+    pub(crate) busy: Arc<AtomicUsize>,
+    /// Appends that have come to the gate.
+    pub(crate) arrived: watch::Sender<usize>,
+    pub(crate) health: watch::Sender<Health>,
+}
+
+impl GatedEngine {
+    fn new() -> Self {
+        Self {
+            inner: MemoryEngine::default(),
+            gate: watch::Sender::new(Gate::Open),
+            busy: Arc::default(),
+            arrived: watch::Sender::new(0),
+            health: watch::Sender::new(Health::Serving),
+        }
+    }
+
+    pub(crate) fn poison(&self) {
+        self.health.send_replace(Health::Stopped(Stopped::Poisoned("no space on device".into())));
+    }
+
+    /// Waits until so many appends have come to the gate since the start.
+    pub(crate) async fn arrivals(&self, count: usize) {
+        self.arrived.subscribe().wait_for(|arrived| *arrived >= count).await.unwrap();
+    }
+}
+
+impl Engine for GatedEngine {
+    type Session = <MemoryEngine as Engine>::Session;
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn apply(&self, blueprint: &Blueprint) -> Result<Numbers, ApplyError> {
+        self.inner.apply(blueprint).await
+    }
+
+    async fn append(&self, events: Slices) -> Result<Appended, AppendError> {
+        if let Health::Stopped(stopped) = self.health.borrow().clone() {
+            return Err(stopped.into());
+        }
+        let busy = self.busy.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if busy.is_ok() {
+            return Err(AppendError::Busy { retry_after: Duration::from_millis(5) });
+        }
+        self.arrived.send_modify(|arrived| *arrived += 1);
+        let appended = self.inner.append(events).await;
+        self.gate.subscribe().wait_for(|gate| *gate == Gate::Open).await.unwrap();
+        appended
+    }
+
+    async fn acquire(&self, lane: LaneId) -> Result<Self::Session, SessionError> {
+        self.inner.acquire(lane).await
+    }
+
+    async fn read(&self, partition: PartitionId, from: Offset, budget: ReadBudget) -> Result<Vec<Chunk>, ReadError> {
+        self.inner.read(partition, from, budget).await
+    }
+
+    async fn wait_durable(&self, partition: PartitionId, offset: Offset) -> Result<(), Stopped> {
+        self.inner.wait_durable(partition, offset).await
+    }
+
+    fn bounds(&self, partition: PartitionId) -> Option<Bounds> {
+        self.inner.bounds(partition)
+    }
+
+    fn position(&self, lane: LaneId) -> Option<Offset> {
+        self.inner.position(lane)
+    }
+
+    async fn offset_at_time(&self, partition: PartitionId, time_ns: u64) -> Result<Offset, ReadError> {
+        self.inner.offset_at_time(partition, time_ns).await
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    async fn close(&self) -> Result<(), Stopped> {
+        self.inner.close().await
+    }
+}
+
+/// Root with four partitions.
+pub(crate) const ORDERS: &str = "shop/orders";
+/// Root with one partition.
+pub(crate) const LOG: &str = "shop/log";
+/// Written by a subscriber.
+pub(crate) const CHILD: &str = "shop/orders.accepted";
+
+/// A running service.
+pub(crate) struct Bed {
+    pub(crate) engine: GatedEngine,
+    pub(crate) server: Server,
+    pub(crate) address: String,
+    pub(crate) client: Client,
+}
+
+/// Starts a service with three topics of `shop`, and one named as another is in `other`.
+pub(crate) async fn bed() -> Bed {
+    let engine = GatedEngine::new();
+    let topics = [(ORDERS, 4, None), (LOG, 1, None), (CHILD, 4, Some("shop/validate")), ("other/log", 1, None)];
+    let specs = topics.map(|(name, partitions, _)| TopicSpec { name: name.to_owned(), partitions });
+    let blueprint = Blueprint { topics: specs.to_vec(), ..Blueprint::default() };
+    let numbers = engine.apply(&blueprint).await.unwrap();
+    let targets = topics.into_iter().zip(numbers.topics).map(|((name, partitions, parent), topic)| Target {
+        name: name.to_owned(),
+        topic,
+        partitions,
+        parent: parent.map(ToOwned::to_owned),
+        key: None,
+    });
+    let publisher = Publisher::new(engine.clone(), Arc::new(Targets::new(targets)));
+    let topic = |(name, _, parent): (&str, u32, Option<&str>)| TopicStatus {
+        name: name.to_owned(),
+        parent: parent.map(ToOwned::to_owned),
+        is_dead_letters: false,
+        partitions: Vec::new(),
+    };
+    let snapshot = Snapshot { topics: topics.map(topic).to_vec(), subscribers: Vec::new() };
+    let bus = Bus { publisher, engine: engine.clone(), snapshot: Arc::new(move || snapshot.clone()) };
+    let options = Options { listen: "127.0.0.1:0".parse().unwrap(), insecure_allow_remote: false };
+    let server = Server::start(Port::take(&options).unwrap(), bus).await.unwrap();
+    let address = server.address().to_string();
+    let client = Client::connect(&address).await.unwrap();
+    Bed { engine, server, address, client }
+}
+
+/// An event.
+pub(crate) fn event(id: impl Into<String>, key: &str) -> Bytes {
+    let mut event = Event { id: id.into(), source: "/test".into(), r#type: "test".into(), ..Event::default() };
+    event.attributes.insert("partitionkey".into(), Attribute::String(key.into()));
+    event.data = Some(Data::Text("some data".into()));
+    event.encode()
+}
+
+/// The id of an event.
+pub(crate) fn id(event: &Bytes) -> String {
+    Event::decode(event).unwrap().id
+}
+
+/// Everything that a read gives, to its end.
+pub(crate) async fn read_all(client: &Client, read: Read) -> Vec<Received> {
+    let mut reading = client.read(read).await.unwrap();
+    let mut all = Vec::new();
+    while let Some(events) = reading.next().await.unwrap() {
+        all.extend(events);
+    }
+    all
+}
+
+/// Everything in a topic.
+pub(crate) fn all_of(topic: &str) -> Read {
+    Read { topic: topic.to_owned(), ..Read::default() }
+}

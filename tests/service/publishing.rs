@@ -1,0 +1,127 @@
+//! Publishing through the client.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tonic::{Code, Request};
+use wattle::client::{Client, ClientError, Window};
+use wattle::rpc::v1;
+use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
+
+use super::bed::{Gate, LOG, ORDERS, all_of, bed, event, id, read_all};
+
+#[tokio::test]
+async fn published_events_are_at_the_places_that_were_answered() {
+    let bed = bed().await;
+    let events: Vec<_> = (0..100).map(|number| event(number.to_string(), &format!("key-{}", number % 7))).collect();
+    let published = bed.client.publish(ORDERS, events.clone()).await.unwrap();
+    assert_eq!(published.places.len(), 100);
+    let stored = read_all(&bed.client, all_of(ORDERS)).await;
+    assert_eq!(stored.len(), 100);
+    for (event, place) in events.iter().zip(published.places) {
+        let found = stored.iter().find(|stored| (stored.partition, stored.offset) == place).unwrap();
+        assert_eq!((&found.event, found.epoch), (event, published.epoch));
+    }
+}
+
+#[tokio::test]
+async fn a_short_name_is_enough_where_it_is_the_only_one() {
+    let bed = bed().await;
+    bed.client.publish("orders", vec![event("a", "k")]).await.unwrap();
+    assert_eq!(read_all(&bed.client, all_of("orders")).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_answers_in_order_and_keeps_the_order_of_its_events() {
+    let bed = bed().await;
+    let mut publishing = bed.client.publishing(LOG, Window { batches: 8, bytes: 1 << 20 });
+    let mut answers = Vec::new();
+    for batch in 0..200 {
+        let events = (0..3).map(|number| event(format!("{batch}-{number}"), "k")).collect();
+        answers.extend(publishing.send(events).await.unwrap());
+    }
+    answers.extend(publishing.finish().await.unwrap());
+    assert_eq!(publishing.answered_events(), 600);
+    let offsets: Vec<u64> = answers.iter().flat_map(|answer| answer.places.iter().map(|place| place.1)).collect();
+    assert_eq!(offsets, (0..600).collect::<Vec<_>>());
+    let stored = read_all(&bed.client, all_of(LOG)).await;
+    assert_eq!(id(&stored[301].event), "100-1");
+}
+
+#[tokio::test]
+async fn requests_of_a_stream_are_taken_before_earlier_ones_are_answered() {
+    let bed = bed().await;
+    bed.engine.gate.send_replace(Gate::Shut);
+    let mut publishing = bed.client.publishing(LOG, Window { batches: 10, bytes: 1 << 20 });
+    for number in 0..10 {
+        publishing.send(vec![event(number.to_string(), "k")]).await.unwrap();
+    }
+    bed.engine.arrivals(10).await;
+    assert_eq!(publishing.answered_events(), 0);
+    bed.engine.gate.send_replace(Gate::Open);
+    publishing.finish().await.unwrap();
+    assert_eq!(publishing.answered_events(), 10);
+}
+
+#[tokio::test]
+async fn a_busy_bus_delays_a_stream_and_never_reorders_or_repeats_it() {
+    let bed = bed().await;
+    let mut publishing = bed.client.publishing(LOG, Window { batches: 8, bytes: 1 << 20 });
+    for number in 0..100 {
+        if number % 10 == 5 {
+            bed.engine.busy.store(2, Ordering::SeqCst);
+        }
+        publishing.send(vec![event(number.to_string(), "k")]).await.unwrap();
+    }
+    publishing.finish().await.unwrap();
+    let ids: Vec<String> = read_all(&bed.client, all_of(LOG)).await.iter().map(|event| id(&event.event)).collect();
+    assert_eq!(ids, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_busy_bus_says_when_to_try_again() {
+    let bed = bed().await;
+    bed.engine.busy.store(1, Ordering::SeqCst);
+    let error = bed.client.publish(LOG, vec![event("a", "k")]).await.unwrap_err();
+    assert!(error.is_retryable() && error.has_no_side_effects());
+    let ClientError::Refused(refused) = error else { panic!("{error}") };
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::ResourceExhausted, "BUSY"));
+    assert_eq!(refused.retry_after, Some(Duration::from_millis(5)));
+}
+
+#[tokio::test]
+async fn a_failed_disk_says_that_the_outcome_is_unknown_and_ends_health() {
+    let bed = bed().await;
+    bed.engine.poison();
+    let error = bed.client.publish(LOG, vec![event("a", "k")]).await.unwrap_err();
+    assert!(!error.has_no_side_effects());
+    let ClientError::Refused(refused) = error else { panic!("{error}") };
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::Unavailable, "STORAGE_FAILED"));
+    let status = bed.client.status().await.unwrap();
+    assert!(status.serving.unwrap_err().contains("no space on device"));
+}
+
+#[tokio::test]
+async fn the_deadline_of_a_stream_is_kept_after_its_answers_have_begun() {
+    let bed = bed().await;
+    bed.engine.gate.send_replace(Gate::Shut);
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", bed.address)).unwrap();
+    let mut client = PublisherServiceClient::new(channel.connect().await.unwrap());
+    let first = v1::PublishStreamRequest { topic: LOG.into(), events: vec![event("b", "k")] };
+    let mut request =
+        Request::new(tokio_stream::StreamExt::chain(tokio_stream::iter([first]), tokio_stream::pending()));
+    request.metadata_mut().insert("grpc-timeout", "500m".parse().unwrap());
+    let mut answers = client.publish_stream(request).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_unreachable() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = Client::connect(&free.to_string()).await.unwrap_err();
+    assert!(error.is_unreachable() && error.has_no_side_effects(), "{error}");
+    assert!(error.to_string().contains("refused"), "{error}");
+    for wrong in ["", "not an address", "https://127.0.0.1:1"] {
+        assert!(matches!(Client::connect(wrong).await, Err(ClientError::Address { .. })), "{wrong:?}");
+    }
+}

@@ -1,0 +1,166 @@
+//! Files that were made to hurt: whatever the text, a check ends, refuses, and stays within bounds.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use wattle::topology::bounds::{ALIASES_MAX, NODES_MAX, TEXT_BYTES_MAX};
+use wattle::topology::render::{self, Style};
+use wattle::topology::{Code, Found, Source, Surroundings, check};
+
+struct World;
+
+impl Surroundings for World {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn at(&self, _: &Path) -> Found {
+        Found::Folder { manifest: true }
+    }
+}
+
+fn codes(text: &str) -> Vec<Code> {
+    let sources = [Source { path: "t.yaml".into(), text: text.to_owned() }];
+    let (plan, diagnostics) = check(&sources, &World);
+    assert_eq!(plan.is_none(), diagnostics.iter().any(|diagnostic| diagnostic.is_error()));
+    diagnostics.iter().map(|diagnostic| diagnostic.code).collect()
+}
+
+/// `a: &a …`, each level ten times the one before, `levels` high.
+fn laughs(levels: usize) -> String {
+    let mut text = String::from("l0: &l0 [lol]\n");
+    for level in 1..=levels {
+        let uses = vec![format!("*l{}", level - 1); 10].join(", ");
+        text += &format!("l{level}: &l{level} [{uses}]\n");
+    }
+    text
+}
+
+#[test]
+fn a_billion_laughs_are_refused() {
+    assert_eq!(codes(&laughs(9)), [Code::TooLarge]);
+    assert_eq!(codes(&laughs(25)), [Code::TooLarge]);
+}
+
+#[test]
+fn laughs_in_merges_are_refused() {
+    let text = laughs(9).replace("[lol]", "{ a: b }").replace("[", "{ <<: [").replace("]", "] }");
+    assert_eq!(codes(&text), [Code::TooLarge]);
+}
+
+#[test]
+fn too_many_uses_of_an_anchor_are_refused() {
+    let text = |uses: usize| format!("a: &a x\nb: [{}]\n", "*a, ".repeat(uses));
+    assert!(!codes(&text(ALIASES_MAX)).contains(&Code::TooLarge));
+    assert_eq!(codes(&text(ALIASES_MAX + 1)), [Code::TooLarge]);
+}
+
+#[test]
+fn depth_counts_through_anchors() {
+    let text = format!("a: &a {}x{}\nb: {}*a{}\n", "[".repeat(20), "]".repeat(20), "[".repeat(20), "]".repeat(20));
+    assert_eq!(codes(&text), [Code::TooLarge]);
+}
+
+#[test]
+fn nesting_is_refused_in_every_style() {
+    for text in ["[".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(100_000), "? ".repeat(100_000)] {
+        assert_eq!(codes(&text), [Code::TooLarge], "{}", &text[..8]);
+    }
+    let indented: String = (0..1_000).map(|level| format!("{}a:\n", " ".repeat(level))).collect();
+    assert_eq!(codes(&indented), [Code::TooLarge]);
+}
+
+#[test]
+fn endless_values_are_refused() {
+    assert_eq!(codes("a: &a [*a]"), [Code::TooLarge]);
+    assert_eq!(codes("&a { <<: *a }"), [Code::TooLarge]);
+}
+
+#[test]
+fn masses_of_nodes_and_of_text_are_refused() {
+    assert_eq!(codes(&format!("[{}]", "a,".repeat(NODES_MAX))), [Code::TooLarge]);
+    assert_eq!(codes(&"# nothing\n".repeat(TEXT_BYTES_MAX / 10 + 1)), [Code::TooLarge]);
+}
+
+#[test]
+fn a_refused_file_does_not_hide_another() {
+    let source = |path: &str, text: String| Source { path: path.into(), text };
+    let bomb = source("a.yaml", laughs(9));
+    let other = source("b.yaml", "wattle: v1\nname: n\ntopics: { t: { partitions: 0 } }\n".into());
+    let (_, diagnostics) = check(&[bomb, other], &World);
+    let codes: Vec<_> = diagnostics.iter().map(|diagnostic| (diagnostic.span().source, diagnostic.code)).collect();
+    assert_eq!(codes, [(0, Code::TooLarge), (1, Code::BadValue)]);
+}
+
+/// Pieces from which topologies and broken topologies are made.
+fn pieces() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "wattle: v1\n",
+        "name: shop\n",
+        "topics:\n",
+        "subscribers:\n",
+        "  orders: {}\n",
+        "  orders:\n",
+        "  a:\n",
+        "    from: orders\n",
+        "    plugin: p\n",
+        "    to: [orders, b]\n",
+        "    to: { x: orders }\n",
+        "  b: ",
+        "{",
+        "}",
+        "[",
+        "]",
+        ", ",
+        ": ",
+        "- ",
+        "? ",
+        "&a ",
+        "*a",
+        "<<: ",
+        "!t ",
+        "!!str ",
+        "'",
+        "\"",
+        "|\n",
+        ">\n",
+        "~",
+        "\n",
+        "  ",
+        "\t",
+        "---\n",
+        "...\n",
+        "%YAML 1.2\n",
+        "# x\n",
+        "${X}",
+        "${X:-y}",
+        "$",
+        "key: data.x +\n",
+        "partitions: 8\n",
+        "\u{feff}",
+        "ä",
+        "\r\n",
+        "limits: { time: 1s }\n",
+        "a.dead",
+        "on_failure: park\n",
+    ]);
+    prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_breaks_the_checker(text in prop_oneof![pieces(), any::<String>()]) {
+        let sources = [Source { path: "t.yaml".into(), text }];
+        let (plan, diagnostics) = check(&sources, &World);
+        prop_assert_eq!(plan.is_some(), !diagnostics.iter().any(|diagnostic| diagnostic.is_error()));
+        for label in diagnostics.iter().flat_map(|diagnostic| &diagnostic.labels) {
+            let (start, end) = (label.span.start as usize, label.span.end as usize);
+            prop_assert!(sources[0].text.get(start..end).is_some(), "{:?}", label);
+        }
+        // Whatever was found can be said.
+        render::text(&sources, &diagnostics, Style { colour: false, width: 100 });
+        render::report(&sources, &diagnostics, false);
+    }
+}

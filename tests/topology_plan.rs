@@ -1,0 +1,261 @@
+//! What a good topology becomes: the plan, its defaults, what is shown of it and the pictures.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use wattle::topology::{
+    ConfigValue, Delivery, Found, Limits, OnFailure, Plan, PluginSource, Retry, Runs, Source, Surroundings, check,
+    draw, show,
+};
+
+/// A world in which every folder is a plugin and every file exists.
+struct GenerousWorld;
+
+impl Surroundings for GenerousWorld {
+    fn variable(&self, name: &str) -> Option<String> {
+        (name == "PARTITIONS").then(|| "3".to_owned())
+    }
+
+    fn at(&self, path: &Path) -> Found {
+        match path.extension() {
+            Some(_) => Found::File,
+            None => Found::Folder { manifest: true },
+        }
+    }
+}
+
+fn source(path: &str, text: &str) -> Source {
+    Source { path: path.into(), text: text.to_owned() }
+}
+
+fn plan_of(sources: &[Source]) -> Plan {
+    let (plan, diagnostics) = check(sources, &GenerousWorld);
+    assert!(diagnostics.is_empty(), "{diagnostics:#?}");
+    plan.unwrap()
+}
+
+fn orders() -> Plan {
+    let text = include_str!("../topologies/orders.yaml");
+    plan_of(&[source("topologies/orders.yaml", text)])
+}
+
+#[test]
+fn the_order_system_is_one_tree_with_parents_first() {
+    let plan = orders();
+    let names: Vec<_> = plan.topics.iter().map(|topic| topic.name.as_str()).collect();
+    let expected = [
+        "orders",
+        "orders.accepted",
+        "orders.refused",
+        "validate.dead",
+        "stock.reserved",
+        "stock.short",
+        "inventory.dead",
+        "parcels",
+        "shipping.dead",
+        "messages",
+        "notify.dead",
+    ];
+    assert_eq!(names, expected);
+    let names: Vec<_> = plan.subscribers.iter().map(|subscriber| subscriber.label()).collect();
+    assert_eq!(names, ["shop/validate", "shop/inventory", "shop/shipping", "shop/notify"]);
+    for (index, topic) in plan.topics() {
+        assert_eq!(topic.partitions, 8, "{}: partitions come from the root", topic.name);
+        if let Some(parent) = topic.parent {
+            assert!(plan[parent].from < index, "{}: parents come first", topic.name);
+        }
+    }
+    let validate = &plan.subscribers[0];
+    let dead = validate.dead_letters.unwrap();
+    assert_eq!(plan[dead].dead_letters_of, plan[dead].parent);
+    assert_eq!(plan[plan[dead].parent.unwrap()].name, "validate");
+    let ports: Vec<_> =
+        validate.ports.iter().map(|(port, topic)| (port.as_str(), plan[*topic].name.as_str())).collect();
+    assert_eq!(ports, [("accepted", "orders.accepted"), ("refused", "orders.refused")]);
+    assert_eq!(validate.runs, Runs::Plugin(PluginSource::Folder("topologies/../plugins/validate".into())));
+    assert_eq!(plan.topics[0].key.as_ref().unwrap().text(), "data.order_id");
+}
+
+#[test]
+fn what_is_not_said_has_its_default() {
+    let plan =
+        plan_of(&[source("t.yaml", "wattle: v1\nname: n\ntopics: { t: }\nsubscribers: { s: { from: t, plugin: p } }")]);
+    let subscriber = &plan.subscribers[0];
+    let limits = Limits { memory_bytes: 64 << 20, time: Duration::from_secs(1), output_bytes: 1 << 20 };
+    let (initial, max) = (Duration::from_millis(100), Duration::from_secs(30));
+    assert_eq!(subscriber.limits, limits);
+    assert_eq!(subscriber.retry, Retry { attempts: 5, initial, max, factor: 2.0 });
+    assert_eq!((subscriber.on_failure, subscriber.delivery), (OnFailure::DeadLetter, Delivery::ExactlyOnce));
+    assert_eq!(subscriber.config, BTreeMap::new());
+    assert_eq!(plan.topics.iter().map(|topic| topic.partitions).collect::<Vec<_>>(), [1, 1]);
+    assert!(plan.topics[0].key.is_none());
+}
+
+const EVERYTHING: &str = r#"
+wattle: v1
+name: all
+topics:
+  in: { partitions: "${PARTITIONS}", key: 'data["a b"].c + "$"' }
+  out: { partitions: 5 }
+  same: {}
+  repaired: {}
+subscribers:
+  busy:
+    from: in
+    plugin: ../plugins/busy.wasm
+    to: { a: out, b: out, c: same }
+    config: { text: EUR, number: 1.50, flag: no, empty: "", money: $$5, secret: { file: secrets/key.txt } }
+    limits: &limits { memory: 256MiB, time: 1m30s, output: 1B }
+    retry: { attempts: 1, backoff: { initial: 1h, factor: 1.5 } }
+    on_failure: dead_letter
+    delivery: exactly_once
+    start: start
+  repair:
+    from: busy.dead
+    plugin: repair
+    to: [repaired]
+    limits: { <<: *limits, time: 2s }
+"#;
+
+#[test]
+fn what_is_said_counts() {
+    let plan = plan_of(&[source("some/folder/t.yaml", EVERYTHING)]);
+    let busy = &plan.subscribers[0];
+    assert_eq!(busy.runs, Runs::Plugin(PluginSource::Wasm("some/folder/../plugins/busy.wasm".into())));
+    let text = |text: &str| ConfigValue::Text(text.into());
+    let expected = [
+        ("empty", text("")),
+        ("flag", text("no")),
+        ("money", text("$5")),
+        ("number", text("1.50")),
+        ("secret", ConfigValue::SecretFile("some/folder/secrets/key.txt".into())),
+        ("text", text("EUR")),
+    ];
+    assert_eq!(busy.config, expected.map(|(key, value)| (key.to_owned(), value)).into());
+    assert_eq!(busy.limits, Limits { memory_bytes: 256 << 20, time: Duration::from_secs(90), output_bytes: 1 });
+    // A longer first pause moves the default of the longest.
+    let hour = Duration::from_secs(3_600);
+    assert_eq!(busy.retry, Retry { attempts: 1, initial: hour, max: hour, factor: 1.5 });
+    let repair = &plan.subscribers[1];
+    assert_eq!(repair.limits.time, Duration::from_secs(2), "what is written beats what is merged");
+    assert_eq!(repair.limits.memory_bytes, 256 << 20, "what is merged counts");
+    assert_eq!(plan[repair.from].dead_letters_of, plan[repair.from].parent);
+    let partitions: BTreeMap<_, _> = plan.topics.iter().map(|topic| (topic.name.as_str(), topic.partitions)).collect();
+    let expected = [("in", 3), ("out", 5), ("same", 3), ("busy.dead", 3), ("repaired", 3), ("repair.dead", 3)].into();
+    assert_eq!(partitions, expected);
+    let to: Vec<_> = busy.ports.iter().map(|(port, topic)| (port.as_str(), plan[*topic].name.as_str())).collect();
+    assert_eq!(to, [("a", "out"), ("b", "out"), ("c", "same")], "two ports to one topic are one parent");
+}
+
+#[test]
+fn files_with_the_same_name_are_one_namespace() {
+    let a = source("a.yaml", "wattle: v1\nname: one\ntopics: { t: {} }");
+    let b = source("b.yaml", "wattle: v1\nname: one\nsubscribers: { s: { from: t, plugin: p } }");
+    let c = source("c.yaml", "wattle: v1\nname: two\ntopics: { t: {} }\nsubscribers: { s: { from: t, plugin: p } }");
+    let plan = plan_of(&[c, a, b]);
+    let labels: Vec<_> = plan.topics.iter().map(|topic| topic.label()).collect();
+    assert_eq!(labels, ["one/t", "one/s.dead", "two/t", "two/s.dead"]);
+}
+
+#[test]
+fn the_order_of_files_does_not_matter() {
+    let a = source("a.yaml", "wattle: v1\nname: n\ntopics: { t: {}, u: {} }");
+    let b = source("b.yaml", "wattle: v1\nname: n\nsubscribers: { s: { from: t, plugin: p, to: [u] } }");
+    assert_eq!(plan_of(&[a.clone(), b.clone()]), plan_of(&[b, a]));
+}
+
+#[test]
+fn what_is_shown_is_a_topology_that_means_the_same() {
+    let plan = plan_of(&[source("some/folder/t.yaml", EVERYTHING)]);
+    let shown = show(&plan);
+    assert_eq!(plan_of(&[source("", &shown)]), plan, "{shown}");
+    let plan = orders();
+    assert_eq!(plan_of(&[source("", &show(&plan))]), plan);
+}
+
+#[test]
+fn the_schema_is_current() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("topology.schema.json");
+    let schema = wattle::topology::schema();
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(&path, &schema).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(schema == committed, "topology.schema.json is not what the types say; UPDATE_EXPECT=1 writes it");
+}
+
+/// The properties of every mapping of the schema, with what describes them.
+fn keys(schema: &serde_json::Value, found: &mut Vec<(String, serde_json::Value)>) {
+    if let Some(properties) = schema.get("properties").and_then(|properties| properties.as_object()) {
+        found.extend(properties.iter().map(|(key, schema)| (key.clone(), schema.clone())));
+    }
+    match schema {
+        serde_json::Value::Object(object) => object.values().for_each(|value| keys(value, found)),
+        serde_json::Value::Array(items) => items.iter().for_each(|value| keys(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_key_of_the_schema_is_described() {
+    let schema: serde_json::Value = serde_json::from_str(&wattle::topology::schema()).unwrap();
+    let mut found = Vec::new();
+    keys(&schema, &mut found);
+    assert!(found.len() > 50, "{}", found.len());
+    for (key, schema) in found {
+        let described = schema.get("description").and_then(|text| text.as_str()).is_some_and(|text| !text.is_empty());
+        assert!(described, "{key}");
+    }
+}
+
+#[test]
+fn pictures_of_the_order_system() {
+    let plan = orders();
+    let pictures = [
+        ("orders.txt", draw::text(&plan, false)),
+        ("orders.dot", draw::dot(&plan)),
+        ("orders.mermaid", draw::mermaid(&plan)),
+        ("orders.svg", draw::svg(&plan)),
+        ("orders.json", draw::json(&plan)),
+    ];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/topology/pictures");
+    for (name, drawn) in pictures {
+        let path = folder.join(name);
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&path, &drawn).unwrap();
+        }
+        let expected = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(drawn == expected, "{name}: expected\n{expected}---- but it is\n{drawn}");
+    }
+}
+
+#[test]
+fn a_colourful_picture_says_the_same() {
+    let plan = plan_of(&[source("t.yaml", EVERYTHING)]);
+    let colourful = draw::text(&plan, true);
+    assert!(colourful.contains('\u{1b}'));
+    let mut plain = String::new();
+    let mut rest = colourful.as_str();
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        plain += before;
+        rest = after.split_once('m').unwrap().1;
+    }
+    assert_eq!(plain + rest, draw::text(&plan, false));
+    assert!(draw::text(&plan, false).contains("dead letters → ● busy.dead"), "subscribed dead letters are drawn");
+    assert!(!draw::text(&plan, false).contains("repair.dead"), "others are not");
+}
+
+#[test]
+fn a_chain_of_ten_thousand_is_no_matter() {
+    let mut text = String::from("wattle: v1\nname: chain\ntopics:\n");
+    (0..=10_000).for_each(|topic| text += &format!("  t{topic}: {{}}\n"));
+    text += "subscribers:\n";
+    (0..10_000).for_each(|at| text += &format!("  s{at}: {{ from: t{at}, plugin: p, to: [t{}] }}\n", at + 1));
+    let plan = plan_of(&[source("t.yaml", &text)]);
+    assert_eq!(plan.subscribers.len(), 10_000);
+    for drawn in [draw::text(&plan, false), draw::dot(&plan), draw::svg(&plan), draw::json(&plan), show(&plan)] {
+        assert!(drawn.len() > 1_000);
+    }
+}
