@@ -1,10 +1,10 @@
 //! What does a durable append cost beside the write and the fdatasync that it cannot do without?
 //!
 //! The engine appends, and the sizes of its writes and the places of its syncs are noted. Then a bare loop writes as
-//! many bytes in the same groups to a file beside it. Rounds of the two alternate and take turns at being first, since
-//! disks change their mind, and nothing is deleted between them, since that is work for the disk too. What is reported is
-//! the median round and its ratio, bare time by engine time: 1.0 means that the engine costs nothing. On a disk that
-//! others use, the rounds differ widely: look at the range, and run it again.
+//! many bytes in the same groups to a file beside it. Rounds of the two alternate, since disks change their mind, and
+//! nothing is deleted between them, since that is work for the disk too. What is reported is the median round and its
+//! ratio, bare time by engine time: 1.0 means that the engine costs nothing. On a disk that others use, the rounds differ
+//! widely: look at the range, and run it again.
 //!
 //! `cargo bench --bench append`; the files are in cargo's target folder, so on whatever disk that is.
 
@@ -179,30 +179,19 @@ fn main() {
     for (number, shape) in SHAPES.iter().enumerate() {
         let events = (shape.producers * shape.appends * shape.events) as f64;
         let (mut engine, mut floor, mut ratios, mut waits, mut syncs) = (vec![], vec![], vec![], vec![], vec![]);
-        // the first round is to warm up, and says what the bare loop writes where it goes first
-        let mut groups = Vec::new();
         for round in 0..=ROUNDS {
             let engine_folder = home.path().join(format!("{number}-{round}"));
             let bare_file = home.path().join(format!("{number}-{round}-bare"));
-            let bare_is_first = round % 2 == 1;
-            let mut bare_took = Duration::ZERO;
-            if bare_is_first {
-                bare_took = bare(&bare_file, &groups);
-            }
-            let (took, written, mut waited) = runtime.block_on(with_engine(&engine_folder, shape));
-            let bare_groups = if bare_is_first { std::mem::replace(&mut groups, written) } else { written };
-            if !bare_is_first {
-                bare_took = bare(&bare_file, &bare_groups);
-                groups = bare_groups.clone();
-            }
+            let (took, groups, mut waited) = runtime.block_on(with_engine(&engine_folder, shape));
+            let bare_took = bare(&bare_file, &groups);
             if round == 0 {
-                continue;
+                continue; // to warm up
             }
             engine.push(events / took.as_secs_f64());
             floor.push(events / bare_took.as_secs_f64());
             ratios.push(bare_took.as_secs_f64() / took.as_secs_f64());
             waits.push(median(&mut waited).as_secs_f64() * 1e3);
-            syncs.push(bare_took.as_secs_f64() * 1e3 / bare_groups.len() as f64);
+            syncs.push(bare_took.as_secs_f64() * 1e3 / groups.len() as f64);
         }
         println!(
             "{:36} engine {:>9.0} events/s, bare {:>9.0} events/s, ratio {:.2} ({:.2} to {:.2}); an ack {:.2} ms, a bare \
