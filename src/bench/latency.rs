@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::{BenchError, Subject, fresh, quantile, runtime, sample};
+use super::{BenchError, Subject, fresh, loopback, quantile, runtime, sample};
 use crate::client::{Client, Read, Start};
 use crate::dispatch::{HandleError, Handler, Tree};
 use crate::engine::Engine;
 use crate::engine::embedded::{Durability, EmbeddedEngine};
-use crate::server::{Bus, Options, Port, Server};
+use crate::server::{Bus, Port, Server};
 use crate::topology::{Plan, SubscriberIndex};
 use crate::wasm::{Batch, Handled, Plugin};
 
@@ -73,8 +73,11 @@ impl Handler for Tapped {
 fn third_level(plan: &Plan) -> Option<(usize, String)> {
     let depth = |mut index: SubscriberIndex| {
         let mut depth = 1;
-        while let Some(parent) =
-            plan.subscribers.get(index.0 as usize).and_then(|s| plan.topics.get(s.from.0 as usize)).and_then(|t| t.parent)
+        while let Some(parent) = plan
+            .subscribers
+            .get(index.0 as usize)
+            .and_then(|s| plan.topics.get(s.from.0 as usize))
+            .and_then(|t| t.parent)
         {
             (index, depth) = (parent, depth + 1);
         }
@@ -111,7 +114,7 @@ pub fn latency(subject: &Subject, rate: f64, seconds: f64) -> Result<Latency, Be
             Arc::new(move || tree.snapshot())
         };
         let bus = Bus { publisher: tree.publisher().clone(), engine: tree.engine().clone(), snapshot };
-        let server = Server::start(Port::take(&Options::loopback())?, bus).await?;
+        let server = Server::start(Port::take(&loopback())?, bus).await?;
         Ok::<_, BenchError>((server, tree))
     })?;
     let address = server.address().to_string();
@@ -131,7 +134,9 @@ pub fn latency(subject: &Subject, rate: f64, seconds: f64) -> Result<Latency, Be
             .iter()
             .enumerate()
             .skip(warm_up)
-            .filter_map(|(number, due)| Some((times.get(&key(number))?.saturating_duration_since(*due)).as_secs_f64() * 1e6))
+            .filter_map(|(number, due)| {
+                Some((times.get(&key(number))?.saturating_duration_since(*due)).as_secs_f64() * 1e6)
+            })
             .collect();
         (figures.len() + warm_up == total)
             .then(|| (quantile(&figures, 0.5), quantile(&figures, 0.99)))

@@ -70,5 +70,7 @@ fn resident_bytes() -> Result<u64, BenchError> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kibibytes.map(|kibibytes| kibibytes * 1024).ok_or_else(|| BenchError::Unfit("the system does not tell its memory".into()))
+    kibibytes
+        .map(|kibibytes| kibibytes * 1024)
+        .ok_or_else(|| BenchError::Unfit("the system does not tell its memory".into()))
 }

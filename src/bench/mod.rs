@@ -24,6 +24,7 @@ use crate::client::ClientError;
 use crate::dispatch::{HandleError, StartError};
 use crate::engine::AppendError;
 use crate::engine::embedded::EmbeddedError;
+use crate::server;
 use crate::topology::Plan;
 use crate::wasm::Plugin;
 
@@ -51,7 +52,7 @@ pub enum BenchError {
     Tree(#[from] StartError),
     /// The service.
     #[error(transparent)]
-    Server(#[from] crate::server::StartError),
+    Server(#[from] server::StartError),
     /// The client.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -120,6 +121,11 @@ fn processor_time() -> Duration {
 
 fn runtime(name: &str) -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().thread_name(name).enable_all().build()
+}
+
+/// A free port of this machine, for nobody else.
+fn loopback() -> server::Options {
+    server::Options { listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(), insecure_allow_remote: false }
 }
 
 /// An empty folder below the subject's.

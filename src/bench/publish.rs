@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{BenchError, Comparison, fresh, runtime, sample};
+use super::{BenchError, Comparison, fresh, loopback, runtime, sample};
 use crate::client::{Client, Window};
 use crate::dispatch::publish::{Target, Targets};
 use crate::dispatch::{Publisher, Snapshot};
 use crate::engine::embedded::{Durability, EmbeddedEngine};
 use crate::engine::{Blueprint, Engine, TopicSpec};
-use crate::server::{Bus, Options, Port, Server};
+use crate::server::{Bus, Port, Server};
 
 const TOPIC: &str = "bench/events";
 const PARTITIONS: u32 = 8;
@@ -65,7 +65,7 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<f64, BenchError
     let service = runtime("service")?;
     let entered = service.enter();
     let engine = EmbeddedEngine::open(folder, Durability::Sync)?;
-    let port = Port::take(&Options::loopback())?;
+    let port = Port::take(&loopback())?;
     drop(entered);
     let (server, address) = service.block_on(async {
         let topics = vec![TopicSpec { name: TOPIC.to_owned(), partitions: PARTITIONS }];
