@@ -13,6 +13,8 @@ pub const UNIT_BYTES_MAX: usize = 32 << 20;
 
 /// Edits at which a name still counts as a misspelling of another.
 pub const SUGGESTION_EDITS_MAX: usize = 2;
+/// Bytes of an unknown name that a message repeats; the longest full name of a topic has fewer.
+pub const NAME_SHOWN_BYTES_MAX: usize = 255;
 
 /// Bytes of producers' events that wait for the disk: some hundred syncs' worth.
 pub const PRODUCER_QUEUE_BYTES_MAX: usize = 64 << 20;

@@ -250,7 +250,8 @@ impl<S: Session, H: Handler> Lane<S, H> {
 
 /// The pause after the `attempts`-th failed attempt.
 fn backoff(retry: &Retry, attempts: u32) -> Duration {
-    let factor = retry.factor.powi(i32::try_from(attempts.saturating_sub(1)).unwrap_or(i32::MAX));
+    // Never infinite: no pause at all, however often, stays none.
+    let factor = retry.factor.powi(i32::try_from(attempts.saturating_sub(1)).unwrap_or(i32::MAX)).min(f64::MAX);
     let seconds = (retry.initial.as_secs_f64() * factor).min(retry.max.as_secs_f64());
     Duration::try_from_secs_f64(seconds).unwrap_or(retry.max)
 }
@@ -265,6 +266,7 @@ mod tests {
             Retry { attempts: 9, initial: Duration::from_millis(100), max: Duration::from_millis(500), factor: 2.0 };
         let pauses: Vec<_> = (1..=5).map(|attempts| backoff(&retry, attempts).as_millis()).collect();
         assert_eq!(pauses, [100, 200, 400, 500, 500]);
-        assert_eq!(backoff(&Retry { factor: 1e300, ..retry }, u32::MAX), Duration::from_millis(500));
+        assert_eq!(backoff(&Retry { factor: 1e300, ..retry.clone() }, u32::MAX), Duration::from_millis(500));
+        assert_eq!(backoff(&Retry { factor: 1e300, initial: Duration::ZERO, ..retry }, u32::MAX), Duration::ZERO);
     }
 }

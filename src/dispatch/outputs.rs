@@ -1,5 +1,6 @@
 //! Outputs on their way from a handler into a unit: identity, key, partition, lineage; and dead letters.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::batch::Parsed;
@@ -52,137 +53,138 @@ pub(super) enum Fit {
     Refused(u32, String),
 }
 
+/// An output that can be taken.
+struct Ready<'a> {
+    event: &'a Parsed<'a>,
+    output: &'a Output,
+    target: &'a Target,
+    id: String,
+    key: Cow<'a, str>,
+}
+
+/// Bytes beside the texts of an output in its record: lengths, lineage, the heads of fields, its id.
+const RECORD_HEAD_BYTES: usize = 128;
+/// Bytes beside the name and the value of an attribute: the heads of the entry, the name, the value and its text.
+const ATTRIBUTE_HEAD_BYTES: usize = 24;
+/// Longest text of an attribute: what a reader accepts, less the text's own head.
+const ATTRIBUTE_TEXT_BYTES_MAX: usize = ATTRIBUTE_VALUE_BYTES_MAX - 3;
+const _: () = assert!(ATTRIBUTE_VALUE_BYTES_MAX <= 1 << 14, "a head is a tag and a length of two bytes");
+
 impl Emitter {
-    /// Puts the outputs of the events in front of `handled` into a unit. `events` are the events of the call.
+    /// Puts the outputs of an answer into a unit, as far as they fit. `events` are the events of the call.
     pub(super) fn emit(&self, events: &[Parsed<'_>], outputs: &[Output]) -> (Slices, Fit) {
-        let (bound, fit) = self.check(events, outputs);
+        // Nothing can be taken out of a unit again, so every event is looked at before any of it is put in.
+        let (ready, fit) = self.prepare(events, outputs);
         let mut slices = Slices::default();
-        let (mut of, mut index) = (None, 0);
-        for output in outputs.iter().take_while(|output| output.event < bound) {
-            // its position among the outputs of its event
-            index = if of == Some(output.event) { index + 1 } else { 0 };
-            of = Some(output.event);
-            let event = events.get(output.event as usize);
-            let target = self.targets.get(output.port as usize);
-            if let (Some(event), Some(target)) = (event, target)
-                && let Err(reason) = self.put(&mut slices, target, event, output, index)
-            {
-                // `check` has let it pass, so only a bug gets here; nothing may be committed past it
+        for output in &ready {
+            if let Err(reason) = self.put(&mut slices, output) {
+                // it has been looked at, so only a bug gets here; nothing may be committed past it
                 return (Slices::default(), Fit::Refused(0, reason));
             }
         }
         (slices, fit)
     }
 
-    /// Finds the first event whose outputs cannot be taken.
-    fn check(&self, events: &[Parsed<'_>], outputs: &[Output]) -> (u32, Fit) {
+    /// The outputs in front of the first event whose outputs cannot be taken.
+    fn prepare<'a>(&'a self, events: &'a [Parsed<'a>], outputs: &'a [Output]) -> (Vec<Ready<'a>>, Fit) {
+        let mut ready = Vec::with_capacity(outputs.len());
+        let (mut of, mut index, mut of_start) = (None, 0, 0);
         let mut bytes = 0;
         for output in outputs {
-            let event = output.event;
-            let Some(input) = events.get(event as usize) else { continue };
-            if let Err(reason) = self.check_one(input, output) {
-                return (event, Fit::Refused(event, reason));
+            let Some(event) = events.get(output.event as usize) else { continue };
+            // its position among the outputs of its event
+            index = if of == Some(output.event) { index + 1 } else { 0 };
+            if index == 0 {
+                (of, of_start) = (Some(output.event), ready.len());
             }
-            // Key, id, source and heads beside what the handler gave; their bounds are small.
-            bytes += output.data.len() + output.attributes.len() + 4 * KEY_BYTES_MAX;
-            if bytes > limits::UNIT_BYTES_MAX {
-                if event > 0 {
-                    return (event, Fit::UpTo(event));
+            let fit = match self.prepare_one(event, output, index) {
+                Ok((prepared, size)) => {
+                    bytes += size;
+                    if bytes <= limits::UNIT_BYTES_MAX {
+                        ready.push(prepared);
+                        continue;
+                    }
+                    let max = limits::UNIT_BYTES_MAX;
+                    match output.event {
+                        0 => Fit::Refused(0, format!("its outputs are more than one unit may have ({max} bytes)")),
+                        event => Fit::UpTo(event),
+                    }
                 }
-                let max = limits::UNIT_BYTES_MAX;
-                return (0, Fit::Refused(0, format!("its outputs are more than one unit may have ({max} bytes)")));
-            }
+                Err(reason) => Fit::Refused(output.event, reason),
+            };
+            ready.truncate(of_start);
+            return (ready, fit);
         }
-        (u32::MAX, Fit::All)
+        (ready, Fit::All)
     }
 
-    fn check_one(&self, event: &Parsed<'_>, output: &Output) -> Result<(), String> {
-        let size = output.data.len() + output.attributes.len();
+    /// An output with its identity and its key, and a bound of the bytes that it has in a unit.
+    fn prepare_one<'a>(
+        &'a self,
+        event: &'a Parsed<'a>,
+        output: &'a Output,
+        index: u32,
+    ) -> Result<(Ready<'a>, usize), String> {
+        let target =
+            self.targets.get(output.port as usize).ok_or_else(|| format!("port {} is not one", output.port))?;
+        let mut size = RECORD_HEAD_BYTES + self.source.len() + output.data.len();
+        let texts = [("type", output.r#type.as_str()), ("content type", &output.content_type)];
+        for (name, value) in texts.into_iter().chain(attributes(output)) {
+            if value.len() > ATTRIBUTE_TEXT_BYTES_MAX {
+                let length = value.len();
+                return Err(format!(
+                    "the {name} of an output is {length} bytes long, at most {ATTRIBUTE_TEXT_BYTES_MAX} are accepted"
+                ));
+            }
+            size += ATTRIBUTE_HEAD_BYTES + name.len() + value.len();
+        }
         if size > limits::EVENT_BYTES_MAX {
             let max = limits::EVENT_BYTES_MAX;
             return Err(format!("an output of {size} bytes is more than an event may have ({max})"));
         }
-        for (what, length, max) in [
-            ("key", output.key.as_ref().map_or(0, String::len), KEY_BYTES_MAX),
-            ("type", output.r#type.len(), ATTRIBUTE_VALUE_BYTES_MAX),
-            ("content type", output.content_type.len(), ATTRIBUTE_VALUE_BYTES_MAX),
-        ] {
-            if length > max {
-                return Err(format!("the {what} of an output is {length} bytes long, at most {max} are accepted"));
-            }
+        let id = self.ids.id(event.offset, index);
+        let key = self.key(target, event, output, &id)?;
+        if key.len() > KEY_BYTES_MAX {
+            let length = key.len();
+            return Err(format!("the key of an output is {length} bytes long, at most {KEY_BYTES_MAX} are accepted"));
         }
-        let target =
-            self.targets.get(output.port as usize).ok_or_else(|| format!("port {} is not one", output.port))?;
-        if output.key.is_none() && target.key.is_some() {
-            let mut encoded = Vec::new();
-            self.put_event(EventWriter::new(&mut encoded, "0", &self.source, &output.r#type), output);
-            self.key(target, event, output, &encoded).map(drop)?;
-        }
-        Ok(())
+        size += key.len();
+        Ok((Ready { event, output, target, id, key }, size))
     }
 
     /// What the plugin set, else what the topic's expression says, else the key of the event that it answers.
-    fn key(&self, target: &Target, event: &Parsed<'_>, output: &Output, encoded: &[u8]) -> Result<String, String> {
-        if let Some(key) = &output.key {
-            return Ok(key.clone());
+    fn key<'a>(
+        &self,
+        target: &Target,
+        event: &Parsed<'a>,
+        output: &'a Output,
+        id: &str,
+    ) -> Result<Cow<'a, str>, String> {
+        match (&output.key, &target.key) {
+            (Some(key), _) => Ok(Cow::Borrowed(key)),
+            (None, None) => Ok(Cow::Borrowed(event.key)),
+            (None, Some(expression)) => {
+                let mut encoded = Vec::new();
+                put_event(EventWriter::new(&mut encoded, id, &self.source, &output.r#type), output);
+                let view = EventView::parse(&encoded).map_err(|error| error.to_string())?;
+                let key = keys::evaluate(expression, &view, Some(event.key));
+                key.map(Cow::Owned)
+                    .map_err(|error| format!("the key expression of the topic behind its port gives no key: {error}"))
+            }
         }
-        let Some(expression) = &target.key else { return Ok(event.key.to_owned()) };
-        let view = EventView::parse(encoded).map_err(|error| error.to_string())?;
-        let key = keys::evaluate(expression, &view, Some(event.key))
-            .map_err(|error| format!("the key expression of the topic behind its port gives no key: {error}"))?;
-        if key.len() > KEY_BYTES_MAX {
-            return Err(format!(
-                "the key of an output is {} bytes long, at most {KEY_BYTES_MAX} are accepted",
-                key.len()
-            ));
-        }
-        Ok(key)
     }
 
-    fn put(
-        &self,
-        slices: &mut Slices,
-        target: &Target,
-        event: &Parsed<'_>,
-        output: &Output,
-        index: u32,
-    ) -> Result<(), String> {
-        let id = self.ids.id(event.offset, index);
-        let computed;
-        let key = match (&output.key, &target.key) {
-            (Some(key), _) => key.as_str(),
-            (None, None) => event.key,
-            (None, Some(_)) => {
-                let mut encoded = Vec::new();
-                self.put_event(EventWriter::new(&mut encoded, &id, &self.source, &output.r#type), output);
-                computed = self.key(target, event, output, &encoded)?;
-                computed.as_str()
-            }
-        };
+    fn put(&self, slices: &mut Slices, ready: &Ready<'_>) -> Result<(), String> {
+        let Ready { event, output, target, id, key } = ready;
         let partition = PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) };
         let lineage = Some(self.lineage(event));
         slices
             .push(partition, |out| {
-                let writer = Record::start(out, key, lineage, &id, &self.source, &output.r#type)?;
-                self.put_event(writer, output);
+                put_event(Record::start(out, key, lineage, id, &self.source, &output.r#type)?, output);
                 Ok(())
             })
             .map_err(|error: SliceFull<crate::model::RecordError>| error.to_string())?;
         Ok(())
-    }
-
-    fn put_event(&self, mut writer: EventWriter<'_>, output: &Output) {
-        if !output.content_type.is_empty() {
-            writer = writer.attribute("datacontenttype", &output.content_type);
-        }
-        for line in output.attributes.lines() {
-            if let Some((name, value)) = line.split_once('=')
-                && !value.is_empty()
-            {
-                writer = writer.attribute(name, value);
-            }
-        }
-        writer.data(&output.data);
     }
 
     fn lineage(&self, event: &Parsed<'_>) -> Lineage {
@@ -217,6 +219,21 @@ impl Emitter {
     }
 }
 
+/// The further attributes of an output, those without a value left out.
+fn attributes(output: &Output) -> impl Iterator<Item = (&str, &str)> {
+    output.attributes.lines().filter_map(|line| line.split_once('=')).filter(|(_, value)| !value.is_empty())
+}
+
+fn put_event(mut writer: EventWriter<'_>, output: &Output) {
+    if !output.content_type.is_empty() {
+        writer = writer.attribute("datacontenttype", &output.content_type);
+    }
+    for (name, value) in attributes(output) {
+        writer = writer.attribute(name, value);
+    }
+    writer.data(&output.data);
+}
+
 /// Why an event failed last.
 #[derive(Debug, Clone)]
 pub(super) struct LastFailure {
@@ -232,8 +249,7 @@ pub(super) struct LastFailure {
 
 /// As much of a text as an attribute may have.
 fn cut(text: &str) -> &str {
-    // the value's own head is a few bytes
-    let end = text.floor_char_boundary((ATTRIBUTE_VALUE_BYTES_MAX - 16).min(text.len()));
+    let end = text.floor_char_boundary(ATTRIBUTE_TEXT_BYTES_MAX.min(text.len()));
     match text.get(..end) {
         Some("") | None => "unknown",
         Some(text) => text,

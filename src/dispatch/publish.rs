@@ -143,17 +143,28 @@ impl Targets {
                 topic: name.to_owned(),
                 candidates: self.by_name.values().filter(short).map(|target| target.name.clone()).collect(),
             }),
-            (None, _) => Err(PublishError::UnknownTopic { topic: name.to_owned(), nearest: self.nearest(name) }),
+            (None, _) => Err(PublishError::UnknownTopic { topic: shown(name), nearest: self.nearest(name) }),
         }
     }
 
     fn nearest(&self, name: &str) -> Option<String> {
         let candidates = self.by_name.keys().flat_map(|full| [full.as_str(), full.split_once('/').map_or("", |n| n.1)]);
+        // To compare takes memory and time by both lengths, and a stranger chose the one.
+        let characters = name.chars().count();
         candidates
+            .filter(|candidate| candidate.chars().count().abs_diff(characters) <= limits::SUGGESTION_EDITS_MAX)
             .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
             .filter(|(distance, _)| *distance <= limits::SUGGESTION_EDITS_MAX)
             .min()
             .map(|(_, candidate)| candidate.to_owned())
+    }
+}
+
+/// As much of a name as anybody wants to be told again.
+fn shown(name: &str) -> String {
+    match name.get(name.floor_char_boundary(limits::NAME_SHOWN_BYTES_MAX)..) {
+        None | Some("") => name.to_owned(),
+        Some(rest) => format!("{}…", name.strip_suffix(rest).unwrap_or_default()),
     }
 }
 

@@ -66,7 +66,7 @@ fn is_sync_folder(operation: Operation) -> bool {
 async fn after_one_failure_nothing_is_acknowledged_any_more() {
     // the disk works again at once: a log that tried again would acknowledge what is lost
     for kind in [is_write, is_sync, is_create, is_sync_folder] {
-        for nth in 1..=4 {
+        for nth in 1..=10 {
             let disk = MemoryDisk::default();
             let small = LogOptions { file_bytes: 200, ..options() };
             let (log, _) = open(&disk, small.clone());
@@ -172,6 +172,24 @@ async fn a_poisoned_engine_says_so_and_still_gives_what_was_durable() {
         let chunks = engine.read(input, 0, ALL).await.unwrap();
         assert_eq!(chunks[0].iter().next().unwrap().record, b"durable");
         assert!(engine.read(output, 0, ALL).await.unwrap().is_empty(), "what was not durable is not shown");
+    }
+}
+
+#[tokio::test]
+async fn what_was_applied_survives_a_crash() {
+    for durability in [Durability::Sync, Durability::Interval(Duration::from_secs(3600))] {
+        let disk = MemoryDisk::default();
+        let engine = engine_on(&disk, LogOptions { durability, ..options() });
+        let before = apply(&engine).await;
+        engine.append(slices(&[(before.0, b"a")])).await.unwrap();
+        let engine = engine_on(&disk.after_crash(|| false), options());
+        if durability == Durability::Sync {
+            assert_eq!(engine.bounds(before.0).map(|bounds| bounds.durable), Some(1));
+            assert_eq!(apply(&engine).await, before);
+        } else {
+            // nothing was promised; what was lost was lost together
+            assert_eq!(engine.bounds(before.0), None);
+        }
     }
 }
 

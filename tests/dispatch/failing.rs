@@ -1,0 +1,341 @@
+//! What becomes of events that fail, and that nothing becomes of others. Clocks are paused: pauses are exact.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use wattle::dispatch::Tree;
+use wattle::engine::Engine;
+use wattle::model::Event;
+use wattle::wasm::CallErrorKind;
+
+use crate::bed::{ONE, one, one_of, publish, start};
+use crate::common::trees::{Seen, data, event, only, settled, status};
+use crate::script::{Given, Script, Step, copy};
+
+fn ms(times: &[Instant]) -> Vec<u128> {
+    times.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect()
+}
+
+/// When calls began that had this event at their front.
+fn starts(script: &Script, name: &str) -> Vec<Instant> {
+    script.called().iter().filter(|call| call.data()[0] == name).map(|call| call.at).collect()
+}
+
+async fn dead<E: Engine>(tree: &Tree<E>) -> Vec<Seen> {
+    only(tree, "work.dead").await
+}
+
+/// Acts on event `b` as told, copies all others.
+fn on_b(act: impl Fn(&Given) -> Step + Send + Sync + 'static) -> Script {
+    Script::each(move |given| if given.data == "b" { act(given) } else { copy(given) })
+}
+
+const FIVE: [&str; 5] = ["a0", "a1", "b", "c0", "c1"];
+const OTHERS: [&str; 4] = ["a0", "a1", "c0", "c1"];
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_front_of_a_failure_commits_and_the_rest_runs_again() {
+    let work = on_b(|given| if given.attempt < 2 { Step::Retry(None) } else { copy(given) });
+    let tree = one(&work, &FIVE).await;
+    settled(&tree).await;
+    assert_eq!(work.batches(), [&FIVE[..], &["b"], &["c0", "c1"]]);
+    let attempts: Vec<_> = work.called().iter().map(|call| call.attempts()).collect();
+    assert_eq!(attempts, [vec![1; 5], vec![2], vec![1, 1]], "the failed call was its first attempt");
+    assert_eq!(data(&tree, "out").await, FIVE);
+    assert!(dead(&tree).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_apart_by_a_growing_pause_and_end_in_a_dead_letter() {
+    let yaml = ONE.replace("attempts: 3", "attempts: 6").replace("max: 1s", "max: 5s");
+    let work = on_b(|_| Step::Retry(None));
+    let tree = one_of(&yaml, &work, &FIVE).await;
+    settled(&tree).await;
+    let mut times = vec![work.called()[0].at];
+    times.extend(starts(&work, "b"));
+    assert_eq!(ms(&times), [100, 400, 1600, 5000, 5000]);
+    let attempts: Vec<_> =
+        work.called().iter().filter(|call| call.data()[0] == "b").map(|call| call.attempts()).collect();
+    assert_eq!(attempts, [[2], [3], [4], [5], [6]]);
+    assert_eq!(data(&tree, "out").await, OTHERS);
+    let [letter] = <[_; 1]>::try_from(dead(&tree).await).unwrap();
+    assert_eq!((letter.data(), letter.attribute("wattleattempts").as_str()), ("b", "6"));
+    assert_eq!(letter.attribute("wattlefailure"), "retry");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handlers_own_delay_is_kept_to_the_millisecond() {
+    let delays = [Some(7), Some(12_345), Some(0), None];
+    let yaml = ONE.replace("attempts: 3", "attempts: 5");
+    let work = on_b(move |given| match delays.get(given.attempt as usize - 1) {
+        Some(delay) => Step::Retry(delay.map(Duration::from_millis)),
+        None => copy(given),
+    });
+    let tree = one_of(&yaml, &work, &["b", "c"]).await;
+    settled(&tree).await;
+    assert_eq!(ms(&starts(&work, "b")), [7, 12_345, 0, 1000], "the last is the topology's, after the fourth attempt");
+    assert_eq!(data(&tree, "out").await, ["b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_the_event_untouched_and_why_it_is_there() {
+    let work = on_b(|_| Step::Retry(None));
+    let tree = one(&work, &FIVE).await;
+    settled(&tree).await;
+    let original = event("b", "b", "b");
+    let [letter] = <[_; 1]>::try_from(dead(&tree).await).unwrap();
+    assert_eq!(&letter.encoded[..original.len()], &original[..], "its bytes");
+    assert_eq!(letter.key, "b");
+    let lineage = letter.lineage.unwrap();
+    assert_eq!((lineage.partition, lineage.offset), (0, 2));
+    let mut attributes = letter.event.attributes.clone();
+    attributes.retain(|name, _| name.starts_with("wattle"));
+    let attributes: Vec<_> = attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let digest = format!("wattledigest={}", "01".repeat(32));
+    let expected = [
+        "wattleattempts=3",
+        &digest,
+        "wattlefailure=retry",
+        "wattleoffset=2",
+        "wattlepartition=0",
+        "wattlereason=no b",
+        "wattlesubscriber=t/work",
+        "wattletopic=t/in",
+    ];
+    assert_eq!(attributes, expected);
+    let mut rest = letter.event.clone();
+    rest.attributes.retain(|name, _| !name.starts_with("wattle"));
+    assert_eq!(rest, Event::decode(&original).unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reject_goes_to_the_dead_letters_at_once() {
+    let work = on_b(|_| Step::Reject);
+    let start = Instant::now();
+    let tree = one(&work, &FIVE).await;
+    settled(&tree).await;
+    assert_eq!(work.batches(), [&FIVE[..], &["c0", "c1"]]);
+    assert!(start.elapsed() < Duration::from_millis(100), "no pause was made");
+    let [letter] = <[_; 1]>::try_from(dead(&tree).await).unwrap();
+    assert_eq!(
+        (letter.attribute("wattlefailure").as_str(), letter.attribute("wattleattempts").as_str()),
+        ("reject", "1")
+    );
+    assert_eq!(data(&tree, "out").await, OTHERS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_trap_those_in_front_run_again_then_the_event_alone() {
+    let work = on_b(|_| Step::Break(CallErrorKind::Trap));
+    let tree = one(&work, &FIVE).await;
+    settled(&tree).await;
+    assert_eq!(work.batches(), [&FIVE[..], &["a0", "a1"], &["b"], &["b"], &["b"], &["c0", "c1"]]);
+    let attempts: Vec<_> =
+        work.called().iter().filter(|call| call.data() == ["b"]).map(|call| call.attempts()).collect();
+    assert_eq!(attempts, [[1], [2], [3]], "the trap in a batch was nobody's attempt");
+    assert_eq!(ms(&starts(&work, "b")), [100, 400]);
+    assert_eq!(data(&tree, "out").await, OTHERS);
+    let [letter] = <[_; 1]>::try_from(dead(&tree).await).unwrap();
+    assert_eq!((letter.data(), letter.attribute("wattlefailure").as_str()), ("b", "trap"));
+    assert_eq!(letter.attribute("wattlereason"), "broke at b");
+    assert_eq!(letter.attribute("wattlebacktrace"), "in a\nin b");
+    assert_eq!(letter.attribute("wattleattempts"), "3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trap_or_timeout_that_only_happens_in_a_batch_blames_nobody() {
+    for kind in [CallErrorKind::Trap, CallErrorKind::Timeout, CallErrorKind::Memory] {
+        let work = on_b(move |given| if given.is_alone { copy(given) } else { Step::Break(kind) });
+        let start = Instant::now();
+        let tree = one(&work, &FIVE).await;
+        settled(&tree).await;
+        assert_eq!(work.batches(), [&FIVE[..], &["a0", "a1"], &["b"], &["c0", "c1"]], "{kind:?}");
+        assert_eq!(data(&tree, "out").await, FIVE);
+        assert!(dead(&tree).await.is_empty(), "{kind:?}");
+        assert_eq!(status(&tree.snapshot(), "t/work").retried, 0, "{kind:?}");
+        assert!(start.elapsed() < Duration::from_millis(100), "{kind:?}: no pause was made");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trap_at_the_first_event_of_a_batch_still_counts_only_alone() {
+    let work = on_b(|given| if given.is_alone { copy(given) } else { Step::Break(CallErrorKind::Timeout) });
+    let tree = one(&work, &["b", "c0"]).await;
+    settled(&tree).await;
+    assert_eq!(work.batches(), [&["b", "c0"][..], &["b"], &["c0"]]);
+    assert_eq!(data(&tree, "out").await, ["b", "c0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_names_nobody_makes_each_run_alone() {
+    let work = Script::each(|given| match (given.data.as_str(), given.is_alone) {
+        (_, false) => Step::BreakSomewhere(CallErrorKind::OutputTooLarge),
+        ("b", true) => Step::BreakSomewhere(CallErrorKind::OutputTooLarge),
+        _ => copy(given),
+    });
+    let tree = one(&work, &FIVE).await;
+    settled(&tree).await;
+    let times = work.times();
+    assert!(FIVE.iter().filter(|name| **name != "b").all(|name| times[*name] <= 3), "{times:?}");
+    assert_eq!(data(&tree, "out").await, OTHERS);
+    let [letter] = <[_; 1]>::try_from(dead(&tree).await).unwrap();
+    assert_eq!((letter.data(), letter.attribute("wattlefailure").as_str()), ("b", "output_too_large"));
+    assert_eq!(letter.attribute("wattleattempts"), "3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn blame_that_points_past_the_call_is_not_believed() {
+    let work = Script::calls(|call| async move {
+        match call.events.as_slice() {
+            [_] => crate::script::by_event(&call, copy),
+            _ => Err(wattle::wasm::CallError {
+                event: Some(99),
+                kind: CallErrorKind::Trap,
+                message: "somewhere".into(),
+                backtrace: None,
+            }
+            .into()),
+        }
+    });
+    let tree = one(&work, &FIVE).await;
+    settled(&tree).await;
+    assert_eq!(data(&tree, "out").await, FIVE);
+    assert!(dead(&tree).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_against_the_contract_is_not_asked_for_again() {
+    let work = on_b(|_| Step::Break(CallErrorKind::Protocol));
+    let tree = one(&work, &FIVE).await;
+    settled(&tree).await;
+    assert_eq!(work.batches(), [&FIVE[..], &["a0", "a1"], &["b"], &["c0", "c1"]]);
+    let [letter] = <[_; 1]>::try_from(dead(&tree).await).unwrap();
+    assert_eq!(
+        (letter.attribute("wattlefailure").as_str(), letter.attribute("wattleattempts").as_str()),
+        ("protocol", "1")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_instance_nobody_is_blamed_and_it_goes_on_when_there_is_one() {
+    let missing = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(10));
+    let left = missing.clone();
+    let work = Script::calls(move |call| {
+        let none = left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        async move { crate::script::by_event(&call, |given| if none { Step::NoInstance } else { copy(given) }) }
+    });
+    use std::sync::atomic::Ordering::SeqCst;
+    let tree = one(&work, &FIVE).await;
+    settled(&tree).await;
+    assert_eq!(work.batches().len(), 11, "more often than there are attempts");
+    assert!(work.called().iter().all(|call| call.attempts() == [1; 5]));
+    assert!(work.called().windows(2).all(|pair| pair[1].at > pair[0].at), "with a pause between");
+    assert_eq!(data(&tree, "out").await, FIVE);
+    assert!(dead(&tree).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_event_keeps_its_successors_waiting_in_their_order() {
+    let work = Script::each(|given| match (given.data.as_str(), given.attempt) {
+        ("b", 1..3) | ("d", 1) => Step::Retry(None),
+        ("e", _) => Step::Reject,
+        _ => copy(given),
+    });
+    let tree = one(&work, &["a", "b", "c", "d", "e", "f"]).await;
+    settled(&tree).await;
+    assert_eq!(data(&tree, "out").await, ["a", "b", "c", "d", "f"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_event_may_fail_in_several_ways_before_it_passes() {
+    let yaml = ONE.replace("attempts: 3", "attempts: 9");
+    let work = on_b(|given| match (given.is_alone, given.attempt) {
+        (false, _) => Step::Break(CallErrorKind::Trap),
+        (_, 1) => Step::Retry(Some(Duration::from_secs(3))),
+        (_, 2) => Step::Break(CallErrorKind::Timeout),
+        (_, 3) => Step::NoInstance,
+        _ => copy(given),
+    });
+    // An instance that is missing is no attempt, so the third one is made for ever; here it comes back.
+    let turns = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let work = {
+        let inner = work;
+        Script::calls(move |call| {
+            let third = call.attempts() == [3];
+            let again = third && turns.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0;
+            let inner = inner.clone();
+            async move {
+                match again {
+                    true => crate::script::by_event(&call, copy),
+                    false => inner.answer(call).await,
+                }
+            }
+        })
+    };
+    let tree = one_of(&yaml, &work, &FIVE).await;
+    settled(&tree).await;
+    assert_eq!(data(&tree, "out").await, FIVE);
+    let attempts: Vec<_> =
+        work.called().iter().filter(|call| call.data() == ["b"]).map(|call| call.attempts()).collect();
+    assert_eq!(attempts, [[1], [2], [3], [3]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_failures_in_a_batch_are_dealt_with_one_after_another() {
+    let work = Script::each(|given| match (given.data.as_bytes()[0], given.is_alone) {
+        (b't', _) => Step::Break(CallErrorKind::Trap),
+        (b'x', _) => Step::Reject,
+        (b'n', false) => Step::BreakSomewhere(CallErrorKind::OutputTooLarge),
+        _ => copy(given),
+    });
+    let tree = one(&work, &["a", "t0", "x0", "b", "n0", "t1", "t2", "c", "x1", "x2", "n1"]).await;
+    settled(&tree).await;
+    assert_eq!(data(&tree, "out").await, ["a", "b", "n0", "c", "n1"]);
+    let letters = dead(&tree).await;
+    assert_eq!(letters.iter().map(Seen::data).collect::<Vec<_>>(), ["t0", "x0", "t1", "t2", "x1", "x2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_dead_letters_of_dead_letters_tell_the_latest_failure() {
+    let yaml = "
+wattle: v1
+name: t
+topics: { in: {}, out: {} }
+subscribers:
+  work: { from: in, plugin: p.wasm, to: [out] }
+  mourn: { from: work.dead, plugin: p.wasm }
+";
+    let reject = Script::each(|_| Step::Reject);
+    let tree = start(yaml, &[("work", &reject), ("mourn", &reject)]).await;
+    publish(&tree, "in", &["x"]).await;
+    settled(&tree).await;
+    let first = only(&tree, "work.dead").await;
+    let second = only(&tree, "mourn.dead").await;
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert_eq!(second[0].attribute("wattlesubscriber"), "t/mourn");
+    assert_eq!(second[0].attribute("wattletopic"), "t/work.dead");
+    assert_eq!(&second[0].encoded[..first[0].encoded.len()], &first[0].encoded[..]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_lane_holds_up_no_other_lane() {
+    let yaml = ONE.replace("in: {}", "in: { partitions: 8 }").replace("attempts: 3", "attempts: 1000")
+        + "
+  beside: { from: in, plugin: p.wasm }
+";
+    let work = on_b(|_| Step::Retry(None));
+    let beside = Script::each(|_| Step::Emit(Vec::new()));
+    let tree = start(&yaml, &[("work", &work), ("beside", &beside)]).await;
+    let stuck = publish(&tree, "in", &["b"]).await.places[0].0;
+    let mut others = 0;
+    for n in 0..100 {
+        let places = publish(&tree, "in", &[&format!("a{n}")]).await.places;
+        others += usize::from(places[0].0 != stuck);
+    }
+    let handled = |name: &str| status(&tree.snapshot(), name).handled;
+    crate::common::trees::until("other lanes", || handled("t/work") == others as u64).await;
+    crate::common::trees::until("the sibling", || handled("t/beside") == 101).await;
+    assert!(!tree.is_settled());
+    let lag = status(&tree.snapshot(), "t/work").lag;
+    assert_eq!(lag, 101 - others as u64, "all of the stuck lane, nothing else");
+}

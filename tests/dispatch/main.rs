@@ -1,0 +1,27 @@
+//! The tree's promises, held against scripted handlers.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+#[path = "../common"]
+mod common {
+    #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
+    pub(crate) mod random;
+    pub(crate) mod trees;
+}
+
+mod bed;
+mod failing;
+mod flowing;
+mod model;
+mod pressure;
+mod publishing;
+mod refused;
+mod script;
+mod status;
+mod stopping;

@@ -1,0 +1,439 @@
+//! Random trees of random handlers, stopped and killed at random moments: what every topic holds in the end is what a
+//! pure model says, to the byte.
+//!
+//! The model knows nothing of batches, attempts in the making, restarts or lanes. It goes from each topic's events, as
+//! they are stored, to what the children must hold. What is not determined is only how the outputs of several lanes
+//! mix in one partition: there each lane's must be in order.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use wattle::dispatch::Tree;
+use wattle::engine::Engine;
+use wattle::engine::embedded::EmbeddedEngine;
+use wattle::engine::memory::MemoryEngine;
+use wattle::log::Durability;
+use wattle::model::{OutputIds, partition_of};
+use wattle::topology::{Plan, SubscriberPlan};
+use wattle::wasm::{CallErrorKind, Output};
+
+use crate::bed::start_on;
+use crate::common::random::Random;
+use crate::common::trees::{PATIENCE, Seen, contents, event, plan_of, settled, until};
+use crate::script::{Given, Script, Step, by_event, on};
+
+/// Attempts of every subscriber.
+const ATTEMPTS: u32 = 3;
+/// Keys of what is published.
+const KEYS: u64 = 5;
+
+/// A topology with one root and up to four levels of topics.
+fn topology(random: &mut Random) -> String {
+    let mut topics = String::new();
+    let mut subscribers = String::new();
+    let mut level = vec!["in".to_owned()];
+    let _ = writeln!(topics, "  in: {{ partitions: {} }}", 1 + random.below(3));
+    let (mut made, mut subscribed) = (0, 0);
+    for _ in 0..1 + random.below(3) {
+        let mut next = Vec::new();
+        for topic in level {
+            for _ in 0..random.below(3).max(u64::from(topic == "in")) {
+                subscribed += 1;
+                let mut ports = String::new();
+                let mut own: Vec<String> = Vec::new();
+                for port in 0..random.below(4) {
+                    // Two ports may lead to one topic.
+                    if own.is_empty() || !random.one_in(3) {
+                        made += 1;
+                        let name = format!("t{made}");
+                        let partitions = if random.one_in(2) {
+                            format!("partitions: {}", 1 + random.below(3))
+                        } else {
+                            String::new()
+                        };
+                        let key = if random.one_in(3) {
+                            ["key: data.to", "key: 'key + data.to'", "key: id"][random.below(3) as usize]
+                        } else {
+                            ""
+                        };
+                        let comma = if partitions.is_empty() || key.is_empty() { "" } else { ", " };
+                        let _ = writeln!(topics, "  {name}: {{ {partitions}{comma}{key} }}");
+                        own.push(name);
+                    }
+                    let topic = &own[random.below(own.len() as u64) as usize];
+                    let _ = write!(ports, "{}p{port}: {topic}", if port > 0 { ", " } else { "" });
+                }
+                // A topic that no port has leads nowhere, so every one gets a port more.
+                for (number, topic) in
+                    own.iter().enumerate().filter(|(_, topic)| !ports.contains(&format!(": {topic}")))
+                {
+                    let _ = write!(ports, ", q{number}: {topic}");
+                }
+                let _ = writeln!(
+                    subscribers,
+                    "  s{subscribed}: {{ from: {topic}, plugin: p.wasm, to: {{ {ports} }}, \
+                     retry: {{ attempts: {ATTEMPTS}, backoff: {{ initial: 0ms, max: 1ms }} }} }}"
+                );
+                next.extend(own);
+            }
+            if topic != "in" && random.one_in(8) {
+                subscribed += 1;
+                let parent = format!("s{}", 1 + random.below(subscribed - 1));
+                let _ = writeln!(subscribers, "  s{subscribed}: {{ from: {parent}.dead, plugin: p.wasm }}");
+            }
+        }
+        level = next;
+    }
+    format!("wattle: v1\nname: t\ntopics:\n{topics}subscribers:\n{subscribers}")
+}
+
+/// What a handler does about an event, however and whenever it is called with it.
+struct Fate {
+    /// The event fails as many attempts, and then ends as the others.
+    failures: u32,
+    failing: Failing,
+    /// It is refused, by itself or because of its last output.
+    refusal: Option<Refusal>,
+    outputs: Vec<Output>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Failing {
+    Says,
+    Traps,
+    /// Traps wherever it is not alone, also where it does not fail.
+    TrapsAmongOthers,
+    /// Breaks the call without being named.
+    Breaks,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Refusal {
+    Says,
+    Output,
+}
+
+/// The outcome of an event: outputs or a dead letter.
+enum Outcome {
+    Outputs(Vec<Output>),
+    Dead { failure: &'static str, attempts: u32 },
+}
+
+fn fate(subscriber: &SubscriberPlan, data: &str) -> Fate {
+    let mut random = Random::of(&format!("{} {data}", subscriber.label()));
+    let failures = match random.below(10) {
+        0 => ATTEMPTS,
+        1..3 => 1 + random.below(u64::from(ATTEMPTS) - 1) as u32,
+        _ => 0,
+    };
+    let failing = [Failing::Says, Failing::Traps, Failing::TrapsAmongOthers, Failing::Breaks][random.below(4) as usize];
+    let ports = subscriber.ports.len() as u64;
+    let outputs = (0..if ports == 0 { 0 } else { random.below(4) }).map(|index| {
+        let (to, number) = (random.below(KEYS), random.below(1 << 40));
+        let mut output = on(random.below(ports) as u32, format!(r#"{{"to":"k{to}","n":{number},"i":{index}}}"#));
+        output.key = random.one_in(3).then(|| format!("own{}", random.below(KEYS)));
+        output
+    });
+    let mut outputs: Vec<_> = outputs.collect();
+    let refusal = match random.below(12) {
+        0 => Some(Refusal::Says),
+        1 => outputs.last_mut().map(|last| {
+            last.key = Some("k".repeat(2000));
+            Refusal::Output
+        }),
+        _ => None,
+    };
+    Fate { failures, failing, refusal, outputs }
+}
+
+impl Fate {
+    /// What the handler does in a call.
+    fn step(&self, given: &Given) -> Step {
+        if self.failing == Failing::TrapsAmongOthers && !given.is_alone {
+            return Step::Break(CallErrorKind::Timeout);
+        }
+        if given.attempt <= self.failures {
+            return match self.failing {
+                Failing::Says => Step::Retry(None),
+                Failing::Traps | Failing::TrapsAmongOthers => Step::Break(CallErrorKind::Trap),
+                Failing::Breaks => Step::BreakSomewhere(CallErrorKind::Memory),
+            };
+        }
+        match self.refusal {
+            Some(Refusal::Says) => Step::Reject,
+            _ => Step::Emit(self.outputs.clone()),
+        }
+    }
+
+    /// What must come of it in the end.
+    fn outcome(self) -> Outcome {
+        let failure = match self.failing {
+            Failing::Says => "retry",
+            Failing::Traps | Failing::TrapsAmongOthers => "trap",
+            Failing::Breaks => "memory",
+        };
+        match self.refusal {
+            _ if self.failures >= ATTEMPTS => Outcome::Dead { failure, attempts: ATTEMPTS },
+            Some(Refusal::Says) => Outcome::Dead { failure: "reject", attempts: self.failures + 1 },
+            Some(Refusal::Output) => Outcome::Dead { failure: "refused", attempts: self.failures + 1 },
+            None => Outcome::Outputs(self.outputs),
+        }
+    }
+}
+
+/// What is promised of an event in a topic.
+#[derive(Debug, Clone, PartialEq)]
+struct Expected {
+    id: String,
+    source: String,
+    key: String,
+    data: String,
+    parent: (u32, u64),
+    dead: Option<(String, String)>,
+}
+
+impl Expected {
+    fn of(seen: &Seen) -> Self {
+        let lineage = seen.lineage.unwrap();
+        let dead = (seen.attribute("wattlefailure"), seen.attribute("wattleattempts"));
+        Self {
+            id: seen.event.id.clone(),
+            source: seen.event.source.clone(),
+            key: seen.key.clone(),
+            data: seen.data().to_owned(),
+            parent: (lineage.partition, lineage.offset),
+            dead: (!dead.0.is_empty()).then_some(dead),
+        }
+    }
+}
+
+/// What a subscriber makes of its input: for each topic, target partition and lane the events in their order.
+fn expected(
+    plan: &Plan,
+    subscriber: &SubscriberPlan,
+    input: &[Vec<Seen>],
+) -> BTreeMap<(String, u32, u32), Vec<Expected>> {
+    let mut all: BTreeMap<(String, u32, u32), Vec<Expected>> = BTreeMap::new();
+    for (lane, events) in (0..).zip(input) {
+        let ids = OutputIds::new(&subscriber.label(), &plan[subscriber.from].label(), lane);
+        for parent in events {
+            let place = (lane, parent.offset);
+            match fate(subscriber, parent.data()).outcome() {
+                Outcome::Outputs(outputs) => {
+                    for (index, output) in (0..).zip(outputs) {
+                        let topic = &plan[subscriber.ports[output.port as usize].1];
+                        let data = String::from_utf8(output.data).unwrap();
+                        let id = ids.id(parent.offset, index);
+                        let to = data.split('"').nth(3).unwrap();
+                        let key = match (output.key, topic.key.as_ref().map(|key| key.text())) {
+                            (Some(key), _) => key,
+                            (None, None) => parent.key.clone(),
+                            (None, Some("data.to")) => to.to_owned(),
+                            (None, Some("id")) => id.clone(),
+                            (None, Some(_)) => format!("{}{to}", parent.key),
+                        };
+                        let target = (topic.label(), partition_of(&key, topic.partitions), lane);
+                        let source = format!("/{}", subscriber.label());
+                        all.entry(target).or_default().push(Expected {
+                            id,
+                            source,
+                            key,
+                            data,
+                            parent: place,
+                            dead: None,
+                        });
+                    }
+                }
+                Outcome::Dead { failure, attempts } => {
+                    let topic = &plan[subscriber.dead_letters.unwrap()];
+                    let target = (topic.label(), partition_of(&parent.key, topic.partitions), lane);
+                    all.entry(target).or_default().push(Expected {
+                        id: parent.event.id.clone(),
+                        source: parent.event.source.clone(),
+                        key: parent.key.clone(),
+                        data: parent.data().to_owned(),
+                        parent: place,
+                        dead: Some((failure.to_owned(), attempts.to_string())),
+                    });
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Compares every topic with what its parents make it.
+async fn compare<E: Engine>(tree: &Tree<E>, plan: &Plan, published: &BTreeMap<String, Vec<String>>, seed: u64) {
+    let mut found: BTreeMap<(String, u32, u32), Vec<Expected>> = BTreeMap::new();
+    let mut wanted = BTreeMap::new();
+    let mut stored = BTreeMap::new();
+    for topic in &plan.topics {
+        let partitions = contents(tree, &topic.label()).await;
+        for seen in partitions.iter().flatten().filter(|_| topic.parent.is_some()) {
+            let lane = seen.lineage.unwrap().partition;
+            found.entry((topic.label(), seen.partition, lane)).or_default().push(Expected::of(seen));
+        }
+        stored.insert(topic.label(), partitions);
+    }
+    let mut roots: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for seen in stored["t/in"].iter().flatten() {
+        roots.entry(seen.key.clone()).or_default().push(seen.data().to_owned());
+    }
+    assert_eq!(&roots, published, "seed {seed}: the root");
+    for subscriber in &plan.subscribers {
+        wanted.extend(expected(plan, subscriber, &stored[&plan[subscriber.from].label()]));
+    }
+    for place in found.keys().chain(wanted.keys()) {
+        assert_eq!(found.get(place), wanted.get(place), "seed {seed}: topic, partition and lane {place:?}");
+    }
+}
+
+/// How a tree's life ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Drain,
+    /// All lanes stop wherever they are, in the middle of what they await.
+    Drop,
+}
+
+struct Scripts {
+    by_name: BTreeMap<String, Script>,
+    calls: Arc<AtomicU64>,
+}
+
+/// The handlers of a plan. Some calls take a while, so that more piles up for the next and lives end within them.
+fn scripts(plan: &Plan, seed: u64) -> Scripts {
+    let calls = Arc::new(AtomicU64::new(0));
+    let random = Arc::new(Mutex::new(Random::new(seed)));
+    let by_name = plan.subscribers.iter().map(|subscriber| {
+        let (counted, random, of) = (calls.clone(), random.clone(), subscriber.clone());
+        let script = Script::calls(move |call| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let naps = random.lock().unwrap().below(4);
+            let answer = by_event(&call, |given| fate(&of, &given.data).step(given));
+            async move {
+                for _ in 0..naps {
+                    tokio::task::yield_now().await;
+                }
+                if naps == 3 {
+                    tokio::time::sleep(Duration::from_micros(300)).await;
+                }
+                answer
+            }
+        });
+        (subscriber.name.clone(), script)
+    });
+    Scripts { by_name: by_name.collect(), calls }
+}
+
+impl Scripts {
+    async fn start<E: Engine>(&self, engine: E, plan: &Plan) -> Tree<E> {
+        let scripts: Vec<_> = self.by_name.iter().map(|(name, script)| (name.as_str(), script)).collect();
+        start_on(engine, plan, &scripts).await
+    }
+}
+
+/// Publishes some batches, and remembers what.
+async fn feed<E: Engine>(tree: &Tree<E>, random: &mut Random, published: &mut BTreeMap<String, Vec<String>>) {
+    for _ in 0..1 + random.below(4) {
+        let mut batch = Vec::new();
+        for _ in 0..1 + random.below(12) {
+            let (key, n) = (format!("k{}", random.below(KEYS)), random.below(1 << 50));
+            let data = format!(r#"{{"to":"k{}","n":{n}}}"#, random.below(KEYS));
+            batch.push(event(&format!("e{n}"), &key, &data));
+            published.entry(key).or_default().push(data);
+        }
+        tree.publisher().publish("in", &batch).await.unwrap();
+    }
+}
+
+/// A tree with its life in several parts, on one engine or on one folder.
+fn live(seed: u64, folder: Option<&Path>) {
+    let mut random = Random::new(seed);
+    let yaml = topology(&mut random);
+    let plan = plan_of(&[&yaml]);
+    let scripts = scripts(&plan, seed);
+    let mut published = BTreeMap::new();
+    let durability = [Durability::Sync, Durability::Os, Durability::Interval(Duration::from_millis(2))];
+    let memory = MemoryEngine::default();
+    let lives = random.below(4);
+    for life in 0..=lives {
+        let is_last = life == lives;
+        let end = if random.one_in(2) { End::Drain } else { End::Drop };
+        let more = random.below(40);
+        let runtime = Runtime::new().unwrap();
+        let durability = durability[random.below(3) as usize];
+        match folder {
+            None => runtime.block_on(async {
+                let tree = scripts.start(memory.clone(), &plan).await;
+                feed(&tree, &mut random, &mut published).await;
+                life_ends(&tree, &plan, &scripts, &published, is_last, end, more, seed).await;
+            }),
+            Some(folder) => runtime.block_on(async {
+                let mut engine = None;
+                until("the folder is free", || {
+                    engine = EmbeddedEngine::open(folder, durability).ok();
+                    engine.is_some()
+                })
+                .await;
+                let tree = scripts.start(engine.unwrap(), &plan).await;
+                feed(&tree, &mut random, &mut published).await;
+                life_ends(&tree, &plan, &scripts, &published, is_last, end, more, seed).await;
+            }),
+        }
+        // Whatever still runs is dropped where it awaits.
+        runtime.shutdown_timeout(PATIENCE);
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "all of a life")]
+async fn life_ends<E: Engine>(
+    tree: &Tree<E>,
+    plan: &Plan,
+    scripts: &Scripts,
+    published: &BTreeMap<String, Vec<String>>,
+    is_last: bool,
+    end: End,
+    more: u64,
+    seed: u64,
+) {
+    if is_last {
+        settled(tree).await;
+        return compare(tree, plan, published, seed).await;
+    }
+    let at = scripts.calls.load(Ordering::SeqCst) + more;
+    until("some calls", || scripts.calls.load(Ordering::SeqCst) >= at || tree.is_settled()).await;
+    if let End::Drain = end {
+        assert!(tree.drain(PATIENCE).await, "seed {seed}");
+    }
+}
+
+/// The seeds of a run: those of `WATTLE_SEED` alone, if it is set.
+fn seeds(count: u64) -> Vec<u64> {
+    match std::env::var("WATTLE_SEED") {
+        Ok(seed) => vec![seed.parse().expect("WATTLE_SEED is a number")],
+        Err(_) => (0..count).collect(),
+    }
+}
+
+#[test]
+fn every_topic_holds_what_the_model_says_in_memory() {
+    for seed in seeds(120) {
+        eprintln!("WATTLE_SEED={seed}");
+        live(seed, None);
+    }
+}
+
+#[test]
+fn every_topic_holds_what_the_model_says_on_disk() {
+    for seed in seeds(60) {
+        eprintln!("WATTLE_SEED={seed}");
+        let folder = tempfile::tempdir().unwrap();
+        live(seed, Some(folder.path()));
+    }
+}

@@ -1,0 +1,182 @@
+//! Events from outside: all of a call or nothing, and words for what is wrong.
+
+use bytes::Bytes;
+use wattle::dispatch::publish::EventRefused;
+use wattle::dispatch::{PublishError, Tree};
+use wattle::engine::memory::MemoryEngine;
+use wattle::engine::{AppendError, Engine, Stopped};
+use wattle::limits::{EVENT_BYTES_MAX, PUBLISH_EVENTS_MAX, UNIT_BYTES_MAX};
+use wattle::model::record::KEY_BYTES_MAX;
+use wattle::model::{Event, EventError, RecordError, partition_of};
+
+use crate::bed::{ONE, publish, start, start_on};
+use crate::common::trees::{contents, event, only, plan_of, settled, typed};
+use crate::script::{Script, copy};
+
+const KEYED: &str = "
+wattle: v1
+name: t
+topics: { in: { partitions: 6, key: data.to }, out: {} }
+subscribers:
+  work: { from: in, plugin: p.wasm, to: [out] }
+";
+
+async fn tree(yaml: &str) -> Tree<MemoryEngine> {
+    start(yaml, &[("work", &Script::each(copy))]).await
+}
+
+async fn refusal<E: Engine>(tree: &Tree<E>, topic: &str, events: &[Bytes]) -> PublishError {
+    tree.publisher().publish(topic, events).await.expect_err(topic)
+}
+
+#[tokio::test]
+async fn the_places_are_where_the_events_are() {
+    let tree = tree(KEYED).await;
+    let events: Vec<_> =
+        (0..50).map(|n| event(&n.to_string(), "ignored", &format!(r#"{{"to":"k{}"}}"#, n % 7))).collect();
+    let mut places = Vec::new();
+    for half in events.chunks(25) {
+        let published = tree.publisher().publish("in", half).await.unwrap();
+        assert!(published.epoch > 0);
+        places.extend(published.places);
+    }
+    let stored = contents(&tree, "in").await;
+    for (n, (partition, offset)) in places.iter().enumerate() {
+        let seen = stored[*partition as usize].iter().find(|seen| seen.offset == *offset).unwrap();
+        assert_eq!((seen.id(), seen.key.as_str()), (n.to_string().as_str(), format!("k{}", n % 7).as_str()));
+        assert_eq!(*partition, partition_of(&seen.key, 6));
+        assert_eq!(seen.encoded, events[n], "stored as it came");
+    }
+}
+
+#[tokio::test]
+async fn without_an_expression_the_key_is_the_partitionkey_else_the_subject_else_the_id() {
+    let tree = tree(ONE).await;
+    let plain = Event { id: "the id".into(), source: "/s".into(), r#type: "t".into(), ..Event::default() };
+    let mut subject = plain.clone();
+    subject.attributes.insert("subject".into(), wattle::model::Attribute::String("the subject".into()));
+    let mut both = subject.clone();
+    both.attributes.insert("partitionkey".into(), wattle::model::Attribute::String("the key".into()));
+    tree.publisher().publish("in", &[plain.encode(), subject.encode(), both.encode()]).await.unwrap();
+    let keys: Vec<_> = only(&tree, "in").await.into_iter().map(|seen| seen.key).collect();
+    assert_eq!(keys, ["the id", "the subject", "the key"]);
+}
+
+#[tokio::test]
+async fn an_unknown_topic_is_told_with_the_nearest_one() {
+    let tree = tree(ONE).await;
+    let nearest = async |name: &str| match refusal(&tree, name, &[event("a", "a", "a")]).await {
+        PublishError::UnknownTopic { topic, nearest } if topic == name => nearest,
+        error => panic!("{error:?}"),
+    };
+    assert_eq!(nearest("ni").await.as_deref(), Some("in"));
+    assert_eq!(nearest("t/imn").await.as_deref(), Some("t/in"));
+    assert_eq!(nearest("something/else").await, None);
+    assert_eq!(nearest("").await.as_deref(), Some("in"));
+    let error = refusal(&tree, "ni", &[]).await;
+    assert_eq!(error.to_string(), "there is no topic `ni`; did you mean `in`?");
+}
+
+#[tokio::test]
+async fn a_giant_name_costs_nothing() {
+    let tree = tree(ONE).await;
+    // To compare it with every name would take gigabytes.
+    let error = refusal(&tree, &"x".repeat(64 << 20), &[]).await;
+    assert!(matches!(error, PublishError::UnknownTopic { nearest: None, .. }));
+    assert!(error.to_string().len() < 1000, "nor is it said again");
+}
+
+#[tokio::test]
+async fn a_name_that_several_namespaces_have_needs_its_namespace() {
+    let plan = plan_of(&[ONE, &ONE.replace("name: t", "name: u")]);
+    let tree = start_on(MemoryEngine::default(), &plan, &[("work", &Script::each(copy))]).await;
+    match refusal(&tree, "in", &[event("a", "a", "a")]).await {
+        PublishError::AmbiguousTopic { topic, candidates } => {
+            assert_eq!((topic.as_str(), candidates), ("in", vec!["t/in".to_owned(), "u/in".to_owned()]));
+        }
+        error => panic!("{error:?}"),
+    }
+    publish(&tree, "u/in", &["a"]).await;
+    assert_eq!((only(&tree, "t/in").await.len(), only(&tree, "u/in").await.len()), (0, 1));
+}
+
+#[tokio::test]
+async fn only_roots_take_events_from_outside() {
+    let tree = tree(ONE).await;
+    for topic in ["out", "t/out", "work.dead"] {
+        match refusal(&tree, topic, &[event("a", "a", "a")]).await {
+            PublishError::NotARoot { topic: named, parent } => {
+                assert_eq!(
+                    (named.as_str(), parent.as_str()),
+                    (if topic == "work.dead" { "t/work.dead" } else { "t/out" }, "t/work")
+                );
+            }
+            error => panic!("{error:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bad_event_is_named_and_nothing_of_its_call_is_stored() {
+    let tree = tree(KEYED).await;
+    let good = |id: &str| event(id, "k", r#"{"to":"x"}"#);
+    let nameless = Event { source: "/s".into(), r#type: "t".into(), ..Event::default() }.encode();
+    let long = format!(r#"{{"to":"{}"}}"#, "k".repeat(KEY_BYTES_MAX + 1));
+    let cases: [(Bytes, fn(&EventRefused) -> bool); 6] = [
+        (Bytes::from_static(b"\xff\xff"), |e| matches!(e, EventRefused::Event(EventError::Malformed))),
+        (nameless, |e| matches!(e, EventRefused::Event(EventError::Missing("id")))),
+        (event("b", "k", "{}"), |e| matches!(e, EventRefused::Key(words) if words.contains("data.to"))),
+        (
+            typed("b", "k", "plain", "text/plain"),
+            |e| matches!(e, EventRefused::Key(words) if words.contains("text/plain")),
+        ),
+        (event("b", "k", &long), |e| matches!(e, EventRefused::Record(RecordError::KeyTooLong(1025)))),
+        (event("b", "k", &"x".repeat(EVENT_BYTES_MAX)), |e| matches!(e, EventRefused::TooLarge { .. })),
+    ];
+    for (bad, expected) in cases {
+        match refusal(&tree, "in", &[good("a"), good("b"), bad, good("c")]).await {
+            PublishError::Event { index: 2, error } if expected(&error) => {}
+            error => panic!("{error:?}"),
+        }
+    }
+    settled(&tree).await;
+    assert_eq!(contents(&tree, "in").await.concat(), []);
+    assert_eq!(contents(&tree, "out").await.concat(), []);
+}
+
+#[tokio::test]
+async fn too_many_or_too_large_together_is_refused_whole() {
+    let tree = tree(ONE).await;
+    let one = event("a", "a", "a");
+    match refusal(&tree, "in", &vec![one.clone(); PUBLISH_EVENTS_MAX + 1]).await {
+        PublishError::TooMany { count, max } => assert_eq!((count, max), (PUBLISH_EVENTS_MAX + 1, PUBLISH_EVENTS_MAX)),
+        error => panic!("{error:?}"),
+    }
+    let large = event("a", "a", &"x".repeat(EVENT_BYTES_MAX - 200));
+    match refusal(&tree, "in", &vec![large.clone(); 33]).await {
+        PublishError::Append(AppendError::TooLarge { bytes, max }) => assert!(bytes > max && max == UNIT_BYTES_MAX),
+        error => panic!("{error:?}"),
+    }
+    assert_eq!(only(&tree, "in").await, []);
+    assert_eq!(
+        tree.publisher().publish("in", &vec![one; PUBLISH_EVENTS_MAX]).await.unwrap().places.len(),
+        PUBLISH_EVENTS_MAX
+    );
+    assert_eq!(tree.publisher().publish("in", &vec![large; 20]).await.unwrap().places.len(), 20);
+}
+
+#[tokio::test]
+async fn nothing_is_nothing() {
+    let tree = tree(ONE).await;
+    assert_eq!(tree.publisher().publish("in", &[]).await.unwrap().places, []);
+    assert!(matches!(refusal(&tree, "out", &[]).await, PublishError::NotARoot { .. }));
+}
+
+#[tokio::test]
+async fn a_closed_engine_takes_nothing() {
+    let tree = tree(ONE).await;
+    tree.engine().close().await.unwrap();
+    let error = refusal(&tree, "in", &[event("a", "a", "a")]).await;
+    assert!(matches!(error, PublishError::Append(AppendError::Stopped(Stopped::Closed))), "{error:?}");
+    assert_eq!(tree.stopped().await, Stopped::Closed);
+}

@@ -1,0 +1,162 @@
+//! What the tree says of itself.
+
+use std::time::Duration;
+
+use wattle::dispatch::{LaneState, Tree};
+use wattle::engine::Engine;
+use wattle::engine::embedded::EmbeddedEngine;
+use wattle::engine::memory::MemoryEngine;
+use wattle::log::Durability;
+use wattle::topology::Plan;
+
+use crate::bed::{ONE, one, publish, start, start_on};
+use crate::common::trees::{PATIENCE, event, plan_of, settled, status, until};
+use crate::script::{Script, Step, copy, out};
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_counts_what_happened() {
+    let work = Script::each(|given| match (given.data.as_bytes()[0], given.attempt) {
+        (b'r', _) => Step::Reject,
+        (b'l', 1..3) => Step::Retry(None),
+        (b'f', _) => Step::Retry(None),
+        (b't', _) if !given.is_alone => Step::Break(wattle::wasm::CallErrorKind::Trap),
+        (b'z', _) => Step::Emit(Vec::new()),
+        _ => Step::Emit(vec![out("1"), out("2")]),
+    });
+    let tree = one(&work, &["a", "r", "l", "b", "f", "t", "z", "c"]).await;
+    settled(&tree).await;
+    let snapshot = tree.snapshot();
+    let found = status(&snapshot, "t/work");
+    assert_eq!((found.from.as_str(), found.dead_letters.as_deref()), ("t/in", Some("t/work.dead")));
+    assert_eq!(found.to, [("out".to_owned(), "t/out".to_owned())]);
+    assert_eq!(found.digest, "01".repeat(32));
+    assert_eq!((found.handled, found.dead_lettered), (8, 2));
+    assert_eq!(found.emitted, 10, "a, l, b, t and c, two each");
+    assert_eq!(found.retried, 4, "two of l, two of f");
+    assert_eq!((found.lag, found.lanes.as_slice()), (0, &[LaneState::Running][..]));
+    assert_eq!(found.last_failure.as_deref(), Some("event f: no f"));
+    let topics: Vec<_> = snapshot
+        .topics
+        .iter()
+        .map(|topic| (topic.name.as_str(), topic.parent.as_deref(), topic.is_dead_letters, topic.events()))
+        .collect();
+    assert_eq!(topics.len(), 3);
+    for topic in
+        [("t/in", None, false, 8), ("t/out", Some("t/work"), false, 10), ("t/work.dead", Some("t/work"), true, 2)]
+    {
+        assert!(topics.contains(&topic), "{topic:?} in {topics:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_state_of_a_lane_is_its_own() {
+    let yaml =
+        ONE.replace("in: {}", "in: { partitions: 4 }").replace("initial: 100ms, max: 1s", "initial: 1h, max: 1h");
+    let work =
+        Script::each(|given| if given.data == "b" && given.attempt < 2 { Step::Retry(None) } else { copy(given) });
+    let tree = start(&yaml, &[("work", &work)]).await;
+    let lanes = || status(&tree.snapshot(), "t/work").lanes;
+    assert_eq!(lanes(), [LaneState::Running; 4]);
+    let partition = publish(&tree, "in", &["b"]).await.places[0].0 as usize;
+    let mut expected = [LaneState::Running; 4];
+    expected[partition] = LaneState::Retrying;
+    until("it retries", || lanes() == expected).await;
+    assert_eq!(status(&tree.snapshot(), "t/work").lag, 1);
+    assert!(tree.drain(PATIENCE).await, "also in the middle of an hour");
+    assert_eq!(lanes(), [LaneState::Stopped; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_tried_again_with_success_runs_again() {
+    for step in [Step::Retry(None), Step::NoInstance] {
+        let first = std::sync::atomic::AtomicBool::new(true);
+        let work = Script::each(move |given| match first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            true => step.clone(),
+            false => copy(given),
+        });
+        let tree = one(&work, &["a"]).await;
+        settled(&tree).await;
+        assert_eq!(status(&tree.snapshot(), "t/work").lanes, [LaneState::Running]);
+    }
+}
+
+const WIDE: &str = "
+wattle: v1
+name: t
+topics: { in: { partitions: 3 }, a: {}, b: { partitions: 2 }, aa: {} }
+subscribers:
+  one: { from: in, plugin: p.wasm, to: [a, b] }
+  two: { from: a, plugin: p.wasm, to: [aa] }
+  three: { from: b, plugin: p.wasm, retry: { attempts: 2, backoff: { initial: 1ms, max: 1ms } } }
+  four: { from: aa, plugin: p.wasm }
+";
+
+/// Each event makes two in `a`, one in `b`, two in `aa` and one dead letter.
+fn scripts() -> [Script; 4] {
+    let one = |given: &crate::script::Given| {
+        Step::Emit(vec![out(given.data.clone()), crate::script::on(1, "b"), out(given.data.clone())])
+    };
+    [
+        Script::each(one),
+        Script::each(copy),
+        Script::each(|_| Step::Retry(None)),
+        Script::each(|_| Step::Emit(Vec::new())),
+    ]
+}
+
+/// Publishes a little, waits for the tree to say that it is settled, and looks at that moment whether it is.
+async fn hammer<E: Engine>(engine: E, plan: &Plan, rounds: u64) {
+    let [one, two, three, four] = scripts();
+    let tree = start_on(engine, plan, &[("one", &one), ("two", &two), ("three", &three), ("four", &four)]).await;
+    let mut published = 0;
+    for round in 0..rounds {
+        let events: Vec<_> =
+            (0..round % 4 + 1).map(|n| event(&format!("{round}-{n}"), &format!("{}", (round + n) % 5), "x")).collect();
+        published += events.len() as u64;
+        tree.publisher().publish("in", &events).await.unwrap();
+        let looked = std::time::Instant::now();
+        while !tree.is_settled() {
+            assert!(looked.elapsed() < PATIENCE, "{:#?}", tree.snapshot());
+            tokio::task::yield_now().await;
+        }
+        let snapshot = tree.snapshot();
+        for (topic, each) in [("t/in", 1), ("t/a", 2), ("t/b", 1), ("t/aa", 2), ("t/three.dead", 1)] {
+            let found = snapshot.topics.iter().find(|found| found.name == topic).unwrap();
+            assert_eq!(found.events(), published * each, "{topic} in round {round}");
+        }
+        assert!(snapshot.subscribers.iter().all(|found| found.lag == 0), "{snapshot:#?}");
+    }
+    assert!(tree.drain(PATIENCE).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_tree_in_memory_is_never_settled_while_anything_is_in_flight() {
+    hammer(MemoryEngine::default(), &plan_of(&[WIDE]), 300).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_tree_on_disk_is_never_settled_while_anything_is_in_flight() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = EmbeddedEngine::open(folder.path(), Durability::Os).unwrap();
+    hammer(engine, &plan_of(&[WIDE]), 300).await;
+}
+
+#[tokio::test]
+async fn lag_is_what_waits_also_before_the_first_unit() {
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let open = gate.clone();
+    let work = Script::calls(move |call| {
+        let gate = gate.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            crate::script::by_event(&call, copy)
+        }
+    });
+    let tree: Tree<MemoryEngine> = one(&work, &["a", "b", "c"]).await;
+    assert_eq!(status(&tree.snapshot(), "t/work").lag, 3);
+    assert!(!tree.is_settled());
+    open.add_permits(10);
+    settled(&tree).await;
+    assert_eq!(status(&tree.snapshot(), "t/work").lag, 0);
+    assert!(tree.drain(Duration::from_secs(1)).await);
+}
