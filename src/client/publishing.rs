@@ -63,7 +63,7 @@ enum State {
     Closed(Instant),
     /// All that is unanswered is on its way, the head of the answer is awaited.
     Opening(Requests, Opening),
-    Open(Requests, Answers),
+    Open(Requests, Box<Answers>),
 }
 
 impl Publishing {
@@ -146,7 +146,7 @@ impl Publishing {
             }
             State::Opening(requests, opening) => match opening.await {
                 Ok(answers) => {
-                    self.stream = State::Open(requests.clone(), answers.into_inner());
+                    self.stream = State::Open(requests.clone(), Box::new(answers.into_inner()));
                     Ok(None)
                 }
                 Err(status) => self.ended(&status).map(|()| None),
