@@ -1,5 +1,13 @@
 //! How long does a check take? Of a topology far larger than people write, and of one that wants to take long.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a benchmark that cannot go on has failed"
+)]
+
 use std::path::Path;
 use std::time::Duration;
 
