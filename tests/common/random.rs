@@ -12,9 +12,10 @@ impl Random {
     /// Numbers that follow from a text.
     pub fn of(text: &str) -> Self {
         // FNV-1a
-        Self(text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        }))
+        Self(
+            text.bytes()
+                .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)),
+        )
     }
 
     pub fn next(&mut self) -> u64 {

@@ -23,8 +23,8 @@ use wattle::topology::{Plan, SubscriberPlan};
 use wattle::wasm::{CallErrorKind, Output};
 
 use crate::bed::start_on;
-use crate::common::trees::{PATIENCE, Seen, contents, event, plan_of, settled, until};
 use crate::common::random::Random;
+use crate::common::trees::{PATIENCE, Seen, contents, event, plan_of, settled, until};
 use crate::script::{Given, Script, Step, by_event, on};
 
 /// Attempts of every subscriber.
@@ -51,8 +51,16 @@ fn topology(random: &mut Random) -> String {
                     if own.is_empty() || !random.one_in(3) {
                         made += 1;
                         let name = format!("t{made}");
-                        let partitions = if random.one_in(2) { format!("partitions: {}", 1 + random.below(3)) } else { String::new() };
-                        let key = if random.one_in(3) { ["key: data.to", "key: 'key + data.to'", "key: id"][random.below(3) as usize] } else { "" };
+                        let partitions = if random.one_in(2) {
+                            format!("partitions: {}", 1 + random.below(3))
+                        } else {
+                            String::new()
+                        };
+                        let key = if random.one_in(3) {
+                            ["key: data.to", "key: 'key + data.to'", "key: id"][random.below(3) as usize]
+                        } else {
+                            ""
+                        };
                         let comma = if partitions.is_empty() || key.is_empty() { "" } else { ", " };
                         let _ = writeln!(topics, "  {name}: {{ {partitions}{comma}{key} }}");
                         own.push(name);
@@ -61,7 +69,9 @@ fn topology(random: &mut Random) -> String {
                     let _ = write!(ports, "{}p{port}: {topic}", if port > 0 { ", " } else { "" });
                 }
                 // A topic that no port has leads nowhere, so every one gets a port more.
-                for (number, topic) in own.iter().enumerate().filter(|(_, topic)| !ports.contains(&format!(": {topic}"))) {
+                for (number, topic) in
+                    own.iter().enumerate().filter(|(_, topic)| !ports.contains(&format!(": {topic}")))
+                {
                     let _ = write!(ports, ", q{number}: {topic}");
                 }
                 let _ = writeln!(
@@ -203,7 +213,11 @@ impl Expected {
 }
 
 /// What a subscriber makes of its input: for each topic, target partition and lane the events in their order.
-fn expected(plan: &Plan, subscriber: &SubscriberPlan, input: &[Vec<Seen>]) -> BTreeMap<(String, u32, u32), Vec<Expected>> {
+fn expected(
+    plan: &Plan,
+    subscriber: &SubscriberPlan,
+    input: &[Vec<Seen>],
+) -> BTreeMap<(String, u32, u32), Vec<Expected>> {
     let mut all: BTreeMap<(String, u32, u32), Vec<Expected>> = BTreeMap::new();
     for (lane, events) in (0..).zip(input) {
         let ids = OutputIds::new(&subscriber.label(), &plan[subscriber.from].label(), lane);
@@ -225,7 +239,14 @@ fn expected(plan: &Plan, subscriber: &SubscriberPlan, input: &[Vec<Seen>]) -> BT
                         };
                         let target = (topic.label(), partition_of(&key, topic.partitions), lane);
                         let source = format!("/{}", subscriber.label());
-                        all.entry(target).or_default().push(Expected { id, source, key, data, parent: place, dead: None });
+                        all.entry(target).or_default().push(Expected {
+                            id,
+                            source,
+                            key,
+                            data,
+                            parent: place,
+                            dead: None,
+                        });
                     }
                 }
                 Outcome::Dead { failure, attempts } => {
