@@ -8,9 +8,14 @@ use std::sync::OnceLock;
 ///
 /// Panics with the compiler's words when it does not build.
 pub fn guest(name: &str) -> Vec<u8> {
-    let path = folder().join("target/wasm32-wasip2/release").join(format!("{name}.wasm"));
-    build();
+    let path = guest_path(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The file of that component, built.
+pub fn guest_path(name: &str) -> PathBuf {
+    build();
+    folder().join("target/wasm32-wasip2/release").join(format!("{name}.wasm"))
 }
 
 fn folder() -> PathBuf {
