@@ -25,6 +25,7 @@ use super::Shared;
 use super::appender::{Permit, Placed};
 use super::files::JournalFile;
 use super::partition::Partition;
+use crate::limits;
 use crate::model::Offset;
 
 /// Who waits for a group.
@@ -94,8 +95,8 @@ impl Syncer {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for a group to be made durable. What waits is bounded by the permits in its acks; a group that nobody waits
-    /// for joins the one in front of it.
+    /// Asks for a group to be made durable, waiting where too many are waiting already. A group that nobody waits for joins
+    /// the one in front of it.
     pub(super) fn submit(&self, group: Written) {
         let mut pending = self.pending();
         match pending.groups.last_mut() {
@@ -104,8 +105,12 @@ impl Syncer {
             }
             _ => pending.groups.push(group),
         }
-        drop(pending);
         self.arrived.notify_one();
+        // Lanes run ahead of the sync, but not without end: a disk that hangs stops them here.
+        while pending.groups.len() >= limits::UNSYNCED_GROUPS_MAX && !pending.ended {
+            pending.urgent = true;
+            pending = self.settled.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Waits until everything in front of a position, which was submitted, is durable.

@@ -157,7 +157,8 @@ async fn outputs_are_named_after_what_they_were_made_from_and_say_so() {
     settled(&tree).await;
     let ids = OutputIds::new("t/work", "t/in", 0);
     let seen = only(&tree, "out").await;
-    let expected: Vec<_> = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(offset, index)| ids.id(offset, index)).to_vec();
+    let expected: Vec<_> =
+        [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(offset, index)| ids.id(offset, index).to_string()).to_vec();
     assert_eq!(seen.iter().map(|seen| seen.id().to_owned()).collect::<Vec<_>>(), expected);
     for (seen, parent) in seen.iter().zip([0, 0, 1, 1]) {
         assert_eq!(seen.event.source, "/t/work");
