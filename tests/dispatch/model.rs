@@ -405,11 +405,12 @@ async fn life_ends<E: Engine>(
     }
 }
 
-/// The seeds of a run: those of `WATTLE_SEED` alone, if it is set.
+/// The seeds of a run: `WATTLE_SEED` alone, if it is set; as many as `WATTLE_SEEDS` says, if that is.
 fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("WATTLE_SEED") {
-        Ok(seed) => vec![seed.parse().expect("WATTLE_SEED is a number")],
-        Err(_) => (0..count).collect(),
+    let number = |name| std::env::var(name).ok().map(|value| value.parse().expect(name));
+    match number("WATTLE_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("WATTLE_SEEDS").unwrap_or(count)).collect(),
     }
 }
 
