@@ -136,7 +136,8 @@ subscribers:
         let seen: Vec<_> = contents(&tree, topic).await.into_iter().flatten().collect();
         let mut found: Vec<_> = seen.iter().map(|seen| seen.key.as_str()).collect();
         let mut keys = keys.to_vec();
-        (found.sort_unstable(), keys.sort_unstable());
+        found.sort_unstable();
+        keys.sort_unstable();
         assert_eq!(found, keys, "{topic}");
         for seen in seen {
             assert_eq!(seen.partition, partition_of(&seen.key, partitions), "{topic}");
