@@ -35,5 +35,37 @@ pub(super) fn evaluate(expression: &KeyExpression, event: &EventView<'_>, key: O
         data: event.data.unwrap_or_default(),
         attributes: &Extensions(*event),
     };
-    expression.evaluate(&fields).map_err(|error| error.to_string())
+    match expression.evaluate(&fields) {
+        // CloudEvents has no empty partition key either: it is a mistake in the data, and would put all such events
+        // behind each other.
+        Ok(key) if key.is_empty() => Err(format!("`{}` is an empty text", expression.text())),
+        Ok(key) => Ok(key),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Attribute, Event, event::Data};
+
+    fn key(expression: &str, data: &'static str) -> Result<String, String> {
+        let mut event = Event { id: "i".into(), source: "/s".into(), r#type: "t".into(), ..Event::default() };
+        event.attributes.insert("count".into(), Attribute::Integer(7));
+        event.data = Some(Data::Binary(data.into()));
+        let encoded = event.encode();
+        let expression = KeyExpression::compile(expression).unwrap();
+        evaluate(&expression, &EventView::parse(&encoded).unwrap(), Some("old"))
+    }
+
+    #[test]
+    fn a_key_comes_from_data_attributes_and_the_key_so_far() {
+        assert_eq!(key("data.id", r#"{"id":"a"}"#), Ok("a".into()));
+        assert_eq!(key("attributes.count + '/' + key", "{}"), Ok("7/old".into()));
+    }
+
+    #[test]
+    fn an_empty_text_is_no_key() {
+        assert_eq!(key("data.id", r#"{"id":""}"#), Err("`data.id` is an empty text".into()));
+    }
 }

@@ -144,6 +144,9 @@ impl Emitter {
         }
         let id = self.ids.id(event.offset, index);
         let key = self.key(target, event, output, &id)?;
+        if key.is_empty() {
+            return Err("the key of an output is empty: leave it out to inherit that of the event".to_owned());
+        }
         if key.len() > KEY_BYTES_MAX {
             let length = key.len();
             return Err(format!("the key of an output is {length} bytes long, at most {KEY_BYTES_MAX} are accepted"));
