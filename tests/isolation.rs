@@ -15,16 +15,18 @@ mod common {
     pub mod trees;
 }
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::plugin_calls::{host, spec};
 use common::trees::{PATIENCE, contents, data, event, only, plan_of, settled, status, until};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
-use wattle::dispatch::Tree;
+use tokio::sync::Notify;
+use wattle::dispatch::{HandleError, Handler, Tree};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::log::Durability;
-use wattle::wasm::Limits;
+use wattle::wasm::{Batch, Handled, Limits, Plugin};
 
 const TREE: &str = "
 wattle: v1
@@ -196,6 +198,24 @@ async fn a_loop_delays_neither_its_sibling_nor_other_lanes() {
     assert!(tree.drain(PATIENCE).await);
 }
 
+/// A plugin that tells when it is called.
+#[derive(Clone)]
+struct Told {
+    plugin: Plugin,
+    called: Arc<Notify>,
+}
+
+impl Handler for Told {
+    fn digest(&self) -> [u8; 32] {
+        Handler::digest(&self.plugin)
+    }
+
+    async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
+        self.called.notify_one();
+        Handler::handle(&self.plugin, batch).await
+    }
+}
+
 /// What the plugin is on when the tree is told to stop is done again, and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_that_a_loop_does_not_let_end_loses_nothing() {
@@ -217,9 +237,12 @@ subscribers:
     let (patient, strict) = (registered(Duration::from_secs(3_600)), registered(Duration::from_millis(50)));
     let (patient, strict) = (patient.await.unwrap(), strict.await.unwrap());
     let engine = EmbeddedEngine::open(folder.path(), Durability::Os).unwrap();
+    let called = Arc::new(Notify::new());
+    let patient = Told { plugin: patient, called: called.clone() };
     let old = Tree::start(engine.clone(), &plan, vec![patient], &Handle::current()).await.unwrap();
     let events: Vec<_> = ["echo a", "loop", "echo b"].iter().map(|data| event(data, "one", data)).collect();
     old.publisher().publish("in", &events).await.unwrap();
+    called.notified().await; // by now the lane is past the point at which it would have stopped instead
     assert!(!old.drain(Duration::from_millis(300)).await);
     let new = Tree::start(engine, &plan, vec![strict], &Handle::current()).await.unwrap();
     settled(&new).await;

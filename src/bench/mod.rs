@@ -5,6 +5,7 @@
 //! sockets).
 //! Must not know: arguments, terminals.
 
+mod groups;
 mod handlers;
 mod latency;
 mod memory;

@@ -106,6 +106,10 @@ impl Publishing {
             // There is room for a whole window. Where the stream has ended, its answers say why.
             let _ = requests.try_send(request);
         }
+        // Nothing travels before there is a stream, and nobody may ask for answers for a while.
+        while !matches!(self.stream, State::Open(..)) {
+            answers.extend(self.answer().await?);
+        }
         while let Some(answer) = self.now().await {
             answers.extend(answer?);
         }

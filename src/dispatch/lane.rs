@@ -186,11 +186,11 @@ impl<S: Session, H: Handler> Lane<S, H> {
             Fit::UpTo(event) | Fit::Refused(event, _) => (*event as usize).min(done_by_handler),
         };
         if let Some(last) = done.checked_sub(1).and_then(|last| run.get(last)) {
-            let emitted = slices.count() as u64;
-            self.session.commit(Unit { consumed_to: last.offset + 1, emits: slices }).await?;
-            self.counters.handled(done as u64, emitted);
-            progress.pass(done);
+            // Counted first, so that whoever sees the position has seen it counted.
+            self.counters.handled(done as u64, slices.count() as u64);
             self.counters.set_lane(self.partition, LaneState::Running);
+            self.session.commit(Unit { consumed_to: last.offset + 1, emits: slices }).await?;
+            progress.pass(done);
         }
         let failure = match (fit, handled.failed) {
             (Fit::Refused(_, reason), _) => {
@@ -231,10 +231,10 @@ impl<S: Session, H: Handler> Lane<S, H> {
         }
         tracing::warn!(subscriber, partition, offset = event.offset, event = id, attempts, %reason, "given up");
         let emits: Slices = self.emitter.dead_letter(event, &failure, attempts);
-        self.session.commit(Unit { consumed_to: event.offset + 1, emits }).await?;
         self.counters.dead_lettered();
-        progress.pass(1);
         self.counters.set_lane(self.partition, LaneState::Running);
+        self.session.commit(Unit { consumed_to: event.offset + 1, emits }).await?;
+        progress.pass(1);
         Ok(())
     }
 

@@ -25,6 +25,7 @@ use super::Shared;
 use super::appender::{Permit, Placed};
 use super::files::JournalFile;
 use super::partition::Partition;
+use crate::limits;
 use crate::model::Offset;
 
 /// Who waits for a group.
@@ -111,11 +112,17 @@ impl Syncer {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for a group to be made durable. What waits is bounded by the permits in its acks; a group that nobody waits
-    /// for joins the one in front of it.
+    /// Asks for a group to be made durable, waiting where too many are waiting already. A group that nobody waits for joins
+    /// the one in front of it.
     pub(super) fn submit(&self, group: Written) {
-        self.pending().push(group);
+        let mut pending = self.pending();
+        pending.push(group);
         self.arrived.notify_one();
+        // Lanes run ahead of the sync, but not without end: a disk that hangs stops them here.
+        while pending.groups.len() >= limits::UNSYNCED_GROUPS_MAX && !pending.ended {
+            pending.urgent = true;
+            pending = self.settled.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Waits until everything in front of a position, where a file ends, is durable. Nothing is left to be synced then.

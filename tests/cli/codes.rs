@@ -5,7 +5,7 @@ use super::bus::{Bus, TOPOLOGY, bus, run, wattle};
 #[test]
 fn nobody_at_the_address_is_3() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    for command in [&["publish", "t", "--data", "x"][..], &["tail", "t"], &["topics"], &["status"]] {
+    for command in [&["publish", "t", "x"][..], &["tail", "t"], &["topics"], &["status"]] {
         let ran = run(&[command, &["--server", &free]].concat());
         assert_eq!(ran.code, Some(3), "{command:?}");
         assert!(ran.notices.contains(&free) && ran.notices.lines().count() == 1, "{}", ran.notices);
@@ -18,7 +18,7 @@ fn wrong_usage_is_2() {
     for arguments in [
         &["nonsense"][..],
         &["publish"],
-        &["publish", "log", "--file", "x", "--data", "y"],
+        &["publish", "log", "y", "--file", "x"],
         &["publish", "log", "--file", "-", "--type", "t"],
         &["tail", "log", "--from", "yesterday"],
         &["tail", "log", "-n", "0"],
@@ -39,7 +39,7 @@ fn wrong_usage_is_2() {
 fn what_the_bus_refuses_is_1() {
     let (_folder, bus) = bus();
     for (arguments, words) in [
-        (&["publish", "ordres", "--data", "x"][..], "did you mean `orders`"),
+        (&["publish", "ordres", "x"][..], "did you mean `orders`"),
         (&["tail", "nothing"], "no topic `nothing`"),
         (&["tail", "log", "--partition", "7"], "no partition 7"),
         (&["publish", "log", "--file", "/no/such/file"], "/no/such/file"),

@@ -15,7 +15,7 @@ fn ids(events: &[Value]) -> Vec<&str> {
 fn an_event_from_arguments_is_the_event_that_tail_prints() {
     let (_folder, bus) = bus();
     let arguments = ["publish", "orders", "--id", "1", "--type", "paid", "--source", "/till", "--subject", "s"];
-    let place = bus.run(&[&arguments[..], &["--key", "k", "--data", r#"{"a":[1]}"#, "-o", "json"]].concat()).json();
+    let place = bus.run(&[&arguments[..], &["--key", "k", r#"{"a":[1]}"#, "-o", "json"]].concat()).json();
     let [place] = place.as_slice() else { panic!("{place:?}") };
     let events = bus.run(&["tail", "orders"]).json();
     let [event] = events.as_slice() else { panic!("{events:?}") };
@@ -34,7 +34,7 @@ fn an_event_from_arguments_is_the_event_that_tail_prints() {
 #[test]
 fn results_and_notices_are_apart() {
     let (_folder, bus) = bus();
-    let ran = bus.run(&["publish", "orders", "--data", "x"]);
+    let ran = bus.run(&["publish", "orders", "x"]);
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""));
     assert!(ran.notices.contains("published to orders, partition"), "{}", ran.notices);
     bus.stop();
@@ -124,7 +124,7 @@ fn tail_follows_and_ends_quietly_when_nobody_reads() {
 #[test]
 fn topics_and_status_say_what_is_there() {
     let (_folder, bus) = bus();
-    bus.run(&["publish", "log", "--data", "x"]).ok();
+    bus.run(&["publish", "log", "x"]).ok();
     let topics = bus.run(&["topics"]).ok();
     assert!(topics.contains("shop/log") && topics.contains("shop/orders"), "{topics}");
     let topics: Value = serde_json::from_str(&bus.run(&["topics", "-o", "json"]).ok()).unwrap();

@@ -134,7 +134,7 @@ fn a_disk_that_fails_ends_it_with_1_and_words() {
     let data = "x".repeat(100_000);
     let mut refused = None;
     for _ in 0..100 {
-        let ran = bus.run(&["publish", "log", "--data", &data]);
+        let ran = bus.run(&["publish", "log", &data]);
         if ran.code != Some(0) {
             refused = Some(ran);
             break;

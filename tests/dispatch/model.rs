@@ -29,8 +29,17 @@ use crate::script::{Given, Script, Step, by_event, on};
 
 /// Attempts of every subscriber.
 const ATTEMPTS: u32 = 3;
+const RUNS: &str = "plugin: p.wasm, retry: { attempts: 3, backoff: { initial: 1ms, max: 2ms } }";
 /// Keys of what is published.
 const KEYS: u64 = 5;
+
+/// What a topic says of itself: partitions, a key, both or neither.
+fn settings(random: &mut Random) -> String {
+    let partitions = random.one_in(2).then(|| format!("partitions: {}", 1 + random.below(3)));
+    let keys = ["key: data.to", "key: 'key + data.to'", "key: id"];
+    let key = random.one_in(3).then(|| keys[random.below(3) as usize].to_owned());
+    partitions.into_iter().chain(key).collect::<Vec<_>>().join(", ")
+}
 
 /// A topology with one root and up to four levels of topics.
 fn topology(random: &mut Random) -> String {
@@ -44,47 +53,30 @@ fn topology(random: &mut Random) -> String {
         for topic in level {
             for _ in 0..random.below(3).max(u64::from(topic == "in")) {
                 subscribed += 1;
-                let mut ports = String::new();
+                let mut ports: Vec<(String, String)> = Vec::new();
                 let mut own: Vec<String> = Vec::new();
                 for port in 0..random.below(4) {
                     // Two ports may lead to one topic.
-                    if own.is_empty() || !random.one_in(3) {
-                        made += 1;
-                        let name = format!("t{made}");
-                        let partitions = if random.one_in(2) {
-                            format!("partitions: {}", 1 + random.below(3))
-                        } else {
-                            String::new()
-                        };
-                        let key = if random.one_in(3) {
-                            ["key: data.to", "key: 'key + data.to'", "key: id"][random.below(3) as usize]
-                        } else {
-                            ""
-                        };
-                        let comma = if partitions.is_empty() || key.is_empty() { "" } else { ", " };
-                        let _ = writeln!(topics, "  {name}: {{ {partitions}{comma}{key} }}");
-                        own.push(name);
-                    }
-                    let topic = &own[random.below(own.len() as u64) as usize];
-                    let _ = write!(ports, "{}p{port}: {topic}", if port > 0 { ", " } else { "" });
+                    let topic = match random.one_in(3).then(|| own.first().cloned()).flatten() {
+                        Some(topic) => topic,
+                        None => {
+                            made += 1;
+                            own.push(format!("t{made}"));
+                            let _ = writeln!(topics, "  t{made}: {{ {} }}", settings(random));
+                            format!("t{made}")
+                        }
+                    };
+                    ports.push((format!("p{port}"), topic));
                 }
-                // A topic that no port has leads nowhere, so every one gets a port more.
-                for (number, topic) in
-                    own.iter().enumerate().filter(|(_, topic)| !ports.contains(&format!(": {topic}")))
-                {
-                    let _ = write!(ports, ", q{number}: {topic}");
-                }
-                let _ = writeln!(
-                    subscribers,
-                    "  s{subscribed}: {{ from: {topic}, plugin: p.wasm, to: {{ {ports} }}, \
-                     retry: {{ attempts: {ATTEMPTS}, backoff: {{ initial: 0ms, max: 1ms }} }} }}"
-                );
+                let ports: Vec<_> = ports.iter().map(|(port, topic)| format!("{port}: {topic}")).collect();
+                let ports = ports.join(", ");
+                let _ = writeln!(subscribers, "  s{subscribed}: {{ from: {topic}, {RUNS}, to: {{ {ports} }} }}");
                 next.extend(own);
             }
             if topic != "in" && random.one_in(8) {
                 subscribed += 1;
                 let parent = format!("s{}", 1 + random.below(subscribed - 1));
-                let _ = writeln!(subscribers, "  s{subscribed}: {{ from: {parent}.dead, plugin: p.wasm }}");
+                let _ = writeln!(subscribers, "  s{subscribed}: {{ from: {parent}.dead, {RUNS} }}");
             }
         }
         level = next;
@@ -228,7 +220,7 @@ fn expected(
                     for (index, output) in (0..).zip(outputs) {
                         let topic = &plan[subscriber.ports[output.port as usize].1];
                         let data = String::from_utf8(output.data).unwrap();
-                        let id = ids.id(parent.offset, index);
+                        let id = ids.id(parent.offset, index).to_string();
                         let to = data.split('"').nth(3).unwrap();
                         let key = match (output.key, topic.key.as_ref().map(|key| key.text())) {
                             (Some(key), _) => key,
@@ -413,11 +405,12 @@ async fn life_ends<E: Engine>(
     }
 }
 
-/// The seeds of a run: those of `WATTLE_SEED` alone, if it is set.
+/// The seeds of a run: `WATTLE_SEED` alone, if it is set; as many as `WATTLE_SEEDS` says, if that is.
 fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("WATTLE_SEED") {
-        Ok(seed) => vec![seed.parse().expect("WATTLE_SEED is a number")],
-        Err(_) => (0..count).collect(),
+    let number = |name| std::env::var(name).ok().map(|value| value.parse().expect(name));
+    match number("WATTLE_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("WATTLE_SEEDS").unwrap_or(count)).collect(),
     }
 }
 

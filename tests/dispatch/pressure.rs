@@ -92,7 +92,7 @@ subscribers:
   pass: { from: wide, plugin: p.wasm, to: [down] }
 ";
     let swell = Script::each(|given| match given.data.as_str() {
-        "swell" => Step::Emit(vec![out(vec![b'x'; EVENT_BYTES_MAX - 100]); EACH]),
+        "swell" => Step::Emit(vec![out(vec![b'x'; EVENT_BYTES_MAX - 300]); EACH]),
         _ => copy(given),
     });
     let pass = Script::each(|given| Step::Emit(vec![out(given.data.clone())]));
@@ -111,7 +111,7 @@ subscribers:
     }
     let events: Vec<_> = events.into_iter().flatten().collect();
     tree.publisher().publish("in", &events).await.unwrap();
-    let large = event("large", "large", &"y".repeat(EVENT_BYTES_MAX - 200));
+    let large = event("large", "large", &"y".repeat(EVENT_BYTES_MAX - 500));
     let mut large_ones = 0;
     for _ in 0..10 {
         match tree.publisher().publish("in", &vec![large.clone(); 2]).await {

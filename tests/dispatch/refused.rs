@@ -123,7 +123,7 @@ async fn a_port_that_is_not_there_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_with_more_output_than_a_unit_is_committed_in_parts() {
-    let work = Script::each(|given| Step::Emit(vec![out(given.data.clone()), out(vec![b'x'; EVENT_BYTES_MAX - 100])]));
+    let work = Script::each(|given| Step::Emit(vec![out(given.data.clone()), out(vec![b'x'; EVENT_BYTES_MAX - 300])]));
     let names: Vec<_> = (0..80).map(|n| format!("e{n}")).collect();
     let tree = one(&work, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
     settled(&tree).await;

@@ -1,0 +1,126 @@
+//! What waits for a stuck leaf waits on the disk. In a process of its own, since it measures memory.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+mod common {
+    #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
+    pub mod trees;
+}
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::trees::{PATIENCE, event, plan_of, settled, status, until};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use wattle::dispatch::{HandleError, Handler, Tree};
+use wattle::engine::embedded::EmbeddedEngine;
+use wattle::log::Durability;
+use wattle::wasm::{Batch, Handled, Output};
+
+const TREE: &str = "
+wattle: v1
+name: t
+topics: { in: {}, below: {} }
+subscribers:
+  copy: { from: in, plugin: p.wasm, to: [below] }
+  quick: { from: below, plugin: p.wasm }
+  stuck: { from: below, plugin: p.wasm }
+";
+
+const EVENT_BYTES: usize = 10 << 10;
+const BATCH: u64 = 100;
+const BATCHES: u64 = 128;
+/// The journal's tail and as much again for queues, batches and the index. The backlog is several times as large.
+const GROWTH_BYTES_MAX: u64 = 96 << 20;
+const _: () = assert!(2 * EVENT_BYTES as u64 * BATCH * BATCHES > 2 * GROWTH_BYTES_MAX);
+
+/// Copies, or waits for its gate and emits nothing.
+#[derive(Clone)]
+struct Simple {
+    gate: Option<Arc<Semaphore>>,
+    copies: bool,
+    handled: Arc<AtomicU64>,
+}
+
+impl Handler for Simple {
+    fn digest(&self) -> [u8; 32] {
+        [7; 32]
+    }
+
+    async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
+        if let Some(gate) = &self.gate {
+            drop(gate.acquire().await.unwrap());
+        }
+        let output = |(index, event): (u32, &wattle::wasm::Event<'_>)| Output {
+            event: index,
+            port: 0,
+            key: None,
+            r#type: "copy".into(),
+            content_type: batch.content_type.to_owned(),
+            attributes: String::new(),
+            data: event.data.to_vec(),
+        };
+        let outputs = (0..).zip(batch.events).filter(|_| self.copies).map(output).collect();
+        for event in batch.events {
+            let number: u64 = std::str::from_utf8(&event.data[..8]).unwrap().parse().unwrap();
+            assert_eq!(number, self.handled.fetch_add(1, Ordering::SeqCst), "in order, each once");
+        }
+        Ok(Handled { outputs, failed: None })
+    }
+}
+
+/// Memory of this process that is in use.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_does_not_grow_with_what_waits_for_a_stuck_leaf() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = EmbeddedEngine::open(folder.path(), Durability::Os).unwrap();
+    let plan = plan_of(&[TREE]);
+    let gate = Arc::new(Semaphore::new(0));
+    let simple = |copies, gate| Simple { gate, copies, handled: Arc::default() };
+    let handlers = plan.subscribers.iter().map(|subscriber| match subscriber.name.as_str() {
+        "copy" => simple(true, None),
+        "stuck" => simple(false, Some(gate.clone())),
+        _ => simple(false, None),
+    });
+    let handlers: Vec<_> = handlers.collect();
+    let stuck = handlers[plan.subscribers.iter().position(|subscriber| subscriber.name == "stuck").unwrap()].clone();
+    let tree = Tree::start(engine, &plan, handlers, &Handle::current()).await.unwrap();
+    let before = resident_bytes();
+    let filling = "x".repeat(EVENT_BYTES - 8);
+    for batch in 0..BATCHES {
+        let numbers = batch * BATCH..(batch + 1) * BATCH;
+        let events: Vec<_> = numbers.map(|n| event(&n.to_string(), "one", &format!("{n:08}{filling}"))).collect();
+        tree.publisher().publish("in", &events).await.unwrap();
+    }
+    let all = BATCH * BATCHES;
+    for other in ["t/copy", "t/quick"] {
+        until(other, || status(&tree.snapshot(), other).handled == all).await;
+    }
+    assert_eq!(status(&tree.snapshot(), "t/stuck").lag, all);
+    let with_backlog = resident_bytes().saturating_sub(before);
+    gate.add_permits(1);
+    settled(&tree).await;
+    let after = resident_bytes().saturating_sub(before);
+    eprintln!(
+        "grew by {} MiB with a backlog of {} MiB, {} MiB when it was handled",
+        with_backlog >> 20,
+        (all * EVENT_BYTES as u64) >> 20,
+        after >> 20
+    );
+    assert_eq!(stuck.handled.load(Ordering::SeqCst), all);
+    assert!(with_backlog < GROWTH_BYTES_MAX && after < GROWTH_BYTES_MAX);
+    assert!(tree.drain(PATIENCE).await);
+}
