@@ -526,9 +526,7 @@ impl Appender {
             return Ok(());
         }
         // A file that follows proves that all of this one is durable: recovery relies on it.
-        let file = self.file.clone();
-        self.syncer.submit(Written { file, end_position: start, ends: Ends::default(), acks: Vec::new() });
-        self.syncer.settle(start)?;
+        self.syncer.settle(&self.file, start)?;
         self.file = Arc::new(JournalFile::create(self.disk.as_ref(), start)?);
         self.shared.files.insert(self.file.clone());
         Ok(())

@@ -73,6 +73,8 @@ pub(super) struct Syncer {
 #[derive(Default)]
 struct Pending {
     groups: Vec<Written>,
+    /// The position behind the last group that was ever submitted.
+    submitted: u64,
     closed: bool,
     /// Somebody waits, so the interval does not count.
     urgent: bool,
@@ -80,10 +82,25 @@ struct Pending {
     ended: bool,
 }
 
+impl Pending {
+    fn push(&mut self, group: Written) {
+        let is_awaited = !group.acks.is_empty() || !group.ends.is_empty();
+        if group.end_position == self.submitted && !is_awaited {
+            return; // nothing was written since
+        }
+        self.submitted = group.end_position;
+        match self.groups.last_mut() {
+            Some(last) if !is_awaited && Arc::ptr_eq(&last.file, &group.file) => last.end_position = group.end_position,
+            _ => self.groups.push(group),
+        }
+    }
+}
+
 impl Syncer {
     pub(super) fn new(durable: u64, interval: Duration) -> Self {
         let (arrived, settled) = (Condvar::new(), Condvar::new());
-        Self { pending: Mutex::default(), arrived, settled, durable: AtomicU64::new(durable), interval }
+        let pending = Mutex::new(Pending { submitted: durable, ..Pending::default() });
+        Self { pending, arrived, settled, durable: AtomicU64::new(durable), interval }
     }
 
     /// Everything in front of this position is durable.
@@ -99,12 +116,7 @@ impl Syncer {
     /// the one in front of it.
     pub(super) fn submit(&self, group: Written) {
         let mut pending = self.pending();
-        match pending.groups.last_mut() {
-            Some(last) if group.acks.is_empty() && group.ends.is_empty() && Arc::ptr_eq(&last.file, &group.file) => {
-                last.end_position = group.end_position;
-            }
-            _ => pending.groups.push(group),
-        }
+        pending.push(group);
         self.arrived.notify_one();
         // Lanes run ahead of the sync, but not without end: a disk that hangs stops them here.
         while pending.groups.len() >= limits::UNSYNCED_GROUPS_MAX && !pending.ended {
@@ -113,12 +125,20 @@ impl Syncer {
         }
     }
 
-    /// Waits until everything in front of a position, which was submitted, is durable.
+    /// Waits until everything in front of a position, where a file ends, is durable. Nothing is left to be synced then.
     ///
     /// # Errors
     /// When the syncer has ended before; it has said why.
-    pub(super) fn settle(&self, position: u64) -> io::Result<()> {
+    pub(super) fn settle(&self, file: &Arc<JournalFile>, position: u64) -> io::Result<()> {
         let mut pending = self.pending();
+        if pending.submitted < position {
+            pending.push(Written {
+                file: file.clone(),
+                end_position: position,
+                ends: Ends::default(),
+                acks: Vec::new(),
+            });
+        }
         while self.durable() < position {
             if pending.ended {
                 return Err(io::Error::other("the syncer has ended"));

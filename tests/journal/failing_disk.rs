@@ -250,6 +250,25 @@ async fn two_syncs_never_run_at_once() {
 }
 
 #[tokio::test]
+async fn what_writes_nothing_syncs_nothing() {
+    let disk = MemoryDisk::default();
+    let (log, _) = open(&disk, options());
+    append(&log, P, "a").await;
+    let syncs = Arc::new(AtomicU64::new(0));
+    let count = syncs.clone();
+    disk.set_fault(move |operation| {
+        count.fetch_add(u64::from(is_sync(operation)), Ordering::Relaxed);
+        Ok(())
+    });
+    for _ in 0..100 {
+        log.barrier().await.unwrap();
+        log.acquire(LANE).await.unwrap();
+    }
+    log.close();
+    assert!(syncs.load(Ordering::Relaxed) <= 2, "but those of a mark");
+}
+
+#[tokio::test]
 async fn the_end_of_a_file_does_not_wait_for_the_interval() {
     let disk = MemoryDisk::default();
     let never = Durability::Interval(Duration::from_secs(3600));
