@@ -15,16 +15,18 @@ mod common {
     pub mod trees;
 }
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::plugin_calls::{host, spec};
 use common::trees::{PATIENCE, contents, data, event, only, plan_of, settled, status, until};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
-use wattle::dispatch::Tree;
+use wattle::dispatch::{HandleError, Handler, Tree};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::log::Durability;
-use wattle::wasm::Limits;
+use wattle::wasm::{Batch, Handled, Limits, Plugin};
 
 const TREE: &str = "
 wattle: v1
@@ -39,6 +41,9 @@ subscribers:
   beside: { from: in, plugin: validate.wasm, to: [accepted, refused] }
   under: { from: out, plugin: hostile.wasm, to: { out: below } }
 ";
+
+/// Time for an event: much more than any but a loop needs, also where many others want the processor.
+const GENEROUS: Duration = Duration::from_millis(400);
 
 struct Bed {
     tree: Tree<EmbeddedEngine>,
@@ -103,7 +108,7 @@ fn misdeeds() -> Vec<(String, &'static str)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_misdeed_costs_its_own_event_and_no_other() {
-    let bed = start(Duration::from_millis(100)).await;
+    let bed = start(GENEROUS).await;
     let tree = &bed.tree;
     let (mut good, mut dead) = (Vec::new(), Vec::new());
     for (number, (deed, failure)) in misdeeds().into_iter().enumerate() {
@@ -136,7 +141,7 @@ async fn each_misdeed_costs_its_own_event_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_misdeeds_in_one_batch_of_every_lane_cost_their_events_and_no_other() {
-    let bed = start(Duration::from_millis(50)).await;
+    let bed = start(GENEROUS).await;
     let tree = &bed.tree;
     let (mut batch, mut good, mut dead) = (Vec::new(), Vec::new(), Vec::new());
     for key in ["k1", "k2", "k3", "k5"] {
@@ -196,6 +201,24 @@ async fn a_loop_delays_neither_its_sibling_nor_other_lanes() {
     assert!(tree.drain(PATIENCE).await);
 }
 
+/// A plugin that tells when it is called.
+#[derive(Clone)]
+struct Watched {
+    plugin: Plugin,
+    called: Arc<AtomicBool>,
+}
+
+impl Handler for Watched {
+    fn digest(&self) -> [u8; 32] {
+        Handler::digest(&self.plugin)
+    }
+
+    async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
+        self.called.store(true, Ordering::SeqCst);
+        Handler::handle(&self.plugin, batch).await
+    }
+}
+
 /// What the plugin is on when the tree is told to stop is done again, and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_that_a_loop_does_not_let_end_loses_nothing() {
@@ -211,15 +234,16 @@ subscribers:
         tokio::task::spawn_blocking(move || {
             let mut spec = spec("hostile", &["out"]);
             spec.limits = Limits { time, ..Limits::default() };
-            host().register(spec).unwrap()
+            Watched { plugin: host().register(spec).unwrap(), called: Arc::default() }
         })
     };
     let (patient, strict) = (registered(Duration::from_secs(3_600)), registered(Duration::from_millis(50)));
     let (patient, strict) = (patient.await.unwrap(), strict.await.unwrap());
     let engine = EmbeddedEngine::open(folder.path(), Durability::Os).unwrap();
-    let old = Tree::start(engine.clone(), &plan, vec![patient], &Handle::current()).await.unwrap();
+    let old = Tree::start(engine.clone(), &plan, vec![patient.clone()], &Handle::current()).await.unwrap();
     let events: Vec<_> = ["echo a", "loop", "echo b"].iter().map(|data| event(data, "one", data)).collect();
     old.publisher().publish("in", &events).await.unwrap();
+    until("the call", || patient.called.load(Ordering::SeqCst)).await;
     assert!(!old.drain(Duration::from_millis(300)).await);
     let new = Tree::start(engine, &plan, vec![strict], &Handle::current()).await.unwrap();
     settled(&new).await;
