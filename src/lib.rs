@@ -9,6 +9,7 @@
 //! under it and never those above.
 
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod dispatch;

@@ -35,6 +35,8 @@ pub const JOURNAL_FILE_BYTES: u64 = 64 << 20;
 pub const INDEX_STRIDE_BYTES: u64 = 256 << 10;
 /// Bytes that a cold read takes from the disk at once.
 pub const COLD_READ_BYTES: usize = 256 << 10;
+/// Groups that are written and not durable: what a disk that hangs lets pile up.
+pub const UNSYNCED_GROUPS_MAX: usize = 16 * 1024;
 /// After this long without work the engine writes a mark, which tells the next start what was durable.
 pub const IDLE_MARK_AFTER: Duration = Duration::from_millis(200);
 

@@ -67,6 +67,12 @@ pub fn start(format: LogFormat) -> Result<(), TelemetryError> {
     Ok(())
 }
 
+/// Writes a line that is no log line to standard error, where it does not disturb what is drawn there.
+pub fn say(line: &str) {
+    // There is nobody to tell that standard error is closed.
+    let _ = Out.write_all(format!("{line}\n").as_bytes());
+}
+
 fn filter() -> Result<EnvFilter, TelemetryError> {
     for variable in ["WATTLE_LOG", "RUST_LOG"] {
         let Ok(value) = std::env::var(variable) else { continue };

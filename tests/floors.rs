@@ -1,5 +1,7 @@
 //! The floors that ARCHITECTURE.md draws are the floors of the code.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -16,13 +16,13 @@ mod common {
 }
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::plugin_calls::{host, spec};
 use common::trees::{PATIENCE, contents, data, event, only, plan_of, settled, status, until};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use wattle::dispatch::{HandleError, Handler, Tree};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::log::Durability;
@@ -203,18 +203,18 @@ async fn a_loop_delays_neither_its_sibling_nor_other_lanes() {
 
 /// A plugin that tells when it is called.
 #[derive(Clone)]
-struct Watched {
+struct Told {
     plugin: Plugin,
-    called: Arc<AtomicBool>,
+    called: Arc<Notify>,
 }
 
-impl Handler for Watched {
+impl Handler for Told {
     fn digest(&self) -> [u8; 32] {
         Handler::digest(&self.plugin)
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
-        self.called.store(true, Ordering::SeqCst);
+        self.called.notify_one();
         Handler::handle(&self.plugin, batch).await
     }
 }
@@ -234,16 +234,18 @@ subscribers:
         tokio::task::spawn_blocking(move || {
             let mut spec = spec("hostile", &["out"]);
             spec.limits = Limits { time, ..Limits::default() };
-            Watched { plugin: host().register(spec).unwrap(), called: Arc::default() }
+            host().register(spec).unwrap()
         })
     };
     let (patient, strict) = (registered(Duration::from_secs(3_600)), registered(Duration::from_millis(50)));
     let (patient, strict) = (patient.await.unwrap(), strict.await.unwrap());
     let engine = EmbeddedEngine::open(folder.path(), Durability::Os).unwrap();
-    let old = Tree::start(engine.clone(), &plan, vec![patient.clone()], &Handle::current()).await.unwrap();
+    let called = Arc::new(Notify::new());
+    let patient = Told { plugin: patient, called: called.clone() };
+    let old = Tree::start(engine.clone(), &plan, vec![patient], &Handle::current()).await.unwrap();
     let events: Vec<_> = ["echo a", "loop", "echo b"].iter().map(|data| event(data, "one", data)).collect();
     old.publisher().publish("in", &events).await.unwrap();
-    until("the call", || patient.called.load(Ordering::SeqCst)).await;
+    called.notified().await; // by now the lane is past the point at which it would have stopped instead
     assert!(!old.drain(Duration::from_millis(300)).await);
     let new = Tree::start(engine, &plan, vec![strict], &Handle::current()).await.unwrap();
     settled(&new).await;

@@ -155,20 +155,29 @@ async fn plugins_share_the_memory_budget_and_wait_instead_of_failing() {
     waiting.await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn settings_reach_the_plugin_and_one_that_does_not_fit_is_named() {
+    let inventory = |stock: &str| {
+        let mut spec = spec("inventory", &["reserved", "short"]);
+        spec.config.insert("stock".into(), stock.into());
+        host().register(spec).unwrap()
+    };
+    let (handled, _) = call(&inventory("lamp=1"), &[sent("a", ORDER)]).await;
+    assert_eq!(handled.unwrap().outputs[0].data, br#"{"order_id":"o-1","missing":[{"sku":"lamp","qty":1}]}"#);
+    let (handled, _) = call(&inventory("lamp"), &[sent("a", ORDER)]).await;
+    let failed = handled.unwrap().failed.unwrap();
+    assert_eq!((failed.action, failed.reason.as_str()), (Action::Retry(None), "stock: `lamp` is not like `lamp=40`"));
+}
+
 /// The tree of `topologies/orders.yaml`, by hand: what each plugin makes of the sample orders.
 #[tokio::test]
 async fn the_sample_orders_are_accepted_refused_rejected_and_one_makes_a_plugin_trap() {
     let host = host();
-    let register = |name: &str, ports: &[&str], config: &[(&str, &str)]| {
-        let mut spec = spec(name, ports);
-        spec.config.extend(config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        host.register(spec).unwrap()
-    };
-    let stock = "lamp=40 chair=40 table=20 rug=10 shelf=30 vase=40 mug=100 gift-card=*";
-    let validate = register("validate", &["accepted", "refused"], &[("currency", "EUR")]);
-    let inventory = register("inventory", &["reserved", "short"], &[("stock", stock)]);
-    let shipping = register("shipping", &["shipped"], &[]);
-    let notify = register("notify", &["sent"], &[]);
+    let register = |name: &str, ports: &[&str]| host.register(spec(name, ports)).unwrap();
+    let validate = register("validate", &["accepted", "refused"]);
+    let inventory = register("inventory", &["reserved", "short"]);
+    let shipping = register("shipping", &["shipped"]);
+    let notify = register("notify", &["sent"]);
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/topologies/orders.ndjson");
     let orders = std::fs::read_to_string(path).unwrap();

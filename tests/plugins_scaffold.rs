@@ -19,8 +19,9 @@ use std::path::Path;
 
 use common::plugin_calls::{call, host, sent};
 use tempfile::TempDir;
-use wattle::cli::build::{BuildError, build_folder};
+use wattle::cli::build::{BuildError, build_folder, is_plugin_folder};
 use wattle::cli::new::{Language, NewArgs, create};
+use wattle::topology::{Found, Source, Surroundings, check};
 use wattle::wasm::{Digest, Limits, PluginSpec};
 
 /// A folder for new plugins, outside of this project, with its toolchain.
@@ -29,6 +30,29 @@ fn elsewhere() -> TempDir {
     let toolchain = "rust-toolchain.toml";
     fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(toolchain), folder.path().join(toolchain)).unwrap();
     folder
+}
+
+/// The machine's files, as the command line sees them.
+struct Files;
+
+impl Surroundings for Files {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+    fn at(&self, path: &Path) -> Found {
+        if path.is_dir() { Found::Folder { manifest: is_plugin_folder(path) } } else { Found::Nothing }
+    }
+}
+
+#[test]
+fn a_new_plugins_topology_runs_it() {
+    let parent = tempfile::tempdir().unwrap();
+    let args = NewArgs { name: "greet-all".into(), lang: Language::Rust, parent: parent.path().to_owned() };
+    let path = create(&args).unwrap().join("topology.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let (plan, diagnostics) = check(&[Source { path, text }], &Files);
+    assert!(diagnostics.is_empty(), "{diagnostics:?}");
+    assert_eq!(plan.unwrap().subscribers().count(), 1);
 }
 
 #[tokio::test]

@@ -1,5 +1,13 @@
 //! Files that were made to hurt: whatever the text, a check ends, refuses, and stays within bounds.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
+
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -90,6 +98,19 @@ fn a_refused_file_does_not_hide_another() {
     let (_, diagnostics) = check(&[bomb, other], &World);
     let codes: Vec<_> = diagnostics.iter().map(|diagnostic| (diagnostic.span().source, diagnostic.code)).collect();
     assert_eq!(codes, [(0, Code::TooLarge), (1, Code::BadValue)]);
+}
+
+#[test]
+fn masses_of_problems_are_summed_up() {
+    let topics = |value: &str| (0..5_000).map(|topic| format!("  t{topic}: {value}\n")).collect::<String>();
+    let found = codes(&format!("wattle: v1\nname: n\ntopics:\n{}", topics("5")));
+    let count = |code: Code| found.iter().filter(|found| **found == code).count();
+    assert_eq!((count(Code::BadValue), count(Code::UnusedTopic), count(Code::TooLarge)), (1_000, 1_000, 1));
+    // Warnings never crowd out what is an error, nor are they one.
+    let found = codes(&format!("wattle: v1\nname: n\ntopics:\n{}", topics("{}")));
+    assert_eq!((found.len(), found.last()), (1_001, Some(&Code::TooLarge)));
+    let error = codes(&format!("wattle: v1\nname: n\ntopics:\n{}  last: 5\n", topics("{}")));
+    assert!(error.contains(&Code::BadValue));
 }
 
 /// Pieces from which topologies and broken topologies are made.

@@ -22,6 +22,7 @@ use crate::topology::Plan;
 use crate::wasm::{Host, HostError, HostOptions};
 
 pub use plugins::PluginError;
+pub(crate) use plugins::register;
 
 /// How long a runtime may take to end its blocking tasks once everything else has ended.
 const RUNTIME_END: Duration = Duration::from_millis(500);

@@ -79,7 +79,7 @@ pub enum PluginError {
 ///
 /// # Errors
 /// Everything that is wrong with any of them.
-pub(super) fn register(
+pub(crate) fn register(
     host: &Host,
     plan: &Plan,
     components: &[PathBuf],

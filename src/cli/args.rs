@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
+
 use crate::app::Options;
 use crate::engine::embedded::Durability;
 use crate::server;
@@ -26,7 +28,7 @@ pub(super) struct BusArgs {
     pub(super) listen: Option<SocketAddr>,
 
     /// Listen also where other machines can reach it, although nothing is encrypted and nobody is asked who they are
-    #[arg(long, env = "WATTLE_INSECURE_ALLOW_REMOTE")]
+    #[arg(long, env = "WATTLE_INSECURE_ALLOW_REMOTE", value_parser = FalseyValueParser::new())]
     pub(super) insecure_allow_remote: bool,
 
     /// When an event counts as kept: `sync` (on the disk), `interval=TIME` (on the disk within that time), `os` (given to

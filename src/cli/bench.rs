@@ -1,8 +1,193 @@
-//! `wattle bench`: placeholder while the rest is being fitted.
-use super::Outcome;
-/// Measure whole paths against yardsticks
+//! `wattle bench`: whole paths against yardsticks.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::args;
+use super::{Exit, Failure, Outcome, Output, components};
+use crate::app;
+use crate::bench::{self, BenchError, Comparison, Subject};
+use crate::wasm::{Host, HostOptions};
+
+/// Measure whole paths against yardsticks on this machine
+///
+/// Each figure and its yardstick take turns in the same run, so what counts are the ratios; figures alone say more about the
+/// machine. The data folder's file system is the one that is measured.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct Args {}
-pub(super) fn run(_: &Args) -> Outcome {
+#[command(after_help = "Examples:
+  wattle bench
+  wattle bench publish --rounds 9
+  wattle bench latency -o json")]
+pub(super) struct Args {
+    /// What to measure [default: all]
+    #[arg(value_enum, value_name = "WHAT")]
+    what: Vec<What>,
+
+    /// The tree that handlers, latency and memory are measured with; its root takes orders. Its plugins must be built
+    #[arg(long, default_value = "topologies/orders.yaml", value_name = "TOPOLOGY")]
+    topology: PathBuf,
+
+    /// Folder for the data; what a measurement leaves in it is removed by the next
+    #[arg(long, default_value = ".wattle/bench", value_name = "FOLDER")]
+    data: PathBuf,
+
+    /// How often a figure and its yardstick take turns
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+
+    /// For whom the result is
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// Durable publishing through gRPC, against write + fdatasync
+    Publish,
+    /// Processor time per event and handler through the tree, against the components in a bare loop
+    Handlers,
+    /// Publish to the last of three levels at a steady 2,000 events/s, against one fdatasync
+    Latency,
+    /// Memory with a backlog of a million events, against idle
+    Memory,
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        Self::failed(error)
+    }
+}
+
+/// Batches of a round of `publish`, and the shape of each.
+const PUBLISH_BATCHES: usize = 500;
+const PUBLISH_BATCH_EVENTS: usize = 1_000;
+const PUBLISH_DATA_BYTES: usize = 256;
+/// Orders of a round of `handlers`.
+const HANDLERS_EVENTS: usize = 100_000;
+/// The steady rate of `latency`, in events per second, and for how long.
+const LATENCY_RATE: f64 = 2_000.0;
+const LATENCY_SECONDS: f64 = 10.0;
+/// The backlog of `memory`.
+const MEMORY_EVENTS: usize = 1_000_000;
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let all = [What::Publish, What::Handlers, What::Latency, What::Memory];
+    let wanted = |what: &What| args.what.is_empty() || args.what.contains(what);
+    let subject = match args.what.as_slice() {
+        [What::Publish] => None,
+        _ => Some(subject(args)?),
+    };
+    let mut out = anstream::stdout().lock();
+    let mut results = serde_json::Map::new();
+    for what in all.iter().filter(|what| wanted(what)) {
+        let (name, words, value) = measure(*what, args, subject.as_ref())?;
+        match args.output {
+            Output::Text => writeln!(out, "{name}\n{words}")?,
+            Output::Json => drop(results.insert(name.to_owned(), value)),
+        }
+        out.flush()?;
+    }
+    if let Output::Json = args.output {
+        writeln!(out, "{}", Value::Object(results))?;
+    }
     Ok(())
+}
+
+fn subject(args: &Args) -> Result<Subject, Failure> {
+    let plan = components::plan(std::slice::from_ref(&args.topology))?;
+    let files = components::of(&plan, components::built)?;
+    std::fs::create_dir_all(&args.data).map_err(BenchError::from)?;
+    let options = HostOptions { cache_folder: Some(args::code_cache(&args.data)), ..HostOptions::default() };
+    let host = Host::new(options).map_err(Failure::failed)?;
+    let registered = app::register(&host, &plan, &files, &|_| ());
+    let plugins = registered.map_err(|errors| {
+        let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Failure::new(Exit::BadConfiguration, words.join("\n"))
+    })?;
+    Ok(Subject { plan, plugins, folder: args.data.clone() })
+}
+
+fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'static str, String, Value), Failure> {
+    let rounds = usize::from(args.rounds);
+    let subject = || subject.ok_or_else(|| Failure::failed("there is no tree to measure"));
+    Ok(match what {
+        What::Publish => {
+            let (batches, events, bytes) = (PUBLISH_BATCHES, PUBLISH_BATCH_EVENTS, PUBLISH_DATA_BYTES);
+            let result = bench::publish(&args.data, batches, events, bytes, rounds)?;
+            let words = format!("{batches} batches of {events} events of {bytes} B, durable, through gRPC\n");
+            ("publish", words + &text(&result), json(&result))
+        }
+        What::Handlers => {
+            let result = bench::handlers(subject()?, HANDLERS_EVENTS, rounds)?;
+            let words = format!("{HANDLERS_EVENTS} orders through the whole tree\n");
+            ("handlers", words + &text(&result), json(&result))
+        }
+        What::Latency => {
+            let result = bench::latency(subject()?, LATENCY_RATE, LATENCY_SECONDS)?;
+            let mut words =
+                format!("{LATENCY_RATE} orders/s for {LATENCY_SECONDS} s, microseconds since each was due\n");
+            let mut value = serde_json::Map::new();
+            for (name, is, (median, high)) in [
+                ("sync", "one write + fdatasync (yardstick)", result.sync),
+                ("acked", "acked to the producer", result.acked),
+                ("handled", "handled on the third level", result.handled),
+                ("read", "its output read outside, durable", result.read),
+            ] {
+                words += &format!("  {is:<36} p50 {median:>9.0}   p99 {high:>9.0}\n");
+                value.insert(name.to_owned(), json!({ "p50_us": median, "p99_us": high }));
+            }
+            let beyond = result.handled.0 - result.sync.0;
+            words += &format!("  handled on the third level, p50 beyond one sync: {beyond:.0} us\n");
+            ("latency", words, Value::Object(value))
+        }
+        What::Memory => {
+            let result = bench::memory(subject()?, MEMORY_EVENTS)?;
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            let words = format!(
+                "a backlog of {} orders that nobody handles\n  idle {:.1} MiB, with the backlog {:.1} MiB: {:.1} MiB more\n",
+                result.events,
+                mib(result.idle_bytes),
+                mib(result.backlog_bytes),
+                mib(result.backlog_bytes.saturating_sub(result.idle_bytes)),
+            );
+            let value = json!({
+                "events": result.events,
+                "idle_bytes": result.idle_bytes,
+                "backlog_bytes": result.backlog_bytes,
+            });
+            ("memory", words, value)
+        }
+    })
+}
+
+fn text(result: &Comparison) -> String {
+    let range = |figures: &[f64]| {
+        let low = figures.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = figures.iter().copied().fold(0.0, f64::max);
+        format!("({low:.1} to {high:.1})")
+    };
+    format!(
+        "  {:>12.1} {} {}\n  {:>12.1} {}: {} {}\n  {:>12.2} ratio, median of {} rounds\n",
+        result.ours_median(),
+        result.unit,
+        range(&result.ours),
+        result.yardstick_median(),
+        result.unit,
+        result.yardstick_is,
+        range(&result.yardstick),
+        result.ratio_median(),
+        result.ours.len(),
+    )
+}
+
+fn json(result: &Comparison) -> Value {
+    json!({
+        "unit": result.unit,
+        "ours": result.ours,
+        "yardstick_is": result.yardstick_is,
+        "yardstick": result.yardstick,
+        "ratio_median": result.ratio_median(),
+    })
 }

@@ -29,7 +29,7 @@ pub(super) fn plan(topologies: &[PathBuf]) -> Result<Plan, Failure> {
 /// Everything that is missing is said at once.
 pub(super) fn of(
     plan: &Plan,
-    mut folder: impl FnMut(&PathBuf) -> Result<PathBuf, String>,
+    mut folder: impl FnMut(&Path) -> Result<PathBuf, String>,
 ) -> Result<Vec<PathBuf>, Failure> {
     let mut known: BTreeMap<&PathBuf, Result<PathBuf, String>> = BTreeMap::new();
     let (mut components, mut errors) = (Vec::new(), Vec::new());
@@ -53,7 +53,7 @@ pub(super) fn of(
 }
 
 /// What was built of a source folder before; nothing is built.
-pub(super) fn built(folder: &PathBuf) -> Result<PathBuf, String> {
+pub(super) fn built(folder: &Path) -> Result<PathBuf, String> {
     build::built(folder).map_err(|error| error.to_string())
 }
 

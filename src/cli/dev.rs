@@ -53,7 +53,7 @@ pub(super) struct Args {
     once: bool,
 
     /// Keep everything in this folder, also for the next time
-    #[arg(long, env = "WATTLE_DATA", value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
 
     #[command(flatten)]
@@ -238,7 +238,9 @@ struct Failures {
 async fn failures(client: &Client, snapshot: &Snapshot) -> Result<Vec<Failures>, Failure> {
     let mut all = Vec::new();
     for topic in snapshot.topics.iter().filter(|topic| topic.is_dead_letters && topic.events() > 0) {
-        let read = Read { topic: topic.name.clone(), limit: Some(FAILURES_SHOWN as u64), ..Read::default() };
+        // They are written, and may not be durable yet: the bus shows them when they are.
+        let limit = Some(topic.events().min(FAILURES_SHOWN as u64));
+        let read = Read { topic: topic.name.clone(), limit, follow: true, ..Read::default() };
         let mut reading = client.read(read).await?;
         let mut shown = Vec::new();
         while let Some(events) = reading.next().await? {

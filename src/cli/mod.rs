@@ -198,7 +198,7 @@ fn say_error(message: &str) {
 
 /// A line about what goes on.
 fn say(message: &str) {
-    let _ = writeln!(anstream::stderr(), "{message}");
+    crate::telemetry::say(message);
 }
 
 /// How results are printed.

@@ -17,12 +17,15 @@ use crate::dispatch::Published;
 /// the data alone. Ends when they are durable.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
-  wattle publish orders --type order.created --key order-17 --data '{\"order_id\":\"order-17\"}'
+  wattle publish orders '{\"order_id\":\"order-17\"}' --type order.created
   wattle publish orders --file topologies/orders.ndjson
   tail -f access.log | wattle publish log --file - --plain --type log.line")]
 pub(super) struct Args {
     /// The topic: namespace/name, or name alone where only one namespace has it
     topic: String,
+
+    /// Data of the event: JSON if it can be read as such, else text
+    data: Option<String>,
 
     /// Read events from a file, one on each line; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "data"])]
@@ -51,10 +54,6 @@ pub(super) struct Args {
     /// Ordering key: events with the same one stay in order
     #[arg(long)]
     key: Option<String>,
-
-    /// Data of the event: JSON if it can be read as such, else text
-    #[arg(long)]
-    data: Option<String>,
 
     #[command(flatten)]
     server: ServerArg,

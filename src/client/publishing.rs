@@ -63,7 +63,7 @@ enum State {
     Closed(Instant),
     /// All that is unanswered is on its way, the head of the answer is awaited.
     Opening(Requests, Opening),
-    Open(Requests, Answers),
+    Open(Requests, Box<Answers>),
 }
 
 impl Publishing {
@@ -106,6 +106,10 @@ impl Publishing {
             // There is room for a whole window. Where the stream has ended, its answers say why.
             let _ = requests.try_send(request);
         }
+        // Nothing travels before there is a stream, and nobody may ask for answers for a while.
+        while !matches!(self.stream, State::Open(..)) {
+            answers.extend(self.answer().await?);
+        }
         while let Some(answer) = self.now().await {
             answers.extend(answer?);
         }
@@ -146,7 +150,7 @@ impl Publishing {
             }
             State::Opening(requests, opening) => match opening.await {
                 Ok(answers) => {
-                    self.stream = State::Open(requests.clone(), answers.into_inner());
+                    self.stream = State::Open(requests.clone(), Box::new(answers.into_inner()));
                     Ok(None)
                 }
                 Err(status) => self.ended(&status).map(|()| None),

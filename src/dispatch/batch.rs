@@ -86,7 +86,7 @@ impl EventContext for Context {
             for (name, value) in event.view.attributes() {
                 match value.as_text() {
                     Some(text) => put_line(&mut lines, name, text),
-                    None => put_line(&mut lines, name, &value.to_owned().map_or(String::new(), |v| v.to_string())),
+                    None => put_line(&mut lines, name, &value.to_owned().to_string()),
                 }
             }
         }

@@ -11,11 +11,7 @@ impl ExtensionAttributes for Extensions<'_> {
         for (name, value) in self.0.attributes() {
             match value.as_text() {
                 Some(text) => see(name, text),
-                None => {
-                    if let Ok(value) = value.to_owned() {
-                        see(name, &value.to_string());
-                    }
-                }
+                None => see(name, &value.to_owned().to_string()),
             }
         }
     }
@@ -26,7 +22,7 @@ impl ExtensionAttributes for Extensions<'_> {
 /// # Errors
 /// Why there is none, in words for who made the event.
 pub(super) fn evaluate(expression: &KeyExpression, event: &EventView<'_>, key: Option<&str>) -> Result<String, String> {
-    let time = event.attributes().find(|(name, _)| *name == "time").and_then(|(_, value)| value.to_owned().ok());
+    let time = event.attributes().find(|(name, _)| *name == "time").map(|(_, value)| value.to_owned());
     let time = time.map(|time| time.to_string());
     let fields = EventFields {
         id: event.id,

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::model::event::{ATTRIBUTE_VALUE_BYTES_MAX, EventWriter};
 use crate::model::record::KEY_BYTES_MAX;
 use crate::model::{
-    EventView, Lineage, OutputIds, PartitionId, Record, SubscriberId, TopicId, VersionId, partition_of,
+    EventView, Lineage, OutputId, OutputIds, PartitionId, Record, SubscriberId, TopicId, VersionId, partition_of,
 };
 use crate::topology::KeyExpression;
 use crate::wasm::Output;
@@ -58,7 +58,7 @@ struct Ready<'a> {
     event: &'a Parsed<'a>,
     output: &'a Output,
     target: &'a Target,
-    id: String,
+    id: OutputId,
     key: Cow<'a, str>,
 }
 

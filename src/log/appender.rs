@@ -526,7 +526,9 @@ impl Appender {
             return Ok(());
         }
         // A file that follows proves that all of this one is durable: recovery relies on it.
-        self.file.file.sync()?;
+        let file = self.file.clone();
+        self.syncer.submit(Written { file, end_position: start, ends: Ends::default(), acks: Vec::new() });
+        self.syncer.settle(start)?;
         self.file = Arc::new(JournalFile::create(self.disk.as_ref(), start)?);
         self.shared.files.insert(self.file.clone());
         Ok(())

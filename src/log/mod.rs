@@ -156,6 +156,7 @@ impl Shared {
 
     /// A write or sync failed: from here on nothing is acked. The first reason stays.
     fn poison(&self, reason: &str) {
+        self.queue.close(); // first, so that nothing is taken in that is then forgotten
         let poisoned = self.condition.send_if_modified(|condition| {
             let works = *condition == Condition::Working;
             if works {
@@ -165,7 +166,6 @@ impl Shared {
         });
         if poisoned {
             tracing::error!(reason, "the journal cannot be written: nothing is acknowledged any more");
-            self.queue.close();
             self.wake_all();
         }
     }

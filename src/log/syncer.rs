@@ -7,13 +7,16 @@
 //! ```
 //!
 //! Promises: what it acks, or shows outside, was written before the `fdatasync` began that has returned for it. A sync
-//! that fails is never tried again, and nothing is acked after it.
+//! that fails is never tried again, and nothing is acked after it. No two syncs run at once: of two on one file only one
+//! is told that a write failed, and the other would ack what is lost. So the appender, where a file ends, waits for this
+//! thread in place of a sync of its own.
 //!
 //! A sync covers whatever was written when it begins: that is the group commit.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -22,6 +25,7 @@ use super::Shared;
 use super::appender::{Permit, Placed};
 use super::files::JournalFile;
 use super::partition::Partition;
+use crate::limits;
 use crate::model::Offset;
 
 /// Who waits for a group.
@@ -58,6 +62,8 @@ pub(super) struct Written {
 pub(super) struct Syncer {
     pending: Mutex<Pending>,
     arrived: Condvar,
+    /// More is durable, or nothing more will be.
+    settled: Condvar,
     /// Everything in front of it is durable.
     durable: AtomicU64,
     /// Least time between two syncs.
@@ -68,11 +74,16 @@ pub(super) struct Syncer {
 struct Pending {
     groups: Vec<Written>,
     closed: bool,
+    /// Somebody waits, so the interval does not count.
+    urgent: bool,
+    /// The thread is gone.
+    ended: bool,
 }
 
 impl Syncer {
     pub(super) fn new(durable: u64, interval: Duration) -> Self {
-        Self { pending: Mutex::default(), arrived: Condvar::new(), durable: AtomicU64::new(durable), interval }
+        let (arrived, settled) = (Condvar::new(), Condvar::new());
+        Self { pending: Mutex::default(), arrived, settled, durable: AtomicU64::new(durable), interval }
     }
 
     /// Everything in front of this position is durable.
@@ -80,36 +91,81 @@ impl Syncer {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// Asks for a group to be made durable. What waits is bounded by the permits in its acks.
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a group to be made durable, waiting where too many are waiting already. A group that nobody waits for joins
+    /// the one in front of it.
     pub(super) fn submit(&self, group: Written) {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).groups.push(group);
+        let mut pending = self.pending();
+        match pending.groups.last_mut() {
+            Some(last) if group.acks.is_empty() && group.ends.is_empty() && Arc::ptr_eq(&last.file, &group.file) => {
+                last.end_position = group.end_position;
+            }
+            _ => pending.groups.push(group),
+        }
         self.arrived.notify_one();
+        // Lanes run ahead of the sync, but not without end: a disk that hangs stops them here.
+        while pending.groups.len() >= limits::UNSYNCED_GROUPS_MAX && !pending.ended {
+            pending.urgent = true;
+            pending = self.settled.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until everything in front of a position, which was submitted, is durable.
+    ///
+    /// # Errors
+    /// When the syncer has ended before; it has said why.
+    pub(super) fn settle(&self, position: u64) -> io::Result<()> {
+        let mut pending = self.pending();
+        while self.durable() < position {
+            if pending.ended {
+                return Err(io::Error::other("the syncer has ended"));
+            }
+            pending.urgent = true;
+            self.arrived.notify_one();
+            pending = self.settled.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
     }
 
     /// Nothing more is coming.
     pub(super) fn close(&self) {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.pending().closed = true;
         self.arrived.notify_one();
     }
 
     /// Waits for groups, and at least until `not_before`. `None`: closed, and nothing is left.
     fn take(&self, not_before: Instant) -> Option<Vec<Written>> {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.pending();
         loop {
             let early = not_before.saturating_duration_since(Instant::now());
             pending = match (pending.groups.is_empty(), pending.closed) {
                 (true, true) => return None,
                 (true, false) => self.arrived.wait(pending).unwrap_or_else(PoisonError::into_inner),
-                (false, false) if !early.is_zero() => {
+                (false, false) if !pending.urgent && !early.is_zero() => {
                     self.arrived.wait_timeout(pending, early).unwrap_or_else(PoisonError::into_inner).0
                 }
-                (false, _) => return Some(std::mem::take(&mut pending.groups)),
+                (false, _) => {
+                    pending.urgent = false;
+                    return Some(std::mem::take(&mut pending.groups));
+                }
             };
         }
     }
 
     /// Serves until it is closed or a sync fails.
     pub(super) fn run(&self, shared: &Shared) {
+        // Without this thread nothing is acked any more, however it ended: whoever waits must be told.
+        if catch_unwind(AssertUnwindSafe(|| self.serve(shared))).is_err() {
+            shared.poison("the syncer panicked");
+        }
+        self.pending().ended = true;
+        self.settled.notify_all();
+    }
+
+    fn serve(&self, shared: &Shared) {
         let mut last = Instant::now();
         while let Some(groups) = self.take(last + self.interval) {
             if let Err(error) = sync_files(&groups) {
@@ -126,6 +182,8 @@ impl Syncer {
                 }
                 group.acks.into_iter().for_each(Ack::send);
             }
+            drop(self.pending()); // or who has just looked and not yet begun to wait would miss it
+            self.settled.notify_all();
         }
     }
 }

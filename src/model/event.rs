@@ -160,7 +160,7 @@ impl Event {
         let view = EventView::parse(bytes)?;
         let mut attributes = BTreeMap::new();
         for (name, value) in view.attributes() {
-            attributes.insert(name.to_owned(), value.to_owned()?);
+            attributes.insert(name.to_owned(), value.to_owned());
         }
         let data = view.data.map(|data| match std::str::from_utf8(data) {
             Ok(text) if view.data_is_text => Data::Text(text.to_owned()),
@@ -267,11 +267,23 @@ pub struct EventView<'a> {
     encoded: &'a [u8],
 }
 
-/// A context attribute that has been checked but not copied.
-#[derive(Debug, Clone, Copy)]
-pub struct AttributeView<'a> {
-    name: &'a str,
-    encoded: &'a [u8],
+/// The value of a context attribute, looked into but not copied.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum AttributeView<'a> {
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A 32-bit integer.
+    Integer(i32),
+    /// Text.
+    String(&'a str),
+    /// Bytes.
+    Bytes(&'a [u8]),
+    /// An absolute URI.
+    Uri(&'a str),
+    /// A URI or a relative reference.
+    UriRef(&'a str),
+    /// A point in time.
+    Timestamp(jiff::Timestamp),
 }
 
 impl<'a> EventView<'a> {
@@ -297,11 +309,11 @@ impl<'a> EventView<'a> {
                 number::SPEC_VERSION => spec_version = text("specversion", bytes)?,
                 number::TYPE => r#type = text("type", bytes)?,
                 number::ATTRIBUTES => {
-                    let attribute = AttributeView::parse(bytes)?;
-                    match attribute.name {
-                        "subject" => subject = Some(attribute.required_text()?),
-                        "partitionkey" => partition_key = Some(attribute.required_text()?),
-                        "datacontenttype" => content_type = Some(attribute.required_text()?),
+                    let (name, value) = parse_attribute(bytes)?;
+                    match name {
+                        "subject" => subject = Some(value.required_text(name)?),
+                        "partitionkey" => partition_key = Some(value.required_text(name)?),
+                        "datacontenttype" => content_type = Some(value.required_text(name)?),
                         _ => {}
                     }
                 }
@@ -341,10 +353,7 @@ impl<'a> EventView<'a> {
         std::iter::from_fn(move || {
             loop {
                 match fields.next() {
-                    Ok(Some((number::ATTRIBUTES, Field::Bytes(bytes)))) => {
-                        let attribute = AttributeView::parse(bytes).ok()?;
-                        return Some((attribute.name, attribute));
-                    }
+                    Ok(Some((number::ATTRIBUTES, Field::Bytes(bytes)))) => return parse_attribute(bytes).ok(),
                     Ok(Some(_)) => {}
                     // `parse` has read it to its end before
                     Ok(None) | Err(_) => return None,
@@ -374,103 +383,92 @@ pub fn is_attribute_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
+/// An entry of the attribute map, checked.
+fn parse_attribute(entry: &[u8]) -> Result<(&str, AttributeView<'_>), EventError> {
+    let (mut name, mut encoded): (&[u8], &[u8]) = (&[], &[]);
+    let mut fields = Fields::new(entry);
+    while let Some((field, value)) = fields.next().map_err(|_| EventError::Malformed)? {
+        match (field, value) {
+            (1, Field::Bytes(bytes)) => name = bytes,
+            (2, Field::Bytes(bytes)) => encoded = bytes,
+            _ => {}
+        }
+    }
+    let name = std::str::from_utf8(name).map_err(|_| EventError::NotUtf8("attribute name"))?;
+    if !is_attribute_name(name) || matches!(name, "id" | "source" | "specversion" | "type" | "data") {
+        return Err(EventError::AttributeName(name.to_owned()));
+    }
+    if encoded.len() > ATTRIBUTE_VALUE_BYTES_MAX {
+        return Err(too_long(name, encoded.len()));
+    }
+    Ok((name, parse_value(encoded).map_err(|what| wrong(name, what))?))
+}
+
+fn wrong(name: &str, what: &str) -> EventError {
+    EventError::AttributeValue { name: name.to_owned(), what: what.to_owned() }
+}
+
+/// An encoded `CloudEventAttributeValue`; what is wrong with it, to follow "is".
+fn parse_value(encoded: &[u8]) -> Result<AttributeView<'_>, &'static str> {
+    let text = |bytes| std::str::from_utf8(bytes).map_err(|_| "not UTF-8");
+    let mut fields = Fields::new(encoded);
+    let mut last = None;
+    while let Some(field) = fields.next().map_err(|_| "not an attribute value")? {
+        last = Some(field); // of a oneof, the last one counts
+    }
+    Ok(match last.ok_or("without a value")? {
+        (number::BOOLEAN, Field::Varint(value)) => AttributeView::Boolean(value != 0),
+        (number::INTEGER, Field::Varint(value)) => AttributeView::Integer(value as i32),
+        (number::STRING, Field::Bytes(bytes)) => AttributeView::String(text(bytes)?),
+        (number::URI, Field::Bytes(bytes)) => AttributeView::Uri(text(bytes)?),
+        (number::URI_REF, Field::Bytes(bytes)) => AttributeView::UriRef(text(bytes)?),
+        (number::BYTES, Field::Bytes(bytes)) => AttributeView::Bytes(bytes),
+        (number::TIMESTAMP, Field::Bytes(bytes)) => AttributeView::Timestamp(parse_timestamp(bytes)?),
+        _ => return Err("of no type that CloudEvents has"),
+    })
+}
+
+fn parse_timestamp(bytes: &[u8]) -> Result<jiff::Timestamp, &'static str> {
+    let (mut second, mut nanosecond) = (0i64, 0i32);
+    let mut fields = Fields::new(bytes);
+    while let Some((field, value)) = fields.next().map_err(|_| "not a timestamp")? {
+        match (field, value) {
+            (1, Field::Varint(value)) => second = value as i64,
+            (2, Field::Varint(value)) => nanosecond = value as i32,
+            _ => {}
+        }
+    }
+    jiff::Timestamp::new(second, nanosecond).map_err(|_| "a timestamp out of range")
+}
+
 impl<'a> AttributeView<'a> {
-    fn parse(entry: &'a [u8]) -> Result<Self, EventError> {
-        let (mut name, mut encoded): (&[u8], &[u8]) = (&[], &[]);
-        let mut fields = Fields::new(entry);
-        while let Some((field, value)) = fields.next().map_err(|_| EventError::Malformed)? {
-            match (field, value) {
-                (1, Field::Bytes(bytes)) => name = bytes,
-                (2, Field::Bytes(bytes)) => encoded = bytes,
-                _ => {}
-            }
-        }
-        let name = std::str::from_utf8(name).map_err(|_| EventError::NotUtf8("attribute name"))?;
-        if !is_attribute_name(name) || ["id", "source", "specversion", "type", "data"].contains(&name) {
-            return Err(EventError::AttributeName(name.to_owned()));
-        }
-        if encoded.len() > ATTRIBUTE_VALUE_BYTES_MAX {
-            return Err(too_long(name, encoded.len()));
-        }
-        let attribute = Self { name, encoded };
-        attribute.check()?;
-        Ok(attribute)
-    }
-
-    fn wrong(&self, what: &str) -> EventError {
-        EventError::AttributeValue { name: self.name.to_owned(), what: what.to_owned() }
-    }
-
-    fn field(&self) -> Result<(u32, Field<'a>), EventError> {
-        let mut fields = Fields::new(self.encoded);
-        let mut last = None;
-        while let Some(field) = fields.next().map_err(|_| self.wrong("not an attribute value"))? {
-            last = Some(field); // of a oneof, the last one counts
-        }
-        last.ok_or_else(|| self.wrong("without a value"))
-    }
-
-    fn check(&self) -> Result<(), EventError> {
-        match self.field()? {
-            (number::STRING | number::URI | number::URI_REF, Field::Bytes(bytes)) => {
-                std::str::from_utf8(bytes).map_err(|_| self.wrong("not UTF-8"))?;
-            }
-            (number::BOOLEAN | number::INTEGER, Field::Varint(_)) | (number::BYTES, Field::Bytes(_)) => {}
-            (number::TIMESTAMP, Field::Bytes(bytes)) => {
-                self.timestamp(bytes)?;
-            }
-            _ => return Err(self.wrong("of no type that CloudEvents has")),
-        }
-        Ok(())
-    }
-
-    fn timestamp(&self, bytes: &[u8]) -> Result<jiff::Timestamp, EventError> {
-        let (mut second, mut nanosecond) = (0i64, 0i32);
-        let mut fields = Fields::new(bytes);
-        while let Some((field, value)) = fields.next().map_err(|_| self.wrong("not a timestamp"))? {
-            match (field, value) {
-                (1, Field::Varint(value)) => second = value as i64,
-                (2, Field::Varint(value)) => nanosecond = value as i32,
-                _ => {}
-            }
-        }
-        jiff::Timestamp::new(second, nanosecond).map_err(|_| self.wrong("a timestamp out of range"))
-    }
-
     /// The value where it is text of any kind.
     pub fn as_text(&self) -> Option<&'a str> {
-        match self.field() {
-            Ok((number::STRING | number::URI | number::URI_REF, Field::Bytes(bytes))) => {
-                std::str::from_utf8(bytes).ok()
-            }
+        match self {
+            Self::String(text) | Self::Uri(text) | Self::UriRef(text) => Some(text),
             _ => None,
         }
     }
 
-    fn required_text(&self) -> Result<&'a str, EventError> {
+    fn required_text(&self, name: &str) -> Result<&'a str, EventError> {
         match self.as_text() {
-            Some("") => Err(self.wrong("empty: leave it out instead")),
+            Some("") => Err(wrong(name, "empty: leave it out instead")),
             Some(text) => Ok(text),
-            None => Err(self.wrong("not text")),
+            None => Err(wrong(name, "not text")),
         }
     }
 
     /// The value, copied.
-    ///
-    /// # Errors
-    /// [`EventError::AttributeValue`] when it is not a value; never after [`EventView::parse`].
-    pub fn to_owned(&self) -> Result<Attribute, EventError> {
-        let string = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok(match self.field()? {
-            (number::BOOLEAN, Field::Varint(value)) => Attribute::Boolean(value != 0),
-            (number::INTEGER, Field::Varint(value)) => Attribute::Integer(value as i32),
-            (number::STRING, Field::Bytes(bytes)) => Attribute::String(string(bytes)),
-            (number::URI, Field::Bytes(bytes)) => Attribute::Uri(string(bytes)),
-            (number::URI_REF, Field::Bytes(bytes)) => Attribute::UriRef(string(bytes)),
-            (number::BYTES, Field::Bytes(bytes)) => Attribute::Bytes(bytes.to_vec()),
-            (number::TIMESTAMP, Field::Bytes(bytes)) => Attribute::Timestamp(self.timestamp(bytes)?),
-            _ => return Err(self.wrong("of no type that CloudEvents has")),
-        })
+    pub fn to_owned(&self) -> Attribute {
+        match *self {
+            Self::Boolean(value) => Attribute::Boolean(value),
+            Self::Integer(value) => Attribute::Integer(value),
+            Self::String(text) => Attribute::String(text.to_owned()),
+            Self::Uri(text) => Attribute::Uri(text.to_owned()),
+            Self::UriRef(text) => Attribute::UriRef(text.to_owned()),
+            Self::Bytes(bytes) => Attribute::Bytes(bytes.to_vec()),
+            Self::Timestamp(time) => Attribute::Timestamp(time),
+        }
     }
 }
 

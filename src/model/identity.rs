@@ -89,14 +89,43 @@ impl OutputIds {
     }
 
     /// The id of the `index`-th output of the event at `offset`: 32 hexadecimal digits.
-    pub fn id(&self, offset: Offset, index: u32) -> String {
+    pub fn id(&self, offset: Offset, index: u32) -> OutputId {
         let mut bytes = [0u8; 28];
         let (lane, rest) = bytes.split_at_mut(16);
         lane.copy_from_slice(&self.lane.to_le_bytes());
         let (at, number) = rest.split_at_mut(8);
         at.copy_from_slice(&offset.to_le_bytes());
         number.copy_from_slice(&index.to_le_bytes());
-        format!("{:032x}", xxh3::xxh3_128(&bytes))
+        OutputId::from_hash(xxh3::xxh3_128(&bytes))
+    }
+}
+
+/// The id of an output, as text. Every output has one made for it, so it is made without the formatter or the heap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OutputId([u8; 32]);
+
+impl OutputId {
+    fn from_hash(hash: u128) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        for (digit, shift) in text.iter_mut().rev().zip((0..128).step_by(4)) {
+            *digit = DIGITS.get((hash >> shift) as usize & 15).copied().unwrap_or(b'0');
+        }
+        Self(text)
+    }
+}
+
+impl std::ops::Deref for OutputId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for OutputId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self)
     }
 }
 
@@ -123,6 +152,7 @@ mod tests {
             OutputIds::new("shop/validate2", "shop/orders", 3).id(7, 0),
             OutputIds::new("shop/validate", "shop/orders2", 3).id(7, 0),
         ];
+        assert_eq!(OutputId::from_hash(0xfe_dcba_9876).to_string(), format!("{:032x}", 0xfe_dcba_9876_u64));
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
         assert_eq!(ids.id(7, 0), OutputIds::new("shop/validate", "shop/orders", 3).id(7, 0));

@@ -13,6 +13,8 @@ mod wire;
 
 pub use chunk::{Chunk, Stored};
 pub use event::{Attribute, Event, EventError, EventView};
-pub use identity::{LaneId, Offset, OutputIds, PartitionId, Place, SubscriberId, TopicId, VersionId, partition_of};
+pub use identity::{
+    LaneId, Offset, OutputId, OutputIds, PartitionId, Place, SubscriberId, TopicId, VersionId, partition_of,
+};
 pub use record::{Lineage, Record, RecordError};
 pub use slices::{SliceFull, Slices};

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::bounds::PROBLEMS_MAX;
+
 /// Where in which file: bytes `start..end` of the text of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
@@ -170,5 +172,60 @@ impl Diagnostic {
     /// Whether the problem stops the topology.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
+    }
+}
+
+/// The problems that were found so far: as many errors and as many warnings as anybody reads, and whether there were
+/// more.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    list: Vec<Diagnostic>,
+    errors: usize,
+    warnings: usize,
+}
+
+impl Problems {
+    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+        let count = if diagnostic.is_error() { &mut self.errors } else { &mut self.warnings };
+        *count += 1;
+        if *count <= PROBLEMS_MAX {
+            self.list.push(diagnostic);
+        }
+    }
+
+    pub(crate) fn extend(&mut self, diagnostics: impl IntoIterator<Item = Diagnostic>) {
+        diagnostics.into_iter().for_each(|diagnostic| self.push(diagnostic));
+    }
+
+    /// Adds what was found elsewhere, and what was left out there.
+    pub(crate) fn append(&mut self, other: Problems) {
+        let (errors, warnings) = (self.errors + other.errors, self.warnings + other.warnings);
+        self.extend(other.list);
+        (self.errors, self.warnings) = (errors, warnings);
+    }
+
+    /// Whether there was an error, even one that was left out.
+    pub(crate) fn any_error(&self) -> bool {
+        self.errors > 0
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.list.iter()
+    }
+
+    /// All of them by file and place, with a last one that says how many were left out.
+    pub(crate) fn finish(self) -> Vec<Diagnostic> {
+        let mut list = self.list;
+        // Stable, so that of two problems at the same place the one found first stays first.
+        list.sort_by_key(|diagnostic| (diagnostic.span().source, diagnostic.span().start));
+        let left_out = |count: usize| count.saturating_sub(PROBLEMS_MAX);
+        let (errors, warnings) = (left_out(self.errors), left_out(self.warnings));
+        if let Some(last) = list.last().map(Diagnostic::span).filter(|_| errors + warnings > 0) {
+            let severity = if errors > 0 { Severity::Error } else { Severity::Warning };
+            let message = format!("there are {errors} more errors and {warnings} more warnings");
+            let more = Diagnostic::error(Code::TooLarge, last, "not all of them after this", message);
+            list.push(Diagnostic { severity, ..more.help("correct the first ones, and check again") });
+        }
+        list
     }
 }

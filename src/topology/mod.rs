@@ -43,7 +43,7 @@ pub use plan::{
 pub use schema::schema;
 pub use show::show;
 
-use diagnostic::Code as C;
+use diagnostic::{Code as C, Problems};
 use reader::{Owner, Read, Reader, Shared};
 use resolve::{File, Missed};
 
@@ -83,25 +83,25 @@ pub enum Found {
 /// when none of them is an error.
 pub fn check(sources: &[Source], surroundings: &dyn Surroundings) -> (Option<Plan>, Vec<Diagnostic>) {
     let mut shared = Shared::default();
-    let mut diagnostics = Vec::new();
+    let mut problems = Problems::default();
     let mut files = Vec::with_capacity(sources.len());
     for (index, source) in (0..).zip(sources) {
         let (file, found) = read(index, source, surroundings, &mut shared);
         files.push(file);
-        diagnostics.extend(found);
+        problems.append(found);
     }
     let texts: Vec<&str> = sources.iter().map(|source| source.text.as_str()).collect();
-    let plan = resolve::resolve(&files, &texts, &mut shared, &mut diagnostics);
-    // Stable, so that of two problems at the same place the one found first stays first.
-    diagnostics.sort_by_key(|diagnostic| (diagnostic.span().source, diagnostic.span().start));
-    (plan, diagnostics)
+    let plan = resolve::resolve(&files, &texts, &mut shared, &mut problems);
+    (plan, problems.finish())
 }
 
 /// Reads one file by itself.
-fn read(index: u32, source: &Source, surroundings: &dyn Surroundings, shared: &mut Shared) -> (File, Vec<Diagnostic>) {
-    let (tree, mut diagnostics) = yaml::parse(index, &source.text);
+fn read(index: u32, source: &Source, surroundings: &dyn Surroundings, shared: &mut Shared) -> (File, Problems) {
+    let (tree, diagnostics) = yaml::parse(index, &source.text);
+    let mut problems = Problems::default();
+    problems.extend(diagnostics);
     let Some(tree) = tree else {
-        return (File { source: index, topology: None, missed: Missed::Some }, diagnostics);
+        return (File { source: index, topology: None, missed: Missed::Some }, problems);
     };
     let mut reader = Reader::new(&source.path, surroundings, shared);
     let top = Span { source: index, start: 0, end: 0 };
@@ -116,7 +116,7 @@ fn read(index: u32, source: &Source, surroundings: &dyn Surroundings, shared: &m
             None
         }
     };
-    diagnostics.append(&mut reader.diagnostics);
+    problems.append(reader.problems);
     // A mistake with a key of the top may hide all that is below it; a second document is not read.
     let top_keys = tree.root().map_or_else(Vec::new, |root| root.key_spans());
     let hides = |diagnostic: &Diagnostic| match diagnostic.code {
@@ -128,8 +128,8 @@ fn read(index: u32, source: &Source, surroundings: &dyn Surroundings, shared: &m
     let missed = match &topology {
         None => Missed::All,
         Some(topology) if unread(topology) => Missed::All,
-        Some(topology) if nameless(topology) || diagnostics.iter().any(hides) => Missed::Some,
+        Some(topology) if nameless(topology) || problems.iter().any(hides) => Missed::Some,
         Some(_) => Missed::Nothing,
     };
-    (File { source: index, topology, missed }, diagnostics)
+    (File { source: index, topology, missed }, problems)
 }

@@ -8,11 +8,10 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
 use std::path::{Path, PathBuf};
 
 use super::bounds::SUGGESTIONS_MAX;
-use super::diagnostic::{Code, Diagnostic, Span};
+use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::{CompileError, KeyExpression};
 use super::yaml::{Children, NodeRef, Scalar, View};
 use super::{Surroundings, names, variables};
@@ -22,7 +21,7 @@ pub(crate) struct Reader<'c> {
     /// What relative paths start from.
     directory: PathBuf,
     pub(crate) surroundings: &'c dyn Surroundings,
-    pub(crate) diagnostics: Vec<Diagnostic>,
+    pub(crate) problems: Problems,
     shared: &'c mut Shared,
 }
 
@@ -57,6 +56,9 @@ pub(crate) struct Field<T> {
     pub(crate) value: Option<T>,
 }
 
+/// A key of a mapping that has many, most of them absent: in a box, so that absent ones take no room.
+pub(crate) type Key<T> = Option<Box<Field<T>>>;
+
 /// A text with its variables replaced.
 pub(crate) struct Text<'t> {
     pub(crate) text: Cow<'t, str>,
@@ -84,14 +86,46 @@ pub(crate) struct KeyValue<'t> {
     pub(crate) value: NodeRef<'t>,
 }
 
+/// The keys and values of a mapping while they are collected.
+#[derive(Default)]
+struct Entries<'t> {
+    list: Vec<KeyValue<'t>>,
+    /// Where the keys are, once there are too many to look through.
+    index: HashMap<&'t str, Span>,
+}
+
+impl<'t> Entries<'t> {
+    /// From how many keys on an index is faster.
+    const INDEXED: usize = 16;
+
+    /// Adds an entry; if its key is there, says where instead.
+    fn add(&mut self, entry: KeyValue<'t>) -> Option<Span> {
+        let first = match self.index.is_empty() {
+            true => self.list.iter().find(|known| known.key == entry.key).map(|known| known.key_span),
+            false => self.index.get(entry.key).copied(),
+        };
+        if first.is_some() {
+            return first;
+        }
+        if !self.index.is_empty() {
+            self.index.insert(entry.key, entry.key_span);
+        }
+        self.list.push(entry);
+        if self.index.is_empty() && self.list.len() >= Self::INDEXED {
+            self.index = self.list.iter().map(|known| (known.key, known.key_span)).collect();
+        }
+        None
+    }
+}
+
 impl<'c> Reader<'c> {
     pub(crate) fn new(path: &Path, surroundings: &'c dyn Surroundings, shared: &'c mut Shared) -> Self {
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
-        Reader { directory, surroundings, diagnostics: Vec::new(), shared }
+        Reader { directory, surroundings, problems: Problems::default(), shared }
     }
 
     pub(crate) fn report(&mut self, diagnostic: Diagnostic) {
-        self.diagnostics.push(diagnostic);
+        self.problems.push(diagnostic);
     }
 
     /// Reports a value that cannot be, and what would be possible.
@@ -166,17 +200,16 @@ impl<'c> Reader<'c> {
     ///
     /// A key that is there twice is reported, and its first value counts.
     pub(crate) fn mapping<'t>(&mut self, node: NodeRef<'t>, what: &str) -> Option<Vec<KeyValue<'t>>> {
-        let mut entries = Vec::new();
-        self.mapping_into(node, what, &mut entries, &mut HashMap::new(), false)?;
-        Some(entries)
+        let mut entries = Entries::default();
+        self.mapping_into(node, what, &mut entries, false)?;
+        Some(entries.list)
     }
 
     fn mapping_into<'t>(
         &mut self,
         node: NodeRef<'t>,
         what: &str,
-        entries: &mut Vec<KeyValue<'t>>,
-        seen: &mut HashMap<&'t str, Span>,
+        entries: &mut Entries<'t>,
         merging: bool,
     ) -> Option<()> {
         let mut children = match node.view() {
@@ -205,27 +238,22 @@ impl<'c> Reader<'c> {
                 continue;
             }
             let key_span = key.span();
-            match seen.entry(scalar.text) {
-                MapEntry::Vacant(free) => {
-                    free.insert(key_span);
-                    entries.push(KeyValue { key: scalar.text, key_span, value });
-                }
-                // What is written beats what is merged.
-                MapEntry::Occupied(_) if merging => {}
-                MapEntry::Occupied(first) => {
-                    let first = *first.get();
+            match entries.add(KeyValue { key: scalar.text, key_span, value }) {
+                Some(first) if !merging => {
                     self.duplicate(scalar.text, key_span, first, "a key can be there once", "remove one of the two");
                 }
+                // What is written beats what is merged.
+                _ => {}
             }
         }
         for merge in merges {
             match merge.view() {
                 View::Sequence(items) => {
                     for item in items {
-                        self.mapping_into(item, "a mapping to merge", entries, seen, true);
+                        self.mapping_into(item, "a mapping to merge", entries, true);
                     }
                 }
-                _ => drop(self.mapping_into(merge, "a mapping to merge", entries, seen, true)),
+                _ => drop(self.mapping_into(merge, "a mapping to merge", entries, true)),
             }
         }
         Some(())
@@ -328,7 +356,7 @@ macro_rules! keys {
         $(#[doc = $doc])*
         #[derive(Clone, Debug, Default)]
         pub(crate) struct $name {
-            $( $(#[doc = $field_doc])* pub(crate) $field: Option<$crate::topology::reader::Field<$type>>, )*
+            $( $(#[doc = $field_doc])* pub(crate) $field: $crate::topology::reader::Key<$type>, )*
         }
 
         impl $name {
@@ -360,7 +388,7 @@ macro_rules! keys {
                             let inner = Owner { key: entry.key, span: entry.key_span };
                             let value = <$type as Read>::read(entry.value, inner, reader);
                             $( $crate::topology::reader::keys!(@read $mark reader, entry); )?
-                            read.$field = Some(Field { key: entry.key_span, span: entry.value.span(), value });
+                            read.$field = Some(Box::new(Field { key: entry.key_span, span: entry.value.span(), value }));
                         } )*
                         _ => mistyped.extend(reader.unknown_key(owner, &entry, $name::KEYS)),
                     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::diagnostic::{Code, Diagnostic, Span};
+use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::faults;
 use super::graph::{self, Links, Shape};
 use super::names;
@@ -77,12 +77,7 @@ impl Subscriber {
 }
 
 /// Checks all files together.
-pub(crate) fn resolve(
-    files: &[File],
-    texts: &[&str],
-    shared: &mut Shared,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Option<Plan> {
+pub(crate) fn resolve(files: &[File], texts: &[&str], shared: &mut Shared, problems: &mut Problems) -> Option<Plan> {
     let incomplete: Vec<&str> = files
         .iter()
         .filter(|file| file.missed == Missed::Some)
@@ -90,9 +85,10 @@ pub(crate) fn resolve(
         .collect();
     let complete = files.iter().all(|file| file.missed == Missed::Nothing);
     let unknowable = files.iter().any(|file| file.missed == Missed::All);
-    let mut namespaces = gather(files, shared, diagnostics);
+    let mut namespaces = gather(files, shared, problems);
     let mut declared_in: HashMap<String, Vec<String>> = HashMap::new();
-    for namespace in &namespaces {
+    // Of a single namespace there is no other.
+    for namespace in namespaces.iter().filter(|_| namespaces.len() > 1) {
         let Some((name, _)) = &namespace.name else { continue };
         for topic in &namespace.topics {
             declared_in.entry(topic.name.clone()).or_default().push(name.clone());
@@ -107,23 +103,22 @@ pub(crate) fn resolve(
             incomplete: &incomplete,
             declared_in: &declared_in,
         };
-        let meant = look_up(namespace, &elsewhere, shared, diagnostics);
+        let meant = look_up(namespace, &elsewhere, shared, problems);
         let shape = shape(namespace);
-        diagnostics.extend(graph::faults(&shape).into_iter().map(|fault| faults::describe(namespace, fault)));
-        check_roots(namespace, &shape, diagnostics);
+        problems.extend(graph::faults(&shape).into_iter().map(|fault| faults::describe(namespace, fault)));
+        check_roots(namespace, &shape, problems);
         if complete {
-            check_used(namespace, &shape, &meant, diagnostics);
+            check_used(namespace, &shape, &meant, problems);
         }
-        check_groups(namespace, diagnostics);
-        check_renames(namespace, diagnostics);
+        check_groups(namespace, problems);
+        check_renames(namespace, problems);
         shapes.push(shape);
     }
-    let sound = !diagnostics.iter().any(Diagnostic::is_error);
-    sound.then(|| plan(&namespaces, &shapes)).flatten()
+    if problems.any_error() { None } else { plan(&namespaces, &shapes) }
 }
 
 /// Puts the declarations of files together by namespace.
-fn gather(files: &[File], shared: &mut Shared, diagnostics: &mut Vec<Diagnostic>) -> Vec<Namespace> {
+fn gather(files: &[File], shared: &mut Shared, problems: &mut Problems) -> Vec<Namespace> {
     let mut named: BTreeMap<String, Namespace> = BTreeMap::new();
     let mut nameless = Vec::new();
     for topology in files.iter().filter_map(|file| file.topology.as_ref()) {
@@ -132,32 +127,27 @@ fn gather(files: &[File], shared: &mut Shared, diagnostics: &mut Vec<Diagnostic>
             Some((name, span)) => {
                 let namespace = named.entry(name.clone()).or_default();
                 namespace.name.get_or_insert((name, span));
-                declare(namespace, topology, shared, diagnostics);
+                declare(namespace, topology, shared, problems);
             }
             None => {
                 let mut namespace = Namespace::default();
-                declare(&mut namespace, topology, shared, diagnostics);
+                declare(&mut namespace, topology, shared, problems);
                 nameless.push(namespace);
             }
         }
     }
     let mut namespaces: Vec<Namespace> = named.into_values().chain(nameless).collect();
-    namespaces.iter_mut().for_each(|namespace| add_dead_letters(namespace, diagnostics));
+    namespaces.iter_mut().for_each(|namespace| add_dead_letters(namespace, problems));
     namespaces
 }
 
-fn declare(
-    namespace: &mut Namespace,
-    topology: &raw::Topology,
-    shared: &mut Shared,
-    diagnostics: &mut Vec<Diagnostic>,
-) {
+fn declare(namespace: &mut Namespace, topology: &raw::Topology, shared: &mut Shared, problems: &mut Problems) {
     let topics = topology.topics.iter().filter_map(|field| field.value.as_ref()).flat_map(|topics| &topics.0);
     for (name, field) in topics {
-        let raw = field.value.clone().unwrap_or_default();
-        let settings = settings::topic(&raw, shared, diagnostics);
+        // What is not a mapping at all was reported, but is a topic.
+        let settings = settings::topic(field.value.as_ref().unwrap_or(&raw::Topic::default()), shared, problems);
         if let Some(first) = namespace.topic_by_name.get(name).and_then(|first| namespace.topics.get(*first)) {
-            diagnostics.push(declared_twice("topic", name, field.key, first.span));
+            problems.push(declared_twice("topic", name, field.key, first.span));
             continue;
         }
         namespace.topic_by_name.insert(name.clone(), namespace.topics.len());
@@ -167,12 +157,12 @@ fn declare(
     for (name, field) in subscribers {
         let first = namespace.subscriber_by_name.get(name).and_then(|first| namespace.subscribers.get(*first));
         if let Some(first) = first {
-            diagnostics.push(declared_twice("subscriber", name, field.key, first.span));
+            problems.push(declared_twice("subscriber", name, field.key, first.span));
             continue;
         }
         // What is not a mapping at all was reported, and has no edges.
         let Some(raw) = &field.value else { continue };
-        let settings = settings::subscriber(name, field.key, raw, diagnostics);
+        let settings = settings::subscriber(name, field.key, raw, problems);
         namespace.subscriber_by_name.insert(name.clone(), namespace.subscribers.len());
         let subscriber = Subscriber {
             name: name.clone(),
@@ -193,13 +183,13 @@ fn declared_twice(kind: &str, name: &str, again: Span, first: Span) -> Diagnosti
 }
 
 /// Adds the topics for dead letters, which nobody declares.
-fn add_dead_letters(namespace: &mut Namespace, diagnostics: &mut Vec<Diagnostic>) {
+fn add_dead_letters(namespace: &mut Namespace, problems: &mut Problems) {
     for topic in &namespace.topics {
         if names::dead_letters_of(&topic.name).is_some() {
             let message = format!("`{}` is reserved: topics that end with `.dead` have dead letters", topic.name);
             let reserved = Diagnostic::error(Code::BadValue, topic.span, "reserved", message);
             let help = "rename it; `SUBSCRIBER.dead` is there by itself, and can be subscribed to";
-            diagnostics.push(reserved.help(help));
+            problems.push(reserved.help(help));
         }
     }
     for (index, subscriber) in namespace.subscribers.iter_mut().enumerate().filter(|(_, it)| it.settings.dead_letters) {
@@ -245,12 +235,12 @@ fn look_up(
     namespace: &mut Namespace,
     elsewhere: &Elsewhere<'_>,
     shared: &mut Shared,
-    diagnostics: &mut Vec<Diagnostic>,
+    problems: &mut Problems,
 ) -> HashSet<String> {
     let mut meant = HashSet::new();
     let Namespace { name, topics, subscribers, topic_by_name, subscriber_by_name } = namespace;
     let whose = name.as_ref().map_or("there is".to_owned(), |(name, _)| format!("the namespace `{name}` has"));
-    let mut find = |topic: &str, span: Span, diagnostics: &mut Vec<Diagnostic>| {
+    let mut find = |topic: &str, span: Span, problems: &mut Problems| {
         let found = topic_by_name.get(topic).copied();
         if found.is_none() && !elsewhere.may_declare(topic) {
             let unknown =
@@ -272,20 +262,19 @@ fn look_up(
                 }
                 (_, None, None) => format!("declare it: add `{topic}: {{}}` below `topics`"),
             };
-            diagnostics.push(unknown.help(help));
+            problems.push(unknown.help(help));
         }
         found
     };
     for subscriber in subscribers {
         let from = subscriber.settings.from.as_ref();
-        subscriber.from = from.and_then(|(topic, span)| find(topic, *span, diagnostics));
+        subscriber.from = from.and_then(|(topic, span)| find(topic, *span, problems));
         for port in &subscriber.settings.ports {
-            let mut to = find(&port.topic, port.span, diagnostics);
+            let mut to = find(&port.topic, port.span, problems);
             if let Some(topic) = to.and_then(|to| topics.get(to)).filter(|topic| topic.dead_letters_of.is_some()) {
                 let message = format!("`{}` is for dead letters, a plugin cannot publish to it", topic.name);
                 let reserved = Diagnostic::error(Code::BadValue, port.span, "reserved", message);
-                diagnostics
-                    .push(reserved.help("declare another topic; to refuse an event, the plugin returns `reject`"));
+                problems.push(reserved.help("declare another topic; to refuse an event, the plugin returns `reject`"));
                 to = None;
             }
             subscriber.to.push(to);
@@ -304,7 +293,7 @@ fn shape(namespace: &Namespace) -> Shape {
 }
 
 /// Refuses keys of roots on topics that are none.
-fn check_roots(namespace: &Namespace, shape: &Shape, diagnostics: &mut Vec<Diagnostic>) {
+fn check_roots(namespace: &Namespace, shape: &Shape, problems: &mut Problems) {
     let mut writers = vec![None; shape.topics];
     for (links, subscriber) in shape.subscribers.iter().zip(&namespace.subscribers) {
         for (port, topic) in links.to.iter().enumerate() {
@@ -318,13 +307,13 @@ fn check_roots(namespace: &Namespace, shape: &Shape, diagnostics: &mut Vec<Diagn
         for (key, span) in &topic.settings.roots_only {
             let message = format!("`{key}` is for roots, but `{}` publishes to `{}`", writer.name, topic.name);
             let bad = Diagnostic::error(Code::BadValue, *span, "not of a root", message);
-            diagnostics.push(bad.label(writer.port(port).0, "published to here").help(format!("remove `{key}`")));
+            problems.push(bad.label(writer.port(port).0, "published to here").help(format!("remove `{key}`")));
         }
     }
 }
 
 /// Reports roots that nobody takes from, and namespaces without any topic.
-fn check_used(namespace: &Namespace, shape: &Shape, meant: &HashSet<String>, diagnostics: &mut Vec<Diagnostic>) {
+fn check_used(namespace: &Namespace, shape: &Shape, meant: &HashSet<String>, problems: &mut Problems) {
     let mut used = vec![false; shape.topics];
     let named = shape.subscribers.iter().flat_map(|links| links.to.iter().copied().chain([links.from]));
     for topic in named.flatten() {
@@ -340,17 +329,17 @@ fn check_used(namespace: &Namespace, shape: &Shape, meant: &HashSet<String>, dia
         }
         let message = format!("nobody takes from the topic `{}`", topic.name);
         let unused = Diagnostic::warning(Code::UnusedTopic, topic.span, "no subscriber", message);
-        diagnostics.push(unused.help("subscribe to it, or remove it; events that are published to it just stay"));
+        problems.push(unused.help("subscribe to it, or remove it; events that are published to it just stay"));
     }
     if let Some((name, span)) = namespace.name.as_ref().filter(|_| declared().next().is_none()) {
         let message = format!("the namespace `{name}` has no topic to publish to");
         let no_root = Diagnostic::error(Code::NoRoot, *span, "no topics", message);
-        diagnostics.push(no_root.help("declare one below `topics`, for example `orders: {}`"));
+        problems.push(no_root.help("declare one below `topics`, for example `orders: {}`"));
     }
 }
 
 /// Subscribers share events only of one topic.
-fn check_groups(namespace: &Namespace, diagnostics: &mut Vec<Diagnostic>) {
+fn check_groups(namespace: &Namespace, problems: &mut Problems) {
     let mut groups: HashMap<&str, &Subscriber> = HashMap::new();
     for subscriber in &namespace.subscribers {
         let Some((group, span)) = &subscriber.settings.claim else { continue };
@@ -359,20 +348,20 @@ fn check_groups(namespace: &Namespace, diagnostics: &mut Vec<Diagnostic>) {
             let message = format!("the group `{group}` takes from different topics");
             let bad = Diagnostic::error(Code::BadValue, *span, "", message);
             let bad = bad.label(subscriber.span_of_from(), "this topic").label(first.span_of_from(), "another topic");
-            diagnostics.push(bad.help("the subscribers of a group share the events of one topic; use another name"));
+            problems.push(bad.help("the subscribers of a group share the events of one topic; use another name"));
         }
     }
 }
 
 /// What was renamed cannot still be there.
-fn check_renames(namespace: &Namespace, diagnostics: &mut Vec<Diagnostic>) {
+fn check_renames(namespace: &Namespace, problems: &mut Problems) {
     let topics = namespace.topics.iter().map(|topic| (&topic.settings.was, &namespace.topic_by_name));
     let subscribers = namespace.subscribers.iter().map(|it| (&it.settings.was, &namespace.subscriber_by_name));
     for (was, by_name) in topics.chain(subscribers) {
         let Some((old, span)) = was.as_ref().filter(|(old, _)| by_name.contains_key(old)) else { continue };
         let message = format!("`{old}` is still declared, so nothing else can have been called so");
         let bad = Diagnostic::error(Code::BadValue, *span, "", message);
-        diagnostics.push(bad.help("`was` is the old name of what is called differently now"));
+        problems.push(bad.help("`was` is the old name of what is called differently now"));
     }
 }
 

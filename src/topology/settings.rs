@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::bounds::PARTITIONS_DEFAULT;
-use super::diagnostic::{Code, Diagnostic, Span};
+use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::KeyExpression;
 use super::plan::{ConfigValue, Delivery, Limits, OnFailure, PluginSource, Retry, Runs};
 use super::raw;
-use super::reader::{Field, Shared};
+use super::reader::{Field, Key, Shared};
 use super::units::show_duration;
 use super::values::{Setting, Word};
 
@@ -53,19 +53,19 @@ pub(crate) struct Port {
 /// The partitions of a root that does not say.
 pub(crate) const ROOT_PARTITIONS: u32 = PARTITIONS_DEFAULT;
 
-fn value<T: Clone>(field: &Option<Field<T>>) -> Option<T> {
+fn value<T: Clone>(field: &Key<T>) -> Option<T> {
     field.as_ref()?.value.clone()
 }
 
-fn word(field: &Option<Field<Word>>) -> Option<(String, Span)> {
+fn word(field: &Key<Word>) -> Option<(String, Span)> {
     let field = field.as_ref()?;
     Some((field.value.as_ref()?.0.clone(), field.span))
 }
 
 /// What a topic's keys mean.
-pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, diagnostics: &mut Vec<Diagnostic>) -> Topic {
+pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Problems) -> Topic {
     if let Some(lifecycle) = value(&raw.lifecycle) {
-        check_lifecycle(&lifecycle, shared, diagnostics);
+        check_lifecycle(&lifecycle, shared, problems);
     }
     let key_of = |name, key: Option<Span>| key.map(|key| (name, key));
     let roots_only = [
@@ -82,7 +82,7 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, diagnostics: &mut Vec
 }
 
 /// States that nothing leads to are mistyped ones.
-fn check_lifecycle(lifecycle: &raw::Lifecycle, shared: &mut Shared, diagnostics: &mut Vec<Diagnostic>) {
+fn check_lifecycle(lifecycle: &raw::Lifecycle, shared: &mut Shared, problems: &mut Problems) {
     let (Some(start), Some(allow)) = (value(&lifecycle.start), value(&lifecycle.allow)) else { return };
     let followers = allow.0.iter().filter_map(|(_, field)| field.value.as_ref()).flat_map(|list| &list.0);
     let reached: BTreeSet<&str> = start.0.iter().chain(followers).map(|(_, state)| state.0.as_str()).collect();
@@ -93,25 +93,20 @@ fn check_lifecycle(lifecycle: &raw::Lifecycle, shared: &mut Shared, diagnostics:
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "name it in `start`, or among the states that may follow another".to_owned(),
             };
-            diagnostics.push(Diagnostic::error(Code::BadValue, field.key, "nothing leads here", message).help(help));
+            problems.push(Diagnostic::error(Code::BadValue, field.key, "nothing leads here", message).help(help));
         }
     }
 }
 
 /// What a subscriber's keys mean.
-pub(crate) fn subscriber(
-    name: &str,
-    declared: Span,
-    raw: &raw::Subscriber,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Subscriber {
-    let runs = runs(name, declared, raw, diagnostics);
+pub(crate) fn subscriber(name: &str, declared: Span, raw: &raw::Subscriber, problems: &mut Problems) -> Subscriber {
+    let runs = runs(name, declared, raw, problems);
     let is_plugin = raw.push.is_none() && raw.pull.is_none();
     if !is_plugin {
-        check_leaf(raw, diagnostics);
+        check_leaf(raw, problems);
     }
     let limits = value(&raw.limits).map_or_else(Limits::default, |raw| limits(&raw));
-    let retry = value(&raw.retry).map_or_else(Retry::default, |raw| retry(&raw, diagnostics));
+    let retry = value(&raw.retry).map_or_else(Retry::default, |raw| retry(&raw, problems));
     let on_failure = match value(&raw.on_failure) {
         None | Some(raw::OnFailure::DeadLetter) => OnFailure::DeadLetter,
         Some(raw::OnFailure::Park) => OnFailure::Park,
@@ -144,7 +139,7 @@ pub(crate) fn subscriber(
 }
 
 /// Which of the three ways to handle events it is.
-fn runs(name: &str, declared: Span, raw: &raw::Subscriber, diagnostics: &mut Vec<Diagnostic>) -> Option<Runs> {
+fn runs(name: &str, declared: Span, raw: &raw::Subscriber, problems: &mut Problems) -> Option<Runs> {
     let ways = [
         raw.plugin.as_ref().map(|field| ("plugin", field.key)),
         raw.push.as_ref().map(|field| ("push", field.key)),
@@ -155,14 +150,14 @@ fn runs(name: &str, declared: Span, raw: &raw::Subscriber, diagnostics: &mut Vec
         [] => {
             let message = format!("`{name}` needs the key `plugin`");
             let missing = Diagnostic::error(Code::MissingKey, declared, "`plugin` is missing", message);
-            diagnostics.push(missing.help("add `plugin`: a plugin's source folder, or a .wasm file"));
+            problems.push(missing.help("add `plugin`: a plugin's source folder, or a .wasm file"));
         }
         [_] => {}
         [(first, first_key), (second, second_key), ..] => {
             let message = format!("`{name}` has both `{first}` and `{second}`");
             let both = Diagnostic::error(Code::BadValue, *second_key, "a second way to handle events", message);
             let help = "remove one of them; two subscribers can take from the same topic";
-            diagnostics.push(both.label(*first_key, "the first").help(help));
+            problems.push(both.label(*first_key, "the first").help(help));
         }
     }
     let plugin: Option<PluginSource> = value(&raw.plugin).map(|plugin| plugin.0);
@@ -171,12 +166,12 @@ fn runs(name: &str, declared: Span, raw: &raw::Subscriber, diagnostics: &mut Vec
 }
 
 /// Push and pull hand events to the world outside: nothing comes out of them here, and there is no plugin to set up.
-fn check_leaf(raw: &raw::Subscriber, diagnostics: &mut Vec<Diagnostic>) {
+fn check_leaf(raw: &raw::Subscriber, problems: &mut Problems) {
     let way = if raw.push.is_some() { "push" } else { "pull" };
     let mut refuse = |key: &str, span: Option<Span>, rule: &str| {
         if let Some(span) = span.filter(|_| raw.plugin.is_none()) {
             let message = format!("`{key}` does not go with `{way}`: {rule}");
-            diagnostics.push(Diagnostic::error(Code::BadValue, span, "", message).help(format!("remove `{key}`")));
+            problems.push(Diagnostic::error(Code::BadValue, span, "", message).help(format!("remove `{key}`")));
         }
     };
     refuse("to", raw.to.as_ref().map(|field| field.key), "what is pushed or pulled leaves the tree");
@@ -198,7 +193,7 @@ fn limits(raw: &raw::Limits) -> Limits {
     }
 }
 
-fn retry(raw: &raw::Retry, diagnostics: &mut Vec<Diagnostic>) -> Retry {
+fn retry(raw: &raw::Retry, problems: &mut Problems) -> Retry {
     let default = Retry::default();
     let backoff = value(&raw.backoff).unwrap_or_default();
     let initial = value(&backoff.initial).map_or(default.initial, |period| period.0);
@@ -210,7 +205,7 @@ fn retry(raw: &raw::Retry, diagnostics: &mut Vec<Diagnostic>) -> Retry {
         let bad = Diagnostic::error(Code::BadValue, field.span, "the longest", message);
         let first = backoff.initial.as_ref().map(|field| field.span);
         let bad = first.into_iter().fold(bad, |bad, span| bad.label(span, "the first"));
-        diagnostics.push(bad.help(format!("write a `max` of {initial} or more")));
+        problems.push(bad.help(format!("write a `max` of {initial} or more")));
     }
     Retry {
         attempts: value(&raw.attempts).map_or(default.attempts, |count| count.0),

@@ -6,7 +6,6 @@
 //!
 //! This is the only module that knows the YAML parser. It does not know what a topology is.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde_yaml::granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span as YamlSpan, options};
@@ -20,8 +19,10 @@ pub(crate) struct Tree<'s> {
     source: u32,
     text: &'s str,
     nodes: Vec<Node>,
-    /// Texts of scalars that differ from what is written: escapes, folded lines.
-    texts: Vec<Cow<'s, str>>,
+    /// Texts of scalars that differ from what is written, one after the other: without quotes, escapes, line folds.
+    unquoted: String,
+    /// Where each of them ends in `unquoted`.
+    ends: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +114,13 @@ impl<'s> Tree<'s> {
         self.node(0).map(|_| NodeRef { tree: self, index: 0 })
     }
 
+    /// A text that differs from what is written.
+    fn unquoted(&self, index: u32) -> &str {
+        let end_of = |index: u32| self.ends.get(index as usize).map_or(0, |end| *end as usize);
+        let start = index.checked_sub(1).map_or(0, end_of);
+        self.unquoted.get(start..end_of(index)).unwrap_or_default()
+    }
+
     fn node(&self, index: u32) -> Option<Node> {
         self.nodes.get(index as usize).copied()
     }
@@ -132,14 +140,13 @@ impl<'t> NodeRef<'t> {
     pub(crate) fn view(self) -> View<'t> {
         let Some((index, node)) = self.target() else { return View::Null };
         let written = self.tree.text.get(node.start as usize..node.end as usize).unwrap_or_default();
-        let stored = |text: u32| self.tree.texts.get(text as usize).map_or("", |text| text.as_ref());
         let children = Children { tree: self.tree, at: index + 1, end: node.next };
         match node.kind {
             Kind::Plain if matches!(written, "" | "~" | "null" | "Null" | "NULL") => View::Null,
             Kind::Plain => View::Scalar(Scalar { text: written, plain: true, quote: Some(0) }),
-            Kind::PlainText(text) => View::Scalar(Scalar { text: stored(text), plain: true, quote: None }),
+            Kind::PlainText(text) => View::Scalar(Scalar { text: self.tree.unquoted(text), plain: true, quote: None }),
             Kind::Quoted(text) => {
-                let text = stored(text);
+                let text = self.tree.unquoted(text);
                 let quoted = written.get(1..written.len().saturating_sub(1));
                 View::Scalar(Scalar { text, plain: false, quote: (quoted == Some(text)).then_some(1) })
             }
@@ -217,7 +224,7 @@ type Refused = Box<Diagnostic>;
 
 impl<'s> Builder<'s> {
     fn new(source: u32, text: &'s str) -> Self {
-        let tree = Tree { source, text, nodes: Vec::new(), texts: Vec::new() };
+        let tree = Tree { source, text, nodes: Vec::new(), unquoted: String::new(), ends: Vec::new() };
         Builder {
             tree,
             diagnostics: Vec::new(),
@@ -254,8 +261,8 @@ impl<'s> Builder<'s> {
                 }
                 Event::Scalar(value, style, anchor, tag) => {
                     let kind = match tag {
-                        None => self.scalar(value, style == ScalarStyle::Plain, start, end),
-                        Some(tag) if tag.is_yaml_core_schema_tag("str") => self.scalar(value, false, start, end),
+                        None => self.scalar(&value, style == ScalarStyle::Plain, start, end),
+                        Some(tag) if tag.is_yaml_core_schema_tag("str") => self.scalar(&value, false, start, end),
                         Some(_) => Kind::Tagged,
                     };
                     let node = self.push(start, end, kind)?;
@@ -285,14 +292,15 @@ impl<'s> Builder<'s> {
         Ok(())
     }
 
-    fn scalar(&mut self, value: Cow<'s, str>, plain: bool, start: u32, end: u32) -> Kind {
+    fn scalar(&mut self, value: &str, plain: bool, start: u32, end: u32) -> Kind {
         let written = self.tree.text.get(start as usize..end as usize).unwrap_or_default();
         // Nothing at all is reported as `~`.
         if plain && (written == value || written.is_empty()) {
             return Kind::Plain;
         }
-        self.tree.texts.push(value);
-        let index = (self.tree.texts.len() - 1) as u32;
+        let index = self.tree.ends.len() as u32;
+        self.tree.unquoted.push_str(value);
+        self.tree.ends.push(self.tree.unquoted.len() as u32);
         if plain { Kind::PlainText(index) } else { Kind::Quoted(index) }
     }
 

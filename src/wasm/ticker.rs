@@ -18,9 +18,10 @@ use super::limits::TICK;
 /// Ticks of idleness before the thread rests: waking it for each of a slow trickle of calls would cost more.
 const LINGER_TICKS: u32 = 50;
 
-/// The most ticks that one wait counts as. A late thread is common, so what it missed counts; one that is later than
-/// this was stopped together with the plugins whose time it measures.
-const CATCH_UP_TICKS: u64 = 25;
+/// The most ticks that one wait counts as. A thread that is a little late is common, so what it missed counts. One that
+/// is later was kept from running, and most likely so were the plugins whose time it measures: on an overloaded machine
+/// a loop may end late, but no event is blamed for time that it did not have.
+const CATCH_UP_TICKS: u64 = 5;
 
 /// Owns the thread. Dropping it ends the thread and waits for that, which takes at most a tick.
 pub(super) struct Ticker {

@@ -136,7 +136,8 @@ subscribers:
         let seen: Vec<_> = contents(&tree, topic).await.into_iter().flatten().collect();
         let mut found: Vec<_> = seen.iter().map(|seen| seen.key.as_str()).collect();
         let mut keys = keys.to_vec();
-        (found.sort_unstable(), keys.sort_unstable());
+        found.sort_unstable();
+        keys.sort_unstable();
         assert_eq!(found, keys, "{topic}");
         for seen in seen {
             assert_eq!(seen.partition, partition_of(&seen.key, partitions), "{topic}");
@@ -157,7 +158,8 @@ async fn outputs_are_named_after_what_they_were_made_from_and_say_so() {
     settled(&tree).await;
     let ids = OutputIds::new("t/work", "t/in", 0);
     let seen = only(&tree, "out").await;
-    let expected: Vec<_> = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(offset, index)| ids.id(offset, index)).to_vec();
+    let expected: Vec<_> =
+        [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(offset, index)| ids.id(offset, index).to_string()).to_vec();
     assert_eq!(seen.iter().map(|seen| seen.id().to_owned()).collect::<Vec<_>>(), expected);
     for (seen, parent) in seen.iter().zip([0, 0, 1, 1]) {
         assert_eq!(seen.event.source, "/t/work");

@@ -220,7 +220,7 @@ fn expected(
                     for (index, output) in (0..).zip(outputs) {
                         let topic = &plan[subscriber.ports[output.port as usize].1];
                         let data = String::from_utf8(output.data).unwrap();
-                        let id = ids.id(parent.offset, index);
+                        let id = ids.id(parent.offset, index).to_string();
                         let to = data.split('"').nth(3).unwrap();
                         let key = match (output.key, topic.key.as_ref().map(|key| key.text())) {
                             (Some(key), _) => key,

@@ -122,7 +122,8 @@ async fn a_bad_event_is_named_and_nothing_of_its_call_is_stored() {
     let good = |id: &str| event(id, "k", r#"{"to":"x"}"#);
     let nameless = Event { source: "/s".into(), r#type: "t".into(), ..Event::default() }.encode();
     let long = format!(r#"{{"to":"{}"}}"#, "k".repeat(KEY_BYTES_MAX + 1));
-    let cases: [(Bytes, fn(&EventRefused) -> bool); 6] = [
+    type Case = (Bytes, fn(&EventRefused) -> bool);
+    let cases: [Case; 6] = [
         (Bytes::from_static(b"\xff\xff"), |e| matches!(e, EventRefused::Event(EventError::Malformed))),
         (nameless, |e| matches!(e, EventRefused::Event(EventError::Missing("id")))),
         (event("b", "k", "{}"), |e| matches!(e, EventRefused::Key(words) if words.contains("data.to"))),

@@ -169,6 +169,38 @@ async fn run(seed: u64, durability: Durability) {
     assert!(must.iter().all(|number| found.contains(number)), "{context}: acknowledged, and lost");
 }
 
+#[tokio::test]
+async fn a_crash_at_any_operation_of_a_roll_loses_nothing_acknowledged() {
+    // files of two events or so: every operation of making a file is among those that are the last
+    let small = LogOptions { file_bytes: 200, ..LogOptions::default() };
+    for operations in 0.. {
+        let mut done = 0;
+        for seed in 0..6 {
+            let disk = MemoryDisk::default();
+            let asked = power_off_after(&disk, operations);
+            let mut acked = Vec::new();
+            if let Ok((log, _)) = try_open(&disk, small.clone()) {
+                for number in 0..8 {
+                    let text = format!("event {number}");
+                    let Ok(ticket) = log.append(slices(&[(partition(0), text.as_bytes())])) else { break };
+                    if ticket.await.is_ok() {
+                        acked.push(text);
+                    }
+                }
+            }
+            done = asked();
+            let mut random = Random(seed);
+            let after = disk.after_crash(|| random.below(2) == 0);
+            let (log, _) = try_open(&after, small.clone()).unwrap();
+            let found = cold(&log, partition(0));
+            assert!(found.starts_with(&acked), "{operations} operations, seed {seed}: {acked:?}, found {found:?}");
+        }
+        if done <= operations {
+            return; // the power stayed on to the end
+        }
+    }
+}
+
 fn seeds() -> impl Iterator<Item = u64> {
     let wanted = std::env::var("WATTLE_TEST_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     (0..wanted.unwrap_or(SEEDS)).inspect(|seed| println!("seed {seed}")) // shown where it fails

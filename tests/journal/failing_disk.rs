@@ -66,7 +66,7 @@ fn is_sync_folder(operation: Operation) -> bool {
 async fn after_one_failure_nothing_is_acknowledged_any_more() {
     // the disk works again at once: a log that tried again would acknowledge what is lost
     for kind in [is_write, is_sync, is_create, is_sync_folder] {
-        for nth in 1..=4 {
+        for nth in 1..=10 {
             let disk = MemoryDisk::default();
             let small = LogOptions { file_bytes: 200, ..options() };
             let (log, _) = open(&disk, small.clone());
@@ -176,6 +176,24 @@ async fn a_poisoned_engine_says_so_and_still_gives_what_was_durable() {
 }
 
 #[tokio::test]
+async fn what_was_applied_survives_a_crash() {
+    for durability in [Durability::Sync, Durability::Interval(Duration::from_secs(3600))] {
+        let disk = MemoryDisk::default();
+        let engine = engine_on(&disk, LogOptions { durability, ..options() });
+        let before = apply(&engine).await;
+        engine.append(slices(&[(before.0, b"a")])).await.unwrap();
+        let engine = engine_on(&disk.after_crash(|| false), options());
+        if durability == Durability::Sync {
+            assert_eq!(engine.bounds(before.0).map(|bounds| bounds.durable), Some(1));
+            assert_eq!(apply(&engine).await, before);
+        } else {
+            // nothing was promised; what was lost was lost together
+            assert_eq!(engine.bounds(before.0), None);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_sync_that_fails_at_the_end_is_reported_by_closing() {
     let disk = MemoryDisk::default();
     let never = LogOptions { durability: Durability::Interval(Duration::from_secs(3600)), ..options() };
@@ -187,15 +205,62 @@ async fn a_sync_that_fails_at_the_end_is_reported_by_closing() {
 }
 
 #[tokio::test]
-async fn a_panic_of_the_appender_poisons_and_hangs_nobody() {
+async fn a_panic_of_a_thread_of_the_log_poisons_and_hangs_nobody() {
+    for kind in [is_write, is_sync] {
+        let disk = MemoryDisk::default();
+        let (log, _) = open(&disk, options());
+        append(&log, P, "a").await;
+        disk.set_fault(move |operation| if kind(operation) { panic!("a fault of the test") } else { Ok(()) });
+        let acks = submit(&log, P, "b");
+        assert!(matches!(end_of(&log).await, Condition::Poisoned(_)));
+        assert!(acks.await.is_err());
+        assert!(log.append(slices(&[(P, b"c")])).is_err());
+        assert!(log.barrier().await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn two_syncs_never_run_at_once() {
+    // Of two at once only one is told that a write failed, and the other one would acknowledge what is lost.
+    for durability in [Durability::Sync, Durability::Interval(Duration::ZERO), Durability::Os] {
+        let disk = MemoryDisk::default();
+        let (log, _) = open(&disk, LogOptions { file_bytes: 500, durability, ..options() });
+        let (running, overlaps) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (count, seen) = (running.clone(), overlaps.clone());
+        disk.set_fault(move |operation| {
+            if is_sync(operation) {
+                seen.fetch_add(count.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(1)); // room for the other one, had it come
+                count.fetch_sub(1, Ordering::SeqCst);
+            }
+            Ok(())
+        });
+        let mut tickets = Vec::new();
+        for number in 0..200 {
+            tickets.push(submit(&log, P, &format!("event {number}")));
+            log.barrier().await.unwrap(); // a group of its own, so that files end while others are synced
+        }
+        for ticket in tickets {
+            ticket.await.unwrap();
+        }
+        log.close();
+        assert!(disk.contents().len() > 10, "files ended");
+        assert_eq!(overlaps.load(Ordering::SeqCst), 0, "{durability:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_file_does_not_wait_for_the_interval() {
     let disk = MemoryDisk::default();
-    let (log, _) = open(&disk, options());
-    append(&log, P, "a").await;
-    disk.set_fault(|operation| if is_write(operation) { panic!("a fault of the test") } else { Ok(()) });
-    assert!(submit(&log, P, "b").await.is_err());
-    assert!(matches!(end_of(&log).await, Condition::Poisoned(_)));
-    assert!(log.append(slices(&[(P, b"c")])).is_err());
-    assert!(log.barrier().await.is_err());
+    let never = Durability::Interval(Duration::from_secs(3600));
+    let (log, _) = open(&disk, LogOptions { file_bytes: 200, durability: never, ..options() });
+    for number in 0..20 {
+        append(&log, P, &format!("event {number}")).await;
+    }
+    assert!(disk.contents().len() > 5);
+    // all but the last file is durable
+    let least = cold(&open(&disk.after_crash(|| false), options()).0, P).len();
+    assert!(least >= 16, "{least}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use wattle::effects::memory::Operation;
@@ -111,21 +111,25 @@ pub(crate) async fn end_of(log: &Log) -> Condition {
     tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap().unwrap().clone()
 }
 
-/// Holds back an operation of the disk until it is let through.
-#[derive(Clone, Default)]
-pub(crate) struct Gate(Arc<(Mutex<GateState>, Condvar)>);
+/// Holds back an operation of the disk until it is let through, at the latest when the test is over.
+pub(crate) struct Gate(Arc<Held>);
 
 #[derive(Default)]
-struct GateState {
-    closed: bool,
+struct Held {
+    state: Mutex<HeldState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct HeldState {
+    is_open: bool,
     waiting: usize,
 }
 
 impl Gate {
-    /// Holds back from now on. Whatever of `operation` is asked for waits.
+    /// Holds back from now on whatever `is_held` picks.
     pub(crate) fn on(disk: &MemoryDisk, is_held: impl Fn(Operation) -> bool + Send + Sync + 'static) -> Self {
-        let gate = Self::default();
-        gate.0.0.lock().unwrap().closed = true;
+        let gate = Arc::new(Held::default());
         let held = gate.clone();
         disk.set_fault(move |operation| {
             if is_held(operation) {
@@ -133,26 +137,35 @@ impl Gate {
             }
             Ok(())
         });
-        gate
-    }
-
-    fn pass(&self) {
-        let (state, changed) = &*self.0;
-        let mut state = state.lock().unwrap();
-        state.waiting += 1;
-        changed.notify_all();
-        let mut state = changed.wait_while(state, |state| state.closed).unwrap();
-        state.waiting -= 1;
+        Self(gate)
     }
 
     /// Blocks until something waits.
     pub(crate) fn wait_until_reached(&self) {
-        let (state, changed) = &*self.0;
-        drop(changed.wait_while(state.lock().unwrap(), |state| state.waiting == 0).unwrap());
+        let state = self.0.state.lock().unwrap();
+        let patience = Duration::from_secs(60);
+        let reached = self.0.changed.wait_timeout_while(state, patience, |state| state.waiting == 0).unwrap();
+        assert!(!reached.1.timed_out(), "nobody asks for it");
     }
 
     pub(crate) fn open(&self) {
-        self.0.0.lock().unwrap().closed = false;
-        self.0.1.notify_all();
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_open = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.open(); // or a test that fails would wait for its own log to close
+    }
+}
+
+impl Held {
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.waiting += 1;
+        self.changed.notify_all();
+        let mut state = self.changed.wait_while(state, |state| !state.is_open).unwrap();
+        state.waiting -= 1;
     }
 }

@@ -30,8 +30,11 @@ pub(crate) struct Running {
     lines: Arc<Mutex<Vec<String>>>,
 }
 
+/// A subscriber, the topic that it takes from, and its ports with theirs.
+pub(crate) type Subscriber = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
 /// Names of the namespace's topics and, for each subscriber, what it takes and where its ports lead.
-pub(crate) const TREE: [(&str, &str, &[(&str, &str)]); 4] = [
+pub(crate) const TREE: [Subscriber; 4] = [
     ("validate", "orders", &[("accepted", "orders.accepted"), ("refused", "orders.refused")]),
     ("inventory", "orders.accepted", &[("reserved", "stock.reserved"), ("short", "stock.short")]),
     ("shipping", "stock.reserved", &[("shipped", "parcels")]),

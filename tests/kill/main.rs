@@ -128,7 +128,7 @@ fn check_below(all: &BTreeMap<String, Vec<Vec<Found>>>, seed: u64) {
                     Outcome::Outputs(outputs) => {
                         for (index, (port, data)) in (0..).zip(outputs) {
                             let topic = ports.iter().find(|(name, _)| *name == port).unwrap().1;
-                            let (id, key) = (ids.id(parent.offset, index), key.clone());
+                            let (id, key) = (ids.id(parent.offset, index).to_string(), key.clone());
                             let output = Promised { id, key, data, failure: String::new() };
                             promised.entry((topic.to_owned(), partition)).or_default().push(output);
                         }

@@ -83,7 +83,8 @@ impl Producer {
     /// others have several batches on their way.
     pub(crate) async fn publish_until_it_breaks(&mut self, address: &str) {
         let Ok(client) = Client::connect(address).await else { return };
-        let broken = if self.number % 2 == 0 { self.one_by_one(&client).await } else { self.streaming(&client).await };
+        let broken =
+            if self.number.is_multiple_of(2) { self.one_by_one(&client).await } else { self.streaming(&client).await };
         match broken {
             ClientError::Lost { .. } | ClientError::Unreachable { .. } => {}
             ClientError::Refused(refused) if refused.reason == wattle::rpc::reason::SHUTTING_DOWN => {}

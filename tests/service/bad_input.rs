@@ -42,7 +42,7 @@ async fn refused_publishes_say_what_is_wrong_and_publish_nothing() {
     let bed = bed().await;
     let good = event("good", "k");
     let untyped = Event { id: "1".into(), source: "/s".into(), ..Event::default() }.encode();
-    let cases: Vec<(&str, &str, Vec<Bytes>, Code, &str, &str, &str)> = vec![
+    let cases = vec![
         ("an unknown topic", "shop/nothing", vec![good.clone()], Code::NotFound, "UNKNOWN_TOPIC", "", "no topic"),
         ("a misspelt one", "shop/ordres", vec![good.clone()], Code::NotFound, "UNKNOWN_TOPIC", "", "did you mean"),
         ("no topic", "", vec![good.clone()], Code::NotFound, "UNKNOWN_TOPIC", "", "no topic"),

@@ -1,7 +1,7 @@
 //! The engine of one machine: the journal of [`crate::log`] under the trait.
 //!
 //! Promises: a unit is one journal frame; lanes run ahead at *written*, the outside waits for *durable*.
-//! Relies on: the log for order and durability, [`catalogue`] for numbers.
+//! Relies on: the log for order and durability, `catalogue` for numbers.
 //!
 //! Everything but the journal is derived from it and rebuilt at the start.
 

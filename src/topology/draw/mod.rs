@@ -30,7 +30,7 @@ struct Node {
     parent: Option<usize>,
     /// Steps from the root.
     depth: usize,
-    /// What is written at the edge to it: ports, by commas.
+    /// What is written at the edge to it: ports, by commas, unless the only one is called as its topic.
     edge: String,
     /// Whether no sibling comes after it.
     last: bool,
@@ -63,6 +63,11 @@ impl Forest {
                         let subscriber = &plan[index];
                         let mut edges: Vec<(TopicIndex, String)> = Vec::new();
                         for (port, topic) in &subscriber.ports {
+                            let alone = subscriber.ports.iter().filter(|(_, other)| other == topic).count() == 1;
+                            if alone && *port == plan[*topic].name {
+                                edges.push((*topic, String::new()));
+                                continue;
+                            }
                             match edges.iter_mut().find(|(known, _)| known == topic) {
                                 Some((_, ports)) => *ports += &format!(", {port}"),
                                 None => edges.push((*topic, port.clone())),

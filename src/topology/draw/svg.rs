@@ -1,7 +1,8 @@
-//! A plan as a picture in SVG: from left to right, each parent in the middle of its children.
+//! A plan as a picture in SVG.
 //!
-//! The file stands alone: no script, no font and nothing else from outside. It has its own background, and other
-//! colours where the reader prefers dark ones.
+//! Each parent is in the middle of its children. The tree grows to the right where it then fits on a page, and
+//! downwards where it would not. The file stands alone: no script, no font and nothing else from outside. It has its
+//! own background, and other colours where the reader prefers dark ones.
 
 use std::fmt::Write;
 
@@ -15,49 +16,87 @@ const NOTE_CHAR: f64 = 6.63;
 const PADDING: f64 = 12.0;
 /// Height of a box with one and with two lines.
 const HEIGHTS: [f64; 2] = [30.0, 44.0];
-/// From the top of a leaf to the top of the next.
-const ROW: f64 = 60.0;
-/// Between the boxes of one level and the text of the edges to the next, and after that text.
-const GAP: f64 = 26.0;
+/// Between the boxes of neighbours.
+const BETWEEN: f64 = 18.0;
+/// Between the boxes of a parent and its children, beside what is written at the edge, by growth.
+const GAP_RIGHT: f64 = 52.0;
+const GAP_DOWN: f64 = 34.0;
 /// Around everything.
 const MARGIN: f64 = 24.0;
 /// Height of the name of a namespace.
 const TITLE: f64 = 34.0;
+/// Widest picture that grows to the right: about what a page or a README shows without scaling it.
+const PAGE: f64 = 1_000.0;
+/// From the tip of an arrow to the end of its line.
+const ARROW: f64 = 7.0;
 
+// Plain colours rather than variables, which some programs that draw SVG do not know.
 const STYLE: &str = "\
-    svg { --paper: #ffffff; --ink: #1f2328; --faint: #59636e; --line: #9aa4ae; --topic: #ddf4ff; --topic-line: #0969da; \
---plugin: #dafbe1; --plugin-line: #1a7f37; }
-    @media (prefers-color-scheme: dark) { svg { --paper: #0d1117; --ink: #e6edf3; --faint: #9198a1; --line: #58616b; \
---topic: #10233d; --topic-line: #58a6ff; --plugin: #12261b; --plugin-line: #3fb950; } }
     text { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace; }
-    .paper { fill: var(--paper, #ffffff); }
-    .title { font-size: 15px; font-weight: 600; fill: var(--ink, #1f2328); }
-    .name { font-size: 13px; font-weight: 600; fill: var(--ink, #1f2328); }
-    .note, .port { font-size: 11px; fill: var(--faint, #59636e); }
-    .edge { fill: none; stroke: var(--line, #9aa4ae); stroke-width: 1.5; }
-    .arrow { fill: var(--line, #9aa4ae); }
-    .topic { fill: var(--topic, #ddf4ff); stroke: var(--topic-line, #0969da); stroke-width: 1.2; }
-    .plugin { fill: var(--plugin, #dafbe1); stroke: var(--plugin-line, #1a7f37); stroke-width: 1.2; }
+    .paper { fill: #ffffff; }
+    .title { font-size: 15px; font-weight: 600; fill: #1f2328; }
+    .name { font-size: 13px; font-weight: 600; fill: #1f2328; }
+    .note { font-size: 11px; fill: #59636e; }
+    .port { font-size: 11px; fill: #59636e; stroke: #ffffff; stroke-width: 5px; stroke-linejoin: round; \
+paint-order: stroke; }
+    .edge { fill: none; stroke: #8c959f; stroke-width: 1.4; }
+    .arrow { fill: #8c959f; }
+    .topic { fill: #ddf4ff; stroke: #0969da; stroke-width: 1.2; }
+    .plugin { fill: #dafbe1; stroke: #1a7f37; stroke-width: 1.2; }
+    @media (prefers-color-scheme: dark) {
+      .paper { fill: #0d1117; }
+      .title, .name { fill: #e6edf3; }
+      .note { fill: #9198a1; }
+      .port { fill: #9198a1; stroke: #0d1117; }
+      .edge { stroke: #6e7781; }
+      .arrow { fill: #6e7781; }
+      .topic { fill: #10233d; stroke: #58a6ff; }
+      .plugin { fill: #12261b; stroke: #3fb950; }
+    }
 ";
 
-/// A box with its text.
-#[derive(Clone)]
+/// A box with its text, and where it is.
 struct Shape {
     name: String,
     note: String,
+    /// Width of what is written at the edge to it.
+    port: f64,
     width: f64,
     height: f64,
-    /// Middle of the left side.
+    /// The middle.
     x: f64,
     y: f64,
+}
+
+/// Where children are.
+#[derive(Clone, Copy, PartialEq)]
+enum Growth {
+    Right,
+    Down,
+}
+
+/// Sizes of the whole picture, and the names of namespaces with their places.
+struct Page {
+    width: f64,
+    height: f64,
+    titles: Vec<(String, f64)>,
 }
 
 /// Draws a plan.
 pub fn svg(plan: &Plan) -> String {
     let forest = Forest::of(plan);
-    let mut shapes: Vec<Shape> = forest.nodes.iter().map(|node| shape(plan, node.vertex)).collect();
-    let width = place_columns(&forest, &mut shapes);
-    let (titles, height) = place_rows(plan, &forest, &mut shapes);
+    let mut shapes: Vec<Shape> = forest.nodes.iter().map(|node| shape(plan, node.vertex, &node.edge)).collect();
+    let mut growth = Growth::Right;
+    let mut page = place(plan, &forest, &mut shapes, growth);
+    if page.width > PAGE {
+        let down = place(plan, &forest, &mut shapes, Growth::Down);
+        if down.width < page.width {
+            (growth, page) = (Growth::Down, down);
+        } else {
+            page = place(plan, &forest, &mut shapes, growth);
+        }
+    }
+    let Page { width, height, titles } = page;
     let mut drawn = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
          viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" aria-label=\"topology\">\n  <style>\n{STYLE}  </style>\n  \
@@ -66,144 +105,220 @@ pub fn svg(plan: &Plan) -> String {
     for (title, y) in titles {
         line(&mut drawn, format_args!("<text class=\"title\" x=\"{MARGIN}\" y=\"{y:.1}\">{}</text>", escaped(&title)));
     }
-    for (node, shape) in forest.nodes.iter().zip(&shapes) {
-        if let Some(parent) = node.parent.and_then(|parent| shapes.get(parent)) {
-            draw_edge(&mut drawn, parent, shape, &node.edge);
-        }
-    }
+    let edges = || {
+        let parent = |parent: Option<usize>| parent.and_then(|parent| shapes.get(parent));
+        forest
+            .nodes
+            .iter()
+            .zip(&shapes)
+            .filter_map(move |(node, shape)| Some((parent(node.parent)?, shape, &node.edge)))
+    };
+    edges().for_each(|(from, to, _)| draw_edge(&mut drawn, from, to, growth));
+    edges().for_each(|(_, to, port)| draw_port(&mut drawn, to, port, growth));
     for (node, shape) in forest.nodes.iter().zip(&shapes) {
         draw_shape(&mut drawn, shape, matches!(node.vertex, Vertex::Topic(_)));
     }
     drawn + "</svg>\n"
 }
 
-fn shape(plan: &Plan, vertex: Vertex) -> Shape {
+fn shape(plan: &Plan, vertex: Vertex, edge: &str) -> Shape {
     let (name, note) = match vertex {
         Vertex::Topic(index) => (plan[index].name.clone(), topic_notes(plan, index).join(" · ")),
         Vertex::Subscriber(index) => (plan[index].name.clone(), subscriber_note(plan, index)),
     };
-    let text = (name.chars().count() as f64 * NAME_CHAR).max(note.chars().count() as f64 * NOTE_CHAR);
+    let text = width(&name, NAME_CHAR).max(width(&note, NOTE_CHAR));
     let [one_line, two_lines] = HEIGHTS;
     let height = if note.is_empty() { one_line } else { two_lines };
-    Shape { name, note, width: text + 2.0 * PADDING, height, x: 0.0, y: 0.0 }
+    Shape { name, note, port: width(edge, NOTE_CHAR), width: text + 2.0 * PADDING, height, x: 0.0, y: 0.0 }
 }
 
-/// Puts each level in a column that leaves room for what is written at the edges to it. Returns the whole width.
-fn place_columns(forest: &Forest, shapes: &mut [Shape]) -> f64 {
-    let depths = forest.nodes.iter().map(|node| node.depth + 1).max().unwrap_or(0);
-    let mut boxes = vec![0.0_f64; depths];
-    let mut ports = vec![0.0_f64; depths];
-    for (node, shape) in forest.nodes.iter().zip(shapes.iter()) {
-        if let (Some(width), Some(port)) = (boxes.get_mut(node.depth), ports.get_mut(node.depth)) {
-            *width = width.max(shape.width);
-            *port = port.max(node.edge.chars().count() as f64 * NOTE_CHAR);
-        }
-    }
-    let mut x = MARGIN;
-    let mut columns = Vec::with_capacity(depths);
-    for (depth, (width, port)) in boxes.iter().zip(&ports).enumerate() {
-        if depth > 0 {
-            x += 2.0 * GAP + port;
-        }
-        columns.push(x);
-        x += width;
-    }
-    for (node, shape) in forest.nodes.iter().zip(shapes) {
-        shape.x = columns.get(node.depth).copied().unwrap_or_default();
-    }
-    x + MARGIN
+fn width(text: &str, char: f64) -> f64 {
+    text.chars().count() as f64 * char
 }
 
-/// Gives each leaf a row, and each parent the middle of its children. Returns the titles with their places, and the
-/// whole height.
-fn place_rows(plan: &Plan, forest: &Forest, shapes: &mut [Shape]) -> (Vec<(String, f64)>, f64) {
+impl Shape {
+    /// Its size beside its neighbours.
+    fn breadth(&self, growth: Growth) -> f64 {
+        match growth {
+            Growth::Right => self.height,
+            // The text at the edge to it stands between those of its neighbours.
+            Growth::Down => self.width.max(self.port + 8.0),
+        }
+    }
+
+    /// Its size on the way from the root.
+    fn length(&self, growth: Growth) -> f64 {
+        match growth {
+            Growth::Right => self.width,
+            Growth::Down => self.height,
+        }
+    }
+}
+
+/// Puts every shape in its place. All shapes of a level begin, or for a tree that grows down have their middle, at the
+/// same distance from the roots.
+fn place(plan: &Plan, forest: &Forest, shapes: &mut [Shape], growth: Growth) -> Page {
+    let breadths = breadths(forest, shapes, growth);
+    let (levels, depth) = levels(forest, shapes, growth);
     let mut titles = Vec::new();
     let mut namespace = None;
-    let mut y = MARGIN;
-    let mut inner = vec![false; forest.nodes.len()];
-    forest.nodes.iter().filter_map(|node| node.parent).for_each(|parent| {
-        if let Some(inner) = inner.get_mut(parent) {
-            *inner = true;
-        }
-    });
-    for ((node, shape), inner) in forest.nodes.iter().zip(shapes.iter_mut()).zip(&inner) {
-        if let (0, Vertex::Topic(root)) = (node.depth, node.vertex) {
+    // Where the next root begins: trees that grow to the right are below each other, those that grow down stand side
+    // by side, with each namespace below the one before.
+    let (mut along, mut top) = (MARGIN, MARGIN);
+    let (mut widest, mut bottom) = (0.0_f64, MARGIN);
+    // Where the next child of each vertex begins.
+    let mut next = vec![0.0_f64; shapes.len()];
+    for index in 0..shapes.len() {
+        let (Some(node), Some((breadth, children))) = (forest.nodes.get(index), breadths.get(index)) else { continue };
+        if let (None, Vertex::Topic(root)) = (node.parent, node.vertex) {
             let of = &plan[root].namespace;
             if namespace != Some(of) {
-                titles.push((of.clone(), y + 14.0));
-                y += TITLE;
+                if growth == Growth::Down && namespace.is_some() {
+                    top = bottom + 2.0 * BETWEEN;
+                    along = MARGIN;
+                }
+                let y = if growth == Growth::Down { &mut top } else { &mut along };
+                titles.push((of.clone(), *y + 14.0));
+                *y += TITLE;
                 namespace = Some(of);
             }
         }
-        if !inner {
-            shape.y = y + ROW / 2.0;
-            y += ROW;
+        let cursor = node.parent.and_then(|parent| next.get_mut(parent)).unwrap_or(&mut along);
+        let begin = *cursor;
+        *cursor += breadth + BETWEEN;
+        if let Some(next) = next.get_mut(index) {
+            *next = begin + (breadth - children) / 2.0;
+        }
+        widest = widest.max(begin + breadth);
+        let level = levels.get(node.depth).copied().unwrap_or_default();
+        if let Some(shape) = shapes.get_mut(index) {
+            let middle = begin + breadth / 2.0;
+            (shape.x, shape.y) = match growth {
+                Growth::Right => (MARGIN + level + shape.width / 2.0, middle),
+                Growth::Down => (middle, top + level + HEIGHTS[1] / 2.0),
+            };
+            bottom = bottom.max(shape.y + HEIGHTS[1] / 2.0);
         }
     }
-    // Children come after their parents, so that backwards each is placed before its parent needs it.
-    let mut span: Vec<Option<(f64, f64)>> = vec![None; forest.nodes.len()];
-    for (index, node) in forest.nodes.iter().enumerate().rev() {
-        let Some(shape) = shapes.get_mut(index) else { continue };
-        if let Some((first, last)) = span.get(index).copied().flatten() {
-            shape.y = (first + last) / 2.0;
-        }
-        if let Some(span) = node.parent.and_then(|parent| span.get_mut(parent)) {
-            let (first, last) = span.unwrap_or((shape.y, shape.y));
-            *span = Some((first.min(shape.y), last.max(shape.y)));
-        }
-    }
-    (titles, y - ROW / 2.0 + HEIGHTS[1] / 2.0 + MARGIN)
+    let title = titles.iter().map(|(title, _)| width(title, 9.2)).fold(0.0, f64::max) + 2.0 * MARGIN;
+    let (width, height) = match growth {
+        Growth::Right => (depth + 2.0 * MARGIN, along - BETWEEN + MARGIN),
+        Growth::Down => (widest + MARGIN, bottom + MARGIN),
+    };
+    Page { width: width.max(title), height, titles }
 }
 
-fn draw_edge(drawn: &mut String, from: &Shape, to: &Shape, port: &str) {
-    let (start, end) = (from.x + from.width, to.x - 6.0);
-    // The bend is over before the text of the edge begins, so that texts stand on straight lines.
-    let text = port.chars().count() as f64 * NOTE_CHAR;
-    let straight = end - text - GAP / 2.0;
-    let bend = (start + straight) / 2.0;
-    line(
-        drawn,
-        format_args!(
-            "<path class=\"edge\" d=\"M{start:.1} {fy:.1} C{bend:.1} {fy:.1} {bend:.1} {ty:.1} {straight:.1} {ty:.1} \
-             L{end:.1} {ty:.1}\"/>",
-            fy = from.y,
-            ty = to.y
-        ),
-    );
-    let (tip, top, bottom) = (to.x, to.y - 4.0, to.y + 4.0);
-    line(drawn, format_args!("<path class=\"arrow\" d=\"M{tip:.1} {:.1} L{end:.1} {top:.1} V{bottom:.1} Z\"/>", to.y));
-    if !port.is_empty() {
-        let (x, y) = (end - text - 4.0, to.y - 6.0);
-        line(drawn, format_args!("<text class=\"port\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escaped(port)));
+/// For each vertex the room that it and all below it need beside its neighbours, and what its children alone need.
+fn breadths(forest: &Forest, shapes: &[Shape], growth: Growth) -> Vec<(f64, f64)> {
+    let mut breadths = vec![(0.0_f64, 0.0_f64); shapes.len()];
+    // Children come after their parents, so that backwards each is complete before its parent.
+    for index in (0..shapes.len()).rev() {
+        let (Some(node), Some(shape)) = (forest.nodes.get(index), shapes.get(index)) else { continue };
+        let Some((all, children)) = breadths.get_mut(index) else { continue };
+        *children = (*children - BETWEEN).max(0.0);
+        *all = children.max(shape.breadth(growth));
+        let all = *all;
+        if let Some((_, siblings)) = node.parent.and_then(|parent| breadths.get_mut(parent)) {
+            *siblings += all + BETWEEN;
+        }
     }
+    breadths
+}
+
+/// Where each level begins, and where the last one ends.
+fn levels(forest: &Forest, shapes: &[Shape], growth: Growth) -> (Vec<f64>, f64) {
+    let count = forest.nodes.iter().map(|node| node.depth + 1).max().unwrap_or(0);
+    let mut sizes = vec![(0.0_f64, 0.0_f64); count];
+    for (node, shape) in forest.nodes.iter().zip(shapes) {
+        if let Some((length, port)) = sizes.get_mut(node.depth) {
+            *length = length.max(shape.length(growth));
+            *port = port.max(shape.port);
+        }
+    }
+    let mut at = 0.0;
+    let mut levels = Vec::with_capacity(count);
+    for (length, port) in sizes {
+        let gap = match growth {
+            Growth::Right => GAP_RIGHT + port,
+            Growth::Down if port > 0.0 => GAP_DOWN + 20.0,
+            Growth::Down => GAP_DOWN,
+        };
+        at += if levels.is_empty() { 0.0 } else { gap };
+        levels.push(at);
+        // Of a tree that grows down all levels are as high as the highest box.
+        at += if growth == Growth::Down { HEIGHTS[1] } else { length };
+    }
+    (levels, at)
+}
+
+fn draw_edge(drawn: &mut String, from: &Shape, to: &Shape, growth: Growth) {
+    let path = match growth {
+        Growth::Right => {
+            let (start, tip) = (from.x + from.width / 2.0, to.x - to.width / 2.0);
+            // The bend is over before the text of the edge begins, so that texts stand on straight lines.
+            let straight = tip - ARROW - to.port - 14.0;
+            let bend = (start + straight) / 2.0;
+            let (fy, ty) = (from.y, to.y);
+            format!("M{start:.1} {fy:.1}C{bend:.1} {fy:.1} {bend:.1} {ty:.1} {straight:.1} {ty:.1}H{:.1}", tip - ARROW)
+        }
+        Growth::Down => {
+            let (start, tip) = (from.y + from.height / 2.0, to.y - to.height / 2.0);
+            let straight = tip - ARROW - if to.port > 0.0 { 16.0 } else { 6.0 };
+            let bend = (start + straight) / 2.0;
+            let (fx, tx) = (from.x, to.x);
+            format!("M{fx:.1} {start:.1}C{fx:.1} {bend:.1} {tx:.1} {bend:.1} {tx:.1} {straight:.1}V{:.1}", tip - ARROW)
+        }
+    };
+    line(drawn, format_args!("<path class=\"edge\" d=\"{path}\"/>"));
+    let arrow = match growth {
+        Growth::Right => {
+            let (x, y) = (to.x - to.width / 2.0, to.y);
+            format!("M{x:.1} {y:.1}L{:.1} {:.1}V{:.1}Z", x - ARROW - 1.0, y - 4.0, y + 4.0)
+        }
+        Growth::Down => {
+            let (x, y) = (to.x, to.y - to.height / 2.0);
+            format!("M{x:.1} {y:.1}L{:.1} {:.1}H{:.1}Z", x - 4.0, y - ARROW - 1.0, x + 4.0)
+        }
+    };
+    line(drawn, format_args!("<path class=\"arrow\" d=\"{arrow}\"/>"));
+}
+
+/// Writes at the end of an edge. After all edges, so that none crosses the text.
+fn draw_port(drawn: &mut String, to: &Shape, port: &str, growth: Growth) {
+    if port.is_empty() {
+        return;
+    }
+    let (x, y, anchor) = match growth {
+        Growth::Right => (to.x - to.width / 2.0 - ARROW - 6.0, to.y + 3.5, "end"),
+        Growth::Down => (to.x, to.y - to.height / 2.0 - ARROW - 7.0, "middle"),
+    };
+    let port = escaped(port);
+    line(drawn, format_args!("<text class=\"port\" text-anchor=\"{anchor}\" x=\"{x:.1}\" y=\"{y:.1}\">{port}</text>"));
 }
 
 fn draw_shape(drawn: &mut String, shape: &Shape, topic: bool) {
-    let Shape { name, note, width, height, x, y } = shape;
+    let Shape { name, note, width, height, x, y, .. } = shape;
     let (class, radius) = if topic { ("topic", height / 2.0) } else { ("plugin", 6.0) };
-    let top = y - height / 2.0;
+    let (left, top) = (x - width / 2.0, y - height / 2.0);
     line(
         drawn,
         format_args!(
-            "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" \
+            "<rect class=\"{class}\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" \
              rx=\"{radius:.1}\"/>"
         ),
     );
-    let middle = x + width / 2.0;
-    let name_y = if note.is_empty() { y + 4.5 } else { y - 3.5 };
-    let name = escaped(name);
-    line(
-        drawn,
-        format_args!("<text class=\"name\" text-anchor=\"middle\" x=\"{middle:.1}\" y=\"{name_y:.1}\">{name}</text>"),
-    );
-    if !note.is_empty() {
-        let (note, note_y) = (escaped(note), y + 13.5);
+    let mut text = |class: &str, y: f64, text: &str| {
+        let text = escaped(text);
         line(
             drawn,
-            format_args!(
-                "<text class=\"note\" text-anchor=\"middle\" x=\"{middle:.1}\" y=\"{note_y:.1}\">{note}</text>"
-            ),
+            format_args!("<text class=\"{class}\" text-anchor=\"middle\" x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>"),
         );
+    };
+    if note.is_empty() {
+        text("name", y + 4.5, name);
+    } else {
+        text("name", y - 3.5, name);
+        text("note", y + 13.5, note);
     }
 }
 

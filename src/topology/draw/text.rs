@@ -29,10 +29,10 @@ pub fn text(plan: &Plan, colour: bool) -> String {
         if node.depth == 0 {
             let Vertex::Topic(root) = node.vertex else { continue };
             let of = &plan[root].namespace;
+            if namespace.is_some() {
+                drawn.push('\n');
+            }
             if namespace != Some(of) {
-                if namespace.is_some() {
-                    drawn.push('\n');
-                }
                 drawn += &paint(Style::new().bold(), of);
                 drawn.push('\n');
                 namespace = Some(of);

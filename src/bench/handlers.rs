@@ -1,0 +1,152 @@
+//! What does the tree add to its handlers?
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{BenchError, Comparison, Subject, fresh, processor_time, runtime, sample};
+use crate::dispatch::{HandleError, Tree};
+use crate::engine::Engine;
+use crate::engine::embedded::{Durability, EmbeddedEngine};
+use crate::limits;
+use crate::model::EventView;
+use crate::topology::{Plan, TopicIndex};
+use crate::wasm::{Batch, Event, EventContext, LogLevel, Plugin};
+
+/// Events that are published at once.
+const PUBLISH_EVENTS: usize = 1_000;
+/// How often the tree is asked whether it is done; the question costs processor time too.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// Processor time per event and handler, in microseconds, of `events` orders published in process and handled through the
+/// whole tree on the real disk; the yardstick calls the same components with the same events, in full batches, in a bare
+/// loop: no bus, no disk, nothing kept.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn handlers(subject: &Subject, events: usize, rounds: usize) -> Result<Comparison, BenchError> {
+    let orders: Vec<Bytes> = (0..events).map(sample::order).collect();
+    let (mut ours, mut yardstick) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let (calls, bare) = bare_loop(subject, &orders)?;
+        yardstick.push(bare.as_secs_f64() * 1e6 / calls as f64);
+        let (handled, tree) = through_the_tree(subject, &orders)?;
+        if handled != calls {
+            return Err(BenchError::Unfit(format!("the tree handled {handled} events, the loop {calls}")));
+        }
+        ours.push(tree.as_secs_f64() * 1e6 / handled as f64);
+    }
+    let yardstick_is = "the same components, called in a bare loop";
+    Ok(Comparison { unit: "us of processor per event and handler", yardstick_is, ours, yardstick })
+}
+
+fn root(plan: &Plan) -> Result<String, BenchError> {
+    let root = plan.topics.iter().find(|topic| topic.is_root());
+    root.map(|topic| topic.label()).ok_or_else(|| BenchError::Unfit("it has no root".to_owned()))
+}
+
+fn through_the_tree(subject: &Subject, orders: &[Bytes]) -> Result<(u64, Duration), BenchError> {
+    let lanes = runtime("lane")?;
+    let folder = fresh(&subject.folder, "tree")?;
+    let topic = root(&subject.plan)?;
+    lanes.block_on(async {
+        let engine = EmbeddedEngine::open(&folder, Durability::Sync)?;
+        let tree = Tree::start(engine, &subject.plan, subject.plugins.clone(), lanes.handle()).await?;
+        let start = processor_time();
+        for batch in orders.chunks(PUBLISH_EVENTS) {
+            tree.publisher().publish(&topic, batch).await?;
+        }
+        while !tree.is_settled() {
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        let took = processor_time() - start;
+        let handled = tree.snapshot().subscribers.iter().map(|subscriber| subscriber.handled).sum();
+        tree.drain(Duration::from_secs(5)).await;
+        drop(tree.engine().close().await);
+        Ok((handled, took))
+    })
+}
+
+struct Silent;
+
+impl EventContext for Silent {
+    fn attributes(&self, _: u32) -> String {
+        String::new()
+    }
+
+    fn seed(&self, _: u32) -> [u8; 32] {
+        [0; 32]
+    }
+
+    fn log(&self, _: Option<u32>, _: LogLevel, _: &str, _: &str) {}
+}
+
+/// An event between two handlers of the loop.
+struct Carried {
+    key: String,
+    r#type: String,
+    data: Vec<u8>,
+}
+
+fn bare_loop(subject: &Subject, orders: &[Bytes]) -> Result<(u64, Duration), BenchError> {
+    // Only the calls count: what comes in is made before, and what goes out is kept until after.
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let mut topics: BTreeMap<TopicIndex, Vec<Carried>> = BTreeMap::new();
+    for (index, topic) in (0u32..).zip(&subject.plan.topics) {
+        if topic.is_root() {
+            let carried = orders.iter().filter_map(|order| {
+                let view = EventView::parse(order).ok()?;
+                let data = view.data.unwrap_or_default().to_vec();
+                Some(Carried { key: view.id.to_owned(), r#type: view.r#type.to_owned(), data })
+            });
+            topics.insert(TopicIndex(index), carried.collect());
+        }
+    }
+    let (mut calls, mut took) = (0, Duration::ZERO);
+    for (subscriber, plugin) in subject.plan.subscribers.iter().zip(&subject.plugins) {
+        let input = topics.get(&subscriber.from).map(Vec::as_slice).unwrap_or_default();
+        let (outputs, time) = runtime.block_on(call_all(plugin, input))?;
+        (calls, took) = (calls + input.len() as u64, took + time);
+        for (port, carried) in outputs {
+            if let Some((_, topic)) = subscriber.ports.get(port as usize) {
+                topics.entry(*topic).or_default().push(carried);
+            }
+        }
+    }
+    Ok((calls, took))
+}
+
+type Sent = Vec<(u32, Carried)>;
+
+async fn call_all(plugin: &Plugin, input: &[Carried]) -> Result<(Sent, Duration), BenchError> {
+    let mut instance = plugin.instance().await.map_err(HandleError::from)?;
+    let context: Arc<dyn EventContext> = Arc::new(Silent);
+    let (mut sent, mut took) = (Vec::new(), Duration::ZERO);
+    for chunk in input.chunks(limits::BATCH_EVENTS_MAX as usize) {
+        let events: Vec<Event<'_>> = chunk.iter().map(borrowed).collect();
+        let batch = Batch {
+            topic: "bare",
+            partition: 0,
+            content_type: "application/json",
+            events: &events,
+            context: context.clone(),
+        };
+        let start = processor_time();
+        let handled = instance.handle(batch).await.map_err(HandleError::from)?;
+        took += processor_time() - start;
+        if let Some(failed) = handled.failed {
+            return Err(BenchError::Unfit(format!("a handler failed: {}", failed.reason)));
+        }
+        for output in handled.outputs {
+            let key = chunk.get(output.event as usize).map(|carried| carried.key.clone()).unwrap_or_default();
+            sent.push((output.port, Carried { key, r#type: output.r#type, data: output.data }));
+        }
+    }
+    Ok((sent, took))
+}
+
+fn borrowed(carried: &Carried) -> Event<'_> {
+    Event { key: &carried.key, r#type: &carried.r#type, time_ns: 1, attempt: 1, data: &carried.data }
+}

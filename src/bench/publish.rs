@@ -1,0 +1,100 @@
+//! How near is durable publishing through gRPC to the disk itself?
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{BenchError, Comparison, fresh, loopback, runtime, sample};
+use crate::client::{Client, Window};
+use crate::dispatch::publish::{Target, Targets};
+use crate::dispatch::{Publisher, Snapshot};
+use crate::engine::embedded::{Durability, EmbeddedEngine};
+use crate::engine::{Blueprint, Engine, TopicSpec};
+use crate::server::{Bus, Port, Server};
+
+const TOPIC: &str = "bench/events";
+const PARTITIONS: u32 = 8;
+/// Batches on their way at once: while one is synced, others travel.
+const WINDOW_BATCHES: usize = 8;
+
+/// Durable publishes of `batches` batches of `batch_events` events with `data_bytes` bytes of data each, through gRPC on
+/// loopback, in events per second; the yardstick writes the same bytes in the same groups to one file, each followed by
+/// `fdatasync`.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn publish(
+    folder: &Path,
+    batches: usize,
+    batch_events: usize,
+    data_bytes: usize,
+    rounds: usize,
+) -> Result<Comparison, BenchError> {
+    let events = (batches * batch_events) as f64;
+    let made: Vec<Vec<Bytes>> = (0..batches)
+        .map(|batch| (0..batch_events).map(|event| sample::plain(batch * batch_events + event, data_bytes)).collect())
+        .collect();
+    let (mut ours, mut yardstick) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        yardstick.push(events / raw(&fresh(folder, "raw")?, &made)?);
+        ours.push(events / through_grpc(&fresh(folder, "bus")?, &made)?);
+    }
+    let yardstick_is = "write + fdatasync of the same bytes in the same groups";
+    Ok(Comparison { unit: "events/s", yardstick_is, ours, yardstick })
+}
+
+/// Seconds.
+fn raw(folder: &Path, batches: &[Vec<Bytes>]) -> Result<f64, BenchError> {
+    let file = File::create(folder.join("file"))?;
+    let groups: Vec<Vec<u8>> = batches.iter().map(|batch| batch.concat()).collect();
+    let (start, mut position) = (Instant::now(), 0);
+    for group in &groups {
+        file.write_all_at(group, position)?;
+        file.sync_data()?;
+        position += group.len() as u64;
+    }
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// Seconds from the first batch to the last ack.
+fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<f64, BenchError> {
+    let service = runtime("service")?;
+    let entered = service.enter();
+    let engine = EmbeddedEngine::open(folder, Durability::Sync)?;
+    let port = Port::take(&loopback())?;
+    drop(entered);
+    let (server, address) = service.block_on(async {
+        let topics = vec![TopicSpec { name: TOPIC.to_owned(), partitions: PARTITIONS }];
+        let blueprint = Blueprint { topics, ..Blueprint::default() };
+        let numbers = engine.apply(&blueprint).await.map_err(crate::dispatch::StartError::from)?;
+        let target = |topic| Target { name: TOPIC.to_owned(), topic, partitions: PARTITIONS, parent: None, key: None };
+        let targets = Targets::new(numbers.topics.into_iter().map(target));
+        let publisher = Publisher::new(engine.clone(), Arc::new(targets));
+        let bus = Bus { publisher, engine: engine.clone(), snapshot: Arc::new(Snapshot::default) };
+        let server = Server::start(port, bus).await?;
+        let address = server.address().to_string();
+        Ok::<_, BenchError>((server, address))
+    })?;
+    let client_runtime = runtime("client")?;
+    let seconds = client_runtime.block_on(async {
+        let client = Client::connect(&address).await?;
+        let window = Window { batches: WINDOW_BATCHES, ..Window::default() };
+        let mut publishing = client.publishing(TOPIC, window);
+        let start = Instant::now();
+        for batch in batches {
+            publishing.send(batch.clone()).await?;
+        }
+        publishing.finish().await?;
+        Ok::<_, BenchError>(start.elapsed().as_secs_f64())
+    })?;
+    service.block_on(async {
+        server.stop(std::time::Duration::from_secs(5)).await;
+        // the figure is taken; how the data folder ends does not matter to it
+        drop(engine.close().await);
+    });
+    Ok(seconds)
+}

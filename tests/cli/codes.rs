@@ -1,0 +1,128 @@
+//! Exit codes, and words that say what, where and what to do.
+
+use super::bus::{Bus, TOPOLOGY, bus, run, wattle};
+
+#[test]
+fn nobody_at_the_address_is_3() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for command in [&["publish", "t", "x"][..], &["tail", "t"], &["topics"], &["status"]] {
+        let ran = run(&[command, &["--server", &free]].concat());
+        assert_eq!(ran.code, Some(3), "{command:?}");
+        assert!(ran.notices.contains(&free) && ran.notices.lines().count() == 1, "{}", ran.notices);
+    }
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    let (_folder, bus) = bus();
+    for arguments in [
+        &["nonsense"][..],
+        &["publish"],
+        &["publish", "log", "y", "--file", "x"],
+        &["publish", "log", "--file", "-", "--type", "t"],
+        &["tail", "log", "--from", "yesterday"],
+        &["tail", "log", "-n", "0"],
+        &["topics", "--server", "https://127.0.0.1:1"],
+        &["run", "/no/such/file.yaml"],
+        &["run", "x.yaml", "--durability", "never"],
+        &["run", "x.yaml", "--plugin-memory", "12"],
+        &["dev"],
+    ] {
+        let ran = bus.run(arguments);
+        assert_eq!(ran.code, Some(2), "{arguments:?}: {ran:?}");
+        assert!(!ran.notices.is_empty(), "{arguments:?}");
+    }
+    bus.stop();
+}
+
+#[test]
+fn what_the_bus_refuses_is_1() {
+    let (_folder, bus) = bus();
+    for (arguments, words) in [
+        (&["publish", "ordres", "x"][..], "did you mean `orders`"),
+        (&["tail", "nothing"], "no topic `nothing`"),
+        (&["tail", "log", "--partition", "7"], "no partition 7"),
+        (&["publish", "log", "--file", "/no/such/file"], "/no/such/file"),
+    ] {
+        let ran = bus.run(arguments);
+        assert_eq!(ran.code, Some(1), "{arguments:?}");
+        assert!(ran.notices.contains(words), "{arguments:?}: {}", ran.notices);
+    }
+    bus.stop();
+}
+
+#[test]
+fn a_bad_configuration_is_78() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.yaml");
+    let data = folder.path().join("data");
+    let start = |text: &str, more: &[&str]| {
+        std::fs::write(&path, text).unwrap();
+        let mut command = wattle();
+        command.arg("run").arg(&path).arg("--data").arg(&data).args(["--listen", "127.0.0.1:0"]).args(more);
+        super::bus::Ran::from(command.output().unwrap())
+    };
+    let ran = start("wattle: v1\nname: shop\ntopics: { a: { colour: red } }\n", &[]);
+    assert_eq!(ran.code, Some(78), "{ran:?}");
+    assert!(ran.notices.contains("unknown-key"), "{}", ran.notices);
+
+    let ran = start(TOPOLOGY, &["--listen", "0.0.0.0:0"]);
+    assert_eq!(ran.code, Some(2), "given twice: {ran:?}");
+    assert!(!data.exists(), "nothing was begun");
+
+    std::fs::write(folder.path().join("no.wasm"), "no component").unwrap();
+    let with_plugin = "wattle: v1\nname: shop\ntopics: { a: {} }\nsubscribers: { s: { from: a, plugin: no.wasm } }\n";
+    let ran = start(with_plugin, &[]);
+    assert_eq!(ran.code, Some(78), "{ran:?}");
+    assert!(ran.notices.contains("shop/s") && ran.notices.contains("not a WebAssembly file"), "{}", ran.notices);
+}
+
+#[test]
+fn an_address_that_others_can_reach_is_refused_unless_one_insists() {
+    let folder = tempfile::tempdir().unwrap();
+    let topology = folder.path().join("shop.yaml");
+    std::fs::write(&topology, TOPOLOGY).unwrap();
+    let command = || {
+        let mut command = wattle();
+        command.arg("run").arg(&topology).arg("--data").arg(folder.path().join("data"));
+        command.args(["--listen", "0.0.0.0:0", "--log-format", "json"]);
+        command
+    };
+    let ran = super::bus::Ran::from(command().output().unwrap());
+    assert_eq!(ran.code, Some(78), "{ran:?}");
+    assert!(ran.notices.contains("--insecure-allow-remote"), "{}", ran.notices);
+    let mut insisting = command();
+    insisting.env("WATTLE_INSECURE_ALLOW_REMOTE", "1");
+    Bus::spawn(insisting).stop();
+}
+
+#[test]
+fn a_port_or_a_data_folder_in_use_is_1_and_says_whose() {
+    let (folder, bus) = bus();
+    let topology = folder.path().join("shop.yaml");
+    let start = |data: &str, listen: &str| {
+        let mut command = wattle();
+        command.arg("run").arg(&topology).arg("--data").arg(folder.path().join(data)).args(["--listen", listen]);
+        super::bus::Ran::from(command.output().unwrap())
+    };
+    let ran = start("other", &bus.address);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.notices.contains(&bus.address) && ran.notices.contains("--listen"), "{}", ran.notices);
+    assert!(!folder.path().join("other").exists(), "nothing was begun");
+    let ran = start("data", "127.0.0.1:0");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.notices.contains("another running bus") && ran.notices.contains("--data"), "{}", ran.notices);
+    bus.stop();
+}
+
+#[test]
+fn help_has_examples_and_every_shell_has_completions() {
+    for command in ["run", "dev", "publish", "tail", "topics", "status", "bench", "completions"] {
+        let help = run(&[command, "--help"]).ok();
+        assert!(help.contains("Examples:"), "{command}: {help}");
+    }
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(run(&["completions", shell]).ok().contains("publish"), "{shell}");
+    }
+    assert!(run(&["--help"]).ok().contains("Running bus:"));
+}

@@ -1,0 +1,74 @@
+//! `wattle dev`.
+
+use std::path::Path;
+
+use super::bus::{Ran, TOPOLOGY, wattle};
+
+fn dev(folder: &Path, more: &[&str]) -> Ran {
+    // In a folder of its own, since it keeps compiled plugins beside where it is run.
+    let mut command = wattle();
+    command.current_dir(folder).args(["dev", "shop.yaml", "--listen", "127.0.0.1:0", "--once"]).args(more);
+    command.output().unwrap().into()
+}
+
+#[test]
+fn once_handles_its_input_prints_every_node_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let before: Vec<_> = dev_folders();
+    std::fs::write(folder.path().join("shop.yaml"), TOPOLOGY).unwrap();
+    let line = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t"}"#;
+    std::fs::write(folder.path().join("events.ndjson"), format!("{line}\n{line}\n")).unwrap();
+    let report = dev(folder.path(), &["--input", "log=events.ndjson"]).ok();
+    assert!(report.contains("shop/log     2 events") && report.contains("shop/orders  0 events"), "{report}");
+    assert!(report.contains("no failures"), "{report}");
+    let ran = dev(folder.path(), &["--input", "events.ndjson"]);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.notices.contains("shop/log, shop/orders") || ran.notices.contains("shop/orders, shop/log"), "{ran:?}");
+    let ran = dev(folder.path(), &["--input", "log=nothing.ndjson"]);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    let left: Vec<_> = dev_folders().into_iter().filter(|folder| !before.contains(folder)).collect();
+    assert!(left.is_empty() || !left.iter().any(|name| name.contains("wattle-dev-")), "{left:?}");
+}
+
+fn dev_folders() -> Vec<String> {
+    let entries = std::fs::read_dir(std::env::temp_dir()).unwrap().filter_map(Result::ok);
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn a_data_folder_that_is_named_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("shop.yaml"), TOPOLOGY).unwrap();
+    let line = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t"}"#;
+    std::fs::write(folder.path().join("events.ndjson"), line).unwrap();
+    for expected in ["shop/log     1 event\n", "shop/log     2 events\n"] {
+        let report = dev(folder.path(), &["--data", "kept", "--input", "log=events.ndjson"]).ok();
+        assert!(report.contains(expected), "{report}");
+    }
+}
+
+#[test]
+fn plugin_folders_are_built_and_run_and_failures_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/validate");
+    let topology = format!(
+        "wattle: v1\nname: shop\ntopics: {{ orders: {{ key: data.order_id }}, accepted: {{}}, refused: {{}} }}\n\
+         subscribers:\n  validate:\n    from: orders\n    plugin: {}\n    to: [accepted, refused]\n",
+        plugin.display()
+    );
+    std::fs::write(folder.path().join("shop.yaml"), topology).unwrap();
+    let event = |id: &str, data: &str| {
+        format!("{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/s\",\"type\":\"t\",\"data\":{data}}}\n")
+    };
+    let order = r#"{"order_id":"a","status":"created","currency":"EUR","customer":{"name":"N","email":"n@example.test"},
+        "items":[{"sku":"rug","qty":1,"price_cents":100}],"total_cents":100}"#;
+    let input = [event("good", &order.replace('\n', "")), event("bad", r#"{"order_id":"b"}"#)].concat();
+    std::fs::write(folder.path().join("orders.ndjson"), input).unwrap();
+    let report = dev(folder.path(), &["--input", "orders.ndjson"]).ok();
+    assert!(report.contains("2 handled, 1 emitted, 1 dead"), "{report}");
+    assert!(
+        report.contains("accepted ▸ shop/accepted") && report.contains("shop/validate gave up 1 event"),
+        "{report}"
+    );
+    assert!(report.contains("event bad (key b), 1 attempt, reject:"), "{report}");
+}

@@ -1,0 +1,139 @@
+//! Events in and out: results on standard output, everything else on standard error.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use super::bus::{bus, wattle};
+
+fn ids(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["event"]["id"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn an_event_from_arguments_is_the_event_that_tail_prints() {
+    let (_folder, bus) = bus();
+    let arguments = ["publish", "orders", "--id", "1", "--type", "paid", "--source", "/till", "--subject", "s"];
+    let place = bus.run(&[&arguments[..], &["--key", "k", r#"{"a":[1]}"#, "-o", "json"]].concat()).json();
+    let [place] = place.as_slice() else { panic!("{place:?}") };
+    let events = bus.run(&["tail", "orders"]).json();
+    let [event] = events.as_slice() else { panic!("{events:?}") };
+    for name in ["topic", "partition", "offset", "epoch"] {
+        assert_eq!(event[name], place[name], "{name}");
+    }
+    assert_eq!(event["key"], "k");
+    let expected = json!({
+        "specversion": "1.0", "id": "1", "type": "paid", "source": "/till", "subject": "s", "partitionkey": "k",
+        "datacontenttype": "application/json", "data": { "a": [1] },
+    });
+    assert_eq!(event["event"], expected);
+    bus.stop();
+}
+
+#[test]
+fn results_and_notices_are_apart() {
+    let (_folder, bus) = bus();
+    let ran = bus.run(&["publish", "orders", "x"]);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""));
+    assert!(ran.notices.contains("published to orders, partition"), "{}", ran.notices);
+    bus.stop();
+}
+
+#[test]
+fn files_and_standard_input_are_published_in_their_order() {
+    let (folder, bus) = bus();
+    let line = |id: u32| format!(r#"{{"specversion":"1.0","id":"{id}","source":"/s","type":"t","partitionkey":"k"}}"#);
+    let lines = |range: std::ops::Range<u32>| range.map(|id| line(id) + "\n").collect::<String>();
+    let file = folder.path().join("events.ndjson");
+    std::fs::write(&file, lines(0..5_000)).unwrap();
+    let ran = bus.run(&["publish", "orders", "--file", file.to_str().unwrap()]);
+    assert!(ran.notices.contains("published 5000 events to orders"), "{ran:?}");
+    bus.run_with(&["publish", "orders", "--file", "-"], &lines(5_000..6_000)).ok();
+    let expected: Vec<String> = (0..6_000).map(|id| id.to_string()).collect();
+    assert_eq!(ids(&bus.run(&["tail", "orders"]).json()), expected);
+
+    let plain = bus.run_with(&["publish", "log", "--file", "-", "--plain", "--type", "line", "-o", "json"], "a\n\n7\n");
+    assert_eq!(plain.json().len(), 2);
+    let events = bus.run(&["tail", "log"]).json();
+    assert_eq!(events[0]["event"]["data"], "a");
+    assert_eq!(events[1]["event"]["data"], 7);
+    bus.stop();
+}
+
+#[test]
+fn a_bad_line_is_named_and_what_is_in_front_of_it_is_published() {
+    let (_folder, bus) = bus();
+    let good = |id: &str| format!("{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/s\",\"type\":\"t\"}}\n");
+    let input = [&good("a"), "\n", &good("b"), "{\"specversion\":\"1.0\"}\n", &good("c")].concat();
+    let ran = bus.run_with(&["publish", "log", "--file", "-"], &input);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.notices.contains("standard input:4:") && ran.notices.contains("no `id`"), "{}", ran.notices);
+    assert!(ran.notices.contains("2 events in front of it had been published"), "{}", ran.notices);
+    assert_eq!(ids(&bus.run(&["tail", "log"]).json()), ["a", "b"]);
+
+    // What only the bus knows to be wrong is named by its line as well.
+    let long = format!(
+        "{{\"specversion\":\"1.0\",\"id\":\"d\",\"source\":\"/s\",\"type\":\"t\",\"partitionkey\":\"{}\"}}\n",
+        "k".repeat(2000)
+    );
+    let ran = bus.run_with(&["publish", "log", "--file", "-"], &["\n\n", &long].concat());
+    assert!(ran.notices.contains("standard input:3:") && ran.notices.contains("2000 bytes"), "{}", ran.notices);
+    bus.stop();
+}
+
+#[test]
+fn tail_chooses_by_position_key_type_and_count() {
+    let (_folder, bus) = bus();
+    for (id, key, r#type) in [("a", "k", "t"), ("b", "l", "t"), ("c", "k", "u"), ("d", "l", "u")] {
+        bus.run(&["publish", "log", "--id", id, "--key", key, "--type", r#type]).ok();
+    }
+    let tail = |more: &[&str]| {
+        let events = bus.run(&[&["tail", "log"], more].concat()).json();
+        ids(&events).join("")
+    };
+    assert_eq!(tail(&[]), "abcd");
+    assert_eq!(tail(&["--from", "2"]), "cd");
+    assert_eq!(tail(&["--from", "end"]), "");
+    assert_eq!(tail(&["--from", "1h"]), "abcd");
+    assert_eq!(tail(&["--from", "2100-01-01T00:00:00Z"]), "");
+    assert_eq!(tail(&["--key", "k"]), "ac");
+    assert_eq!(tail(&["--type", "u", "-n", "1"]), "c");
+    assert_eq!(tail(&["--partition", "0", "--follow", "--from", "start", "-n", "3"]), "abc");
+    bus.stop();
+}
+
+#[test]
+fn tail_follows_and_ends_quietly_when_nobody_reads() {
+    let (_folder, bus) = bus();
+    bus.run(&["publish", "log", "--id", "before"]).ok();
+    let mut command = wattle();
+    command.args(["tail", "log", "--follow", "--from", "start", "--server", &bus.address]);
+    let mut tail = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("before"));
+    bus.run(&["publish", "log", "--id", "after"]).ok();
+    assert!(lines.next().unwrap().unwrap().contains("after"));
+    drop(lines);
+    bus.run(&["publish", "log", "--id", "unheard"]).ok();
+    let output = tail.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    bus.stop();
+}
+
+#[test]
+fn topics_and_status_say_what_is_there() {
+    let (_folder, bus) = bus();
+    bus.run(&["publish", "log", "x"]).ok();
+    let topics = bus.run(&["topics"]).ok();
+    assert!(topics.contains("shop/log") && topics.contains("shop/orders"), "{topics}");
+    let topics: Value = serde_json::from_str(&bus.run(&["topics", "-o", "json"]).ok()).unwrap();
+    let log = topics.as_array().unwrap().iter().find(|topic| topic["name"] == "shop/log").unwrap();
+    assert_eq!((&log["events"], &log["parent"]), (&json!(1), &Value::Null));
+    assert_eq!(log["partitions"], json!([{ "start": 0, "written": 1, "durable": 1 }]));
+    let status: Value = serde_json::from_str(&bus.run(&["status", "-o", "json"]).ok()).unwrap();
+    assert_eq!((&status["serving"], &status["topics"]), (&json!(true), &topics));
+    let status = bus.run(&["status"]).ok();
+    assert!(status.contains("serving") && status.contains("1 event"), "{status}");
+    bus.stop();
+}
