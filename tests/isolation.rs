@@ -237,7 +237,7 @@ subscribers:
             host().register(spec).unwrap()
         })
     };
-    let (patient, strict) = (registered(Duration::from_secs(3_600)), registered(Duration::from_millis(50)));
+    let (patient, strict) = (registered(Duration::from_secs(3_600)), registered(GENEROUS));
     let (patient, strict) = (patient.await.unwrap(), strict.await.unwrap());
     let engine = EmbeddedEngine::open(folder.path(), Durability::Os).unwrap();
     let called = Arc::new(Notify::new());
