@@ -52,6 +52,7 @@ macro_rules! conformance {
                     an_append_without_events_changes_nothing
                     an_event_may_be_empty
                     the_largest_append_passes_and_a_larger_one_changes_nothing
+                    an_append_to_an_unknown_partition_is_refused_whole
                     what_is_acknowledged_is_seen_outside;
                 reads:
                     a_read_starts_anywhere

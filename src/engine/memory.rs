@@ -66,6 +66,11 @@ impl State {
         Some(self.partitions.get(&partition)?.last().map_or(0, Chunk::end_offset))
     }
 
+    /// A partition of some records that no topic has.
+    fn unknown_target(&self, records: &Slices) -> Option<PartitionId> {
+        records.partitions().find(|to| !self.partitions.contains_key(to))
+    }
+
     fn append(&mut self, events: Slices) -> Vec<Offset> {
         self.clock_ns += 1;
         let append_time_ns = self.clock_ns;
@@ -192,7 +197,13 @@ impl Engine for MemoryEngine {
         if events.bytes() > limits::UNIT_BYTES_MAX {
             return Err(AppendError::TooLarge { bytes: events.bytes(), max: limits::UNIT_BYTES_MAX });
         }
-        let base_offsets = self.shared.state().append(events);
+        let base_offsets = {
+            let mut state = self.shared.state();
+            if let Some(unknown) = state.unknown_target(&events) {
+                return Err(AppendError::UnknownPartition(unknown));
+            }
+            state.append(events)
+        };
         self.shared.changed.notify_waiters();
         Ok(Appended { base_offsets, epoch: 1 })
     }
@@ -277,7 +288,7 @@ impl Session for MemorySession {
         }
         {
             let mut state = self.shared.state();
-            if let Some(unknown) = unit.emits.partitions().find(|to| !state.partitions.contains_key(to)) {
+            if let Some(unknown) = state.unknown_target(&unit.emits) {
                 return Err(SessionError::unknown_target(unknown));
             }
             let lane = state.lanes.entry(self.lane).or_default();

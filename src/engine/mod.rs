@@ -131,6 +131,9 @@ pub enum AppendError {
         /// Largest size.
         max: usize,
     },
+    /// A partition that no topic has; nothing was appended.
+    #[error("partition {} of topic number {} does not exist", .0.partition, .0.topic)]
+    UnknownPartition(PartitionId),
     /// The engine has stopped. What was on its way may or may not have been appended.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -141,7 +144,7 @@ impl AppendError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Busy { .. } => true,
-            Self::TooLarge { .. } => false,
+            Self::TooLarge { .. } | Self::UnknownPartition(_) => false,
             Self::Stopped(_) => true,
         }
     }
@@ -149,7 +152,7 @@ impl AppendError {
     /// Whether it is sure that nothing was appended.
     pub fn has_no_side_effects(&self) -> bool {
         match self {
-            Self::Busy { .. } | Self::TooLarge { .. } => true,
+            Self::Busy { .. } | Self::TooLarge { .. } | Self::UnknownPartition(_) => true,
             Self::Stopped(_) => false,
         }
     }

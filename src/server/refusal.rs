@@ -113,6 +113,8 @@ pub(super) fn publish(error: &PublishError) -> Status {
             AppendError::TooLarge { .. } => {
                 Refusal::new(Code::InvalidArgument, reason::TOO_LARGE, error).field("events").status()
             }
+            // The publisher names partitions of topics that it has looked up: a fault of the bus.
+            AppendError::UnknownPartition(_) => Refusal::new(Code::Internal, reason::UNKNOWN_PARTITION, error).status(),
             AppendError::Stopped(stopped) => self::stopped(stopped),
         },
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use wattle::engine::{AppendError, Engine, Health, Slices};
+use wattle::model::TopicId;
 
 use super::home::Home;
 use super::{append, everything, large, partition, slices, texts, tree};
@@ -95,6 +96,16 @@ pub(crate) async fn the_largest_append_passes_and_a_larger_one_changes_nothing(h
     assert_eq!(engine.append(large(partition, max - length_bytes)).await.unwrap().base_offsets, [0]);
     let chunks = engine.read(partition, 0, super::ALL).await.unwrap();
     assert_eq!(texts(&chunks)[0].len(), max - length_bytes);
+}
+
+pub(crate) async fn an_append_to_an_unknown_partition_is_refused_whole(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let (known, unknown) = (partition(tree.orders, 0), partition(TopicId(99), 0));
+    let error = engine.append(slices(&[(known, "x"), (unknown, "y")])).await.unwrap_err();
+    assert!(matches!(error, AppendError::UnknownPartition(of) if of == unknown), "{error:?}");
+    assert!(error.has_no_side_effects() && !error.is_retryable());
+    assert_eq!(engine.bounds(known).unwrap().written, 0);
 }
 
 pub(crate) async fn what_is_acknowledged_is_seen_outside(home: impl Home) {

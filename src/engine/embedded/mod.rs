@@ -206,6 +206,12 @@ impl Shared {
         changed.ok().and_then(|condition| stopped(&condition)).unwrap_or(Stopped::Closed)
     }
 
+    /// A partition of some records that no topic has.
+    fn unknown_target(&self, records: &Slices) -> Option<PartitionId> {
+        let catalogue = self.catalogue();
+        records.partitions().find(|to| !catalogue.has(*to))
+    }
+
     async fn apply(&self, blueprint: &Blueprint) -> Result<Numbers, ApplyError> {
         let _one_at_a_time = self.applying.lock().await;
         if let Some(stopped) = self.has_stopped() {
@@ -276,6 +282,9 @@ impl Engine for EmbeddedEngine {
     async fn append(&self, events: Slices) -> Result<Appended, AppendError> {
         if events.bytes() > limits::UNIT_BYTES_MAX {
             return Err(AppendError::TooLarge { bytes: events.bytes(), max: limits::UNIT_BYTES_MAX });
+        }
+        if let Some(unknown) = self.shared.unknown_target(&events) {
+            return Err(AppendError::UnknownPartition(unknown));
         }
         let placed = match self.shared.log.append(events) {
             Ok(ticket) => ticket.await,
@@ -412,11 +421,7 @@ impl Session for EmbeddedSession {
             let words = format!("{} bytes of outputs, at most {}", unit.emits.bytes(), limits::UNIT_BYTES_MAX);
             return Err(SessionError::Refused(words));
         }
-        let unknown = {
-            let catalogue = self.shared.catalogue();
-            unit.emits.partitions().find(|to| !catalogue.has(*to))
-        };
-        if let Some(unknown) = unknown {
+        if let Some(unknown) = self.shared.unknown_target(&unit.emits) {
             return Err(SessionError::unknown_target(unknown));
         }
         self.consumed_to = unit.consumed_to;
