@@ -1,7 +1,7 @@
 //! Tells customers that a parcel is on its way.
 
 use serde::{Deserialize, Serialize};
-use wattle_plugin::{Event, Failure, Output, config, info, plugin};
+use wattle_plugin::{Event, Failure, Output, config, debug, plugin};
 
 plugin!(handle, ports: { SENT = "sent" });
 
@@ -28,7 +28,7 @@ struct Message {
 
 fn handle(event: Event) -> Result<Output, Failure> {
     let parcel: Parcel = event.json()?;
-    info!("parcel {} goes to {}", parcel.tracking, parcel.customer.name);
+    debug!("parcel {} goes to {}", parcel.tracking, parcel.customer.name);
     let shop = config("shop").unwrap_or_else(|| "Wattle & Daub".into());
     Ok(SENT.json(&message(parcel, &shop))?.kind("message.sent"))
 }
