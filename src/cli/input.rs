@@ -4,7 +4,6 @@
 //! slow source is not held back until a batch is full.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use super::Failure;
 use super::tree::plural;
 use crate::client::{Client, ClientError, Publishing, Window};
 use crate::dispatch::Published;
+use crate::effects::random;
 use crate::limits;
 use crate::model::event::Data;
 use crate::model::{Attribute, Event, EventView, json};
@@ -65,8 +65,6 @@ impl Template {
 
 /// An id that no other event has: 128 random bits.
 pub(super) fn fresh_id() -> String {
-    // The standard library seeds its hashers from the operating system.
-    let random = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", random(), random())
 }
 

@@ -9,7 +9,7 @@ mod real;
 use std::io;
 
 pub use memory::MemoryDisk;
-pub use real::{DiskFolder, SystemClock};
+pub use real::{DiskFolder, SystemClock, random};
 
 /// A folder of files.
 pub trait Disk: Send + Sync + 'static {

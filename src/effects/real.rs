@@ -1,6 +1,7 @@
 //! The real disk and clock.
 
 use std::fs::{File, OpenOptions};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -110,4 +111,10 @@ impl Clock for SystemClock {
     fn now_ns(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
     }
+}
+
+/// 64 random bits, which nobody outside can guess.
+pub fn random() -> u64 {
+    // The standard library seeds its hashers from the operating system.
+    RandomState::new().build_hasher().finish()
 }

@@ -11,7 +11,8 @@
 //!   16  u64  position           of this frame in the journal: a frame that lies elsewhere is not a frame
 //!   24  u64  durable position   everything in front of it was durable when this frame was written
 //!   32  u64  append time        engine time, Unix nanoseconds, never less than that of the frame in front
-//!   40  u64  sequence           number of this frame, from 1
+//!   40  u64  sequence           one more than that of the frame in front; the first one's is drawn at random, so that no
+//!                               producer can put what looks like a later frame into the data of an event
 //!   48  u32  epoch              of the recovery after which it was written; grows with each start
 //!   52  u32  previous checksum  of the frame in front; 0 for the first one
 //!
@@ -179,12 +180,23 @@ impl Link {
         if head.position != self.position {
             return Err(FrameError::Position);
         }
-        let follows = head.sequence == self.sequence
+        // Where the journal begins, its first frame says from where its frames are counted.
+        let counts_on = head.sequence == self.sequence || self.position == 0;
+        let follows = counts_on
             && head.previous_checksum == self.previous_checksum
             && head.epoch >= self.epoch
             && head.append_time_ns >= self.append_time_ns
             && head.durable_position <= head.position;
         if follows { Ok(()) } else { Err(FrameError::Chain) }
+    }
+
+    /// Whether a whole frame that lies somewhere behind this place is one of this journal, and proves that what should be
+    /// here was durable. Frames within the data of an event may be whole too, but their sequence is a guess.
+    pub(super) fn is_proved_by(&self, head: &Head) -> bool {
+        let frames_between = head.position.checked_sub(self.position).map(|bytes| bytes / HEAD_BYTES as u64);
+        let ahead = head.sequence.checked_sub(self.sequence);
+        let is_plausible = ahead.zip(frames_between).is_some_and(|(ahead, most)| (1..=most).contains(&ahead));
+        head.durable_position > self.position && (is_plausible || self.position == 0)
     }
 
     /// The link behind a frame.

@@ -68,6 +68,8 @@ pub struct LogOptions {
     pub file_bytes: u64,
     /// Bytes of the recent part of the journal that stay in memory.
     pub recent_bytes_max: usize,
+    /// From where the frames of a new journal are counted: a number that no producer can guess, below 2^63.
+    pub first_sequence: u64,
 }
 
 impl Default for LogOptions {
@@ -76,6 +78,7 @@ impl Default for LogOptions {
             durability: Durability::Sync,
             file_bytes: limits::JOURNAL_FILE_BYTES,
             recent_bytes_max: limits::TAIL_BYTES_MAX,
+            first_sequence: 1,
         }
     }
 }
@@ -201,7 +204,7 @@ impl Log {
     /// # Errors
     /// [`OpenError`]. Where it is [`OpenError::Damaged`], nothing on the disk was changed.
     pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, options: LogOptions) -> Result<(Self, Replay), OpenError> {
-        let recovered = recovery::recover(&disk)?;
+        let recovered = recovery::recover(&disk, options.first_sequence)?;
         let shared = Arc::new(Shared {
             partitions: RwLock::new(recovered.partitions),
             lanes: RwLock::new(recovered.lanes),

@@ -99,7 +99,7 @@ struct Accepted {
     proved_durable: u64,
 }
 
-pub(super) fn recover(disk: &Arc<dyn Disk>) -> Result<Recovered, OpenError> {
+pub(super) fn recover(disk: &Arc<dyn Disk>, first_sequence: u64) -> Result<Recovered, OpenError> {
     let mut positions: Vec<u64> = disk
         .list()
         .map_err(disk_error("list", "the journal's folder"))?
@@ -111,7 +111,7 @@ pub(super) fn recover(disk: &Arc<dyn Disk>) -> Result<Recovered, OpenError> {
         partitions: HashMap::new(),
         lanes: HashMap::new(),
         replay: Replay::default(),
-        link: Link { position: 0, sequence: 1, previous_checksum: 0, epoch: 0, append_time_ns: 0 },
+        link: Link { position: 0, sequence: first_sequence, previous_checksum: 0, epoch: 0, append_time_ns: 0 },
         proved_durable: 0,
     };
     let mut files: Vec<JournalFile> = Vec::new();
@@ -179,7 +179,7 @@ fn accept_frames(
             return Err(Damage::Version { file: name.to_owned(), byte, what }.into()); // D
         }
         let makes_no_sense = matches!(error, FrameError::Body | FrameError::Hole);
-        if !is_last || makes_no_sense || proved_behind(&rest, accepted.link.position) {
+        if !is_last || makes_no_sense || proved_behind(&rest, &accepted.link) {
             return Err(Damage::Journal { file: name.to_owned(), byte, what: error.to_string() }.into()); // C, I
         }
         return Ok(()); // B
@@ -220,12 +220,12 @@ fn accept_frame(accepted: &mut Accepted, rest: &Bytes) -> Result<(), FrameError>
     Ok(())
 }
 
-/// Whether a whole frame further on proves that what should be at `position` (the first byte of `rest`) was durable.
-fn proved_behind(rest: &[u8], position: u64) -> bool {
+/// Whether a whole frame further on proves that what should be at `link` (the first byte of `rest`) was durable.
+fn proved_behind(rest: &[u8], link: &Link) -> bool {
     (1..rest.len()).any(|at| {
         let Some(here) = rest.get(at..) else { return false };
         Head::parse(here).is_ok_and(|head| {
-            head.position == position + at as u64 && head.durable_position > position && head.verify(here).is_ok()
+            head.position == link.position + at as u64 && link.is_proved_by(&head) && head.verify(here).is_ok()
         })
     })
 }

@@ -84,6 +84,7 @@ async fn run(seed: u64, durability: Durability) {
         durability,
         file_bytes: [300, 2_000, 1 << 20][random.below(3) as usize],
         recent_bytes_max: [0, 1_000, 1 << 20][random.below(3) as usize],
+        first_sequence: random.next() >> 1,
     };
     let mut disk = MemoryDisk::default();
     let mut submitted: Vec<Submitted> = Vec::new();

@@ -3,7 +3,7 @@
 use wattle::effects::MemoryDisk;
 use wattle::log::Damage;
 
-use super::layout::{FILE_HEAD, HEAD, Writer, frame_starts, name};
+use super::layout::{FILE_HEAD, Frame, HEAD, MARK, UNIT, Writer, frame_starts, name, unit};
 use super::support::{P, append, cold, open, options, refused, try_open};
 
 /// Four durable events behind the first mark, proved by the mark at the end.
@@ -15,6 +15,35 @@ fn journal() -> Writer {
     }
     writer.mark();
     writer
+}
+
+/// A producer knows the layout, the epoch, and where its event will lie. It does not know from where frames are counted.
+#[test]
+fn frames_in_the_data_of_an_event_prove_nothing() {
+    for guessed in [1, 2, 3, 4, 1_000] {
+        let mut writer = Writer::counting_from(0x5eed_5eed);
+        writer.event(0, "first");
+        writer.synced();
+        let position = writer.next.position;
+        let mut torn = writer.frame(UNIT, unit(None, &[((1, 0), 1, &[&"x".repeat(400)])]));
+        let at = torn.body.len() - 200;
+        let forged = Frame {
+            position: position + (HEAD + at) as u64,
+            durable: position + 1,
+            sequence: guessed,
+            body: Vec::new(),
+            ..writer.frame(MARK, Vec::new())
+        };
+        let forged = forged.encode();
+        torn.body[at..at + forged.len()].copy_from_slice(&forged);
+        writer.push(&torn);
+        let torn_at = FILE_HEAD + position as usize + HEAD + 40;
+        writer.last()[torn_at] ^= 1;
+        let disk = MemoryDisk::with_contents(writer.files.clone());
+        let (log, replay) = open(&disk, options());
+        assert_eq!(cold(&log, P), ["first"], "sequence {guessed}");
+        assert!(replay.void_bytes > 0);
+    }
 }
 
 #[test]

@@ -89,13 +89,18 @@ pub(crate) struct Writer {
 impl Writer {
     /// A journal that was opened once: a file with the mark of epoch 1.
     pub(crate) fn new() -> Self {
+        Self::counting_from(1)
+    }
+
+    /// The same, whose first frame has this sequence.
+    pub(crate) fn counting_from(sequence: u64) -> Self {
         let next = Frame {
             version: 1,
             kind: MARK,
             position: 0,
             durable: 0,
             time: 0,
-            sequence: 1,
+            sequence,
             epoch: 1,
             previous: 0,
             body: Vec::new(),

@@ -18,7 +18,7 @@ use super::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
     ReadError, Session, SessionError, Slices, Stopped, Unit,
 };
-use crate::effects::{Clock, Disk, DiskFolder, SystemClock};
+use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
 use crate::limits;
 use crate::log::{Acquired, ColdError, ColdReader, Condition, Log, OpenError, Recent, Refused};
 pub use crate::log::{Durability, LogOptions};
@@ -120,7 +120,7 @@ impl EmbeddedEngine {
             Err(TryLockError::WouldBlock) => return Err(EmbeddedError::InUse { folder: folder.to_owned() }),
             Err(TryLockError::Error(error)) => return Err(io("lock", &lock_path)(error)),
         }
-        let options = LogOptions { durability, ..LogOptions::default() };
+        let options = LogOptions { durability, first_sequence: random() >> 1, ..LogOptions::default() };
         Self::open_on(folder, Arc::new(disk), Arc::new(SystemClock), options, Some(lock))
     }
 
