@@ -194,6 +194,7 @@ fn encode_attribute(entry: &mut Vec<u8>, value: &Attribute) {
     }
 }
 
+#[inline]
 fn put_required(out: &mut Vec<u8>, id: &str, source: &str, r#type: &str) {
     wire::put_bytes_field(out, number::ID, id.as_bytes());
     wire::put_bytes_field(out, number::SOURCE, source.as_bytes());
@@ -222,6 +223,7 @@ impl<'a> EventWriter<'a> {
     }
 
     /// Adds a text attribute. `name` must be a valid name, once.
+    #[inline]
     pub fn attribute(self, name: &str, value: &str) -> Self {
         let inner = wire::bytes_field_len(number::STRING, value.len());
         let length = wire::bytes_field_len(1, name.len()) + wire::bytes_field_len(2, inner);
@@ -233,6 +235,7 @@ impl<'a> EventWriter<'a> {
     }
 
     /// Ends the event with its payload.
+    #[inline]
     pub fn data(self, data: &[u8]) {
         wire::put_bytes_field(self.out, number::BINARY_DATA, data);
     }
@@ -343,6 +346,7 @@ impl<'a> EventView<'a> {
     }
 
     /// The ordering key where the topic has no expression of its own: `partitionkey`, else `subject`, else the id.
+    #[inline]
     pub fn default_key(&self) -> &'a str {
         self.partition_key.or(self.subject).unwrap_or(self.id)
     }
@@ -363,6 +367,7 @@ impl<'a> EventView<'a> {
     }
 }
 
+#[inline]
 fn text<'a>(name: &'static str, bytes: &'a [u8]) -> Result<&'a str, EventError> {
     if bytes.len() > ATTRIBUTE_VALUE_BYTES_MAX {
         return Err(too_long(name, bytes.len()));
@@ -378,6 +383,7 @@ fn too_long(name: &str, length: usize) -> EventError {
 }
 
 /// Whether CloudEvents allows this as the name of an attribute.
+#[inline]
 pub fn is_attribute_name(name: &str) -> bool {
     (1..=ATTRIBUTE_NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
@@ -443,6 +449,7 @@ fn parse_timestamp(bytes: &[u8]) -> Result<jiff::Timestamp, &'static str> {
 
 impl<'a> AttributeView<'a> {
     /// The value where it is text of any kind.
+    #[inline]
     pub fn as_text(&self) -> Option<&'a str> {
         match self {
             Self::String(text) | Self::Uri(text) | Self::UriRef(text) => Some(text),

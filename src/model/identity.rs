@@ -62,6 +62,7 @@ pub struct Place {
 /// The partition of a key: xxh3 (64 bits, seed 0) of its bytes, modulo the count, on every engine.
 ///
 /// A count of 0 is treated as 1.
+#[inline]
 pub fn partition_of(key: &str, partitions: u32) -> u32 {
     match partitions {
         0 | 1 => 0,
@@ -89,6 +90,7 @@ impl OutputIds {
     }
 
     /// The id of the `index`-th output of the event at `offset`: 32 hexadecimal digits.
+    #[inline]
     pub fn id(&self, offset: Offset, index: u32) -> OutputId {
         let mut bytes = [0u8; 28];
         let (lane, rest) = bytes.split_at_mut(16);
@@ -105,6 +107,7 @@ impl OutputIds {
 pub struct OutputId([u8; 32]);
 
 impl OutputId {
+    #[inline]
     fn from_hash(hash: u128) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 32];
@@ -118,6 +121,7 @@ impl OutputId {
 impl std::ops::Deref for OutputId {
     type Target = str;
 
+    #[inline]
     fn deref(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }

@@ -79,6 +79,7 @@ impl<'a> Record<'a> {
     ///
     /// # Errors
     /// [`RecordError::KeyTooLong`]; nothing was written then.
+    #[inline]
     pub fn start<'o>(
         out: &'o mut Vec<u8>,
         key: &str,
@@ -91,6 +92,7 @@ impl<'a> Record<'a> {
         Ok(EventWriter::new(out, id, source, r#type))
     }
 
+    #[inline]
     fn write_head(out: &mut Vec<u8>, key: &str, lineage: Option<Lineage>) -> Result<(), RecordError> {
         if key.len() > KEY_BYTES_MAX {
             return Err(RecordError::KeyTooLong(key.len()));
@@ -112,10 +114,12 @@ impl<'a> Record<'a> {
     ///
     /// # Errors
     /// [`RecordError::Malformed`].
+    #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, RecordError> {
         Self::split(bytes).ok_or(RecordError::Malformed)
     }
 
+    #[inline]
     fn split(bytes: &'a [u8]) -> Option<Self> {
         let ([flags, 0, low, high], mut rest) = bytes.split_first_chunk::<4>()? else { return None };
         let lineage = match *flags {

@@ -105,6 +105,7 @@ impl Slices {
 
 /// The records of a slice, without their lengths. Ends early where the bytes do; what is read from disk has been
 /// checked before.
+#[inline]
 pub(crate) fn records(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;

@@ -26,16 +26,19 @@ pub(super) struct Fields<'a> {
 pub(super) struct Malformed;
 
 impl<'a> Fields<'a> {
+    #[inline]
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
+    #[inline]
     fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (head, tail) = self.rest.split_at_checked(count).ok_or(Malformed)?;
         self.rest = tail;
         Ok(head)
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<u64, Malformed> {
         // Nearly all tags and lengths of an event are one byte.
         if let [byte, tail @ ..] = self.rest
@@ -56,6 +59,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next field's number and value, or `None` at the end.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(u32, Field<'a>)>, Malformed> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -80,10 +84,12 @@ impl<'a> Fields<'a> {
 }
 
 /// Bytes that a varint takes.
+#[inline]
 pub(super) fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
+#[inline]
 pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value as u8) | 0x80);
@@ -97,18 +103,21 @@ pub(super) fn put_varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
     put_varint(out, value);
 }
 
+#[inline]
 pub(super) fn put_bytes_field(out: &mut Vec<u8>, number: u32, value: &[u8]) {
     put_length(out, number, value.len());
     out.extend_from_slice(value);
 }
 
 /// The head of a length-delimited field whose body the caller writes next.
+#[inline]
 pub(super) fn put_length(out: &mut Vec<u8>, number: u32, length: usize) {
     put_varint(out, u64::from(number) << 3 | u64::from(LENGTH_DELIMITED));
     put_varint(out, length as u64);
 }
 
 /// Bytes that a length-delimited field takes, its head included.
+#[inline]
 pub(super) fn bytes_field_len(number: u32, length: usize) -> usize {
     varint_len(u64::from(number) << 3) + varint_len(length as u64) + length
 }
