@@ -295,7 +295,7 @@ impl<'a> EventView<'a> {
     /// # Errors
     /// [`EventError`] says which rule of CloudEvents is broken, and where.
     pub fn parse(encoded: &'a [u8]) -> Result<Self, EventError> {
-        let (mut id, mut source, mut spec_version, mut r#type) = ("", "", "", "");
+        let (mut id, mut source, mut spec_version, mut r#type) = ("", "", &[][..], "");
         let (mut subject, mut partition_key, mut content_type) = (None, None, None);
         let (mut data, mut data_is_text) = (None, false);
         let mut fields = Fields::new(encoded);
@@ -309,7 +309,7 @@ impl<'a> EventView<'a> {
             match field {
                 number::ID => id = text("id", bytes)?,
                 number::SOURCE => source = text("source", bytes)?,
-                number::SPEC_VERSION => spec_version = text("specversion", bytes)?,
+                number::SPEC_VERSION => spec_version = bytes,
                 number::TYPE => r#type = text("type", bytes)?,
                 number::ATTRIBUTES => {
                     let (name, value) = parse_attribute(bytes)?;
@@ -329,13 +329,18 @@ impl<'a> EventView<'a> {
                 _ => {}
             }
         }
-        for (name, value) in [("id", id), ("source", source), ("specversion", spec_version), ("type", r#type)] {
-            if value.is_empty() {
+        for (name, is_empty) in [
+            ("id", id.is_empty()),
+            ("source", source.is_empty()),
+            ("specversion", spec_version.is_empty()),
+            ("type", r#type.is_empty()),
+        ] {
+            if is_empty {
                 return Err(EventError::Missing(name));
             }
         }
-        if spec_version != "1.0" {
-            return Err(EventError::SpecVersion(spec_version.to_owned()));
+        if spec_version != b"1.0" {
+            return Err(EventError::SpecVersion(text("specversion", spec_version)?.to_owned()));
         }
         Ok(Self { id, source, r#type, subject, partition_key, content_type, data, data_is_text, encoded })
     }

@@ -3,6 +3,7 @@
 
 use std::marker::PhantomData;
 
+use bytes::Buf;
 use prost::Message;
 use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -64,7 +65,8 @@ impl<T: Message + Default> Decoder for Half<T> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
-        T::decode(buffer)
+        // Out of the connection's buffer in one piece, so that what the message keeps are slices of that.
+        T::decode(buffer.copy_to_bytes(buffer.remaining()))
             .map(Some)
             .map_err(|error| Status::invalid_argument(format!("the message is not what wattle.v1 says: {error}")))
     }
