@@ -20,8 +20,6 @@ use crate::server::{Bus, Port, Server};
 
 const TOPIC: &str = "bench/events";
 const PARTITIONS: u32 = 8;
-/// Batches on their way at once: while one is synced, others travel.
-const WINDOW_BATCHES: usize = 8;
 
 /// Durable publishes of `batches` batches of `batch_events` events with `data_bytes` bytes of data each, through gRPC on
 /// loopback, in events per second; the yardstick writes as many bytes in the same groups to one file, each followed by
@@ -89,8 +87,7 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
     let client_runtime = runtime("client")?;
     let measured = client_runtime.block_on(async {
         let client = Client::connect(&address).await?;
-        let window = Window { batches: WINDOW_BATCHES, ..Window::default() };
-        let mut publishing = client.publishing(TOPIC, window);
+        let mut publishing = client.publishing(TOPIC, Window::default());
         groups.take();
         let start = Instant::now();
         for batch in batches {
