@@ -163,6 +163,7 @@ async fn a_trap_at_the_first_event_of_a_batch_still_counts_only_alone() {
     let tree = one(&work, &["b", "c0"]).await;
     settled(&tree).await;
     assert_eq!(work.batches(), [&["b", "c0"][..], &["b"], &["c0"]]);
+    assert_eq!(work.called()[1].attempts(), [1]);
     assert_eq!(data(&tree, "out").await, ["b", "c0"]);
 }
 

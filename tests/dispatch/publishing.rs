@@ -80,7 +80,7 @@ async fn an_unknown_topic_is_told_with_the_nearest_one() {
 #[tokio::test]
 async fn a_giant_name_costs_nothing() {
     let tree = tree(ONE).await;
-    // To compare it with every name would take gigabytes.
+    // To compare it with every name would take gigabytes, and half a minute.
     let error = refusal(&tree, &"x".repeat(64 << 20), &[]).await;
     assert!(matches!(error, PublishError::UnknownTopic { nearest: None, .. }));
     assert!(error.to_string().len() < 1000, "nor is it said again");
@@ -123,7 +123,9 @@ async fn a_bad_event_is_named_and_nothing_of_its_call_is_stored() {
     let nameless = Event { source: "/s".into(), r#type: "t".into(), ..Event::default() }.encode();
     let long = format!(r#"{{"to":"{}"}}"#, "k".repeat(KEY_BYTES_MAX + 1));
     type Case = (Bytes, fn(&EventRefused) -> bool);
-    let cases: [Case; 6] = [
+    let cases: [Case; 8] = [
+        (event("b", "", r#"{"to":"x"}"#), |e| matches!(e, EventRefused::Event(EventError::AttributeValue { .. }))),
+        (event("b", "k", r#"{"to":""}"#), |e| matches!(e, EventRefused::Key(words) if words.contains("empty"))),
         (Bytes::from_static(b"\xff\xff"), |e| matches!(e, EventRefused::Event(EventError::Malformed))),
         (nameless, |e| matches!(e, EventRefused::Event(EventError::Missing("id")))),
         (event("b", "k", "{}"), |e| matches!(e, EventRefused::Key(words) if words.contains("data.to"))),

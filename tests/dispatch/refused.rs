@@ -41,9 +41,10 @@ async fn an_output_larger_than_an_event_may_be_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_that_are_too_long_are_refused() {
+async fn keys_and_texts_that_are_too_long_or_too_short_are_refused() {
     let key = Some("k".repeat(KEY_BYTES_MAX + 1));
     refused(ONE, Output { key, ..out("x") }, "the key of an output is 1025 bytes long").await;
+    refused(ONE, Output { key: Some(String::new()), ..out("x") }, "the key of an output is empty").await;
     let long = || "t".repeat(ATTRIBUTE_VALUE_BYTES_MAX + 1);
     refused(ONE, Output { r#type: long(), ..out("x") }, "the type of an output").await;
     refused(ONE, Output { content_type: long(), ..out("x") }, "the content type of an output").await;
@@ -85,6 +86,7 @@ async fn a_topic_whose_key_expression_gives_no_key_refuses_the_output() {
         ("data.to", "{}".to_owned(), "this event has no `data.to`"),
         ("data.to", "[".to_owned(), "broken"),
         ("data.to", r#"{"to":[1]}"#.to_owned(), "a list"),
+        ("data.to", r#"{"to":""}"#.to_owned(), "an empty text"),
         ("data.to", format!(r#"{{"to":"{}"}}"#, "k".repeat(KEY_BYTES_MAX + 1)), "1025 bytes long"),
         // the id is 32 characters long
         ("id + data.to", format!(r#"{{"to":"{}"}}"#, "k".repeat(KEY_BYTES_MAX - 31)), "1025 bytes long"),
