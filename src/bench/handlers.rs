@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
 use super::{BenchError, Comparison, Subject, fresh, processor_time, runtime, sample};
-use crate::dispatch::{HandleError, Tree};
+use crate::dispatch::{HandleError, PublishError, Tree};
 use crate::engine::Engine;
 use crate::engine::embedded::{Durability, EmbeddedEngine};
 use crate::limits;
@@ -17,6 +18,8 @@ use crate::wasm::{Batch, Event, EventContext, LogLevel, Plugin};
 
 /// Events that are published at once.
 const PUBLISH_EVENTS: usize = 1_000;
+/// Publishes on their way at once, as a client has them: the tree is as busy as the loop.
+const PUBLISHES_AT_ONCE: usize = 16;
 /// How often the tree is asked whether it is done; the question costs processor time too.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
@@ -55,8 +58,18 @@ fn through_the_tree(subject: &Subject, orders: &[Bytes]) -> Result<(u64, Duratio
         let engine = EmbeddedEngine::open(&folder, Durability::Sync)?;
         let tree = Tree::start(engine, &subject.plan, subject.plugins.clone(), lanes.handle()).await?;
         let start = processor_time();
+        let mut publishing: JoinSet<Result<_, PublishError>> = JoinSet::new();
         for batch in orders.chunks(PUBLISH_EVENTS) {
-            tree.publisher().publish(&topic, batch).await?;
+            if publishing.len() >= PUBLISHES_AT_ONCE
+                && let Some(published) = publishing.join_next().await
+            {
+                published.map_err(std::io::Error::other)??;
+            }
+            let (publisher, topic, batch) = (tree.publisher().clone(), topic.clone(), batch.to_vec());
+            publishing.spawn(async move { publisher.publish(&topic, &batch).await });
+        }
+        while let Some(published) = publishing.join_next().await {
+            published.map_err(std::io::Error::other)??;
         }
         while !tree.is_settled() {
             tokio::time::sleep(ASK_EVERY).await;
