@@ -1,4 +1,5 @@
-//! Every bound of the bus in one place, each with its reason. Relations between them are asserted below.
+//! The bounds that several parts share, each with its reason; relations between them are asserted below. What only one door
+//! has is beside it: `server/bounds.rs` for connections, `topology/bounds.rs` for files, `wasm/limits.rs` for plugins.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The disk and the clock, behind one small interface, so that a simulation can stand in for them.
+//! The disk, the clock and randomness, behind one small interface, so that a simulation can stand in for them.
 //!
 //! Promises: nothing else in the bus that decides what is kept reads the disk or the wall clock in another way.
 //! Must not know: what is written, or why.
