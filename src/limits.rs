@@ -26,16 +26,56 @@ pub const QUEUE_SUBMISSIONS_MAX: usize = 16 * 1024;
 /// What a producer that was refused is told to wait: a few large groups at the speed of a slow disk.
 pub const PRODUCER_RETRY_AFTER: Duration = Duration::from_millis(50);
 
-/// Bytes of the recent part of the journal that stay in memory for lanes that keep up.
+/// What a producer is told to wait where the disk is full: somebody has to do something about it.
+pub const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Bytes of the recent part of the journal that stay in memory, for lanes that keep up and for the next checkpoint. What is
+/// not checkpointed fills it at the most, so this also bounds what a start has to read.
 pub const TAIL_BYTES_MAX: usize = 32 << 20;
+/// Bytes of journal after which a checkpoint is made: a quarter, so that the next ones come in while it is made, and enough
+/// for its syncs not to matter.
+pub const CHECKPOINT_BYTES: usize = 8 << 20;
 /// Bytes that one group commit writes at the most, so that acks of small publishes do not wait for long.
 pub const GROUP_BYTES_MAX: usize = 2 << 20;
-/// Size in bytes at which a journal file is closed and the next one begun.
+/// Length in bytes of a journal file. Two are in use at the most, since all that is not checkpointed fits into one.
 pub const JOURNAL_FILE_BYTES: u64 = 64 << 20;
-/// Bytes of journal between two entries of a partition in the sparse index: what a cold read skips at the most.
-pub const INDEX_STRIDE_BYTES: u64 = 256 << 10;
-/// Bytes that a cold read takes from the disk at once.
+/// The part of a small disk that one journal file takes at the most.
+pub const JOURNAL_FILE_PART: u64 = 32;
+/// Spare journal files: one for the next, and their room is what a full disk falls back on.
+pub const SPARE_FILES_MAX: usize = 1;
+/// Bytes of zeroes that are written at once to make a spare file.
+pub const SPARE_WRITE_BYTES: usize = 1 << 20;
+/// Bytes at which a segment is closed: what retention removes at once, and what an index covers.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// Parts of a retention (in age or size) after which a segment is closed, so that the oldest part can go.
+pub const RETENTION_PARTS: u32 = 8;
+/// The shortest time after which a segment is closed for its age.
+pub const SEGMENT_AGE_MIN: Duration = Duration::from_secs(1);
+/// Bytes of events in a block of a segment: what is read, checked and decompressed at once, and what one damaged byte costs.
+pub const BLOCK_BYTES: usize = 64 << 10;
+/// Bytes that a cold read takes from the disk at once: several blocks, and little enough for each lane to have them.
 pub const COLD_READ_BYTES: usize = 256 << 10;
+/// Segments that are kept open for reading. Well below the 256 descriptors that the tightest systems give.
+pub const OPEN_SEGMENTS_MAX: usize = 32;
+/// Bytes of the state store that are cached.
+pub const STATE_CACHE_BYTES: usize = 4 << 20;
+/// How often it is looked what may expire, and all that waits is checkpointed.
+pub const RETENTION_EVERY: Duration = Duration::from_secs(10);
+/// How soon a checkpoint that found no room is tried again.
+pub const CHECKPOINT_RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How often it is looked how much room the disk has, by time and by bytes written.
+pub const SPACE_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// See [`SPACE_LOOK_EVERY`].
+pub const SPACE_LOOK_BYTES: u64 = 1 << 20;
+/// The part of the disk that is each of the three reserves in front of it being full, where that is not more than
+/// [`SPACE_RESERVE_BYTES_MAX`].
+pub const SPACE_RESERVE_PART: u64 = 64;
+/// See [`SPACE_RESERVE_PART`].
+pub const SPACE_RESERVE_BYTES_MAX: u64 = 64 << 20;
+/// A wall clock that jumps ahead by more than this is not believed until somebody confirms it.
+pub const CLOCK_JUMP_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long the appender waits for room before it looks again whether the log still works.
+pub const ROOM_LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Groups that are written and not durable: what a disk that hangs lets pile up.
 pub const UNSYNCED_GROUPS_MAX: usize = 16 * 1024;
 /// After this long without work the engine writes a mark, which tells the next start what was durable.
@@ -51,4 +91,7 @@ const _: () =
     assert!(MESSAGE_BYTES_MAX + PUBLISH_EVENTS_MAX * 1100 <= UNIT_BYTES_MAX, "keys, heads and lengths fit too");
 const _: () = assert!(UNIT_BYTES_MAX <= PRODUCER_QUEUE_BYTES_MAX && UNIT_BYTES_MAX <= LANE_QUEUE_BYTES_MAX);
 const _: () = assert!((UNIT_BYTES_MAX as u64) < JOURNAL_FILE_BYTES);
+const _: () = assert!(TAIL_BYTES_MAX as u64 <= JOURNAL_FILE_BYTES, "two files hold all that is not checkpointed");
+const _: () = assert!(CHECKPOINT_BYTES + 2 * GROUP_BYTES_MAX <= TAIL_BYTES_MAX, "groups come in during a checkpoint");
+const _: () = assert!(BLOCK_BYTES <= COLD_READ_BYTES && COLD_READ_BYTES as u64 <= SEGMENT_BYTES);
 const _: () = assert!(BATCH_BYTES_MAX >= EVENT_BYTES_MAX);

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::effects::{Disk, DiskFile};
+use crate::effects::{Disk, DiskFile, Space};
 
 /// Bytes of each group that a disk was given between two syncs, in their order.
 #[derive(Debug, Clone, Default)]
@@ -68,8 +68,20 @@ impl<D: Disk> Disk for Recording<D> {
         self.disk.remove(name)
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
     fn sync_folder(&self) -> io::Result<()> {
         self.disk.sync_folder()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.disk.sync_all()
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        self.disk.space()
     }
 }
 
@@ -95,6 +107,10 @@ impl DiskFile for RecordingFile {
 
     fn length(&self) -> io::Result<u64> {
         self.file.length()
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        self.file.allocate(length)
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {

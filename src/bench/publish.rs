@@ -15,7 +15,7 @@ use crate::dispatch::publish::{Target, Targets};
 use crate::dispatch::{Publisher, Snapshot};
 use crate::effects::{DiskFolder, SystemClock};
 use crate::engine::embedded::{EmbeddedEngine, LogOptions};
-use crate::engine::{Blueprint, Engine, TopicSpec};
+use crate::engine::{Blueprint, Engine, TopicSettings, TopicSpec};
 use crate::server::{Bus, Port, Server};
 
 const TOPIC: &str = "bench/events";
@@ -73,7 +73,7 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
     let port = Port::take(&loopback())?;
     drop(entered);
     let (server, address) = service.block_on(async {
-        let topics = vec![TopicSpec { name: TOPIC.to_owned(), partitions: PARTITIONS }];
+        let topics = vec![TopicSpec { name: TOPIC.to_owned(), partitions: PARTITIONS, settings: TopicSettings::default() }];
         let blueprint = Blueprint { topics, ..Blueprint::default() };
         let numbers = engine.apply(&blueprint).await.map_err(crate::dispatch::StartError::from)?;
         let target = |topic| Target { name: TOPIC.to_owned(), topic, partitions: PARTITIONS, parent: None, key: None };

@@ -3,29 +3,49 @@
 //! ```text
 //!   write ──> contents ── sync ──> synced          what a process sees is `contents`;
 //!                │                    │            what a crash leaves is `synced`, and of every block that differs
-//!                └──── crash: either ─┘            and was not synced, either
+//!                └──── crash: either ─┘            and was not synced, either; or, where a test asks for it, damage
+//!
+//!   create, remove, rename ──> names ── sync_folder ──> synced_names        the same with names, change by change
 //! ```
 //!
 //! Promises:
-//! - Any subset of unsynced blocks survives a crash, in any order; a block is old or new, never a mixture.
-//! - A new length, a creation and a removal survive or not, each for itself, until they are synced.
-//! - After a failed sync a block counts as clean, as a page cache has it: a later sync that succeeds says nothing of it.
-//!   Only writing it again does.
-//! - A write that fails has written a part.
+//! - Any subset of unsynced blocks survives a crash, in any order; a block is old or new, never a mixture, unless
+//!   [`MemoryDisk::after_crash_with`] is told to tear, zero or garble it.
+//! - A new length survives or not, whatever becomes of the blocks, until it is synced.
+//! - A creation, a removal and a rename survive or not, each for itself and a rename whole, until they are synced. Only
+//!   changes of one name keep their order: what follows one that is lost is lost too.
+//! - After a failed sync a block counts as clean, as a page cache has it: a later sync that succeeds, of the file or of
+//!   everything, says nothing of it. Only writing it again does. Other files know nothing of it. Lengths and names are
+//!   what a file system journals: of those a later sync does speak.
+//! - A write or an allocation that fails has done a part, also for want of room: as much as there was room for.
+//! - Room is counted in blocks; what lies below a file's length never needs any. A hole is zeroes and takes room, so a
+//!   longer length by [`DiskFile::truncate`] does. A file without a name keeps its room until its last handle is gone.
+//! - Whoever does the same gets the same: questions come in a fixed order, and [`MemoryDisk::trace`] tells runs apart.
 //!
-//! Must not know: what is written, or why. Damage to what *was* synced is a test's to do, through [`Disk::open`].
+//! Must not know: what is written, or why.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod file;
+mod folder;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Disk, DiskFile};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use file::{File, blocks};
+use folder::{Change, Folder, Names};
+
+use super::{Disk, DiskFile, Space};
 
 /// What a disk writes whole or not at all, in bytes: the sector of disks that promise least.
 pub const BLOCK_BYTES: usize = 512;
 
 /// What a disk is asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// [`DiskFile::read_at`] of so many bytes.
     Read(usize),
@@ -35,16 +55,64 @@ pub enum Operation {
     Sync,
     /// [`DiskFile::truncate`].
     Truncate,
+    /// [`DiskFile::allocate`] that makes the file so many bytes longer.
+    Allocate(usize),
     /// [`Disk::create`].
     Create,
     /// [`Disk::remove`].
     Remove,
+    /// [`Disk::rename`].
+    Rename,
     /// [`Disk::sync_folder`].
     SyncFolder,
+    /// [`Disk::sync_all`].
+    SyncAll,
 }
 
-/// Asked before each operation, which fails where it says so. It may also wait: then so does whoever called.
-pub type Fault = dyn Fn(Operation) -> io::Result<()> + Send + Sync;
+/// Asked before each operation, which fails where it says so, with the name of the file: the one it had before, or had
+/// last where it has none any more; empty for [`Operation::SyncFolder`] and [`Operation::SyncAll`]. It may also wait:
+/// then so does whoever called.
+pub type Fault = dyn Fn(&str, Operation) -> io::Result<()> + Send + Sync;
+
+/// What a crash may take, because it was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsynced<'a> {
+    /// A change of the folder. Of a rename it is the new name.
+    Name {
+        /// The name that appears or goes.
+        name: &'a str,
+        /// [`Operation::Create`], [`Operation::Remove`] or [`Operation::Rename`].
+        change: Operation,
+    },
+    /// A block of a file.
+    Block {
+        /// The name under which the crash leaves the file.
+        name: &'a str,
+        /// Number of the block: it begins [`BLOCK_BYTES`] times as many bytes from the beginning.
+        block: usize,
+    },
+    /// A file's length. Asked after its blocks.
+    Length {
+        /// The name under which the crash leaves the file.
+        name: &'a str,
+    },
+}
+
+/// What becomes of it. All but `Old` are `New` where it is no block that is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Survival {
+    /// It is as it was written.
+    New,
+    /// It is as it was synced last.
+    Old,
+    /// So many bytes of the new block, then the old one. More than a block are a block.
+    Torn(u16),
+    /// The whole block is zeroes, neither old nor new.
+    Zeroed,
+    /// The new block, with the bit of this number flipped: bit 0 is the lowest of its first byte. Counted modulo its
+    /// bits.
+    Garbled(u16),
+}
 
 /// The disk. Cheap to clone: a handle.
 #[derive(Clone, Default)]
@@ -54,121 +122,203 @@ pub struct MemoryDisk {
 
 #[derive(Default)]
 struct State {
+    /// A file stays where it is, empty once nothing can find it any more.
     files: Vec<File>,
-    /// The folder as a process sees it: indices into `files`.
-    names: BTreeMap<String, usize>,
-    synced_names: BTreeMap<String, usize>,
+    /// Its files are indices into `files`.
+    folder: Folder,
+    capacity_bytes: Option<u64>,
     fault: Option<Arc<Fault>>,
+    trace: Trace,
 }
 
-#[derive(Default, Clone)]
-struct File {
-    contents: Vec<u8>,
-    synced: Vec<u8>,
-    /// Blocks that the next sync makes durable.
-    dirty: BTreeSet<usize>,
-    /// Blocks of which a sync has failed.
-    doubtful: BTreeSet<usize>,
-}
+/// A hash of everything so far. What is hashed next goes on from it.
+#[derive(Default, Clone, Copy)]
+struct Trace(u64);
 
-/// The `block`-th block of some contents, shorter or empty where they end.
-fn block_of(contents: &[u8], block: usize) -> &[u8] {
-    let start = (block * BLOCK_BYTES).min(contents.len());
-    let end = (start + BLOCK_BYTES).min(contents.len());
-    contents.get(start..end).unwrap_or_default()
-}
-
-/// Writes `bytes` at `position`, with zeroes where the contents end in front of it.
-fn write(contents: &mut Vec<u8>, bytes: &[u8], position: usize) {
-    if bytes.is_empty() {
-        return;
+impl Hasher for Trace {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
     }
-    let end = position + bytes.len();
-    if contents.len() < end {
-        contents.resize(end, 0);
-    }
-    if let Some(place) = contents.get_mut(position..end) {
-        place.copy_from_slice(bytes);
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
-impl File {
-    fn write(&mut self, bytes: &[u8], position: usize) {
-        write(&mut self.contents, bytes, position);
-        for block in position / BLOCK_BYTES..(position + bytes.len()).div_ceil(BLOCK_BYTES) {
-            self.dirty.insert(block);
-            self.doubtful.remove(&block);
+impl State {
+    /// A disk on which these files are durable.
+    fn durable(files: impl Iterator<Item = (String, Vec<u8>)>) -> Self {
+        let (mut names, mut durable) = (Names::new(), Vec::new());
+        for (name, contents) in files {
+            durable.push(File::durable(&name, contents));
+            names.insert(name, durable.len() - 1);
         }
+        Self { files: durable, folder: Folder::durable(names), ..Self::default() }
     }
 
-    fn sync(&mut self) {
-        self.synced.resize(self.contents.len(), 0);
-        for block in std::mem::take(&mut self.dirty) {
-            write(&mut self.synced, block_of(&self.contents, block), block * BLOCK_BYTES);
-        }
+    fn named(&self, name: &str) -> io::Result<usize> {
+        self.folder.seen().get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn crash(&self, keep: &mut dyn FnMut() -> bool) -> Vec<u8> {
-        let mut left = self.synced.clone();
-        for block in self.dirty.union(&self.doubtful) {
-            if keep() {
-                write(&mut left, block_of(&self.contents, *block), block * BLOCK_BYTES);
+    fn file(&mut self, file: usize) -> io::Result<&mut File> {
+        self.files.get_mut(file).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn change(&mut self, change: Change) {
+        let names: Vec<String> = change.names().cloned().collect();
+        for file in names.iter().filter_map(|name| self.folder.seen().get(name)) {
+            if let Some(file) = self.files.get_mut(*file) {
+                file.is_named = false;
             }
         }
-        let length = if keep() { self.contents.len() } else { self.synced.len() };
-        left.resize(length, 0);
-        left
+        self.folder.change(change);
+        for name in names {
+            if let Some(file) = self.folder.seen().get(&name).and_then(|file| self.files.get_mut(*file)) {
+                file.is_named = true;
+                file.name = name.into();
+            }
+        }
+    }
+
+    fn sync_names(&mut self) {
+        self.folder.sync();
+        self.forget();
+    }
+
+    /// Frees the contents of files that nobody can see any more, not even after a crash.
+    fn forget(&mut self) {
+        let within_reach = self.folder.within_reach();
+        for (index, file) in self.files.iter_mut().enumerate() {
+            if !file.takes_room() && !file.contents.is_empty() && !within_reach.contains(&index) {
+                *file = File::default();
+            }
+        }
+    }
+
+    fn free_blocks(&self) -> Option<usize> {
+        let capacity = usize::try_from(self.capacity_bytes?).unwrap_or(usize::MAX) / BLOCK_BYTES;
+        let lengths = self.files.iter().filter(|file| file.takes_room()).map(|file| file.contents.len());
+        Some(capacity.saturating_sub(lengths.map(blocks).sum()))
+    }
+
+    /// `end`, where there is room for a file of this length to reach to it; if not, how far it can.
+    fn fit(&self, length: usize, end: usize) -> Result<usize, usize> {
+        let more = blocks(end).saturating_sub(blocks(length));
+        if more == 0 {
+            return Ok(end); // most writes: nothing is counted for them
+        }
+        match self.free_blocks() {
+            Some(free) if more > free => Err((blocks(length) + free) * BLOCK_BYTES),
+            _ => Ok(end),
+        }
     }
 }
 
 impl MemoryDisk {
     /// Asks `fault` before each operation from now on, in place of whoever was asked before.
     pub fn set_fault(&self, fault: impl Fn(Operation) -> io::Result<()> + Send + Sync + 'static) {
+        self.set_fault_on(move |_, operation| fault(operation));
+    }
+
+    /// The same, with the name of the file: see [`Fault`].
+    pub fn set_fault_on(&self, fault: impl Fn(&str, Operation) -> io::Result<()> + Send + Sync + 'static) {
         self.state().fault = Some(Arc::new(fault));
     }
 
-    /// Nothing fails any more.
+    /// Nothing fails any more, but for want of room.
     pub fn clear_fault(&self) {
         self.state().fault = None;
+    }
+
+    /// Room for so many bytes in all files together, each rounded up to whole blocks; `None`, as at first, is no limit.
+    /// It may be less than is there: then nothing grows any more. It outlives a crash.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().capacity_bytes = bytes;
     }
 
     /// The disk as it would be found after a crash at this moment. `keep` decides, one after the other, what of the
     /// unsynced survives. This disk goes on as if nothing had happened.
     #[must_use]
     pub fn after_crash(&self, mut keep: impl FnMut() -> bool) -> Self {
+        self.after_crash_with(|_| if keep() { Survival::New } else { Survival::Old })
+    }
+
+    /// The same, where `choose` is told what it decides, and may do worse. It is asked of changes of names in the order
+    /// in which they were made, but for those that follow a lost one of the same name; then of the files that are left,
+    /// by name, of each its blocks and its length, as far as they are unsynced. It must not use the disk.
+    #[must_use]
+    pub fn after_crash_with(&self, mut choose: impl FnMut(Unsynced<'_>) -> Survival) -> Self {
         let state = self.state();
-        let mut names: BTreeSet<&String> = state.names.keys().collect();
-        names.extend(state.synced_names.keys());
-        let mut after = State::default();
-        for name in names {
-            let (seen, synced) = (state.names.get(name), state.synced_names.get(name));
-            let found = if seen == synced || keep() { seen } else { synced };
-            if let Some(file) = found.and_then(|file| state.files.get(*file)) {
-                let contents = file.crash(&mut keep);
-                after.names.insert(name.clone(), after.files.len());
-                after.files.push(File { synced: contents.clone(), contents, ..File::default() });
+        let mut trace = state.trace;
+        let mut choose = |unsynced: Unsynced<'_>| {
+            let survival = choose(unsynced);
+            survival.hash(&mut trace);
+            survival
+        };
+        let names = state.folder.crash(&mut choose);
+        let left = names.into_iter().filter_map(|(name, file)| {
+            let contents = state.files.get(file)?.crash(&name, &mut choose);
+            Some((name, contents))
+        });
+        let after = State { capacity_bytes: state.capacity_bytes, ..State::durable(left) };
+        Self { state: Arc::new(Mutex::new(State { trace, ..after })) }
+    }
+
+    /// Flips the bits of `mask` in a byte that is durable, as age does. False if there is no such byte: it must be both
+    /// synced and there to be seen.
+    pub fn damage(&self, name: &str, position: u64, mask: u8) -> bool {
+        self.by_hand("damage", name, position, mask, |state, file| {
+            let (file, position) = (state.file(file).ok()?, usize::try_from(position).ok()?);
+            let (seen, synced) = (file.contents.get_mut(position)?, file.synced.get_mut(position)?);
+            *seen ^= mask;
+            *synced ^= mask;
+            Some(())
+        })
+    }
+
+    /// Removes a file as somebody would who does it by hand, while nothing runs: no crash brings it back. Makes all
+    /// other names durable. False if there is no such file.
+    pub fn remove_durably(&self, name: &str) -> bool {
+        self.by_hand("remove", name, 0, 0, |state, _| {
+            state.change(Change::Remove(name.to_owned()));
+            state.sync_names();
+            Some(())
+        })
+    }
+
+    /// Cuts a file off as somebody would who does it by hand: no crash brings back what is cut off. False if there is
+    /// no such file, or it is shorter than `length` bytes.
+    pub fn truncate_durably(&self, name: &str, length: u64) -> bool {
+        self.by_hand("truncate", name, length, 0, |state, file| {
+            let (file, length) = (state.file(file).ok()?, usize::try_from(length).ok()?);
+            if file.contents.len() < length {
+                return None;
             }
-        }
-        after.synced_names = after.names.clone();
-        Self { state: Arc::new(Mutex::new(after)) }
+            file.truncate_durably(length);
+            Some(())
+        })
+    }
+
+    /// A hash of every [`Operation`] so far, in order: the file's name, where, which bytes, and what came of it; also of
+    /// what the disk held at first, of what crashes left, and of what was done by hand. Two runs with the same traces
+    /// did the same. Of bytes that were read only their number is in it: all that decides on them is. Nothing in it may
+    /// be kept: another build may hash in another way.
+    pub fn trace(&self) -> u64 {
+        self.state().trace.finish()
     }
 
     /// Every file and its contents, as a process sees them.
     pub fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let state = self.state();
         let file = |file: &usize| state.files.get(*file).map(|file| file.contents.clone()).unwrap_or_default();
-        state.names.iter().map(|(name, index)| (name.clone(), file(index))).collect()
+        state.folder.seen().iter().map(|(name, index)| (name.clone(), file(index))).collect()
     }
 
     /// A disk that holds these files, durably.
     pub fn with_contents(contents: BTreeMap<String, Vec<u8>>) -> Self {
-        let mut state = State::default();
-        for (name, contents) in contents {
-            state.names.insert(name, state.files.len());
-            state.files.push(File { synced: contents.clone(), contents, ..File::default() });
-        }
-        state.synced_names = state.names.clone();
-        Self { state: Arc::new(Mutex::new(state)) }
+        let mut trace = Trace::default();
+        contents.hash(&mut trace);
+        Self { state: Arc::new(Mutex::new(State { trace, ..State::durable(contents.into_iter()) })) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -176,46 +326,116 @@ impl MemoryDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks what is to fail, without the lock: the answer may take its time.
-    fn ask(&self, operation: Operation) -> io::Result<()> {
+    /// An operation, from the question whether it is to fail to the note of what came of it. `act` gets the answer.
+    fn run(
+        &self,
+        (name, operation): (&str, Operation),
+        (bytes, position): (&[u8], u64),
+        act: impl FnOnce(&mut State, io::Result<()>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        // asked without the lock: the answer may take its time
         let fault = self.state().fault.clone();
-        fault.map_or(Ok(()), |fault| fault(operation))
+        let answer = fault.map_or(Ok(()), |fault| fault(name, operation));
+        let mut state = self.state();
+        let result = act(&mut state, answer);
+        (name, operation, bytes, position, result.as_ref().map_err(io::Error::kind)).hash(&mut state.trace);
+        result
+    }
+
+    /// What is done to a file by hand, which is none of the disk's operations: nobody is asked.
+    fn by_hand(
+        &self,
+        what: &str,
+        name: &str,
+        position: u64,
+        mask: u8,
+        act: impl FnOnce(&mut State, usize) -> Option<()>,
+    ) -> bool {
+        let mut state = self.state();
+        let is_done = state.named(name).ok().and_then(|file| act(&mut state, file)).is_some();
+        (what, name, position, mask, is_done).hash(&mut state.trace);
+        is_done
+    }
+
+    fn handle(&self, file: usize) -> Box<dyn DiskFile> {
+        Box::new(MemoryFile { disk: self.clone(), file })
     }
 }
 
 impl Disk for MemoryDisk {
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.state().names.keys().cloned().collect())
+        Ok(self.state().folder.seen().keys().cloned().collect())
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let file = self.state().names.get(name).copied().ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(MemoryFile { disk: self.clone(), file }))
+        let mut state = self.state();
+        let file = state.named(name)?;
+        state.file(file)?.handles += 1;
+        drop(state);
+        Ok(self.handle(file))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        self.ask(Operation::Create)?;
-        let mut state = self.state();
-        if state.names.contains_key(name) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let file = state.files.len();
-        state.files.push(File::default());
-        state.names.insert(name.to_owned(), file);
-        drop(state);
-        Ok(Box::new(MemoryFile { disk: self.clone(), file }))
+        let file = self.run((name, Operation::Create), (&[], 0), |state, answer| {
+            answer?;
+            if state.named(name).is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            let file = state.files.len();
+            state.files.push(File::created());
+            state.change(Change::Create(name.to_owned(), file));
+            Ok(file)
+        })?;
+        Ok(self.handle(file))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.ask(Operation::Remove)?;
-        self.state().names.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let removed = self.run((name, Operation::Remove), (&[], 0), |state, answer| {
+            answer?;
+            state.named(name)?;
+            state.change(Change::Remove(name.to_owned()));
+            Ok(0)
+        });
+        removed.map(drop)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let renamed = self.run((from, Operation::Rename), (to.as_bytes(), 0), |state, answer| {
+            answer?;
+            state.named(from)?;
+            if from != to {
+                state.change(Change::Rename { from: from.to_owned(), to: to.to_owned() });
+            }
+            Ok(0)
+        });
+        renamed.map(drop)
     }
 
     fn sync_folder(&self) -> io::Result<()> {
-        self.ask(Operation::SyncFolder)?;
-        let mut state = self.state();
-        state.synced_names = state.names.clone();
-        Ok(())
+        let synced = self.run(("", Operation::SyncFolder), (&[], 0), |state, answer| {
+            answer?;
+            state.sync_names();
+            Ok(0)
+        });
+        synced.map(drop)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        let synced = self.run(("", Operation::SyncAll), (&[], 0), |state, answer| {
+            let sync = if answer.is_ok() { File::sync } else { File::fail_sync };
+            state.files.iter_mut().for_each(sync);
+            answer?;
+            state.sync_names();
+            Ok(0)
+        });
+        synced.map(drop)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let state = self.state();
+        let total_bytes = state.capacity_bytes.unwrap_or(u64::MAX / 4);
+        let free_bytes = state.free_blocks().map_or(total_bytes, |free| (free * BLOCK_BYTES) as u64);
+        Ok(Space { total_bytes, free_bytes })
     }
 }
 
@@ -225,8 +445,26 @@ struct MemoryFile {
 }
 
 impl MemoryFile {
-    fn with<T>(&self, act: impl FnOnce(&mut File) -> T) -> io::Result<T> {
-        self.disk.state().files.get_mut(self.file).map(act).ok_or_else(|| io::ErrorKind::NotFound.into())
+    fn run(
+        &self,
+        operation: Operation,
+        bytes_at: (&[u8], u64),
+        act: impl FnOnce(&mut State, io::Result<()>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let name = self.disk.state().file(self.file)?.name.clone();
+        self.disk.run((&name, operation), bytes_at, act)
+    }
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        let mut state = self.disk.state();
+        if let Ok(file) = state.file(self.file) {
+            file.handles = file.handles.saturating_sub(1);
+            if !file.takes_room() {
+                state.forget();
+            }
+        }
     }
 }
 
@@ -236,126 +474,75 @@ fn index(position: u64) -> io::Result<usize> {
 
 impl DiskFile for MemoryFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        self.disk.ask(Operation::Read(buffer.len()))?;
-        let position = index(position)?;
-        self.with(|file| {
-            let there = file.contents.get(position..).unwrap_or_default();
+        self.run(Operation::Read(buffer.len()), (&[], position), |state, answer| {
+            answer?;
+            let there = state.file(self.file)?.contents.get(index(position)?..).unwrap_or_default();
             let count = there.len().min(buffer.len());
-            for (to, from) in buffer.iter_mut().zip(there) {
-                *to = *from;
+            if let (Some(to), Some(from)) = (buffer.get_mut(..count), there.get(..count)) {
+                to.copy_from_slice(from);
             }
-            count
+            Ok(count)
         })
     }
 
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        let answer = self.disk.ask(Operation::Write(bytes.len()));
-        let position = index(position)?;
-        let part = if answer.is_ok() { bytes } else { bytes.get(..bytes.len() / 2).unwrap_or_default() };
-        self.with(|file| file.write(part, position))?;
-        answer
+        let written = self.run(Operation::Write(bytes.len()), (bytes, position), |state, answer| {
+            let start = index(position)?;
+            let part = if answer.is_ok() { bytes } else { bytes.get(..bytes.len() / 2).unwrap_or_default() };
+            let end = start.checked_add(part.len()).ok_or(io::ErrorKind::FileTooLarge)?;
+            let length = state.file(self.file)?.contents.len();
+            let (end, is_full) = match state.fit(length, end) {
+                Ok(end) => (end, false),
+                Err(end) => (end, true),
+            };
+            let part = part.get(..end.saturating_sub(start)).unwrap_or(part);
+            state.file(self.file)?.write(part, start);
+            answer?;
+            if is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(part.len()) }
+        });
+        written.map(drop)
     }
 
     fn sync(&self) -> io::Result<()> {
-        let answer = self.disk.ask(Operation::Sync);
-        self.with(|file| match answer {
-            Ok(()) => file.sync(),
-            Err(_) => file.doubtful.append(&mut file.dirty),
-        })?;
-        answer
+        let synced = self.run(Operation::Sync, (&[], 0), |state, answer| {
+            let file = state.file(self.file)?;
+            if answer.is_ok() {
+                file.sync()
+            } else {
+                file.fail_sync()
+            }
+            answer.map(|()| 0)
+        });
+        synced.map(drop)
     }
 
     fn length(&self) -> io::Result<u64> {
-        self.with(|file| file.contents.len() as u64)
+        Ok(self.disk.state().file(self.file)?.contents.len() as u64)
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        let more = index(length)?.saturating_sub(index(self.length()?)?);
+        let allocated = self.run(Operation::Allocate(more), (&[], length), |state, answer| {
+            let there = state.file(self.file)?.contents.len();
+            let more = index(length)?.saturating_sub(there);
+            let more = if answer.is_ok() { more } else { more / 2 };
+            let fit = state.fit(there, there + more);
+            let (Ok(end) | Err(end)) = fit;
+            state.file(self.file)?.truncate(end);
+            answer?;
+            fit.map_err(|_| io::ErrorKind::StorageFull.into())
+        });
+        allocated.map(drop)
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
-        self.disk.ask(Operation::Truncate)?;
-        let length = index(length)?;
-        self.with(|file| {
-            // what is cut off is zeroes from now on, also where the file grows again
-            file.dirty.extend(length / BLOCK_BYTES..file.contents.len().div_ceil(BLOCK_BYTES));
-            file.contents.resize(length, 0);
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn crashed(disk: &MemoryDisk, keep: bool) -> BTreeMap<String, Vec<u8>> {
-        disk.after_crash(|| keep).contents()
-    }
-
-    fn disk_with(name: &str, bytes: &[u8]) -> (MemoryDisk, Box<dyn DiskFile>) {
-        let disk = MemoryDisk::with_contents(BTreeMap::from([(name.to_owned(), bytes.to_vec())]));
-        let file = disk.open(name).unwrap();
-        (disk, file)
-    }
-
-    #[test]
-    fn what_was_synced_survives_and_the_rest_may_be_lost() {
-        let (disk, file) = disk_with("a", b"");
-        file.write_at(b"one", 0).unwrap();
-        assert_eq!(crashed(&disk, false)["a"], b"");
-        assert_eq!(crashed(&disk, true)["a"], b"one");
-        file.sync().unwrap();
-        file.write_at(b"two", 3).unwrap();
-        assert_eq!(crashed(&disk, false)["a"], b"one");
-        assert_eq!(crashed(&disk, true)["a"], b"onetwo");
-        assert_eq!(disk.contents()["a"], b"onetwo");
-    }
-
-    #[test]
-    fn a_later_block_may_survive_without_an_earlier_one() {
-        let (disk, file) = disk_with("a", b"");
-        file.write_at(&[7; 2 * BLOCK_BYTES], 0).unwrap();
-        let mut choices = [false, true, true].into_iter();
-        let left = disk.after_crash(|| choices.next().unwrap()).contents();
-        assert_eq!(left["a"], [[0; BLOCK_BYTES], [7; BLOCK_BYTES]].concat());
-    }
-
-    #[test]
-    fn a_sync_after_a_failed_one_says_nothing_of_what_was_written_before() {
-        let (disk, file) = disk_with("a", &[1; 4]);
-        file.write_at(&[2; 4], 0).unwrap();
-        disk.set_fault(|operation| if operation == Operation::Sync { Err(io::Error::other("EIO")) } else { Ok(()) });
-        assert!(file.sync().is_err());
-        disk.clear_fault();
-        file.sync().unwrap();
-        assert_eq!(crashed(&disk, false)["a"], [1; 4]);
-        file.write_at(&[2; 4], 0).unwrap();
-        file.sync().unwrap();
-        assert_eq!(crashed(&disk, false)["a"], [2; 4]);
-    }
-
-    #[test]
-    fn names_are_durable_once_the_folder_is_synced() {
-        let (disk, _) = disk_with("old", b"x");
-        disk.create("new").unwrap();
-        disk.remove("old").unwrap();
-        assert_eq!(crashed(&disk, false).into_keys().collect::<Vec<_>>(), ["old"]);
-        assert_eq!(crashed(&disk, true).into_keys().collect::<Vec<_>>(), ["new"]);
-        disk.sync_folder().unwrap();
-        assert_eq!(crashed(&disk, false).into_keys().collect::<Vec<_>>(), ["new"]);
-    }
-
-    #[test]
-    fn a_truncation_is_durable_once_it_is_synced() {
-        let (disk, file) = disk_with("a", &[1; 700]);
-        file.truncate(600).unwrap();
-        assert_eq!(crashed(&disk, false)["a"], [1; 700]);
-        assert_eq!(crashed(&disk, true)["a"], [1; 600]);
-        file.sync().unwrap();
-        assert_eq!(crashed(&disk, false)["a"], [1; 600]);
-    }
-
-    #[test]
-    fn a_write_that_fails_has_written_a_part() {
-        let (disk, file) = disk_with("a", b"");
-        disk.set_fault(|_| Err(io::Error::other("EIO")));
-        assert!(file.write_at(b"half", 0).is_err());
-        assert_eq!(disk.contents()["a"], b"ha");
+        let truncated = self.run(Operation::Truncate, (&[], length), |state, answer| {
+            answer?;
+            let there = state.file(self.file)?.contents.len();
+            let length = state.fit(there, index(length)?).map_err(|_| io::ErrorKind::StorageFull)?;
+            state.file(self.file)?.truncate(length);
+            Ok(0)
+        });
+        truncated.map(drop)
     }
 }

@@ -8,6 +8,8 @@ mod real;
 
 use std::io;
 
+use bytes::Bytes;
+
 pub use memory::MemoryDisk;
 pub use real::{DiskFolder, SystemClock, random};
 
@@ -37,11 +39,40 @@ pub trait Disk: Send + Sync + 'static {
     /// As the file system says.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Makes creations and removals durable.
+    /// Gives a file another name, in place of the file that may have had it.
+    ///
+    /// # Errors
+    /// As the file system says; `NotFound` where there is none.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Makes creations, removals and renames durable.
+    ///
+    /// # Errors
+    /// As the file system says. Whether they are durable is unknown then: do not try again.
+    fn sync_folder(&self) -> io::Result<()>;
+
+    /// Makes everything durable that was written to any file of the folder, also to files that are closed again, with
+    /// their lengths and names: one call, however many files there are (`syncfs`).
+    ///
+    /// # Errors
+    /// As the file system says, also of writes since the call before. Whether earlier writes are durable is unknown then,
+    /// for ever: do not try again.
+    fn sync_all(&self) -> io::Result<()>;
+
+    /// How much room there is.
     ///
     /// # Errors
     /// As the file system says.
-    fn sync_folder(&self) -> io::Result<()>;
+    fn space(&self) -> io::Result<Space>;
+}
+
+/// Room on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes of the whole file system.
+    pub total_bytes: u64,
+    /// Bytes that this process may still fill.
+    pub free_bytes: u64,
 }
 
 /// A file. Positions and lengths are in bytes.
@@ -51,6 +82,17 @@ pub trait DiskFile: Send + Sync + 'static {
     /// # Errors
     /// As the file system says.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// Reads `length` bytes from `position`, less only at the end of the file.
+    ///
+    /// # Errors
+    /// As the file system says.
+    fn read_bytes(&self, position: u64, length: usize) -> io::Result<Bytes> {
+        let mut buffer = vec![0; length];
+        let count = self.read_at(&mut buffer, position)?;
+        buffer.truncate(count);
+        Ok(buffer.into())
+    }
 
     /// Writes all of `bytes` at `position`.
     ///
@@ -70,6 +112,13 @@ pub trait DiskFile: Send + Sync + 'static {
     /// As the file system says.
     fn length(&self) -> io::Result<u64>;
 
+    /// Makes the file at least `length` long and takes room for all of it, zeroes where nothing was written: writes within
+    /// it do not fail for want of room then, on file systems that write in place.
+    ///
+    /// # Errors
+    /// As the file system says; `StorageFull` where there is no room.
+    fn allocate(&self, length: u64) -> io::Result<()>;
+
     /// Cuts the file off at `length`.
     ///
     /// # Errors
@@ -81,4 +130,7 @@ pub trait DiskFile: Send + Sync + 'static {
 pub trait Clock: Send + Sync + 'static {
     /// Unix time in nanoseconds. May jump either way.
     fn now_ns(&self) -> u64;
+
+    /// Time since some fixed moment of this process, in nanoseconds. Never jumps.
+    fn elapsed_ns(&self) -> u64;
 }

@@ -5,13 +5,19 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Clock, Disk, DiskFile};
+use bytes::Bytes;
+
+use super::{Clock, Disk, DiskFile, Space};
 
 /// A folder of the file system.
 pub struct DiskFolder {
     path: PathBuf,
+    /// Open for as long as the folder is in use: what is written from now on and fails is told to the next
+    /// [`Disk::sync_all`] through it, whoever wrote and closed the file.
+    folder: File,
 }
 
 impl DiskFolder {
@@ -33,7 +39,7 @@ impl DiskFolder {
             let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             File::open(parent)?.sync_all()?;
         }
-        Ok(Self { path: path.to_owned() })
+        Ok(Self { path: path.to_owned(), folder: File::open(path)? })
     }
 }
 
@@ -62,8 +68,23 @@ impl Disk for DiskFolder {
         std::fs::remove_file(self.path.join(name))
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
     fn sync_folder(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+        self.folder.sync_all()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.folder)?)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let found = rustix::fs::fstatvfs(&self.folder)?;
+        // what is reserved for the system's own use is not for us, unless we are the system
+        let free = if rustix::process::geteuid().is_root() { found.f_bfree } else { found.f_bavail };
+        Ok(Space { total_bytes: found.f_blocks * found.f_frsize, free_bytes: free * found.f_frsize })
     }
 }
 
@@ -87,6 +108,20 @@ impl DiskFile for RealFile {
         Ok(total)
     }
 
+    fn read_bytes(&self, position: u64, length: usize) -> io::Result<Bytes> {
+        let mut buffer = Vec::with_capacity(length); // which nobody fills with zeroes first
+        while buffer.len() < length {
+            let at = position + buffer.len() as u64;
+            match rustix::io::pread(&self.0, rustix::buffer::spare_capacity(&mut buffer), at) {
+                Ok(0) => break,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        buffer.truncate(length); // the allocator may have given more room
+        Ok(buffer.into())
+    }
+
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, position)
     }
@@ -99,6 +134,19 @@ impl DiskFile for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        use rustix::io::Errno;
+        while length > 0 {
+            match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, length) {
+                Err(Errno::INTR) => {}
+                // a file system that cannot take room beforehand: writes may then find none
+                Err(Errno::OPNOTSUPP) => return self.0.set_len(length.max(self.length()?)),
+                done => return Ok(done?),
+            }
+        }
+        Ok(())
+    }
+
     fn truncate(&self, length: u64) -> io::Result<()> {
         self.0.set_len(length)
     }
@@ -107,9 +155,15 @@ impl DiskFile for RealFile {
 /// The machine's clock.
 pub struct SystemClock;
 
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 impl Clock for SystemClock {
     fn now_ns(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    }
+
+    fn elapsed_ns(&self) -> u64 {
+        START.elapsed().as_nanos() as u64
     }
 }
 

@@ -1,7 +1,7 @@
 //! An engine that keeps everything in memory and forgets it at the end: the model that the conformance suite holds
 //! the others against, and a fast stand-in for tests.
 //!
-//! Everything is written and durable at once. Memory grows with what is appended.
+//! Everything is written and durable at once, and nothing expires. Memory grows with what is appended.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,12 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
-    ReadError, Session, SessionError, Slices, Stopped, Unit,
+    ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
 };
 use crate::limits;
-use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
+use crate::model::{
+    Duplicate, EventId, LaneId, Offset, PartitionId, ProducerId, SubscriberId, TopicId, TopicSettings, VersionId,
+};
 
 /// The engine. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +39,11 @@ struct State {
     partitions: HashMap<PartitionId, Vec<Chunk>>,
     lanes: HashMap<LaneId, Lane>,
     clock_ns: u64,
+    settings: HashMap<TopicId, TopicSettings>,
+    /// What was published, by topic and identity. It is recognised for ever.
+    identities: HashMap<(TopicId, EventId), (u32, Offset)>,
+    /// The last number of each producer in each partition, and where that is.
+    producers: HashMap<(PartitionId, ProducerId), (u64, Offset)>,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -71,6 +78,51 @@ impl State {
         records.partitions().find(|to| !self.partitions.contains_key(to))
     }
 
+    /// Takes out what was published before, notes the rest.
+    fn judge(&mut self, events: &mut Slices) -> Vec<Duplicate> {
+        let (mut duplicates, mut gone) = (Vec::new(), Vec::new());
+        for (slice, records) in (0..).zip(events.iter()) {
+            let id = records.partition;
+            let (mut offset, mut gone_here) = (self.end(id).unwrap_or(0), Vec::new());
+            let is_deduped = self.settings.get(&id.topic).is_some_and(|settings| settings.dedupe.is_some());
+            for record in 0..records.count {
+                let first = if let Some(producer) = events.producer() {
+                    let sequence = records.sequences.get(record as usize).copied().unwrap_or(0);
+                    match self.producers.get(&(id, producer)) {
+                        Some((last, at)) if sequence <= *last => {
+                            Some((id.partition, (sequence == *last).then_some(*at)))
+                        }
+                        _ => {
+                            self.producers.insert((id, producer), (sequence, offset));
+                            None
+                        }
+                    }
+                } else {
+                    let identity = records.identities.get(record as usize).filter(|_| is_deduped);
+                    identity.and_then(|identity| {
+                        let known = self.identities.get(&(id.topic, *identity)).copied();
+                        if known.is_none() {
+                            self.identities.insert((id.topic, *identity), (id.partition, offset));
+                        }
+                        known.map(|(partition, at)| (partition, Some(at)))
+                    })
+                };
+                match first {
+                    Some((partition, offset)) => {
+                        duplicates.push(Duplicate { slice, record, partition, offset });
+                        gone_here.push(record);
+                    }
+                    None => offset += 1,
+                }
+            }
+            gone.push(gone_here);
+        }
+        for (slice, records) in gone.iter().enumerate().filter(|(_, records)| !records.is_empty()) {
+            events.leave_out(slice, records);
+        }
+        duplicates
+    }
+
     fn append(&mut self, events: Slices) -> Vec<Offset> {
         self.clock_ns += 1;
         let append_time_ns = self.clock_ns;
@@ -78,6 +130,9 @@ impl State {
         slices
             .map(|slice| {
                 let base_offset = self.end(slice.partition).unwrap_or(0);
+                if slice.count == 0 {
+                    return base_offset; // all of it was published before
+                }
                 let records = Bytes::copy_from_slice(&slice.records);
                 let chunk = Chunk { base_offset, count: slice.count, append_time_ns, epoch: 1, records };
                 self.partitions.entry(slice.partition).or_default().push(chunk);
@@ -180,6 +235,7 @@ impl Engine for MemoryEngine {
             for partition in 0..topic.partitions {
                 state.partitions.entry(PartitionId { topic: number, partition }).or_default();
             }
+            state.settings.insert(number, topic.settings);
             numbers.topics.push(number);
         }
         for subscriber in &blueprint.subscribers {
@@ -192,20 +248,21 @@ impl Engine for MemoryEngine {
         Ok(numbers)
     }
 
-    async fn append(&self, events: Slices) -> Result<Appended, AppendError> {
+    async fn append(&self, mut events: Slices) -> Result<Appended, AppendError> {
         self.shared.serving()?;
         if events.bytes() > limits::UNIT_BYTES_MAX {
             return Err(AppendError::TooLarge { bytes: events.bytes(), max: limits::UNIT_BYTES_MAX });
         }
-        let base_offsets = {
+        let (base_offsets, duplicates) = {
             let mut state = self.shared.state();
             if let Some(unknown) = state.unknown_target(&events) {
                 return Err(AppendError::UnknownPartition(unknown));
             }
-            state.append(events)
+            let duplicates = state.judge(&mut events);
+            (state.append(events), duplicates)
         };
         self.shared.changed.notify_waiters();
-        Ok(Appended { base_offsets, epoch: 1 })
+        Ok(Appended { base_offsets, duplicates, epoch: 1 })
     }
 
     async fn acquire(&self, lane: LaneId) -> Result<MemorySession, SessionError> {
@@ -242,6 +299,14 @@ impl Engine for MemoryEngine {
         let chunks = state.partitions.get(&partition).ok_or(ReadError::UnknownPartition)?;
         let first = chunks.iter().find(|chunk| chunk.append_time_ns >= time_ns);
         Ok(first.map_or_else(|| chunks.last().map_or(0, Chunk::end_offset), |chunk| chunk.base_offset))
+    }
+
+    fn storage(&self) -> Storage {
+        Storage { takes_events: true, takes_outputs: true, clock_jumped: None }
+    }
+
+    fn confirm_clock(&self) -> bool {
+        false
     }
 
     fn health(&self) -> watch::Receiver<Health> {

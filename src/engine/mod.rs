@@ -20,7 +20,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::model::{Chunk, SliceFull, Slices, Stored};
+pub use crate::model::{Chunk, Duplicate, Mark, SliceFull, Slices, Stored, TopicSettings};
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
 
 /// What an engine can do, declared so that a topology that needs more is refused and never served with less.
@@ -52,6 +52,8 @@ pub struct TopicSpec {
     pub name: String,
     /// How many partitions; never changes once created.
     pub partitions: u32,
+    /// How it keeps its events.
+    pub settings: TopicSettings,
 }
 
 /// A subscriber that is to exist.
@@ -123,6 +125,15 @@ pub enum AppendError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The disk is nearly full, and what is left is kept for what makes room again; nothing was appended.
+    #[error(
+        "the disk of the bus is nearly full: make room on it, or let retention remove events; until then nothing is taken \
+         in"
+    )]
+    Full {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// Larger than any unit may be; nothing was appended.
     #[error("{bytes} bytes of events are more than one append may have ({max}): publish them in smaller batches")]
     TooLarge {
@@ -143,7 +154,7 @@ impl AppendError {
     /// Whether the same append may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Busy { .. } => true,
+            Self::Busy { .. } | Self::Full { .. } => true,
             Self::TooLarge { .. } | Self::UnknownPartition(_) => false,
             Self::Stopped(_) => true,
         }
@@ -152,7 +163,7 @@ impl AppendError {
     /// Whether it is sure that nothing was appended.
     pub fn has_no_side_effects(&self) -> bool {
         match self {
-            Self::Busy { .. } | Self::TooLarge { .. } | Self::UnknownPartition(_) => true,
+            Self::Busy { .. } | Self::Full { .. } | Self::TooLarge { .. } | Self::UnknownPartition(_) => true,
             Self::Stopped(_) => false,
         }
     }
@@ -242,11 +253,12 @@ pub trait Engine: Clone + Send + Sync + 'static {
     fn capabilities(&self) -> Capabilities;
 
     /// Creates what is in the blueprint and does not exist yet, all or nothing. What exists and is not in the blueprint
-    /// stays as it is.
+    /// stays as it is, with all its events. The blueprint's settings hold from then on, and its subscribers are those whose
+    /// events stay until they have processed them.
     fn apply(&self, blueprint: &Blueprint) -> impl Future<Output = Result<Numbers, ApplyError>> + Send;
 
-    /// Appends events from outside, all or nothing, and resolves when they are durable: the offset of the first event
-    /// of each slice, in the order of `events`.
+    /// Appends events from outside, all or nothing, and resolves when they are durable, or known to be from before: what
+    /// the marks of `events` recognise is not appended again.
     fn append(&self, events: Slices) -> impl Future<Output = Result<Appended, AppendError>> + Send;
 
     /// Becomes the owner of a lane, in place of whoever was.
@@ -277,6 +289,12 @@ pub trait Engine: Clone + Send + Sync + 'static {
         time_ns: u64,
     ) -> impl Future<Output = Result<Offset, ReadError>> + Send;
 
+    /// How it is with what it keeps things on.
+    fn storage(&self) -> Storage;
+
+    /// Somebody says that the machine's clock is right: what waited for that may expire. Whether anything had waited.
+    fn confirm_clock(&self) -> bool;
+
     /// Whether it serves, and every change of that.
     fn health(&self) -> tokio::sync::watch::Receiver<Health>;
 
@@ -284,13 +302,53 @@ pub trait Engine: Clone + Send + Sync + 'static {
     fn close(&self) -> impl Future<Output = Result<(), Stopped>> + Send;
 }
 
+/// How it is with what an engine keeps things on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storage {
+    /// There is room for events from outside.
+    pub takes_events: bool,
+    /// There is room for what handlers emit; where there is not, their lanes wait.
+    pub takes_outputs: bool,
+    /// The clock has jumped ahead by so much, and nothing expires until [`Engine::confirm_clock`].
+    pub clock_jumped: Option<Duration>,
+}
+
 /// Where an append went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {
-    /// Offset of the first event of each slice.
+    /// Offset of the first event of each slice, of those that were not published before.
     pub base_offsets: Vec<Offset>,
+    /// Those that were published before, in the order of slices and events.
+    pub duplicates: Vec<Duplicate>,
     /// The recovery epoch: an offset of another epoch may be another event.
     pub epoch: u32,
+}
+
+/// Where an event of an append is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset; `None` where it was published before, and only that is known.
+    pub offset: Option<Offset>,
+    /// It was published before.
+    pub is_duplicate: bool,
+}
+
+impl Appended {
+    /// Where an event is: the `record`-th one of the `slice`-th slice, which was for `partition`.
+    pub fn place(&self, slice: usize, record: u32, partition: u32) -> Placement {
+        let at = (slice, record);
+        let place = |duplicate: &Duplicate| (duplicate.slice as usize, duplicate.record);
+        let in_front = self.duplicates.partition_point(|duplicate| place(duplicate) < at);
+        if let Some(first) = self.duplicates.get(in_front).filter(|duplicate| place(duplicate) == at) {
+            return Placement { partition: first.partition, offset: first.offset, is_duplicate: true };
+        }
+        let of_slice = self.duplicates.partition_point(|duplicate| duplicate.slice < slice as u32);
+        let base_offset = self.base_offsets.get(slice).copied().unwrap_or(0);
+        let offset = base_offset + Offset::from(record) - (in_front - of_slice) as Offset;
+        Placement { partition, offset: Some(offset), is_duplicate: false }
+    }
 }
 
 /// The owner of a lane.

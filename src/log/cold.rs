@@ -1,57 +1,52 @@
-//! Reads of what is no longer in memory: a walk along the journal from the index's last note.
+//! Reads of what is no longer in memory: block by block from the segments.
 //!
-//! A reader keeps its place and a window of bytes, so a lane that catches up reads each byte of the journal once. Events
-//! are slices of the window; nothing is copied.
+//! A reader keeps its place and a window of bytes, so a lane that catches up reads each byte of a segment once. Events are
+//! slices of the window; nothing is copied, unless a block is compressed.
 
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Shared;
-use super::frame::{FrameError, HEAD_BYTES, Head, Kind, UnitBody};
-use super::partition::Taken;
+use super::block::{BLOCK_HEAD_BYTES, BlockError, BlockHead};
+use super::partition::{AtTime, Partition, Taken};
+use super::segment::{SegmentError, SegmentFile, SegmentMeta};
 use crate::limits;
 use crate::model::{Chunk, Offset, PartitionId};
 
 /// A reader of one partition at a time.
 pub struct ColdReader {
     shared: Arc<Shared>,
-    /// Where the next frame is, and the offset that it was found for.
-    place: Option<(PartitionId, Offset, u64)>,
+    place: Option<Place>,
+}
+
+/// Where a reader is.
+struct Place {
+    partition: PartitionId,
+    segment: Arc<SegmentFile>,
+    meta: SegmentMeta,
+    /// Of the next block.
+    position: u64,
+    /// The next offset that is wanted.
+    offset: Offset,
     window: Bytes,
     /// The position of the window's first byte.
     window_position: u64,
 }
 
-/// Why the journal cannot be read.
+/// Why stored events cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ColdError {
-    /// The disk says no.
-    #[error("the journal cannot be read at position {position}: {error}")]
-    Disk {
-        /// In the journal, in bytes.
-        position: u64,
-        /// What the file system said.
-        error: io::Error,
-    },
-    /// What is there is not what was written.
-    #[error("the journal is damaged at position {position}: {what}")]
-    Damaged {
-        /// In the journal, in bytes.
-        position: u64,
-        /// What is wrong.
-        what: String,
-    },
-}
+#[error(transparent)]
+pub struct ColdError(#[from] SegmentError);
 
 impl ColdReader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, place: None, window: Bytes::new(), window_position: 0 }
+        Self { shared, place: None }
     }
 
-    /// Events of a partition from `from` on, in front of `end`, all of which must be written. At least one chunk where
-    /// `from < end`; as many as `events` and `bytes` allow and one window holds. Blocks on the disk.
+    /// Events of a partition from `from` on, or from its first one that is kept, in front of `end`, all of which must be
+    /// written and not in memory. At least one chunk where there is any; as many as `events` and `bytes` allow and one
+    /// window holds. Blocks on the disk.
     ///
     /// # Errors
     /// [`ColdError`].
@@ -63,125 +58,128 @@ impl ColdReader {
         events: u32,
         bytes: usize,
     ) -> Result<Vec<Chunk>, ColdError> {
-        if from >= end {
-            return Ok(Vec::new());
-        }
-        let noted = self.shared.partition(partition).locate(from).map_or(0, |entry| entry.position);
-        let mut position = match self.place {
-            // where events of the partition are far apart, the index knows better than the place behind the last one
-            Some((known, offset, position)) if known == partition && offset == from => position.max(noted),
-            _ => noted,
-        };
+        let known = self.shared.partition(partition);
+        let from = from.max(known.start());
         let mut taken = Taken::new(from, end, events, bytes);
-        loop {
-            let Some((head, frame)) = self.frame(position, taken.chunks.is_empty())? else { break };
-            let mut more = true;
-            if head.kind == Kind::Unit {
-                more = take(&head, frame, partition, &mut taken).map_err(|error| damaged(position, &error))?;
+        while taken.from < end {
+            let Some(mut place) = self.place(partition, &known, taken.from)? else { break };
+            let head = place.block(taken.chunks.is_empty())?;
+            let Some((head, body)) = head else {
+                self.place = Some(place);
+                break;
+            };
+            let damaged = |error| place.segment.damaged(place.position, error);
+            if head.base_offset > taken.from {
+                return Err(damaged(BlockError::Misplaced).into()); // what should be in front of it is damaged
             }
-            if !more {
-                break; // the frame may have more events that are wanted next time
+            let chunks = head.chunks(body).map_err(damaged)?;
+            let wants_more = chunks.into_iter().all(|chunk| taken.add(chunk));
+            if taken.from >= head.end_offset() {
+                place.position += head.block_bytes();
             }
-            position = head.end_position();
+            place.offset = taken.from;
+            if place.position >= place.meta.bytes && place.offset < place.meta.end_offset {
+                return Err(place.segment.damaged(place.position, BlockError::Short).into());
+            }
+            self.place = Some(place);
+            if !wants_more {
+                break;
+            }
         }
-        self.place = Some((partition, taken.from, position));
         Ok(taken.chunks)
     }
 
-    /// Where the partition's first event is that was appended at or after a time, in front of `end`; else `end`.
+    /// The first event in front of `end` that was appended at or after a time; else `end`. Blocks on the disk.
     ///
     /// # Errors
     /// [`ColdError`].
     pub fn offset_at_time(&mut self, partition: PartitionId, time_ns: u64, end: Offset) -> Result<Offset, ColdError> {
-        let Some(entry) = self.shared.partition(partition).locate_time(time_ns) else { return Ok(end) };
-        let mut from = entry.base_offset;
-        while from < end {
-            for chunk in self.read(partition, from, end, u32::MAX, limits::COLD_READ_BYTES)? {
-                if chunk.append_time_ns >= time_ns {
-                    return Ok(chunk.base_offset);
-                }
-                from = chunk.end_offset();
-            }
+        let known = self.shared.partition(partition);
+        match known.recent_at_time(time_ns, end) {
+            AtTime::Recent(offset) => return Ok(offset),
+            AtTime::None => return Ok(end),
+            AtTime::Cold => {}
         }
-        Ok(end)
+        let segments = known.segments();
+        let Some(meta) = segments.iter().find(|meta| meta.last_time_ns >= time_ns) else {
+            // all that is in segments is older: the first one in memory is it, where there is one
+            let behind = segments.last().map_or(known.start(), |meta| meta.end_offset);
+            return Ok(behind.min(end));
+        };
+        let segment = self.shared.open_segments.get(self.shared.disk.as_ref(), partition, meta)?;
+        let position = segment.locate_time(time_ns, meta)?;
+        let (offset, window, window_position) = (meta.base_offset, Bytes::new(), 0);
+        let mut place = Place { partition, segment, meta: *meta, position, offset, window, window_position };
+        while let Some((head, body)) = place.block(true)? {
+            let chunks = head.chunks(body).map_err(|error| place.segment.damaged(place.position, error))?;
+            if let Some(chunk) = chunks.iter().find(|chunk| chunk.append_time_ns >= time_ns) {
+                return Ok(chunk.base_offset.max(known.start()).min(end));
+            }
+            place.position += head.block_bytes();
+        }
+        Ok(meta.end_offset.min(end))
     }
 
-    /// The frame at a position. `None` where it is not in the window and `may_load` is false.
-    fn frame(&mut self, position: u64, may_load: bool) -> Result<Option<(Head, Bytes)>, ColdError> {
-        for wanted in [HEAD_BYTES, limits::COLD_READ_BYTES] {
-            let bytes = self.in_window(position);
-            if bytes.len() >= wanted.min(HEAD_BYTES) {
-                let head = Head::parse(&bytes).map_err(|error| damaged(position, &error))?;
-                if head.position != position {
-                    return Err(damaged(position, &FrameError::Position));
+    /// The place of an offset: where this reader is, or found by the index. `None` where no segment has it.
+    fn place(
+        &mut self,
+        partition: PartitionId,
+        known: &Partition,
+        offset: Offset,
+    ) -> Result<Option<Place>, SegmentError> {
+        if let Some(place) = self.place.take()
+            && place.partition == partition
+            && place.offset == offset
+            && place.position < place.meta.bytes
+        {
+            return Ok(Some(place));
+        }
+        let segments = known.segments();
+        let index = segments.partition_point(|meta| meta.end_offset <= offset);
+        let Some(meta) = segments.get(index) else { return Ok(None) };
+        let segment = self.shared.open_segments.get(self.shared.disk.as_ref(), partition, meta)?;
+        let position = segment.locate(offset, meta)?;
+        let (window, window_position) = (Bytes::new(), 0);
+        Ok(Some(Place { partition, segment, meta: *meta, position, offset, window, window_position }))
+    }
+}
+
+impl Place {
+    /// The block at this place. `None` behind the last one, or where it is not in the window and `may_load` is false.
+    fn block(&mut self, may_load: bool) -> Result<Option<(BlockHead, Bytes)>, SegmentError> {
+        if self.position >= self.meta.bytes {
+            return Ok(None);
+        }
+        let mut wanted = limits::COLD_READ_BYTES;
+        // at the most: the window ends inside the head, then inside a large block
+        for _ in 0..3 {
+            let bytes = self.in_window();
+            if bytes.len() >= BLOCK_HEAD_BYTES {
+                let head = BlockHead::parse(&bytes).map_err(|error| self.segment.damaged(self.position, error))?;
+                if head.partition != self.partition {
+                    return Err(self.segment.damaged(self.position, BlockError::Misplaced));
                 }
-                if bytes.len() >= head.frame_bytes() {
-                    return Ok(Some((head, bytes.slice(..head.frame_bytes()))));
+                let length = usize::try_from(head.block_bytes()).unwrap_or(usize::MAX);
+                if bytes.len() >= length {
+                    return Ok(Some((head, bytes.slice(BLOCK_HEAD_BYTES..length))));
                 }
-                if !may_load {
-                    return Ok(None);
-                }
-                self.load(position, head.frame_bytes().max(limits::COLD_READ_BYTES))?;
-                let bytes = self.in_window(position);
-                if bytes.len() < head.frame_bytes() {
-                    return Err(damaged(position, &FrameError::Short));
-                }
-                return Ok(Some((head, bytes.slice(..head.frame_bytes()))));
+                wanted = wanted.max(length);
             }
             if !may_load {
                 return Ok(None);
             }
-            self.load(position, limits::COLD_READ_BYTES)?;
+            let left = usize::try_from(self.meta.bytes - self.position).unwrap_or(usize::MAX);
+            self.window = self.segment.read(self.position, wanted.min(left))?;
+            self.window_position = self.position;
         }
-        Err(damaged(position, &FrameError::Short))
+        Err(self.segment.damaged(self.position, BlockError::Short))
     }
 
-    fn in_window(&self, position: u64) -> Bytes {
-        let skip = position.checked_sub(self.window_position).and_then(|skip| usize::try_from(skip).ok());
+    fn in_window(&self) -> Bytes {
+        let skip = self.position.checked_sub(self.window_position).and_then(|skip| usize::try_from(skip).ok());
         match skip {
             Some(skip) if skip <= self.window.len() => self.window.slice(skip..),
             _ => Bytes::new(),
         }
     }
-
-    /// Reads a window of `length` bytes from `position` on, less where the file ends.
-    fn load(&mut self, position: u64, length: usize) -> Result<(), ColdError> {
-        let Some((file, next)) = self.shared.files.find(position) else {
-            return Err(damaged(position, &FrameError::Short));
-        };
-        let limit = next.map_or(u64::MAX, |next| next - position);
-        let mut buffer = vec![0; length.min(usize::try_from(limit).unwrap_or(usize::MAX))];
-        let count = file.read(&mut buffer, position).map_err(|error| ColdError::Disk { position, error })?;
-        buffer.truncate(count);
-        self.window = buffer.into();
-        self.window_position = position;
-        Ok(())
-    }
-}
-
-/// Takes what is wanted of a frame; false when nothing more is wanted.
-fn take(head: &Head, frame: Bytes, partition: PartitionId, taken: &mut Taken) -> Result<bool, FrameError> {
-    let mut unit = UnitBody::parse(head, frame.slice(HEAD_BYTES..))?;
-    let mut verified = false;
-    while let Some((of, chunk)) = unit.next_slice()? {
-        if of != partition || chunk.end_offset() <= taken.from {
-            continue;
-        }
-        if !verified {
-            // only frames that are used: hopping over the others must not cost a pass over their bytes
-            head.verify(&frame)?;
-            verified = true;
-        }
-        if chunk.base_offset > taken.from {
-            return Err(FrameError::Hole); // a frame in front was hopped over as another partition's, and is not
-        }
-        if !taken.add(chunk) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn damaged(position: u64, error: &FrameError) -> ColdError {
-    ColdError::Damaged { position, what: error.to_string() }
 }

@@ -1,4 +1,4 @@
-//! The files of the journal: their names, their heads, and which of them holds a position.
+//! The files of the journal: their names, their heads, which of them holds a position, and their second life.
 //!
 //! ```text
 //! journal-<position of the first frame, 16 hexadecimal digits>
@@ -7,20 +7,33 @@
 //!   16  u32      checksum   CRC32C of bytes 0..16
 //!   20  12 bytes 0
 //!   32  frames, one behind the other; none spans two files
+//!       behind them whatever was there before: zeroes, or frames of an earlier life, which belong at other positions
+//!
+//! spare-<number>: room that was taken beforehand, for a journal file to be
+//! ```
+//!
+//! ```text
+//!          begin: head written, synced, then renamed          everything in it is checkpointed: renamed
+//!   spare ────────────────────────────────────────> journal ────────────────────────────────────────────> spare
 //! ```
 //!
 //! Positions count frames' bytes only, so a file's frames are at `file head + position - first position`.
+//!
+//! Promises: a file has a journal's name only once its head is durable. All room of a file is taken, and has been written
+//! once, before the first frame is: so a sync writes frames and nothing else.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::effects::{Disk, DiskFile};
+use crate::limits;
 
 /// Bytes of a file in front of its frames.
 pub(super) const FILE_HEAD_BYTES: u64 = 32;
 const MAGIC: &[u8; 8] = b"WATTLEJ1";
 const PREFIX: &str = "journal-";
+const SPARE_PREFIX: &str = "spare-";
 
 /// A file of the journal.
 pub(super) struct JournalFile {
@@ -29,10 +42,19 @@ pub(super) struct JournalFile {
     pub(super) file: Box<dyn DiskFile>,
 }
 
-/// The files by their first position.
-#[derive(Default)]
+/// The files by their first position, and the spare ones.
 pub(super) struct Files {
-    files: RwLock<BTreeMap<u64, Arc<JournalFile>>>,
+    disk: Arc<dyn Disk>,
+    /// Length of a new file.
+    file_bytes: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    files: BTreeMap<u64, Arc<JournalFile>>,
+    /// Names of spare files; the last one is used next.
+    spares: Vec<String>,
+    next_spare: u64,
 }
 
 /// The name of the file whose first frame is at a position.
@@ -44,6 +66,10 @@ pub(super) fn file_name(first_position: u64) -> String {
 pub(super) fn position_of_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(PREFIX).filter(|digits| digits.len() == 16)?;
     u64::from_str_radix(digits, 16).ok().filter(|position| file_name(*position) == name)
+}
+
+fn spare_number(name: &str) -> Option<u64> {
+    name.strip_prefix(SPARE_PREFIX)?.parse().ok()
 }
 
 /// The head of a file.
@@ -60,17 +86,8 @@ pub(super) fn encode_head(first_position: u64) -> [u8; FILE_HEAD_BYTES as usize]
 }
 
 impl JournalFile {
-    /// Creates a file durably, with its head and its name.
-    pub(super) fn create(disk: &dyn Disk, first_position: u64) -> io::Result<Self> {
-        let file = disk.create(&file_name(first_position))?;
-        file.write_at(&encode_head(first_position), 0)?;
-        file.sync()?;
-        disk.sync_folder()?;
-        Ok(Self { first_position, file })
-    }
-
     /// Where a position of the journal is in the file.
-    fn at(&self, position: u64) -> u64 {
+    pub(super) fn at(&self, position: u64) -> u64 {
         FILE_HEAD_BYTES + (position - self.first_position)
     }
 
@@ -81,34 +98,140 @@ impl JournalFile {
     pub(super) fn read(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         self.file.read_at(buffer, self.at(position))
     }
-
-    pub(super) fn truncate(&self, position: u64) -> io::Result<()> {
-        self.file.truncate(self.at(position))
-    }
 }
 
 impl Files {
-    pub(super) fn new(files: Vec<JournalFile>) -> Self {
+    /// The files of a journal: what `recovery` found of it, and all names of its folder.
+    pub(super) fn new(disk: Arc<dyn Disk>, file_bytes: u64, files: Vec<JournalFile>, names: &[String]) -> Self {
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| spare_number(name)).collect();
+        numbers.sort_unstable();
+        let next_spare = numbers.last().map_or(0, |last| last + 1);
+        let spares = numbers.iter().map(|number| format!("{SPARE_PREFIX}{number}")).collect();
         let files = files.into_iter().map(|file| (file.first_position, Arc::new(file))).collect();
-        Self { files: RwLock::new(files) }
+        Self { disk, file_bytes, state: Mutex::new(State { files, spares, next_spare }) }
     }
 
-    pub(super) fn insert(&self, file: Arc<JournalFile>) {
-        self.files.write().unwrap_or_else(PoisonError::into_inner).insert(file.first_position, file);
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file that a position lies in, and the first position of the next file.
-    pub(super) fn find(&self, position: u64) -> Option<(Arc<JournalFile>, Option<u64>)> {
-        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
-        let (_, file) = files.range(..=position).next_back()?;
-        let next = files.range(position + 1..).next().map(|(first, _)| *first);
-        Some((file.clone(), next))
+    /// Begins the file whose first frame is at a position, durably. All in front of it must be durable.
+    ///
+    /// # Errors
+    /// As the disk says; where it is `StorageFull`, the same may succeed later.
+    pub(super) fn begin(&self, first_position: u64) -> io::Result<Arc<JournalFile>> {
+        let spare = self.state().spares.last().cloned();
+        let name = match spare {
+            Some(name) => name,
+            None => self.make_spare(false)?,
+        };
+        let file = self.disk.open(&name)?;
+        file.allocate(FILE_HEAD_BYTES + self.file_bytes)?; // a file of an earlier setting may be shorter
+        file.write_at(&encode_head(first_position), 0)?;
+        file.sync()?;
+        self.disk.rename(&name, &file_name(first_position))?;
+        self.disk.sync_folder()?;
+        let file = Arc::new(JournalFile { first_position, file });
+        let mut state = self.state();
+        state.spares.retain(|spare| *spare != name);
+        state.files.insert(first_position, file.clone());
+        Ok(file)
+    }
+
+    /// Takes the room of one more file; `is_written` also writes all of it, which takes its time.
+    fn make_spare(&self, is_written: bool) -> io::Result<String> {
+        let mut state = self.state();
+        let name = format!("{SPARE_PREFIX}{}", state.next_spare);
+        state.next_spare += 1;
+        drop(state);
+        let made = self.fill(&name, is_written);
+        if made.is_err() {
+            drop(self.disk.remove(&name)); // half of it helps nobody, and its room may help somebody
+        }
+        made?;
+        self.state().spares.push(name.clone());
+        Ok(name)
+    }
+
+    fn fill(&self, name: &str, is_written: bool) -> io::Result<()> {
+        let file = self.disk.create(name)?;
+        file.allocate(FILE_HEAD_BYTES + self.file_bytes)?;
+        if is_written {
+            let zeroes = vec![0; limits::SPARE_WRITE_BYTES.min(self.file_bytes as usize)];
+            let mut at = 0;
+            while at < self.file_bytes {
+                let length = (zeroes.len() as u64).min(self.file_bytes - at) as usize;
+                file.write_at(zeroes.get(..length).unwrap_or_default(), at)?;
+                at += length as u64;
+            }
+            file.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that there is a spare file.
+    ///
+    /// # Errors
+    /// As the disk says.
+    pub(super) fn keep_a_spare(&self) -> io::Result<()> {
+        let has_none = self.state().spares.is_empty();
+        if has_none {
+            self.make_spare(true)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the room of spare files back to the disk; false where there were none.
+    pub(super) fn give_up_spares(&self) -> bool {
+        let spares = std::mem::take(&mut self.state().spares);
+        spares.iter().filter(|name| self.disk.remove(name).is_ok()).count() > 0
+    }
+
+    /// Everything in front of a position is kept elsewhere: files that end there become spare ones, or are removed where
+    /// there are enough of those.
+    ///
+    /// # Errors
+    /// As the disk says.
+    pub(super) fn recycle(&self, position: u64) -> io::Result<()> {
+        loop {
+            let mut state = self.state();
+            let mut files = state.files.keys().copied();
+            let (Some(first), Some(next)) = (files.next(), files.next()) else { return Ok(()) };
+            drop(files);
+            if next > position {
+                return Ok(());
+            }
+            state.files.remove(&first);
+            let name = file_name(first);
+            if state.spares.len() >= limits::SPARE_FILES_MAX {
+                drop(state);
+                self.disk.remove(&name)?;
+                continue;
+            }
+            let spare = format!("{SPARE_PREFIX}{}", state.next_spare);
+            state.next_spare += 1;
+            drop(state);
+            self.disk.rename(&name, &spare)?;
+            self.state().spares.push(spare);
+        }
+    }
+
+    /// The first position of the file behind the one that a position lies in.
+    pub(super) fn next_position(&self, position: u64) -> Option<u64> {
+        self.state().files.range(position + 1..).next().map(|(first, _)| *first)
+    }
+
+    /// The file that a position lies in.
+    pub(super) fn find(&self, position: u64) -> Option<Arc<JournalFile>> {
+        let state = self.state();
+        state.files.range(..=position).next_back().map(|(_, file)| file.clone())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::effects::MemoryDisk;
 
     #[test]
     fn a_name_and_its_position_are_one() {
@@ -118,5 +241,50 @@ mod tests {
         for other in ["journal-", "journal-00000000000000zz", "journal-1", "LOCK", "journal-000000000000000A"] {
             assert_eq!(position_of_name(other), None, "{other}");
         }
+    }
+
+    fn names(disk: &MemoryDisk) -> Vec<String> {
+        disk.contents().into_keys().collect()
+    }
+
+    #[test]
+    fn files_are_used_again_and_again() {
+        let disk = MemoryDisk::default();
+        let files = Files::new(Arc::new(disk.clone()), 1_000, Vec::new(), &[]);
+        files.begin(0).unwrap();
+        files.begin(900).unwrap();
+        files.recycle(899).unwrap();
+        assert_eq!(names(&disk), [file_name(0), file_name(900)], "not all of the first is kept elsewhere");
+        files.recycle(900).unwrap();
+        assert_eq!(names(&disk), [file_name(900), "spare-2".to_owned()]);
+        let third = files.begin(1_800).unwrap();
+        assert_eq!(names(&disk), [file_name(900), file_name(1_800)]);
+        assert_eq!(third.file.length().unwrap(), 1_032, "its room is that of the first");
+        assert_eq!(files.find(1_799).unwrap().first_position, 900);
+        files.keep_a_spare().unwrap();
+        assert_eq!(names(&disk).len(), 3);
+        assert!(files.give_up_spares());
+        assert!(!files.give_up_spares());
+        assert_eq!(names(&disk).len(), 2);
+    }
+
+    #[test]
+    fn a_file_has_its_name_only_once_its_head_is_durable() {
+        let disk = MemoryDisk::default();
+        let files = Files::new(Arc::new(disk.clone()), 1_000, Vec::new(), &[]);
+        let (at_rename, seen) = (disk.clone(), Arc::new(Mutex::new(None)));
+        let found = seen.clone();
+        disk.set_fault(move |operation| {
+            if operation == crate::effects::memory::Operation::Rename {
+                *found.lock().unwrap() = Some(at_rename.after_crash(|| false).contents());
+            }
+            Ok(())
+        });
+        // names that are not durable are gone in a crash; the contents of those that are can be looked at
+        files.keep_a_spare().unwrap();
+        disk.sync_folder().unwrap();
+        files.begin(77).unwrap();
+        let contents = seen.lock().unwrap().take().unwrap();
+        assert_eq!(contents["spare-0"][..32], encode_head(77));
     }
 }

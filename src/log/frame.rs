@@ -1,9 +1,9 @@
 //! The frames of the journal: their layout, which is a promise, and their codec.
 //!
 //! ```text
-//! frame v1, little endian, 56 bytes and the body
+//! frame v2, little endian, 56 bytes and the body
 //!    0  u32  magic              0x4C545457 ("WTTL")
-//!    4  u8   version            1
+//!    4  u8   version            2; frames of version 1 are read as well
 //!    5  u8   kind               1 unit, 2 mark, 3 catalogue
 //!    6  u16  0
 //!    8  u32  body length        in bytes
@@ -18,10 +18,11 @@
 //!
 //! unit body
 //!    0  u32  slice count
-//!    4  u32  lane present       1 or 0
+//!    4  u32  flags              bit 0: has a lane; bit 1: identities; bit 2: a producer (version 1 has bit 0 only)
 //!    8 [u32  subscriber         only with a lane, 16 bytes
 //!       u32  partition
 //!       u64  consumed to]
+//!    + [u128 producer           only with one, 16 bytes]
 //!    +  per slice
 //!       u32  topic
 //!       u32  partition
@@ -29,6 +30,8 @@
 //!       u32  record count
 //!       u32  records length     in bytes
 //!       the records, each u32 length and bytes
+//!      [u128 identity of each record, only with identities]
+//!      [u64  sequence of the last record, only with a producer]
 //!
 //! mark body: empty. catalogue body: as the engine says.
 //!
@@ -40,15 +43,22 @@ use bytes::{Buf, BufMut, Bytes};
 
 use crate::limits;
 use crate::model::slices::Slice;
-use crate::model::{Chunk, LaneId, Offset, PartitionId, Slices, SubscriberId, TopicId};
+use crate::model::{Chunk, EventId, LaneId, Offset, PartitionId, ProducerId, Slices, SubscriberId, TopicId};
 
 /// Bytes of a frame in front of its body.
 pub(super) const HEAD_BYTES: usize = 56;
 const MAGIC: u32 = u32::from_le_bytes(*b"WTTL");
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const OLDEST_VERSION: u8 = 1;
 const UNIT_HEAD_BYTES: usize = 8;
 const LANE_BYTES: usize = 16;
+const PRODUCER_BYTES: usize = 16;
 const SLICE_HEAD_BYTES: usize = 24;
+const IDENTITY_BYTES: usize = 16;
+const SEQUENCE_BYTES: usize = 8;
+const HAS_LANE: u32 = 1;
+const HAS_IDENTITIES: u32 = 2;
+const HAS_PRODUCER: u32 = 4;
 
 /// Largest body: a unit's records, and the heads of as many slices as records can make it have.
 pub(super) const BODY_BYTES_MAX: usize = limits::UNIT_BYTES_MAX * 8;
@@ -82,7 +92,7 @@ pub(super) enum FrameError {
     Short,
     #[error("its first bytes are not those of a frame")]
     Magic,
-    #[error("it is of version {version} and kind {kind}; this release knows version {VERSION}, kinds 1 to 3")]
+    #[error("it is of version {version} and kind {kind}; this release knows versions {OLDEST_VERSION} to {VERSION}, kinds 1 to 3")]
     Unknown { version: u8, kind: u8 },
     #[error("its head is impossible")]
     Head,
@@ -121,9 +131,9 @@ impl Head {
             return Err(FrameError::Head);
         }
         let kind = match (version, kind, reserved) {
-            (VERSION, 1, 0) => Kind::Unit,
-            (VERSION, 2, 0) => Kind::Mark,
-            (VERSION, 3, 0) => Kind::Catalogue,
+            (OLDEST_VERSION..=VERSION, 1, 0) => Kind::Unit,
+            (OLDEST_VERSION..=VERSION, 2, 0) => Kind::Mark,
+            (OLDEST_VERSION..=VERSION, 3, 0) => Kind::Catalogue,
             _ => {
                 // A torn write may have any version and kind: only a whole frame was written by a later release.
                 verify(bytes, body_bytes, checksum)?;
@@ -175,6 +185,11 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Of the first frame of a new journal.
+    pub(super) fn first(sequence: u64) -> Self {
+        Self { position: 0, sequence, previous_checksum: 0, epoch: 0, append_time_ns: 0 }
+    }
+
     /// Whether a frame is the next one.
     pub(super) fn check(&self, head: &Head) -> Result<(), FrameError> {
         if head.position != self.position {
@@ -263,30 +278,51 @@ pub(super) struct Consumed {
 /// Bytes of a unit's frame.
 pub(super) fn unit_frame_bytes(slices: &Slices, has_lane: bool) -> usize {
     let lane_bytes = if has_lane { LANE_BYTES } else { 0 };
-    HEAD_BYTES + UNIT_HEAD_BYTES + lane_bytes + slices.iter().len() * SLICE_HEAD_BYTES + slices.bytes()
+    let (producer_bytes, sequence_bytes) = match slices.producer() {
+        Some(_) => (PRODUCER_BYTES, SEQUENCE_BYTES),
+        None => (0, 0),
+    };
+    let marks = |slice: &Slice| slice.identities.len() * IDENTITY_BYTES + sequence_bytes;
+    let slices_bytes: usize = slices.iter().map(|slice| SLICE_HEAD_BYTES + marks(slice)).sum();
+    HEAD_BYTES + UNIT_HEAD_BYTES + lane_bytes + producer_bytes + slices_bytes + slices.bytes()
 }
 
 /// Writes the body of a unit. `base_offset` gives the offset of a slice's first record.
-pub(super) fn write_unit<'a>(
+pub(super) fn write_unit(
     out: &mut Vec<u8>,
     consumed: Option<Consumed>,
-    slices: impl ExactSizeIterator<Item = &'a Slice>,
+    slices: &Slices,
     mut base_offset: impl FnMut(&Slice) -> Offset,
 ) {
-    out.put_u32_le(slices.len() as u32);
-    out.put_u32_le(u32::from(consumed.is_some()));
+    let has_identities = slices.iter().any(|slice| !slice.identities.is_empty());
+    let flag = |present: bool, flag: u32| if present { flag } else { 0 };
+    out.put_u32_le(slices.iter().len() as u32);
+    out.put_u32_le(
+        flag(consumed.is_some(), HAS_LANE)
+            | flag(has_identities, HAS_IDENTITIES)
+            | flag(slices.producer().is_some(), HAS_PRODUCER),
+    );
     if let Some(consumed) = consumed {
         out.put_u32_le(consumed.lane.subscriber.0);
         out.put_u32_le(consumed.lane.partition);
         out.put_u64_le(consumed.consumed_to);
     }
-    for slice in slices {
+    if let Some(producer) = slices.producer() {
+        out.put_u128_le(producer.0);
+    }
+    for slice in slices.iter() {
         out.put_u32_le(slice.partition.topic.0);
         out.put_u32_le(slice.partition.partition);
         out.put_u64_le(base_offset(slice));
         out.put_u32_le(slice.count);
         out.put_u32_le(slice.records.len() as u32);
         out.put_slice(&slice.records);
+        for identity in &slice.identities {
+            out.put_u128_le(identity.0);
+        }
+        if slices.producer().is_some() {
+            out.put_u64_le(slice.sequences.last().copied().unwrap_or(0));
+        }
     }
 }
 
@@ -294,10 +330,31 @@ pub(super) fn write_unit<'a>(
 #[derive(Debug)]
 pub(super) struct UnitBody {
     pub(super) consumed: Option<Consumed>,
+    pub(super) producer: Option<ProducerId>,
+    has_identities: bool,
     slices_left: u32,
     rest: Bytes,
     append_time_ns: u64,
     epoch: u32,
+}
+
+/// A slice of a unit, sharing the frame's bytes.
+#[derive(Debug)]
+pub(super) struct UnitSlice {
+    pub(super) partition: PartitionId,
+    pub(super) chunk: Chunk,
+    /// Of each record, where it has them.
+    identities: Bytes,
+    /// Of the last record, where a producer numbered them.
+    pub(super) last_sequence: Option<u64>,
+}
+
+impl UnitSlice {
+    /// What the records are recognised by; empty where by nothing.
+    pub(super) fn identities(&self) -> impl Iterator<Item = EventId> {
+        let (identities, _) = self.identities.as_chunks::<IDENTITY_BYTES>();
+        identities.iter().map(|bytes| EventId(u128::from_le_bytes(*bytes)))
+    }
 }
 
 impl UnitBody {
@@ -307,19 +364,35 @@ impl UnitBody {
             return Err(FrameError::Body);
         }
         let slices_left = body.get_u32_le();
-        let consumed = match body.get_u32_le() {
+        let flags = body.get_u32_le();
+        if flags & !(HAS_LANE | HAS_IDENTITIES | HAS_PRODUCER) != 0 {
+            return Err(FrameError::Body);
+        }
+        let consumed = match flags & HAS_LANE {
             0 => None,
-            1 if body.len() >= LANE_BYTES => Some(Consumed {
+            _ if body.len() >= LANE_BYTES => Some(Consumed {
                 lane: LaneId { subscriber: SubscriberId(body.get_u32_le()), partition: body.get_u32_le() },
                 consumed_to: body.get_u64_le(),
             }),
             _ => return Err(FrameError::Body),
         };
-        Ok(Self { consumed, slices_left, rest: body, append_time_ns: head.append_time_ns, epoch: head.epoch })
+        let producer = match flags & HAS_PRODUCER {
+            0 => None,
+            _ => Some(ProducerId(body.try_get_u128_le().map_err(|_| FrameError::Body)?)),
+        };
+        Ok(Self {
+            consumed,
+            producer,
+            has_identities: flags & HAS_IDENTITIES != 0,
+            slices_left,
+            rest: body,
+            append_time_ns: head.append_time_ns,
+            epoch: head.epoch,
+        })
     }
 
     /// The next slice, sharing the body's bytes.
-    pub(super) fn next_slice(&mut self) -> Result<Option<(PartitionId, Chunk)>, FrameError> {
+    pub(super) fn next_slice(&mut self) -> Result<Option<UnitSlice>, FrameError> {
         if self.slices_left == 0 {
             return if self.rest.is_empty() { Ok(None) } else { Err(FrameError::Body) };
         }
@@ -336,8 +409,33 @@ impl UnitBody {
         }
         let records = self.rest.split_to(length);
         let chunk = Chunk { base_offset, count, append_time_ns: self.append_time_ns, epoch: self.epoch, records };
-        Ok(Some((partition, chunk)))
+        let marks = if self.has_identities { count as usize * IDENTITY_BYTES } else { 0 };
+        if marks > self.rest.len() {
+            return Err(FrameError::Body);
+        }
+        let identities = self.rest.split_to(marks);
+        let last_sequence = match self.producer {
+            Some(_) => Some(self.rest.try_get_u64_le().map_err(|_| FrameError::Body)?),
+            None => None,
+        };
+        Ok(Some(UnitSlice { partition, chunk, identities, last_sequence }))
     }
+}
+
+/// The frames in some bytes, in their order, each with its body. They have been checked, or were written just now.
+pub(super) fn frames(bytes: &Bytes) -> impl Iterator<Item = (Head, Bytes)> {
+    let mut rest = bytes.clone();
+    std::iter::from_fn(move || {
+        let head = Head::parse(&rest).ok()?;
+        let mut frame = rest.split_to(head.frame_bytes().min(rest.len()));
+        Some((head, frame.split_off(HEAD_BYTES.min(frame.len()))))
+    })
+}
+
+/// The units among the frames in some bytes.
+pub(super) fn units(bytes: &Bytes) -> impl Iterator<Item = (Head, UnitBody)> {
+    let units = frames(bytes).filter(|(head, _)| head.kind == Kind::Unit);
+    units.filter_map(|(head, body)| Some((head, UnitBody::parse(&head, body).ok()?)))
 }
 
 #[cfg(test)]
@@ -345,31 +443,43 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::Mark;
 
     const LINK: Link = Link { position: 4096, sequence: 7, previous_checksum: 99, epoch: 3, append_time_ns: 1_000 };
 
-    fn slices_of(records: &[(u32, Vec<u8>)]) -> Slices {
+    /// How a test's records are marked.
+    #[derive(Debug, Clone, Copy)]
+    enum Marks {
+        None,
+        Identities,
+        Sequences,
+    }
+
+    fn slices_of(records: &[(u32, Vec<u8>)], marks: Marks) -> Slices {
         let mut slices = Slices::default();
-        for (partition, record) in records {
+        if let Marks::Sequences = marks {
+            slices.set_producer(ProducerId(77));
+        }
+        for (number, (partition, record)) in records.iter().enumerate() {
             let partition = PartitionId { topic: TopicId(1), partition: *partition };
             let write = |out: &mut Vec<u8>| {
                 out.extend_from_slice(record);
                 Ok::<_, ()>(())
             };
-            slices.push(partition, write).unwrap();
+            let mark = match marks {
+                Marks::None => Mark::None,
+                Marks::Identities => Mark::Identity(EventId(number as u128)),
+                Marks::Sequences => Mark::Sequence(number as u64),
+            };
+            slices.push_marked(partition, mark, write).unwrap();
         }
         slices
     }
 
-    fn predicted_bytes(records: &[(u32, Vec<u8>)], has_lane: bool) -> usize {
-        unit_frame_bytes(&slices_of(records), has_lane)
-    }
-
-    fn frame_of(records: &[(u32, Vec<u8>)], consumed: Option<Consumed>) -> (Vec<u8>, Head) {
-        let slices = slices_of(records);
+    fn frame_of(slices: &Slices, consumed: Option<Consumed>) -> (Vec<u8>, Head) {
         let mut out = Vec::new();
         let head = write_frame(&mut out, Kind::Unit, &LINK, 4000, |out| {
-            write_unit(out, consumed, slices.iter(), |slice| u64::from(slice.partition.partition) * 100);
+            write_unit(out, consumed, slices, |slice| u64::from(slice.partition.partition) * 100);
         });
         (out, head.unwrap())
     }
@@ -379,12 +489,14 @@ mod tests {
         fn a_unit_survives_its_encoding(
             records in proptest::collection::vec((0u32..3, proptest::collection::vec(any::<u8>(), 0..50)), 0..20),
             consumed in proptest::option::of((any::<u32>(), any::<u32>(), any::<u64>())),
+            marks in prop_oneof![Just(Marks::None), Just(Marks::Identities), Just(Marks::Sequences)],
         ) {
             let consumed = consumed.map(|(subscriber, partition, consumed_to)| Consumed {
                 lane: LaneId { subscriber: SubscriberId(subscriber), partition }, consumed_to,
             });
-            let (bytes, written) = frame_of(&records, consumed);
-            prop_assert_eq!(predicted_bytes(&records, consumed.is_some()), bytes.len());
+            let slices = slices_of(&records, marks);
+            let (bytes, written) = frame_of(&slices, consumed);
+            prop_assert_eq!(unit_frame_bytes(&slices, consumed.is_some()), bytes.len());
             let head = Head::parse(&bytes).unwrap();
             prop_assert_eq!(head, written);
             head.verify(&bytes).unwrap();
@@ -393,10 +505,15 @@ mod tests {
             let mut unit = UnitBody::parse(&head, Bytes::from(bytes).slice(HEAD_BYTES..)).unwrap();
             prop_assert_eq!(unit.consumed, consumed);
             let mut read = Vec::new();
-            while let Some((partition, chunk)) = unit.next_slice().unwrap() {
-                prop_assert_eq!(chunk.base_offset, u64::from(partition.partition) * 100);
-                read.extend(chunk.iter().map(|stored| (partition.partition, stored.record.to_vec())));
+            for given in slices.iter() {
+                let slice = unit.next_slice().unwrap().unwrap();
+                prop_assert_eq!(slice.partition, given.partition);
+                prop_assert_eq!(slice.chunk.base_offset, u64::from(slice.partition.partition) * 100);
+                prop_assert_eq!(&slice.identities().collect::<Vec<_>>(), &given.identities);
+                prop_assert_eq!(slice.last_sequence, given.sequences.last().copied());
+                read.extend(slice.chunk.iter().map(|stored| (slice.partition.partition, stored.record.to_vec())));
             }
+            prop_assert!(unit.next_slice().unwrap().is_none());
             let mut expected = records;
             let first = |partition: u32, all: &[(u32, Vec<u8>)]| all.iter().position(|(p, _)| *p == partition);
             let order = expected.clone();
@@ -406,7 +523,7 @@ mod tests {
 
         #[test]
         fn every_flipped_bit_is_found(at in any::<prop::sample::Index>(), bit in 0u8..8) {
-            let (mut bytes, written) = frame_of(&[(0, b"hello".to_vec()), (1, vec![0; 40])], None);
+            let (mut bytes, written) = frame_of(&slices_of(&[(0, b"hello".to_vec()), (1, vec![0; 40])], Marks::Identities), None);
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
             let accepted = Head::parse(&bytes).and_then(|head| head.verify(&bytes).map(|()| head));
@@ -416,10 +533,10 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Head::parse(&bytes);
-            let head = frame_of(&[], None).1;
+            let head = frame_of(&Slices::default(), None).1;
             if let Ok(mut unit) = UnitBody::parse(&head, bytes.into()) {
-                while let Ok(Some((_, chunk))) = unit.next_slice() {
-                    let _ = chunk.iter().count();
+                while let Ok(Some(slice)) = unit.next_slice() {
+                    let _ = slice.chunk.iter().count();
                 }
             }
         }
@@ -432,7 +549,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_a_promise() {
-        let (bytes, _) = frame_of(&[(2, b"x".to_vec())], None);
+        let (bytes, _) = frame_of(&slices_of(&[(2, b"x".to_vec())], Marks::None), None);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let head = "5754544c 01 01 0000 25000000 07a1d974 0010000000000000 a00f000000000000 e803000000000000 \
                     0700000000000000 03000000 63000000";

@@ -1,52 +1,81 @@
-//! The journal: the one order of everything that happens, durable in groups.
+//! The log: the one order of everything that happens, durable in groups, kept in segments.
 //!
 //! ```text
 //!   producers ─┐  submissions   ┌──────────┐ one write per group  ┌────────┐ one fdatasync for what is written
-//!              ├───────────────>│ appender ├─────────────────────>│ syncer ├───> acks, reads from outside
-//!   lanes ─────┘  (bounded)     └────┬─────┘                      └────────┘
-//!                                    │ into each partition's recent part, where lanes read
-//!                                    v
-//!                    start ........ cold | recent ....... durable ... written   (of a partition)
+//!              ├───────────────>│ appender ├──────── journal ────>│ syncer ├───> acks, reads from outside
+//!   lanes ─────┘  (bounded)     └────┬─────┘                      └───┬────┘
+//!                                    │ into each partition's recent   │ what is durable
+//!                                    v part, where lanes read         v
+//!                                  tail ─────────────────────> ┌──────────────┐ one sync, one commit
+//!                                    ^                         │ checkpointer ├───> segments, state store
+//!                                    └─ memory is given back ──┴──────┬───────┘     where everybody else reads
+//!                                                                     └ journal files are used again
 //! ```
 //!
 //! Promises:
 //! - A unit is one frame: all of it happens or nothing.
-//! - `durable <= written`, both only grow, and an ack comes after what it promises.
+//! - `checkpointed <= durable <= written`, all only grow, and an ack comes after what it promises.
 //! - What recovery accepts is made durable before anything else is done with it.
-//! - After a failed write or sync nothing is acked any more: the log is poisoned.
-//! - Memory is bounded: queues and the recent part by bytes, the index by one entry per stride of journal.
+//! - After a failed write or sync nothing is acked any more: the log is poisoned. A full disk is no failure: it passes.
+//! - Memory is bounded by bytes: queues, the tail, what is cached.
+//! - Nothing that is damaged is served, reset or removed: whoever needs it is told what and where.
 //!
-//! Relies on: the disk of [`crate::effects`].
+//! Relies on: the disk and the clocks of [`crate::effects`].
 //! Must not know: names, topologies, what is inside a record, who reads.
 
 mod appender;
+mod block;
+mod checkpointer;
+mod clock;
 mod cold;
 mod files;
 mod frame;
+
 mod partition;
+mod queue;
 mod recovery;
+mod segment;
+mod sequencer;
+mod space;
+mod store;
 mod syncer;
+mod tail;
+mod threads;
+mod walk;
 
 use std::collections::HashMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-pub use appender::{Acquired, Placed, Refused, Ticket};
+pub use clock::Frozen;
 pub use cold::{ColdError, ColdReader};
+
 pub use partition::{Partition, Recent};
+pub use queue::{Acquired, Placed, Refused, Ticket};
 pub use recovery::Damage;
+pub use space::SpaceLevel;
+pub use threads::Stepper;
 
 use crate::effects::{Clock, Disk};
 use crate::limits;
-use crate::model::{LaneId, PartitionId};
-use appender::{Appender, Queue};
+use crate::model::{Chunk, LaneId, Offset, PartitionId, SubscriberId, TopicId, TopicSettings};
+use appender::Appender;
+use checkpointer::{CheckpointError, Checkpointer};
+use clock::ExpiryClock;
 use files::Files;
+use queue::Queue;
+use segment::OpenSegments;
+use sequencer::Sequencer;
+use space::SpaceWatch;
+use syncer::Syncer;
+use tail::Tail;
+use walk::Walk;
 
 /// When what was appended counts as durable, and so is acked and shown outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,12 +93,16 @@ pub enum Durability {
 pub struct LogOptions {
     /// See there.
     pub durability: Durability,
-    /// Size in bytes at which a journal file is closed and the next one begun.
+    /// Length in bytes of a journal file; less where the disk is small.
     pub file_bytes: u64,
-    /// Bytes of the recent part of the journal that stay in memory.
+    /// Bytes of the recent part of the journal that stay in memory: readers find it there, and a checkpoint as well.
     pub recent_bytes_max: usize,
+    /// Bytes of journal after which a checkpoint is made.
+    pub checkpoint_bytes: usize,
     /// From where the frames of a new journal are counted: a number that no producer can guess, below 2^63.
     pub first_sequence: u64,
+    /// There are no threads: a [`Stepper`] does everything, when it is told to. For simulations.
+    pub is_stepped: bool,
 }
 
 impl Default for LogOptions {
@@ -78,16 +111,27 @@ impl Default for LogOptions {
             durability: Durability::Sync,
             file_bytes: limits::JOURNAL_FILE_BYTES,
             recent_bytes_max: limits::TAIL_BYTES_MAX,
+            checkpoint_bytes: limits::CHECKPOINT_BYTES,
             first_sequence: 1,
+            is_stepped: false,
         }
     }
+}
+
+/// What runs, as far as the log has to know it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// How topics keep their events. Those that are not here keep everything.
+    pub topics: HashMap<TopicId, TopicSettings>,
+    /// The live subscribers of each topic: what they have yet to process stays.
+    pub readers: HashMap<TopicId, Vec<SubscriberId>>,
 }
 
 /// Why the log could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The disk says no.
-    #[error("cannot {what} {name}: {error}")]
+    #[error("cannot {what} {name}: {error}{}", advice(error))]
     Disk {
         /// What was tried.
         what: &'static str,
@@ -99,9 +143,16 @@ pub enum OpenError {
     /// What is on the disk is not what was written. Nothing was changed.
     #[error(transparent)]
     Damaged(#[from] Damage),
-    /// The thread could not be started.
-    #[error("cannot start the appender's thread: {0}")]
+    /// A thread could not be started.
+    #[error("cannot start a thread of the log: {0}")]
     Thread(io::Error),
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "; make room on the disk, nothing was lost",
+        _ => "",
+    }
 }
 
 /// Whether the log still works.
@@ -130,7 +181,7 @@ pub struct Lane {
 pub struct Replay {
     /// The catalogue entries, in their order.
     pub catalogue: Vec<Bytes>,
-    /// How many frames were accepted.
+    /// How many frames behind the last checkpoint were accepted.
     pub frames: u64,
     /// Bytes at the end of the journal that had not been written whole, and are void.
     pub void_bytes: u64,
@@ -139,17 +190,28 @@ pub struct Replay {
 /// The log. Dropping the last handle closes it.
 pub struct Log {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Option<threads::Threads>>,
 }
 
-/// What the appender and the readers share.
+/// What the appender, the syncer, the checkpointer and the readers share.
 pub(crate) struct Shared {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
     partitions: RwLock<HashMap<PartitionId, Arc<Partition>>>,
     lanes: RwLock<HashMap<LaneId, Arc<Lane>>>,
     files: Files,
+    open_segments: OpenSegments,
     queue: Queue,
+    tail: Tail,
+    space: SpaceWatch,
+    settings: RwLock<Arc<Settings>>,
+    checkpointer: Mutex<Checkpointer>,
     condition: watch::Sender<Condition>,
     epoch: u32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
@@ -160,6 +222,7 @@ impl Shared {
     /// A write or sync failed: from here on nothing is acked. The first reason stays.
     fn poison(&self, reason: &str) {
         self.queue.close(); // first, so that nothing is taken in that is then forgotten
+        self.tail.close();
         let poisoned = self.condition.send_if_modified(|condition| {
             let works = *condition == Condition::Working;
             if works {
@@ -168,7 +231,7 @@ impl Shared {
             works
         });
         if poisoned {
-            tracing::error!(reason, "the journal cannot be written: nothing is acknowledged any more");
+            tracing::error!(reason, "the log cannot be written: nothing is acknowledged any more");
             self.wake_all();
         }
     }
@@ -193,33 +256,118 @@ impl Shared {
             return lane.clone();
         }
         let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Lane { id, position: AtomicU64::new(0), owner: AtomicU64::new(0) });
-        lanes.entry(id).or_insert_with(new).clone()
+        lanes.entry(id).or_insert_with(|| Arc::new(Lane::new(id, 0))).clone()
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes a checkpoint of what is durable, giving up spare room where the disk is full. False where the disk is full
+    /// all the same, or the log has stopped.
+    fn checkpoint(&self, look_at_retention: bool) -> bool {
+        let mut checkpointer = lock(&self.checkpointer);
+        loop {
+            if self.is_poisoned() {
+                return false;
+            }
+            let turn = catch_unwind(AssertUnwindSafe(|| checkpointer.turn(self, look_at_retention)));
+            match turn {
+                Ok(Ok(_)) => return true,
+                Ok(Err(CheckpointError::Full)) if self.files.give_up_spares() => {}
+                Ok(Err(CheckpointError::Full)) => return false,
+                Ok(Err(error)) => self.poison(&format!("a checkpoint failed: {error}")),
+                Err(_) => self.poison("a checkpoint panicked"),
+            }
+        }
     }
 }
 
 impl Log {
-    /// Opens the journal in `disk`, recovers what is there, and starts the appender.
+    /// Opens the log in a folder, recovers what is there, and starts its threads.
     ///
     /// # Errors
-    /// [`OpenError`]. Where it is [`OpenError::Damaged`], nothing on the disk was changed.
+    /// [`OpenError`]. Where it is [`OpenError::Damaged`], nothing in the journal or the segments was changed.
     pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, options: LogOptions) -> Result<(Self, Replay), OpenError> {
-        let recovered = recovery::recover(&disk, options.first_sequence)?;
+        let (shared, appender, syncer, replay) = Self::recover(disk, clock, options)?;
+        let threads = threads::Threads::start(shared.clone(), appender, syncer).map_err(OpenError::Thread)?;
+        Ok((Self { shared, threads: Mutex::new(Some(threads)) }, replay))
+    }
+
+    /// Opens the log without threads: nothing happens but what the [`Stepper`] is told to do, always in the same way.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_stepped(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        options: LogOptions,
+    ) -> Result<(Self, Replay, Stepper), OpenError> {
+        let options = LogOptions { is_stepped: true, ..options };
+        let (shared, appender, syncer, replay) = Self::recover(disk, clock, options)?;
+        let stepper = Stepper::new(shared.clone(), appender, syncer);
+        Ok((Self { shared, threads: Mutex::new(None) }, replay, stepper))
+    }
+
+    fn recover(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        options: LogOptions,
+    ) -> Result<(Arc<Shared>, Appender, Arc<Syncer>, Replay), OpenError> {
+        let total_bytes = disk.space().map_or(u64::MAX, |space| space.total_bytes);
+        let file_bytes = options.file_bytes.min(total_bytes / limits::JOURNAL_FILE_PART);
+        let options = LogOptions { file_bytes, ..options };
+        let recovered = recovery::recover(&disk, &options, file_bytes)?;
+        let mut contents = recovered.contents;
+        let sequencer = Sequencer::load(&mut contents);
+        let engine_ns = recovered.link.append_time_ns;
+        let clocks = ExpiryClock::new(clock.clone(), contents.checkpoint.clock, engine_ns);
+        let checkpointer = Checkpointer::new(recovered.store, &contents, clocks);
+        let partition = |(id, extent): (&PartitionId, &store::Extent)| {
+            let segments = contents.segments.get(id).cloned().unwrap_or_default();
+            (*id, Arc::new(Partition::recovered(*extent, segments)))
+        };
+        let lane = |(id, position): (&LaneId, &Offset)| (*id, Arc::new(Lane::new(*id, *position)));
         let shared = Arc::new(Shared {
-            partitions: RwLock::new(recovered.partitions),
-            lanes: RwLock::new(recovered.lanes),
+            partitions: RwLock::new(contents.partitions.iter().map(partition).collect()),
+            lanes: RwLock::new(contents.cursors.iter().map(lane).collect()),
             files: recovered.files,
+            open_segments: OpenSegments::default(),
             queue: Queue::new(),
+            tail: Tail::new(options.recent_bytes_max, options.checkpoint_bytes, recovered.link.position),
+            space: SpaceWatch::new(),
+            settings: RwLock::default(),
+            checkpointer: Mutex::new(checkpointer),
             condition: watch::Sender::new(Condition::Working),
             epoch: recovered.link.epoch,
+            disk,
+            clock,
         });
-        let appender = Appender::start(shared.clone(), disk, clock, options, recovered.link, recovered.durable)?;
-        let thread = std::thread::Builder::new()
-            .name("wattle-appender".into())
-            .spawn(move || appender.run())
-            .map_err(OpenError::Thread)?;
-        let log = Self { shared, thread: Mutex::new(Some(thread)) };
-        Ok((log, recovered.replay))
+        let syncer = Arc::new(Syncer::new(recovered.link.position, options.durability, options.is_stepped));
+        let missing = || OpenError::Disk {
+            what: "find",
+            name: files::file_name(recovered.link.position),
+            error: io::ErrorKind::NotFound.into(),
+        };
+        let file = shared.files.find(recovered.link.position).ok_or_else(missing)?;
+        let from = contents.checkpoint.link;
+        let mut appender = Appender::new(shared.clone(), syncer.clone(), options, file, from, sequencer);
+        // before the replay, which may make checkpoints
+        recovery::remove_leftovers(shared.disk.as_ref(), &contents).map_err(|error| OpenError::Disk {
+            what: "clean up",
+            name: "the log's folder".to_owned(),
+            error,
+        })?;
+        let mut catalogue = std::mem::take(&mut contents.catalogue);
+        replay(&shared, &mut appender, from.position, &recovered.link, &mut catalogue)
+            .map_err(|error| OpenError::Disk { what: "replay", name: "the journal".to_owned(), error })?;
+        let replay = Replay { catalogue, frames: recovered.frames, void_bytes: recovered.void_bytes };
+        Ok((shared, appender, syncer, replay))
+    }
+
+    /// What runs from now on.
+    pub fn configure(&self, settings: Settings) {
+        *self.shared.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
     /// A partition; it comes into being when first asked for.
@@ -242,19 +390,54 @@ impl Log {
         self.shared.condition.subscribe()
     }
 
+    /// Who may write, as far as room on the disk goes.
+    pub fn space(&self) -> SpaceLevel {
+        self.shared.space.level(&self.shared)
+    }
+
+    /// Whether nothing expires since the clock jumped.
+    pub fn frozen(&self) -> Option<Frozen> {
+        lock(&self.shared.checkpointer).frozen()
+    }
+
+    /// Somebody says that the machine's clock is right: what waited for that expires. Whether anything had waited.
+    pub fn confirm_clock(&self) -> bool {
+        let was_frozen = lock(&self.shared.checkpointer).confirm_clock();
+        self.shared.tail.ask();
+        was_frozen
+    }
+
     /// A reader of what is no longer in memory.
     pub fn cold_reader(&self) -> ColdReader {
         ColdReader::new(self.shared.clone())
     }
 
-    /// Takes nothing more, writes and syncs what was taken, and ends the appender. Blocks until it has.
+    /// Events of a partition from the disk, as [`ColdReader::read`] has them, for whoever was told [`Recent::Cold`]. Empty
+    /// where they have expired meanwhile: look again.
+    ///
+    /// # Errors
+    /// [`ColdError`].
+    pub fn read_cold(
+        &self,
+        reader: &mut ColdReader,
+        partition: PartitionId,
+        from: Offset,
+        end: Offset,
+        events: u32,
+        bytes: usize,
+    ) -> Result<Vec<Chunk>, ColdError> {
+        match reader.read(partition, from, end, events, bytes) {
+            Err(_) if self.partition(partition).start() > from => Ok(Vec::new()),
+            read => read,
+        }
+    }
+
+    /// Takes nothing more, writes and syncs what was taken, makes a last checkpoint and ends the threads. Blocks until it
+    /// has.
     pub fn close(&self) {
         self.shared.queue.close();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            self.shared.condition.send_replace(Condition::Poisoned("the appender panicked".into()));
+        if let Some(threads) = lock(&self.threads).take() {
+            threads.join(&self.shared);
         }
     }
 }
@@ -263,4 +446,32 @@ impl Drop for Log {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Reads what lies between the checkpoint and the end of the journal once more, and takes it in.
+fn replay(
+    shared: &Shared,
+    appender: &mut Appender,
+    from: u64,
+    end: &frame::Link,
+    catalogue: &mut Vec<Bytes>,
+) -> io::Result<()> {
+    let mut position = from;
+    let error = |error: walk::WalkError| match error {
+        walk::WalkError::Disk(error) => error,
+        walk::WalkError::Frame(error) => io::Error::other(format!("what was read before is not there: {error}")),
+    };
+    while position < end.position {
+        let Some(file) = shared.files.find(position) else { return Err(io::ErrorKind::NotFound.into()) };
+        let file_end = shared.files.next_position(position).unwrap_or(end.position);
+        let mut walk = Walk::new(&file);
+        while position < file_end {
+            let (bytes, link, entries) = walk.run(position, file_end).map_err(error)?;
+            position = link.position;
+            catalogue.extend(entries);
+            appender.replay(bytes, link)?;
+        }
+    }
+    appender.replayed();
+    Ok(())
 }

@@ -1,32 +1,32 @@
-//! A partition as readers see it: its recent events in memory, its watermarks, its sparse index into the journal.
+//! A partition as readers see it: its recent events in memory, its segments, its watermarks.
+//!
+//! ```text
+//!   start ....... segments ....... recent ....... durable ....... written
+//!                            └ both have what is checkpointed and still recent; recent begins no later than the
+//!                              segments end, so every event is in one of them
+//! ```
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::limits;
+use super::segment::SegmentMeta;
+use super::store::Extent;
 use crate::model::{Chunk, Offset};
 
-/// A partition. All of it is shared: one appender writes, anyone reads.
+/// A partition. All of it is shared: the appender and the checkpointer write, anyone reads.
 #[derive(Debug, Default)]
 pub struct Partition {
     recent: Mutex<VecDeque<Chunk>>,
-    index: Mutex<Vec<IndexEntry>>,
+    /// In the order of their offsets.
+    segments: Mutex<Arc<[SegmentMeta]>>,
+    start: AtomicU64,
     written: AtomicU64,
     durable: AtomicU64,
     written_changed: Notify,
     durable_changed: Notify,
-}
-
-/// Where in the journal a chunk lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct IndexEntry {
-    pub(super) base_offset: Offset,
-    pub(super) append_time_ns: u64,
-    /// Of the frame.
-    pub(super) position: u64,
 }
 
 /// What is to be had in memory.
@@ -40,11 +40,38 @@ pub enum Recent {
     Cold,
 }
 
+/// What has an append time is where a search for a time ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AtTime {
+    /// The event at this offset, in memory.
+    Recent(Offset),
+    /// It may be in a segment.
+    Cold,
+    /// There is none.
+    None,
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Partition {
+    /// A partition as a checkpoint has it.
+    pub(super) fn recovered(extent: Extent, segments: Vec<SegmentMeta>) -> Self {
+        Self {
+            segments: Mutex::new(segments.into()),
+            start: extent.start.into(),
+            written: extent.end.into(),
+            durable: extent.end.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Offset of the first event that is kept.
+    pub fn start(&self) -> Offset {
+        self.start.load(Ordering::Acquire)
+    }
+
     /// Behind the last event that is written.
     pub fn written(&self) -> Offset {
         self.written.load(Ordering::Acquire)
@@ -117,33 +144,28 @@ impl Partition {
         }
     }
 
-    /// Notes where a chunk lies, where the last note is a stride ago.
-    pub(super) fn note(&self, entry: IndexEntry) {
-        let mut index = lock(&self.index);
-        let due = index.last().is_none_or(|last| entry.position >= last.position + limits::INDEX_STRIDE_BYTES);
-        if due {
-            index.push(entry);
+    /// The segments, in the order of their offsets.
+    pub(super) fn segments(&self) -> Arc<[SegmentMeta]> {
+        lock(&self.segments).clone()
+    }
+
+    /// A checkpoint is durable: these are the segments now, and events in front of `start` are gone.
+    pub(super) fn set_segments(&self, segments: Arc<[SegmentMeta]>, start: Offset) {
+        *lock(&self.segments) = segments;
+        self.start.store(start, Ordering::Release);
+    }
+
+    /// The first event in front of `end` that was appended at or after a time.
+    pub(super) fn recent_at_time(&self, time_ns: u64, end: Offset) -> AtTime {
+        let recent = lock(&self.recent);
+        let first = recent.partition_point(|chunk| chunk.append_time_ns < time_ns);
+        match recent.get(first) {
+            // what is recent begins too late to know what is in front of it
+            Some(chunk) if first == 0 && chunk.base_offset > self.start() => AtTime::Cold,
+            Some(chunk) if chunk.base_offset < end => AtTime::Recent(chunk.base_offset),
+            None if recent.is_empty() && self.start() < end => AtTime::Cold,
+            _ => AtTime::None,
         }
-    }
-
-    /// Where to start looking for an offset: the last note at or in front of it.
-    pub(super) fn locate(&self, offset: Offset) -> Option<IndexEntry> {
-        let index = lock(&self.index);
-        let after = index.partition_point(|entry| entry.base_offset <= offset);
-        index.get(after.checked_sub(1)?).copied()
-    }
-
-    /// Where to start looking for a time: the last note in front of it, or the first one.
-    pub(super) fn locate_time(&self, time_ns: u64) -> Option<IndexEntry> {
-        let index = lock(&self.index);
-        let after = index.partition_point(|entry| entry.append_time_ns < time_ns);
-        index.get(after.saturating_sub(1)).copied()
-    }
-
-    /// For recovery: the partition ends at `end`, durably.
-    pub(super) fn recovered(&self, end: Offset) {
-        self.written.store(end, Ordering::Release);
-        self.durable.store(end, Ordering::Release);
     }
 }
 
@@ -237,14 +259,19 @@ mod tests {
     }
 
     #[test]
-    fn the_index_finds_the_last_note_in_front() {
+    fn a_time_is_looked_for_in_memory_where_memory_can_tell() {
         let partition = Partition::default();
-        for (base_offset, position) in [(0, 0), (10, 10), (20, limits::INDEX_STRIDE_BYTES), (30, 1 << 30)] {
-            partition.note(IndexEntry { base_offset, append_time_ns: base_offset * 5, position });
+        for (base_offset, append_time_ns) in [(0, 10), (1, 20), (2, 30)] {
+            partition.push(Chunk { append_time_ns, ..chunk(base_offset, &["x"]) });
         }
-        let position = |offset| partition.locate(offset).map(|entry| entry.base_offset);
-        assert_eq!([0, 19, 20, 29, 99].map(position), [0, 0, 20, 20, 30].map(Some), "10 lies within the stride");
-        assert_eq!(partition.locate_time(101).map(|entry| entry.base_offset), Some(20));
-        assert_eq!(partition.locate_time(0).map(|entry| entry.base_offset), Some(0));
+        assert_eq!(partition.recent_at_time(5, 3), AtTime::Recent(0));
+        assert_eq!(partition.recent_at_time(20, 3), AtTime::Recent(1));
+        assert_eq!(partition.recent_at_time(21, 2), AtTime::None, "the end is in front of it");
+        assert_eq!(partition.recent_at_time(31, 3), AtTime::None);
+        partition.forget(1);
+        assert_eq!(partition.recent_at_time(20, 3), AtTime::Cold, "the one in front may have that time as well");
+        assert_eq!(partition.recent_at_time(21, 3), AtTime::Recent(2));
+        partition.forget(3);
+        assert_eq!(partition.recent_at_time(21, 3), AtTime::Cold);
     }
 }

@@ -1,65 +1,95 @@
-//! Recovery: what of the journal is accepted, what is void, and what is damage.
+//! Recovery: what of the log is accepted, what is void, and what is damage.
 //!
-//! The journal is read once from its first file. Each row is decided by two things: what stands where the next frame
-//! should be, and whether anything behind it proves that it had been durable: a whole frame of this journal further on
-//! which says that everything in front of a position behind this one was durable when it was written.
+//! It starts where the last checkpoint ends: what is in front of that is in segments and in the state store. From there the
+//! journal is read once. Each row is decided by what stands where the next frame should be, and by whether anything behind
+//! it proves that it had been durable: a whole frame of this journal further on which says that everything in front of a
+//! position behind this one was durable when it was written.
 //!
 //! ```text
-//!      what stands there                        proof behind it   decision
-//!   A  the end of the last file                 -                 accept, the journal ends here
-//!   B  no whole frame (torn, zeroes, stale)     no                accept what is in front, the rest is void
-//!   C  no whole frame                           yes               damage: refuse
-//!   D  a whole frame of an unknown version/kind  any               refuse: a newer release wrote it
-//!   E  the end of a file, the next one follows  -                 go on there
-//!   F  the end of a file, the next is missing   yes (it exists)   damage: refuse
-//!   G  a last file without a whole head         -                 it was never used: remove it, go on as at A
-//!   H  a used or earlier file without one       yes               damage: refuse
-//!   I  a whole frame that makes no sense        any               damage: refuse, since no torn write is whole
+//!      the state store and the files                               decision
+//!   S  no store, no segments, a journal from position 0, or none   a new log, or one of an earlier release
+//!   T  no store, but segments, or a journal from later on          damage: refuse, the store is missing
+//!   U  a store that cannot be read whole                           damage: refuse
+//!   V  a store of an unknown version                               refuse: a newer release wrote it
+//!   W  a store, and no journal file that holds its position        damage: refuse
+//!   X  a store, and files wholly in front of its position          the files are used again, nobody needs them
+//!
+//!      what stands where a frame should be          proof behind   decision
+//!   A  the end of the last file                     -              accept, the journal ends here
+//!   B  no whole frame (torn, zeroes, stale)         no             accept what is in front, the rest is void
+//!   C  no whole frame                               yes            damage: refuse
+//!   D  a whole frame of an unknown version/kind     any            refuse: a newer release wrote it
+//!   E  anything, at the next file's first position  -              go on there
+//!   F  anything else, and a later file              yes (it is)    damage: refuse
+//!   G  a last file that ends inside its head        -              it was never used: remove it, go on as at A
+//!   H  a file whose head is another                 -              damage: refuse
+//!   I  a whole frame that makes no sense            any            damage: refuse, since no torn write is whole
 //! ```
 //!
-//! A file is begun only after the one in front is durable, so a later file proves the whole of an earlier one.
+//! A file is begun only after the one in front is durable, so a later file proves the whole of an earlier one; and it has
+//! its name only once its head is durable (G is of files as earlier releases made them).
 //!
 //! What is accepted and not proved durable is written again, the same bytes to the same place, and synced: after a
 //! process died it may be in the page cache only, and after a failed sync the cache may call it clean. Then a mark opens
-//! the new epoch. Nothing is served before that.
+//! the new epoch. Nothing is served before that. What is void stays where it is: its frames are of an older epoch and say
+//! nothing of what will stand in front of them, so they are never taken for frames, nor for proof.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 use super::files::{FILE_HEAD_BYTES, Files, JournalFile, encode_head, file_name, position_of_name};
 use super::frame::{FrameError, HEAD_BYTES, Head, Kind, Link, UnitBody, write_frame};
-use super::partition::{IndexEntry, Partition};
-use super::{Lane, OpenError, Replay};
+use super::segment::SegmentId;
+use super::store::{self, Checkpoint, Contents, Store, StoreError};
+use super::walk::{Walk, WalkError};
+use super::{LogOptions, OpenError};
 use crate::effects::Disk;
-use crate::model::{LaneId, PartitionId};
+use crate::model::{Offset, PartitionId};
 
 /// What is on the disk is not what was written.
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
     /// A part of the journal that had been durable cannot be read back.
     #[error(
-        "{file} is damaged at byte {byte}: {what}, but it had been durable. Nothing was changed. \
-         Restore the file from a copy; the events behind this point cannot be served without it"
+        "{file} is damaged at byte {byte} (position {position}): {what}, but it had been durable. Nothing was changed. \
+         Restore the file from a copy. If there is none: `wattle log verify` says what is behind it, and \
+         `wattle log repair --truncate-at {position}` gives all of that up"
     )]
     Journal {
         /// The file.
         file: String,
         /// In the file.
         byte: u64,
+        /// In the journal.
+        position: u64,
         /// What is wrong there.
         what: String,
     },
     /// A file of the journal is not there.
     #[error(
-        "the journal has a hole: {file} is missing, or the end of the file in front of it, though a later file exists. \
+        "the journal has a hole: {file} is missing, or the end of the file in front of it, though it is needed. \
          Nothing was changed. Put the file back"
     )]
     MissingFile {
         /// The file.
         file: String,
+    },
+    /// The state store is not there.
+    #[error(
+        "the file `state` is missing, or the first file of the journal, though there are events that it should tell of. \
+         Nothing was changed. Put the file back: without it nobody knows what was processed already"
+    )]
+    MissingState,
+    /// The state store is not what was written.
+    #[error(
+        "the file `state` is damaged: {what}. Nothing was changed. Restore the whole folder from a copy: without it nobody \
+         knows what was processed already"
+    )]
+    State {
+        /// What is wrong with it.
+        what: String,
     },
     /// Written by a newer release.
     #[error("{file}, byte {byte}: {what}. Nothing was changed. Use the release that wrote it, or a newer one")]
@@ -75,173 +105,203 @@ pub enum Damage {
 
 /// What recovery found and made durable.
 pub(super) struct Recovered {
-    pub(super) partitions: HashMap<PartitionId, Arc<Partition>>,
-    pub(super) lanes: HashMap<LaneId, Arc<Lane>>,
+    pub(super) store: Store,
+    pub(super) contents: Contents,
     pub(super) files: Files,
-    /// For the next frame.
+    /// For the next frame. All in front of it is durable.
     pub(super) link: Link,
-    /// Everything in front of it is durable.
-    pub(super) durable: u64,
-    pub(super) replay: Replay,
+    /// How many frames were accepted behind the checkpoint.
+    pub(super) frames: u64,
+    /// Bytes of a frame at the end of the journal that had been begun and is void.
+    pub(super) void_bytes: u64,
 }
 
 fn disk_error(what: &'static str, name: &str) -> impl FnOnce(std::io::Error) -> OpenError {
     move |error| OpenError::Disk { what, name: name.to_owned(), error }
 }
 
+fn store_error(error: StoreError) -> OpenError {
+    match error {
+        StoreError::Disk(error) => disk_error("read", store::FILE_NAME)(error),
+        StoreError::Damaged(what) => Damage::State { what }.into(),
+        StoreError::Version(_) => {
+            Damage::Version { file: store::FILE_NAME.to_owned(), byte: 0, what: error.to_string() }.into()
+        }
+    }
+}
+
+/// A log as it lies on the disk, without a change to it.
+pub(super) struct Found {
+    /// All names in the folder.
+    pub(super) names: Vec<String>,
+    pub(super) store: Option<Store>,
+    pub(super) contents: Contents,
+    /// The journal's files, from the one with the checkpoint's position on.
+    pub(super) files: Vec<JournalFile>,
+    /// Those that are wholly in front of it.
+    pub(super) past: Vec<JournalFile>,
+    /// A last file that was never used.
+    unused: Option<String>,
+}
+
 /// What the accepted frames say.
 struct Accepted {
-    partitions: HashMap<PartitionId, Arc<Partition>>,
-    lanes: HashMap<LaneId, Arc<Lane>>,
-    replay: Replay,
+    /// How far each partition goes.
+    ends: HashMap<PartitionId, Offset>,
     link: Link,
     /// The highest position that an accepted frame says to be durable.
     proved_durable: u64,
+    frames: u64,
+    void_bytes: u64,
 }
 
-pub(super) fn recover(disk: &Arc<dyn Disk>, first_sequence: u64) -> Result<Recovered, OpenError> {
-    let mut positions: Vec<u64> = disk
-        .list()
-        .map_err(disk_error("list", "the journal's folder"))?
-        .iter()
-        .filter_map(|name| position_of_name(name))
-        .collect();
+/// Rows S to X, G and H: reads the state store and opens the files.
+pub(super) fn find(disk: &Arc<dyn Disk>, first_sequence: u64) -> Result<Found, OpenError> {
+    let names = disk.list().map_err(disk_error("list", "the log's folder"))?;
+    let mut positions: Vec<u64> = names.iter().filter_map(|name| position_of_name(name)).collect();
     positions.sort_unstable();
-    let mut accepted = Accepted {
-        partitions: HashMap::new(),
-        lanes: HashMap::new(),
-        replay: Replay::default(),
-        link: Link { position: 0, sequence: first_sequence, previous_checksum: 0, epoch: 0, append_time_ns: 0 },
-        proved_durable: 0,
+    let opened = Store::open(disk).map_err(store_error)?;
+    let (store, contents) = match opened {
+        Some((store, contents)) => (Some(store), contents),
+        None => {
+            let has_segments = names.iter().any(|name| SegmentId::of_file_name(name).is_some());
+            if has_segments || positions.first().is_some_and(|first| *first > 0) {
+                return Err(Damage::MissingState.into()); // T
+            }
+            (None, Contents::new(Checkpoint::first(Link::first(first_sequence)))) // S
+        }
     };
-    let mut files: Vec<JournalFile> = Vec::new();
+    let from = contents.checkpoint.link.position;
+    let first = positions.iter().rposition(|position| *position <= from).unwrap_or(0);
+    let (mut past, mut files) = (Vec::new(), Vec::new());
+    let mut unused = None;
     for (index, first_position) in positions.iter().copied().enumerate() {
         let name = file_name(first_position);
-        let is_last = index + 1 == positions.len();
-        if first_position != accepted.link.position {
-            return Err(Damage::MissingFile { file: file_name(accepted.link.position) }.into()); // F
-        }
         let file = disk.open(&name).map_err(disk_error("open", &name))?;
-        // One file at a time in memory: recovery needs as much as one file is long.
-        let bytes = read_whole(file.as_ref(), &name)?;
-        if bytes.get(..FILE_HEAD_BYTES as usize) != Some(&encode_head(first_position)[..]) {
-            if is_last && bytes.len() <= FILE_HEAD_BYTES as usize {
-                drop(file);
-                disk.remove(&name).map_err(disk_error("remove", &name))?; // G
-                disk.sync_folder().map_err(disk_error("sync", "the journal's folder"))?;
+        if index < first {
+            // Its head is not looked at: it may have been used again already, under a name that a crash undid.
+            past.push(JournalFile { first_position, file }); // X
+            continue;
+        }
+        let length = file.length().map_err(disk_error("read", &name))?;
+        let is_last = index + 1 == positions.len();
+        let head = file.read_bytes(0, FILE_HEAD_BYTES as usize).map_err(disk_error("read", &name))?;
+        if head[..] != encode_head(first_position)[..] {
+            if is_last && length <= FILE_HEAD_BYTES && first_position >= from {
+                unused = Some(name); // G
                 break;
             }
             let what = "its head is not that of this journal file".to_owned();
-            return Err(Damage::Journal { file: name, byte: 0, what }.into()); // H
+            return Err(Damage::Journal { file: name, byte: 0, position: first_position, what }.into()); // H
         }
-        let file = JournalFile { first_position, file };
-        let frames = bytes.slice(FILE_HEAD_BYTES as usize..);
-        accept_frames(&mut accepted, &frames, first_position, &name, is_last)?;
-        let end = (accepted.link.position - first_position) as usize;
-        if end < frames.len() {
-            accepted.replay.void_bytes = (frames.len() - end) as u64;
-            file.truncate(accepted.link.position).map_err(disk_error("truncate", &name))?;
-        }
-        files.push(file);
+        files.push(JournalFile { first_position, file });
     }
-    make_durable(disk, accepted, files)
+    if store.is_some() && files.first().is_none_or(|file| file.first_position > from) {
+        return Err(Damage::MissingFile { file: file_name(from) }.into()); // W
+    }
+    Ok(Found { names, store, contents, files, past, unused })
 }
 
-fn read_whole(file: &dyn crate::effects::DiskFile, name: &str) -> Result<Bytes, OpenError> {
-    let length = file.length().map_err(disk_error("read", name))?;
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    let count = file.read_at(&mut bytes, 0).map_err(disk_error("read", name))?;
-    bytes.truncate(count);
-    Ok(bytes.into())
+/// Reads the log, decides, and makes durable what it accepts.
+pub(super) fn recover(disk: &Arc<dyn Disk>, options: &LogOptions, file_bytes: u64) -> Result<Recovered, OpenError> {
+    let found = find(disk, options.first_sequence)?;
+    let accepted = accept(&found)?;
+    make_durable(disk, found, accepted, file_bytes)
 }
 
-/// Accepts the frames of one file, as far as they go.
-fn accept_frames(
-    accepted: &mut Accepted,
-    frames: &Bytes,
-    first_position: u64,
-    name: &str,
-    is_last: bool,
-) -> Result<(), OpenError> {
-    loop {
-        let at = (accepted.link.position - first_position) as usize;
-        let rest = frames.slice(at.min(frames.len())..);
-        if rest.is_empty() {
-            return Ok(()); // A, E
+/// Rows A to F and I: accepts frames as far as they go.
+fn accept(found: &Found) -> Result<Accepted, OpenError> {
+    let mut accepted = Accepted {
+        ends: found.contents.partitions.iter().map(|(id, extent)| (*id, extent.end)).collect(),
+        link: found.contents.checkpoint.link,
+        proved_durable: found.contents.checkpoint.link.position,
+        frames: 0,
+        void_bytes: 0,
+    };
+    for (index, file) in found.files.iter().enumerate() {
+        let next = found.files.get(index + 1).map(|next| next.first_position);
+        accept_file(&mut accepted, file, next)?;
+        if next.is_some_and(|next| accepted.link.position != next) {
+            return Err(Damage::MissingFile { file: file_name(accepted.link.position) }.into()); // F
         }
-        let byte = FILE_HEAD_BYTES + at as u64;
-        let error = match accept_frame(accepted, &rest) {
-            Ok(()) => continue,
-            Err(error) => error,
+    }
+    Ok(accepted)
+}
+
+/// Accepts the frames of one file, as far as they go. `next` is the first position of the next file.
+fn accept_file(accepted: &mut Accepted, file: &JournalFile, next: Option<u64>) -> Result<(), OpenError> {
+    let name = file_name(file.first_position);
+    let mut walk = Walk::new(file);
+    loop {
+        let position = accepted.link.position;
+        if next.is_some_and(|next| position >= next) {
+            return Ok(()); // E
+        }
+        let error = match walk.frame(position) {
+            Ok((head, frame)) => match accept_frame(accepted, &head, frame) {
+                Ok(()) => continue,
+                Err(error) => error,
+            },
+            Err(WalkError::Frame(error)) => error,
+            Err(WalkError::Disk(error)) => return Err(disk_error("read", &name)(error)),
         };
+        if walk.is_at_end(position).map_err(disk_error("read", &name))? {
+            return Ok(()); // A, F
+        }
+        let byte = file.at(position);
         if let FrameError::Unknown { .. } = error {
-            let what = error.to_string();
-            return Err(Damage::Version { file: name.to_owned(), byte, what }.into()); // D
+            return Err(Damage::Version { file: name, byte, what: error.to_string() }.into()); // D
         }
         let makes_no_sense = matches!(error, FrameError::Body | FrameError::Hole);
-        if !is_last || makes_no_sense || proved_behind(&rest, &accepted.link) {
-            return Err(Damage::Journal { file: name.to_owned(), byte, what: error.to_string() }.into()); // C, I
+        let mut is_damage = next.is_some() || makes_no_sense;
+        if !is_damage {
+            is_damage = walk.is_proved_behind(&accepted.link).map_err(|error| match error {
+                WalkError::Disk(error) => disk_error("read", &name)(error),
+                WalkError::Frame(error) => disk_error("read", &name)(std::io::Error::other(error)),
+            })?;
         }
+        if is_damage {
+            return Err(Damage::Journal { file: name, byte, position, what: error.to_string() }.into()); // C, F, I
+        }
+        accepted.void_bytes = begun_behind(file, &accepted.link).map_err(disk_error("read", &name))?;
         return Ok(()); // B
     }
 }
 
-fn accept_frame(accepted: &mut Accepted, rest: &Bytes) -> Result<(), FrameError> {
-    let head = Head::parse(rest)?;
-    head.verify(rest)?;
-    accepted.link.check(&head)?;
-    let body = rest.slice(HEAD_BYTES..head.frame_bytes());
-    match head.kind {
-        Kind::Mark => {}
-        Kind::Catalogue => accepted.replay.catalogue.push(body),
-        Kind::Unit => {
-            let mut unit = UnitBody::parse(&head, body)?;
-            if let Some(consumed) = unit.consumed {
-                let lane = accepted.lanes.entry(consumed.lane).or_insert_with(|| Arc::new(Lane::new(consumed.lane)));
-                lane.position.store(consumed.consumed_to, Ordering::Release);
+/// Bytes of the frame that had been begun at the end, as far as it says so itself.
+fn begun_behind(file: &JournalFile, link: &Link) -> std::io::Result<u64> {
+    let bytes = file.file.read_bytes(file.at(link.position), HEAD_BYTES)?;
+    let begun = Head::parse(&bytes).ok().filter(|head| head.position == link.position);
+    Ok(begun.map_or(0, |head| head.frame_bytes() as u64))
+}
+
+fn accept_frame(accepted: &mut Accepted, head: &Head, frame: Bytes) -> Result<(), FrameError> {
+    accepted.link.check(head)?;
+    if head.kind == Kind::Unit {
+        let mut unit = UnitBody::parse(head, frame.slice(HEAD_BYTES..))?;
+        while let Some(slice) = unit.next_slice()? {
+            let end = accepted.ends.entry(slice.partition).or_default();
+            if slice.chunk.base_offset != *end {
+                return Err(FrameError::Hole);
             }
-            while let Some((partition, chunk)) = unit.next_slice()? {
-                let partition = accepted.partitions.entry(partition).or_default();
-                if chunk.base_offset != partition.written() {
-                    return Err(FrameError::Hole);
-                }
-                partition.recovered(chunk.end_offset());
-                partition.note(IndexEntry {
-                    base_offset: chunk.base_offset,
-                    append_time_ns: chunk.append_time_ns,
-                    position: head.position,
-                });
-            }
+            *end = slice.chunk.end_offset();
         }
     }
     accepted.proved_durable = accepted.proved_durable.max(head.durable_position);
-    accepted.link = Link::after(&head);
-    accepted.replay.frames += 1;
+    accepted.link = Link::after(head);
+    accepted.frames += 1;
     Ok(())
-}
-
-/// Whether a whole frame further on proves that what should be at `link` (the first byte of `rest`) was durable.
-fn proved_behind(rest: &[u8], link: &Link) -> bool {
-    (1..rest.len()).any(|at| {
-        let Some(here) = rest.get(at..) else { return false };
-        Head::parse(here).is_ok_and(|head| {
-            head.position == link.position + at as u64 && link.is_proved_by(&head) && head.verify(here).is_ok()
-        })
-    })
 }
 
 fn make_durable(
     disk: &Arc<dyn Disk>,
+    found: Found,
     mut accepted: Accepted,
-    mut files: Vec<JournalFile>,
+    file_bytes: u64,
 ) -> Result<Recovered, OpenError> {
     let end = accepted.link.position;
-    if files.is_empty() {
-        let name = file_name(end);
-        files.push(JournalFile::create(disk.as_ref(), end).map_err(disk_error("create", &name))?);
-    }
-    for (index, file) in files.iter().enumerate() {
-        let next = files.get(index + 1).map_or(end, |next| next.first_position);
+    for (index, file) in found.files.iter().enumerate() {
+        let next = found.files.get(index + 1).map_or(end, |next| next.first_position);
         let from = accepted.proved_durable.max(file.first_position);
         if from > next {
             continue;
@@ -252,24 +312,36 @@ fn make_durable(
         rewrite(file, from, next).map_err(disk_error("rewrite", &name))?;
         file.file.sync().map_err(disk_error("sync", &name))?;
     }
-    disk.sync_folder().map_err(disk_error("sync", "the journal's folder"))?;
+    if let Some(name) = found.unused {
+        disk.remove(&name).map_err(disk_error("remove", &name))?;
+    }
+    disk.sync_folder().map_err(disk_error("sync", "the log's folder"))?;
+    let files = found.past.into_iter().chain(found.files).collect();
+    let files = Files::new(disk.clone(), file_bytes, files, &found.names);
+    let file = match files.find(end) {
+        Some(file) => file,
+        None => files.begin(end).map_err(disk_error("begin", &file_name(end)))?,
+    };
+    // after the journal's first file: a store without one is damage (W), a file without a store is not (S)
+    let store = match found.store {
+        Some(store) => store,
+        None => Store::create(disk, found.contents.checkpoint).map_err(store_error)?,
+    };
     accepted.link.epoch += 1;
-    if let Some(file) = files.last() {
+    let mut bytes = Vec::new();
+    if let Some(head) = write_frame(&mut bytes, Kind::Mark, &accepted.link, end, |_| ()) {
         let name = file_name(file.first_position);
-        let mut bytes = Vec::new();
-        if let Some(head) = write_frame(&mut bytes, Kind::Mark, &accepted.link, end, |_| ()) {
-            file.write(&bytes, end).map_err(disk_error("write", &name))?;
-            file.file.sync().map_err(disk_error("sync", &name))?;
-            accepted.link = Link::after(&head);
-        }
+        file.write(&bytes, end).map_err(disk_error("write", &name))?;
+        file.file.sync().map_err(disk_error("sync", &name))?;
+        accepted.link = Link::after(&head);
     }
     Ok(Recovered {
-        partitions: accepted.partitions,
-        lanes: accepted.lanes,
-        files: Files::new(files),
+        store,
+        contents: found.contents,
+        files,
         link: accepted.link,
-        durable: accepted.link.position,
-        replay: accepted.replay,
+        frames: accepted.frames,
+        void_bytes: accepted.void_bytes,
     })
 }
 
@@ -284,6 +356,25 @@ fn rewrite(file: &JournalFile, mut from: u64, to: u64) -> std::io::Result<()> {
         }
         file.write(piece, from)?;
         from += length as u64;
+    }
+    Ok(())
+}
+
+/// Removes segments that nobody speaks of: those in front of what is kept, whose removal a crash undid, and those that a
+/// checkpoint made which never was.
+pub(super) fn remove_leftovers(disk: &dyn Disk, contents: &Contents) -> std::io::Result<()> {
+    for name in disk.list()? {
+        let Some(id) = SegmentId::of_file_name(&name) else { continue };
+        let extent = contents.partitions.get(&id.partition).copied().unwrap_or_default();
+        let segments = contents.segments.get(&id.partition).map(Vec::as_slice).unwrap_or_default();
+        let is_known = segments.iter().any(|meta| meta.base_offset == id.base_offset);
+        if !is_known && (id.base_offset < extent.start || id.base_offset >= extent.end) {
+            disk.remove(&name)?;
+            match disk.remove(&id.index_name()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
     }
     Ok(())
 }

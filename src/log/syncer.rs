@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::Shared;
-use super::appender::{Permit, Placed};
+use super::{Durability, Shared};
 use super::files::JournalFile;
 use super::partition::Partition;
+use super::queue::{Permit, Placed};
 use crate::limits;
 use crate::model::Offset;
 
@@ -68,6 +68,8 @@ pub(super) struct Syncer {
     durable: AtomicU64,
     /// Least time between two syncs.
     interval: Duration,
+    /// There is no thread: whoever waits for a sync does it.
+    is_stepped: bool,
 }
 
 #[derive(Default)]
@@ -97,10 +99,14 @@ impl Pending {
 }
 
 impl Syncer {
-    pub(super) fn new(durable: u64, interval: Duration) -> Self {
+    pub(super) fn new(durable: u64, durability: Durability, is_stepped: bool) -> Self {
+        let interval = match durability {
+            Durability::Interval(interval) => interval,
+            Durability::Sync | Durability::Os => Duration::ZERO,
+        };
         let (arrived, settled) = (Condvar::new(), Condvar::new());
         let pending = Mutex::new(Pending { submitted: durable, ..Pending::default() });
-        Self { pending, arrived, settled, durable: AtomicU64::new(durable), interval }
+        Self { pending, arrived, settled, durable: AtomicU64::new(durable), interval, is_stepped }
     }
 
     /// Everything in front of this position is durable.
@@ -114,14 +120,33 @@ impl Syncer {
 
     /// Asks for a group to be made durable, waiting where too many are waiting already. A group that nobody waits for joins
     /// the one in front of it.
-    pub(super) fn submit(&self, group: Written) {
+    pub(super) fn submit(&self, group: Written, shared: &Shared) {
         let mut pending = self.pending();
         pending.push(group);
         self.arrived.notify_one();
         // Lanes run ahead of the sync, but not without end: a disk that hangs stops them here.
         while pending.groups.len() >= limits::UNSYNCED_GROUPS_MAX && !pending.ended {
-            pending.urgent = true;
-            pending = self.settled.wait(pending).unwrap_or_else(PoisonError::into_inner);
+            pending = self.wait(pending, shared);
+        }
+    }
+
+    /// Waits until more is durable, or nothing more will be.
+    fn wait<'a>(&'a self, mut pending: MutexGuard<'a, Pending>, shared: &Shared) -> MutexGuard<'a, Pending> {
+        pending.urgent = true;
+        if self.is_stepped {
+            drop(pending);
+            self.step(shared);
+            return self.pending();
+        }
+        self.arrived.notify_one();
+        self.settled.wait(pending).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes durable what is written, where there is no thread to do it.
+    pub(super) fn step(&self, shared: &Shared) {
+        let groups = std::mem::take(&mut self.pending().groups);
+        if !self.make_durable(groups, shared) {
+            self.pending().ended = true;
         }
     }
 
@@ -129,7 +154,7 @@ impl Syncer {
     ///
     /// # Errors
     /// When the syncer has ended before; it has said why.
-    pub(super) fn settle(&self, file: &Arc<JournalFile>, position: u64) -> io::Result<()> {
+    pub(super) fn settle(&self, file: &Arc<JournalFile>, position: u64, shared: &Shared) -> io::Result<()> {
         let mut pending = self.pending();
         if pending.submitted < position {
             pending.push(Written {
@@ -143,11 +168,15 @@ impl Syncer {
             if pending.ended {
                 return Err(io::Error::other("the syncer has ended"));
             }
-            pending.urgent = true;
-            self.arrived.notify_one();
-            pending = self.settled.wait(pending).unwrap_or_else(PoisonError::into_inner);
+            pending = self.wait(pending, shared);
         }
         Ok(())
+    }
+
+    /// Somebody waits for what is pending, so the interval does not count.
+    pub(super) fn hurry(&self) {
+        self.pending().urgent = true;
+        self.arrived.notify_one();
     }
 
     /// Nothing more is coming.
@@ -188,23 +217,32 @@ impl Syncer {
     fn serve(&self, shared: &Shared) {
         let mut last = Instant::now();
         while let Some(groups) = self.take(last + self.interval) {
-            if let Err(error) = sync_files(&groups) {
-                shared.poison(&format!("fdatasync failed: {error}"));
-            }
-            if shared.is_poisoned() {
+            if !self.make_durable(groups, shared) {
                 return; // with the groups, and so their tickets
             }
             last = Instant::now();
-            for group in groups {
-                self.durable.store(group.end_position, Ordering::Release);
-                for (partition, end) in group.ends.iter() {
-                    partition.set_durable(*end);
-                }
-                group.acks.into_iter().for_each(Ack::send);
-            }
             drop(self.pending()); // or who has just looked and not yet begun to wait would miss it
             self.settled.notify_all();
         }
+    }
+
+    /// Syncs groups and tells everybody. False where nothing can be promised any more.
+    fn make_durable(&self, groups: Vec<Written>, shared: &Shared) -> bool {
+        if let Err(error) = sync_files(&groups) {
+            shared.poison(&format!("fdatasync failed: {error}"));
+        }
+        if shared.is_poisoned() {
+            return false;
+        }
+        for group in groups {
+            self.durable.store(group.end_position, Ordering::Release);
+            for (partition, end) in group.ends.iter() {
+                partition.set_durable(*end);
+            }
+            group.acks.into_iter().for_each(Ack::send);
+        }
+        shared.tail.set_durable(self.durable());
+        true
     }
 }
 

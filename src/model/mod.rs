@@ -8,13 +8,16 @@ pub mod event;
 pub mod identity;
 pub mod json;
 pub mod record;
+pub mod settings;
 pub mod slices;
 mod wire;
 
 pub use chunk::{Chunk, Stored};
 pub use event::{Attribute, Event, EventError, EventView};
 pub use identity::{
-    LaneId, Offset, OutputId, OutputIds, PartitionId, Place, SubscriberId, TopicId, VersionId, partition_of,
+    EventId, LaneId, Offset, OutputId, OutputIds, PartitionId, Place, ProducerId, SubscriberId, TopicId, VersionId,
+    partition_of,
 };
 pub use record::{Lineage, Record, RecordError};
-pub use slices::{SliceFull, Slices};
+pub use settings::{Compression, Dedupe, Retention, TopicSettings};
+pub use slices::{Duplicate, Mark, SliceFull, Slices};

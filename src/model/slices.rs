@@ -1,6 +1,6 @@
 //! Records on their way in, grouped by partition as a frame of the journal wants them, so that they are framed once.
 
-use super::identity::PartitionId;
+use super::identity::{EventId, Offset, PartitionId, ProducerId};
 
 /// Bytes of the length in front of each record.
 pub(crate) const LENGTH_BYTES: usize = 4;
@@ -10,6 +10,31 @@ pub(crate) const LENGTH_BYTES: usize = 4;
 pub struct Slices {
     slices: Vec<Slice>,
     records_bytes: usize,
+    producer: Option<ProducerId>,
+}
+
+/// By what a record from outside is recognised when it comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// By nothing.
+    None,
+    /// By the event's own identity.
+    Identity(EventId),
+    /// By its number among all that its producer ever sent, which only grows.
+    Sequence(u64),
+}
+
+/// A record that was published before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Duplicate {
+    /// The slice that it came in.
+    pub slice: u32,
+    /// Its number within that.
+    pub record: u32,
+    /// The partition of the first one.
+    pub partition: u32,
+    /// The offset of the first one, where it is known: a producer's number is recognised for longer.
+    pub offset: Option<Offset>,
 }
 
 /// Records for one partition.
@@ -19,6 +44,36 @@ pub(crate) struct Slice {
     pub(crate) count: u32,
     /// Each record behind its length (u32, little endian).
     pub(crate) records: Vec<u8>,
+    /// One for each record, or none at all.
+    pub(crate) identities: Vec<EventId>,
+    /// One for each record, or none at all; ascending.
+    pub(crate) sequences: Vec<u64>,
+}
+
+impl Slice {
+    /// Leaves out the records of these numbers, which ascend. The bytes that are gone.
+    fn leave_out(&mut self, numbers: &[u32]) -> usize {
+        let before = self.records.len();
+        let mut left = Vec::with_capacity(before);
+        let is_left = |number: usize| numbers.binary_search(&(number as u32)).is_err();
+        for (_, record) in records(&self.records).enumerate().filter(|(number, _)| is_left(*number)) {
+            left.extend_from_slice(&(record.len() as u32).to_le_bytes());
+            left.extend_from_slice(record);
+        }
+        self.records = left;
+        self.count -= numbers.len() as u32;
+        retain_at(&mut self.identities, is_left);
+        retain_at(&mut self.sequences, is_left);
+        before - self.records.len()
+    }
+}
+
+fn retain_at<T>(values: &mut Vec<T>, keep: impl Fn(usize) -> bool) {
+    let mut number = 0;
+    values.retain(|_| {
+        number += 1;
+        keep(number - 1)
+    });
 }
 
 /// The writer given to [`Slices::push`] failed; the slices are as before.
@@ -43,11 +98,27 @@ impl Slices {
         partition: PartitionId,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(usize, u32), SliceFull<E>> {
+        self.push_marked(partition, Mark::None, write)
+    }
+
+    /// As [`Slices::push`], for a record that is not to be stored twice. All records of some slices have marks of the
+    /// same kind.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn push_marked<E>(
+        &mut self,
+        partition: PartitionId,
+        mark: Mark,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(usize, u32), SliceFull<E>> {
         // A unit has few partitions, and successive records mostly the same one: from the back, a scan is fastest.
         let index = match self.slices.iter().rposition(|slice| slice.partition == partition) {
             Some(index) => index,
             None => {
-                self.slices.push(Slice { partition, count: 0, records: Vec::new() });
+                let (records, identities, sequences) = (Vec::new(), Vec::new(), Vec::new());
+                self.slices.push(Slice { partition, count: 0, records, identities, sequences });
                 self.slices.len() - 1
             }
         };
@@ -62,6 +133,11 @@ impl Slices {
             Ok(length) => {
                 if let Some(head) = slice.records.get_mut(start..start + LENGTH_BYTES) {
                     head.copy_from_slice(&length.to_le_bytes());
+                }
+                match mark {
+                    Mark::None => {}
+                    Mark::Identity(identity) => slice.identities.push(identity),
+                    Mark::Sequence(sequence) => slice.sequences.push(sequence),
                 }
                 let number = slice.count;
                 slice.count += 1;
@@ -96,6 +172,22 @@ impl Slices {
     /// The partitions, one for each slice.
     pub fn partitions(&self) -> impl Iterator<Item = PartitionId> {
         self.slices.iter().map(|slice| slice.partition)
+    }
+
+    /// Who numbered the records that have [`Mark::Sequence`].
+    pub fn set_producer(&mut self, producer: ProducerId) {
+        self.producer = Some(producer);
+    }
+
+    pub(crate) fn producer(&self) -> Option<ProducerId> {
+        self.producer
+    }
+
+    /// Leaves out records of a slice; the numbers ascend.
+    pub(crate) fn leave_out(&mut self, slice: usize, numbers: &[u32]) {
+        if let Some(slice) = self.slices.get_mut(slice) {
+            self.records_bytes -= slice.leave_out(numbers);
+        }
     }
 
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Slice> {
@@ -141,6 +233,23 @@ mod tests {
         assert_eq!(put(&mut slices, 0, b"bc"), (0, 1));
         let all: Vec<Vec<&[u8]>> = slices.iter().map(|slice| records(&slice.records).collect()).collect();
         assert_eq!(all, [vec![&b"a"[..], b"bc"], vec![&b""[..]]]);
+        assert_eq!((slices.count(), slices.bytes()), (3, 15));
+    }
+
+    #[test]
+    fn what_is_left_out_is_gone_with_its_marks() {
+        let mut slices = Slices::default();
+        for number in 0..5u8 {
+            let write = |out: &mut Vec<u8>| {
+                out.push(number);
+                Ok::<_, ()>(())
+            };
+            slices.push_marked(partition(0), Mark::Sequence(u64::from(number) * 10), write).unwrap();
+        }
+        slices.leave_out(0, &[0, 3]);
+        let slice = slices.iter().next().unwrap();
+        assert_eq!(records(&slice.records).collect::<Vec<_>>(), [[1], [2], [4]]);
+        assert_eq!(slice.sequences, [10, 20, 40]);
         assert_eq!((slices.count(), slices.bytes()), (3, 15));
     }
 

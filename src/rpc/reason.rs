@@ -18,6 +18,8 @@ pub const TOO_MANY_EVENTS: &str = "TOO_MANY_EVENTS";
 pub const TOO_LARGE: &str = "TOO_LARGE";
 /// More is waiting for the disk than may: try again later.
 pub const BUSY: &str = "BUSY";
+/// The disk is nearly full.
+pub const DISK_FULL: &str = "DISK_FULL";
 /// The bus is on its way down.
 pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
 /// The bus has stopped, since its storage failed.

@@ -105,8 +105,12 @@ pub(super) fn publish(error: &PublishError) -> Status {
             Refusal::new(Code::InvalidArgument, reason::TOO_MANY_EVENTS, error).field("events").status()
         }
         PublishError::Append(append) => match append {
-            AppendError::Busy { retry_after } => {
-                let mut refusal = Refusal::new(Code::ResourceExhausted, reason::BUSY, error);
+            AppendError::Busy { retry_after } | AppendError::Full { retry_after } => {
+                let reason = match append {
+                    AppendError::Full { .. } => reason::DISK_FULL,
+                    _ => reason::BUSY,
+                };
+                let mut refusal = Refusal::new(Code::ResourceExhausted, reason, error);
                 refusal.details.set_retry_info(Some(*retry_after));
                 refusal.status()
             }

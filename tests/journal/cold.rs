@@ -1,15 +1,16 @@
 //! Reads of what is no longer in memory give what memory gave.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
-use wattle::effects::{Disk, MemoryDisk};
 use wattle::limits;
-use wattle::log::{ColdError, LogOptions, Recent};
+use wattle::log::{ColdError, Log, LogOptions, Recent, Settings};
+use wattle::model::{Compression, PartitionId, Retention, TopicSettings};
 
-use super::layout::{FILE_HEAD, name};
-use super::support::{MANY, P, Q, Random, append, cold, open, options, slices, submit};
+use super::support::{MANY, P, Q, Random, append, open, options, slices, stored, submit, without_memory};
 
 /// What memory gives of a partition, or nothing where it is not all there.
 fn warm(log: &wattle::log::Log, partition: wattle::model::PartitionId) -> Option<Vec<String>> {
@@ -40,31 +41,74 @@ async fn fill(log: &wattle::log::Log, seed: u64) {
     }
 }
 
+/// Everything in a partition, read from the disk alone.
+fn cold(log: &Log, partition: PartitionId) -> Vec<String> {
+    let (mut reader, mut texts, end) = (log.cold_reader(), Vec::new(), log.partition(partition).written());
+    while (texts.len() as u64) < end {
+        let from = texts.len() as u64;
+        let chunks = reader.read(partition, from, end, MANY, usize::MAX).unwrap();
+        assert!(!chunks.is_empty(), "nothing at {from}, in front of {end}");
+        for stored in chunks.iter().flat_map(|chunk| chunk.iter()) {
+            assert_eq!(stored.offset, texts.len() as u64);
+            texts.push(String::from_utf8(stored.record.to_vec()).unwrap());
+        }
+    }
+    texts
+}
+
+/// Closes a log, so that all of it is checkpointed, and opens it again.
+fn reopened(log: Log, disk: &MemoryDisk, options: LogOptions) -> Log {
+    log.close();
+    drop(log);
+    let (log, replay) = open(disk, options);
+    assert!(replay.frames <= 1, "after a clean end there is nothing to replay");
+    log
+}
+
 #[tokio::test]
 async fn cold_is_as_warm_across_files_and_windows() {
-    for file_bytes in [1, 10_000, 300_000, 1 << 30] {
+    for file_bytes in [1, 10_000, 300_000, 1 << 24] {
         let disk = MemoryDisk::default();
         let small = LogOptions { file_bytes, recent_bytes_max: 1 << 30, ..options() };
         let (log, _) = open(&disk, small.clone());
         fill(&log, 7).await;
         let (p, q) = (warm(&log, P).unwrap(), warm(&log, Q).unwrap());
         assert!(p.len() > 300 && q.len() > 10);
-        assert!(cold(&log, P) == p && cold(&log, Q) == q, "files of {file_bytes} bytes");
-        log.close();
-        let files = disk.contents().len();
-        assert!(if file_bytes == 1 { files >= 300 } else { file_bytes < (1 << 30) || files == 1 }, "{files} files");
-        let (log, _) = open(&disk, small);
+        let log = reopened(log, &disk, small);
         assert!(warm(&log, P).is_none(), "after a start nothing is in memory");
         assert!(cold(&log, P) == p && cold(&log, Q) == q, "files of {file_bytes} bytes, after a start");
     }
 }
 
 #[tokio::test]
+async fn compressed_is_as_it_was_and_smaller() {
+    let mut sizes = Vec::new();
+    for compression in [Compression::None, Compression::Lz4] {
+        let disk = MemoryDisk::default();
+        let (log, _) = open(&disk, LogOptions { recent_bytes_max: 1 << 30, ..options() });
+        log.configure(settings_of(TopicSettings { compression, ..TopicSettings::default() }));
+        fill(&log, 7).await;
+        let p = warm(&log, P).unwrap();
+        let log = reopened(log, &disk, options());
+        assert!(cold(&log, P) == p, "{compression:?}");
+        let of_p = disk.contents().into_iter().filter(|(name, _)| name.starts_with("segment-00000001-"));
+        sizes.push(of_p.map(|(_, bytes)| bytes.len()).sum::<usize>());
+    }
+    assert!(sizes[1] * 10 < sizes[0], "texts of the same letter: {sizes:?}");
+}
+
+/// Settings of the topic of [`P`] alone.
+fn settings_of(topic: TopicSettings) -> Settings {
+    Settings { topics: HashMap::from([(P.topic, topic)]), readers: HashMap::new() }
+}
+
+#[tokio::test]
 async fn a_cold_read_starts_anywhere_and_keeps_to_its_budget() {
     let disk = MemoryDisk::default();
-    let (log, _) = open(&disk, LogOptions { file_bytes: 50_000, ..options() });
+    let (log, _) = open(&disk, LogOptions { recent_bytes_max: 1 << 30, ..options() });
     fill(&log, 8).await;
     let all = warm(&log, P).unwrap();
+    let log = reopened(log, &disk, options());
     let end = all.len() as u64;
     let mut random = Random(9);
     let mut reader = log.cold_reader();
@@ -95,7 +139,8 @@ async fn what_memory_has_no_room_for_is_read_from_the_disk_at_once() {
     // what a lane reads while others append, roll and evict
     for recent_bytes_max in [0, 500, 5_000] {
         let disk = MemoryDisk::default();
-        let (log, _) = open(&disk, LogOptions { file_bytes: 2_000, recent_bytes_max, ..options() });
+        let small = LogOptions { file_bytes: 2_000, recent_bytes_max, checkpoint_bytes: recent_bytes_max / 4, ..options() };
+        let (log, _) = open(&disk, small);
         let log = Arc::new(log);
         let reads = std::thread::spawn({
             let log = log.clone();
@@ -151,114 +196,193 @@ fn count_reads(disk: &MemoryDisk) -> Arc<AtomicU64> {
 }
 
 #[tokio::test]
-async fn the_index_spares_a_reader_what_lies_between() {
+async fn the_index_spares_a_reader_what_lies_in_front() {
     let disk = MemoryDisk::default();
-    let (log, _) = open(&disk, LogOptions { recent_bytes_max: 0, ..options() });
-    // events of Q far apart, with more of P between them than a stride of the index and a window have
-    let between = "x".repeat(limits::INDEX_STRIDE_BYTES as usize);
-    for number in 0..6 {
-        append(&log, Q, &format!("rare {number}")).await;
-        for _ in 0..12 {
-            append(&log, P, &between).await;
-        }
+    let (log, _) = open(&disk, options());
+    let large = "x".repeat(limits::BLOCK_BYTES);
+    for _ in 0..200 {
+        append(&log, P, &large).await;
     }
-    for log in [&log, &open(&MemoryDisk::with_contents(disk.contents()), options()).0] {
-        let _ = cold(log, Q);
-    }
+    let log = reopened(log, &disk, options());
+    let mut reader = log.cold_reader();
+    reader.read(P, 0, 1, MANY, usize::MAX).unwrap(); // the index is made once
     let bytes = count_reads(&disk);
-    assert_eq!(cold(&log, Q).len(), 6);
-    let stride = limits::INDEX_STRIDE_BYTES.max(limits::COLD_READ_BYTES as u64);
+    let chunks = reader.read(P, 150, 151, MANY, usize::MAX).unwrap();
+    assert_eq!(chunks[0].base_offset, 150);
     let read = bytes.load(Ordering::Relaxed);
-    assert!(read <= 6 * 4 * stride, "{read} bytes read for six small events, of {} in the journal", 72 * between.len());
-    // one event in the middle
-    bytes.store(0, Ordering::Relaxed);
-    let chunks = log.cold_reader().read(Q, 3, 4, MANY, usize::MAX).unwrap();
-    assert_eq!(chunks[0].base_offset, 3);
-    assert!(bytes.load(Ordering::Relaxed) <= 2 * stride);
+    assert!(read <= 2 * limits::COLD_READ_BYTES as u64, "{read} bytes read for one of 200 large events");
 }
 
 #[tokio::test]
 async fn a_reader_that_goes_on_reads_each_byte_once() {
     let disk = MemoryDisk::default();
-    let (log, _) = open(&disk, LogOptions { recent_bytes_max: 0, ..options() });
+    let (log, _) = open(&disk, options());
     for _ in 0..2_000 {
         append(&log, P, &"x".repeat(1_000)).await;
     }
+    let log = reopened(log, &disk, options());
     let bytes = count_reads(&disk);
     let (mut reader, mut from) = (log.cold_reader(), 0);
     while from < 2_000 {
         from = reader.read(P, from, 2_000, 16, usize::MAX).unwrap().last().unwrap().end_offset();
     }
-    let (read, length) = (bytes.load(Ordering::Relaxed), disk.contents()[&name(0)].len() as u64);
-    assert!(read < length + length / 4, "{read} bytes read of a journal of {length}");
+    let read = bytes.load(Ordering::Relaxed);
+    assert!(read < 2_100 * 1_000 * 5 / 4, "{read} bytes read of about two million");
 }
 
 #[tokio::test]
 async fn a_time_is_found_wherever_it_lies() {
-    for file_bytes in [1, 1_000, 1 << 30] {
+    for (recent_bytes_max, checkpoint_bytes) in [(0, 0), (1_000, 100), (1 << 30, 1 << 30)] {
         let disk = MemoryDisk::default();
-        let (log, _) = open(&disk, LogOptions { file_bytes, recent_bytes_max: 0, ..options() });
+        let (log, _) = open(&disk, LogOptions { recent_bytes_max, checkpoint_bytes, ..options() });
         for number in 0..40 {
             append(&log, if number % 3 == 0 { Q } else { P }, &number.to_string()).await;
         }
-        for partition in [P, Q] {
+        let mut times: HashMap<PartitionId, Vec<u64>> = HashMap::new();
+        let look = |log: &Log, partition: PartitionId| {
+            let (mut times, mut reader, mut from) = (Vec::new(), log.cold_reader(), 0);
             let end = log.partition(partition).written();
-            let chunks = log.cold_reader().read(partition, 0, end, MANY, usize::MAX).unwrap();
-            let mut times = Vec::new();
-            let mut from = 0;
-            let mut reader = log.cold_reader();
-            drop(chunks);
             while from < end {
-                for chunk in reader.read(partition, from, end, MANY, usize::MAX).unwrap() {
-                    times.extend(chunk.iter().map(|stored| stored.append_time_ns));
-                    from = chunk.end_offset();
-                }
+                let chunks = match log.partition(partition).recent(from, end, MANY, usize::MAX) {
+                    Recent::Chunks(chunks) => chunks,
+                    _ => reader.read(partition, from, end, MANY, usize::MAX).unwrap(),
+                };
+                times.extend(chunks.iter().flat_map(|chunk| chunk.iter().map(|s| s.append_time_ns).collect::<Vec<_>>()));
+                from = chunks.last().unwrap().end_offset();
             }
-            for time in 0..60 {
+            times
+        };
+        for partition in [P, Q] {
+            times.insert(partition, look(&log, partition));
+        }
+        let last = times.values().flatten().max().unwrap() + 3;
+        let check = |log: &Log, partition: PartitionId| {
+            let (times, end) = (&times[&partition], log.partition(partition).written());
+            for time in 0..last {
                 let expected = times.iter().position(|at| *at >= time).unwrap_or(times.len()) as u64;
                 assert_eq!(log.cold_reader().offset_at_time(partition, time, end).unwrap(), expected, "at {time}");
             }
+        };
+        [P, Q].into_iter().for_each(|partition| check(&log, partition));
+        let log = reopened(log, &disk, options());
+        [P, Q].into_iter().for_each(|partition| check(&log, partition));
+    }
+}
+
+/// A log with a segment of some blocks of one event each, the segment's name, and what it holds.
+async fn blocks() -> (MemoryDisk, String, Vec<String>) {
+    let disk = MemoryDisk::default();
+    let (log, _) = open(&disk, without_memory());
+    let texts: Vec<String> = (0..5).map(|number| format!("event {number}")).collect();
+    for text in &texts {
+        append(&log, P, text).await;
+        append(&log, Q, "elsewhere").await;
+    }
+    log.close();
+    drop(log);
+    let name = "segment-00000001-00000000-0000000000000000".to_owned();
+    assert!(disk.contents().contains_key(&name));
+    (disk, name, texts)
+}
+
+/// What can be read of each event of [`P`], one by one.
+fn each(log: &Log, count: u64) -> Vec<Result<String, ColdError>> {
+    let read = |from| {
+        let chunks = log.cold_reader().read(P, from, from + 1, 1, usize::MAX)?;
+        let stored = chunks[0].iter().next().unwrap();
+        assert_eq!(stored.offset, from);
+        Ok(String::from_utf8(stored.record.to_vec()).unwrap())
+    };
+    (0..count).map(read).collect()
+}
+
+#[tokio::test]
+async fn every_flipped_bit_of_a_segment_costs_its_own_events_and_no_others() {
+    let (disk, name, texts) = blocks().await;
+    let whole = disk.contents();
+    let bytes = whole[&name].len();
+    for byte in 0..bytes {
+        let disk = MemoryDisk::with_contents(whole.clone());
+        assert!(disk.damage(&name, byte as u64, 1 << (byte % 8)));
+        let (log, _) = open(&disk, options());
+        let found = each(&log, 5);
+        let lost: Vec<usize> = (0..5).filter(|at| found[*at].is_err()).collect();
+        assert_eq!(lost, [byte * 5 / bytes], "byte {byte}");
+        for (text, found) in texts.iter().zip(&found) {
+            match found {
+                Ok(found) => assert_eq!(found, text),
+                Err(error) => assert!(error.to_string().contains(&name), "{error}"),
+            }
         }
+        assert_eq!(stored(&log, Q).len(), 5, "its neighbours do not notice");
+        assert_eq!(append(&log, P, "after").await, 5, "and it goes on");
     }
 }
 
 #[tokio::test]
-async fn a_cold_read_of_damage_is_an_error_and_never_a_hole() {
-    // Every bit matters here: also those that say to which partition and offset the events belong.
+async fn a_segment_that_is_cut_or_gone_costs_what_was_in_it() {
+    let (disk, name, texts) = blocks().await;
+    let whole = disk.contents();
+    let bytes = whole[&name].len();
+    for length in (0..bytes).step_by(7).map(Some).chain([None]) {
+        let disk = MemoryDisk::with_contents(whole.clone());
+        match length {
+            Some(length) => assert!(disk.truncate_durably(&name, length as u64)),
+            None => assert!(disk.remove_durably(&name)),
+        }
+        let (log, _) = open(&disk, options());
+        let found = each(&log, 5);
+        let readable = length.map_or(0, |length| length * 5 / bytes);
+        assert!(found[..readable].iter().zip(&texts).all(|(found, text)| found.as_ref().unwrap() == text));
+        assert!(found[readable..].iter().all(Result::is_err), "{length:?}");
+        assert_eq!(stored(&log, Q).len(), 5);
+    }
+}
+
+#[tokio::test]
+async fn blocks_that_lie_in_each_others_place_are_noticed() {
+    let (disk, name, _) = blocks().await;
+    let mut whole = disk.contents();
+    let bytes = whole.get_mut(&name).unwrap();
+    let block = bytes.len() / 5;
+    let (front, back) = bytes.split_at_mut(2 * block);
+    front[block..].swap_with_slice(&mut back[..block]);
+    let (log, _) = open(&MemoryDisk::with_contents(whole), options());
+    let found = each(&log, 5);
+    for (at, found) in found.iter().enumerate() {
+        match found {
+            Ok(text) => assert_eq!(*text, format!("event {at}")),
+            Err(_) => assert!([1, 2].contains(&at), "event {at} lies where it should"),
+        }
+    }
+    assert!(found[1].is_err());
+}
+
+#[tokio::test]
+async fn an_index_is_made_again_where_it_is_gone_or_wrong() {
     let disk = MemoryDisk::default();
-    let (log, _) = open(&disk, LogOptions { recent_bytes_max: 0, ..options() });
-    for number in 0..4 {
-        append(&log, P, &format!("event {number}")).await;
-        append(&log, Q, "elsewhere").await;
+    let (log, _) = open(&disk, without_memory());
+    // segments that are closed early, since the topic may have so few bytes
+    let retention = Retention { partition_bytes: Some(1_000_000), ..Retention::default() };
+    log.configure(settings_of(TopicSettings { retention, ..TopicSettings::default() }));
+    let large = "x".repeat(40_000);
+    for _ in 0..10 {
+        append(&log, P, &large).await;
     }
-    let file = disk.open(&name(0)).unwrap();
-    let whole = disk.contents()[&name(0)].clone();
-    let expected = ["event 0", "event 1", "event 2", "event 3"];
-    let last_frame = *super::layout::frame_starts(&whole).last().unwrap();
-    let mut refusals = 0;
-    for byte in FILE_HEAD..whole.len() {
-        file.write_at(&[whole[byte] ^ (1 << (byte % 8))], byte as u64).unwrap();
-        let (mut reader, mut texts): (_, Vec<String>) = (log.cold_reader(), Vec::new());
-        while texts.len() < 4 {
-            match reader.read(P, texts.len() as u64, 4, MANY, usize::MAX) {
-                Ok(chunks) => {
-                    let stored = chunks.iter().flat_map(|chunk| chunk.iter());
-                    texts.extend(stored.map(|stored| String::from_utf8(stored.record.to_vec()).unwrap()));
-                }
-                Err(ColdError::Damaged { position, .. }) => {
-                    assert!(position <= (byte - FILE_HEAD) as u64 || position < whole.len() as u64);
-                    refusals += 1;
-                    break;
-                }
-                Err(other) => panic!("{other:?}"),
-            }
+    let log = reopened(log, &disk, without_memory());
+    assert_eq!(cold(&log, P).len(), 10);
+    drop(log);
+    let whole = disk.contents();
+    let indexes: Vec<&String> = whole.keys().filter(|name| name.starts_with("index-")).collect();
+    assert!(indexes.len() >= 2, "{:?}", whole.keys());
+    let index = indexes[0];
+    for byte in 0..=whole[index].len() {
+        let disk = MemoryDisk::with_contents(whole.clone());
+        if !disk.damage(index, byte as u64, 0x10) {
+            assert!(disk.remove_durably(index));
         }
-        if byte >= last_frame {
-            assert_eq!(texts, expected, "byte {byte} lies behind all that is asked for");
-        }
-        assert!(expected.starts_with(&texts.iter().map(String::as_str).collect::<Vec<_>>()), "byte {byte}: {texts:?}");
-        file.write_at(&whole[byte..=byte], byte as u64).unwrap();
+        let (log, _) = open(&disk, options());
+        assert_eq!(cold(&log, P).len(), 10, "byte {byte}");
+        assert!(disk.contents()[index] == whole[index], "it is as it was: byte {byte}");
     }
-    assert!(refusals > 4 * 60, "most flips hit the four frames of the partition: {refusals}");
-    assert_eq!(cold(&log, P), expected, "and whole again it is read again");
 }

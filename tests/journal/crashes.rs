@@ -12,7 +12,7 @@ use wattle::effects::memory::Operation;
 use wattle::log::{Durability, Log, LogOptions};
 use wattle::model::{PartitionId, TopicId};
 
-use super::support::{LANE, Random, cold, slices, try_open};
+use super::support::{LANE, Random, stored, slices, try_open};
 
 /// Each seed is some lives of a journal; 300 take a few seconds. More with `WATTLE_TEST_SEEDS`.
 const SEEDS: u64 = 300;
@@ -49,7 +49,7 @@ struct Seen {
 }
 
 fn look(log: &Log) -> Seen {
-    let events = (0..PARTITIONS).map(|number| (partition(number), cold(log, partition(number)))).collect();
+    let events = (0..PARTITIONS).map(|number| (partition(number), stored(log, partition(number)))).collect();
     Seen { events, position: log.lane(LANE).position() }
 }
 
@@ -84,7 +84,9 @@ async fn run(seed: u64, durability: Durability) {
         durability,
         file_bytes: [300, 2_000, 1 << 20][random.below(3) as usize],
         recent_bytes_max: [0, 1_000, 1 << 20][random.below(3) as usize],
+        checkpoint_bytes: [0, 500, 1 << 20][random.below(3) as usize],
         first_sequence: random.next() >> 1,
+        is_stepped: false,
     };
     let mut disk = MemoryDisk::default();
     let mut submitted: Vec<Submitted> = Vec::new();
@@ -173,7 +175,7 @@ async fn run(seed: u64, durability: Durability) {
 #[tokio::test]
 async fn a_crash_at_any_operation_of_a_roll_loses_nothing_acknowledged() {
     // files of two events or so: every operation of making a file is among those that are the last
-    let small = LogOptions { file_bytes: 200, ..LogOptions::default() };
+    let small = LogOptions { file_bytes: 200, checkpoint_bytes: 0, ..LogOptions::default() };
     for operations in 0.. {
         let mut done = 0;
         for seed in 0..6 {
@@ -192,8 +194,11 @@ async fn a_crash_at_any_operation_of_a_roll_loses_nothing_acknowledged() {
             done = asked();
             let mut random = Random(seed);
             let after = disk.after_crash(|| random.below(2) == 0);
-            let (log, _) = try_open(&after, small.clone()).unwrap();
-            let found = cold(&log, partition(0));
+            let (log, _) = try_open(&after, small.clone()).unwrap_or_else(|error| {
+                let names: Vec<_> = after.contents().into_iter().map(|(n, c)| (n, c.len(), c.into_iter().take(40).collect::<Vec<_>>())).collect();
+                panic!("{operations} operations, seed {seed}: {error} {names:?}")
+            });
+            let found = stored(&log, partition(0));
             assert!(found.starts_with(&acked), "{operations} operations, seed {seed}: {acked:?}, found {found:?}");
         }
         if done <= operations {

@@ -16,7 +16,7 @@ use wattle::limits;
 use wattle::log::{Condition, Durability, LogOptions};
 use wattle::model::{LaneId, PartitionId};
 
-use super::support::{Gate, LANE, P, Random, Ticks, append, cold, end_of, open, options, slices, submit};
+use super::support::{Gate, LANE, P, Random, Ticks, append, stored, end_of, open, options, slices, submit};
 
 const ALL: ReadBudget = ReadBudget { events: u32::MAX, bytes: usize::MAX };
 
@@ -26,7 +26,7 @@ fn engine_on(disk: &MemoryDisk, options: LogOptions) -> EmbeddedEngine {
 
 /// One topic, one subscriber of it, and a topic for its outputs.
 async fn apply(engine: &EmbeddedEngine) -> (PartitionId, LaneId, PartitionId) {
-    let topic = |name: &str| TopicSpec { name: name.into(), partitions: 1 };
+    let topic = |name: &str| TopicSpec { name: name.into(), partitions: 1, settings: Default::default() };
     let subscriber = SubscriberSpec { name: "s".into(), from: "in".into() };
     let blueprint =
         Blueprint { topics: vec![topic("in"), topic("out")], subscribers: vec![subscriber], versions: vec![] };
@@ -35,11 +35,11 @@ async fn apply(engine: &EmbeddedEngine) -> (PartitionId, LaneId, PartitionId) {
     (partition(0), LaneId { subscriber: numbers.subscribers[0], partition: 0 }, partition(1))
 }
 
-/// The nth operation of a kind fails from now on, once; all others work.
-fn fail_once(disk: &MemoryDisk, kind: fn(Operation) -> bool, nth: u64) {
+/// The nth operation of a kind on the journal fails from now on, once; all others work.
+fn fail_once(disk: &MemoryDisk, kind: fn(&str, Operation) -> bool, nth: u64) {
     let count = AtomicU64::new(0);
-    disk.set_fault(move |operation| {
-        if kind(operation) && count.fetch_add(1, Ordering::Relaxed) + 1 == nth {
+    disk.set_fault_on(move |name, operation| {
+        if kind(name, operation) && count.fetch_add(1, Ordering::Relaxed) + 1 == nth {
             return Err(io::Error::other("the disk is gone"));
         }
         Ok(())
@@ -54,18 +54,27 @@ fn is_sync(operation: Operation) -> bool {
     operation == Operation::Sync
 }
 
-fn is_create(operation: Operation) -> bool {
-    operation == Operation::Create
+fn is_journal_write(name: &str, operation: Operation) -> bool {
+    name.starts_with("journal-") && is_write(operation)
 }
 
-fn is_sync_folder(operation: Operation) -> bool {
+fn is_journal_sync(name: &str, operation: Operation) -> bool {
+    name.starts_with("journal-") && is_sync(operation)
+}
+
+/// A spare file gets the name of a journal file.
+fn is_beginning(name: &str, operation: Operation) -> bool {
+    name.starts_with("spare-") && operation == Operation::Rename
+}
+
+fn is_sync_folder(_: &str, operation: Operation) -> bool {
     operation == Operation::SyncFolder
 }
 
 #[tokio::test]
 async fn after_one_failure_nothing_is_acknowledged_any_more() {
     // the disk works again at once: a log that tried again would acknowledge what is lost
-    for kind in [is_write, is_sync, is_create, is_sync_folder] {
+    for kind in [is_journal_write, is_journal_sync, is_beginning, is_sync_folder] {
         for nth in 1..=10 {
             let disk = MemoryDisk::default();
             let small = LogOptions { file_bytes: 200, ..options() };
@@ -89,14 +98,14 @@ async fn after_one_failure_nothing_is_acknowledged_any_more() {
             assert!(matches!(end_of(&log).await, Condition::Poisoned(_)), "closing does not make it well");
             drop(log);
             // a crash may lose everything of which the sync failed, but nothing that was acknowledged
-            let after = cold(&open(&disk.after_crash(|| false), small.clone()).0, P);
+            let after = stored(&open(&disk.after_crash(|| false), small.clone()).0, P);
             assert_eq!(after, acked);
             // without a crash the next start finds what is in the cache, and makes that durable before it serves it
             let (log, _) = open(&disk, small.clone());
-            let served = cold(&log, P);
+            let served = stored(&log, P);
             assert!(served.starts_with(&acked));
             drop(log);
-            assert_eq!(cold(&open(&disk.after_crash(|| false), small).0, P), served);
+            assert_eq!(stored(&open(&disk.after_crash(|| false), small).0, P), served);
         }
     }
 }
@@ -110,7 +119,7 @@ async fn a_start_after_a_failed_sync_may_itself_be_cut_short() {
                 let disk = MemoryDisk::default();
                 let small = LogOptions { file_bytes: 200, ..options() };
                 let (log, _) = open(&disk, small.clone());
-                fail_once(&disk, is_sync, nth);
+                fail_once(&disk, |name, op| is_journal_sync(name, op) || is_sync_folder(name, op), nth);
                 let mut acked = Vec::new();
                 while append_if_served(&log, acked.len()).await {
                     acked.push(format!("event {}", acked.len()));
@@ -120,7 +129,7 @@ async fn a_start_after_a_failed_sync_may_itself_be_cut_short() {
                 drop(super::support::try_open(&disk, small.clone()));
                 let mut random = Random(seed);
                 let (log, _) = open(&disk.after_crash(|| random.next() & 1 == 0), small);
-                let after = cold(&log, P);
+                let after = stored(&log, P);
                 assert!(after.starts_with(&acked), "sync {nth}, {operations} operations, seed {seed}: {after:?}");
             }
         }
@@ -136,7 +145,7 @@ async fn append_if_served(log: &wattle::log::Log, number: usize) -> bool {
 
 #[tokio::test]
 async fn a_poisoned_engine_says_so_and_still_gives_what_was_durable() {
-    for kind in [is_write, is_sync] {
+    for kind in [is_journal_write, is_journal_sync] {
         let disk = MemoryDisk::default();
         let engine = engine_on(&disk, options());
         let (input, lane, output) = apply(&engine).await;
@@ -206,11 +215,14 @@ async fn a_sync_that_fails_at_the_end_is_reported_by_closing() {
 
 #[tokio::test]
 async fn a_panic_of_a_thread_of_the_log_poisons_and_hangs_nobody() {
-    for kind in [is_write, is_sync] {
+    for kind in [is_journal_write, is_journal_sync] {
         let disk = MemoryDisk::default();
         let (log, _) = open(&disk, options());
         append(&log, P, "a").await;
-        disk.set_fault(move |operation| if kind(operation) { panic!("a fault of the test") } else { Ok(()) });
+        disk.set_fault_on(move |name, operation| match kind(name, operation) {
+            true => panic!("a fault of the test"),
+            false => Ok(()),
+        });
         let acks = submit(&log, P, "b");
         assert!(matches!(end_of(&log).await, Condition::Poisoned(_)));
         assert!(acks.await.is_err());
@@ -227,8 +239,8 @@ async fn two_syncs_never_run_at_once() {
         let (log, _) = open(&disk, LogOptions { file_bytes: 500, durability, ..options() });
         let (running, overlaps) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (count, seen) = (running.clone(), overlaps.clone());
-        disk.set_fault(move |operation| {
-            if is_sync(operation) {
+        disk.set_fault_on(move |name, operation| {
+            if is_journal_sync(name, operation) {
                 seen.fetch_add(count.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
                 std::thread::sleep(Duration::from_millis(1)); // room for the other one, had it come
                 count.fetch_sub(1, Ordering::SeqCst);
@@ -243,8 +255,8 @@ async fn two_syncs_never_run_at_once() {
         for ticket in tickets {
             ticket.await.unwrap();
         }
-        log.close();
         assert!(disk.contents().len() > 10, "files ended");
+        log.close();
         assert_eq!(overlaps.load(Ordering::SeqCst), 0, "{durability:?}");
     }
 }
@@ -256,8 +268,8 @@ async fn what_writes_nothing_syncs_nothing() {
     append(&log, P, "a").await;
     let syncs = Arc::new(AtomicU64::new(0));
     let count = syncs.clone();
-    disk.set_fault(move |operation| {
-        count.fetch_add(u64::from(is_sync(operation)), Ordering::Relaxed);
+    disk.set_fault_on(move |name, operation| {
+        count.fetch_add(u64::from(is_journal_sync(name, operation)), Ordering::Relaxed);
         Ok(())
     });
     for _ in 0..100 {
@@ -278,7 +290,7 @@ async fn the_end_of_a_file_does_not_wait_for_the_interval() {
     }
     assert!(disk.contents().len() > 5);
     // all but the last file is durable
-    let least = cold(&open(&disk.after_crash(|| false), options()).0, P).len();
+    let least = stored(&open(&disk.after_crash(|| false), options()).0, P).len();
     assert!(least >= 16, "{least}");
 }
 

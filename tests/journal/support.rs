@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use wattle::effects::memory::Operation;
 use wattle::effects::{Clock, MemoryDisk};
-use wattle::log::{Condition, Damage, Durability, Log, LogOptions, OpenError, Placed, Replay, Ticket};
+use wattle::log::{Condition, Damage, Durability, Log, LogOptions, OpenError, Placed, Recent, Replay, Ticket};
 use wattle::model::{LaneId, PartitionId, Slices, SubscriberId, TopicId};
 
 /// The partition of a test that needs one only.
@@ -22,6 +22,10 @@ pub(crate) const MANY: u32 = u32::MAX;
 pub(crate) struct Ticks(AtomicU64);
 
 impl Clock for Ticks {
+    fn elapsed_ns(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     fn now_ns(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -45,7 +49,12 @@ impl Random {
 }
 
 pub(crate) fn options() -> LogOptions {
-    LogOptions { durability: Durability::Sync, ..LogOptions::default() }
+    LogOptions { durability: Durability::Sync, file_bytes: 64 << 10, ..LogOptions::default() }
+}
+
+/// Nothing stays in memory: each group is in a segment before the next one is written.
+pub(crate) fn without_memory() -> LogOptions {
+    LogOptions { recent_bytes_max: 0, checkpoint_bytes: 0, ..options() }
 }
 
 pub(crate) fn try_open(disk: &MemoryDisk, options: LogOptions) -> Result<(Log, Replay), OpenError> {
@@ -89,12 +98,16 @@ pub(crate) async fn append(log: &Log, partition: PartitionId, event: &str) -> u6
     submit(log, partition, event).await.unwrap().base_offsets[0]
 }
 
-/// Everything written in a partition, read from the disk. Offsets must count up without a hole.
-pub(crate) fn cold(log: &Log, partition: PartitionId) -> Vec<String> {
+/// Everything written in a partition, wherever it is. Offsets must count up without a hole.
+pub(crate) fn stored(log: &Log, partition: PartitionId) -> Vec<String> {
     let (mut reader, mut texts, end) = (log.cold_reader(), Vec::new(), log.partition(partition).written());
     while (texts.len() as u64) < end {
         let from = texts.len() as u64;
-        let chunks = reader.read(partition, from, end, MANY, usize::MAX).unwrap();
+        let chunks = match log.partition(partition).recent(from, end, MANY, usize::MAX) {
+            Recent::Chunks(chunks) => chunks,
+            Recent::AtEnd => Vec::new(),
+            Recent::Cold => reader.read(partition, from, end, MANY, usize::MAX).unwrap(),
+        };
         assert!(!chunks.is_empty(), "nothing at {from}, in front of {end}");
         for stored in chunks.iter().flat_map(|chunk| chunk.iter()) {
             assert_eq!(stored.offset, texts.len() as u64);

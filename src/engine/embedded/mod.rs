@@ -16,11 +16,13 @@ use tokio::sync::watch;
 
 use super::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
-    ReadError, Session, SessionError, Slices, Stopped, Unit,
+    ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
 };
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
 use crate::limits;
-use crate::log::{Acquired, ColdError, ColdReader, Condition, Log, OpenError, Recent, Refused};
+use crate::log::{
+    Acquired, ColdError, ColdReader, Condition, Log, OpenError, Placed, Recent, Refused, Settings, SpaceLevel,
+};
 pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId};
 use catalogue::{Catalogue, CatalogueError};
@@ -225,10 +227,12 @@ impl Shared {
             return Err(self.stopped().await.into());
         }
         *self.catalogue() = next;
+        self.log.configure(settings(blueprint, &numbers));
         Ok(numbers)
     }
 
-    /// Events between `from` and `end` of a partition, from memory or the disk; empty only where `from >= end`.
+    /// Events between `from` and `end` of a partition, from memory or the disk, later ones where those have expired; empty
+    /// only where there are none.
     async fn read(
         &self,
         cold: &mut Option<ColdReader>,
@@ -237,24 +241,49 @@ impl Shared {
         end: Offset,
         budget: ReadBudget,
     ) -> Result<Vec<Chunk>, ReadError> {
-        match self.log.partition(id).recent(from, end, budget.events, budget.bytes) {
-            Recent::Chunks(chunks) => {
-                *cold = None; // its window is memory that a lane which has caught up does not need
-                Ok(chunks)
-            }
-            Recent::AtEnd => Ok(Vec::new()),
-            Recent::Cold => {
-                let mut reader = cold.take().unwrap_or_else(|| self.log.cold_reader());
-                let read = tokio::task::spawn_blocking(move || {
-                    let chunks = reader.read(id, from, end, budget.events, budget.bytes);
-                    (reader, chunks)
-                });
-                let (reader, chunks) = read.await.map_err(|error| ReadError::Storage(error.to_string().into()))?;
-                *cold = Some(reader);
-                chunks.map_err(|error| storage(&error))
+        let partition = self.log.partition(id);
+        loop {
+            let start = partition.start();
+            let from = from.max(start);
+            match partition.recent(from, end, budget.events, budget.bytes) {
+                Recent::Chunks(chunks) => {
+                    *cold = None; // its window is memory that a lane which has caught up does not need
+                    return Ok(chunks);
+                }
+                Recent::AtEnd => return Ok(Vec::new()),
+                Recent::Cold => {
+                    let mut reader = cold.take().unwrap_or_else(|| self.log.cold_reader());
+                    let read = tokio::task::spawn_blocking(move || {
+                        let chunks = reader.read(id, from, end, budget.events, budget.bytes);
+                        (reader, chunks)
+                    });
+                    let (reader, chunks) = read.await.map_err(|error| ReadError::Storage(error.to_string().into()))?;
+                    *cold = Some(reader);
+                    match chunks {
+                        // it has expired between the look and the read
+                        Ok(chunks) if chunks.is_empty() && partition.start() > start => {}
+                        Err(_) if partition.start() > start => {}
+                        chunks => return chunks.map_err(|error| storage(&error)),
+                    }
+                }
             }
         }
     }
+}
+
+/// A blueprint's settings, by number.
+fn settings(blueprint: &Blueprint, numbers: &Numbers) -> Settings {
+    let mut settings = Settings::default();
+    for (topic, number) in blueprint.topics.iter().zip(&numbers.topics) {
+        settings.topics.insert(*number, topic.settings);
+    }
+    for (subscriber, number) in blueprint.subscribers.iter().zip(&numbers.subscribers) {
+        let from = blueprint.topics.iter().position(|topic| topic.name == subscriber.from);
+        if let Some(topic) = from.and_then(|from| numbers.topics.get(from)) {
+            settings.readers.entry(*topic).or_default().push(*number);
+        }
+    }
+    settings
 }
 
 fn storage(error: &ColdError) -> ReadError {
@@ -289,10 +318,13 @@ impl Engine for EmbeddedEngine {
         let placed = match self.shared.log.append(events) {
             Ok(ticket) => ticket.await,
             Err(Refused::Busy) => return Err(AppendError::Busy { retry_after: limits::PRODUCER_RETRY_AFTER }),
+            Err(Refused::Full) => return Err(AppendError::Full { retry_after: limits::FULL_RETRY_AFTER }),
             Err(Refused::Stopped) => return Err(self.shared.stopped().await.into()),
         };
         match placed {
-            Ok(placed) => Ok(Appended { base_offsets: placed.base_offsets, epoch: self.shared.log.epoch() }),
+            Ok(Placed { base_offsets, duplicates }) => {
+                Ok(Appended { base_offsets, duplicates, epoch: self.shared.log.epoch() })
+            }
             Err(_) => Err(self.shared.stopped().await.into()),
         }
     }
@@ -338,7 +370,7 @@ impl Engine for EmbeddedEngine {
         let partition = self.shared.log.partition(partition);
         // durable first, so that it is never seen to be ahead
         let durable = partition.durable();
-        Some(Bounds { start: 0, written: partition.written(), durable })
+        Some(Bounds { start: partition.start(), written: partition.written(), durable })
     }
 
     fn position(&self, lane: LaneId) -> Option<Offset> {
@@ -354,6 +386,19 @@ impl Engine for EmbeddedEngine {
         let mut reader = self.shared.log.cold_reader();
         let found = tokio::task::spawn_blocking(move || reader.offset_at_time(partition, time_ns, end)).await;
         found.map_err(|error| ReadError::Storage(error.to_string().into()))?.map_err(|error| storage(&error))
+    }
+
+    fn storage(&self) -> Storage {
+        let level = self.shared.log.space();
+        Storage {
+            takes_events: level == SpaceLevel::Ample,
+            takes_outputs: level != SpaceLevel::Critical,
+            clock_jumped: self.shared.log.frozen().map(|frozen| frozen.skew),
+        }
+    }
+
+    fn confirm_clock(&self) -> bool {
+        self.shared.log.confirm_clock()
     }
 
     fn health(&self) -> watch::Receiver<Health> {

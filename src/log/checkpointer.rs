@@ -1,0 +1,498 @@
+//! The checkpointer: moves what is durable from the journal into segments and the state store, and lets old segments go.
+//!
+//! ```text
+//!                 ┌ 1. blocks ──> segments ┐                       ┌ 4. readers see the segments, memory is given back
+//!   durable ──────┤                        ├ 2. one sync ── 3. one ┤ 5. journal files are recycled
+//!   groups        └ cursors, identities… ──┘    for all    commit  └ 6. segments that expired are removed
+//! ```
+//!
+//! Promises:
+//! - The commit comes after the sync of all that it speaks of, and everything that cannot be undone comes after the commit.
+//!   So a crash anywhere leaves the state before or after, and files that nobody speaks of.
+//! - Only what is durable in the journal is taken. Where the disk is full nothing has happened, and it is tried again.
+//! - An event goes only when its topic's settings let it, and when every subscriber has processed it (durably), unless the
+//!   settings force it.
+//!
+//! Must not know: who waits for what, what is inside a record.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+
+use bytes::Bytes;
+
+use super::block::write_block;
+use super::clock::{ExpiryClock, Frozen};
+use super::frame::{Kind, UnitBody, frames};
+use super::segment::{SegmentId, SegmentMeta};
+use super::store::{Changes, Checkpoint, Contents, Extent, Recognised, Sequenced, Store, StoreError};
+use super::tail::Group;
+use super::{Settings, Shared};
+use crate::effects::DiskFile;
+use crate::limits;
+use crate::model::{Chunk, Dedupe, EventId, LaneId, Offset, PartitionId, ProducerId, Retention, TopicId};
+
+/// Why a checkpoint was not made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CheckpointError {
+    /// Nothing has happened; the same may succeed later.
+    #[error("the disk is full")]
+    Full,
+    /// The disk failed: nothing can be promised any more.
+    #[error("{what}: {error}")]
+    Disk { what: String, error: io::Error },
+    #[error("the state store failed: {0}")]
+    Store(StoreError),
+}
+
+fn disk_error(what: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> CheckpointError {
+    move |error| match error.kind() {
+        io::ErrorKind::StorageFull => CheckpointError::Full,
+        _ => CheckpointError::Disk { what: what(), error },
+    }
+}
+
+/// A partition as the checkpointer knows it.
+#[derive(Debug, Clone, Default)]
+struct Kept {
+    extent: Extent,
+    segments: VecDeque<SegmentMeta>,
+}
+
+impl Kept {
+    fn bytes(&self) -> u64 {
+        self.segments.iter().map(|meta| meta.bytes).sum()
+    }
+}
+
+/// What a checkpoint brought for a topic: how many identities, the position, the last one's time.
+type Brought = (u64, usize, u64);
+
+pub(super) struct Checkpointer {
+    store: Store,
+    checkpoint: Checkpoint,
+    /// A commit that failed for want of room: it may have happened.
+    unsure: Option<Outcome>,
+    clock: ExpiryClock,
+    partitions: HashMap<PartitionId, Kept>,
+    cursors: HashMap<LaneId, Offset>,
+    identities: HashMap<TopicId, VecDeque<Brought>>,
+    looked_ns: u64,
+    /// Its state has changed without a frame.
+    is_dirty: bool,
+}
+
+/// What is so once a checkpoint is committed.
+struct Outcome {
+    changes: Changes,
+    partitions: BTreeMap<PartitionId, Kept>,
+    cursors: HashMap<LaneId, Offset>,
+    identities: HashMap<TopicId, VecDeque<Brought>>,
+    /// How many groups of the tail are in it.
+    groups: usize,
+}
+
+/// What a checkpoint is going to be, gathered from frames.
+#[derive(Default)]
+struct Gathered {
+    chunks: BTreeMap<PartitionId, Vec<Chunk>>,
+    cursors: BTreeMap<LaneId, Offset>,
+    catalogue: Vec<Bytes>,
+    identities: BTreeMap<TopicId, Vec<Recognised>>,
+    producers: BTreeMap<(PartitionId, ProducerId), Sequenced>,
+}
+
+impl Gathered {
+    fn of(groups: &[Group]) -> Self {
+        let mut gathered = Self::default();
+        for (head, body) in groups.iter().flat_map(|group| frames(&group.bytes)) {
+            match head.kind {
+                Kind::Mark => {}
+                Kind::Catalogue => gathered.catalogue.push(body),
+                Kind::Unit => {
+                    if let Ok(unit) = UnitBody::parse(&head, body) {
+                        gathered.take(unit);
+                    }
+                }
+            }
+        }
+        gathered
+    }
+
+    fn take(&mut self, mut unit: UnitBody) {
+        if let Some(consumed) = unit.consumed {
+            self.cursors.insert(consumed.lane, consumed.consumed_to);
+        }
+        while let Ok(Some(slice)) = unit.next_slice() {
+            let chunk = slice.chunk.clone();
+            let (id, base, time) = (slice.partition, slice.chunk.base_offset, slice.chunk.append_time_ns);
+            let recognised = |(identity, offset): (EventId, Offset)| Recognised {
+                identity: identity.0,
+                partition: id.partition,
+                offset,
+                append_time_ns: time,
+            };
+            let mut identities = slice.identities().zip(base..).map(recognised).peekable();
+            if identities.peek().is_some() {
+                self.identities.entry(id.topic).or_default().extend(identities);
+            }
+            if let (Some(producer), Some(sequence)) = (unit.producer, slice.last_sequence) {
+                let offset = slice.chunk.end_offset().saturating_sub(1);
+                self.producers.insert((id, producer), Sequenced { sequence, offset });
+            }
+            self.chunks.entry(id).or_default().push(chunk);
+        }
+    }
+}
+
+impl Checkpointer {
+    /// Goes on from what the store holds.
+    pub(super) fn new(store: Store, contents: &Contents, clock: ExpiryClock) -> Self {
+        let mut partitions: HashMap<PartitionId, Kept> = HashMap::new();
+        for (id, extent) in &contents.partitions {
+            partitions.entry(*id).or_default().extent = *extent;
+        }
+        for (id, segments) in &contents.segments {
+            partitions.entry(*id).or_default().segments = segments.iter().copied().collect();
+        }
+        let brought = |(position, events): &(u64, Vec<Recognised>)| {
+            (*position, events.len(), events.last().map_or(0, |event| event.append_time_ns))
+        };
+        let identities = contents.identities.iter();
+        let identities = identities.map(|(topic, all)| (*topic, all.iter().map(brought).collect())).collect();
+        Self {
+            store,
+            checkpoint: contents.checkpoint,
+            unsure: None,
+            clock,
+            partitions,
+            cursors: contents.cursors.clone(),
+            identities,
+            looked_ns: 0,
+            is_dirty: false,
+        }
+    }
+
+    /// Makes a checkpoint of all that is ready, and removes what has expired. Whether anything was done.
+    pub(super) fn turn(&mut self, shared: &Shared, look_at_retention: bool) -> Result<bool, CheckpointError> {
+        self.settle(shared)?;
+        let groups = shared.tail.ready();
+        self.clock.look();
+        let now_ns = shared.clock.elapsed_ns();
+        let is_time = now_ns.saturating_sub(self.looked_ns) >= limits::RETENTION_EVERY.as_nanos() as u64;
+        let looks = look_at_retention || is_time;
+        if groups.is_empty() && !looks && !self.is_dirty {
+            return Ok(false);
+        }
+        let settings = shared.settings();
+        let gathered = Gathered::of(&groups);
+        let link = groups.last().map_or(self.checkpoint.link, |group| group.end);
+        let generation = self.checkpoint.generation + 1;
+        let mut changes = Changes::new(Checkpoint { generation, link, clock: self.clock.state() });
+        let mut partitions: BTreeMap<PartitionId, Kept> = BTreeMap::new();
+        for (id, chunks) in &gathered.chunks {
+            let mut partition = self.partitions.get(id).cloned().unwrap_or_default();
+            let changed = add(shared, &settings, *id, &mut partition, chunks)?;
+            changes.segments.extend(changed.into_iter().map(|meta| ((*id, meta.base_offset), meta)));
+            changes.partitions.insert(*id, partition.extent);
+            partitions.insert(*id, partition);
+        }
+        changes.catalogue = gathered.catalogue;
+        changes.producers = gathered.producers;
+        changes.cursors = gathered.cursors;
+        let mut cursors = self.cursors.clone();
+        cursors.extend(changes.cursors.iter().map(|(lane, offset)| (*lane, *offset)));
+        if looks || !gathered.chunks.is_empty() {
+            self.expire(&settings, &cursors, &mut partitions, &mut changes);
+        }
+        let identities = self.remember(&settings, gathered.identities, &mut changes);
+        let is_needed = !groups.is_empty() || !changes.partitions.is_empty() || self.is_dirty;
+        if looks {
+            self.looked_ns = now_ns;
+        }
+        if !is_needed {
+            return Ok(false);
+        }
+        if !changes.segments.is_empty() {
+            shared.disk.sync_all().map_err(disk_error(|| "syncfs failed".to_owned()))?;
+        }
+        let committed = self.store.commit(&changes);
+        let outcome = Outcome { changes, partitions, cursors, identities, groups: groups.len() };
+        match committed {
+            Ok(()) => self.happened(shared, outcome),
+            Err(error) if error.is_storage_full() => {
+                self.unsure = Some(outcome);
+                return Err(CheckpointError::Full);
+            }
+            Err(error) => return Err(CheckpointError::Store(error)),
+        }
+        Ok(true)
+    }
+
+    /// Finds out about a commit that failed for want of room.
+    fn settle(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
+        if self.unsure.is_none() {
+            return Ok(());
+        }
+        let generation = self.store.generation().map_err(|error| match error.is_storage_full() {
+            true => CheckpointError::Full,
+            false => CheckpointError::Store(error),
+        })?;
+        if let Some(outcome) = self.unsure.take()
+            && outcome.changes.checkpoint.generation == generation
+        {
+            self.happened(shared, outcome);
+        }
+        Ok(())
+    }
+
+    /// A checkpoint is durable: whoever should know is told, and what it makes superfluous is removed.
+    fn happened(&mut self, shared: &Shared, outcome: Outcome) {
+        let Outcome { changes, partitions, cursors, identities, groups } = outcome;
+        (self.checkpoint, self.is_dirty, self.cursors, self.identities) =
+            (changes.checkpoint, false, cursors, identities);
+        for (id, partition) in partitions {
+            let segments: Vec<SegmentMeta> = partition.segments.iter().copied().collect();
+            shared.partition(id).set_segments(segments.into(), partition.extent.start);
+            self.partitions.insert(id, partition);
+        }
+        shared.tail.checkpointed(groups);
+        clean_up(shared, &changes);
+    }
+
+    /// Somebody says that the wall clock is right.
+    pub(super) fn confirm_clock(&mut self) -> bool {
+        let was_frozen = self.clock.confirm();
+        self.is_dirty |= was_frozen;
+        was_frozen
+    }
+
+    pub(super) fn frozen(&self) -> Option<Frozen> {
+        self.clock.frozen()
+    }
+
+    /// Takes out the segments that may go.
+    fn expire(
+        &self,
+        settings: &Settings,
+        cursors: &HashMap<LaneId, Offset>,
+        kept: &mut BTreeMap<PartitionId, Kept>,
+        changes: &mut Changes,
+    ) {
+        for (id, known) in &self.partitions {
+            let Some(topic) = settings.topics.get(&id.topic) else { continue }; // not declared any more: kept
+            let mut partition = kept.get(id).unwrap_or(known).clone();
+            let reached = reached(settings, *id, cursors);
+            let mut is_changed = false;
+            if let Some(last) = partition.segments.back_mut()
+                && !last.is_sealed
+                && is_to_be_sealed(last, &topic.retention, self.clock.horizon_ns(seal_age(&topic.retention)))
+            {
+                last.is_sealed = true;
+                changes.segments.insert((*id, last.base_offset), *last);
+                is_changed = true;
+            }
+            while let Some(first) = partition.segments.front()
+                && first.is_sealed
+                && (topic.retention.force || first.end_offset <= reached)
+                && self.is_expired(&topic.retention, first, partition.bytes())
+            {
+                changes.segments.remove(&(*id, first.base_offset));
+                changes.segments_gone.push((*id, first.base_offset));
+                partition.extent.start = first.end_offset;
+                partition.segments.pop_front();
+                is_changed = true;
+            }
+            if is_changed {
+                changes.partitions.insert(*id, partition.extent);
+                kept.insert(*id, partition);
+            }
+        }
+    }
+
+    fn is_expired(&self, retention: &Retention, segment: &SegmentMeta, bytes: u64) -> bool {
+        let horizon = retention.age.and_then(|age| self.clock.horizon_ns(age));
+        let is_old = horizon.is_some_and(|horizon| segment.last_time_ns < horizon);
+        let is_much = retention.partition_bytes.is_some_and(|max| bytes > max);
+        is_old || is_much
+    }
+
+    /// Keeps the identities that the settings still want recognised.
+    fn remember(
+        &self,
+        settings: &Settings,
+        new: BTreeMap<TopicId, Vec<Recognised>>,
+        changes: &mut Changes,
+    ) -> HashMap<TopicId, VecDeque<Brought>> {
+        let mut identities = self.identities.clone();
+        for (topic, mut events) in new {
+            let Some(dedupe) = settings.topics.get(&topic).and_then(|settings| settings.dedupe) else { continue };
+            events.drain(..events.len().saturating_sub(dedupe.count as usize));
+            let last_time_ns = events.last().map_or(0, |event| event.append_time_ns);
+            let position = changes.checkpoint.link.position;
+            identities.entry(topic).or_default().push_back((position, events.len(), last_time_ns));
+            changes.identities.insert((topic, position), events);
+        }
+        for (topic, brought) in &mut identities {
+            let dedupe = settings.topics.get(topic).map(|settings| settings.dedupe);
+            let Some(dedupe) = dedupe else { continue };
+            while let Some((position, ..)) = brought.front().filter(|_| is_forgotten(dedupe, brought, &changes.checkpoint)) {
+                changes.identities_gone.push((*topic, *position));
+                brought.pop_front();
+            }
+        }
+        identities
+    }
+}
+
+/// Whether the oldest identities are not recognised any more.
+fn is_forgotten(dedupe: Option<Dedupe>, brought: &VecDeque<Brought>, checkpoint: &Checkpoint) -> bool {
+    let Some(dedupe) = dedupe else { return true };
+    let window_ns = u64::try_from(dedupe.window.as_nanos()).unwrap_or(u64::MAX);
+    let later: usize = brought.iter().skip(1).map(|(_, count, _)| *count).sum();
+    let is_old = brought.front().is_some_and(|(_, _, last_time_ns)| {
+        last_time_ns.saturating_add(window_ns) < checkpoint.link.append_time_ns
+    });
+    is_old || later >= dedupe.count as usize
+}
+
+/// Up to where every live subscriber of a partition has processed it.
+fn reached(settings: &Settings, id: PartitionId, cursors: &HashMap<LaneId, Offset>) -> Offset {
+    let readers = settings.readers.get(&id.topic).map(Vec::as_slice).unwrap_or_default();
+    let cursor = |subscriber| {
+        let lane = LaneId { subscriber, partition: id.partition };
+        cursors.get(&lane).copied().unwrap_or(0)
+    };
+    readers.iter().map(|subscriber| cursor(*subscriber)).min().unwrap_or(Offset::MAX)
+}
+
+fn seal_age(retention: &Retention) -> std::time::Duration {
+    let part = |age: std::time::Duration| (age / limits::RETENTION_PARTS).max(limits::SEGMENT_AGE_MIN);
+    retention.age.map_or(std::time::Duration::MAX, part)
+}
+
+fn seal_bytes(retention: &Retention) -> u64 {
+    let part = |bytes: u64| bytes / u64::from(limits::RETENTION_PARTS);
+    retention.partition_bytes.map_or(limits::SEGMENT_BYTES, part).clamp(1, limits::SEGMENT_BYTES)
+}
+
+/// Whether nothing more shall be added to a segment; events older than the horizon are so old that it is to be closed.
+fn is_to_be_sealed(segment: &SegmentMeta, retention: &Retention, horizon_ns: Option<u64>) -> bool {
+    segment.bytes >= seal_bytes(retention) || horizon_ns.is_some_and(|horizon| segment.first_time_ns < horizon)
+}
+
+/// Adds events to the partition's segments on the disk. The segments that changed.
+fn add(
+    shared: &Shared,
+    settings: &Settings,
+    id: PartitionId,
+    partition: &mut Kept,
+    chunks: &[Chunk],
+) -> Result<Vec<SegmentMeta>, CheckpointError> {
+    let topic = settings.topics.get(&id.topic).copied().unwrap_or_default();
+    let mut changed: Vec<SegmentMeta> = Vec::new();
+    let mut rest = blocks(chunks).into_iter().peekable();
+    let mut bytes = Vec::new();
+    while rest.peek().is_some() {
+        let last = partition.segments.back().copied().filter(|last| !last.is_sealed);
+        let mut meta = last.unwrap_or(SegmentMeta {
+            base_offset: partition.extent.end,
+            end_offset: partition.extent.end,
+            bytes: 0,
+            first_time_ns: 0,
+            last_time_ns: 0,
+            is_sealed: false,
+        });
+        bytes.clear();
+        let start = meta.bytes;
+        for block in rest.by_ref() {
+            let Some(head) = write_block(&mut bytes, id, &block, topic.compression) else { continue };
+            if meta.bytes == 0 {
+                meta.first_time_ns = head.first_time_ns;
+            }
+            meta.bytes += head.block_bytes();
+            (meta.end_offset, meta.last_time_ns) = (head.end_offset(), head.last_time_ns);
+            if meta.bytes >= seal_bytes(&topic.retention) {
+                meta.is_sealed = true;
+                break;
+            }
+        }
+        let name = SegmentId { partition: id, base_offset: meta.base_offset }.file_name();
+        write_segment(shared, &name, &bytes, start, meta.is_sealed).map_err(disk_error(|| format!("{name} cannot be written")))?;
+        partition.extent.end = meta.end_offset;
+        if last.is_some() {
+            partition.segments.pop_back();
+        }
+        partition.segments.push_back(meta);
+        changed.push(meta);
+    }
+    Ok(changed)
+}
+
+fn write_segment(shared: &Shared, name: &str, bytes: &[u8], start: u64, is_sealed: bool) -> io::Result<()> {
+    let open = |name: &str| -> io::Result<Box<dyn DiskFile>> {
+        match shared.disk.open(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && start == 0 => shared.disk.create(name),
+            opened => opened,
+        }
+    };
+    let file = open(name).or_else(|error| {
+        if !super::segment::is_out_of_descriptors(&error) {
+            return Err(error);
+        }
+        shared.open_segments.clear(); // readers open theirs again
+        open(name)
+    })?;
+    file.write_at(bytes, start)?;
+    let end = start + bytes.len() as u64;
+    if is_sealed && file.length()? > end {
+        file.truncate(end)?; // left from a checkpoint that never was
+    }
+    Ok(())
+}
+
+/// Groups chunks into blocks, splitting those that are larger.
+fn blocks(chunks: &[Chunk]) -> Vec<Vec<Chunk>> {
+    let (mut blocks, mut block, mut room) = (Vec::new(), Vec::new(), limits::BLOCK_BYTES);
+    for chunk in chunks {
+        let mut chunk = chunk.clone();
+        while chunk.count > 0 {
+            if room == 0 {
+                blocks.push(std::mem::take(&mut block));
+                room = limits::BLOCK_BYTES;
+            }
+            let front = chunk.split_front(u32::MAX, room);
+            room = if chunk.count > 0 { 0 } else { room.saturating_sub(front.records.len()) };
+            if front.count > 0 {
+                block.push(front);
+            }
+        }
+    }
+    if !block.is_empty() {
+        blocks.push(block);
+    }
+    blocks
+}
+
+/// Removes what nobody needs any more. What fails is done again by the next checkpoint or the next start.
+fn clean_up(shared: &Shared, changes: &Changes) {
+    let report = |what: &str, error: &io::Error| tracing::warn!(what, %error, "cannot clean up; it is tried again");
+    for (partition, base_offset) in &changes.segments_gone {
+        let id = SegmentId { partition: *partition, base_offset: *base_offset };
+        shared.open_segments.close(id);
+        for name in [id.file_name(), id.index_name()] {
+            match shared.disk.remove(&name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => report(&name, &error),
+                _ => {}
+            }
+        }
+    }
+    if let Err(error) = shared.files.recycle(changes.checkpoint.link.position) {
+        report("the journal", &error);
+    }
+    if shared.queue.is_open()
+        && let Err(error) = shared.files.keep_a_spare()
+        && error.kind() != io::ErrorKind::StorageFull
+    {
+        report("a spare journal file", &error);
+    }
+}

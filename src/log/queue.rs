@@ -1,0 +1,276 @@
+//! What waits for the appender: submissions in their order, bounded, and how they get there.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::frame::{HEAD_BYTES, unit_frame_bytes};
+use super::{Lane, Log};
+use crate::limits;
+use crate::model::{Duplicate, LaneId, Offset, Slices};
+
+/// Where the slices of an append went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// Offset of the first record of each slice that was not published before.
+    pub base_offsets: Vec<Offset>,
+    /// Records that were published before, in the order of slices and records; they have no offset of their own.
+    pub duplicates: Vec<Duplicate>,
+}
+
+/// What a session gets of its lane.
+#[derive(Debug, Clone)]
+pub struct Acquired {
+    /// The lane.
+    pub lane: Arc<Lane>,
+    /// Its committed position.
+    pub position: Offset,
+    /// To be given with each unit.
+    pub owner: u64,
+}
+
+/// Resolves when what was submitted has come as far as was asked; an error means that the log has stopped.
+pub type Ticket<T> = oneshot::Receiver<T>;
+
+/// Room in the queue, given back when the submission has been written or acked.
+pub(super) struct Permit {
+    _count: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+pub(super) enum Submission {
+    /// Events from outside; the ticket resolves when they are durable.
+    Append { slices: Slices, ticket: oneshot::Sender<Placed>, permit: Permit },
+    /// A lane's unit.
+    Unit { lane: Arc<Lane>, owner: u64, consumed_to: Offset, slices: Slices, permit: Permit },
+    /// A new owner of a lane.
+    Acquire { lane: Arc<Lane>, ticket: oneshot::Sender<(Offset, u64)> },
+    /// A catalogue entry; the ticket resolves when it is durable.
+    Catalogue { entry: Bytes, ticket: oneshot::Sender<()> },
+    /// Resolves when everything in front of it is written.
+    Barrier { ticket: oneshot::Sender<()> },
+}
+
+impl Submission {
+    /// Bytes of its frame at the most; none where it has no frame.
+    pub(super) fn frame_bytes(&self) -> usize {
+        match self {
+            Self::Append { slices, .. } => unit_frame_bytes(slices, false),
+            Self::Unit { slices, .. } => unit_frame_bytes(slices, true),
+            Self::Catalogue { entry, .. } => HEAD_BYTES + entry.len(),
+            Self::Acquire { .. } | Self::Barrier { .. } => 0,
+        }
+    }
+}
+
+/// What waits for the appender.
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+    count: Arc<Semaphore>,
+    producer_bytes: Arc<Semaphore>,
+    lane_bytes: Arc<Semaphore>,
+}
+
+struct Waiting {
+    submissions: Vec<Submission>,
+    closed: bool,
+    /// The appender sleeps, so it has to be woken.
+    idle: bool,
+}
+
+/// Why something was not submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Producers have as much waiting as they may.
+    Busy,
+    /// The disk is nearly full, and what is left is kept for what makes room again.
+    Full,
+    /// The log has stopped.
+    Stopped,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Self {
+            waiting: Mutex::new(Waiting { submissions: Vec::new(), closed: false, idle: false }),
+            arrived: Condvar::new(),
+            count: Arc::new(Semaphore::new(limits::QUEUE_SUBMISSIONS_MAX)),
+            producer_bytes: Arc::new(Semaphore::new(limits::PRODUCER_QUEUE_BYTES_MAX)),
+            lane_bytes: Arc::new(Semaphore::new(limits::LANE_QUEUE_BYTES_MAX)),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that were admitted and have not been written or acked.
+    pub(super) fn bytes(&self) -> u64 {
+        let used = |max: usize, semaphore: &Semaphore| max.saturating_sub(semaphore.available_permits()) as u64;
+        used(limits::PRODUCER_QUEUE_BYTES_MAX, &self.producer_bytes)
+            + used(limits::LANE_QUEUE_BYTES_MAX, &self.lane_bytes)
+    }
+
+    fn submit(&self, submission: Submission) -> Result<(), Refused> {
+        let mut waiting = self.waiting();
+        if waiting.closed {
+            return Err(Refused::Stopped);
+        }
+        waiting.submissions.push(submission);
+        let wake = std::mem::take(&mut waiting.idle);
+        drop(waiting);
+        if wake {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Nothing more is taken; who waits for room is told.
+    pub(super) fn close(&self) {
+        let mut waiting = self.waiting();
+        waiting.closed = true;
+        waiting.idle = false;
+        drop(waiting);
+        self.arrived.notify_one();
+        for semaphore in [&self.count, &self.producer_bytes, &self.lane_bytes] {
+            semaphore.close();
+        }
+    }
+
+    /// Whether anything is taken.
+    pub(super) fn is_open(&self) -> bool {
+        !self.waiting().closed
+    }
+
+    /// Forgets what nobody will write: whoever waits is told by the end of its ticket.
+    pub(super) fn clear(&self) {
+        self.waiting().submissions.clear();
+    }
+
+    /// Waits for submissions and takes them all. Empty: `patience` is over. `None`: closed, and nothing is left.
+    pub(super) fn take(&self, patience: Option<Duration>, into: &mut Vec<Submission>) -> Option<()> {
+        let mut waiting = self.waiting();
+        while waiting.submissions.is_empty() {
+            if waiting.closed {
+                return None;
+            }
+            waiting.idle = true;
+            waiting = match patience {
+                None => self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                Some(patience) => {
+                    let woken = self.arrived.wait_timeout(waiting, patience);
+                    let (mut waiting, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
+                    if timeout.timed_out() && waiting.submissions.is_empty() {
+                        waiting.idle = false;
+                        return if waiting.closed { None } else { Some(()) };
+                    }
+                    waiting
+                }
+            };
+        }
+        waiting.idle = false;
+        std::mem::swap(&mut waiting.submissions, into);
+        Some(())
+    }
+}
+
+impl Lane {
+    pub(super) fn new(id: LaneId, position: Offset) -> Self {
+        Self { id, position: position.into(), owner: 0.into() }
+    }
+
+    /// Everything below is consumed, by units that are written.
+    pub fn position(&self) -> Offset {
+        self.position.load(Ordering::Acquire)
+    }
+
+    /// Whether a session of this number is still the owner.
+    pub fn is_owner(&self, owner: u64) -> bool {
+        self.owner.load(Ordering::Acquire) == owner
+    }
+}
+
+impl Log {
+    /// Appends events. The ticket resolves when they are durable.
+    ///
+    /// # Errors
+    /// [`Refused::Busy`] when producers have as much waiting as they may, [`Refused::Full`] when the disk has; nothing was
+    /// submitted then.
+    pub fn append(&self, slices: Slices) -> Result<Ticket<Placed>, Refused> {
+        if !self.shared.space.level(&self.shared).admits_producers() {
+            return Err(Refused::Full);
+        }
+        let permit = |semaphore: &Arc<Semaphore>, room: usize| {
+            let room = u32::try_from(room).map_err(|_| Refused::Busy)?;
+            semaphore.clone().try_acquire_many_owned(room).map_err(|error| match error {
+                tokio::sync::TryAcquireError::Closed => Refused::Stopped,
+                tokio::sync::TryAcquireError::NoPermits => Refused::Busy,
+            })
+        };
+        let permit = Permit {
+            _count: permit(&self.shared.queue.count, 1)?,
+            _bytes: permit(&self.shared.queue.producer_bytes, slices.bytes())?,
+        };
+        let (sender, ticket) = oneshot::channel();
+        self.shared.queue.submit(Submission::Append { slices, ticket: sender, permit })?;
+        Ok(ticket)
+    }
+
+    /// Hands in a lane's unit, waiting for room in the queue, and on the disk where it emits. Its owner must have been
+    /// given by [`Log::acquire`].
+    ///
+    /// # Errors
+    /// [`Refused::Stopped`].
+    pub async fn unit(&self, lane: &Acquired, consumed_to: Offset, slices: Slices) -> Result<(), Refused> {
+        while !slices.is_empty() && !self.shared.space.level(&self.shared).admits_emits() {
+            let mut condition = self.condition();
+            let stopped = condition.wait_for(|condition| *condition != super::Condition::Working);
+            if tokio::time::timeout(limits::SPACE_LOOK_EVERY, stopped).await.is_ok() {
+                return Err(Refused::Stopped);
+            }
+        }
+        let room = u32::try_from(slices.bytes()).unwrap_or(u32::MAX);
+        let bytes =
+            self.shared.queue.lane_bytes.clone().acquire_many_owned(room).await.map_err(|_| Refused::Stopped)?;
+        let count = self.shared.queue.count.clone().acquire_owned().await.map_err(|_| Refused::Stopped)?;
+        let permit = Permit { _count: count, _bytes: bytes };
+        let (owner, lane) = (lane.owner, lane.lane.clone());
+        self.shared.queue.submit(Submission::Unit { lane, owner, consumed_to, slices, permit })
+    }
+
+    /// Makes the caller the owner of a lane.
+    ///
+    /// # Errors
+    /// [`Refused::Stopped`].
+    pub async fn acquire(&self, id: LaneId) -> Result<Acquired, Refused> {
+        let lane = self.lane(id);
+        let (sender, ticket) = oneshot::channel();
+        self.shared.queue.submit(Submission::Acquire { lane: lane.clone(), ticket: sender })?;
+        let (position, owner) = ticket.await.map_err(|_| Refused::Stopped)?;
+        Ok(Acquired { lane, position, owner })
+    }
+
+    /// Appends a catalogue entry, and resolves when it is durable.
+    ///
+    /// # Errors
+    /// [`Refused::Stopped`].
+    pub async fn catalogue(&self, entry: Bytes) -> Result<(), Refused> {
+        let (sender, ticket) = oneshot::channel();
+        self.shared.queue.submit(Submission::Catalogue { entry, ticket: sender })?;
+        ticket.await.map_err(|_| Refused::Stopped)
+    }
+
+    /// Resolves when everything that was submitted before is written.
+    ///
+    /// # Errors
+    /// [`Refused::Stopped`].
+    pub async fn barrier(&self) -> Result<(), Refused> {
+        let (sender, ticket) = oneshot::channel();
+        self.shared.queue.submit(Submission::Barrier { ticket: sender })?;
+        ticket.await.map_err(|_| Refused::Stopped)
+    }
+}

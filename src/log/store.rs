@@ -1,0 +1,527 @@
+//! The state store: what a checkpoint stands for, in one transaction.
+//!
+//! ```text
+//! the file `state`: a redb database with one table, keys in big endian, values in little endian
+//!   key                                           value, and behind each a CRC32C of key and value
+//!   01                                            checkpoint: u32 version (1), u64 generation, u64 position, u64 sequence,
+//!                                                 u32 previous checksum, u32 epoch, u64 append time,
+//!                                                 u64 clock skew, u64 frozen since (0: it is not)
+//!   02 u32 number                                 an entry of the catalogue
+//!   03 u32 subscriber, u32 partition              cursor: u64 offset
+//!   04 u32 topic, u32 partition                   partition: u64 start, u64 end
+//!   05 u32 topic, u32 partition, u64 base offset  segment: u64 end, u64 bytes, u64 first time, u64 last time, u8 sealed
+//!   06 u32 topic, u64 position                    identities that the checkpoint at this position brought:
+//!                                                 per event u128 identity, u32 partition, u64 offset, u64 append time
+//!   07 u32 topic, u32 partition, u128 producer    u64 sequence, u64 offset
+//! ```
+//!
+//! Promises: [`Store::commit`] happens whole or not at all, whatever the disk does; what is read is what was committed, or
+//! the store is refused. It is checked whole when it is opened, and each value once more when it is read.
+//! Relies on: redb, over the disk of [`crate::effects`], so that a simulation can have it fail. Commits are two-phase: with
+//! one phase redb would go back to the commit before, silently, where a bit of the last one flips, and lose both where a
+//! sync fails and the power goes after the next start.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError, TableDefinition};
+
+use super::clock::ClockState;
+use super::frame::Link;
+use super::segment::SegmentMeta;
+use crate::effects::{Disk, DiskFile};
+use crate::limits;
+use crate::model::{LaneId, Offset, PartitionId, ProducerId, SubscriberId, TopicId};
+
+/// The name of its file.
+pub(super) const FILE_NAME: &str = "state";
+/// Its name until it is whole.
+const NEW_FILE_NAME: &str = "state.new";
+const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
+const VERSION: u32 = 1;
+
+const CHECKPOINT: u8 = 1;
+const CATALOGUE: u8 = 2;
+const CURSOR: u8 = 3;
+const PARTITION: u8 = 4;
+const SEGMENT: u8 = 5;
+const IDENTITIES: u8 = 6;
+const PRODUCER: u8 = 7;
+
+/// Why the state store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    #[error("the disk failed: {0}")]
+    Disk(#[from] io::Error),
+    #[error("{0}")]
+    Damaged(String),
+    #[error("it is of version {0}; this release knows version {VERSION}")]
+    Version(u32),
+}
+
+impl StoreError {
+    /// Whether there was no room, so that the same may succeed once there is.
+    pub(super) fn is_storage_full(&self) -> bool {
+        matches!(self, Self::Disk(error) if error.kind() == io::ErrorKind::StorageFull)
+    }
+}
+
+impl From<StorageError> for StoreError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Io(error) => Self::Disk(error),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+impl From<DatabaseError> for StoreError {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::Storage(error) => error.into(),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(error) => Self::Disk(error),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+/// How far the checkpoint goes, and what is known at that point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Checkpoint {
+    /// Counts the commits.
+    pub(super) generation: u64,
+    /// Of the first frame that is not in it.
+    pub(super) link: Link,
+    pub(super) clock: ClockState,
+}
+
+/// The last thing that a producer's numbering reached in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sequenced {
+    pub(super) sequence: u64,
+    pub(super) offset: Offset,
+}
+
+/// An event that is recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Recognised {
+    pub(super) identity: u128,
+    pub(super) partition: u32,
+    pub(super) offset: Offset,
+    pub(super) append_time_ns: u64,
+}
+
+/// A partition's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Extent {
+    /// Offset of the first event that is kept.
+    pub(super) start: Offset,
+    /// The offset behind the last event in its segments.
+    pub(super) end: Offset,
+}
+
+/// All that is in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Contents {
+    pub(super) checkpoint: Checkpoint,
+    pub(super) catalogue: Vec<Bytes>,
+    pub(super) cursors: HashMap<LaneId, Offset>,
+    pub(super) partitions: HashMap<PartitionId, Extent>,
+    /// In the order of their offsets.
+    pub(super) segments: BTreeMap<PartitionId, Vec<SegmentMeta>>,
+    /// In the order of the checkpoints that brought them.
+    pub(super) identities: BTreeMap<TopicId, Vec<(u64, Vec<Recognised>)>>,
+    pub(super) producers: HashMap<(PartitionId, ProducerId), Sequenced>,
+}
+
+/// What a checkpoint changes.
+#[derive(Debug, Clone)]
+pub(super) struct Changes {
+    pub(super) checkpoint: Checkpoint,
+    /// New entries, behind those that are there already.
+    pub(super) catalogue: Vec<Bytes>,
+    pub(super) cursors: BTreeMap<LaneId, Offset>,
+    pub(super) partitions: BTreeMap<PartitionId, Extent>,
+    pub(super) segments: BTreeMap<(PartitionId, Offset), SegmentMeta>,
+    pub(super) segments_gone: Vec<(PartitionId, Offset)>,
+    pub(super) identities: BTreeMap<(TopicId, u64), Vec<Recognised>>,
+    pub(super) identities_gone: Vec<(TopicId, u64)>,
+    pub(super) producers: BTreeMap<(PartitionId, ProducerId), Sequenced>,
+}
+
+impl Changes {
+    pub(super) fn new(checkpoint: Checkpoint) -> Self {
+        Self {
+            checkpoint,
+            catalogue: Vec::new(),
+            cursors: BTreeMap::new(),
+            partitions: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            segments_gone: Vec::new(),
+            identities: BTreeMap::new(),
+            identities_gone: Vec::new(),
+            producers: BTreeMap::new(),
+        }
+    }
+}
+
+/// The store.
+pub(super) struct Store {
+    disk: Arc<dyn Disk>,
+    /// `None` after a commit that failed, until the next one opens it again.
+    database: Option<Database>,
+    catalogue_entries: u32,
+}
+
+impl Store {
+    /// The generation of the last commit, where one failed and nobody knows whether it happened.
+    pub(super) fn generation(&mut self) -> Result<u64, StoreError> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open_database(self.disk.open(FILE_NAME)?)?,
+        };
+        let generation = read(&database)?.checkpoint.generation;
+        self.database = Some(database);
+        Ok(generation)
+    }
+
+    /// Opens the store and reads it; `None` where there is none.
+    pub(super) fn open(disk: &Arc<dyn Disk>) -> Result<Option<(Self, Contents)>, StoreError> {
+        let file = match disk.open(FILE_NAME) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if file.length()? == 0 {
+            // redb would make a new one of it
+            return Err(StoreError::Damaged("its file is empty".to_owned()));
+        }
+        let database = open_database(file)?;
+        let contents = read(&database)?;
+        let catalogue_entries = contents.catalogue.len() as u32;
+        Ok(Some((Self { disk: disk.clone(), database: Some(database), catalogue_entries }, contents)))
+    }
+
+    /// Makes a new store, durably. It has its name only once it is whole.
+    pub(super) fn create(disk: &Arc<dyn Disk>, checkpoint: Checkpoint) -> Result<Self, StoreError> {
+        match disk.remove(NEW_FILE_NAME) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let database = open_database(disk.create(NEW_FILE_NAME)?)?;
+        let mut store = Self { disk: disk.clone(), database: Some(database), catalogue_entries: 0 };
+        store.commit(&Changes::new(checkpoint))?;
+        disk.rename(NEW_FILE_NAME, FILE_NAME)?;
+        disk.sync_folder()?;
+        Ok(store)
+    }
+
+    /// Commits a checkpoint, durably. Where that fails it may have happened all the same: [`Store::generation`] says.
+    pub(super) fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open_database(self.disk.open(FILE_NAME)?)?,
+        };
+        write(&database, changes, self.catalogue_entries)?;
+        self.catalogue_entries += changes.catalogue.len() as u32;
+        self.database = Some(database); // only a store that has not failed is used again
+        Ok(())
+    }
+}
+
+fn open_database(file: Box<dyn DiskFile>) -> Result<Database, StoreError> {
+    let backend = Backend { file };
+    let mut builder = Database::builder();
+    builder.set_cache_size(limits::STATE_CACHE_BYTES).set_check_integrity_on_open(true);
+    // A damaged file is refused with an error; should redb panic over one all the same, that is no reason for us to.
+    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| builder.create_with_backend(backend)));
+    match opened {
+        Ok(opened) => Ok(opened?),
+        Err(_) => Err(StoreError::Damaged("it makes no sense at all".to_owned())),
+    }
+}
+
+/// A redb database's file on our disk.
+struct Backend {
+    file: Box<dyn DiskFile>,
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Backend")
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let count = self.file.read_at(out, offset)?;
+        if count < out.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let current = self.file.length()?;
+        if length > current { self.file.allocate(length) } else { self.file.truncate(length) }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_at(data, offset)
+    }
+}
+
+/// A key, written as it is compared.
+struct Key(Vec<u8>);
+
+impl Key {
+    fn new(kind: u8) -> Self {
+        Self(vec![kind])
+    }
+
+    fn u32(mut self, value: u32) -> Self {
+        self.0.put_u32(value);
+        self
+    }
+
+    fn u64(mut self, value: u64) -> Self {
+        self.0.put_u64(value);
+        self
+    }
+
+    fn u128(mut self, value: u128) -> Self {
+        self.0.put_u128(value);
+        self
+    }
+
+    fn partition(kind: u8, partition: PartitionId) -> Self {
+        Self::new(kind).u32(partition.topic.0).u32(partition.partition)
+    }
+
+    fn segment((partition, base_offset): (PartitionId, Offset)) -> Self {
+        Self::partition(SEGMENT, partition).u64(base_offset)
+    }
+
+    fn identities((topic, position): (TopicId, u64)) -> Self {
+        Self::new(IDENTITIES).u32(topic.0).u64(position)
+    }
+}
+
+fn checksum(key: &[u8], value: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(key), value)
+}
+
+fn write(database: &Database, changes: &Changes, catalogue_entries: u32) -> Result<(), StoreError> {
+    let mut transaction = database.begin_write().map_err(redb::Error::from)?;
+    transaction.set_two_phase_commit(true);
+    {
+        let mut table = transaction.open_table(TABLE).map_err(redb::Error::from)?;
+        let mut put = |key: Key, mut value: Vec<u8>| -> Result<(), StoreError> {
+            let sum = checksum(&key.0, &value);
+            value.put_u32_le(sum);
+            table.insert(key.0.as_slice(), value.as_slice())?;
+            Ok(())
+        };
+        put(Key::new(CHECKPOINT), encode_checkpoint(&changes.checkpoint))?;
+        for (number, entry) in (catalogue_entries..).zip(&changes.catalogue) {
+            put(Key::new(CATALOGUE).u32(number), entry.to_vec())?;
+        }
+        for (lane, offset) in &changes.cursors {
+            let key = Key::new(CURSOR).u32(lane.subscriber.0).u32(lane.partition);
+            put(key, offset.to_le_bytes().to_vec())?;
+        }
+        for (partition, extent) in &changes.partitions {
+            let mut value = Vec::new();
+            value.put_u64_le(extent.start);
+            value.put_u64_le(extent.end);
+            put(Key::partition(PARTITION, *partition), value)?;
+        }
+        for (segment, meta) in &changes.segments {
+            let mut value = Vec::new();
+            value.put_u64_le(meta.end_offset);
+            value.put_u64_le(meta.bytes);
+            value.put_u64_le(meta.first_time_ns);
+            value.put_u64_le(meta.last_time_ns);
+            value.put_u8(u8::from(meta.is_sealed));
+            put(Key::segment(*segment), value)?;
+        }
+        for (brought, events) in &changes.identities {
+            let mut value = Vec::with_capacity(events.len() * RECOGNISED_BYTES + 4);
+            for event in events {
+                value.put_u128_le(event.identity);
+                value.put_u32_le(event.partition);
+                value.put_u64_le(event.offset);
+                value.put_u64_le(event.append_time_ns);
+            }
+            put(Key::identities(*brought), value)?;
+        }
+        for ((partition, producer), sequenced) in &changes.producers {
+            let mut value = Vec::new();
+            value.put_u64_le(sequenced.sequence);
+            value.put_u64_le(sequenced.offset);
+            put(Key::partition(PRODUCER, *partition).u128(producer.0), value)?;
+        }
+        for segment in &changes.segments_gone {
+            table.remove(Key::segment(*segment).0.as_slice())?;
+        }
+        for gone in &changes.identities_gone {
+            table.remove(Key::identities(*gone).0.as_slice())?;
+        }
+    }
+    transaction.commit().map_err(redb::Error::from)?;
+    Ok(())
+}
+
+fn encode_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
+    let (link, clock) = (&checkpoint.link, &checkpoint.clock);
+    let mut value = Vec::new();
+    value.put_u32_le(VERSION);
+    value.put_u64_le(checkpoint.generation);
+    value.put_u64_le(link.position);
+    value.put_u64_le(link.sequence);
+    value.put_u32_le(link.previous_checksum);
+    value.put_u32_le(link.epoch);
+    value.put_u64_le(link.append_time_ns);
+    value.put_u64_le(clock.skew_ns);
+    value.put_u64_le(clock.frozen_since_ns);
+    value
+}
+
+const RECOGNISED_BYTES: usize = 36;
+
+fn read(database: &Database) -> Result<Contents, StoreError> {
+    let transaction = database.begin_read().map_err(redb::Error::from)?;
+    let table = transaction.open_table(TABLE).map_err(redb::Error::from)?;
+    let mut checkpoint = None;
+    let mut contents = Contents::new(Checkpoint::first(Link::first(0)));
+    for row in table.iter()? {
+        let (key, value) = row?;
+        let (key, value) = (key.value(), value.value());
+        let damaged = || StoreError::Damaged(format!("the value of key {} is not what was written", hex(key)));
+        let (value, mut sum) = value.split_at_checked(value.len().wrapping_sub(4)).ok_or_else(damaged)?;
+        if sum.get_u32_le() != checksum(key, value) {
+            return Err(damaged());
+        }
+        if key == [CHECKPOINT] {
+            checkpoint = Some(decode_checkpoint(value)?.ok_or_else(damaged)?);
+        } else {
+            contents.take(key, value).ok_or_else(damaged)?;
+        }
+    }
+    contents.checkpoint = checkpoint.ok_or_else(|| StoreError::Damaged("it holds no checkpoint".to_owned()))?;
+    Ok(contents)
+}
+
+fn decode_checkpoint(mut value: &[u8]) -> Result<Option<Checkpoint>, StoreError> {
+    let version = value.try_get_u32_le().unwrap_or(0);
+    if version != VERSION {
+        return Err(StoreError::Version(version));
+    }
+    if value.len() != 56 {
+        return Ok(None);
+    }
+    let generation = value.get_u64_le();
+    let link = Link {
+        position: value.get_u64_le(),
+        sequence: value.get_u64_le(),
+        previous_checksum: value.get_u32_le(),
+        epoch: value.get_u32_le(),
+        append_time_ns: value.get_u64_le(),
+    };
+    let clock = ClockState { skew_ns: value.get_u64_le(), frozen_since_ns: value.get_u64_le() };
+    Ok(Some(Checkpoint { generation, link, clock }))
+}
+
+impl Checkpoint {
+    /// Of a log that has nothing yet.
+    pub(super) fn first(link: Link) -> Self {
+        Self { generation: 0, link, clock: ClockState::default() }
+    }
+}
+
+impl Contents {
+    /// Of a store that has nothing yet.
+    pub(super) fn new(checkpoint: Checkpoint) -> Self {
+        Self {
+            checkpoint,
+            catalogue: Vec::new(),
+            cursors: HashMap::new(),
+            partitions: HashMap::new(),
+            segments: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            producers: HashMap::new(),
+        }
+    }
+
+    /// Takes in a row; `None` where it makes no sense.
+    fn take(&mut self, mut key: &[u8], mut value: &[u8]) -> Option<()> {
+        let kind = key.try_get_u8().ok()?;
+        let first = key.try_get_u32().ok()?;
+        let partition = |second| PartitionId { topic: TopicId(first), partition: second };
+        match kind {
+            CATALOGUE if first as usize == self.catalogue.len() => self.catalogue.push(Bytes::copy_from_slice(value)),
+            CURSOR => {
+                let lane = LaneId { subscriber: SubscriberId(first), partition: key.try_get_u32().ok()? };
+                self.cursors.insert(lane, value.try_get_u64_le().ok()?);
+            }
+            PARTITION => {
+                let partition = partition(key.try_get_u32().ok()?);
+                let extent = Extent { start: value.try_get_u64_le().ok()?, end: value.try_get_u64_le().ok()? };
+                self.partitions.insert(partition, extent);
+            }
+            SEGMENT => {
+                let partition = partition(key.try_get_u32().ok()?);
+                let meta = SegmentMeta {
+                    base_offset: key.try_get_u64().ok()?,
+                    end_offset: value.try_get_u64_le().ok()?,
+                    bytes: value.try_get_u64_le().ok()?,
+                    first_time_ns: value.try_get_u64_le().ok()?,
+                    last_time_ns: value.try_get_u64_le().ok()?,
+                    is_sealed: value.try_get_u8().ok()? == 1,
+                };
+                self.segments.entry(partition).or_default().push(meta);
+            }
+            IDENTITIES => {
+                let (events, rest) = value.as_chunks::<RECOGNISED_BYTES>();
+                let event = |mut bytes: &[u8]| Recognised {
+                    identity: bytes.get_u128_le(),
+                    partition: bytes.get_u32_le(),
+                    offset: bytes.get_u64_le(),
+                    append_time_ns: bytes.get_u64_le(),
+                };
+                let events = events.iter().map(|bytes| event(bytes)).collect();
+                let position = key.try_get_u64().ok()?;
+                self.identities.entry(TopicId(first)).or_default().push((position, events));
+                value = rest;
+            }
+            PRODUCER => {
+                let partition = partition(key.try_get_u32().ok()?);
+                let producer = ProducerId(key.try_get_u128().ok()?);
+                let sequenced =
+                    Sequenced { sequence: value.try_get_u64_le().ok()?, offset: value.try_get_u64_le().ok()? };
+                self.producers.insert((partition, producer), sequenced);
+            }
+            _ => return None,
+        }
+        (key.is_empty() && (value.is_empty() || kind == CATALOGUE)).then_some(())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

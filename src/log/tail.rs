@@ -1,0 +1,193 @@
+//! The recent part of the journal in memory: what readers share, and all that the next checkpoint is made of.
+//!
+//! ```text
+//!   checkpointed ......................... not yet ....................... written
+//!   kept while there is room for it        never dropped: the checkpointer takes it from here, not from the disk
+//! ```
+//!
+//! Promises: bounded by bytes. What is not checkpointed fills it at the most; then the appender waits, and so do those who
+//! wait for it.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::frame::Link;
+use super::partition::Partition;
+use super::syncer::Ends;
+
+/// A group as it was written.
+#[derive(Clone)]
+pub(super) struct Group {
+    /// Its frames.
+    pub(super) bytes: Bytes,
+    /// Of the frame behind it.
+    pub(super) end: Link,
+    /// How far it goes in each partition that it has events of.
+    pub(super) ends: Ends,
+}
+
+/// Why the checkpointer wakes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// Enough is waiting, or somebody waits for room.
+    Full,
+    /// Somebody asked for a checkpoint.
+    Asked,
+    /// It is time to look what may expire.
+    Time,
+    /// The log closes.
+    Closing,
+}
+
+pub(super) struct Tail {
+    state: Mutex<State>,
+    changed: Condvar,
+    bytes_max: usize,
+    checkpoint_bytes: usize,
+}
+
+#[derive(Default)]
+struct State {
+    groups: VecDeque<Group>,
+    bytes: usize,
+    /// How many groups, from the front, are checkpointed.
+    checkpointed: usize,
+    /// Bytes of those that are not.
+    waiting_bytes: usize,
+    /// Everything in front of it is durable.
+    durable: u64,
+    /// Somebody waits for room.
+    is_short: bool,
+    is_asked: bool,
+    is_closing: bool,
+}
+
+impl Tail {
+    pub(super) fn new(bytes_max: usize, checkpoint_bytes: usize, durable: u64) -> Self {
+        let state = Mutex::new(State { durable, ..State::default() });
+        Self { state, changed: Condvar::new(), bytes_max, checkpoint_bytes }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of journal that are not checkpointed.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.state().waiting_bytes
+    }
+
+    /// Whether so many more bytes find room. A group finds room where it is alone, however large.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        let mut state = self.state();
+        let has_room = state.waiting_bytes == 0 || state.waiting_bytes + bytes <= self.bytes_max;
+        if !has_room {
+            state.is_short = true;
+            self.changed.notify_all();
+        }
+        has_room
+    }
+
+    /// Waits until a checkpoint made room, at most for a while.
+    pub(super) fn wait_for_room(&self, bytes: usize, patience: Duration) {
+        let state = self.state();
+        let is_full = |state: &mut State| {
+            state.is_short = state.waiting_bytes > 0 && state.waiting_bytes + bytes > self.bytes_max;
+            state.is_short && !state.is_closing
+        };
+        drop(self.changed.wait_timeout_while(state, patience, is_full).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Adds a written group.
+    pub(super) fn push(&self, group: Group) {
+        let mut state = self.state();
+        state.bytes += group.bytes.len();
+        state.waiting_bytes += group.bytes.len();
+        state.groups.push_back(group);
+        self.drop_old(&mut state);
+    }
+
+    /// Everything in front of a position is durable.
+    pub(super) fn set_durable(&self, position: u64) {
+        let mut state = self.state();
+        state.durable = position;
+        if self.due(&state) {
+            self.changed.notify_all();
+        }
+    }
+
+    /// What can be checkpointed: durable groups that are not yet, in their order.
+    pub(super) fn ready(&self) -> Vec<Group> {
+        let state = self.state();
+        let durable = state.durable;
+        let waiting = state.groups.iter().skip(state.checkpointed);
+        waiting.take_while(|group| group.end.position <= durable).cloned().collect()
+    }
+
+    /// The first `count` of those that waited are checkpointed.
+    pub(super) fn checkpointed(&self, count: usize) {
+        let mut state = self.state();
+        let bytes: usize = state.groups.iter().skip(state.checkpointed).take(count).map(|group| group.bytes.len()).sum();
+        state.checkpointed += count;
+        state.waiting_bytes -= bytes;
+        self.drop_old(&mut state);
+        self.changed.notify_all();
+    }
+
+    fn drop_old(&self, state: &mut State) {
+        while state.bytes > self.bytes_max
+            && state.checkpointed > 0
+            && let Some(group) = state.groups.pop_front()
+        {
+            state.bytes -= group.bytes.len();
+            state.checkpointed -= 1;
+            for (partition, end) in group.ends.iter() {
+                Partition::forget(partition, *end);
+            }
+        }
+    }
+
+    fn due(&self, state: &State) -> bool {
+        let has_ready =
+            || state.groups.get(state.checkpointed).is_some_and(|group| group.end.position <= state.durable);
+        (state.waiting_bytes >= self.checkpoint_bytes || state.is_short) && has_ready()
+    }
+
+    /// Blocks the checkpointer until there is something to do, at most for `patience`.
+    pub(super) fn wait_for_work(&self, patience: Duration) -> Wake {
+        let is_idle = |state: &mut State| !(self.due(state) || state.is_asked || state.is_closing);
+        let waited = self.changed.wait_timeout_while(self.state(), patience, is_idle);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if state.is_closing {
+            Wake::Closing
+        } else if std::mem::take(&mut state.is_asked) {
+            Wake::Asked
+        } else if self.due(&state) {
+            Wake::Full
+        } else {
+            Wake::Time
+        }
+    }
+
+    /// Blocks the checkpointer for a while, unless the log closes.
+    pub(super) fn pause(&self, pause: Duration) {
+        let waited = self.changed.wait_timeout_while(self.state(), pause, |state| !state.is_closing);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Asks for a checkpoint.
+    pub(super) fn ask(&self) {
+        self.state().is_asked = true;
+        self.changed.notify_all();
+    }
+
+    /// Sends the checkpointer home, and whoever waits for room.
+    pub(super) fn close(&self) {
+        self.state().is_closing = true;
+        self.changed.notify_all();
+    }
+}
+

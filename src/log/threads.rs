@@ -1,0 +1,152 @@
+//! Who does the log's work, and when: three threads, or a simulation step by step.
+//!
+//! ```text
+//!   appender ─┬─ ends when the queue is closed and empty, or a write fails
+//!   syncer    ├─ ends when the appender has, or a sync fails
+//!   checkpoints ─ ends last, with a checkpoint of all there is, unless the log is poisoned
+//! ```
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use super::appender::Appender;
+use super::syncer::Syncer;
+use super::tail::Wake;
+use super::{Condition, Shared};
+use crate::limits;
+
+/// The threads of a log that is open.
+pub(super) struct Threads {
+    appender: JoinHandle<()>,
+}
+
+impl Threads {
+    pub(super) fn start(shared: Arc<Shared>, appender: Appender, syncer: Arc<Syncer>) -> io::Result<Self> {
+        let appender = Builder::new().name("wattle-appender".into()).spawn(move || run(&shared, appender, &syncer))?;
+        Ok(Self { appender })
+    }
+
+    /// Waits for their end.
+    pub(super) fn join(self, shared: &Shared) {
+        if self.appender.join().is_err() {
+            shared.condition.send_replace(Condition::Poisoned("the appender panicked".into()));
+        }
+    }
+}
+
+/// The appender's thread, which starts the others and ends them. Nothing runs and nobody waits when it returns.
+fn run(shared: &Arc<Shared>, mut appender: Appender, syncer: &Arc<Syncer>) {
+    let served = std::thread::scope(|scope| -> io::Result<()> {
+        let syncs = Builder::new().name("wattle-syncer".into()).spawn_scoped(scope, || syncer.run(shared))?;
+        let checkpoints = Builder::new().name("wattle-checkpoint".into()).spawn_scoped(scope, || {
+            if catch_unwind(AssertUnwindSafe(|| checkpoint(shared))).is_err() {
+                shared.poison("the checkpointer panicked");
+            }
+        });
+        // A panic ends the log like a failed write: whoever waits must be told, and half a group not acked.
+        let served = match &checkpoints {
+            Ok(_) => catch_unwind(AssertUnwindSafe(|| appender.serve())),
+            Err(error) => Ok(Err(io::Error::new(error.kind(), error.to_string()))),
+        };
+        let served = served.unwrap_or_else(|_| Err(io::Error::other("the appender panicked")));
+        if let Err(error) = &served {
+            shared.poison(&error.to_string()); // before the syncer ends: it must not ack past it
+        }
+        syncer.close();
+        let synced = syncs.join().map_err(|_| io::Error::other("the syncer panicked"));
+        let marked = synced.and(served).and_then(|()| appender.last_mark());
+        if let Err(error) = &marked {
+            shared.poison(&error.to_string()); // before the last checkpoint
+        }
+        shared.tail.close();
+        marked // the scope waits for the checkpoints
+    });
+    end(shared, served);
+}
+
+fn end(shared: &Shared, served: io::Result<()>) {
+    if let Err(error) = served {
+        shared.poison(&error.to_string());
+    }
+    shared.queue.close();
+    shared.condition.send_if_modified(|condition| {
+        let works = *condition == Condition::Working;
+        if works {
+            *condition = Condition::Closed;
+        }
+        works
+    });
+    // Whoever still waits is told by the end of its ticket, or looks at the condition.
+    shared.queue.clear();
+    shared.wake_all();
+}
+
+/// The checkpointer's thread.
+fn checkpoint(shared: &Shared) {
+    if let Err(error) = shared.files.keep_a_spare() {
+        tracing::debug!(%error, "no spare journal file could be made yet");
+    }
+    while !shared.is_poisoned() {
+        let wake = shared.tail.wait_for_work(limits::RETENTION_EVERY);
+        let is_made = shared.checkpoint(wake == Wake::Time);
+        if wake == Wake::Closing {
+            return;
+        }
+        if !is_made {
+            shared.tail.pause(limits::CHECKPOINT_RETRY_AFTER);
+        }
+    }
+}
+
+/// Does the work of a log without threads. Each step does what there is to do, and no more.
+pub struct Stepper {
+    shared: Arc<Shared>,
+    appender: Appender,
+    syncer: Arc<Syncer>,
+}
+
+impl Stepper {
+    pub(super) fn new(shared: Arc<Shared>, appender: Appender, syncer: Arc<Syncer>) -> Self {
+        Self { shared, appender, syncer }
+    }
+
+    /// Writes what is in the queue.
+    pub fn append(&mut self) {
+        if let Err(error) = self.appender.step() {
+            self.shared.poison(&error.to_string());
+        }
+    }
+
+    /// Does what the appender does when nothing has come for a while.
+    pub fn idle(&mut self) {
+        if !self.shared.is_poisoned()
+            && let Err(error) = self.appender.idle()
+        {
+            self.shared.poison(&error.to_string());
+        }
+    }
+
+    /// Makes durable what is written.
+    pub fn sync(&mut self) {
+        self.syncer.step(&self.shared);
+    }
+
+    /// Makes a checkpoint of what is durable and removes what has expired. False where the disk is full.
+    pub fn checkpoint(&mut self) -> bool {
+        self.shared.checkpoint(true)
+    }
+
+    /// Ends the log as [`super::Log::close`] does.
+    pub fn close(mut self) {
+        self.shared.queue.close();
+        self.append();
+        self.sync();
+        if let Err(error) = self.appender.last_mark() {
+            self.shared.poison(&error.to_string());
+        }
+        self.shared.checkpoint(false);
+        end(&self.shared, Ok(()));
+    }
+}

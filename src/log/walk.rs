@@ -1,0 +1,139 @@
+//! Reads the frames of a journal file one after the other, a window at a time.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::files::{FILE_HEAD_BYTES, JournalFile};
+use super::frame::{FrameError, HEAD_BYTES, Head, Kind, Link};
+use crate::effects::DiskFile;
+
+/// Bytes that are read at once.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// Why there is no frame.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WalkError {
+    #[error(transparent)]
+    Disk(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+/// A walk along a file.
+pub(super) struct Walk<'a> {
+    file: &'a dyn DiskFile,
+    first_position: u64,
+    window: Bytes,
+    /// The position of the window's first byte.
+    window_position: u64,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(file: &'a JournalFile) -> Self {
+        Self {
+            file: file.file.as_ref(),
+            first_position: file.first_position,
+            window: Bytes::new(),
+            window_position: file.first_position,
+        }
+    }
+
+    /// The whole frame at a position, checked for itself; whether it belongs there is for the caller to say.
+    pub(super) fn frame(&mut self, position: u64) -> Result<(Head, Bytes), WalkError> {
+        if self.in_window(position).len() < HEAD_BYTES {
+            self.load(position, WINDOW_BYTES)?;
+        }
+        let head = match Head::parse(&self.in_window(position)) {
+            Err(FrameError::Unknown { .. } | FrameError::Short) => {
+                // whether it was written by a newer release can be told only of all of it
+                self.load(position, super::frame::BODY_BYTES_MAX.min(self.left(position)?))?;
+                Head::parse(&self.in_window(position))?
+            }
+            parsed => parsed?,
+        };
+        if self.in_window(position).len() < head.frame_bytes() {
+            self.load(position, head.frame_bytes().max(WINDOW_BYTES))?;
+        }
+        let frame = self.in_window(position);
+        head.verify(&frame)?;
+        Ok((head, frame.slice(..head.frame_bytes())))
+    }
+
+    /// Whole frames from a position on, as many as lie in one window, in front of `end`; the link behind them; and the
+    /// catalogue entries among them.
+    pub(super) fn run(&mut self, position: u64, end: u64) -> Result<(Bytes, Link, Vec<Bytes>), WalkError> {
+        let (mut head, frame) = self.frame(position)?;
+        let mut entries = Vec::new();
+        let mut note = |head: &Head, frame: &Bytes| {
+            if head.kind == Kind::Catalogue {
+                entries.push(frame.slice(HEAD_BYTES..head.frame_bytes()));
+            }
+        };
+        note(&head, &frame);
+        let mut length = frame.len();
+        while head.end_position() < end {
+            let rest = self.in_window(head.end_position());
+            let Some(next) = Head::parse(&rest).ok().filter(|next| next.frame_bytes() <= rest.len()) else { break };
+            note(&next, &rest);
+            length += next.frame_bytes();
+            head = next;
+        }
+        Ok((self.in_window(position).slice(..length), Link::after(&head), entries))
+    }
+
+    /// Whether the file ends at a position.
+    pub(super) fn is_at_end(&self, position: u64) -> io::Result<bool> {
+        Ok(self.left(position)? == 0)
+    }
+
+    /// Bytes of the file from a position on.
+    fn left(&self, position: u64) -> io::Result<usize> {
+        let at = FILE_HEAD_BYTES + (position - self.first_position);
+        Ok(usize::try_from(self.file.length()?.saturating_sub(at)).unwrap_or(usize::MAX))
+    }
+
+    fn in_window(&self, position: u64) -> Bytes {
+        let skip = position.checked_sub(self.window_position).and_then(|skip| usize::try_from(skip).ok());
+        match skip {
+            Some(skip) if skip <= self.window.len() => self.window.slice(skip..),
+            _ => Bytes::new(),
+        }
+    }
+
+    fn load(&mut self, position: u64, length: usize) -> io::Result<()> {
+        let at = FILE_HEAD_BYTES + (position - self.first_position);
+        self.window = self.file.read_bytes(at, length)?;
+        self.window_position = position;
+        Ok(())
+    }
+
+    /// Whether a whole frame further on proves that what should be at `link` was durable.
+    pub(super) fn is_proved_behind(&mut self, link: &Link) -> Result<bool, WalkError> {
+        let mut at = link.position;
+        loop {
+            self.load(at, WINDOW_BYTES)?;
+            let window = self.window.clone();
+            for found in memchr::memmem::find_iter(&window, b"WTTL") {
+                let position = at + found as u64;
+                let Some(bytes) = window.get(found..).filter(|bytes| bytes.len() >= HEAD_BYTES) else { break };
+                let is_proof = |head: &Head| head.position == position && link.is_proved_by(head);
+                let is_candidate = match Head::parse(bytes) {
+                    Ok(head) => is_proof(&head),
+                    Err(_) => false,
+                };
+                if position > link.position && is_candidate {
+                    match self.frame(position) {
+                        Ok(_) => return Ok(true),
+                        Err(WalkError::Disk(error)) => return Err(error.into()),
+                        Err(WalkError::Frame(_)) => {}
+                    }
+                }
+            }
+            if window.len() < WINDOW_BYTES {
+                return Ok(false);
+            }
+            at += (window.len() - HEAD_BYTES) as u64; // a head may lie across the edge
+        }
+    }
+}
