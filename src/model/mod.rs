@@ -8,6 +8,7 @@ pub mod event;
 pub mod identity;
 pub mod json;
 pub mod record;
+pub mod settings;
 pub mod slices;
 mod wire;
 
@@ -17,4 +18,5 @@ pub use identity::{
     LaneId, Offset, OutputId, OutputIds, PartitionId, Place, SubscriberId, TopicId, VersionId, partition_of,
 };
 pub use record::{Lineage, Record, RecordError};
+pub use settings::{Compression, Dedupe, Retention, TopicSettings};
 pub use slices::{SliceFull, Slices};
