@@ -197,9 +197,16 @@ impl<const MIN: u64, const MAX: u64> Read for Size<MIN, MAX> {
         match units::size(&text.text) {
             Ok(bytes) if (MIN..=MAX).contains(&bytes) => Some(Size(bytes)),
             Ok(_) => {
-                let (min, max) = (units::show_size(MIN), units::show_size(MAX));
-                let message = format!("`{}` is from {min} to {max}, not `{}`", owner.key, text.text);
-                reader.bad(text.span, message, format!("write a size from {min} to {max}"))
+                let min = units::show_size(MIN);
+                let (range, help) = match MAX {
+                    u64::MAX => (format!("{min} or more"), format!("write a size of {min} or more")),
+                    _ => {
+                        let range = format!("from {min} to {}", units::show_size(MAX));
+                        let help = format!("write a size {range}");
+                        (range, help)
+                    }
+                };
+                reader.bad(text.span, format!("`{}` is {range}, not `{}`", owner.key, text.text), help)
             }
             Err(error) => {
                 let units = "units are B, KiB, MiB, GiB, TiB, or kB, MB, GB, TB; for example 512KiB, 64MiB, 10GiB";
