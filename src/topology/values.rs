@@ -435,6 +435,43 @@ impl<T: Read> Read for List<T> {
     }
 }
 
+/// A mapping, or `off` instead of it.
+#[derive(Clone, Debug)]
+pub(crate) struct OrOff<T>(pub(crate) Option<T>);
+
+impl<T: JsonSchema> JsonSchema for OrOff<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}OrOff", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let on = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [on, { "const": "off", "description": "Not at all." }] })
+    }
+}
+
+impl<T: Read> Read for OrOff<T> {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if let View::Mapping(_) | View::Null = node.view() {
+            return T::read(node, owner, reader).map(|on| OrOff(Some(on)));
+        }
+        let text = reader.text(node, "a mapping or `off`")?;
+        if text.text == "off" {
+            return Some(OrOff(None));
+        }
+        let message = format!("`{}` is a mapping or `off`, not `{}`", owner.key, text.text);
+        reader.bad(
+            text.span,
+            message,
+            "write `off`, or a mapping: `{ key: value }`; in `{}` everything has its default",
+        )
+    }
+}
+
 /// A mapping from names that the topology chooses.
 #[derive(Clone, Debug)]
 pub(crate) struct Table<T>(pub(crate) Vec<(String, Field<T>)>);
