@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use wattle::effects::{Disk, DiskFile, DiskFolder, SystemClock};
+use wattle::effects::{Disk, DiskFile, DiskFolder, Space, SystemClock};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::{Blueprint, Engine, Slices, TopicSpec};
 use wattle::log::LogOptions;
@@ -64,8 +64,17 @@ impl Disk for Noting<DiskFolder> {
     fn remove(&self, name: &str) -> io::Result<()> {
         self.inner.remove(name)
     }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
     fn sync_folder(&self) -> io::Result<()> {
         self.inner.sync_folder()
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        self.inner.sync_all()
+    }
+    fn space(&self) -> io::Result<Space> {
+        self.inner.space()
     }
 }
 
@@ -88,6 +97,9 @@ impl DiskFile for Noting<Box<dyn DiskFile>> {
     }
     fn length(&self) -> io::Result<u64> {
         self.inner.length()
+    }
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        self.inner.allocate(length)
     }
     fn truncate(&self, length: u64) -> io::Result<()> {
         self.inner.truncate(length)

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use wattle::model::{Compression, Dedupe, Retention, TopicSettings};
 use wattle::topology::{
     ConfigValue, Delivery, Found, Limits, OnFailure, Plan, PluginSource, Retry, Runs, Source, Surroundings, check,
     draw, show,
@@ -100,12 +101,92 @@ fn what_is_not_said_has_its_default() {
     assert!(plan.topics[0].key.is_none());
 }
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The settings of a plan's topics by name.
+fn settings(plan: &Plan) -> BTreeMap<&str, TopicSettings> {
+    plan.topics.iter().map(|topic| (topic.name.as_str(), topic.settings)).collect()
+}
+
+/// What a root says of how it keeps its events, as YAML, and what that means for one with eight partitions.
+fn settings_of(yaml: &str) -> TopicSettings {
+    let text = format!(
+        "wattle: v1\nname: n\ntopics: {{ t: {{ partitions: 8, {yaml} }} }}\n\
+         subscribers: {{ s: {{ from: t, plugin: p }} }}"
+    );
+    let plan = plan_of(&[source("t.yaml", &text)]);
+    assert_eq!(plan_of(&[source("", &show(&plan))]), plan, "{yaml}: what is shown means the same");
+    plan.topics[0].settings
+}
+
+#[test]
+fn a_topic_that_does_not_say_how_it_keeps_events_has_defaults() {
+    let text = "wattle: v1\nname: n\ntopics: { root: {}, child: {} }\n\
+                subscribers: { s: { from: root, plugin: p, to: [child] }, t: { from: child, plugin: p } }";
+    let plan = plan_of(&[source("t.yaml", text)]);
+    let retention = Retention { age: Some(7 * DAY), partition_bytes: None, force: false };
+    let child = TopicSettings { retention, dedupe: None, compression: Compression::None };
+    let dedupe = Dedupe { window: Duration::from_secs(120), count: 100_000 };
+    let root = TopicSettings { dedupe: Some(dedupe), ..child };
+    assert_eq!(settings(&plan), [("root", root), ("child", child), ("s.dead", child), ("t.dead", child)].into());
+}
+
+#[test]
+fn a_bound_that_is_given_stands_alone() {
+    let retention = |age, partition_bytes, force| Retention { age, partition_bytes, force };
+    let of = |yaml: &str| settings_of(yaml).retention;
+    assert_eq!(of("retention: { age: 1h }"), retention(Some(DAY / 24), None, false));
+    assert_eq!(of("retention: { size: 8GiB }"), retention(None, Some(1 << 30), false), "any age");
+    assert_eq!(of("retention: { age: 30d, size: 8GiB }"), retention(Some(30 * DAY), Some(1 << 30), false));
+    assert_eq!(of("retention: { force: true }"), retention(Some(7 * DAY), None, true), "force is no bound");
+    assert_eq!(of("retention:"), retention(Some(7 * DAY), None, false));
+}
+
+#[test]
+fn the_size_of_a_topic_is_divided_among_its_partitions() {
+    let partition_bytes = |yaml: &str| settings_of(yaml).retention.partition_bytes;
+    assert_eq!(partition_bytes("retention: { size: 80B }"), Some(10));
+    assert_eq!(partition_bytes("retention: { size: 87B }"), Some(10), "the topic never becomes larger");
+    assert_eq!(partition_bytes("retention: { size: 1B }"), Some(1), "a bound of nothing could not be kept to");
+    // A child that does not say has as many partitions as its parent, which only the tree knows.
+    let text = "wattle: v1\nname: n\ntopics: { root: { partitions: 4 }, child: { retention: { size: 4MiB } } }\n\
+                subscribers: { s: { from: root, plugin: p, to: [child] }, t: { from: child, plugin: p } }";
+    let plan = plan_of(&[source("t.yaml", text)]);
+    assert_eq!(settings(&plan)["child"].retention.partition_bytes, Some(1 << 20));
+    assert_eq!(plan_of(&[source("", &show(&plan))]), plan);
+}
+
+#[test]
+fn dedupe_has_a_default_for_what_it_does_not_say_and_can_be_off() {
+    let dedupe = |yaml: &str| settings_of(yaml).dedupe;
+    let of = |seconds, count| Some(Dedupe { window: Duration::from_secs(seconds), count });
+    assert_eq!(dedupe("dedupe: { window: 10m }"), of(600, 100_000));
+    assert_eq!(dedupe("dedupe: { count: 1000000 }"), of(120, 1_000_000));
+    assert_eq!(dedupe("dedupe: { window: 1h, count: 1 }"), of(3_600, 1));
+    assert_eq!(dedupe("dedupe: {}"), of(120, 100_000));
+    assert_eq!(dedupe("dedupe:"), of(120, 100_000));
+    assert_eq!(dedupe("dedupe: off"), None);
+    assert_eq!(dedupe("dedupe: 'off'"), None);
+    assert_eq!(dedupe("dedupe: '${DEDUPE:-off}'"), None);
+}
+
+#[test]
+fn compression_is_asked_for() {
+    assert_eq!(settings_of("compression: lz4").compression, Compression::Lz4);
+    assert_eq!(settings_of("compression: none").compression, Compression::None);
+}
+
 const EVERYTHING: &str = r#"
 wattle: v1
 name: all
 topics:
-  in: { partitions: "${PARTITIONS}", key: 'data["a b"].c + "$"' }
-  out: { partitions: 5 }
+  in:
+    partitions: "${PARTITIONS}"
+    key: 'data["a b"].c + "$"'
+    retention: { age: 1h30m, size: 10GiB, force: true }
+    dedupe: { window: 10m, count: 7 }
+    compression: lz4
+  out: { partitions: 5, retention: { size: 1GB } }
   same: {}
   repaired: {}
 subscribers:

@@ -73,7 +73,8 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
     let port = Port::take(&loopback())?;
     drop(entered);
     let (server, address) = service.block_on(async {
-        let topics = vec![TopicSpec { name: TOPIC.to_owned(), partitions: PARTITIONS, settings: TopicSettings::default() }];
+        let topics =
+            vec![TopicSpec { name: TOPIC.to_owned(), partitions: PARTITIONS, settings: TopicSettings::default() }];
         let blueprint = Blueprint { topics, ..Blueprint::default() };
         let numbers = engine.apply(&blueprint).await.map_err(crate::dispatch::StartError::from)?;
         let target = |topic| Target { name: TOPIC.to_owned(), topic, partitions: PARTITIONS, parent: None, key: None };

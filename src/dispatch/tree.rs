@@ -95,7 +95,7 @@ fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
     let topics = plan.topics.iter().map(|topic| TopicSpec {
         name: topic.label(),
         partitions: topic.partitions,
-        settings: crate::engine::TopicSettings::default(),
+        settings: topic.settings,
     });
     let from = |index: TopicIndex| plan.topics.get(index.0 as usize).map(TopicPlan::label).unwrap_or_default();
     let subscribers = plan.subscribers.iter();

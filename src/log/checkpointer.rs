@@ -335,7 +335,9 @@ impl Checkpointer {
         for (topic, brought) in &mut identities {
             let dedupe = settings.topics.get(topic).map(|settings| settings.dedupe);
             let Some(dedupe) = dedupe else { continue };
-            while let Some((position, ..)) = brought.front().filter(|_| is_forgotten(dedupe, brought, &changes.checkpoint)) {
+            while let Some((position, ..)) =
+                brought.front().filter(|_| is_forgotten(dedupe, brought, &changes.checkpoint))
+            {
                 changes.identities_gone.push((*topic, *position));
                 brought.pop_front();
             }
@@ -349,9 +351,9 @@ fn is_forgotten(dedupe: Option<Dedupe>, brought: &VecDeque<Brought>, checkpoint:
     let Some(dedupe) = dedupe else { return true };
     let window_ns = u64::try_from(dedupe.window.as_nanos()).unwrap_or(u64::MAX);
     let later: usize = brought.iter().skip(1).map(|(_, count, _)| *count).sum();
-    let is_old = brought.front().is_some_and(|(_, _, last_time_ns)| {
-        last_time_ns.saturating_add(window_ns) < checkpoint.link.append_time_ns
-    });
+    let is_old = brought
+        .front()
+        .is_some_and(|(_, _, last_time_ns)| last_time_ns.saturating_add(window_ns) < checkpoint.link.append_time_ns);
     is_old || later >= dedupe.count as usize
 }
 
@@ -417,7 +419,8 @@ fn add(
             }
         }
         let name = SegmentId { partition: id, base_offset: meta.base_offset }.file_name();
-        write_segment(shared, &name, &bytes, start, meta.is_sealed).map_err(disk_error(|| format!("{name} cannot be written")))?;
+        write_segment(shared, &name, &bytes, start, meta.is_sealed)
+            .map_err(disk_error(|| format!("{name} cannot be written")))?;
         partition.extent.end = meta.end_offset;
         if last.is_some() {
             partition.segments.pop_back();

@@ -75,8 +75,7 @@ impl ExpiryClock {
     /// Looks at the clocks.
     pub(super) fn look(&mut self) {
         let (engine_ns, elapsed_ns) = (self.engine_ns.max(self.clock.now_ns()), self.clock.elapsed_ns());
-        let (by_engine, by_elapsed) =
-            (engine_ns - self.engine_ns, elapsed_ns.saturating_sub(self.elapsed_ns));
+        let (by_engine, by_elapsed) = (engine_ns - self.engine_ns, elapsed_ns.saturating_sub(self.elapsed_ns));
         match by_engine.checked_sub(by_elapsed) {
             Some(jump) if jump > JUMP_NS_MAX => self.freeze(jump),
             Some(jump) => self.state.skew_ns = self.state.skew_ns.saturating_add(jump),

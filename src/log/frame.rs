@@ -92,7 +92,9 @@ pub(super) enum FrameError {
     Short,
     #[error("its first bytes are not those of a frame")]
     Magic,
-    #[error("it is of version {version} and kind {kind}; this release knows versions {OLDEST_VERSION} to {VERSION}, kinds 1 to 3")]
+    #[error(
+        "it is of version {version} and kind {kind}; this release knows versions {OLDEST_VERSION} to {VERSION}, kinds 1 to 3"
+    )]
     Unknown { version: u8, kind: u8 },
     #[error("its head is impossible")]
     Head,

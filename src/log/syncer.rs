@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::{Durability, Shared};
 use super::files::JournalFile;
 use super::partition::Partition;
 use super::queue::{Permit, Placed};
+use super::{Durability, Shared};
 use crate::limits;
 use crate::model::Offset;
 

@@ -130,7 +130,8 @@ impl Tail {
     /// The first `count` of those that waited are checkpointed.
     pub(super) fn checkpointed(&self, count: usize) {
         let mut state = self.state();
-        let bytes: usize = state.groups.iter().skip(state.checkpointed).take(count).map(|group| group.bytes.len()).sum();
+        let bytes: usize =
+            state.groups.iter().skip(state.checkpointed).take(count).map(|group| group.bytes.len()).sum();
         state.checkpointed += count;
         state.waiting_bytes -= bytes;
         self.drop_old(&mut state);
@@ -190,4 +191,3 @@ impl Tail {
         self.changed.notify_all();
     }
 }
-

@@ -58,6 +58,20 @@ pub const PARTITIONS_DEFAULT: u32 = 1;
 /// Most partitions of a topic: each is a lane per subscriber.
 pub const PARTITIONS_MAX: u32 = 1_024;
 
+/// Age up to which events are kept of a topic that bounds neither age nor size: time to find a mistake after a weekend
+/// and to run its events again, and an end to what the disk has to hold.
+pub const RETENTION_AGE_DEFAULT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Time during which a root that does not say recognises events: longer than a producer keeps trying to get rid of one
+/// whose outcome it does not know.
+pub const DEDUPE_WINDOW_DEFAULT: Duration = Duration::from_secs(2 * 60);
+/// Later events for which a root that does not say recognises an event: where many are published, time alone would bound
+/// nothing of what has to be remembered.
+pub const DEDUPE_COUNT_DEFAULT: u32 = 100_000;
+/// Most later events for which an event is recognised: something is remembered of each, for every root.
+pub const DEDUPE_COUNT_MAX: u32 = 1_000_000;
+const _: () = assert!(DEDUPE_COUNT_DEFAULT <= DEDUPE_COUNT_MAX);
+
 /// Memory of one plugin instance that does not say, in bytes.
 pub const MEMORY_BYTES_DEFAULT: u64 = 64 << 20;
 /// Least memory of a plugin instance, in bytes: below it the runtimes of most languages do not start.

@@ -13,6 +13,7 @@ use super::bounds::{
     OUTPUT_BYTES_DEFAULT, TIME_DEFAULT,
 };
 use super::expression::KeyExpression;
+use crate::model::TopicSettings;
 
 /// A checked topology. Made by [`super::check`] only.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,6 +43,8 @@ pub struct TopicPlan {
     pub partitions: u32,
     /// What its ordering key is, if the topology says.
     pub key: Option<KeyExpression>,
+    /// How it keeps its events.
+    pub settings: TopicSettings,
     /// Who publishes to it; nobody inside if it is a root.
     pub parent: Option<SubscriberIndex>,
     /// Whose dead letters it has; such a topic is not written in the topology, and its parent is the same subscriber.

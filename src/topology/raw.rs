@@ -4,13 +4,13 @@
 //! Adding a key here is enough for it to be read, checked, suggested and documented; [`super::resolve`] gives it meaning.
 
 use super::bounds::{
-    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN,
-    PARTITIONS_MAX, TIME_MAX, TIME_MIN,
+    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, DEDUPE_COUNT_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX,
+    OUTPUT_BYTES_MIN, PARTITIONS_MAX, TIME_MAX, TIME_MIN,
 };
 use super::reader::{choice, keys};
 use super::values::{
-    Count, Expression, FilePath, Flag, Host, List, MS_MAX, Name, Named, Number, Period, Plugin, Ports, Rate, Setting,
-    Size, Start, Table, Url, Word,
+    Count, Expression, FilePath, Flag, Host, List, MS_MAX, Name, Named, Number, OrOff, Period, Plugin, Ports, Rate,
+    Setting, Size, Start, Table, Url, Word,
 };
 
 /// A duration that is not zero.
@@ -55,9 +55,12 @@ keys! {
         /// event's `partitionkey`, else its subject, else its id.
         key: Expression,
         /// How long events are kept at least. Default 7 days.
-        retention(later): Retention,
-        /// How long a published event is recognised when it is published again.
-        dedupe(later): Dedupe,
+        retention: Retention,
+        /// How long a published event is recognised when it is published again: for 2 minutes and 100,000 later events
+        /// unless this says otherwise, or not at all with `off`. For roots: what a plugin publishes is there once anyway.
+        dedupe: OrOff<Dedupe>,
+        /// How events are stored once they are no longer recent. Default `none`.
+        compression: Compression,
         /// The file with a JSON Schema that data is checked against when it is published.
         schema(later): FilePath,
         /// The order of states that is possible per key; others are refused.
@@ -72,22 +75,35 @@ keys! {
 }
 
 keys! {
-    /// How long events are kept. What a subscriber has yet to process stays, unless `force` says otherwise.
+    /// How long events are kept at least: those past either bound go, the oldest first. What a subscriber has yet to
+    /// process stays, unless `force` says otherwise.
     struct Retention {
-        /// How old events may become.
+        /// How old events may become. Default 7 days, and as old as they like where only `size` is given.
         age: Positive,
-        /// How large the topic may become.
+        /// How large the topic may become, divided evenly among its partitions. Default: as large as the disk is.
         size: Bytes,
-        /// Whether events go even when a subscriber has yet to process them.
+        /// Whether events go even when a subscriber has yet to process them. Default false.
         force: Flag,
     }
 }
 
 keys! {
-    /// How long an event that is published twice is recognised.
+    /// How long an event that is published twice is recognised by its `source` and `id`: until either bound is reached.
     struct Dedupe {
-        /// Time during which `source` and `id` are remembered.
-        window(required): Positive,
+        /// Time during which it is recognised. Default 2m.
+        window: Positive,
+        /// How many later events of the topic it is recognised for. Default 100000.
+        count: Count<1, DEDUPE_COUNT_MAX>,
+    }
+}
+
+choice! {
+    /// How events are stored once they are no longer recent.
+    enum Compression {
+        /// As they came. The default.
+        None = "none",
+        /// In blocks compressed by LZ4, where that makes them smaller.
+        Lz4 = "lz4",
     }
 }
 

@@ -197,7 +197,7 @@ fn add_dead_letters(namespace: &mut Namespace, problems: &mut Problems) {
         if namespace.topic_by_name.contains_key(&name) {
             continue;
         }
-        let settings = settings::Topic { partitions: None, key: None, roots_only: Vec::new(), was: None };
+        let settings = settings::Topic::default();
         subscriber.dead_letters = Some(namespace.topics.len());
         namespace.topic_by_name.insert(name.clone(), namespace.topics.len());
         namespace.topics.push(Topic { name, span: subscriber.span, settings, dead_letters_of: Some(index) });
@@ -419,11 +419,13 @@ impl<'n, 'p> Planner<'n, 'p> {
         let declared = self.namespace.topics.get(topic)?;
         let index = TopicIndex(u32::try_from(self.plan.topics.len()).ok()?);
         let inherited = parent.map_or(ROOT_PARTITIONS, |(_, partitions)| partitions);
+        let partitions = declared.settings.partitions.unwrap_or(inherited);
         self.plan.topics.push(TopicPlan {
             namespace: self.name.to_owned(),
             name: declared.name.clone(),
-            partitions: declared.settings.partitions.unwrap_or(inherited),
+            partitions,
             key: declared.settings.key.clone(),
+            settings: declared.settings.keeping.settings(partitions, parent.is_none()),
             parent: parent.map(|(subscriber, _)| subscriber),
             dead_letters_of: parent.map(|(subscriber, _)| subscriber).filter(|_| declared.dead_letters_of.is_some()),
         });

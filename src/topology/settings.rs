@@ -3,25 +3,59 @@
 //! Looks at one topic or one subscriber. What has to do with other declarations is [`super::resolve`]'s.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::bounds::PARTITIONS_DEFAULT;
+use super::bounds::{DEDUPE_COUNT_DEFAULT, DEDUPE_WINDOW_DEFAULT, PARTITIONS_DEFAULT, RETENTION_AGE_DEFAULT};
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::KeyExpression;
 use super::plan::{ConfigValue, Delivery, Limits, OnFailure, PluginSource, Retry, Runs};
 use super::raw;
 use super::reader::{Field, Key, Shared};
 use super::units::show_duration;
-use super::values::{Setting, Word};
+use super::values::{OrOff, Setting, Word};
+use crate::model::{Compression, Dedupe, Retention, TopicSettings};
 
-/// A topic, as far as it does not depend on others.
-#[derive(Clone, Debug)]
+/// A topic, as far as it does not depend on others. The default is one of which nothing is said.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Topic {
     /// As written; a child that does not say takes its parent's.
     pub(crate) partitions: Option<u32>,
     pub(crate) key: Option<KeyExpression>,
+    pub(crate) keeping: Keeping,
     /// Keys that only mean something where producers outside publish.
     pub(crate) roots_only: Vec<(&'static str, Span)>,
     pub(crate) was: Option<(String, Span)>,
+}
+
+/// How a topic keeps its events, as far as it does not depend on its place in the tree.
+#[derive(Clone, Debug)]
+pub(crate) struct Keeping {
+    age: Option<Duration>,
+    /// Size of all partitions together.
+    bytes: Option<u64>,
+    force: bool,
+    /// Of a root; no other topic has it.
+    dedupe: Option<Dedupe>,
+    compression: Compression,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        keeping(&raw::Topic::default())
+    }
+}
+
+impl Keeping {
+    /// What it is for a topic with so many partitions, at least one.
+    pub(crate) fn settings(&self, partitions: u32, is_root: bool) -> TopicSettings {
+        // A bound of nothing would be none that can be kept to; what is shown of it could not be read either.
+        let partition_bytes = self.bytes.map(|bytes| (bytes / u64::from(partitions)).max(1));
+        TopicSettings {
+            retention: Retention { age: self.age, partition_bytes, force: self.force },
+            dedupe: self.dedupe.filter(|_| is_root),
+            compression: self.compression,
+        }
+    }
 }
 
 /// A subscriber, as far as it does not depend on others.
@@ -76,8 +110,30 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Proble
     Topic {
         partitions: value(&raw.partitions).map(|count| count.0),
         key: value(&raw.key).map(|expression| expression.0),
+        keeping: keeping(raw),
         roots_only: roots_only.into_iter().flatten().collect(),
         was: raw.was.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
+    }
+}
+
+fn keeping(raw: &raw::Topic) -> Keeping {
+    let retention = value(&raw.retention).unwrap_or_default();
+    let (age, bytes) = (value(&retention.age).map(|age| age.0), value(&retention.size).map(|size| size.0));
+    // Who only bounds the size wants to keep what fits into it, however old it is.
+    let age = age.or(bytes.is_none().then_some(RETENTION_AGE_DEFAULT));
+    let OrOff(dedupe) = value(&raw.dedupe).unwrap_or(OrOff(Some(raw::Dedupe::default())));
+    Keeping {
+        age,
+        bytes,
+        force: value(&retention.force).is_some_and(|force| force.0),
+        dedupe: dedupe.map(|raw| Dedupe {
+            window: value(&raw.window).map_or(DEDUPE_WINDOW_DEFAULT, |window| window.0),
+            count: value(&raw.count).map_or(DEDUPE_COUNT_DEFAULT, |count| count.0),
+        }),
+        compression: match value(&raw.compression) {
+            None | Some(raw::Compression::None) => Compression::None,
+            Some(raw::Compression::Lz4) => Compression::Lz4,
+        },
     }
 }
 

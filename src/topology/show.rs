@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use super::plan::{ConfigValue, Delivery, OnFailure, Plan, PluginSource, Runs, SubscriberPlan, TopicPlan};
 use super::units::{show_duration, show_size};
+use crate::model::{Compression, Dedupe};
 
 /// Shows a plan: one YAML document for each namespace.
 pub fn show(plan: &Plan) -> String {
@@ -43,6 +44,26 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
     if let Some(key) = &topic.key {
         line!(shown, "    key: {}", scalar(key.text()));
     }
+    let retention = &topic.settings.retention;
+    // Written is the size of the whole topic; this one is divided into the same parts again.
+    let whole = |partition_bytes: u64| partition_bytes.saturating_mul(topic.partitions.into());
+    let age = retention.age.map(|age| format!("age: {}, ", show_duration(age))).unwrap_or_default();
+    let size =
+        retention.partition_bytes.map(|bytes| format!("size: {}, ", show_size(whole(bytes)))).unwrap_or_default();
+    line!(shown, "    retention: {{ {age}{size}force: {} }}", retention.force);
+    match topic.settings.dedupe {
+        Some(Dedupe { window, count }) => {
+            line!(shown, "    dedupe: {{ window: {}, count: {count} }}", show_duration(window));
+        }
+        None if topic.is_root() => line!(shown, "    dedupe: {}", scalar("off")),
+        // Only roots may say it.
+        None => {}
+    }
+    let compression = match topic.settings.compression {
+        Compression::None => "none",
+        Compression::Lz4 => "lz4",
+    };
+    line!(shown, "    compression: {compression}");
 }
 
 fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {

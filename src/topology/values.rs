@@ -197,9 +197,16 @@ impl<const MIN: u64, const MAX: u64> Read for Size<MIN, MAX> {
         match units::size(&text.text) {
             Ok(bytes) if (MIN..=MAX).contains(&bytes) => Some(Size(bytes)),
             Ok(_) => {
-                let (min, max) = (units::show_size(MIN), units::show_size(MAX));
-                let message = format!("`{}` is from {min} to {max}, not `{}`", owner.key, text.text);
-                reader.bad(text.span, message, format!("write a size from {min} to {max}"))
+                let min = units::show_size(MIN);
+                let (range, help) = match MAX {
+                    u64::MAX => (format!("{min} or more"), format!("write a size of {min} or more")),
+                    _ => {
+                        let range = format!("from {min} to {}", units::show_size(MAX));
+                        let help = format!("write a size {range}");
+                        (range, help)
+                    }
+                };
+                reader.bad(text.span, format!("`{}` is {range}, not `{}`", owner.key, text.text), help)
             }
             Err(error) => {
                 let units = "units are B, KiB, MiB, GiB, TiB, or kB, MB, GB, TB; for example 512KiB, 64MiB, 10GiB";
@@ -425,6 +432,43 @@ impl<T: Read> Read for List<T> {
         let items = reader.list(node, "a list")?;
         let read = items.filter_map(|item| Some((item.span(), T::read(item, owner, reader)?)));
         Some(List(read.collect()))
+    }
+}
+
+/// A mapping, or `off` instead of it.
+#[derive(Clone, Debug)]
+pub(crate) struct OrOff<T>(pub(crate) Option<T>);
+
+impl<T: JsonSchema> JsonSchema for OrOff<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}OrOff", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let on = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [on, { "const": "off", "description": "Not at all." }] })
+    }
+}
+
+impl<T: Read> Read for OrOff<T> {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if let View::Mapping(_) | View::Null = node.view() {
+            return T::read(node, owner, reader).map(|on| OrOff(Some(on)));
+        }
+        let text = reader.text(node, "a mapping or `off`")?;
+        if text.text == "off" {
+            return Some(OrOff(None));
+        }
+        let message = format!("`{}` is a mapping or `off`, not `{}`", owner.key, text.text);
+        reader.bad(
+            text.span,
+            message,
+            "write `off`, or a mapping: `{ key: value }`; in `{}` everything has its default",
+        )
     }
 }
 

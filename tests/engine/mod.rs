@@ -25,7 +25,11 @@ pub(crate) struct Tree {
 }
 
 pub(crate) fn blueprint(topics: &[(&str, u32)], subscribers: &[(&str, &str)]) -> Blueprint {
-    let topic = |(name, partitions): &(&str, u32)| TopicSpec { name: (*name).into(), partitions: *partitions };
+    let topic = |(name, partitions): &(&str, u32)| TopicSpec {
+        name: (*name).into(),
+        partitions: *partitions,
+        settings: Default::default(),
+    };
     let subscriber = |(name, from): &(&str, &str)| SubscriberSpec { name: (*name).into(), from: (*from).into() };
     Blueprint {
         topics: topics.iter().map(topic).collect(),

@@ -139,7 +139,8 @@ async fn what_memory_has_no_room_for_is_read_from_the_disk_at_once() {
     // what a lane reads while others append, roll and evict
     for recent_bytes_max in [0, 500, 5_000] {
         let disk = MemoryDisk::default();
-        let small = LogOptions { file_bytes: 2_000, recent_bytes_max, checkpoint_bytes: recent_bytes_max / 4, ..options() };
+        let small =
+            LogOptions { file_bytes: 2_000, recent_bytes_max, checkpoint_bytes: recent_bytes_max / 4, ..options() };
         let (log, _) = open(&disk, small);
         let log = Arc::new(log);
         let reads = std::thread::spawn({
@@ -247,7 +248,8 @@ async fn a_time_is_found_wherever_it_lies() {
                     Recent::Chunks(chunks) => chunks,
                     _ => reader.read(partition, from, end, MANY, usize::MAX).unwrap(),
                 };
-                times.extend(chunks.iter().flat_map(|chunk| chunk.iter().map(|s| s.append_time_ns).collect::<Vec<_>>()));
+                times
+                    .extend(chunks.iter().flat_map(|chunk| chunk.iter().map(|s| s.append_time_ns).collect::<Vec<_>>()));
                 from = chunks.last().unwrap().end_offset();
             }
             times

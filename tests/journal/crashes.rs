@@ -12,7 +12,7 @@ use wattle::effects::memory::Operation;
 use wattle::log::{Durability, Log, LogOptions};
 use wattle::model::{PartitionId, TopicId};
 
-use super::support::{LANE, Random, stored, slices, try_open};
+use super::support::{LANE, Random, slices, stored, try_open};
 
 /// Each seed is some lives of a journal; 300 take a few seconds. More with `WATTLE_TEST_SEEDS`.
 const SEEDS: u64 = 300;
@@ -195,7 +195,11 @@ async fn a_crash_at_any_operation_of_a_roll_loses_nothing_acknowledged() {
             let mut random = Random(seed);
             let after = disk.after_crash(|| random.below(2) == 0);
             let (log, _) = try_open(&after, small.clone()).unwrap_or_else(|error| {
-                let names: Vec<_> = after.contents().into_iter().map(|(n, c)| (n, c.len(), c.into_iter().take(40).collect::<Vec<_>>())).collect();
+                let names: Vec<_> = after
+                    .contents()
+                    .into_iter()
+                    .map(|(n, c)| (n, c.len(), c.into_iter().take(40).collect::<Vec<_>>()))
+                    .collect();
                 panic!("{operations} operations, seed {seed}: {error} {names:?}")
             });
             let found = stored(&log, partition(0));

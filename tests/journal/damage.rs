@@ -4,7 +4,7 @@ use wattle::effects::MemoryDisk;
 use wattle::log::Damage;
 
 use super::layout::{FILE_HEAD, Frame, HEAD, MARK, UNIT, Writer, frame_starts, name, unit};
-use super::support::{P, append, stored, open, options, refused, try_open};
+use super::support::{P, append, open, options, refused, stored, try_open};
 
 /// Four durable events behind the first mark, proved by the mark at the end.
 fn journal() -> Writer {

@@ -16,7 +16,7 @@ use wattle::limits;
 use wattle::log::{Condition, Durability, LogOptions};
 use wattle::model::{LaneId, PartitionId};
 
-use super::support::{Gate, LANE, P, Random, Ticks, append, stored, end_of, open, options, slices, submit};
+use super::support::{Gate, LANE, P, Random, Ticks, append, end_of, open, options, slices, stored, submit};
 
 const ALL: ReadBudget = ReadBudget { events: u32::MAX, bytes: usize::MAX };
 

@@ -8,7 +8,7 @@ use wattle::effects::MemoryDisk;
 use wattle::log::Damage;
 
 use super::layout::{FILE_HEAD, MARK, UNIT, Writer, unit};
-use super::support::{P, append, stored, open, options, refused};
+use super::support::{P, append, open, options, refused, stored};
 
 /// What stands where the next frame should be.
 #[derive(Debug, Clone, Copy, PartialEq)]

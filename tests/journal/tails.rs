@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use wattle::effects::MemoryDisk;
 
 use super::layout::{FILE_HEAD, UNIT, Writer, name, unit};
-use super::support::{LANE, P, Q, Random, append, stored, open, options};
+use super::support::{LANE, P, Q, Random, append, open, options, stored};
 
 /// What follows the whole frames in the file.
 #[derive(Debug, Clone, Copy, PartialEq)]

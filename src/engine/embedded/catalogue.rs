@@ -171,7 +171,10 @@ mod tests {
 
     fn blueprint(topics: &[(&str, u32)], subscribers: &[(&str, &str)], versions: &[u8]) -> Blueprint {
         Blueprint {
-            topics: topics.iter().map(|(name, n)| TopicSpec { name: (*name).into(), partitions: *n }).collect(),
+            topics: topics
+                .iter()
+                .map(|(name, n)| TopicSpec { name: (*name).into(), partitions: *n, settings: Default::default() })
+                .collect(),
             subscribers: subscribers
                 .iter()
                 .map(|(name, from)| SubscriberSpec { name: (*name).into(), from: (*from).into() })
