@@ -12,7 +12,7 @@ use wattle::dispatch::{Publisher, Snapshot, TopicStatus};
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
-    ReadError, SessionError, Slices, Stopped, TopicSpec,
+    ReadError, SessionError, Slices, Stopped, Storage, TopicSpec,
 };
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId};
@@ -108,6 +108,14 @@ impl Engine for GatedEngine {
         self.inner.offset_at_time(partition, time_ns).await
     }
 
+    fn storage(&self) -> Storage {
+        self.inner.storage()
+    }
+
+    fn confirm_clock(&self) -> bool {
+        self.inner.confirm_clock()
+    }
+
     fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
     }
@@ -136,7 +144,11 @@ pub(crate) struct Bed {
 pub(crate) async fn bed() -> Bed {
     let engine = GatedEngine::new();
     let topics = [(ORDERS, 4, None), (LOG, 1, None), (CHILD, 4, Some("shop/validate")), ("other/log", 1, None)];
-    let specs = topics.map(|(name, partitions, _)| TopicSpec { name: name.to_owned(), partitions });
+    let specs = topics.map(|(name, partitions, _)| TopicSpec {
+        name: name.to_owned(),
+        partitions,
+        settings: Default::default(),
+    });
     let blueprint = Blueprint { topics: specs.to_vec(), ..Blueprint::default() };
     let numbers = engine.apply(&blueprint).await.unwrap();
     let targets = topics.into_iter().zip(numbers.topics).map(|((name, partitions, parent), topic)| Target {
