@@ -131,6 +131,7 @@ impl Files {
         file.sync()?;
         self.disk.rename(&name, &file_name(first_position))?;
         self.disk.sync_folder()?;
+        let file = self.disk.open(&file_name(first_position))?;
         let file = Arc::new(JournalFile { first_position, file });
         let mut state = self.state();
         state.spares.retain(|spare| *spare != name);
