@@ -15,6 +15,7 @@ pub mod graph;
 mod input;
 mod live;
 pub mod load;
+mod log;
 pub mod new;
 mod publish;
 mod run;
@@ -118,6 +119,8 @@ Plugins:
 Events:
   publish      Publish events
   tail         Print events as they come
+Data folders:
+  log          Look at a data folder that no bus uses, and repair it
 Running bus:
   topics       List the topics
   status       Show the tree with its counts
@@ -155,6 +158,7 @@ enum Command {
     Build(build::BuildArgs),
     Publish(publish::Args),
     Tail(tail::Args),
+    Log(log::Args),
     Topics(topics::Args),
     Status(status::Args),
     Bench(bench::Args),
@@ -173,6 +177,7 @@ pub fn main() -> ExitCode {
         Command::Build(args) => return build::run(&args, components::folders_of),
         Command::Publish(args) => publish::run(&args),
         Command::Tail(args) => tail::run(&args),
+        Command::Log(args) => log::run(&args),
         Command::Topics(args) => topics::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Bench(args) => bench::run(&args),

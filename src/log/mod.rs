@@ -30,6 +30,7 @@ mod clock;
 mod cold;
 mod files;
 mod frame;
+mod inspect;
 
 mod partition;
 mod queue;
@@ -55,6 +56,7 @@ use tokio::sync::watch;
 
 pub use clock::Frozen;
 pub use cold::{ColdError, ColdReader};
+pub use inspect::{FrameInfo, Inspection, RepairError, Repaired, dump, repair, verify};
 
 pub use partition::{Partition, Recent};
 pub use queue::{Acquired, Placed, Refused, Ticket};
