@@ -473,7 +473,12 @@ impl Session for EmbeddedSession {
             }
             let (from, end) = (self.next_offset, partition.written());
             let chunks = self.shared.read(&mut self.cold, self.partition, from, end, budget).await?;
-            if let Some(last) = chunks.last() {
+            if let (Some(first), Some(last)) = (chunks.first(), chunks.last()) {
+                let expired = first.base_offset.saturating_sub(from);
+                if expired > 0 && from > 0 {
+                    let PartitionId { topic, partition } = self.partition;
+                    tracing::warn!(%topic, partition, expired, "events expired before a subscriber had processed them");
+                }
                 self.next_offset = last.end_offset();
                 return Ok(chunks);
             }
