@@ -471,11 +471,11 @@ impl Session for EmbeddedSession {
             if let Some(stopped) = self.shared.has_stopped() {
                 return Err(stopped.into());
             }
-            let (from, end) = (self.next_offset, partition.written());
+            let (from, end) = (self.next_offset.max(partition.start()), partition.written());
             let chunks = self.shared.read(&mut self.cold, self.partition, from, end, budget).await?;
             if let (Some(first), Some(last)) = (chunks.first(), chunks.last()) {
-                let expired = first.base_offset.saturating_sub(from);
-                if expired > 0 && from > 0 {
+                let expired = first.base_offset.saturating_sub(self.next_offset);
+                if expired > 0 && self.next_offset > 0 {
                     let PartitionId { topic, partition } = self.partition;
                     tracing::warn!(%topic, partition, expired, "events expired before a subscriber had processed them");
                 }
