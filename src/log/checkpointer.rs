@@ -27,7 +27,7 @@ use super::frame::{Kind, UnitBody, frames};
 use super::segment::{SegmentId, SegmentMeta};
 use super::store::{Changes, Checkpoint, Contents, Extent, Recognised, Sequenced, Store, StoreError};
 use super::tail::Group;
-use super::{Settings, Shared, lock};
+use super::{Settings, Shared, failed_sync, lock};
 use crate::effects::DiskFile;
 use crate::limits;
 use crate::model::{Chunk, Dedupe, EventId, LaneId, Offset, PartitionId, ProducerId, Retention, TopicId};
@@ -212,7 +212,8 @@ impl Checkpointer {
             return Ok(false);
         }
         if !changes.segments.is_empty() {
-            shared.disk.sync_all().map_err(disk_error(|| "syncfs failed".to_owned()))?;
+            let synced = shared.disk.sync_all().map_err(failed_sync);
+            synced.map_err(disk_error(|| "segments are not durable".to_owned()))?;
         }
         let committed = self.store.commit(&changes);
         let outcome = Outcome { changes, partitions, cursors, identities, groups: groups.len() };

@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::failed_sync;
 use crate::effects::{Disk, DiskFile};
 use crate::limits;
 
@@ -136,9 +137,9 @@ impl Files {
         let file = self.disk.open(name)?;
         file.allocate(FILE_HEAD_BYTES + self.file_bytes)?; // a file of an earlier setting may be shorter
         file.write_at(&encode_head(first_position), 0)?;
-        file.sync()?;
+        file.sync().map_err(failed_sync)?;
         self.disk.rename(name, &file_name(first_position))?;
-        self.disk.sync_folder()?;
+        self.disk.sync_folder().map_err(failed_sync)?;
         let file = self.disk.open(&file_name(first_position))?;
         let file = Arc::new(JournalFile { first_position, file });
         self.state().files.insert(first_position, file.clone());

@@ -216,6 +216,12 @@ pub(crate) struct Shared {
     epoch: u32,
 }
 
+/// What a sync says when it fails. However it failed, it is not tried again, also where it says that the disk is full: the
+/// next one may succeed though what this one was for is lost.
+fn failed_sync(error: io::Error) -> io::Error {
+    io::Error::other(format!("a sync failed: {error}"))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -29,6 +29,7 @@ use bytes::{Buf, BufMut, Bytes};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError, TableDefinition};
 
 use super::clock::ClockState;
+use super::failed_sync;
 use super::frame::Link;
 use super::segment::SegmentMeta;
 use crate::effects::{Disk, DiskFile};
@@ -286,7 +287,7 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync()
+        self.file.sync().map_err(failed_sync)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
