@@ -14,6 +14,7 @@ mod journal {
     mod layout;
     mod recovery_table;
     mod retention;
+    mod shortage;
     mod store_rows;
     mod support;
     mod tails;

@@ -26,7 +26,7 @@ use super::sequencer::Sequencer;
 use super::store::Sequenced;
 use super::syncer::{Ack, Ends, Syncer, Written};
 use super::tail::Group;
-use super::{Durability, Lane, LogOptions, Shared};
+use super::{Durability, Lane, LogOptions, Shared, is_passing};
 use crate::limits;
 use crate::model::slices::Slice;
 use crate::model::{Duplicate, Offset, PartitionId, Slices};
@@ -320,11 +320,12 @@ impl Appender {
         Ok(())
     }
 
-    /// Tries again for as long as the disk is full: the same bytes in the same place are harmless.
+    /// Tries again for as long as the disk is full, or descriptors are short: the same bytes in the same place are harmless.
     fn when_there_is_room<T>(&self, act: impl Fn(&Self) -> io::Result<T>) -> io::Result<T> {
         loop {
             match act(self) {
-                Err(error) if error.kind() == io::ErrorKind::StorageFull && !self.shared.is_poisoned() => {
+                Err(error) if is_passing(&error) && !self.shared.is_poisoned() => {
+                    self.shared.open_segments.clear(); // readers open theirs again
                     // a checkpoint gives journal files back
                     if self.is_alone {
                         self.shared.checkpoint(false);

@@ -62,13 +62,6 @@ pub(super) enum StoreError {
     Version(u32),
 }
 
-impl StoreError {
-    /// Whether there was no room, so that the same may succeed once there is.
-    pub(super) fn is_storage_full(&self) -> bool {
-        matches!(self, Self::Disk(error) if error.kind() == io::ErrorKind::StorageFull)
-    }
-}
-
 /// What redb says of a file that is not what it wrote is an error of the disk by type only.
 fn of_io(error: io::Error) -> StoreError {
     match error.kind() {
