@@ -12,8 +12,10 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::vec::Drain;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -160,15 +162,14 @@ impl Appender {
         self.syncer.submit(Written { file, end_position, ends, acks }, &self.shared);
     }
 
-    /// Encodes and writes as many submissions as make one group.
-    fn group(&mut self, submissions: &mut dyn Iterator<Item = Submission>) -> io::Result<()> {
+    /// Encodes and writes as many submissions as make one group. It is not longer than a file, which has its room already,
+    /// unless one alone is.
+    fn group(&mut self, submissions: &mut Peekable<Drain<'_, Submission>>) -> io::Result<()> {
+        let room_max = usize::try_from(self.options.file_bytes).unwrap_or(usize::MAX).min(limits::GROUP_BYTES_MAX);
         let (mut group, mut room) = (Vec::new(), 0);
-        for submission in submissions {
+        while let Some(submission) = submissions.next_if(|next| room == 0 || room + next.frame_bytes() <= room_max) {
             room += submission.frame_bytes();
             group.push(submission);
-            if room >= limits::GROUP_BYTES_MAX {
-                break;
-            }
         }
         // Exactly as large as it gets: readers share this memory for as long as it is recent, spare room and all.
         let mut bytes: Vec<u8> = Vec::with_capacity(room);

@@ -416,7 +416,7 @@ impl Log {
 
     /// Who may write, as far as room on the disk goes.
     pub fn space(&self) -> SpaceLevel {
-        self.shared.space.level(&self.shared)
+        self.shared.space.level(&self.shared, 0)
     }
 
     /// Whether nothing expires since the clock jumped.
