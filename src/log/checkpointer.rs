@@ -406,6 +406,9 @@ fn add(
                 meta.is_sealed = true;
                 break;
             }
+            if bytes.len() >= limits::SEGMENT_WRITE_BYTES {
+                break; // the rest with the next write, from the same memory
+            }
         }
         let name = SegmentId { partition: id, base_offset: meta.base_offset }.file_name();
         write_segment(shared, &name, &bytes, start, meta.is_sealed)
