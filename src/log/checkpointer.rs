@@ -73,9 +73,10 @@ pub(super) struct Checkpointer {
     /// A commit that failed for want of room: it may have happened.
     unsure: Option<Outcome>,
     clock: ExpiryClock,
-    partitions: HashMap<PartitionId, Kept>,
+    /// In an order, so that a simulation sees the same each time.
+    partitions: BTreeMap<PartitionId, Kept>,
     cursors: HashMap<LaneId, Offset>,
-    identities: HashMap<TopicId, VecDeque<Brought>>,
+    identities: BTreeMap<TopicId, VecDeque<Brought>>,
     looked_ns: u64,
     /// Its state has changed without a frame.
     is_dirty: bool,
@@ -86,7 +87,7 @@ struct Outcome {
     changes: Changes,
     partitions: BTreeMap<PartitionId, Kept>,
     cursors: HashMap<LaneId, Offset>,
-    identities: HashMap<TopicId, VecDeque<Brought>>,
+    identities: BTreeMap<TopicId, VecDeque<Brought>>,
     /// How many groups of the tail are in it.
     groups: usize,
 }
@@ -147,7 +148,7 @@ impl Gathered {
 impl Checkpointer {
     /// Goes on from what the store holds.
     pub(super) fn new(store: Store, contents: &Contents, clock: ExpiryClock) -> Self {
-        let mut partitions: HashMap<PartitionId, Kept> = HashMap::new();
+        let mut partitions: BTreeMap<PartitionId, Kept> = BTreeMap::new();
         for (id, extent) in &contents.partitions {
             partitions.entry(*id).or_default().extent = *extent;
         }
@@ -322,7 +323,7 @@ impl Checkpointer {
         settings: &Settings,
         new: BTreeMap<TopicId, Vec<Recognised>>,
         changes: &mut Changes,
-    ) -> HashMap<TopicId, VecDeque<Brought>> {
+    ) -> BTreeMap<TopicId, VecDeque<Brought>> {
         let mut identities = self.identities.clone();
         for (topic, mut events) in new {
             let Some(dedupe) = settings.topics.get(&topic).and_then(|settings| settings.dedupe) else { continue };
