@@ -41,6 +41,8 @@ pub(super) const FILE_NAME: &str = "state";
 const NEW_FILE_NAME: &str = "state.new";
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
 const VERSION: u32 = 1;
+/// Bytes of a page of redb.
+const PAGE_BYTES: u64 = 4096;
 
 const CHECKPOINT: u8 = 1;
 const CATALOGUE: u8 = 2;
@@ -264,7 +266,8 @@ impl std::fmt::Debug for Backend {
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.file.length()
+        // An allocation that found no room may have done a part, and redb takes a length that ends inside a page for damage.
+        Ok(self.file.length()? / PAGE_BYTES * PAGE_BYTES)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
