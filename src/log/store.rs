@@ -192,9 +192,10 @@ impl Store {
             Some(database) => database,
             None => open_database(self.disk.open(FILE_NAME)?)?,
         };
-        let generation = read(&database)?.checkpoint.generation;
+        let contents = read(&database)?;
+        self.catalogue_entries = contents.catalogue.len() as u32; // with those of a commit that happened all the same
         self.database = Some(database);
-        Ok(generation)
+        Ok(contents.checkpoint.generation)
     }
 
     /// Opens the store and reads it; `None` where there is none.
