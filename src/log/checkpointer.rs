@@ -214,7 +214,9 @@ impl Checkpointer {
             return Ok(false);
         }
         if !changes.segments.is_empty() {
-            shared.disk.sync_all().map_err(disk_error(|| "syncfs failed".to_owned()))?;
+            // Also for want of room: nobody knows what is durable then, and the journal has lost it as well.
+            let failed = |error| CheckpointError::Disk { what: "syncfs failed".to_owned(), error };
+            shared.disk.sync_all().map_err(failed)?;
         }
         let committed = self.store.commit(&changes);
         let outcome = Outcome { changes, partitions, cursors, identities, groups: groups.len() };

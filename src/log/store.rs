@@ -282,7 +282,9 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync()
+        // Also for want of room a failed sync leaves nobody who knows what is durable: it must not be taken for one that
+        // may be tried again.
+        self.file.sync().map_err(|error| io::Error::other(format!("fdatasync failed: {error}")))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
