@@ -328,8 +328,11 @@ impl Checkpointer {
     ) -> BTreeMap<TopicId, VecDeque<Brought>> {
         let mut identities = self.identities.clone();
         for (topic, mut events) in new {
-            let Some(dedupe) = settings.topics.get(&topic).and_then(|settings| settings.dedupe) else { continue };
-            events.drain(..events.len().saturating_sub(dedupe.count as usize));
+            // A topic without settings keeps them all: a replay makes checkpoints before anybody has said what runs.
+            if let Some(topic) = settings.topics.get(&topic) {
+                let Some(dedupe) = topic.dedupe else { continue };
+                events.drain(..events.len().saturating_sub(dedupe.count as usize));
+            }
             let last_time_ns = events.last().map_or(0, |event| event.append_time_ns);
             let position = changes.checkpoint.link.position;
             identities.entry(topic).or_default().push_back((position, events.len(), last_time_ns));
