@@ -319,10 +319,10 @@ impl Log {
         let options = LogOptions { file_bytes, ..options };
         let recovered = recovery::recover(&disk, &options, file_bytes)?;
         let mut contents = recovered.contents;
-        let sequencer = Sequencer::load(&mut contents);
         let engine_ns = recovered.link.append_time_ns;
         let clocks = ExpiryClock::new(clock.clone(), contents.checkpoint.clock, engine_ns);
         let checkpointer = Checkpointer::new(recovered.store, &contents, clocks);
+        let sequencer = Sequencer::load(&mut contents); // it takes out what the checkpointer has counted
         let partition = |(id, extent): (&PartitionId, &store::Extent)| {
             let segments = contents.segments.get(id).cloned().unwrap_or_default();
             (*id, Arc::new(Partition::recovered(*extent, segments)))
