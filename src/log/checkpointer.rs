@@ -177,7 +177,7 @@ impl Checkpointer {
     pub(super) fn turn(&mut self, shared: &Shared, look_at_retention: bool) -> Result<bool, CheckpointError> {
         self.settle(shared)?;
         let groups = shared.tail.ready();
-        self.clock.look();
+        self.clock.look(shared.tail.take_times());
         let now_ns = shared.clock.elapsed_ns();
         let is_time = now_ns.saturating_sub(self.looked_ns) >= limits::RETENTION_EVERY.as_nanos() as u64;
         let looks = look_at_retention || is_time;
@@ -263,8 +263,8 @@ impl Checkpointer {
     }
 
     /// Somebody says that the wall clock is right.
-    pub(super) fn confirm_clock(&mut self) -> bool {
-        let was_frozen = self.clock.confirm();
+    pub(super) fn confirm_clock(&mut self, shared: &Shared) -> bool {
+        let was_frozen = self.clock.confirm(shared.tail.take_times());
         self.is_dirty |= was_frozen;
         was_frozen
     }

@@ -319,8 +319,8 @@ impl Log {
         let options = LogOptions { file_bytes, ..options };
         let recovered = recovery::recover(&disk, &options, file_bytes)?;
         let mut contents = recovered.contents;
-        let engine_ns = recovered.link.append_time_ns;
-        let clocks = ExpiryClock::new(clock.clone(), contents.checkpoint.clock, engine_ns);
+        let ends = (recovered.known_time_ns, recovered.link.append_time_ns);
+        let clocks = ExpiryClock::new(clock.clone(), contents.checkpoint.clock, ends);
         let checkpointer = Checkpointer::new(recovered.store, &contents, clocks);
         let sequencer = Sequencer::load(&mut contents); // it takes out what the checkpointer has counted
         let partition = |(id, extent): (&PartitionId, &store::Extent)| {
@@ -334,7 +334,7 @@ impl Log {
             files: recovered.files,
             open_segments: OpenSegments::default(),
             queue: Queue::new(),
-            tail: Tail::new(options.recent_bytes_max, options.checkpoint_bytes, recovered.link.position),
+            tail: Tail::new(options.recent_bytes_max, options.checkpoint_bytes, &recovered.link),
             space: SpaceWatch::new(),
             settings: RwLock::default(),
             checkpointer: Mutex::new(checkpointer),
@@ -402,7 +402,7 @@ impl Log {
 
     /// Somebody says that the machine's clock is right: what waited for that expires. Whether anything had waited.
     pub fn confirm_clock(&self) -> bool {
-        let was_frozen = lock(&self.shared.checkpointer).confirm_clock();
+        let was_frozen = lock(&self.shared.checkpointer).confirm_clock(&self.shared);
         self.shared.tail.ask();
         was_frozen
     }
