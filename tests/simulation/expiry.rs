@@ -24,6 +24,8 @@ pub(crate) struct Expiry {
     jumped_ns: u64,
     /// When somebody confirmed the clock last.
     confirmed_ns: Option<u64>,
+    /// The highest that the wall clock was when anything could expire.
+    wall_ns: u64,
 }
 
 /// Bytes of events in a segment, and around them, at the most.
@@ -48,7 +50,8 @@ impl Expiry {
     }
 
     /// The settings and the clock are so for now: what may go, may go.
-    pub(crate) fn allow(&mut self, model: &Model, settings: &Settings, true_ns: u64) {
+    pub(crate) fn allow(&mut self, model: &Model, settings: &Settings, (true_ns, wall_ns): (u64, u64)) {
+        self.wall_ns = self.wall_ns.max(wall_ns);
         for id in PARTITIONS {
             let Some(topic) = settings.topics.get(&id.topic) else { continue };
             let readers = settings.readers.get(&id.topic).map(Vec::as_slice).unwrap_or_default();
@@ -78,7 +81,7 @@ impl Expiry {
         let is_old = |offset: &u64| {
             let unit = &model.units[model.partitions[&id][*offset as usize].unit];
             let by_wall = self.confirmed_ns.is_some_and(|confirmed| unit.true_ns <= confirmed)
-                && unit.time_ns.is_some_and(|time| model.engine_max_ns.saturating_sub(time) >= age_ns);
+                && unit.time_ns.is_some_and(|time| self.wall_ns.saturating_sub(time) >= age_ns);
             by_wall || (true_ns - unit.true_ns).saturating_add(self.lenience_ns) >= age_ns
         };
         from + (from..end).take_while(is_old).count() as u64
@@ -88,7 +91,10 @@ impl Expiry {
     pub(crate) fn check(&self, log: &Log) {
         for id in PARTITIONS {
             let (start, allowed) = (log.partition(id).start(), self.allowed.get(&id).copied().unwrap_or(0));
-            assert!(start <= allowed, "{id:?}: events in front of {start} are gone; only those in front of {allowed} may");
+            assert!(
+                start <= allowed,
+                "{id:?}: events in front of {start} are gone; only those in front of {allowed} may"
+            );
         }
     }
 }

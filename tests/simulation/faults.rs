@@ -151,7 +151,8 @@ impl Faults {
 
 /// A fault by chance.
 pub(crate) fn any_fault(random: &mut Random) -> Armed {
-    let kinds = ["write", "sync", "sync_all", "read", "rename", "remove", "create", "allocate", "truncate", "sync_folder"];
+    let kinds =
+        ["write", "sync", "sync_all", "read", "rename", "remove", "create", "allocate", "truncate", "sync_folder"];
     let mut armed = Armed {
         kind: random.pick(&kinds),
         of: random.pick(&["", "", "journal-", "segment-", "state", "spare-", "index-"]),

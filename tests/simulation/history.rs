@@ -34,8 +34,11 @@ fn run(seed: u64, notes: Notes) -> u64 {
 fn tell(seed: u64, is_printed: bool, run: impl FnOnce(u64, Notes) -> u64) -> Result<u64, String> {
     let notes = Notes::new(is_printed);
     let shown = notes.clone();
-    catch_unwind(AssertUnwindSafe(|| run(seed, notes)))
-        .map_err(|_| format!("{}seed {seed} fails: see above; again with WATTLE_SIM_SEED={seed}", shown.show()))
+    catch_unwind(AssertUnwindSafe(|| run(seed, notes))).map_err(|panic| {
+        let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let what = what.unwrap_or("it panics");
+        format!("{}seed {seed} fails: {what}\nagain, with each step: WATTLE_SIM_SEED={seed}", shown.show())
+    })
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -52,25 +55,28 @@ fn run_all(seeds: u64, run: impl Fn(u64, Notes) -> u64 + Sync) {
     }
     let first = number("WATTLE_SIM_FIRST").unwrap_or(0);
     let seeds = number("WATTLE_SIM_SEEDS").unwrap_or(seeds);
-    let next = AtomicU64::new(first);
-    let work = || -> Result<(), String> {
-        loop {
+    let failures_max = number("WATTLE_SIM_FAILURES").unwrap_or(1);
+    let (next, failures) = (AtomicU64::new(first), AtomicU64::new(0));
+    let work = || {
+        let mut stories = Vec::new();
+        while failures.load(Ordering::Relaxed) < failures_max {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= first + seeds {
-                return Ok(());
+                break;
             }
             if let Err(story) = tell(seed, false, &run) {
-                next.store(u64::MAX / 2, Ordering::Relaxed);
-                return Err(story);
+                failures.fetch_add(1, Ordering::Relaxed);
+                stories.push(story);
             }
         }
+        stories
     };
-    let failures: Vec<String> = std::thread::scope(|scope| {
+    let stories: Vec<String> = std::thread::scope(|scope| {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().filter_map(|worker| worker.join().unwrap().err()).collect()
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(stories.is_empty(), "{}", stories.join("\n"));
 }
 
 #[test]

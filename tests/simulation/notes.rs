@@ -48,4 +48,3 @@ impl Notes {
         format!("{}\n{}", state.head, steps.concat())
     }
 }
-

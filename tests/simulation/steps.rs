@@ -10,8 +10,8 @@ use super::check;
 use super::faults::{Hands, crashed};
 use super::model::{Incoming, Submitted, slices_of};
 use super::plan::{self, HOUR, LANES, PARTITIONS, ROOTS, SECOND, input_of, outputs_of};
-use super::world::{Life, Waiting, World, poll};
 use super::random::Random;
+use super::world::{Life, Waiting, World, poll};
 
 /// Bytes that wait in the queue at the most, so that all of them are one group.
 const QUEUE_BYTES_MAX: usize = 1 << 20;
@@ -50,7 +50,7 @@ impl World {
             95 => self.confirm(life),
             96..98 if !self.is_calm => self.disturb(),
             98 => self.probe(),
-            _ => check::all(&mut self.model, &life.log, &|_| false),
+            _ => self.read_all(life),
         }
         self.after_step(life);
     }
@@ -239,6 +239,12 @@ impl World {
             }
             Err(error) => assert!(self.faults.fired().reads > before, "{id:?} cannot be read at {from}: {error}"),
         }
+    }
+
+    fn read_all(&mut self, life: &mut Life) {
+        self.note("read all");
+        let (faults, before) = (self.faults.clone(), self.faults.fired().reads);
+        check::all(&mut self.model, &life.log, &|_| faults.fired().reads > before);
     }
 
     fn look_for_time(&mut self, life: &mut Life) {

@@ -17,8 +17,8 @@ use wattle::model::{LaneId, PartitionId, TopicId};
 use super::check;
 use super::expiry::Expiry;
 use super::faults::{Armed, Faults, Fired, Hands, any_fault, crashed};
-use super::notes::Notes;
 use super::model::{Expected, Model, Submitted};
+use super::notes::Notes;
 use super::plan::{self, DAY, HOUR, LANES, PARTITIONS, SECOND, START, YEAR};
 use super::random::Random;
 
@@ -292,7 +292,7 @@ impl World {
 
     /// What must hold after each step.
     pub(crate) fn after_step(&mut self, life: &mut Life) {
-        self.expiry.allow(&self.model, &self.settings, self.true_ns);
+        self.expiry.allow(&self.model, &self.settings, (self.true_ns, self.hands.now_ns()));
         self.expiry.check(&life.log);
         assert_eq!(seen(life), self.seen_by_model(self.model.published), "what lanes see");
         for id in PARTITIONS {
@@ -316,7 +316,7 @@ impl World {
 
     /// Looks who has got an answer, and whether it is the right one.
     fn resolve(&mut self, life: &mut Life, was_poisoned: bool) {
-                for (number, (mut waiting, expected)) in std::mem::take(&mut life.waiting) {
+        for (number, (mut waiting, expected)) in std::mem::take(&mut life.waiting) {
             let mut session = None;
             let answer = match &mut waiting {
                 Waiting::Append(ticket) => match ticket.try_recv() {
