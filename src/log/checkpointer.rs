@@ -68,9 +68,10 @@ pub(super) struct Checkpointer {
     /// A commit that failed for want of room: it may have happened.
     unsure: Option<Outcome>,
     clock: ExpiryClock,
-    partitions: HashMap<PartitionId, Kept>,
+    /// In an order, so that a simulation sees the same each time.
+    partitions: BTreeMap<PartitionId, Kept>,
     cursors: HashMap<LaneId, Offset>,
-    identities: HashMap<TopicId, VecDeque<Brought>>,
+    identities: BTreeMap<TopicId, VecDeque<Brought>>,
     looked_ns: u64,
     /// Its state has changed without a frame.
     is_dirty: bool,
@@ -81,7 +82,7 @@ struct Outcome {
     changes: Changes,
     partitions: BTreeMap<PartitionId, Kept>,
     cursors: HashMap<LaneId, Offset>,
-    identities: HashMap<TopicId, VecDeque<Brought>>,
+    identities: BTreeMap<TopicId, VecDeque<Brought>>,
     /// How many groups of the tail are in it.
     groups: usize,
 }
@@ -142,7 +143,7 @@ impl Gathered {
 impl Checkpointer {
     /// Goes on from what the store holds.
     pub(super) fn new(store: Store, contents: &Contents, clock: ExpiryClock) -> Self {
-        let mut partitions: HashMap<PartitionId, Kept> = HashMap::new();
+        let mut partitions: BTreeMap<PartitionId, Kept> = BTreeMap::new();
         for (id, extent) in &contents.partitions {
             partitions.entry(*id).or_default().extent = *extent;
         }
@@ -171,9 +172,9 @@ impl Checkpointer {
     pub(super) fn turn(&mut self, shared: &Shared, look_at_retention: bool) -> Result<bool, CheckpointError> {
         self.settle(shared)?;
         let groups = shared.tail.ready();
-        self.clock.look();
+        self.clock.look(shared.tail.take_times());
         if shared.clock_is_confirmed.swap(false, Ordering::Relaxed) {
-            self.is_dirty |= self.clock.confirm();
+            self.is_dirty |= self.clock.confirm(shared.tail.take_times());
         }
         *lock(&shared.frozen) = self.clock.frozen();
         let now_ns = shared.clock.elapsed_ns();
@@ -212,7 +213,9 @@ impl Checkpointer {
             return Ok(false);
         }
         if !changes.segments.is_empty() {
-            shared.disk.sync_all().map_err(disk_error(|| "syncfs failed".to_owned()))?;
+            // Also for want of room: nobody knows what is durable then, and the journal has lost it as well.
+            let failed = |error| CheckpointError::Disk { what: "syncfs failed".to_owned(), error };
+            shared.disk.sync_all().map_err(failed)?;
         }
         let committed = self.store.commit(&changes);
         let outcome = Outcome { changes, partitions, cursors, identities, groups: groups.len() };
@@ -311,11 +314,14 @@ impl Checkpointer {
         settings: &Settings,
         new: BTreeMap<TopicId, Vec<Recognised>>,
         changes: &mut Changes,
-    ) -> HashMap<TopicId, VecDeque<Brought>> {
+    ) -> BTreeMap<TopicId, VecDeque<Brought>> {
         let mut identities = self.identities.clone();
         for (topic, mut events) in new {
-            let Some(dedupe) = settings.topics.get(&topic).and_then(|settings| settings.dedupe) else { continue };
-            events.drain(..events.len().saturating_sub(dedupe.count as usize));
+            // A topic without settings keeps them all: a replay makes checkpoints before anybody has said what runs.
+            if let Some(topic) = settings.topics.get(&topic) {
+                let Some(dedupe) = topic.dedupe else { continue };
+                events.drain(..events.len().saturating_sub(dedupe.count as usize));
+            }
             let last_time_ns = events.last().map_or(0, |event| event.append_time_ns);
             let position = changes.checkpoint.link.position;
             identities.entry(topic).or_default().push_back((position, events.len(), last_time_ns));

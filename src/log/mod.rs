@@ -328,11 +328,11 @@ impl Log {
         let options = LogOptions { file_bytes, checkpoint_bytes, ..options };
         let recovered = recovery::recover(&disk, &options, file_bytes)?;
         let mut contents = recovered.contents;
-        let engine_ns = recovered.link.append_time_ns;
-        let clocks = ExpiryClock::new(clock.clone(), contents.checkpoint.clock, engine_ns);
+        let ends = (recovered.known_time_ns, recovered.link.append_time_ns);
+        let clocks = ExpiryClock::new(clock.clone(), contents.checkpoint.clock, ends);
         let frozen = clocks.frozen();
         let checkpointer = Checkpointer::new(recovered.store, &contents, clocks);
-        let sequencer = Sequencer::load(&mut contents); // takes what it loads
+        let sequencer = Sequencer::load(&mut contents); // it takes out what the checkpointer has counted
         let partition = |(id, extent): (&PartitionId, &store::Extent)| {
             let segments = contents.segments.get(id).cloned().unwrap_or_default();
             (*id, Arc::new(Partition::recovered(*extent, segments)))
@@ -344,7 +344,7 @@ impl Log {
             files: recovered.files,
             open_segments: OpenSegments::default(),
             queue: Queue::new(),
-            tail: Tail::new(options.recent_bytes_max, options.checkpoint_bytes, recovered.link.position),
+            tail: Tail::new(options.recent_bytes_max, options.checkpoint_bytes, &recovered.link),
             space: SpaceWatch::new(),
             settings: RwLock::default(),
             checkpointer: Mutex::new(checkpointer),

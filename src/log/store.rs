@@ -41,6 +41,8 @@ pub(super) const FILE_NAME: &str = "state";
 const NEW_FILE_NAME: &str = "state.new";
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
 const VERSION: u32 = 1;
+/// Bytes of a page of redb.
+const PAGE_BYTES: u64 = 4096;
 
 const CHECKPOINT: u8 = 1;
 const CATALOGUE: u8 = 2;
@@ -198,9 +200,10 @@ impl Store {
             Some(database) => database,
             None => open_database(self.disk.open(FILE_NAME)?)?,
         };
-        let generation = read(&database)?.checkpoint.generation;
+        let contents = read(&database)?;
+        self.catalogue_entries = contents.catalogue.len() as u32; // with those of a commit that happened all the same
         self.database = Some(database);
-        Ok(generation)
+        Ok(contents.checkpoint.generation)
     }
 
     /// Opens the store and reads it; `None` where there is none.
@@ -272,7 +275,8 @@ impl std::fmt::Debug for Backend {
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.file.length()
+        // An allocation that found no room may have done a part, and redb takes a length that ends inside a page for damage.
+        Ok(self.file.length()? / PAGE_BYTES * PAGE_BYTES)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -286,7 +290,9 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync()
+        // Also for want of room a failed sync leaves nobody who knows what is durable: it must not be taken for one that
+        // may be tried again.
+        self.file.sync().map_err(|error| io::Error::other(format!("fdatasync failed: {error}")))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
