@@ -8,6 +8,7 @@ mod args;
 mod bench;
 pub mod build;
 pub mod check;
+mod clock;
 mod completions;
 mod components;
 mod dev;
@@ -121,6 +122,7 @@ Events:
 Running bus:
   topics       List the topics
   status       Show the tree with its counts
+  clock        Say that the clock is right after it jumped
 Other:
   bench        Measure whole paths against yardsticks
   completions  Print completions for a shell
@@ -157,6 +159,7 @@ enum Command {
     Tail(tail::Args),
     Topics(topics::Args),
     Status(status::Args),
+    Clock(clock::Args),
     Bench(bench::Args),
     Completions(completions::Args),
 }
@@ -175,6 +178,7 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => tail::run(&args),
         Command::Topics(args) => topics::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Clock(args) => clock::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };

@@ -26,7 +26,7 @@ async fn tree(yaml: &str) -> Tree<MemoryEngine> {
 }
 
 async fn refusal<E: Engine>(tree: &Tree<E>, topic: &str, events: &[Bytes]) -> PublishError {
-    tree.publisher().publish(topic, events).await.expect_err(topic)
+    tree.publisher().publish(topic, events, None).await.expect_err(topic)
 }
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn the_places_are_where_the_events_are() {
         (0..50).map(|n| event(&n.to_string(), "ignored", &format!(r#"{{"to":"k{}"}}"#, n % 7))).collect();
     let mut places = Vec::new();
     for half in events.chunks(25) {
-        let published = tree.publisher().publish("in", half).await.unwrap();
+        let published = tree.publisher().publish("in", half, None).await.unwrap();
         assert!(published.epoch > 0);
         places.extend(published.places);
     }
@@ -57,7 +57,7 @@ async fn without_an_expression_the_key_is_the_partitionkey_else_the_subject_else
     subject.attributes.insert("subject".into(), wattle::model::Attribute::String("the subject".into()));
     let mut both = subject.clone();
     both.attributes.insert("partitionkey".into(), wattle::model::Attribute::String("the key".into()));
-    tree.publisher().publish("in", &[plain.encode(), subject.encode(), both.encode()]).await.unwrap();
+    tree.publisher().publish("in", &[plain.encode(), subject.encode(), both.encode()], None).await.unwrap();
     let keys: Vec<_> = only(&tree, "in").await.into_iter().map(|seen| seen.key).collect();
     assert_eq!(keys, ["the id", "the subject", "the key"]);
 }
@@ -162,16 +162,16 @@ async fn too_many_or_too_large_together_is_refused_whole() {
     }
     assert_eq!(only(&tree, "in").await, []);
     assert_eq!(
-        tree.publisher().publish("in", &vec![one; PUBLISH_EVENTS_MAX]).await.unwrap().places.len(),
+        tree.publisher().publish("in", &vec![one; PUBLISH_EVENTS_MAX], None).await.unwrap().places.len(),
         PUBLISH_EVENTS_MAX
     );
-    assert_eq!(tree.publisher().publish("in", &vec![large; 20]).await.unwrap().places.len(), 20);
+    assert_eq!(tree.publisher().publish("in", &vec![large; 20], None).await.unwrap().places.len(), 20);
 }
 
 #[tokio::test]
 async fn nothing_is_nothing() {
     let tree = tree(ONE).await;
-    assert_eq!(tree.publisher().publish("in", &[]).await.unwrap().places, []);
+    assert_eq!(tree.publisher().publish("in", &[], None).await.unwrap().places, []);
     assert!(matches!(refusal(&tree, "out", &[]).await, PublishError::NotARoot { .. }));
 }
 

@@ -113,7 +113,7 @@ async fn hammer<E: Engine>(engine: E, plan: &Plan, rounds: u64) {
         let events: Vec<_> =
             (0..round % 4 + 1).map(|n| event(&format!("{round}-{n}"), &format!("{}", (round + n) % 5), "x")).collect();
         published += events.len() as u64;
-        tree.publisher().publish("in", &events).await.unwrap();
+        tree.publisher().publish("in", &events, None).await.unwrap();
         let looked = std::time::Instant::now();
         while !tree.is_settled() {
             assert!(looked.elapsed() < PATIENCE, "{:#?}", tree.snapshot());
