@@ -181,13 +181,14 @@ async fn a_flood_of_log_lines_is_no_failure_and_holds_up_nobody() {
 async fn a_loop_delays_neither_its_sibling_nor_other_lanes() {
     let bed = start(Duration::from_secs(3)).await;
     let tree = &bed.tree;
-    let looping = tree.publisher().publish("in", &[event("loop", "one", "loop")], None).await.unwrap().places[0].0;
+    let looping =
+        tree.publisher().publish("in", &[event("loop", "one", "loop")], None).await.unwrap().places[0].partition;
     until("it loops", || status(&tree.snapshot(), "t/hostile").lag == 1).await;
     let (mut behind, mut elsewhere) = (0, 0);
     for n in 0..300 {
         let name = format!("echo {n}");
         let places = tree.publisher().publish("in", &[event(&name, &name, &name)], None).await.unwrap().places;
-        if places[0].0 == looping { behind += 1 } else { elsewhere += 1 }
+        if places[0].partition == looping { behind += 1 } else { elsewhere += 1 }
     }
     assert!(behind > 0 && elsewhere > 0);
     until("the sibling", || status(&tree.snapshot(), "t/beside").handled == 301).await;

@@ -78,7 +78,8 @@ async fn a_bus_under_load_that_is_killed_keeps_what_it_acknowledged() {
 async fn unending_call(bus: &Bus) -> tonic::Streaming<v1::PublishStreamResponse> {
     let endpoint = Endpoint::from_shared(format!("http://{}", bus.address)).unwrap().initial_stream_window_size(0);
     let channel: Channel = endpoint.connect().await.unwrap();
-    let request = v1::PublishStreamRequest { topic: "log".into(), events: vec![event("stuck".into())] };
+    let request =
+        v1::PublishStreamRequest { topic: "log".into(), events: vec![event("stuck".into())], numbering: None };
     let requests = tokio_stream::StreamExt::chain(tokio_stream::iter([request]), tokio_stream::pending());
     let answers = PublisherServiceClient::new(channel).publish_stream(requests).await.unwrap().into_inner();
     // The call is under way as soon as its event is there.

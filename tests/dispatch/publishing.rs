@@ -4,7 +4,7 @@ use bytes::Bytes;
 use wattle::dispatch::publish::EventRefused;
 use wattle::dispatch::{PublishError, Tree};
 use wattle::engine::memory::MemoryEngine;
-use wattle::engine::{AppendError, Engine, Stopped};
+use wattle::engine::{AppendError, Engine, Placement, Stopped};
 use wattle::limits::{EVENT_BYTES_MAX, PUBLISH_EVENTS_MAX, UNIT_BYTES_MAX};
 use wattle::model::record::KEY_BYTES_MAX;
 use wattle::model::{Event, EventError, RecordError, partition_of};
@@ -41,8 +41,9 @@ async fn the_places_are_where_the_events_are() {
         places.extend(published.places);
     }
     let stored = contents(&tree, "in").await;
-    for (n, (partition, offset)) in places.iter().enumerate() {
-        let seen = stored[*partition as usize].iter().find(|seen| seen.offset == *offset).unwrap();
+    for (n, Placement { partition, offset, is_duplicate }) in places.iter().enumerate() {
+        let seen = stored[*partition as usize].iter().find(|seen| Some(seen.offset) == *offset).unwrap();
+        assert!(!is_duplicate);
         assert_eq!((seen.id(), seen.key.as_str()), (n.to_string().as_str(), format!("k{}", n % 7).as_str()));
         assert_eq!(*partition, partition_of(&seen.key, 6));
         assert_eq!(seen.encoded, events[n], "stored as it came");
