@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use wattle::dispatch::publish::EventRefused;
-use wattle::dispatch::{PublishError, Tree};
+use wattle::dispatch::{Numbering, PublishError, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{AppendError, Engine, Placement, Stopped};
 use wattle::limits::{EVENT_BYTES_MAX, PUBLISH_EVENTS_MAX, UNIT_BYTES_MAX};
@@ -151,22 +151,59 @@ async fn a_bad_event_is_named_and_nothing_of_its_call_is_stored() {
 #[tokio::test]
 async fn too_many_or_too_large_together_is_refused_whole() {
     let tree = tree(ONE).await;
-    let one = event("a", "a", "a");
-    match refusal(&tree, "in", &vec![one.clone(); PUBLISH_EVENTS_MAX + 1]).await {
+    let mut many: Vec<_> = (0..=PUBLISH_EVENTS_MAX).map(|number| event(&number.to_string(), "a", "a")).collect();
+    match refusal(&tree, "in", &many).await {
         PublishError::TooMany { count, max } => assert_eq!((count, max), (PUBLISH_EVENTS_MAX + 1, PUBLISH_EVENTS_MAX)),
         error => panic!("{error:?}"),
     }
-    let large = event("a", "a", &"x".repeat(EVENT_BYTES_MAX - 200));
-    match refusal(&tree, "in", &vec![large.clone(); 33]).await {
+    let text = "x".repeat(EVENT_BYTES_MAX - 200);
+    let large: Vec<_> = (0..33).map(|number| event(&format!("large {number}"), "a", &text)).collect();
+    match refusal(&tree, "in", &large).await {
         PublishError::Append(AppendError::TooLarge { bytes, max }) => assert!(bytes > max && max == UNIT_BYTES_MAX),
         error => panic!("{error:?}"),
     }
     assert_eq!(only(&tree, "in").await, []);
-    assert_eq!(
-        tree.publisher().publish("in", &vec![one; PUBLISH_EVENTS_MAX], None).await.unwrap().places.len(),
-        PUBLISH_EVENTS_MAX
-    );
-    assert_eq!(tree.publisher().publish("in", &vec![large; 20], None).await.unwrap().places.len(), 20);
+    many.truncate(PUBLISH_EVENTS_MAX);
+    for accepted in [&many[..], &large[..20]] {
+        let published = tree.publisher().publish("in", accepted, None).await.unwrap();
+        assert_eq!((published.places.len(), published.duplicates()), (accepted.len(), 0));
+    }
+    assert_eq!(only(&tree, "in").await.len(), PUBLISH_EVENTS_MAX + 20);
+}
+
+#[tokio::test]
+async fn a_root_recognises_what_is_published_again_unless_it_says_otherwise() {
+    let stored = async |dedupe: &str| {
+        let tree = tree(&KEYED.replace("key: data.to", &format!("key: data.to{dedupe}"))).await;
+        let [one, other] = ["x", "y"].map(|to| event("a", "ignored", &format!(r#"{{"to":"{to}"}}"#)));
+        let first = tree.publisher().publish("in", &[one.clone()], None).await.unwrap().places;
+        let again = tree.publisher().publish("in", &[other, one], None).await.unwrap().places;
+        let stored = contents(&tree, "in").await.concat();
+        settled(&tree).await;
+        assert_eq!(contents(&tree, "out").await.concat().len(), stored.len(), "handled as often as it is there");
+        (stored.len(), again.iter().all(|place| *place == Placement { is_duplicate: true, ..first[0] }))
+    };
+    assert_eq!(stored("").await, (1, true));
+    assert_eq!(stored(", dedupe: { window: 1h }").await, (1, true));
+    assert_eq!(stored(", dedupe: off").await, (3, false));
+}
+
+#[tokio::test]
+async fn numbered_events_are_recognised_by_their_numbers_alone() {
+    let tree = tree(KEYED).await;
+    let events: Vec<_> =
+        ["x", "y", "x"].map(|to| event("the same", "ignored", &format!(r#"{{"to":"{to}"}}"#))).to_vec();
+    let numbering = |producer: &str, first_sequence| Some(Numbering { producer: producer.into(), first_sequence });
+    let publish = async |numbering| tree.publisher().publish("in", &events, numbering).await.unwrap().duplicates();
+    assert_eq!(publish(numbering("till-7", 10)).await, 0);
+    assert_eq!(publish(numbering("till-8", 10)).await, 0);
+    assert_eq!(publish(numbering("till-7", 10)).await, 3);
+    assert_eq!(publish(numbering("till-7", 13)).await, 0);
+    assert_eq!(contents(&tree, "in").await.concat().len(), 9);
+    for (producer, first_sequence) in [("", 1), ("till-7", u64::MAX - 2)] {
+        let error = tree.publisher().publish("in", &events, numbering(producer, first_sequence)).await.unwrap_err();
+        assert!(matches!(error, PublishError::Numbering(_)), "{error:?}");
+    }
 }
 
 #[tokio::test]
