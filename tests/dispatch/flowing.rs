@@ -218,7 +218,7 @@ async fn a_handler_is_told_what_it_is_called_for() {
     let [call] = <[_; 1]>::try_from(work.called()).unwrap();
     assert_eq!(
         (call.topic.as_str(), call.partition, call.content_type.as_str()),
-        ("t/in", places[0].0, "application/json")
+        ("t/in", places[0].partition, "application/json")
     );
     let given = &call.events[0];
     assert_eq!((given.id.as_str(), given.key.as_str(), given.attempt), ("x", "x", 1));

@@ -57,7 +57,7 @@ async fn the_state_of_a_lane_is_its_own() {
     let tree = start(&yaml, &[("work", &work)]).await;
     let lanes = || status(&tree.snapshot(), "t/work").lanes;
     assert_eq!(lanes(), [LaneState::Running; 4]);
-    let partition = publish(&tree, "in", &["b"]).await.places[0].0 as usize;
+    let partition = publish(&tree, "in", &["b"]).await.places[0].partition as usize;
     let mut expected = [LaneState::Running; 4];
     expected[partition] = LaneState::Retrying;
     until("it retries", || lanes() == expected).await;
