@@ -10,8 +10,11 @@ mod journal {
     mod crashes;
     mod damage;
     mod failing_disk;
+    mod inspection;
     mod layout;
     mod recovery_table;
+    mod retention;
+    mod store_rows;
     mod support;
     mod tails;
 }

@@ -1,9 +1,9 @@
 //! A disk that records how much it is given between two syncs, so that a yardstick can do exactly the same.
 
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::effects::{Disk, DiskFile, Space};
+use crate::effects::memory::Operation;
+use crate::effects::{Disk, Watched};
 
 /// Bytes of each group that a disk was given between two syncs, in their order.
 #[derive(Debug, Clone, Default)]
@@ -35,85 +35,12 @@ impl Groups {
     }
 }
 
-/// A disk whose groups are recorded.
-pub(super) struct Recording<D> {
-    disk: D,
-    groups: Groups,
-}
-
-impl<D: Disk> Recording<D> {
-    pub(super) fn new(disk: D, groups: Groups) -> Self {
-        Self { disk, groups }
-    }
-
-    fn file(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
-        Box::new(RecordingFile { file, groups: self.groups.clone() })
-    }
-}
-
-impl<D: Disk> Disk for Recording<D> {
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-
-    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        Ok(self.file(self.disk.open(name)?))
-    }
-
-    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        Ok(self.file(self.disk.create(name)?))
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn sync_folder(&self) -> io::Result<()> {
-        self.disk.sync_folder()
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.disk.sync_all()
-    }
-
-    fn space(&self) -> io::Result<Space> {
-        self.disk.space()
-    }
-}
-
-struct RecordingFile {
-    file: Box<dyn DiskFile>,
-    groups: Groups,
-}
-
-impl DiskFile for RecordingFile {
-    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, position)
-    }
-
-    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.groups.wrote(bytes.len());
-        self.file.write_at(bytes, position)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.groups.syncs();
-        self.file.sync()
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        self.file.length()
-    }
-
-    fn allocate(&self, length: u64) -> io::Result<()> {
-        self.file.allocate(length)
-    }
-
-    fn truncate(&self, length: u64) -> io::Result<()> {
-        self.file.truncate(length)
-    }
+/// A disk of which it is recorded what is written to the journal: that is what an ack waits for.
+pub(super) fn recording<D: Disk>(disk: D, groups: Groups) -> Watched<D> {
+    let is_journal = |name: &str| name.starts_with("journal-");
+    Watched::new(disk, move |name, operation| match operation {
+        Operation::Write(bytes) if is_journal(name) => groups.wrote(bytes),
+        Operation::Sync if is_journal(name) => groups.syncs(),
+        _ => {}
+    })
 }

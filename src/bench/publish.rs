@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::groups::{Groups, Recording};
+use super::groups::{Groups, recording};
 use super::{BenchError, Comparison, fresh, loopback, runtime, sample};
 use crate::client::{Client, Window};
 use crate::dispatch::publish::{Target, Targets};
@@ -68,7 +68,7 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
     let service = runtime("service")?;
     let entered = service.enter();
     let groups = Groups::default();
-    let disk = Arc::new(Recording::new(DiskFolder::create(folder)?, groups.clone()));
+    let disk = Arc::new(recording(DiskFolder::create(folder)?, groups.clone()));
     let engine = EmbeddedEngine::open_with(folder, disk, Arc::new(SystemClock), LogOptions::default())?;
     let port = Port::take(&loopback())?;
     drop(entered);

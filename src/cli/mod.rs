@@ -16,6 +16,7 @@ pub mod graph;
 mod input;
 mod live;
 pub mod load;
+mod log;
 pub mod new;
 mod publish;
 mod run;
@@ -119,6 +120,8 @@ Plugins:
 Events:
   publish      Publish events
   tail         Print events as they come
+Data folders:
+  log          Look at a data folder that no bus uses, and repair it
 Running bus:
   topics       List the topics
   status       Show the tree with its counts
@@ -157,6 +160,7 @@ enum Command {
     Build(build::BuildArgs),
     Publish(publish::Args),
     Tail(tail::Args),
+    Log(log::Args),
     Topics(topics::Args),
     Status(status::Args),
     Clock(clock::Args),
@@ -176,6 +180,7 @@ pub fn main() -> ExitCode {
         Command::Build(args) => return build::run(&args, components::folders_of),
         Command::Publish(args) => publish::run(&args),
         Command::Tail(args) => tail::run(&args),
+        Command::Log(args) => log::run(&args),
         Command::Topics(args) => topics::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Clock(args) => clock::run(&args),

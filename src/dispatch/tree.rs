@@ -211,7 +211,9 @@ impl<E: Engine> Tree<E> {
         let lane = |partition| LaneId { subscriber: number, partition };
         let positions: Vec<_> = (0..topic.partitions).map(|p| self.shared.engine.position(lane(p))).collect();
         let bounds = self.bounds(input, topic.partitions).zip(positions);
-        bounds.map(|(bounds, position)| bounds.written.saturating_sub(position.unwrap_or(bounds.start))).sum()
+        // what has expired is not to be consumed any more
+        let next = |bounds: &Bounds, position: Option<u64>| position.unwrap_or(0).max(bounds.start);
+        bounds.map(|(bounds, position)| bounds.written.saturating_sub(next(&bounds, position))).sum()
     }
 
     /// Whether every lane has consumed everything: nothing is on its way anywhere in the tree.
@@ -227,7 +229,8 @@ impl<E: Engine> Tree<E> {
             }
         }
         let at_end = |(partition, position): &(PartitionId, u64)| {
-            self.shared.engine.bounds(*partition).is_none_or(|bounds| *position >= bounds.written)
+            let bounds = self.shared.engine.bounds(*partition);
+            bounds.is_none_or(|bounds| (*position).max(bounds.start) >= bounds.written)
         };
         positions.iter().all(at_end)
     }

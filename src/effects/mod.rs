@@ -5,6 +5,7 @@
 
 pub mod memory;
 mod real;
+mod watched;
 
 use std::io;
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 
 pub use memory::MemoryDisk;
 pub use real::{DiskFolder, SystemClock, random};
+pub use watched::Watched;
 
 /// A folder of files.
 pub trait Disk: Send + Sync + 'static {

@@ -17,16 +17,17 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 use super::block::write_block;
-use super::clock::{ExpiryClock, Frozen};
+use super::clock::ExpiryClock;
 use super::frame::{Kind, UnitBody, frames};
 use super::segment::{SegmentId, SegmentMeta};
 use super::store::{Changes, Checkpoint, Contents, Extent, Recognised, Sequenced, Store, StoreError};
 use super::tail::Group;
-use super::{Settings, Shared};
+use super::{Settings, Shared, lock};
 use crate::effects::DiskFile;
 use crate::limits;
 use crate::model::{Chunk, Dedupe, EventId, LaneId, Offset, PartitionId, ProducerId, Retention, TopicId};
@@ -56,12 +57,6 @@ fn disk_error(what: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> Checkp
 struct Kept {
     extent: Extent,
     segments: VecDeque<SegmentMeta>,
-}
-
-impl Kept {
-    fn bytes(&self) -> u64 {
-        self.segments.iter().map(|meta| meta.bytes).sum()
-    }
 }
 
 /// What a checkpoint brought for a topic: how many identities, the position, the last one's time.
@@ -177,6 +172,10 @@ impl Checkpointer {
         self.settle(shared)?;
         let groups = shared.tail.ready();
         self.clock.look();
+        if shared.clock_is_confirmed.swap(false, Ordering::Relaxed) {
+            self.is_dirty |= self.clock.confirm();
+        }
+        *lock(&shared.frozen) = self.clock.frozen();
         let now_ns = shared.clock.elapsed_ns();
         let is_time = now_ns.saturating_sub(self.looked_ns) >= limits::RETENTION_EVERY.as_nanos() as u64;
         let looks = look_at_retention || is_time;
@@ -259,17 +258,6 @@ impl Checkpointer {
         clean_up(shared, &changes);
     }
 
-    /// Somebody says that the wall clock is right.
-    pub(super) fn confirm_clock(&mut self) -> bool {
-        let was_frozen = self.clock.confirm();
-        self.is_dirty |= was_frozen;
-        was_frozen
-    }
-
-    pub(super) fn frozen(&self) -> Option<Frozen> {
-        self.clock.frozen()
-    }
-
     /// Takes out the segments that may go.
     fn expire(
         &self,
@@ -280,40 +268,41 @@ impl Checkpointer {
     ) {
         for (id, known) in &self.partitions {
             let Some(topic) = settings.topics.get(&id.topic) else { continue }; // not declared any more: kept
-            let mut partition = kept.get(id).unwrap_or(known).clone();
-            let reached = reached(settings, *id, cursors);
-            let mut is_changed = false;
-            if let Some(last) = partition.segments.back_mut()
-                && !last.is_sealed
-                && is_to_be_sealed(last, &topic.retention, self.clock.horizon_ns(seal_age(&topic.retention)))
-            {
+            let partition = kept.get(id).unwrap_or(known);
+            let seals = partition.segments.back().is_some_and(|last| {
+                let horizon_ns = self.clock.horizon_ns(seal_age(&topic.retention));
+                !last.is_sealed && is_to_be_sealed(last, &topic.retention, horizon_ns)
+            });
+            let gone = self.expired(&topic.retention, partition, reached(settings, *id, cursors), seals);
+            if !seals && gone == 0 {
+                continue; // as nearly always, so nothing is copied for it
+            }
+            let mut partition = partition.clone();
+            if let Some(last) = partition.segments.back_mut().filter(|_| seals) {
                 last.is_sealed = true;
                 changes.segments.insert((*id, last.base_offset), *last);
-                is_changed = true;
             }
-            while let Some(first) = partition.segments.front()
-                && first.is_sealed
-                && (topic.retention.force || first.end_offset <= reached)
-                && self.is_expired(&topic.retention, first, partition.bytes())
-            {
+            for first in partition.segments.drain(..gone) {
                 changes.segments.remove(&(*id, first.base_offset));
                 changes.segments_gone.push((*id, first.base_offset));
                 partition.extent.start = first.end_offset;
-                partition.segments.pop_front();
-                is_changed = true;
             }
-            if is_changed {
-                changes.partitions.insert(*id, partition.extent);
-                kept.insert(*id, partition);
-            }
+            changes.partitions.insert(*id, partition.extent);
+            kept.insert(*id, partition);
         }
     }
 
-    fn is_expired(&self, retention: &Retention, segment: &SegmentMeta, bytes: u64) -> bool {
-        let horizon = retention.age.and_then(|age| self.clock.horizon_ns(age));
-        let is_old = horizon.is_some_and(|horizon| segment.last_time_ns < horizon);
-        let is_much = retention.partition_bytes.is_some_and(|max| bytes > max);
-        is_old || is_much
+    /// How many segments of a partition may go, from the first on; `seals` says that the last one is sealed now.
+    fn expired(&self, retention: &Retention, partition: &Kept, reached: Offset, seals: bool) -> usize {
+        let horizon_ns = retention.age.and_then(|age| self.clock.horizon_ns(age));
+        let mut bytes: u64 = partition.segments.iter().map(|meta| meta.bytes).sum();
+        let mut may_go = |segment: &SegmentMeta| {
+            let is_old = horizon_ns.is_some_and(|horizon_ns| segment.last_time_ns < horizon_ns);
+            let is_much = retention.partition_bytes.is_some_and(|max| bytes > max);
+            bytes -= segment.bytes;
+            (segment.is_sealed || seals) && (retention.force || segment.end_offset <= reached) && (is_old || is_much)
+        };
+        partition.segments.iter().take_while(|segment| may_go(segment)).count()
     }
 
     /// Keeps the identities that the settings still want recognised.
@@ -492,7 +481,9 @@ fn clean_up(shared: &Shared, changes: &Changes) {
     if let Err(error) = shared.files.recycle(changes.checkpoint.link.position) {
         report("the journal", &error);
     }
+    // The one for the next file, unless the room that it takes is needed for something better.
     if shared.queue.is_open()
+        && shared.space.has_room_for(shared, shared.files.file_bytes())
         && let Err(error) = shared.files.keep_a_spare()
         && error.kind() != io::ErrorKind::StorageFull
     {

@@ -120,21 +120,28 @@ impl Files {
     /// # Errors
     /// As the disk says; where it is `StorageFull`, the same may succeed later.
     pub(super) fn begin(&self, first_position: u64) -> io::Result<Arc<JournalFile>> {
-        let spare = self.state().spares.last().cloned();
+        let spare = self.state().spares.pop(); // nobody else may give it up from here on
         let name = match spare {
             Some(name) => name,
             None => self.make_spare(false)?,
         };
-        let file = self.disk.open(&name)?;
+        let begun = self.begin_as(&name, first_position);
+        if begun.is_err() {
+            self.state().spares.push(name);
+        }
+        begun
+    }
+
+    fn begin_as(&self, name: &str, first_position: u64) -> io::Result<Arc<JournalFile>> {
+        let file = self.disk.open(name)?;
         file.allocate(FILE_HEAD_BYTES + self.file_bytes)?; // a file of an earlier setting may be shorter
         file.write_at(&encode_head(first_position), 0)?;
         file.sync()?;
-        self.disk.rename(&name, &file_name(first_position))?;
+        self.disk.rename(name, &file_name(first_position))?;
         self.disk.sync_folder()?;
+        let file = self.disk.open(&file_name(first_position))?;
         let file = Arc::new(JournalFile { first_position, file });
-        let mut state = self.state();
-        state.spares.retain(|spare| *spare != name);
-        state.files.insert(first_position, file.clone());
+        self.state().files.insert(first_position, file.clone());
         Ok(file)
     }
 
@@ -148,9 +155,7 @@ impl Files {
         if made.is_err() {
             drop(self.disk.remove(&name)); // half of it helps nobody, and its room may help somebody
         }
-        made?;
-        self.state().spares.push(name.clone());
-        Ok(name)
+        made.map(|()| name)
     }
 
     fn fill(&self, name: &str, is_written: bool) -> io::Result<()> {
@@ -176,7 +181,8 @@ impl Files {
     pub(super) fn keep_a_spare(&self) -> io::Result<()> {
         let has_none = self.state().spares.is_empty();
         if has_none {
-            self.make_spare(true)?;
+            let name = self.make_spare(true)?;
+            self.state().spares.push(name);
         }
         Ok(())
     }
@@ -201,19 +207,26 @@ impl Files {
             if next > position {
                 return Ok(());
             }
-            state.files.remove(&first);
             let name = file_name(first);
             if state.spares.len() >= limits::SPARE_FILES_MAX {
                 drop(state);
                 self.disk.remove(&name)?;
+                self.state().files.remove(&first);
                 continue;
             }
             let spare = format!("{SPARE_PREFIX}{}", state.next_spare);
             state.next_spare += 1;
             drop(state);
             self.disk.rename(&name, &spare)?;
-            self.state().spares.push(spare);
+            let mut state = self.state();
+            state.files.remove(&first);
+            state.spares.push(spare);
         }
+    }
+
+    /// Length in bytes of a new file.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file_bytes
     }
 
     /// The first position of the file behind the one that a position lies in.

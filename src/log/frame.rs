@@ -553,7 +553,7 @@ mod tests {
     fn the_layout_is_a_promise() {
         let (bytes, _) = frame_of(&slices_of(&[(2, b"x".to_vec())], Marks::None), None);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let head = "5754544c 01 01 0000 25000000 07a1d974 0010000000000000 a00f000000000000 e803000000000000 \
+        let head = "5754544c 02 01 0000 25000000 b1548182 0010000000000000 a00f000000000000 e803000000000000 \
                     0700000000000000 03000000 63000000";
         let body = "01000000 00000000 01000000 02000000 c800000000000000 01000000 05000000 01000000 78";
         assert_eq!(hex, [head, body].concat().replace(' ', ""));

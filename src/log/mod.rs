@@ -30,6 +30,7 @@ mod clock;
 mod cold;
 mod files;
 mod frame;
+mod inspect;
 
 mod partition;
 mod queue;
@@ -46,7 +47,7 @@ mod walk;
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -55,6 +56,7 @@ use tokio::sync::watch;
 
 pub use clock::Frozen;
 pub use cold::{ColdError, ColdReader};
+pub use inspect::{FrameInfo, Inspection, RepairError, Repaired, dump, repair, verify};
 
 pub use partition::{Partition, Recent};
 pub use queue::{Acquired, Placed, Refused, Ticket};
@@ -206,6 +208,10 @@ pub(crate) struct Shared {
     space: SpaceWatch,
     settings: RwLock<Arc<Settings>>,
     checkpointer: Mutex<Checkpointer>,
+    /// As the checkpointer found it last.
+    frozen: Mutex<Option<Frozen>>,
+    /// Somebody said that the clock is right; the checkpointer has yet to hear it.
+    clock_is_confirmed: AtomicBool,
     condition: watch::Sender<Condition>,
     epoch: u32,
 }
@@ -315,14 +321,18 @@ impl Log {
         options: LogOptions,
     ) -> Result<(Arc<Shared>, Appender, Arc<Syncer>, Replay), OpenError> {
         let total_bytes = disk.space().map_or(u64::MAX, |space| space.total_bytes);
-        let file_bytes = options.file_bytes.min(total_bytes / limits::JOURNAL_FILE_PART);
-        let options = LogOptions { file_bytes, ..options };
+        // A small disk has small files, and checkpoints that make use of them.
+        let part_bytes = total_bytes / limits::JOURNAL_FILE_PART;
+        let file_bytes = options.file_bytes.min(part_bytes);
+        let checkpoint_bytes = options.checkpoint_bytes.min(usize::try_from(part_bytes).unwrap_or(usize::MAX));
+        let options = LogOptions { file_bytes, checkpoint_bytes, ..options };
         let recovered = recovery::recover(&disk, &options, file_bytes)?;
         let mut contents = recovered.contents;
-        let sequencer = Sequencer::load(&mut contents);
         let engine_ns = recovered.link.append_time_ns;
         let clocks = ExpiryClock::new(clock.clone(), contents.checkpoint.clock, engine_ns);
+        let frozen = clocks.frozen();
         let checkpointer = Checkpointer::new(recovered.store, &contents, clocks);
+        let sequencer = Sequencer::load(&mut contents); // takes what it loads
         let partition = |(id, extent): (&PartitionId, &store::Extent)| {
             let segments = contents.segments.get(id).cloned().unwrap_or_default();
             (*id, Arc::new(Partition::recovered(*extent, segments)))
@@ -338,6 +348,8 @@ impl Log {
             space: SpaceWatch::new(),
             settings: RwLock::default(),
             checkpointer: Mutex::new(checkpointer),
+            frozen: Mutex::new(frozen),
+            clock_is_confirmed: AtomicBool::new(false),
             condition: watch::Sender::new(Condition::Working),
             epoch: recovered.link.epoch,
             disk,
@@ -397,12 +409,13 @@ impl Log {
 
     /// Whether nothing expires since the clock jumped.
     pub fn frozen(&self) -> Option<Frozen> {
-        lock(&self.shared.checkpointer).frozen()
+        *lock(&self.shared.frozen)
     }
 
     /// Somebody says that the machine's clock is right: what waited for that expires. Whether anything had waited.
     pub fn confirm_clock(&self) -> bool {
-        let was_frozen = lock(&self.shared.checkpointer).confirm_clock();
+        let was_frozen = self.frozen().is_some();
+        self.shared.clock_is_confirmed.store(true, Ordering::Relaxed);
         self.shared.tail.ask();
         was_frozen
     }

@@ -216,6 +216,39 @@ impl SegmentFile {
         Ok(found)
     }
 
+    /// Reads all of it. What is damaged, and how many events that costs.
+    pub(super) fn verify(&self, meta: &SegmentMeta) -> Result<Vec<(u64, SegmentError)>, SegmentError> {
+        let (mut damage, mut at, mut expected) = (Vec::new(), 0, meta.base_offset);
+        while at < meta.bytes {
+            let index = Index { end_offset: expected, ..Index::default() };
+            let head = BlockHead::parse(&self.read(at, BLOCK_HEAD_BYTES)?);
+            let head = head.and_then(|head| match self.belongs(&head, at, &index, meta) {
+                true if head.base_offset == expected => Ok(head),
+                _ => Err(BlockError::Misplaced),
+            });
+            let head = match head {
+                Ok(head) => head,
+                Err(error) => {
+                    let next = self.next_block(at, &index, meta)?;
+                    let (position, end) =
+                        next.map_or((meta.bytes, meta.end_offset), |(position, head)| (position, head.base_offset));
+                    damage.push((end - expected, self.damaged(at, error)));
+                    (at, expected) = (position, end);
+                    continue;
+                }
+            };
+            let length = usize::try_from(head.block_bytes()).unwrap_or(usize::MAX) - BLOCK_HEAD_BYTES;
+            if let Err(error) = head.chunks(self.read(at + BLOCK_HEAD_BYTES as u64, length)?) {
+                damage.push((u64::from(head.count), self.damaged(at, error)));
+            }
+            (at, expected) = (at + head.block_bytes(), head.end_offset());
+        }
+        if expected < meta.end_offset {
+            damage.push((meta.end_offset - expected, self.damaged(at, BlockError::Short)));
+        }
+        Ok(damage)
+    }
+
     /// Keeps the index, so that the next one who opens the segment need not make it. It is not missed where that fails.
     fn store_index(&self, disk: &dyn Disk) {
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);

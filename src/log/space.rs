@@ -14,6 +14,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::Shared;
+use crate::effects::Space;
 use crate::limits;
 
 /// Who may write.
@@ -35,6 +36,16 @@ impl SpaceLevel {
     pub(super) fn admits_emits(self) -> bool {
         self != Self::Critical
     }
+}
+
+/// Bytes that were admitted and are not in segments yet.
+fn promised(shared: &Shared) -> u64 {
+    shared.queue.bytes() + shared.tail.waiting_bytes() as u64
+}
+
+/// Bytes of each reserve.
+fn reserve(space: &Space) -> u64 {
+    (space.total_bytes / limits::SPACE_RESERVE_PART).min(limits::SPACE_RESERVE_BYTES_MAX)
 }
 
 /// The last look at the disk.
@@ -74,6 +85,14 @@ impl SpaceWatch {
         }
     }
 
+    /// Whether so many bytes can be taken and everybody may still write.
+    pub(super) fn has_room_for(&self, shared: &Shared, bytes: u64) -> bool {
+        shared
+            .disk
+            .space()
+            .is_ok_and(|space| space.free_bytes.saturating_sub(promised(shared) + bytes) >= 4 * reserve(&space))
+    }
+
     fn look(&self, shared: &Shared) {
         let space = match shared.disk.space() {
             Ok(space) => space,
@@ -82,9 +101,7 @@ impl SpaceWatch {
                 return;
             }
         };
-        let promised = shared.queue.bytes() + shared.tail.waiting_bytes() as u64;
-        let reserve = (space.total_bytes / limits::SPACE_RESERVE_PART).min(limits::SPACE_RESERVE_BYTES_MAX);
-        let left = space.free_bytes.saturating_sub(promised);
+        let (left, reserve) = (space.free_bytes.saturating_sub(promised(shared)), reserve(&space));
         let level = if left >= 3 * reserve {
             SpaceLevel::Ample
         } else if left >= 2 * reserve {

@@ -68,10 +68,18 @@ impl StoreError {
     }
 }
 
+/// What redb says of a file that is not what it wrote is an error of the disk by type only.
+fn of_io(error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => StoreError::Damaged(error.to_string()),
+        _ => StoreError::Disk(error),
+    }
+}
+
 impl From<StorageError> for StoreError {
     fn from(error: StorageError) -> Self {
         match error {
-            StorageError::Io(error) => Self::Disk(error),
+            StorageError::Io(error) => of_io(error),
             other => Self::Damaged(other.to_string()),
         }
     }
@@ -89,7 +97,7 @@ impl From<DatabaseError> for StoreError {
 impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> Self {
         match error {
-            redb::Error::Io(error) => Self::Disk(error),
+            redb::Error::Io(error) => of_io(error),
             other => Self::Damaged(other.to_string()),
         }
     }

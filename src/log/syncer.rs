@@ -228,7 +228,7 @@ impl Syncer {
 
     /// Syncs groups and tells everybody. False where nothing can be promised any more.
     fn make_durable(&self, groups: Vec<Written>, shared: &Shared) -> bool {
-        if let Err(error) = sync_files(&groups) {
+        if let Err(error) = sync_files(&groups, self.durable()) {
             shared.poison(&format!("fdatasync failed: {error}"));
         }
         if shared.is_poisoned() {
@@ -246,9 +246,10 @@ impl Syncer {
     }
 }
 
-fn sync_files(groups: &[Written]) -> io::Result<()> {
+/// Syncs the files of those groups that are not durable yet: some only bring word of what was published before.
+fn sync_files(groups: &[Written], durable: u64) -> io::Result<()> {
     let mut last: Option<&Arc<JournalFile>> = None;
-    for group in groups {
+    for group in groups.iter().filter(|group| group.end_position > durable) {
         if last.is_none_or(|last| !Arc::ptr_eq(last, &group.file)) {
             group.file.file.sync()?;
             last = Some(&group.file);

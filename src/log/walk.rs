@@ -108,6 +108,21 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// The first position from `from` on where a frame may begin.
+    pub(super) fn next_magic(&mut self, from: u64) -> Result<Option<u64>, WalkError> {
+        let mut at = from;
+        loop {
+            self.load(at, WINDOW_BYTES)?;
+            if let Some(found) = memchr::memmem::find(&self.window, b"WTTL") {
+                return Ok(Some(at + found as u64));
+            }
+            if self.window.len() < WINDOW_BYTES {
+                return Ok(None);
+            }
+            at += (self.window.len() - 3) as u64; // it may lie across the edge
+        }
+    }
+
     /// Whether a whole frame further on proves that what should be at `link` was durable.
     pub(super) fn is_proved_behind(&mut self, link: &Link) -> Result<bool, WalkError> {
         let mut at = link.position;

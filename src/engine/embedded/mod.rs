@@ -1,11 +1,10 @@
 //! The engine of one machine: the journal of [`crate::log`] under the trait.
 //!
 //! Promises: a unit is one journal frame; lanes run ahead at *written*, the outside waits for *durable*.
-//! Relies on: the log for order and durability, `catalogue` for numbers.
-//!
-//! Everything but the journal is derived from it and rebuilt at the start.
+//! Relies on: the log for order, durability and retention, `catalogue` for numbers.
 
 mod catalogue;
+pub mod offline;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -27,8 +26,10 @@ pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId};
 use catalogue::{Catalogue, CatalogueError};
 
-/// The folder inside the data folder that holds the journal.
-const JOURNAL_FOLDER: &str = "journal";
+/// The folder inside the data folder that holds the log.
+const LOG_FOLDER: &str = "log";
+/// What it was called when there was nothing in it but the journal.
+const EARLIER_LOG_FOLDER: &str = "journal";
 /// Locked while a bus owns the data folder.
 const LOCK_FILE: &str = "lock";
 
@@ -108,22 +109,9 @@ impl EmbeddedEngine {
     /// # Errors
     /// [`EmbeddedError`]. A damaged journal is refused, never repaired by guessing.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, EmbeddedError> {
-        let io = |what, path: &Path| {
-            let path = path.to_owned();
-            move |error| EmbeddedError::Io { what, path, error }
-        };
-        let journal = folder.join(JOURNAL_FOLDER);
-        let disk = DiskFolder::create(&journal).map_err(io("create", &journal))?;
-        let lock_path = folder.join(LOCK_FILE);
-        let options = OpenOptions::new().create(true).write(true).truncate(false).open(&lock_path);
-        let lock = options.map_err(io("open", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(EmbeddedError::InUse { folder: folder.to_owned() }),
-            Err(TryLockError::Error(error)) => return Err(io("lock", &lock_path)(error)),
-        }
+        let Folder { disk, lock } = Folder::take(folder)?;
         let options = LogOptions { durability, first_sequence: random() >> 1, ..LogOptions::default() };
-        Self::open_on(folder, Arc::new(disk), Arc::new(SystemClock), options, Some(lock))
+        Self::open_on(folder, disk, Arc::new(SystemClock), options, Some(lock))
     }
 
     /// Opens the engine on any disk and clock, such as simulated ones. `label` is what messages call the data folder.
@@ -181,6 +169,43 @@ impl EmbeddedEngine {
     /// What was found in the data folder.
     pub fn recovery(&self) -> Recovery {
         self.shared.recovery
+    }
+}
+
+/// A data folder that this process has for itself.
+struct Folder {
+    /// The log in it.
+    disk: Arc<dyn Disk>,
+    lock: File,
+}
+
+impl Folder {
+    /// Whether there is a log in it.
+    fn has_log(folder: &Path) -> bool {
+        folder.join(LOG_FOLDER).is_dir() || folder.join(EARLIER_LOG_FOLDER).is_dir()
+    }
+
+    fn take(folder: &Path) -> Result<Self, EmbeddedError> {
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |error| EmbeddedError::Io { what, path, error }
+        };
+        let home = DiskFolder::create(folder).map_err(io("create", folder))?;
+        let lock_path = folder.join(LOCK_FILE);
+        let options = OpenOptions::new().create(true).write(true).truncate(false).open(&lock_path);
+        let lock = options.map_err(io("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(EmbeddedError::InUse { folder: folder.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(io("lock", &lock_path)(error)),
+        }
+        let (log, earlier) = (folder.join(LOG_FOLDER), folder.join(EARLIER_LOG_FOLDER));
+        if earlier.is_dir() && !log.exists() {
+            home.rename(EARLIER_LOG_FOLDER, LOG_FOLDER).map_err(io("rename", &earlier))?;
+            home.sync_folder().map_err(io("sync", folder))?;
+        }
+        let disk = DiskFolder::create(&log).map_err(io("create", &log))?;
+        Ok(Self { disk: Arc::new(disk), lock })
     }
 }
 
@@ -446,9 +471,14 @@ impl Session for EmbeddedSession {
             if let Some(stopped) = self.shared.has_stopped() {
                 return Err(stopped.into());
             }
-            let (from, end) = (self.next_offset, partition.written());
+            let (from, end) = (self.next_offset.max(partition.start()), partition.written());
             let chunks = self.shared.read(&mut self.cold, self.partition, from, end, budget).await?;
-            if let Some(last) = chunks.last() {
+            if let (Some(first), Some(last)) = (chunks.first(), chunks.last()) {
+                let expired = first.base_offset.saturating_sub(self.next_offset);
+                if expired > 0 && self.next_offset > 0 {
+                    let PartitionId { topic, partition } = self.partition;
+                    tracing::warn!(%topic, partition, expired, "events expired before a subscriber had processed them");
+                }
                 self.next_offset = last.end_offset();
                 return Ok(chunks);
             }

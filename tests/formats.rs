@@ -1,0 +1,185 @@
+//! Data folders that earlier code wrote, kept as they were: every release opens them.
+//!
+//! `journal-v1` is what the code in front of segments wrote: a journal and nothing else, of a bus that was killed twice.
+//! `log-v2` has a state store, segments, one of them compressed and sealed, and a journal with frames behind the last
+//! checkpoint. `UPDATE_EXPECT=1` writes it anew: only for a format that nobody has yet.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use wattle::effects::{Clock, DiskFolder};
+use wattle::engine::embedded::{Durability, EmbeddedEngine, LogOptions};
+use wattle::engine::{
+    Blueprint, Engine, Mark, Numbers, ReadBudget, Session, Slices, SubscriberSpec, TopicSettings, TopicSpec, Unit,
+};
+use wattle::model::{Compression, Dedupe, Event, EventId, LaneId, PartitionId, ProducerId, Record, Retention};
+
+const ALL: ReadBudget = ReadBudget { events: u32::MAX, bytes: usize::MAX };
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats").join(name)
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+async fn everything(engine: &EmbeddedEngine, partition: PartitionId) -> Vec<(u64, Vec<u8>)> {
+    let (mut found, end) = (Vec::new(), engine.bounds(partition).unwrap().durable);
+    let mut from = engine.bounds(partition).unwrap().start;
+    while from < end {
+        for chunk in engine.read(partition, from, ALL).await.unwrap() {
+            from = chunk.end_offset();
+            found.extend(chunk.iter().map(|stored| (stored.offset, stored.record.to_vec())));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_journal_from_before_there_were_segments_is_taken_over() {
+    let data = TempDir::new().unwrap();
+    copy(&fixture("journal-v1"), &data.path().join("journal"));
+    for start in 0..3 {
+        let engine = EmbeddedEngine::open(data.path(), Durability::Sync).unwrap();
+        let topic = |name: &str, partitions| TopicSpec {
+            name: format!("shop/{name}"),
+            partitions,
+            settings: TopicSettings::default(),
+        };
+        let blueprint = Blueprint { topics: vec![topic("orders", 4), topic("log", 1)], ..Blueprint::default() };
+        let numbers = engine.apply(&blueprint).await.unwrap();
+        assert_eq!(numbers.topics.iter().map(|number| number.0).collect::<Vec<_>>(), [1, 2], "as they were numbered");
+        let mut ids = Vec::new();
+        for partition in 0..4 {
+            for (_, record) in everything(&engine, PartitionId { topic: numbers.topics[0], partition }).await {
+                let event = Event::decode(Record::parse(&record).unwrap().event).unwrap();
+                ids.push((partition, event.id));
+            }
+        }
+        let expected = [(0, "o3"), (0, "o4"), (0, "o6"), (1, "o5"), (2, "o2"), (2, "o7"), (3, "o1")];
+        assert_eq!(ids, expected.map(|(partition, id)| (partition, id.to_owned())));
+        let log = PartitionId { topic: numbers.topics[1], partition: 0 };
+        assert_eq!(everything(&engine, log).await.len(), 1 + start);
+        let mut slices = Slices::default();
+        slices.push(log, |out| Record { key: "k", lineage: None, event: b"" }.write(out)).unwrap();
+        assert_eq!(engine.append(slices).await.unwrap().base_offsets, [1 + start as u64]);
+        if start == 1 {
+            engine.close().await.unwrap(); // the other times it just goes
+        }
+        drop(engine);
+        assert!(!data.path().join("journal").exists() && data.path().join("log/state").exists());
+    }
+}
+
+/// A clock that stands still: fixtures are the same every time.
+struct Noon;
+
+impl Clock for Noon {
+    fn now_ns(&self) -> u64 {
+        1_700_000_000_000_000_000
+    }
+
+    fn elapsed_ns(&self) -> u64 {
+        0
+    }
+}
+
+fn open(folder: &Path) -> EmbeddedEngine {
+    let disk = Arc::new(DiskFolder::create(folder).unwrap());
+    let options = LogOptions { file_bytes: 16 << 10, first_sequence: 77, ..LogOptions::default() };
+    EmbeddedEngine::open_with(folder, disk, Arc::new(Noon), options).unwrap()
+}
+
+async fn apply(engine: &EmbeddedEngine) -> (Numbers, PartitionId, PartitionId) {
+    let settings = TopicSettings {
+        retention: Retention { partition_bytes: Some(20_000), ..Retention::default() },
+        dedupe: Some(Dedupe { window: Duration::from_secs(120), count: 1_000 }),
+        compression: Compression::Lz4,
+    };
+    let input = TopicSpec { name: "shop/in".into(), partitions: 2, settings };
+    let output = TopicSpec { name: "shop/out".into(), partitions: 1, settings: TopicSettings::default() };
+    let subscriber = SubscriberSpec { name: "shop/s".into(), from: "shop/in".into() };
+    let blueprint = Blueprint { topics: vec![input, output], subscribers: vec![subscriber], versions: vec![[7; 32]] };
+    let numbers = engine.apply(&blueprint).await.unwrap();
+    let (input, output) = (numbers.topics[0], numbers.topics[1]);
+    (numbers, PartitionId { topic: input, partition: 1 }, PartitionId { topic: output, partition: 0 })
+}
+
+fn event(partition: PartitionId, id: &str, size: usize) -> Slices {
+    let mut slices = Slices::default();
+    let text = format!("{id} {}", "x".repeat(size));
+    let write = |out: &mut Vec<u8>| Record { key: id, lineage: None, event: text.as_bytes() }.write(out);
+    slices.push_marked(partition, Mark::Identity(EventId::new("/shop", id)), write).unwrap();
+    slices
+}
+
+fn numbered(partition: PartitionId, sequence: u64) -> Slices {
+    let mut slices = Slices::default();
+    slices.set_producer(ProducerId(5));
+    let write = |out: &mut Vec<u8>| Record { key: "k", lineage: None, event: b"numbered" }.write(out);
+    slices.push_marked(partition, Mark::Sequence(sequence), write).unwrap();
+    slices
+}
+
+/// Writes the fixture: some events in segments, then a kill with more of them in the journal.
+async fn make(folder: &Path) {
+    let _ = std::fs::remove_dir_all(folder);
+    let made = TempDir::new().unwrap();
+    let engine = open(made.path());
+    let (numbers, input, output) = apply(&engine).await;
+    for number in 0..4 {
+        engine.append(event(input, &format!("segment {number}"), 1_000)).await.unwrap();
+    }
+    engine.append(numbered(input, 10)).await.unwrap();
+    engine.close().await.unwrap();
+    drop(engine);
+    let engine = open(made.path());
+    apply(&engine).await;
+    engine.append(event(input, "journal", 10)).await.unwrap();
+    let lane = LaneId { subscriber: numbers.subscribers[0], partition: 1 };
+    let mut session = engine.acquire(lane).await.unwrap();
+    session.commit(Unit { consumed_to: 3, emits: event(output, "output", 10) }).await.unwrap();
+    session.flush().await.unwrap();
+    engine.append(numbered(input, 11)).await.unwrap();
+    copy(made.path(), folder); // while it runs: as a kill would leave it
+    std::fs::remove_file(folder.join("spare-1")).or_else(|_| std::fs::remove_file(folder.join("spare-0"))).ok();
+}
+
+#[tokio::test]
+async fn a_log_with_segments_and_a_state_store_is_opened() {
+    let kept = fixture("log-v2");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        make(&kept).await;
+    }
+    let folder = TempDir::new().unwrap();
+    copy(&kept, folder.path());
+    for _ in 0..2 {
+        let engine = open(folder.path());
+        let (numbers, input, output) = apply(&engine).await;
+        let records = everything(&engine, input).await;
+        let keys: Vec<_> = records.iter().map(|(_, record)| Record::parse(record).unwrap().key.to_owned()).collect();
+        assert_eq!(keys, ["segment 0", "segment 1", "segment 2", "segment 3", "k", "journal", "k"]);
+        assert_eq!(everything(&engine, output).await.len(), 1);
+        let lane = LaneId { subscriber: numbers.subscribers[0], partition: 1 };
+        assert_eq!(engine.position(lane), Some(3));
+        // what was published is recognised, from the store and from the journal
+        for (again, first) in [("segment 2", 2), ("journal", 5)] {
+            let appended = engine.append(event(input, again, 5)).await.unwrap();
+            assert_eq!(appended.duplicates[0].offset, Some(first));
+        }
+        for (sequence, offset) in [(10, None), (11, Some(6))] {
+            let appended = engine.append(numbered(input, sequence)).await.unwrap();
+            assert_eq!(appended.duplicates[0].offset, offset);
+        }
+        engine.close().await.unwrap();
+    }
+}
