@@ -111,10 +111,11 @@ subscribers:
     }
     let events: Vec<_> = events.into_iter().flatten().collect();
     tree.publisher().publish("in", &events, None).await.unwrap();
-    let large = event("large", "large", &"y".repeat(EVENT_BYTES_MAX - 500));
+    let text = "y".repeat(EVENT_BYTES_MAX - 500);
     let mut large_ones = 0;
-    for _ in 0..10 {
-        match tree.publisher().publish("in", &vec![large.clone(); 2], None).await {
+    for n in 0..10 {
+        let large = [0, 1].map(|m| event(&format!("large {n} {m}"), "large", &text));
+        match tree.publisher().publish("in", &large, None).await {
             Ok(published) => large_ones += published.places.len(),
             Err(PublishError::Append(AppendError::Busy { retry_after })) => tokio::time::sleep(retry_after).await,
             Err(error) => panic!("{error}"),

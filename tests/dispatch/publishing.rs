@@ -54,9 +54,9 @@ async fn the_places_are_where_the_events_are() {
 async fn without_an_expression_the_key_is_the_partitionkey_else_the_subject_else_the_id() {
     let tree = tree(ONE).await;
     let plain = Event { id: "the id".into(), source: "/s".into(), r#type: "t".into(), ..Event::default() };
-    let mut subject = plain.clone();
+    let mut subject = Event { source: "/another".into(), ..plain.clone() };
     subject.attributes.insert("subject".into(), wattle::model::Attribute::String("the subject".into()));
-    let mut both = subject.clone();
+    let mut both = Event { source: "/a-third".into(), ..subject.clone() };
     both.attributes.insert("partitionkey".into(), wattle::model::Attribute::String("the key".into()));
     tree.publisher().publish("in", &[plain.encode(), subject.encode(), both.encode()], None).await.unwrap();
     let keys: Vec<_> = only(&tree, "in").await.into_iter().map(|seen| seen.key).collect();
