@@ -7,6 +7,8 @@ use std::time::Duration;
 pub const EVENT_BYTES_MAX: usize = 1 << 20;
 /// Most events in one publish call; with less overhead there is nothing left to gain.
 pub const PUBLISH_EVENTS_MAX: usize = 10_000;
+/// Longest name of a producer that numbers its events, in bytes: room for a host name and what runs there.
+pub const PRODUCER_BYTES_MAX: usize = 255;
 /// Largest gRPC message in bytes, either way: several events of the largest size.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Largest unit or append in bytes of records: one frame of the journal. A message's worth, and the keys beside it.

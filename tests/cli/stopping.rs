@@ -78,7 +78,8 @@ async fn a_bus_under_load_that_is_killed_keeps_what_it_acknowledged() {
 async fn unending_call(bus: &Bus) -> tonic::Streaming<v1::PublishStreamResponse> {
     let endpoint = Endpoint::from_shared(format!("http://{}", bus.address)).unwrap().initial_stream_window_size(0);
     let channel: Channel = endpoint.connect().await.unwrap();
-    let request = v1::PublishStreamRequest { topic: "log".into(), events: vec![event("stuck".into())] };
+    let request =
+        v1::PublishStreamRequest { topic: "log".into(), events: vec![event("stuck".into())], numbering: None };
     let requests = tokio_stream::StreamExt::chain(tokio_stream::iter([request]), tokio_stream::pending());
     let answers = PublisherServiceClient::new(channel).publish_stream(requests).await.unwrap().into_inner();
     // The call is under way as soon as its event is there.
@@ -118,9 +119,9 @@ fn a_disk_that_fails_ends_it_with_1_and_words() {
     let folder = tempfile::tempdir().unwrap();
     let topology = folder.path().join("shop.yaml");
     std::fs::write(&topology, TOPOLOGY).unwrap();
-    // No file may grow past a limit, and writing past it is an error instead of a signal.
+    // Writing past the limit that files will have is an error instead of a signal.
     let mut command = Command::new("sh");
-    let script = "trap '' XFSZ; ulimit -f 2048; exec \"$@\"";
+    let script = "trap '' XFSZ; exec \"$@\"";
     let plain = wattle();
     command.args(["-c", script, "sh"]).arg(plain.get_program()).arg("run").arg(&topology);
     command.arg("--data").arg(folder.path().join("data")).args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
@@ -131,6 +132,7 @@ fn a_disk_that_fails_ends_it_with_1_and_words() {
         };
     }
     let bus = Bus::spawn(command);
+    bus.limit_files(1 << 20);
     let data = "x".repeat(100_000);
     let mut refused = None;
     for _ in 0..100 {
