@@ -176,7 +176,7 @@ async fn a_root_recognises_what_is_published_again_unless_it_says_otherwise() {
     let stored = async |dedupe: &str| {
         let tree = tree(&KEYED.replace("key: data.to", &format!("key: data.to{dedupe}"))).await;
         let [one, other] = ["x", "y"].map(|to| event("a", "ignored", &format!(r#"{{"to":"{to}"}}"#)));
-        let first = tree.publisher().publish("in", &[one.clone()], None).await.unwrap().places;
+        let first = tree.publisher().publish("in", std::slice::from_ref(&one), None).await.unwrap().places;
         let again = tree.publisher().publish("in", &[other, one], None).await.unwrap().places;
         let stored = contents(&tree, "in").await.concat();
         settled(&tree).await;
