@@ -11,8 +11,9 @@
 //! ```
 //!
 //! - A jump of up to a day is skew. Skew melts when the wall clock is put back, and while engine time stands still for that.
-//! - A jump of more than a day, also one that is noticed at a start, is skew and freezes expiry until somebody confirms the
-//!   clock. At a start that is a jump since the last checkpoint: what was skew later is forgotten. Where it then still says so, the time has really passed, and there is no skew any more.
+//! - A jump of more than a day is skew and freezes expiry until somebody confirms the clock. Where it then still says so, the
+//!   time has really passed, and there is no skew any more. At a start that is a jump since the last checkpoint: what was
+//!   skew after that is forgotten.
 
 use std::sync::Arc;
 use std::time::Duration;
