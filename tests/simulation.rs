@@ -25,6 +25,7 @@
 
 mod simulation {
     mod check;
+    mod damage;
     mod expiry;
     mod faults;
     mod history;

@@ -64,24 +64,24 @@ pub(super) enum StoreError {
 }
 
 impl StoreError {
+    /// redb tells some damage as an error of the disk: a wrong magic number, a file that ends too early.
+    fn of_io(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(error.to_string()),
+            _ => Self::Disk(error),
+        }
+    }
+
     /// Whether there was no room, so that the same may succeed once there is.
     pub(super) fn is_storage_full(&self) -> bool {
         matches!(self, Self::Disk(error) if error.kind() == io::ErrorKind::StorageFull)
     }
 }
 
-/// What redb says of a file that is not what it wrote is an error of the disk by type only.
-fn of_io(error: io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => StoreError::Damaged(error.to_string()),
-        _ => StoreError::Disk(error),
-    }
-}
-
 impl From<StorageError> for StoreError {
     fn from(error: StorageError) -> Self {
         match error {
-            StorageError::Io(error) => of_io(error),
+            StorageError::Io(error) => Self::of_io(error),
             other => Self::Damaged(other.to_string()),
         }
     }
@@ -99,7 +99,7 @@ impl From<DatabaseError> for StoreError {
 impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> Self {
         match error {
-            redb::Error::Io(error) => of_io(error),
+            redb::Error::Io(error) => Self::of_io(error),
             other => Self::Damaged(other.to_string()),
         }
     }

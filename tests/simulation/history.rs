@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::damage;
 use super::notes::Notes;
 use super::world::World;
 
@@ -82,6 +83,11 @@ fn run_all(seeds: u64, run: impl Fn(u64, Notes) -> u64 + Sync) {
 #[test]
 fn every_history_keeps_the_promises() {
     run_all(SEEDS, run);
+}
+
+#[test]
+fn damage_is_refused_or_does_no_harm_or_costs_its_own_block() {
+    run_all(SEEDS / 2, damage::run);
 }
 
 /// Or a seed would be no way to see a failure again.

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot::error::TryRecvError;
 use wattle::effects::{Clock, MemoryDisk};
 use wattle::log::{
-    Acquired, ColdReader, Condition, Durability, Log, LogOptions, OpenError, Placed, Recent, Refused, Replay, Settings,
-    Stepper, Ticket,
+    Acquired, ColdError, ColdReader, Condition, Durability, Log, LogOptions, OpenError, Placed, Recent, Refused,
+    Replay, Settings, Stepper, Ticket,
 };
 use wattle::model::{LaneId, PartitionId, TopicId};
 
@@ -69,6 +69,8 @@ pub(crate) struct World {
     pub(crate) next_ticket: usize,
     /// Nothing is done to the disk that could fail.
     pub(crate) is_calm: bool,
+    /// A file that was damaged: reads of it may fail.
+    pub(crate) damaged: Option<String>,
 }
 
 pub(crate) fn poll<T>(future: &mut Pin<Box<dyn Future<Output = T>>>) -> Option<T> {
@@ -99,6 +101,7 @@ impl World {
             next_number: 0,
             next_ticket: 0,
             is_calm,
+            damaged: None,
         }
     }
 
@@ -220,7 +223,8 @@ impl World {
         self.note(format!("-- open, epoch {epoch}: {held} units of {len} ({} promised)", self.model.must));
         assert!(epoch > before, "the epoch {epoch} comes after {before}");
         self.model.keep(held, epoch);
-        check::all(&mut self.model, &log, &|_| false);
+        let damaged = self.damaged.clone();
+        check::all(&mut self.model, &log, &|error| is_of(error, damaged.as_ref()));
         let (log, fired) = (Arc::new(log), self.faults.fired());
         let reader = log.cold_reader();
         let mut life = Life {
@@ -353,6 +357,20 @@ impl World {
         }
     }
 
+    /// Everything is durable, and a mark says so.
+    pub(crate) fn prove(&mut self, life: &mut Life) {
+        self.take_in(life, |life| {
+            let stepper = life.stepper.as_mut().unwrap();
+            stepper.append();
+            stepper.idle();
+            stepper.sync();
+            stepper.idle();
+            stepper.sync();
+        });
+        self.after_step(life);
+        self.model.must = self.model.units.len();
+    }
+
     /// The power goes: what was not synced may be lost, block by block.
     pub(crate) fn crash(&mut self) {
         self.note("-- the power is lost");
@@ -385,6 +403,11 @@ impl World {
             }
         }
     }
+}
+
+/// Whether an error tells of this damaged file.
+pub(crate) fn is_of(error: &ColdError, damaged: Option<&String>) -> bool {
+    damaged.is_some_and(|name| error.to_string().contains(name))
 }
 
 /// What lanes see: how far partitions go, and the lanes' positions.
