@@ -17,7 +17,6 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -173,9 +172,6 @@ impl Checkpointer {
         self.settle(shared)?;
         let groups = shared.tail.ready();
         self.clock.look(shared.tail.take_times());
-        if shared.clock_is_confirmed.swap(false, Ordering::Relaxed) {
-            self.is_dirty |= self.clock.confirm(shared.tail.take_times());
-        }
         *lock(&shared.frozen) = self.clock.frozen();
         let now_ns = shared.clock.elapsed_ns();
         let is_time = now_ns.saturating_sub(self.looked_ns) >= limits::RETENTION_EVERY.as_nanos() as u64;
@@ -259,6 +255,14 @@ impl Checkpointer {
         }
         shared.tail.checkpointed(groups);
         clean_up(shared, &changes);
+    }
+
+    /// Somebody says that the wall clock is right.
+    pub(super) fn confirm_clock(&mut self, shared: &Shared) -> bool {
+        let was_frozen = self.clock.confirm(shared.tail.take_times());
+        self.is_dirty |= was_frozen;
+        *lock(&shared.frozen) = self.clock.frozen();
+        was_frozen
     }
 
     /// Takes out the segments that may go.

@@ -47,7 +47,7 @@ mod walk;
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -210,8 +210,6 @@ pub(crate) struct Shared {
     checkpointer: Mutex<Checkpointer>,
     /// As the checkpointer found it last.
     frozen: Mutex<Option<Frozen>>,
-    /// Somebody said that the clock is right; the checkpointer has yet to hear it.
-    clock_is_confirmed: AtomicBool,
     condition: watch::Sender<Condition>,
     epoch: u32,
 }
@@ -349,7 +347,6 @@ impl Log {
             settings: RwLock::default(),
             checkpointer: Mutex::new(checkpointer),
             frozen: Mutex::new(frozen),
-            clock_is_confirmed: AtomicBool::new(false),
             condition: watch::Sender::new(Condition::Working),
             epoch: recovered.link.epoch,
             disk,
@@ -412,10 +409,11 @@ impl Log {
         *lock(&self.shared.frozen)
     }
 
-    /// Somebody says that the machine's clock is right: what waited for that expires. Whether anything had waited.
+    /// Somebody says that the machine's clock is right: what waited for that expires. Whether anything had waited. Blocks
+    /// while a checkpoint is made.
     pub fn confirm_clock(&self) -> bool {
-        let was_frozen = self.frozen().is_some();
-        self.shared.clock_is_confirmed.store(true, Ordering::Relaxed);
+        // at once, and not with the next checkpoint: what is confirmed is the clock as it is now, not as it may jump till then
+        let was_frozen = lock(&self.shared.checkpointer).confirm_clock(&self.shared);
         self.shared.tail.ask();
         was_frozen
     }
