@@ -11,6 +11,7 @@ mod journal {
     mod damage;
     mod failing_disk;
     mod layout;
+    mod recognition;
     mod recovery_table;
     mod support;
     mod tails;
