@@ -19,7 +19,8 @@
 //! outside can see.
 //!
 //! `WATTLE_SIM_SEED=n` runs one seed and prints its steps. `WATTLE_SIM_SEEDS` says how many are run, from
-//! `WATTLE_SIM_FIRST` on. `cargo xtask sim` runs many.
+//! `WATTLE_SIM_FIRST` on, `WATTLE_SIM_FAILURES` after how many failures to stop (1), `WATTLE_SIM_THREADS` on how many
+//! threads. `cargo xtask sim` runs many.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -33,6 +34,7 @@ mod simulation {
     mod notes;
     mod plan;
     mod random;
+    mod start;
     mod steps;
     mod world;
 }

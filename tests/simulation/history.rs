@@ -73,8 +73,9 @@ fn run_all(seeds: u64, run: impl Fn(u64, Notes) -> u64 + Sync) {
         stories
     };
     let stories: Vec<String> = std::thread::scope(|scope| {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        let threads = number("WATTLE_SIM_THREADS").unwrap_or_else(cores);
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
     assert!(stories.is_empty(), "{}", stories.join("\n"));
