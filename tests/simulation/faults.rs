@@ -206,7 +206,7 @@ fn held_nothing(
         return false; // written in place, page by page
     }
     match (beginning(seen), beginning(synced)) {
-        (Some(new), Some(old)) => new != old,
+        (Some(new), Some(old)) => old.is_empty() || !new.starts_with(&old),
         // it grew, or has just come into being; what was renamed held something under its other name
         (Some(_), None) => synced.contains_key(name) || name.starts_with("segment-"),
         (None, _) => false,
