@@ -190,8 +190,8 @@ pub(crate) fn crashed(disk: &MemoryDisk, random: &mut Random) -> MemoryDisk {
     })
 }
 
-/// Whether a block held nothing durable: files are written from the front to the back, so one whose first byte is new holds
-/// nothing else. No more than that byte is compared: all behind it may be new where it is not.
+/// Whether a block held nothing durable: files are written from the front to the back, so one that begins with something
+/// new holds nothing else.
 fn held_nothing(
     seen: &BTreeMap<String, Vec<u8>>,
     synced: &BTreeMap<String, Vec<u8>>,
@@ -200,7 +200,7 @@ fn held_nothing(
 ) -> bool {
     let beginning = |files: &BTreeMap<String, Vec<u8>>| {
         let bytes = files.get(name)?.get(block * BLOCK_BYTES..)?;
-        bytes.first().copied()
+        Some(bytes.get(..8.min(bytes.len()))?.to_vec())
     };
     if name.starts_with("state") {
         return false; // written in place, page by page
