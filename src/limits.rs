@@ -7,6 +7,8 @@ use std::time::Duration;
 pub const EVENT_BYTES_MAX: usize = 1 << 20;
 /// Most events in one publish call; with less overhead there is nothing left to gain.
 pub const PUBLISH_EVENTS_MAX: usize = 10_000;
+/// Longest name of a producer that numbers its events, in bytes: room for a host name and what runs there.
+pub const PRODUCER_BYTES_MAX: usize = 255;
 /// Largest gRPC message in bytes, either way: several events of the largest size.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Largest unit or append in bytes of records: one frame of the journal. A message's worth, and the keys beside it.
@@ -31,8 +33,8 @@ pub const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Bytes of the recent part of the journal that stay in memory, for lanes that keep up and for the next checkpoint. What is
 /// not checkpointed fills it at the most, so this also bounds what a start has to read.
-pub const TAIL_BYTES_MAX: usize = 32 << 20;
-/// Bytes of journal after which a checkpoint is made: a quarter, so that the next ones come in while it is made, and enough
+pub const TAIL_BYTES_MAX: usize = 24 << 20;
+/// Bytes of journal after which a checkpoint is made: a third, so that the next ones come in while it is made, and enough
 /// for its syncs not to matter.
 pub const CHECKPOINT_BYTES: usize = 8 << 20;
 /// Bytes that one group commit writes at the most, so that acks of small publishes do not wait for long.
@@ -47,6 +49,8 @@ pub const SPARE_FILES_MAX: usize = 1;
 pub const SPARE_WRITE_BYTES: usize = 1 << 20;
 /// Bytes at which a segment is closed: what retention removes at once, and what an index covers.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// Bytes that are written to a segment at once: few calls, little memory.
+pub const SEGMENT_WRITE_BYTES: usize = 512 << 10;
 /// Parts of a retention (in age or size) after which a segment is closed, so that the oldest part can go.
 pub const RETENTION_PARTS: u32 = 8;
 /// The shortest time after which a segment is closed for its age.

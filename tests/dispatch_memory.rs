@@ -103,7 +103,7 @@ async fn memory_does_not_grow_with_what_waits_for_a_stuck_leaf() {
     for batch in 0..BATCHES {
         let numbers = batch * BATCH..(batch + 1) * BATCH;
         let events: Vec<_> = numbers.map(|n| event(&n.to_string(), "one", &format!("{n:08}{filling}"))).collect();
-        tree.publisher().publish("in", &events).await.unwrap();
+        tree.publisher().publish("in", &events, None).await.unwrap();
     }
     let all = BATCH * BATCHES;
     for other in ["t/copy", "t/quick"] {

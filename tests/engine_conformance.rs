@@ -61,6 +61,18 @@ macro_rules! conformance {
                     events_carry_their_time_and_epoch
                     waiting_for_an_event_ends_when_it_is_durable
                     a_time_is_found_as_an_offset;
+                duplicates:
+                    what_comes_again_is_answered_with_the_first_place_and_not_stored
+                    an_event_is_recognised_within_a_call
+                    an_event_is_recognised_in_another_partition
+                    an_append_of_nothing_new_changes_nothing
+                    without_dedupe_everything_is_stored
+                    what_the_count_has_passed_is_no_longer_recognised
+                    a_topic_recognises_only_its_own_events
+                    the_numbers_of_a_producer_only_grow
+                    producers_and_partitions_have_their_own_numbers
+                    a_duplicate_is_answered_when_the_first_is_durable
+                    settings_may_change;
                 lanes:
                     a_lane_waits_for_events
                     a_lane_reads_on_where_it_stopped
@@ -97,7 +109,8 @@ macro_rules! restarts {
                     epochs_and_times_only_grow
                     numbers_survive_a_restart
                     an_apply_that_nobody_waits_for_shares_no_number_later
-                    a_folder_belongs_to_one_engine;
+                    a_folder_belongs_to_one_engine
+                    what_was_published_is_recognised_after_a_restart;
             }
         }
     };

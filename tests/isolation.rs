@@ -122,7 +122,7 @@ async fn each_misdeed_costs_its_own_event_and_no_other() {
             }
         }
         batch.insert(4, event(&format!("bad{number}"), "one", &deed));
-        tree.publisher().publish("in", &batch).await.unwrap();
+        tree.publisher().publish("in", &batch, None).await.unwrap();
         settled(tree).await;
         dead.push((format!("bad{number}"), failure.to_owned()));
         let out: Vec<_> = contents(tree, "out").await.concat();
@@ -153,7 +153,7 @@ async fn all_misdeeds_in_one_batch_of_every_lane_cost_their_events_and_no_other(
             dead.push((key.to_owned(), format!("{key}-bad{number}"), failure.to_owned()));
         }
     }
-    tree.publisher().publish("in", &batch).await.unwrap();
+    tree.publisher().publish("in", &batch, None).await.unwrap();
     settled(tree).await;
     let mut out: Vec<_> = contents(tree, "below").await.concat();
     out.sort_by(|one, other| one.key.cmp(&other.key)); // stable: the order within a key stays
@@ -169,7 +169,7 @@ async fn a_flood_of_log_lines_is_no_failure_and_holds_up_nobody() {
     let bed = start(Duration::from_secs(20)).await;
     let events = ["echo a", "log 100000", "line 4000000", "echo b"];
     let events: Vec<_> = events.iter().map(|data| event(data, "one", data)).collect();
-    bed.tree.publisher().publish("in", &events).await.unwrap();
+    bed.tree.publisher().publish("in", &events, None).await.unwrap();
     settled(&bed.tree).await;
     let out = contents(&bed.tree, "out").await.concat();
     assert_eq!(out.iter().map(|seen| seen.data()).collect::<Vec<_>>(), ["echo a", "echo b"]);
@@ -181,13 +181,14 @@ async fn a_flood_of_log_lines_is_no_failure_and_holds_up_nobody() {
 async fn a_loop_delays_neither_its_sibling_nor_other_lanes() {
     let bed = start(Duration::from_secs(3)).await;
     let tree = &bed.tree;
-    let looping = tree.publisher().publish("in", &[event("loop", "one", "loop")]).await.unwrap().places[0].0;
+    let looping =
+        tree.publisher().publish("in", &[event("loop", "one", "loop")], None).await.unwrap().places[0].partition;
     until("it loops", || status(&tree.snapshot(), "t/hostile").lag == 1).await;
     let (mut behind, mut elsewhere) = (0, 0);
     for n in 0..300 {
         let name = format!("echo {n}");
-        let places = tree.publisher().publish("in", &[event(&name, &name, &name)]).await.unwrap().places;
-        if places[0].0 == looping { behind += 1 } else { elsewhere += 1 }
+        let places = tree.publisher().publish("in", &[event(&name, &name, &name)], None).await.unwrap().places;
+        if places[0].partition == looping { behind += 1 } else { elsewhere += 1 }
     }
     assert!(behind > 0 && elsewhere > 0);
     until("the sibling", || status(&tree.snapshot(), "t/beside").handled == 301).await;
@@ -244,7 +245,7 @@ subscribers:
     let patient = Told { plugin: patient, called: called.clone() };
     let old = Tree::start(engine.clone(), &plan, vec![patient], &Handle::current()).await.unwrap();
     let events: Vec<_> = ["echo a", "loop", "echo b"].iter().map(|data| event(data, "one", data)).collect();
-    old.publisher().publish("in", &events).await.unwrap();
+    old.publisher().publish("in", &events, None).await.unwrap();
     called.notified().await; // by now the lane is past the point at which it would have stopped instead
     assert!(!old.drain(Duration::from_millis(300)).await);
     let new = Tree::start(engine, &plan, vec![strict], &Handle::current()).await.unwrap();

@@ -12,6 +12,7 @@ mod journal {
     mod failing_disk;
     mod inspection;
     mod layout;
+    mod recognition;
     mod recovery_table;
     mod retention;
     mod shortage;

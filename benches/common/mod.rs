@@ -1,6 +1,6 @@
 //! What several benchmarks need: an engine on the real disk, events for it, and what the process uses.
 
-#![allow(dead_code, reason = "shared by several benchmarks, each of which uses a part")]
+#![allow(dead_code, clippy::indexing_slicing, reason = "each benchmark uses a part; it fails by panicking")]
 
 use std::path::Path;
 use std::sync::Arc;

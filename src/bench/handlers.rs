@@ -66,7 +66,7 @@ fn through_the_tree(subject: &Subject, orders: &[Bytes]) -> Result<(u64, Duratio
                 published.map_err(std::io::Error::other)??;
             }
             let (publisher, topic, batch) = (tree.publisher().clone(), topic.clone(), batch.to_vec());
-            publishing.spawn(async move { publisher.publish(&topic, &batch).await });
+            publishing.spawn(async move { publisher.publish(&topic, &batch, None).await });
         }
         while let Some(published) = publishing.join_next().await {
             published.map_err(std::io::Error::other)??;

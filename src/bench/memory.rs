@@ -51,13 +51,13 @@ pub fn memory(subject: &Subject, events: usize) -> Result<Memory, BenchError> {
         let handlers = subject.plugins.iter().cloned().map(Stuck).collect();
         let tree = Tree::start(engine, &subject.plan, handlers, lanes.handle()).await?;
         // once around, so that what the first publish sets up counts as idle
-        tree.publisher().publish(&root, &[sample::order(0)]).await?;
+        tree.publisher().publish(&root, &[sample::order(0)], None).await?;
         let idle_bytes = resident_bytes()?;
         let mut backlog_bytes = idle_bytes;
         for batch in 0..events.div_ceil(PUBLISH_EVENTS) {
             let first = 1 + batch * PUBLISH_EVENTS;
             let orders: Vec<Bytes> = (first..first + PUBLISH_EVENTS).map(sample::order).collect();
-            tree.publisher().publish(&root, &orders).await?;
+            tree.publisher().publish(&root, &orders, None).await?;
             backlog_bytes = backlog_bytes.max(resident_bytes()?);
         }
         tree.drain(Duration::from_millis(100)).await;

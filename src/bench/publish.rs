@@ -77,7 +77,14 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
             vec![TopicSpec { name: TOPIC.to_owned(), partitions: PARTITIONS, settings: TopicSettings::default() }];
         let blueprint = Blueprint { topics, ..Blueprint::default() };
         let numbers = engine.apply(&blueprint).await.map_err(crate::dispatch::StartError::from)?;
-        let target = |topic| Target { name: TOPIC.to_owned(), topic, partitions: PARTITIONS, parent: None, key: None };
+        let target = |topic| Target {
+            name: TOPIC.to_owned(),
+            topic,
+            partitions: PARTITIONS,
+            parent: None,
+            key: None,
+            dedupes: false,
+        };
         let targets = Targets::new(numbers.topics.into_iter().map(target));
         let publisher = Publisher::new(engine.clone(), Arc::new(targets));
         let bus = Bus { publisher, engine: engine.clone(), snapshot: Arc::new(Snapshot::default) };

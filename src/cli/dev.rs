@@ -82,8 +82,8 @@ pub(super) fn run(args: &Args) -> Outcome {
         let work = async {
             let client = Client::connect(&server).await?;
             for (topic, source) in &inputs {
-                let events = input::publish(&client, topic, source, Form::CloudEvents, &mut Unwatched).await?;
-                tracing::info!(topic, events, "published the input");
+                let sum = input::publish(&client, topic, source, Form::CloudEvents, &mut Unwatched).await?;
+                tracing::info!(topic, events = sum.events, duplicates = sum.duplicates, "published the input");
             }
             if !args.once {
                 std::future::pending::<()>().await;

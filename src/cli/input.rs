@@ -178,7 +178,28 @@ pub(super) trait Watcher {
     fn places(&mut self, published: &Published) -> Result<(), Failure>;
 }
 
-/// Publishes every line, in order. Returns how many events that were.
+/// How many events were durable in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sum {
+    /// All of them.
+    pub(super) events: u64,
+    /// Those of them that had been published before.
+    pub(super) duplicates: u64,
+}
+
+impl Sum {
+    /// What was done, in words.
+    pub(super) fn words(self, topic: &str) -> String {
+        let new = plural(self.events - self.duplicates, "event");
+        match self.duplicates {
+            0 => format!("published {new} to {topic}"),
+            1 => format!("published {new} to {topic}; 1 more had been published before and is there once"),
+            more => format!("published {new} to {topic}; {more} more had been published before and are there once"),
+        }
+    }
+}
+
+/// Publishes every line, in order.
 ///
 /// # Errors
 /// The first line that is no event, or that the bus refuses; what is in front of it has been published then.
@@ -188,13 +209,14 @@ pub(super) async fn publish(
     source: &Source,
     form: Form,
     watcher: &mut dyn Watcher,
-) -> Result<u64, Failure> {
+) -> Result<Sum, Failure> {
     let (sender, mut lines) = mpsc::channel(AHEAD_EVENTS);
     let opened = source.open()?;
     let reading = std::thread::Builder::new().name("lines".to_owned()).spawn(move || read(opened, &form, &sender));
     reading.map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
 
-    let mut way = Way { publishing: client.publishing(topic, Window::default()), lines: VecDeque::new(), bytes: 0 };
+    let publishing = client.publishing(topic, Window::default());
+    let mut way = Way { publishing, lines: VecDeque::new(), bytes: 0, duplicates: 0 };
     let (mut ready, mut bad) = (Vec::new(), None);
     while bad.is_none() {
         let read = tokio::select! {
@@ -232,7 +254,7 @@ pub(super) async fn publish(
     way.take(answers, watcher)?;
     match bad {
         Some(BadLine { line, why }) => Err(way.stopped_at(source, line, &why)),
-        None => Ok(way.publishing.answered_events()),
+        None => Ok(Sum { events: way.publishing.answered_events(), duplicates: way.duplicates }),
     }
 }
 
@@ -243,6 +265,8 @@ struct Way {
     lines: VecDeque<(u64, u64)>,
     /// Of those that are answered.
     bytes: u64,
+    /// Those of them that had been published before.
+    duplicates: u64,
 }
 
 impl Way {
@@ -255,6 +279,7 @@ impl Way {
         for answer in answers {
             let answered = self.lines.drain(..answer.places.len().min(self.lines.len()));
             self.bytes += answered.map(|(_, bytes)| bytes).sum::<u64>();
+            self.duplicates += answer.duplicates() as u64;
             watcher.places(&answer)?;
             watcher.published(self.publishing.answered_events(), self.bytes);
         }

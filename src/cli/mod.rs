@@ -8,6 +8,7 @@ mod args;
 mod bench;
 pub mod build;
 pub mod check;
+mod clock;
 mod completions;
 mod components;
 mod dev;
@@ -124,6 +125,7 @@ Data folders:
 Running bus:
   topics       List the topics
   status       Show the tree with its counts
+  clock        Say that the clock is right after it jumped
 Other:
   bench        Measure whole paths against yardsticks
   completions  Print completions for a shell
@@ -161,6 +163,7 @@ enum Command {
     Log(log::Args),
     Topics(topics::Args),
     Status(status::Args),
+    Clock(clock::Args),
     Bench(bench::Args),
     Completions(completions::Args),
 }
@@ -180,6 +183,7 @@ pub fn main() -> ExitCode {
         Command::Log(args) => log::run(&args),
         Command::Topics(args) => topics::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Clock(args) => clock::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };

@@ -10,11 +10,15 @@ use super::input::{self, Form, Source, Template, Watcher, fresh_id};
 use super::tree::plural;
 use super::{Failure, Outcome, Output, ServerArg, block_on, say};
 use crate::dispatch::Published;
+use crate::engine::Placement;
 
 /// Publish events to a root topic
 ///
 /// One event from arguments, or many from a file or standard input, one on each line: CloudEvents in JSON, or with --plain
 /// the data alone. Ends when they are durable.
+///
+/// An event with the source and id of one that was published a short while ago (the topic's `dedupe`) is not published again:
+/// a file of CloudEvents whose publishing broke off can be published again whole.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle publish orders '{\"order_id\":\"order-17\"}' --type order.created
@@ -105,8 +109,10 @@ async fn one(args: &Args) -> Outcome {
     match args.output {
         Output::Json => print_places(&args.topic, &published)?,
         Output::Text => {
-            for (partition, offset) in &published.places {
-                say(&format!("published to {}, partition {partition}, offset {offset}", args.topic));
+            for Placement { partition, offset, is_duplicate } in &published.places {
+                let what = if *is_duplicate { "had been published before" } else { "published" };
+                let offset = offset.map(|offset| format!(", offset {offset}")).unwrap_or_default();
+                say(&format!("{what} to {}, partition {partition}{offset}", args.topic));
             }
         }
     }
@@ -119,7 +125,7 @@ async fn many(args: &Args, source: &Source) -> Outcome {
     let mut watcher = Bar { bar: bar(source), places_of: (args.output == Output::Json).then(|| args.topic.clone()) };
     let result = input::publish(&client, &args.topic, source, form, &mut watcher).await;
     watcher.bar.finish_and_clear();
-    say(&format!("published {} to {}", plural(result?, "event"), args.topic));
+    say(&result?.words(&args.topic));
     Ok(())
 }
 
@@ -160,8 +166,14 @@ impl Watcher for Bar {
 
 fn print_places(topic: &str, published: &Published) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for (partition, offset) in &published.places {
-        let place = json!({ "topic": topic, "partition": partition, "offset": offset, "epoch": published.epoch });
+    for Placement { partition, offset, is_duplicate } in &published.places {
+        let place = json!({
+            "topic": topic,
+            "partition": partition,
+            "offset": offset,
+            "epoch": published.epoch,
+            "duplicate": is_duplicate,
+        });
         writeln!(out, "{place}")?;
     }
     Ok(out.flush()?)

@@ -4,9 +4,12 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::tree::{self, Shown};
+use super::tree::{self, Shown, plural};
 use super::{Outcome, Output, ServerArg, block_on, topics};
 use crate::dispatch::{LaneState, SubscriberStatus};
+use crate::engine::Storage;
+
+const WARNING: anstyle::Style = anstyle::Style::new().fg_color(Some(anstyle::Color::Ansi(anstyle::AnsiColor::Yellow)));
 
 /// Show the tree of a running bus with its counts
 ///
@@ -33,6 +36,7 @@ pub(super) fn run(args: &Args) -> Outcome {
                 "version": status.version,
                 "serving": status.serving.is_ok(),
                 "reason": status.serving.as_ref().err(),
+                "storage": status.storage.as_ref().map(storage),
                 "topics": status.tree.topics.iter().map(topics::json).collect::<Vec<_>>(),
                 "subscribers": status.tree.subscribers.iter().map(subscriber).collect::<Vec<_>>(),
             });
@@ -44,6 +48,9 @@ pub(super) fn run(args: &Args) -> Outcome {
                 Err(reason) => format!("not serving: {reason}"),
             };
             writeln!(out, "wattle {} at {}: {state}", status.version, args.server.server)?;
+            for warning in status.storage.iter().flat_map(warnings) {
+                writeln!(out, "{WARNING}{warning}{WARNING:#}")?;
+            }
             write!(out, "{}", tree::text(&status.tree, Shown::All))?;
             for subscriber in &status.tree.subscribers {
                 if let Some(failure) = &subscriber.last_failure {
@@ -53,6 +60,32 @@ pub(super) fn run(args: &Args) -> Outcome {
         }
     }
     Ok(())
+}
+
+fn storage(storage: &Storage) -> serde_json::Value {
+    json!({
+        "takes_events": storage.takes_events,
+        "takes_outputs": storage.takes_outputs,
+        "clock_jumped_seconds": storage.clock_jumped.map(|jumped| jumped.as_secs()),
+    })
+}
+
+/// What is wrong with what the bus keeps things on, and what to do.
+fn warnings(storage: &Storage) -> Vec<String> {
+    let room = "make room on it, or shorten the retention of topics";
+    let disk = match (storage.takes_events, storage.takes_outputs) {
+        (_, false) => Some(format!("the disk is full: publishes are refused and handlers that emit wait; {room}")),
+        (false, true) => Some(format!("the disk is nearly full: publishes are refused until there is room; {room}")),
+        (true, true) => None,
+    };
+    let clock = storage.clock_jumped.map(|jumped| {
+        format!(
+            "the clock jumped ahead by {}, and nothing expires until somebody has looked at it: set it right if it is \
+             wrong, then say `wattle clock confirm`",
+            plural(jumped.as_secs() / 3600, "hour")
+        )
+    });
+    disk.into_iter().chain(clock).collect()
 }
 
 fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
@@ -76,4 +109,27 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
         "lanes": subscriber.lanes.iter().map(lane).collect::<Vec<_>>(),
         "last_failure": subscriber.last_failure,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_storage_is_said_with_what_to_do() {
+        let said = |takes_events, takes_outputs, jumped_hours: Option<u64>| {
+            let clock_jumped = jumped_hours.map(|hours| Duration::from_secs(hours * 3600));
+            warnings(&Storage { takes_events, takes_outputs, clock_jumped })
+        };
+        assert_eq!(said(true, true, None), Vec::<String>::new());
+        let nearly = said(false, true, None).concat();
+        assert!(nearly.contains("nearly full") && nearly.contains("make room"), "{nearly}");
+        let full = said(false, false, None).concat();
+        assert!(full.contains("handlers that emit wait") && full.contains("make room"), "{full}");
+        let frozen = said(true, true, Some(48)).concat();
+        assert!(frozen.contains("48 hours") && frozen.contains("wattle clock confirm"), "{frozen}");
+        assert_eq!(said(false, false, Some(48)).len(), 2);
+    }
 }

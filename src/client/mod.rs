@@ -14,7 +14,8 @@ use bytes::Bytes;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::dispatch::{Published, Snapshot, TopicStatus};
+use crate::dispatch::{Numbering, Published, Snapshot, TopicStatus};
+use crate::engine::Storage;
 use crate::limits;
 use crate::rpc::v1;
 use crate::rpc::v1::admin_service_client::AdminServiceClient;
@@ -53,6 +54,8 @@ pub struct BusStatus {
     pub version: String,
     /// Whether it takes and gives out events; if not, why.
     pub serving: Result<(), String>,
+    /// How it is with what it keeps things on; `None` where the bus is too old to say.
+    pub storage: Option<Storage>,
     /// Its tree.
     pub tree: Snapshot,
 }
@@ -100,10 +103,27 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn publish(&self, topic: &str, events: Vec<Bytes>) -> Result<Published, ClientError> {
-        let request = v1::PublishRequest { topic: topic.to_owned(), events };
+        self.publish_request(v1::PublishRequest { topic: topic.to_owned(), events, numbering: None }).await
+    }
+
+    /// As [`Self::publish`], and what was published with these numbers before is not published again, however long ago that
+    /// was. So after any error the same call can be made again; not the next one, until this one has succeeded.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn publish_numbered(
+        &self,
+        topic: &str,
+        events: Vec<Bytes>,
+        numbering: Numbering,
+    ) -> Result<Published, ClientError> {
+        let numbering = Some(numbering.into());
+        self.publish_request(v1::PublishRequest { topic: topic.to_owned(), events, numbering }).await
+    }
+
+    async fn publish_request(&self, request: v1::PublishRequest) -> Result<Published, ClientError> {
         let answer = self.publisher.clone().publish(request).await.map_err(|status| self.failed(&status))?;
-        let v1::PublishResponse { epoch, partitions, offsets } = answer.into_inner();
-        Ok(Published { epoch, places: partitions.into_iter().zip(offsets).collect() })
+        Ok(answer.into_inner().into())
     }
 
     /// Publishes one batch after another, without waiting for each.
@@ -144,6 +164,18 @@ impl Client {
                 Err(answer.reason.clone())
             }
         };
-        Ok(BusStatus { version: answer.version.clone(), serving, tree: answer.into_snapshot() })
+        let storage = answer.storage.map(Into::into);
+        Ok(BusStatus { version: answer.version.clone(), serving, storage, tree: answer.into_snapshot() })
+    }
+
+    /// Says that the clock of the bus's machine is right, so that what waited for that may expire. Whether anything had.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn confirm_clock(&self) -> Result<bool, ClientError> {
+        let mut request = Request::new(v1::ConfirmClockRequest {});
+        request.set_timeout(ANSWER_WITHIN);
+        let answer = self.admin.clone().confirm_clock(request).await.map_err(|status| self.failed(&status))?;
+        Ok(answer.into_inner().was_waiting)
     }
 }

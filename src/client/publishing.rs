@@ -2,7 +2,8 @@
 //!
 //! The order of the batches is the order in which they are published, also when the bus is busy for a while: its refusal
 //! ends the stream, nothing behind the refused batch has been published then, and all of that is sent again on a new
-//! stream. A connection that breaks is not tried again here, since nobody knows what had been published.
+//! stream. A connection that breaks is not tried again here, since nobody knows what had been published; where batches are
+//! numbered, their sender may simply go on.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::{Client, ClientError, Refused};
-use crate::dispatch::Published;
+use crate::dispatch::{Numbering, Published};
 use crate::limits;
 use crate::rpc::v1;
 
@@ -46,10 +47,15 @@ pub struct Publishing {
     client: Client,
     topic: String,
     window: Window,
+    /// Of the first event of all, where they are numbered.
+    numbering: Option<Numbering>,
     stream: State,
     /// Sent or to be sent, not answered.
     unanswered: VecDeque<Vec<Bytes>>,
     unanswered_bytes: usize,
+    /// So many of them are on the stream that there is, with so many bytes.
+    handed_over: usize,
+    handed_over_bytes: usize,
     answered_events: u64,
     busy_since: Option<Instant>,
 }
@@ -66,18 +72,37 @@ enum State {
     Open(Requests, Box<Answers>),
 }
 
+fn bytes_of(batch: &[Bytes]) -> usize {
+    batch.iter().map(Bytes::len).sum()
+}
+
 impl Publishing {
     pub(super) fn new(client: Client, topic: String, window: Window) -> Self {
         Self {
             client,
             topic,
             window,
+            numbering: None,
             stream: State::Closed(Instant::now()),
             unanswered: VecDeque::new(),
             unanswered_bytes: 0,
+            handed_over: 0,
+            handed_over_bytes: 0,
             answered_events: 0,
             busy_since: None,
         }
+    }
+
+    /// Numbers the events that will be sent, from `first_sequence` on and without gaps, as those of the producer of this name
+    /// (1 to [`limits::PRODUCER_BYTES_MAX`] bytes, see [`Numbering`]).
+    ///
+    /// After an error that [`ClientError::is_retryable`] any call then goes on where the stream broke: what was not answered
+    /// is sent again with its numbers, and what of it had been published is not published a second time. A new process goes
+    /// on as exactly by sending the same events from the same number on.
+    #[must_use]
+    pub fn numbered(mut self, producer: &str, first_sequence: u64) -> Self {
+        self.numbering = Some(Numbering { producer: producer.to_owned(), first_sequence });
+        self
     }
 
     /// Events that are durable for sure, also after an error.
@@ -86,26 +111,19 @@ impl Publishing {
     }
 
     /// Sends a batch, waiting for answers first where the window is full. Returns the answers that have come meanwhile, in
-    /// the order of the batches.
+    /// the order of the batches. The batch is taken in any case, also where this fails or is dropped.
     ///
     /// # Errors
     /// [`ClientError`]: the first refusal. Batches up to [`Self::answered_events`] are published. Of the rest, nothing is
     /// if [`ClientError::has_no_side_effects`] says so.
     pub async fn send(&mut self, batch: Vec<Bytes>) -> Result<Vec<Published>, ClientError> {
         let mut answers = Vec::new();
-        let bytes: usize = batch.iter().map(Bytes::len).sum();
-        while !self.unanswered.is_empty()
-            && (self.unanswered.len() >= self.window.batches || self.unanswered_bytes + bytes > self.window.bytes)
-        {
+        self.unanswered_bytes += bytes_of(&batch);
+        self.unanswered.push_back(batch);
+        while self.is_over_window() {
             answers.extend(self.answer().await?);
         }
-        self.unanswered_bytes += bytes;
-        self.unanswered.push_back(batch.clone());
-        if let State::Opening(requests, _) | State::Open(requests, _) = &self.stream {
-            let request = v1::PublishStreamRequest { topic: String::new(), events: batch };
-            // There is room for a whole window. Where the stream has ended, its answers say why.
-            let _ = requests.try_send(request);
-        }
+        self.hand_over();
         // Nothing travels before there is a stream, and nobody may ask for answers for a while.
         while !matches!(self.stream, State::Open(..)) {
             answers.extend(self.answer().await?);
@@ -140,8 +158,42 @@ impl Publishing {
         Ok(answers)
     }
 
+    fn is_over_window(&self) -> bool {
+        self.unanswered.len() > 1
+            && (self.unanswered.len() > self.window.batches || self.unanswered_bytes > self.window.bytes)
+    }
+
+    /// Puts onto the stream, where there is one, what the window allows and is not there yet.
+    fn hand_over(&mut self) {
+        let (State::Opening(requests, _) | State::Open(requests, _)) = &self.stream else { return };
+        while let Some(batch) = self.unanswered.get(self.handed_over) {
+            let bytes = self.handed_over_bytes + bytes_of(batch);
+            if self.handed_over > 0 && (self.handed_over >= self.window.batches || bytes > self.window.bytes) {
+                return;
+            }
+            // There is room for a whole window. Where the stream has ended, its answers say why.
+            let _ = requests.try_send(self.request(self.handed_over, batch));
+            self.handed_over += 1;
+            self.handed_over_bytes = bytes;
+        }
+    }
+
+    /// For the `index`-th of the batches that are not answered.
+    fn request(&self, index: usize, batch: &[Bytes]) -> v1::PublishStreamRequest {
+        let in_front = self.unanswered.iter().take(index).map(|batch| batch.len() as u64).sum::<u64>();
+        let numbering = self.numbering.as_ref().map(|numbering| v1::Numbering {
+            producer: numbering.producer.clone(),
+            // Past the last number there is, the bus says so.
+            first_sequence: numbering.first_sequence.saturating_add(self.answered_events + in_front),
+        });
+        // The topic of the first one on a stream holds for all.
+        let topic = if self.handed_over == 0 { self.topic.clone() } else { String::new() };
+        v1::PublishStreamRequest { topic, events: batch.to_vec(), numbering }
+    }
+
     /// One step towards the next answer, or that answer.
     async fn answer(&mut self) -> Result<Option<Published>, ClientError> {
+        self.hand_over();
         match &mut self.stream {
             State::Closed(until) => {
                 tokio::time::sleep_until(*until).await;
@@ -184,25 +236,23 @@ impl Publishing {
 
     /// Begins a stream with everything that is not answered.
     fn open(&mut self) {
-        let (requests, receiver) = mpsc::channel(self.unanswered.len().max(self.window.batches));
-        let mut topic = Some(self.topic.clone());
-        for batch in &self.unanswered {
-            let request = v1::PublishStreamRequest { topic: topic.take().unwrap_or_default(), events: batch.clone() };
-            // There is room for all of them.
-            let _ = requests.try_send(request);
-        }
+        let (requests, receiver) = mpsc::channel(self.window.batches.max(1));
         let mut publisher = self.client.publisher.clone();
         let opening = Box::pin(async move { publisher.publish_stream(ReceiverStream::new(receiver)).await });
         self.stream = State::Opening(requests, opening);
+        (self.handed_over, self.handed_over_bytes) = (0, 0);
+        self.hand_over();
     }
 
     fn answered_by(&mut self, answer: v1::PublishStreamResponse) -> Published {
         let batch = self.unanswered.pop_front().unwrap_or_default();
-        self.unanswered_bytes -= batch.iter().map(Bytes::len).sum::<usize>();
+        let bytes = bytes_of(&batch);
+        self.unanswered_bytes -= bytes;
         self.answered_events += batch.len() as u64;
+        self.handed_over = self.handed_over.saturating_sub(1);
+        self.handed_over_bytes = self.handed_over_bytes.saturating_sub(bytes);
         self.busy_since = None;
-        let v1::PublishStreamResponse { epoch, partitions, offsets } = answer;
-        Published { epoch, places: partitions.into_iter().zip(offsets).collect() }
+        answer.into()
     }
 
     /// The stream has ended with a refusal. A bus that is only busy is asked again, when it says.

@@ -15,6 +15,6 @@ pub mod status;
 mod tree;
 
 pub use handler::{HandleError, Handler};
-pub use publish::{PublishError, Published, Publisher};
+pub use publish::{Numbering, PublishError, Published, Publisher};
 pub use status::{LaneState, Snapshot, SubscriberStatus, TopicStatus};
 pub use tree::{StartError, Tree};

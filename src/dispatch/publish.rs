@@ -6,9 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::keys;
-use crate::engine::{AppendError, Engine, SliceFull, Slices};
+use crate::engine::{AppendError, Engine, Mark, Placement, SliceFull, Slices};
 use crate::limits;
-use crate::model::{EventError, EventView, Offset, PartitionId, Record, RecordError, TopicId, partition_of};
+use crate::model::{
+    EventError, EventId, EventView, PartitionId, ProducerId, Record, RecordError, TopicId, partition_of,
+};
 use crate::topology::KeyExpression;
 
 /// Where the events of a call went.
@@ -16,8 +18,61 @@ use crate::topology::KeyExpression;
 pub struct Published {
     /// The recovery epoch in which the offsets hold.
     pub epoch: u32,
-    /// Partition and offset, one for each event, in their order.
-    pub places: Vec<(u32, Offset)>,
+    /// One for each event, in their order; that of a duplicate is where the first one is.
+    pub places: Vec<Placement>,
+}
+
+impl Published {
+    /// How many of the events had been published before.
+    pub fn duplicates(&self) -> usize {
+        self.places.iter().filter(|place| place.is_duplicate).count()
+    }
+}
+
+/// The numbers of a call's events among all that their producer ever sends to the topic. They only grow, and calls are
+/// made one after another: what has a number that is not above the last one is taken for something that came before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbering {
+    /// Name of the producer, 1 to [`limits::PRODUCER_BYTES_MAX`] bytes; nobody else may have it.
+    pub producer: String,
+    /// Number of the call's first event; the others follow without gaps.
+    pub first_sequence: u64,
+}
+
+/// Why a numbering is not acceptable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NumberingRefused {
+    /// The producer has no name, or one that is too long.
+    #[error("the name of a producer has 1 to {max} bytes, and this one has {bytes}")]
+    Producer {
+        /// How many it has.
+        bytes: usize,
+        /// How many it may have.
+        max: usize,
+    },
+    /// The numbers do not fit into 64 bits.
+    #[error("{count} events from number {first_sequence} on are more than there are numbers: they end at {}", u64::MAX)]
+    Exhausted {
+        /// Number of the first event.
+        first_sequence: u64,
+        /// How many events there are.
+        count: usize,
+    },
+}
+
+impl Numbering {
+    /// That it can be for so many events.
+    fn check(&self, count: usize) -> Result<(), NumberingRefused> {
+        let (bytes, max) = (self.producer.len(), limits::PRODUCER_BYTES_MAX);
+        if bytes == 0 || bytes > max {
+            return Err(NumberingRefused::Producer { bytes, max });
+        }
+        let first_sequence = self.first_sequence;
+        match first_sequence.checked_add(count as u64) {
+            Some(_) => Ok(()),
+            None => Err(NumberingRefused::Exhausted { first_sequence, count }),
+        }
+    }
 }
 
 /// Why nothing of a call was published.
@@ -63,6 +118,9 @@ pub enum PublishError {
         /// How many are accepted.
         max: usize,
     },
+    /// The events cannot have these numbers.
+    #[error(transparent)]
+    Numbering(#[from] NumberingRefused),
     /// The engine did not take them.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -102,6 +160,8 @@ pub struct Target {
     pub parent: Option<String>,
     /// Its `key:` expression.
     pub key: Option<KeyExpression>,
+    /// Events that are published again are recognised by `source` and `id`.
+    pub dedupes: bool,
 }
 
 /// Publishes from outside. Cheap to clone.
@@ -182,10 +242,18 @@ impl<E: Engine> Publisher<E> {
     /// Publishes events, each in the CloudEvents protobuf format, to one root, all or nothing. Resolves when they are
     /// durable.
     ///
+    /// What was published before is not published again: it is recognised by its number where there is a `numbering`,
+    /// however long ago that was; else by `source` and `id`, as long as the topic's settings say.
+    ///
     /// # Errors
     /// [`PublishError`]. Nothing was published, except where [`AppendError::has_no_side_effects`] says that one cannot
     /// know.
-    pub async fn publish(&self, topic: &str, events: &[Bytes]) -> Result<Published, PublishError> {
+    pub async fn publish(
+        &self,
+        topic: &str,
+        events: &[Bytes],
+        numbering: Option<Numbering>,
+    ) -> Result<Published, PublishError> {
         let target = self.targets.find(topic)?;
         if let Some(parent) = &target.parent {
             return Err(PublishError::NotARoot { topic: target.name.clone(), parent: parent.clone() });
@@ -194,24 +262,32 @@ impl<E: Engine> Publisher<E> {
             return Err(PublishError::TooMany { count: events.len(), max: limits::PUBLISH_EVENTS_MAX });
         }
         let mut slices = Slices::default();
+        if let Some(numbering) = &numbering {
+            numbering.check(events.len())?;
+            slices.set_producer(ProducerId::new(&numbering.producer));
+        }
         let mut placed = Vec::with_capacity(events.len());
         for (index, event) in events.iter().enumerate() {
-            let place = place(target, event, &mut slices).map_err(|error| PublishError::Event { index, error })?;
-            placed.push(place);
+            let sequence = numbering.as_ref().map(|numbering| numbering.first_sequence + index as u64);
+            let place = place(target, event, sequence, &mut slices);
+            placed.push(place.map_err(|error| PublishError::Event { index, error })?);
         }
         if slices.is_empty() {
             return Ok(Published { epoch: 0, places: Vec::new() });
         }
         let partitions: Vec<u32> = slices.partitions().map(|partition| partition.partition).collect();
         let appended = self.engine.append(slices).await?;
-        let place = |(slice, number): (usize, u32)| {
-            Some((*partitions.get(slice)?, appended.base_offsets.get(slice)? + Offset::from(number)))
-        };
+        let place = |(slice, record): (usize, u32)| Some(appended.place(slice, record, *partitions.get(slice)?));
         Ok(Published { epoch: appended.epoch, places: placed.into_iter().filter_map(place).collect() })
     }
 }
 
-fn place(target: &Target, event: &Bytes, slices: &mut Slices) -> Result<(usize, u32), EventRefused> {
+fn place(
+    target: &Target,
+    event: &Bytes,
+    sequence: Option<u64>,
+    slices: &mut Slices,
+) -> Result<(usize, u32), EventRefused> {
     if event.len() > limits::EVENT_BYTES_MAX {
         return Err(EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX });
     }
@@ -225,7 +301,13 @@ fn place(target: &Target, event: &Bytes, slices: &mut Slices) -> Result<(usize, 
         None => view.default_key(),
     };
     let partition = PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) };
-    slices.push(partition, |out| Record { key, lineage: None, event }.write(out)).map_err(|error| match error {
+    let mark = match sequence {
+        Some(sequence) => Mark::Sequence(sequence),
+        None if target.dedupes => Mark::Identity(EventId::new(view.source, view.id)),
+        None => Mark::None,
+    };
+    let write = |out: &mut Vec<u8>| Record { key, lineage: None, event }.write(out);
+    slices.push_marked(partition, mark, write).map_err(|error| match error {
         SliceFull::Record(error) => error.into(),
         SliceFull::TooLarge => EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX },
     })

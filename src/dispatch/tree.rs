@@ -134,6 +134,7 @@ impl<E: Engine> Tree<E> {
             partitions: topic.partitions,
             parent: numbered.parent(topic),
             key: topic.key.clone(),
+            dedupes: topic.settings.dedupe.is_some(),
         });
         let publisher = Publisher::new(engine.clone(), Arc::new(Targets::new(targets)));
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());

@@ -136,7 +136,10 @@ impl DiskFile for RealFile {
 
     fn allocate(&self, length: u64) -> io::Result<()> {
         use rustix::io::Errno;
-        while length > 0 {
+        if length == 0 {
+            return Ok(()); // which the system takes for a mistake
+        }
+        loop {
             match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, length) {
                 Err(Errno::INTR) => {}
                 // a file system that cannot take room beforehand: writes may then find none
@@ -144,7 +147,6 @@ impl DiskFile for RealFile {
                 done => return Ok(done?),
             }
         }
-        Ok(())
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {

@@ -3,7 +3,7 @@
 //!
 //! Everything is written and durable at once, and nothing expires. Memory grows with what is appended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -40,10 +40,18 @@ struct State {
     lanes: HashMap<LaneId, Lane>,
     clock_ns: u64,
     settings: HashMap<TopicId, TopicSettings>,
-    /// What was published, by topic and identity. It is recognised for ever.
-    identities: HashMap<(TopicId, EventId), (u32, Offset)>,
+    /// What was published, by topic. It is recognised by count only: time stands still here.
+    recognised: HashMap<TopicId, Recognised>,
     /// The last number of each producer in each partition, and where that is.
     producers: HashMap<(PartitionId, ProducerId), (u64, Offset)>,
+}
+
+/// What is recognised in one topic.
+#[derive(Default)]
+struct Recognised {
+    places: HashMap<EventId, (u32, Offset)>,
+    /// Oldest first.
+    order: VecDeque<EventId>,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -84,7 +92,14 @@ impl State {
         for (slice, records) in (0..).zip(events.iter()) {
             let id = records.partition;
             let (mut offset, mut gone_here) = (self.end(id).unwrap_or(0), Vec::new());
-            let is_deduped = self.settings.get(&id.topic).is_some_and(|settings| settings.dedupe.is_some());
+            let dedupe = self.settings.get(&id.topic).and_then(|settings| settings.dedupe);
+            let recognised = self.recognised.entry(id.topic).or_default();
+            while let Some(dedupe) = dedupe
+                && recognised.order.len() > dedupe.count as usize
+                && let Some(oldest) = recognised.order.pop_front()
+            {
+                recognised.places.remove(&oldest);
+            }
             for record in 0..records.count {
                 let first = if let Some(producer) = events.producer() {
                     let sequence = records.sequences.get(record as usize).copied().unwrap_or(0);
@@ -98,11 +113,12 @@ impl State {
                         }
                     }
                 } else {
-                    let identity = records.identities.get(record as usize).filter(|_| is_deduped);
+                    let identity = records.identities.get(record as usize).filter(|_| dedupe.is_some());
                     identity.and_then(|identity| {
-                        let known = self.identities.get(&(id.topic, *identity)).copied();
+                        let known = recognised.places.get(identity).copied();
                         if known.is_none() {
-                            self.identities.insert((id.topic, *identity), (id.partition, offset));
+                            recognised.places.insert(*identity, (id.partition, offset));
+                            recognised.order.push_back(*identity);
                         }
                         known.map(|(partition, at)| (partition, Some(at)))
                     })

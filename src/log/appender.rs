@@ -184,6 +184,7 @@ impl Appender {
             self.roll_before(bytes.len())?;
             self.write(&bytes)?;
             self.shared.space.note(bytes.len());
+            self.shared.tail.note_time(self.link.append_time_ns, self.shared.clock.elapsed_ns());
             self.unsynced_bytes += bytes.len();
             ends = self.publish(bytes.into());
             self.is_marked = false;

@@ -18,7 +18,6 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -83,9 +82,10 @@ pub(super) struct Checkpointer {
     /// A commit that failed: it may have happened.
     unsure: Option<Outcome>,
     clock: ExpiryClock,
-    partitions: HashMap<PartitionId, Kept>,
+    /// In an order, so that a simulation sees the same each time.
+    partitions: BTreeMap<PartitionId, Kept>,
     cursors: HashMap<LaneId, Offset>,
-    identities: HashMap<TopicId, VecDeque<Brought>>,
+    identities: BTreeMap<TopicId, VecDeque<Brought>>,
     looked_ns: u64,
     /// Its state has changed without a frame.
     is_dirty: bool,
@@ -96,7 +96,7 @@ struct Outcome {
     changes: Changes,
     partitions: BTreeMap<PartitionId, Kept>,
     cursors: HashMap<LaneId, Offset>,
-    identities: HashMap<TopicId, VecDeque<Brought>>,
+    identities: BTreeMap<TopicId, VecDeque<Brought>>,
     /// How many groups of the tail are in it.
     groups: usize,
 }
@@ -157,7 +157,7 @@ impl Gathered {
 impl Checkpointer {
     /// Goes on from what the store holds.
     pub(super) fn new(store: Store, contents: &Contents, clock: ExpiryClock) -> Self {
-        let mut partitions: HashMap<PartitionId, Kept> = HashMap::new();
+        let mut partitions: BTreeMap<PartitionId, Kept> = BTreeMap::new();
         for (id, extent) in &contents.partitions {
             partitions.entry(*id).or_default().extent = *extent;
         }
@@ -186,10 +186,7 @@ impl Checkpointer {
     pub(super) fn turn(&mut self, shared: &Shared, look_at_retention: bool) -> Result<bool, CheckpointError> {
         self.settle(shared)?;
         let groups = shared.tail.ready();
-        self.clock.look();
-        if shared.clock_is_confirmed.swap(false, Ordering::Relaxed) {
-            self.is_dirty |= self.clock.confirm();
-        }
+        self.clock.look(shared.tail.take_times());
         *lock(&shared.frozen) = self.clock.frozen();
         let now_ns = shared.clock.elapsed_ns();
         let is_time = now_ns.saturating_sub(self.looked_ns) >= limits::RETENTION_EVERY.as_nanos() as u64;
@@ -270,6 +267,14 @@ impl Checkpointer {
         clean_up(shared, &changes);
     }
 
+    /// Somebody says that the wall clock is right.
+    pub(super) fn confirm_clock(&mut self, shared: &Shared) -> bool {
+        let was_frozen = self.clock.confirm(shared.tail.take_times());
+        self.is_dirty |= was_frozen;
+        *lock(&shared.frozen) = self.clock.frozen();
+        was_frozen
+    }
+
     /// Takes out the segments that may go.
     fn expire(
         &self,
@@ -323,11 +328,14 @@ impl Checkpointer {
         settings: &Settings,
         new: BTreeMap<TopicId, Vec<Recognised>>,
         changes: &mut Changes,
-    ) -> HashMap<TopicId, VecDeque<Brought>> {
+    ) -> BTreeMap<TopicId, VecDeque<Brought>> {
         let mut identities = self.identities.clone();
         for (topic, mut events) in new {
-            let Some(dedupe) = settings.topics.get(&topic).and_then(|settings| settings.dedupe) else { continue };
-            events.drain(..events.len().saturating_sub(dedupe.count as usize));
+            // A topic without settings keeps them all: a replay makes checkpoints before anybody has said what runs.
+            if let Some(topic) = settings.topics.get(&topic) {
+                let Some(dedupe) = topic.dedupe else { continue };
+                events.drain(..events.len().saturating_sub(dedupe.count as usize));
+            }
             let last_time_ns = events.last().map_or(0, |event| event.append_time_ns);
             let position = changes.checkpoint.link.position;
             identities.entry(topic).or_default().push_back((position, events.len(), last_time_ns));
@@ -417,6 +425,9 @@ fn add(
             if meta.bytes >= seal_bytes(&topic.retention) {
                 meta.is_sealed = true;
                 break;
+            }
+            if bytes.len() >= limits::SEGMENT_WRITE_BYTES {
+                break; // the rest with the next write, from the same memory
             }
         }
         let name = SegmentId { partition: id, base_offset: meta.base_offset }.file_name();

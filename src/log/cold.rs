@@ -118,10 +118,15 @@ impl ColdReader {
         let (offset, window, window_position) = (meta.base_offset, Bytes::new(), 0);
         let mut place = Place { partition, segment, meta: *meta, position, offset, window, window_position };
         while let Some((head, body)) = place.block(true)? {
+            if head.first_time_ns >= time_ns && head.base_offset > place.offset {
+                // what should be in front of it is damaged, and may have been appended then as well
+                return Err(place.segment.damaged(place.position, BlockError::Misplaced).into());
+            }
             let chunks = head.chunks(body).map_err(|error| place.segment.damaged(place.position, error))?;
             if let Some(chunk) = chunks.iter().find(|chunk| chunk.append_time_ns >= time_ns) {
                 return Ok(chunk.base_offset.max(known.start()).min(end));
             }
+            place.offset = head.end_offset();
             place.position += head.block_bytes();
         }
         Ok(meta.end_offset.min(end))

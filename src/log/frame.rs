@@ -347,7 +347,7 @@ pub(super) struct UnitSlice {
     pub(super) chunk: Chunk,
     /// Of each record, where it has them.
     identities: Bytes,
-    /// Of the last record, where a producer numbered them.
+    /// Of the last record, where there is one and a producer numbered it.
     pub(super) last_sequence: Option<u64>,
 }
 
@@ -420,6 +420,8 @@ impl UnitBody {
             Some(_) => Some(self.rest.try_get_u64_le().map_err(|_| FrameError::Body)?),
             None => None,
         };
+        // where all of a slice had been published before, nothing is left that had a number
+        let last_sequence = last_sequence.filter(|_| count > 0);
         Ok(Some(UnitSlice { partition, chunk, identities, last_sequence }))
     }
 }

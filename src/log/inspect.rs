@@ -257,8 +257,8 @@ fn info(head: &Head, frame: &bytes::Bytes) -> Result<FrameInfo, FrameError> {
     Ok(info)
 }
 
-/// Tells of the frames behind the last checkpoint, in their order. Why it ended in front of the end of the file, in words:
-/// that is where the journal ends, or where it is damaged, which [`verify`] tells apart.
+/// Tells of the frames behind the last checkpoint, in their order. Where that ended, and where a frame has been begun there
+/// that is not whole, what is wrong with it: it was torn, or is damaged, which [`verify`] tells apart.
 ///
 /// # Errors
 /// As [`verify`].
@@ -268,7 +268,8 @@ pub fn dump(
 ) -> Result<(u64, Option<String>), OpenError> {
     let found = recovery::find(disk, 1)?;
     let stop = walk(&found, found.contents.checkpoint.link, &mut |head, frame| Ok(each(&info(head, frame)?)))?;
-    Ok((stop.link.position, stop.error.map(|error| error.to_string())))
+    let begun = stop.error.filter(|error| !matches!(error, FrameError::Magic | FrameError::Short));
+    Ok((stop.link.position, begun.map(|error| error.to_string())))
 }
 
 /// Gives up everything in the journal from a position on, where a frame begins, durably.

@@ -47,7 +47,7 @@ mod walk;
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -210,8 +210,6 @@ pub(crate) struct Shared {
     checkpointer: Mutex<Checkpointer>,
     /// As the checkpointer found it last.
     frozen: Mutex<Option<Frozen>>,
-    /// Somebody said that the clock is right; the checkpointer has yet to hear it.
-    clock_is_confirmed: AtomicBool,
     condition: watch::Sender<Condition>,
     epoch: u32,
 }
@@ -340,11 +338,11 @@ impl Log {
         let options = LogOptions { file_bytes, checkpoint_bytes, ..options };
         let recovered = recovery::recover(&disk, &options, file_bytes)?;
         let mut contents = recovered.contents;
-        let engine_ns = recovered.link.append_time_ns;
-        let clocks = ExpiryClock::new(clock.clone(), contents.checkpoint.clock, engine_ns);
+        let ends = (recovered.known_time_ns, recovered.link.append_time_ns);
+        let clocks = ExpiryClock::new(clock.clone(), contents.checkpoint.clock, ends);
         let frozen = clocks.frozen();
         let checkpointer = Checkpointer::new(recovered.store, &contents, clocks);
-        let sequencer = Sequencer::load(&mut contents); // takes what it loads
+        let sequencer = Sequencer::load(&mut contents); // it takes out what the checkpointer has counted
         let partition = |(id, extent): (&PartitionId, &store::Extent)| {
             let segments = contents.segments.get(id).cloned().unwrap_or_default();
             (*id, Arc::new(Partition::recovered(*extent, segments)))
@@ -356,12 +354,11 @@ impl Log {
             files: recovered.files,
             open_segments: OpenSegments::default(),
             queue: Queue::new(),
-            tail: Tail::new(options.recent_bytes_max, options.checkpoint_bytes, recovered.link.position),
+            tail: Tail::new(options.recent_bytes_max, options.checkpoint_bytes, &recovered.link),
             space: SpaceWatch::new(),
             settings: RwLock::default(),
             checkpointer: Mutex::new(checkpointer),
             frozen: Mutex::new(frozen),
-            clock_is_confirmed: AtomicBool::new(false),
             condition: watch::Sender::new(Condition::Working),
             epoch: recovered.link.epoch,
             disk,
@@ -424,10 +421,11 @@ impl Log {
         *lock(&self.shared.frozen)
     }
 
-    /// Somebody says that the machine's clock is right: what waited for that expires. Whether anything had waited.
+    /// Somebody says that the machine's clock is right: what waited for that expires. Whether anything had waited. Blocks
+    /// while a checkpoint is made.
     pub fn confirm_clock(&self) -> bool {
-        let was_frozen = self.frozen().is_some();
-        self.shared.clock_is_confirmed.store(true, Ordering::Relaxed);
+        // at once, and not with the next checkpoint: what is confirmed is the clock as it is now, not as it may jump till then
+        let was_frozen = lock(&self.shared.checkpointer).confirm_clock(&self.shared);
         self.shared.tail.ask();
         was_frozen
     }

@@ -162,7 +162,10 @@ impl Partition {
         match recent.get(first) {
             // what is recent begins too late to know what is in front of it
             Some(chunk) if first == 0 && chunk.base_offset > self.start() => AtTime::Cold,
-            Some(chunk) if chunk.base_offset < end => AtTime::Recent(chunk.base_offset),
+            // what has expired may still be in memory
+            Some(chunk) if chunk.base_offset.max(self.start()) < end => {
+                AtTime::Recent(chunk.base_offset.max(self.start()))
+            }
             None if recent.is_empty() && self.start() < end => AtTime::Cold,
             _ => AtTime::None,
         }

@@ -110,6 +110,8 @@ pub(super) struct Recovered {
     pub(super) files: Files,
     /// For the next frame. All in front of it is durable.
     pub(super) link: Link,
+    /// Append time of the last event that the checkpoint knows, or else of the first one there is; 0 where there is none.
+    pub(super) known_time_ns: u64,
     /// How many frames were accepted behind the checkpoint.
     pub(super) frames: u64,
     /// Bytes of a frame at the end of the journal that had been begun and is void.
@@ -151,6 +153,7 @@ struct Accepted {
     link: Link,
     /// The highest position that an accepted frame says to be durable.
     proved_durable: u64,
+    known_time_ns: u64,
     frames: u64,
     void_bytes: u64,
 }
@@ -215,6 +218,7 @@ fn accept(found: &Found) -> Result<Accepted, OpenError> {
         ends: found.contents.partitions.iter().map(|(id, extent)| (*id, extent.end)).collect(),
         link: found.contents.checkpoint.link,
         proved_durable: found.contents.checkpoint.link.position,
+        known_time_ns: found.contents.checkpoint.link.append_time_ns,
         frames: 0,
         void_bytes: 0,
     };
@@ -289,6 +293,9 @@ fn accept_frame(accepted: &mut Accepted, head: &Head, frame: Bytes) -> Result<()
     }
     accepted.proved_durable = accepted.proved_durable.max(head.durable_position);
     accepted.link = Link::after(head);
+    if accepted.known_time_ns == 0 {
+        accepted.known_time_ns = head.append_time_ns;
+    }
     accepted.frames += 1;
     Ok(())
 }
@@ -340,6 +347,7 @@ fn make_durable(
         contents: found.contents,
         files,
         link: accepted.link,
+        known_time_ns: accepted.known_time_ns,
         frames: accepted.frames,
         void_bytes: accepted.void_bytes,
     })

@@ -6,7 +6,7 @@
 //!
 //! Promises: the verdict is taken once, by the appender, and is in the journal: what comes again has no frame. A replay
 //! notes what the frames say and judges nothing.
-//! Memory: some 60 bytes for each event that is recognised, bounded by the topics' counts; 50 for each producer and
+//! Memory: some 80 bytes for each event that is recognised, bounded by the topics' counts; 50 for each producer and
 //! partition.
 
 use std::collections::hash_map::Entry;
@@ -36,7 +36,7 @@ impl Hasher for Spread {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     partition: u32,
     offset: Offset,
@@ -46,27 +46,29 @@ struct Place {
 #[derive(Default)]
 struct Window {
     places: HashMap<u128, Place, BuildHasherDefault<Spread>>,
-    /// Identity and append time, oldest first.
-    order: VecDeque<(u128, u64)>,
+    /// Identity, place and append time, oldest first.
+    order: VecDeque<(u128, Place, u64)>,
 }
 
 impl Window {
     fn forget(&mut self, settings: Dedupe, now_ns: u64) {
         let window_ns = u64::try_from(settings.window.as_nanos()).unwrap_or(u64::MAX);
         let horizon_ns = now_ns.saturating_sub(window_ns);
-        while let Some((identity, time_ns)) = self.order.front()
+        while let Some((identity, place, time_ns)) = self.order.front()
             && (*time_ns < horizon_ns || self.order.len() > settings.count as usize)
         {
-            self.places.remove(identity);
+            // unless it was forgotten before, and published again
+            if self.places.get(identity) == Some(place) {
+                self.places.remove(identity);
+            }
             self.order.pop_front();
         }
     }
 
+    /// Notes an event that is stored. One of the same identity in front of it had been forgotten, so this one counts.
     fn note(&mut self, identity: u128, place: Place, append_time_ns: u64) {
-        if let Entry::Vacant(vacant) = self.places.entry(identity) {
-            vacant.insert(place);
-            self.order.push_back((identity, append_time_ns));
-        }
+        self.places.insert(identity, place);
+        self.order.push_back((identity, place, append_time_ns));
     }
 }
 
@@ -144,8 +146,9 @@ impl Sequencer {
                         }
                         Entry::Vacant(vacant) => {
                             let offset = next() + record as Offset - gone;
-                            vacant.insert(Place { partition: id.partition, offset });
-                            window.order.push_back((*identity, now_ns));
+                            let place = Place { partition: id.partition, offset };
+                            vacant.insert(place);
+                            window.order.push_back((*identity, place, now_ns));
                         }
                     }
                 }

@@ -42,6 +42,8 @@ pub(super) const FILE_NAME: &str = "state";
 const NEW_FILE_NAME: &str = "state.new";
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
 const VERSION: u32 = 1;
+/// Bytes of a page of redb.
+const PAGE_BYTES: u64 = 4096;
 
 const CHECKPOINT: u8 = 1;
 const CATALOGUE: u8 = 2;
@@ -62,18 +64,20 @@ pub(super) enum StoreError {
     Version(u32),
 }
 
-/// What redb says of a file that is not what it wrote is an error of the disk by type only.
-fn of_io(error: io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => StoreError::Damaged(error.to_string()),
-        _ => StoreError::Disk(error),
+impl StoreError {
+    /// redb tells some damage as an error of the disk: a wrong magic number, a file that ends too early.
+    fn of_io(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(error.to_string()),
+            _ => Self::Disk(error),
+        }
     }
 }
 
 impl From<StorageError> for StoreError {
     fn from(error: StorageError) -> Self {
         match error {
-            StorageError::Io(error) => of_io(error),
+            StorageError::Io(error) => Self::of_io(error),
             other => Self::Damaged(other.to_string()),
         }
     }
@@ -91,7 +95,7 @@ impl From<DatabaseError> for StoreError {
 impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> Self {
         match error {
-            redb::Error::Io(error) => of_io(error),
+            redb::Error::Io(error) => Self::of_io(error),
             other => Self::Damaged(other.to_string()),
         }
     }
@@ -192,9 +196,10 @@ impl Store {
             Some(database) => database,
             None => open_database(self.disk.open(FILE_NAME)?)?,
         };
-        let generation = read(&database)?.checkpoint.generation;
+        let contents = read(&database)?;
+        self.catalogue_entries = contents.catalogue.len() as u32; // with those of a commit that happened all the same
         self.database = Some(database);
-        Ok(generation)
+        Ok(contents.checkpoint.generation)
     }
 
     /// Opens the store and reads it; `None` where there is none.
@@ -266,7 +271,8 @@ impl std::fmt::Debug for Backend {
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.file.length()
+        // An allocation that found no room may have done a part, and redb takes a length that ends inside a page for damage.
+        Ok(self.file.length()? / PAGE_BYTES * PAGE_BYTES)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {

@@ -59,6 +59,11 @@ struct State {
     waiting_bytes: usize,
     /// Everything in front of it is durable.
     durable: u64,
+    /// Of the last group that was written.
+    append_time_ns: u64,
+    /// Of the groups since somebody asked, the append time that was the furthest behind the clock that never jumps, and
+    /// that clock.
+    slowest: Option<(u64, u64)>,
     /// Somebody waits for room.
     is_short: bool,
     is_asked: bool,
@@ -66,8 +71,10 @@ struct State {
 }
 
 impl Tail {
-    pub(super) fn new(bytes_max: usize, checkpoint_bytes: usize, durable: u64) -> Self {
-        let state = Mutex::new(State { durable, ..State::default() });
+    /// `end` is the link behind what recovery accepted.
+    pub(super) fn new(bytes_max: usize, checkpoint_bytes: usize, end: &Link) -> Self {
+        let (durable, append_time_ns) = (end.position, end.append_time_ns);
+        let state = Mutex::new(State { durable, append_time_ns, ..State::default() });
         Self { state, changed: Condvar::new(), bytes_max, checkpoint_bytes }
     }
 
@@ -78,6 +85,22 @@ impl Tail {
     /// Bytes of journal that are not checkpointed.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.state().waiting_bytes
+    }
+
+    /// A group was given its append time when the clock that never jumps was at `elapsed_ns`.
+    pub(super) fn note_time(&self, append_time_ns: u64, elapsed_ns: u64) {
+        let mut state = self.state();
+        state.append_time_ns = append_time_ns;
+        let ahead = |(append_time_ns, elapsed_ns): (u64, u64)| i128::from(append_time_ns) - i128::from(elapsed_ns);
+        let noted = (append_time_ns, elapsed_ns);
+        state.slowest =
+            Some(state.slowest.map_or(noted, |known| if ahead(known) < ahead(noted) { known } else { noted }));
+    }
+
+    /// What was noted since this was asked last, and the append time of the last event.
+    pub(super) fn take_times(&self) -> (Option<(u64, u64)>, u64) {
+        let mut state = self.state();
+        (state.slowest.take(), state.append_time_ns)
     }
 
     /// Whether so many more bytes find room. A group finds room where it is alone, however large.

@@ -45,6 +45,14 @@ impl EventId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProducerId(pub u128);
 
+impl ProducerId {
+    /// Of the producer with this name.
+    #[inline]
+    pub fn new(name: &str) -> Self {
+        Self(xxh3::xxh3_128(name.as_bytes()))
+    }
+}
+
 /// Position of an event in its partition: strictly increasing, from 0, gaps allowed.
 pub type Offset = u64;
 
@@ -164,9 +172,16 @@ mod tests {
     #[test]
     fn the_identity_of_an_event_is_a_promise() {
         // Pinned: it is on the disk, and another value would take what comes again for something new.
-        assert_eq!(EventId::new("/shop", "17").0, 0);
+        assert_eq!(EventId::new("/shop", "17").0, 0x6cd4_d87b_e59a_3145_14cc_c8f8_00be_ca49);
         assert_ne!(EventId::new("a", "bc"), EventId::new("ab", "c"));
         assert_ne!(EventId::new("", "x"), EventId::new("x", ""));
+    }
+
+    #[test]
+    fn the_identity_of_a_producer_is_a_promise() {
+        // Pinned: it is on the disk, and another value would store again what a producer sends again.
+        assert_eq!(ProducerId::new("till-7").0, 0xd0c5_f22f_9f0c_314e_4369_e804_a22c_8275);
+        assert_ne!(ProducerId::new("a"), ProducerId::new("A"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The tree's words in the contract's, and back.
 
-use crate::dispatch::{LaneState, Snapshot, SubscriberStatus, TopicStatus};
-use crate::engine::Bounds;
+use crate::dispatch::{LaneState, Numbering, Published, Snapshot, SubscriberStatus, TopicStatus};
+use crate::engine::{Bounds, Placement, Storage};
 
 use super::v1;
 
@@ -97,6 +97,79 @@ impl From<v1::LaneState> for LaneState {
             v1::LaneState::Retrying => Self::Retrying,
             v1::LaneState::Stopped | v1::LaneState::Unspecified => Self::Stopped,
         }
+    }
+}
+
+impl From<Published> for v1::PublishResponse {
+    fn from(published: Published) -> Self {
+        let Published { epoch, places } = published;
+        let duplicates = (0..).zip(&places).filter(|(_, place)| place.is_duplicate);
+        let duplicates =
+            duplicates.map(|(index, place)| v1::Duplicate { index, is_place_known: place.offset.is_some() }).collect();
+        let (partitions, offsets) =
+            places.into_iter().map(|place| (place.partition, place.offset.unwrap_or_default())).unzip();
+        Self { epoch, partitions, offsets, duplicates }
+    }
+}
+
+impl From<v1::PublishResponse> for Published {
+    fn from(response: v1::PublishResponse) -> Self {
+        let v1::PublishResponse { epoch, partitions, offsets, duplicates } = response;
+        let place = |(partition, offset)| Placement { partition, offset: Some(offset), is_duplicate: false };
+        let mut places: Vec<Placement> = partitions.into_iter().zip(offsets).map(place).collect();
+        for v1::Duplicate { index, is_place_known } in duplicates {
+            if let Some(place) = places.get_mut(index as usize) {
+                place.offset = place.offset.filter(|_| is_place_known);
+                place.is_duplicate = true;
+            }
+        }
+        Self { epoch, places }
+    }
+}
+
+impl From<Published> for v1::PublishStreamResponse {
+    fn from(published: Published) -> Self {
+        let v1::PublishResponse { epoch, partitions, offsets, duplicates } = published.into();
+        Self { epoch, partitions, offsets, duplicates }
+    }
+}
+
+impl From<v1::PublishStreamResponse> for Published {
+    fn from(response: v1::PublishStreamResponse) -> Self {
+        let v1::PublishStreamResponse { epoch, partitions, offsets, duplicates } = response;
+        v1::PublishResponse { epoch, partitions, offsets, duplicates }.into()
+    }
+}
+
+impl From<Numbering> for v1::Numbering {
+    fn from(numbering: Numbering) -> Self {
+        let Numbering { producer, first_sequence } = numbering;
+        Self { producer, first_sequence }
+    }
+}
+
+impl From<v1::Numbering> for Numbering {
+    fn from(numbering: v1::Numbering) -> Self {
+        let v1::Numbering { producer, first_sequence } = numbering;
+        Self { producer, first_sequence }
+    }
+}
+
+impl From<Storage> for v1::Storage {
+    fn from(storage: Storage) -> Self {
+        let Storage { takes_events, takes_outputs, clock_jumped } = storage;
+        // No clock jumps further than the longest duration there is.
+        let clock_jumped = clock_jumped.and_then(|jumped| jumped.try_into().ok());
+        Self { takes_events, takes_outputs, clock_jumped }
+    }
+}
+
+impl From<v1::Storage> for Storage {
+    fn from(storage: v1::Storage) -> Self {
+        let v1::Storage { takes_events, takes_outputs, clock_jumped } = storage;
+        // Back in time is no jump that anything waits for.
+        let clock_jumped = clock_jumped.map(|jumped| jumped.try_into().unwrap_or_default());
+        Self { takes_events, takes_outputs, clock_jumped }
     }
 }
 

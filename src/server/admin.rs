@@ -39,6 +39,16 @@ impl<E: Engine> AdminService for Admin<E> {
             reason,
             topics: snapshot.topics.iter().map(Into::into).collect(),
             subscribers: snapshot.subscribers.iter().map(Into::into).collect(),
+            storage: Some(self.engine.storage().into()),
         }))
+    }
+
+    async fn confirm_clock(
+        &self,
+        _: Request<v1::ConfirmClockRequest>,
+    ) -> Result<Response<v1::ConfirmClockResponse>, Status> {
+        let was_waiting = self.engine.confirm_clock();
+        tracing::info!(was_waiting, "the clock is confirmed");
+        Ok(Response::new(v1::ConfirmClockResponse { was_waiting }))
     }
 }

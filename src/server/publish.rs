@@ -18,7 +18,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::pull::{Pull, Source};
 use super::{bounds, door, refusal};
-use crate::dispatch::{Published, Publisher};
+use crate::dispatch::Publisher;
 use crate::engine::Engine;
 use crate::rpc::v1;
 use crate::rpc::v1::publisher_service_server::PublisherService;
@@ -40,11 +40,10 @@ impl<E: Engine> PublisherService for Publishing<E> {
             return Err(refusal::shutting_down());
         }
         let _call = self.calls.token();
-        let request = request.into_inner();
-        let published = self.publisher.publish(&request.topic, &request.events).await;
-        let Published { epoch, places } = published.map_err(|error| refusal::publish(&error))?;
-        let (partitions, offsets) = places.into_iter().unzip();
-        Ok(Response::new(v1::PublishResponse { epoch, partitions, offsets }))
+        let v1::PublishRequest { topic, events, numbering } = request.into_inner();
+        let published = self.publisher.publish(&topic, &events, numbering.map(Into::into)).await;
+        let published = published.map_err(|error| refusal::publish(&error))?;
+        Ok(Response::new(published.into()))
     }
 
     async fn publish_stream(
@@ -119,12 +118,11 @@ impl<E: Engine> Pipeline<E> {
             self.topic = request.topic;
         }
         let (publisher, topic, events) = (self.publisher.clone(), self.topic.clone(), request.events);
+        let numbering = request.numbering.map(Into::into);
         let bytes = events.iter().map(Bytes::len).sum();
         let running = Box::pin(async move {
-            let published = publisher.publish(&topic, &events).await;
-            let Published { epoch, places } = published.map_err(|error| refusal::publish(&error))?;
-            let (partitions, offsets) = places.into_iter().unzip();
-            Ok(v1::PublishStreamResponse { epoch, partitions, offsets })
+            let published = publisher.publish(&topic, &events, numbering).await;
+            published.map(Into::into).map_err(|error| refusal::publish(&error))
         });
         let mut slot = Slot { bytes, state: State::Running(running) };
         slot.poll(cx);

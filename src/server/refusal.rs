@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::dispatch::PublishError;
-use crate::dispatch::publish::EventRefused;
+use crate::dispatch::publish::{EventRefused, NumberingRefused};
 use crate::engine::{AppendError, ReadError, Stopped};
 use crate::model::Offset;
 use crate::rpc::{ERROR_DOMAIN, reason};
@@ -103,6 +103,13 @@ pub(super) fn publish(error: &PublishError) -> Status {
         }
         PublishError::TooMany { .. } => {
             Refusal::new(Code::InvalidArgument, reason::TOO_MANY_EVENTS, error).field("events").status()
+        }
+        PublishError::Numbering(why) => {
+            let field = match why {
+                NumberingRefused::Producer { .. } => "numbering.producer",
+                NumberingRefused::Exhausted { .. } => "numbering.first_sequence",
+            };
+            Refusal::new(Code::InvalidArgument, reason::INVALID_NUMBERING, error).field(field).status()
         }
         PublishError::Append(append) => match append {
             AppendError::Busy { retry_after } | AppendError::Full { retry_after } => {

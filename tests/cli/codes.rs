@@ -5,7 +5,7 @@ use super::bus::{Bus, TOPOLOGY, bus, run, wattle};
 #[test]
 fn nobody_at_the_address_is_3() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    for command in [&["publish", "t", "x"][..], &["tail", "t"], &["topics"], &["status"]] {
+    for command in [&["publish", "t", "x"][..], &["tail", "t"], &["topics"], &["status"], &["clock", "confirm"]] {
         let ran = run(&[command, &["--server", &free]].concat());
         assert_eq!(ran.code, Some(3), "{command:?}");
         assert!(ran.notices.contains(&free) && ran.notices.lines().count() == 1, "{}", ran.notices);
@@ -27,6 +27,8 @@ fn wrong_usage_is_2() {
         &["run", "x.yaml", "--durability", "never"],
         &["run", "x.yaml", "--plugin-memory", "12"],
         &["dev"],
+        &["clock"],
+        &["clock", "set"],
     ] {
         let ran = bus.run(arguments);
         assert_eq!(ran.code, Some(2), "{arguments:?}: {ran:?}");
@@ -117,8 +119,10 @@ fn a_port_or_a_data_folder_in_use_is_1_and_says_whose() {
 
 #[test]
 fn help_has_examples_and_every_shell_has_completions() {
-    for command in ["run", "dev", "publish", "tail", "topics", "status", "bench", "completions"] {
-        let help = run(&[command, "--help"]).ok();
+    for command in
+        ["run", "dev", "publish", "tail", "topics", "status", "clock", "clock confirm", "bench", "completions"]
+    {
+        let help = run(&[&command.split(' ').collect::<Vec<_>>()[..], &["--help"]].concat()).ok();
         assert!(help.contains("Examples:"), "{command}: {help}");
     }
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {

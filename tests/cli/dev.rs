@@ -16,8 +16,8 @@ fn once_handles_its_input_prints_every_node_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let before: Vec<_> = dev_folders();
     std::fs::write(folder.path().join("shop.yaml"), TOPOLOGY).unwrap();
-    let line = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t"}"#;
-    std::fs::write(folder.path().join("events.ndjson"), format!("{line}\n{line}\n")).unwrap();
+    let line = |id: u32| format!("{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/s\",\"type\":\"t\"}}\n");
+    std::fs::write(folder.path().join("events.ndjson"), line(1) + &line(2) + &line(1)).unwrap();
     let report = dev(folder.path(), &["--input", "log=events.ndjson"]).ok();
     assert!(report.contains("shop/log     2 events") && report.contains("shop/orders  0 events"), "{report}");
     assert!(report.contains("no failures"), "{report}");
@@ -39,9 +39,14 @@ fn dev_folders() -> Vec<String> {
 fn a_data_folder_that_is_named_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("shop.yaml"), TOPOLOGY).unwrap();
-    let line = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t"}"#;
-    std::fs::write(folder.path().join("events.ndjson"), line).unwrap();
-    for expected in ["shop/log     1 event\n", "shop/log     2 events\n"] {
+    let line = |id: u32| format!("{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/s\",\"type\":\"t\"}}\n");
+    // What was there before is recognised.
+    for (input, expected) in [
+        (line(1), "shop/log     1 event\n"),
+        (line(2), "shop/log     2 events\n"),
+        (line(1) + &line(2), "shop/log     2 events\n"),
+    ] {
+        std::fs::write(folder.path().join("events.ndjson"), input).unwrap();
         let report = dev(folder.path(), &["--data", "kept", "--input", "log=events.ndjson"]).ok();
         assert!(report.contains(expected), "{report}");
     }

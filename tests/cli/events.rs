@@ -62,6 +62,48 @@ fn files_and_standard_input_are_published_in_their_order() {
 }
 
 #[test]
+fn what_is_published_twice_is_there_once_and_said_so() {
+    let (folder, bus) = bus();
+    let line = |id: u32| format!("{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/s\",\"type\":\"t\"}}\n");
+    let lines = |ids: std::ops::Range<u32>| ids.map(line).collect::<String>();
+    let file = folder.path().join("events.ndjson");
+    let arguments = ["publish", "log", "--file", file.to_str().unwrap()];
+    for (count, words) in [
+        (2_000, "published 2000 events to log\n"),
+        (2_000, "published 0 events to log; 2000 more had been published before and are there once\n"),
+        (2_001, "published 1 event to log; 2000 more had been published before and are there once\n"),
+    ] {
+        std::fs::write(&file, lines(0..count)).unwrap();
+        let ran = bus.run(&arguments);
+        assert!(ran.notices.ends_with(words), "{ran:?}");
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+    let places = bus.run(&[&arguments[..], &["-o", "json"]].concat()).json();
+    assert!(
+        places.iter().zip(0..).all(|(place, at)| place["duplicate"] == true && place["offset"] == at),
+        "{places:?}"
+    );
+    assert_eq!(bus.run(&["tail", "log"]).json().len(), 2_001);
+
+    let one = ["publish", "orders", "x", "--id", "1"];
+    assert!(bus.run(&one).notices.starts_with("published to orders, partition"));
+    assert!(bus.run(&one).notices.starts_with("had been published before to orders, partition"));
+    assert_eq!(bus.run(&[&one[..], &["-o", "json"]].concat()).json()[0]["duplicate"], true);
+    bus.stop();
+}
+
+#[test]
+fn a_clock_that_has_not_jumped_needs_no_word() {
+    let (_folder, bus) = bus();
+    assert_eq!(bus.run(&["clock", "confirm"]).ok(), "nothing was waiting: the clock has not jumped\n");
+    assert_eq!(bus.run(&["clock", "confirm", "-o", "json"]).json(), [json!({ "was_waiting": false })]);
+    let status: Value = serde_json::from_str(&bus.run(&["status", "-o", "json"]).ok()).unwrap();
+    let expected = json!({ "takes_events": true, "takes_outputs": true, "clock_jumped_seconds": null });
+    assert_eq!(status["storage"], expected);
+    bus.stop();
+}
+
+#[test]
 fn a_bad_line_is_named_and_what_is_in_front_of_it_is_published() {
     let (_folder, bus) = bus();
     let good = |id: &str| format!("{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/s\",\"type\":\"t\"}}\n");

@@ -56,5 +56,5 @@ pub(crate) async fn one_of(yaml: &str, script: &Script, events: &[&str]) -> Tree
 /// Publishes events, each its own id, key and data, in one call.
 pub(crate) async fn publish<E: Engine>(tree: &Tree<E>, topic: &str, events: &[&str]) -> Published {
     let events: Vec<_> = events.iter().map(|name| event(name, name, name)).collect();
-    tree.publisher().publish(topic, &events).await.unwrap()
+    tree.publisher().publish(topic, &events, None).await.unwrap()
 }

@@ -327,11 +327,11 @@ async fn a_failing_lane_holds_up_no_other_lane() {
     let work = on_b(|_| Step::Retry(None));
     let beside = Script::each(|_| Step::Emit(Vec::new()));
     let tree = start(&yaml, &[("work", &work), ("beside", &beside)]).await;
-    let stuck = publish(&tree, "in", &["b"]).await.places[0].0;
+    let stuck = publish(&tree, "in", &["b"]).await.places[0].partition;
     let mut others = 0;
     for n in 0..100 {
         let places = publish(&tree, "in", &[&format!("a{n}")]).await.places;
-        others += usize::from(places[0].0 != stuck);
+        others += usize::from(places[0].partition != stuck);
     }
     let handled = |name: &str| status(&tree.snapshot(), name).handled;
     crate::common::trees::until("other lanes", || handled("t/work") == others as u64).await;

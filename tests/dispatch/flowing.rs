@@ -42,7 +42,7 @@ async fn events_flow_through_three_levels_with_their_keys_in_their_order() {
     for round in 0..20 {
         let events: Vec<_> =
             (0..10).map(|key| event(&format!("{round}-{key}"), &format!("k{key}"), &round.to_string())).collect();
-        tree.publisher().publish("t/in", &events).await.unwrap();
+        tree.publisher().publish("t/in", &events, None).await.unwrap();
     }
     settled(&tree).await;
 
@@ -199,7 +199,7 @@ async fn a_call_has_one_content_type_and_batches_are_cut_where_it_changes() {
     first.drain(crate::common::trees::PATIENCE).await;
     let kinds = [("a", "text/plain"), ("b", "text/plain"), ("c", ""), ("d", ""), ("e", "text/plain"), ("f", "x/y")];
     let events: Vec<_> = kinds.iter().map(|(name, kind)| typed(name, "k", name, kind)).collect();
-    first.publisher().publish("in", &events).await.unwrap();
+    first.publisher().publish("in", &events, None).await.unwrap();
     let tree = start_on(engine, &plan, &[("work", &work)]).await;
     settled(&tree).await;
     let calls: Vec<_> = work.called().iter().map(|call| (call.content_type.clone(), call.data().concat())).collect();
@@ -218,7 +218,7 @@ async fn a_handler_is_told_what_it_is_called_for() {
     let [call] = <[_; 1]>::try_from(work.called()).unwrap();
     assert_eq!(
         (call.topic.as_str(), call.partition, call.content_type.as_str()),
-        ("t/in", places[0].0, "application/json")
+        ("t/in", places[0].partition, "application/json")
     );
     let given = &call.events[0];
     assert_eq!((given.id.as_str(), given.key.as_str(), given.attempt), ("x", "x", 1));

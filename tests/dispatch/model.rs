@@ -340,7 +340,7 @@ async fn feed<E: Engine>(tree: &Tree<E>, random: &mut Random, published: &mut BT
             batch.push(event(&format!("e{n}"), &key, &data));
             published.entry(key).or_default().push(data);
         }
-        tree.publisher().publish("in", &batch).await.unwrap();
+        tree.publisher().publish("in", &batch, None).await.unwrap();
     }
 }
 

@@ -49,7 +49,7 @@ async fn a_stuck_leaf<E: Engine>(engine: E, events: usize) {
             .map(|n| event(&n.to_string(), &format!("k{}", n % 9), &n.to_string()))
             .collect();
         published += batch.len();
-        tree.publisher().publish("in", &batch).await.unwrap();
+        tree.publisher().publish("in", &batch, None).await.unwrap();
     }
     for other in ["t/work", "t/quick", "t/beside"] {
         until(other, || status(&tree.snapshot(), other).handled == published as u64).await;
@@ -110,11 +110,12 @@ subscribers:
         }
     }
     let events: Vec<_> = events.into_iter().flatten().collect();
-    tree.publisher().publish("in", &events).await.unwrap();
-    let large = event("large", "large", &"y".repeat(EVENT_BYTES_MAX - 500));
+    tree.publisher().publish("in", &events, None).await.unwrap();
+    let text = "y".repeat(EVENT_BYTES_MAX - 500);
     let mut large_ones = 0;
-    for _ in 0..10 {
-        match tree.publisher().publish("in", &vec![large.clone(); 2]).await {
+    for n in 0..10 {
+        let large = [0, 1].map(|m| event(&format!("large {n} {m}"), "large", &text));
+        match tree.publisher().publish("in", &large, None).await {
             Ok(published) => large_ones += published.places.len(),
             Err(PublishError::Append(AppendError::Busy { retry_after })) => tokio::time::sleep(retry_after).await,
             Err(error) => panic!("{error}"),

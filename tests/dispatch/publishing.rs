@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use wattle::dispatch::publish::EventRefused;
-use wattle::dispatch::{PublishError, Tree};
+use wattle::dispatch::{Numbering, PublishError, Tree};
 use wattle::engine::memory::MemoryEngine;
-use wattle::engine::{AppendError, Engine, Stopped};
+use wattle::engine::{AppendError, Engine, Placement, Stopped};
 use wattle::limits::{EVENT_BYTES_MAX, PUBLISH_EVENTS_MAX, UNIT_BYTES_MAX};
 use wattle::model::record::KEY_BYTES_MAX;
 use wattle::model::{Event, EventError, RecordError, partition_of};
@@ -26,7 +26,7 @@ async fn tree(yaml: &str) -> Tree<MemoryEngine> {
 }
 
 async fn refusal<E: Engine>(tree: &Tree<E>, topic: &str, events: &[Bytes]) -> PublishError {
-    tree.publisher().publish(topic, events).await.expect_err(topic)
+    tree.publisher().publish(topic, events, None).await.expect_err(topic)
 }
 
 #[tokio::test]
@@ -36,13 +36,14 @@ async fn the_places_are_where_the_events_are() {
         (0..50).map(|n| event(&n.to_string(), "ignored", &format!(r#"{{"to":"k{}"}}"#, n % 7))).collect();
     let mut places = Vec::new();
     for half in events.chunks(25) {
-        let published = tree.publisher().publish("in", half).await.unwrap();
+        let published = tree.publisher().publish("in", half, None).await.unwrap();
         assert!(published.epoch > 0);
         places.extend(published.places);
     }
     let stored = contents(&tree, "in").await;
-    for (n, (partition, offset)) in places.iter().enumerate() {
-        let seen = stored[*partition as usize].iter().find(|seen| seen.offset == *offset).unwrap();
+    for (n, Placement { partition, offset, is_duplicate }) in places.iter().enumerate() {
+        let seen = stored[*partition as usize].iter().find(|seen| Some(seen.offset) == *offset).unwrap();
+        assert!(!is_duplicate);
         assert_eq!((seen.id(), seen.key.as_str()), (n.to_string().as_str(), format!("k{}", n % 7).as_str()));
         assert_eq!(*partition, partition_of(&seen.key, 6));
         assert_eq!(seen.encoded, events[n], "stored as it came");
@@ -53,11 +54,11 @@ async fn the_places_are_where_the_events_are() {
 async fn without_an_expression_the_key_is_the_partitionkey_else_the_subject_else_the_id() {
     let tree = tree(ONE).await;
     let plain = Event { id: "the id".into(), source: "/s".into(), r#type: "t".into(), ..Event::default() };
-    let mut subject = plain.clone();
+    let mut subject = Event { source: "/another".into(), ..plain.clone() };
     subject.attributes.insert("subject".into(), wattle::model::Attribute::String("the subject".into()));
-    let mut both = subject.clone();
+    let mut both = Event { source: "/a-third".into(), ..subject.clone() };
     both.attributes.insert("partitionkey".into(), wattle::model::Attribute::String("the key".into()));
-    tree.publisher().publish("in", &[plain.encode(), subject.encode(), both.encode()]).await.unwrap();
+    tree.publisher().publish("in", &[plain.encode(), subject.encode(), both.encode()], None).await.unwrap();
     let keys: Vec<_> = only(&tree, "in").await.into_iter().map(|seen| seen.key).collect();
     assert_eq!(keys, ["the id", "the subject", "the key"]);
 }
@@ -150,28 +151,65 @@ async fn a_bad_event_is_named_and_nothing_of_its_call_is_stored() {
 #[tokio::test]
 async fn too_many_or_too_large_together_is_refused_whole() {
     let tree = tree(ONE).await;
-    let one = event("a", "a", "a");
-    match refusal(&tree, "in", &vec![one.clone(); PUBLISH_EVENTS_MAX + 1]).await {
+    let mut many: Vec<_> = (0..=PUBLISH_EVENTS_MAX).map(|number| event(&number.to_string(), "a", "a")).collect();
+    match refusal(&tree, "in", &many).await {
         PublishError::TooMany { count, max } => assert_eq!((count, max), (PUBLISH_EVENTS_MAX + 1, PUBLISH_EVENTS_MAX)),
         error => panic!("{error:?}"),
     }
-    let large = event("a", "a", &"x".repeat(EVENT_BYTES_MAX - 200));
-    match refusal(&tree, "in", &vec![large.clone(); 33]).await {
+    let text = "x".repeat(EVENT_BYTES_MAX - 200);
+    let large: Vec<_> = (0..33).map(|number| event(&format!("large {number}"), "a", &text)).collect();
+    match refusal(&tree, "in", &large).await {
         PublishError::Append(AppendError::TooLarge { bytes, max }) => assert!(bytes > max && max == UNIT_BYTES_MAX),
         error => panic!("{error:?}"),
     }
     assert_eq!(only(&tree, "in").await, []);
-    assert_eq!(
-        tree.publisher().publish("in", &vec![one; PUBLISH_EVENTS_MAX]).await.unwrap().places.len(),
-        PUBLISH_EVENTS_MAX
-    );
-    assert_eq!(tree.publisher().publish("in", &vec![large; 20]).await.unwrap().places.len(), 20);
+    many.truncate(PUBLISH_EVENTS_MAX);
+    for accepted in [&many[..], &large[..20]] {
+        let published = tree.publisher().publish("in", accepted, None).await.unwrap();
+        assert_eq!((published.places.len(), published.duplicates()), (accepted.len(), 0));
+    }
+    assert_eq!(only(&tree, "in").await.len(), PUBLISH_EVENTS_MAX + 20);
+}
+
+#[tokio::test]
+async fn a_root_recognises_what_is_published_again_unless_it_says_otherwise() {
+    let stored = async |dedupe: &str| {
+        let tree = tree(&KEYED.replace("key: data.to", &format!("key: data.to{dedupe}"))).await;
+        let [one, other] = ["x", "y"].map(|to| event("a", "ignored", &format!(r#"{{"to":"{to}"}}"#)));
+        let first = tree.publisher().publish("in", std::slice::from_ref(&one), None).await.unwrap().places;
+        let again = tree.publisher().publish("in", &[other, one], None).await.unwrap().places;
+        let stored = contents(&tree, "in").await.concat();
+        settled(&tree).await;
+        assert_eq!(contents(&tree, "out").await.concat().len(), stored.len(), "handled as often as it is there");
+        (stored.len(), again.iter().all(|place| *place == Placement { is_duplicate: true, ..first[0] }))
+    };
+    assert_eq!(stored("").await, (1, true));
+    assert_eq!(stored(", dedupe: { window: 1h }").await, (1, true));
+    assert_eq!(stored(", dedupe: off").await, (3, false));
+}
+
+#[tokio::test]
+async fn numbered_events_are_recognised_by_their_numbers_alone() {
+    let tree = tree(KEYED).await;
+    let events: Vec<_> =
+        ["x", "y", "x"].map(|to| event("the same", "ignored", &format!(r#"{{"to":"{to}"}}"#))).to_vec();
+    let numbering = |producer: &str, first_sequence| Some(Numbering { producer: producer.into(), first_sequence });
+    let publish = async |numbering| tree.publisher().publish("in", &events, numbering).await.unwrap().duplicates();
+    assert_eq!(publish(numbering("till-7", 10)).await, 0);
+    assert_eq!(publish(numbering("till-8", 10)).await, 0);
+    assert_eq!(publish(numbering("till-7", 10)).await, 3);
+    assert_eq!(publish(numbering("till-7", 13)).await, 0);
+    assert_eq!(contents(&tree, "in").await.concat().len(), 9);
+    for (producer, first_sequence) in [("", 1), ("till-7", u64::MAX - 2)] {
+        let error = tree.publisher().publish("in", &events, numbering(producer, first_sequence)).await.unwrap_err();
+        assert!(matches!(error, PublishError::Numbering(_)), "{error:?}");
+    }
 }
 
 #[tokio::test]
 async fn nothing_is_nothing() {
     let tree = tree(ONE).await;
-    assert_eq!(tree.publisher().publish("in", &[]).await.unwrap().places, []);
+    assert_eq!(tree.publisher().publish("in", &[], None).await.unwrap().places, []);
     assert!(matches!(refusal(&tree, "out", &[]).await, PublishError::NotARoot { .. }));
 }
 

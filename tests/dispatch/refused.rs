@@ -187,7 +187,7 @@ async fn a_refusal_behind_a_failure_and_a_failure_behind_a_refusal_are_both_foun
     let first = start_on(engine.clone(), &plan, &[("work", &work)]).await;
     first.drain(PATIENCE).await;
     let events: Vec<_> = (0..).zip(names).map(|(n, name)| event(&format!("{n}"), "k", name)).collect();
-    first.publisher().publish("in", &events).await.unwrap();
+    first.publisher().publish("in", &events, None).await.unwrap();
     let tree = start_on(engine, &plan, &[("work", &work)]).await;
     settled(&tree).await;
     assert_eq!(data(&tree, "out").await, ["a", "b", "c", "d"]);

@@ -57,7 +57,7 @@ async fn the_state_of_a_lane_is_its_own() {
     let tree = start(&yaml, &[("work", &work)]).await;
     let lanes = || status(&tree.snapshot(), "t/work").lanes;
     assert_eq!(lanes(), [LaneState::Running; 4]);
-    let partition = publish(&tree, "in", &["b"]).await.places[0].0 as usize;
+    let partition = publish(&tree, "in", &["b"]).await.places[0].partition as usize;
     let mut expected = [LaneState::Running; 4];
     expected[partition] = LaneState::Retrying;
     until("it retries", || lanes() == expected).await;
@@ -113,7 +113,7 @@ async fn hammer<E: Engine>(engine: E, plan: &Plan, rounds: u64) {
         let events: Vec<_> =
             (0..round % 4 + 1).map(|n| event(&format!("{round}-{n}"), &format!("{}", (round + n) % 5), "x")).collect();
         published += events.len() as u64;
-        tree.publisher().publish("in", &events).await.unwrap();
+        tree.publisher().publish("in", &events, None).await.unwrap();
         let looked = std::time::Instant::now();
         while !tree.is_settled() {
             assert!(looked.elapsed() < PATIENCE, "{:#?}", tree.snapshot());

@@ -3,6 +3,7 @@
 pub(crate) mod appends;
 pub(crate) mod blueprints;
 pub(crate) mod closing;
+pub(crate) mod duplicates;
 pub(crate) mod home;
 pub(crate) mod lanes;
 pub(crate) mod reads;

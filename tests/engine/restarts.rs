@@ -1,8 +1,12 @@
 //! What an engine that keeps things still has when it is opened again.
 
-use wattle::engine::embedded::EmbeddedError;
-use wattle::engine::{Engine, Session};
+use std::time::Duration;
 
+use wattle::engine::embedded::EmbeddedError;
+use wattle::engine::{Duplicate, Engine, Session, TopicSettings};
+use wattle::model::Dedupe;
+
+use super::duplicates::{named, numbered, roots};
 use super::home::{Home, OnDisk};
 use super::{ALL, append, blueprint, commit, everything, lane, partition, slices, still_waits, texts, tree};
 
@@ -93,4 +97,26 @@ pub(crate) async fn a_folder_belongs_to_one_engine(home: OnDisk) {
     assert!(matches!(&error, Some(EmbeddedError::InUse { folder }) if folder == home.folder()), "{error:?}");
     drop(engine);
     home.open();
+}
+
+pub(crate) async fn what_was_published_is_recognised_after_a_restart(home: OnDisk) {
+    let dedupe = Some(Dedupe { window: Duration::from_secs(600), count: 100 });
+    let settings = TopicSettings { dedupe, ..TopicSettings::default() };
+    for round in 0..4 {
+        let engine = home.open();
+        let [orders, _] = roots(&engine, settings).await;
+        let (zero, one) = (partition(orders, 0), partition(orders, 1));
+        let name = format!("{round}");
+        assert_eq!(named(&engine, &[(one, &name)]).await.duplicates, []);
+        assert_eq!(numbered(&engine, "till", &[(zero, 2 * round), (zero, 2 * round + 1)]).await.duplicates, []);
+        for known in 0..=round {
+            let duplicate = Duplicate { slice: 0, record: 0, partition: 1, offset: Some(known) };
+            assert_eq!(named(&engine, &[(zero, &known.to_string())]).await.duplicates, [duplicate], "round {round}");
+            let [older, newest] = [0, 1].map(|record| 2 * known + record);
+            let duplicates = numbered(&engine, "till", &[(zero, older), (zero, newest)]).await.duplicates;
+            let offsets: Vec<_> = duplicates.iter().map(|duplicate| duplicate.offset).collect();
+            assert_eq!(offsets, [None, (known == round).then_some(newest)], "round {round}");
+        }
+        engine.close().await.unwrap();
+    }
 }

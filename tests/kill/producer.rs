@@ -74,8 +74,8 @@ impl Producer {
 
     /// Remembers where the events from `first` on are.
     fn acknowledged(&mut self, first: usize, published: &Published) {
-        for (sent, (partition, offset)) in self.sent[first..].iter_mut().zip(&published.places) {
-            sent.place = Some((published.epoch, *partition, *offset));
+        for (sent, place) in self.sent[first..].iter_mut().zip(&published.places) {
+            sent.place = place.offset.map(|offset| (published.epoch, place.partition, offset));
         }
     }
 

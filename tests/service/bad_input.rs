@@ -98,11 +98,12 @@ async fn refused_publishes_say_what_is_wrong_and_publish_nothing() {
     let mut client = PublisherServiceClient::new(channel(&bed.address).await).max_encoding_message_size(NO_LIMIT);
     for (name, topic, events, code, why, field, words) in cases {
         let stream = tokio_stream::iter([
-            v1::PublishStreamRequest { topic: LOG.into(), events: vec![event("before", "k")] },
-            v1::PublishStreamRequest { topic: topic.into(), events: events.clone() },
-            v1::PublishStreamRequest { topic: LOG.into(), events: vec![event("after", "k")] },
+            v1::PublishStreamRequest { topic: LOG.into(), events: vec![event("before", "k")], numbering: None },
+            v1::PublishStreamRequest { topic: topic.into(), events: events.clone(), numbering: None },
+            v1::PublishStreamRequest { topic: LOG.into(), events: vec![event("after", "k")], numbering: None },
         ]);
-        let unary = client.publish(v1::PublishRequest { topic: topic.into(), events }).await.unwrap_err();
+        let unary =
+            client.publish(v1::PublishRequest { topic: topic.into(), events, numbering: None }).await.unwrap_err();
         let mut answers = client.publish_stream(stream).await.unwrap().into_inner();
         assert!(answers.message().await.unwrap().is_some(), "{name}: what came before is answered");
         // "" means the topic of the request before to a stream
@@ -234,7 +235,9 @@ async fn arbitrary_bytes_never_stop_the_service() {
 
 fn v1_request() -> Bytes {
     use prost::Message;
-    v1::PublishRequest { topic: ORDERS.into(), events: vec![event("a", "k"), event("b", "l")] }.encode_to_vec().into()
+    let events = vec![event("a", "k"), event("b", "l")];
+    let numbering = Some(v1::Numbering { producer: "till-7".into(), first_sequence: 17 });
+    v1::PublishRequest { topic: ORDERS.into(), events, numbering }.encode_to_vec().into()
 }
 
 #[tokio::test]

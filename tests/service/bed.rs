@@ -12,10 +12,10 @@ use wattle::dispatch::{Publisher, Snapshot, TopicStatus};
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
-    ReadError, SessionError, Slices, Stopped, Storage, TopicSpec,
+    ReadError, SessionError, Slices, Stopped, Storage, TopicSettings, TopicSpec,
 };
 use wattle::model::event::Data;
-use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId};
+use wattle::model::{Attribute, Dedupe, Event, LaneId, Offset, PartitionId};
 use wattle::server::{Bus, Options, Port, Server};
 
 /// What the engine does with appends.
@@ -33,6 +33,8 @@ pub(crate) struct GatedEngine {
     pub(crate) gate: watch::Sender<Gate>,
     /// So many appends are refused as busy.
     pub(crate) busy: Arc<AtomicUsize>,
+    /// How it says that its disk and clock are. Without room for events it takes none.
+    pub(crate) storage: watch::Sender<Storage>,
     /// Appends that have come to the gate.
     pub(crate) arrived: watch::Sender<usize>,
     pub(crate) health: watch::Sender<Health>,
@@ -44,6 +46,7 @@ impl GatedEngine {
             inner: MemoryEngine::default(),
             gate: watch::Sender::new(Gate::Open),
             busy: Arc::default(),
+            storage: watch::Sender::new(Storage { takes_events: true, takes_outputs: true, clock_jumped: None }),
             arrived: watch::Sender::new(0),
             health: watch::Sender::new(Health::Serving),
         }
@@ -78,10 +81,17 @@ impl Engine for GatedEngine {
         if busy.is_ok() {
             return Err(AppendError::Busy { retry_after: Duration::from_millis(5) });
         }
+        if !self.storage.borrow().takes_events {
+            return Err(AppendError::Full { retry_after: Duration::from_secs(1) });
+        }
         self.arrived.send_modify(|arrived| *arrived += 1);
         let appended = self.inner.append(events).await;
         self.gate.subscribe().wait_for(|gate| *gate == Gate::Open).await.unwrap();
-        appended
+        // Whoever waits while the disk fails does not get to know what became of it.
+        match self.health.borrow().clone() {
+            Health::Stopped(stopped) => Err(stopped.into()),
+            Health::Serving => appended,
+        }
     }
 
     async fn acquire(&self, lane: LaneId) -> Result<Self::Session, SessionError> {
@@ -109,11 +119,13 @@ impl Engine for GatedEngine {
     }
 
     fn storage(&self) -> Storage {
-        self.inner.storage()
+        *self.storage.borrow()
     }
 
     fn confirm_clock(&self) -> bool {
-        self.inner.confirm_clock()
+        let mut was_waiting = false;
+        self.storage.send_modify(|storage| was_waiting = storage.clock_jumped.take().is_some());
+        was_waiting
     }
 
     fn health(&self) -> watch::Receiver<Health> {
@@ -129,6 +141,8 @@ impl Engine for GatedEngine {
 pub(crate) const ORDERS: &str = "shop/orders";
 /// Root with one partition.
 pub(crate) const LOG: &str = "shop/log";
+/// Root with four partitions that recognises what is published again.
+pub(crate) const PAYMENTS: &str = "shop/payments";
 /// Written by a subscriber.
 pub(crate) const CHILD: &str = "shop/orders.accepted";
 
@@ -140,14 +154,16 @@ pub(crate) struct Bed {
     pub(crate) client: Client,
 }
 
-/// Starts a service with three topics of `shop`, and one named as another is in `other`.
+/// Starts a service with four topics of `shop`, and one named as another is in `other`.
 pub(crate) async fn bed() -> Bed {
     let engine = GatedEngine::new();
-    let topics = [(ORDERS, 4, None), (LOG, 1, None), (CHILD, 4, Some("shop/validate")), ("other/log", 1, None)];
+    let child = (CHILD, 4, Some("shop/validate"));
+    let topics = [(ORDERS, 4, None), (LOG, 1, None), (PAYMENTS, 4, None), child, ("other/log", 1, None)];
+    let dedupe = |name| (name == PAYMENTS).then_some(Dedupe { window: Duration::from_secs(600), count: 1000 });
     let specs = topics.map(|(name, partitions, _)| TopicSpec {
         name: name.to_owned(),
         partitions,
-        settings: Default::default(),
+        settings: TopicSettings { dedupe: dedupe(name), ..TopicSettings::default() },
     });
     let blueprint = Blueprint { topics: specs.to_vec(), ..Blueprint::default() };
     let numbers = engine.apply(&blueprint).await.unwrap();
@@ -157,6 +173,7 @@ pub(crate) async fn bed() -> Bed {
         partitions,
         parent: parent.map(ToOwned::to_owned),
         key: None,
+        dedupes: dedupe(name).is_some(),
     });
     let publisher = Publisher::new(engine.clone(), Arc::new(Targets::new(targets)));
     let topic = |(name, _, parent): (&str, u32, Option<&str>)| TopicStatus {

@@ -10,6 +10,8 @@
 
 mod bad_input;
 mod bed;
+mod duplicates;
 mod publishing;
 mod reading;
 mod stopping;
+mod storage;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tonic::{Code, Request};
-use wattle::client::{Client, ClientError, Window};
+use wattle::client::{Client, ClientError, Received, Window};
 use wattle::rpc::v1;
 use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
 
@@ -19,7 +19,8 @@ async fn published_events_are_at_the_places_that_were_answered() {
     let stored = read_all(&bed.client, all_of(ORDERS)).await;
     assert_eq!(stored.len(), 100);
     for (event, place) in events.iter().zip(published.places) {
-        let found = stored.iter().find(|stored| (stored.partition, stored.offset) == place).unwrap();
+        let is_there = |stored: &&Received| (stored.partition, Some(stored.offset)) == (place.partition, place.offset);
+        let found = stored.iter().find(is_there).unwrap();
         assert_eq!((&found.event, found.epoch), (event, published.epoch));
     }
 }
@@ -42,7 +43,8 @@ async fn a_stream_answers_in_order_and_keeps_the_order_of_its_events() {
     }
     answers.extend(publishing.finish().await.unwrap());
     assert_eq!(publishing.answered_events(), 600);
-    let offsets: Vec<u64> = answers.iter().flat_map(|answer| answer.places.iter().map(|place| place.1)).collect();
+    let offsets: Vec<u64> =
+        answers.iter().flat_map(|answer| answer.places.iter().filter_map(|place| place.offset)).collect();
     assert_eq!(offsets, (0..600).collect::<Vec<_>>());
     let stored = read_all(&bed.client, all_of(LOG)).await;
     assert_eq!(id(&stored[301].event), "100-1");
@@ -107,7 +109,7 @@ async fn the_deadline_of_a_stream_is_kept_after_its_answers_have_begun() {
     bed.engine.gate.send_replace(Gate::Shut);
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", bed.address)).unwrap();
     let mut client = PublisherServiceClient::new(channel.connect().await.unwrap());
-    let first = v1::PublishStreamRequest { topic: LOG.into(), events: vec![event("b", "k")] };
+    let first = v1::PublishStreamRequest { topic: LOG.into(), events: vec![event("b", "k")], numbering: None };
     let mut request =
         Request::new(tokio_stream::StreamExt::chain(tokio_stream::iter([first]), tokio_stream::pending()));
     request.metadata_mut().insert("grpc-timeout", "500m".parse().unwrap());

@@ -2,8 +2,10 @@
 //!
 //! `cargo xtask test` is the whole of it, and what CI runs. It installs what is missing (the Wasm target, strace), stops at
 //! the first step that fails, and says how long each took. `cargo xtask test STEP…` runs only some steps.
+//!
+//! `cargo xtask sim --seeds N` runs many simulated histories of the log, optimised, on two cores.
 
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode};
 use std::time::Instant;
 
 /// One thing that has to hold.
@@ -84,11 +86,25 @@ fn main() -> ExitCode {
     };
     match command {
         "test" => test(names),
+        "sim" => match Seeds::parse(names) {
+            Ok(seeds) => simulate(&seeds),
+            Err(error) => {
+                eprintln!("xtask: {error}; see `cargo xtask help`");
+                ExitCode::from(2)
+            }
+        },
         "help" | "--help" | "-h" => {
             println!("cargo xtask test [STEP…]   everything that has to hold, or only some of it:\n");
             for step in STEPS {
                 println!("  {:<8} {}", step.name, step.what);
             }
+            println!(
+                "\ncargo xtask sim --seeds N [--first M]   N simulated histories of the log, from seed M on (0)\n"
+            );
+            println!(
+                "  A seed that fails is printed with its options and its last steps, and is seen again, step by step, with"
+            );
+            println!("  WATTLE_SIM_SEED=n cargo test --release --test simulation");
             ExitCode::SUCCESS
         }
         other => {
@@ -115,6 +131,82 @@ fn test(names: &[String]) -> ExitCode {
     }
     eprintln!("\n== everything holds\n{}", summary.join("\n"));
     ExitCode::SUCCESS
+}
+
+/// Which histories to run.
+struct Seeds {
+    first: u64,
+    count: u64,
+}
+
+impl Seeds {
+    fn parse(arguments: &[String]) -> Result<Self, String> {
+        let (mut first, mut count) = (0, None);
+        let mut rest = arguments.iter();
+        while let Some(name) = rest.next() {
+            let value = rest.next().and_then(|value| value.parse::<u64>().ok());
+            let value = value.ok_or_else(|| format!("`{name}` wants a number"))?;
+            match name.as_str() {
+                "--seeds" => count = Some(value),
+                "--first" => first = value,
+                _ => return Err(format!("there is no option `{name}`")),
+            }
+        }
+        Ok(Self { first, count: count.ok_or("`--seeds` is missing")? })
+    }
+}
+
+const SIMULATION: &[&str] = &["cargo", "test", "--locked", "--release", "--test", "simulation"];
+const SIMULATION_BUILD: Run = run(&["cargo", "test", "--locked", "--release", "--test", "simulation", "--no-run"]);
+
+/// Half of the histories in each of two processes of one thread: together they take two cores.
+fn simulate(seeds: &Seeds) -> ExitCode {
+    if let Err(failure) = execute(&SIMULATION_BUILD) {
+        eprintln!("xtask: {failure}");
+        return ExitCode::FAILURE;
+    }
+    let start = Instant::now();
+    let half = seeds.count / 2;
+    let halves = [(seeds.first, half), (seeds.first + half, seeds.count - half)];
+    let mut failure = None;
+    let begun: Vec<(u64, u64, Child)> = halves
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .filter_map(|(first, count)| match begin(first, count) {
+            Ok(child) => Some((first, count, child)),
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        })
+        .collect();
+    for (first, count, mut child) in begun {
+        match child.wait() {
+            Ok(status) if status.success() => {}
+            Ok(status) => failure = Some(format!("seeds {first} to {} ended with {status}", first + count - 1)),
+            Err(error) => failure = Some(error.to_string()),
+        }
+    }
+    let seconds = start.elapsed().as_secs_f32();
+    match failure {
+        None => {
+            eprintln!("\n== {} histories keep the promises; {seconds:.0} s", seeds.count);
+            ExitCode::SUCCESS
+        }
+        Some(failure) => {
+            eprintln!("\n== sim FAILED after {seconds:.0} s: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin(first: u64, count: u64) -> Result<Child, String> {
+    let Some((program, arguments)) = SIMULATION.split_first() else { return Err("there is no command".to_owned()) };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command.env("WATTLE_SIM_FIRST", first.to_string()).env("WATTLE_SIM_SEEDS", count.to_string());
+    command.env("WATTLE_SIM_THREADS", "1");
+    command.spawn().map_err(|error| format!("`{program}` could not be started: {error}; is it installed?"))
 }
 
 fn execute(run: &Run) -> Result<(), String> {

@@ -1,0 +1,302 @@
+//! What the log must hold: every submission in its order, judged and placed as the log promises to, and how much of it a
+//! crash may still take.
+//!
+//! ```text
+//!   0 ............ must ............ published ............ units.len()
+//!     survives       may be lost,      no reader saw it;
+//!     everything     from the end      the write failed, so it may be there after the next start
+//! ```
+//!
+//! The model is exact: what the log answers, to the offset, is known before it is asked. After a start the log holds the
+//! first so many of the units, never less than `must`; the rest is forgotten here, and may never be seen again.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use wattle::log::{Placed, Settings};
+use wattle::model::{Dedupe, Duplicate, EventId, LaneId, Mark, PartitionId, ProducerId, Slices, SubscriberId, TopicId};
+
+/// An event on its way in.
+#[derive(Debug, Clone)]
+pub(crate) struct Incoming {
+    pub(crate) partition: PartitionId,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) mark: Mark,
+}
+
+/// What waits in the queue, with the number of its ticket.
+#[derive(Debug)]
+pub(crate) enum Submitted {
+    Append { events: Vec<Incoming>, producer: Option<ProducerId>, ticket: usize },
+    Unit { lane: LaneId, owner: u64, consumed_to: u64, events: Vec<Incoming> },
+    Acquire { lane: LaneId, ticket: usize },
+    Catalogue { entry: Vec<u8>, ticket: usize },
+    Barrier { ticket: usize },
+}
+
+/// What a ticket must resolve to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    Placed(Placed),
+    Acquired { position: u64, owner: u64 },
+    Durable,
+    Written,
+}
+
+/// One frame of the journal.
+#[derive(Debug)]
+pub(crate) struct Unit {
+    pub(crate) cursor: Option<(LaneId, u64)>,
+    pub(crate) catalogue: Option<Vec<u8>>,
+    /// The last number of a producer in each partition, and its offset.
+    sequences: Vec<(PartitionId, ProducerId, u64, u64)>,
+    pub(crate) epoch: u32,
+    /// Append time; unknown until it was seen.
+    pub(crate) time_ns: Option<u64>,
+    /// The same by the clock that never jumps.
+    pub(crate) true_ns: u64,
+}
+
+pub(crate) struct Stored {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) unit: usize,
+}
+
+/// An identity that a topic's event had.
+struct Noted {
+    identity: u128,
+    partition: u32,
+    offset: u64,
+    unit: usize,
+}
+
+#[derive(Default)]
+pub(crate) struct Model {
+    pub(crate) units: Vec<Unit>,
+    pub(crate) published: usize,
+    pub(crate) must: usize,
+    pub(crate) partitions: BTreeMap<PartitionId, Vec<Stored>>,
+    cursors: BTreeMap<LaneId, u64>,
+    noted: BTreeMap<TopicId, Vec<Noted>>,
+    sequences: BTreeMap<(PartitionId, ProducerId), (u64, u64)>,
+    /// Of this life.
+    pub(crate) owners: BTreeMap<LaneId, u64>,
+    pub(crate) epoch: u32,
+    /// Engine time, once it is known in this life.
+    pub(crate) engine_ns: Option<u64>,
+    /// The highest that it ever can have been.
+    pub(crate) engine_max_ns: u64,
+}
+
+pub(crate) fn slices_of(events: &[Incoming], producer: Option<ProducerId>) -> Slices {
+    let mut slices = Slices::default();
+    for event in events {
+        let write = |out: &mut Vec<u8>| {
+            out.extend_from_slice(&event.bytes);
+            Ok::<_, ()>(())
+        };
+        slices.push_marked(event.partition, event.mark, write).unwrap();
+    }
+    if let Some(producer) = producer {
+        slices.set_producer(producer);
+    }
+    slices
+}
+
+/// Events by partition, in the order in which slices have them.
+fn grouped(events: Vec<Incoming>) -> Vec<(PartitionId, Vec<Incoming>)> {
+    let mut groups: Vec<(PartitionId, Vec<Incoming>)> = Vec::new();
+    for event in events {
+        match groups.iter_mut().find(|(partition, _)| *partition == event.partition) {
+            Some((_, group)) => group.push(event),
+            None => groups.push((event.partition, vec![event])),
+        }
+    }
+    groups
+}
+
+impl Model {
+    /// Events of a partition that exist, were only the first `units` written.
+    pub(crate) fn end(&self, partition: PartitionId, units: usize) -> u64 {
+        self.partitions.get(&partition).map_or(0, |events| events.partition_point(|event| event.unit < units) as u64)
+    }
+
+    /// A lane's position, were only the first `units` written.
+    pub(crate) fn cursor(&self, lane: LaneId, units: usize) -> u64 {
+        let cursors = self.units[..units].iter().rev().filter_map(|unit| unit.cursor);
+        cursors.into_iter().find(|(of, _)| *of == lane).map_or(0, |(_, to)| to)
+    }
+
+    pub(crate) fn catalogue(&self, units: usize) -> Vec<&[u8]> {
+        self.units[..units].iter().filter_map(|unit| unit.catalogue.as_deref()).collect()
+    }
+
+    /// The last number of a producer that is stored.
+    pub(crate) fn last_sequence(&self, producer: ProducerId) -> u64 {
+        let last = self.sequences.iter().filter(|((_, of), _)| *of == producer);
+        last.map(|(_, (sequence, _))| *sequence).max().unwrap_or(0)
+    }
+
+    /// Takes the queue in at an engine time. What the tickets must resolve to, and how many units are in front of each.
+    pub(crate) fn process(
+        &mut self,
+        queue: Vec<Submitted>,
+        settings: &Settings,
+        (now_ns, true_ns): (u64, u64),
+    ) -> Vec<(usize, Expected, usize)> {
+        if queue.is_empty() {
+            return Vec::new();
+        }
+        if let Some(engine_ns) = &mut self.engine_ns {
+            *engine_ns = now_ns.max(*engine_ns);
+        }
+        self.engine_max_ns = self.engine_max_ns.max(now_ns);
+        let mut answers = Vec::new();
+        for submitted in queue {
+            match submitted {
+                Submitted::Append { events, producer, ticket } => {
+                    let placed = self.append(events, producer, settings, true_ns);
+                    answers.push((ticket, Expected::Placed(placed), self.units.len()));
+                }
+                Submitted::Unit { lane, owner, consumed_to, events } => {
+                    if self.owners.get(&lane) != Some(&owner) {
+                        continue; // fenced
+                    }
+                    let unit = self.units.len();
+                    for event in events {
+                        self.partitions.entry(event.partition).or_default().push(Stored { bytes: event.bytes, unit });
+                    }
+                    self.cursors.insert(lane, consumed_to);
+                    self.push(Some((lane, consumed_to)), None, Vec::new(), true_ns);
+                }
+                Submitted::Acquire { lane, ticket } => {
+                    let owner = self.owners.entry(lane).or_default();
+                    *owner += 1;
+                    let position = self.cursors.get(&lane).copied().unwrap_or(0);
+                    answers.push((ticket, Expected::Acquired { position, owner: *owner }, self.units.len()));
+                }
+                Submitted::Catalogue { entry, ticket } => {
+                    self.push(None, Some(entry), Vec::new(), true_ns);
+                    answers.push((ticket, Expected::Durable, self.units.len()));
+                }
+                Submitted::Barrier { ticket } => answers.push((ticket, Expected::Written, self.units.len())),
+            }
+        }
+        answers
+    }
+
+    fn push(
+        &mut self,
+        cursor: Option<(LaneId, u64)>,
+        catalogue: Option<Vec<u8>>,
+        sequences: Vec<(PartitionId, ProducerId, u64, u64)>,
+        true_ns: u64,
+    ) {
+        let time_ns = self.engine_ns;
+        self.units.push(Unit { cursor, catalogue, sequences, epoch: self.epoch, time_ns, true_ns });
+    }
+
+    fn append(
+        &mut self,
+        events: Vec<Incoming>,
+        producer: Option<ProducerId>,
+        settings: &Settings,
+        true_ns: u64,
+    ) -> Placed {
+        let unit = self.units.len();
+        let (mut base_offsets, mut duplicates, mut numbers, mut count) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for (slice, (id, events)) in grouped(events).into_iter().enumerate() {
+            let base = self.end(id, usize::MAX);
+            base_offsets.push(base);
+            let dedupe = settings.topics.get(&id.topic).and_then(|topic| topic.dedupe);
+            let has_identities = matches!(events[0].mark, Mark::Identity(_));
+            let window = dedupe.filter(|_| has_identities).map(|dedupe| self.window(id.topic, dedupe));
+            for (record, event) in events.into_iter().enumerate() {
+                let offset = self.end(id, usize::MAX);
+                let mut duplicate = |partition, offset| {
+                    duplicates.push(Duplicate { slice: slice as u32, record: record as u32, partition, offset });
+                };
+                match (event.mark, producer) {
+                    (Mark::Sequence(sequence), Some(producer)) => match self.sequences.entry((id, producer)) {
+                        Entry::Occupied(last) if sequence <= last.get().0 => {
+                            let (last, at) = *last.get();
+                            duplicate(id.partition, (last == sequence).then_some(at));
+                            continue;
+                        }
+                        entry => {
+                            entry.insert_entry((sequence, offset));
+                        }
+                    },
+                    (Mark::Identity(EventId(identity)), _) => {
+                        let noted = self.noted.entry(id.topic).or_default();
+                        let known = noted.iter().enumerate().rev().find(|(_, noted)| noted.identity == identity);
+                        if let (Some(window), Some((at, known))) = (window, known)
+                            && at >= window
+                        {
+                            duplicate(known.partition, Some(known.offset));
+                            continue;
+                        }
+                        noted.push(Noted { identity, partition: id.partition, offset, unit });
+                    }
+                    _ => {}
+                }
+                self.partitions.entry(id).or_default().push(Stored { bytes: event.bytes, unit });
+                count += 1;
+            }
+            if let Some(producer) = producer
+                && let Some((sequence, offset)) = self.sequences.get(&(id, producer))
+            {
+                numbers.push((id, producer, *sequence, *offset));
+            }
+        }
+        if count > 0 {
+            self.push(None, None, numbers, true_ns);
+        } else {
+            base_offsets.fill(0);
+        }
+        Placed { base_offsets, duplicates }
+    }
+
+    /// From which one on a topic's identities are recognised.
+    fn window(&self, topic: TopicId, dedupe: Dedupe) -> usize {
+        let Some(noted) = self.noted.get(&topic) else { return 0 };
+        let window_ns = u64::try_from(dedupe.window.as_nanos()).unwrap_or(u64::MAX);
+        let horizon_ns = self.engine_ns.map_or(0, |now| now.saturating_sub(window_ns));
+        let time = |noted: &Noted| self.units.get(noted.unit).and_then(|unit| unit.time_ns);
+        let by_time = noted.partition_point(|noted| time(noted).is_some_and(|time| time < horizon_ns));
+        by_time.max(noted.len().saturating_sub(dedupe.count as usize))
+    }
+
+    /// An append time was seen: it is that of all that was written at once.
+    pub(crate) fn saw_time(&mut self, first: usize, time_ns: u64) {
+        self.engine_ns = Some(time_ns);
+        self.engine_max_ns = self.engine_max_ns.max(time_ns);
+        for unit in &mut self.units[first..] {
+            unit.time_ns = Some(time_ns);
+        }
+    }
+
+    /// Only the first so many units are there after a start; they are durable. The others never were.
+    pub(crate) fn keep(&mut self, units: usize, epoch: u32) {
+        self.units.truncate(units);
+        (self.published, self.must, self.epoch, self.engine_ns) = (units, units, epoch, None);
+        self.owners.clear();
+        for events in self.partitions.values_mut() {
+            events.truncate(events.partition_point(|event| event.unit < units));
+        }
+        for noted in self.noted.values_mut() {
+            noted.retain(|noted| noted.unit < units);
+        }
+        (self.cursors, self.sequences) = (BTreeMap::new(), BTreeMap::new());
+        for unit in &self.units {
+            self.cursors.extend(unit.cursor);
+            self.sequences.extend(unit.sequences.iter().map(|(id, by, number, at)| ((*id, *by), (*number, *at))));
+        }
+    }
+
+    /// Up to where all live subscribers of a partition have processed it, were only the first `units` written.
+    pub(crate) fn reached(&self, partition: PartitionId, readers: &[SubscriberId], units: usize) -> u64 {
+        let lane = |subscriber: &SubscriberId| LaneId { subscriber: *subscriber, partition: partition.partition };
+        readers.iter().map(|reader| self.cursor(lane(reader), units)).min().unwrap_or(u64::MAX)
+    }
+}

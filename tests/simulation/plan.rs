@@ -1,0 +1,118 @@
+//! What a history is made of: topics, subscribers, options, settings, sizes of events.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use wattle::log::{Durability, LogOptions, Settings};
+use wattle::model::{Compression, Dedupe, LaneId, PartitionId, Retention, SubscriberId, TopicId, TopicSettings};
+
+use super::random::Random;
+
+pub(crate) const SECOND: u64 = 1_000_000_000;
+pub(crate) const HOUR: u64 = 3_600 * SECOND;
+pub(crate) const DAY: u64 = 24 * HOUR;
+pub(crate) const YEAR: u64 = 365 * DAY;
+/// When every history begins.
+pub(crate) const START: u64 = 50 * YEAR;
+
+const fn partition(topic: u32, partition: u32) -> PartitionId {
+    PartitionId { topic: TopicId(topic), partition }
+}
+
+const fn lane(subscriber: u32, partition: u32) -> LaneId {
+    LaneId { subscriber: SubscriberId(subscriber), partition }
+}
+
+/// Two roots and two topics of the tree.
+pub(crate) const PARTITIONS: [PartitionId; 6] =
+    [partition(1, 0), partition(1, 1), partition(2, 0), partition(3, 0), partition(3, 1), partition(4, 7)];
+pub(crate) const ROOTS: [PartitionId; 3] = [PARTITIONS[0], PARTITIONS[1], PARTITIONS[2]];
+pub(crate) const LANES: [LaneId; 5] = [lane(1, 0), lane(1, 1), lane(2, 0), lane(3, 0), lane(3, 1)];
+
+/// What a lane consumes.
+pub(crate) fn input_of(lane: LaneId) -> PartitionId {
+    partition(lane.subscriber.0, lane.partition)
+}
+
+/// To where a lane emits.
+pub(crate) fn outputs_of(lane: LaneId) -> &'static [PartitionId] {
+    match lane.subscriber.0 {
+        1 => &[PARTITIONS[3], PARTITIONS[4], PARTITIONS[5]],
+        2 => &[PARTITIONS[5]],
+        _ => &[],
+    }
+}
+
+pub(crate) fn options(random: &mut Random) -> LogOptions {
+    LogOptions {
+        durability: match random.below(8) {
+            0 => Durability::Os,
+            1 => Durability::Interval(Duration::from_millis(50)),
+            _ => Durability::Sync,
+        },
+        file_bytes: random.pick(&[300, 1_000, 3_000, 20_000, 60_000]),
+        recent_bytes_max: random.pick(&[0, 500, 4_000, 30_000, 1 << 20]),
+        checkpoint_bytes: random.pick(&[0, 500, 4_000, 1 << 20]),
+        first_sequence: random.next() >> 1,
+        is_stepped: true,
+    }
+}
+
+fn dedupe(random: &mut Random) -> Option<Dedupe> {
+    let window = Duration::from_nanos(random.pick(&[30 * SECOND, HOUR, 10 * YEAR]));
+    let count = random.pick(&[1, 2, 5, 20, 1_000, 1_000]);
+    (!random.once_in(6)).then_some(Dedupe { window, count })
+}
+
+fn retention(random: &mut Random) -> Retention {
+    let age = random.pick(&[None, Some(20 * SECOND), Some(HOUR), Some(8 * HOUR), Some(30 * DAY)]);
+    Retention {
+        age: age.map(Duration::from_nanos),
+        partition_bytes: random.pick(&[None, None, Some(2_000), Some(30_000)]),
+        force: random.once_in(6),
+    }
+}
+
+/// Settings; topics recognise what they did before, unless they are to change in that.
+pub(crate) fn settings(random: &mut Random, before: Option<&Settings>) -> Settings {
+    let mut settings = Settings::default();
+    for topic in (1..=4).map(TopicId) {
+        let known = before.and_then(|before| before.topics.get(&topic)).map(|known| known.dedupe);
+        let made = TopicSettings {
+            retention: retention(random),
+            dedupe: known.unwrap_or_else(|| dedupe(random).filter(|_| topic.0 <= 2)),
+            compression: random.pick(&[Compression::None, Compression::Lz4]),
+        };
+        settings.topics.insert(topic, made);
+    }
+    let mut readers: HashMap<TopicId, Vec<SubscriberId>> = HashMap::new();
+    for topic in 1..=3 {
+        if !random.once_in(4) {
+            readers.entry(TopicId(topic)).or_default().push(SubscriberId(topic));
+        }
+        if random.once_in(10) {
+            readers.entry(TopicId(topic)).or_default().push(SubscriberId(9)); // never gets anywhere
+        }
+    }
+    settings.readers = readers;
+    settings
+}
+
+/// The contents of an event: its name, and bytes up to a length around that of blocks.
+pub(crate) fn event(random: &mut Random, number: u64) -> Vec<u8> {
+    let length = match random.below(40) {
+        0..20 => random.below(40),
+        20..30 => random.below(1_100),
+        30..37 => (512 * random.between(1, 4)).saturating_sub(random.below(220)),
+        37..39 => random.between(3_000, 9_000),
+        _ => random.between(30_000, 70_000),
+    };
+    let mut bytes = format!("{number}/").into_bytes();
+    let (one, other) = random.pick(&[(0, 0), (b'x', b'x'), (b'W', b'T'), (7, 250)]);
+    let magic: &[u8] = random.pick(&[b"", b"", b"WTTL\x02\x01\0\0", b"WTLB\x01\0\0\0"]);
+    bytes.extend_from_slice(magic);
+    while (bytes.len() as u64) < length {
+        bytes.push(if bytes.len() % 3 == 0 { one } else { other });
+    }
+    bytes
+}

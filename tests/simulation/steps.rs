@@ -1,0 +1,337 @@
+//! One step of a history: what somebody does to the log, or the log does, or happens to it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use wattle::log::{ColdError, Log, Refused, SpaceLevel};
+use wattle::model::{EventId, Mark, PartitionId, ProducerId};
+
+use super::check;
+use super::faults::{Hands, crashed};
+use super::model::{Incoming, Submitted, slices_of};
+use super::plan::{self, HOUR, LANES, PARTITIONS, ROOTS, SECOND, input_of, outputs_of};
+use super::random::Random;
+use super::world::{Life, Waiting, World, is_of, poll};
+
+/// Bytes that wait in the queue at the most, so that all of them are one group.
+const QUEUE_BYTES_MAX: usize = 1 << 20;
+
+impl World {
+    /// One step by chance.
+    pub(crate) fn step(&mut self, life: &mut Life) {
+        self.faults.begin_step();
+        match self.random.below(100) {
+            0..26 => self.publish(life),
+            26..38 => self.unit(life),
+            38..43 => self.acquire(life),
+            43..45 => self.catalogue(life),
+            45..47 => self.barrier(life),
+            47..60 => {
+                self.note("append");
+                self.take_in(life, |life| life.stepper.as_mut().unwrap().append());
+            }
+            60..70 => {
+                self.note("sync");
+                life.stepper.as_mut().unwrap().sync();
+            }
+            70..74 => {
+                self.note("idle");
+                life.stepper.as_mut().unwrap().idle();
+            }
+            74..80 => {
+                let is_made = life.stepper.as_mut().unwrap().checkpoint();
+                self.note(format!("checkpoint: {is_made}"));
+            }
+            80..87 => self.read(life),
+            87..89 => self.look_for_time(life),
+            89..93 => self.let_pass(),
+            93 => self.jump(),
+            94 => self.configure(life),
+            95 => self.confirm(life),
+            96..98 if !self.is_calm => self.disturb(),
+            98 if self.damaged.is_none() => self.probe(),
+            _ => self.read_all(life),
+        }
+        self.after_step(life);
+    }
+
+    fn ticket(&mut self, life: &mut Life, waiting: Waiting) -> usize {
+        self.next_ticket += 1;
+        life.waiting.insert(self.next_ticket, (waiting, None));
+        self.next_ticket
+    }
+
+    fn queued_bytes(life: &Life) -> usize {
+        let bytes = |submitted: &Submitted| match submitted {
+            Submitted::Append { events, .. } | Submitted::Unit { events, .. } => {
+                events.iter().map(|event| event.bytes.len() + 100).sum()
+            }
+            _ => 0,
+        };
+        life.queue.iter().map(bytes).sum()
+    }
+
+    fn incoming(&mut self, partition: PartitionId, mark: Mark) -> Incoming {
+        self.next_number += 1;
+        Incoming { partition, bytes: plan::event(&mut self.random, self.next_number), mark }
+    }
+
+    /// Events from outside: without marks, with identities, or numbered.
+    fn publish(&mut self, life: &mut Life) {
+        if Self::queued_bytes(life) > QUEUE_BYTES_MAX / 2 {
+            return;
+        }
+        let count = self.random.pick(&[1, 1, 1, 2, 3, 8]);
+        let (mut events, mut producer) = (Vec::new(), None);
+        match self.random.below(4) {
+            0 => {
+                for _ in 0..count {
+                    let partition = self.random.pick(&ROOTS);
+                    events.push(self.incoming(partition, Mark::None));
+                }
+            }
+            1 | 2 => {
+                let topic = 1 + self.random.below(2) as u32;
+                for _ in 0..count {
+                    let partitions: Vec<_> = ROOTS.into_iter().filter(|id| id.topic.0 == topic).collect();
+                    let partition = self.random.pick(&partitions);
+                    let mark = Mark::Identity(self.identity(partition));
+                    events.push(self.incoming(partition, mark));
+                }
+            }
+            _ => {
+                let by = ProducerId(u128::from(1 + self.random.below(2)));
+                producer = Some(by);
+                for sequence in self.numbers(life, by, count) {
+                    // a number goes to the same partition whenever it is sent
+                    let partition = ROOTS[(sequence * 7 / 3 % 3) as usize];
+                    events.push(self.incoming(partition, Mark::Sequence(sequence)));
+                }
+            }
+        }
+        let marks: Vec<_> = events.iter().map(|event| (event.partition, event.mark, event.bytes.len())).collect();
+        let appended = life.log.append(slices_of(&events, producer));
+        self.note(format!("publish {producer:?} {marks:?}: {:?}", appended.as_ref().map(drop)));
+        match appended {
+            Ok(ticket) => {
+                assert!(!life.is_poisoned, "a poisoned log takes events");
+                let ticket = self.ticket(life, Waiting::Append(ticket));
+                life.queue.push(Submitted::Append { events, producer, ticket });
+            }
+            Err(Refused::Stopped) => assert!(life.is_poisoned, "the log has stopped, and does not say so"),
+            Err(Refused::Full) => assert!(life.log.space() > SpaceLevel::Ample),
+            Err(Refused::Busy) => panic!("nothing is in the queue that could keep it busy"),
+        }
+    }
+
+    /// A new identity, or one of before, where it is known whether that is still recognised.
+    fn identity(&mut self, partition: PartitionId) -> EventId {
+        let is_known = self.model.engine_ns.is_some();
+        let (generation, used) = self.identities.entry(partition.topic).or_default();
+        let number = if is_known && !used.is_empty() && self.random.once_in(2) {
+            let back = self.random.pick(&[3, 20, u64::MAX]).min(used.len() as u64);
+            used[used.len() - 1 - self.random.below(back) as usize]
+        } else {
+            used.push(used.len() as u64);
+            used.len() as u64 - 1
+        };
+        EventId(u128::from(*generation) << 96 | u128::from(partition.topic.0) << 64 | u128::from(number))
+    }
+
+    /// Numbers that a producer sends: again from any point, but without a gap, as an outbox does.
+    fn numbers(&mut self, life: &Life, producer: ProducerId, count: u64) -> std::ops::Range<u64> {
+        let queued = life.queue.iter().flat_map(|submitted| match submitted {
+            Submitted::Append { events, producer: Some(by), .. } if *by == producer => events.as_slice(),
+            _ => &[],
+        });
+        let queued = queued.filter_map(|event| match event.mark {
+            Mark::Sequence(sequence) => Some(sequence),
+            _ => None,
+        });
+        let last = queued.max().unwrap_or(0).max(self.model.last_sequence(producer));
+        let from = if self.random.once_in(2) { last + 1 } else { 1 + self.random.below(last + 1) };
+        from..from + count
+    }
+
+    fn unit(&mut self, life: &mut Life) {
+        if life.sessions.is_empty() || Self::queued_bytes(life) > QUEUE_BYTES_MAX / 2 {
+            return;
+        }
+        let which = self.random.below(life.sessions.len() as u64) as usize;
+        let (id, owner, from) = {
+            let session = &life.sessions[which];
+            (session.id, session.acquired.owner, session.position)
+        };
+        let written = life.log.partition(input_of(id)).written();
+        let consumed_to = from + self.random.below(written.saturating_sub(from).min(4) + 1);
+        let outputs = outputs_of(id);
+        let count = if outputs.is_empty() { 0 } else { self.random.pick(&[0, 1, 2, 4]) };
+        let mut events = Vec::new();
+        if life.log.space() != SpaceLevel::Critical {
+            for _ in 0..count {
+                let partition = self.random.pick(outputs);
+                events.push(self.incoming(partition, Mark::None));
+            }
+        }
+        life.sessions[which].position = consumed_to;
+        let (log, acquired) = (life.log.clone(), life.sessions[which].acquired.clone());
+        let slices = slices_of(&events, None);
+        let outputs: Vec<_> = events.iter().map(|event| (event.partition, event.bytes.len())).collect();
+        let mut unit: Pin<Box<dyn Future<Output = _>>> =
+            Box::pin(async move { log.unit(&acquired, consumed_to, slices).await });
+        let done = poll(&mut unit);
+        self.note(format!("unit of {id:?}, owner {owner}, to {consumed_to}, {outputs:?}: {done:?}"));
+        match done {
+            Some(Ok(())) => life.queue.push(Submitted::Unit { lane: id, owner, consumed_to, events }),
+            Some(Err(_)) => assert!(life.is_poisoned, "the log has stopped, and does not say so"),
+            None => panic!("there is room, and a unit waits"),
+        }
+    }
+
+    fn acquire(&mut self, life: &mut Life) {
+        let (lane, log) = (self.random.pick(&LANES), life.log.clone());
+        self.note(format!("acquire {lane:?}"));
+        let mut future: Pin<Box<dyn Future<Output = _>>> = Box::pin(async move { log.acquire(lane).await });
+        if poll(&mut future).is_none() {
+            let ticket = self.ticket(life, Waiting::Acquire(lane, future));
+            life.queue.push(Submitted::Acquire { lane, ticket });
+        }
+    }
+
+    fn catalogue(&mut self, life: &mut Life) {
+        self.next_number += 1;
+        let (entry, log) = (format!("entry {}", self.next_number).into_bytes(), life.log.clone());
+        self.note(format!("catalogue entry {}", self.next_number));
+        let bytes = entry.clone();
+        let mut future: Pin<Box<dyn Future<Output = _>>> = Box::pin(async move { log.catalogue(bytes.into()).await });
+        if poll(&mut future).is_none() {
+            let ticket = self.ticket(life, Waiting::Done(future));
+            life.queue.push(Submitted::Catalogue { entry, ticket });
+        }
+    }
+
+    fn barrier(&mut self, life: &mut Life) {
+        self.note("barrier");
+        let log = life.log.clone();
+        let mut future: Pin<Box<dyn Future<Output = _>>> = Box::pin(async move { log.barrier().await });
+        if poll(&mut future).is_none() {
+            let ticket = self.ticket(life, Waiting::Done(future));
+            life.queue.push(Submitted::Barrier { ticket });
+        }
+    }
+
+    /// Somebody reads a part of a partition: from inside to what is written, from outside to what is durable.
+    fn read(&mut self, life: &mut Life) {
+        let id = self.random.pick(&PARTITIONS);
+        let partition = life.log.partition(id);
+        let end = if self.random.once_in(2) { partition.written() } else { partition.durable() };
+        let from = self.random.between(partition.start(), end.max(partition.start()));
+        let events = self.random.pick(&[1, 3, u32::MAX]);
+        let bytes = self.random.pick(&[0, 600, 5_000, usize::MAX]);
+        let before = self.faults.fired().reads;
+        let read = check::read(&life.log, &mut life.reader, id, (from, end), (events, bytes));
+        self.note(format!("read {id:?} from {from} to {end}: {:?}", read.as_ref().map(Vec::len)));
+        match read {
+            Ok(chunks) => {
+                let next = check::compare(&self.model, id, from, &chunks);
+                assert!(next > from || from >= end, "{id:?}: nothing at {from}, in front of {end}");
+                assert!(next <= end.max(from) && next - from <= u64::from(events), "{id:?}: more than was asked for");
+            }
+            Err(error) if is_of(&error, self.damaged.as_ref()) => {}
+            Err(error) => assert!(self.faults.fired().reads > before, "{id:?} cannot be read at {from}: {error}"),
+        }
+    }
+
+    fn read_all(&mut self, life: &mut Life) {
+        self.note("read all");
+        let (faults, before) = (self.faults.clone(), self.faults.fired().reads);
+        let damaged = self.damaged.clone();
+        let is_excused = |error: &ColdError| faults.fired().reads > before || is_of(error, damaged.as_ref());
+        check::all(&mut self.model, &life.log, &is_excused);
+    }
+
+    fn look_for_time(&mut self, life: &mut Life) {
+        let id = self.random.pick(&PARTITIONS);
+        let (start, end) = (life.log.partition(id).start(), life.log.partition(id).written());
+        let times: Vec<u64> = self.model.units.iter().filter_map(|unit| unit.time_ns).collect();
+        let time_ns = if times.is_empty() { 1 } else { self.random.pick(&times) + self.random.below(3) - 1 };
+        let before = self.faults.fired().reads;
+        let found = life.log.cold_reader().offset_at_time(id, time_ns, end);
+        self.note(format!("{id:?}: {time_ns} is at {found:?}"));
+        match found {
+            Ok(found) => {
+                let expected = check::offset_at_time(&self.model, id, time_ns, (start, end));
+                assert_eq!(Some(found), expected, "{id:?}: where {time_ns} begins");
+            }
+            Err(error) if is_of(&error, self.damaged.as_ref()) => {}
+            Err(error) => assert!(self.faults.fired().reads > before, "{id:?}: {time_ns} is not found: {error}"),
+        }
+    }
+
+    fn let_pass(&mut self) {
+        let ns = self.random.pick(&[1, 1_000_000, SECOND, 15 * SECOND, 40 * SECOND, HOUR, 5 * HOUR, 40 * HOUR]);
+        self.note(format!("{ns} ns pass"));
+        self.pass(ns);
+    }
+
+    fn configure(&mut self, life: &mut Life) {
+        self.settings = plan::settings(&mut self.random, Some(&self.settings));
+        self.note(format!("configure {:?}", self.settings));
+        life.log.configure(self.settings.clone());
+    }
+
+    fn confirm(&mut self, life: &mut Life) {
+        let was_frozen = life.log.confirm_clock();
+        self.note(format!("the clock is confirmed; it was frozen: {was_frozen}"));
+        if was_frozen {
+            self.expiry.confirmed(self.true_ns);
+        }
+    }
+
+    /// Something is going to fail, or the disk is nearly full, or has room again.
+    fn disturb(&mut self) {
+        match self.random.below(8) {
+            0..4 => self.arm(),
+            4 => {
+                let operations = self.random.below(30);
+                self.note(format!("the power goes after {operations} operations"));
+                self.faults.power_off_after(operations);
+            }
+            5 | 6 => {
+                let used: u64 = self.disk.contents().values().map(|bytes| bytes.len() as u64).sum();
+                let capacity = used + self.random.below(60_000);
+                self.note(format!("room for {capacity} bytes, {used} are used"));
+                self.disk.set_capacity(Some(capacity));
+            }
+            _ => {
+                self.note("room for everything");
+                self.disk.set_capacity(None);
+            }
+        }
+    }
+
+    /// Were the power lost now, what was promised would be there.
+    fn probe(&mut self) {
+        let mut random = Random::new(self.random.next());
+        let disk = crashed(&self.disk, &mut random);
+        disk.set_capacity(None);
+        let hands = Hands::new(plan::START, 0);
+        let opened = Log::open_stepped(Arc::new(disk), hands, self.options.clone());
+        let (log, replay, _stepper) = match opened {
+            Ok(opened) => opened,
+            Err(error) => panic!("after a crash now the log would not open: {error}"),
+        };
+        let held = check::units_held(&self.model, &log, &replay.catalogue);
+        self.note(format!("a crash now would leave {held} units of {}", self.model.units.len()));
+        let mut reader = log.cold_reader();
+        for id in PARTITIONS {
+            let (mut from, end) = (log.partition(id).start(), log.partition(id).written());
+            while from < end {
+                let read = check::read(&log, &mut reader, id, (from, end), (u32::MAX, usize::MAX));
+                let next = check::compare(&self.model, id, from, &read.unwrap());
+                assert!(next > from, "{id:?}: nothing at {from}");
+                from = next;
+            }
+        }
+    }
+}
