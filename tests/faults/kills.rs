@@ -12,7 +12,7 @@ use wattle::model::PartitionId;
 use crate::common::random::Random;
 use crate::is_thorough;
 use crate::ledger::{End, Ledger};
-use crate::life::Life;
+use crate::life::{Life, push};
 
 fn seed() -> u64 {
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
@@ -68,7 +68,7 @@ async fn a_start_reads_what_no_checkpoint_has() {
         let mut slices = Slices::default();
         for _ in 0..256 {
             let record = number.to_string().repeat(2_000);
-            slices.push(partition, |out| Ok::<_, ()>(out.extend_from_slice(&record.as_bytes()[..1_000]))).unwrap();
+            push(&mut slices, partition, &record.as_bytes()[..1_000]);
         }
         engine.append(slices).await.unwrap();
     }
