@@ -67,6 +67,8 @@ pub const STATE_CACHE_BYTES: usize = 4 << 20;
 pub const RETENTION_EVERY: Duration = Duration::from_secs(10);
 /// How soon a checkpoint that found no room is tried again.
 pub const CHECKPOINT_RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How soon a read that found no descriptor for its file is tried again.
+pub const DESCRIPTOR_RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How often it is looked how much room the disk has, by time and by bytes written.
 pub const SPACE_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// See [`SPACE_LOOK_EVERY`].

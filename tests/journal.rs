@@ -15,6 +15,7 @@ mod journal {
     mod recognition;
     mod recovery_table;
     mod retention;
+    mod shortage;
     mod store_rows;
     mod support;
     mod tails;

@@ -12,8 +12,10 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::vec::Drain;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -26,7 +28,7 @@ use super::sequencer::Sequencer;
 use super::store::Sequenced;
 use super::syncer::{Ack, Ends, Syncer, Written};
 use super::tail::Group;
-use super::{Durability, Lane, LogOptions, Shared};
+use super::{Durability, Lane, LogOptions, Shared, is_passing};
 use crate::limits;
 use crate::model::slices::Slice;
 use crate::model::{Duplicate, Offset, PartitionId, Slices};
@@ -160,15 +162,14 @@ impl Appender {
         self.syncer.submit(Written { file, end_position, ends, acks }, &self.shared);
     }
 
-    /// Encodes and writes as many submissions as make one group.
-    fn group(&mut self, submissions: &mut dyn Iterator<Item = Submission>) -> io::Result<()> {
+    /// Encodes and writes as many submissions as make one group. It is not longer than a file, which has its room already,
+    /// unless one alone is.
+    fn group(&mut self, submissions: &mut Peekable<Drain<'_, Submission>>) -> io::Result<()> {
+        let room_max = usize::try_from(self.options.file_bytes).unwrap_or(usize::MAX).min(limits::GROUP_BYTES_MAX);
         let (mut group, mut room) = (Vec::new(), 0);
-        for submission in submissions {
+        while let Some(submission) = submissions.next_if(|next| room == 0 || room + next.frame_bytes() <= room_max) {
             room += submission.frame_bytes();
             group.push(submission);
-            if room >= limits::GROUP_BYTES_MAX {
-                break;
-            }
         }
         // Exactly as large as it gets: readers share this memory for as long as it is recent, spare room and all.
         let mut bytes: Vec<u8> = Vec::with_capacity(room);
@@ -321,11 +322,12 @@ impl Appender {
         Ok(())
     }
 
-    /// Tries again for as long as the disk is full: the same bytes in the same place are harmless.
+    /// Tries again for as long as the disk is full, or descriptors are short: the same bytes in the same place are harmless.
     fn when_there_is_room<T>(&self, act: impl Fn(&Self) -> io::Result<T>) -> io::Result<T> {
         loop {
             match act(self) {
-                Err(error) if error.kind() == io::ErrorKind::StorageFull && !self.shared.is_poisoned() => {
+                Err(error) if is_passing(&error) && !self.shared.is_poisoned() => {
+                    self.shared.open_segments.clear(); // readers open theirs again
                     // a checkpoint gives journal files back
                     if self.is_alone {
                         self.shared.checkpoint(false);

@@ -9,7 +9,8 @@
 //! Promises:
 //! - The commit comes after the sync of all that it speaks of, and everything that cannot be undone comes after the commit.
 //!   So a crash anywhere leaves the state before or after, and files that nobody speaks of.
-//! - Only what is durable in the journal is taken. Where the disk is full nothing has happened, and it is tried again.
+//! - Only what is durable in the journal is taken. Where the disk is full, or descriptors are short, nothing has happened,
+//!   and it is tried again.
 //! - An event goes only when its topic's settings let it, and when every subscriber has processed it (durably), unless the
 //!   settings force it.
 //!
@@ -23,10 +24,10 @@ use bytes::Bytes;
 use super::block::write_block;
 use super::clock::ExpiryClock;
 use super::frame::{Kind, UnitBody, frames};
-use super::segment::{SegmentId, SegmentMeta};
+use super::segment::{SegmentId, SegmentMeta, is_out_of_descriptors};
 use super::store::{Changes, Checkpoint, Contents, Extent, Recognised, Sequenced, Store, StoreError};
 use super::tail::Group;
-use super::{Settings, Shared, lock};
+use super::{Settings, Shared, failed_sync, is_passing, lock};
 use crate::effects::DiskFile;
 use crate::limits;
 use crate::model::{Chunk, Dedupe, EventId, LaneId, Offset, PartitionId, ProducerId, Retention, TopicId};
@@ -37,6 +38,9 @@ pub(super) enum CheckpointError {
     /// Nothing has happened; the same may succeed later.
     #[error("the disk is full")]
     Full,
+    /// Nothing has happened; the same may succeed later.
+    #[error("too many files are open")]
+    Descriptors,
     /// The disk failed: nothing can be promised any more.
     #[error("{what}: {error}")]
     Disk { what: String, error: io::Error },
@@ -47,7 +51,18 @@ pub(super) enum CheckpointError {
 fn disk_error(what: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> CheckpointError {
     move |error| match error.kind() {
         io::ErrorKind::StorageFull => CheckpointError::Full,
+        _ if is_out_of_descriptors(&error) => CheckpointError::Descriptors,
         _ => CheckpointError::Disk { what: what(), error },
+    }
+}
+
+impl From<StoreError> for CheckpointError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Disk(error) if error.kind() == io::ErrorKind::StorageFull => Self::Full,
+            StoreError::Disk(error) if is_out_of_descriptors(&error) => Self::Descriptors,
+            error => Self::Store(error),
+        }
     }
 }
 
@@ -64,7 +79,7 @@ type Brought = (u64, usize, u64);
 pub(super) struct Checkpointer {
     store: Store,
     checkpoint: Checkpoint,
-    /// A commit that failed for want of room: it may have happened.
+    /// A commit that failed: it may have happened.
     unsure: Option<Outcome>,
     clock: ExpiryClock,
     /// In an order, so that a simulation sees the same each time.
@@ -209,32 +224,27 @@ impl Checkpointer {
             return Ok(false);
         }
         if !changes.segments.is_empty() {
-            // Also for want of room: nobody knows what is durable then, and the journal has lost it as well.
-            let failed = |error| CheckpointError::Disk { what: "syncfs failed".to_owned(), error };
-            shared.disk.sync_all().map_err(failed)?;
+            let synced = shared.disk.sync_all().map_err(failed_sync);
+            synced.map_err(disk_error(|| "segments are not durable".to_owned()))?;
         }
-        let committed = self.store.commit(&changes);
+        let committed = self.store.commit(&changes).map_err(CheckpointError::from);
         let outcome = Outcome { changes, partitions, cursors, identities, groups: groups.len() };
         match committed {
             Ok(()) => self.happened(shared, outcome),
-            Err(error) if error.is_storage_full() => {
+            Err(error) => {
                 self.unsure = Some(outcome);
-                return Err(CheckpointError::Full);
+                return Err(error);
             }
-            Err(error) => return Err(CheckpointError::Store(error)),
         }
         Ok(true)
     }
 
-    /// Finds out about a commit that failed for want of room.
+    /// Finds out about a commit that failed.
     fn settle(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
         if self.unsure.is_none() {
             return Ok(());
         }
-        let generation = self.store.generation().map_err(|error| match error.is_storage_full() {
-            true => CheckpointError::Full,
-            false => CheckpointError::Store(error),
-        })?;
+        let generation = self.store.generation()?;
         if let Some(outcome) = self.unsure.take()
             && outcome.changes.checkpoint.generation == generation
         {
@@ -441,7 +451,7 @@ fn write_segment(shared: &Shared, name: &str, bytes: &[u8], start: u64, is_seale
         }
     };
     let file = open(name).or_else(|error| {
-        if !super::segment::is_out_of_descriptors(&error) {
+        if !is_out_of_descriptors(&error) {
             return Err(error);
         }
         shared.open_segments.clear(); // readers open theirs again
@@ -498,7 +508,7 @@ fn clean_up(shared: &Shared, changes: &Changes) {
     if shared.queue.is_open()
         && shared.space.has_room_for(shared, shared.files.file_bytes())
         && let Err(error) = shared.files.keep_a_spare()
-        && error.kind() != io::ErrorKind::StorageFull
+        && !is_passing(&error)
     {
         report("a spare journal file", &error);
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::Shared;
 use super::block::{BLOCK_HEAD_BYTES, BlockError, BlockHead};
 use super::partition::{AtTime, Partition, Taken};
-use super::segment::{SegmentError, SegmentFile, SegmentMeta};
+use super::segment::{SegmentError, SegmentFile, SegmentMeta, is_out_of_descriptors};
 use crate::limits;
 use crate::model::{Chunk, Offset, PartitionId};
 
@@ -38,6 +38,13 @@ struct Place {
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct ColdError(#[from] SegmentError);
+
+impl ColdError {
+    /// Whether the same read may succeed later: nothing is wrong with what is stored, descriptors are short.
+    pub fn is_passing(&self) -> bool {
+        matches!(&self.0, SegmentError::Disk { error, .. } if is_out_of_descriptors(error))
+    }
+}
 
 impl ColdReader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {

@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::failed_sync;
 use crate::effects::{Disk, DiskFile};
 use crate::limits;
 
@@ -118,7 +119,7 @@ impl Files {
     /// Begins the file whose first frame is at a position, durably. All in front of it must be durable.
     ///
     /// # Errors
-    /// As the disk says; where it is `StorageFull`, the same may succeed later.
+    /// As the disk says; what passes may succeed later.
     pub(super) fn begin(&self, first_position: u64) -> io::Result<Arc<JournalFile>> {
         let spare = self.state().spares.pop(); // nobody else may give it up from here on
         let name = match spare {
@@ -136,11 +137,12 @@ impl Files {
         let file = self.disk.open(name)?;
         file.allocate(FILE_HEAD_BYTES + self.file_bytes)?; // a file of an earlier setting may be shorter
         file.write_at(&encode_head(first_position), 0)?;
-        file.sync()?;
+        file.sync().map_err(failed_sync)?;
         self.disk.rename(name, &file_name(first_position))?;
-        self.disk.sync_folder()?;
-        let file = self.disk.open(&file_name(first_position))?;
-        let file = Arc::new(JournalFile { first_position, file });
+        self.disk.sync_folder().map_err(failed_sync)?;
+        // By its new name, for whoever watches the disk. But it cannot be begun once more, so nothing may fail for that.
+        let renamed = self.disk.open(&file_name(first_position));
+        let file = Arc::new(JournalFile { first_position, file: renamed.unwrap_or(file) });
         self.state().files.insert(first_position, file.clone());
         Ok(file)
     }

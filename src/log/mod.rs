@@ -72,7 +72,7 @@ use checkpointer::{CheckpointError, Checkpointer};
 use clock::ExpiryClock;
 use files::Files;
 use queue::Queue;
-use segment::OpenSegments;
+use segment::{OpenSegments, is_out_of_descriptors};
 use sequencer::Sequencer;
 use space::SpaceWatch;
 use syncer::Syncer;
@@ -214,6 +214,18 @@ pub(crate) struct Shared {
     epoch: u32,
 }
 
+/// What a sync says when it fails. However it failed, it is not tried again, also where it says that the disk is full: the
+/// next one may succeed though what this one was for is lost.
+fn failed_sync(error: io::Error) -> io::Error {
+    io::Error::other(format!("a sync failed: {error}"))
+}
+
+/// Whether what failed may succeed later: it found no room on the disk, or no descriptor for another open file. What it was
+/// about can be done once more then, from its beginning.
+fn is_passing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::StorageFull || is_out_of_descriptors(error)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -268,7 +280,7 @@ impl Shared {
     }
 
     /// Makes a checkpoint of what is durable, giving up spare room where the disk is full. False where the disk is full
-    /// all the same, or the log has stopped.
+    /// all the same, or descriptors are short, or the log has stopped.
     fn checkpoint(&self, look_at_retention: bool) -> bool {
         let mut checkpointer = lock(&self.checkpointer);
         loop {
@@ -279,7 +291,7 @@ impl Shared {
             match turn {
                 Ok(Ok(_)) => return true,
                 Ok(Err(CheckpointError::Full)) if self.files.give_up_spares() => {}
-                Ok(Err(CheckpointError::Full)) => return false,
+                Ok(Err(CheckpointError::Full | CheckpointError::Descriptors)) => return false,
                 Ok(Err(error)) => self.poison(&format!("a checkpoint failed: {error}")),
                 Err(_) => self.poison("a checkpoint panicked"),
             }
@@ -401,7 +413,7 @@ impl Log {
 
     /// Who may write, as far as room on the disk goes.
     pub fn space(&self) -> SpaceLevel {
-        self.shared.space.level(&self.shared)
+        self.shared.space.level(&self.shared, 0)
     }
 
     /// Whether nothing expires since the clock jumped.

@@ -201,7 +201,7 @@ impl Log {
     /// [`Refused::Busy`] when producers have as much waiting as they may, [`Refused::Full`] when the disk has; nothing was
     /// submitted then.
     pub fn append(&self, slices: Slices) -> Result<Ticket<Placed>, Refused> {
-        if !self.shared.space.level(&self.shared).admits_producers() {
+        if !self.shared.space.level(&self.shared, slices.bytes()).admits_producers() {
             return Err(Refused::Full);
         }
         let permit = |semaphore: &Arc<Semaphore>, room: usize| {
@@ -226,7 +226,7 @@ impl Log {
     /// # Errors
     /// [`Refused::Stopped`].
     pub async fn unit(&self, lane: &Acquired, consumed_to: Offset, slices: Slices) -> Result<(), Refused> {
-        while !slices.is_empty() && !self.shared.space.level(&self.shared).admits_emits() {
+        while !slices.is_empty() && !self.shared.space.level(&self.shared, slices.bytes()).admits_emits() {
             let mut condition = self.condition();
             let stopped = condition.wait_for(|condition| *condition != super::Condition::Working);
             if tokio::time::timeout(limits::SPACE_LOOK_EVERY, stopped).await.is_ok() {

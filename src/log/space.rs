@@ -11,7 +11,7 @@
 //! Promises: producers are refused first, then lanes that emit wait; nothing else ever does. Both go on by themselves.
 //! Every byte that is admitted has room in a segment, unless somebody else fills the disk.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Shared;
 use crate::effects::Space;
@@ -38,9 +38,15 @@ impl SpaceLevel {
     }
 }
 
-/// Bytes that were admitted and are not in segments yet.
+/// Room that bytes take which are not in the journal yet: there too, where they are more than its files hold, and in a
+/// segment.
+fn twice(bytes: u64) -> u64 {
+    2 * bytes
+}
+
+/// Room for what was admitted and is not in segments yet.
 fn promised(shared: &Shared) -> u64 {
-    shared.queue.bytes() + shared.tail.waiting_bytes() as u64
+    twice(shared.queue.bytes()) + shared.tail.waiting_bytes() as u64
 }
 
 /// Bytes of each reserve.
@@ -50,38 +56,55 @@ fn reserve(space: &Space) -> u64 {
 
 /// The last look at the disk.
 pub(super) struct SpaceWatch {
-    level: AtomicU8,
+    /// Bytes that were left then, for whoever may write.
+    left: AtomicU64,
+    reserve: AtomicU64,
     looked_ns: AtomicU64,
-    /// Bytes that were written since, which the disk may not count yet.
-    written: AtomicU64,
+    /// Bytes that were admitted since, or written, which the disk may not count yet.
+    since: AtomicU64,
 }
 
 impl SpaceWatch {
     pub(super) fn new() -> Self {
-        Self { level: 0.into(), looked_ns: u64::MAX.into(), written: 0.into() }
+        Self { left: u64::MAX.into(), reserve: 0.into(), looked_ns: u64::MAX.into(), since: 0.into() }
     }
 
     /// So much was written: after enough of it another look is due.
     pub(super) fn note(&self, bytes: usize) {
-        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.since.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Who may write. Looks at the disk where the last look was long ago, in time or in bytes.
-    pub(super) fn level(&self, shared: &Shared) -> SpaceLevel {
+    /// Who may write so many bytes, which are not in the queue yet. Looks at the disk where the last look was long ago, in
+    /// time or in bytes, or where these bytes may be those that make a difference: however small the disk is, it does not
+    /// admit more than there is room for.
+    pub(super) fn level(&self, shared: &Shared, bytes: usize) -> SpaceLevel {
+        let bytes = twice(bytes as u64);
+        let since = self.since.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let now = shared.clock.elapsed_ns();
         let looked = self.looked_ns.load(Ordering::Relaxed);
         let is_due = looked == u64::MAX
             || now.saturating_sub(looked) >= limits::SPACE_LOOK_EVERY.as_nanos() as u64
-            || self.written.load(Ordering::Relaxed) >= limits::SPACE_LOOK_BYTES;
-        if is_due {
-            self.looked_ns.store(now, Ordering::Relaxed);
-            self.written.store(0, Ordering::Relaxed);
-            self.look(shared);
+            || since >= limits::SPACE_LOOK_BYTES
+            || self.after(since) != self.after(0);
+        if !is_due {
+            return self.after(since);
         }
-        match self.level.load(Ordering::Relaxed) {
-            0 => SpaceLevel::Ample,
-            1 => SpaceLevel::Low,
-            _ => SpaceLevel::Critical,
+        self.looked_ns.store(now, Ordering::Relaxed);
+        self.since.store(bytes, Ordering::Relaxed);
+        self.look(shared);
+        self.after(bytes)
+    }
+
+    /// Who may write when so many bytes more are written than at the last look.
+    fn after(&self, bytes: u64) -> SpaceLevel {
+        let left = self.left.load(Ordering::Relaxed).saturating_sub(bytes);
+        let reserve = self.reserve.load(Ordering::Relaxed);
+        if left >= 3 * reserve {
+            SpaceLevel::Ample
+        } else if left >= 2 * reserve {
+            SpaceLevel::Low
+        } else {
+            SpaceLevel::Critical
         }
     }
 
@@ -101,16 +124,11 @@ impl SpaceWatch {
                 return;
             }
         };
-        let (left, reserve) = (space.free_bytes.saturating_sub(promised(shared)), reserve(&space));
-        let level = if left >= 3 * reserve {
-            SpaceLevel::Ample
-        } else if left >= 2 * reserve {
-            SpaceLevel::Low
-        } else {
-            SpaceLevel::Critical
-        };
-        let before = self.level.swap(level as u8, Ordering::Relaxed);
-        if before != level as u8 {
+        let before = self.after(0);
+        self.left.store(space.free_bytes.saturating_sub(promised(shared)), Ordering::Relaxed);
+        self.reserve.store(reserve(&space), Ordering::Relaxed);
+        let level = self.after(0);
+        if before != level {
             let free_bytes = space.free_bytes;
             match level {
                 SpaceLevel::Ample => tracing::info!(free_bytes, "the disk has room again: everybody may write"),

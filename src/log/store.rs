@@ -29,6 +29,7 @@ use bytes::{Buf, BufMut, Bytes};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError, TableDefinition};
 
 use super::clock::ClockState;
+use super::failed_sync;
 use super::frame::Link;
 use super::segment::SegmentMeta;
 use crate::effects::{Disk, DiskFile};
@@ -70,11 +71,6 @@ impl StoreError {
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(error.to_string()),
             _ => Self::Disk(error),
         }
-    }
-
-    /// Whether there was no room, so that the same may succeed once there is.
-    pub(super) fn is_storage_full(&self) -> bool {
-        matches!(self, Self::Disk(error) if error.kind() == io::ErrorKind::StorageFull)
     }
 }
 
@@ -290,9 +286,7 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        // Also for want of room a failed sync leaves nobody who knows what is durable: it must not be taken for one that
-        // may be tried again.
-        self.file.sync().map_err(|error| io::Error::other(format!("fdatasync failed: {error}")))
+        self.file.sync().map_err(failed_sync)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -369,3 +369,38 @@ async fn an_idle_engine_writes_one_mark_that_proves_everything() {
     log.close();
     assert_eq!(marks(), 2, "closing has nothing to add");
 }
+
+/// A file system that finds out late that it is full says so when it is asked to sync. What was to be synced is lost then,
+/// and the next sync knows nothing of it.
+#[tokio::test]
+async fn a_sync_that_says_that_the_disk_is_full_has_failed_like_any_other() {
+    let syncs: [fn(&str, Operation) -> bool; 4] = [
+        |name, operation| name.starts_with("spare-") && is_sync(operation), // the head of the next journal file
+        is_sync_folder,
+        |_, operation| operation == Operation::SyncAll,
+        |name, operation| name == "state" && is_sync(operation),
+    ];
+    for (number, is_met) in syncs.into_iter().enumerate() {
+        let disk = MemoryDisk::default();
+        // neither spare files nor checkpoints but those of files that end
+        let small =
+            LogOptions { file_bytes: 8 << 10, recent_bytes_max: 16 << 10, checkpoint_bytes: 1 << 10, ..options() };
+        let (log, _) = open(&disk, small.clone());
+        append(&log, P, "there").await;
+        disk.set_fault_on(move |name, operation| match is_met(name, operation) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        });
+        let mut acked = 1;
+        while append_if_served(&log, acked).await {
+            acked += 1;
+            assert!(acked < 10_000, "fault {number} is never met");
+        }
+        let Condition::Poisoned(reason) = end_of(&log).await else { panic!("fault {number}") };
+        assert!(reason.contains("a sync failed"), "{reason}");
+        disk.clear_fault();
+        drop(log);
+        let (log, _) = open(&disk.after_crash(|| false), small);
+        assert!(stored(&log, P).len() >= acked, "fault {number}");
+    }
+}

@@ -1,7 +1,7 @@
 //! What cargo alone cannot do: set up a machine and run everything that has to hold before a change is done.
 //!
-//! `cargo xtask test` is the whole of it, and what CI runs. It installs what is missing (the Wasm target), stops at the
-//! first step that fails, and says how long each took. `cargo xtask test STEP…` runs only some steps.
+//! `cargo xtask test` is the whole of it, and what CI runs. It installs what is missing (the Wasm target, strace), stops at
+//! the first step that fails, and says how long each took. `cargo xtask test STEP…` runs only some steps.
 //!
 //! `cargo xtask sim --seeds N` runs many simulated histories of the log, optimised, on two cores.
 
@@ -30,11 +30,16 @@ const fn guests(line: &'static [&'static str]) -> Run {
     Run { folder: "plugins", line, environment: &[] }
 }
 
+/// Where it cannot be installed, the tests that need it say so.
+const INSTALL_STRACE: &str = "command -v strace || [ $(uname) != Linux ] || \
+    { [ $(id -u) = 0 ] && apt-get update -q && apt-get install -qy strace; } || \
+    echo 'strace is missing: apt-get install strace'";
+
 const STEPS: &[Step] = &[
     Step {
         name: "setup",
-        what: "the Wasm target is installed",
-        commands: &[run(&["rustup", "target", "add", "wasm32-wasip2"])],
+        what: "the Wasm target is installed, and strace for the tests of faults",
+        commands: &[run(&["rustup", "target", "add", "wasm32-wasip2"]), run(&["sh", "-c", INSTALL_STRACE])],
     },
     Step {
         name: "format",

@@ -288,6 +288,10 @@ impl Shared {
                         // it has expired between the look and the read
                         Ok(chunks) if chunks.is_empty() && partition.start() > start => {}
                         Err(_) if partition.start() > start => {}
+                        Err(error) if error.is_passing() && self.has_stopped().is_none() => {
+                            tracing::warn!(%error, "a reader waits");
+                            tokio::time::sleep(limits::DESCRIPTOR_RETRY_AFTER).await;
+                        }
                         chunks => return chunks.map_err(|error| storage(&error)),
                     }
                 }
@@ -408,9 +412,16 @@ impl Engine for EmbeddedEngine {
             return Err(ReadError::UnknownPartition);
         }
         let end = self.shared.log.partition(partition).durable();
-        let mut reader = self.shared.log.cold_reader();
-        let found = tokio::task::spawn_blocking(move || reader.offset_at_time(partition, time_ns, end)).await;
-        found.map_err(|error| ReadError::Storage(error.to_string().into()))?.map_err(|error| storage(&error))
+        loop {
+            let mut reader = self.shared.log.cold_reader();
+            let found = tokio::task::spawn_blocking(move || reader.offset_at_time(partition, time_ns, end)).await;
+            match found.map_err(|error| ReadError::Storage(error.to_string().into()))? {
+                Err(error) if error.is_passing() && self.shared.has_stopped().is_none() => {
+                    tokio::time::sleep(limits::DESCRIPTOR_RETRY_AFTER).await;
+                }
+                found => return found.map_err(|error| storage(&error)),
+            }
+        }
     }
 
     fn storage(&self) -> Storage {
