@@ -13,19 +13,21 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking and prints its result")]
 
+mod common;
+
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use common::{EVENT_BYTES, median, noise};
 use wattle::effects::memory::Operation;
 use wattle::effects::{DiskFolder, SystemClock, Watched};
 use wattle::engine::embedded::{Durability, EmbeddedEngine, LogOptions};
 use wattle::engine::{Blueprint, Engine, Mark, Slices, TopicSettings, TopicSpec};
 use wattle::model::{Dedupe, EventId, PartitionId};
 
-const EVENT_BYTES: usize = 256;
 const ROUNDS: usize = 11;
 
 /// How events come.
@@ -182,23 +184,6 @@ fn bare(file: &Path, groups: &[Vec<usize>], durability: Durability) -> Duration 
         }
     }
     start.elapsed()
-}
-
-/// Bytes that do not compress.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    std::iter::repeat_with(&mut next).take(length).collect()
-}
-
-fn median<T: Copy + PartialOrd>(values: &mut [T]) -> T {
-    values.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap());
-    *values.get(values.len() / 2).unwrap()
 }
 
 fn main() {

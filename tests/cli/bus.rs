@@ -118,12 +118,6 @@ impl Bus {
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
     }
 
-    /// From now on, no file may be written past a limit in bytes.
-    pub(crate) fn limit_files(&self, bytes: u64) {
-        let (pid, limit) = (self.child.id().to_string(), format!("--fsize={bytes}"));
-        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
-    }
-
     /// Waits for its end: how it ended, and everything that it said.
     pub(crate) fn end(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();

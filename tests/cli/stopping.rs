@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 
 use bytes::Bytes;
 use tonic::transport::{Channel, Endpoint};
@@ -11,7 +10,7 @@ use wattle::model::Event;
 use wattle::rpc::v1;
 use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
 
-use super::bus::{Bus, TOPOLOGY, wattle};
+use super::bus::Bus;
 
 fn event(id: String) -> Bytes {
     Event { id, source: "/s".into(), r#type: "t".into(), ..Event::default() }.encode()
@@ -112,39 +111,4 @@ async fn the_deadline_ends_what_does_not_end_by_itself() {
     let (status, said) = bus.end();
     assert_eq!(status.code(), Some(0), "{said}");
     assert!(said.contains("some producers were not answered"), "{said}");
-}
-
-#[test]
-fn a_disk_that_fails_ends_it_with_1_and_words() {
-    let folder = tempfile::tempdir().unwrap();
-    let topology = folder.path().join("shop.yaml");
-    std::fs::write(&topology, TOPOLOGY).unwrap();
-    // Writing past the limit that files will have is an error instead of a signal.
-    let mut command = Command::new("sh");
-    let script = "trap '' XFSZ; exec \"$@\"";
-    let plain = wattle();
-    command.args(["-c", script, "sh"]).arg(plain.get_program()).arg("run").arg(&topology);
-    command.arg("--data").arg(folder.path().join("data")).args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
-    for (name, value) in plain.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let bus = Bus::spawn(command);
-    bus.limit_files(1 << 20);
-    let data = "x".repeat(100_000);
-    let mut refused = None;
-    for _ in 0..100 {
-        let ran = bus.run(&["publish", "log", &data]);
-        if ran.code != Some(0) {
-            refused = Some(ran);
-            break;
-        }
-    }
-    let refused = refused.expect("10 MB do not fit into 1 MiB");
-    assert!([Some(1), Some(3)].contains(&refused.code), "{refused:?}");
-    let (status, said) = bus.end();
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("the disk failed"), "{said}");
 }

@@ -198,15 +198,12 @@ fn held_nothing(
     name: &str,
     block: usize,
 ) -> bool {
-    let beginning = |files: &BTreeMap<String, Vec<u8>>| {
-        let bytes = files.get(name)?.get(block * BLOCK_BYTES..)?;
-        Some(bytes.get(..8.min(bytes.len()))?.to_vec())
-    };
+    let first = |files: &BTreeMap<String, Vec<u8>>| files.get(name)?.get(block * BLOCK_BYTES).copied();
     if name.starts_with("state") {
         return false; // written in place, page by page
     }
-    match (beginning(seen), beginning(synced)) {
-        (Some(new), Some(old)) => old.is_empty() || !new.starts_with(&old),
+    match (first(seen), first(synced)) {
+        (Some(new), Some(old)) => new != old,
         // it grew, or has just come into being; what was renamed held something under its other name
         (Some(_), None) => synced.contains_key(name) || name.starts_with("segment-"),
         (None, _) => false,

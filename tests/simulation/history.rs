@@ -16,6 +16,9 @@ fn run(seed: u64, notes: Notes) -> u64 {
     let lives = world.random.between(2, 5);
     for _ in 0..lives {
         let mut life = world.open();
+        for _ in 0..world.random.below(3) {
+            world.acquire(&mut life);
+        }
         for _ in 0..world.random.pick(&[3, 15, 40, 80]) {
             world.step(&mut life);
             if life.is_poisoned && world.random.once_in(6) {

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use wattle::limits;
 use wattle::log::{ColdError, Log, Refused, SpaceLevel};
 use wattle::model::{EventId, Mark, PartitionId, ProducerId};
 
@@ -14,45 +15,71 @@ use super::random::Random;
 use super::world::{Life, Waiting, World, is_of, poll};
 
 /// Bytes that wait in the queue at the most, so that all of them are one group.
-const QUEUE_BYTES_MAX: usize = 1 << 20;
+const QUEUE_BYTES_MAX: usize = limits::SMALL_GROUP_BYTES_MAX / 2;
+
+type Step = fn(&mut World, &mut Life);
+
+/// What a step may be, and how often it is that.
+const STEPS: [(u64, Step); 17] = [
+    (26, World::publish),
+    (16, World::unit),
+    (5, World::acquire),
+    (2, World::catalogue),
+    (2, World::barrier),
+    (14, World::append),
+    (10, World::sync),
+    (4, World::idle),
+    (6, World::checkpoint),
+    (7, World::read),
+    (2, World::look_for_time),
+    (4, |world, _| world.let_pass()),
+    (1, |world, _| world.jump()),
+    (1, World::configure),
+    (1, World::confirm),
+    (3, |world, _| world.disturb()),
+    (2, World::look_around),
+];
+
+/// Each history does some things often and others never: so it gets further than one in which everything happens.
+pub(crate) fn weights(random: &mut Random) -> Vec<u64> {
+    let times = |(weight, _): &(u64, Step)| weight * random.pick(&[0, 1, 1, 2, 4]);
+    let mut weights: Vec<u64> = STEPS.iter().map(times).collect();
+    weights[5] = weights[5].max(5); // or nothing would ever happen
+    weights
+}
 
 impl World {
     /// One step by chance.
     pub(crate) fn step(&mut self, life: &mut Life) {
         self.faults.begin_step();
-        match self.random.below(100) {
-            0..26 => self.publish(life),
-            26..38 => self.unit(life),
-            38..43 => self.acquire(life),
-            43..45 => self.catalogue(life),
-            45..47 => self.barrier(life),
-            47..60 => {
-                self.note("append");
-                self.take_in(life, |life| life.stepper.as_mut().unwrap().append());
-            }
-            60..70 => {
-                self.note("sync");
-                life.stepper.as_mut().unwrap().sync();
-            }
-            70..74 => {
-                self.note("idle");
-                life.stepper.as_mut().unwrap().idle();
-            }
-            74..80 => {
-                let is_made = life.stepper.as_mut().unwrap().checkpoint();
-                self.note(format!("checkpoint: {is_made}"));
-            }
-            80..87 => self.read(life),
-            87..89 => self.look_for_time(life),
-            89..93 => self.let_pass(),
-            93 => self.jump(),
-            94 => self.configure(life),
-            95 => self.confirm(life),
-            96..98 if !self.is_calm => self.disturb(),
-            98 if self.damaged.is_none() => self.probe(),
-            _ => self.read_all(life),
-        }
+        let mut chosen = self.random.below(self.weights.iter().sum());
+        let at = self.weights.iter().position(|weight| {
+            let is_it = chosen < *weight;
+            chosen = chosen.saturating_sub(*weight);
+            is_it
+        });
+        STEPS[at.unwrap()].1(self, life);
         self.after_step(life);
+    }
+
+    fn append(&mut self, life: &mut Life) {
+        self.note("append");
+        self.take_in(life, |life| life.stepper.as_mut().unwrap().append());
+    }
+
+    fn sync(&mut self, life: &mut Life) {
+        self.note("sync");
+        life.stepper.as_mut().unwrap().sync();
+    }
+
+    fn idle(&mut self, life: &mut Life) {
+        self.note("idle");
+        life.stepper.as_mut().unwrap().idle();
+    }
+
+    fn checkpoint(&mut self, life: &mut Life) {
+        let is_made = life.stepper.as_mut().unwrap().checkpoint();
+        self.note(format!("checkpoint: {is_made}"));
     }
 
     fn ticket(&mut self, life: &mut Life, waiting: Waiting) -> usize {
@@ -61,14 +88,14 @@ impl World {
         self.next_ticket
     }
 
-    fn queued_bytes(life: &Life) -> usize {
-        let bytes = |submitted: &Submitted| match submitted {
-            Submitted::Append { events, .. } | Submitted::Unit { events, .. } => {
-                events.iter().map(|event| event.bytes.len() + 100).sum()
-            }
-            _ => 0,
-        };
-        life.queue.iter().map(bytes).sum()
+    /// Whether all that is queued stays one group with these events.
+    fn fits(life: &Life, events: &[Incoming]) -> bool {
+        let bytes = |events: &[Incoming]| 100 + events.iter().map(|event| event.bytes.len() + 100).sum::<usize>();
+        let queued = life.queue.iter().map(|submitted| match submitted {
+            Submitted::Append { events, .. } | Submitted::Unit { events, .. } => bytes(events),
+            _ => bytes(&[]),
+        });
+        life.queue.is_empty() || queued.sum::<usize>() + bytes(events) <= QUEUE_BYTES_MAX
     }
 
     fn incoming(&mut self, partition: PartitionId, mark: Mark) -> Incoming {
@@ -78,9 +105,6 @@ impl World {
 
     /// Events from outside: without marks, with identities, or numbered.
     fn publish(&mut self, life: &mut Life) {
-        if Self::queued_bytes(life) > QUEUE_BYTES_MAX / 2 {
-            return;
-        }
         let count = self.random.pick(&[1, 1, 1, 2, 3, 8]);
         let (mut events, mut producer) = (Vec::new(), None);
         match self.random.below(4) {
@@ -109,8 +133,13 @@ impl World {
                 }
             }
         }
+        if !Self::fits(life, &events) {
+            return;
+        }
         let marks: Vec<_> = events.iter().map(|event| (event.partition, event.mark, event.bytes.len())).collect();
-        let appended = life.log.append(slices_of(&events, producer));
+        let slices = slices_of(&events, producer);
+        let bytes = slices.bytes();
+        let appended = life.log.append(slices);
         self.note(format!("publish {producer:?} {marks:?}: {:?}", appended.as_ref().map(drop)));
         match appended {
             Ok(ticket) => {
@@ -119,7 +148,7 @@ impl World {
                 life.queue.push(Submitted::Append { events, producer, ticket });
             }
             Err(Refused::Stopped) => assert!(life.is_poisoned, "the log has stopped, and does not say so"),
-            Err(Refused::Full) => assert!(life.log.space() > SpaceLevel::Ample),
+            Err(Refused::Full) => assert!(life.log.space(bytes) > SpaceLevel::Ample),
             Err(Refused::Busy) => panic!("nothing is in the queue that could keep it busy"),
         }
     }
@@ -154,24 +183,29 @@ impl World {
     }
 
     fn unit(&mut self, life: &mut Life) {
-        if life.sessions.is_empty() || Self::queued_bytes(life) > QUEUE_BYTES_MAX / 2 {
+        if life.sessions.is_empty() || !Self::fits(life, &[]) {
             return;
         }
-        let which = self.random.below(life.sessions.len() as u64) as usize;
+        // mostly the last session, which is an owner unless it was fenced
+        let back = if self.random.once_in(3) { life.sessions.len() as u64 } else { 2 };
+        let which = life.sessions.len() - 1 - self.random.below(back.min(life.sessions.len() as u64)) as usize;
         let (id, owner, from) = {
             let session = &life.sessions[which];
             (session.id, session.acquired.owner, session.position)
         };
         let written = life.log.partition(input_of(id)).written();
-        let consumed_to = from + self.random.below(written.saturating_sub(from).min(4) + 1);
+        let left = written.saturating_sub(from).min(4);
+        let consumed_to = from + if self.random.once_in(4) { 0 } else { left.min(self.random.between(1, 4)) };
         let outputs = outputs_of(id);
         let count = if outputs.is_empty() { 0 } else { self.random.pick(&[0, 1, 2, 4]) };
         let mut events = Vec::new();
-        if life.log.space() != SpaceLevel::Critical {
-            for _ in 0..count {
-                let partition = self.random.pick(outputs);
-                events.push(self.incoming(partition, Mark::None));
-            }
+        for _ in 0..count {
+            let partition = self.random.pick(outputs);
+            events.push(self.incoming(partition, Mark::None));
+        }
+        let has_room = life.log.space(slices_of(&events, None).bytes()) != SpaceLevel::Critical;
+        if !has_room || !Self::fits(life, &events) {
+            events.clear();
         }
         life.sessions[which].position = consumed_to;
         let (log, acquired) = (life.log.clone(), life.sessions[which].acquired.clone());
@@ -188,8 +222,10 @@ impl World {
         }
     }
 
-    fn acquire(&mut self, life: &mut Life) {
-        let (lane, log) = (self.random.pick(&LANES), life.log.clone());
+    pub(crate) fn acquire(&mut self, life: &mut Life) {
+        // mostly one of two, so that these get somewhere
+        let any = self.random.pick(&LANES);
+        let (lane, log) = (self.random.pick(&[LANES[0], LANES[2], any]), life.log.clone());
         self.note(format!("acquire {lane:?}"));
         let mut future: Pin<Box<dyn Future<Output = _>>> = Box::pin(async move { log.acquire(lane).await });
         if poll(&mut future).is_none() {
@@ -288,8 +324,19 @@ impl World {
         }
     }
 
+    fn look_around(&mut self, life: &mut Life) {
+        if self.damaged.is_none() && self.random.once_in(2) {
+            self.probe();
+        } else {
+            self.read_all(life);
+        }
+    }
+
     /// Something is going to fail, or the disk is nearly full, or has room again.
     fn disturb(&mut self) {
+        if self.is_calm {
+            return;
+        }
         match self.random.below(8) {
             0..4 => self.arm(),
             4 => {

@@ -20,6 +20,7 @@ use super::model::{Expected, Model, Submitted};
 use super::notes::Notes;
 use super::plan::{self, DAY, HOUR, LANES, PARTITIONS, START, YEAR};
 use super::random::Random;
+use super::steps;
 
 /// What somebody waits for.
 pub(crate) enum Waiting {
@@ -60,6 +61,8 @@ pub(crate) struct World {
     pub(crate) true_ns: u64,
     pub(crate) options: LogOptions,
     pub(crate) settings: Settings,
+    /// How often each step is done.
+    pub(crate) weights: Vec<u64>,
     pub(crate) model: Model,
     pub(crate) expiry: Expiry,
     /// Identities that were used, also for events that were lost, of each topic since its dedupe changed.
@@ -84,6 +87,7 @@ impl World {
         let mut random = Random::new(seed);
         let options = plan::options(&mut random);
         let settings = plan::settings(&mut random, None);
+        let weights = steps::weights(&mut random);
         notes.head(format!("seed {seed}: {options:?}\n{settings:?}"));
         Self {
             random,
@@ -94,6 +98,7 @@ impl World {
             true_ns: 0,
             options,
             settings,
+            weights,
             model: Model::default(),
             expiry: Expiry::default(),
             identities: BTreeMap::new(),
