@@ -411,9 +411,9 @@ impl Log {
         self.shared.condition.subscribe()
     }
 
-    /// Who may write so many bytes more, as far as room on the disk goes.
+    /// Who may write so many bytes more, as far as room on the disk goes. Looks at the disk.
     pub fn space(&self, bytes: usize) -> SpaceLevel {
-        self.shared.space.level(&self.shared, bytes)
+        self.shared.space.level_now(&self.shared, bytes)
     }
 
     /// Whether nothing expires since the clock jumped.

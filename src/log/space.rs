@@ -75,8 +75,8 @@ impl SpaceWatch {
     }
 
     /// Who may write so many bytes, which are not in the queue yet. Looks at the disk where the last look was long ago, in
-    /// time or in bytes, or where these bytes may be those that make a difference: however small the disk is, it does not
-    /// admit more than there is room for.
+    /// time or in bytes, and before it refuses anybody: however small the disk is, it does not admit more than there is
+    /// room for, and takes what there is again at once.
     pub(super) fn level(&self, shared: &Shared, bytes: usize) -> SpaceLevel {
         let bytes = twice(bytes as u64);
         let since = self.since.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -85,7 +85,7 @@ impl SpaceWatch {
         let is_due = looked == u64::MAX
             || now.saturating_sub(looked) >= limits::SPACE_LOOK_EVERY.as_nanos() as u64
             || since >= limits::SPACE_LOOK_BYTES
-            || self.after(since) != self.after(0);
+            || self.after(since) != SpaceLevel::Ample;
         if !is_due {
             return self.after(since);
         }
@@ -93,6 +93,12 @@ impl SpaceWatch {
         self.since.store(bytes, Ordering::Relaxed);
         self.look(shared);
         self.after(bytes)
+    }
+
+    /// The same, by a look at the disk whenever the last one was.
+    pub(super) fn level_now(&self, shared: &Shared, bytes: usize) -> SpaceLevel {
+        self.looked_ns.store(u64::MAX, Ordering::Relaxed);
+        self.level(shared, bytes)
     }
 
     /// Who may write when so many bytes more are written than at the last look.
