@@ -163,9 +163,13 @@ impl Appender {
     }
 
     /// Encodes and writes as many submissions as make one group. It is not longer than a file, which has its room already,
-    /// unless one alone is.
+    /// unless one alone is; or, step by step, all that waits, so that a simulation can say what a step does.
     fn group(&mut self, submissions: &mut Peekable<Drain<'_, Submission>>) -> io::Result<()> {
-        let room_max = usize::try_from(self.options.file_bytes).unwrap_or(usize::MAX).min(limits::GROUP_BYTES_MAX);
+        let file_bytes = match self.options.is_stepped {
+            true => usize::MAX,
+            false => usize::try_from(self.options.file_bytes).unwrap_or(usize::MAX),
+        };
+        let room_max = file_bytes.min(limits::GROUP_BYTES_MAX);
         let (mut group, mut room) = (Vec::new(), 0);
         while let Some(submission) = submissions.next_if(|next| room == 0 || room + next.frame_bytes() <= room_max) {
             room += submission.frame_bytes();

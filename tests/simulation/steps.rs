@@ -145,7 +145,8 @@ impl World {
                 life.queue.push(Submitted::Append { events, producer, ticket });
             }
             Err(Refused::Stopped) => assert!(life.is_poisoned, "the log has stopped, and does not say so"),
-            Err(Refused::Full) => assert!(life.log.space() > SpaceLevel::Ample),
+            // at the last look at the disk there was no room for this; by now there may be
+            Err(Refused::Full) => {}
             Err(Refused::Busy) => panic!("nothing is in the queue that could keep it busy"),
         }
     }
@@ -206,6 +207,7 @@ impl World {
         let (log, acquired) = (life.log.clone(), life.sessions[which].acquired.clone());
         let slices = slices_of(&events, None);
         let outputs: Vec<_> = events.iter().map(|event| (event.partition, event.bytes.len())).collect();
+        let slices_are_empty = events.is_empty();
         let mut unit: Pin<Box<dyn Future<Output = _>>> =
             Box::pin(async move { log.unit(&acquired, consumed_to, slices).await });
         let done = poll(&mut unit);
@@ -213,7 +215,11 @@ impl World {
         match done {
             Some(Ok(())) => life.queue.push(Submitted::Unit { lane: id, owner, consumed_to, events }),
             Some(Err(_)) => assert!(life.is_poisoned, "the log has stopped, and does not say so"),
-            None => panic!("there is room, and a unit waits"),
+            // there is room, but not for all of this; it was never handed in
+            None => {
+                assert!(!slices_are_empty, "a unit that emits nothing waits");
+                life.sessions[which].position = from;
+            }
         }
     }
 
