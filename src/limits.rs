@@ -39,6 +39,8 @@ pub const TAIL_BYTES_MAX: usize = 24 << 20;
 pub const CHECKPOINT_BYTES: usize = 8 << 20;
 /// Bytes that one group commit writes at the most, so that acks of small publishes do not wait for long.
 pub const GROUP_BYTES_MAX: usize = 2 << 20;
+/// The same on the smallest disks, whose journal files are smaller still: a sync has to be for more than one event.
+pub const SMALL_GROUP_BYTES_MAX: usize = 64 << 10;
 /// Length in bytes of a journal file. Two are in use at the most, since all that is not checkpointed fits into one.
 pub const JOURNAL_FILE_BYTES: u64 = 64 << 20;
 /// The part of a small disk that one journal file takes at the most.

@@ -169,7 +169,7 @@ impl Appender {
             true => usize::MAX,
             false => usize::try_from(self.options.file_bytes).unwrap_or(usize::MAX),
         };
-        let room_max = file_bytes.min(limits::GROUP_BYTES_MAX);
+        let room_max = file_bytes.clamp(limits::SMALL_GROUP_BYTES_MAX, limits::GROUP_BYTES_MAX);
         let (mut group, mut room) = (Vec::new(), 0);
         while let Some(submission) = submissions.next_if(|next| room == 0 || room + next.frame_bytes() <= room_max) {
             room += submission.frame_bytes();

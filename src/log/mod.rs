@@ -411,9 +411,9 @@ impl Log {
         self.shared.condition.subscribe()
     }
 
-    /// Who may write, as far as room on the disk goes.
-    pub fn space(&self) -> SpaceLevel {
-        self.shared.space.level(&self.shared, 0)
+    /// Who may write so many bytes more, as far as room on the disk goes.
+    pub fn space(&self, bytes: usize) -> SpaceLevel {
+        self.shared.space.level(&self.shared, bytes)
     }
 
     /// Whether nothing expires since the clock jumped.

@@ -149,7 +149,7 @@ async fn handle(engine: EmbeddedEngine, tree: Tree, partition: u32) -> Result<()
     }
 }
 
-fn push(slices: &mut Slices, partition: PartitionId, record: &[u8]) {
+pub(crate) fn push(slices: &mut Slices, partition: PartitionId, record: &[u8]) {
     let write = |out: &mut Vec<u8>| {
         out.extend_from_slice(record);
         Ok::<_, ()>(())

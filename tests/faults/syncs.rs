@@ -53,12 +53,16 @@ async fn publish_until_it_ends(mut bus: Bus, sent: &mut Sent, bytes: usize, cont
     (not_serving.saturating_duration_since(failed), not_serving.saturating_duration_since(began))
 }
 
-/// Lets syncs fail from one on, and holds the bus to its promises. Nothing where not even the start succeeds.
-async fn fails(fault: &Fault, home: &Home, bytes: usize) -> Option<Delays> {
+/// Lets syncs fail from one on, and holds the bus to its promises. Nothing where not even the start succeeds; else also how
+/// many events were acknowledged.
+async fn fails(fault: &Fault, home: &Home, bytes: usize) -> Option<(Delays, usize)> {
     let context = format!("{fault:?}");
     let mut sent = Sent::default();
     let delays = match home.start_with(fault) {
-        Ok(bus) => Some(publish_until_it_ends(bus, &mut sent, bytes, &context).await),
+        Ok(bus) => {
+            let delays = publish_until_it_ends(bus, &mut sent, bytes, &context).await;
+            Some((delays, sent.acked.len()))
+        }
         Err(ended) => {
             ended.assert_failed_with("Input/output error");
             None
@@ -90,9 +94,13 @@ async fn a_journal_that_cannot_be_synced_ends_the_acks_for_good() {
     for nth in steps(1, 50) {
         let home = Home::new();
         let fault = Fault::error_from("fdatasync", "EIO", nth).on(home.file(JOURNAL));
-        let delay = fails(&fault, &home, 10).await;
-        assert_eq!(delay.is_some(), nth > 1, "the first sync is that of the start, the others are for producers");
-        delays.extend(delay);
+        let failed = fails(&fault, &home, 10).await;
+        assert_eq!(failed.is_some(), nth > 1, "the first sync is that of the start, the others are for what runs");
+        if let Some((delay, acked)) = failed {
+            // The first one that succeeded was for the topics, each other one for one event at the most.
+            assert!(acked + 2 <= nth as usize, "{acked} acknowledged, though sync {nth} failed");
+            delays.push(delay);
+        }
     }
     judge("fdatasync of the journal", delays);
 }
@@ -123,11 +131,11 @@ async fn a_checkpoint_that_cannot_be_synced_ends_the_acks_for_good() {
     let mut delays = Vec::new();
     for nth in steps(1, 3) {
         let home = Home::new();
-        delays.extend(fails(&Fault::error_from("syncfs", "EIO", nth), &home, large).await);
+        delays.extend(fails(&Fault::error_from("syncfs", "EIO", nth), &home, large).await.map(|(delay, _)| delay));
         let home = Home::new();
         drop(home.start()); // which makes the store
         let fault = Fault::error_from("fdatasync", "EIO", 4 + nth).on(home.file("state"));
-        delays.extend(fails(&fault, &home, large).await);
+        delays.extend(fails(&fault, &home, large).await.map(|(delay, _)| delay));
     }
     judge("checkpoints", delays);
 }

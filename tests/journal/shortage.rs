@@ -45,7 +45,7 @@ fn large(partition: PartitionId, bytes: usize) -> Slices {
 /// Appends until the disk is full. How often it was not.
 async fn fill(engine: &EmbeddedEngine, partition: PartitionId, bytes: usize) -> u64 {
     for count in 0.. {
-        match tokio::time::timeout(PATIENCE, engine.append(large(partition, bytes))).await.expect("no answer") {
+        match tokio::time::timeout(PATIENCE, engine.append(large(partition, bytes))).await.unwrap() {
             Ok(_) => {}
             Err(AppendError::Full { .. }) => return count,
             Err(error) => panic!("{error:?}"),
@@ -86,7 +86,7 @@ async fn on_a_full_disk_producers_are_refused_then_lanes_that_emit_wait_and_all_
     let mut leaf_session = engine.acquire(leaf).await.unwrap();
     for consumed_to in 1..=appended {
         let commit = leaf_session.commit(Unit { consumed_to, emits: Slices::default() });
-        tokio::time::timeout(PATIENCE, commit).await.expect("it waits").unwrap();
+        tokio::time::timeout(PATIENCE, commit).await.unwrap().unwrap();
     }
     leaf_session.flush().await.unwrap();
     assert_eq!(engine.position(leaf), Some(appended));
@@ -97,7 +97,7 @@ async fn on_a_full_disk_producers_are_refused_then_lanes_that_emit_wait_and_all_
 
     // Somebody makes room.
     disk.set_capacity(Some(32 << 20));
-    let mut emitting = tokio::time::timeout(Duration::from_secs(5), waits).await.expect("it still waits").unwrap();
+    let mut emitting = tokio::time::timeout(Duration::from_secs(5), waits).await.unwrap().unwrap();
     emitting.flush().await.unwrap();
     assert_eq!(engine.position(emits), Some(consumed));
     engine.append(large(input, 1)).await.unwrap();
@@ -123,7 +123,7 @@ async fn what_is_admitted_finds_room_however_fast_it_comes() {
             appended += producer.await.unwrap();
         }
         assert!(appended * bytes as u64 > capacity / 8, "{appended} of {bytes} bytes on {capacity}");
-        tokio::time::timeout(PATIENCE, engine.close()).await.expect("it waits for room").unwrap();
+        tokio::time::timeout(PATIENCE, engine.close()).await.unwrap().unwrap();
     }
 }
 
@@ -152,7 +152,7 @@ async fn descriptors_that_run_out_end_nothing() {
         tokio::time::sleep(Duration::from_millis(120)).await; // it meets the shortage meanwhile
         are_short.store(false, Ordering::Relaxed);
         for ticket in tickets {
-            tokio::time::timeout(PATIENCE, ticket).await.expect("no answer").unwrap();
+            tokio::time::timeout(PATIENCE, ticket).await.unwrap().unwrap();
         }
         assert_eq!(*log.condition().borrow(), Condition::Working, "round {round}");
     }

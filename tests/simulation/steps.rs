@@ -197,7 +197,7 @@ impl World {
         let outputs = outputs_of(id);
         let count = if outputs.is_empty() { 0 } else { self.random.pick(&[0, 1, 2, 4]) };
         let mut events = Vec::new();
-        if life.log.space() != SpaceLevel::Critical {
+        if life.log.space(0) != SpaceLevel::Critical {
             for _ in 0..count {
                 let partition = self.random.pick(outputs);
                 events.push(self.incoming(partition, Mark::None));

@@ -425,7 +425,7 @@ impl Engine for EmbeddedEngine {
     }
 
     fn storage(&self) -> Storage {
-        let level = self.shared.log.space();
+        let level = self.shared.log.space(0);
         Storage {
             takes_events: level == SpaceLevel::Ample,
             takes_outputs: level != SpaceLevel::Critical,
