@@ -162,10 +162,13 @@ impl Appender {
         self.syncer.submit(Written { file, end_position, ends, acks }, &self.shared);
     }
 
-    /// Encodes and writes as many submissions as make one group. On a small disk it is not longer than a file, which has its
-    /// room already, unless one alone is.
+    /// Encodes and writes as many submissions as make one group. It is not longer than a file, which has its room already,
+    /// unless one alone is; or, step by step, all that waits, so that a simulation can say what a step does.
     fn group(&mut self, submissions: &mut Peekable<Drain<'_, Submission>>) -> io::Result<()> {
-        let file_bytes = usize::try_from(self.options.file_bytes).unwrap_or(usize::MAX);
+        let file_bytes = match self.options.is_stepped {
+            true => usize::MAX,
+            false => usize::try_from(self.options.file_bytes).unwrap_or(usize::MAX),
+        };
         let room_max = file_bytes.clamp(limits::SMALL_GROUP_BYTES_MAX, limits::GROUP_BYTES_MAX);
         let (mut group, mut room) = (Vec::new(), 0);
         while let Some(submission) = submissions.next_if(|next| room == 0 || room + next.frame_bytes() <= room_max) {

@@ -34,8 +34,15 @@ fn run(seed: u64, notes: Notes) -> u64 {
     trace
 }
 
+/// Nothing runs on it: a unit that waits for room wants a timer, and is not waited for.
+fn timers() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+}
+
 /// Runs a history, and says of one that fails all that is needed to see it again.
 fn tell(seed: u64, is_printed: bool, run: impl FnOnce(u64, Notes) -> u64) -> Result<u64, String> {
+    let timers = timers();
+    let _entered = timers.enter();
     let notes = Notes::new(is_printed);
     let shown = notes.clone();
     catch_unwind(AssertUnwindSafe(|| run(seed, notes))).map_err(|panic| {
@@ -97,6 +104,8 @@ fn damage_is_refused_or_does_no_harm_or_costs_its_own_block() {
 /// Or a seed would be no way to see a failure again.
 #[test]
 fn a_seed_run_twice_does_the_same() {
+    let timers = timers();
+    let _entered = timers.enter();
     if number("WATTLE_SIM_SEED").is_some() {
         return;
     }
