@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
@@ -147,16 +148,12 @@ async fn what_memory_has_no_room_for_is_read_from_the_disk_at_once() {
             let log = log.clone();
             move || {
                 let (mut reader, mut texts) = (log.cold_reader(), Vec::new());
-                let mut colds = 0;
                 while texts.len() < 600 {
                     let (from, end) = (texts.len() as u64, log.partition(P).written());
                     let chunks = match log.partition(P).recent(from, end, 7, 300) {
                         Recent::Chunks(chunks) => chunks,
                         Recent::AtEnd => continue,
-                        Recent::Cold => {
-                            colds += 1;
-                            reader.read(P, from, end, 7, 300).unwrap()
-                        }
+                        Recent::Cold => reader.read(P, from, end, 7, 300).unwrap(),
                     };
                     assert!(!chunks.is_empty());
                     for stored in chunks.iter().flat_map(|chunk| chunk.iter()) {
@@ -164,7 +161,7 @@ async fn what_memory_has_no_room_for_is_read_from_the_disk_at_once() {
                         texts.push(String::from_utf8(stored.record.to_vec()).unwrap());
                     }
                 }
-                (texts, colds)
+                texts
             }
         });
         let mut tickets = Vec::new();
@@ -177,9 +174,12 @@ async fn what_memory_has_no_room_for_is_read_from_the_disk_at_once() {
         for ticket in tickets {
             ticket.await.unwrap();
         }
-        let (texts, colds) = reads.join().unwrap();
+        let texts = reads.join().unwrap();
         assert_eq!(texts, (0..600).map(|number| format!("event {number}")).collect::<Vec<_>>());
-        assert!(recent_bytes_max > 0 || colds > 0, "without room everything is cold");
+        // A quick reader may find all of it in memory. Without room it is not there for long.
+        while recent_bytes_max == 0 && !matches!(log.partition(P).recent(0, 1, MANY, usize::MAX), Recent::Cold) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 

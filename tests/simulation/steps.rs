@@ -224,9 +224,6 @@ impl World {
     }
 
     pub(crate) fn acquire(&mut self, life: &mut Life) {
-        if !Self::fits(life, &[]) {
-            return;
-        }
         // mostly one of two, so that these get somewhere
         let any = self.random.pick(&LANES);
         let (lane, log) = (self.random.pick(&[LANES[0], LANES[2], any]), life.log.clone());
@@ -239,9 +236,6 @@ impl World {
     }
 
     fn catalogue(&mut self, life: &mut Life) {
-        if !Self::fits(life, &[]) {
-            return;
-        }
         self.next_number += 1;
         let (entry, log) = (format!("entry {}", self.next_number).into_bytes(), life.log.clone());
         self.note(format!("catalogue entry {}", self.next_number));
@@ -254,9 +248,6 @@ impl World {
     }
 
     fn barrier(&mut self, life: &mut Life) {
-        if !Self::fits(life, &[]) {
-            return;
-        }
         self.note("barrier");
         let log = life.log.clone();
         let mut future: Pin<Box<dyn Future<Output = _>>> = Box::pin(async move { log.barrier().await });
