@@ -10,6 +10,7 @@ mod journal {
     mod crashes;
     mod damage;
     mod failing_disk;
+    mod full_checkpoints;
     mod inspection;
     mod layout;
     mod recognition;

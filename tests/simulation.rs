@@ -36,5 +36,6 @@ mod simulation {
     mod random;
     mod start;
     mod steps;
+    mod trouble;
     mod world;
 }

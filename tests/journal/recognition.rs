@@ -55,9 +55,10 @@ async fn known(log: &Log, identity: u128) -> Option<u64> {
 
 #[tokio::test]
 async fn an_identity_is_recognised_after_any_number_of_starts() {
-    // nothing stays in memory, so the replay makes checkpoints
-    for options in [options(), LogOptions { recent_bytes_max: 0, ..options() }] {
+    // where nothing stays in memory, and there are several files, the replay makes checkpoints
+    for options in [options(), LogOptions { recent_bytes_max: 0, file_bytes: 200, ..options() }] {
         let (mut disk, clock) = (MemoryDisk::default(), Arc::new(Wall::default()));
+        clock.0.store(1_000_000_000_000, Ordering::Relaxed);
         let log = open(&disk, &clock, options.clone());
         assert_eq!(known(&log, 1).await, None);
         for start in 0..4 {
@@ -76,6 +77,24 @@ async fn log_something(disk: &MemoryDisk, clock: &Arc<Wall>, options: &LogOption
     let log = open(disk, clock, options.clone());
     publish(&log, None, &[(P, Mark::None)]).await;
     log.close();
+}
+
+#[tokio::test]
+async fn an_identity_is_recognised_where_a_replay_makes_the_checkpoint() {
+    let (disk, clock) = (MemoryDisk::default(), Arc::new(Wall::default()));
+    let log = open(&disk, &clock, LogOptions { file_bytes: 200, ..options() });
+    for identity in 0..6 {
+        assert_eq!(known(&log, identity).await, None);
+    }
+    let mut disk = disk.after_crash(|| false); // while none is checkpointed
+    for _ in 0..2 {
+        disk = disk.after_crash(|| false);
+        drop(open(&disk, &clock, LogOptions { recent_bytes_max: 0, ..options() }));
+    }
+    let log = open(&disk, &clock, options());
+    for identity in 0..6 {
+        assert_eq!(known(&log, identity).await, Some(identity as u64));
+    }
 }
 
 #[tokio::test]

@@ -160,6 +160,9 @@ pub(crate) fn any_fault(random: &mut Random) -> Armed {
         times: random.pick(&[1, 1, 1, 2, 5]),
         is_full: random.once_in(2),
     };
+    if armed.kind == "sync" {
+        armed.of = random.pick(&["", "journal-", "state"]);
+    }
     if matches!(armed.kind, "sync_all" | "sync_folder") {
         armed.of = "";
     }

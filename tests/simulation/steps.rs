@@ -1,15 +1,13 @@
 //! One step of a history: what somebody does to the log, or the log does, or happens to it.
 
 use std::pin::Pin;
-use std::sync::Arc;
 
-use wattle::log::{ColdError, Log, Refused, SpaceLevel};
+use wattle::log::{ColdError, Refused, SpaceLevel};
 use wattle::model::{EventId, Mark, PartitionId, ProducerId};
 
 use super::check;
-use super::faults::{Hands, crashed};
 use super::model::{Incoming, Submitted, slices_of};
-use super::plan::{self, HOUR, LANES, PARTITIONS, ROOTS, SECOND, input_of, outputs_of};
+use super::plan::{self, LANES, PARTITIONS, ROOTS, input_of, outputs_of};
 use super::random::Random;
 use super::world::{Life, Waiting, World, is_of, poll};
 
@@ -19,9 +17,10 @@ const QUEUE_BYTES_MAX: usize = 1 << 20;
 type Step = fn(&mut World, &mut Life);
 
 /// What a step may be, and how often it is that.
-const STEPS: [(u64, Step); 17] = [
+const STEPS: [(u64, Step); 18] = [
     (26, World::publish),
     (16, World::unit),
+    (2, World::work),
     (5, World::acquire),
     (2, World::catalogue),
     (2, World::barrier),
@@ -39,11 +38,14 @@ const STEPS: [(u64, Step); 17] = [
     (2, World::look_around),
 ];
 
+/// Where among them the queue is written.
+const APPEND: usize = 6;
+
 /// Each history does some things often and others never: so it gets further than one in which everything happens.
 pub(crate) fn weights(random: &mut Random) -> Vec<u64> {
     let times = |(weight, _): &(u64, Step)| weight * random.pick(&[0, 1, 1, 2, 4]);
     let mut weights: Vec<u64> = STEPS.iter().map(times).collect();
-    weights[5] = weights[5].max(5); // or nothing would ever happen
+    weights[APPEND] = weights[APPEND].max(5); // or nothing would ever happen
     weights
 }
 
@@ -79,6 +81,25 @@ impl World {
     fn checkpoint(&mut self, life: &mut Life) {
         let is_made = life.stepper.as_mut().unwrap().checkpoint();
         self.note(format!("checkpoint: {is_made}"));
+        if self.damaged.is_none() && self.random.once_in(4) {
+            self.probe();
+        }
+    }
+
+    /// A lane works: unit after unit is written, and some are durable before the next one.
+    fn work(&mut self, life: &mut Life) {
+        for _ in 0..self.random.between(2, 4) {
+            self.unit(life);
+            self.append(life);
+            self.after_step(life);
+            if self.random.once_in(2) {
+                self.sync(life);
+                self.after_step(life);
+            }
+        }
+        if self.random.once_in(3) {
+            self.checkpoint(life);
+        }
     }
 
     fn ticket(&mut self, life: &mut Life, waiting: Waiting) -> usize {
@@ -279,7 +300,7 @@ impl World {
         }
     }
 
-    fn read_all(&mut self, life: &mut Life) {
+    pub(crate) fn read_all(&mut self, life: &mut Life) {
         self.note("read all");
         let (faults, before) = (self.faults.clone(), self.faults.fired().reads);
         let damaged = self.damaged.clone();
@@ -302,84 +323,6 @@ impl World {
             }
             Err(error) if is_of(&error, self.damaged.as_ref()) => {}
             Err(error) => assert!(self.faults.fired().reads > before, "{id:?}: {time_ns} is not found: {error}"),
-        }
-    }
-
-    fn let_pass(&mut self) {
-        let ns = self.random.pick(&[1, 1_000_000, SECOND, 15 * SECOND, 40 * SECOND, HOUR, 5 * HOUR, 40 * HOUR]);
-        self.note(format!("{ns} ns pass"));
-        self.pass(ns);
-    }
-
-    fn configure(&mut self, life: &mut Life) {
-        self.settings = plan::settings(&mut self.random, Some(&self.settings));
-        self.note(format!("configure {:?}", self.settings));
-        life.log.configure(self.settings.clone());
-    }
-
-    fn confirm(&mut self, life: &mut Life) {
-        let was_frozen = life.log.confirm_clock();
-        self.note(format!("the clock is confirmed; it was frozen: {was_frozen}"));
-        if was_frozen {
-            self.expiry.confirmed(self.true_ns);
-        }
-    }
-
-    fn look_around(&mut self, life: &mut Life) {
-        if self.damaged.is_none() && self.random.once_in(2) {
-            self.probe();
-        } else {
-            self.read_all(life);
-        }
-    }
-
-    /// Something is going to fail, or the disk is nearly full, or has room again.
-    fn disturb(&mut self) {
-        if self.is_calm {
-            return;
-        }
-        match self.random.below(8) {
-            0..4 => self.arm(),
-            4 => {
-                let operations = self.random.below(30);
-                self.note(format!("the power goes after {operations} operations"));
-                self.faults.power_off_after(operations);
-            }
-            5 | 6 => {
-                let used: u64 = self.disk.contents().values().map(|bytes| bytes.len() as u64).sum();
-                let capacity = used + self.random.below(60_000);
-                self.note(format!("room for {capacity} bytes, {used} are used"));
-                self.disk.set_capacity(Some(capacity));
-            }
-            _ => {
-                self.note("room for everything");
-                self.disk.set_capacity(None);
-            }
-        }
-    }
-
-    /// Were the power lost now, what was promised would be there.
-    fn probe(&mut self) {
-        let mut random = Random::new(self.random.next());
-        let disk = crashed(&self.disk, &mut random);
-        disk.set_capacity(None);
-        let hands = Hands::new(plan::START, 0);
-        let opened = Log::open_stepped(Arc::new(disk), hands, self.options.clone());
-        let (log, replay, _stepper) = match opened {
-            Ok(opened) => opened,
-            Err(error) => panic!("after a crash now the log would not open: {error}"),
-        };
-        let held = check::units_held(&self.model, &log, &replay.catalogue);
-        self.note(format!("a crash now would leave {held} units of {}", self.model.units.len()));
-        let mut reader = log.cold_reader();
-        for id in PARTITIONS {
-            let (mut from, end) = (log.partition(id).start(), log.partition(id).written());
-            while from < end {
-                let read = check::read(&log, &mut reader, id, (from, end), (u32::MAX, usize::MAX));
-                let next = check::compare(&self.model, id, from, &read.unwrap());
-                assert!(next > from, "{id:?}: nothing at {from}");
-                from = next;
-            }
         }
     }
 }
