@@ -26,6 +26,7 @@ use wattle::effects::memory::Operation;
 use wattle::effects::{DiskFolder, SystemClock, Watched};
 use wattle::engine::embedded::{Durability, EmbeddedEngine, LogOptions};
 use wattle::engine::{Blueprint, Engine, Mark, Slices, TopicSettings, TopicSpec};
+use wattle::limits;
 use wattle::model::{Dedupe, EventId, PartitionId};
 
 const ROUNDS: usize = 11;
@@ -116,14 +117,14 @@ async fn with_engine(folder: &Path, groups: &Groups, shape: &Shape, percent: usi
     let numbers = engine.apply(&Blueprint { topics, ..Blueprint::default() }).await.unwrap();
     let partition = PartitionId { topic: *numbers.topics.first().unwrap(), partition: 0 };
     let event = Arc::new(noise(EVENT_BYTES));
-    // the spare file is made when the log is opened; that is not what is asked here
-    while !std::fs::read_dir(folder)
-        .unwrap()
-        .any(|entry| entry.unwrap().file_name().to_str().unwrap().starts_with("spare-"))
-    {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    // A log is asked that has been in use: its first journal file is only allocated, those that follow have been written
+    // before. The files of the journal and its spare ones are then as they will be for ever.
+    let mut appended = 0;
+    while appended <= limits::JOURNAL_FILE_BYTES as usize {
+        appended += 4_000 * EVENT_BYTES;
+        engine.append(common::events(partition, 4_000)).await.unwrap();
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(limits::IDLE_MARK_AFTER * 2).await;
     *groups.lock().unwrap() = vec![Vec::new()];
     let start = Instant::now();
     let producers: Vec<_> = (0..shape.producers)
