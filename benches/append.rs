@@ -5,11 +5,11 @@
 //! of the two alternate, since disks change their mind. What is reported is the median round and its ratio, bare time by
 //! engine time: 1.0 means that the engine costs nothing. With `os` durability the bare loop only writes.
 //!
-//! Checkpoints are part of the engine's time: where a round is longer than they are apart, they run in it, on the other
-//! core, to the same disk. `long` rounds are such ones.
+//! A round is longer than checkpoints are apart, so they are part of the engine's time: they run on the other core, to the
+//! same disk.
 //!
 //! `cargo bench --bench append`; the files are in cargo's target folder, so on whatever disk that is. `-- 300` makes the
-//! rounds so many percent long.
+//! rounds so many percent long; a part of a name asks for that shape only.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking and prints its result")]
 
@@ -43,17 +43,9 @@ struct Shape {
     dedupes: bool,
 }
 
-const SHAPES: [Shape; 6] = [
+const SHAPES: [Shape; 4] = [
     Shape {
         name: "1 x 1,000 events",
-        durability: Durability::Sync,
-        producers: 1,
-        appends: 25,
-        events: 1_000,
-        dedupes: false,
-    },
-    Shape {
-        name: "1 x 1,000, long",
         durability: Durability::Sync,
         producers: 1,
         appends: 400,
@@ -64,7 +56,7 @@ const SHAPES: [Shape; 6] = [
         name: "1 x 1,000, deduped",
         durability: Durability::Sync,
         producers: 1,
-        appends: 25,
+        appends: 400,
         events: 1_000,
         dedupes: true,
     },
@@ -72,20 +64,12 @@ const SHAPES: [Shape; 6] = [
         name: "64 x 1 event",
         durability: Durability::Sync,
         producers: 64,
-        appends: 100,
+        appends: 1_000,
         events: 1,
         dedupes: false,
     },
     Shape {
-        name: "1 x 1,000, os",
-        durability: Durability::Os,
-        producers: 4,
-        appends: 25,
-        events: 1_000,
-        dedupes: false,
-    },
-    Shape {
-        name: "1 x 1,000, os, long",
+        name: "4 x 1,000, os",
         durability: Durability::Os,
         producers: 4,
         appends: 400,
@@ -188,11 +172,16 @@ fn bare(file: &Path, groups: &[Vec<usize>], durability: Durability) -> Duration 
 }
 
 fn main() {
-    let percent = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(100);
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let percent = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(100);
+    let wanted = |name: &str| {
+        let mut names = arguments.iter().filter(|argument| argument.parse::<usize>().is_err()).peekable();
+        names.peek().is_none() || names.any(|part| name.contains(part))
+    };
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     println!("append of {EVENT_BYTES} B events, median of {ROUNDS} rounds");
-    for (number, shape) in SHAPES.iter().enumerate() {
+    for (number, shape) in SHAPES.iter().enumerate().filter(|(_, shape)| wanted(shape.name)) {
         let events = (shape.producers * (shape.appends * percent / 100) * shape.events) as f64;
         let (mut engine, mut floor, mut ratios, mut waits, mut syncs) = (vec![], vec![], vec![], vec![], vec![]);
         for round in 0..=ROUNDS {

@@ -30,7 +30,10 @@ const EVENTS: usize = 10_000_000;
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        let copy = to.join(entry.file_name());
+        std::fs::copy(entry.path(), &copy).unwrap();
+        // or the start would wait for these writes
+        std::fs::File::open(copy).unwrap().sync_all().unwrap();
     }
 }
 
@@ -38,15 +41,11 @@ fn main() {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
 
-    // As much of journal as a log ever has that is not in segments, and far more than it ever has.
-    for (name, bytes_max) in [("the default bound", LogOptions::default().recent_bytes_max), ("1 GiB", 1 << 30)] {
+    // As much of journal as a log ever has without a checkpoint, and far more than it ever has.
+    let most = 2 * LogOptions::default().checkpoint_bytes + LogOptions::default().recent_bytes_max;
+    for (name, bytes_max) in [("the default bound", most), ("1 GiB", 1 << 30)] {
         let folder = home.path().join("killed");
-        let options = LogOptions {
-            recent_bytes_max: bytes_max,
-            checkpoint_bytes: usize::MAX,
-            file_bytes: 2 << 30,
-            ..LogOptions::default()
-        };
+        let options = LogOptions { checkpoint_bytes: usize::MAX, ..LogOptions::default() };
         let mut seconds = vec![];
         let mut journal = 0;
         let left = home.path().join("left");

@@ -31,21 +31,26 @@ pub const PRODUCER_RETRY_AFTER: Duration = Duration::from_millis(50);
 /// What a producer is told to wait where the disk is full: somebody has to do something about it.
 pub const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Bytes of the recent part of the journal that stay in memory, for lanes that keep up and for the next checkpoint. What is
-/// not checkpointed fills it at the most, so this also bounds what a start has to read.
-pub const TAIL_BYTES_MAX: usize = 24 << 20;
-/// Bytes of journal after which a checkpoint is made: a third, so that the next ones come in while it is made, and enough
-/// for its syncs not to matter.
-pub const CHECKPOINT_BYTES: usize = 8 << 20;
+/// Bytes of the recent part of the journal that stay in memory, for lanes that keep up and for what goes into segments next:
+/// what is not there yet fills it at the most.
+pub const TAIL_BYTES_MAX: usize = 16 << 20;
+/// Bytes of journal after which they go into segments: a quarter, so that the next ones come in meanwhile.
+pub const MOVE_BYTES: usize = 4 << 20;
+/// Bytes of journal after which a checkpoint is made: enough for its syncs not to matter. Twice as many, and what is in
+/// memory, is what a start has to read at the most.
+pub const CHECKPOINT_BYTES: usize = 64 << 20;
+/// Identities, numbers of producers, and positions that wait for a checkpoint: it is made when there are more, since they
+/// wait in memory.
+pub const CHECKPOINT_ENTRIES: usize = 128 << 10;
 /// Bytes that one group commit writes at the most, so that acks of small publishes do not wait for long.
 pub const GROUP_BYTES_MAX: usize = 2 << 20;
 /// The same on the smallest disks, whose journal files are smaller still: a sync has to be for more than one event.
 pub const SMALL_GROUP_BYTES_MAX: usize = 64 << 10;
-/// Length in bytes of a journal file. Two are in use at the most, since all that is not checkpointed fits into one.
+/// Length in bytes of a journal file. A checkpoint lets about one go.
 pub const JOURNAL_FILE_BYTES: u64 = 64 << 20;
 /// The part of a small disk that one journal file takes at the most.
 pub const JOURNAL_FILE_PART: u64 = 32;
-/// Spare journal files: one for the next, and their room is what a full disk falls back on.
+/// Spare journal files: one for the next, and their room is what a full disk falls back on. More would not be used.
 pub const SPARE_FILES_MAX: usize = 1;
 /// Bytes of zeroes that are written at once to make a spare file.
 pub const SPARE_WRITE_BYTES: usize = 1 << 20;
@@ -60,7 +65,7 @@ pub const SEGMENT_AGE_MIN: Duration = Duration::from_secs(1);
 /// Bytes of events in a block of a segment: what is read, checked and decompressed at once, and what one damaged byte costs.
 pub const BLOCK_BYTES: usize = 64 << 10;
 /// Bytes that a cold read takes from the disk at once: several blocks, and little enough for each lane to have them.
-pub const COLD_READ_BYTES: usize = 256 << 10;
+pub const COLD_READ_BYTES: usize = 512 << 10;
 /// Segments that are kept open for reading. Well below the 256 descriptors that the tightest systems give.
 pub const OPEN_SEGMENTS_MAX: usize = 32;
 /// Bytes of the state store that are cached.
@@ -99,7 +104,8 @@ const _: () =
     assert!(MESSAGE_BYTES_MAX + PUBLISH_EVENTS_MAX * 1100 <= UNIT_BYTES_MAX, "keys, heads and lengths fit too");
 const _: () = assert!(UNIT_BYTES_MAX <= PRODUCER_QUEUE_BYTES_MAX && UNIT_BYTES_MAX <= LANE_QUEUE_BYTES_MAX);
 const _: () = assert!((UNIT_BYTES_MAX as u64) < JOURNAL_FILE_BYTES);
-const _: () = assert!(TAIL_BYTES_MAX as u64 <= JOURNAL_FILE_BYTES, "two files hold all that is not checkpointed");
-const _: () = assert!(CHECKPOINT_BYTES + 2 * GROUP_BYTES_MAX <= TAIL_BYTES_MAX, "groups come in during a checkpoint");
+const _: () =
+    assert!(CHECKPOINT_BYTES as u64 <= JOURNAL_FILE_BYTES, "checkpoints give files back as fast as they fill");
+const _: () = assert!(MOVE_BYTES + 2 * GROUP_BYTES_MAX <= TAIL_BYTES_MAX, "groups come in meanwhile");
 const _: () = assert!(BLOCK_BYTES <= COLD_READ_BYTES && COLD_READ_BYTES as u64 <= SEGMENT_BYTES);
 const _: () = assert!(BATCH_BYTES_MAX >= EVENT_BYTES_MAX);

@@ -108,6 +108,9 @@ pub trait DiskFile: Send + Sync + 'static {
     /// As the file system says. Whether earlier writes are durable is unknown then, for ever: do not try again.
     fn sync(&self) -> io::Result<()>;
 
+    /// Lets the disk begin to write what was just written there: a hint, which promises nothing.
+    fn start_writing(&self, _position: u64, _length: u64) {}
+
     /// Length of the file.
     ///
     /// # Errors

@@ -130,6 +130,12 @@ impl DiskFile for RealFile {
         self.0.sync_data()
     }
 
+    fn start_writing(&self, position: u64, length: u64) {
+        // The advice that it is not needed in memory has Linux write it, and keeps what is still being written.
+        let length = std::num::NonZeroU64::new(length);
+        let _ = rustix::fs::fadvise(&self.0, position, length, rustix::fs::Advice::DontNeed);
+    }
+
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }

@@ -89,6 +89,10 @@ impl DiskFile for WatchedFile {
         self.file.write_at(bytes, position)
     }
 
+    fn start_writing(&self, position: u64, length: u64) {
+        self.file.start_writing(position, length);
+    }
+
     fn sync(&self) -> io::Result<()> {
         (self.watcher)(&self.name, Operation::Sync);
         self.file.sync()

@@ -20,6 +20,7 @@ use std::vec::Drain;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::checkpointer::Turn;
 use super::files::JournalFile;
 use super::frame::{Consumed, Kind, Link, units, write_frame, write_unit};
 use super::partition::Partition;
@@ -143,7 +144,7 @@ impl Appender {
         }
         self.write_mark()?;
         self.file.file.sync()?;
-        self.shared.tail.set_durable(self.written);
+        self.shared.tail.set_settled(self.written);
         Ok(())
     }
 
@@ -214,9 +215,10 @@ impl Appender {
         for (partition, end) in ends.iter() {
             partition.set_durable(*end);
         }
+        self.shared.tail.set_settled(self.written);
         acks.into_iter().for_each(Ack::send);
-        // Even where nothing else asks for a sync, checkpoints do: they take what is durable.
-        if self.options.durability != Durability::Os || self.unsynced_bytes >= self.options.checkpoint_bytes {
+        // Even where nothing else asks for a sync: the one at the end of a file shall have little to do.
+        if self.options.durability != Durability::Os || self.unsynced_bytes >= self.options.move_bytes {
             self.submit(Ends::default(), Vec::new());
         }
         Ok(())
@@ -288,21 +290,18 @@ impl Appender {
         offset
     }
 
-    /// Waits for a checkpoint where the recent part is full.
+    /// Waits where the recent part is full, or too much has no checkpoint.
     fn wait_for_room(&mut self, bytes: usize) -> io::Result<()> {
         while !self.shared.tail.has_room(bytes) {
-            if self.shared.is_poisoned() {
-                return Err(io::Error::other("the log has stopped"));
-            }
-            if self.unsynced_bytes > 0 {
-                self.submit(Ends::default(), Vec::new()); // a checkpoint takes only what is durable
-            }
             if self.is_alone {
-                self.syncer.settle(&self.file, self.written, &self.shared)?;
-                self.shared.checkpoint(false);
+                self.syncer.settle(&self.file, self.written, &self.shared)?; // only what is settled goes
+                self.shared.checkpoint(Turn::Move);
             } else {
                 self.syncer.hurry();
                 self.shared.tail.wait_for_room(bytes, limits::ROOM_LOOK_EVERY);
+            }
+            if self.shared.is_poisoned() {
+                return Err(io::Error::other("the log has stopped"));
             }
         }
         Ok(())
@@ -334,7 +333,7 @@ impl Appender {
                     self.shared.open_segments.clear(); // readers open theirs again
                     // a checkpoint gives journal files back
                     if self.is_alone {
-                        self.shared.checkpoint(false);
+                        self.shared.checkpoint(Turn::Checkpoint);
                     } else {
                         self.shared.tail.ask();
                         std::thread::sleep(limits::ROOM_LOOK_EVERY);
@@ -393,6 +392,7 @@ impl Appender {
         for (partition, end) in self.publish(bytes).iter() {
             partition.set_durable(*end);
         }
+        self.shared.tail.set_settled(self.written);
         Ok(())
     }
 }

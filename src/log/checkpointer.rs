@@ -1,16 +1,19 @@
-//! The checkpointer: moves what is durable from the journal into segments and the state store, and lets old segments go.
+//! The checkpointer: moves what is settled from the journal into segments and the state store, and lets old segments go.
 //!
 //! ```text
-//!                 ┌ 1. blocks ──> segments ┐                       ┌ 4. readers see the segments, memory is given back
-//!   durable ──────┤                        ├ 2. one sync ── 3. one ┤ 5. journal files are recycled
-//!   groups        └ cursors, identities… ──┘    for all    commit  └ 6. segments that expired are removed
+//!            move, often: memory is given back          checkpoint, rarely: the journal is given back
+//!
+//!            ┌ 1. blocks ──> segments, not synced ┐                           ┌ 4. journal files are recycled
+//!   groups ──┤       where readers see them       ├─ 2. one sync  ─ 3. one ───┤
+//!            └ 1. cursors, identities… in memory ─┘      for all      commit  └ 5. segments that expired are removed
 //! ```
 //!
 //! Promises:
-//! - The commit comes after the sync of all that it speaks of, and everything that cannot be undone comes after the commit.
-//!   So a crash anywhere leaves the state before or after, and files that nobody speaks of.
-//! - Only what is durable in the journal is taken. Where the disk is full, or descriptors are short, nothing has happened,
-//!   and it is tried again.
+//! - Only what may be acked is taken.
+//! - The commit comes after the sync of all that it speaks of, the journal up to there as well, and everything that cannot
+//!   be undone comes after the commit. So a crash anywhere leaves the state before or after, and files, and ends of files,
+//!   that nobody speaks of.
+//! - Where the disk is full, or descriptors are short, nothing has happened, and it is tried again.
 //! - An event goes only when its topic's settings let it, and when every subscriber has processed it (durably), unless the
 //!   settings force it.
 //!
@@ -73,20 +76,33 @@ struct Kept {
     segments: VecDeque<SegmentMeta>,
 }
 
-/// What a checkpoint brought for a topic: how many identities, the position, the last one's time.
+/// How far the checkpointer goes in one turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// What is written is moved, and a checkpoint is made where enough was.
+    Move,
+    /// A checkpoint is made of all there is.
+    Checkpoint,
+}
+
+/// What a move brought for a topic: how many identities, the position, the last one's time.
 type Brought = (u64, usize, u64);
 
 pub(super) struct Checkpointer {
     store: Store,
     checkpoint: Checkpoint,
-    /// A commit that failed: it may have happened.
+    /// What was moved since, up to the link: what the next checkpoint says of it.
+    pending: Changes,
+    /// A commit that failed: it may have happened. Nothing is moved before that is known.
     unsure: Option<Outcome>,
     clock: ExpiryClock,
     /// In an order, so that a simulation sees the same each time.
     partitions: BTreeMap<PartitionId, Kept>,
     cursors: HashMap<LaneId, Offset>,
     identities: BTreeMap<TopicId, VecDeque<Brought>>,
+    /// When it was last looked what has expired, by the clock that never jumps.
     looked_ns: u64,
+    checkpoint_bytes: usize,
     /// Its state has changed without a frame.
     is_dirty: bool,
 }
@@ -94,14 +110,12 @@ pub(super) struct Checkpointer {
 /// What is so once a checkpoint is committed.
 struct Outcome {
     changes: Changes,
+    /// Those that it let something go of.
     partitions: BTreeMap<PartitionId, Kept>,
-    cursors: HashMap<LaneId, Offset>,
     identities: BTreeMap<TopicId, VecDeque<Brought>>,
-    /// How many groups of the tail are in it.
-    groups: usize,
 }
 
-/// What a checkpoint is going to be, gathered from frames.
+/// What goes into segments and into the next checkpoint, gathered from frames.
 #[derive(Default)]
 struct Gathered {
     chunks: BTreeMap<PartitionId, Vec<Chunk>>,
@@ -156,7 +170,7 @@ impl Gathered {
 
 impl Checkpointer {
     /// Goes on from what the store holds.
-    pub(super) fn new(store: Store, contents: &Contents, clock: ExpiryClock) -> Self {
+    pub(super) fn new(store: Store, contents: &Contents, clock: ExpiryClock, checkpoint_bytes: usize) -> Self {
         let mut partitions: BTreeMap<PartitionId, Kept> = BTreeMap::new();
         for (id, extent) in &contents.partitions {
             partitions.entry(*id).or_default().extent = *extent;
@@ -172,63 +186,92 @@ impl Checkpointer {
         Self {
             store,
             checkpoint: contents.checkpoint,
+            pending: Changes::new(contents.checkpoint),
             unsure: None,
             clock,
             partitions,
             cursors: contents.cursors.clone(),
             identities,
             looked_ns: 0,
+            checkpoint_bytes,
             is_dirty: false,
         }
     }
 
-    /// Makes a checkpoint of all that is ready, and removes what has expired. Whether anything was done.
-    pub(super) fn turn(&mut self, shared: &Shared, look_at_retention: bool) -> Result<bool, CheckpointError> {
+    /// Moves all that is written, and makes a checkpoint where that is due: with one, what has expired is removed as well.
+    pub(super) fn turn(&mut self, shared: &Shared, turn: Turn) -> Result<(), CheckpointError> {
         self.settle(shared)?;
-        let groups = shared.tail.ready();
         self.clock.look(shared.tail.take_times());
         *lock(&shared.frozen) = self.clock.frozen();
-        let now_ns = shared.clock.elapsed_ns();
-        let is_time = now_ns.saturating_sub(self.looked_ns) >= limits::RETENTION_EVERY.as_nanos() as u64;
-        let looks = look_at_retention || is_time;
-        if groups.is_empty() && !looks && !self.is_dirty {
-            return Ok(false);
+        let moved = self.move_waiting(shared);
+        let since_ns = shared.clock.elapsed_ns().saturating_sub(self.looked_ns);
+        let is_due = since_ns >= limits::RETENTION_EVERY.as_nanos() as u64
+            || shared.tail.uncommitted_bytes() >= self.checkpoint_bytes
+            || self.pending.entries() > limits::CHECKPOINT_ENTRIES
+            || shared.space.is_tight();
+        // what finds no room may find it once a checkpoint has given files back
+        if turn == Turn::Checkpoint || is_due || moved.is_err() {
+            self.commit(shared)?;
         }
+        moved
+    }
+
+    /// Writes the groups of the tail into segments, and gives their memory back.
+    fn move_waiting(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
+        let groups = shared.tail.waiting();
+        let Some(link) = groups.last().map(|group| group.end) else { return Ok(()) };
         let settings = shared.settings();
         let gathered = Gathered::of(&groups);
-        let link = groups.last().map_or(self.checkpoint.link, |group| group.end);
-        let generation = self.checkpoint.generation + 1;
-        let mut changes = Changes::new(Checkpoint { generation, link, clock: self.clock.state() });
-        let mut partitions: BTreeMap<PartitionId, Kept> = BTreeMap::new();
+        // Until all is written, nothing of it is so: after an error the same is written once more.
+        let (mut partitions, mut changed): (BTreeMap<PartitionId, Kept>, Vec<_>) = Default::default();
         for (id, chunks) in &gathered.chunks {
             let mut partition = self.partitions.get(id).cloned().unwrap_or_default();
-            let changed = add(shared, &settings, *id, &mut partition, chunks)?;
-            changes.segments.extend(changed.into_iter().map(|meta| ((*id, meta.base_offset), meta)));
-            changes.partitions.insert(*id, partition.extent);
+            let metas = add(shared, &settings, *id, &mut partition, chunks)?;
+            changed.extend(metas.into_iter().map(|meta| ((*id, meta.base_offset), meta)));
             partitions.insert(*id, partition);
         }
-        changes.catalogue = gathered.catalogue;
-        changes.producers = gathered.producers;
-        changes.cursors = gathered.cursors;
-        let mut cursors = self.cursors.clone();
-        cursors.extend(changes.cursors.iter().map(|(lane, offset)| (*lane, *offset)));
-        if looks || !gathered.chunks.is_empty() {
-            self.expire(&settings, &cursors, &mut partitions, &mut changes);
+        for (id, partition) in partitions {
+            self.pending.partitions.insert(id, partition.extent);
+            self.adopt(shared, id, partition);
         }
-        let identities = self.remember(&settings, gathered.identities, &mut changes);
-        let is_needed = !groups.is_empty() || !changes.partitions.is_empty() || self.is_dirty;
-        if looks {
-            self.looked_ns = now_ns;
-        }
+        self.pending.checkpoint.link = link;
+        self.pending.segments.extend(changed);
+        self.pending.catalogue.extend(gathered.catalogue);
+        self.pending.producers.extend(gathered.producers);
+        self.cursors.extend(gathered.cursors.iter().map(|(lane, offset)| (*lane, *offset)));
+        self.pending.cursors.extend(gathered.cursors);
+        self.remember(&settings, gathered.identities);
+        shared.tail.moved(groups.len());
+        Ok(())
+    }
+
+    /// Lets readers see a partition's segments.
+    fn adopt(&mut self, shared: &Shared, id: PartitionId, partition: Kept) {
+        let segments: Vec<SegmentMeta> = partition.segments.iter().copied().collect();
+        shared.partition(id).set_segments(segments.into(), partition.extent.start);
+        self.partitions.insert(id, partition);
+    }
+
+    /// Makes a checkpoint of all that was moved.
+    fn commit(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
+        let settings = shared.settings();
+        let mut changes = self.pending.clone();
+        changes.checkpoint.generation = self.checkpoint.generation + 1;
+        changes.checkpoint.clock = self.clock.state();
+        let mut partitions = BTreeMap::new();
+        self.expire(&settings, &mut partitions, &mut changes);
+        let identities = self.forget(&settings, &mut changes);
+        self.looked_ns = shared.clock.elapsed_ns();
+        let is_needed = changes.checkpoint.link != self.checkpoint.link || !partitions.is_empty() || self.is_dirty;
         if !is_needed {
-            return Ok(false);
+            return Ok(());
         }
-        if !changes.segments.is_empty() {
+        if changes.checkpoint.link != self.checkpoint.link {
             let synced = shared.disk.sync_all().map_err(failed_sync);
             synced.map_err(disk_error(|| "segments are not durable".to_owned()))?;
         }
         let committed = self.store.commit(&changes).map_err(CheckpointError::from);
-        let outcome = Outcome { changes, partitions, cursors, identities, groups: groups.len() };
+        let outcome = Outcome { changes, partitions, identities };
         match committed {
             Ok(()) => self.happened(shared, outcome),
             Err(error) => {
@@ -236,7 +279,7 @@ impl Checkpointer {
                 return Err(error);
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Finds out about a commit that failed.
@@ -255,15 +298,13 @@ impl Checkpointer {
 
     /// A checkpoint is durable: whoever should know is told, and what it makes superfluous is removed.
     fn happened(&mut self, shared: &Shared, outcome: Outcome) {
-        let Outcome { changes, partitions, cursors, identities, groups } = outcome;
-        (self.checkpoint, self.is_dirty, self.cursors, self.identities) =
-            (changes.checkpoint, false, cursors, identities);
+        let Outcome { changes, partitions, identities } = outcome;
+        (self.checkpoint, self.is_dirty, self.identities) = (changes.checkpoint, false, identities);
+        self.pending = Changes::new(changes.checkpoint);
         for (id, partition) in partitions {
-            let segments: Vec<SegmentMeta> = partition.segments.iter().copied().collect();
-            shared.partition(id).set_segments(segments.into(), partition.extent.start);
-            self.partitions.insert(id, partition);
+            self.adopt(shared, id, partition);
         }
-        shared.tail.checkpointed(groups);
+        shared.tail.committed();
         clean_up(shared, &changes);
     }
 
@@ -276,21 +317,14 @@ impl Checkpointer {
     }
 
     /// Takes out the segments that may go.
-    fn expire(
-        &self,
-        settings: &Settings,
-        cursors: &HashMap<LaneId, Offset>,
-        kept: &mut BTreeMap<PartitionId, Kept>,
-        changes: &mut Changes,
-    ) {
-        for (id, known) in &self.partitions {
+    fn expire(&self, settings: &Settings, kept: &mut BTreeMap<PartitionId, Kept>, changes: &mut Changes) {
+        for (id, partition) in &self.partitions {
             let Some(topic) = settings.topics.get(&id.topic) else { continue }; // not declared any more: kept
-            let partition = kept.get(id).unwrap_or(known);
             let seals = partition.segments.back().is_some_and(|last| {
                 let horizon_ns = self.clock.horizon_ns(seal_age(&topic.retention));
                 !last.is_sealed && is_to_be_sealed(last, &topic.retention, horizon_ns)
             });
-            let gone = self.expired(&topic.retention, partition, reached(settings, *id, cursors), seals);
+            let gone = self.expired(&topic.retention, partition, reached(settings, *id, &self.cursors), seals);
             if !seals && gone == 0 {
                 continue; // as nearly always, so nothing is copied for it
             }
@@ -322,14 +356,9 @@ impl Checkpointer {
         partition.segments.iter().take_while(|segment| may_go(segment)).count()
     }
 
-    /// Keeps the identities that the settings still want recognised.
-    fn remember(
-        &self,
-        settings: &Settings,
-        new: BTreeMap<TopicId, Vec<Recognised>>,
-        changes: &mut Changes,
-    ) -> BTreeMap<TopicId, VecDeque<Brought>> {
-        let mut identities = self.identities.clone();
+    /// Keeps new identities, as many as the settings want recognised.
+    fn remember(&mut self, settings: &Settings, new: BTreeMap<TopicId, Vec<Recognised>>) {
+        let position = self.pending.checkpoint.link.position;
         for (topic, mut events) in new {
             // A topic without settings keeps them all: a replay makes checkpoints before anybody has said what runs.
             if let Some(topic) = settings.topics.get(&topic) {
@@ -337,17 +366,23 @@ impl Checkpointer {
                 events.drain(..events.len().saturating_sub(dedupe.count as usize));
             }
             let last_time_ns = events.last().map_or(0, |event| event.append_time_ns);
-            let position = changes.checkpoint.link.position;
-            identities.entry(topic).or_default().push_back((position, events.len(), last_time_ns));
-            changes.identities.insert((topic, position), events);
+            self.identities.entry(topic).or_default().push_back((position, events.len(), last_time_ns));
+            self.pending.identities.insert((topic, position), events);
         }
+    }
+
+    /// Takes out the identities that the settings do not want recognised any more.
+    fn forget(&self, settings: &Settings, changes: &mut Changes) -> BTreeMap<TopicId, VecDeque<Brought>> {
+        let mut identities = self.identities.clone();
         for (topic, brought) in &mut identities {
             let dedupe = settings.topics.get(topic).map(|settings| settings.dedupe);
             let Some(dedupe) = dedupe else { continue };
             while let Some((position, ..)) =
                 brought.front().filter(|_| is_forgotten(dedupe, brought, &changes.checkpoint))
             {
-                changes.identities_gone.push((*topic, *position));
+                if changes.identities.remove(&(*topic, *position)).is_none() {
+                    changes.identities_gone.push((*topic, *position));
+                }
                 brought.pop_front();
             }
         }
@@ -458,6 +493,7 @@ fn write_segment(shared: &Shared, name: &str, bytes: &[u8], start: u64, is_seale
         open(name)
     })?;
     file.write_at(bytes, start)?;
+    file.start_writing(start, bytes.len() as u64); // so that little is left for the sync, which the acks of others wait behind
     let end = start + bytes.len() as u64;
     if is_sealed && file.length()? > end {
         file.truncate(end)?; // left from a checkpoint that never was

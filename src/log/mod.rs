@@ -68,7 +68,7 @@ use crate::effects::{Clock, Disk};
 use crate::limits;
 use crate::model::{Chunk, LaneId, Offset, PartitionId, SubscriberId, TopicId, TopicSettings};
 use appender::Appender;
-use checkpointer::{CheckpointError, Checkpointer};
+use checkpointer::{CheckpointError, Checkpointer, Turn};
 use clock::ExpiryClock;
 use files::Files;
 use queue::Queue;
@@ -99,6 +99,8 @@ pub struct LogOptions {
     pub file_bytes: u64,
     /// Bytes of the recent part of the journal that stay in memory: readers find it there, and a checkpoint as well.
     pub recent_bytes_max: usize,
+    /// Bytes of journal after which they go into segments.
+    pub move_bytes: usize,
     /// Bytes of journal after which a checkpoint is made.
     pub checkpoint_bytes: usize,
     /// From where the frames of a new journal are counted: a number that no producer can guess, below 2^63.
@@ -113,6 +115,7 @@ impl Default for LogOptions {
             durability: Durability::Sync,
             file_bytes: limits::JOURNAL_FILE_BYTES,
             recent_bytes_max: limits::TAIL_BYTES_MAX,
+            move_bytes: limits::MOVE_BYTES,
             checkpoint_bytes: limits::CHECKPOINT_BYTES,
             first_sequence: 1,
             is_stepped: false,
@@ -279,17 +282,17 @@ impl Shared {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes a checkpoint of what is durable, giving up spare room where the disk is full. False where the disk is full
-    /// all the same, or descriptors are short, or the log has stopped.
-    fn checkpoint(&self, look_at_retention: bool) -> bool {
+    /// Moves what is written into segments, and makes a checkpoint where one is due or asked for, giving up spare room where
+    /// the disk is full. False where the disk is full all the same, or descriptors are short, or the log has stopped.
+    fn checkpoint(&self, turn: Turn) -> bool {
         let mut checkpointer = lock(&self.checkpointer);
         loop {
             if self.is_poisoned() {
                 return false;
             }
-            let turn = catch_unwind(AssertUnwindSafe(|| checkpointer.turn(self, look_at_retention)));
-            match turn {
-                Ok(Ok(_)) => return true,
+            let turned = catch_unwind(AssertUnwindSafe(|| checkpointer.turn(self, turn)));
+            match turned {
+                Ok(Ok(())) => return true,
                 Ok(Err(CheckpointError::Full)) if self.files.give_up_spares() => {}
                 Ok(Err(CheckpointError::Full | CheckpointError::Descriptors)) => return false,
                 Ok(Err(error)) => self.poison(&format!("a checkpoint failed: {error}")),
@@ -335,13 +338,14 @@ impl Log {
         let part_bytes = total_bytes / limits::JOURNAL_FILE_PART;
         let file_bytes = options.file_bytes.min(part_bytes);
         let checkpoint_bytes = options.checkpoint_bytes.min(usize::try_from(part_bytes).unwrap_or(usize::MAX));
-        let options = LogOptions { file_bytes, checkpoint_bytes, ..options };
+        let move_bytes = options.move_bytes.min(checkpoint_bytes);
+        let options = LogOptions { file_bytes, move_bytes, checkpoint_bytes, ..options };
         let recovered = recovery::recover(&disk, &options, file_bytes)?;
         let mut contents = recovered.contents;
         let ends = (recovered.known_time_ns, recovered.link.append_time_ns);
         let clocks = ExpiryClock::new(clock.clone(), contents.checkpoint.clock, ends);
         let frozen = clocks.frozen();
-        let checkpointer = Checkpointer::new(recovered.store, &contents, clocks);
+        let checkpointer = Checkpointer::new(recovered.store, &contents, clocks, options.checkpoint_bytes);
         let sequencer = Sequencer::load(&mut contents); // it takes out what the checkpointer has counted
         let partition = |(id, extent): (&PartitionId, &store::Extent)| {
             let segments = contents.segments.get(id).cloned().unwrap_or_default();
@@ -354,7 +358,7 @@ impl Log {
             files: recovered.files,
             open_segments: OpenSegments::default(),
             queue: Queue::new(),
-            tail: Tail::new(options.recent_bytes_max, options.checkpoint_bytes, &recovered.link),
+            tail: Tail::new(&options, &recovered.link),
             space: SpaceWatch::new(),
             settings: RwLock::default(),
             checkpointer: Mutex::new(checkpointer),

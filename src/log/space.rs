@@ -122,6 +122,11 @@ impl SpaceWatch {
             .is_ok_and(|space| space.free_bytes.saturating_sub(promised(shared) + bytes) >= 4 * reserve(&space))
     }
 
+    /// Whether somebody is refused, as far as was seen last.
+    pub(super) fn is_tight(&self) -> bool {
+        self.after(0) != SpaceLevel::Ample
+    }
+
     fn look(&self, shared: &Shared) {
         let space = match shared.disk.space() {
             Ok(space) => space,

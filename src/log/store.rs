@@ -179,6 +179,12 @@ impl Changes {
             producers: BTreeMap::new(),
         }
     }
+
+    /// How many there are of what may be many.
+    pub(super) fn entries(&self) -> usize {
+        let identities: usize = self.identities.values().map(Vec::len).sum();
+        identities + self.cursors.len() + self.producers.len() + self.segments.len()
+    }
 }
 
 /// The store.

@@ -241,7 +241,7 @@ impl Syncer {
             }
             group.acks.into_iter().for_each(Ack::send);
         }
-        shared.tail.set_durable(self.durable());
+        shared.tail.set_settled(self.durable());
         true
     }
 }

@@ -1,12 +1,12 @@
 //! The recent part of the journal in memory: what readers share, and all that the next checkpoint is made of.
 //!
 //! ```text
-//!   checkpointed ......................... not yet ....................... written
+//!   in segments .......................... not yet ....................... written
 //!   kept while there is room for it        never dropped: the checkpointer takes it from here, not from the disk
 //! ```
 //!
-//! Promises: bounded by bytes. What is not checkpointed fills it at the most; then the appender waits, and so do those who
-//! wait for it.
+//! Promises: bounded by bytes. What is not in segments fills it at the most, and what is there without a checkpoint is
+//! bounded as well; then the appender waits, and so do those who wait for it.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::LogOptions;
 use super::frame::Link;
 use super::partition::Partition;
 use super::syncer::Ends;
@@ -46,19 +47,23 @@ pub(super) struct Tail {
     state: Mutex<State>,
     changed: Condvar,
     bytes_max: usize,
-    checkpoint_bytes: usize,
+    move_bytes: usize,
+    /// Bytes without a checkpoint for which the appender waits.
+    uncommitted_bytes_max: usize,
 }
 
 #[derive(Default)]
 struct State {
     groups: VecDeque<Group>,
     bytes: usize,
-    /// How many groups, from the front, are checkpointed.
-    checkpointed: usize,
+    /// How many groups, from the front, are in segments.
+    moved: usize,
     /// Bytes of those that are not.
     waiting_bytes: usize,
-    /// Everything in front of it is durable.
-    durable: u64,
+    /// Bytes of those that are, without a checkpoint.
+    uncommitted_bytes: usize,
+    /// Everything in front of it may be acked and shown outside.
+    settled: u64,
     /// Of the last group that was written.
     append_time_ns: u64,
     /// Of the groups since somebody asked, the append time that was the furthest behind the clock that never jumps, and
@@ -72,17 +77,23 @@ struct State {
 
 impl Tail {
     /// `end` is the link behind what recovery accepted.
-    pub(super) fn new(bytes_max: usize, checkpoint_bytes: usize, end: &Link) -> Self {
-        let (durable, append_time_ns) = (end.position, end.append_time_ns);
-        let state = Mutex::new(State { durable, append_time_ns, ..State::default() });
-        Self { state, changed: Condvar::new(), bytes_max, checkpoint_bytes }
+    pub(super) fn new(options: &LogOptions, end: &Link) -> Self {
+        let (settled, append_time_ns) = (end.position, end.append_time_ns);
+        let state = Mutex::new(State { settled, append_time_ns, ..State::default() });
+        Self {
+            state,
+            changed: Condvar::new(),
+            bytes_max: options.recent_bytes_max,
+            move_bytes: options.move_bytes,
+            uncommitted_bytes_max: options.checkpoint_bytes.saturating_mul(2),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes of journal that are not checkpointed.
+    /// Bytes of journal that are not in segments.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.state().waiting_bytes
     }
@@ -106,7 +117,7 @@ impl Tail {
     /// Whether so many more bytes find room. A group finds room where it is alone, however large.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         let mut state = self.state();
-        let has_room = state.waiting_bytes == 0 || state.waiting_bytes + bytes <= self.bytes_max;
+        let has_room = !self.is_full(&state, bytes);
         if !has_room {
             state.is_short = true;
             self.changed.notify_all();
@@ -114,11 +125,16 @@ impl Tail {
         has_room
     }
 
-    /// Waits until a checkpoint made room, at most for a while.
+    fn is_full(&self, state: &State, bytes: usize) -> bool {
+        let is_much = state.waiting_bytes > 0 && state.waiting_bytes + bytes > self.bytes_max;
+        is_much || state.uncommitted_bytes > self.uncommitted_bytes_max
+    }
+
+    /// Waits until there is room, at most for a while.
     pub(super) fn wait_for_room(&self, bytes: usize, patience: Duration) {
         let state = self.state();
         let is_full = |state: &mut State| {
-            state.is_short = state.waiting_bytes > 0 && state.waiting_bytes + bytes > self.bytes_max;
+            state.is_short = self.is_full(state, bytes);
             state.is_short && !state.is_closing
         };
         drop(self.changed.wait_timeout_while(state, patience, is_full).unwrap_or_else(PoisonError::into_inner));
@@ -133,41 +149,51 @@ impl Tail {
         self.drop_old(&mut state);
     }
 
-    /// Everything in front of a position is durable.
-    pub(super) fn set_durable(&self, position: u64) {
+    /// Everything in front of a position may be acked and shown outside.
+    pub(super) fn set_settled(&self, position: u64) {
         let mut state = self.state();
-        state.durable = position;
+        state.settled = position;
         if self.due(&state) {
             self.changed.notify_all();
         }
     }
 
-    /// What can be checkpointed: durable groups that are not yet, in their order.
-    pub(super) fn ready(&self) -> Vec<Group> {
+    /// What goes into segments next: the settled groups that are not there, in their order.
+    pub(super) fn waiting(&self) -> Vec<Group> {
         let state = self.state();
-        let durable = state.durable;
-        let waiting = state.groups.iter().skip(state.checkpointed);
-        waiting.take_while(|group| group.end.position <= durable).cloned().collect()
+        let waiting = state.groups.iter().skip(state.moved);
+        waiting.take_while(|group| group.end.position <= state.settled).cloned().collect()
     }
 
-    /// The first `count` of those that waited are checkpointed.
-    pub(super) fn checkpointed(&self, count: usize) {
+    /// The first `count` of those that waited are in segments, and readers see them there.
+    pub(super) fn moved(&self, count: usize) {
         let mut state = self.state();
-        let bytes: usize =
-            state.groups.iter().skip(state.checkpointed).take(count).map(|group| group.bytes.len()).sum();
-        state.checkpointed += count;
+        let bytes: usize = state.groups.iter().skip(state.moved).take(count).map(|group| group.bytes.len()).sum();
+        state.moved += count;
         state.waiting_bytes -= bytes;
+        state.uncommitted_bytes += bytes;
         self.drop_old(&mut state);
+        self.changed.notify_all();
+    }
+
+    /// Bytes in segments without a checkpoint.
+    pub(super) fn uncommitted_bytes(&self) -> usize {
+        self.state().uncommitted_bytes
+    }
+
+    /// There is a checkpoint of all that is in segments.
+    pub(super) fn committed(&self) {
+        self.state().uncommitted_bytes = 0;
         self.changed.notify_all();
     }
 
     fn drop_old(&self, state: &mut State) {
         while state.bytes > self.bytes_max
-            && state.checkpointed > 0
+            && state.moved > 0
             && let Some(group) = state.groups.pop_front()
         {
             state.bytes -= group.bytes.len();
-            state.checkpointed -= 1;
+            state.moved -= 1;
             for (partition, end) in group.ends.iter() {
                 Partition::forget(partition, *end);
             }
@@ -175,9 +201,9 @@ impl Tail {
     }
 
     fn due(&self, state: &State) -> bool {
-        let has_ready =
-            || state.groups.get(state.checkpointed).is_some_and(|group| group.end.position <= state.durable);
-        (state.waiting_bytes >= self.checkpoint_bytes || state.is_short) && has_ready()
+        let has_waiting = || state.groups.get(state.moved).is_some_and(|group| group.end.position <= state.settled);
+        (state.waiting_bytes >= self.move_bytes || state.is_short) && has_waiting()
+            || state.is_short && state.uncommitted_bytes > self.uncommitted_bytes_max
     }
 
     /// Blocks the checkpointer until there is something to do, at most for `patience`.

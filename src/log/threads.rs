@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use super::appender::Appender;
+use super::checkpointer::Turn;
 use super::syncer::Syncer;
 use super::tail::Wake;
 use super::{Condition, Shared};
@@ -90,7 +91,8 @@ fn checkpoint(shared: &Shared) {
     }
     while !shared.is_poisoned() {
         let wake = shared.tail.wait_for_work(limits::RETENTION_EVERY);
-        let is_made = shared.checkpoint(wake == Wake::Time);
+        let turn = if wake == Wake::Full { Turn::Move } else { Turn::Checkpoint };
+        let is_made = shared.checkpoint(turn);
         if wake == Wake::Closing {
             return;
         }
@@ -133,9 +135,14 @@ impl Stepper {
         self.syncer.step(&self.shared);
     }
 
-    /// Makes a checkpoint of what is durable and removes what has expired. False where the disk is full.
+    /// Moves what is written into segments, and makes a checkpoint where that is due. False where the disk is full.
+    pub fn move_out(&mut self) -> bool {
+        self.shared.checkpoint(Turn::Move)
+    }
+
+    /// Makes a checkpoint of what is written and removes what has expired. False where the disk is full.
     pub fn checkpoint(&mut self) -> bool {
-        self.shared.checkpoint(true)
+        self.shared.checkpoint(Turn::Checkpoint)
     }
 
     /// Ends the log as [`super::Log::close`] does.
@@ -146,7 +153,7 @@ impl Stepper {
         if let Err(error) = self.appender.last_mark() {
             self.shared.poison(&error.to_string());
         }
-        self.shared.checkpoint(false);
+        self.shared.checkpoint(Turn::Checkpoint);
         end(&self.shared, Ok(()));
     }
 }

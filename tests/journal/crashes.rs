@@ -85,6 +85,7 @@ async fn run(seed: u64, durability: Durability) {
         file_bytes: [300, 2_000, 1 << 20][random.below(3) as usize],
         recent_bytes_max: [0, 1_000, 1 << 20][random.below(3) as usize],
         checkpoint_bytes: [0, 500, 1 << 20][random.below(3) as usize],
+        move_bytes: [0, 500, 1 << 20][random.below(3) as usize],
         first_sequence: random.next() >> 1,
         is_stepped: false,
     };

@@ -52,6 +52,7 @@ pub(crate) fn options(random: &mut Random) -> LogOptions {
         },
         file_bytes: random.pick(&[300, 1_000, 3_000, 20_000, 60_000]),
         recent_bytes_max: random.pick(&[0, 500, 4_000, 30_000, 1 << 20]),
+        move_bytes: random.pick(&[0, 500, 4_000, 1 << 20]),
         checkpoint_bytes: random.pick(&[0, 500, 4_000, 1 << 20]),
         first_sequence: random.next() >> 1,
         is_stepped: true,

@@ -17,7 +17,7 @@ const QUEUE_BYTES_MAX: usize = 1 << 20;
 type Step = fn(&mut World, &mut Life);
 
 /// What a step may be, and how often it is that.
-const STEPS: [(u64, Step); 18] = [
+const STEPS: [(u64, Step); 19] = [
     (26, World::publish),
     (16, World::unit),
     (2, World::work),
@@ -28,6 +28,7 @@ const STEPS: [(u64, Step); 18] = [
     (10, World::sync),
     (4, World::idle),
     (6, World::checkpoint),
+    (6, World::move_out),
     (7, World::read),
     (2, World::look_for_time),
     (4, |world, _| world.let_pass()),
@@ -86,6 +87,11 @@ impl World {
         }
     }
 
+    fn move_out(&mut self, life: &mut Life) {
+        let is_made = life.stepper.as_mut().unwrap().move_out();
+        self.note(format!("move: {is_made}"));
+    }
+
     /// A lane works: unit after unit is written, and some are durable before the next one.
     fn work(&mut self, life: &mut Life) {
         for _ in 0..self.random.between(2, 4) {
@@ -97,8 +103,10 @@ impl World {
                 self.after_step(life);
             }
         }
-        if self.random.once_in(3) {
-            self.checkpoint(life);
+        match self.random.below(6) {
+            0 | 1 => self.checkpoint(life),
+            2 => self.move_out(life),
+            _ => {}
         }
     }
 
