@@ -116,10 +116,10 @@ async fn a_checkpoint_waits_for_room_and_nobody_else_does() {
     let home = Home::new();
     home.start().stop(); // which makes the store
     let state = home.file("state");
-    let mut bus = home.start_with(&Fault::errors("pwrite64", "ENOSPC", 10, 13).on(state)).unwrap();
+    let mut bus = home.start_with(&Fault::errors("pwrite64", "ENOSPC", 5, 8).on(state)).unwrap();
     let client = bus.client().await;
     let mut sent = Sent::default();
-    for _ in 0..30 {
+    for _ in 0..90 {
         sent.publish(&client, "log", 900_000).await.unwrap();
     }
     assert!(!home.trace().is_empty(), "the checkpoint found room");

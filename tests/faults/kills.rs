@@ -54,7 +54,12 @@ async fn two_hundred_kills_lose_nothing_acknowledged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_reads_what_no_checkpoint_has() {
     let folder = crate::bus::quick_folder();
-    let options = || LogOptions { recent_bytes_max: 256 << 20, checkpoint_bytes: usize::MAX, ..LogOptions::default() };
+    let options = || LogOptions {
+        recent_bytes_max: 256 << 20,
+        move_bytes: usize::MAX,
+        checkpoint_bytes: usize::MAX,
+        ..LogOptions::default()
+    };
     let open = |folder: &Path| {
         let disk = Arc::new(DiskFolder::create(folder).unwrap());
         EmbeddedEngine::open_with(folder, disk, Arc::new(SystemClock), options()).unwrap()

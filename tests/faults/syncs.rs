@@ -29,7 +29,7 @@ async fn publish_until_it_ends(mut bus: Bus, sent: &mut Sent, bytes: usize, cont
             Err(error) => break error,
         }
         calls += 1;
-        assert!(calls < 200, "{context}: nothing fails");
+        assert!(calls < 400, "{context}: nothing fails");
     };
     let failed = Instant::now();
     assert!(error.is_retryable(), "{context}: {error:?}");
@@ -127,7 +127,7 @@ async fn a_start_that_cannot_sync_refuses_and_the_next_one_serves() {
 /// A checkpoint syncs segments all at once, and then the state store.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_that_cannot_be_synced_ends_the_acks_for_good() {
-    let large = 900_000; // so that a checkpoint comes after some ten of them
+    let large = 900_000; // so that a checkpoint comes after some eighty of them
     let mut delays = Vec::new();
     for nth in steps(1, 3) {
         let home = Home::new();
