@@ -81,6 +81,9 @@ macro_rules! conformance {
                     who_sees_a_position_sees_its_outputs
                     units_are_pipelined_and_keep_their_order
                     the_next_session_resumes_at_the_position
+                    a_lane_keeps_what_its_units_write
+                    what_a_fenced_session_writes_is_not_kept
+                    a_seek_moves_the_position_anywhere
                     a_fenced_session_commits_nothing_more
                     what_a_fenced_session_had_handed_in_counts_or_does_not_happen
                     a_position_never_moves_back
@@ -106,6 +109,7 @@ macro_rules! restarts {
                 restarts:
                     everything_accepted_is_there_after_a_restart
                     dropping_the_engine_closes_it
+                    what_lanes_keep_is_there_after_a_restart
                     epochs_and_times_only_grow
                     numbers_survive_a_restart
                     an_apply_that_nobody_waits_for_shares_no_number_later

@@ -2,10 +2,12 @@
 //!
 //! `journal-v1` is what the code in front of segments wrote: a journal and nothing else, of a bus that was killed twice.
 //! `log-v2` has a state store, segments, one of them compressed and sealed, and a journal with frames behind the last
-//! checkpoint. `UPDATE_EXPECT=1` writes it anew: only for a format that nobody has yet.
+//! checkpoint. `log-v3` has the same, and what a lane keeps, in the store and in the journal. `UPDATE_EXPECT=1` writes it
+//! anew: only for a format that nobody has yet.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,8 @@ use tempfile::TempDir;
 use wattle::effects::{Clock, DiskFolder};
 use wattle::engine::embedded::{Durability, EmbeddedEngine, LogOptions};
 use wattle::engine::{
-    Blueprint, Engine, Mark, Numbers, ReadBudget, Session, Slices, SubscriberSpec, TopicSettings, TopicSpec, Unit,
+    Blueprint, Engine, LaneWrite, Mark, Numbers, ReadBudget, Session, Slices, SubscriberSpec, TopicSettings, TopicSpec,
+    Unit,
 };
 use wattle::model::{Compression, Dedupe, Event, EventId, LaneId, PartitionId, ProducerId, Record, Retention};
 
@@ -114,6 +117,10 @@ async fn apply(engine: &EmbeddedEngine) -> (Numbers, PartitionId, PartitionId) {
     (numbers, PartitionId { topic: input, partition: 1 }, PartitionId { topic: output, partition: 0 })
 }
 
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
 fn event(partition: PartitionId, id: &str, size: usize) -> Slices {
     let mut slices = Slices::default();
     let text = format!("{id} {}", "x".repeat(size));
@@ -140,14 +147,19 @@ async fn make(folder: &Path) {
         engine.append(event(input, &format!("segment {number}"), 1_000)).await.unwrap();
     }
     engine.append(numbered(input, 10)).await.unwrap();
+    let lane = LaneId { subscriber: numbers.subscribers[0], partition: 1 };
+    let mut session = engine.acquire(lane).await.unwrap();
+    let writes = vec![LaneWrite::put("a", "in the store"), LaneWrite::put("b", "gone")];
+    session.commit(Unit { writes, ..Unit::default() }).await.unwrap();
     engine.close().await.unwrap();
     drop(engine);
     let engine = open(made.path());
     apply(&engine).await;
     engine.append(event(input, "journal", 10)).await.unwrap();
-    let lane = LaneId { subscriber: numbers.subscribers[0], partition: 1 };
     let mut session = engine.acquire(lane).await.unwrap();
-    session.commit(Unit { consumed_to: 3, emits: event(output, "output", 10) }).await.unwrap();
+    let writes = vec![LaneWrite::put("c", "in the journal"), LaneWrite::delete("b")];
+    let unit = Unit { consumed_to: 3, emits: event(output, "output", 10), writes, ..Unit::default() };
+    session.commit(unit).await.unwrap();
     session.flush().await.unwrap();
     engine.append(numbered(input, 11)).await.unwrap();
     copy(made.path(), folder); // while it runs: as a kill would leave it
@@ -156,12 +168,21 @@ async fn make(folder: &Path) {
 
 #[tokio::test]
 async fn a_log_with_segments_and_a_state_store_is_opened() {
-    let kept = fixture("log-v2");
+    opens(&fixture("log-v2"), &[]).await;
+}
+
+#[tokio::test]
+async fn a_log_with_what_lanes_keep_is_opened() {
+    let kept = fixture("log-v3");
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         make(&kept).await;
     }
+    opens(&kept, &[("a", "in the store"), ("c", "in the journal")]).await;
+}
+
+async fn opens(kept: &Path, entries: &[(&str, &str)]) {
     let folder = TempDir::new().unwrap();
-    copy(&kept, folder.path());
+    copy(kept, folder.path());
     for _ in 0..2 {
         let engine = open(folder.path());
         let (numbers, input, output) = apply(&engine).await;
@@ -171,6 +192,9 @@ async fn a_log_with_segments_and_a_state_store_is_opened() {
         assert_eq!(everything(&engine, output).await.len(), 1);
         let lane = LaneId { subscriber: numbers.subscribers[0], partition: 1 };
         assert_eq!(engine.position(lane), Some(3));
+        let kept = engine.entries(lane).unwrap().range(Bound::Unbounded, b"z", 10).unwrap();
+        let kept: Vec<_> = kept.iter().map(|(key, value)| (text(key), text(value))).collect();
+        assert_eq!(kept, entries);
         // what was published is recognised, from the store and from the journal
         for (again, first) in [("segment 2", 2), ("journal", 5)] {
             let appended = engine.append(event(input, again, 5)).await.unwrap();

@@ -189,7 +189,7 @@ impl<S: Session, H: Handler> Lane<S, H> {
             // Counted first, so that whoever sees the position has seen it counted.
             self.counters.handled(done as u64, slices.count() as u64);
             self.counters.set_lane(self.partition, LaneState::Running);
-            self.session.commit(Unit { consumed_to: last.offset + 1, emits: slices }).await?;
+            self.session.commit(Unit { consumed_to: last.offset + 1, emits: slices, ..Unit::default() }).await?;
             progress.pass(done);
         }
         let failure = match (fit, handled.failed) {
@@ -233,7 +233,7 @@ impl<S: Session, H: Handler> Lane<S, H> {
         let emits: Slices = self.emitter.dead_letter(event, &failure, attempts);
         self.counters.dead_lettered();
         self.counters.set_lane(self.partition, LaneState::Running);
-        self.session.commit(Unit { consumed_to: event.offset + 1, emits }).await?;
+        self.session.commit(Unit { consumed_to: event.offset + 1, emits, ..Unit::default() }).await?;
         progress.pass(1);
         Ok(())
     }

@@ -3,15 +3,16 @@
 //!
 //! Everything is written and durable at once, and nothing expires. Memory grows with what is appended.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
-    ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
+    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, Health, LaneWrite,
+    Numbers, ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
 };
 use crate::limits;
 use crate::model::{
@@ -54,9 +55,10 @@ struct Recognised {
     order: VecDeque<EventId>,
 }
 
-#[derive(Default, Clone, Copy)]
+#[derive(Default)]
 struct Lane {
     position: Offset,
+    entries: BTreeMap<Bytes, Bytes>,
     /// Number of times that it was acquired: a session with an older number is fenced.
     owner: u64,
 }
@@ -220,6 +222,7 @@ impl Shared {
 
 impl Engine for MemoryEngine {
     type Session = MemorySession;
+    type Entries = MemoryEntries;
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { atomic_across_partitions: true, unit_bytes_max: limits::UNIT_BYTES_MAX, durable: false }
@@ -310,6 +313,11 @@ impl Engine for MemoryEngine {
         Some(state.lanes.get(&lane).map_or(0, |lane| lane.position))
     }
 
+    fn entries(&self, lane: LaneId) -> Option<MemoryEntries> {
+        self.shared.state().input(lane)?;
+        Some(MemoryEntries { shared: self.shared.clone(), lane })
+    }
+
     async fn offset_at_time(&self, partition: PartitionId, time_ns: u64) -> Result<Offset, ReadError> {
         let state = self.shared.state();
         let chunks = state.partitions.get(&partition).ok_or(ReadError::UnknownPartition)?;
@@ -340,6 +348,31 @@ impl Engine for MemoryEngine {
     }
 }
 
+/// What a lane of a [`MemoryEngine`] keeps.
+#[derive(Clone)]
+pub struct MemoryEntries {
+    shared: Arc<Shared>,
+    lane: LaneId,
+}
+
+impl Entries for MemoryEntries {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        Ok(self.shared.state().lanes.get(&self.lane).and_then(|lane| lane.entries.get(key).cloned()))
+    }
+
+    fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+        if let Bound::Included(from) | Bound::Excluded(from) = from
+            && from >= until
+        {
+            return Ok(Vec::new());
+        }
+        let state = self.shared.state();
+        let Some(lane) = state.lanes.get(&self.lane) else { return Ok(Vec::new()) };
+        let found = lane.entries.range::<[u8], _>((from, Bound::Excluded(until))).take(count);
+        Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+}
+
 /// A lane of a [`MemoryEngine`].
 pub struct MemorySession {
     shared: Arc<Shared>,
@@ -364,9 +397,7 @@ impl Session for MemorySession {
 
     async fn commit(&mut self, unit: Unit) -> Result<(), SessionError> {
         self.shared.serving()?;
-        if unit.emits.bytes() > limits::UNIT_BYTES_MAX {
-            return Err(SessionError::Refused(format!("{} bytes of outputs", unit.emits.bytes())));
-        }
+        unit.check()?;
         {
             let mut state = self.shared.state();
             if let Some(unknown) = state.unknown_target(&unit.emits) {
@@ -376,10 +407,18 @@ impl Session for MemorySession {
             if lane.owner != self.owner {
                 return Err(SessionError::Fenced);
             }
-            if unit.consumed_to < lane.position {
+            if unit.is_seek {
+                self.next_offset = unit.consumed_to;
+            } else if unit.consumed_to < lane.position {
                 return Err(SessionError::Refused(format!("from {} back to {}", lane.position, unit.consumed_to)));
             }
             lane.position = unit.consumed_to;
+            for LaneWrite { key, value } in unit.writes {
+                match value {
+                    Some(value) => lane.entries.insert(key, value),
+                    None => lane.entries.remove(&key),
+                };
+            }
             state.append(unit.emits);
         }
         self.shared.changed.notify_waiters();

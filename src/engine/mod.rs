@@ -1,7 +1,7 @@
 //! What keeps topics, cursors and state: the trait, and its implementations.
 //!
-//! A *session* per lane reads events and commits *units*: consumed events and outputs together, all or nothing. There
-//! is no ack, no nack and no publish outside the unit. What an engine promises:
+//! A *session* per lane reads events and commits *units*: consumed events, outputs and what the lane keeps for itself
+//! together, all or nothing. There is no ack, no nack and no publish outside the unit. What an engine promises:
 //!
 //! - A unit happens once. Its emits become visible once, in the order of commits for each source and target partition.
 //! - Offsets of a partition strictly increase; gaps are allowed.
@@ -17,10 +17,15 @@ pub mod embedded;
 pub mod memory;
 
 use std::future::Future;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::model::{Chunk, Duplicate, Mark, SliceFull, Slices, Stored, TopicSettings};
+use bytes::Bytes;
+
+use crate::limits;
+use crate::model::writes::LANE_KEY_BYTES_MAX;
+pub use crate::model::{Chunk, Duplicate, LaneWrite, Mark, SliceFull, Slices, Stored, TopicSettings};
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
 
 /// What an engine can do, declared so that a topology that needs more is refused and never served with less.
@@ -175,7 +180,7 @@ pub enum SessionError {
     /// A later session owns the lane.
     #[error("another session owns the lane")]
     Fenced,
-    /// A unit that moves the cursor back, is larger than [`Capabilities::unit_bytes_max`], or emits to a partition that
+    /// A unit that moves the cursor back and is no seek, is larger than [`Capabilities::unit_bytes_max`], or emits to a partition that
     /// does not exist: a fault of the caller.
     #[error("the unit is not acceptable: {0}")]
     Refused(String),
@@ -222,6 +227,43 @@ pub struct Unit {
     pub consumed_to: Offset,
     /// What it emits.
     pub emits: Slices,
+    /// What it keeps from now on, or does not keep any more; of one key the last counts.
+    pub writes: Vec<LaneWrite>,
+    /// It moves its position to wherever that is, also back, and reads from there.
+    pub is_seek: bool,
+}
+
+impl Unit {
+    /// Whether any engine takes it, as far as its size goes.
+    fn check(&self) -> Result<(), SessionError> {
+        let writes: usize = self.writes.iter().map(LaneWrite::bytes).sum();
+        let (bytes, max) = (self.emits.bytes() + writes, limits::UNIT_BYTES_MAX);
+        if bytes > max {
+            return Err(SessionError::Refused(format!("{bytes} bytes of outputs and entries, at most {max}")));
+        }
+        match self.writes.iter().map(|write| write.key.len()).max() {
+            Some(length) if length > LANE_KEY_BYTES_MAX => {
+                Err(SessionError::Refused(format!("a key of {length} bytes, at most {LANE_KEY_BYTES_MAX}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads what a lane keeps for itself. Its owner sees what it has handed in.
+pub trait Entries: Clone + Send + Sync + 'static {
+    /// The value of a key. May read from a disk.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`].
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError>;
+
+    /// The entries from `from` on and in front of `until`, in the order of their keys' bytes, at most so many. May read
+    /// from a disk.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`].
+    fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError>;
 }
 
 /// What a partition holds.
@@ -248,6 +290,8 @@ pub enum Health {
 pub trait Engine: Clone + Send + Sync + 'static {
     /// A lane's owner.
     type Session: Session;
+    /// A reader of what a lane keeps.
+    type Entries: Entries;
 
     /// What this engine can do.
     fn capabilities(&self) -> Capabilities;
@@ -281,6 +325,9 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// The committed position of a lane: the offset of the next event that it has to consume. Whoever reads positions
     /// first and bounds then sees the outputs of every unit whose cursor it saw.
     fn position(&self, lane: LaneId) -> Option<Offset>;
+
+    /// What a lane keeps; `None` where there is no such lane.
+    fn entries(&self, lane: LaneId) -> Option<Self::Entries>;
 
     /// Offset of the first event that was appended at or after a time; the end where there is none.
     fn offset_at_time(

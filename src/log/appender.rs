@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::checkpointer::Turn;
 use super::files::JournalFile;
-use super::frame::{Consumed, Kind, Link, units, write_frame, write_unit};
+use super::frame::{Consumed, Kind, LaneChange, Link, units, write_frame, write_unit};
 use super::partition::Partition;
 use super::queue::{Permit, Placed, Submission};
 use super::sequencer::Sequencer;
@@ -32,14 +32,25 @@ use super::tail::Group;
 use super::{Durability, Lane, LogOptions, Shared, is_passing};
 use crate::limits;
 use crate::model::slices::Slice;
-use crate::model::{Duplicate, Offset, PartitionId, Slices};
+use crate::model::{Duplicate, LaneWrite, Offset, PartitionId, Slices};
 
 /// What is done once the group is written.
 enum Then {
     Ack(Ack),
-    Unit(Arc<Lane>, Offset, Permit),
+    Unit(Box<WrittenUnit>),
     Acquired(oneshot::Sender<(Offset, u64)>, (Offset, u64)),
     Barrier(oneshot::Sender<()>),
+}
+
+/// A unit of a lane that is written.
+struct WrittenUnit {
+    lane: Arc<Lane>,
+    consumed_to: Offset,
+    writes: Vec<LaneWrite>,
+    number: u64,
+    /// Behind its frame.
+    end_position: u64,
+    permit: Permit,
 }
 
 /// A partition as the appender knows it.
@@ -198,9 +209,13 @@ impl Appender {
         for then in then {
             match then {
                 Then::Ack(ack) => acks.push(ack),
-                Then::Unit(lane, position, permit) => {
+                Then::Unit(unit) => {
+                    let WrittenUnit { lane, consumed_to, writes, number, end_position, permit } = *unit;
+                    if !writes.is_empty() {
+                        lane.changed.written(number, end_position, writes);
+                    }
                     // after the outputs: whoever sees the position sees what was emitted for it
-                    lane.position.store(position, Ordering::Release);
+                    lane.position.store(consumed_to, Ordering::Release);
                     drop(permit);
                 }
                 Then::Acquired(ticket, acquired) => drop(ticket.send(acquired)),
@@ -242,20 +257,29 @@ impl Appender {
                 }
                 then.push(Then::Ack(Ack::Append(ticket, Placed { base_offsets, duplicates }, permit)));
             }
-            Submission::Unit { lane, owner, consumed_to, slices, permit } => {
+            Submission::Unit { lane, owner, consumed_to, slices, writes, unit: number, permit } => {
                 if !lane.is_owner(owner) {
                     return; // fenced while it waited; its session finds out at its next commit
                 }
-                let consumed = Consumed { lane: lane.id, consumed_to };
+                let change = LaneChange { consumed: Consumed { lane: lane.id, consumed_to }, writes: &writes };
                 self.encode(bytes, Kind::Unit, |appender, out| {
-                    write_unit(out, Some(consumed), &slices, |slice| appender.place(slice));
+                    write_unit(out, Some(change), &slices, |slice| appender.place(slice));
                 });
-                then.push(Then::Unit(lane, consumed_to, permit));
+                let end_position = self.link.position;
+                then.push(Then::Unit(Box::new(WrittenUnit {
+                    lane,
+                    consumed_to,
+                    writes,
+                    number,
+                    end_position,
+                    permit,
+                })));
             }
             Submission::Acquire { lane, ticket } => {
                 let owner = lane.owner.fetch_add(1, Ordering::AcqRel) + 1;
+                lane.changed.acquired(owner);
                 let pending = then.iter().rev().find_map(|then| match then {
-                    Then::Unit(of, position, _) if of.id == lane.id => Some(*position),
+                    Then::Unit(unit) if unit.lane.id == lane.id => Some(unit.consumed_to),
                     _ => None,
                 });
                 let position = pending.unwrap_or_else(|| lane.position());
@@ -385,7 +409,9 @@ impl Appender {
                 writer(&mut self.writers, &self.shared, slice.partition).next_offset = end;
             }
             if let Some(consumed) = unit.consumed {
-                self.shared.lane(consumed.lane).position.store(consumed.consumed_to, Ordering::Release);
+                let lane = self.shared.lane(consumed.lane);
+                lane.changed.written(0, head.end_position(), compact(unit.writes));
+                lane.position.store(consumed.consumed_to, Ordering::Release);
             }
         }
         (self.link, self.written) = (end, end.position);
@@ -395,6 +421,12 @@ impl Appender {
         self.shared.tail.set_settled(self.written);
         Ok(())
     }
+}
+
+/// Entries with memory of their own: they stay longer than the frames that they came in.
+pub(super) fn compact(writes: Vec<LaneWrite>) -> Vec<LaneWrite> {
+    let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    writes.iter().map(|write| LaneWrite { key: own(&write.key), value: write.value.as_ref().map(own) }).collect()
 }
 
 fn writer<'a>(writers: &'a mut HashMap<PartitionId, Writer>, shared: &Shared, id: PartitionId) -> &'a mut Writer {

@@ -19,11 +19,12 @@
 //!
 //! Must not know: who waits for what, what is inside a record.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 
 use bytes::Bytes;
 
+use super::appender::compact;
 use super::block::write_block;
 use super::clock::ExpiryClock;
 use super::frame::{Kind, UnitBody, frames};
@@ -123,6 +124,7 @@ struct Gathered {
     catalogue: Vec<Bytes>,
     identities: BTreeMap<TopicId, Vec<Recognised>>,
     producers: BTreeMap<(PartitionId, ProducerId), Sequenced>,
+    entries: BTreeMap<(LaneId, Bytes), Option<Bytes>>,
 }
 
 impl Gathered {
@@ -145,6 +147,8 @@ impl Gathered {
     fn take(&mut self, mut unit: UnitBody) {
         if let Some(consumed) = unit.consumed {
             self.cursors.insert(consumed.lane, consumed.consumed_to);
+            let writes = compact(std::mem::take(&mut unit.writes)).into_iter();
+            self.entries.extend(writes.map(|write| ((consumed.lane, write.key), write.value)));
         }
         while let Ok(Some(slice)) = unit.next_slice() {
             let chunk = slice.chunk.clone();
@@ -207,7 +211,8 @@ impl Checkpointer {
         let since_ns = shared.clock.elapsed_ns().saturating_sub(self.looked_ns);
         let is_due = since_ns >= limits::RETENTION_EVERY.as_nanos() as u64
             || shared.tail.uncommitted_bytes() >= self.checkpoint_bytes
-            || self.pending.entries() > limits::CHECKPOINT_ENTRIES
+            || self.pending.count() > limits::CHECKPOINT_ENTRIES
+            || self.pending.entries_bytes > limits::CHECKPOINT_ENTRIES_BYTES
             || shared.space.is_tight();
         // what finds no room may find it once a checkpoint has given files back
         if turn == Turn::Checkpoint || is_due || moved.is_err() {
@@ -240,6 +245,9 @@ impl Checkpointer {
         self.pending.producers.extend(gathered.producers);
         self.cursors.extend(gathered.cursors.iter().map(|(lane, offset)| (*lane, *offset)));
         self.pending.cursors.extend(gathered.cursors);
+        for ((lane, key), value) in gathered.entries {
+            self.pending.put_entry(lane, key, value);
+        }
         self.remember(&settings, gathered.identities);
         shared.tail.moved(groups.len());
         Ok(())
@@ -301,6 +309,10 @@ impl Checkpointer {
         let Outcome { changes, partitions, identities } = outcome;
         (self.checkpoint, self.is_dirty, self.identities) = (changes.checkpoint, false, identities);
         self.pending = Changes::new(changes.checkpoint);
+        let changed: BTreeSet<LaneId> = changes.entries.keys().map(|(lane, _)| *lane).collect();
+        for lane in changed {
+            shared.lane(lane).changed.committed(changes.checkpoint.link.position);
+        }
         for (id, partition) in partitions {
             self.adopt(shared, id, partition);
         }

@@ -1,9 +1,9 @@
 //! The frames of the journal: their layout, which is a promise, and their codec.
 //!
 //! ```text
-//! frame v2, little endian, 56 bytes and the body
+//! frame v3, little endian, 56 bytes and the body
 //!    0  u32  magic              0x4C545457 ("WTTL")
-//!    4  u8   version            2; frames of version 1 are read as well
+//!    4  u8   version            3; frames of versions 1 and 2 are read as well
 //!    5  u8   kind               1 unit, 2 mark, 3 catalogue
 //!    6  u16  0
 //!    8  u32  body length        in bytes
@@ -18,11 +18,16 @@
 //!
 //! unit body
 //!    0  u32  slice count
-//!    4  u32  flags              bit 0: has a lane; bit 1: identities; bit 2: a producer (version 1 has bit 0 only)
+//!    4  u32  flags              bit 0: has a lane; from version 2 on bit 1: identities, bit 2: a producer; from version 3
+//!                               on bit 3: a lane's entries
 //!    8 [u32  subscriber         only with a lane, 16 bytes
 //!       u32  partition
 //!       u64  consumed to]
 //!    + [u128 producer           only with one, 16 bytes]
+//!    + [u32  entry count        only with a lane's entries; per entry
+//!       u16  key length
+//!       u32  value length       2^32 - 1: the entry is no more, and there is no value
+//!       the key, the value]
 //!    +  per slice
 //!       u32  topic
 //!       u32  partition
@@ -43,12 +48,12 @@ use bytes::{Buf, BufMut, Bytes};
 
 use crate::limits;
 use crate::model::slices::Slice;
-use crate::model::{Chunk, EventId, LaneId, Offset, PartitionId, ProducerId, Slices, SubscriberId, TopicId};
+use crate::model::{Chunk, EventId, LaneId, LaneWrite, Offset, PartitionId, ProducerId, Slices, SubscriberId, TopicId};
 
 /// Bytes of a frame in front of its body.
 pub(super) const HEAD_BYTES: usize = 56;
 const MAGIC: u32 = u32::from_le_bytes(*b"WTTL");
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const OLDEST_VERSION: u8 = 1;
 const UNIT_HEAD_BYTES: usize = 8;
 const LANE_BYTES: usize = 16;
@@ -59,6 +64,10 @@ const SEQUENCE_BYTES: usize = 8;
 const HAS_LANE: u32 = 1;
 const HAS_IDENTITIES: u32 = 2;
 const HAS_PRODUCER: u32 = 4;
+const HAS_WRITES: u32 = 8;
+const WRITE_COUNT_BYTES: usize = 4;
+const WRITE_HEAD_BYTES: usize = 6;
+const DELETED: u32 = u32::MAX;
 
 /// Largest body: a unit's records, and the heads of as many slices as records can make it have.
 pub(super) const BODY_BYTES_MAX: usize = limits::UNIT_BYTES_MAX * 8;
@@ -277,9 +286,22 @@ pub(super) struct Consumed {
     pub(super) consumed_to: Offset,
 }
 
-/// Bytes of a unit's frame.
-pub(super) fn unit_frame_bytes(slices: &Slices, has_lane: bool) -> usize {
-    let lane_bytes = if has_lane { LANE_BYTES } else { 0 };
+/// The change of a lane in a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LaneChange<'a> {
+    pub(super) consumed: Consumed,
+    pub(super) writes: &'a [LaneWrite],
+}
+
+/// Bytes of some entries in a unit's frame.
+pub(super) fn writes_bytes(writes: &[LaneWrite]) -> usize {
+    let count = if writes.is_empty() { 0 } else { WRITE_COUNT_BYTES };
+    count + writes.iter().map(|write| WRITE_HEAD_BYTES + write.bytes()).sum::<usize>()
+}
+
+/// Bytes of a unit's frame, with those of the entries of its lane, where it has one.
+pub(super) fn unit_frame_bytes(slices: &Slices, lane_writes: Option<&[LaneWrite]>) -> usize {
+    let lane_bytes = lane_writes.map_or(0, |writes| LANE_BYTES + writes_bytes(writes));
     let (producer_bytes, sequence_bytes) = match slices.producer() {
         Some(_) => (PRODUCER_BYTES, SEQUENCE_BYTES),
         None => (0, 0),
@@ -292,7 +314,7 @@ pub(super) fn unit_frame_bytes(slices: &Slices, has_lane: bool) -> usize {
 /// Writes the body of a unit. `base_offset` gives the offset of a slice's first record.
 pub(super) fn write_unit(
     out: &mut Vec<u8>,
-    consumed: Option<Consumed>,
+    lane: Option<LaneChange<'_>>,
     slices: &Slices,
     mut base_offset: impl FnMut(&Slice) -> Offset,
 ) {
@@ -300,17 +322,27 @@ pub(super) fn write_unit(
     let flag = |present: bool, flag: u32| if present { flag } else { 0 };
     out.put_u32_le(slices.iter().len() as u32);
     out.put_u32_le(
-        flag(consumed.is_some(), HAS_LANE)
+        flag(lane.is_some(), HAS_LANE)
             | flag(has_identities, HAS_IDENTITIES)
-            | flag(slices.producer().is_some(), HAS_PRODUCER),
+            | flag(slices.producer().is_some(), HAS_PRODUCER)
+            | flag(lane.is_some_and(|lane| !lane.writes.is_empty()), HAS_WRITES),
     );
-    if let Some(consumed) = consumed {
+    if let Some(LaneChange { consumed, .. }) = lane {
         out.put_u32_le(consumed.lane.subscriber.0);
         out.put_u32_le(consumed.lane.partition);
         out.put_u64_le(consumed.consumed_to);
     }
     if let Some(producer) = slices.producer() {
         out.put_u128_le(producer.0);
+    }
+    if let Some(LaneChange { writes, .. }) = lane.filter(|lane| !lane.writes.is_empty()) {
+        out.put_u32_le(writes.len() as u32);
+        for write in writes {
+            out.put_u16_le(write.key.len() as u16);
+            out.put_u32_le(write.value.as_ref().map_or(DELETED, |value| value.len() as u32));
+            out.put_slice(&write.key);
+            out.put_slice(write.value.as_deref().unwrap_or_default());
+        }
     }
     for slice in slices.iter() {
         out.put_u32_le(slice.partition.topic.0);
@@ -332,6 +364,8 @@ pub(super) fn write_unit(
 #[derive(Debug)]
 pub(super) struct UnitBody {
     pub(super) consumed: Option<Consumed>,
+    /// Of the lane, sharing the frame's bytes.
+    pub(super) writes: Vec<LaneWrite>,
     pub(super) producer: Option<ProducerId>,
     has_identities: bool,
     slices_left: u32,
@@ -367,7 +401,7 @@ impl UnitBody {
         }
         let slices_left = body.get_u32_le();
         let flags = body.get_u32_le();
-        if flags & !(HAS_LANE | HAS_IDENTITIES | HAS_PRODUCER) != 0 {
+        if flags & !(HAS_LANE | HAS_IDENTITIES | HAS_PRODUCER | HAS_WRITES) != 0 {
             return Err(FrameError::Body);
         }
         let consumed = match flags & HAS_LANE {
@@ -382,8 +416,14 @@ impl UnitBody {
             0 => None,
             _ => Some(ProducerId(body.try_get_u128_le().map_err(|_| FrameError::Body)?)),
         };
+        let writes = match flags & (HAS_WRITES | HAS_LANE) {
+            both if both == HAS_WRITES | HAS_LANE => parse_writes(&mut body).ok_or(FrameError::Body)?,
+            HAS_WRITES => return Err(FrameError::Body),
+            _ => Vec::new(),
+        };
         Ok(Self {
             consumed,
+            writes,
             producer,
             has_identities: flags & HAS_IDENTITIES != 0,
             slices_left,
@@ -424,6 +464,20 @@ impl UnitBody {
         let last_sequence = last_sequence.filter(|_| count > 0);
         Ok(Some(UnitSlice { partition, chunk, identities, last_sequence }))
     }
+}
+
+fn parse_writes(body: &mut Bytes) -> Option<Vec<LaneWrite>> {
+    let count = body.try_get_u32_le().ok()?;
+    let mut writes = Vec::new(); // the count is not to be believed before so many were there
+    for _ in 0..count {
+        let key_bytes = usize::from(body.try_get_u16_le().ok()?);
+        let value_bytes = body.try_get_u32_le().ok()?;
+        let mut take = |bytes: usize| (bytes <= body.len()).then(|| body.split_to(bytes));
+        let key = take(key_bytes)?;
+        let value = if value_bytes == DELETED { None } else { Some(take(value_bytes as usize)?) };
+        writes.push(LaneWrite { key, value });
+    }
+    Some(writes)
 }
 
 /// The frames in some bytes, in their order, each with its body. They have been checked, or were written just now.
@@ -480,10 +534,10 @@ mod tests {
         slices
     }
 
-    fn frame_of(slices: &Slices, consumed: Option<Consumed>) -> (Vec<u8>, Head) {
+    fn frame_of(slices: &Slices, lane: Option<LaneChange<'_>>) -> (Vec<u8>, Head) {
         let mut out = Vec::new();
         let head = write_frame(&mut out, Kind::Unit, &LINK, 4000, |out| {
-            write_unit(out, consumed, slices, |slice| u64::from(slice.partition.partition) * 100);
+            write_unit(out, lane, slices, |slice| u64::from(slice.partition.partition) * 100);
         });
         (out, head.unwrap())
     }
@@ -493,14 +547,20 @@ mod tests {
         fn a_unit_survives_its_encoding(
             records in proptest::collection::vec((0u32..3, proptest::collection::vec(any::<u8>(), 0..50)), 0..20),
             consumed in proptest::option::of((any::<u32>(), any::<u32>(), any::<u64>())),
+            writes in proptest::collection::vec((any::<[u8; 3]>(), proptest::option::of(any::<[u8; 5]>())), 0..4),
             marks in prop_oneof![Just(Marks::None), Just(Marks::Identities), Just(Marks::Sequences)],
         ) {
             let consumed = consumed.map(|(subscriber, partition, consumed_to)| Consumed {
                 lane: LaneId { subscriber: SubscriberId(subscriber), partition }, consumed_to,
             });
             let slices = slices_of(&records, marks);
-            let (bytes, written) = frame_of(&slices, consumed);
-            prop_assert_eq!(unit_frame_bytes(&slices, consumed.is_some()), bytes.len());
+            let write = |(key, value): ([u8; 3], Option<[u8; 5]>)| LaneWrite {
+                key: key.to_vec().into(), value: value.map(|value| value.to_vec().into()),
+            };
+            let writes: Vec<_> = writes.into_iter().map(write).collect();
+            let lane = consumed.map(|consumed| LaneChange { consumed, writes: &writes });
+            let (bytes, written) = frame_of(&slices, lane);
+            prop_assert_eq!(unit_frame_bytes(&slices, lane.map(|lane| lane.writes)), bytes.len());
             let head = Head::parse(&bytes).unwrap();
             prop_assert_eq!(head, written);
             head.verify(&bytes).unwrap();
@@ -508,6 +568,7 @@ mod tests {
             prop_assert_eq!(head.frame_bytes(), bytes.len());
             let mut unit = UnitBody::parse(&head, Bytes::from(bytes).slice(HEAD_BYTES..)).unwrap();
             prop_assert_eq!(unit.consumed, consumed);
+            prop_assert_eq!(&unit.writes, &if consumed.is_some() { writes } else { Vec::new() });
             let mut read = Vec::new();
             for given in slices.iter() {
                 let slice = unit.next_slice().unwrap().unwrap();
@@ -555,7 +616,7 @@ mod tests {
     fn the_layout_is_a_promise() {
         let (bytes, _) = frame_of(&slices_of(&[(2, b"x".to_vec())], Marks::None), None);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let head = "5754544c 02 01 0000 25000000 b1548182 0010000000000000 a00f000000000000 e803000000000000 \
+        let head = "5754544c 03 01 0000 25000000 23f8b6d0 0010000000000000 a00f000000000000 e803000000000000 \
                     0700000000000000 03000000 63000000";
         let body = "01000000 00000000 01000000 02000000 c800000000000000 01000000 05000000 01000000 78";
         assert_eq!(hex, [head, body].concat().replace(' ', ""));

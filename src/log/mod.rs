@@ -31,7 +31,7 @@ mod cold;
 mod files;
 mod frame;
 mod inspect;
-
+mod kept;
 mod partition;
 mod queue;
 mod recovery;
@@ -57,7 +57,7 @@ use tokio::sync::watch;
 pub use clock::Frozen;
 pub use cold::{ColdError, ColdReader};
 pub use inspect::{FrameInfo, Inspection, RepairError, Repaired, dump, repair, verify};
-
+pub use kept::{EntriesError, LaneEntries};
 pub use partition::{Partition, Recent};
 pub use queue::{Acquired, Placed, Refused, Ticket};
 pub use recovery::Damage;
@@ -179,6 +179,8 @@ pub struct Lane {
     position: AtomicU64,
     /// How often the lane was acquired. A session with a lower number is fenced.
     owner: AtomicU64,
+    /// What it keeps, as far as it changed since the last checkpoint.
+    changed: kept::Changed,
 }
 
 /// What the log told at its opening of what it holds.
@@ -210,6 +212,8 @@ pub(crate) struct Shared {
     tail: Tail,
     space: SpaceWatch,
     settings: RwLock<Arc<Settings>>,
+    /// What lanes keep, as of the last checkpoint.
+    entries: store::Entries,
     checkpointer: Mutex<Checkpointer>,
     /// As the checkpointer found it last.
     frozen: Mutex<Option<Frozen>>,
@@ -345,6 +349,7 @@ impl Log {
         let ends = (recovered.known_time_ns, recovered.link.append_time_ns);
         let clocks = ExpiryClock::new(clock.clone(), contents.checkpoint.clock, ends);
         let frozen = clocks.frozen();
+        let entries = recovered.store.entries();
         let checkpointer = Checkpointer::new(recovered.store, &contents, clocks, options.checkpoint_bytes);
         let sequencer = Sequencer::load(&mut contents); // it takes out what the checkpointer has counted
         let partition = |(id, extent): (&PartitionId, &store::Extent)| {
@@ -361,6 +366,7 @@ impl Log {
             tail: Tail::new(&options, &recovered.link),
             space: SpaceWatch::new(),
             settings: RwLock::default(),
+            entries,
             checkpointer: Mutex::new(checkpointer),
             frozen: Mutex::new(frozen),
             condition: watch::Sender::new(Condition::Working),

@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::frame::{HEAD_BYTES, unit_frame_bytes};
+use super::frame::{HEAD_BYTES, unit_frame_bytes, writes_bytes};
+use super::kept::Changed;
 use super::{Lane, Log};
 use crate::limits;
-use crate::model::{Duplicate, LaneId, Offset, Slices};
+use crate::model::{Duplicate, LaneId, LaneWrite, Offset, Slices};
 
 /// Where the slices of an append went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +46,16 @@ pub(super) enum Submission {
     /// Events from outside; the ticket resolves when they are durable.
     Append { slices: Slices, ticket: oneshot::Sender<Placed>, permit: Permit },
     /// A lane's unit.
-    Unit { lane: Arc<Lane>, owner: u64, consumed_to: Offset, slices: Slices, permit: Permit },
+    Unit {
+        lane: Arc<Lane>,
+        owner: u64,
+        consumed_to: Offset,
+        slices: Slices,
+        /// What the lane keeps, and the number of the unit that changes it.
+        writes: Vec<LaneWrite>,
+        unit: u64,
+        permit: Permit,
+    },
     /// A new owner of a lane.
     Acquire { lane: Arc<Lane>, ticket: oneshot::Sender<(Offset, u64)> },
     /// A catalogue entry; the ticket resolves when it is durable.
@@ -58,8 +68,8 @@ impl Submission {
     /// Bytes of its frame at the most; none where it has no frame.
     pub(super) fn frame_bytes(&self) -> usize {
         match self {
-            Self::Append { slices, .. } => unit_frame_bytes(slices, false),
-            Self::Unit { slices, .. } => unit_frame_bytes(slices, true),
+            Self::Append { slices, .. } => unit_frame_bytes(slices, None),
+            Self::Unit { slices, writes, .. } => unit_frame_bytes(slices, Some(writes)),
             Self::Catalogue { entry, .. } => HEAD_BYTES + entry.len(),
             Self::Acquire { .. } | Self::Barrier { .. } => 0,
         }
@@ -180,7 +190,7 @@ impl Queue {
 
 impl Lane {
     pub(super) fn new(id: LaneId, position: Offset) -> Self {
-        Self { id, position: position.into(), owner: 0.into() }
+        Self { id, position: position.into(), owner: 0.into(), changed: Changed::default() }
     }
 
     /// Everything below is consumed, by units that are written.
@@ -225,7 +235,13 @@ impl Log {
     ///
     /// # Errors
     /// [`Refused::Stopped`].
-    pub async fn unit(&self, lane: &Acquired, consumed_to: Offset, slices: Slices) -> Result<(), Refused> {
+    pub async fn unit(
+        &self,
+        lane: &Acquired,
+        consumed_to: Offset,
+        slices: Slices,
+        writes: Vec<LaneWrite>,
+    ) -> Result<(), Refused> {
         while !slices.is_empty() && !self.shared.space.level(&self.shared, slices.bytes()).admits_emits() {
             let mut condition = self.condition();
             let stopped = condition.wait_for(|condition| *condition != super::Condition::Working);
@@ -233,13 +249,17 @@ impl Log {
                 return Err(Refused::Stopped);
             }
         }
-        let room = u32::try_from(slices.bytes()).unwrap_or(u32::MAX);
+        let room = u32::try_from(slices.bytes() + writes_bytes(&writes)).unwrap_or(u32::MAX);
         let bytes =
             self.shared.queue.lane_bytes.clone().acquire_many_owned(room).await.map_err(|_| Refused::Stopped)?;
         let count = self.shared.queue.count.clone().acquire_owned().await.map_err(|_| Refused::Stopped)?;
         let permit = Permit { _count: count, _bytes: bytes };
         let (owner, lane) = (lane.owner, lane.lane.clone());
-        self.shared.queue.submit(Submission::Unit { lane, owner, consumed_to, slices, permit })
+        // Nobody else hands in for this lane, so units are numbered in their order. One of an owner that was replaced is
+        // refused by the appender as well.
+        let unit = if writes.is_empty() { None } else { lane.changed.hand_in(owner, &writes) };
+        let unit = unit.unwrap_or(0);
+        self.shared.queue.submit(Submission::Unit { lane, owner, consumed_to, slices, writes, unit, permit })
     }
 
     /// Makes the caller the owner of a lane.

@@ -3,7 +3,7 @@
 //! ```text
 //! the file `state`: a redb database with one table, keys in big endian, values in little endian
 //!   key                                           value, and behind each a CRC32C of key and value
-//!   01                                            checkpoint: u32 version (1), u64 generation, u64 position, u64 sequence,
+//!   01                                            checkpoint: u32 version (2), u64 generation, u64 position, u64 sequence,
 //!                                                 u32 previous checksum, u32 epoch, u64 append time,
 //!                                                 u64 clock skew, u64 frozen since (0: it is not)
 //!   02 u32 number                                 an entry of the catalogue
@@ -13,6 +13,7 @@
 //!   06 u32 topic, u64 position                    identities that the checkpoint at this position brought:
 //!                                                 per event u128 identity, u32 partition, u64 offset, u64 append time
 //!   07 u32 topic, u32 partition, u128 producer    u64 sequence, u64 offset
+//!   08 u32 subscriber, u32 partition, key         what a lane keeps under the key (from version 2 on)
 //! ```
 //!
 //! Promises: [`Store::commit`] happens whole or not at all, whatever the disk does; what is read is what was committed, or
@@ -23,10 +24,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::Arc;
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::{Buf, BufMut, Bytes};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError, TableDefinition};
 
 use super::clock::ClockState;
 use super::failed_sync;
@@ -41,7 +43,8 @@ pub(super) const FILE_NAME: &str = "state";
 /// Its name until it is whole.
 const NEW_FILE_NAME: &str = "state.new";
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+const OLDEST_VERSION: u32 = 1;
 /// Bytes of a page of redb.
 const PAGE_BYTES: u64 = 4096;
 
@@ -52,6 +55,8 @@ const PARTITION: u8 = 4;
 const SEGMENT: u8 = 5;
 const IDENTITIES: u8 = 6;
 const PRODUCER: u8 = 7;
+/// The last kind: it may be long, and is not read when the store is opened.
+const ENTRY: u8 = 8;
 
 /// Why the state store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +65,7 @@ pub(super) enum StoreError {
     Disk(#[from] io::Error),
     #[error("{0}")]
     Damaged(String),
-    #[error("it is of version {0}; this release knows version {VERSION}")]
+    #[error("it is of version {0}; this release knows versions {OLDEST_VERSION} to {VERSION}")]
     Version(u32),
 }
 
@@ -163,6 +168,10 @@ pub(super) struct Changes {
     pub(super) identities: BTreeMap<(TopicId, u64), Vec<Recognised>>,
     pub(super) identities_gone: Vec<(TopicId, u64)>,
     pub(super) producers: BTreeMap<(PartitionId, ProducerId), Sequenced>,
+    /// What lanes keep; `None` where they do not any more.
+    pub(super) entries: BTreeMap<(LaneId, Bytes), Option<Bytes>>,
+    /// Bytes of those.
+    pub(super) entries_bytes: usize,
 }
 
 impl Changes {
@@ -177,35 +186,127 @@ impl Changes {
             identities: BTreeMap::new(),
             identities_gone: Vec::new(),
             producers: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            entries_bytes: 0,
         }
     }
 
     /// How many there are of what may be many.
-    pub(super) fn entries(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         let identities: usize = self.identities.values().map(Vec::len).sum();
-        identities + self.cursors.len() + self.producers.len() + self.segments.len()
+        identities + self.cursors.len() + self.producers.len() + self.segments.len() + self.entries.len()
+    }
+
+    /// A lane keeps a value, or does not any more.
+    pub(super) fn put_entry(&mut self, lane: LaneId, key: Bytes, value: Option<Bytes>) {
+        let value_bytes = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+        let (key_bytes, more) = (key.len(), value_bytes(&value));
+        match self.entries.insert((lane, key), value) {
+            Some(before) => self.entries_bytes -= value_bytes(&before),
+            None => self.entries_bytes += key_bytes,
+        }
+        self.entries_bytes += more;
     }
 }
 
 /// The store.
 pub(super) struct Store {
-    disk: Arc<dyn Disk>,
-    /// `None` after a commit that failed, until the next one opens it again.
-    database: Option<Database>,
+    shelf: Arc<Shelf>,
     catalogue_entries: u32,
+}
+
+/// Where the database is, for one who writes and many who read. Never two of the same file.
+struct Shelf {
+    disk: Arc<dyn Disk>,
+    /// `None` after a commit that failed, until the next use opens it again.
+    database: RwLock<Option<Database>>,
+}
+
+impl Shelf {
+    fn new(disk: &Arc<dyn Disk>, database: Database) -> Arc<Self> {
+        Arc::new(Self { disk: disk.clone(), database: RwLock::new(Some(database)) })
+    }
+
+    /// Uses the database.
+    fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        loop {
+            if let Some(database) = &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+                return act(database);
+            }
+            let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+            if database.is_none() {
+                *database = Some(open_database(self.disk.open(FILE_NAME)?)?);
+            }
+        }
+    }
+
+    /// It has failed: it is opened again before it is used again.
+    fn close(&self) {
+        drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// Reads what lanes keep, as of the last checkpoint.
+pub(super) struct Entries {
+    shelf: Arc<Shelf>,
+}
+
+impl Entries {
+    /// What a lane keeps under a key.
+    pub(super) fn get(&self, lane: LaneId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let key = Key::entry(lane, key);
+        self.read(|table| match table.get(key.0.as_slice())? {
+            Some(value) => Ok(Some(Bytes::copy_from_slice(checked(&key.0, value.value())?))),
+            None => Ok(None),
+        })
+    }
+
+    /// What a lane keeps under the keys of a range, in their order, at most so much.
+    pub(super) fn range(
+        &self,
+        lane: LaneId,
+        (from, until): (Bound<&[u8]>, Bound<&[u8]>),
+        count: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let whole = |key: &[u8]| Key::entry(lane, key).0;
+        let from = if from == Bound::Unbounded { Bound::Included([].as_slice()) } else { from };
+        let (from, until) = (from.map(whole), until.map(whole));
+        let range = (from.as_ref().map(Vec::as_slice), until.as_ref().map(Vec::as_slice));
+        let head_bytes = Key::entry(lane, &[]).0.len();
+        self.read(|table| {
+            let mut found = Vec::new();
+            for row in table.range::<&[u8]>(range)?.take(count) {
+                let (key, value) = row?;
+                let value = checked(key.value(), value.value())?;
+                let key = key.value().get(head_bytes..).unwrap_or_default();
+                found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+            }
+            Ok(found)
+        })
+    }
+
+    fn read<T>(
+        &self,
+        look: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.shelf.with(|database| {
+            let transaction = database.begin_read().map_err(redb::Error::from)?;
+            look(&transaction.open_table(TABLE).map_err(redb::Error::from)?)
+        })
+    }
 }
 
 impl Store {
     /// The generation of the last commit, where one failed and nobody knows whether it happened.
     pub(super) fn generation(&mut self) -> Result<u64, StoreError> {
-        let database = match self.database.take() {
-            Some(database) => database,
-            None => open_database(self.disk.open(FILE_NAME)?)?,
-        };
-        let contents = read(&database)?;
+        let contents = self.shelf.with(read)?;
         self.catalogue_entries = contents.catalogue.len() as u32; // with those of a commit that happened all the same
-        self.database = Some(database);
         Ok(contents.checkpoint.generation)
+    }
+
+    /// Reads what lanes keep.
+    pub(super) fn entries(&self) -> Entries {
+        Entries { shelf: self.shelf.clone() }
     }
 
     /// Opens the store and reads it; `None` where there is none.
@@ -222,7 +323,7 @@ impl Store {
         let database = open_database(file)?;
         let contents = read(&database)?;
         let catalogue_entries = contents.catalogue.len() as u32;
-        Ok(Some((Self { disk: disk.clone(), database: Some(database), catalogue_entries }, contents)))
+        Ok(Some((Self { shelf: Shelf::new(disk, database), catalogue_entries }, contents)))
     }
 
     /// Makes a new store, durably. It has its name only once it is whole.
@@ -232,7 +333,7 @@ impl Store {
             _ => {}
         }
         let database = open_database(disk.create(NEW_FILE_NAME)?)?;
-        let mut store = Self { disk: disk.clone(), database: Some(database), catalogue_entries: 0 };
+        let mut store = Self { shelf: Shelf::new(disk, database), catalogue_entries: 0 };
         store.commit(&Changes::new(checkpoint))?;
         disk.rename(NEW_FILE_NAME, FILE_NAME)?;
         disk.sync_folder()?;
@@ -241,14 +342,12 @@ impl Store {
 
     /// Commits a checkpoint, durably. Where that fails it may have happened all the same: [`Store::generation`] says.
     pub(super) fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
-        let database = match self.database.take() {
-            Some(database) => database,
-            None => open_database(self.disk.open(FILE_NAME)?)?,
-        };
-        write(&database, changes, self.catalogue_entries)?;
-        self.catalogue_entries += changes.catalogue.len() as u32;
-        self.database = Some(database); // only a store that has not failed is used again
-        Ok(())
+        let written = self.shelf.with(|database| write(database, changes, self.catalogue_entries));
+        match written {
+            Ok(()) => self.catalogue_entries += changes.catalogue.len() as u32,
+            Err(_) => self.shelf.close(),
+        }
+        written
     }
 }
 
@@ -334,6 +433,12 @@ impl Key {
     fn identities((topic, position): (TopicId, u64)) -> Self {
         Self::new(IDENTITIES).u32(topic.0).u64(position)
     }
+
+    fn entry(lane: LaneId, key: &[u8]) -> Self {
+        let mut entry = Self::new(ENTRY).u32(lane.subscriber.0).u32(lane.partition);
+        entry.0.extend_from_slice(key);
+        entry
+    }
 }
 
 fn checksum(key: &[u8], value: &[u8]) -> u32 {
@@ -390,6 +495,12 @@ fn write(database: &Database, changes: &Changes, catalogue_entries: u32) -> Resu
             value.put_u64_le(sequenced.offset);
             put(Key::partition(PRODUCER, *partition).u128(producer.0), value)?;
         }
+        for ((lane, key), value) in changes.entries.iter().filter_map(|(key, value)| Some((key, value.as_ref()?))) {
+            put(Key::entry(*lane, key), value.to_vec())?;
+        }
+        for ((lane, key), _) in changes.entries.iter().filter(|(_, value)| value.is_none()) {
+            table.remove(Key::entry(*lane, key).0.as_slice())?;
+        }
         for segment in &changes.segments_gone {
             table.remove(Key::segment(*segment).0.as_slice())?;
         }
@@ -423,14 +534,11 @@ fn read(database: &Database) -> Result<Contents, StoreError> {
     let table = transaction.open_table(TABLE).map_err(redb::Error::from)?;
     let mut checkpoint = None;
     let mut contents = Contents::new(Checkpoint::first(Link::first(0)));
-    for row in table.iter()? {
+    for row in table.range::<&[u8]>(..[ENTRY].as_slice())? {
         let (key, value) = row?;
-        let (key, value) = (key.value(), value.value());
-        let damaged = || StoreError::Damaged(format!("the value of key {} is not what was written", hex(key)));
-        let (value, mut sum) = value.split_at_checked(value.len().wrapping_sub(4)).ok_or_else(damaged)?;
-        if sum.get_u32_le() != checksum(key, value) {
-            return Err(damaged());
-        }
+        let key = key.value();
+        let value = checked(key, value.value())?;
+        let damaged = || not_as_written(key);
         if key == [CHECKPOINT] {
             checkpoint = Some(decode_checkpoint(value)?.ok_or_else(damaged)?);
         } else {
@@ -441,9 +549,19 @@ fn read(database: &Database) -> Result<Contents, StoreError> {
     Ok(contents)
 }
 
+fn not_as_written(key: &[u8]) -> StoreError {
+    StoreError::Damaged(format!("the value of key {} is not what was written", hex(key)))
+}
+
+/// A value without its checksum.
+fn checked<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreError> {
+    let (value, mut sum) = value.split_at_checked(value.len().wrapping_sub(4)).ok_or_else(|| not_as_written(key))?;
+    if sum.get_u32_le() == checksum(key, value) { Ok(value) } else { Err(not_as_written(key)) }
+}
+
 fn decode_checkpoint(mut value: &[u8]) -> Result<Option<Checkpoint>, StoreError> {
     let version = value.try_get_u32_le().unwrap_or(0);
-    if version != VERSION {
+    if !(OLDEST_VERSION..=VERSION).contains(&version) {
         return Err(StoreError::Version(version));
     }
     if value.len() != 56 {

@@ -11,6 +11,7 @@ pub mod record;
 pub mod settings;
 pub mod slices;
 mod wire;
+pub mod writes;
 
 pub use chunk::{Chunk, Stored};
 pub use event::{Attribute, Event, EventError, EventView};
@@ -21,3 +22,4 @@ pub use identity::{
 pub use record::{Lineage, Record, RecordError};
 pub use settings::{Compression, Dedupe, Retention, TopicSettings};
 pub use slices::{Duplicate, Mark, SliceFull, Slices};
+pub use writes::LaneWrite;

@@ -1,9 +1,10 @@
 //! Sessions: read, commit, fence, resume.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use wattle::engine::{Engine, ReadBudget, ReadError, Session, SessionError, Unit};
+use wattle::engine::{Engine, Entries, LaneWrite, ReadBudget, ReadError, Session, SessionError, Unit};
 use wattle::model::TopicId;
 
 use super::home::Home;
@@ -208,7 +209,7 @@ pub(crate) async fn a_unit_that_is_too_large_is_refused(home: impl Home) {
     let tree = tree(&engine).await;
     let out = partition(tree.accepted, 0);
     let mut session = engine.acquire(lane(tree.validate, 0)).await.unwrap();
-    let unit = Unit { consumed_to: 1, emits: large(out, engine.capabilities().unit_bytes_max) };
+    let unit = Unit { consumed_to: 1, emits: large(out, engine.capabilities().unit_bytes_max), ..Unit::default() };
     assert!(matches!(session.commit(unit).await, Err(SessionError::Refused(_))));
     let session = engine.acquire(lane(tree.validate, 0)).await.unwrap();
     assert_eq!(session.next_offset(), 0);
@@ -220,7 +221,7 @@ pub(crate) async fn a_unit_for_an_unknown_partition_is_refused(home: impl Home) 
     let tree = tree(&engine).await;
     let (known, unknown) = (partition(tree.accepted, 0), partition(TopicId(99), 0));
     let mut session = engine.acquire(lane(tree.validate, 0)).await.unwrap();
-    let unit = Unit { consumed_to: 1, emits: slices(&[(known, "x"), (unknown, "y")]) };
+    let unit = Unit { consumed_to: 1, emits: slices(&[(known, "x"), (unknown, "y")]), ..Unit::default() };
     assert!(matches!(session.commit(unit).await, Err(SessionError::Refused(_))));
     let session = engine.acquire(lane(tree.validate, 0)).await.unwrap();
     assert_eq!(session.next_offset(), 0, "nothing of it happened");
@@ -250,4 +251,74 @@ pub(crate) async fn lanes_do_not_share_a_position(home: impl Home) {
         session.flush().await.unwrap();
     }
     assert_eq!(lanes.map(|lane| engine.position(lane)), [10, 20, 30].map(Some));
+}
+
+fn put(key: &'static str, value: &'static str) -> LaneWrite {
+    LaneWrite::put(key, value)
+}
+
+fn keeps(entries: &impl Entries) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let found = entries.range(Bound::Unbounded, &[255], usize::MAX).unwrap();
+    found.iter().map(|(key, value)| (text(key), text(value))).collect()
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+pub(crate) async fn a_lane_keeps_what_its_units_write(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let (own, other) = (lane(tree.validate, 0), lane(tree.validate, 1));
+    let entries = engine.entries(own).unwrap();
+    let mut session = engine.acquire(own).await.unwrap();
+    let unit = |writes| Unit { writes, ..Unit::default() };
+    session.commit(unit(vec![put("b", "1"), put("a", "1"), put("b", "2")])).await.unwrap();
+    assert_eq!(keeps(&entries), pairs(&[("a", "1"), ("b", "2")]), "at once, the last of each key");
+    session.commit(unit(vec![LaneWrite::delete("a"), put("c", ""), LaneWrite::delete("never there")])).await.unwrap();
+    assert_eq!(keeps(&entries), pairs(&[("b", "2"), ("c", "")]), "an empty value is one");
+    assert_eq!(entries.get(b"a").unwrap(), None);
+    assert_eq!(entries.get(b"c").unwrap().as_deref(), Some(b"".as_slice()));
+    assert!(keeps(&engine.entries(other).unwrap()).is_empty(), "each lane has its own");
+    session.flush().await.unwrap();
+    let page = |from: Bound<&[u8]>, until: &[u8], count| entries.range(from, until, count).unwrap().len();
+    assert_eq!(page(Bound::Included(b"b"), b"c", 9), 1);
+    assert_eq!(page(Bound::Excluded(b"b"), b"z", 9), 1);
+    assert_eq!(page(Bound::Unbounded, b"z", 1), 1);
+    assert_eq!(page(Bound::Included(b"z"), b"a", 9), 0, "a range that is none is empty");
+    assert!(engine.entries(lane(tree.validate, 99)).is_none());
+}
+
+pub(crate) async fn what_a_fenced_session_writes_is_not_kept(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let own = lane(tree.validate, 0);
+    let mut first = engine.acquire(own).await.unwrap();
+    first.commit(Unit { writes: vec![put("a", "1")], ..Unit::default() }).await.unwrap();
+    let mut second = engine.acquire(own).await.unwrap();
+    let refused = first.commit(Unit { writes: vec![put("a", "2")], ..Unit::default() }).await;
+    assert!(matches!(refused, Err(SessionError::Fenced)));
+    let entries = engine.entries(own).unwrap();
+    assert_eq!(keeps(&entries), pairs(&[("a", "1")]));
+    second.commit(Unit { writes: vec![put("b", "3")], ..Unit::default() }).await.unwrap();
+    assert_eq!(keeps(&entries), pairs(&[("a", "1"), ("b", "3")]));
+}
+
+pub(crate) async fn a_seek_moves_the_position_anywhere(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let own = lane(tree.validate, 0);
+    append(&engine, partition(tree.orders, 0), &["a", "b", "c"]).await;
+    let mut session = engine.acquire(own).await.unwrap();
+    session.read(ALL).await.unwrap();
+    commit(&mut session, 3, &[]).await.unwrap();
+    session.commit(Unit { consumed_to: 1, is_seek: true, ..Unit::default() }).await.unwrap();
+    assert_eq!(texts(&session.read(ALL).await.unwrap()), ["b", "c"]);
+    session.flush().await.unwrap();
+    assert_eq!(engine.position(own), Some(1));
+    let mut next = engine.acquire(own).await.unwrap();
+    assert_eq!(texts(&next.read(ALL).await.unwrap()), ["b", "c"]);
+    next.commit(Unit { consumed_to: 3, is_seek: true, ..Unit::default() }).await.unwrap();
+    assert!(still_waits(next.read(ALL)).await);
 }

@@ -109,7 +109,7 @@ pub(crate) async fn commit(
     consumed_to: Offset,
     emits: &[(PartitionId, &str)],
 ) -> Result<(), wattle::engine::SessionError> {
-    session.commit(Unit { consumed_to, emits: slices(emits) }).await
+    session.commit(Unit { consumed_to, emits: slices(emits), ..Unit::default() }).await
 }
 
 /// Polls something once and gives it up: whether it was still waiting.

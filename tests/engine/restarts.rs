@@ -1,9 +1,10 @@
 //! What an engine that keeps things still has when it is opened again.
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use wattle::engine::embedded::EmbeddedError;
-use wattle::engine::{Duplicate, Engine, Session, TopicSettings};
+use wattle::engine::{Duplicate, Engine, Entries, LaneWrite, Session, TopicSettings, Unit};
 use wattle::model::Dedupe;
 
 use super::duplicates::{named, numbered, roots};
@@ -117,6 +118,29 @@ pub(crate) async fn what_was_published_is_recognised_after_a_restart(home: OnDis
             let offsets: Vec<_> = duplicates.iter().map(|duplicate| duplicate.offset).collect();
             assert_eq!(offsets, [None, (known == round).then_some(newest)], "round {round}");
         }
+        engine.close().await.unwrap();
+    }
+}
+
+pub(crate) async fn what_lanes_keep_is_there_after_a_restart(home: OnDisk) {
+    for round in 0..4u64 {
+        let engine = home.open();
+        let tree = tree(&engine).await;
+        let own = lane(tree.validate, 0);
+        let entries = engine.entries(own).unwrap();
+        let count = |entries: &_| Entries::range(entries, Bound::Unbounded, &[255], usize::MAX).unwrap().len() as u64;
+        assert_eq!(count(&entries), round * 50, "round {round}");
+        let mut session = engine.acquire(own).await.unwrap();
+        for number in 0..100 {
+            let key = format!("{round}-{number:02}");
+            let writes = vec![LaneWrite::put(key.clone(), vec![7; 100])];
+            session.commit(Unit { writes, ..Unit::default() }).await.unwrap();
+            if number % 2 == 0 {
+                let writes = vec![LaneWrite::delete(key)];
+                session.commit(Unit { writes, ..Unit::default() }).await.unwrap();
+            }
+        }
+        assert_eq!(count(&entries), (round + 1) * 50);
         engine.close().await.unwrap();
     }
 }

@@ -145,7 +145,7 @@ async fn handle(engine: EmbeddedEngine, tree: Tree, partition: u32) -> Result<()
             push(&mut emits, tree.output(partition), image(stored.record).as_bytes());
         }
         let consumed_to = session.next_offset();
-        session.commit(Unit { consumed_to, emits }).await?;
+        session.commit(Unit { consumed_to, emits, ..Unit::default() }).await?;
     }
 }
 

@@ -126,7 +126,7 @@ async fn run(seed: u64, durability: Durability) {
                 match (consumed_to, &lane) {
                     (Some(consumed_to), Ok(lane)) => {
                         position = consumed_to;
-                        let _ = log.unit(lane, consumed_to, slices(&events)).await;
+                        let _ = log.unit(lane, consumed_to, slices(&events), Vec::new()).await;
                     }
                     _ => {
                         submitted[number].consumed_to = None;

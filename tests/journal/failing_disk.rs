@@ -164,7 +164,7 @@ async fn a_poisoned_engine_says_so_and_still_gives_what_was_durable() {
         let mut session = engine.acquire(lane).await.unwrap();
         fail_once(&disk, kind, 1);
         let mut health = engine.health();
-        session.commit(Unit { consumed_to: 1, emits: slices(&[(output, b"lost")]) }).await.unwrap();
+        session.commit(Unit { consumed_to: 1, emits: slices(&[(output, b"lost")]), ..Unit::default() }).await.unwrap();
 
         let changed = health.wait_for(|health| *health != Health::Serving);
         let stopped = tokio::time::timeout(Duration::from_secs(60), changed).await.unwrap().unwrap().clone();
@@ -309,7 +309,7 @@ async fn the_outside_sees_nothing_before_the_sync_and_lanes_do() {
     let chunks = session.read(ALL).await.unwrap();
     assert_eq!(chunks[0].count, 1);
     gate.wait_until_reached();
-    session.commit(Unit { consumed_to: 1, emits: slices(&[(output, b"b")]) }).await.unwrap();
+    session.commit(Unit { consumed_to: 1, emits: slices(&[(output, b"b")]), ..Unit::default() }).await.unwrap();
     assert_eq!((engine.bounds(input).unwrap().written, engine.bounds(input).unwrap().durable), (1, 0));
     assert!(engine.read(input, 0, ALL).await.unwrap().is_empty());
     assert_eq!(engine.offset_at_time(input, 0).await.unwrap(), 0);
@@ -339,7 +339,7 @@ async fn producers_past_their_budget_are_refused_without_a_trace_and_lanes_are_n
     let error = engine.append(slices(&[(input, b"one more")])).await.unwrap_err();
     assert!(matches!(error, AppendError::Busy { .. }), "{error:?}");
     assert!(error.is_retryable() && error.has_no_side_effects());
-    session.commit(Unit { consumed_to: 0, emits: slices(&[(output, b"of a lane")]) }).await.unwrap();
+    session.commit(Unit { consumed_to: 0, emits: slices(&[(output, b"of a lane")]), ..Unit::default() }).await.unwrap();
     gate.open();
     for task in taken {
         task.await.unwrap().unwrap();

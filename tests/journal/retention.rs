@@ -97,7 +97,7 @@ impl Bed {
             lane.unwrap()
         };
         {
-            let mut unit = std::pin::pin!(self.log.unit(&lane, to, Slices::default()));
+            let mut unit = std::pin::pin!(self.log.unit(&lane, to, Slices::default(), Vec::new()));
             assert!(unit.as_mut().poll(&mut cx).is_ready());
         }
         self.work();

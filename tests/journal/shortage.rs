@@ -69,7 +69,7 @@ async fn on_a_full_disk_producers_are_refused_then_lanes_that_emit_wait_and_all_
     let waits = loop {
         consumed += 1;
         assert!(consumed < appended, "lanes that emit never have to wait");
-        let unit = Unit { consumed_to: consumed, emits: large(output, 64 << 10) };
+        let unit = Unit { consumed_to: consumed, emits: large(output, 64 << 10), ..Unit::default() };
         let mut commit = tokio::spawn(async move {
             emitting.commit(unit).await.unwrap();
             emitting
@@ -85,7 +85,7 @@ async fn on_a_full_disk_producers_are_refused_then_lanes_that_emit_wait_and_all_
     // A lane that emits nothing goes on to the end, and whoever reads.
     let mut leaf_session = engine.acquire(leaf).await.unwrap();
     for consumed_to in 1..=appended {
-        let commit = leaf_session.commit(Unit { consumed_to, emits: Slices::default() });
+        let commit = leaf_session.commit(Unit { consumed_to, emits: Slices::default(), ..Unit::default() });
         tokio::time::timeout(PATIENCE, commit).await.unwrap().unwrap();
     }
     leaf_session.flush().await.unwrap();

@@ -64,6 +64,7 @@ impl GatedEngine {
 
 impl Engine for GatedEngine {
     type Session = <MemoryEngine as Engine>::Session;
+    type Entries = <MemoryEngine as Engine>::Entries;
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
@@ -112,6 +113,10 @@ impl Engine for GatedEngine {
 
     fn position(&self, lane: LaneId) -> Option<Offset> {
         self.inner.position(lane)
+    }
+
+    fn entries(&self, lane: LaneId) -> Option<Self::Entries> {
+        self.inner.entries(lane)
     }
 
     async fn offset_at_time(&self, partition: PartitionId, time_ns: u64) -> Result<Offset, ReadError> {

@@ -1,9 +1,10 @@
 //! Compares a log with the model: what is there, where, since when, and what is not.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use wattle::log::{ColdError, ColdReader, Log, Recent};
-use wattle::model::{Chunk, PartitionId};
+use wattle::model::{Chunk, LaneId, PartitionId};
 
 use super::model::Model;
 use super::plan::{LANES, PARTITIONS};
@@ -12,10 +13,14 @@ use super::plan::{LANES, PARTITIONS};
 pub(crate) fn units_held(model: &Model, log: &Log, catalogue: &[bytes::Bytes]) -> usize {
     let ends: Vec<u64> = PARTITIONS.iter().map(|id| log.partition(*id).written()).collect();
     let cursors: Vec<u64> = LANES.iter().map(|id| log.lane(*id).position()).collect();
+    let all = |id: &LaneId| log.entries(*id).range(Bound::Unbounded, &[255], usize::MAX).ok();
+    let kept: Vec<_> = LANES.iter().map(all).collect();
     let held = (0..=model.units.len()).rev().find(|units| {
         PARTITIONS.iter().zip(&ends).all(|(id, end)| model.end(*id, *units) == *end)
             && LANES.iter().zip(&cursors).all(|(id, cursor)| model.cursor(*id, *units) == *cursor)
             && model.catalogue(*units).iter().eq(catalogue.iter())
+            // a unit may change nothing else; what cannot be read tells nothing
+            && LANES.iter().zip(&kept).all(|(id, kept)| kept.as_ref().is_none_or(|kept| model.entries(*id, *units) == *kept))
     });
     let shown = || {
         let expected: Vec<u64> = PARTITIONS.iter().map(|id| model.end(*id, model.must)).collect();

@@ -13,8 +13,11 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use bytes::Bytes;
 use wattle::log::{Placed, Settings};
-use wattle::model::{Dedupe, Duplicate, EventId, LaneId, Mark, PartitionId, ProducerId, Slices, SubscriberId, TopicId};
+use wattle::model::{
+    Dedupe, Duplicate, EventId, LaneId, LaneWrite, Mark, PartitionId, ProducerId, Slices, SubscriberId, TopicId,
+};
 
 /// An event on its way in.
 #[derive(Debug, Clone)]
@@ -28,7 +31,7 @@ pub(crate) struct Incoming {
 #[derive(Debug)]
 pub(crate) enum Submitted {
     Append { events: Vec<Incoming>, producer: Option<ProducerId>, ticket: usize },
-    Unit { lane: LaneId, owner: u64, consumed_to: u64, events: Vec<Incoming> },
+    Unit { lane: LaneId, owner: u64, consumed_to: u64, events: Vec<Incoming>, writes: Vec<LaneWrite> },
     Acquire { lane: LaneId, ticket: usize },
     Catalogue { entry: Vec<u8>, ticket: usize },
     Barrier { ticket: usize },
@@ -47,6 +50,8 @@ pub(crate) enum Expected {
 #[derive(Debug)]
 pub(crate) struct Unit {
     pub(crate) cursor: Option<(LaneId, u64)>,
+    /// Of that lane.
+    writes: Vec<LaneWrite>,
     pub(crate) catalogue: Option<Vec<u8>>,
     /// The last number of a producer in each partition, and its offset.
     sequences: Vec<(PartitionId, ProducerId, u64, u64)>,
@@ -127,6 +132,16 @@ impl Model {
         cursors.into_iter().find(|(of, _)| *of == lane).map_or(0, |(_, to)| to)
     }
 
+    /// What a lane keeps, were only the first `units` written.
+    pub(crate) fn entries(&self, lane: LaneId, units: usize) -> Vec<(Bytes, Bytes)> {
+        let mut entries = BTreeMap::new();
+        let of_lane = self.units[..units].iter().filter(|unit| unit.cursor.is_some_and(|(of, _)| of == lane));
+        for write in of_lane.flat_map(|unit| unit.writes.iter().cloned()) {
+            entries.insert(write.key, write.value);
+        }
+        entries.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+
     pub(crate) fn catalogue(&self, units: usize) -> Vec<&[u8]> {
         self.units[..units].iter().filter_map(|unit| unit.catalogue.as_deref()).collect()
     }
@@ -158,7 +173,7 @@ impl Model {
                     let placed = self.append(events, producer, settings, true_ns);
                     answers.push((ticket, Expected::Placed(placed), self.units.len()));
                 }
-                Submitted::Unit { lane, owner, consumed_to, events } => {
+                Submitted::Unit { lane, owner, consumed_to, events, writes } => {
                     if self.owners.get(&lane) != Some(&owner) {
                         continue; // fenced
                     }
@@ -168,6 +183,9 @@ impl Model {
                     }
                     self.cursors.insert(lane, consumed_to);
                     self.push(Some((lane, consumed_to)), None, Vec::new(), true_ns);
+                    if let Some(unit) = self.units.last_mut() {
+                        unit.writes = writes;
+                    }
                 }
                 Submitted::Acquire { lane, ticket } => {
                     let owner = self.owners.entry(lane).or_default();
@@ -193,7 +211,8 @@ impl Model {
         true_ns: u64,
     ) {
         let time_ns = self.engine_ns;
-        self.units.push(Unit { cursor, catalogue, sequences, epoch: self.epoch, time_ns, true_ns });
+        let writes = Vec::new();
+        self.units.push(Unit { cursor, writes, catalogue, sequences, epoch: self.epoch, time_ns, true_ns });
     }
 
     fn append(

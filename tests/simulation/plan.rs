@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use wattle::log::{Durability, LogOptions, Settings};
-use wattle::model::{Compression, Dedupe, LaneId, PartitionId, Retention, SubscriberId, TopicId, TopicSettings};
+use wattle::model::{
+    Compression, Dedupe, LaneId, LaneWrite, PartitionId, Retention, SubscriberId, TopicId, TopicSettings,
+};
 
 use super::random::Random;
 
@@ -97,6 +99,19 @@ pub(crate) fn settings(random: &mut Random, before: Option<&Settings>) -> Settin
     }
     settings.readers = readers;
     settings
+}
+
+/// What a lane changes of what it keeps, under few keys.
+pub(crate) fn writes(random: &mut Random) -> Vec<LaneWrite> {
+    let count = random.pick(&[0, 0, 1, 3]);
+    let mut write = || {
+        let key = vec![random.below(8) as u8];
+        match random.below(3) {
+            0 => LaneWrite::delete(key),
+            _ => LaneWrite::put(key, vec![random.below(256) as u8; random.pick(&[0, 1, 40, 3_000])]),
+        }
+    };
+    (0..count).map(|_| write()).collect()
 }
 
 /// The contents of an event: its name, and bytes up to a length around that of blocks.

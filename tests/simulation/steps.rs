@@ -1,5 +1,6 @@
 //! One step of a history: what somebody does to the log, or the log does, or happens to it.
 
+use std::ops::Bound;
 use std::pin::Pin;
 
 use wattle::log::{ColdError, Refused, SpaceLevel};
@@ -232,17 +233,22 @@ impl World {
                 events.push(self.incoming(partition, Mark::None));
             }
         }
+        let writes = plan::writes(&mut self.random);
         life.sessions[which].position = consumed_to;
         let (log, acquired) = (life.log.clone(), life.sessions[which].acquired.clone());
         let slices = slices_of(&events, None);
         let outputs: Vec<_> = events.iter().map(|event| (event.partition, event.bytes.len())).collect();
         let slices_are_empty = events.is_empty();
+        let handed_in = writes.clone();
         let mut unit: Pin<Box<dyn Future<Output = _>>> =
-            Box::pin(async move { log.unit(&acquired, consumed_to, slices).await });
+            Box::pin(async move { log.unit(&acquired, consumed_to, slices, handed_in).await });
         let done = poll(&mut unit);
-        self.note(format!("unit of {id:?}, owner {owner}, to {consumed_to}, {outputs:?}: {done:?}"));
+        self.note(format!(
+            "unit of {id:?}, owner {owner}, to {consumed_to}, {outputs:?}, {} entries: {done:?}",
+            writes.len()
+        ));
         match done {
-            Some(Ok(())) => life.queue.push(Submitted::Unit { lane: id, owner, consumed_to, events }),
+            Some(Ok(())) => life.queue.push(Submitted::Unit { lane: id, owner, consumed_to, events, writes }),
             Some(Err(_)) => assert!(life.is_poisoned, "the log has stopped, and does not say so"),
             // there is room, but not for all of this; it was never handed in
             None => {
@@ -314,6 +320,41 @@ impl World {
         let damaged = self.damaged.clone();
         let is_excused = |error: &ColdError| faults.fired().reads > before || is_of(error, damaged.as_ref());
         check::all(&mut self.model, &life.log, &is_excused);
+        self.read_entries(life);
+    }
+
+    /// Reads what the lanes keep; of those only of which nothing is on its way.
+    fn read_entries(&mut self, life: &Life) {
+        for lane in LANES {
+            let is_of_it = |submitted: &Submitted| match submitted {
+                Submitted::Unit { lane: of, .. } | Submitted::Acquire { lane: of, .. } => *of == lane,
+                _ => false,
+            };
+            if life.is_poisoned || life.queue.iter().any(is_of_it) {
+                continue;
+            }
+            let expected = self.model.entries(lane, self.model.published);
+            let (entries, fired) = (life.log.entries(lane), self.faults.fired() != life.fired);
+            let (mut found, mut from) = (Vec::new(), Bound::Unbounded);
+            let count = self.random.pick(&[1, 2, 100]);
+            loop {
+                match entries.range(from.as_ref().map(bytes::Bytes::as_ref), &[255], count) {
+                    Ok(page) => {
+                        let Some((last, _)) = page.last() else { break };
+                        from = Bound::Excluded(last.clone());
+                        found.extend(page);
+                    }
+                    Err(error) => {
+                        assert!(fired || self.damaged.is_some(), "{lane:?}: entries cannot be read: {error}");
+                        return;
+                    }
+                }
+            }
+            assert_eq!(found, expected, "what {lane:?} keeps");
+            if let Some((key, value)) = found.first() {
+                assert_eq!(entries.get(key).unwrap().as_ref(), Some(value), "what {lane:?} keeps under one key");
+            }
+        }
     }
 
     fn look_for_time(&mut self, life: &mut Life) {

@@ -8,19 +8,22 @@ pub mod offline;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{
-    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
-    ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
+    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, Health, Numbers,
+    ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
 };
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
 use crate::limits;
 use crate::log::{
-    Acquired, ColdError, ColdReader, Condition, Log, OpenError, Placed, Recent, Refused, Settings, SpaceLevel,
+    Acquired, ColdError, ColdReader, Condition, LaneEntries, Log, OpenError, Placed, Recent, Refused, Settings,
+    SpaceLevel,
 };
 pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId};
@@ -321,6 +324,7 @@ fn storage(error: &ColdError) -> ReadError {
 
 impl Engine for EmbeddedEngine {
     type Session = EmbeddedSession;
+    type Entries = LaneEntries;
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
@@ -407,6 +411,11 @@ impl Engine for EmbeddedEngine {
         Some(self.shared.log.lane(lane).position())
     }
 
+    fn entries(&self, lane: LaneId) -> Option<LaneEntries> {
+        self.shared.catalogue().input(lane)?;
+        Some(self.shared.log.entries(lane))
+    }
+
     async fn offset_at_time(&self, partition: PartitionId, time_ns: u64) -> Result<Offset, ReadError> {
         if !self.shared.catalogue().has(partition) {
             return Err(ReadError::UnknownPartition);
@@ -448,6 +457,17 @@ impl Engine for EmbeddedEngine {
             (Ok(()), Stopped::Closed) => Ok(()),
             (_, stopped) => Err(stopped),
         }
+    }
+}
+
+impl Entries for LaneEntries {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        LaneEntries::get(self, key).map_err(|error| ReadError::Storage(error.to_string().into()))
+    }
+
+    fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+        let found = LaneEntries::range(self, from, until, count);
+        found.map_err(|error| ReadError::Storage(error.to_string().into()))
     }
 }
 
@@ -499,19 +519,18 @@ impl Session for EmbeddedSession {
 
     async fn commit(&mut self, unit: Unit) -> Result<(), SessionError> {
         self.check()?;
-        if unit.consumed_to < self.consumed_to {
+        if unit.is_seek {
+            (self.next_offset, self.cold) = (unit.consumed_to, None);
+        } else if unit.consumed_to < self.consumed_to {
             let words = format!("it moves the position from {} back to {}", self.consumed_to, unit.consumed_to);
             return Err(SessionError::Refused(words));
         }
-        if unit.emits.bytes() > limits::UNIT_BYTES_MAX {
-            let words = format!("{} bytes of outputs, at most {}", unit.emits.bytes(), limits::UNIT_BYTES_MAX);
-            return Err(SessionError::Refused(words));
-        }
+        unit.check()?;
         if let Some(unknown) = self.shared.unknown_target(&unit.emits) {
             return Err(SessionError::unknown_target(unknown));
         }
         self.consumed_to = unit.consumed_to;
-        match self.shared.log.unit(&self.lane, unit.consumed_to, unit.emits).await {
+        match self.shared.log.unit(&self.lane, unit.consumed_to, unit.emits, unit.writes).await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.shared.stopped().await.into()),
         }

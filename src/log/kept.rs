@@ -1,0 +1,197 @@
+//! What lanes keep for themselves: entries by key, as the last unit left them.
+//!
+//! ```text
+//!   handed in ──> written ──> in the state store
+//!   as its owner  as a new    as of the last checkpoint
+//!   sees it       owner would
+//! ```
+//!
+//! Promises: a lane reads what it has handed in, in its order; a new owner reads what was written in front of its
+//! acquisition, and nothing else. Nothing that did not change is written again. In memory is only what changed since the
+//! last checkpoint.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::store::StoreError;
+use super::{Lane, Log, Shared};
+use crate::model::{LaneId, LaneWrite};
+
+/// What is in memory of a lane's entries.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How many units were handed in by this and all earlier owners.
+    units: u64,
+    /// Whose units are taken.
+    owner: u64,
+    /// With the number of their unit.
+    handed_in: BTreeMap<Bytes, (u64, Option<Bytes>)>,
+    /// With the journal's position behind their unit.
+    written: BTreeMap<Bytes, (u64, Option<Bytes>)>,
+}
+
+impl Changed {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A unit is handed in. Its number; `None` where another is the owner by now.
+    pub(super) fn hand_in(&self, owner: u64, writes: &[LaneWrite]) -> Option<u64> {
+        let mut state = self.state();
+        if state.owner != owner {
+            return None;
+        }
+        state.units += 1;
+        let unit = state.units;
+        for write in writes {
+            state.handed_in.insert(write.key.clone(), (unit, write.value.clone()));
+        }
+        Some(unit)
+    }
+
+    /// That unit is written, with its end at this position.
+    pub(super) fn written(&self, unit: u64, position: u64, writes: Vec<LaneWrite>) {
+        let mut state = self.state();
+        for write in writes {
+            if let Entry::Occupied(handed_in) = state.handed_in.entry(write.key.clone())
+                && handed_in.get().0 <= unit
+            {
+                handed_in.remove();
+            }
+            state.written.insert(write.key, (position, write.value));
+        }
+    }
+
+    /// Somebody else is the owner from here on: what is not written will not be.
+    pub(super) fn acquired(&self, owner: u64) {
+        let mut state = self.state();
+        state.owner = owner;
+        state.handed_in.clear();
+    }
+
+    /// What lies in front of a position is in the store.
+    pub(super) fn committed(&self, position: u64) {
+        self.state().written.retain(|_, (written, _)| *written > position);
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Option<Bytes>> {
+        let state = self.state();
+        let found = state.handed_in.get(key).or_else(|| state.written.get(key));
+        found.map(|(_, value)| value.clone())
+    }
+
+    fn range(&self, range: (Bound<&[u8]>, Bound<&[u8]>)) -> BTreeMap<Bytes, Option<Bytes>> {
+        let state = self.state();
+        let mut found = BTreeMap::new();
+        for changes in [&state.written, &state.handed_in] {
+            let changes = changes.range::<[u8], _>(range);
+            found.extend(changes.map(|(key, (_, value))| (key.clone(), value.clone())));
+        }
+        found
+    }
+}
+
+/// Reads the entries of a lane. Cheap to clone.
+#[derive(Clone)]
+pub struct LaneEntries {
+    shared: Arc<Shared>,
+    lane: Arc<Lane>,
+}
+
+/// Why an entry cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the entries of a lane cannot be read: {0}")]
+pub struct EntriesError(Arc<str>);
+
+impl From<StoreError> for EntriesError {
+    fn from(error: StoreError) -> Self {
+        Self(error.to_string().into())
+    }
+}
+
+impl LaneEntries {
+    /// The value of a key. May read from the disk.
+    ///
+    /// # Errors
+    /// [`EntriesError`]: the disk does not give back what was written.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EntriesError> {
+        // memory first: what is not there any more is in the store by then
+        match self.lane.changed.get(key) {
+            Some(value) => Ok(value),
+            None => Ok(self.shared.entries.get(self.lane.id, key)?),
+        }
+    }
+
+    /// The entries from `from` on and in front of `until`, in the order of their keys, at most so many. May read from the
+    /// disk.
+    ///
+    /// # Errors
+    /// As [`LaneEntries::get`].
+    pub fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, EntriesError> {
+        let until = Bound::Excluded(until);
+        if let (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(until)) = (from, until)
+            && from >= until
+        {
+            return Ok(Vec::new());
+        }
+        let changes = self.lane.changed.range((from, until));
+        // each change hides one stored entry at the most
+        let stored = self.shared.entries.range(self.lane.id, (from, until), count.saturating_add(changes.len()))?;
+        let is_cut = stored.len() == count.saturating_add(changes.len());
+        let last_stored = stored.last().map(|(key, _)| key.clone()).filter(|_| is_cut);
+        let mut found: BTreeMap<Bytes, Option<Bytes>> =
+            stored.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        // what lies behind the last stored one that was read is for the next page
+        found.extend(changes.into_iter().filter(|(key, _)| last_stored.as_ref().is_none_or(|last| key <= last)));
+        let found = found.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        Ok(found.take(count).collect())
+    }
+}
+
+impl Log {
+    /// Reads the entries of a lane.
+    pub fn entries(&self, id: LaneId) -> LaneEntries {
+        LaneEntries { shared: self.shared.clone(), lane: self.lane(id) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &'static str, value: &'static str) -> Vec<LaneWrite> {
+        vec![LaneWrite::put(key.as_bytes(), value.as_bytes())]
+    }
+
+    fn get(changed: &Changed, key: &str) -> Option<String> {
+        changed.get(key.as_bytes()).flatten().map(|value| String::from_utf8(value.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_lane_reads_what_it_handed_in_and_the_next_owner_what_was_written() {
+        let changed = Changed::default();
+        changed.acquired(1);
+        let first = changed.hand_in(1, &put("a", "1")).unwrap();
+        changed.hand_in(1, &put("a", "2")).unwrap();
+        assert_eq!(get(&changed, "a").unwrap(), "2");
+        changed.written(first, 10, put("a", "1"));
+        assert_eq!(get(&changed, "a").unwrap(), "2", "the second one is still on its way");
+        changed.acquired(2);
+        assert_eq!(get(&changed, "a").unwrap(), "1", "the second one is refused");
+        assert_eq!(changed.hand_in(1, &put("a", "3")), None);
+        assert_eq!(get(&changed, "a").unwrap(), "1");
+        changed.committed(9);
+        assert_eq!(get(&changed, "a").unwrap(), "1");
+        changed.committed(10);
+        assert_eq!(changed.get(b"a"), None, "the store knows it");
+    }
+}
