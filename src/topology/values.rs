@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::bounds::{DURATION_MAX, NAME_BYTES_MAX};
 use super::diagnostic::{Code, Diagnostic, Span};
-use super::expression::KeyExpression;
+use super::expression::{self, KeyExpression};
 use super::names;
 use super::reader::{Field, Owner, Read, Reader};
 use super::schema;
@@ -250,7 +250,7 @@ impl Read for Rate {
     }
 }
 
-/// A CEL expression.
+/// A CEL expression for a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expression(pub(crate) KeyExpression);
 
@@ -259,7 +259,20 @@ inline_schema!(Expression, json_schema!({ "type": "string", "minLength": 1, "exa
 impl Read for Expression {
     fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "an expression")?;
-        reader.expression(&text).map(Expression)
+        reader.expression(&text, KeyExpression::of).map(Expression)
+    }
+}
+
+/// A CEL expression for `true` or `false`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condition(pub(crate) expression::Condition);
+
+inline_schema!(Condition, json_schema!({ "type": "string", "minLength": 1, "examples": ["data.amount > 100"] }));
+
+impl Read for Condition {
+    fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "an expression")?;
+        reader.expression(&text, expression::Condition::of).map(Condition)
     }
 }
 
