@@ -311,7 +311,7 @@ fn batch(raw: &raw::Batch, once: Option<Span>, problems: &mut Problems) -> Batch
     if let Some(field) = raw.wait.as_ref().filter(|_| wait.is_some() && max_events == 1) {
         let message = "`wait` waits for more events, but a call has one".to_owned();
         let bad = Diagnostic::error(Code::BadValue, field.key, "for no more events", message);
-        let one = raw.max.as_ref().map(|field| field.span).or(once);
+        let one = once.or(raw.max.as_ref().map(|field| field.span));
         let bad = one.into_iter().fold(bad, |bad, span| bad.label(span, "one event for each call"));
         problems.push(bad.help("remove `wait`"));
     }

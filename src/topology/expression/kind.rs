@@ -84,7 +84,7 @@ pub(super) fn misfits(expression: &Expression, wanted: Wanted) -> Vec<CompileErr
 }
 
 fn misfit(kind: Kind, wanted: Wanted, range: Range<usize>) -> CompileError {
-    let message = format!("this is {}, {} is needed", kind.described(), wanted.described());
+    let message = format!("this is {}; {} is needed", kind.described(), wanted.described());
     let help = match (wanted, kind) {
         (Wanted::Text, _) => "take a part of it, such as `data.order_id`, or make a text of it with `string(...)`",
         (Wanted::Bool, Kind::Text) => "compare it, as in `type == \"order.paid\"`",
