@@ -9,13 +9,14 @@
 )]
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wattle::model::{Compression, Dedupe, Retention, TopicSettings};
 use wattle::topology::{
-    ConfigValue, Delivery, Found, Limits, OnFailure, Plan, PluginSource, Retry, Runs, Source, Surroundings, check,
-    draw, show,
+    BatchPlan, Condition, ConfigValue, Delivery, Found, Limits, OnFailure, Per, Plan, PluginSource, Rate, Retry, Runs,
+    Source, StatePlan, SubscriberPlan, Surroundings, Waiting, check, draw, show,
 };
 
 /// A world in which every folder is a plugin and every file exists.
@@ -97,6 +98,10 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(subscriber.retry, Retry { attempts: 5, initial, max, factor: 2.0 });
     assert_eq!((subscriber.on_failure, subscriber.delivery), (OnFailure::DeadLetter, Delivery::ExactlyOnce));
     assert_eq!(subscriber.config, BTreeMap::new());
+    assert_eq!(subscriber.waiting, Waiting { max_events: 10_000, max_bytes: 16 << 20 });
+    assert_eq!(subscriber.batch, BatchPlan { max_events: 256, max_bytes: 1 << 20, wait: None });
+    assert_eq!(subscriber.state, StatePlan { ttl: None, max_bytes: 256 << 20 });
+    assert_eq!((&subscriber.when, subscriber.rate, subscriber.concurrency), (&None, None, None));
     assert_eq!(plan.topics.iter().map(|topic| topic.partitions).collect::<Vec<_>>(), [1, 1]);
     assert!(plan.topics[0].key.is_none());
 }
@@ -176,6 +181,64 @@ fn compression_is_asked_for() {
     assert_eq!(settings_of("compression: none").compression, Compression::None);
 }
 
+/// A subscriber of which so much is said, as YAML.
+fn subscriber_of(yaml: &str) -> SubscriberPlan {
+    let text = format!("wattle: v1\nname: n\ntopics: {{ t: }}\nsubscribers: {{ s: {{ from: t, plugin: p, {yaml} }} }}");
+    let plan = plan_of(&[source("t.yaml", &text)]);
+    assert_eq!(plan_of(&[source("", &show(&plan))]), plan, "{yaml}: what is shown means the same");
+    plan.subscribers[0].clone()
+}
+
+#[test]
+fn a_condition_is_compiled_with_the_topology() {
+    let when = |yaml: &str| subscriber_of(yaml).when;
+    assert_eq!(when("when: data.amount > 100"), Some(Condition::compile("data.amount > 100").unwrap()));
+    assert_eq!(when("when: 'has(data.vip) && data.vip'").unwrap().text(), "has(data.vip) && data.vip");
+    assert_eq!(when("when: true").unwrap().text(), "true");
+}
+
+#[test]
+fn how_fast_events_are_taken_can_be_bounded() {
+    let rate = |yaml: &str| subscriber_of(yaml).rate.unwrap();
+    let of = |events, per| Rate { events: NonZeroU32::new(events).unwrap(), per };
+    assert_eq!(rate("rate: 100/s"), of(100, Per::Second));
+    assert_eq!(rate("rate: 30 / m"), of(30, Per::Minute));
+    assert_eq!(rate("rate: 7/h"), of(7, Per::Hour));
+    assert_eq!(rate("rate: 30/m").per_second(), 0.5);
+    assert_eq!(subscriber_of("concurrency: 4").concurrency, NonZeroU32::new(4));
+    let batch = |yaml: &str| subscriber_of(yaml).batch;
+    let wait = Some(Duration::from_millis(5));
+    assert_eq!(batch("batch: { max: 16 }"), BatchPlan { max_events: 16, ..BatchPlan::default() });
+    assert_eq!(batch("batch: { size: 64KiB, wait: 5ms }"), BatchPlan { max_events: 256, max_bytes: 64 << 10, wait });
+}
+
+#[test]
+fn what_waits_and_what_is_kept_can_be_bounded() {
+    let waiting = subscriber_of("waiting: { max: 5, size: 1GiB }").waiting;
+    assert_eq!(waiting, Waiting { max_events: 5, max_bytes: 1 << 30 });
+    let state = subscriber_of("state: { ttl: 30d, max: 1GiB }").state;
+    assert_eq!(state, StatePlan { ttl: Some(30 * DAY), max_bytes: 1 << 30 });
+}
+
+#[test]
+fn what_is_delivered_at_most_once_is_tried_once_and_alone() {
+    let (least, most) = (subscriber_of("delivery: at_least_once"), subscriber_of("delivery: at_most_once"));
+    assert_eq!((least.delivery, least.retry.attempts, least.batch.max_events), (Delivery::AtLeastOnce, 5, 256));
+    assert_eq!((most.delivery, most.retry.attempts, most.batch.max_events), (Delivery::AtMostOnce, 1, 1));
+    assert_eq!(subscriber_of("delivery: at_most_once, retry: { attempts: 1 }, batch: { max: 1 }"), most);
+}
+
+#[test]
+fn only_who_halts_has_no_dead_letters() {
+    let dead = |yaml: &str| {
+        let subscriber = subscriber_of(yaml);
+        (subscriber.on_failure, subscriber.dead_letters.is_some())
+    };
+    assert_eq!(dead("on_failure: dead_letter"), (OnFailure::DeadLetter, true));
+    assert_eq!(dead("on_failure: park"), (OnFailure::Park, true), "what is rejected goes there");
+    assert_eq!(dead("on_failure: halt"), (OnFailure::Halt, false));
+}
+
 const EVERYTHING: &str = r#"
 wattle: v1
 name: all
@@ -193,12 +256,18 @@ subscribers:
   busy:
     from: in
     plugin: ../plugins/busy.wasm
+    when: 'data.price != "$$5"'
     to: { a: out, b: out, c: same }
     config: { text: EUR, number: 1.50, flag: no, empty: "", money: $$5, secret: { file: secrets/key.txt } }
     limits: &limits { memory: 256MiB, time: 1m30s, output: 1B }
     retry: { attempts: 1, backoff: { initial: 1h, factor: 1.5 } }
     on_failure: dead_letter
+    waiting: { max: 7, size: 2MiB }
     delivery: exactly_once
+    rate: 30/m
+    concurrency: 2
+    batch: { max: 2, size: 1KiB, wait: 1s }
+    state: { ttl: 1d, max: 1KiB }
     start: start
   repair:
     from: busy.dead
@@ -223,6 +292,7 @@ fn what_is_said_counts() {
     ];
     assert_eq!(busy.config, expected.map(|(key, value)| (key.to_owned(), value)).into());
     assert_eq!(busy.limits, Limits { memory_bytes: 256 << 20, time: Duration::from_secs(90), output_bytes: 1 });
+    assert_eq!(busy.when.as_ref().unwrap().text(), "data.price != \"$5\"");
     // A longer first pause moves the default of the longest.
     let hour = Duration::from_secs(3_600);
     assert_eq!(busy.retry, Retry { attempts: 1, initial: hour, max: hour, factor: 1.5 });

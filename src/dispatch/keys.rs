@@ -17,14 +17,11 @@ impl ExtensionAttributes for Extensions<'_> {
     }
 }
 
-/// The key that `expression` gives an event whose key was `key` so far.
-///
-/// # Errors
-/// Why there is none, in words for who made the event.
-pub(super) fn evaluate(expression: &KeyExpression, event: &EventView<'_>, key: Option<&str>) -> Result<String, String> {
+/// Shows an encoded event, whose ordering key is `key` so far, as expressions see it.
+pub(super) fn with_fields<T>(event: &EventView<'_>, key: Option<&str>, see: impl FnOnce(&EventFields<'_>) -> T) -> T {
     let time = event.attributes().find(|(name, _)| *name == "time").map(|(_, value)| value.to_owned());
     let time = time.map(|time| time.to_string());
-    let fields = EventFields {
+    see(&EventFields {
         id: event.id,
         source: event.source,
         kind: event.r#type,
@@ -34,8 +31,15 @@ pub(super) fn evaluate(expression: &KeyExpression, event: &EventView<'_>, key: O
         content_type: event.content_type,
         data: event.data.unwrap_or_default(),
         attributes: &Extensions(*event),
-    };
-    match expression.evaluate(&fields) {
+    })
+}
+
+/// The key that `expression` gives an event whose key was `key` so far.
+///
+/// # Errors
+/// Why there is none, in words for who made the event.
+pub(super) fn evaluate(expression: &KeyExpression, event: &EventView<'_>, key: Option<&str>) -> Result<String, String> {
+    match with_fields(event, key, |fields| expression.evaluate(fields)) {
         // CloudEvents has no empty partition key either: it is a mistake in the data, and would put all such events
         // behind each other.
         Ok(key) if key.is_empty() => Err(format!("`{}` is an empty text", expression.text())),

@@ -6,6 +6,8 @@
 //! Must not know: gRPC, the command line, how an engine keeps what it keeps.
 
 mod batch;
+#[cfg_attr(not(test), expect(dead_code, reason = "the lanes do not act on these settings yet"))]
+mod flow;
 mod handler;
 mod keys;
 mod lane;
@@ -13,6 +15,8 @@ mod outputs;
 pub mod publish;
 pub mod status;
 mod tree;
+#[cfg_attr(not(test), expect(dead_code, reason = "the lanes do not act on these settings yet"))]
+mod when;
 
 pub use handler::{HandleError, Handler};
 pub use publish::{Numbering, PublishError, Published, Publisher};

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::limits;
+
 /// Longest text of one file, in bytes. 10,000 topics with 10,000 subscribers are about 2 MiB.
 pub const TEXT_BYTES_MAX: usize = 4 << 20;
 
@@ -106,6 +108,26 @@ pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(30);
 pub const BACKOFF_FACTOR_DEFAULT: f64 = 2.0;
 /// Most that the pause may grow by.
 pub const BACKOFF_FACTOR_MAX: f64 = 100.0;
+
+/// Events of a lane that may wait for another attempt, or parked: more means that something is broken for everybody, and
+/// then it is better that the lane stands still.
+pub const WAITING_EVENTS_DEFAULT: u32 = 10_000;
+/// Most events that may wait: each is looked at when its key comes again, so something is remembered of all.
+pub const WAITING_EVENTS_MAX: u32 = 1_000_000;
+const _: () = assert!(WAITING_EVENTS_DEFAULT <= WAITING_EVENTS_MAX);
+/// Bytes of a lane's events that may wait, of a subscriber that does not say.
+pub const WAITING_BYTES_DEFAULT: u64 = 16 << 20;
+/// Least bytes that may wait: room for the largest event, or a key that fails with one could never step aside.
+pub const WAITING_BYTES_MIN: u64 = limits::EVENT_BYTES_MAX as u64;
+/// Most bytes that may wait: what one lane may ask of a machine.
+pub const WAITING_BYTES_MAX: u64 = 1 << 30;
+const _: () = assert!(WAITING_BYTES_MIN <= WAITING_BYTES_DEFAULT && WAITING_BYTES_DEFAULT <= WAITING_BYTES_MAX);
+
+/// Longest that a call waits for more events. Longer waits are for timers, not for lanes.
+pub const BATCH_WAIT_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// Bytes of state that a plugin may keep per partition, where it does not say.
+pub const STATE_BYTES_DEFAULT: u64 = 256 << 20;
 
 /// Longest duration anywhere in a topology: a hundred years, which leaves room to add such durations up.
 pub const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

@@ -35,10 +35,10 @@ mod yaml;
 use std::path::{Path, PathBuf};
 
 pub use diagnostic::{Code, Diagnostic, Label, Severity, Span};
-pub use expression::{CompileError, EventFields, ExpressionError, ExtensionAttributes, KeyExpression};
+pub use expression::{CompileError, Condition, EventFields, ExpressionError, ExtensionAttributes, KeyExpression};
 pub use plan::{
-    ConfigValue, Delivery, Limits, OnFailure, Plan, PluginSource, Retry, Runs, SubscriberIndex, SubscriberPlan,
-    TopicIndex, TopicPlan,
+    BatchPlan, ConfigValue, Delivery, Limits, OnFailure, Per, Plan, PluginSource, Rate, Retry, Runs, StatePlan,
+    SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan, Waiting,
 };
 pub use schema::schema;
 pub use show::show;

@@ -4,15 +4,17 @@
 //! names are unique per namespace. Knows nothing of YAML or of where the text was written.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::ops::Index;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::bounds::{
     ATTEMPTS_DEFAULT, BACKOFF_FACTOR_DEFAULT, BACKOFF_INITIAL_DEFAULT, BACKOFF_MAX_DEFAULT, MEMORY_BYTES_DEFAULT,
-    OUTPUT_BYTES_DEFAULT, TIME_DEFAULT,
+    OUTPUT_BYTES_DEFAULT, STATE_BYTES_DEFAULT, TIME_DEFAULT, WAITING_BYTES_DEFAULT, WAITING_EVENTS_DEFAULT,
 };
-use super::expression::KeyExpression;
+use super::expression::{Condition, KeyExpression};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use crate::model::TopicSettings;
 
 /// A checked topology. Made by [`super::check`] only.
@@ -62,20 +64,32 @@ pub struct SubscriberPlan {
     pub from: TopicIndex,
     /// What it does with events.
     pub runs: Runs,
+    /// Which events it takes, if not all; the others are skipped.
+    pub when: Option<Condition>,
     /// Where outputs go: the ports in the order of the topology, each with its topic. Several may have the same.
     pub ports: Vec<(String, TopicIndex)>,
-    /// Where events go that it failed on for good.
+    /// Where events go that it failed on for good, and those that its plugin rejects; none if it halts.
     pub dead_letters: Option<TopicIndex>,
     /// What its plugin is told.
     pub config: BTreeMap<String, ConfigValue>,
     /// What its plugin may use.
     pub limits: Limits,
+    /// What its plugin may keep.
+    pub state: StatePlan,
     /// When it tries again.
     pub retry: Retry,
     /// What happens after the last attempt.
     pub on_failure: OnFailure,
+    /// How many events of a lane may wait while others go on.
+    pub waiting: Waiting,
     /// What is promised about each event.
     pub delivery: Delivery,
+    /// How many events it takes per time, all lanes together; as many as there are if it does not say.
+    pub rate: Option<Rate>,
+    /// How many calls there are at the same time, all lanes together; one for each lane if it does not say.
+    pub concurrency: Option<NonZeroU32>,
+    /// How events are grouped for a call.
+    pub batch: BatchPlan,
 }
 
 /// What a subscriber does with events.
@@ -165,9 +179,9 @@ pub enum OnFailure {
     /// It goes to the topic for dead letters.
     #[default]
     DeadLetter,
-    /// Its key waits until it is released. Refused by the check of this release.
+    /// Its key waits until it is released. What a plugin rejects goes to the topic for dead letters.
     Park,
-    /// Its lane stops. Refused by the check of this release.
+    /// Its lane stops, also for what a plugin rejects: there is no topic for dead letters.
     Halt,
 }
 
@@ -177,10 +191,96 @@ pub enum Delivery {
     /// Outputs, cursor and state are one unit.
     #[default]
     ExactlyOnce,
-    /// The call, then the cursor. Refused by the check of this release.
+    /// The call, then the cursor.
     AtLeastOnce,
-    /// The cursor, then the call. Refused by the check of this release.
+    /// The cursor, then the call: one attempt for each event, and one event for each call.
     AtMostOnce,
+}
+
+/// How many events of a lane may wait for another attempt, or parked, while others go on. A lane that has no room for
+/// another one stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Most events, at least one.
+    pub max_events: u32,
+    /// Most bytes of them, at least those of the largest event.
+    pub max_bytes: u64,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Waiting { max_events: WAITING_EVENTS_DEFAULT, max_bytes: WAITING_BYTES_DEFAULT }
+    }
+}
+
+/// How many events per time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// The events, at least one.
+    pub events: NonZeroU32,
+    /// In each of these.
+    pub per: Per,
+}
+
+/// What a rate counts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Per {
+    /// A second.
+    Second,
+    /// A minute.
+    Minute,
+    /// An hour.
+    Hour,
+}
+
+impl Per {
+    /// How long it is.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(match self {
+            Per::Second => 1,
+            Per::Minute => 60,
+            Per::Hour => 60 * 60,
+        })
+    }
+}
+
+impl Rate {
+    /// Events per second.
+    pub fn per_second(self) -> f64 {
+        f64::from(self.events.get()) / self.per.duration().as_secs_f64()
+    }
+}
+
+/// How events are grouped for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchPlan {
+    /// Most events, at least one and at most [`BATCH_EVENTS_MAX`].
+    pub max_events: u32,
+    /// Most bytes of their records, at most [`BATCH_BYTES_MAX`]; one event alone may have more.
+    pub max_bytes: usize,
+    /// How long to wait for more events than there are. Not for ones that could not be in the call.
+    pub wait: Option<Duration>,
+}
+
+impl Default for BatchPlan {
+    fn default() -> Self {
+        BatchPlan { max_events: BATCH_EVENTS_MAX, max_bytes: BATCH_BYTES_MAX, wait: None }
+    }
+}
+
+/// What a plugin may keep, in each partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatePlan {
+    /// How long an entry is kept after its last change, in the time of events; until it is deleted if it does not say.
+    pub ttl: Option<Duration>,
+    /// Most bytes.
+    pub max_bytes: u64,
+}
+
+impl Default for StatePlan {
+    fn default() -> Self {
+        StatePlan { ttl: None, max_bytes: STATE_BYTES_DEFAULT }
+    }
 }
 
 impl TopicPlan {

@@ -4,14 +4,16 @@
 //! Adding a key here is enough for it to be read, checked, suggested and documented; [`super::resolve`] gives it meaning.
 
 use super::bounds::{
-    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, DEDUPE_COUNT_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX,
-    OUTPUT_BYTES_MIN, PARTITIONS_MAX, TIME_MAX, TIME_MIN,
+    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, BATCH_WAIT_MAX, DEDUPE_COUNT_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN,
+    OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, PARTITIONS_MAX, TIME_MAX, TIME_MIN, WAITING_BYTES_MAX, WAITING_BYTES_MIN,
+    WAITING_EVENTS_MAX,
 };
 use super::reader::{choice, keys};
 use super::values::{
-    Count, Expression, FilePath, Flag, Host, List, MS_MAX, Name, Named, Number, OrOff, Period, Plugin, Ports, Rate,
-    Setting, Size, Start, Table, Url, Word,
+    Condition, Count, Expression, FilePath, Flag, Host, List, MS_MAX, Name, Named, Number, OrOff, Period, Plugin,
+    Ports, Rate, Setting, Size, Start, Table, Url, Word,
 };
+use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 
 /// A duration that is not zero.
 type Positive = Period<1, MS_MAX>;
@@ -142,8 +144,9 @@ keys! {
         pull(later): Pull,
         /// Where the plugin's outputs go: topics by port, or a list of topics that are ports of the same name.
         to: Ports,
-        /// CEL; events for which it is false are skipped.
-        when(later): Expression,
+        /// CEL for true or false, for example `data.amount > 100`; events for which it is false are skipped. An event
+        /// that lacks what it needs fails, so ask with `has(data.amount)` where that may be. Default: all events.
+        when: Condition,
         /// What the plugin is told: texts, numbers, booleans, or `{ file: path }` for secrets.
         config: Table<Setting>,
         /// What the plugin may use.
@@ -151,21 +154,21 @@ keys! {
         /// What the plugin may reach.
         grants(later): Grants,
         /// What the plugin may keep.
-        state(later): State,
+        state: State,
         /// When a failed event is tried again.
         retry: Retry,
         /// What happens to an event after its last attempt.
         on_failure: OnFailure,
-        /// How many events may wait for another attempt while others go on.
-        waiting(later): Waiting,
+        /// How many events may wait for another attempt, or parked, while others go on.
+        waiting: Waiting,
         /// What is promised about each event.
         delivery: Delivery,
-        /// Most events per time, for example `100/s`.
-        rate(later): Rate,
-        /// Most events at the same time.
-        concurrency(later): Many,
+        /// Most events per time, for example `100/s`, all partitions together. Default: as fast as it goes.
+        rate: Rate,
+        /// Most calls at the same time, all partitions together. Default: one for each partition.
+        concurrency: Many,
         /// How events are grouped for one call.
-        batch(later): Batch,
+        batch: Batch,
         /// Subscribers of the same topic with the same group share its events: each event goes to one of them.
         claim(later): Name,
         /// Where a new subscriber begins: start, end or a time.
@@ -214,9 +217,9 @@ keys! {
 keys! {
     /// What a plugin may keep, per partition.
     struct State {
-        /// How long an entry is kept after its last change, in the time of events.
+        /// How long an entry is kept after its last change, in the time of events. Default: until it is deleted.
         ttl: Positive,
-        /// Most bytes.
+        /// Most bytes. Default 256MiB.
         max: Bytes,
     }
 }
@@ -224,7 +227,7 @@ keys! {
 keys! {
     /// When a failed event is tried again.
     struct Retry {
-        /// How often an event is tried, counting the first time. Default 5.
+        /// How often an event is tried, counting the first time. Default 5, and 1 with `delivery: at_most_once`.
         attempts: Count<1, ATTEMPTS_MAX>,
         /// Pauses between attempts.
         backoff: Backoff,
@@ -248,20 +251,22 @@ choice! {
     enum OnFailure {
         /// It goes to the topic `SUBSCRIBER.dead`, with the reason. The default.
         DeadLetter = "dead_letter",
-        /// It and its successors with the same key wait until they are released.
-        Park(later) = "park",
-        /// The partition stops.
-        Halt(later) = "halt",
+        /// It and its successors with the same key wait until they are released. What the plugin rejects goes to
+        /// `SUBSCRIBER.dead` all the same.
+        Park = "park",
+        /// The partition stops, also for what the plugin rejects: there are no dead letters.
+        Halt = "halt",
     }
 }
 
 keys! {
-    /// How many events may wait for another attempt while others go on.
+    /// How many events may wait for another attempt, or parked, while others go on; for each partition. Once there is
+    /// no room for another, the partition stops.
     struct Waiting {
-        /// Most events.
-        max: Many,
-        /// Most bytes.
-        size: Bytes,
+        /// Most events. Default 10000.
+        max: Count<1, WAITING_EVENTS_MAX>,
+        /// Most bytes. Default 16MiB.
+        size: Size<WAITING_BYTES_MIN, WAITING_BYTES_MAX>,
     }
 }
 
@@ -271,21 +276,21 @@ choice! {
         /// Its outputs, its position and its state are one change. The default for plugins.
         ExactlyOnce = "exactly_once",
         /// It may be handled again after a failure.
-        AtLeastOnce(later) = "at_least_once",
-        /// It may be lost in a failure.
-        AtMostOnce(later) = "at_most_once",
+        AtLeastOnce = "at_least_once",
+        /// It may be lost in a failure: it is tried once, by itself.
+        AtMostOnce = "at_most_once",
     }
 }
 
 keys! {
     /// How events are grouped for one call.
     struct Batch {
-        /// Most events of one call.
-        max: Many,
-        /// Most bytes of one call.
-        size: Bytes,
-        /// How long to wait for more events.
-        wait: Positive,
+        /// Most events of one call. Default 256, and 1 with `delivery: at_most_once`.
+        max: Count<1, BATCH_EVENTS_MAX>,
+        /// Most bytes of one call, unless one event alone has more. Default 1MiB.
+        size: Size<1, { BATCH_BYTES_MAX as u64 }>,
+        /// How long to wait for more events than there are. Default: not at all.
+        wait: Period<1, { BATCH_WAIT_MAX.as_millis() as u64 }>,
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::bounds::SUGGESTIONS_MAX;
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
-use super::expression::{CompileError, KeyExpression};
+use super::expression::{CompileError, Expression};
 use super::yaml::{Children, NodeRef, Scalar, View};
 use super::{Surroundings, names, variables};
 
@@ -29,7 +29,7 @@ pub(crate) struct Reader<'c> {
 #[derive(Default)]
 pub(crate) struct Shared {
     /// Large topologies have the same few expressions on thousands of topics.
-    expressions: HashMap<String, Result<KeyExpression, Vec<CompileError>>>,
+    expressions: HashMap<String, Result<Expression, Vec<CompileError>>>,
     suggestions: usize,
 }
 
@@ -300,17 +300,21 @@ impl<'c> Reader<'c> {
         self.report(missing.help(format!("add `{key}`: {}", first_sentence(help))));
     }
 
-    /// Compiles an expression, or reports what is wrong with it.
-    pub(crate) fn expression(&mut self, text: &Text<'_>) -> Option<KeyExpression> {
+    /// Compiles an expression of the type that `of` makes, or reports what is wrong with it.
+    pub(crate) fn expression<T>(
+        &mut self,
+        text: &Text<'_>,
+        of: fn(Expression) -> Result<T, Vec<CompileError>>,
+    ) -> Option<T> {
         let compiled = match self.shared.expressions.get(text.text.as_ref()) {
             Some(compiled) => compiled.clone(),
             None => {
-                let compiled = KeyExpression::compile(&text.text);
+                let compiled = Expression::compile(&text.text);
                 self.shared.expressions.insert(text.text.clone().into_owned(), compiled.clone());
                 compiled
             }
         };
-        match compiled {
+        match compiled.and_then(of) {
             Ok(expression) => Some(expression),
             Err(errors) => {
                 for error in errors {

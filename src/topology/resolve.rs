@@ -250,7 +250,7 @@ fn look_up(
             let others = elsewhere.declared_in.get(topic);
             let help = match (names::dead_letters_of(topic), near, others) {
                 (Some(subscriber), _, _) if subscriber_by_name.contains_key(subscriber) => {
-                    format!("`{subscriber}` has no dead letters; only plugins with `on_failure: dead_letter` do")
+                    format!("`{subscriber}` has no dead letters; only plugins have them, unless they halt on a failure")
                 }
                 _ if subscriber_by_name.contains_key(topic) => {
                     format!("`{topic}` is a subscriber; name one of the topics that it publishes to")
@@ -455,13 +455,19 @@ impl<'n, 'p> Planner<'n, 'p> {
             name: declared.name.clone(),
             from,
             runs: settings.runs.clone()?,
+            when: settings.when.clone(),
             ports: ports.map(|(port, topic)| Some((port.name.clone(), index_of(*topic)?))).collect::<Option<_>>()?,
             dead_letters: index_of(declared.dead_letters),
             config: settings.config.clone(),
             limits: settings.limits.clone(),
+            state: settings.state,
             retry: settings.retry.clone(),
             on_failure: settings.on_failure,
+            waiting: settings.waiting,
             delivery: settings.delivery,
+            rate: settings.rate,
+            concurrency: settings.concurrency,
+            batch: settings.batch,
         });
         Some(children)
     }

@@ -3,16 +3,19 @@
 //! Looks at one topic or one subscriber. What has to do with other declarations is [`super::resolve`]'s.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::bounds::{DEDUPE_COUNT_DEFAULT, DEDUPE_WINDOW_DEFAULT, PARTITIONS_DEFAULT, RETENTION_AGE_DEFAULT};
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
-use super::expression::KeyExpression;
-use super::plan::{ConfigValue, Delivery, Limits, OnFailure, PluginSource, Retry, Runs};
+use super::expression::{Condition, KeyExpression};
+use super::plan::{
+    BatchPlan, ConfigValue, Delivery, Limits, OnFailure, PluginSource, Rate, Retry, Runs, StatePlan, Waiting,
+};
 use super::raw;
 use super::reader::{Field, Key, Shared};
 use super::units::show_duration;
-use super::values::{OrOff, Setting, Word};
+use super::values::{Count, OrOff, Setting, Word};
 use crate::model::{Compression, Dedupe, Retention, TopicSettings};
 
 /// A topic, as far as it does not depend on others. The default is one of which nothing is said.
@@ -65,11 +68,17 @@ pub(crate) struct Subscriber {
     pub(crate) ports: Vec<Port>,
     /// What it runs. `None` if that was reported.
     pub(crate) runs: Option<Runs>,
+    pub(crate) when: Option<Condition>,
     pub(crate) config: BTreeMap<String, ConfigValue>,
     pub(crate) limits: Limits,
+    pub(crate) state: StatePlan,
     pub(crate) retry: Retry,
     pub(crate) on_failure: OnFailure,
+    pub(crate) waiting: Waiting,
     pub(crate) delivery: Delivery,
+    pub(crate) rate: Option<Rate>,
+    pub(crate) concurrency: Option<NonZeroU32>,
+    pub(crate) batch: BatchPlan,
     /// Whether it has a topic for dead letters, as far as can be told.
     pub(crate) dead_letters: bool,
     pub(crate) claim: Option<(String, Span)>,
@@ -162,7 +171,6 @@ pub(crate) fn subscriber(name: &str, declared: Span, raw: &raw::Subscriber, prob
         check_leaf(raw, problems);
     }
     let limits = value(&raw.limits).map_or_else(Limits::default, |raw| limits(&raw));
-    let retry = value(&raw.retry).map_or_else(Retry::default, |raw| retry(&raw, problems));
     let on_failure = match value(&raw.on_failure) {
         None | Some(raw::OnFailure::DeadLetter) => OnFailure::DeadLetter,
         Some(raw::OnFailure::Park) => OnFailure::Park,
@@ -175,6 +183,10 @@ pub(crate) fn subscriber(name: &str, declared: Span, raw: &raw::Subscriber, prob
         None if is_plugin => Delivery::ExactlyOnce,
         None => Delivery::AtLeastOnce,
     };
+    // An event that is tried once is not tried again, and is not one of several that a failure takes along.
+    let once = raw.delivery.as_ref().filter(|_| delivery == Delivery::AtMostOnce).map(|field| field.span);
+    let retry = retry(&value(&raw.retry).unwrap_or_default(), once, problems);
+    let batch = batch(&value(&raw.batch).unwrap_or_default(), once, problems);
     let port = |(name, field): &(String, Field<Word>)| {
         let topic = field.value.as_ref()?.0.clone();
         Some(Port { name: name.clone(), topic, span: field.span })
@@ -183,12 +195,19 @@ pub(crate) fn subscriber(name: &str, declared: Span, raw: &raw::Subscriber, prob
         from: word(&raw.from),
         ports: value(&raw.to).map_or_else(Vec::new, |ports| ports.0.iter().filter_map(port).collect()),
         runs,
+        when: value(&raw.when).map(|condition| condition.0),
         config: value(&raw.config).map_or_else(BTreeMap::new, |table| config(&table.0)),
         limits,
+        state: value(&raw.state).map_or_else(StatePlan::default, |raw| state(&raw)),
         retry,
         on_failure,
+        waiting: value(&raw.waiting).map_or_else(Waiting::default, |raw| waiting(&raw)),
         delivery,
-        dead_letters: is_plugin && on_failure == OnFailure::DeadLetter,
+        rate: value(&raw.rate).map(|rate| rate.0),
+        concurrency: value(&raw.concurrency).and_then(|count| NonZeroU32::new(count.0)),
+        batch,
+        // What is parked is still to be handled; what is rejected never is.
+        dead_letters: is_plugin && on_failure != OnFailure::Halt,
         claim: raw.claim.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
         was: raw.was.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
     }
@@ -249,8 +268,64 @@ fn limits(raw: &raw::Limits) -> Limits {
     }
 }
 
-fn retry(raw: &raw::Retry, problems: &mut Problems) -> Retry {
+fn state(raw: &raw::State) -> StatePlan {
+    let default = StatePlan::default();
+    StatePlan {
+        ttl: value(&raw.ttl).map(|period| period.0),
+        max_bytes: value(&raw.max).map_or(default.max_bytes, |size| size.0),
+    }
+}
+
+fn waiting(raw: &raw::Waiting) -> Waiting {
+    let default = Waiting::default();
+    Waiting {
+        max_events: value(&raw.max).map_or(default.max_events, |count| count.0),
+        max_bytes: value(&raw.size).map_or(default.max_bytes, |size| size.0),
+    }
+}
+
+/// A count, which can only be one where events are delivered at most once, as is said at `once`.
+fn one_if<const MIN: u32, const MAX: u32>(
+    once: Option<Span>,
+    field: &Key<Count<MIN, MAX>>,
+    default: u32,
+    (key, rule): (&str, &str),
+    problems: &mut Problems,
+) -> u32 {
+    let count = value(field).map(|count| count.0);
+    let Some(once) = once else { return count.unwrap_or(default) };
+    if let (Some(field), Some(count)) = (field, count.filter(|count| *count != 1)) {
+        let message = format!("`{key}: {count}` contradicts `delivery: at_most_once`: {rule}");
+        let bad = Diagnostic::error(Code::BadValue, field.span, "more than one", message);
+        let bad = bad.label(once, "at most once");
+        problems.push(bad.help(format!("remove `{key}`, or write `delivery: at_least_once`")));
+    }
+    1
+}
+
+fn batch(raw: &raw::Batch, once: Option<Span>, problems: &mut Problems) -> BatchPlan {
+    let default = BatchPlan::default();
+    let rule = ("max", "each call has one event");
+    let max_events = one_if(once, &raw.max, default.max_events, rule, problems);
+    let wait = value(&raw.wait).map(|period| period.0);
+    if let Some(field) = raw.wait.as_ref().filter(|_| wait.is_some() && max_events == 1) {
+        let message = "`wait` waits for more events, but a call has one".to_owned();
+        let bad = Diagnostic::error(Code::BadValue, field.key, "for no more events", message);
+        let one = once.or(raw.max.as_ref().map(|field| field.span));
+        let bad = one.into_iter().fold(bad, |bad, span| bad.label(span, "one event for each call"));
+        problems.push(bad.help("remove `wait`"));
+    }
+    BatchPlan {
+        max_events,
+        max_bytes: value(&raw.size).and_then(|size| usize::try_from(size.0).ok()).unwrap_or(default.max_bytes),
+        wait,
+    }
+}
+
+fn retry(raw: &raw::Retry, once: Option<Span>, problems: &mut Problems) -> Retry {
     let default = Retry::default();
+    let rule = ("attempts", "each event is tried once");
+    let attempts = one_if(once, &raw.attempts, default.attempts, rule, problems);
     let backoff = value(&raw.backoff).unwrap_or_default();
     let initial = value(&backoff.initial).map_or(default.initial, |period| period.0);
     // Who only asks for a longer first pause does not mean it to be cut.
@@ -263,12 +338,7 @@ fn retry(raw: &raw::Retry, problems: &mut Problems) -> Retry {
         let bad = first.into_iter().fold(bad, |bad, span| bad.label(span, "the first"));
         problems.push(bad.help(format!("write a `max` of {initial} or more")));
     }
-    Retry {
-        attempts: value(&raw.attempts).map_or(default.attempts, |count| count.0),
-        initial,
-        max,
-        factor: value(&backoff.factor).map_or(default.factor, |factor| factor.0),
-    }
+    Retry { attempts, initial, max, factor: value(&backoff.factor).map_or(default.factor, |factor| factor.0) }
 }
 
 fn config(settings: &[(String, Field<Setting>)]) -> BTreeMap<String, ConfigValue> {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::plan::{ConfigValue, Delivery, OnFailure, Plan, PluginSource, Runs, SubscriberPlan, TopicPlan};
+use super::plan::{ConfigValue, Delivery, OnFailure, Per, Plan, PluginSource, Rate, Runs, SubscriberPlan, TopicPlan};
 use super::units::{show_duration, show_size};
 use crate::model::{Compression, Dedupe};
 
@@ -79,6 +79,9 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
         Runs::Push { url } => line!(shown, "    push: {{ url: {} }}", scalar(url)),
         Runs::Pull => line!(shown, "    pull: {{}}"),
     }
+    if let Some(when) = &subscriber.when {
+        line!(shown, "    when: {}", scalar(when.text()));
+    }
     if !subscriber.ports.is_empty() {
         line!(shown, "    to:");
     }
@@ -100,6 +103,9 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
         let limits = &subscriber.limits;
         let (memory, time) = (show_size(limits.memory_bytes), show_duration(limits.time));
         line!(shown, "    limits: {{ memory: {memory}, time: {time}, output: {} }}", show_size(limits.output_bytes));
+        let state = &subscriber.state;
+        let ttl = state.ttl.map(|ttl| format!("ttl: {}, ", show_duration(ttl))).unwrap_or_default();
+        line!(shown, "    state: {{ {ttl}max: {} }}", show_size(state.max_bytes));
     }
     let retry = &subscriber.retry;
     let (initial, max) = (show_duration(retry.initial), show_duration(retry.max));
@@ -116,7 +122,24 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
         Delivery::AtLeastOnce => "at_least_once",
         Delivery::AtMostOnce => "at_most_once",
     };
-    line!(shown, "    on_failure: {on_failure}\n    delivery: {delivery}");
+    line!(shown, "    on_failure: {on_failure}");
+    let waiting = &subscriber.waiting;
+    line!(shown, "    waiting: {{ max: {}, size: {} }}", waiting.max_events, show_size(waiting.max_bytes));
+    line!(shown, "    delivery: {delivery}");
+    if let Some(Rate { events, per }) = subscriber.rate {
+        let per = match per {
+            Per::Second => "s",
+            Per::Minute => "m",
+            Per::Hour => "h",
+        };
+        line!(shown, "    rate: {}", scalar(&format!("{events}/{per}")));
+    }
+    if let Some(concurrency) = subscriber.concurrency {
+        line!(shown, "    concurrency: {concurrency}");
+    }
+    let batch = &subscriber.batch;
+    let wait = batch.wait.map(|wait| format!(", wait: {}", show_duration(wait))).unwrap_or_default();
+    line!(shown, "    batch: {{ max: {}, size: {}{wait} }}", batch.max_events, show_size(batch.max_bytes as u64));
 }
 
 /// A text as YAML: bare where every reader takes it for that text, quoted elsewhere. `$` is doubled, since what is

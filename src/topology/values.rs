@@ -1,6 +1,7 @@
 //! The kinds of values that a topology has: how each is read, and its JSON Schema.
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::bounds::{DURATION_MAX, NAME_BYTES_MAX};
 use super::diagnostic::{Code, Diagnostic, Span};
-use super::expression::KeyExpression;
+use super::expression::{self, KeyExpression};
 use super::names;
 use super::reader::{Field, Owner, Read, Reader};
 use super::schema;
@@ -227,8 +228,8 @@ fn with_unit(error: &UnitError, text: &str, likely: &[&str], units: &str) -> Str
 }
 
 /// How many per time, as `100/s`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Rate(pub(crate) f64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate(pub(crate) plan::Rate);
 
 inline_schema!(Rate, schema::text(r"^\d+\s*/\s*(s|m|h)$", &["100/s", "30/m"]));
 
@@ -236,21 +237,21 @@ impl Read for Rate {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "a rate")?;
         let parsed = text.text.split_once('/').and_then(|(count, unit)| {
-            let count: u32 = count.trim().parse().ok()?;
-            let seconds = match unit.trim() {
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3_600.0,
+            let events: NonZeroU32 = count.trim().parse().ok()?;
+            let per = match unit.trim() {
+                "s" => plan::Per::Second,
+                "m" => plan::Per::Minute,
+                "h" => plan::Per::Hour,
                 _ => return None,
             };
-            (count > 0).then_some(Rate(f64::from(count) / seconds))
+            Some(Rate(plan::Rate { events, per }))
         });
         let message = || format!("`{}` is events per time, not `{}`", owner.key, text.text);
         parsed.or_else(|| reader.bad(text.span, message(), "write a rate such as 100/s, 30/m or 500/h"))
     }
 }
 
-/// A CEL expression.
+/// A CEL expression for a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expression(pub(crate) KeyExpression);
 
@@ -259,7 +260,20 @@ inline_schema!(Expression, json_schema!({ "type": "string", "minLength": 1, "exa
 impl Read for Expression {
     fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "an expression")?;
-        reader.expression(&text).map(Expression)
+        reader.expression(&text, KeyExpression::of).map(Expression)
+    }
+}
+
+/// A CEL expression for `true` or `false`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condition(pub(crate) expression::Condition);
+
+inline_schema!(Condition, json_schema!({ "type": "string", "minLength": 1, "examples": ["data.amount > 100"] }));
+
+impl Read for Condition {
+    fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "an expression")?;
+        reader.expression(&text, expression::Condition::of).map(Condition)
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn form(text: &str) -> Result<Form, Vec<CompileError>> {
         return Err(vec![CompileError { message, range: 0..text.len(), help: None }]);
     }
     if text.trim().is_empty() {
-        let help = Some("write a path such as `data.order_id`".into());
+        let help = Some("write a path such as `data.order_id`, or a condition such as `data.amount > 100`".into());
         return Err(vec![CompileError { message: "this expression is empty".into(), range: 0..text.len(), help }]);
     }
     if let Some(form) = plain_path(text) {
@@ -219,9 +219,9 @@ impl<'p> Names<'p> {
         self.errors.push(CompileError { message, range, help: Some(help) });
     }
 
-    /// Where `name` is, near the place that the node has. Places are characters, and those of calls are of the bracket.
+    /// Where `name` is, near the place that the node has. Places of calls are those of the bracket.
     fn range(&self, id: u64, name: &str) -> Range<usize> {
-        let byte = |char: u32| self.text.char_indices().nth(char as usize).map_or(self.text.len(), |(at, _)| at);
+        let byte = |at: u32| self.text.floor_char_boundary(at as usize);
         let Some((start, stop)) = self.info.offset_for(id) else { return 0..self.text.len() };
         let (start, stop) = (byte(start), byte(stop.saturating_add(1)));
         let after = self.text.get(start..).and_then(|text| text.starts_with(name).then_some(start));

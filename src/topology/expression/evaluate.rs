@@ -1,4 +1,4 @@
-//! From an event to a text.
+//! From an event to what an expression is for it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,22 +7,42 @@ use cel::objects::{Key, Map};
 use cel::{Context, ExecutionError, Value};
 
 use super::compile::ENV;
-use super::path::{self, Found};
-use super::{EventFields, ExpressionError, Form, KeyExpression, Program, Variable};
+use super::path::{self, Found, Outcome};
+use super::{EventFields, Expression, ExpressionError, Form, Program, Variable};
 
 /// The text of `expression` for `event`.
-pub(super) fn text(expression: &KeyExpression, event: &EventFields<'_>) -> Result<String, ExpressionError> {
+pub(super) fn text(expression: &Expression, event: &EventFields<'_>) -> Result<String, ExpressionError> {
+    match outcome(expression, event)? {
+        Outcome::Text(text) => Ok(text),
+        Outcome::Whole(number) => Ok(number.to_string()),
+        Outcome::Bool(value) => Ok(value.to_string()),
+        Outcome::Other(found) => Err(ExpressionError::NotText { expression: expression.text.to_string(), found }),
+    }
+}
+
+/// Whether `expression` is true for `event`.
+pub(super) fn truth(expression: &Expression, event: &EventFields<'_>) -> Result<bool, ExpressionError> {
+    let found = match outcome(expression, event)? {
+        Outcome::Bool(value) => return Ok(value),
+        Outcome::Text(_) => "a text",
+        Outcome::Whole(_) => "a whole number",
+        Outcome::Other(found) => found,
+    };
+    Err(ExpressionError::NotBool { expression: expression.text.to_string(), found })
+}
+
+fn outcome(expression: &Expression, event: &EventFields<'_>) -> Result<Outcome, ExpressionError> {
     let missing = |path: &str| ExpressionError::Missing { expression: expression.text.to_string(), path: path.into() };
     match &expression.form {
         Form::Field(field) => {
             let value = field.of(event).ok_or_else(|| missing(Variable::Field(*field).name()))?;
-            Ok(value.to_owned())
+            Ok(Outcome::Text(value.to_owned()))
         }
         Form::Attribute(wanted) => {
             let mut found = None;
             event.attributes.each(&mut |name, value| {
                 if name == wanted.as_ref() {
-                    found = Some(value.to_owned());
+                    found = Some(Outcome::Text(value.to_owned()));
                 }
             });
             found.ok_or_else(|| missing(&format!("attributes.{wanted}")))
@@ -30,8 +50,7 @@ pub(super) fn text(expression: &KeyExpression, event: &EventFields<'_>) -> Resul
         Form::Data(segments) => {
             json(expression, event)?;
             match path::find(event.data, segments).map_err(|error| broken(expression, &error))? {
-                Found::Text(text) => Ok(text),
-                Found::Other(found) => Err(ExpressionError::NotText { expression: expression.text.to_string(), found }),
+                Found::Value(value) => Ok(value),
                 Found::Missing(depth) => {
                     let there = segments.iter().take(depth + 1).map(String::as_str);
                     let path: Vec<&str> = ["data"].into_iter().chain(there).collect();
@@ -43,7 +62,7 @@ pub(super) fn text(expression: &KeyExpression, event: &EventFields<'_>) -> Resul
     }
 }
 
-fn run(expression: &KeyExpression, program: &Program, event: &EventFields<'_>) -> Result<String, ExpressionError> {
+fn run(expression: &Expression, program: &Program, event: &EventFields<'_>) -> Result<Outcome, ExpressionError> {
     let mut context = Context::with_env(Arc::clone(&ENV));
     for variable in &program.variables {
         let value = match variable {
@@ -63,18 +82,18 @@ fn run(expression: &KeyExpression, program: &Program, event: &EventFields<'_>) -
         };
         context.add_variable_from_value(variable.name(), value);
     }
-    let not_text = |found| Err(ExpressionError::NotText { expression: expression.text.to_string(), found });
-    match program.program.execute(&context).map_err(|error| failed(expression, &error))? {
-        Value::String(text) => Ok(Arc::unwrap_or_clone(text)),
-        Value::Int(number) => Ok(number.to_string()),
-        Value::UInt(number) => Ok(number.to_string()),
-        Value::Bool(value) => Ok(value.to_string()),
-        Value::Null => not_text(path::NULL),
-        Value::Float(_) => not_text(path::FRACTION),
-        Value::List(_) => not_text(path::LIST),
-        Value::Map(_) | Value::Struct(_) => not_text(path::OBJECT),
-        _ => not_text("of a type without a text"),
-    }
+    let value = program.program.execute(&context).map_err(|error| failed(expression, &error))?;
+    Ok(match value {
+        Value::String(text) => Outcome::Text(Arc::unwrap_or_clone(text)),
+        Value::Int(number) => Outcome::Whole(number.into()),
+        Value::UInt(number) => Outcome::Whole(number.into()),
+        Value::Bool(value) => Outcome::Bool(value),
+        Value::Null => Outcome::Other(path::NULL),
+        Value::Float(_) => Outcome::Other(path::FRACTION),
+        Value::List(_) => Outcome::Other(path::LIST),
+        Value::Map(_) | Value::Struct(_) => Outcome::Other(path::OBJECT),
+        _ => Outcome::Other("of a type without a text"),
+    })
 }
 
 /// JSON as CEL sees it. Whole numbers are whole numbers, as in the text of the data, and not doubles as in the mapping
@@ -98,7 +117,7 @@ fn value(json: serde_json::Value) -> Value {
 }
 
 /// Whether the data says to be JSON; what says nothing is.
-fn json(expression: &KeyExpression, event: &EventFields<'_>) -> Result<(), ExpressionError> {
+fn json(expression: &Expression, event: &EventFields<'_>) -> Result<(), ExpressionError> {
     let Some(content_type) = event.content_type else { return Ok(()) };
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let ends = |suffix: &str| {
@@ -111,11 +130,11 @@ fn json(expression: &KeyExpression, event: &EventFields<'_>) -> Result<(), Expre
     Err(ExpressionError::NotJson { expression: expression.text.to_string(), content_type: content_type.to_owned() })
 }
 
-fn broken(expression: &KeyExpression, error: &serde_json::Error) -> ExpressionError {
+fn broken(expression: &Expression, error: &serde_json::Error) -> ExpressionError {
     ExpressionError::BrokenJson { expression: expression.text.to_string(), reason: error.to_string() }
 }
 
-fn failed(expression: &KeyExpression, error: &ExecutionError) -> ExpressionError {
+fn failed(expression: &Expression, error: &ExecutionError) -> ExpressionError {
     let expression = expression.text.to_string();
     match error {
         ExecutionError::NoSuchKey(name) => ExpressionError::Missing { expression, path: name.to_string() },

@@ -7,6 +7,9 @@
 //! | `subject`, `time`, `key` | text, or null if the event has none |
 //! | `attributes` | the extension attributes by name, as text |
 //!
+//! One [`Expression`] has two typed fronts: a [`KeyExpression`] is a text, a [`Condition`] is `true` or `false`. What can
+//! never be that is a mistake that compiling finds; what depends on the event is an error of evaluating.
+//!
 //! Promises: an expression that compiled names only these variables and known functions; evaluating never changes
 //! anything and reads nothing but the event. What most topologies have, a plain path such as `data.order_id`, reads that
 //! one value out of the JSON text without building anything else, with the same result as the full evaluation.
@@ -15,6 +18,7 @@
 
 mod compile;
 mod evaluate;
+mod kind;
 mod path;
 
 use std::collections::BTreeMap;
@@ -22,12 +26,25 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A compiled expression; clones share it.
+use kind::Wanted;
+
+/// A compiled expression, whatever its result is for; clones share it.
 #[derive(Clone)]
-pub struct KeyExpression {
+pub(crate) struct Expression {
     text: Arc<str>,
     form: Form,
 }
+
+/// An expression for a text, such as an ordering key; clones share it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyExpression(Expression);
+
+/// An expression for `true` or `false`, such as a filter; clones share it.
+///
+/// What an event does not have is no `false`: evaluating fails. `has(data.vip) && data.vip` asks first, and so does
+/// `has(attributes.tenant)`; `subject`, `time` and `key` are null where an event has none.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Condition(Expression);
 
 /// How an expression is evaluated.
 #[derive(Clone)]
@@ -153,7 +170,7 @@ pub struct CompileError {
     pub help: Option<String>,
 }
 
-/// Why an expression has no text for an event. All but [`ExpressionError::Failed`] name the path.
+/// Why an expression has no usable result for an event. All but [`ExpressionError::Failed`] name the path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExpressionError {
     /// The data is of another media type.
@@ -188,6 +205,14 @@ pub enum ExpressionError {
         /// What there is, with its article.
         found: &'static str,
     },
+    /// The event has something there that is no boolean.
+    #[error("`{expression}` is {found}; `true` or `false` is needed")]
+    NotBool {
+        /// The expression.
+        expression: String,
+        /// What there is, with its article.
+        found: &'static str,
+    },
     /// The evaluation failed.
     #[error("`{expression}` failed: {reason}")]
     Failed {
@@ -202,6 +227,17 @@ fn in_expression(path: &str, expression: &str) -> String {
     if path == expression { String::new() } else { format!(", which `{expression}` needs") }
 }
 
+impl Expression {
+    pub(crate) fn compile(text: &str) -> Result<Self, Vec<CompileError>> {
+        compile::form(text).map(|form| Expression { text: text.into(), form })
+    }
+
+    fn of(self, wanted: Wanted) -> Result<Self, Vec<CompileError>> {
+        let misfits = kind::misfits(&self, wanted);
+        if misfits.is_empty() { Ok(self) } else { Err(misfits) }
+    }
+}
+
 impl KeyExpression {
     /// Compiles an expression.
     ///
@@ -209,12 +245,16 @@ impl KeyExpression {
     ///
     /// Every problem of the text, the first one first; there is at least one.
     pub fn compile(text: &str) -> Result<Self, Vec<CompileError>> {
-        compile::form(text).map(|form| KeyExpression { text: text.into(), form })
+        Self::of(Expression::compile(text)?)
+    }
+
+    pub(crate) fn of(expression: Expression) -> Result<Self, Vec<CompileError>> {
+        expression.of(Wanted::Text).map(Self)
     }
 
     /// The expression as it is written.
     pub fn text(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// The text that the expression has for an event: a text as it is, whole numbers in decimal, booleans as `true`
@@ -224,23 +264,65 @@ impl KeyExpression {
     ///
     /// [`ExpressionError`] if the event lacks what the expression needs, or the result is anything else.
     pub fn evaluate(&self, event: &EventFields<'_>) -> Result<String, ExpressionError> {
-        evaluate::text(self, event)
+        evaluate::text(&self.0, event)
+    }
+}
+
+impl Condition {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the text, the first one first; there is at least one.
+    pub fn compile(text: &str) -> Result<Self, Vec<CompileError>> {
+        Self::of(Expression::compile(text)?)
+    }
+
+    pub(crate) fn of(expression: Expression) -> Result<Self, Vec<CompileError>> {
+        expression.of(Wanted::Bool).map(Self)
+    }
+
+    /// The expression as it is written.
+    pub fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// Whether an event meets the condition.
+    ///
+    /// # Errors
+    ///
+    /// [`ExpressionError`] if the event lacks what the expression needs (`has(data.vip)` asks without failing), or the
+    /// result is no boolean. What that means for the event is for the caller to decide.
+    pub fn evaluate(&self, event: &EventFields<'_>) -> Result<bool, ExpressionError> {
+        evaluate::truth(&self.0, event)
+    }
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Expression").field(&self.text).finish()
     }
 }
 
 impl fmt::Debug for KeyExpression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KeyExpression").field(&self.text).finish()
+        f.debug_tuple("KeyExpression").field(&self.text()).finish()
     }
 }
 
-impl PartialEq for KeyExpression {
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Condition").field(&self.text()).finish()
+    }
+}
+
+impl PartialEq for Expression {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
     }
 }
 
-impl Eq for KeyExpression {}
+impl Eq for Expression {}
 
 #[cfg(test)]
 mod tests;

@@ -10,11 +10,20 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 /// What is at a path.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Found {
-    Text(String),
-    /// A value that has no text, with its article.
-    Other(&'static str),
+    Value(Outcome),
     /// The number of names of the path that do exist.
     Missing(usize),
+}
+
+/// What an expression comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Outcome {
+    Text(String),
+    /// Any whole number of 64 bits, with a sign or without.
+    Whole(i128),
+    Bool(bool),
+    /// A value that has no text, with its article.
+    Other(&'static str),
 }
 
 pub(super) const NULL: &str = "null";
@@ -38,8 +47,8 @@ struct At<'p> {
 }
 
 impl At<'_> {
-    fn scalar(self, found: Found) -> Found {
-        if self.path.is_empty() { found } else { Found::Missing(self.depth) }
+    fn scalar(self, value: Outcome) -> Found {
+        if self.path.is_empty() { Found::Value(value) } else { Found::Missing(self.depth) }
     }
 }
 
@@ -59,38 +68,41 @@ impl<'de> Visitor<'de> for At<'_> {
     }
 
     fn visit_unit<E: Error>(self) -> Result<Found, E> {
-        Ok(self.scalar(Found::Other(NULL)))
+        Ok(self.scalar(Outcome::Other(NULL)))
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Found, E> {
-        Ok(self.scalar(Found::Text(value.to_string())))
+        Ok(self.scalar(Outcome::Bool(value)))
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<Found, E> {
-        Ok(self.scalar(Found::Text(value.to_string())))
+        Ok(self.scalar(Outcome::Whole(value.into())))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Found, E> {
-        Ok(self.scalar(Found::Text(value.to_string())))
+        Ok(self.scalar(Outcome::Whole(value.into())))
     }
 
     fn visit_f64<E: Error>(self, _: f64) -> Result<Found, E> {
-        Ok(self.scalar(Found::Other(FRACTION)))
+        Ok(self.scalar(Outcome::Other(FRACTION)))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Found, E> {
-        Ok(if self.path.is_empty() { Found::Text(value.to_owned()) } else { Found::Missing(self.depth) })
+        Ok(match self.path {
+            [] => Found::Value(Outcome::Text(value.to_owned())),
+            _ => Found::Missing(self.depth),
+        })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Found, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(self.scalar(Found::Other(LIST)))
+        Ok(self.scalar(Outcome::Other(LIST)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Found, A::Error> {
         let Some((name, path)) = self.path.split_first() else {
             while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-            return Ok(Found::Other(OBJECT));
+            return Ok(Found::Value(Outcome::Other(OBJECT)));
         };
         let mut found = Found::Missing(self.depth);
         while let Some(is_it) = object.next_key_seed(Is(name))? {

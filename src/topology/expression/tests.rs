@@ -25,7 +25,7 @@ fn by_evaluator(path: &str) -> String {
 }
 
 fn is_fast(expression: &str) -> bool {
-    !matches!(KeyExpression::compile(expression).unwrap().form, Form::Program(_))
+    !matches!(Expression::compile(expression).unwrap().form, Form::Program(_))
 }
 
 #[test]
@@ -169,5 +169,93 @@ fn hostile_expressions_are_refused_in_bounds() {
         "a?".repeat(1_000),
     ] {
         assert!(KeyExpression::compile(&hostile).is_err(), "{}", &hostile[..hostile.len().min(20)]);
+    }
+}
+
+fn holds(condition: &str, data: &str) -> Result<bool, ExpressionError> {
+    let attributes = [("tenant", "acme"), ("region", "eu")];
+    Condition::compile(condition).unwrap().evaluate(&event(data.as_bytes(), &attributes))
+}
+
+#[test]
+fn conditions_are_true_or_false() {
+    for (condition, data) in [
+        ("data.vip", r#"{"vip": true}"#),
+        ("!data.vip", r#"{"vip": false}"#),
+        ("data.amount > 100", r#"{"amount": 101}"#),
+        ("data.amount > 100", r#"{"amount": 100.5}"#),
+        ("data.amount > 99.5", r#"{"amount": 100}"#),
+        ("type == 'order.created' && attributes.tenant == 'acme'", ""),
+        ("has(data.vip) && data.vip", r#"{"vip": true}"#),
+        ("!has(data.vip) || data.vip", "{}"),
+        ("!has(attributes.trace)", ""),
+        ("time == null && subject != null", ""),
+        ("'vip' in data.tags", r#"{"tags": ["new", "vip"]}"#),
+        ("data.items.exists(i, i.n > 1)", r#"{"items": [{"n": 2}]}"#),
+        ("data.items.exists_one(i, i.n > 1)", r#"{"items": [{"n": 2}]}"#),
+        ("size(data.items.filter(i, i > 1)) == 1", r#"{"items": [1, 2]}"#),
+        ("data.kind == 'a' ? data.x : data.y", r#"{"kind": "a", "x": true}"#),
+        ("data.name.startsWith('A')", r#"{"name": "Ada"}"#),
+        ("true", ""),
+    ] {
+        assert_eq!(holds(condition, data), Ok(true), "{condition}");
+        assert_eq!(holds(&format!("!({condition})"), data), Ok(false), "{condition}");
+    }
+}
+
+#[test]
+fn what_a_condition_needs_has_to_be_there() {
+    let missing = |condition: &str, data: &str| match holds(condition, data) {
+        Err(ExpressionError::Missing { path, .. }) => path,
+        other => panic!("{condition}: {other:?}"),
+    };
+    assert_eq!(missing("data.vip", "{}"), "data.vip");
+    assert_eq!(missing("data.amount > 100", "{}"), "amount");
+    assert_eq!(missing("attributes.trace == 'x'", ""), "trace");
+    let found = |data: &str| match holds("data.vip", data) {
+        Err(ExpressionError::NotBool { found, .. }) => found,
+        other => panic!("{data}: {other:?}"),
+    };
+    assert_eq!(found(r#"{"vip": "true"}"#), "a text");
+    assert_eq!(found(r#"{"vip": 1}"#), "a whole number");
+    assert_eq!(found(r#"{"vip": null}"#), "null");
+    assert_eq!(holds("data.a || data.b", r#"{"a": true}"#), Ok(true), "what decides alone is enough");
+    assert!(matches!(holds("has(data.vip)", "no JSON"), Err(ExpressionError::BrokenJson { .. })));
+    let error = holds("data.vip", r#"{"vip": 1}"#).unwrap_err();
+    assert_eq!(error.to_string(), "`data.vip` is a whole number; `true` or `false` is needed");
+}
+
+#[test]
+fn what_can_never_fit_is_found_where_it_is() {
+    let places = |text: &str, compiled: Result<(), Vec<CompileError>>| match compiled {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.into_iter().map(|error| text[error.range].to_owned()).collect(),
+    };
+    let condition = |text: &str| places(text, Condition::compile(text).map(drop));
+    assert_eq!(condition(" id "), ["id"]);
+    assert_eq!(condition("attributes.vip"), ["attributes.vip"]);
+    assert_eq!(condition("attributes"), ["attributes"]);
+    assert_eq!(condition("'yes'"), ["'yes'"]);
+    assert_eq!(condition("1 + 2"), ["1 + 2"]);
+    assert_eq!(condition("data.a + data.b"), ["data.a + data.b"]);
+    assert_eq!(condition("size(data.items)"), ["size(data.items)"]);
+    assert_eq!(condition("data.items.filter(i, i > 1)"), ["data.items.filter(i, i > 1)"]);
+    assert_eq!(condition("data.a && 'ä' && id"), ["'ä'", "id"]);
+    assert_eq!(condition("!(data.x - 1)"), ["data.x - 1"]);
+    assert_eq!(condition("data.a ? 'yes' : 0"), ["'yes'", "0"]);
+    assert_eq!(condition("id ? true : false"), ["id"]);
+    assert_eq!(condition("null"), ["null"]);
+    assert_eq!(condition("[data.a]"), ["[data.a]"]);
+    for good in ["data", "data.a", "data['a']", "data.a[0]", "data.items.all(id, id)", "false"] {
+        assert_eq!(condition(good), Vec::<String>::new(), "{good}");
+    }
+    let key = |text: &str| places(text, KeyExpression::compile(text).map(drop));
+    assert_eq!(key("attributes"), ["attributes"]);
+    assert_eq!(key("[id]"), ["[id]"]);
+    assert_eq!(key("1.5"), ["1.5"]);
+    assert_eq!(key("data.a ? null : id"), ["null"]);
+    assert_eq!(key("id && data.a"), ["id"]);
+    for good in ["data", "data.a + 1", "-data.a", "data.a > 1", "data.a && data.b", "data.a ? id : 7"] {
+        assert_eq!(key(good), Vec::<String>::new(), "{good}");
     }
 }
