@@ -122,6 +122,7 @@ fn act(index: u32, event: &Event, outputs: &mut Vec<Output>) -> Option<Failure> 
             let _ = state::run(rest);
             outputs.push(Output { port: 9, ..output(index, Vec::new()) });
         }
+        "state-quietly" => drop(state::run(rest)),
         "early" => {}
 
         "hide" => hide(number as usize),
