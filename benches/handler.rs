@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use wattle::wasm::{Batch, Event, EventContext, Host, HostOptions, Limits, LogLevel, PluginSpec};
+use wattle::wasm::{Batch, Event, EventContext, Host, HostOptions, Limits, LogLevel, NoState, PluginSpec};
 
 #[path = "../tests/common/guests.rs"]
 #[allow(unreachable_pub, dead_code, reason = "shared with tests")]
@@ -58,6 +58,7 @@ fn host(c: &mut Criterion) {
                     content_type: "application/json",
                     events,
                     context: Arc::clone(&context),
+                    state: Arc::new(NoState),
                 };
                 runtime.block_on(async {
                     let mut lease = plugin.instance().await.unwrap();

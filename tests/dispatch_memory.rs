@@ -72,7 +72,7 @@ impl Handler for Simple {
             let number: u64 = std::str::from_utf8(&event.data[..8]).unwrap().parse().unwrap();
             assert_eq!(number, self.handled.fetch_add(1, Ordering::SeqCst), "in order, each once");
         }
-        Ok(Handled { outputs, failed: None })
+        Ok(Handled { outputs, ..Handled::default() })
     }
 }
 

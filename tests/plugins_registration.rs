@@ -119,7 +119,8 @@ fn what_is_not_granted_is_named_with_its_reason_all_at_once() {
     let message = refusal(
         r#"(component
             (import "wasi:sockets/tcp@0.2.0" (instance))
-            (import "wasi:keyvalue/store@0.2.0-draft2" (instance))
+            (import "wasi:keyvalue/watcher@0.2.0-draft2" (instance))
+            (import "wasi:keyvalue/store@0.2.0-draft" (instance))
             (import "wattle:plugin/text@0.1.0" (instance))
             (import "wasi:cli/stdout@0.3.0" (instance))
             (import "acme:secrets/vault@1.0.0" (instance))
@@ -128,7 +129,8 @@ fn what_is_not_granted_is_named_with_its_reason_all_at_once() {
     );
     for words in [
         "`wasi:sockets/tcp@0.2.0`: plugins have no network",
-        "`wasi:keyvalue/store@0.2.0-draft2`: plugins have no state",
+        "`wasi:keyvalue/watcher@0.2.0-draft2`: of key-value state plugins have `store`",
+        "`wasi:keyvalue/store@0.2.0-draft`: this host has 0.2.0-draft2",
         "`wattle:plugin/text@0.1.0`: the contract of this host does not have it",
         "`wasi:cli/stdout@0.3.0`: this host has 0.2.12",
         "`acme:secrets/vault@1.0.0`: it is neither in the contract",

@@ -14,7 +14,7 @@ use crate::engine::embedded::{Durability, EmbeddedEngine};
 use crate::limits;
 use crate::model::EventView;
 use crate::topology::{Plan, TopicIndex};
-use crate::wasm::{Batch, Event, EventContext, LogLevel, Plugin};
+use crate::wasm::{Batch, Event, EventContext, LogLevel, NoState, Plugin};
 
 /// Events that are published at once.
 const PUBLISH_EVENTS: usize = 1_000;
@@ -145,6 +145,7 @@ async fn call_all(plugin: &Plugin, input: &[Carried]) -> Result<(Sent, Duration)
             content_type: "application/json",
             events: &events,
             context: context.clone(),
+            state: Arc::new(NoState),
         };
         let start = processor_time();
         let handled = instance.handle(batch).await.map_err(HandleError::from)?;

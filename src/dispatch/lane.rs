@@ -173,6 +173,7 @@ impl<S: Session, H: Handler> Lane<S, H> {
             content_type,
             events: &events,
             context: Arc::new(context),
+            state: Arc::new(crate::wasm::NoState),
         };
         self.handler.handle(batch).await
     }

@@ -92,7 +92,7 @@ impl Terms<'_> {
                 }
             }
         }
-        Ok(Handled { outputs, failed })
+        Ok(Handled { outputs, writes: Vec::new(), failed })
     }
 
     /// With one event, everything is about it.

@@ -13,6 +13,7 @@ use super::limits::{Limits, crossing_bytes};
 use super::logs::LogLevel;
 use super::plugin::Shared;
 use super::state::{State, Stop};
+use super::store::{StateView, StateWrite};
 use super::ticker::Slice;
 
 /// Events that are handled in one call. What is equal for all of them is said once.
@@ -28,6 +29,8 @@ pub struct Batch<'a> {
     pub events: &'a [Event<'a>],
     /// What is only asked for when the plugin asks.
     pub context: Arc<dyn EventContext>,
+    /// The state of the lane, as it is in front of the first of them.
+    pub state: Arc<dyn StateView>,
 }
 
 /// One event of a batch.
@@ -63,6 +66,9 @@ pub trait EventContext: Send + Sync {
 pub struct Handled {
     /// The outputs of the events that were handled, in order.
     pub outputs: Vec<Output>,
+    /// What the events that were handled wrote to the state, in order of events; each event wrote a key once at the most.
+    /// What the failed event wrote, and any after it, is not here.
+    pub writes: Vec<StateWrite>,
     /// None: all events were handled. Otherwise those before it were, and it and all after it were not.
     pub failed: Option<Failure>,
 }
@@ -110,8 +116,8 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct CallError {
-    /// The event that is to blame: the one that the plugin was on. None when that is not certain; each event alone will
-    /// show it.
+    /// The event that is to blame: the one that the plugin was on. None when that is not certain, and each event alone
+    /// will show it; or when the kind is [`CallErrorKind::State`], and none is.
     pub event: Option<u32>,
     /// What kind of failure it was.
     pub kind: CallErrorKind,
@@ -134,10 +140,12 @@ pub enum CallErrorKind {
     Stack,
     /// Too many handles of the host are open.
     Handles,
-    /// The answer is larger than the limit.
+    /// The answer is larger than the limit, or what the events of a call wrote to the state together.
     OutputTooLarge,
     /// The answer, or a request, is not what the contract says.
     Protocol,
+    /// The state could not be read: no event's fault, not even of one that was alone. It may pass.
+    State,
     /// The lease's instance was lost in an earlier call.
     Spent,
 }
@@ -153,6 +161,7 @@ impl CallErrorKind {
             CallErrorKind::Handles => "handles",
             CallErrorKind::OutputTooLarge => "output_too_large",
             CallErrorKind::Protocol => "protocol",
+            CallErrorKind::State => "state",
             CallErrorKind::Spent => "spent",
         }
     }
@@ -201,10 +210,13 @@ pub(super) fn failed(error: &wasmtime::Error, state: &State, batch: &Batch<'_>, 
         CallErrorKind::OutputTooLarge | CallErrorKind::Protocol if batch.events.len() > 1 && has_returned(error) => {
             None
         }
+        // No event is to blame, or all of them together: alone each has room.
+        CallErrorKind::State => None,
+        CallErrorKind::OutputTooLarge if !has_returned(error) => None,
         _ => state.event(),
     };
     let message = match kind {
-        CallErrorKind::OutputTooLarge => {
+        CallErrorKind::OutputTooLarge if has_returned(error) => {
             let most = crossing_bytes(limits);
             format!("{message}; a call may return {most} bytes")
         }
@@ -231,6 +243,9 @@ pub(super) fn explain(error: &wasmtime::Error, state: &State, time: Duration) ->
             Stop::Timeout => (CallErrorKind::Timeout, format!("it ran longer than its limit of {time:?}")),
             Stop::Handles(_) => (CallErrorKind::Handles, stop.to_string()),
             Stop::Protocol(_) | Stop::Random(_) => (CallErrorKind::Protocol, stop.to_string()),
+            Stop::StateOutside => (CallErrorKind::Protocol, stop.to_string()),
+            Stop::State(_) => (CallErrorKind::State, stop.to_string()),
+            Stop::StateOfCall => (CallErrorKind::OutputTooLarge, stop.to_string()),
             Stop::Exit | Stop::Files(_) => (CallErrorKind::Trap, stop.to_string()),
         }
     } else if let Some(trap) = error.downcast_ref::<Trap>() {

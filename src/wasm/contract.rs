@@ -43,6 +43,8 @@ wasmtime::component::bindgen!({
         "wasi:io/poll.pollable": crate::wasm::wasi::clocks::Pollable,
         "wasi:io/streams.input-stream": crate::wasm::wasi::streams::Input,
         "wasi:io/streams.output-stream": crate::wasm::wasi::streams::Output,
+        "wasi:keyvalue/store.bucket": crate::wasm::keyvalue::Bucket,
+        "wasi:keyvalue/atomics.cas": crate::wasm::keyvalue::Cas,
         "wasi:cli/terminal-input.terminal-input": crate::wasm::wasi::streams::NoTerminal,
         "wasi:cli/terminal-output.terminal-output": crate::wasm::wasi::streams::NoTerminal,
     },

@@ -14,7 +14,7 @@ pub struct Limits {
     pub time: Duration,
     /// How much one event may send, in bytes: data, keys, types and attributes of its outputs.
     pub output_bytes: u64,
-    /// How many handles of the host (pollables, streams) an instance may hold at once.
+    /// How many handles of the host (pollables, streams, buckets) an instance may hold at once.
     pub handles: u32,
     /// How many log lines per second are kept, over all instances of a plugin. What is beyond is counted.
     pub log_lines_per_second: u32,
@@ -71,6 +71,41 @@ pub(super) const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
 
 /// The random bytes that one request may ask for. Libraries ask for 32, and for 256 at most.
 pub(super) const RANDOM_BYTES_MAX: u64 = MIB;
+
+/// The longest name of a bucket, in bytes: it is repeated in each key on the disk.
+pub const STATE_BUCKET_BYTES_MAX: usize = 64;
+
+/// The longest key, in bytes: longer ones make the pages of a search tree nothing but keys.
+pub const STATE_KEY_BYTES_MAX: usize = 1024;
+
+/// The largest value, in bytes, as for events: what is larger is several values, of which each event changes a few.
+pub const STATE_VALUE_BYTES_MAX: usize = 1 << 20;
+
+/// What one event may write, in bytes of buckets, keys and values: several of the largest values.
+pub(super) const STATE_EVENT_BYTES_MAX: usize = 4 << 20;
+
+/// The keys that one event may write. Each costs the bus some hundred bytes until it is on the disk, however small it is.
+pub(super) const STATE_EVENT_WRITES_MAX: usize = 10_000;
+
+/// What all events of a call may write together: it is held in memory, and becomes one unit with the outputs. An event
+/// alone always fits; a call that does not is run again, event by event.
+pub const STATE_CALL_BYTES_MAX: usize = 16 << 20;
+
+/// The keys of a page of `list-keys`.
+pub(super) const STATE_PAGE_KEYS: usize = 1_000;
+
+/// The keys that one request of `batch` may name: nothing else runs on the thread until it is done.
+pub(super) const STATE_BATCH_KEYS_MAX: usize = 1_000;
+
+/// What one `get-many` may give, in bytes of values, so that no request costs the bus more than it costs the plugin.
+pub(super) const STATE_BATCH_BYTES_MAX: usize = 4 << 20;
+
+const _: () = assert!(STATE_BUCKET_BYTES_MAX + STATE_KEY_BYTES_MAX + STATE_VALUE_BYTES_MAX <= STATE_EVENT_BYTES_MAX);
+const _: () =
+    assert!(STATE_EVENT_BYTES_MAX < STATE_CALL_BYTES_MAX, "an event alone is never the sum that is too large");
+const _: () =
+    assert!((STATE_VALUE_BYTES_MAX + STATE_KEY_BYTES_MAX) as u64 + MIB <= CROSSING_BYTES, "a bit more is refused");
+const _: () = assert!(STATE_VALUE_BYTES_MAX <= STATE_BATCH_BYTES_MAX, "any one value can be had");
 
 /// How far a read moves the monotonic clock, so that a loop that waits for it to move ends.
 pub(super) const CLOCK_STEP_NS: u64 = 1_000;

@@ -2,13 +2,14 @@
 //!
 //! **Promises.** Whatever a plugin does harms only the event it is on: it cannot keep a thread, grow past its memory,
 //! read the machine's clock or files, or leave anything behind for the next event but its own memory. What it sees of
-//! the world follows from the current event, so the same event gives the same outputs in any batch and any instance.
-//! What a call returns has been checked: ports exist, outputs are in order and within their limits.
+//! the world follows from the current event and the lane's state, so the same event over the same state gives the same
+//! outputs and writes, in any batch and any instance. What a call returns has been checked: ports exist, outputs are in
+//! order, outputs and writes within their limits. What a failed event wrote is not in it.
 //!
 //! **Relies on** wasmtime for isolation, on a tokio-like executor that polls calls, and on callers for the answers of
-//! [`EventContext`].
+//! [`EventContext`] and [`StateView`].
 //!
-//! **Must not know** offsets, topologies, delivery policy, or what becomes of outputs and failures. Types of wasmtime do
+//! **Must not know** offsets, topologies, delivery policy, how state is kept, or what becomes of outputs and failures. Types of wasmtime do
 //! not leave it.
 //!
 //! ```text
@@ -26,19 +27,25 @@ mod contract;
 mod digest;
 mod engine;
 mod host;
+mod keyvalue;
 mod limits;
 mod logs;
 mod plugin;
 mod refusal;
 mod room;
 mod state;
+mod store;
 mod ticker;
 mod wasi;
 
 pub use call::{Action, Batch, CallError, CallErrorKind, Event, EventContext, Failure, Handled, Output};
 pub use digest::Digest;
 pub use host::{Host, HostError, HostOptions, Inspection, PluginSpec};
-pub use limits::{COMPONENT_BYTES_MAX, Limits};
+pub use limits::{
+    COMPONENT_BYTES_MAX, Limits, STATE_BUCKET_BYTES_MAX, STATE_CALL_BYTES_MAX, STATE_KEY_BYTES_MAX,
+    STATE_VALUE_BYTES_MAX,
+};
 pub use logs::LogLevel;
 pub use plugin::{InstanceError, Lease, Plugin};
 pub use refusal::RegisterError;
+pub use store::{NoState, StateError, StateView, StateWrite};

@@ -265,7 +265,10 @@ impl Instance {
             call::in_slices(&self.slice, handler.call_handle(&mut self.store, info, &events)).await
         };
         let checked = match answer {
-            Ok(answer) => call::checked(answer, batch, plugin),
+            Ok(answer) => call::checked(answer, batch, plugin).map(|handled| {
+                let end = handled.failed.as_ref().map(|failed| failed.event);
+                Handled { writes: self.store.data_mut().take_writes(end), ..handled }
+            }),
             Err(error) => Err(call::failed(&error, self.store.data(), batch, &plugin.kind.limits)),
         };
         self.store.data_mut().leave();

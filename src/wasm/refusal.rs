@@ -216,11 +216,14 @@ fn check_exports(engine: &Engine, component: &Component) -> Result<(), RegisterE
 }
 
 /// What is there to import: an interface, and the version that is implemented.
-const GRANTED: [(&str, &str); 24] = [
+const GRANTED: [(&str, &str); 27] = [
     ("wattle:plugin/types", CONTRACT_VERSION),
     ("wattle:plugin/context", CONTRACT_VERSION),
     ("wasi:logging/logging", "0.1.0-draft"),
     ("wasi:config/store", "0.2.0-rc.1"),
+    ("wasi:keyvalue/store", "0.2.0-draft2"),
+    ("wasi:keyvalue/atomics", "0.2.0-draft2"),
+    ("wasi:keyvalue/batch", "0.2.0-draft2"),
     ("wasi:cli/environment", WASI),
     ("wasi:cli/exit", WASI),
     ("wasi:cli/stdin", WASI),
@@ -270,7 +273,7 @@ fn why_not(interface: &str) -> &'static str {
         "wasi:sockets" | "wasi:http" => {
             "plugins have no network; remove what opens connections, or do it in a subscriber with `push`"
         }
-        "wasi:keyvalue" => "plugins have no state in this release",
+        "wasi:keyvalue" => "of key-value state plugins have `store`, `atomics` and `batch`",
         "wasi:messaging" | "wasmcloud:messaging" => "plugins send by returning outputs for their ports",
         "wattle:plugin" => "the contract of this host does not have it; it comes with a later release",
         _ if !interface.contains('/') => "a plugin imports interfaces only",

@@ -6,11 +6,13 @@
 //! instantiate, describe      handle(batch of n)
 //! ───────────────────────    ─────────────────────────────────────────────────────────────
 //! no event: clocks at 0,     current(0)        current(1)              …  return
-//! random from a fixed seed   clocks at e0.time clocks at e1.time
-//!                            random from seed0 random from seed1
+//! random from a fixed seed,  clocks at e0.time clocks at e1.time
+//! no state                   random from seed0 random from seed1
+//!                            state: savepoint  state: savepoint
 //! ```
 //!
-//! (A call with a single event begins on it.) Nothing of one event is left when the next one begins.
+//! (A call with a single event begins on it.) Nothing of one event is left when the next one begins,
+//! but what it wrote to the state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,8 +20,9 @@ use std::sync::Arc;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 
-use super::limits::{CLOCK_STEP_NS, Limits, RANDOM_BYTES_MAX, TABLE_ELEMENTS};
+use super::limits::{CLOCK_STEP_NS, Limits, RANDOM_BYTES_MAX, STATE_CALL_BYTES_MAX, TABLE_ELEMENTS};
 use super::logs::{Audience, Log, LogLevel, Stream};
+use super::store::{EventState, Overlay, StateError, StateWrite};
 use super::ticker::Timer;
 use super::{Batch, EventContext};
 
@@ -38,6 +41,12 @@ pub(super) enum Stop {
     Handles(u32),
     #[error("it called `{0}`, but there are no files")]
     Files(String),
+    #[error("its state cannot be read: {0}")]
+    State(StateError),
+    #[error("the events of this call write more than {STATE_CALL_BYTES_MAX} bytes of state together")]
+    StateOfCall,
+    #[error("it used its state outside of an event; state belongs to an event: call `current` first")]
+    StateOutside,
 }
 
 /// The data of a store.
@@ -50,6 +59,7 @@ pub(super) struct State {
     pub(super) config: Arc<BTreeMap<String, String>>,
     handles: u32,
     call: Option<Arc<dyn EventContext>>,
+    overlay: Option<Overlay>,
     times_ns: Vec<u64>,
     named: Option<u32>,
     moment: Moment,
@@ -74,6 +84,7 @@ impl State {
             config,
             handles: limits.handles,
             call: None,
+            overlay: None,
             times_ns: Vec::new(),
             named: None,
             moment: Moment::default(),
@@ -85,6 +96,7 @@ impl State {
         self.times_ns.clear();
         self.times_ns.extend(batch.events.iter().map(|event| event.time_ns));
         self.call = Some(Arc::clone(&batch.context));
+        self.overlay = Some(Overlay::new(Arc::clone(&batch.state)));
         self.named = None;
         self.meter.refused = None;
         self.log.forget();
@@ -99,6 +111,7 @@ impl State {
     pub(super) fn leave(&mut self) {
         self.flush();
         self.call = None;
+        self.overlay = None;
         self.named = None;
         self.moment = Moment::default();
     }
@@ -118,6 +131,9 @@ impl State {
         self.flush();
         self.log.forget();
         self.named = Some(index);
+        if let Some(overlay) = &mut self.overlay {
+            overlay.next_event();
+        }
         self.moment = Moment::of(index, time_ns);
         self.timer.restart();
         Ok(())
@@ -134,6 +150,19 @@ impl State {
             (Some(call), Some(index)) => call.attributes(index),
             _ => String::new(),
         }
+    }
+
+    /// The state as the current event sees it.
+    pub(super) fn store(&mut self) -> Result<EventState<'_>, Stop> {
+        match (&mut self.overlay, self.moment.index) {
+            (Some(overlay), Some(index)) => Ok(overlay.at(index, self.moment.time_ns)),
+            _ => Err(Stop::StateOutside),
+        }
+    }
+
+    /// What the events before this one wrote in this call; none: all of them.
+    pub(super) fn take_writes(&mut self, end: Option<u32>) -> Vec<StateWrite> {
+        self.overlay.take().map(|overlay| overlay.into_writes(end)).unwrap_or_default()
     }
 
     pub(super) fn say(&mut self, level: LogLevel, context: &str, line: &str) {

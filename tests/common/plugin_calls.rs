@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use wattle::wasm::{
-    Batch, CallError, Event, EventContext, Handled, Host, HostOptions, Limits, LogLevel, Plugin, PluginSpec,
+    Batch, CallError, Event, EventContext, Handled, Host, HostOptions, Limits, LogLevel, NoState, Plugin, PluginSpec,
+    StateView,
 };
 
 use super::guests::guest;
@@ -76,6 +77,15 @@ pub async fn call(plugin: &Plugin, events: &[Sent]) -> (Result<Handled, CallErro
 
 /// Calls a leased instance.
 pub async fn call_on(lease: &mut wattle::wasm::Lease, events: &[Sent]) -> (Result<Handled, CallError>, Arc<Context>) {
+    call_over(Arc::new(NoState), lease, events).await
+}
+
+/// Calls a leased instance over the state of a lane.
+pub async fn call_over(
+    state: Arc<dyn StateView>,
+    lease: &mut wattle::wasm::Lease,
+    events: &[Sent],
+) -> (Result<Handled, CallError>, Arc<Context>) {
     let ids = events.iter().map(|event| event.id.clone()).collect();
     let context = Arc::new(Context { ids, lines: Mutex::default() });
     let lowered = lowered(events);
@@ -85,6 +95,7 @@ pub async fn call_on(lease: &mut wattle::wasm::Lease, events: &[Sent]) -> (Resul
         content_type: "application/json",
         events: &lowered,
         context: Arc::clone(&context) as Arc<dyn EventContext>,
+        state,
     };
     (lease.handle(batch).await, context)
 }

@@ -3,6 +3,8 @@
 //! The data of an event is a verb and a number, such as "return 1000000". What a well-meaning plugin cannot do (answer
 //! for an event that is not there, name the same event twice) needs the contract itself instead of the SDK's macro.
 
+mod state;
+
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +41,7 @@ impl Guest for Hostile {
         match config("describe").unwrap_or_default().as_str() {
             "panic" => panic!("no ports today"),
             "loop" => spin(),
+            "state" => vec![state::run("get a").unwrap_or_default()],
             ports => ports.split_whitespace().map(str::to_owned).collect(),
         }
     }
@@ -46,6 +49,10 @@ impl Guest for Hostile {
     fn handle(_: Batch, events: Vec<Event>) -> Handled {
         wattle_plugin::on_panic_log();
         let mut handled = Handled { outputs: Vec::new(), failed: None };
+        // Before it says which event it is on.
+        if let Some(program) = events.first().and_then(|event| event.data.strip_prefix(b"early ")) {
+            let _ = state::run(&String::from_utf8_lossy(program));
+        }
         for (index, event) in (0..).zip(&events) {
             context::current(index);
             handled.failed = act(index, event, &mut handled.outputs);
@@ -105,6 +112,18 @@ fn act(index: u32, event: &Event, outputs: &mut Vec<Output>) -> Option<Failure> 
         "shout" => eprintln!("{rest}"),
         "handles" => std::mem::forget((0..number).map(|_| pollable()).collect::<Vec<_>>()),
         "random" => send(wasi::wasi::random::random::get_random_bytes(number)),
+
+        "state" => match state::run(rest) {
+            Ok(answers) => send(answers.into_bytes()),
+            Err((action, reason)) => return fail(action, &reason),
+        },
+        // What it wrote counts, until the host finds that its output cannot be.
+        "state-port" => {
+            let _ = state::run(rest);
+            outputs.push(Output { port: 9, ..output(index, Vec::new()) });
+        }
+        "state-quietly" => drop(state::run(rest)),
+        "early" => {}
 
         "hide" => hide(number as usize),
         "search" => send(search(number as usize).to_string().into_bytes()),

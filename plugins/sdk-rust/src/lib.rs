@@ -18,8 +18,8 @@
 //! }
 //! ```
 //!
-//! A handler is called for one event after the other and should depend on nothing else: what it keeps in statics is a
-//! cache that may be gone at the next event. Time is the event's time, random bytes follow from the event, and
+//! A handler is called for one event after the other and should depend on nothing else, but for what it keeps in
+//! [`state`]: what it keeps in statics is a cache that may be gone at the next event. Time is the event's time, random bytes follow from the event, and
 //! `println!` writes a log line. A panic loses the event's outputs and nothing else; the bus goes on with the next one.
 //!
 //! Whatever ends in an output should come out in the same order every time: prefer `BTreeMap` to `HashMap`.
@@ -30,6 +30,7 @@ mod event;
 mod failure;
 mod log;
 mod output;
+pub mod state;
 
 pub use config::{config, config_or, config_required};
 pub use event::Event;

@@ -6,7 +6,7 @@ pub(super) type File = (&'static str, &'static str);
 
 /// The folder for a plugin in Rust. The SDK and the contract are those of this release, and so are the versions in the
 /// lock file: cargo drops what of it is not needed.
-pub(super) const RUST: [File; 19] = [
+pub(super) const RUST: [File; 21] = [
     ("Cargo.toml", include_str!("rust/Cargo.toml.in")),
     ("Cargo.lock", include_str!("../../../plugins/Cargo.lock")),
     (".gitignore", "/target/\n"),
@@ -20,10 +20,12 @@ pub(super) const RUST: [File; 19] = [
     ("wattle-plugin/src/failure.rs", include_str!("../../../plugins/sdk-rust/src/failure.rs")),
     ("wattle-plugin/src/log.rs", include_str!("../../../plugins/sdk-rust/src/log.rs")),
     ("wattle-plugin/src/output.rs", include_str!("../../../plugins/sdk-rust/src/output.rs")),
+    ("wattle-plugin/src/state.rs", include_str!("../../../plugins/sdk-rust/src/state.rs")),
     ("wattle-plugin/LICENSE", include_str!("../../../LICENSE")),
     ("wattle-plugin/wit/README.md", include_str!("../../../wit/README.md")),
     ("wattle-plugin/wit/plugin.wit", include_str!("../../../wit/plugin.wit")),
     ("wattle-plugin/wit/deps/wasi-config.wit", include_str!("../../../wit/deps/wasi-config.wit")),
+    ("wattle-plugin/wit/deps/wasi-keyvalue.wit", include_str!("../../../wit/deps/wasi-keyvalue.wit")),
     ("wattle-plugin/wit/deps/wasi-logging.wit", include_str!("../../../wit/deps/wasi-logging.wit")),
     ("topology.yaml", include_str!("rust/topology.yaml")),
 ];

@@ -1,0 +1,353 @@
+//! The state of a lane as a plugin sees it during a call: what was there when the call began, and what the call has
+//! written since.
+//!
+//! ```text
+//!                 StateView        writes of the call, in order
+//!              ┌────────────┐  ┌────────┬─────────┬─────────────┐
+//!              │ at begin   │  │ event 0│ event 1 │ event 2 …   │
+//!              └────────────┘  └────────┴─────────┴─────────────┘
+//! event 2 reads ◀─────────────────────────────────┤ the newest that is there
+//! event 2 fails: ◀────────────── these count ─────┤ and these never were
+//! ```
+//!
+//! Invariants: writes are in order of events; an event has at most one write of a key; `newest` points at the last write
+//! of each key. So what counts up to any event is a prefix of the writes.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::limits::{
+    STATE_BATCH_BYTES_MAX, STATE_BATCH_KEYS_MAX, STATE_BUCKET_BYTES_MAX, STATE_CALL_BYTES_MAX, STATE_EVENT_BYTES_MAX,
+    STATE_EVENT_WRITES_MAX, STATE_KEY_BYTES_MAX, STATE_PAGE_KEYS, STATE_VALUE_BYTES_MAX,
+};
+use super::state::Stop;
+
+/// The state of a lane when a call begins. Keys and values are the handler's; buckets are told apart by their name.
+///
+/// It must not change during a call: a plugin that reads twice reads the same.
+pub trait StateView: Send + Sync {
+    /// What is under a key at a time, in nanoseconds since 1970: what has expired by then is not there.
+    ///
+    /// # Errors
+    /// When the state cannot be read. Ends the call, and blames no event.
+    fn get(&self, bucket: &str, key: &str, time_ns: u64) -> Result<Option<Bytes>, StateError>;
+
+    /// Keys of a bucket behind `after`, in ascending order of their bytes. As many as `count`, and fewer only when there
+    /// are no more.
+    ///
+    /// # Errors
+    /// When the state cannot be read. Ends the call, and blames no event.
+    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Vec<String>, StateError>;
+
+    /// Whether what an event of this call wrote at `written_ns` has expired for a later event of it, at `time_ns`. It has
+    /// to agree with what [`get`](Self::get) would say if there were a call for each: then batching changes nothing.
+    fn has_expired(&self, bucket: &str, written_ns: u64, time_ns: u64) -> bool {
+        let _ = (bucket, written_ns, time_ns);
+        false
+    }
+}
+
+/// The state could not be read: the disk does not answer, or what is on it is damaged. In words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StateError(pub String);
+
+/// What an event left under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateWrite {
+    /// The index of the event.
+    pub event: u32,
+    /// The name of the bucket; never empty.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// The value; none: it was deleted.
+    pub value: Option<Bytes>,
+}
+
+/// The state of a lane that has none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoState;
+
+impl StateView for NoState {
+    fn get(&self, _: &str, _: &str, _: u64) -> Result<Option<Bytes>, StateError> {
+        Ok(None)
+    }
+
+    fn keys(&self, _: &str, _: Option<&str>, _: usize, _: u64) -> Result<Vec<String>, StateError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The plugin asked for what it may not have, and is told so in these words.
+    Refused(String),
+    /// The call ends.
+    Stop(Stop),
+}
+
+impl From<StateError> for Trouble {
+    fn from(error: StateError) -> Trouble {
+        Trouble::Stop(Stop::State(error))
+    }
+}
+
+fn refused<T>(words: String) -> Result<T, Trouble> {
+    Err(Trouble::Refused(words))
+}
+
+/// The name of a bucket by the name that a plugin opens it with.
+pub(super) fn bucket_name(identifier: &str) -> Result<Arc<str>, Trouble> {
+    match identifier {
+        "" => Ok("default".into()),
+        name if name.len() > STATE_BUCKET_BYTES_MAX => {
+            let bytes = name.len();
+            refused(format!("the bucket's name has {bytes} bytes, and at most {STATE_BUCKET_BYTES_MAX} are allowed"))
+        }
+        name => Ok(name.into()),
+    }
+}
+
+/// A page of keys.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) keys: Vec<String>,
+    /// Whether there are keys behind the last of these.
+    pub(super) has_more: bool,
+}
+
+/// What a call has written, over what was there.
+pub(super) struct Overlay {
+    view: Arc<dyn StateView>,
+    writes: Vec<StateWrite>,
+    /// When the event of each of them was appended.
+    times_ns: Vec<u64>,
+    /// By bucket and key, the place of the last write.
+    newest: BTreeMap<Arc<str>, BTreeMap<String, usize>>,
+    /// What the writes weigh, and those of the current event.
+    call_bytes: usize,
+    event_bytes: usize,
+    event_writes: usize,
+}
+
+impl Overlay {
+    pub(super) fn new(view: Arc<dyn StateView>) -> Overlay {
+        Overlay {
+            view,
+            writes: Vec::new(),
+            times_ns: Vec::new(),
+            newest: BTreeMap::new(),
+            call_bytes: 0,
+            event_bytes: 0,
+            event_writes: 0,
+        }
+    }
+
+    /// A savepoint: what is written from here on is another event's.
+    pub(super) fn next_event(&mut self) {
+        self.event_bytes = 0;
+        self.event_writes = 0;
+    }
+
+    /// The state as this event sees it.
+    pub(super) fn at(&mut self, event: u32, time_ns: u64) -> EventState<'_> {
+        EventState { overlay: self, event, time_ns }
+    }
+
+    /// What the events before this one wrote; none: all of them.
+    pub(super) fn into_writes(mut self, end: Option<u32>) -> Vec<StateWrite> {
+        if let Some(end) = end {
+            let count = self.writes.partition_point(|write| write.event < end);
+            self.writes.truncate(count);
+        }
+        self.writes
+    }
+
+    /// The last write of a key.
+    fn place(&self, bucket: &str, key: &str) -> Option<usize> {
+        self.newest.get(bucket)?.get(key).copied()
+    }
+}
+
+/// The state as one event sees it.
+pub(super) struct EventState<'a> {
+    overlay: &'a mut Overlay,
+    event: u32,
+    time_ns: u64,
+}
+
+impl EventState<'_> {
+    pub(super) fn get(&self, bucket: &str, key: &str) -> Result<Option<Bytes>, Trouble> {
+        check_key(key)?;
+        match self.overlay.place(bucket, key) {
+            Some(place) => Ok(self.written(bucket, place).cloned()),
+            None => Ok(self.overlay.view.get(bucket, key, self.time_ns)?),
+        }
+    }
+
+    pub(super) fn set(&mut self, bucket: &Arc<str>, key: String, value: Vec<u8>) -> Result<(), Trouble> {
+        if value.len() > STATE_VALUE_BYTES_MAX {
+            let bytes = value.len();
+            return refused(format!("the value has {bytes} bytes, and at most {STATE_VALUE_BYTES_MAX} are allowed"));
+        }
+        self.write(bucket, key, Some(value.into()))
+    }
+
+    pub(super) fn delete(&mut self, bucket: &Arc<str>, key: String) -> Result<(), Trouble> {
+        self.write(bucket, key, None)
+    }
+
+    /// Adds to the number under a key and gives the sum. What is not there counts as 0.
+    pub(super) fn increment(&mut self, bucket: &Arc<str>, key: String, delta: i64) -> Result<i64, Trouble> {
+        let number = match self.get(bucket, &key)? {
+            None => 0,
+            Some(value) => match std::str::from_utf8(&value).ok().and_then(|text| text.parse::<i64>().ok()) {
+                Some(number) => number,
+                None => return refused("the value under this key is not a number in decimal digits".to_owned()),
+            },
+        };
+        let Some(sum) = number.checked_add(delta) else {
+            return refused(format!("{number} and {delta} are more than 64 bits hold"));
+        };
+        self.write(bucket, key, Some(sum.to_string().into()))?;
+        Ok(sum)
+    }
+
+    /// The keys behind `after`, in ascending order.
+    pub(super) fn keys(&self, bucket: &str, after: Option<&str>) -> Result<Page, Trouble> {
+        if let Some(after) = after.filter(|after| after.len() > STATE_KEY_BYTES_MAX) {
+            let bytes = after.len();
+            return refused(format!("the cursor has {bytes} bytes, which no key has: it is the last key of a page"));
+        }
+        // One more than a page, to know whether there is one more.
+        let keys_max = STATE_PAGE_KEYS + 1;
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let places = self.overlay.newest.get(bucket).into_iter();
+        let mut written = places.flat_map(|places| places.range::<str, _>((start, Bound::Unbounded))).peekable();
+        let is_there = |place: &usize| self.written(bucket, *place).is_some();
+        let mut keys: Vec<String> = Vec::new();
+        let mut after = after.map(str::to_owned);
+        while keys.len() < keys_max {
+            let found = self.overlay.view.keys(bucket, after.as_deref(), keys_max, self.time_ns)?;
+            let is_last = found.len() < keys_max;
+            after = found.last().cloned();
+            for key in found {
+                while let Some((earlier, place)) = written.next_if(|(written, _)| **written < key) {
+                    keys.extend(is_there(place).then(|| earlier.clone()));
+                    if keys.len() >= keys_max {
+                        break;
+                    }
+                }
+                if written.next_if(|(written, _)| **written == key).is_none_or(|(_, place)| is_there(place)) {
+                    keys.push(key);
+                }
+                if keys.len() >= keys_max {
+                    break;
+                }
+            }
+            if is_last {
+                let rest = written.by_ref().filter(|(_, place)| is_there(place)).map(|(key, _)| key.clone());
+                keys.extend(rest.take(keys_max.saturating_sub(keys.len())));
+                break;
+            }
+        }
+        let has_more = keys.len() > STATE_PAGE_KEYS;
+        keys.truncate(STATE_PAGE_KEYS);
+        Ok(Page { keys, has_more })
+    }
+
+    /// The values under several keys, in their order.
+    pub(super) fn get_many(&self, bucket: &str, keys: Vec<String>) -> Result<Vec<(String, Option<Vec<u8>>)>, Trouble> {
+        check_count(keys.len())?;
+        let mut bytes = 0;
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            let value = self.get(bucket, &key)?;
+            bytes += value.as_ref().map_or(0, Bytes::len);
+            if bytes > STATE_BATCH_BYTES_MAX {
+                return refused(format!(
+                    "the values under these keys have more than {STATE_BATCH_BYTES_MAX} bytes: ask for fewer at once"
+                ));
+            }
+            found.push((key, value.map(|value| value.to_vec())));
+        }
+        Ok(found)
+    }
+
+    pub(super) fn set_many(&mut self, bucket: &Arc<str>, entries: Vec<(String, Vec<u8>)>) -> Result<(), Trouble> {
+        check_count(entries.len())?;
+        entries.into_iter().try_for_each(|(key, value)| self.set(bucket, key, value))
+    }
+
+    pub(super) fn delete_many(&mut self, bucket: &Arc<str>, keys: Vec<String>) -> Result<(), Trouble> {
+        check_count(keys.len())?;
+        keys.into_iter().try_for_each(|key| self.delete(bucket, key))
+    }
+
+    /// What a write of this call left, unless it has expired.
+    fn written(&self, bucket: &str, place: usize) -> Option<&Bytes> {
+        let overlay = &*self.overlay;
+        let value = overlay.writes.get(place)?.value.as_ref()?;
+        let written_ns = overlay.times_ns.get(place).copied()?;
+        (!overlay.view.has_expired(bucket, written_ns, self.time_ns)).then_some(value)
+    }
+
+    fn write(&mut self, bucket: &Arc<str>, key: String, value: Option<Bytes>) -> Result<(), Trouble> {
+        check_key(&key)?;
+        let overlay = &mut *self.overlay;
+        let bytes = bucket.len() + key.len() + value.as_ref().map_or(0, Bytes::len);
+        let place = overlay.place(bucket, &key);
+        let mine = place.and_then(|place| overlay.writes.get_mut(place)).filter(|write| write.event == self.event);
+        // What this event wrote under the key before weighs nothing any more.
+        let gone = mine.as_ref().map_or(0, |write| weight(write));
+        let event_bytes = overlay.event_bytes - gone + bytes;
+        if event_bytes > STATE_EVENT_BYTES_MAX {
+            return refused(format!(
+                "what this event writes has more than {STATE_EVENT_BYTES_MAX} bytes, which is the limit for one event"
+            ));
+        }
+        if mine.is_none() && overlay.event_writes >= STATE_EVENT_WRITES_MAX {
+            return refused(format!(
+                "this event writes more than {STATE_EVENT_WRITES_MAX} keys, which is the limit for one event"
+            ));
+        }
+        let call_bytes = overlay.call_bytes - gone + bytes;
+        if call_bytes > STATE_CALL_BYTES_MAX {
+            return Err(Trouble::Stop(Stop::StateOfCall));
+        }
+        (overlay.event_bytes, overlay.call_bytes) = (event_bytes, call_bytes);
+        if let Some(write) = mine {
+            write.value = value;
+            return Ok(());
+        }
+        overlay.event_writes += 1;
+        overlay.newest.entry(Arc::clone(bucket)).or_default().insert(key.clone(), overlay.writes.len());
+        overlay.times_ns.push(self.time_ns);
+        overlay.writes.push(StateWrite { event: self.event, bucket: bucket.to_string(), key, value });
+        Ok(())
+    }
+}
+
+fn weight(write: &StateWrite) -> usize {
+    write.bucket.len() + write.key.len() + write.value.as_ref().map_or(0, Bytes::len)
+}
+
+fn check_key(key: &str) -> Result<(), Trouble> {
+    match key.len() {
+        0 => refused(format!("the key is empty; keys have 1 to {STATE_KEY_BYTES_MAX} bytes")),
+        1..=STATE_KEY_BYTES_MAX => Ok(()),
+        bytes => refused(format!("the key has {bytes} bytes, and at most {STATE_KEY_BYTES_MAX} are allowed")),
+    }
+}
+
+fn check_count(keys: usize) -> Result<(), Trouble> {
+    if keys > STATE_BATCH_KEYS_MAX {
+        return refused(format!("{keys} keys are too many at once: at most {STATE_BATCH_KEYS_MAX} are allowed"));
+    }
+    Ok(())
+}
