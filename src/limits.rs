@@ -101,6 +101,15 @@ pub const BATCH_EVENTS_MAX: u32 = 256;
 /// Bytes of records that one call of a handler gets, unless one event alone has more.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
+/// Batches of a lane after which some of its handler's state is looked through for what has expired.
+pub const STATE_SWEEP_BATCHES: u32 = 4;
+/// Entries that are looked at then: as many as may have been written meanwhile, so that the sweep keeps up.
+pub const STATE_SWEEP_ENTRIES: usize = 1024;
+/// Entries that one unit deletes when a state is emptied.
+pub const SEEK_WRITES_MAX: usize = 10_000;
+/// Commands that wait for a lane.
+pub const LANE_COMMANDS_MAX: usize = 16;
+
 const _: () = assert!(EVENT_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () =
     assert!(MESSAGE_BYTES_MAX + PUBLISH_EVENTS_MAX * 1100 <= UNIT_BYTES_MAX, "keys, heads and lengths fit too");

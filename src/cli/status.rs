@@ -92,6 +92,9 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
     let lane = |lane: &LaneState| match lane {
         LaneState::Running => "running",
         LaneState::Retrying => "retrying",
+        LaneState::Paused => "paused",
+        LaneState::Halted => "halted",
+        LaneState::Full => "full",
         LaneState::Stopped => "stopped",
     };
     let port = |(port, topic): &(String, String)| json!({ "port": port, "topic": topic });
@@ -106,6 +109,9 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
         "retried": subscriber.retried,
         "dead_lettered": subscriber.dead_lettered,
         "lag": subscriber.lag,
+        "passed_over": subscriber.passed_over,
+        "waiting": subscriber.waiting,
+        "parked": subscriber.parked,
         "lanes": subscriber.lanes.iter().map(lane).collect::<Vec<_>>(),
         "last_failure": subscriber.last_failure,
     })

@@ -12,7 +12,7 @@ use crate::wasm::{EventContext, LogLevel};
 pub(super) struct Held {
     pub(super) offset: Offset,
     pub(super) append_time_ns: u64,
-    record: Bytes,
+    pub(super) record: Bytes,
 }
 
 /// An event that has been looked into.
@@ -43,6 +43,11 @@ impl Held {
                 record: chunk.records.slice_ref(stored.record),
             })
             .collect()
+    }
+
+    /// Bytes of its record.
+    pub(super) fn bytes(&self) -> usize {
+        self.record.len()
     }
 
     pub(super) fn parse(&self) -> Result<Parsed<'_>, Unreadable> {

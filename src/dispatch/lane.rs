@@ -1,44 +1,112 @@
 //! A lane: the one owner of a (subscriber, partition). It reads, calls, commits, in order.
 //!
 //! ```text
-//!            ┌──────────────── all handled: commit ────────────────┐
-//!            v                                                     │
-//!   read ─> call(events[at..]) ─┬─ failed at k: commit in front ─> k alone, attempt + 1, after a pause ─┬─> commit
-//!                               │                                                                       └─> dead letter
-//!                               └─ trapped at k: call(events[at..k]) again, then k alone
+//!           ┌─ not for it (`when`): passed over
+//!           │
+//!   read ───┼─ its key waits: into the waiting set
+//!           │
+//!           └─ call(events[at..]) ─┬─ all handled: commit
+//!                                  ├─ failed at k: commit in front; k into the waiting set, to be tried again
+//!                                  └─ trapped at k: call(events[at..k]) again, then k alone
+//!
+//!   a waiting event is due ── call it alone ─┬─ handled: commit; the next one of its key is due
+//!                                            ├─ failed: a longer pause
+//!                                            └─ for the last time: dead letter, parked, or the lane halts
 //! ```
 //!
-//! Promises: every event is committed once, as handled or as a dead letter, in order. An event is only blamed for what
-//! happened when it ran alone; a handler's own word for a failure is taken as it is.
+//! Promises: every event has its end once, as handled, passed over or a dead letter, in the order of its key; a failing key
+//! holds up nobody else. Position, outputs, state, waiting set and what the lane was told are one unit. An event is only
+//! blamed for what happened when it ran alone; a handler's own word for a failure is taken as it is.
 //!
-//! A failing event holds up its lane until it passes or is given up, and no other lane.
+//! Where the waiting set has no room for an event that has to wait, the lane reads nothing more until there is some.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Context, Held, Parsed, Unreadable};
+use super::command::{Command, Refusal};
+use super::entries::{DONE, TOLD};
+use super::flow::{Backoff, Flow};
 use super::handler::{HandleError, Handler};
 use super::outputs::{Emitter, Fit, LastFailure};
+use super::state::LaneState as HandlerState;
 use super::status::{Counters, LaneState};
-use crate::engine::{ReadBudget, Session, SessionError, Slices, Unit};
+use super::waiting::{Waiter, WaitingError, WaitingSet, now_ns, record};
+use super::when;
+use crate::engine::{Entries, LaneWrite, ReadBudget, ReadError, Session, SessionError, Unit};
 use crate::limits;
-use crate::topology::Retry;
+use crate::model::Offset;
+use crate::topology::{BatchPlan, Condition, Delivery, OnFailure, StatePlan, SubscriberPlan, Waiting};
 use crate::wasm::{Action, Batch, CallErrorKind, Event, Handled};
 
-/// A lane.
-pub(super) struct Lane<S, H> {
+/// What a lane does about events, as its topology says.
+#[derive(Debug, Clone)]
+pub(super) struct Policy {
+    pub(super) when: Option<Condition>,
+    pub(super) on_failure: OnFailure,
+    pub(super) delivery: Delivery,
+    pub(super) waiting: Waiting,
+    pub(super) batch: BatchPlan,
+    pub(super) state: StatePlan,
+}
+
+impl Policy {
+    pub(super) fn of(plan: &SubscriberPlan) -> Self {
+        let SubscriberPlan { when, on_failure, delivery, waiting, batch, state, .. } = plan;
+        Self {
+            when: when.clone(),
+            on_failure: *on_failure,
+            delivery: *delivery,
+            waiting: *waiting,
+            batch: *batch,
+            state: *state,
+        }
+    }
+}
+
+/// What a lane is made of.
+pub(super) struct Parts<S, K, H> {
     pub(super) session: S,
+    pub(super) entries: K,
     pub(super) handler: H,
     pub(super) emitter: Emitter,
-    pub(super) retry: Retry,
+    pub(super) backoff: Backoff,
+    pub(super) policy: Policy,
+    pub(super) flow: Arc<Flow>,
     pub(super) partition: u32,
     pub(super) subscriber: Arc<str>,
     pub(super) counters: Arc<Counters>,
+    pub(super) commands: mpsc::Receiver<Command>,
     pub(super) stop: CancellationToken,
 }
+
+/// A lane.
+pub(super) struct Lane<S, K, H> {
+    parts: Parts<S, K, H>,
+    waiting: WaitingSet,
+    state: Arc<HandlerState<K>>,
+    /// Everything in front of it is done, or waits.
+    position: Offset,
+    told: Told,
+    /// Where the search for state that has expired goes on, and how many events ago it was looked for.
+    sweep: (Option<Vec<u8>>, u32),
+}
+
+/// What a lane was told to be, durably.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Told {
+    is_paused: bool,
+    /// An event failed for the last time, and the topology says that the lane halts then.
+    is_halted: bool,
+}
+
+const PAUSED: &[u8] = &[TOLD, b'p', b'a', b'u', b's', b'e', b'd'];
+const HALTED: &[u8] = &[TOLD, b'h', b'a', b'l', b't', b'e', b'd'];
 
 /// Why a lane ended.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +118,24 @@ pub(super) enum LaneError {
     Session(#[from] SessionError),
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
+    #[error(transparent)]
+    Waiting(#[from] WaitingError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Why a lane leaves what it is at.
+enum Leave {
+    /// It ends.
+    Ends(LaneError),
+    /// It was moved: what it has read is not what comes next.
+    Moved,
+}
+
+impl<E: Into<LaneError>> From<E> for Leave {
+    fn from(error: E) -> Self {
+        Self::Ends(error.into())
+    }
 }
 
 /// Where a lane is in the events that it has read.
@@ -58,8 +144,6 @@ struct Progress {
     at: usize,
     /// These run alone, so that it is certain which one fails.
     alone: Range<usize>,
-    /// Attempts at the event `at` so far.
-    attempts: u32,
 }
 
 impl Progress {
@@ -71,80 +155,275 @@ impl Progress {
             _ => total,
         }
     }
-
-    /// The next `count` events are done.
-    fn pass(&mut self, count: usize) {
-        self.at += count;
-        self.attempts = 0;
-    }
 }
 
-impl<S: Session, H: Handler> Lane<S, H> {
+/// Whose events are called.
+enum Of {
+    /// They were just read: `held[first..]`.
+    Read,
+    /// They wait, with these numbers.
+    Waiting(Vec<(u64, Waiter)>),
+}
+
+impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
+    /// A lane as it was left.
+    pub(super) fn load(parts: Parts<S, K, H>) -> Result<Self, LaneError> {
+        let waiting = WaitingSet::load(&parts.entries, parts.policy.waiting, parts.backoff.retry.max)?;
+        let state = Arc::new(HandlerState::load(parts.entries.clone(), parts.policy.state)?);
+        let told =
+            Told { is_paused: parts.entries.get(PAUSED)?.is_some(), is_halted: parts.entries.get(HALTED)?.is_some() };
+        let position = parts.session.next_offset();
+        let lane = Self { parts, waiting, state, position, told, sweep: (None, 0) };
+        lane.show();
+        Ok(lane)
+    }
+
     /// Runs until it is told to stop or cannot go on.
     pub(super) async fn run(mut self) -> Result<(), LaneError> {
         let ended = loop {
-            let budget = ReadBudget { events: limits::BATCH_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
-            let chunks = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => break LaneError::Stopped,
-                chunks = self.session.read(budget) => match chunks {
-                    Ok(chunks) => chunks,
-                    Err(error) => break error.into(),
-                },
-            };
-            if let Err(error) = self.process(Arc::new(Held::all(&chunks))).await {
-                break error;
+            match self.turn().await {
+                Ok(()) | Err(Leave::Moved) => {}
+                Err(Leave::Ends(error)) => break error,
             }
         };
-        self.counters.set_lane(self.partition, LaneState::Stopped);
+        self.parts.counters.set_lane(self.parts.partition, LaneState::Stopped);
         match ended {
-            LaneError::Stopped => Ok(self.session.flush().await?),
+            LaneError::Stopped => Ok(self.parts.session.flush().await?),
             error => Err(error),
         }
     }
 
-    /// Brings every event to its end.
-    async fn process(&mut self, held: Arc<Vec<Held>>) -> Result<(), LaneError> {
-        let events = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
-        let mut progress = Progress { at: 0, alone: 0..0, attempts: 0 };
-        while progress.at < events.len() {
-            if self.stop.is_cancelled() {
-                return Err(LaneError::Stopped);
+    /// Whether it may read and call.
+    fn works(&self) -> bool {
+        self.told == Told::default()
+    }
+
+    /// Lets everybody see how it is.
+    fn show(&self) {
+        let state = match self.told {
+            Told { is_paused: true, .. } => LaneState::Paused,
+            Told { is_halted: true, .. } => LaneState::Halted,
+            _ if self.waiting.active_keys() > 0 => LaneState::Retrying,
+            _ => LaneState::Running,
+        };
+        let counters = &self.parts.counters;
+        let active = if self.works() { self.waiting.active_keys() } else { 0 };
+        counters.set_waiting(self.parts.partition, self.waiting.len(), self.waiting.parked(), active);
+        counters.set_lane(self.parts.partition, state);
+    }
+
+    /// Waits for whatever is next, and does it.
+    async fn turn(&mut self) -> Result<(), Leave> {
+        let held = match self.next(true).await? {
+            Some(held) => self.more(held).await?,
+            None => return Ok(()),
+        };
+        self.process(Arc::new(held)).await
+    }
+
+    /// Waits for events to be read, where it may, or for something else that is to be done, and does that.
+    async fn next(&mut self, reads: bool) -> Result<Option<Vec<Held>>, Leave> {
+        let (works, due) = (self.works(), self.waiting.next_due());
+        let budget = ReadBudget {
+            events: self.parts.flow.most(self.parts.policy.batch.max_events),
+            bytes: self.parts.policy.batch.max_bytes,
+        };
+        let Parts { session, stop, commands, .. } = &mut self.parts;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(LaneError::Stopped.into()),
+            Some(command) = commands.recv() => self.obey(command).await?,
+            () = until(due.filter(|_| works)) => self.retry().await?,
+            chunks = session.read(budget), if works && reads => return Ok(Some(Held::all(&chunks?))),
+        }
+        self.show();
+        Ok(None)
+    }
+
+    /// Waits for more events than were read, as long as the topology says.
+    async fn more(&mut self, mut held: Vec<Held>) -> Result<Vec<Held>, Leave> {
+        let BatchPlan { max_events, max_bytes, wait } = self.parts.policy.batch;
+        let Some(wait) = wait else { return Ok(held) };
+        let deadline = Instant::now() + wait;
+        let most = self.parts.flow.most(max_events) as usize;
+        loop {
+            let bytes: usize = held.iter().map(Held::bytes).sum();
+            if held.len() >= most || bytes >= max_bytes {
+                return Ok(held);
             }
-            let rest = events.get(progress.at..progress.end(events.len())).unwrap_or_default();
-            // The contract says the content type once for all events of a call.
-            let content_type = rest.first().and_then(|event| event.view.content_type).unwrap_or_default();
-            let alike = |event: &&Parsed<'_>| event.view.content_type.unwrap_or_default() == content_type;
-            let run = rest.get(..rest.iter().take_while(alike).count()).unwrap_or_default();
-            let called = self.call(&held, progress.at, run, content_type, progress.attempts + 1).await;
-            match called {
-                Ok(handled) => self.settle(run, handled, &mut progress).await?,
-                Err(HandleError::Instance(error)) => {
-                    // No event is to blame, so none may be given up for it.
-                    tracing::error!(subscriber = &*self.subscriber, partition = self.partition, %error, "no instance");
-                    self.counters.failed(&error.to_string());
-                    self.pause(self.retry.max).await?;
-                }
-                Err(HandleError::Call(error)) => match (error.event, run) {
-                    (Some(k), _) if run.len() > 1 && (k as usize) < run.len() => {
-                        let blamed = progress.at + k as usize;
-                        progress.alone = blamed..blamed + 1;
-                    }
-                    (_, [alone]) => {
-                        let failure = LastFailure {
-                            kind: error.kind.as_str(),
-                            reason: error.message,
-                            backtrace: error.backtrace,
-                            may_pass: error.kind != CallErrorKind::Protocol,
-                            delay: None,
-                        };
-                        self.fail(alone, failure, &mut progress).await?;
-                    }
-                    _ => progress.alone = progress.at..progress.at + run.len(),
-                },
+            let budget = ReadBudget { events: (most - held.len()) as u32, bytes: max_bytes - bytes };
+            tokio::select! {
+                biased;
+                () = self.parts.stop.cancelled() => return Err(LaneError::Stopped.into()),
+                () = tokio::time::sleep_until(deadline) => return Ok(held),
+                chunks = self.parts.session.read(budget) => held.extend(Held::all(&chunks?)),
             }
         }
+    }
+
+    /// Brings every event that was read to its end, or into the waiting set.
+    async fn process(&mut self, held: Arc<Vec<Held>>) -> Result<(), Leave> {
+        let events = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
+        let mut progress = Progress { at: 0, alone: 0..0 };
+        while let Some(event) = events.get(progress.at) {
+            if self.parts.stop.is_cancelled() {
+                return Err(LaneError::Stopped.into());
+            }
+            if !self.works() {
+                // it was paused or halted in between: events that are not done are read again when it goes on
+                self.seek_to_position().await?;
+                return Err(Leave::Moved);
+            }
+            match self.passes(event) {
+                Ok(true) if self.waiting.holds(event.key) => self.join(&held, event, &mut progress).await?,
+                Ok(true) => self.call_from(&held, &events, &mut progress).await?,
+                Ok(false) => {
+                    let passed = events.iter().skip(progress.at).take_while(|event| self.is_passed_over(event)).count();
+                    let last = events.get(progress.at + passed - 1).unwrap_or(event);
+                    self.parts.counters.passed_over(passed as u64);
+                    self.commit(Unit { consumed_to: last.offset + 1, ..Unit::default() }).await?;
+                    progress.at += passed;
+                }
+                Err(reason) => {
+                    let failure = LastFailure {
+                        kind: "when",
+                        reason: format!("its `when` has no answer: {reason}"),
+                        backtrace: None,
+                        may_pass: false,
+                        delay: None,
+                    };
+                    self.fail_read(&held, event, failure, &mut progress).await?;
+                }
+            }
+        }
+        self.sweep(held.last()).await?;
         Ok(())
+    }
+
+    fn passes(&self, event: &Parsed<'_>) -> Result<bool, String> {
+        match &self.parts.policy.when {
+            None => Ok(true),
+            Some(condition) => when::passes(condition, &event.view, Some(event.key)),
+        }
+    }
+
+    fn is_passed_over(&self, event: &Parsed<'_>) -> bool {
+        matches!(self.passes(event), Ok(false))
+    }
+
+    /// The event at `progress.at` waits behind those of its key.
+    async fn join(&mut self, held: &[Held], event: &Parsed<'_>, progress: &mut Progress) -> Result<(), Leave> {
+        let Some(record) = held.get(progress.at).map(|held| held.record.clone()) else { return Ok(()) };
+        while !self.waiting.has_room(record.len()) && self.waiting.holds(event.key) {
+            self.wait_for_room(event.offset).await?;
+        }
+        if !self.waiting.holds(event.key) {
+            return Ok(()); // its turn came while it waited for room
+        }
+        let waiter = Waiter {
+            offset: event.offset,
+            append_time_ns: event.append_time_ns,
+            attempts: 0,
+            since_ns: now_ns(),
+            failed_ns: 0,
+            due_ns: 0,
+            is_parked: false,
+            failure: String::new(),
+            reason: String::new(),
+            backtrace: None,
+            digest: String::new(),
+        };
+        let writes = self.waiting.add(event.key, &waiter, record, Instant::now());
+        self.show();
+        self.commit(Unit { consumed_to: event.offset + 1, writes: writes.into(), ..Unit::default() }).await?;
+        progress.at += 1;
+        Ok(())
+    }
+
+    /// Does what else there is to do until the waiting set may have room.
+    async fn wait_for_room(&mut self, offset: Offset) -> Result<(), Leave> {
+        let (subscriber, partition) = (&*self.parts.subscriber, self.parts.partition);
+        if self.parts.counters.set_lane(partition, LaneState::Full) != LaneState::Full {
+            let waiting = self.waiting.len();
+            tracing::warn!(
+                subscriber,
+                partition,
+                offset,
+                waiting,
+                "as many events wait as may: the lane stands still until some of them are handled, released or dropped"
+            );
+        }
+        self.next(false).await?;
+        if !self.works() {
+            self.seek_to_position().await?;
+            return Err(Leave::Moved);
+        }
+        Ok(())
+    }
+
+    /// Calls as many events from `progress.at` on as can go together.
+    async fn call_from(
+        &mut self,
+        held: &Arc<Vec<Held>>,
+        events: &[Parsed<'_>],
+        progress: &mut Progress,
+    ) -> Result<(), Leave> {
+        let rest = events.get(progress.at..progress.end(events.len())).unwrap_or_default();
+        // The contract says the content type once for all events of a call.
+        let content_type = rest.first().and_then(|event| event.view.content_type).unwrap_or_default();
+        let goes_along = |event: &&Parsed<'_>| {
+            event.view.content_type.unwrap_or_default() == content_type
+                && !self.waiting.holds(event.key)
+                && self.passes(event) == Ok(true)
+        };
+        let run = rest.get(..rest.iter().take_while(goes_along).count()).unwrap_or_default();
+        if self.parts.policy.delivery == Delivery::AtMostOnce
+            && let Some(last) = run.last()
+        {
+            // The position first, durably: whatever becomes of the call, it is not made again.
+            self.commit(Unit { consumed_to: last.offset + 1, ..Unit::default() }).await?;
+            self.parts.session.sync().await?;
+        }
+        match self.call(held, progress.at, run, 1).await? {
+            Ok(handled) => {
+                let (done, failure) = self.settle(run, handled, &Of::Read).await?;
+                progress.at += done;
+                match (failure, run.get(done)) {
+                    (Some(failure), Some(event)) => self.fail_read(held, event, failure, progress).await,
+                    _ => Ok(()),
+                }
+            }
+            Err(HandleError::Instance(error)) => self.without_instance(&error.to_string()).await,
+            Err(HandleError::Call(error)) if error.kind == CallErrorKind::State => {
+                self.without_instance(&error.message).await
+            }
+            Err(HandleError::Call(error)) => match (error.event, run) {
+                (Some(k), _) if run.len() > 1 && (k as usize) < run.len() => {
+                    let blamed = progress.at + k as usize;
+                    progress.alone = blamed..blamed + 1;
+                    Ok(())
+                }
+                (_, [alone]) => {
+                    let failure = LastFailure::of_call(error);
+                    self.fail_read(held, alone, failure, progress).await
+                }
+                _ => {
+                    progress.alone = progress.at..progress.at + run.len();
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Nothing could be called, or the state not be read. No event is to blame, so none may be given up for it.
+    async fn without_instance(&mut self, error: &str) -> Result<(), Leave> {
+        tracing::error!(subscriber = &*self.parts.subscriber, partition = self.parts.partition, %error, "no call");
+        self.parts.counters.failed(error);
+        tokio::select! {
+            biased;
+            () = self.parts.stop.cancelled() => Err(LaneError::Stopped.into()),
+            () = tokio::time::sleep(self.parts.backoff.retry.max) => Ok(()),
+        }
     }
 
     async fn call(
@@ -152,9 +431,13 @@ impl<S: Session, H: Handler> Lane<S, H> {
         held: &Arc<Vec<Held>>,
         first: usize,
         run: &[Parsed<'_>],
-        content_type: &str,
         attempt: u32,
-    ) -> Result<Handled, HandleError> {
+    ) -> Result<Result<Handled, HandleError>, Leave> {
+        let admitted = tokio::select! {
+            biased;
+            () = self.parts.stop.cancelled() => return Err(LaneError::Stopped.into()),
+            permit = self.parts.flow.admit(run.len() as u32) => permit,
+        };
         let events: Vec<Event<'_>> = run
             .iter()
             .enumerate()
@@ -166,108 +449,414 @@ impl<S: Session, H: Handler> Lane<S, H> {
                 data: event.view.data.unwrap_or_default(),
             })
             .collect();
-        let context = Context { subscriber: self.subscriber.clone(), held: held.clone(), first };
+        let context = Context { subscriber: self.parts.subscriber.clone(), held: held.clone(), first };
         let batch = Batch {
-            topic: &self.emitter.from,
-            partition: self.partition,
-            content_type,
+            topic: &self.parts.emitter.from,
+            partition: self.parts.partition,
+            content_type: run.first().and_then(|event| event.view.content_type).unwrap_or_default(),
             events: &events,
             context: Arc::new(context),
-            state: Arc::new(crate::wasm::NoState),
+            state: self.state.clone(),
         };
-        self.handler.handle(batch).await
+        let handled = self.parts.handler.handle(batch).await;
+        drop(admitted);
+        Ok(handled)
     }
 
-    /// Commits what was handled, and deals with the first failure.
-    async fn settle(&mut self, run: &[Parsed<'_>], handled: Handled, progress: &mut Progress) -> Result<(), LaneError> {
-        let (slices, fit) = self.emitter.emit(run, &handled.outputs);
+    /// Commits what was handled. How many events that were, and why the next one failed, where it did.
+    async fn settle(
+        &mut self,
+        run: &[Parsed<'_>],
+        handled: Handled,
+        of: &Of,
+    ) -> Result<(usize, Option<LastFailure>), Leave> {
+        let (mut slices, mut fit) = self.parts.emitter.emit(run, &handled.outputs);
+        let time_ns = |event: u32| run.get(event as usize).map_or(0, |event| event.append_time_ns);
+        let (state, too_much) = self.state.entries_of(handled.writes, time_ns)?;
+        if let Some((event, reason)) = too_much {
+            let is_first = match &fit {
+                Fit::All => true,
+                Fit::UpTo(other) | Fit::Refused(other, _) => event <= *other,
+            };
+            if is_first {
+                let in_front = handled.outputs.iter().filter(|output| output.event < event);
+                let in_front: Vec<_> = in_front.cloned().collect();
+                (slices, _) = self.parts.emitter.emit(run, &in_front);
+                fit = Fit::Refused(event, reason);
+            }
+        }
         let done_by_handler = handled.failed.as_ref().map_or(run.len(), |failed| failed.event as usize);
         let done = match &fit {
             Fit::All => done_by_handler,
             Fit::UpTo(event) | Fit::Refused(event, _) => (*event as usize).min(done_by_handler),
         };
         if let Some(last) = done.checked_sub(1).and_then(|last| run.get(last)) {
+            let mut writes: Vec<LaneWrite> =
+                state.into_iter().filter(|(event, _)| (*event as usize) < done).map(|(_, write)| write).collect();
+            self.state.account(&mut writes)?;
             // Counted first, so that whoever sees the position has seen it counted.
-            self.counters.handled(done as u64, slices.count() as u64);
-            self.counters.set_lane(self.partition, LaneState::Running);
-            self.session.commit(Unit { consumed_to: last.offset + 1, emits: slices, ..Unit::default() }).await?;
-            progress.pass(done);
+            self.parts.counters.handled(done as u64, slices.count() as u64);
+            let consumed_to = match of {
+                Of::Read => last.offset + 1,
+                Of::Waiting(waiters) => {
+                    let removed = waiters.iter().take(done).filter_map(|(number, _)| self.waiting.remove(*number));
+                    writes.extend(removed.flatten());
+                    self.position
+                }
+            };
+            self.commit(Unit { consumed_to, emits: slices, writes, ..Unit::default() }).await?;
         }
         let failure = match (fit, handled.failed) {
             (Fit::Refused(_, reason), _) => {
-                LastFailure { kind: "refused", reason, backtrace: None, may_pass: false, delay: None }
+                Some(LastFailure { kind: "refused", reason, backtrace: None, may_pass: false, delay: None })
             }
-            (Fit::UpTo(_), _) | (Fit::All, None) => return Ok(()),
+            (Fit::UpTo(_), _) | (Fit::All, None) => None,
             (Fit::All, Some(failed)) => {
                 let (kind, may_pass, delay) = match failed.action {
                     Action::Retry(delay) => ("retry", true, delay),
                     Action::Reject => ("reject", false, None),
                 };
-                LastFailure { kind, reason: failed.reason, backtrace: None, may_pass, delay }
+                Some(LastFailure { kind, reason: failed.reason, backtrace: None, may_pass, delay })
             }
         };
-        match run.get(done) {
-            Some(event) => self.fail(event, failure, progress).await,
-            None => Ok(()),
-        }
+        Ok((done, failure))
     }
 
-    /// An attempt at the event at `progress.at` has failed: another one after a pause, or the end.
-    async fn fail(
+    /// The first attempt at an event that was just read has failed: the one at `progress.at`.
+    async fn fail_read(
         &mut self,
+        held: &[Held],
         event: &Parsed<'_>,
         failure: LastFailure,
         progress: &mut Progress,
-    ) -> Result<(), LaneError> {
-        progress.attempts += 1;
-        let attempts = progress.attempts;
-        let (subscriber, partition, id) = (&*self.subscriber, self.partition, event.view.id);
-        let reason = &failure.reason;
-        self.counters.failed(&format!("event {id}: {reason}"));
-        if failure.may_pass && attempts < self.retry.attempts {
-            tracing::warn!(subscriber, partition, offset = event.offset, event = id, attempts, %reason, "will try again");
-            self.counters.retried();
-            progress.alone = progress.at..progress.at + 1;
-            return self.pause(failure.delay.unwrap_or_else(|| backoff(&self.retry, attempts))).await;
+    ) -> Result<(), Leave> {
+        let Some(record) = held.get(progress.at).map(|held| held.record.clone()) else { return Ok(()) };
+        let end = self.end_of_attempt(event, &failure, 1);
+        if !matches!(end, End::GivenUp) {
+            // The event is in the set whatever its end is, so there has to be room.
+            while !self.waiting.has_room(record.len()) {
+                self.wait_for_room(event.offset).await?;
+            }
         }
-        tracing::warn!(subscriber, partition, offset = event.offset, event = id, attempts, %reason, "given up");
-        let emits: Slices = self.emitter.dead_letter(event, &failure, attempts);
-        self.counters.dead_lettered();
-        self.counters.set_lane(self.partition, LaneState::Running);
-        self.session.commit(Unit { consumed_to: event.offset + 1, emits, ..Unit::default() }).await?;
-        progress.pass(1);
+        let waiter = self.waiter_of(event, &failure, 1, &end);
+        let mut unit = Unit { consumed_to: event.offset + 1, ..Unit::default() };
+        match end {
+            End::GivenUp => {
+                unit.emits = self.parts.emitter.dead_letter(event, &failure, 1);
+                self.parts.counters.dead_lettered();
+            }
+            End::Again(pause) => {
+                self.parts.counters.retried();
+                unit.writes = self.waiting.add(event.key, &waiter, record, Instant::now() + pause).into();
+            }
+            End::Parked => unit.writes = self.waiting.add(event.key, &waiter, record, Instant::now()).into(),
+            End::Halts => {
+                unit.writes = self.waiting.add(event.key, &waiter, record, Instant::now()).into();
+                unit.writes.push(self.halt());
+            }
+        }
+        self.show();
+        self.commit(unit).await?;
+        progress.at += 1;
         Ok(())
     }
 
-    async fn pause(&mut self, pause: Duration) -> Result<(), LaneError> {
-        self.counters.set_lane(self.partition, LaneState::Retrying);
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Err(LaneError::Stopped),
-            () = tokio::time::sleep(pause) => Ok(()),
+    /// Calls what is due.
+    async fn retry(&mut self) -> Result<(), Leave> {
+        let most = self.parts.flow.most(self.parts.policy.batch.max_events);
+        let numbers = self.waiting.take_due(Instant::now(), most as usize);
+        let mut waiters = Vec::with_capacity(numbers.len());
+        let mut held = Vec::with_capacity(numbers.len());
+        let mut bytes = 0;
+        for number in numbers {
+            let waiter = super::waiting::get(&self.parts.entries, number)?;
+            let record = record(&self.parts.entries, number)?;
+            bytes += record.len();
+            if bytes > self.parts.policy.batch.max_bytes && !held.is_empty() {
+                break;
+            }
+            held.push(Held { offset: waiter.offset, append_time_ns: waiter.append_time_ns, record });
+            waiters.push((number, waiter));
         }
+        let held = Arc::new(held);
+        let events = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
+        let content_type = events.first().and_then(|event| event.view.content_type).unwrap_or_default();
+        let alike = events.iter().take_while(|event| event.view.content_type.unwrap_or_default() == content_type);
+        let mut count = alike.count();
+        // Where a call of several breaks, they are called one by one.
+        loop {
+            let run = events.get(..count).unwrap_or_default();
+            let Some((_, first)) = waiters.first() else { return Ok(()) };
+            let attempts = first.attempts + 1;
+            match self.call(&held, 0, run, attempts).await? {
+                Ok(handled) => {
+                    let of = Of::Waiting(waiters.iter().take(count).cloned().collect());
+                    let (done, failure) = self.settle(run, handled, &of).await?;
+                    let attempts = if done == 0 { attempts } else { 1 };
+                    return match (failure, run.get(done), waiters.get(done)) {
+                        (Some(failure), Some(event), Some((number, waiter))) => {
+                            self.fail_waiting(*number, waiter, event, failure, attempts).await
+                        }
+                        _ => Ok(()),
+                    };
+                }
+                Err(HandleError::Instance(error)) => return self.without_instance(&error.to_string()).await,
+                Err(HandleError::Call(error)) if error.kind == CallErrorKind::State => {
+                    return self.without_instance(&error.message).await;
+                }
+                Err(HandleError::Call(_)) if count > 1 => count = 1,
+                Err(HandleError::Call(error)) => {
+                    let failure = LastFailure::of_call(error);
+                    return match (events.first(), waiters.first()) {
+                        (Some(event), Some((number, waiter))) => {
+                            self.fail_waiting(*number, waiter, event, failure, attempts).await
+                        }
+                        _ => Ok(()),
+                    };
+                }
+            }
+        }
+    }
+
+    /// An attempt at a waiting event has failed.
+    async fn fail_waiting(
+        &mut self,
+        number: u64,
+        before: &Waiter,
+        event: &Parsed<'_>,
+        failure: LastFailure,
+        attempts: u32,
+    ) -> Result<(), Leave> {
+        let end = self.end_of_attempt(event, &failure, attempts);
+        let waiter = Waiter { since_ns: before.since_ns, ..self.waiter_of(event, &failure, attempts, &end) };
+        let mut unit = Unit { consumed_to: self.position, ..Unit::default() };
+        match end {
+            End::GivenUp => {
+                unit.emits = self.parts.emitter.dead_letter(event, &failure, attempts);
+                unit.writes.extend(self.waiting.remove(number).into_iter().flatten());
+                self.parts.counters.dead_lettered();
+            }
+            End::Again(pause) => {
+                self.parts.counters.retried();
+                unit.writes.extend(self.waiting.update(number, &waiter, Instant::now() + pause));
+            }
+            End::Parked => unit.writes.extend(self.waiting.update(number, &waiter, Instant::now())),
+            End::Halts => {
+                unit.writes.extend(self.waiting.update(number, &waiter, Instant::now()));
+                unit.writes.push(self.halt());
+            }
+        }
+        self.show();
+        Ok(self.commit(unit).await?)
+    }
+
+    fn halt(&mut self) -> LaneWrite {
+        self.told.is_halted = true;
+        LaneWrite::put(HALTED, "")
+    }
+
+    fn waiter_of(&self, event: &Parsed<'_>, failure: &LastFailure, attempts: u32, end: &End) -> Waiter {
+        let now = now_ns();
+        let pause = if let End::Again(pause) = end { *pause } else { Duration::ZERO };
+        Waiter {
+            offset: event.offset,
+            append_time_ns: event.append_time_ns,
+            attempts,
+            since_ns: now,
+            failed_ns: now,
+            due_ns: now.saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)),
+            is_parked: matches!(end, End::Parked),
+            failure: failure.kind.to_owned(),
+            reason: failure.reason.clone(),
+            backtrace: failure.backtrace.clone(),
+            digest: self.parts.emitter.digest.clone(),
+        }
+    }
+
+    /// What comes of an attempt that failed.
+    fn end_of_attempt(&self, event: &Parsed<'_>, failure: &LastFailure, attempts: u32) -> End {
+        let Parts { subscriber, partition, counters, backoff, policy, .. } = &self.parts;
+        let (subscriber, id, reason) = (&**subscriber, event.view.id, &failure.reason);
+        counters.failed(&format!("event {id}: {reason}"));
+        let offset = event.offset;
+        if failure.may_pass && attempts < backoff.retry.attempts {
+            tracing::warn!(subscriber, partition, offset, event = id, attempts, %reason, "will try again");
+            return End::Again(failure.delay.unwrap_or_else(|| backoff.pause(offset, attempts)));
+        }
+        match policy.on_failure {
+            OnFailure::Halt => {
+                tracing::error!(subscriber, partition, offset, event = id, attempts, %reason, "the lane halts");
+                End::Halts
+            }
+            // what the handler itself calls hopeless does not get better by being looked at
+            OnFailure::Park if failure.kind != "reject" => {
+                tracing::warn!(subscriber, partition, offset, event = id, attempts, %reason, "parked");
+                End::Parked
+            }
+            OnFailure::Park | OnFailure::DeadLetter => {
+                tracing::warn!(subscriber, partition, offset, event = id, attempts, %reason, "given up");
+                End::GivenUp
+            }
+        }
+    }
+
+    /// Now and then, removes state that has expired.
+    async fn sweep(&mut self, last: Option<&Held>) -> Result<(), Leave> {
+        let Some(last) = last.filter(|_| self.parts.policy.state.ttl.is_some()) else { return Ok(()) };
+        self.sweep.1 += 1;
+        if self.sweep.1 < limits::STATE_SWEEP_BATCHES {
+            return Ok(());
+        }
+        let (mut writes, next) =
+            self.state.expired(self.sweep.0.as_deref(), limits::STATE_SWEEP_ENTRIES, last.append_time_ns)?;
+        self.sweep = (next, 0);
+        if !writes.is_empty() {
+            self.state.account(&mut writes)?;
+            self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self, unit: Unit) -> Result<(), LaneError> {
+        self.position = unit.consumed_to;
+        Ok(self.parts.session.commit(unit).await?)
+    }
+
+    /// Reads again from where it has not done anything yet.
+    async fn seek_to_position(&mut self) -> Result<(), LaneError> {
+        self.commit(Unit { consumed_to: self.position, is_seek: true, ..Unit::default() }).await
+    }
+
+    /// Does what somebody outside asks for.
+    async fn obey(&mut self, command: Command) -> Result<(), Leave> {
+        match command {
+            Command::Pause(answer) => {
+                self.told.is_paused = true;
+                self.tell(vec![LaneWrite::put(PAUSED, "")]).await?;
+                drop(answer.send(Ok(1)));
+            }
+            Command::Resume(answer) => {
+                self.told = Told::default();
+                let mut writes = vec![LaneWrite::delete(PAUSED), LaneWrite::delete(HALTED)];
+                // what it halted for is tried again
+                for number in self.waiting.numbers() {
+                    let waiter = super::waiting::get(&self.parts.entries, number)?;
+                    if !waiter.is_parked && waiter.attempts >= self.parts.backoff.retry.attempts {
+                        writes.extend(self.release(number, waiter));
+                    }
+                }
+                self.tell(writes).await?;
+                drop(answer.send(Ok(1)));
+            }
+            Command::Release(numbers, answer) => {
+                let (mut writes, mut released) = (Vec::new(), 0);
+                for number in numbers {
+                    if !self.waiting.contains(number) {
+                        continue; // it is done by now
+                    }
+                    let waiter = super::waiting::get(&self.parts.entries, number)?;
+                    writes.extend(self.release(number, waiter));
+                    released += 1;
+                }
+                self.tell(writes).await?;
+                drop(answer.send(Ok(released)));
+            }
+            Command::Drop(numbers, answer) => {
+                let removed: Vec<_> = numbers.iter().filter_map(|number| self.waiting.remove(*number)).collect();
+                let dropped = removed.len() as u64;
+                self.tell(removed.into_iter().flatten().collect()).await?;
+                drop(answer.send(Ok(dropped)));
+            }
+            Command::Redrive(letters, answer) => {
+                let (mut writes, mut taken) = (Vec::new(), 0);
+                for letter in letters {
+                    if self.parts.entries.get(&letter.done)?.is_some() {
+                        taken += 1; // before, by somebody whose answer was lost
+                        continue;
+                    }
+                    if !self.waiting.has_room(letter.record.len()) {
+                        break;
+                    }
+                    let Ok(parsed) = crate::model::Record::parse(&letter.record) else { continue };
+                    writes.extend(self.waiting.add(parsed.key, &letter.waiter, letter.record.clone(), Instant::now()));
+                    writes.push(LaneWrite::put(letter.done, ""));
+                    taken += 1;
+                }
+                self.tell(writes).await?;
+                drop(answer.send(Ok(taken)));
+            }
+            Command::Forget(done, answer) => {
+                let count = done.len() as u64;
+                let writes = done.into_iter().filter(|key| key.first() == Some(&DONE));
+                self.tell(writes.map(|key| LaneWrite::put(key, "")).collect()).await?;
+                drop(answer.send(Ok(count)));
+            }
+            Command::Seek(seek, answer) => {
+                if self.waiting.len() > 0 && !seek.drops_waiting {
+                    let waiting = self.waiting.len();
+                    drop(answer.send(Err(Refusal::Waits { waiting })));
+                    return Ok(());
+                }
+                let mut writes: Vec<LaneWrite> = Vec::new();
+                for number in self.waiting.numbers() {
+                    writes.extend(self.waiting.remove(number).into_iter().flatten());
+                }
+                if seek.empties_state {
+                    let mut behind: Option<Vec<u8>> = None;
+                    loop {
+                        let page = super::state::list(&self.parts.entries, behind.as_deref(), 1_000)?;
+                        let Some(last) = page.last() else { break };
+                        behind = Some(super::state::position_behind(&last.bucket, &last.key));
+                        let gone = page.iter().map(|entry| super::state::position_behind(&entry.bucket, &entry.key));
+                        writes.extend(gone.map(LaneWrite::delete));
+                        if writes.len() > limits::SEEK_WRITES_MAX {
+                            // the state goes in several units, in front of the move
+                            self.state.account(&mut writes)?;
+                            self.tell(std::mem::take(&mut writes)).await?;
+                            behind = None;
+                        }
+                    }
+                    self.state.account(&mut writes)?;
+                }
+                let unit = Unit { consumed_to: seek.to, writes, is_seek: true, ..Unit::default() };
+                self.commit(unit).await?;
+                self.parts.session.flush().await?;
+                self.show();
+                drop(answer.send(Ok(seek.to)));
+                return Err(Leave::Moved);
+            }
+        }
+        self.show();
+        Ok(())
+    }
+
+    fn release(&mut self, number: u64, waiter: Waiter) -> Option<LaneWrite> {
+        let released = Waiter { attempts: 0, is_parked: false, due_ns: 0, ..waiter };
+        self.waiting.update(number, &released, Instant::now())
+    }
+
+    /// Commits what it was told, and waits until that is written.
+    async fn tell(&mut self, writes: Vec<LaneWrite>) -> Result<(), LaneError> {
+        self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;
+        Ok(self.parts.session.sync().await?)
     }
 }
 
-/// The pause after the `attempts`-th failed attempt.
-fn backoff(retry: &Retry, attempts: u32) -> Duration {
-    // Never infinite: no pause at all, however often, stays none.
-    let factor = retry.factor.powi(i32::try_from(attempts.saturating_sub(1)).unwrap_or(i32::MAX)).min(f64::MAX);
-    let seconds = (retry.initial.as_secs_f64() * factor).min(retry.max.as_secs_f64());
-    Duration::try_from_secs_f64(seconds).unwrap_or(retry.max)
+/// What comes of an attempt that failed.
+enum End {
+    /// Another attempt, after a pause.
+    Again(Duration),
+    /// Dead letter.
+    GivenUp,
+    /// It waits until it is released.
+    Parked,
+    /// The lane halts in front of all others.
+    Halts,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_their_limit() {
-        let retry =
-            Retry { attempts: 9, initial: Duration::from_millis(100), max: Duration::from_millis(500), factor: 2.0 };
-        let pauses: Vec<_> = (1..=5).map(|attempts| backoff(&retry, attempts).as_millis()).collect();
-        assert_eq!(pauses, [100, 200, 400, 500, 500]);
-        assert_eq!(backoff(&Retry { factor: 1e300, ..retry.clone() }, u32::MAX), Duration::from_millis(500));
-        assert_eq!(backoff(&Retry { factor: 1e300, initial: Duration::ZERO, ..retry }, u32::MAX), Duration::ZERO);
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }

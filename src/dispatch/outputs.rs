@@ -13,7 +13,7 @@ use crate::model::{
     EventView, Lineage, OutputId, OutputIds, PartitionId, Record, SubscriberId, TopicId, VersionId, partition_of,
 };
 use crate::topology::KeyExpression;
-use crate::wasm::Output;
+use crate::wasm::{CallError, CallErrorKind, Output};
 
 /// A topic that a subscriber writes to.
 #[derive(Clone)]
@@ -248,6 +248,14 @@ pub(super) struct LastFailure {
     pub(super) may_pass: bool,
     /// How long the handler itself asked to wait.
     pub(super) delay: Option<Duration>,
+}
+
+impl LastFailure {
+    /// A call with this event alone has failed.
+    pub(super) fn of_call(error: CallError) -> Self {
+        let may_pass = error.kind != CallErrorKind::Protocol;
+        Self { kind: error.kind.as_str(), reason: error.message, backtrace: error.backtrace, may_pass, delay: None }
+    }
 }
 
 /// As much of a text as an attribute may have.

@@ -55,8 +55,14 @@ pub struct SubscriberStatus {
     pub retried: u64,
     /// Events that went to dead letters since the start of the process.
     pub dead_lettered: u64,
-    /// Events that are waiting for it.
+    /// Events that it has passed over, as its `when` says, since the start of the process.
+    pub passed_over: u64,
+    /// Events of its input that it has yet to look at.
     pub lag: u64,
+    /// Events behind its position that wait for another attempt, for one of their key, or to be released.
+    pub waiting: u64,
+    /// Those of them that wait to be released.
+    pub parked: u64,
     /// How its lanes are, one for each partition.
     pub lanes: Vec<LaneState>,
     /// The latest failure in words.
@@ -68,8 +74,14 @@ pub struct SubscriberStatus {
 pub enum LaneState {
     /// Handling or waiting for events.
     Running,
-    /// Waiting to try a failed event again.
+    /// The same, and some events wait to be tried again.
     Retrying,
+    /// Somebody told it to pause.
+    Paused,
+    /// An event failed for the last time, and its topology says that it halts then.
+    Halted,
+    /// As many events wait as may, so nothing more is read.
+    Full,
     /// Stopped: the process is going down, or the engine has stopped.
     Stopped,
 }
@@ -79,9 +91,21 @@ impl LaneState {
         match number {
             0 => Self::Running,
             1 => Self::Retrying,
+            2 => Self::Paused,
+            3 => Self::Halted,
+            4 => Self::Full,
             _ => Self::Stopped,
         }
     }
+}
+
+/// What is seen of a lane.
+#[derive(Debug, Default)]
+struct Lane {
+    state: AtomicU8,
+    waiting: AtomicU64,
+    parked: AtomicU64,
+    active: AtomicU64,
 }
 
 /// What the lanes of a subscriber count. Nothing is decided by it.
@@ -91,13 +115,14 @@ pub(super) struct Counters {
     emitted: AtomicU64,
     retried: AtomicU64,
     dead_lettered: AtomicU64,
-    lanes: Vec<AtomicU8>,
+    passed_over: AtomicU64,
+    lanes: Vec<Lane>,
     last_failure: Mutex<Option<String>>,
 }
 
 impl Counters {
     pub(super) fn new(lanes: u32) -> Self {
-        Self { lanes: (0..lanes).map(|_| AtomicU8::new(LaneState::Running as u8)).collect(), ..Self::default() }
+        Self { lanes: (0..lanes).map(|_| Lane::default()).collect(), ..Self::default() }
     }
 
     pub(super) fn handled(&self, events: u64, emitted: u64) {
@@ -118,10 +143,28 @@ impl Counters {
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(words.to_owned());
     }
 
-    pub(super) fn set_lane(&self, partition: u32, state: LaneState) {
+    pub(super) fn passed_over(&self, events: u64) {
+        self.passed_over.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// How a lane is now. How it was.
+    pub(super) fn set_lane(&self, partition: u32, state: LaneState) -> LaneState {
+        let before = self.lanes.get(partition as usize).map(|lane| lane.state.swap(state as u8, Ordering::Relaxed));
+        LaneState::from_number(before.unwrap_or_default())
+    }
+
+    /// How many events wait in a lane, how many of them are parked, and of how many keys one will be called by itself.
+    pub(super) fn set_waiting(&self, partition: u32, waiting: usize, parked: usize, active: usize) {
         if let Some(lane) = self.lanes.get(partition as usize) {
-            lane.store(state as u8, Ordering::Relaxed);
+            lane.waiting.store(waiting as u64, Ordering::Relaxed);
+            lane.parked.store(parked as u64, Ordering::Relaxed);
+            lane.active.store(active as u64, Ordering::Release);
         }
+    }
+
+    /// Whether no waiting event will be called without anybody's help.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.active.load(Ordering::Acquire) == 0)
     }
 
     /// Puts the counts into a status.
@@ -130,7 +173,10 @@ impl Counters {
         status.emitted = self.emitted.load(Ordering::Relaxed);
         status.retried = self.retried.load(Ordering::Relaxed);
         status.dead_lettered = self.dead_lettered.load(Ordering::Relaxed);
-        let state = |lane: &AtomicU8| LaneState::from_number(lane.load(Ordering::Relaxed));
+        status.passed_over = self.passed_over.load(Ordering::Relaxed);
+        status.waiting = self.lanes.iter().map(|lane| lane.waiting.load(Ordering::Relaxed)).sum();
+        status.parked = self.lanes.iter().map(|lane| lane.parked.load(Ordering::Relaxed)).sum();
+        let state = |lane: &Lane| LaneState::from_number(lane.state.load(Ordering::Relaxed));
         status.lanes = self.lanes.iter().map(state).collect();
         status.last_failure = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
     }

@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::command::Command;
+use super::flow::{Backoff, Flow};
 use super::handler::Handler;
-use super::lane::{Lane, LaneError};
+use super::lane::{Lane, LaneError, Parts, Policy};
 use super::outputs::{Emitter, Target};
 use super::publish::{self, Publisher, Targets};
 use super::status::{Counters, Snapshot, SubscriberStatus, TopicStatus};
 use crate::engine::{ApplyError, Blueprint, Bounds, Engine, Numbers, SessionError, Stopped, SubscriberSpec, TopicSpec};
+use crate::limits;
 use crate::model::{LaneId, OutputIds, PartitionId, SubscriberId, TopicId};
 use crate::topology::{Plan, SubscriberPlan, TopicIndex, TopicPlan};
 
@@ -31,6 +35,16 @@ pub enum StartError {
         partition: u32,
         /// Why.
         error: SessionError,
+    },
+    /// What a lane keeps cannot be read.
+    #[error("cannot start `{subscriber}` on partition {partition}: what it keeps cannot be read: {reason}")]
+    Unreadable {
+        /// The subscriber's full name.
+        subscriber: String,
+        /// The partition.
+        partition: u32,
+        /// Why.
+        reason: String,
     },
     /// The caller gave another number of handlers than there are subscribers.
     #[error("{handlers} handlers for {subscribers} subscribers")]
@@ -59,6 +73,8 @@ struct Shared<E> {
     numbers: Numbers,
     digests: Vec<String>,
     counters: Vec<Arc<Counters>>,
+    /// To the lanes, by subscriber and partition.
+    commands: Vec<Vec<mpsc::Sender<Command>>>,
     publisher: Publisher<E>,
     stop: CancellationToken,
     lanes: TaskTracker,
@@ -139,11 +155,13 @@ impl<E: Engine> Tree<E> {
         let publisher = Publisher::new(engine.clone(), Arc::new(Targets::new(targets)));
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let mut counters = Vec::new();
-        let mut lanes = Vec::new();
+        let (mut lanes, mut commands) = (Vec::new(), Vec::new());
         for (index, (subscriber, handler)) in plan.subscribers.iter().zip(handlers).enumerate() {
             let Some((input, _)) = numbered.topic(subscriber.from) else { continue };
             let shared_counters = Arc::new(Counters::new(input.partitions));
             counters.push(shared_counters.clone());
+            let flow = Arc::new(Flow::new(subscriber.rate, subscriber.concurrency));
+            let mut senders = Vec::new();
             for partition in 0..input.partitions {
                 let Some(emitter) = emitter(&numbered, index, subscriber, &digests, partition) else { continue };
                 let id = LaneId { subscriber: emitter.subscriber, partition };
@@ -152,27 +170,38 @@ impl<E: Engine> Tree<E> {
                     partition,
                     error,
                 })?;
-                lanes.push(Lane {
+                let unreadable =
+                    |reason: String| StartError::Unreadable { subscriber: subscriber.label(), partition, reason };
+                let entries = engine.entries(id).ok_or_else(|| unreadable("there is no such lane".to_owned()))?;
+                let (sender, commands) = mpsc::channel(limits::LANE_COMMANDS_MAX);
+                senders.push(sender);
+                let lane = Lane::load(Parts {
                     session,
+                    entries,
                     handler: handler.clone(),
                     emitter,
-                    retry: subscriber.retry.clone(),
+                    backoff: Backoff::new(subscriber.retry.clone(), &subscriber.label(), partition),
+                    policy: Policy::of(subscriber),
+                    flow: flow.clone(),
                     partition,
                     subscriber: subscriber.label().into(),
                     counters: shared_counters.clone(),
+                    commands,
                     stop: stop.clone(),
                 });
+                let lane = lane.map_err(|error| unreadable(error.to_string()))?;
+                lanes.push((subscriber.label(), partition, shared_counters.clone(), lane));
             }
+            commands.push(senders);
         }
-        for lane in lanes {
-            let (subscriber, partition, counters) = (lane.subscriber.clone(), lane.partition, lane.counters.clone());
+        for (subscriber, partition, counters, lane) in lanes {
             tracker.spawn_on(
                 async move {
                     match lane.run().await {
                         // an engine that has stopped says so itself, once
                         Ok(()) | Err(LaneError::Stopped | LaneError::Session(SessionError::Stopped(_))) => {}
                         Err(error) => {
-                            tracing::error!(subscriber = &*subscriber, partition, %error, "the lane has stopped");
+                            tracing::error!(subscriber, partition, %error, "the lane has stopped");
                             counters.failed(&error.to_string());
                         }
                     }
@@ -182,7 +211,7 @@ impl<E: Engine> Tree<E> {
         }
         tracker.close();
         let plan = plan.clone();
-        let shared = Shared { engine, plan, numbers, digests, counters, publisher, stop, lanes: tracker };
+        let shared = Shared { engine, plan, numbers, digests, counters, commands, publisher, stop, lanes: tracker };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -232,7 +261,8 @@ impl<E: Engine> Tree<E> {
             let bounds = self.shared.engine.bounds(*partition);
             bounds.is_none_or(|bounds| (*position).max(bounds.start) >= bounds.written)
         };
-        positions.iter().all(at_end)
+        // A unit that moves a position has shown what waits before.
+        positions.iter().all(at_end) && self.shared.counters.iter().all(|counters| counters.is_at_rest())
     }
 
     /// Every node at about this moment.

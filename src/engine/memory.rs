@@ -425,6 +425,10 @@ impl Session for MemorySession {
         Ok(())
     }
 
+    async fn sync(&mut self) -> Result<(), SessionError> {
+        self.flush().await
+    }
+
     async fn flush(&mut self) -> Result<(), SessionError> {
         self.shared.serving()?;
         let state = self.shared.state();

@@ -410,6 +410,9 @@ pub trait Session: Send + 'static {
     /// be pipelined; a unit that fails later makes the next call fail.
     fn commit(&mut self, unit: Unit) -> impl Future<Output = Result<(), SessionError>> + Send;
 
+    /// Resolves when all units that were handed in are committed, and as durable as the engine's setting promises.
+    fn sync(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
+
     /// Resolves when all units that were handed in are committed.
     fn flush(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
 }

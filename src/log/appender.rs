@@ -287,8 +287,9 @@ impl Appender {
             }
             Submission::Catalogue { entry, ticket } => {
                 self.encode(bytes, Kind::Catalogue, |_, out| out.extend_from_slice(&entry));
-                then.push(Then::Ack(Ack::Catalogue(ticket)));
+                then.push(Then::Ack(Ack::Durable(ticket)));
             }
+            Submission::Sync { ticket } => then.push(Then::Ack(Ack::Durable(ticket))),
             Submission::Barrier { ticket } => then.push(Then::Barrier(ticket)),
         }
     }

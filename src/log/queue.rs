@@ -60,6 +60,8 @@ pub(super) enum Submission {
     Acquire { lane: Arc<Lane>, ticket: oneshot::Sender<(Offset, u64)> },
     /// A catalogue entry; the ticket resolves when it is durable.
     Catalogue { entry: Bytes, ticket: oneshot::Sender<()> },
+    /// Resolves when everything in front of it is durable.
+    Sync { ticket: oneshot::Sender<()> },
     /// Resolves when everything in front of it is written.
     Barrier { ticket: oneshot::Sender<()> },
 }
@@ -71,7 +73,7 @@ impl Submission {
             Self::Append { slices, .. } => unit_frame_bytes(slices, None),
             Self::Unit { slices, writes, .. } => unit_frame_bytes(slices, Some(writes)),
             Self::Catalogue { entry, .. } => HEAD_BYTES + entry.len(),
-            Self::Acquire { .. } | Self::Barrier { .. } => 0,
+            Self::Acquire { .. } | Self::Sync { .. } | Self::Barrier { .. } => 0,
         }
     }
 }
@@ -281,6 +283,16 @@ impl Log {
     pub async fn catalogue(&self, entry: Bytes) -> Result<(), Refused> {
         let (sender, ticket) = oneshot::channel();
         self.shared.queue.submit(Submission::Catalogue { entry, ticket: sender })?;
+        ticket.await.map_err(|_| Refused::Stopped)
+    }
+
+    /// Resolves when everything that was submitted before is as durable as the log promises.
+    ///
+    /// # Errors
+    /// [`Refused::Stopped`].
+    pub async fn sync(&self) -> Result<(), Refused> {
+        let (sender, ticket) = oneshot::channel();
+        self.shared.queue.submit(Submission::Sync { ticket: sender })?;
         ticket.await.map_err(|_| Refused::Stopped)
     }
 

@@ -31,7 +31,7 @@ use crate::model::Offset;
 /// Who waits for a group.
 pub(super) enum Ack {
     Append(oneshot::Sender<Placed>, Placed, Permit),
-    Catalogue(oneshot::Sender<()>),
+    Durable(oneshot::Sender<()>),
 }
 
 impl Ack {
@@ -42,7 +42,7 @@ impl Ack {
                 drop(permit);
                 drop(ticket.send(placed));
             }
-            Self::Catalogue(ticket) => drop(ticket.send(())),
+            Self::Durable(ticket) => drop(ticket.send(())),
         }
     }
 }

@@ -53,6 +53,9 @@ impl From<&SubscriberStatus> for v1::Subscriber {
             retried: subscriber.retried,
             dead_lettered: subscriber.dead_lettered,
             lag: subscriber.lag,
+            passed_over: subscriber.passed_over,
+            waiting: subscriber.waiting,
+            parked: subscriber.parked,
             lanes: subscriber.lanes.iter().map(|lane| v1::LaneState::from(*lane).into()).collect(),
             last_failure: subscriber.last_failure.clone(),
         }
@@ -74,6 +77,9 @@ impl From<v1::Subscriber> for SubscriberStatus {
             retried: subscriber.retried,
             dead_lettered: subscriber.dead_lettered,
             lag: subscriber.lag,
+            passed_over: subscriber.passed_over,
+            waiting: subscriber.waiting,
+            parked: subscriber.parked,
             lanes: subscriber.lanes.into_iter().map(lane).collect(),
             last_failure: subscriber.last_failure,
         }
@@ -85,6 +91,9 @@ impl From<LaneState> for v1::LaneState {
         match lane {
             LaneState::Running => Self::Running,
             LaneState::Retrying => Self::Retrying,
+            LaneState::Paused => Self::Paused,
+            LaneState::Halted => Self::Halted,
+            LaneState::Full => Self::Full,
             LaneState::Stopped => Self::Stopped,
         }
     }
@@ -95,6 +104,9 @@ impl From<v1::LaneState> for LaneState {
         match lane {
             v1::LaneState::Running => Self::Running,
             v1::LaneState::Retrying => Self::Retrying,
+            v1::LaneState::Paused => Self::Paused,
+            v1::LaneState::Halted => Self::Halted,
+            v1::LaneState::Full => Self::Full,
             v1::LaneState::Stopped | v1::LaneState::Unspecified => Self::Stopped,
         }
     }

@@ -109,6 +109,7 @@ pub(super) fn bucket_name(identifier: &str) -> Result<Arc<str>, Trouble> {
             let bytes = name.len();
             refused(format!("the bucket's name has {bytes} bytes, and at most {STATE_BUCKET_BYTES_MAX} are allowed"))
         }
+        name if name.contains('\0') => refused("the bucket's name has a zero byte in it".to_owned()),
         name => Ok(name.into()),
     }
 }

@@ -536,6 +536,13 @@ impl Session for EmbeddedSession {
         }
     }
 
+    async fn sync(&mut self) -> Result<(), SessionError> {
+        match self.shared.log.sync().await {
+            Ok(()) => self.check(),
+            Err(_) => Err(self.shared.stopped().await.into()),
+        }
+    }
+
     async fn flush(&mut self) -> Result<(), SessionError> {
         match self.shared.log.barrier().await {
             Ok(()) => self.check(),

@@ -1,0 +1,35 @@
+//! What lanes keep, by the first byte of its key: who shares a lane's entries, and how each finds its own.
+//!
+//! ```text
+//!   01 bucket 00 key      state of the handler         see `state`
+//!   02 number             an event that waits          see `waiting`
+//!   03 number             its record
+//!   04 name               what the lane is told to be  see `lane`
+//!   05 topic position     a dead letter that is done   see `lane`
+//! ```
+
+use bytes::{BufMut, Bytes};
+
+pub(super) const STATE: u8 = 1;
+pub(super) const WAITING: u8 = 2;
+pub(super) const RECORD: u8 = 3;
+pub(super) const TOLD: u8 = 4;
+pub(super) const DONE: u8 = 5;
+
+/// A key of a kind with a number.
+pub(super) fn numbered(kind: u8, number: u64) -> Bytes {
+    let mut key = Vec::with_capacity(9);
+    key.put_u8(kind);
+    key.put_u64(number);
+    key.into()
+}
+
+/// The number in such a key.
+pub(super) fn number_of(key: &[u8]) -> Option<u64> {
+    key.get(1..)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// Where a kind's keys end.
+pub(super) fn end_of(kind: u8) -> [u8; 1] {
+    [kind + 1]
+}

@@ -1,0 +1,363 @@
+//! The waiting set of a lane: events behind its position that are not done, each with the key that it holds up.
+//!
+//! ```text
+//!            fails, may pass              its time comes         passes, or is given up
+//!   position ────────────────> waiting ─────────────────> called ──────────────────────> gone, the next of its key's turn
+//!      │  its key waits         ^  │ last attempt, `park`
+//!      └────────────────────────┘  └──────────────────────> parked, until it is released
+//! ```
+//!
+//! Promises: events of a key stay in their order; only the first one of a key is ever called, or as many from the front as
+//! have not been tried. What is kept of an event is its record, so it is there however short retention is. The set is as
+//! durable as the lane's position: both change in one unit. Events and their bytes are bounded; who adds asks first.
+//!
+//! In memory is a few words for each event; records are read when their turn comes.
+//! Must not know: sessions, handlers, topics.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::entries::{RECORD, WAITING, end_of, number_of, numbered};
+use crate::engine::{Entries, LaneWrite, ReadError};
+use crate::model::{Offset, Record};
+use crate::topology::Waiting;
+
+/// How many entries are read at once when a lane starts.
+const PAGE: usize = 256;
+
+/// An event that waits, as it is kept. It grows by fields that have a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Waiter {
+    /// Its offset in the partition that the lane consumes.
+    pub offset: Offset,
+    /// When it was appended there, engine time, Unix nanoseconds.
+    pub append_time_ns: u64,
+    /// Attempts so far; none where it only waits for its key.
+    #[serde(default)]
+    pub attempts: u32,
+    /// When it came into the set, Unix nanoseconds.
+    #[serde(default)]
+    pub since_ns: u64,
+    /// When its last attempt failed, Unix nanoseconds; 0 where there was none.
+    #[serde(default)]
+    pub failed_ns: u64,
+    /// When the next attempt is due, Unix nanoseconds.
+    #[serde(default)]
+    pub due_ns: u64,
+    /// It waits until somebody releases it.
+    #[serde(default)]
+    pub is_parked: bool,
+    /// Why its last attempt failed; empty where there was none.
+    #[serde(default)]
+    pub failure: String,
+    /// The same in words.
+    #[serde(default)]
+    pub reason: String,
+    /// Where in the plugin that was.
+    #[serde(default)]
+    pub backtrace: Option<String>,
+    /// The version that failed, hexadecimal digest.
+    #[serde(default)]
+    pub digest: String,
+}
+
+/// An entry that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitingError {
+    /// The disk.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What is there was not written by this release.
+    #[error("what is kept of a waiting event (number {number}) cannot be understood: {reason}")]
+    Malformed {
+        /// Its number.
+        number: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What is in memory of an event.
+#[derive(Debug)]
+struct Known {
+    key: Arc<str>,
+    attempts: u32,
+    is_parked: bool,
+    due: Instant,
+    bytes: u64,
+}
+
+/// The set.
+#[derive(Debug)]
+pub(super) struct WaitingSet {
+    known: BTreeMap<u64, Known>,
+    /// By key, in their order.
+    queues: HashMap<Arc<str>, VecDeque<u64>>,
+    /// The first one of each key that is not parked, by when it is due.
+    due: BTreeSet<(Instant, u64)>,
+    next_number: u64,
+    bytes: u64,
+    bound: Waiting,
+}
+
+/// Nanoseconds since 1970, by this machine.
+pub(super) fn now_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn decode(number: u64, value: &[u8]) -> Result<Waiter, WaitingError> {
+    serde_json::from_slice(value).map_err(|error| WaitingError::Malformed { number, reason: error.to_string() })
+}
+
+fn encode(waiter: &Waiter) -> Vec<u8> {
+    serde_json::to_vec(waiter).unwrap_or_default() // it has no map with keys that are not texts
+}
+
+/// Events that wait in a lane, from a number on, at most so many, with their numbers. For whoever looks from outside.
+///
+/// # Errors
+/// [`WaitingError`].
+pub(super) fn list(entries: &impl Entries, from: u64, count: usize) -> Result<Vec<(u64, Waiter)>, WaitingError> {
+    let page = entries.range(Bound::Included(&numbered(WAITING, from)), &end_of(WAITING), count)?;
+    page.iter()
+        .map(|(key, value)| {
+            let number = number_of(key).unwrap_or(0);
+            Ok((number, decode(number, value)?))
+        })
+        .collect()
+}
+
+/// An event that waits.
+pub(super) fn get(entries: &impl Entries, number: u64) -> Result<Waiter, WaitingError> {
+    let value = entries.get(&numbered(WAITING, number))?;
+    let value = value.ok_or_else(|| WaitingError::Malformed { number, reason: "it is missing".to_owned() })?;
+    decode(number, &value)
+}
+
+/// The record of an event that waits.
+pub(super) fn record(entries: &impl Entries, number: u64) -> Result<Bytes, WaitingError> {
+    let record = entries.get(&numbered(RECORD, number))?;
+    record.ok_or_else(|| WaitingError::Malformed { number, reason: "its record is missing".to_owned() })
+}
+
+impl WaitingSet {
+    /// What a lane has in its entries. A pause that was interrupted goes on for as long as was left of it, and never longer
+    /// than `longest`, whatever the clock says.
+    pub(super) fn load(entries: &impl Entries, bound: Waiting, longest: Duration) -> Result<Self, WaitingError> {
+        let mut set = Self {
+            known: BTreeMap::new(),
+            queues: HashMap::new(),
+            due: BTreeSet::new(),
+            next_number: 0,
+            bytes: 0,
+            bound,
+        };
+        let (now, now_ns) = (Instant::now(), now_ns());
+        loop {
+            let page = list(entries, set.next_number, PAGE)?;
+            if page.is_empty() {
+                return Ok(set);
+            }
+            for (number, waiter) in page {
+                let record = record(entries, number)?;
+                let malformed =
+                    |error: crate::model::RecordError| WaitingError::Malformed { number, reason: error.to_string() };
+                let key = Record::parse(&record).map_err(malformed)?.key;
+                let pause = Duration::from_nanos(waiter.due_ns.saturating_sub(now_ns)).min(longest);
+                set.insert(number, key, &waiter, record.len(), now + pause);
+            }
+        }
+    }
+
+    fn insert(&mut self, number: u64, key: &str, waiter: &Waiter, record_bytes: usize, due: Instant) {
+        let key: Arc<str> = match self.queues.get_key_value(key) {
+            Some((key, _)) => key.clone(),
+            None => key.into(),
+        };
+        let bytes = record_bytes as u64;
+        self.bytes += bytes;
+        let queue = self.queues.entry(key.clone()).or_default();
+        queue.push_back(number);
+        if queue.len() == 1 && !waiter.is_parked {
+            self.due.insert((due, number));
+        }
+        let known = Known { key, attempts: waiter.attempts, is_parked: waiter.is_parked, due, bytes };
+        self.known.insert(number, known);
+        self.next_number = self.next_number.max(number + 1);
+    }
+
+    /// Whether events of a key have to wait.
+    pub(super) fn holds(&self, key: &str) -> bool {
+        self.queues.contains_key(key)
+    }
+
+    /// Whether an event is still in it.
+    pub(super) fn contains(&self, number: u64) -> bool {
+        self.known.contains_key(&number)
+    }
+
+    /// The numbers of all events in it.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.known.keys().copied().collect()
+    }
+
+    /// Events in it.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Keys of which some event will be called without anybody's help.
+    pub(super) fn active_keys(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Events that are parked.
+    pub(super) fn parked(&self) -> usize {
+        self.known.values().filter(|known| known.is_parked).count()
+    }
+
+    /// Whether an event with a record of so many bytes may come in. One always may where there is none.
+    pub(super) fn has_room(&self, record_bytes: usize) -> bool {
+        self.known.is_empty()
+            || (self.known.len() < self.bound.max_events as usize
+                && self.bytes + record_bytes as u64 <= self.bound.max_bytes)
+    }
+
+    /// An event comes in, behind all others of its key. What is to be written for it.
+    pub(super) fn add(&mut self, key: &str, waiter: &Waiter, record: Bytes, due: Instant) -> [LaneWrite; 2] {
+        let number = self.next_number;
+        self.insert(number, key, waiter, record.len(), due);
+        // a copy: the record's memory is that of the batch that it came in
+        let record = Bytes::copy_from_slice(&record);
+        [LaneWrite::put(numbered(WAITING, number), encode(waiter)), LaneWrite::put(numbered(RECORD, number), record)]
+    }
+
+    /// An event stays after another attempt, or is parked, or released. What is to be written for it.
+    pub(super) fn update(&mut self, number: u64, waiter: &Waiter, due: Instant) -> Option<LaneWrite> {
+        let known = self.known.get_mut(&number)?;
+        self.due.remove(&(known.due, number));
+        (known.attempts, known.is_parked, known.due) = (waiter.attempts, waiter.is_parked, due);
+        let is_first = self.queues.get(&known.key).and_then(VecDeque::front) == Some(&number);
+        if is_first && !waiter.is_parked {
+            self.due.insert((due, number));
+        }
+        Some(LaneWrite::put(numbered(WAITING, number), encode(waiter)))
+    }
+
+    /// An event is done. What is to be written for it. The next one of its key is due at once.
+    pub(super) fn remove(&mut self, number: u64) -> Option<[LaneWrite; 2]> {
+        let known = self.known.remove(&number)?;
+        self.bytes -= known.bytes;
+        self.due.remove(&(known.due, number));
+        if let Some(queue) = self.queues.get_mut(&known.key) {
+            queue.retain(|other| *other != number);
+            match queue.front() {
+                None => drop(self.queues.remove(&known.key)),
+                Some(next) => {
+                    if let Some(next_known) = self.known.get(next).filter(|next| !next.is_parked) {
+                        self.due.insert((next_known.due, *next));
+                    }
+                }
+            }
+        }
+        Some([LaneWrite::delete(numbered(WAITING, number)), LaneWrite::delete(numbered(RECORD, number))])
+    }
+
+    /// When the next one is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// What is to be called now: an event that was tried before alone; otherwise the events of one key from its front that
+    /// were not, at most so many.
+    pub(super) fn take_due(&self, now: Instant, most: usize) -> Vec<u64> {
+        let Some((_, first)) = self.due.first().filter(|(due, _)| *due <= now) else { return Vec::new() };
+        let Some(known) = self.known.get(first).filter(|known| known.attempts == 0) else { return vec![*first] };
+        let queue = self.queues.get(&known.key).into_iter().flatten();
+        let is_fresh =
+            |number: &&u64| self.known.get(number).is_some_and(|known| known.attempts == 0 && !known.is_parked);
+        queue.take_while(is_fresh).take(most.max(1)).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiter(attempts: u32) -> Waiter {
+        serde_json::from_str(&format!(r#"{{"offset":1,"append_time_ns":2,"attempts":{attempts}}}"#)).unwrap()
+    }
+
+    fn set(max_events: u32) -> WaitingSet {
+        WaitingSet {
+            known: BTreeMap::new(),
+            queues: HashMap::new(),
+            due: BTreeSet::new(),
+            next_number: 0,
+            bytes: 0,
+            bound: Waiting { max_events, max_bytes: 100 },
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_of_a_key_is_called_and_then_the_next() {
+        let (mut set, now) = (set(9), Instant::now());
+        let later = now + Duration::from_secs(1);
+        set.add("a", &waiter(1), Bytes::from_static(b"12"), later);
+        set.add("a", &waiter(0), Bytes::from_static(b"12"), now);
+        set.add("a", &waiter(0), Bytes::from_static(b"12"), now);
+        set.add("b", &waiter(0), Bytes::from_static(b"12"), now);
+        assert_eq!(set.take_due(now, 9), [3], "a's first is not due, and holds up the others");
+        set.remove(3);
+        assert!(!set.holds("b") && set.holds("a"));
+        assert_eq!(set.next_due(), Some(later));
+        assert_eq!(set.take_due(later, 9), [0], "alone, since it was tried before");
+        set.remove(0);
+        assert_eq!(set.take_due(now, 9), [1, 2]);
+        assert_eq!(set.take_due(now, 1), [1]);
+        set.remove(1);
+        set.remove(2);
+        assert_eq!((set.len(), set.bytes, set.active_keys()), (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_parked_event_holds_its_key_until_it_is_released() {
+        let (mut set, now) = (set(9), Instant::now());
+        set.add("a", &waiter(1), Bytes::new(), now);
+        set.add("a", &waiter(0), Bytes::new(), now);
+        let mut parked = waiter(3);
+        parked.is_parked = true;
+        set.update(0, &parked, now).unwrap();
+        assert_eq!((set.active_keys(), set.parked(), set.next_due()), (0, 1, None));
+        assert!(set.holds("a"));
+        set.update(0, &waiter(0), now).unwrap();
+        assert_eq!(set.take_due(now, 9), [0, 1]);
+    }
+
+    #[test]
+    fn it_is_bounded_and_never_without_room_for_one() {
+        let now = Instant::now();
+        let mut set = set(2);
+        assert!(set.has_room(1_000), "however large");
+        set.add("a", &waiter(0), vec![0; 60].into(), now);
+        assert!(set.has_room(40) && !set.has_room(41));
+        set.add("b", &waiter(0), vec![0; 1].into(), now);
+        assert!(!set.has_room(1), "two are as many as it may have");
+    }
+
+    #[test]
+    fn what_is_kept_survives_its_encoding_and_later_fields() {
+        let mut kept = waiter(7);
+        kept.backtrace = Some("in a".into());
+        assert_eq!(decode(1, &encode(&kept)).unwrap(), kept);
+        assert!(decode(1, br#"{"offset":1,"append_time_ns":2,"of_a_later_release":[]}"#).is_ok());
+        assert!(decode(1, b"{").is_err());
+    }
+}
