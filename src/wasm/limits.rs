@@ -90,7 +90,7 @@ pub(super) const STATE_EVENT_WRITES_MAX: usize = 10_000;
 /// What one write costs the bus beyond its bytes, in bytes, until it is on the disk.
 pub(super) const STATE_WRITE_BYTES: usize = 256;
 
-/// What all events of a call may write together, with [`STATE_WRITE_BYTES`] for each key: it is held in memory, and becomes
+/// What all events of a call may write together, with 256 bytes more for each key: it is held in memory, and becomes
 /// one unit with the outputs. An event alone always fits; a call that does not is run again, event by event.
 pub const STATE_CALL_BYTES_MAX: usize = 16 << 20;
 
