@@ -153,6 +153,40 @@ fn functions_of_another_type_are_named() {
     assert!(refusal(import).contains("wattle:plugin/context@0.1.0"), "{}", refusal(import));
 }
 
+/// The draft has one function in two shapes under one version; an older one is not taken for the newer.
+#[test]
+fn get_many_in_its_older_shape_is_refused_and_the_newer_is_not() {
+    let with_result = |result: &str| {
+        refusal(&format!(
+            r#"(component
+                (import "wasi:keyvalue/store@0.2.0-draft2" (instance $store
+                    (export "bucket" (type (sub resource)))
+                    (type $e (variant (case "no-such-store") (case "access-denied") (case "other" string)))
+                    (export "error" (type (eq $e)))))
+                (alias export $store "bucket" (type $bucket))
+                (alias export $store "error" (type $error))
+                (import "wasi:keyvalue/batch@0.2.0-draft2" (instance
+                    (alias outer 1 $bucket (type $b))
+                    (alias outer 1 $error (type $e))
+                    (export "get-many" (func (param "bucket" (borrow $b)) (param "keys" (list string))
+                        (result (result (list {result}) (error $e)))))))
+                (instance $handler)
+                (export "wattle:plugin/handler@0.1.0" (instance $handler)))"#
+        ))
+    };
+    let older = with_result("(option (tuple string (list u8)))");
+    assert!(older.contains("wasi:keyvalue/batch@0.2.0-draft2"), "{older}");
+    // This one's imports are fine; what it lacks is a handler.
+    let newer = with_result("(tuple string (option (list u8)))");
+    assert!(newer.contains("describe") && !newer.contains("keyvalue"), "{newer}");
+}
+
+#[test]
+fn plugins_import_state_only_when_they_use_it() {
+    let imports = |name: &str| String::from_utf8_lossy(&guest(name)).contains("wasi:keyvalue/");
+    assert!(imports("counter") && !imports("validate"));
+}
+
 #[test]
 fn asynchronous_components_are_named() {
     let error = register(

@@ -258,11 +258,14 @@ async fn what_an_event_overwrites_does_not_count_and_each_event_has_its_own_shar
 
 #[tokio::test]
 async fn a_call_that_writes_too_much_together_blames_nobody_and_each_event_alone_has_room() {
-    let events = (0..5).map(|_| does(&["flood =15"])).collect::<Vec<_>>();
-    let error = over(MemoryState::default(), &events).await.unwrap_err();
-    assert_eq!((error.kind, error.event), (CallErrorKind::OutputTooLarge, None), "{error}");
-    assert!(error.message.contains("more than 16777216 bytes of state together"), "{error}");
-    assert_eq!(over(MemoryState::default(), &events[..1]).await.unwrap().writes.len(), 15);
+    // Few large values, and many small ones.
+    for (line, count) in [("flood =15", 15), ("rows =10000", 10_000)] {
+        let events = (0..8).map(|_| does(&[line])).collect::<Vec<_>>();
+        let error = over(MemoryState::default(), &events).await.unwrap_err();
+        assert_eq!((error.kind, error.event), (CallErrorKind::OutputTooLarge, None), "{error}");
+        assert!(error.message.contains("write more state together than 16777216 bytes hold"), "{error}");
+        assert_eq!(over(MemoryState::default(), &events[..1]).await.unwrap().writes.len(), count);
+    }
 }
 
 #[tokio::test]

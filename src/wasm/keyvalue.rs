@@ -15,7 +15,7 @@ use super::contract::wasi::keyvalue::store::{Error, KeyResponse};
 use super::contract::wasi::keyvalue::{atomics, batch, store};
 use super::digest::Digest;
 use super::state::State;
-use super::store::{Page, Trouble, bucket_name};
+use super::store::{Found, Page, Trouble, bucket_name};
 
 /// An open bucket.
 pub struct Bucket(Arc<str>);
@@ -135,7 +135,7 @@ impl atomics::HostCas for State {
 }
 
 impl batch::Host for State {
-    fn get_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<Vec<(String, Option<Vec<u8>>)>> {
+    fn get_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<Found> {
         let bucket = self.bucket(&bucket)?;
         answer(self.store()?.get_many(&bucket, keys))
     }

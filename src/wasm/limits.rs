@@ -84,11 +84,14 @@ pub const STATE_VALUE_BYTES_MAX: usize = 1 << 20;
 /// What one event may write, in bytes of buckets, keys and values: several of the largest values.
 pub(super) const STATE_EVENT_BYTES_MAX: usize = 4 << 20;
 
-/// The keys that one event may write. Each costs the bus some hundred bytes until it is on the disk, however small it is.
+/// The keys that one event may write, as for outputs: each costs the bus something, however small it is.
 pub(super) const STATE_EVENT_WRITES_MAX: usize = 10_000;
 
-/// What all events of a call may write together: it is held in memory, and becomes one unit with the outputs. An event
-/// alone always fits; a call that does not is run again, event by event.
+/// What one write costs the bus beyond its bytes, in bytes, until it is on the disk.
+pub(super) const STATE_WRITE_BYTES: usize = 256;
+
+/// What all events of a call may write together, with 256 bytes more for each key: it is held in memory, and becomes
+/// one unit with the outputs. An event alone always fits; a call that does not is run again, event by event.
 pub const STATE_CALL_BYTES_MAX: usize = 16 << 20;
 
 /// The keys of a page of `list-keys`.
@@ -101,8 +104,10 @@ pub(super) const STATE_BATCH_KEYS_MAX: usize = 1_000;
 pub(super) const STATE_BATCH_BYTES_MAX: usize = 4 << 20;
 
 const _: () = assert!(STATE_BUCKET_BYTES_MAX + STATE_KEY_BYTES_MAX + STATE_VALUE_BYTES_MAX <= STATE_EVENT_BYTES_MAX);
-const _: () =
-    assert!(STATE_EVENT_BYTES_MAX < STATE_CALL_BYTES_MAX, "an event alone is never the sum that is too large");
+const _: () = assert!(
+    STATE_EVENT_BYTES_MAX + STATE_EVENT_WRITES_MAX * STATE_WRITE_BYTES <= STATE_CALL_BYTES_MAX,
+    "an event alone is never the sum that is too large"
+);
 const _: () =
     assert!((STATE_VALUE_BYTES_MAX + STATE_KEY_BYTES_MAX) as u64 + MIB <= CROSSING_BYTES, "a bit more is refused");
 const _: () = assert!(STATE_VALUE_BYTES_MAX <= STATE_BATCH_BYTES_MAX, "any one value can be had");

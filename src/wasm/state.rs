@@ -43,7 +43,7 @@ pub(super) enum Stop {
     Files(String),
     #[error("its state cannot be read: {0}")]
     State(StateError),
-    #[error("the events of this call write more than {STATE_CALL_BYTES_MAX} bytes of state together")]
+    #[error("the events of this call write more state together than {STATE_CALL_BYTES_MAX} bytes hold")]
     StateOfCall,
     #[error("it used its state outside of an event; state belongs to an event: call `current` first")]
     StateOutside,

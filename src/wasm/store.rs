@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use super::limits::{
     STATE_BATCH_BYTES_MAX, STATE_BATCH_KEYS_MAX, STATE_BUCKET_BYTES_MAX, STATE_CALL_BYTES_MAX, STATE_EVENT_BYTES_MAX,
-    STATE_EVENT_WRITES_MAX, STATE_KEY_BYTES_MAX, STATE_PAGE_KEYS, STATE_VALUE_BYTES_MAX,
+    STATE_EVENT_WRITES_MAX, STATE_KEY_BYTES_MAX, STATE_PAGE_KEYS, STATE_VALUE_BYTES_MAX, STATE_WRITE_BYTES,
 };
 use super::state::Stop;
 
@@ -121,6 +121,9 @@ pub(super) struct Page {
     /// Whether there are keys behind the last of these.
     pub(super) has_more: bool,
 }
+
+/// Keys, and what is under them.
+pub(super) type Found = Vec<(String, Option<Vec<u8>>)>;
 
 /// What a call has written, over what was there.
 pub(super) struct Overlay {
@@ -263,7 +266,7 @@ impl EventState<'_> {
     }
 
     /// The values under several keys, in their order.
-    pub(super) fn get_many(&self, bucket: &str, keys: Vec<String>) -> Result<Vec<(String, Option<Vec<u8>>)>, Trouble> {
+    pub(super) fn get_many(&self, bucket: &str, keys: Vec<String>) -> Result<Found, Trouble> {
         check_count(keys.len())?;
         let mut bytes = 0;
         let mut found = Vec::with_capacity(keys.len());
@@ -317,7 +320,8 @@ impl EventState<'_> {
                 "this event writes more than {STATE_EVENT_WRITES_MAX} keys, which is the limit for one event"
             ));
         }
-        let call_bytes = overlay.call_bytes - gone + bytes;
+        let row_bytes = if mine.is_none() { STATE_WRITE_BYTES } else { 0 };
+        let call_bytes = overlay.call_bytes - gone + bytes + row_bytes;
         if call_bytes > STATE_CALL_BYTES_MAX {
             return Err(Trouble::Stop(Stop::StateOfCall));
         }

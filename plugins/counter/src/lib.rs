@@ -38,9 +38,9 @@ mod tests {
     #[test]
     fn totals_count_payments_and_sum_their_amounts() {
         let amounts = [5, -2, 40];
-        let totals = amounts.iter().fold(Totals::default(), |totals, amount| {
-            with(totals, &Payment { amount: *amount }).unwrap()
-        });
+        let totals = amounts
+            .iter()
+            .fold(Totals::default(), |totals, amount| with(totals, &Payment { amount: *amount }).unwrap());
         assert_eq!(totals, Totals { count: 3, sum: 43 });
     }
 
