@@ -233,7 +233,11 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             biased;
             () = stop.cancelled() => return Err(LaneError::Stopped.into()),
             Some(command) = commands.recv() => self.obey(command).await?,
-            () = until(due.filter(|_| works)) => self.retry().await?,
+            () = until(due.filter(|_| works)) => {
+                self.retry().await?;
+                // Written first: whoever sees that nothing waits sees what came of it.
+                self.parts.session.flush().await?;
+            }
             chunks = session.read(budget), if works && reads => return Ok(Some(Held::all(&chunks?))),
         }
         self.show();
@@ -646,7 +650,6 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 unit.writes.push(self.halt());
             }
         }
-        self.show();
         Ok(self.commit(unit).await?)
     }
 

@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::store::StoreError;
+use super::checkpointer::Turn;
+use super::store::{Entries, StoreError};
 use super::{Lane, Log, Shared};
 use crate::model::{LaneId, LaneWrite};
 
@@ -127,7 +128,18 @@ impl LaneEntries {
         // memory first: what is not there any more is in the store by then
         match self.lane.changed.get(key) {
             Some(value) => Ok(value),
-            None => Ok(self.shared.entries.get(self.lane.id, key)?),
+            None => self.stored(|entries| entries.get(self.lane.id, key)),
+        }
+    }
+
+    /// Looks into the store. After a checkpoint that failed, whoever comes first finds out about it.
+    fn stored<T>(&self, look: impl Fn(&Entries) -> Result<T, StoreError>) -> Result<T, EntriesError> {
+        match look(&self.shared.entries) {
+            Err(StoreError::Closed) => {
+                self.shared.checkpoint(Turn::Move);
+                Ok(look(&self.shared.entries)?)
+            }
+            found => Ok(found?),
         }
     }
 
@@ -145,8 +157,9 @@ impl LaneEntries {
         }
         let changes = self.lane.changed.range((from, until));
         // each change hides one stored entry at the most
-        let stored = self.shared.entries.range(self.lane.id, (from, until), count.saturating_add(changes.len()))?;
-        let is_cut = stored.len() == count.saturating_add(changes.len());
+        let most = count.saturating_add(changes.len());
+        let stored = self.stored(|entries| entries.range(self.lane.id, (from, until), most))?;
+        let is_cut = stored.len() == most;
         let last_stored = stored.last().map(|(key, _)| key.clone()).filter(|_| is_cut);
         let mut found: BTreeMap<Bytes, Option<Bytes>> =
             stored.into_iter().map(|(key, value)| (key, Some(value))).collect();

@@ -126,6 +126,7 @@ fn store_error(error: StoreError) -> OpenError {
     match error {
         StoreError::Disk(error) => disk_error("read", store::FILE_NAME)(error),
         StoreError::Damaged(what) => Damage::State { what }.into(),
+        StoreError::Closed => Damage::State { what: error.to_string() }.into(),
         StoreError::Version(_) => {
             Damage::Version { file: store::FILE_NAME.to_owned(), byte: 0, what: error.to_string() }.into()
         }

@@ -65,6 +65,8 @@ pub(super) enum StoreError {
     Disk(#[from] io::Error),
     #[error("{0}")]
     Damaged(String),
+    #[error("a checkpoint failed, and it is not known yet whether it happened")]
+    Closed,
     #[error("it is of version {0}; this release knows versions {OLDEST_VERSION} to {VERSION}")]
     Version(u32),
 }
@@ -227,7 +229,8 @@ impl Shelf {
         Arc::new(Self { disk: disk.clone(), database: RwLock::new(Some(database)) })
     }
 
-    /// Uses the database.
+    /// Uses the database, opening it where it has failed: not for readers, since that may write, and what then fails is a
+    /// failure of the disk like any other.
     fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
         loop {
             if let Some(database) = &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
@@ -289,10 +292,9 @@ impl Entries {
         &self,
         look: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.shelf.with(|database| {
-            let transaction = database.begin_read().map_err(redb::Error::from)?;
-            look(&transaction.open_table(TABLE).map_err(redb::Error::from)?)
-        })
+        let database = self.shelf.database.read().unwrap_or_else(PoisonError::into_inner);
+        let transaction = database.as_ref().ok_or(StoreError::Closed)?.begin_read().map_err(redb::Error::from)?;
+        look(&transaction.open_table(TABLE).map_err(redb::Error::from)?)
     }
 }
 

@@ -2,8 +2,8 @@
 //! pure model says, to the byte.
 //!
 //! The model knows nothing of batches, attempts in the making, restarts or lanes. It goes from each topic's events, as
-//! they are stored, to what the children must hold. What is not determined is only how the outputs of several lanes
-//! mix in one partition: there each lane's must be in order.
+//! they are stored, to what the children must hold. What is not determined is only how the outputs of several keys
+//! of the parent mix in one partition: there each key's must be in order.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -204,13 +204,13 @@ impl Expected {
     }
 }
 
-/// What a subscriber makes of its input: for each topic, target partition and lane the events in their order.
+/// What a subscriber makes of its input: for each topic, target partition and key of the parent the events in their order.
 fn expected(
     plan: &Plan,
     subscriber: &SubscriberPlan,
     input: &[Vec<Seen>],
-) -> BTreeMap<(String, u32, u32), Vec<Expected>> {
-    let mut all: BTreeMap<(String, u32, u32), Vec<Expected>> = BTreeMap::new();
+) -> BTreeMap<(String, u32, String), Vec<Expected>> {
+    let mut all: BTreeMap<(String, u32, String), Vec<Expected>> = BTreeMap::new();
     for (lane, events) in (0..).zip(input) {
         let ids = OutputIds::new(&subscriber.label(), &plan[subscriber.from].label(), lane);
         for parent in events {
@@ -229,7 +229,7 @@ fn expected(
                             (None, Some("id")) => id.clone(),
                             (None, Some(_)) => format!("{}{to}", parent.key),
                         };
-                        let target = (topic.label(), partition_of(&key, topic.partitions), lane);
+                        let target = (topic.label(), partition_of(&key, topic.partitions), parent.key.clone());
                         let source = format!("/{}", subscriber.label());
                         all.entry(target).or_default().push(Expected {
                             id,
@@ -243,7 +243,7 @@ fn expected(
                 }
                 Outcome::Dead { failure, attempts } => {
                     let topic = &plan[subscriber.dead_letters.unwrap()];
-                    let target = (topic.label(), partition_of(&parent.key, topic.partitions), lane);
+                    let target = (topic.label(), partition_of(&parent.key, topic.partitions), parent.key.clone());
                     all.entry(target).or_default().push(Expected {
                         id: parent.event.id.clone(),
                         source: parent.event.source.clone(),
@@ -261,16 +261,22 @@ fn expected(
 
 /// Compares every topic with what its parents make it.
 async fn compare<E: Engine>(tree: &Tree<E>, plan: &Plan, published: &BTreeMap<String, Vec<String>>, seed: u64) {
-    let mut found: BTreeMap<(String, u32, u32), Vec<Expected>> = BTreeMap::new();
+    let mut found: BTreeMap<(String, u32, String), Vec<Expected>> = BTreeMap::new();
     let mut wanted = BTreeMap::new();
-    let mut stored = BTreeMap::new();
+    let mut stored: BTreeMap<String, Vec<Vec<Seen>>> = BTreeMap::new();
     for topic in &plan.topics {
         let partitions = contents(tree, &topic.label()).await;
-        for seen in partitions.iter().flatten().filter(|_| topic.parent.is_some()) {
-            let lane = seen.lineage.unwrap().partition;
-            found.entry((topic.label(), seen.partition, lane)).or_default().push(Expected::of(seen));
-        }
         stored.insert(topic.label(), partitions);
+    }
+    for topic in plan.topics.iter().filter(|topic| topic.parent.is_some()) {
+        let parent = &plan[topic.parent.unwrap()];
+        let input = &stored[&plan[parent.from].label()];
+        for seen in stored[&topic.label()].iter().flatten() {
+            let lineage = seen.lineage.unwrap();
+            let of = input[lineage.partition as usize].iter().find(|event| event.offset == lineage.offset).unwrap();
+            let place = (topic.label(), seen.partition, of.key.clone());
+            found.entry(place).or_default().push(Expected::of(seen));
+        }
     }
     let mut roots: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for seen in stored["t/in"].iter().flatten() {
@@ -281,7 +287,7 @@ async fn compare<E: Engine>(tree: &Tree<E>, plan: &Plan, published: &BTreeMap<St
         wanted.extend(expected(plan, subscriber, &stored[&plan[subscriber.from].label()]));
     }
     for place in found.keys().chain(wanted.keys()) {
-        assert_eq!(found.get(place), wanted.get(place), "seed {seed}: topic, partition and lane {place:?}");
+        assert_eq!(found.get(place), wanted.get(place), "seed {seed}: topic, partition and the parent's key {place:?}");
     }
 }
 

@@ -61,7 +61,7 @@ async fn the_state_of_a_lane_is_its_own() {
     let mut expected = [LaneState::Running; 4];
     expected[partition] = LaneState::Retrying;
     until("it retries", || lanes() == expected).await;
-    assert_eq!(status(&tree.snapshot(), "t/work").lag, 1);
+    assert_eq!(status(&tree.snapshot(), "t/work").waiting, 1);
     assert!(tree.drain(PATIENCE).await, "also in the middle of an hour");
     assert_eq!(lanes(), [LaneState::Stopped; 4]);
 }
