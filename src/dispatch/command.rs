@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::waiting::Waiter;
+use crate::engine::LaneWrite;
 use crate::model::Offset;
 
 /// How many it was done to, or why not.
@@ -24,6 +25,8 @@ pub(super) enum Command {
     Redrive(Vec<Letter>, Answer),
     /// To remember that these dead letters are done.
     Forget(Vec<Bytes>, Answer),
+    /// To keep these entries of its handler's state.
+    Import(Vec<LaneWrite>, Answer),
     /// To go on somewhere else.
     Seek(Seek, Answer),
 }

@@ -324,19 +324,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         if !self.waiting.holds(event.key) {
             return Ok(()); // its turn came while it waited for room
         }
-        let waiter = Waiter {
-            offset: event.offset,
-            append_time_ns: event.append_time_ns,
-            attempts: 0,
-            since_ns: now_ns(),
-            failed_ns: 0,
-            due_ns: 0,
-            is_parked: false,
-            failure: String::new(),
-            reason: String::new(),
-            backtrace: None,
-            digest: String::new(),
-        };
+        let waiter = Waiter::new(event.offset, event.append_time_ns);
         let writes = self.waiting.add(event.key, &waiter, record, Instant::now());
         self.show();
         self.commit(Unit { consumed_to: event.offset + 1, writes: writes.into(), ..Unit::default() }).await?;
@@ -792,6 +780,12 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 let count = done.len() as u64;
                 let writes = done.into_iter().filter(|key| key.first() == Some(&DONE));
                 self.tell(writes.map(|key| LaneWrite::put(key, "")).collect()).await?;
+                drop(answer.send(Ok(count)));
+            }
+            Command::Import(mut writes, answer) => {
+                let count = writes.len() as u64;
+                self.state.account(&mut writes)?;
+                self.tell(writes).await?;
                 drop(answer.send(Ok(count)));
             }
             Command::Seek(seek, answer) => {

@@ -7,6 +7,7 @@
 
 mod batch;
 mod command;
+pub mod control;
 mod entries;
 mod flow;
 mod handler;
@@ -21,6 +22,7 @@ mod waiting;
 mod when;
 
 pub use command::Refusal;
+pub use control::{ControlError, FailedEvent, Filter, ListPosition, Move, Moved, Page, SeekTo, StateOfPartition};
 pub use handler::{HandleError, Handler};
 pub use publish::{Numbering, PublishError, Published, Publisher};
 pub use state::StateEntry;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::batch::Parsed;
 use super::keys;
+use super::waiting::now_ns;
 use crate::engine::{SliceFull, Slices};
 use crate::limits;
 use crate::model::event::{ATTRIBUTE_VALUE_BYTES_MAX, EventWriter};
@@ -203,11 +204,14 @@ impl Emitter {
         let pushed = slices.push(partition, |out| {
             // the record of the original event, then more fields of the same message
             Record { key: event.key, lineage, event: &[] }.write(out)?;
+            // [`DeadLetter::parse`] finds the end of the original by the first of these.
             let writer = EventWriter::extend(out, event.view.encoded())
                 .attribute("wattlesubscriber", &self.name)
                 .attribute("wattletopic", &self.from)
                 .attribute("wattlepartition", &self.partition.to_string())
                 .attribute("wattleoffset", &event.offset.to_string())
+                .attribute("wattleappended", &event.append_time_ns.to_string())
+                .attribute("wattlefailed", &now_ns().to_string())
                 .attribute("wattleattempts", &attempts.to_string())
                 .attribute("wattledigest", &self.digest)
                 .attribute("wattlefailure", failure.kind)

@@ -83,6 +83,14 @@ pub(super) fn get(entries: &impl Entries, bucket: &str, key: &str) -> Result<Opt
     Ok(entries.get(&entry)?.and_then(|value| StateEntry::parse(&entry, &value)))
 }
 
+/// An entry of the state as a lane keeps it.
+pub(super) fn write_of(entry: &StateEntry) -> LaneWrite {
+    let mut value = Vec::with_capacity(TIME_BYTES + entry.value.len());
+    value.put_u64_le(entry.written_ns);
+    value.extend_from_slice(&entry.value);
+    LaneWrite::put(entry_key(&entry.bucket, &entry.key), value)
+}
+
 impl<K: Entries> LaneState<K> {
     /// Of a lane with these entries.
     pub(super) fn load(entries: K, plan: StatePlan) -> Result<Self, ReadError> {

@@ -58,7 +58,7 @@ pub enum StartError {
 
 /// A running tree. Cheap to clone. Its lanes run until [`Tree::drain`].
 pub struct Tree<E> {
-    shared: Arc<Shared<E>>,
+    pub(super) shared: Arc<Shared<E>>,
 }
 
 impl<E> Clone for Tree<E> {
@@ -67,14 +67,14 @@ impl<E> Clone for Tree<E> {
     }
 }
 
-struct Shared<E> {
-    engine: E,
-    plan: Plan,
-    numbers: Numbers,
+pub(super) struct Shared<E> {
+    pub(super) engine: E,
+    pub(super) plan: Plan,
+    pub(super) numbers: Numbers,
     digests: Vec<String>,
     counters: Vec<Arc<Counters>>,
     /// To the lanes, by subscriber and partition.
-    commands: Vec<Vec<mpsc::Sender<Command>>>,
+    pub(super) commands: Vec<Vec<mpsc::Sender<Command>>>,
     publisher: Publisher<E>,
     stop: CancellationToken,
     lanes: TaskTracker,

@@ -67,6 +67,25 @@ pub struct Waiter {
     pub digest: String,
 }
 
+impl Waiter {
+    /// An event that has not been tried, and waits for its key.
+    pub(super) fn new(offset: Offset, append_time_ns: u64) -> Self {
+        Self {
+            offset,
+            append_time_ns,
+            attempts: 0,
+            since_ns: now_ns(),
+            failed_ns: 0,
+            due_ns: 0,
+            is_parked: false,
+            failure: String::new(),
+            reason: String::new(),
+            backtrace: None,
+            digest: String::new(),
+        }
+    }
+}
+
 /// An entry that cannot be understood.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitingError {

@@ -345,6 +345,24 @@ impl<'a> EventView<'a> {
         Ok(Self { id, source, r#type, subject, partition_key, content_type, data, data_is_text, encoded })
     }
 
+    /// The encoding in front of the last attribute of this name: what [`EventWriter::extend`] was given, where that was the
+    /// first one which it added. `None` where there is no such attribute.
+    pub fn in_front_of_last(&self, name: &str) -> Option<&'a [u8]> {
+        let (mut fields, mut found) = (Fields::new(self.encoded), None);
+        loop {
+            let start = self.encoded.len() - fields.left();
+            match fields.next() {
+                Ok(Some((number::ATTRIBUTES, Field::Bytes(bytes)))) => {
+                    if parse_attribute(bytes).is_ok_and(|(of, _)| of == name) {
+                        found = Some(start);
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return self.encoded.get(..found?),
+            }
+        }
+    }
+
     /// The encoding that this looks into.
     pub fn encoded(&self) -> &'a [u8] {
         self.encoded

@@ -31,6 +31,11 @@ impl<'a> Fields<'a> {
         Self { rest: bytes }
     }
 
+    /// Bytes that are left.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     #[inline]
     fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (head, tail) = self.rest.split_at_checked(count).ok_or(Malformed)?;
