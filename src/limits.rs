@@ -41,7 +41,7 @@ pub const MOVE_BYTES: usize = 4 << 20;
 pub const CHECKPOINT_BYTES: usize = 64 << 20;
 /// Identities, numbers of producers, and positions that wait for a checkpoint: it is made when there are more, since they
 /// wait in memory.
-pub const CHECKPOINT_ENTRIES: usize = 128 << 10;
+pub const CHECKPOINT_ENTRIES: usize = 64 << 10;
 /// The same in bytes of what lanes keep.
 pub const CHECKPOINT_ENTRIES_BYTES: usize = 8 << 20;
 /// Bytes that one group commit writes at the most, so that acks of small publishes do not wait for long.

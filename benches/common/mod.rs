@@ -10,10 +10,6 @@ use wattle::engine::embedded::{EmbeddedEngine, LogOptions};
 use wattle::engine::{Blueprint, Engine, Slices, TopicSettings, TopicSpec};
 use wattle::model::{PartitionId, TopicId};
 
-/// That of the `wattle` command, since its work is what is measured.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 pub(crate) const EVENT_BYTES: usize = 256;
 
 /// An engine with one topic, and the topic's number.

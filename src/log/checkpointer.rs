@@ -379,7 +379,7 @@ impl Checkpointer {
             }
             let last_time_ns = events.last().map_or(0, |event| event.append_time_ns);
             self.identities.entry(topic).or_default().push_back((position, events.len(), last_time_ns));
-            self.pending.identities.insert((topic, position), events);
+            self.pending.identities.insert((topic, position), events.into());
         }
     }
 

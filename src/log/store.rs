@@ -167,7 +167,8 @@ pub(super) struct Changes {
     pub(super) partitions: BTreeMap<PartitionId, Extent>,
     pub(super) segments: BTreeMap<(PartitionId, Offset), SegmentMeta>,
     pub(super) segments_gone: Vec<(PartitionId, Offset)>,
-    pub(super) identities: BTreeMap<(TopicId, u64), Vec<Recognised>>,
+    /// Shared, since they are many.
+    pub(super) identities: BTreeMap<(TopicId, u64), Arc<[Recognised]>>,
     pub(super) identities_gone: Vec<(TopicId, u64)>,
     pub(super) producers: BTreeMap<(PartitionId, ProducerId), Sequenced>,
     /// What lanes keep; `None` where they do not any more.
@@ -195,7 +196,7 @@ impl Changes {
 
     /// How many there are of what may be many.
     pub(super) fn count(&self) -> usize {
-        let identities: usize = self.identities.values().map(Vec::len).sum();
+        let identities: usize = self.identities.values().map(|events| events.len()).sum();
         identities + self.cursors.len() + self.producers.len() + self.segments.len() + self.entries.len()
     }
 
@@ -483,7 +484,7 @@ fn write(database: &Database, changes: &Changes, catalogue_entries: u32) -> Resu
         }
         for (brought, events) in &changes.identities {
             let mut value = Vec::with_capacity(events.len() * RECOGNISED_BYTES + 4);
-            for event in events {
+            for event in events.iter() {
                 value.put_u128_le(event.identity);
                 value.put_u32_le(event.partition);
                 value.put_u64_le(event.offset);
