@@ -149,10 +149,11 @@ impl Tail {
         self.drop_old(&mut state);
     }
 
-    /// Everything in front of a position may be acked and shown outside.
+    /// Everything in front of a position may be acked and shown outside. Under `os` and `interval` the appender says so and
+    /// the syncer, later, of what lies further back.
     pub(super) fn set_settled(&self, position: u64) {
         let mut state = self.state();
-        state.settled = position;
+        state.settled = state.settled.max(position);
         if self.due(&state) {
             self.changed.notify_all();
         }
@@ -238,5 +239,29 @@ impl Tail {
     pub(super) fn close(&self) {
         self.state().is_closing = true;
         self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_settled_stays_so_whoever_speaks_last() {
+        let options = LogOptions { recent_bytes_max: 100, move_bytes: 10, ..LogOptions::default() };
+        let start = Link::first(1);
+        let tail = Tail::new(&options, &start);
+        let group = |position| Group {
+            bytes: Bytes::from_static(&[0; 60]),
+            end: Link { position, ..start },
+            ends: Vec::new().into(),
+        };
+        tail.push(group(60));
+        tail.push(group(120));
+        tail.set_settled(120); // by the appender
+        tail.set_settled(60); // by the syncer, which is behind
+        assert!(!tail.has_room(60));
+        assert_eq!(tail.wait_for_work(Duration::from_secs(60)), Wake::Full, "nobody else gives room back");
+        assert_eq!(tail.waiting().len(), 2);
     }
 }
