@@ -23,6 +23,8 @@ use crate::wasm::{StateError, StateView, StateWrite};
 /// The entry with the size of the state.
 const SIZE: &[u8] = &[TOLD, b's', b't', b'a', b't', b'e'];
 const TIME_BYTES: usize = 8;
+/// How often a full state is looked through for what has expired while an entry lives.
+const LOOKS_PER_TTL: u64 = 16;
 
 /// The state of a lane.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(super) struct LaneState<K> {
     bytes_max: u64,
     /// Bytes of all keys and values that are kept.
     bytes: AtomicU64,
+    /// It is not looked through for what has expired in front of this time.
+    expires_ns: AtomicU64,
 }
 
 fn entry_key(bucket: &str, key: &str) -> Vec<u8> {
@@ -84,11 +88,14 @@ pub(super) fn get(entries: &impl Entries, bucket: &str, key: &str) -> Result<Opt
 }
 
 impl<K: Entries> LaneState<K> {
+    /// Bytes of the entry with its size.
+    pub(super) const SIZE_ENTRY_BYTES: usize = SIZE.len() + 8;
+
     /// Of a lane with these entries.
     pub(super) fn load(entries: K, plan: StatePlan) -> Result<Self, ReadError> {
         let size = entries.get(SIZE)?;
         let bytes = size.and_then(|size| Some(u64::from_le_bytes(size.get(..8)?.try_into().ok()?))).unwrap_or(0);
-        Ok(Self { entries, ttl: plan.ttl, bytes_max: plan.max_bytes, bytes: bytes.into() })
+        Ok(Self { entries, ttl: plan.ttl, bytes_max: plan.max_bytes, bytes: bytes.into(), expires_ns: 0.into() })
     }
 
     fn is_expired(&self, written_ns: u64, time_ns: u64) -> bool {
@@ -102,7 +109,7 @@ impl<K: Entries> LaneState<K> {
     /// says when an event was appended.
     pub(super) fn entries_of(
         &self,
-        writes: Vec<StateWrite>,
+        writes: &[StateWrite],
         time_ns: impl Fn(u32) -> u64,
     ) -> Result<(Vec<(u32, LaneWrite)>, Option<(u32, String)>), ReadError> {
         let (mut made, mut bytes) = (Vec::with_capacity(writes.len()), self.bytes.load(Ordering::Relaxed));
@@ -121,10 +128,10 @@ impl<K: Entries> LaneState<K> {
                 None if has_room => 0,
                 None => self.entries.get(&key)?.map_or(0, |value| (key.len() + value.len()) as u64),
             };
-            let value = write.value.map(|value| {
+            let value = write.value.as_ref().map(|value| {
                 let mut kept = Vec::with_capacity(TIME_BYTES + value.len());
                 kept.put_u64_le(time_ns(write.event));
-                kept.extend_from_slice(&value);
+                kept.extend_from_slice(value);
                 Bytes::from(kept)
             });
             let size = value.as_ref().map_or(0, |value| (key.len() + value.len()) as u64);
@@ -162,6 +169,18 @@ impl<K: Entries> LaneState<K> {
             writes.push(LaneWrite::put(SIZE, bytes.to_le_bytes().to_vec()));
         }
         Ok(())
+    }
+
+    /// Whether something may have expired by a time.
+    pub(super) fn may_have_expired(&self, time_ns: u64) -> bool {
+        self.ttl.is_some() && time_ns >= self.expires_ns.load(Ordering::Relaxed)
+    }
+
+    /// All of what had expired by a time was removed. What is written next is not looked for before its time has passed
+    /// a good part of its `ttl`, so that a state which is full is not looked through for each event.
+    pub(super) fn nothing_expired(&self, time_ns: u64) {
+        let ttl_ns = self.ttl.map_or(0, |ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
+        self.expires_ns.store(time_ns.saturating_add(ttl_ns / LOOKS_PER_TTL), Ordering::Relaxed);
     }
 
     /// Entries that have expired by a time, from a position on: what deletes them, and where to go on.

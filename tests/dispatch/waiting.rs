@@ -259,32 +259,3 @@ async fn a_call_of_successors_that_breaks_is_made_again_one_by_one() {
     assert_eq!(data(&tree, "out").await, ["a", "b", "t", "c", "d"]);
     assert!(only(&tree, "work.dead").await.is_empty());
 }
-
-/// A pause that the handler asked for is longer than any of the topology's.
-async fn long_pause<H: Home>(home: H) {
-    let plan = patient("");
-    let (work, attempts) = noted(|given| match (given.data.as_str(), given.attempt) {
-        ("a", 1) => Step::Retry(Some(Duration::from_secs(3600))),
-        _ => copy(given),
-    });
-    let tree = backlog(home.open().await, &plan, &work, &[("a", "a"), ("x", "x")]).await;
-    until("it waits", || waiting(&tree) == (1, 0)).await;
-    ends(tree).await;
-    let tree = start_on(home.open().await, &plan, &[("work", &work)]).await;
-    let start = Instant::now();
-    until("it is tried again", || attempts.of("a") == [1, 2]).await;
-    let pause = start.elapsed();
-    assert!((3000..=3600).contains(&pause.as_secs()), "{pause:?}");
-    settled(&tree).await;
-    assert_eq!(data(&tree, "out").await, ["x", "a"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_handlers_own_delay_goes_on_after_a_restart_in_memory() {
-    long_pause(MemoryEngine::default()).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_handlers_own_delay_goes_on_after_a_restart_on_disk() {
-    long_pause(tempfile::tempdir().unwrap()).await;
-}
