@@ -357,8 +357,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
     /// Does what else there is to do until the waiting set may have room.
     async fn wait_for_room(&mut self, offset: Offset) -> Result<(), Leave> {
         if !self.is_full {
-            let (subscriber, partition, waiting) =
-                (&*self.parts.subscriber, self.parts.partition, self.waiting.len());
+            let (subscriber, partition, waiting) = (&*self.parts.subscriber, self.parts.partition, self.waiting.len());
             tracing::warn!(
                 subscriber,
                 partition,
@@ -825,8 +824,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
     async fn remove_expired(&mut self, time_ns: u64) -> Result<bool, Leave> {
         let (mut behind, mut removed) = (None, false);
         while self.state.may_have_expired(time_ns) {
-            let (mut writes, next) =
-                self.state.expired(behind.as_deref(), limits::STATE_SWEEP_ENTRIES, time_ns)?;
+            let (mut writes, next) = self.state.expired(behind.as_deref(), limits::STATE_SWEEP_ENTRIES, time_ns)?;
             if !writes.is_empty() {
                 removed = true;
                 self.state.account(&mut writes)?;

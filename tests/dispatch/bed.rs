@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use wattle::dispatch::{Published, Tree};
 use wattle::engine::Engine;
@@ -107,16 +108,16 @@ pub(crate) async fn ends<E: Engine>(tree: Tree<E>) {
 
 /// A tree with these events in its root before it starts, so that they are read together: each with its key, and with its
 /// name as id and data.
-pub(crate) async fn backlog<E: Engine>(
-    engine: E,
-    plan: &Plan,
-    script: &Script,
-    events: &[(&str, &str)],
-) -> Tree<E> {
+pub(crate) async fn backlog<E: Engine>(engine: E, plan: &Plan, script: &Script, events: &[(&str, &str)]) -> Tree<E> {
+    let events: Vec<_> = events.iter().map(|(key, name)| event(name, key, name)).collect();
+    backlog_of(engine, plan, script, &events).await
+}
+
+/// As [`backlog`], of any events.
+pub(crate) async fn backlog_of<E: Engine>(engine: E, plan: &Plan, script: &Script, events: &[Bytes]) -> Tree<E> {
     let first = start_on(engine.clone(), plan, &[("work", script)]).await;
     while !first.drain(PATIENCE).await {}
-    let events: Vec<_> = events.iter().map(|(key, name)| event(name, key, name)).collect();
-    first.publisher().publish("in", &events, None).await.unwrap();
+    first.publisher().publish("in", events, None).await.unwrap();
     drop(first);
     start_on(engine, plan, &[("work", script)]).await
 }

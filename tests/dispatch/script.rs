@@ -39,7 +39,8 @@ impl State {
     pub(crate) fn get(&self, bucket: &str, key: &str) -> Option<String> {
         let view = self.view.as_ref().expect("the call goes on");
         let writes = self.writes.lock().unwrap();
-        let newest = writes.iter().rev().find(|(_, write)| (write.bucket.as_str(), write.key.as_str()) == (bucket, key));
+        let newest =
+            writes.iter().rev().find(|(_, write)| (write.bucket.as_str(), write.key.as_str()) == (bucket, key));
         let value = match newest {
             Some((written_ns, _)) if view.has_expired(bucket, *written_ns, self.time_ns) => None,
             Some((_, write)) => write.value.clone(),

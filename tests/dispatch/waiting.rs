@@ -1,8 +1,8 @@
 //! The waiting set: keys that fail wait for themselves only, in their order, through restarts, and no more of them than
 //! may.
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -65,7 +65,8 @@ fn noted(act: impl Fn(&Given) -> Step + Send + Sync + 'static) -> (Script, Attem
 
 /// Every life handles a call or two more.
 async fn lives<H: Home>(home: H) {
-    let plan = plan_of(&[&ONE.replace("attempts: 3", "attempts: 8").replace("100ms", "1ms").replace("max: 1s", "max: 2ms")]);
+    let plan =
+        plan_of(&[&ONE.replace("attempts: 3", "attempts: 8").replace("100ms", "1ms").replace("max: 1s", "max: 2ms")]);
     let (work, attempts) = noted(|given| match (given.data.as_str(), given.attempt) {
         ("b", 1..6) | ("d", 1..4) | ("x", 1..8) => Step::Retry(None),
         ("e", _) => Step::Retry(None),
@@ -171,7 +172,8 @@ async fn a_key_that_fails_while_the_set_is_full_waits_with_its_attempt() {
         ("b", 1..4) => Step::Retry(None),
         _ => copy(given),
     });
-    let tree = backlog(MemoryEngine::default(), &plan, &work, &[("a", "a"), ("b", "b0"), ("b", "b1"), ("x", "x")]).await;
+    let tree =
+        backlog(MemoryEngine::default(), &plan, &work, &[("a", "a"), ("b", "b0"), ("b", "b1"), ("x", "x")]).await;
     stands(&tree, &work).await;
     passes.store(true, SeqCst);
     settled(&tree).await;
