@@ -810,35 +810,37 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         if self.sweep.1 < limits::STATE_SWEEP_BATCHES {
             return Ok(());
         }
-        let (mut writes, next) =
-            self.state.expired(self.sweep.0.as_deref(), limits::STATE_SWEEP_ENTRIES, last.append_time_ns)?;
-        self.sweep = (next, 0);
+        let expired = self.state.expired(self.sweep.0.as_deref(), limits::STATE_SWEEP_ENTRIES, last.append_time_ns)?;
+        self.sweep = (expired.next, 0);
+        self.forget_state(expired.writes).await
+    }
+
+    /// Removes all state that has expired by a time. Whether there was any.
+    async fn remove_expired(&mut self, time_ns: u64) -> Result<bool, Leave> {
+        if !self.state.may_have_expired(time_ns) {
+            return Ok(false);
+        }
+        let (mut behind, mut oldest_ns, mut removed) = (None, u64::MAX, false);
+        loop {
+            let expired = self.state.expired(behind.as_deref(), limits::STATE_SWEEP_ENTRIES, time_ns)?;
+            oldest_ns = oldest_ns.min(expired.oldest_ns);
+            removed |= !expired.writes.is_empty();
+            self.forget_state(expired.writes).await?;
+            behind = expired.next;
+            if behind.is_none() {
+                self.state.looked_through(oldest_ns);
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// Commits writes that delete state, by themselves.
+    async fn forget_state(&mut self, mut writes: Vec<LaneWrite>) -> Result<(), Leave> {
         if !writes.is_empty() {
             self.state.account(&mut writes)?;
             self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;
         }
         Ok(())
-    }
-
-    /// Removes all state that has expired by a time. Whether there was any.
-    async fn remove_expired(&mut self, time_ns: u64) -> Result<bool, Leave> {
-        let (mut behind, mut removed) = (None, false);
-        while self.state.may_have_expired(time_ns) {
-            let (mut writes, next) = self.state.expired(behind.as_deref(), limits::STATE_SWEEP_ENTRIES, time_ns)?;
-            if !writes.is_empty() {
-                removed = true;
-                self.state.account(&mut writes)?;
-                self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;
-            }
-            match next {
-                Some(next) => behind = Some(next),
-                None => {
-                    self.state.nothing_expired(time_ns);
-                    break;
-                }
-            }
-        }
-        Ok(removed)
     }
 
     async fn commit(&mut self, unit: Unit) -> Result<(), LaneError> {

@@ -23,8 +23,6 @@ use crate::wasm::{StateError, StateView, StateWrite};
 /// The entry with the size of the state.
 const SIZE: &[u8] = &[TOLD, b's', b't', b'a', b't', b'e'];
 const TIME_BYTES: usize = 8;
-/// How often a full state is looked through for what has expired while an entry lives.
-const LOOKS_PER_TTL: u64 = 16;
 
 /// The state of a lane.
 #[derive(Debug)]
@@ -34,7 +32,7 @@ pub(super) struct LaneState<K> {
     bytes_max: u64,
     /// Bytes of all keys and values that are kept.
     bytes: AtomicU64,
-    /// It is not looked through for what has expired in front of this time.
+    /// Nothing in it expires in front of this time.
     expires_ns: AtomicU64,
 }
 
@@ -87,6 +85,16 @@ pub(super) fn get(entries: &impl Entries, bucket: &str, key: &str) -> Result<Opt
     Ok(entries.get(&entry)?.and_then(|value| StateEntry::parse(&entry, &value)))
 }
 
+/// What of a part of the state has expired.
+pub(super) struct Expired {
+    /// What deletes it.
+    pub(super) writes: Vec<LaneWrite>,
+    /// Where to go on; none at the end.
+    pub(super) next: Option<Vec<u8>>,
+    /// When the oldest of what has not expired was written.
+    pub(super) oldest_ns: u64,
+}
+
 impl<K: Entries> LaneState<K> {
     /// Bytes of the entry with its size.
     pub(super) const SIZE_ENTRY_BYTES: usize = SIZE.len() + 8;
@@ -99,10 +107,7 @@ impl<K: Entries> LaneState<K> {
     }
 
     fn is_expired(&self, written_ns: u64, time_ns: u64) -> bool {
-        self.ttl.is_some_and(|ttl| {
-            let ttl_ns = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
-            written_ns.saturating_add(ttl_ns) <= time_ns
-        })
+        self.ttl.is_some() && self.expiry(written_ns) <= time_ns
     }
 
     /// What the events of a call wrote, as entries, as far as they fit: where one does not, its event and why. `time_ns`
@@ -130,7 +135,9 @@ impl<K: Entries> LaneState<K> {
             };
             let value = write.value.as_ref().map(|value| {
                 let mut kept = Vec::with_capacity(TIME_BYTES + value.len());
-                kept.put_u64_le(time_ns(write.event));
+                let written_ns = time_ns(write.event);
+                self.expires_ns.fetch_min(self.expiry(written_ns), Ordering::Relaxed);
+                kept.put_u64_le(written_ns);
                 kept.extend_from_slice(value);
                 Bytes::from(kept)
             });
@@ -176,27 +183,26 @@ impl<K: Entries> LaneState<K> {
         self.ttl.is_some() && time_ns >= self.expires_ns.load(Ordering::Relaxed)
     }
 
-    /// All of what had expired by a time was removed. What is written next is not looked for before its time has passed
-    /// a good part of its `ttl`, so that a state which is full is not looked through for each event.
-    pub(super) fn nothing_expired(&self, time_ns: u64) {
-        let ttl_ns = self.ttl.map_or(0, |ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
-        self.expires_ns.store(time_ns.saturating_add(ttl_ns / LOOKS_PER_TTL), Ordering::Relaxed);
+    /// All of it was looked through, and the oldest of what is left was written at a time. So a state that is full is not
+    /// looked through for each event.
+    pub(super) fn looked_through(&self, oldest_ns: u64) {
+        self.expires_ns.store(self.expiry(oldest_ns), Ordering::Relaxed);
     }
 
-    /// Entries that have expired by a time, from a position on: what deletes them, and where to go on.
-    pub(super) fn expired(
-        &self,
-        behind: Option<&[u8]>,
-        count: usize,
-        time_ns: u64,
-    ) -> Result<(Vec<LaneWrite>, Option<Vec<u8>>), ReadError> {
-        if self.ttl.is_none() {
-            return Ok((Vec::new(), None));
-        }
+    fn expiry(&self, written_ns: u64) -> u64 {
+        let ttl_ns = self.ttl.map_or(u64::MAX, |ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
+        written_ns.saturating_add(ttl_ns)
+    }
+
+    /// Entries that have expired by a time, from a position on.
+    pub(super) fn expired(&self, behind: Option<&[u8]>, count: usize, time_ns: u64) -> Result<Expired, ReadError> {
         let found = list(&self.entries, behind, count)?;
         let next = found.last().filter(|_| found.len() == count).map(|last| entry_key(&last.bucket, &last.key));
-        let gone = found.iter().filter(|entry| self.is_expired(entry.written_ns, time_ns));
-        Ok((gone.map(|entry| LaneWrite::delete(entry_key(&entry.bucket, &entry.key))).collect(), next))
+        let is_gone = |entry: &&StateEntry| self.is_expired(entry.written_ns, time_ns);
+        let (gone, left): (Vec<_>, Vec<_>) = found.iter().partition(is_gone);
+        let writes = gone.iter().map(|entry| LaneWrite::delete(entry_key(&entry.bucket, &entry.key))).collect();
+        let oldest_ns = left.iter().map(|entry| entry.written_ns).min().unwrap_or(u64::MAX);
+        Ok(Expired { writes, next, oldest_ns })
     }
 }
 
