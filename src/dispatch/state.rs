@@ -85,6 +85,9 @@ pub(super) fn get(entries: &impl Entries, bucket: &str, key: &str) -> Result<Opt
     Ok(entries.get(&entry)?.and_then(|value| StateEntry::parse(&entry, &value)))
 }
 
+/// Writes, each with the index of its event.
+pub(super) type OfEvents = Vec<(u32, LaneWrite)>;
+
 /// What of a part of the state has expired.
 pub(super) struct Expired {
     /// What deletes it.
@@ -116,7 +119,7 @@ impl<K: Entries> LaneState<K> {
         &self,
         writes: &[StateWrite],
         time_ns: impl Fn(u32) -> u64,
-    ) -> Result<(Vec<(u32, LaneWrite)>, Option<(u32, String)>), ReadError> {
+    ) -> Result<(OfEvents, Option<(u32, String)>), ReadError> {
         let (mut made, mut bytes) = (Vec::with_capacity(writes.len()), self.bytes.load(Ordering::Relaxed));
         let size = |write: &StateWrite| {
             let value_bytes = write.value.as_ref().map_or(0, |value| TIME_BYTES + value.len());
