@@ -31,12 +31,12 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Context, Held, Parsed, Unreadable};
 use super::command::{Command, Refusal};
 use super::entries::{DONE, TOLD};
-use super::flow::{Backoff, Flow};
+use super::flow::{Backoff, Flow, Permit};
 use super::handler::{HandleError, Handler};
-use super::outputs::{Emitter, Fit, LastFailure};
+use super::outputs::{Emitter, Fit, LastFailure, cut};
 use super::state::LaneState as HandlerState;
 use super::status::{Counters, LaneState};
-use super::waiting::{Waiter, WaitingError, WaitingSet, now_ns, record};
+use super::waiting::{GONE_BYTES, Waiter, WaitingError, WaitingSet, gone, kept, now_ns, record};
 use super::when;
 use crate::engine::{Entries, LaneWrite, ReadBudget, ReadError, Session, SessionError, Unit};
 use crate::limits;
@@ -93,6 +93,8 @@ pub(super) struct Lane<S, K, H> {
     /// Everything in front of it is done, or waits.
     position: Offset,
     told: Told,
+    /// An event that has to wait was read, and there is no room for it.
+    is_full: bool,
     /// Where the search for state that has expired goes on, and how many events ago it was looked for.
     sweep: (Option<Vec<u8>>, u32),
 }
@@ -173,7 +175,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         let told =
             Told { is_paused: parts.entries.get(PAUSED)?.is_some(), is_halted: parts.entries.get(HALTED)?.is_some() };
         let position = parts.session.next_offset();
-        let lane = Self { parts, waiting, state, position, told, sweep: (None, 0) };
+        let lane = Self { parts, waiting, state, position, told, is_full: false, sweep: (None, 0) };
         lane.show();
         Ok(lane)
     }
@@ -203,6 +205,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         let state = match self.told {
             Told { is_paused: true, .. } => LaneState::Paused,
             Told { is_halted: true, .. } => LaneState::Halted,
+            _ if self.is_full => LaneState::Full,
             _ if self.waiting.active_keys() > 0 => LaneState::Retrying,
             _ => LaneState::Running,
         };
@@ -256,11 +259,22 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 return Ok(held);
             }
             let budget = ReadBudget { events: (most - held.len()) as u32, bytes: max_bytes - bytes };
+            let due = self.waiting.next_due();
+            let Parts { session, stop, commands, .. } = &mut self.parts;
             tokio::select! {
                 biased;
-                () = self.parts.stop.cancelled() => return Err(LaneError::Stopped.into()),
+                () = stop.cancelled() => return Err(LaneError::Stopped.into()),
+                Some(command) = commands.recv() => self.obey(command).await?,
+                () = until(due) => {
+                    self.retry().await?;
+                    self.parts.session.flush().await?;
+                    self.show();
+                }
                 () = tokio::time::sleep_until(deadline) => return Ok(held),
-                chunks = self.parts.session.read(budget) => held.extend(Held::all(&chunks?)),
+                chunks = session.read(budget) => held.extend(Held::all(&chunks?)),
+            }
+            if !self.works() {
+                return Ok(held);
             }
         }
     }
@@ -279,7 +293,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 return Err(Leave::Moved);
             }
             match self.passes(event) {
-                Ok(true) if self.waiting.holds(event.key) => self.join(&held, event, &mut progress).await?,
+                Ok(true) | Err(_) if self.waiting.holds(event.key) => self.join(&held, event, &mut progress).await?,
                 Ok(true) => self.call_from(&held, &events, &mut progress).await?,
                 Ok(false) => {
                     let passed = events.iter().skip(progress.at).take_while(|event| self.is_passed_over(event)).count();
@@ -289,13 +303,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                     progress.at += passed;
                 }
                 Err(reason) => {
-                    let failure = LastFailure {
-                        kind: "when",
-                        reason: format!("its `when` has no answer: {reason}"),
-                        backtrace: None,
-                        may_pass: false,
-                        delay: None,
-                    };
+                    let failure = LastFailure::of_condition(&reason);
                     self.fail_read(&held, event, failure, &mut progress).await?;
                 }
             }
@@ -321,7 +329,9 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         while !self.waiting.has_room(record.len()) && self.waiting.holds(event.key) {
             self.wait_for_room(event.offset).await?;
         }
+        self.is_full = false;
         if !self.waiting.holds(event.key) {
+            self.show();
             return Ok(()); // its turn came while it waited for room
         }
         let waiter = Waiter::new(event.offset, event.append_time_ns);
@@ -334,9 +344,8 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
 
     /// Does what else there is to do until the waiting set may have room.
     async fn wait_for_room(&mut self, offset: Offset) -> Result<(), Leave> {
-        let (subscriber, partition) = (&*self.parts.subscriber, self.parts.partition);
-        if self.parts.counters.set_lane(partition, LaneState::Full) != LaneState::Full {
-            let waiting = self.waiting.len();
+        if !self.is_full {
+            let (subscriber, partition, waiting) = (&*self.parts.subscriber, self.parts.partition, self.waiting.len());
             tracing::warn!(
                 subscriber,
                 partition,
@@ -344,9 +353,12 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 waiting,
                 "as many events wait as may: the lane stands still until some of them are handled, released or dropped"
             );
+            self.is_full = true;
+            self.show();
         }
         self.next(false).await?;
         if !self.works() {
+            self.is_full = false;
             self.seek_to_position().await?;
             return Err(Leave::Moved);
         }
@@ -368,15 +380,19 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 && !self.waiting.holds(event.key)
                 && self.passes(event) == Ok(true)
         };
-        let run = rest.get(..rest.iter().take_while(goes_along).count()).unwrap_or_default();
-        if self.parts.policy.delivery == Delivery::AtMostOnce
+        let sizes = held.iter().skip(progress.at).map(Held::bytes);
+        let fits = fitting(sizes, self.parts.policy.batch.max_bytes);
+        let run = rest.get(..rest.iter().take(fits).take_while(goes_along).count()).unwrap_or_default();
+        // Whoever is stopped while it waits for its turn has lost nothing.
+        let permit = self.admit(run.len()).await?;
+        if self.delivers_once_at_most()
             && let Some(last) = run.last()
         {
             // The position first, durably: whatever becomes of the call, it is not made again.
             self.commit(Unit { consumed_to: last.offset + 1, ..Unit::default() }).await?;
             self.parts.session.sync().await?;
         }
-        match self.call(held, progress.at, run, 1).await? {
+        match self.call(permit, held, progress.at, run, 1).await {
             Ok(handled) => {
                 let (done, failure) = self.settle(run, handled, &Of::Read).await?;
                 progress.at += done;
@@ -385,7 +401,18 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                     _ => Ok(()),
                 }
             }
-            Err(HandleError::Instance(error)) => self.without_instance(&error.to_string()).await,
+            Err(HandleError::Instance(error)) => {
+                if self.delivers_once_at_most()
+                    && let Some(first) = run.first()
+                {
+                    // nothing was called: it may still be
+                    self.position = first.offset;
+                    self.seek_to_position().await?;
+                    self.without_instance(&error.to_string()).await?;
+                    return Err(Leave::Moved);
+                }
+                self.without_instance(&error.to_string()).await
+            }
             Err(HandleError::Call(error)) if error.kind == CallErrorKind::State => {
                 self.without_instance(&error.message).await
             }
@@ -418,18 +445,27 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         }
     }
 
+    fn delivers_once_at_most(&self) -> bool {
+        self.parts.policy.delivery == Delivery::AtMostOnce
+    }
+
+    /// Waits for the turn of a call with so many events.
+    async fn admit(&mut self, events: usize) -> Result<Option<Permit>, LaneError> {
+        tokio::select! {
+            biased;
+            () = self.parts.stop.cancelled() => Err(LaneError::Stopped),
+            permit = self.parts.flow.admit(events as u32) => Ok(permit),
+        }
+    }
+
     async fn call(
         &mut self,
+        permit: Option<Permit>,
         held: &Arc<Vec<Held>>,
         first: usize,
         run: &[Parsed<'_>],
         attempt: u32,
-    ) -> Result<Result<Handled, HandleError>, Leave> {
-        let admitted = tokio::select! {
-            biased;
-            () = self.parts.stop.cancelled() => return Err(LaneError::Stopped.into()),
-            permit = self.parts.flow.admit(run.len() as u32) => permit,
-        };
+    ) -> Result<Handled, HandleError> {
         let events: Vec<Event<'_>> = run
             .iter()
             .enumerate()
@@ -451,8 +487,8 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             state: self.state.clone(),
         };
         let handled = self.parts.handler.handle(batch).await;
-        drop(admitted);
-        Ok(handled)
+        drop(permit);
+        handled
     }
 
     /// Commits what was handled. How many events that were, and why the next one failed, where it did.
@@ -464,7 +500,12 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
     ) -> Result<(usize, Option<LastFailure>), Leave> {
         let (mut slices, mut fit) = self.parts.emitter.emit(run, &handled.outputs);
         let time_ns = |event: u32| run.get(event as usize).map_or(0, |event| event.append_time_ns);
-        let (state, too_much) = self.state.entries_of(handled.writes, time_ns)?;
+        let (mut state, mut too_much) = self.state.entries_of(&handled.writes, time_ns)?;
+        if let Some((event, _)) = too_much
+            && self.remove_expired(time_ns(event)).await?
+        {
+            (state, too_much) = self.state.entries_of(&handled.writes, time_ns)?;
+        }
         if let Some((event, reason)) = too_much {
             let is_first = match &fit {
                 Fit::All => true,
@@ -478,10 +519,31 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             }
         }
         let done_by_handler = handled.failed.as_ref().map_or(run.len(), |failed| failed.event as usize);
-        let done = match &fit {
+        let mut done = match &fit {
             Fit::All => done_by_handler,
             Fit::UpTo(event) | Fit::Refused(event, _) => (*event as usize).min(done_by_handler),
         };
+        // Outputs and state are bounded each; a unit has both, and notes of the lane's own.
+        let written = |done: usize| -> usize {
+            let writes = state.iter().filter(|(event, _)| (*event as usize) < done);
+            let size = if state.is_empty() { 0 } else { HandlerState::<K>::SIZE_ENTRY_BYTES };
+            let gone = if let Of::Waiting(_) = of { done * GONE_BYTES } else { 0 };
+            writes.map(|(_, write)| write.bytes()).sum::<usize>() + size + gone
+        };
+        while done > 0 && slices.bytes() + written(done) > limits::UNIT_BYTES_MAX {
+            if done == 1 {
+                let (bytes, max) = (slices.bytes() + written(1), limits::UNIT_BYTES_MAX);
+                let reason = format!("its outputs and its state are {bytes} bytes together, a unit may have {max}");
+                fit = Fit::Refused(0, reason);
+                done = 0;
+                break;
+            }
+            done /= 2;
+            let in_front: Vec<_> =
+                handled.outputs.iter().filter(|output| (output.event as usize) < done).cloned().collect();
+            (slices, _) = self.parts.emitter.emit(run, &in_front);
+            fit = Fit::UpTo(done as u32);
+        }
         if let Some(last) = done.checked_sub(1).and_then(|last| run.get(last)) {
             let mut writes: Vec<LaneWrite> =
                 state.into_iter().filter(|(event, _)| (*event as usize) < done).map(|(_, write)| write).collect();
@@ -529,6 +591,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             while !self.waiting.has_room(record.len()) {
                 self.wait_for_room(event.offset).await?;
             }
+            self.is_full = false;
         }
         let waiter = self.waiter_of(event, &failure, 1, &end);
         let mut unit = Unit { consumed_to: event.offset + 1, ..Unit::default() };
@@ -573,35 +636,67 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         let held = Arc::new(held);
         let events = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
         let content_type = events.first().and_then(|event| event.view.content_type).unwrap_or_default();
-        let alike = events.iter().take_while(|event| event.view.content_type.unwrap_or_default() == content_type);
-        let mut count = alike.count();
+        if let (Some(event), Some(first), Some(Held { record, .. })) = (events.first(), waiters.first(), held.first()) {
+            let (number, waiter) = first;
+            // It is asked again: what waited for its key was not asked, and another topology may ask for something else.
+            match self.passes(event) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.parts.counters.passed_over(1);
+                    let writes = self.waiting.remove(*number).into_iter().flatten().collect();
+                    return Ok(self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?);
+                }
+                Err(reason) => {
+                    let failure = LastFailure::of_condition(&reason);
+                    let attempts = waiter.attempts + 1;
+                    return self.fail_waiting(first, record, event, failure, attempts).await;
+                }
+            }
+        }
+        let goes_along = |event: &&Parsed<'_>| {
+            event.view.content_type.unwrap_or_default() == content_type && self.passes(event) == Ok(true)
+        };
+        let mut count = events.iter().take_while(goes_along).count();
         // Where a call of several breaks, they are called one by one.
         loop {
             let run = events.get(..count).unwrap_or_default();
             let Some((_, first)) = waiters.first() else { return Ok(()) };
             let attempts = first.attempts + 1;
-            match self.call(&held, 0, run, attempts).await? {
+            let permit = self.admit(run.len()).await?;
+            if self.delivers_once_at_most() {
+                // Gone first, durably: whatever becomes of the call, it is not made again.
+                let called = waiters.iter().take(run.len());
+                self.tell(called.flat_map(|(number, _)| gone(*number)).collect()).await?;
+            }
+            match self.call(permit, &held, 0, run, attempts).await {
                 Ok(handled) => {
                     let of = Of::Waiting(waiters.iter().take(count).cloned().collect());
                     let (done, failure) = self.settle(run, handled, &of).await?;
                     let attempts = if done == 0 { attempts } else { 1 };
-                    return match (failure, run.get(done), waiters.get(done)) {
-                        (Some(failure), Some(event), Some((number, waiter))) => {
-                            self.fail_waiting(*number, waiter, event, failure, attempts).await
+                    return match (failure, run.get(done), waiters.get(done), held.get(done)) {
+                        (Some(failure), Some(event), Some(waiter), Some(Held { record, .. })) => {
+                            self.fail_waiting(waiter, record, event, failure, attempts).await
                         }
                         _ => Ok(()),
                     };
                 }
-                Err(HandleError::Instance(error)) => return self.without_instance(&error.to_string()).await,
+                Err(HandleError::Instance(error)) => {
+                    if self.delivers_once_at_most() {
+                        let called = waiters.iter().zip(held.iter()).take(run.len());
+                        let writes = called.flat_map(|((number, waiter), held)| kept(*number, waiter, &held.record));
+                        self.tell(writes.collect()).await?;
+                    }
+                    return self.without_instance(&error.to_string()).await;
+                }
                 Err(HandleError::Call(error)) if error.kind == CallErrorKind::State => {
                     return self.without_instance(&error.message).await;
                 }
                 Err(HandleError::Call(_)) if count > 1 => count = 1,
                 Err(HandleError::Call(error)) => {
                     let failure = LastFailure::of_call(error);
-                    return match (events.first(), waiters.first()) {
-                        (Some(event), Some((number, waiter))) => {
-                            self.fail_waiting(*number, waiter, event, failure, attempts).await
+                    return match (events.first(), waiters.first(), held.first()) {
+                        (Some(event), Some(waiter), Some(Held { record, .. })) => {
+                            self.fail_waiting(waiter, record, event, failure, attempts).await
                         }
                         _ => Ok(()),
                     };
@@ -613,15 +708,20 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
     /// An attempt at a waiting event has failed.
     async fn fail_waiting(
         &mut self,
-        number: u64,
-        before: &Waiter,
+        (number, before): &(u64, Waiter),
+        record: &[u8],
         event: &Parsed<'_>,
         failure: LastFailure,
         attempts: u32,
     ) -> Result<(), Leave> {
         let end = self.end_of_attempt(event, &failure, attempts);
+        let number = *number;
         let waiter = Waiter { since_ns: before.since_ns, ..self.waiter_of(event, &failure, attempts, &end) };
         let mut unit = Unit { consumed_to: self.position, ..Unit::default() };
+        if self.delivers_once_at_most() {
+            // it was taken out in front of the call
+            unit.writes.extend(kept(number, &waiter, record));
+        }
         match end {
             End::GivenUp => {
                 unit.emits = self.parts.emitter.dead_letter(event, &failure, attempts);
@@ -658,8 +758,8 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             due_ns: now.saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)),
             is_parked: matches!(end, End::Parked),
             failure: failure.kind.to_owned(),
-            reason: failure.reason.clone(),
-            backtrace: failure.backtrace.clone(),
+            reason: cut(&failure.reason).to_owned(),
+            backtrace: failure.backtrace.as_deref().map(|backtrace| cut(backtrace).to_owned()),
             digest: self.parts.emitter.digest.clone(),
         }
     }
@@ -698,9 +798,32 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         if self.sweep.1 < limits::STATE_SWEEP_BATCHES {
             return Ok(());
         }
-        let (mut writes, next) =
-            self.state.expired(self.sweep.0.as_deref(), limits::STATE_SWEEP_ENTRIES, last.append_time_ns)?;
-        self.sweep = (next, 0);
+        let expired = self.state.expired(self.sweep.0.as_deref(), limits::STATE_SWEEP_ENTRIES, last.append_time_ns)?;
+        self.sweep = (expired.next, 0);
+        self.forget_state(expired.writes).await
+    }
+
+    /// Removes all state that has expired by a time. Whether there was any.
+    async fn remove_expired(&mut self, time_ns: u64) -> Result<bool, Leave> {
+        if !self.state.may_have_expired(time_ns) {
+            return Ok(false);
+        }
+        let (mut behind, mut oldest_ns, mut removed) = (None, u64::MAX, false);
+        loop {
+            let expired = self.state.expired(behind.as_deref(), limits::STATE_SWEEP_ENTRIES, time_ns)?;
+            oldest_ns = oldest_ns.min(expired.oldest_ns);
+            removed |= !expired.writes.is_empty();
+            self.forget_state(expired.writes).await?;
+            behind = expired.next;
+            if behind.is_none() {
+                self.state.looked_through(oldest_ns);
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// Commits writes that delete state, by themselves.
+    async fn forget_state(&mut self, mut writes: Vec<LaneWrite>) -> Result<(), Leave> {
         if !writes.is_empty() {
             self.state.account(&mut writes)?;
             self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;
@@ -849,6 +972,16 @@ enum End {
     Parked,
     /// The lane halts in front of all others.
     Halts,
+}
+
+/// How many of some events go into one call by their bytes: at least one.
+fn fitting(sizes: impl Iterator<Item = usize>, max_bytes: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |size: &usize| {
+        bytes += size;
+        bytes <= max_bytes
+    };
+    sizes.take_while(fits).count().max(1)
 }
 
 async fn until(due: Option<Instant>) {

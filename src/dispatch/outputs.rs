@@ -255,6 +255,12 @@ pub(super) struct LastFailure {
 }
 
 impl LastFailure {
+    /// Whether the event is one to be handled cannot be said.
+    pub(super) fn of_condition(reason: &str) -> Self {
+        let reason = format!("its `when` has no answer: {reason}");
+        Self { kind: "when", reason, backtrace: None, may_pass: false, delay: None }
+    }
+
     /// A call with this event alone has failed.
     pub(super) fn of_call(error: CallError) -> Self {
         let may_pass = error.kind != CallErrorKind::Protocol;
@@ -263,7 +269,7 @@ impl LastFailure {
 }
 
 /// As much of a text as an attribute may have.
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     let end = text.floor_char_boundary(ATTRIBUTE_TEXT_BYTES_MAX.min(text.len()));
     match text.get(..end) {
         Some("") | None => "unknown",

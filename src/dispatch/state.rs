@@ -32,6 +32,8 @@ pub(super) struct LaneState<K> {
     bytes_max: u64,
     /// Bytes of all keys and values that are kept.
     bytes: AtomicU64,
+    /// Nothing in it expires in front of this time.
+    expires_ns: AtomicU64,
 }
 
 fn entry_key(bucket: &str, key: &str) -> Vec<u8> {
@@ -65,9 +67,6 @@ impl StateEntry {
     }
 }
 
-/// The writes of a call as entries, each with its event, as far as they fit; and the first event whose do not, and why.
-pub(super) type Fitting = (Vec<(u32, LaneWrite)>, Option<(u32, String)>);
-
 /// Where a listing of the state goes on.
 pub(super) fn position_behind(bucket: &str, key: &str) -> Vec<u8> {
     entry_key(bucket, key)
@@ -94,28 +93,41 @@ pub(super) fn write_of(entry: &StateEntry) -> LaneWrite {
     LaneWrite::put(entry_key(&entry.bucket, &entry.key), value)
 }
 
+/// Writes, each with the index of its event.
+pub(super) type OfEvents = Vec<(u32, LaneWrite)>;
+
+/// What of a part of the state has expired.
+pub(super) struct Expired {
+    /// What deletes it.
+    pub(super) writes: Vec<LaneWrite>,
+    /// Where to go on; none at the end.
+    pub(super) next: Option<Vec<u8>>,
+    /// When the oldest of what has not expired was written.
+    pub(super) oldest_ns: u64,
+}
+
 impl<K: Entries> LaneState<K> {
+    /// Bytes of the entry with its size.
+    pub(super) const SIZE_ENTRY_BYTES: usize = SIZE.len() + 8;
+
     /// Of a lane with these entries.
     pub(super) fn load(entries: K, plan: StatePlan) -> Result<Self, ReadError> {
         let size = entries.get(SIZE)?;
         let bytes = size.and_then(|size| Some(u64::from_le_bytes(size.get(..8)?.try_into().ok()?))).unwrap_or(0);
-        Ok(Self { entries, ttl: plan.ttl, bytes_max: plan.max_bytes, bytes: bytes.into() })
+        Ok(Self { entries, ttl: plan.ttl, bytes_max: plan.max_bytes, bytes: bytes.into(), expires_ns: 0.into() })
     }
 
     fn is_expired(&self, written_ns: u64, time_ns: u64) -> bool {
-        self.ttl.is_some_and(|ttl| {
-            let ttl_ns = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
-            written_ns.saturating_add(ttl_ns) <= time_ns
-        })
+        self.ttl.is_some() && self.expiry(written_ns) <= time_ns
     }
 
     /// What the events of a call wrote, as entries, as far as they fit: where one does not, its event and why. `time_ns`
     /// says when an event was appended.
     pub(super) fn entries_of(
         &self,
-        writes: Vec<StateWrite>,
+        writes: &[StateWrite],
         time_ns: impl Fn(u32) -> u64,
-    ) -> Result<Fitting, ReadError> {
+    ) -> Result<(OfEvents, Option<(u32, String)>), ReadError> {
         let (mut made, mut bytes) = (Vec::with_capacity(writes.len()), self.bytes.load(Ordering::Relaxed));
         let size = |write: &StateWrite| {
             let value_bytes = write.value.as_ref().map_or(0, |value| TIME_BYTES + value.len());
@@ -132,10 +144,12 @@ impl<K: Entries> LaneState<K> {
                 None if has_room => 0,
                 None => self.entries.get(&key)?.map_or(0, |value| (key.len() + value.len()) as u64),
             };
-            let value = write.value.map(|value| {
+            let value = write.value.as_ref().map(|value| {
                 let mut kept = Vec::with_capacity(TIME_BYTES + value.len());
-                kept.put_u64_le(time_ns(write.event));
-                kept.extend_from_slice(&value);
+                let written_ns = time_ns(write.event);
+                self.expires_ns.fetch_min(self.expiry(written_ns), Ordering::Relaxed);
+                kept.put_u64_le(written_ns);
+                kept.extend_from_slice(value);
                 Bytes::from(kept)
             });
             let size = value.as_ref().map_or(0, |value| (key.len() + value.len()) as u64);
@@ -175,20 +189,31 @@ impl<K: Entries> LaneState<K> {
         Ok(())
     }
 
-    /// Entries that have expired by a time, from a position on: what deletes them, and where to go on.
-    pub(super) fn expired(
-        &self,
-        behind: Option<&[u8]>,
-        count: usize,
-        time_ns: u64,
-    ) -> Result<(Vec<LaneWrite>, Option<Vec<u8>>), ReadError> {
-        if self.ttl.is_none() {
-            return Ok((Vec::new(), None));
-        }
+    /// Whether something may have expired by a time.
+    pub(super) fn may_have_expired(&self, time_ns: u64) -> bool {
+        self.ttl.is_some() && time_ns >= self.expires_ns.load(Ordering::Relaxed)
+    }
+
+    /// All of it was looked through, and the oldest of what is left was written at a time. So a state that is full is not
+    /// looked through for each event.
+    pub(super) fn looked_through(&self, oldest_ns: u64) {
+        self.expires_ns.store(self.expiry(oldest_ns), Ordering::Relaxed);
+    }
+
+    fn expiry(&self, written_ns: u64) -> u64 {
+        let ttl_ns = self.ttl.map_or(u64::MAX, |ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
+        written_ns.saturating_add(ttl_ns)
+    }
+
+    /// Entries that have expired by a time, from a position on.
+    pub(super) fn expired(&self, behind: Option<&[u8]>, count: usize, time_ns: u64) -> Result<Expired, ReadError> {
         let found = list(&self.entries, behind, count)?;
         let next = found.last().filter(|_| found.len() == count).map(|last| entry_key(&last.bucket, &last.key));
-        let gone = found.iter().filter(|entry| self.is_expired(entry.written_ns, time_ns));
-        Ok((gone.map(|entry| LaneWrite::delete(entry_key(&entry.bucket, &entry.key))).collect(), next))
+        let is_gone = |entry: &&StateEntry| self.is_expired(entry.written_ns, time_ns);
+        let (gone, left): (Vec<_>, Vec<_>) = found.iter().partition(is_gone);
+        let writes = gone.iter().map(|entry| LaneWrite::delete(entry_key(&entry.bucket, &entry.key))).collect();
+        let oldest_ns = left.iter().map(|entry| entry.written_ns).min().unwrap_or(u64::MAX);
+        Ok(Expired { writes, next, oldest_ns })
     }
 }
 

@@ -247,7 +247,8 @@ impl<E: Engine> Tree<E> {
 
     /// Whether every lane has consumed everything: nothing is on its way anywhere in the tree.
     pub fn is_settled(&self) -> bool {
-        // All positions before all bounds: a position that is seen has its outputs in the bounds.
+        // All positions, then what waits, then all bounds: a position that is seen has shown what waits, and what waits no
+        // longer has its outputs in the bounds, as has a position.
         let subscribers = || self.shared.plan.subscribers.iter().zip(&self.shared.numbers.subscribers);
         let mut positions = Vec::new();
         for (subscriber, number) in subscribers() {
@@ -257,12 +258,14 @@ impl<E: Engine> Tree<E> {
                 positions.push((PartitionId { topic: input, partition }, position.unwrap_or(0)));
             }
         }
+        if !self.shared.counters.iter().all(|counters| counters.is_at_rest()) {
+            return false;
+        }
         let at_end = |(partition, position): &(PartitionId, u64)| {
             let bounds = self.shared.engine.bounds(*partition);
             bounds.is_none_or(|bounds| (*position).max(bounds.start) >= bounds.written)
         };
-        // A unit that moves a position has shown what waits before.
-        positions.iter().all(at_end) && self.shared.counters.iter().all(|counters| counters.is_at_rest())
+        positions.iter().all(at_end)
     }
 
     /// Every node at about this moment.

@@ -121,6 +121,7 @@ pub(super) struct WaitingSet {
     /// The first one of each key that is not parked, by when it is due.
     due: BTreeSet<(Instant, u64)>,
     next_number: u64,
+    parked: usize,
     bytes: u64,
     bound: Waiting,
 }
@@ -166,18 +167,38 @@ pub(super) fn record(entries: &impl Entries, number: u64) -> Result<Bytes, Waiti
     record.ok_or_else(|| WaitingError::Malformed { number, reason: "its record is missing".to_owned() })
 }
 
+/// What keeps an event.
+pub(super) fn kept(number: u64, waiter: &Waiter, record: &[u8]) -> [LaneWrite; 2] {
+    // a copy: the record's memory may be that of the batch that it came in
+    let record = Bytes::copy_from_slice(record);
+    [LaneWrite::put(numbered(WAITING, number), encode(waiter)), LaneWrite::put(numbered(RECORD, number), record)]
+}
+
+/// Bytes of what keeps an event no longer: two keys.
+pub(super) const GONE_BYTES: usize = 2 * 9;
+
+/// What keeps an event no longer.
+pub(super) fn gone(number: u64) -> [LaneWrite; 2] {
+    [LaneWrite::delete(numbered(WAITING, number)), LaneWrite::delete(numbered(RECORD, number))]
+}
+
 impl WaitingSet {
-    /// What a lane has in its entries. A pause that was interrupted goes on for as long as was left of it, and never longer
-    /// than `longest`, whatever the clock says.
-    pub(super) fn load(entries: &impl Entries, bound: Waiting, longest: Duration) -> Result<Self, WaitingError> {
-        let mut set = Self {
+    fn new(bound: Waiting) -> Self {
+        Self {
             known: BTreeMap::new(),
             queues: HashMap::new(),
             due: BTreeSet::new(),
             next_number: 0,
+            parked: 0,
             bytes: 0,
             bound,
-        };
+        }
+    }
+
+    /// What a lane has in its entries. A pause that was interrupted goes on for as long as was left of it, and never longer
+    /// than `longest`, whatever the clock says.
+    pub(super) fn load(entries: &impl Entries, bound: Waiting, longest: Duration) -> Result<Self, WaitingError> {
+        let mut set = Self::new(bound);
         let (now, now_ns) = (Instant::now(), now_ns());
         loop {
             let page = list(entries, set.next_number, PAGE)?;
@@ -202,6 +223,7 @@ impl WaitingSet {
         };
         let bytes = record_bytes as u64;
         self.bytes += bytes;
+        self.parked += usize::from(waiter.is_parked);
         let queue = self.queues.entry(key.clone()).or_default();
         queue.push_back(number);
         if queue.len() == 1 && !waiter.is_parked {
@@ -239,7 +261,7 @@ impl WaitingSet {
 
     /// Events that are parked.
     pub(super) fn parked(&self) -> usize {
-        self.known.values().filter(|known| known.is_parked).count()
+        self.parked
     }
 
     /// Whether an event with a record of so many bytes may come in. One always may where there is none.
@@ -253,15 +275,14 @@ impl WaitingSet {
     pub(super) fn add(&mut self, key: &str, waiter: &Waiter, record: Bytes, due: Instant) -> [LaneWrite; 2] {
         let number = self.next_number;
         self.insert(number, key, waiter, record.len(), due);
-        // a copy: the record's memory is that of the batch that it came in
-        let record = Bytes::copy_from_slice(&record);
-        [LaneWrite::put(numbered(WAITING, number), encode(waiter)), LaneWrite::put(numbered(RECORD, number), record)]
+        kept(number, waiter, &record)
     }
 
     /// An event stays after another attempt, or is parked, or released. What is to be written for it.
     pub(super) fn update(&mut self, number: u64, waiter: &Waiter, due: Instant) -> Option<LaneWrite> {
         let known = self.known.get_mut(&number)?;
         self.due.remove(&(known.due, number));
+        self.parked = self.parked - usize::from(known.is_parked) + usize::from(waiter.is_parked);
         (known.attempts, known.is_parked, known.due) = (waiter.attempts, waiter.is_parked, due);
         let is_first = self.queues.get(&known.key).and_then(VecDeque::front) == Some(&number);
         if is_first && !waiter.is_parked {
@@ -274,9 +295,13 @@ impl WaitingSet {
     pub(super) fn remove(&mut self, number: u64) -> Option<[LaneWrite; 2]> {
         let known = self.known.remove(&number)?;
         self.bytes -= known.bytes;
+        self.parked -= usize::from(known.is_parked);
         self.due.remove(&(known.due, number));
         if let Some(queue) = self.queues.get_mut(&known.key) {
-            queue.retain(|other| *other != number);
+            match queue.front() {
+                Some(first) if *first == number => drop(queue.pop_front()),
+                _ => queue.retain(|other| *other != number),
+            }
             match queue.front() {
                 None => drop(self.queues.remove(&known.key)),
                 Some(next) => {
@@ -286,7 +311,7 @@ impl WaitingSet {
                 }
             }
         }
-        Some([LaneWrite::delete(numbered(WAITING, number)), LaneWrite::delete(numbered(RECORD, number))])
+        Some(gone(number))
     }
 
     /// When the next one is due.
@@ -315,14 +340,7 @@ mod tests {
     }
 
     fn set(max_events: u32) -> WaitingSet {
-        WaitingSet {
-            known: BTreeMap::new(),
-            queues: HashMap::new(),
-            due: BTreeSet::new(),
-            next_number: 0,
-            bytes: 0,
-            bound: Waiting { max_events, max_bytes: 100 },
-        }
+        WaitingSet::new(Waiting { max_events, max_bytes: 100 })
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,12 +1,17 @@
 //! A tree of scripted handlers on an engine.
 
+use std::path::Path;
+
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use wattle::dispatch::{Published, Tree};
 use wattle::engine::Engine;
+use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
+use wattle::log::Durability;
 use wattle::topology::Plan;
 
-use crate::common::trees::{event, plan_of};
+use crate::common::trees::{PATIENCE, event, plan_of, until};
 use crate::script::Script;
 
 /// Topic `in` of namespace `t` -> `work` -> `out`, with quick retries.
@@ -48,7 +53,7 @@ pub(crate) async fn one_of(yaml: &str, script: &Script, events: &[&str]) -> Tree
     let plan = plan_of(&[yaml]);
     // A tree that is stopped at once creates the topics.
     let first = start_on(engine.clone(), &plan, &[("work", script)]).await;
-    assert!(first.drain(crate::common::trees::PATIENCE).await);
+    assert!(first.drain(PATIENCE).await);
     publish(&first, "in", events).await;
     start_on(engine, &plan, &[("work", script)]).await
 }
@@ -57,4 +62,62 @@ pub(crate) async fn one_of(yaml: &str, script: &Script, events: &[&str]) -> Tree
 pub(crate) async fn publish<E: Engine>(tree: &Tree<E>, topic: &str, events: &[&str]) -> Published {
     let events: Vec<_> = events.iter().map(|name| event(name, name, name)).collect();
     tree.publisher().publish(topic, &events, None).await.unwrap()
+}
+
+/// An engine that is opened again and again, each time with what the last one had.
+pub(crate) trait Home {
+    type Engine: Engine;
+
+    async fn open(&self) -> Self::Engine;
+}
+
+impl Home for MemoryEngine {
+    type Engine = Self;
+
+    async fn open(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Home for tempfile::TempDir {
+    type Engine = EmbeddedEngine;
+
+    async fn open(&self) -> EmbeddedEngine {
+        reopened(self.path(), Durability::Os).await
+    }
+}
+
+/// Opens a folder as soon as its last owner has let it go.
+pub(crate) async fn reopened(folder: &Path, durability: Durability) -> EmbeddedEngine {
+    let mut engine = None;
+    until("the folder is free", || {
+        engine = EmbeddedEngine::open(folder, durability).ok();
+        engine.is_some()
+    })
+    .await;
+    engine.unwrap()
+}
+
+/// Stops a tree and lets its engine go. A disk is not there in time where a paused clock flies, so it is waited for again.
+pub(crate) async fn ends<E: Engine>(tree: Tree<E>) {
+    let start = std::time::Instant::now();
+    while !tree.drain(PATIENCE).await {
+        assert!(start.elapsed() < PATIENCE, "not drained: {:#?}", tree.snapshot());
+    }
+}
+
+/// A tree with these events in its root before it starts, so that they are read together: each with its key, and with its
+/// name as id and data.
+pub(crate) async fn backlog<E: Engine>(engine: E, plan: &Plan, script: &Script, events: &[(&str, &str)]) -> Tree<E> {
+    let events: Vec<_> = events.iter().map(|(key, name)| event(name, key, name)).collect();
+    backlog_of(engine, plan, script, &events).await
+}
+
+/// As [`backlog`], of any events.
+pub(crate) async fn backlog_of<E: Engine>(engine: E, plan: &Plan, script: &Script, events: &[Bytes]) -> Tree<E> {
+    let first = start_on(engine.clone(), plan, &[("work", script)]).await;
+    while !first.drain(PATIENCE).await {}
+    first.publisher().publish("in", events, None).await.unwrap();
+    drop(first);
+    start_on(engine, plan, &[("work", script)]).await
 }

@@ -16,12 +16,18 @@ mod common {
 }
 
 mod bed;
+mod conditions;
 mod failing;
 mod flowing;
 mod model;
+mod pace;
+mod parking;
 mod pressure;
+mod promises;
 mod publishing;
 mod refused;
 mod script;
+mod state;
 mod status;
 mod stopping;
+mod waiting;

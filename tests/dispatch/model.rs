@@ -1,35 +1,39 @@
-//! Random trees of random handlers, stopped and killed at random moments: what every topic holds in the end is what a
+//! Random trees of random handlers with a state, some of which park what fails or take only some events, stopped and killed at random moments: what every topic holds in the end is what a
 //! pure model says, to the byte.
 //!
 //! The model knows nothing of batches, attempts in the making, restarts or lanes. It goes from each topic's events, as
 //! they are stored, to what the children must hold. What is not determined is only how the outputs of several keys
 //! of the parent mix in one partition: there each key's must be in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use wattle::dispatch::Tree;
-use wattle::engine::Engine;
+use wattle::dispatch::{Tree, Waiter};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
+use wattle::engine::{Blueprint, Engine, Entries as _, Numbers, SubscriberSpec, TopicSpec};
 use wattle::log::Durability;
-use wattle::model::{OutputIds, partition_of};
-use wattle::topology::{Plan, SubscriberPlan};
+use wattle::model::{LaneId, OutputIds, partition_of};
+use wattle::topology::{OnFailure, Plan, SubscriberPlan};
 use wattle::wasm::{CallErrorKind, Output};
 
 use crate::bed::start_on;
 use crate::common::random::Random;
-use crate::common::trees::{PATIENCE, Seen, contents, event, plan_of, settled, until};
+use crate::common::trees::{PATIENCE, Seen, contents, event, plan_of, settled, status, until};
 use crate::script::{Given, Script, Step, by_event, on};
 
 /// Attempts of every subscriber.
 const ATTEMPTS: u32 = 3;
 const RUNS: &str = "plugin: p.wasm, retry: { attempts: 3, backoff: { initial: 1ms, max: 2ms } }";
+/// Conditions: one that has an answer for every event, and one that has none for those of the root.
+const THIRDS: &str = "data.n % 3 != 0";
+const INDEX: &str = "data.i < 2";
 /// Keys of what is published.
 const KEYS: u64 = 5;
 
@@ -39,6 +43,24 @@ fn settings(random: &mut Random) -> String {
     let keys = ["key: data.to", "key: 'key + data.to'", "key: id"];
     let key = random.one_in(3).then(|| keys[random.below(3) as usize].to_owned());
     partitions.into_iter().chain(key).collect::<Vec<_>>().join(", ")
+}
+
+/// How a subscriber runs.
+fn runs(random: &mut Random) -> String {
+    let mut runs = RUNS.to_owned();
+    if random.one_in(4) {
+        runs += ", on_failure: park";
+    } else if random.one_in(3) {
+        // not where events are parked: they would fill it for good
+        let _ = write!(runs, ", waiting: {{ max: {} }}", 1 + random.below(3));
+    }
+    if random.one_in(4) {
+        let _ = write!(runs, ", when: {}", if random.one_in(4) { INDEX } else { THIRDS });
+    }
+    if random.one_in(4) {
+        let _ = write!(runs, ", batch: {{ max: {} }}", 1 + random.below(8));
+    }
+    runs
 }
 
 /// A topology with one root and up to four levels of topics.
@@ -70,7 +92,8 @@ fn topology(random: &mut Random) -> String {
                 }
                 let ports: Vec<_> = ports.iter().map(|(port, topic)| format!("{port}: {topic}")).collect();
                 let ports = ports.join(", ");
-                let _ = writeln!(subscribers, "  s{subscribed}: {{ from: {topic}, {RUNS}, to: {{ {ports} }} }}");
+                let runs = runs(random);
+                let _ = writeln!(subscribers, "  s{subscribed}: {{ from: {topic}, {runs}, to: {{ {ports} }} }}");
                 next.extend(own);
             }
             if topic != "in" && random.one_in(8) {
@@ -127,7 +150,7 @@ fn fate(subscriber: &SubscriberPlan, data: &str) -> Fate {
     let ports = subscriber.ports.len() as u64;
     let outputs = (0..if ports == 0 { 0 } else { random.below(4) }).map(|index| {
         let (to, number) = (random.below(KEYS), random.below(1 << 40));
-        let mut output = on(random.below(ports) as u32, format!(r#"{{"to":"k{to}","n":{number},"i":{index}}}"#));
+        let mut output = on(random.below(ports) as u32, format!(r#"{{"to":"k{to}","n":{number},"i":{index}"#));
         output.key = random.one_in(3).then(|| format!("own{}", random.below(KEYS)));
         output
     });
@@ -143,9 +166,27 @@ fn fate(subscriber: &SubscriberPlan, data: &str) -> Fate {
     Fate { failures, failing, refusal, outputs }
 }
 
+/// Outputs that tell how many events of their key were handled in their lane, with the one that they answer.
+fn counted(outputs: &[Output], count: u64) -> Vec<Output> {
+    let mut outputs = outputs.to_vec();
+    for output in &mut outputs {
+        output.data.extend_from_slice(format!(r#","c":{count}}}"#).as_bytes());
+    }
+    outputs
+}
+
+/// One more than is under a key.
+fn count(given: &Given, bucket: &str, key: &str) -> u64 {
+    let count = given.state.get(bucket, key).map_or(0, |count| count.parse().unwrap()) + 1;
+    given.state.set(bucket, key, count.to_string());
+    count
+}
+
 impl Fate {
-    /// What the handler does in a call.
+    /// What the handler does in a call. Whatever that is, it has written something before.
     fn step(&self, given: &Given) -> Step {
+        count(given, "lane", "all");
+        let count = count(given, "keys", &given.key);
         if self.failing == Failing::TrapsAmongOthers && !given.is_alone {
             return Step::Break(CallErrorKind::Timeout);
         }
@@ -158,7 +199,7 @@ impl Fate {
         }
         match self.refusal {
             Some(Refusal::Says) => Step::Reject,
-            _ => Step::Emit(self.outputs.clone()),
+            _ => Step::Emit(counted(&self.outputs, count)),
         }
     }
 
@@ -204,20 +245,54 @@ impl Expected {
     }
 }
 
-/// What a subscriber makes of its input: for each topic, target partition and key of the parent the events in their order.
-fn expected(
-    plan: &Plan,
-    subscriber: &SubscriberPlan,
-    input: &[Vec<Seen>],
-) -> BTreeMap<(String, u32, String), Vec<Expected>> {
-    let mut all: BTreeMap<(String, u32, String), Vec<Expected>> = BTreeMap::new();
+/// Whether an event is for a subscriber; none where that cannot be said.
+fn passes(subscriber: &SubscriberPlan, data: &str) -> Option<bool> {
+    let number = |name: &str| -> Option<u64> {
+        let (_, rest) = data.split_once(&format!(r#""{name}":"#))?;
+        rest.split([',', '}']).next()?.parse().ok()
+    };
+    match subscriber.when.as_ref().map(|when| when.text()) {
+        None => Some(true),
+        Some(THIRDS) => number("n").map(|n| n % 3 != 0),
+        Some(_) => number("i").map(|i| i < 2),
+    }
+}
+
+/// What a lane keeps in the end.
+#[derive(Debug, Default, PartialEq)]
+struct Kept {
+    /// Offsets of what waits, and whether it is parked.
+    waiting: BTreeMap<u64, bool>,
+    /// By bucket and key.
+    state: BTreeMap<(String, String), u64>,
+}
+
+/// For each topic, target partition and key of the parent the events in their order.
+type Made = BTreeMap<(String, u32, String), Vec<Expected>>;
+
+/// What a subscriber makes of its input, and what each of its lanes keeps.
+fn expected(plan: &Plan, subscriber: &SubscriberPlan, input: &[Vec<Seen>]) -> (Made, Vec<Kept>) {
+    let (mut all, mut kept) = (Made::new(), Vec::new());
     for (lane, events) in (0..).zip(input) {
         let ids = OutputIds::new(&subscriber.label(), &plan[subscriber.from].label(), lane);
+        let (mut keeps, mut held) = (Kept::default(), BTreeSet::new());
         for parent in events {
+            let outcome = match passes(subscriber, parent.data()) {
+                Some(false) => continue,
+                _ if held.contains(&parent.key) => {
+                    keeps.waiting.insert(parent.offset, false);
+                    continue;
+                }
+                None => Outcome::Dead { failure: "when", attempts: 1 },
+                Some(true) => fate(subscriber, parent.data()).outcome(),
+            };
             let place = (lane, parent.offset);
-            match fate(subscriber, parent.data()).outcome() {
+            match outcome {
                 Outcome::Outputs(outputs) => {
-                    for (index, output) in (0..).zip(outputs) {
+                    *keeps.state.entry(("lane".into(), "all".into())).or_default() += 1;
+                    let count = keeps.state.entry(("keys".into(), parent.key.clone())).or_default();
+                    *count += 1;
+                    for (index, output) in (0..).zip(counted(&outputs, *count)) {
                         let topic = &plan[subscriber.ports[output.port as usize].1];
                         let data = String::from_utf8(output.data).unwrap();
                         let id = ids.id(parent.offset, index).to_string();
@@ -241,6 +316,10 @@ fn expected(
                         });
                     }
                 }
+                Outcome::Dead { failure, .. } if subscriber.on_failure == OnFailure::Park && failure != "reject" => {
+                    keeps.waiting.insert(parent.offset, true);
+                    held.insert(parent.key.clone());
+                }
                 Outcome::Dead { failure, attempts } => {
                     let topic = &plan[subscriber.dead_letters.unwrap()];
                     let target = (topic.label(), partition_of(&parent.key, topic.partitions), parent.key.clone());
@@ -255,8 +334,49 @@ fn expected(
                 }
             }
         }
+        kept.push(keeps);
     }
-    all
+    (all, kept)
+}
+
+/// What a lane keeps, as it is stored.
+fn kept<E: Engine>(engine: &E, lane: LaneId) -> Kept {
+    let entries = engine.entries(lane).unwrap();
+    let all = entries.range(Bound::Unbounded, &[6], usize::MAX).unwrap();
+    let (mut kept, mut bytes, mut size, mut records) = (Kept::default(), 0, 0, 0);
+    for (key, value) in &all {
+        match key[0] {
+            1 => {
+                bytes += (key.len() + value.len()) as u64;
+                let (bucket, name) = std::str::from_utf8(&key[1..]).unwrap().split_once('\0').unwrap();
+                let count = std::str::from_utf8(&value[8..]).unwrap().parse().unwrap();
+                kept.state.insert((bucket.to_owned(), name.to_owned()), count);
+            }
+            2 => {
+                let waiter: Waiter = serde_json::from_slice(value).unwrap();
+                kept.waiting.insert(waiter.offset, waiter.is_parked);
+            }
+            3 => records += 1,
+            _ => size = u64::from_le_bytes(value[..].try_into().unwrap()),
+        }
+    }
+    assert_eq!((size, records), (bytes, kept.waiting.len()), "{lane:?}: the size of the state, records that wait");
+    kept
+}
+
+/// The numbers of a plan that runs: it is what is there already.
+async fn numbers<E: Engine>(engine: &E, plan: &Plan) -> Numbers {
+    let topics = plan.topics.iter().map(|topic| TopicSpec {
+        name: topic.label(),
+        partitions: topic.partitions,
+        settings: topic.settings,
+    });
+    let subscribers = plan
+        .subscribers
+        .iter()
+        .map(|subscriber| SubscriberSpec { name: subscriber.label(), from: plan[subscriber.from].label() });
+    let blueprint = Blueprint { topics: topics.collect(), subscribers: subscribers.collect(), versions: Vec::new() };
+    engine.apply(&blueprint).await.unwrap()
 }
 
 /// Compares every topic with what its parents make it.
@@ -283,8 +403,19 @@ async fn compare<E: Engine>(tree: &Tree<E>, plan: &Plan, published: &BTreeMap<St
         roots.entry(seen.key.clone()).or_default().push(seen.data().to_owned());
     }
     assert_eq!(&roots, published, "seed {seed}: the root");
-    for subscriber in &plan.subscribers {
-        wanted.extend(expected(plan, subscriber, &stored[&plan[subscriber.from].label()]));
+    let numbers = numbers(tree.engine(), plan).await;
+    for (subscriber, number) in plan.subscribers.iter().zip(numbers.subscribers) {
+        let (made, keeps) = expected(plan, subscriber, &stored[&plan[subscriber.from].label()]);
+        wanted.extend(made);
+        let mut waiting = (0, 0);
+        for (partition, keeps) in (0..).zip(keeps) {
+            waiting.0 += keeps.waiting.len() as u64;
+            waiting.1 += keeps.waiting.values().filter(|is_parked| **is_parked).count() as u64;
+            let found = kept(tree.engine(), LaneId { subscriber: number, partition });
+            assert_eq!(found, keeps, "seed {seed}: what `{}` keeps of partition {partition}", subscriber.label());
+        }
+        let status = status(&tree.snapshot(), &subscriber.label());
+        assert_eq!((status.waiting, status.parked), waiting, "seed {seed}: {}", subscriber.label());
     }
     for place in found.keys().chain(wanted.keys()) {
         assert_eq!(found.get(place), wanted.get(place), "seed {seed}: topic, partition and the parent's key {place:?}");

@@ -8,7 +8,72 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use wattle::dispatch::{HandleError, Handler};
-use wattle::wasm::{Action, Batch, CallError, CallErrorKind, Failure, Handled, InstanceError, Output};
+use wattle::wasm::{
+    Action, Batch, CallError, CallErrorKind, Failure, Handled, InstanceError, Output, StateView, StateWrite,
+};
+
+/// The state as an event of a call sees it: what was there, and what the call has written since.
+#[derive(Clone, Default)]
+pub(crate) struct State {
+    /// Not there once the call is over: it keeps the engine alive.
+    view: Option<Arc<dyn StateView>>,
+    writes: Arc<Mutex<Vec<(u64, StateWrite)>>>,
+    event: u32,
+    time_ns: u64,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("State")
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, _: &Self) -> bool {
+        true // of two events that are alike otherwise
+    }
+}
+
+impl State {
+    /// What is under a key.
+    pub(crate) fn get(&self, bucket: &str, key: &str) -> Option<String> {
+        let view = self.view.as_ref().expect("the call goes on");
+        let writes = self.writes.lock().unwrap();
+        let newest =
+            writes.iter().rev().find(|(_, write)| (write.bucket.as_str(), write.key.as_str()) == (bucket, key));
+        let value = match newest {
+            Some((written_ns, _)) if view.has_expired(bucket, *written_ns, self.time_ns) => None,
+            Some((_, write)) => write.value.clone(),
+            None => view.get(bucket, key, self.time_ns).unwrap(),
+        };
+        value.map(|value| String::from_utf8(value.to_vec()).unwrap())
+    }
+
+    /// The keys that were in a bucket in front of the call.
+    pub(crate) fn keys(&self, bucket: &str, after: Option<&str>, count: usize) -> Vec<String> {
+        self.view.as_ref().expect("the call goes on").keys(bucket, after, count, self.time_ns).unwrap()
+    }
+
+    pub(crate) fn set(&self, bucket: &str, key: &str, value: impl Into<String>) {
+        self.write(bucket, key, Some(value.into()));
+    }
+
+    pub(crate) fn delete(&self, bucket: &str, key: &str) {
+        self.write(bucket, key, None);
+    }
+
+    fn write(&self, bucket: &str, key: &str, value: Option<String>) {
+        let (event, value) = (self.event, value.map(|value| value.into_bytes().into()));
+        let write = StateWrite { event, bucket: bucket.to_owned(), key: key.to_owned(), value };
+        let mut writes = self.writes.lock().unwrap();
+        // an event writes a key once at the most
+        let is_same = |(_, other): &(u64, StateWrite)| {
+            (other.event, &other.bucket, &other.key) == (write.event, &write.bucket, &write.key)
+        };
+        writes.retain(|other| !is_same(other));
+        writes.push((self.time_ns, write));
+    }
+}
 
 /// An event as the handler gets it.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +86,7 @@ pub(crate) struct Given {
     pub(crate) data: String,
     /// It is the only one of its call.
     pub(crate) is_alone: bool,
+    pub(crate) state: State,
 }
 
 /// A call.
@@ -139,6 +205,8 @@ impl Script {
 /// A call's answer from each event's.
 pub(crate) fn by_event(call: &Call, act: impl Fn(&Given) -> Step) -> Answer {
     let mut handled = Handled::default();
+    let written = call.events.first().map(|event| event.state.writes.clone()).unwrap_or_default();
+    written.lock().unwrap().clear();
     for event in &call.events {
         let fail = |action| Some(Failure { event: event.index, action, reason: format!("no {}", event.data) });
         let broken = |kind, blamed| {
@@ -163,6 +231,9 @@ pub(crate) fn by_event(call: &Call, act: impl Fn(&Given) -> Step) -> Answer {
             break;
         }
     }
+    let end = handled.failed.as_ref().map_or(u32::MAX, |failed| failed.event);
+    let writes = written.lock().unwrap().iter().map(|(_, write)| write.clone()).collect::<Vec<_>>();
+    handled.writes = writes.into_iter().filter(|write| write.event < end).collect();
     Ok(handled)
 }
 
@@ -173,6 +244,7 @@ impl Handler for Script {
 
     async fn handle(&self, batch: Batch<'_>) -> Answer {
         let is_alone = batch.events.len() == 1;
+        let writes = Arc::default();
         let events = (0..).zip(batch.events).map(|(index, event)| {
             let attributes = batch.context.attributes(index);
             let id = attributes.lines().find_map(|line| line.strip_prefix("id=")).unwrap_or_default();
@@ -184,6 +256,12 @@ impl Handler for Script {
                 attempt: event.attempt,
                 data: String::from_utf8_lossy(event.data).into_owned(),
                 is_alone,
+                state: State {
+                    view: Some(batch.state.clone()),
+                    writes: Arc::clone(&writes),
+                    event: index,
+                    time_ns: event.time_ns,
+                },
             }
         });
         let call = Call {
@@ -193,7 +271,9 @@ impl Handler for Script {
             content_type: batch.content_type.to_owned(),
             events: events.collect(),
         };
-        self.calls.lock().unwrap().push(call.clone());
+        let mut noted = call.clone();
+        noted.events.iter_mut().for_each(|event| event.state.view = None);
+        self.calls.lock().unwrap().push(noted);
         (self.act)(call).await
     }
 }

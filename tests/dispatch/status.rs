@@ -91,9 +91,12 @@ subscribers:
   four: { from: aa, plugin: p.wasm }
 ";
 
-/// Each event makes two in `a`, one in `b`, two in `aa` and one dead letter.
+/// Each event makes two in `a`, one in `b`, two in `aa` and one dead letter. Every other one at the second attempt.
 fn scripts() -> [Script; 4] {
     let one = |given: &crate::script::Given| {
+        if given.attempt == 1 && given.id.ends_with('1') {
+            return Step::Retry(Some(Duration::ZERO));
+        }
         Step::Emit(vec![out(given.data.clone()), crate::script::on(1, "b"), out(given.data.clone())])
     };
     [
