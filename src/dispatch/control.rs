@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::command::{Answer, Command, Letter, Refusal, Seek};
 use super::entries::DONE;
+use super::publish::shown;
 use super::state::{self, StateEntry};
 use super::tree::Tree;
 use super::waiting::{self, Waiter, WaitingError, now_ns};
@@ -345,7 +346,7 @@ impl<E: Engine> Tree<E> {
         let named: Vec<_> = named.collect();
         let (index, plan_of) = match named.as_slice() {
             [found] => *found,
-            [] => return Err(ControlError::UnknownSubscriber { subscriber: name.to_owned() }),
+            [] => return Err(ControlError::UnknownSubscriber { subscriber: shown(name) }),
             several => {
                 let candidates = several.iter().map(|(_, plan)| plan.label()).collect();
                 return Err(ControlError::AmbiguousSubscriber { subscriber: name.to_owned(), candidates });
@@ -604,9 +605,10 @@ impl<E: Engine> Tree<E> {
                 done += taken;
                 rest = rest.get(taken as usize..).unwrap_or_default();
             }
-            match page.next {
-                Some(next) => progress.at = next,
-                None => return Ok(LettersDone { count: done, next: None }),
+            let Some(next) = page.next else { return Ok(LettersDone { count: done, next: None }) };
+            progress.at = next;
+            if Instant::now() >= end {
+                return Ok(LettersDone { count: done, next: Some(progress) });
             }
         }
     }
