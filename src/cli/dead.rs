@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::failed::{self, FilterArgs};
+use super::failed::{self, FilterArgs, Listed};
 use super::tree::plural;
 use super::{Outcome, Output, ServerArg, block_on, say};
 
@@ -117,11 +117,11 @@ pub(super) fn run(args: &Args) -> Outcome {
     match &args.command {
         Command::List(List { of: Of { subscriber, filter, server, output }, count }) => block_on(async {
             let mut letters = server.connect().await?.dead_letters(subscriber, filter.filter(false));
-            failed::list(subscriber, &mut letters, true, count.unwrap_or(u64::MAX), *output).await
+            failed::list(subscriber, &mut letters, Listed::Dead, count.unwrap_or(u64::MAX), *output).await
         }),
         Command::Show(Show { of: Of { subscriber, filter, server, output }, count }) => block_on(async {
             let mut letters = server.connect().await?.dead_letters(subscriber, filter.filter(false));
-            failed::show(subscriber, &mut letters, true, count.unwrap_or(u64::MAX), *output).await
+            failed::show(subscriber, &mut letters, Listed::Dead, count.unwrap_or(u64::MAX), *output).await
         }),
         Command::Redrive(Redrive { of, all }) => {
             of.filter.check(*all, "dead letters")?;

@@ -65,6 +65,32 @@ pub(super) fn exact_time(time_ns: u64) -> Option<String> {
     (time_ns > 0).then(|| time.to_string())
 }
 
+/// What is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listed {
+    /// Events that are parked.
+    Parked,
+    /// Events that wait, parked or not.
+    Waiting,
+    /// Dead letters.
+    Dead,
+}
+
+impl Listed {
+    /// Events that wait: all of them, or only those that are parked.
+    pub(super) fn waiting(all: bool) -> Self {
+        if all { Self::Waiting } else { Self::Parked }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Parked => "parked event",
+            Self::Waiting => "event",
+            Self::Dead => "dead letter",
+        }
+    }
+}
+
 /// What is known of an event, without the event.
 fn json(subscriber: &str, event: &FailedEvent) -> Value {
     let waiter = &event.waiter;
@@ -138,11 +164,11 @@ fn row(event: &FailedEvent) -> Vec<String> {
 pub(super) async fn list(
     subscriber: &str,
     events: &mut Listing<Failed>,
-    is_dead: bool,
+    what: Listed,
     count: u64,
     output: Output,
 ) -> Result<(), Failure> {
-    let header: &[&str] = if is_dead {
+    let header: &[&str] = if what == Listed::Dead {
         &["ID", "KEY", "PARTITION", "ATTEMPTS", "FAILED", "REASON"]
     } else {
         &["ID", "KEY", "PARTITION", "ATTEMPTS", "SINCE", "STATE", "REASON"]
@@ -162,11 +188,10 @@ pub(super) async fn list(
     if output == Output::Text {
         table.end(&mut out)?;
         let more = if has_more { ", and there are more" } else { "" };
-        match (found, is_dead) {
-            (0, true) => writeln!(out, "no dead letters")?,
-            (0, false) => writeln!(out, "no events")?,
-            (_, true) => writeln!(out, "{}{more}", plural(found, "dead letter"))?,
-            (_, false) => writeln!(out, "{}, {parked} of them parked{more}", plural(found, "event"))?,
+        match (found, what) {
+            (0, _) => writeln!(out, "no {}s", what.word())?,
+            (_, Listed::Waiting) => writeln!(out, "{}, {parked} of them parked{more}", plural(found, what.word()))?,
+            (_, Listed::Parked | Listed::Dead) => writeln!(out, "{}{more}", plural(found, what.word()))?,
         }
     }
     Ok(out.flush()?)
@@ -176,7 +201,7 @@ pub(super) async fn list(
 pub(super) async fn show(
     subscriber: &str,
     events: &mut Listing<Failed>,
-    is_dead: bool,
+    what: Listed,
     count: u64,
     output: Output,
 ) -> Result<(), Failure> {
@@ -192,10 +217,13 @@ pub(super) async fn show(
     }
     out.flush()?;
     if found == 0 {
-        let (what, command) = if is_dead { ("dead letter", "dead") } else { ("event", "parked") };
+        let command = match what {
+            Listed::Dead => "dead list",
+            Listed::Parked | Listed::Waiting => "parked list --all",
+        };
         return Err(Failure::failed(format!(
-            "no such {what}: `wattle {command} list {subscriber}{}` lists those that there are",
-            if is_dead { "" } else { " --all" }
+            "no such {}: `wattle {command} {subscriber}` lists those that there are",
+            what.word()
         )));
     }
     Ok(())

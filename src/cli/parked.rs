@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::failed::{self, FilterArgs};
+use super::failed::{self, FilterArgs, Listed};
 use super::tree::plural;
 use super::{Outcome, Output, ServerArg, block_on};
 
@@ -136,11 +136,11 @@ pub(super) fn run(args: &Args) -> Outcome {
     match &args.command {
         Command::List(List { subscriber, all, count, filter, server, output }) => block_on(async {
             let mut events = server.connect().await?.waiting(subscriber, filter.filter(!all));
-            failed::list(subscriber, &mut events, false, count.unwrap_or(u64::MAX), *output).await
+            failed::list(subscriber, &mut events, Listed::waiting(*all), count.unwrap_or(u64::MAX), *output).await
         }),
         Command::Show(Show { subscriber, all, count, filter, server, output }) => block_on(async {
             let mut events = server.connect().await?.waiting(subscriber, filter.filter(!all));
-            failed::show(subscriber, &mut events, false, count.unwrap_or(u64::MAX), *output).await
+            failed::show(subscriber, &mut events, Listed::waiting(*all), count.unwrap_or(u64::MAX), *output).await
         }),
         Command::Release(change) => {
             let Change { subscriber, all, waiting, filter, server, output } = change;
