@@ -148,13 +148,14 @@ pub(super) fn run(args: &Args) -> Outcome {
 
 async fn redrive(of: &Of) -> Result<u64, super::Failure> {
     let client = of.server.connect().await?;
-    let (mut redriven, mut from) = (0, None);
+    let (mut redriven, mut from, mut is_said) = (0, None, false);
     loop {
         let done = client.redrive(&of.subscriber, of.filter.filter(false), from).await?;
         redriven += done.count;
         match done.next {
             None => return Ok(redriven),
-            Some(next) if done.count == 0 => {
+            Some(next) if done.count == 0 && !is_said => {
+                is_said = true;
                 say(&format!(
                     "redrove {redriven} so far; the others wait until the subscriber has room for them: `wattle parked list {} \
                      --all` shows what waits there",

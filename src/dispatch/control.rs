@@ -6,10 +6,11 @@
 //! was lost does no harm: a dead letter is redriven once.
 //! Must not know: gRPC, the command line.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::command::{Answer, Command, Letter, Refusal, Seek};
 use super::entries::DONE;
@@ -37,6 +38,8 @@ const PART_WITHIN: Duration = Duration::from_secs(10);
 const STATE_ENTRIES: usize = 32;
 /// Entries of a state that one part of a listing looks through.
 const STATE_LOOKED_AT_MAX: usize = 10_000;
+/// How long a lane that has no room is waited for before whoever asked is told.
+const ROOM_WITHIN: Duration = Duration::from_secs(2);
 /// How soon a lane that had no room is asked again.
 const ROOM_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a lane that is in the middle of a call is waited for.
@@ -372,22 +375,26 @@ impl<E: Engine> Tree<E> {
         partition: u32,
         command: impl FnOnce(Answer) -> Command,
     ) -> Result<u64, ControlError> {
-        let refused = |refusal| ControlError::Refused { partition, refusal };
-        let stopped = |reason: &str| refused(Refusal::Stopped { reason: reason.to_owned() });
+        let told = self.hand_in(found, partition, command);
+        let in_time = tokio::time::timeout(ANSWER_WITHIN, async { told.await?.answer().await }).await;
+        in_time
+            .unwrap_or_else(|_| Err(stopped(partition, "it is in a call that does not end; it may do it afterwards")))
+    }
+
+    /// Tells a lane something, which it will answer.
+    async fn hand_in(
+        &self,
+        found: &Found<'_>,
+        partition: u32,
+        command: impl FnOnce(Answer) -> Command,
+    ) -> Result<Told, ControlError> {
         let lanes = self.shared.commands.get(found.index);
         let lane = lanes.and_then(|lanes| lanes.get(partition as usize)).ok_or_else(|| found.unknown(partition))?;
         let (sender, answer) = oneshot::channel();
-        let told = async {
-            if lane.send(command(sender)).await.is_err() {
-                return Err(stopped("it has stopped; `wattle status` says why"));
-            }
-            match answer.await {
-                Ok(answer) => answer.map_err(refused),
-                Err(_) => Err(stopped("it stopped meanwhile; `wattle status` says why")),
-            }
-        };
-        let in_time = tokio::time::timeout(ANSWER_WITHIN, told).await;
-        in_time.unwrap_or_else(|_| Err(stopped("it is in a call that does not end; it may do it afterwards")))
+        match lane.send(command(sender)).await {
+            Ok(()) => Ok(Told { partition, answer }),
+            Err(_) => Err(stopped(partition, "it has stopped; `wattle status` says why")),
+        }
     }
 
     /// Events of a subscriber that wait, from a position on, at most so many. There may be fewer, for their size, and more
@@ -587,20 +594,23 @@ impl<E: Engine> Tree<E> {
         let found = self.subscriber(subscriber)?;
         let mut progress = self.progress(&found, from)?;
         let (end, mut done) = (Instant::now() + PART_WITHIN, 0);
+        let mut room_by = Instant::now() + ROOM_WITHIN;
         loop {
             let page = self.letters(&found, filter, progress.at, LETTERS_MAX, &progress.ends).await?;
             let mut rest = page.found.as_slice();
             while let Some(first) = rest.first() {
                 progress.at = first.place();
-                if Instant::now() >= end || done >= PART_LETTERS_MAX {
+                let now = Instant::now();
+                if now >= end || now >= room_by || done >= PART_LETTERS_MAX {
                     return Ok(LettersDone { count: done, next: Some(progress) });
                 }
                 let partition = first.partition;
                 let count = rest.iter().take_while(|letter| letter.partition == partition).count();
                 let letters: Vec<_> = rest.iter().take(count).filter_map(FailedEvent::letter).collect();
                 let taken = self.tell(&found, partition, |answer| Command::Redrive(letters, answer)).await?;
-                if taken == 0 {
-                    tokio::time::sleep(ROOM_LOOK_EVERY).await;
+                match taken {
+                    0 => tokio::time::sleep(ROOM_LOOK_EVERY).await,
+                    _ => room_by = Instant::now() + ROOM_WITHIN,
                 }
                 done += taken;
                 rest = rest.get(taken as usize..).unwrap_or_default();
@@ -610,6 +620,7 @@ impl<E: Engine> Tree<E> {
             if Instant::now() >= end {
                 return Ok(LettersDone { count: done, next: Some(progress) });
             }
+            room_by = Instant::now() + ROOM_WITHIN;
         }
     }
 
@@ -681,10 +692,20 @@ impl<E: Engine> Tree<E> {
         self.tell_all(subscriber, Command::Resume).await
     }
 
+    /// Tells all lanes at once, and waits for their answers.
     async fn tell_all(&self, subscriber: &str, command: fn(Answer) -> Command) -> Result<(), ControlError> {
         let found = self.subscriber(subscriber)?;
+        let within = Instant::now() + ANSWER_WITHIN;
+        let late = |partition| stopped(partition, "it is in a call that does not end; it will do it afterwards");
+        let mut told = Vec::new();
         for partition in 0..found.partitions {
-            self.tell(&found, partition, command).await?;
+            let handed_in = self.hand_in(&found, partition, command);
+            told.push(tokio::time::timeout_at(within, handed_in).await.unwrap_or_else(|_| Err(late(partition))));
+        }
+        for told in told {
+            let told = told?;
+            let partition = told.partition;
+            tokio::time::timeout_at(within, told.answer()).await.unwrap_or_else(|_| Err(late(partition)))?;
         }
         Ok(())
     }
@@ -850,6 +871,27 @@ impl<E: Engine> Tree<E> {
         let writes = entries.iter().map(state::write_of).collect();
         self.tell(&found, partition, |answer| Command::Import(writes, answer)).await
     }
+}
+
+/// A lane that was told something.
+struct Told {
+    partition: u32,
+    answer: oneshot::Receiver<Result<u64, Refusal>>,
+}
+
+impl Told {
+    async fn answer(self) -> Result<u64, ControlError> {
+        let partition = self.partition;
+        match self.answer.await {
+            Ok(answer) => answer.map_err(|refusal| ControlError::Refused { partition, refusal }),
+            Err(_) => Err(stopped(partition, "it stopped meanwhile; `wattle status` says why")),
+        }
+    }
+}
+
+/// A lane does not answer.
+fn stopped(partition: u32, reason: &str) -> ControlError {
+    ControlError::Refused { partition, refusal: Refusal::Stopped { reason: reason.to_owned() } }
 }
 
 /// Whether a listing that has so many entries and bytes takes one more.

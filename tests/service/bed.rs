@@ -166,6 +166,8 @@ pub(crate) struct Bed {
 
 /// Root of two partitions for `WORK`.
 pub(crate) const JOBS: &str = "shop/jobs";
+/// Root of one partition for a subscriber in front of which two events may wait.
+pub(crate) const SMALL: &str = "shop/little";
 /// Takes what is in `JOBS`; what fails is parked at once, what it rejects is a dead letter.
 pub(crate) const WORK: &str = "shop/work";
 /// Takes what is in `ORDERS`; what fails is a dead letter at once.
@@ -183,10 +185,12 @@ topics:
   jobs.done: {}
   halting: { dedupe: off }
   halting.done: {}
+  little: { dedupe: off }
 subscribers:
   validate: { from: orders, plugin: w.wasm, to: { out: orders.accepted }, retry: { attempts: 1 } }
   work: { from: jobs, plugin: w.wasm, to: { out: jobs.done }, retry: { attempts: 1 }, on_failure: park }
   stubborn: { from: halting, plugin: w.wasm, to: { out: halting.done }, retry: { attempts: 1 }, on_failure: halt }
+  small: { from: little, plugin: w.wasm, retry: { attempts: 1 }, on_failure: park, waiting: { max: 2 } }
 ";
 
 const OTHER: &str = "

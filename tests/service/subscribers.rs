@@ -16,7 +16,7 @@ use wattle::model::event::Data;
 use wattle::rpc::v1;
 use wattle::rpc::v1::subscriber_service_client::SubscriberServiceClient;
 
-use super::bed::{Bed, JOBS, ORDERS, VALIDATE, WORK, all_of, bed, id, read_all};
+use super::bed::{Bed, JOBS, ORDERS, SMALL, VALIDATE, WORK, all_of, bed, id, read_all};
 use crate::common::trees::{event, settled, status, until};
 
 /// Publishes events, and waits until they have become what they can.
@@ -506,10 +506,9 @@ async fn lanes_that_have_stopped_say_so() {
 }
 
 #[tokio::test]
-async fn a_redrive_that_finds_no_room_ends_and_can_go_on() {
+async fn a_progress_that_somebody_made_up_does_no_harm() {
     let bed = bed().await;
     publish(&bed, ORDERS, &[("a", "k", "fail")]).await;
-    // a progress that somebody made up does no harm
     let far = wattle::dispatch::LetterProgress {
         at: wattle::dispatch::ListPosition { partition: 77, number: 5 },
         ends: vec![u64::MAX; 9],
@@ -520,4 +519,29 @@ async fn a_redrive_that_finds_no_room_ends_and_can_go_on() {
     let done = bed.client.redrive(VALIDATE, Filter::default(), Some(none)).await.unwrap();
     assert_eq!((done.count, done.next), (0, None));
     assert_eq!(dead(&bed.client, Filter::default()).await, "a");
+}
+
+#[tokio::test]
+async fn a_redrive_that_finds_no_room_says_so_and_goes_on_later() {
+    let bed = bed().await;
+    let data: Vec<(String, String)> = (0..4).map(|number| (format!("e{number}"), format!("k{number}"))).collect();
+    let events: Vec<_> = data.iter().map(|(id, key)| (id.as_str(), key.as_str(), "reject")).collect();
+    publish(&bed, SMALL, &events).await;
+    // what waits fills the set of two events
+    let full: Vec<_> = data.iter().take(2).map(|(id, key)| (id.as_str(), key.as_str(), "fail")).collect();
+    publish(&bed, SMALL, &full).await;
+    let done = bed.client.redrive("small", Filter::default(), None).await.unwrap();
+    assert_eq!(done.count, 0);
+    let next = done.next.expect("there is more to do");
+    assert_eq!(next.ends, [4]);
+    bed.client.drop_waiting("small", Filter::default()).await.unwrap();
+    let (mut redriven, mut from) = (0, Some(next));
+    while let Some(next) = from {
+        let done = bed.client.redrive("small", Filter::default(), Some(next)).await.unwrap();
+        redriven += done.count;
+        from = done.next;
+    }
+    assert_eq!(redriven, 4, "and not those that failed again meanwhile");
+    settled(&bed.tree).await;
+    assert_eq!(all(bed.client.dead_letters("small", Filter::default())).await.unwrap().len(), 4);
 }
