@@ -27,7 +27,7 @@ use crate::rpc::v1::subscriber_service_client::SubscriberServiceClient;
 pub use error::{ClientError, Refused};
 pub use publishing::{Publishing, Window};
 pub use reading::{Position, Read, Reading, Received, Start};
-pub use subscribers::{Failed, Listing, Seek, Source, States};
+pub use subscribers::{Failed, Listing, Part, Seek, Source, States};
 
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);

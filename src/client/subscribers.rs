@@ -53,8 +53,11 @@ pub trait Source {
         &self,
         client: &Client,
         from: Option<Self::Position>,
-    ) -> impl Future<Output = Result<(Vec<Self::Item>, Option<Self::Position>), ClientError>> + Send;
+    ) -> impl Future<Output = Part<Self::Item, Self::Position>> + Send;
 }
+
+/// Some of a listing, and where the next part begins; `None` behind the last one.
+pub type Part<T, P> = Result<(Vec<T>, Option<P>), ClientError>;
 
 impl<S: Source> Listing<S> {
     fn new(client: &Client, source: S) -> Self {
@@ -90,11 +93,7 @@ impl Source for Failed {
     type Item = FailedEvent;
     type Position = v1::ListPosition;
 
-    async fn part(
-        &self,
-        client: &Client,
-        from: Option<v1::ListPosition>,
-    ) -> Result<(Vec<FailedEvent>, Option<v1::ListPosition>), ClientError> {
+    async fn part(&self, client: &Client, from: Option<v1::ListPosition>) -> Part<FailedEvent, v1::ListPosition> {
         let (subscriber, filter) = (self.subscriber.clone(), Some(self.filter.clone().into()));
         let mut subscribers = client.subscribers();
         let (events, next) = if self.is_dead {
@@ -127,7 +126,7 @@ impl Source for States {
         &self,
         client: &Client,
         from: Option<v1::StatePosition>,
-    ) -> Result<(Vec<StateOfPartition>, Option<v1::StatePosition>), ClientError> {
+    ) -> Part<StateOfPartition, v1::StatePosition> {
         let (subscriber, StateFilter { partition, bucket, prefix }) = (self.subscriber.clone(), self.filter.clone());
         let request = v1::ListStateRequest { subscriber, partition, bucket, prefix, from, page_size: 0 };
         let answer = client.subscribers().list_state(request).await.map_err(|status| client.failed(&status))?;
