@@ -66,7 +66,8 @@ pub fn memory(subject: &Subject, events: usize) -> Result<Memory, BenchError> {
     })
 }
 
-fn resident_bytes() -> Result<u64, BenchError> {
+/// Resident memory of this process.
+pub(super) fn resident_bytes() -> Result<u64, BenchError> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());

@@ -9,6 +9,7 @@ mod groups;
 mod handlers;
 mod latency;
 mod memory;
+mod peak;
 mod publish;
 mod sample;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 pub use handlers::handlers;
 pub use latency::{Latency, latency};
 pub use memory::{Memory, memory};
+pub use peak::{Peak, peak};
 pub use publish::publish;
 
 use crate::client::ClientError;

@@ -19,9 +19,10 @@ use crate::wasm::{Host, HostOptions};
 #[command(after_help = "Examples:
   wattle bench
   wattle bench publish --rounds 9
-  wattle bench latency -o json")]
+  wattle bench latency -o json
+  wattle bench peak --topology topologies/peak.yaml")]
 pub(super) struct Args {
-    /// What to measure [default: all]
+    /// What to measure [default: all but peak]
     #[arg(value_enum, value_name = "WHAT")]
     what: Vec<What>,
 
@@ -52,6 +53,8 @@ enum What {
     Latency,
     /// Memory with a backlog of a million events, against idle
     Memory,
+    /// A burst of a million orders into a tree with a subscriber that has a `rate`
+    Peak,
 }
 
 impl From<BenchError> for Failure {
@@ -71,10 +74,13 @@ const LATENCY_RATE: f64 = 2_000.0;
 const LATENCY_SECONDS: f64 = 10.0;
 /// The backlog of `memory`.
 const MEMORY_EVENTS: usize = 1_000_000;
+/// The burst of `peak`.
+const PEAK_EVENTS: usize = 1_000_000;
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let all = [What::Publish, What::Handlers, What::Latency, What::Memory];
-    let wanted = |what: &What| args.what.is_empty() || args.what.contains(what);
+    let all = [What::Publish, What::Handlers, What::Latency, What::Memory, What::Peak];
+    let is_default = |what: &What| args.what.is_empty() && *what != What::Peak;
+    let wanted = |what: &What| is_default(what) || args.what.contains(what);
     let subject = match args.what.as_slice() {
         [What::Publish] => None,
         _ => Some(subject(args)?),
@@ -158,6 +164,37 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
                 "backlog_bytes": result.backlog_bytes,
             });
             ("memory", words, value)
+        }
+        What::Peak => {
+            let result = bench::peak(subject()?, PEAK_EVENTS)?;
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            let (published, handled) = (result.published_in.as_secs_f64(), result.handled_in.as_secs_f64());
+            let events = result.events as f64;
+            let words = format!(
+                "a burst of {} orders\n  published in {published:.1} s ({:.0}/s), the longest ack of 1,000 took {:.0} ms\n  \
+                 handled by the slowest subscriber in {handled:.1} s ({:.0}/s), {} more than once, {} out of order\n  idle \
+                 {:.1} MiB, at the most {:.1} MiB: {:.1} MiB more\n",
+                result.events,
+                events / published,
+                result.longest_ack.as_secs_f64() * 1e3,
+                events / handled,
+                result.repeated,
+                result.disordered,
+                mib(result.idle_bytes),
+                mib(result.most_bytes),
+                mib(result.most_bytes.saturating_sub(result.idle_bytes)),
+            );
+            let value = json!({
+                "events": result.events,
+                "published_in_seconds": published,
+                "longest_ack_seconds": result.longest_ack.as_secs_f64(),
+                "handled_in_seconds": handled,
+                "repeated": result.repeated,
+                "disordered": result.disordered,
+                "idle_bytes": result.idle_bytes,
+                "most_bytes": result.most_bytes,
+            });
+            ("peak", words, value)
         }
     })
 }

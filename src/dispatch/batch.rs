@@ -1,4 +1,5 @@
-//! Events on their way into a handler: shared with the store for the time of a call, never copied on this side.
+//! Events on their way into a handler, copied once out of what the engine gives: that is memory which many share, a lane may
+//! hold its few events for long, and a few bytes would keep megabytes.
 
 use std::sync::Arc;
 
@@ -35,12 +36,15 @@ pub(super) struct Unreadable {
 impl Held {
     /// The events of some chunks.
     pub(super) fn all(chunks: &[Chunk]) -> Vec<Self> {
-        let events = chunks.iter().flat_map(|chunk| chunk.iter().map(move |stored| (chunk, stored)));
-        events
-            .map(|(chunk, stored)| Self {
+        let events = || chunks.iter().flat_map(|chunk| chunk.iter());
+        let mut records = Vec::with_capacity(events().map(|stored| stored.record.len()).sum());
+        events().for_each(|stored| records.extend_from_slice(stored.record));
+        let mut rest = Bytes::from(records);
+        events()
+            .map(|stored| Self {
                 offset: stored.offset,
                 append_time_ns: stored.append_time_ns,
-                record: chunk.records.slice_ref(stored.record),
+                record: rest.split_to(stored.record.len()),
             })
             .collect()
     }

@@ -65,6 +65,9 @@ impl StateEntry {
     }
 }
 
+/// The writes of a call as entries, each with its event, as far as they fit; and the first event whose do not, and why.
+pub(super) type Fitting = (Vec<(u32, LaneWrite)>, Option<(u32, String)>);
+
 /// Where a listing of the state goes on.
 pub(super) fn position_behind(bucket: &str, key: &str) -> Vec<u8> {
     entry_key(bucket, key)
@@ -112,7 +115,7 @@ impl<K: Entries> LaneState<K> {
         &self,
         writes: Vec<StateWrite>,
         time_ns: impl Fn(u32) -> u64,
-    ) -> Result<(Vec<(u32, LaneWrite)>, Option<(u32, String)>), ReadError> {
+    ) -> Result<Fitting, ReadError> {
         let (mut made, mut bytes) = (Vec::with_capacity(writes.len()), self.bytes.load(Ordering::Relaxed));
         let size = |write: &StateWrite| {
             let value_bytes = write.value.as_ref().map_or(0, |value| TIME_BYTES + value.len());
