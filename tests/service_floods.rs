@@ -13,6 +13,12 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+#[path = "common"]
+mod common {
+    #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
+    pub(crate) mod trees;
+}
+
 #[path = "service/bed.rs"]
 #[allow(dead_code, reason = "shared with the tests of the service; not all of it is used here")]
 mod bed;

@@ -9,7 +9,6 @@ mod plugins;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
@@ -17,7 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::dispatch::Tree;
 use crate::engine::embedded::{Durability, EmbeddedEngine, EmbeddedError, Recovery};
 use crate::engine::{Engine, Stopped};
-use crate::server::{self, Bus, Port, Server};
+use crate::server::{self, Port, Server};
 use crate::topology::Plan;
 use crate::wasm::{Host, HostError, HostOptions};
 
@@ -162,12 +161,7 @@ impl Running {
 
         let started = service.block_on(async {
             let tree = Tree::start(engine, plan, handlers, lanes.handle()).await?;
-            let snapshot = {
-                let tree = tree.clone();
-                Arc::new(move || tree.snapshot())
-            };
-            let bus = Bus { publisher: tree.publisher().clone(), engine: tree.engine().clone(), snapshot };
-            let server = Server::start(port, bus).await?;
+            let server = Server::start(port, tree.clone()).await?;
             Ok::<_, StartError>((tree, server))
         });
         let (tree, server) = started?;

@@ -14,7 +14,7 @@ use crate::client::{Client, Read, Start};
 use crate::dispatch::{HandleError, Handler, Tree};
 use crate::engine::Engine;
 use crate::engine::embedded::{Durability, EmbeddedEngine};
-use crate::server::{Bus, Port, Server};
+use crate::server::{Port, Server};
 use crate::topology::{Plan, SubscriberIndex};
 use crate::wasm::{Batch, Handled, Plugin};
 
@@ -109,12 +109,7 @@ pub fn latency(subject: &Subject, rate: f64, seconds: f64) -> Result<Latency, Be
     let (server, tree) = service.block_on(async {
         let engine = EmbeddedEngine::open(&folder, Durability::Sync)?;
         let tree = Tree::start(engine, &subject.plan, handlers, lanes.handle()).await?;
-        let snapshot = {
-            let tree = tree.clone();
-            Arc::new(move || tree.snapshot())
-        };
-        let bus = Bus { publisher: tree.publisher().clone(), engine: tree.engine().clone(), snapshot };
-        let server = Server::start(Port::take(&loopback())?, bus).await?;
+        let server = Server::start(Port::take(&loopback())?, tree.clone()).await?;
         Ok::<_, BenchError>((server, tree))
     })?;
     let address = server.address().to_string();

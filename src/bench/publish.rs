@@ -11,12 +11,14 @@ use bytes::Bytes;
 use super::groups::{Groups, recording};
 use super::{BenchError, Comparison, fresh, loopback, runtime, sample};
 use crate::client::{Client, Window};
-use crate::dispatch::publish::{Target, Targets};
-use crate::dispatch::{Publisher, Snapshot};
+use crate::dispatch::Tree;
 use crate::effects::{DiskFolder, SystemClock};
+use crate::engine::Engine;
 use crate::engine::embedded::{EmbeddedEngine, LogOptions};
-use crate::engine::{Blueprint, Engine, TopicSettings, TopicSpec};
-use crate::server::{Bus, Port, Server};
+use crate::model::TopicSettings;
+use crate::server::{Port, Server};
+use crate::topology::{Plan, TopicPlan};
+use crate::wasm::Plugin;
 
 const TOPIC: &str = "bench/events";
 const PARTITIONS: u32 = 8;
@@ -73,22 +75,18 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
     let port = Port::take(&loopback())?;
     drop(entered);
     let (server, address) = service.block_on(async {
-        let topics =
-            vec![TopicSpec { name: TOPIC.to_owned(), partitions: PARTITIONS, settings: TopicSettings::default() }];
-        let blueprint = Blueprint { topics, ..Blueprint::default() };
-        let numbers = engine.apply(&blueprint).await.map_err(crate::dispatch::StartError::from)?;
-        let target = |topic| Target {
-            name: TOPIC.to_owned(),
-            topic,
+        let topic = TopicPlan {
+            namespace: "bench".to_owned(),
+            name: "events".to_owned(),
             partitions: PARTITIONS,
-            parent: None,
             key: None,
-            dedupes: false,
+            settings: TopicSettings::default(),
+            parent: None,
+            dead_letters_of: None,
         };
-        let targets = Targets::new(numbers.topics.into_iter().map(target));
-        let publisher = Publisher::new(engine.clone(), Arc::new(targets));
-        let bus = Bus { publisher, engine: engine.clone(), snapshot: Arc::new(Snapshot::default) };
-        let server = Server::start(port, bus).await?;
+        let plan = Plan { topics: vec![topic], ..Plan::default() };
+        let tree = Tree::start(engine.clone(), &plan, Vec::<Plugin>::new(), &tokio::runtime::Handle::current()).await?;
+        let server = Server::start(port, tree).await?;
         let address = server.address().to_string();
         Ok::<_, BenchError>((server, address))
     })?;

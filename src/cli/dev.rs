@@ -216,9 +216,9 @@ async fn show(running: &Running) {
         for subscriber in running.tree().snapshot().subscribers {
             let counts = (subscriber.handled, subscriber.emitted, subscriber.dead_lettered, subscriber.lag);
             if counts.0 > 0 && last.insert(subscriber.name.clone(), counts) != Some(counts) {
-                let (handled, emitted, dead, waiting) = counts;
+                let (handled, emitted, dead, behind) = counts;
                 say(&format!(
-                    "{}: {handled} handled, {emitted} emitted, {dead} dead, {waiting} waiting",
+                    "{}: {handled} handled, {emitted} emitted, {dead} dead, {behind} behind",
                     subscriber.name
                 ));
             }

@@ -11,19 +11,25 @@ pub mod check;
 mod clock;
 mod completions;
 mod components;
+mod dead;
 mod dev;
+mod failed;
 pub mod graph;
 mod input;
 mod live;
 pub mod load;
 mod log;
+mod moves;
 pub mod new;
+mod parked;
 mod publish;
 mod run;
 mod scaffold;
 pub mod schema;
 mod signals;
+mod state;
 mod status;
+mod table;
 mod tail;
 mod topics;
 mod tree;
@@ -126,6 +132,13 @@ Running bus:
   topics       List the topics
   status       Show the tree with its counts
   clock        Say that the clock is right after it jumped
+Subscribers:
+  dead         Look at dead letters, redrive them or drop them
+  parked       Look at events that are parked, release them or drop them
+  pause        Have a subscriber read and call nothing more
+  resume       Have a subscriber go on that was paused or has halted
+  seek         Move a subscriber to another place in its topic
+  state        Look at what a handler keeps, save it or put it back
 Other:
   bench        Measure whole paths against yardsticks
   completions  Print completions for a shell
@@ -164,6 +177,12 @@ enum Command {
     Topics(topics::Args),
     Status(status::Args),
     Clock(clock::Args),
+    Dead(dead::Args),
+    Parked(parked::Args),
+    Pause(moves::PauseArgs),
+    Resume(moves::ResumeArgs),
+    Seek(moves::SeekArgs),
+    State(state::Args),
     Bench(bench::Args),
     Completions(completions::Args),
 }
@@ -184,6 +203,12 @@ pub fn main() -> ExitCode {
         Command::Topics(args) => topics::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Clock(args) => clock::run(&args),
+        Command::Dead(args) => dead::run(&args),
+        Command::Parked(args) => parked::run(&args),
+        Command::Pause(args) => moves::pause(&args),
+        Command::Resume(args) => moves::resume(&args),
+        Command::Seek(args) => moves::seek(&args),
+        Command::State(args) => state::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };

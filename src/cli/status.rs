@@ -4,16 +4,16 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::tree::{self, Shown, plural};
+use super::tree::{self, Shown, WARNING, plural};
 use super::{Outcome, Output, ServerArg, block_on, topics};
 use crate::dispatch::{LaneState, SubscriberStatus};
 use crate::engine::Storage;
 
-const WARNING: anstyle::Style = anstyle::Style::new().fg_color(Some(anstyle::Color::Ansi(anstyle::AnsiColor::Yellow)));
-
 /// Show the tree of a running bus with its counts
 ///
-/// Events are those that are kept now; handled, emitted, retried and dead are counted since the bus was started.
+/// Events are those that are kept now; handled, emitted, retried, dead and passed over are counted since the bus was started.
+/// Behind are events that a subscriber has yet to look at; waiting those that it has looked at and not handled, some of them
+/// parked until they are released (`wattle parked`).
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle status

@@ -53,7 +53,7 @@ pub(super) struct Args {
     server: ServerArg,
 }
 
-fn start(text: &str) -> Result<Start, String> {
+pub(super) fn start(text: &str) -> Result<Start, String> {
     match text {
         "start" => return Ok(Start::Earliest),
         "end" => return Ok(Start::Latest),

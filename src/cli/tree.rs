@@ -25,6 +25,7 @@ struct Line {
 const TOPIC: Style = Style::new().bold();
 const SUBSCRIBER: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Cyan)));
 const BAD: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red)));
+pub(super) const WARNING: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow)));
 const FAINT: Style = Style::new().dimmed();
 
 /// The tree, one node a line, with ANSI colours.
@@ -108,17 +109,26 @@ fn counts(subscriber: &SubscriberStatus) -> Vec<(String, Style)> {
     for (count, what, style) in [
         (subscriber.retried, "retried", BAD),
         (subscriber.dead_lettered, "dead", BAD),
-        (subscriber.lag, "waiting", plain),
+        (subscriber.passed_over, "passed over", plain),
+        (subscriber.lag, "behind", plain),
+        (subscriber.waiting, "waiting", plain),
+        (subscriber.parked, "parked", BAD),
     ] {
         if count > 0 {
             counts.push((format!("{count} {what}"), style));
         }
     }
     let lanes = |state| subscriber.lanes.iter().filter(|lane| **lane == state).count() as u64;
-    for (state, what) in [(LaneState::Retrying, "retrying"), (LaneState::Stopped, "stopped")] {
+    for (state, what, style) in [
+        (LaneState::Retrying, "retrying", BAD),
+        (LaneState::Paused, "paused", WARNING),
+        (LaneState::Halted, "halted", BAD),
+        (LaneState::Full, "full", BAD),
+        (LaneState::Stopped, "stopped", BAD),
+    ] {
         let count = lanes(state);
         if count > 0 {
-            counts.push((format!("{} {what}", plural(count, "lane")), BAD));
+            counts.push((format!("{} {what}", plural(count, "lane")), style));
         }
     }
     counts
@@ -169,7 +179,10 @@ mod tests {
                     dead_letters: Some("shop/ship.dead".into()),
                     handled: 5,
                     lag: 2,
-                    lanes: vec![LaneState::Running, LaneState::Retrying],
+                    passed_over: 4,
+                    waiting: 3,
+                    parked: 1,
+                    lanes: vec![LaneState::Running, LaneState::Retrying, LaneState::Paused, LaneState::Halted],
                     ..SubscriberStatus::default()
                 },
             ],
@@ -186,7 +199,8 @@ mod tests {
 shop/orders                                10 events
 └─ validate                                10 handled, 8 emitted, 3 retried, 2 dead
    ├─ accepted ▸ shop/orders.accepted      7 events
-   │  └─ ship                              5 handled, 0 emitted, 2 waiting, 1 lane retrying
+   │  └─ ship                              5 handled, 0 emitted, 4 passed over, 2 behind, 3 waiting, 1 parked, 1 lane \
+retrying, 1 lane paused, 1 lane halted
    │     └─ dead letters ▸ shop/ship.dead  0 events
    ├─ refused ▸ shop/orders.refused        1 event
    └─ dead letters ▸ shop/validate.dead    2 events

@@ -7,6 +7,7 @@
 mod error;
 mod publishing;
 mod reading;
+mod subscribers;
 
 use std::time::Duration;
 
@@ -21,10 +22,12 @@ use crate::rpc::v1;
 use crate::rpc::v1::admin_service_client::AdminServiceClient;
 use crate::rpc::v1::publisher_service_client::PublisherServiceClient;
 use crate::rpc::v1::reader_service_client::ReaderServiceClient;
+use crate::rpc::v1::subscriber_service_client::SubscriberServiceClient;
 
 pub use error::{ClientError, Refused};
 pub use publishing::{Publishing, Window};
 pub use reading::{Position, Read, Reading, Received, Start};
+pub use subscribers::{Failed, Listing, Part, Seek, Source, States};
 
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -45,6 +48,7 @@ pub struct Client {
     publisher: PublisherServiceClient<Channel>,
     reader: ReaderServiceClient<Channel>,
     admin: AdminServiceClient<Channel>,
+    subscribers: SubscriberServiceClient<Channel>,
 }
 
 /// How the bus is.
@@ -90,7 +94,10 @@ impl Client {
                 .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
                 .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             reader: ReaderServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
-            admin: AdminServiceClient::new(channel).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
+            admin: AdminServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
+            subscribers: SubscriberServiceClient::new(channel)
+                .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+                .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
         })
     }
 

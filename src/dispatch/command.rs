@@ -56,8 +56,8 @@ pub(super) struct Seek {
 pub enum Refusal {
     /// Events wait that a seek would leave behind.
     #[error(
-        "{waiting} events of the lane wait for another attempt or are parked: release, redrive or drop them first, or \
-         say that they may be dropped"
+        "{waiting} events of the lane wait for another attempt or are parked: release or drop them first \
+         (`wattle parked`), or say that they may be dropped (`--drop-waiting`)"
     )]
     Waits {
         /// How many.

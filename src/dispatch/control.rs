@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::command::{Answer, Command, Letter, Refusal, Seek};
 use super::entries::DONE;
+use super::publish::shown;
 use super::state::{self, StateEntry};
 use super::tree::Tree;
 use super::waiting::{self, Waiter, WaitingError, now_ns};
@@ -24,6 +26,20 @@ use crate::topology::SubscriberPlan;
 const LETTERS_MAX: usize = 256;
 /// Waiting events that a lane is told about at once.
 const NUMBERS_MAX: usize = 1_000;
+/// Bytes of events that a listing has, unless one event alone has more: several listings are nothing, and one is a message.
+const LISTING_BYTES: usize = 4 << 20;
+/// Dead letters that one part of a listing looks through: what a filter leaves out takes time as well.
+const LOOKED_AT_MAX: usize = 50_000;
+/// Dead letters that something is done to before it says how far it has come.
+const PART_LETTERS_MAX: u64 = 10_000;
+/// The same in time, before the next ones are begun.
+const PART_WITHIN: Duration = Duration::from_secs(10);
+/// Entries of a state that are read at once: each may be as large as a value may be.
+const STATE_ENTRIES: usize = 32;
+/// Entries of a state that one part of a listing looks through.
+const STATE_LOOKED_AT_MAX: usize = 10_000;
+/// How long a lane that has no room is waited for before whoever asked is told.
+const ROOM_WITHIN: Duration = Duration::from_secs(2);
 /// How soon a lane that had no room is asked again.
 const ROOM_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a lane that is in the middle of a call is waited for.
@@ -64,6 +80,15 @@ pub enum ControlError {
         /// The subscriber.
         subscriber: String,
     },
+    /// It has state, and nobody said what becomes of it.
+    #[error(
+        "subscriber `{subscriber}` keeps state, and there is no state of an earlier time to go back to: say whether it is \
+         emptied (`--state empty`), or stays as it is though it may know events that come again (`--state keep`)"
+    )]
+    HasState {
+        /// The subscriber.
+        subscriber: String,
+    },
     /// A lane does not do it.
     #[error("partition {partition}: {refusal}")]
     Refused {
@@ -98,7 +123,7 @@ pub struct Filter {
     pub id: Option<String>,
     /// Whose failure is of this kind, or whose reason has this text in it.
     pub reason: Option<String>,
-    /// Whose last attempt failed at least so long ago.
+    /// Whose last attempt failed at least so long ago; of an event that was never tried, that waits for at least so long.
     pub older_than: Option<Duration>,
     /// Of this partition of the subscriber's input.
     pub partition: Option<u32>,
@@ -111,7 +136,8 @@ impl Filter {
         let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
         let waiter = &event.waiter;
         let is_reason = |wanted: &String| waiter.failure == *wanted || waiter.reason.contains(wanted.as_str());
-        let age_ns = now_ns().saturating_sub(waiter.failed_ns);
+        let last_ns = if waiter.failed_ns == 0 { waiter.since_ns } else { waiter.failed_ns };
+        let age_ns = now_ns().saturating_sub(last_ns);
         is(&self.key, &event.key)
             && is(&self.id, &event.id)
             && self.partition.is_none_or(|partition| partition == event.partition)
@@ -138,7 +164,6 @@ pub struct FailedEvent {
     pub event: Bytes,
     /// The partition of the dead-letter topic, for a dead letter.
     pub dead_partition: Option<u32>,
-    record: Bytes,
 }
 
 /// Where a listing goes on: a partition, and a number in it.
@@ -157,6 +182,65 @@ pub struct Page<T> {
     pub found: Vec<T>,
     /// Where to go on; `None`: there is no more.
     pub next: Option<ListPosition>,
+}
+
+/// How far something has come that is done to dead letters. It is done to those that were there when it began, so that it
+/// ends although what is redriven may fail again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LetterProgress {
+    /// The next one to look at.
+    pub at: ListPosition,
+    /// Behind the last one, of each partition of their topic.
+    pub ends: Vec<Offset>,
+}
+
+/// Some dead letters that something was done to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LettersDone {
+    /// How many.
+    pub count: u64,
+    /// Where to go on; `None`: it is done to all.
+    pub next: Option<LetterProgress>,
+}
+
+/// Which entries of a subscriber's state are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StateFilter {
+    /// Of this partition.
+    pub partition: Option<u32>,
+    /// Of this bucket.
+    pub bucket: Option<String>,
+    /// Whose key begins so.
+    pub prefix: String,
+}
+
+/// Where a listing of state goes on: behind an entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatePosition {
+    /// Its partition.
+    pub partition: u32,
+    /// Its bucket.
+    pub bucket: String,
+    /// Its key; where it is empty, at the beginning of the bucket.
+    pub key: String,
+}
+
+/// A part of a listing of state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatePage {
+    /// What was found.
+    pub found: Vec<StateOfPartition>,
+    /// Where to go on; `None`: there is no more.
+    pub next: Option<StatePosition>,
+}
+
+/// What becomes of the state of a handler whose subscriber is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeekState {
+    /// It stays as it is, though it may know events that come again.
+    Keep,
+    /// It is emptied.
+    Empty,
 }
 
 /// Where a subscriber is to go on.
@@ -235,6 +319,8 @@ fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) -> Option<Fai
         let Some(text) = value.as_text() else { continue };
         let number = || text.parse().unwrap_or(0);
         match name {
+            // what is in front is the original's, which may have been a dead letter before
+            "wattlesubscriber" => waiter = Waiter::new(lineage.offset, 0),
             "wattleappended" => waiter.append_time_ns = number(),
             "wattlefailed" => waiter.failed_ns = number(),
             "wattleattempts" => waiter.attempts = text.parse().unwrap_or(0),
@@ -245,8 +331,6 @@ fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) -> Option<Fai
             _ => {}
         }
     }
-    let mut kept = Vec::new();
-    Record { key: record.key, lineage: None, event: &original }.write(&mut kept).ok()?;
     Some(FailedEvent {
         number: offset,
         partition: lineage.partition,
@@ -255,7 +339,6 @@ fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) -> Option<Fai
         waiter,
         event: original,
         dead_partition: Some(dead_partition),
-        record: kept.into(),
     })
 }
 
@@ -266,7 +349,7 @@ impl<E: Engine> Tree<E> {
         let named: Vec<_> = named.collect();
         let (index, plan_of) = match named.as_slice() {
             [found] => *found,
-            [] => return Err(ControlError::UnknownSubscriber { subscriber: name.to_owned() }),
+            [] => return Err(ControlError::UnknownSubscriber { subscriber: shown(name) }),
             several => {
                 let candidates = several.iter().map(|(_, plan)| plan.label()).collect();
                 return Err(ControlError::AmbiguousSubscriber { subscriber: name.to_owned(), candidates });
@@ -292,22 +375,30 @@ impl<E: Engine> Tree<E> {
         partition: u32,
         command: impl FnOnce(Answer) -> Command,
     ) -> Result<u64, ControlError> {
-        let refused = |refusal| ControlError::Refused { partition, refusal };
-        let stopped = |reason: &str| refused(Refusal::Stopped { reason: reason.to_owned() });
+        let told = self.hand_in(found, partition, command);
+        let in_time = tokio::time::timeout(ANSWER_WITHIN, async { told.await?.answer().await }).await;
+        in_time
+            .unwrap_or_else(|_| Err(stopped(partition, "it is in a call that does not end; it may do it afterwards")))
+    }
+
+    /// Tells a lane something, which it will answer.
+    async fn hand_in(
+        &self,
+        found: &Found<'_>,
+        partition: u32,
+        command: impl FnOnce(Answer) -> Command,
+    ) -> Result<Told, ControlError> {
         let lanes = self.shared.commands.get(found.index);
         let lane = lanes.and_then(|lanes| lanes.get(partition as usize)).ok_or_else(|| found.unknown(partition))?;
         let (sender, answer) = oneshot::channel();
-        if lane.send(command(sender)).await.is_err() {
-            return Err(stopped("it has stopped; `wattle status` says why"));
-        }
-        match tokio::time::timeout(ANSWER_WITHIN, answer).await {
-            Ok(Ok(answer)) => answer.map_err(refused),
-            Ok(Err(_)) => Err(stopped("it stopped meanwhile; `wattle status` says why")),
-            Err(_) => Err(stopped("it is in a call that does not end; it will do it afterwards")),
+        match lane.send(command(sender)).await {
+            Ok(()) => Ok(Told { partition, answer }),
+            Err(_) => Err(stopped(partition, "it has stopped; `wattle status` says why")),
         }
     }
 
-    /// Events of a subscriber that wait, from a position on, at most so many.
+    /// Events of a subscriber that wait, from a position on, at most so many. There may be fewer, for their size, and more
+    /// behind them. Reads from a disk.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -319,8 +410,12 @@ impl<E: Engine> Tree<E> {
         count: usize,
     ) -> Result<Page<FailedEvent>, ControlError> {
         let found = self.subscriber(subscriber)?;
-        let mut events = Vec::new();
+        found.check(filter.partition)?;
+        let (mut events, mut bytes) = (Vec::new(), 0);
         for partition in from.partition..found.partitions {
+            if filter.partition.is_some_and(|only| only != partition) {
+                continue;
+            }
             let entries = self.entries(&found, partition)?;
             let mut number = if partition == from.partition { from.number } else { 0 };
             loop {
@@ -328,14 +423,18 @@ impl<E: Engine> Tree<E> {
                 let Some((last, _)) = page.last() else { break };
                 let next = last + 1;
                 for (at, waiter) in page {
-                    let Ok(record) = waiting::record(&entries, at) else { continue }; // done meanwhile
+                    let record = match waiting::record(&entries, at) {
+                        Err(WaitingError::Malformed { .. }) => continue, // done meanwhile
+                        record => record?,
+                    };
                     let Some(event) = failed_event(partition, at, waiter, record) else { continue };
                     if !filter.matches(&event) {
                         continue;
                     }
-                    if events.len() == count {
+                    if is_full(events.len(), count, bytes, event.bytes()) {
                         return Ok(Page { found: events, next: Some(ListPosition { partition, number: at }) });
                     }
+                    bytes += event.bytes();
                     events.push(event);
                 }
                 number = next;
@@ -386,7 +485,8 @@ impl<E: Engine> Tree<E> {
         }
     }
 
-    /// Dead letters of a subscriber that are neither redriven nor dropped, from a position on, at most so many.
+    /// Dead letters of a subscriber that are neither redriven nor dropped, from a position on, at most so many. There may be
+    /// fewer, or none, and more behind them.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -398,66 +498,135 @@ impl<E: Engine> Tree<E> {
         count: usize,
     ) -> Result<Page<FailedEvent>, ControlError> {
         let found = self.subscriber(subscriber)?;
+        let ends = self.ends_of_letters(&found)?;
+        self.letters(&found, filter, from, count, &ends).await
+    }
+
+    /// The topic of a subscriber's dead letters.
+    fn topic_of_letters(&self, found: &Found<'_>) -> Result<(TopicId, u32), ControlError> {
         let none = || ControlError::NoDeadLetters { subscriber: found.plan.label() };
         let at = found.plan.dead_letters.ok_or_else(none)?.0 as usize;
         let topic = *self.shared.numbers.topics.get(at).ok_or_else(none)?;
-        let partitions = self.shared.plan.topics.get(at).ok_or_else(none)?.partitions;
-        let mut letters = Vec::new();
-        for partition in from.partition..partitions {
+        Ok((topic, self.shared.plan.topics.get(at).ok_or_else(none)?.partitions))
+    }
+
+    /// Behind the last dead letter that there is now, of each partition.
+    fn ends_of_letters(&self, found: &Found<'_>) -> Result<Vec<Offset>, ControlError> {
+        let (topic, partitions) = self.topic_of_letters(found)?;
+        let bounds = |partition| self.shared.engine.bounds(PartitionId { topic, partition }).unwrap_or_default();
+        Ok((0..partitions).map(|partition| bounds(partition).durable).collect())
+    }
+
+    async fn letters(
+        &self,
+        found: &Found<'_>,
+        filter: &Filter,
+        from: ListPosition,
+        count: usize,
+        ends: &[Offset],
+    ) -> Result<Page<FailedEvent>, ControlError> {
+        let (topic, partitions) = self.topic_of_letters(found)?;
+        found.check(filter.partition)?;
+        let (mut letters, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+        for (partition, end) in (0..partitions).zip(ends).skip(from.partition as usize) {
             let mut offset = if partition == from.partition { from.number } else { 0 };
             let budget = ReadBudget { events: 1_000, bytes: 1 << 20 };
-            loop {
+            while offset < *end {
                 let chunks = self.shared.engine.read(PartitionId { topic, partition }, offset, budget).await?;
                 let Some(last) = chunks.last() else { break };
-                let end = last.end_offset();
-                for stored in chunks.iter().flat_map(|chunk| chunk.iter()).filter(|stored| stored.offset >= offset) {
+                let next = last.end_offset();
+                let stored = chunks.iter().flat_map(|chunk| chunk.iter());
+                for stored in stored.filter(|stored| (offset..*end).contains(&stored.offset)) {
+                    looked_at += 1;
+                    let here = ListPosition { partition, number: stored.offset };
+                    if looked_at > LOOKED_AT_MAX {
+                        return Ok(Page { found: letters, next: Some(here) });
+                    }
                     let Some(letter) = dead_letter(partition, stored.offset, stored.record) else { continue };
                     if !filter.matches(&letter) {
                         continue;
                     }
-                    let entries = self.entries(&found, letter.partition)?;
+                    let entries = self.entries(found, letter.partition)?;
                     if entries.get(&done_key(partition, stored.offset))?.is_some() {
                         continue;
                     }
-                    if letters.len() == count {
-                        let next = Some(ListPosition { partition, number: stored.offset });
-                        return Ok(Page { found: letters, next });
+                    if is_full(letters.len(), count, bytes, letter.bytes()) {
+                        return Ok(Page { found: letters, next: Some(here) });
                     }
+                    bytes += letter.bytes();
                     letters.push(letter);
                 }
-                offset = end;
+                offset = next;
             }
         }
         Ok(Page { found: letters, next: None })
     }
 
     /// Has a subscriber handle dead letters once more, each key's in their order, behind what waits of that key; nobody else
-    /// sees them again. Resolves when all are in the lanes' waiting sets, which may have to make room first. How many.
+    /// sees them again. Resolves when all that there were are in the lanes' waiting sets, which may have to make room first.
+    /// How many.
     ///
     /// # Errors
     /// [`ControlError`]; those in front may have been redriven.
     pub async fn redrive(&self, subscriber: &str, filter: &Filter) -> Result<u64, ControlError> {
-        let found = self.subscriber(subscriber)?;
-        let (mut from, mut done) = (ListPosition::default(), 0);
+        let (mut from, mut done) = (None, 0);
         loop {
-            let page = self.dead_letters(subscriber, filter, from, LETTERS_MAX).await?;
+            let part = self.redrive_some(subscriber, filter, from).await?;
+            done += part.count;
+            match part.next {
+                Some(next) => from = Some(next),
+                None => return Ok(done),
+            }
+        }
+    }
+
+    /// The part of [`Self::redrive`] that takes no longer than a caller waits, from the beginning or where the part before
+    /// ended.
+    ///
+    /// # Errors
+    /// [`ControlError`]; those in front may have been redriven.
+    pub async fn redrive_some(
+        &self,
+        subscriber: &str,
+        filter: &Filter,
+        from: Option<LetterProgress>,
+    ) -> Result<LettersDone, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let mut progress = self.progress(&found, from)?;
+        let (end, mut done) = (Instant::now() + PART_WITHIN, 0);
+        let mut room_by = Instant::now() + ROOM_WITHIN;
+        loop {
+            let page = self.letters(&found, filter, progress.at, LETTERS_MAX, &progress.ends).await?;
             let mut rest = page.found.as_slice();
             while let Some(first) = rest.first() {
+                progress.at = first.place();
+                let now = Instant::now();
+                if now >= end || now >= room_by || done >= PART_LETTERS_MAX {
+                    return Ok(LettersDone { count: done, next: Some(progress) });
+                }
                 let partition = first.partition;
                 let count = rest.iter().take_while(|letter| letter.partition == partition).count();
-                let letters: Vec<_> = rest.iter().take(count).map(FailedEvent::letter).collect();
+                let letters: Vec<_> = rest.iter().take(count).filter_map(FailedEvent::letter).collect();
                 let taken = self.tell(&found, partition, |answer| Command::Redrive(letters, answer)).await?;
-                if taken == 0 {
-                    tokio::time::sleep(ROOM_LOOK_EVERY).await;
+                match taken {
+                    0 => tokio::time::sleep(ROOM_LOOK_EVERY).await,
+                    _ => room_by = Instant::now() + ROOM_WITHIN,
                 }
                 done += taken;
                 rest = rest.get(taken as usize..).unwrap_or_default();
             }
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok(done),
+            let Some(next) = page.next else { return Ok(LettersDone { count: done, next: None }) };
+            progress.at = next;
+            if Instant::now() >= end {
+                return Ok(LettersDone { count: done, next: Some(progress) });
             }
+            room_by = Instant::now() + ROOM_WITHIN;
         }
+    }
+
+    fn progress(&self, found: &Found<'_>, from: Option<LetterProgress>) -> Result<LetterProgress, ControlError> {
+        let ends = self.ends_of_letters(found)?;
+        Ok(from.unwrap_or(LetterProgress { at: ListPosition::default(), ends }))
     }
 
     /// Takes dead letters off the list: they stay in their topic as long as that keeps them. How many.
@@ -465,10 +634,33 @@ impl<E: Engine> Tree<E> {
     /// # Errors
     /// [`ControlError`].
     pub async fn drop_dead_letters(&self, subscriber: &str, filter: &Filter) -> Result<u64, ControlError> {
-        let found = self.subscriber(subscriber)?;
-        let (mut from, mut done) = (ListPosition::default(), 0);
+        let (mut from, mut done) = (None, 0);
         loop {
-            let page = self.dead_letters(subscriber, filter, from, NUMBERS_MAX).await?;
+            let part = self.drop_some_dead_letters(subscriber, filter, from).await?;
+            done += part.count;
+            match part.next {
+                Some(next) => from = Some(next),
+                None => return Ok(done),
+            }
+        }
+    }
+
+    /// The part of [`Self::drop_dead_letters`] that takes no longer than a caller waits, from the beginning or where the
+    /// part before ended.
+    ///
+    /// # Errors
+    /// [`ControlError`]; those in front may have been dropped.
+    pub async fn drop_some_dead_letters(
+        &self,
+        subscriber: &str,
+        filter: &Filter,
+        from: Option<LetterProgress>,
+    ) -> Result<LettersDone, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let mut progress = self.progress(&found, from)?;
+        let (end, mut done) = (Instant::now() + PART_WITHIN, 0);
+        loop {
+            let page = self.letters(&found, filter, progress.at, NUMBERS_MAX, &progress.ends).await?;
             for partition in 0..found.partitions {
                 let of_partition = page.found.iter().filter(|letter| letter.partition == partition);
                 let keys: Vec<_> = of_partition.map(FailedEvent::done_key).collect();
@@ -476,9 +668,10 @@ impl<E: Engine> Tree<E> {
                     done += self.tell(&found, partition, |answer| Command::Forget(keys, answer)).await?;
                 }
             }
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok(done),
+            let Some(next) = page.next else { return Ok(LettersDone { count: done, next: None }) };
+            progress.at = next;
+            if Instant::now() >= end || done >= PART_LETTERS_MAX {
+                return Ok(LettersDone { count: done, next: Some(progress) });
             }
         }
     }
@@ -499,25 +692,56 @@ impl<E: Engine> Tree<E> {
         self.tell_all(subscriber, Command::Resume).await
     }
 
+    /// Tells all lanes at once, and waits for their answers.
     async fn tell_all(&self, subscriber: &str, command: fn(Answer) -> Command) -> Result<(), ControlError> {
         let found = self.subscriber(subscriber)?;
+        let within = Instant::now() + ANSWER_WITHIN;
+        let late = |partition| stopped(partition, "it is in a call that does not end; it will do it afterwards");
+        let mut told = Vec::new();
         for partition in 0..found.partitions {
-            self.tell(&found, partition, command).await?;
+            let handed_in = self.hand_in(&found, partition, command);
+            told.push(tokio::time::timeout_at(within, handed_in).await.unwrap_or_else(|_| Err(late(partition))));
+        }
+        for told in told {
+            let told = told?;
+            let partition = told.partition;
+            tokio::time::timeout_at(within, told.answer()).await.unwrap_or_else(|_| Err(late(partition)))?;
         }
         Ok(())
     }
 
-    /// Moves a subscriber. Lanes are moved one after another; each is moved whole or not at all.
+    /// Whether a subscriber's handler keeps anything, in a partition or in any.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn has_state(&self, subscriber: &str, partition: Option<u32>) -> Result<bool, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        found.check(partition)?;
+        for partition in (0..found.partitions).filter(|of| partition.is_none_or(|only| only == *of)) {
+            if !state::list(&self.entries(&found, partition)?, None, 1)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Moves a subscriber. Lanes are moved one after another; each is moved whole or not at all. Whether anything waits
+    /// that would be left behind is looked at first, in all of them.
     ///
     /// # Errors
     /// [`ControlError`]; lanes in front may have been moved.
     pub async fn seek(&self, subscriber: &str, to: Move) -> Result<Vec<Moved>, ControlError> {
         let found = self.subscriber(subscriber)?;
-        if let Some(partition) = to.partition.filter(|partition| *partition >= found.partitions) {
-            return Err(found.unknown(partition));
-        }
+        found.check(to.partition)?;
         let mut moved = Vec::new();
-        for partition in (0..found.partitions).filter(|partition| to.partition.is_none_or(|only| only == *partition)) {
+        let partitions = || (0..found.partitions).filter(|of| to.partition.is_none_or(|only| only == *of));
+        for partition in partitions().filter(|_| !to.drops_waiting) {
+            let waiting = waiting::list(&self.entries(&found, partition)?, 0, NUMBERS_MAX)?.len();
+            if waiting > 0 {
+                return Err(ControlError::Refused { partition, refusal: Refusal::Waits { waiting } });
+            }
+        }
+        for partition in partitions() {
             let input = PartitionId { topic: found.input, partition };
             let bounds = self.shared.engine.bounds(input).unwrap_or_default();
             let target = match to.to {
@@ -569,6 +793,62 @@ impl<E: Engine> Tree<E> {
         Ok(state::list(&entries, behind.as_deref(), count)?)
     }
 
+    /// Entries of a subscriber's state, by partition, bucket and key, from a position on, at most so many. There may be
+    /// fewer, or none, and more behind them. Reads from a disk.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn state_page(
+        &self,
+        subscriber: &str,
+        filter: &StateFilter,
+        from: StatePosition,
+        count: usize,
+    ) -> Result<StatePage, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        found.check(filter.partition)?;
+        let (mut entries, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+        for partition in from.partition..found.partitions {
+            if filter.partition.is_some_and(|only| only != partition) {
+                continue;
+            }
+            let kept = self.entries(&found, partition)?;
+            let is_begun = partition == from.partition && (&from.bucket, &from.key) != (&String::new(), &String::new());
+            let mut behind = match (&filter.bucket, is_begun) {
+                (_, true) => Some((from.bucket.clone(), from.key.clone())),
+                (Some(bucket), false) => Some((bucket.clone(), String::new())),
+                (None, false) => None,
+            };
+            'partition: loop {
+                let position = behind.as_ref().map(|(bucket, key)| state::position_behind(bucket, key));
+                let page = state::list(&kept, position.as_deref(), STATE_ENTRIES)?;
+                let is_last = page.len() < STATE_ENTRIES;
+                for entry in page {
+                    if filter.bucket.as_ref().is_some_and(|bucket| *bucket < entry.bucket) {
+                        break 'partition;
+                    }
+                    let (bucket, key) = behind.clone().unwrap_or_default();
+                    let size = entry.bucket.len() + entry.key.len() + entry.value.len();
+                    if looked_at >= STATE_LOOKED_AT_MAX || is_full(entries.len(), count, bytes, size) {
+                        return Ok(StatePage { found: entries, next: Some(StatePosition { partition, bucket, key }) });
+                    }
+                    looked_at += 1;
+                    behind = Some((entry.bucket.clone(), entry.key.clone()));
+                    if filter.bucket.as_ref().is_none_or(|bucket| *bucket == entry.bucket)
+                        && entry.key.starts_with(&filter.prefix)
+                    {
+                        bytes += size;
+                        entries.push(StateOfPartition { partition, entry });
+                    }
+                }
+                if is_last {
+                    break;
+                }
+            }
+        }
+        Ok(StatePage { found: entries, next: None })
+    }
+
     /// How many partitions a subscriber has.
     ///
     /// # Errors
@@ -593,7 +873,41 @@ impl<E: Engine> Tree<E> {
     }
 }
 
+/// A lane that was told something.
+struct Told {
+    partition: u32,
+    answer: oneshot::Receiver<Result<u64, Refusal>>,
+}
+
+impl Told {
+    async fn answer(self) -> Result<u64, ControlError> {
+        let partition = self.partition;
+        match self.answer.await {
+            Ok(answer) => answer.map_err(|refusal| ControlError::Refused { partition, refusal }),
+            Err(_) => Err(stopped(partition, "it stopped meanwhile; `wattle status` says why")),
+        }
+    }
+}
+
+/// A lane does not answer.
+fn stopped(partition: u32, reason: &str) -> ControlError {
+    ControlError::Refused { partition, refusal: Refusal::Stopped { reason: reason.to_owned() } }
+}
+
+/// Whether a listing that has so many entries and bytes takes one more.
+fn is_full(entries: usize, entries_max: usize, bytes: usize, more_bytes: usize) -> bool {
+    entries >= entries_max || (entries > 0 && bytes + more_bytes > LISTING_BYTES)
+}
+
 impl Found<'_> {
+    /// Refuses a partition that it does not have.
+    fn check(&self, partition: Option<u32>) -> Result<(), ControlError> {
+        match partition {
+            Some(partition) if partition >= self.partitions => Err(self.unknown(partition)),
+            _ => Ok(()),
+        }
+    }
+
     fn unknown(&self, partition: u32) -> ControlError {
         let (subscriber, partitions) = (self.plan.label(), self.partitions);
         ControlError::UnknownPartition { subscriber, partition, partitions }
@@ -605,9 +919,25 @@ impl FailedEvent {
         done_key(self.dead_partition.unwrap_or(0), self.number)
     }
 
-    fn letter(&self) -> Letter {
+    /// Where a dead letter is listed.
+    fn place(&self) -> ListPosition {
+        ListPosition { partition: self.dead_partition.unwrap_or(0), number: self.number }
+    }
+
+    /// About how much room it takes in a listing.
+    fn bytes(&self) -> usize {
+        let Waiter { reason, backtrace, .. } = &self.waiter;
+        let texts = self.key.len() + self.id.len() + reason.len() + backtrace.as_ref().map_or(0, String::len);
+        std::mem::size_of::<Self>() + texts + self.event.len()
+    }
+
+    /// As its lane takes it in.
+    fn letter(&self) -> Option<Letter> {
         let waiter = Waiter { attempts: 0, since_ns: now_ns(), due_ns: 0, is_parked: false, ..self.waiter.clone() };
-        Letter { done: self.done_key(), waiter, record: self.record.clone() }
+        let mut record = Vec::with_capacity(self.key.len() + self.event.len() + 16);
+        // its key was stored before, so it fits
+        Record { key: &self.key, lineage: None, event: &self.event }.write(&mut record).ok()?;
+        Some(Letter { done: self.done_key(), waiter, record: record.into() })
     }
 }
 
@@ -616,5 +946,5 @@ fn failed_event(partition: u32, number: u64, waiter: Waiter, record: Bytes) -> O
     let view = EventView::parse(parsed.event).ok()?;
     let (key, id) = (parsed.key.to_owned(), view.id.to_owned());
     let event = record.slice_ref(parsed.event);
-    Some(FailedEvent { number, partition, key, id, waiter, event, dead_partition: None, record })
+    Some(FailedEvent { number, partition, key, id, waiter, event, dead_partition: None })
 }

@@ -22,7 +22,10 @@ mod waiting;
 mod when;
 
 pub use command::Refusal;
-pub use control::{ControlError, FailedEvent, Filter, ListPosition, Move, Moved, Page, SeekTo, StateOfPartition};
+pub use control::{
+    ControlError, FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Move, Moved, Page, SeekState, SeekTo,
+    StateFilter, StateOfPartition, StatePage, StatePosition,
+};
 pub use handler::{HandleError, Handler};
 pub use publish::{Numbering, PublishError, Published, Publisher};
 pub use state::StateEntry;

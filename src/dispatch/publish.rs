@@ -221,7 +221,7 @@ impl Targets {
 }
 
 /// As much of a name as anybody wants to be told again.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     match name.get(name.floor_char_boundary(limits::NAME_SHOWN_BYTES_MAX)..) {
         None | Some("") => name.to_owned(),
         Some(rest) => format!("{}…", name.strip_suffix(rest).unwrap_or_default()),

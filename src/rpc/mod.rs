@@ -6,6 +6,8 @@
 
 mod codec;
 pub mod reason;
+mod subscribers;
+pub mod times;
 mod words;
 
 pub use codec::Codec;

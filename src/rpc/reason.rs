@@ -26,7 +26,19 @@ pub const DISK_FULL: &str = "DISK_FULL";
 pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
 /// The bus has stopped, since its storage failed.
 pub const STORAGE_FAILED: &str = "STORAGE_FAILED";
-/// The topic has no such partition.
+/// The subscriber does not exist.
+pub const UNKNOWN_SUBSCRIBER: &str = "UNKNOWN_SUBSCRIBER";
+/// The subscriber's short name is that of several.
+pub const AMBIGUOUS_SUBSCRIBER: &str = "AMBIGUOUS_SUBSCRIBER";
+/// The subscriber keeps no dead letters.
+pub const NO_DEAD_LETTERS: &str = "NO_DEAD_LETTERS";
+/// Events wait that would be left behind.
+pub const EVENTS_WAIT: &str = "EVENTS_WAIT";
+/// The subscriber's handler keeps state, and it was not said what becomes of it.
+pub const HAS_STATE: &str = "HAS_STATE";
+/// A lane of the subscriber has stopped or does not answer.
+pub const LANE_STOPPED: &str = "LANE_STOPPED";
+/// The topic or subscriber has no such partition.
 pub const UNKNOWN_PARTITION: &str = "UNKNOWN_PARTITION";
 /// A field of the request has an impossible value.
 pub const INVALID_ARGUMENT: &str = "INVALID_ARGUMENT";

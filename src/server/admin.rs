@@ -1,32 +1,29 @@
 //! What runs and how it is.
 
-use std::sync::Arc;
-
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::dispatch::Snapshot;
+use crate::dispatch::Tree;
 use crate::engine::{Engine, Health, Stopped};
 use crate::rpc::v1;
 use crate::rpc::v1::admin_service_server::AdminService;
 
 /// The service.
 pub(super) struct Admin<E> {
-    pub(super) engine: E,
-    pub(super) snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
+    pub(super) tree: Tree<E>,
     pub(super) closing: CancellationToken,
 }
 
 #[tonic::async_trait]
 impl<E: Engine> AdminService for Admin<E> {
     async fn list_topics(&self, _: Request<v1::ListTopicsRequest>) -> Result<Response<v1::ListTopicsResponse>, Status> {
-        let topics = (self.snapshot)().topics.iter().map(Into::into).collect();
+        let topics = self.tree.snapshot().topics.iter().map(Into::into).collect();
         Ok(Response::new(v1::ListTopicsResponse { topics }))
     }
 
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
-        let snapshot = (self.snapshot)();
-        let health = self.engine.health().borrow().clone();
+        let snapshot = self.tree.snapshot();
+        let health = self.tree.engine().health().borrow().clone();
         let (state, reason) = match health {
             Health::Stopped(stopped @ Stopped::Poisoned(_)) => (v1::ServingState::Failed, stopped.to_string()),
             Health::Stopped(stopped @ Stopped::Closed) => (v1::ServingState::Stopping, stopped.to_string()),
@@ -39,7 +36,7 @@ impl<E: Engine> AdminService for Admin<E> {
             reason,
             topics: snapshot.topics.iter().map(Into::into).collect(),
             subscribers: snapshot.subscribers.iter().map(Into::into).collect(),
-            storage: Some(self.engine.storage().into()),
+            storage: Some(self.tree.engine().storage().into()),
         }))
     }
 
@@ -47,7 +44,7 @@ impl<E: Engine> AdminService for Admin<E> {
         &self,
         _: Request<v1::ConfirmClockRequest>,
     ) -> Result<Response<v1::ConfirmClockResponse>, Status> {
-        let was_waiting = self.engine.confirm_clock();
+        let was_waiting = self.tree.engine().confirm_clock();
         tracing::info!(was_waiting, "the clock is confirmed");
         Ok(Response::new(v1::ConfirmClockResponse { was_waiting }))
     }

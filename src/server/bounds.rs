@@ -46,6 +46,11 @@ pub(super) const READ_EVENTS: u32 = 1024;
 /// reader but what HTTP/2 holds, so this bounds what a slow one costs.
 pub(super) const READ_BYTES: usize = 256 << 10;
 
+/// Events or entries of a state that one answer lists. What it has in bytes is bounded where it is read.
+pub(super) const LISTED_MAX: usize = 1_000;
+/// Entries of a state that are taken in one unit: as many as a publish may have events.
+pub(super) const IMPORTED_MAX: usize = limits::PUBLISH_EVENTS_MAX;
+
 /// After the calls have ended, how long clients get to close their connections before we do.
 pub(super) const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// Smallest step of the runtime's clock. Deadlines end that much early, to end before the transport's own timer, which

@@ -13,9 +13,9 @@ mod publish;
 mod pull;
 mod read;
 mod refusal;
+mod subscriber;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpSocket;
@@ -25,13 +25,14 @@ use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::dispatch::{Publisher, Snapshot};
+use crate::dispatch::Tree;
 use crate::engine::{Engine, Health};
 use crate::limits;
 use crate::rpc;
 use crate::rpc::v1::admin_service_server::AdminServiceServer;
 use crate::rpc::v1::publisher_service_server::PublisherServiceServer;
 use crate::rpc::v1::reader_service_server::ReaderServiceServer;
+use crate::rpc::v1::subscriber_service_server::SubscriberServiceServer;
 
 /// Where to listen.
 #[derive(Debug, Clone)]
@@ -69,16 +70,6 @@ impl Port {
         };
         Ok(Self { socket: socket().map_err(|source| StartError::Bind { listen, source })?, listen })
     }
-}
-
-/// What the service serves.
-pub struct Bus<E> {
-    /// Takes events in.
-    pub publisher: Publisher<E>,
-    /// Gives events out.
-    pub engine: E,
-    /// Says how the tree is.
-    pub snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
 }
 
 /// Why the service did not start.
@@ -126,11 +117,12 @@ pub struct Server {
 }
 
 /// Names by which health can be asked for; the empty one is the whole.
-const HEALTH_NAMES: [&str; 4] = [
+const HEALTH_NAMES: [&str; 5] = [
     "",
     rpc::v1::publisher_service_server::SERVICE_NAME,
     rpc::v1::reader_service_server::SERVICE_NAME,
     rpc::v1::admin_service_server::SERVICE_NAME,
+    rpc::v1::subscriber_service_server::SERVICE_NAME,
 ];
 
 async fn report(health: &HealthReporter, status: ServingStatus) {
@@ -163,11 +155,11 @@ fn transport() -> tonic::transport::Server {
 }
 
 impl Server {
-    /// Listens and serves, on the runtime on which this is called.
+    /// Listens and serves a tree, on the runtime on which this is called.
     ///
     /// # Errors
     /// [`StartError`]; nothing was started then.
-    pub async fn start<E: Engine>(port: Port, bus: Bus<E>) -> Result<Self, StartError> {
+    pub async fn start<E: Engine>(port: Port, tree: Tree<E>) -> Result<Self, StartError> {
         let Port { socket, listen } = port;
         let listener = socket.listen(bounds::BACKLOG).map_err(|source| StartError::Bind { listen, source })?;
         let address = listener.local_addr().map_err(|source| StartError::Bind { listen, source })?;
@@ -175,13 +167,14 @@ impl Server {
         let (closing, cut, calls) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let (health, health_service) = tonic_health::server::health_reporter();
         report(&health, ServingStatus::Serving).await;
-        let watching = tokio::spawn(watch(bus.engine.clone(), health.clone()));
+        let watching = tokio::spawn(watch(tree.engine().clone(), health.clone()));
 
-        let targets = bus.publisher.targets().clone();
-        let publishing =
-            publish::Publishing { publisher: bus.publisher, closing: closing.clone(), calls: calls.clone() };
-        let reading = read::Reading { engine: bus.engine.clone(), targets, closing: closing.clone() };
-        let admin = admin::Admin { engine: bus.engine, snapshot: bus.snapshot, closing: closing.clone() };
+        let (publisher, engine) = (tree.publisher().clone(), tree.engine().clone());
+        let targets = publisher.targets().clone();
+        let publishing = publish::Publishing { publisher, closing: closing.clone(), calls: calls.clone() };
+        let reading = read::Reading { engine, targets, closing: closing.clone() };
+        let admin = admin::Admin { tree: tree.clone(), closing: closing.clone() };
+        let subscribers = subscriber::Subscribers { tree, closing: closing.clone(), calls: calls.clone() };
         let contract = |error: tonic_reflection::server::Error| StartError::Contract(error.to_string());
         let reflection = || {
             tonic_reflection::server::Builder::configure()
@@ -201,7 +194,12 @@ impl Server {
             .add_service(door::Door(
                 ReaderServiceServer::new(reading).max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
             ))
-            .add_service(door::Door(AdminServiceServer::new(admin)));
+            .add_service(door::Door(AdminServiceServer::new(admin)))
+            .add_service(door::Door(
+                SubscriberServiceServer::new(subscribers)
+                    .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
+            ));
         let incoming = listener::Incoming::new(listener, cut.clone());
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()));
         Ok(Self { address, health, closing, calls, cut, serving, watching })

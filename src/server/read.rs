@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use prost_types::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +18,7 @@ use super::{bounds, door};
 use crate::dispatch::publish::{Target, Targets};
 use crate::engine::{Bounds, Chunk, Engine, ReadBudget, ReadError, Stopped};
 use crate::model::{Offset, PartitionId, Record, partition_of};
+use crate::rpc::times::{nanoseconds, timestamp};
 use crate::rpc::v1;
 use crate::rpc::v1::read_request::Start;
 use crate::rpc::v1::reader_service_server::ReaderService;
@@ -152,16 +152,6 @@ fn partitions(target: &Target, wanted: &[u32], filter: &v1::Filter) -> Result<Ve
     wanted.sort_unstable();
     wanted.dedup();
     Ok(wanted)
-}
-
-fn nanoseconds(time: &Timestamp) -> Option<u64> {
-    let nanos = u64::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
-    u64::try_from(time.seconds).ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
-}
-
-fn timestamp(time_ns: u64) -> Timestamp {
-    // both fit: 2^64 ns are 584 years
-    Timestamp { seconds: (time_ns / 1_000_000_000) as i64, nanos: (time_ns % 1_000_000_000) as i32 }
 }
 
 /// A read that is under way.

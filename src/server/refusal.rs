@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::dispatch::PublishError;
+use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
+use crate::dispatch::{ControlError, PublishError};
 use crate::engine::{AppendError, ReadError, Stopped};
 use crate::model::Offset;
 use crate::rpc::{ERROR_DOMAIN, reason};
@@ -129,6 +130,47 @@ pub(super) fn publish(error: &PublishError) -> Status {
             AppendError::Stopped(stopped) => self::stopped(stopped),
         },
     }
+}
+
+/// Something that a subscriber was not told, or does not do.
+pub(super) fn control(error: &ControlError) -> Status {
+    match error {
+        ControlError::UnknownSubscriber { subscriber } => {
+            let metadata = [("subscriber", subscriber.clone())];
+            Refusal::with(Code::NotFound, reason::UNKNOWN_SUBSCRIBER, error, metadata).status()
+        }
+        ControlError::AmbiguousSubscriber { .. } => {
+            Refusal::new(Code::InvalidArgument, reason::AMBIGUOUS_SUBSCRIBER, error).field("subscriber").status()
+        }
+        ControlError::UnknownPartition { .. } => {
+            Refusal::new(Code::InvalidArgument, reason::UNKNOWN_PARTITION, error).field("partition").status()
+        }
+        ControlError::NoDeadLetters { .. } => {
+            Refusal::new(Code::FailedPrecondition, reason::NO_DEAD_LETTERS, error).status()
+        }
+        ControlError::HasState { .. } => Refusal::new(Code::FailedPrecondition, reason::HAS_STATE, error).status(),
+        ControlError::Refused { partition, refusal } => match refusal {
+            LaneRefusal::Waits { .. } => {
+                let metadata = [("partition", partition.to_string())];
+                Refusal::with(Code::FailedPrecondition, reason::EVENTS_WAIT, error, metadata).status()
+            }
+            LaneRefusal::Stopped { .. } => {
+                let metadata = [
+                    ("partition", partition.to_string()),
+                    (reason::OUTCOME, reason::OUTCOME_UNKNOWN.to_owned()), // it may have been told before
+                ];
+                Refusal::with(Code::Unavailable, reason::LANE_STOPPED, error, metadata).status()
+            }
+        },
+        ControlError::Unreadable(_) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
+    }
+}
+
+/// A field of a request that makes no sense.
+pub(super) fn field(field: impl Into<String>, what: impl std::fmt::Display) -> Status {
+    let field = field.into();
+    let words = format!("{field} {what}");
+    Refusal::new(Code::InvalidArgument, reason::INVALID_ARGUMENT, &words).field(field).status()
 }
 
 /// The engine has stopped. What was on its way may or may not have happened.

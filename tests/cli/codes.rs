@@ -5,7 +5,22 @@ use super::bus::{Bus, TOPOLOGY, bus, run, wattle};
 #[test]
 fn nobody_at_the_address_is_3() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    for command in [&["publish", "t", "x"][..], &["tail", "t"], &["topics"], &["status"], &["clock", "confirm"]] {
+    for command in [
+        &["publish", "t", "x"][..],
+        &["tail", "t"],
+        &["topics"],
+        &["status"],
+        &["clock", "confirm"],
+        &["dead", "list", "s"],
+        &["dead", "redrive", "s", "--all"],
+        &["parked", "show", "s"],
+        &["parked", "release", "s", "--id", "x"],
+        &["pause", "s"],
+        &["resume", "s"],
+        &["seek", "s", "--to", "start"],
+        &["state", "get", "s", "k"],
+        &["state", "export", "s"],
+    ] {
         let ran = run(&[command, &["--server", &free]].concat());
         assert_eq!(ran.code, Some(3), "{command:?}");
         assert!(ran.notices.contains(&free) && ran.notices.lines().count() == 1, "{}", ran.notices);
@@ -29,6 +44,22 @@ fn wrong_usage_is_2() {
         &["dev"],
         &["clock"],
         &["clock", "set"],
+        &["dead"],
+        &["dead", "list"],
+        &["dead", "redrive", "s"],
+        &["dead", "drop", "s"],
+        &["dead", "list", "s", "--older-than", "5"],
+        &["dead", "list", "s", "-n", "0"],
+        &["parked"],
+        &["parked", "release", "s"],
+        &["parked", "drop", "s", "--waiting"],
+        &["pause"],
+        &["seek", "s"],
+        &["seek", "s", "--to", "yesterday"],
+        &["seek", "s", "--to", "start", "--state", "old"],
+        &["state"],
+        &["state", "get", "s"],
+        &["state", "import", "s"],
     ] {
         let ran = bus.run(arguments);
         assert_eq!(ran.code, Some(2), "{arguments:?}: {ran:?}");
@@ -45,6 +76,15 @@ fn what_the_bus_refuses_is_1() {
         (&["tail", "nothing"], "no topic `nothing`"),
         (&["tail", "log", "--partition", "7"], "no partition 7"),
         (&["publish", "log", "--file", "/no/such/file"], "/no/such/file"),
+        (&["dead", "list", "nobody"], "no subscriber `nobody`"),
+        (&["dead", "drop", "nobody", "--all"], "wattle status"),
+        (&["parked", "list", "nobody"], "no subscriber `nobody`"),
+        (&["parked", "drop", "nobody", "--all"], "no subscriber `nobody`"),
+        (&["pause", "nobody"], "no subscriber `nobody`"),
+        (&["resume", "nobody"], "no subscriber `nobody`"),
+        (&["seek", "nobody", "--to", "end"], "no subscriber `nobody`"),
+        (&["state", "list", "nobody"], "no subscriber `nobody`"),
+        (&["state", "import", "nobody", "/no/such/file"], "/no/such/file"),
     ] {
         let ran = bus.run(arguments);
         assert_eq!(ran.code, Some(1), "{arguments:?}");
@@ -119,14 +159,42 @@ fn a_port_or_a_data_folder_in_use_is_1_and_says_whose() {
 
 #[test]
 fn help_has_examples_and_every_shell_has_completions() {
-    for command in
-        ["run", "dev", "publish", "tail", "topics", "status", "clock", "clock confirm", "bench", "completions"]
-    {
+    for command in [
+        "run",
+        "dev",
+        "publish",
+        "tail",
+        "topics",
+        "status",
+        "clock",
+        "clock confirm",
+        "dead",
+        "dead list",
+        "dead show",
+        "dead redrive",
+        "dead drop",
+        "parked",
+        "parked list",
+        "parked show",
+        "parked release",
+        "parked drop",
+        "pause",
+        "resume",
+        "seek",
+        "state",
+        "state get",
+        "state list",
+        "state export",
+        "state import",
+        "bench",
+        "completions",
+    ] {
         let help = run(&[&command.split(' ').collect::<Vec<_>>()[..], &["--help"]].concat()).ok();
         assert!(help.contains("Examples:"), "{command}: {help}");
     }
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        assert!(run(&["completions", shell]).ok().contains("publish"), "{shell}");
+        let completions = run(&["completions", shell]).ok();
+        assert!(completions.contains("publish") && completions.contains("redrive"), "{shell}");
     }
     assert!(run(&["--help"]).ok().contains("Running bus:"));
 }

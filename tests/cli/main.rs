@@ -9,8 +9,16 @@
 )]
 #![cfg(unix)]
 
+#[path = "../common"]
+mod common {
+    #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
+    pub(crate) mod guests;
+    pub(crate) mod trees;
+}
+
 mod bus;
 mod codes;
 mod dev;
 mod events;
 mod stopping;
+mod subscribers;

@@ -7,16 +7,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 use wattle::client::{Client, Read, Received};
-use wattle::dispatch::publish::{Target, Targets};
-use wattle::dispatch::{Publisher, Snapshot, TopicStatus};
+use wattle::dispatch::{HandleError, Handler, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
-    ReadError, SessionError, Slices, Stopped, Storage, TopicSettings, TopicSpec,
+    ReadError, SessionError, Slices, Stopped, Storage,
 };
 use wattle::model::event::Data;
-use wattle::model::{Attribute, Dedupe, Event, LaneId, Offset, PartitionId};
-use wattle::server::{Bus, Options, Port, Server};
+use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId};
+use wattle::server::{Options, Port, Server};
+use wattle::wasm::{Action, Batch, Failure, Handled, Output, StateWrite};
+
+use crate::common::trees::plan_of;
 
 /// What the engine does with appends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,43 +159,104 @@ pub(crate) struct Bed {
     pub(crate) server: Server,
     pub(crate) address: String,
     pub(crate) client: Client,
+    pub(crate) tree: Tree<GatedEngine>,
+    /// Whether what failed passes now.
+    pub(crate) healed: watch::Sender<bool>,
 }
 
-/// Starts a service with four topics of `shop`, and one named as another is in `other`.
+/// Root of two partitions for `WORK`.
+pub(crate) const JOBS: &str = "shop/jobs";
+/// Root of one partition for a subscriber in front of which two events may wait.
+pub(crate) const SMALL: &str = "shop/little";
+/// Takes what is in `JOBS`; what fails is parked at once, what it rejects is a dead letter.
+pub(crate) const WORK: &str = "shop/work";
+/// Takes what is in `ORDERS`; what fails is a dead letter at once.
+pub(crate) const VALIDATE: &str = "shop/validate";
+
+const SHOP: &str = "
+wattle: v1
+name: shop
+topics:
+  orders: { partitions: 4, dedupe: off }
+  log: { dedupe: off }
+  payments: { partitions: 4, dedupe: { window: 10m, count: 1000 } }
+  orders.accepted: {}
+  jobs: { partitions: 2, dedupe: off }
+  jobs.done: {}
+  halting: { dedupe: off }
+  halting.done: {}
+  little: { dedupe: off }
+subscribers:
+  validate: { from: orders, plugin: w.wasm, to: { out: orders.accepted }, retry: { attempts: 1 } }
+  work: { from: jobs, plugin: w.wasm, to: { out: jobs.done }, retry: { attempts: 1 }, on_failure: park }
+  stubborn: { from: halting, plugin: w.wasm, to: { out: halting.done }, retry: { attempts: 1 }, on_failure: halt }
+  small: { from: little, plugin: w.wasm, retry: { attempts: 1 }, on_failure: park, waiting: { max: 2 } }
+";
+
+const OTHER: &str = "
+wattle: v1
+name: other
+topics: { log: { dedupe: off } }
+subscribers:
+  work: { from: log, plugin: w.wasm }
+";
+
+/// Does what the data of an event says: `reject`, `fail` (until it is healed), `emit` itself, `keep` itself under the
+/// event's key. Anything else is handled without a trace.
+#[derive(Clone)]
+pub(crate) struct Worker {
+    healed: watch::Sender<bool>,
+}
+
+impl Handler for Worker {
+    fn digest(&self) -> [u8; 32] {
+        [7; 32]
+    }
+
+    async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
+        let mut handled = Handled::default();
+        for (event, index) in batch.events.iter().zip(0..) {
+            let fail = |action, reason: &str| Some(Failure { event: index, action, reason: reason.to_owned() });
+            match event.data {
+                b"reject" => handled.failed = fail(Action::Reject, "it is no job"),
+                b"fail" if !*self.healed.borrow() => handled.failed = fail(Action::Retry(None), "there is no paper"),
+                b"emit" | b"fail" => handled.outputs.push(Output {
+                    event: index,
+                    port: 0,
+                    key: None,
+                    r#type: "done".into(),
+                    content_type: "text/plain".into(),
+                    attributes: String::new(),
+                    data: event.data.to_vec(),
+                }),
+                b"keep" => handled.writes.push(StateWrite {
+                    event: index,
+                    bucket: "default".into(),
+                    key: event.key.to_owned(),
+                    value: Some(Bytes::from_static(b"kept")),
+                }),
+                _ => {}
+            }
+            if handled.failed.is_some() {
+                break;
+            }
+        }
+        Ok(handled)
+    }
+}
+
+/// Starts a service with a tree in `shop`, and one named as parts of that in `other`.
 pub(crate) async fn bed() -> Bed {
     let engine = GatedEngine::new();
-    let child = (CHILD, 4, Some("shop/validate"));
-    let topics = [(ORDERS, 4, None), (LOG, 1, None), (PAYMENTS, 4, None), child, ("other/log", 1, None)];
-    let dedupe = |name| (name == PAYMENTS).then_some(Dedupe { window: Duration::from_secs(600), count: 1000 });
-    let specs = topics.map(|(name, partitions, _)| TopicSpec {
-        name: name.to_owned(),
-        partitions,
-        settings: TopicSettings { dedupe: dedupe(name), ..TopicSettings::default() },
-    });
-    let blueprint = Blueprint { topics: specs.to_vec(), ..Blueprint::default() };
-    let numbers = engine.apply(&blueprint).await.unwrap();
-    let targets = topics.into_iter().zip(numbers.topics).map(|((name, partitions, parent), topic)| Target {
-        name: name.to_owned(),
-        topic,
-        partitions,
-        parent: parent.map(ToOwned::to_owned),
-        key: None,
-        dedupes: dedupe(name).is_some(),
-    });
-    let publisher = Publisher::new(engine.clone(), Arc::new(Targets::new(targets)));
-    let topic = |(name, _, parent): (&str, u32, Option<&str>)| TopicStatus {
-        name: name.to_owned(),
-        parent: parent.map(ToOwned::to_owned),
-        is_dead_letters: false,
-        partitions: Vec::new(),
-    };
-    let snapshot = Snapshot { topics: topics.map(topic).to_vec(), subscribers: Vec::new() };
-    let bus = Bus { publisher, engine: engine.clone(), snapshot: Arc::new(move || snapshot.clone()) };
+    let plan = plan_of(&[SHOP, OTHER]);
+    let healed = watch::Sender::new(false);
+    let handlers = plan.subscribers.iter().map(|_| Worker { healed: healed.clone() }).collect();
+    let tree = Tree::start(engine.clone(), &plan, handlers, &tokio::runtime::Handle::current()).await.unwrap();
     let options = Options { listen: "127.0.0.1:0".parse().unwrap(), insecure_allow_remote: false };
-    let server = Server::start(Port::take(&options).unwrap(), bus).await.unwrap();
+    let server = Server::start(Port::take(&options).unwrap(), tree.clone()).await.unwrap();
     let address = server.address().to_string();
     let client = Client::connect(&address).await.unwrap();
-    Bed { engine, server, address, client }
+    Bed { engine, server, address, client, tree, healed }
 }
 
 /// An event.

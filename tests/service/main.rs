@@ -8,6 +8,12 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../common"]
+mod common {
+    #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
+    pub(crate) mod trees;
+}
+
 mod bad_input;
 mod bed;
 mod duplicates;
@@ -15,3 +21,4 @@ mod publishing;
 mod reading;
 mod stopping;
 mod storage;
+mod subscribers;

@@ -1,0 +1,182 @@
+//! `wattle dead`: dead letters of a subscriber.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use super::failed::{self, FilterArgs, Listed};
+use super::tree::plural;
+use super::{Outcome, Output, ServerArg, block_on, say};
+
+/// Look at dead letters, redrive them or drop them
+///
+/// An event that a subscriber rejects, or that failed for the last time, goes to the topic SUBSCRIBER.dead. Redriven, it is
+/// handled once more, by that subscriber only, each once.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  wattle dead list validate
+  wattle dead show validate --id o-17
+  wattle dead redrive validate --reason trap
+  wattle dead drop validate --older-than 30d"
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum Command {
+    List(List),
+    Show(Show),
+    Redrive(Redrive),
+    Drop(Drop),
+}
+
+/// List dead letters that were neither redriven nor dropped
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle dead list validate
+  wattle dead list validate --older-than 1d -n 20
+  wattle dead list validate -o json | jq -r .reason | sort | uniq -c")]
+struct List {
+    #[command(flatten)]
+    of: Of,
+
+    /// End after so many
+    #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+}
+
+/// Show dead letters whole: the event as it was, and why it failed
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle dead show validate --id o-17
+  wattle dead show validate -o json | jq .event.data")]
+struct Show {
+    #[command(flatten)]
+    of: Of,
+
+    /// End after so many
+    #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+}
+
+/// Have the subscriber handle dead letters once more
+///
+/// Those of a key are handled in their order, behind what waits of it. One that fails again is a new dead letter.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle dead redrive validate --id o-17
+  wattle dead redrive validate --reason timeout
+  wattle dead redrive validate --all")]
+struct Redrive {
+    #[command(flatten)]
+    of: Of,
+
+    /// Every dead letter
+    #[arg(long)]
+    all: bool,
+}
+
+/// Take dead letters off the list; they stay in their topic for as long as that keeps them
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle dead drop validate --id o-17
+  wattle dead drop validate --all")]
+struct Drop {
+    #[command(flatten)]
+    of: Of,
+
+    /// Every dead letter
+    #[arg(long)]
+    all: bool,
+}
+
+/// Whose dead letters, and which.
+#[derive(Debug, Clone, clap::Args)]
+struct Of {
+    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    subscriber: String,
+
+    #[command(flatten)]
+    filter: FilterArgs,
+
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is; for programs, a line for each dead letter
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    match &args.command {
+        Command::List(List { of: Of { subscriber, filter, server, output }, count }) => block_on(async {
+            let mut letters = server.connect().await?.dead_letters(subscriber, filter.filter(false));
+            failed::list(subscriber, &mut letters, Listed::Dead, count.unwrap_or(u64::MAX), *output).await
+        }),
+        Command::Show(Show { of: Of { subscriber, filter, server, output }, count }) => block_on(async {
+            let mut letters = server.connect().await?.dead_letters(subscriber, filter.filter(false));
+            failed::show(subscriber, &mut letters, Listed::Dead, count.unwrap_or(u64::MAX), *output).await
+        }),
+        Command::Redrive(Redrive { of, all }) => {
+            of.filter.check(*all, "dead letters")?;
+            let redriven = block_on(redrive(of))?;
+            let mut out = anstream::stdout().lock();
+            match of.output {
+                Output::Json => writeln!(out, "{}", json!({ "redriven": redriven }))?,
+                Output::Text => writeln!(out, "redrove {}", plural(redriven, "dead letter"))?,
+            }
+            Ok(())
+        }
+        Command::Drop(Drop { of, all }) => {
+            of.filter.check(*all, "dead letters")?;
+            let dropped = block_on(drop(of))?;
+            let mut out = anstream::stdout().lock();
+            match of.output {
+                Output::Json => writeln!(out, "{}", json!({ "dropped": dropped }))?,
+                Output::Text => writeln!(out, "dropped {}", plural(dropped, "dead letter"))?,
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn redrive(of: &Of) -> Result<u64, super::Failure> {
+    let client = of.server.connect().await?;
+    let (mut redriven, mut from, mut is_said) = (0, None, false);
+    loop {
+        let done = client.redrive(&of.subscriber, of.filter.filter(false), from).await?;
+        redriven += done.count;
+        match done.next {
+            None => return Ok(redriven),
+            Some(next) if done.count == 0 && !is_said => {
+                is_said = true;
+                say(&format!(
+                    "redrove {redriven} so far; the others wait until the subscriber has room for them: `wattle parked list {} \
+                     --all` shows what waits there",
+                    of.subscriber
+                ));
+                from = Some(next);
+            }
+            next => from = next,
+        }
+    }
+}
+
+async fn drop(of: &Of) -> Result<u64, super::Failure> {
+    let client = of.server.connect().await?;
+    let (mut dropped, mut from) = (0, None);
+    loop {
+        let done = client.drop_dead_letters(&of.subscriber, of.filter.filter(false), from).await?;
+        dropped += done.count;
+        match done.next {
+            None => return Ok(dropped),
+            next => from = next,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Events that a subscriber has not handled, for every command that shows some: which ones, and how they look.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::tree::plural;
+use super::{Exit, Failure, Output, args, table::Table};
+use crate::client::{Failed, Listing};
+use crate::dispatch::{FailedEvent, Filter};
+use crate::model::Event;
+
+/// Which events.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct FilterArgs {
+    /// Only events with this ordering key
+    #[arg(long)]
+    key: Option<String>,
+
+    /// Only the event with this id
+    #[arg(long)]
+    id: Option<String>,
+
+    /// Only events whose failure is of this kind, or whose reason has this text in it
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+
+    /// Only events whose last attempt failed at least so long ago, such as 2h
+    #[arg(long, value_parser = args::duration, value_name = "TIME")]
+    older_than: Option<Duration>,
+
+    /// Only events of this partition of the subscriber's topic
+    #[arg(long, value_name = "NUMBER")]
+    partition: Option<u32>,
+}
+
+impl FilterArgs {
+    pub(super) fn filter(&self, parked: bool) -> Filter {
+        let Self { key, id, reason, older_than, partition } = self.clone();
+        Filter { key, id, reason, older_than, partition, parked }
+    }
+
+    /// Refuses to change all there is where nobody said so.
+    pub(super) fn check(&self, all: bool, what: &str) -> Result<(), Failure> {
+        if all || self.filter(false) != Filter::default() {
+            return Ok(());
+        }
+        let words = format!(
+            "say which {what} with --key, --id, --reason, --older-than or --partition, or --all for every one of them"
+        );
+        Err(Failure::new(Exit::Usage, words))
+    }
+}
+
+/// A Unix time in nanoseconds, to the second; empty for none.
+pub(super) fn time(time_ns: u64) -> String {
+    let seconds = jiff::Timestamp::from_second((time_ns / 1_000_000_000) as i64).unwrap_or_default();
+    if time_ns == 0 { String::new() } else { seconds.to_string() }
+}
+
+/// The same in full, for programs.
+pub(super) fn exact_time(time_ns: u64) -> Option<String> {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(time_ns)).unwrap_or_default();
+    (time_ns > 0).then(|| time.to_string())
+}
+
+/// What is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listed {
+    /// Events that are parked.
+    Parked,
+    /// Events that wait, parked or not.
+    Waiting,
+    /// Dead letters.
+    Dead,
+}
+
+impl Listed {
+    /// Events that wait: all of them, or only those that are parked.
+    pub(super) fn waiting(all: bool) -> Self {
+        if all { Self::Waiting } else { Self::Parked }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Parked => "parked event",
+            Self::Waiting => "event",
+            Self::Dead => "dead letter",
+        }
+    }
+}
+
+/// What is known of an event, without the event.
+fn json(subscriber: &str, event: &FailedEvent) -> Value {
+    let waiter = &event.waiter;
+    let mut value = json!({
+        "subscriber": subscriber,
+        "partition": event.partition,
+        "offset": waiter.offset,
+        "key": event.key,
+        "id": event.id,
+        "attempts": waiter.attempts,
+        "failure": waiter.failure,
+        "reason": waiter.reason,
+        "append_time": exact_time(waiter.append_time_ns),
+        "failed_time": exact_time(waiter.failed_ns),
+        "digest": waiter.digest,
+    });
+    let more = match event.dead_partition {
+        Some(partition) => json!({ "dead_partition": partition, "dead_offset": event.number }),
+        None => json!({
+            "number": event.number,
+            "state": state(event),
+            "waiting_since": exact_time(waiter.since_ns),
+            "due_time": exact_time(waiter.due_ns),
+        }),
+    };
+    if let (Some(value), Value::Object(more)) = (value.as_object_mut(), more) {
+        value.extend(more);
+    }
+    value
+}
+
+/// The same, with the event and the backtrace.
+fn whole(subscriber: &str, event: &FailedEvent) -> Result<Value, Failure> {
+    let decoded =
+        Event::decode(&event.event).map_err(|error| Failure::failed(format!("the event {}: {error}", event.id)))?;
+    let mut value = json(subscriber, event);
+    if let Some(value) = value.as_object_mut() {
+        let backtrace = event.waiter.backtrace.as_ref().map(|text| text.lines().collect::<Vec<_>>());
+        value.insert("backtrace".to_owned(), json!(backtrace));
+        value.insert("event".to_owned(), crate::model::json::to_json(&decoded).into());
+    }
+    Ok(value)
+}
+
+/// What a waiting event waits for.
+fn state(event: &FailedEvent) -> &'static str {
+    match &event.waiter {
+        waiter if waiter.is_parked => "parked",
+        waiter if waiter.attempts > 0 => "retrying",
+        _ => "waiting for its key",
+    }
+}
+
+fn row(event: &FailedEvent) -> Vec<String> {
+    let waiter = &event.waiter;
+    let last_ns = if waiter.failed_ns == 0 { waiter.since_ns } else { waiter.failed_ns };
+    let reason = match waiter.failure.as_str() {
+        "" => String::new(),
+        failure => format!("{failure}: {}", waiter.reason),
+    };
+    let mut row = vec![event.id.clone(), event.key.clone(), event.partition.to_string(), waiter.attempts.to_string()];
+    row.push(time(last_ns));
+    if event.dead_partition.is_none() {
+        row.push(state(event).to_owned());
+    }
+    row.push(reason);
+    row
+}
+
+/// Lists events, at most so many, and says how many they are.
+pub(super) async fn list(
+    subscriber: &str,
+    events: &mut Listing<Failed>,
+    what: Listed,
+    count: u64,
+    output: Output,
+) -> Result<(), Failure> {
+    let header: &[&str] = if what == Listed::Dead {
+        &["ID", "KEY", "PARTITION", "ATTEMPTS", "FAILED", "REASON"]
+    } else {
+        &["ID", "KEY", "PARTITION", "ATTEMPTS", "SINCE", "STATE", "REASON"]
+    };
+    let mut out = std::io::BufWriter::new(anstream::stdout());
+    let mut table = Table::new(header, &[2, 3]);
+    let (mut found, mut parked) = (0, 0);
+    while let Some(event) = if found < count { events.next().await? } else { None } {
+        found += 1;
+        parked += u64::from(event.waiter.is_parked);
+        match output {
+            Output::Json => writeln!(out, "{}", json(subscriber, &event))?,
+            Output::Text => table.row(&mut out, row(&event))?,
+        }
+    }
+    let has_more = found == count && events.next().await?.is_some();
+    if output == Output::Text {
+        table.end(&mut out)?;
+        let more = if has_more { ", and there are more" } else { "" };
+        match (found, what) {
+            (0, _) => writeln!(out, "no {}s", what.word())?,
+            (_, Listed::Waiting) => writeln!(out, "{}, {parked} of them parked{more}", plural(found, what.word()))?,
+            (_, Listed::Parked | Listed::Dead) => writeln!(out, "{}{more}", plural(found, what.word()))?,
+        }
+    }
+    Ok(out.flush()?)
+}
+
+/// Shows events whole, at most so many.
+pub(super) async fn show(
+    subscriber: &str,
+    events: &mut Listing<Failed>,
+    what: Listed,
+    count: u64,
+    output: Output,
+) -> Result<(), Failure> {
+    let mut out = std::io::BufWriter::new(anstream::stdout());
+    let mut found = 0;
+    while let Some(event) = if found < count { events.next().await? } else { None } {
+        found += 1;
+        let value = whole(subscriber, &event)?;
+        match output {
+            Output::Json => writeln!(out, "{value}")?,
+            Output::Text => writeln!(out, "{value:#}")?,
+        }
+    }
+    out.flush()?;
+    if found == 0 {
+        let command = match what {
+            Listed::Dead => "dead list",
+            Listed::Parked | Listed::Waiting => "parked list --all",
+        };
+        return Err(Failure::failed(format!(
+            "no such {}: `wattle {command} {subscriber}` lists those that there are",
+            what.word()
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! `wattle pause`, `resume` and `seek`: where a subscriber is, and whether it goes on.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use super::table::Table;
+use super::tree::plural;
+use super::{Outcome, Output, ServerArg, block_on, tail};
+use crate::client::{Seek, Start};
+use crate::dispatch::{SeekState, SeekTo};
+
+/// Have a subscriber read and call nothing more until it is resumed
+///
+/// What it is at is ended first. It stays paused after a restart; what comes meanwhile waits in its topic, which keeps it
+/// for as long as it has not been handled.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle pause notify
+  wattle pause shop/notify --server 127.0.0.1:7411")]
+pub(super) struct PauseArgs {
+    #[command(flatten)]
+    of: Of,
+}
+
+/// Have a subscriber go on that was paused or has halted
+///
+/// An event that it halted for is tried again; `wattle parked drop SUBSCRIBER --waiting --id ID` gives that event up.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle resume notify")]
+pub(super) struct ResumeArgs {
+    #[command(flatten)]
+    of: Of,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Of {
+    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    subscriber: String,
+
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Move a subscriber to another place in its topic
+///
+/// What it emits for events that come again is emitted again. What its handler keeps does not go back with it: say whether
+/// that is emptied or stays.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle seek notify --to start --dry-run                      what would happen
+  wattle seek notify --to 2026-01-31T12:00:00Z                 everything since then, once more
+  wattle seek totals --to start --state empty                  count everything again
+  wattle seek notify --to end --drop-waiting --partition 3     give up what is there")]
+pub(super) struct SeekArgs {
+    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    subscriber: String,
+
+    /// Where it goes on: `start`, `end`, an offset (in every partition), an RFC 3339 time, or how long ago, such as 10m
+    #[arg(long, value_parser = tail::start, value_name = "WHERE")]
+    to: Start,
+
+    /// Only this partition
+    #[arg(long, value_name = "NUMBER")]
+    partition: Option<u32>,
+
+    /// What becomes of what its handler keeps; needed where it keeps anything
+    #[arg(long, value_enum)]
+    state: Option<State>,
+
+    /// Forget events that wait for another attempt or are parked
+    #[arg(long)]
+    drop_waiting: bool,
+
+    /// Only say what would happen
+    #[arg(long)]
+    dry_run: bool,
+
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum State {
+    /// It is emptied
+    Empty,
+    /// It stays, though it may know events that come again
+    Keep,
+}
+
+pub(super) fn pause(args: &PauseArgs) -> Outcome {
+    let Of { subscriber, server, output } = &args.of;
+    block_on(async { Ok(server.connect().await?.pause(subscriber).await?) })?;
+    let mut out = anstream::stdout().lock();
+    match output {
+        Output::Json => writeln!(out, "{}", json!({ "paused": true }))?,
+        Output::Text => writeln!(out, "{subscriber} is paused until `wattle resume {subscriber}`")?,
+    }
+    Ok(())
+}
+
+pub(super) fn resume(args: &ResumeArgs) -> Outcome {
+    let Of { subscriber, server, output } = &args.of;
+    block_on(async { Ok(server.connect().await?.resume(subscriber).await?) })?;
+    let mut out = anstream::stdout().lock();
+    match output {
+        Output::Json => writeln!(out, "{}", json!({ "paused": false }))?,
+        Output::Text => writeln!(out, "{subscriber} goes on")?,
+    }
+    Ok(())
+}
+
+pub(super) fn seek(args: &SeekArgs) -> Outcome {
+    let to = match &args.to {
+        Start::Earliest | Start::Positions(_) => SeekTo::Start,
+        Start::Latest => SeekTo::End,
+        Start::Offset(offset) => SeekTo::Offset(*offset),
+        Start::Time(time) => SeekTo::Time(u64::try_from(time.as_nanosecond()).unwrap_or(0)),
+    };
+    let seek = Seek {
+        to,
+        partition: args.partition,
+        state: args.state.map(|state| match state {
+            State::Empty => SeekState::Empty,
+            State::Keep => SeekState::Keep,
+        }),
+        drops_waiting: args.drop_waiting,
+        dry_run: args.dry_run,
+    };
+    let moved = block_on(async { Ok(args.server.connect().await?.seek(&args.subscriber, seek).await?) })?;
+    let mut out = anstream::stdout().lock();
+    match args.output {
+        Output::Json => {
+            let lane = |lane: &crate::dispatch::Moved| json!({ "partition": lane.partition, "from": lane.from, "to": lane.to });
+            let moved: Vec<_> = moved.iter().map(lane).collect();
+            writeln!(out, "{}", json!({ "dry_run": args.dry_run, "partitions": moved }))?;
+        }
+        Output::Text => {
+            let mut table = Table::new(&["PARTITION", "FROM", "TO"], &[0, 1, 2]);
+            for lane in &moved {
+                table
+                    .row(&mut out, [lane.partition.into(), lane.from, lane.to].iter().map(u64::to_string).collect())?;
+            }
+            table.end(&mut out)?;
+            match args.dry_run {
+                true => writeln!(out, "nothing was moved: that is what would happen without --dry-run")?,
+                false => writeln!(out, "moved {}", plural(moved.len() as u64, "partition"))?,
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,400 @@
+//! `wattle state`: what the handler of a subscriber keeps.
+
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::failed::{exact_time, time};
+use super::table::Table;
+use super::tree::plural;
+use super::{Failure, Outcome, Output, ServerArg, block_on, say};
+use crate::client::Client;
+use crate::dispatch::{StateEntry, StateFilter, StateOfPartition};
+use crate::limits;
+
+/// Bytes and entries that are sent at once.
+const IMPORT_BYTES: usize = limits::MESSAGE_BYTES_MAX / 4;
+const IMPORT_ENTRIES: usize = 1_000;
+/// Longest line: the longest value in base64, and room for all else.
+const LINE_BYTES_MAX: u64 = 4 << 20;
+/// Characters of a value that a table shows.
+const SHOWN_CHARACTERS: usize = 60;
+
+/// Look at what the handler of a subscriber keeps, save it or put it back
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  wattle state list totals --prefix totals/
+  wattle state get totals totals/order-17
+  wattle state export totals > totals.ndjson
+  wattle state import totals totals.ndjson"
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum Command {
+    Get(Get),
+    List(List),
+    Export(Export),
+    Import(Import),
+}
+
+/// Print what is under a key
+///
+/// Each partition keeps its own: where several have the key, each is a line of its own with its partition in front.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle state get totals totals/order-17
+  wattle state get totals totals/order-17 -o json | jq .partition")]
+struct Get {
+    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    subscriber: String,
+
+    /// The key
+    key: String,
+
+    /// The bucket
+    #[arg(long, default_value = "default")]
+    bucket: String,
+
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is; for programs, a line for each partition
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// List keys and their values
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle state list totals
+  wattle state list totals --partition 3 --prefix totals/
+  wattle state list totals -o json | jq -r .key")]
+struct List {
+    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    subscriber: String,
+
+    /// Only this bucket
+    #[arg(long)]
+    bucket: Option<String>,
+
+    /// Only this partition
+    #[arg(long, value_name = "NUMBER")]
+    partition: Option<u32>,
+
+    /// Only keys that begin with this
+    #[arg(long, default_value = "", hide_default_value = true)]
+    prefix: String,
+
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is; for programs, a line for each key, as `export` prints them
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Print everything as JSON lines, for `import`
+///
+/// Pause the subscriber first where what is printed has to be of one moment.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle state export totals > totals.ndjson
+  wattle pause totals && wattle state export totals > totals.ndjson && wattle resume totals")]
+struct Export {
+    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    subscriber: String,
+
+    #[command(flatten)]
+    server: ServerArg,
+}
+
+/// Put entries in, in place of what may be there
+///
+/// What is there and not in the file stays. An import that broke off can be done again whole.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle state import totals totals.ndjson
+  wattle state export totals | jq -c 'select(.key | startswith(\"totals/\"))' | wattle state import totals -")]
+struct Import {
+    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    subscriber: String,
+
+    /// The file, as `export` printed it; `-` is standard input
+    file: PathBuf,
+
+    #[command(flatten)]
+    server: ServerArg,
+}
+
+/// An entry as a line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    #[serde(default)]
+    partition: u32,
+    #[serde(default = "default_bucket")]
+    bucket: String,
+    key: String,
+    /// Absent: now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+}
+
+fn default_bucket() -> String {
+    "default".to_owned()
+}
+
+impl From<StateOfPartition> for Line {
+    fn from(StateOfPartition { partition, entry }: StateOfPartition) -> Self {
+        let StateEntry { bucket, key, written_ns, value } = entry;
+        let (value, value_base64) = match std::str::from_utf8(&value) {
+            Ok(text) => (Some(text.to_owned()), None),
+            Err(_) => (None, Some(STANDARD.encode(&value))),
+        };
+        Self { partition, bucket, key, written: exact_time(written_ns), value, value_base64 }
+    }
+}
+
+impl TryFrom<Line> for StateOfPartition {
+    type Error = String;
+
+    fn try_from(line: Line) -> Result<Self, String> {
+        let Line { partition, bucket, key, written, value, value_base64 } = line;
+        let value = match (value, value_base64) {
+            (Some(text), None) => text.into_bytes(),
+            (None, Some(text)) => STANDARD.decode(text).map_err(|error| format!("`value_base64`: {error}"))?,
+            _ => return Err("it has to have one of `value` and `value_base64`".to_owned()),
+        };
+        let time: jiff::Timestamp = match written {
+            None => jiff::Timestamp::now(),
+            Some(text) => text.parse().map_err(|error| format!("`written`: {error}"))?,
+        };
+        let written_ns = u64::try_from(time.as_nanosecond()).map_err(|_| "`written` is before 1970".to_owned())?;
+        Ok(Self { partition, entry: StateEntry { bucket, key, written_ns, value: value.into() } })
+    }
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    match &args.command {
+        Command::Get(get) => self::get(get),
+        Command::List(list) => block_on(self::list(list)),
+        Command::Export(Export { subscriber, server }) => block_on(async {
+            let mut entries = server.connect().await?.states(subscriber, StateFilter::default());
+            let mut out = BufWriter::new(std::io::stdout());
+            while let Some(entry) = entries.next().await? {
+                print(&mut out, entry)?;
+            }
+            Ok(out.flush()?)
+        }),
+        Command::Import(import) => {
+            let read = |path: &PathBuf| match path.to_str() {
+                Some("-") => Ok(Box::new(std::io::stdin()) as Box<dyn Read>),
+                _ => std::fs::File::open(path).map(|file| Box::new(file) as Box<dyn Read>),
+            };
+            let file = &import.file;
+            let input =
+                read(file).map_err(|error| Failure::failed(format!("cannot read `{}`: {error}", file.display())))?;
+            let imported = block_on(self::import(import, BufReader::new(input)))?;
+            say(&format!("imported {}", entries(imported)));
+            Ok(())
+        }
+    }
+}
+
+fn entries(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "entry" } else { "entries" })
+}
+
+fn print(out: &mut impl Write, entry: StateOfPartition) -> Outcome {
+    serde_json::to_writer(&mut *out, &Line::from(entry)).map_err(std::io::Error::from)?;
+    Ok(writeln!(out)?)
+}
+
+fn get(args: &Get) -> Outcome {
+    let Get { subscriber, key, bucket, server, output } = args;
+    let found = block_on(async { Ok(server.connect().await?.state(subscriber, bucket, key).await?) })?;
+    if found.is_empty() {
+        return Err(Failure::failed(format!(
+            "there is nothing under `{key}` in the bucket `{bucket}` of {subscriber}; `wattle state list {subscriber}` lists \
+             what there is"
+        )));
+    }
+    let mut out = std::io::stdout().lock();
+    let is_alone = found.len() == 1;
+    for entry in found {
+        if *output == Output::Json {
+            print(&mut out, entry)?;
+            continue;
+        }
+        if !is_alone {
+            write!(out, "partition {}: ", entry.partition)?;
+        }
+        out.write_all(&entry.entry.value)?;
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+async fn list(args: &List) -> Outcome {
+    let List { subscriber, bucket, partition, prefix, server, output } = args;
+    let filter = StateFilter { partition: *partition, bucket: bucket.clone(), prefix: prefix.clone() };
+    let mut found = server.connect().await?.states(subscriber, filter);
+    let mut out = BufWriter::new(anstream::stdout());
+    let mut table = Table::new(&["PARTITION", "BUCKET", "KEY", "WRITTEN", "BYTES", "VALUE"], &[0, 4]);
+    let mut count = 0;
+    while let Some(entry) = found.next().await? {
+        count += 1;
+        if *output == Output::Json {
+            print(&mut out, entry)?;
+            continue;
+        }
+        let StateOfPartition { partition, entry: StateEntry { bucket, key, written_ns, value } } = entry;
+        let bytes = value.len();
+        let value = match std::str::from_utf8(&value) {
+            Ok(text) if text.chars().count() > SHOWN_CHARACTERS => {
+                text.chars().take(SHOWN_CHARACTERS).chain(['…']).collect()
+            }
+            Ok(text) => text.to_owned(),
+            Err(_) => "(no text)".to_owned(),
+        };
+        table.row(&mut out, vec![partition.to_string(), bucket, key, time(written_ns), bytes.to_string(), value])?;
+    }
+    if *output == Output::Text {
+        table.end(&mut out)?;
+        writeln!(out, "{}", plural(count, "key"))?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Entries of one partition on their way in.
+struct Importing<'a> {
+    client: Client,
+    subscriber: &'a str,
+    partition: u32,
+    entries: Vec<StateEntry>,
+    bytes: usize,
+    imported: u64,
+}
+
+impl Importing<'_> {
+    async fn send(&mut self) -> Outcome {
+        let entries = std::mem::take(&mut self.entries);
+        self.bytes = 0;
+        if !entries.is_empty() {
+            self.imported += self.client.import_state(self.subscriber, self.partition, entries).await?;
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self, StateOfPartition { partition, entry }: StateOfPartition) -> Outcome {
+        let bytes = entry.bucket.len() + entry.key.len() + entry.value.len();
+        let is_full = self.entries.len() >= IMPORT_ENTRIES || self.bytes + bytes > IMPORT_BYTES;
+        if partition != self.partition || is_full {
+            self.send().await?;
+        }
+        self.partition = partition;
+        self.bytes += bytes;
+        self.entries.push(entry);
+        Ok(())
+    }
+}
+
+async fn import(args: &Import, mut input: impl BufRead) -> Result<u64, Failure> {
+    let client = args.server.connect().await?;
+    let (subscriber, entries) = (args.subscriber.as_str(), Vec::new());
+    let mut importing = Importing { client, subscriber, partition: 0, entries, bytes: 0, imported: 0 };
+    let mut number = 0;
+    let outcome = loop {
+        number += 1;
+        match next(&mut input) {
+            Ok(None) => break importing.send().await,
+            Ok(Some(line)) if line.trim_ascii().is_empty() => {}
+            Ok(Some(line)) => {
+                let entry = serde_json::from_slice::<Line>(&line).map_err(|error| error.to_string());
+                match entry.and_then(TryInto::try_into) {
+                    Ok(entry) => {
+                        if let Err(failure) = importing.add(entry).await {
+                            break Err(failure);
+                        }
+                    }
+                    Err(why) => break Err(Failure::failed(format!("line {number} is no entry: {why}"))),
+                }
+            }
+            Err(error) => break Err(Failure::failed(format!("cannot read line {number}: {error}"))),
+        }
+    };
+    match outcome {
+        Ok(()) => Ok(importing.imported),
+        Err(Failure { exit, message }) => {
+            let imported = self::entries(importing.imported);
+            Err(Failure::new(exit, format!("{message} ({imported} in front of it had been imported)")))
+        }
+    }
+}
+
+/// The next line; `None` at the end.
+fn next(input: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let read = input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+    if read as u64 == LINE_BYTES_MAX && !line.ends_with(b"\n") {
+        return Err(std::io::Error::other(format!("it has more than {LINE_BYTES_MAX} bytes")));
+    }
+    Ok((read > 0).then_some(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<StateOfPartition, String> {
+        serde_json::from_str::<Line>(line).map_err(|error| error.to_string())?.try_into()
+    }
+
+    #[test]
+    fn what_is_exported_is_what_is_imported() {
+        for value in [&b"text"[..], b"", b"\xff\x00", "ü\n".as_bytes()] {
+            let entry = StateEntry {
+                bucket: "b".into(),
+                key: "a \"key\"\n".into(),
+                written_ns: 1_700_000_000_123_456_789,
+                value: value.to_vec().into(),
+            };
+            let entry = StateOfPartition { partition: 3, entry };
+            let line = serde_json::to_string(&Line::from(entry.clone())).unwrap();
+            assert_eq!(parsed(&line), Ok(entry), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_by_hand_needs_a_key_and_a_value() {
+        let entry = parsed(r#"{"key":"k","value":"v"}"#).unwrap();
+        assert_eq!((entry.partition, entry.entry.bucket.as_str()), (0, "default"));
+        assert!(entry.entry.written_ns > 1_700_000_000_000_000_000, "now");
+        for wrong in [
+            "{}",
+            r#"{"key":"k"}"#,
+            r#"{"key":"k","value":"v","value_base64":"dg=="}"#,
+            r#"{"key":"k","value_base64":"!"}"#,
+            r#"{"key":"k","value":"v","written":"yesterday"}"#,
+            r#"{"key":"k","value":"v","written":"1969-01-01T00:00:00Z"}"#,
+            r#"{"key":"k","value":"v","colour":"red"}"#,
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Looking after subscribers: what they could not handle, where they are, what they keep.
+//!
+//! All of it may be asked for again after an error: nothing is done twice.
+
+use std::vec;
+
+use tonic::transport::Channel;
+
+use super::{Client, ClientError};
+use crate::dispatch::{
+    FailedEvent, Filter, LetterProgress, LettersDone, Moved, SeekState, SeekTo, StateEntry, StateFilter,
+    StateOfPartition,
+};
+use crate::rpc::times::timestamp;
+use crate::rpc::v1;
+use crate::rpc::v1::seek_request;
+use crate::rpc::v1::subscriber_service_client::SubscriberServiceClient;
+
+/// How a subscriber is to be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seek {
+    /// Where to.
+    pub to: SeekTo,
+    /// Only this partition; `None` for all.
+    pub partition: Option<u32>,
+    /// What becomes of its handler's state; `None`: refused where there is any.
+    pub state: Option<SeekState>,
+    /// Events that wait are forgotten.
+    pub drops_waiting: bool,
+    /// Nothing is done: only what would be.
+    pub dry_run: bool,
+}
+
+/// A listing, of which parts are fetched as they are needed.
+#[derive(Debug)]
+pub struct Listing<S: Source> {
+    client: Client,
+    source: S,
+    here: vec::IntoIter<S::Item>,
+    /// Where the next part begins; `None` behind the last one.
+    next: Option<Option<S::Position>>,
+}
+
+/// What is listed.
+pub trait Source {
+    /// One of it.
+    type Item;
+    /// Where a part begins.
+    type Position;
+
+    /// The part that begins there, and where the next one does.
+    fn part(
+        &self,
+        client: &Client,
+        from: Option<Self::Position>,
+    ) -> impl Future<Output = Part<Self::Item, Self::Position>> + Send;
+}
+
+/// Some of a listing, and where the next part begins; `None` behind the last one.
+pub type Part<T, P> = Result<(Vec<T>, Option<P>), ClientError>;
+
+impl<S: Source> Listing<S> {
+    fn new(client: &Client, source: S) -> Self {
+        Self { client: client.clone(), source, here: Vec::new().into_iter(), next: Some(None) }
+    }
+
+    /// The next one; `None` at the end.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn next(&mut self) -> Result<Option<S::Item>, ClientError> {
+        loop {
+            if let Some(item) = self.here.next() {
+                return Ok(Some(item));
+            }
+            let Some(from) = self.next.take() else { return Ok(None) };
+            let (items, next) = self.source.part(&self.client, from).await?;
+            self.here = items.into_iter();
+            self.next = next.map(Some);
+        }
+    }
+}
+
+/// Events that a subscriber has not handled.
+#[derive(Debug)]
+pub struct Failed {
+    subscriber: String,
+    filter: Filter,
+    is_dead: bool,
+}
+
+impl Source for Failed {
+    type Item = FailedEvent;
+    type Position = v1::ListPosition;
+
+    async fn part(&self, client: &Client, from: Option<v1::ListPosition>) -> Part<FailedEvent, v1::ListPosition> {
+        let (subscriber, filter) = (self.subscriber.clone(), Some(self.filter.clone().into()));
+        let mut subscribers = client.subscribers();
+        let (events, next) = if self.is_dead {
+            let request = v1::ListDeadLettersRequest { subscriber, filter, from, page_size: 0 };
+            let answer = subscribers.list_dead_letters(request).await.map_err(|status| client.failed(&status))?;
+            let v1::ListDeadLettersResponse { events, next } = answer.into_inner();
+            (events, next)
+        } else {
+            let request = v1::ListWaitingRequest { subscriber, filter, from, page_size: 0 };
+            let answer = subscribers.list_waiting(request).await.map_err(|status| client.failed(&status))?;
+            let v1::ListWaitingResponse { events, next } = answer.into_inner();
+            (events, next)
+        };
+        Ok((events.into_iter().map(Into::into).collect(), next))
+    }
+}
+
+/// Entries of a subscriber's state.
+#[derive(Debug)]
+pub struct States {
+    subscriber: String,
+    filter: StateFilter,
+}
+
+impl Source for States {
+    type Item = StateOfPartition;
+    type Position = v1::StatePosition;
+
+    async fn part(
+        &self,
+        client: &Client,
+        from: Option<v1::StatePosition>,
+    ) -> Part<StateOfPartition, v1::StatePosition> {
+        let (subscriber, StateFilter { partition, bucket, prefix }) = (self.subscriber.clone(), self.filter.clone());
+        let request = v1::ListStateRequest { subscriber, partition, bucket, prefix, from, page_size: 0 };
+        let answer = client.subscribers().list_state(request).await.map_err(|status| client.failed(&status))?;
+        let v1::ListStateResponse { entries, next } = answer.into_inner();
+        Ok((entries.into_iter().map(Into::into).collect(), next))
+    }
+}
+
+impl Client {
+    fn subscribers(&self) -> SubscriberServiceClient<Channel> {
+        self.subscribers.clone()
+    }
+
+    /// Events that wait in front of a subscriber, by partition and number.
+    pub fn waiting(&self, subscriber: &str, filter: Filter) -> Listing<Failed> {
+        Listing::new(self, Failed { subscriber: subscriber.to_owned(), filter, is_dead: false })
+    }
+
+    /// Has waiting events tried at once, as if for the first time; those that are parked as well. How many.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn release(&self, subscriber: &str, filter: Filter) -> Result<u64, ClientError> {
+        let request = v1::ReleaseRequest { subscriber: subscriber.to_owned(), filter: Some(filter.into()) };
+        let answer = self.subscribers().release(request).await.map_err(|status| self.failed(&status))?;
+        Ok(answer.into_inner().released)
+    }
+
+    /// Forgets waiting events. How many.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn drop_waiting(&self, subscriber: &str, filter: Filter) -> Result<u64, ClientError> {
+        let request = v1::DropWaitingRequest { subscriber: subscriber.to_owned(), filter: Some(filter.into()) };
+        let answer = self.subscribers().drop_waiting(request).await.map_err(|status| self.failed(&status))?;
+        Ok(answer.into_inner().dropped)
+    }
+
+    /// Dead letters of a subscriber that were neither redriven nor dropped.
+    pub fn dead_letters(&self, subscriber: &str, filter: Filter) -> Listing<Failed> {
+        Listing::new(self, Failed { subscriber: subscriber.to_owned(), filter, is_dead: true })
+    }
+
+    /// Has a subscriber handle dead letters once more: some of those that there are when it begins, or from where the call
+    /// before came to. A count of none, with more to come, says that the subscriber has no room for more events that wait.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn redrive(
+        &self,
+        subscriber: &str,
+        filter: Filter,
+        from: Option<LetterProgress>,
+    ) -> Result<LettersDone, ClientError> {
+        let (filter, from) = (Some(filter.into()), from.map(Into::into));
+        let request = v1::RedriveRequest { subscriber: subscriber.to_owned(), filter, from };
+        let answer = self.subscribers().redrive(request).await.map_err(|status| self.failed(&status))?;
+        let v1::RedriveResponse { redriven, next } = answer.into_inner();
+        Ok(LettersDone { count: redriven, next: next.map(Into::into) })
+    }
+
+    /// Takes dead letters off the list, in parts as [`Self::redrive`] does.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn drop_dead_letters(
+        &self,
+        subscriber: &str,
+        filter: Filter,
+        from: Option<LetterProgress>,
+    ) -> Result<LettersDone, ClientError> {
+        let (filter, from) = (Some(filter.into()), from.map(Into::into));
+        let request = v1::DropDeadLettersRequest { subscriber: subscriber.to_owned(), filter, from };
+        let answer = self.subscribers().drop_dead_letters(request).await.map_err(|status| self.failed(&status))?;
+        let v1::DropDeadLettersResponse { dropped, next } = answer.into_inner();
+        Ok(LettersDone { count: dropped, next: next.map(Into::into) })
+    }
+
+    /// Has a subscriber read and call nothing more until it is resumed, also after a restart.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn pause(&self, subscriber: &str) -> Result<(), ClientError> {
+        let request = v1::PauseRequest { subscriber: subscriber.to_owned() };
+        self.subscribers().pause(request).await.map_err(|status| self.failed(&status))?;
+        Ok(())
+    }
+
+    /// Has a subscriber go on, also where it halted.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn resume(&self, subscriber: &str) -> Result<(), ClientError> {
+        let request = v1::ResumeRequest { subscriber: subscriber.to_owned() };
+        self.subscribers().resume(request).await.map_err(|status| self.failed(&status))?;
+        Ok(())
+    }
+
+    /// Moves a subscriber. From where to where, by partition.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn seek(&self, subscriber: &str, seek: Seek) -> Result<Vec<Moved>, ClientError> {
+        let Seek { to, partition, state, drops_waiting, dry_run } = seek;
+        let to = match to {
+            SeekTo::Start => seek_request::To::Start(seek_request::Start {}),
+            SeekTo::End => seek_request::To::End(seek_request::End {}),
+            SeekTo::Offset(offset) => seek_request::To::Offset(offset),
+            SeekTo::Time(time_ns) => seek_request::To::Time(timestamp(time_ns)),
+        };
+        let state = match state {
+            None => v1::SeekState::Unspecified,
+            Some(SeekState::Keep) => v1::SeekState::Keep,
+            Some(SeekState::Empty) => v1::SeekState::Empty,
+        };
+        let subscriber = subscriber.to_owned();
+        let request =
+            v1::SeekRequest { subscriber, to: Some(to), partition, state: state.into(), drops_waiting, dry_run };
+        let answer = self.subscribers().seek(request).await.map_err(|status| self.failed(&status))?;
+        Ok(answer.into_inner().moved.into_iter().map(Into::into).collect())
+    }
+
+    /// What is under a key of a subscriber's state, in each partition that has it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn state(&self, subscriber: &str, bucket: &str, key: &str) -> Result<Vec<StateOfPartition>, ClientError> {
+        let (subscriber, bucket, key) = (subscriber.to_owned(), bucket.to_owned(), key.to_owned());
+        let request = v1::GetStateRequest { subscriber, bucket, key };
+        let answer = self.subscribers().get_state(request).await.map_err(|status| self.failed(&status))?;
+        Ok(answer.into_inner().entries.into_iter().map(Into::into).collect())
+    }
+
+    /// A subscriber's state, by partition, bucket and key.
+    pub fn states(&self, subscriber: &str, filter: StateFilter) -> Listing<States> {
+        Listing::new(self, States { subscriber: subscriber.to_owned(), filter })
+    }
+
+    /// Puts entries of one partition into a subscriber's state, in place of what may be there, all or none. How many.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn import_state(
+        &self,
+        subscriber: &str,
+        partition: u32,
+        entries: Vec<StateEntry>,
+    ) -> Result<u64, ClientError> {
+        let entry = |entry| StateOfPartition { partition, entry }.into();
+        let entries = entries.into_iter().map(entry).collect();
+        let request = v1::ImportStateRequest { subscriber: subscriber.to_owned(), entries };
+        let answer = self.subscribers().import_state(request).await.map_err(|status| self.failed(&status))?;
+        Ok(answer.into_inner().imported)
+    }
+}

@@ -1,0 +1,255 @@
+//! Looking after subscribers: what they could not handle, where they are, what they keep.
+//!
+//! Promises: an answer is bounded in bytes and, but for a lane that is in a long call, in time; what reads a disk is done
+//! where nobody waits for it.
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status};
+
+use super::{bounds, refusal};
+use crate::dispatch::{ControlError, Filter, Move, SeekState, SeekTo, StateFilter, StateOfPartition, Tree};
+use crate::engine::Engine;
+use crate::rpc::times::nanoseconds;
+use crate::rpc::v1;
+use crate::rpc::v1::seek_request::To;
+use crate::rpc::v1::subscriber_service_server::SubscriberService;
+use crate::wasm::{STATE_BUCKET_BYTES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
+
+/// The bucket of a handler that names none.
+const DEFAULT_BUCKET: &str = "default";
+const TIME: &str = "is not a time after 1970 with 0 to 999,999,999 nanoseconds";
+
+/// The service.
+pub(super) struct Subscribers<E> {
+    pub(super) tree: Tree<E>,
+    pub(super) closing: CancellationToken,
+    /// Calls that are under way; shutdown waits for them.
+    pub(super) calls: TaskTracker,
+}
+
+fn filter(filter: Option<v1::FailedFilter>) -> Result<Filter, Status> {
+    let filter = filter.map(TryInto::try_into).transpose();
+    Ok(filter.map_err(|what| refusal::field("filter.older_than", what))?.unwrap_or_default())
+}
+
+/// How many entries an answer has.
+fn page_size(asked: u32) -> usize {
+    match asked as usize {
+        0 => bounds::LISTED_MAX,
+        asked => asked.min(bounds::LISTED_MAX),
+    }
+}
+
+impl<E: Engine> Subscribers<E> {
+    /// Does what may read from a disk.
+    async fn reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Tree<E>) -> Result<T, ControlError> + Send + 'static,
+    ) -> Result<T, Status> {
+        self.check_open()?;
+        let tree = self.tree.clone();
+        let read = tokio::task::spawn_blocking(move || read(&tree)).await;
+        let read = read.map_err(|error| Status::internal(format!("the read was not finished: {error}")))?;
+        read.map_err(|error| refusal::control(&error))
+    }
+
+    /// Does what changes something, and is answered also where the bus is told to stop meanwhile.
+    async fn changing<T>(&self, change: impl Future<Output = Result<T, ControlError>>) -> Result<T, Status> {
+        self.check_open()?;
+        let _call = self.calls.token();
+        change.await.map_err(|error| refusal::control(&error))
+    }
+
+    /// As [`Self::changing`], of what can go on later where it was left, and is left where the bus is told to stop.
+    async fn changing_some<T>(&self, change: impl Future<Output = Result<T, ControlError>>) -> Result<T, Status> {
+        tokio::select! {
+            done = self.changing(change) => done,
+            () = self.closing.cancelled() => Err(refusal::shutting_down()),
+        }
+    }
+
+    fn check_open(&self) -> Result<(), Status> {
+        if self.closing.is_cancelled() { Err(refusal::shutting_down()) } else { Ok(()) }
+    }
+}
+
+#[tonic::async_trait]
+impl<E: Engine> SubscriberService for Subscribers<E> {
+    async fn list_waiting(
+        &self,
+        request: Request<v1::ListWaitingRequest>,
+    ) -> Result<Response<v1::ListWaitingResponse>, Status> {
+        let request = request.into_inner();
+        let filter = filter(request.filter)?;
+        let (from, count) = (request.from.map(Into::into).unwrap_or_default(), page_size(request.page_size));
+        let page = self.reading(move |tree| tree.waiting(&request.subscriber, &filter, from, count)).await?;
+        let events = page.found.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListWaitingResponse { events, next: page.next.map(Into::into) }))
+    }
+
+    async fn release(&self, request: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseResponse>, Status> {
+        let request = request.into_inner();
+        let filter = filter(request.filter)?;
+        let released = self.changing(self.tree.release(&request.subscriber, &filter)).await?;
+        tracing::info!(subscriber = request.subscriber, released, "released events that waited");
+        Ok(Response::new(v1::ReleaseResponse { released }))
+    }
+
+    async fn drop_waiting(
+        &self,
+        request: Request<v1::DropWaitingRequest>,
+    ) -> Result<Response<v1::DropWaitingResponse>, Status> {
+        let request = request.into_inner();
+        let filter = filter(request.filter)?;
+        let dropped = self.changing(self.tree.drop_waiting(&request.subscriber, &filter)).await?;
+        tracing::info!(subscriber = request.subscriber, dropped, "dropped events that waited");
+        Ok(Response::new(v1::DropWaitingResponse { dropped }))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<v1::ListDeadLettersRequest>,
+    ) -> Result<Response<v1::ListDeadLettersResponse>, Status> {
+        self.check_open()?;
+        let request = request.into_inner();
+        let filter = filter(request.filter)?;
+        let (from, count) = (request.from.map(Into::into).unwrap_or_default(), page_size(request.page_size));
+        let page = self.tree.dead_letters(&request.subscriber, &filter, from, count).await;
+        let page = page.map_err(|error| refusal::control(&error))?;
+        let events = page.found.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListDeadLettersResponse { events, next: page.next.map(Into::into) }))
+    }
+
+    async fn redrive(&self, request: Request<v1::RedriveRequest>) -> Result<Response<v1::RedriveResponse>, Status> {
+        let request = request.into_inner();
+        let (filter, from) = (filter(request.filter)?, request.from.map(Into::into));
+        let done = self.changing_some(self.tree.redrive_some(&request.subscriber, &filter, from)).await?;
+        tracing::info!(subscriber = request.subscriber, redriven = done.count, "redrove dead letters");
+        Ok(Response::new(v1::RedriveResponse { redriven: done.count, next: done.next.map(Into::into) }))
+    }
+
+    async fn drop_dead_letters(
+        &self,
+        request: Request<v1::DropDeadLettersRequest>,
+    ) -> Result<Response<v1::DropDeadLettersResponse>, Status> {
+        let request = request.into_inner();
+        let (filter, from) = (filter(request.filter)?, request.from.map(Into::into));
+        let done = self.changing_some(self.tree.drop_some_dead_letters(&request.subscriber, &filter, from)).await?;
+        tracing::info!(subscriber = request.subscriber, dropped = done.count, "dropped dead letters");
+        Ok(Response::new(v1::DropDeadLettersResponse { dropped: done.count, next: done.next.map(Into::into) }))
+    }
+
+    async fn pause(&self, request: Request<v1::PauseRequest>) -> Result<Response<v1::PauseResponse>, Status> {
+        let v1::PauseRequest { subscriber } = request.into_inner();
+        self.changing(self.tree.pause(&subscriber)).await?;
+        tracing::info!(subscriber, "paused");
+        Ok(Response::new(v1::PauseResponse {}))
+    }
+
+    async fn resume(&self, request: Request<v1::ResumeRequest>) -> Result<Response<v1::ResumeResponse>, Status> {
+        let v1::ResumeRequest { subscriber } = request.into_inner();
+        self.changing(self.tree.resume(&subscriber)).await?;
+        tracing::info!(subscriber, "resumed");
+        Ok(Response::new(v1::ResumeResponse {}))
+    }
+
+    async fn seek(&self, request: Request<v1::SeekRequest>) -> Result<Response<v1::SeekResponse>, Status> {
+        let request = request.into_inner();
+        let state = match v1::SeekState::try_from(request.state) {
+            Ok(v1::SeekState::Unspecified) => None,
+            Ok(v1::SeekState::Keep) => Some(SeekState::Keep),
+            Ok(v1::SeekState::Empty) => Some(SeekState::Empty),
+            Err(_) => return Err(refusal::field("state", "is not one of those that there are")),
+        };
+        let to = match &request.to {
+            None => return Err(refusal::field("to", "is missing: say where the subscriber goes on")),
+            Some(To::Start(_)) => SeekTo::Start,
+            Some(To::End(_)) => SeekTo::End,
+            Some(To::Offset(offset)) => SeekTo::Offset(*offset),
+            Some(To::Time(time)) => SeekTo::Time(nanoseconds(time).ok_or_else(|| refusal::field("time", TIME))?),
+        };
+        let v1::SeekRequest { subscriber, partition, drops_waiting, dry_run, .. } = request;
+        let name = subscriber.clone();
+        if state.is_none() && self.reading(move |tree| tree.has_state(&name, partition)).await? {
+            return Err(refusal::control(&ControlError::HasState { subscriber }));
+        }
+        let to = Move { to, partition, empties_state: state == Some(SeekState::Empty), drops_waiting, dry_run };
+        let moved = self.changing(self.tree.seek(&subscriber, to)).await?;
+        if !dry_run {
+            tracing::info!(subscriber, ?moved, "moved");
+        }
+        Ok(Response::new(v1::SeekResponse { moved: moved.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn get_state(&self, request: Request<v1::GetStateRequest>) -> Result<Response<v1::GetStateResponse>, Status> {
+        let v1::GetStateRequest { subscriber, mut bucket, key } = request.into_inner();
+        if bucket.is_empty() {
+            DEFAULT_BUCKET.clone_into(&mut bucket);
+        }
+        let found = self.reading(move |tree| tree.state(&subscriber, &bucket, &key)).await?;
+        Ok(Response::new(v1::GetStateResponse { entries: found.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn list_state(
+        &self,
+        request: Request<v1::ListStateRequest>,
+    ) -> Result<Response<v1::ListStateResponse>, Status> {
+        let v1::ListStateRequest { subscriber, partition, bucket, prefix, from, page_size } = request.into_inner();
+        let (filter, count) = (StateFilter { partition, bucket, prefix }, self::page_size(page_size));
+        let from = from.map(Into::into).unwrap_or_default();
+        let page = self.reading(move |tree| tree.state_page(&subscriber, &filter, from, count)).await?;
+        let entries = page.found.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListStateResponse { entries, next: page.next.map(Into::into) }))
+    }
+
+    async fn import_state(
+        &self,
+        request: Request<v1::ImportStateRequest>,
+    ) -> Result<Response<v1::ImportStateResponse>, Status> {
+        let v1::ImportStateRequest { subscriber, entries } = request.into_inner();
+        if entries.len() > bounds::IMPORTED_MAX {
+            let (count, most) = (entries.len(), bounds::IMPORTED_MAX);
+            return Err(refusal::field("entries", format!("has {count} entries; at most {most} are taken at once")));
+        }
+        let Some(partition) = entries.first().map(|entry| entry.partition) else {
+            return Ok(Response::new(v1::ImportStateResponse { imported: 0 }));
+        };
+        for (index, entry) in entries.iter().enumerate() {
+            if let Some((name, what)) = wrong(entry, partition) {
+                return Err(refusal::field(format!("entries[{index}].{name}"), what));
+            }
+        }
+        let entries: Vec<_> =
+            entries.into_iter().map(StateOfPartition::from).map(|StateOfPartition { entry, .. }| entry).collect();
+        let imported = self.changing(self.tree.import_state(&subscriber, partition, &entries)).await?;
+        tracing::info!(subscriber, partition, imported, "imported state");
+        Ok(Response::new(v1::ImportStateResponse { imported }))
+    }
+}
+
+/// What no handler could have written, and why.
+fn wrong(entry: &v1::StateEntry, partition: u32) -> Option<(&'static str, String)> {
+    let v1::StateEntry { bucket, key, value, .. } = entry;
+    let long = |bytes: usize, most: usize| format!("has {bytes} bytes, and at most {most} are allowed");
+    if entry.partition != partition {
+        return Some(("partition", format!("is {}, but that of the first entry is {partition}", entry.partition)));
+    }
+    if bucket.is_empty() || bucket.contains('\0') {
+        return Some(("bucket", "is empty or has a zero byte in it".to_owned()));
+    }
+    if bucket.len() > STATE_BUCKET_BYTES_MAX {
+        return Some(("bucket", long(bucket.len(), STATE_BUCKET_BYTES_MAX)));
+    }
+    if key.is_empty() {
+        return Some(("key", "is empty".to_owned()));
+    }
+    if key.len() > STATE_KEY_BYTES_MAX {
+        return Some(("key", long(key.len(), STATE_KEY_BYTES_MAX)));
+    }
+    if value.len() > STATE_VALUE_BYTES_MAX {
+        return Some(("value", long(value.len(), STATE_VALUE_BYTES_MAX)));
+    }
+    let is_time = entry.write_time.as_ref().is_some_and(|time| nanoseconds(time).is_some());
+    (!is_time).then(|| ("write_time", TIME.to_owned()))
+}
