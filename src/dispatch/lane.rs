@@ -438,10 +438,16 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
     async fn without_instance(&mut self, error: &str) -> Result<(), Leave> {
         tracing::error!(subscriber = &*self.parts.subscriber, partition = self.parts.partition, %error, "no call");
         self.parts.counters.failed(error);
-        tokio::select! {
-            biased;
-            () = self.parts.stop.cancelled() => Err(LaneError::Stopped.into()),
-            () = tokio::time::sleep(self.parts.backoff.retry.max) => Ok(()),
+        let until = Instant::now() + self.parts.backoff.retry.max;
+        loop {
+            let Parts { stop, commands, .. } = &mut self.parts;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(LaneError::Stopped.into()),
+                Some(command) = commands.recv() => self.obey(command).await?,
+                () = tokio::time::sleep_until(until) => return Ok(()),
+            }
+            self.show();
         }
     }
 
