@@ -15,7 +15,13 @@
 #[path = "common/mod.rs"]
 mod common;
 #[path = "../tests/common/trees.rs"]
-#[allow(unreachable_pub, dead_code, clippy::panic, reason = "shared with the tests, of which this uses a part")]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "shared with the tests, of which this uses a part"
+)]
 mod trees;
 
 use std::collections::HashMap;

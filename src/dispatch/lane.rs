@@ -293,7 +293,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 return Err(Leave::Moved);
             }
             match self.passes(event) {
-                Ok(true) | Err(_) if self.waiting.holds(event.key) => self.join(&held, event, &mut progress).await?,
+                Ok(true) | Err(_) if self.waiting.holds(event.key) => self.join(&held, &events, &mut progress).await?,
                 Ok(true) => self.call_from(&held, &events, &mut progress).await?,
                 Ok(false) => {
                     let passed = events.iter().skip(progress.at).take_while(|event| self.is_passed_over(event)).count();
@@ -323,22 +323,32 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         matches!(self.passes(event), Ok(false))
     }
 
-    /// The event at `progress.at` waits behind those of its key.
-    async fn join(&mut self, held: &[Held], event: &Parsed<'_>, progress: &mut Progress) -> Result<(), Leave> {
-        let Some(record) = held.get(progress.at).map(|held| held.record.clone()) else { return Ok(()) };
-        while !self.waiting.has_room(record.len()) && self.waiting.holds(event.key) {
+    /// The event at `progress.at` waits behind those of its key, and so do as many as follow of which that is true as well.
+    async fn join(&mut self, held: &[Held], events: &[Parsed<'_>], progress: &mut Progress) -> Result<(), Leave> {
+        let rest = || held.iter().zip(events).skip(progress.at);
+        let Some((first, event)) = rest().next() else { return Ok(()) };
+        while !self.waiting.has_room(first.bytes()) && self.waiting.holds(event.key) {
             self.wait_for_room(event.offset).await?;
         }
         self.is_full = false;
-        if !self.waiting.holds(event.key) {
-            self.show();
-            return Ok(()); // its turn came while it waited for room
+        let mut unit = Unit { consumed_to: event.offset, ..Unit::default() };
+        let mut joined = 0;
+        for (held, event) in rest() {
+            // its turn may have come while it waited for room
+            let waits = self.waiting.holds(event.key) && !self.is_passed_over(event);
+            if !waits || !self.waiting.has_room(held.bytes()) {
+                break;
+            }
+            let waiter = Waiter::new(event.offset, event.append_time_ns);
+            unit.writes.extend(self.waiting.add(event.key, &waiter, held.record.clone(), Instant::now()));
+            unit.consumed_to = event.offset + 1;
+            joined += 1;
         }
-        let waiter = Waiter::new(event.offset, event.append_time_ns);
-        let writes = self.waiting.add(event.key, &waiter, record, Instant::now());
         self.show();
-        self.commit(Unit { consumed_to: event.offset + 1, writes: writes.into(), ..Unit::default() }).await?;
-        progress.at += 1;
+        if joined > 0 {
+            self.commit(unit).await?;
+        }
+        progress.at += joined;
         Ok(())
     }
 
