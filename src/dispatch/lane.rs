@@ -95,6 +95,8 @@ pub(super) struct Lane<S, K, H> {
     told: Told,
     /// An event that has to wait was read, and there is no room for it.
     is_full: bool,
+    /// The position is ahead of what was called: an event that is delivered once at most is taken before it is.
+    is_ahead: bool,
     /// Where the search for state that has expired goes on, and how many events ago it was looked for.
     sweep: (Option<Vec<u8>>, u32),
 }
@@ -175,7 +177,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         let told =
             Told { is_paused: parts.entries.get(PAUSED)?.is_some(), is_halted: parts.entries.get(HALTED)?.is_some() };
         let position = parts.session.next_offset();
-        let lane = Self { parts, waiting, state, position, told, is_full: false, sweep: (None, 0) };
+        let lane = Self { parts, waiting, state, position, told, is_full: false, is_ahead: false, sweep: (None, 0) };
         lane.show();
         Ok(lane)
     }
@@ -210,7 +212,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             _ => LaneState::Running,
         };
         let counters = &self.parts.counters;
-        let active = if self.works() { self.waiting.active_keys() } else { 0 };
+        let active = if self.works() { self.waiting.active_keys() } else { 0 } + usize::from(self.is_ahead);
         counters.set_waiting(self.parts.partition, self.waiting.len(), self.waiting.parked(), active);
         counters.set_lane(self.parts.partition, state);
     }
@@ -221,7 +223,13 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             Some(held) => self.more(held).await?,
             None => return Ok(()),
         };
-        self.process(Arc::new(held)).await
+        let ended = self.process(Arc::new(held)).await;
+        if std::mem::take(&mut self.is_ahead) {
+            // Written first: whoever sees that nothing is on its way sees what came of it.
+            self.parts.session.flush().await?;
+            self.show();
+        }
+        ended
     }
 
     /// Waits for events to be read, where it may, or for something else that is to be done, and does that.
@@ -399,6 +407,8 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             && let Some(last) = run.last()
         {
             // The position first, durably: whatever becomes of the call, it is not made again.
+            self.is_ahead = true;
+            self.show();
             self.commit(Unit { consumed_to: last.offset + 1, ..Unit::default() }).await?;
             self.parts.session.sync().await?;
         }
