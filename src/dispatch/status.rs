@@ -153,7 +153,7 @@ impl Counters {
         LaneState::from_number(before.unwrap_or_default())
     }
 
-    /// How many events wait in a lane, how many of them are parked, and of how many keys one will be called by itself.
+    /// How many events wait in a lane, how many of them are parked, and how many will be called by themselves or are being.
     pub(super) fn set_waiting(&self, partition: u32, waiting: usize, parked: usize, active: usize) {
         if let Some(lane) = self.lanes.get(partition as usize) {
             lane.waiting.store(waiting as u64, Ordering::Relaxed);

@@ -79,6 +79,27 @@ async fn what_fails_is_not_called_again_where_it_is_once_at_most() {
     assert_eq!(only(&tree, "work.dead").await.len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_tree_is_not_settled_while_a_call_goes_on_whose_event_is_behind_the_position() {
+    let (gate, seen) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(AtomicU64::new(0)));
+    let (open, count) = (gate.clone(), seen.clone());
+    let work = Script::calls(move |call| {
+        let (gate, seen) = (gate.clone(), seen.clone());
+        async move {
+            seen.fetch_add(1, SeqCst);
+            gate.acquire().await.unwrap().forget();
+            by_event(&call, copy)
+        }
+    });
+    let tree = backlog(MemoryEngine::default(), &once_at_most(""), &work, &[("k", "a")]).await;
+    until("the call", || count.load(SeqCst) == 1).await;
+    assert_eq!(status(&tree.snapshot(), "t/work").lag, 0);
+    assert!(!tree.is_settled());
+    open.add_permits(1);
+    settled(&tree).await;
+    assert_eq!(data(&tree, "out").await, ["a"]);
+}
+
 /// A drain loses nothing: what waits for its turn has not been called.
 #[tokio::test(start_paused = true)]
 async fn a_drain_in_front_of_the_call_loses_nothing_where_it_is_once_at_most() {
