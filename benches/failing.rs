@@ -44,7 +44,7 @@ subscribers:
   work:
     from: in
     plugin: p.wasm
-    retry: { attempts: 1000000, backoff: { initial: 100ms, max: 30s } }
+    retry: { attempts: 1000, backoff: { initial: 100ms, max: 30s } }
     waiting: { max: 200000, size: 1GiB }
 ";
 const EVENTS: u64 = 300_000;
