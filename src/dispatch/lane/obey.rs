@@ -1,0 +1,135 @@
+//! A lane does as it is told: between two calls, each command in units of its own, answered once they are durable.
+
+use tokio::time::Instant;
+
+use super::super::command::{Command, Refusal};
+use super::super::entries::DONE;
+use super::super::handler::Handler;
+use super::super::state;
+use super::super::waiting::{self, Waiter};
+use super::{HALTED, Lane, LaneError, Leave, PAUSED, Told};
+use crate::engine::{Entries, LaneWrite, Session, Unit};
+use crate::limits;
+use crate::model::Record;
+
+impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
+    /// Does what somebody outside asks for.
+    pub(super) async fn obey(&mut self, command: Command) -> Result<(), Leave> {
+        match command {
+            Command::Pause(answer) => {
+                self.told.is_paused = true;
+                self.tell(vec![LaneWrite::put(PAUSED, "")]).await?;
+                drop(answer.send(Ok(1)));
+            }
+            Command::Resume(answer) => {
+                self.told = Told::default();
+                let mut writes = vec![LaneWrite::delete(PAUSED), LaneWrite::delete(HALTED)];
+                // what it halted for is tried again
+                for number in self.waiting.numbers() {
+                    let waiter = waiting::get(&self.parts.entries, number)?;
+                    if !waiter.is_parked && waiter.attempts >= self.parts.backoff.retry.attempts {
+                        writes.extend(self.release(number, waiter));
+                    }
+                }
+                self.tell(writes).await?;
+                drop(answer.send(Ok(1)));
+            }
+            Command::Release(numbers, answer) => {
+                let (mut writes, mut released) = (Vec::new(), 0);
+                for number in numbers {
+                    if !self.waiting.contains(number) {
+                        continue; // it is done by now
+                    }
+                    let waiter = waiting::get(&self.parts.entries, number)?;
+                    writes.extend(self.release(number, waiter));
+                    released += 1;
+                }
+                self.tell(writes).await?;
+                drop(answer.send(Ok(released)));
+            }
+            Command::Drop(numbers, answer) => {
+                let removed: Vec<_> = numbers.iter().filter_map(|number| self.waiting.remove(*number)).collect();
+                let dropped = removed.len() as u64;
+                self.tell(removed.into_iter().flatten().collect()).await?;
+                drop(answer.send(Ok(dropped)));
+            }
+            Command::Redrive(letters, answer) => {
+                let (mut writes, mut taken) = (Vec::new(), 0);
+                for letter in letters {
+                    if self.parts.entries.get(&letter.done)?.is_some() {
+                        taken += 1; // before, by somebody whose answer was lost
+                        continue;
+                    }
+                    if !self.waiting.has_room(letter.record.len()) {
+                        break;
+                    }
+                    let Ok(parsed) = Record::parse(&letter.record) else { continue };
+                    writes.extend(self.waiting.add(parsed.key, &letter.waiter, letter.record.clone(), Instant::now()));
+                    writes.push(LaneWrite::put(letter.done, ""));
+                    taken += 1;
+                }
+                self.tell(writes).await?;
+                drop(answer.send(Ok(taken)));
+            }
+            Command::Forget(done, answer) => {
+                let count = done.len() as u64;
+                let writes = done.into_iter().filter(|key| key.first() == Some(&DONE));
+                self.tell(writes.map(|key| LaneWrite::put(key, "")).collect()).await?;
+                drop(answer.send(Ok(count)));
+            }
+            Command::Import(mut writes, answer) => {
+                let count = writes.len() as u64;
+                self.state.account(&mut writes)?;
+                self.tell(writes).await?;
+                drop(answer.send(Ok(count)));
+            }
+            Command::Seek(seek, answer) => {
+                if self.waiting.len() > 0 && !seek.drops_waiting {
+                    let waiting = self.waiting.len();
+                    drop(answer.send(Err(Refusal::Waits { waiting })));
+                    return Ok(());
+                }
+                let mut writes: Vec<LaneWrite> = Vec::new();
+                for number in self.waiting.numbers() {
+                    writes.extend(self.waiting.remove(number).into_iter().flatten());
+                }
+                if seek.empties_state {
+                    let mut behind: Option<Vec<u8>> = None;
+                    loop {
+                        let page = state::list(&self.parts.entries, behind.as_deref(), 1_000)?;
+                        let Some(last) = page.last() else { break };
+                        behind = Some(state::position_behind(&last.bucket, &last.key));
+                        let gone = page.iter().map(|entry| state::position_behind(&entry.bucket, &entry.key));
+                        writes.extend(gone.map(LaneWrite::delete));
+                        if writes.len() > limits::SEEK_WRITES_MAX {
+                            // the state goes in several units, in front of the move
+                            self.state.account(&mut writes)?;
+                            self.tell(std::mem::take(&mut writes)).await?;
+                            behind = None;
+                        }
+                    }
+                    self.state.account(&mut writes)?;
+                }
+                let unit = Unit { consumed_to: seek.to, writes, is_seek: true, ..Unit::default() };
+                self.commit(unit).await?;
+                self.parts.session.sync().await?;
+                self.show();
+                drop(answer.send(Ok(seek.to)));
+                return Err(Leave::Moved);
+            }
+        }
+        self.show();
+        Ok(())
+    }
+
+    fn release(&mut self, number: u64, waiter: Waiter) -> Option<LaneWrite> {
+        let released = Waiter { attempts: 0, is_parked: false, due_ns: 0, ..waiter };
+        self.waiting.update(number, &released, Instant::now())
+    }
+
+    /// Commits what it was told, and waits until that is durable.
+    pub(super) async fn tell(&mut self, writes: Vec<LaneWrite>) -> Result<(), LaneError> {
+        self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;
+        Ok(self.parts.session.sync().await?)
+    }
+}
