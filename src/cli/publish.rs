@@ -109,8 +109,12 @@ async fn one(args: &Args) -> Outcome {
     match args.output {
         Output::Json => print_places(&args.topic, &published)?,
         Output::Text => {
-            for Placement { partition, offset, is_duplicate } in &published.places {
-                let what = if *is_duplicate { "had been published before" } else { "published" };
+            for (index, Placement { partition, offset, is_duplicate }) in (0..).zip(&published.places) {
+                let what = match (*is_duplicate, published.delayed.contains(&index)) {
+                    (true, _) => "had been published before",
+                    (false, true) => "kept until it is due",
+                    (false, false) => "published",
+                };
                 let offset = offset.map(|offset| format!(", offset {offset}")).unwrap_or_default();
                 say(&format!("{what} to {}, partition {partition}{offset}", args.topic));
             }
@@ -166,13 +170,14 @@ impl Watcher for Bar {
 
 fn print_places(topic: &str, published: &Published) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for Placement { partition, offset, is_duplicate } in &published.places {
+    for (index, Placement { partition, offset, is_duplicate }) in (0..).zip(&published.places) {
         let place = json!({
             "topic": topic,
             "partition": partition,
             "offset": offset,
             "epoch": published.epoch,
             "duplicate": is_duplicate,
+            "delayed": published.delayed.binary_search(&index).is_ok(),
         });
         writeln!(out, "{place}")?;
     }

@@ -8,6 +8,7 @@
 mod batch;
 mod command;
 pub mod control;
+mod delay;
 mod entries;
 mod flow;
 mod handler;
@@ -26,6 +27,7 @@ pub use control::{
     ControlError, FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Move, Moved, Page, SeekState, SeekTo,
     StateFilter, StateOfPartition, StatePage, StatePosition,
 };
+pub use delay::DelayRefused;
 pub use handler::{HandleError, Handler};
 pub use publish::{Numbering, PublishError, Published, Publisher};
 pub use state::StateEntry;

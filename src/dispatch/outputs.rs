@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::batch::Parsed;
+use super::delay;
 use super::keys;
 use super::waiting::now_ns;
 use crate::engine::{SliceFull, Slices};
@@ -22,6 +23,8 @@ pub(super) struct Target {
     pub(super) topic: TopicId,
     pub(super) partitions: u32,
     pub(super) key: Option<KeyExpression>,
+    /// Where events wait that are to come later.
+    pub(super) delayed: Option<TopicId>,
 }
 
 /// Makes a lane's units.
@@ -61,6 +64,8 @@ struct Ready<'a> {
     target: &'a Target,
     id: OutputId,
     key: Cow<'a, str>,
+    /// It comes later.
+    is_delayed: bool,
 }
 
 /// Bytes beside the texts of an output in its record: lengths, lineage, the heads of fields, its id.
@@ -153,7 +158,9 @@ impl Emitter {
             return Err(format!("the key of an output is {length} bytes long, at most {KEY_BYTES_MAX} are accepted"));
         }
         size += key.len();
-        Ok((Ready { event, output, target, id, key }, size))
+        let is_delayed =
+            delay::is_delayed(attributes(output), event.append_time_ns).map_err(|error| error.to_string())?;
+        Ok((Ready { event, output, target, id, key, is_delayed }, size))
     }
 
     /// What the plugin set, else what the topic's expression says, else the key of the event that it answers.
@@ -179,8 +186,11 @@ impl Emitter {
     }
 
     fn put(&self, slices: &mut Slices, ready: &Ready<'_>) -> Result<(), String> {
-        let Ready { event, output, target, id, key } = ready;
-        let partition = PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) };
+        let Ready { event, output, target, id, key, is_delayed } = ready;
+        let partition = match target.delayed {
+            Some(delayed) if *is_delayed => PartitionId { topic: delayed, partition: 0 },
+            _ => PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) },
+        };
         let lineage = Some(self.lineage(event));
         slices
             .push(partition, |out| {

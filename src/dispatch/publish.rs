@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::delay::{self, DelayRefused};
 use super::keys;
 use crate::engine::{AppendError, Engine, Mark, Placement, SliceFull, Slices};
 use crate::limits;
@@ -14,12 +15,14 @@ use crate::model::{
 use crate::topology::KeyExpression;
 
 /// Where the events of a call went.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Published {
     /// The recovery epoch in which the offsets hold.
     pub epoch: u32,
     /// One for each event, in their order; that of a duplicate is where the first one is.
     pub places: Vec<Placement>,
+    /// The indices of those that come later, ascending. They have no offset before they are due.
+    pub delayed: Vec<u32>,
 }
 
 impl Published {
@@ -146,6 +149,9 @@ pub enum EventRefused {
     /// The topic's `key:` does not give a key for it.
     #[error("the topic's key expression gives no key: {0}")]
     Key(String),
+    /// It cannot come later as it says.
+    #[error(transparent)]
+    Delay(#[from] DelayRefused),
 }
 
 /// A topic as a producer sees it.
@@ -162,6 +168,8 @@ pub struct Target {
     pub key: Option<KeyExpression>,
     /// Events that are published again are recognised by `source` and `id`.
     pub dedupes: bool,
+    /// The topic in which events wait that are to come later.
+    pub delayed: Option<TopicId>,
 }
 
 /// Publishes from outside. Cheap to clone.
@@ -267,18 +275,28 @@ impl<E: Engine> Publisher<E> {
             slices.set_producer(ProducerId::new(&numbering.producer));
         }
         let mut placed = Vec::with_capacity(events.len());
+        let now_ns = self.engine.now_ns();
         for (index, event) in events.iter().enumerate() {
             let sequence = numbering.as_ref().map(|numbering| numbering.first_sequence + index as u64);
-            let place = place(target, event, sequence, &mut slices);
+            let place = place(target, event, sequence, now_ns, &mut slices);
             placed.push(place.map_err(|error| PublishError::Event { index, error })?);
         }
         if slices.is_empty() {
-            return Ok(Published { epoch: 0, places: Vec::new() });
+            return Ok(Published::default());
         }
-        let partitions: Vec<u32> = slices.partitions().map(|partition| partition.partition).collect();
+        let partitions: Vec<PartitionId> = slices.partitions().collect();
         let appended = self.engine.append(slices).await?;
-        let place = |(slice, record): (usize, u32)| Some(appended.place(slice, record, *partitions.get(slice)?));
-        Ok(Published { epoch: appended.epoch, places: placed.into_iter().filter_map(place).collect() })
+        let mut published = Published { epoch: appended.epoch, ..Published::default() };
+        for (index, (slice, record)) in (0..).zip(placed) {
+            let Some(PartitionId { topic, partition }) = partitions.get(slice) else { continue };
+            let mut place = appended.place(slice, record, *partition);
+            if target.delayed == Some(*topic) {
+                place.offset = None; // that is its place among those that wait
+                published.delayed.push(index);
+            }
+            published.places.push(place);
+        }
+        Ok(published)
     }
 }
 
@@ -286,6 +304,7 @@ fn place(
     target: &Target,
     event: &Bytes,
     sequence: Option<u64>,
+    now_ns: u64,
     slices: &mut Slices,
 ) -> Result<(usize, u32), EventRefused> {
     if event.len() > limits::EVENT_BYTES_MAX {
@@ -300,7 +319,10 @@ fn place(
         }
         None => view.default_key(),
     };
-    let partition = PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) };
+    let partition = match target.delayed {
+        Some(delayed) if delay::is_event_delayed(&view, now_ns)? => PartitionId { topic: delayed, partition: 0 },
+        _ => PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) },
+    };
     let mark = match sequence {
         Some(sequence) => Mark::Sequence(sequence),
         None if target.dedupes => Mark::Identity(EventId::new(view.source, view.id)),

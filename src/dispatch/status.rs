@@ -23,6 +23,8 @@ pub struct TopicStatus {
     pub parent: Option<String>,
     /// It takes what that subscriber could not handle.
     pub is_dead_letters: bool,
+    /// Events that are to come later.
+    pub delayed: u64,
     /// What each partition holds.
     pub partitions: Vec<Bounds>,
 }

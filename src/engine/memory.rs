@@ -1,7 +1,8 @@
 //! An engine that keeps everything in memory and forgets it at the end: the model that the conformance suite holds
 //! the others against, and a fast stand-in for tests.
 //!
-//! Everything is written and durable at once, and nothing expires. Memory grows with what is appended.
+//! Everything is written and durable at once, and nothing expires. Memory grows with what is appended. Its time begins at
+//! zero and goes with tokio's clock, so a test can stop it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, Health, LaneWrite,
@@ -30,6 +32,7 @@ struct Shared {
     /// Woken whenever anything is appended or the engine closes.
     changed: Notify,
     health: watch::Sender<Health>,
+    began: Instant,
 }
 
 #[derive(Default)]
@@ -66,7 +69,8 @@ struct Lane {
 impl Default for MemoryEngine {
     fn default() -> Self {
         let (health, _) = watch::channel(Health::Serving);
-        Self { shared: Arc::new(Shared { state: Mutex::default(), changed: Notify::new(), health }) }
+        let (state, changed, began) = (Mutex::default(), Notify::new(), Instant::now());
+        Self { shared: Arc::new(Shared { state, changed, health, began }) }
     }
 }
 
@@ -141,8 +145,8 @@ impl State {
         duplicates
     }
 
-    fn append(&mut self, events: Slices) -> Vec<Offset> {
-        self.clock_ns += 1;
+    fn append(&mut self, events: Slices, now_ns: u64) -> Vec<Offset> {
+        self.clock_ns = now_ns.max(self.clock_ns + 1);
         let append_time_ns = self.clock_ns;
         let slices = events.iter();
         slices
@@ -196,6 +200,10 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is made whole under the lock, so a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn serving(&self) -> Result<(), Stopped> {
@@ -278,7 +286,7 @@ impl Engine for MemoryEngine {
                 return Err(AppendError::UnknownPartition(unknown));
             }
             let duplicates = state.judge(&mut events);
-            (state.append(events), duplicates)
+            (state.append(events, self.shared.now_ns()), duplicates)
         };
         self.shared.changed.notify_waiters();
         Ok(Appended { base_offsets, duplicates, epoch: 1 })
@@ -323,6 +331,10 @@ impl Engine for MemoryEngine {
         let chunks = state.partitions.get(&partition).ok_or(ReadError::UnknownPartition)?;
         let first = chunks.iter().find(|chunk| chunk.append_time_ns >= time_ns);
         Ok(first.map_or_else(|| chunks.last().map_or(0, Chunk::end_offset), |chunk| chunk.base_offset))
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.shared.now_ns()
     }
 
     fn storage(&self) -> Storage {
@@ -419,7 +431,7 @@ impl Session for MemorySession {
                     None => lane.entries.remove(&key),
                 };
             }
-            state.append(unit.emits);
+            state.append(unit.emits, self.shared.now_ns());
         }
         self.shared.changed.notify_waiters();
         Ok(())

@@ -336,6 +336,9 @@ pub trait Engine: Clone + Send + Sync + 'static {
         time_ns: u64,
     ) -> impl Future<Output = Result<Offset, ReadError>> + Send;
 
+    /// The clock by which append times go, Unix nanoseconds. It may be set, also back; append times never go back.
+    fn now_ns(&self) -> u64;
+
     /// How it is with what it keeps things on.
     fn storage(&self) -> Storage;
 

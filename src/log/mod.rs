@@ -421,6 +421,11 @@ impl Log {
         self.shared.condition.subscribe()
     }
 
+    /// The clock by which append times go, Unix nanoseconds.
+    pub fn now_ns(&self) -> u64 {
+        self.shared.clock.now_ns()
+    }
+
     /// Who may write so many bytes more, as far as room on the disk goes. Looks at the disk.
     pub fn space(&self, bytes: usize) -> SpaceLevel {
         self.shared.space.level_now(&self.shared, bytes)

@@ -14,7 +14,7 @@ mod wire;
 pub mod writes;
 
 pub use chunk::{Chunk, Stored};
-pub use event::{Attribute, Event, EventError, EventView};
+pub use event::{Attribute, AttributeView, Event, EventError, EventView};
 pub use identity::{
     EventId, LaneId, Offset, OutputId, OutputIds, PartitionId, Place, ProducerId, SubscriberId, TopicId, VersionId,
     partition_of,

@@ -97,6 +97,7 @@ pub(super) fn publish(error: &PublishError) -> Status {
                 EventRefused::Event(_) => reason::INVALID_EVENT,
                 EventRefused::TooLarge { .. } => reason::EVENT_TOO_LARGE,
                 EventRefused::Record(_) | EventRefused::Key(_) => reason::INVALID_KEY,
+                EventRefused::Delay(_) => reason::INVALID_DELAY,
             };
             Refusal::with(Code::InvalidArgument, reason, error, [("index", index.to_string())])
                 .field(format!("events[{index}]"))

@@ -17,6 +17,7 @@ mod common {
 
 mod bed;
 mod conditions;
+mod delays;
 mod failing;
 mod flowing;
 mod model;

@@ -125,6 +125,10 @@ impl Engine for GatedEngine {
         self.inner.offset_at_time(partition, time_ns).await
     }
 
+    fn now_ns(&self) -> u64 {
+        self.inner.now_ns()
+    }
+
     fn storage(&self) -> Storage {
         *self.storage.borrow()
     }

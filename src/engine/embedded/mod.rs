@@ -433,6 +433,10 @@ impl Engine for EmbeddedEngine {
         }
     }
 
+    fn now_ns(&self) -> u64 {
+        self.shared.log.now_ns()
+    }
+
     fn storage(&self) -> Storage {
         let level = self.shared.log.space(0);
         Storage {
