@@ -8,12 +8,13 @@
 //!
 //! An event with the attribute `deliverat` (a time) or `delay` (a duration such as `90s`, from when it is appended) waits
 //! outside of its topic, and gets its place there when it is due: those that are due at the same time in the order in which
-//! they came. It is not changed.
+//! they came. It is not changed. One that the topic's lifecycle refuses then goes to `T@refused`, with the reason.
 //!
 //! Promises: each is delivered once, never early, however often the bus is killed meanwhile. Waiting costs the disk and no
 //! memory: only the time of the next one is looked at.
 //! Relies on: the engine's units, as any lane; the engine's clock for what is due.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,13 +24,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{Held, Unreadable};
 use super::entries::{DELAYED, TOLD, end_of};
+use super::guards;
 use super::lane::LaneError;
-use crate::engine::{Engine, Entries, LaneWrite, ReadBudget, Session, Slices, Unit};
+use super::outputs::cut;
+use crate::engine::{Engine, Entries, Guard, LaneWrite, ReadBudget, Session, SessionError, Slices, Unit};
 use crate::limits;
-use crate::model::{AttributeView, EventView, Offset, PartitionId, Record, Retention, TopicId, partition_of};
+use crate::model::event::EventWriter;
+use crate::model::{
+    AttributeView, EventView, Offset, PartitionId, Record, RecordError, Retention, TopicId, partition_of,
+};
+use crate::topology::LifecyclePlan;
 
 /// What is behind the name of a topic in that of its hidden topic. No name in a topology has it.
 pub(super) const SUFFIX: &str = "@delayed";
+/// What is behind it in that of the topic of those that its lifecycle refuses when they are due.
+pub(super) const REFUSED_SUFFIX: &str = "@refused";
 /// The attribute with the time at which an event is to come.
 const DELIVER_AT: &str = "deliverat";
 /// The attribute with how long it is to come after its append.
@@ -179,6 +188,8 @@ pub(super) struct Parts<E: Engine> {
     pub(super) entries: E::Entries,
     pub(super) topic: TopicId,
     pub(super) partitions: u32,
+    /// Its guard, and the topic that takes what that refuses.
+    pub(super) guarded: Option<(LifecyclePlan, TopicId)>,
     pub(super) seen: Arc<Delayed>,
     pub(super) stop: CancellationToken,
 }
@@ -267,24 +278,83 @@ impl<E: Engine> DelayLane<E> {
     async fn deliver(&mut self, now_ns: u64) -> Result<(), LaneError> {
         let until = entry_key(now_ns.saturating_add(1), 0);
         let count = limits::BATCH_EVENTS_MAX as usize;
-        let due = self.parts.entries.range(Bound::Included(&[DELAYED]), &until, count)?;
-        let mut unit = Unit { consumed_to: self.position, ..Unit::default() };
-        for (key, record) in due {
-            let parsed = Record::parse(&record).map_err(|error| Unreadable::new(self.position, error))?;
-            let partition = partition_of(parsed.key, self.parts.partitions);
-            let partition = PartitionId { topic: self.parts.topic, partition };
-            put(&mut unit.emits, partition, &record);
-            unit.writes.push(LaneWrite::delete(key));
-            if unit.emits.bytes() >= limits::BATCH_BYTES_MAX {
-                break;
+        let mut due = self.parts.entries.range(Bound::Included(&[DELAYED]), &until, count)?;
+        let mut bytes = 0;
+        let fits = due.iter().take_while(|(_, record)| {
+            bytes += record.len();
+            bytes <= limits::BATCH_BYTES_MAX
+        });
+        due.truncate(fits.count().max(1));
+        let mut refused: BTreeMap<usize, String> = BTreeMap::new();
+        loop {
+            let mut unit = Unit { consumed_to: self.position, ..Unit::default() };
+            for (index, (key, record)) in due.iter().enumerate() {
+                if !refused.contains_key(&index)
+                    && let Err(why) = self.place(&mut unit.emits, index, record)?
+                {
+                    refused.insert(index, why);
+                }
+                if let Some(why) = refused.get(&index) {
+                    self.refuse(&mut unit.emits, record, why)?;
+                }
+                unit.writes.push(LaneWrite::delete(key.clone()));
+            }
+            let count = self.count;
+            self.count = count.saturating_sub(due.len() as u64);
+            match self.commit(unit).await {
+                Ok(()) => break,
+                Err(LaneError::Session(SessionError::Guard(guard))) if guard.is_for_its_event() => {
+                    self.count = count;
+                    refused.insert(guard.of as usize, guard.why.to_string());
+                }
+                Err(error) => return Err(error),
             }
         }
-        self.count = self.count.saturating_sub(unit.writes.len() as u64);
-        self.commit(unit).await?;
         // What is counted no longer is in its topic.
         self.parts.session.flush().await?;
         self.parts.seen.count.store(self.count, Ordering::Release);
         self.look()
+    }
+
+    /// Puts an event that is due into its topic, or says why not.
+    fn place(&self, emits: &mut Slices, index: usize, record: &[u8]) -> Result<Result<(), String>, LaneError> {
+        let (parsed, view) = self.parse(record)?;
+        let partition = partition_of(parsed.key, self.parts.partitions);
+        let partition = PartitionId { topic: self.parts.topic, partition };
+        let Some((lifecycle, _)) = &self.parts.guarded else {
+            put(emits, partition, record);
+            return Ok(Ok(()));
+        };
+        Ok(match guards::state_of(lifecycle, &view, Some(parsed.key)) {
+            Ok(state) => {
+                let slice = put(emits, partition, record);
+                emits.guard_last(slice, Guard::new(parsed.key, state, index as u32));
+                Ok(())
+            }
+            Err(unknown) => Err(unknown.to_string()),
+        })
+    }
+
+    /// Its topic does not take an event that is due, and nobody is there any more to be told: it is kept beside it.
+    fn refuse(&self, emits: &mut Slices, record: &[u8], why: &str) -> Result<(), LaneError> {
+        let Some((_, topic)) = self.parts.guarded else { return Ok(()) };
+        let (parsed, view) = self.parse(record)?;
+        tracing::warn!(event = view.id, why, "an event that was due is refused");
+        let pushed = emits.push(PartitionId { topic, partition: 0 }, |out| {
+            Record { event: &[], ..parsed }.write(out)?;
+            EventWriter::extend(out, parsed.event).attribute("wattlereason", cut(why));
+            Ok::<_, RecordError>(())
+        });
+        debug_assert!(pushed.is_ok(), "a key that was stored before fits again");
+        Ok(())
+    }
+
+    fn parse<'r>(&self, record: &'r [u8]) -> Result<(Record<'r>, EventView<'r>), LaneError> {
+        let parse = || {
+            let record = Record::parse(record)?;
+            Ok((record, record.view()?))
+        };
+        Ok(parse().map_err(|error| Unreadable::new(self.position, error))?)
     }
 
     async fn commit(&mut self, mut unit: Unit) -> Result<(), LaneError> {
@@ -294,12 +364,14 @@ impl<E: Engine> DelayLane<E> {
     }
 }
 
-fn put(slices: &mut Slices, partition: PartitionId, record: &[u8]) {
+/// Puts a stored record into a partition. Where it went: the index of its slice.
+fn put(slices: &mut Slices, partition: PartitionId, record: &[u8]) -> usize {
     let pushed = slices.push(partition, |out| {
         out.extend_from_slice(record);
         Ok::<_, std::convert::Infallible>(())
     });
     debug_assert!(pushed.is_ok(), "a record that was stored before fits again");
+    pushed.map_or(0, |(slice, _)| slice)
 }
 
 async fn after(pause: Option<Duration>) {

@@ -11,6 +11,7 @@ pub mod control;
 mod delay;
 mod entries;
 mod flow;
+mod guards;
 mod handler;
 mod keys;
 mod lane;
@@ -28,6 +29,7 @@ pub use control::{
     StateFilter, StateOfPartition, StatePage, StatePosition,
 };
 pub use delay::DelayRefused;
+pub use guards::StateUnknown;
 pub use handler::{HandleError, Handler};
 pub use publish::{Numbering, PublishError, Published, Publisher};
 pub use state::StateEntry;

@@ -1,20 +1,22 @@
 //! Outputs on their way from a handler into a unit: identity, key, partition, lineage; and dead letters.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::batch::Parsed;
 use super::delay;
+use super::guards;
 use super::keys;
 use super::waiting::now_ns;
-use crate::engine::{SliceFull, Slices};
+use crate::engine::{Guard, SliceFull, Slices};
 use crate::limits;
 use crate::model::event::{ATTRIBUTE_VALUE_BYTES_MAX, EventWriter};
 use crate::model::record::KEY_BYTES_MAX;
 use crate::model::{
     EventView, Lineage, OutputId, OutputIds, PartitionId, Record, SubscriberId, TopicId, VersionId, partition_of,
 };
-use crate::topology::KeyExpression;
+use crate::topology::{KeyExpression, LifecyclePlan};
 use crate::wasm::{CallError, CallErrorKind, Output};
 
 /// A topic that a subscriber writes to.
@@ -25,6 +27,7 @@ pub(super) struct Target {
     pub(super) key: Option<KeyExpression>,
     /// Where events wait that are to come later.
     pub(super) delayed: Option<TopicId>,
+    pub(super) lifecycle: Option<LifecyclePlan>,
 }
 
 /// Makes a lane's units.
@@ -66,6 +69,8 @@ struct Ready<'a> {
     key: Cow<'a, str>,
     /// It comes later.
     is_delayed: bool,
+    /// The state that it brings to its key.
+    state: Option<Arc<str>>,
 }
 
 /// Bytes beside the texts of an output in its record: lengths, lineage, the heads of fields, its id.
@@ -160,7 +165,13 @@ impl Emitter {
         size += key.len();
         let is_delayed =
             delay::is_delayed(attributes(output), event.append_time_ns).map_err(|error| error.to_string())?;
-        Ok((Ready { event, output, target, id, key, is_delayed }, size))
+        let state = match &target.lifecycle {
+            Some(lifecycle) => Some(self.encoded(output, &id, |view| {
+                guards::state_of(lifecycle, view, Some(&key)).map_err(|error| error.to_string())
+            })?),
+            None => None,
+        };
+        Ok((Ready { event, output, target, id, key, is_delayed, state }, size))
     }
 
     /// What the plugin set, else what the topic's expression says, else the key of the event that it answers.
@@ -175,29 +186,41 @@ impl Emitter {
             (Some(key), _) => Ok(Cow::Borrowed(key)),
             (None, None) => Ok(Cow::Borrowed(event.key)),
             (None, Some(expression)) => {
-                let mut encoded = Vec::new();
-                put_event(EventWriter::new(&mut encoded, id, &self.source, &output.r#type), output);
-                let view = EventView::parse(&encoded).map_err(|error| error.to_string())?;
-                let key = keys::evaluate(expression, &view, Some(event.key));
+                let key = self.encoded(output, id, |view| keys::evaluate(expression, view, Some(event.key)));
                 key.map(Cow::Owned)
                     .map_err(|error| format!("the key expression of the topic behind its port gives no key: {error}"))
             }
         }
     }
 
+    /// Looks at an output as it will be stored.
+    fn encoded<T>(
+        &self,
+        output: &Output,
+        id: &str,
+        look: impl FnOnce(&EventView<'_>) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let mut encoded = Vec::new();
+        put_event(EventWriter::new(&mut encoded, id, &self.source, &output.r#type), output);
+        look(&EventView::parse(&encoded).map_err(|error| error.to_string())?)
+    }
+
     fn put(&self, slices: &mut Slices, ready: &Ready<'_>) -> Result<(), String> {
-        let Ready { event, output, target, id, key, is_delayed } = ready;
+        let Ready { event, output, target, id, key, is_delayed, state } = ready;
         let partition = match target.delayed {
             Some(delayed) if *is_delayed => PartitionId { topic: delayed, partition: 0 },
             _ => PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) },
         };
         let lineage = Some(self.lineage(event));
-        slices
+        let (slice, _) = slices
             .push(partition, |out| {
                 put_event(Record::start(out, key, lineage, id, &self.source, &output.r#type)?, output);
                 Ok(())
             })
             .map_err(|error: SliceFull<crate::model::RecordError>| error.to_string())?;
+        if let Some(state) = state.as_ref().filter(|_| !is_delayed) {
+            slices.guard_last(slice, Guard::new(key, state.clone(), output.event));
+        }
         Ok(())
     }
 

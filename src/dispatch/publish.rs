@@ -6,13 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::delay::{self, DelayRefused};
+use super::guards::{self, StateUnknown};
 use super::keys;
-use crate::engine::{AppendError, Engine, Mark, Placement, SliceFull, Slices};
+use crate::engine::{AppendError, Engine, Guard, GuardReason, GuardRefused, Mark, Placement, SliceFull, Slices};
 use crate::limits;
 use crate::model::{
     EventError, EventId, EventView, PartitionId, ProducerId, Record, RecordError, TopicId, partition_of,
 };
-use crate::topology::KeyExpression;
+use crate::topology::{KeyExpression, LifecyclePlan};
 
 /// Where the events of a call went.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -149,6 +150,12 @@ pub enum EventRefused {
     /// The topic's `key:` does not give a key for it.
     #[error("the topic's key expression gives no key: {0}")]
     Key(String),
+    /// Its state cannot be told, or is none of the topic's lifecycle.
+    #[error(transparent)]
+    State(#[from] StateUnknown),
+    /// The topic's lifecycle refuses it.
+    #[error(transparent)]
+    Lifecycle(GuardReason),
     /// It cannot come later as it says.
     #[error(transparent)]
     Delay(#[from] DelayRefused),
@@ -170,6 +177,8 @@ pub struct Target {
     pub dedupes: bool,
     /// The topic in which events wait that are to come later.
     pub delayed: Option<TopicId>,
+    /// Its guard.
+    pub lifecycle: Option<LifecyclePlan>,
 }
 
 /// Publishes from outside. Cheap to clone.
@@ -278,14 +287,19 @@ impl<E: Engine> Publisher<E> {
         let now_ns = self.engine.now_ns();
         for (index, event) in events.iter().enumerate() {
             let sequence = numbering.as_ref().map(|numbering| numbering.first_sequence + index as u64);
-            let place = place(target, event, sequence, now_ns, &mut slices);
+            let place = place(target, event, index as u32, sequence, now_ns, &mut slices);
             placed.push(place.map_err(|error| PublishError::Event { index, error })?);
         }
         if slices.is_empty() {
             return Ok(Published::default());
         }
         let partitions: Vec<PartitionId> = slices.partitions().collect();
-        let appended = self.engine.append(slices).await?;
+        let appended = self.engine.append(slices).await.map_err(|error| match error {
+            AppendError::Guard(GuardRefused { of, why }) => {
+                PublishError::Event { index: of as usize, error: EventRefused::Lifecycle(why) }
+            }
+            error => error.into(),
+        })?;
         let mut published = Published { epoch: appended.epoch, ..Published::default() };
         for (index, (slice, record)) in (0..).zip(placed) {
             let Some(PartitionId { topic, partition }) = partitions.get(slice) else { continue };
@@ -303,6 +317,7 @@ impl<E: Engine> Publisher<E> {
 fn place(
     target: &Target,
     event: &Bytes,
+    index: u32,
     sequence: Option<u64>,
     now_ns: u64,
     slices: &mut Slices,
@@ -319,8 +334,14 @@ fn place(
         }
         None => view.default_key(),
     };
+    let is_delayed = target.delayed.is_some() && delay::is_event_delayed(&view, now_ns)?;
+    let guard = match &target.lifecycle {
+        // also of one that comes later: its state is one of the topic's, whenever that is
+        Some(lifecycle) => Some(Guard::new(key, guards::state_of(lifecycle, &view, Some(key))?, index)),
+        None => None,
+    };
     let partition = match target.delayed {
-        Some(delayed) if delay::is_event_delayed(&view, now_ns)? => PartitionId { topic: delayed, partition: 0 },
+        Some(delayed) if is_delayed => PartitionId { topic: delayed, partition: 0 },
         _ => PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) },
     };
     let mark = match sequence {
@@ -329,8 +350,12 @@ fn place(
         None => Mark::None,
     };
     let write = |out: &mut Vec<u8>| Record { key, lineage: None, event }.write(out);
-    slices.push_marked(partition, mark, write).map_err(|error| match error {
-        SliceFull::Record(error) => error.into(),
+    let place = slices.push_marked(partition, mark, write).map_err(|error| match error {
+        SliceFull::Record(error) => EventRefused::from(error),
         SliceFull::TooLarge => EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX },
-    })
+    })?;
+    if let Some(guard) = guard.filter(|_| !is_delayed) {
+        slices.guard_last(place.0, guard);
+    }
+    Ok(place)
 }

@@ -132,6 +132,12 @@ impl Counters {
         self.emitted.fetch_add(emitted, Ordering::Relaxed);
     }
 
+    /// What was counted as handled was refused.
+    pub(super) fn not_handled(&self, events: u64, emitted: u64) {
+        self.handled.fetch_sub(events, Ordering::Relaxed);
+        self.emitted.fetch_sub(emitted, Ordering::Relaxed);
+    }
+
     pub(super) fn retried(&self) {
         self.retried.fetch_add(1, Ordering::Relaxed);
     }

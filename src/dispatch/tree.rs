@@ -19,7 +19,7 @@ use super::status::{Counters, Snapshot, SubscriberStatus, TopicStatus};
 use crate::engine::{ApplyError, Blueprint, Bounds, Engine, Numbers, SessionError, Stopped, SubscriberSpec, TopicSpec};
 use crate::limits;
 use crate::model::{LaneId, OutputIds, PartitionId, SubscriberId, TopicId, TopicSettings};
-use crate::topology::{Plan, SubscriberPlan, TopicIndex, TopicPlan};
+use crate::topology::{LifecyclePlan, Plan, SubscriberPlan, TopicIndex, TopicPlan};
 
 /// Why a tree does not start.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +102,8 @@ impl<'a> Numbered<'a> {
     fn target(&self, index: TopicIndex) -> Option<Target> {
         let (topic, number) = self.topic(index)?;
         let delayed = self.delayed(index).map(|(delayed, _)| delayed);
-        Some(Target { topic: number, partitions: topic.partitions, key: topic.key.clone(), delayed })
+        let (partitions, key, lifecycle) = (topic.partitions, topic.key.clone(), topic.lifecycle.clone());
+        Some(Target { topic: number, partitions, key, delayed, lifecycle })
     }
 
     /// The hidden topic in which what is to come later waits, and who takes it from there. Behind all that the plan has.
@@ -112,6 +113,14 @@ impl<'a> Numbered<'a> {
         topics.get(at).filter(|topic| topic.dead_letters_of.is_none())?;
         let topic = self.numbers.topics.get(topics.len() + at)?;
         Some((*topic, *self.numbers.subscribers.get(subscribers.len() + at)?))
+    }
+
+    /// The guard of a topic, and the hidden topic of what it refuses when it is due.
+    fn guarded(&self, index: TopicIndex) -> Option<(LifecyclePlan, TopicId)> {
+        let (topics, at) = (&self.plan.topics, index.0 as usize);
+        let lifecycle = topics.get(at)?.lifecycle.clone()?;
+        let in_front = topics.iter().take(at).filter(|topic| topic.lifecycle.is_some()).count();
+        Some((lifecycle, *self.numbers.topics.get(2 * topics.len() + in_front)?))
     }
 
     fn parent(&self, topic: &TopicPlan) -> Option<String> {
@@ -125,18 +134,28 @@ fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
         name: topic.label(),
         partitions: topic.partitions,
         settings: topic.settings,
+        lifecycle: topic.lifecycle.as_ref().map(|guard| guard.lifecycle.clone()),
     });
     let delayed = |topic: &TopicPlan| format!("{}{}", topic.label(), delay::SUFFIX);
     let delays = plan.topics.iter().map(|topic| TopicSpec {
         name: delayed(topic),
         partitions: 1,
         settings: TopicSettings { retention: delay::RETENTION, ..topic.settings },
+        lifecycle: None,
+    });
+    // what a lifecycle refuses when it is due
+    let guarded = plan.topics.iter().filter(|topic| topic.lifecycle.is_some());
+    let refused = guarded.map(|topic| TopicSpec {
+        name: format!("{}{}", topic.label(), delay::REFUSED_SUFFIX),
+        partitions: 1,
+        settings: topic.settings,
+        lifecycle: None,
     });
     let timers = plan.topics.iter().map(|topic| SubscriberSpec { name: delayed(topic), from: delayed(topic) });
     let from = |index: TopicIndex| plan.topics.get(index.0 as usize).map(TopicPlan::label).unwrap_or_default();
     let subscribers = plan.subscribers.iter();
     Blueprint {
-        topics: topics.chain(delays).collect(),
+        topics: topics.chain(delays).chain(refused).collect(),
         subscribers: subscribers
             .map(|s| SubscriberSpec { name: s.label(), from: from(s.from) })
             .chain(timers)
@@ -175,8 +194,22 @@ impl<E: Engine> Tree<E> {
             key: topic.key.clone(),
             dedupes: topic.settings.dedupe.is_some(),
             delayed: numbered.delayed(index).map(|(delayed, _)| delayed),
+            lifecycle: topic.lifecycle.clone(),
         });
-        let publisher = Publisher::new(engine.clone(), Arc::new(Targets::new(targets)));
+        let refused = numbered.topics().zip((0..).map(TopicIndex)).filter_map(|((topic, _), index)| {
+            Some(publish::Target {
+                name: format!("{}{}", topic.label(), delay::REFUSED_SUFFIX),
+                topic: numbered.guarded(index)?.1,
+                partitions: 1,
+                parent: Some(format!("{}{}", topic.label(), delay::SUFFIX)),
+                key: None,
+                dedupes: false,
+                delayed: None,
+                lifecycle: None,
+            })
+        });
+        let targets = Targets::new(targets.chain(refused));
+        let publisher = Publisher::new(engine.clone(), Arc::new(targets));
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let mut counters = Vec::new();
         let (mut lanes, mut commands) = (Vec::new(), Vec::new());
@@ -238,6 +271,7 @@ impl<E: Engine> Tree<E> {
                 entries,
                 topic: number,
                 partitions: topic.partitions,
+                guarded: numbered.guarded(index),
                 seen: seen.clone(),
                 stop: stop.clone(),
             });

@@ -18,7 +18,8 @@ use super::{
 };
 use crate::limits;
 use crate::model::{
-    Duplicate, EventId, LaneId, Offset, PartitionId, ProducerId, SubscriberId, TopicId, TopicSettings, VersionId,
+    Duplicate, EventId, GuardJudge, GuardRefused, GuardStates, LaneId, Lifecycle, Offset, PartitionId, ProducerId,
+    SubscriberId, TopicId, TopicSettings, VersionId,
 };
 
 /// The engine. Cheap to clone.
@@ -44,6 +45,9 @@ struct State {
     lanes: HashMap<LaneId, Lane>,
     clock_ns: u64,
     settings: HashMap<TopicId, TopicSettings>,
+    lifecycles: HashMap<TopicId, Arc<Lifecycle>>,
+    /// The states of keys.
+    guarded: HashMap<PartitionId, BTreeMap<Bytes, Bytes>>,
     /// What was published, by topic. It is recognised by count only: time stands still here.
     recognised: HashMap<TopicId, Recognised>,
     /// The last number of each producer in each partition, and where that is.
@@ -51,7 +55,7 @@ struct State {
 }
 
 /// What is recognised in one topic.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Recognised {
     places: HashMap<EventId, (u32, Offset)>,
     /// Oldest first.
@@ -145,6 +149,30 @@ impl State {
         duplicates
     }
 
+    /// The verdict of guards; what it brings is kept.
+    fn guard(&mut self, events: &Slices) -> Result<(), GuardRefused> {
+        if !events.is_guarded() {
+            return Ok(());
+        }
+        let mut judge = GuardJudge::new(&*self);
+        for slice in events.iter() {
+            let Some(lifecycle) = self.lifecycles.get(&slice.partition.topic) else { continue };
+            for guard in &slice.guards {
+                judge.judge(slice.partition, lifecycle, guard)?;
+            }
+        }
+        for (partition, writes) in judge.writes() {
+            let kept = self.guarded.entry(partition).or_default();
+            for LaneWrite { key, value } in writes {
+                match value {
+                    Some(value) => kept.insert(key, value),
+                    None => kept.remove(&key),
+                };
+            }
+        }
+        Ok(())
+    }
+
     fn append(&mut self, events: Slices, now_ns: u64) -> Vec<Offset> {
         self.clock_ns = now_ns.max(self.clock_ns + 1);
         let append_time_ns = self.clock_ns;
@@ -193,6 +221,12 @@ impl State {
             }
         }
         Some(read)
+    }
+}
+
+impl GuardStates for State {
+    fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, Arc<str>> {
+        Ok(self.guarded.get(&partition).and_then(|kept| kept.get(key)).cloned())
     }
 }
 
@@ -263,6 +297,10 @@ impl Engine for MemoryEngine {
                 state.partitions.entry(PartitionId { topic: number, partition }).or_default();
             }
             state.settings.insert(number, topic.settings);
+            match &topic.lifecycle {
+                Some(lifecycle) => drop(state.lifecycles.insert(number, lifecycle.clone())),
+                None => drop(state.lifecycles.remove(&number)),
+            }
             numbers.topics.push(number);
         }
         for subscriber in &blueprint.subscribers {
@@ -285,7 +323,15 @@ impl Engine for MemoryEngine {
             if let Some(unknown) = state.unknown_target(&events) {
                 return Err(AppendError::UnknownPartition(unknown));
             }
+            // a model may take its time
+            let before = events.is_guarded().then(|| (state.recognised.clone(), state.producers.clone()));
             let duplicates = state.judge(&mut events);
+            if let Err(refused) = state.guard(&events) {
+                if let Some(before) = before {
+                    (state.recognised, state.producers) = before;
+                }
+                return Err(AppendError::Guard(refused));
+            }
             (state.append(events, self.shared.now_ns()), duplicates)
         };
         self.shared.changed.notify_waiters();
@@ -419,10 +465,13 @@ impl Session for MemorySession {
             if lane.owner != self.owner {
                 return Err(SessionError::Fenced);
             }
+            if !unit.is_seek && unit.consumed_to < lane.position {
+                return Err(SessionError::Refused(format!("from {} back to {}", lane.position, unit.consumed_to)));
+            }
+            state.guard(&unit.emits).map_err(SessionError::Guard)?;
+            let lane = state.lanes.entry(self.lane).or_default();
             if unit.is_seek {
                 self.next_offset = unit.consumed_to;
-            } else if unit.consumed_to < lane.position {
-                return Err(SessionError::Refused(format!("from {} back to {}", lane.position, unit.consumed_to)));
             }
             lane.position = unit.consumed_to;
             for LaneWrite { key, value } in unit.writes {

@@ -66,7 +66,7 @@ pub use threads::Stepper;
 
 use crate::effects::{Clock, Disk};
 use crate::limits;
-use crate::model::{Chunk, LaneId, Offset, PartitionId, SubscriberId, TopicId, TopicSettings};
+use crate::model::{Chunk, LaneId, Lifecycle, Offset, PartitionId, SubscriberId, TopicId, TopicSettings};
 use appender::Appender;
 use checkpointer::{CheckpointError, Checkpointer, Turn};
 use clock::ExpiryClock;
@@ -130,6 +130,8 @@ pub struct Settings {
     pub topics: HashMap<TopicId, TopicSettings>,
     /// The live subscribers of each topic: what they have yet to process stays.
     pub readers: HashMap<TopicId, Vec<SubscriberId>>,
+    /// The guards of topics that have one.
+    pub lifecycles: HashMap<TopicId, Arc<Lifecycle>>,
 }
 
 /// Why the log could not be opened.

@@ -14,6 +14,10 @@ pub const EVENT_TOO_LARGE: &str = "EVENT_TOO_LARGE";
 pub const INVALID_KEY: &str = "INVALID_KEY";
 /// The `deliverat` or `delay` of an event makes no sense.
 pub const INVALID_DELAY: &str = "INVALID_DELAY";
+/// The state of an event is none of its topic's lifecycle.
+pub const INVALID_STATE: &str = "INVALID_STATE";
+/// The topic's lifecycle does not allow the state of an event to follow that of its key.
+pub const LIFECYCLE: &str = "LIFECYCLE";
 /// The numbers of the events, or the name of who numbered them, cannot be.
 pub const INVALID_NUMBERING: &str = "INVALID_NUMBERING";
 /// More events than one call may have.

@@ -11,7 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
 use crate::dispatch::{ControlError, PublishError};
-use crate::engine::{AppendError, ReadError, Stopped};
+use crate::engine::{AppendError, GuardReason, ReadError, Stopped};
 use crate::model::Offset;
 use crate::rpc::{ERROR_DOMAIN, reason};
 
@@ -98,8 +98,16 @@ pub(super) fn publish(error: &PublishError) -> Status {
                 EventRefused::TooLarge { .. } => reason::EVENT_TOO_LARGE,
                 EventRefused::Record(_) | EventRefused::Key(_) => reason::INVALID_KEY,
                 EventRefused::Delay(_) => reason::INVALID_DELAY,
+                EventRefused::State(_) => reason::INVALID_STATE,
+                EventRefused::Lifecycle(_) => reason::LIFECYCLE,
             };
-            Refusal::with(Code::InvalidArgument, reason, error, [("index", index.to_string())])
+            let code = match why {
+                EventRefused::Lifecycle(GuardReason::Order { .. }) => Code::FailedPrecondition,
+                EventRefused::Lifecycle(GuardReason::Full { .. }) => Code::ResourceExhausted,
+                EventRefused::Lifecycle(GuardReason::Unreadable(_)) => Code::Internal,
+                _ => Code::InvalidArgument,
+            };
+            Refusal::with(code, reason, error, [("index", index.to_string())])
                 .field(format!("events[{index}]"))
                 .status()
         }
@@ -128,6 +136,8 @@ pub(super) fn publish(error: &PublishError) -> Status {
             }
             // The publisher names partitions of topics that it has looked up: a fault of the bus.
             AppendError::UnknownPartition(_) => Refusal::new(Code::Internal, reason::UNKNOWN_PARTITION, error).status(),
+            // The publisher says which event it is.
+            AppendError::Guard(_) => Refusal::new(Code::FailedPrecondition, reason::LIFECYCLE, error).status(),
             AppendError::Stopped(stopped) => self::stopped(stopped),
         },
     }

@@ -131,3 +131,7 @@ pub const STATE_BYTES_DEFAULT: u64 = 256 << 20;
 
 /// Longest duration anywhere in a topology: a hundred years, which leaves room to add such durations up.
 pub const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// Keys of each partition whose lifecycle may have begun and not ended.
+pub const LIFECYCLE_KEYS_DEFAULT: u32 = 1_000_000;
+/// The most that a topology may allow: each is an entry on the disk.
+pub const LIFECYCLE_KEYS_MAX: u32 = 1_000_000_000;

@@ -37,8 +37,8 @@ use std::path::{Path, PathBuf};
 pub use diagnostic::{Code, Diagnostic, Label, Severity, Span};
 pub use expression::{CompileError, Condition, EventFields, ExpressionError, ExtensionAttributes, KeyExpression};
 pub use plan::{
-    BatchPlan, ConfigValue, Delivery, Limits, OnFailure, Per, Plan, PluginSource, Rate, Retry, Runs, StatePlan,
-    SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan, Waiting,
+    BatchPlan, ConfigValue, Delivery, LifecyclePlan, Limits, OnFailure, Per, Plan, PluginSource, Rate, Retry, Runs,
+    StatePlan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan, Waiting,
 };
 pub use schema::schema;
 pub use show::show;

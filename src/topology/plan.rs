@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::ops::Index;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounds::{
@@ -15,7 +16,7 @@ use super::bounds::{
 };
 use super::expression::{Condition, KeyExpression};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
-use crate::model::TopicSettings;
+use crate::model::{Lifecycle, TopicSettings};
 
 /// A checked topology. Made by [`super::check`] only.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,10 +48,21 @@ pub struct TopicPlan {
     pub key: Option<KeyExpression>,
     /// How it keeps its events.
     pub settings: TopicSettings,
+    /// Which orders of states its keys may go through; any if the topology does not say.
+    pub lifecycle: Option<LifecyclePlan>,
     /// Who publishes to it; nobody inside if it is a root.
     pub parent: Option<SubscriberIndex>,
     /// Whose dead letters it has; such a topic is not written in the topology, and its parent is the same subscriber.
     pub dead_letters_of: Option<SubscriberIndex>,
+}
+
+/// A guard of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LifecyclePlan {
+    /// What the state of an event is.
+    pub state: KeyExpression,
+    /// The states and their order.
+    pub lifecycle: Arc<Lifecycle>,
 }
 
 /// A subscriber.

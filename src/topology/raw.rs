@@ -4,9 +4,9 @@
 //! Adding a key here is enough for it to be read, checked, suggested and documented; [`super::resolve`] gives it meaning.
 
 use super::bounds::{
-    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, BATCH_WAIT_MAX, DEDUPE_COUNT_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN,
-    OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, PARTITIONS_MAX, TIME_MAX, TIME_MIN, WAITING_BYTES_MAX, WAITING_BYTES_MIN,
-    WAITING_EVENTS_MAX,
+    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, BATCH_WAIT_MAX, DEDUPE_COUNT_MAX, LIFECYCLE_KEYS_MAX, MEMORY_BYTES_MAX,
+    MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, PARTITIONS_MAX, TIME_MAX, TIME_MIN, WAITING_BYTES_MAX,
+    WAITING_BYTES_MIN, WAITING_EVENTS_MAX,
 };
 use super::reader::{choice, keys};
 use super::values::{
@@ -66,7 +66,7 @@ keys! {
         /// The file with a JSON Schema that data is checked against when it is published.
         schema(later): FilePath,
         /// The order of states that is possible per key; others are refused.
-        lifecycle(later): Lifecycle,
+        lifecycle: Lifecycle,
         /// How many bytes may wait to be processed, before `when_full` decides.
         backlog(later): Bytes,
         /// What happens to an event that is published while the backlog is full.
@@ -116,8 +116,10 @@ keys! {
         state(required): Expression,
         /// States that a key may begin with.
         start(required): List<Word>,
-        /// For each state, those that may follow.
+        /// For each state, those that may follow. A key in a state that none follows has ended, and may begin again.
         allow(required): Table<List<Word>>,
+        /// Most keys of each partition that have begun and not ended; others cannot begin. Default 1000000.
+        max: Count<1, LIFECYCLE_KEYS_MAX>,
     }
 }
 

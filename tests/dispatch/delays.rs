@@ -1,7 +1,5 @@
 //! Events that come later: on time, once, in order, across restarts. Clocks are paused.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use tokio::time::Instant;
 use wattle::dispatch::publish::EventRefused;
@@ -179,7 +177,7 @@ async fn what_is_published_again_is_recognised_while_it_waits() {
     let yaml = ONE.replace("in: {}", "in: { dedupe: { window: 1h } }");
     let tree = start(&yaml, &[("work", &Script::each(copy))]).await;
     let late = with("late", "delay", text("4s"));
-    assert_eq!(publish(&tree, &[late.clone()]).await.duplicates(), 0);
+    assert_eq!(publish(&tree, std::slice::from_ref(&late)).await.duplicates(), 0);
     assert_eq!(publish(&tree, &[late]).await.duplicates(), 1);
     settled(&tree).await;
     assert_eq!(data(&tree, "in").await, ["late"]);

@@ -20,6 +20,7 @@ mod conditions;
 mod delays;
 mod failing;
 mod flowing;
+mod guards;
 mod model;
 mod pace;
 mod parking;

@@ -173,7 +173,12 @@ mod tests {
         Blueprint {
             topics: topics
                 .iter()
-                .map(|(name, n)| TopicSpec { name: (*name).into(), partitions: *n, settings: Default::default() })
+                .map(|(name, n)| TopicSpec {
+                    name: (*name).into(),
+                    partitions: *n,
+                    settings: Default::default(),
+                    lifecycle: None,
+                })
                 .collect(),
             subscribers: subscribers
                 .iter()

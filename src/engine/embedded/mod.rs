@@ -308,6 +308,9 @@ fn settings(blueprint: &Blueprint, numbers: &Numbers) -> Settings {
     let mut settings = Settings::default();
     for (topic, number) in blueprint.topics.iter().zip(&numbers.topics) {
         settings.topics.insert(*number, topic.settings);
+        if let Some(lifecycle) = &topic.lifecycle {
+            settings.lifecycles.insert(*number, lifecycle.clone());
+        }
     }
     for (subscriber, number) in blueprint.subscribers.iter().zip(&numbers.subscribers) {
         let from = blueprint.topics.iter().position(|topic| topic.name == subscriber.from);
@@ -355,7 +358,8 @@ impl Engine for EmbeddedEngine {
             Err(Refused::Stopped) => return Err(self.shared.stopped().await.into()),
         };
         match placed {
-            Ok(Placed { base_offsets, duplicates }) => {
+            Ok(Err(refused)) => Err(AppendError::Guard(refused)),
+            Ok(Ok(Placed { base_offsets, duplicates })) => {
                 Ok(Appended { base_offsets, duplicates, epoch: self.shared.log.epoch() })
             }
             Err(_) => Err(self.shared.stopped().await.into()),
@@ -533,9 +537,12 @@ impl Session for EmbeddedSession {
         if let Some(unknown) = self.shared.unknown_target(&unit.emits) {
             return Err(SessionError::unknown_target(unknown));
         }
-        self.consumed_to = unit.consumed_to;
         match self.shared.log.unit(&self.lane, unit.consumed_to, unit.emits, unit.writes).await {
-            Ok(()) => Ok(()),
+            Ok(Ok(())) => {
+                self.consumed_to = unit.consumed_to;
+                Ok(())
+            }
+            Ok(Err(refused)) => Err(SessionError::Guard(refused)),
             Err(_) => Err(self.shared.stopped().await.into()),
         }
     }
