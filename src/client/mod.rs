@@ -15,9 +15,10 @@ use bytes::Bytes;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::dispatch::{Numbering, Published, Snapshot, TopicStatus};
+use crate::dispatch::{Numbering, Published, Snapshot, TopicStatus, Trace, TraceOf};
 use crate::engine::Storage;
 use crate::limits;
+use crate::rpc::times::timestamp;
 use crate::rpc::v1;
 use crate::rpc::v1::admin_service_client::AdminServiceClient;
 use crate::rpc::v1::publisher_service_client::PublisherServiceClient;
@@ -144,6 +145,17 @@ impl Client {
     /// [`ClientError`].
     pub async fn read(&self, read: Read) -> Result<Reading, ClientError> {
         Reading::open(self, read).await
+    }
+
+    /// The lineage of an event: what it was made from, all that was made from that, and what became of each.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn trace(&self, of: TraceOf) -> Result<Trace, ClientError> {
+        let TraceOf { id, source, topic, since_ns } = of;
+        let request = v1::TraceRequest { id, source, topic, since: since_ns.map(timestamp) };
+        let answer = self.reader.clone().trace(request).await.map_err(|status| self.failed(&status))?;
+        Ok(answer.into_inner().into())
     }
 
     /// All topics, parents before children.

@@ -48,6 +48,10 @@ pub const POSITION_EXPIRED: &str = "POSITION_EXPIRED";
 pub const POSITION_BEYOND_END: &str = "POSITION_BEYOND_END";
 /// The event in front of the position is not the one that was there.
 pub const POSITION_LOST: &str = "POSITION_LOST";
+/// The event is not there.
+pub const UNKNOWN_EVENT: &str = "UNKNOWN_EVENT";
+/// Too much would have to be looked at to find the event.
+pub const TOO_FAR_BACK: &str = "TOO_FAR_BACK";
 /// Stored events cannot be read.
 pub const UNREADABLE: &str = "UNREADABLE";
 

@@ -10,7 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
-use crate::dispatch::{ControlError, PublishError};
+use crate::dispatch::{ControlError, PublishError, TraceError};
 use crate::engine::{AppendError, ReadError, Stopped};
 use crate::model::Offset;
 use crate::rpc::{ERROR_DOMAIN, reason};
@@ -43,6 +43,9 @@ impl Refusal {
         Status::with_error_details(self.code, self.message, self.details)
     }
 }
+
+/// What is wrong with what is no time.
+pub(super) const TIME: &str = "is not a time after 1970 with 0 to 999,999,999 nanoseconds";
 
 /// Why a read was refused or ended.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +166,21 @@ pub(super) fn control(error: &ControlError) -> Status {
             }
         },
         ControlError::Unreadable(_) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
+    }
+}
+
+/// A lineage that was not given.
+pub(super) fn trace(error: &TraceError) -> Status {
+    match error {
+        TraceError::Topic(error) => publish(error),
+        TraceError::NotFound { id, .. } => {
+            Refusal::with(Code::NotFound, reason::UNKNOWN_EVENT, error, [("id", id.clone())]).status()
+        }
+        TraceError::NotReached { id, .. } => {
+            Refusal::with(Code::ResourceExhausted, reason::TOO_FAR_BACK, error, [("id", id.clone())]).status()
+        }
+        TraceError::Unreadable(_) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
+        TraceError::Stopped(stopped) => self::stopped(stopped),
     }
 }
 

@@ -8,6 +8,7 @@ fn nobody_at_the_address_is_3() {
     for command in [
         &["publish", "t", "x"][..],
         &["tail", "t"],
+        &["trace", "i"],
         &["topics"],
         &["status"],
         &["clock", "confirm"],
@@ -37,6 +38,8 @@ fn wrong_usage_is_2() {
         &["publish", "log", "--file", "-", "--type", "t"],
         &["tail", "log", "--from", "yesterday"],
         &["tail", "log", "-n", "0"],
+        &["trace"],
+        &["trace", "i", "--since", "yesterday"],
         &["topics", "--server", "https://127.0.0.1:1"],
         &["run", "/no/such/file.yaml"],
         &["run", "x.yaml", "--durability", "never"],

@@ -30,4 +30,5 @@ mod script;
 mod state;
 mod status;
 mod stopping;
+mod tracing;
 mod waiting;

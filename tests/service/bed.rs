@@ -14,7 +14,7 @@ use wattle::engine::{
     ReadError, SessionError, Slices, Stopped, Storage,
 };
 use wattle::model::event::Data;
-use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId};
+use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId, VersionId};
 use wattle::server::{Options, Port, Server};
 use wattle::wasm::{Action, Batch, Failure, Handled, Output, StateWrite};
 
@@ -115,6 +115,10 @@ impl Engine for GatedEngine {
 
     fn position(&self, lane: LaneId) -> Option<Offset> {
         self.inner.position(lane)
+    }
+
+    fn digest(&self, version: VersionId) -> Option<[u8; 32]> {
+        self.inner.digest(version)
     }
 
     fn entries(&self, lane: LaneId) -> Option<Self::Entries> {
