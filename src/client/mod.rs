@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::dispatch::{Numbering, Published, Snapshot, TopicStatus, Trace, TraceOf};
+use crate::dispatch::{Addressed, Numbering, Published, Snapshot, TopicStatus, Trace, TraceOf};
 use crate::engine::Storage;
 use crate::limits;
 use crate::rpc::times::timestamp;
@@ -127,6 +127,22 @@ impl Client {
     ) -> Result<Published, ClientError> {
         let numbering = Some(numbering.into());
         self.publish_request(v1::PublishRequest { topic: topic.to_owned(), events, numbering }).await
+    }
+
+    /// Publishes events to several roots in one commit, all or nothing; returns when they are durable. Where they are
+    /// numbered, that is as in [`Self::publish_numbered`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn publish_together(
+        &self,
+        events: Vec<Addressed>,
+        numbering: Option<Numbering>,
+    ) -> Result<Published, ClientError> {
+        let events = events.into_iter().map(Into::into).collect();
+        let request = v1::PublishTogetherRequest { events, numbering: numbering.map(Into::into) };
+        let answer = self.publisher.clone().publish_together(request).await.map_err(|status| self.failed(&status))?;
+        Ok(answer.into_inner().into())
     }
 
     async fn publish_request(&self, request: v1::PublishRequest) -> Result<Published, ClientError> {

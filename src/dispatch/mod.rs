@@ -28,7 +28,7 @@ pub use control::{
     StateFilter, StateOfPartition, StatePage, StatePosition,
 };
 pub use handler::{HandleError, Handler};
-pub use publish::{Numbering, PublishError, Published, Publisher};
+pub use publish::{Addressed, Numbering, PublishError, Published, Publisher};
 pub use state::StateEntry;
 pub use status::{LaneState, Snapshot, SubscriberStatus, TopicStatus};
 pub use trace::{Trace, TraceError, TraceOf};

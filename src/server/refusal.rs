@@ -95,15 +95,14 @@ pub(super) fn publish(error: &PublishError) -> Status {
             let metadata = [("topic", topic.clone()), ("parent", parent.clone())];
             Refusal::with(Code::FailedPrecondition, reason::NOT_A_ROOT, error, metadata).status()
         }
-        PublishError::Event { index, error: why } => {
+        PublishError::Event { index, topic, error: why } => {
             let reason = match why {
                 EventRefused::Event(_) => reason::INVALID_EVENT,
                 EventRefused::TooLarge { .. } => reason::EVENT_TOO_LARGE,
                 EventRefused::Record(_) | EventRefused::Key(_) => reason::INVALID_KEY,
             };
-            Refusal::with(Code::InvalidArgument, reason, error, [("index", index.to_string())])
-                .field(format!("events[{index}]"))
-                .status()
+            let metadata = [("index", index.to_string()), ("topic", topic.clone())];
+            Refusal::with(Code::InvalidArgument, reason, error, metadata).field(format!("events[{index}]")).status()
         }
         PublishError::TooMany { .. } => {
             Refusal::new(Code::InvalidArgument, reason::TOO_MANY_EVENTS, error).field("events").status()

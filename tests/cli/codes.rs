@@ -35,6 +35,8 @@ fn wrong_usage_is_2() {
         &["nonsense"][..],
         &["publish"],
         &["publish", "log", "y", "--file", "x"],
+        &["publish", "log", "--together", "x"],
+        &["publish", "--together", "x", "--plain"],
         &["publish", "log", "--file", "-", "--type", "t"],
         &["tail", "log", "--from", "yesterday"],
         &["tail", "log", "-n", "0"],

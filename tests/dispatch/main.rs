@@ -30,5 +30,6 @@ mod script;
 mod state;
 mod status;
 mod stopping;
+mod together;
 mod tracing;
 mod waiting;
