@@ -11,7 +11,7 @@ use crate::limits;
 use crate::model::{
     EventError, EventId, EventView, PartitionId, ProducerId, Record, RecordError, TopicId, partition_of,
 };
-use crate::topology::KeyExpression;
+use crate::topology::{DataSchema, KeyExpression, Misfit};
 
 /// Where the events of a call went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +145,9 @@ pub enum EventRefused {
         /// Largest size.
         max: usize,
     },
+    /// Its data is not what the topic's `schema:` says.
+    #[error("its data does not fit the topic's schema: {0}")]
+    Schema(#[from] Misfit),
     /// The topic's `key:` does not give a key for it.
     #[error("the topic's key expression gives no key: {0}")]
     Key(String),
@@ -162,6 +165,8 @@ pub struct Target {
     pub parent: Option<String>,
     /// Its `key:` expression.
     pub key: Option<KeyExpression>,
+    /// What the data of its events has to fit.
+    pub schema: Option<DataSchema>,
     /// Events that are published again are recognised by `source` and `id`.
     pub dedupes: bool,
 }
@@ -379,6 +384,9 @@ fn place(
         return Err(EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX });
     }
     let view = EventView::parse(event)?;
+    if let Some(schema) = &target.schema {
+        schema.check(view.data, view.content_type)?;
+    }
     let computed;
     let key = match &target.key {
         Some(expression) => {

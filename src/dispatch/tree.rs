@@ -98,7 +98,8 @@ impl<'a> Numbered<'a> {
 
     fn target(&self, index: TopicIndex) -> Option<Target> {
         let (topic, number) = self.topic(index)?;
-        Some(Target { topic: number, partitions: topic.partitions, key: topic.key.clone() })
+        let (key, schema) = (topic.key.clone(), topic.schema.clone());
+        Some(Target { topic: number, partitions: topic.partitions, key, schema })
     }
 
     fn parent(&self, topic: &TopicPlan) -> Option<String> {
@@ -150,6 +151,7 @@ impl<E: Engine> Tree<E> {
             partitions: topic.partitions,
             parent: numbered.parent(topic),
             key: topic.key.clone(),
+            schema: topic.schema.clone(),
             dedupes: topic.settings.dedupe.is_some(),
         });
         let publisher = Publisher::new(engine.clone(), Arc::new(Targets::new(targets)));

@@ -12,6 +12,8 @@ pub const INVALID_EVENT: &str = "INVALID_EVENT";
 pub const EVENT_TOO_LARGE: &str = "EVENT_TOO_LARGE";
 /// An event's key is longer than a key may be, or the topic's expression gives none.
 pub const INVALID_KEY: &str = "INVALID_KEY";
+/// The data of an event is not what the topic's schema says.
+pub const SCHEMA_MISMATCH: &str = "SCHEMA_MISMATCH";
 /// The numbers of the events, or the name of who numbered them, cannot be.
 pub const INVALID_NUMBERING: &str = "INVALID_NUMBERING";
 /// More events than one call may have.

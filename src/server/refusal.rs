@@ -99,6 +99,7 @@ pub(super) fn publish(error: &PublishError) -> Status {
             let reason = match why {
                 EventRefused::Event(_) => reason::INVALID_EVENT,
                 EventRefused::TooLarge { .. } => reason::EVENT_TOO_LARGE,
+                EventRefused::Schema(_) => reason::SCHEMA_MISMATCH,
                 EventRefused::Record(_) | EventRefused::Key(_) => reason::INVALID_KEY,
             };
             let metadata = [("index", index.to_string()), ("topic", topic.clone())];

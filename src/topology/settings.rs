@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::bounds::{DEDUPE_COUNT_DEFAULT, DEDUPE_WINDOW_DEFAULT, PARTITIONS_DEFAULT, RETENTION_AGE_DEFAULT};
+use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::{Condition, KeyExpression};
 use super::plan::{
@@ -24,6 +25,7 @@ pub(crate) struct Topic {
     /// As written; a child that does not say takes its parent's.
     pub(crate) partitions: Option<u32>,
     pub(crate) key: Option<KeyExpression>,
+    pub(crate) schema: Option<DataSchema>,
     pub(crate) keeping: Keeping,
     /// Keys that only mean something where producers outside publish.
     pub(crate) roots_only: Vec<(&'static str, Span)>,
@@ -119,6 +121,7 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Proble
     Topic {
         partitions: value(&raw.partitions).map(|count| count.0),
         key: value(&raw.key).map(|expression| expression.0),
+        schema: value(&raw.schema).map(|file| file.0),
         keeping: keeping(raw),
         roots_only: roots_only.into_iter().flatten().collect(),
         was: raw.was.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),

@@ -26,6 +26,7 @@ mod pressure;
 mod promises;
 mod publishing;
 mod refused;
+mod schemas;
 mod script;
 mod state;
 mod status;

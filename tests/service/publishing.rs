@@ -155,3 +155,15 @@ async fn events_for_several_topics_are_published_together_or_not_at_all() {
         assert_eq!(published.duplicates(), duplicates);
     }
 }
+
+#[tokio::test]
+async fn data_that_does_not_fit_its_schema_is_refused_with_its_place() {
+    let bed = bed().await;
+    let events = ["{}", r#"{"amount":"a lot"}"#].map(|data| crate::common::trees::event("a", "k", data));
+    let ClientError::Refused(refused) = bed.client.publish("checked", events.to_vec()).await.unwrap_err() else {
+        panic!("it is refused")
+    };
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::InvalidArgument, "SCHEMA_MISMATCH"));
+    assert_eq!((refused.fields, refused.retry_after), (vec!["events[1]".to_owned()], None));
+    assert!(refused.message.contains("event 1 for `shop/checked`") && refused.message.contains("`/amount`"));
+}
