@@ -81,6 +81,7 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
             partitions: PARTITIONS,
             key: None,
             lifecycle: None,
+            schema: None,
             settings: TopicSettings::default(),
             parent: None,
             dead_letters_of: None,

@@ -32,6 +32,7 @@ mod status;
 mod table;
 mod tail;
 mod topics;
+mod trace;
 mod tree;
 
 use std::io::{self, Write};
@@ -126,6 +127,7 @@ Plugins:
 Events:
   publish      Publish events
   tail         Print events as they come
+  trace        Show what an event was made from and what was made of it
 Data folders:
   log          Look at a data folder that no bus uses, and repair it
 Running bus:
@@ -173,6 +175,7 @@ enum Command {
     Build(build::BuildArgs),
     Publish(publish::Args),
     Tail(tail::Args),
+    Trace(trace::Args),
     Log(log::Args),
     Topics(topics::Args),
     Status(status::Args),
@@ -199,6 +202,7 @@ pub fn main() -> ExitCode {
         Command::Build(args) => return build::run(&args, components::folders_of),
         Command::Publish(args) => publish::run(&args),
         Command::Tail(args) => tail::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Topics(args) => topics::run(&args),
         Command::Status(args) => status::run(&args),

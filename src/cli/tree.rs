@@ -22,11 +22,11 @@ struct Line {
     counts: Vec<(String, Style)>,
 }
 
-const TOPIC: Style = Style::new().bold();
-const SUBSCRIBER: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Cyan)));
-const BAD: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red)));
+pub(super) const TOPIC: Style = Style::new().bold();
+pub(super) const SUBSCRIBER: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Cyan)));
+pub(super) const BAD: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red)));
 pub(super) const WARNING: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow)));
-const FAINT: Style = Style::new().dimmed();
+pub(super) const FAINT: Style = Style::new().dimmed();
 
 /// The tree, one node a line, with ANSI colours.
 pub(super) fn text(snapshot: &Snapshot, shown: Shown) -> String {
@@ -101,7 +101,7 @@ impl<'a> Walk<'a> {
 }
 
 /// In front of a node, and in front of what is below it.
-fn branch(is_last: bool) -> (&'static str, &'static str) {
+pub(super) fn branch(is_last: bool) -> (&'static str, &'static str) {
     if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") }
 }
 

@@ -19,6 +19,7 @@ mod outputs;
 pub mod publish;
 mod state;
 pub mod status;
+pub mod trace;
 mod tree;
 mod waiting;
 mod when;
@@ -31,8 +32,9 @@ pub use control::{
 pub use delay::DelayRefused;
 pub use guards::StateUnknown;
 pub use handler::{HandleError, Handler};
-pub use publish::{Numbering, PublishError, Published, Publisher};
+pub use publish::{Addressed, Numbering, PublishError, Published, Publisher};
 pub use state::StateEntry;
 pub use status::{LaneState, Snapshot, SubscriberStatus, TopicStatus};
+pub use trace::{Trace, TraceError, TraceOf};
 pub use tree::{StartError, Tree};
 pub use waiting::{Waiter, WaitingError};

@@ -16,7 +16,7 @@ use crate::model::record::KEY_BYTES_MAX;
 use crate::model::{
     EventView, Lineage, OutputId, OutputIds, PartitionId, Record, SubscriberId, TopicId, VersionId, partition_of,
 };
-use crate::topology::{KeyExpression, LifecyclePlan};
+use crate::topology::{DataSchema, KeyExpression, LifecyclePlan};
 use crate::wasm::{CallError, CallErrorKind, Output};
 
 /// A topic that a subscriber writes to.
@@ -28,6 +28,7 @@ pub(super) struct Target {
     /// Where events wait that are to come later.
     pub(super) delayed: Option<TopicId>,
     pub(super) lifecycle: Option<LifecyclePlan>,
+    pub(super) schema: Option<DataSchema>,
 }
 
 /// Makes a lane's units.
@@ -152,6 +153,12 @@ impl Emitter {
         if size > limits::EVENT_BYTES_MAX {
             let max = limits::EVENT_BYTES_MAX;
             return Err(format!("an output of {size} bytes is more than an event may have ({max})"));
+        }
+        if let Some(schema) = &target.schema {
+            let content_type = Some(output.content_type.as_str()).filter(|content_type| !content_type.is_empty());
+            schema.check(Some(&output.data), content_type).map_err(|misfit| {
+                format!("the data of an output does not fit the schema of the topic behind its port: {misfit}")
+            })?;
         }
         let id = self.ids.id(event.offset, index);
         let key = self.key(target, event, output, &id)?;

@@ -102,8 +102,8 @@ impl<'a> Numbered<'a> {
     fn target(&self, index: TopicIndex) -> Option<Target> {
         let (topic, number) = self.topic(index)?;
         let delayed = self.delayed(index).map(|(delayed, _)| delayed);
-        let (partitions, key, lifecycle) = (topic.partitions, topic.key.clone(), topic.lifecycle.clone());
-        Some(Target { topic: number, partitions, key, delayed, lifecycle })
+        let TopicPlan { partitions, key, schema, lifecycle, .. } = topic.clone();
+        Some(Target { topic: number, partitions, key, schema, delayed, lifecycle })
     }
 
     /// The hidden topic in which what is to come later waits, and who takes it from there. Behind all that the plan has.
@@ -192,6 +192,7 @@ impl<E: Engine> Tree<E> {
             partitions: topic.partitions,
             parent: numbered.parent(topic),
             key: topic.key.clone(),
+            schema: topic.schema.clone(),
             dedupes: topic.settings.dedupe.is_some(),
             delayed: numbered.delayed(index).map(|(delayed, _)| delayed),
             lifecycle: topic.lifecycle.clone(),
@@ -203,6 +204,7 @@ impl<E: Engine> Tree<E> {
                 partitions: 1,
                 parent: Some(format!("{}{}", topic.label(), delay::SUFFIX)),
                 key: None,
+                schema: None,
                 dedupes: false,
                 delayed: None,
                 lifecycle: None,

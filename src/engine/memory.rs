@@ -367,6 +367,11 @@ impl Engine for MemoryEngine {
         Some(state.lanes.get(&lane).map_or(0, |lane| lane.position))
     }
 
+    fn digest(&self, version: VersionId) -> Option<[u8; 32]> {
+        let index = usize::try_from(version.0).ok()?.checked_sub(1)?;
+        self.shared.state().versions.get(index).copied()
+    }
+
     fn entries(&self, lane: LaneId) -> Option<MemoryEntries> {
         self.shared.state().input(lane)?;
         Some(MemoryEntries { shared: self.shared.clone(), lane })

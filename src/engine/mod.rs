@@ -343,6 +343,9 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// first and bounds then sees the outputs of every unit whose cursor it saw.
     fn position(&self, lane: LaneId) -> Option<Offset>;
 
+    /// The digest that a version's number stands for, however long ago it ran; `None` where there is no such version.
+    fn digest(&self, version: VersionId) -> Option<[u8; 32]>;
+
     /// What a lane keeps; `None` where there is no such lane.
     fn entries(&self, lane: LaneId) -> Option<Self::Entries>;
 

@@ -1,6 +1,6 @@
 //! The tree's words in the contract's, and back.
 
-use crate::dispatch::{LaneState, Numbering, Published, Snapshot, SubscriberStatus, TopicStatus};
+use crate::dispatch::{Addressed, LaneState, Numbering, Published, Snapshot, SubscriberStatus, TopicStatus};
 use crate::engine::{Bounds, Placement, Storage};
 
 use super::v1;
@@ -143,6 +143,34 @@ impl From<v1::PublishResponse> for Published {
             }
         }
         Self { epoch, places, delayed }
+    }
+}
+
+impl From<Published> for v1::PublishTogetherResponse {
+    fn from(published: Published) -> Self {
+        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed } = published.into();
+        Self { epoch, partitions, offsets, duplicates, delayed }
+    }
+}
+
+impl From<v1::PublishTogetherResponse> for Published {
+    fn from(response: v1::PublishTogetherResponse) -> Self {
+        let v1::PublishTogetherResponse { epoch, partitions, offsets, duplicates, delayed } = response;
+        v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed }.into()
+    }
+}
+
+impl From<v1::AddressedEvent> for Addressed {
+    fn from(event: v1::AddressedEvent) -> Self {
+        let v1::AddressedEvent { topic, event } = event;
+        Self { topic, event }
+    }
+}
+
+impl From<Addressed> for v1::AddressedEvent {
+    fn from(event: Addressed) -> Self {
+        let Addressed { topic, event } = event;
+        Self { topic, event }
     }
 }
 

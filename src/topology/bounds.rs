@@ -42,6 +42,9 @@ pub const EXPRESSION_BYTES_MAX: usize = 4 << 10;
 /// Deepest nesting of an expression: each level is a few calls on the stack of whoever evaluates it.
 pub const EXPRESSION_DEPTH_MAX: usize = 96;
 
+/// Longest JSON Schema of a topic's data, in bytes: what is compiled in some milliseconds. Generated ones have some ten KiB.
+pub const DATA_SCHEMA_BYTES_MAX: usize = 256 << 10;
+
 /// Most errors, and most warnings, that one check reports. Nobody reads more, and each takes a few hundred bytes.
 pub const PROBLEMS_MAX: usize = 1_000;
 

@@ -14,6 +14,7 @@ use super::bounds::{
     ATTEMPTS_DEFAULT, BACKOFF_FACTOR_DEFAULT, BACKOFF_INITIAL_DEFAULT, BACKOFF_MAX_DEFAULT, MEMORY_BYTES_DEFAULT,
     OUTPUT_BYTES_DEFAULT, STATE_BYTES_DEFAULT, TIME_DEFAULT, WAITING_BYTES_DEFAULT, WAITING_EVENTS_DEFAULT,
 };
+use super::data_schema::DataSchema;
 use super::expression::{Condition, KeyExpression};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use crate::model::{Lifecycle, TopicSettings};
@@ -46,6 +47,8 @@ pub struct TopicPlan {
     pub partitions: u32,
     /// What its ordering key is, if the topology says.
     pub key: Option<KeyExpression>,
+    /// What the data of its events has to fit, if the topology says.
+    pub schema: Option<DataSchema>,
     /// How it keeps its events.
     pub settings: TopicSettings,
     /// Which orders of states its keys may go through; any if the topology does not say.

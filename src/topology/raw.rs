@@ -10,8 +10,8 @@ use super::bounds::{
 };
 use super::reader::{choice, keys};
 use super::values::{
-    Condition, Count, Expression, FilePath, Flag, Host, List, MS_MAX, Name, Named, Number, OrOff, Period, Plugin,
-    Ports, Rate, Setting, Size, Start, Table, Url, Word,
+    Condition, Count, Expression, Flag, Host, List, MS_MAX, Name, Named, Number, OrOff, Period, Plugin, Ports, Rate,
+    SchemaFile, Setting, Size, Start, Table, Url, Word,
 };
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 
@@ -63,8 +63,9 @@ keys! {
         dedupe: OrOff<Dedupe>,
         /// How events are stored once they are no longer recent. Default `none`.
         compression: Compression,
-        /// The file with a JSON Schema that data is checked against when it is published.
-        schema(later): FilePath,
+        /// The file with a JSON Schema that the data of each event is to fit. What does not fit is refused: a publish, or the
+        /// event whose handler made it. Data has to be JSON then; the schema can refer to itself only.
+        schema: SchemaFile,
         /// The order of states that is possible per key; others are refused.
         lifecycle: Lifecycle,
         /// How many bytes may wait to be processed, before `when_full` decides.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::bounds::{
     DEDUPE_COUNT_DEFAULT, DEDUPE_WINDOW_DEFAULT, LIFECYCLE_KEYS_DEFAULT, PARTITIONS_DEFAULT, RETENTION_AGE_DEFAULT,
 };
+use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::{Condition, KeyExpression};
 use super::plan::{
@@ -28,6 +29,7 @@ pub(crate) struct Topic {
     /// As written; a child that does not say takes its parent's.
     pub(crate) partitions: Option<u32>,
     pub(crate) key: Option<KeyExpression>,
+    pub(crate) schema: Option<DataSchema>,
     pub(crate) keeping: Keeping,
     pub(crate) lifecycle: Option<LifecyclePlan>,
     /// Keys that only mean something where producers outside publish.
@@ -122,6 +124,7 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Proble
     Topic {
         partitions: value(&raw.partitions).map(|count| count.0),
         key: value(&raw.key).map(|expression| expression.0),
+        schema: value(&raw.schema).map(|file| file.0),
         keeping: keeping(raw),
         lifecycle,
         roots_only: roots_only.into_iter().flatten().collect(),

@@ -61,6 +61,9 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
         }
         line!(shown, "      max: {}", lifecycle.keys_max);
     }
+    if let Some(schema) = &topic.schema {
+        line!(shown, "    schema: {}", scalar(&schema.path().to_string_lossy()));
+    }
     let retention = &topic.settings.retention;
     // Written is the size of the whole topic; this one is divided into the same parts again.
     let whole = |partition_bytes: u64| partition_bytes.saturating_mul(topic.partitions.into());

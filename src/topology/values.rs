@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::bounds::{DURATION_MAX, NAME_BYTES_MAX};
+use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Span};
 use super::expression::{self, KeyExpression};
 use super::names;
@@ -277,23 +277,29 @@ impl Read for Condition {
     }
 }
 
-/// A file that must be there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FilePath(pub(crate) PathBuf);
+/// A file with a JSON Schema.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SchemaFile(pub(crate) DataSchema);
 
-inline_schema!(FilePath, json_schema!({ "type": "string", "minLength": 1 }));
+inline_schema!(SchemaFile, json_schema!({ "type": "string", "minLength": 1, "examples": ["schemas/order.json"] }));
 
-impl Read for FilePath {
+impl Read for SchemaFile {
     fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "the path of a file")?;
         let path = reader.resolve(&text.text);
-        let found = match reader.surroundings.at(&path) {
-            Found::File => return Some(FilePath(path)),
-            Found::Folder { .. } => "is a folder, not a file",
-            Found::Nothing => "does not exist",
+        let missing = match reader.surroundings.at(&path) {
+            Found::File => None,
+            Found::Folder { .. } => Some("is a folder, not a file"),
+            Found::Nothing => Some("does not exist"),
         };
-        let message = format!("`{}` {found}", path.display());
-        reader.bad(text.span, message, "a relative path starts from the folder of this file")
+        let schema = match missing {
+            None => reader.data_schema(&path),
+            Some(missing) => Err((missing.to_owned(), "a relative path starts from the folder of this file")),
+        };
+        match schema {
+            Ok(schema) => Some(SchemaFile(schema)),
+            Err((message, help)) => reader.bad(text.span, format!("`{}` {message}", path.display()), help),
+        }
     }
 }
 

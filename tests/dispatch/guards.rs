@@ -35,7 +35,7 @@ async fn publish<E: Engine>(tree: &Tree<E>, events: &[bytes::Bytes]) -> Result<(
 
 fn refused(result: Result<(), PublishError>) -> (usize, String) {
     match result.unwrap_err() {
-        PublishError::Event { index, error: EventRefused::Lifecycle(GuardReason::Order { from, to }) } => {
+        PublishError::Event { index, error: EventRefused::Lifecycle(GuardReason::Order { from, to }), .. } => {
             (index, format!("{} > {to}", from.unwrap_or_default()))
         }
         other => panic!("{other}"),

@@ -26,7 +26,7 @@ use crate::log::{
     SpaceLevel,
 };
 pub use crate::log::{Durability, LogOptions};
-use crate::model::{LaneId, Offset, PartitionId};
+use crate::model::{LaneId, Offset, PartitionId, VersionId};
 use catalogue::{Catalogue, CatalogueError};
 
 /// The folder inside the data folder that holds the log.
@@ -413,6 +413,10 @@ impl Engine for EmbeddedEngine {
     fn position(&self, lane: LaneId) -> Option<Offset> {
         self.shared.catalogue().input(lane)?;
         Some(self.shared.log.lane(lane).position())
+    }
+
+    fn digest(&self, version: VersionId) -> Option<[u8; 32]> {
+        self.shared.catalogue().digest(version)
     }
 
     fn entries(&self, lane: LaneId) -> Option<LaneEntries> {
