@@ -40,6 +40,8 @@ struct State {
     partitions: HashMap<PartitionId, Vec<Chunk>>,
     lanes: HashMap<LaneId, Lane>,
     clock_ns: u64,
+    /// It moves only when somebody says so.
+    is_clock_held: bool,
     settings: HashMap<TopicId, TopicSettings>,
     /// What was published, by topic. It is recognised by count only: time stands still here.
     recognised: HashMap<TopicId, Recognised>,
@@ -67,6 +69,16 @@ impl Default for MemoryEngine {
     fn default() -> Self {
         let (health, _) = watch::channel(Health::Serving);
         Self { shared: Arc::new(Shared { state: Mutex::default(), changed: Notify::new(), health }) }
+    }
+}
+
+impl MemoryEngine {
+    /// From now on, and until this is said again, what is appended is appended at this time, Unix nanoseconds. Time never
+    /// goes back.
+    pub fn hold_clock(&self, time_ns: u64) {
+        let mut state = self.shared.state();
+        state.clock_ns = state.clock_ns.max(time_ns);
+        state.is_clock_held = true;
     }
 }
 
@@ -142,7 +154,7 @@ impl State {
     }
 
     fn append(&mut self, events: Slices) -> Vec<Offset> {
-        self.clock_ns += 1;
+        self.clock_ns += u64::from(!self.is_clock_held);
         let append_time_ns = self.clock_ns;
         let slices = events.iter();
         slices

@@ -13,6 +13,7 @@
 //! Must not know: how plugins run, how events are kept, who asked.
 
 pub mod bounds;
+pub mod cases;
 pub mod diagnostic;
 pub mod draw;
 mod expression;
