@@ -203,6 +203,9 @@ fn the_schema_is_printed() {
     let (code, out, _) = run(&["schema"]);
     assert_eq!(code, 0);
     assert_eq!(out, include_str!("../topology.schema.json"));
+    let (code, out, _) = run(&["schema", "--tests"]);
+    assert_eq!(code, 0);
+    assert_eq!(out, include_str!("../test.schema.json"));
 }
 
 #[test]

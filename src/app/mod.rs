@@ -5,6 +5,7 @@
 //! Relies on: everything below. It is the only place that knows all of it.
 //! Must not know: the command line, terminals, signals; where plans and components come from.
 
+pub mod cases;
 mod plugins;
 
 use std::net::SocketAddr;

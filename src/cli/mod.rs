@@ -31,6 +31,7 @@ mod state;
 mod status;
 mod table;
 mod tail;
+mod test;
 mod topics;
 mod trace;
 mod tree;
@@ -124,6 +125,7 @@ Topologies:
 Plugins:
   new          Begin a plugin
   build        Build plugins
+  test         Run the tests of topologies
 Events:
   publish      Publish events
   tail         Print events as they come
@@ -173,6 +175,7 @@ enum Command {
     Schema(schema::Args),
     New(new::NewArgs),
     Build(build::BuildArgs),
+    Test(test::Args),
     Publish(publish::Args),
     Tail(tail::Args),
     Trace(trace::Args),
@@ -200,6 +203,7 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => return schema::run(&args),
         Command::New(args) => return new::run(&args),
         Command::Build(args) => return build::run(&args, components::folders_of),
+        Command::Test(args) => test::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Trace(args) => trace::run(&args),

@@ -175,6 +175,18 @@ impl Counters {
         self.lanes.iter().all(|lane| lane.active.load(Ordering::Acquire) == 0)
     }
 
+    /// Whether a lane does nothing more without anybody's help, although there may be events for it.
+    pub(super) fn stands_still(&self, partition: u32) -> bool {
+        self.lanes.get(partition as usize).is_some_and(|lane| {
+            match LaneState::from_number(lane.state.load(Ordering::Relaxed)) {
+                LaneState::Paused | LaneState::Halted | LaneState::Stopped => true,
+                // room comes from those that are tried again, if there are any
+                LaneState::Full => lane.active.load(Ordering::Acquire) == 0,
+                LaneState::Running | LaneState::Retrying => false,
+            }
+        })
+    }
+
     /// Puts the counts into a status.
     pub(super) fn read_into(&self, status: &mut SubscriberStatus) {
         status.handled = self.handled.load(Ordering::Relaxed);

@@ -343,13 +343,23 @@ impl<E: Engine> Tree<E> {
 
     /// Whether every lane has consumed everything: nothing is on its way anywhere in the tree.
     pub fn is_settled(&self) -> bool {
+        self.has_settled(|_, _| false)
+    }
+
+    /// The same, but for lanes that stand still until somebody does something about it: their events do not go on by
+    /// waiting for them.
+    pub fn is_at_rest(&self) -> bool {
+        self.has_settled(|counters, partition| counters.stands_still(partition))
+    }
+
+    fn has_settled(&self, is_left_out: impl Fn(&Counters, u32) -> bool) -> bool {
         // All positions, then what waits, then all bounds: a position that is seen has shown what waits, and what waits no
         // longer has its outputs in the bounds, as has a position.
         let subscribers = || self.shared.plan.subscribers.iter().zip(&self.shared.numbers.subscribers);
         let mut positions = Vec::new();
-        for (subscriber, number) in subscribers() {
+        for ((subscriber, number), counters) in subscribers().zip(&self.shared.counters) {
             let Some((topic, input)) = self.numbered().topic(subscriber.from) else { continue };
-            for partition in 0..topic.partitions {
+            for partition in (0..topic.partitions).filter(|partition| !is_left_out(counters, *partition)) {
                 let position = self.shared.engine.position(LaneId { subscriber: *number, partition });
                 positions.push((PartitionId { topic: input, partition }, position.unwrap_or(0)));
             }

@@ -44,6 +44,8 @@ struct State {
     partitions: HashMap<PartitionId, Vec<Chunk>>,
     lanes: HashMap<LaneId, Lane>,
     clock_ns: u64,
+    /// It moves only when somebody says so.
+    is_clock_held: bool,
     settings: HashMap<TopicId, TopicSettings>,
     lifecycles: HashMap<TopicId, Arc<Lifecycle>>,
     /// The states of keys.
@@ -75,6 +77,16 @@ impl Default for MemoryEngine {
         let (health, _) = watch::channel(Health::Serving);
         let (state, changed, began) = (Mutex::default(), Notify::new(), Instant::now());
         Self { shared: Arc::new(Shared { state, changed, health, began }) }
+    }
+}
+
+impl MemoryEngine {
+    /// From now on, and until this is said again, what is appended is appended at this time, Unix nanoseconds. Time never
+    /// goes back.
+    pub fn hold_clock(&self, time_ns: u64) {
+        let mut state = self.shared.state();
+        state.clock_ns = state.clock_ns.max(time_ns);
+        state.is_clock_held = true;
     }
 }
 
@@ -174,7 +186,9 @@ impl State {
     }
 
     fn append(&mut self, events: Slices, now_ns: u64) -> Vec<Offset> {
-        self.clock_ns = now_ns.max(self.clock_ns + 1);
+        if !self.is_clock_held {
+            self.clock_ns = now_ns.max(self.clock_ns + 1);
+        }
         let append_time_ns = self.clock_ns;
         let slices = events.iter();
         slices
@@ -237,6 +251,10 @@ impl Shared {
     }
 
     fn now_ns(&self) -> u64 {
+        let state = self.state();
+        if state.is_clock_held {
+            return state.clock_ns;
+        }
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
@@ -318,6 +336,7 @@ impl Engine for MemoryEngine {
         if events.bytes() > limits::UNIT_BYTES_MAX {
             return Err(AppendError::TooLarge { bytes: events.bytes(), max: limits::UNIT_BYTES_MAX });
         }
+        let now_ns = self.shared.now_ns();
         let (base_offsets, duplicates) = {
             let mut state = self.shared.state();
             if let Some(unknown) = state.unknown_target(&events) {
@@ -332,7 +351,7 @@ impl Engine for MemoryEngine {
                 }
                 return Err(AppendError::Guard(refused));
             }
-            (state.append(events, self.shared.now_ns()), duplicates)
+            (state.append(events, now_ns), duplicates)
         };
         self.shared.changed.notify_waiters();
         Ok(Appended { base_offsets, duplicates, epoch: 1 })
@@ -461,6 +480,7 @@ impl Session for MemorySession {
     async fn commit(&mut self, unit: Unit) -> Result<(), SessionError> {
         self.shared.serving()?;
         unit.check()?;
+        let now_ns = self.shared.now_ns();
         {
             let mut state = self.shared.state();
             if let Some(unknown) = state.unknown_target(&unit.emits) {
@@ -485,7 +505,7 @@ impl Session for MemorySession {
                     None => lane.entries.remove(&key),
                 };
             }
-            state.append(unit.emits, self.shared.now_ns());
+            state.append(unit.emits, now_ns);
         }
         self.shared.changed.notify_waiters();
         Ok(())

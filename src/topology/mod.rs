@@ -13,6 +13,7 @@
 //! Must not know: how plugins run, how events are kept, who asked.
 
 pub mod bounds;
+pub mod cases;
 mod data_schema;
 pub mod diagnostic;
 pub mod draw;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -277,6 +278,26 @@ impl Read for Condition {
     }
 }
 
+/// A file that must be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FilePath(pub(crate) PathBuf);
+
+inline_schema!(FilePath, json_schema!({ "type": "string", "minLength": 1 }));
+
+impl Read for FilePath {
+    fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "the path of a file")?;
+        let path = reader.resolve(&text.text);
+        let found = match reader.surroundings.at(&path) {
+            Found::File => return Some(FilePath(path)),
+            Found::Folder { .. } => "is a folder, not a file",
+            Found::Nothing => "does not exist",
+        };
+        let message = format!("`{}` {found}", path.display());
+        reader.bad(text.span, message, "a relative path starts from the folder of this file")
+    }
+}
+
 /// A file with a JSON Schema.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SchemaFile(pub(crate) DataSchema);
@@ -284,21 +305,11 @@ pub(crate) struct SchemaFile(pub(crate) DataSchema);
 inline_schema!(SchemaFile, json_schema!({ "type": "string", "minLength": 1, "examples": ["schemas/order.json"] }));
 
 impl Read for SchemaFile {
-    fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        let text = reader.text(node, "the path of a file")?;
-        let path = reader.resolve(&text.text);
-        let missing = match reader.surroundings.at(&path) {
-            Found::File => None,
-            Found::Folder { .. } => Some("is a folder, not a file"),
-            Found::Nothing => Some("does not exist"),
-        };
-        let schema = match missing {
-            None => reader.data_schema(&path),
-            Some(missing) => Err((missing.to_owned(), "a relative path starts from the folder of this file")),
-        };
-        match schema {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let FilePath(path) = FilePath::read(node, owner, reader)?;
+        match reader.data_schema(&path) {
             Ok(schema) => Some(SchemaFile(schema)),
-            Err((message, help)) => reader.bad(text.span, format!("`{}` {message}", path.display()), help),
+            Err((message, help)) => reader.bad(node.span(), format!("`{}` {message}", path.display()), help),
         }
     }
 }

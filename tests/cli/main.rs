@@ -22,3 +22,4 @@ mod dev;
 mod events;
 mod stopping;
 mod subscribers;
+mod testing;
