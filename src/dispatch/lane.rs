@@ -22,6 +22,7 @@
 
 mod obey;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Context, Held, Parsed, Unreadable};
+use super::claims::Claims;
 use super::command::Command;
 use super::entries::TOLD;
 use super::flow::{Backoff, Flow, Permit};
@@ -55,11 +57,12 @@ pub(super) struct Policy {
     pub(super) waiting: Waiting,
     pub(super) batch: BatchPlan,
     pub(super) state: StatePlan,
+    pub(super) claim: Option<String>,
 }
 
 impl Policy {
     pub(super) fn of(plan: &SubscriberPlan) -> Self {
-        let SubscriberPlan { when, on_failure, delivery, waiting, batch, state, .. } = plan;
+        let SubscriberPlan { when, on_failure, delivery, waiting, batch, state, claim, .. } = plan;
         Self {
             when: when.clone(),
             on_failure: *on_failure,
@@ -67,6 +70,7 @@ impl Policy {
             waiting: *waiting,
             batch: *batch,
             state: *state,
+            claim: claim.clone(),
         }
     }
 }
@@ -79,6 +83,8 @@ pub(super) struct Parts<S, K, H> {
     pub(super) emitter: Emitter,
     pub(super) backoff: Backoff,
     pub(super) policy: Policy,
+    /// With whom it shares events.
+    pub(super) claims: Option<Arc<Claims>>,
     pub(super) flow: Arc<Flow>,
     pub(super) partition: u32,
     pub(super) subscriber: Arc<str>,
@@ -99,6 +105,10 @@ pub(super) struct Lane<S, K, H> {
     is_full: bool,
     /// The position is ahead of what was called: an event that is delivered once at most is taken before it is.
     is_ahead: bool,
+    /// Its number among those it shares with.
+    member: usize,
+    /// Of the events that were read, those that are somebody else's.
+    lost: HashSet<Offset>,
     /// Where the search for state that has expired goes on, and how many events ago it was looked for.
     sweep: (Option<Vec<u8>>, u32),
 }
@@ -179,7 +189,23 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         let told =
             Told { is_paused: parts.entries.get(PAUSED)?.is_some(), is_halted: parts.entries.get(HALTED)?.is_some() };
         let position = parts.session.next_offset();
-        let lane = Self { parts, waiting, state, position, told, is_full: false, is_ahead: false, sweep: (None, 0) };
+        let member = match &parts.claims {
+            Some(claims) => claims.join(position, &parts.entries)?,
+            None => 0,
+        };
+        let lost = HashSet::new();
+        let lane = Self {
+            parts,
+            waiting,
+            state,
+            position,
+            told,
+            is_full: false,
+            is_ahead: false,
+            member,
+            lost,
+            sweep: (None, 0),
+        };
         lane.show();
         Ok(lane)
     }
@@ -292,6 +318,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
     /// Brings every event that was read to its end, or into the waiting set.
     async fn process(&mut self, held: Arc<Vec<Held>>) -> Result<(), Leave> {
         let events = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
+        self.share(&events).await?;
         let mut progress = Progress { at: 0, alone: 0..0 };
         while let Some(event) = events.get(progress.at) {
             if self.parts.stop.is_cancelled() {
@@ -322,7 +349,23 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         Ok(())
     }
 
+    /// Claims those of some events that it may handle, and learns which of them are somebody else's.
+    async fn share(&mut self, events: &[Parsed<'_>]) -> Result<(), Leave> {
+        let Some(claims) = self.parts.claims.clone() else { return Ok(()) };
+        self.lost.clear();
+        let wanted = events.iter().filter(|event| !self.is_passed_over(event)).map(|event| event.offset);
+        let claimed = claims.claim(self.member, self.position, wanted);
+        self.lost = claimed.lost;
+        if !claimed.writes.is_empty() {
+            self.tell(claimed.writes).await?;
+        }
+        Ok(())
+    }
+
     fn passes(&self, event: &Parsed<'_>) -> Result<bool, String> {
+        if self.lost.contains(&event.offset) {
+            return Ok(false);
+        }
         match &self.parts.policy.when {
             None => Ok(true),
             Some(condition) => when::passes(condition, &event.view, Some(event.key)),

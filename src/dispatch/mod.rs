@@ -6,6 +6,7 @@
 //! Must not know: gRPC, the command line, how an engine keeps what it keeps.
 
 mod batch;
+mod claims;
 mod command;
 pub mod control;
 mod delay;

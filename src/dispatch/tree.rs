@@ -1,5 +1,6 @@
 //! A running tree: the lanes of every subscriber, and what one can ask of them from outside.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::claims::Claims;
 use super::command::Command;
 use super::delay::{self, DelayLane, Delayed};
 use super::flow::{Backoff, Flow};
@@ -215,6 +217,7 @@ impl<E: Engine> Tree<E> {
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let mut counters = Vec::new();
         let (mut lanes, mut commands) = (Vec::new(), Vec::new());
+        let mut claims: HashMap<(&String, &String, u32), Arc<Claims>> = HashMap::new();
         for (index, (subscriber, handler)) in plan.subscribers.iter().zip(handlers).enumerate() {
             let Some((input, _)) = numbered.topic(subscriber.from) else { continue };
             let shared_counters = Arc::new(Counters::new(input.partitions));
@@ -234,6 +237,10 @@ impl<E: Engine> Tree<E> {
                 let entries = engine.entries(id).ok_or_else(|| unreadable("there is no such lane".to_owned()))?;
                 let (sender, commands) = mpsc::channel(limits::LANE_COMMANDS_MAX);
                 senders.push(sender);
+                let claims = subscriber.claim.as_ref().map(|group| {
+                    let shared = (&subscriber.namespace, group, partition);
+                    claims.entry(shared).or_insert_with(|| Arc::new(Claims::default())).clone()
+                });
                 let lane = Lane::load(Parts {
                     session,
                     entries,
@@ -241,6 +248,7 @@ impl<E: Engine> Tree<E> {
                     emitter,
                     backoff: Backoff::new(subscriber.retry.clone(), &subscriber.label(), partition),
                     policy: Policy::of(subscriber),
+                    claims,
                     flow: flow.clone(),
                     partition,
                     subscriber: subscriber.label().into(),

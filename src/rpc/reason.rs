@@ -42,6 +42,8 @@ pub const AMBIGUOUS_SUBSCRIBER: &str = "AMBIGUOUS_SUBSCRIBER";
 pub const NO_DEAD_LETTERS: &str = "NO_DEAD_LETTERS";
 /// Events wait that would be left behind.
 pub const EVENTS_WAIT: &str = "EVENTS_WAIT";
+/// The subscriber shares its events with others, so it cannot be moved among them.
+pub const EVENTS_SHARED: &str = "EVENTS_SHARED";
 /// The subscriber's handler keeps state, and it was not said what becomes of it.
 pub const HAS_STATE: &str = "HAS_STATE";
 /// A lane of the subscriber has stopped or does not answer.

@@ -168,6 +168,10 @@ pub(super) fn control(error: &ControlError) -> Status {
                 let metadata = [("partition", partition.to_string())];
                 Refusal::with(Code::FailedPrecondition, reason::EVENTS_WAIT, error, metadata).status()
             }
+            LaneRefusal::Shared { .. } => {
+                let metadata = [("partition", partition.to_string())];
+                Refusal::with(Code::FailedPrecondition, reason::EVENTS_SHARED, error, metadata).status()
+            }
             LaneRefusal::Stopped { .. } => {
                 let metadata = [
                     ("partition", partition.to_string()),

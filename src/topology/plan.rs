@@ -105,6 +105,8 @@ pub struct SubscriberPlan {
     pub concurrency: Option<NonZeroU32>,
     /// How events are grouped for a call.
     pub batch: BatchPlan,
+    /// With whom it shares the events of its topic: of a group's subscribers one gets each.
+    pub claim: Option<String>,
 }
 
 /// What a subscriber does with events.

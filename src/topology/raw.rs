@@ -173,7 +173,7 @@ keys! {
         /// How events are grouped for one call.
         batch: Batch,
         /// Subscribers of the same topic with the same group share its events: each event goes to one of them.
-        claim(later): Name,
+        claim: Name,
         /// Where a new subscriber begins: start, end or a time.
         start: Start,
         /// The name that the subscriber had before.

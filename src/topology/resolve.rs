@@ -470,6 +470,7 @@ impl<'n, 'p> Planner<'n, 'p> {
             rate: settings.rate,
             concurrency: settings.concurrency,
             batch: settings.batch,
+            claim: settings.claim.as_ref().map(|(group, _)| group.clone()),
         });
         Some(children)
     }

@@ -159,6 +159,9 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
     }
     let batch = &subscriber.batch;
     let wait = batch.wait.map(|wait| format!(", wait: {}", show_duration(wait))).unwrap_or_default();
+    if let Some(group) = &subscriber.claim {
+        line!(shown, "    claim: {}", scalar(group));
+    }
     line!(shown, "    batch: {{ max: {}, size: {}{wait} }}", batch.max_events, show_size(batch.max_bytes as u64));
 }
 

@@ -16,6 +16,7 @@ mod common {
 }
 
 mod bed;
+mod claiming;
 mod conditions;
 mod delays;
 mod failing;
