@@ -7,6 +7,7 @@
 mod args;
 mod bench;
 pub mod build;
+mod capsule;
 pub mod check;
 mod clock;
 mod completions;
@@ -128,6 +129,8 @@ Plugins:
 Events:
   publish      Publish events
   tail         Print events as they come
+Failures:
+  capsule      Look at events that failed, and have the same failure again
 Data folders:
   log          Look at a data folder that no bus uses, and repair it
 Running bus:
@@ -176,6 +179,7 @@ enum Command {
     Test(test::Args),
     Publish(publish::Args),
     Tail(tail::Args),
+    Capsule(capsule::Args),
     Log(log::Args),
     Topics(topics::Args),
     Status(status::Args),
@@ -203,6 +207,7 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Tail(args) => tail::run(&args),
+        Command::Capsule(args) => capsule::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Topics(args) => topics::run(&args),
         Command::Status(args) => status::run(&args),

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::capsule::{Capsule, Recorder, Sink};
 use super::command::Command;
 use super::flow::{Backoff, Flow};
 use super::handler::Handler;
@@ -76,6 +77,7 @@ pub(super) struct Shared<E> {
     /// To the lanes, by subscriber and partition.
     pub(super) commands: Vec<Vec<mpsc::Sender<Command>>>,
     publisher: Publisher<E>,
+    capsules: Sink,
     stop: CancellationToken,
     lanes: TaskTracker,
 }
@@ -154,6 +156,7 @@ impl<E: Engine> Tree<E> {
         });
         let publisher = Publisher::new(engine.clone(), Arc::new(Targets::new(targets)));
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let capsules = Sink::default();
         let mut counters = Vec::new();
         let (mut lanes, mut commands) = (Vec::new(), Vec::new());
         for (index, (subscriber, handler)) in plan.subscribers.iter().zip(handlers).enumerate() {
@@ -186,6 +189,7 @@ impl<E: Engine> Tree<E> {
                     partition,
                     subscriber: subscriber.label().into(),
                     counters: shared_counters.clone(),
+                    recorder: Recorder::new(capsules.clone(), subscriber),
                     commands,
                     stop: stop.clone(),
                 });
@@ -211,8 +215,15 @@ impl<E: Engine> Tree<E> {
         }
         tracker.close();
         let plan = plan.clone();
-        let shared = Shared { engine, plan, numbers, digests, counters, commands, publisher, stop, lanes: tracker };
+        let lanes = tracker;
+        let shared = Shared { engine, plan, numbers, digests, counters, commands, publisher, capsules, stop, lanes };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// From now on, capsules of events that fail for the last time go there, as far as there is room; subscribers whose
+    /// topology says that none are kept make none. Said once; later ones count for nothing.
+    pub fn hand_capsules_to(&self, sender: mpsc::Sender<Capsule>) {
+        drop(self.shared.capsules.set(sender));
     }
 
     /// Publishes into the tree's roots.
