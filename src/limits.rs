@@ -117,6 +117,10 @@ pub const STATE_SWEEP_ENTRIES: usize = 1024;
 pub const SEEK_WRITES_MAX: usize = 10_000;
 /// Commands that wait for a lane.
 pub const LANE_COMMANDS_MAX: usize = 16;
+/// How far away an event that is to come later may be.
+pub const DELAY_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+/// How often the clock is looked at while one waits, since it may be set.
+pub const DELAY_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 const _: () = assert!(EVENT_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () =

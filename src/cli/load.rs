@@ -211,4 +211,14 @@ impl Surroundings for World {
             _ => Found::Nothing,
         }
     }
+
+    fn text(&self, path: &Path, bytes_max: usize) -> Result<String, String> {
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(bytes_max as u64 + 1).read_to_end(&mut bytes));
+        read.map_err(|error| error.to_string())?;
+        if bytes.len() > bytes_max {
+            return Err(format!("it has more than {bytes_max} bytes"));
+        }
+        String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+    }
 }

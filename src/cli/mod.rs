@@ -34,6 +34,7 @@ mod table;
 mod tail;
 mod test;
 mod topics;
+mod trace;
 mod tree;
 
 use std::io::{self, Write};
@@ -129,6 +130,7 @@ Plugins:
 Events:
   publish      Publish events
   tail         Print events as they come
+  trace        Show what an event was made from and what was made of it
 Failures:
   capsule      Look at events that failed, and have the same failure again
 Data folders:
@@ -179,6 +181,7 @@ enum Command {
     Test(test::Args),
     Publish(publish::Args),
     Tail(tail::Args),
+    Trace(trace::Args),
     Capsule(capsule::Args),
     Log(log::Args),
     Topics(topics::Args),
@@ -207,6 +210,7 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Tail(args) => tail::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Capsule(args) => capsule::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Topics(args) => topics::run(&args),

@@ -33,6 +33,12 @@ pub(super) struct Unreadable {
     error: RecordError,
 }
 
+impl Unreadable {
+    pub(super) fn new(offset: Offset, error: RecordError) -> Self {
+        Self { offset, error }
+    }
+}
+
 impl Held {
     /// The events of some chunks.
     pub(super) fn all(chunks: &[Chunk]) -> Vec<Self> {

@@ -574,21 +574,40 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             (slices, _) = self.parts.emitter.emit(run, &in_front);
             fit = Fit::UpTo(done as u32);
         }
-        if let Some(last) = done.checked_sub(1).and_then(|last| run.get(last)) {
-            let mut writes: Vec<LaneWrite> =
-                state.into_iter().filter(|(event, _)| (*event as usize) < done).map(|(_, write)| write).collect();
+        while let Some(last) = done.checked_sub(1).and_then(|last| run.get(last)) {
+            let of_done = |(event, write): &(u32, LaneWrite)| ((*event as usize) < done).then(|| write.clone());
+            let mut writes: Vec<LaneWrite> = state.iter().filter_map(of_done).collect();
+            let (position, size) = (self.position, self.state.size());
             self.state.account(&mut writes)?;
             // Counted first, so that whoever sees the position has seen it counted.
-            self.parts.counters.handled(done as u64, slices.count() as u64);
+            let emitted = slices.count() as u64;
+            self.parts.counters.handled(done as u64, emitted);
             let consumed_to = match of {
                 Of::Read => last.offset + 1,
                 Of::Waiting(waiters) => {
-                    let removed = waiters.iter().take(done).filter_map(|(number, _)| self.waiting.remove(*number));
-                    writes.extend(removed.flatten());
+                    writes.extend(waiters.iter().take(done).flat_map(|(number, _)| gone(*number)));
                     self.position
                 }
             };
-            self.commit(Unit { consumed_to, emits: slices, writes, ..Unit::default() }).await?;
+            match self.commit(Unit { consumed_to, emits: slices, writes, ..Unit::default() }).await {
+                Ok(()) => {
+                    if let Of::Waiting(waiters) = of {
+                        waiters.iter().take(done).for_each(|(number, _)| drop(self.waiting.remove(*number)));
+                    }
+                    break;
+                }
+                Err(LaneError::Session(SessionError::Guard(refused))) if refused.is_for_its_event() => {
+                    // nothing of it happened: what is in front of that event is handed in without it
+                    self.parts.counters.not_handled(done as u64, emitted);
+                    (self.position, done) = (position, (refused.of as usize).min(done - 1));
+                    self.state.set_size(size);
+                    let in_front = handled.outputs.iter().filter(|output| output.event < refused.of);
+                    let in_front: Vec<_> = in_front.cloned().collect();
+                    (slices, _) = self.parts.emitter.emit(run, &in_front);
+                    fit = Fit::Refused(refused.of, refused.why.to_string());
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         let failure = match (fit, handled.failed) {
             (Fit::Refused(_, reason), _) => {

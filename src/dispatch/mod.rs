@@ -9,8 +9,10 @@ mod batch;
 pub mod capsule;
 mod command;
 pub mod control;
+mod delay;
 mod entries;
 mod flow;
+mod guards;
 mod handler;
 mod keys;
 mod lane;
@@ -18,6 +20,7 @@ mod outputs;
 pub mod publish;
 mod state;
 pub mod status;
+pub mod trace;
 mod tree;
 mod waiting;
 mod when;
@@ -28,9 +31,12 @@ pub use control::{
     ControlError, FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Move, Moved, Page, SeekState, SeekTo,
     StateFilter, StateOfPartition, StatePage, StatePosition,
 };
+pub use delay::DelayRefused;
+pub use guards::StateUnknown;
 pub use handler::{HandleError, Handler};
-pub use publish::{Numbering, PublishError, Published, Publisher};
+pub use publish::{Addressed, Numbering, PublishError, Published, Publisher};
 pub use state::StateEntry;
 pub use status::{LaneState, Snapshot, SubscriberStatus, TopicStatus};
+pub use trace::{Trace, TraceError, TraceOf};
 pub use tree::{StartError, Tree};
 pub use waiting::{Waiter, WaitingError};

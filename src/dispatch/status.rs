@@ -23,6 +23,8 @@ pub struct TopicStatus {
     pub parent: Option<String>,
     /// It takes what that subscriber could not handle.
     pub is_dead_letters: bool,
+    /// Events that are to come later.
+    pub delayed: u64,
     /// What each partition holds.
     pub partitions: Vec<Bounds>,
 }
@@ -128,6 +130,12 @@ impl Counters {
     pub(super) fn handled(&self, events: u64, emitted: u64) {
         self.handled.fetch_add(events, Ordering::Relaxed);
         self.emitted.fetch_add(emitted, Ordering::Relaxed);
+    }
+
+    /// What was counted as handled was refused.
+    pub(super) fn not_handled(&self, events: u64, emitted: u64) {
+        self.handled.fetch_sub(events, Ordering::Relaxed);
+        self.emitted.fetch_sub(emitted, Ordering::Relaxed);
     }
 
     pub(super) fn retried(&self) {

@@ -8,6 +8,7 @@ mod codec;
 pub mod reason;
 mod subscribers;
 pub mod times;
+mod tracing;
 mod words;
 
 pub use codec::Codec;

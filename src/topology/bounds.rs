@@ -42,6 +42,9 @@ pub const EXPRESSION_BYTES_MAX: usize = 4 << 10;
 /// Deepest nesting of an expression: each level is a few calls on the stack of whoever evaluates it.
 pub const EXPRESSION_DEPTH_MAX: usize = 96;
 
+/// Longest JSON Schema of a topic's data, in bytes: what is compiled in some milliseconds. Generated ones have some ten KiB.
+pub const DATA_SCHEMA_BYTES_MAX: usize = 256 << 10;
+
 /// Most errors, and most warnings, that one check reports. Nobody reads more, and each takes a few hundred bytes.
 pub const PROBLEMS_MAX: usize = 1_000;
 
@@ -137,3 +140,7 @@ pub const STATE_BYTES_DEFAULT: u64 = 256 << 20;
 
 /// Longest duration anywhere in a topology: a hundred years, which leaves room to add such durations up.
 pub const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// Keys of each partition whose lifecycle may have begun and not ended.
+pub const LIFECYCLE_KEYS_DEFAULT: u32 = 1_000_000;
+/// The most that a topology may allow: each is an entry on the disk.
+pub const LIFECYCLE_KEYS_MAX: u32 = 1_000_000_000;

@@ -10,7 +10,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::bounds::SUGGESTIONS_MAX;
+use super::bounds::{DATA_SCHEMA_BYTES_MAX, SUGGESTIONS_MAX};
+use super::data_schema::{DataSchema, SchemaError};
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::{CompileError, Expression};
 use super::yaml::{Children, NodeRef, Scalar, View};
@@ -30,6 +31,8 @@ pub(crate) struct Reader<'c> {
 pub(crate) struct Shared {
     /// Large topologies have the same few expressions on thousands of topics.
     expressions: HashMap<String, Result<Expression, Vec<CompileError>>>,
+    /// Many topics may have the same file: what came of it, or what is wrong with it and what to do.
+    data_schemas: HashMap<PathBuf, Result<DataSchema, (String, &'static str)>>,
     suggestions: usize,
 }
 
@@ -331,6 +334,34 @@ impl<'c> Reader<'c> {
                 None
             }
         }
+    }
+}
+
+impl Reader<'_> {
+    /// The JSON Schema in a file; else what is wrong with that, and what to do.
+    pub(crate) fn data_schema(&mut self, path: &Path) -> Result<DataSchema, (String, &'static str)> {
+        if let Some(known) = self.shared.data_schemas.get(path) {
+            return known.clone();
+        }
+        let schema = self.compile_data_schema(path);
+        self.shared.data_schemas.insert(path.to_owned(), schema.clone());
+        schema
+    }
+
+    fn compile_data_schema(&self, path: &Path) -> Result<DataSchema, (String, &'static str)> {
+        let text = self.surroundings.text(path, DATA_SCHEMA_BYTES_MAX);
+        let text = text.map_err(|why| (format!("cannot be read: {why}"), "name a file with a JSON Schema"))?;
+        DataSchema::compile(path, &text).map_err(|error| {
+            let help = match &error {
+                SchemaError::NotJson(_) => "a schema is a JSON document, such as `{ \"type\": \"object\" }`",
+                SchemaError::External { .. } => "put what it refers to below `$defs` in the same file: nothing is fetched",
+                SchemaError::Invalid { .. } => {
+                    "patterns are without look-around and back-references; all else is JSON Schema as of its `$schema`, \
+                     2020-12 where there is none"
+                }
+            };
+            (error.to_string(), help)
+        })
     }
 }
 

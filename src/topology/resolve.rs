@@ -425,6 +425,8 @@ impl<'n, 'p> Planner<'n, 'p> {
             name: declared.name.clone(),
             partitions,
             key: declared.settings.key.clone(),
+            lifecycle: declared.settings.lifecycle.clone(),
+            schema: declared.settings.schema.clone(),
             settings: declared.settings.keeping.settings(partitions, parent.is_none()),
             parent: parent.map(|(subscriber, _)| subscriber),
             dead_letters_of: parent.map(|(subscriber, _)| subscriber).filter(|_| declared.dead_letters_of.is_some()),

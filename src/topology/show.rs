@@ -2,10 +2,13 @@
 //!
 //! Promises: checking what is shown, from the same folder, gives the same plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::Arc;
 
-use super::plan::{ConfigValue, Delivery, OnFailure, Per, Plan, PluginSource, Rate, Runs, SubscriberPlan, TopicPlan};
+use super::plan::{
+    ConfigValue, Delivery, LifecyclePlan, OnFailure, Per, Plan, PluginSource, Rate, Runs, SubscriberPlan, TopicPlan,
+};
 use super::units::{show_duration, show_size};
 use crate::model::{Compression, Dedupe};
 
@@ -43,6 +46,23 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
     line!(shown, "    partitions: {}", topic.partitions);
     if let Some(key) = &topic.key {
         line!(shown, "    key: {}", scalar(key.text()));
+    }
+    if let Some(LifecyclePlan { state, lifecycle }) = &topic.lifecycle {
+        let list = |states: &BTreeSet<Arc<str>>| {
+            let states: Vec<_> = states.iter().map(|state| scalar(state)).collect();
+            format!("[{}]", states.join(", "))
+        };
+        line!(shown, "    lifecycle:");
+        line!(shown, "      state: {}", scalar(state.text()));
+        line!(shown, "      start: {}", list(&lifecycle.start));
+        line!(shown, "      allow:{}", if lifecycle.allow.is_empty() { " {}" } else { "" });
+        for (state, next) in &lifecycle.allow {
+            line!(shown, "        {}: {}", scalar(state), list(next));
+        }
+        line!(shown, "      max: {}", lifecycle.keys_max);
+    }
+    if let Some(schema) = &topic.schema {
+        line!(shown, "    schema: {}", scalar(&schema.path().to_string_lossy()));
     }
     let retention = &topic.settings.retention;
     // Written is the size of the whole topic; this one is divided into the same parts again.

@@ -17,8 +17,10 @@ mod common {
 
 mod bed;
 mod conditions;
+mod delays;
 mod failing;
 mod flowing;
+mod guards;
 mod model;
 mod pace;
 mod parking;
@@ -26,8 +28,11 @@ mod pressure;
 mod promises;
 mod publishing;
 mod refused;
+mod schemas;
 mod script;
 mod state;
 mod status;
 mod stopping;
+mod together;
+mod tracing;
 mod waiting;

@@ -369,13 +369,13 @@ impl Run<'_> {
         for events in events.chunk_by(|one, next| one.topic == next.topic && next.at_ns.is_none()) {
             let Some(first) = events.first() else { continue };
             if let Some(at_ns) = first.at_ns {
-                self.rest(tree).await?;
+                self.rest(tree, engine, at_ns).await?;
                 engine.hold_clock(at_ns);
             }
             let encoded: Vec<Bytes> = events.iter().map(|given| given.event.encode()).collect();
             tree.publisher().publish(&self.whole[first.topic].label(), &encoded, None).await?;
         }
-        self.rest(tree).await?;
+        self.rest(tree, engine, u64::MAX).await?;
         let subscribers = tree.snapshot().subscribers;
         if let Some(stopped) = subscribers.iter().find(|status| status.lanes.contains(&LaneState::Stopped)) {
             let (subscriber, last_failure) = (stopped.name.clone(), stopped.last_failure.clone());
@@ -385,8 +385,15 @@ impl Run<'_> {
         Ok(halted.map(|status| status.name).collect())
     }
 
-    async fn rest(&self, tree: &Tree<MemoryEngine>) -> Result<(), CaseError> {
+    /// Waits until nothing is on its way. Where there are only events that come later, time goes on to the next of them, as
+    /// long as that is not behind `until_ns`.
+    async fn rest(&self, tree: &Tree<MemoryEngine>, engine: &MemoryEngine, until_ns: u64) -> Result<(), CaseError> {
         while !tree.is_at_rest() {
+            match tree.next_due_ns() {
+                Some(due_ns) if due_ns > until_ns => return Ok(()),
+                Some(due_ns) => engine.hold_clock(due_ns),
+                None => {}
+            }
             if self.began.elapsed() > self.deadline {
                 let last_failure = tree.snapshot().subscribers.into_iter().find_map(|status| status.last_failure);
                 return Err(CaseError::Endless { after: self.deadline, last_failure });
@@ -408,6 +415,7 @@ impl Run<'_> {
             name: name.clone(),
             partitions: topic.partitions,
             settings: topic.settings,
+            lifecycle: None, // nothing more is appended
         });
         let blueprint = Blueprint { topics: specs.collect(), ..Blueprint::default() };
         let numbers = engine.apply(&blueprint).await.map_err(crate::dispatch::StartError::from)?;
