@@ -266,6 +266,7 @@ subscribers:
     delivery: exactly_once
     rate: 30/m
     concurrency: 2
+    capsules: 3
     batch: { max: 2, size: 1KiB, wait: 1s }
     state: { ttl: 1d, max: 1KiB }
     start: start

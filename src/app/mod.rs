@@ -5,6 +5,7 @@
 //! Relies on: everything below. It is the only place that knows all of it.
 //! Must not know: the command line, terminals, signals; where plans and components come from.
 
+pub mod capsules;
 pub mod cases;
 mod plugins;
 
@@ -124,6 +125,7 @@ pub struct Running {
     lanes: Runtime,
     server: Server,
     tree: Tree<EmbeddedEngine>,
+    capsules: capsules::Keeper,
     recovery: Recovery,
 }
 
@@ -162,11 +164,13 @@ impl Running {
 
         let started = service.block_on(async {
             let tree = Tree::start(engine, plan, handlers, lanes.handle()).await?;
+            let (capsules, sender) = capsules::Keeper::start(&options.data);
+            tree.hand_capsules_to(sender);
             let server = Server::start(port, tree.clone()).await?;
-            Ok::<_, StartError>((tree, server))
+            Ok::<_, StartError>((tree, server, capsules))
         });
-        let (tree, server) = started?;
-        Ok(Self { service, lanes, server, tree, recovery })
+        let (tree, server, capsules) = started?;
+        Ok(Self { service, lanes, server, tree, capsules, recovery })
     }
 
     /// Where it listens.
@@ -193,11 +197,12 @@ impl Running {
     /// everything that was accepted is made durable. Takes about `deadline` at the most, unless the disk takes longer.
     /// Blocks.
     pub fn stop(self, deadline: Duration) -> Stop {
-        let Self { service, lanes, server, tree, .. } = self;
+        let Self { service, lanes, server, tree, capsules, .. } = self;
         let end = Instant::now() + deadline;
         let stop = service.block_on(async {
             let answered = server.stop(deadline).await;
             let drained = tree.drain(end.saturating_duration_since(Instant::now())).await;
+            capsules.stop().await;
             let closed = tree.engine().close().await;
             Stop { answered, drained, closed }
         });

@@ -7,6 +7,7 @@
 mod args;
 mod bench;
 pub mod build;
+mod capsule;
 pub mod check;
 mod clock;
 mod completions;
@@ -130,6 +131,8 @@ Events:
   publish      Publish events
   tail         Print events as they come
   trace        Show what an event was made from and what was made of it
+Failures:
+  capsule      Look at events that failed, and have the same failure again
 Data folders:
   log          Look at a data folder that no bus uses, and repair it
 Running bus:
@@ -179,6 +182,7 @@ enum Command {
     Publish(publish::Args),
     Tail(tail::Args),
     Trace(trace::Args),
+    Capsule(capsule::Args),
     Log(log::Args),
     Topics(topics::Args),
     Status(status::Args),
@@ -207,6 +211,7 @@ pub fn main() -> ExitCode {
         Command::Publish(args) => publish::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Capsule(args) => capsule::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Topics(args) => topics::run(&args),
         Command::Status(args) => status::run(&args),

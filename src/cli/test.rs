@@ -11,9 +11,10 @@ use serde::Serialize;
 use super::check::write_diagnostics;
 use super::load::{World, load_tests, refuse};
 use super::{Exit, Failure, Outcome, args, build, components, run, say};
+use crate::app::capsules;
 use crate::app::cases::{DiffLine, Mismatch, TestBed, compare};
 use crate::telemetry::{self, LogFormat};
-use crate::topology::cases::{self, Case};
+use crate::topology::cases::{self, Case, Given};
 use crate::topology::{Plan, Source, render};
 
 /// Lines of a difference that are shown around what differs.
@@ -133,10 +134,16 @@ pub(super) fn run(args: &Args) -> Outcome {
         })?;
         for (line, case) in cases {
             let began = Instant::now();
-            let ran = bed.run(&loaded, &case, args.timeout);
+            let ran = match &case.given {
+                Given::Events { .. } => bed.run(&loaded, &case, args.timeout).map_err(|error| error.to_string()),
+                Given::Capsule { path } => match capsules::read(path) {
+                    Ok(capsule) => bed.replay(&loaded, &capsule).map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                },
+            };
             let (error, mismatches) = match ran {
                 Ok(happened) => (None, compare(loaded.plan(), &case.expected, &happened)),
-                Err(error) => (Some(error.to_string()), Vec::new()),
+                Err(error) => (Some(error), Vec::new()),
             };
             reports.push(CaseReport {
                 name: case.name,

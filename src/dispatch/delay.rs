@@ -172,9 +172,16 @@ fn when_of(event: &EventView<'_>) -> Result<Option<When>, DelayRefused> {
 #[derive(Debug, Default)]
 pub(super) struct Delayed {
     count: AtomicU64,
+    /// When the first one is due; `u64::MAX`: there is none, or it is not known yet.
+    next_ns: AtomicU64,
 }
 
 impl Delayed {
+    /// When the first one is due, engine time.
+    pub(super) fn next_ns(&self) -> Option<u64> {
+        Some(self.next_ns.load(Ordering::Acquire)).filter(|next_ns| *next_ns != u64::MAX)
+    }
+
     /// How many wait in it.
     pub(super) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
@@ -238,6 +245,7 @@ impl<E: Engine> DelayLane<E> {
     pub(super) async fn run(mut self) -> Result<(), LaneError> {
         let budget = ReadBudget { events: limits::BATCH_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
         loop {
+            self.parts.seen.next_ns.store(self.next_ns.unwrap_or(u64::MAX), Ordering::Release);
             let now_ns = self.parts.engine.now_ns();
             // The clock may be set, so it is looked at again and again.
             let pause = self.next_ns.map(|due_ns| Duration::from_nanos(due_ns.saturating_sub(now_ns)));

@@ -9,6 +9,11 @@ pub trait Handler: Clone + Send + Sync + 'static {
     /// The identity of this version.
     fn digest(&self) -> [u8; 32];
 
+    /// The hash of its component, if it has one: what it can be found by.
+    fn wasm_digest(&self) -> Option<[u8; 32]> {
+        None
+    }
+
     /// Handles a batch: all of it, or the events in front of the first failure.
     fn handle(&self, batch: Batch<'_>) -> impl Future<Output = Result<Handled, HandleError>> + Send;
 }
@@ -27,6 +32,10 @@ pub enum HandleError {
 impl Handler for Plugin {
     fn digest(&self) -> [u8; 32] {
         *Plugin::digest(self).as_bytes()
+    }
+
+    fn wasm_digest(&self) -> Option<[u8; 32]> {
+        Some(*Plugin::wasm_digest(self).as_bytes())
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {

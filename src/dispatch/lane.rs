@@ -32,6 +32,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Context, Held, Parsed, Unreadable};
+use super::capsule::{Recorder, Source};
 use super::claims::Claims;
 use super::command::Command;
 use super::entries::TOLD;
@@ -89,6 +90,7 @@ pub(super) struct Parts<S, K, H> {
     pub(super) partition: u32,
     pub(super) subscriber: Arc<str>,
     pub(super) counters: Arc<Counters>,
+    pub(super) recorder: Recorder,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) stop: CancellationToken,
 }
@@ -555,7 +557,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             content_type: run.first().and_then(|event| event.view.content_type).unwrap_or_default(),
             events: &events,
             context: Arc::new(context),
-            state: self.state.clone(),
+            state: self.parts.recorder.begin(&self.state, run),
         };
         let handled = self.parts.handler.handle(batch).await;
         drop(permit);
@@ -864,6 +866,18 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             tracing::warn!(subscriber, partition, offset, event = id, attempts, %reason, "will try again");
             return End::Again(failure.delay.unwrap_or_else(|| backoff.pause(offset, attempts)));
         }
+        self.parts.recorder.save(
+            event,
+            failure,
+            attempts,
+            Source {
+                subscriber,
+                topic: &self.parts.emitter.from,
+                partition: *partition,
+                digest: &self.parts.emitter.digest,
+                wasm_digest: self.parts.handler.wasm_digest(),
+            },
+        );
         match policy.on_failure {
             OnFailure::Halt => {
                 tracing::error!(subscriber, partition, offset, event = id, attempts, %reason, "the lane halts");

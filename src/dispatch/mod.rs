@@ -6,6 +6,7 @@
 //! Must not know: gRPC, the command line, how an engine keeps what it keeps.
 
 mod batch;
+pub mod capsule;
 mod claims;
 mod command;
 pub mod control;
@@ -25,6 +26,7 @@ mod tree;
 mod waiting;
 mod when;
 
+pub use capsule::Capsule;
 pub use command::Refusal;
 pub use control::{
     ControlError, FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Move, Moved, Page, SeekState, SeekTo,

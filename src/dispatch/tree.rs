@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::capsule::{Capsule, Recorder, Sink};
 use super::claims::Claims;
 use super::command::Command;
 use super::delay::{self, DelayLane, Delayed};
@@ -81,6 +82,7 @@ pub(super) struct Shared<E> {
     /// What waits in front of each topic until it is due; none for those of dead letters.
     delayed: Vec<Option<Arc<Delayed>>>,
     publisher: Publisher<E>,
+    capsules: Sink,
     stop: CancellationToken,
     lanes: TaskTracker,
 }
@@ -215,6 +217,7 @@ impl<E: Engine> Tree<E> {
         let targets = Targets::new(targets.chain(refused));
         let publisher = Publisher::new(engine.clone(), Arc::new(targets));
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let capsules = Sink::default();
         let mut counters = Vec::new();
         let (mut lanes, mut commands) = (Vec::new(), Vec::new());
         let mut claims: HashMap<(&String, &String, u32), Arc<Claims>> = HashMap::new();
@@ -253,6 +256,7 @@ impl<E: Engine> Tree<E> {
                     partition,
                     subscriber: subscriber.label().into(),
                     counters: shared_counters.clone(),
+                    recorder: Recorder::new(capsules.clone(), subscriber),
                     commands,
                     stop: stop.clone(),
                 });
@@ -314,9 +318,16 @@ impl<E: Engine> Tree<E> {
         }
         tracker.close();
         let plan = plan.clone();
+        let lanes = tracker;
         let shared =
-            Shared { engine, plan, numbers, digests, counters, commands, delayed, publisher, stop, lanes: tracker };
+            Shared { engine, plan, numbers, digests, counters, commands, delayed, publisher, capsules, stop, lanes };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// From now on, capsules of events that fail for the last time go there, as far as there is room; subscribers whose
+    /// topology says that none are kept make none. Said once; later ones count for nothing.
+    pub fn hand_capsules_to(&self, sender: mpsc::Sender<Capsule>) {
+        drop(self.shared.capsules.set(sender));
     }
 
     /// Publishes into the tree's roots.
@@ -351,16 +362,24 @@ impl<E: Engine> Tree<E> {
 
     /// Whether every lane has consumed everything: nothing is on its way anywhere in the tree.
     pub fn is_settled(&self) -> bool {
-        self.has_settled(|_, _| false)
+        self.has_settled(|_, _| false, true)
     }
 
     /// The same, but for lanes that stand still until somebody does something about it: their events do not go on by
     /// waiting for them.
     pub fn is_at_rest(&self) -> bool {
-        self.has_settled(|counters, partition| counters.stands_still(partition))
+        self.has_settled(|counters, partition| counters.stands_still(partition), true)
     }
 
-    fn has_settled(&self, is_left_out: impl Fn(&Counters, u32) -> bool) -> bool {
+    /// Where the tree is at rest but for events that come later: when the next of them does, engine time.
+    pub fn next_due_ns(&self) -> Option<u64> {
+        if !self.has_settled(|counters, partition| counters.stands_still(partition), false) {
+            return None;
+        }
+        self.shared.delayed.iter().flatten().filter_map(|delayed| delayed.next_ns()).min()
+    }
+
+    fn has_settled(&self, is_left_out: impl Fn(&Counters, u32) -> bool, counts_delayed: bool) -> bool {
         // All positions, then what waits, then all bounds: a position that is seen has shown what waits, and what waits no
         // longer has its outputs in the bounds, as has a position.
         let subscribers = || self.shared.plan.subscribers.iter().zip(&self.shared.numbers.subscribers);
@@ -378,7 +397,7 @@ impl<E: Engine> Tree<E> {
             positions.push((PartitionId { topic, partition: 0 }, position.unwrap_or(0)));
         }
         let is_any_delayed = self.shared.delayed.iter().flatten().any(|delayed| delayed.count() > 0);
-        if is_any_delayed || !self.shared.counters.iter().all(|counters| counters.is_at_rest()) {
+        if counts_delayed && is_any_delayed || !self.shared.counters.iter().all(|counters| counters.is_at_rest()) {
             return false;
         }
         let at_end = |(partition, position): &(PartitionId, u64)| {

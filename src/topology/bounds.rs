@@ -112,6 +112,12 @@ pub const BACKOFF_FACTOR_DEFAULT: f64 = 2.0;
 /// Most that the pause may grow by.
 pub const BACKOFF_FACTOR_MAX: f64 = 100.0;
 
+/// Capsules that are kept of a subscriber that does not say: enough to see what is wrong, and to try out what would not be.
+pub const CAPSULES_DEFAULT: u32 = 10;
+/// Most capsules of a subscriber: each is a file.
+pub const CAPSULES_MAX: u32 = 1_000;
+const _: () = assert!(CAPSULES_DEFAULT <= CAPSULES_MAX);
+
 /// Events of a lane that may wait for another attempt, or parked: more means that something is broken for everybody, and
 /// then it is better that the lane stands still.
 pub const WAITING_EVENTS_DEFAULT: u32 = 10_000;

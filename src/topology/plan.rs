@@ -95,6 +95,8 @@ pub struct SubscriberPlan {
     pub retry: Retry,
     /// What happens after the last attempt.
     pub on_failure: OnFailure,
+    /// Of how many events that failed for the last time a capsule is kept.
+    pub capsules: u32,
     /// How many events of a lane may wait while others go on.
     pub waiting: Waiting,
     /// What is promised about each event.

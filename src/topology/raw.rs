@@ -4,9 +4,9 @@
 //! Adding a key here is enough for it to be read, checked, suggested and documented; [`super::resolve`] gives it meaning.
 
 use super::bounds::{
-    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, BATCH_WAIT_MAX, DEDUPE_COUNT_MAX, LIFECYCLE_KEYS_MAX, MEMORY_BYTES_MAX,
-    MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, PARTITIONS_MAX, TIME_MAX, TIME_MIN, WAITING_BYTES_MAX,
-    WAITING_BYTES_MIN, WAITING_EVENTS_MAX,
+    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, BATCH_WAIT_MAX, CAPSULES_MAX, DEDUPE_COUNT_MAX, LIFECYCLE_KEYS_MAX,
+    MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, PARTITIONS_MAX, TIME_MAX, TIME_MIN,
+    WAITING_BYTES_MAX, WAITING_BYTES_MIN, WAITING_EVENTS_MAX,
 };
 use super::reader::{choice, keys};
 use super::values::{
@@ -162,6 +162,9 @@ keys! {
         retry: Retry,
         /// What happens to an event after its last attempt.
         on_failure: OnFailure,
+        /// Of how many events that failed for the last time a capsule is kept, the latest: a file with the event, what its
+        /// plugin read and how it failed, with which `wattle capsule run` has the same failure anywhere. Default 10.
+        capsules: Count<0, CAPSULES_MAX>,
         /// How many events may wait for another attempt, or parked, while others go on.
         waiting: Waiting,
         /// What is promised about each event.

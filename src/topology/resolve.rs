@@ -465,6 +465,7 @@ impl<'n, 'p> Planner<'n, 'p> {
             state: settings.state,
             retry: settings.retry.clone(),
             on_failure: settings.on_failure,
+            capsules: settings.capsules,
             waiting: settings.waiting,
             delivery: settings.delivery,
             rate: settings.rate,

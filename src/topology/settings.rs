@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounds::{
-    DEDUPE_COUNT_DEFAULT, DEDUPE_WINDOW_DEFAULT, LIFECYCLE_KEYS_DEFAULT, PARTITIONS_DEFAULT, RETENTION_AGE_DEFAULT,
+    CAPSULES_DEFAULT, DEDUPE_COUNT_DEFAULT, DEDUPE_WINDOW_DEFAULT, LIFECYCLE_KEYS_DEFAULT, PARTITIONS_DEFAULT,
+    RETENTION_AGE_DEFAULT,
 };
 use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
@@ -81,6 +82,7 @@ pub(crate) struct Subscriber {
     pub(crate) state: StatePlan,
     pub(crate) retry: Retry,
     pub(crate) on_failure: OnFailure,
+    pub(crate) capsules: u32,
     pub(crate) waiting: Waiting,
     pub(crate) delivery: Delivery,
     pub(crate) rate: Option<Rate>,
@@ -218,6 +220,7 @@ pub(crate) fn subscriber(name: &str, declared: Span, raw: &raw::Subscriber, prob
         retry,
         on_failure,
         waiting: value(&raw.waiting).map_or_else(Waiting::default, |raw| waiting(&raw)),
+        capsules: value(&raw.capsules).map_or(CAPSULES_DEFAULT, |count| count.0),
         delivery,
         rate: value(&raw.rate).map(|rate| rate.0),
         concurrency: value(&raw.concurrency).and_then(|count| NonZeroU32::new(count.0)),
@@ -270,6 +273,7 @@ fn check_leaf(raw: &raw::Subscriber, problems: &mut Problems) {
     refuse("config", raw.config.as_ref().map(|field| field.key), rule);
     refuse("limits", raw.limits.as_ref().map(|field| field.key), rule);
     refuse("grants", raw.grants.as_ref().map(|field| field.key), rule);
+    refuse("capsules", raw.capsules.as_ref().map(|field| field.key), rule);
     refuse("state", raw.state.as_ref().map(|field| field.key), rule);
     let exactly_once = raw.delivery.as_ref().filter(|field| field.value == Some(raw::Delivery::ExactlyOnce));
     refuse("delivery: exactly_once", exactly_once.map(|field| field.span), "the world outside is not part of a unit");

@@ -143,6 +143,9 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
         Delivery::AtMostOnce => "at_most_once",
     };
     line!(shown, "    on_failure: {on_failure}");
+    if let Runs::Plugin(_) = subscriber.runs {
+        line!(shown, "    capsules: {}", subscriber.capsules);
+    }
     let waiting = &subscriber.waiting;
     line!(shown, "    waiting: {{ max: {}, size: {} }}", waiting.max_events, show_size(waiting.max_bytes));
     line!(shown, "    delivery: {delivery}");

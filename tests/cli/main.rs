@@ -17,6 +17,7 @@ mod common {
 }
 
 mod bus;
+mod capsules;
 mod codes;
 mod dev;
 mod events;

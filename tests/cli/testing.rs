@@ -248,3 +248,15 @@ fn test_files_in_a_folder_are_no_topologies() {
     let out = Ran::from(wattle().current_dir(folder.path()).args(["check", "."]).output().unwrap()).ok();
     assert!(out.contains("lab.yaml: ok"), "{out}");
 }
+
+#[test]
+fn an_event_that_comes_later_comes_at_its_time_without_waiting() {
+    let later = "  events:\n  - { topic: orders, data: look, attributes: { delay: 30d } }\n";
+    // A look says what time it is; the topic is given the event when that has come.
+    let out = fails("", &format!("{later}  expect: {{ outputs: {{ done: [{{ data: x }}] }} }}\n"));
+    assert!(out.contains("wall 1769817600s"), "2026-01-31: {out}");
+    // What is given in between is in front of it.
+    let between = "  - { topic: orders, after: 1d, data: echo }\n  - { topic: orders, after: 40d, data: echo 2 }\n";
+    let expect = "  expect: { outputs: { done: [{ data: echo }, {}, { data: echo 2 }] } }\n";
+    one("", &format!("{later}{between}{expect}").replace("topic: orders,", "topic: orders, key: a,")).ok();
+}

@@ -18,13 +18,17 @@ use tokio::runtime::{Handle, Runtime};
 
 use super::plugins;
 use super::{PluginError, StartError};
+use crate::dispatch::capsule::{CapsuleFailure, Outcome, ReplayError};
 use crate::dispatch::control::{Filter, ListPosition};
-use crate::dispatch::{ControlError, FailedEvent, HandleError, Handler, LaneState, PublishError, StateEntry, Tree};
+use crate::dispatch::{
+    Capsule, ControlError, FailedEvent, HandleError, Handler, LaneState, PublishError, StateEntry, Tree,
+};
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Blueprint, Engine, ReadBudget, ReadError, TopicSpec};
-use crate::model::{Event, PartitionId, Record};
+use crate::model::event::Data;
+use crate::model::{Attribute, Event, PartitionId, Record};
 use crate::topology::cases::{Case, End, Given, GivenEvent, State};
-use crate::topology::{Plan, SubscriberIndex, TopicIndex, TopicPlan};
+use crate::topology::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
 use crate::wasm::{Action, Batch, Failure, Handled, Host, HostOptions, Plugin};
 
 pub use compare::{DiffLine, Mismatch, compare};
@@ -126,9 +130,18 @@ pub enum CaseError {
         /// Why.
         last_failure: Option<String>,
     },
-    /// It is one of a capsule, which runs elsewhere.
-    #[error("a capsule has no tree")]
-    Capsule,
+    /// It is one of a capsule, and needs that.
+    #[error("the capsule of this case is missing")]
+    NoCapsule,
+    /// A capsule of a subscriber that the topology does not have.
+    #[error("the capsule is of subscriber `{subscriber}`, which the topology does not have")]
+    OtherSubscriber {
+        /// The subscriber.
+        subscriber: String,
+    },
+    /// A capsule that cannot be run.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
 }
 
 fn said(last_failure: Option<&str>) -> String {
@@ -159,7 +172,7 @@ impl TestBed {
     /// # Errors
     /// When it has no result.
     pub fn run(&self, loaded: &Loaded, case: &Case, deadline: Duration) -> Result<Happened, CaseError> {
-        let Given::Events { subscriber, state, at_ns, events } = &case.given else { return Err(CaseError::Capsule) };
+        let Given::Events { subscriber, state, at_ns, events } = &case.given else { return Err(CaseError::NoCapsule) };
         let (plan, plugins) = match subscriber {
             None => (loaded.plan.clone(), loaded.plugins.clone()),
             Some(only) => {
@@ -171,6 +184,70 @@ impl TestBed {
         let handlers = plugins.into_iter().map(Impatient).collect();
         let run = Run { whole: &loaded.plan, plan: &plan, deadline, began: Instant::now() };
         self.runtime.block_on(run.run(handlers, state, *at_ns, events, self.runtime.handle()))
+    }
+}
+
+impl TestBed {
+    /// Gives a capsule to the plugin that its subscriber has in the topology. Blocks.
+    ///
+    /// # Errors
+    /// When it has no result.
+    pub fn replay(&self, loaded: &Loaded, capsule: &Capsule) -> Result<Happened, CaseError> {
+        let other = || CaseError::OtherSubscriber { subscriber: capsule.subscriber.clone() };
+        let mut subscribers = loaded.plan.subscribers().zip(&loaded.plugins);
+        let is_it = |((_, plan), _): &((SubscriberIndex, &SubscriberPlan), &Plugin)| plan.label() == capsule.subscriber;
+        let ((index, plan), plugin) = subscribers.find(is_it).ok_or_else(other)?;
+        let replayed = self.runtime.block_on(capsule.replay(plugin))?;
+        let mut happened = Happened::default();
+        happened.topics.extend(plan.ports.iter().map(|(_, topic)| (*topic, Vec::new())));
+        let failed = |failure: CapsuleFailure, event: String| Failed {
+            subscriber: index,
+            event,
+            kind: failure.kind,
+            reason: failure.reason,
+            attempts: capsule.attempt,
+            end: End::DeadLetter,
+        };
+        let event = Event::decode(&capsule.event).map(|event| event.id).unwrap_or_default();
+        let handled = match replayed.outcome {
+            Outcome::Handled(handled) => handled,
+            Outcome::Reproduced => {
+                happened.failures.push(failed(capsule.failure.clone(), event));
+                return Ok(happened);
+            }
+            Outcome::FailedOtherwise(failure) => {
+                happened.failures.push(failed(failure, event));
+                return Ok(happened);
+            }
+        };
+        for output in handled.outputs {
+            let Some((_, topic)) = plan.ports.get(output.port as usize) else { continue };
+            let mut attributes: BTreeMap<String, Attribute> = output
+                .attributes
+                .lines()
+                .filter_map(|line| line.split_once('='))
+                .map(|(name, value)| (name.to_owned(), Attribute::String(value.to_owned())))
+                .collect();
+            if !output.content_type.is_empty() {
+                attributes.insert("datacontenttype".to_owned(), Attribute::String(output.content_type));
+            }
+            let data = Some(Data::Binary(output.data.into()));
+            let event = Event { r#type: output.r#type, attributes, data, ..Event::default() };
+            let key = output.key.unwrap_or_else(|| capsule.key.clone());
+            happened.topics.entry(*topic).or_default().push(Sent { key, event });
+        }
+        let buckets = happened.state.entry(index).or_default();
+        for (bucket, key, value) in capsule.values() {
+            buckets.entry(bucket.to_owned()).or_default().insert(key.to_owned(), value);
+        }
+        for write in handled.writes {
+            let values = buckets.entry(write.bucket).or_default();
+            match write.value {
+                Some(value) => drop(values.insert(write.key, value)),
+                None => drop(values.remove(&write.key)),
+            }
+        }
+        Ok(happened)
     }
 }
 
@@ -292,13 +369,13 @@ impl Run<'_> {
         for events in events.chunk_by(|one, next| one.topic == next.topic && next.at_ns.is_none()) {
             let Some(first) = events.first() else { continue };
             if let Some(at_ns) = first.at_ns {
-                self.rest(tree).await?;
+                self.rest(tree, engine, at_ns).await?;
                 engine.hold_clock(at_ns);
             }
             let encoded: Vec<Bytes> = events.iter().map(|given| given.event.encode()).collect();
             tree.publisher().publish(&self.whole[first.topic].label(), &encoded, None).await?;
         }
-        self.rest(tree).await?;
+        self.rest(tree, engine, u64::MAX).await?;
         let subscribers = tree.snapshot().subscribers;
         if let Some(stopped) = subscribers.iter().find(|status| status.lanes.contains(&LaneState::Stopped)) {
             let (subscriber, last_failure) = (stopped.name.clone(), stopped.last_failure.clone());
@@ -308,8 +385,15 @@ impl Run<'_> {
         Ok(halted.map(|status| status.name).collect())
     }
 
-    async fn rest(&self, tree: &Tree<MemoryEngine>) -> Result<(), CaseError> {
+    /// Waits until nothing is on its way. Where there are only events that come later, time goes on to the next of them, as
+    /// long as that is not behind `until_ns`.
+    async fn rest(&self, tree: &Tree<MemoryEngine>, engine: &MemoryEngine, until_ns: u64) -> Result<(), CaseError> {
         while !tree.is_at_rest() {
+            match tree.next_due_ns() {
+                Some(due_ns) if due_ns > until_ns => return Ok(()),
+                Some(due_ns) => engine.hold_clock(due_ns),
+                None => {}
+            }
             if self.began.elapsed() > self.deadline {
                 let last_failure = tree.snapshot().subscribers.into_iter().find_map(|status| status.last_failure);
                 return Err(CaseError::Endless { after: self.deadline, last_failure });

@@ -66,7 +66,7 @@ pub enum Given {
         /// The events, in their order.
         events: Vec<GivenEvent>,
     },
-    /// A capsule: a failed event with all that its plugin saw.
+    /// A capsule: an event that failed, with what its plugin had read.
     Capsule {
         /// Its file.
         path: PathBuf,
@@ -328,7 +328,15 @@ impl Resolver<'_> {
                 Given::Events { subscriber, state: self.state(value_of(&raw.state), subscriber), at_ns, events }
             }
         };
-        let expected = self.expected(value_of(&raw.expect)?, subscriber);
+        let expect = value_of(&raw.expect)?;
+        let expected = self.expected(expect, subscriber);
+        if raw.capsule.is_some() {
+            let ends = items(&expect.failures).filter_map(|failure| failure.end.as_ref().map(|field| field.key));
+            for span in ends.collect::<Vec<_>>() {
+                let message = "a capsule is one attempt: nothing becomes of its event".to_owned();
+                self.bad::<()>(Code::BadValue, span, message, "remove `end`".to_owned());
+            }
+        }
         Some(Case { name, span, given, expected })
     }
 

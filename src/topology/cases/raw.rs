@@ -27,8 +27,9 @@ keys! {
         name(required): Word,
         /// The only subscriber that runs. Default: all of them.
         subscriber: Word,
-        /// A file that was saved when an event failed: the case is that event, with all that its plugin saw.
-        capsule(later): FilePath,
+        /// A file that was saved when an event failed: the case is one attempt at that event, with what its plugin had read
+        /// of its state. Which plugin, what it is told and its limits are the topology's.
+        capsule: FilePath,
         /// The time at which the events are appended, unless they say. Default 2026-01-01T00:00:00Z.
         at: Time,
         /// What the subscribers keep in front of the first event: values by subscriber, bucket and key. A text is kept as it
