@@ -82,6 +82,7 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
             key: None,
             schema: None,
             settings: TopicSettings::default(),
+            backlog: None,
             parent: None,
             dead_letters_of: None,
         };

@@ -5,6 +5,7 @@
 //! Relies on: the engine's sessions for exactly once, the Wasm host for isolation.
 //! Must not know: gRPC, the command line, how an engine keeps what it keeps.
 
+mod backlog;
 mod batch;
 mod command;
 pub mod control;
@@ -22,6 +23,7 @@ mod tree;
 mod waiting;
 mod when;
 
+pub use backlog::{Admission, BacklogFull};
 pub use command::Refusal;
 pub use control::{
     ControlError, FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Move, Moved, Page, SeekState, SeekTo,

@@ -82,6 +82,8 @@ pub enum LaneState {
     Halted,
     /// As many events wait as may, so nothing more is read.
     Full,
+    /// A topic that it publishes to is full, so it makes no call.
+    Blocked,
     /// Stopped: the process is going down, or the engine has stopped.
     Stopped,
 }
@@ -94,6 +96,7 @@ impl LaneState {
             2 => Self::Paused,
             3 => Self::Halted,
             4 => Self::Full,
+            5 => Self::Blocked,
             _ => Self::Stopped,
         }
     }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::backlog::Backlog;
 use super::command::Command;
 use super::flow::{Backoff, Flow};
 use super::handler::Handler;
@@ -145,7 +146,9 @@ impl<E: Engine> Tree<E> {
         let digests: Vec<String> = versions.iter().map(|digest| hex(digest)).collect();
         let numbers = engine.apply(&blueprint(plan, versions)).await?;
         let numbered = Numbered { plan, numbers: &numbers };
-        let targets = numbered.topics().map(|(topic, number)| publish::Target {
+        let backlog = |index| Backlog::of(&engine, plan, &numbers, index);
+        let backlogs: Vec<_> = (0..).zip(&plan.topics).map(|(index, _)| backlog(TopicIndex(index))).collect();
+        let targets = numbered.topics().zip(&backlogs).map(|((topic, number), backlog)| publish::Target {
             name: topic.label(),
             topic: number,
             partitions: topic.partitions,
@@ -153,6 +156,7 @@ impl<E: Engine> Tree<E> {
             key: topic.key.clone(),
             schema: topic.schema.clone(),
             dedupes: topic.settings.dedupe.is_some(),
+            backlog: backlog.clone(),
         });
         let publisher = Publisher::new(engine.clone(), Arc::new(Targets::new(targets)));
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
@@ -162,6 +166,11 @@ impl<E: Engine> Tree<E> {
             let Some((input, _)) = numbered.topic(subscriber.from) else { continue };
             let shared_counters = Arc::new(Counters::new(input.partitions));
             counters.push(shared_counters.clone());
+            let mut children: Vec<_> = subscriber.ports.iter().map(|(_, topic)| topic.0 as usize).collect();
+            children.sort_unstable();
+            children.dedup();
+            let children = children.iter().filter_map(|topic| backlogs.get(*topic)?.clone());
+            let children: Vec<Arc<Backlog>> = children.collect();
             let flow = Arc::new(Flow::new(subscriber.rate, subscriber.concurrency));
             let mut senders = Vec::new();
             for partition in 0..input.partitions {
@@ -185,6 +194,7 @@ impl<E: Engine> Tree<E> {
                     backoff: Backoff::new(subscriber.retry.clone(), &subscriber.label(), partition),
                     policy: Policy::of(subscriber),
                     flow: flow.clone(),
+                    children: children.clone(),
                     partition,
                     subscriber: subscriber.label().into(),
                     counters: shared_counters.clone(),

@@ -50,10 +50,30 @@ pub struct TopicPlan {
     pub schema: Option<DataSchema>,
     /// How it keeps its events.
     pub settings: TopicSettings,
+    /// How many events may wait in it, if the topology says.
+    pub backlog: Option<BacklogPlan>,
     /// Who publishes to it; nobody inside if it is a root.
     pub parent: Option<SubscriberIndex>,
     /// Whose dead letters it has; such a topic is not written in the topology, and its parent is the same subscriber.
     pub dead_letters_of: Option<SubscriberIndex>,
+}
+
+/// How many events may wait in a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BacklogPlan {
+    /// So many that its slowest subscriber has yet to consume, all partitions together; at least one.
+    pub max_events: u64,
+    /// What happens to a publish from outside when there are as many.
+    pub when_full: WhenFull,
+}
+
+/// What happens to a publish that finds no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is refused.
+    Reject,
+    /// It waits.
+    Wait,
 }
 
 /// A subscriber.

@@ -427,6 +427,7 @@ impl<'n, 'p> Planner<'n, 'p> {
             key: declared.settings.key.clone(),
             schema: declared.settings.schema.clone(),
             settings: declared.settings.keeping.settings(partitions, parent.is_none()),
+            backlog: declared.settings.backlog,
             parent: parent.map(|(subscriber, _)| subscriber),
             dead_letters_of: parent.map(|(subscriber, _)| subscriber).filter(|_| declared.dead_letters_of.is_some()),
         });

@@ -191,11 +191,15 @@ topics:
   halting.done: {}
   little: { dedupe: off }
   checked: { schema: checked.json, dedupe: off }
+  bounded: { backlog: 2, dedupe: off }
+  patient: { backlog: 2, when_full: wait, dedupe: off }
 subscribers:
   validate: { from: orders, plugin: w.wasm, to: { out: orders.accepted }, retry: { attempts: 1 } }
   work: { from: jobs, plugin: w.wasm, to: { out: jobs.done }, retry: { attempts: 1 }, on_failure: park }
   stubborn: { from: halting, plugin: w.wasm, to: { out: halting.done }, retry: { attempts: 1 }, on_failure: halt }
   small: { from: little, plugin: w.wasm, retry: { attempts: 1 }, on_failure: park, waiting: { max: 2 } }
+  slow: { from: bounded, plugin: w.wasm }
+  slower: { from: patient, plugin: w.wasm }
 ";
 
 const OTHER: &str = "
