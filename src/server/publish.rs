@@ -85,6 +85,7 @@ impl<E> Publishing<E> {
 }
 
 type Admitted = Result<Admission, PublishError>;
+type Admitting = Pin<Box<dyn Future<Output = Admitted> + Send>>;
 type Answer = Result<v1::PublishStreamResponse, Status>;
 
 /// The requests of a stream that are not answered yet.
@@ -93,7 +94,7 @@ pub(super) struct Pipeline<E> {
     requests: Streaming<v1::PublishStreamRequest>,
     topic: String,
     /// The next request, which waits for room in its topic: nothing behind it is read before it has some.
-    admitting: Option<(Pin<Box<dyn Future<Output = Admitted> + Send>>, v1::PublishStreamRequest)>,
+    admitting: Option<(Admitting, v1::PublishStreamRequest)>,
     slots: VecDeque<Slot>,
     bytes: usize,
     /// No more requests are read; after the answers the stream ends, with the status if there is one.
