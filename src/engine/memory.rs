@@ -14,6 +14,7 @@ use super::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, Health, LaneWrite,
     Numbers, ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
 };
+use crate::effects::{Disk, MemoryDisk};
 use crate::limits;
 use crate::model::{
     Duplicate, EventId, LaneId, Offset, PartitionId, ProducerId, SubscriberId, TopicId, TopicSettings, VersionId,
@@ -30,6 +31,7 @@ struct Shared {
     /// Woken whenever anything is appended or the engine closes.
     changed: Notify,
     health: watch::Sender<Health>,
+    snapshots: Arc<MemoryDisk>,
 }
 
 #[derive(Default)]
@@ -66,7 +68,8 @@ struct Lane {
 impl Default for MemoryEngine {
     fn default() -> Self {
         let (health, _) = watch::channel(Health::Serving);
-        Self { shared: Arc::new(Shared { state: Mutex::default(), changed: Notify::new(), health }) }
+        let snapshots = Arc::new(MemoryDisk::default());
+        Self { shared: Arc::new(Shared { state: Mutex::default(), changed: Notify::new(), health, snapshots }) }
     }
 }
 
@@ -320,7 +323,7 @@ impl Engine for MemoryEngine {
 
     fn entries(&self, lane: LaneId) -> Option<MemoryEntries> {
         self.shared.state().input(lane)?;
-        Some(MemoryEntries { shared: self.shared.clone(), lane })
+        Some(MemoryEntries { shared: self.shared.clone(), lane, frozen: None })
     }
 
     async fn offset_at_time(&self, partition: PartitionId, time_ns: u64) -> Result<Offset, ReadError> {
@@ -328,6 +331,10 @@ impl Engine for MemoryEngine {
         let chunks = state.partitions.get(&partition).ok_or(ReadError::UnknownPartition)?;
         let first = chunks.iter().find(|chunk| chunk.append_time_ns >= time_ns);
         Ok(first.map_or_else(|| chunks.last().map_or(0, Chunk::end_offset), |chunk| chunk.base_offset))
+    }
+
+    fn snapshots(&self) -> Option<Arc<dyn Disk>> {
+        Some(self.shared.snapshots.clone())
     }
 
     fn storage(&self) -> Storage {
@@ -358,11 +365,21 @@ impl Engine for MemoryEngine {
 pub struct MemoryEntries {
     shared: Arc<Shared>,
     lane: LaneId,
+    frozen: Option<Arc<BTreeMap<Bytes, Bytes>>>,
+}
+
+impl MemoryEntries {
+    fn with<T>(&self, look: impl FnOnce(&BTreeMap<Bytes, Bytes>) -> T) -> T {
+        match &self.frozen {
+            Some(frozen) => look(frozen),
+            None => look(self.shared.state().lanes.get(&self.lane).map_or(&BTreeMap::new(), |lane| &lane.entries)),
+        }
+    }
 }
 
 impl Entries for MemoryEntries {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        Ok(self.shared.state().lanes.get(&self.lane).and_then(|lane| lane.entries.get(key).cloned()))
+        Ok(self.with(|entries| entries.get(key).cloned()))
     }
 
     fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
@@ -371,10 +388,15 @@ impl Entries for MemoryEntries {
         {
             return Ok(Vec::new());
         }
-        let state = self.shared.state();
-        let Some(lane) = state.lanes.get(&self.lane) else { return Ok(Vec::new()) };
-        let found = lane.entries.range::<[u8], _>((from, Bound::Excluded(until))).take(count);
-        Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
+        Ok(self.with(|entries| {
+            let found = entries.range::<[u8], _>((from, Bound::Excluded(until))).take(count);
+            found.map(|(key, value)| (key.clone(), value.clone())).collect()
+        }))
+    }
+
+    fn frozen(&self) -> Result<Self, ReadError> {
+        let frozen = Some(Arc::new(self.with(BTreeMap::clone)));
+        Ok(Self { shared: self.shared.clone(), lane: self.lane, frozen })
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use wattle::client::{Client, Read, Received};
 use wattle::dispatch::{HandleError, Handler, Tree};
+use wattle::effects::Disk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
@@ -127,6 +128,10 @@ impl Engine for GatedEngine {
 
     async fn offset_at_time(&self, partition: PartitionId, time_ns: u64) -> Result<Offset, ReadError> {
         self.inner.offset_at_time(partition, time_ns).await
+    }
+
+    fn snapshots(&self) -> Option<Arc<dyn Disk>> {
+        self.inner.snapshots()
     }
 
     fn storage(&self) -> Storage {
