@@ -174,6 +174,10 @@ mod tests {
             let range = kept.range::<[u8], _>((from, Bound::Excluded(until)));
             Ok(range.take(count).map(|(key, value)| (key.clone(), value.clone())).collect())
         }
+
+        fn frozen(&self) -> Result<Self, ReadError> {
+            Ok(self.clone())
+        }
     }
 
     fn lost(claimed: &Claimed) -> Vec<Offset> {

@@ -18,7 +18,8 @@
 //! holds up nobody else. Position, outputs, state, waiting set and what the lane was told are one unit. An event is only
 //! blamed for what happened when it ran alone; a handler's own word for a failure is taken as it is.
 //!
-//! Where the waiting set has no room for an event that has to wait, the lane reads nothing more until there is some.
+//! Where the waiting set has no room for an event that has to wait, the lane reads nothing more until there is some. Where a
+//! topic that it publishes to is full, it makes no call.
 
 mod obey;
 
@@ -31,6 +32,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::backlog::{self, Backlog};
 use super::batch::{Context, Held, Parsed, Unreadable};
 use super::capsule::{Recorder, Source};
 use super::claims::Claims;
@@ -87,6 +89,8 @@ pub(super) struct Parts<S, K, H> {
     /// With whom it shares events.
     pub(super) claims: Option<Arc<Claims>>,
     pub(super) flow: Arc<Flow>,
+    /// Of the topics that it publishes to, as far as they have bounds.
+    pub(super) children: Vec<Arc<Backlog>>,
     pub(super) partition: u32,
     pub(super) subscriber: Arc<str>,
     pub(super) counters: Arc<Counters>,
@@ -105,6 +109,8 @@ pub(super) struct Lane<S, K, H> {
     told: Told,
     /// An event that has to wait was read, and there is no room for it.
     is_full: bool,
+    /// It waits for room in a topic that it publishes to.
+    is_blocked: bool,
     /// The position is ahead of what was called: an event that is delivered once at most is taken before it is.
     is_ahead: bool,
     /// Its number among those it shares with.
@@ -195,19 +201,8 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             Some(claims) => claims.join(position, &parts.entries)?,
             None => 0,
         };
-        let lost = HashSet::new();
-        let lane = Self {
-            parts,
-            waiting,
-            state,
-            position,
-            told,
-            is_full: false,
-            is_ahead: false,
-            member,
-            lost,
-            sweep: (None, 0),
-        };
+        let (is_full, is_blocked, is_ahead, sweep, lost) = (false, false, false, (None, 0), HashSet::new());
+        let lane = Self { parts, waiting, state, position, told, is_full, is_blocked, is_ahead, member, lost, sweep };
         lane.show();
         Ok(lane)
     }
@@ -237,6 +232,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         let state = match self.told {
             Told { is_paused: true, .. } => LaneState::Paused,
             Told { is_halted: true, .. } => LaneState::Halted,
+            _ if self.is_blocked => LaneState::Blocked,
             _ if self.is_full => LaneState::Full,
             _ if self.waiting.active_keys() > 0 => LaneState::Retrying,
             _ => LaneState::Running,
@@ -262,9 +258,45 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         ended
     }
 
+    /// Whether a call may be made: there is room for what it emits.
+    fn has_room_below(&mut self) -> bool {
+        let has_room = self.parts.children.iter().all(|child| child.has_room());
+        if self.is_blocked == has_room {
+            self.is_blocked = !has_room;
+            self.show();
+        }
+        has_room
+    }
+
+    /// Waits until a call may be made.
+    async fn wait_for_room_below(&mut self) -> Result<(), Leave> {
+        while !self.has_room_below() {
+            let Parts { stop, commands, .. } = &mut self.parts;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(LaneError::Stopped.into()),
+                Some(command) = commands.recv() => self.obey(command).await?,
+                () = tokio::time::sleep(backlog::LOOK_EVERY) => {}
+            }
+            if !self.works() {
+                self.is_blocked = false;
+                self.seek_to_position().await?;
+                return Err(Leave::Moved);
+            }
+        }
+        Ok(())
+    }
+
+    /// When the next waiting event is called, where that may be: at once, or when there may be room for what it emits.
+    fn next_retry(&mut self) -> Option<Instant> {
+        let due = self.waiting.next_due().filter(|_| self.works())?;
+        let is_free = due > Instant::now() || self.has_room_below();
+        Some(if is_free { due } else { Instant::now() + backlog::LOOK_EVERY })
+    }
+
     /// Waits for events to be read, where it may, or for something else that is to be done, and does that.
     async fn next(&mut self, reads: bool) -> Result<Option<Vec<Held>>, Leave> {
-        let (works, due) = (self.works(), self.waiting.next_due());
+        let (works, due) = (self.works(), self.next_retry());
         let budget = ReadBudget {
             events: self.parts.flow.most(self.parts.policy.batch.max_events),
             bytes: self.parts.policy.batch.max_bytes,
@@ -274,11 +306,11 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             biased;
             () = stop.cancelled() => return Err(LaneError::Stopped.into()),
             Some(command) = commands.recv() => self.obey(command).await?,
-            () = until(due.filter(|_| works)) => {
+            () = until(due) => if self.has_room_below() {
                 self.retry().await?;
                 // Written first: whoever sees that nothing waits sees what came of it.
                 self.parts.session.flush().await?;
-            }
+            },
             chunks = session.read(budget), if works && reads => return Ok(Some(Held::all(&chunks?))),
         }
         self.show();
@@ -297,17 +329,17 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 return Ok(held);
             }
             let budget = ReadBudget { events: (most - held.len()) as u32, bytes: max_bytes - bytes };
-            let due = self.waiting.next_due();
+            let due = self.next_retry();
             let Parts { session, stop, commands, .. } = &mut self.parts;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(LaneError::Stopped.into()),
                 Some(command) = commands.recv() => self.obey(command).await?,
-                () = until(due) => {
+                () = until(due) => if self.has_room_below() {
                     self.retry().await?;
                     self.parts.session.flush().await?;
                     self.show();
-                }
+                },
                 () = tokio::time::sleep_until(deadline) => return Ok(held),
                 chunks = session.read(budget) => held.extend(Held::all(&chunks?)),
             }
@@ -333,6 +365,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             }
             match self.passes(event) {
                 Ok(true) | Err(_) if self.waiting.holds(event.key) => self.join(&held, &events, &mut progress).await?,
+                Ok(true) if !self.has_room_below() => self.wait_for_room_below().await?,
                 Ok(true) => self.call_from(&held, &events, &mut progress).await?,
                 Ok(false) => {
                     let passed = events.iter().skip(progress.at).take_while(|event| self.is_passed_over(event)).count();

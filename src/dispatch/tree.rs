@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::backlog::Backlog;
 use super::capsule::{Capsule, Recorder, Sink};
 use super::claims::Claims;
 use super::command::Command;
@@ -190,7 +191,10 @@ impl<E: Engine> Tree<E> {
         let digests: Vec<String> = versions.iter().map(|digest| hex(digest)).collect();
         let numbers = engine.apply(&blueprint(plan, versions)).await?;
         let numbered = Numbered { plan, numbers: &numbers };
-        let targets = numbered.topics().zip((0..).map(TopicIndex)).map(|((topic, number), index)| publish::Target {
+        let backlog = |index| Backlog::of(&engine, plan, &numbers, index);
+        let backlogs: Vec<_> = (0..).zip(&plan.topics).map(|(index, _)| backlog(TopicIndex(index))).collect();
+        let targets = numbered.topics().zip(&backlogs).zip((0..).map(TopicIndex));
+        let targets = targets.map(|(((topic, number), backlog), index)| publish::Target {
             name: topic.label(),
             topic: number,
             partitions: topic.partitions,
@@ -200,6 +204,7 @@ impl<E: Engine> Tree<E> {
             dedupes: topic.settings.dedupe.is_some(),
             delayed: numbered.delayed(index).map(|(delayed, _)| delayed),
             lifecycle: topic.lifecycle.clone(),
+            backlog: backlog.clone(),
         });
         let refused = numbered.topics().zip((0..).map(TopicIndex)).filter_map(|((topic, _), index)| {
             Some(publish::Target {
@@ -212,6 +217,7 @@ impl<E: Engine> Tree<E> {
                 dedupes: false,
                 delayed: None,
                 lifecycle: None,
+                backlog: None,
             })
         });
         let targets = Targets::new(targets.chain(refused));
@@ -225,6 +231,11 @@ impl<E: Engine> Tree<E> {
             let Some((input, _)) = numbered.topic(subscriber.from) else { continue };
             let shared_counters = Arc::new(Counters::new(input.partitions));
             counters.push(shared_counters.clone());
+            let mut children: Vec<_> = subscriber.ports.iter().map(|(_, topic)| topic.0 as usize).collect();
+            children.sort_unstable();
+            children.dedup();
+            let children = children.iter().filter_map(|topic| backlogs.get(*topic)?.clone());
+            let children: Vec<Arc<Backlog>> = children.collect();
             let flow = Arc::new(Flow::new(subscriber.rate, subscriber.concurrency));
             let mut senders = Vec::new();
             for partition in 0..input.partitions {
@@ -253,6 +264,7 @@ impl<E: Engine> Tree<E> {
                     policy: Policy::of(subscriber),
                     claims,
                     flow: flow.clone(),
+                    children: children.clone(),
                     partition,
                     subscriber: subscriber.label().into(),
                     counters: shared_counters.clone(),

@@ -28,6 +28,8 @@ pub const TOO_MANY_EVENTS: &str = "TOO_MANY_EVENTS";
 pub const TOO_LARGE: &str = "TOO_LARGE";
 /// More is waiting for the disk than may: try again later.
 pub const BUSY: &str = "BUSY";
+/// As many events wait in the topic as may: try again later.
+pub const BACKLOG_FULL: &str = "BACKLOG_FULL";
 /// The disk is nearly full.
 pub const DISK_FULL: &str = "DISK_FULL";
 /// The bus is on its way down.

@@ -10,7 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
-use crate::dispatch::{ControlError, PublishError, TraceError};
+use crate::dispatch::{BacklogFull, ControlError, PublishError, TraceError};
 use crate::engine::{AppendError, GuardReason, ReadError, Stopped};
 use crate::model::Offset;
 use crate::rpc::{ERROR_DOMAIN, reason};
@@ -123,6 +123,12 @@ pub(super) fn publish(error: &PublishError) -> Status {
                 NumberingRefused::Exhausted { .. } => "numbering.first_sequence",
             };
             Refusal::new(Code::InvalidArgument, reason::INVALID_NUMBERING, error).field(field).status()
+        }
+        PublishError::Backlog(BacklogFull { topic, retry_after, .. }) => {
+            let metadata = [("topic", topic.clone())];
+            let mut refusal = Refusal::with(Code::ResourceExhausted, reason::BACKLOG_FULL, error, metadata);
+            refusal.details.set_retry_info(Some(*retry_after));
+            refusal.status()
         }
         PublishError::Append(append) => match append {
             AppendError::Busy { retry_after } | AppendError::Full { retry_after } => {
