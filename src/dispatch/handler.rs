@@ -9,6 +9,11 @@ pub trait Handler: Clone + Send + Sync + 'static {
     /// The identity of this version.
     fn digest(&self) -> [u8; 32];
 
+    /// The version of the state that it keeps: one of another version cannot read what this one has written.
+    fn state_version(&self) -> u32 {
+        0
+    }
+
     /// Handles a batch: all of it, or the events in front of the first failure.
     fn handle(&self, batch: Batch<'_>) -> impl Future<Output = Result<Handled, HandleError>> + Send;
 }

@@ -15,9 +15,11 @@ mod keys;
 mod lane;
 mod outputs;
 pub mod publish;
+mod reload;
 mod state;
 pub mod status;
 mod tree;
+mod versions;
 mod waiting;
 mod when;
 
@@ -28,7 +30,9 @@ pub use control::{
 };
 pub use handler::{HandleError, Handler};
 pub use publish::{Numbering, PublishError, Published, Publisher};
+pub use reload::VersionError;
 pub use state::StateEntry;
-pub use status::{LaneState, Snapshot, SubscriberStatus, TopicStatus};
-pub use tree::{StartError, Tree};
+pub use status::{LaneState, OnTrial, Snapshot, SubscriberStatus, TopicStatus};
+pub use tree::{StartError, Starts, Tree};
+pub use versions::{Terms, Trial, TrialFailure, Verdict};
 pub use waiting::{Waiter, WaitingError};

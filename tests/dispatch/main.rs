@@ -26,6 +26,7 @@ mod pressure;
 mod promises;
 mod publishing;
 mod refused;
+mod reloading;
 mod script;
 mod state;
 mod status;
