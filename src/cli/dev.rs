@@ -18,6 +18,7 @@ use crate::app::{Options, Progress, Running, StartError};
 use crate::client::{Client, Read};
 use crate::dispatch::{Published, Snapshot};
 use crate::model::{Event, EventView};
+use crate::reload;
 use crate::server;
 use crate::telemetry::{self, LogFormat};
 use crate::topology::Plan;
@@ -187,8 +188,10 @@ fn start(args: &Args, plan: &Plan, components: &[PathBuf], data: &Data) -> Resul
 
 fn log_progress(progress: Progress) {
     match progress {
-        Progress::Opened { .. } | Progress::Compiling { .. } => {}
-        Progress::Compiled { subscriber, digest, took } => tracing::info!(subscriber, digest, ?took, "plugin ready"),
+        Progress::Opened { .. } | Progress::Plugin(reload::Progress::Compiling { .. }) => {}
+        Progress::Plugin(reload::Progress::Compiled { subscriber, digest, took }) => {
+            tracing::info!(subscriber, digest, ?took, "plugin ready");
+        }
     }
 }
 

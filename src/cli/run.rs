@@ -8,6 +8,7 @@ use super::signals::Signals;
 use super::{Exit, Failure, Outcome, components};
 use crate::app::{Progress, Running, StartError, Stop};
 use crate::engine::Stopped;
+use crate::reload;
 use crate::telemetry::{self, LogFormat};
 
 /// Run topologies, durably, until told to stop
@@ -61,8 +62,12 @@ fn log_progress(progress: Progress) {
             let (frames, void_bytes, epoch) = (recovery.frames, recovery.void_bytes, recovery.epoch);
             tracing::info!(frames, void_bytes, epoch, ?took, "opened the data folder");
         }
-        Progress::Compiling { subscriber } => tracing::debug!(subscriber, "compiling the plugin"),
-        Progress::Compiled { subscriber, digest, took } => tracing::info!(subscriber, digest, ?took, "plugin ready"),
+        Progress::Plugin(reload::Progress::Compiling { subscriber }) => {
+            tracing::debug!(subscriber, "compiling the plugin");
+        }
+        Progress::Plugin(reload::Progress::Compiled { subscriber, digest, took }) => {
+            tracing::info!(subscriber, digest, ?took, "plugin ready");
+        }
     }
 }
 

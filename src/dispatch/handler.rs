@@ -34,6 +34,10 @@ impl Handler for Plugin {
         *Plugin::digest(self).as_bytes()
     }
 
+    fn state_version(&self) -> u32 {
+        Plugin::state_version(self)
+    }
+
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
         // Leased for one batch: lanes are many, instances few.
         let mut instance = self.instance().await?;

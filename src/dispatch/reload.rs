@@ -92,6 +92,14 @@ impl<E: Engine> Tree<E> {
         Ok(self.roster(subscriber)?.pass(trial))
     }
 
+    /// A version that is on trial in some lanes is tried in all of them. None where the trial was over before.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
+    pub fn widen_trial(&self, subscriber: &str, trial: &Arc<Trial>) -> Result<Option<Arc<Trial>>, ControlError> {
+        Ok(self.roster(subscriber)?.widen(trial))
+    }
+
     /// Has all lanes of a subscriber call the proven version from their next call on.
     ///
     /// # Errors

@@ -253,6 +253,17 @@ impl Roster {
         true
     }
 
+    /// A version that is on trial in some lanes is tried in all. None where the trial was over before.
+    pub(super) fn widen(&self, trial: &Arc<Trial>) -> Option<Arc<Trial>> {
+        let mut locked = self.lock();
+        let version = locked.is_tried(trial)?.version.clone();
+        trial.turn(Verdict::Over);
+        let wide = Arc::new(Trial::new(Terms { lanes: None, ..trial.terms }));
+        let (proven, on_trial) = (locked.proven.clone(), Some(OnTrial { version, trial: wide.clone() }));
+        self.set(&mut locked, Assignment { proven, on_trial });
+        Some(wide)
+    }
+
     /// A version that is on trial has failed where the proven one did not. Nothing where the trial was over before.
     pub(super) fn fail(&self, trial: &Arc<Trial>, failure: TrialFailure) {
         let mut locked = self.lock();

@@ -73,7 +73,8 @@ async fn a_call_that_goes_on_ends_with_the_version_that_it_began_with() {
 
 #[tokio::test(start_paused = true)]
 async fn a_version_that_fails_where_the_proven_one_does_not_is_rolled_back() {
-    let failures: [(&str, fn(&Given) -> Step); 6] = [
+    type Fails = fn(&Given) -> Step;
+    let failures: [(&str, Fails); 6] = [
         ("no b", |_| Step::Retry(None)),
         ("no b", |_| Step::Reject),
         ("broke at b", |_| Step::Break(CallErrorKind::Trap)),
