@@ -164,7 +164,7 @@ impl Running {
             let tree = Tree::start_with(engine, plan, begun.starts, lanes.handle()).await?;
             let versions = (begun.store, begun.notes);
             let reloader = Reloader::start(tree.clone(), host, plan, versions, probation, service.handle());
-            let server = Server::start(port, tree.clone()).await?;
+            let server = Server::start_with(port, tree.clone(), Some(reloader.clone())).await?;
             Ok::<_, StartError>((tree, reloader, server))
         });
         let (tree, reloader, server) = started?;

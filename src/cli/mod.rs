@@ -22,6 +22,7 @@ mod log;
 mod moves;
 pub mod new;
 mod parked;
+mod plugin;
 mod publish;
 mod run;
 mod scaffold;
@@ -123,6 +124,7 @@ Topologies:
 Plugins:
   new          Begin a plugin
   build        Build plugins
+  plugin       Change the versions of plugins while they run
 Events:
   publish      Publish events
   tail         Print events as they come
@@ -171,6 +173,7 @@ enum Command {
     Schema(schema::Args),
     New(new::NewArgs),
     Build(build::BuildArgs),
+    Plugin(plugin::Args),
     Publish(publish::Args),
     Tail(tail::Args),
     Log(log::Args),
@@ -197,6 +200,7 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => return schema::run(&args),
         Command::New(args) => return new::run(&args),
         Command::Build(args) => return build::run(&args, components::folders_of),
+        Command::Plugin(args) => plugin::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Log(args) => log::run(&args),

@@ -20,5 +20,6 @@ mod bus;
 mod codes;
 mod dev;
 mod events;
+mod plugins;
 mod stopping;
 mod subscribers;

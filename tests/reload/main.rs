@@ -20,5 +20,6 @@ mod bad_plugins;
 mod bed;
 mod crashes;
 mod deciding;
+mod door;
 mod starting;
 mod under_load;
