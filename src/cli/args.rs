@@ -9,6 +9,7 @@ use clap::builder::FalseyValueParser;
 
 use crate::app::Options;
 use crate::engine::embedded::Durability;
+use crate::reload::Probation;
 use crate::server;
 
 /// Where a bus listens, and clients look for it, where nothing else is said.
@@ -59,6 +60,7 @@ impl BusArgs {
             durability: self.durability,
             plugin_memory_bytes: self.plugin_memory,
             code_cache,
+            probation: Probation::default(),
         }
     }
 }

@@ -14,6 +14,11 @@ pub trait Handler: Clone + Send + Sync + 'static {
         None
     }
 
+    /// The version of the state that it keeps: one of another version cannot read what this one has written.
+    fn state_version(&self) -> u32 {
+        0
+    }
+
     /// Handles a batch: all of it, or the events in front of the first failure.
     fn handle(&self, batch: Batch<'_>) -> impl Future<Output = Result<Handled, HandleError>> + Send;
 }
@@ -36,6 +41,10 @@ impl Handler for Plugin {
 
     fn wasm_digest(&self) -> Option<[u8; 32]> {
         Some(*Plugin::wasm_digest(self).as_bytes())
+    }
+
+    fn state_version(&self) -> u32 {
+        Plugin::state_version(self)
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
