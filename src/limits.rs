@@ -14,6 +14,14 @@ pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Largest unit or append in bytes of records: one frame of the journal. A message's worth, and the keys beside it.
 pub const UNIT_BYTES_MAX: usize = 32 << 20;
 
+/// Largest capsule of a failed event in bytes: the largest event and all reads that are remembered, both as text.
+pub const CAPSULE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of capsules that are kept of one subscriber, however many it may have.
+pub const CAPSULES_BYTES_MAX: u64 = 64 << 20;
+/// Capsules that wait to be written, each with its event: a flood of failures makes as many as the disk takes.
+pub const CAPSULES_QUEUED_MAX: usize = 4;
+const _: () = assert!(EVENT_BYTES_MAX * 4 / 3 < CAPSULE_BYTES_MAX && CAPSULE_BYTES_MAX as u64 <= CAPSULES_BYTES_MAX);
+
 /// Edits at which a name still counts as a misspelling of another.
 pub const SUGGESTION_EDITS_MAX: usize = 2;
 /// Bytes of an unknown name that a message repeats; the longest full name of a topic has fewer.
@@ -109,6 +117,10 @@ pub const STATE_SWEEP_ENTRIES: usize = 1024;
 pub const SEEK_WRITES_MAX: usize = 10_000;
 /// Commands that wait for a lane.
 pub const LANE_COMMANDS_MAX: usize = 16;
+/// How far away an event that is to come later may be.
+pub const DELAY_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+/// How often the clock is looked at while one waits, since it may be set.
+pub const DELAY_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 const _: () = assert!(EVENT_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () =

@@ -2,8 +2,8 @@
 //!
 //! `journal-v1` is what the code in front of segments wrote: a journal and nothing else, of a bus that was killed twice.
 //! `log-v2` has a state store, segments, one of them compressed and sealed, and a journal with frames behind the last
-//! checkpoint. `log-v3` has the same, and what a lane keeps, in the store and in the journal. `UPDATE_EXPECT=1` writes it
-//! anew: only for a format that nobody has yet.
+//! checkpoint. `log-v3` has the same, and what a lane keeps, in the store and in the journal. `log-v4` has also what topics
+//! keep of the states of keys. `UPDATE_EXPECT=1` writes it anew: only for a format that nobody has yet.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -16,8 +16,8 @@ use tempfile::TempDir;
 use wattle::effects::{Clock, DiskFolder};
 use wattle::engine::embedded::{Durability, EmbeddedEngine, LogOptions};
 use wattle::engine::{
-    Blueprint, Engine, LaneWrite, Mark, Numbers, ReadBudget, Session, Slices, SubscriberSpec, TopicSettings, TopicSpec,
-    Unit,
+    AppendError, Blueprint, Engine, Guard, LaneWrite, Lifecycle, Mark, Numbers, ReadBudget, Session, Slices,
+    SubscriberSpec, TopicSettings, TopicSpec, Unit,
 };
 use wattle::model::{Compression, Dedupe, Event, EventId, LaneId, PartitionId, ProducerId, Record, Retention};
 
@@ -57,6 +57,7 @@ async fn a_journal_from_before_there_were_segments_is_taken_over() {
             name: format!("shop/{name}"),
             partitions,
             settings: TopicSettings::default(),
+            lifecycle: None,
         };
         let blueprint = Blueprint { topics: vec![topic("orders", 4), topic("log", 1)], ..Blueprint::default() };
         let numbers = engine.apply(&blueprint).await.unwrap();
@@ -108,10 +109,24 @@ async fn apply(engine: &EmbeddedEngine) -> (Numbers, PartitionId, PartitionId) {
         dedupe: Some(Dedupe { window: Duration::from_secs(120), count: 1_000 }),
         compression: Compression::Lz4,
     };
-    let input = TopicSpec { name: "shop/in".into(), partitions: 2, settings };
-    let output = TopicSpec { name: "shop/out".into(), partitions: 1, settings: TopicSettings::default() };
+    let input = TopicSpec { name: "shop/in".into(), partitions: 2, settings, lifecycle: None };
+    let output =
+        TopicSpec { name: "shop/out".into(), partitions: 1, settings: TopicSettings::default(), lifecycle: None };
     let subscriber = SubscriberSpec { name: "shop/s".into(), from: "shop/in".into() };
-    let blueprint = Blueprint { topics: vec![input, output], subscribers: vec![subscriber], versions: vec![[7; 32]] };
+    let state = |name: &str| Arc::<str>::from(name);
+    let lifecycle = Lifecycle {
+        start: [state("begun")].into(),
+        allow: [(state("begun"), [state("ended")].into())].into(),
+        keys_max: 9,
+    };
+    let guarded = TopicSpec {
+        name: "shop/guarded".into(),
+        partitions: 1,
+        settings: TopicSettings::default(),
+        lifecycle: Some(Arc::new(lifecycle)),
+    };
+    let blueprint =
+        Blueprint { topics: vec![input, output, guarded], subscribers: vec![subscriber], versions: vec![[7; 32]] };
     let numbers = engine.apply(&blueprint).await.unwrap();
     let (input, output) = (numbers.topics[0], numbers.topics[1]);
     (numbers, PartitionId { topic: input, partition: 1 }, PartitionId { topic: output, partition: 0 })
@@ -137,6 +152,16 @@ fn numbered(partition: PartitionId, sequence: u64) -> Slices {
     slices
 }
 
+/// An event that begins the life of its key.
+async fn begin(engine: &EmbeddedEngine, numbers: &Numbers, key: &str) -> Result<(), AppendError> {
+    let mut slices = Slices::default();
+    let write = |out: &mut Vec<u8>| Record { key, lineage: None, event: b"begins" }.write(out);
+    let partition = PartitionId { topic: numbers.topics[2], partition: 0 };
+    let (slice, _) = slices.push(partition, write).unwrap();
+    slices.guard_last(slice, Guard::new(key, "begun".into(), 0));
+    engine.append(slices).await.map(drop)
+}
+
 /// Writes the fixture: some events in segments, then a kill with more of them in the journal.
 async fn make(folder: &Path) {
     let _ = std::fs::remove_dir_all(folder);
@@ -147,6 +172,7 @@ async fn make(folder: &Path) {
         engine.append(event(input, &format!("segment {number}"), 1_000)).await.unwrap();
     }
     engine.append(numbered(input, 10)).await.unwrap();
+    begin(&engine, &numbers, "in the store").await.unwrap();
     let lane = LaneId { subscriber: numbers.subscribers[0], partition: 1 };
     let mut session = engine.acquire(lane).await.unwrap();
     let writes = vec![LaneWrite::put("a", "in the store"), LaneWrite::put("b", "gone")];
@@ -162,6 +188,7 @@ async fn make(folder: &Path) {
     session.commit(unit).await.unwrap();
     session.flush().await.unwrap();
     engine.append(numbered(input, 11)).await.unwrap();
+    begin(&engine, &numbers, "in the journal").await.unwrap();
     copy(made.path(), folder); // while it runs: as a kill would leave it
     std::fs::remove_file(folder.join("spare-1")).or_else(|_| std::fs::remove_file(folder.join("spare-0"))).ok();
 }
@@ -173,11 +200,27 @@ async fn a_log_with_segments_and_a_state_store_is_opened() {
 
 #[tokio::test]
 async fn a_log_with_what_lanes_keep_is_opened() {
-    let kept = fixture("log-v3");
+    opens(&fixture("log-v3"), &[("a", "in the store"), ("c", "in the journal")]).await;
+}
+
+#[tokio::test]
+async fn a_log_with_what_topics_keep_is_opened() {
+    let kept = fixture("log-v4");
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         make(&kept).await;
     }
     opens(&kept, &[("a", "in the store"), ("c", "in the journal")]).await;
+    let folder = TempDir::new().unwrap();
+    copy(&kept, folder.path());
+    for _ in 0..2 {
+        let engine = open(folder.path());
+        let (numbers, ..) = apply(&engine).await;
+        for key in ["in the store", "in the journal"] {
+            let again = begin(&engine, &numbers, key).await.unwrap_err();
+            assert!(matches!(again, AppendError::Guard(_)), "{key}: {again}");
+        }
+        engine.close().await.unwrap();
+    }
 }
 
 async fn opens(kept: &Path, entries: &[(&str, &str)]) {

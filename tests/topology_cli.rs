@@ -203,4 +203,30 @@ fn the_schema_is_printed() {
     let (code, out, _) = run(&["schema"]);
     assert_eq!(code, 0);
     assert_eq!(out, include_str!("../topology.schema.json"));
+    let (code, out, _) = run(&["schema", "--tests"]);
+    assert_eq!(code, 0);
+    assert_eq!(out, include_str!("../test.schema.json"));
+}
+
+#[test]
+fn a_schema_is_the_file_beside_the_topology_and_not_too_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    write(path, "t.yaml", "wattle: v1\nname: n\ntopics: { t: { schema: s.json } }\nsubscribers: {}\n");
+    let (file, shown) = (path.join("t.yaml"), path.join("shown.yaml"));
+    write(path, "s.json", r#"{ "type": "object" }"#);
+    let (code, out, _) = run(&["check", text(&file), "--show"]);
+    assert_eq!(code, 0);
+    assert!(out.contains(&format!("schema: {}\n", text(&path.join("s.json")))), "{out}");
+    fs::write(&shown, &out).unwrap();
+    assert_eq!(run(&["check", text(&shown), "--show"]).1, out, "what is shown is a topology");
+    for (contents, words) in [
+        (vec![b' '; 256 * 1024 + 1], "cannot be read: it has more than 262144 bytes"),
+        (vec![0xff], "cannot be read: it is not UTF-8"),
+        (b"{}}".to_vec(), "is not JSON: trailing characters at line 1 column 3"),
+    ] {
+        fs::write(path.join("s.json"), contents).unwrap();
+        let (code, _, notices) = run(&["check", text(&file)]);
+        assert!(code == 78 && notices.contains(words), "{code}: {notices}");
+    }
 }

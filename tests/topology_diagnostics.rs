@@ -29,9 +29,30 @@ impl Surroundings for SmallWorld {
             "plugins/a" | "plugins/b" => Found::Folder { manifest: true },
             "empty" => Found::Folder { manifest: false },
             "build/c.wasm" | "readme.md" | "secrets/key" | "schemas/order.json" => Found::File,
+            path if schema(path).is_some() => Found::File,
             _ => Found::Nothing,
         }
     }
+
+    fn text(&self, path: &Path, _: usize) -> Result<String, String> {
+        match schema(path.to_str().unwrap()) {
+            Some(text) => Ok(text.to_owned()),
+            None => Err("it is not UTF-8".to_owned()),
+        }
+    }
+}
+
+/// The text of a schema; `schemas/order.json` is no text.
+fn schema(path: &str) -> Option<&'static str> {
+    Some(match path {
+        "schemas/good.json" => r#"{ "type": "object", "required": ["order_id"] }"#,
+        "schemas/broken.json" => "{ \"type\": \"object\",\n  \"required\": [order_id] }",
+        "schemas/remote.json" => r#"{ "properties": { "address": { "$ref": "https://example.test/address.json" } } }"#,
+        "schemas/beside.json" => r#"{ "$ref": "address.json" }"#,
+        "schemas/wrong.json" => r#"{ "properties": { "amount": { "minimum": "0" } } }"#,
+        "schemas/pattern.json" => r#"{ "pattern": "^(?!test)" }"#,
+        _ => return None,
+    })
 }
 
 fn folder() -> PathBuf {

@@ -266,6 +266,7 @@ subscribers:
     delivery: exactly_once
     rate: 30/m
     concurrency: 2
+    capsules: 3
     batch: { max: 2, size: 1KiB, wait: 1s }
     state: { ttl: 1d, max: 1KiB }
     start: start
@@ -335,13 +336,16 @@ fn what_is_shown_is_a_topology_that_means_the_same() {
 
 #[test]
 fn the_schema_is_current() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("topology.schema.json");
-    let schema = wattle::topology::schema();
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        std::fs::write(&path, &schema).unwrap();
+    let schemas =
+        [("topology.schema.json", wattle::topology::schema()), ("test.schema.json", wattle::topology::cases::schema())];
+    for (name, schema) in schemas {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name);
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&path, &schema).unwrap();
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(schema == committed, "{name} is not what the types say; UPDATE_EXPECT=1 writes it");
     }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(schema == committed, "topology.schema.json is not what the types say; UPDATE_EXPECT=1 writes it");
 }
 
 /// The properties of every mapping of the schema, with what describes them.

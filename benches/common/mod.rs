@@ -15,7 +15,12 @@ pub(crate) const EVENT_BYTES: usize = 256;
 /// An engine with one topic, and the topic's number.
 pub(crate) async fn engine_on(disk: Arc<dyn Disk>, options: LogOptions, partitions: u32) -> (EmbeddedEngine, TopicId) {
     let engine = EmbeddedEngine::open_with(Path::new("bench"), disk, Arc::new(SystemClock), options).unwrap();
-    let topics = vec![TopicSpec { name: "bench/events".into(), partitions, settings: TopicSettings::default() }];
+    let topics = vec![TopicSpec {
+        name: "bench/events".into(),
+        partitions,
+        settings: TopicSettings::default(),
+        lifecycle: None,
+    }];
     let numbers = engine.apply(&Blueprint { topics, ..Blueprint::default() }).await.unwrap();
     (engine, numbers.topics[0])
 }

@@ -5,6 +5,9 @@
 //! Relies on: everything below. It is the only place that knows all of it.
 //! Must not know: the command line, terminals, signals; where plans and components come from.
 
+pub mod capsules;
+pub mod cases;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -120,6 +123,7 @@ pub struct Running {
     server: Server,
     tree: Tree<EmbeddedEngine>,
     reloader: Reloader<EmbeddedEngine, Host>,
+    capsules: capsules::Keeper,
     recovery: Recovery,
 }
 
@@ -162,13 +166,15 @@ impl Running {
 
         let started = service.block_on(async {
             let tree = Tree::start_with(engine, plan, begun.starts, lanes.handle()).await?;
+            let (capsules, sender) = capsules::Keeper::start(&options.data);
+            tree.hand_capsules_to(sender);
             let versions = (begun.store, begun.notes);
             let reloader = Reloader::start(tree.clone(), host, plan, versions, probation, service.handle());
             let server = Server::start_with(port, tree.clone(), Some(reloader.clone())).await?;
-            Ok::<_, StartError>((tree, reloader, server))
+            Ok::<_, StartError>((tree, reloader, server, capsules))
         });
-        let (tree, reloader, server) = started?;
-        Ok(Self { service, lanes, server, tree, reloader, recovery })
+        let (tree, reloader, server, capsules) = started?;
+        Ok(Self { service, lanes, server, tree, reloader, capsules, recovery })
     }
 
     /// Where it listens.
@@ -200,13 +206,14 @@ impl Running {
     /// everything that was accepted is made durable. Takes about `deadline` at the most, unless the disk takes longer.
     /// Blocks.
     pub fn stop(self, deadline: Duration) -> Stop {
-        let Self { service, lanes, server, tree, reloader, .. } = self;
+        let Self { service, lanes, server, tree, reloader, capsules, .. } = self;
         let end = Instant::now() + deadline;
         let stop = service.block_on(async {
             let answered = server.stop(deadline).await;
             // what it has decided is durable, and what it is at is not worth waiting for
             let _ = tokio::time::timeout(end.saturating_duration_since(Instant::now()), reloader.stop()).await;
             let drained = tree.drain(end.saturating_duration_since(Instant::now())).await;
+            capsules.stop().await;
             let closed = tree.engine().close().await;
             Stop { answered, drained, closed }
         });

@@ -80,6 +80,8 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
             name: "events".to_owned(),
             partitions: PARTITIONS,
             key: None,
+            lifecycle: None,
+            schema: None,
             settings: TopicSettings::default(),
             parent: None,
             dead_letters_of: None,

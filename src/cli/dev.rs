@@ -117,7 +117,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 
 /// Waits until nothing is on its way anywhere.
 async fn settled(running: &Running) {
-    while !running.tree().is_settled() {
+    while !running.tree().is_at_rest() {
         tokio::time::sleep(SETTLED_EVERY).await;
     }
 }

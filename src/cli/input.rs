@@ -8,12 +8,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::Failure;
 use super::tree::plural;
 use crate::client::{Client, ClientError, Publishing, Window};
-use crate::dispatch::Published;
+use crate::dispatch::{Addressed, Published};
 use crate::effects::random;
 use crate::limits;
 use crate::model::event::Data;
@@ -91,7 +92,7 @@ impl Source {
     }
 
     /// What messages call it.
-    fn label(&self) -> String {
+    pub(super) fn label(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
             Self::Stdin => "standard input".to_owned(),
@@ -199,6 +200,54 @@ impl Sum {
     }
 }
 
+/// The event of a refused request that is to blame.
+pub(super) fn blamed(error: &ClientError) -> Option<usize> {
+    let index = |field: &String| field.strip_prefix("events[")?.strip_suffix(']')?.parse::<usize>().ok();
+    match error {
+        ClientError::Refused(refused) => refused.fields.iter().find_map(index),
+        _ => None,
+    }
+}
+
+/// A line with an event and its topic; what else `tail` says of it is nothing to a publish.
+#[derive(Deserialize)]
+struct AddressedLine {
+    topic: String,
+    event: serde_json::Value,
+}
+
+/// All events of a file that has their topics, each with the number of its line.
+///
+/// # Errors
+/// The first line that is no such event, or more lines than one publish may have.
+pub(super) fn addressed(source: &Source) -> Result<Vec<(u64, Addressed)>, Failure> {
+    let bad =
+        |line: u64, why: String| Failure::failed(format!("{}:{line}: {why}; nothing was published", source.label()));
+    let (mut lines, mut all) = (source.open()?, Vec::new());
+    for line in 1.. {
+        let mut text = Vec::new();
+        let read = lines.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut text);
+        if read.map_err(|error| bad(line, format!("it cannot be read: {error}")))? == 0 {
+            break;
+        }
+        if text.trim_ascii().is_empty() {
+            continue;
+        }
+        if all.len() >= limits::PUBLISH_EVENTS_MAX {
+            return Err(bad(line, format!("one commit has at most {} events", limits::PUBLISH_EVENTS_MAX)));
+        }
+        let shape = "it is not `{\"topic\": \"…\", \"event\": {…}}`";
+        let parsed: AddressedLine =
+            serde_json::from_slice(&text).map_err(|error| bad(line, format!("{shape}: {error}")))?;
+        if parsed.topic.is_empty() {
+            return Err(bad(line, "its topic has no name".to_owned()));
+        }
+        let event = parse(&parsed.event.to_string(), &Form::CloudEvents).map_err(|why| bad(line, why))?;
+        all.push((line, Addressed { topic: parsed.topic, event }));
+    }
+    Ok(all)
+}
+
 /// Publishes every line, in order.
 ///
 /// # Errors
@@ -288,12 +337,7 @@ impl Way {
 
     fn failed(&self, source: &Source, error: ClientError) -> Failure {
         // The refused batch is the first that was not answered.
-        let index = |field: &String| field.strip_prefix("events[")?.strip_suffix(']')?.parse::<usize>().ok();
-        let blamed = match &error {
-            ClientError::Refused(refused) => refused.fields.iter().find_map(index),
-            _ => None,
-        };
-        if let Some((line, _)) = blamed.and_then(|index| self.lines.get(index)) {
+        if let Some((line, _)) = blamed(&error).and_then(|index| self.lines.get(index)) {
             return self.stopped_at(source, *line, &error.to_string());
         }
         let published = plural(self.publishing.answered_events(), "event");

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::topology::{Found, Source, Surroundings, bounds};
+use crate::topology::{Found, Source, Surroundings, bounds, cases};
 
 /// Everything is fine.
 pub const EXIT_OK: u8 = 0;
@@ -39,6 +39,12 @@ pub enum LoadError {
         /// The folder.
         path: PathBuf,
     },
+    /// Nothing to test.
+    #[error("there are no tests in `{}`; tests are the files that end with .test.yaml, beside the topology that they test", path.display())]
+    NoTests {
+        /// The folder or the topology.
+        path: PathBuf,
+    },
     /// A file is not text.
     #[error("`{}` is not text: line {line} is not UTF-8; save the file as UTF-8", path.display())]
     NotText {
@@ -53,19 +59,35 @@ impl LoadError {
     /// The exit code of a command that cannot go on because of this.
     pub fn exit_code(&self) -> u8 {
         match self {
-            LoadError::Unreadable { .. } | LoadError::EmptyFolder { .. } => EXIT_USAGE,
+            LoadError::Unreadable { .. } | LoadError::EmptyFolder { .. } | LoadError::NoTests { .. } => EXIT_USAGE,
             LoadError::NotText { .. } => EXIT_BAD_CONFIGURATION,
         }
     }
 }
 
-/// Reads files, and of folders every `*.yaml` and `*.yml` that is not hidden, by name. What is named twice is read
-/// once.
+/// Reads files, and of folders every `*.yaml` and `*.yml` that is neither hidden nor a test file, by name. What is named
+/// twice is read once.
 ///
 /// # Errors
 ///
 /// Everything that cannot be read.
 pub fn load(paths: &[PathBuf]) -> Result<Vec<Source>, Vec<LoadError>> {
+    load_files(paths, topologies)
+}
+
+/// Reads test files: those that are named, those beside the topologies that are named, and all in the folders that are.
+///
+/// # Errors
+///
+/// Everything that cannot be read.
+pub fn load_tests(paths: &[PathBuf]) -> Result<Vec<Source>, Vec<LoadError>> {
+    load_files(paths, tests)
+}
+
+fn load_files(
+    paths: &[PathBuf],
+    files: impl Fn(&Path) -> Result<Vec<PathBuf>, LoadError>,
+) -> Result<Vec<Source>, Vec<LoadError>> {
     let mut sources = Vec::new();
     let mut errors = Vec::new();
     let mut seen = HashSet::new();
@@ -99,22 +121,44 @@ pub(super) fn refuse(errors: &[LoadError], to: &mut dyn Write) -> io::Result<u8>
     Ok(errors.iter().map(LoadError::exit_code).min().unwrap_or(EXIT_USAGE))
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    let unreadable = |error| LoadError::Unreadable { path: path.to_owned(), error };
-    if !fs::metadata(path).map_err(unreadable)?.is_dir() {
+fn topologies(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    if !is_folder(path)? {
         return Ok(vec![path.to_owned()]);
     }
+    let files = files_in(path, |file| !cases::is_test_file(file))?;
+    if files.is_empty() { Err(LoadError::EmptyFolder { path: path.to_owned() }) } else { Ok(files) }
+}
+
+fn tests(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let none = || LoadError::NoTests { path: path.to_owned() };
+    if is_folder(path)? {
+        let files = files_in(path, cases::is_test_file)?;
+        return if files.is_empty() { Err(none()) } else { Ok(files) };
+    }
+    if cases::is_test_file(path) {
+        return Ok(vec![path.to_owned()]);
+    }
+    let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+    let beside = cases::SUFFIXES.iter().map(|suffix| path.with_file_name(format!("{stem}{suffix}")));
+    beside.into_iter().find(|file| file.is_file()).map(|file| vec![file]).ok_or_else(none)
+}
+
+fn is_folder(path: &Path) -> Result<bool, LoadError> {
+    let found = fs::metadata(path).map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })?;
+    Ok(found.is_dir())
+}
+
+/// The YAML files of a folder that are asked for, by name.
+fn files_in(path: &Path, is_asked_for: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, LoadError> {
+    let unreadable = |error| LoadError::Unreadable { path: path.to_owned(), error };
     let mut files = Vec::new();
     for entry in fs::read_dir(path).map_err(unreadable)? {
         let file = entry.map_err(unreadable)?.path();
         let yaml = file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
         let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if yaml && !hidden && file.is_file() {
+        if yaml && !hidden && is_asked_for(&file) && file.is_file() {
             files.push(file);
         }
-    }
-    if files.is_empty() {
-        return Err(LoadError::EmptyFolder { path: path.to_owned() });
     }
     files.sort_by(|one, other| {
         one.file_name().map(OsStr::as_encoded_bytes).cmp(&other.file_name().map(OsStr::as_encoded_bytes))
@@ -166,5 +210,15 @@ impl Surroundings for World {
             Ok(found) if found.is_file() => Found::File,
             _ => Found::Nothing,
         }
+    }
+
+    fn text(&self, path: &Path, bytes_max: usize) -> Result<String, String> {
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(bytes_max as u64 + 1).read_to_end(&mut bytes));
+        read.map_err(|error| error.to_string())?;
+        if bytes.len() > bytes_max {
+            return Err(format!("it has more than {bytes_max} bytes"));
+        }
+        String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
     }
 }

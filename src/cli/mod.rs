@@ -7,6 +7,7 @@
 mod args;
 mod bench;
 pub mod build;
+mod capsule;
 pub mod check;
 mod clock;
 mod completions;
@@ -32,7 +33,9 @@ mod state;
 mod status;
 mod table;
 mod tail;
+mod test;
 mod topics;
+mod trace;
 mod tree;
 
 use std::io::{self, Write};
@@ -125,9 +128,13 @@ Plugins:
   new          Begin a plugin
   build        Build plugins
   plugin       Change the versions of plugins while they run
+  test         Run the tests of topologies
 Events:
   publish      Publish events
   tail         Print events as they come
+  trace        Show what an event was made from and what was made of it
+Failures:
+  capsule      Look at events that failed, and have the same failure again
 Data folders:
   log          Look at a data folder that no bus uses, and repair it
 Running bus:
@@ -174,8 +181,11 @@ enum Command {
     New(new::NewArgs),
     Build(build::BuildArgs),
     Plugin(plugin::Args),
+    Test(test::Args),
     Publish(publish::Args),
     Tail(tail::Args),
+    Trace(trace::Args),
+    Capsule(capsule::Args),
     Log(log::Args),
     Topics(topics::Args),
     Status(status::Args),
@@ -201,8 +211,11 @@ pub fn main() -> ExitCode {
         Command::New(args) => return new::run(&args),
         Command::Build(args) => return build::run(&args, components::folders_of),
         Command::Plugin(args) => plugin::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Tail(args) => tail::run(&args),
+        Command::Trace(args) => trace::run(&args),
+        Command::Capsule(args) => capsule::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Topics(args) => topics::run(&args),
         Command::Status(args) => status::run(&args),

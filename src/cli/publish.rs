@@ -1,4 +1,4 @@
-//! `wattle publish`: events into a root topic.
+//! `wattle publish`: events into a root topic, or into several at once.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::input::{self, Form, Source, Template, Watcher, fresh_id};
+use super::input::{self, Form, Source, Sum, Template, Watcher, addressed, blamed, fresh_id};
 use super::tree::plural;
 use super::{Failure, Outcome, Output, ServerArg, block_on, say};
-use crate::dispatch::Published;
+use crate::dispatch::{Addressed, Published};
 use crate::engine::Placement;
 
 /// Publish events to a root topic
@@ -23,10 +23,12 @@ use crate::engine::Placement;
 #[command(after_help = "Examples:
   wattle publish orders '{\"order_id\":\"order-17\"}' --type order.created
   wattle publish orders --file topologies/orders.ndjson
-  tail -f access.log | wattle publish log --file - --plain --type log.line")]
+  tail -f access.log | wattle publish log --file - --plain --type log.line
+  wattle publish --together order-and-payment.ndjson")]
 pub(super) struct Args {
     /// The topic: namespace/name, or name alone where only one namespace has it
-    topic: String,
+    #[arg(required_unless_present = "together")]
+    topic: Option<String>,
 
     /// Data of the event: JSON if it can be read as such, else text
     data: Option<String>,
@@ -34,6 +36,12 @@ pub(super) struct Args {
     /// Read events from a file, one on each line; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "data"])]
     file: Option<PathBuf>,
+
+    /// Publish the events of a file to several topics in one commit, all of them or none; `-` is standard input
+    ///
+    /// Each line is `{"topic": "…", "event": {…}}` with a CloudEvent in JSON, such as `tail` prints.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["topic", "id", "data", "file", "plain", "type", "source", "subject", "key"])]
+    together: Option<PathBuf>,
 
     /// The lines of the file are data, and not CloudEvents in JSON
     #[arg(long, requires = "file")]
@@ -68,6 +76,11 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// Of everything but `--together`.
+    fn topic(&self) -> &str {
+        self.topic.as_deref().unwrap_or_default()
+    }
+
     fn template(&self) -> Template {
         Template {
             r#type: self.r#type.clone().unwrap_or_else(|| "wattle.message".to_owned()),
@@ -90,9 +103,10 @@ pub(super) fn run(args: &Args) -> Outcome {
         return Err(Failure::new(super::Exit::Usage, words));
     }
     block_on(async {
-        match &args.file {
-            Some(file) => many(args, &Source::from_argument(file)).await,
-            None => one(args).await,
+        match (&args.file, &args.together) {
+            (Some(file), _) => many(args, &Source::from_argument(file)).await,
+            (None, Some(file)) => together(args, &Source::from_argument(file)).await,
+            (None, None) => one(args).await,
         }
     })
 }
@@ -105,15 +119,46 @@ async fn one(args: &Args) -> Outcome {
         event.data = None;
         event.attributes.remove("datacontenttype");
     }
-    let published = client.publish(&args.topic, vec![event.encode()]).await?;
+    let published = client.publish(args.topic(), vec![event.encode()]).await?;
     match args.output {
-        Output::Json => print_places(&args.topic, &published)?,
+        Output::Json => print_places(std::iter::repeat(args.topic()), &published)?,
         Output::Text => {
-            for Placement { partition, offset, is_duplicate } in &published.places {
-                let what = if *is_duplicate { "had been published before" } else { "published" };
+            for (index, Placement { partition, offset, is_duplicate }) in (0..).zip(&published.places) {
+                let what = match (*is_duplicate, published.delayed.contains(&index)) {
+                    (true, _) => "had been published before",
+                    (false, true) => "kept until it is due",
+                    (false, false) => "published",
+                };
                 let offset = offset.map(|offset| format!(", offset {offset}")).unwrap_or_default();
-                say(&format!("{what} to {}, partition {partition}{offset}", args.topic));
+                say(&format!("{what} to {}, partition {partition}{offset}", args.topic()));
             }
+        }
+    }
+    Ok(())
+}
+
+async fn together(args: &Args, source: &Source) -> Outcome {
+    let client = args.server.connect().await?;
+    let lines = addressed(source)?;
+    let (numbers, events): (Vec<u64>, Vec<Addressed>) = lines.into_iter().unzip();
+    let topics: Vec<String> = events.iter().map(|event| event.topic.clone()).collect();
+    let published = match client.publish_together(events, None).await {
+        Ok(published) => published,
+        Err(error) => {
+            let line = blamed(&error).and_then(|index| numbers.get(index)).copied();
+            let mut failure = Failure::from(error);
+            if let Some(line) = line {
+                failure.message = format!("{}:{line}: {}", source.label(), failure.message);
+            }
+            return Err(failure);
+        }
+    };
+    match args.output {
+        Output::Json => print_places(topics.iter().map(String::as_str), &published)?,
+        Output::Text => {
+            let distinct = topics.iter().collect::<std::collections::BTreeSet<_>>().len() as u64;
+            let sum = Sum { events: topics.len() as u64, duplicates: published.duplicates() as u64 };
+            say(&sum.words(&format!("{} at once", plural(distinct, "topic"))));
         }
     }
     Ok(())
@@ -122,10 +167,11 @@ async fn one(args: &Args) -> Outcome {
 async fn many(args: &Args, source: &Source) -> Outcome {
     let client = args.server.connect().await?;
     let form = if args.plain { Form::Plain(args.template()) } else { Form::CloudEvents };
-    let mut watcher = Bar { bar: bar(source), places_of: (args.output == Output::Json).then(|| args.topic.clone()) };
-    let result = input::publish(&client, &args.topic, source, form, &mut watcher).await;
+    let mut watcher =
+        Bar { bar: bar(source), places_of: (args.output == Output::Json).then(|| args.topic().to_owned()) };
+    let result = input::publish(&client, args.topic(), source, form, &mut watcher).await;
     watcher.bar.finish_and_clear();
-    say(&result?.words(&args.topic));
+    say(&result?.words(args.topic()));
     Ok(())
 }
 
@@ -158,21 +204,23 @@ impl Watcher for Bar {
 
     fn places(&mut self, published: &Published) -> Result<(), Failure> {
         match &self.places_of {
-            Some(topic) => print_places(topic, published),
+            Some(topic) => print_places(std::iter::repeat(topic.as_str()), published),
             None => Ok(()),
         }
     }
 }
 
-fn print_places(topic: &str, published: &Published) -> Result<(), Failure> {
+/// One line for each event; `topics` are theirs.
+fn print_places<'a>(topics: impl Iterator<Item = &'a str>, published: &Published) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for Placement { partition, offset, is_duplicate } in &published.places {
+    for (index, (topic, Placement { partition, offset, is_duplicate })) in (0..).zip(topics.zip(&published.places)) {
         let place = json!({
             "topic": topic,
             "partition": partition,
             "offset": offset,
             "epoch": published.epoch,
             "duplicate": is_duplicate,
+            "delayed": published.delayed.binary_search(&index).is_ok(),
         });
         writeln!(out, "{place}")?;
     }

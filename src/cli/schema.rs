@@ -1,4 +1,4 @@
-//! `wattle schema`: prints the JSON Schema of topology files.
+//! `wattle schema`: prints the JSON Schema of topology files and of test files.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -8,7 +8,11 @@ use super::load::EXIT_OK;
 
 /// Prints the JSON Schema of topology files, for editors.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// That of test files instead
+    #[arg(long)]
+    pub tests: bool,
+}
 
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
@@ -20,7 +24,8 @@ pub fn run(args: &Args) -> ExitCode {
 /// # Errors
 ///
 /// Those of writing.
-pub fn write(_: &Args, out: &mut dyn Write) -> io::Result<u8> {
-    write!(out, "{}", crate::topology::schema())?;
+pub fn write(args: &Args, out: &mut dyn Write) -> io::Result<u8> {
+    let schema = if args.tests { crate::topology::cases::schema() } else { crate::topology::schema() };
+    write!(out, "{schema}")?;
     Ok(EXIT_OK)
 }

@@ -54,6 +54,7 @@ pub(super) fn json(topic: &TopicStatus) -> serde_json::Value {
         "name": topic.name,
         "parent": topic.parent,
         "dead_letters": topic.is_dead_letters,
+        "delayed": topic.delayed,
         "events": topic.events(),
         "partitions": partitions,
     })

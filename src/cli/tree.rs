@@ -22,11 +22,11 @@ struct Line {
     counts: Vec<(String, Style)>,
 }
 
-const TOPIC: Style = Style::new().bold();
-const SUBSCRIBER: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Cyan)));
-const BAD: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red)));
+pub(super) const TOPIC: Style = Style::new().bold();
+pub(super) const SUBSCRIBER: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Cyan)));
+pub(super) const BAD: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red)));
 pub(super) const WARNING: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow)));
-const FAINT: Style = Style::new().dimmed();
+pub(super) const FAINT: Style = Style::new().dimmed();
 
 /// The tree, one node a line, with ANSI colours.
 pub(super) fn text(snapshot: &Snapshot, shown: Shown) -> String {
@@ -67,7 +67,10 @@ impl<'a> Walk<'a> {
         let style = if topic.is_dead_letters { FAINT } else { TOPIC };
         let events = topic.events();
         let bad = topic.is_dead_letters && events > 0;
-        let counts = vec![(plural(events, "event"), if bad { BAD } else { Style::new() })];
+        let mut counts = vec![(plural(events, "event"), if bad { BAD } else { Style::new() })];
+        if topic.delayed > 0 {
+            counts.push((format!("{} to come", topic.delayed), Style::new()));
+        }
         self.lines.push(Line { trunk: first.to_owned(), name, style, counts });
         let snapshot = self.snapshot;
         let readers: Vec<_> = snapshot.subscribers.iter().filter(|reader| reader.from == topic.name).collect();
@@ -98,7 +101,7 @@ impl<'a> Walk<'a> {
 }
 
 /// In front of a node, and in front of what is below it.
-fn branch(is_last: bool) -> (&'static str, &'static str) {
+pub(super) fn branch(is_last: bool) -> (&'static str, &'static str) {
     if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") }
 }
 
@@ -146,7 +149,8 @@ mod tests {
 
     fn topic(name: &str, parent: Option<&str>, is_dead_letters: bool, events: u64) -> TopicStatus {
         let bounds = Bounds { start: 0, written: events, durable: events };
-        TopicStatus { name: name.into(), parent: parent.map(Into::into), is_dead_letters, partitions: vec![bounds] }
+        let (name, parent, partitions) = (name.into(), parent.map(Into::into), vec![bounds]);
+        TopicStatus { name, parent, is_dead_letters, delayed: 0, partitions }
     }
 
     fn snapshot() -> Snapshot {

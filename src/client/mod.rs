@@ -16,9 +16,10 @@ use bytes::Bytes;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::dispatch::{Numbering, Published, Snapshot, TopicStatus};
+use crate::dispatch::{Addressed, Numbering, Published, Snapshot, TopicStatus, Trace, TraceOf};
 use crate::engine::Storage;
 use crate::limits;
+use crate::rpc::times::timestamp;
 use crate::rpc::v1;
 use crate::rpc::v1::admin_service_client::AdminServiceClient;
 use crate::rpc::v1::plugin_service_client::PluginServiceClient;
@@ -132,6 +133,22 @@ impl Client {
         self.publish_request(v1::PublishRequest { topic: topic.to_owned(), events, numbering }).await
     }
 
+    /// Publishes events to several roots in one commit, all or nothing; returns when they are durable. Where they are
+    /// numbered, that is as in [`Self::publish_numbered`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn publish_together(
+        &self,
+        events: Vec<Addressed>,
+        numbering: Option<Numbering>,
+    ) -> Result<Published, ClientError> {
+        let events = events.into_iter().map(Into::into).collect();
+        let request = v1::PublishTogetherRequest { events, numbering: numbering.map(Into::into) };
+        let answer = self.publisher.clone().publish_together(request).await.map_err(|status| self.failed(&status))?;
+        Ok(answer.into_inner().into())
+    }
+
     async fn publish_request(&self, request: v1::PublishRequest) -> Result<Published, ClientError> {
         let answer = self.publisher.clone().publish(request).await.map_err(|status| self.failed(&status))?;
         Ok(answer.into_inner().into())
@@ -148,6 +165,17 @@ impl Client {
     /// [`ClientError`].
     pub async fn read(&self, read: Read) -> Result<Reading, ClientError> {
         Reading::open(self, read).await
+    }
+
+    /// The lineage of an event: what it was made from, all that was made from that, and what became of each.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn trace(&self, of: TraceOf) -> Result<Trace, ClientError> {
+        let TraceOf { id, source, topic, since_ns } = of;
+        let request = v1::TraceRequest { id, source, topic, since: since_ns.map(timestamp) };
+        let answer = self.reader.clone().trace(request).await.map_err(|status| self.failed(&status))?;
+        Ok(answer.into_inner().into())
     }
 
     /// All topics, parents before children.

@@ -33,6 +33,12 @@ pub(super) struct Unreadable {
     error: RecordError,
 }
 
+impl Unreadable {
+    pub(super) fn new(offset: Offset, error: RecordError) -> Self {
+        Self { offset, error }
+    }
+}
+
 impl Held {
     /// The events of some chunks.
     pub(super) fn all(chunks: &[Chunk]) -> Vec<Self> {
@@ -86,6 +92,20 @@ fn put_line(lines: &mut String, name: &str, value: &str) {
     lines.push('\n');
 }
 
+/// What the random bytes of an event follow from.
+pub(super) fn seed(subscriber: &str, event: Option<&EventView<'_>>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(subscriber.as_bytes());
+    if let Some(event) = event {
+        // source and id together are what CloudEvents calls unique; a zero byte is in none of the three
+        for part in [event.source, event.id] {
+            hasher.update(&[0]);
+            hasher.update(part.as_bytes());
+        }
+    }
+    *hasher.finalize().as_bytes()
+}
+
 impl EventContext for Context {
     fn attributes(&self, index: u32) -> String {
         let mut lines = String::new();
@@ -103,16 +123,7 @@ impl EventContext for Context {
     }
 
     fn seed(&self, index: u32) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.subscriber.as_bytes());
-        if let Some(event) = self.event(index) {
-            // source and id together are what CloudEvents calls unique; a zero byte is in none of the three
-            for part in [event.view.source, event.view.id] {
-                hasher.update(&[0]);
-                hasher.update(part.as_bytes());
-            }
-        }
-        *hasher.finalize().as_bytes()
+        seed(&self.subscriber, self.event(index).as_ref().map(|event| &event.view))
     }
 
     fn log(&self, index: Option<u32>, level: LogLevel, context: &str, line: &str) {

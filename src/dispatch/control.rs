@@ -301,7 +301,7 @@ struct Found<'a> {
 }
 
 /// The key under which a lane notes that a dead letter is done.
-fn done_key(dead_partition: u32, offset: Offset) -> Bytes {
+pub(super) fn done_key(dead_partition: u32, offset: Offset) -> Bytes {
     let mut key = Vec::with_capacity(13);
     key.push(DONE);
     key.extend_from_slice(&dead_partition.to_be_bytes());
@@ -310,7 +310,7 @@ fn done_key(dead_partition: u32, offset: Offset) -> Bytes {
 }
 
 /// A stored dead letter, as the event that it was.
-fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) -> Option<FailedEvent> {
+pub(super) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) -> Option<FailedEvent> {
     let record = Record::parse(record).ok()?;
     let (lineage, view) = (record.lineage?, record.view().ok()?);
     let original = Bytes::copy_from_slice(view.in_front_of_last("wattlesubscriber")?);

@@ -14,6 +14,11 @@ pub trait Handler: Clone + Send + Sync + 'static {
         0
     }
 
+    /// The hash of its component, if it has one: what it can be found by.
+    fn wasm_digest(&self) -> Option<[u8; 32]> {
+        None
+    }
+
     /// Handles a batch: all of it, or the events in front of the first failure.
     fn handle(&self, batch: Batch<'_>) -> impl Future<Output = Result<Handled, HandleError>> + Send;
 }
@@ -36,6 +41,10 @@ impl Handler for Plugin {
 
     fn state_version(&self) -> u32 {
         Plugin::state_version(self)
+    }
+
+    fn wasm_digest(&self) -> Option<[u8; 32]> {
+        Some(*Plugin::wasm_digest(self).as_bytes())
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {

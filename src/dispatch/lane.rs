@@ -23,6 +23,7 @@
 mod obey;
 mod probation;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Context, Held, Parsed, Unreadable};
+use super::capsule::{Recorder, Source};
+use super::claims::Claims;
 use super::command::Command;
 use super::entries::TOLD;
 use super::flow::{Backoff, Flow, Permit};
@@ -57,11 +60,12 @@ pub(super) struct Policy {
     pub(super) waiting: Waiting,
     pub(super) batch: BatchPlan,
     pub(super) state: StatePlan,
+    pub(super) claim: Option<String>,
 }
 
 impl Policy {
     pub(super) fn of(plan: &SubscriberPlan) -> Self {
-        let SubscriberPlan { when, on_failure, delivery, waiting, batch, state, .. } = plan;
+        let SubscriberPlan { when, on_failure, delivery, waiting, batch, state, claim, .. } = plan;
         Self {
             when: when.clone(),
             on_failure: *on_failure,
@@ -69,6 +73,7 @@ impl Policy {
             waiting: *waiting,
             batch: *batch,
             state: *state,
+            claim: claim.clone(),
         }
     }
 }
@@ -81,10 +86,13 @@ pub(super) struct Parts<S, K> {
     pub(super) emitter: Emitter,
     pub(super) backoff: Backoff,
     pub(super) policy: Policy,
+    /// With whom it shares events.
+    pub(super) claims: Option<Arc<Claims>>,
     pub(super) flow: Arc<Flow>,
     pub(super) partition: u32,
     pub(super) subscriber: Arc<str>,
     pub(super) counters: Arc<Counters>,
+    pub(super) recorder: Recorder,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) stop: CancellationToken,
 }
@@ -102,6 +110,10 @@ pub(super) struct Lane<S, K> {
     is_full: bool,
     /// The position is ahead of what was called: an event that is delivered once at most is taken before it is.
     is_ahead: bool,
+    /// Its number among those it shares with.
+    member: usize,
+    /// Of the events that were read, those that are somebody else's.
+    lost: HashSet<Offset>,
     /// Where the search for state that has expired goes on, and how many events ago it was looked for.
     sweep: (Option<Vec<u8>>, u32),
 }
@@ -182,9 +194,25 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let told =
             Told { is_paused: parts.entries.get(PAUSED)?.is_some(), is_halted: parts.entries.get(HALTED)?.is_some() };
         let position = parts.session.next_offset();
+        let member = match &parts.claims {
+            Some(claims) => claims.join(position, &parts.entries)?,
+            None => 0,
+        };
+        let lost = HashSet::new();
         let taken = Taken::of(&parts.roster, parts.partition);
-        let lane =
-            Self { parts, taken, waiting, state, position, told, is_full: false, is_ahead: false, sweep: (None, 0) };
+        let lane = Self {
+            parts,
+            taken,
+            waiting,
+            state,
+            position,
+            told,
+            is_full: false,
+            is_ahead: false,
+            member,
+            lost,
+            sweep: (None, 0),
+        };
         lane.show();
         Ok(lane)
     }
@@ -297,6 +325,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// Brings every event that was read to its end, or into the waiting set.
     async fn process(&mut self, held: Arc<Vec<Held>>) -> Result<(), Leave> {
         let events = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
+        self.share(&events).await?;
         let mut progress = Progress { at: 0, alone: 0..0 };
         while let Some(event) = events.get(progress.at) {
             if self.parts.stop.is_cancelled() {
@@ -327,7 +356,23 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(())
     }
 
+    /// Claims those of some events that it may handle, and learns which of them are somebody else's.
+    async fn share(&mut self, events: &[Parsed<'_>]) -> Result<(), Leave> {
+        let Some(claims) = self.parts.claims.clone() else { return Ok(()) };
+        self.lost.clear();
+        let wanted = events.iter().filter(|event| !self.is_passed_over(event)).map(|event| event.offset);
+        let claimed = claims.claim(self.member, self.position, wanted);
+        self.lost = claimed.lost;
+        if !claimed.writes.is_empty() {
+            self.tell(claimed.writes).await?;
+        }
+        Ok(())
+    }
+
     fn passes(&self, event: &Parsed<'_>) -> Result<bool, String> {
+        if self.lost.contains(&event.offset) {
+            return Ok(false);
+        }
         match &self.parts.policy.when {
             None => Ok(true),
             Some(condition) => when::passes(condition, &event.view, Some(event.key)),
@@ -537,7 +582,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             content_type: run.first().and_then(|event| event.view.content_type).unwrap_or_default(),
             events: &events,
             context: Arc::new(context),
-            state: self.state.clone(),
+            state: self.parts.recorder.begin(&self.state, run),
         };
         let handled = self.taken.version.handler.handle(batch).await;
         drop(permit);
@@ -597,23 +642,42 @@ impl<S: Session, K: Entries> Lane<S, K> {
             (slices, _) = self.parts.emitter.emit(run, &in_front);
             fit = Fit::UpTo(done as u32);
         }
-        if let Some(last) = done.checked_sub(1).and_then(|last| run.get(last)) {
-            let mut writes: Vec<LaneWrite> =
-                state.into_iter().filter(|(event, _)| (*event as usize) < done).map(|(_, write)| write).collect();
+        while let Some(last) = done.checked_sub(1).and_then(|last| run.get(last)) {
+            let of_done = |(event, write): &(u32, LaneWrite)| ((*event as usize) < done).then(|| write.clone());
+            let mut writes: Vec<LaneWrite> = state.iter().filter_map(of_done).collect();
+            let (position, size) = (self.position, self.state.size());
             self.state.account(&mut writes)?;
             // Counted first, so that whoever sees the position has seen it counted.
-            self.parts.counters.handled(done as u64, slices.count() as u64);
+            let emitted = slices.count() as u64;
+            self.parts.counters.handled(done as u64, emitted);
             let consumed_to = match of {
                 Of::Read => last.offset + 1,
                 Of::Waiting(waiters) => {
-                    let removed = waiters.iter().take(done).filter_map(|(number, _)| self.waiting.remove(*number));
-                    writes.extend(removed.flatten());
+                    writes.extend(waiters.iter().take(done).flat_map(|(number, _)| gone(*number)));
                     self.position
                 }
             };
-            self.commit(Unit { consumed_to, emits: slices, writes, ..Unit::default() }).await?;
-            if let Some(trial) = &self.taken.trial {
-                trial.add_handled(done as u64);
+            match self.commit(Unit { consumed_to, emits: slices, writes, ..Unit::default() }).await {
+                Ok(()) => {
+                    if let Of::Waiting(waiters) = of {
+                        waiters.iter().take(done).for_each(|(number, _)| drop(self.waiting.remove(*number)));
+                    }
+                    if let Some(trial) = &self.taken.trial {
+                        trial.add_handled(done as u64);
+                    }
+                    break;
+                }
+                Err(LaneError::Session(SessionError::Guard(refused))) if refused.is_for_its_event() => {
+                    // nothing of it happened: what is in front of that event is handed in without it
+                    self.parts.counters.not_handled(done as u64, emitted);
+                    (self.position, done) = (position, (refused.of as usize).min(done - 1));
+                    self.state.set_size(size);
+                    let in_front = handled.outputs.iter().filter(|output| output.event < refused.of);
+                    let in_front: Vec<_> = in_front.cloned().collect();
+                    (slices, _) = self.parts.emitter.emit(run, &in_front);
+                    fit = Fit::Refused(refused.of, refused.why.to_string());
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         let failure = match (fit, handled.failed) {
@@ -848,6 +912,18 @@ impl<S: Session, K: Entries> Lane<S, K> {
             tracing::warn!(subscriber, partition, offset, event = id, attempts, %reason, "will try again");
             return End::Again(failure.delay.unwrap_or_else(|| backoff.pause(offset, attempts)));
         }
+        self.parts.recorder.save(
+            event,
+            failure,
+            attempts,
+            Source {
+                subscriber,
+                topic: &self.parts.emitter.from,
+                partition: *partition,
+                digest: &self.parts.emitter.digest,
+                wasm_digest: self.taken.version.wasm_digest,
+            },
+        );
         match self.on_failure(event, failure) {
             OnFailure::Halt => {
                 tracing::error!(subscriber, partition, offset, event = id, attempts, %reason, "the lane halts");

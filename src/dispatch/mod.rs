@@ -6,10 +6,14 @@
 //! Must not know: gRPC, the command line, how an engine keeps what it keeps.
 
 mod batch;
+pub mod capsule;
+mod claims;
 mod command;
 pub mod control;
+mod delay;
 mod entries;
 mod flow;
+mod guards;
 mod handler;
 mod keys;
 mod lane;
@@ -18,21 +22,26 @@ pub mod publish;
 mod reload;
 mod state;
 pub mod status;
+pub mod trace;
 mod tree;
 mod versions;
 mod waiting;
 mod when;
 
+pub use capsule::Capsule;
 pub use command::Refusal;
 pub use control::{
     ControlError, FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Move, Moved, Page, SeekState, SeekTo,
     StateFilter, StateOfPartition, StatePage, StatePosition,
 };
+pub use delay::DelayRefused;
+pub use guards::StateUnknown;
 pub use handler::{HandleError, Handler};
-pub use publish::{Numbering, PublishError, Published, Publisher};
+pub use publish::{Addressed, Numbering, PublishError, Published, Publisher};
 pub use reload::VersionError;
 pub use state::StateEntry;
 pub use status::{LaneState, OnTrial, Snapshot, SubscriberStatus, TopicStatus};
+pub use trace::{Trace, TraceError, TraceOf};
 pub use tree::{StartError, Starts, Tree};
 pub use versions::{Terms, Trial, TrialFailure, Verdict};
 pub use waiting::{Waiter, WaitingError};

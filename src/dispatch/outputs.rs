@@ -1,19 +1,22 @@
 //! Outputs on their way from a handler into a unit: identity, key, partition, lineage; and dead letters.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::batch::Parsed;
+use super::delay;
+use super::guards;
 use super::keys;
 use super::waiting::now_ns;
-use crate::engine::{SliceFull, Slices};
+use crate::engine::{Guard, SliceFull, Slices};
 use crate::limits;
 use crate::model::event::{ATTRIBUTE_VALUE_BYTES_MAX, EventWriter};
 use crate::model::record::KEY_BYTES_MAX;
 use crate::model::{
     EventView, Lineage, OutputId, OutputIds, PartitionId, Record, SubscriberId, TopicId, VersionId, partition_of,
 };
-use crate::topology::KeyExpression;
+use crate::topology::{DataSchema, KeyExpression, LifecyclePlan};
 use crate::wasm::{CallError, CallErrorKind, InstanceError, Output};
 
 /// A topic that a subscriber writes to.
@@ -22,6 +25,10 @@ pub(super) struct Target {
     pub(super) topic: TopicId,
     pub(super) partitions: u32,
     pub(super) key: Option<KeyExpression>,
+    /// Where events wait that are to come later.
+    pub(super) delayed: Option<TopicId>,
+    pub(super) lifecycle: Option<LifecyclePlan>,
+    pub(super) schema: Option<DataSchema>,
 }
 
 /// Makes a lane's units.
@@ -61,6 +68,10 @@ struct Ready<'a> {
     target: &'a Target,
     id: OutputId,
     key: Cow<'a, str>,
+    /// It comes later.
+    is_delayed: bool,
+    /// The state that it brings to its key.
+    state: Option<Arc<str>>,
 }
 
 /// Bytes beside the texts of an output in its record: lengths, lineage, the heads of fields, its id.
@@ -143,6 +154,12 @@ impl Emitter {
             let max = limits::EVENT_BYTES_MAX;
             return Err(format!("an output of {size} bytes is more than an event may have ({max})"));
         }
+        if let Some(schema) = &target.schema {
+            let content_type = Some(output.content_type.as_str()).filter(|content_type| !content_type.is_empty());
+            schema.check(Some(&output.data), content_type).map_err(|misfit| {
+                format!("the data of an output does not fit the schema of the topic behind its port: {misfit}")
+            })?;
+        }
         let id = self.ids.id(event.offset, index);
         let key = self.key(target, event, output, &id)?;
         if key.is_empty() {
@@ -153,7 +170,15 @@ impl Emitter {
             return Err(format!("the key of an output is {length} bytes long, at most {KEY_BYTES_MAX} are accepted"));
         }
         size += key.len();
-        Ok((Ready { event, output, target, id, key }, size))
+        let is_delayed =
+            delay::is_delayed(attributes(output), event.append_time_ns).map_err(|error| error.to_string())?;
+        let state = match &target.lifecycle {
+            Some(lifecycle) => Some(self.encoded(output, &id, |view| {
+                guards::state_of(lifecycle, view, Some(&key)).map_err(|error| error.to_string())
+            })?),
+            None => None,
+        };
+        Ok((Ready { event, output, target, id, key, is_delayed, state }, size))
     }
 
     /// What the plugin set, else what the topic's expression says, else the key of the event that it answers.
@@ -168,26 +193,41 @@ impl Emitter {
             (Some(key), _) => Ok(Cow::Borrowed(key)),
             (None, None) => Ok(Cow::Borrowed(event.key)),
             (None, Some(expression)) => {
-                let mut encoded = Vec::new();
-                put_event(EventWriter::new(&mut encoded, id, &self.source, &output.r#type), output);
-                let view = EventView::parse(&encoded).map_err(|error| error.to_string())?;
-                let key = keys::evaluate(expression, &view, Some(event.key));
+                let key = self.encoded(output, id, |view| keys::evaluate(expression, view, Some(event.key)));
                 key.map(Cow::Owned)
                     .map_err(|error| format!("the key expression of the topic behind its port gives no key: {error}"))
             }
         }
     }
 
+    /// Looks at an output as it will be stored.
+    fn encoded<T>(
+        &self,
+        output: &Output,
+        id: &str,
+        look: impl FnOnce(&EventView<'_>) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let mut encoded = Vec::new();
+        put_event(EventWriter::new(&mut encoded, id, &self.source, &output.r#type), output);
+        look(&EventView::parse(&encoded).map_err(|error| error.to_string())?)
+    }
+
     fn put(&self, slices: &mut Slices, ready: &Ready<'_>) -> Result<(), String> {
-        let Ready { event, output, target, id, key } = ready;
-        let partition = PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) };
+        let Ready { event, output, target, id, key, is_delayed, state } = ready;
+        let partition = match target.delayed {
+            Some(delayed) if *is_delayed => PartitionId { topic: delayed, partition: 0 },
+            _ => PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) },
+        };
         let lineage = Some(self.lineage(event));
-        slices
+        let (slice, _) = slices
             .push(partition, |out| {
                 put_event(Record::start(out, key, lineage, id, &self.source, &output.r#type)?, output);
                 Ok(())
             })
             .map_err(|error: SliceFull<crate::model::RecordError>| error.to_string())?;
+        if let Some(state) = state.as_ref().filter(|_| !is_delayed) {
+            slices.guard_last(slice, Guard::new(key, state.clone(), output.event));
+        }
         Ok(())
     }
 

@@ -5,21 +5,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::delay::{self, DelayRefused};
+use super::guards::{self, StateUnknown};
 use super::keys;
-use crate::engine::{AppendError, Engine, Mark, Placement, SliceFull, Slices};
+use crate::engine::{AppendError, Engine, Guard, GuardReason, GuardRefused, Mark, Placement, SliceFull, Slices};
 use crate::limits;
 use crate::model::{
     EventError, EventId, EventView, PartitionId, ProducerId, Record, RecordError, TopicId, partition_of,
 };
-use crate::topology::KeyExpression;
+use crate::topology::{DataSchema, KeyExpression, LifecyclePlan, Misfit};
 
 /// Where the events of a call went.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Published {
     /// The recovery epoch in which the offsets hold.
     pub epoch: u32,
     /// One for each event, in their order; that of a duplicate is where the first one is.
     pub places: Vec<Placement>,
+    /// The indices of those that come later, ascending. They have no offset before they are due.
+    pub delayed: Vec<u32>,
 }
 
 impl Published {
@@ -103,10 +107,12 @@ pub enum PublishError {
         parent: String,
     },
     /// One of the events is not acceptable.
-    #[error("event {index}: {error}")]
+    #[error("event {index} for `{topic}`: {error}")]
     Event {
         /// Which one, from 0.
         index: usize,
+        /// The full name of its topic.
+        topic: String,
         /// Why.
         error: EventRefused,
     },
@@ -143,9 +149,21 @@ pub enum EventRefused {
         /// Largest size.
         max: usize,
     },
+    /// Its data is not what the topic's `schema:` says.
+    #[error("its data does not fit the topic's schema: {0}")]
+    Schema(#[from] Misfit),
     /// The topic's `key:` does not give a key for it.
     #[error("the topic's key expression gives no key: {0}")]
     Key(String),
+    /// Its state cannot be told, or is none of the topic's lifecycle.
+    #[error(transparent)]
+    State(#[from] StateUnknown),
+    /// The topic's lifecycle refuses it.
+    #[error(transparent)]
+    Lifecycle(GuardReason),
+    /// It cannot come later as it says.
+    #[error(transparent)]
+    Delay(#[from] DelayRefused),
 }
 
 /// A topic as a producer sees it.
@@ -160,8 +178,14 @@ pub struct Target {
     pub parent: Option<String>,
     /// Its `key:` expression.
     pub key: Option<KeyExpression>,
+    /// What the data of its events has to fit.
+    pub schema: Option<DataSchema>,
     /// Events that are published again are recognised by `source` and `id`.
     pub dedupes: bool,
+    /// The topic in which events wait that are to come later.
+    pub delayed: Option<TopicId>,
+    /// Its guard.
+    pub lifecycle: Option<LifecyclePlan>,
 }
 
 /// Publishes from outside. Cheap to clone.
@@ -204,6 +228,18 @@ impl Targets {
                 candidates: self.by_name.values().filter(short).map(|target| target.name.clone()).collect(),
             }),
             (None, _) => Err(PublishError::UnknownTopic { topic: shown(name), nearest: self.nearest(name) }),
+        }
+    }
+
+    /// A topic that takes events from outside.
+    ///
+    /// # Errors
+    /// As [`Self::find`], and [`PublishError::NotARoot`].
+    fn root(&self, name: &str) -> Result<&Target, PublishError> {
+        let target = self.find(name)?;
+        match &target.parent {
+            Some(parent) => Err(PublishError::NotARoot { topic: target.name.clone(), parent: parent.clone() }),
+            None => Ok(target),
         }
     }
 
@@ -254,44 +290,139 @@ impl<E: Engine> Publisher<E> {
         events: &[Bytes],
         numbering: Option<Numbering>,
     ) -> Result<Published, PublishError> {
-        let target = self.targets.find(topic)?;
-        if let Some(parent) = &target.parent {
-            return Err(PublishError::NotARoot { topic: target.name.clone(), parent: parent.clone() });
+        let target = self.targets.root(topic)?;
+        let marks = Marks::of(numbering, target.dedupes, events.len())?;
+        self.append(events.iter().map(|event| (target, event)), marks).await
+    }
+
+    /// Publishes events to several roots, all of them in one commit or none; resolves when they are durable. Within each
+    /// partition they have the order that they are given in. Duplicates are as in [`Self::publish`]: of events that were
+    /// published before, only the others are.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub async fn publish_together(
+        &self,
+        events: &[Addressed],
+        numbering: Option<Numbering>,
+    ) -> Result<Published, PublishError> {
+        let (mut named, mut before): (BTreeMap<&str, &Target>, _) = (BTreeMap::new(), "");
+        let mut addressed: Vec<(&Target, &Bytes)> = Vec::with_capacity(events.len());
+        for Addressed { topic, event } in events {
+            before = if topic.is_empty() { before } else { topic };
+            let target = match named.get(before) {
+                Some(target) => target,
+                None => self.targets.root(before)?,
+            };
+            named.insert(before, target);
+            addressed.push((target, event));
         }
-        if events.len() > limits::PUBLISH_EVENTS_MAX {
-            return Err(PublishError::TooMany { count: events.len(), max: limits::PUBLISH_EVENTS_MAX });
-        }
+        // A frame has marks of one kind: a topic that recognises nothing does not look at them.
+        let dedupes = addressed.iter().any(|(target, _)| target.dedupes);
+        let marks = Marks::of(numbering, dedupes, events.len())?;
+        self.append(addressed.into_iter(), marks).await
+    }
+
+    /// Appends events, or refuses them the first time that it is polled.
+    async fn append<'a>(
+        &self,
+        events: impl Iterator<Item = (&'a Target, &'a Bytes)> + Send,
+        marks: Marks,
+    ) -> Result<Published, PublishError> {
         let mut slices = Slices::default();
-        if let Some(numbering) = &numbering {
-            numbering.check(events.len())?;
+        if let Marks::Numbers(numbering) = &marks {
             slices.set_producer(ProducerId::new(&numbering.producer));
         }
-        let mut placed = Vec::with_capacity(events.len());
-        for (index, event) in events.iter().enumerate() {
-            let sequence = numbering.as_ref().map(|numbering| numbering.first_sequence + index as u64);
-            let place = place(target, event, sequence, &mut slices);
-            placed.push(place.map_err(|error| PublishError::Event { index, error })?);
+        let (mut placed, mut targets) = (Vec::with_capacity(events.size_hint().0), Vec::new());
+        let now_ns = self.engine.now_ns();
+        for (index, (target, event)) in events.enumerate() {
+            let refused = |error| PublishError::Event { index, topic: target.name.clone(), error };
+            placed.push(place(target, event, &marks, index, now_ns, &mut slices).map_err(refused)?);
+            targets.push(target);
         }
         if slices.is_empty() {
-            return Ok(Published { epoch: 0, places: Vec::new() });
+            return Ok(Published::default());
         }
-        let partitions: Vec<u32> = slices.partitions().map(|partition| partition.partition).collect();
-        let appended = self.engine.append(slices).await?;
-        let place = |(slice, record): (usize, u32)| Some(appended.place(slice, record, *partitions.get(slice)?));
-        Ok(Published { epoch: appended.epoch, places: placed.into_iter().filter_map(place).collect() })
+        let partitions: Vec<PartitionId> = slices.partitions().collect();
+        let appended = self.engine.append(slices).await.map_err(|error| match error {
+            AppendError::Guard(GuardRefused { of, why }) => PublishError::Event {
+                index: of as usize,
+                topic: targets.get(of as usize).map(|target: &&Target| target.name.clone()).unwrap_or_default(),
+                error: EventRefused::Lifecycle(why),
+            },
+            error => error.into(),
+        })?;
+        let mut published = Published { epoch: appended.epoch, ..Published::default() };
+        for (index, ((slice, record), target)) in (0..).zip(placed.into_iter().zip(targets)) {
+            let Some(PartitionId { topic, partition }) = partitions.get(slice) else { continue };
+            let mut place = appended.place(slice, record, *partition);
+            if target.delayed == Some(*topic) {
+                place.offset = None; // that is its place among those that wait
+                published.delayed.push(index);
+            }
+            published.places.push(place);
+        }
+        Ok(published)
+    }
+}
+
+/// An event with its topic, for a call to several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addressed {
+    /// The topic, by its full or its short name; empty for that of the event in front of it.
+    pub topic: String,
+    /// The event in the CloudEvents protobuf format.
+    pub event: Bytes,
+}
+
+/// By what the events of a call are recognised when they come again.
+enum Marks {
+    Nothing,
+    Identities,
+    Numbers(Numbering),
+}
+
+impl Marks {
+    /// For a call with so many events, `dedupes`: to a topic that recognises them by themselves.
+    fn of(numbering: Option<Numbering>, dedupes: bool, count: usize) -> Result<Self, PublishError> {
+        if count > limits::PUBLISH_EVENTS_MAX {
+            return Err(PublishError::TooMany { count, max: limits::PUBLISH_EVENTS_MAX });
+        }
+        match numbering {
+            Some(numbering) => {
+                numbering.check(count)?;
+                Ok(Self::Numbers(numbering))
+            }
+            None if dedupes => Ok(Self::Identities),
+            None => Ok(Self::Nothing),
+        }
+    }
+
+    /// That of the `index`-th event.
+    fn mark(&self, index: usize, view: &EventView<'_>) -> Mark {
+        match self {
+            Self::Nothing => Mark::None,
+            Self::Identities => Mark::Identity(EventId::new(view.source, view.id)),
+            Self::Numbers(numbering) => Mark::Sequence(numbering.first_sequence + index as u64),
+        }
     }
 }
 
 fn place(
     target: &Target,
     event: &Bytes,
-    sequence: Option<u64>,
+    marks: &Marks,
+    index: usize,
+    now_ns: u64,
     slices: &mut Slices,
 ) -> Result<(usize, u32), EventRefused> {
     if event.len() > limits::EVENT_BYTES_MAX {
         return Err(EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX });
     }
     let view = EventView::parse(event)?;
+    if let Some(schema) = &target.schema {
+        schema.check(view.data, view.content_type)?;
+    }
     let computed;
     let key = match &target.key {
         Some(expression) => {
@@ -300,15 +431,24 @@ fn place(
         }
         None => view.default_key(),
     };
-    let partition = PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) };
-    let mark = match sequence {
-        Some(sequence) => Mark::Sequence(sequence),
-        None if target.dedupes => Mark::Identity(EventId::new(view.source, view.id)),
-        None => Mark::None,
+    let is_delayed = target.delayed.is_some() && delay::is_event_delayed(&view, now_ns)?;
+    let guard = match &target.lifecycle {
+        // also of one that comes later: its state is one of the topic's, whenever that is
+        Some(lifecycle) => Some(Guard::new(key, guards::state_of(lifecycle, &view, Some(key))?, index as u32)),
+        None => None,
     };
+    let partition = match target.delayed {
+        Some(delayed) if is_delayed => PartitionId { topic: delayed, partition: 0 },
+        _ => PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) },
+    };
+    let mark = marks.mark(index, &view);
     let write = |out: &mut Vec<u8>| Record { key, lineage: None, event }.write(out);
-    slices.push_marked(partition, mark, write).map_err(|error| match error {
-        SliceFull::Record(error) => error.into(),
+    let place = slices.push_marked(partition, mark, write).map_err(|error| match error {
+        SliceFull::Record(error) => EventRefused::from(error),
         SliceFull::TooLarge => EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX },
-    })
+    })?;
+    if let Some(guard) = guard.filter(|_| !is_delayed) {
+        slices.guard_last(place.0, guard);
+    }
+    Ok(place)
 }

@@ -169,6 +169,16 @@ impl<K: Entries> LaneState<K> {
         Ok((made, None))
     }
 
+    /// Bytes of all keys and values that are kept.
+    pub(super) fn size(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// What was handed in last did not happen: the size is what it was.
+    pub(super) fn set_size(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// Adds the new size to the writes of a unit, which is handed in next.
     pub(super) fn account(&self, writes: &mut Vec<LaneWrite>) -> Result<(), ReadError> {
         let mut bytes = self.bytes.load(Ordering::Relaxed);

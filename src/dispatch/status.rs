@@ -23,6 +23,8 @@ pub struct TopicStatus {
     pub parent: Option<String>,
     /// It takes what that subscriber could not handle.
     pub is_dead_letters: bool,
+    /// Events that are to come later.
+    pub delayed: u64,
     /// What each partition holds.
     pub partitions: Vec<Bounds>,
 }
@@ -147,6 +149,12 @@ impl Counters {
         self.emitted.fetch_add(emitted, Ordering::Relaxed);
     }
 
+    /// What was counted as handled was refused.
+    pub(super) fn not_handled(&self, events: u64, emitted: u64) {
+        self.handled.fetch_sub(events, Ordering::Relaxed);
+        self.emitted.fetch_sub(emitted, Ordering::Relaxed);
+    }
+
     pub(super) fn retried(&self) {
         self.retried.fetch_add(1, Ordering::Relaxed);
     }
@@ -182,6 +190,18 @@ impl Counters {
     /// Whether no waiting event will be called without anybody's help.
     pub(super) fn is_at_rest(&self) -> bool {
         self.lanes.iter().all(|lane| lane.active.load(Ordering::Acquire) == 0)
+    }
+
+    /// Whether a lane does nothing more without anybody's help, although there may be events for it.
+    pub(super) fn stands_still(&self, partition: u32) -> bool {
+        self.lanes.get(partition as usize).is_some_and(|lane| {
+            match LaneState::from_number(lane.state.load(Ordering::Relaxed)) {
+                LaneState::Paused | LaneState::Halted | LaneState::Stopped => true,
+                // room comes from those that are tried again, if there are any
+                LaneState::Full => lane.active.load(Ordering::Acquire) == 0,
+                LaneState::Running | LaneState::Retrying => false,
+            }
+        })
     }
 
     /// Puts the counts into a status.

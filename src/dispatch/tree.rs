@@ -1,5 +1,6 @@
 //! A running tree: the lanes of every subscriber, and what one can ask of them from outside.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::capsule::{Capsule, Recorder, Sink};
+use super::claims::Claims;
 use super::command::Command;
+use super::delay::{self, DelayLane, Delayed};
 use super::flow::{Backoff, Flow};
 use super::handler::Handler;
 use super::lane::{Lane, LaneError, Parts, Policy};
@@ -18,8 +22,8 @@ use super::status::{Counters, Snapshot, SubscriberStatus, TopicStatus};
 use super::versions::{Roster, Taken, Terms, Version};
 use crate::engine::{ApplyError, Blueprint, Bounds, Engine, Numbers, SessionError, Stopped, SubscriberSpec, TopicSpec};
 use crate::limits;
-use crate::model::{LaneId, OutputIds, PartitionId, SubscriberId, TopicId};
-use crate::topology::{Plan, SubscriberPlan, TopicIndex, TopicPlan};
+use crate::model::{LaneId, OutputIds, PartitionId, SubscriberId, TopicId, TopicSettings};
+use crate::topology::{LifecyclePlan, Plan, SubscriberPlan, TopicIndex, TopicPlan};
 
 /// Why a tree does not start.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +81,10 @@ pub(super) struct Shared<E> {
     counters: Vec<Arc<Counters>>,
     /// To the lanes, by subscriber and partition.
     pub(super) commands: Vec<Vec<mpsc::Sender<Command>>>,
+    /// What waits in front of each topic until it is due; none for those of dead letters.
+    delayed: Vec<Option<Arc<Delayed>>>,
     publisher: Publisher<E>,
+    capsules: Sink,
     stop: CancellationToken,
     lanes: TaskTracker,
 }
@@ -100,7 +107,26 @@ impl<'a> Numbered<'a> {
 
     fn target(&self, index: TopicIndex) -> Option<Target> {
         let (topic, number) = self.topic(index)?;
-        Some(Target { topic: number, partitions: topic.partitions, key: topic.key.clone() })
+        let delayed = self.delayed(index).map(|(delayed, _)| delayed);
+        let TopicPlan { partitions, key, schema, lifecycle, .. } = topic.clone();
+        Some(Target { topic: number, partitions, key, schema, delayed, lifecycle })
+    }
+
+    /// The hidden topic in which what is to come later waits, and who takes it from there. Behind all that the plan has.
+    fn delayed(&self, index: TopicIndex) -> Option<(TopicId, SubscriberId)> {
+        let Plan { topics, subscribers } = self.plan;
+        let at = index.0 as usize;
+        topics.get(at).filter(|topic| topic.dead_letters_of.is_none())?;
+        let topic = self.numbers.topics.get(topics.len() + at)?;
+        Some((*topic, *self.numbers.subscribers.get(subscribers.len() + at)?))
+    }
+
+    /// The guard of a topic, and the hidden topic of what it refuses when it is due.
+    fn guarded(&self, index: TopicIndex) -> Option<(LifecyclePlan, TopicId)> {
+        let (topics, at) = (&self.plan.topics, index.0 as usize);
+        let lifecycle = topics.get(at)?.lifecycle.clone()?;
+        let in_front = topics.iter().take(at).filter(|topic| topic.lifecycle.is_some()).count();
+        Some((lifecycle, *self.numbers.topics.get(2 * topics.len() + in_front)?))
     }
 
     fn parent(&self, topic: &TopicPlan) -> Option<String> {
@@ -115,12 +141,32 @@ pub(super) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
         name: topic.label(),
         partitions: topic.partitions,
         settings: topic.settings,
+        lifecycle: topic.lifecycle.as_ref().map(|guard| guard.lifecycle.clone()),
     });
+    let delayed = |topic: &TopicPlan| format!("{}{}", topic.label(), delay::SUFFIX);
+    let delays = plan.topics.iter().map(|topic| TopicSpec {
+        name: delayed(topic),
+        partitions: 1,
+        settings: TopicSettings { retention: delay::RETENTION, ..topic.settings },
+        lifecycle: None,
+    });
+    // what a lifecycle refuses when it is due
+    let guarded = plan.topics.iter().filter(|topic| topic.lifecycle.is_some());
+    let refused = guarded.map(|topic| TopicSpec {
+        name: format!("{}{}", topic.label(), delay::REFUSED_SUFFIX),
+        partitions: 1,
+        settings: topic.settings,
+        lifecycle: None,
+    });
+    let timers = plan.topics.iter().map(|topic| SubscriberSpec { name: delayed(topic), from: delayed(topic) });
     let from = |index: TopicIndex| plan.topics.get(index.0 as usize).map(TopicPlan::label).unwrap_or_default();
     let subscribers = plan.subscribers.iter();
     Blueprint {
-        topics: topics.collect(),
-        subscribers: subscribers.map(|s| SubscriberSpec { name: s.label(), from: from(s.from) }).collect(),
+        topics: topics.chain(delays).chain(refused).collect(),
+        subscribers: subscribers
+            .map(|s| SubscriberSpec { name: s.label(), from: from(s.from) })
+            .chain(timers)
+            .collect(),
         versions,
     }
 }
@@ -176,18 +222,37 @@ impl<E: Engine> Tree<E> {
             })
             .collect();
         let numbered = Numbered { plan, numbers: &numbers };
-        let targets = numbered.topics().map(|(topic, number)| publish::Target {
+        let targets = numbered.topics().zip((0..).map(TopicIndex)).map(|((topic, number), index)| publish::Target {
             name: topic.label(),
             topic: number,
             partitions: topic.partitions,
             parent: numbered.parent(topic),
             key: topic.key.clone(),
+            schema: topic.schema.clone(),
             dedupes: topic.settings.dedupe.is_some(),
+            delayed: numbered.delayed(index).map(|(delayed, _)| delayed),
+            lifecycle: topic.lifecycle.clone(),
         });
-        let publisher = Publisher::new(engine.clone(), Arc::new(Targets::new(targets)));
+        let refused = numbered.topics().zip((0..).map(TopicIndex)).filter_map(|((topic, _), index)| {
+            Some(publish::Target {
+                name: format!("{}{}", topic.label(), delay::REFUSED_SUFFIX),
+                topic: numbered.guarded(index)?.1,
+                partitions: 1,
+                parent: Some(format!("{}{}", topic.label(), delay::SUFFIX)),
+                key: None,
+                schema: None,
+                dedupes: false,
+                delayed: None,
+                lifecycle: None,
+            })
+        });
+        let targets = Targets::new(targets.chain(refused));
+        let publisher = Publisher::new(engine.clone(), Arc::new(targets));
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let capsules = Sink::default();
         let mut counters = Vec::new();
         let (mut lanes, mut commands) = (Vec::new(), Vec::new());
+        let mut claims: HashMap<(&String, &String, u32), Arc<Claims>> = HashMap::new();
         for (index, (subscriber, roster)) in plan.subscribers.iter().zip(&rosters).enumerate() {
             let Some((input, _)) = numbered.topic(subscriber.from) else { continue };
             let shared_counters = Arc::new(Counters::new(input.partitions));
@@ -207,6 +272,10 @@ impl<E: Engine> Tree<E> {
                 let entries = engine.entries(id).ok_or_else(|| unreadable("there is no such lane".to_owned()))?;
                 let (sender, commands) = mpsc::channel(limits::LANE_COMMANDS_MAX);
                 senders.push(sender);
+                let claims = subscriber.claim.as_ref().map(|group| {
+                    let shared = (&subscriber.namespace, group, partition);
+                    claims.entry(shared).or_insert_with(|| Arc::new(Claims::default())).clone()
+                });
                 let lane = Lane::load(Parts {
                     session,
                     entries,
@@ -214,10 +283,12 @@ impl<E: Engine> Tree<E> {
                     emitter,
                     backoff: Backoff::new(subscriber.retry.clone(), &subscriber.label(), partition),
                     policy: Policy::of(subscriber),
+                    claims,
                     flow: flow.clone(),
                     partition,
                     subscriber: subscriber.label().into(),
                     counters: shared_counters.clone(),
+                    recorder: Recorder::new(capsules.clone(), subscriber),
                     commands,
                     stop: stop.clone(),
                 });
@@ -225,6 +296,42 @@ impl<E: Engine> Tree<E> {
                 lanes.push((subscriber.label(), partition, shared_counters.clone(), lane));
             }
             commands.push(senders);
+        }
+        let mut delayed = Vec::new();
+        for index in (0..plan.topics.len() as u32).map(TopicIndex) {
+            let Some(((topic, number), (_, timer))) = numbered.topic(index).zip(numbered.delayed(index)) else {
+                delayed.push(None);
+                continue;
+            };
+            let (name, id) = (topic.label(), LaneId { subscriber: timer, partition: 0 });
+            let subscriber = || format!("{name}{}", delay::SUFFIX);
+            let unreadable = |reason: String| StartError::Unreadable { subscriber: subscriber(), partition: 0, reason };
+            let session = engine.acquire(id).await;
+            let session =
+                session.map_err(|error| StartError::Lane { subscriber: subscriber(), partition: 0, error })?;
+            let entries = engine.entries(id).ok_or_else(|| unreadable("there is no such lane".to_owned()))?;
+            let seen = Arc::new(Delayed::default());
+            let lane = DelayLane::load(delay::Parts {
+                engine: engine.clone(),
+                session,
+                entries,
+                topic: number,
+                partitions: topic.partitions,
+                guarded: numbered.guarded(index),
+                seen: seen.clone(),
+                stop: stop.clone(),
+            });
+            let lane = lane.map_err(|error| unreadable(error.to_string()))?;
+            delayed.push(Some(seen));
+            tracker.spawn_on(
+                async move {
+                    match lane.run().await {
+                        Ok(()) | Err(LaneError::Stopped | LaneError::Session(SessionError::Stopped(_))) => {}
+                        Err(error) => tracing::error!(topic = name, %error, "what is to come later does not come"),
+                    }
+                },
+                runtime,
+            );
         }
         for (subscriber, partition, counters, lane) in lanes {
             tracker.spawn_on(
@@ -243,8 +350,16 @@ impl<E: Engine> Tree<E> {
         }
         tracker.close();
         let plan = plan.clone();
-        let shared = Shared { engine, plan, numbers, rosters, counters, commands, publisher, stop, lanes: tracker };
+        let lanes = tracker;
+        let shared =
+            Shared { engine, plan, numbers, rosters, counters, commands, delayed, publisher, capsules, stop, lanes };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// From now on, capsules of events that fail for the last time go there, as far as there is room; subscribers whose
+    /// topology says that none are kept make none. Said once; later ones count for nothing.
+    pub fn hand_capsules_to(&self, sender: mpsc::Sender<Capsule>) {
+        drop(self.shared.capsules.set(sender));
     }
 
     /// Publishes into the tree's roots.
@@ -279,18 +394,42 @@ impl<E: Engine> Tree<E> {
 
     /// Whether every lane has consumed everything: nothing is on its way anywhere in the tree.
     pub fn is_settled(&self) -> bool {
+        self.has_settled(|_, _| false, true)
+    }
+
+    /// The same, but for lanes that stand still until somebody does something about it: their events do not go on by
+    /// waiting for them.
+    pub fn is_at_rest(&self) -> bool {
+        self.has_settled(|counters, partition| counters.stands_still(partition), true)
+    }
+
+    /// Where the tree is at rest but for events that come later: when the next of them does, engine time.
+    pub fn next_due_ns(&self) -> Option<u64> {
+        if !self.has_settled(|counters, partition| counters.stands_still(partition), false) {
+            return None;
+        }
+        self.shared.delayed.iter().flatten().filter_map(|delayed| delayed.next_ns()).min()
+    }
+
+    fn has_settled(&self, is_left_out: impl Fn(&Counters, u32) -> bool, counts_delayed: bool) -> bool {
         // All positions, then what waits, then all bounds: a position that is seen has shown what waits, and what waits no
         // longer has its outputs in the bounds, as has a position.
         let subscribers = || self.shared.plan.subscribers.iter().zip(&self.shared.numbers.subscribers);
         let mut positions = Vec::new();
-        for (subscriber, number) in subscribers() {
+        for ((subscriber, number), counters) in subscribers().zip(&self.shared.counters) {
             let Some((topic, input)) = self.numbered().topic(subscriber.from) else { continue };
-            for partition in 0..topic.partitions {
+            for partition in (0..topic.partitions).filter(|partition| !is_left_out(counters, *partition)) {
                 let position = self.shared.engine.position(LaneId { subscriber: *number, partition });
                 positions.push((PartitionId { topic: input, partition }, position.unwrap_or(0)));
             }
         }
-        if !self.shared.counters.iter().all(|counters| counters.is_at_rest()) {
+        for index in (0..self.shared.plan.topics.len() as u32).map(TopicIndex) {
+            let Some((topic, timer)) = self.numbered().delayed(index) else { continue };
+            let position = self.shared.engine.position(LaneId { subscriber: timer, partition: 0 });
+            positions.push((PartitionId { topic, partition: 0 }, position.unwrap_or(0)));
+        }
+        let is_any_delayed = self.shared.delayed.iter().flatten().any(|delayed| delayed.count() > 0);
+        if counts_delayed && is_any_delayed || !self.shared.counters.iter().all(|counters| counters.is_at_rest()) {
             return false;
         }
         let at_end = |(partition, position): &(PartitionId, u64)| {
@@ -303,10 +442,12 @@ impl<E: Engine> Tree<E> {
     /// Every node at about this moment.
     pub fn snapshot(&self) -> Snapshot {
         let numbered = self.numbered();
-        let topics = numbered.topics().map(|(topic, number)| TopicStatus {
+        let delayed = self.shared.delayed.iter().map(|delayed| delayed.as_ref().map_or(0, |delayed| delayed.count()));
+        let topics = numbered.topics().zip(delayed).map(|((topic, number), delayed)| TopicStatus {
             name: topic.label(),
             parent: numbered.parent(topic),
             is_dead_letters: topic.dead_letters_of.is_some(),
+            delayed,
             partitions: self.bounds(number, topic.partitions).collect(),
         });
         let name = |index: TopicIndex| numbered.topic(index).map(|(topic, _)| topic.label()).unwrap_or_default();

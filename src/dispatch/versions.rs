@@ -46,12 +46,15 @@ pub(super) struct Version {
     /// Hexadecimal.
     pub(super) digest: Arc<str>,
     pub(super) state_version: u32,
+    /// The hash of its component, if it has one.
+    pub(super) wasm_digest: Option<[u8; 32]>,
 }
 
 impl Version {
     pub(super) fn new<H: Handler>(handler: H, number: VersionId) -> Self {
         let (digest, state_version) = (hex(&handler.digest()).into(), handler.state_version());
-        Self { handler: Arc::new(handler), number, digest, state_version }
+        let wasm_digest = handler.wasm_digest();
+        Self { handler: Arc::new(handler), number, digest, state_version, wasm_digest }
     }
 }
 

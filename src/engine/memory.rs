@@ -1,7 +1,8 @@
 //! An engine that keeps everything in memory and forgets it at the end: the model that the conformance suite holds
 //! the others against, and a fast stand-in for tests.
 //!
-//! Everything is written and durable at once, and nothing expires. Memory grows with what is appended.
+//! Everything is written and durable at once, and nothing expires. Memory grows with what is appended. Its time begins at
+//! zero and goes with tokio's clock, so a test can stop it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, Health, LaneWrite,
@@ -16,7 +18,8 @@ use super::{
 };
 use crate::limits;
 use crate::model::{
-    Duplicate, EventId, LaneId, Offset, PartitionId, ProducerId, SubscriberId, TopicId, TopicSettings, VersionId,
+    Duplicate, EventId, GuardJudge, GuardRefused, GuardStates, LaneId, Lifecycle, Offset, PartitionId, ProducerId,
+    SubscriberId, TopicId, TopicSettings, VersionId,
 };
 
 /// The engine. Cheap to clone.
@@ -30,6 +33,7 @@ struct Shared {
     /// Woken whenever anything is appended or the engine closes.
     changed: Notify,
     health: watch::Sender<Health>,
+    began: Instant,
 }
 
 #[derive(Default)]
@@ -40,7 +44,12 @@ struct State {
     partitions: HashMap<PartitionId, Vec<Chunk>>,
     lanes: HashMap<LaneId, Lane>,
     clock_ns: u64,
+    /// It moves only when somebody says so.
+    is_clock_held: bool,
     settings: HashMap<TopicId, TopicSettings>,
+    lifecycles: HashMap<TopicId, Arc<Lifecycle>>,
+    /// The states of keys.
+    guarded: HashMap<PartitionId, BTreeMap<Bytes, Bytes>>,
     /// What was published, by topic. It is recognised by count only: time stands still here.
     recognised: HashMap<TopicId, Recognised>,
     /// The last number of each producer in each partition, and where that is.
@@ -48,7 +57,7 @@ struct State {
 }
 
 /// What is recognised in one topic.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Recognised {
     places: HashMap<EventId, (u32, Offset)>,
     /// Oldest first.
@@ -66,7 +75,18 @@ struct Lane {
 impl Default for MemoryEngine {
     fn default() -> Self {
         let (health, _) = watch::channel(Health::Serving);
-        Self { shared: Arc::new(Shared { state: Mutex::default(), changed: Notify::new(), health }) }
+        let (state, changed, began) = (Mutex::default(), Notify::new(), Instant::now());
+        Self { shared: Arc::new(Shared { state, changed, health, began }) }
+    }
+}
+
+impl MemoryEngine {
+    /// From now on, and until this is said again, what is appended is appended at this time, Unix nanoseconds. Time never
+    /// goes back.
+    pub fn hold_clock(&self, time_ns: u64) {
+        let mut state = self.shared.state();
+        state.clock_ns = state.clock_ns.max(time_ns);
+        state.is_clock_held = true;
     }
 }
 
@@ -141,8 +161,34 @@ impl State {
         duplicates
     }
 
-    fn append(&mut self, events: Slices) -> Vec<Offset> {
-        self.clock_ns += 1;
+    /// The verdict of guards; what it brings is kept.
+    fn guard(&mut self, events: &Slices) -> Result<(), GuardRefused> {
+        if !events.is_guarded() {
+            return Ok(());
+        }
+        let mut judge = GuardJudge::new(&*self);
+        for slice in events.iter() {
+            let Some(lifecycle) = self.lifecycles.get(&slice.partition.topic) else { continue };
+            for guard in &slice.guards {
+                judge.judge(slice.partition, lifecycle, guard)?;
+            }
+        }
+        for (partition, writes) in judge.writes() {
+            let kept = self.guarded.entry(partition).or_default();
+            for LaneWrite { key, value } in writes {
+                match value {
+                    Some(value) => kept.insert(key, value),
+                    None => kept.remove(&key),
+                };
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, events: Slices, now_ns: u64) -> Vec<Offset> {
+        if !self.is_clock_held {
+            self.clock_ns = now_ns.max(self.clock_ns + 1);
+        }
         let append_time_ns = self.clock_ns;
         let slices = events.iter();
         slices
@@ -192,10 +238,24 @@ impl State {
     }
 }
 
+impl GuardStates for State {
+    fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, Arc<str>> {
+        Ok(self.guarded.get(&partition).and_then(|kept| kept.get(key)).cloned())
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is made whole under the lock, so a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ns(&self) -> u64 {
+        let state = self.state();
+        if state.is_clock_held {
+            return state.clock_ns;
+        }
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn serving(&self) -> Result<(), Stopped> {
@@ -255,6 +315,10 @@ impl Engine for MemoryEngine {
                 state.partitions.entry(PartitionId { topic: number, partition }).or_default();
             }
             state.settings.insert(number, topic.settings);
+            match &topic.lifecycle {
+                Some(lifecycle) => drop(state.lifecycles.insert(number, lifecycle.clone())),
+                None => drop(state.lifecycles.remove(&number)),
+            }
             numbers.topics.push(number);
         }
         for subscriber in &blueprint.subscribers {
@@ -272,13 +336,22 @@ impl Engine for MemoryEngine {
         if events.bytes() > limits::UNIT_BYTES_MAX {
             return Err(AppendError::TooLarge { bytes: events.bytes(), max: limits::UNIT_BYTES_MAX });
         }
+        let now_ns = self.shared.now_ns();
         let (base_offsets, duplicates) = {
             let mut state = self.shared.state();
             if let Some(unknown) = state.unknown_target(&events) {
                 return Err(AppendError::UnknownPartition(unknown));
             }
+            // a model may take its time
+            let before = events.is_guarded().then(|| (state.recognised.clone(), state.producers.clone()));
             let duplicates = state.judge(&mut events);
-            (state.append(events), duplicates)
+            if let Err(refused) = state.guard(&events) {
+                if let Some(before) = before {
+                    (state.recognised, state.producers) = before;
+                }
+                return Err(AppendError::Guard(refused));
+            }
+            (state.append(events, now_ns), duplicates)
         };
         self.shared.changed.notify_waiters();
         Ok(Appended { base_offsets, duplicates, epoch: 1 })
@@ -313,6 +386,11 @@ impl Engine for MemoryEngine {
         Some(state.lanes.get(&lane).map_or(0, |lane| lane.position))
     }
 
+    fn digest(&self, version: VersionId) -> Option<[u8; 32]> {
+        let index = usize::try_from(version.0).ok()?.checked_sub(1)?;
+        self.shared.state().versions.get(index).copied()
+    }
+
     fn entries(&self, lane: LaneId) -> Option<MemoryEntries> {
         self.shared.state().input(lane)?;
         Some(MemoryEntries { shared: self.shared.clone(), lane })
@@ -323,6 +401,10 @@ impl Engine for MemoryEngine {
         let chunks = state.partitions.get(&partition).ok_or(ReadError::UnknownPartition)?;
         let first = chunks.iter().find(|chunk| chunk.append_time_ns >= time_ns);
         Ok(first.map_or_else(|| chunks.last().map_or(0, Chunk::end_offset), |chunk| chunk.base_offset))
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.shared.now_ns()
     }
 
     fn storage(&self) -> Storage {
@@ -398,6 +480,7 @@ impl Session for MemorySession {
     async fn commit(&mut self, unit: Unit) -> Result<(), SessionError> {
         self.shared.serving()?;
         unit.check()?;
+        let now_ns = self.shared.now_ns();
         {
             let mut state = self.shared.state();
             if let Some(unknown) = state.unknown_target(&unit.emits) {
@@ -407,10 +490,13 @@ impl Session for MemorySession {
             if lane.owner != self.owner {
                 return Err(SessionError::Fenced);
             }
+            if !unit.is_seek && unit.consumed_to < lane.position {
+                return Err(SessionError::Refused(format!("from {} back to {}", lane.position, unit.consumed_to)));
+            }
+            state.guard(&unit.emits).map_err(SessionError::Guard)?;
+            let lane = state.lanes.entry(self.lane).or_default();
             if unit.is_seek {
                 self.next_offset = unit.consumed_to;
-            } else if unit.consumed_to < lane.position {
-                return Err(SessionError::Refused(format!("from {} back to {}", lane.position, unit.consumed_to)));
             }
             lane.position = unit.consumed_to;
             for LaneWrite { key, value } in unit.writes {
@@ -419,7 +505,7 @@ impl Session for MemorySession {
                     None => lane.entries.remove(&key),
                 };
             }
-            state.append(unit.emits);
+            state.append(unit.emits, now_ns);
         }
         self.shared.changed.notify_waiters();
         Ok(())

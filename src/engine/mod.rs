@@ -6,7 +6,9 @@
 //! - A unit happens once. Its emits become visible once, in the order of commits for each source and target partition.
 //! - Offsets of a partition strictly increase; gaps are allowed.
 //! - `acquire` fences every earlier session of the lane: they can read, but what they commit is refused.
-//! - Units of a session are committed in the order in which they were given. After [`SessionError`] the session is dead.
+//! - Units of a session are committed in the order in which they were given. After [`SessionError`] the session is dead,
+//!   unless it is [`SessionError::Guard`].
+//! - Guards decide in the order in which events get their places, and once: nothing is ever judged again.
 //! - [`Engine::append`] resolves when what it was given is as durable as the engine's setting promises. Reads through
 //!   [`Engine::read`] never see anything less durable. Sessions may: inside the tree, a lost suffix is lost with all
 //!   that was derived from it.
@@ -25,7 +27,10 @@ use bytes::Bytes;
 
 use crate::limits;
 use crate::model::writes::LANE_KEY_BYTES_MAX;
-pub use crate::model::{Chunk, Duplicate, LaneWrite, Mark, SliceFull, Slices, Stored, TopicSettings};
+pub use crate::model::{
+    Chunk, Duplicate, Guard, GuardReason, GuardRefused, LaneWrite, Lifecycle, Mark, SliceFull, Slices, Stored,
+    TopicSettings,
+};
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
 
 /// What an engine can do, declared so that a topology that needs more is refused and never served with less.
@@ -59,6 +64,8 @@ pub struct TopicSpec {
     pub partitions: u32,
     /// How it keeps its events.
     pub settings: TopicSettings,
+    /// Its guard, where it has one.
+    pub lifecycle: Option<Arc<Lifecycle>>,
 }
 
 /// A subscriber that is to exist.
@@ -147,6 +154,9 @@ pub enum AppendError {
         /// Largest size.
         max: usize,
     },
+    /// A guard refuses one of the events; nothing was appended.
+    #[error("{}", .0.why)]
+    Guard(GuardRefused),
     /// A partition that no topic has; nothing was appended.
     #[error("partition {} of topic number {} does not exist", .0.partition, .0.topic)]
     UnknownPartition(PartitionId),
@@ -160,7 +170,7 @@ impl AppendError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Busy { .. } | Self::Full { .. } => true,
-            Self::TooLarge { .. } | Self::UnknownPartition(_) => false,
+            Self::TooLarge { .. } | Self::UnknownPartition(_) | Self::Guard(_) => false,
             Self::Stopped(_) => true,
         }
     }
@@ -168,7 +178,11 @@ impl AppendError {
     /// Whether it is sure that nothing was appended.
     pub fn has_no_side_effects(&self) -> bool {
         match self {
-            Self::Busy { .. } | Self::Full { .. } | Self::TooLarge { .. } | Self::UnknownPartition(_) => true,
+            Self::Busy { .. }
+            | Self::Full { .. }
+            | Self::TooLarge { .. }
+            | Self::UnknownPartition(_)
+            | Self::Guard(_) => true,
             Self::Stopped(_) => false,
         }
     }
@@ -180,6 +194,9 @@ pub enum SessionError {
     /// A later session owns the lane.
     #[error("another session owns the lane")]
     Fenced,
+    /// A guard refuses one of the emits: nothing of the unit happened, and the session goes on.
+    #[error("{}", .0.why)]
+    Guard(GuardRefused),
     /// A unit that moves the cursor back and is no seek, is larger than [`Capabilities::unit_bytes_max`], or emits to a partition that
     /// does not exist: a fault of the caller.
     #[error("the unit is not acceptable: {0}")]
@@ -326,6 +343,9 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// first and bounds then sees the outputs of every unit whose cursor it saw.
     fn position(&self, lane: LaneId) -> Option<Offset>;
 
+    /// The digest that a version's number stands for, however long ago it ran; `None` where there is no such version.
+    fn digest(&self, version: VersionId) -> Option<[u8; 32]>;
+
     /// What a lane keeps; `None` where there is no such lane.
     fn entries(&self, lane: LaneId) -> Option<Self::Entries>;
 
@@ -335,6 +355,9 @@ pub trait Engine: Clone + Send + Sync + 'static {
         partition: PartitionId,
         time_ns: u64,
     ) -> impl Future<Output = Result<Offset, ReadError>> + Send;
+
+    /// The clock by which append times go, Unix nanoseconds. It may be set, also back; append times never go back.
+    fn now_ns(&self) -> u64;
 
     /// How it is with what it keeps things on.
     fn storage(&self) -> Storage;
@@ -407,7 +430,8 @@ pub trait Session: Send + 'static {
     fn read(&mut self, budget: ReadBudget) -> impl Future<Output = Result<Vec<Chunk>, SessionError>> + Send;
 
     /// Hands in the next unit. Resolves when the engine has taken it (not when it is written or durable), so units can
-    /// be pipelined; a unit that fails later makes the next call fail.
+    /// be pipelined; a unit that fails later makes the next call fail. One whose emits are guarded is taken when its verdict
+    /// is there; where that is [`SessionError::Guard`], nothing of it happened.
     fn commit(&mut self, unit: Unit) -> impl Future<Output = Result<(), SessionError>> + Send;
 
     /// Resolves when all units that were handed in are committed, and as durable as the engine's setting promises.

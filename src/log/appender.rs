@@ -22,22 +22,26 @@ use tokio::sync::oneshot;
 
 use super::checkpointer::Turn;
 use super::files::JournalFile;
-use super::frame::{Consumed, Kind, LaneChange, Link, units, write_frame, write_unit};
+use super::frame::{Consumed, Kept, Kind, LaneChange, Link, units, write_frame, write_unit};
 use super::partition::Partition;
 use super::queue::{Permit, Placed, Submission};
-use super::sequencer::Sequencer;
+use super::sequencer::{Guards, Sequencer};
 use super::store::Sequenced;
 use super::syncer::{Ack, Ends, Syncer, Written};
 use super::tail::Group;
 use super::{Durability, Lane, LogOptions, Shared, is_passing};
 use crate::limits;
 use crate::model::slices::Slice;
-use crate::model::{Duplicate, LaneWrite, Offset, PartitionId, Slices};
+use crate::model::{Duplicate, GuardRefused, LaneWrite, Offset, PartitionId, Slices, keeper_of};
 
 /// What is done once the group is written.
 enum Then {
     Ack(Ack),
     Unit(Box<WrittenUnit>),
+    /// What a partition of a topic keeps.
+    Kept(Box<WrittenKept>),
+    /// A unit with guards is written, or refused.
+    Verdict(oneshot::Sender<Result<(), GuardRefused>>, Result<(), GuardRefused>),
     Acquired(oneshot::Sender<(Offset, u64)>, (Offset, u64)),
     Barrier(oneshot::Sender<()>),
 }
@@ -51,6 +55,15 @@ struct WrittenUnit {
     /// Behind its frame.
     end_position: u64,
     permit: Permit,
+}
+
+/// What a partition of a topic keeps from now on.
+struct WrittenKept {
+    keeper: Arc<Lane>,
+    writes: Vec<LaneWrite>,
+    number: u64,
+    /// Behind its frame.
+    end_position: u64,
 }
 
 /// A partition as the appender knows it.
@@ -218,6 +231,11 @@ impl Appender {
                     lane.position.store(consumed_to, Ordering::Release);
                     drop(permit);
                 }
+                Then::Kept(kept) => {
+                    let WrittenKept { keeper, writes, number, end_position } = *kept;
+                    keeper.changed.written(number, end_position, writes);
+                }
+                Then::Verdict(ticket, verdict) => drop(ticket.send(verdict)),
                 Then::Acquired(ticket, acquired) => drop(ticket.send(acquired)),
                 Then::Barrier(ticket) => drop(ticket.send(())),
             }
@@ -242,11 +260,17 @@ impl Appender {
     fn encode_submission(&mut self, submission: Submission, bytes: &mut Vec<u8>, then: &mut Vec<Then>) {
         match submission {
             Submission::Append { mut slices, ticket, permit } => {
-                let duplicates = self.judge(&mut slices);
+                let (duplicates, kept) = match self.judge(&mut slices) {
+                    Ok(judged) => judged,
+                    Err(refused) => {
+                        then.push(Then::Ack(Ack::Append(ticket, Err(refused), permit)));
+                        return;
+                    }
+                };
                 let mut base_offsets = Vec::with_capacity(slices.iter().len());
                 if slices.count() > 0 {
                     self.encode(bytes, Kind::Unit, |appender, out| {
-                        write_unit(out, None, &slices, |slice| {
+                        write_unit(out, None, &kept, &slices, |slice| {
                             let offset = appender.place(slice);
                             base_offsets.push(offset);
                             offset
@@ -255,15 +279,24 @@ impl Appender {
                 } else {
                     base_offsets.resize(slices.iter().len(), 0);
                 }
-                then.push(Then::Ack(Ack::Append(ticket, Placed { base_offsets, duplicates }, permit)));
+                self.keep(kept, then);
+                then.push(Then::Ack(Ack::Append(ticket, Ok(Placed { base_offsets, duplicates }), permit)));
             }
-            Submission::Unit { lane, owner, consumed_to, slices, writes, unit: number, permit } => {
+            Submission::Unit { lane, owner, consumed_to, slices, writes, unit: number, verdict, permit } => {
                 if !lane.is_owner(owner) {
                     return; // fenced while it waited; its session finds out at its next commit
                 }
+                let guards = Guards { shared: &self.shared, settings: &self.shared.settings() };
+                let kept = match guards.judge(&slices, &[]) {
+                    Ok(kept) => kept,
+                    Err(refused) => {
+                        then.extend(verdict.map(|ticket| Then::Verdict(ticket, Err(refused))));
+                        return;
+                    }
+                };
                 let change = LaneChange { consumed: Consumed { lane: lane.id, consumed_to }, writes: &writes };
                 self.encode(bytes, Kind::Unit, |appender, out| {
-                    write_unit(out, Some(change), &slices, |slice| appender.place(slice));
+                    write_unit(out, Some(change), &kept, &slices, |slice| appender.place(slice));
                 });
                 let end_position = self.link.position;
                 then.push(Then::Unit(Box::new(WrittenUnit {
@@ -274,6 +307,8 @@ impl Appender {
                     end_position,
                     permit,
                 })));
+                self.keep(kept, then);
+                then.extend(verdict.map(|ticket| Then::Verdict(ticket, Ok(()))));
             }
             Submission::Acquire { lane, ticket } => {
                 let owner = lane.owner.fetch_add(1, Ordering::AcqRel) + 1;
@@ -294,11 +329,22 @@ impl Appender {
         }
     }
 
-    fn judge(&mut self, slices: &mut Slices) -> Vec<Duplicate> {
+    /// Partitions keep this from now on: what is judged next sees it, though it is not written yet.
+    fn keep(&self, kept: Vec<Kept>, then: &mut Vec<Then>) {
+        for (partition, writes) in kept {
+            let keeper = self.shared.lane(keeper_of(partition));
+            let number = keeper.changed.hand_in(0, &writes).unwrap_or(0);
+            let end_position = self.link.position;
+            then.push(Then::Kept(Box::new(WrittenKept { keeper, writes, number, end_position })));
+        }
+    }
+
+    fn judge(&mut self, slices: &mut Slices) -> Result<(Vec<Duplicate>, Vec<Kept>), GuardRefused> {
         let Self { sequencer, shared, writers, link, .. } = self;
         let settings = shared.settings();
+        let guards = Guards { shared, settings: &settings };
         let settings = |topic| settings.topics.get(&topic).copied().unwrap_or_default();
-        sequencer.judge(slices, link.append_time_ns, settings, |id| writer(writers, shared, id).next_offset)
+        sequencer.judge(slices, link.append_time_ns, &guards, settings, |id| writer(writers, shared, id).next_offset)
     }
 
     fn encode(&mut self, bytes: &mut Vec<u8>, kind: Kind, body: impl FnOnce(&mut Self, &mut Vec<u8>)) {
@@ -408,6 +454,10 @@ impl Appender {
                     self.sequencer.note_sequence(slice.partition, producer, last);
                 }
                 writer(&mut self.writers, &self.shared, slice.partition).next_offset = end;
+            }
+            for (partition, writes) in std::mem::take(&mut unit.kept) {
+                let keeper = self.shared.lane(keeper_of(partition));
+                keeper.changed.written(0, head.end_position(), compact(writes));
             }
             if let Some(consumed) = unit.consumed {
                 let lane = self.shared.lane(consumed.lane);

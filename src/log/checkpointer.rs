@@ -34,7 +34,7 @@ use super::tail::Group;
 use super::{Settings, Shared, failed_sync, is_passing, lock};
 use crate::effects::DiskFile;
 use crate::limits;
-use crate::model::{Chunk, Dedupe, EventId, LaneId, Offset, PartitionId, ProducerId, Retention, TopicId};
+use crate::model::{Chunk, Dedupe, EventId, LaneId, Offset, PartitionId, ProducerId, Retention, TopicId, keeper_of};
 
 /// Why a checkpoint was not made.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +149,10 @@ impl Gathered {
             self.cursors.insert(consumed.lane, consumed.consumed_to);
             let writes = compact(std::mem::take(&mut unit.writes)).into_iter();
             self.entries.extend(writes.map(|write| ((consumed.lane, write.key), write.value)));
+        }
+        for (partition, writes) in std::mem::take(&mut unit.kept) {
+            let keeper = keeper_of(partition);
+            self.entries.extend(compact(writes).into_iter().map(|write| ((keeper, write.key), write.value)));
         }
         while let Ok(Some(slice)) = unit.next_slice() {
             let chunk = slice.chunk.clone();

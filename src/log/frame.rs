@@ -1,9 +1,9 @@
 //! The frames of the journal: their layout, which is a promise, and their codec.
 //!
 //! ```text
-//! frame v3, little endian, 56 bytes and the body
+//! frame v4, little endian, 56 bytes and the body
 //!    0  u32  magic              0x4C545457 ("WTTL")
-//!    4  u8   version            3; frames of versions 1 and 2 are read as well
+//!    4  u8   version            4; frames of versions 1 to 3 are read as well
 //!    5  u8   kind               1 unit, 2 mark, 3 catalogue
 //!    6  u16  0
 //!    8  u32  body length        in bytes
@@ -19,7 +19,7 @@
 //! unit body
 //!    0  u32  slice count
 //!    4  u32  flags              bit 0: has a lane; from version 2 on bit 1: identities, bit 2: a producer; from version 3
-//!                               on bit 3: a lane's entries
+//!                               on bit 3: a lane's entries; from version 4 on bit 4: entries of topics
 //!    8 [u32  subscriber         only with a lane, 16 bytes
 //!       u32  partition
 //!       u64  consumed to]
@@ -28,6 +28,10 @@
 //!       u16  key length
 //!       u32  value length       2^32 - 1: the entry is no more, and there is no value
 //!       the key, the value]
+//!    + [u32  topic count        only with entries of topics; per topic
+//!       u32  topic
+//!       u32  partition
+//!       u32  entry count, and the entries as those of a lane]
 //!    +  per slice
 //!       u32  topic
 //!       u32  partition
@@ -47,13 +51,16 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::limits;
+use crate::model::guard::GUARD_COUNT_BYTES;
 use crate::model::slices::Slice;
-use crate::model::{Chunk, EventId, LaneId, LaneWrite, Offset, PartitionId, ProducerId, Slices, SubscriberId, TopicId};
+use crate::model::{
+    Chunk, EventId, Guard, LaneId, LaneWrite, Offset, PartitionId, ProducerId, Slices, SubscriberId, TopicId,
+};
 
 /// Bytes of a frame in front of its body.
 pub(super) const HEAD_BYTES: usize = 56;
 const MAGIC: u32 = u32::from_le_bytes(*b"WTTL");
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 const OLDEST_VERSION: u8 = 1;
 const UNIT_HEAD_BYTES: usize = 8;
 const LANE_BYTES: usize = 16;
@@ -65,6 +72,8 @@ const HAS_LANE: u32 = 1;
 const HAS_IDENTITIES: u32 = 2;
 const HAS_PRODUCER: u32 = 4;
 const HAS_WRITES: u32 = 8;
+const HAS_KEPT: u32 = 16;
+const KEPT_HEAD_BYTES: usize = 8;
 const WRITE_COUNT_BYTES: usize = 4;
 const WRITE_HEAD_BYTES: usize = 6;
 const DELETED: u32 = u32::MAX;
@@ -306,15 +315,31 @@ pub(super) fn unit_frame_bytes(slices: &Slices, lane_writes: Option<&[LaneWrite]
         Some(_) => (PRODUCER_BYTES, SEQUENCE_BYTES),
         None => (0, 0),
     };
-    let marks = |slice: &Slice| slice.identities.len() * IDENTITY_BYTES + sequence_bytes;
+    let marks = |slice: &Slice| slice.identities.len() * IDENTITY_BYTES + sequence_bytes + guard_bytes(slice);
     let slices_bytes: usize = slices.iter().map(|slice| SLICE_HEAD_BYTES + marks(slice)).sum();
     HEAD_BYTES + UNIT_HEAD_BYTES + lane_bytes + producer_bytes + slices_bytes + slices.bytes()
+}
+
+/// What a partition of a topic keeps from now on, or does not any more.
+pub(super) type Kept = (PartitionId, Vec<LaneWrite>);
+
+/// Bytes of what a partition may keep for the guarded records of a slice.
+fn guard_bytes(slice: &Slice) -> usize {
+    let entry = |guard: &Guard| WRITE_HEAD_BYTES + guard.entry_bytes();
+    match slice.guards.as_slice() {
+        [] => 0,
+        guards => {
+            let head = WRITE_COUNT_BYTES + KEPT_HEAD_BYTES + WRITE_COUNT_BYTES + WRITE_HEAD_BYTES + GUARD_COUNT_BYTES;
+            head + guards.iter().map(entry).sum::<usize>()
+        }
+    }
 }
 
 /// Writes the body of a unit. `base_offset` gives the offset of a slice's first record.
 pub(super) fn write_unit(
     out: &mut Vec<u8>,
     lane: Option<LaneChange<'_>>,
+    kept: &[Kept],
     slices: &Slices,
     mut base_offset: impl FnMut(&Slice) -> Offset,
 ) {
@@ -325,7 +350,8 @@ pub(super) fn write_unit(
         flag(lane.is_some(), HAS_LANE)
             | flag(has_identities, HAS_IDENTITIES)
             | flag(slices.producer().is_some(), HAS_PRODUCER)
-            | flag(lane.is_some_and(|lane| !lane.writes.is_empty()), HAS_WRITES),
+            | flag(lane.is_some_and(|lane| !lane.writes.is_empty()), HAS_WRITES)
+            | flag(!kept.is_empty(), HAS_KEPT),
     );
     if let Some(LaneChange { consumed, .. }) = lane {
         out.put_u32_le(consumed.lane.subscriber.0);
@@ -336,12 +362,14 @@ pub(super) fn write_unit(
         out.put_u128_le(producer.0);
     }
     if let Some(LaneChange { writes, .. }) = lane.filter(|lane| !lane.writes.is_empty()) {
-        out.put_u32_le(writes.len() as u32);
-        for write in writes {
-            out.put_u16_le(write.key.len() as u16);
-            out.put_u32_le(write.value.as_ref().map_or(DELETED, |value| value.len() as u32));
-            out.put_slice(&write.key);
-            out.put_slice(write.value.as_deref().unwrap_or_default());
+        put_writes(out, writes);
+    }
+    if !kept.is_empty() {
+        out.put_u32_le(kept.len() as u32);
+        for (partition, writes) in kept {
+            out.put_u32_le(partition.topic.0);
+            out.put_u32_le(partition.partition);
+            put_writes(out, writes);
         }
     }
     for slice in slices.iter() {
@@ -360,12 +388,24 @@ pub(super) fn write_unit(
     }
 }
 
+fn put_writes(out: &mut Vec<u8>, writes: &[LaneWrite]) {
+    out.put_u32_le(writes.len() as u32);
+    for write in writes {
+        out.put_u16_le(write.key.len() as u16);
+        out.put_u32_le(write.value.as_ref().map_or(DELETED, |value| value.len() as u32));
+        out.put_slice(&write.key);
+        out.put_slice(write.value.as_deref().unwrap_or_default());
+    }
+}
+
 /// The body of a unit, looked into.
 #[derive(Debug)]
 pub(super) struct UnitBody {
     pub(super) consumed: Option<Consumed>,
     /// Of the lane, sharing the frame's bytes.
     pub(super) writes: Vec<LaneWrite>,
+    /// Of partitions of topics, sharing the frame's bytes.
+    pub(super) kept: Vec<Kept>,
     pub(super) producer: Option<ProducerId>,
     has_identities: bool,
     slices_left: u32,
@@ -401,7 +441,7 @@ impl UnitBody {
         }
         let slices_left = body.get_u32_le();
         let flags = body.get_u32_le();
-        if flags & !(HAS_LANE | HAS_IDENTITIES | HAS_PRODUCER | HAS_WRITES) != 0 {
+        if flags & !(HAS_LANE | HAS_IDENTITIES | HAS_PRODUCER | HAS_WRITES | HAS_KEPT) != 0 {
             return Err(FrameError::Body);
         }
         let consumed = match flags & HAS_LANE {
@@ -421,9 +461,14 @@ impl UnitBody {
             HAS_WRITES => return Err(FrameError::Body),
             _ => Vec::new(),
         };
+        let kept = match flags & HAS_KEPT {
+            0 => Vec::new(),
+            _ => parse_kept(&mut body).ok_or(FrameError::Body)?,
+        };
         Ok(Self {
             consumed,
             writes,
+            kept,
             producer,
             has_identities: flags & HAS_IDENTITIES != 0,
             slices_left,
@@ -464,6 +509,17 @@ impl UnitBody {
         let last_sequence = last_sequence.filter(|_| count > 0);
         Ok(Some(UnitSlice { partition, chunk, identities, last_sequence }))
     }
+}
+
+fn parse_kept(body: &mut Bytes) -> Option<Vec<Kept>> {
+    let count = body.try_get_u32_le().ok()?;
+    let mut kept = Vec::new();
+    for _ in 0..count {
+        let topic = TopicId(body.try_get_u32_le().ok()?);
+        let partition = PartitionId { topic, partition: body.try_get_u32_le().ok()? };
+        kept.push((partition, parse_writes(body)?));
+    }
+    Some(kept)
 }
 
 fn parse_writes(body: &mut Bytes) -> Option<Vec<LaneWrite>> {
@@ -534,10 +590,10 @@ mod tests {
         slices
     }
 
-    fn frame_of(slices: &Slices, lane: Option<LaneChange<'_>>) -> (Vec<u8>, Head) {
+    fn frame_of(slices: &Slices, lane: Option<LaneChange<'_>>, kept: &[Kept]) -> (Vec<u8>, Head) {
         let mut out = Vec::new();
         let head = write_frame(&mut out, Kind::Unit, &LINK, 4000, |out| {
-            write_unit(out, lane, slices, |slice| u64::from(slice.partition.partition) * 100);
+            write_unit(out, lane, kept, slices, |slice| u64::from(slice.partition.partition) * 100);
         });
         (out, head.unwrap())
     }
@@ -548,6 +604,7 @@ mod tests {
             records in proptest::collection::vec((0u32..3, proptest::collection::vec(any::<u8>(), 0..50)), 0..20),
             consumed in proptest::option::of((any::<u32>(), any::<u32>(), any::<u64>())),
             writes in proptest::collection::vec((any::<[u8; 3]>(), proptest::option::of(any::<[u8; 5]>())), 0..4),
+            kept in 0u32..3,
             marks in prop_oneof![Just(Marks::None), Just(Marks::Identities), Just(Marks::Sequences)],
         ) {
             let consumed = consumed.map(|(subscriber, partition, consumed_to)| Consumed {
@@ -558,9 +615,14 @@ mod tests {
                 key: key.to_vec().into(), value: value.map(|value| value.to_vec().into()),
             };
             let writes: Vec<_> = writes.into_iter().map(write).collect();
+            let kept: Vec<Kept> = (0..kept)
+                .map(|partition| (PartitionId { topic: TopicId(9), partition }, writes.clone()))
+                .collect();
             let lane = consumed.map(|consumed| LaneChange { consumed, writes: &writes });
-            let (bytes, written) = frame_of(&slices, lane);
-            prop_assert_eq!(unit_frame_bytes(&slices, lane.map(|lane| lane.writes)), bytes.len());
+            let (bytes, written) = frame_of(&slices, lane, &kept);
+            if kept.is_empty() {
+                prop_assert_eq!(unit_frame_bytes(&slices, lane.map(|lane| lane.writes)), bytes.len());
+            }
             let head = Head::parse(&bytes).unwrap();
             prop_assert_eq!(head, written);
             head.verify(&bytes).unwrap();
@@ -568,6 +630,7 @@ mod tests {
             prop_assert_eq!(head.frame_bytes(), bytes.len());
             let mut unit = UnitBody::parse(&head, Bytes::from(bytes).slice(HEAD_BYTES..)).unwrap();
             prop_assert_eq!(unit.consumed, consumed);
+            prop_assert_eq!(&unit.kept, &kept);
             prop_assert_eq!(&unit.writes, &if consumed.is_some() { writes } else { Vec::new() });
             let mut read = Vec::new();
             for given in slices.iter() {
@@ -588,7 +651,7 @@ mod tests {
 
         #[test]
         fn every_flipped_bit_is_found(at in any::<prop::sample::Index>(), bit in 0u8..8) {
-            let (mut bytes, written) = frame_of(&slices_of(&[(0, b"hello".to_vec()), (1, vec![0; 40])], Marks::Identities), None);
+            let (mut bytes, written) = frame_of(&slices_of(&[(0, b"hello".to_vec()), (1, vec![0; 40])], Marks::Identities), None, &[]);
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
             let accepted = Head::parse(&bytes).and_then(|head| head.verify(&bytes).map(|()| head));
@@ -598,7 +661,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Head::parse(&bytes);
-            let head = frame_of(&Slices::default(), None).1;
+            let head = frame_of(&Slices::default(), None, &[]).1;
             if let Ok(mut unit) = UnitBody::parse(&head, bytes.into()) {
                 while let Ok(Some(slice)) = unit.next_slice() {
                     let _ = slice.chunk.iter().count();
@@ -614,9 +677,9 @@ mod tests {
 
     #[test]
     fn the_layout_is_a_promise() {
-        let (bytes, _) = frame_of(&slices_of(&[(2, b"x".to_vec())], Marks::None), None);
+        let (bytes, _) = frame_of(&slices_of(&[(2, b"x".to_vec())], Marks::None), None, &[]);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let head = "5754544c 03 01 0000 25000000 23f8b6d0 0010000000000000 a00f000000000000 e803000000000000 \
+        let head = "5754544c 04 01 0000 25000000 2cc9dc6b 0010000000000000 a00f000000000000 e803000000000000 \
                     0700000000000000 03000000 63000000";
         let body = "01000000 00000000 01000000 02000000 c800000000000000 01000000 05000000 01000000 78";
         assert_eq!(hex, [head, body].concat().replace(' ', ""));

@@ -72,6 +72,11 @@ impl Changed {
         }
     }
 
+    /// That unit is refused, and nothing was handed in behind it.
+    pub(super) fn withdraw(&self, unit: u64) {
+        self.state().handed_in.retain(|_, (of, _)| *of != unit);
+    }
+
     /// Somebody else is the owner from here on: what is not written will not be.
     pub(super) fn acquired(&self, owner: u64) {
         let mut state = self.state();
@@ -119,12 +124,15 @@ impl From<StoreError> for EntriesError {
     }
 }
 
-impl LaneEntries {
-    /// The value of a key. May read from the disk.
-    ///
-    /// # Errors
-    /// [`EntriesError`]: the disk does not give back what was written.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EntriesError> {
+/// A look at the entries of a lane.
+pub(super) struct EntriesOf<'s> {
+    pub(super) shared: &'s Shared,
+    pub(super) lane: &'s Lane,
+}
+
+impl EntriesOf<'_> {
+    /// As [`LaneEntries::get`].
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EntriesError> {
         // memory first: what is not there any more is in the store by then
         match self.lane.changed.get(key) {
             Some(value) => Ok(value),
@@ -142,6 +150,20 @@ impl LaneEntries {
             found => Ok(found?),
         }
     }
+}
+
+impl LaneEntries {
+    fn look(&self) -> EntriesOf<'_> {
+        EntriesOf { shared: &self.shared, lane: &self.lane }
+    }
+
+    /// The value of a key. May read from the disk.
+    ///
+    /// # Errors
+    /// [`EntriesError`]: the disk does not give back what was written.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EntriesError> {
+        self.look().get(key)
+    }
 
     /// The entries from `from` on and in front of `until`, in the order of their keys, at most so many. May read from the
     /// disk.
@@ -158,7 +180,7 @@ impl LaneEntries {
         let changes = self.lane.changed.range((from, until));
         // each change hides one stored entry at the most
         let most = count.saturating_add(changes.len());
-        let stored = self.stored(|entries| entries.range(self.lane.id, (from, until), most))?;
+        let stored = self.look().stored(|entries| entries.range(self.lane.id, (from, until), most))?;
         let is_cut = stored.len() == most;
         let last_stored = stored.last().map(|(key, _)| key.clone()).filter(|_| is_cut);
         let mut found: BTreeMap<Bytes, Option<Bytes>> =

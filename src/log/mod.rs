@@ -66,7 +66,7 @@ pub use threads::Stepper;
 
 use crate::effects::{Clock, Disk};
 use crate::limits;
-use crate::model::{Chunk, LaneId, Offset, PartitionId, SubscriberId, TopicId, TopicSettings};
+use crate::model::{Chunk, LaneId, Lifecycle, Offset, PartitionId, SubscriberId, TopicId, TopicSettings};
 use appender::Appender;
 use checkpointer::{CheckpointError, Checkpointer, Turn};
 use clock::ExpiryClock;
@@ -130,6 +130,8 @@ pub struct Settings {
     pub topics: HashMap<TopicId, TopicSettings>,
     /// The live subscribers of each topic: what they have yet to process stays.
     pub readers: HashMap<TopicId, Vec<SubscriberId>>,
+    /// The guards of topics that have one.
+    pub lifecycles: HashMap<TopicId, Arc<Lifecycle>>,
 }
 
 /// Why the log could not be opened.
@@ -419,6 +421,11 @@ impl Log {
     /// Whether the log works, and every change of that.
     pub fn condition(&self) -> watch::Receiver<Condition> {
         self.shared.condition.subscribe()
+    }
+
+    /// The clock by which append times go, Unix nanoseconds.
+    pub fn now_ns(&self) -> u64 {
+        self.shared.clock.now_ns()
     }
 
     /// Who may write so many bytes more, as far as room on the disk goes. Looks at the disk.

@@ -11,7 +11,7 @@ use super::frame::{HEAD_BYTES, unit_frame_bytes, writes_bytes};
 use super::kept::Changed;
 use super::{Lane, Log};
 use crate::limits;
-use crate::model::{Duplicate, LaneId, LaneWrite, Offset, Slices};
+use crate::model::{Duplicate, GuardRefused, LaneId, LaneWrite, Offset, Slices};
 
 /// Where the slices of an append went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) struct Permit {
 
 pub(super) enum Submission {
     /// Events from outside; the ticket resolves when they are durable.
-    Append { slices: Slices, ticket: oneshot::Sender<Placed>, permit: Permit },
+    Append { slices: Slices, ticket: oneshot::Sender<Result<Placed, GuardRefused>>, permit: Permit },
     /// A lane's unit.
     Unit {
         lane: Arc<Lane>,
@@ -54,6 +54,8 @@ pub(super) enum Submission {
         /// What the lane keeps, and the number of the unit that changes it.
         writes: Vec<LaneWrite>,
         unit: u64,
+        /// Told once it is written or refused, where it has guards.
+        verdict: Option<oneshot::Sender<Result<(), GuardRefused>>>,
         permit: Permit,
     },
     /// A new owner of a lane.
@@ -212,7 +214,7 @@ impl Log {
     /// # Errors
     /// [`Refused::Busy`] when producers have as much waiting as they may, [`Refused::Full`] when the disk has; nothing was
     /// submitted then.
-    pub fn append(&self, slices: Slices) -> Result<Ticket<Placed>, Refused> {
+    pub fn append(&self, slices: Slices) -> Result<Ticket<Result<Placed, GuardRefused>>, Refused> {
         if !self.shared.space.level(&self.shared, slices.bytes()).admits_producers() {
             return Err(Refused::Full);
         }
@@ -233,7 +235,8 @@ impl Log {
     }
 
     /// Hands in a lane's unit, waiting for room in the queue, and on the disk where it emits. Its owner must have been
-    /// given by [`Log::acquire`].
+    /// given by [`Log::acquire`]. A unit with guards is waited for, and where one of them refuses it, it is as if it had
+    /// never been.
     ///
     /// # Errors
     /// [`Refused::Stopped`].
@@ -243,7 +246,7 @@ impl Log {
         consumed_to: Offset,
         slices: Slices,
         writes: Vec<LaneWrite>,
-    ) -> Result<(), Refused> {
+    ) -> Result<Result<(), GuardRefused>, Refused> {
         while !slices.is_empty() && !self.shared.space.level(&self.shared, slices.bytes()).admits_emits() {
             let mut condition = self.condition();
             let stopped = condition.wait_for(|condition| *condition != super::Condition::Working);
@@ -261,7 +264,21 @@ impl Log {
         // refused by the appender as well.
         let unit = if writes.is_empty() { None } else { lane.changed.hand_in(owner, &writes) };
         let unit = unit.unwrap_or(0);
-        self.shared.queue.submit(Submission::Unit { lane, owner, consumed_to, slices, writes, unit, permit })
+        let (verdict, told) = if slices.is_guarded() { Some(oneshot::channel()) } else { None }.unzip();
+        let submission =
+            Submission::Unit { lane: lane.clone(), owner, consumed_to, slices, writes, unit, verdict, permit };
+        self.shared.queue.submit(submission)?;
+        let Some(told) = told else { return Ok(Ok(())) };
+        match told.await {
+            Ok(Ok(())) => Ok(Ok(())),
+            Ok(Err(refused)) => {
+                lane.changed.withdraw(unit);
+                Ok(Err(refused))
+            }
+            // fenced, which the session finds out at its next commit, or stopped
+            Err(_) if lane.is_owner(owner) => Err(Refused::Stopped),
+            Err(_) => Ok(Ok(())),
+        }
     }
 
     /// Makes the caller the owner of a lane.

@@ -3,6 +3,7 @@
 //! - An event from outside is recognised by its identity (a hash of `source` and `id`) for as long as the topic's settings
 //!   say, by time and by count of later events.
 //! - A producer that numbers what it sends is recognised by its last number in each partition, for ever.
+//! - What is new and guarded has a verdict of its guard; a refusal is for all that it came with.
 //!
 //! Promises: the verdict is taken once, by the appender, and is in the journal: what comes again has no frame. A replay
 //! notes what the frames say and judges nothing.
@@ -12,9 +13,18 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::frame::Kept;
+use super::kept::EntriesOf;
 use super::store::{Contents, Recognised, Sequenced};
-use crate::model::{Dedupe, Duplicate, EventId, Offset, PartitionId, ProducerId, Slices, TopicId, TopicSettings};
+use super::{Settings, Shared};
+use crate::model::{
+    Dedupe, Duplicate, EventId, GuardJudge, GuardRefused, GuardStates, Offset, PartitionId, ProducerId, Slices,
+    TopicId, TopicSettings, keeper_of,
+};
 
 /// Identities are hashes already.
 #[derive(Default)]
@@ -72,6 +82,48 @@ impl Window {
     }
 }
 
+/// What was noted of some records.
+#[derive(Default)]
+struct Noted {
+    /// How many at the end of each window.
+    identities: Vec<(TopicId, usize)>,
+    /// What was there before.
+    producers: Vec<((PartitionId, ProducerId), Option<Sequenced>)>,
+}
+
+/// The guards of topics.
+pub(super) struct Guards<'s> {
+    pub(super) shared: &'s Shared,
+    pub(super) settings: &'s Settings,
+}
+
+impl Guards<'_> {
+    /// What partitions keep once these records, but for the duplicates among them, have their places.
+    pub(super) fn judge(&self, slices: &Slices, duplicates: &[Duplicate]) -> Result<Vec<Kept>, GuardRefused> {
+        if !slices.is_guarded() {
+            return Ok(Vec::new());
+        }
+        let mut judge = GuardJudge::new(self);
+        for (number, slice) in (0..).zip(slices.iter()) {
+            let Some(lifecycle) = self.settings.lifecycles.get(&slice.partition.topic) else { continue };
+            for (record, guard) in (0..).zip(&slice.guards) {
+                let at = duplicates.binary_search_by_key(&(number, record), |known| (known.slice, known.record));
+                if at.is_err() {
+                    judge.judge(slice.partition, lifecycle, guard)?;
+                }
+            }
+        }
+        Ok(judge.writes())
+    }
+}
+
+impl GuardStates for Guards<'_> {
+    fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, Arc<str>> {
+        let lane = self.shared.lane(keeper_of(partition));
+        EntriesOf { shared: self.shared, lane: &lane }.get(key).map_err(|error| error.to_string().into())
+    }
+}
+
 /// The memory of what was published.
 #[derive(Default)]
 pub(super) struct Sequencer {
@@ -94,16 +146,60 @@ impl Sequencer {
         sequencer
     }
 
-    /// Takes out what was published before and notes the rest. `settings` are a topic's, `next_offset` is that of a
-    /// partition's next record.
+    /// Takes out what was published before and notes the rest, unless a guard refuses one of those. `settings` are a topic's,
+    /// `next_offset` is that of a partition's next record, `guards` knows the lifecycles. What partitions keep for it.
     pub(super) fn judge(
         &mut self,
         slices: &mut Slices,
         now_ns: u64,
+        guards: &Guards<'_>,
+        settings: impl Fn(TopicId) -> TopicSettings,
+        next_offset: impl FnMut(PartitionId) -> Offset,
+    ) -> Result<(Vec<Duplicate>, Vec<Kept>), GuardRefused> {
+        let (duplicates, noted) = self.note_new(slices, now_ns, settings, next_offset);
+        let kept = match guards.judge(slices, &duplicates) {
+            Ok(kept) => kept,
+            Err(refused) => {
+                self.forget(noted);
+                return Err(refused);
+            }
+        };
+        let mut rest = duplicates.as_slice();
+        while let Some(first) = rest.first() {
+            let (of_slice, others) = rest.split_at(rest.partition_point(|other| other.slice == first.slice));
+            let records: Vec<u32> = of_slice.iter().map(|duplicate| duplicate.record).collect();
+            slices.leave_out(first.slice as usize, &records);
+            rest = others;
+        }
+        Ok((duplicates, kept))
+    }
+
+    /// Takes back what was noted for records that are refused.
+    fn forget(&mut self, noted: Noted) {
+        for (topic, count) in noted.identities {
+            let Some(window) = self.windows.get_mut(&topic) else { continue };
+            for (identity, ..) in window.order.drain(window.order.len().saturating_sub(count)..) {
+                window.places.remove(&identity);
+            }
+        }
+        for (of, before) in noted.producers.into_iter().rev() {
+            match before {
+                Some(before) => drop(self.producers.insert(of, before)),
+                None => drop(self.producers.remove(&of)),
+            }
+        }
+    }
+
+    /// Finds what was published before and notes the rest.
+    fn note_new(
+        &mut self,
+        slices: &Slices,
+        now_ns: u64,
         settings: impl Fn(TopicId) -> TopicSettings,
         mut next_offset: impl FnMut(PartitionId) -> Offset,
-    ) -> Vec<Duplicate> {
+    ) -> (Vec<Duplicate>, Noted) {
         let mut duplicates: Vec<Duplicate> = Vec::new();
+        let mut noted = Noted::default();
         let producer = slices.producer();
         for (number, slice) in slices.iter().enumerate() {
             let id = slice.partition;
@@ -132,12 +228,14 @@ impl Sequencer {
                 }
                 if let Some(reached) = reached {
                     self.producers.insert((id, producer), reached);
+                    noted.producers.push(((id, producer), last));
                 }
             } else if let Some(dedupe) = settings(id.topic).dedupe
                 && !slice.identities.is_empty()
             {
                 let window = self.windows.entry(id.topic).or_default();
                 window.forget(dedupe, now_ns);
+                let known = window.order.len();
                 for (record, EventId(identity)) in slice.identities.iter().enumerate() {
                     match window.places.entry(*identity) {
                         Entry::Occupied(first) => {
@@ -152,16 +250,10 @@ impl Sequencer {
                         }
                     }
                 }
+                noted.identities.push((id.topic, window.order.len() - known));
             }
         }
-        let mut rest = duplicates.as_slice();
-        while let Some(first) = rest.first() {
-            let (of_slice, others) = rest.split_at(rest.partition_point(|other| other.slice == first.slice));
-            let records: Vec<u32> = of_slice.iter().map(|duplicate| duplicate.record).collect();
-            slices.leave_out(first.slice as usize, &records);
-            rest = others;
-        }
-        duplicates
+        (duplicates, noted)
     }
 
     /// Notes what a frame brought, in a replay.

@@ -13,7 +13,8 @@
 //!   06 u32 topic, u64 position                    identities that the checkpoint at this position brought:
 //!                                                 per event u128 identity, u32 partition, u64 offset, u64 append time
 //!   07 u32 topic, u32 partition, u128 producer    u64 sequence, u64 offset
-//!   08 u32 subscriber, u32 partition, key         what a lane keeps under the key (from version 2 on)
+//!   08 u32 subscriber, u32 partition, key         what a lane keeps under the key (from version 2 on); with 2^31 added to
+//!                                                 the number of a topic, what a partition of that keeps
 //! ```
 //!
 //! Promises: [`Store::commit`] happens whole or not at all, whatever the disk does; what is read is what was committed, or

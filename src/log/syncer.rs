@@ -26,11 +26,14 @@ use super::partition::Partition;
 use super::queue::{Permit, Placed};
 use super::{Durability, Shared};
 use crate::limits;
-use crate::model::Offset;
+use crate::model::{GuardRefused, Offset};
+
+/// Where events went, or why they were refused: that, too, is told only once what it is about is durable.
+pub(super) type Verdict = Result<Placed, GuardRefused>;
 
 /// Who waits for a group.
 pub(super) enum Ack {
-    Append(oneshot::Sender<Placed>, Placed, Permit),
+    Append(oneshot::Sender<Verdict>, Verdict, Permit),
     Durable(oneshot::Sender<()>),
 }
 

@@ -267,6 +267,8 @@ pub struct EventView<'a> {
     pub data: Option<&'a [u8]>,
     /// The payload was given as text.
     pub data_is_text: bool,
+    /// There is a `deliverat` or a `delay` extension.
+    pub has_delay: bool,
     encoded: &'a [u8],
 }
 
@@ -297,7 +299,7 @@ impl<'a> EventView<'a> {
     pub fn parse(encoded: &'a [u8]) -> Result<Self, EventError> {
         let (mut id, mut source, mut spec_version, mut r#type) = ("", "", &[][..], "");
         let (mut subject, mut partition_key, mut content_type) = (None, None, None);
-        let (mut data, mut data_is_text) = (None, false);
+        let (mut data, mut data_is_text, mut has_delay) = (None, false, false);
         let mut fields = Fields::new(encoded);
         while let Some((field, value)) = fields.next().map_err(|_| EventError::Malformed)? {
             let Field::Bytes(bytes) = value else {
@@ -317,6 +319,7 @@ impl<'a> EventView<'a> {
                         "subject" => subject = Some(value.required_text(name)?),
                         "partitionkey" => partition_key = Some(value.required_text(name)?),
                         "datacontenttype" => content_type = Some(value.required_text(name)?),
+                        "deliverat" | "delay" => has_delay = true,
                         _ => {}
                     }
                 }
@@ -342,7 +345,7 @@ impl<'a> EventView<'a> {
         if spec_version != b"1.0" {
             return Err(EventError::SpecVersion(text("specversion", spec_version)?.to_owned()));
         }
-        Ok(Self { id, source, r#type, subject, partition_key, content_type, data, data_is_text, encoded })
+        Ok(Self { id, source, r#type, subject, partition_key, content_type, data, data_is_text, has_delay, encoded })
     }
 
     /// The encoding in front of the last attribute of this name: what [`EventWriter::extend`] was given, where that was the
@@ -516,7 +519,7 @@ mod tests {
             proptest::collection::vec(any::<u8>(), 0..20).prop_map(Attribute::Bytes),
             "[a-z]{1,9}:[a-z/]{1,9}".prop_map(Attribute::Uri),
             "[a-z/]{1,9}".prop_map(Attribute::UriRef),
-            (-62_135_596_800i64..253_402_300_799, 0..1_000_000_000i32)
+            (-62_135_596_800i64..253_402_207_200, 0..1_000_000_000i32)
                 .prop_map(|(second, nano)| Attribute::Timestamp(jiff::Timestamp::new(second.max(0), nano).unwrap())),
         ]
     }

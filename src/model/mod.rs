@@ -5,6 +5,7 @@
 
 pub mod chunk;
 pub mod event;
+pub(crate) mod guard;
 pub mod identity;
 pub mod json;
 pub mod record;
@@ -14,7 +15,8 @@ mod wire;
 pub mod writes;
 
 pub use chunk::{Chunk, Stored};
-pub use event::{Attribute, Event, EventError, EventView};
+pub use event::{Attribute, AttributeView, Event, EventError, EventView};
+pub use guard::{Guard, GuardJudge, GuardReason, GuardRefused, GuardStates, Lifecycle, keeper_of};
 pub use identity::{
     EventId, LaneId, Offset, OutputId, OutputIds, PartitionId, Place, ProducerId, SubscriberId, TopicId, VersionId,
     partition_of,

@@ -1,5 +1,6 @@
 //! Records on their way in, grouped by partition as a frame of the journal wants them, so that they are framed once.
 
+use super::guard::Guard;
 use super::identity::{EventId, Offset, PartitionId, ProducerId};
 
 /// Bytes of the length in front of each record.
@@ -48,6 +49,8 @@ pub(crate) struct Slice {
     pub(crate) identities: Vec<EventId>,
     /// One for each record, or none at all; ascending.
     pub(crate) sequences: Vec<u64>,
+    /// One for each record, or none at all.
+    pub(crate) guards: Vec<Guard>,
 }
 
 impl Slice {
@@ -64,6 +67,7 @@ impl Slice {
         self.count -= numbers.len() as u32;
         retain_at(&mut self.identities, is_left);
         retain_at(&mut self.sequences, is_left);
+        retain_at(&mut self.guards, is_left);
         before - self.records.len()
     }
 }
@@ -117,8 +121,8 @@ impl Slices {
         let index = match self.slices.iter().rposition(|slice| slice.partition == partition) {
             Some(index) => index,
             None => {
-                let (records, identities, sequences) = (Vec::new(), Vec::new(), Vec::new());
-                self.slices.push(Slice { partition, count: 0, records, identities, sequences });
+                let (records, identities, sequences, guards) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+                self.slices.push(Slice { partition, count: 0, records, identities, sequences, guards });
                 self.slices.len() - 1
             }
         };
@@ -172,6 +176,19 @@ impl Slices {
     /// The partitions, one for each slice.
     pub fn partitions(&self) -> impl Iterator<Item = PartitionId> {
         self.slices.iter().map(|slice| slice.partition)
+    }
+
+    /// Says of the record that was pushed last, to this slice, which state it brings. All records of a partition have a
+    /// guard, or none has.
+    pub fn guard_last(&mut self, slice: usize, guard: Guard) {
+        if let Some(slice) = self.slices.get_mut(slice) {
+            slice.guards.push(guard);
+        }
+    }
+
+    /// Whether any record has a guard.
+    pub fn is_guarded(&self) -> bool {
+        self.slices.iter().any(|slice| !slice.guards.is_empty())
     }
 
     /// Who numbered the records that have [`Mark::Sequence`].

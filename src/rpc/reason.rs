@@ -12,6 +12,14 @@ pub const INVALID_EVENT: &str = "INVALID_EVENT";
 pub const EVENT_TOO_LARGE: &str = "EVENT_TOO_LARGE";
 /// An event's key is longer than a key may be, or the topic's expression gives none.
 pub const INVALID_KEY: &str = "INVALID_KEY";
+/// The `deliverat` or `delay` of an event makes no sense.
+pub const INVALID_DELAY: &str = "INVALID_DELAY";
+/// The state of an event is none of its topic's lifecycle.
+pub const INVALID_STATE: &str = "INVALID_STATE";
+/// The topic's lifecycle does not allow the state of an event to follow that of its key.
+pub const LIFECYCLE: &str = "LIFECYCLE";
+/// The data of an event is not what the topic's schema says.
+pub const SCHEMA_MISMATCH: &str = "SCHEMA_MISMATCH";
 /// The numbers of the events, or the name of who numbered them, cannot be.
 pub const INVALID_NUMBERING: &str = "INVALID_NUMBERING";
 /// More events than one call may have.
@@ -34,6 +42,8 @@ pub const AMBIGUOUS_SUBSCRIBER: &str = "AMBIGUOUS_SUBSCRIBER";
 pub const NO_DEAD_LETTERS: &str = "NO_DEAD_LETTERS";
 /// Events wait that would be left behind.
 pub const EVENTS_WAIT: &str = "EVENTS_WAIT";
+/// The subscriber shares its events with others, so it cannot be moved among them.
+pub const EVENTS_SHARED: &str = "EVENTS_SHARED";
 /// The subscriber's handler keeps state, and it was not said what becomes of it.
 pub const HAS_STATE: &str = "HAS_STATE";
 /// A lane of the subscriber has stopped or does not answer.
@@ -68,6 +78,10 @@ pub const POSITION_EXPIRED: &str = "POSITION_EXPIRED";
 pub const POSITION_BEYOND_END: &str = "POSITION_BEYOND_END";
 /// The event in front of the position is not the one that was there.
 pub const POSITION_LOST: &str = "POSITION_LOST";
+/// The event is not there.
+pub const UNKNOWN_EVENT: &str = "UNKNOWN_EVENT";
+/// Too much would have to be looked at to find the event.
+pub const TOO_FAR_BACK: &str = "TOO_FAR_BACK";
 /// Stored events cannot be read.
 pub const UNREADABLE: &str = "UNREADABLE";
 

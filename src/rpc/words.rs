@@ -1,6 +1,6 @@
 //! The tree's words in the contract's, and back.
 
-use crate::dispatch::{LaneState, Numbering, OnTrial, Published, Snapshot, SubscriberStatus, TopicStatus};
+use crate::dispatch::{Addressed, LaneState, Numbering, OnTrial, Published, Snapshot, SubscriberStatus, TopicStatus};
 use crate::engine::{Bounds, Placement, Storage};
 
 use super::v1;
@@ -12,6 +12,7 @@ impl From<&TopicStatus> for v1::Topic {
             parent: topic.parent.clone(),
             is_dead_letters: topic.is_dead_letters,
             partitions: topic.partitions.iter().map(Into::into).collect(),
+            delayed: topic.delayed,
         }
     }
 }
@@ -23,6 +24,7 @@ impl From<v1::Topic> for TopicStatus {
             parent: topic.parent,
             is_dead_letters: topic.is_dead_letters,
             partitions: topic.partitions.into_iter().map(Into::into).collect(),
+            delayed: topic.delayed,
         }
     }
 }
@@ -130,19 +132,19 @@ impl From<v1::LaneState> for LaneState {
 
 impl From<Published> for v1::PublishResponse {
     fn from(published: Published) -> Self {
-        let Published { epoch, places } = published;
+        let Published { epoch, places, delayed } = published;
         let duplicates = (0..).zip(&places).filter(|(_, place)| place.is_duplicate);
         let duplicates =
             duplicates.map(|(index, place)| v1::Duplicate { index, is_place_known: place.offset.is_some() }).collect();
         let (partitions, offsets) =
             places.into_iter().map(|place| (place.partition, place.offset.unwrap_or_default())).unzip();
-        Self { epoch, partitions, offsets, duplicates }
+        Self { epoch, partitions, offsets, duplicates, delayed }
     }
 }
 
 impl From<v1::PublishResponse> for Published {
     fn from(response: v1::PublishResponse) -> Self {
-        let v1::PublishResponse { epoch, partitions, offsets, duplicates } = response;
+        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed } = response;
         let place = |(partition, offset)| Placement { partition, offset: Some(offset), is_duplicate: false };
         let mut places: Vec<Placement> = partitions.into_iter().zip(offsets).map(place).collect();
         for v1::Duplicate { index, is_place_known } in duplicates {
@@ -151,21 +153,54 @@ impl From<v1::PublishResponse> for Published {
                 place.is_duplicate = true;
             }
         }
-        Self { epoch, places }
+        for index in &delayed {
+            if let Some(place) = places.get_mut(*index as usize) {
+                place.offset = None;
+            }
+        }
+        Self { epoch, places, delayed }
+    }
+}
+
+impl From<Published> for v1::PublishTogetherResponse {
+    fn from(published: Published) -> Self {
+        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed } = published.into();
+        Self { epoch, partitions, offsets, duplicates, delayed }
+    }
+}
+
+impl From<v1::PublishTogetherResponse> for Published {
+    fn from(response: v1::PublishTogetherResponse) -> Self {
+        let v1::PublishTogetherResponse { epoch, partitions, offsets, duplicates, delayed } = response;
+        v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed }.into()
+    }
+}
+
+impl From<v1::AddressedEvent> for Addressed {
+    fn from(event: v1::AddressedEvent) -> Self {
+        let v1::AddressedEvent { topic, event } = event;
+        Self { topic, event }
+    }
+}
+
+impl From<Addressed> for v1::AddressedEvent {
+    fn from(event: Addressed) -> Self {
+        let Addressed { topic, event } = event;
+        Self { topic, event }
     }
 }
 
 impl From<Published> for v1::PublishStreamResponse {
     fn from(published: Published) -> Self {
-        let v1::PublishResponse { epoch, partitions, offsets, duplicates } = published.into();
-        Self { epoch, partitions, offsets, duplicates }
+        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed } = published.into();
+        Self { epoch, partitions, offsets, duplicates, delayed }
     }
 }
 
 impl From<v1::PublishStreamResponse> for Published {
     fn from(response: v1::PublishStreamResponse) -> Self {
-        let v1::PublishStreamResponse { epoch, partitions, offsets, duplicates } = response;
-        v1::PublishResponse { epoch, partitions, offsets, duplicates }.into()
+        let v1::PublishStreamResponse { epoch, partitions, offsets, duplicates, delayed } = response;
+        v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed }.into()
     }
 }
 

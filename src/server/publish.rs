@@ -46,6 +46,21 @@ impl<E: Engine> PublisherService for Publishing<E> {
         Ok(Response::new(published.into()))
     }
 
+    async fn publish_together(
+        &self,
+        request: Request<v1::PublishTogetherRequest>,
+    ) -> Result<Response<v1::PublishTogetherResponse>, Status> {
+        if self.closing.is_cancelled() {
+            return Err(refusal::shutting_down());
+        }
+        let _call = self.calls.token();
+        let v1::PublishTogetherRequest { events, numbering } = request.into_inner();
+        let events: Vec<_> = events.into_iter().map(Into::into).collect();
+        let published = self.publisher.publish_together(&events, numbering.map(Into::into)).await;
+        let published = published.map_err(|error| refusal::publish(&error))?;
+        Ok(Response::new(published.into()))
+    }
+
     async fn publish_stream(
         &self,
         request: Request<Streaming<v1::PublishStreamRequest>>,

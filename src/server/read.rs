@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::pull::{Pull, Source};
-use super::refusal::{self, ReadRefused};
+use super::refusal::{self, ReadRefused, TIME};
 use super::{bounds, door};
 use crate::dispatch::publish::{Target, Targets};
+use crate::dispatch::{TraceOf, Tree};
 use crate::engine::{Bounds, Chunk, Engine, ReadBudget, ReadError, Stopped};
 use crate::model::{Offset, PartitionId, Record, partition_of};
 use crate::rpc::times::{nanoseconds, timestamp};
@@ -25,6 +26,7 @@ use crate::rpc::v1::reader_service_server::ReaderService;
 
 /// The service.
 pub(super) struct Reading<E> {
+    pub(super) tree: Tree<E>,
     pub(super) engine: E,
     pub(super) targets: Arc<Targets>,
     pub(super) closing: CancellationToken,
@@ -43,6 +45,24 @@ impl<E: Engine> ReaderService for Reading<E> {
         let target = self.targets.find(&request.topic).map_err(|error| refusal::publish(&error))?;
         let reader = self.open(target, request, deadline).await.map_err(|error| refusal::read(&error))?;
         Ok(Response::new(Pull::new(reader)))
+    }
+
+    async fn trace(&self, request: Request<v1::TraceRequest>) -> Result<Response<v1::TraceResponse>, Status> {
+        let v1::TraceRequest { id, source, topic, since } = request.into_inner();
+        if id.is_empty() {
+            return Err(refusal::field("id", "is missing: say which event"));
+        }
+        let since_ns = match since {
+            Some(time) => Some(nanoseconds(&time).ok_or_else(|| refusal::field("since", TIME))?),
+            None => None,
+        };
+        let of = TraceOf { id, source, topic, since_ns };
+        let trace = self.tree.trace(&of);
+        tokio::select! {
+            biased;
+            () = self.closing.cancelled() => Err(refusal::shutting_down()),
+            trace = trace => Ok(Response::new(trace.map_err(|error| refusal::trace(&error))?.into())),
+        }
     }
 }
 
@@ -84,10 +104,7 @@ impl<E: Engine> Reading<E> {
                 self.check(id, bounds, offset, None).await
             }
             Some(Start::Time(time)) => {
-                let time_ns = nanoseconds(time).ok_or(ReadRefused::Field {
-                    field: "time",
-                    what: "is not a time after 1970 with 0 to 999,999,999 nanoseconds",
-                })?;
+                let time_ns = nanoseconds(time).ok_or(ReadRefused::Field { field: "time", what: TIME })?;
                 Ok(self.engine.offset_at_time(id, time_ns).await?.min(bounds.durable))
             }
             Some(Start::Positions(positions)) => {

@@ -10,8 +10,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
-use crate::dispatch::{ControlError, PublishError, VersionError};
-use crate::engine::{AppendError, ApplyError, ReadError, Stopped};
+use crate::dispatch::{ControlError, PublishError, TraceError, VersionError};
+use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, Stopped};
 use crate::model::Offset;
 use crate::reload::ReloadError;
 use crate::rpc::{ERROR_DOMAIN, reason};
@@ -44,6 +44,9 @@ impl Refusal {
         Status::with_error_details(self.code, self.message, self.details)
     }
 }
+
+/// What is wrong with what is no time.
+pub(super) const TIME: &str = "is not a time after 1970 with 0 to 999,999,999 nanoseconds";
 
 /// Why a read was refused or ended.
 #[derive(Debug, thiserror::Error)]
@@ -93,15 +96,24 @@ pub(super) fn publish(error: &PublishError) -> Status {
             let metadata = [("topic", topic.clone()), ("parent", parent.clone())];
             Refusal::with(Code::FailedPrecondition, reason::NOT_A_ROOT, error, metadata).status()
         }
-        PublishError::Event { index, error: why } => {
+        PublishError::Event { index, topic, error: why } => {
             let reason = match why {
                 EventRefused::Event(_) => reason::INVALID_EVENT,
                 EventRefused::TooLarge { .. } => reason::EVENT_TOO_LARGE,
+                EventRefused::Schema(_) => reason::SCHEMA_MISMATCH,
                 EventRefused::Record(_) | EventRefused::Key(_) => reason::INVALID_KEY,
+                EventRefused::Delay(_) => reason::INVALID_DELAY,
+                EventRefused::State(_) => reason::INVALID_STATE,
+                EventRefused::Lifecycle(_) => reason::LIFECYCLE,
             };
-            Refusal::with(Code::InvalidArgument, reason, error, [("index", index.to_string())])
-                .field(format!("events[{index}]"))
-                .status()
+            let code = match why {
+                EventRefused::Lifecycle(GuardReason::Order { .. }) => Code::FailedPrecondition,
+                EventRefused::Lifecycle(GuardReason::Full { .. }) => Code::ResourceExhausted,
+                EventRefused::Lifecycle(GuardReason::Unreadable(_)) => Code::Internal,
+                _ => Code::InvalidArgument,
+            };
+            let metadata = [("index", index.to_string()), ("topic", topic.clone())];
+            Refusal::with(code, reason, error, metadata).field(format!("events[{index}]")).status()
         }
         PublishError::TooMany { .. } => {
             Refusal::new(Code::InvalidArgument, reason::TOO_MANY_EVENTS, error).field("events").status()
@@ -128,6 +140,8 @@ pub(super) fn publish(error: &PublishError) -> Status {
             }
             // The publisher names partitions of topics that it has looked up: a fault of the bus.
             AppendError::UnknownPartition(_) => Refusal::new(Code::Internal, reason::UNKNOWN_PARTITION, error).status(),
+            // The publisher says which event it is.
+            AppendError::Guard(_) => Refusal::new(Code::FailedPrecondition, reason::LIFECYCLE, error).status(),
             AppendError::Stopped(stopped) => self::stopped(stopped),
         },
     }
@@ -154,6 +168,10 @@ pub(super) fn control(error: &ControlError) -> Status {
             LaneRefusal::Waits { .. } => {
                 let metadata = [("partition", partition.to_string())];
                 Refusal::with(Code::FailedPrecondition, reason::EVENTS_WAIT, error, metadata).status()
+            }
+            LaneRefusal::Shared { .. } => {
+                let metadata = [("partition", partition.to_string())];
+                Refusal::with(Code::FailedPrecondition, reason::EVENTS_SHARED, error, metadata).status()
             }
             LaneRefusal::Stopped { .. } => {
                 let metadata = [
@@ -198,6 +216,21 @@ pub(super) fn plugin(error: &ReloadError) -> Status {
             _ => Refusal::new(Code::Internal, reason::VERSIONS_FAILED, error).status(),
         },
         ReloadError::Closed => stopped(&Stopped::Closed),
+    }
+}
+
+/// A lineage that was not given.
+pub(super) fn trace(error: &TraceError) -> Status {
+    match error {
+        TraceError::Topic(error) => publish(error),
+        TraceError::NotFound { id, .. } => {
+            Refusal::with(Code::NotFound, reason::UNKNOWN_EVENT, error, [("id", id.clone())]).status()
+        }
+        TraceError::NotReached { id, .. } => {
+            Refusal::with(Code::ResourceExhausted, reason::TOO_FAR_BACK, error, [("id", id.clone())]).status()
+        }
+        TraceError::Unreadable(_) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
+        TraceError::Stopped(stopped) => self::stopped(stopped),
     }
 }
 

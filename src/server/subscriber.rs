@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
+use super::refusal::TIME;
 use super::{bounds, refusal};
 use crate::dispatch::{ControlError, Filter, Move, SeekState, SeekTo, StateFilter, StateOfPartition, Tree};
 use crate::engine::Engine;
@@ -18,7 +19,6 @@ use crate::wasm::{STATE_BUCKET_BYTES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES
 
 /// The bucket of a handler that names none.
 const DEFAULT_BUCKET: &str = "default";
-const TIME: &str = "is not a time after 1970 with 0 to 999,999,999 nanoseconds";
 
 /// The service.
 pub(super) struct Subscribers<E> {

@@ -42,6 +42,9 @@ pub const EXPRESSION_BYTES_MAX: usize = 4 << 10;
 /// Deepest nesting of an expression: each level is a few calls on the stack of whoever evaluates it.
 pub const EXPRESSION_DEPTH_MAX: usize = 96;
 
+/// Longest JSON Schema of a topic's data, in bytes: what is compiled in some milliseconds. Generated ones have some ten KiB.
+pub const DATA_SCHEMA_BYTES_MAX: usize = 256 << 10;
+
 /// Most errors, and most warnings, that one check reports. Nobody reads more, and each takes a few hundred bytes.
 pub const PROBLEMS_MAX: usize = 1_000;
 
@@ -109,6 +112,12 @@ pub const BACKOFF_FACTOR_DEFAULT: f64 = 2.0;
 /// Most that the pause may grow by.
 pub const BACKOFF_FACTOR_MAX: f64 = 100.0;
 
+/// Capsules that are kept of a subscriber that does not say: enough to see what is wrong, and to try out what would not be.
+pub const CAPSULES_DEFAULT: u32 = 10;
+/// Most capsules of a subscriber: each is a file.
+pub const CAPSULES_MAX: u32 = 1_000;
+const _: () = assert!(CAPSULES_DEFAULT <= CAPSULES_MAX);
+
 /// Events of a lane that may wait for another attempt, or parked: more means that something is broken for everybody, and
 /// then it is better that the lane stands still.
 pub const WAITING_EVENTS_DEFAULT: u32 = 10_000;
@@ -131,3 +140,7 @@ pub const STATE_BYTES_DEFAULT: u64 = 256 << 20;
 
 /// Longest duration anywhere in a topology: a hundred years, which leaves room to add such durations up.
 pub const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// Keys of each partition whose lifecycle may have begun and not ended.
+pub const LIFECYCLE_KEYS_DEFAULT: u32 = 1_000_000;
+/// The most that a topology may allow: each is an entry on the disk.
+pub const LIFECYCLE_KEYS_MAX: u32 = 1_000_000_000;

@@ -13,6 +13,8 @@
 //! Must not know: how plugins run, how events are kept, who asked.
 
 pub mod bounds;
+pub mod cases;
+mod data_schema;
 pub mod diagnostic;
 pub mod draw;
 mod expression;
@@ -34,11 +36,12 @@ mod yaml;
 
 use std::path::{Path, PathBuf};
 
+pub use data_schema::{DataSchema, Misfit};
 pub use diagnostic::{Code, Diagnostic, Label, Severity, Span};
 pub use expression::{CompileError, Condition, EventFields, ExpressionError, ExtensionAttributes, KeyExpression};
 pub use plan::{
-    BatchPlan, ConfigValue, Delivery, Limits, OnFailure, Per, Plan, PluginSource, Rate, Retry, Runs, StatePlan,
-    SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan, Waiting,
+    BatchPlan, ConfigValue, Delivery, LifecyclePlan, Limits, OnFailure, Per, Plan, PluginSource, Rate, Retry, Runs,
+    StatePlan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan, Waiting,
 };
 pub use schema::schema;
 pub use show::show;
@@ -63,6 +66,14 @@ pub trait Surroundings {
 
     /// What is at a path that a topology names. Relative paths have been joined to the folder of their file already.
     fn at(&self, path: &Path) -> Found;
+
+    /// The text of a file that a topology names, where it has at most so many bytes; else why not, in words.
+    ///
+    /// # Errors
+    /// What whoever wrote the topology is told.
+    fn text(&self, _path: &Path, _bytes_max: usize) -> Result<String, String> {
+        Err("there is nothing to read it with".to_owned())
+    }
 }
 
 /// What is at a path.

@@ -7,15 +7,17 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::ops::Index;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounds::{
     ATTEMPTS_DEFAULT, BACKOFF_FACTOR_DEFAULT, BACKOFF_INITIAL_DEFAULT, BACKOFF_MAX_DEFAULT, MEMORY_BYTES_DEFAULT,
     OUTPUT_BYTES_DEFAULT, STATE_BYTES_DEFAULT, TIME_DEFAULT, WAITING_BYTES_DEFAULT, WAITING_EVENTS_DEFAULT,
 };
+use super::data_schema::DataSchema;
 use super::expression::{Condition, KeyExpression};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
-use crate::model::TopicSettings;
+use crate::model::{Lifecycle, TopicSettings};
 
 /// A checked topology. Made by [`super::check`] only.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,12 +47,25 @@ pub struct TopicPlan {
     pub partitions: u32,
     /// What its ordering key is, if the topology says.
     pub key: Option<KeyExpression>,
+    /// What the data of its events has to fit, if the topology says.
+    pub schema: Option<DataSchema>,
     /// How it keeps its events.
     pub settings: TopicSettings,
+    /// Which orders of states its keys may go through; any if the topology does not say.
+    pub lifecycle: Option<LifecyclePlan>,
     /// Who publishes to it; nobody inside if it is a root.
     pub parent: Option<SubscriberIndex>,
     /// Whose dead letters it has; such a topic is not written in the topology, and its parent is the same subscriber.
     pub dead_letters_of: Option<SubscriberIndex>,
+}
+
+/// A guard of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LifecyclePlan {
+    /// What the state of an event is.
+    pub state: KeyExpression,
+    /// The states and their order.
+    pub lifecycle: Arc<Lifecycle>,
 }
 
 /// A subscriber.
@@ -80,6 +95,8 @@ pub struct SubscriberPlan {
     pub retry: Retry,
     /// What happens after the last attempt.
     pub on_failure: OnFailure,
+    /// Of how many events that failed for the last time a capsule is kept.
+    pub capsules: u32,
     /// How many events of a lane may wait while others go on.
     pub waiting: Waiting,
     /// What is promised about each event.
@@ -90,6 +107,8 @@ pub struct SubscriberPlan {
     pub concurrency: Option<NonZeroU32>,
     /// How events are grouped for a call.
     pub batch: BatchPlan,
+    /// With whom it shares the events of its topic: of a group's subscribers one gets each.
+    pub claim: Option<String>,
 }
 
 /// What a subscriber does with events.

@@ -4,14 +4,14 @@
 //! Adding a key here is enough for it to be read, checked, suggested and documented; [`super::resolve`] gives it meaning.
 
 use super::bounds::{
-    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, BATCH_WAIT_MAX, DEDUPE_COUNT_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN,
-    OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, PARTITIONS_MAX, TIME_MAX, TIME_MIN, WAITING_BYTES_MAX, WAITING_BYTES_MIN,
-    WAITING_EVENTS_MAX,
+    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, BATCH_WAIT_MAX, CAPSULES_MAX, DEDUPE_COUNT_MAX, LIFECYCLE_KEYS_MAX,
+    MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, PARTITIONS_MAX, TIME_MAX, TIME_MIN,
+    WAITING_BYTES_MAX, WAITING_BYTES_MIN, WAITING_EVENTS_MAX,
 };
 use super::reader::{choice, keys};
 use super::values::{
-    Condition, Count, Expression, FilePath, Flag, Host, List, MS_MAX, Name, Named, Number, OrOff, Period, Plugin,
-    Ports, Rate, Setting, Size, Start, Table, Url, Word,
+    Condition, Count, Expression, Flag, Host, List, MS_MAX, Name, Named, Number, OrOff, Period, Plugin, Ports, Rate,
+    SchemaFile, Setting, Size, Start, Table, Url, Word,
 };
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 
@@ -63,10 +63,11 @@ keys! {
         dedupe: OrOff<Dedupe>,
         /// How events are stored once they are no longer recent. Default `none`.
         compression: Compression,
-        /// The file with a JSON Schema that data is checked against when it is published.
-        schema(later): FilePath,
+        /// The file with a JSON Schema that the data of each event is to fit. What does not fit is refused: a publish, or the
+        /// event whose handler made it. Data has to be JSON then; the schema can refer to itself only.
+        schema: SchemaFile,
         /// The order of states that is possible per key; others are refused.
-        lifecycle(later): Lifecycle,
+        lifecycle: Lifecycle,
         /// How many bytes may wait to be processed, before `when_full` decides.
         backlog(later): Bytes,
         /// What happens to an event that is published while the backlog is full.
@@ -116,8 +117,10 @@ keys! {
         state(required): Expression,
         /// States that a key may begin with.
         start(required): List<Word>,
-        /// For each state, those that may follow.
+        /// For each state, those that may follow. A key in a state that none follows has ended, and may begin again.
         allow(required): Table<List<Word>>,
+        /// Most keys of each partition that have begun and not ended; others cannot begin. Default 1000000.
+        max: Count<1, LIFECYCLE_KEYS_MAX>,
     }
 }
 
@@ -159,6 +162,9 @@ keys! {
         retry: Retry,
         /// What happens to an event after its last attempt.
         on_failure: OnFailure,
+        /// Of how many events that failed for the last time a capsule is kept, the latest: a file with the event, what its
+        /// plugin read and how it failed, with which `wattle capsule run` has the same failure anywhere. Default 10.
+        capsules: Count<0, CAPSULES_MAX>,
         /// How many events may wait for another attempt, or parked, while others go on.
         waiting: Waiting,
         /// What is promised about each event.
@@ -170,7 +176,7 @@ keys! {
         /// How events are grouped for one call.
         batch: Batch,
         /// Subscribers of the same topic with the same group share its events: each event goes to one of them.
-        claim(later): Name,
+        claim: Name,
         /// Where a new subscriber begins: start, end or a time.
         start: Start,
         /// The name that the subscriber had before.

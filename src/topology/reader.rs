@@ -10,7 +10,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::bounds::SUGGESTIONS_MAX;
+use super::bounds::{DATA_SCHEMA_BYTES_MAX, SUGGESTIONS_MAX};
+use super::data_schema::{DataSchema, SchemaError};
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::{CompileError, Expression};
 use super::yaml::{Children, NodeRef, Scalar, View};
@@ -30,6 +31,8 @@ pub(crate) struct Reader<'c> {
 pub(crate) struct Shared {
     /// Large topologies have the same few expressions on thousands of topics.
     expressions: HashMap<String, Result<Expression, Vec<CompileError>>>,
+    /// Many topics may have the same file: what came of it, or what is wrong with it and what to do.
+    data_schemas: HashMap<PathBuf, Result<DataSchema, (String, &'static str)>>,
     suggestions: usize,
 }
 
@@ -44,6 +47,17 @@ pub(crate) trait Read: Sized {
 pub(crate) struct Owner<'k> {
     pub(crate) key: &'k str,
     pub(crate) span: Span,
+}
+
+impl Owner<'_> {
+    /// What messages call it. At the top of a file no key is written, but what the file is, in several words.
+    fn called(self) -> Cow<'static, str> {
+        match self.key {
+            "" => "a topology".into(),
+            key if key.contains(' ') => key.to_owned().into(),
+            key => format!("`{key}`").into(),
+        }
+    }
 }
 
 /// A key that is present, and its value unless that was reported.
@@ -277,10 +291,7 @@ impl<'c> Reader<'c> {
         entry: &KeyValue<'_>,
         known: &[&'k str],
     ) -> Option<&'k str> {
-        let message = match owner.key {
-            "" => format!("a topology has no key `{}`", entry.key),
-            key => format!("`{key}` has no key `{}`", entry.key),
-        };
+        let message = format!("{} has no key `{}`", owner.called(), entry.key);
         let near = self.nearest(entry.key, known.iter().copied());
         let help = match near {
             Some(near) => format!("did you mean `{near}`?"),
@@ -292,10 +303,7 @@ impl<'c> Reader<'c> {
 
     /// Reports a key that should be there.
     pub(crate) fn missing_key(&mut self, owner: Owner<'_>, key: &str, help: &str) {
-        let message = match owner.key {
-            "" => format!("a topology needs the key `{key}`"),
-            owner => format!("`{owner}` needs the key `{key}`"),
-        };
+        let message = format!("{} needs the key `{key}`", owner.called());
         let missing = Diagnostic::error(Code::MissingKey, owner.span, format!("`{key}` is missing"), message);
         self.report(missing.help(format!("add `{key}`: {}", first_sentence(help))));
     }
@@ -329,6 +337,34 @@ impl<'c> Reader<'c> {
     }
 }
 
+impl Reader<'_> {
+    /// The JSON Schema in a file; else what is wrong with that, and what to do.
+    pub(crate) fn data_schema(&mut self, path: &Path) -> Result<DataSchema, (String, &'static str)> {
+        if let Some(known) = self.shared.data_schemas.get(path) {
+            return known.clone();
+        }
+        let schema = self.compile_data_schema(path);
+        self.shared.data_schemas.insert(path.to_owned(), schema.clone());
+        schema
+    }
+
+    fn compile_data_schema(&self, path: &Path) -> Result<DataSchema, (String, &'static str)> {
+        let text = self.surroundings.text(path, DATA_SCHEMA_BYTES_MAX);
+        let text = text.map_err(|why| (format!("cannot be read: {why}"), "name a file with a JSON Schema"))?;
+        DataSchema::compile(path, &text).map_err(|error| {
+            let help = match &error {
+                SchemaError::NotJson(_) => "a schema is a JSON document, such as `{ \"type\": \"object\" }`",
+                SchemaError::External { .. } => "put what it refers to below `$defs` in the same file: nothing is fetched",
+                SchemaError::Invalid { .. } => {
+                    "patterns are without look-around and back-references; all else is JSON Schema as of its `$schema`, \
+                     2020-12 where there is none"
+                }
+            };
+            (error.to_string(), help)
+        })
+    }
+}
+
 impl Shared {
     pub(crate) fn nearest<'k>(&mut self, name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
         self.suggestions += 1;
@@ -349,12 +385,12 @@ fn first_sentence(doc: &str) -> String {
 /// Declares the keys of a mapping: a struct with a field for each, how it is read, and its JSON Schema.
 ///
 /// A key is `name: Type`. `name(required): Type` must be there; `name(later): Type` is read and checked, and then
-/// refused as something that this release does not do yet.
+/// refused as something that this release does not do yet. `name as "type": Type` is for keys that are words of Rust.
 macro_rules! keys {
     (
         $(#[doc = $doc:literal])*
         struct $name:ident {
-            $( $(#[doc = $field_doc:literal])* $field:ident $( ($mark:ident) )? : $type:ty, )*
+            $( $(#[doc = $field_doc:literal])* $field:ident $( ($mark:ident) )? $( as $key:literal )? : $type:ty, )*
         }
     ) => {
         $(#[doc = $doc])*
@@ -365,12 +401,12 @@ macro_rules! keys {
 
         impl $name {
             /// The keys, in the order of their declaration.
-            pub(crate) const KEYS: &'static [&'static str] = &[$( stringify!($field) ),*];
+            pub(crate) const KEYS: &'static [&'static str] = &[$( $crate::topology::reader::keys!(@name $field $($key)?) ),*];
 
             /// What a key means.
             fn doc(key: &str) -> &'static str {
                 match key {
-                    $( stringify!($field) => concat!($($field_doc, "\n"),*), )*
+                    $( $crate::topology::reader::keys!(@name $field $($key)?) => concat!($($field_doc, "\n"),*), )*
                     _ => "",
                 }
             }
@@ -388,7 +424,7 @@ macro_rules! keys {
                 let mut mistyped: Vec<&str> = Vec::new();
                 for entry in reader.mapping(node, "a mapping")? {
                     match entry.key {
-                        $( stringify!($field) => {
+                        $( $crate::topology::reader::keys!(@name $field $($key)?) => {
                             let inner = Owner { key: entry.key, span: entry.key_span };
                             let value = <$type as Read>::read(entry.value, inner, reader);
                             $( $crate::topology::reader::keys!(@read $mark reader, entry); )?
@@ -397,9 +433,12 @@ macro_rules! keys {
                         _ => mistyped.extend(reader.unknown_key(owner, &entry, $name::KEYS)),
                     }
                 }
-                $( $( $crate::topology::reader::keys!(
-                    @present $mark $name, read.$field, mistyped, reader, owner, stringify!($field)
-                ); )? )*
+                $( {
+                    let _key = $crate::topology::reader::keys!(@name $field $($key)?);
+                    $( $crate::topology::reader::keys!(
+                        @present $mark $name, read.$field, mistyped, reader, owner, _key
+                    ); )?
+                } )*
                 Some(read)
             }
         }
@@ -414,12 +453,14 @@ macro_rules! keys {
                 $(
                     let marks: &[&str] = &[$( stringify!($mark) )?];
                     let of = generator.subschema_for::<$type>();
-                    schema.key(stringify!($field), $name::doc(stringify!($field)), marks, of);
+                    schema.key($crate::topology::reader::keys!(@name $field $($key)?), $name::doc($crate::topology::reader::keys!(@name $field $($key)?)), marks, of);
                 )*
                 schema.finish()
             }
         }
     };
+    (@name $field:ident) => { stringify!($field) };
+    (@name $field:ident $key:literal) => { $key };
     (@read required $reader:ident, $entry:ident) => {};
     (@read later $reader:ident, $entry:ident) => {
         $reader.unsupported($entry.key_span, &format!("`{}`", $entry.key));

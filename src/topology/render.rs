@@ -85,6 +85,11 @@ pub fn summary(diagnostics: &[Diagnostic]) -> Option<String> {
     }
 }
 
+/// The line of a place in a file, from 1.
+pub fn line(source: &Source, span: Span) -> usize {
+    Lines::new(&source.text).line(span.start)
+}
+
 /// The result of a check for programs.
 #[derive(Debug, Serialize)]
 pub struct Report {

@@ -425,6 +425,8 @@ impl<'n, 'p> Planner<'n, 'p> {
             name: declared.name.clone(),
             partitions,
             key: declared.settings.key.clone(),
+            lifecycle: declared.settings.lifecycle.clone(),
+            schema: declared.settings.schema.clone(),
             settings: declared.settings.keeping.settings(partitions, parent.is_none()),
             parent: parent.map(|(subscriber, _)| subscriber),
             dead_letters_of: parent.map(|(subscriber, _)| subscriber).filter(|_| declared.dead_letters_of.is_some()),
@@ -463,11 +465,13 @@ impl<'n, 'p> Planner<'n, 'p> {
             state: settings.state,
             retry: settings.retry.clone(),
             on_failure: settings.on_failure,
+            capsules: settings.capsules,
             waiting: settings.waiting,
             delivery: settings.delivery,
             rate: settings.rate,
             concurrency: settings.concurrency,
             batch: settings.batch,
+            claim: settings.claim.as_ref().map(|(group, _)| group.clone()),
         });
         Some(children)
     }

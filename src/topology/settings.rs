@@ -4,19 +4,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::bounds::{DEDUPE_COUNT_DEFAULT, DEDUPE_WINDOW_DEFAULT, PARTITIONS_DEFAULT, RETENTION_AGE_DEFAULT};
+use super::bounds::{
+    CAPSULES_DEFAULT, DEDUPE_COUNT_DEFAULT, DEDUPE_WINDOW_DEFAULT, LIFECYCLE_KEYS_DEFAULT, PARTITIONS_DEFAULT,
+    RETENTION_AGE_DEFAULT,
+};
+use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::{Condition, KeyExpression};
 use super::plan::{
-    BatchPlan, ConfigValue, Delivery, Limits, OnFailure, PluginSource, Rate, Retry, Runs, StatePlan, Waiting,
+    BatchPlan, ConfigValue, Delivery, LifecyclePlan, Limits, OnFailure, PluginSource, Rate, Retry, Runs, StatePlan,
+    Waiting,
 };
 use super::raw;
 use super::reader::{Field, Key, Shared};
 use super::units::show_duration;
-use super::values::{Count, OrOff, Setting, Word};
-use crate::model::{Compression, Dedupe, Retention, TopicSettings};
+use super::values::{Count, List, OrOff, Setting, Word};
+use crate::model::{Compression, Dedupe, Lifecycle, Retention, TopicSettings};
 
 /// A topic, as far as it does not depend on others. The default is one of which nothing is said.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +30,9 @@ pub(crate) struct Topic {
     /// As written; a child that does not say takes its parent's.
     pub(crate) partitions: Option<u32>,
     pub(crate) key: Option<KeyExpression>,
+    pub(crate) schema: Option<DataSchema>,
     pub(crate) keeping: Keeping,
+    pub(crate) lifecycle: Option<LifecyclePlan>,
     /// Keys that only mean something where producers outside publish.
     pub(crate) roots_only: Vec<(&'static str, Span)>,
     pub(crate) was: Option<(String, Span)>,
@@ -74,6 +82,7 @@ pub(crate) struct Subscriber {
     pub(crate) state: StatePlan,
     pub(crate) retry: Retry,
     pub(crate) on_failure: OnFailure,
+    pub(crate) capsules: u32,
     pub(crate) waiting: Waiting,
     pub(crate) delivery: Delivery,
     pub(crate) rate: Option<Rate>,
@@ -107,9 +116,7 @@ fn word(field: &Key<Word>) -> Option<(String, Span)> {
 
 /// What a topic's keys mean.
 pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Problems) -> Topic {
-    if let Some(lifecycle) = value(&raw.lifecycle) {
-        check_lifecycle(&lifecycle, shared, problems);
-    }
+    let lifecycle = value(&raw.lifecycle).and_then(|raw| lifecycle(&raw, shared, problems));
     let key_of = |name, key: Option<Span>| key.map(|key| (name, key));
     let roots_only = [
         key_of("dedupe", raw.dedupe.as_ref().map(|field| field.key)),
@@ -119,7 +126,9 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Proble
     Topic {
         partitions: value(&raw.partitions).map(|count| count.0),
         key: value(&raw.key).map(|expression| expression.0),
+        schema: value(&raw.schema).map(|file| file.0),
         keeping: keeping(raw),
+        lifecycle,
         roots_only: roots_only.into_iter().flatten().collect(),
         was: raw.was.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
     }
@@ -147,8 +156,8 @@ fn keeping(raw: &raw::Topic) -> Keeping {
 }
 
 /// States that nothing leads to are mistyped ones.
-fn check_lifecycle(lifecycle: &raw::Lifecycle, shared: &mut Shared, problems: &mut Problems) {
-    let (Some(start), Some(allow)) = (value(&lifecycle.start), value(&lifecycle.allow)) else { return };
+fn lifecycle(raw: &raw::Lifecycle, shared: &mut Shared, problems: &mut Problems) -> Option<LifecyclePlan> {
+    let (start, allow) = (value(&raw.start)?, value(&raw.allow)?);
     let followers = allow.0.iter().filter_map(|(_, field)| field.value.as_ref()).flat_map(|list| &list.0);
     let reached: BTreeSet<&str> = start.0.iter().chain(followers).map(|(_, state)| state.0.as_str()).collect();
     for (state, field) in &allow.0 {
@@ -161,6 +170,15 @@ fn check_lifecycle(lifecycle: &raw::Lifecycle, shared: &mut Shared, problems: &m
             problems.push(Diagnostic::error(Code::BadValue, field.key, "nothing leads here", message).help(help));
         }
     }
+    let states = |list: &List<Word>| list.0.iter().map(|(_, state)| Arc::from(state.0.as_str())).collect();
+    let follows =
+        |(state, field): &(String, Field<List<Word>>)| Some((Arc::from(state.as_str()), states(field.value.as_ref()?)));
+    let lifecycle = Lifecycle {
+        start: states(&start),
+        allow: allow.0.iter().filter_map(follows).collect(),
+        keys_max: value(&raw.max).map_or(LIFECYCLE_KEYS_DEFAULT, |max| max.0).into(),
+    };
+    Some(LifecyclePlan { state: value(&raw.state)?.0, lifecycle: Arc::new(lifecycle) })
 }
 
 /// What a subscriber's keys mean.
@@ -202,6 +220,7 @@ pub(crate) fn subscriber(name: &str, declared: Span, raw: &raw::Subscriber, prob
         retry,
         on_failure,
         waiting: value(&raw.waiting).map_or_else(Waiting::default, |raw| waiting(&raw)),
+        capsules: value(&raw.capsules).map_or(CAPSULES_DEFAULT, |count| count.0),
         delivery,
         rate: value(&raw.rate).map(|rate| rate.0),
         concurrency: value(&raw.concurrency).and_then(|count| NonZeroU32::new(count.0)),
@@ -254,6 +273,7 @@ fn check_leaf(raw: &raw::Subscriber, problems: &mut Problems) {
     refuse("config", raw.config.as_ref().map(|field| field.key), rule);
     refuse("limits", raw.limits.as_ref().map(|field| field.key), rule);
     refuse("grants", raw.grants.as_ref().map(|field| field.key), rule);
+    refuse("capsules", raw.capsules.as_ref().map(|field| field.key), rule);
     refuse("state", raw.state.as_ref().map(|field| field.key), rule);
     let exactly_once = raw.delivery.as_ref().filter(|field| field.value == Some(raw::Delivery::ExactlyOnce));
     refuse("delivery: exactly_once", exactly_once.map(|field| field.span), "the world outside is not part of a unit");

@@ -2,10 +2,13 @@
 //!
 //! Promises: checking what is shown, from the same folder, gives the same plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::Arc;
 
-use super::plan::{ConfigValue, Delivery, OnFailure, Per, Plan, PluginSource, Rate, Runs, SubscriberPlan, TopicPlan};
+use super::plan::{
+    ConfigValue, Delivery, LifecyclePlan, OnFailure, Per, Plan, PluginSource, Rate, Runs, SubscriberPlan, TopicPlan,
+};
 use super::units::{show_duration, show_size};
 use crate::model::{Compression, Dedupe};
 
@@ -43,6 +46,23 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
     line!(shown, "    partitions: {}", topic.partitions);
     if let Some(key) = &topic.key {
         line!(shown, "    key: {}", scalar(key.text()));
+    }
+    if let Some(LifecyclePlan { state, lifecycle }) = &topic.lifecycle {
+        let list = |states: &BTreeSet<Arc<str>>| {
+            let states: Vec<_> = states.iter().map(|state| scalar(state)).collect();
+            format!("[{}]", states.join(", "))
+        };
+        line!(shown, "    lifecycle:");
+        line!(shown, "      state: {}", scalar(state.text()));
+        line!(shown, "      start: {}", list(&lifecycle.start));
+        line!(shown, "      allow:{}", if lifecycle.allow.is_empty() { " {}" } else { "" });
+        for (state, next) in &lifecycle.allow {
+            line!(shown, "        {}: {}", scalar(state), list(next));
+        }
+        line!(shown, "      max: {}", lifecycle.keys_max);
+    }
+    if let Some(schema) = &topic.schema {
+        line!(shown, "    schema: {}", scalar(&schema.path().to_string_lossy()));
     }
     let retention = &topic.settings.retention;
     // Written is the size of the whole topic; this one is divided into the same parts again.
@@ -123,6 +143,9 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
         Delivery::AtMostOnce => "at_most_once",
     };
     line!(shown, "    on_failure: {on_failure}");
+    if let Runs::Plugin(_) = subscriber.runs {
+        line!(shown, "    capsules: {}", subscriber.capsules);
+    }
     let waiting = &subscriber.waiting;
     line!(shown, "    waiting: {{ max: {}, size: {} }}", waiting.max_events, show_size(waiting.max_bytes));
     line!(shown, "    delivery: {delivery}");
@@ -139,6 +162,9 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
     }
     let batch = &subscriber.batch;
     let wait = batch.wait.map(|wait| format!(", wait: {}", show_duration(wait))).unwrap_or_default();
+    if let Some(group) = &subscriber.claim {
+        line!(shown, "    claim: {}", scalar(group));
+    }
     line!(shown, "    batch: {{ max: {}, size: {}{wait} }}", batch.max_events, show_size(batch.max_bytes as u64));
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::bounds::{DURATION_MAX, NAME_BYTES_MAX};
+use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Span};
 use super::expression::{self, KeyExpression};
 use super::names;
@@ -294,6 +295,22 @@ impl Read for FilePath {
         };
         let message = format!("`{}` {found}", path.display());
         reader.bad(text.span, message, "a relative path starts from the folder of this file")
+    }
+}
+
+/// A file with a JSON Schema.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SchemaFile(pub(crate) DataSchema);
+
+inline_schema!(SchemaFile, json_schema!({ "type": "string", "minLength": 1, "examples": ["schemas/order.json"] }));
+
+impl Read for SchemaFile {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let FilePath(path) = FilePath::read(node, owner, reader)?;
+        match reader.data_schema(&path) {
+            Ok(schema) => Some(SchemaFile(schema)),
+            Err((message, help)) => reader.bad(node.span(), format!("`{}` {message}", path.display()), help),
+        }
     }
 }
 

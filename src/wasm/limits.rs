@@ -103,6 +103,10 @@ pub(super) const STATE_BATCH_KEYS_MAX: usize = 1_000;
 /// What one `get-many` may give, in bytes of values, so that no request costs the bus more than it costs the plugin.
 pub(super) const STATE_BATCH_BYTES_MAX: usize = 4 << 20;
 
+/// What is remembered of what the events of a call have read, in bytes, for whoever wants to know it: as much as the largest
+/// `get-many`, twice. An event that reads more is remembered as one that did.
+pub(super) const STATE_READS_BYTES_MAX: usize = 8 << 20;
+
 const _: () = assert!(STATE_BUCKET_BYTES_MAX + STATE_KEY_BYTES_MAX + STATE_VALUE_BYTES_MAX <= STATE_EVENT_BYTES_MAX);
 const _: () = assert!(
     STATE_EVENT_BYTES_MAX + STATE_EVENT_WRITES_MAX * STATE_WRITE_BYTES <= STATE_CALL_BYTES_MAX,
@@ -110,6 +114,7 @@ const _: () = assert!(
 );
 const _: () =
     assert!((STATE_VALUE_BYTES_MAX + STATE_KEY_BYTES_MAX) as u64 + MIB <= CROSSING_BYTES, "a bit more is refused");
+const _: () = assert!(2 * STATE_BATCH_BYTES_MAX <= STATE_READS_BYTES_MAX);
 const _: () = assert!(STATE_VALUE_BYTES_MAX <= STATE_BATCH_BYTES_MAX, "any one value can be had");
 
 /// How far a read moves the monotonic clock, so that a loop that waits for it to move ends.

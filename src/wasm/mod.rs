@@ -50,4 +50,4 @@ pub use limits::{
 pub use logs::LogLevel;
 pub use plugin::{InstanceError, Lease, Plugin};
 pub use refusal::RegisterError;
-pub use store::{NoState, StateError, StateView, StateWrite};
+pub use store::{NoState, Reads, StateError, StateRead, StateView, StateWrite};

@@ -271,6 +271,7 @@ impl Instance {
             let (info, events) = call::lowered(batch);
             call::in_slices(&self.slice, handler.call_handle(&mut self.store, info, &events)).await
         };
+        self.store.data_mut().tell_reads();
         let checked = match answer {
             Ok(answer) => call::checked(answer, batch, plugin).map(|handled| {
                 let end = handled.failed.as_ref().map(|failed| failed.event);

@@ -160,6 +160,13 @@ impl State {
         }
     }
 
+    /// The call is over: says what its events have read, where that is wanted.
+    pub(super) fn tell_reads(&mut self) {
+        if let Some(overlay) = &mut self.overlay {
+            overlay.tell_reads();
+        }
+    }
+
     /// What the events before this one wrote in this call; none: all of them.
     pub(super) fn take_writes(&mut self, end: Option<u32>) -> Vec<StateWrite> {
         self.overlay.take().map(|overlay| overlay.into_writes(end)).unwrap_or_default()

@@ -13,7 +13,7 @@
 //! Invariants: writes are in order of events; an event has at most one write of a key; `newest` points at the last write
 //! of each key. So what counts up to any event is a prefix of the writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ use bytes::Bytes;
 
 use super::limits::{
     STATE_BATCH_BYTES_MAX, STATE_BATCH_KEYS_MAX, STATE_BUCKET_BYTES_MAX, STATE_CALL_BYTES_MAX, STATE_EVENT_BYTES_MAX,
-    STATE_EVENT_WRITES_MAX, STATE_KEY_BYTES_MAX, STATE_PAGE_KEYS, STATE_VALUE_BYTES_MAX, STATE_WRITE_BYTES,
+    STATE_EVENT_WRITES_MAX, STATE_KEY_BYTES_MAX, STATE_PAGE_KEYS, STATE_READS_BYTES_MAX, STATE_VALUE_BYTES_MAX,
+    STATE_WRITE_BYTES,
 };
 use super::state::Stop;
 
@@ -47,6 +48,90 @@ pub trait StateView: Send + Sync {
     fn has_expired(&self, bucket: &str, written_ns: u64, time_ns: u64) -> bool {
         let _ = (bucket, written_ns, time_ns);
         false
+    }
+
+    /// Whether it is to be told what the events of a call have read.
+    fn wants_reads(&self) -> bool {
+        false
+    }
+
+    /// What the events of a call have read, once it is over, however it ended. Only where that is wanted.
+    fn have_read(&self, reads: Reads) {
+        let _ = reads;
+    }
+}
+
+/// What an event has read of what was there in front of it: before the call, or written by events of the call before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateRead {
+    /// What is under a key.
+    Value {
+        /// The bucket.
+        bucket: String,
+        /// The key.
+        key: String,
+        /// The value; none: there was nothing.
+        value: Option<Bytes>,
+    },
+    /// Keys of a bucket in their order.
+    Keys {
+        /// The bucket.
+        bucket: String,
+        /// Those behind this one; none: from the first on.
+        after: Option<String>,
+        /// The keys.
+        keys: Vec<String>,
+    },
+}
+
+impl StateRead {
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                StateRead::Value { bucket, key, value } => {
+                    bucket.len() + key.len() + value.as_ref().map_or(0, Bytes::len)
+                }
+                StateRead::Keys { bucket, keys, .. } => {
+                    bucket.len() + keys.iter().map(|key| size_of::<String>() + key.len()).sum::<usize>()
+                }
+            }
+    }
+}
+
+/// What the events of a call have read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    of_events: Vec<(u32, StateRead)>,
+    bytes: usize,
+    /// Of events up to this one not everything is known.
+    cut_to: Option<u32>,
+}
+
+impl Reads {
+    /// What an event has read, in its order. None: that was too much to be remembered.
+    pub fn of(&self, event: u32) -> Option<Vec<StateRead>> {
+        if self.cut_to.is_some_and(|cut| event <= cut) {
+            return None;
+        }
+        Some(self.of_events.iter().filter(|(of, _)| *of == event).map(|(_, read)| read.clone()).collect())
+    }
+
+    fn add(&mut self, event: u32, read: StateRead) {
+        self.bytes += read.bytes();
+        self.of_events.push((event, read));
+        if self.bytes > STATE_READS_BYTES_MAX {
+            // What earlier events have read goes first.
+            self.of_events.retain(|(of, _)| *of == event);
+            self.cut_to = event.checked_sub(1).or(self.cut_to);
+            self.bytes = self.of_events.iter().map(|(_, read)| read.bytes()).sum();
+        }
+        if self.bytes > STATE_READS_BYTES_MAX {
+            *self = Reads { cut_to: Some(event), ..Reads::default() };
+        }
+    }
+
+    fn is_cut(&self, event: u32) -> bool {
+        self.cut_to.is_some_and(|cut| event <= cut)
     }
 }
 
@@ -137,11 +222,16 @@ pub(super) struct Overlay {
     call_bytes: usize,
     event_bytes: usize,
     event_writes: usize,
+    /// What events have read, where that is wanted, and the keys that the current one has, by bucket.
+    reads: Option<Reads>,
+    has_read: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Overlay {
     pub(super) fn new(view: Arc<dyn StateView>) -> Overlay {
         Overlay {
+            reads: view.wants_reads().then(Reads::default),
+            has_read: BTreeMap::new(),
             view,
             writes: Vec::new(),
             times_ns: Vec::new(),
@@ -156,6 +246,14 @@ impl Overlay {
     pub(super) fn next_event(&mut self) {
         self.event_bytes = 0;
         self.event_writes = 0;
+        self.has_read.clear();
+    }
+
+    /// The call is over: says what its events have read, where that is wanted.
+    pub(super) fn tell_reads(&mut self) {
+        if let Some(reads) = self.reads.take() {
+            self.view.have_read(reads);
+        }
     }
 
     /// The state as this event sees it.
@@ -186,11 +284,33 @@ pub(super) struct EventState<'a> {
 }
 
 impl EventState<'_> {
-    pub(super) fn get(&self, bucket: &str, key: &str) -> Result<Option<Bytes>, Trouble> {
+    pub(super) fn get(&mut self, bucket: &str, key: &str) -> Result<Option<Bytes>, Trouble> {
         check_key(key)?;
-        match self.overlay.place(bucket, key) {
-            Some(place) => Ok(self.written(bucket, place).cloned()),
-            None => Ok(self.overlay.view.get(bucket, key, self.time_ns)?),
+        let place = self.overlay.place(bucket, key);
+        let value = match place {
+            Some(place) => self.written(bucket, place).cloned(),
+            None => self.overlay.view.get(bucket, key, self.time_ns)?,
+        };
+        // What it wrote itself was not there in front of it.
+        let write = place.and_then(|place| self.overlay.writes.get(place));
+        if write.is_none_or(|write| write.event != self.event) {
+            self.note_value(bucket, key, &value);
+        }
+        Ok(value)
+    }
+
+    /// Remembers what is under a key, where that is wanted.
+    fn note_value(&mut self, bucket: &str, key: &str, value: &Option<Bytes>) {
+        let Overlay { reads, has_read, .. } = &mut *self.overlay;
+        let Some(reads) = reads.as_mut().filter(|reads| !reads.is_cut(self.event)) else { return };
+        let known = match has_read.get_mut(bucket) {
+            Some(known) => known,
+            None => has_read.entry(bucket.to_owned()).or_default(),
+        };
+        if !known.contains(key) {
+            known.insert(key.to_owned());
+            let (bucket, key, value) = (bucket.to_owned(), key.to_owned(), value.clone());
+            reads.add(self.event, StateRead::Value { bucket, key, value });
         }
     }
 
@@ -223,7 +343,8 @@ impl EventState<'_> {
     }
 
     /// The keys behind `after`, in ascending order.
-    pub(super) fn keys(&self, bucket: &str, after: Option<&str>) -> Result<Page, Trouble> {
+    pub(super) fn keys(&mut self, bucket: &str, after: Option<&str>) -> Result<Page, Trouble> {
+        let asked_after = after.map(str::to_owned);
         if let Some(after) = after.filter(|after| after.len() > STATE_KEY_BYTES_MAX) {
             let bytes = after.len();
             return refused(format!("the cursor has {bytes} bytes, which no key has: it is the last key of a page"));
@@ -260,13 +381,18 @@ impl EventState<'_> {
                 break;
             }
         }
+        if let Some(reads) = self.overlay.reads.as_mut().filter(|reads| !reads.is_cut(self.event)) {
+            // With the one that only shows that there are more. What the event wrote itself is among them, and does no harm.
+            let (bucket, keys) = (bucket.to_owned(), keys.clone());
+            reads.add(self.event, StateRead::Keys { bucket, after: asked_after, keys });
+        }
         let has_more = keys.len() > STATE_PAGE_KEYS;
         keys.truncate(STATE_PAGE_KEYS);
         Ok(Page { keys, has_more })
     }
 
     /// The values under several keys, in their order.
-    pub(super) fn get_many(&self, bucket: &str, keys: Vec<String>) -> Result<Found, Trouble> {
+    pub(super) fn get_many(&mut self, bucket: &str, keys: Vec<String>) -> Result<Found, Trouble> {
         check_count(keys.len())?;
         let mut bytes = 0;
         let mut found = Vec::with_capacity(keys.len());
@@ -355,4 +481,73 @@ fn check_count(keys: usize) -> Result<(), Trouble> {
         return refused(format!("{keys} keys are too many at once: at most {STATE_BATCH_KEYS_MAX} are allowed"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One key, and somebody who wants to know what is read.
+    #[derive(Default)]
+    struct Watched(std::sync::Mutex<Option<Reads>>);
+
+    impl StateView for Watched {
+        fn get(&self, _: &str, key: &str, _: u64) -> Result<Option<Bytes>, StateError> {
+            Ok((key == "there").then(|| Bytes::from_static(b"0")))
+        }
+
+        fn keys(&self, _: &str, after: Option<&str>, _: usize, _: u64) -> Result<Vec<String>, StateError> {
+            Ok(if after.is_none() { vec!["there".to_owned()] } else { Vec::new() })
+        }
+
+        fn wants_reads(&self) -> bool {
+            true
+        }
+
+        fn have_read(&self, reads: Reads) {
+            *self.0.lock().unwrap() = Some(reads);
+        }
+    }
+
+    fn value(key: &str, value: Option<&'static [u8]>) -> StateRead {
+        StateRead::Value { bucket: "b".into(), key: key.into(), value: value.map(Bytes::from_static) }
+    }
+
+    #[test]
+    fn what_each_event_has_read_is_told_as_it_was_in_front_of_it() {
+        let view = Arc::new(Watched::default());
+        let mut overlay = Overlay::new(view.clone());
+        let bucket: Arc<str> = "b".into();
+        overlay.at(0, 0).set(&bucket, "a".into(), b"1".to_vec()).unwrap();
+        overlay.at(0, 0).get("b", "a").unwrap();
+        overlay.at(0, 0).get("b", "there").unwrap();
+        overlay.next_event();
+        for key in ["a", "there", "not", "a"] {
+            overlay.at(1, 0).get("b", key).unwrap();
+        }
+        overlay.at(1, 0).increment(&bucket, "there".into(), 5).unwrap();
+        overlay.at(1, 0).get("b", "there").unwrap();
+        overlay.at(1, 0).keys("b", None).unwrap();
+        overlay.tell_reads();
+        let reads = view.0.lock().unwrap().take().unwrap();
+        assert_eq!(reads.of(0), Some(vec![value("there", Some(b"0"))]), "not what it wrote itself");
+        let keys = StateRead::Keys { bucket: "b".into(), after: None, keys: vec!["a".into(), "there".into()] };
+        let expected = vec![value("a", Some(b"1")), value("there", Some(b"0")), value("not", None), keys];
+        assert_eq!(reads.of(1), Some(expected), "each once, and what an earlier event wrote");
+        assert_eq!(reads.of(2), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_says_what_is_not() {
+        let read =
+            |bytes: usize| StateRead::Value { bucket: "b".into(), key: "k".into(), value: Some(vec![0; bytes].into()) };
+        let mut reads = Reads::default();
+        reads.add(0, read(STATE_READS_BYTES_MAX / 2));
+        reads.add(1, read(STATE_READS_BYTES_MAX / 2));
+        assert_eq!((reads.of(0), reads.of(1).map(|reads| reads.len())), (None, Some(1)), "the latest event is known");
+        reads.add(1, read(STATE_READS_BYTES_MAX / 2));
+        assert_eq!(reads.of(1), None);
+        reads.add(2, read(1));
+        assert_eq!(reads.of(2).map(|reads| reads.len()), Some(1), "and so is the next one");
+    }
 }

@@ -179,3 +179,35 @@ fn topics_and_status_say_what_is_there() {
     assert!(status.contains("serving") && status.contains("1 event"), "{status}");
     bus.stop();
 }
+
+#[test]
+fn events_of_a_file_go_to_several_topics_at_once() {
+    let (_folder, bus) = bus();
+    bus.run(&["publish", "orders", "1", "--id", "1", "--key", "k"]).ok();
+    let line = |topic: &str, id: u32| {
+        let event = json!({ "specversion": "1.0", "id": id.to_string(), "source": "/s", "type": "t" });
+        json!({ "topic": topic, "event": event }).to_string() + "\n"
+    };
+    let lines = line("orders", 2) + "\n" + &line("log", 3);
+    let ran = bus.run_with(&["publish", "--together", "-"], &lines);
+    assert!(ran.notices.contains("published 2 events to 2 topics at once"), "{ran:?}");
+    let places = bus.run_with(&["publish", "--together", "-", "-o", "json"], &lines).json();
+    let seen: Vec<_> = places.iter().map(|place| (&place["topic"], &place["duplicate"])).collect();
+    assert_eq!(seen, [(&json!("orders"), &json!(true)), (&json!("log"), &json!(true))]);
+    // what `tail` prints can be published as it is
+    let tailed = bus.run(&["tail", "log"]).ok();
+    assert!(bus.run_with(&["publish", "--together", "-"], &tailed).notices.contains("had been published before"));
+
+    for (bad, words) in [
+        (line("log", 4) + "{}", "standard input:2: it is not `{\"topic\""),
+        (line("log", 4) + &line("", 5), "standard input:2: its topic has no name"),
+        (line("log", 4) + "{\"topic\":\"log\",\"event\":{}}", "standard input:2: "),
+        (line("log", 4) + &line("lgo", 5), "did you mean"),
+    ] {
+        let ran = bus.run_with(&["publish", "--together", "-"], &bad);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.notices.contains(words), "{bad}: {}", ran.notices);
+    }
+    assert_eq!(ids(&bus.run(&["tail", "log"]).json()), ["3"]);
+    bus.stop();
+}

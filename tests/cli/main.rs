@@ -17,9 +17,11 @@ mod common {
 }
 
 mod bus;
+mod capsules;
 mod codes;
 mod dev;
 mod events;
 mod plugins;
 mod stopping;
 mod subscribers;
+mod testing;

@@ -299,3 +299,32 @@ fn state_is_saved_put_back_and_not_forgotten_by_a_seek() {
     assert!(ran.code == Some(1) && ran.notices.contains("no partition 7"), "{ran:?}");
     bus.stop();
 }
+
+#[test]
+fn an_event_is_traced_through_the_tree() {
+    let (_folder, bus) = with_orders();
+    let dead = bus.run(&["trace", "o-0222-created"]).ok();
+    let lines: Vec<_> = dead.lines().collect();
+    let [event, handling, letter] = lines.as_slice() else { panic!("{dead}") };
+    assert!(event.starts_with("shop/orders ") && event.contains("o-0222-created"), "{dead}");
+    assert!(handling.starts_with("└─ validate  dead letter after 1 attempt: "), "{dead}");
+    assert!(handling.contains("missing field `currency`") && handling.contains("  plugin "), "{dead}");
+    assert!(letter.starts_with("   └─ shop/validate.dead "), "{dead}");
+
+    let made = &bus.run(&["tail", "stock.reserved", "-n", "1"]).json()[0]["event"];
+    let trace: Value =
+        serde_json::from_str(&bus.run(&["trace", made["id"].as_str().unwrap(), "-o", "json"]).ok()).unwrap();
+    let events = trace["events"].as_array().unwrap();
+    let topics: Vec<_> = events.iter().map(|event| event["topic"].as_str().unwrap()).collect();
+    assert_eq!(topics, ["shop/orders", "shop/orders.accepted", "shop/stock.reserved"]);
+    assert_eq!((&trace["found"], &trace["is_cut"]), (&json!(2), &json!(false)));
+    assert_eq!(events[2]["made_by"]["subscriber"], "shop/inventory");
+    assert_eq!(events[1]["handlings"][0]["outcome"], "handled");
+    assert_eq!(events[1]["handlings"][0]["digest"], events[2]["made_by"]["digest"]);
+    assert_eq!(events[0]["made_by"], Value::Null);
+
+    let none = bus.run(&["trace", "nobody", "--topic", "orders"]);
+    assert_eq!(none.code, Some(1), "{none:?}");
+    assert!(none.notices.contains("no event `nobody`") && none.notices.contains("topic `orders`"), "{}", none.notices);
+    bus.stop();
+}

@@ -14,10 +14,10 @@ use wattle::topology::{Found, Plan, Source, Surroundings, check};
 /// How long anything may take here before a test gives up. Nothing is measured by it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A world without variables in which every file is there.
-struct Everything;
+/// A world without variables in which every file is there, some with their text.
+struct Everything<'a>(&'a [(&'a str, &'a str)]);
 
-impl Surroundings for Everything {
+impl Surroundings for Everything<'_> {
     fn variable(&self, _: &str) -> Option<String> {
         None
     }
@@ -25,15 +25,25 @@ impl Surroundings for Everything {
     fn at(&self, _: &Path) -> Found {
         Found::File
     }
+
+    fn text(&self, path: &Path, _: usize) -> Result<String, String> {
+        let found = self.0.iter().find(|(name, _)| Path::new(name) == path);
+        found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| "there is no text".to_owned())
+    }
 }
 
 /// The plan of one topology, or of several files' together.
 pub fn plan_of(texts: &[&str]) -> Plan {
+    plan_with(texts, &[])
+}
+
+/// The plan of topologies that name other files, each with its text.
+pub fn plan_with(texts: &[&str], files: &[(&str, &str)]) -> Plan {
     let sources: Vec<Source> = (0..)
         .zip(texts)
         .map(|(number, text)| Source { path: format!("{number}.yaml").into(), text: (*text).to_owned() })
         .collect();
-    let (plan, diagnostics) = check(&sources, &Everything);
+    let (plan, diagnostics) = check(&sources, &Everything(files));
     plan.unwrap_or_else(|| panic!("{diagnostics:#?}\n{texts:?}"))
 }
 

@@ -16,9 +16,12 @@ mod common {
 }
 
 mod bed;
+mod claiming;
 mod conditions;
+mod delays;
 mod failing;
 mod flowing;
+mod guards;
 mod model;
 mod pace;
 mod parking;
@@ -27,8 +30,11 @@ mod promises;
 mod publishing;
 mod refused;
 mod reloading;
+mod schemas;
 mod script;
 mod state;
 mod status;
 mod stopping;
+mod together;
+mod tracing;
 mod waiting;

@@ -370,6 +370,7 @@ async fn numbers<E: Engine>(engine: &E, plan: &Plan) -> Numbers {
         name: topic.label(),
         partitions: topic.partitions,
         settings: topic.settings,
+        lifecycle: None,
     });
     let subscribers = plan
         .subscribers

@@ -20,6 +20,10 @@ pub(crate) async fn numbers_are_given_once_and_stay(home: impl Home) {
     assert!(!numbers.topics.contains(&grown.topics[0]), "a new number for a new topic");
     assert!(!numbers.subscribers.contains(&grown.subscribers[1]));
     assert!(!numbers.versions.contains(&grown.versions[1]));
+    for (number, digest) in numbers.versions.iter().chain(&grown.versions).zip([1, 2, 2, 3]) {
+        assert_eq!(engine.digest(*number), Some([digest; 32]));
+    }
+    assert_eq!(engine.digest(wattle::model::VersionId(4)), None);
     for (topic, partitions) in grown.topics.iter().zip([2, 4, 1]) {
         let exists = |number| engine.bounds(partition(*topic, number)).is_some();
         assert!((0..partitions).all(exists) && !exists(partitions));

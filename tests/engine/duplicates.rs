@@ -17,7 +17,8 @@ fn recognising(count: u32) -> TopicSettings {
 /// A root of three partitions, and another one.
 pub(crate) async fn roots(engine: &impl Engine, settings: TopicSettings) -> [TopicId; 2] {
     let topics = [("shop/orders", 3), ("shop/payments", 1)];
-    let topics = topics.map(|(name, partitions)| TopicSpec { name: name.into(), partitions, settings });
+    let topics =
+        topics.map(|(name, partitions)| TopicSpec { name: name.into(), partitions, settings, lifecycle: None });
     let blueprint = Blueprint { topics: topics.to_vec(), ..Blueprint::default() };
     engine.apply(&blueprint).await.unwrap().topics.try_into().unwrap()
 }
@@ -187,7 +188,7 @@ pub(crate) async fn settings_may_change(home: impl Home) {
     assert_eq!(roots(&engine, TopicSettings::default()).await, [orders, payments]);
     assert_eq!(named(&engine, &[(zero, "a")]).await.duplicates, [], "nothing is recognised any more");
     let force = TopicSettings { retention: Retention { force: true, ..retention }, ..kept };
-    let topic = |name: &str, partitions| TopicSpec { name: name.into(), partitions, settings: force };
+    let topic = |name: &str, partitions| TopicSpec { name: name.into(), partitions, settings: force, lifecycle: None };
     let topics = vec![topic("shop/orders", 3), topic("shop/payments", 1)];
     let subscribers = vec![SubscriberSpec { name: "shop/validate".into(), from: "shop/orders".into() }];
     let numbers = engine.apply(&Blueprint { topics, subscribers, versions: Vec::new() }).await.unwrap();

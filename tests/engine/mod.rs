@@ -30,6 +30,7 @@ pub(crate) fn blueprint(topics: &[(&str, u32)], subscribers: &[(&str, &str)]) ->
         name: (*name).into(),
         partitions: *partitions,
         settings: Default::default(),
+        lifecycle: None,
     };
     let subscriber = |(name, from): &(&str, &str)| SubscriberSpec { name: (*name).into(), from: (*from).into() };
     Blueprint {

@@ -65,7 +65,7 @@ async fn a_start_reads_what_no_checkpoint_has() {
         EmbeddedEngine::open_with(folder, disk, Arc::new(SystemClock), options()).unwrap()
     };
     let engine = open(folder.path());
-    let topic = TopicSpec { name: "in".into(), partitions: 1, settings: Default::default() };
+    let topic = TopicSpec { name: "in".into(), partitions: 1, settings: Default::default(), lifecycle: None };
     let blueprint = Blueprint { topics: vec![topic], ..Blueprint::default() };
     let partition = PartitionId { topic: engine.apply(&blueprint).await.unwrap().topics[0], partition: 0 };
     let appends = 128_u64;

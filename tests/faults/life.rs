@@ -114,6 +114,7 @@ pub(crate) async fn apply(engine: &EmbeddedEngine, retention: Retention) -> Resu
         name: name.into(),
         partitions: PARTITIONS,
         settings: TopicSettings { retention, ..TopicSettings::default() },
+        lifecycle: None,
     };
     let blueprint = Blueprint {
         topics: vec![topic("in", retention), topic("out", Retention::default())],

@@ -100,7 +100,7 @@ async fn compressed_is_as_it_was_and_smaller() {
 
 /// Settings of the topic of [`P`] alone.
 fn settings_of(topic: TopicSettings) -> Settings {
-    Settings { topics: HashMap::from([(P.topic, topic)]), readers: HashMap::new() }
+    Settings { topics: HashMap::from([(P.topic, topic)]), readers: HashMap::new(), ..Settings::default() }
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn what_memory_has_no_room_for_is_read_from_the_disk_at_once() {
             }
         }
         for ticket in tickets {
-            ticket.await.unwrap();
+            ticket.await.unwrap().unwrap();
         }
         let texts = reads.join().unwrap();
         assert_eq!(texts, (0..600).map(|number| format!("event {number}")).collect::<Vec<_>>());

@@ -26,7 +26,8 @@ fn engine_on(disk: &MemoryDisk, options: LogOptions) -> EmbeddedEngine {
 
 /// One topic, one subscriber of it, and a topic for its outputs.
 async fn apply(engine: &EmbeddedEngine) -> (PartitionId, LaneId, PartitionId) {
-    let topic = |name: &str| TopicSpec { name: name.into(), partitions: 1, settings: Default::default() };
+    let topic =
+        |name: &str| TopicSpec { name: name.into(), partitions: 1, settings: Default::default(), lifecycle: None };
     let subscriber = SubscriberSpec { name: "s".into(), from: "in".into() };
     let blueprint =
         Blueprint { topics: vec![topic("in"), topic("out")], subscribers: vec![subscriber], versions: vec![] };
@@ -253,7 +254,7 @@ async fn two_syncs_never_run_at_once() {
             log.barrier().await.unwrap(); // a group of its own, so that files end while others are synced
         }
         for ticket in tickets {
-            ticket.await.unwrap();
+            ticket.await.unwrap().unwrap();
         }
         assert!(disk.contents().len() > 10, "files ended");
         log.close();

@@ -32,7 +32,11 @@ fn open(disk: &MemoryDisk, clock: &Arc<Wall>, options: LogOptions) -> Log {
     let (log, _) = Log::open(Arc::new(disk.clone()), clock.clone(), options).unwrap();
     let dedupe = Some(Dedupe { window: Duration::from_secs(10), count: 100 });
     let topic = TopicSettings { dedupe, ..TopicSettings::default() };
-    log.configure(Settings { topics: HashMap::from([(P.topic, topic)]), readers: HashMap::new() });
+    log.configure(Settings {
+        topics: HashMap::from([(P.topic, topic)]),
+        readers: HashMap::new(),
+        ..Settings::default()
+    });
     log
 }
 
@@ -44,7 +48,7 @@ async fn publish(log: &Log, producer: Option<ProducerId>, marks: &[(PartitionId,
     if let Some(producer) = producer {
         slices.set_producer(producer);
     }
-    log.append(slices).unwrap().await.unwrap()
+    log.append(slices).unwrap().await.unwrap().unwrap()
 }
 
 /// The offset of the first one, where an identity is recognised.

@@ -67,7 +67,7 @@ impl Bed {
     fn configure(&self, retention: Retention, has_reader: bool) {
         let topics = HashMap::from([(P.topic, TopicSettings { retention, ..TopicSettings::default() })]);
         let readers = HashMap::from([(P.topic, if has_reader { vec![LANE.subscriber] } else { vec![] })]);
-        self.log.configure(Settings { topics, readers });
+        self.log.configure(Settings { topics, readers, ..Settings::default() });
     }
 
     fn append(&mut self, count: usize) {

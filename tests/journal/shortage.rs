@@ -25,7 +25,8 @@ fn engine_on(disk: &MemoryDisk) -> EmbeddedEngine {
 
 /// Two topics, and two subscribers of the first: one that emits to the second and one that emits nothing.
 async fn apply(engine: &EmbeddedEngine) -> (PartitionId, PartitionId, [LaneId; 2]) {
-    let topic = |name: &str| TopicSpec { name: name.into(), partitions: 1, settings: Default::default() };
+    let topic =
+        |name: &str| TopicSpec { name: name.into(), partitions: 1, settings: Default::default(), lifecycle: None };
     let subscriber = |name: &str| SubscriberSpec { name: name.into(), from: "in".into() };
     let blueprint = Blueprint {
         topics: vec![topic("in"), topic("out")],
@@ -61,7 +62,7 @@ async fn on_a_full_disk_producers_are_refused_then_lanes_that_emit_wait_and_all_
     let engine = engine_on(&disk);
     let (input, output, [emits, leaf]) = apply(&engine).await;
     let appended = fill(&engine, input, 64 << 10).await + fill(&engine, input, 100).await;
-    assert!(appended > 150, "{appended}");
+    assert!(appended > 100, "{appended}");
 
     // Lanes that emit may still, for a while.
     let mut emitting = engine.acquire(emits).await.unwrap();
@@ -152,7 +153,7 @@ async fn descriptors_that_run_out_end_nothing() {
         tokio::time::sleep(Duration::from_millis(120)).await; // it meets the shortage meanwhile
         are_short.store(false, Ordering::Relaxed);
         for ticket in tickets {
-            tokio::time::timeout(PATIENCE, ticket).await.unwrap().unwrap();
+            tokio::time::timeout(PATIENCE, ticket).await.unwrap().unwrap().unwrap();
         }
         assert_eq!(*log.condition().borrow(), Condition::Working, "round {round}");
     }

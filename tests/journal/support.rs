@@ -8,7 +8,7 @@ use std::time::Duration;
 use wattle::effects::memory::Operation;
 use wattle::effects::{Clock, MemoryDisk};
 use wattle::log::{Condition, Damage, Durability, Log, LogOptions, OpenError, Placed, Recent, Replay, Ticket};
-use wattle::model::{LaneId, PartitionId, Slices, SubscriberId, TopicId};
+use wattle::model::{GuardRefused, LaneId, PartitionId, Slices, SubscriberId, TopicId};
 
 /// The partition of a test that needs one only.
 pub(crate) const P: PartitionId = PartitionId { topic: TopicId(1), partition: 0 };
@@ -89,13 +89,13 @@ pub(crate) fn slices(events: &[(PartitionId, &[u8])]) -> Slices {
     slices
 }
 
-pub(crate) fn submit(log: &Log, partition: PartitionId, event: &str) -> Ticket<Placed> {
+pub(crate) fn submit(log: &Log, partition: PartitionId, event: &str) -> Ticket<Result<Placed, GuardRefused>> {
     log.append(slices(&[(partition, event.as_bytes())])).unwrap()
 }
 
 /// Appends an event and waits for its ack. Its offset.
 pub(crate) async fn append(log: &Log, partition: PartitionId, event: &str) -> u64 {
-    submit(log, partition, event).await.unwrap().base_offsets[0]
+    submit(log, partition, event).await.unwrap().unwrap().base_offsets[0]
 }
 
 /// Everything written in a partition, wherever it is. Offsets must count up without a hole.

@@ -14,11 +14,11 @@ use wattle::engine::{
     ReadError, SessionError, Slices, Stopped, Storage,
 };
 use wattle::model::event::Data;
-use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId};
+use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId, VersionId};
 use wattle::server::{Options, Port, Server};
 use wattle::wasm::{Action, Batch, Failure, Handled, Output, StateWrite};
 
-use crate::common::trees::plan_of;
+use crate::common::trees::plan_with;
 
 /// What the engine does with appends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,12 +117,20 @@ impl Engine for GatedEngine {
         self.inner.position(lane)
     }
 
+    fn digest(&self, version: VersionId) -> Option<[u8; 32]> {
+        self.inner.digest(version)
+    }
+
     fn entries(&self, lane: LaneId) -> Option<Self::Entries> {
         self.inner.entries(lane)
     }
 
     async fn offset_at_time(&self, partition: PartitionId, time_ns: u64) -> Result<Offset, ReadError> {
         self.inner.offset_at_time(partition, time_ns).await
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.inner.now_ns()
     }
 
     fn storage(&self) -> Storage {
@@ -186,6 +194,7 @@ topics:
   halting: { dedupe: off }
   halting.done: {}
   little: { dedupe: off }
+  checked: { schema: checked.json, dedupe: off }
 subscribers:
   validate: { from: orders, plugin: w.wasm, to: { out: orders.accepted }, retry: { attempts: 1 } }
   work: { from: jobs, plugin: w.wasm, to: { out: jobs.done }, retry: { attempts: 1 }, on_failure: park }
@@ -248,7 +257,8 @@ impl Handler for Worker {
 /// Starts a service with a tree in `shop`, and one named as parts of that in `other`.
 pub(crate) async fn bed() -> Bed {
     let engine = GatedEngine::new();
-    let plan = plan_of(&[SHOP, OTHER]);
+    let schema = r#"{ "properties": { "amount": { "type": "integer" } } }"#;
+    let plan = plan_with(&[SHOP, OTHER], &[("checked.json", schema)]);
     let healed = watch::Sender::new(false);
     let handlers = plan.subscribers.iter().map(|_| Worker { healed: healed.clone() }).collect();
     let tree = Tree::start(engine.clone(), &plan, handlers, &tokio::runtime::Handle::current()).await.unwrap();

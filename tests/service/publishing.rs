@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tonic::{Code, Request};
 use wattle::client::{Client, ClientError, Received, Window};
+use wattle::dispatch::{Addressed, Numbering};
 use wattle::rpc::v1;
 use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
 
-use super::bed::{Gate, LOG, ORDERS, all_of, bed, event, id, read_all};
+use super::bed::{Gate, LOG, ORDERS, PAYMENTS, all_of, bed, event, id, read_all};
 
 #[tokio::test]
 async fn published_events_are_at_the_places_that_were_answered() {
@@ -126,4 +127,43 @@ async fn nobody_at_the_address_is_unreachable() {
     for wrong in ["", "not an address", "https://127.0.0.1:1"] {
         assert!(matches!(Client::connect(wrong).await, Err(ClientError::Address { .. })), "{wrong:?}");
     }
+}
+
+#[tokio::test]
+async fn events_for_several_topics_are_published_together_or_not_at_all() {
+    let bed = bed().await;
+    let to = |topic: &str, event| Addressed { topic: topic.to_owned(), event };
+    let together = |events: Vec<Addressed>| bed.client.publish_together(events, None);
+    let events = vec![to(LOG, event("a", "k")), to(PAYMENTS, event("b", "k")), to("", event("c", "k"))];
+    let published = together(events.clone()).await.unwrap();
+    assert_eq!((published.places.len(), published.duplicates()), (3, 0));
+    assert_eq!(together(events).await.unwrap().duplicates(), 2, "the log recognises nothing");
+    let stored = async |topic| read_all(&bed.client, all_of(topic)).await.len();
+    assert_eq!((stored(LOG).await, stored(PAYMENTS).await), (2, 2));
+
+    let bad = vec![to(LOG, event("d", "k")), to(PAYMENTS, "no event".into())];
+    let ClientError::Refused(refused) = together(bad).await.unwrap_err() else { panic!("it is refused") };
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::InvalidArgument, "INVALID_EVENT"));
+    assert_eq!(refused.fields, ["events[1]"]);
+    assert!(refused.message.contains("event 1 for `shop/payments`"), "{}", refused.message);
+    assert_eq!((stored(LOG).await, stored(PAYMENTS).await), (2, 2));
+
+    let numbering = || Some(Numbering { producer: "till".into(), first_sequence: 1 });
+    let numbered = || vec![to(LOG, event("e", "k")), to(PAYMENTS, event("e", "k"))];
+    for duplicates in [0, 2] {
+        let published = bed.client.publish_together(numbered(), numbering()).await.unwrap();
+        assert_eq!(published.duplicates(), duplicates);
+    }
+}
+
+#[tokio::test]
+async fn data_that_does_not_fit_its_schema_is_refused_with_its_place() {
+    let bed = bed().await;
+    let events = ["{}", r#"{"amount":"a lot"}"#].map(|data| crate::common::trees::event("a", "k", data));
+    let ClientError::Refused(refused) = bed.client.publish("checked", events.to_vec()).await.unwrap_err() else {
+        panic!("it is refused")
+    };
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::InvalidArgument, "SCHEMA_MISMATCH"));
+    assert_eq!((refused.fields, refused.retry_after), (vec!["events[1]".to_owned()], None));
+    assert!(refused.message.contains("event 1 for `shop/checked`") && refused.message.contains("`/amount`"));
 }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use wattle::client::{Position, Read, Start};
+use tonic::Code;
+use wattle::client::{ClientError, Position, Read, Start};
+use wattle::dispatch::TraceOf;
 use wattle::model::Event;
 
 use super::bed::{Bed, LOG, ORDERS, all_of, bed, event, id, read_all};
+use crate::common::trees::settled;
 
 async fn publish(bed: &Bed, topic: &str, numbers: std::ops::Range<u32>) {
     for number in numbers {
@@ -112,4 +115,24 @@ async fn a_reader_that_does_not_read_holds_up_nobody() {
     assert_eq!(read_all(&bed.client, all_of(ORDERS)).await.len(), 50);
     assert_eq!(read_all(&bed.client, all_of(LOG)).await.len(), 1_000);
     drop(idle);
+}
+
+#[tokio::test]
+async fn the_lineage_of_an_event_is_asked_for_by_its_id() {
+    let bed = bed().await;
+    bed.client.publish(ORDERS, vec![crate::common::trees::event("o-1", "k", "emit")]).await.unwrap();
+    settled(&bed.tree).await;
+    let of = |id: &str| TraceOf { id: id.to_owned(), ..TraceOf::default() };
+    let trace = bed.client.trace(of("o-1")).await.unwrap();
+    assert_eq!(trace, bed.tree.trace(&of("o-1")).await.unwrap(), "nothing of it is lost on the way");
+    assert_eq!(trace.events.len(), 2, "{trace:#?}");
+    let ask = |of: TraceOf| async { bed.client.trace(of).await.unwrap_err() };
+    for (of, code, reason) in [
+        (of("nobody"), Code::NotFound, "UNKNOWN_EVENT"),
+        (of(""), Code::InvalidArgument, "INVALID_ARGUMENT"),
+        (TraceOf { topic: Some("nowhere".into()), ..of("o-1") }, Code::NotFound, "UNKNOWN_TOPIC"),
+    ] {
+        let ClientError::Refused(refused) = ask(of.clone()).await else { panic!("{of:?}") };
+        assert_eq!((refused.code, refused.reason.as_str()), (code, reason), "{of:?}");
+    }
 }

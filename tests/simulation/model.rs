@@ -16,7 +16,7 @@ use std::collections::btree_map::Entry;
 use bytes::Bytes;
 use wattle::log::{Placed, Settings};
 use wattle::model::{
-    Dedupe, Duplicate, EventId, LaneId, LaneWrite, Mark, PartitionId, ProducerId, Slices, SubscriberId, TopicId,
+    Dedupe, Duplicate, EventId, Guard, LaneId, LaneWrite, Mark, PartitionId, ProducerId, Slices, SubscriberId, TopicId,
 };
 
 /// An event on its way in.
@@ -25,6 +25,8 @@ pub(crate) struct Incoming {
     pub(crate) partition: PartitionId,
     pub(crate) bytes: Vec<u8>,
     pub(crate) mark: Mark,
+    /// Its key, and the state that it brings.
+    pub(crate) guard: Option<(u8, &'static str)>,
 }
 
 /// What waits in the queue, with the number of its ticket.
@@ -41,7 +43,12 @@ pub(crate) enum Submitted {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
     Placed(Placed),
-    Acquired { position: u64, owner: u64 },
+    /// By its number among the events.
+    Refused(u32),
+    Acquired {
+        position: u64,
+        owner: u64,
+    },
     Durable,
     Written,
 }
@@ -53,6 +60,8 @@ pub(crate) struct Unit {
     /// Of that lane.
     writes: Vec<LaneWrite>,
     pub(crate) catalogue: Option<Vec<u8>>,
+    /// The states of keys behind it, where it is an append.
+    states: Option<States>,
     /// The last number of a producer in each partition, and its offset.
     sequences: Vec<(PartitionId, ProducerId, u64, u64)>,
     pub(crate) epoch: u32,
@@ -61,6 +70,8 @@ pub(crate) struct Unit {
     /// The same by the clock that never jumps.
     pub(crate) true_ns: u64,
 }
+
+type States = BTreeMap<(PartitionId, u8), &'static str>;
 
 pub(crate) struct Stored {
     pub(crate) bytes: Vec<u8>,
@@ -84,6 +95,7 @@ pub(crate) struct Model {
     cursors: BTreeMap<LaneId, u64>,
     noted: BTreeMap<TopicId, Vec<Noted>>,
     sequences: BTreeMap<(PartitionId, ProducerId), (u64, u64)>,
+    states: States,
     /// Of this life.
     pub(crate) owners: BTreeMap<LaneId, u64>,
     pub(crate) epoch: u32,
@@ -95,12 +107,15 @@ pub(crate) struct Model {
 
 pub(crate) fn slices_of(events: &[Incoming], producer: Option<ProducerId>) -> Slices {
     let mut slices = Slices::default();
-    for event in events {
+    for (number, event) in (0..).zip(events) {
         let write = |out: &mut Vec<u8>| {
             out.extend_from_slice(&event.bytes);
             Ok::<_, ()>(())
         };
-        slices.push_marked(event.partition, event.mark, write).unwrap();
+        let (slice, _) = slices.push_marked(event.partition, event.mark, write).unwrap();
+        if let Some((key, state)) = event.guard {
+            slices.guard_last(slice, Guard::new(&key.to_string(), state.into(), number));
+        }
     }
     if let Some(producer) = producer {
         slices.set_producer(producer);
@@ -108,13 +123,13 @@ pub(crate) fn slices_of(events: &[Incoming], producer: Option<ProducerId>) -> Sl
     slices
 }
 
-/// Events by partition, in the order in which slices have them.
-fn grouped(events: Vec<Incoming>) -> Vec<(PartitionId, Vec<Incoming>)> {
-    let mut groups: Vec<(PartitionId, Vec<Incoming>)> = Vec::new();
-    for event in events {
+/// Events by partition, in the order in which slices have them, with their numbers.
+fn grouped(events: Vec<Incoming>) -> Vec<(PartitionId, Vec<(u32, Incoming)>)> {
+    let mut groups: Vec<(PartitionId, Vec<(u32, Incoming)>)> = Vec::new();
+    for (number, event) in (0..).zip(events) {
         match groups.iter_mut().find(|(partition, _)| *partition == event.partition) {
-            Some((_, group)) => group.push(event),
-            None => groups.push((event.partition, vec![event])),
+            Some((_, group)) => group.push((number, event)),
+            None => groups.push((event.partition, vec![(number, event)])),
         }
     }
     groups
@@ -170,8 +185,11 @@ impl Model {
         for submitted in queue {
             match submitted {
                 Submitted::Append { events, producer, ticket } => {
-                    let placed = self.append(events, producer, settings, true_ns);
-                    answers.push((ticket, Expected::Placed(placed), self.units.len()));
+                    let expected = match self.append(events, producer, settings, true_ns) {
+                        Ok(placed) => Expected::Placed(placed),
+                        Err(number) => Expected::Refused(number),
+                    };
+                    answers.push((ticket, expected, self.units.len()));
                 }
                 Submitted::Unit { lane, owner, consumed_to, events, writes } => {
                     if self.owners.get(&lane) != Some(&owner) {
@@ -211,26 +229,66 @@ impl Model {
         true_ns: u64,
     ) {
         let time_ns = self.engine_ns;
-        let writes = Vec::new();
-        self.units.push(Unit { cursor, writes, catalogue, sequences, epoch: self.epoch, time_ns, true_ns });
+        let (writes, states) = (Vec::new(), None);
+        self.units.push(Unit { cursor, writes, catalogue, states, sequences, epoch: self.epoch, time_ns, true_ns });
     }
 
+    /// All of some events or nothing: the number of the first one that is refused.
     fn append(
         &mut self,
         events: Vec<Incoming>,
         producer: Option<ProducerId>,
         settings: &Settings,
         true_ns: u64,
-    ) -> Placed {
+    ) -> Result<Placed, u32> {
+        let ends: Vec<_> = self.partitions.iter().map(|(id, events)| (*id, events.len())).collect();
+        let noted: Vec<_> = self.noted.iter().map(|(topic, noted)| (*topic, noted.len())).collect();
+        let (sequences, states) = (self.sequences.clone(), self.states.clone());
+        let placed = self.try_append(events, producer, settings, true_ns);
+        if placed.is_err() {
+            let end = |id: &PartitionId| ends.iter().find(|(of, _)| of == id).map_or(0, |(_, end)| *end);
+            self.partitions.iter_mut().for_each(|(id, events)| events.truncate(end(id)));
+            let known = |topic: &TopicId| noted.iter().find(|(of, _)| of == topic).map_or(0, |(_, known)| *known);
+            self.noted.iter_mut().for_each(|(topic, noted)| noted.truncate(known(topic)));
+            (self.sequences, self.states) = (sequences, states);
+        }
+        placed
+    }
+
+    /// Whether a state may follow, of those that [`super::plan::lifecycle`] has: `a`, any number of `b`, `z`.
+    fn follows(&mut self, id: PartitionId, key: u8, state: &'static str) -> bool {
+        let living = self.states.keys().filter(|(of, _)| *of == id).count() as u64;
+        let current = self.states.get(&(id, key)).copied();
+        let may = match (current, state) {
+            (None, "a") => living < super::plan::LIVING_MAX,
+            (Some("a" | "b"), "b" | "z") => true,
+            _ => false,
+        };
+        match (may, state) {
+            (true, "z") => drop(self.states.remove(&(id, key))),
+            (true, _) => drop(self.states.insert((id, key), state)),
+            (false, _) => {}
+        }
+        may
+    }
+
+    fn try_append(
+        &mut self,
+        events: Vec<Incoming>,
+        producer: Option<ProducerId>,
+        settings: &Settings,
+        true_ns: u64,
+    ) -> Result<Placed, u32> {
         let unit = self.units.len();
         let (mut base_offsets, mut duplicates, mut numbers, mut count) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let mut refused = None;
         for (slice, (id, events)) in grouped(events).into_iter().enumerate() {
             let base = self.end(id, usize::MAX);
             base_offsets.push(base);
             let dedupe = settings.topics.get(&id.topic).and_then(|topic| topic.dedupe);
-            let has_identities = matches!(events[0].mark, Mark::Identity(_));
+            let has_identities = matches!(events[0].1.mark, Mark::Identity(_));
             let window = dedupe.filter(|_| has_identities).map(|dedupe| self.window(id.topic, dedupe));
-            for (record, event) in events.into_iter().enumerate() {
+            for (record, (number, event)) in events.into_iter().enumerate() {
                 let offset = self.end(id, usize::MAX);
                 let mut duplicate = |partition, offset| {
                     duplicates.push(Duplicate { slice: slice as u32, record: record as u32, partition, offset });
@@ -259,6 +317,11 @@ impl Model {
                     }
                     _ => {}
                 }
+                if let Some((key, state)) = event.guard
+                    && !self.follows(id, key, state)
+                {
+                    refused = refused.or(Some(number));
+                }
                 self.partitions.entry(id).or_default().push(Stored { bytes: event.bytes, unit });
                 count += 1;
             }
@@ -268,12 +331,19 @@ impl Model {
                 numbers.push((id, producer, *sequence, *offset));
             }
         }
+        if let Some(number) = refused {
+            return Err(number);
+        }
         if count > 0 {
             self.push(None, None, numbers, true_ns);
+            let states = self.states.clone();
+            if let Some(unit) = self.units.last_mut() {
+                unit.states = Some(states);
+            }
         } else {
             base_offsets.fill(0);
         }
-        Placed { base_offsets, duplicates }
+        Ok(Placed { base_offsets, duplicates })
     }
 
     /// From which one on a topic's identities are recognised.
@@ -306,8 +376,11 @@ impl Model {
         for noted in self.noted.values_mut() {
             noted.retain(|noted| noted.unit < units);
         }
-        (self.cursors, self.sequences) = (BTreeMap::new(), BTreeMap::new());
+        (self.cursors, self.sequences, self.states) = (BTreeMap::new(), BTreeMap::new(), States::new());
         for unit in &self.units {
+            if let Some(states) = &unit.states {
+                self.states = states.clone();
+            }
             self.cursors.extend(unit.cursor);
             self.sequences.extend(unit.sequences.iter().map(|(id, by, number, at)| ((*id, *by), (*number, *at))));
         }

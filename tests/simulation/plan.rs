@@ -1,11 +1,12 @@
 //! What a history is made of: topics, subscribers, options, settings, sizes of events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use wattle::log::{Durability, LogOptions, Settings};
 use wattle::model::{
-    Compression, Dedupe, LaneId, LaneWrite, PartitionId, Retention, SubscriberId, TopicId, TopicSettings,
+    Compression, Dedupe, LaneId, LaneWrite, Lifecycle, PartitionId, Retention, SubscriberId, TopicId, TopicSettings,
 };
 
 use super::random::Random;
@@ -76,6 +77,17 @@ fn retention(random: &mut Random) -> Retention {
     }
 }
 
+/// Keys of a partition that may be alive.
+pub(crate) const LIVING_MAX: u64 = 3;
+
+/// `a`, then any number of `b`, then `z`.
+fn lifecycle() -> Lifecycle {
+    let states = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect::<BTreeSet<Arc<str>>>();
+    let next = states(&["b", "z"]);
+    let allow = [("a".into(), next.clone()), ("b".into(), next)].into();
+    Lifecycle { start: states(&["a"]), allow, keys_max: LIVING_MAX }
+}
+
 /// Settings; topics recognise what they did before, unless they are to change in that.
 pub(crate) fn settings(random: &mut Random, before: Option<&Settings>) -> Settings {
     let mut settings = Settings::default();
@@ -98,6 +110,7 @@ pub(crate) fn settings(random: &mut Random, before: Option<&Settings>) -> Settin
         }
     }
     settings.readers = readers;
+    settings.lifecycles = (1..=2).map(|topic| (TopicId(topic), Arc::new(lifecycle()))).collect();
     settings
 }
 

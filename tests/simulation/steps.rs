@@ -130,7 +130,7 @@ impl World {
 
     fn incoming(&mut self, partition: PartitionId, mark: Mark) -> Incoming {
         self.next_number += 1;
-        Incoming { partition, bytes: plan::event(&mut self.random, self.next_number), mark }
+        Incoming { partition, bytes: plan::event(&mut self.random, self.next_number), mark, guard: None }
     }
 
     /// Events from outside: without marks, with identities, or numbered.
@@ -166,7 +166,13 @@ impl World {
                 }
             }
         }
-        let marks: Vec<_> = events.iter().map(|event| (event.partition, event.mark, event.bytes.len())).collect();
+        if self.is_guarded && self.random.once_in(2) {
+            for event in &mut events {
+                event.guard = Some((self.random.below(4) as u8, self.random.pick(&["a", "a", "b", "z"])));
+            }
+        }
+        let marks: Vec<_> =
+            events.iter().map(|event| (event.partition, event.mark, event.guard, event.bytes.len())).collect();
         let appended = life.log.append(slices_of(&events, producer));
         self.note(format!("publish {producer:?} {marks:?}: {:?}", appended.as_ref().map(drop)));
         match appended {
@@ -249,7 +255,8 @@ impl World {
             writes.len()
         ));
         match done {
-            Some(Ok(())) => life.queue.push(Submitted::Unit { lane: id, owner, consumed_to, events, writes }),
+            Some(Ok(Ok(()))) => life.queue.push(Submitted::Unit { lane: id, owner, consumed_to, events, writes }),
+            Some(Ok(Err(refused))) => panic!("nothing guards it: {refused:?}"),
             Some(Err(_)) => assert!(life.is_poisoned, "the log has stopped, and does not say so"),
             // there is room, but not for all of this; it was never handed in
             None => {

@@ -12,7 +12,7 @@ use wattle::log::{
     Acquired, ColdError, ColdReader, Condition, Durability, Log, LogOptions, Placed, Recent, Refused, Settings,
     Stepper, Ticket,
 };
-use wattle::model::{LaneId, PartitionId, TopicId};
+use wattle::model::{GuardRefused, LaneId, PartitionId, TopicId};
 
 use super::expiry::Expiry;
 use super::faults::{Armed, Faults, Fired, Hands, any_fault, crashed};
@@ -24,7 +24,7 @@ use super::steps;
 
 /// What somebody waits for.
 pub(crate) enum Waiting {
-    Append(Ticket<Placed>),
+    Append(Ticket<Result<Placed, GuardRefused>>),
     Acquire(LaneId, Pin<Box<dyn Future<Output = Result<Acquired, Refused>>>>),
     Done(Pin<Box<dyn Future<Output = Result<(), Refused>>>>),
 }
@@ -71,6 +71,8 @@ pub(crate) struct World {
     pub(crate) next_ticket: usize,
     /// Nothing is done to the disk that could fail.
     pub(crate) is_calm: bool,
+    /// Some events are guarded. Then nothing fails either: where a state cannot be read, there is no verdict.
+    pub(crate) is_guarded: bool,
     /// A file that was damaged: reads of it may fail.
     pub(crate) damaged: Option<String>,
 }
@@ -88,6 +90,7 @@ impl World {
         let options = plan::options(&mut random);
         let settings = plan::settings(&mut random, None);
         let weights = steps::weights(&mut random);
+        let is_guarded = random.once_in(4);
         notes.head(format!("seed {seed}: {options:?}\n{settings:?}"));
         Self {
             random,
@@ -104,7 +107,8 @@ impl World {
             identities: BTreeMap::new(),
             next_number: 0,
             next_ticket: 0,
-            is_calm,
+            is_calm: is_calm || is_guarded,
+            is_guarded,
             damaged: None,
         }
     }
@@ -223,7 +227,8 @@ impl World {
             let mut session = None;
             let answer = match &mut waiting {
                 Waiting::Append(ticket) => match ticket.try_recv() {
-                    Ok(placed) => Some(Ok(Expected::Placed(placed))),
+                    Ok(Ok(placed)) => Some(Ok(Expected::Placed(placed))),
+                    Ok(Err(refused)) => Some(Ok(Expected::Refused(refused.of))),
                     Err(TryRecvError::Empty) => None,
                     Err(TryRecvError::Closed) => Some(Err(Refused::Stopped)),
                 },
@@ -245,7 +250,7 @@ impl World {
                 Some(Ok(answer)) => {
                     let Some((expected, units)) = expected else { panic!("{answer:?} before it was written") };
                     assert_eq!(answer, expected, "ticket {number}");
-                    let is_ack = matches!(answer, Expected::Placed(_) | Expected::Durable);
+                    let is_ack = matches!(answer, Expected::Placed(_) | Expected::Refused(_) | Expected::Durable);
                     assert!(!is_ack || !was_poisoned, "ticket {number} is acknowledged after the log was poisoned");
                     if is_ack && self.options.durability == Durability::Sync {
                         self.model.must = self.model.must.max(units);

@@ -41,6 +41,8 @@ pub(super) struct Catalogue {
     /// What a subscriber consumes, by number.
     inputs: HashMap<SubscriberId, TopicId>,
     versions: HashMap<[u8; 32], VersionId>,
+    /// Digests by number.
+    digests: HashMap<VersionId, [u8; 32]>,
 }
 
 impl Catalogue {
@@ -68,7 +70,7 @@ impl Catalogue {
                 VERSION => {
                     let mut digest = [0; 32];
                     entry.try_copy_to_slice(&mut digest).ok()?;
-                    self.versions.insert(digest, VersionId(number));
+                    self.add_version(digest, VersionId(number));
                 }
                 _ => return None,
             }
@@ -84,6 +86,11 @@ impl Catalogue {
     fn add_subscriber(&mut self, name: String, topic: TopicId, number: SubscriberId) {
         self.subscribers.insert((name, topic), number);
         self.inputs.insert(number, topic);
+    }
+
+    fn add_version(&mut self, digest: [u8; 32], number: VersionId) {
+        self.versions.insert(digest, number);
+        self.digests.insert(number, digest);
     }
 
     /// Gives numbers to what is new. The entry to be journaled, where anything is.
@@ -130,12 +137,14 @@ impl Catalogue {
             }));
         }
         for digest in &blueprint.versions {
-            let next = VersionId(self.versions.len() as u32 + 1);
-            numbers.versions.push(*self.versions.entry(*digest).or_insert_with(|| {
+            let known = self.versions.get(digest).copied();
+            numbers.versions.push(known.unwrap_or_else(|| {
+                let number = VersionId(self.versions.len() as u32 + 1);
                 entry.put_u8(VERSION);
-                entry.put_u32_le(next.0);
+                entry.put_u32_le(number.0);
                 entry.put_slice(digest);
-                next
+                self.add_version(*digest, number);
+                number
             }));
         }
         Ok((numbers, (!entry.is_empty()).then(|| entry.into())))
@@ -143,6 +152,10 @@ impl Catalogue {
 
     pub(super) fn has(&self, partition: PartitionId) -> bool {
         self.partitions.get(&partition.topic).is_some_and(|count| partition.partition < *count)
+    }
+
+    pub(super) fn digest(&self, version: VersionId) -> Option<[u8; 32]> {
+        self.digests.get(&version).copied()
     }
 
     /// The partition that a lane consumes; `None` where there is no such lane.
@@ -173,7 +186,12 @@ mod tests {
         Blueprint {
             topics: topics
                 .iter()
-                .map(|(name, n)| TopicSpec { name: (*name).into(), partitions: *n, settings: Default::default() })
+                .map(|(name, n)| TopicSpec {
+                    name: (*name).into(),
+                    partitions: *n,
+                    settings: Default::default(),
+                    lifecycle: None,
+                })
                 .collect(),
             subscribers: subscribers
                 .iter()
@@ -194,6 +212,7 @@ mod tests {
         assert_eq!(second.versions[1], first.versions[0]);
         let replayed = Catalogue::replay(&[entry.unwrap(), second_entry.unwrap()]).unwrap();
         assert_eq!(replayed, catalogue);
+        assert_eq!(replayed.digest(second.versions[0]), Some([8; 32]));
         assert_eq!(catalogue.clone().apply(&more).unwrap(), (second, None), "nothing new, nothing to journal");
     }
 

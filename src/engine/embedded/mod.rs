@@ -26,7 +26,7 @@ use crate::log::{
     SpaceLevel,
 };
 pub use crate::log::{Durability, LogOptions};
-use crate::model::{LaneId, Offset, PartitionId};
+use crate::model::{LaneId, Offset, PartitionId, VersionId};
 use catalogue::{Catalogue, CatalogueError};
 
 /// The folder inside the data folder that holds the log.
@@ -308,6 +308,9 @@ fn settings(blueprint: &Blueprint, numbers: &Numbers) -> Settings {
     let mut settings = Settings::default();
     for (topic, number) in blueprint.topics.iter().zip(&numbers.topics) {
         settings.topics.insert(*number, topic.settings);
+        if let Some(lifecycle) = &topic.lifecycle {
+            settings.lifecycles.insert(*number, lifecycle.clone());
+        }
     }
     for (subscriber, number) in blueprint.subscribers.iter().zip(&numbers.subscribers) {
         let from = blueprint.topics.iter().position(|topic| topic.name == subscriber.from);
@@ -355,7 +358,8 @@ impl Engine for EmbeddedEngine {
             Err(Refused::Stopped) => return Err(self.shared.stopped().await.into()),
         };
         match placed {
-            Ok(Placed { base_offsets, duplicates }) => {
+            Ok(Err(refused)) => Err(AppendError::Guard(refused)),
+            Ok(Ok(Placed { base_offsets, duplicates })) => {
                 Ok(Appended { base_offsets, duplicates, epoch: self.shared.log.epoch() })
             }
             Err(_) => Err(self.shared.stopped().await.into()),
@@ -411,6 +415,10 @@ impl Engine for EmbeddedEngine {
         Some(self.shared.log.lane(lane).position())
     }
 
+    fn digest(&self, version: VersionId) -> Option<[u8; 32]> {
+        self.shared.catalogue().digest(version)
+    }
+
     fn entries(&self, lane: LaneId) -> Option<LaneEntries> {
         self.shared.catalogue().input(lane)?;
         Some(self.shared.log.entries(lane))
@@ -431,6 +439,10 @@ impl Engine for EmbeddedEngine {
                 found => return found.map_err(|error| storage(&error)),
             }
         }
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.shared.log.now_ns()
     }
 
     fn storage(&self) -> Storage {
@@ -529,9 +541,12 @@ impl Session for EmbeddedSession {
         if let Some(unknown) = self.shared.unknown_target(&unit.emits) {
             return Err(SessionError::unknown_target(unknown));
         }
-        self.consumed_to = unit.consumed_to;
         match self.shared.log.unit(&self.lane, unit.consumed_to, unit.emits, unit.writes).await {
-            Ok(()) => Ok(()),
+            Ok(Ok(())) => {
+                self.consumed_to = unit.consumed_to;
+                Ok(())
+            }
+            Ok(Err(refused)) => Err(SessionError::Guard(refused)),
             Err(_) => Err(self.shared.stopped().await.into()),
         }
     }

@@ -118,16 +118,23 @@ fn value(json: serde_json::Value) -> Value {
 
 /// Whether the data says to be JSON; what says nothing is.
 fn json(expression: &Expression, event: &EventFields<'_>) -> Result<(), ExpressionError> {
-    let Some(content_type) = event.content_type else { return Ok(()) };
+    match event.content_type.filter(|content_type| !is_json(content_type)) {
+        None => Ok(()),
+        Some(content_type) => {
+            let (expression, content_type) = (expression.text.to_string(), content_type.to_owned());
+            Err(ExpressionError::NotJson { expression, content_type })
+        }
+    }
+}
+
+/// Whether a content type is JSON's, or none.
+pub(crate) fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let ends = |suffix: &str| {
         essence.len() >= suffix.len()
             && essence.get(essence.len() - suffix.len()..).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
     };
-    if essence.is_empty() || ends("/json") || ends("+json") {
-        return Ok(());
-    }
-    Err(ExpressionError::NotJson { expression: expression.text.to_string(), content_type: content_type.to_owned() })
+    essence.is_empty() || ends("/json") || ends("+json")
 }
 
 fn broken(expression: &Expression, error: &serde_json::Error) -> ExpressionError {

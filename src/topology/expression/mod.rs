@@ -26,6 +26,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub(crate) use evaluate::is_json;
 use kind::Wanted;
 
 /// A compiled expression, whatever its result is for; clones share it.

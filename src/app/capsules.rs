@@ -1,0 +1,283 @@
+//! Capsules in the data folder: `capsules/NAMESPACE/SUBSCRIBER/TIME-PARTITION-OFFSET.capsule`, the latest of each subscriber.
+//!
+//! Promises: what is there is whole; a subscriber has as many as its topology says, and no more bytes than the bound, the
+//! oldest going first. A capsule is a help, not a promise: one that cannot be written is said and left out, and no event
+//! waits for it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::dispatch::Capsule;
+use crate::dispatch::capsule::{CapsuleError, ReplayError, Replayed};
+use crate::limits;
+use crate::wasm::{Digest, Host, PluginSpec, RegisterError};
+
+/// The folder in a data folder.
+const FOLDER: &str = "capsules";
+/// The folder in a data folder that has components by their hash.
+const PLUGINS: &str = "plugins";
+/// What names of capsules end with.
+const EXTENSION: &str = "capsule";
+
+/// Where the capsules of a data folder are.
+pub fn folder(data: &Path) -> PathBuf {
+    data.join(FOLDER)
+}
+
+/// Keeps the capsules of a running bus.
+pub(super) struct Keeper {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Keeper {
+    /// Begins, on the runtime that it is called on. What goes into the sender is kept.
+    pub(super) fn start(data: &Path) -> (Self, mpsc::Sender<Capsule>) {
+        let (sender, mut receiver) = mpsc::channel(limits::CAPSULES_QUEUED_MAX);
+        let (folder, stop) = (folder(data), CancellationToken::new());
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let capsule = tokio::select! {
+                    biased;
+                    Some(capsule) = receiver.recv() => capsule,
+                    () = stopped.cancelled() => return,
+                };
+                let folder = folder.clone();
+                // One after the other: a disk that is slow makes them fewer, not many at once.
+                let kept = tokio::task::spawn_blocking(move || keep(&folder, &capsule)).await;
+                match kept {
+                    Ok(Ok(path)) => tracing::debug!(capsule = %path.display(), "what failed can be had again"),
+                    Ok(Err(error)) => tracing::warn!(%error, "a capsule could not be written"),
+                    Err(error) => tracing::warn!(%error, "a capsule was not written"),
+                }
+            }
+        });
+        (Self { stop, task }, sender)
+    }
+
+    /// Ends once everything that was handed in so far is written.
+    pub(super) async fn stop(self) {
+        self.stop.cancel();
+        drop(self.task.await);
+    }
+}
+
+/// Writes a capsule and removes those that are too many.
+fn keep(folder: &Path, capsule: &Capsule) -> io::Result<PathBuf> {
+    let encoded = capsule.encode();
+    if encoded.len() > limits::CAPSULE_BYTES_MAX {
+        let (bytes, max) = (encoded.len(), limits::CAPSULE_BYTES_MAX);
+        return Err(io::Error::other(format!("it has {bytes} bytes, and may have {max}")));
+    }
+    // A full name is a namespace and a name, neither of which has a slash or begins with a dot.
+    let folder = folder.join(&capsule.subscriber);
+    fs::create_dir_all(&folder)?;
+    let name = format!("{:020}-{}-{}", capsule.saved_ns, capsule.partition, capsule.offset);
+    let (path, new) = (folder.join(format!("{name}.{EXTENSION}")), folder.join(format!("{name}.new")));
+    let written = fs::write(&new, &encoded).and_then(|()| fs::rename(&new, &path));
+    if let Err(error) = written {
+        drop(fs::remove_file(&new));
+        return Err(error);
+    }
+    prune(&folder, capsule.keep as usize)?;
+    Ok(path)
+}
+
+/// Removes the oldest capsules until there are as many as may be, and no more bytes.
+fn prune(folder: &Path, keep: usize) -> io::Result<()> {
+    let (mut count, mut bytes) = (0, 0);
+    for path in files_of(folder)?.iter().rev() {
+        count += 1;
+        bytes += fs::metadata(path)?.len();
+        if count > keep || bytes > limits::CAPSULES_BYTES_MAX {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The capsules of one subscriber's folder, oldest first.
+fn files_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == EXTENSION) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The capsules in a folder and the folders in it, by subscriber, oldest first. None where there is no such folder.
+///
+/// # Errors
+/// Those of reading folders.
+pub fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = match files_of(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        files => files?,
+    };
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // Not links: a folder that is in itself would have no end.
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    folders.sort();
+    for folder in folders {
+        found.extend(list(&folder)?);
+    }
+    Ok(found)
+}
+
+/// Why a capsule cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Its file cannot be.
+    #[error("cannot read the capsule {}: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It is not one.
+    #[error("{}: {error}", path.display())]
+    Capsule {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: CapsuleError,
+    },
+}
+
+/// Reads a capsule.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn read(path: &Path) -> Result<Capsule, ReadError> {
+    let unreadable = |error| ReadError::Unreadable { path: path.to_owned(), error };
+    let length = fs::metadata(path).map_err(unreadable)?.len();
+    if length > limits::CAPSULE_BYTES_MAX as u64 {
+        return Err(unreadable(io::Error::other(format!("{length} bytes are more than a capsule has"))));
+    }
+    let bytes = fs::read(path).map_err(unreadable)?;
+    Capsule::decode(&bytes).map_err(|error| ReadError::Capsule { path: path.to_owned(), error })
+}
+
+/// The component that a capsule's plugin was: beside the capsule, in the data folders, or one of these files.
+pub fn component_of(capsule: &Capsule, path: &Path, data: &[PathBuf], files: &[PathBuf]) -> Option<Vec<u8>> {
+    let name = format!("{}.wasm", capsule.wasm_digest);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    // In a data folder, a capsule is three folders below it.
+    let around = folder.ancestors().nth(3).map(|data| data.join(PLUGINS));
+    let folders = [folder.to_owned()].into_iter().chain(around).chain(data.iter().map(|data| data.join(PLUGINS)));
+    let candidates = folders.map(|folder| folder.join(&name)).chain(files.iter().cloned());
+    candidates.filter_map(|path| fs::read(path).ok()).find(|wasm| Digest::of(wasm).to_string() == capsule.wasm_digest)
+}
+
+/// Why a capsule was not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The sandbox refuses the plugin.
+    #[error("the plugin is refused: {0}")]
+    Register(#[from] RegisterError),
+    /// It has no outcome.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+}
+
+/// Runs a capsule with a component: with what its plugin was told, and `secrets` for what is not in it.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(
+    host: &Host,
+    capsule: &Capsule,
+    wasm: Vec<u8>,
+    secrets: &[(String, String)],
+) -> Result<Replayed, RunError> {
+    let told = capsule.config.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+    let spec = PluginSpec {
+        subscriber: capsule.subscriber.clone(),
+        wasm,
+        config: told.chain(secrets.iter().cloned()).collect(),
+        ports: capsule.ports.clone(),
+        limits: capsule.plugin_limits(),
+    };
+    let plugin = host.register(spec)?;
+    Ok(capsule.replay(&plugin).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::capsule::{CapsuleFailure, CapsuleLimits};
+    use crate::model::Event;
+
+    fn capsule(saved_ns: u64, keep: u32) -> Capsule {
+        let event = Event { id: "1".into(), source: "/s".into(), r#type: "t".into(), ..Event::default() };
+        Capsule {
+            release: "0".into(),
+            saved_ns,
+            subscriber: "shop/validate".into(),
+            topic: "shop/orders".into(),
+            partition: 3,
+            offset: 7,
+            key: "k".into(),
+            append_time_ns: 5,
+            seed: "07".repeat(32),
+            attempt: 1,
+            event: event.encode().to_vec(),
+            digest: String::new(),
+            wasm_digest: String::new(),
+            ports: Vec::new(),
+            limits: CapsuleLimits { memory_bytes: 1 << 20, time_ns: 1, output_bytes: 1 },
+            config: [("secret".to_owned(), None)].into(),
+            state: None,
+            failure: CapsuleFailure { kind: "reject".into(), reason: "no".into(), backtrace: None },
+            keep,
+        }
+    }
+
+    #[test]
+    fn as_many_are_kept_as_are_asked_for_and_the_oldest_goes_first() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = folder(data.path());
+        assert_eq!(list(&folder).unwrap(), Vec::<PathBuf>::new());
+        // Numbers of different lengths: their names are in the order of time nevertheless.
+        for saved_ns in [8, 9, 10, 11] {
+            keep(&folder, &capsule(saved_ns, 2)).unwrap();
+        }
+        let found: Vec<u64> = list(&folder).unwrap().iter().map(|path| read(path).unwrap().saved_ns).collect();
+        assert_eq!(found, [10, 11]);
+        assert_eq!(fs::read_dir(folder.join("shop/validate")).unwrap().count(), 2, "nothing else is left");
+    }
+
+    #[test]
+    fn a_capsule_is_read_as_it_was_written_or_not_at_all() {
+        let data = tempfile::tempdir().unwrap();
+        let written = capsule(1, 5);
+        let path = keep(data.path(), &written).unwrap();
+        assert_eq!(read(&path).unwrap(), Capsule { keep: 0, ..written.clone() });
+        let whole = written.encode();
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            assert!(Capsule::decode(&damaged).is_err(), "byte {at}");
+            assert!(Capsule::decode(&whole[..at]).is_err(), "cut at {at}");
+        }
+        let later = String::from_utf8(whole).unwrap().replacen("capsule 1 ", "capsule 2 ", 1);
+        let error = Capsule::decode(later.as_bytes()).unwrap_err();
+        assert_eq!(error, CapsuleError::Later { version: "2".into() });
+    }
+}

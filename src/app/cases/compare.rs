@@ -1,0 +1,338 @@
+//! What came of a case beside what was expected of it, pure.
+//!
+//! Outputs of a topic are compared in their order per key: that is what a bus promises, and no more.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use similar::{ChangeTag, TextDiff};
+
+use super::{Failed, Happened, Sent};
+use crate::model::event::Data;
+use crate::model::json::is_json;
+use crate::topology::cases::{Expected, ExpectedFailure, ExpectedOutput};
+use crate::topology::{Plan, SubscriberIndex};
+
+/// One thing that is not as expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    /// What it is about.
+    pub what: String,
+    /// What was expected, and what is there instead.
+    pub diff: Vec<DiffLine>,
+}
+
+/// A line of a difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiffLine {
+    /// As expected.
+    Same(String),
+    /// Expected, and not there.
+    Missing(String),
+    /// There, and not expected.
+    Extra(String),
+}
+
+/// Everything that is not as expected.
+pub fn compare(plan: &Plan, expected: &Expected, happened: &Happened) -> Vec<Mismatch> {
+    let mut mismatches = Vec::new();
+    for (topic, sent) in &happened.topics {
+        let outputs = match expected.outputs.get(topic) {
+            Some(outputs) => outputs.as_slice(),
+            // Dead letters are failures.
+            None if expected.nothing_else && plan[*topic].dead_letters_of.is_none() => &[],
+            None => continue,
+        };
+        mismatches.extend(compare_outputs(&plan[*topic].label(), outputs, sent));
+    }
+    for (subscriber, buckets) in &expected.state {
+        let kept = happened.state.get(subscriber);
+        for (bucket, values) in buckets {
+            let kept = kept.and_then(|kept| kept.get(bucket));
+            let what = format!("what `{}` keeps in bucket `{bucket}`", plan[*subscriber].label());
+            mismatches.extend(compare_state(what, values, kept));
+        }
+    }
+    mismatches.extend(compare_failures(plan, &expected.failures, &happened.failures));
+    mismatches
+}
+
+/// How two texts differ.
+fn differs(what: String, expected: &str, actual: &str) -> Option<Mismatch> {
+    let lines = |text: &str| if text.is_empty() { String::new() } else { format!("{text}\n") };
+    let (expected, actual) = (lines(expected), lines(actual));
+    let diff = TextDiff::from_lines(&expected, &actual);
+    let line = |change: similar::Change<&str>| {
+        let text = change.value().trim_end_matches('\n').to_owned();
+        match change.tag() {
+            ChangeTag::Equal => DiffLine::Same(text),
+            ChangeTag::Delete => DiffLine::Missing(text),
+            ChangeTag::Insert => DiffLine::Extra(text),
+        }
+    };
+    Some(Mismatch { what, diff: diff.iter_all_changes().map(line).collect() })
+}
+
+fn compare_outputs(topic: &str, expected: &[ExpectedOutput], sent: &[Sent]) -> Option<Mismatch> {
+    let matches = |of: &ExpectedOutput, sent: &Sent| is_expected(of, sent);
+    let pairs = pair(expected, sent, matches);
+    let all_match = pairs.iter().all(|(of, sent)| matches!((of, sent), (Some(of), Some(sent)) if matches(of, sent.1)));
+    let is_in_order = in_order(&pairs);
+    if all_match && is_in_order {
+        return None;
+    }
+    let shown = |pairs: &[Pair<'_, ExpectedOutput, Sent>]| {
+        let actual = pairs.iter().filter_map(|(of, sent)| Some(show_sent(*of, sent.as_ref()?.1)));
+        texts(actual)
+    };
+    let wanted = texts(pairs.iter().filter_map(|(of, _)| Some(show_output((*of)?))));
+    if all_match {
+        let mut ordered = pairs.clone();
+        ordered.sort_by_key(|(_, sent)| sent.map(|(at, _)| at));
+        return differs(format!("the order of the outputs in `{topic}`"), &wanted, &shown(&ordered));
+    }
+    differs(format!("the outputs in `{topic}`"), &wanted, &shown(&pairs))
+}
+
+/// What is wanted, and what is there with its place.
+type Pair<'a, W, A> = (Option<&'a W>, Option<(usize, &'a A)>);
+
+/// Each of what is wanted with one of what is there: as they are listed where that fits, else the first that does; what is
+/// left of both in its order.
+fn pair<'a, W, A>(wanted: &'a [W], there: &'a [A], matches: impl Fn(&W, &A) -> bool) -> Vec<Pair<'a, W, A>> {
+    let fits = wanted.len() == there.len() && wanted.iter().zip(there).all(|(wanted, there)| matches(wanted, there));
+    let mut free: Vec<Option<&A>> = there.iter().map(Some).collect();
+    let mut take = |is_it: &dyn Fn(usize, &A) -> bool| {
+        let at = free.iter().enumerate().position(|(at, there)| there.is_some_and(|there| is_it(at, there)))?;
+        Some((at, free.get_mut(at)?.take()?))
+    };
+    let mut pairs: Vec<Pair<'a, W, A>> = wanted
+        .iter()
+        .enumerate()
+        .map(|(index, wanted)| {
+            (Some(wanted), take(&|at, there| if fits { at == index } else { matches(wanted, there) }))
+        })
+        .collect();
+    for pair in pairs.iter_mut().filter(|(_, there)| there.is_none()) {
+        pair.1 = take(&|_, _| true);
+    }
+    pairs.extend(free.into_iter().enumerate().filter_map(|(at, there)| Some((None, Some((at, there?))))));
+    pairs
+}
+
+/// Whether the outputs of each key are in the order in which they are expected.
+fn in_order(pairs: &[Pair<'_, ExpectedOutput, Sent>]) -> bool {
+    let mut last: BTreeMap<&str, usize> = BTreeMap::new();
+    pairs.iter().filter_map(|(_, sent)| *sent).all(|(at, sent)| {
+        let before = last.insert(&sent.key, at);
+        before.is_none_or(|before| before < at)
+    })
+}
+
+fn is_expected(expected: &ExpectedOutput, sent: &Sent) -> bool {
+    let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
+    let attribute = |(name, wanted): (&String, &Option<String>)| attribute_of(sent, name) == *wanted;
+    is(&expected.r#type, &sent.event.r#type)
+        && is(&expected.key, &sent.key)
+        && expected.attributes.iter().all(attribute)
+        && expected.data.as_ref().is_none_or(|data| same(data, &data_of(sent)))
+        && expected.has.as_ref().is_none_or(|part| has(part, &data_of(sent)))
+}
+
+fn attribute_of(sent: &Sent, name: &str) -> Option<String> {
+    match name {
+        "id" => Some(sent.event.id.clone()),
+        "source" => Some(sent.event.source.clone()),
+        name => sent.event.attributes.get(name).map(ToString::to_string),
+    }
+}
+
+/// The data of an event as JSON.
+fn data_of(sent: &Sent) -> Value {
+    let content_type = sent.event.attributes.get("datacontenttype").map(ToString::to_string);
+    match sent.event.data.as_ref().map(Data::as_bytes) {
+        None => Value::Null,
+        Some(bytes) if content_type.as_deref().is_none_or(is_json) => json_of(bytes),
+        Some(bytes) => text_of(bytes),
+    }
+}
+
+/// Bytes as JSON, or else as text.
+pub(super) fn json_of(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_else(|_| text_of(bytes))
+}
+
+fn text_of(bytes: &[u8]) -> Value {
+    use base64::Engine as _;
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => Value::String(format!("base64:{}", base64::engine::general_purpose::STANDARD.encode(bytes))),
+    }
+}
+
+/// Whether two values are the same; a number is, however it is written.
+fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => {
+            one == other || one.as_f64() == other.as_f64() && (one.is_f64() || other.is_f64())
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            let is_in = |(key, value): (&String, &Value)| other.get(key).is_some_and(|other| same(value, other));
+            one.len() == other.len() && one.iter().all(is_in)
+        }
+        (one, other) => one == other,
+    }
+}
+
+/// Whether a value has a part: objects may have more keys.
+fn has(part: &Value, whole: &Value) -> bool {
+    match (part, whole) {
+        (Value::Object(part), Value::Object(whole)) => {
+            part.iter().all(|(key, value)| whole.get(key).is_some_and(|whole| has(value, whole)))
+        }
+        (Value::Array(part), Value::Array(whole)) => {
+            part.len() == whole.len() && part.iter().zip(whole).all(|(part, whole)| has(part, whole))
+        }
+        (part, whole) => same(part, whole),
+    }
+}
+
+/// What of a value a part asks for.
+fn asked_for(part: &Value, whole: Value) -> Value {
+    match (part, whole) {
+        (Value::Object(part), Value::Object(whole)) => {
+            let asked =
+                whole.into_iter().filter_map(|(key, value)| Some((key.clone(), asked_for(part.get(&key)?, value))));
+            Value::Object(asked.collect())
+        }
+        (Value::Array(part), Value::Array(whole)) if part.len() == whole.len() => {
+            part.iter().zip(whole).map(|(part, whole)| asked_for(part, whole)).collect()
+        }
+        // Written as it was expected where it is the same.
+        (part, whole) => {
+            if same(part, &whole) {
+                part.clone()
+            } else {
+                whole
+            }
+        }
+    }
+}
+
+fn show_output(of: &ExpectedOutput) -> Value {
+    let mut shown = Map::new();
+    let mut put = |name: &str, value: Option<Value>| drop(value.map(|value| shown.insert(name.to_owned(), value)));
+    put("type", of.r#type.clone().map(Value::from));
+    put("key", of.key.clone().map(Value::from));
+    let attributes = of.attributes.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+    put("attributes", (!of.attributes.is_empty()).then(|| Value::Object(attributes.collect())));
+    put("data", of.data.clone().or_else(|| of.has.clone()));
+    Value::Object(shown)
+}
+
+/// What of an output is asked for; all that matters where nothing is.
+fn show_sent(of: Option<&ExpectedOutput>, sent: &Sent) -> Value {
+    let mut shown = Map::new();
+    let mut put = |name: &str, value: Value| drop(shown.insert(name.to_owned(), value));
+    if of.is_none_or(|of| of.r#type.is_some()) {
+        put("type", sent.event.r#type.clone().into());
+    }
+    if of.is_none_or(|of| of.key.is_some()) {
+        put("key", sent.key.clone().into());
+    }
+    if let Some(of) = of.filter(|of| !of.attributes.is_empty()) {
+        let attributes = of.attributes.keys().map(|name| (name.clone(), Value::from(attribute_of(sent, name))));
+        put("attributes", Value::Object(attributes.collect()));
+    }
+    match of {
+        None => put("data", data_of(sent)),
+        Some(ExpectedOutput { data: Some(data), .. }) => {
+            let found = data_of(sent);
+            put("data", if same(data, &found) { data.clone() } else { found });
+        }
+        Some(ExpectedOutput { has: Some(part), .. }) => put("data", asked_for(part, data_of(sent))),
+        Some(_) => {}
+    }
+    Value::Object(shown)
+}
+
+fn texts(values: impl Iterator<Item = Value>) -> String {
+    let text = |value: Value| serde_json::to_string_pretty(&value).unwrap_or_default();
+    values.map(text).collect::<Vec<_>>().join("\n")
+}
+
+fn compare_state(
+    what: String,
+    expected: &BTreeMap<String, Value>,
+    kept: Option<&BTreeMap<String, Bytes>>,
+) -> Option<Mismatch> {
+    // A text is compared as it is kept; all else is JSON.
+    let read = |key: &String, bytes: &Bytes| match expected.get(key) {
+        Some(Value::String(_)) => text_of(bytes),
+        Some(value) => {
+            let found = json_of(bytes);
+            if same(value, &found) { value.clone() } else { found }
+        }
+        None => json_of(bytes),
+    };
+    let there: Map<String, Value> =
+        kept.into_iter().flatten().map(|(key, value)| (key.clone(), read(key, value))).collect();
+    let wanted: Map<String, Value> = expected
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    if wanted == there {
+        return None;
+    }
+    differs(what, &texts([Value::Object(wanted)].into_iter()), &texts([Value::Object(there)].into_iter()))
+}
+
+fn compare_failures(plan: &Plan, expected: &[ExpectedFailure], failures: &[Failed]) -> Option<Mismatch> {
+    let matches = |of: &ExpectedFailure, failed: &Failed| {
+        of.subscriber.is_none_or(|subscriber| subscriber == failed.subscriber)
+            && of.event.as_ref().is_none_or(|event| *event == failed.event)
+            && of.kind.as_ref().is_none_or(|kind| *kind == failed.kind)
+            && of.reason.as_ref().is_none_or(|reason| failed.reason.contains(reason.as_str()))
+            && of.attempts.is_none_or(|attempts| attempts == failed.attempts)
+            && of.end.is_none_or(|end| end == failed.end)
+    };
+    let pairs = pair(expected, failures, matches);
+    if pairs.iter().all(|(of, failed)| matches!((of, failed), (Some(of), Some((_, failed))) if matches(of, failed))) {
+        return None;
+    }
+    let label = |subscriber: SubscriberIndex| Value::from(plan[subscriber].label());
+    let object = |fields: [(&str, Option<Value>); 6]| -> Value {
+        Value::Object(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
+    };
+    let wanted = texts(pairs.iter().filter_map(|(of, _)| {
+        let of = (*of)?;
+        Some(object([
+            ("subscriber", of.subscriber.map(label)),
+            ("event", of.event.clone().map(Value::from)),
+            ("kind", of.kind.clone().map(Value::from)),
+            ("reason", of.reason.clone().map(Value::from)),
+            ("attempts", of.attempts.map(Value::from)),
+            ("end", of.end.map(|end| end.as_str().into())),
+        ]))
+    }));
+    let there = texts(pairs.iter().filter_map(|(of, failed)| {
+        let (_, failed) = (*failed)?;
+        let asked = |is_asked: fn(&ExpectedFailure) -> bool| of.is_none_or(is_asked);
+        // A reason that has in it what it should is written as that.
+        let reason = of.and_then(|of| of.reason.clone()).filter(|reason| failed.reason.contains(reason.as_str()));
+        Some(object([
+            ("subscriber", asked(|of| of.subscriber.is_some()).then(|| label(failed.subscriber))),
+            ("event", asked(|of| of.event.is_some()).then(|| failed.event.clone().into())),
+            ("kind", asked(|of| of.kind.is_some()).then(|| failed.kind.clone().into())),
+            ("reason", asked(|of| of.reason.is_some()).then(|| reason.unwrap_or_else(|| failed.reason.clone()).into())),
+            ("attempts", asked(|of| of.attempts.is_some()).then(|| failed.attempts.into())),
+            ("end", asked(|of| of.end.is_some()).then(|| failed.end.as_str().into())),
+        ]))
+    }));
+    differs("the events that are not handled".to_owned(), &wanted, &there)
+}

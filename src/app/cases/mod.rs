@@ -1,0 +1,496 @@
+//! Runs cases of test files: the real lanes and plugins of a topology, on an engine in memory that is gone afterwards.
+//!
+//! Promises: a case sees nothing of another one; its clock stands where it says; nothing waits for a pause. So the same
+//! case gives the same result, on every machine, whatever else runs.
+//! What differs from a bus: every topic has one partition, so that what subscribers keep is in one place; pauses between
+//! attempts, rates and `batch.wait` take no time.
+//! Must not know: files, terminals, how results are printed.
+
+mod compare;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::runtime::{Handle, Runtime};
+
+use super::StartError;
+use crate::dispatch::capsule::{CapsuleFailure, Outcome, ReplayError};
+use crate::dispatch::control::{Filter, ListPosition};
+use crate::dispatch::{
+    Capsule, ControlError, FailedEvent, HandleError, Handler, LaneState, PublishError, StateEntry, Tree,
+};
+use crate::engine::memory::MemoryEngine;
+use crate::engine::{Blueprint, Engine, ReadBudget, ReadError, TopicSpec};
+use crate::model::event::Data;
+use crate::model::{Attribute, Event, PartitionId, Record};
+use crate::reload::{self, PluginError};
+use crate::topology::cases::{Case, End, Given, GivenEvent, State};
+use crate::topology::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
+use crate::wasm::{Action, Batch, Failure, Handled, Host, HostOptions, Plugin};
+
+pub use compare::{DiffLine, Mismatch, compare};
+
+/// How often it is looked whether everything is handled.
+const AT_REST_EVERY: Duration = Duration::from_millis(1);
+/// The pause between attempts: none would keep a lane busy whose plugin does not start.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How long lanes may take to end once nothing is on its way any more.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Where cases run.
+#[derive(Debug)]
+pub struct TestBed {
+    runtime: Runtime,
+    host: Host,
+}
+
+/// A topology with its plugins, ready to run cases.
+#[derive(Debug)]
+pub struct Loaded {
+    plan: Plan,
+    plugins: Vec<Plugin>,
+}
+
+/// What came of a case.
+#[derive(Debug, Clone, Default)]
+pub struct Happened {
+    /// What is in each topic that a subscriber sends to, in its order.
+    pub topics: BTreeMap<TopicIndex, Vec<Sent>>,
+    /// What the subscribers keep, by bucket and key.
+    pub state: BTreeMap<SubscriberIndex, BTreeMap<String, BTreeMap<String, Bytes>>>,
+    /// The events that were not handled, by subscriber.
+    pub failures: Vec<Failed>,
+}
+
+/// An event in a topic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sent {
+    /// Its key.
+    pub key: String,
+    /// The event.
+    pub event: Event,
+}
+
+/// An event that was not handled in the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// Whose failure it is.
+    pub subscriber: SubscriberIndex,
+    /// The event's id.
+    pub event: String,
+    /// What kind of failure.
+    pub kind: String,
+    /// Why.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// What became of it.
+    pub end: End,
+}
+
+/// Why a case has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum CaseError {
+    /// The tree does not start.
+    #[error(transparent)]
+    Start(#[from] crate::dispatch::StartError),
+    /// An event that is given is refused.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// What is given cannot be put, or what came of it not be had.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The same of topics.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A topic holds what is no event.
+    #[error("what is in `{topic}` cannot be read: {reason}")]
+    Unreadable {
+        /// The topic.
+        topic: String,
+        /// Why.
+        reason: String,
+    },
+    /// It goes on and on.
+    #[error("it did not come to an end within {}{}", humantime::format_duration(*.after), said(last_failure.as_deref()))]
+    Endless {
+        /// How long it was waited for.
+        after: Duration,
+        /// What failed last.
+        last_failure: Option<String>,
+    },
+    /// A lane gave up.
+    #[error("`{subscriber}` has stopped{}", said(last_failure.as_deref()))]
+    Stopped {
+        /// Whose lane.
+        subscriber: String,
+        /// Why.
+        last_failure: Option<String>,
+    },
+    /// It is one of a capsule, and needs that.
+    #[error("the capsule of this case is missing")]
+    NoCapsule,
+    /// A capsule of a subscriber that the topology does not have.
+    #[error("the capsule is of subscriber `{subscriber}`, which the topology does not have")]
+    OtherSubscriber {
+        /// The subscriber.
+        subscriber: String,
+    },
+    /// A capsule that cannot be run.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+}
+
+fn said(last_failure: Option<&str>) -> String {
+    last_failure.map(|failure| format!("; the last failure was: {failure}")).unwrap_or_default()
+}
+
+impl TestBed {
+    /// Sets up the sandbox. `code_cache` is where compiled plugins are kept between runs.
+    ///
+    /// # Errors
+    /// When the machine gives no threads, or not what the sandbox needs.
+    pub fn new(code_cache: &Path) -> Result<Self, StartError> {
+        let options = HostOptions { cache_folder: Some(code_cache.to_owned()), ..HostOptions::default() };
+        Ok(Self { runtime: super::runtime("case")?, host: Host::new(options)? })
+    }
+
+    /// Registers the plugins of a topology. `components` are their files, one for each subscriber.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of them.
+    pub fn load(&self, plan: Plan, components: &[PathBuf]) -> Result<Loaded, Vec<PluginError>> {
+        let plugins = reload::register(&self.host, &plan, components)?;
+        Ok(Loaded { plan, plugins })
+    }
+
+    /// Runs a case, for as long as `deadline`. Blocks.
+    ///
+    /// # Errors
+    /// When it has no result.
+    pub fn run(&self, loaded: &Loaded, case: &Case, deadline: Duration) -> Result<Happened, CaseError> {
+        let Given::Events { subscriber, state, at_ns, events } = &case.given else { return Err(CaseError::NoCapsule) };
+        let (plan, plugins) = match subscriber {
+            None => (loaded.plan.clone(), loaded.plugins.clone()),
+            Some(only) => {
+                let plugins = loaded.plugins.get(only.0 as usize).cloned();
+                (alone(&loaded.plan, *only), plugins.into_iter().collect())
+            }
+        };
+        let plan = unhurried(plan);
+        let handlers = plugins.into_iter().map(Impatient).collect();
+        let run = Run { whole: &loaded.plan, plan: &plan, deadline, began: Instant::now() };
+        self.runtime.block_on(run.run(handlers, state, *at_ns, events, self.runtime.handle()))
+    }
+}
+
+impl TestBed {
+    /// Gives a capsule to the plugin that its subscriber has in the topology. Blocks.
+    ///
+    /// # Errors
+    /// When it has no result.
+    pub fn replay(&self, loaded: &Loaded, capsule: &Capsule) -> Result<Happened, CaseError> {
+        let other = || CaseError::OtherSubscriber { subscriber: capsule.subscriber.clone() };
+        let mut subscribers = loaded.plan.subscribers().zip(&loaded.plugins);
+        let is_it = |((_, plan), _): &((SubscriberIndex, &SubscriberPlan), &Plugin)| plan.label() == capsule.subscriber;
+        let ((index, plan), plugin) = subscribers.find(is_it).ok_or_else(other)?;
+        let replayed = self.runtime.block_on(capsule.replay(plugin))?;
+        let mut happened = Happened::default();
+        happened.topics.extend(plan.ports.iter().map(|(_, topic)| (*topic, Vec::new())));
+        let failed = |failure: CapsuleFailure, event: String| Failed {
+            subscriber: index,
+            event,
+            kind: failure.kind,
+            reason: failure.reason,
+            attempts: capsule.attempt,
+            end: End::DeadLetter,
+        };
+        let event = Event::decode(&capsule.event).map(|event| event.id).unwrap_or_default();
+        let handled = match replayed.outcome {
+            Outcome::Handled(handled) => handled,
+            Outcome::Reproduced => {
+                happened.failures.push(failed(capsule.failure.clone(), event));
+                return Ok(happened);
+            }
+            Outcome::FailedOtherwise(failure) => {
+                happened.failures.push(failed(failure, event));
+                return Ok(happened);
+            }
+        };
+        for output in handled.outputs {
+            let Some((_, topic)) = plan.ports.get(output.port as usize) else { continue };
+            let mut attributes: BTreeMap<String, Attribute> = output
+                .attributes
+                .lines()
+                .filter_map(|line| line.split_once('='))
+                .map(|(name, value)| (name.to_owned(), Attribute::String(value.to_owned())))
+                .collect();
+            if !output.content_type.is_empty() {
+                attributes.insert("datacontenttype".to_owned(), Attribute::String(output.content_type));
+            }
+            let data = Some(Data::Binary(output.data.into()));
+            let event = Event { r#type: output.r#type, attributes, data, ..Event::default() };
+            let key = output.key.unwrap_or_else(|| capsule.key.clone());
+            happened.topics.entry(*topic).or_default().push(Sent { key, event });
+        }
+        let buckets = happened.state.entry(index).or_default();
+        for (bucket, key, value) in capsule.values() {
+            buckets.entry(bucket.to_owned()).or_default().insert(key.to_owned(), value);
+        }
+        for write in handled.writes {
+            let values = buckets.entry(write.bucket).or_default();
+            match write.value {
+                Some(value) => drop(values.insert(write.key, value)),
+                None => drop(values.remove(&write.key)),
+            }
+        }
+        Ok(happened)
+    }
+}
+
+impl Loaded {
+    /// The topology.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+}
+
+/// A plugin that is not asked how long it wants to wait before it tries again.
+#[derive(Clone)]
+struct Impatient(Plugin);
+
+impl Handler for Impatient {
+    fn digest(&self) -> [u8; 32] {
+        *self.0.digest().as_bytes()
+    }
+
+    async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
+        let mut handled = Handler::handle(&self.0, batch).await?;
+        if let Some(Failure { action: action @ Action::Retry(_), .. }) = &mut handled.failed {
+            *action = Action::Retry(None);
+        }
+        Ok(handled)
+    }
+}
+
+/// The plan of one subscriber alone: what it takes from is a root.
+fn alone(plan: &Plan, only: SubscriberIndex) -> Plan {
+    let mut subscriber = plan[only].clone();
+    let mut topics: Vec<(TopicIndex, TopicPlan)> = Vec::new();
+    let mut take = |index: TopicIndex, is_root: bool| match topics.iter().position(|(known, _)| *known == index) {
+        Some(at) => TopicIndex(at as u32),
+        None => {
+            let mut topic = plan[index].clone();
+            if is_root && !topic.is_root() {
+                topic.settings.dedupe = None;
+            }
+            topic.parent = (!is_root).then_some(SubscriberIndex(0));
+            topic.dead_letters_of = topic.dead_letters_of.filter(|_| !is_root).map(|_| SubscriberIndex(0));
+            topics.push((index, topic));
+            TopicIndex(topics.len() as u32 - 1)
+        }
+    };
+    subscriber.from = take(subscriber.from, true);
+    for (_, topic) in &mut subscriber.ports {
+        *topic = take(*topic, false);
+    }
+    subscriber.dead_letters = subscriber.dead_letters.map(|topic| take(topic, false));
+    Plan { topics: topics.into_iter().map(|(_, topic)| topic).collect(), subscribers: vec![subscriber] }
+}
+
+/// The plan without what only takes time.
+fn unhurried(mut plan: Plan) -> Plan {
+    for topic in &mut plan.topics {
+        topic.partitions = 1;
+    }
+    for subscriber in &mut plan.subscribers {
+        (subscriber.retry.initial, subscriber.retry.max) = (PAUSE, PAUSE);
+        subscriber.rate = None;
+        subscriber.batch.wait = None;
+    }
+    plan
+}
+
+/// A case while it runs.
+struct Run<'p> {
+    /// The topology, whose positions results are by.
+    whole: &'p Plan,
+    /// What runs of it.
+    plan: &'p Plan,
+    deadline: Duration,
+    began: Instant,
+}
+
+impl Run<'_> {
+    async fn run(
+        &self,
+        handlers: Vec<Impatient>,
+        state: &State,
+        at_ns: u64,
+        events: &[GivenEvent],
+        runtime: &Handle,
+    ) -> Result<Happened, CaseError> {
+        let engine = MemoryEngine::default();
+        engine.hold_clock(at_ns);
+        let tree = Tree::start(engine.clone(), self.plan, handlers, runtime).await?;
+        let ran = self.events(&tree, &engine, state, at_ns, events).await;
+        // What was committed last is there once lanes have ended; and none may go on behind a case that is over.
+        tree.drain(DRAIN).await;
+        let halted = ran?;
+        let happened = self.happened(&tree, &engine, &halted).await;
+        drop(engine.close().await);
+        happened
+    }
+
+    /// Gives what is given, and waits until nothing is on its way any more. The subscribers that have halted by then.
+    async fn events(
+        &self,
+        tree: &Tree<MemoryEngine>,
+        engine: &MemoryEngine,
+        state: &State,
+        at_ns: u64,
+        events: &[GivenEvent],
+    ) -> Result<Vec<String>, CaseError> {
+        for (subscriber, buckets) in state {
+            let entries: Vec<StateEntry> = buckets
+                .iter()
+                .flat_map(|(bucket, values)| values.iter().map(move |(key, value)| (bucket, key, value)))
+                .filter_map(|(bucket, key, value)| {
+                    let (bucket, key, value) = (bucket.clone(), key.clone(), bytes_of(value)?);
+                    Some(StateEntry { bucket, key, written_ns: at_ns, value })
+                })
+                .collect();
+            tree.import_state(&self.whole[*subscriber].label(), 0, &entries).await?;
+        }
+        // What can be published together is, so that plugins get batches.
+        for events in events.chunk_by(|one, next| one.topic == next.topic && next.at_ns.is_none()) {
+            let Some(first) = events.first() else { continue };
+            if let Some(at_ns) = first.at_ns {
+                self.rest(tree, engine, at_ns).await?;
+                engine.hold_clock(at_ns);
+            }
+            let encoded: Vec<Bytes> = events.iter().map(|given| given.event.encode()).collect();
+            tree.publisher().publish(&self.whole[first.topic].label(), &encoded, None).await?;
+        }
+        self.rest(tree, engine, u64::MAX).await?;
+        let subscribers = tree.snapshot().subscribers;
+        if let Some(stopped) = subscribers.iter().find(|status| status.lanes.contains(&LaneState::Stopped)) {
+            let (subscriber, last_failure) = (stopped.name.clone(), stopped.last_failure.clone());
+            return Err(CaseError::Stopped { subscriber, last_failure });
+        }
+        let halted = subscribers.into_iter().filter(|status| status.lanes.contains(&LaneState::Halted));
+        Ok(halted.map(|status| status.name).collect())
+    }
+
+    /// Waits until nothing is on its way. Where there are only events that come later, time goes on to the next of them, as
+    /// long as that is not behind `until_ns`.
+    async fn rest(&self, tree: &Tree<MemoryEngine>, engine: &MemoryEngine, until_ns: u64) -> Result<(), CaseError> {
+        while !tree.is_at_rest() {
+            match tree.next_due_ns() {
+                Some(due_ns) if due_ns > until_ns => return Ok(()),
+                Some(due_ns) => engine.hold_clock(due_ns),
+                None => {}
+            }
+            if self.began.elapsed() > self.deadline {
+                let last_failure = tree.snapshot().subscribers.into_iter().find_map(|status| status.last_failure);
+                return Err(CaseError::Endless { after: self.deadline, last_failure });
+            }
+            tokio::time::sleep(AT_REST_EVERY).await;
+        }
+        Ok(())
+    }
+
+    async fn happened(
+        &self,
+        tree: &Tree<MemoryEngine>,
+        engine: &MemoryEngine,
+        halted: &[String],
+    ) -> Result<Happened, CaseError> {
+        let mut happened = Happened::default();
+        let topics: Vec<_> = self.plan.topics.iter().map(|topic| (topic.label(), topic)).collect();
+        let specs = topics.iter().map(|(name, topic)| TopicSpec {
+            name: name.clone(),
+            partitions: topic.partitions,
+            settings: topic.settings,
+            lifecycle: None, // nothing more is appended
+        });
+        let blueprint = Blueprint { topics: specs.collect(), ..Blueprint::default() };
+        let numbers = engine.apply(&blueprint).await.map_err(crate::dispatch::StartError::from)?;
+        let sent_to = topics.iter().zip(numbers.topics).filter(|((_, topic), _)| !topic.is_root());
+        for ((label, _), topic) in sent_to {
+            let Some((index, _)) = self.whole.topics().find(|(_, topic)| topic.label() == *label) else { continue };
+            let sent = read_all(engine, label, PartitionId { topic, partition: 0 }).await?;
+            happened.topics.insert(index, sent);
+        }
+        for subscriber in &self.plan.subscribers {
+            let label = subscriber.label();
+            let Some((index, _)) = self.whole.subscribers().find(|(_, known)| known.label() == label) else { continue };
+            let buckets = happened.state.entry(index).or_default();
+            let mut behind: Option<(String, String)> = None;
+            loop {
+                let position = behind.as_ref().map(|(bucket, key)| (bucket.as_str(), key.as_str()));
+                let page = tree.list_state(&label, 0, position, 1_000)?;
+                let Some(last) = page.last() else { break };
+                behind = Some((last.bucket.clone(), last.key.clone()));
+                for StateEntry { bucket, key, value, .. } in page {
+                    buckets.entry(bucket).or_default().insert(key, value);
+                }
+            }
+            let mut failed = |found: Vec<FailedEvent>, end: End| {
+                happened.failures.extend(found.into_iter().map(|event| Failed {
+                    subscriber: index,
+                    event: event.id,
+                    kind: event.waiter.failure,
+                    reason: event.waiter.reason,
+                    attempts: event.waiter.attempts,
+                    end,
+                }));
+            };
+            let mut from = Some(ListPosition::default());
+            while let Some(position) = from.filter(|_| subscriber.dead_letters.is_some()) {
+                let page = tree.dead_letters(&label, &Filter::default(), position, 1_000).await?;
+                failed(page.found, End::DeadLetter);
+                from = page.next;
+            }
+            let mut from = Some(ListPosition::default());
+            while let Some(position) = from {
+                let page = tree.waiting(&label, &Filter::default(), position, 1_000)?;
+                let (parked, others): (Vec<_>, Vec<_>) =
+                    page.found.into_iter().partition(|event| event.waiter.is_parked);
+                failed(parked, End::Parked);
+                // Those that were not tried wait for their key, and that is not their failure.
+                let tried = others.into_iter().filter(|event| event.waiter.attempts > 0 && halted.contains(&label));
+                failed(tried.collect(), End::Halted);
+                from = page.next;
+            }
+        }
+        Ok(happened)
+    }
+}
+
+async fn read_all(engine: &MemoryEngine, label: &str, partition: PartitionId) -> Result<Vec<Sent>, CaseError> {
+    let unreadable = |reason: String| CaseError::Unreadable { topic: label.to_owned(), reason };
+    let (mut sent, mut from) = (Vec::new(), 0);
+    loop {
+        let chunks = engine.read(partition, from, ReadBudget { events: 1_000, bytes: 1 << 20 }).await?;
+        let Some(last) = chunks.last() else { return Ok(sent) };
+        from = last.end_offset();
+        for stored in chunks.iter().flat_map(|chunk| chunk.iter()) {
+            let record = Record::parse(stored.record).map_err(|error| unreadable(error.to_string()))?;
+            let event = Event::decode(record.event).map_err(|error| unreadable(error.to_string()))?;
+            sent.push(Sent { key: record.key.to_owned(), event });
+        }
+    }
+}
+
+/// A value as a handler keeps it: a text as it is, all else as JSON, and `null` not at all.
+fn bytes_of(value: &Value) -> Option<Bytes> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(Bytes::copy_from_slice(text.as_bytes())),
+        other => Some(other.to_string().into()),
+    }
+}

@@ -1,0 +1,425 @@
+//! Events that are to come later: a durable queue of timers for each topic.
+//!
+//! ```text
+//!   deliverat, delay                    a lane of its own
+//!   publish, outputs ──> `T@delayed` ──────────────────────> entries by time ── due ──> `T`
+//!                        a hidden topic, one partition       06 due offset      partition, offset, append time
+//! ```
+//!
+//! An event with the attribute `deliverat` (a time) or `delay` (a duration such as `90s`, from when it is appended) waits
+//! outside of its topic, and gets its place there when it is due: those that are due at the same time in the order in which
+//! they came. It is not changed. One that the topic's lifecycle refuses then goes to `T@refused`, with the reason.
+//!
+//! Promises: each is delivered once, never early, however often the bus is killed meanwhile. Waiting costs the disk and no
+//! memory: only the time of the next one is looked at.
+//! Relies on: the engine's units, as any lane; the engine's clock for what is due.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{Held, Unreadable};
+use super::entries::{DELAYED, TOLD, end_of};
+use super::guards;
+use super::lane::LaneError;
+use super::outputs::cut;
+use crate::engine::{Engine, Entries, Guard, LaneWrite, ReadBudget, Session, SessionError, Slices, Unit};
+use crate::limits;
+use crate::model::event::EventWriter;
+use crate::model::{
+    AttributeView, EventView, Offset, PartitionId, Record, RecordError, Retention, TopicId, partition_of,
+};
+use crate::topology::LifecyclePlan;
+
+/// What is behind the name of a topic in that of its hidden topic. No name in a topology has it.
+pub(super) const SUFFIX: &str = "@delayed";
+/// What is behind it in that of the topic of those that its lifecycle refuses when they are due.
+pub(super) const REFUSED_SUFFIX: &str = "@refused";
+/// The attribute with the time at which an event is to come.
+const DELIVER_AT: &str = "deliverat";
+/// The attribute with how long it is to come after its append.
+const DELAY: &str = "delay";
+/// In the hidden topic an event only passes by.
+pub(super) const RETENTION: Retention =
+    Retention { age: Some(Duration::from_secs(3600)), partition_bytes: None, force: false };
+/// How many wait, an u64 in little endian.
+const COUNT: &[u8] = &[TOLD, b'c', b'o', b'u', b'n', b't'];
+
+/// Why an event cannot come later.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DelayRefused {
+    /// Not a time.
+    #[error("`deliverat` is not a time: it needs one such as 2026-01-31T08:00:00Z, and this is {0:?}")]
+    Time(String),
+    /// Not a duration.
+    #[error("`delay` is not a duration: it needs one with a unit, such as 90s or 1h 30m, and this is {0:?}")]
+    Duration(String),
+    /// Later than anybody will wait.
+    #[error("`{name}` is too far away: at most {} days are accepted", limits::DELAY_MAX.as_secs() / (24 * 3600))]
+    TooLate {
+        /// The attribute.
+        name: &'static str,
+    },
+    /// Both attributes.
+    #[error("`deliverat` and `delay` are both there: only one of them can say when the event comes")]
+    Both,
+}
+
+/// When an event comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// At a time, Unix nanoseconds.
+    At(u64),
+    /// So long after its append.
+    After(Duration),
+}
+
+impl When {
+    fn due_ns(self, append_time_ns: u64) -> u64 {
+        match self {
+            Self::At(time_ns) => time_ns,
+            Self::After(delay) => append_time_ns.saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    fn parse(name: &str, value: &str) -> Result<Option<Self>, DelayRefused> {
+        match name {
+            DELIVER_AT => match value.parse::<jiff::Timestamp>() {
+                Ok(time) => Ok(Some(Self::at(time))),
+                Err(_) => Err(DelayRefused::Time(shown(value))),
+            },
+            DELAY => match humantime::parse_duration(value) {
+                Ok(delay) if delay > limits::DELAY_MAX => Err(DelayRefused::TooLate { name: DELAY }),
+                Ok(delay) => Ok(Some(Self::After(delay))),
+                Err(_) => Err(DelayRefused::Duration(shown(value))),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    fn at(time: jiff::Timestamp) -> Self {
+        Self::At(u64::try_from(time.as_nanosecond()).unwrap_or(0))
+    }
+}
+
+fn shown(value: &str) -> String {
+    value.chars().take(64).collect()
+}
+
+/// Whether an event of these attributes comes later, and that it can.
+///
+/// # Errors
+/// [`DelayRefused`].
+pub(super) fn is_delayed<'a>(
+    attributes: impl Iterator<Item = (&'a str, &'a str)>,
+    now_ns: u64,
+) -> Result<bool, DelayRefused> {
+    let mut found = None;
+    for (name, value) in attributes {
+        if let Some(when) = When::parse(name, value)? {
+            check(when, now_ns)?;
+            if found.replace(when).is_some() {
+                return Err(DelayRefused::Both);
+            }
+        }
+    }
+    Ok(found.is_some())
+}
+
+fn check(when: When, now_ns: u64) -> Result<(), DelayRefused> {
+    match when {
+        When::At(time_ns) if Duration::from_nanos(time_ns.saturating_sub(now_ns)) > limits::DELAY_MAX => {
+            Err(DelayRefused::TooLate { name: DELIVER_AT })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// As [`is_delayed`], of an encoded event.
+///
+/// # Errors
+/// As there.
+pub(super) fn is_event_delayed(event: &EventView<'_>, now_ns: u64) -> Result<bool, DelayRefused> {
+    Ok(when_of(event)?.map(|when| check(when, now_ns)).transpose()?.is_some())
+}
+
+fn when_of(event: &EventView<'_>) -> Result<Option<When>, DelayRefused> {
+    if !event.has_delay {
+        return Ok(None);
+    }
+    let mut found = None;
+    for (name, value) in event.attributes() {
+        let when = match value {
+            AttributeView::Timestamp(time) if name == DELIVER_AT => Some(When::at(time)),
+            value => match value.as_text() {
+                Some(text) => When::parse(name, text)?,
+                None => When::parse(name, &value.to_owned().to_string())?,
+            },
+        };
+        if when.is_some() && found.is_some() {
+            return Err(DelayRefused::Both);
+        }
+        found = found.or(when);
+    }
+    Ok(found)
+}
+
+/// What is seen of a topic's queue.
+#[derive(Debug, Default)]
+pub(super) struct Delayed {
+    count: AtomicU64,
+    /// When the first one is due; `u64::MAX`: there is none, or it is not known yet.
+    next_ns: AtomicU64,
+}
+
+impl Delayed {
+    /// When the first one is due, engine time.
+    pub(super) fn next_ns(&self) -> Option<u64> {
+        Some(self.next_ns.load(Ordering::Acquire)).filter(|next_ns| *next_ns != u64::MAX)
+    }
+
+    /// How many wait in it.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+}
+
+/// What a queue is made of.
+pub(super) struct Parts<E: Engine> {
+    pub(super) engine: E,
+    pub(super) session: E::Session,
+    pub(super) entries: E::Entries,
+    pub(super) topic: TopicId,
+    pub(super) partitions: u32,
+    /// Its guard, and the topic that takes what that refuses.
+    pub(super) guarded: Option<(LifecyclePlan, TopicId)>,
+    pub(super) seen: Arc<Delayed>,
+    pub(super) stop: CancellationToken,
+}
+
+/// The queue of a topic.
+pub(super) struct DelayLane<E: Engine> {
+    parts: Parts<E>,
+    position: Offset,
+    count: u64,
+    /// When the first one is due.
+    next_ns: Option<u64>,
+}
+
+fn entry_key(due_ns: u64, offset: Offset) -> Vec<u8> {
+    let mut key = Vec::with_capacity(17);
+    key.push(DELAYED);
+    key.extend_from_slice(&due_ns.to_be_bytes());
+    key.extend_from_slice(&offset.to_be_bytes());
+    key
+}
+
+fn due_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?))
+}
+
+impl<E: Engine> DelayLane<E> {
+    /// A queue as it was left.
+    pub(super) fn load(parts: Parts<E>) -> Result<Self, LaneError> {
+        let count = parts.entries.get(COUNT)?;
+        let count = count.and_then(|count| Some(u64::from_le_bytes(count.get(..8)?.try_into().ok()?))).unwrap_or(0);
+        let position = parts.session.next_offset();
+        let mut lane = Self { parts, position, count, next_ns: None };
+        lane.look()?;
+        lane.parts.seen.count.store(count, Ordering::Release);
+        Ok(lane)
+    }
+
+    /// Finds out when the first one is due.
+    fn look(&mut self) -> Result<(), LaneError> {
+        let first = self.parts.entries.range(Bound::Included(&[DELAYED]), &end_of(DELAYED), 1)?;
+        self.next_ns = first.first().and_then(|(key, _)| due_of(key));
+        Ok(())
+    }
+
+    /// Runs until it is told to stop or cannot go on.
+    pub(super) async fn run(mut self) -> Result<(), LaneError> {
+        let budget = ReadBudget { events: limits::BATCH_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
+        loop {
+            self.parts.seen.next_ns.store(self.next_ns.unwrap_or(u64::MAX), Ordering::Release);
+            let now_ns = self.parts.engine.now_ns();
+            // The clock may be set, so it is looked at again and again.
+            let pause = self.next_ns.map(|due_ns| Duration::from_nanos(due_ns.saturating_sub(now_ns)));
+            if pause == Some(Duration::ZERO) && !self.parts.stop.is_cancelled() {
+                self.deliver(now_ns).await?;
+                continue;
+            }
+            let pause = pause.map(|pause| pause.min(limits::DELAY_LOOK_EVERY));
+            tokio::select! {
+                biased;
+                () = self.parts.stop.cancelled() => return Ok(self.parts.session.flush().await?),
+                () = after(pause) => {}
+                chunks = self.parts.session.read(budget) => self.take_in(&Held::all(&chunks?)).await?,
+            }
+        }
+    }
+
+    /// Takes in events that were read.
+    async fn take_in(&mut self, held: &[Held]) -> Result<(), LaneError> {
+        let Some(last) = held.last() else { return Ok(()) };
+        let mut writes = Vec::with_capacity(held.len() + 1);
+        for held in held {
+            let parsed = held.parse()?;
+            // it was looked at when it was published
+            let when = when_of(&parsed.view).ok().flatten().unwrap_or(When::At(0));
+            let due_ns = when.due_ns(held.append_time_ns);
+            self.next_ns = Some(self.next_ns.map_or(due_ns, |next_ns| next_ns.min(due_ns)));
+            writes.push(LaneWrite::put(entry_key(due_ns, held.offset), held.record.clone()));
+        }
+        self.count += held.len() as u64;
+        let unit = Unit { consumed_to: last.offset + 1, writes, ..Unit::default() };
+        // In front of the position: whoever sees that all was read sees that something waits.
+        self.parts.seen.count.store(self.count, Ordering::Release);
+        self.commit(unit).await
+    }
+
+    /// Gives what is due its place.
+    async fn deliver(&mut self, now_ns: u64) -> Result<(), LaneError> {
+        let until = entry_key(now_ns.saturating_add(1), 0);
+        let count = limits::BATCH_EVENTS_MAX as usize;
+        let mut due = self.parts.entries.range(Bound::Included(&[DELAYED]), &until, count)?;
+        let mut bytes = 0;
+        let fits = due.iter().take_while(|(_, record)| {
+            bytes += record.len();
+            bytes <= limits::BATCH_BYTES_MAX
+        });
+        due.truncate(fits.count().max(1));
+        let mut refused: BTreeMap<usize, String> = BTreeMap::new();
+        loop {
+            let mut unit = Unit { consumed_to: self.position, ..Unit::default() };
+            for (index, (key, record)) in due.iter().enumerate() {
+                if !refused.contains_key(&index)
+                    && let Err(why) = self.place(&mut unit.emits, index, record)?
+                {
+                    refused.insert(index, why);
+                }
+                if let Some(why) = refused.get(&index) {
+                    self.refuse(&mut unit.emits, record, why)?;
+                }
+                unit.writes.push(LaneWrite::delete(key.clone()));
+            }
+            let count = self.count;
+            self.count = count.saturating_sub(due.len() as u64);
+            match self.commit(unit).await {
+                Ok(()) => break,
+                Err(LaneError::Session(SessionError::Guard(guard))) if guard.is_for_its_event() => {
+                    self.count = count;
+                    refused.insert(guard.of as usize, guard.why.to_string());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // What is counted no longer is in its topic.
+        self.parts.session.flush().await?;
+        self.parts.seen.count.store(self.count, Ordering::Release);
+        self.look()
+    }
+
+    /// Puts an event that is due into its topic, or says why not.
+    fn place(&self, emits: &mut Slices, index: usize, record: &[u8]) -> Result<Result<(), String>, LaneError> {
+        let (parsed, view) = self.parse(record)?;
+        let partition = partition_of(parsed.key, self.parts.partitions);
+        let partition = PartitionId { topic: self.parts.topic, partition };
+        let Some((lifecycle, _)) = &self.parts.guarded else {
+            put(emits, partition, record);
+            return Ok(Ok(()));
+        };
+        Ok(match guards::state_of(lifecycle, &view, Some(parsed.key)) {
+            Ok(state) => {
+                let slice = put(emits, partition, record);
+                emits.guard_last(slice, Guard::new(parsed.key, state, index as u32));
+                Ok(())
+            }
+            Err(unknown) => Err(unknown.to_string()),
+        })
+    }
+
+    /// Its topic does not take an event that is due, and nobody is there any more to be told: it is kept beside it.
+    fn refuse(&self, emits: &mut Slices, record: &[u8], why: &str) -> Result<(), LaneError> {
+        let Some((_, topic)) = self.parts.guarded else { return Ok(()) };
+        let (parsed, view) = self.parse(record)?;
+        tracing::warn!(event = view.id, why, "an event that was due is refused");
+        let pushed = emits.push(PartitionId { topic, partition: 0 }, |out| {
+            Record { event: &[], ..parsed }.write(out)?;
+            EventWriter::extend(out, parsed.event).attribute("wattlereason", cut(why));
+            Ok::<_, RecordError>(())
+        });
+        debug_assert!(pushed.is_ok(), "a key that was stored before fits again");
+        Ok(())
+    }
+
+    fn parse<'r>(&self, record: &'r [u8]) -> Result<(Record<'r>, EventView<'r>), LaneError> {
+        let parse = || {
+            let record = Record::parse(record)?;
+            Ok((record, record.view()?))
+        };
+        Ok(parse().map_err(|error| Unreadable::new(self.position, error))?)
+    }
+
+    async fn commit(&mut self, mut unit: Unit) -> Result<(), LaneError> {
+        self.position = unit.consumed_to;
+        unit.writes.push(LaneWrite::put(COUNT, self.count.to_le_bytes().to_vec()));
+        Ok(self.parts.session.commit(unit).await?)
+    }
+}
+
+/// Puts a stored record into a partition. Where it went: the index of its slice.
+fn put(slices: &mut Slices, partition: PartitionId, record: &[u8]) -> usize {
+    let pushed = slices.push(partition, |out| {
+        out.extend_from_slice(record);
+        Ok::<_, std::convert::Infallible>(())
+    });
+    debug_assert!(pushed.is_ok(), "a record that was stored before fits again");
+    pushed.map_or(0, |(slice, _)| slice)
+}
+
+async fn after(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_NS: u64 = 1_800_000_000_000_000_000;
+
+    fn of(attributes: &[(&str, &str)]) -> Result<bool, DelayRefused> {
+        is_delayed(attributes.iter().copied(), NOW_NS)
+    }
+
+    #[test]
+    fn only_the_two_attributes_delay_an_event() {
+        assert_eq!(of(&[("subject", "s"), ("delays", "3")]), Ok(false));
+        assert_eq!(of(&[("delay", "1h 30m")]), Ok(true));
+        assert_eq!(of(&[("deliverat", "2030-01-31T08:00:00+02:00")]), Ok(true));
+        assert_eq!(of(&[("deliverat", "1999-01-31T08:00:00Z")]), Ok(true), "what is past is due");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        assert_eq!(of(&[("delay", "5")]), Err(DelayRefused::Duration("5".into())));
+        assert_eq!(of(&[("deliverat", "tomorrow")]), Err(DelayRefused::Time("tomorrow".into())));
+        assert_eq!(of(&[("delay", "1s"), ("deliverat", "2030-01-31T08:00:00Z")]), Err(DelayRefused::Both));
+        assert_eq!(of(&[("delay", "20years")]), Err(DelayRefused::TooLate { name: "delay" }));
+        assert_eq!(of(&[("deliverat", "2199-01-31T08:00:00Z")]), Err(DelayRefused::TooLate { name: "deliverat" }));
+    }
+
+    #[test]
+    fn entries_are_in_the_order_of_their_times_and_then_of_their_arrival() {
+        let keys = [entry_key(5, 9), entry_key(6, 1), entry_key(256, 0), entry_key(256, 1)];
+        assert!(keys.is_sorted());
+        assert_eq!(due_of(&keys[2]), Some(256));
+    }
+}

@@ -1,0 +1,249 @@
+//! Searching what is stored for a trace, without an index: backwards for an event by its id, forwards from an event for what
+//! was made of it.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::TraceError;
+use crate::engine::{Chunk, Engine, ReadBudget, ReadError};
+use crate::model::{EventView, LaneId, Lineage, Offset, PartitionId, Place, Record};
+
+/// Events that are read at once.
+const PAGE: ReadBudget = ReadBudget { events: 1_000, bytes: 1 << 20 };
+/// Events of each partition that the first round of a search backwards looks at; each round twice as many as the one before.
+const FIRST_ROUND: u64 = 1_000;
+/// The most that a round looks at.
+const ROUND_MAX: u64 = 64_000;
+/// Events behind the first one that the same lane made of a later event: a lane goes in order, but one that waited for
+/// another attempt comes later.
+const BEHIND_MAX: u64 = 100_000;
+
+/// How many events may still be looked at.
+pub(super) struct Budget {
+    left: u64,
+}
+
+impl Budget {
+    pub(super) fn new(events: u64) -> Self {
+        Self { left: events }
+    }
+
+    /// Whether it was not enough.
+    pub(super) fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    fn spend(&mut self, chunks: &[Chunk]) {
+        self.left = self.left.saturating_sub(chunks.iter().map(|chunk| u64::from(chunk.count)).sum());
+    }
+}
+
+/// An event that was found.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) place: Place,
+    pub(super) append_time_ns: u64,
+    pub(super) record: Bytes,
+}
+
+impl Found {
+    /// Looks into it.
+    pub(super) fn parse(&self) -> Result<(Record<'_>, EventView<'_>), ReadError> {
+        let unreadable = |why: String| {
+            ReadError::Storage(
+                format!("the event at offset {} is not what was stored: {why}", self.place.offset).into(),
+            )
+        };
+        let record = Record::parse(&self.record).map_err(|error| unreadable(error.to_string()))?;
+        let view = record.view().map_err(|error| unreadable(error.to_string()))?;
+        Ok((record, view))
+    }
+
+    /// Where it comes from.
+    pub(super) fn lineage(&self) -> Result<Option<Lineage>, ReadError> {
+        Ok(self.parse()?.0.lineage)
+    }
+}
+
+/// Where those that were made of an event can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Within {
+    /// All of them in one unit, and so at one time.
+    OneUnit,
+    /// Each anywhere.
+    Any,
+}
+
+/// A part of a partition that is looked through.
+pub(super) struct Part {
+    partition: PartitionId,
+    range: Range<Offset>,
+    /// So many more are looked at, once the lane has gone past.
+    left: Option<u64>,
+}
+
+/// Looks through what is stored.
+pub(super) struct Search<'a, E> {
+    pub(super) engine: &'a E,
+}
+
+impl<E: Engine> Search<'_, E> {
+    /// What a partition has since a time, everything that was written among it once it is durable.
+    pub(super) async fn range(&self, partition: PartitionId, since_ns: Option<u64>) -> Result<Part, TraceError> {
+        let bounds = self.engine.bounds(partition).unwrap_or_default();
+        if let Some(last) = bounds.written.checked_sub(1).filter(|_| bounds.durable < bounds.written) {
+            self.engine.wait_durable(partition, last).await?;
+        }
+        let start = match since_ns {
+            Some(time_ns) if bounds.start < bounds.written => self.engine.offset_at_time(partition, time_ns).await?,
+            _ => bounds.start,
+        };
+        Ok(Part { partition, range: start.max(bounds.start)..bounds.written, left: None })
+    }
+
+    /// Some events of a range, from its front.
+    async fn page(&self, part: &Part, budget: &mut Budget) -> Result<Vec<Chunk>, ReadError> {
+        let chunks = self.engine.read(part.partition, part.range.start, PAGE).await?;
+        budget.spend(&chunks);
+        Ok(chunks)
+    }
+
+    /// The event at a place, where it is kept.
+    pub(super) async fn at(&self, place: Place) -> Result<Option<Found>, ReadError> {
+        let one = ReadBudget { events: 1, bytes: 0 };
+        let chunks = self.engine.read(place.partition, place.offset, one).await?;
+        Ok(each(place.partition, &chunks).find(|found| found.place == place))
+    }
+
+    /// The latest event that is meant, in any of some parts. Newest first, in rounds: whoever asks mostly asks for something
+    /// recent.
+    pub(super) async fn latest(
+        &self,
+        mut parts: Vec<Part>,
+        is_meant: impl Fn(&EventView<'_>) -> bool,
+        budget: &mut Budget,
+    ) -> Result<Option<Found>, ReadError> {
+        let mut round = FIRST_ROUND;
+        while parts.iter().any(|part| !part.range.is_empty()) && !budget.is_spent() {
+            let mut latest: Option<Found> = None;
+            for part in parts.iter_mut().filter(|part| !part.range.is_empty()) {
+                let from = part.range.end.saturating_sub(round).max(part.range.start);
+                let mut rest = Part { partition: part.partition, range: from..part.range.end, left: None };
+                part.range.end = from;
+                while !rest.range.is_empty() {
+                    let chunks = self.page(&rest, budget).await?;
+                    for found in each(rest.partition, &chunks).filter(|found| rest.range.contains(&found.place.offset))
+                    {
+                        let is_later =
+                            latest.as_ref().is_none_or(|latest| latest.append_time_ns <= found.append_time_ns);
+                        if is_later && is_meant(&found.parse()?.1) {
+                            latest = Some(found);
+                        }
+                    }
+                    rest.range.start = end_of(&chunks, &rest);
+                }
+            }
+            if latest.is_some() {
+                return Ok(latest);
+            }
+            round = (round * 2).min(ROUND_MAX);
+        }
+        Ok(None)
+    }
+
+    /// What a lane made of an event, in these partitions, in their order.
+    pub(super) async fn made_of(
+        &self,
+        lane: LaneId,
+        parent: &Found,
+        partitions: &[PartitionId],
+        within: Within,
+        budget: &mut Budget,
+    ) -> Result<Vec<Found>, TraceError> {
+        let of_lane = |found: &Found| -> Result<Option<Offset>, ReadError> {
+            let record = Record::parse(&found.record).map_err(|error| ReadError::Storage(error.to_string().into()))?;
+            let lineage =
+                record.lineage.filter(|of| (of.subscriber, of.partition) == (lane.subscriber, lane.partition));
+            Ok(lineage.map(|lineage| lineage.offset))
+        };
+        let mut parts = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            parts.push(self.range(*partition, Some(parent.append_time_ns)).await?);
+        }
+        let mut made = Vec::new();
+        while parts.iter().any(|part| !part.range.is_empty()) && !budget.is_spent() {
+            for part in parts.iter_mut().filter(|part| !part.range.is_empty()) {
+                let chunks = self.page(part, budget).await?;
+                let mut looked_at = 0;
+                for found in each(part.partition, &chunks).take_while(|found| found.place.offset < part.range.end) {
+                    looked_at += 1;
+                    match of_lane(&found)? {
+                        Some(offset) if offset == parent.place.offset && within == Within::OneUnit => {
+                            return self
+                                .at_time(found.append_time_ns, partitions, |found| {
+                                    Ok(of_lane(found)? == Some(parent.place.offset))
+                                })
+                                .await;
+                        }
+                        Some(offset) if offset == parent.place.offset => made.push(found),
+                        Some(offset) if offset > parent.place.offset && within == Within::OneUnit => {
+                            part.left.get_or_insert(BEHIND_MAX);
+                        }
+                        _ => {}
+                    }
+                }
+                part.range.start = end_of(&chunks, part);
+                if let Some(left) = &mut part.left {
+                    *left = left.saturating_sub(looked_at);
+                    if *left == 0 {
+                        part.range.start = part.range.end;
+                    }
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    /// The events that were appended at a time and are meant.
+    async fn at_time(
+        &self,
+        time_ns: u64,
+        partitions: &[PartitionId],
+        is_meant: impl Fn(&Found) -> Result<bool, ReadError>,
+    ) -> Result<Vec<Found>, TraceError> {
+        let mut all = Vec::new();
+        for partition in partitions {
+            let mut part = self.range(*partition, Some(time_ns)).await?;
+            while !part.range.is_empty() {
+                let chunks = self.engine.read(part.partition, part.range.start, PAGE).await?;
+                part.range.start = end_of(&chunks, &part);
+                for found in each(*partition, &chunks) {
+                    if found.append_time_ns > time_ns {
+                        part.range.start = part.range.end;
+                        break;
+                    }
+                    if is_meant(&found)? {
+                        all.push(found);
+                    }
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Where the next page begins: behind this one, or at the end where there is none.
+fn end_of(chunks: &[Chunk], part: &Part) -> Offset {
+    chunks.last().map_or(part.range.end, Chunk::end_offset).min(part.range.end)
+}
+
+fn each(partition: PartitionId, chunks: &[Chunk]) -> impl Iterator<Item = Found> {
+    chunks.iter().flat_map(move |chunk| {
+        chunk.iter().map(move |stored| Found {
+            place: Place { partition, offset: stored.offset },
+            append_time_ns: stored.append_time_ns,
+            record: chunk.records.slice_ref(stored.record),
+        })
+    })
+}

@@ -1,0 +1,282 @@
+//! What a test file says, before names are looked up in a topology: the one list of its keys.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use std::borrow::Cow;
+
+use crate::topology::diagnostic::Span;
+use crate::topology::reader::{Owner, Read, Reader, choice, keys};
+use crate::topology::schema;
+use crate::topology::values::{Count, FilePath, List, MS_MAX, Period, Table, Word};
+use crate::topology::yaml::{NodeRef, View};
+
+keys! {
+    /// Cases for topologies: events are given, and the real plugins have to do with them what is expected.
+    struct TestFile {
+        /// The topologies that the cases are about: a file, or a list of files. Default: the one beside it, `shop.yaml` for
+        /// `shop.test.yaml`.
+        topology: OneOrMore<FilePath>,
+        /// The cases, each by itself: nothing of one is left for the next.
+        cases(required): List<Case>,
+    }
+}
+
+keys! {
+    /// Events that are given, and what has to come of them. Every topic has one partition in a case.
+    struct Case {
+        /// What it shows.
+        name(required): Word,
+        /// The only subscriber that runs. Default: all of them.
+        subscriber: Word,
+        /// A file that was saved when an event failed: the case is one attempt at that event, with what its plugin had read
+        /// of its state. Which plugin, what it is told and its limits are the topology's.
+        capsule: FilePath,
+        /// The time at which the events are appended, unless they say. Default 2026-01-01T00:00:00Z.
+        at: Time,
+        /// What the subscribers keep in front of the first event: values by subscriber, bucket and key. A text is kept as it
+        /// is, all else as JSON.
+        state: Table<Table<Table<Json>>>,
+        /// The events, in their order.
+        events: List<Given>,
+        /// What has to come of them. An event that fails, and is not expected to, fails the case.
+        expect(required): Expect,
+    }
+}
+
+keys! {
+    /// An event that is published.
+    struct Given {
+        /// Where it is published. Default: the only root, or the topic of the case's subscriber.
+        topic: Word,
+        /// When it is appended: everything in front of it is handled then.
+        at: Time,
+        /// The same, as the time since the event in front of it.
+        after: Period<1, MS_MAX>,
+        /// Its id. Default: its place among the events of the case, from 1.
+        id: Word,
+        /// Its source. Default `/test`.
+        source: Word,
+        /// Its type. Default `test`.
+        kind as "type": Word,
+        /// Its ordering key, where the topic's `key` does not say.
+        key: Word,
+        /// What kind of data it has. Default `application/json`, and `text/plain` for a text.
+        content_type: Word,
+        /// Further CloudEvents attributes: `subject`, `time`, extensions.
+        attributes: Table<Json>,
+        /// Its data: a text as it is, all else as JSON. Default: none.
+        data: Json,
+    }
+}
+
+keys! {
+    /// What has to come of the events of a case.
+    struct Expect {
+        /// What is in topics afterwards, by topic, in order per key: all of it in the topics that are named. `none`: no
+        /// topic has anything that a subscriber sent. Of a case with a `subscriber`, topics that are not named are empty.
+        outputs: Outputs,
+        /// What the subscribers keep afterwards, by subscriber, bucket and key: all of it in the buckets that are named.
+        state: Table<Table<Table<Json>>>,
+        /// The events that are not handled in the end: all of them.
+        failures: List<Failure>,
+    }
+}
+
+keys! {
+    /// An output that is expected. What is not said may be anything.
+    struct Output {
+        /// Its CloudEvents type.
+        kind as "type": Word,
+        /// Its ordering key.
+        key: Word,
+        /// CloudEvents attributes that it has among others; `null`: it has none of this name.
+        attributes: Table<Json>,
+        /// All of its data.
+        data: Json,
+        /// A part of its data: objects may have more keys than are said here.
+        has: Json,
+    }
+}
+
+keys! {
+    /// An event that is not handled in the end. What is not said may be anything.
+    struct Failure {
+        /// Whose failure it is.
+        subscriber: Word,
+        /// The id of the event.
+        event: Word,
+        /// What kind of failure it is: `reject`, `retry`, `trap`, `timeout`, `memory`, `stack`, `refused`, `when` and others.
+        kind: Word,
+        /// What its reason has in it.
+        reason: Word,
+        /// How often it was tried.
+        attempts: Count<0, { u32::MAX }>,
+        /// What became of it.
+        end: End,
+    }
+}
+
+choice! {
+    /// What becomes of an event that is not handled.
+    enum End {
+        /// It is in the topic of its subscriber's dead letters.
+        DeadLetter = "dead_letter",
+        /// It waits until it is released.
+        Parked = "parked",
+        /// Its lane stands still.
+        Halted = "halted",
+    }
+}
+
+/// One, or a list of some.
+#[derive(Clone, Debug)]
+pub(crate) struct OneOrMore<T>(pub(crate) Vec<(Span, T)>);
+
+impl<T: JsonSchema> JsonSchema for OneOrMore<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}OrMore", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        let list = generator.subschema_for::<List<T>>();
+        json_schema!({ "anyOf": [one, list] })
+    }
+}
+
+impl<T: Read> Read for OneOrMore<T> {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match node.view() {
+            View::Sequence(_) => List::read(node, owner, reader).map(|List(items)| OneOrMore(items)),
+            _ => T::read(node, owner, reader).map(|one| OneOrMore(vec![(node.span(), one)])),
+        }
+    }
+}
+
+/// A point in time, in nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Time(pub(crate) u64);
+
+impl JsonSchema for Time {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schema::text(r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*(Z|z|[+-]\d{2}:\d{2})$", &["2026-01-01T12:00:00Z"])
+    }
+}
+
+impl Read for Time {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "a time")?;
+        let parsed = text.text.parse::<jiff::Timestamp>().ok();
+        match parsed.and_then(|time| u64::try_from(time.as_nanosecond()).ok()) {
+            Some(time_ns) => Some(Time(time_ns)),
+            None => {
+                let message = format!("`{}` is a time from 1970 to 2554, not `{}`", owner.key, text.text);
+                reader.bad(text.span, message, "write a time with its zone, such as 2026-01-01T12:00:00Z")
+            }
+        }
+    }
+}
+
+/// Any value, as JSON. Variables are not replaced in it: it is data, not a setting.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Json(pub(crate) serde_json::Value);
+
+impl JsonSchema for Json {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Json".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({})
+    }
+}
+
+impl Read for Json {
+    fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        json(node, reader).map(Json)
+    }
+}
+
+fn json(node: NodeRef<'_>, reader: &mut Reader<'_>) -> Option<serde_json::Value> {
+    use serde_json::Value;
+    Some(match node.view() {
+        View::Null => Value::Null,
+        View::Scalar(scalar) if scalar.plain => plain(scalar.text),
+        View::Scalar(scalar) => scalar.text.into(),
+        View::Sequence(items) => items.map(|item| json(item, reader)).collect::<Option<Vec<_>>>()?.into(),
+        View::Mapping(_) => {
+            let entries = reader.mapping(node, "a mapping")?;
+            let read = entries.into_iter().map(|entry| Some((entry.key.to_owned(), json(entry.value, reader)?)));
+            Value::Object(read.collect::<Option<_>>()?)
+        }
+        View::Tagged => return reader.bad(node.span(), "tags (`!name`) mean nothing here", "remove the tag"),
+        View::Unknown => return None,
+    })
+}
+
+/// What a scalar without quotes is by YAML's core schema, as far as JSON has it.
+fn plain(text: &str) -> serde_json::Value {
+    match text {
+        "true" | "True" | "TRUE" => true.into(),
+        "false" | "False" | "FALSE" => false.into(),
+        // JSON's numbers are YAML's, but for a sign or a point in front, and for what is no number there.
+        number => {
+            let number = number.strip_prefix('+').unwrap_or(number);
+            match serde_json::from_str::<serde_json::Number>(number) {
+                Ok(number) => number.into(),
+                Err(_) => text.into(),
+            }
+        }
+    }
+}
+
+/// Outputs by topic, or the word `none`.
+#[derive(Clone, Debug)]
+pub(crate) enum Outputs {
+    None,
+    ByTopic(Table<List<Output>>),
+}
+
+impl JsonSchema for Outputs {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Outputs".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let by_topic = generator.subschema_for::<Table<List<Output>>>();
+        json_schema!({ "anyOf": [by_topic, { "const": "none", "description": "Nothing is sent." }] })
+    }
+}
+
+impl Read for Outputs {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if !matches!(node.view(), View::Scalar(_)) {
+            return Table::read(node, owner, reader).map(Outputs::ByTopic);
+        }
+        let text = reader.text(node, "outputs by topic, or `none`")?;
+        if text.text == "none" {
+            return Some(Outputs::None);
+        }
+        let message = format!("`outputs` are lists by topic or `none`, not `{}`", text.text);
+        reader.bad(text.span, message, "write `none`, or `{ topic: [{ data: … }] }`")
+    }
+}

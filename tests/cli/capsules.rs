@@ -1,0 +1,212 @@
+//! `wattle capsule`, and capsules as cases of `wattle test`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::bus::{Ran, wattle};
+use crate::common::guests::guest_path;
+
+/// A bus that has handled these events, each with its data, and ended; what it kept is in `data`.
+fn handled(folder: &Path, more: &str, data: &[&str]) {
+    let plugin = guest_path("hostile");
+    let topology = format!(
+        "wattle: v1\nname: lab\ntopics: {{ orders: {{}}, done: {{}} }}\nsubscribers:\n  do:\n    from: orders\n    plugin: \
+         {}\n    to: [done]\n    retry: {{ attempts: 2, backoff: {{ initial: 1ms }} }}\n    config: {{ public: told, \
+         secret: {{ file: key }} }}\n{more}",
+        plugin.display()
+    );
+    std::fs::write(folder.join("lab.yaml"), topology).unwrap();
+    std::fs::write(folder.join("key"), "hush-hush").unwrap();
+    let event = |(id, data): (usize, &&str)| {
+        let data = serde_json::to_string(data).unwrap();
+        let head = r#"{"specversion":"1.0","source":"/s","type":"t","subject":"k","datacontenttype":"text/plain""#;
+        format!("{head},\"id\":\"e{id}\",\"data\":{data}}}\n")
+    };
+    std::fs::write(folder.join("events.ndjson"), data.iter().enumerate().map(event).collect::<String>()).unwrap();
+    let arguments =
+        ["dev", "lab.yaml", "--listen", "127.0.0.1:0", "--once", "--data", "data", "--input", "events.ndjson"];
+    Ran::from(wattle().current_dir(folder).args(arguments).output().unwrap()).ok();
+}
+
+fn capsule(folder: &Path, arguments: &[&str]) -> Ran {
+    wattle().current_dir(folder).env("WATTLE_DATA", "data").arg("capsule").args(arguments).output().unwrap().into()
+}
+
+/// The capsules of a data folder, oldest first.
+fn listed(folder: &Path) -> Vec<Value> {
+    capsule(folder, &["list", "-o", "json"]).json()
+}
+
+fn file(capsule: &Value) -> &str {
+    capsule["file"].as_str().unwrap()
+}
+
+#[test]
+fn a_failure_is_had_again_with_what_its_event_saw() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    // One call has them all: the last reads what one in front of it in the same call wrote, and what it wrote itself.
+    handled(folder, "", &["state set a=1", "state get a\nget b\nset a=2\nget a\nlist\npanic", "echo"]);
+    let found = listed(folder);
+    let [found] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((&found["subscriber"], &found["attempt"], &found["offset"]), (&"lab/do".into(), &2.into(), &1.into()));
+    assert_eq!((&found["failure"]["kind"], &found["event"]["id"]), (&"trap".into(), &"e1".into()));
+    let value =
+        |key: &str, value: Value| serde_json::json!({"value": {"bucket": "default", "key": key, "value": value}});
+    assert_eq!(found["state"][0], value("a", serde_json::json!({"text": "1"})), "{found}");
+    assert_eq!(found["state"][1], value("b", Value::Null), "{found}");
+    assert_eq!((&found["config"]["public"], &found["config"]["secret"]), (&"told".into(), &Value::Null));
+    let bytes = std::fs::read(folder.join(file(found))).unwrap();
+    assert!(!String::from_utf8(bytes).unwrap().contains("hush-hush"));
+
+    let ran = capsule(folder, &["run", file(found)]);
+    assert_eq!(ran.code, Some(0), "the bus keeps the component that failed: {ran:?}");
+    std::fs::remove_dir_all(folder.join("data/plugins")).unwrap();
+    let ran = capsule(folder, &["run", file(found)]);
+    assert_eq!(ran.code, Some(1), "the component that failed is nowhere to be found: {ran:?}");
+    assert!(ran.notices.contains("--plugin") && ran.notices.contains("--topology"), "{ran:?}");
+    let ran = capsule(folder, &["run", file(found), "--topology", "lab.yaml"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.out.contains("reproduced") && ran.out.contains("with state written"), "{ran:?}");
+    assert!(ran.notices.contains("config.secret is a secret"), "{ran:?}");
+    let given = capsule(folder, &["run", file(found), "--topology", "lab.yaml", "--config", "secret=x"]);
+    assert!(given.code == Some(0) && !given.notices.contains("secret"), "{given:?}");
+
+    // Anywhere: beside its component, without the bus's folder.
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::copy(folder.join(file(found)), elsewhere.path().join("it.capsule")).unwrap();
+    let name = format!("{}.wasm", found["wasm_digest"].as_str().unwrap());
+    std::fs::copy(guest_path("hostile"), elsewhere.path().join(name)).unwrap();
+    let report = capsule(elsewhere.path(), &["run", "it.capsule", "-o", "json"]).json();
+    assert_eq!(report[0]["outcome"], "reproduced");
+    assert_eq!(report[0]["failure"]["backtrace"], found["failure"]["backtrace"]);
+    assert!(report[0]["failure"]["backtrace"].is_string(), "{report:?}");
+    assert_eq!(report[0]["unknown_reads"], serde_json::json!([]), "all that it reads is in the capsule");
+
+    let shown = capsule(elsewhere.path(), &["show", "it.capsule"]).ok();
+    for part in ["default a = 1", "default b = (nothing)", "a secret, which is not kept", "trap: ", "\"id\": \"e1\""] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let listed = capsule(folder, &["list"]).ok();
+    assert!(listed.contains("lab/do") && listed.contains("e1") && listed.contains("trap"), "{listed}");
+}
+
+#[test]
+fn another_plugin_handles_the_event_or_fails_in_another_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    handled(folder, "", &["reject", "retry"]);
+    let found = listed(folder);
+    assert_eq!(found.len(), 2, "{found:?}");
+    // Not what it was: the counter rejects what is not JSON, in other words.
+    let counter = guest_path("counter");
+    let ran = capsule(folder, &["run", file(&found[0]), "--plugin", counter.to_str().unwrap()]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.notices.contains("the plugin is refused"), "its ports are others: {ran:?}");
+    let same = guest_path("hostile");
+    let ran = capsule(folder, &["run", file(&found[0]), "--plugin", same.to_str().unwrap()]);
+    assert_eq!(ran.code, Some(1), "what fails in the same way is no better: {ran:?}");
+    assert!(ran.out.contains("reproduced"), "{ran:?}");
+}
+
+/// A capsule whose event a plugin that is told something else handles.
+fn forged(folder: &Path, edit: impl Fn(&mut Value)) -> PathBuf {
+    let found = listed(folder);
+    let text = std::fs::read_to_string(folder.join(file(&found[0]))).unwrap();
+    let mut body: Value = serde_json::from_str(text.split_once('\n').unwrap().1).unwrap();
+    edit(&mut body);
+    let body = serde_json::to_string(&body).unwrap();
+    let path = folder.join("forged.capsule");
+    std::fs::write(&path, format!("wattle capsule 1 {}\n{body}", blake3::hash(body.as_bytes()))).unwrap();
+    path
+}
+
+#[test]
+fn what_is_no_longer_so_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    handled(folder, "", &["until 9"]);
+    let run = |path: &Path| {
+        let report = capsule(folder, &["run", path.to_str().unwrap(), "--topology", "lab.yaml", "-o", "json"]);
+        (report.code, serde_json::from_str::<Value>(&report.out).unwrap())
+    };
+    let (code, report) = run(&forged(folder, |body| body["attempt"] = 9.into()));
+    assert_eq!((code, &report["outcome"]), (Some(1), &"handled".into()), "{report}");
+    assert_eq!((&report["outputs"][0]["data"], &report["outputs"][0]["port"]), (&"9".into(), &"done".into()));
+    let (code, report) = run(&forged(folder, |body| body["failure"]["reason"] = "other words".into()));
+    assert_eq!((code, &report["outcome"]), (Some(1), &"failed_otherwise".into()), "{report}");
+    let path = forged(folder, |_| {});
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() = b' ';
+    std::fs::write(&path, bytes).unwrap();
+    let ran = capsule(folder, &["show", path.to_str().unwrap()]);
+    assert!(ran.code == Some(78) && ran.notices.contains("it is damaged"), "{ran:?}");
+}
+
+#[test]
+fn as_many_are_kept_as_the_topology_says() {
+    for (more, expected) in [("    capsules: 2\n", &["e1", "e2"][..]), ("    capsules: 0\n", &[])] {
+        let folder = tempfile::tempdir().unwrap();
+        handled(folder.path(), &format!("    batch: {{ max: 1 }}\n{more}"), &["reject", "reject", "reject"]);
+        let ids: Vec<String> =
+            listed(folder.path()).iter().map(|found| found["event"]["id"].as_str().unwrap().into()).collect();
+        assert_eq!(ids, expected, "{more}");
+    }
+}
+
+#[test]
+fn a_capsule_is_saved_whatever_becomes_of_its_event() {
+    for (more, failure) in [("    on_failure: park\n", "retry"), ("    on_failure: halt\n", "reject")] {
+        let folder = tempfile::tempdir().unwrap();
+        handled(folder.path(), more, &[failure]);
+        let found = listed(folder.path());
+        assert_eq!(found.len(), 1, "{more}: {found:?}");
+        assert_eq!(found[0]["failure"]["kind"], failure);
+    }
+}
+
+#[test]
+fn a_capsule_is_a_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    handled(folder, "", &["state set a=1\nset gone=x", "state get a\nget gone\nset a=2\ndelete gone\nreject"]);
+    let found = listed(folder);
+    let test = |capsule: &str, expect: &str| {
+        let cases = format!("cases:\n- name: it\n  capsule: {capsule}\n  expect: {expect}\n");
+        std::fs::write(folder.join("lab.test.yaml"), cases).unwrap();
+        Ran::from(wattle().current_dir(folder).args(["test", "lab.yaml"]).output().unwrap())
+    };
+    let reason = r"1\nx\ndone\ndone";
+    test(
+        file(&found[0]),
+        &format!("{{ failures: [{{ event: e1, kind: reject, reason: \"{reason}\", attempts: 1 }}] }}"),
+    )
+    .ok();
+    let ran = test(file(&found[0]), "{}");
+    assert!(ran.code == Some(1) && ran.out.contains("+   \"kind\": \"reject\""), "{ran:?}");
+    // The same event for a plugin that handles it: what it writes goes over what was read.
+    let data = "state get a\nget gone\nset a=2\ndelete gone";
+    let fixed = forged(folder, |body| {
+        let event = wattle::model::Event {
+            id: "e1".into(),
+            source: "/s".into(),
+            r#type: "t".into(),
+            data: Some(wattle::model::event::Data::Text(data.into())),
+            ..wattle::model::Event::default()
+        };
+        use base64::Engine as _;
+        body["event"] = base64::engine::general_purpose::STANDARD.encode(event.encode()).into();
+    });
+    let fixed = fixed.to_str().unwrap();
+    let expect =
+        r"{ outputs: { done: [{ key: k, data: '1\nx\ndone\ndone' }] }, state: { do: { default: { a: '2' } } } }";
+    let expect = expect.replace(r"'1\nx\ndone\ndone'", "\"1\\nx\\ndone\\ndone\"");
+    test(fixed, &expect).ok();
+    assert_eq!(test(fixed, &expect.replace("a: '2'", "a: '3'")).code, Some(1));
+    assert_eq!(test(fixed, "{ outputs: none }").code, Some(1));
+    let ran = test(fixed, "{ failures: [{ end: parked }] }");
+    assert!(ran.code == Some(78) && ran.notices.contains("a capsule is one attempt"), "{ran:?}");
+    let ran = test("nothing.capsule", "{}");
+    assert_eq!(ran.code, Some(78), "{ran:?}");
+}

@@ -1,0 +1,194 @@
+//! Lifecycles: impossible orders of states are refused, in publishes and in outputs, in the order of places.
+
+use wattle::dispatch::publish::EventRefused;
+use wattle::dispatch::{PublishError, Tree};
+use wattle::engine::memory::MemoryEngine;
+use wattle::engine::{Engine, GuardReason};
+use wattle::model::{Attribute, Event};
+
+use crate::bed::{Home, ends, start, start_on};
+use crate::common::trees::{data, event, only, plan_of, settled, status};
+use crate::script::{Given, Script, Step, copy, out};
+
+const LIFECYCLE: &str = "{ state: data.s, start: [new], allow: { new: [paid], paid: [done] } }";
+
+/// `in` -> `work` -> `out`, one or both of the topics with a lifecycle.
+fn yaml(input: bool, output: bool, more: &str) -> String {
+    let topic = |name: &str, has: bool| match has {
+        true => format!("  {name}: {{ lifecycle: {LIFECYCLE} }}\n"),
+        false => format!("  {name}: {{}}\n"),
+    };
+    format!(
+        "wattle: v1\nname: t\ntopics:\n{}{}subscribers:\n  work:\n    from: in\n    plugin: work.wasm\n    to: {{ out: out }}\n    retry: {{ attempts: 2, backoff: {{ initial: 10ms, max: 10ms }} }}\n{more}",
+        topic("in", input),
+        topic("out", output)
+    )
+}
+
+fn state(id: &str, key: &str, state: &str) -> bytes::Bytes {
+    event(id, key, &format!(r#"{{"s":"{state}","id":"{id}"}}"#))
+}
+
+async fn publish<E: Engine>(tree: &Tree<E>, events: &[bytes::Bytes]) -> Result<(), PublishError> {
+    tree.publisher().publish("in", events, None).await.map(drop)
+}
+
+fn refused(result: Result<(), PublishError>) -> (usize, String) {
+    match result.unwrap_err() {
+        PublishError::Event { index, error: EventRefused::Lifecycle(GuardReason::Order { from, to }), .. } => {
+            (index, format!("{} > {to}", from.unwrap_or_default()))
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// The ids of what is in a topic.
+async fn ids<E: Engine>(tree: &Tree<E>, topic: &str) -> Vec<String> {
+    let found = data(tree, topic).await;
+    found
+        .iter()
+        .map(|data| serde_json::from_str::<serde_json::Value>(data).unwrap()["id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+async fn publishes_are_guarded(home: impl Home) {
+    let (plan, work) = (plan_of(&[&yaml(true, false, "")]), Script::each(copy));
+    let tree = start_on(home.open().await, &plan, &[("work", &work)]).await;
+    publish(&tree, &[state("1", "a", "new"), state("2", "a", "paid"), state("3", "b", "new")]).await.unwrap();
+    let order = publish(&tree, &[state("4", "c", "new"), state("5", "b", "done")]).await;
+    assert_eq!(refused(order), (1, "new > done".to_owned()), "and nothing of it is published");
+    assert_eq!(refused(publish(&tree, &[state("6", "c", "paid")]).await), (0, " > paid".to_owned()));
+    settled(&tree).await;
+    ends(tree).await;
+    let tree = start_on(home.open().await, &plan, &[("work", &work)]).await;
+    assert_eq!(refused(publish(&tree, &[state("7", "a", "new")]).await), (0, "paid > new".to_owned()));
+    publish(&tree, &[state("8", "a", "done"), state("9", "a", "new")]).await.unwrap();
+    settled(&tree).await;
+    assert_eq!(ids(&tree, "in").await, ["1", "2", "3", "8", "9"]);
+    assert_eq!(ids(&tree, "out").await, ["1", "2", "3", "8", "9"]);
+    ends(tree).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_of_an_impossible_state_is_refused_whole_in_memory() {
+    publishes_are_guarded(MemoryEngine::default()).await;
+}
+
+#[tokio::test]
+async fn a_publish_of_an_impossible_state_is_refused_whole_on_disk() {
+    publishes_are_guarded(tempfile::tempdir().unwrap()).await;
+}
+
+/// An output with the data of the event.
+fn same(given: &Given) -> Step {
+    Step::Emit(vec![out(given.data.clone())])
+}
+
+async fn outputs_are_guarded(home: impl Home) {
+    let (plan, work) = (plan_of(&[&yaml(false, true, "")]), Script::each(same));
+    let tree = start_on(home.open().await, &plan, &[("work", &work)]).await;
+    let events = [
+        state("1", "a", "new"),
+        state("2", "b", "new"),
+        state("3", "a", "done"), // impossible
+        state("4", "b", "paid"),
+        state("5", "c", "paid"), // impossible
+        state("6", "a", "paid"),
+        state("7", "d", "lost"), // no state
+    ];
+    publish(&tree, &events).await.unwrap();
+    settled(&tree).await;
+    assert_eq!(ids(&tree, "out").await, ["1", "2", "4", "6"]);
+    let dead = only(&tree, "work.dead").await;
+    let reasons: Vec<_> =
+        dead.iter().map(|dead| (dead.attribute("wattlefailure"), dead.attribute("wattlereason"))).collect();
+    assert_eq!(reasons.len(), 3, "{reasons:?}");
+    assert!(reasons.iter().all(|(kind, _)| kind == "refused"), "{reasons:?}");
+    assert!(reasons[0].1.contains("`done` to follow `new`"), "{reasons:?}");
+    assert!(reasons[1].1.contains("`paid` as the first state"), "{reasons:?}");
+    assert!(reasons[2].1.contains("`lost` is no state"), "{reasons:?}");
+    let seen = status(&tree.snapshot(), "t/work");
+    assert_eq!((seen.handled, seen.emitted, seen.dead_lettered), (7, 4, 3));
+    ends(tree).await;
+    let tree = start_on(home.open().await, &plan, &[("work", &work)]).await;
+    publish(&tree, &[state("8", "b", "done"), state("9", "a", "new")]).await.unwrap();
+    settled(&tree).await;
+    assert_eq!(ids(&tree, "out").await, ["1", "2", "4", "6", "8"]);
+    ends(tree).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_of_an_impossible_state_fails_its_event_and_no_other_in_memory() {
+    outputs_are_guarded(MemoryEngine::default()).await;
+}
+
+#[tokio::test]
+async fn an_output_of_an_impossible_state_fails_its_event_and_no_other_on_disk() {
+    outputs_are_guarded(tempfile::tempdir().unwrap()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_refused_event_wrote_is_not_there() {
+    let work = Script::each(|given| {
+        given.state.set("b", &given.key, given.data.clone());
+        same(given)
+    });
+    let tree = start(&yaml(false, true, ""), &[("work", &work)]).await;
+    publish(&tree, &[state("1", "a", "new"), state("2", "z", "paid"), state("3", "a", "paid")]).await.unwrap();
+    settled(&tree).await;
+    assert_eq!(ids(&tree, "out").await, ["1", "3"]);
+    let looks = Script::each(|given| {
+        assert_eq!(given.state.keys("b", None, 9), ["a"], "the refused one left nothing");
+        Step::Emit(vec![])
+    });
+    crate::bed::ends(tree.clone()).await;
+    let plan = plan_of(&[&yaml(false, true, "")]);
+    let tree = start_on(tree.engine().clone(), &plan, &[("work", &looks)]).await;
+    publish(&tree, &[state("4", "q", "new")]).await.unwrap();
+    settled(&tree).await;
+    assert!(!looks.called().is_empty());
+    assert_eq!(only(&tree, "work.dead").await.len(), 1, "only the refused one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_published_before_is_answered_and_not_judged_again() {
+    let tree = start(&yaml(true, false, ""), &[("work", &Script::each(copy))]).await;
+    let first = state("1", "a", "new");
+    publish(&tree, std::slice::from_ref(&first)).await.unwrap();
+    let again = tree.publisher().publish("in", &[first.clone(), state("2", "a", "paid")], None).await.unwrap();
+    assert_eq!(again.duplicates(), 1);
+    let order = publish(&tree, &[state("3", "x", "new"), state("4", "a", "paid")]).await;
+    assert_eq!(refused(order).0, 1);
+    publish(&tree, &[state("3", "x", "new")]).await.unwrap();
+    assert_eq!(ids(&tree, "in").await, ["1", "2", "3"], "a refused event is not taken for one that was published");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_event_is_judged_when_it_is_due() {
+    let tree = start(&yaml(true, false, ""), &[("work", &Script::each(copy))]).await;
+    let late = |id: &str, key: &str, name: &str| {
+        let mut event = Event::decode(&state(id, key, name)).unwrap();
+        event.attributes.insert("delay".into(), Attribute::String("5s".into()));
+        event.encode()
+    };
+    publish(&tree, &[late("1", "a", "paid"), late("2", "b", "paid"), late("3", "c", "new")]).await.unwrap();
+    publish(&tree, &[state("4", "a", "new")]).await.unwrap();
+    settled(&tree).await;
+    assert_eq!(ids(&tree, "in").await, ["4", "1", "3"]);
+    let refused = only(&tree, "in@refused").await;
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].attribute("wattlereason").contains("`paid` as the first state"), "{refused:?}");
+    assert_eq!((refused[0].id(), refused[0].key.as_str()), ("2", "b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_no_state_is_refused() {
+    let tree = start(&yaml(true, false, ""), &[("work", &Script::each(copy))]).await;
+    let unknown = publish(&tree, &[state("1", "a", "lost")]).await.unwrap_err().to_string();
+    assert!(
+        unknown.contains("`lost` is no state of the topic's lifecycle, which has `done`, `new`, `paid`"),
+        "{unknown}"
+    );
+    let none = publish(&tree, &[event("1", "a", "{}")]).await.unwrap_err().to_string();
+    assert!(none.contains("cannot tell its state: this event has no `data.s`"), "{none}");
+}
