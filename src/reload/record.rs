@@ -197,6 +197,14 @@ impl Decided {
         }
     }
 
+    /// The proven version is asked for while another is on trial.
+    pub(super) fn give_up_for_proven(&mut self, is_file: bool) {
+        self.take_back_trial("the version before was asked for again");
+        if is_file {
+            self.seen = Some(self.proven);
+        }
+    }
+
     /// The version that was proven before is the one again. None where there is none.
     pub(super) fn take_back_proven(&mut self, why: &str) -> Option<Digest> {
         let version = self.before.pop()?;

@@ -249,10 +249,17 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     async fn reload(&self, index: usize, proposal: Proposal) -> Result<Reloaded, ReloadError> {
         let subject = self.at(index)?;
         let version = proposal.spec.digest();
-        let name = subject.name.clone();
-        let looked = self.blocking(move |reloader| reloader.look(&name, version, proposal.is_file)).await?;
-        if let Some(outcome) = looked {
-            return Ok(Reloaded { version, outcome });
+        let (name, is_file) = (subject.name.clone(), proposal.is_file);
+        let looked = self.blocking(move |reloader| reloader.look(&name, version, is_file)).await?;
+        match looked {
+            Some(Outcome::Runs) => {
+                // it is the proven one, beside which another was on trial
+                self.shared.tree.give_up_trial(&subject.name)?;
+                self.note(subject, Some(format!("{} runs: its file is there again", version.short())));
+                return Ok(Reloaded { version, outcome: Outcome::Runs });
+            }
+            Some(outcome) => return Ok(Reloaded { version, outcome }),
+            None => {}
         }
         let Proposal { spec, cause, is_file, policy } = proposal;
         let (subscriber, digest) = (&subject.name, version.short());
@@ -303,7 +310,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Ok(Reloaded { version, outcome })
     }
 
-    /// What becomes of a version where nothing is to be done about it.
+    /// What becomes of a version where nothing is to be compiled for it. Where it is the proven one, and another is on trial,
+    /// that is decided to be over.
     fn look(&self, subscriber: &str, version: Digest, is_file: bool) -> Result<Option<Outcome>, ReloadError> {
         let mut store = self.store();
         let Some(decided) = store.decided(subscriber) else { return Ok(None) };
@@ -315,10 +323,13 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 Ok(Some(Outcome::Unchanged))
             }
             (true, false) if is_seen => Ok(Some(Outcome::Ignored)),
-            (true, false) => Ok(None),
             (false, _) if runs => Ok(Some(Outcome::Unchanged)),
             (false, true) => Err(ReloadError::Pinned { subscriber: subscriber.to_owned(), version: decided.proven }),
-            (false, false) => Ok(None),
+            (_, false) if decided.proven == version => {
+                store.decide(subscriber, |decided| decided.give_up_for_proven(is_file))?;
+                Ok(Some(Outcome::Runs))
+            }
+            (_, false) => Ok(None),
         }
     }
 

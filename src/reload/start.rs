@@ -71,6 +71,8 @@ enum Change {
     None,
     /// The file is what runs already.
     Seen(Digest),
+    /// The file is what was proven, and another was on trial.
+    Back,
     /// The first version.
     First(Kept, Vec<u8>),
     /// On trial.
@@ -129,7 +131,8 @@ pub fn begin<C: Compile>(
         for (subscriber, change) in changes {
             let decided = subscribers.get_mut(&subscriber);
             match (change, decided) {
-                (Change::None, _) | (Change::Seen(_), None) => {}
+                (Change::None, _) | (Change::Seen(_) | Change::Back, None) => {}
+                (Change::Back, Some(decided)) => decided.give_up_for_proven(true),
                 (Change::Seen(version), Some(decided)) => decided.seen = Some(version),
                 (Change::First(kept, _) | Change::Try(kept, _) | Change::Replace(kept, _), None) => {
                     subscribers.insert(subscriber, Decided::first(kept));
@@ -163,6 +166,10 @@ impl<C: Compile> Beginning<'_, C> {
             !decided.is_pinned && decided.seen != Some(version) && !decided.runs(version)
         };
         let refused = match proposed.as_ref().ok().filter(is_fresh) {
+            Some(spec) if spec.digest() == decided.proven => {
+                let proven = self.compile(spec.clone(), file)?;
+                return Ok(Choice { starts: Starts { proven, on_trial: None }, note: None, change: Change::Back });
+            }
             Some(spec) => match self.compile(spec.clone(), file) {
                 Ok(handler) => return Ok(self.proposed(subscriber, file, spec, decided, handler)),
                 Err(errors) => Some(errors),

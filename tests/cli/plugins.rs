@@ -1,5 +1,6 @@
 //! Versions of real plugins, changed by commands and by files.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use wattle::wasm::{Host, HostOptions, Limits, PluginSpec};
 
 use super::bus::{Bus, wattle};
 use crate::common::guests::{guest, guest_path};
@@ -136,6 +138,17 @@ fn versions_are_deployed_listed_gone_back_from_and_pinned() {
 }
 
 #[test]
+fn a_version_that_handles_what_it_has_to_is_proven_by_itself() {
+    let shop = Shop::new();
+    let mut bus = shop.start(&["--probation-events", "2", "--probation-time", "0s"]);
+    bus.run(&["plugin", "deploy", "work", &shop.other(1)]).ok();
+    assert_eq!([job(&bus, "echo 1"), job(&bus, "echo 2")], ["echo 1", "echo 2"]);
+    bus.wait_for("the new version is proven");
+    assert_eq!(standings(&bus), ["kept", "proven"]);
+    bus.stop();
+}
+
+#[test]
 fn what_was_deployed_outlives_a_kill() {
     let shop = Shop::new();
     let bus = shop.start(&[]);
@@ -240,6 +253,7 @@ fn says(folder: &Path, text: &str) {
     let code = format!(
         "use wattle_plugin::{{Event, Failure, Output, plugin}};
 plugin!(handle, ports: {{ DONE = \"done\" }});
+wattle_plugin::state_version!(3);
 fn handle(_: Event) -> Result<Output, Failure> {{
     Ok(DONE.bytes(\"{text}\"))
 }}
@@ -259,6 +273,15 @@ fn dev_builds_sources_that_change_and_runs_what_comes_of_them() {
     command.env("RUST_LOG", "info").args(["--log-format", "json"]);
     let mut bus = Bus::spawn_dev(command);
     assert_eq!(job(&bus, "x"), "one");
+    // what the sources declare is in the component
+    let spec = PluginSpec {
+        subscriber: "work".into(),
+        wasm: guest("reloaded"),
+        config: BTreeMap::new(),
+        ports: vec!["done".into()],
+        limits: Limits::default(),
+    };
+    assert_eq!(Host::new(HostOptions::default()).unwrap().register(spec).unwrap().state_version(), 3);
     says(&sources, "two");
     bus.wait_for("the new version is called from now on");
     assert_eq!(job(&bus, "x"), "two");

@@ -30,7 +30,7 @@ subscribers:
 ";
 
 /// A handler that emits its name and the event's data. Its text is `NAME`, then words: `reject=DATA`, `timeout=DATA`,
-/// `sometimes=N`, which rejects data whose number is divisible by that.
+/// `sometimes=N`, which rejects data whose number is divisible by that, and `state=N`, the version of its state.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     version: Digest,
@@ -57,6 +57,10 @@ impl Worker {
 impl Handler for Worker {
     fn digest(&self) -> [u8; 32] {
         *self.version.as_bytes()
+    }
+
+    fn state_version(&self) -> u32 {
+        self.text.split_whitespace().find_map(|word| word.strip_prefix("state=")?.parse().ok()).unwrap_or(0)
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {

@@ -1,10 +1,10 @@
 //! Deploying, going back, pinning, and what comes of files that change.
 
-use wattle::dispatch::Terms;
+use wattle::dispatch::{LaneState, Terms};
 use wattle::reload::{Outcome, Policy, ReloadError, Standing};
 
 use crate::bed::{Bus, LONG, ONE, SHORT, World};
-use crate::common::trees::{data, until};
+use crate::common::trees::{data, event, settled, until};
 
 /// What each version is, by its text, the oldest first.
 fn standings(bus: &Bus) -> Vec<(String, Standing)> {
@@ -226,4 +226,45 @@ async fn a_version_that_both_fail_on_stays_and_a_timeout_is_nobodys_fault() {
     dead.sort();
     assert_eq!(dead, ["2", "3"]);
     assert_eq!(stands(&bus), [Standing::Proven, Standing::Tried]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_put_back_while_its_change_is_tried_ends_that() {
+    let world = World::new("a");
+    let bus = world.start().await;
+    for by_hand in [false, true] {
+        world.write(if by_hand { "b" } else { "c" });
+        assert_eq!(bus.propose(&world).await, Outcome::Tried);
+        world.write("a");
+        let outcome = if by_hand { bus.deploy("a", Policy::Swap).await } else { bus.propose(&world).await };
+        assert_eq!(outcome, Outcome::Runs);
+        assert_eq!((bus.who().await.as_str(), bus.status().on_trial), ("a", None));
+    }
+    assert_eq!(stands(&bus), [Standing::Proven, Standing::TakenBack, Standing::TakenBack]);
+}
+
+#[tokio::test]
+async fn across_versions_of_the_state_somebody_is_asked() {
+    for stays in [true, false] {
+        let world = World::new("a");
+        let bus = world.start().await;
+        bus.deploy("b state=1 reject=2", Policy::Swap).await;
+        let events: Vec<_> = ["1", "2"].iter().map(|name| event(name, name, name)).collect();
+        bus.tree.publisher().publish("in", &events, None).await.unwrap();
+        until("it asks", || bus.status().reload.is_some_and(|said| said.contains("halted and asks"))).await;
+        assert_eq!(bus.status().lanes, [LaneState::Halted]);
+        let said = bus.status().reload.unwrap();
+        assert!(said.contains("event 2 ") && said.contains("wattle plugin pin t/work"), "{said}");
+        if stays {
+            let new = bus.reloader.versions("work").unwrap()[1].version.to_string();
+            bus.reloader.pin("work", Some(&new)).await.unwrap();
+        } else {
+            bus.reloader.rollback("work").await.unwrap();
+        }
+        bus.tree.resume("work").await.unwrap();
+        settled(&bus.tree).await;
+        let expected = if stays { vec!["b 1"] } else { vec!["b 1", "a 2"] };
+        assert_eq!(data(&bus.tree, "out").await, expected);
+        assert_eq!(data(&bus.tree, "work.dead").await.is_empty(), !stays);
+    }
 }

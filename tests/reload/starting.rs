@@ -45,6 +45,18 @@ async fn a_trial_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_put_back_while_nothing_ran_ends_the_trial_of_its_change() {
+    let world = World::new("a");
+    world.start().await.stop().await;
+    world.write("b");
+    world.start().await.stop().await;
+    world.write("a");
+    let bus = world.start().await;
+    assert_eq!((bus.who().await.as_str(), bus.status().on_trial), ("a", None));
+    assert_eq!(bus.reloader.list()[0].tried, None);
+}
+
+#[tokio::test]
 async fn what_was_deployed_by_hand_runs_although_the_file_is_another() {
     let world = World::new("a");
     let bus = world.start().await;

@@ -49,7 +49,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             return Ok(false);
         }
         let permit = self.admit(1).await?;
-        let on_trial = self.call_with(self.taken.without_trial());
+        let (on_trial, recorded) = (self.call_with(self.taken.without_trial()), self.parts.recorder.take());
         let run = std::slice::from_ref(event);
         let is_handled = match self.call_taken(permit, held, at, run, attempt).await {
             Ok(handled) if handled.failed.is_none() => matches!(self.settle(run, handled, of).await?, (1, None)),
@@ -57,6 +57,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         };
         if !is_handled {
             self.call_with(on_trial);
+            self.parts.recorder.put_back(recorded);
             return Ok(false);
         }
         let failure = self.trial_failure(event, failure);
