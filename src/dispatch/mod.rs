@@ -16,6 +16,7 @@ mod keys;
 mod lane;
 mod outputs;
 pub mod publish;
+pub mod snapshots;
 mod state;
 pub mod status;
 pub mod trace;
@@ -31,6 +32,7 @@ pub use control::{
 };
 pub use handler::{HandleError, Handler};
 pub use publish::{Addressed, Numbering, PublishError, Published, Publisher};
+pub use snapshots::{SnapshotError, SnapshotInfo};
 pub use state::StateEntry;
 pub use status::{LaneState, Snapshot, SubscriberStatus, TopicStatus};
 pub use trace::{Trace, TraceError, TraceOf};

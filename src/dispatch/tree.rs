@@ -77,8 +77,17 @@ pub(super) struct Shared<E> {
     /// To the lanes, by subscriber and partition.
     pub(super) commands: Vec<Vec<mpsc::Sender<Command>>>,
     publisher: Publisher<E>,
+    /// Whoever takes a snapshot has it.
+    pub(super) snapshots: Arc<tokio::sync::Mutex<()>>,
     stop: CancellationToken,
     lanes: TaskTracker,
+}
+
+impl<E> Shared<E> {
+    /// Digest of the version that a subscriber runs, hexadecimal.
+    pub(super) fn digest(&self, subscriber: usize) -> String {
+        self.digests.get(subscriber).cloned().unwrap_or_default()
+    }
 }
 
 /// A plan's nodes with the engine's numbers.
@@ -223,7 +232,8 @@ impl<E: Engine> Tree<E> {
         }
         tracker.close();
         let plan = plan.clone();
-        let shared = Shared { engine, plan, numbers, digests, counters, commands, publisher, stop, lanes: tracker };
+        let (snapshots, lanes) = (Arc::default(), tracker);
+        let shared = Shared { engine, plan, numbers, digests, counters, commands, publisher, snapshots, stop, lanes };
         Ok(Self { shared: Arc::new(shared) })
     }
 

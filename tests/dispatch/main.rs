@@ -29,6 +29,7 @@ mod publishing;
 mod refused;
 mod schemas;
 mod script;
+mod snapshots;
 mod state;
 mod status;
 mod stopping;
