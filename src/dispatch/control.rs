@@ -292,12 +292,12 @@ pub struct StateOfPartition {
 }
 
 /// A subscriber of the tree.
-struct Found<'a> {
-    plan: &'a SubscriberPlan,
-    index: usize,
-    number: SubscriberId,
-    input: TopicId,
-    partitions: u32,
+pub(super) struct Found<'a> {
+    pub(super) plan: &'a SubscriberPlan,
+    pub(super) index: usize,
+    pub(super) number: SubscriberId,
+    pub(super) input: TopicId,
+    pub(super) partitions: u32,
 }
 
 /// The key under which a lane notes that a dead letter is done.
@@ -343,7 +343,7 @@ pub(super) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) ->
 }
 
 impl<E: Engine> Tree<E> {
-    fn subscriber(&self, name: &str) -> Result<Found<'_>, ControlError> {
+    pub(super) fn subscriber(&self, name: &str) -> Result<Found<'_>, ControlError> {
         let plan = &self.shared.plan;
         let named = plan.subscribers.iter().enumerate().filter(|(_, plan)| plan.label() == name || plan.name == name);
         let named: Vec<_> = named.collect();
@@ -363,7 +363,7 @@ impl<E: Engine> Tree<E> {
         Ok(Found { plan: plan_of, index, number, input, partitions })
     }
 
-    fn entries(&self, found: &Found<'_>, partition: u32) -> Result<E::Entries, ControlError> {
+    pub(super) fn entries(&self, found: &Found<'_>, partition: u32) -> Result<E::Entries, ControlError> {
         let entries = self.shared.engine.entries(LaneId { subscriber: found.number, partition });
         entries.ok_or_else(|| found.unknown(partition))
     }

@@ -14,6 +14,11 @@ pub trait Handler: Clone + Send + Sync + 'static {
         None
     }
 
+    /// The most memory that any of its instances had, in bytes, if that is known.
+    fn memory_peak_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Handles a batch: all of it, or the events in front of the first failure.
     fn handle(&self, batch: Batch<'_>) -> impl Future<Output = Result<Handled, HandleError>> + Send;
 }
@@ -36,6 +41,10 @@ impl Handler for Plugin {
 
     fn wasm_digest(&self) -> Option<[u8; 32]> {
         Some(*Plugin::wasm_digest(self).as_bytes())
+    }
+
+    fn memory_peak_bytes(&self) -> Option<u64> {
+        Some(Plugin::memory_peak_bytes(self))
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {

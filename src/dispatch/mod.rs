@@ -18,6 +18,7 @@ mod keys;
 mod lane;
 mod outputs;
 pub mod publish;
+pub mod shadow;
 mod state;
 pub mod status;
 pub mod trace;

@@ -30,6 +30,7 @@ mod publishing;
 mod refused;
 mod schemas;
 mod script;
+mod shadow;
 mod state;
 mod status;
 mod stopping;
