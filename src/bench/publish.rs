@@ -83,6 +83,7 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
             lifecycle: None,
             schema: None,
             settings: TopicSettings::default(),
+            backlog: None,
             parent: None,
             dead_letters_of: None,
         };

@@ -95,6 +95,7 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
         LaneState::Paused => "paused",
         LaneState::Halted => "halted",
         LaneState::Full => "full",
+        LaneState::Blocked => "blocked",
         LaneState::Stopped => "stopped",
     };
     let port = |(port, topic): &(String, String)| json!({ "port": port, "topic": topic });

@@ -127,6 +127,7 @@ fn counts(subscriber: &SubscriberStatus) -> Vec<(String, Style)> {
         (LaneState::Paused, "paused", WARNING),
         (LaneState::Halted, "halted", BAD),
         (LaneState::Full, "full", BAD),
+        (LaneState::Blocked, "blocked", WARNING),
         (LaneState::Stopped, "stopped", BAD),
     ] {
         let count = lanes(state);

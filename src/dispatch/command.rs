@@ -63,6 +63,12 @@ pub enum Refusal {
         /// How many.
         waiting: usize,
     },
+    /// Its events are shared, and whose those behind it were is not known any more.
+    #[error("it shares its events with others (`claim: {group}`): which of those behind it were its own is not known")]
+    Shared {
+        /// The group.
+        group: String,
+    },
     /// It has stopped.
     #[error("the lane does not run: {reason}")]
     Stopped {

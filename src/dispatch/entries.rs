@@ -7,6 +7,7 @@
 //!   04 name               what the lane is told to be  see `lane`
 //!   05 topic position     a dead letter that is done   see `lane`
 //!   06 time offset        an event that is to come     see `delay`; in lanes of their own
+//!   07 number             events that are this one's   see `claims`
 //! ```
 
 use bytes::{BufMut, Bytes};
@@ -17,6 +18,7 @@ pub(super) const RECORD: u8 = 3;
 pub(super) const TOLD: u8 = 4;
 pub(super) const DONE: u8 = 5;
 pub(super) const DELAYED: u8 = 6;
+pub(super) const CLAIM: u8 = 7;
 
 /// A key of a kind with a number.
 pub(super) fn numbered(kind: u8, number: u64) -> Bytes {

@@ -18,10 +18,12 @@
 //! holds up nobody else. Position, outputs, state, waiting set and what the lane was told are one unit. An event is only
 //! blamed for what happened when it ran alone; a handler's own word for a failure is taken as it is.
 //!
-//! Where the waiting set has no room for an event that has to wait, the lane reads nothing more until there is some.
+//! Where the waiting set has no room for an event that has to wait, the lane reads nothing more until there is some. Where a
+//! topic that it publishes to is full, it makes no call.
 
 mod obey;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +32,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::backlog::{self, Backlog};
 use super::batch::{Context, Held, Parsed, Unreadable};
 use super::capsule::{Recorder, Source};
+use super::claims::Claims;
 use super::command::Command;
 use super::entries::TOLD;
 use super::flow::{Backoff, Flow, Permit};
@@ -56,11 +60,12 @@ pub(super) struct Policy {
     pub(super) waiting: Waiting,
     pub(super) batch: BatchPlan,
     pub(super) state: StatePlan,
+    pub(super) claim: Option<String>,
 }
 
 impl Policy {
     pub(super) fn of(plan: &SubscriberPlan) -> Self {
-        let SubscriberPlan { when, on_failure, delivery, waiting, batch, state, .. } = plan;
+        let SubscriberPlan { when, on_failure, delivery, waiting, batch, state, claim, .. } = plan;
         Self {
             when: when.clone(),
             on_failure: *on_failure,
@@ -68,6 +73,7 @@ impl Policy {
             waiting: *waiting,
             batch: *batch,
             state: *state,
+            claim: claim.clone(),
         }
     }
 }
@@ -80,7 +86,11 @@ pub(super) struct Parts<S, K, H> {
     pub(super) emitter: Emitter,
     pub(super) backoff: Backoff,
     pub(super) policy: Policy,
+    /// With whom it shares events.
+    pub(super) claims: Option<Arc<Claims>>,
     pub(super) flow: Arc<Flow>,
+    /// Of the topics that it publishes to, as far as they have bounds.
+    pub(super) children: Vec<Arc<Backlog>>,
     pub(super) partition: u32,
     pub(super) subscriber: Arc<str>,
     pub(super) counters: Arc<Counters>,
@@ -99,8 +109,14 @@ pub(super) struct Lane<S, K, H> {
     told: Told,
     /// An event that has to wait was read, and there is no room for it.
     is_full: bool,
+    /// It waits for room in a topic that it publishes to.
+    is_blocked: bool,
     /// The position is ahead of what was called: an event that is delivered once at most is taken before it is.
     is_ahead: bool,
+    /// Its number among those it shares with.
+    member: usize,
+    /// Of the events that were read, those that are somebody else's.
+    lost: HashSet<Offset>,
     /// Where the search for state that has expired goes on, and how many events ago it was looked for.
     sweep: (Option<Vec<u8>>, u32),
 }
@@ -181,7 +197,12 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         let told =
             Told { is_paused: parts.entries.get(PAUSED)?.is_some(), is_halted: parts.entries.get(HALTED)?.is_some() };
         let position = parts.session.next_offset();
-        let lane = Self { parts, waiting, state, position, told, is_full: false, is_ahead: false, sweep: (None, 0) };
+        let member = match &parts.claims {
+            Some(claims) => claims.join(position, &parts.entries)?,
+            None => 0,
+        };
+        let (is_full, is_blocked, is_ahead, sweep, lost) = (false, false, false, (None, 0), HashSet::new());
+        let lane = Self { parts, waiting, state, position, told, is_full, is_blocked, is_ahead, member, lost, sweep };
         lane.show();
         Ok(lane)
     }
@@ -211,6 +232,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         let state = match self.told {
             Told { is_paused: true, .. } => LaneState::Paused,
             Told { is_halted: true, .. } => LaneState::Halted,
+            _ if self.is_blocked => LaneState::Blocked,
             _ if self.is_full => LaneState::Full,
             _ if self.waiting.active_keys() > 0 => LaneState::Retrying,
             _ => LaneState::Running,
@@ -236,9 +258,45 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         ended
     }
 
+    /// Whether a call may be made: there is room for what it emits.
+    fn has_room_below(&mut self) -> bool {
+        let has_room = self.parts.children.iter().all(|child| child.has_room());
+        if self.is_blocked == has_room {
+            self.is_blocked = !has_room;
+            self.show();
+        }
+        has_room
+    }
+
+    /// Waits until a call may be made.
+    async fn wait_for_room_below(&mut self) -> Result<(), Leave> {
+        while !self.has_room_below() {
+            let Parts { stop, commands, .. } = &mut self.parts;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(LaneError::Stopped.into()),
+                Some(command) = commands.recv() => self.obey(command).await?,
+                () = tokio::time::sleep(backlog::LOOK_EVERY) => {}
+            }
+            if !self.works() {
+                self.is_blocked = false;
+                self.seek_to_position().await?;
+                return Err(Leave::Moved);
+            }
+        }
+        Ok(())
+    }
+
+    /// When the next waiting event is called, where that may be: at once, or when there may be room for what it emits.
+    fn next_retry(&mut self) -> Option<Instant> {
+        let due = self.waiting.next_due().filter(|_| self.works())?;
+        let is_free = due > Instant::now() || self.has_room_below();
+        Some(if is_free { due } else { Instant::now() + backlog::LOOK_EVERY })
+    }
+
     /// Waits for events to be read, where it may, or for something else that is to be done, and does that.
     async fn next(&mut self, reads: bool) -> Result<Option<Vec<Held>>, Leave> {
-        let (works, due) = (self.works(), self.waiting.next_due());
+        let (works, due) = (self.works(), self.next_retry());
         let budget = ReadBudget {
             events: self.parts.flow.most(self.parts.policy.batch.max_events),
             bytes: self.parts.policy.batch.max_bytes,
@@ -248,11 +306,11 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             biased;
             () = stop.cancelled() => return Err(LaneError::Stopped.into()),
             Some(command) = commands.recv() => self.obey(command).await?,
-            () = until(due.filter(|_| works)) => {
+            () = until(due) => if self.has_room_below() {
                 self.retry().await?;
                 // Written first: whoever sees that nothing waits sees what came of it.
                 self.parts.session.flush().await?;
-            }
+            },
             chunks = session.read(budget), if works && reads => return Ok(Some(Held::all(&chunks?))),
         }
         self.show();
@@ -271,17 +329,17 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 return Ok(held);
             }
             let budget = ReadBudget { events: (most - held.len()) as u32, bytes: max_bytes - bytes };
-            let due = self.waiting.next_due();
+            let due = self.next_retry();
             let Parts { session, stop, commands, .. } = &mut self.parts;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(LaneError::Stopped.into()),
                 Some(command) = commands.recv() => self.obey(command).await?,
-                () = until(due) => {
+                () = until(due) => if self.has_room_below() {
                     self.retry().await?;
                     self.parts.session.flush().await?;
                     self.show();
-                }
+                },
                 () = tokio::time::sleep_until(deadline) => return Ok(held),
                 chunks = session.read(budget) => held.extend(Held::all(&chunks?)),
             }
@@ -294,6 +352,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
     /// Brings every event that was read to its end, or into the waiting set.
     async fn process(&mut self, held: Arc<Vec<Held>>) -> Result<(), Leave> {
         let events = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
+        self.share(&events).await?;
         let mut progress = Progress { at: 0, alone: 0..0 };
         while let Some(event) = events.get(progress.at) {
             if self.parts.stop.is_cancelled() {
@@ -306,6 +365,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             }
             match self.passes(event) {
                 Ok(true) | Err(_) if self.waiting.holds(event.key) => self.join(&held, &events, &mut progress).await?,
+                Ok(true) if !self.has_room_below() => self.wait_for_room_below().await?,
                 Ok(true) => self.call_from(&held, &events, &mut progress).await?,
                 Ok(false) => {
                     let passed = events.iter().skip(progress.at).take_while(|event| self.is_passed_over(event)).count();
@@ -324,7 +384,23 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         Ok(())
     }
 
+    /// Claims those of some events that it may handle, and learns which of them are somebody else's.
+    async fn share(&mut self, events: &[Parsed<'_>]) -> Result<(), Leave> {
+        let Some(claims) = self.parts.claims.clone() else { return Ok(()) };
+        self.lost.clear();
+        let wanted = events.iter().filter(|event| !self.is_passed_over(event)).map(|event| event.offset);
+        let claimed = claims.claim(self.member, self.position, wanted);
+        self.lost = claimed.lost;
+        if !claimed.writes.is_empty() {
+            self.tell(claimed.writes).await?;
+        }
+        Ok(())
+    }
+
     fn passes(&self, event: &Parsed<'_>) -> Result<bool, String> {
+        if self.lost.contains(&event.offset) {
+            return Ok(false);
+        }
         match &self.parts.policy.when {
             None => Ok(true),
             Some(condition) => when::passes(condition, &event.view, Some(event.key)),

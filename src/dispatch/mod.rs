@@ -5,8 +5,10 @@
 //! Relies on: the engine's sessions for exactly once, the Wasm host for isolation.
 //! Must not know: gRPC, the command line, how an engine keeps what it keeps.
 
+mod backlog;
 mod batch;
 pub mod capsule;
+mod claims;
 mod command;
 pub mod control;
 mod delay;
@@ -26,6 +28,7 @@ mod tree;
 mod waiting;
 mod when;
 
+pub use backlog::{Admission, BacklogFull};
 pub use capsule::Capsule;
 pub use command::Refusal;
 pub use control::{

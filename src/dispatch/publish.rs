@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::backlog::{self, Admission, Backlog, BacklogFull, Wanted};
 use super::delay::{self, DelayRefused};
 use super::guards::{self, StateUnknown};
 use super::keys;
-use crate::engine::{AppendError, Engine, Guard, GuardReason, GuardRefused, Mark, Placement, SliceFull, Slices};
+use crate::engine::{
+    AppendError, Engine, Guard, GuardReason, GuardRefused, Health, Mark, Placement, SliceFull, Slices,
+};
 use crate::limits;
 use crate::model::{
     EventError, EventId, EventView, PartitionId, ProducerId, Record, RecordError, TopicId, partition_of,
@@ -127,6 +130,9 @@ pub enum PublishError {
     /// The events cannot have these numbers.
     #[error(transparent)]
     Numbering(#[from] NumberingRefused),
+    /// A topic has as many events waiting as may.
+    #[error(transparent)]
+    Backlog(#[from] BacklogFull),
     /// The engine did not take them.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -186,6 +192,8 @@ pub struct Target {
     pub delayed: Option<TopicId>,
     /// Its guard.
     pub lifecycle: Option<LifecyclePlan>,
+    /// How many events may wait in it.
+    pub(super) backlog: Option<Arc<Backlog>>,
 }
 
 /// Publishes from outside. Cheap to clone.
@@ -290,6 +298,57 @@ impl<E: Engine> Publisher<E> {
         events: &[Bytes],
         numbering: Option<Numbering>,
     ) -> Result<Published, PublishError> {
+        let admission = self.admit(topic, events.len()).await?;
+        self.publish_admitted(topic, events, numbering, admission).await
+    }
+
+    /// Room for so many events in a topic. Where the topology bounds what waits in it, that is refused or waited for; else it is
+    /// there at once.
+    ///
+    /// # Errors
+    /// [`PublishError`]: the topic, its backlog, or an engine that has stopped.
+    pub async fn admit(&self, topic: &str, events: usize) -> Result<Admission, PublishError> {
+        let wanted = self.targets.root(topic)?.backlog.iter().map(|backlog| (backlog.clone(), events as u64));
+        self.reserve(wanted.collect()).await
+    }
+
+    /// As [`Self::admit`], for events of several topics.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn admit_together(&self, events: &[Addressed]) -> Result<Admission, PublishError> {
+        let mut wanted: BTreeMap<&str, (Arc<Backlog>, u64)> = BTreeMap::new();
+        for (target, _) in self.addressed(events)? {
+            if let Some(backlog) = &target.backlog {
+                wanted.entry(&target.name).or_insert_with(|| (backlog.clone(), 0)).1 += 1;
+            }
+        }
+        self.reserve(wanted.into_values().collect()).await
+    }
+
+    async fn reserve(&self, wanted: Vec<Wanted>) -> Result<Admission, PublishError> {
+        if wanted.is_empty() {
+            return Ok(Admission::default());
+        }
+        let health = self.engine.health();
+        backlog::admit(wanted, || match &*health.borrow() {
+            Health::Serving => Ok(()),
+            Health::Stopped(stopped) => Err(AppendError::from(stopped.clone()).into()),
+        })
+        .await
+    }
+
+    /// [`Self::publish`] of events that have been admitted.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn publish_admitted(
+        &self,
+        topic: &str,
+        events: &[Bytes],
+        numbering: Option<Numbering>,
+        _until_durable: Admission,
+    ) -> Result<Published, PublishError> {
         let target = self.targets.root(topic)?;
         let marks = Marks::of(numbering, target.dedupes, events.len())?;
         self.append(events.iter().map(|event| (target, event)), marks).await
@@ -306,6 +365,29 @@ impl<E: Engine> Publisher<E> {
         events: &[Addressed],
         numbering: Option<Numbering>,
     ) -> Result<Published, PublishError> {
+        let admission = self.admit_together(events).await?;
+        self.publish_together_admitted(events, numbering, admission).await
+    }
+
+    /// [`Self::publish_together`] of events that have been admitted.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn publish_together_admitted(
+        &self,
+        events: &[Addressed],
+        numbering: Option<Numbering>,
+        _until_durable: Admission,
+    ) -> Result<Published, PublishError> {
+        let addressed = self.addressed(events)?;
+        // A frame has marks of one kind: a topic that recognises nothing does not look at them.
+        let dedupes = addressed.iter().any(|(target, _)| target.dedupes);
+        let marks = Marks::of(numbering, dedupes, events.len())?;
+        self.append(addressed.into_iter(), marks).await
+    }
+
+    /// The topics of events.
+    fn addressed<'a>(&'a self, events: &'a [Addressed]) -> Result<Vec<(&'a Target, &'a Bytes)>, PublishError> {
         let (mut named, mut before): (BTreeMap<&str, &Target>, _) = (BTreeMap::new(), "");
         let mut addressed: Vec<(&Target, &Bytes)> = Vec::with_capacity(events.len());
         for Addressed { topic, event } in events {
@@ -317,10 +399,7 @@ impl<E: Engine> Publisher<E> {
             named.insert(before, target);
             addressed.push((target, event));
         }
-        // A frame has marks of one kind: a topic that recognises nothing does not look at them.
-        let dedupes = addressed.iter().any(|(target, _)| target.dedupes);
-        let marks = Marks::of(numbering, dedupes, events.len())?;
-        self.append(addressed.into_iter(), marks).await
+        Ok(addressed)
     }
 
     /// Appends events, or refuses them the first time that it is polled.

@@ -84,6 +84,8 @@ pub enum LaneState {
     Halted,
     /// As many events wait as may, so nothing more is read.
     Full,
+    /// A topic that it publishes to is full, so it makes no call.
+    Blocked,
     /// Stopped: the process is going down, or the engine has stopped.
     Stopped,
 }
@@ -96,6 +98,7 @@ impl LaneState {
             2 => Self::Paused,
             3 => Self::Halted,
             4 => Self::Full,
+            5 => Self::Blocked,
             _ => Self::Stopped,
         }
     }
@@ -182,7 +185,7 @@ impl Counters {
                 LaneState::Paused | LaneState::Halted | LaneState::Stopped => true,
                 // room comes from those that are tried again, if there are any
                 LaneState::Full => lane.active.load(Ordering::Acquire) == 0,
-                LaneState::Running | LaneState::Retrying => false,
+                LaneState::Running | LaneState::Retrying | LaneState::Blocked => false,
             }
         })
     }

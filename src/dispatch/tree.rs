@@ -1,5 +1,6 @@
 //! A running tree: the lanes of every subscriber, and what one can ask of them from outside.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::backlog::Backlog;
 use super::capsule::{Capsule, Recorder, Sink};
+use super::claims::Claims;
 use super::command::Command;
 use super::delay::{self, DelayLane, Delayed};
 use super::flow::{Backoff, Flow};
@@ -188,7 +191,10 @@ impl<E: Engine> Tree<E> {
         let digests: Vec<String> = versions.iter().map(|digest| hex(digest)).collect();
         let numbers = engine.apply(&blueprint(plan, versions)).await?;
         let numbered = Numbered { plan, numbers: &numbers };
-        let targets = numbered.topics().zip((0..).map(TopicIndex)).map(|((topic, number), index)| publish::Target {
+        let backlog = |index| Backlog::of(&engine, plan, &numbers, index);
+        let backlogs: Vec<_> = (0..).zip(&plan.topics).map(|(index, _)| backlog(TopicIndex(index))).collect();
+        let targets = numbered.topics().zip(&backlogs).zip((0..).map(TopicIndex));
+        let targets = targets.map(|(((topic, number), backlog), index)| publish::Target {
             name: topic.label(),
             topic: number,
             partitions: topic.partitions,
@@ -198,6 +204,7 @@ impl<E: Engine> Tree<E> {
             dedupes: topic.settings.dedupe.is_some(),
             delayed: numbered.delayed(index).map(|(delayed, _)| delayed),
             lifecycle: topic.lifecycle.clone(),
+            backlog: backlog.clone(),
         });
         let refused = numbered.topics().zip((0..).map(TopicIndex)).filter_map(|((topic, _), index)| {
             Some(publish::Target {
@@ -210,6 +217,7 @@ impl<E: Engine> Tree<E> {
                 dedupes: false,
                 delayed: None,
                 lifecycle: None,
+                backlog: None,
             })
         });
         let targets = Targets::new(targets.chain(refused));
@@ -218,10 +226,16 @@ impl<E: Engine> Tree<E> {
         let capsules = Sink::default();
         let mut counters = Vec::new();
         let (mut lanes, mut commands) = (Vec::new(), Vec::new());
+        let mut claims: HashMap<(&String, &String, u32), Arc<Claims>> = HashMap::new();
         for (index, (subscriber, handler)) in plan.subscribers.iter().zip(handlers).enumerate() {
             let Some((input, _)) = numbered.topic(subscriber.from) else { continue };
             let shared_counters = Arc::new(Counters::new(input.partitions));
             counters.push(shared_counters.clone());
+            let mut children: Vec<_> = subscriber.ports.iter().map(|(_, topic)| topic.0 as usize).collect();
+            children.sort_unstable();
+            children.dedup();
+            let children = children.iter().filter_map(|topic| backlogs.get(*topic)?.clone());
+            let children: Vec<Arc<Backlog>> = children.collect();
             let flow = Arc::new(Flow::new(subscriber.rate, subscriber.concurrency));
             let mut senders = Vec::new();
             for partition in 0..input.partitions {
@@ -237,6 +251,10 @@ impl<E: Engine> Tree<E> {
                 let entries = engine.entries(id).ok_or_else(|| unreadable("there is no such lane".to_owned()))?;
                 let (sender, commands) = mpsc::channel(limits::LANE_COMMANDS_MAX);
                 senders.push(sender);
+                let claims = subscriber.claim.as_ref().map(|group| {
+                    let shared = (&subscriber.namespace, group, partition);
+                    claims.entry(shared).or_insert_with(|| Arc::new(Claims::default())).clone()
+                });
                 let lane = Lane::load(Parts {
                     session,
                     entries,
@@ -244,7 +262,9 @@ impl<E: Engine> Tree<E> {
                     emitter,
                     backoff: Backoff::new(subscriber.retry.clone(), &subscriber.label(), partition),
                     policy: Policy::of(subscriber),
+                    claims,
                     flow: flow.clone(),
+                    children: children.clone(),
                     partition,
                     subscriber: subscriber.label().into(),
                     counters: shared_counters.clone(),

@@ -16,6 +16,7 @@ use super::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, Health, LaneWrite,
     Numbers, ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
 };
+use crate::effects::{Disk, MemoryDisk};
 use crate::limits;
 use crate::model::{
     Duplicate, EventId, GuardJudge, GuardRefused, GuardStates, LaneId, Lifecycle, Offset, PartitionId, ProducerId,
@@ -34,6 +35,7 @@ struct Shared {
     changed: Notify,
     health: watch::Sender<Health>,
     began: Instant,
+    snapshots: Arc<MemoryDisk>,
 }
 
 #[derive(Default)]
@@ -76,7 +78,8 @@ impl Default for MemoryEngine {
     fn default() -> Self {
         let (health, _) = watch::channel(Health::Serving);
         let (state, changed, began) = (Mutex::default(), Notify::new(), Instant::now());
-        Self { shared: Arc::new(Shared { state, changed, health, began }) }
+        let snapshots = Arc::new(MemoryDisk::default());
+        Self { shared: Arc::new(Shared { state, changed, health, began, snapshots }) }
     }
 }
 
@@ -393,7 +396,7 @@ impl Engine for MemoryEngine {
 
     fn entries(&self, lane: LaneId) -> Option<MemoryEntries> {
         self.shared.state().input(lane)?;
-        Some(MemoryEntries { shared: self.shared.clone(), lane })
+        Some(MemoryEntries { shared: self.shared.clone(), lane, frozen: None })
     }
 
     async fn offset_at_time(&self, partition: PartitionId, time_ns: u64) -> Result<Offset, ReadError> {
@@ -405,6 +408,10 @@ impl Engine for MemoryEngine {
 
     fn now_ns(&self) -> u64 {
         self.shared.now_ns()
+    }
+
+    fn snapshots(&self) -> Option<Arc<dyn Disk>> {
+        Some(self.shared.snapshots.clone())
     }
 
     fn storage(&self) -> Storage {
@@ -435,11 +442,21 @@ impl Engine for MemoryEngine {
 pub struct MemoryEntries {
     shared: Arc<Shared>,
     lane: LaneId,
+    frozen: Option<Arc<BTreeMap<Bytes, Bytes>>>,
+}
+
+impl MemoryEntries {
+    fn with<T>(&self, look: impl FnOnce(&BTreeMap<Bytes, Bytes>) -> T) -> T {
+        match &self.frozen {
+            Some(frozen) => look(frozen),
+            None => look(self.shared.state().lanes.get(&self.lane).map_or(&BTreeMap::new(), |lane| &lane.entries)),
+        }
+    }
 }
 
 impl Entries for MemoryEntries {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        Ok(self.shared.state().lanes.get(&self.lane).and_then(|lane| lane.entries.get(key).cloned()))
+        Ok(self.with(|entries| entries.get(key).cloned()))
     }
 
     fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
@@ -448,10 +465,15 @@ impl Entries for MemoryEntries {
         {
             return Ok(Vec::new());
         }
-        let state = self.shared.state();
-        let Some(lane) = state.lanes.get(&self.lane) else { return Ok(Vec::new()) };
-        let found = lane.entries.range::<[u8], _>((from, Bound::Excluded(until))).take(count);
-        Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
+        Ok(self.with(|entries| {
+            let found = entries.range::<[u8], _>((from, Bound::Excluded(until))).take(count);
+            found.map(|(key, value)| (key.clone(), value.clone())).collect()
+        }))
+    }
+
+    fn frozen(&self) -> Result<Self, ReadError> {
+        let frozen = Some(Arc::new(self.with(BTreeMap::clone)));
+        Ok(Self { shared: self.shared.clone(), lane: self.lane, frozen })
     }
 }
 

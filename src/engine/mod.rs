@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::effects::Disk;
 use crate::limits;
 use crate::model::writes::LANE_KEY_BYTES_MAX;
 pub use crate::model::{
@@ -281,6 +282,13 @@ pub trait Entries: Clone + Send + Sync + 'static {
     /// # Errors
     /// [`ReadError::Storage`].
     fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError>;
+
+    /// The entries as they are now, whatever is handed in later. To be called where the lane's owner hands nothing in
+    /// meanwhile. Quick, however many there are; what is not kept any more still takes room until it is dropped.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`], also later where the disk fails meanwhile.
+    fn frozen(&self) -> Result<Self, ReadError>;
 }
 
 /// What a partition holds.
@@ -358,6 +366,9 @@ pub trait Engine: Clone + Send + Sync + 'static {
 
     /// The clock by which append times go, Unix nanoseconds. It may be set, also back; append times never go back.
     fn now_ns(&self) -> u64;
+
+    /// A folder for snapshots of what lanes keep, as durable as all else; `None` where the engine has none.
+    fn snapshots(&self) -> Option<Arc<dyn Disk>>;
 
     /// How it is with what it keeps things on.
     fn storage(&self) -> Storage;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::checkpointer::Turn;
-use super::store::{Entries, StoreError};
+use super::store::{Entries, Pinned, StoreError};
 use super::{Lane, Log, Shared};
 use crate::model::{LaneId, LaneWrite};
 
@@ -111,6 +111,14 @@ impl Changed {
 pub struct LaneEntries {
     shared: Arc<Shared>,
     lane: Arc<Lane>,
+    frozen: Option<Arc<Frozen>>,
+}
+
+/// All entries as they were at a moment: what had changed without a checkpoint, over the store as it was just after. A
+/// checkpoint between the two looks brings nothing that is not among the changes, as long as nobody hands anything in.
+struct Frozen {
+    changed: BTreeMap<Bytes, Option<Bytes>>,
+    stored: Pinned,
 }
 
 /// Why an entry cannot be read.
@@ -162,7 +170,13 @@ impl LaneEntries {
     /// # Errors
     /// [`EntriesError`]: the disk does not give back what was written.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EntriesError> {
-        self.look().get(key)
+        match &self.frozen {
+            None => self.look().get(key),
+            Some(frozen) => match frozen.changed.get(key) {
+                Some(value) => Ok(value.clone()),
+                None => Ok(frozen.stored.get(self.lane.id, key)?),
+            },
+        }
     }
 
     /// The entries from `from` on and in front of `until`, in the order of their keys, at most so many. May read from the
@@ -177,10 +191,19 @@ impl LaneEntries {
         {
             return Ok(Vec::new());
         }
-        let changes = self.lane.changed.range((from, until));
+        let changes = match &self.frozen {
+            Some(frozen) => {
+                let changes = frozen.changed.range::<[u8], _>((from, until));
+                changes.map(|(key, value)| (key.clone(), value.clone())).collect()
+            }
+            None => self.lane.changed.range((from, until)),
+        };
         // each change hides one stored entry at the most
         let most = count.saturating_add(changes.len());
-        let stored = self.look().stored(|entries| entries.range(self.lane.id, (from, until), most))?;
+        let stored = match &self.frozen {
+            Some(frozen) => frozen.stored.range(self.lane.id, (from, until), most)?,
+            None => self.look().stored(|entries| entries.range(self.lane.id, (from, until), most))?,
+        };
         let is_cut = stored.len() == most;
         let last_stored = stored.last().map(|(key, _)| key.clone()).filter(|_| is_cut);
         let mut found: BTreeMap<Bytes, Option<Bytes>> =
@@ -190,12 +213,25 @@ impl LaneEntries {
         let found = found.into_iter().filter_map(|(key, value)| Some((key, value?)));
         Ok(found.take(count).collect())
     }
+
+    /// The entries as they are now, whatever is handed in later. For the lane itself, between two units. As quick as there
+    /// are few changes without a checkpoint, however much is stored.
+    ///
+    /// # Errors
+    /// As [`LaneEntries::get`].
+    pub fn frozen(&self) -> Result<Self, EntriesError> {
+        // memory first, as everywhere
+        let changed = self.lane.changed.range((Bound::Unbounded, Bound::Unbounded));
+        let stored = self.look().stored(Entries::pinned)?;
+        let frozen = Some(Arc::new(Frozen { changed, stored }));
+        Ok(Self { shared: self.shared.clone(), lane: self.lane.clone(), frozen })
+    }
 }
 
 impl Log {
     /// Reads the entries of a lane.
     pub fn entries(&self, id: LaneId) -> LaneEntries {
-        LaneEntries { shared: self.shared.clone(), lane: self.lane(id) }
+        LaneEntries { shared: self.shared.clone(), lane: self.lane(id), frozen: None }
     }
 }
 

@@ -26,6 +26,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::{Buf, BufMut, Bytes};
@@ -224,11 +225,13 @@ struct Shelf {
     disk: Arc<dyn Disk>,
     /// `None` after a commit that failed, until the next use opens it again.
     database: RwLock<Option<Database>>,
+    /// How often it was closed: what was pinned before may be written over.
+    closed: AtomicU64,
 }
 
 impl Shelf {
     fn new(disk: &Arc<dyn Disk>, database: Database) -> Arc<Self> {
-        Arc::new(Self { disk: disk.clone(), database: RwLock::new(Some(database)) })
+        Arc::new(Self { disk: disk.clone(), database: RwLock::new(Some(database)), closed: AtomicU64::new(0) })
     }
 
     /// Uses the database, opening it where it has failed: not for readers, since that may write, and what then fails is a
@@ -247,7 +250,9 @@ impl Shelf {
 
     /// It has failed: it is opened again before it is used again.
     fn close(&self) {
-        drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        self.closed.fetch_add(1, Ordering::AcqRel);
+        drop(database.take());
     }
 }
 
@@ -259,11 +264,7 @@ pub(super) struct Entries {
 impl Entries {
     /// What a lane keeps under a key.
     pub(super) fn get(&self, lane: LaneId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let key = Key::entry(lane, key);
-        self.read(|table| match table.get(key.0.as_slice())? {
-            Some(value) => Ok(Some(Bytes::copy_from_slice(checked(&key.0, value.value())?))),
-            None => Ok(None),
-        })
+        self.read(|table| get(table, lane, key))
     }
 
     /// What a lane keeps under the keys of a range, in their order, at most so much.
@@ -273,31 +274,86 @@ impl Entries {
         (from, until): (Bound<&[u8]>, Bound<&[u8]>),
         count: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let whole = |key: &[u8]| Key::entry(lane, key).0;
-        let from = if from == Bound::Unbounded { Bound::Included([].as_slice()) } else { from };
-        let (from, until) = (from.map(whole), until.map(whole));
-        let range = (from.as_ref().map(Vec::as_slice), until.as_ref().map(Vec::as_slice));
-        let head_bytes = Key::entry(lane, &[]).0.len();
-        self.read(|table| {
-            let mut found = Vec::new();
-            for row in table.range::<&[u8]>(range)?.take(count) {
-                let (key, value) = row?;
-                let value = checked(key.value(), value.value())?;
-                let key = key.value().get(head_bytes..).unwrap_or_default();
-                found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
-            }
-            Ok(found)
-        })
+        self.read(|table| range(table, lane, (from, until), count))
     }
 
-    fn read<T>(
-        &self,
-        look: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    /// Everything as it is in the store now, whatever is committed later. Room that is freed meanwhile is not used again.
+    pub(super) fn pinned(&self) -> Result<Pinned, StoreError> {
+        let closed = self.shelf.closed.load(Ordering::Acquire);
+        let database = self.shelf.database.read().unwrap_or_else(PoisonError::into_inner);
+        let transaction = database.as_ref().ok_or(StoreError::Closed)?.begin_read().map_err(redb::Error::from)?;
+        let table = transaction.open_table(TABLE).map_err(redb::Error::from)?;
+        Ok(Pinned { shelf: self.shelf.clone(), closed, table })
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Rows) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let database = self.shelf.database.read().unwrap_or_else(PoisonError::into_inner);
         let transaction = database.as_ref().ok_or(StoreError::Closed)?.begin_read().map_err(redb::Error::from)?;
         look(&transaction.open_table(TABLE).map_err(redb::Error::from)?)
     }
+}
+
+/// What lanes keep, as of a commit.
+pub(super) struct Pinned {
+    shelf: Arc<Shelf>,
+    closed: u64,
+    table: Rows,
+}
+
+type Rows = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+impl Pinned {
+    /// What a lane kept under a key.
+    pub(super) fn get(&self, lane: LaneId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.unless_closed(get(&self.table, lane, key))
+    }
+
+    /// What a lane kept under the keys of a range, in their order, at most so much.
+    pub(super) fn range(
+        &self,
+        lane: LaneId,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        count: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.unless_closed(range(&self.table, lane, bounds, count))
+    }
+
+    /// Another opening of the file knows nothing of what is pinned here.
+    fn unless_closed<T>(&self, found: Result<T, StoreError>) -> Result<T, StoreError> {
+        match self.shelf.closed.load(Ordering::Acquire) == self.closed {
+            true => found,
+            false => Err(StoreError::Closed),
+        }
+    }
+}
+
+fn get(table: &Rows, lane: LaneId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    let key = Key::entry(lane, key);
+    match table.get(key.0.as_slice())? {
+        Some(value) => Ok(Some(Bytes::copy_from_slice(checked(&key.0, value.value())?))),
+        None => Ok(None),
+    }
+}
+
+fn range(
+    table: &Rows,
+    lane: LaneId,
+    (from, until): (Bound<&[u8]>, Bound<&[u8]>),
+    count: usize,
+) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    let whole = |key: &[u8]| Key::entry(lane, key).0;
+    let from = if from == Bound::Unbounded { Bound::Included([].as_slice()) } else { from };
+    let (from, until) = (from.map(whole), until.map(whole));
+    let range = (from.as_ref().map(Vec::as_slice), until.as_ref().map(Vec::as_slice));
+    let head_bytes = Key::entry(lane, &[]).0.len();
+    let mut found = Vec::new();
+    for row in table.range::<&[u8]>(range)?.take(count) {
+        let (key, value) = row?;
+        let value = checked(key.value(), value.value())?;
+        let key = key.value().get(head_bytes..).unwrap_or_default();
+        found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+    }
+    Ok(found)
 }
 
 impl Store {

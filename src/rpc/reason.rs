@@ -28,6 +28,8 @@ pub const TOO_MANY_EVENTS: &str = "TOO_MANY_EVENTS";
 pub const TOO_LARGE: &str = "TOO_LARGE";
 /// More is waiting for the disk than may: try again later.
 pub const BUSY: &str = "BUSY";
+/// As many events wait in the topic as may: try again later.
+pub const BACKLOG_FULL: &str = "BACKLOG_FULL";
 /// The disk is nearly full.
 pub const DISK_FULL: &str = "DISK_FULL";
 /// The bus is on its way down.
@@ -42,6 +44,8 @@ pub const AMBIGUOUS_SUBSCRIBER: &str = "AMBIGUOUS_SUBSCRIBER";
 pub const NO_DEAD_LETTERS: &str = "NO_DEAD_LETTERS";
 /// Events wait that would be left behind.
 pub const EVENTS_WAIT: &str = "EVENTS_WAIT";
+/// The subscriber shares its events with others, so it cannot be moved among them.
+pub const EVENTS_SHARED: &str = "EVENTS_SHARED";
 /// The subscriber's handler keeps state, and it was not said what becomes of it.
 pub const HAS_STATE: &str = "HAS_STATE";
 /// A lane of the subscriber has stopped or does not answer.

@@ -96,6 +96,7 @@ impl From<LaneState> for v1::LaneState {
             LaneState::Paused => Self::Paused,
             LaneState::Halted => Self::Halted,
             LaneState::Full => Self::Full,
+            LaneState::Blocked => Self::Blocked,
             LaneState::Stopped => Self::Stopped,
         }
     }
@@ -109,6 +110,7 @@ impl From<v1::LaneState> for LaneState {
             v1::LaneState::Paused => Self::Paused,
             v1::LaneState::Halted => Self::Halted,
             v1::LaneState::Full => Self::Full,
+            v1::LaneState::Blocked => Self::Blocked,
             v1::LaneState::Stopped | v1::LaneState::Unspecified => Self::Stopped,
         }
     }

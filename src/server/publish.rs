@@ -1,8 +1,8 @@
 //! Events in: one call, or a stream of them that is pipelined.
 //!
 //! Promises: the answers of a stream come in the order of its requests; after the first refusal nothing more of it is
-//! published. It holds because [`Publisher::publish`] places its events, or refuses them, the first time that it is polled,
-//! and because a request is not even read before the one in front of it has been polled once.
+//! published. It holds because [`Publisher::publish_admitted`] places its events, or refuses them, the first time that it is
+//! polled, and because a request is not even read before the one in front of it has been admitted and polled once.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::pull::{Pull, Source};
 use super::{bounds, door, refusal};
-use crate::dispatch::Publisher;
+use crate::dispatch::{Admission, PublishError, Publisher};
 use crate::engine::Engine;
 use crate::rpc::v1;
 use crate::rpc::v1::publisher_service_server::PublisherService;
@@ -41,7 +41,8 @@ impl<E: Engine> PublisherService for Publishing<E> {
         }
         let _call = self.calls.token();
         let v1::PublishRequest { topic, events, numbering } = request.into_inner();
-        let published = self.publisher.publish(&topic, &events, numbering.map(Into::into)).await;
+        let admission = self.admitted(self.publisher.admit(&topic, events.len())).await?;
+        let published = self.publisher.publish_admitted(&topic, &events, numbering.map(Into::into), admission).await;
         let published = published.map_err(|error| refusal::publish(&error))?;
         Ok(Response::new(published.into()))
     }
@@ -56,7 +57,8 @@ impl<E: Engine> PublisherService for Publishing<E> {
         let _call = self.calls.token();
         let v1::PublishTogetherRequest { events, numbering } = request.into_inner();
         let events: Vec<_> = events.into_iter().map(Into::into).collect();
-        let published = self.publisher.publish_together(&events, numbering.map(Into::into)).await;
+        let admission = self.admitted(self.publisher.admit_together(&events)).await?;
+        let published = self.publisher.publish_together_admitted(&events, numbering.map(Into::into), admission).await;
         let published = published.map_err(|error| refusal::publish(&error))?;
         Ok(Response::new(published.into()))
     }
@@ -71,6 +73,19 @@ impl<E: Engine> PublisherService for Publishing<E> {
     }
 }
 
+impl<E> Publishing<E> {
+    /// Waits for room, unless the bus is on its way down: nothing has happened then.
+    async fn admitted(&self, admission: impl Future<Output = Admitted>) -> Result<Admission, Status> {
+        tokio::select! {
+            biased;
+            admitted = admission => admitted.map_err(|error| refusal::publish(&error)),
+            () = self.closing.cancelled() => Err(refusal::shutting_down()),
+        }
+    }
+}
+
+type Admitted = Result<Admission, PublishError>;
+type Admitting = Pin<Box<dyn Future<Output = Admitted> + Send>>;
 type Answer = Result<v1::PublishStreamResponse, Status>;
 
 /// The requests of a stream that are not answered yet.
@@ -78,6 +93,8 @@ pub(super) struct Pipeline<E> {
     publisher: Publisher<E>,
     requests: Streaming<v1::PublishStreamRequest>,
     topic: String,
+    /// The next request, which waits for room in its topic: nothing behind it is read before it has some.
+    admitting: Option<(Admitting, v1::PublishStreamRequest)>,
     slots: VecDeque<Slot>,
     bytes: usize,
     /// No more requests are read; after the answers the stream ends, with the status if there is one.
@@ -114,6 +131,7 @@ impl<E: Engine> Pipeline<E> {
             publisher: service.publisher.clone(),
             requests,
             topic: String::new(),
+            admitting: None,
             slots: VecDeque::new(),
             bytes: 0,
             ended: None,
@@ -128,15 +146,24 @@ impl<E: Engine> Pipeline<E> {
             || (self.slots.len() < bounds::PIPELINE_REQUESTS_MAX && self.bytes < bounds::PIPELINE_BYTES_MAX)
     }
 
-    fn begin(&mut self, request: v1::PublishStreamRequest, cx: &mut Context<'_>) {
+    fn admit(&mut self, mut request: v1::PublishStreamRequest) {
         if !request.topic.is_empty() {
-            self.topic = request.topic;
+            self.topic = std::mem::take(&mut request.topic);
         }
+        let (publisher, topic, events) = (self.publisher.clone(), self.topic.clone(), request.events.len());
+        let admission = Box::pin(async move { publisher.admit(&topic, events).await });
+        self.admitting = Some((admission, request));
+    }
+
+    fn begin(&mut self, request: v1::PublishStreamRequest, admitted: Admitted, cx: &mut Context<'_>) {
         let (publisher, topic, events) = (self.publisher.clone(), self.topic.clone(), request.events);
         let numbering = request.numbering.map(Into::into);
         let bytes = events.iter().map(Bytes::len).sum();
         let running = Box::pin(async move {
-            let published = publisher.publish(&topic, &events, numbering).await;
+            let published = match admitted {
+                Ok(admission) => publisher.publish_admitted(&topic, &events, numbering, admission).await,
+                Err(error) => Err(error),
+            };
             published.map(Into::into).map_err(|error| refusal::publish(&error))
         });
         let mut slot = Slot { bytes, state: State::Running(running) };
@@ -162,8 +189,18 @@ impl<E: Engine> Pipeline<E> {
                 self.ended = Some(Err(refusal::shutting_down()));
                 break;
             }
+            if let Some((mut admission, request)) = self.admitting.take() {
+                match admission.as_mut().poll(cx) {
+                    Poll::Ready(admitted) => self.begin(request, admitted, cx),
+                    Poll::Pending => {
+                        self.admitting = Some((admission, request));
+                        break;
+                    }
+                }
+                continue;
+            }
             match Pin::new(&mut self.requests).poll_next(cx) {
-                Poll::Ready(Some(Ok(request))) => self.begin(request, cx),
+                Poll::Ready(Some(Ok(request))) => self.admit(request),
                 Poll::Ready(Some(Err(status))) if status.code() == Code::OutOfRange => {
                     self.ended = Some(Err(refusal::oversize(status.message())));
                 }

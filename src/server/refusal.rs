@@ -10,7 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
-use crate::dispatch::{ControlError, PublishError, TraceError};
+use crate::dispatch::{BacklogFull, ControlError, PublishError, TraceError};
 use crate::engine::{AppendError, GuardReason, ReadError, Stopped};
 use crate::model::Offset;
 use crate::rpc::{ERROR_DOMAIN, reason};
@@ -124,6 +124,12 @@ pub(super) fn publish(error: &PublishError) -> Status {
             };
             Refusal::new(Code::InvalidArgument, reason::INVALID_NUMBERING, error).field(field).status()
         }
+        PublishError::Backlog(BacklogFull { topic, retry_after, .. }) => {
+            let metadata = [("topic", topic.clone())];
+            let mut refusal = Refusal::with(Code::ResourceExhausted, reason::BACKLOG_FULL, error, metadata);
+            refusal.details.set_retry_info(Some(*retry_after));
+            refusal.status()
+        }
         PublishError::Append(append) => match append {
             AppendError::Busy { retry_after } | AppendError::Full { retry_after } => {
                 let reason = match append {
@@ -167,6 +173,10 @@ pub(super) fn control(error: &ControlError) -> Status {
             LaneRefusal::Waits { .. } => {
                 let metadata = [("partition", partition.to_string())];
                 Refusal::with(Code::FailedPrecondition, reason::EVENTS_WAIT, error, metadata).status()
+            }
+            LaneRefusal::Shared { .. } => {
+                let metadata = [("partition", partition.to_string())];
+                Refusal::with(Code::FailedPrecondition, reason::EVENTS_SHARED, error, metadata).status()
             }
             LaneRefusal::Stopped { .. } => {
                 let metadata = [

@@ -53,6 +53,8 @@ pub struct TopicPlan {
     pub settings: TopicSettings,
     /// Which orders of states its keys may go through; any if the topology does not say.
     pub lifecycle: Option<LifecyclePlan>,
+    /// How many events may wait in it, if the topology says.
+    pub backlog: Option<BacklogPlan>,
     /// Who publishes to it; nobody inside if it is a root.
     pub parent: Option<SubscriberIndex>,
     /// Whose dead letters it has; such a topic is not written in the topology, and its parent is the same subscriber.
@@ -66,6 +68,24 @@ pub struct LifecyclePlan {
     pub state: KeyExpression,
     /// The states and their order.
     pub lifecycle: Arc<Lifecycle>,
+}
+
+/// How many events may wait in a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BacklogPlan {
+    /// So many that its slowest subscriber has yet to consume, all partitions together; at least one.
+    pub max_events: u64,
+    /// What happens to a publish from outside when there are as many.
+    pub when_full: WhenFull,
+}
+
+/// What happens to a publish that finds no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is refused.
+    Reject,
+    /// It waits.
+    Wait,
 }
 
 /// A subscriber.
@@ -107,6 +127,8 @@ pub struct SubscriberPlan {
     pub concurrency: Option<NonZeroU32>,
     /// How events are grouped for a call.
     pub batch: BatchPlan,
+    /// With whom it shares the events of its topic: of a group's subscribers one gets each.
+    pub claim: Option<String>,
 }
 
 /// What a subscriber does with events.

@@ -68,10 +68,12 @@ keys! {
         schema: SchemaFile,
         /// The order of states that is possible per key; others are refused.
         lifecycle: Lifecycle,
-        /// How many bytes may wait to be processed, before `when_full` decides.
-        backlog(later): Bytes,
-        /// What happens to an event that is published while the backlog is full.
-        when_full(later): WhenFull,
+        /// How many events may wait in front of the topic's slowest subscriber, all partitions together. When there are as many,
+        /// `when_full` decides about what is published to a root, and a subscriber that publishes to the topic makes no more
+        /// calls until there are fewer; what its last calls made may come on top. Default: as many as the disk takes.
+        backlog: Many,
+        /// What happens to a publish that finds the backlog full. For roots with a `backlog`. Default `reject`.
+        when_full: WhenFull,
         /// The name that the topic had before.
         was(later): Name,
     }
@@ -127,9 +129,9 @@ keys! {
 choice! {
     /// What happens to a publish that finds no room.
     enum WhenFull {
-        /// It is refused.
+        /// It is refused, and told when to try again. The default.
         Reject = "reject",
-        /// It waits.
+        /// It waits until there is room, in its turn.
         Wait = "wait",
     }
 }
@@ -176,7 +178,7 @@ keys! {
         /// How events are grouped for one call.
         batch: Batch,
         /// Subscribers of the same topic with the same group share its events: each event goes to one of them.
-        claim(later): Name,
+        claim: Name,
         /// Where a new subscriber begins: start, end or a time.
         start: Start,
         /// The name that the subscriber had before.

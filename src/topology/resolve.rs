@@ -428,6 +428,7 @@ impl<'n, 'p> Planner<'n, 'p> {
             lifecycle: declared.settings.lifecycle.clone(),
             schema: declared.settings.schema.clone(),
             settings: declared.settings.keeping.settings(partitions, parent.is_none()),
+            backlog: declared.settings.backlog,
             parent: parent.map(|(subscriber, _)| subscriber),
             dead_letters_of: parent.map(|(subscriber, _)| subscriber).filter(|_| declared.dead_letters_of.is_some()),
         });
@@ -471,6 +472,7 @@ impl<'n, 'p> Planner<'n, 'p> {
             rate: settings.rate,
             concurrency: settings.concurrency,
             batch: settings.batch,
+            claim: settings.claim.as_ref().map(|(group, _)| group.clone()),
         });
         Some(children)
     }

@@ -15,8 +15,8 @@ use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::{Condition, KeyExpression};
 use super::plan::{
-    BatchPlan, ConfigValue, Delivery, LifecyclePlan, Limits, OnFailure, PluginSource, Rate, Retry, Runs, StatePlan,
-    Waiting,
+    BacklogPlan, BatchPlan, ConfigValue, Delivery, LifecyclePlan, Limits, OnFailure, PluginSource, Rate, Retry, Runs,
+    StatePlan, Waiting, WhenFull,
 };
 use super::raw;
 use super::reader::{Field, Key, Shared};
@@ -33,6 +33,7 @@ pub(crate) struct Topic {
     pub(crate) schema: Option<DataSchema>,
     pub(crate) keeping: Keeping,
     pub(crate) lifecycle: Option<LifecyclePlan>,
+    pub(crate) backlog: Option<BacklogPlan>,
     /// Keys that only mean something where producers outside publish.
     pub(crate) roots_only: Vec<(&'static str, Span)>,
     pub(crate) was: Option<(String, Span)>,
@@ -121,7 +122,6 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Proble
     let roots_only = [
         key_of("dedupe", raw.dedupe.as_ref().map(|field| field.key)),
         key_of("when_full", raw.when_full.as_ref().map(|field| field.key)),
-        key_of("backlog", raw.backlog.as_ref().map(|field| field.key)),
     ];
     Topic {
         partitions: value(&raw.partitions).map(|count| count.0),
@@ -129,6 +129,7 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Proble
         schema: value(&raw.schema).map(|file| file.0),
         keeping: keeping(raw),
         lifecycle,
+        backlog: backlog(raw, problems),
         roots_only: roots_only.into_iter().flatten().collect(),
         was: raw.was.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
     }
@@ -153,6 +154,20 @@ fn keeping(raw: &raw::Topic) -> Keeping {
             Some(raw::Compression::Lz4) => Compression::Lz4,
         },
     }
+}
+
+fn backlog(raw: &raw::Topic, problems: &mut Problems) -> Option<BacklogPlan> {
+    if let Some(field) = raw.when_full.as_ref().filter(|_| raw.backlog.is_none()) {
+        let message = "`when_full` without a `backlog`: the topic is never full";
+        let bad = Diagnostic::error(Code::BadValue, field.key, "of what?", message);
+        problems.push(bad.help("say how many events may wait, for example `backlog: 100000`, or remove `when_full`"));
+    }
+    let max_events = value(&raw.backlog)?.0.into();
+    let when_full = match value(&raw.when_full) {
+        None | Some(raw::WhenFull::Reject) => WhenFull::Reject,
+        Some(raw::WhenFull::Wait) => WhenFull::Wait,
+    };
+    Some(BacklogPlan { max_events, when_full })
 }
 
 /// States that nothing leads to are mistyped ones.

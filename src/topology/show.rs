@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::plan::{
     ConfigValue, Delivery, LifecyclePlan, OnFailure, Per, Plan, PluginSource, Rate, Runs, SubscriberPlan, TopicPlan,
+    WhenFull,
 };
 use super::units::{show_duration, show_size};
 use crate::model::{Compression, Dedupe};
@@ -84,6 +85,16 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
         Compression::Lz4 => "lz4",
     };
     line!(shown, "    compression: {compression}");
+    if let Some(backlog) = topic.backlog {
+        line!(shown, "    backlog: {}", backlog.max_events);
+        let when_full = match backlog.when_full {
+            WhenFull::Reject => "reject",
+            WhenFull::Wait => "wait",
+        };
+        if topic.is_root() {
+            line!(shown, "    when_full: {when_full}");
+        }
+    }
 }
 
 fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
@@ -162,6 +173,9 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
     }
     let batch = &subscriber.batch;
     let wait = batch.wait.map(|wait| format!(", wait: {}", show_duration(wait))).unwrap_or_default();
+    if let Some(group) = &subscriber.claim {
+        line!(shown, "    claim: {}", scalar(group));
+    }
     line!(shown, "    batch: {{ max: {}, size: {}{wait} }}", batch.max_events, show_size(batch.max_bytes as u64));
 }
 

@@ -15,7 +15,9 @@ mod common {
     pub(crate) mod trees;
 }
 
+mod backlogs;
 mod bed;
+mod claiming;
 mod conditions;
 mod delays;
 mod failing;

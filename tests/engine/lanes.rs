@@ -322,3 +322,29 @@ pub(crate) async fn a_seek_moves_the_position_anywhere(home: impl Home) {
     next.commit(Unit { consumed_to: 3, is_seek: true, ..Unit::default() }).await.unwrap();
     assert!(still_waits(next.read(ALL)).await);
 }
+
+pub(crate) async fn what_is_frozen_stays_as_it_was(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let own = lane(tree.validate, 1);
+    let mut session = engine.acquire(own).await.unwrap();
+    let put = |key: &str, value: &str| LaneWrite::put(key.as_bytes().to_vec(), value.as_bytes().to_vec());
+    let unit = |writes| Unit { writes, ..Unit::default() };
+    session.commit(unit(vec![put("a", "1"), put("b", "1"), put("c", "1")])).await.unwrap();
+    session.sync().await.unwrap();
+    session.commit(unit(vec![put("a", "2"), LaneWrite::delete("b")])).await.unwrap(); // not written yet, perhaps
+    let frozen = engine.entries(own).unwrap().frozen().unwrap();
+    let as_it_was = pairs(&[("a", "2"), ("c", "1")]);
+    // so much that what was changed goes to where the rest is
+    let large = "x".repeat(64 << 10);
+    for number in 0..300 {
+        let writes = vec![put("a", "3"), put("b", "3"), put(&format!("d{number:03}"), &large), LaneWrite::delete("c")];
+        session.commit(unit(writes)).await.unwrap();
+        assert_eq!(keeps(&frozen), as_it_was, "{number}");
+    }
+    session.sync().await.unwrap();
+    assert_eq!((keeps(&frozen), frozen.get(b"d000").unwrap()), (as_it_was, None));
+    assert_eq!(frozen.get(b"c").unwrap().as_deref(), Some(b"1".as_slice()));
+    assert_eq!(frozen.range(Bound::Excluded(b"a"), b"d", 9).unwrap().len(), 1);
+    assert_eq!(keeps(&engine.entries(own).unwrap()).len(), 302);
+}

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use wattle::client::{Client, Read, Received};
 use wattle::dispatch::{HandleError, Handler, Tree};
+use wattle::effects::Disk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
@@ -133,6 +134,10 @@ impl Engine for GatedEngine {
         self.inner.now_ns()
     }
 
+    fn snapshots(&self) -> Option<Arc<dyn Disk>> {
+        self.inner.snapshots()
+    }
+
     fn storage(&self) -> Storage {
         *self.storage.borrow()
     }
@@ -195,11 +200,15 @@ topics:
   halting.done: {}
   little: { dedupe: off }
   checked: { schema: checked.json, dedupe: off }
+  bounded: { backlog: 2, dedupe: off }
+  patient: { backlog: 2, when_full: wait, dedupe: off }
 subscribers:
   validate: { from: orders, plugin: w.wasm, to: { out: orders.accepted }, retry: { attempts: 1 } }
   work: { from: jobs, plugin: w.wasm, to: { out: jobs.done }, retry: { attempts: 1 }, on_failure: park }
   stubborn: { from: halting, plugin: w.wasm, to: { out: halting.done }, retry: { attempts: 1 }, on_failure: halt }
   small: { from: little, plugin: w.wasm, retry: { attempts: 1 }, on_failure: park, waiting: { max: 2 } }
+  slow: { from: bounded, plugin: w.wasm }
+  slower: { from: patient, plugin: w.wasm }
 ";
 
 const OTHER: &str = "

@@ -9,6 +9,8 @@ use wattle::dispatch::{Addressed, Numbering};
 use wattle::rpc::v1;
 use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
 
+use crate::common::trees::{PATIENCE, until};
+
 use super::bed::{Gate, LOG, ORDERS, PAYMENTS, all_of, bed, event, id, read_all};
 
 #[tokio::test]
@@ -166,4 +168,65 @@ async fn data_that_does_not_fit_its_schema_is_refused_with_its_place() {
     assert_eq!((refused.code, refused.reason.as_str()), (Code::InvalidArgument, "SCHEMA_MISMATCH"));
     assert_eq!((refused.fields, refused.retry_after), (vec!["events[1]".to_owned()], None));
     assert!(refused.message.contains("event 1 for `shop/checked`") && refused.message.contains("`/amount`"));
+}
+
+#[tokio::test]
+async fn a_full_backlog_is_refused_with_a_time_to_try_again() {
+    let bed = bed().await;
+    bed.tree.pause("slow").await.unwrap();
+    bed.client.publish("bounded", vec![event("a", "k"), event("b", "k")]).await.unwrap();
+    let error = bed.client.publish("bounded", vec![event("c", "k")]).await.unwrap_err();
+    assert!(error.is_retryable() && error.has_no_side_effects(), "{error:?}");
+    let ClientError::Refused(refused) = error else { panic!("{error:?}") };
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::ResourceExhausted, "BACKLOG_FULL"));
+    assert_eq!(refused.retry_after, Some(Duration::from_millis(200)));
+    assert!(refused.message.contains("`shop/bounded`"), "{}", refused.message);
+    let together = vec![Addressed { topic: "bounded".into(), event: event("c", "k") }];
+    let ClientError::Refused(refused) = bed.client.publish_together(together, None).await.unwrap_err() else {
+        panic!("it is refused")
+    };
+    assert_eq!(refused.reason, "BACKLOG_FULL");
+    // a client that streams tries again by itself
+    let mut publishing = bed.client.publishing("bounded", Window::default());
+    publishing.send(vec![event("d", "k")]).await.unwrap();
+    bed.tree.resume("slow").await.unwrap();
+    publishing.finish().await.unwrap();
+    assert_eq!(publishing.answered_events(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_waits_for_room_keeps_the_order_of_its_events() {
+    let bed = bed().await;
+    bed.tree.pause("slower").await.unwrap();
+    let mut publishing = bed.client.publishing("patient", Window::default());
+    let mut sent = Vec::new();
+    for (number, size) in [(0, 1), (1, 2), (2, 1), (3, 1)] {
+        let batch: Vec<_> = (0..size).map(|of| event(format!("{number}.{of}"), "k")).collect();
+        sent.extend(batch.iter().map(id));
+        publishing.send(batch).await.unwrap();
+    }
+    // the second batch waits, and the third one, which would have room, waits behind it
+    until("the first is answered", || bed.tree.snapshot().topics.iter().any(|topic| topic.events() == 1)).await;
+    tokio::task::yield_now().await;
+    assert_eq!(read_all(&bed.client, all_of("patient")).await.len(), 1);
+    bed.tree.resume("slower").await.unwrap();
+    publishing.finish().await.unwrap();
+    let stored: Vec<_> = read_all(&bed.client, all_of("patient")).await.iter().map(|event| id(&event.event)).collect();
+    assert_eq!(stored, sent);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_room_is_told_when_the_bus_stops_and_nothing_was_published() {
+    let bed = bed().await;
+    bed.tree.pause("slower").await.unwrap();
+    bed.client.publish("patient", vec![event("a", "k"), event("b", "k")]).await.unwrap();
+    let client = bed.client.clone();
+    let waits = tokio::spawn(async move { client.publish("patient", vec![event("c", "k")]).await });
+    let mut streams = bed.client.publishing("patient", Window::default());
+    streams.send(vec![event("d", "k")]).await.unwrap();
+    assert!(bed.server.stop(PATIENCE).await, "nothing that was admitted is unanswered");
+    for error in [waits.await.unwrap().unwrap_err(), streams.finish().await.unwrap_err()] {
+        assert!(matches!(&error, ClientError::Refused(refused) if refused.reason == "SHUTTING_DOWN"), "{error:?}");
+    }
+    assert_eq!(bed.tree.snapshot().topics.iter().find(|topic| topic.name == "shop/patient").unwrap().events(), 2);
 }

@@ -84,6 +84,10 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 drop(answer.send(Ok(count)));
             }
             Command::Seek(seek, answer) => {
+                if let Some(group) = &self.parts.policy.claim {
+                    drop(answer.send(Err(Refusal::Shared { group: group.clone() })));
+                    return Ok(());
+                }
                 if self.waiting.len() > 0 && !seek.drops_waiting {
                     let waiting = self.waiting.len();
                     drop(answer.send(Err(Refusal::Waits { waiting })));

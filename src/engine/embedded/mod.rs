@@ -33,6 +33,8 @@ use catalogue::{Catalogue, CatalogueError};
 const LOG_FOLDER: &str = "log";
 /// What it was called when there was nothing in it but the journal.
 const EARLIER_LOG_FOLDER: &str = "journal";
+/// The folder for snapshots of what lanes keep.
+const SNAPSHOTS_FOLDER: &str = "snapshots";
 /// Locked while a bus owns the data folder.
 const LOCK_FILE: &str = "lock";
 
@@ -101,6 +103,7 @@ struct Shared {
     /// One blueprint at a time, from the look at the catalogue to the durable entries.
     applying: tokio::sync::Mutex<()>,
     recovery: Recovery,
+    snapshots: Option<Arc<dyn Disk>>,
     /// Held as long as the engine lives.
     _lock: Option<File>,
 }
@@ -113,8 +116,15 @@ impl EmbeddedEngine {
     /// [`EmbeddedError`]. A damaged journal is refused, never repaired by guessing.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, EmbeddedError> {
         let Folder { disk, lock } = Folder::take(folder)?;
+        let path = folder.join(SNAPSHOTS_FOLDER);
+        let snapshots = DiskFolder::create(&path).map_err(|error| EmbeddedError::Io {
+            what: "create",
+            path: path.clone(),
+            error,
+        })?;
         let options = LogOptions { durability, first_sequence: random() >> 1, ..LogOptions::default() };
-        Self::open_on(folder, disk, Arc::new(SystemClock), options, Some(lock))
+        let kept = (Some(Arc::new(snapshots) as Arc<dyn Disk>), Some(lock));
+        Self::open_on(folder, disk, Arc::new(SystemClock), options, kept)
     }
 
     /// Opens the engine on any disk and clock, such as simulated ones. `label` is what messages call the data folder.
@@ -127,7 +137,7 @@ impl EmbeddedEngine {
         clock: Arc<dyn Clock>,
         options: LogOptions,
     ) -> Result<Self, EmbeddedError> {
-        Self::open_on(label, disk, clock, options, None)
+        Self::open_on(label, disk, clock, options, (None, None))
     }
 
     fn open_on(
@@ -135,7 +145,7 @@ impl EmbeddedEngine {
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
         options: LogOptions,
-        lock: Option<File>,
+        (snapshots, lock): (Option<Arc<dyn Disk>>, Option<File>),
     ) -> Result<Self, EmbeddedError> {
         let durability = options.durability;
         let folder = || folder.to_owned();
@@ -164,6 +174,7 @@ impl EmbeddedEngine {
                 catalogue: Mutex::new(catalogue),
                 applying: tokio::sync::Mutex::new(()),
                 recovery,
+                snapshots,
                 _lock: lock,
             }),
         })
@@ -445,6 +456,10 @@ impl Engine for EmbeddedEngine {
         self.shared.log.now_ns()
     }
 
+    fn snapshots(&self) -> Option<Arc<dyn Disk>> {
+        self.shared.snapshots.clone()
+    }
+
     fn storage(&self) -> Storage {
         let level = self.shared.log.space(0);
         Storage {
@@ -480,6 +495,10 @@ impl Entries for LaneEntries {
     fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
         let found = LaneEntries::range(self, from, until, count);
         found.map_err(|error| ReadError::Storage(error.to_string().into()))
+    }
+
+    fn frozen(&self) -> Result<Self, ReadError> {
+        LaneEntries::frozen(self).map_err(|error| ReadError::Storage(error.to_string().into()))
     }
 }
 

@@ -1,0 +1,174 @@
+//! How much may wait in a topic, and what happens to whoever brings more.
+//!
+//! ```text
+//!   start        slowest position                     written
+//!     │  consumed        │  unconsumed  + what is on its way │      <= backlog
+//! ```
+//!
+//! A producer is refused, or waits for its turn and then for room, and its room is reserved until its events are durable, so
+//! that producers together never bring more than there is room for; a little less, since what is written already counts twice
+//! until then. A lane waits in front of a call, whose outputs nobody
+//! knows beforehand: what one call of each lane makes may come on top.
+//!
+//! Cannot deadlock: room comes from those who take from the topic, and they wait for nothing but topics below. Whoever brings
+//! events for several topics reserves room in all of them at once, and waits in one order.
+//! Must not know: what an event is, how an engine keeps it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::engine::{Engine, Numbers};
+use crate::model::{LaneId, PartitionId};
+use crate::topology::{Plan, TopicIndex, WhenFull};
+
+/// How soon it is looked again whether there is room.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// What a producer that was refused is told to wait: handlers are slower than disks.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// The backlog of a topic.
+pub(super) struct Backlog {
+    /// The topic's full name.
+    topic: String,
+    max_events: u64,
+    when_full: WhenFull,
+    /// Events that the slowest subscriber has yet to consume.
+    unconsumed: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Events that are on their way from outside.
+    reserved: Mutex<u64>,
+    /// Those who wait do so one behind the other.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// A topic has no room for so many events.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "topic `{topic}` has no room for {events} more: {waiting} events wait in it, and {max} may; try again in {} ms",
+    retry_after.as_millis()
+)]
+pub struct BacklogFull {
+    /// The topic's full name.
+    pub topic: String,
+    /// How many were brought.
+    pub events: u64,
+    /// How many wait or are on their way.
+    pub waiting: u64,
+    /// How many may.
+    pub max: u64,
+    /// When to try again.
+    pub retry_after: Duration,
+}
+
+impl Backlog {
+    /// That of a topic, where the topology bounds it.
+    pub(super) fn of<E: Engine>(engine: &E, plan: &Plan, numbers: &Numbers, index: TopicIndex) -> Option<Arc<Self>> {
+        let at = index.0 as usize;
+        let topic = plan.topics.get(at)?;
+        let bound = topic.backlog?;
+        let (number, partitions, engine) = (*numbers.topics.get(at)?, topic.partitions, engine.clone());
+        let readers = plan.subscribers.iter().zip(&numbers.subscribers).filter(|(reader, _)| reader.from == index);
+        let readers: Vec<_> = readers.map(|(_, number)| *number).collect();
+        let unconsumed = move || -> u64 {
+            let of_partition = |partition| {
+                // Positions first: what is consumed meanwhile makes room, and never the other way round.
+                let lanes = readers.iter().map(|reader| LaneId { subscriber: *reader, partition });
+                let slowest = lanes.map(|lane| engine.position(lane).unwrap_or(0)).min()?;
+                let bounds = engine.bounds(PartitionId { topic: number, partition })?;
+                Some(bounds.written.saturating_sub(slowest.max(bounds.start)))
+            };
+            (0..partitions).filter_map(of_partition).sum()
+        };
+        Some(Arc::new(Self {
+            topic: topic.label(),
+            max_events: bound.max_events,
+            when_full: bound.when_full,
+            unconsumed: Box::new(unconsumed),
+            reserved: Mutex::new(0),
+            turn: tokio::sync::Mutex::new(()),
+        }))
+    }
+
+    /// Whether a lane may make a call whose outputs come here.
+    pub(super) fn has_room(&self) -> bool {
+        (self.unconsumed)() < self.max_events
+    }
+
+    fn reserved(&self) -> MutexGuard<'_, u64> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why there is no room for so many events beside those that are reserved. There always is where nothing waits: what is
+    /// more than the backlog would never come in otherwise.
+    fn refusal(&self, reserved: u64, events: u64) -> Option<BacklogFull> {
+        let waiting = (self.unconsumed)() + reserved;
+        let is_full = waiting > 0 && waiting + events > self.max_events;
+        let (topic, max) = (&self.topic, self.max_events);
+        is_full.then(|| BacklogFull { topic: topic.clone(), events, waiting, max, retry_after: RETRY_AFTER })
+    }
+}
+
+/// Room that is reserved for events on their way; given back when it is dropped.
+#[derive(Default)]
+#[must_use = "it is given back at once"]
+pub struct Admission(Vec<(Arc<Backlog>, u64)>);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        for (backlog, events) in &self.0 {
+            let mut reserved = backlog.reserved();
+            *reserved = reserved.saturating_sub(*events);
+        }
+    }
+}
+
+/// So many events for a topic.
+pub(super) type Wanted = (Arc<Backlog>, u64);
+
+/// Reserves room in all of these topics at once, waiting for it as far as the topics say so. `look` says whether whoever
+/// waits still may.
+pub(super) async fn admit<F: From<BacklogFull>>(
+    mut wanted: Vec<Wanted>,
+    look: impl Fn() -> Result<(), F>,
+) -> Result<Admission, F> {
+    // Everybody takes turns and locks in one order.
+    wanted.sort_by(|(one, _), (other, _)| one.topic.cmp(&other.topic));
+    if let Some(refusal) = refusal(&wanted, WhenFull::Reject) {
+        return Err(refusal.into());
+    }
+    let mut turns = Vec::new();
+    for (backlog, _) in wanted.iter().filter(|(backlog, _)| backlog.when_full == WhenFull::Wait) {
+        turns.push(backlog.turn.lock().await);
+    }
+    loop {
+        look()?;
+        match reserve(&wanted) {
+            Ok(()) => break,
+            Err((WhenFull::Reject, refusal)) => return Err(refusal.into()),
+            Err((WhenFull::Wait, _)) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+    drop(turns);
+    Ok(Admission(wanted))
+}
+
+/// The first of some topics of a kind that has no room.
+fn refusal(wanted: &[Wanted], when_full: WhenFull) -> Option<BacklogFull> {
+    let of_kind = wanted.iter().filter(|(backlog, _)| backlog.when_full == when_full);
+    of_kind.map(|(backlog, events)| backlog.refusal(*backlog.reserved(), *events)).find_map(|refusal| refusal)
+}
+
+/// Reserves room in all of them, or says which one has none, those that refuse first.
+fn reserve(wanted: &[Wanted]) -> Result<(), (WhenFull, BacklogFull)> {
+    let mut reserved: Vec<_> = wanted.iter().map(|(backlog, events)| (backlog, backlog.reserved(), *events)).collect();
+    for when_full in [WhenFull::Reject, WhenFull::Wait] {
+        for (backlog, reserved, events) in reserved.iter().filter(|(backlog, ..)| backlog.when_full == when_full) {
+            if let Some(refusal) = backlog.refusal(**reserved, *events) {
+                return Err((when_full, refusal));
+            }
+        }
+    }
+    for (_, reserved, events) in &mut reserved {
+        **reserved += *events;
+    }
+    Ok(())
+}
