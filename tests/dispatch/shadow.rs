@@ -9,7 +9,7 @@ use wattle::dispatch::{ControlError, StateEntry, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::wasm::CallErrorKind;
 
-use crate::bed::{ONE, one, one_of};
+use crate::bed::{ONE, one, one_of, publish, start};
 use crate::common::trees::until;
 use crate::script::{Given, Script, Step, copy, out};
 
@@ -175,4 +175,30 @@ async fn a_version_that_cannot_be_called_ends_it() {
     assert!(matches!(error, ShadowError::Instance(_)), "{error}");
     let error = tree.shadow("wrok", &none, &none, &options(LAST)).await.unwrap_err();
     assert!(matches!(error, ShadowError::Control(ControlError::UnknownSubscriber { .. })), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_events_that_are_shared_only_its_own_are_compared() {
+    let member = |name: &str| {
+        format!("  {name}: {{ from: in, plugin: w.wasm, to: {{ out: {name}s }}, claim: both, batch: {{ max: 1 }} }}\n")
+    };
+    let yaml = format!(
+        "wattle: v1\nname: t\ntopics: {{ in: {{}}, works: {{}}, mates: {{}} }}\nsubscribers:\n{}{}",
+        member("work"),
+        member("mate")
+    );
+    let tree = start(&yaml, &[("work", &Script::each(copy)), ("mate", &Script::each(copy))]).await;
+    publish(&tree, "in", &["a", "b", "c", "d", "e"]).await;
+    until("all is handled", || tree.is_at_rest()).await;
+    let mut compared = 0;
+    for name in ["work", "mate"] {
+        let report = tree.shadow(name, &Script::each(copy), &Script::each(copy), &options(LAST)).await.unwrap();
+        assert_eq!(
+            (report.events + report.not_its_own, report.differing, report.not_deterministic),
+            (5, 0, 0),
+            "{report:?}"
+        );
+        compared += report.events;
+    }
+    assert_eq!(compared, 5);
 }

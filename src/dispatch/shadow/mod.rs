@@ -78,6 +78,8 @@ pub struct ShadowReport {
     pub passed_over: u64,
     /// Events that wait in a lane for another attempt or their key, and were left out.
     pub waiting: u64,
+    /// Events that may be another's of those that share the topic (`claim`): nothing is recorded that this one made of them.
+    pub not_its_own: u64,
     /// Events of which something is recorded, by the running version, and all of it is still there.
     pub held_against_record: u64,
     /// Events with which the running version differs from itself.
@@ -183,8 +185,14 @@ impl<E: Engine> Tree<E> {
         options: &ShadowOptions,
     ) -> Result<ShadowReport, ShadowError> {
         let mut report = ShadowReport::default();
-        let selected = self.select(subscriber, options.last).await?;
+        let mut selected = self.select(subscriber, options.last).await?;
         let recorded = self.recorded(subscriber, &selected).await?;
+        if self.subscriber(subscriber)?.plan.claim.is_some() {
+            // Whose the others are is not known any more.
+            for part in &mut selected {
+                report.not_its_own += recorded.keep_known(part);
+            }
+        }
         for part in &selected {
             report.passed_over += part.passed_over;
             report.waiting += part.waiting;

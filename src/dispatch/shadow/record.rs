@@ -59,6 +59,16 @@ impl RecordOf {
 }
 
 impl Recorded {
+    /// Leaves the events of which something is recorded. How many are left out.
+    pub(super) fn keep_known(&self, part: &mut Selected) -> u64 {
+        let Some(mut held) = Arc::get_mut(&mut part.held).map(std::mem::take) else { return 0 };
+        let before = held.len();
+        held.retain(|held| self.events.contains_key(&(part.partition, held.offset)));
+        let left_out = before - held.len();
+        part.held = Arc::new(held);
+        left_out as u64
+    }
+
     /// What is recorded of an event, if that is all there was of it and the running version's doing. An event of which
     /// nothing is recorded may as well never have been handled, since somebody moved the subscriber or dropped it.
     pub(super) fn of(&self, part: &Selected, at: usize) -> Option<&RecordOf> {
