@@ -22,6 +22,9 @@ pub const CAPSULES_BYTES_MAX: u64 = 64 << 20;
 pub const CAPSULES_QUEUED_MAX: usize = 4;
 const _: () = assert!(EVENT_BYTES_MAX * 4 / 3 < CAPSULE_BYTES_MAX && CAPSULE_BYTES_MAX as u64 <= CAPSULES_BYTES_MAX);
 
+/// Bytes of events, and of what is recorded of them, that are held to compare two versions of a plugin over them.
+pub const SHADOW_BYTES_MAX: usize = 256 << 20;
+
 /// Edits at which a name still counts as a misspelling of another.
 pub const SUGGESTION_EDITS_MAX: usize = 2;
 /// Bytes of an unknown name that a message repeats; the longest full name of a topic has fewer.

@@ -305,7 +305,7 @@ pub(super) struct Found<'a> {
     pub(super) plan: &'a SubscriberPlan,
     pub(super) index: usize,
     pub(super) number: SubscriberId,
-    input: TopicId,
+    pub(super) input: TopicId,
     pub(super) partitions: u32,
 }
 

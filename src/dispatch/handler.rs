@@ -19,6 +19,11 @@ pub trait Handler: Clone + Send + Sync + 'static {
         0
     }
 
+    /// The most memory that any of its instances had, in bytes, if that is known.
+    fn memory_peak_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Handles a batch: all of it, or the events in front of the first failure.
     fn handle(&self, batch: Batch<'_>) -> impl Future<Output = Result<Handled, HandleError>> + Send;
 }
@@ -45,6 +50,10 @@ impl Handler for Plugin {
 
     fn state_version(&self) -> u32 {
         Plugin::state_version(self)
+    }
+
+    fn memory_peak_bytes(&self) -> Option<u64> {
+        Some(Plugin::memory_peak_bytes(self))
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {

@@ -21,6 +21,7 @@ mod lane;
 mod outputs;
 pub mod publish;
 mod reload;
+pub mod shadow;
 pub mod snapshots;
 mod state;
 pub mod status;

@@ -405,6 +405,12 @@ impl<E: Engine> Tree<E> {
         &self.shared.engine
     }
 
+    /// What a lane of a subscriber makes its units with.
+    pub(super) fn emitter_of(&self, index: usize, partition: u32) -> Option<Emitter> {
+        let subscriber = self.shared.plan.subscribers.get(index)?;
+        emitter(&self.numbered(), index, subscriber, self.shared.rosters.get(index)?, partition)
+    }
+
     fn numbered(&self) -> Numbered<'_> {
         Numbered { plan: &self.shared.plan, numbers: &self.shared.numbers }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
@@ -205,6 +206,7 @@ impl Host {
             port_order,
             seats: Arc::new(Semaphore::new(host.instances_per_plugin.min(Semaphore::MAX_PERMITS))),
             idle: Mutex::default(),
+            memory_peak_bytes: AtomicU64::new(0),
         });
         host.remember(&shared);
         Ok(Plugin::new(shared))

@@ -13,6 +13,7 @@
 //! One instance has one store, and a store that failed in any way is never used again.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     pub(super) port_order: Vec<u32>,
     pub(super) seats: Arc<Semaphore>,
     pub(super) idle: Mutex<Vec<Instance>>,
+    /// The most memory that an instance has had behind a call.
+    pub(super) memory_peak_bytes: AtomicU64,
 }
 
 /// What instances of a plugin are made from.
@@ -98,6 +101,11 @@ impl Plugin {
     /// The limits that it was registered with.
     pub fn limits(&self) -> &Limits {
         &self.0.kind.limits
+    }
+
+    /// The most memory that any instance has had so far, in bytes.
+    pub fn memory_peak_bytes(&self) -> u64 {
+        self.0.memory_peak_bytes.load(Ordering::Relaxed)
     }
 
     /// An instance for a call. Waits while as many as may be are leased, or while there is no room for one more.
@@ -272,6 +280,7 @@ impl Instance {
             call::in_slices(&self.slice, handler.call_handle(&mut self.store, info, &events)).await
         };
         self.store.data_mut().tell_reads();
+        plugin.memory_peak_bytes.fetch_max(self.store.data().meter.used_bytes(), Ordering::Relaxed);
         let checked = match answer {
             Ok(answer) => call::checked(answer, batch, plugin).map(|handled| {
                 let end = handled.failed.as_ref().map(|failed| failed.event);

@@ -260,3 +260,24 @@ fn an_event_that_comes_later_comes_at_its_time_without_waiting() {
     let expect = "  expect: { outputs: { done: [{ data: echo }, {}, { data: echo 2 }] } }\n";
     one("", &format!("{later}{between}{expect}").replace("topic: orders,", "topic: orders, key: a,")).ok();
 }
+
+#[test]
+fn an_event_that_is_not_taken_in_is_expected_or_fails_the_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let topology = "wattle: v1\nname: lab\ntopics: { orders: { key: data.id, lifecycle: { state: data.is, start: [new], allow: \
+                    { new: [old] } } } }\n";
+    std::fs::write(folder.path().join("lab.yaml"), topology).unwrap();
+    let run = |expect: &str| {
+        let events = "events: [{ data: { id: a, is: new } }, { id: early, data: { id: b, is: old } }, { data: { is: new } }, \
+                      { data: { id: a, is: old } }]";
+        let cases = format!("cases:\n- name: it\n  {events}\n  expect: {expect}\n");
+        std::fs::write(folder.path().join("lab.test.yaml"), cases).unwrap();
+        test(folder.path(), &["lab.yaml"])
+    };
+    run("{ refused: [{ event: early, reason: old }, { event: '3', reason: key }] }").ok();
+    let ran = run("{ refused: [{ event: early, reason: nothing like it }, { event: '3' }] }");
+    assert!(ran.code == Some(1) && ran.out.contains("the events that are not taken in"), "{ran:?}");
+    assert_eq!(run("{ refused: [{ event: early }] }").code, Some(1));
+    assert_eq!(run("{ refused: [{}, {}, {}] }").code, Some(1));
+    assert_eq!(run("{}").code, Some(1), "where none is expected");
+}

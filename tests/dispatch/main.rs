@@ -33,6 +33,7 @@ mod refused;
 mod reloading;
 mod schemas;
 mod script;
+mod shadow;
 mod snapshots;
 mod state;
 mod status;

@@ -11,7 +11,7 @@ use similar::{ChangeTag, TextDiff};
 use super::{Failed, Happened, Sent};
 use crate::model::event::Data;
 use crate::model::json::is_json;
-use crate::topology::cases::{Expected, ExpectedFailure, ExpectedOutput};
+use crate::topology::cases::{Expected, ExpectedFailure, ExpectedOutput, ExpectedRefusal};
 use crate::topology::{Plan, SubscriberIndex};
 
 /// One thing that is not as expected.
@@ -55,6 +55,7 @@ pub fn compare(plan: &Plan, expected: &Expected, happened: &Happened) -> Vec<Mis
         }
     }
     mismatches.extend(compare_failures(plan, &expected.failures, &happened.failures));
+    mismatches.extend(compare_refused(expected.refused.as_deref().unwrap_or_default(), &happened.refused));
     mismatches
 }
 
@@ -290,6 +291,31 @@ fn compare_state(
         return None;
     }
     differs(what, &texts([Value::Object(wanted)].into_iter()), &texts([Value::Object(there)].into_iter()))
+}
+
+fn compare_refused(expected: &[ExpectedRefusal], refused: &[(String, String)]) -> Option<Mismatch> {
+    let matches = |of: &ExpectedRefusal, (event, reason): &(String, String)| {
+        of.event.as_ref().is_none_or(|wanted| wanted == event)
+            && of.reason.as_ref().is_none_or(|part| reason.contains(part.as_str()))
+    };
+    let pairs = pair(expected, refused, matches);
+    if pairs.iter().all(|(of, there)| matches!((of, there), (Some(of), Some((_, there))) if matches(of, there))) {
+        return None;
+    }
+    let shown = |event: Option<String>, reason: Option<String>| {
+        let fields = [("event", event), ("reason", reason)];
+        Value::Object(fields.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into()))).collect())
+    };
+    let wanted = texts(pairs.iter().filter_map(|(of, _)| (*of).map(|of| shown(of.event.clone(), of.reason.clone()))));
+    let there = texts(pairs.iter().filter_map(|(of, there)| {
+        let (_, (event, reason)) = (*there)?;
+        let part = of.and_then(|of| of.reason.clone()).filter(|part| reason.contains(part.as_str()));
+        let is_asked = |is_asked: fn(&ExpectedRefusal) -> bool| of.is_none_or(is_asked);
+        let event = is_asked(|of| of.event.is_some()).then(|| event.clone());
+        let reason = is_asked(|of| of.reason.is_some()).then(|| part.unwrap_or_else(|| reason.clone()));
+        Some(shown(event, reason))
+    }));
+    differs("the events that are not taken in".to_owned(), &wanted, &there)
 }
 
 fn compare_failures(plan: &Plan, expected: &[ExpectedFailure], failures: &[Failed]) -> Option<Mismatch> {

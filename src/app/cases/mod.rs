@@ -63,6 +63,8 @@ pub struct Happened {
     pub state: BTreeMap<SubscriberIndex, BTreeMap<String, BTreeMap<String, Bytes>>>,
     /// The events that were not handled, by subscriber.
     pub failures: Vec<Failed>,
+    /// The ids of the events that were not taken in, where that may be, with why.
+    pub refused: Vec<(String, String)>,
 }
 
 /// An event in a topic.
@@ -182,7 +184,8 @@ impl TestBed {
         };
         let plan = unhurried(plan);
         let handlers = plugins.into_iter().map(Impatient).collect();
-        let run = Run { whole: &loaded.plan, plan: &plan, deadline, began: Instant::now() };
+        let may_refuse = case.expected.refused.is_some();
+        let run = Run { whole: &loaded.plan, plan: &plan, deadline, began: Instant::now(), may_refuse };
         self.runtime.block_on(run.run(handlers, state, *at_ns, events, self.runtime.handle()))
     }
 }
@@ -314,6 +317,13 @@ fn unhurried(mut plan: Plan) -> Plan {
     plan
 }
 
+/// How a case has come to its end.
+struct Ended {
+    /// The subscribers that have halted.
+    halted: Vec<String>,
+    refused: Vec<(String, String)>,
+}
+
 /// A case while it runs.
 struct Run<'p> {
     /// The topology, whose positions results are by.
@@ -322,6 +332,8 @@ struct Run<'p> {
     plan: &'p Plan,
     deadline: Duration,
     began: Instant,
+    /// Events may be refused; each is published by itself then.
+    may_refuse: bool,
 }
 
 impl Run<'_> {
@@ -339,13 +351,13 @@ impl Run<'_> {
         let ran = self.events(&tree, &engine, state, at_ns, events).await;
         // What was committed last is there once lanes have ended; and none may go on behind a case that is over.
         tree.drain(DRAIN).await;
-        let halted = ran?;
+        let Ended { halted, refused } = ran?;
         let happened = self.happened(&tree, &engine, &halted).await;
         drop(engine.close().await);
-        happened
+        Ok(Happened { refused, ..happened? })
     }
 
-    /// Gives what is given, and waits until nothing is on its way any more. The subscribers that have halted by then.
+    /// Gives what is given, and waits until nothing is on its way any more.
     async fn events(
         &self,
         tree: &Tree<MemoryEngine>,
@@ -353,7 +365,7 @@ impl Run<'_> {
         state: &State,
         at_ns: u64,
         events: &[GivenEvent],
-    ) -> Result<Vec<String>, CaseError> {
+    ) -> Result<Ended, CaseError> {
         for (subscriber, buckets) in state {
             let entries: Vec<StateEntry> = buckets
                 .iter()
@@ -365,15 +377,22 @@ impl Run<'_> {
                 .collect();
             tree.import_state(&self.whole[*subscriber].label(), 0, &entries).await?;
         }
+        let mut refused = Vec::new();
         // What can be published together is, so that plugins get batches.
-        for events in events.chunk_by(|one, next| one.topic == next.topic && next.at_ns.is_none()) {
+        let goes_along = |one: &GivenEvent, next: &GivenEvent| one.topic == next.topic && next.at_ns.is_none();
+        for events in events.chunk_by(|one, next| !self.may_refuse && goes_along(one, next)) {
             let Some(first) = events.first() else { continue };
             if let Some(at_ns) = first.at_ns {
                 self.rest(tree, engine, at_ns).await?;
                 engine.hold_clock(at_ns);
             }
             let encoded: Vec<Bytes> = events.iter().map(|given| given.event.encode()).collect();
-            tree.publisher().publish(&self.whole[first.topic].label(), &encoded, None).await?;
+            match tree.publisher().publish(&self.whole[first.topic].label(), &encoded, None).await {
+                Err(PublishError::Event { error, .. }) if self.may_refuse => {
+                    refused.push((first.event.id.clone(), error.to_string()));
+                }
+                published => drop(published?),
+            }
         }
         self.rest(tree, engine, u64::MAX).await?;
         let subscribers = tree.snapshot().subscribers;
@@ -382,7 +401,7 @@ impl Run<'_> {
             return Err(CaseError::Stopped { subscriber, last_failure });
         }
         let halted = subscribers.into_iter().filter(|status| status.lanes.contains(&LaneState::Halted));
-        Ok(halted.map(|status| status.name).collect())
+        Ok(Ended { halted: halted.map(|status| status.name).collect(), refused })
     }
 
     /// Waits until nothing is on its way. Where there are only events that come later, time goes on to the next of them, as

@@ -98,6 +98,8 @@ pub struct Expected {
     pub state: State,
     /// The events that are not handled in the end.
     pub failures: Vec<ExpectedFailure>,
+    /// The events that are not taken in; `None` where none may be.
+    pub refused: Option<Vec<ExpectedRefusal>>,
 }
 
 /// An output; what is `None` may be anything.
@@ -130,6 +132,15 @@ pub struct ExpectedFailure {
     pub attempts: Option<u32>,
     /// What became of it.
     pub end: Option<End>,
+}
+
+/// An event that is not taken in; what is `None` may be anything.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExpectedRefusal {
+    /// The event's id.
+    pub event: Option<String>,
+    /// A part of the reason.
+    pub reason: Option<String>,
 }
 
 /// What becomes of an event that is not handled.
@@ -331,6 +342,10 @@ impl Resolver<'_> {
         let expect = value_of(&raw.expect)?;
         let expected = self.expected(expect, subscriber);
         if raw.capsule.is_some() {
+            if let Some(field) = &expect.refused {
+                let message = "a capsule is not published: its event was taken in long ago".to_owned();
+                self.bad::<()>(Code::BadValue, field.key, message, "remove `refused`".to_owned());
+            }
             let ends = items(&expect.failures).filter_map(|failure| failure.end.as_ref().map(|field| field.key));
             for span in ends.collect::<Vec<_>>() {
                 let message = "a capsule is one attempt: nothing becomes of its event".to_owned();
@@ -522,6 +537,10 @@ impl Resolver<'_> {
             }
         }
         expected.state = self.state(value_of(&raw.state), only);
+        expected.refused = raw.refused.as_ref().map(|_| {
+            let refused = items(&raw.refused);
+            refused.map(|raw| ExpectedRefusal { event: text(&raw.event), reason: text(&raw.reason) }).collect()
+        });
         for failure in items(&raw.failures) {
             let subscriber = match &failure.subscriber {
                 Some(field) => match &field.value {

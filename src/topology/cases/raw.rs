@@ -78,6 +78,9 @@ keys! {
         state: Table<Table<Table<Json>>>,
         /// The events that are not handled in the end: all of them.
         failures: List<Failure>,
+        /// The events that are not even taken in, since the topic's `key`, `schema` or `lifecycle` refuses them: all of
+        /// them. Each event is published by itself then.
+        refused: List<Refused>,
     }
 }
 
@@ -112,6 +115,16 @@ keys! {
         attempts: Count<0, { u32::MAX }>,
         /// What became of it.
         end: End,
+    }
+}
+
+keys! {
+    /// An event that is not taken in. What is not said may be anything.
+    struct Refused {
+        /// The id of the event.
+        event: Word,
+        /// What the reason has in it.
+        reason: Word,
     }
 }
 

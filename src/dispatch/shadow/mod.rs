@@ -1,0 +1,290 @@
+//! A version of a plugin beside the one that runs, over the last events that are kept: what would be different.
+//!
+//! ```text
+//!   events of the subscriber's topic ──┬─> running ──> A ─┬─ A against what is in the topics behind it ─┐ not
+//!   in front of its position           ├─> running ──> A' ┴─ A against A'                               ├─ deterministic
+//!                                      │   other batches                                               ─┘
+//!                                      └─> other  ───> B ─── B against A: differences of the other version
+//! ```
+//!
+//! Promises: nothing is committed, and lanes are not disturbed. A plugin that differs from itself is said not to be
+//! deterministic, and such events are not held against the other version. What is compared is what a lane would have
+//! committed: outputs with their identity, key and topic, what was written to the state, how an event fails after all its
+//! attempts.
+//! Relies on: the lineage in outputs, to find what was recorded of an event; handlers whose instances are not those that
+//! lanes use.
+//!
+//! The state that it begins with is the same for all three, and not what there was at the time: that is only known as far as
+//! somebody has a snapshot of it. So what the running version recorded over other state is told apart.
+
+mod record;
+mod run;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use self::record::{Recorded, Selected};
+use self::run::Ran;
+use super::control::{ControlError, StateOfPartition};
+use super::handler::Handler;
+use super::tree::Tree;
+use crate::engine::{Engine, ReadError};
+use crate::model::{EventView, Offset};
+use crate::wasm::InstanceError;
+
+/// What to compare over.
+#[derive(Debug, Clone)]
+pub struct ShadowOptions {
+    /// The last so many events, all partitions together.
+    pub last: u32,
+    /// What the plugin keeps in front of the first of them, in each partition; nothing where this is empty.
+    pub state: Vec<StateOfPartition>,
+    /// Differences that are shown; the others are counted.
+    pub shown: usize,
+}
+
+/// Why there is no comparison.
+#[derive(Debug, thiserror::Error)]
+pub enum ShadowError {
+    /// There is no such subscriber, or what it keeps cannot be read.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Events cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// One that is stored is not one.
+    #[error("{0}")]
+    Unreadable(String),
+    /// One of the versions cannot be called.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// They do not fit into memory.
+    #[error("the events and what came of them have more than {max} bytes: compare fewer of them")]
+    TooLarge {
+        /// How many bytes they may have.
+        max: usize,
+    },
+}
+
+/// How two versions compare.
+#[derive(Debug, Clone, Default)]
+pub struct ShadowReport {
+    /// Events that were handled by both.
+    pub events: u64,
+    /// Events that the subscriber's `when` passes over.
+    pub passed_over: u64,
+    /// Events that wait in a lane for another attempt or their key, and were left out.
+    pub waiting: u64,
+    /// Events that may be another's of those that share the topic (`claim`): nothing is recorded that this one made of them.
+    pub not_its_own: u64,
+    /// Events of which something is recorded, by the running version, and all of it is still there.
+    pub held_against_record: u64,
+    /// Events with which the running version differs from itself.
+    pub not_deterministic: u64,
+    /// Events with which it differs from what was recorded, and has read its state, which was another one then.
+    pub over_other_state: u64,
+    /// Events with which the other version differs.
+    pub differing: u64,
+    /// Those of them with other outputs.
+    pub outputs: u64,
+    /// Those of them with other writes to the state.
+    pub state: u64,
+    /// Those of them with which only one of the two fails, or both in other ways.
+    pub failures: u64,
+    /// What the running version cost.
+    pub running: Cost,
+    /// What the other version cost.
+    pub other: Cost,
+    /// Differences, by partition and offset; no more than were asked for.
+    pub shown: Vec<Difference>,
+}
+
+/// What a version cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Calls.
+    pub calls: u64,
+    /// Events that failed for the last time.
+    pub failed: u64,
+    /// Time in calls.
+    pub took: Duration,
+    /// The most memory that an instance had, in bytes.
+    pub memory_peak_bytes: Option<u64>,
+}
+
+/// An event with which something differs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset.
+    pub offset: Offset,
+    /// Its id.
+    pub id: String,
+    /// Its key.
+    pub key: String,
+    /// What differs from what.
+    pub kind: DifferenceKind,
+    /// What is expected: of the running version.
+    pub running: Seen,
+    /// What there is instead.
+    pub other: Seen,
+}
+
+/// What differs from what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DifferenceKind {
+    /// The running version from itself, in other batches.
+    NotDeterministic,
+    /// The running version from what it recorded, which does not hang on state.
+    NotAsRecorded,
+    /// The running version from what it recorded over other state.
+    OverOtherState,
+    /// The other version from the running one.
+    OtherVersion,
+}
+
+/// What comes of an event.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// Its outputs by their ids.
+    pub outputs: BTreeMap<String, SeenOutput>,
+    /// What it writes, by bucket and key; `None` deletes.
+    pub writes: BTreeMap<(String, String), Option<Bytes>>,
+    /// How it fails: the kind, and why. Of what was recorded nothing but that it did.
+    pub failure: Option<(String, String)>,
+}
+
+/// An output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenOutput {
+    /// Full name of the topic.
+    pub topic: String,
+    /// Its key.
+    pub key: String,
+    /// The event in the CloudEvents protobuf format.
+    pub event: Bytes,
+    /// It comes later, so it need not be there yet.
+    pub is_delayed: bool,
+}
+
+impl<E: Engine> Tree<E> {
+    /// Runs another version of a subscriber's plugin beside the running one over the last events of its topic that it has
+    /// handled, and says what differs. `running` and `other` are handlers of their own: their instances are fresh.
+    ///
+    /// # Errors
+    /// [`ShadowError`].
+    pub async fn shadow<H: Handler>(
+        &self,
+        subscriber: &str,
+        running: &H,
+        other: &H,
+        options: &ShadowOptions,
+    ) -> Result<ShadowReport, ShadowError> {
+        let mut report = ShadowReport::default();
+        let mut selected = self.select(subscriber, options.last).await?;
+        let recorded = self.recorded(subscriber, &selected).await?;
+        if self.subscriber(subscriber)?.plan.claim.is_some() {
+            // Whose the others are is not known any more.
+            for part in &mut selected {
+                report.not_its_own += recorded.keep_known(part);
+            }
+        }
+        for part in &selected {
+            report.passed_over += part.passed_over;
+            report.waiting += part.waiting;
+            let Some(runner) = self.runner(subscriber, part)? else { continue };
+            let state = || options.state.iter().filter(|entry| entry.partition == part.partition);
+            let expected = runner.run(running, state(), SEED, &mut report.running).await?;
+            // Where calls begin and end is nobody's business, and neither is what an instance has seen before.
+            let again = runner.run(running, state(), OTHER_SEED, &mut Cost::default()).await?;
+            let others = runner.run(other, state(), SEED, &mut report.other).await?;
+            for ((ran, again), other) in expected.into_iter().zip(again).zip(others) {
+                report.events += 1;
+                report.compare(part, &recorded, ran, again, other, options.shown)?;
+            }
+        }
+        report.running.memory_peak_bytes = running.memory_peak_bytes();
+        report.other.memory_peak_bytes = other.memory_peak_bytes();
+        Ok(report)
+    }
+}
+
+/// What the sizes of calls follow from; the same for the two that are compared for time.
+const SEED: u64 = 1;
+const OTHER_SEED: u64 = 2;
+
+impl ShadowReport {
+    fn compare(
+        &mut self,
+        part: &Selected,
+        recorded: &Recorded,
+        ran: Ran,
+        again: Ran,
+        other: Ran,
+        shown_max: usize,
+    ) -> Result<(), ShadowError> {
+        let mut differs = |kind: DifferenceKind, running: &Seen, other: &Seen| {
+            if self.shown.len() < shown_max {
+                let held = part.held.get(ran.at);
+                let parsed = held.map(|held| held.parse()).transpose();
+                let parsed = parsed.map_err(|error| ShadowError::Unreadable(error.to_string()))?;
+                self.shown.extend(parsed.map(|event| Difference {
+                    partition: part.partition,
+                    offset: event.offset,
+                    id: event.view.id.to_owned(),
+                    key: event.key.to_owned(),
+                    kind,
+                    running: running.clone(),
+                    other: other.clone(),
+                }));
+            }
+            Ok::<_, ShadowError>(())
+        };
+        if ran.seen != again.seen {
+            differs(DifferenceKind::NotDeterministic, &ran.seen, &again.seen)?;
+            self.not_deterministic += 1;
+            return Ok(());
+        }
+        if let Some(record) = recorded.of(part, ran.at) {
+            self.held_against_record += 1;
+            if !record.is_like(&ran.seen) {
+                let kind = match ran.has_read {
+                    true => DifferenceKind::OverOtherState,
+                    false => DifferenceKind::NotAsRecorded,
+                };
+                differs(kind, &record.seen, &ran.seen)?;
+                if !ran.has_read {
+                    self.not_deterministic += 1;
+                    return Ok(());
+                }
+                self.over_other_state += 1;
+            }
+        }
+        let outputs = ran.seen.outputs != other.seen.outputs;
+        let state = ran.seen.writes != other.seen.writes;
+        let failures = ran.seen.failure != other.seen.failure;
+        if outputs || state || failures {
+            differs(DifferenceKind::OtherVersion, &ran.seen, &other.seen)?;
+            self.differing += 1;
+            self.outputs += u64::from(outputs);
+            self.state += u64::from(state);
+            self.failures += u64::from(failures);
+        }
+        Ok(())
+    }
+}
+
+/// The events of a record, as far as they are outputs: with their ids.
+fn output_of(topic: &str, record: &[u8], is_delayed: bool) -> Result<(String, SeenOutput), String> {
+    let record = crate::model::Record::parse(record).map_err(|error| error.to_string())?;
+    let id = EventView::parse(record.event).map_err(|error| error.to_string())?.id.to_owned();
+    let (topic, key, event) = (topic.to_owned(), record.key.to_owned(), Bytes::copy_from_slice(record.event));
+    Ok((id, SeenOutput { topic, key, event, is_delayed }))
+}
+
+/// Names of topics by number.
+type TopicNames = Arc<BTreeMap<crate::model::TopicId, (String, bool)>>;
