@@ -365,3 +365,6 @@ impl Restoring {
         mpsc::channel(BLOCKS_AHEAD)
     }
 }
+
+#[cfg(test)]
+mod tests;
