@@ -35,6 +35,7 @@ pub(super) struct Template {
     pub(super) source: String,
     pub(super) subject: Option<String>,
     pub(super) key: Option<String>,
+    pub(super) attributes: Vec<(String, String)>,
 }
 
 impl Template {
@@ -60,6 +61,8 @@ impl Template {
                 event.attributes.insert(name.to_owned(), Attribute::String(value.clone()));
             }
         }
+        let more = self.attributes.iter().cloned();
+        event.attributes.extend(more.map(|(name, value)| (name, Attribute::String(value))));
         event
     }
 }
@@ -382,7 +385,13 @@ mod tests {
 
     #[test]
     fn plain_lines_are_json_or_text_and_all_different_events() {
-        let template = Template { r#type: "t".into(), source: "/s".into(), subject: None, key: Some("k".into()) };
+        let template = Template {
+            r#type: "t".into(),
+            source: "/s".into(),
+            subject: None,
+            key: Some("k".into()),
+            attributes: Vec::new(),
+        };
         let json = template.event("1".into(), "{\"a\":1}");
         assert_eq!(json.attributes["datacontenttype"], Attribute::String("application/json".into()));
         let text = template.event("1".into(), "{a}");

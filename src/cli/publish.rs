@@ -11,6 +11,7 @@ use super::tree::plural;
 use super::{Failure, Outcome, Output, ServerArg, block_on, say};
 use crate::dispatch::{Addressed, Published};
 use crate::engine::Placement;
+use crate::model::event::is_attribute_name;
 
 /// Publish events to a root topic
 ///
@@ -22,6 +23,7 @@ use crate::engine::Placement;
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle publish orders '{\"order_id\":\"order-17\"}' --type order.created
+  wattle publish orders '{\"order_id\":\"order-17\"}' --attribute delay=10m
   wattle publish orders --file topologies/orders.ndjson
   tail -f access.log | wattle publish log --file - --plain --type log.line
   wattle publish --together order-and-payment.ndjson")]
@@ -40,7 +42,7 @@ pub(super) struct Args {
     /// Publish the events of a file to several topics in one commit, all of them or none; `-` is standard input
     ///
     /// Each line is `{"topic": "…", "event": {…}}` with a CloudEvent in JSON, such as `tail` prints.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["topic", "id", "data", "file", "plain", "type", "source", "subject", "key"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["topic", "id", "data", "file", "plain", "type", "source", "subject", "key", "attributes"])]
     together: Option<PathBuf>,
 
     /// The lines of the file are data, and not CloudEvents in JSON
@@ -67,6 +69,10 @@ pub(super) struct Args {
     #[arg(long)]
     key: Option<String>,
 
+    /// Another attribute of the event, as often as you like; `delay=90s` or `deliverat=2026-01-31T08:00:00Z` keep it till then
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
+    attributes: Vec<(String, String)>,
+
     #[command(flatten)]
     server: ServerArg,
 
@@ -87,12 +93,28 @@ impl Args {
             source: self.source.clone().unwrap_or_else(|| "/wattle/publish".to_owned()),
             subject: self.subject.clone(),
             key: self.key.clone(),
+            attributes: self.attributes.clone(),
         }
     }
 
     /// Attributes that a file of CloudEvents has itself.
     fn is_template_given(&self) -> bool {
-        [&self.r#type, &self.source, &self.subject, &self.key].into_iter().any(Option::is_some)
+        let is_any_given = [&self.r#type, &self.source, &self.subject, &self.key].into_iter().any(Option::is_some);
+        is_any_given || !self.attributes.is_empty()
+    }
+}
+
+/// `NAME=VALUE`.
+fn attribute(given: &str) -> Result<(String, String), String> {
+    match given.split_once('=') {
+        Some((name, _)) if !is_attribute_name(name) => {
+            Err("the name of an attribute is of lower-case letters and digits".to_owned())
+        }
+        Some((name @ ("id" | "source" | "type" | "subject" | "specversion" | "data" | "datacontenttype"), _)) => {
+            Err(format!("`{name}` is not a further attribute: it has an option, or follows from the data"))
+        }
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err("this is not NAME=VALUE".to_owned()),
     }
 }
 
@@ -124,11 +146,11 @@ async fn one(args: &Args) -> Outcome {
         Output::Json => print_places(std::iter::repeat(args.topic()), &published)?,
         Output::Text => {
             for (index, Placement { partition, offset, is_duplicate }) in (0..).zip(&published.places) {
-                let what = match (*is_duplicate, published.delayed.contains(&index)) {
-                    (true, _) => "had been published before",
-                    (false, true) => "kept until it is due",
-                    (false, false) => "published",
-                };
+                if !is_duplicate && published.delayed.contains(&index) {
+                    say(&format!("kept for {} until it is due", args.topic()));
+                    continue;
+                }
+                let what = if *is_duplicate { "had been published before" } else { "published" };
                 let offset = offset.map(|offset| format!(", offset {offset}")).unwrap_or_default();
                 say(&format!("{what} to {}, partition {partition}{offset}", args.topic()));
             }

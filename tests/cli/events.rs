@@ -32,6 +32,27 @@ fn an_event_from_arguments_is_the_event_that_tail_prints() {
 }
 
 #[test]
+fn an_event_has_further_attributes_and_may_come_later() {
+    let (_folder, bus) = bus();
+    let ran = bus.run(&["publish", "orders", "x", "--attribute", "delay=1h", "--attribute", "tenant=a=b"]);
+    assert!(ran.code == Some(0) && ran.notices.contains("kept for orders until it is due"), "{ran:?}");
+    let ran = bus.run(&["publish", "orders", "x", "--attribute", "delay=1h", "-o", "json"]).json();
+    assert_eq!((&ran[0]["delayed"], &ran[0]["offset"]), (&json!(true), &Value::Null));
+    bus.run(&["publish", "orders", "y", "--attribute", "tenant=a=b"]).ok();
+    let events = bus.run(&["tail", "orders"]).json();
+    assert_eq!((events.len(), &events[0]["event"]["tenant"]), (1, &json!("a=b")), "{events:?}");
+    assert!(bus.run(&["status"]).out.contains("2 to come"));
+    for (wrong, says) in [("delay=5", "a unit"), ("deliverat=soon", "not a time")] {
+        let ran = bus.run(&["publish", "orders", "x", "--attribute", wrong]);
+        assert!(ran.code == Some(1) && ran.notices.contains(says), "{ran:?}");
+    }
+    for wrong in ["delay", "Delay=1h", "id=7"] {
+        assert_eq!(bus.run(&["publish", "orders", "x", "--attribute", wrong]).code, Some(2), "{wrong}");
+    }
+    bus.stop();
+}
+
+#[test]
 fn results_and_notices_are_apart() {
     let (_folder, bus) = bus();
     let ran = bus.run(&["publish", "orders", "x"]);
