@@ -18,6 +18,7 @@ pub mod engine;
 pub mod limits;
 pub mod log;
 pub mod model;
+pub mod reload;
 pub mod rpc;
 pub mod server;
 pub mod telemetry;

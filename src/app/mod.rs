@@ -7,7 +7,6 @@
 
 pub mod capsules;
 pub mod cases;
-mod plugins;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,9 +21,11 @@ use crate::server::{self, Port, Server};
 use crate::topology::Plan;
 use crate::wasm::{Host, HostError, HostOptions};
 
-pub use plugins::PluginError;
-pub(crate) use plugins::register;
+use crate::effects::DiskFolder;
+use crate::reload::{self, BeginError, Probation, Reloader, Store, StoreError};
 
+/// The folder in the data folder that holds versions of plugins.
+const VERSIONS: &str = "plugins";
 /// How long a runtime may take to end its blocking tasks once everything else has ended.
 const RUNTIME_END: Duration = Duration::from_millis(500);
 
@@ -42,6 +43,8 @@ pub struct Options {
     pub plugin_memory_bytes: Option<u64>,
     /// Where compiled plugins are kept between runs; it must belong to this user alone.
     pub code_cache: PathBuf,
+    /// How new versions of plugins are tried.
+    pub probation: Probation,
 }
 
 /// What happens during a start, for whoever waits.
@@ -54,20 +57,8 @@ pub enum Progress {
         /// How long that took.
         took: Duration,
     },
-    /// A plugin is being compiled, or loaded as it was compiled before.
-    Compiling {
-        /// The subscriber that runs it.
-        subscriber: String,
-    },
-    /// It is ready.
-    Compiled {
-        /// The subscriber that runs it.
-        subscriber: String,
-        /// The start of its version's digest.
-        digest: String,
-        /// How long that took.
-        took: Duration,
-    },
+    /// Something happens to a plugin.
+    Plugin(reload::Progress),
 }
 
 /// Why the bus did not start.
@@ -85,9 +76,15 @@ pub enum StartError {
     /// The sandbox.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The folder of plugin versions.
+    #[error("cannot open the folder of plugins in the data folder: {0}")]
+    Versions(#[source] std::io::Error),
+    /// Plugin versions.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Plugins, all that do not fit.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Plugins(Vec<PluginError>),
+    #[error(transparent)]
+    Plugins(BeginError),
     /// The tree.
     #[error(transparent)]
     Tree(#[from] crate::dispatch::StartError),
@@ -97,10 +94,10 @@ impl StartError {
     /// Whether what is wrong is what was configured, rather than the machine.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Plugins(_) => true,
+            Self::Plugins(error) => matches!(error, BeginError::Plugins(_)),
             Self::Tree(error) => matches!(error, crate::dispatch::StartError::Apply(_)),
             Self::Server(error) => matches!(error, server::StartError::Remote(_)),
-            Self::Runtime(_) | Self::Engine(_) | Self::Host(_) => false,
+            Self::Runtime(_) | Self::Engine(_) | Self::Host(_) | Self::Versions(_) | Self::Store(_) => false,
         }
     }
 }
@@ -126,6 +123,7 @@ pub struct Running {
     server: Server,
     tree: Tree<EmbeddedEngine>,
     capsules: capsules::Keeper,
+    reloader: Reloader<EmbeddedEngine, Host>,
     recovery: Recovery,
 }
 
@@ -159,18 +157,24 @@ impl Running {
             host.memory_budget_bytes = bytes;
         }
         let host = Host::new(host)?;
-        let handlers = plugins::register(&host, plan, components, progress).map_err(StartError::Plugins)?;
+        let versions = DiskFolder::create(&options.data.join(VERSIONS)).map_err(StartError::Versions)?;
+        let (store, probation) = (Store::open(versions)?, options.probation);
+        let told = |of| progress(Progress::Plugin(of));
+        let begun = reload::begin(store, &host, plan, components, probation.events, &told);
+        let begun = begun.map_err(StartError::Plugins)?;
         drop(entered);
 
         let started = service.block_on(async {
-            let tree = Tree::start(engine, plan, handlers, lanes.handle()).await?;
+            let tree = Tree::start_with(engine, plan, begun.starts, lanes.handle()).await?;
             let (capsules, sender) = capsules::Keeper::start(&options.data);
             tree.hand_capsules_to(sender);
-            let server = Server::start(port, tree.clone()).await?;
-            Ok::<_, StartError>((tree, server, capsules))
+            let versions = (begun.store, begun.notes);
+            let reloader = Reloader::start(tree.clone(), host, plan, versions, probation, service.handle());
+            let server = Server::start_with(port, tree.clone(), Some(reloader.clone())).await?;
+            Ok::<_, StartError>((tree, capsules, reloader, server))
         });
-        let (tree, server, capsules) = started?;
-        Ok(Self { service, lanes, server, tree, capsules, recovery })
+        let (tree, capsules, reloader, server) = started?;
+        Ok(Self { service, lanes, server, tree, capsules, reloader, recovery })
     }
 
     /// Where it listens.
@@ -181,6 +185,11 @@ impl Running {
     /// The running tree.
     pub fn tree(&self) -> &Tree<EmbeddedEngine> {
         &self.tree
+    }
+
+    /// The versions of its plugins.
+    pub fn reloader(&self) -> &Reloader<EmbeddedEngine, Host> {
+        &self.reloader
     }
 
     /// What was found in the data folder.
@@ -197,10 +206,12 @@ impl Running {
     /// everything that was accepted is made durable. Takes about `deadline` at the most, unless the disk takes longer.
     /// Blocks.
     pub fn stop(self, deadline: Duration) -> Stop {
-        let Self { service, lanes, server, tree, capsules, .. } = self;
+        let Self { service, lanes, server, tree, capsules, reloader, .. } = self;
         let end = Instant::now() + deadline;
         let stop = service.block_on(async {
             let answered = server.stop(deadline).await;
+            // what it has decided is durable, and what it is at is not worth waiting for
+            let _ = tokio::time::timeout(end.saturating_duration_since(Instant::now()), reloader.stop()).await;
             let drained = tree.drain(end.saturating_duration_since(Instant::now())).await;
             capsules.stop().await;
             let closed = tree.engine().close().await;

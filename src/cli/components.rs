@@ -1,6 +1,6 @@
 //! From the arguments to what a bus is started with: a checked plan, and the component of every subscriber.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::check::{WIDTH, write_diagnostics};
@@ -52,6 +52,16 @@ pub(super) fn of(
     if errors.is_empty() { Ok(components) } else { Err(Failure::new(Exit::BadConfiguration, errors.join("\n"))) }
 }
 
+/// The source folders of a plan, each once.
+pub(super) fn folders(plan: &Plan) -> Vec<PathBuf> {
+    let folder = |runs: &Runs| match runs {
+        Runs::Plugin(PluginSource::Folder(folder)) => Some(folder.clone()),
+        Runs::Plugin(PluginSource::Wasm(_) | PluginSource::Stored { .. }) | Runs::Push { .. } | Runs::Pull => None,
+    };
+    let folders: BTreeSet<_> = plan.subscribers.iter().filter_map(|subscriber| folder(&subscriber.runs)).collect();
+    folders.into_iter().collect()
+}
+
 /// What was built of a source folder before; nothing is built.
 pub(super) fn built(folder: &Path) -> Result<PathBuf, String> {
     build::built(folder).map_err(|error| error.to_string())
@@ -63,9 +73,5 @@ pub(super) fn folders_of(topology: &Path) -> Result<Vec<PathBuf>, String> {
         .map_err(|errors| errors.iter().map(|error| format!("error: {error}")).collect::<Vec<_>>().join("\n"))?;
     let (plan, diagnostics) = check(&sources, &World);
     let plan = plan.ok_or_else(|| render::text(&sources, &diagnostics, Style { colour: true, width: WIDTH }))?;
-    let folder = |runs: &Runs| match runs {
-        Runs::Plugin(PluginSource::Folder(folder)) => Some(folder.clone()),
-        Runs::Plugin(PluginSource::Wasm(_) | PluginSource::Stored { .. }) | Runs::Push { .. } | Runs::Pull => None,
-    };
-    Ok(plan.subscribers.iter().filter_map(|subscriber| folder(&subscriber.runs)).collect())
+    Ok(folders(&plan))
 }

@@ -18,6 +18,7 @@ use crate::app::{Options, Progress, Running, StartError};
 use crate::client::{Client, Read};
 use crate::dispatch::{Published, Snapshot};
 use crate::model::{Event, EventView};
+use crate::reload::{self, Changed, Policy, Watch};
 use crate::server;
 use crate::telemetry::{self, LogFormat};
 use crate::topology::Plan;
@@ -33,7 +34,7 @@ const FAILURES_SHOWN: usize = 20;
 /// Build and run topologies, to try them out
 ///
 /// Builds the plugin folders that the topologies name, and runs everything on a fresh data folder that is removed at the
-/// end. On a terminal it shows the tree with its counts.
+/// end. When the sources of a plugin change it is built again, and takes the place of the one that runs. On a terminal it shows the tree with its counts.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle dev topologies/orders.yaml
@@ -92,9 +93,13 @@ pub(super) fn run(args: &Args) -> Outcome {
             Ok::<_, Failure>(Some(failures(&client, &running.tree().snapshot()).await?))
         };
         let shown = show(&running);
+        // Whoever tries things out means what he changes: nothing is compared.
+        let reloaded = running.reloader().watch(run::files(&plan, &components), Policy::Replace);
         tokio::select! {
             result = work => result,
             () = shown => Ok(None),
+            () = reloaded, if !args.once => Ok(None),
+            () = rebuild(components::folders(&plan)), if !args.once => Ok(None),
             () = signals.first() => Ok(None),
             why = running.tree().stopped() => {
                 stopped = Some(why);
@@ -164,6 +169,23 @@ fn build_all(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
     built.map_err(|failure| Failure { exit: Exit::Failed, ..failure })
 }
 
+/// Builds plugin folders whose sources change, for as long as this is polled. What comes of it is watched for.
+async fn rebuild(folders: Vec<PathBuf>) {
+    let mut watch = Watch::new(folders.clone());
+    loop {
+        for Changed { index, is_gone } in watch.changed().await {
+            let Some(folder) = folders.get(index).filter(|_| !is_gone).cloned() else { continue };
+            tracing::info!(folder = %folder.display(), "its sources have changed: building");
+            let built = tokio::task::spawn_blocking(move || build::build_folder(&folder, &mut |_| ())).await;
+            match built {
+                Ok(Ok(built)) => tracing::info!(folder = %built.folder.display(), "built"),
+                Ok(Err(error)) => tracing::error!("what was built before runs on: {error}"),
+                Err(error) => tracing::error!(%error, "the build was not finished"),
+            }
+        }
+    }
+}
+
 /// Starts the bus. Where nobody said where to listen and the usual port is taken, another one will do.
 fn start(args: &Args, plan: &Plan, components: &[PathBuf], data: &Data) -> Result<Running, Failure> {
     let cache = match &args.data {
@@ -187,8 +209,10 @@ fn start(args: &Args, plan: &Plan, components: &[PathBuf], data: &Data) -> Resul
 
 fn log_progress(progress: Progress) {
     match progress {
-        Progress::Opened { .. } | Progress::Compiling { .. } => {}
-        Progress::Compiled { subscriber, digest, took } => tracing::info!(subscriber, digest, ?took, "plugin ready"),
+        Progress::Opened { .. } | Progress::Plugin(reload::Progress::Compiling { .. }) => {}
+        Progress::Plugin(reload::Progress::Compiled { subscriber, digest, took }) => {
+            tracing::info!(subscriber, digest, ?took, "plugin ready");
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod log;
 mod moves;
 pub mod new;
 mod parked;
+mod plugin;
 mod publish;
 mod run;
 mod scaffold;
@@ -127,6 +128,7 @@ Plugins:
   new          Begin a plugin
   build        Build plugins
   test         Run the tests of topologies
+  plugin       Change the versions of plugins while they run
 Events:
   publish      Publish events
   tail         Print events as they come
@@ -179,6 +181,7 @@ enum Command {
     New(new::NewArgs),
     Build(build::BuildArgs),
     Test(test::Args),
+    Plugin(plugin::Args),
     Publish(publish::Args),
     Tail(tail::Args),
     Trace(trace::Args),
@@ -208,6 +211,7 @@ pub fn main() -> ExitCode {
         Command::New(args) => return new::run(&args),
         Command::Build(args) => return build::run(&args, components::folders_of),
         Command::Test(args) => test::run(&args),
+        Command::Plugin(args) => plugin::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Trace(args) => trace::run(&args),

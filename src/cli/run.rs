@@ -3,16 +3,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
+
 use super::args::{self, BusArgs};
 use super::signals::Signals;
 use super::{Exit, Failure, Outcome, components};
 use crate::app::{Progress, Running, StartError, Stop};
 use crate::engine::Stopped;
+use crate::reload::{self, Policy};
 use crate::telemetry::{self, LogFormat};
+use crate::topology::{Plan, SubscriberPlan};
 
 /// Run topologies, durably, until told to stop
 ///
-/// Plugins are run as they were built: `wattle build` builds them. On SIGTERM or Ctrl-C the bus refuses new events,
+/// Plugins are run as they were built: `wattle build` builds them. What runs is what was decided last: a file that has changed
+/// since is tried beside the version before, and a bad one lets that run. On SIGTERM or Ctrl-C the bus refuses new events,
 /// answers what it has taken in, lets every subscriber end the events that it is at, and exits with 0; a second signal ends
 /// it at once, and loses nothing that it has acknowledged.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,6 +32,10 @@ pub(super) struct Args {
     /// Folder in which the bus keeps everything
     #[arg(long, env = "WATTLE_DATA", default_value = args::DEFAULT_DATA, value_name = "FOLDER")]
     data: PathBuf,
+
+    /// Reload plugins whose files change: the new version is on trial beside the old one first
+    #[arg(long, env = "WATTLE_WATCH", value_parser = FalseyValueParser::new())]
+    watch: bool,
 
     #[command(flatten)]
     bus: BusArgs,
@@ -48,10 +57,16 @@ pub(super) fn run(args: &Args) -> Outcome {
         tokio::select! {
             () = signals.first() => None,
             stopped = running.tree().stopped() => Some(stopped),
+            () = running.reloader().watch(files(&plan, &components), Policy::Swap), if args.watch => None,
         }
     });
     tracing::info!("stopping: nothing more is taken in");
     end(stopped, running.stop(args.bus.drain_deadline), args.bus.drain_deadline)
+}
+
+/// The files of plugins, each with the subscriber that runs it.
+pub(super) fn files(plan: &Plan, components: &[PathBuf]) -> Vec<(String, PathBuf)> {
+    plan.subscribers.iter().map(SubscriberPlan::label).zip(components.iter().cloned()).collect()
 }
 
 /// Logs what happens during a start.
@@ -61,8 +76,12 @@ fn log_progress(progress: Progress) {
             let (frames, void_bytes, epoch) = (recovery.frames, recovery.void_bytes, recovery.epoch);
             tracing::info!(frames, void_bytes, epoch, ?took, "opened the data folder");
         }
-        Progress::Compiling { subscriber } => tracing::debug!(subscriber, "compiling the plugin"),
-        Progress::Compiled { subscriber, digest, took } => tracing::info!(subscriber, digest, ?took, "plugin ready"),
+        Progress::Plugin(reload::Progress::Compiling { subscriber }) => {
+            tracing::debug!(subscriber, "compiling the plugin");
+        }
+        Progress::Plugin(reload::Progress::Compiled { subscriber, digest, took }) => {
+            tracing::info!(subscriber, digest, ?took, "plugin ready");
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::tree::{self, Shown, WARNING, plural};
 use super::{Outcome, Output, ServerArg, block_on, topics};
-use crate::dispatch::{LaneState, SubscriberStatus};
+use crate::dispatch::{LaneState, OnTrial, SubscriberStatus};
 use crate::engine::Storage;
 
 /// Show the tree of a running bus with its counts
@@ -53,6 +53,10 @@ pub(super) fn run(args: &Args) -> Outcome {
             }
             write!(out, "{}", tree::text(&status.tree, Shown::All))?;
             for subscriber in &status.tree.subscribers {
+                writeln!(out, "{}", version(subscriber))?;
+                if let Some(reload) = &subscriber.reload {
+                    writeln!(out, "last reload of {}: {reload}", subscriber.name)?;
+                }
                 if let Some(failure) = &subscriber.last_failure {
                     writeln!(out, "last failure of {}: {failure}", subscriber.name)?;
                 }
@@ -60,6 +64,21 @@ pub(super) fn run(args: &Args) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// The version that a subscriber runs, and the one that is to take its place.
+fn version(subscriber: &SubscriberStatus) -> String {
+    let short = |digest: &str| digest.chars().take(16).collect::<String>();
+    let proven = format!("version of {}: {}", subscriber.name, short(&subscriber.digest));
+    match &subscriber.on_trial {
+        None => proven,
+        Some(OnTrial { digest, lanes, handled, events }) => format!(
+            "{proven}, and {} on trial in {lanes} of {}, which has handled {handled} of {}",
+            short(digest),
+            plural(subscriber.lanes.len() as u64, "lane"),
+            plural(*events, "event"),
+        ),
+    }
 }
 
 fn storage(storage: &Storage) -> serde_json::Value {
@@ -98,6 +117,7 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
         LaneState::Blocked => "blocked",
         LaneState::Stopped => "stopped",
     };
+    let on_trial = |OnTrial { digest, lanes, handled, events }: &OnTrial| json!({ "digest": digest, "lanes": lanes, "handled": handled, "events": events });
     let port = |(port, topic): &(String, String)| json!({ "port": port, "topic": topic });
     json!({
         "name": subscriber.name,
@@ -115,6 +135,8 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
         "parked": subscriber.parked,
         "lanes": subscriber.lanes.iter().map(lane).collect::<Vec<_>>(),
         "last_failure": subscriber.last_failure,
+        "on_trial": subscriber.on_trial.as_ref().map(on_trial),
+        "reload": subscriber.reload,
     })
 }
 
@@ -123,6 +145,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_version_on_trial_is_shown_with_how_far_it_is() {
+        let mut status =
+            SubscriberStatus { name: "shop/a".into(), digest: "ab".repeat(32), ..SubscriberStatus::default() };
+        assert_eq!(version(&status), "version of shop/a: abababababababab");
+        status.lanes = vec![LaneState::Running; 4];
+        status.on_trial = Some(OnTrial { digest: "cd".repeat(32), lanes: 1, handled: 7, events: 100 });
+        let words = "version of shop/a: abababababababab, and cdcdcdcdcdcdcdcd on trial in 1 of 4 lanes, which has handled 7 \
+                     of 100 events";
+        assert_eq!(version(&status), words);
+    }
 
     #[test]
     fn what_is_wrong_with_the_storage_is_said_with_what_to_do() {

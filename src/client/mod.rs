@@ -5,6 +5,7 @@
 //! Must not know: the engine, the tree; types of the contract stay behind its door.
 
 mod error;
+mod plugins;
 mod publishing;
 mod reading;
 mod subscribers;
@@ -21,6 +22,7 @@ use crate::limits;
 use crate::rpc::times::timestamp;
 use crate::rpc::v1;
 use crate::rpc::v1::admin_service_client::AdminServiceClient;
+use crate::rpc::v1::plugin_service_client::PluginServiceClient;
 use crate::rpc::v1::publisher_service_client::PublisherServiceClient;
 use crate::rpc::v1::reader_service_client::ReaderServiceClient;
 use crate::rpc::v1::subscriber_service_client::SubscriberServiceClient;
@@ -50,6 +52,7 @@ pub struct Client {
     reader: ReaderServiceClient<Channel>,
     admin: AdminServiceClient<Channel>,
     subscribers: SubscriberServiceClient<Channel>,
+    plugins: PluginServiceClient<Channel>,
 }
 
 /// How the bus is.
@@ -96,6 +99,7 @@ impl Client {
                 .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             reader: ReaderServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             admin: AdminServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
+            plugins: PluginServiceClient::new(channel.clone()),
             subscribers: SubscriberServiceClient::new(channel)
                 .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
                 .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),

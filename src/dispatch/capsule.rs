@@ -456,6 +456,16 @@ impl Recorder {
         Arc::new(Recording { state: state.clone(), reads: self.reads.clone() })
     }
 
+    /// What the last call has read, taken out while another version is asked about the same event.
+    pub(super) fn take(&mut self) -> Recorded {
+        (std::mem::take(&mut self.called), std::mem::take(&mut self.reads))
+    }
+
+    /// Puts it back: that call is the one which counts.
+    pub(super) fn put_back(&mut self, recorded: Recorded) {
+        (self.called, self.reads) = recorded;
+    }
+
     /// An event of the last call has failed for the last time: hands a capsule on, unless too many are on their way.
     pub(super) fn save(&self, event: &Parsed<'_>, failure: &LastFailure, attempt: u32, of: Source<'_>) {
         let Some(sink) = self.sink.get().filter(|_| self.keep > 0) else { return };
@@ -499,6 +509,9 @@ impl Recorder {
         });
     }
 }
+
+/// The offsets of the events of a call, and what those have read.
+pub(super) type Recorded = (Vec<Offset>, Arc<Mutex<Reads>>);
 
 /// Whose event it is.
 pub(super) struct Source<'a> {

@@ -363,6 +363,19 @@ impl<E: Engine> Tree<E> {
         Ok(Found { plan: plan_of, index, number, input, partitions })
     }
 
+    /// The place of a subscriber in the plan.
+    pub(super) fn index_of(&self, name: &str) -> Result<usize, ControlError> {
+        Ok(self.subscriber(name)?.index)
+    }
+
+    /// The full name of a subscriber.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
+    pub fn full_name(&self, name: &str) -> Result<String, ControlError> {
+        Ok(self.subscriber(name)?.plan.label())
+    }
+
     pub(super) fn entries(&self, found: &Found<'_>, partition: u32) -> Result<E::Entries, ControlError> {
         let entries = self.shared.engine.entries(LaneId { subscriber: found.number, partition });
         entries.ok_or_else(|| found.unknown(partition))

@@ -19,6 +19,11 @@ pub trait Handler: Clone + Send + Sync + 'static {
         None
     }
 
+    /// The version of the state that it keeps: one of another version cannot read what this one has written.
+    fn state_version(&self) -> u32 {
+        0
+    }
+
     /// Handles a batch: all of it, or the events in front of the first failure.
     fn handle(&self, batch: Batch<'_>) -> impl Future<Output = Result<Handled, HandleError>> + Send;
 }
@@ -45,6 +50,10 @@ impl Handler for Plugin {
 
     fn memory_peak_bytes(&self) -> Option<u64> {
         Some(Plugin::memory_peak_bytes(self))
+    }
+
+    fn state_version(&self) -> u32 {
+        Plugin::state_version(self)
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {

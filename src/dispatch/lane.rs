@@ -22,6 +22,7 @@
 //! topic that it publishes to is full, it makes no call.
 
 mod obey;
+mod probation;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -39,10 +40,11 @@ use super::claims::Claims;
 use super::command::Command;
 use super::entries::TOLD;
 use super::flow::{Backoff, Flow, Permit};
-use super::handler::{HandleError, Handler};
+use super::handler::HandleError;
 use super::outputs::{Emitter, Fit, LastFailure, cut};
 use super::state::LaneState as HandlerState;
 use super::status::{Counters, LaneState};
+use super::versions::{Roster, Taken};
 use super::waiting::{GONE_BYTES, Waiter, WaitingError, WaitingSet, gone, kept, now_ns, record};
 use super::when;
 use crate::engine::{Entries, LaneWrite, ReadBudget, ReadError, Session, SessionError, Unit};
@@ -79,10 +81,10 @@ impl Policy {
 }
 
 /// What a lane is made of.
-pub(super) struct Parts<S, K, H> {
+pub(super) struct Parts<S, K> {
     pub(super) session: S,
     pub(super) entries: K,
-    pub(super) handler: H,
+    pub(super) roster: Arc<Roster>,
     pub(super) emitter: Emitter,
     pub(super) backoff: Backoff,
     pub(super) policy: Policy,
@@ -100,8 +102,9 @@ pub(super) struct Parts<S, K, H> {
 }
 
 /// A lane.
-pub(super) struct Lane<S, K, H> {
-    parts: Parts<S, K, H>,
+pub(super) struct Lane<S, K> {
+    parts: Parts<S, K>,
+    taken: Taken,
     waiting: WaitingSet,
     state: Arc<HandlerState<K>>,
     /// Everything in front of it is done, or waits.
@@ -189,9 +192,9 @@ enum Of {
     Waiting(Vec<(u64, Waiter)>),
 }
 
-impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
+impl<S: Session, K: Entries> Lane<S, K> {
     /// A lane as it was left.
-    pub(super) fn load(parts: Parts<S, K, H>) -> Result<Self, LaneError> {
+    pub(super) fn load(parts: Parts<S, K>) -> Result<Self, LaneError> {
         let waiting = WaitingSet::load(&parts.entries, parts.policy.waiting, parts.backoff.retry.max)?;
         let state = Arc::new(HandlerState::load(parts.entries.clone(), parts.policy.state)?);
         let told =
@@ -201,8 +204,10 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             Some(claims) => claims.join(position, &parts.entries)?,
             None => 0,
         };
+        let taken = Taken::of(&parts.roster, parts.partition);
         let (is_full, is_blocked, is_ahead, sweep, lost) = (false, false, false, (None, 0), HashSet::new());
-        let lane = Self { parts, waiting, state, position, told, is_full, is_blocked, is_ahead, member, lost, sweep };
+        let lane =
+            Self { parts, taken, waiting, state, position, told, is_full, is_blocked, is_ahead, member, lost, sweep };
         lane.show();
         Ok(lane)
     }
@@ -502,6 +507,13 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 }
             }
             Err(HandleError::Instance(error)) => {
+                let failure = LastFailure::of_instance(&error);
+                if let Some(first) = run.first()
+                    && self.proven_handles(held, progress.at, first, &failure, &Of::Read, 1).await?
+                {
+                    progress.at += 1;
+                    return Ok(());
+                }
                 if self.delivers_once_at_most()
                     && let Some(first) = run.first()
                 {
@@ -572,6 +584,19 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         run: &[Parsed<'_>],
         attempt: u32,
     ) -> Result<Handled, HandleError> {
+        self.take_version();
+        self.call_taken(permit, held, first, run, attempt).await
+    }
+
+    /// Calls the version that was called before.
+    async fn call_taken(
+        &mut self,
+        permit: Option<Permit>,
+        held: &Arc<Vec<Held>>,
+        first: usize,
+        run: &[Parsed<'_>],
+        attempt: u32,
+    ) -> Result<Handled, HandleError> {
         let events: Vec<Event<'_>> = run
             .iter()
             .enumerate()
@@ -592,7 +617,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
             context: Arc::new(context),
             state: self.parts.recorder.begin(&self.state, run),
         };
-        let handled = self.parts.handler.handle(batch).await;
+        let handled = self.taken.version.handler.handle(batch).await;
         drop(permit);
         handled
     }
@@ -670,6 +695,9 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                     if let Of::Waiting(waiters) = of {
                         waiters.iter().take(done).for_each(|(number, _)| drop(self.waiting.remove(*number)));
                     }
+                    if let Some(trial) = &self.taken.trial {
+                        trial.add_handled(done as u64);
+                    }
                     break;
                 }
                 Err(LaneError::Session(SessionError::Guard(refused))) if refused.is_for_its_event() => {
@@ -704,11 +732,15 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
     /// The first attempt at an event that was just read has failed: the one at `progress.at`.
     async fn fail_read(
         &mut self,
-        held: &[Held],
+        held: &Arc<Vec<Held>>,
         event: &Parsed<'_>,
         failure: LastFailure,
         progress: &mut Progress,
     ) -> Result<(), Leave> {
+        if self.proven_handles(held, progress.at, event, &failure, &Of::Read, 1).await? {
+            progress.at += 1;
+            return Ok(());
+        }
         let Some(record) = held.get(progress.at).map(|held| held.record.clone()) else { return Ok(()) };
         let end = self.end_of_attempt(event, &failure, 1);
         if !matches!(end, End::GivenUp) {
@@ -761,7 +793,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
         let held = Arc::new(held);
         let events = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
         let content_type = events.first().and_then(|event| event.view.content_type).unwrap_or_default();
-        if let (Some(event), Some(first), Some(Held { record, .. })) = (events.first(), waiters.first(), held.first()) {
+        if let (Some(event), Some(first)) = (events.first(), waiters.first()) {
             let (number, waiter) = first;
             // It is asked again: what waited for its key was not asked, and another topology may ask for something else.
             match self.passes(event) {
@@ -774,7 +806,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 Err(reason) => {
                     let failure = LastFailure::of_condition(&reason);
                     let attempts = waiter.attempts + 1;
-                    return self.fail_waiting(first, record, event, failure, attempts).await;
+                    return self.fail_waiting(first, (&held, 0), event, failure, attempts).await;
                 }
             }
         }
@@ -798,9 +830,9 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                     let of = Of::Waiting(waiters.iter().take(count).cloned().collect());
                     let (done, failure) = self.settle(run, handled, &of).await?;
                     let attempts = if done == 0 { attempts } else { 1 };
-                    return match (failure, run.get(done), waiters.get(done), held.get(done)) {
-                        (Some(failure), Some(event), Some(waiter), Some(Held { record, .. })) => {
-                            self.fail_waiting(waiter, record, event, failure, attempts).await
+                    return match (failure, run.get(done), waiters.get(done)) {
+                        (Some(failure), Some(event), Some(waiter)) => {
+                            self.fail_waiting(waiter, (&held, done), event, failure, attempts).await
                         }
                         _ => Ok(()),
                     };
@@ -811,6 +843,14 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                         let writes = called.flat_map(|((number, waiter), held)| kept(*number, waiter, &held.record));
                         self.tell(writes.collect()).await?;
                     }
+                    let failure = LastFailure::of_instance(&error);
+                    if let (Some(event), Some(waiter)) = (run.first(), waiters.first())
+                        && self
+                            .proven_handles(&held, 0, event, &failure, &Of::Waiting(vec![waiter.clone()]), attempts)
+                            .await?
+                    {
+                        return Ok(());
+                    }
                     return self.without_instance(&error.to_string()).await;
                 }
                 Err(HandleError::Call(error)) if error.kind == CallErrorKind::State => {
@@ -819,9 +859,9 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 Err(HandleError::Call(_)) if count > 1 => count = 1,
                 Err(HandleError::Call(error)) => {
                     let failure = LastFailure::of_call(error);
-                    return match (events.first(), waiters.first(), held.first()) {
-                        (Some(event), Some(waiter), Some(Held { record, .. })) => {
-                            self.fail_waiting(waiter, record, event, failure, attempts).await
+                    return match (events.first(), waiters.first()) {
+                        (Some(event), Some(waiter)) => {
+                            self.fail_waiting(waiter, (&held, 0), event, failure, attempts).await
                         }
                         _ => Ok(()),
                     };
@@ -833,19 +873,25 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
     /// An attempt at a waiting event has failed.
     async fn fail_waiting(
         &mut self,
-        (number, before): &(u64, Waiter),
-        record: &[u8],
+        waiting: &(u64, Waiter),
+        (held, at): (&Arc<Vec<Held>>, usize),
         event: &Parsed<'_>,
         failure: LastFailure,
         attempts: u32,
     ) -> Result<(), Leave> {
+        let of = Of::Waiting(vec![waiting.clone()]);
+        if self.proven_handles(held, at, event, &failure, &of, attempts).await? {
+            return Ok(());
+        }
+        let (number, before) = waiting;
+        let record = held.get(at).map(|held| held.record.clone()).unwrap_or_default();
         let end = self.end_of_attempt(event, &failure, attempts);
         let number = *number;
         let waiter = Waiter { since_ns: before.since_ns, ..self.waiter_of(event, &failure, attempts, &end) };
         let mut unit = Unit { consumed_to: self.position, ..Unit::default() };
         if self.delivers_once_at_most() {
             // it was taken out in front of the call
-            unit.writes.extend(kept(number, &waiter, record));
+            unit.writes.extend(kept(number, &waiter, &record));
         }
         match end {
             End::GivenUp => {
@@ -891,7 +937,7 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
 
     /// What comes of an attempt that failed.
     fn end_of_attempt(&self, event: &Parsed<'_>, failure: &LastFailure, attempts: u32) -> End {
-        let Parts { subscriber, partition, counters, backoff, policy, .. } = &self.parts;
+        let Parts { subscriber, partition, counters, backoff, .. } = &self.parts;
         let (subscriber, id, reason) = (&**subscriber, event.view.id, &failure.reason);
         counters.failed(&format!("event {id}: {reason}"));
         let offset = event.offset;
@@ -908,10 +954,10 @@ impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
                 topic: &self.parts.emitter.from,
                 partition: *partition,
                 digest: &self.parts.emitter.digest,
-                wasm_digest: self.parts.handler.wasm_digest(),
+                wasm_digest: self.taken.version.wasm_digest,
             },
         );
-        match policy.on_failure {
+        match self.on_failure(event, failure) {
             OnFailure::Halt => {
                 tracing::error!(subscriber, partition, offset, event = id, attempts, %reason, "the lane halts");
                 End::Halts

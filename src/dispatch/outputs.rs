@@ -17,7 +17,7 @@ use crate::model::{
     EventView, Lineage, OutputId, OutputIds, PartitionId, Record, SubscriberId, TopicId, VersionId, partition_of,
 };
 use crate::topology::{DataSchema, KeyExpression, LifecyclePlan};
-use crate::wasm::{CallError, CallErrorKind, Output};
+use crate::wasm::{CallError, CallErrorKind, InstanceError, Output};
 
 /// A topic that a subscriber writes to.
 #[derive(Clone)]
@@ -295,10 +295,18 @@ pub(super) struct LastFailure {
 }
 
 impl LastFailure {
+    /// The kind of [`Self::of_condition`].
+    pub(super) const OF_CONDITION: &str = "when";
+
+    /// There was no instance to call.
+    pub(super) fn of_instance(error: &InstanceError) -> Self {
+        Self { kind: "instance", reason: error.to_string(), backtrace: None, may_pass: true, delay: None }
+    }
+
     /// Whether the event is one to be handled cannot be said.
     pub(super) fn of_condition(reason: &str) -> Self {
         let reason = format!("its `when` has no answer: {reason}");
-        Self { kind: "when", reason, backtrace: None, may_pass: false, delay: None }
+        Self { kind: Self::OF_CONDITION, reason, backtrace: None, may_pass: false, delay: None }
     }
 
     /// A call with this event alone has failed.

@@ -47,8 +47,12 @@ pub struct SubscriberStatus {
     pub to: Vec<(String, String)>,
     /// The topic of its dead letters, by full name.
     pub dead_letters: Option<String>,
-    /// Digest of the version that runs, hexadecimal.
+    /// Digest of the proven version, hexadecimal: the one that runs, but where another is on trial.
     pub digest: String,
+    /// The version that is on trial.
+    pub on_trial: Option<OnTrial>,
+    /// What became of the last reload, in words.
+    pub reload: Option<String>,
     /// Events that it has handled or given up since the start of the process.
     pub handled: u64,
     /// Events that it has emitted since the start of the process.
@@ -69,6 +73,19 @@ pub struct SubscriberStatus {
     pub lanes: Vec<LaneState>,
     /// The latest failure in words.
     pub last_failure: Option<String>,
+}
+
+/// A version of a subscriber that is on trial.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OnTrial {
+    /// Its digest, hexadecimal.
+    pub digest: String,
+    /// Lanes that call it.
+    pub lanes: u32,
+    /// Events that it has handled.
+    pub handled: u64,
+    /// Events that it has to handle before it can be proven.
+    pub events: u64,
 }
 
 /// How a lane is.

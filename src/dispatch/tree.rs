@@ -20,9 +20,10 @@ use super::lane::{Lane, LaneError, Parts, Policy};
 use super::outputs::{Emitter, Target};
 use super::publish::{self, Publisher, Targets};
 use super::status::{Counters, Snapshot, SubscriberStatus, TopicStatus};
+use super::versions::{Roster, Taken, Terms, Version};
 use crate::engine::{ApplyError, Blueprint, Bounds, Engine, Numbers, SessionError, Stopped, SubscriberSpec, TopicSpec};
 use crate::limits;
-use crate::model::{LaneId, OutputIds, PartitionId, SubscriberId, TopicId, TopicSettings};
+use crate::model::{LaneId, OutputIds, PartitionId, SubscriberId, TopicId, TopicSettings, VersionId};
 use crate::topology::{LifecyclePlan, Plan, SubscriberPlan, TopicIndex, TopicPlan};
 
 /// Why a tree does not start.
@@ -76,7 +77,8 @@ pub(super) struct Shared<E> {
     pub(super) engine: E,
     pub(super) plan: Plan,
     pub(super) numbers: Numbers,
-    digests: Vec<String>,
+    /// By subscriber.
+    pub(super) rosters: Vec<Arc<Roster>>,
     counters: Vec<Arc<Counters>>,
     /// To the lanes, by subscriber and partition.
     pub(super) commands: Vec<Vec<mpsc::Sender<Command>>>,
@@ -134,7 +136,8 @@ impl<'a> Numbered<'a> {
     }
 }
 
-fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
+/// What is to exist for a plan.
+pub(super) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
     let topics = plan.topics.iter().map(|topic| TopicSpec {
         name: topic.label(),
         partitions: topic.partitions,
@@ -169,8 +172,13 @@ fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// The versions that a subscriber starts with.
+#[derive(Debug, Clone)]
+pub struct Starts<H> {
+    /// The one that is proven.
+    pub proven: H,
+    /// The one that is tried.
+    pub on_trial: Option<(H, Terms)>,
 }
 
 impl<E: Engine> Tree<E> {
@@ -184,12 +192,36 @@ impl<E: Engine> Tree<E> {
         handlers: Vec<H>,
         runtime: &Handle,
     ) -> Result<Self, StartError> {
-        if handlers.len() != plan.subscribers.len() {
-            return Err(StartError::Handlers { handlers: handlers.len(), subscribers: plan.subscribers.len() });
+        let starts = handlers.into_iter().map(|proven| Starts { proven, on_trial: None }).collect();
+        Self::start_with(engine, plan, starts, runtime).await
+    }
+
+    /// As [`Self::start`], with versions that are on trial from the beginning.
+    ///
+    /// # Errors
+    /// [`StartError`]; no lane runs then.
+    pub async fn start_with<H: Handler>(
+        engine: E,
+        plan: &Plan,
+        starts: Vec<Starts<H>>,
+        runtime: &Handle,
+    ) -> Result<Self, StartError> {
+        if starts.len() != plan.subscribers.len() {
+            return Err(StartError::Handlers { handlers: starts.len(), subscribers: plan.subscribers.len() });
         }
-        let versions: Vec<_> = handlers.iter().map(Handler::digest).collect();
-        let digests: Vec<String> = versions.iter().map(|digest| hex(digest)).collect();
+        let on_trial = starts.iter().filter_map(|starts| Some(starts.on_trial.as_ref()?.0.digest()));
+        let versions: Vec<_> = starts.iter().map(|starts| starts.proven.digest()).chain(on_trial).collect();
         let numbers = engine.apply(&blueprint(plan, versions)).await?;
+        let mut tried = numbers.versions.iter().copied().skip(starts.len());
+        let rosters: Vec<_> = starts
+            .into_iter()
+            .zip(&numbers.versions)
+            .map(|(Starts { proven, on_trial }, number)| {
+                let on_trial =
+                    on_trial.and_then(|(handler, terms)| Some((Version::new(handler, tried.next()?), terms)));
+                Arc::new(Roster::new(Version::new(proven, *number), on_trial))
+            })
+            .collect();
         let numbered = Numbered { plan, numbers: &numbers };
         let backlog = |index| Backlog::of(&engine, plan, &numbers, index);
         let backlogs: Vec<_> = (0..).zip(&plan.topics).map(|(index, _)| backlog(TopicIndex(index))).collect();
@@ -227,7 +259,7 @@ impl<E: Engine> Tree<E> {
         let mut counters = Vec::new();
         let (mut lanes, mut commands) = (Vec::new(), Vec::new());
         let mut claims: HashMap<(&String, &String, u32), Arc<Claims>> = HashMap::new();
-        for (index, (subscriber, handler)) in plan.subscribers.iter().zip(handlers).enumerate() {
+        for (index, (subscriber, roster)) in plan.subscribers.iter().zip(&rosters).enumerate() {
             let Some((input, _)) = numbered.topic(subscriber.from) else { continue };
             let shared_counters = Arc::new(Counters::new(input.partitions));
             counters.push(shared_counters.clone());
@@ -239,7 +271,7 @@ impl<E: Engine> Tree<E> {
             let flow = Arc::new(Flow::new(subscriber.rate, subscriber.concurrency));
             let mut senders = Vec::new();
             for partition in 0..input.partitions {
-                let Some(emitter) = emitter(&numbered, index, subscriber, &digests, partition) else { continue };
+                let Some(emitter) = emitter(&numbered, index, subscriber, roster, partition) else { continue };
                 let id = LaneId { subscriber: emitter.subscriber, partition };
                 let session = engine.acquire(id).await.map_err(|error| StartError::Lane {
                     subscriber: subscriber.label(),
@@ -258,7 +290,7 @@ impl<E: Engine> Tree<E> {
                 let lane = Lane::load(Parts {
                     session,
                     entries,
-                    handler: handler.clone(),
+                    roster: roster.clone(),
                     emitter,
                     backoff: Backoff::new(subscriber.retry.clone(), &subscriber.label(), partition),
                     policy: Policy::of(subscriber),
@@ -332,7 +364,7 @@ impl<E: Engine> Tree<E> {
         let plan = plan.clone();
         let lanes = tracker;
         let shared =
-            Shared { engine, plan, numbers, digests, counters, commands, delayed, publisher, capsules, stop, lanes };
+            Shared { engine, plan, numbers, rosters, counters, commands, delayed, publisher, capsules, stop, lanes };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -355,7 +387,12 @@ impl<E: Engine> Tree<E> {
     /// What a lane of a subscriber makes its units with.
     pub(super) fn emitter_of(&self, index: usize, partition: u32) -> Option<Emitter> {
         let subscriber = self.shared.plan.subscribers.get(index)?;
-        emitter(&self.numbered(), index, subscriber, &self.shared.digests, partition)
+        emitter(&self.numbered(), index, subscriber, self.shared.rosters.get(index)?, partition)
+    }
+
+    /// The version of a subscriber that is proven.
+    pub(super) fn proven_version(&self, index: usize) -> Option<VersionId> {
+        Some(self.shared.rosters.get(index)?.assignment().proven.number)
     }
 
     fn numbered(&self) -> Numbered<'_> {
@@ -444,12 +481,14 @@ impl<E: Engine> Tree<E> {
                 from: name(subscriber.from),
                 to: subscriber.ports.iter().map(|(port, topic)| (port.clone(), name(*topic))).collect(),
                 dead_letters: subscriber.dead_letters.map(name),
-                digest: self.shared.digests.get(index).cloned().unwrap_or_default(),
                 lag: number.map_or(0, |number| self.lag(subscriber, number)),
                 ..SubscriberStatus::default()
             };
             if let Some(counters) = self.shared.counters.get(index) {
                 counters.read_into(&mut status);
+            }
+            if let Some(roster) = self.shared.rosters.get(index) {
+                roster.read_into(&mut status);
             }
             status
         });
@@ -478,18 +517,19 @@ fn emitter(
     numbered: &Numbered<'_>,
     index: usize,
     subscriber: &SubscriberPlan,
-    digests: &[String],
+    roster: &Roster,
     partition: u32,
 ) -> Option<Emitter> {
     let name = subscriber.label();
+    let taken = Taken::of(roster, partition);
     let (input, _) = numbered.topic(subscriber.from)?;
     Some(Emitter {
         subscriber: *numbered.numbers.subscribers.get(index)?,
         source: format!("/{name}"),
         from: input.label(),
         partition,
-        version: *numbered.numbers.versions.get(index)?,
-        digest: digests.get(index)?.clone(),
+        version: taken.version.number,
+        digest: taken.version.digest.to_string(),
         targets: subscriber.ports.iter().map(|(_, topic)| numbered.target(*topic)).collect::<Option<_>>()?,
         dead_letters: subscriber.dead_letters.and_then(|topic| numbered.target(topic)),
         ids: OutputIds::new(&name, &input.label(), partition),

@@ -50,6 +50,26 @@ pub const EVENTS_SHARED: &str = "EVENTS_SHARED";
 pub const HAS_STATE: &str = "HAS_STATE";
 /// A lane of the subscriber has stopped or does not answer.
 pub const LANE_STOPPED: &str = "LANE_STOPPED";
+/// A component does not fit, or is not one.
+pub const PLUGIN_REFUSED: &str = "PLUGIN_REFUSED";
+/// What a plugin needs beside its component cannot be read.
+pub const PLUGIN_UNREADABLE: &str = "PLUGIN_UNREADABLE";
+/// The subscriber is pinned to a version.
+pub const PINNED: &str = "PINNED";
+/// A later version was asked for before this one had its turn.
+pub const SUPERSEDED: &str = "SUPERSEDED";
+/// There is no version to go back to.
+pub const NO_VERSION_BEFORE: &str = "NO_VERSION_BEFORE";
+/// No version begins so.
+pub const UNKNOWN_VERSION: &str = "UNKNOWN_VERSION";
+/// Several versions begin so.
+pub const AMBIGUOUS_VERSION: &str = "AMBIGUOUS_VERSION";
+/// A version is on trial, so that it is not clear which one is meant.
+pub const VERSION_ON_TRIAL: &str = "VERSION_ON_TRIAL";
+/// A version that is kept cannot run now.
+pub const VERSION_UNUSABLE: &str = "VERSION_UNUSABLE";
+/// Versions cannot be kept.
+pub const VERSIONS_FAILED: &str = "VERSIONS_FAILED";
 /// The topic or subscriber has no such partition.
 pub const UNKNOWN_PARTITION: &str = "UNKNOWN_PARTITION";
 /// A field of the request has an impossible value.

@@ -1,6 +1,6 @@
 //! The tree's words in the contract's, and back.
 
-use crate::dispatch::{Addressed, LaneState, Numbering, Published, Snapshot, SubscriberStatus, TopicStatus};
+use crate::dispatch::{Addressed, LaneState, Numbering, OnTrial, Published, Snapshot, SubscriberStatus, TopicStatus};
 use crate::engine::{Bounds, Placement, Storage};
 
 use super::v1;
@@ -60,7 +60,21 @@ impl From<&SubscriberStatus> for v1::Subscriber {
             parked: subscriber.parked,
             lanes: subscriber.lanes.iter().map(|lane| v1::LaneState::from(*lane).into()).collect(),
             last_failure: subscriber.last_failure.clone(),
+            on_trial: subscriber.on_trial.clone().map(Into::into),
+            reload: subscriber.reload.clone(),
         }
+    }
+}
+
+impl From<OnTrial> for v1::OnTrial {
+    fn from(OnTrial { digest, lanes, handled, events }: OnTrial) -> Self {
+        Self { digest, lanes, handled, events }
+    }
+}
+
+impl From<v1::OnTrial> for OnTrial {
+    fn from(v1::OnTrial { digest, lanes, handled, events }: v1::OnTrial) -> Self {
+        Self { digest, lanes, handled, events }
     }
 }
 
@@ -84,6 +98,8 @@ impl From<v1::Subscriber> for SubscriberStatus {
             parked: subscriber.parked,
             lanes: subscriber.lanes.into_iter().map(lane).collect(),
             last_failure: subscriber.last_failure,
+            on_trial: subscriber.on_trial.map(Into::into),
+            reload: subscriber.reload,
         }
     }
 }

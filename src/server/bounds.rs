@@ -51,6 +51,13 @@ pub(super) const LISTED_MAX: usize = 1_000;
 /// Entries of a state that are taken in one unit: as many as a publish may have events.
 pub(super) const IMPORTED_MAX: usize = limits::PUBLISH_EVENTS_MAX;
 
+/// Components that come in at once, each of which may be large.
+pub(super) const DEPLOYS_MAX: usize = 2;
+/// How long one may take to come in where its sender does not say.
+pub(super) const DEPLOY_WITHIN: Duration = Duration::from_secs(120);
+/// Bytes that are kept of what somebody says about where a component comes from.
+pub(super) const CAUSE_BYTES_MAX: usize = 255;
+
 /// After the calls have ended, how long clients get to close their connections before we do.
 pub(super) const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// Smallest step of the runtime's clock. Deadlines end that much early, to end before the transport's own timer, which

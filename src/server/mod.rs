@@ -9,6 +9,7 @@ mod admin;
 mod bounds;
 mod door;
 mod listener;
+mod plugin;
 mod publish;
 mod pull;
 mod read;
@@ -28,11 +29,14 @@ use tonic_health::server::HealthReporter;
 use crate::dispatch::Tree;
 use crate::engine::{Engine, Health};
 use crate::limits;
+use crate::reload::{Compile, Reloader};
 use crate::rpc;
 use crate::rpc::v1::admin_service_server::AdminServiceServer;
+use crate::rpc::v1::plugin_service_server::PluginServiceServer;
 use crate::rpc::v1::publisher_service_server::PublisherServiceServer;
 use crate::rpc::v1::reader_service_server::ReaderServiceServer;
 use crate::rpc::v1::subscriber_service_server::SubscriberServiceServer;
+use crate::wasm::Host;
 
 /// Where to listen.
 #[derive(Debug, Clone)]
@@ -117,12 +121,13 @@ pub struct Server {
 }
 
 /// Names by which health can be asked for; the empty one is the whole.
-const HEALTH_NAMES: [&str; 5] = [
+const HEALTH_NAMES: [&str; 6] = [
     "",
     rpc::v1::publisher_service_server::SERVICE_NAME,
     rpc::v1::reader_service_server::SERVICE_NAME,
     rpc::v1::admin_service_server::SERVICE_NAME,
     rpc::v1::subscriber_service_server::SERVICE_NAME,
+    rpc::v1::plugin_service_server::SERVICE_NAME,
 ];
 
 async fn report(health: &HealthReporter, status: ServingStatus) {
@@ -155,11 +160,23 @@ fn transport() -> tonic::transport::Server {
 }
 
 impl Server {
-    /// Listens and serves a tree, on the runtime on which this is called.
+    /// Listens and serves a tree whose plugins stay as they are, on the runtime on which this is called.
     ///
     /// # Errors
     /// [`StartError`]; nothing was started then.
     pub async fn start<E: Engine>(port: Port, tree: Tree<E>) -> Result<Self, StartError> {
+        Self::start_with(port, tree, None::<Reloader<E, Host>>).await
+    }
+
+    /// As [`Self::start`], with the versions of its plugins, which can be changed.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was started then.
+    pub async fn start_with<E: Engine, C: Compile>(
+        port: Port,
+        tree: Tree<E>,
+        reloader: Option<Reloader<E, C>>,
+    ) -> Result<Self, StartError> {
         let Port { socket, listen } = port;
         let listener = socket.listen(bounds::BACKLOG).map_err(|source| StartError::Bind { listen, source })?;
         let address = listener.local_addr().map_err(|source| StartError::Bind { listen, source })?;
@@ -175,6 +192,10 @@ impl Server {
         let reading = read::Reading { tree: tree.clone(), engine, targets, closing: closing.clone() };
         let admin = admin::Admin { tree: tree.clone(), closing: closing.clone() };
         let subscribers = subscriber::Subscribers { tree, closing: closing.clone(), calls: calls.clone() };
+        let plugins = reloader.map(|reloader| {
+            let plugins = plugin::Plugins::new(reloader, closing.clone(), calls.clone());
+            door::Door(PluginServiceServer::new(plugins).max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
+        });
         let contract = |error: tonic_reflection::server::Error| StartError::Contract(error.to_string());
         let reflection = || {
             tonic_reflection::server::Builder::configure()
@@ -195,6 +216,7 @@ impl Server {
                 ReaderServiceServer::new(reading).max_encoding_message_size(limits::MESSAGE_BYTES_MAX),
             ))
             .add_service(door::Door(AdminServiceServer::new(admin)))
+            .add_optional_service(plugins)
             .add_service(door::Door(
                 SubscriberServiceServer::new(subscribers)
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)

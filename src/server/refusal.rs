@@ -10,9 +10,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
-use crate::dispatch::{BacklogFull, ControlError, PublishError, TraceError};
-use crate::engine::{AppendError, GuardReason, ReadError, Stopped};
+use crate::dispatch::{BacklogFull, ControlError, PublishError, TraceError, VersionError};
+use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, Stopped};
 use crate::model::Offset;
+use crate::reload::ReloadError;
 use crate::rpc::{ERROR_DOMAIN, reason};
 
 /// A status under construction.
@@ -202,6 +203,40 @@ pub(super) fn trace(error: &TraceError) -> Status {
         }
         TraceError::Unreadable(_) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
         TraceError::Stopped(stopped) => self::stopped(stopped),
+    }
+}
+
+/// A version that was not reloaded.
+pub(super) fn plugin(error: &ReloadError) -> Status {
+    match error {
+        ReloadError::Control(error) | ReloadError::Version(VersionError::Control(error)) => control(error),
+        ReloadError::Refused(_) => Refusal::new(Code::InvalidArgument, reason::PLUGIN_REFUSED, error).status(),
+        ReloadError::Source(_) => Refusal::new(Code::FailedPrecondition, reason::PLUGIN_UNREADABLE, error).status(),
+        ReloadError::Pinned { version, .. } => {
+            let metadata = [("version", version.to_string())];
+            Refusal::with(Code::FailedPrecondition, reason::PINNED, error, metadata).status()
+        }
+        ReloadError::Superseded { .. } => Refusal::new(Code::Aborted, reason::SUPERSEDED, error).status(),
+        ReloadError::NoneBefore { .. } => {
+            Refusal::new(Code::FailedPrecondition, reason::NO_VERSION_BEFORE, error).status()
+        }
+        ReloadError::NotOne { count: 0, .. } => Refusal::new(Code::NotFound, reason::UNKNOWN_VERSION, error).status(),
+        ReloadError::NotOne { .. } => {
+            Refusal::new(Code::InvalidArgument, reason::AMBIGUOUS_VERSION, error).field("version").status()
+        }
+        ReloadError::OnTrial { .. } => Refusal::new(Code::FailedPrecondition, reason::VERSION_ON_TRIAL, error).status(),
+        ReloadError::Kept(_) => Refusal::new(Code::FailedPrecondition, reason::VERSION_UNUSABLE, error).status(),
+        ReloadError::Store(_) => {
+            // a write may have happened although it failed
+            let unknown = [(reason::OUTCOME, reason::OUTCOME_UNKNOWN.to_owned())];
+            Refusal::with(Code::Internal, reason::VERSIONS_FAILED, error, unknown).status()
+        }
+        ReloadError::Version(VersionError::Apply(apply)) => match apply {
+            ApplyError::Stopped(stopped) => self::stopped(stopped),
+            // What is applied is what runs: a fault of the bus.
+            _ => Refusal::new(Code::Internal, reason::VERSIONS_FAILED, error).status(),
+        },
+        ReloadError::Closed => stopped(&Stopped::Closed),
     }
 }
 

@@ -2,13 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
 
 /// A BLAKE3 hash. As a version: of the component's bytes, its configuration, limits and ports, so that a change of any
 /// of them is another version. Secrets of the configuration are in it only as a part of what is hashed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
+
+/// A text is not a digest: 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a digest has 64 hexadecimal digits")]
+pub struct NotADigest;
 
 impl Digest {
     /// The hash of some bytes, such as those of a component.
@@ -65,6 +74,37 @@ impl From<[u8; 32]> for Digest {
     }
 }
 
+impl FromStr for Digest {
+    type Err = NotADigest;
+
+    fn from_str(text: &str) -> Result<Digest, NotADigest> {
+        let mut digest = [0; 32];
+        if text.len() != 64 {
+            return Err(NotADigest);
+        }
+        for (byte, digits) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let digit = |at: usize| digits.get(at).and_then(|digit| char::from(*digit).to_digit(16));
+            let (high, low) = digit(0).zip(digit(1)).ok_or(NotADigest)?;
+            *byte = (high * 16 + low) as u8;
+        }
+        Ok(Digest(digest))
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = NotADigest;
+
+    fn try_from(text: String) -> Result<Digest, NotADigest> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.to_string()
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -98,6 +138,15 @@ mod tests {
         ];
         for (i, a) in versions.iter().enumerate() {
             assert!(versions.iter().skip(i + 1).all(|b| a != b), "version {i} is not unique");
+        }
+    }
+
+    #[test]
+    fn a_digest_is_read_as_it_is_written() {
+        let digest = Digest::of(b"x");
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        for wrong in ["", "00", &"g".repeat(64), &"0".repeat(63), &"0".repeat(65), &"ü".repeat(32)] {
+            assert_eq!(wrong.parse::<Digest>(), Err(NotADigest), "{wrong}");
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
+use super::beside::Beside;
 use super::cache::Cache;
 use super::contract::Sandbox;
 use super::digest::Digest;
@@ -20,6 +21,7 @@ use super::logs::Gate;
 use super::plugin::{Instance, Kind, Plugin, Shared, StartError};
 use super::refusal::{self, RegisterError};
 use super::room::Room;
+use super::sections;
 use super::state::State;
 use super::ticker::Ticker;
 use super::wasi;
@@ -73,6 +75,12 @@ pub enum HostError {
     /// The thread that counts time could not be started.
     #[error("the thread that counts the time of plugins could not be started: {0}")]
     Thread(#[source] std::io::Error),
+    /// The thread that compiles while plugins run could not be started.
+    #[error("the thread that compiles plugins while others run could not be started: {message}")]
+    Beside {
+        /// What the system says.
+        message: String,
+    },
     /// The folder for compiled code cannot be used.
     #[error("the folder for compiled code, {}, cannot be used: {source}", folder.display())]
     Cache {
@@ -93,6 +101,7 @@ pub(super) struct HostInner {
     pub(super) room: Room,
     linker: Linker<State>,
     cache: Option<Cache>,
+    beside: Beside,
     instances_per_plugin: usize,
     plugins: Mutex<Vec<Weak<Shared>>>,
 }
@@ -110,6 +119,13 @@ pub struct PluginSpec {
     pub ports: Vec<String>,
     /// What it may use.
     pub limits: Limits,
+}
+
+impl PluginSpec {
+    /// The identity of the version that it makes: as [`Plugin::digest`].
+    pub fn digest(&self) -> Digest {
+        Digest::of_version(&self.wasm, &self.config, &self.limits, &self.ports)
+    }
 }
 
 /// What a component says about itself.
@@ -139,12 +155,14 @@ impl Host {
             .cache_folder
             .map(|folder| Cache::open(&folder, &engine).map_err(|source| HostError::Cache { folder, source }))
             .transpose()?;
+        let beside = Beside::start().map_err(|error| HostError::Beside { message: error.to_string() })?;
         let ticker = Ticker::start(engine.weak()).map_err(HostError::Thread)?;
         Ok(Host(Arc::new(HostInner {
             ticker,
             room: Room::new(instances, options.memory_budget_bytes),
             linker,
             cache,
+            beside,
             instances_per_plugin,
             plugins: Mutex::default(),
             engine,
@@ -164,6 +182,8 @@ impl Host {
             return Err(RegisterError::TooMuchMemory { memory_bytes: limits.memory_bytes });
         }
         let digest = Digest::of_version(&wasm, &config, &limits, &ports);
+        let state_version =
+            sections::state_version(&wasm).map_err(|message| RegisterError::StateVersion { message })?;
         let wasm_digest = Digest::of(&wasm);
         let pre = refusal::examine(&host.engine, &host.linker, host.cache.as_ref(), &wasm, &wasm_digest)?;
         let mut kind = Kind {
@@ -182,6 +202,7 @@ impl Host {
             kind,
             digest,
             wasm_digest,
+            state_version,
             port_order,
             seats: Arc::new(Semaphore::new(host.instances_per_plugin.min(Semaphore::MAX_PERMITS))),
             idle: Mutex::default(),
@@ -189,6 +210,14 @@ impl Host {
         });
         host.remember(&shared);
         Ok(Plugin::new(shared))
+    }
+
+    /// As [`Host::register`], on few threads that give way to others: for plugins that are to take the place of running ones.
+    ///
+    /// # Errors
+    /// As [`Host::register`].
+    pub fn register_beside(&self, spec: PluginSpec) -> Result<Plugin, RegisterError> {
+        self.0.beside.run(|| self.register(spec))
     }
 
     /// What a component says about itself, checked as by [`Host::register`] but for no topology.

@@ -20,6 +20,7 @@
 //! ```
 
 mod answer;
+mod beside;
 mod cache;
 mod call;
 mod context;
@@ -33,13 +34,14 @@ mod logs;
 mod plugin;
 mod refusal;
 mod room;
+mod sections;
 mod state;
 mod store;
 mod ticker;
 mod wasi;
 
 pub use call::{Action, Batch, CallError, CallErrorKind, Event, EventContext, Failure, Handled, Output};
-pub use digest::Digest;
+pub use digest::{Digest, NotADigest};
 pub use host::{Host, HostError, HostOptions, Inspection, PluginSpec};
 pub use limits::{
     COMPONENT_BYTES_MAX, Limits, STATE_BUCKET_BYTES_MAX, STATE_CALL_BYTES_MAX, STATE_KEY_BYTES_MAX,

@@ -39,6 +39,7 @@ pub(super) struct Shared {
     pub(super) kind: Kind,
     pub(super) digest: Digest,
     pub(super) wasm_digest: Digest,
+    pub(super) state_version: u32,
     /// For each port in the order in which the plugin numbers them, its place in `PluginSpec::ports`.
     pub(super) port_order: Vec<u32>,
     pub(super) seats: Arc<Semaphore>,
@@ -89,6 +90,12 @@ impl Plugin {
     /// The hash of the component alone.
     pub fn wasm_digest(&self) -> &Digest {
         &self.0.wasm_digest
+    }
+
+    /// The version of the state that it keeps: one of another version cannot read what it has written. 0 where it does not
+    /// say.
+    pub fn state_version(&self) -> u32 {
+        self.0.state_version
     }
 
     /// The limits that it was registered with.

@@ -68,6 +68,12 @@ pub enum RegisterError {
         /// What needs it.
         message: String,
     },
+    /// It does not say what version of its state it keeps.
+    #[error("the section `wattle:state-version` of the component does not say a version: {message}")]
+    StateVersion {
+        /// What is wrong with it.
+        message: String,
+    },
     /// It does not export the handler.
     #[error("{message}")]
     NoHandler {

@@ -89,16 +89,29 @@ impl Bus {
     }
 
     /// Starts a bus with this command, and waits until it serves.
-    pub(crate) fn spawn(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (sender, log) = mpsc::channel();
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut bus = Self { address: String::new(), child, log, said: Vec::new() };
+    pub(crate) fn spawn(command: Command) -> Self {
+        let mut bus = Self::spawn_silent(command);
         let serving = bus.wait_for("\"serving\"");
         let serving: Value = serde_json::from_str(&serving).unwrap();
         bus.address = serving["address"].as_str().unwrap().to_owned();
         bus
+    }
+
+    /// The same with `wattle dev`, which says so in words.
+    pub(crate) fn spawn_dev(command: Command) -> Self {
+        let mut bus = Self::spawn_silent(command);
+        let serving = bus.wait_for("serving on ");
+        let address = serving.split("serving on ").nth(1).unwrap().split(';').next().unwrap();
+        bus.address = address.to_owned();
+        bus
+    }
+
+    fn spawn_silent(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, log) = mpsc::channel();
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { address: String::new(), child, log, said: Vec::new() }
     }
 
     /// Waits for a log line with these words.

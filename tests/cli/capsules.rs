@@ -61,6 +61,10 @@ fn a_failure_is_had_again_with_what_its_event_saw() {
     assert!(!String::from_utf8(bytes).unwrap().contains("hush-hush"));
 
     let ran = capsule(folder, &["run", file(found)]);
+    assert_eq!(ran.code, Some(0), "every version that ran is kept in the data folder: {ran:?}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::copy(folder.join(file(found)), elsewhere.path().join("it.capsule")).unwrap();
+    let ran = capsule(elsewhere.path(), &["run", "it.capsule"]);
     assert_eq!(ran.code, Some(1), "the component that failed is nowhere to be found: {ran:?}");
     assert!(ran.notices.contains("--plugin") && ran.notices.contains("--topology"), "{ran:?}");
     let ran = capsule(folder, &["run", file(found), "--topology", "lab.yaml"]);

@@ -21,6 +21,11 @@ fn nobody_at_the_address_is_3() {
         &["seek", "s", "--to", "start"],
         &["state", "get", "s", "k"],
         &["state", "export", "s"],
+        &["plugin", "list"],
+        &["plugin", "versions", "s"],
+        &["plugin", "rollback", "s"],
+        &["plugin", "pin", "s", "--off"],
+        &["plugin", "deploy", "s", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")],
     ] {
         let ran = run(&[command, &["--server", &free]].concat());
         assert_eq!(ran.code, Some(3), "{command:?}");

@@ -21,6 +21,7 @@ mod capsules;
 mod codes;
 mod dev;
 mod events;
+mod plugins;
 mod stopping;
 mod subscribers;
 mod testing;

@@ -30,6 +30,7 @@ mod pressure;
 mod promises;
 mod publishing;
 mod refused;
+mod reloading;
 mod schemas;
 mod script;
 mod shadow;

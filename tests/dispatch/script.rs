@@ -155,6 +155,7 @@ type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 #[derive(Clone)]
 pub(crate) struct Script {
     digest: [u8; 32],
+    state_version: u32,
     act: Arc<dyn Fn(Call) -> Answering + Send + Sync>,
     calls: Arc<Mutex<Vec<Call>>>,
 }
@@ -174,7 +175,22 @@ impl Script {
     where
         F: Future<Output = Answer> + Send + 'static,
     {
-        Self { digest: [1; 32], act: Arc::new(move |call| Box::pin(act(call))), calls: Arc::default() }
+        Self {
+            digest: [1; 32],
+            state_version: 0,
+            act: Arc::new(move |call| Box::pin(act(call))),
+            calls: Arc::default(),
+        }
+    }
+
+    /// As another version.
+    pub(crate) fn version(self, number: u8) -> Self {
+        Self { digest: [number; 32], ..self }
+    }
+
+    /// As one that keeps state of this version.
+    pub(crate) fn state_version(self, state_version: u32) -> Self {
+        Self { state_version, ..self }
     }
 
     /// Its answer to a call that another script was given.
@@ -240,6 +256,10 @@ pub(crate) fn by_event(call: &Call, act: impl Fn(&Given) -> Step) -> Answer {
 impl Handler for Script {
     fn digest(&self) -> [u8; 32] {
         self.digest
+    }
+
+    fn state_version(&self) -> u32 {
+        self.state_version
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Answer {

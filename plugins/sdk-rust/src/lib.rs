@@ -77,6 +77,32 @@ macro_rules! plugin {
     };
 }
 
+/// Declares the version of the state that the handler keeps: `state_version!(2)`. Without it the version is 0.
+///
+/// Raise it when a handler of the version before could not read what this one writes. When a reload goes from one version of
+/// the state to another and the new handler fails, the bus does not go back by itself: it halts and asks.
+#[macro_export]
+macro_rules! state_version {
+    ($version:literal) => {
+        const _: () = {
+            const TEXT: &[u8] = stringify!($version).as_bytes();
+            // Nothing that runs: a section of the component, which the bus reads beside the code.
+            #[cfg_attr(target_arch = "wasm32", unsafe(link_section = "wattle:state-version"))]
+            #[used]
+            static VERSION: [u8; TEXT.len()] = {
+                let _: u32 = $version;
+                let mut bytes = [0; TEXT.len()];
+                let mut at = 0;
+                while at < bytes.len() {
+                    bytes[at] = TEXT[at];
+                    at += 1;
+                }
+                bytes
+            };
+        };
+    };
+}
+
 /// Runs a handler over a batch. The macro [`plugin!`] calls it; a plugin that implements `Guest` by hand may.
 pub fn run<O: Into<Outputs>>(
     batch: &types::Batch,

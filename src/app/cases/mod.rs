@@ -16,8 +16,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::runtime::{Handle, Runtime};
 
-use super::plugins;
-use super::{PluginError, StartError};
+use super::StartError;
 use crate::dispatch::capsule::{CapsuleFailure, Outcome, ReplayError};
 use crate::dispatch::control::{Filter, ListPosition};
 use crate::dispatch::{
@@ -27,6 +26,7 @@ use crate::engine::memory::MemoryEngine;
 use crate::engine::{Blueprint, Engine, ReadBudget, ReadError, TopicSpec};
 use crate::model::event::Data;
 use crate::model::{Attribute, Event, PartitionId, Record};
+use crate::reload::{self, PluginError};
 use crate::topology::cases::{Case, End, Given, GivenEvent, State};
 use crate::topology::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
 use crate::wasm::{Action, Batch, Failure, Handled, Host, HostOptions, Plugin};
@@ -165,7 +165,7 @@ impl TestBed {
     /// # Errors
     /// Everything that is wrong with any of them.
     pub fn load(&self, plan: Plan, components: &[PathBuf]) -> Result<Loaded, Vec<PluginError>> {
-        let plugins = plugins::register(&self.host, &plan, components, &|_| {})?;
+        let plugins = reload::register(&self.host, &plan, components)?;
         Ok(Loaded { plan, plugins })
     }
 

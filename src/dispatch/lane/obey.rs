@@ -4,7 +4,6 @@ use tokio::time::Instant;
 
 use super::super::command::{Command, Refusal};
 use super::super::entries::DONE;
-use super::super::handler::Handler;
 use super::super::state;
 use super::super::waiting::{self, Waiter};
 use super::{HALTED, Lane, LaneError, Leave, PAUSED, Told};
@@ -12,7 +11,7 @@ use crate::engine::{Entries, LaneWrite, Session, Unit};
 use crate::limits;
 use crate::model::Record;
 
-impl<S: Session, K: Entries, H: Handler> Lane<S, K, H> {
+impl<S: Session, K: Entries> Lane<S, K> {
     /// Does what somebody outside asks for.
     pub(super) async fn obey(&mut self, command: Command) -> Result<(), Leave> {
         match command {

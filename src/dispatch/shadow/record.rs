@@ -169,7 +169,7 @@ impl<E: Engine> Tree<E> {
     /// What is recorded of events: what in the topics behind their subscriber was made from them.
     pub(super) async fn recorded(&self, subscriber: &str, selected: &[Selected]) -> Result<Recorded, ShadowError> {
         let found = self.subscriber(subscriber)?;
-        let running = self.shared.numbers.versions.get(found.index).copied();
+        let running = self.proven_version(found.index);
         let first = selected.iter().filter_map(|part| part.held.first()).map(|held| held.append_time_ns).min();
         let mut recorded = Recorded::default();
         let Some(first_ns) = first else { return Ok(recorded) };

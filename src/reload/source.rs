@@ -1,13 +1,12 @@
-//! From a plan's subscribers to registered plugins, several at a time.
+//! From what a topology says of a subscriber, and a component, to a version of its plugin.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
-use super::Progress;
+use super::KeptError;
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::{COMPONENT_BYTES_MAX, Host, Limits, Plugin, PluginSpec, RegisterError};
 
@@ -63,6 +62,14 @@ pub enum PluginError {
         /// Why.
         why: String,
     },
+    /// The version that was decided on cannot run, and there is no other.
+    #[error("subscriber `{subscriber}`: what was decided before cannot run: {error}")]
+    Kept {
+        /// The subscriber.
+        subscriber: String,
+        /// Why.
+        error: KeptError,
+    },
     /// The sandbox refuses it.
     #[error("subscriber `{subscriber}`: its plugin {} is refused: {error}", path.display())]
     Refused {
@@ -75,16 +82,61 @@ pub enum PluginError {
     },
 }
 
-/// Registers the plugins of all subscribers, in the plan's order; several are compiled at the same time.
+/// What a version is made of: what the topology says, and a component. Reads the secrets.
+pub(super) fn spec(subscriber: &SubscriberPlan, wasm: Vec<u8>) -> Result<PluginSpec, Vec<PluginError>> {
+    let limits = Limits {
+        memory_bytes: subscriber.limits.memory_bytes,
+        time: subscriber.limits.time,
+        output_bytes: subscriber.limits.output_bytes,
+        ..Limits::default()
+    };
+    let name = subscriber.label();
+    let config = config(&name, &subscriber.config)?;
+    Ok(PluginSpec { subscriber: name, wasm, config, ports: ports(subscriber), limits })
+}
+
+/// The ports that the topology connects.
+pub(super) fn ports(subscriber: &SubscriberPlan) -> Vec<String> {
+    subscriber.ports.iter().map(|(port, _)| port.clone()).collect()
+}
+
+/// As [`spec`], with the component from its file; everything that is wrong at once.
+pub(super) fn spec_of_file(subscriber: &SubscriberPlan, path: &Path) -> Result<PluginSpec, Vec<PluginError>> {
+    let wasm = read(&subscriber.label(), path);
+    match (spec(subscriber, Vec::new()), wasm) {
+        (Ok(spec), Ok(wasm)) => Ok(PluginSpec { wasm, ..spec }),
+        (spec, wasm) => {
+            let mut errors = spec.err().unwrap_or_default();
+            errors.extend(wasm.err());
+            Err(errors)
+        }
+    }
+}
+
+/// Registers the plugins of all subscribers of a plan from their files, in its order; several are compiled at the same time.
 ///
 /// # Errors
 /// Everything that is wrong with any of them.
-pub(crate) fn register(
-    host: &Host,
-    plan: &Plan,
-    components: &[PathBuf],
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Vec<Plugin>, Vec<PluginError>> {
+pub fn register(host: &Host, plan: &Plan, components: &[PathBuf]) -> Result<Vec<Plugin>, Vec<PluginError>> {
+    let register = |index: usize, subscriber: &SubscriberPlan| {
+        let name = subscriber.label();
+        let path = components.get(index).ok_or_else(|| vec![PluginError::Missing { subscriber: name.clone() }])?;
+        let spec = spec_of_file(subscriber, path)?;
+        let refused = |error| vec![PluginError::Refused { subscriber: name, path: path.clone(), error }];
+        host.register(spec).map_err(refused)
+    };
+    let (mut plugins, mut errors) = (Vec::new(), Vec::new());
+    for result in each(plan, register) {
+        match result {
+            Ok(plugin) => plugins.push(plugin),
+            Err(found) => errors.extend(found),
+        }
+    }
+    if errors.is_empty() { Ok(plugins) } else { Err(errors) }
+}
+
+/// Does something for each subscriber of a plan, several at the same time. The results are in the plan's order.
+pub(super) fn each<T: Send>(plan: &Plan, work: impl Fn(usize, &SubscriberPlan) -> T + Sync) -> Vec<T> {
     let subscribers = &plan.subscribers;
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
@@ -92,7 +144,7 @@ pub(crate) fn register(
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(subscriber) = subscribers.get(index) else { return };
-            let result = register_one(host, subscriber, components.get(index), progress);
+            let result = work(index, subscriber);
             results.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
         }
     };
@@ -106,50 +158,10 @@ pub(crate) fn register(
     });
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|(index, _)| *index);
-    let (mut plugins, mut errors) = (Vec::new(), Vec::new());
-    for (_, result) in results {
-        match result {
-            Ok(plugin) => plugins.push(plugin),
-            Err(found) => errors.extend(found),
-        }
-    }
-    if errors.is_empty() { Ok(plugins) } else { Err(errors) }
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
-fn register_one(
-    host: &Host,
-    subscriber: &SubscriberPlan,
-    component: Option<&PathBuf>,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Plugin, Vec<PluginError>> {
-    let name = subscriber.label();
-    let Some(path) = component else { return Err(vec![PluginError::Missing { subscriber: name }]) };
-    progress(Progress::Compiling { subscriber: name.clone() });
-    let began = Instant::now();
-    let (config, wasm) = match (config(subscriber), read(&name, path)) {
-        (Ok(config), Ok(wasm)) => (config, wasm),
-        (config, wasm) => {
-            let mut errors = config.err().unwrap_or_default();
-            errors.extend(wasm.err());
-            return Err(errors);
-        }
-    };
-    let limits = Limits {
-        memory_bytes: subscriber.limits.memory_bytes,
-        time: subscriber.limits.time,
-        output_bytes: subscriber.limits.output_bytes,
-        ..Limits::default()
-    };
-    let ports = subscriber.ports.iter().map(|(port, _)| port.clone()).collect();
-    let spec = PluginSpec { subscriber: name.clone(), wasm, config, ports, limits };
-    let plugin = host
-        .register(spec)
-        .map_err(|error| vec![PluginError::Refused { subscriber: name.clone(), path: path.clone(), error }])?;
-    progress(Progress::Compiled { subscriber: name, digest: plugin.digest().short(), took: began.elapsed() });
-    Ok(plugin)
-}
-
-fn read(subscriber: &str, path: &Path) -> Result<Vec<u8>, PluginError> {
+pub(super) fn read(subscriber: &str, path: &Path) -> Result<Vec<u8>, PluginError> {
     let unreadable =
         |error| PluginError::Unreadable { subscriber: subscriber.to_owned(), path: path.to_owned(), error };
     let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
@@ -160,9 +172,12 @@ fn read(subscriber: &str, path: &Path) -> Result<Vec<u8>, PluginError> {
 }
 
 /// What the plugin can ask for, with the secrets read from their files.
-fn config(subscriber: &SubscriberPlan) -> Result<BTreeMap<String, String>, Vec<PluginError>> {
+pub(super) fn config(
+    subscriber: &str,
+    values: &BTreeMap<String, ConfigValue>,
+) -> Result<BTreeMap<String, String>, Vec<PluginError>> {
     let (mut config, mut errors) = (BTreeMap::new(), Vec::new());
-    for (name, value) in &subscriber.config {
+    for (name, value) in values {
         match value {
             ConfigValue::Text(text) => {
                 config.insert(name.clone(), text.clone());
@@ -172,7 +187,7 @@ fn config(subscriber: &SubscriberPlan) -> Result<BTreeMap<String, String>, Vec<P
                     config.insert(name.clone(), secret);
                 }
                 Err(why) => errors.push(PluginError::Secret {
-                    subscriber: subscriber.label(),
+                    subscriber: subscriber.to_owned(),
                     name: name.clone(),
                     path: path.clone(),
                     why,

@@ -1,0 +1,297 @@
+//! `wattle plugin`: the versions of plugins that a running bus has.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::table::Table;
+use super::tree::plural;
+use super::{Failure, Outcome, Output, ServerArg, block_on};
+use crate::reload::{self, KeptVersion, Policy, Standing, Summary};
+use crate::wasm::Digest;
+
+/// Change the versions of plugins while they run
+///
+/// A version is a component with its configuration, limits and ports, and is known by its digest. A new one is on trial
+/// first: where it fails on an event that the version before handles, the bus goes back to that by itself.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  wattle plugin deploy validate validate.wasm
+  wattle plugin versions validate
+  wattle plugin rollback validate"
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum Command {
+    Deploy(Deploy),
+    List(List),
+    Versions(Versions),
+    Rollback(Rollback),
+    Pin(Pin),
+}
+
+/// Have a component take the place of the one that a subscriber runs
+///
+/// It is compiled and checked beside the running one, which serves meanwhile, and on where the new one is refused. No event
+/// is lost or handled twice by the change.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle plugin deploy validate target/wasm32-wasip2/release/validate.wasm
+  wattle plugin deploy validate validate.wasm --policy canary --share 25%
+  wattle plugin deploy validate stricter.wasm --policy replace")]
+struct Deploy {
+    #[command(flatten)]
+    of: Of,
+
+    /// The component
+    file: PathBuf,
+
+    /// How it takes the place of the version before
+    #[arg(long, value_enum, default_value_t)]
+    policy: How,
+
+    /// Lanes that call a canary first, rounded up
+    #[arg(long, value_parser = percent, default_value = "10%", value_name = "PERCENT")]
+    share: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum How {
+    /// All lanes call it, on trial
+    #[default]
+    Swap,
+    /// Some lanes call it first, on trial, then all
+    Canary,
+    /// All lanes call it, and it is not compared: for one that is meant to refuse what the version before took
+    Replace,
+}
+
+/// List the subscribers with the versions that they run
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle plugin list
+  wattle plugin list -o json | jq -r 'select(.tried) | .subscriber'")]
+struct List {
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is; for programs, a line for each subscriber
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// List the versions of a subscriber that are kept, the latest last
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle plugin versions validate
+  wattle plugin versions validate -o json | jq -r .version")]
+struct Versions {
+    #[command(flatten)]
+    of: Of,
+}
+
+/// Go back to the version before
+///
+/// From one that is on trial to the proven one, or from that to the one that was proven before it. What was gone back from is
+/// not tried again until its file changes, or somebody deploys it.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle plugin rollback validate")]
+struct Rollback {
+    #[command(flatten)]
+    of: Of,
+}
+
+/// Run a version that is kept, and let no other take its place
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle plugin pin validate              to the one that runs
+  wattle plugin pin validate 3f9a1c20     to the one whose digest begins so
+  wattle plugin pin validate --off")]
+struct Pin {
+    #[command(flatten)]
+    of: Of,
+
+    /// The digest of the version, or the start of it; the one that runs if it is not given
+    #[arg(conflicts_with = "off")]
+    digest: Option<String>,
+
+    /// Let other versions take its place again
+    #[arg(long)]
+    off: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Of {
+    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    subscriber: String,
+
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is; for programs, a line for each result
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+fn percent(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.parse().ok());
+    number.filter(|percent| (1..=100).contains(percent)).ok_or_else(|| "write a share from 1% to 100%".to_owned())
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    match &args.command {
+        Command::Deploy(args) => deploy(args),
+        Command::List(args) => list(args),
+        Command::Versions(args) => versions(args),
+        Command::Rollback(args) => rollback(args),
+        Command::Pin(args) => pin(args),
+    }
+}
+
+fn deploy(args: &Deploy) -> Outcome {
+    let Of { subscriber, server, output } = &args.of;
+    let wasm = std::fs::read(&args.file)
+        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", args.file.display())))?;
+    let policy = match args.policy {
+        How::Swap => Policy::Swap,
+        How::Canary => Policy::Canary { percent: args.share },
+        How::Replace => Policy::Replace,
+    };
+    let cause = args.file.display().to_string();
+    let reloaded =
+        block_on(async { Ok(server.connect().await?.deploy(subscriber, wasm.into(), policy, &cause).await?) })?;
+    let (version, short) = (reloaded.version, reloaded.version.short());
+    let (name, words) = match reloaded.outcome {
+        reload::Outcome::Tried => ("tried", format!("{subscriber} tries {short}")),
+        reload::Outcome::Runs => ("runs", format!("{subscriber} runs {short}")),
+        reload::Outcome::Unchanged => ("unchanged", format!("{subscriber} runs {short} already")),
+        reload::Outcome::Ignored => ("ignored", format!("{short} is ignored")),
+    };
+    let mut out = anstream::stdout().lock();
+    match output {
+        Output::Json => writeln!(out, "{}", json!({ "version": version.to_string(), "outcome": name }))?,
+        Output::Text => writeln!(out, "{words}")?,
+    }
+    Ok(())
+}
+
+fn list(args: &List) -> Outcome {
+    let plugins = block_on(async { Ok(args.server.connect().await?.plugins().await?) })?;
+    let mut out = anstream::stdout().lock();
+    match args.output {
+        Output::Json => {
+            for Summary { subscriber, proven, tried, is_pinned, kept } in plugins {
+                let (proven, tried) = (proven.to_string(), tried.as_ref().map(Digest::to_string));
+                let line = json!({
+                    "subscriber": subscriber, "proven": proven, "tried": tried, "pinned": is_pinned, "kept": kept,
+                });
+                writeln!(out, "{line}")?;
+            }
+        }
+        Output::Text => {
+            let mut table = Table::new(&["SUBSCRIBER", "PROVEN", "ON TRIAL", "PINNED", "KEPT"], &[4]);
+            for Summary { subscriber, proven, tried, is_pinned, kept } in plugins {
+                let tried = tried.map_or(String::new(), |tried| tried.short());
+                let pinned = if is_pinned { "yes" } else { "" }.to_owned();
+                table.row(&mut out, vec![subscriber, proven.short(), tried, pinned, kept.to_string()])?;
+            }
+            table.end(&mut out)?;
+        }
+    }
+    Ok(())
+}
+
+fn standing(kept: &KeptVersion) -> &'static str {
+    match kept.standing {
+        Standing::Proven => "proven",
+        Standing::Tried => "on trial",
+        Standing::TakenBack => "taken back",
+        Standing::Kept => "kept",
+    }
+}
+
+fn time(decided_ns: u64) -> String {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(decided_ns)).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn versions(args: &Versions) -> Outcome {
+    let Of { subscriber, server, output } = &args.of;
+    let versions = block_on(async { Ok(server.connect().await?.versions(subscriber).await?) })?;
+    let mut out = anstream::stdout().lock();
+    match output {
+        Output::Json => {
+            for kept in &versions {
+                let line = json!({
+                    "version": kept.version.to_string(),
+                    "wasm": kept.wasm.to_string(),
+                    "standing": standing(kept),
+                    "next_back": kept.is_next_back,
+                    "cause": kept.cause,
+                    "decided": time(kept.decided_ns),
+                    "taken_back": kept.taken_back,
+                });
+                writeln!(out, "{line}")?;
+            }
+        }
+        Output::Text => {
+            let mut table = Table::new(&["VERSION", "STANDING", "DECIDED", "CAUSE", ""], &[]);
+            for kept in &versions {
+                let note = match &kept.taken_back {
+                    Some(why) => why.clone(),
+                    None if kept.is_next_back => "`rollback` goes back to it".to_owned(),
+                    None => String::new(),
+                };
+                let row = [&kept.version.short(), standing(kept), &time(kept.decided_ns), &kept.cause, &note];
+                table.row(&mut out, row.map(str::to_owned).into())?;
+            }
+            table.end(&mut out)?;
+            writeln!(out, "{}", plural(versions.len() as u64, "version"))?;
+        }
+    }
+    Ok(())
+}
+
+fn rollback(args: &Rollback) -> Outcome {
+    let Of { subscriber, server, output } = &args.of;
+    let version = block_on(async { Ok(server.connect().await?.rollback(subscriber).await?) })?;
+    let mut out = anstream::stdout().lock();
+    match output {
+        Output::Json => writeln!(out, "{}", json!({ "version": version.to_string() }))?,
+        Output::Text => writeln!(out, "{subscriber} runs {} again", version.short())?,
+    }
+    Ok(())
+}
+
+fn pin(args: &Pin) -> Outcome {
+    let Of { subscriber, server, output } = &args.of;
+    let version = block_on(async {
+        let client = server.connect().await?;
+        match args.off {
+            true => Ok(client.unpin(subscriber).await.map(|()| None)?),
+            false => Ok(Some(client.pin(subscriber, args.digest.as_deref()).await?)),
+        }
+    })?;
+    let mut out = anstream::stdout().lock();
+    match (output, version) {
+        (Output::Json, version) => {
+            let line = json!({ "pinned": version.is_some(), "version": version.map(|version| version.to_string()) });
+            writeln!(out, "{line}")?;
+        }
+        (Output::Text, Some(version)) => {
+            writeln!(out, "{subscriber} is pinned to {} until `wattle plugin pin {subscriber} --off`", version.short())?
+        }
+        (Output::Text, None) => writeln!(out, "{subscriber} is not pinned")?,
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! Looking after the versions of plugins.
+
+use bytes::Bytes;
+use tonic::Code;
+
+use super::{Client, ClientError, Refused};
+use crate::reload::{KeptVersion, Policy, Reloaded, Summary};
+use crate::rpc::v1;
+use crate::rpc::v1::deploy_request::{Begin, Part};
+use crate::wasm::{Digest, NotADigest};
+
+/// Bytes of a component that one message has.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// The bus says something that is no digest: it is of another kind.
+fn nonsense(error: NotADigest) -> ClientError {
+    ClientError::Refused(Refused {
+        code: Code::Internal,
+        reason: String::new(),
+        message: format!("the bus answers with what is no version: {error}"),
+        retry_after: None,
+        outcome_unknown: true,
+        fields: Vec::new(),
+    })
+}
+
+impl Client {
+    /// Has a component take the place of the one that a subscriber runs. `cause` says where it comes from.
+    ///
+    /// # Errors
+    /// [`ClientError`]; where the bus refuses, the version before runs on.
+    pub async fn deploy(
+        &self,
+        subscriber: &str,
+        wasm: Bytes,
+        policy: Policy,
+        cause: &str,
+    ) -> Result<Reloaded, ClientError> {
+        let (subscriber, cause) = (subscriber.to_owned(), cause.to_owned());
+        let begin = Begin { subscriber, size_bytes: wasm.len() as u64, cause, ..Begin::default() }.with(policy);
+        let chunks = (0..wasm.len()).step_by(CHUNK_BYTES).map(move |at| {
+            let end = wasm.len().min(at + CHUNK_BYTES);
+            Part::Chunk(wasm.slice(at..end))
+        });
+        let parts = std::iter::once(Part::Begin(begin)).chain(chunks.collect::<Vec<_>>());
+        let requests = tokio_stream::iter(parts.map(|part| v1::DeployRequest { part: Some(part) }));
+        let answer = self.plugins.clone().deploy(requests).await.map_err(|status| self.failed(&status))?;
+        answer.into_inner().try_into().map_err(nonsense)
+    }
+
+    /// Every subscriber with its versions in short, parents before children.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn plugins(&self) -> Result<Vec<Summary>, ClientError> {
+        let request = v1::ListPluginsRequest {};
+        let answer = self.plugins.clone().list_plugins(request).await.map_err(|status| self.failed(&status))?;
+        let plugins = answer.into_inner().plugins.into_iter().map(TryInto::try_into);
+        plugins.collect::<Result<_, _>>().map_err(nonsense)
+    }
+
+    /// The versions of a subscriber that are kept, the latest last.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn versions(&self, subscriber: &str) -> Result<Vec<KeptVersion>, ClientError> {
+        let request = v1::ListVersionsRequest { subscriber: subscriber.to_owned() };
+        let answer = self.plugins.clone().list_versions(request).await.map_err(|status| self.failed(&status))?;
+        let versions = answer.into_inner().versions.into_iter().map(TryInto::try_into);
+        versions.collect::<Result<_, _>>().map_err(nonsense)
+    }
+
+    /// Goes back to the version before. Which one that is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn rollback(&self, subscriber: &str) -> Result<Digest, ClientError> {
+        let request = v1::RollbackRequest { subscriber: subscriber.to_owned() };
+        let answer = self.plugins.clone().rollback(request).await.map_err(|status| self.failed(&status))?;
+        answer.into_inner().version.parse().map_err(nonsense)
+    }
+
+    /// Pins a subscriber to a version that is kept, by its digest or the start of it, or to the one that runs.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn pin(&self, subscriber: &str, version: Option<&str>) -> Result<Digest, ClientError> {
+        let request = v1::PinRequest { subscriber: subscriber.to_owned(), version: version.map(str::to_owned) };
+        let answer = self.plugins.clone().pin(request).await.map_err(|status| self.failed(&status))?;
+        answer.into_inner().version.parse().map_err(nonsense)
+    }
+
+    /// Lets other versions take the place of the one that a subscriber is pinned to.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn unpin(&self, subscriber: &str) -> Result<(), ClientError> {
+        let request = v1::UnpinRequest { subscriber: subscriber.to_owned() };
+        self.plugins.clone().unpin(request).await.map_err(|status| self.failed(&status))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! Changing the version that a subscriber's lanes call, while they run.
+
+use std::sync::Arc;
+
+use super::control::ControlError;
+use super::handler::Handler;
+use super::status::{OnTrial, SubscriberStatus};
+use super::tree::{Tree, blueprint};
+use super::versions::{Roster, Terms, Trial, Version};
+use crate::engine::{ApplyError, Engine, Stopped};
+
+/// Why a version is not called.
+#[derive(Debug, thiserror::Error)]
+pub enum VersionError {
+    /// There is no such subscriber.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// It gets no number.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+impl Roster {
+    /// Puts what it says into a status.
+    pub(super) fn read_into(&self, status: &mut SubscriberStatus) {
+        let assignment = self.assignment();
+        status.digest = assignment.proven.digest.to_string();
+        status.on_trial = assignment.on_trial.as_ref().map(|on_trial| {
+            let terms = on_trial.trial.terms();
+            let all = status.lanes.len() as u32;
+            let lanes = terms.lanes.map_or(all, |lanes| lanes.min(all));
+            let digest = on_trial.version.digest.to_string();
+            OnTrial { digest, lanes, handled: on_trial.trial.handled(), events: terms.events }
+        });
+        status.reload = self.note();
+    }
+}
+
+impl<E: Engine> Tree<E> {
+    fn roster(&self, subscriber: &str) -> Result<&Arc<Roster>, ControlError> {
+        let unknown = || ControlError::UnknownSubscriber { subscriber: subscriber.to_owned() };
+        let index = self.index_of(subscriber)?;
+        self.shared.rosters.get(index).ok_or_else(unknown)
+    }
+
+    /// Gives a version a number that lasts.
+    async fn numbered_version<H: Handler>(&self, handler: H) -> Result<Version, ApplyError> {
+        let numbers = self.shared.engine.apply(&blueprint(&self.shared.plan, vec![handler.digest()])).await?;
+        // one for each that is asked for; an engine that gives none is one that gives nothing any more
+        let number = numbers.versions.first().copied().ok_or(Stopped::Closed)?;
+        Ok(Version::new(handler, number))
+    }
+
+    /// Has all lanes of a subscriber call a version from their next call on. A trial is over.
+    ///
+    /// # Errors
+    /// [`VersionError`]; nothing has changed then.
+    pub async fn run_version<H: Handler>(&self, subscriber: &str, handler: H) -> Result<(), VersionError> {
+        let roster = self.roster(subscriber)?;
+        roster.replace(self.numbered_version(handler).await?);
+        Ok(())
+    }
+
+    /// Has lanes of a subscriber call a version from their next call on, for as long as it does not fail on an event that
+    /// the proven version handles. Another trial is over.
+    ///
+    /// # Errors
+    /// [`VersionError`]; nothing has changed then.
+    pub async fn try_version<H: Handler>(
+        &self,
+        subscriber: &str,
+        handler: H,
+        terms: Terms,
+    ) -> Result<Arc<Trial>, VersionError> {
+        let roster = self.roster(subscriber)?;
+        Ok(roster.try_version(self.numbered_version(handler).await?, terms))
+    }
+
+    /// The trial of a subscriber that goes on.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
+    pub fn trial(&self, subscriber: &str) -> Result<Option<Arc<Trial>>, ControlError> {
+        Ok(self.roster(subscriber)?.assignment().on_trial.as_ref().map(|on_trial| on_trial.trial.clone()))
+    }
+
+    /// A version on trial is the proven one from now on. False where the trial was over before.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
+    pub fn pass_trial(&self, subscriber: &str, trial: &Arc<Trial>) -> Result<bool, ControlError> {
+        Ok(self.roster(subscriber)?.pass(trial))
+    }
+
+    /// A version that is on trial in some lanes is tried in all of them. None where the trial was over before.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
+    pub fn widen_trial(&self, subscriber: &str, trial: &Arc<Trial>) -> Result<Option<Arc<Trial>>, ControlError> {
+        Ok(self.roster(subscriber)?.widen(trial))
+    }
+
+    /// Has all lanes of a subscriber call the proven version from their next call on.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
+    pub fn give_up_trial(&self, subscriber: &str) -> Result<(), ControlError> {
+        self.roster(subscriber)?.give_up();
+        Ok(())
+    }
+
+    /// Says in the status what became of the last reload.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
+    pub fn note_reload(&self, subscriber: &str, note: Option<String>) -> Result<(), ControlError> {
+        self.roster(subscriber)?.set_note(note);
+        Ok(())
+    }
+}

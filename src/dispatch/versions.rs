@@ -1,0 +1,334 @@
+//! Which version of its handler each lane of a subscriber calls, and whether a new one keeps its place.
+//!
+//! ```text
+//!                try_version                      enough events went well, and time: pass
+//!   proven A ───────────────> proven A, trial B ─────────────────────────────────────────> proven B
+//!                                │  ^   │
+//!                   try_version C └──┘   └── B failed on an event that A then handled: back to A, at once
+//! ```
+//!
+//! Promises: a lane looks here in front of each call and never within one, so a change comes between two batches. What was
+//! handled is committed under the version that did it. Whoever ends a trial first has ended it: once it has passed nobody
+//! fails it, and once it has failed every lane calls the proven version again, whether or not anybody else knows yet.
+//!
+//! Must not know: where versions come from, which one somebody decided on.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::handler::{HandleError, Handler};
+use crate::model::{Offset, VersionId};
+use crate::wasm::{Batch, Handled};
+
+type Answering<'a> = Pin<Box<dyn Future<Output = Result<Handled, HandleError>> + Send + 'a>>;
+
+/// A handler of a type that is not said, so that one of another type can take its place.
+pub(super) trait Calls: Send + Sync {
+    fn handle<'a>(&'a self, batch: Batch<'a>) -> Answering<'a>;
+}
+
+impl<H: Handler> Calls for H {
+    fn handle<'a>(&'a self, batch: Batch<'a>) -> Answering<'a> {
+        Box::pin(Handler::handle(self, batch))
+    }
+}
+
+/// A version that can be called.
+#[derive(Clone)]
+pub(super) struct Version {
+    pub(super) handler: Arc<dyn Calls>,
+    /// In the engine's catalogue.
+    pub(super) number: VersionId,
+    /// Hexadecimal.
+    pub(super) digest: Arc<str>,
+    /// Of its component, if it has one.
+    pub(super) wasm_digest: Option<[u8; 32]>,
+    pub(super) state_version: u32,
+}
+
+impl Version {
+    pub(super) fn new<H: Handler>(handler: H, number: VersionId) -> Self {
+        let (digest, wasm_digest) = (hex(&handler.digest()).into(), handler.wasm_digest());
+        let state_version = handler.state_version();
+        Self { handler: Arc::new(handler), number, digest, wasm_digest, state_version }
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// How a new version is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Events that it has to handle before it can pass.
+    pub events: u64,
+    /// Only the first so many lanes call it; `None` for all.
+    pub lanes: Option<u32>,
+}
+
+/// How a trial goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Open,
+    /// It has handled as many events as it had to, and goes on until somebody lets it pass.
+    Enough,
+    /// It failed where the proven version did not, and is not called any more.
+    Failed(TrialFailure),
+    /// It goes on, and a lane waits for somebody to say with which version.
+    Asks(TrialFailure),
+    /// It is over for another reason: it has passed, or another version took its place.
+    Over,
+}
+
+/// What a new version failed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrialFailure {
+    /// The partition of the subscriber's topic.
+    pub partition: u32,
+    /// The event's offset there.
+    pub offset: Offset,
+    /// The event's CloudEvents id.
+    pub event: String,
+    /// Why, in words.
+    pub reason: String,
+}
+
+impl std::fmt::Display for TrialFailure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { partition, offset, event, reason } = self;
+        write!(formatter, "event {event} (partition {partition}, offset {offset}): {reason}")
+    }
+}
+
+/// A new version beside the one that it is to replace, which is asked about each event that the new one fails on.
+#[derive(Debug)]
+pub struct Trial {
+    terms: Terms,
+    handled: AtomicU64,
+    verdict: watch::Sender<Verdict>,
+}
+
+impl Trial {
+    fn new(terms: Terms) -> Self {
+        let verdict = if terms.events == 0 { Verdict::Enough } else { Verdict::Open };
+        Self { terms, handled: AtomicU64::new(0), verdict: watch::Sender::new(verdict) }
+    }
+
+    /// How it is tried.
+    pub fn terms(&self) -> Terms {
+        self.terms
+    }
+
+    /// Events that the new version has handled.
+    pub fn handled(&self) -> u64 {
+        self.handled.load(Ordering::Relaxed)
+    }
+
+    /// How it goes, and every change of that.
+    pub fn verdict(&self) -> watch::Receiver<Verdict> {
+        self.verdict.subscribe()
+    }
+
+    pub(super) fn add_handled(&self, events: u64) {
+        let before = self.handled.fetch_add(events, Ordering::Relaxed);
+        if before < self.terms.events && before + events >= self.terms.events {
+            self.turn(Verdict::Enough);
+        }
+    }
+
+    /// A lane waits for somebody to decide.
+    pub(super) fn ask(&self, failure: TrialFailure) {
+        self.turn(Verdict::Asks(failure));
+    }
+
+    /// Whether it was not over before.
+    fn turn(&self, to: Verdict) -> bool {
+        self.verdict.send_if_modified(|verdict| {
+            let goes_on = match verdict {
+                Verdict::Open => true,
+                // what a lane asks is more than that there were enough
+                Verdict::Enough | Verdict::Asks(_) => to != Verdict::Enough,
+                Verdict::Failed(_) | Verdict::Over => false,
+            };
+            if goes_on {
+                *verdict = to;
+            }
+            goes_on
+        })
+    }
+}
+
+/// A version on trial.
+#[derive(Clone)]
+pub(super) struct OnTrial {
+    pub(super) version: Version,
+    pub(super) trial: Arc<Trial>,
+}
+
+/// What lanes call.
+#[derive(Clone)]
+pub(super) struct Assignment {
+    pub(super) proven: Version,
+    pub(super) on_trial: Option<OnTrial>,
+}
+
+impl Assignment {
+    /// What a lane calls.
+    fn of_lane(&self, partition: u32) -> (&Version, Option<&Arc<Trial>>) {
+        match &self.on_trial {
+            Some(OnTrial { version, trial }) if trial.terms.lanes.is_none_or(|lanes| partition < lanes) => {
+                (version, Some(trial))
+            }
+            _ => (&self.proven, None),
+        }
+    }
+}
+
+/// The versions of a subscriber.
+pub(super) struct Roster {
+    /// Counts changes, so that a lane that looks and finds none takes no lock.
+    generation: AtomicU64,
+    assignment: Mutex<Arc<Assignment>>,
+    /// What became of the last reload, in words.
+    note: Mutex<Option<String>>,
+}
+
+impl Roster {
+    pub(super) fn new(proven: Version, on_trial: Option<(Version, Terms)>) -> Self {
+        let on_trial = on_trial.map(|(version, terms)| OnTrial { version, trial: Arc::new(Trial::new(terms)) });
+        let assignment = Mutex::new(Arc::new(Assignment { proven, on_trial }));
+        Self { generation: AtomicU64::new(0), assignment, note: Mutex::new(None) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Assignment>> {
+        self.assignment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What lanes call from now on.
+    pub(super) fn assignment(&self) -> Arc<Assignment> {
+        self.lock().clone()
+    }
+
+    fn set(&self, locked: &mut MutexGuard<'_, Arc<Assignment>>, assignment: Assignment) {
+        **locked = Arc::new(assignment);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Another version is the proven one.
+    pub(super) fn replace(&self, proven: Version) {
+        let mut locked = self.lock();
+        locked.end_trial();
+        self.set(&mut locked, Assignment { proven, on_trial: None });
+    }
+
+    /// A version is tried, in place of another that may have been.
+    pub(super) fn try_version(&self, version: Version, terms: Terms) -> Arc<Trial> {
+        let mut locked = self.lock();
+        locked.end_trial();
+        let trial = Arc::new(Trial::new(terms));
+        let on_trial = Some(OnTrial { version, trial: trial.clone() });
+        let proven = locked.proven.clone();
+        self.set(&mut locked, Assignment { proven, on_trial });
+        trial
+    }
+
+    /// No version is tried any more.
+    pub(super) fn give_up(&self) {
+        let mut locked = self.lock();
+        locked.end_trial();
+        let proven = locked.proven.clone();
+        self.set(&mut locked, Assignment { proven, on_trial: None });
+    }
+
+    /// A version that is on trial is proven. False where the trial was over before.
+    pub(super) fn pass(&self, trial: &Arc<Trial>) -> bool {
+        let mut locked = self.lock();
+        let Some(on_trial) = locked.is_tried(trial) else { return false };
+        let proven = on_trial.version.clone();
+        trial.turn(Verdict::Over);
+        self.set(&mut locked, Assignment { proven, on_trial: None });
+        true
+    }
+
+    /// A version that is on trial in some lanes is tried in all. None where the trial was over before.
+    pub(super) fn widen(&self, trial: &Arc<Trial>) -> Option<Arc<Trial>> {
+        let mut locked = self.lock();
+        let version = locked.is_tried(trial)?.version.clone();
+        trial.turn(Verdict::Over);
+        let wide = Arc::new(Trial::new(Terms { lanes: None, ..trial.terms }));
+        let (proven, on_trial) = (locked.proven.clone(), Some(OnTrial { version, trial: wide.clone() }));
+        self.set(&mut locked, Assignment { proven, on_trial });
+        Some(wide)
+    }
+
+    /// A version that is on trial has failed where the proven one did not. Nothing where the trial was over before.
+    pub(super) fn fail(&self, trial: &Arc<Trial>, failure: TrialFailure) {
+        let mut locked = self.lock();
+        if locked.is_tried(trial).is_some() {
+            let proven = locked.proven.clone();
+            self.set(&mut locked, Assignment { proven, on_trial: None });
+            trial.turn(Verdict::Failed(failure));
+        }
+    }
+
+    pub(super) fn note(&self) -> Option<String> {
+        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_note(&self, note: Option<String>) {
+        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+    }
+}
+
+impl Assignment {
+    fn end_trial(&self) {
+        if let Some(on_trial) = &self.on_trial {
+            on_trial.trial.turn(Verdict::Over);
+        }
+    }
+
+    fn is_tried(&self, trial: &Arc<Trial>) -> Option<&OnTrial> {
+        self.on_trial.as_ref().filter(|on_trial| Arc::ptr_eq(&on_trial.trial, trial))
+    }
+}
+
+/// What a lane calls, as it was when it last looked.
+pub(super) struct Taken {
+    generation: u64,
+    pub(super) version: Version,
+    pub(super) proven: Version,
+    /// The version is on trial.
+    pub(super) trial: Option<Arc<Trial>>,
+}
+
+impl Taken {
+    pub(super) fn of(roster: &Roster, partition: u32) -> Self {
+        // The count first: what is changed in between is seen now, and looked at once more.
+        let generation = roster.generation.load(Ordering::Acquire);
+        let assignment = roster.assignment();
+        let (version, trial) = assignment.of_lane(partition);
+        Self { generation, version: version.clone(), proven: assignment.proven.clone(), trial: trial.cloned() }
+    }
+
+    /// Whether there may be something else to call by now.
+    pub(super) fn is_stale(&self, roster: &Roster) -> bool {
+        self.generation != roster.generation.load(Ordering::Acquire)
+    }
+
+    /// The proven version alone.
+    pub(super) fn without_trial(&self) -> Self {
+        let Self { generation, proven, .. } = self;
+        Self { generation: *generation, version: proven.clone(), proven: proven.clone(), trial: None }
+    }
+
+    /// What the version on trial has written is not what the proven one understands, so that it cannot be asked.
+    pub(super) fn changes_state(&self) -> bool {
+        self.trial.is_some() && self.version.state_version != self.proven.state_version
+    }
+}

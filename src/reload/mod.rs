@@ -1,0 +1,170 @@
+//! Hot reload: another version of a plugin takes the place of the one that runs, and goes again where it is worse.
+//!
+//! ```text
+//!   file, command ──> turn ──> compile beside ──> keep ──> decide ──> number ──> lanes, on trial ──> judge ──┬─> proven
+//!                      │          │ refused        durable, in this order                                     └─> taken back
+//!                      │          └─> the old one serves
+//!                      └─ one at a time for each subscriber, one waits, the newest
+//! ```
+//!
+//! Promises: what does not compile or does not fit changes nothing. A version is kept and decided on, durably, before any
+//! lane calls it; after a crash at any moment what runs is what was decided. A file proposes once: what was taken back is not
+//! tried again until the file changes. Reloading what runs already does nothing.
+//! Relies on: [`crate::dispatch::Tree`] for the change between two calls and for the comparison, [`Store`] for what is durable.
+//! Must not know: gRPC, the command line, how a component is built.
+
+mod error;
+mod judge;
+mod record;
+mod reloader;
+mod source;
+mod start;
+mod store;
+mod watch;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::dispatch::Handler;
+use crate::wasm::{Digest, Host, Plugin, PluginSpec, RegisterError};
+
+pub use error::{KeptError, ReloadError};
+pub use reloader::Reloader;
+pub use source::{PluginError, register};
+pub use start::{BeginError, Begun, Progress, begin};
+pub use store::{Store, StoreError};
+pub use watch::{Changed, Watch};
+
+/// What makes handlers of components: the sandbox, or in tests something quicker.
+pub trait Compile: Clone + Send + Sync + 'static {
+    /// What it makes.
+    type Handler: Handler;
+
+    /// Compiles and checks a component, as quickly as it can. Blocks.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    fn compile(&self, spec: PluginSpec) -> Result<Self::Handler, RegisterError>;
+
+    /// The same beside handlers that run, which it gives way to.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    fn compile_beside(&self, spec: PluginSpec) -> Result<Self::Handler, RegisterError>;
+}
+
+impl Compile for Host {
+    type Handler = Plugin;
+
+    fn compile(&self, spec: PluginSpec) -> Result<Plugin, RegisterError> {
+        self.register(spec)
+    }
+
+    fn compile_beside(&self, spec: PluginSpec) -> Result<Plugin, RegisterError> {
+        self.register_beside(spec)
+    }
+}
+
+/// How new versions are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probation {
+    /// Events that a version has to handle.
+    pub events: u64,
+    /// How long it is on trial at least.
+    pub time: Duration,
+}
+
+impl Default for Probation {
+    /// As many as a few batches have, and long enough for somebody to look.
+    fn default() -> Self {
+        Self { events: 1_000, time: Duration::from_secs(60) }
+    }
+}
+
+/// How a version takes the place of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// All lanes call it, on trial.
+    Swap,
+    /// So many lanes of a hundred call it first, on trial, then all.
+    Canary {
+        /// How many of a hundred, rounded up.
+        percent: u32,
+    },
+    /// All lanes call it, and it is not compared: for a version that is meant to refuse what the one before took.
+    Replace,
+}
+
+/// What became of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is on trial.
+    Tried,
+    /// It runs.
+    Runs,
+    /// It ran already.
+    Unchanged,
+    /// It comes from a file that is as it was when it was decided about it, or its subscriber is pinned.
+    Ignored,
+}
+
+/// A version that was asked for, and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The version.
+    pub version: Digest,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// The versions of a subscriber, in short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The subscriber's full name.
+    pub subscriber: String,
+    /// The version that is proven.
+    pub proven: Digest,
+    /// The one on trial.
+    pub tried: Option<Digest>,
+    /// Nothing takes the place of the proven one.
+    pub is_pinned: bool,
+    /// How many versions are kept.
+    pub kept: u64,
+}
+
+/// What a version is to its subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is proven, and runs.
+    Proven,
+    /// It is on trial.
+    Tried,
+    /// It was taken back.
+    TakenBack,
+    /// It is kept.
+    Kept,
+}
+
+/// A version that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptVersion {
+    /// The version.
+    pub version: Digest,
+    /// The hash of its component.
+    pub wasm: Digest,
+    /// What it is to its subscriber.
+    pub standing: Standing,
+    /// `rollback` goes back to it.
+    pub is_next_back: bool,
+    /// Where it came from, in words.
+    pub cause: String,
+    /// When it was decided on last, Unix nanoseconds.
+    pub decided_ns: u64,
+    /// Why it was taken back, where it was.
+    pub taken_back: Option<String>,
+}
+
+/// Where a version from a file came from, in words.
+fn cause_of_file(path: &Path) -> String {
+    format!("file {}", path.display())
+}

@@ -1,0 +1,237 @@
+//! What was decided about the versions of each subscriber, as it is kept.
+//!
+//! ```text
+//!                       decide(trial of B)                        it passes
+//!   runs A, tried: none ──────────────────> runs A, tried: B ──────────────────> runs B, before: A
+//!        ^                                       │
+//!        └───────────────────────────────────────┘ it fails, or somebody takes it back
+//! ```
+//!
+//! Every change is one new record in place of the old one, so after a crash there is one answer to what runs: the version
+//! that is on trial where one is, for the lanes that it has, and the proven one otherwise.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::topology::ConfigValue;
+use crate::wasm::{Digest, Limits, PluginSpec};
+
+/// Versions of a subscriber that are kept, beside those that run or ran last.
+pub(super) const VERSIONS_KEPT_MAX: usize = 50;
+
+/// Everything that was decided, by the full name of the subscriber. It grows by fields that have a default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) subscribers: BTreeMap<String, Decided>,
+}
+
+/// What was decided about a subscriber.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Decided {
+    /// The version that is proven.
+    pub(super) proven: Digest,
+    /// The version that is tried.
+    #[serde(default)]
+    pub(super) tried: Option<Tried>,
+    /// Nothing takes its place until somebody says so.
+    #[serde(default)]
+    pub(super) is_pinned: bool,
+    /// What the file of the topology was when it was looked at last. As long as it is that, it proposes nothing.
+    #[serde(default)]
+    pub(super) seen: Option<Digest>,
+    /// Versions that were proven before, the latest last.
+    #[serde(default)]
+    pub(super) before: Vec<Digest>,
+    /// All that are kept, the latest last.
+    #[serde(default)]
+    pub(super) kept: Vec<Kept>,
+}
+
+/// A version on trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Tried {
+    pub(super) version: Digest,
+    /// Only the first so many lanes call it.
+    #[serde(default)]
+    pub(super) lanes: Option<u32>,
+}
+
+/// A version that is kept, with all that makes it up but its secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) version: Digest,
+    /// Of the component.
+    pub(super) wasm: Digest,
+    pub(super) config: BTreeMap<String, Value>,
+    pub(super) limits: KeptLimits,
+    pub(super) ports: Vec<String>,
+    /// Where it came from, in words.
+    #[serde(default)]
+    pub(super) cause: String,
+    /// When it was decided on last, Unix nanoseconds.
+    #[serde(default)]
+    pub(super) decided_ns: u64,
+    /// Why it was taken back, if it was.
+    #[serde(default)]
+    pub(super) taken_back: Option<String>,
+}
+
+/// A value of a configuration. Secrets stay in their files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Value {
+    Text(String),
+    SecretFile(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeptLimits {
+    memory_bytes: u64,
+    time_ns: u64,
+    output_bytes: u64,
+    handles: u32,
+    log_lines_per_second: u32,
+}
+
+impl From<Limits> for KeptLimits {
+    fn from(limits: Limits) -> Self {
+        let Limits { memory_bytes, time, output_bytes, handles, log_lines_per_second } = limits;
+        let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self { memory_bytes, time_ns, output_bytes, handles, log_lines_per_second }
+    }
+}
+
+impl From<KeptLimits> for Limits {
+    fn from(limits: KeptLimits) -> Self {
+        let KeptLimits { memory_bytes, time_ns, output_bytes, handles, log_lines_per_second } = limits;
+        Self { memory_bytes, time: Duration::from_nanos(time_ns), output_bytes, handles, log_lines_per_second }
+    }
+}
+
+impl Kept {
+    /// A version as it was made, with the configuration that it was made from.
+    pub(super) fn new(
+        spec: &PluginSpec,
+        config: &BTreeMap<String, ConfigValue>,
+        (cause, decided_ns): (&str, u64),
+    ) -> Self {
+        let value = |value: &ConfigValue| match value {
+            ConfigValue::Text(text) => Value::Text(text.clone()),
+            ConfigValue::SecretFile(path) => Value::SecretFile(path.clone()),
+        };
+        Self {
+            version: spec.digest(),
+            wasm: Digest::of(&spec.wasm),
+            config: config.iter().map(|(name, of)| (name.clone(), value(of))).collect(),
+            limits: spec.limits.into(),
+            ports: spec.ports.clone(),
+            cause: cause.to_owned(),
+            decided_ns,
+            taken_back: None,
+        }
+    }
+
+    pub(super) fn config_values(&self) -> BTreeMap<String, ConfigValue> {
+        let value = |value: &Value| match value {
+            Value::Text(text) => ConfigValue::Text(text.clone()),
+            Value::SecretFile(path) => ConfigValue::SecretFile(path.clone()),
+        };
+        self.config.iter().map(|(name, of)| (name.clone(), value(of))).collect()
+    }
+}
+
+impl Decided {
+    /// The first version of a subscriber.
+    pub(super) fn first(kept: Kept) -> Self {
+        let proven = kept.version;
+        Self { proven, tried: None, is_pinned: false, seen: Some(proven), before: Vec::new(), kept: vec![kept] }
+    }
+
+    pub(super) fn find(&self, version: Digest) -> Option<&Kept> {
+        self.kept.iter().find(|kept| kept.version == version)
+    }
+
+    /// Whether a version is what was decided on last.
+    pub(super) fn runs(&self, version: Digest) -> bool {
+        self.tried.map_or(self.proven, |tried| tried.version) == version
+    }
+
+    /// A version is kept, or again.
+    fn keep(&mut self, kept: Kept) {
+        self.kept.retain(|other| other.version != kept.version);
+        self.kept.push(kept);
+    }
+
+    /// A version is tried.
+    pub(super) fn try_version(&mut self, kept: Kept, lanes: Option<u32>) {
+        self.tried = Some(Tried { version: kept.version, lanes });
+        self.keep(kept);
+        self.forget();
+    }
+
+    /// A version is proven from now on.
+    pub(super) fn prove(&mut self, version: Digest) {
+        if self.proven != version {
+            self.before.retain(|before| *before != version);
+            self.before.push(self.proven);
+            self.proven = version;
+        }
+        self.tried = None;
+        self.forget();
+    }
+
+    /// As [`Self::prove`], of one that is not kept yet.
+    pub(super) fn replace(&mut self, kept: Kept) {
+        let version = kept.version;
+        self.keep(kept);
+        self.prove(version);
+    }
+
+    /// What is tried is not any more.
+    pub(super) fn take_back_trial(&mut self, why: &str) {
+        if let Some(tried) = self.tried.take() {
+            self.mark(tried.version, why);
+        }
+    }
+
+    /// The proven version is asked for while another is on trial.
+    pub(super) fn give_up_for_proven(&mut self, is_file: bool) {
+        self.take_back_trial("the version before was asked for again");
+        if is_file {
+            self.seen = Some(self.proven);
+        }
+    }
+
+    /// The version that was proven before is the one again. None where there is none.
+    pub(super) fn take_back_proven(&mut self, why: &str) -> Option<Digest> {
+        let version = self.before.pop()?;
+        self.tried = None;
+        self.mark(self.proven, why);
+        self.proven = version;
+        Some(version)
+    }
+
+    fn mark(&mut self, version: Digest, why: &str) {
+        if let Some(kept) = self.kept.iter_mut().find(|kept| kept.version == version) {
+            kept.taken_back = Some(why.to_owned());
+        }
+    }
+
+    /// Lets go what is beyond what is kept, the oldest first.
+    fn forget(&mut self) {
+        while self.before.len() > VERSIONS_KEPT_MAX {
+            self.before.remove(0);
+        }
+        let needed = |decided: &Self, version: Digest| {
+            version == decided.proven || decided.runs(version) || decided.before.last() == Some(&version)
+        };
+        while self.kept.len() > VERSIONS_KEPT_MAX {
+            let Some(oldest) = self.kept.iter().position(|kept| !needed(self, kept.version)) else { return };
+            let gone = self.kept.remove(oldest).version;
+            self.before.retain(|before| *before != gone);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Where versions are kept: components by their hash, and the record of what was decided.
+//!
+//! ```text
+//! <hash>.wasm     a component
+//! record          "wattle plugins v1 <hash of what follows>\n", then the record as JSON
+//! *.new           on its way to one of these; nothing
+//! ```
+//!
+//! Promises: a change of the record happened or did not, whatever crashes when; what the record names is there, since it
+//! was made durable first and is removed only after the record that does not name it is. After a write whose outcome is not
+//! known nothing more is changed: what runs goes on, and the next start finds out. Damage is said and never repaired.
+//! Must not know: who decides, what a component does.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use super::record::{Decided, Record};
+use crate::effects::Disk;
+use crate::wasm::Digest;
+
+const RECORD: &str = "record";
+const NEW: &str = ".new";
+const WASM: &str = ".wasm";
+const MAGIC: &str = "wattle plugins v1 ";
+
+/// Why versions cannot be kept or found.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The disk.
+    #[error("cannot {what} in the folder of plugins: {error}")]
+    Disk {
+        /// What was to be done.
+        what: &'static str,
+        /// Why not.
+        error: Arc<io::Error>,
+    },
+    /// A write before failed, and what is on the disk is not known.
+    #[error(
+        "a write to the folder of plugins failed ({reason}): no version is changed until the bus has been restarted"
+    )]
+    Poisoned {
+        /// Why.
+        reason: String,
+    },
+    /// The record is not as it was written.
+    #[error(
+        "the record of plugin versions is damaged ({why}): put back `plugins/record` of the data folder from a backup, or \
+         remove it, and the files of the topology are run as if for the first time"
+    )]
+    Damaged {
+        /// What is wrong.
+        why: String,
+    },
+    /// A component is missing or is not as it was written.
+    #[error("the component {wasm} that is kept is {what}")]
+    Component {
+        /// Its hash.
+        wasm: Digest,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+/// The versions of a bus. Blocks on the disk.
+pub struct Store {
+    disk: Box<dyn Disk>,
+    record: Record,
+    poison: Option<String>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Store").field("record", &self.record).finish_non_exhaustive()
+    }
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> StoreError {
+    move |error| StoreError::Disk { what, error: Arc::new(error) }
+}
+
+fn name_of(wasm: Digest) -> String {
+    format!("{wasm}{WASM}")
+}
+
+impl Store {
+    /// Opens what is kept on a disk.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(disk: impl Disk) -> Result<Self, StoreError> {
+        let disk: Box<dyn Disk> = Box::new(disk);
+        let names = disk.list().map_err(failed("list the files"))?;
+        for name in names.iter().filter(|name| name.ends_with(NEW)) {
+            // Of a write that was interrupted. Where it stays it is in nobody's way: the next write removes it.
+            let _ = disk.remove(name);
+        }
+        let record = match names.iter().any(|name| name == RECORD) {
+            true => parse(&read(&*disk, RECORD).map_err(failed("read the record"))?)?,
+            false => Record::default(),
+        };
+        Ok(Self { disk, record, poison: None })
+    }
+
+    /// Changes what was decided about one subscriber, as [`Self::change`]. Nothing where nothing was decided yet.
+    pub(super) fn decide(&mut self, subscriber: &str, change: impl FnOnce(&mut Decided)) -> Result<(), StoreError> {
+        self.change(|subscribers| {
+            if let Some(decided) = subscribers.get_mut(subscriber) {
+                change(decided);
+            }
+        })
+    }
+
+    /// What was decided about a subscriber.
+    pub(super) fn decided(&self, subscriber: &str) -> Option<&Decided> {
+        self.record.subscribers.get(subscriber)
+    }
+
+    /// Keeps a component, durably.
+    pub(super) fn keep(&mut self, wasm: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        self.check()?;
+        let name = name_of(wasm);
+        match read(&*self.disk, &name) {
+            Ok(there) if Digest::of(&there) == wasm => return self.sync_folder(),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("read a component")(error)),
+        }
+        self.write(&name, bytes)
+    }
+
+    /// A component that is kept.
+    pub(super) fn component(&self, wasm: Digest) -> Result<Vec<u8>, StoreError> {
+        match read(&*self.disk, &name_of(wasm)) {
+            Ok(bytes) if Digest::of(&bytes) == wasm => Ok(bytes),
+            Ok(_) => Err(StoreError::Component { wasm, what: "damaged" }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(StoreError::Component { wasm, what: "missing" })
+            }
+            Err(error) => Err(failed("read a component")(error)),
+        }
+    }
+
+    /// Changes what was decided, durably and at once. Components that nothing names any more go.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut BTreeMap<String, Decided>)) -> Result<(), StoreError> {
+        self.check()?;
+        let mut next = self.record.clone();
+        change(&mut next.subscribers);
+        if next == self.record {
+            return Ok(());
+        }
+        let body = serde_json::to_string_pretty(&next).unwrap_or_default(); // its keys are texts
+        let text = format!("{MAGIC}{}\n{body}\n", Digest::of(format!("{body}\n").as_bytes()));
+        self.write(RECORD, text.as_bytes())?;
+        self.record = next;
+        self.sweep();
+        Ok(())
+    }
+
+    /// Removes components that the record does not name. What cannot be removed only takes room.
+    fn sweep(&self) {
+        let named = |name: &str| {
+            let kept = self.record.subscribers.values().flat_map(|decided| &decided.kept);
+            kept.into_iter().any(|kept| name_of(kept.wasm) == name)
+        };
+        for name in self.disk.list().unwrap_or_default() {
+            if name.ends_with(WASM) && !named(&name) {
+                let _ = self.disk.remove(&name);
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        match &self.poison {
+            Some(reason) => Err(StoreError::Poisoned { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts a file in the place of the one that may be there, durably.
+    fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let new = format!("{name}{NEW}");
+        let aside = || {
+            match self.disk.remove(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let file = self.disk.create(&new)?;
+            file.write_at(bytes, 0)?;
+            file.sync()
+        };
+        // Until it has its name nothing has happened.
+        aside().map_err(failed("write a file"))?;
+        self.disk.rename(&new, name).map_err(failed("rename a file"))?;
+        self.sync_folder()
+    }
+
+    fn sync_folder(&mut self) -> Result<(), StoreError> {
+        self.disk.sync_folder().map_err(|error| {
+            self.poison = Some(error.to_string());
+            failed("sync the folder")(error)
+        })
+    }
+}
+
+fn read(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
+    let file = disk.open(name)?;
+    let length = usize::try_from(file.length()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    Ok(file.read_bytes(0, length)?.into())
+}
+
+fn parse(bytes: &[u8]) -> Result<Record, StoreError> {
+    let damaged = |why: &str| StoreError::Damaged { why: why.to_owned() };
+    let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is no text"))?;
+    let (head, body) = text.split_once('\n').ok_or_else(|| damaged("it has one line"))?;
+    let sum = head.strip_prefix(MAGIC).ok_or_else(|| damaged("it is not of this format, or of a later release"))?;
+    if sum.parse() != Ok(Digest::of(body.as_bytes())) {
+        return Err(damaged("its checksum is another"));
+    }
+    serde_json::from_str(body).map_err(|error| damaged(&error.to_string()))
+}

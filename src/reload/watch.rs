@@ -1,0 +1,283 @@
+//! Watching files and folders for changes.
+//!
+//! ```text
+//!   as it was ──(another stamp)──> changing ──(the same for a while)──> told, once
+//!       ^                            │  ^  │ another stamp again
+//!       └──(the stamp that it had)───┘  └──┘
+//! ```
+//!
+//! What the system says about changes only has us look; what is seen decides. So it is all the same whether an editor writes
+//! twice, renames a file over the old one, or removes it first, and a change that the system does not tell of is found a
+//! little later. Whoever writes with long pauses is told of twice.
+//! Must not know: what is in the files, what is done about them.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How long a file has to stay as it is: longer than editors and compilers take between two writes.
+const SETTLE: Duration = Duration::from_millis(150);
+/// The same for one that is gone: somebody may be about to put another in its place.
+const SETTLE_GONE: Duration = Duration::from_secs(1);
+/// How often it is looked while something changes.
+const LOOK_SOON: Duration = Duration::from_millis(30);
+/// How often it is looked although the system has told of nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The same where the system cannot tell.
+const LOOK_EVERY_BLIND: Duration = Duration::from_millis(500);
+/// Files of a folder that are looked at: more is no source.
+const FILES_MAX: usize = 10_000;
+/// Folders that a compiler writes to.
+const NOT_SOURCES: [&str; 2] = ["target", "node_modules"];
+
+/// A file or folder that has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changed {
+    /// Its place among those that are watched.
+    pub index: usize,
+    /// It is not there any more.
+    pub is_gone: bool,
+}
+
+/// What something looks like from outside; none where it is not there.
+type Stamp = Option<u64>;
+
+struct Watched {
+    path: PathBuf,
+    seen: Stamp,
+    /// What it looks like since when, where that is another.
+    changing: Option<(Stamp, Instant)>,
+}
+
+/// Files and folders that are watched.
+pub struct Watch {
+    watched: Vec<Watched>,
+    /// None where the system cannot tell of changes.
+    watcher: Option<RecommendedWatcher>,
+    /// Folders that the system tells of.
+    told_of: BTreeSet<PathBuf>,
+    woken: Arc<Notify>,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Watch").field("told_of", &self.told_of).finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    /// Watches files, and folders with what is in them, as they are now.
+    pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let woken = Arc::new(Notify::new());
+        let wake = woken.clone();
+        let watcher = notify::recommended_watcher(move |_| wake.notify_one());
+        let watcher =
+            watcher.inspect_err(|error| tracing::warn!(%error, "changes of files are looked for now and then")).ok();
+        let watched = paths.into_iter().map(|path| Watched { seen: stamp(&path), path, changing: None }).collect();
+        let mut watch = Self { watched, watcher, told_of: BTreeSet::new(), woken };
+        watch.ask();
+        watch
+    }
+
+    /// Has the system tell of changes of every folder that has something to be watched in it.
+    fn ask(&mut self) {
+        let mut folders = BTreeSet::new();
+        for Watched { path, .. } in &self.watched {
+            // a file that is renamed into its place is another one: its folder is where that is seen
+            folders.insert(
+                path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
+            );
+            if path.is_dir() {
+                walk(path, &mut |folder, is_folder| {
+                    if is_folder {
+                        folders.insert(folder.to_owned());
+                    }
+                });
+            }
+        }
+        let Some(watcher) = &mut self.watcher else { return };
+        for folder in folders.difference(&self.told_of.clone()) {
+            match watcher.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.told_of.insert(folder.clone())),
+                // it may come, and is looked for now and then
+                Err(error) => {
+                    tracing::debug!(folder = %folder.display(), %error, "the system does not tell of changes")
+                }
+            }
+        }
+    }
+
+    /// Waits for what has changed, and stays as it is now.
+    pub async fn changed(&mut self) -> Vec<Changed> {
+        loop {
+            let (changed, is_changing) = self.look();
+            if !changed.is_empty() {
+                self.ask();
+                return changed;
+            }
+            let blind = self.watcher.is_none();
+            let soon = match is_changing {
+                true => LOOK_SOON,
+                false if blind => LOOK_EVERY_BLIND,
+                false => LOOK_EVERY,
+            };
+            tokio::select! {
+                () = self.woken.notified(), if !is_changing => {}
+                () = tokio::time::sleep(soon) => {}
+            }
+        }
+    }
+
+    /// What has changed for good, and whether something is changing.
+    fn look(&mut self) -> (Vec<Changed>, bool) {
+        let (now, mut changed, mut is_changing) = (Instant::now(), Vec::new(), false);
+        for (index, watched) in self.watched.iter_mut().enumerate() {
+            let stamp = stamp(&watched.path);
+            if stamp == watched.seen {
+                watched.changing = None;
+                continue;
+            }
+            let settle = if stamp.is_some() { SETTLE } else { SETTLE_GONE };
+            match watched.changing {
+                Some((before, since)) if before == stamp => {
+                    if now.duration_since(since) >= settle {
+                        (watched.seen, watched.changing) = (stamp, None);
+                        changed.push(Changed { index, is_gone: stamp.is_none() });
+                        continue;
+                    }
+                }
+                _ => watched.changing = Some((stamp, now)),
+            }
+            is_changing = true;
+        }
+        (changed, is_changing)
+    }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let about = std::fs::metadata(path).ok()?;
+    let mut hasher = DefaultHasher::new();
+    if about.is_dir() {
+        walk(path, &mut |path, is_folder| {
+            if !is_folder && let Ok(about) = std::fs::metadata(path) {
+                (path, about.len(), about.mtime(), about.mtime_nsec()).hash(&mut hasher);
+            }
+        });
+    } else {
+        // of a file that was renamed into its place the time may be an old one
+        (about.len(), about.mtime(), about.mtime_nsec(), about.ino()).hash(&mut hasher);
+    }
+    Some(hasher.finish())
+}
+
+/// Shows every source in a folder, and every folder of sources, in one order.
+fn walk(folder: &Path, see: &mut impl FnMut(&Path, bool)) {
+    let (mut folders, mut count) = (vec![folder.to_owned()], 0);
+    while let Some(folder) = folders.pop() {
+        see(&folder, true);
+        let mut entries: Vec<_> =
+            std::fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()).collect();
+        entries.sort();
+        for path in entries {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            count += 1;
+            if name.starts_with('.') || NOT_SOURCES.contains(&name) || count > FILES_MAX {
+                continue;
+            }
+            match std::fs::symlink_metadata(&path) {
+                Ok(about) if about.is_dir() => folders.push(path),
+                Ok(_) => see(&path, false),
+                Err(_) => {} // it is gone by now
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    async fn next(watch: &mut Watch) -> Vec<Changed> {
+        tokio::time::timeout(Duration::from_secs(60), watch.changed()).await.expect("the change is seen")
+    }
+
+    /// What happens to a file, and whether that is seen in a while in which anything would be.
+    async fn is_seen(watch: &mut Watch) -> bool {
+        tokio::time::timeout(4 * SETTLE + LOOK_EVERY, watch.changed()).await.is_ok()
+    }
+
+    const FIRST: [Changed; 1] = [Changed { index: 0, is_gone: false }];
+
+    #[tokio::test]
+    async fn a_file_that_is_written_renamed_over_or_removed_is_told_of_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, other) = (folder.path().join("a.wasm"), folder.path().join("b.wasm"));
+        fs::write(&file, "1").unwrap();
+        let mut watch = Watch::new([file.clone(), other.clone()]);
+        fs::write(&file, "2").unwrap();
+        assert_eq!(next(&mut watch).await, FIRST);
+        // as editors save: aside, and renamed over it
+        fs::write(folder.path().join("a.wasm~"), "3").unwrap();
+        fs::rename(folder.path().join("a.wasm~"), &file).unwrap();
+        assert_eq!(next(&mut watch).await, FIRST);
+        // removed, and there again at once
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, "4").unwrap();
+        assert_eq!(next(&mut watch).await, FIRST);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(next(&mut watch).await, [Changed { index: 0, is_gone: true }]);
+        fs::write(&other, "1").unwrap();
+        assert_eq!(next(&mut watch).await, [Changed { index: 1, is_gone: false }]);
+        fs::write(folder.path().join("c.wasm"), "1").unwrap();
+        assert!(!is_seen(&mut watch).await, "nobody watches that one");
+    }
+
+    #[tokio::test]
+    async fn a_file_is_told_of_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.wasm");
+        fs::write(&file, "").unwrap();
+        let mut watch = Watch::new([file.clone()]);
+        let writing = {
+            let file = file.clone();
+            tokio::spawn(async move {
+                for end in 1..=20 {
+                    fs::write(&file, "x".repeat(end)).unwrap();
+                    tokio::time::sleep(SETTLE / 5).await;
+                }
+            })
+        };
+        assert_eq!(next(&mut watch).await, FIRST);
+        assert_eq!(fs::read(&file).unwrap().len(), 20);
+        writing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_folder_changes_with_its_sources_and_not_with_what_is_built_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |name: &str| folder.path().join(name);
+        fs::create_dir_all(of("src/deep")).unwrap();
+        fs::create_dir_all(of("target/release")).unwrap();
+        fs::write(of("src/lib.rs"), "1").unwrap();
+        let mut watch = Watch::new([folder.path().to_owned()]);
+        fs::write(of("src/deep/more.rs"), "1").unwrap();
+        assert_eq!(next(&mut watch).await, FIRST);
+        fs::create_dir(of("src/new")).unwrap();
+        fs::write(of("src/new/mod.rs"), "1").unwrap();
+        assert_eq!(next(&mut watch).await, FIRST);
+        fs::write(of("src/new/mod.rs"), "22").unwrap();
+        assert_eq!(next(&mut watch).await, FIRST, "also in a folder that is new");
+        fs::write(of("target/release/a.wasm"), "1").unwrap();
+        fs::write(of(".hidden"), "1").unwrap();
+        assert!(!is_seen(&mut watch).await);
+    }
+}

@@ -1,0 +1,133 @@
+//! Looking after the versions of plugins.
+//!
+//! Promises: a component comes in whole or not at all; few of them are in memory at once, each no larger than one may be.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{bounds, door, refusal};
+use crate::engine::Engine;
+use crate::reload::{Compile, ReloadError, Reloader};
+use crate::rpc::v1;
+use crate::rpc::v1::deploy_request::{Begin, Part};
+use crate::rpc::v1::plugin_service_server::PluginService;
+use crate::wasm::COMPONENT_BYTES_MAX;
+
+/// The service.
+pub(super) struct Plugins<E, C> {
+    reloader: Reloader<E, C>,
+    closing: CancellationToken,
+    /// Calls that are under way; shutdown waits for them.
+    calls: TaskTracker,
+    /// Components that may come in at once.
+    room: Arc<Semaphore>,
+}
+
+impl<E: Engine, C: Compile> Plugins<E, C> {
+    pub(super) fn new(reloader: Reloader<E, C>, closing: CancellationToken, calls: TaskTracker) -> Self {
+        Self { reloader, closing, calls, room: Arc::new(Semaphore::new(bounds::DEPLOYS_MAX)) }
+    }
+
+    async fn changing<T>(&self, change: impl Future<Output = Result<T, ReloadError>>) -> Result<T, Status> {
+        if self.closing.is_cancelled() {
+            return Err(refusal::shutting_down());
+        }
+        let _call = self.calls.token();
+        change.await.map_err(|error| refusal::plugin(&error))
+    }
+
+    /// What is deployed, and the component.
+    async fn receive(&self, parts: &mut Streaming<v1::DeployRequest>) -> Result<(Begin, Vec<u8>), Status> {
+        let first = parts.message().await?.and_then(|message| message.part);
+        let Some(Part::Begin(begin)) = first else {
+            return Err(refusal::field("part", "is not `begin`, which the first message has to be"));
+        };
+        if begin.size_bytes > COMPONENT_BYTES_MAX {
+            let words = format!("is {}, and at most {COMPONENT_BYTES_MAX} are accepted", begin.size_bytes);
+            return Err(refusal::field("begin.size_bytes", words));
+        }
+        let mut wasm = Vec::new();
+        while let Some(message) = parts.message().await? {
+            let Some(Part::Chunk(chunk)) = message.part else {
+                return Err(refusal::field("part", "is not `chunk`, which all messages but the first have to be"));
+            };
+            wasm.extend_from_slice(&chunk);
+            if wasm.len() as u64 > begin.size_bytes {
+                break;
+            }
+        }
+        match wasm.len() as u64 == begin.size_bytes {
+            true => Ok((begin, wasm)),
+            false => {
+                let words = format!("is {}, and {} came or more", begin.size_bytes, wasm.len());
+                Err(refusal::field("begin.size_bytes", words))
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
+    async fn deploy(
+        &self,
+        request: Request<Streaming<v1::DeployRequest>>,
+    ) -> Result<Response<v1::DeployResponse>, Status> {
+        let deadline = door::deadline(&request).unwrap_or_else(|| tokio::time::Instant::now() + bounds::DEPLOY_WITHIN);
+        let mut parts = request.into_inner();
+        let receiving = async {
+            let room = self.room.acquire().await.map_err(|_| refusal::shutting_down())?;
+            Ok::<_, Status>((room, self.receive(&mut parts).await?))
+        };
+        let (_room, (begin, wasm)) = tokio::select! {
+            received = tokio::time::timeout_at(deadline, receiving) => received.map_err(|_| refusal::deadline())??,
+            () = self.closing.cancelled() => return Err(refusal::shutting_down()),
+        };
+        let policy = begin.how().ok_or_else(|| refusal::field("begin.policy", "is not one of those that there are"))?;
+        let end = begin.cause.floor_char_boundary(bounds::CAUSE_BYTES_MAX.min(begin.cause.len()));
+        let cause = format!("deployed: {}", begin.cause.get(..end).unwrap_or_default());
+        let reloaded = self.changing(self.reloader.deploy(&begin.subscriber, wasm, policy, &cause)).await?;
+        Ok(Response::new(reloaded.into()))
+    }
+
+    async fn list_plugins(
+        &self,
+        _: Request<v1::ListPluginsRequest>,
+    ) -> Result<Response<v1::ListPluginsResponse>, Status> {
+        let plugins = self.reloader.list().into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListPluginsResponse { plugins }))
+    }
+
+    async fn list_versions(
+        &self,
+        request: Request<v1::ListVersionsRequest>,
+    ) -> Result<Response<v1::ListVersionsResponse>, Status> {
+        let versions = self.reloader.versions(&request.into_inner().subscriber);
+        let versions = versions.map_err(|error| refusal::plugin(&error))?;
+        Ok(Response::new(v1::ListVersionsResponse { versions: versions.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Result<Response<v1::RollbackResponse>, Status> {
+        let subscriber = request.into_inner().subscriber;
+        let version = self.changing(self.reloader.rollback(&subscriber)).await?.to_string();
+        tracing::info!(subscriber, version, "went back to a version");
+        Ok(Response::new(v1::RollbackResponse { version }))
+    }
+
+    async fn pin(&self, request: Request<v1::PinRequest>) -> Result<Response<v1::PinResponse>, Status> {
+        let v1::PinRequest { subscriber, version } = request.into_inner();
+        let version = self.changing(self.reloader.pin(&subscriber, version.as_deref())).await?.to_string();
+        tracing::info!(subscriber, version, "pinned");
+        Ok(Response::new(v1::PinResponse { version }))
+    }
+
+    async fn unpin(&self, request: Request<v1::UnpinRequest>) -> Result<Response<v1::UnpinResponse>, Status> {
+        let subscriber = request.into_inner().subscriber;
+        self.changing(self.reloader.unpin(&subscriber)).await?;
+        tracing::info!(subscriber, "not pinned any more");
+        Ok(Response::new(v1::UnpinResponse {}))
+    }
+}

@@ -1,0 +1,109 @@
+//! What a component says of itself beside its code: the version of the state that it keeps.
+//!
+//! ```text
+//! component  \0asm 0d 00 01 00, sections
+//! section    u8 id, LEB128 length, content         id 0: custom: LEB128 length, name, content
+//!                                                  id 1: a core module, id 4: a component, which have sections as well
+//! ```
+//!
+//! A plugin declares the version by a custom section of the component, or of a module or component in it: that is what a
+//! linker makes of a static. One without it has version 0. Released plugins keep their meaning: the section is looked at by
+//! nobody else.
+
+/// The name of the custom section: its content is the version, decimal.
+const STATE_VERSION: &[u8] = b"wattle:state-version";
+/// What is in a component in a component, and so on.
+const DEPTH_MAX: u32 = 8;
+
+/// The version of the state that a component keeps. `Err`: what it declares is no number, or two of them.
+pub(super) fn state_version(wasm: &[u8]) -> Result<u32, String> {
+    let mut found = Vec::new();
+    look(wasm, DEPTH_MAX, &mut found);
+    found.dedup();
+    match found.as_slice() {
+        [] => Ok(0),
+        [version] => {
+            let text = String::from_utf8_lossy(version);
+            let number = text.trim_end_matches('\0').trim().parse();
+            number.map_err(|_| format!("{text:?} is not a number from 0 to {}", u32::MAX))
+        }
+        several => Err(format!("it is declared {} times, and differs", several.len())),
+    }
+}
+
+/// Bytes that are malformed end the look: the compiler says what is wrong with them.
+fn look<'a>(wasm: &'a [u8], depth: u32, found: &mut Vec<&'a [u8]>) {
+    let Some((_, mut rest)) = wasm.split_at_checked(8) else { return };
+    while let Some((id, content, behind)) = section(rest) {
+        rest = behind;
+        match id {
+            0 => {
+                if let Some((name, content)) = sized(content)
+                    && name == STATE_VERSION
+                {
+                    found.push(content);
+                }
+            }
+            1 | 4 if depth > 0 => look(content, depth - 1, found),
+            _ => {}
+        }
+    }
+}
+
+fn section(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (id, rest) = bytes.split_first()?;
+    let (content, rest) = sized(rest)?;
+    Some((*id, content, rest))
+}
+
+/// Bytes behind their length, and what follows.
+fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (mut length, mut rest) = (0_u64, bytes);
+    for shift in (0..35).step_by(7) {
+        let (byte, behind) = rest.split_first()?;
+        rest = behind;
+        length |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return rest.split_at_checked(usize::try_from(length).ok()?);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn component(text: &str) -> Vec<u8> {
+        wat::parse_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_version_is_found_in_the_component_and_in_what_is_in_it() {
+        let version = |text: &str| state_version(&component(text));
+        assert_eq!(version("(component)"), Ok(0));
+        assert_eq!(version(r#"(component (@custom "wattle:state-version" "7"))"#), Ok(7));
+        let inside = r#"(component (core module (memory 1)) (core module (@custom "wattle:state-version" "12\00")))"#;
+        assert_eq!(version(inside), Ok(12));
+        let deep = r#"(component (component (core module (@custom "wattle:state-version" "3"))))"#;
+        assert_eq!(version(deep), Ok(3));
+        assert_eq!(version(r#"(component (@custom "wattle:state" "7"))"#), Ok(0));
+    }
+
+    #[test]
+    fn what_is_no_version_is_said() {
+        let version = |text: &str| state_version(&component(text));
+        assert!(version(r#"(component (@custom "wattle:state-version" "x"))"#).unwrap_err().contains("\"x\""));
+        let twice =
+            r#"(component (@custom "wattle:state-version" "1") (core module (@custom "wattle:state-version" "2")))"#;
+        assert!(version(twice).unwrap_err().contains("2 times"));
+    }
+
+    #[test]
+    fn bytes_that_are_cut_anywhere_are_looked_at_as_far_as_they_go() {
+        let whole = component(r#"(component (core module (@custom "wattle:state-version" "12")) (core module))"#);
+        for end in 0..whole.len() {
+            assert!(state_version(&whole[..end]).is_ok_and(|version| [0, 12].contains(&version)), "{end}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Versions of real plugins, changed by commands and by files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use wattle::wasm::{Host, HostOptions, Limits, PluginSpec};
+
+use super::bus::{Bus, wattle};
+use crate::common::guests::{guest, guest_path};
+use crate::common::trees::PATIENCE;
+
+/// A subscriber that does what the data of events says.
+const TOPOLOGY: &str = "wattle: v1
+name: shop
+topics: { jobs: { dedupe: off }, done: {} }
+subscribers:
+  work: { from: jobs, plugin: work.wasm, config: { describe: done }, to: [done], retry: { attempts: 1 } }
+";
+
+/// The same plugin with something that nobody looks at: another version that does the same.
+fn marked(wasm: &[u8], mark: u8) -> Vec<u8> {
+    [wasm, &[0, 3, 1, b'm', mark]].concat() // a custom section named `m`
+}
+
+struct Shop {
+    folder: TempDir,
+}
+
+impl Shop {
+    fn new() -> Self {
+        let shop = Self { folder: tempfile::tempdir().unwrap() };
+        std::fs::write(shop.path("shop.yaml"), TOPOLOGY).unwrap();
+        shop.write(&guest("hostile"));
+        shop
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, wasm: &[u8]) {
+        std::fs::write(self.path("work.wasm"), wasm).unwrap();
+    }
+
+    /// As editors and compilers do it.
+    fn rename_over(&self, wasm: &[u8]) {
+        std::fs::write(self.path("aside"), wasm).unwrap();
+        std::fs::rename(self.path("aside"), self.path("work.wasm")).unwrap();
+    }
+
+    /// A file beside the one that is run.
+    fn other(&self, mark: u8) -> String {
+        let path = self.path(&format!("other-{mark}.wasm"));
+        std::fs::write(&path, marked(&guest("hostile"), mark)).unwrap();
+        path.display().to_string()
+    }
+
+    fn start(&self, more: &[&str]) -> Bus {
+        let mut command = wattle();
+        command.arg("run").arg(self.path("shop.yaml")).arg("--data").arg(self.path("data"));
+        command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]).args(more);
+        Bus::spawn(command)
+    }
+}
+
+fn versions(bus: &Bus) -> Vec<Value> {
+    bus.run(&["plugin", "versions", "work", "-o", "json"]).json()
+}
+
+fn standings(bus: &Bus) -> Vec<String> {
+    versions(bus).iter().map(|kept| kept["standing"].as_str().unwrap().to_owned()).collect()
+}
+
+/// What came of every job so far, in their order.
+fn done(bus: &Bus) -> Vec<String> {
+    let text = |line: &Value| match &line["event"] {
+        event if event["data_base64"].is_string() => {
+            let data = STANDARD.decode(event["data_base64"].as_str().unwrap()).unwrap();
+            String::from_utf8(data).unwrap()
+        }
+        event => event["data"].as_str().map_or_else(|| event["data"].to_string(), str::to_owned),
+    };
+    bus.run(&["tail", "done"]).json().iter().map(text).collect()
+}
+
+/// What comes of a job.
+fn job(bus: &Bus, data: &str) -> String {
+    let before = done(bus).len();
+    bus.run(&["publish", "jobs", data, "--key", "k"]).ok();
+    let begin = Instant::now();
+    loop {
+        match done(bus).get(before) {
+            Some(done) => return done.clone(),
+            None => assert!(begin.elapsed() < PATIENCE, "{}", bus.run(&["status"]).ok()),
+        }
+    }
+}
+
+#[test]
+fn versions_are_deployed_listed_gone_back_from_and_pinned() {
+    let shop = Shop::new();
+    let bus = shop.start(&[]);
+    assert_eq!(standings(&bus), ["proven"]);
+    assert!(bus.run(&["plugin", "deploy", "work", &shop.other(1)]).ok().starts_with("work tries "));
+    assert_eq!(standings(&bus), ["proven", "on trial"]);
+    let status = bus.run(&["status"]).ok();
+    assert!(status.contains("on trial in 1 of 1 lane, which has handled 0 of 1000 events"), "{status}");
+    assert_eq!(job(&bus, "echo"), "echo");
+    let status: Value = serde_json::from_str(&bus.run(&["status", "-o", "json"]).ok()).unwrap();
+    assert_eq!(status["subscribers"][0]["on_trial"]["handled"], 1);
+    assert!(bus.run(&["plugin", "rollback", "work"]).ok().ends_with(" again\n"));
+    assert_eq!(standings(&bus), ["proven", "taken back"]);
+    let deployed =
+        bus.run(&["plugin", "deploy", "work", &shop.other(2), "--policy", "replace", "-o", "json"]).json().remove(0);
+    assert_eq!(deployed["outcome"], "runs");
+    let all = versions(&bus);
+    assert_eq!((&all[2]["version"], &all[2]["standing"]), (&deployed["version"], &json!("proven")));
+    assert_eq!((&all[0]["next_back"], &all[1]["next_back"]), (&json!(true), &json!(false)));
+
+    let first = all[0]["version"].as_str().unwrap();
+    let pinned = bus.run(&["plugin", "pin", "work", &first[..10]]).ok();
+    assert_eq!(pinned, format!("work is pinned to {} until `wattle plugin pin work --off`\n", &first[..16]));
+    let refused = bus.run(&["plugin", "deploy", "work", &shop.other(3)]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.notices.contains("wattle plugin pin shop/work --off"), "{}", refused.notices);
+    let list = bus.run(&["plugin", "list"]).ok();
+    assert!(list.lines().nth(1).unwrap().starts_with("shop/work ") && list.contains(" yes "), "{list}");
+    assert_eq!(bus.run(&["plugin", "pin", "work", "--off"]).ok(), "work is not pinned\n");
+    assert_eq!(bus.run(&["plugin", "list", "-o", "json"]).json()[0]["pinned"], false);
+    let table = bus.run(&["plugin", "versions", "work"]).ok();
+    assert!(table.starts_with("VERSION ") && table.ends_with("3 versions\n"), "{table}");
+    bus.stop();
+}
+
+#[test]
+fn a_version_that_handles_what_it_has_to_is_proven_by_itself() {
+    let shop = Shop::new();
+    let mut bus = shop.start(&["--probation-events", "2", "--probation-time", "0s"]);
+    bus.run(&["plugin", "deploy", "work", &shop.other(1)]).ok();
+    assert_eq!([job(&bus, "echo 1"), job(&bus, "echo 2")], ["echo 1", "echo 2"]);
+    bus.wait_for("the new version is proven");
+    assert_eq!(standings(&bus), ["kept", "proven"]);
+    bus.stop();
+}
+
+#[test]
+fn what_was_deployed_outlives_a_kill() {
+    let shop = Shop::new();
+    let bus = shop.start(&[]);
+    let deployed = bus.run(&["plugin", "deploy", "work", &shop.other(1), "-o", "json"]).json().remove(0);
+    bus.signal("KILL");
+    bus.end();
+    shop.write(b"not a plugin"); // what is kept is enough
+    let mut bus = shop.start(&[]);
+    let all = versions(&bus);
+    assert_eq!((&all[1]["version"], &all[1]["standing"]), (&deployed["version"], &json!("on trial")));
+    assert_eq!(job(&bus, "echo 1"), "echo 1");
+    bus.run(&["plugin", "rollback", "work"]).ok();
+    bus.signal("KILL");
+    bus.end();
+    bus = shop.start(&[]);
+    assert_eq!(standings(&bus), ["proven", "taken back"]);
+    assert_eq!(job(&bus, "echo 2"), "echo 2");
+    bus.stop();
+}
+
+#[test]
+fn a_file_that_changes_is_reloaded_and_a_bad_one_is_not() {
+    let shop = Shop::new();
+    let mut bus = shop.start(&["--watch"]);
+    let whole = guest("hostile");
+    shop.rename_over(&marked(&whole, 1));
+    bus.wait_for("the new version is called from now on");
+    assert_eq!(standings(&bus), ["proven", "on trial"]);
+    shop.write(&whole[..whole.len() / 2]);
+    bus.wait_for("the version before runs on");
+    assert_eq!(job(&bus, "echo 1"), "echo 1", "the one before serves");
+    assert!(bus.run(&["status"]).ok().contains("last reload of shop/work: "));
+    shop.write(&marked(&whole, 2)); // it is whole now
+    bus.wait_for("the new version is called from now on");
+    std::fs::remove_file(shop.path("work.wasm")).unwrap();
+    bus.wait_for("the file of the plugin is gone");
+    assert_eq!(job(&bus, "echo 2"), "echo 2");
+    shop.write(&marked(&whole, 3));
+    bus.wait_for("the new version is called from now on");
+    assert_eq!(versions(&bus).len(), 4);
+    bus.stop();
+
+    // a bad file at a start: what was decided runs
+    shop.write(b"not a plugin");
+    let bus = shop.start(&[]);
+    assert_eq!(job(&bus, "echo 3"), "echo 3");
+    assert_eq!(versions(&bus).len(), 4);
+    bus.stop();
+}
+
+/// Takes orders, and rejects those that it cannot read.
+const ORDERS: &str = "wattle: v1
+name: shop
+topics: { orders: {}, accepted: {}, refused: {} }
+subscribers:
+  work: { from: orders, plugin: work.wasm, to: [accepted, refused] }
+";
+
+#[test]
+fn a_new_version_that_fails_where_the_old_one_does_not_is_rolled_back_by_itself() {
+    let shop = Shop::new();
+    std::fs::write(shop.path("shop.yaml"), ORDERS).unwrap();
+    shop.write(&guest("validate"));
+    let mut bus = shop.start(&["--watch"]);
+    shop.rename_over(&guest("hostile")); // which can do nothing with orders
+    bus.wait_for("the new version is called from now on");
+    let order = r#"{"order_id":"a","status":"created","currency":"EUR","customer":{"name":"N","email":"n@example.test"},
+        "items":[{"sku":"rug","qty":1,"price_cents":100}],"total_cents":100}"#;
+    bus.run(&["publish", "orders", order]).ok();
+    bus.wait_for("it is not tried again until its file changes");
+    assert_eq!(standings(&bus), ["proven", "taken back"]);
+    assert_eq!(bus.run(&["tail", "accepted"]).json().len(), 1);
+    assert_eq!(bus.run(&["dead", "list", "work"]).ok(), "no dead letters\n");
+    let status = bus.run(&["status"]).ok();
+    assert!(status.contains("was rolled back: it failed on event "), "{status}");
+    bus.stop();
+}
+
+/// A plugin folder of its own, whose dependencies are those of the examples, built already.
+fn source(folder: &Path) -> PathBuf {
+    guest_path("notify"); // they are built
+    let (plugins, of) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins"), folder.join("reloaded"));
+    std::fs::create_dir_all(of.join("src")).unwrap();
+    std::os::unix::fs::symlink(plugins.join("target"), of.join("target")).unwrap();
+    let examples = std::fs::read_to_string(plugins.join("Cargo.toml")).unwrap();
+    let manifest = format!(
+        "[package]\nname = \"reloaded\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\n\
+         [dependencies]\nwattle-plugin = {{ path = {:?} }}\n[workspace]\n{}",
+        plugins.join("sdk-rust"),
+        examples.split_once("[profile.release]").map(|(_, profile)| format!("[profile.release]{profile}")).unwrap()
+    );
+    std::fs::write(of.join("Cargo.toml"), manifest).unwrap();
+    std::fs::copy(plugins.join("Cargo.lock"), of.join("Cargo.lock")).unwrap();
+    let toolchain = Path::new(env!("CARGO_MANIFEST_DIR")).join("rust-toolchain.toml");
+    std::fs::copy(toolchain, of.join("rust-toolchain.toml")).unwrap();
+    says(&of, "one");
+    of
+}
+
+/// Has the plugin send a text for each event.
+fn says(folder: &Path, text: &str) {
+    let code = format!(
+        "use wattle_plugin::{{Event, Failure, Output, plugin}};
+plugin!(handle, ports: {{ DONE = \"done\" }});
+wattle_plugin::state_version!(3);
+fn handle(_: Event) -> Result<Output, Failure> {{
+    Ok(DONE.bytes(\"{text}\"))
+}}
+"
+    );
+    std::fs::write(folder.join("src/lib.rs"), code).unwrap();
+}
+
+#[test]
+fn dev_builds_sources_that_change_and_runs_what_comes_of_them() {
+    let shop = Shop::new();
+    let sources = source(shop.folder.path());
+    let topology = TOPOLOGY.replace("plugin: work.wasm, config: { describe: done }", "plugin: reloaded");
+    std::fs::write(shop.path("shop.yaml"), topology).unwrap();
+    let mut command = wattle();
+    command.current_dir(shop.folder.path()).args(["dev", "shop.yaml", "--listen", "127.0.0.1:0"]);
+    command.env("RUST_LOG", "info").args(["--log-format", "json"]);
+    let mut bus = Bus::spawn_dev(command);
+    assert_eq!(job(&bus, "x"), "one");
+    // what the sources declare is in the component
+    let spec = PluginSpec {
+        subscriber: "work".into(),
+        wasm: guest("reloaded"),
+        config: BTreeMap::new(),
+        ports: vec!["done".into()],
+        limits: Limits::default(),
+    };
+    assert_eq!(Host::new(HostOptions::default()).unwrap().register(spec).unwrap().state_version(), 3);
+    says(&sources, "two");
+    bus.wait_for("the new version is called from now on");
+    assert_eq!(job(&bus, "x"), "two");
+    std::fs::write(sources.join("src/lib.rs"), "what?").unwrap();
+    bus.wait_for("what was built before runs on");
+    assert_eq!(job(&bus, "x"), "two");
+    says(&sources, "three");
+    bus.wait_for("the new version is called from now on");
+    assert_eq!(job(&bus, "x"), "three");
+    bus.stop();
+}

@@ -1,0 +1,268 @@
+//! A bus of handlers that are made of texts in no time: of what a version is, everything but the sandbox.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+use wattle::dispatch::{HandleError, Handler, SubscriberStatus, Tree};
+use wattle::effects::MemoryDisk;
+use wattle::engine::Engine;
+use wattle::engine::memory::MemoryEngine;
+use wattle::reload::{BeginError, Begun, Compile, Outcome, Policy, Probation, Reloader, Store, begin};
+use wattle::topology::Plan;
+use wattle::wasm::{
+    Action, Batch, CallError, CallErrorKind, Digest, Failure, Handled, Output, PluginSpec, RegisterError,
+};
+
+use crate::common::trees::{data, event, plan_of, settled, status, until};
+
+/// Topic `in` of namespace `t` -> `work` -> `out`.
+pub(crate) const ONE: &str = "
+wattle: v1
+name: t
+topics: { in: { partitions: 1 }, out: {} }
+subscribers:
+  work: { from: in, plugin: work.wasm, to: { out: out }, retry: { attempts: 2, backoff: { initial: 1ms, max: 1ms } } }
+";
+
+/// A handler that emits its name and the event's data. Its text is `NAME`, then words: `reject=DATA`, `timeout=DATA`,
+/// `sometimes=N`, which rejects data whose number is divisible by that, and `state=N`, the version of its state.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    version: Digest,
+    text: String,
+    pauses: Arc<Pauses>,
+}
+
+impl Worker {
+    fn does(&self, verb: &str, data: &str) -> bool {
+        self.text.split_whitespace().any(|word| word.strip_prefix(verb) == Some(&format!("={data}")))
+    }
+
+    fn rejects(&self, data: &str) -> bool {
+        let every = self.text.split_whitespace().find_map(|word| word.strip_prefix("sometimes=")?.parse::<u64>().ok());
+        let number = data.rsplit('-').next().and_then(|number| number.parse::<u64>().ok());
+        self.does("reject", data) || every.zip(number).is_some_and(|(every, number)| number % every == 0)
+    }
+
+    fn name(&self) -> &str {
+        self.text.split_whitespace().next().unwrap_or_default()
+    }
+}
+
+impl Handler for Worker {
+    fn digest(&self) -> [u8; 32] {
+        *self.version.as_bytes()
+    }
+
+    fn state_version(&self) -> u32 {
+        self.text.split_whitespace().find_map(|word| word.strip_prefix("state=")?.parse().ok()).unwrap_or(0)
+    }
+
+    async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
+        self.pauses.begin(batch.partition);
+        let mut handled = Handled::default();
+        for (event, index) in batch.events.iter().zip(0..) {
+            let data = String::from_utf8_lossy(event.data);
+            if self.rejects(&data) {
+                let reason = format!("{} rejects {data}", self.name());
+                handled.failed = Some(Failure { event: index, action: Action::Reject, reason });
+                break;
+            }
+            if self.does("timeout", &data) {
+                let message = "too long".to_owned();
+                let kind = CallErrorKind::Timeout;
+                return Err(CallError { event: Some(index), kind, message, backtrace: None }.into());
+            }
+            handled.outputs.push(Output {
+                event: index,
+                port: 0,
+                key: None,
+                r#type: "out".into(),
+                content_type: "text/plain".into(),
+                attributes: String::new(),
+                data: format!("{} {data}", self.name()).into_bytes(),
+            });
+        }
+        self.pauses.end(batch.partition);
+        Ok(handled)
+    }
+}
+
+/// Compiles such texts. One that begins with `bad` is refused. Beside others it waits for a gate, where that is shut.
+#[derive(Clone, Default)]
+pub(crate) struct Texts {
+    shut: Arc<(Mutex<bool>, Condvar)>,
+    /// Compilations beside running handlers that have begun.
+    pub(crate) begun: Arc<AtomicUsize>,
+    pub(crate) pauses: Arc<Pauses>,
+}
+
+/// How long lanes are between two calls.
+#[derive(Debug, Default)]
+pub(crate) struct Pauses {
+    /// By partition: when its last call ended.
+    ended: Mutex<BTreeMap<u32, Instant>>,
+    longest: Mutex<Duration>,
+}
+
+impl Pauses {
+    fn begin(&self, partition: u32) {
+        if let Some(ended) = self.ended.lock().unwrap().get(&partition) {
+            let mut longest = self.longest.lock().unwrap();
+            *longest = longest.max(ended.elapsed());
+        }
+    }
+
+    fn end(&self, partition: u32) {
+        self.ended.lock().unwrap().insert(partition, Instant::now());
+    }
+
+    /// The longest since this was asked last.
+    pub(crate) fn take_longest(&self) -> Duration {
+        std::mem::take(&mut self.longest.lock().unwrap())
+    }
+}
+
+impl Texts {
+    pub(crate) fn shut(&self, is_shut: bool) {
+        *self.shut.0.lock().unwrap() = is_shut;
+        self.shut.1.notify_all();
+    }
+}
+
+impl Compile for Texts {
+    type Handler = Worker;
+
+    fn compile(&self, spec: PluginSpec) -> Result<Worker, RegisterError> {
+        let (version, text) = (spec.digest(), String::from_utf8_lossy(&spec.wasm).into_owned());
+        match text.strip_prefix("bad") {
+            Some(_) => Err(RegisterError::NotWasm { start: text }),
+            None => Ok(Worker { version, text, pauses: self.pauses.clone() }),
+        }
+    }
+
+    fn compile_beside(&self, spec: PluginSpec) -> Result<Worker, RegisterError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        drop(self.shut.1.wait_while(self.shut.0.lock().unwrap(), |is_shut| *is_shut).unwrap());
+        self.compile(spec)
+    }
+}
+
+/// What outlives a bus.
+pub(crate) struct World {
+    pub(crate) engine: MemoryEngine,
+    pub(crate) disk: MemoryDisk,
+    pub(crate) folder: TempDir,
+    pub(crate) plan: Plan,
+    pub(crate) texts: Texts,
+    pub(crate) probation: Probation,
+}
+
+/// A running one.
+pub(crate) struct Bus<E = MemoryEngine> {
+    pub(crate) tree: Tree<E>,
+    pub(crate) reloader: Reloader<E, Texts>,
+}
+
+/// Trials end when somebody ends them.
+pub(crate) const LONG: Probation = Probation { events: 1_000_000, time: Duration::from_secs(3_600) };
+/// Trials end with two events.
+pub(crate) const SHORT: Probation = Probation { events: 2, time: Duration::ZERO };
+
+impl World {
+    pub(crate) fn new(file: &str) -> Self {
+        Self::of(ONE, file, LONG)
+    }
+
+    pub(crate) fn of(yaml: &str, file: &str, probation: Probation) -> Self {
+        let world = Self {
+            engine: MemoryEngine::default(),
+            disk: MemoryDisk::default(),
+            folder: tempfile::tempdir().unwrap(),
+            plan: plan_of(&[yaml]),
+            texts: Texts::default(),
+            probation,
+        };
+        world.write(file);
+        world
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder.path().join("work.wasm")
+    }
+
+    pub(crate) fn write(&self, text: &str) {
+        std::fs::write(self.file(), text).unwrap();
+    }
+
+    pub(crate) fn begin(&self) -> Result<Begun<Worker>, BeginError> {
+        let store = Store::open(self.disk.clone()).map_err(BeginError::Store)?;
+        begin(store, &self.texts, &self.plan, &[self.file()], self.probation.events, &|_| ())
+    }
+
+    pub(crate) async fn start(&self) -> Bus {
+        self.start_on(self.engine.clone(), self.begin().unwrap(), &Handle::current()).await
+    }
+
+    /// Starts with its lanes on a runtime.
+    pub(crate) async fn start_on<E: Engine>(&self, engine: E, begun: Begun<Worker>, lanes: &Handle) -> Bus<E> {
+        let runtime = Handle::current();
+        let tree = Tree::start_with(engine, &self.plan, begun.starts, lanes).await.unwrap();
+        let versions = (begun.store, begun.notes);
+        let reloader =
+            Reloader::start(tree.clone(), self.texts.clone(), &self.plan, versions, self.probation, &runtime);
+        Bus { tree, reloader }
+    }
+}
+
+impl<E: Engine> Bus<E> {
+    pub(crate) async fn deploy(&self, text: &str, policy: Policy) -> Outcome {
+        self.reloader.deploy("work", text.as_bytes().to_vec(), policy, "a test").await.unwrap().outcome
+    }
+
+    pub(crate) async fn propose(&self, world: &World) -> Outcome {
+        self.reloader.propose("work", &world.file(), Policy::Swap).await.unwrap().outcome
+    }
+
+    pub(crate) async fn publish(&self, events: &[&str]) {
+        let events: Vec<_> = events.iter().map(|name| event(name, name, name)).collect();
+        self.tree.publisher().publish("in", &events, None).await.unwrap();
+        settled(&self.tree).await;
+    }
+
+    /// The name of the version that handles an event now.
+    pub(crate) async fn who(&self) -> String {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let id = format!("?{}", ASKED.fetch_add(1, Ordering::SeqCst));
+        self.tree.publisher().publish("in", &[event(&id, "?", "?")], None).await.unwrap();
+        settled(&self.tree).await;
+        let last = data(&self.tree, "out").await.pop().unwrap();
+        last.split(' ').next().unwrap().to_owned()
+    }
+
+    pub(crate) fn status(&self) -> SubscriberStatus {
+        status(&self.tree.snapshot(), "t/work")
+    }
+
+    /// Waits until a version is proven by itself.
+    pub(crate) async fn is_proven(&self) {
+        until("it is proven", || self.reloader.list()[0].tried.is_none()).await;
+    }
+
+    /// Waits until a version that failed is taken back for good.
+    pub(crate) async fn is_taken_back(&self) -> String {
+        until("it is taken back", || self.reloader.list()[0].tried.is_none()).await;
+        until("it is said", || self.status().reload.is_some()).await;
+        self.status().reload.unwrap()
+    }
+
+    pub(crate) async fn stop(self) {
+        self.reloader.stop().await;
+        assert!(self.tree.drain(Duration::from_secs(60)).await);
+    }
+}

@@ -1,0 +1,206 @@
+//! A crash at each step of a change: what runs afterwards is what was decided before it, or by it.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use wattle::effects::memory::Operation;
+use wattle::reload::{Policy, ReloadError};
+
+use crate::bed::{Bus, LONG, ONE, SHORT, World};
+use crate::common::random::Random;
+use crate::common::trees::until;
+
+type Doing<'a> = Pin<Box<dyn Future<Output = Result<(), ReloadError>> + 'a>>;
+
+/// A change: what runs in front of it is `before`, and what runs once it has succeeded `after`.
+struct Change {
+    name: &'static str,
+    before: &'static str,
+    after: &'static str,
+    /// A version is on trial in front of it.
+    is_trying: bool,
+    make: for<'a> fn(&'a Bus) -> Doing<'a>,
+}
+
+async fn deploy(bus: &Bus, text: &'static str, policy: Policy) -> Result<(), ReloadError> {
+    bus.reloader.deploy("work", text.into(), policy, "a test").await.map(drop)
+}
+
+/// Waits until the bus has noted the end of a trial, or that it cannot.
+async fn noted(bus: &Bus) -> Result<(), ReloadError> {
+    until("it is said", || bus.status().reload.is_some()).await;
+    let said = bus.status().reload.unwrap();
+    if said.contains("folder of plugins") { Err(ReloadError::Closed) } else { Ok(()) }
+}
+
+const CHANGES: [Change; 7] = [
+    Change {
+        name: "a deploy",
+        before: "b",
+        after: "c",
+        is_trying: false,
+        make: |bus| Box::pin(deploy(bus, "c", Policy::Swap)),
+    },
+    Change {
+        name: "a deploy without a trial",
+        before: "b",
+        after: "c",
+        is_trying: false,
+        make: |bus| Box::pin(deploy(bus, "c", Policy::Replace)),
+    },
+    Change {
+        name: "a deploy in place of a version on trial",
+        before: "try",
+        after: "c",
+        is_trying: true,
+        make: |bus| Box::pin(deploy(bus, "c", Policy::Swap)),
+    },
+    Change {
+        name: "going back",
+        before: "b",
+        after: "a",
+        is_trying: false,
+        make: |bus| Box::pin(async { bus.reloader.rollback("work").await.map(drop) }),
+    },
+    Change {
+        name: "going back from a version on trial",
+        before: "try",
+        after: "b",
+        is_trying: true,
+        make: |bus| Box::pin(async { bus.reloader.rollback("work").await.map(drop) }),
+    },
+    Change {
+        name: "a pin to an older version",
+        before: "try",
+        after: "a",
+        is_trying: true,
+        make: |bus| {
+            let first = bus.reloader.versions("work").unwrap()[0].version.to_string();
+            Box::pin(async move { bus.reloader.pin("work", Some(&first)).await.map(drop) })
+        },
+    },
+    Change {
+        name: "a version on trial that fails",
+        before: "try",
+        after: "b",
+        is_trying: true,
+        make: |bus| {
+            Box::pin(async {
+                bus.publish(&["bad"]).await;
+                noted(bus).await
+            })
+        },
+    },
+];
+
+/// A crash in front of each operation of the disk, until there is none left. How many there were.
+async fn crash_everywhere(change: &Change, random: &mut Random) -> usize {
+    for crash_at in 0.. {
+        let world = World::of(ONE, "a", LONG);
+        let bus = world.start().await;
+        std::fs::remove_file(world.file()).unwrap(); // from here on all of it is what is kept
+        deploy(&bus, "b", Policy::Replace).await.unwrap();
+        if change.is_trying {
+            deploy(&bus, "try reject=bad", Policy::Swap).await.unwrap();
+        }
+        assert_eq!(bus.who().await, change.before, "{}", change.name);
+        bus.tree.note_reload("work", None).unwrap();
+        let operations = Arc::new(AtomicUsize::new(0));
+        let counted = operations.clone();
+        world.disk.set_fault(move |operation| match operation {
+            Operation::Read(_) => Ok(()),
+            _ if counted.fetch_add(1, Ordering::SeqCst) < crash_at => Ok(()),
+            _ => Err(io::Error::other("the power is gone")),
+        });
+        let result = (change.make)(&bus).await;
+        assert_eq!(result.is_ok(), operations.load(Ordering::SeqCst) <= crash_at, "{} {crash_at}", change.name);
+        let ran = bus.who().await;
+        assert!([change.before, change.after].contains(&ran.as_str()), "{} {crash_at}: {ran}", change.name);
+        bus.stop().await;
+        for _ in 0..4 {
+            let disk = world.disk.after_crash(|| random.one_in(2));
+            let found = World { disk, folder: tempfile::tempdir().unwrap(), plan: world.plan.clone(), ..fresh(&world) };
+            let bus = found.start().await;
+            let runs = bus.who().await;
+            let allowed = if result.is_ok() { vec![change.after] } else { vec![change.before, change.after] };
+            assert!(allowed.contains(&runs.as_str()), "{} {crash_at}: {runs}", change.name);
+            assert_eq!(bus.who().await, runs, "one version");
+            // and what was decided can be changed again
+            deploy(&bus, "d", Policy::Swap).await.or_else(pinned).unwrap();
+            bus.stop().await;
+        }
+        if result.is_ok() {
+            return crash_at;
+        }
+    }
+    unreachable!()
+}
+
+fn pinned(error: ReloadError) -> Result<(), ReloadError> {
+    if matches!(error, ReloadError::Pinned { .. }) { Ok(()) } else { Err(error) }
+}
+
+fn fresh(world: &World) -> World {
+    let World { engine, disk, plan, texts, probation, .. } = world;
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, disk, plan, texts) = (engine.clone(), disk.clone(), plan.clone(), texts.clone());
+    World { engine, disk, folder, plan, texts, probation: *probation }
+}
+
+#[tokio::test]
+async fn after_a_crash_at_any_step_what_runs_was_decided() {
+    let mut random = Random::of("crashes");
+    for change in &CHANGES {
+        let operations = crash_everywhere(change, &mut random).await;
+        // at least a file, its sync, its name and the sync of that
+        assert!(operations >= 4, "{}: {operations}", change.name);
+    }
+}
+
+#[tokio::test]
+async fn a_version_is_proven_once_and_a_crash_in_front_of_that_tries_it_again() {
+    for crash_at in 0..6 {
+        let world = World::of(ONE, "a", SHORT);
+        let bus = world.start().await;
+        deploy(&bus, "b", Policy::Swap).await.unwrap();
+        bus.tree.note_reload("work", None).unwrap();
+        let operations = AtomicUsize::new(0);
+        world.disk.set_fault(move |_| match operations.fetch_add(1, Ordering::SeqCst) < crash_at {
+            true => Ok(()),
+            false => Err(io::Error::other("the power is gone")),
+        });
+        bus.publish(&["1", "2"]).await;
+        let is_noted = noted(&bus).await.is_ok();
+        assert_eq!(bus.who().await, "b");
+        bus.stop().await;
+        let mut random = Random::new(crash_at as u64);
+        let found = World { disk: world.disk.after_crash(|| random.one_in(2)), ..fresh(&world) };
+        let bus = found.start().await;
+        if is_noted {
+            assert_eq!(bus.status().on_trial, None, "{crash_at}");
+        }
+        assert_eq!(bus.who().await, "b", "{crash_at}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_sync_whose_outcome_is_not_known_nothing_is_changed_and_what_runs_goes_on() {
+    let world = World::new("a");
+    let bus = world.start().await;
+    world.disk.set_fault(|operation| match operation {
+        Operation::SyncFolder => Err(io::Error::other("EIO")),
+        _ => Ok(()),
+    });
+    assert!(matches!(deploy(&bus, "b", Policy::Replace).await, Err(ReloadError::Store(_))));
+    world.disk.clear_fault();
+    let error = deploy(&bus, "c", Policy::Replace).await.unwrap_err().to_string();
+    assert!(error.contains("until the bus has been restarted"), "{error}");
+    assert_eq!(bus.who().await, "a");
+    bus.stop().await;
+    let bus = world.start().await;
+    deploy(&bus, "c", Policy::Replace).await.unwrap();
+    assert_eq!(bus.who().await, "c");
+}
