@@ -84,6 +84,7 @@ macro_rules! conformance {
                     a_lane_keeps_what_its_units_write
                     what_a_fenced_session_writes_is_not_kept
                     what_is_frozen_stays_as_it_was
+                    entries_are_the_same_in_pages_of_any_size
                     a_seek_moves_the_position_anywhere
                     a_fenced_session_commits_nothing_more
                     what_a_fenced_session_had_handed_in_counts_or_does_not_happen

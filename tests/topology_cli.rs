@@ -212,12 +212,17 @@ fn the_schema_is_printed() {
 fn a_schema_is_the_file_beside_the_topology_and_not_too_long() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    write(path, "t.yaml", "wattle: v1\nname: n\ntopics: { t: { schema: s.json } }\nsubscribers: {}\n");
+    write(
+        path,
+        "t.yaml",
+        "wattle: v1\nname: n\ntopics: { t: { schema: s.json, backlog: 5, when_full: wait } }\nsubscribers: {}\n",
+    );
     let (file, shown) = (path.join("t.yaml"), path.join("shown.yaml"));
     write(path, "s.json", r#"{ "type": "object" }"#);
     let (code, out, _) = run(&["check", text(&file), "--show"]);
     assert_eq!(code, 0);
     assert!(out.contains(&format!("schema: {}\n", text(&path.join("s.json")))), "{out}");
+    assert!(out.contains("backlog: 5\n    when_full: wait\n"), "{out}");
     fs::write(&shown, &out).unwrap();
     assert_eq!(run(&["check", text(&shown), "--show"]).1, out, "what is shown is a topology");
     for (contents, words) in [

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::table::Table;
 use super::tree::plural;
-use super::{Outcome, Output, ServerArg, block_on, tail};
+use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, tail};
 use crate::client::{Seek, Start};
 use crate::dispatch::{SeekState, SeekTo};
 
@@ -50,28 +50,31 @@ struct Of {
 /// Move a subscriber to another place in its topic
 ///
 /// What it emits for events that come again is emitted again. What its handler keeps does not go back with it: say whether
-/// that is emptied or stays.
+/// that is emptied, stays, or goes back to a snapshot (`wattle state snapshot`).
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle seek notify --to start --dry-run                      what would happen
   wattle seek notify --to 2026-01-31T12:00:00Z                 everything since then, once more
   wattle seek totals --to start --state empty                  count everything again
+  wattle seek totals --state 3                                 back to snapshot 3, and on from there
   wattle seek notify --to end --drop-waiting --partition 3     give up what is there")]
 pub(super) struct SeekArgs {
     /// The subscriber: namespace/name, or name alone where only one namespace has it
     subscriber: String,
 
     /// Where it goes on: `start`, `end`, an offset (in every partition), an RFC 3339 time, or how long ago, such as 10m
+    /// [default: with the number of a snapshot, where it was then]
     #[arg(long, value_parser = tail::start, value_name = "WHERE")]
-    to: Start,
+    to: Option<Start>,
 
     /// Only this partition
     #[arg(long, value_name = "NUMBER")]
     partition: Option<u32>,
 
-    /// What becomes of what its handler keeps; needed where it keeps anything
-    #[arg(long, value_enum)]
-    state: Option<State>,
+    /// What becomes of what its handler keeps; needed where it keeps anything: `empty`, `keep` (though it may know events that
+    /// come again), or the number of a snapshot
+    #[arg(long, value_parser = state)]
+    state: Option<SeekState>,
 
     /// Forget events that wait for another attempt or are parked
     #[arg(long)]
@@ -89,12 +92,13 @@ pub(super) struct SeekArgs {
     output: Output,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum State {
-    /// It is emptied
-    Empty,
-    /// It stays, though it may know events that come again
-    Keep,
+fn state(text: &str) -> Result<SeekState, String> {
+    match (text, text.parse()) {
+        ("empty", _) => Ok(SeekState::Empty),
+        ("keep", _) => Ok(SeekState::Keep),
+        (_, Ok(number)) => Ok(SeekState::Snapshot(number)),
+        _ => Err("write `empty`, `keep`, or the number of a snapshot".to_owned()),
+    }
 }
 
 pub(super) fn pause(args: &PauseArgs) -> Outcome {
@@ -120,19 +124,18 @@ pub(super) fn resume(args: &ResumeArgs) -> Outcome {
 }
 
 pub(super) fn seek(args: &SeekArgs) -> Outcome {
-    let to = match &args.to {
-        Start::Earliest | Start::Positions(_) => SeekTo::Start,
-        Start::Latest => SeekTo::End,
-        Start::Offset(offset) => SeekTo::Offset(*offset),
-        Start::Time(time) => SeekTo::Time(u64::try_from(time.as_nanosecond()).unwrap_or(0)),
+    let to = match (&args.to, args.state) {
+        (Some(Start::Earliest | Start::Positions(_)), _) => SeekTo::Start,
+        (Some(Start::Latest), _) => SeekTo::End,
+        (Some(Start::Offset(offset)), _) => SeekTo::Offset(*offset),
+        (Some(Start::Time(time)), _) => SeekTo::Time(u64::try_from(time.as_nanosecond()).unwrap_or(0)),
+        (None, Some(SeekState::Snapshot(_))) => SeekTo::Snapshot,
+        (None, _) => return Err(Failure::new(Exit::Usage, "say with --to where the subscriber goes on")),
     };
     let seek = Seek {
         to,
         partition: args.partition,
-        state: args.state.map(|state| match state {
-            State::Empty => SeekState::Empty,
-            State::Keep => SeekState::Keep,
-        }),
+        state: args.state,
         drops_waiting: args.drop_waiting,
         dry_run: args.dry_run,
     };

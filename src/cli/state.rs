@@ -12,7 +12,7 @@ use super::table::Table;
 use super::tree::plural;
 use super::{Failure, Outcome, Output, ServerArg, block_on, say};
 use crate::client::Client;
-use crate::dispatch::{StateEntry, StateFilter, StateOfPartition};
+use crate::dispatch::{SnapshotInfo, StateEntry, StateFilter, StateOfPartition};
 use crate::limits;
 
 /// Bytes and entries that are sent at once.
@@ -33,7 +33,8 @@ const SHOWN_CHARACTERS: usize = 60;
   wattle state list totals --prefix totals/
   wattle state get totals totals/order-17
   wattle state export totals > totals.ndjson
-  wattle state import totals totals.ndjson"
+  wattle state import totals totals.ndjson
+  wattle state snapshot totals"
 )]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -46,6 +47,69 @@ enum Command {
     List(List),
     Export(Export),
     Import(Import),
+    Snapshot(Snapshot),
+    Snapshots(Snapshots),
+    DropSnapshot(DropSnapshot),
+}
+
+/// Take a snapshot of everything while the subscriber runs, for `seek --state NUMBER`
+///
+/// It has what the handler keeps and the events that wait, each partition's as of one moment between two calls, with the
+/// position that it had then.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle state snapshot totals
+  wattle state snapshot totals --note 'in front of the new tax rates' --keep 3")]
+struct Snapshot {
+    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    subscriber: String,
+
+    /// How many of its snapshots are left, the new one among them; the oldest go
+    #[arg(long, value_name = "COUNT", default_value = "8", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: u32,
+
+    /// Why it is taken
+    #[arg(long, default_value = "", hide_default_value = true)]
+    note: String,
+
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// List snapshots
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle state snapshots totals
+  wattle state snapshots totals -o json | jq .number")]
+struct Snapshots {
+    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    subscriber: String,
+
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is; for programs, a line for each snapshot
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Remove a snapshot
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle state drop-snapshot totals 3")]
+struct DropSnapshot {
+    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    subscriber: String,
+
+    /// The number of the snapshot
+    number: u64,
+
+    #[command(flatten)]
+    server: ServerArg,
 }
 
 /// Print what is under a key
@@ -193,6 +257,9 @@ pub(super) fn run(args: &Args) -> Outcome {
     match &args.command {
         Command::Get(get) => self::get(get),
         Command::List(list) => block_on(self::list(list)),
+        Command::Snapshot(args) => snapshot(args),
+        Command::Snapshots(args) => snapshots(args),
+        Command::DropSnapshot(args) => drop_snapshot(args),
         Command::Export(Export { subscriber, server }) => block_on(async {
             let mut entries = server.connect().await?.states(subscriber, StateFilter::default());
             let mut out = BufWriter::new(std::io::stdout());
@@ -223,6 +290,63 @@ fn entries(count: u64) -> String {
 fn print(out: &mut impl Write, entry: StateOfPartition) -> Outcome {
     serde_json::to_writer(&mut *out, &Line::from(entry)).map_err(std::io::Error::from)?;
     Ok(writeln!(out)?)
+}
+
+fn snapshot_json(snapshot: &SnapshotInfo) -> serde_json::Value {
+    let SnapshotInfo { number, taken_ns, digest, note, positions, entries, bytes } = snapshot;
+    serde_json::json!({
+        "number": number, "taken": exact_time(*taken_ns), "digest": digest, "note": note, "positions": positions,
+        "entries": entries, "bytes": bytes,
+    })
+}
+
+fn snapshot(args: &Snapshot) -> Outcome {
+    let Snapshot { subscriber, keep, note, server, output } = args;
+    let taken = block_on(async { Ok(server.connect().await?.take_snapshot(subscriber, *keep, note).await?) })?;
+    let mut out = std::io::stdout().lock();
+    match output {
+        Output::Json => writeln!(out, "{}", snapshot_json(&taken))?,
+        Output::Text => {
+            let SnapshotInfo { number, entries, .. } = taken;
+            let entries = if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };
+            writeln!(
+                out,
+                "took snapshot {number} with {entries}: `wattle seek {subscriber} --state {number}` goes back to it"
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn snapshots(args: &Snapshots) -> Outcome {
+    let Snapshots { subscriber, server, output } = args;
+    let snapshots = block_on(async { Ok(server.connect().await?.snapshots(subscriber).await?) })?;
+    let mut out = BufWriter::new(anstream::stdout());
+    let mut table = Table::new(&["NUMBER", "TAKEN", "ENTRIES", "BYTES", "PLUGIN", "NOTE"], &[0, 2, 3]);
+    for snapshot in &snapshots {
+        let SnapshotInfo { number, taken_ns, digest, note, entries, bytes, .. } = snapshot;
+        match output {
+            Output::Json => writeln!(out, "{}", snapshot_json(snapshot))?,
+            Output::Text => {
+                let digest = digest.get(..12).unwrap_or(digest).to_owned();
+                let counts = [number, entries, bytes].map(u64::to_string);
+                let [number, entries, bytes] = counts;
+                table.row(&mut out, vec![number, time(*taken_ns), entries, bytes, digest, note.clone()])?;
+            }
+        }
+    }
+    if *output == Output::Text {
+        table.end(&mut out)?;
+        writeln!(out, "{}", plural(snapshots.len() as u64, "snapshot"))?;
+    }
+    Ok(out.flush()?)
+}
+
+fn drop_snapshot(args: &DropSnapshot) -> Outcome {
+    let DropSnapshot { subscriber, number, server } = args;
+    block_on(async { Ok(server.connect().await?.drop_snapshot(subscriber, *number).await?) })?;
+    say(&format!("removed snapshot {number} of {subscriber}"));
+    Ok(())
 }
 
 fn get(args: &Get) -> Outcome {

@@ -8,7 +8,7 @@ use tonic::transport::Channel;
 
 use super::{Client, ClientError};
 use crate::dispatch::{
-    FailedEvent, Filter, LetterProgress, LettersDone, Moved, SeekState, SeekTo, StateEntry, StateFilter,
+    FailedEvent, Filter, LetterProgress, LettersDone, Moved, SeekState, SeekTo, SnapshotInfo, StateEntry, StateFilter,
     StateOfPartition,
 };
 use crate::rpc::times::timestamp;
@@ -232,21 +232,53 @@ impl Client {
     pub async fn seek(&self, subscriber: &str, seek: Seek) -> Result<Vec<Moved>, ClientError> {
         let Seek { to, partition, state, drops_waiting, dry_run } = seek;
         let to = match to {
-            SeekTo::Start => seek_request::To::Start(seek_request::Start {}),
-            SeekTo::End => seek_request::To::End(seek_request::End {}),
-            SeekTo::Offset(offset) => seek_request::To::Offset(offset),
-            SeekTo::Time(time_ns) => seek_request::To::Time(timestamp(time_ns)),
+            SeekTo::Start => Some(seek_request::To::Start(seek_request::Start {})),
+            SeekTo::End => Some(seek_request::To::End(seek_request::End {})),
+            SeekTo::Offset(offset) => Some(seek_request::To::Offset(offset)),
+            SeekTo::Time(time_ns) => Some(seek_request::To::Time(timestamp(time_ns))),
+            SeekTo::Snapshot => None,
         };
-        let state = match state {
-            None => v1::SeekState::Unspecified,
-            Some(SeekState::Keep) => v1::SeekState::Keep,
-            Some(SeekState::Empty) => v1::SeekState::Empty,
+        let (state, snapshot) = match state {
+            None => (v1::SeekState::Unspecified, 0),
+            Some(SeekState::Keep) => (v1::SeekState::Keep, 0),
+            Some(SeekState::Empty) => (v1::SeekState::Empty, 0),
+            Some(SeekState::Snapshot(number)) => (v1::SeekState::Snapshot, number),
         };
         let subscriber = subscriber.to_owned();
         let request =
-            v1::SeekRequest { subscriber, to: Some(to), partition, state: state.into(), drops_waiting, dry_run };
+            v1::SeekRequest { subscriber, to, partition, state: state.into(), drops_waiting, dry_run, snapshot };
         let answer = self.subscribers().seek(request).await.map_err(|status| self.failed(&status))?;
         Ok(answer.into_inner().moved.into_iter().map(Into::into).collect())
+    }
+
+    /// Takes a snapshot of what a subscriber keeps; not more than `keep` of its snapshots are left, 8 where that is 0.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn take_snapshot(&self, subscriber: &str, keep: u32, note: &str) -> Result<SnapshotInfo, ClientError> {
+        let request = v1::TakeSnapshotRequest { subscriber: subscriber.to_owned(), keep, note: note.to_owned() };
+        let answer = self.subscribers().take_snapshot(request).await.map_err(|status| self.failed(&status))?;
+        Ok(answer.into_inner().snapshot.unwrap_or_default().into())
+    }
+
+    /// The snapshots of a subscriber, the oldest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn snapshots(&self, subscriber: &str) -> Result<Vec<SnapshotInfo>, ClientError> {
+        let request = v1::ListSnapshotsRequest { subscriber: subscriber.to_owned() };
+        let answer = self.subscribers().list_snapshots(request).await.map_err(|status| self.failed(&status))?;
+        Ok(answer.into_inner().snapshots.into_iter().map(Into::into).collect())
+    }
+
+    /// Removes a snapshot of a subscriber.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn drop_snapshot(&self, subscriber: &str, number: u64) -> Result<(), ClientError> {
+        let request = v1::DropSnapshotRequest { subscriber: subscriber.to_owned(), number };
+        self.subscribers().drop_snapshot(request).await.map_err(|status| self.failed(&status))?;
+        Ok(())
     }
 
     /// What is under a key of a subscriber's state, in each partition that has it.

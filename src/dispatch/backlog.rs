@@ -132,11 +132,13 @@ pub(super) async fn admit<F: From<BacklogFull>>(
 ) -> Result<Admission, F> {
     // Everybody takes turns and locks in one order.
     wanted.sort_by(|(one, _), (other, _)| one.topic.cmp(&other.topic));
-    if let Some(refusal) = refusal(&wanted, WhenFull::Reject) {
-        return Err(refusal.into());
-    }
+    let waits = |(backlog, _): &&Wanted| backlog.when_full == WhenFull::Wait;
     let mut turns = Vec::new();
-    for (backlog, _) in wanted.iter().filter(|(backlog, _)| backlog.when_full == WhenFull::Wait) {
+    for (backlog, _) in wanted.iter().filter(waits) {
+        // Nobody waits for a turn who is refused anyway.
+        if let Err((WhenFull::Reject, refusal)) = check(&wanted) {
+            return Err(refusal.into());
+        }
         turns.push(backlog.turn.lock().await);
     }
     loop {
@@ -151,23 +153,27 @@ pub(super) async fn admit<F: From<BacklogFull>>(
     Ok(Admission(wanted))
 }
 
-/// The first of some topics of a kind that has no room.
-fn refusal(wanted: &[Wanted], when_full: WhenFull) -> Option<BacklogFull> {
-    let of_kind = wanted.iter().filter(|(backlog, _)| backlog.when_full == when_full);
-    of_kind.map(|(backlog, events)| backlog.refusal(*backlog.reserved(), *events)).find_map(|refusal| refusal)
-}
+/// How many are reserved in each of some topics.
+type Reserved<'a> = Vec<MutexGuard<'a, u64>>;
 
-/// Reserves room in all of them, or says which one has none, those that refuse first.
-fn reserve(wanted: &[Wanted]) -> Result<(), (WhenFull, BacklogFull)> {
-    let mut reserved: Vec<_> = wanted.iter().map(|(backlog, events)| (backlog, backlog.reserved(), *events)).collect();
+/// Which topic has no room, those that refuse first.
+fn check(wanted: &[Wanted]) -> Result<Reserved<'_>, (WhenFull, BacklogFull)> {
+    let reserved: Reserved<'_> = wanted.iter().map(|(backlog, _)| backlog.reserved()).collect();
     for when_full in [WhenFull::Reject, WhenFull::Wait] {
-        for (backlog, reserved, events) in reserved.iter().filter(|(backlog, ..)| backlog.when_full == when_full) {
-            if let Some(refusal) = backlog.refusal(**reserved, *events) {
+        for ((backlog, events), reserved) in wanted.iter().zip(&reserved) {
+            if backlog.when_full == when_full
+                && let Some(refusal) = backlog.refusal(**reserved, *events)
+            {
                 return Err((when_full, refusal));
             }
         }
     }
-    for (_, reserved, events) in &mut reserved {
+    Ok(reserved)
+}
+
+/// Reserves room in all of them, or says which one has none.
+fn reserve(wanted: &[Wanted]) -> Result<(), (WhenFull, BacklogFull)> {
+    for (reserved, (_, events)) in check(wanted)?.iter_mut().zip(wanted) {
         **reserved += *events;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! What a lane can be told while it runs. It does so between two calls, in one unit, and answers when that is durable.
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::waiting::Waiter;
 use crate::engine::LaneWrite;
@@ -29,6 +29,17 @@ pub(super) enum Command {
     Import(Vec<LaneWrite>, Answer),
     /// To go on somewhere else.
     Seek(Seek, Answer),
+    /// To have somebody look while nothing changes, and say so once what there is to be seen is durable.
+    Look(Look, Answer),
+}
+
+/// Looks at a lane, which is at a position.
+pub(super) struct Look(pub(super) Box<dyn FnOnce(Offset) + Send>);
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
 }
 
 /// A dead letter that is to be handled once more.
@@ -43,12 +54,34 @@ pub(super) struct Letter {
 }
 
 /// Where a lane goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Seek {
     pub(super) to: Offset,
-    pub(super) empties_state: bool,
+    pub(super) from: SeekFrom,
     /// Events that wait are forgotten.
     pub(super) drops_waiting: bool,
+}
+
+/// With which state a lane goes on.
+#[derive(Debug)]
+pub(super) enum SeekFrom {
+    /// As it is.
+    Kept,
+    /// None.
+    Empty,
+    /// That of a snapshot, which comes in parts.
+    Snapshot(mpsc::Receiver<Restored>),
+}
+
+/// A part of what a lane kept.
+#[derive(Debug)]
+pub(super) enum Restored {
+    /// Keys and values, in the order of the keys.
+    Entries(Vec<(Bytes, Bytes)>),
+    /// That was all.
+    End,
+    /// It cannot be read.
+    Broken(String),
 }
 
 /// Why a lane does not do as it is told.
@@ -68,6 +101,17 @@ pub enum Refusal {
     Shared {
         /// The group.
         group: String,
+    },
+    /// A seek with another state broke off: it has neither the one nor the other.
+    #[error(
+        "the state of the lane is not whole, since a seek broke off: do it again, with a snapshot or with `--state empty`"
+    )]
+    Broken,
+    /// The snapshot could not be read to its end.
+    #[error("the snapshot cannot be read: {reason}")]
+    Snapshot {
+        /// Why.
+        reason: String,
     },
     /// It has stopped.
     #[error("the lane does not run: {reason}")]

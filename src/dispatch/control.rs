@@ -12,9 +12,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::command::{Answer, Command, Letter, Refusal, Seek};
+use super::command::{Answer, Command, Letter, Refusal, Seek, SeekFrom};
 use super::entries::DONE;
 use super::publish::shown;
+use super::snapshots::{Restoring, SnapshotError};
 use super::state::{self, StateEntry};
 use super::tree::Tree;
 use super::waiting::{self, Waiter, WaitingError, now_ns};
@@ -43,7 +44,7 @@ const ROOM_WITHIN: Duration = Duration::from_secs(2);
 /// How soon a lane that had no room is asked again.
 const ROOM_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a lane that is in the middle of a call is waited for.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why something was not done.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -82,8 +83,9 @@ pub enum ControlError {
     },
     /// It has state, and nobody said what becomes of it.
     #[error(
-        "subscriber `{subscriber}` keeps state, and there is no state of an earlier time to go back to: say whether it is \
-         emptied (`--state empty`), or stays as it is though it may know events that come again (`--state keep`)"
+        "subscriber `{subscriber}` keeps state: say whether it is emptied (`--state empty`), goes back to a snapshot (`--state \
+         NUMBER`; `wattle state snapshots {subscriber}` lists them), or stays as it is though it may know events that come \
+         again (`--state keep`)"
     )]
     HasState {
         /// The subscriber.
@@ -97,6 +99,9 @@ pub enum ControlError {
         /// Why.
         refusal: Refusal,
     },
+    /// A snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// What is stored cannot be read.
     #[error("{0}")]
     Unreadable(String),
@@ -241,6 +246,8 @@ pub enum SeekState {
     Keep,
     /// It is emptied.
     Empty,
+    /// It is that of the snapshot with this number, and of the events that waited then, those wait again that do not come again.
+    Snapshot(u64),
 }
 
 /// Where a subscriber is to go on.
@@ -254,6 +261,8 @@ pub enum SeekTo {
     Offset(Offset),
     /// At the first event that was appended at or after this time, Unix nanoseconds.
     Time(u64),
+    /// Where it was when the snapshot was taken whose state it gets.
+    Snapshot,
 }
 
 /// How a subscriber is to be moved.
@@ -263,8 +272,8 @@ pub struct Move {
     pub to: SeekTo,
     /// Only this partition; `None` for all.
     pub partition: Option<u32>,
-    /// Its handler's state is emptied. Where that is false it stays as it is, though it may know events that come again.
-    pub empties_state: bool,
+    /// What becomes of its handler's state.
+    pub state: SeekState,
     /// Events that wait are forgotten.
     pub drops_waiting: bool,
     /// Nothing is done: only what would be.
@@ -395,7 +404,7 @@ impl<E: Engine> Tree<E> {
     }
 
     /// Tells a lane something, which it will answer.
-    async fn hand_in(
+    pub(super) async fn hand_in(
         &self,
         found: &Found<'_>,
         partition: u32,
@@ -709,7 +718,6 @@ impl<E: Engine> Tree<E> {
     async fn tell_all(&self, subscriber: &str, command: fn(Answer) -> Command) -> Result<(), ControlError> {
         let found = self.subscriber(subscriber)?;
         let within = Instant::now() + ANSWER_WITHIN;
-        let late = |partition| stopped(partition, "it is in a call that does not end; it will do it afterwards");
         let mut told = Vec::new();
         for partition in 0..found.partitions {
             let handed_in = self.hand_in(&found, partition, command);
@@ -754,6 +762,12 @@ impl<E: Engine> Tree<E> {
                 return Err(ControlError::Refused { partition, refusal: Refusal::Waits { waiting } });
             }
         }
+        let mut snapshot = match to.state {
+            SeekState::Snapshot(number) => Some(self.restoring(&found, number).await?),
+            SeekState::Keep | SeekState::Empty => None,
+        };
+        // Where to is fixed for all of them first: what is refused is refused whole.
+        let mut targets = Vec::new();
         for partition in partitions() {
             let input = PartitionId { topic: found.input, partition };
             let bounds = self.shared.engine.bounds(input).unwrap_or_default();
@@ -762,12 +776,31 @@ impl<E: Engine> Tree<E> {
                 SeekTo::End => bounds.written,
                 SeekTo::Offset(offset) => offset.clamp(bounds.start, bounds.written),
                 SeekTo::Time(time_ns) => self.shared.engine.offset_at_time(input, time_ns).await?,
+                SeekTo::Snapshot => match &snapshot {
+                    Some(snapshot) => snapshot.position(partition, bounds.start, bounds.written)?,
+                    None => return Err(SnapshotError::NoPosition.into()),
+                },
             };
+            targets.push((partition, target));
+        }
+        for (partition, target) in targets {
             let lane = LaneId { subscriber: found.number, partition };
             let from = self.shared.engine.position(lane).unwrap_or(0);
             if !to.dry_run {
-                let seek = Seek { to: target, empties_state: to.empties_state, drops_waiting: to.drops_waiting };
+                let (state, feeding) = match (to.state, snapshot.take()) {
+                    (SeekState::Snapshot(_), Some(snapshot)) => {
+                        let (sender, receiver) = Restoring::channel();
+                        let feeding = tokio::task::spawn_blocking(move || snapshot.feed(partition, &sender));
+                        (SeekFrom::Snapshot(receiver), Some(feeding))
+                    }
+                    (SeekState::Empty, _) => (SeekFrom::Empty, None),
+                    _ => (SeekFrom::Kept, None),
+                };
+                let seek = Seek { to: target, from: state, drops_waiting: to.drops_waiting };
                 self.tell(&found, partition, |answer| Command::Seek(seek, answer)).await?;
+                if let Some(feeding) = feeding {
+                    snapshot = Some(feeding.await.map_err(|_| stopped(partition, "the snapshot was not read"))?);
+                }
             }
             moved.push(Moved { partition, from, to: target });
         }
@@ -887,13 +920,13 @@ impl<E: Engine> Tree<E> {
 }
 
 /// A lane that was told something.
-struct Told {
-    partition: u32,
+pub(super) struct Told {
+    pub(super) partition: u32,
     answer: oneshot::Receiver<Result<u64, Refusal>>,
 }
 
 impl Told {
-    async fn answer(self) -> Result<u64, ControlError> {
+    pub(super) async fn answer(self) -> Result<u64, ControlError> {
         let partition = self.partition;
         match self.answer.await {
             Ok(answer) => answer.map_err(|refusal| ControlError::Refused { partition, refusal }),
@@ -903,6 +936,11 @@ impl Told {
 }
 
 /// A lane does not answer.
+pub(super) fn late(partition: u32) -> ControlError {
+    stopped(partition, "it is in a call that does not end; it will do it afterwards")
+}
+
+/// A lane does not answer, with the reason.
 fn stopped(partition: u32, reason: &str) -> ControlError {
     ControlError::Refused { partition, refusal: Refusal::Stopped { reason: reason.to_owned() } }
 }

@@ -14,14 +14,14 @@ pub trait Handler: Clone + Send + Sync + 'static {
         None
     }
 
-    /// The most memory that any of its instances had, in bytes, if that is known.
-    fn memory_peak_bytes(&self) -> Option<u64> {
-        None
-    }
-
     /// The version of the state that it keeps: one of another version cannot read what this one has written.
     fn state_version(&self) -> u32 {
         0
+    }
+
+    /// The most memory that any of its instances had, in bytes, if that is known.
+    fn memory_peak_bytes(&self) -> Option<u64> {
+        None
     }
 
     /// Handles a batch: all of it, or the events in front of the first failure.
@@ -48,12 +48,12 @@ impl Handler for Plugin {
         Some(*Plugin::wasm_digest(self).as_bytes())
     }
 
-    fn memory_peak_bytes(&self) -> Option<u64> {
-        Some(Plugin::memory_peak_bytes(self))
-    }
-
     fn state_version(&self) -> u32 {
         Plugin::state_version(self)
+    }
+
+    fn memory_peak_bytes(&self) -> Option<u64> {
+        Some(Plugin::memory_peak_bytes(self))
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {

@@ -23,6 +23,7 @@
 
 mod obey;
 mod probation;
+mod seek;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -37,7 +38,7 @@ use super::backlog::{self, Backlog};
 use super::batch::{Context, Held, Parsed, Unreadable};
 use super::capsule::{Recorder, Source};
 use super::claims::Claims;
-use super::command::Command;
+use super::command::{Command, Refusal};
 use super::entries::TOLD;
 use super::flow::{Backoff, Flow, Permit};
 use super::handler::HandleError;
@@ -130,10 +131,13 @@ struct Told {
     is_paused: bool,
     /// An event failed for the last time, and the topology says that the lane halts then.
     is_halted: bool,
+    /// A seek with another state broke off, so that its state is not whole.
+    is_broken: bool,
 }
 
 const PAUSED: &[u8] = &[TOLD, b'p', b'a', b'u', b's', b'e', b'd'];
 const HALTED: &[u8] = &[TOLD, b'h', b'a', b'l', b't', b'e', b'd'];
+const BROKEN: &[u8] = &[TOLD, b'b', b'r', b'o', b'k', b'e', b'n'];
 
 /// Why a lane ended.
 #[derive(Debug, thiserror::Error)]
@@ -197,8 +201,11 @@ impl<S: Session, K: Entries> Lane<S, K> {
     pub(super) fn load(parts: Parts<S, K>) -> Result<Self, LaneError> {
         let waiting = WaitingSet::load(&parts.entries, parts.policy.waiting, parts.backoff.retry.max)?;
         let state = Arc::new(HandlerState::load(parts.entries.clone(), parts.policy.state)?);
-        let told =
-            Told { is_paused: parts.entries.get(PAUSED)?.is_some(), is_halted: parts.entries.get(HALTED)?.is_some() };
+        let is_told = |key| Ok::<_, ReadError>(parts.entries.get(key)?.is_some());
+        let told = Told { is_paused: is_told(PAUSED)?, is_halted: is_told(HALTED)?, is_broken: is_told(BROKEN)? };
+        if told.is_broken {
+            parts.counters.failed(&Refusal::Broken.to_string());
+        }
         let position = parts.session.next_offset();
         let member = match &parts.claims {
             Some(claims) => claims.join(position, &parts.entries)?,
@@ -236,7 +243,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     fn show(&self) {
         let state = match self.told {
             Told { is_paused: true, .. } => LaneState::Paused,
-            Told { is_halted: true, .. } => LaneState::Halted,
+            Told { is_halted: true, .. } | Told { is_broken: true, .. } => LaneState::Halted,
             _ if self.is_blocked => LaneState::Blocked,
             _ if self.is_full => LaneState::Full,
             _ if self.waiting.active_keys() > 0 => LaneState::Retrying,

@@ -210,6 +210,11 @@ impl<K: Entries> LaneState<K> {
         self.expires_ns.store(self.expiry(oldest_ns), Ordering::Relaxed);
     }
 
+    /// It may have something in it that expires at any time.
+    pub(super) fn forget_expiry(&self) {
+        self.expires_ns.store(0, Ordering::Relaxed);
+    }
+
     fn expiry(&self, written_ns: u64) -> u64 {
         let ttl_ns = self.ttl.map_or(u64::MAX, |ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
         written_ns.saturating_add(ttl_ns)

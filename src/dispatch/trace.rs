@@ -196,7 +196,7 @@ impl<E: Engine> Tree<E> {
     pub async fn trace(&self, of: &TraceOf) -> Result<Trace, TraceError> {
         let search = Search { engine: &self.shared.engine };
         let found = self.find(&search, of).await?;
-        let mut walk = Walk { tree: self, search, budget: Budget::new(LOOKED_AT_MAX), waiting: HashMap::new() };
+        let mut walk = Walk { tree: self, search, budget: Budget::new(LOOKED_AT_MAX), lanes: HashMap::new() };
         walk.run(found).await
     }
 
@@ -231,8 +231,14 @@ struct Walk<'a, E: Engine> {
     tree: &'a Tree<E>,
     search: Search<'a, E>,
     budget: Budget,
-    /// What waits in the lanes that were looked at, by offset.
-    waiting: HashMap<LaneId, HashMap<Offset, Waiter>>,
+    lanes: HashMap<LaneId, Seen>,
+}
+
+/// How a lane was when it was looked at, its position first: what is in front of that and does not wait is done.
+struct Seen {
+    position: Offset,
+    /// By offset.
+    waiting: HashMap<Offset, Waiter>,
 }
 
 /// The events of a trace, as they are found.
@@ -381,12 +387,11 @@ impl<E: Engine> Walk<'_, E> {
         found: &Found,
     ) -> Result<(Handling, Vec<Found>), TraceError> {
         let mut handling = Handling::of(subscriber.label());
-        // The position first: what a position shows as done is among the events that are looked at afterwards.
-        let position = self.tree.shared.engine.position(lane).unwrap_or(0);
-        if found.place.offset >= position {
+        let seen = self.look(lane).await?;
+        if found.place.offset >= seen.position {
             return Ok((handling, Vec::new()));
         }
-        if let Some(waiter) = self.waiting(lane).await?.get(&found.place.offset) {
+        if let Some(waiter) = seen.waiting.get(&found.place.offset) {
             handling.waits(waiter);
             return Ok((handling, Vec::new()));
         }
@@ -411,16 +416,18 @@ impl<E: Engine> Walk<'_, E> {
         Ok(when::passes(condition, &view, Some(record.key)) == Ok(false))
     }
 
-    /// What waits in a lane, read once.
-    async fn waiting(&mut self, lane: LaneId) -> Result<&HashMap<Offset, Waiter>, TraceError> {
-        if !self.waiting.contains_key(&lane) {
-            let entries = self.tree.shared.engine.entries(lane);
+    /// How a lane is, read once.
+    async fn look(&mut self, lane: LaneId) -> Result<&Seen, TraceError> {
+        if !self.lanes.contains_key(&lane) {
+            let engine = &self.tree.shared.engine;
+            let position = engine.position(lane).unwrap_or(0);
+            let entries = engine.entries(lane);
             let read = tokio::task::spawn_blocking(move || entries.map_or(Ok(HashMap::new()), |of| read_waiting(&of)));
             // a task ends in front of its time only together with the runtime
             let waiting = read.await.map_err(|_| Stopped::Closed)??;
-            self.waiting.insert(lane, waiting);
+            self.lanes.insert(lane, Seen { position, waiting });
         }
-        self.waiting.get(&lane).ok_or_else(|| TraceError::Unreadable("a lane is gone".to_owned()))
+        self.lanes.get(&lane).ok_or_else(|| TraceError::Unreadable("a lane is gone".to_owned()))
     }
 
     /// What a lane made of an event.

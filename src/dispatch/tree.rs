@@ -86,8 +86,17 @@ pub(super) struct Shared<E> {
     delayed: Vec<Option<Arc<Delayed>>>,
     publisher: Publisher<E>,
     capsules: Sink,
+    /// Whoever takes a snapshot has it.
+    pub(super) snapshots: Arc<tokio::sync::Mutex<()>>,
     stop: CancellationToken,
     lanes: TaskTracker,
+}
+
+impl<E> Shared<E> {
+    /// Digest of the version that a subscriber runs, hexadecimal.
+    pub(super) fn digest(&self, subscriber: usize) -> String {
+        self.rosters.get(subscriber).map(|roster| roster.assignment().proven.digest.to_string()).unwrap_or_default()
+    }
 }
 
 /// A plan's nodes with the engine's numbers.
@@ -362,9 +371,21 @@ impl<E: Engine> Tree<E> {
         }
         tracker.close();
         let plan = plan.clone();
-        let lanes = tracker;
-        let shared =
-            Shared { engine, plan, numbers, rosters, counters, commands, delayed, publisher, capsules, stop, lanes };
+        let (snapshots, lanes) = (Arc::default(), tracker);
+        let shared = Shared {
+            engine,
+            plan,
+            numbers,
+            rosters,
+            counters,
+            commands,
+            delayed,
+            publisher,
+            capsules,
+            snapshots,
+            stop,
+            lanes,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 

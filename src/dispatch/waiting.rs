@@ -132,7 +132,7 @@ pub(super) fn now_ns() -> u64 {
     since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
-fn decode(number: u64, value: &[u8]) -> Result<Waiter, WaitingError> {
+pub(super) fn decode(number: u64, value: &[u8]) -> Result<Waiter, WaitingError> {
     serde_json::from_slice(value).map_err(|error| WaitingError::Malformed { number, reason: error.to_string() })
 }
 

@@ -22,6 +22,9 @@ use super::store::{Entries, Pinned, StoreError};
 use super::{Lane, Log, Shared};
 use crate::model::{LaneId, LaneWrite};
 
+/// Entries that are looked at in one round, however few are asked for: some may be gone.
+const PAGE_MIN: usize = 64;
+
 /// What is in memory of a lane's entries.
 #[derive(Debug, Default)]
 pub(super) struct Changed {
@@ -95,14 +98,38 @@ impl Changed {
         found.map(|(_, value)| value.clone())
     }
 
-    fn range(&self, range: (Bound<&[u8]>, Bound<&[u8]>)) -> BTreeMap<Bytes, Option<Bytes>> {
+    /// What has changed in a range, from its front: at least so much, where there is as much.
+    fn range(&self, range: Range<'_>, count: usize) -> Changes {
         let state = self.state();
-        let mut found = BTreeMap::new();
-        for changes in [&state.written, &state.handed_in] {
-            let changes = changes.range::<[u8], _>(range);
-            found.extend(changes.map(|(key, (_, value))| (key.clone(), value.clone())));
+        let mut changes = Changes::default();
+        // what was handed in hides what was written
+        for of in [&state.written, &state.handed_in] {
+            changes.take(of.range::<[u8], _>(range).map(|(key, (_, value))| (key, value)), count);
         }
-        found
+        changes
+    }
+}
+
+type Range<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// A part of what has changed; `None` where a key is gone.
+#[derive(Debug, Default)]
+struct Changes {
+    by_key: BTreeMap<Bytes, Option<Bytes>>,
+    /// Nothing is said about keys behind this one; `None`: those are all.
+    to: Option<Bytes>,
+}
+
+impl Changes {
+    fn take<'a>(&mut self, changes: impl Iterator<Item = (&'a Bytes, &'a Option<Bytes>)>, count: usize) {
+        let mut taken = 0;
+        for (key, value) in changes.take(count) {
+            taken += 1;
+            self.by_key.insert(key.clone(), value.clone());
+            if taken == count && self.to.as_ref().is_none_or(|to| key < to) {
+                self.to = Some(key.clone());
+            }
+        }
     }
 }
 
@@ -191,27 +218,38 @@ impl LaneEntries {
         {
             return Ok(Vec::new());
         }
-        let changes = match &self.frozen {
-            Some(frozen) => {
-                let changes = frozen.changed.range::<[u8], _>((from, until));
-                changes.map(|(key, value)| (key.clone(), value.clone())).collect()
+        let (mut found, mut from) = (Vec::new(), from.map(<[u8]>::to_vec));
+        while found.len() < count {
+            let range = (from.as_ref().map(Vec::as_slice), until);
+            let most = (count - found.len()).max(PAGE_MIN);
+            // memory first, as above
+            let changes = match &self.frozen {
+                Some(frozen) => {
+                    let mut changes = Changes::default();
+                    changes.take(frozen.changed.range::<[u8], _>(range), most);
+                    changes
+                }
+                None => self.lane.changed.range(range, most),
+            };
+            let stored = match &self.frozen {
+                Some(frozen) => frozen.stored.range(self.lane.id, range, most)?,
+                None => self.look().stored(|entries| entries.range(self.lane.id, range, most))?,
+            };
+            let stored_to = stored.last().map(|(key, _)| key.clone()).filter(|_| stored.len() == most);
+            // what lies behind the end of either is for the next round
+            let to = changes.to.into_iter().chain(stored_to).min();
+            let is_known = |key: &Bytes| to.as_ref().is_none_or(|to| key <= to);
+            let stored = stored.into_iter().map(|(key, value)| (key, Some(value)));
+            let mut known: BTreeMap<_, _> = stored.filter(|(key, _)| is_known(key)).collect();
+            known.extend(changes.by_key.into_iter().filter(|(key, _)| is_known(key)));
+            found.extend(known.into_iter().filter_map(|(key, value)| Some((key, value?))));
+            match to {
+                Some(to) => from = Bound::Excluded(to.to_vec()),
+                None => break,
             }
-            None => self.lane.changed.range((from, until)),
-        };
-        // each change hides one stored entry at the most
-        let most = count.saturating_add(changes.len());
-        let stored = match &self.frozen {
-            Some(frozen) => frozen.stored.range(self.lane.id, (from, until), most)?,
-            None => self.look().stored(|entries| entries.range(self.lane.id, (from, until), most))?,
-        };
-        let is_cut = stored.len() == most;
-        let last_stored = stored.last().map(|(key, _)| key.clone()).filter(|_| is_cut);
-        let mut found: BTreeMap<Bytes, Option<Bytes>> =
-            stored.into_iter().map(|(key, value)| (key, Some(value))).collect();
-        // what lies behind the last stored one that was read is for the next page
-        found.extend(changes.into_iter().filter(|(key, _)| last_stored.as_ref().is_none_or(|last| key <= last)));
-        let found = found.into_iter().filter_map(|(key, value)| Some((key, value?)));
-        Ok(found.take(count).collect())
+        }
+        found.truncate(count);
+        Ok(found)
     }
 
     /// The entries as they are now, whatever is handed in later. For the lane itself, between two units. As quick as there
@@ -221,7 +259,7 @@ impl LaneEntries {
     /// As [`LaneEntries::get`].
     pub fn frozen(&self) -> Result<Self, EntriesError> {
         // memory first, as everywhere
-        let changed = self.lane.changed.range((Bound::Unbounded, Bound::Unbounded));
+        let changed = self.lane.changed.range((Bound::Unbounded, Bound::Unbounded), usize::MAX).by_key;
         let stored = self.look().stored(Entries::pinned)?;
         let frozen = Some(Arc::new(Frozen { changed, stored }));
         Ok(Self { shared: self.shared.clone(), lane: self.lane.clone(), frozen })

@@ -48,6 +48,16 @@ pub const EVENTS_WAIT: &str = "EVENTS_WAIT";
 pub const EVENTS_SHARED: &str = "EVENTS_SHARED";
 /// The subscriber's handler keeps state, and it was not said what becomes of it.
 pub const HAS_STATE: &str = "HAS_STATE";
+/// The subscriber has no such snapshot.
+pub const UNKNOWN_SNAPSHOT: &str = "UNKNOWN_SNAPSHOT";
+/// The snapshot cannot be gone back to: it is damaged, or events are gone that it goes with.
+pub const UNUSABLE_SNAPSHOT: &str = "UNUSABLE_SNAPSHOT";
+/// The bus has nowhere to keep snapshots.
+pub const NO_SNAPSHOTS: &str = "NO_SNAPSHOTS";
+/// The snapshot could not be written.
+pub const SNAPSHOT_FAILED: &str = "SNAPSHOT_FAILED";
+/// The state of a lane is not whole, since a seek broke off.
+pub const BROKEN_STATE: &str = "BROKEN_STATE";
 /// A lane of the subscriber has stopped or does not answer.
 pub const LANE_STOPPED: &str = "LANE_STOPPED";
 /// A component does not fit, or is not one.

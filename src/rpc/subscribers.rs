@@ -1,7 +1,8 @@
 //! What is asked of subscribers in the contract's words, and back.
 
 use crate::dispatch::{
-    FailedEvent, Filter, LetterProgress, ListPosition, Moved, StateEntry, StateOfPartition, StatePosition, Waiter,
+    FailedEvent, Filter, LetterProgress, ListPosition, Moved, SnapshotInfo, StateEntry, StateOfPartition,
+    StatePosition, Waiter,
 };
 
 use super::times::{nanoseconds, timestamp};
@@ -131,6 +132,21 @@ impl From<StatePosition> for v1::StatePosition {
 impl From<v1::StatePosition> for StatePosition {
     fn from(v1::StatePosition { partition, bucket, key }: v1::StatePosition) -> Self {
         Self { partition, bucket, key }
+    }
+}
+
+impl From<SnapshotInfo> for v1::Snapshot {
+    fn from(snapshot: SnapshotInfo) -> Self {
+        let SnapshotInfo { number, taken_ns, digest, note, positions, entries, bytes } = snapshot;
+        Self { number, take_time: Some(timestamp(taken_ns)), digest, note, positions, entries, bytes }
+    }
+}
+
+impl From<v1::Snapshot> for SnapshotInfo {
+    fn from(snapshot: v1::Snapshot) -> Self {
+        let v1::Snapshot { number, take_time, digest, note, positions, entries, bytes } = snapshot;
+        let taken_ns = take_time.as_ref().and_then(nanoseconds).unwrap_or(0);
+        Self { number, taken_ns, digest, note, positions, entries, bytes }
     }
 }
 

@@ -11,8 +11,9 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
 use crate::dispatch::shadow::ShadowError;
-use crate::dispatch::{BacklogFull, ControlError, PublishError, TraceError, VersionError};
+use crate::dispatch::{BacklogFull, ControlError, PublishError, SnapshotError, TraceError, VersionError};
 use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, Stopped};
+use crate::limits;
 use crate::model::Offset;
 use crate::reload::{CompareError, ReloadError};
 use crate::rpc::{ERROR_DOMAIN, reason};
@@ -180,6 +181,11 @@ pub(super) fn control(error: &ControlError) -> Status {
                 let metadata = [("partition", partition.to_string())];
                 Refusal::with(Code::FailedPrecondition, reason::EVENTS_SHARED, error, metadata).status()
             }
+            LaneRefusal::Broken => {
+                let metadata = [("partition", partition.to_string())];
+                Refusal::with(Code::FailedPrecondition, reason::BROKEN_STATE, error, metadata).status()
+            }
+            LaneRefusal::Snapshot { .. } => Refusal::new(Code::DataLoss, reason::UNUSABLE_SNAPSHOT, error).status(),
             LaneRefusal::Stopped { .. } => {
                 let metadata = [
                     ("partition", partition.to_string()),
@@ -188,7 +194,31 @@ pub(super) fn control(error: &ControlError) -> Status {
                 Refusal::with(Code::Unavailable, reason::LANE_STOPPED, error, metadata).status()
             }
         },
+        ControlError::Snapshot(snapshot) => self::snapshot(snapshot),
         ControlError::Unreadable(_) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
+    }
+}
+
+/// A snapshot that was not taken, or not used.
+fn snapshot(error: &SnapshotError) -> Status {
+    match error {
+        SnapshotError::Unsupported => Refusal::new(Code::Unimplemented, reason::NO_SNAPSHOTS, error).status(),
+        SnapshotError::Unknown { number, .. } => {
+            Refusal::with(Code::NotFound, reason::UNKNOWN_SNAPSHOT, error, [("number", number.to_string())]).status()
+        }
+        SnapshotError::NoPosition => {
+            Refusal::new(Code::InvalidArgument, reason::INVALID_ARGUMENT, error).field("to").status()
+        }
+        SnapshotError::NoRoom => {
+            let mut refusal = Refusal::new(Code::ResourceExhausted, reason::DISK_FULL, error);
+            refusal.details.set_retry_info(Some(limits::FULL_RETRY_AFTER));
+            refusal.status()
+        }
+        SnapshotError::Disk(_) => Refusal::new(Code::Internal, reason::SNAPSHOT_FAILED, error).status(),
+        SnapshotError::Unusable { .. } => Refusal::new(Code::DataLoss, reason::UNUSABLE_SNAPSHOT, error).status(),
+        SnapshotError::Expired { .. } | SnapshotError::Ahead { .. } => {
+            Refusal::new(Code::FailedPrecondition, reason::UNUSABLE_SNAPSHOT, error).status()
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::refusal::TIME;
 use super::{bounds, refusal};
+use crate::dispatch::snapshots::KEPT_DEFAULT;
 use crate::dispatch::{ControlError, Filter, Move, SeekState, SeekTo, StateFilter, StateOfPartition, Tree};
 use crate::engine::Engine;
 use crate::rpc::times::nanoseconds;
@@ -160,9 +161,11 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
             Ok(v1::SeekState::Unspecified) => None,
             Ok(v1::SeekState::Keep) => Some(SeekState::Keep),
             Ok(v1::SeekState::Empty) => Some(SeekState::Empty),
+            Ok(v1::SeekState::Snapshot) => Some(SeekState::Snapshot(request.snapshot)),
             Err(_) => return Err(refusal::field("state", "is not one of those that there are")),
         };
         let to = match &request.to {
+            None if matches!(state, Some(SeekState::Snapshot(_))) => SeekTo::Snapshot,
             None => return Err(refusal::field("to", "is missing: say where the subscriber goes on")),
             Some(To::Start(_)) => SeekTo::Start,
             Some(To::End(_)) => SeekTo::End,
@@ -174,12 +177,46 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         if state.is_none() && self.reading(move |tree| tree.has_state(&name, partition)).await? {
             return Err(refusal::control(&ControlError::HasState { subscriber }));
         }
-        let to = Move { to, partition, empties_state: state == Some(SeekState::Empty), drops_waiting, dry_run };
+        let to = Move { to, partition, state: state.unwrap_or(SeekState::Keep), drops_waiting, dry_run };
         let moved = self.changing(self.tree.seek(&subscriber, to)).await?;
         if !dry_run {
             tracing::info!(subscriber, ?moved, "moved");
         }
         Ok(Response::new(v1::SeekResponse { moved: moved.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn take_snapshot(
+        &self,
+        request: Request<v1::TakeSnapshotRequest>,
+    ) -> Result<Response<v1::TakeSnapshotResponse>, Status> {
+        let v1::TakeSnapshotRequest { subscriber, keep, note } = request.into_inner();
+        if note.len() > bounds::NOTE_BYTES_MAX {
+            return Err(refusal::field("note", format!("has more than {} bytes", bounds::NOTE_BYTES_MAX)));
+        }
+        let keep = if keep == 0 { KEPT_DEFAULT } else { keep as usize };
+        let snapshot = self.changing(self.tree.take_snapshot(&subscriber, &note, keep)).await?;
+        tracing::info!(subscriber, number = snapshot.number, entries = snapshot.entries, "took a snapshot");
+        Ok(Response::new(v1::TakeSnapshotResponse { snapshot: Some(snapshot.into()) }))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<v1::ListSnapshotsRequest>,
+    ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
+        let v1::ListSnapshotsRequest { subscriber } = request.into_inner();
+        let snapshots = self.reading(move |tree| tree.snapshots(&subscriber)).await?;
+        Ok(Response::new(v1::ListSnapshotsResponse { snapshots: snapshots.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn drop_snapshot(
+        &self,
+        request: Request<v1::DropSnapshotRequest>,
+    ) -> Result<Response<v1::DropSnapshotResponse>, Status> {
+        let v1::DropSnapshotRequest { subscriber, number } = request.into_inner();
+        let name = subscriber.clone();
+        self.reading(move |tree| tree.drop_snapshot(&name, number)).await?;
+        tracing::info!(subscriber, number, "removed a snapshot");
+        Ok(Response::new(v1::DropSnapshotResponse {}))
     }
 
     async fn get_state(&self, request: Request<v1::GetStateRequest>) -> Result<Response<v1::GetStateResponse>, Status> {

@@ -26,6 +26,8 @@ fn nobody_at_the_address_is_3() {
         &["plugin", "rollback", "s"],
         &["plugin", "pin", "s", "--off"],
         &["plugin", "deploy", "s", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")],
+        &["state", "snapshot", "s"],
+        &["state", "snapshots", "s"],
     ] {
         let ran = run(&[command, &["--server", &free]].concat());
         assert_eq!(ran.code, Some(3), "{command:?}");
@@ -65,7 +67,9 @@ fn wrong_usage_is_2() {
         &["parked", "drop", "s", "--waiting"],
         &["pause"],
         &["seek", "s"],
+        &["seek", "s", "--state", "keep"],
         &["seek", "s", "--to", "yesterday"],
+        &["state", "snapshot", "s", "--keep", "0"],
         &["seek", "s", "--to", "start", "--state", "old"],
         &["state"],
         &["state", "get", "s"],

@@ -328,3 +328,43 @@ fn an_event_is_traced_through_the_tree() {
     assert!(none.notices.contains("no event `nobody`") && none.notices.contains("topic `orders`"), "{}", none.notices);
     bus.stop();
 }
+
+#[test]
+fn a_subscriber_goes_back_to_a_snapshot_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = start(folder.path(), &counting());
+    pay(&bus, "a", 1);
+    pay(&bus, "b", 2);
+    settle(&bus);
+    let said = bus.run(&["state", "snapshot", "count", "--note", "two payments"]).ok();
+    assert_eq!(said, "took snapshot 1 with 2 entries: `wattle seek count --state 1` goes back to it\n");
+    pay(&bus, "a", 10);
+    settle(&bus);
+    let state = |bus: &Bus| {
+        let mut state: Vec<_> = bus.run(&["state", "list", "count", "-o", "json"]).json();
+        state.sort_by_key(|entry| entry["key"].to_string());
+        state.iter().map(|entry| entry["value"].clone()).collect::<Vec<_>>()
+    };
+    let whole = state(&bus);
+    bus.stop();
+
+    let bus = start(folder.path(), &counting());
+    let listed = bus.run(&["state", "snapshots", "shop/count"]).ok();
+    assert!(listed.contains("two payments") && listed.ends_with("1 snapshot\n"), "{listed}");
+    let listed = bus.run(&["state", "snapshots", "count", "-o", "json"]).json();
+    assert_eq!((&listed[0]["number"], &listed[0]["entries"]), (&json!(1), &json!(2)));
+    bus.run(&["pause", "count"]).ok();
+    assert!(bus.run(&["seek", "count", "--state", "1"]).ok().ends_with("moved 2 partitions\n"));
+    assert_ne!(state(&bus), whole);
+    bus.run(&["resume", "count"]).ok();
+    settle(&bus);
+    assert_eq!(state(&bus), whole);
+    let totals = bus.run(&["tail", "totals", "--key", "a"]).json();
+    let counts: Vec<_> = totals.iter().map(|line| line["event"]["data"]["sum"].clone()).collect();
+    assert_eq!(counts, [1, 11, 11], "the last one came again");
+    let none = bus.run(&["seek", "count", "--state", "7"]);
+    assert!(none.code == Some(1) && none.notices.contains("wattle state snapshots"), "{none:?}");
+    assert!(bus.run(&["state", "drop-snapshot", "count", "1"]).notices.contains("removed snapshot 1"));
+    assert_eq!(bus.run(&["state", "snapshots", "count"]).ok(), "0 snapshots\n");
+    bus.stop();
+}

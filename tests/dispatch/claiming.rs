@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wattle::dispatch::{ControlError, Move, Refusal, SeekTo, Tree};
+use wattle::dispatch::{ControlError, Move, Refusal, SeekState, SeekTo, Tree};
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 
@@ -151,7 +151,7 @@ async fn who_does_not_want_an_event_leaves_it_to_the_other() {
 async fn who_shares_is_not_moved() {
     let (a, b) = (Script::each(copy), Script::each(copy));
     let tree: Tree<MemoryEngine> = start(&yaml(""), &[("a", &a), ("b", &b)]).await;
-    let to = Move { to: SeekTo::Start, partition: None, empties_state: false, drops_waiting: false, dry_run: false };
+    let to = Move { to: SeekTo::Start, partition: None, state: SeekState::Keep, drops_waiting: false, dry_run: false };
     let refused = tree.seek("a", to).await.unwrap_err();
     assert!(matches!(refused, ControlError::Refused { refusal: Refusal::Shared { .. }, .. }), "{refused}");
 }

@@ -34,6 +34,7 @@ mod reloading;
 mod schemas;
 mod script;
 mod shadow;
+mod snapshots;
 mod state;
 mod status;
 mod stopping;

@@ -1,5 +1,5 @@
-//! Random trees of random handlers with a state, some of which park what fails or take only some events, stopped and killed at random moments: what every topic holds in the end is what a
-//! pure model says, to the byte.
+//! Random trees of random handlers with a state, some of which park what fails or take only some events; stopped, killed and
+//! paused at random moments, and sent back: what every topic holds in the end is what a pure model says, to the byte.
 //!
 //! The model knows nothing of batches, attempts in the making, restarts or lanes. It goes from each topic's events, as
 //! they are stored, to what the children must hold. What is not determined is only how the outputs of several keys
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use wattle::dispatch::{Tree, Waiter};
+use wattle::dispatch::{LaneState, Move, Moved, SeekState, SeekTo, Tree, Waiter};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{Blueprint, Engine, Entries as _, Numbers, SubscriberSpec, TopicSpec};
@@ -267,16 +267,53 @@ struct Kept {
     state: BTreeMap<(String, String), u64>,
 }
 
+/// A subscriber was sent back when it had come to its end.
+struct Sent {
+    subscriber: String,
+    /// From where to where, for each partition.
+    moved: Vec<Moved>,
+    empties_state: bool,
+}
+
+/// The events of a lane in the order in which it got them, each with whether it was sent back in front of it, and with what
+/// became of its state.
+fn course<'a>(
+    subscriber: &SubscriberPlan,
+    lane: u32,
+    events: &'a [Seen],
+    sent: &[Sent],
+) -> Vec<(Option<bool>, Option<&'a Seen>)> {
+    let (mut course, mut from) = (Vec::new(), 0);
+    for sent in sent.iter().filter(|sent| sent.subscriber == subscriber.label()) {
+        let moved = sent.moved.iter().find(|moved| moved.partition == lane).unwrap();
+        let until = usize::try_from(moved.from).unwrap();
+        course.extend(events[from..until].iter().map(|event| (None, Some(event))));
+        course.push((Some(sent.empties_state), None));
+        from = usize::try_from(moved.to).unwrap();
+    }
+    course.extend(events[from..].iter().map(|event| (None, Some(event))));
+    course
+}
+
 /// For each topic, target partition and key of the parent the events in their order.
 type Made = BTreeMap<(String, u32, String), Vec<Expected>>;
 
 /// What a subscriber makes of its input, and what each of its lanes keeps.
-fn expected(plan: &Plan, subscriber: &SubscriberPlan, input: &[Vec<Seen>]) -> (Made, Vec<Kept>) {
+fn expected(plan: &Plan, subscriber: &SubscriberPlan, input: &[Vec<Seen>], sent: &[Sent]) -> (Made, Vec<Kept>) {
     let (mut all, mut kept) = (Made::new(), Vec::new());
     for (lane, events) in (0..).zip(input) {
         let ids = OutputIds::new(&subscriber.label(), &plan[subscriber.from].label(), lane);
         let (mut keeps, mut held) = (Kept::default(), BTreeSet::new());
-        for parent in events {
+        for (sent_back, parent) in course(subscriber, lane, events, sent) {
+            if let Some(empties_state) = sent_back {
+                // what waited was dropped
+                keeps.waiting.clear();
+                held.clear();
+                if empties_state {
+                    keeps.state.clear();
+                }
+            }
+            let Some(parent) = parent else { continue };
             let outcome = match passes(subscriber, parent.data()) {
                 Some(false) => continue,
                 _ if held.contains(&parent.key) => {
@@ -381,7 +418,13 @@ async fn numbers<E: Engine>(engine: &E, plan: &Plan) -> Numbers {
 }
 
 /// Compares every topic with what its parents make it.
-async fn compare<E: Engine>(tree: &Tree<E>, plan: &Plan, published: &BTreeMap<String, Vec<String>>, seed: u64) {
+async fn compare<E: Engine>(
+    tree: &Tree<E>,
+    plan: &Plan,
+    published: &BTreeMap<String, Vec<String>>,
+    sent: &[Sent],
+    seed: u64,
+) {
     let mut found: BTreeMap<(String, u32, String), Vec<Expected>> = BTreeMap::new();
     let mut wanted = BTreeMap::new();
     let mut stored: BTreeMap<String, Vec<Vec<Seen>>> = BTreeMap::new();
@@ -406,7 +449,7 @@ async fn compare<E: Engine>(tree: &Tree<E>, plan: &Plan, published: &BTreeMap<St
     assert_eq!(&roots, published, "seed {seed}: the root");
     let numbers = numbers(tree.engine(), plan).await;
     for (subscriber, number) in plan.subscribers.iter().zip(numbers.subscribers) {
-        let (made, keeps) = expected(plan, subscriber, &stored[&plan[subscriber.from].label()]);
+        let (made, keeps) = expected(plan, subscriber, &stored[&plan[subscriber.from].label()], sent);
         wanted.extend(made);
         let mut waiting = (0, 0);
         for (partition, keeps) in (0..).zip(keeps) {
@@ -482,6 +525,40 @@ async fn feed<E: Engine>(tree: &Tree<E>, random: &mut Random, published: &mut BT
     }
 }
 
+/// Somebody pauses a subscriber for a while, or until the next life.
+async fn pause<E: Engine>(tree: &Tree<E>, plan: &Plan, random: &mut Random) -> bool {
+    let paused: Vec<_> =
+        tree.snapshot().subscribers.into_iter().filter(|it| it.lanes[0] == LaneState::Paused).collect();
+    for subscriber in paused {
+        assert!(subscriber.lanes.iter().all(|lane| *lane == LaneState::Paused), "{subscriber:?}");
+        tree.resume(&subscriber.name).await.unwrap();
+    }
+    if !random.one_in(3) {
+        return false;
+    }
+    let subscriber = plan.subscribers[random.below(plan.subscribers.len() as u64) as usize].label();
+    tree.pause(&subscriber).await.unwrap();
+    for _ in 0..random.below(20) {
+        tokio::task::yield_now().await;
+    }
+    let stays = random.one_in(2);
+    if !stays {
+        tree.resume(&subscriber).await.unwrap();
+    }
+    stays
+}
+
+/// Somebody sends a subscriber back that has come to its end.
+async fn send_back<E: Engine>(tree: &Tree<E>, plan: &Plan, random: &mut Random) -> Sent {
+    let subscriber = plan.subscribers[random.below(plan.subscribers.len() as u64) as usize].label();
+    let to = if random.one_in(2) { SeekTo::Start } else { SeekTo::Offset(random.below(30)) };
+    let empties_state = random.one_in(2);
+    let state = if empties_state { SeekState::Empty } else { SeekState::Keep };
+    let to = Move { to, partition: None, state, drops_waiting: true, dry_run: false };
+    let moved = tree.seek(&subscriber, to).await.unwrap();
+    Sent { subscriber, moved, empties_state }
+}
+
 /// A tree with its life in several parts, on one engine or on one folder.
 fn live(seed: u64, folder: Option<&Path>) {
     let mut random = Random::new(seed);
@@ -501,8 +578,16 @@ fn live(seed: u64, folder: Option<&Path>) {
         match folder {
             None => runtime.block_on(async {
                 let tree = scripts.start(memory.clone(), &plan).await;
+                let is_paused = pause(&tree, &plan, &mut random).await;
                 feed(&tree, &mut random, &mut published).await;
-                life_ends(&tree, &plan, &scripts, &published, is_last, end, more, seed).await;
+                if is_last {
+                    last_life(&tree, &plan, &mut random, &mut published, seed).await;
+                } else if !is_paused {
+                    some_calls(&tree, &scripts, more).await;
+                }
+                if !is_last && let End::Drain = end {
+                    assert!(tree.drain(PATIENCE).await, "seed {seed}");
+                }
             }),
             Some(folder) => runtime.block_on(async {
                 let mut engine = None;
@@ -512,8 +597,16 @@ fn live(seed: u64, folder: Option<&Path>) {
                 })
                 .await;
                 let tree = scripts.start(engine.unwrap(), &plan).await;
+                let is_paused = pause(&tree, &plan, &mut random).await;
                 feed(&tree, &mut random, &mut published).await;
-                life_ends(&tree, &plan, &scripts, &published, is_last, end, more, seed).await;
+                if is_last {
+                    last_life(&tree, &plan, &mut random, &mut published, seed).await;
+                } else if !is_paused {
+                    some_calls(&tree, &scripts, more).await;
+                }
+                if !is_last && let End::Drain = end {
+                    assert!(tree.drain(PATIENCE).await, "seed {seed}");
+                }
             }),
         }
         // Whatever still runs is dropped where it awaits.
@@ -521,26 +614,32 @@ fn live(seed: u64, folder: Option<&Path>) {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "all of a life")]
-async fn life_ends<E: Engine>(
+/// The tree comes to its end; perhaps somebody is sent back, once or twice.
+async fn last_life<E: Engine>(
     tree: &Tree<E>,
     plan: &Plan,
-    scripts: &Scripts,
-    published: &BTreeMap<String, Vec<String>>,
-    is_last: bool,
-    end: End,
-    more: u64,
+    random: &mut Random,
+    published: &mut BTreeMap<String, Vec<String>>,
     seed: u64,
 ) {
-    if is_last {
-        settled(tree).await;
-        return compare(tree, plan, published, seed).await;
+    for subscriber in tree.snapshot().subscribers {
+        tree.resume(&subscriber.name).await.unwrap();
     }
+    let mut sent = Vec::new();
+    loop {
+        settled(tree).await;
+        compare(tree, plan, published, &sent, seed).await;
+        if sent.len() == 2 || random.one_in(2) {
+            return;
+        }
+        sent.push(send_back(tree, plan, random).await);
+        feed(tree, random, published).await;
+    }
+}
+
+async fn some_calls<E: Engine>(tree: &Tree<E>, scripts: &Scripts, more: u64) {
     let at = scripts.calls.load(Ordering::SeqCst) + more;
     until("some calls", || scripts.calls.load(Ordering::SeqCst) >= at || tree.is_settled()).await;
-    if let End::Drain = end {
-        assert!(tree.drain(PATIENCE).await, "seed {seed}");
-    }
 }
 
 /// The seeds of a run: `WATTLE_SEED` alone, if it is set; as many as `WATTLE_SEEDS` says, if that is.

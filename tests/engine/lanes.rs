@@ -348,3 +348,49 @@ pub(crate) async fn what_is_frozen_stays_as_it_was(home: impl Home) {
     assert_eq!(frozen.range(Bound::Excluded(b"a"), b"d", 9).unwrap().len(), 1);
     assert_eq!(keeps(&engine.entries(own).unwrap()).len(), 302);
 }
+
+/// Entries that are stored, changed, gone, and new, whatever is in memory of them.
+pub(crate) async fn entries_are_the_same_in_pages_of_any_size(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let own = lane(tree.validate, 2);
+    let mut session = engine.acquire(own).await.unwrap();
+    let entries = engine.entries(own).unwrap();
+    let mut expected = std::collections::BTreeMap::new();
+    // enough bytes for some of it to be stored and forgotten in memory
+    let value = |round: u32| format!("{round}{}", "x".repeat(24 << 10));
+    for round in 0..6_u32 {
+        for first in (0..300_u32).step_by(50) {
+            let mut writes = Vec::new();
+            for number in first..first + 50 {
+                let key = format!("k{number:03}");
+                match (number * 7 + round * 5) % 11 {
+                    0..4 => {
+                        expected.insert(key.clone(), value(round));
+                        writes.push(LaneWrite::put(key.into_bytes(), value(round).into_bytes()));
+                    }
+                    4..7 => {
+                        expected.remove(&key);
+                        writes.push(LaneWrite::delete(key.into_bytes()));
+                    }
+                    _ => {}
+                }
+            }
+            session.commit(Unit { writes, ..Unit::default() }).await.unwrap();
+        }
+        let frozen = entries.frozen().unwrap();
+        for (entries, count) in [(&entries, 1), (&entries, 7), (&entries, 100), (&frozen, 3), (&frozen, 1_000)] {
+            let (mut found, mut from) = (Vec::new(), Bound::Included(b"k".to_vec()));
+            loop {
+                let page = entries.range(from.as_ref().map(Vec::as_slice), b"l", count).unwrap();
+                let Some((last, _)) = page.last().cloned() else { break };
+                assert!(page.len() <= count);
+                found.extend(page);
+                from = Bound::Excluded(last.to_vec());
+            }
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            let found: Vec<_> = found.iter().map(|(key, value)| (text(key), text(value))).collect();
+            assert!(found == expected.clone().into_iter().collect::<Vec<_>>(), "round {round}, pages of {count}");
+        }
+    }
+}

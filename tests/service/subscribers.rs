@@ -10,6 +10,7 @@ use wattle::client::{Client, ClientError, Listing, Seek, Source};
 use wattle::dispatch::{
     FailedEvent, Filter, LaneState, SeekState, SeekTo, StateEntry, StateFilter, StateOfPartition, SubscriberStatus,
 };
+use wattle::engine::Engine;
 use wattle::limits;
 use wattle::model::Event;
 use wattle::model::event::Data;
@@ -544,4 +545,52 @@ async fn a_redrive_that_finds_no_room_says_so_and_goes_on_later() {
     assert_eq!(redriven, 4, "and not those that failed again meanwhile");
     settled(&bed.tree).await;
     assert_eq!(all(bed.client.dead_letters("small", Filter::default())).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn snapshots_are_taken_listed_gone_back_to_and_removed() {
+    let bed = bed().await;
+    publish(&bed, JOBS, &[("a", "k", "keep"), ("b", "l", "keep")]).await;
+    let taken = bed.client.take_snapshot(WORK, 0, "in front of it").await.unwrap();
+    assert_eq!((taken.number, taken.entries, taken.note.as_str()), (1, 2, "in front of it"));
+    assert_eq!((taken.positions.iter().sum::<u64>(), taken.digest.as_str()), (2, "07".repeat(32).as_str()));
+    assert!(taken.taken_ns > 0 && taken.bytes > 0);
+    publish(&bed, JOBS, &[("c", "m", "keep"), ("d", "k", "emit")]).await;
+    assert_eq!(bed.client.take_snapshot(WORK, 2, "").await.unwrap().number, 2);
+    let listed = bed.client.snapshots(WORK).await.unwrap();
+    assert_eq!((listed.len(), &listed[0]), (2, &taken));
+
+    let seek = |number| Seek {
+        to: SeekTo::Snapshot,
+        partition: None,
+        state: Some(SeekState::Snapshot(number)),
+        drops_waiting: false,
+        dry_run: false,
+    };
+    let moved = bed.client.seek(WORK, seek(1)).await.unwrap();
+    assert_eq!(moved.iter().map(|moved| moved.to).collect::<Vec<_>>(), taken.positions);
+    settled(&bed.tree).await;
+    assert_eq!(in_topic(&bed, "jobs.done").await.split(' ').count(), 2, "`d` was handled again");
+    bed.client.drop_snapshot(WORK, 2).await.unwrap();
+    assert_eq!(bed.client.snapshots(WORK).await.unwrap(), [taken]);
+
+    let long = "x".repeat(201);
+    for (refused, code, reason) in [
+        (bed.client.seek(WORK, seek(7)).await.map(drop), Code::NotFound, "UNKNOWN_SNAPSHOT"),
+        (bed.client.drop_snapshot(WORK, 2).await, Code::NotFound, "UNKNOWN_SNAPSHOT"),
+        (bed.client.take_snapshot("nobody", 0, "").await.map(drop), Code::NotFound, "UNKNOWN_SUBSCRIBER"),
+        (bed.client.take_snapshot(WORK, 0, &long).await.map(drop), Code::InvalidArgument, "INVALID_ARGUMENT"),
+        (
+            bed.client.seek(WORK, Seek { state: Some(SeekState::Keep), ..seek(1) }).await.map(drop),
+            Code::InvalidArgument,
+            "INVALID_ARGUMENT",
+        ),
+    ] {
+        let Err(ClientError::Refused(refused)) = refused else { panic!("{reason}: {refused:?}") };
+        assert_eq!((refused.code, refused.reason.as_str()), (code, reason));
+    }
+    bed.engine.storage.send_modify(|storage| storage.takes_events = false);
+    let full = bed.client.take_snapshot(WORK, 0, "").await.unwrap_err();
+    assert!(full.is_retryable() && full.has_no_side_effects(), "{full:?}");
+    assert_eq!(bed.engine.snapshots().unwrap().list().unwrap().len(), 1, "what was begun is gone");
 }

@@ -2,13 +2,11 @@
 
 use tokio::time::Instant;
 
-use super::super::command::{Command, Refusal};
+use super::super::command::{Command, Look};
 use super::super::entries::DONE;
-use super::super::state;
 use super::super::waiting::{self, Waiter};
 use super::{HALTED, Lane, LaneError, Leave, PAUSED, Told};
 use crate::engine::{Entries, LaneWrite, Session, Unit};
-use crate::limits;
 use crate::model::Record;
 
 impl<S: Session, K: Entries> Lane<S, K> {
@@ -21,7 +19,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 drop(answer.send(Ok(1)));
             }
             Command::Resume(answer) => {
-                self.told = Told::default();
+                self.told = Told { is_broken: self.told.is_broken, ..Told::default() };
                 let mut writes = vec![LaneWrite::delete(PAUSED), LaneWrite::delete(HALTED)];
                 // what it halted for is tried again
                 for number in self.waiting.numbers() {
@@ -82,43 +80,11 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 self.tell(writes).await?;
                 drop(answer.send(Ok(count)));
             }
-            Command::Seek(seek, answer) => {
-                if let Some(group) = &self.parts.policy.claim {
-                    drop(answer.send(Err(Refusal::Shared { group: group.clone() })));
-                    return Ok(());
-                }
-                if self.waiting.len() > 0 && !seek.drops_waiting {
-                    let waiting = self.waiting.len();
-                    drop(answer.send(Err(Refusal::Waits { waiting })));
-                    return Ok(());
-                }
-                let mut writes: Vec<LaneWrite> = Vec::new();
-                for number in self.waiting.numbers() {
-                    writes.extend(self.waiting.remove(number).into_iter().flatten());
-                }
-                if seek.empties_state {
-                    let mut behind: Option<Vec<u8>> = None;
-                    loop {
-                        let page = state::list(&self.parts.entries, behind.as_deref(), 1_000)?;
-                        let Some(last) = page.last() else { break };
-                        behind = Some(state::position_behind(&last.bucket, &last.key));
-                        let gone = page.iter().map(|entry| state::position_behind(&entry.bucket, &entry.key));
-                        writes.extend(gone.map(LaneWrite::delete));
-                        if writes.len() > limits::SEEK_WRITES_MAX {
-                            // the state goes in several units, in front of the move
-                            self.state.account(&mut writes)?;
-                            self.tell(std::mem::take(&mut writes)).await?;
-                            behind = None;
-                        }
-                    }
-                    self.state.account(&mut writes)?;
-                }
-                let unit = Unit { consumed_to: seek.to, writes, is_seek: true, ..Unit::default() };
-                self.commit(unit).await?;
+            Command::Seek(seek, answer) => return self.seek(seek, answer).await,
+            Command::Look(Look(look), answer) => {
+                look(self.position);
                 self.parts.session.sync().await?;
-                self.show();
-                drop(answer.send(Ok(seek.to)));
-                return Err(Leave::Moved);
+                drop(answer.send(Ok(1)));
             }
         }
         self.show();

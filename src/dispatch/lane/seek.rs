@@ -1,0 +1,186 @@
+//! A lane goes on somewhere else, with its handler's state as it is, emptied, or of a snapshot.
+//!
+//! ```text
+//!   what waits goes, what was kept goes ──> what the snapshot has comes ──> the position
+//!   └──────────────────── in one unit, or in several behind a mark ───────────────────┘
+//! ```
+//!
+//! A state that is larger than a unit goes in several, the first of which marks the lane: until the last one it has neither
+//! the one state nor the other, so it stands still, also after a restart, until it is sought again.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::super::command::{Answer, Refusal, Restored, Seek, SeekFrom};
+use super::super::entries::{RECORD, STATE, WAITING, number_of};
+use super::super::state;
+use super::super::waiting::{Waiter, WaitingSet, decode};
+use super::{BROKEN, Lane, LaneError, Leave};
+use crate::engine::{Entries, LaneWrite, Session, Unit};
+use crate::limits;
+use crate::model::{Offset, Record};
+
+/// Bytes of writes at which a unit is committed.
+const UNIT_BYTES: usize = limits::UNIT_BYTES_MAX / 4;
+/// Entries that are looked through at once.
+const PAGE: usize = 1_000;
+
+/// Why the state of a snapshot did not come.
+enum Failed {
+    /// It is not there any more, or not as it was; in words.
+    Snapshot(String),
+    Lane(LaneError),
+}
+
+impl<E: Into<LaneError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Lane(error.into())
+    }
+}
+
+/// Writes that are collected.
+#[derive(Default)]
+struct Writes {
+    all: Vec<LaneWrite>,
+    bytes: usize,
+}
+
+impl Writes {
+    fn extend(&mut self, writes: impl IntoIterator<Item = LaneWrite>) {
+        for write in writes {
+            self.bytes += write.bytes();
+            self.all.push(write);
+        }
+    }
+
+    fn is_a_unit(&self) -> bool {
+        self.all.len() >= limits::SEEK_WRITES_MAX || self.bytes >= UNIT_BYTES
+    }
+}
+
+impl<S: Session, K: Entries> Lane<S, K> {
+    /// Goes on as it is told, or says why not.
+    pub(super) async fn seek(&mut self, seek: Seek, answer: Answer) -> Result<(), Leave> {
+        let waiting = self.waiting.len();
+        let refusal = match &seek.from {
+            // which of those behind it were its own is not known any more
+            _ if self.parts.policy.claim.is_some() => {
+                Some(Refusal::Shared { group: self.parts.policy.claim.clone().unwrap_or_default() })
+            }
+            // what waits is of a state that is not there any more
+            _ if waiting > 0 && !seek.drops_waiting && !self.told.is_broken => Some(Refusal::Waits { waiting }),
+            SeekFrom::Kept if self.told.is_broken => Some(Refusal::Broken),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            drop(answer.send(Err(refusal)));
+            return Ok(());
+        }
+        let mut writes = Writes::default();
+        for number in self.waiting.numbers() {
+            writes.extend(self.waiting.remove(number).into_iter().flatten());
+        }
+        let changed = match seek.from {
+            SeekFrom::Kept => Ok(()),
+            SeekFrom::Empty => self.empty(&mut writes).await,
+            SeekFrom::Snapshot(snapshot) => match self.empty(&mut writes).await {
+                Ok(()) => self.restore(snapshot, seek.to, &mut writes).await,
+                failed => failed,
+            },
+        };
+        match changed {
+            Ok(()) => {}
+            Err(Failed::Lane(error)) => return Err(error.into()),
+            Err(Failed::Snapshot(reason)) => {
+                if self.told.is_broken {
+                    self.commit_part(&mut writes).await?;
+                    self.parts.counters.failed(&reason);
+                } else {
+                    // nothing of it was committed
+                    let (policy, longest) = (self.parts.policy.waiting, self.parts.backoff.retry.max);
+                    self.waiting = WaitingSet::load(&self.parts.entries, policy, longest)?;
+                }
+                self.show();
+                drop(answer.send(Err(Refusal::Snapshot { reason })));
+                return Ok(());
+            }
+        }
+        if std::mem::take(&mut self.told.is_broken) {
+            writes.extend([LaneWrite::delete(BROKEN)]);
+        }
+        self.state.account(&mut writes.all)?;
+        self.commit(Unit { consumed_to: seek.to, writes: writes.all, is_seek: true, ..Unit::default() }).await?;
+        self.parts.session.sync().await?;
+        self.show();
+        drop(answer.send(Ok(seek.to)));
+        Err(Leave::Moved)
+    }
+
+    /// Deletes all that the handler keeps.
+    async fn empty(&mut self, writes: &mut Writes) -> Result<(), Failed> {
+        let mut behind: Option<Vec<u8>> = None;
+        loop {
+            let page = state::list(&self.parts.entries, behind.as_deref(), PAGE)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            behind = Some(state::position_behind(&last.bucket, &last.key));
+            let gone = page.iter().map(|entry| state::position_behind(&entry.bucket, &entry.key));
+            writes.extend(gone.map(LaneWrite::delete));
+            if writes.is_a_unit() {
+                self.commit_part(writes).await?;
+                behind = None; // what is gone is not listed any more
+            }
+        }
+    }
+
+    /// Takes in what a snapshot has: the state, and of the events that waited those that do not come again.
+    async fn restore(
+        &mut self,
+        mut snapshot: mpsc::Receiver<Restored>,
+        to: Offset,
+        writes: &mut Writes,
+    ) -> Result<(), Failed> {
+        let mut waiters: BTreeMap<u64, Waiter> = BTreeMap::new();
+        loop {
+            let entries = match snapshot.recv().await {
+                Some(Restored::Entries(entries)) => entries,
+                Some(Restored::End) => break,
+                Some(Restored::Broken(reason)) => return Err(Failed::Snapshot(reason)),
+                None => return Err(Failed::Snapshot("whoever read it is gone".to_owned())),
+            };
+            for (key, value) in entries {
+                match (key.first(), number_of(&key)) {
+                    (Some(&STATE), _) => writes.extend([LaneWrite::put(key, value)]),
+                    (Some(&WAITING), Some(number)) => {
+                        waiters.insert(number, decode(number, &value)?);
+                    }
+                    (Some(&RECORD), Some(number)) => {
+                        // behind all waiters, in their order
+                        let waiter = waiters.remove(&number).filter(|waiter| waiter.offset < to);
+                        if let (Some(waiter), Ok(record)) = (waiter, Record::parse(&value)) {
+                            writes.extend(self.waiting.add(record.key, &waiter, value.clone(), Instant::now()));
+                        }
+                    }
+                    _ => {}
+                }
+                if writes.is_a_unit() {
+                    self.commit_part(writes).await?;
+                }
+            }
+        }
+        self.state.forget_expiry();
+        Ok(())
+    }
+
+    /// Commits a part of what does not go into one unit.
+    async fn commit_part(&mut self, writes: &mut Writes) -> Result<(), LaneError> {
+        let mut part = std::mem::take(writes).all;
+        self.state.account(&mut part)?;
+        if !self.told.is_broken {
+            self.told.is_broken = true;
+            part.push(LaneWrite::put(BROKEN, ""));
+        }
+        self.commit(Unit { consumed_to: self.position, writes: part, ..Unit::default() }).await
+    }
+}

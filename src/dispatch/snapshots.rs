@@ -1,0 +1,370 @@
+//! Snapshots of a subscriber: what its handler keeps, and the events that wait, each lane's as of one moment between two calls,
+//! with the position that it had then.
+//!
+//! ```text
+//!   lanes, each between two calls ──> frozen entries, position ──> one file, whole or not there at all
+//!                        and go on        read beside the lanes
+//!
+//!   the file, checked whole ──> lane by lane: what is there goes, what was there comes, then the position
+//! ```
+//!
+//! Promises: a lane is held up for no longer than its changes since the last checkpoint take to copy. A snapshot is only of
+//! what is durable. A seek from one leaves state, waiting events and position as they were together; what breaks off leaves
+//! the lane standing until it is sought again.
+//! What is not in it: what lanes were told, and which dead letters are done.
+
+mod file;
+
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::command::{Command, Look, Restored};
+use super::control::{ANSWER_WITHIN, ControlError, Found, late};
+use super::entries::{RECORD, STATE, end_of};
+use super::tree::Tree;
+use super::waiting::now_ns;
+use crate::effects::Disk;
+use crate::engine::{Engine, Entries, ReadError};
+use crate::model::{Offset, SubscriberId};
+use file::{About, FileError, Part, Reader, Size, Writer};
+
+/// Entries that are read at once: each may be as large as a value may be.
+const PAGE: usize = 32;
+/// Blocks of a file that wait for a lane.
+const BLOCKS_AHEAD: usize = 4;
+/// Snapshots of a subscriber that stay where nobody says otherwise.
+pub const KEPT_DEFAULT: usize = 8;
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Its number among those of its subscriber, which grow.
+    pub number: u64,
+    /// When it was taken, Unix nanoseconds.
+    pub taken_ns: u64,
+    /// The version that ran, hexadecimal digest.
+    pub digest: String,
+    /// Why it was taken, in words.
+    pub note: String,
+    /// Where each lane was, by partition.
+    pub positions: Vec<Offset>,
+    /// How many entries it has: keys of the state, and two for each event that waits.
+    pub entries: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+}
+
+/// Why a snapshot was not taken, or not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// The engine has nowhere to keep any.
+    #[error("this engine keeps no snapshots")]
+    Unsupported,
+    /// There is none of that number.
+    #[error(
+        "subscriber `{subscriber}` has no snapshot {number}; `wattle state snapshots {subscriber}` lists those that there are"
+    )]
+    Unknown {
+        /// The subscriber.
+        subscriber: String,
+        /// What was asked for.
+        number: u64,
+    },
+    /// No snapshot was named whose position could be gone back to.
+    #[error("no snapshot was named: say where the subscriber goes on")]
+    NoPosition,
+    /// The disk is nearly full.
+    #[error("the disk of the bus is nearly full, and a snapshot would take room from events")]
+    NoRoom,
+    /// The disk failed.
+    #[error("the snapshot cannot be written: {0}")]
+    Disk(String),
+    /// What is there cannot be used.
+    #[error("snapshot {number} cannot be used: {reason}")]
+    Unusable {
+        /// Its number.
+        number: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Events that came after it are gone.
+    #[error(
+        "snapshot {number} is from in front of offset {position} in partition {partition}, and events up to {start} are no longer \
+         kept: what the state has not seen cannot be handled again; say with `--to` where to go on all the same"
+    )]
+    Expired {
+        /// Its number.
+        number: u64,
+        /// The partition.
+        partition: u32,
+        /// Where the lane was.
+        position: Offset,
+        /// What is kept begins here.
+        start: Offset,
+    },
+    /// Events that it knows are gone.
+    #[error(
+        "snapshot {number} is from in front of offset {position} in partition {partition}, which ends at {end}: events that it knows \
+         were lost; say with `--to` where to go on all the same"
+    )]
+    Ahead {
+        /// Its number.
+        number: u64,
+        /// The partition.
+        partition: u32,
+        /// Where the lane was.
+        position: Offset,
+        /// What there is ends here.
+        end: Offset,
+    },
+}
+
+impl From<io::Error> for SnapshotError {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error.to_string())
+    }
+}
+
+impl From<ReadError> for SnapshotError {
+    fn from(error: ReadError) -> Self {
+        Self::Disk(error.to_string())
+    }
+}
+
+fn unusable(number: u64) -> impl Fn(FileError) -> SnapshotError {
+    move |error| SnapshotError::Unusable { number, reason: error.to_string() }
+}
+
+impl SnapshotInfo {
+    fn new(number: u64, about: About, size: Size) -> Self {
+        let About { taken_ns, digest, note, positions, .. } = about;
+        Self { number, taken_ns, digest, note, positions, entries: size.entries, bytes: size.bytes }
+    }
+}
+
+/// The numbers of a subscriber's snapshots, ascending.
+fn numbers(disk: &dyn Disk, subscriber: SubscriberId) -> io::Result<Vec<u64>> {
+    let names = disk.list()?;
+    let mut numbers: Vec<_> = names.iter().filter_map(|name| file::number_of(subscriber, name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+impl<E: Engine> Tree<E> {
+    /// Takes a snapshot of a subscriber while it runs, and lets older ones go, so that `keep` of them are left, at least the
+    /// new one. `note` says why it was taken. To be called before a new version is deployed as well.
+    ///
+    /// # Errors
+    /// [`ControlError`]; nothing has changed then.
+    pub async fn take_snapshot(&self, subscriber: &str, note: &str, keep: usize) -> Result<SnapshotInfo, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let (number_of, disk) = (found.number, self.snapshot_disk()?);
+        let one_at_a_time = self.shared.snapshots.clone().lock_owned().await;
+        let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze(&found).await?.into_iter().unzip();
+        let about = About {
+            subscriber: found.plan.label(),
+            taken_ns: now_ns(),
+            digest: self.shared.digest(found.index),
+            note: note.to_owned(),
+            positions,
+        };
+        let engine = self.shared.engine.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let _one_at_a_time = one_at_a_time; // also where nobody waits any more
+            let number = numbers(&*disk, number_of)?.last().map_or(1, |last| last + 1);
+            let name = file::name_of(number_of, number);
+            let size = write(disk.clone(), &name, &about, &lanes, || engine.storage().takes_events)?;
+            forget_old(&*disk, number_of, keep)?;
+            Ok::<_, SnapshotError>(SnapshotInfo::new(number, about, size))
+        });
+        Ok(written.await.map_err(|error| SnapshotError::Disk(error.to_string()))??)
+    }
+
+    /// What each lane keeps, and where it is, between two calls; as durable as all else is.
+    async fn freeze(&self, found: &Found<'_>) -> Result<Vec<(Offset, E::Entries)>, ControlError> {
+        let within = Instant::now() + ANSWER_WITHIN;
+        let mut told = Vec::new();
+        for partition in 0..found.partitions {
+            let entries = self.entries(found, partition)?;
+            let (sender, frozen) = oneshot::channel();
+            let look = Look(Box::new(move |position| {
+                let frozen = entries.frozen().map(|entries| (position, entries));
+                drop(sender.send(frozen)); // whoever asked may have gone
+            }));
+            let handed_in = self.hand_in(found, partition, |answer| Command::Look(look, answer));
+            let handed_in = tokio::time::timeout_at(within, handed_in).await;
+            told.push((handed_in.unwrap_or_else(|_| Err(late(partition)))?, frozen));
+        }
+        let mut lanes = Vec::new();
+        for (told, frozen) in told {
+            let partition = told.partition;
+            tokio::time::timeout_at(within, told.answer()).await.unwrap_or_else(|_| Err(late(partition)))?;
+            // it has answered, so it has looked
+            lanes.push(frozen.await.map_err(|_| late(partition))??);
+        }
+        Ok(lanes)
+    }
+
+    fn snapshot_disk(&self) -> Result<Arc<dyn Disk>, SnapshotError> {
+        self.shared.engine.snapshots().ok_or(SnapshotError::Unsupported)
+    }
+
+    /// The snapshots of a subscriber, the oldest first. Reads from a disk.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn snapshots(&self, subscriber: &str) -> Result<Vec<SnapshotInfo>, ControlError> {
+        let (found, disk) = (self.subscriber(subscriber)?, self.snapshot_disk()?);
+        let info = |number| {
+            let (reader, about) = Reader::open(&*disk, &file::name_of(found.number, number))?;
+            Ok::<_, FileError>(SnapshotInfo::new(number, about, reader.size()?))
+        };
+        let numbers = numbers(&*disk, found.number).map_err(SnapshotError::from)?;
+        Ok(numbers.into_iter().map(|number| info(number).map_err(unusable(number))).collect::<Result<_, _>>()?)
+    }
+
+    /// Removes a snapshot of a subscriber.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn drop_snapshot(&self, subscriber: &str, number: u64) -> Result<(), ControlError> {
+        let (found, disk) = (self.subscriber(subscriber)?, self.snapshot_disk()?);
+        let removed = disk.remove(&file::name_of(found.number, number)).and_then(|()| disk.sync_folder());
+        Ok(removed.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => SnapshotError::Unknown { subscriber: found.plan.label(), number },
+            _ => error.into(),
+        })?)
+    }
+
+    /// A snapshot that is to be gone back to, once all of it has been read and found to be as it was written.
+    pub(super) async fn restoring(&self, found: &Found<'_>, number: u64) -> Result<Restoring, ControlError> {
+        let (disk, name) = (self.snapshot_disk()?, file::name_of(found.number, number));
+        let (subscriber, partitions) = (found.plan.label(), found.partitions as usize);
+        let opened = tokio::task::spawn_blocking(move || {
+            let open = || match Reader::open(&*disk, &name) {
+                Err(FileError::Disk(error)) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(SnapshotError::Unknown { subscriber: subscriber.clone(), number })
+                }
+                opened => opened.map_err(unusable(number)),
+            };
+            let (mut reader, about) = open()?;
+            while reader.next().map_err(unusable(number))?.is_some() {}
+            if about.positions.len() != partitions {
+                let reason = format!("it is of {} partitions, and there are {partitions}", about.positions.len());
+                return Err(SnapshotError::Unusable { number, reason });
+            }
+            let (reader, _) = open()?;
+            Ok(Restoring { number, positions: about.positions, reader, lane: None })
+        });
+        Ok(opened.await.map_err(|error| SnapshotError::Disk(error.to_string()))??)
+    }
+}
+
+/// Writes what lanes keep. `has_room` says whether the disk has more to give.
+fn write<K: Entries>(
+    disk: Arc<dyn Disk>,
+    name: &str,
+    about: &About,
+    lanes: &[K],
+    has_room: impl Fn() -> bool,
+) -> Result<Size, SnapshotError> {
+    let mut writer = Writer::create(disk, name, about)?;
+    let mut write_all = || {
+        for (partition, entries) in (0..).zip(lanes) {
+            writer.lane(partition)?;
+            let mut from = Bound::Included(vec![STATE]);
+            loop {
+                if !has_room() {
+                    return Err(SnapshotError::NoRoom);
+                }
+                let page = entries.range(from.as_ref().map(Vec::as_slice), &end_of(RECORD), PAGE)?;
+                for (key, value) in &page {
+                    writer.entry(key, value)?;
+                }
+                match page.last() {
+                    Some((last, _)) if page.len() == PAGE => from = Bound::Excluded(last.to_vec()),
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
+    };
+    match write_all() {
+        Ok(()) => Ok(writer.finish()?),
+        Err(error) => {
+            writer.abandon();
+            Err(error)
+        }
+    }
+}
+
+/// Removes the oldest snapshots of a subscriber, so that `keep` of them are left, at least one.
+fn forget_old(disk: &dyn Disk, subscriber: SubscriberId, keep: usize) -> Result<(), SnapshotError> {
+    let numbers = numbers(disk, subscriber)?;
+    for number in numbers.iter().take(numbers.len().saturating_sub(keep.max(1))) {
+        disk.remove(&file::name_of(subscriber, *number))?;
+    }
+    Ok(disk.sync_folder()?)
+}
+
+/// A snapshot on its way into lanes, which come in their order.
+pub(super) struct Restoring {
+    number: u64,
+    positions: Vec<Offset>,
+    reader: Reader,
+    /// The lane whose entries come next.
+    lane: Option<u32>,
+}
+
+impl Restoring {
+    /// Where a lane was, if what is kept of its topic still allows to go on there.
+    pub(super) fn position(&self, partition: u32, start: Offset, end: Offset) -> Result<Offset, SnapshotError> {
+        let number = self.number;
+        match self.positions.get(partition as usize).copied() {
+            Some(position) if position < start => Err(SnapshotError::Expired { number, partition, position, start }),
+            Some(position) if position > end => Err(SnapshotError::Ahead { number, partition, position, end }),
+            Some(position) => Ok(position),
+            None => Err(SnapshotError::Unusable { number, reason: format!("it has no partition {partition}") }),
+        }
+    }
+
+    /// Gives a lane what it kept. Blocks on the disk and until the lane takes it; ends early where that does not want it.
+    pub(super) fn feed(mut self, partition: u32, lane: &mpsc::Sender<Restored>) -> Self {
+        let end = match self.feed_all(partition, lane) {
+            Ok(()) => Restored::End,
+            Err(error) => Restored::Broken(error.to_string()),
+        };
+        drop(lane.blocking_send(end)); // it may have stopped
+        self
+    }
+
+    fn feed_all(&mut self, partition: u32, lane: &mpsc::Sender<Restored>) -> Result<(), FileError> {
+        loop {
+            match self.reader.next()? {
+                Some(Part::Lane(next)) => {
+                    if self.lane.replace(next) == Some(partition) {
+                        return Ok(());
+                    }
+                }
+                Some(Part::Entries(entries)) => {
+                    if self.lane == Some(partition) && lane.blocking_send(Restored::Entries(entries)).is_err() {
+                        return Ok(());
+                    }
+                }
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// A channel to a lane.
+    pub(super) fn channel() -> (mpsc::Sender<Restored>, mpsc::Receiver<Restored>) {
+        mpsc::channel(BLOCKS_AHEAD)
+    }
+}
+
+#[cfg(test)]
+mod tests;
