@@ -28,6 +28,7 @@ mod publish;
 mod run;
 mod scaffold;
 pub mod schema;
+mod shadow;
 mod signals;
 mod state;
 mod status;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::table::Table;
 use super::tree::plural;
-use super::{Failure, Outcome, Output, ServerArg, block_on};
+use super::{Failure, Outcome, Output, ServerArg, block_on, shadow};
 use crate::reload::{self, KeptVersion, Policy, Standing, Summary};
 use crate::wasm::Digest;
 
@@ -33,6 +33,7 @@ pub(super) struct Args {
 #[derive(Debug, Clone, clap::Subcommand)]
 enum Command {
     Deploy(Deploy),
+    Shadow(shadow::Args),
     List(List),
     Versions(Versions),
     Rollback(Rollback),
@@ -151,6 +152,7 @@ fn percent(text: &str) -> Result<u32, String> {
 pub(super) fn run(args: &Args) -> Outcome {
     match &args.command {
         Command::Deploy(args) => deploy(args),
+        Command::Shadow(args) => shadow::run(args),
         Command::List(args) => list(args),
         Command::Versions(args) => versions(args),
         Command::Rollback(args) => rollback(args),

@@ -471,6 +471,24 @@ async fn import(args: &Import, mut input: impl BufRead) -> Result<u64, Failure> 
     }
 }
 
+/// The entries that `export` has written, of all partitions.
+pub(super) fn read(mut input: impl BufRead) -> Result<Vec<StateOfPartition>, String> {
+    let (mut entries, mut number) = (Vec::new(), 0);
+    loop {
+        number += 1;
+        match next(&mut input) {
+            Ok(None) => return Ok(entries),
+            Ok(Some(line)) if line.trim_ascii().is_empty() => {}
+            Ok(Some(line)) => {
+                let entry = serde_json::from_slice::<Line>(&line).map_err(|error| error.to_string());
+                let entry = entry.and_then(TryInto::try_into);
+                entries.push(entry.map_err(|why| format!("line {number} is no entry: {why}"))?);
+            }
+            Err(error) => return Err(format!("cannot read line {number}: {error}")),
+        }
+    }
+}
+
 /// The next line; `None` at the end.
 fn next(input: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();

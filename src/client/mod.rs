@@ -8,6 +8,7 @@ mod error;
 mod plugins;
 mod publishing;
 mod reading;
+mod shadow;
 mod subscribers;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::rpc::v1::admin_service_client::AdminServiceClient;
 use crate::rpc::v1::plugin_service_client::PluginServiceClient;
 use crate::rpc::v1::publisher_service_client::PublisherServiceClient;
 use crate::rpc::v1::reader_service_client::ReaderServiceClient;
+use crate::rpc::v1::shadow_service_client::ShadowServiceClient;
 use crate::rpc::v1::subscriber_service_client::SubscriberServiceClient;
 
 pub use error::{ClientError, Refused};
@@ -53,6 +55,7 @@ pub struct Client {
     admin: AdminServiceClient<Channel>,
     subscribers: SubscriberServiceClient<Channel>,
     plugins: PluginServiceClient<Channel>,
+    shadows: ShadowServiceClient<Channel>,
 }
 
 /// How the bus is.
@@ -100,6 +103,7 @@ impl Client {
             reader: ReaderServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             admin: AdminServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             plugins: PluginServiceClient::new(channel.clone()),
+            shadows: ShadowServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             subscribers: SubscriberServiceClient::new(channel)
                 .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
                 .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),

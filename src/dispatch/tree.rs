@@ -23,7 +23,7 @@ use super::status::{Counters, Snapshot, SubscriberStatus, TopicStatus};
 use super::versions::{Roster, Taken, Terms, Version};
 use crate::engine::{ApplyError, Blueprint, Bounds, Engine, Numbers, SessionError, Stopped, SubscriberSpec, TopicSpec};
 use crate::limits;
-use crate::model::{LaneId, OutputIds, PartitionId, SubscriberId, TopicId, TopicSettings};
+use crate::model::{LaneId, OutputIds, PartitionId, SubscriberId, TopicId, TopicSettings, VersionId};
 use crate::topology::{LifecyclePlan, Plan, SubscriberPlan, TopicIndex, TopicPlan};
 
 /// Why a tree does not start.
@@ -409,6 +409,11 @@ impl<E: Engine> Tree<E> {
     pub(super) fn emitter_of(&self, index: usize, partition: u32) -> Option<Emitter> {
         let subscriber = self.shared.plan.subscribers.get(index)?;
         emitter(&self.numbered(), index, subscriber, self.shared.rosters.get(index)?, partition)
+    }
+
+    /// The version of a subscriber that is proven.
+    pub(super) fn proven_version(&self, index: usize) -> Option<VersionId> {
+        Some(self.shared.rosters.get(index)?.assignment().proven.number)
     }
 
     fn numbered(&self) -> Numbered<'_> {

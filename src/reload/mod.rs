@@ -17,6 +17,7 @@ mod error;
 mod judge;
 mod record;
 mod reloader;
+mod shadow;
 mod source;
 mod start;
 mod store;
@@ -30,6 +31,7 @@ use crate::wasm::{Digest, Host, Plugin, PluginSpec, RegisterError};
 
 pub use error::{KeptError, ReloadError};
 pub use reloader::Reloader;
+pub use shadow::CompareError;
 pub use source::{PluginError, register};
 pub use start::{BeginError, Begun, Progress, begin};
 pub use store::{Store, StoreError};

@@ -33,7 +33,7 @@ impl<E, C> Clone for Reloader<E, C> {
 
 pub(super) struct Shared<E, C> {
     pub(super) tree: Tree<E>,
-    compiler: C,
+    pub(super) compiler: C,
     store: Mutex<Store>,
     subjects: Vec<Subject>,
     pub(super) probation: Probation,
@@ -45,7 +45,7 @@ pub(super) struct Shared<E, C> {
 /// A subscriber whose plugin can be reloaded.
 pub(super) struct Subject {
     pub(super) name: String,
-    plan: SubscriberPlan,
+    pub(super) plan: SubscriberPlan,
     lanes: u32,
     /// Whose turn it is to change its versions.
     pub(super) turn: tokio::sync::Mutex<()>,
@@ -131,7 +131,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.shared.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn subject(&self, subscriber: &str) -> Result<(usize, &Subject), ReloadError> {
+    pub(super) fn subject(&self, subscriber: &str) -> Result<(usize, &Subject), ReloadError> {
         let name = self.shared.tree.full_name(subscriber)?;
         let found = self.shared.subjects.iter().enumerate().find(|(_, subject)| subject.name == name);
         found.ok_or_else(|| ControlError::UnknownSubscriber { subscriber: name }.into())

@@ -7,6 +7,7 @@
 mod codec;
 mod plugins;
 pub mod reason;
+mod shadow;
 mod subscribers;
 pub mod times;
 mod tracing;

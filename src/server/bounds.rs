@@ -60,6 +60,18 @@ pub(super) const DEPLOY_WITHIN: Duration = Duration::from_secs(120);
 /// Bytes that are kept of what somebody says about where a component comes from.
 pub(super) const CAUSE_BYTES_MAX: usize = 255;
 
+/// Comparisons of versions at once: each takes what processors lanes leave, and memory.
+pub(super) const SHADOWS_MAX: usize = 1;
+/// How long one may take whose caller does not say.
+pub(super) const SHADOW_WITHIN: Duration = Duration::from_secs(10 * 60);
+/// Events that are compared where nobody says how many.
+pub(super) const SHADOW_EVENTS_DEFAULT: u32 = 1_000;
+/// Most events that are compared.
+pub(super) const SHADOW_EVENTS_MAX: u32 = 100_000;
+/// Differences that an answer shows at the most, and their bytes.
+pub(super) const SHADOW_SHOWN_MAX: usize = 100;
+pub(super) const SHADOW_SHOWN_BYTES_MAX: usize = limits::MESSAGE_BYTES_MAX / 2;
+
 /// After the calls have ended, how long clients get to close their connections before we do.
 pub(super) const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// Smallest step of the runtime's clock. Deadlines end that much early, to end before the transport's own timer, which

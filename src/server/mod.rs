@@ -14,6 +14,7 @@ mod publish;
 mod pull;
 mod read;
 mod refusal;
+mod shadow;
 mod subscriber;
 
 use std::net::SocketAddr;
@@ -35,6 +36,7 @@ use crate::rpc::v1::admin_service_server::AdminServiceServer;
 use crate::rpc::v1::plugin_service_server::PluginServiceServer;
 use crate::rpc::v1::publisher_service_server::PublisherServiceServer;
 use crate::rpc::v1::reader_service_server::ReaderServiceServer;
+use crate::rpc::v1::shadow_service_server::ShadowServiceServer;
 use crate::rpc::v1::subscriber_service_server::SubscriberServiceServer;
 use crate::wasm::Host;
 
@@ -121,13 +123,14 @@ pub struct Server {
 }
 
 /// Names by which health can be asked for; the empty one is the whole.
-const HEALTH_NAMES: [&str; 6] = [
+const HEALTH_NAMES: [&str; 7] = [
     "",
     rpc::v1::publisher_service_server::SERVICE_NAME,
     rpc::v1::reader_service_server::SERVICE_NAME,
     rpc::v1::admin_service_server::SERVICE_NAME,
     rpc::v1::subscriber_service_server::SERVICE_NAME,
     rpc::v1::plugin_service_server::SERVICE_NAME,
+    rpc::v1::shadow_service_server::SERVICE_NAME,
 ];
 
 async fn report(health: &HealthReporter, status: ServingStatus) {
@@ -192,6 +195,11 @@ impl Server {
         let reading = read::Reading { tree: tree.clone(), engine, targets, closing: closing.clone() };
         let admin = admin::Admin { tree: tree.clone(), closing: closing.clone() };
         let subscribers = subscriber::Subscribers { tree, closing: closing.clone(), calls: calls.clone() };
+        let shadows = reloader.clone().map(|reloader| {
+            let shadows = shadow::Shadows::new(reloader, closing.clone(), calls.clone());
+            let shadows = ShadowServiceServer::new(shadows).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
+            door::Door(shadows.max_encoding_message_size(limits::MESSAGE_BYTES_MAX))
+        });
         let plugins = reloader.map(|reloader| {
             let plugins = plugin::Plugins::new(reloader, closing.clone(), calls.clone());
             door::Door(PluginServiceServer::new(plugins).max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
@@ -217,6 +225,7 @@ impl Server {
             ))
             .add_service(door::Door(AdminServiceServer::new(admin)))
             .add_optional_service(plugins)
+            .add_optional_service(shadows)
             .add_service(door::Door(
                 SubscriberServiceServer::new(subscribers)
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)

@@ -10,11 +10,12 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
+use crate::dispatch::shadow::ShadowError;
 use crate::dispatch::{BacklogFull, ControlError, PublishError, SnapshotError, TraceError, VersionError};
 use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, Stopped};
 use crate::limits;
 use crate::model::Offset;
-use crate::reload::ReloadError;
+use crate::reload::{CompareError, ReloadError};
 use crate::rpc::{ERROR_DOMAIN, reason};
 
 /// A status under construction.
@@ -267,6 +268,24 @@ pub(super) fn plugin(error: &ReloadError) -> Status {
             _ => Refusal::new(Code::Internal, reason::VERSIONS_FAILED, error).status(),
         },
         ReloadError::Closed => stopped(&Stopped::Closed),
+    }
+}
+
+/// Versions that were not compared.
+pub(super) fn compare(error: &CompareError) -> Status {
+    match error {
+        CompareError::Reload(error) => plugin(error),
+        CompareError::Shadow(error) => match error {
+            ShadowError::Control(error) => control(error),
+            ShadowError::Stopped(stopped) => self::stopped(stopped),
+            ShadowError::TooLarge { .. } => Refusal::new(Code::ResourceExhausted, reason::TOO_LARGE, error).status(),
+            ShadowError::Read(_) | ShadowError::Unreadable(_) => {
+                Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status()
+            }
+            ShadowError::Instance(_) => {
+                Refusal::new(Code::FailedPrecondition, reason::VERSION_UNUSABLE, error).status()
+            }
+        },
     }
 }
 

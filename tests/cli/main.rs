@@ -22,6 +22,7 @@ mod codes;
 mod dev;
 mod events;
 mod plugins;
+mod shadow;
 mod stopping;
 mod subscribers;
 mod testing;

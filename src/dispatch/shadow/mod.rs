@@ -31,7 +31,7 @@ use self::run::Ran;
 use super::control::{ControlError, StateOfPartition};
 use super::handler::Handler;
 use super::tree::Tree;
-use crate::engine::{Engine, ReadError};
+use crate::engine::{Engine, ReadError, Stopped};
 use crate::model::{EventView, Offset};
 use crate::wasm::InstanceError;
 
@@ -61,6 +61,9 @@ pub enum ShadowError {
     /// One of the versions cannot be called.
     #[error(transparent)]
     Instance(#[from] InstanceError),
+    /// The engine has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
     /// They do not fit into memory.
     #[error("the events and what came of them have more than {max} bytes: compare fewer of them")]
     TooLarge {

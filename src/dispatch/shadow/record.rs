@@ -106,8 +106,9 @@ impl<E: Engine> Tree<E> {
             let input = PartitionId { topic: found.input, partition };
             let position = self.engine().position(LaneId { subscriber: found.number, partition }).unwrap_or(0);
             let kept = self.engine().bounds(input).unwrap_or_default();
-            // Only what is durable can be read from here.
-            bounds.push((kept.start, position.min(kept.durable)));
+            let end = position.min(kept.written);
+            self.until_durable(input, end).await?;
+            bounds.push((kept.start, end));
         }
         let available: Vec<u64> = bounds.iter().map(|(start, end)| end.saturating_sub(*start)).collect();
         let shares = shares(&available, u64::from(last));
@@ -154,6 +155,14 @@ impl<E: Engine> Tree<E> {
         Ok(selected)
     }
 
+    /// Only what is durable can be read from here: waits until all in front of an offset is.
+    async fn until_durable(&self, partition: PartitionId, end: Offset) -> Result<(), ShadowError> {
+        match end.checked_sub(1) {
+            Some(last) => Ok(self.engine().wait_durable(partition, last).await?),
+            None => Ok(()),
+        }
+    }
+
     /// The topics that a subscriber sends to, by number: with their names, and whether it is one of dead letters.
     pub(super) fn topics_behind(&self, subscriber: &str) -> Result<TopicNames, ControlError> {
         let found = self.subscriber(subscriber)?;
@@ -169,7 +178,7 @@ impl<E: Engine> Tree<E> {
     /// What is recorded of events: what in the topics behind their subscriber was made from them.
     pub(super) async fn recorded(&self, subscriber: &str, selected: &[Selected]) -> Result<Recorded, ShadowError> {
         let found = self.subscriber(subscriber)?;
-        let running = self.shared.numbers.versions.get(found.index).copied();
+        let running = self.proven_version(found.index);
         let first = selected.iter().filter_map(|part| part.held.first()).map(|held| held.append_time_ns).min();
         let mut recorded = Recorded::default();
         let Some(first_ns) = first else { return Ok(recorded) };
@@ -183,10 +192,11 @@ impl<E: Engine> Tree<E> {
         for (topic, (label, is_dead)) in self.topics_behind(subscriber)?.iter() {
             for partition in (0..).map(|partition| PartitionId { topic: *topic, partition }) {
                 let Some(bounds) = self.engine().bounds(partition) else { break };
+                self.until_durable(partition, bounds.written).await?;
                 // An output is never appended before what it was made from.
                 let mut from = self.engine().offset_at_time(partition, first_ns).await?.max(bounds.start);
                 let mut is_first = true;
-                while from < bounds.durable {
+                while from < bounds.written {
                     let chunks = self.engine().read(partition, from, BUDGET).await?;
                     let Some(last) = chunks.last() else { break };
                     from = last.end_offset();
@@ -222,7 +232,7 @@ impl<E: Engine> Tree<E> {
                         event.seen.outputs.insert(id, output);
                     }
                 }
-                if is_first && bounds.start > 0 && bounds.start == bounds.durable {
+                if is_first && bounds.start > 0 && bounds.start == bounds.written {
                     // Everything has expired.
                     recorded.whole_from_ns = u64::MAX;
                 }

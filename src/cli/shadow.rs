@@ -1,0 +1,217 @@
+//! `wattle plugin shadow`: what another version of a plugin would do with events that are kept.
+
+use std::fs::File;
+use std::io::{self, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use bytesize::ByteSize;
+use serde_json::{Map, Value, json};
+use similar::{ChangeTag, TextDiff};
+
+use super::table::plain;
+use super::tree::plural;
+use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, state};
+use crate::dispatch::StateOfPartition;
+use crate::dispatch::shadow::{Cost, Difference, DifferenceKind, Seen, ShadowReport};
+use crate::model::Event;
+use crate::model::json::to_json;
+
+/// Run a component beside the version that a subscriber runs, over the last events that it has handled
+///
+/// Says where outputs, writes to the state or failures differ, and what both cost. Nothing is changed by it. The running
+/// version is held against itself and what it has recorded first: events with which it differs from itself show that it is
+/// not deterministic, and are not held against the new one.
+///
+/// What a plugin kept at the time is not known any more: both begin without any state, or with a snapshot of it that `wattle
+/// state export` has made.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle plugin shadow validate target/wasm32-wasip2/release/validate.wasm
+  wattle plugin shadow totals totals.wasm --last 10000 --state before.ndjson
+  wattle plugin shadow validate validate.wasm --fail-on-diff && wattle plugin deploy validate validate.wasm")]
+pub(super) struct Args {
+    /// The subscriber: namespace/name, or name alone where only one namespace has it
+    subscriber: String,
+
+    /// The component
+    file: PathBuf,
+
+    /// How many of the last events, all partitions together
+    #[arg(long, default_value_t = 1_000, value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    last: u32,
+
+    /// What the plugin keeps in front of the first of them: `empty`, or a file that `wattle state export` has written
+    #[arg(long, default_value = EMPTY, value_name = "empty|FILE")]
+    state: PathBuf,
+
+    /// Exit with 1 where the new version differs
+    #[arg(long)]
+    fail_on_diff: bool,
+
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is; for programs, one JSON object
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// No state at all.
+const EMPTY: &str = "empty";
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let wasm = std::fs::read(&args.file)
+        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", args.file.display())))?;
+    let state = match args.state == Path::new(EMPTY) {
+        true => Vec::new(),
+        false => entries(&args.state)?,
+    };
+    let report = block_on(async {
+        Ok(args.server.connect().await?.shadow(&args.subscriber, wasm.into(), args.last, state).await?)
+    })?;
+    let mut out = anstream::stdout().lock();
+    match args.output {
+        Output::Json => writeln!(out, "{}", as_json(&report))?,
+        Output::Text => write(&mut out, &report)?,
+    }
+    match args.fail_on_diff && report.differing > 0 {
+        true => Err(Failure::silent(Exit::Failed)),
+        false => Ok(()),
+    }
+}
+
+fn entries(path: &Path) -> Result<Vec<StateOfPartition>, Failure> {
+    let file = File::open(path)
+        .map_err(|error| Failure::new(Exit::Usage, format!("cannot read {}: {error} (--state)", path.display())))?;
+    state::read(BufReader::new(file)).map_err(|why| Failure::failed(format!("{}: {why}", path.display())))
+}
+
+fn per_event(cost: &Cost, events: u64) -> String {
+    let took = cost.took / u32::try_from(events.max(1)).unwrap_or(u32::MAX);
+    let took = Duration::from_micros(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    let memory = cost.memory_peak_bytes.map(|bytes| format!(", {} of memory", ByteSize(bytes)));
+    let failed = if cost.failed > 0 { format!(", {} failed", plural(cost.failed, "event")) } else { String::new() };
+    format!("{} for an event{}{failed}", humantime::format_duration(took), memory.unwrap_or_default())
+}
+
+fn write(out: &mut impl Write, report: &ShadowReport) -> io::Result<()> {
+    writeln!(out, "{} compared", plural(report.events, "event"))?;
+    let left_out = [
+        (report.passed_over, "passed over by `when`"),
+        (report.waiting, "that wait"),
+        (report.not_its_own, "that may be another's of its group"),
+    ];
+    for (count, what) in left_out.into_iter().filter(|(count, _)| *count > 0) {
+        writeln!(out, "  and {} left out {what}", plural(count, "event"))?;
+    }
+    writeln!(out, "running: {}", per_event(&report.running, report.events))?;
+    writeln!(out, "new:     {}", per_event(&report.other, report.events))?;
+    let ShadowReport { differing, outputs, state, failures, .. } = report;
+    match differing {
+        0 => writeln!(out, "the new version does not differ")?,
+        count => writeln!(
+            out,
+            "the new version differs with {}: outputs with {outputs}, state with {state}, failures with {failures}",
+            plural(*count, "event")
+        )?,
+    }
+    if report.not_deterministic > 0 {
+        let count = plural(report.not_deterministic, "event");
+        writeln!(out, "the running version is not deterministic: it differs from itself with {count}")?;
+    }
+    if report.over_other_state > 0 {
+        let count = plural(report.over_other_state, "event");
+        writeln!(out, "over the state that there was, the running version did something else with {count}")?;
+    }
+    for difference in &report.shown {
+        write_difference(out, difference)?;
+    }
+    let all = report.differing + report.not_deterministic + report.over_other_state;
+    let more = all.saturating_sub(report.shown.len() as u64);
+    if more > 0 && !report.shown.is_empty() {
+        writeln!(out, "\nand {} more", plural(more, "difference"))?;
+    }
+    Ok(())
+}
+
+fn kind(kind: DifferenceKind) -> (&'static str, &'static str) {
+    match kind {
+        DifferenceKind::NotDeterministic => ("not_deterministic", "the running version, from itself in other batches"),
+        DifferenceKind::NotAsRecorded => ("not_as_recorded", "the running version, from what it recorded"),
+        DifferenceKind::OverOtherState => {
+            ("over_other_state", "the running version, from what it recorded over other state")
+        }
+        DifferenceKind::OtherVersion => ("other_version", "the new version, from the running one"),
+    }
+}
+
+fn write_difference(out: &mut impl Write, difference: &Difference) -> io::Result<()> {
+    let Difference { partition, offset, id, key, running, other, .. } = difference;
+    let (id, key) = (plain(id), plain(key));
+    writeln!(out, "\nevent {id} (key {key}, partition {partition}, offset {offset}): {}", kind(difference.kind).1)?;
+    let text = |seen: &Seen| serde_json::to_string_pretty(&seen_json(seen)).unwrap_or_default() + "\n";
+    let (before, after) = (text(running), text(other));
+    let colour = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
+    for change in TextDiff::from_lines(&before, &after).iter_all_changes() {
+        let (sign, style) = match change.tag() {
+            ChangeTag::Equal => (' ', Style::new()),
+            ChangeTag::Delete => ('-', colour(AnsiColor::Red)),
+            ChangeTag::Insert => ('+', colour(AnsiColor::Green)),
+        };
+        writeln!(out, "  {style}{sign} {}{style:#}", change.value().trim_end_matches('\n'))?;
+    }
+    Ok(())
+}
+
+fn seen_json(seen: &Seen) -> Value {
+    let mut fields = Map::new();
+    if let Some((kind, reason)) = &seen.failure {
+        fields.insert("failure".to_owned(), json!({ "kind": kind, "reason": reason }));
+    }
+    let outputs = seen.outputs.values().map(|output| {
+        let event = Event::decode(&output.event).map(|event| Value::Object(to_json(&event))).unwrap_or_default();
+        json!({ "topic": output.topic, "key": output.key, "event": event })
+    });
+    fields.insert("outputs".to_owned(), outputs.collect());
+    let writes = seen.writes.iter().map(|((bucket, key), value)| {
+        let value = value.as_ref().map(|value| String::from_utf8_lossy(value).into_owned());
+        json!({ "bucket": bucket, "key": key, "value": value })
+    });
+    fields.insert("writes".to_owned(), writes.collect());
+    Value::Object(fields)
+}
+
+fn as_json(report: &ShadowReport) -> Value {
+    let cost = |cost: &Cost| {
+        let took_us = u64::try_from(cost.took.as_micros()).unwrap_or(u64::MAX);
+        json!({
+            "calls": cost.calls, "failed": cost.failed, "took_us": took_us,
+            "memory_peak_bytes": cost.memory_peak_bytes,
+        })
+    };
+    let shown = report.shown.iter().map(|difference| {
+        json!({
+            "partition": difference.partition, "offset": difference.offset, "id": difference.id, "key": difference.key,
+            "kind": kind(difference.kind).0,
+            "running": seen_json(&difference.running), "new": seen_json(&difference.other),
+        })
+    });
+    json!({
+        "events": report.events,
+        "passed_over": report.passed_over,
+        "waiting": report.waiting,
+        "not_its_own": report.not_its_own,
+        "held_against_record": report.held_against_record,
+        "not_deterministic": report.not_deterministic,
+        "over_other_state": report.over_other_state,
+        "differing": report.differing,
+        "outputs": report.outputs,
+        "state": report.state,
+        "failures": report.failures,
+        "running": cost(&report.running),
+        "new": cost(&report.other),
+        "shown": shown.collect::<Vec<_>>(),
+    })
+}

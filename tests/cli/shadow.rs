@@ -1,0 +1,131 @@
+//! `wattle plugin shadow`, with real plugins on a running bus.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::bus::{Bus, Ran, run_with, wattle};
+use crate::common::guests::{guest, guest_path};
+use crate::common::trees::PATIENCE;
+
+const TOPOLOGY: &str = "wattle: v1
+name: shop
+topics: { jobs: {}, done: {} }
+subscribers:
+  work: { from: jobs, plugin: work.wasm, to: [done], retry: { attempts: 1 } }
+";
+
+struct Shop {
+    folder: TempDir,
+    bus: Bus,
+}
+
+impl Shop {
+    /// A bus that has handled these jobs, each of the key `k`.
+    fn new(jobs: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("shop.yaml"), TOPOLOGY).unwrap();
+        std::fs::write(folder.path().join("work.wasm"), guest("hostile")).unwrap();
+        let mut command = wattle();
+        command.arg("run").arg(folder.path().join("shop.yaml")).arg("--data").arg(folder.path().join("data"));
+        command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
+        let bus = Bus::spawn(command);
+        let event = |(number, job): (usize, &&str)| {
+            let job = serde_json::to_string(job).unwrap();
+            let head = r#"{"specversion":"1.0","source":"/s","type":"t","subject":"k","datacontenttype":"text/plain""#;
+            format!("{head},\"id\":\"e{number}\",\"data\":{job}}}\n")
+        };
+        let events: String = jobs.iter().enumerate().map(event).collect();
+        run_with(&["publish", "jobs", "--server", &bus.address, "--file", "-"], &events).ok();
+        let is_behind = || {
+            let status = bus.run(&["status", "-o", "json"]).ok();
+            let status: Value = serde_json::from_str(status.lines().next().unwrap()).unwrap();
+            status["subscribers"][0]["lag"] != 0
+        };
+        let begin = std::time::Instant::now();
+        while is_behind() {
+            assert!(begin.elapsed() < PATIENCE, "{}", bus.run(&["status"]).ok());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        Self { folder, bus }
+    }
+
+    fn shadow(&self, file: &Path, more: &[&str]) -> Ran {
+        let mut arguments = vec!["plugin", "shadow", "work", file.to_str().unwrap()];
+        arguments.extend(more);
+        self.bus.run(&arguments)
+    }
+
+    /// The same plugin with other words for what it rejects.
+    fn other(&self) -> PathBuf {
+        let mut wasm = guest("hostile");
+        let places: Vec<usize> = (0..wasm.len() - 5).filter(|at| &wasm[*at..at + 5] == b"never").collect();
+        assert!(!places.is_empty(), "the words are in the component");
+        places.iter().for_each(|at| wasm[*at..at + 5].copy_from_slice(b"nevah"));
+        let path = self.folder.path().join("other.wasm");
+        std::fs::write(&path, wasm).unwrap();
+        path
+    }
+}
+
+#[test]
+fn what_another_version_would_do_is_shown_and_nothing_is_changed() {
+    let shop = Shop::new(&["echo 1", "reject", "state increment a=1", "echo 2"]);
+    let report = shop.shadow(&guest_path("hostile"), &["--fail-on-diff"]).ok();
+    assert!(report.contains("4 events compared") && report.contains("does not differ"), "{report}");
+    let before = shop.bus.run(&["tail", "done"]).ok();
+    let other = shop.other();
+    let report = shop.shadow(&other, &[]).ok();
+    assert!(report.contains("differs with 1 event: outputs with 0, state with 0, failures with 1"), "{report}");
+    assert!(report.contains("event e1 (key k, partition 0, offset 1)"), "{report}");
+    assert!(report.contains("\"reason\": \"never\"") && report.contains("\"reason\": \"nevah\""), "{report}");
+    let ran = shop.shadow(&other, &["--fail-on-diff", "-o", "json"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(
+        (&report["events"], &report["differing"], &report["held_against_record"]),
+        (&4.into(), &1.into(), &4.into())
+    );
+    assert_eq!(report["shown"][0]["new"]["failure"]["reason"], "nevah");
+    assert!(report["new"]["memory_peak_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{report}");
+    assert_eq!(shop.bus.run(&["tail", "done"]).ok(), before);
+    let versions = shop.bus.run(&["plugin", "versions", "work", "-o", "json"]).json();
+    assert_eq!(versions.len(), 1, "it is not kept: {versions:?}");
+    shop.bus.stop();
+}
+
+#[test]
+fn it_begins_with_no_state_or_with_a_snapshot_and_with_as_many_events_as_are_asked_for() {
+    let shop = Shop::new(&["state increment a=1", "state increment a=1", "state get a"]);
+    let same = guest_path("hostile");
+    let report = shop.shadow(&same, &["--last", "2", "-o", "json"]).json();
+    let [report] = report.as_slice() else { panic!("{report:?}") };
+    assert_eq!(
+        (&report["events"], &report["over_other_state"], &report["differing"]),
+        (&2.into(), &2.into(), &0.into())
+    );
+    let snapshot = shop.folder.path().join("before.ndjson");
+    std::fs::write(&snapshot, "{\"key\":\"a\",\"value\":\"1\"}\n").unwrap();
+    let report = shop.shadow(&same, &["--last", "2", "--state", snapshot.to_str().unwrap(), "-o", "json"]).json();
+    assert_eq!(
+        (&report[0]["over_other_state"], &report[0]["held_against_record"]),
+        (&0.into(), &2.into()),
+        "{report:?}"
+    );
+    let ran = shop.shadow(&same, &["--state", "nothing.ndjson"]);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    shop.bus.stop();
+}
+
+#[test]
+fn a_plugin_that_is_not_deterministic_is_found_out_and_one_that_does_not_fit_is_refused() {
+    let shop = Shop::new(&["count", "echo", "count"]);
+    let report = shop.shadow(&guest_path("hostile"), &["--fail-on-diff"]).ok();
+    assert!(report.contains("the running version is not deterministic"), "{report}");
+    let ran = shop.shadow(&guest_path("validate"), &[]);
+    assert!(ran.code == Some(1) && ran.notices.contains("accepted"), "{ran:?}");
+    let ran = shop.bus.run(&["plugin", "shadow", "wrok", guest_path("hostile").to_str().unwrap()]);
+    assert!(ran.code == Some(1) && ran.notices.contains("wrok"), "{ran:?}");
+    shop.bus.stop();
+}
