@@ -116,7 +116,8 @@ impl Reads {
         Some(self.of_events.iter().filter(|(of, _)| *of == event).map(|(_, read)| read.clone()).collect())
     }
 
-    fn add(&mut self, event: u32, read: StateRead) {
+    /// An event has read something. More than is remembered makes room by forgetting what events in front of it have read.
+    pub fn add(&mut self, event: u32, read: StateRead) {
         self.bytes += read.bytes();
         self.of_events.push((event, read));
         if self.bytes > STATE_READS_BYTES_MAX {

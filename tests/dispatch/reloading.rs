@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use wattle::dispatch::capsule::KeptRead;
 use wattle::dispatch::{LaneState, Starts, Terms, Tree, Trial, Verdict};
 use wattle::engine::memory::MemoryEngine;
 use wattle::topology::Plan;
@@ -372,4 +373,25 @@ async fn a_version_for_nobody_is_refused() {
     let error = tree.run_version("nobody", Script::each(copy)).await.unwrap_err();
     assert!(error.to_string().contains("no subscriber `nobody`"), "{error}");
     assert!(tree.drain(PATIENCE).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_capsule_has_what_the_version_that_runs_has_read_and_not_the_one_that_was_asked() {
+    let reads = |name: &'static str| {
+        move |given: &Given| {
+            given.state.get("default", name);
+            Step::Reject
+        }
+    };
+    let (old, new) = (Script::each(reads("old")), Script::each(reads("new")).version(2));
+    let tree = start(ONE, &[("work", &old)]).await;
+    let (sender, mut capsules) = tokio::sync::mpsc::channel(4);
+    tree.hand_capsules_to(sender);
+    tries(&tree, &new, ALL).await;
+    publish(&tree, "in", &["a"]).await;
+    settled(&tree).await;
+    let capsule = capsules.recv().await.unwrap();
+    assert_eq!((capsule.digest.as_str(), capsule.attempt), ("02".repeat(32).as_str(), 1));
+    let read = capsule.state.unwrap();
+    assert!(matches!(&read[..], [KeptRead::Value { key, .. }] if key == "new"), "{read:?}");
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wattle::dispatch::{HandleError, Handler};
 use wattle::wasm::{
-    Action, Batch, CallError, CallErrorKind, Failure, Handled, InstanceError, Output, StateView, StateWrite,
+    Action, Batch, CallError, CallErrorKind, Failure, Handled, InstanceError, Output, Reads, StateRead, StateView,
+    StateWrite,
 };
 
 /// The state as an event of a call sees it: what was there, and what the call has written since.
@@ -18,6 +19,8 @@ pub(crate) struct State {
     /// Not there once the call is over: it keeps the engine alive.
     view: Option<Arc<dyn StateView>>,
     writes: Arc<Mutex<Vec<(u64, StateWrite)>>>,
+    /// What the events of the call have read.
+    reads: Arc<Mutex<Reads>>,
     event: u32,
     time_ns: u64,
 }
@@ -44,7 +47,14 @@ impl State {
         let value = match newest {
             Some((written_ns, _)) if view.has_expired(bucket, *written_ns, self.time_ns) => None,
             Some((_, write)) => write.value.clone(),
-            None => view.get(bucket, key, self.time_ns).unwrap(),
+            None => {
+                let value = view.get(bucket, key, self.time_ns).unwrap();
+                let (bucket, key) = (bucket.to_owned(), key.to_owned());
+                let mut reads = self.reads.lock().unwrap();
+                reads.add(self.event, StateRead::Value { bucket, key, value: value.clone() });
+                view.have_read(reads.clone());
+                value
+            }
         };
         value.map(|value| String::from_utf8(value.to_vec()).unwrap())
     }
@@ -264,7 +274,7 @@ impl Handler for Script {
 
     async fn handle(&self, batch: Batch<'_>) -> Answer {
         let is_alone = batch.events.len() == 1;
-        let writes = Arc::default();
+        let (writes, reads) = (Arc::default(), Arc::default());
         let events = (0..).zip(batch.events).map(|(index, event)| {
             let attributes = batch.context.attributes(index);
             let id = attributes.lines().find_map(|line| line.strip_prefix("id=")).unwrap_or_default();
@@ -279,6 +289,7 @@ impl Handler for Script {
                 state: State {
                     view: Some(batch.state.clone()),
                     writes: Arc::clone(&writes),
+                    reads: Arc::clone(&reads),
                     event: index,
                     time_ns: event.time_ns,
                 },
