@@ -156,7 +156,7 @@ fn numbers(disk: &dyn Disk, subscriber: SubscriberId) -> io::Result<Vec<u64>> {
 
 impl<E: Engine> Tree<E> {
     /// Takes a snapshot of a subscriber while it runs, and lets older ones go, so that `keep` of them are left, at least the
-    /// new one. `note` says why it was taken. To be called before a new version is deployed as well.
+    /// new one. `note` says why it was taken.
     ///
     /// # Errors
     /// [`ControlError`]; nothing has changed then.

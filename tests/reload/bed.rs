@@ -15,7 +15,7 @@ use wattle::engine::memory::MemoryEngine;
 use wattle::reload::{BeginError, Begun, Compile, Outcome, Policy, Probation, Reloader, Store, begin};
 use wattle::topology::Plan;
 use wattle::wasm::{
-    Action, Batch, CallError, CallErrorKind, Digest, Failure, Handled, Output, PluginSpec, RegisterError,
+    Action, Batch, CallError, CallErrorKind, Digest, Failure, Handled, Output, PluginSpec, RegisterError, StateWrite,
 };
 
 use crate::common::trees::{data, event, plan_of, settled, status, until};
@@ -30,7 +30,8 @@ subscribers:
 ";
 
 /// A handler that emits its name and the event's data. Its text is `NAME`, then words: `reject=DATA`, `timeout=DATA`,
-/// `sometimes=N`, which rejects data whose number is divisible by that, and `state=N`, the version of its state.
+/// `sometimes=N`, which rejects data whose number is divisible by that, `state=N`, the version of its state, and `keeps`:
+/// it leaves its name in its state, under `last`.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     version: Digest,
@@ -77,6 +78,10 @@ impl Handler for Worker {
                 let message = "too long".to_owned();
                 let kind = CallErrorKind::Timeout;
                 return Err(CallError { event: Some(index), kind, message, backtrace: None }.into());
+            }
+            if self.text.split_whitespace().any(|word| word == "keeps") && index == 0 {
+                let value = Some(self.name().to_owned().into());
+                handled.writes.push(StateWrite { event: 0, bucket: "b".into(), key: "last".into(), value });
             }
             handled.outputs.push(Output {
                 event: index,

@@ -21,5 +21,6 @@ mod bed;
 mod crashes;
 mod deciding;
 mod door;
+mod snapshots;
 mod starting;
 mod under_load;
