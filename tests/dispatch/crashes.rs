@@ -201,6 +201,8 @@ async fn check<E: Engine>(promise: Promise, tree: &Tree<E>, calls: &Calls, at_mo
     let mut all = names();
     all.sort();
     assert_eq!(taken_in, all, "{context}: each event has its place once, those that came later as well");
+    let refused = data(tree, "in@refused").await;
+    assert!(refused.is_empty(), "{context}: one came twice: {refused:?}");
     let found = found(tree).await;
     let mut emitted: Vec<_> = found.out.values().flatten().map(|(name, _)| name.clone()).collect();
     emitted.sort();
