@@ -19,6 +19,7 @@ mod backlogs;
 mod bed;
 mod claiming;
 mod conditions;
+mod crashes;
 mod delays;
 mod failing;
 mod flowing;
