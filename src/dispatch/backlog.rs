@@ -18,13 +18,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::engine::{Engine, Numbers};
-use crate::model::{LaneId, PartitionId};
+use crate::model::{LaneId, PartitionId, SubscriberId};
 use crate::topology::{Plan, TopicIndex, WhenFull};
 
 /// How soon it is looked again whether there is room.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What a producer that was refused is told to wait: handlers are slower than disks.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// Counts what the slowest of some subscribers has yet to consume.
+type Count = Box<dyn Fn(&[SubscriberId]) -> u64 + Send + Sync>;
 
 /// The backlog of a topic.
 pub(super) struct Backlog {
@@ -33,7 +36,9 @@ pub(super) struct Backlog {
     max_events: u64,
     when_full: WhenFull,
     /// Events that the slowest subscriber has yet to consume.
-    unconsumed: Box<dyn Fn() -> u64 + Send + Sync>,
+    unconsumed: Count,
+    /// Those who take from it.
+    readers: Mutex<Arc<[SubscriberId]>>,
     /// Events that are on their way from outside.
     reserved: Mutex<u64>,
     /// Those who wait do so one behind the other.
@@ -66,9 +71,7 @@ impl Backlog {
         let topic = plan.topics.get(at)?;
         let bound = topic.backlog?;
         let (number, partitions, engine) = (*numbers.topics.get(at)?, topic.partitions, engine.clone());
-        let readers = plan.subscribers.iter().zip(&numbers.subscribers).filter(|(reader, _)| reader.from == index);
-        let readers: Vec<_> = readers.map(|(_, number)| *number).collect();
-        let unconsumed = move || -> u64 {
+        let unconsumed = move |readers: &[SubscriberId]| -> u64 {
             let of_partition = |partition| {
                 // Positions first: what is consumed meanwhile makes room, and never the other way round.
                 let lanes = readers.iter().map(|reader| LaneId { subscriber: *reader, partition });
@@ -83,14 +86,25 @@ impl Backlog {
             max_events: bound.max_events,
             when_full: bound.when_full,
             unconsumed: Box::new(unconsumed),
+            readers: Mutex::new(readers(plan, numbers, index)),
             reserved: Mutex::new(0),
             turn: tokio::sync::Mutex::new(()),
         }))
     }
 
+    /// Others take from the topic from now on, at this place of a plan.
+    pub(super) fn is_read_by(&self, plan: &Plan, numbers: &Numbers, index: TopicIndex) {
+        *self.readers.lock().unwrap_or_else(PoisonError::into_inner) = readers(plan, numbers, index);
+    }
+
+    fn unconsumed(&self) -> u64 {
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (self.unconsumed)(&readers)
+    }
+
     /// Whether a lane may make a call whose outputs come here.
     pub(super) fn has_room(&self) -> bool {
-        (self.unconsumed)() < self.max_events
+        self.unconsumed() < self.max_events
     }
 
     fn reserved(&self) -> MutexGuard<'_, u64> {
@@ -100,11 +114,16 @@ impl Backlog {
     /// Why there is no room for so many events beside those that are reserved. There always is where nothing waits: what is
     /// more than the backlog would never come in otherwise.
     fn refusal(&self, reserved: u64, events: u64) -> Option<BacklogFull> {
-        let waiting = (self.unconsumed)() + reserved;
+        let waiting = self.unconsumed() + reserved;
         let is_full = waiting > 0 && waiting + events > self.max_events;
         let (topic, max) = (&self.topic, self.max_events);
         is_full.then(|| BacklogFull { topic: topic.clone(), events, waiting, max, retry_after: RETRY_AFTER })
     }
+}
+
+fn readers(plan: &Plan, numbers: &Numbers, index: TopicIndex) -> Arc<[SubscriberId]> {
+    let readers = plan.subscribers.iter().zip(&numbers.subscribers).filter(|(reader, _)| reader.from == index);
+    readers.map(|(_, number)| *number).collect()
 }
 
 /// Room that is reserved for events on their way; given back when it is dropped.

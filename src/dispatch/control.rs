@@ -6,6 +6,7 @@
 //! was lost does no harm: a dead letter is redriven once.
 //! Must not know: gRPC, the command line.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,13 +16,14 @@ use tokio::time::Instant;
 use super::command::{Answer, Command, Letter, Refusal, Seek, SeekFrom};
 use super::entries::DONE;
 use super::publish::shown;
+use super::running::Running;
 use super::snapshots::{Restoring, SnapshotError};
 use super::state::{self, StateEntry};
 use super::tree::Tree;
 use super::waiting::{self, Waiter, WaitingError, now_ns};
 use crate::engine::{Engine, Entries, ReadBudget, ReadError};
 use crate::model::{EventView, LaneId, Offset, PartitionId, Record, SubscriberId, TopicId};
-use crate::topology::SubscriberPlan;
+use crate::topology::{SubscriberIndex, SubscriberPlan};
 
 /// Dead letters that a lane is given at once.
 const LETTERS_MAX: usize = 256;
@@ -301,8 +303,8 @@ pub struct StateOfPartition {
 }
 
 /// A subscriber of the tree.
-pub(super) struct Found<'a> {
-    pub(super) plan: &'a SubscriberPlan,
+pub(super) struct Found {
+    pub(super) running: Arc<Running>,
     pub(super) index: usize,
     pub(super) number: SubscriberId,
     pub(super) input: TopicId,
@@ -352,8 +354,9 @@ pub(super) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) ->
 }
 
 impl<E: Engine> Tree<E> {
-    pub(super) fn subscriber(&self, name: &str) -> Result<Found<'_>, ControlError> {
-        let plan = &self.shared.plan;
+    pub(super) fn subscriber(&self, name: &str) -> Result<Found, ControlError> {
+        let running = self.shared.running();
+        let plan = &running.plan;
         let named = plan.subscribers.iter().enumerate().filter(|(_, plan)| plan.label() == name || plan.name == name);
         let named: Vec<_> = named.collect();
         let (index, plan_of) = match named.as_slice() {
@@ -365,16 +368,11 @@ impl<E: Engine> Tree<E> {
             }
         };
         let unknown = || ControlError::UnknownSubscriber { subscriber: name.to_owned() };
-        let number = *self.shared.numbers.subscribers.get(index).ok_or_else(unknown)?;
+        let number = *running.numbers.subscribers.get(index).ok_or_else(unknown)?;
         let from = plan_of.from.0 as usize;
-        let input = *self.shared.numbers.topics.get(from).ok_or_else(unknown)?;
+        let input = *running.numbers.topics.get(from).ok_or_else(unknown)?;
         let partitions = plan.topics.get(from).ok_or_else(unknown)?.partitions;
-        Ok(Found { plan: plan_of, index, number, input, partitions })
-    }
-
-    /// The place of a subscriber in the plan.
-    pub(super) fn index_of(&self, name: &str) -> Result<usize, ControlError> {
-        Ok(self.subscriber(name)?.index)
+        Ok(Found { running: running.clone(), index, number, input, partitions })
     }
 
     /// The full name of a subscriber.
@@ -382,10 +380,10 @@ impl<E: Engine> Tree<E> {
     /// # Errors
     /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
     pub fn full_name(&self, name: &str) -> Result<String, ControlError> {
-        Ok(self.subscriber(name)?.plan.label())
+        Ok(self.subscriber(name)?.plan().label())
     }
 
-    pub(super) fn entries(&self, found: &Found<'_>, partition: u32) -> Result<E::Entries, ControlError> {
+    pub(super) fn entries(&self, found: &Found, partition: u32) -> Result<E::Entries, ControlError> {
         let entries = self.shared.engine.entries(LaneId { subscriber: found.number, partition });
         entries.ok_or_else(|| found.unknown(partition))
     }
@@ -393,7 +391,7 @@ impl<E: Engine> Tree<E> {
     /// Tells a lane something, and waits for its answer.
     async fn tell(
         &self,
-        found: &Found<'_>,
+        found: &Found,
         partition: u32,
         command: impl FnOnce(Answer) -> Command,
     ) -> Result<u64, ControlError> {
@@ -406,12 +404,14 @@ impl<E: Engine> Tree<E> {
     /// Tells a lane something, which it will answer.
     pub(super) async fn hand_in(
         &self,
-        found: &Found<'_>,
+        found: &Found,
         partition: u32,
         command: impl FnOnce(Answer) -> Command,
     ) -> Result<Told, ControlError> {
-        let lanes = self.shared.commands.get(found.index);
-        let lane = lanes.and_then(|lanes| lanes.get(partition as usize)).ok_or_else(|| found.unknown(partition))?;
+        let branch = found.running.branches.get(found.index);
+        let lane = branch
+            .and_then(|branch| branch.commands.get(partition as usize))
+            .ok_or_else(|| found.unknown(partition))?;
         let (sender, answer) = oneshot::channel();
         match lane.send(command(sender)).await {
             Ok(()) => Ok(Told { partition, answer }),
@@ -525,15 +525,15 @@ impl<E: Engine> Tree<E> {
     }
 
     /// The topic of a subscriber's dead letters.
-    fn topic_of_letters(&self, found: &Found<'_>) -> Result<(TopicId, u32), ControlError> {
-        let none = || ControlError::NoDeadLetters { subscriber: found.plan.label() };
-        let at = found.plan.dead_letters.ok_or_else(none)?.0 as usize;
-        let topic = *self.shared.numbers.topics.get(at).ok_or_else(none)?;
-        Ok((topic, self.shared.plan.topics.get(at).ok_or_else(none)?.partitions))
+    fn topic_of_letters(&self, found: &Found) -> Result<(TopicId, u32), ControlError> {
+        let none = || ControlError::NoDeadLetters { subscriber: found.plan().label() };
+        let at = found.plan().dead_letters.ok_or_else(none)?.0 as usize;
+        let topic = *found.running.numbers.topics.get(at).ok_or_else(none)?;
+        Ok((topic, found.running.plan.topics.get(at).ok_or_else(none)?.partitions))
     }
 
     /// Behind the last dead letter that there is now, of each partition.
-    fn ends_of_letters(&self, found: &Found<'_>) -> Result<Vec<Offset>, ControlError> {
+    fn ends_of_letters(&self, found: &Found) -> Result<Vec<Offset>, ControlError> {
         let (topic, partitions) = self.topic_of_letters(found)?;
         let bounds = |partition| self.shared.engine.bounds(PartitionId { topic, partition }).unwrap_or_default();
         Ok((0..partitions).map(|partition| bounds(partition).durable).collect())
@@ -541,7 +541,7 @@ impl<E: Engine> Tree<E> {
 
     async fn letters(
         &self,
-        found: &Found<'_>,
+        found: &Found,
         filter: &Filter,
         from: ListPosition,
         count: usize,
@@ -646,7 +646,7 @@ impl<E: Engine> Tree<E> {
         }
     }
 
-    fn progress(&self, found: &Found<'_>, from: Option<LetterProgress>) -> Result<LetterProgress, ControlError> {
+    fn progress(&self, found: &Found, from: Option<LetterProgress>) -> Result<LetterProgress, ControlError> {
         let ends = self.ends_of_letters(found)?;
         Ok(from.unwrap_or(LetterProgress { at: ListPosition::default(), ends }))
     }
@@ -950,7 +950,12 @@ fn is_full(entries: usize, entries_max: usize, bytes: usize, more_bytes: usize) 
     entries >= entries_max || (entries > 0 && bytes + more_bytes > LISTING_BYTES)
 }
 
-impl Found<'_> {
+impl Found {
+    /// What the topology says of it.
+    pub(super) fn plan(&self) -> &SubscriberPlan {
+        &self.running.plan[SubscriberIndex(self.index as u32)]
+    }
+
     /// Refuses a partition that it does not have.
     fn check(&self, partition: Option<u32>) -> Result<(), ControlError> {
         match partition {
@@ -960,7 +965,7 @@ impl Found<'_> {
     }
 
     fn unknown(&self, partition: u32) -> ControlError {
-        let (subscriber, partitions) = (self.plan.label(), self.partitions);
+        let (subscriber, partitions) = (self.plan().label(), self.partitions);
         ControlError::UnknownPartition { subscriber, partition, partitions }
     }
 }

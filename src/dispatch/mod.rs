@@ -5,9 +5,11 @@
 //! Relies on: the engine's sessions for exactly once, the Wasm host for isolation.
 //! Must not know: gRPC, the command line, how an engine keeps what it keeps.
 
+mod apply;
 mod backlog;
 mod batch;
 pub mod capsule;
+mod changes;
 mod claims;
 mod command;
 pub mod control;
@@ -18,9 +20,11 @@ mod guards;
 mod handler;
 mod keys;
 mod lane;
+mod numbered;
 mod outputs;
 pub mod publish;
 mod reload;
+mod running;
 pub mod shadow;
 pub mod snapshots;
 mod state;
@@ -31,8 +35,10 @@ mod versions;
 mod waiting;
 mod when;
 
+pub use apply::{PrepareError, prepare, what_changes};
 pub use backlog::{Admission, BacklogFull};
 pub use capsule::Capsule;
+pub use changes::{Change, Changes, Node, What};
 pub use command::Refusal;
 pub use control::{
     ControlError, FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Move, Moved, Page, SeekState, SeekTo,

@@ -1,7 +1,7 @@
 //! Events from outside into roots: checked, keyed, placed, appended. All of a call or nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
@@ -199,7 +199,7 @@ pub struct Target {
 /// Publishes from outside. Cheap to clone.
 pub struct Publisher<E> {
     engine: E,
-    targets: Arc<Targets>,
+    targets: Arc<RwLock<Arc<Targets>>>,
 }
 
 impl<E: Clone> Clone for Publisher<E> {
@@ -251,6 +251,22 @@ impl Targets {
         }
     }
 
+    /// The topics of events.
+    fn addressed<'a>(&'a self, events: &'a [Addressed]) -> Result<Vec<(&'a Target, &'a Bytes)>, PublishError> {
+        let (mut named, mut before): (BTreeMap<&str, &Target>, _) = (BTreeMap::new(), "");
+        let mut addressed: Vec<(&Target, &Bytes)> = Vec::with_capacity(events.len());
+        for Addressed { topic, event } in events {
+            before = if topic.is_empty() { before } else { topic };
+            let target = match named.get(before) {
+                Some(target) => target,
+                None => self.root(before)?,
+            };
+            named.insert(before, target);
+            addressed.push((target, event));
+        }
+        Ok(addressed)
+    }
+
     fn nearest(&self, name: &str) -> Option<String> {
         let candidates = self.by_name.keys().flat_map(|full| [full.as_str(), full.split_once('/').map_or("", |n| n.1)]);
         // To compare takes memory and time by both lengths, and a stranger chose the one.
@@ -275,12 +291,17 @@ pub(super) fn shown(name: &str) -> String {
 impl<E: Engine> Publisher<E> {
     /// A publisher into the topics of a tree.
     pub fn new(engine: E, targets: Arc<Targets>) -> Self {
-        Self { engine, targets }
+        Self { engine, targets: Arc::new(RwLock::new(targets)) }
     }
 
-    /// The topics.
-    pub fn targets(&self) -> &Arc<Targets> {
-        &self.targets
+    /// The topics that there are now.
+    pub fn targets(&self) -> Arc<Targets> {
+        self.targets.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// There are other topics from now on.
+    pub(super) fn publish_into(&self, targets: Targets) {
+        *self.targets.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(targets);
     }
 
     /// Publishes events, each in the CloudEvents protobuf format, to one root, all or nothing. Resolves when they are
@@ -308,7 +329,8 @@ impl<E: Engine> Publisher<E> {
     /// # Errors
     /// [`PublishError`]: the topic, its backlog, or an engine that has stopped.
     pub async fn admit(&self, topic: &str, events: usize) -> Result<Admission, PublishError> {
-        let wanted = self.targets.root(topic)?.backlog.iter().map(|backlog| (backlog.clone(), events as u64));
+        let targets = self.targets();
+        let wanted = targets.root(topic)?.backlog.iter().map(|backlog| (backlog.clone(), events as u64));
         self.reserve(wanted.collect()).await
     }
 
@@ -317,8 +339,9 @@ impl<E: Engine> Publisher<E> {
     /// # Errors
     /// As there.
     pub async fn admit_together(&self, events: &[Addressed]) -> Result<Admission, PublishError> {
+        let targets = self.targets();
         let mut wanted: BTreeMap<&str, (Arc<Backlog>, u64)> = BTreeMap::new();
-        for (target, _) in self.addressed(events)? {
+        for (target, _) in targets.addressed(events)? {
             if let Some(backlog) = &target.backlog {
                 wanted.entry(&target.name).or_insert_with(|| (backlog.clone(), 0)).1 += 1;
             }
@@ -349,7 +372,8 @@ impl<E: Engine> Publisher<E> {
         numbering: Option<Numbering>,
         _until_durable: Admission,
     ) -> Result<Published, PublishError> {
-        let target = self.targets.root(topic)?;
+        let targets = self.targets();
+        let target = targets.root(topic)?;
         let marks = Marks::of(numbering, target.dedupes, events.len())?;
         self.append(events.iter().map(|event| (target, event)), marks).await
     }
@@ -379,27 +403,12 @@ impl<E: Engine> Publisher<E> {
         numbering: Option<Numbering>,
         _until_durable: Admission,
     ) -> Result<Published, PublishError> {
-        let addressed = self.addressed(events)?;
+        let targets = self.targets();
+        let addressed = targets.addressed(events)?;
         // A frame has marks of one kind: a topic that recognises nothing does not look at them.
         let dedupes = addressed.iter().any(|(target, _)| target.dedupes);
         let marks = Marks::of(numbering, dedupes, events.len())?;
         self.append(addressed.into_iter(), marks).await
-    }
-
-    /// The topics of events.
-    fn addressed<'a>(&'a self, events: &'a [Addressed]) -> Result<Vec<(&'a Target, &'a Bytes)>, PublishError> {
-        let (mut named, mut before): (BTreeMap<&str, &Target>, _) = (BTreeMap::new(), "");
-        let mut addressed: Vec<(&Target, &Bytes)> = Vec::with_capacity(events.len());
-        for Addressed { topic, event } in events {
-            before = if topic.is_empty() { before } else { topic };
-            let target = match named.get(before) {
-                Some(target) => target,
-                None => self.targets.root(before)?,
-            };
-            named.insert(before, target);
-            addressed.push((target, event));
-        }
-        Ok(addressed)
     }
 
     /// Appends events, or refuses them the first time that it is polled.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::control::ControlError;
 use super::handler::Handler;
+use super::numbered::blueprint;
 use super::status::{OnTrial, SubscriberStatus};
-use super::tree::{Tree, blueprint};
+use super::tree::Tree;
 use super::versions::{Roster, Terms, Trial, Version};
 use crate::engine::{ApplyError, Engine, Stopped};
 
@@ -37,15 +38,17 @@ impl Roster {
 }
 
 impl<E: Engine> Tree<E> {
-    fn roster(&self, subscriber: &str) -> Result<&Arc<Roster>, ControlError> {
+    fn roster(&self, subscriber: &str) -> Result<Arc<Roster>, ControlError> {
         let unknown = || ControlError::UnknownSubscriber { subscriber: subscriber.to_owned() };
-        let index = self.index_of(subscriber)?;
-        self.shared.rosters.get(index).ok_or_else(unknown)
+        let found = self.subscriber(subscriber)?;
+        Ok(found.running.branches.get(found.index).ok_or_else(unknown)?.roster.clone())
     }
 
     /// Gives a version a number that lasts.
     async fn numbered_version<H: Handler>(&self, handler: H) -> Result<Version, ApplyError> {
-        let numbers = self.shared.engine.apply(&blueprint(&self.shared.plan, vec![handler.digest()])).await?;
+        let _alone = self.shared.applying.lock().await;
+        let blueprint = blueprint(&self.shared.running().plan, vec![handler.digest()]);
+        let numbers = self.shared.engine.apply(&blueprint).await?;
         // one for each that is asked for; an engine that gives none is one that gives nothing any more
         let number = numbers.versions.first().copied().ok_or(Stopped::Closed)?;
         Ok(Version::new(handler, number))

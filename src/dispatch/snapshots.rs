@@ -166,7 +166,7 @@ impl<E: Engine> Tree<E> {
         let one_at_a_time = self.shared.snapshots.clone().lock_owned().await;
         let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze(&found).await?.into_iter().unzip();
         let about = About {
-            subscriber: found.plan.label(),
+            subscriber: found.plan().label(),
             taken_ns: now_ns(),
             digest: self.shared.digest(found.index),
             note: note.to_owned(),
@@ -185,7 +185,7 @@ impl<E: Engine> Tree<E> {
     }
 
     /// What each lane keeps, and where it is, between two calls; as durable as all else is.
-    async fn freeze(&self, found: &Found<'_>) -> Result<Vec<(Offset, E::Entries)>, ControlError> {
+    async fn freeze(&self, found: &Found) -> Result<Vec<(Offset, E::Entries)>, ControlError> {
         let within = Instant::now() + ANSWER_WITHIN;
         let mut told = Vec::new();
         for partition in 0..found.partitions {
@@ -235,15 +235,15 @@ impl<E: Engine> Tree<E> {
         let (found, disk) = (self.subscriber(subscriber)?, self.snapshot_disk()?);
         let removed = disk.remove(&file::name_of(found.number, number)).and_then(|()| disk.sync_folder());
         Ok(removed.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => SnapshotError::Unknown { subscriber: found.plan.label(), number },
+            io::ErrorKind::NotFound => SnapshotError::Unknown { subscriber: found.plan().label(), number },
             _ => error.into(),
         })?)
     }
 
     /// A snapshot that is to be gone back to, once all of it has been read and found to be as it was written.
-    pub(super) async fn restoring(&self, found: &Found<'_>, number: u64) -> Result<Restoring, ControlError> {
+    pub(super) async fn restoring(&self, found: &Found, number: u64) -> Result<Restoring, ControlError> {
         let (disk, name) = (self.snapshot_disk()?, file::name_of(found.number, number));
-        let (subscriber, partitions) = (found.plan.label(), found.partitions as usize);
+        let (subscriber, partitions) = (found.plan().label(), found.partitions as usize);
         let opened = tokio::task::spawn_blocking(move || {
             let open = || match Reader::open(&*disk, &name) {
                 Err(FileError::Disk(error)) if error.kind() == io::ErrorKind::NotFound => {

@@ -17,9 +17,11 @@
 mod search;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use super::control::{self, FailedEvent};
 use super::publish::PublishError;
+use super::running::Running;
 use super::tree::Tree;
 use super::waiting::{self, Waiter, WaitingError};
 use super::when;
@@ -196,7 +198,13 @@ impl<E: Engine> Tree<E> {
     pub async fn trace(&self, of: &TraceOf) -> Result<Trace, TraceError> {
         let search = Search { engine: &self.shared.engine };
         let found = self.find(&search, of).await?;
-        let mut walk = Walk { tree: self, search, budget: Budget::new(LOOKED_AT_MAX), lanes: HashMap::new() };
+        let mut walk = Walk {
+            tree: self,
+            running: self.shared.running(),
+            search,
+            budget: Budget::new(LOOKED_AT_MAX),
+            lanes: HashMap::new(),
+        };
         walk.run(found).await
     }
 
@@ -206,7 +214,8 @@ impl<E: Engine> Tree<E> {
             Some(topic) => Some(self.publisher().targets().find(topic)?.topic),
             None => None,
         };
-        let topics = self.shared.plan.topics.iter().zip(&self.shared.numbers.topics);
+        let running = self.shared.running();
+        let topics = running.plan.topics.iter().zip(&running.numbers.topics);
         let partitions =
             topics.filter(|(_, number)| only.is_none_or(|only| only == **number)).flat_map(|(topic, number)| {
                 (0..topic.partitions).map(|partition| PartitionId { topic: *number, partition })
@@ -229,6 +238,7 @@ impl<E: Engine> Tree<E> {
 /// A trace in the making.
 struct Walk<'a, E: Engine> {
     tree: &'a Tree<E>,
+    running: Arc<Running>,
     search: Search<'a, E>,
     budget: Budget,
     lanes: HashMap<LaneId, Seen>,
@@ -311,18 +321,18 @@ impl<E: Engine> Walk<'_, E> {
     }
 
     fn subscriber(&self, number: SubscriberId) -> Option<(&SubscriberPlan, usize)> {
-        let shared = &self.tree.shared;
-        let index = shared.numbers.subscribers.iter().position(|of| *of == number)?;
-        Some((shared.plan.subscribers.get(index)?, index))
+        let running = &self.running;
+        let index = running.numbers.subscribers.iter().position(|of| *of == number)?;
+        Some((running.plan.subscribers.get(index)?, index))
     }
 
     fn number(&self, topic: TopicIndex) -> Option<crate::model::TopicId> {
-        self.tree.shared.numbers.topics.get(topic.0 as usize).copied()
+        self.running.numbers.topics.get(topic.0 as usize).copied()
     }
 
     fn index(&self, found: &Found) -> Option<TopicIndex> {
         let topic = found.place.partition.topic;
-        let index = self.tree.shared.numbers.topics.iter().position(|of| *of == topic)?;
+        let index = self.running.numbers.topics.iter().position(|of| *of == topic)?;
         Some(TopicIndex(u32::try_from(index).ok()?))
     }
 
@@ -331,7 +341,7 @@ impl<E: Engine> Walk<'_, E> {
     }
 
     fn event(&self, found: &Found, parent: Option<usize>) -> Result<TracedEvent, TraceError> {
-        let topic = self.index(found).and_then(|index| self.tree.shared.plan.topics.get(index.0 as usize));
+        let topic = self.index(found).and_then(|index| self.running.plan.topics.get(index.0 as usize));
         let (record, view) = found.parse()?;
         let origin = record.lineage.map(|lineage| Origin {
             parent,
@@ -356,8 +366,8 @@ impl<E: Engine> Walk<'_, E> {
     /// What became of an event at every subscriber of its topic. What was made of it is to be followed as well.
     async fn follow(&mut self, index: usize, found: &Found, events: &mut Events) -> Result<(), TraceError> {
         let Some(topic) = self.index(found) else { return Ok(()) };
-        let shared = self.tree.shared.clone();
-        let subscribers = shared.plan.subscribers.iter().zip(&shared.numbers.subscribers);
+        let running = self.running.clone();
+        let subscribers = running.plan.subscribers.iter().zip(&running.numbers.subscribers);
         for (subscriber, number) in subscribers.filter(|(subscriber, _)| subscriber.from == topic) {
             let lane = LaneId { subscriber: *number, partition: found.place.partition.partition };
             let (handling, made) = self.handling(subscriber, lane, found).await?;
@@ -443,7 +453,7 @@ impl<E: Engine> Walk<'_, E> {
         let key = found.parse()?.0.key;
         let mut partitions = Vec::new();
         for topic in topics {
-            let (Some(plan), Some(number)) = (self.tree.shared.plan.topics.get(topic.0 as usize), self.number(topic))
+            let (Some(plan), Some(number)) = (self.running.plan.topics.get(topic.0 as usize), self.number(topic))
             else {
                 continue;
             };
@@ -465,8 +475,7 @@ impl<E: Engine> Walk<'_, E> {
         found: &Found,
     ) -> Result<Option<(Found, FailedEvent, bool)>, TraceError> {
         let Some(topic) = subscriber.dead_letters else { return Ok(None) };
-        let (Some(plan), Some(number)) = (self.tree.shared.plan.topics.get(topic.0 as usize), self.number(topic))
-        else {
+        let (Some(plan), Some(number)) = (self.running.plan.topics.get(topic.0 as usize), self.number(topic)) else {
             return Ok(None);
         };
         let key = found.parse()?.0.key;

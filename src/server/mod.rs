@@ -190,9 +190,8 @@ impl Server {
         let watching = tokio::spawn(watch(tree.engine().clone(), health.clone()));
 
         let (publisher, engine) = (tree.publisher().clone(), tree.engine().clone());
-        let targets = publisher.targets().clone();
         let publishing = publish::Publishing { publisher, closing: closing.clone(), calls: calls.clone() };
-        let reading = read::Reading { tree: tree.clone(), engine, targets, closing: closing.clone() };
+        let reading = read::Reading { tree: tree.clone(), engine, closing: closing.clone() };
         let admin = admin::Admin { tree: tree.clone(), closing: closing.clone() };
         let subscribers = subscriber::Subscribers { tree, closing: closing.clone(), calls: calls.clone() };
         let shadows = reloader.clone().map(|reloader| {

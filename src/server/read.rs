@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use super::pull::{Pull, Source};
 use super::refusal::{self, ReadRefused, TIME};
 use super::{bounds, door};
-use crate::dispatch::publish::{Target, Targets};
+use crate::dispatch::publish::Target;
 use crate::dispatch::{TraceOf, Tree};
 use crate::engine::{Bounds, Chunk, Engine, ReadBudget, ReadError, Stopped};
 use crate::model::{Offset, PartitionId, Record, partition_of};
@@ -28,7 +28,6 @@ use crate::rpc::v1::reader_service_server::ReaderService;
 pub(super) struct Reading<E> {
     pub(super) tree: Tree<E>,
     pub(super) engine: E,
-    pub(super) targets: Arc<Targets>,
     pub(super) closing: CancellationToken,
 }
 
@@ -42,7 +41,8 @@ impl<E: Engine> ReaderService for Reading<E> {
         }
         let deadline = door::deadline(&request);
         let request = request.into_inner();
-        let target = self.targets.find(&request.topic).map_err(|error| refusal::publish(&error))?;
+        let targets = self.tree.publisher().targets();
+        let target = targets.find(&request.topic).map_err(|error| refusal::publish(&error))?;
         let reader = self.open(target, request, deadline).await.map_err(|error| refusal::read(&error))?;
         Ok(Response::new(Pull::new(reader)))
     }

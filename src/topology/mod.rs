@@ -41,7 +41,7 @@ pub use diagnostic::{Code, Diagnostic, Label, Severity, Span};
 pub use expression::{CompileError, Condition, EventFields, ExpressionError, ExtensionAttributes, KeyExpression};
 pub use plan::{
     BacklogPlan, BatchPlan, ConfigValue, Delivery, LifecyclePlan, Limits, OnFailure, Per, Plan, PluginSource, Rate,
-    Retry, Runs, StatePlan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan, Waiting, WhenFull,
+    Retry, Runs, StartAt, StatePlan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan, Waiting, WhenFull,
 };
 pub use schema::schema;
 pub use show::show;

@@ -129,6 +129,19 @@ pub struct SubscriberPlan {
     pub batch: BatchPlan,
     /// With whom it shares the events of its topic: of a group's subscribers one gets each.
     pub claim: Option<String>,
+    /// Where it begins when it is new.
+    pub start: StartAt,
+}
+
+/// Where a new subscriber begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// With all that is kept of its topic.
+    Earliest,
+    /// With what comes from then on.
+    Latest,
+    /// With what was appended at a time or later.
+    Time(jiff::Timestamp),
 }
 
 /// What a subscriber does with events.

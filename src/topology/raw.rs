@@ -179,7 +179,8 @@ keys! {
         batch: Batch,
         /// Subscribers of the same topic with the same group share its events: each event goes to one of them.
         claim: Name,
-        /// Where a new subscriber begins: start, end or a time.
+        /// Where a new subscriber begins: earliest (all that is kept of its topic), latest (what comes from then on) or a time.
+        /// Default earliest. Says nothing of one that is there already.
         start: Start,
         /// The name that the subscriber had before.
         was(later): Name,

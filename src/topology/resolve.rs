@@ -473,6 +473,7 @@ impl<'n, 'p> Planner<'n, 'p> {
             concurrency: settings.concurrency,
             batch: settings.batch,
             claim: settings.claim.as_ref().map(|(group, _)| group.clone()),
+            start: settings.start,
         });
         Some(children)
     }

@@ -16,7 +16,7 @@ use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::{Condition, KeyExpression};
 use super::plan::{
     BacklogPlan, BatchPlan, ConfigValue, Delivery, LifecyclePlan, Limits, OnFailure, PluginSource, Rate, Retry, Runs,
-    StatePlan, Waiting, WhenFull,
+    StartAt, StatePlan, Waiting, WhenFull,
 };
 use super::raw;
 use super::reader::{Field, Key, Shared};
@@ -92,6 +92,7 @@ pub(crate) struct Subscriber {
     /// Whether it has a topic for dead letters, as far as can be told.
     pub(crate) dead_letters: bool,
     pub(crate) claim: Option<(String, Span)>,
+    pub(crate) start: StartAt,
     pub(crate) was: Option<(String, Span)>,
 }
 
@@ -242,6 +243,7 @@ pub(crate) fn subscriber(name: &str, declared: Span, raw: &raw::Subscriber, prob
         batch,
         // What is parked is still to be handled; what is rejected never is.
         dead_letters: is_plugin && on_failure != OnFailure::Halt,
+        start: value(&raw.start).map_or(StartAt::Earliest, |start| start.0),
         claim: raw.claim.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
         was: raw.was.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
     }

@@ -7,8 +7,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use super::plan::{
-    ConfigValue, Delivery, LifecyclePlan, OnFailure, Per, Plan, PluginSource, Rate, Runs, SubscriberPlan, TopicPlan,
-    WhenFull,
+    ConfigValue, Delivery, LifecyclePlan, OnFailure, Per, Plan, PluginSource, Rate, Runs, StartAt, SubscriberPlan,
+    TopicPlan, WhenFull,
 };
 use super::units::{show_duration, show_size};
 use crate::model::{Compression, Dedupe};
@@ -176,6 +176,12 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
     if let Some(group) = &subscriber.claim {
         line!(shown, "    claim: {}", scalar(group));
     }
+    let start = match subscriber.start {
+        StartAt::Earliest => "earliest".to_owned(),
+        StartAt::Latest => "latest".to_owned(),
+        StartAt::Time(time) => scalar(&time.to_string()),
+    };
+    line!(shown, "    start: {start}");
     line!(shown, "    batch: {{ max: {}, size: {}{wait} }}", batch.max_events, show_size(batch.max_bytes as u64));
 }
 

@@ -361,24 +361,28 @@ impl Read for Host {
 
 /// Where a new subscriber begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Start;
+pub(crate) struct Start(pub(crate) plan::StartAt);
 
-inline_schema!(Start, schema::text("^(start|end)$|^\\d{4}-", &["start", "end", "2026-01-31T00:00:00Z"]));
+inline_schema!(
+    Start,
+    schema::text("^(earliest|latest|start|end)$|^\\d{4}-", &["earliest", "latest", "2026-01-31T00:00:00Z"])
+);
 
 impl Read for Start {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        let text = reader.text(node, "`start`, `end` or a time")?;
+        let text = reader.text(node, "`earliest`, `latest` or a time")?;
         match text.text.as_ref() {
-            "start" => {}
-            time if time == "end" || time.parse::<jiff::Timestamp>().is_ok() => {
-                reader.unsupported(text.span, &format!("`{}: {time}`", owner.key));
-            }
-            other => {
-                let message = format!("`{}` is `start`, `end` or a time, not `{other}`", owner.key);
-                return reader.bad(text.span, message, "write a time as in `2026-01-31T00:00:00Z`");
-            }
+            // the second of each is what a seek calls it
+            "earliest" | "start" => Some(Start(plan::StartAt::Earliest)),
+            "latest" | "end" => Some(Start(plan::StartAt::Latest)),
+            other => match other.parse() {
+                Ok(time) => Some(Start(plan::StartAt::Time(time))),
+                Err(_) => {
+                    let message = format!("`{}` is `earliest`, `latest` or a time, not `{other}`", owner.key);
+                    reader.bad(text.span, message, "write a time as in `2026-01-31T00:00:00Z`")
+                }
+            },
         }
-        Some(Start)
     }
 }
 

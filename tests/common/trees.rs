@@ -91,7 +91,8 @@ impl Seen {
 
 /// Everything in a topic, by partition.
 pub async fn contents<E: Engine>(tree: &Tree<E>, topic: &str) -> Vec<Vec<Seen>> {
-    let target = tree.publisher().targets().find(topic).unwrap();
+    let targets = tree.publisher().targets();
+    let target = targets.find(topic).unwrap();
     let mut partitions = Vec::new();
     for partition in 0..target.partitions {
         let id = PartitionId { topic: target.topic, partition };

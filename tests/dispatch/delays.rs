@@ -189,7 +189,8 @@ async fn the_hidden_topic_has_the_records_as_they_are_stored_later() {
     let tree = start(ONE, &[("work", &Script::each(copy))]).await;
     publish(&tree, &[with("late", "delay", text("4s"))]).await;
     settled(&tree).await;
-    let number = tree.publisher().targets().find("in").unwrap().delayed.unwrap();
+    let targets = tree.publisher().targets();
+    let number = targets.find("in").unwrap().delayed.unwrap();
     let hidden = PartitionId { topic: number, partition: 0 };
     let budget = ReadBudget { events: 10, bytes: 1 << 20 };
     let chunks = tree.engine().read(hidden, 0, budget).await.unwrap();

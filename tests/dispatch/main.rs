@@ -15,6 +15,7 @@ mod common {
     pub(crate) mod trees;
 }
 
+mod applying;
 mod backlogs;
 mod bed;
 mod claiming;

@@ -190,7 +190,7 @@ impl<E: Engine> Tree<E> {
         let mut report = ShadowReport::default();
         let mut selected = self.select(subscriber, options.last).await?;
         let recorded = self.recorded(subscriber, &selected).await?;
-        if self.subscriber(subscriber)?.plan.claim.is_some() {
+        if self.subscriber(subscriber)?.plan().claim.is_some() {
             // Whose the others are is not known any more.
             for part in &mut selected {
                 report.not_its_own += recorded.keep_known(part);

@@ -136,7 +136,7 @@ impl<E: Engine> Tree<E> {
                     }
                     let parsed = event.parse().map_err(|error| ShadowError::Unreadable(error.to_string()))?;
                     let passes =
-                        found.plan.when.as_ref().map(|when| when::passes(when, &parsed.view, Some(parsed.key)));
+                        found.plan().when.as_ref().map(|when| when::passes(when, &parsed.view, Some(parsed.key)));
                     if matches!(passes, Some(Ok(false) | Err(_))) {
                         // Of an error no plugin heard either.
                         part.passed_over += 1;
@@ -166,11 +166,11 @@ impl<E: Engine> Tree<E> {
     /// The topics that a subscriber sends to, by number: with their names, and whether it is one of dead letters.
     pub(super) fn topics_behind(&self, subscriber: &str) -> Result<TopicNames, ControlError> {
         let found = self.subscriber(subscriber)?;
-        let ports = found.plan.ports.iter().map(|(_, topic)| (*topic, false));
-        let all = ports.chain(found.plan.dead_letters.map(|topic| (topic, true)));
+        let ports = found.plan().ports.iter().map(|(_, topic)| (*topic, false));
+        let all = ports.chain(found.plan().dead_letters.map(|topic| (topic, true)));
         let named = all.filter_map(|(topic, is_dead)| {
-            let number = self.shared.numbers.topics.get(topic.0 as usize)?;
-            Some((*number, (self.shared.plan.topics.get(topic.0 as usize)?.label(), is_dead)))
+            let number = found.running.numbers.topics.get(topic.0 as usize)?;
+            Some((*number, (found.running.plan.topics.get(topic.0 as usize)?.label(), is_dead)))
         });
         Ok(Arc::new(named.collect()))
     }

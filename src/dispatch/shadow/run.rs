@@ -33,25 +33,25 @@ pub(super) struct Ran {
 }
 
 /// Runs versions over the events of one partition.
-pub(super) struct Runner<'t> {
+pub(super) struct Runner {
     held: Arc<Vec<Held>>,
     partition: u32,
-    plan: &'t SubscriberPlan,
+    plan: SubscriberPlan,
     emitter: Emitter,
     topics: TopicNames,
 }
 
 impl<E: Engine> Tree<E> {
-    pub(super) fn runner(&self, subscriber: &str, part: &Selected) -> Result<Option<Runner<'_>>, ShadowError> {
+    pub(super) fn runner(&self, subscriber: &str, part: &Selected) -> Result<Option<Runner>, ShadowError> {
         let found = self.subscriber(subscriber)?;
         let topics = self.topics_behind(subscriber)?;
         let emitter = self.emitter_of(found.index, part.partition);
         let (held, partition) = (part.held.clone(), part.partition);
-        Ok(emitter.map(|emitter| Runner { held, partition, plan: found.plan, emitter, topics }))
+        Ok(emitter.map(|emitter| Runner { held, partition, plan: found.plan().clone(), emitter, topics }))
     }
 }
 
-impl Runner<'_> {
+impl Runner {
     /// Runs a version; one [`Ran`] for each event, in their order. Sizes of calls follow from `seed`.
     pub(super) async fn run(
         &self,

@@ -1,0 +1,266 @@
+//! Another plan takes the place of the one that runs, live.
+//!
+//! ```text
+//!   changes ──> prepare ─────────────────> (whoever decides, decides) ──> apply
+//!   nothing     numbers of what is new,                                   stop what changes, at a batch boundary;
+//!   happens     where it begins: adds                                     start it and what is new
+//! ```
+//!
+//! Promises: lanes of subscribers that are the same are not touched, before, within or after. [`Tree::prepare`] only adds:
+//! what runs goes on as it is, whether or not anything follows. A lane that stops ends the call that it is at and commits it;
+//! the one that takes its place goes on from there.
+//! Relies on: whoever applies does so one at a time, and has made durable what it decided between the two steps.
+//! Must not know: files, who decides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::changes::{self, Changes, Node, What, places};
+use super::handler::Handler;
+use super::numbered::{Numbered, blueprint};
+use super::running::{Branch, Given, Running, Takes, Timer, assemble};
+use super::tree::{StartError, Starts, Tree, digests, rosters};
+use crate::engine::{ApplyError, Blueprint, Engine, Numbers, ReadError, Session, SessionError, Stopped, Unit};
+use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
+use crate::topology::{Plan, StartAt, SubscriberPlan, TopicPlan};
+
+/// Why what is new cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The engine refused what the topology wants.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// Where a subscriber begins cannot be found or kept.
+    #[error("cannot say where `{subscriber}` begins in partition {partition}: {error}")]
+    Begin {
+        /// The subscriber's full name.
+        subscriber: String,
+        /// The partition.
+        partition: u32,
+        /// Why.
+        error: SessionError,
+    },
+}
+
+impl<E: Engine> Tree<E> {
+    /// The plan that runs.
+    pub fn plan(&self) -> Plan {
+        self.shared.running().plan.clone()
+    }
+
+    /// What another plan would change. Nothing happens.
+    pub fn changes(&self, plan: &Plan) -> Changes {
+        let running = self.shared.running();
+        let mut found = changes::compare(&running.plan, plan);
+        let snapshot = self.snapshot();
+        for change in found.changes.iter_mut().filter(|change| change.what != What::Added) {
+            match change.node {
+                Node::Topic if change.what == What::Removed => {
+                    let topic = snapshot.topics.iter().find(|topic| topic.name == change.name);
+                    let kept = topic.map_or(0, |topic| topic.events() + topic.delayed);
+                    if kept > 0 {
+                        let words = format!("topic `{}` still has {kept} events", change.name);
+                        change.words.push(format!("it still has {kept} events"));
+                        found.losses.push(words);
+                    }
+                }
+                Node::Topic => {}
+                Node::Subscriber => {
+                    let Some(of) = snapshot.subscribers.iter().find(|of| of.name == change.name) else { continue };
+                    if change.what == What::Changed {
+                        change.words.push("its lanes end their calls and go on from where they are".to_owned());
+                    } else if of.lag + of.waiting > 0 {
+                        change
+                            .words
+                            .push(format!("{} events of {} are not handled, and {} wait", of.lag, of.from, of.waiting));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// The full names of the subscribers whose lanes another plan starts: those that are new, and those that change.
+    pub fn started_by(&self, plan: &Plan) -> Vec<String> {
+        let same = changes::same(&self.shared.running().plan, plan);
+        let started = plan.subscribers.iter().zip(same).filter(|(_, same)| same.is_none());
+        started.map(|(subscriber, _)| subscriber.label()).collect()
+    }
+
+    /// Has everything of another plan be there beside what runs, and those of its subscribers that `is_new` says are new
+    /// begin where they say. What runs goes on as it is.
+    ///
+    /// # Errors
+    /// [`PrepareError`]; what was added by then does no harm.
+    pub async fn prepare(
+        &self,
+        plan: &Plan,
+        is_new: impl Fn(&SubscriberPlan) -> bool + Send + Sync,
+    ) -> Result<(), PrepareError> {
+        let _alone = self.shared.applying.lock().await;
+        let (running, engine) = (self.shared.running(), &self.shared.engine);
+        let wanted = blueprint(plan, Vec::new());
+        let numbers = engine.apply(&both(blueprint(&running.plan, Vec::new()), &wanted)).await?;
+        let numbers = of_blueprint(&wanted, &both(blueprint(&running.plan, Vec::new()), &wanted), &numbers);
+        begin(engine, plan, &numbers, is_new).await
+    }
+
+    /// Runs another plan, with the versions of the subscribers that [`Self::started_by`] names, by their full names.
+    ///
+    /// # Errors
+    /// [`StartError`]. Where a version is missing nothing has changed; else lanes that were to stop have, and the next start
+    /// runs what was decided.
+    pub async fn apply<H: Handler>(
+        &self,
+        plan: &Plan,
+        mut starts: BTreeMap<String, Starts<H>>,
+    ) -> Result<(), StartError> {
+        let _alone = self.shared.applying.lock().await;
+        let (running, engine) = (self.shared.running(), &self.shared.engine);
+        if self.shared.stop.is_cancelled() {
+            return Err(StartError::Apply(Stopped::Closed.into()));
+        }
+        let same = changes::same(&running.plan, plan);
+        let needed = plan.subscribers.iter().zip(&same).filter(|(_, same)| same.is_none());
+        let given: Vec<Starts<H>> =
+            needed.clone().filter_map(|(subscriber, _)| starts.remove(&subscriber.label())).collect();
+        if given.len() != needed.count() {
+            let subscribers = same.iter().filter(|same| same.is_none()).count();
+            return Err(StartError::Handlers { handlers: given.len(), subscribers });
+        }
+        let stays = |at: usize| same.iter().flatten().any(|place| *place == at);
+        let timers: Vec<Option<Arc<Timer>>> = plan.topics.iter().map(|topic| timer(&running, topic)).collect();
+        let ending = running.branches.iter().enumerate().filter(|(at, _)| !stays(*at)).map(|(_, branch)| branch);
+        let queues = running.timers.iter().flatten();
+        let queues = queues.filter(|timer| !timers.iter().flatten().any(|stays| Arc::ptr_eq(stays, timer)));
+        // All are told first: they end at the same time.
+        let groups: Vec<_> = ending.map(|branch| &branch.group).chain(queues.map(|timer| &timer.group)).collect();
+        groups.iter().for_each(|group| group.stop());
+        for group in groups {
+            group.drain().await;
+        }
+        let numbers = engine.apply(&blueprint(plan, digests(&given))).await?;
+        let before = places(&running.plan);
+        let versions = numbers.versions.clone();
+        let mut rosters = rosters(given, &versions);
+        let branch = |at: usize| -> Option<Arc<Branch>> { running.branches.get(at).cloned() };
+        let mut branches = Vec::new();
+        for (subscriber, same) in plan.subscribers.iter().zip(&same) {
+            if let Some(branch) = same.and_then(branch) {
+                branches.push(Given::Kept(branch));
+            } else if let Some(roster) = rosters.next() {
+                let was = before.get(&subscriber.label()).and_then(|at| running.plan.subscribers.get(*at));
+                let goes_on = was.filter(|was| running.plan[was.from].label() == plan[subscriber.from].label());
+                let counters = goes_on.and_then(|_| branch(*before.get(&subscriber.label())?));
+                branches.push(Given::Started(roster, counters.map(|branch| branch.counters.clone())));
+            }
+        }
+        let backlogs = plan.topics.iter().map(|topic| backlog(&running, topic)).collect();
+        let takes = Takes { branches, timers, backlogs };
+        let (capsules, stop) = (&self.shared.capsules, &self.shared.stop);
+        let (next, tasks) = assemble(engine, plan, numbers, takes, capsules, stop).await?;
+        self.shared.run(next, tasks);
+        Ok(())
+    }
+}
+
+/// Has everything of a plan be there before anything runs, and those of its subscribers that `is_new` says are new begin
+/// where they say. As [`Tree::prepare`], where nothing runs yet.
+///
+/// # Errors
+/// [`PrepareError`]; what was added by then does no harm.
+pub async fn prepare<E: Engine>(
+    engine: &E,
+    plan: &Plan,
+    is_new: impl Fn(&SubscriberPlan) -> bool + Send + Sync,
+) -> Result<(), PrepareError> {
+    let numbers = engine.apply(&blueprint(plan, Vec::new())).await?;
+    begin(engine, plan, &numbers, is_new).await
+}
+
+/// What a plan changes of another one, but for what is kept of its nodes.
+pub fn what_changes(old: &Plan, new: &Plan) -> Changes {
+    changes::compare(old, new)
+}
+
+/// Where a topic is the same, what waits in front of it goes on.
+fn timer(running: &Running, topic: &TopicPlan) -> Option<Arc<Timer>> {
+    let at = running.plan.topics.iter().position(|was| was.label() == topic.label())?;
+    let was = running.plan.topics.get(at)?;
+    let is_same = was.lifecycle == topic.lifecycle && was.partitions == topic.partitions;
+    running.timers.get(at)?.clone().filter(|_| is_same && topic.dead_letters_of.is_none())
+}
+
+fn backlog(running: &Running, topic: &TopicPlan) -> Option<Arc<super::backlog::Backlog>> {
+    let at = running.plan.topics.iter().position(|was| was.label() == topic.label())?;
+    let was = running.plan.topics.get(at)?;
+    running.backlogs.get(at)?.clone().filter(|_| was.backlog == topic.backlog && was.partitions == topic.partitions)
+}
+
+/// What is in either blueprint. What runs is as it was.
+fn both(mut running: Blueprint, wanted: &Blueprint) -> Blueprint {
+    for topic in &wanted.topics {
+        if !running.topics.iter().any(|there| there.name == topic.name) {
+            running.topics.push(topic.clone());
+        }
+    }
+    for subscriber in &wanted.subscribers {
+        if !running.subscribers.contains(subscriber) {
+            running.subscribers.push(subscriber.clone());
+        }
+    }
+    running
+}
+
+/// The numbers of one blueprint, out of those of another that has all of it.
+fn of_blueprint(wanted: &Blueprint, all: &Blueprint, numbers: &Numbers) -> Numbers {
+    let topic = |name: &str| -> Option<TopicId> {
+        let at = all.topics.iter().position(|topic| topic.name == name)?;
+        numbers.topics.get(at).copied()
+    };
+    let subscriber = |wanted| -> Option<SubscriberId> {
+        let at = all.subscribers.iter().position(|subscriber| subscriber == wanted)?;
+        numbers.subscribers.get(at).copied()
+    };
+    Numbers {
+        topics: wanted.topics.iter().filter_map(|wanted| topic(&wanted.name)).collect(),
+        subscribers: wanted.subscribers.iter().filter_map(subscriber).collect(),
+        versions: Vec::new(),
+    }
+}
+
+/// Moves the lanes of those that are new to where they begin, durably.
+async fn begin<E: Engine>(
+    engine: &E,
+    plan: &Plan,
+    numbers: &Numbers,
+    is_new: impl Fn(&SubscriberPlan) -> bool + Send + Sync,
+) -> Result<(), PrepareError> {
+    let numbered = Numbered { plan, numbers };
+    for (subscriber, number) in plan.subscribers.iter().zip(&numbers.subscribers) {
+        let Some((topic, input)) = numbered.topic(subscriber.from).filter(|_| is_new(subscriber)) else { continue };
+        for partition in 0..topic.partitions {
+            let place = PartitionId { topic: input, partition };
+            let lane = LaneId { subscriber: *number, partition };
+            let moved = async {
+                let consumed_to = match subscriber.start {
+                    StartAt::Earliest => 0,
+                    StartAt::Latest => engine.bounds(place).ok_or(ReadError::UnknownPartition)?.written,
+                    StartAt::Time(time) => {
+                        let time_ns = u64::try_from(time.as_nanosecond()).unwrap_or(0);
+                        engine.offset_at_time(place, time_ns).await?
+                    }
+                };
+                if engine.position(lane).unwrap_or(0) == consumed_to {
+                    return Ok(());
+                }
+                let mut session = engine.acquire(lane).await?;
+                session.commit(Unit { consumed_to, is_seek: true, ..Unit::default() }).await?;
+                session.sync().await
+            };
+            let name = || subscriber.label();
+            moved.await.map_err(|error| PrepareError::Begin { subscriber: name(), partition, error })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! What another plan changes of the one that runs.
+//!
+//! Promises: a subscriber is the same exactly where its lanes would do the same with every event; what is the same is never
+//! among the changes. Pure: what is kept of a node is looked up by whoever asks.
+//! Must not know: lanes, engines.
+
+use std::collections::BTreeMap;
+
+use crate::topology::{Plan, StartAt, SubscriberPlan, TopicIndex, TopicPlan};
+
+/// A topic or a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Node {
+    /// A topic.
+    Topic,
+    /// A subscriber.
+    Subscriber,
+}
+
+/// What happens to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// It begins.
+    Added,
+    /// It ends; what is kept of it stays.
+    Removed,
+    /// It goes on as the same, in another way.
+    Changed,
+    /// A subscriber takes from another topic, and so is another one.
+    Moved,
+}
+
+/// A change of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What kind of node.
+    pub node: Node,
+    /// Its full name.
+    pub name: String,
+    /// What happens to it.
+    pub what: What,
+    /// What is to be known about it, each in words.
+    pub words: Vec<String>,
+}
+
+/// Everything that another plan changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The nodes that change: topics, then subscribers, each by name.
+    pub changes: Vec<Change>,
+    /// Why it cannot be, in words.
+    pub refusals: Vec<String>,
+    /// What it would lose, in words: it has to be allowed.
+    pub losses: Vec<String>,
+}
+
+impl Changes {
+    /// Whether everything stays as it is.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.refusals.is_empty()
+    }
+}
+
+/// The subscribers of `new` that are the same in `old`: where they are there.
+pub(super) fn same(old: &Plan, new: &Plan) -> Vec<Option<usize>> {
+    let places = places(old);
+    let is_same = |subscriber: &SubscriberPlan| {
+        let at = *places.get(&subscriber.label())?;
+        differences((old, old.subscribers.get(at)?), (new, subscriber)).is_empty().then_some(at)
+    };
+    let same: Vec<_> = new.subscribers.iter().map(is_same).collect();
+    // Whoever shares events does so with all of its group: they know of each other from the start.
+    let broken = |subscriber: &SubscriberPlan| {
+        let Some(group) = &subscriber.claim else { return false };
+        let of_group =
+            |other: &SubscriberPlan| other.namespace == subscriber.namespace && other.claim.as_ref() == Some(group);
+        let stay = |at: usize| same.iter().flatten().any(|place| *place == at);
+        let is_new = new.subscribers.iter().zip(&same).any(|(other, place)| of_group(other) && place.is_none());
+        is_new || old.subscribers.iter().enumerate().any(|(at, other)| of_group(other) && !stay(at))
+    };
+    new.subscribers.iter().zip(&same).map(|(subscriber, place)| place.filter(|_| !broken(subscriber))).collect()
+}
+
+/// The subscribers of a plan by their full names.
+pub(super) fn places(plan: &Plan) -> BTreeMap<String, usize> {
+    plan.subscribers.iter().enumerate().map(|(at, subscriber)| (subscriber.label(), at)).collect()
+}
+
+/// Everything that changes, but for what is kept of the nodes.
+pub(super) fn compare(old: &Plan, new: &Plan) -> Changes {
+    let mut changes = Changes::default();
+    topics(old, new, &mut changes);
+    subscribers(old, new, &mut changes);
+    changes.changes.sort_by(|one, other| (one.node, &one.name).cmp(&(other.node, &other.name)));
+    changes
+}
+
+fn topics(old: &Plan, new: &Plan, changes: &mut Changes) {
+    let by_name = |plan: &Plan| -> BTreeMap<String, TopicPlan> {
+        let written = plan.topics.iter().filter(|topic| topic.dead_letters_of.is_none());
+        written.map(|topic| (topic.label(), topic.clone())).collect()
+    };
+    let (before, after) = (by_name(old), by_name(new));
+    let mut change = |name: &str, what, words| {
+        changes.changes.push(Change { node: Node::Topic, name: name.to_owned(), what, words });
+    };
+    for (name, topic) in &after {
+        let parent = |plan: &Plan, topic: &TopicPlan| topic.parent.map(|parent| plan[parent].label());
+        let Some(was) = before.get(name) else {
+            let place = match parent(new, topic) {
+                Some(parent) => format!("a child of {parent}"),
+                None => "a root".to_owned(),
+            };
+            change(name, What::Added, vec![place]);
+            continue;
+        };
+        if was.partitions != topic.partitions {
+            let (has, wanted) = (was.partitions, topic.partitions);
+            changes.refusals.push(format!(
+                "topic `{name}` has {has} partitions and cannot have {wanted}: the number never changes, since keys would \
+                 move; set `partitions: {has}`, or make a topic of another name"
+            ));
+            continue;
+        }
+        let mut words = Vec::new();
+        match (parent(old, was), parent(new, topic)) {
+            (one, other) if one == other => {}
+            (_, Some(parent)) => words.push(format!("{parent} publishes to it, and nobody else does")),
+            (Some(parent), None) => words.push(format!("{parent} does not publish to it any more: it is a root")),
+            (None, None) => {}
+        }
+        let settings = (&was.settings, &topic.settings);
+        let differs = [
+            ("key", was.key != topic.key),
+            ("schema", was.schema != topic.schema),
+            ("lifecycle", was.lifecycle != topic.lifecycle),
+            ("retention", settings.0.retention != settings.1.retention),
+            ("dedupe", settings.0.dedupe != settings.1.dedupe),
+            ("compression", settings.0.compression != settings.1.compression),
+            ("backlog", was.backlog != topic.backlog),
+        ];
+        words.extend(differing(&differs));
+        if !words.is_empty() {
+            change(name, What::Changed, words);
+        }
+    }
+    for name in before.keys().filter(|name| !after.contains_key(*name)) {
+        change(name, What::Removed, Vec::new());
+    }
+}
+
+fn subscribers(old: &Plan, new: &Plan, changes: &mut Changes) {
+    let (before, after) = (places(old), places(new));
+    let mut change = |name: &str, what, words| {
+        changes.changes.push(Change { node: Node::Subscriber, name: name.to_owned(), what, words });
+    };
+    let mut left = Vec::new();
+    for subscriber in &new.subscribers {
+        let (name, from) = (subscriber.label(), new[subscriber.from].label());
+        let begins = || match subscriber.start {
+            StartAt::Earliest => format!("takes from {from}, all that it has"),
+            StartAt::Latest => format!("takes from {from}, what comes from now on"),
+            StartAt::Time(time) => format!("takes from {from}, what came at {time} or later"),
+        };
+        let Some(was) = before.get(&name).and_then(|at| old.subscribers.get(*at)) else {
+            change(&name, What::Added, vec![begins()]);
+            continue;
+        };
+        let had = old[was.from].label();
+        if had != from {
+            left.push(was);
+            let words = vec![
+                begins(),
+                format!("what it keeps, and its place in {had}, are kept until `wattle gc`; it begins with neither"),
+            ];
+            change(&name, What::Moved, words);
+            continue;
+        }
+        if was.claim != subscriber.claim {
+            left.push(was);
+        }
+        let differs = differences((old, was), (new, subscriber));
+        if !differs.is_empty() {
+            change(&name, What::Changed, differs);
+        }
+    }
+    for subscriber in old.subscribers.iter().filter(|subscriber| !after.contains_key(&subscriber.label())) {
+        left.push(subscriber);
+        let words = vec!["its place and what it keeps are kept until `wattle gc`".to_owned()];
+        change(&subscriber.label(), What::Removed, words);
+    }
+    for subscriber in left {
+        let Some(group) = &subscriber.claim else { continue };
+        let stays =
+            |other: &&SubscriberPlan| other.namespace == subscriber.namespace && other.claim.as_ref() == Some(group);
+        if let Some(other) = new.subscribers.iter().find(stays) {
+            let (name, other) = (subscriber.label(), other.label());
+            changes.refusals.push(format!(
+                "`{name}` cannot leave the group `{group}` while `{other}` stays in it: what it has handled would be \
+                 handled again; rename the group of those that stay, with `start: latest`, or let it stay"
+            ));
+        }
+    }
+}
+
+/// What is not the same about a subscriber: keys of the topology, or topics whose events it makes in another way.
+fn differences((old, was): (&Plan, &SubscriberPlan), (new, is): (&Plan, &SubscriberPlan)) -> Vec<String> {
+    let ports = |plan: &Plan, of: &SubscriberPlan| -> Vec<(String, String)> {
+        of.ports.iter().map(|(port, topic)| (port.clone(), plan[*topic].label())).collect()
+    };
+    let differs = [
+        ("from", old[was.from].label() != new[is.from].label()),
+        ("plugin", was.runs != is.runs),
+        ("when", was.when != is.when),
+        ("to", ports(old, was) != ports(new, is)),
+        ("config", was.config != is.config),
+        ("limits", was.limits != is.limits),
+        ("state", was.state != is.state),
+        ("retry", was.retry != is.retry),
+        ("on_failure", was.on_failure != is.on_failure || was.dead_letters.is_some() != is.dead_letters.is_some()),
+        ("capsules", was.capsules != is.capsules),
+        ("waiting", was.waiting != is.waiting),
+        ("delivery", was.delivery != is.delivery),
+        ("rate", was.rate != is.rate),
+        ("concurrency", was.concurrency != is.concurrency),
+        ("batch", was.batch != is.batch),
+        ("claim", was.claim != is.claim),
+    ];
+    let mut words = differing(&differs);
+    let target = |plan: &Plan, topic: TopicIndex| {
+        let TopicPlan { key, schema, lifecycle, backlog, partitions, .. } = plan[topic].clone();
+        (key, schema, lifecycle, backlog, partitions)
+    };
+    for ((_, before), (_, after)) in was.ports.iter().zip(&is.ports) {
+        let name = new[*after].label();
+        if old[*before].label() == name && target(old, *before) != target(new, *after) {
+            words.push(format!("what it publishes to {name} is checked in another way"));
+        }
+    }
+    words
+}
+
+/// The keys that differ, as one line.
+fn differing(keys: &[(&str, bool)]) -> Vec<String> {
+    let differ: Vec<_> = keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("`{key}`")).collect();
+    if differ.is_empty() { Vec::new() } else { vec![format!("another {}", differ.join(", "))] }
+}

@@ -1,0 +1,278 @@
+//! What runs at a moment: a plan with its numbers, and the lanes of each subscriber in a group of its own.
+//!
+//! Promises: what is assembled beside what runs takes over the groups that stay as they are, the very same lanes; the tasks
+//! of the others are given back and run once they are spawned.
+//! Relies on: whoever assembles has stopped the lanes that others take the place of.
+//! Must not know: which subscribers change, who decided on it.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::backlog::Backlog;
+use super::capsule::{Recorder, Sink};
+use super::claims::Claims;
+use super::command::Command;
+use super::delay::{self, DelayLane, Delayed};
+use super::flow::{Backoff, Flow};
+use super::lane::{Lane, LaneError, Parts, Policy};
+use super::numbered::{Numbered, emitter};
+use super::publish::{self, Targets};
+use super::status::Counters;
+use super::tree::StartError;
+use super::versions::Roster;
+use crate::engine::{Engine, Numbers, SessionError};
+use crate::limits;
+use crate::model::LaneId;
+use crate::topology::{Plan, TopicIndex};
+
+/// A task of a lane, not spawned yet.
+pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What runs. Replaced as a whole.
+pub(super) struct Running {
+    pub(super) plan: Plan,
+    pub(super) numbers: Numbers,
+    /// By subscriber.
+    pub(super) branches: Vec<Arc<Branch>>,
+    /// What waits in front of each topic until it is due; none for those of dead letters.
+    pub(super) timers: Vec<Option<Arc<Timer>>>,
+    /// By topic.
+    pub(super) backlogs: Vec<Option<Arc<Backlog>>>,
+}
+
+/// Lanes that start and stop together.
+pub(super) struct Group {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A subscriber that runs.
+pub(super) struct Branch {
+    pub(super) roster: Arc<Roster>,
+    pub(super) counters: Arc<Counters>,
+    /// To its lanes, by partition.
+    pub(super) commands: Vec<mpsc::Sender<Command>>,
+    pub(super) group: Group,
+}
+
+/// The queue of what comes later to a topic.
+pub(super) struct Timer {
+    pub(super) seen: Arc<Delayed>,
+    pub(super) group: Group,
+}
+
+/// What a subscriber is to run as.
+pub(super) enum Given {
+    /// As it runs.
+    Kept(Arc<Branch>),
+    /// Its lanes start, with these versions; its counts go on from where they were.
+    Started(Arc<Roster>, Option<Arc<Counters>>),
+}
+
+/// What is taken over.
+pub(super) struct Takes {
+    /// By subscriber.
+    pub(super) branches: Vec<Given>,
+    /// By topic.
+    pub(super) timers: Vec<Option<Arc<Timer>>>,
+    /// By topic.
+    pub(super) backlogs: Vec<Option<Arc<Backlog>>>,
+}
+
+impl Group {
+    fn below(stop: &CancellationToken) -> Self {
+        Self { stop: stop.child_token(), tasks: TaskTracker::new() }
+    }
+
+    /// Lets its lanes end the call that they are at.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Lets its lanes end the call that they are at and commit it, and waits until they have.
+    pub(super) async fn drain(&self) {
+        self.stop();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Running {
+    pub(super) fn numbered(&self) -> Numbered<'_> {
+        Numbered { plan: &self.plan, numbers: &self.numbers }
+    }
+
+    /// The topics as producers see them.
+    pub(super) fn targets(&self) -> Targets {
+        let numbered = self.numbered();
+        let targets = numbered.topics().zip(&self.backlogs).zip((0..).map(TopicIndex));
+        let targets = targets.map(|(((topic, number), backlog), index)| publish::Target {
+            name: topic.label(),
+            topic: number,
+            partitions: topic.partitions,
+            parent: numbered.parent(topic),
+            key: topic.key.clone(),
+            schema: topic.schema.clone(),
+            dedupes: topic.settings.dedupe.is_some(),
+            delayed: numbered.delayed(index).map(|(delayed, _)| delayed),
+            lifecycle: topic.lifecycle.clone(),
+            backlog: backlog.clone(),
+        });
+        let refused = numbered.topics().zip((0..).map(TopicIndex)).filter_map(|((topic, _), index)| {
+            Some(publish::Target {
+                name: format!("{}{}", topic.label(), delay::REFUSED_SUFFIX),
+                topic: numbered.guarded(index)?.1,
+                partitions: 1,
+                parent: Some(format!("{}{}", topic.label(), delay::SUFFIX)),
+                key: None,
+                schema: None,
+                dedupes: false,
+                delayed: None,
+                lifecycle: None,
+                backlog: None,
+            })
+        });
+        Targets::new(targets.chain(refused))
+    }
+}
+
+/// Puts together what is to run, and the tasks of the lanes that are not taken over. No task runs yet.
+pub(super) async fn assemble<E: Engine>(
+    engine: &E,
+    plan: &Plan,
+    numbers: Numbers,
+    takes: Takes,
+    capsules: &Sink,
+    stop: &CancellationToken,
+) -> Result<(Running, Vec<Task>), StartError> {
+    let mut running =
+        Running { plan: plan.clone(), numbers, branches: Vec::new(), timers: Vec::new(), backlogs: Vec::new() };
+    let Running { plan, numbers, .. } = &running;
+    let (mut backlogs, mut branches, mut timers, mut tasks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut taken = takes.backlogs.into_iter();
+    for (index, _) in plan.topics() {
+        let backlog = match taken.next().flatten() {
+            Some(backlog) => {
+                backlog.is_read_by(plan, numbers, index);
+                Some(backlog)
+            }
+            None => Backlog::of(engine, plan, numbers, index),
+        };
+        backlogs.push(backlog);
+    }
+    let mut claims: HashMap<(&String, &String, u32), Arc<Claims>> = HashMap::new();
+    for ((index, subscriber), given) in plan.subscribers.iter().enumerate().zip(takes.branches) {
+        let (roster, counters) = match given {
+            Given::Kept(branch) => {
+                branches.push(branch);
+                continue;
+            }
+            Given::Started(roster, counters) => (roster, counters),
+        };
+        let input = &plan[subscriber.from];
+        let counters = counters.unwrap_or_else(|| Arc::new(Counters::new(input.partitions)));
+        let group = Group::below(stop);
+        let mut children: Vec<_> = subscriber.ports.iter().map(|(_, topic)| topic.0 as usize).collect();
+        children.sort_unstable();
+        children.dedup();
+        let children = children.iter().filter_map(|topic| backlogs.get(*topic)?.clone());
+        let children: Vec<Arc<Backlog>> = children.collect();
+        let flow = Arc::new(Flow::new(subscriber.rate, subscriber.concurrency));
+        let mut commands = Vec::new();
+        for partition in 0..input.partitions {
+            let numbered = Numbered { plan, numbers };
+            let Some(emitter) = emitter(&numbered, index, subscriber, &roster, partition) else { continue };
+            let id = LaneId { subscriber: emitter.subscriber, partition };
+            let session = engine.acquire(id).await.map_err(|error| StartError::Lane {
+                subscriber: subscriber.label(),
+                partition,
+                error,
+            })?;
+            let unreadable =
+                |reason: String| StartError::Unreadable { subscriber: subscriber.label(), partition, reason };
+            let entries = engine.entries(id).ok_or_else(|| unreadable("there is no such lane".to_owned()))?;
+            let (sender, receiver) = mpsc::channel(limits::LANE_COMMANDS_MAX);
+            commands.push(sender);
+            let claims = subscriber.claim.as_ref().map(|group| {
+                let shared = (&subscriber.namespace, group, partition);
+                claims.entry(shared).or_insert_with(|| Arc::new(Claims::default())).clone()
+            });
+            let lane = Lane::load(Parts {
+                session,
+                entries,
+                roster: roster.clone(),
+                emitter,
+                backoff: Backoff::new(subscriber.retry.clone(), &subscriber.label(), partition),
+                policy: Policy::of(subscriber),
+                claims,
+                flow: flow.clone(),
+                children: children.clone(),
+                partition,
+                subscriber: subscriber.label().into(),
+                counters: counters.clone(),
+                recorder: Recorder::new(capsules.clone(), subscriber),
+                commands: receiver,
+                stop: group.stop.clone(),
+            });
+            let lane = lane.map_err(|error| unreadable(error.to_string()))?;
+            let (subscriber, counters) = (subscriber.label(), counters.clone());
+            tasks.push(Box::pin(group.tasks.track_future(async move {
+                match lane.run().await {
+                    // an engine that has stopped says so itself, once
+                    Ok(()) | Err(LaneError::Stopped | LaneError::Session(SessionError::Stopped(_))) => {}
+                    Err(error) => {
+                        tracing::error!(subscriber, partition, %error, "the lane has stopped");
+                        counters.failed(&error.to_string());
+                    }
+                }
+            })) as Task);
+        }
+        branches.push(Arc::new(Branch { roster, counters, commands, group }));
+    }
+    let mut taken = takes.timers.into_iter();
+    for (index, topic) in plan.topics() {
+        let numbered = Numbered { plan, numbers };
+        let of_topic = numbered.topic(index).zip(numbered.delayed(index));
+        let Some(((_, number), (_, timer))) = of_topic else {
+            taken.next();
+            timers.push(None);
+            continue;
+        };
+        if let Some(timer) = taken.next().flatten() {
+            timers.push(Some(timer));
+            continue;
+        }
+        let (name, id) = (topic.label(), LaneId { subscriber: timer, partition: 0 });
+        let subscriber = || format!("{name}{}", delay::SUFFIX);
+        let unreadable = |reason: String| StartError::Unreadable { subscriber: subscriber(), partition: 0, reason };
+        let session = engine.acquire(id).await;
+        let session = session.map_err(|error| StartError::Lane { subscriber: subscriber(), partition: 0, error })?;
+        let entries = engine.entries(id).ok_or_else(|| unreadable("there is no such lane".to_owned()))?;
+        let (seen, group) = (Arc::new(Delayed::default()), Group::below(stop));
+        let lane = DelayLane::load(delay::Parts {
+            engine: engine.clone(),
+            session,
+            entries,
+            topic: number,
+            partitions: topic.partitions,
+            guarded: numbered.guarded(index),
+            seen: seen.clone(),
+            stop: group.stop.clone(),
+        });
+        let lane = lane.map_err(|error| unreadable(error.to_string()))?;
+        tasks.push(Box::pin(group.tasks.track_future(async move {
+            match lane.run().await {
+                Ok(()) | Err(LaneError::Stopped | LaneError::Session(SessionError::Stopped(_))) => {}
+                Err(error) => tracing::error!(topic = name, %error, "what is to come later does not come"),
+            }
+        })) as Task);
+        timers.push(Some(Arc::new(Timer { seen, group })));
+    }
+    (running.branches, running.timers, running.backlogs) = (branches, timers, backlogs);
+    Ok((running, tasks))
+}
