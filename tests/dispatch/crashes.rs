@@ -28,6 +28,7 @@ use crate::common::trees::{data, event, only, plan_of, settled};
 use crate::script::{Given, Script, Step, by_event, out};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "that is what they are called")]
 enum Promise {
     ExactlyOnce,
     AtLeastOnce,
