@@ -9,6 +9,7 @@ mod plugins;
 mod publishing;
 mod reading;
 mod subscribers;
+mod topologies;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::rpc::v1::plugin_service_client::PluginServiceClient;
 use crate::rpc::v1::publisher_service_client::PublisherServiceClient;
 use crate::rpc::v1::reader_service_client::ReaderServiceClient;
 use crate::rpc::v1::subscriber_service_client::SubscriberServiceClient;
+use crate::rpc::v1::topology_service_client::TopologyServiceClient;
 
 pub use error::{ClientError, Refused};
 pub use publishing::{Publishing, Window};
@@ -53,6 +55,7 @@ pub struct Client {
     admin: AdminServiceClient<Channel>,
     subscribers: SubscriberServiceClient<Channel>,
     plugins: PluginServiceClient<Channel>,
+    topologies: TopologyServiceClient<Channel>,
 }
 
 /// How the bus is.
@@ -100,6 +103,9 @@ impl Client {
             reader: ReaderServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             admin: AdminServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             plugins: PluginServiceClient::new(channel.clone()),
+            topologies: TopologyServiceClient::new(channel.clone())
+                .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+                .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             subscribers: SubscriberServiceClient::new(channel)
                 .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
                 .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),

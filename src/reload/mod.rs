@@ -20,6 +20,7 @@ mod reloader;
 mod source;
 mod start;
 mod store;
+mod topology;
 mod watch;
 
 use std::path::Path;
@@ -31,8 +32,9 @@ use crate::wasm::{Digest, Host, Plugin, PluginSpec, RegisterError};
 pub use error::{KeptError, ReloadError};
 pub use reloader::Reloader;
 pub use source::{PluginError, register};
-pub use start::{BeginError, Begun, Progress, begin};
+pub use start::{BeginError, Begun, Progress, begin, begin_with};
 pub use store::{Store, StoreError};
+pub use topology::{Proposal, Retired, TopologyError, permit, rooted};
 pub use watch::{Changed, Watch};
 
 /// What makes handlers of components: the sandbox, or in tests something quicker.

@@ -9,6 +9,7 @@ mod plugins;
 pub mod reason;
 mod subscribers;
 pub mod times;
+mod topologies;
 mod tracing;
 mod words;
 

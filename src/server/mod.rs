@@ -15,6 +15,7 @@ mod pull;
 mod read;
 mod refusal;
 mod subscriber;
+mod topology;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -36,6 +37,7 @@ use crate::rpc::v1::plugin_service_server::PluginServiceServer;
 use crate::rpc::v1::publisher_service_server::PublisherServiceServer;
 use crate::rpc::v1::reader_service_server::ReaderServiceServer;
 use crate::rpc::v1::subscriber_service_server::SubscriberServiceServer;
+use crate::rpc::v1::topology_service_server::TopologyServiceServer;
 use crate::wasm::Host;
 
 /// Where to listen.
@@ -121,13 +123,14 @@ pub struct Server {
 }
 
 /// Names by which health can be asked for; the empty one is the whole.
-const HEALTH_NAMES: [&str; 6] = [
+const HEALTH_NAMES: [&str; 7] = [
     "",
     rpc::v1::publisher_service_server::SERVICE_NAME,
     rpc::v1::reader_service_server::SERVICE_NAME,
     rpc::v1::admin_service_server::SERVICE_NAME,
     rpc::v1::subscriber_service_server::SERVICE_NAME,
     rpc::v1::plugin_service_server::SERVICE_NAME,
+    rpc::v1::topology_service_server::SERVICE_NAME,
 ];
 
 async fn report(health: &HealthReporter, status: ServingStatus) {
@@ -191,6 +194,11 @@ impl Server {
         let reading = read::Reading { tree: tree.clone(), engine, closing: closing.clone() };
         let admin = admin::Admin { tree: tree.clone(), closing: closing.clone() };
         let subscribers = subscriber::Subscribers { tree, closing: closing.clone(), calls: calls.clone() };
+        let topologies = reloader.clone().map(|reloader| {
+            let (closing, calls) = (closing.clone(), calls.clone());
+            let topologies = topology::Topologies { reloader, closing, calls };
+            door::Door(TopologyServiceServer::new(topologies).max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
+        });
         let plugins = reloader.map(|reloader| {
             let plugins = plugin::Plugins::new(reloader, closing.clone(), calls.clone());
             door::Door(PluginServiceServer::new(plugins).max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
@@ -216,6 +224,7 @@ impl Server {
             ))
             .add_service(door::Door(AdminServiceServer::new(admin)))
             .add_optional_service(plugins)
+            .add_optional_service(topologies)
             .add_service(door::Door(
                 SubscriberServiceServer::new(subscribers)
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
