@@ -13,13 +13,14 @@ use prost_types::{DescriptorProto, FileDescriptorSet};
 const INCLUDE: &str = "proto";
 const EVENT_FILE: &str = "io/cloudevents/v1/cloudevents.proto";
 const EVENT_TYPE: &str = ".io.cloudevents.v1.CloudEvent";
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "wattle/v1/admin.proto",
     "wattle/v1/plugin.proto",
     "wattle/v1/publisher.proto",
     "wattle/v1/reader.proto",
     "wattle/v1/shadow.proto",
     "wattle/v1/subscriber.proto",
+    "wattle/v1/topology.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

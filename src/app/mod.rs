@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
-use crate::dispatch::Tree;
+use crate::dispatch::{PrepareError, Tree, changes_of, prepare, untouched};
 use crate::engine::embedded::{Durability, EmbeddedEngine, EmbeddedError, Recovery};
-use crate::engine::{Engine, Stopped};
+use crate::engine::{ApplyError, Engine, Stopped};
 use crate::server::{self, Port, Server};
-use crate::topology::Plan;
+use crate::topology::{Plan, SubscriberPlan};
 use crate::wasm::{Host, HostError, HostOptions};
 
 use crate::effects::DiskFolder;
-use crate::reload::{self, BeginError, Probation, Reloader, Store, StoreError};
+use crate::reload::{self, BeginError, Probation, Reloader, Store, StoreError, TopologyError};
 
 /// The folder in the data folder that holds versions of plugins.
 const VERSIONS: &str = "plugins";
@@ -45,6 +45,8 @@ pub struct Options {
     pub code_cache: PathBuf,
     /// How new versions of plugins are tried.
     pub probation: Probation,
+    /// A topology is applied also where that loses something.
+    pub allow_loss: bool,
 }
 
 /// What happens during a start, for whoever waits.
@@ -85,6 +87,9 @@ pub enum StartError {
     /// Plugins, all that do not fit.
     #[error(transparent)]
     Plugins(BeginError),
+    /// What was applied last, or what is to be.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
     /// The tree.
     #[error(transparent)]
     Tree(#[from] crate::dispatch::StartError),
@@ -96,6 +101,12 @@ impl StartError {
         match self {
             Self::Plugins(error) => matches!(error, BeginError::Plugins(_)),
             Self::Tree(error) => matches!(error, crate::dispatch::StartError::Apply(_)),
+            Self::Topology(error) => matches!(
+                error,
+                TopologyError::Refused(_)
+                    | TopologyError::Loss(_)
+                    | TopologyError::Prepare(PrepareError::Apply(ApplyError::Partitions { .. }))
+            ),
             Self::Server(error) => matches!(error, server::StartError::Remote(_)),
             Self::Runtime(_) | Self::Engine(_) | Self::Host(_) | Self::Versions(_) | Self::Store(_) => false,
         }
@@ -125,6 +136,39 @@ pub struct Running {
     capsules: capsules::Keeper,
     reloader: Reloader<EmbeddedEngine, Host>,
     recovery: Recovery,
+}
+
+impl From<BeginError> for StartError {
+    fn from(error: BeginError) -> Self {
+        Self::Plugins(error)
+    }
+}
+
+/// Applies what the files say, under the same rules as while it runs: nothing happens where it cannot be, or loses something.
+async fn apply(
+    engine: &EmbeddedEngine,
+    store: &mut Store,
+    plan: &Plan,
+    components: &[PathBuf],
+    allow_loss: bool,
+) -> Result<(), StartError> {
+    let applied = store.topology()?.map(|(plan, _)| plan);
+    let old = applied.clone().unwrap_or_default();
+    let changes = changes_of(engine, &old, plan).await.map_err(|error| TopologyError::Prepare(error.into()))?;
+    reload::permit(&changes, allow_loss)?;
+    for change in changes.changes.iter().filter(|_| applied.is_some()) {
+        tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
+    }
+    match store.news(plan)? {
+        Some(is_new) => prepare(engine, &old, plan, is_new).await.map_err(TopologyError::Prepare)?,
+        None => {
+            // It ran before anybody remembered what did, or never.
+            let new = untouched(engine, plan).await.map_err(|error| TopologyError::Prepare(error.into()))?;
+            let is_new = |subscriber: &SubscriberPlan| new.contains(&subscriber.label());
+            prepare(engine, &old, plan, is_new).await.map_err(TopologyError::Prepare)?;
+        }
+    }
+    Ok(store.decide_topology(plan, components)?)
 }
 
 fn runtime(name: &'static str) -> Result<Runtime, StartError> {
@@ -160,8 +204,8 @@ impl Running {
         let versions = DiskFolder::create(&options.data.join(VERSIONS)).map_err(StartError::Versions)?;
         let (store, probation) = (Store::open(versions)?, options.probation);
         let told = |of| progress(Progress::Plugin(of));
-        let begun = reload::begin(store, &host, plan, components, probation.events, &told);
-        let begun = begun.map_err(StartError::Plugins)?;
+        let decide = |store: &mut Store| service.block_on(apply(&engine, store, plan, components, options.allow_loss));
+        let begun = reload::begin_with(store, &host, plan, components, probation.events, &told, decide)?;
         drop(entered);
 
         let started = service.block_on(async {

@@ -70,6 +70,7 @@ impl BusArgs {
             plugin_memory_bytes: self.plugin_memory,
             code_cache,
             probation: Probation { events: self.probation_events, time: self.probation_time },
+            allow_loss: false,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::check::{WIDTH, write_diagnostics};
 use super::load::{World, load, refuse};
 use super::{Exit, Failure, build};
+use crate::reload;
 use crate::topology::render::{self, Style};
 use crate::topology::{Plan, PluginSource, Runs, check};
 
@@ -23,6 +24,27 @@ pub(super) fn plan(topologies: &[PathBuf]) -> Result<Plan, Failure> {
     let (plan, diagnostics) = check(&sources, &World);
     write_diagnostics(&sources, &diagnostics, &mut notices)?;
     plan.ok_or_else(|| Failure::silent(Exit::BadConfiguration))
+}
+
+/// The plan of topologies with absolute paths, so that it means the same wherever it is read, and the component of every
+/// subscriber, as [`of`].
+pub(super) fn rooted(
+    topologies: &[PathBuf],
+    folder: impl FnMut(&Path) -> Result<PathBuf, String>,
+) -> Result<(Plan, Vec<PathBuf>), Failure> {
+    with_components(plan(topologies)?, folder)
+}
+
+/// As [`rooted`], of a plan.
+pub(super) fn with_components(
+    plan: Plan,
+    folder: impl FnMut(&Path) -> Result<PathBuf, String>,
+) -> Result<(Plan, Vec<PathBuf>), Failure> {
+    let here = std::path::absolute(".")
+        .map_err(|error| Failure::failed(format!("cannot tell which folder this is: {error}")))?;
+    let plan = reload::rooted(plan, &here);
+    let components = of(&plan, folder)?.iter().map(|path| here.join(path)).collect();
+    Ok((plan, components))
 }
 
 /// The component of every subscriber, built where `folder` makes one from a source folder. Each folder is asked for once.

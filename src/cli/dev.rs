@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     telemetry::start(args.log_format).map_err(|error| Failure::new(Exit::Usage, error))?;
     let plan = components::plan(&args.topologies)?;
     let inputs = inputs(args, &plan)?;
-    let components = build_all(&plan)?;
+    let (plan, components) = build_all(plan)?;
     let mut signals = Signals::listen()?;
     let data = Data::new(args.data.as_deref())?;
     let running = start(args, &plan, &components, &data)?;
@@ -148,7 +148,7 @@ fn inputs(args: &Args, plan: &Plan) -> Result<Vec<(String, Source)>, Failure> {
 }
 
 /// Builds every plugin folder.
-fn build_all(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
+fn build_all(plan: Plan) -> Result<(Plan, Vec<PathBuf>), Failure> {
     let bar = match io::stderr().is_terminal() {
         true => ProgressBar::new_spinner(),
         false => ProgressBar::hidden(),
@@ -157,7 +157,7 @@ fn build_all(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
         bar.set_style(style);
     }
     bar.enable_steady_tick(DRAW_EVERY);
-    let built = components::of(plan, |folder| {
+    let built = components::with_components(plan, |folder| {
         let name = folder.display().to_string();
         tracing::info!(folder = name, "building");
         bar.set_message(name.clone());
@@ -192,7 +192,9 @@ fn start(args: &Args, plan: &Plan, components: &[PathBuf], data: &Data) -> Resul
         Some(data) => args::code_cache(data),
         None => args::code_cache(Path::new(args::DEFAULT_DATA)),
     };
-    let options = |listen: SocketAddr| -> Options { args.bus.options(data.folder.clone(), cache.clone(), listen) };
+    let options = |listen: SocketAddr| -> Options {
+        Options { allow_loss: true, ..args.bus.options(data.folder.clone(), cache.clone(), listen) }
+    };
     let listen = args.bus.listen_or_default();
     let start = |listen| Running::start(plan, components, &options(listen), &log_progress);
     let started = match start(listen) {

@@ -8,6 +8,7 @@ mod args;
 mod bench;
 pub mod build;
 mod capsule;
+mod changes;
 pub mod check;
 mod clock;
 mod completions;
@@ -125,6 +126,8 @@ Topologies:
   check        Say everything that is wrong with topologies
   graph        Draw topologies
   schema       Print the JSON Schema of topology files
+  plan         Show what applying changed topologies would do to what runs
+  apply        Have topologies take the place of those that run, live
 Plugins:
   new          Begin a plugin
   build        Build plugins
@@ -179,6 +182,8 @@ enum Command {
     Check(check::Args),
     Graph(graph::Args),
     Schema(schema::Args),
+    Plan(changes::PlanArgs),
+    Apply(changes::ApplyArgs),
     New(new::NewArgs),
     Build(build::BuildArgs),
     Test(test::Args),
@@ -209,6 +214,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => return check::run(&args),
         Command::Graph(args) => return graph::run(&args),
         Command::Schema(args) => return schema::run(&args),
+        Command::Plan(args) => changes::plan(&args),
+        Command::Apply(args) => changes::apply(&args),
         Command::New(args) => return new::run(&args),
         Command::Build(args) => return build::run(&args, components::folders_of),
         Command::Test(args) => test::run(&args),

@@ -8,7 +8,7 @@ use clap::builder::FalseyValueParser;
 use super::args::{self, BusArgs};
 use super::signals::Signals;
 use super::{Exit, Failure, Outcome, components};
-use crate::app::{Progress, Running, StartError, Stop};
+use crate::app::{Options, Progress, Running, StartError, Stop};
 use crate::engine::Stopped;
 use crate::reload::{self, Policy};
 use crate::telemetry::{self, LogFormat};
@@ -16,6 +16,7 @@ use crate::topology::{Plan, SubscriberPlan};
 
 /// Run topologies, durably, until told to stop
 ///
+/// What runs is what was applied last: a topology that has changed since is applied, all or nothing, as `wattle apply` does.
 /// Plugins are run as they were built: `wattle build` builds them. What runs is what was decided last: a file that has changed
 /// since is tried beside the version before, and a bad one lets that run. On SIGTERM or Ctrl-C the bus refuses new events,
 /// answers what it has taken in, lets every subscriber end the events that it is at, and exits with 0; a second signal ends
@@ -37,6 +38,10 @@ pub(super) struct Args {
     #[arg(long, env = "WATTLE_WATCH", value_parser = FalseyValueParser::new())]
     watch: bool,
 
+    /// Apply changed topologies also where that loses something, such as the events of a topic that is removed
+    #[arg(long)]
+    allow_loss: bool,
+
     #[command(flatten)]
     bus: BusArgs,
 
@@ -47,10 +52,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     telemetry::start(args.log_format).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let plan = components::plan(&args.topologies)?;
-    let components = components::of(&plan, components::built)?;
+    let (plan, components) = components::rooted(&args.topologies, components::built)?;
     let mut signals = Signals::listen()?;
     let options = args.bus.options(args.data.clone(), args::code_cache(&args.data), args.bus.listen_or_default());
+    let options = Options { allow_loss: args.allow_loss, ..options };
     let running = Running::start(&plan, &components, &options, &log_progress).map_err(refused)?;
     tracing::info!(address = %running.address(), data = %args.data.display(), "serving");
     let stopped = running.block_on(async {

@@ -1,9 +1,11 @@
 //! `wattle status`: how a running bus is.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::changes;
 use super::tree::{self, Shown, WARNING, plural};
 use super::{Outcome, Output, ServerArg, block_on, topics};
 use crate::dispatch::{LaneState, OnTrial, SubscriberStatus};
@@ -17,10 +19,15 @@ use crate::engine::Storage;
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle status
+  wattle status --files topologies/orders.yaml
   wattle status -o json | jq '.subscribers[] | {name, lag}'")]
 pub(super) struct Args {
     #[command(flatten)]
     server: ServerArg,
+
+    /// Say how what runs differs from these topology files, or folders of them
+    #[arg(long, num_args = 1.., value_name = "TOPOLOGY")]
+    files: Vec<PathBuf>,
 
     /// For whom the result is
     #[arg(short, long, value_enum, default_value_t)]
@@ -28,7 +35,18 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let status = block_on(async { Ok(args.server.connect().await?.status().await?) })?;
+    let proposal = match args.files.as_slice() {
+        [] => None,
+        files => Some(changes::proposal(files)?),
+    };
+    let (status, drift) = block_on(async {
+        let client = args.server.connect().await?;
+        let drift = match proposal {
+            Some(proposal) => Some(client.changes(proposal).await?),
+            None => None,
+        };
+        Ok((client.status().await?, drift))
+    })?;
     let mut out = anstream::stdout().lock();
     match args.output {
         Output::Json => {
@@ -37,6 +55,7 @@ pub(super) fn run(args: &Args) -> Outcome {
                 "serving": status.serving.is_ok(),
                 "reason": status.serving.as_ref().err(),
                 "storage": status.storage.as_ref().map(storage),
+                "drift": drift.as_ref().map(changes::shown),
                 "topics": status.tree.topics.iter().map(topics::json).collect::<Vec<_>>(),
                 "subscribers": status.tree.subscribers.iter().map(subscriber).collect::<Vec<_>>(),
             });
@@ -50,6 +69,18 @@ pub(super) fn run(args: &Args) -> Outcome {
             writeln!(out, "wattle {} at {}: {state}", status.version, args.server.server)?;
             for warning in status.storage.iter().flat_map(warnings) {
                 writeln!(out, "{WARNING}{warning}{WARNING:#}")?;
+            }
+            if let Some(drift) = &drift {
+                match drift.is_empty() {
+                    true => writeln!(out, "what runs is what the files say")?,
+                    false => writeln!(
+                        out,
+                        "{WARNING}the files say something else, which `wattle apply` would run:{WARNING:#}"
+                    )?,
+                }
+                if !drift.is_empty() {
+                    write!(out, "{}", changes::text(drift))?;
+                }
             }
             write!(out, "{}", tree::text(&status.tree, Shown::All))?;
             for subscriber in &status.tree.subscribers {

@@ -10,6 +10,7 @@ mod publishing;
 mod reading;
 mod shadow;
 mod subscribers;
+mod topologies;
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::rpc::v1::publisher_service_client::PublisherServiceClient;
 use crate::rpc::v1::reader_service_client::ReaderServiceClient;
 use crate::rpc::v1::shadow_service_client::ShadowServiceClient;
 use crate::rpc::v1::subscriber_service_client::SubscriberServiceClient;
+use crate::rpc::v1::topology_service_client::TopologyServiceClient;
 
 pub use error::{ClientError, Refused};
 pub use publishing::{Publishing, Window};
@@ -56,6 +58,7 @@ pub struct Client {
     subscribers: SubscriberServiceClient<Channel>,
     plugins: PluginServiceClient<Channel>,
     shadows: ShadowServiceClient<Channel>,
+    topologies: TopologyServiceClient<Channel>,
 }
 
 /// How the bus is.
@@ -104,6 +107,9 @@ impl Client {
             admin: AdminServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             plugins: PluginServiceClient::new(channel.clone()),
             shadows: ShadowServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
+            topologies: TopologyServiceClient::new(channel.clone())
+                .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+                .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             subscribers: SubscriberServiceClient::new(channel)
                 .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
                 .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),

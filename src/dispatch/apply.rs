@@ -171,16 +171,50 @@ impl<E: Engine> Tree<E> {
 /// [`PrepareError`]; what was added by then does no harm.
 pub async fn prepare<E: Engine>(
     engine: &E,
+    old: &Plan,
     plan: &Plan,
     is_new: impl Fn(&SubscriberPlan) -> bool + Send + Sync,
 ) -> Result<(), PrepareError> {
-    let numbers = engine.apply(&blueprint(plan, Vec::new())).await?;
+    let wanted = blueprint(plan, Vec::new());
+    let all = both(blueprint(old, Vec::new()), &wanted);
+    let numbers = of_blueprint(&wanted, &all, &engine.apply(&all).await?);
     begin(engine, plan, &numbers, is_new).await
 }
 
-/// What a plan changes of another one, but for what is kept of its nodes.
-pub fn what_changes(old: &Plan, new: &Plan) -> Changes {
-    changes::compare(old, new)
+/// Whether nothing was ever done for a subscriber of a plan, and so it is new, where nobody remembers which ones were there.
+/// What is asked is asked of a plan that the engine has applied.
+///
+/// # Errors
+/// [`ApplyError`].
+pub async fn untouched<E: Engine>(engine: &E, plan: &Plan) -> Result<Vec<String>, ApplyError> {
+    let numbers = engine.apply(&blueprint(plan, Vec::new())).await?;
+    let is_untouched = |(subscriber, number): &(&SubscriberPlan, &SubscriberId)| {
+        let lane = |partition| LaneId { subscriber: **number, partition };
+        (0..plan[subscriber.from].partitions).all(|partition| engine.position(lane(partition)).unwrap_or(0) == 0)
+    };
+    let subscribers = plan.subscribers.iter().zip(&numbers.subscribers).filter(is_untouched);
+    Ok(subscribers.map(|(subscriber, _)| subscriber.label()).collect())
+}
+
+/// What a plan would change of another one that ran before, where nothing runs. Nothing happens.
+///
+/// # Errors
+/// [`ApplyError`].
+pub async fn changes_of<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Result<Changes, ApplyError> {
+    let mut found = changes::compare(old, new);
+    let numbers = engine.apply(&blueprint(old, Vec::new())).await?;
+    let numbered = Numbered { plan: old, numbers: &numbers };
+    for change in found.changes.iter_mut().filter(|change| (change.node, change.what) == (Node::Topic, What::Removed)) {
+        let Some((topic, number)) = numbered.topics().find(|(topic, _)| topic.label() == change.name) else { continue };
+        let bounds = |partition| engine.bounds(PartitionId { topic: number, partition }).unwrap_or_default();
+        let events = (0..topic.partitions).map(bounds).map(|bounds| bounds.written.saturating_sub(bounds.start));
+        let events = events.sum::<u64>();
+        if events > 0 {
+            change.words.push(format!("it still has {events} events"));
+            found.losses.push(format!("topic `{}` still has {events} events", change.name));
+        }
+    }
+    Ok(found)
 }
 
 /// Where a topic is the same, what waits in front of it goes on.

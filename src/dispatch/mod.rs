@@ -35,7 +35,7 @@ mod versions;
 mod waiting;
 mod when;
 
-pub use apply::{PrepareError, prepare, what_changes};
+pub use apply::{PrepareError, changes_of, prepare, untouched};
 pub use backlog::{Admission, BacklogFull};
 pub use capsule::Capsule;
 pub use changes::{Change, Changes, Node, What};

@@ -47,7 +47,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                             name = subject.name
                         );
                         tracing::error!(subscriber = subject.name, "{words}");
-                        self.note(subject, Some(words));
+                        self.note(&subject, Some(words));
                     }
                     Verdict::Open | Verdict::Enough => {}
                 }
@@ -57,8 +57,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 }
             };
             match ended {
-                Verdict::Failed(failure) => return self.take_back(subject, &failure.to_string()).await,
-                Verdict::Enough => match self.passes(subject, &trial).await {
+                Verdict::Failed(failure) => return self.take_back(&subject, &failure.to_string()).await,
+                Verdict::Enough => match self.passes(&subject, &trial).await {
                     Passed::Proven => return,
                     Passed::Widened(next) => trial = next,
                     Passed::Over => {} // meanwhile, and its verdict says how

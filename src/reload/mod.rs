@@ -23,6 +23,7 @@ mod shadow;
 mod source;
 mod start;
 mod store;
+mod topology;
 mod watch;
 
 use std::path::Path;
@@ -35,8 +36,9 @@ pub use error::{KeptError, ReloadError};
 pub use reloader::Reloader;
 pub use shadow::CompareError;
 pub use source::{PluginError, register};
-pub use start::{BeginError, Begun, Progress, begin};
+pub use start::{BeginError, Begun, Progress, begin, begin_with};
 pub use store::{Store, StoreError};
+pub use topology::{Proposal, Retired, TopologyError, permit, rooted};
 pub use watch::{Changed, Watch};
 
 /// What makes handlers of components: the sandbox, or in tests something quicker.

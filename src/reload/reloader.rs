@@ -1,7 +1,8 @@
 //! What changes versions, one at a time for each subscriber.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -41,7 +42,10 @@ pub(super) struct Shared<E, C> {
     pub(super) tree: Tree<E>,
     pub(super) compiler: C,
     store: Mutex<Store>,
-    subjects: Vec<Subject>,
+    /// Every subscriber that ran since the start; none goes, so that each keeps its place.
+    subjects: RwLock<Vec<Arc<Subject>>>,
+    /// Whoever applies a topology has it.
+    pub(super) applying: tokio::sync::Mutex<()>,
     pub(super) probation: Probation,
     pub(super) tasks: TaskTracker,
     pub(super) closing: CancellationToken,
@@ -51,8 +55,8 @@ pub(super) struct Shared<E, C> {
 /// A subscriber whose plugin can be reloaded.
 pub(super) struct Subject {
     pub(super) name: String,
-    pub(super) plan: SubscriberPlan,
-    lanes: u32,
+    /// What the topology says of it; changed by whose turn it is.
+    of: RwLock<(SubscriberPlan, u32)>,
     /// Whose turn it is to change its versions.
     pub(super) turn: tokio::sync::Mutex<()>,
     /// The number of the newest reload that was asked for: those that wait behind it are not worth doing any more.
@@ -60,6 +64,28 @@ pub(super) struct Subject {
 }
 
 impl Subject {
+    fn new(plan: &Plan, subscriber: &SubscriberPlan) -> Self {
+        Self {
+            name: subscriber.label(),
+            of: RwLock::new(Self::of(plan, subscriber)),
+            turn: tokio::sync::Mutex::new(()),
+            newest: Sender::new(0),
+        }
+    }
+
+    /// What the topology says of a subscriber, and how many lanes it has.
+    fn of(plan: &Plan, subscriber: &SubscriberPlan) -> (SubscriberPlan, u32) {
+        (subscriber.clone(), plan[subscriber.from].partitions)
+    }
+
+    pub(super) fn plan(&self) -> SubscriberPlan {
+        self.of.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    fn lanes(&self) -> u32 {
+        self.of.read().unwrap_or_else(PoisonError::into_inner).1
+    }
+
     /// Waits for the turn of a reload, unless a newer one comes.
     async fn turn(&self) -> Result<Turn<'_, ()>, ReloadError> {
         let mut mine = 0;
@@ -97,18 +123,13 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         probation: Probation,
         runtime: &Handle,
     ) -> Self {
-        let subject = |plan_of: &SubscriberPlan| Subject {
-            name: plan_of.label(),
-            plan: plan_of.clone(),
-            lanes: plan.topics.get(plan_of.from.0 as usize).map_or(1, |topic| topic.partitions),
-            turn: tokio::sync::Mutex::new(()),
-            newest: Sender::new(0),
-        };
+        let subject = |subscriber: &SubscriberPlan| Arc::new(Subject::new(plan, subscriber));
         let shared = Shared {
             tree,
             compiler,
             store: Mutex::new(store),
-            subjects: plan.subscribers.iter().map(subject).collect(),
+            subjects: RwLock::new(plan.subscribers.iter().map(subject).collect()),
+            applying: tokio::sync::Mutex::new(()),
             probation,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -116,8 +137,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         };
         let reloader = Self { shared: Arc::new(shared) };
         for (index, note) in (0..).zip(notes) {
-            let Some(subject) = reloader.shared.subjects.get(index) else { continue };
-            reloader.note(subject, note);
+            let Ok(subject) = reloader.at(index) else { continue };
+            reloader.note(&subject, note);
             if let Ok(Some(trial)) = reloader.shared.tree.trial(&subject.name) {
                 reloader.judge(index, trial);
             }
@@ -137,14 +158,43 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.shared.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn subject(&self, subscriber: &str) -> Result<(usize, &Subject), ReloadError> {
+    /// Every subscriber that ran since the start, in places that stay.
+    pub(super) fn all(&self) -> Vec<Arc<Subject>> {
+        self.shared.subjects.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another plan runs, and this is to be said of those that it started, by name.
+    pub(super) fn follow(&self, plan: &Plan, mut notes: BTreeMap<String, Option<String>>) {
+        for subscriber in &plan.subscribers {
+            let name = subscriber.label();
+            let Some(note) = notes.remove(&name) else { continue };
+            let (index, subject) = {
+                let mut subjects = self.shared.subjects.write().unwrap_or_else(PoisonError::into_inner);
+                let known = subjects.iter().position(|subject| subject.name == name);
+                let index = known.unwrap_or_else(|| {
+                    subjects.push(Arc::new(Subject::new(plan, subscriber)));
+                    subjects.len() - 1
+                });
+                let Some(subject) = subjects.get(index).cloned() else { continue };
+                (index, subject)
+            };
+            *subject.of.write().unwrap_or_else(PoisonError::into_inner) = Subject::of(plan, subscriber);
+            self.note(&subject, note);
+            if let Ok(Some(trial)) = self.shared.tree.trial(&name) {
+                self.judge(index, trial);
+            }
+        }
+    }
+
+    pub(super) fn subject(&self, subscriber: &str) -> Result<(usize, Arc<Subject>), ReloadError> {
         let name = self.shared.tree.full_name(subscriber)?;
-        let found = self.shared.subjects.iter().enumerate().find(|(_, subject)| subject.name == name);
+        let found = self.all().into_iter().enumerate().find(|(_, subject)| subject.name == name);
         found.ok_or_else(|| ControlError::UnknownSubscriber { subscriber: name }.into())
     }
 
-    pub(super) fn at(&self, index: usize) -> Result<&Subject, ReloadError> {
-        self.shared.subjects.get(index).ok_or(ReloadError::Closed)
+    pub(super) fn at(&self, index: usize) -> Result<Arc<Subject>, ReloadError> {
+        let subjects = self.shared.subjects.read().unwrap_or_else(PoisonError::into_inner);
+        subjects.get(index).cloned().ok_or(ReloadError::Closed)
     }
 
     pub(super) fn note(&self, subject: &Subject, note: Option<String>) {
@@ -190,7 +240,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.whole(async move {
             let subject = reloader.at(index)?;
             let _turn = subject.turn().await?;
-            let plan = subject.plan.clone();
+            let plan = subject.plan();
             let spec = reloader.blocking(move |_| source::spec(&plan, wasm).map_err(ReloadError::Source)).await?;
             reloader.reload(index, Proposal { spec, cause, is_file: false, policy }).await
         })
@@ -207,7 +257,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.whole(async move {
             let subject = reloader.at(index)?;
             let _turn = subject.turn().await?;
-            let (plan, cause) = (subject.plan.clone(), cause_of_file(&file));
+            let (plan, cause) = (subject.plan(), cause_of_file(&file));
             let read =
                 reloader.blocking(move |_| source::spec_of_file(&plan, &file).map_err(ReloadError::Source)).await;
             let reloaded = match read {
@@ -215,7 +265,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 Err(error) => Err(error),
             };
             if let Err(error) = &reloaded {
-                reloader.note(subject, Some(format!("the version before runs on: {error}")));
+                reloader.note(&subject, Some(format!("the version before runs on: {error}")));
             }
             reloaded
         })
@@ -261,7 +311,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             Some(Outcome::Runs) => {
                 // it is the proven one, beside which another was on trial
                 self.shared.tree.give_up_trial(&subject.name)?;
-                self.note(subject, Some(format!("{} runs: its file is there again", version.short())));
+                self.note(&subject, Some(format!("{} runs: its file is there again", version.short())));
                 return Ok(Reloaded { version, outcome: Outcome::Runs });
             }
             Some(outcome) => return Ok(Reloaded { version, outcome }),
@@ -270,16 +320,19 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let Proposal { spec, cause, is_file, policy } = proposal;
         let (subscriber, digest) = (&subject.name, version.short());
         tracing::info!(subscriber, digest, cause, "compiling a new version");
-        self.note(subject, Some(format!("compiling {digest}")));
-        let (kept, wasm) = (Kept::new(&spec, &subject.plan.config, (&cause, SystemClock.now_ns())), spec.wasm.clone());
+        self.note(&subject, Some(format!("compiling {digest}")));
+        let (kept, wasm) =
+            (Kept::new(&spec, &subject.plan().config, (&cause, SystemClock.now_ns())), spec.wasm.clone());
         let compiled = self.blocking(move |reloader| Ok(reloader.shared.compiler.compile_beside(spec)?)).await;
         let handler = compiled.inspect_err(|error| {
-            self.note(subject, Some(format!("{digest} is refused, and the version before runs on: {error}")));
+            self.note(&subject, Some(format!("{digest} is refused, and the version before runs on: {error}")));
         })?;
         // Before it is decided: also a version that a crash lets begin at the next start has it behind it.
-        let no_snapshot = self.snapshot(subject, version).await;
+        let no_snapshot = self.snapshot(&subject, version).await;
         let lanes = match policy {
-            Policy::Canary { percent } => Some(share(subject.lanes, percent)).filter(|lanes| *lanes < subject.lanes),
+            Policy::Canary { percent } => {
+                Some(share(subject.lanes(), percent)).filter(|lanes| *lanes < subject.lanes())
+            }
             Policy::Swap | Policy::Replace => None,
         };
         let name = subject.name.clone();
@@ -298,19 +351,19 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             Ok(())
         });
         decided.await.inspect_err(|error| {
-            self.note(subject, Some(format!("{digest} is not kept, and the version before runs on: {error}")));
+            self.note(&subject, Some(format!("{digest} is not kept, and the version before runs on: {error}")));
         })?;
         let outcome = match policy {
             Policy::Replace => {
                 self.shared.tree.run_version(subscriber, handler).await?;
                 let but = no_snapshot.map(|trouble| format!("; {trouble}")).unwrap_or_default();
-                self.note(subject, Some(format!("{digest} runs{but}")));
+                self.note(&subject, Some(format!("{digest} runs{but}")));
                 Outcome::Runs
             }
             Policy::Swap | Policy::Canary { .. } => {
                 let terms = Terms { events: self.shared.probation.events, lanes };
                 let trial = self.shared.tree.try_version(subscriber, handler, terms).await?;
-                self.note(subject, no_snapshot);
+                self.note(&subject, no_snapshot);
                 self.judge(index, trial);
                 Outcome::Tried
             }
@@ -405,7 +458,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     .blocking(move |reloader| Ok(reloader.store().decide(&name, |of| of.take_back_trial(WHY))?))
                     .await?;
                 reloader.shared.tree.give_up_trial(&subject.name)?;
-                reloader.note(subject, Some(format!("{} runs: {WHY}", proven.short())));
+                reloader.note(&subject, Some(format!("{} runs: {WHY}", proven.short())));
                 return Ok(proven);
             };
             reloader
@@ -478,7 +531,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         change: impl FnOnce(&mut Decided) + Send + 'static,
     ) -> Result<(), ReloadError> {
         let subject = self.at(index)?;
-        let (plan, name) = (subject.plan.clone(), subject.name.clone());
+        let (plan, name) = (subject.plan(), subject.name.clone());
         let handler = self
             .blocking(move |reloader| {
                 let spec = {
@@ -492,7 +545,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             })
             .await?;
         self.shared.tree.run_version(&subject.name, handler).await?;
-        self.note(subject, Some(format!("{} runs: somebody said so", version.short())));
+        self.note(&subject, Some(format!("{} runs: somebody said so", version.short())));
         tracing::info!(
             subscriber = subject.name,
             digest = version.short(),
@@ -514,7 +567,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 kept: decided.kept.len() as u64,
             })
         };
-        self.shared.subjects.iter().filter_map(summary).collect()
+        let runs = |subject: &Arc<Subject>| self.shared.tree.full_name(&subject.name).is_ok();
+        self.all().iter().filter(|subject| runs(subject)).filter_map(|subject| summary(subject)).collect()
     }
 
     /// The versions of a subscriber that are kept, the latest last.

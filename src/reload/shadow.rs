@@ -29,7 +29,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         options: &ShadowOptions,
     ) -> Result<ShadowReport, CompareError> {
         let (_, subject) = self.subject(subscriber)?;
-        let (plan, name) = (subject.plan.clone(), subject.name.clone());
+        let (plan, name) = (subject.plan(), subject.name.clone());
         let compiled = self.blocking(move |reloader| {
             let running = {
                 let store = reloader.store();

@@ -67,7 +67,7 @@ struct Choice<H> {
     change: Change,
 }
 
-enum Change {
+pub(super) enum Change {
     None,
     /// The file is what runs already.
     Seen(Digest),
@@ -86,6 +86,8 @@ struct Beginning<'a, C> {
     compiler: &'a C,
     events: u64,
     now_ns: u64,
+    /// Handlers run beside.
+    is_beside: bool,
     progress: &'a (dyn Fn(Progress) + Sync),
 }
 
@@ -95,38 +97,94 @@ struct Beginning<'a, C> {
 /// # Errors
 /// [`BeginError`]; nothing was decided then.
 pub fn begin<C: Compile>(
-    mut store: Store,
+    store: Store,
     compiler: &C,
     plan: &Plan,
     files: &[PathBuf],
     events: u64,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Begun<C::Handler>, BeginError> {
+    begin_with(store, compiler, plan, files, events, progress, |_| Ok::<_, BeginError>(()))
+}
+
+/// As [`begin`], with something that is to be decided once it is certain that all of them can run, and before it is decided
+/// which ones do.
+///
+/// # Errors
+/// [`BeginError`], and those of that; which versions run was not decided then.
+pub fn begin_with<C: Compile, F: From<BeginError>>(
+    mut store: Store,
+    compiler: &C,
+    plan: &Plan,
+    files: &[PathBuf],
+    events: u64,
+    progress: &(dyn Fn(Progress) + Sync),
+    first: impl FnOnce(&mut Store) -> Result<(), F>,
+) -> Result<Begun<C::Handler>, F> {
+    let chosen = choose(&store, compiler, plan, files, events, None, progress);
+    let Chosen { starts, notes, changes } = chosen.map_err(BeginError::Plugins)?;
+    keep(&mut store, &changes).map_err(BeginError::from)?;
+    first(&mut store)?;
+    decide(&mut store, changes).map_err(BeginError::from)?;
+    Ok(Begun { store, starts, notes })
+}
+
+/// Versions that can run, in the order of their subscribers. Nothing is decided.
+pub(super) struct Chosen<H> {
+    pub(super) starts: Vec<Starts<H>>,
+    pub(super) notes: Vec<Option<String>>,
+    pub(super) changes: Vec<(String, Change)>,
+}
+
+/// Has the versions ready that subscribers of a plan are to run: all of them, or beside others those of these names.
+pub(super) fn choose<C: Compile>(
+    store: &Store,
+    compiler: &C,
+    plan: &Plan,
+    files: &[PathBuf],
+    events: u64,
+    only: Option<&[String]>,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Chosen<C::Handler>, Vec<PluginError>> {
     let now_ns = SystemClock.now_ns();
-    let beginning = Beginning { store: &store, compiler, events, now_ns, progress };
-    let choices = each(plan, |index, subscriber| match files.get(index) {
-        Some(file) => beginning.choose(subscriber, file),
-        None => Err(vec![PluginError::Missing { subscriber: subscriber.label() }]),
+    let beginning = Beginning { store, compiler, events, now_ns, is_beside: only.is_some(), progress };
+    let choices = each(plan, |index, subscriber| {
+        if only.is_some_and(|only| !only.contains(&subscriber.label())) {
+            return None;
+        }
+        Some(match files.get(index) {
+            Some(file) => beginning.choose(subscriber, file),
+            None => Err(vec![PluginError::Missing { subscriber: subscriber.label() }]),
+        })
     });
-    let (mut starts, mut notes, mut changes, mut errors) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut chosen = Chosen { starts: Vec::new(), notes: Vec::new(), changes: Vec::new() };
+    let mut errors = Vec::new();
     for (choice, subscriber) in choices.into_iter().zip(&plan.subscribers) {
         match choice {
-            Ok(choice) => {
-                starts.push(choice.starts);
-                notes.push(choice.note);
-                changes.push((subscriber.label(), choice.change));
+            Some(Ok(choice)) => {
+                chosen.starts.push(choice.starts);
+                chosen.notes.push(choice.note);
+                chosen.changes.push((subscriber.label(), choice.change));
             }
-            Err(found) => errors.extend(found),
+            Some(Err(found)) => errors.extend(found),
+            None => {}
         }
     }
-    if !errors.is_empty() {
-        return Err(BeginError::Plugins(errors));
-    }
-    for (_, change) in &changes {
+    if errors.is_empty() { Ok(chosen) } else { Err(errors) }
+}
+
+/// Keeps the components of what changes, durably.
+pub(super) fn keep(store: &mut Store, changes: &[(String, Change)]) -> Result<(), StoreError> {
+    for (_, change) in changes {
         if let Change::First(kept, wasm) | Change::Try(kept, wasm) | Change::Replace(kept, wasm) = change {
             store.keep(kept.wasm, wasm)?;
         }
     }
+    Ok(())
+}
+
+/// Decides on what changes, durably and at once.
+pub(super) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Result<(), StoreError> {
     store.change(|subscribers| {
         for (subscriber, change) in changes {
             let decided = subscribers.get_mut(&subscriber);
@@ -147,8 +205,7 @@ pub fn begin<C: Compile>(
                 }
             }
         }
-    })?;
-    Ok(Begun { store, starts, notes })
+    })
 }
 
 impl<C: Compile> Beginning<'_, C> {
@@ -271,7 +328,10 @@ impl<C: Compile> Beginning<'_, C> {
     fn timed(&self, spec: PluginSpec) -> Result<C::Handler, crate::wasm::RegisterError> {
         let (subscriber, digest, began) = (spec.subscriber.clone(), spec.digest().short(), Instant::now());
         (self.progress)(Progress::Compiling { subscriber: subscriber.clone() });
-        let handler = self.compiler.compile(spec)?;
+        let handler = match self.is_beside {
+            true => self.compiler.compile_beside(spec)?,
+            false => self.compiler.compile(spec)?,
+        };
         (self.progress)(Progress::Compiled { subscriber, digest, took: began.elapsed() });
         Ok(handler)
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! <hash>.wasm     a component
 //! record          "wattle plugins v1 <hash of what follows>\n", then the record as JSON
+//! topology        "wattle topology v1 <hash of what follows>\n", then what was applied as JSON
 //! *.new           on its way to one of these; nothing
 //! ```
 //!
@@ -15,7 +16,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::record::{Decided, Record};
+use super::topology::Applied;
 use crate::effects::Disk;
 use crate::wasm::Digest;
 
@@ -23,6 +28,8 @@ const RECORD: &str = "record";
 const NEW: &str = ".new";
 const WASM: &str = ".wasm";
 const MAGIC: &str = "wattle plugins v1 ";
+const TOPOLOGY: &str = "topology";
+const TOPOLOGY_MAGIC: &str = "wattle topology v1 ";
 
 /// Why versions cannot be kept or found.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -52,6 +59,15 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
+    /// The topology that was applied is not as it was written.
+    #[error(
+        "the record of the topology that was applied is damaged ({why}): put back `plugins/topology` of the data folder from \
+         a backup, or remove it, and what the files say is applied as if for the first time"
+    )]
+    DamagedTopology {
+        /// What is wrong.
+        why: String,
+    },
     /// A component is missing or is not as it was written.
     #[error("the component {wasm} that is kept is {what}")]
     Component {
@@ -64,8 +80,9 @@ pub enum StoreError {
 
 /// The versions of a bus. Blocks on the disk.
 pub struct Store {
-    disk: Box<dyn Disk>,
+    disk: Arc<dyn Disk>,
     record: Record,
+    topology: Option<Applied>,
     poison: Option<String>,
 }
 
@@ -89,7 +106,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(disk: impl Disk) -> Result<Self, StoreError> {
-        let disk: Box<dyn Disk> = Box::new(disk);
+        let disk: Arc<dyn Disk> = Arc::new(disk);
         let names = disk.list().map_err(failed("list the files"))?;
         for name in names.iter().filter(|name| name.ends_with(NEW)) {
             // Of a write that was interrupted. Where it stays it is in nobody's way: the next write removes it.
@@ -99,7 +116,36 @@ impl Store {
             true => parse(&read(&*disk, RECORD).map_err(failed("read the record"))?)?,
             false => Record::default(),
         };
-        Ok(Self { disk, record, poison: None })
+        let topology = match names.iter().any(|name| name == TOPOLOGY) {
+            true => {
+                let bytes = read(&*disk, TOPOLOGY).map_err(failed("read the topology"))?;
+                Some(body(TOPOLOGY_MAGIC, &bytes).map_err(|why| StoreError::DamagedTopology { why })?)
+            }
+            false => None,
+        };
+        Ok(Self { disk, record, topology, poison: None })
+    }
+
+    /// What is kept as it is now, to look at.
+    pub(super) fn view(&self) -> Self {
+        let Self { disk, record, topology, poison } = self;
+        Self { disk: disk.clone(), record: record.clone(), topology: topology.clone(), poison: poison.clone() }
+    }
+
+    /// What was applied last.
+    pub(super) fn applied(&self) -> Option<&Applied> {
+        self.topology.as_ref()
+    }
+
+    /// Something else is applied, durably and at once.
+    pub(super) fn apply(&mut self, applied: Applied) -> Result<(), StoreError> {
+        self.check()?;
+        if self.topology.as_ref() == Some(&applied) {
+            return Ok(());
+        }
+        self.write(TOPOLOGY, text_of(TOPOLOGY_MAGIC, &applied).as_bytes())?;
+        self.topology = Some(applied);
+        Ok(())
     }
 
     /// Changes what was decided about one subscriber, as [`Self::change`]. Nothing where nothing was decided yet.
@@ -149,9 +195,7 @@ impl Store {
         if next == self.record {
             return Ok(());
         }
-        let body = serde_json::to_string_pretty(&next).unwrap_or_default(); // its keys are texts
-        let text = format!("{MAGIC}{}\n{body}\n", Digest::of(format!("{body}\n").as_bytes()));
-        self.write(RECORD, text.as_bytes())?;
+        self.write(RECORD, text_of(MAGIC, &next).as_bytes())?;
         self.record = next;
         self.sweep();
         Ok(())
@@ -209,13 +253,24 @@ fn read(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     Ok(file.read_bytes(0, length)?.into())
 }
 
+/// A record as it is kept.
+fn text_of(magic: &str, record: &impl Serialize) -> String {
+    let body = serde_json::to_string_pretty(record).unwrap_or_default(); // its keys are texts
+    format!("{magic}{}\n{body}\n", Digest::of(format!("{body}\n").as_bytes()))
+}
+
 fn parse(bytes: &[u8]) -> Result<Record, StoreError> {
-    let damaged = |why: &str| StoreError::Damaged { why: why.to_owned() };
+    body(MAGIC, bytes).map_err(|why| StoreError::Damaged { why })
+}
+
+/// What a record says, or what is wrong with it.
+fn body<T: DeserializeOwned>(magic: &str, bytes: &[u8]) -> Result<T, String> {
+    let damaged = str::to_owned;
     let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is no text"))?;
     let (head, body) = text.split_once('\n').ok_or_else(|| damaged("it has one line"))?;
-    let sum = head.strip_prefix(MAGIC).ok_or_else(|| damaged("it is not of this format, or of a later release"))?;
+    let sum = head.strip_prefix(magic).ok_or_else(|| damaged("it is not of this format, or of a later release"))?;
     if sum.parse() != Ok(Digest::of(body.as_bytes())) {
         return Err(damaged("its checksum is another"));
     }
-    serde_json::from_str(body).map_err(|error| damaged(&error.to_string()))
+    serde_json::from_str(body).map_err(|error| error.to_string())
 }

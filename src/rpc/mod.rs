@@ -10,6 +10,7 @@ pub mod reason;
 mod shadow;
 mod subscribers;
 pub mod times;
+mod topologies;
 mod tracing;
 mod words;
 

@@ -78,6 +78,12 @@ pub const AMBIGUOUS_VERSION: &str = "AMBIGUOUS_VERSION";
 pub const VERSION_ON_TRIAL: &str = "VERSION_ON_TRIAL";
 /// A version that is kept cannot run now.
 pub const VERSION_UNUSABLE: &str = "VERSION_UNUSABLE";
+/// A topology cannot be applied.
+pub const TOPOLOGY_REFUSED: &str = "TOPOLOGY_REFUSED";
+/// Applying a topology would lose something, and it was not said that it may.
+pub const WOULD_LOSE: &str = "WOULD_LOSE";
+/// A topology cannot be kept, or does not run as a whole.
+pub const TOPOLOGY_FAILED: &str = "TOPOLOGY_FAILED";
 /// Versions cannot be kept.
 pub const VERSIONS_FAILED: &str = "VERSIONS_FAILED";
 /// The topic or subscriber has no such partition.

@@ -16,6 +16,7 @@ mod read;
 mod refusal;
 mod shadow;
 mod subscriber;
+mod topology;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -38,6 +39,7 @@ use crate::rpc::v1::publisher_service_server::PublisherServiceServer;
 use crate::rpc::v1::reader_service_server::ReaderServiceServer;
 use crate::rpc::v1::shadow_service_server::ShadowServiceServer;
 use crate::rpc::v1::subscriber_service_server::SubscriberServiceServer;
+use crate::rpc::v1::topology_service_server::TopologyServiceServer;
 use crate::wasm::Host;
 
 /// Where to listen.
@@ -123,7 +125,7 @@ pub struct Server {
 }
 
 /// Names by which health can be asked for; the empty one is the whole.
-const HEALTH_NAMES: [&str; 7] = [
+const HEALTH_NAMES: [&str; 8] = [
     "",
     rpc::v1::publisher_service_server::SERVICE_NAME,
     rpc::v1::reader_service_server::SERVICE_NAME,
@@ -131,6 +133,7 @@ const HEALTH_NAMES: [&str; 7] = [
     rpc::v1::subscriber_service_server::SERVICE_NAME,
     rpc::v1::plugin_service_server::SERVICE_NAME,
     rpc::v1::shadow_service_server::SERVICE_NAME,
+    rpc::v1::topology_service_server::SERVICE_NAME,
 ];
 
 async fn report(health: &HealthReporter, status: ServingStatus) {
@@ -199,6 +202,11 @@ impl Server {
             let shadows = ShadowServiceServer::new(shadows).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
             door::Door(shadows.max_encoding_message_size(limits::MESSAGE_BYTES_MAX))
         });
+        let topologies = reloader.clone().map(|reloader| {
+            let (closing, calls) = (closing.clone(), calls.clone());
+            let topologies = topology::Topologies { reloader, closing, calls };
+            door::Door(TopologyServiceServer::new(topologies).max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
+        });
         let plugins = reloader.map(|reloader| {
             let plugins = plugin::Plugins::new(reloader, closing.clone(), calls.clone());
             door::Door(PluginServiceServer::new(plugins).max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
@@ -225,6 +233,7 @@ impl Server {
             .add_service(door::Door(AdminServiceServer::new(admin)))
             .add_optional_service(plugins)
             .add_optional_service(shadows)
+            .add_optional_service(topologies)
             .add_service(door::Door(
                 SubscriberServiceServer::new(subscribers)
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)

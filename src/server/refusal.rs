@@ -11,11 +11,11 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
 use crate::dispatch::shadow::ShadowError;
-use crate::dispatch::{BacklogFull, ControlError, PublishError, SnapshotError, TraceError, VersionError};
-use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, Stopped};
+use crate::dispatch::{BacklogFull, ControlError, PrepareError, PublishError, SnapshotError, TraceError, VersionError};
+use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, SessionError, Stopped};
 use crate::limits;
 use crate::model::Offset;
-use crate::reload::{CompareError, ReloadError};
+use crate::reload::{CompareError, ReloadError, TopologyError};
 use crate::rpc::{ERROR_DOMAIN, reason};
 
 /// A status under construction.
@@ -286,6 +286,32 @@ pub(super) fn compare(error: &CompareError) -> Status {
                 Refusal::new(Code::FailedPrecondition, reason::VERSION_UNUSABLE, error).status()
             }
         },
+    }
+}
+
+/// A topology that was not applied.
+pub(super) fn topology(error: &TopologyError) -> Status {
+    let unknown = || [(reason::OUTCOME, reason::OUTCOME_UNKNOWN.to_owned())];
+    match error {
+        TopologyError::Unreadable(_) | TopologyError::Refused(_) => {
+            Refusal::new(Code::InvalidArgument, reason::TOPOLOGY_REFUSED, error).field("topology").status()
+        }
+        TopologyError::Loss(_) => Refusal::new(Code::FailedPrecondition, reason::WOULD_LOSE, error).status(),
+        TopologyError::Plugins(_) => Refusal::new(Code::InvalidArgument, reason::PLUGIN_REFUSED, error).status(),
+        TopologyError::Prepare(PrepareError::Apply(ApplyError::Stopped(stopped)))
+        | TopologyError::Prepare(PrepareError::Begin { error: SessionError::Stopped(stopped), .. }) => {
+            self::stopped(stopped)
+        }
+        TopologyError::Prepare(PrepareError::Apply(_)) => {
+            Refusal::new(Code::InvalidArgument, reason::TOPOLOGY_REFUSED, error).field("topology").status()
+        }
+        TopologyError::Prepare(PrepareError::Begin { .. }) => {
+            Refusal::new(Code::Internal, reason::TOPOLOGY_FAILED, error).status()
+        }
+        TopologyError::Store(_) | TopologyError::Start(_) => {
+            Refusal::with(Code::Internal, reason::TOPOLOGY_FAILED, error, unknown()).status()
+        }
+        TopologyError::Closed => stopped(&Stopped::Closed),
     }
 }
 

@@ -81,6 +81,19 @@ impl DataSchema {
         Ok(Self(Arc::new(Inner { path: path.to_owned(), text: text.to_owned(), validator })))
     }
 
+    /// Its text.
+    pub fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// The same with an absolute path: a relative one starts from a folder.
+    #[must_use]
+    pub fn rooted(self, at: &Path) -> Self {
+        let path = at.join(self.path());
+        let Inner { text, validator, .. } = &*self.0;
+        Self(Arc::new(Inner { path, text: text.clone(), validator: validator.clone() }))
+    }
+
     /// Where it was.
     pub fn path(&self) -> &Path {
         &self.0.path

@@ -44,7 +44,7 @@ pub use plan::{
     Retry, Runs, StartAt, StatePlan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan, Waiting, WhenFull,
 };
 pub use schema::schema;
-pub use show::show;
+pub use show::{documents, show};
 
 use diagnostic::{Code as C, Problems};
 use reader::{Owner, Read, Reader, Shared};

@@ -15,6 +15,11 @@ use crate::model::{Compression, Dedupe};
 
 /// Shows a plan: one YAML document for each namespace.
 pub fn show(plan: &Plan) -> String {
+    documents(plan).join("---\n")
+}
+
+/// A plan as YAML texts, one for each namespace.
+pub fn documents(plan: &Plan) -> Vec<String> {
     let mut namespaces: BTreeMap<&str, (Vec<&TopicPlan>, Vec<&SubscriberPlan>)> = BTreeMap::new();
     for topic in plan.topics.iter().filter(|topic| topic.dead_letters_of.is_none()) {
         namespaces.entry(&topic.namespace).or_default().0.push(topic);
@@ -32,7 +37,7 @@ pub fn show(plan: &Plan) -> String {
         subscribers.iter().for_each(|shown_subscriber| subscriber(&mut shown, plan, shown_subscriber));
         shown
     });
-    documents.collect::<Vec<_>>().join("---\n")
+    documents.collect()
 }
 
 /// Adds a line; writing to a `String` cannot fail.

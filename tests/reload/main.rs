@@ -16,6 +16,7 @@ mod common {
     pub(crate) mod trees;
 }
 
+mod applying;
 mod bad_plugins;
 mod bed;
 mod crashes;

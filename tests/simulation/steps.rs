@@ -166,7 +166,7 @@ impl World {
                 }
             }
         }
-        if self.is_guarded && self.random.once_in(2) {
+        if self.is_guarded && self.damaged.is_none() && self.random.once_in(2) {
             for event in &mut events {
                 event.guard = Some((self.random.below(4) as u8, self.random.pick(&["a", "a", "b", "z"])));
             }

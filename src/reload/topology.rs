@@ -1,0 +1,344 @@
+//! The topology that was applied: what runs, durably, whatever the files say meanwhile.
+//!
+//! ```text
+//!   turns ─> check ─> compile beside ─> add numbers, places ─> DECIDE ─> versions ─> stop what changes ─> start it
+//!            │ refused, or would lose     harmless              one rename            at a batch boundary
+//!            └─> nothing has changed
+//! ```
+//!
+//! Promises: all or nothing: what is wrong with any part of a topology leaves all that runs as it is. The decision is one
+//! record in place of another, so that after a crash at any moment the next start has exactly the topology from before or
+//! the new one. A subscriber that is gone is remembered, so that it goes on from its place when it comes back.
+//! Relies on: [`crate::dispatch::Tree::apply`] for lanes that are not touched, [`Store`] for what is durable.
+//! Must not know: gRPC, the command line, which files propose.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::source::PluginError;
+use super::start::{Change, Chosen};
+use super::{Compile, Reloader, Store, StoreError};
+use crate::dispatch::{Changes, PrepareError, StartError};
+use crate::engine::Engine;
+use crate::topology::{
+    ConfigValue, Found, Plan, PluginSource, Runs, Source, SubscriberPlan, Surroundings, check, documents,
+};
+
+/// A topology with all that is needed to read it again, wherever and whenever: nothing of it is in other files but plugins
+/// and secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// A YAML text for each namespace, with every default written out.
+    pub documents: Vec<String>,
+    /// The texts of the schemas that they name, by path.
+    #[serde(default)]
+    pub schemas: BTreeMap<PathBuf, String>,
+    /// The source folders of plugins.
+    #[serde(default)]
+    pub folders: BTreeSet<PathBuf>,
+    /// The component of each subscriber, by its full name.
+    #[serde(default)]
+    pub components: BTreeMap<String, PathBuf>,
+}
+
+/// What was applied last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Applied {
+    pub(super) topology: Proposal,
+    /// Subscribers that are gone, whose places and state are kept.
+    #[serde(default)]
+    pub(super) retired: BTreeSet<Retired>,
+}
+
+/// A subscriber that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Retired {
+    /// Its full name.
+    pub name: String,
+    /// The full name of the topic that it took from.
+    pub from: String,
+}
+
+/// Why a topology was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// It cannot be read: it was not made by this release, or not as it is now.
+    #[error("the topology cannot be read: {0}")]
+    Unreadable(String),
+    /// It cannot be.
+    #[error("{}", .0.join("\n"))]
+    Refused(Vec<String>),
+    /// It would lose something, and nobody said that it may.
+    #[error("this would lose data, so nothing was changed: {}; say --allow-loss if that is meant", .0.join("; "))]
+    Loss(Vec<String>),
+    /// Plugins, all that do not fit.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Plugins(Vec<PluginError>),
+    /// What is new cannot be there.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// It cannot be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It was decided, and does not run as a whole.
+    #[error("the topology is applied, and does not run as a whole before the bus is started again: {0}")]
+    Start(#[source] StartError),
+    /// The bus is on its way down.
+    #[error("the bus is shutting down")]
+    Closed,
+}
+
+impl Proposal {
+    /// A plan whose paths are absolute, with the component of each subscriber, in its order.
+    pub fn of(plan: &Plan, components: &[PathBuf]) -> Self {
+        let schemas = plan.topics.iter().filter_map(|topic| topic.schema.as_ref());
+        let folder = |subscriber: &SubscriberPlan| match &subscriber.runs {
+            Runs::Plugin(PluginSource::Folder(path)) => Some(path.clone()),
+            _ => None,
+        };
+        Self {
+            documents: documents(plan),
+            schemas: schemas.map(|schema| (schema.path().to_owned(), schema.text().to_owned())).collect(),
+            folders: plan.subscribers.iter().filter_map(folder).collect(),
+            components: plan.subscribers.iter().map(SubscriberPlan::label).zip(components.iter().cloned()).collect(),
+        }
+    }
+
+    /// The plan, with the component of each subscriber, in its order.
+    ///
+    /// # Errors
+    /// [`TopologyError::Unreadable`].
+    pub fn read(&self) -> Result<(Plan, Vec<PathBuf>), TopologyError> {
+        let source = |(number, text): (usize, &String)| Source {
+            path: format!("applied-{number}.yaml").into(),
+            text: text.clone(),
+        };
+        let sources: Vec<_> = self.documents.iter().enumerate().map(source).collect();
+        let (plan, problems) = check(&sources, &Alone(self));
+        let Some(plan) = plan else {
+            let words: Vec<_> =
+                problems.iter().filter(|problem| problem.is_error()).map(|it| it.message.clone()).collect();
+            return Err(TopologyError::Unreadable(words.join("; ")));
+        };
+        let component = |subscriber: &SubscriberPlan| {
+            let name = subscriber.label();
+            let missing = || TopologyError::Unreadable(format!("it names no component for `{name}`"));
+            self.components.get(&name).cloned().ok_or_else(missing)
+        };
+        let components = plan.subscribers.iter().map(component).collect::<Result<_, _>>()?;
+        Ok((plan, components))
+    }
+}
+
+/// What a proposal says of the world: nothing is looked up.
+struct Alone<'a>(&'a Proposal);
+
+impl Surroundings for Alone<'_> {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn at(&self, path: &Path) -> Found {
+        if self.0.folders.contains(path) { Found::Folder { manifest: true } } else { Found::File }
+    }
+
+    fn text(&self, path: &Path, _: usize) -> Result<String, String> {
+        self.0.schemas.get(path).cloned().ok_or_else(|| "is not in the record".to_owned())
+    }
+}
+
+/// A plan with absolute paths: what is relative starts from a folder.
+#[must_use]
+pub fn rooted(mut plan: Plan, at: &Path) -> Plan {
+    for topic in &mut plan.topics {
+        topic.schema = topic.schema.take().map(|schema| schema.rooted(at));
+    }
+    for subscriber in &mut plan.subscribers {
+        if let Runs::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) = &mut subscriber.runs {
+            *path = at.join(&*path);
+        }
+        for value in subscriber.config.values_mut() {
+            if let ConfigValue::SecretFile(path) = value {
+                *path = at.join(&*path);
+            }
+        }
+    }
+    plan
+}
+
+impl Applied {
+    /// What is applied after this, where something was applied.
+    pub(super) fn next(before: Option<&Self>, old: &Plan, topology: Proposal, new: &Plan) -> Self {
+        let mut retired = before.map(|before| before.retired.clone()).unwrap_or_default();
+        retired.extend(old.subscribers.iter().map(|subscriber| Retired::of(old, subscriber)));
+        for subscriber in &new.subscribers {
+            retired.remove(&Retired::of(new, subscriber));
+        }
+        Self { topology, retired }
+    }
+}
+
+impl Retired {
+    fn of(plan: &Plan, subscriber: &SubscriberPlan) -> Self {
+        Self { name: subscriber.label(), from: plan[subscriber.from].label() }
+    }
+}
+
+/// Whether subscribers of a plan are new: neither there in another one, nor remembered.
+pub(super) fn news<'a>(
+    old: &Plan,
+    applied: Option<&Applied>,
+    new: &'a Plan,
+) -> impl Fn(&SubscriberPlan) -> bool + Send + Sync + use<'a> {
+    let mut known = applied.map(|applied| applied.retired.clone()).unwrap_or_default();
+    known.extend(old.subscribers.iter().map(|subscriber| Retired::of(old, subscriber)));
+    move |subscriber| !known.contains(&Retired::of(new, subscriber))
+}
+
+impl Store {
+    /// The topology that was applied last.
+    ///
+    /// # Errors
+    /// [`TopologyError::Unreadable`].
+    pub fn topology(&self) -> Result<Option<(Plan, Vec<PathBuf>)>, TopologyError> {
+        self.applied().map(|applied| applied.topology.read()).transpose()
+    }
+
+    /// Whether subscribers of a plan are new. None: nothing was applied yet, so that nobody knows.
+    ///
+    /// # Errors
+    /// [`TopologyError::Unreadable`].
+    pub fn news<'a>(
+        &self,
+        plan: &'a Plan,
+    ) -> Result<Option<impl Fn(&SubscriberPlan) -> bool + Send + Sync + use<'a>>, TopologyError> {
+        Ok(self.topology()?.map(|(old, _)| news(&old, self.applied(), plan)))
+    }
+
+    /// Decides on a topology, durably.
+    ///
+    /// # Errors
+    /// [`TopologyError`]: the record says what it said before, unless the store is poisoned.
+    pub fn decide_topology(&mut self, plan: &Plan, components: &[PathBuf]) -> Result<(), TopologyError> {
+        let old = self.topology()?.map(|(old, _)| old).unwrap_or_default();
+        let next = Applied::next(self.applied(), &old, Proposal::of(plan, components), plan);
+        Ok(self.apply(next)?)
+    }
+}
+
+/// Refuses changes that cannot be, or that lose what may not be lost.
+///
+/// # Errors
+/// [`TopologyError::Refused`], [`TopologyError::Loss`].
+pub fn permit(changes: &Changes, allow_loss: bool) -> Result<(), TopologyError> {
+    if !changes.refusals.is_empty() {
+        return Err(TopologyError::Refused(changes.refusals.clone()));
+    }
+    if !changes.losses.is_empty() && !allow_loss {
+        return Err(TopologyError::Loss(changes.losses.clone()));
+    }
+    Ok(())
+}
+
+impl<E: Engine, C: Compile> Reloader<E, C> {
+    /// What applying a topology would change. Nothing happens.
+    ///
+    /// # Errors
+    /// [`TopologyError::Unreadable`].
+    pub fn changes(&self, proposal: &Proposal) -> Result<Changes, TopologyError> {
+        Ok(self.shared.tree.changes(&proposal.read()?.0))
+    }
+
+    /// Subscribers that are gone, and are remembered.
+    pub fn retired(&self) -> Vec<Retired> {
+        self.store().applied().map(|applied| applied.retired.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Has a topology take the place of the one that runs, to its end also where whoever asked for it goes away.
+    ///
+    /// # Errors
+    /// [`TopologyError`]; but for [`TopologyError::Start`], what ran before runs on.
+    pub async fn apply(&self, proposal: Proposal, allow_loss: bool) -> Result<Changes, TopologyError> {
+        if self.shared.closing.is_cancelled() {
+            return Err(TopologyError::Closed);
+        }
+        let reloader = self.clone();
+        let applying = async move { reloader.applied(proposal, allow_loss).await };
+        let task = self.shared.tasks.spawn_on(applying, &self.shared.runtime);
+        task.await.unwrap_or(Err(TopologyError::Closed))
+    }
+
+    async fn applied(&self, proposal: Proposal, allow_loss: bool) -> Result<Changes, TopologyError> {
+        let _alone = self.shared.applying.lock().await;
+        let (plan, components) = proposal.read()?;
+        let (tree, old) = (&self.shared.tree, self.shared.tree.plan());
+        // Nobody changes versions of what changes meanwhile.
+        let subjects = self.all();
+        let started = tree.started_by(&plan);
+        let stays = |name: &String| plan.subscribers.iter().any(|it| it.label() == *name) && !started.contains(name);
+        let mut turns = Vec::new();
+        for subject in subjects.iter().filter(|subject| !stays(&subject.name)) {
+            turns.push(subject.turn.lock().await);
+        }
+        let changes = tree.changes(&plan);
+        permit(&changes, allow_loss)?;
+        let chosen = self.choose(&plan, &components, &started).await?;
+        let Chosen { starts, notes, changes: mut versions } = chosen;
+        let is_new = news(&old, self.store().applied(), &plan);
+        tree.prepare(&plan, is_new).await?;
+
+        // What is new is kept before it is decided that it runs, and is nothing if that is not decided.
+        let first: Vec<_> = versions.extract_if(.., |(_, change)| matches!(change, Change::First(..))).collect();
+        let decided = plan.clone();
+        self.on_disk(move |store| {
+            super::start::keep(store, &first)?;
+            super::start::keep(store, &versions)?;
+            super::start::decide(store, first)?;
+            let next = Applied::next(store.applied(), &old, proposal, &decided);
+            store.apply(next)?;
+            // From here on the topology is what was decided; versions follow from it, at the next start at the latest.
+            if let Err(error) = super::start::decide(store, versions) {
+                tracing::error!(%error, "the versions of the new topology are not kept: the next start decides again");
+            }
+            Ok(())
+        })
+        .await?;
+        for name in &started {
+            let _ = tree.give_up_trial(name); // of what is new there is none
+        }
+        let starts: BTreeMap<_, _> = started.iter().cloned().zip(starts).collect();
+        tree.apply(&plan, starts).await.map_err(TopologyError::Start)?;
+        let notes: BTreeMap<_, _> = started.into_iter().zip(notes).collect();
+        self.follow(&plan, notes);
+        for change in &changes.changes {
+            tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
+        }
+        Ok(changes)
+    }
+
+    /// Has the versions ready of those that start.
+    async fn choose(
+        &self,
+        plan: &Plan,
+        components: &[PathBuf],
+        started: &[String],
+    ) -> Result<Chosen<C::Handler>, TopologyError> {
+        let (plan, components, started) = (plan.clone(), components.to_vec(), started.to_vec());
+        let (view, compiler) = (self.store().view(), self.shared.compiler.clone());
+        let events = self.shared.probation.events;
+        let work = move || super::start::choose(&view, &compiler, &plan, &components, events, Some(&started), &|_| ());
+        let chosen = self.shared.runtime.spawn_blocking(work).await;
+        chosen.map_err(|_| TopologyError::Closed)?.map_err(TopologyError::Plugins)
+    }
+
+    async fn on_disk(
+        &self,
+        work: impl FnOnce(&mut Store) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), TopologyError> {
+        let reloader = self.clone();
+        let done = self.shared.runtime.spawn_blocking(move || work(&mut reloader.store())).await;
+        Ok(done.map_err(|_| TopologyError::Closed)??)
+    }
+}

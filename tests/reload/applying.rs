@@ -1,0 +1,195 @@
+//! Topologies that are applied while they run, with versions of plugins, and a crash at each step of it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::Handle;
+use wattle::dispatch::Tree;
+use wattle::effects::MemoryDisk;
+use wattle::effects::memory::Operation;
+use wattle::engine::memory::MemoryEngine;
+use wattle::reload::{BeginError, Outcome, Policy, Proposal, Reloader, Store, StoreError, TopologyError, begin};
+use wattle::topology::Plan;
+
+use crate::bed::{Bus, LONG, ONE, World};
+use crate::common::random::Random;
+use crate::common::trees::{data, plan_of, plan_with, settled, status};
+
+/// [`ONE`] with `more` beside `work`, another retry of `work`, and nothing else.
+fn two() -> Plan {
+    let more = "  more: { from: in, plugin: more.wasm, to: { out: extra } }\n";
+    plan_of(&[&format!("{ONE}{more}").replace("out: {} }", "out: {}, extra: {} }")])
+}
+
+fn changed() -> Plan {
+    plan_of(&[&ONE.replace("attempts: 2", "attempts: 3").replace("to: {", "config: { a: b }, to: {")])
+}
+
+/// A component for each subscriber of a plan, by its name.
+fn components(world: &World, plan: &Plan) -> Vec<PathBuf> {
+    let path = |name: &str| world.folder.path().join(format!("{name}.wasm"));
+    plan.subscribers.iter().map(|subscriber| path(&subscriber.name)).collect()
+}
+
+fn proposal(world: &World, plan: &Plan) -> Proposal {
+    Proposal::of(plan, &components(world, plan))
+}
+
+fn write(world: &World, name: &str, text: &str) {
+    std::fs::write(world.folder.path().join(format!("{name}.wasm")), text).unwrap();
+}
+
+/// Starts with what was applied last; what the world says where nothing was.
+async fn start(world: &World, disk: MemoryDisk) -> (Bus, Plan) {
+    let store = Store::open(disk).unwrap();
+    let (plan, components) =
+        store.topology().unwrap().unwrap_or_else(|| (world.plan.clone(), components(world, &world.plan)));
+    let begun = begin(store, &world.texts, &plan, &components, world.probation.events, &|_| ()).unwrap();
+    let tree: Tree<MemoryEngine> =
+        Tree::start_with(world.engine.clone(), &plan, begun.starts, &Handle::current()).await.unwrap();
+    let (versions, runtime) = ((begun.store, begun.notes), Handle::current());
+    let reloader = Reloader::start(tree.clone(), world.texts.clone(), &plan, versions, world.probation, &runtime);
+    (Bus { tree, reloader }, plan)
+}
+
+#[test]
+fn what_is_proposed_is_read_again_without_its_files() {
+    let text =
+        ONE.replace("in: {", "in: { schema: a.json, ").replace("plugin: work.wasm", "plugin: work.wasm, start: latest");
+    let plan =
+        plan_with(&[&text, "wattle: v1\nname: other\ntopics: { a: {} }"], &[("a.json", "{ \"type\": \"object\" }")]);
+    let proposal = Proposal::of(&plan, &["/there/work.wasm".into()]);
+    assert_eq!(proposal.read().unwrap(), (plan, vec!["/there/work.wasm".into()]));
+    let without = Proposal { components: Default::default(), ..proposal };
+    assert!(without.read().unwrap_err().to_string().contains("no component for `t/work`"));
+}
+
+#[tokio::test]
+async fn a_subscriber_is_added_and_its_plugin_is_changed_and_taken_out_again() {
+    let world = World::of(ONE, "a", LONG);
+    write(&world, "more", "m");
+    let (bus, before) = start(&world, world.disk.clone()).await;
+    bus.publish(&["1"]).await;
+    let changes = bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
+    assert!(!changes.is_empty());
+    bus.publish(&["2"]).await;
+    assert_eq!(data(&bus.tree, "extra").await, ["m 1", "m 2"]);
+    assert_eq!(data(&bus.tree, "out").await, ["a 1", "a 2"]);
+    let deployed = bus.reloader.deploy("more", b"n".to_vec(), Policy::Replace, "a test").await.unwrap();
+    assert_eq!(deployed.outcome, Outcome::Runs);
+    bus.publish(&["3"]).await;
+    assert_eq!(data(&bus.tree, "extra").await.last().unwrap(), "n 3");
+    let loss = bus.reloader.apply(proposal(&world, &before), false).await.unwrap_err();
+    assert!(
+        matches!(&loss, TopologyError::Loss(losses) if losses[0].contains("`t/extra` still has 3 events")),
+        "{loss}"
+    );
+    assert_eq!(bus.tree.plan(), two(), "nothing has changed");
+    bus.reloader.apply(proposal(&world, &before), true).await.unwrap();
+    assert_eq!(bus.tree.plan(), before);
+    assert_eq!(bus.reloader.list().len(), 1);
+    assert_eq!(bus.reloader.retired()[0].name, "t/more");
+    bus.publish(&["4"]).await;
+    // It comes back, to its place and the version that was decided on.
+    bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
+    settled(&bus.tree).await;
+    assert_eq!(data(&bus.tree, "extra").await, ["m 1", "m 2", "n 3", "n 4"]);
+    assert!(bus.reloader.retired().is_empty());
+    bus.stop().await;
+}
+
+#[tokio::test]
+async fn a_changed_configuration_is_another_version_that_is_tried() {
+    let world = World::of(ONE, "a", LONG);
+    let (bus, _) = start(&world, world.disk.clone()).await;
+    let was = status(&bus.tree.snapshot(), "t/work").digest;
+    bus.reloader.apply(proposal(&world, &changed()), false).await.unwrap();
+    let now = status(&bus.tree.snapshot(), "t/work");
+    let trial = now.on_trial.expect("it is compared with the one before");
+    assert_eq!(now.digest, was);
+    assert_ne!(trial.digest, was);
+    bus.reloader.rollback("work").await.unwrap();
+    assert_eq!(bus.who().await, "a");
+    bus.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_changes_nothing() {
+    let world = World::of(ONE, "a", LONG);
+    write(&world, "more", "bad");
+    let (bus, before) = start(&world, world.disk.clone()).await;
+    let error = bus.reloader.apply(proposal(&world, &two()), false).await.unwrap_err();
+    assert!(matches!(error, TopologyError::Plugins(_)), "{error}");
+    let wider = plan_of(&[&ONE.replace("partitions: 1", "partitions: 2")]);
+    let error = bus.reloader.apply(proposal(&world, &wider), true).await.unwrap_err();
+    assert!(matches!(error, TopologyError::Refused(_)), "{error}");
+    let nonsense = Proposal { documents: vec!["wattle: v2".into()], ..Proposal::default() };
+    let error = bus.reloader.apply(nonsense, true).await.unwrap_err();
+    assert!(matches!(error, TopologyError::Unreadable(_)), "{error}");
+    assert_eq!(bus.tree.plan(), before);
+    assert_eq!(bus.who().await, "a");
+    assert!(Store::open(world.disk.clone()).unwrap().topology().unwrap().is_none(), "nothing was decided");
+    bus.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_crash_at_any_step_the_old_topology_runs_or_the_new_one_as_a_whole() {
+    let mut random = Random::of("applying");
+    for new in [two(), changed()] {
+        let mut decided = 0;
+        for crash_at in 0.. {
+            let world = World::of(ONE, "a", LONG);
+            write(&world, "more", "m");
+            let (bus, before) = start(&world, world.disk.clone()).await;
+            // what was applied before is on the disk
+            bus.reloader.apply(proposal(&world, &before), false).await.unwrap();
+            bus.publish(&["1"]).await;
+            let operations = Arc::new(AtomicUsize::new(0));
+            let counted = operations.clone();
+            world.disk.set_fault(move |operation| match operation {
+                Operation::Read(_) => Ok(()),
+                _ if counted.fetch_add(1, Ordering::SeqCst) < crash_at => Ok(()),
+                _ => Err(io::Error::other("the power is gone")),
+            });
+            let result = bus.reloader.apply(proposal(&world, &new), false).await;
+            let runs = bus.tree.plan();
+            assert_eq!(runs, if result.is_ok() { new.clone() } else { before.clone() }, "{crash_at}");
+            bus.publish(&["2"]).await;
+            bus.stop().await;
+            for _ in 0..4 {
+                let disk = world.disk.after_crash(|| random.one_in(2));
+                let (bus, found) = start(&world, disk).await;
+                assert!(found == before || found == new, "{crash_at}: {found:?}");
+                assert!(result.is_err() || found == new, "{crash_at}: what was acknowledged runs");
+                decided += usize::from(result.is_err() && found == new);
+                settled(&bus.tree).await;
+                let out = data(&bus.tree, "out").await;
+                assert_eq!(out[..2], ["a 1", "a 2"], "{crash_at}: nothing twice, nothing left out");
+                if bus.tree.publisher().targets().find("extra").is_ok() {
+                    assert_eq!(data(&bus.tree, "extra").await, ["m 1", "m 2"], "{crash_at}");
+                }
+                bus.stop().await;
+            }
+            if result.is_ok() && operations.load(Ordering::SeqCst) <= crash_at {
+                assert!(crash_at >= 4, "a file, its sync, its name and the sync of that: {crash_at}");
+                break;
+            }
+        }
+        assert!(decided > 0, "a crash behind the decision is among them");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_is_not_as_it_was_written_is_said() {
+    let world = World::of(ONE, "a", LONG);
+    let (bus, before) = start(&world, world.disk.clone()).await;
+    bus.reloader.apply(proposal(&world, &before), false).await.unwrap();
+    bus.stop().await;
+    let disk: &dyn wattle::effects::Disk = &world.disk;
+    disk.open("topology").unwrap().write_at(b"x", 100).unwrap();
+    let error = Store::open(world.disk.clone()).unwrap_err();
+    assert!(matches!(error, StoreError::DamagedTopology { .. }), "{error}");
+    assert!(matches!(BeginError::from(error), BeginError::Store(_)));
+}
