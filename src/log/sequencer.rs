@@ -52,16 +52,20 @@ struct Place {
     offset: Offset,
 }
 
+/// Identity, place and append time of an event that is recognised.
+type Noticed = (u128, Place, u64);
+
 /// What is recognised in one topic.
 #[derive(Default)]
 struct Window {
     places: HashMap<u128, Place, BuildHasherDefault<Spread>>,
-    /// Identity, place and append time, oldest first.
-    order: VecDeque<(u128, Place, u64)>,
+    /// Oldest first.
+    order: VecDeque<Noticed>,
 }
 
 impl Window {
-    fn forget(&mut self, settings: Dedupe, now_ns: u64) {
+    /// Forgets what is past a bound, and tells it to `gone`, oldest first.
+    fn forget(&mut self, settings: Dedupe, now_ns: u64, mut gone: Option<&mut Vec<Noticed>>) {
         let window_ns = u64::try_from(settings.window.as_nanos()).unwrap_or(u64::MAX);
         let horizon_ns = now_ns.saturating_sub(window_ns);
         while let Some((identity, place, time_ns)) = self.order.front()
@@ -71,7 +75,9 @@ impl Window {
             if self.places.get(identity) == Some(place) {
                 self.places.remove(identity);
             }
-            self.order.pop_front();
+            if let (Some(noticed), Some(gone)) = (self.order.pop_front(), &mut gone) {
+                gone.push(noticed);
+            }
         }
     }
 
@@ -85,8 +91,8 @@ impl Window {
 /// What was noted of some records.
 #[derive(Default)]
 struct Noted {
-    /// How many at the end of each window.
-    identities: Vec<(TopicId, usize)>,
+    /// For each slice, how many at the end of the window, and what that forgot for them.
+    identities: Vec<(TopicId, usize, Vec<Noticed>)>,
     /// What was there before.
     producers: Vec<((PartitionId, ProducerId), Option<Sequenced>)>,
 }
@@ -176,10 +182,15 @@ impl Sequencer {
 
     /// Takes back what was noted for records that are refused.
     fn forget(&mut self, noted: Noted) {
-        for (topic, count) in noted.identities {
+        for (topic, count, gone) in noted.identities.into_iter().rev() {
             let Some(window) = self.windows.get_mut(&topic) else { continue };
             for (identity, ..) in window.order.drain(window.order.len().saturating_sub(count)..) {
                 window.places.remove(&identity);
+            }
+            // it was past a bound only because of those
+            for noticed in gone.into_iter().rev() {
+                window.places.entry(noticed.0).or_insert(noticed.1);
+                window.order.push_front(noticed);
             }
         }
         for (of, before) in noted.producers.into_iter().rev() {
@@ -200,6 +211,8 @@ impl Sequencer {
     ) -> (Vec<Duplicate>, Noted) {
         let mut duplicates: Vec<Duplicate> = Vec::new();
         let mut noted = Noted::default();
+        // only a guard takes anything back
+        let is_guarded = slices.is_guarded();
         let producer = slices.producer();
         for (number, slice) in slices.iter().enumerate() {
             let id = slice.partition;
@@ -234,7 +247,8 @@ impl Sequencer {
                 && !slice.identities.is_empty()
             {
                 let window = self.windows.entry(id.topic).or_default();
-                window.forget(dedupe, now_ns);
+                let mut forgotten = Vec::new();
+                window.forget(dedupe, now_ns, is_guarded.then_some(&mut forgotten));
                 let known = window.order.len();
                 for (record, EventId(identity)) in slice.identities.iter().enumerate() {
                     match window.places.entry(*identity) {
@@ -250,7 +264,7 @@ impl Sequencer {
                         }
                     }
                 }
-                noted.identities.push((id.topic, window.order.len() - known));
+                noted.identities.push((id.topic, window.order.len() - known, forgotten));
             }
         }
         (duplicates, noted)
