@@ -11,6 +11,7 @@ mod latency;
 mod memory;
 mod peak;
 mod publish;
+mod reload;
 mod sample;
 
 use std::io;
@@ -22,14 +23,16 @@ pub use latency::{Latency, latency};
 pub use memory::{Memory, memory};
 pub use peak::{Peak, peak};
 pub use publish::publish;
+pub use reload::{Calls, Reload, Spread, reload};
 
 use crate::client::ClientError;
 use crate::dispatch::{HandleError, StartError};
 use crate::engine::AppendError;
 use crate::engine::embedded::EmbeddedError;
+use crate::reload::{BeginError, ReloadError};
 use crate::server;
 use crate::topology::Plan;
-use crate::wasm::Plugin;
+use crate::wasm::{HostError, Plugin};
 
 /// What is measured.
 pub struct Subject {
@@ -37,6 +40,8 @@ pub struct Subject {
     pub plan: Plan,
     /// The plugin of each subscriber, in the plan's order.
     pub plugins: Vec<Plugin>,
+    /// Their components, in the same order.
+    pub components: Vec<PathBuf>,
     /// A folder for data, emptied before each measurement; its file system is the one that is measured.
     pub folder: PathBuf,
 }
@@ -68,6 +73,15 @@ pub enum BenchError {
     /// A handler.
     #[error(transparent)]
     Handle(#[from] HandleError),
+    /// The sandbox.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The versions to start with.
+    #[error(transparent)]
+    Begin(#[from] BeginError),
+    /// Another version.
+    #[error(transparent)]
+    Reload(#[from] ReloadError),
     /// The tree does not do what the benchmark needs.
     #[error("this tree cannot be measured: {0}")]
     Unfit(String),

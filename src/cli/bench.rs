@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::args;
 use super::{Exit, Failure, Outcome, Output, components};
-use crate::bench::{self, BenchError, Comparison, Subject};
+use crate::bench::{self, BenchError, Calls, Comparison, Reload, Spread, Subject};
 use crate::reload;
 use crate::wasm::{Host, HostOptions};
 
@@ -20,9 +20,10 @@ use crate::wasm::{Host, HostOptions};
   wattle bench
   wattle bench publish --rounds 9
   wattle bench latency -o json
-  wattle bench peak --topology topologies/peak.yaml")]
+  wattle bench peak --topology topologies/peak.yaml
+  wattle bench reload --reloads 100")]
 pub(super) struct Args {
-    /// What to measure [default: all but peak]
+    /// What to measure [default: all but peak and reload]
     #[arg(value_enum, value_name = "WHAT")]
     what: Vec<What>,
 
@@ -37,6 +38,10 @@ pub(super) struct Args {
     /// How often a figure and its yardstick take turns
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+
+    /// Versions that take the place of another in `reload`, half of them with a trial
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    reloads: u32,
 
     /// For whom the result is
     #[arg(short, long, value_enum, default_value_t)]
@@ -55,6 +60,8 @@ enum What {
     Memory,
     /// A burst of a million orders into a tree with a subscriber that has a `rate`
     Peak,
+    /// Pauses of lanes at 20,000 events/s when a version takes the place of another, against the same without
+    Reload,
 }
 
 impl From<BenchError> for Failure {
@@ -76,10 +83,12 @@ const LATENCY_SECONDS: f64 = 10.0;
 const MEMORY_EVENTS: usize = 1_000_000;
 /// The burst of `peak`.
 const PEAK_EVENTS: usize = 1_000_000;
+/// The steady rate of `reload`, in events per second.
+const RELOAD_RATE: f64 = 20_000.0;
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let all = [What::Publish, What::Handlers, What::Latency, What::Memory, What::Peak];
-    let is_default = |what: &What| args.what.is_empty() && *what != What::Peak;
+    let all = [What::Publish, What::Handlers, What::Latency, What::Memory, What::Peak, What::Reload];
+    let is_default = |what: &What| args.what.is_empty() && ![What::Peak, What::Reload].contains(what);
     let wanted = |what: &What| is_default(what) || args.what.contains(what);
     let subject = match args.what.as_slice() {
         [What::Publish] => None,
@@ -112,7 +121,7 @@ fn subject(args: &Args) -> Result<Subject, Failure> {
         let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Failure::new(Exit::BadConfiguration, words.join("\n"))
     })?;
-    Ok(Subject { plan, plugins, folder: args.data.clone() })
+    Ok(Subject { plan, plugins, components: files, folder: args.data.clone() })
 }
 
 fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'static str, String, Value), Failure> {
@@ -196,6 +205,65 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
             });
             ("peak", words, value)
         }
+        What::Reload => {
+            let result = bench::reload(subject()?, RELOAD_RATE, args.reloads as usize)?;
+            ("reload", reload_text(&result), reload_json(&result))
+        }
+    })
+}
+
+fn reload_text(result: &Reload) -> String {
+    let Reload { rate, events, reloads, lost, doubled, reordered, .. } = result;
+    let mut words = format!(
+        "{rate} orders/s, {events} in all; {reloads} reloads: {lost} lost, {doubled} more than once, {reordered} out of \
+         order\n  milliseconds, p50, p99 and longest: between batches of a lane; since the oldest was due; in the call\n"
+    );
+    for (is, calls) in calls_of(result) {
+        let figures = [calls.gap, calls.latency, calls.took]
+            .map(|Spread { p50, p99, max, .. }| format!("{p50:>8.2} {p99:>8.2} {max:>8.2}"));
+        words += &format!("  {is:<36} {}   ({} calls)\n", figures.join("   "), calls.gap.count);
+    }
+    for (is, calls) in [("replaced", result.replaced), ("tried", result.tried)] {
+        let beyond = calls.gap.p99 - result.calm.gap.p99;
+        words += &format!("  between batches of a lane, p99 beyond calm, {is}: {beyond:.2} ms\n");
+    }
+    for (is, Spread { count, p50, p99, max }) in
+        [("to a version that was compiled before", result.reload), ("compiling beside", result.compile)]
+    {
+        words += &format!("  {is:<38} p50 {p50:.1} ms, p99 {p99:.1}, longest {max:.1}, of {count}\n");
+    }
+    let starts: Vec<_> = result.cached_starts.iter().map(|(name, took)| format!("{name} {took:.1} ms")).collect();
+    words + &format!("  started with what was compiled before: {}\n", starts.join(", "))
+}
+
+fn calls_of(result: &Reload) -> [(&'static str, Calls); 4] {
+    [
+        ("calm (yardstick)", result.calm),
+        ("first to a version that replaces", result.replaced),
+        ("first to a version on trial", result.tried),
+        ("while a component compiles", result.compiling),
+    ]
+}
+
+fn reload_json(result: &Reload) -> Value {
+    let spread = |Spread { count, p50, p99, max }: Spread| json!({ "count": count, "p50_ms": p50, "p99_ms": p99, "max_ms": max });
+    let calls = |of: Calls| json!({ "gap": spread(of.gap), "latency": spread(of.latency), "took": spread(of.took) });
+    let starts: serde_json::Map<_, _> =
+        result.cached_starts.iter().map(|(name, took)| (name.clone(), json!(took))).collect();
+    json!({
+        "events_per_second": result.rate,
+        "events": result.events,
+        "reloads": result.reloads,
+        "lost": result.lost,
+        "doubled": result.doubled,
+        "reordered": result.reordered,
+        "calm": calls(result.calm),
+        "replaced": calls(result.replaced),
+        "tried": calls(result.tried),
+        "compiling": calls(result.compiling),
+        "reload": spread(result.reload),
+        "compile": spread(result.compile),
+        "cached_start_ms": starts,
     })
 }
 

@@ -1,9 +1,9 @@
 //! Hot reload: another version of a plugin takes the place of the one that runs, and goes again where it is worse.
 //!
 //! ```text
-//!   file, command ──> turn ──> compile beside ──> snapshot ──> keep ──> decide ──> number ──> lanes, on trial ──> judge ──┬─> proven
-//!                      │          │ refused         of state    durable, in this order                                    └─> taken back
-//!                      │          └─> the old one serves
+//!   file, command ──> turn ──> compile beside ──> snapshot ──> keep ──> decide ──> number ──> lanes, on trial ──> judge
+//!                      │          │ refused        of state     durable, in this order                            │
+//!                      │          └─> the old one serves                               proven, or taken back <────┘
 //!                      └─ one at a time for each subscriber, one waits, the newest
 //! ```
 //!

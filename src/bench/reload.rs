@@ -1,0 +1,466 @@
+//! What does another version in place of the one that runs cost the events that are on their way?
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+
+use super::{BenchError, Subject, fresh, quantile, runtime, sample};
+use crate::dispatch::{HandleError, Handler, Tree};
+use crate::effects::{DiskFolder, MemoryDisk};
+use crate::engine::embedded::{Durability, EmbeddedEngine};
+use crate::engine::{Engine, ReadBudget};
+use crate::model::{PartitionId, Record};
+use crate::reload::{BeginError, Compile, Policy, Probation, Progress, Reloader, Store, begin};
+use crate::topology::{Found, Plan, Source, Surroundings, check};
+use crate::wasm::{Batch, Handled, Host, HostOptions, Plugin, PluginSpec, RegisterError};
+
+/// The tree: as `topologies/orders.yaml` begins, and with its first plugin.
+const TREE: &str = "
+wattle: v1
+name: bench
+topics: { orders: { partitions: 4, key: data.order_id }, accepted: {}, refused: {} }
+subscribers: { validate: { from: orders, plugin: validate.wasm, to: { accepted: accepted, refused: refused } } }
+";
+const PORTS: [&str; 2] = ["accepted", "refused"];
+/// Times that calm, reloads and compiling take turns.
+const ROUNDS: usize = 10;
+/// How long nothing is reloaded in a round.
+const CALM: Duration = Duration::from_secs(1);
+/// Versions of a round that nobody has compiled before.
+const NEW_OF_ROUND: usize = 2;
+/// A trial is over after so many events.
+const PROBATION: Probation = Probation { events: 200, time: Duration::ZERO };
+/// How often a producer looks whether events are due.
+const PUBLISH_EVERY: Duration = Duration::from_millis(1);
+/// The most that it publishes at once, where it is late.
+const PUBLISH_EVENTS_MAX: usize = 1_000;
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// Some figures in milliseconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spread {
+    /// How many there are.
+    pub count: usize,
+    /// The median.
+    pub p50: f64,
+    /// The 99th percentile.
+    pub p99: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+/// What calls were like.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Calls {
+    /// From the end of the call before in the same lane to the end of this one: how long nothing came out of the lane.
+    pub gap: Spread,
+    /// From when the oldest event of the call was due to be published to the end of the call.
+    pub latency: Spread,
+    /// The call itself.
+    pub took: Spread,
+}
+
+/// What was measured.
+#[derive(Debug, Clone)]
+pub struct Reload {
+    /// Events per second.
+    pub rate: f64,
+    /// Events that were published.
+    pub events: usize,
+    /// Versions that took the place of another.
+    pub reloads: usize,
+    /// Events that came out of the handler never.
+    pub lost: usize,
+    /// More than once.
+    pub doubled: usize,
+    /// Behind a later one of their partition.
+    pub reordered: usize,
+    /// All calls while nothing is reloaded (yardstick).
+    pub calm: Calls,
+    /// The first call of each lane to a version that replaces another.
+    pub replaced: Calls,
+    /// The first call of each lane to a version that is tried.
+    pub tried: Calls,
+    /// All calls while a component is compiled beside.
+    pub compiling: Calls,
+    /// From the request to the moment from which lanes call a version that was compiled before.
+    pub reload: Spread,
+    /// Compiling and checking a component beside the running one.
+    pub compile: Spread,
+    /// By subscriber of the whole tree: starting with what was compiled before, in milliseconds.
+    pub cached_starts: Vec<(String, f64)>,
+}
+
+/// What is going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Phase {
+    /// Not measured.
+    #[default]
+    Other,
+    Calm,
+    Replace,
+    Try,
+    Compile,
+}
+
+struct Call {
+    phase: Phase,
+    is_first: bool,
+    gap: Duration,
+    latency: Duration,
+    took: Duration,
+}
+
+#[derive(Default)]
+struct Seen {
+    phase: Phase,
+    /// By partition: the end of the last call, and the version that was called.
+    last: Vec<Option<(Instant, [u8; 32])>>,
+    calls: Vec<Call>,
+    /// What compiling beside took.
+    compiled: Vec<(Phase, Duration)>,
+}
+
+/// Who looks on.
+struct Watch {
+    began: Instant,
+    rate: f64,
+    seen: Mutex<Seen>,
+}
+
+impl Watch {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn due(&self, number: usize) -> Instant {
+        self.began + Duration::from_secs_f64(number as f64 / self.rate)
+    }
+
+    fn turn(&self, phase: Phase) {
+        self.seen().phase = phase;
+    }
+}
+
+/// A plugin whose calls are looked at.
+#[derive(Clone)]
+struct Watched {
+    plugin: Plugin,
+    watch: Arc<Watch>,
+}
+
+fn number_of(key: &str) -> Option<usize> {
+    key.rsplit('-').next()?.parse().ok()
+}
+
+impl Handler for Watched {
+    fn digest(&self) -> [u8; 32] {
+        Handler::digest(&self.plugin)
+    }
+
+    async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
+        let (partition, first) =
+            (batch.partition as usize, batch.events.first().and_then(|event| number_of(event.key)));
+        let began = Instant::now();
+        let handled = Handler::handle(&self.plugin, batch).await?;
+        let (now, version) = (Instant::now(), Handler::digest(self));
+        let mut seen = self.watch.seen();
+        if seen.last.len() <= partition {
+            seen.last.resize(partition + 1, None);
+        }
+        let last = seen.last.get_mut(partition).and_then(|last| last.replace((now, version)));
+        if let (Some((ended, before)), Some(first)) = (last, first) {
+            let (phase, is_first) = (seen.phase, before != version);
+            let latency = now.saturating_duration_since(self.watch.due(first));
+            seen.calls.push(Call { phase, is_first, gap: now - ended, latency, took: now - began });
+        }
+        Ok(handled)
+    }
+}
+
+/// The sandbox, and how long it takes.
+#[derive(Clone)]
+struct Timed {
+    host: Host,
+    watch: Arc<Watch>,
+}
+
+impl Compile for Timed {
+    type Handler = Watched;
+
+    fn compile(&self, spec: PluginSpec) -> Result<Watched, RegisterError> {
+        Ok(Watched { plugin: self.host.register(spec)?, watch: self.watch.clone() })
+    }
+
+    fn compile_beside(&self, spec: PluginSpec) -> Result<Watched, RegisterError> {
+        let began = Instant::now();
+        let plugin = self.host.register_beside(spec)?;
+        let mut seen = self.watch.seen();
+        let phase = seen.phase;
+        seen.compiled.push((phase, began.elapsed()));
+        drop(seen);
+        Ok(Watched { plugin, watch: self.watch.clone() })
+    }
+}
+
+/// A world in which every file is there.
+struct Everything;
+
+impl Surroundings for Everything {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn at(&self, _: &Path) -> Found {
+        Found::File
+    }
+}
+
+fn plan() -> Result<Plan, BenchError> {
+    let source = Source { path: "bench.yaml".into(), text: TREE.to_owned() };
+    let (plan, diagnostics) = check(&[source], &Everything);
+    plan.ok_or_else(|| BenchError::Unfit(format!("its own tree is refused: {diagnostics:?}")))
+}
+
+/// The component of the tree's plugin.
+fn component(subject: &Subject) -> Result<Vec<u8>, BenchError> {
+    let has_ports = |ports: &[(String, _)]| ports.iter().map(|(port, _)| port.as_str()).eq(PORTS);
+    let at = subject.plan.subscribers.iter().position(|subscriber| has_ports(&subscriber.ports));
+    let file = at.and_then(|at| subject.components.get(at));
+    let file = file.ok_or_else(|| BenchError::Unfit(format!("no subscriber has the ports {}", PORTS.join(", "))))?;
+    Ok(std::fs::read(file)?)
+}
+
+/// The same component in other bytes: with a section that nobody reads behind it.
+fn version(component: &[u8], number: u64) -> Vec<u8> {
+    const NAME: &[u8; 7] = b"version";
+    let mut bytes = component.to_vec();
+    bytes.extend([0, 1 + 7 + 8, 7]); // a custom section, its length, and that of its name
+    bytes.extend(NAME);
+    bytes.extend(number.to_le_bytes());
+    bytes
+}
+
+/// Publishes `rate` orders a second through the embedded engine, and has `reloads` versions take the place of the one that
+/// runs meanwhile, half of them with a trial: two components in turns, both of which have been compiled before, and now and
+/// then one that has not.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn reload(subject: &Subject, rate: f64, reloads: usize) -> Result<Reload, BenchError> {
+    let (plan, component, folder) = (plan()?, component(subject)?, fresh(&subject.folder, "reload")?);
+    let cache = HostOptions { cache_folder: Some(folder.join("code")), ..HostOptions::default() };
+    let (service, lanes) = (runtime("service")?, runtime("lane")?);
+    let file = folder.join("validate.wasm");
+    std::fs::write(&file, version(&component, 0))?;
+
+    let watch = Arc::new(Watch { began: Instant::now() + CALM, rate, seen: Mutex::default() });
+    let timed = Timed { host: Host::new(cache.clone())?, watch: watch.clone() };
+    let store = Store::open(DiskFolder::create(&folder.join("versions"))?).map_err(BeginError::Store)?;
+    let begun = begin(store, &timed, &plan, std::slice::from_ref(&file), PROBATION.events, &|_| ())?;
+    let (tree, reloader) = service.block_on(async {
+        let engine = EmbeddedEngine::open(&folder.join("data"), Durability::Sync)?;
+        let tree = Tree::start_with(engine, &plan, begun.starts, lanes.handle()).await?;
+        let versions = (begun.store, begun.notes);
+        let reloader = Reloader::start(tree.clone(), timed, &plan, versions, PROBATION, &Handle::current());
+        Ok::<_, BenchError>((tree, reloader))
+    })?;
+
+    let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let producer = service.spawn(produce(tree.clone(), watch.clone(), stop.clone(), sent.clone()));
+    let reloaded = service.block_on(take_turns(&reloader, &watch, &component, reloads));
+    stop.store(true, Ordering::Release);
+    let found = service.block_on(async {
+        producer.await.map_err(std::io::Error::other)??;
+        let took = reloaded?;
+        while !tree.is_settled() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let found = look_through(&tree, sent.load(Ordering::Acquire)).await?;
+        reloader.stop().await;
+        tree.drain(Duration::from_secs(5)).await;
+        drop(tree.engine().close().await);
+        Ok::<_, BenchError>((took, found))
+    });
+    let (took, (lost, doubled, reordered)) = found?;
+
+    let seen = watch.seen();
+    let calls = |phase: Phase, is_first: bool| {
+        let calls: Vec<_> =
+            seen.calls.iter().filter(|call| call.phase == phase && (!is_first || call.is_first)).collect();
+        let spread_of = |part: fn(&Call) -> Duration| spread(calls.iter().map(|call| part(call)));
+        Calls {
+            gap: spread_of(|call| call.gap),
+            latency: spread_of(|call| call.latency),
+            took: spread_of(|call| call.took),
+        }
+    };
+    let compiled = seen.compiled.iter().filter(|(phase, _)| *phase == Phase::Compile);
+    Ok(Reload {
+        rate,
+        events: sent.load(Ordering::Acquire),
+        reloads: took.len() + ROUNDS * NEW_OF_ROUND,
+        lost,
+        doubled,
+        reordered,
+        calm: calls(Phase::Calm, false),
+        replaced: calls(Phase::Replace, true),
+        tried: calls(Phase::Try, true),
+        compiling: calls(Phase::Compile, false),
+        reload: spread(took.into_iter()),
+        compile: spread(compiled.map(|(_, took)| *took)),
+        cached_starts: cached_starts(subject, &cache)?,
+    })
+}
+
+fn spread(times: impl Iterator<Item = Duration>) -> Spread {
+    let figures: Vec<f64> = times.map(|time| time.as_secs_f64() * 1e3).collect();
+    let at = |share| quantile(&figures, share);
+    Spread { count: figures.len(), p50: at(0.5), p99: at(0.99), max: at(1.0) }
+}
+
+/// Publishes what is due, until it is told to stop.
+async fn produce(
+    tree: Tree<EmbeddedEngine>,
+    watch: Arc<Watch>,
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+) -> Result<(), BenchError> {
+    let mut next = 0;
+    while !stop.load(Ordering::Acquire) {
+        let elapsed = Instant::now().saturating_duration_since(watch.began);
+        let due = ((elapsed.as_secs_f64() * watch.rate) as usize).min(next + PUBLISH_EVENTS_MAX);
+        if due <= next {
+            tokio::time::sleep(PUBLISH_EVERY).await;
+            continue;
+        }
+        let orders: Vec<Bytes> = (next..due).map(sample::order).collect();
+        tree.publisher().publish("orders", &orders, None).await?;
+        next = due;
+        sent.store(next, Ordering::Release);
+    }
+    Ok(())
+}
+
+type Reloads = Reloader<EmbeddedEngine, Timed>;
+
+async fn deploy(reloader: &Reloads, wasm: Vec<u8>, policy: Policy) -> Result<Duration, BenchError> {
+    let began = Instant::now();
+    reloader.deploy("validate", wasm, policy, "wattle bench").await?;
+    let took = began.elapsed();
+    // the next one is to be another in place of a proven one
+    while reloader.list().iter().any(|summary| summary.tried.is_some()) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(took)
+}
+
+/// Calm, reloads of what was compiled before, and compiling, in turns. What each of the reloads took.
+async fn take_turns(
+    reloader: &Reloads,
+    watch: &Watch,
+    component: &[u8],
+    reloads: usize,
+) -> Result<Vec<Duration>, BenchError> {
+    let (mut took, mut new) = (Vec::new(), 2);
+    // both are compiled, and everything has run once
+    for number in [1, 0] {
+        deploy(reloader, version(component, number), Policy::Replace).await?;
+    }
+    tokio::time::sleep(2 * CALM).await;
+    for _ in 0..ROUNDS {
+        watch.turn(Phase::Calm);
+        tokio::time::sleep(CALM).await;
+        for (phase, policy) in [(Phase::Replace, Policy::Replace), (Phase::Try, Policy::Swap)] {
+            watch.turn(phase);
+            for _ in 0..reloads.div_ceil(2 * ROUNDS) {
+                let number = 1 - took.len() as u64 % 2;
+                took.push(deploy(reloader, version(component, number), policy).await?);
+            }
+        }
+        watch.turn(Phase::Compile);
+        for _ in 0..NEW_OF_ROUND {
+            deploy(reloader, version(component, new), Policy::Replace).await?;
+            new += 1;
+        }
+        watch.turn(Phase::Other);
+        // so that the next reload is one, whichever ran before
+        let last = 1 - (took.len() as u64 + 1) % 2;
+        deploy(reloader, version(component, last), Policy::Replace).await?;
+    }
+    Ok(took)
+}
+
+/// Of so many orders, how many did not come out, came out again, and came out behind a later one.
+async fn look_through(tree: &Tree<EmbeddedEngine>, events: usize) -> Result<(usize, usize, usize), BenchError> {
+    let unread = |error: &dyn std::fmt::Display| BenchError::Unfit(format!("what came out cannot be read: {error}"));
+    let target = tree.publisher().targets().find("accepted")?;
+    let (mut times, mut reordered) = (vec![0u32; events], 0);
+    for partition in 0..target.partitions {
+        let id = PartitionId { topic: target.topic, partition };
+        let bounds = tree.engine().bounds(id).ok_or_else(|| unread(&"it has no such partition"))?;
+        let (mut from, mut last) = (bounds.start, None);
+        if let Some(last) = bounds.written.checked_sub(1) {
+            tree.engine().wait_durable(id, last).await.map_err(|error| unread(&error))?;
+        }
+        while from < bounds.written {
+            let budget = ReadBudget { events: 1_000, bytes: 8 << 20 };
+            let chunks = tree.engine().read(id, from, budget).await.map_err(|error| unread(&error))?;
+            for chunk in &chunks {
+                for stored in chunk.iter() {
+                    let record = Record::parse(stored.record).map_err(|error| unread(&error))?;
+                    let number = number_of(record.key).unwrap_or(usize::MAX);
+                    if let Some(times) = times.get_mut(number) {
+                        *times += 1;
+                    }
+                    reordered += usize::from(last.is_some_and(|last| number < last));
+                    last = Some(number);
+                }
+                from = chunk.end_offset();
+            }
+        }
+    }
+    let count = |is: fn(u32) -> bool| times.iter().filter(|times| is(**times)).count();
+    Ok((count(|times| times == 0), count(|times| times > 1), reordered))
+}
+
+/// How long each plugin of the whole tree takes to be ready where its code is in the cache.
+fn cached_starts(subject: &Subject, cache: &HostOptions) -> Result<Vec<(String, f64)>, BenchError> {
+    let start = || {
+        let starts = Mutex::new(Vec::new());
+        let note = |progress: Progress| {
+            if let Progress::Compiled { subscriber, took, .. } = progress {
+                starts.lock().unwrap_or_else(PoisonError::into_inner).push((subscriber, took.as_secs_f64() * 1e3));
+            }
+        };
+        let store = Store::open(MemoryDisk::default()).map_err(BeginError::Store)?;
+        begin(store, &Host::new(cache.clone())?, &subject.plan, &subject.components, PROBATION.events, &note)?;
+        Ok::<_, BenchError>(starts.into_inner().unwrap_or_else(PoisonError::into_inner))
+    };
+    start()?; // compiles them
+    start()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_the_component_with_a_section_behind_it() {
+        let (one, other) = (version(b"component", 1), version(b"component", 2));
+        assert_ne!(one, other);
+        let section = one.strip_prefix(b"component").unwrap();
+        // id, length of all that follows, length of the name
+        assert_eq!((section[0], usize::from(section[1]), usize::from(section[2])), (0, section.len() - 2, 7));
+        assert_eq!(&section[3..10], b"version");
+    }
+
+    #[test]
+    fn its_tree_is_one() {
+        assert_eq!(plan().unwrap().subscribers.len(), 1);
+    }
+}
