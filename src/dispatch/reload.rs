@@ -38,7 +38,7 @@ impl Roster {
 
 impl<E: Engine> Tree<E> {
     fn roster(&self, subscriber: &str) -> Result<&Arc<Roster>, ControlError> {
-        let unknown = || ControlError::UnknownSubscriber { subscriber: subscriber.to_owned() };
+        let unknown = || ControlError::UnknownSubscriber { subscriber: subscriber.to_owned(), nearest: None };
         let index = self.index_of(subscriber)?;
         self.shared.rosters.get(index).ok_or_else(unknown)
     }
