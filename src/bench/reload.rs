@@ -398,7 +398,8 @@ async fn take_turns(
 /// Of so many orders, how many did not come out, came out again, and came out behind a later one.
 async fn look_through(tree: &Tree<EmbeddedEngine>, events: usize) -> Result<(usize, usize, usize), BenchError> {
     let unread = |error: &dyn std::fmt::Display| BenchError::Unfit(format!("what came out cannot be read: {error}"));
-    let target = tree.publisher().targets().find("accepted")?;
+    let targets = tree.publisher().targets();
+    let target = targets.find("accepted")?;
     let (mut times, mut reordered) = (vec![0u32; events], 0);
     for partition in 0..target.partitions {
         let id = PartitionId { topic: target.topic, partition };

@@ -107,6 +107,16 @@ pub enum Refusal {
         "the state of the lane is not whole, since a seek broke off: do it again, with a snapshot or with `--state empty`"
     )]
     Broken,
+    /// What is to be put into its handler's state does not fit.
+    #[error(
+        "the state of the lane would be {bytes} bytes and may be {max} (`state.max`): nothing of this part was put in"
+    )]
+    StateFull {
+        /// How large it would be.
+        bytes: u64,
+        /// How large it may be.
+        max: u64,
+    },
     /// The snapshot could not be read to its end.
     #[error("the snapshot cannot be read: {reason}")]
     Snapshot {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::command::{Answer, Command, Letter, Refusal, Seek, SeekFrom};
 use super::entries::DONE;
-use super::publish::shown;
+use super::publish::{nearest, shown};
 use super::running::Running;
 use super::snapshots::{Restoring, SnapshotError};
 use super::state::{self, StateEntry};
@@ -52,10 +52,12 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ControlError {
     /// No subscriber of that name.
-    #[error("there is no subscriber `{subscriber}`; `wattle status` lists them")]
+    #[error("there is no subscriber `{subscriber}`; {}", nearest.as_ref().map_or_else(|| "`wattle status` lists them".to_owned(), |name| format!("did you mean `{name}`?")))]
     UnknownSubscriber {
         /// What was asked for.
         subscriber: String,
+        /// The nearest name that exists.
+        nearest: Option<String>,
     },
     /// A short name that several namespaces have.
     #[error("`{subscriber}` is the name of several subscribers: say which, as one of {}", candidates.join(", "))]
@@ -361,13 +363,17 @@ impl<E: Engine> Tree<E> {
         let named: Vec<_> = named.collect();
         let (index, plan_of) = match named.as_slice() {
             [found] => *found,
-            [] => return Err(ControlError::UnknownSubscriber { subscriber: shown(name) }),
+            [] => {
+                let names: Vec<_> = plan.subscribers.iter().map(|plan| plan.label()).collect();
+                let nearest = nearest(names.iter().map(String::as_str), name);
+                return Err(ControlError::UnknownSubscriber { subscriber: shown(name), nearest });
+            }
             several => {
                 let candidates = several.iter().map(|(_, plan)| plan.label()).collect();
                 return Err(ControlError::AmbiguousSubscriber { subscriber: name.to_owned(), candidates });
             }
         };
-        let unknown = || ControlError::UnknownSubscriber { subscriber: name.to_owned() };
+        let unknown = || ControlError::UnknownSubscriber { subscriber: name.to_owned(), nearest: None };
         let number = *running.numbers.subscribers.get(index).ok_or_else(unknown)?;
         let from = plan_of.from.0 as usize;
         let input = *running.numbers.topics.get(from).ok_or_else(unknown)?;

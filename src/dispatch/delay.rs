@@ -208,6 +208,9 @@ pub(super) struct DelayLane<E: Engine> {
     count: u64,
     /// When the first one is due.
     next_ns: Option<u64>,
+    /// No entry is in front of this key. What was deleted there since the last checkpoint has to be passed over by whoever
+    /// looks from further in front, and that may be very much.
+    front: Vec<u8>,
 }
 
 fn entry_key(due_ns: u64, offset: Offset) -> Vec<u8> {
@@ -228,7 +231,7 @@ impl<E: Engine> DelayLane<E> {
         let count = parts.entries.get(COUNT)?;
         let count = count.and_then(|count| Some(u64::from_le_bytes(count.get(..8)?.try_into().ok()?))).unwrap_or(0);
         let position = parts.session.next_offset();
-        let mut lane = Self { parts, position, count, next_ns: None };
+        let mut lane = Self { parts, position, count, next_ns: None, front: vec![DELAYED] };
         lane.look()?;
         lane.parts.seen.count.store(count, Ordering::Release);
         Ok(lane)
@@ -236,7 +239,7 @@ impl<E: Engine> DelayLane<E> {
 
     /// Finds out when the first one is due.
     fn look(&mut self) -> Result<(), LaneError> {
-        let first = self.parts.entries.range(Bound::Included(&[DELAYED]), &end_of(DELAYED), 1)?;
+        let first = self.parts.entries.range(Bound::Included(&self.front), &end_of(DELAYED), 1)?;
         self.next_ns = first.first().and_then(|(key, _)| due_of(key));
         Ok(())
     }
@@ -273,7 +276,11 @@ impl<E: Engine> DelayLane<E> {
             let when = when_of(&parsed.view).ok().flatten().unwrap_or(When::At(0));
             let due_ns = when.due_ns(held.append_time_ns);
             self.next_ns = Some(self.next_ns.map_or(due_ns, |next_ns| next_ns.min(due_ns)));
-            writes.push(LaneWrite::put(entry_key(due_ns, held.offset), held.record.clone()));
+            let key = entry_key(due_ns, held.offset);
+            if key < self.front {
+                self.front.clone_from(&key);
+            }
+            writes.push(LaneWrite::put(key, held.record.clone()));
         }
         self.count += held.len() as u64;
         let unit = Unit { consumed_to: last.offset + 1, writes, ..Unit::default() };
@@ -286,7 +293,7 @@ impl<E: Engine> DelayLane<E> {
     async fn deliver(&mut self, now_ns: u64) -> Result<(), LaneError> {
         let until = entry_key(now_ns.saturating_add(1), 0);
         let count = limits::BATCH_EVENTS_MAX as usize;
-        let mut due = self.parts.entries.range(Bound::Included(&[DELAYED]), &until, count)?;
+        let mut due = self.parts.entries.range(Bound::Included(&self.front), &until, count)?;
         let mut bytes = 0;
         let fits = due.iter().take_while(|(_, record)| {
             bytes += record.len();
@@ -321,6 +328,9 @@ impl<E: Engine> DelayLane<E> {
         // What is counted no longer is in its topic.
         self.parts.session.flush().await?;
         self.parts.seen.count.store(self.count, Ordering::Release);
+        if let Some((last, _)) = due.last() {
+            self.front = last.to_vec();
+        }
         self.look()
     }
 

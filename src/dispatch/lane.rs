@@ -766,11 +766,11 @@ impl<S: Session, K: Entries> Lane<S, K> {
             }
             End::Again(pause) => {
                 self.parts.counters.retried();
-                unit.writes = self.waiting.add(event.key, &waiter, record, Instant::now() + pause).into();
+                unit.writes = self.waiting.add(event.key, &waiter, record, Instant::now() + pause);
             }
-            End::Parked => unit.writes = self.waiting.add(event.key, &waiter, record, Instant::now()).into(),
+            End::Parked => unit.writes = self.waiting.add(event.key, &waiter, record, Instant::now()),
             End::Halts => {
-                unit.writes = self.waiting.add(event.key, &waiter, record, Instant::now()).into();
+                unit.writes = self.waiting.add(event.key, &waiter, record, Instant::now());
                 unit.writes.push(self.halt());
             }
         }

@@ -235,7 +235,10 @@ impl Targets {
                 topic: name.to_owned(),
                 candidates: self.by_name.values().filter(short).map(|target| target.name.clone()).collect(),
             }),
-            (None, _) => Err(PublishError::UnknownTopic { topic: shown(name), nearest: self.nearest(name) }),
+            (None, _) => {
+                let nearest = nearest(self.by_name.keys().map(String::as_str), name);
+                Err(PublishError::UnknownTopic { topic: shown(name), nearest })
+            }
         }
     }
 
@@ -266,18 +269,19 @@ impl Targets {
         }
         Ok(addressed)
     }
+}
 
-    fn nearest(&self, name: &str) -> Option<String> {
-        let candidates = self.by_name.keys().flat_map(|full| [full.as_str(), full.split_once('/').map_or("", |n| n.1)]);
-        // To compare takes memory and time by both lengths, and a stranger chose the one.
-        let characters = name.chars().count();
-        candidates
-            .filter(|candidate| candidate.chars().count().abs_diff(characters) <= limits::SUGGESTION_EDITS_MAX)
-            .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
-            .filter(|(distance, _)| *distance <= limits::SUGGESTION_EDITS_MAX)
-            .min()
-            .map(|(_, candidate)| candidate.to_owned())
-    }
+/// Of full names (`namespace/name`), the one that is nearest to what somebody asked for: with its namespace, or without.
+pub(super) fn nearest<'a>(full_names: impl Iterator<Item = &'a str>, name: &str) -> Option<String> {
+    let candidates = full_names.flat_map(|full| [full, full.split_once('/').map_or("", |n| n.1)]);
+    // To compare takes memory and time by both lengths, and a stranger chose the one.
+    let characters = name.chars().count();
+    candidates
+        .filter(|candidate| candidate.chars().count().abs_diff(characters) <= limits::SUGGESTION_EDITS_MAX)
+        .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
+        .filter(|(distance, _)| *distance <= limits::SUGGESTION_EDITS_MAX)
+        .min()
+        .map(|(_, candidate)| candidate.to_owned())
 }
 
 /// As much of a name as anybody wants to be told again.

@@ -39,7 +39,7 @@ impl Roster {
 
 impl<E: Engine> Tree<E> {
     fn roster(&self, subscriber: &str) -> Result<Arc<Roster>, ControlError> {
-        let unknown = || ControlError::UnknownSubscriber { subscriber: subscriber.to_owned() };
+        let unknown = || ControlError::UnknownSubscriber { subscriber: subscriber.to_owned(), nearest: None };
         let found = self.subscriber(subscriber)?;
         Ok(found.running.branches.get(found.index).ok_or_else(unknown)?.roster.clone())
     }

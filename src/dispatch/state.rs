@@ -174,6 +174,11 @@ impl<K: Entries> LaneState<K> {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// How many there may be.
+    pub(super) fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
     /// What was handed in last did not happen: the size is what it was.
     pub(super) fn set_size(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);

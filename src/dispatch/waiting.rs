@@ -23,13 +23,18 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::entries::{RECORD, WAITING, end_of, number_of, numbered};
+use super::entries::{RECORD, TOLD, WAITING, end_of, number_of, numbered};
 use crate::engine::{Entries, LaneWrite, ReadError};
 use crate::model::{Offset, Record};
 use crate::topology::Waiting;
 
 /// How many entries are read at once when a lane starts.
 const PAGE: usize = 256;
+/// In front of this number, an u64 in little endian, some event may have had it. Entries are removed, and whoever was told a
+/// number of one may still come back with it: it must not be another's then.
+const NUMBERS: &[u8] = &[TOLD, b'n', b'u', b'm', b'b', b'e', b'r', b's'];
+/// So many numbers are reserved at once.
+const NUMBERS_RESERVED: u64 = 1_000;
 
 /// An event that waits, as it is kept. It grows by fields that have a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +91,14 @@ impl Waiter {
     }
 }
 
+impl Waiter {
+    /// Whether its last attempt may be what a lane has halted for: nothing else has no pause behind it, but where a handler
+    /// asks for none.
+    pub(super) fn may_have_halted(&self) -> bool {
+        !self.is_parked && self.failed_ns > 0 && self.due_ns <= self.failed_ns
+    }
+}
+
 /// An entry that cannot be understood.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitingError {
@@ -121,6 +134,8 @@ pub(super) struct WaitingSet {
     /// The first one of each key that is not parked, by when it is due.
     due: BTreeSet<(Instant, u64)>,
     next_number: u64,
+    /// Numbers in front of it are reserved.
+    reserved: u64,
     parked: usize,
     bytes: u64,
     bound: Waiting,
@@ -189,6 +204,7 @@ impl WaitingSet {
             queues: HashMap::new(),
             due: BTreeSet::new(),
             next_number: 0,
+            reserved: 0,
             parked: 0,
             bytes: 0,
             bound,
@@ -203,6 +219,10 @@ impl WaitingSet {
         loop {
             let page = list(entries, set.next_number, PAGE)?;
             if page.is_empty() {
+                let reserved = entries.get(NUMBERS)?;
+                let reserved = reserved.and_then(|value| Some(u64::from_le_bytes(value.get(..8)?.try_into().ok()?)));
+                set.reserved = reserved.unwrap_or(0);
+                set.next_number = set.next_number.max(set.reserved);
                 return Ok(set);
             }
             for (number, waiter) in page {
@@ -272,10 +292,15 @@ impl WaitingSet {
     }
 
     /// An event comes in, behind all others of its key. What is to be written for it.
-    pub(super) fn add(&mut self, key: &str, waiter: &Waiter, record: Bytes, due: Instant) -> [LaneWrite; 2] {
+    pub(super) fn add(&mut self, key: &str, waiter: &Waiter, record: Bytes, due: Instant) -> Vec<LaneWrite> {
         let number = self.next_number;
         self.insert(number, key, waiter, record.len(), due);
-        kept(number, waiter, &record)
+        let mut writes = kept(number, waiter, &record).to_vec();
+        if number >= self.reserved {
+            self.reserved = number + NUMBERS_RESERVED;
+            writes.push(LaneWrite::put(NUMBERS, self.reserved.to_le_bytes().to_vec()));
+        }
+        writes
     }
 
     /// An event stays after another attempt, or is parked, or released. What is to be written for it.

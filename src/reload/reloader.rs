@@ -189,7 +189,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     pub(super) fn subject(&self, subscriber: &str) -> Result<(usize, Arc<Subject>), ReloadError> {
         let name = self.shared.tree.full_name(subscriber)?;
         let found = self.all().into_iter().enumerate().find(|(_, subject)| subject.name == name);
-        found.ok_or_else(|| ControlError::UnknownSubscriber { subscriber: name }.into())
+        found.ok_or_else(|| ControlError::UnknownSubscriber { subscriber: name, nearest: None }.into())
     }
 
     pub(super) fn at(&self, index: usize) -> Result<Arc<Subject>, ReloadError> {
@@ -484,7 +484,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let name = subject.name.clone();
             let (decided, version) = reloader
                 .blocking(move |reloader| {
-                    let unknown = || ControlError::UnknownSubscriber { subscriber: name.clone() };
+                    let unknown = || ControlError::UnknownSubscriber { subscriber: name.clone(), nearest: None };
                     let decided = reloader.store().decided(&name).cloned().ok_or_else(unknown)?;
                     let version = match prefix {
                         Some(prefix) => one(&decided, name, prefix)?,

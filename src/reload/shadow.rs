@@ -33,7 +33,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let compiled = self.blocking(move |reloader| {
             let running = {
                 let store = reloader.store();
-                let unknown = || ControlError::UnknownSubscriber { subscriber: name.clone() };
+                let unknown = || ControlError::UnknownSubscriber { subscriber: name.clone(), nearest: None };
                 let decided = store.decided(&name).ok_or_else(unknown)?;
                 start::kept_spec(&store, &plan, decided, decided.proven)?
             };

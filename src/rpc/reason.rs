@@ -58,6 +58,8 @@ pub const NO_SNAPSHOTS: &str = "NO_SNAPSHOTS";
 pub const SNAPSHOT_FAILED: &str = "SNAPSHOT_FAILED";
 /// The state of a lane is not whole, since a seek broke off.
 pub const BROKEN_STATE: &str = "BROKEN_STATE";
+/// What is to be put into the state of a lane does not fit.
+pub const STATE_FULL: &str = "STATE_FULL";
 /// A lane of the subscriber has stopped or does not answer.
 pub const LANE_STOPPED: &str = "LANE_STOPPED";
 /// A component does not fit, or is not one.

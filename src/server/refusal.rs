@@ -158,7 +158,7 @@ pub(super) fn publish(error: &PublishError) -> Status {
 /// Something that a subscriber was not told, or does not do.
 pub(super) fn control(error: &ControlError) -> Status {
     match error {
-        ControlError::UnknownSubscriber { subscriber } => {
+        ControlError::UnknownSubscriber { subscriber, .. } => {
             let metadata = [("subscriber", subscriber.clone())];
             Refusal::with(Code::NotFound, reason::UNKNOWN_SUBSCRIBER, error, metadata).status()
         }
@@ -185,6 +185,7 @@ pub(super) fn control(error: &ControlError) -> Status {
                 let metadata = [("partition", partition.to_string())];
                 Refusal::with(Code::FailedPrecondition, reason::BROKEN_STATE, error, metadata).status()
             }
+            LaneRefusal::StateFull { .. } => Refusal::new(Code::FailedPrecondition, reason::STATE_FULL, error).status(),
             LaneRefusal::Snapshot { .. } => Refusal::new(Code::DataLoss, reason::UNUSABLE_SNAPSHOT, error).status(),
             LaneRefusal::Stopped { .. } => {
                 let metadata = [

@@ -30,19 +30,19 @@ use crate::script::{Given, Script, Step, by_event, out};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::enum_variant_names, reason = "that is what they are called")]
 enum Promise {
-    ExactlyOnce,
-    AtLeastOnce,
-    AtMostOnce,
+    Exactly,
+    AtLeast,
+    AtMost,
 }
 
-use Promise::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+use Promise::{AtLeast, AtMost, Exactly};
 
 impl Promise {
     fn plan(self) -> Plan {
         let (name, retry) = match self {
-            ExactlyOnce => ("exactly_once", true),
-            AtLeastOnce => ("at_least_once", true),
-            AtMostOnce => ("at_most_once", false),
+            Exactly => ("exactly_once", true),
+            AtLeast => ("at_least_once", true),
+            AtMost => ("at_most_once", false),
         };
         let retry = if retry { "retry: { attempts: 2, backoff: { initial: 1ms, max: 1ms } }" } else { "" };
         let lifecycle = "{ state: data.s, start: [new], allow: { new: [paid], paid: [done] } }";
@@ -215,7 +215,7 @@ async fn check<E: Engine>(promise: Promise, tree: &Tree<E>, calls: &Calls, at_mo
     let given_to_two = members.iter().find(|(_, of)| of.len() > 1);
     assert_eq!(given_to_two, None, "{context}: an event is one member's, for ever");
 
-    if promise != AtMostOnce {
+    if promise != AtMost {
         let out = |key: &str, counted: &[(&str, u64)]| {
             (key.to_owned(), counted.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect::<Vec<_>>())
         };
@@ -228,7 +228,7 @@ async fn check<E: Engine>(promise: Promise, tree: &Tree<E>, calls: &Calls, at_mo
             out("g", &[("g1", 0)]),
             out("h", &[("h1", 0)]),
         ]);
-        if promise == ExactlyOnce {
+        if promise == Exactly {
             assert_eq!(found.out, wanted, "{context}");
             assert_eq!(found.work_dead, ["b2", "c1", "f1"], "{context}");
             assert_eq!(found.shared, emitted, "{context}: each once, of one of them");
@@ -336,17 +336,17 @@ fn cut_off_by_power(promise: Promise) {
 
 #[test]
 fn exactly_once_holds_wherever_the_power_goes() {
-    cut_off_by_power(ExactlyOnce);
+    cut_off_by_power(Exactly);
 }
 
 #[test]
 fn at_least_once_holds_wherever_the_power_goes() {
-    cut_off_by_power(AtLeastOnce);
+    cut_off_by_power(AtLeast);
 }
 
 #[test]
 fn at_most_once_holds_wherever_the_power_goes() {
-    cut_off_by_power(AtMostOnce);
+    cut_off_by_power(AtMost);
 }
 
 /// A runtime that polls one task at a time, with its clock paused.
@@ -401,15 +401,15 @@ fn cut_off_by_drops(promise: Promise) {
 
 #[test]
 fn exactly_once_holds_wherever_lanes_are_dropped() {
-    cut_off_by_drops(ExactlyOnce);
+    cut_off_by_drops(Exactly);
 }
 
 #[test]
 fn at_least_once_holds_wherever_lanes_are_dropped() {
-    cut_off_by_drops(AtLeastOnce);
+    cut_off_by_drops(AtLeast);
 }
 
 #[test]
 fn at_most_once_holds_wherever_lanes_are_dropped() {
-    cut_off_by_drops(AtMostOnce);
+    cut_off_by_drops(AtMost);
 }

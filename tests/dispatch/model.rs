@@ -394,7 +394,8 @@ fn kept<E: Engine>(engine: &E, lane: LaneId) -> Kept {
                 kept.waiting.insert(waiter.offset, waiter.is_parked);
             }
             3 => records += 1,
-            _ => size = u64::from_le_bytes(value[..].try_into().unwrap()),
+            _ if &key[1..] == b"state" => size = u64::from_le_bytes(value[..].try_into().unwrap()),
+            _ => {}
         }
     }
     assert_eq!((size, records), (bytes, kept.waiting.len()), "{lane:?}: the size of the state, records that wait");

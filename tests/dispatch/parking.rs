@@ -1,6 +1,6 @@
 //! What becomes of events that failed for the last time where they are not given up: parked keys, halted lanes.
 
-use wattle::dispatch::{LaneState, SubscriberStatus, Tree};
+use wattle::dispatch::{Filter, LaneState, ListPosition, SubscriberStatus, Tree};
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::model::partition_of;
@@ -166,4 +166,69 @@ async fn a_lane_halts_alone() {
     until("the others are done", || of(&tree).handled >= others).await;
     assert_eq!(of(&tree).lanes.iter().filter(|lane| **lane == LaneState::Halted).count(), 1);
     assert_eq!((of(&tree).handled, of(&tree).waiting, of(&tree).lag), (others, 1, 40 - others));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_goes_on_after_a_halt_tries_as_if_for_the_first_time() {
+    for step in [Step::Reject, Step::Retry(None)] {
+        let work = on_b(move |_| step.clone());
+        let tree = backlog(MemoryEngine::default(), &plan("halt"), &work, &EVENTS).await;
+        let attempts = || {
+            let events = work.called().into_iter().flat_map(|call| call.events).filter(|given| given.data == "b");
+            events.map(|given| given.attempt).collect::<Vec<_>>()
+        };
+        until("it halts", || of(&tree).lanes == [LaneState::Halted]).await;
+        let before = attempts();
+        tree.resume("work").await.unwrap();
+        until("it halts again", || of(&tree).lanes == [LaneState::Halted] && attempts().len() == 2 * before.len())
+            .await;
+        assert_eq!(attempts(), [before.clone(), before].concat());
+    }
+}
+
+async fn numbers<E: Engine>(tree: &Tree<E>) -> Vec<u64> {
+    let page = tree.waiting("work", &Filter::default(), ListPosition::default(), 100).unwrap();
+    page.found.iter().map(|failed| failed.number).collect()
+}
+
+/// Whoever comes back with a number that was listed before a restart does not hit another event.
+async fn numbered<H: Home>(home: H) {
+    let (plan, mut seen) = (plan("park"), std::collections::BTreeSet::new());
+    for life in 0..3 {
+        let work = Script::each(|_| Step::Retry(None));
+        let tree = start_on(home.open().await, &plan, &[("work", &work)]).await;
+        for event_of in ["a", "b"] {
+            let name = format!("{event_of}{life}");
+            tree.publisher().publish("in", &[event(&name, &name, &name)], None).await.unwrap();
+        }
+        settled(&tree).await;
+        let numbers = numbers(&tree).await;
+        assert_eq!(numbers.len(), 2);
+        assert!(numbers.iter().all(|number| seen.insert(*number)), "life {life}: {numbers:?} of {seen:?}");
+        assert_eq!(tree.drop_waiting("work", &Filter::default()).await.unwrap(), 2);
+        ends(tree).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_is_no_other_events_after_a_restart_in_memory() {
+    numbered(MemoryEngine::default()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_is_no_other_events_after_a_restart_on_disk() {
+    numbered(tempfile::tempdir().unwrap()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_mistypes_a_subscriber_is_told_the_nearest() {
+    let work = Script::each(copy);
+    let tree = start_on(MemoryEngine::default(), &plan("park"), &[("work", &work)]).await;
+    for (asked, told) in [
+        ("wrok", "there is no subscriber `wrok`; did you mean `work`?"),
+        ("t/wor", "there is no subscriber `t/wor`; did you mean `t/work`?"),
+        ("something", "there is no subscriber `something`; `wattle status` lists them"),
+    ] {
+        assert_eq!(tree.pause(asked).await.unwrap_err().to_string(), told);
+    }
 }

@@ -368,3 +368,30 @@ async fn outputs_and_state_that_are_more_than_a_unit_together_are_committed_in_p
     assert!(dead[0].attribute("wattlereason").starts_with("its outputs and its state are "));
     assert_eq!(dead[0].attribute("wattlefailure"), "refused");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_fit_is_not_put_in() {
+    let work = counting(|_| None);
+    let tree = start_on(MemoryEngine::default(), &plan("state: { max: 1KiB }"), &[("work", &work)]).await;
+    let entry = |key: &str, bytes: usize| wattle::dispatch::StateEntry {
+        bucket: "b".into(),
+        key: key.into(),
+        written_ns: 1,
+        value: vec![b'1'; bytes].into(),
+    };
+    assert_eq!(tree.import_state("work", 0, &[entry("x", 500)]).await.unwrap(), 1);
+    let refused = tree.import_state("work", 0, &[entry("y", 1), entry("z", 500)]).await.unwrap_err();
+    let full = |refused: &wattle::dispatch::ControlError| {
+        matches!(
+            refused,
+            wattle::dispatch::ControlError::Refused {
+                refusal: wattle::dispatch::Refusal::StateFull { max: 1024, bytes: 1025.. },
+                ..
+            }
+        )
+    };
+    assert!(full(&refused) && refused.to_string().contains("`state.max`"), "{refused}");
+    assert_eq!(tree.import_state("work", 0, &[entry("x", 900)]).await.unwrap(), 1, "in place of what is there");
+    assert_eq!(tree.import_state("work", 0, &[entry("x", 1)]).await.unwrap(), 1);
+    assert_eq!(tree.import_state("work", 0, &[entry("z", 900)]).await.unwrap(), 1, "what was refused takes no room");
+}

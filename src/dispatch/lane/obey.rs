@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::super::command::{Command, Look};
+use super::super::command::{Command, Look, Refusal};
 use super::super::entries::DONE;
 use super::super::waiting::{self, Waiter};
 use super::{HALTED, Lane, LaneError, Leave, PAUSED, Told};
@@ -19,12 +19,14 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 drop(answer.send(Ok(1)));
             }
             Command::Resume(answer) => {
+                let was_halted = self.told.is_halted;
                 self.told = Told { is_broken: self.told.is_broken, ..Told::default() };
                 let mut writes = vec![LaneWrite::delete(PAUSED), LaneWrite::delete(HALTED)];
-                // what it halted for is tried again
+                // what it halted for is tried again, as if for the first time
                 for number in self.waiting.numbers() {
                     let waiter = waiting::get(&self.parts.entries, number)?;
-                    if !waiter.is_parked && waiter.attempts >= self.parts.backoff.retry.attempts {
+                    let is_last = !waiter.is_parked && waiter.attempts >= self.parts.backoff.retry.attempts;
+                    if is_last || (was_halted && waiter.may_have_halted()) {
                         writes.extend(self.release(number, waiter));
                     }
                 }
@@ -75,8 +77,14 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 drop(answer.send(Ok(count)));
             }
             Command::Import(mut writes, answer) => {
-                let count = writes.len() as u64;
+                let (count, before) = (writes.len() as u64, self.state.size());
                 self.state.account(&mut writes)?;
+                let (bytes, max) = (self.state.size(), self.state.bytes_max());
+                if bytes > max && bytes > before {
+                    self.state.set_size(before);
+                    drop(answer.send(Err(Refusal::StateFull { bytes, max })));
+                    return Ok(());
+                }
                 self.tell(writes).await?;
                 drop(answer.send(Ok(count)));
             }
