@@ -76,7 +76,7 @@ fn publish(bus: &Bus, data: &str) {
 fn a_subscriber_is_added_to_a_running_bus_and_stays_over_a_start() {
     let shop = Shop::new();
     let bus = Bus::spawn(shop.command(&[]));
-    publish(&bus, "\"1\"");
+    publish(&bus, "echo 1");
     has(&bus, "done", 1);
     assert_eq!(bus.run(&["plan", &shop.file()]).ok(), "nothing changes\n");
     shop.write(&after());
@@ -91,7 +91,7 @@ fn a_subscriber_is_added_to_a_running_bus_and_stays_over_a_start() {
     assert!(status.contains("what runs is what the files say"), "{status}");
     bus.stop();
     let bus = Bus::spawn(shop.command(&[]));
-    publish(&bus, "\"2\"");
+    publish(&bus, "echo 2");
     has(&bus, "sent", 2);
     has(&bus, "done", 2);
     bus.stop();
@@ -114,7 +114,7 @@ fn what_is_wrong_changes_nothing_and_says_why() {
     }
     shop.write(BEFORE);
     assert_eq!(bus.run(&["plan", &shop.file()]).ok(), "nothing changes\n");
-    publish(&bus, "\"1\"");
+    publish(&bus, "echo 1");
     has(&bus, "done", 1);
     bus.stop();
 }
@@ -124,7 +124,7 @@ fn what_would_lose_events_has_to_be_allowed_also_at_a_start() {
     let shop = Shop::new();
     shop.write(&after());
     let bus = Bus::spawn(shop.command(&[]));
-    publish(&bus, "\"1\"");
+    publish(&bus, "echo 1");
     has(&bus, "sent", 1);
     has(&bus, "done", 1);
     shop.write(BEFORE);
@@ -146,7 +146,11 @@ fn what_would_lose_events_has_to_be_allowed_also_at_a_start() {
     shop.write(BEFORE);
     let bus = Bus::spawn(shop.command(&["--allow-loss"]));
     assert_ne!(bus.run(&["tail", "sent"]).code, Some(0), "it is gone");
-    publish(&bus, "\"2\"");
+    publish(&bus, "echo 2");
     has(&bus, "done", 2);
+    let refused = bus.run(&["gc"]);
+    assert!(refused.code != Some(0) && refused.notices.contains("has yet to handle 1 events"), "{}", refused.notices);
+    assert_eq!(bus.run(&["gc", "--allow-loss"]).ok(), "shop/sms is forgotten\n");
+    assert_eq!(bus.run(&["gc"]).ok(), "there is nothing to forget\n");
     bus.stop();
 }
