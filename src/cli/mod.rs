@@ -16,6 +16,7 @@ mod components;
 mod dead;
 mod dev;
 mod failed;
+mod gc;
 pub mod graph;
 mod input;
 mod live;
@@ -128,6 +129,7 @@ Topologies:
   schema       Print the JSON Schema of topology files
   plan         Show what applying changed topologies would do to what runs
   apply        Have topologies take the place of those that run, live
+  gc           Forget what is kept of subscribers that are gone
 Plugins:
   new          Begin a plugin
   build        Build plugins
@@ -184,6 +186,7 @@ enum Command {
     Schema(schema::Args),
     Plan(changes::PlanArgs),
     Apply(changes::ApplyArgs),
+    Gc(gc::Args),
     New(new::NewArgs),
     Build(build::BuildArgs),
     Test(test::Args),
@@ -216,6 +219,7 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => return schema::run(&args),
         Command::Plan(args) => changes::plan(&args),
         Command::Apply(args) => changes::apply(&args),
+        Command::Gc(args) => gc::run(&args),
         Command::New(args) => return new::run(&args),
         Command::Build(args) => return build::run(&args, components::folders_of),
         Command::Test(args) => test::run(&args),

@@ -26,4 +26,14 @@ impl Client {
         let changes = answer.map_err(|status| self.failed(&status))?.into_inner().changes;
         Ok(changes.into_iter().map(Into::into).collect())
     }
+
+    /// Forgets what is kept of subscribers that are gone. Their full names.
+    ///
+    /// # Errors
+    /// [`ClientError`]; where the bus refuses, nothing is forgotten.
+    pub async fn collect_garbage(&self, allow_loss: bool) -> Result<Vec<String>, ClientError> {
+        let request = v1::CollectGarbageRequest { allow_loss };
+        let answer = self.topologies.clone().collect_garbage(request).await;
+        Ok(answer.map_err(|status| self.failed(&status))?.into_inner().subscribers)
+    }
 }

@@ -16,11 +16,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::changes::{self, Changes, Node, What, places};
+use super::collect::{clear, count};
 use super::handler::Handler;
 use super::numbered::{Numbered, blueprint};
 use super::running::{Branch, Given, Running, Takes, Timer, assemble};
 use super::tree::{StartError, Starts, Tree, digests, rosters};
-use crate::engine::{ApplyError, Blueprint, Engine, Numbers, ReadError, Session, SessionError, Stopped, Unit};
+use crate::engine::{ApplyError, Blueprint, Engine, Numbers, ReadError, SessionError, Stopped};
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 use crate::topology::{Plan, StartAt, SubscriberPlan, TopicPlan};
 
@@ -190,7 +191,9 @@ pub async fn untouched<E: Engine>(engine: &E, plan: &Plan) -> Result<Vec<String>
     let numbers = engine.apply(&blueprint(plan, Vec::new())).await?;
     let is_untouched = |(subscriber, number): &(&SubscriberPlan, &SubscriberId)| {
         let lane = |partition| LaneId { subscriber: **number, partition };
-        (0..plan[subscriber.from].partitions).all(|partition| engine.position(lane(partition)).unwrap_or(0) == 0)
+        let is_empty =
+            |lane| engine.position(lane).unwrap_or(0) == 0 && count(engine, lane).is_ok_and(|found| found == 0);
+        (0..plan[subscriber.from].partitions).all(|partition| is_empty(lane(partition)))
     };
     let subscribers = plan.subscribers.iter().zip(&numbers.subscribers).filter(is_untouched);
     Ok(subscribers.map(|(subscriber, _)| subscriber.label()).collect())
@@ -232,7 +235,7 @@ fn backlog(running: &Running, topic: &TopicPlan) -> Option<Arc<super::backlog::B
 }
 
 /// What is in either blueprint. What runs is as it was.
-fn both(mut running: Blueprint, wanted: &Blueprint) -> Blueprint {
+pub(super) fn both(mut running: Blueprint, wanted: &Blueprint) -> Blueprint {
     for topic in &wanted.topics {
         if !running.topics.iter().any(|there| there.name == topic.name) {
             running.topics.push(topic.clone());
@@ -263,7 +266,7 @@ fn of_blueprint(wanted: &Blueprint, all: &Blueprint, numbers: &Numbers) -> Numbe
     }
 }
 
-/// Moves the lanes of those that are new to where they begin, durably.
+/// Has the lanes of those that are new begin where they say, with nothing, durably.
 async fn begin<E: Engine>(
     engine: &E,
     plan: &Plan,
@@ -285,12 +288,7 @@ async fn begin<E: Engine>(
                         engine.offset_at_time(place, time_ns).await?
                     }
                 };
-                if engine.position(lane).unwrap_or(0) == consumed_to {
-                    return Ok(());
-                }
-                let mut session = engine.acquire(lane).await?;
-                session.commit(Unit { consumed_to, is_seek: true, ..Unit::default() }).await?;
-                session.sync().await
+                clear(engine, lane, consumed_to).await
             };
             let name = || subscriber.label();
             moved.await.map_err(|error| PrepareError::Begin { subscriber: name(), partition, error })?;

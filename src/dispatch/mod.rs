@@ -11,6 +11,7 @@ mod batch;
 pub mod capsule;
 mod changes;
 mod claims;
+mod collect;
 mod command;
 pub mod control;
 mod delay;
@@ -39,6 +40,7 @@ pub use apply::{PrepareError, changes_of, prepare, untouched};
 pub use backlog::{Admission, BacklogFull};
 pub use capsule::Capsule;
 pub use changes::{Change, Changes, Node, What};
+pub use collect::{CollectError, Gone, Kept};
 pub use command::Refusal;
 pub use control::{
     ControlError, FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Move, Moved, Page, SeekState, SeekTo,

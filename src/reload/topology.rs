@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::source::PluginError;
 use super::start::{Change, Chosen};
 use super::{Compile, Reloader, Store, StoreError};
-use crate::dispatch::{Changes, PrepareError, StartError};
+use crate::dispatch::{Changes, CollectError, Gone, Kept, PrepareError, StartError};
 use crate::engine::Engine;
 use crate::topology::{
     ConfigValue, Found, Plan, PluginSource, Runs, Source, SubscriberPlan, Surroundings, check, documents,
@@ -59,6 +59,8 @@ pub struct Retired {
     pub name: String,
     /// The full name of the topic that it took from.
     pub from: String,
+    /// How many partitions that has.
+    pub partitions: u32,
 }
 
 /// Why a topology was not applied.
@@ -82,6 +84,9 @@ pub enum TopologyError {
     /// It cannot be kept.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is kept of subscribers that are gone.
+    #[error(transparent)]
+    Collect(#[from] CollectError),
     /// It was decided, and does not run as a whole.
     #[error("the topology is applied, and does not run as a whole before the bus is started again: {0}")]
     Start(#[source] StartError),
@@ -182,7 +187,8 @@ impl Applied {
 
 impl Retired {
     fn of(plan: &Plan, subscriber: &SubscriberPlan) -> Self {
-        Self { name: subscriber.label(), from: plan[subscriber.from].label() }
+        let from = &plan[subscriber.from];
+        Self { name: subscriber.label(), from: from.label(), partitions: from.partitions }
     }
 }
 
@@ -254,6 +260,48 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// Subscribers that are gone, and are remembered.
     pub fn retired(&self) -> Vec<Retired> {
         self.store().applied().map(|applied| applied.retired.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Forgets what is kept of subscribers that are gone: where they are, their state, and what waits. Those that were
+    /// forgotten, by their full names.
+    ///
+    /// # Errors
+    /// [`TopologyError`]. Where something would be lost and may not be, nothing is forgotten.
+    pub async fn collect(&self, allow_loss: bool) -> Result<Vec<String>, TopologyError> {
+        if self.shared.closing.is_cancelled() {
+            return Err(TopologyError::Closed);
+        }
+        let reloader = self.clone();
+        let collecting = async move { reloader.collected(allow_loss).await };
+        let task = self.shared.tasks.spawn_on(collecting, &self.shared.runtime);
+        task.await.unwrap_or(Err(TopologyError::Closed))
+    }
+
+    async fn collected(&self, allow_loss: bool) -> Result<Vec<String>, TopologyError> {
+        let _alone = self.shared.applying.lock().await;
+        let gone = |Retired { name, from, partitions }| Gone { name, from, partitions };
+        let all: Vec<Gone> = self.retired().into_iter().map(gone).collect();
+        let mut changes = Changes::default();
+        for gone in &all {
+            let Kept { behind, entries } = self.shared.tree.kept_of(gone).await?;
+            if behind + entries > 0 {
+                let Gone { name, from, .. } = gone;
+                let words =
+                    format!("`{name}` has yet to handle {behind} events of {from}, and keeps {entries} entries");
+                changes.losses.push(words);
+            }
+        }
+        permit(&changes, allow_loss)?;
+        // Decided first: whoever has the name of one that is half forgotten is new, and begins with nothing.
+        self.on_disk(|store| match store.applied().cloned() {
+            Some(applied) => store.apply(Applied { retired: BTreeSet::new(), ..applied }),
+            None => Ok(()),
+        })
+        .await?;
+        for gone in &all {
+            self.shared.tree.forget(gone).await?;
+        }
+        Ok(all.into_iter().map(|gone| gone.name).collect())
     }
 
     /// Has a topology take the place of the one that runs, to its end also where whoever asked for it goes away.

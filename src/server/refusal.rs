@@ -11,7 +11,9 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
 use crate::dispatch::shadow::ShadowError;
-use crate::dispatch::{BacklogFull, ControlError, PrepareError, PublishError, SnapshotError, TraceError, VersionError};
+use crate::dispatch::{
+    BacklogFull, CollectError, ControlError, PrepareError, PublishError, SnapshotError, TraceError, VersionError,
+};
 use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, SessionError, Stopped};
 use crate::limits;
 use crate::model::Offset;
@@ -309,7 +311,11 @@ pub(super) fn topology(error: &TopologyError) -> Status {
         TopologyError::Prepare(PrepareError::Begin { .. }) => {
             Refusal::new(Code::Internal, reason::TOPOLOGY_FAILED, error).status()
         }
-        TopologyError::Store(_) | TopologyError::Start(_) => {
+        TopologyError::Collect(CollectError::Apply(ApplyError::Stopped(stopped)))
+        | TopologyError::Collect(CollectError::Lane { error: SessionError::Stopped(stopped), .. }) => {
+            self::stopped(stopped)
+        }
+        TopologyError::Store(_) | TopologyError::Start(_) | TopologyError::Collect(_) => {
             Refusal::with(Code::Internal, reason::TOPOLOGY_FAILED, error, unknown()).status()
         }
         TopologyError::Closed => stopped(&Stopped::Closed),

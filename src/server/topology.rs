@@ -48,4 +48,17 @@ impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
         let changes = applied.map_err(|error| refusal::topology(&error))?.changes;
         Ok(Response::new(v1::ApplyTopologyResponse { changes: changes.into_iter().map(Into::into).collect() }))
     }
+
+    async fn collect_garbage(
+        &self,
+        request: Request<v1::CollectGarbageRequest>,
+    ) -> Result<Response<v1::CollectGarbageResponse>, Status> {
+        if self.closing.is_cancelled() {
+            return Err(refusal::shutting_down());
+        }
+        let _call = self.calls.token();
+        let collected = self.reloader.collect(request.into_inner().allow_loss).await;
+        let subscribers = collected.map_err(|error| refusal::topology(&error))?;
+        Ok(Response::new(v1::CollectGarbageResponse { subscribers }))
+    }
 }

@@ -16,6 +16,7 @@ mod common {
     pub(crate) mod trees;
 }
 
+mod applying;
 mod bus;
 mod capsules;
 mod codes;

@@ -101,6 +101,29 @@ async fn a_subscriber_is_added_and_its_plugin_is_changed_and_taken_out_again() {
 }
 
 #[tokio::test]
+async fn what_is_kept_of_one_that_is_gone_is_forgotten_when_that_is_asked_for() {
+    let world = World::of(ONE, "a", LONG);
+    write(&world, "more", "m");
+    let (bus, before) = start(&world, world.disk.clone()).await;
+    assert!(bus.reloader.collect(false).await.unwrap().is_empty(), "there is nothing");
+    bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
+    bus.publish(&["1"]).await;
+    bus.reloader.apply(proposal(&world, &before), true).await.unwrap();
+    bus.publish(&["2"]).await;
+    let loss = bus.reloader.collect(false).await.unwrap_err();
+    let words = "`t/more` has yet to handle 1 events of t/in, and keeps 0 entries";
+    assert!(matches!(&loss, TopologyError::Loss(losses) if losses[0] == words), "{loss}");
+    assert_eq!(bus.reloader.retired().len(), 1, "it is remembered");
+    assert_eq!(bus.reloader.collect(true).await.unwrap(), ["t/more"]);
+    assert!(bus.reloader.retired().is_empty());
+    // It is new when it comes back: it begins where it says.
+    bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
+    settled(&bus.tree).await;
+    assert_eq!(data(&bus.tree, "extra").await, ["m 1", "m 1", "m 2"]);
+    bus.stop().await;
+}
+
+#[tokio::test]
 async fn a_changed_configuration_is_another_version_that_is_tried() {
     let world = World::of(ONE, "a", LONG);
     let (bus, _) = start(&world, world.disk.clone()).await;
