@@ -422,7 +422,7 @@ impl Disk for MemoryDisk {
 
     fn sync_all(&self) -> io::Result<()> {
         let synced = self.run(("", Operation::SyncAll), (&[], 0), |state, answer| {
-            let sync = if answer.is_ok() { File::sync } else { File::fail_sync };
+            let sync = if answer.is_ok() { File::sync } else { File::fail_sync_all };
             state.files.iter_mut().for_each(sync);
             answer?;
             state.sync_names();
@@ -506,6 +506,10 @@ impl DiskFile for MemoryFile {
     fn sync(&self) -> io::Result<()> {
         let synced = self.run(Operation::Sync, (&[], 0), |state, answer| {
             let file = state.file(self.file)?;
+            let answer = match file.take_told() {
+                true => Err(io::Error::other("a sync of the disk lost what was written here")),
+                false => answer,
+            };
             if answer.is_ok() {
                 file.sync()
             } else {

@@ -215,7 +215,7 @@ async fn a_number_is_no_other_events_after_a_restart_in_memory() {
     numbered(MemoryEngine::default()).await;
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_number_is_no_other_events_after_a_restart_on_disk() {
     numbered(tempfile::tempdir().unwrap()).await;
 }

@@ -402,6 +402,6 @@ async fn a_sync_that_says_that_the_disk_is_full_has_failed_like_any_other() {
         disk.clear_fault();
         drop(log);
         let (log, _) = open(&disk.after_crash(|| false), small);
-        assert!(stored(&log, P).len() >= acked, "fault {number}");
+        assert!(stored(&log, P).len() >= acked, "fault {number}: {} of {acked}", stored(&log, P).len());
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct File {
     dirty: BTreeSet<usize>,
     /// Blocks of which a sync has failed.
     doubtful: BTreeSet<usize>,
+    /// A sync of the whole disk lost something of it: as Linux does, its own next sync is told as well.
+    is_to_be_told: bool,
 }
 
 /// The `block`-th block of some contents, shorter or empty where they end.
@@ -118,6 +120,17 @@ impl File {
 
     pub(super) fn fail_sync(&mut self) {
         self.doubtful.append(&mut self.dirty);
+    }
+
+    /// A sync of the whole disk has failed.
+    pub(super) fn fail_sync_all(&mut self) {
+        self.is_to_be_told |= !self.dirty.is_empty();
+        self.fail_sync();
+    }
+
+    /// Whether a sync of its own fails for what was lost before. Once.
+    pub(super) fn take_told(&mut self) -> bool {
+        std::mem::take(&mut self.is_to_be_told)
     }
 
     pub(super) fn crash(&self, name: &str, choose: &mut dyn FnMut(Unsynced<'_>) -> Survival) -> Vec<u8> {
