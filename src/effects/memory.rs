@@ -370,7 +370,9 @@ impl Disk for MemoryDisk {
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.state();
         let file = state.named(name)?;
-        state.file(file)?.handles += 1;
+        let opened = state.file(file)?;
+        opened.handles += 1;
+        opened.take_told(); // who opens it later is not told
         drop(state);
         Ok(self.handle(file))
     }
