@@ -167,6 +167,8 @@ impl Store {
         self.check()?;
         let name = name_of(wasm);
         match read(&*self.disk, &name) {
+            // it was durable before the record that names it
+            Ok(there) if Digest::of(&there) == wasm && self.names(&name) => return Ok(()),
             Ok(there) if Digest::of(&there) == wasm => return self.sync_folder(),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -203,15 +205,17 @@ impl Store {
 
     /// Removes components that the record does not name. What cannot be removed only takes room.
     fn sweep(&self) {
-        let named = |name: &str| {
-            let kept = self.record.subscribers.values().flat_map(|decided| &decided.kept);
-            kept.into_iter().any(|kept| name_of(kept.wasm) == name)
-        };
         for name in self.disk.list().unwrap_or_default() {
-            if name.ends_with(WASM) && !named(&name) {
+            if name.ends_with(WASM) && !self.names(&name) {
                 let _ = self.disk.remove(&name);
             }
         }
+    }
+
+    /// Whether the record names a component by this name of its file.
+    fn names(&self, name: &str) -> bool {
+        let kept = self.record.subscribers.values().flat_map(|decided| &decided.kept);
+        kept.into_iter().any(|kept| name_of(kept.wasm) == name)
     }
 
     fn check(&self) -> Result<(), StoreError> {
