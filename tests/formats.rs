@@ -126,7 +126,7 @@ async fn apply(engine: &EmbeddedEngine) -> (Numbers, PartitionId, PartitionId) {
         lifecycle: Some(Arc::new(lifecycle)),
     };
     let blueprint =
-        Blueprint { topics: vec![input, output, guarded], subscribers: vec![subscriber], versions: vec![[7; 32]] };
+        Blueprint { topics: vec![input, output, guarded], subscribers: vec![subscriber], versions: vec![[7; 32]], ..Blueprint::default() };
     let numbers = engine.apply(&blueprint).await.unwrap();
     let (input, output) = (numbers.topics[0], numbers.topics[1]);
     (numbers, PartitionId { topic: input, partition: 1 }, PartitionId { topic: output, partition: 0 })
