@@ -160,7 +160,7 @@ fn what_is_renamed_is_found_by_its_new_name_with_all_that_it_has() {
     let shop = Shop::new();
     let bus = Bus::spawn(shop.command(&[]));
     publish(&bus, "echo 1");
-    publish(&bus, "trap");
+    publish(&bus, "reject");
     has(&bus, "done", 1);
     has(&bus, "work.dead", 1);
     let versions = bus.run(&["plugin", "versions", "work"]).ok();
@@ -186,7 +186,7 @@ fn what_is_renamed_is_found_by_its_new_name_with_all_that_it_has() {
     shop.write(&renamed.replace("done: {}", "results: { was: done }").replace("to: [done]", "to: { done: results }"));
     let bus = Bus::spawn(shop.command(&[]));
     has(&bus, "results", 1);
-    assert!(bus.run_with(&["publish", "tasks"], "echo 2\n").code == Some(0));
+    bus.run(&["publish", "tasks", "echo 2", "--key", "k"]).ok();
     has(&bus, "results", 2);
     let status = bus.run(&["status", "--files", &shop.file()]).ok();
     assert!(status.contains("what runs is what the files say"), "{status}");
