@@ -16,6 +16,7 @@
 //! Must not know: gRPC, the command line, how a component is built.
 
 mod error;
+mod follow;
 mod judge;
 mod record;
 mod reloader;

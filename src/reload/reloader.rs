@@ -1,7 +1,7 @@
 //! What changes versions, one at a time for each subscriber.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use tokio_util::task::TaskTracker;
 
 use super::record::{Decided, Kept};
 use super::{
-    Changed, Compile, KeptError, KeptVersion, Outcome, Policy, Probation, ReloadError, Reloaded, Standing, Store,
-    Summary, Watch, cause_of_file, source, start,
+    Compile, KeptError, KeptVersion, Outcome, Policy, Probation, ReloadError, Reloaded, Standing, Store, Summary,
+    cause_of_file, source, start, topology,
 };
 use crate::dispatch::snapshots::KEPT_DEFAULT;
 use crate::dispatch::{ControlError, Terms, Tree};
@@ -46,6 +46,8 @@ pub(super) struct Shared<E, C> {
     subjects: RwLock<Vec<Arc<Subject>>>,
     /// Whoever applies a topology has it.
     pub(super) applying: tokio::sync::Mutex<()>,
+    /// The topology that runs.
+    pub(super) topology: Sender<Arc<topology::Proposal>>,
     pub(super) probation: Probation,
     pub(super) tasks: TaskTracker,
     pub(super) closing: CancellationToken,
@@ -124,12 +126,14 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         runtime: &Handle,
     ) -> Self {
         let subject = |subscriber: &SubscriberPlan| Arc::new(Subject::new(plan, subscriber));
+        let applied = store.applied().map(|applied| Arc::new(applied.topology.clone()));
         let shared = Shared {
             tree,
             compiler,
             store: Mutex::new(store),
             subjects: RwLock::new(plan.subscribers.iter().map(subject).collect()),
             applying: tokio::sync::Mutex::new(()),
+            topology: Sender::new(applied.unwrap_or_default()),
             probation,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -270,35 +274,6 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             reloaded
         })
         .await
-    }
-
-    /// Watches the files of subscribers' plugins, and proposes those that change, for as long as this is polled. What is
-    /// wrong with one is logged, and it is looked at again when it changes.
-    pub async fn watch(&self, files: Vec<(String, PathBuf)>, policy: Policy) {
-        let mut watch = Watch::new(files.iter().map(|(_, file)| file.clone()));
-        // What changed between the start and now is not seen as a change.
-        let mut changed: Vec<_> = (0..files.len()).map(|index| Changed { index, is_gone: false }).collect();
-        loop {
-            for Changed { index, is_gone } in changed {
-                let Some((subscriber, file)) = files.get(index).cloned() else { continue };
-                if is_gone {
-                    tracing::warn!(subscriber, file = %file.display(), "the file of the plugin is gone: what it was runs on");
-                    continue;
-                }
-                // Each for itself: what compiles for long holds up no other.
-                let reloader = self.clone();
-                self.shared.tasks.spawn_on(
-                    async move {
-                        match reloader.propose(&subscriber, &file, policy).await {
-                            Ok(_) | Err(ReloadError::Superseded { .. } | ReloadError::Closed) => {}
-                            Err(error) => tracing::error!(subscriber, %error, "the version before runs on"),
-                        }
-                    },
-                    &self.shared.runtime,
-                );
-            }
-            changed = watch.changed().await;
-        }
     }
 
     /// Whose turn it is calls this.

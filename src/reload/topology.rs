@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -339,7 +340,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
         // What is new is kept before it is decided that it runs, and is nothing if that is not decided.
         let first: Vec<_> = versions.extract_if(.., |(_, change)| matches!(change, Change::First(..))).collect();
-        let decided = plan.clone();
+        let (decided, topology) = (plan.clone(), Arc::new(proposal.clone()));
         self.on_disk(move |store| {
             super::start::keep(store, &first)?;
             super::start::keep(store, &versions)?;
@@ -360,6 +361,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         tree.apply(&plan, starts).await.map_err(TopologyError::Start)?;
         let notes: BTreeMap<_, _> = started.into_iter().zip(notes).collect();
         self.follow(&plan, notes);
+        self.shared.topology.send_replace(topology);
         for change in &changes.changes {
             tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
         }

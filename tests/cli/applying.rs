@@ -187,3 +187,25 @@ fn what_would_lose_events_has_to_be_allowed_also_at_a_start() {
     assert_eq!(bus.run(&["gc"]).ok(), "there is nothing to forget\n");
     bus.stop();
 }
+
+#[test]
+fn files_of_what_is_applied_are_watched_and_of_what_is_removed_are_not() {
+    let shop = Shop::new();
+    let marked = |mark| [guest("hostile").as_slice(), &[0, 3, 1, b'm', mark]].concat(); // a custom section named `m`
+    std::fs::write(shop.path("sms.wasm"), marked(0)).unwrap();
+    let mut bus = Bus::spawn(shop.command(&["--watch", "--allow-loss"]));
+    shop.write(&after().replace("sms: { from: jobs, plugin: work.wasm", "sms: { from: jobs, plugin: sms.wasm"));
+    bus.run(&["apply", &shop.file()]).ok();
+    std::fs::write(shop.path("sms.wasm"), marked(1)).unwrap();
+    let called = bus.wait_for("the new version is called from now on");
+    assert!(called.contains("shop/sms"), "{called}");
+    shop.write(BEFORE);
+    bus.run(&["apply", &shop.file(), "--allow-loss"]).ok();
+    std::fs::write(shop.path("sms.wasm"), marked(2)).unwrap();
+    std::fs::write(shop.path("work.wasm"), marked(3)).unwrap();
+    let called = bus.wait_for("the new version is called from now on");
+    assert!(called.contains("shop/work"), "{called}");
+    bus.signal("TERM");
+    let (_, said) = bus.end();
+    assert!(!said.contains("\"ERROR\""), "nobody looks at the file of who is gone: {said}");
+}

@@ -293,3 +293,28 @@ fn dev_builds_sources_that_change_and_runs_what_comes_of_them() {
     assert_eq!(job(&bus, "x"), "three");
     bus.stop();
 }
+
+#[test]
+fn dev_builds_the_sources_of_what_was_applied_while_it_runs() {
+    let shop = Shop::new();
+    let sources = source(shop.folder.path());
+    wattle().args(["build", &sources.display().to_string()]).output().unwrap();
+    let mut command = wattle();
+    command.current_dir(shop.folder.path()).args(["dev", "shop.yaml", "--listen", "127.0.0.1:0"]);
+    command.env("RUST_LOG", "info").args(["--log-format", "json"]);
+    let mut bus = Bus::spawn_dev(command);
+    let added = "wattle: v1\nname: shop\ntopics: { more: {} }\nsubscribers:\n  added: { from: jobs, plugin: reloaded, to: { done: more } }\n";
+    std::fs::write(shop.path("added.yaml"), added).unwrap();
+    let [shop_file, added_file] = ["shop.yaml", "added.yaml"].map(|name| shop.path(name).display().to_string());
+    bus.run(&["apply", &shop_file, &added_file]).ok();
+    says(&sources, "two");
+    bus.wait_for("the new version is called from now on");
+    bus.run(&["publish", "jobs", "x", "--key", "k"]).ok();
+    let begin = Instant::now();
+    while bus.run(&["tail", "more"]).json().is_empty() {
+        assert!(begin.elapsed() < PATIENCE, "{}", bus.run(&["status"]).ok());
+    }
+    let more = bus.run(&["tail", "more"]).json();
+    assert_eq!(more[0]["event"]["data_base64"], STANDARD.encode("two"));
+    bus.stop();
+}
