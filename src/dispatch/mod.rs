@@ -51,7 +51,7 @@ pub use guards::StateUnknown;
 pub use handler::{HandleError, Handler};
 pub use publish::{Addressed, Numbering, PublishError, Published, Publisher};
 pub use reload::VersionError;
-pub use snapshots::{SnapshotError, SnapshotInfo};
+pub use snapshots::{SnapshotError, SnapshotInfo, TakenBy};
 pub use state::StateEntry;
 pub use status::{LaneState, OnTrial, Snapshot, SubscriberStatus, TopicStatus};
 pub use trace::{Trace, TraceError, TraceOf};

@@ -19,6 +19,7 @@ use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -36,8 +37,20 @@ use file::{About, FileError, Part, Reader, Size, Writer};
 const PAGE: usize = 32;
 /// Blocks of a file that wait for a lane.
 const BLOCKS_AHEAD: usize = 4;
-/// Snapshots of a subscriber that stay where nobody says otherwise.
+/// Snapshots of a subscriber that stay where nobody says otherwise: so many of those that somebody took, and so many of
+/// those that deploys took.
 pub const KEPT_DEFAULT: usize = 8;
+
+/// Who had a snapshot taken. What is in a file is its name here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TakenBy {
+    /// Somebody who wanted one.
+    #[default]
+    Hand,
+    /// A version that was about to take the place of another.
+    Deploy,
+}
 
 /// A snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +63,8 @@ pub struct SnapshotInfo {
     pub digest: String,
     /// Why it was taken, in words.
     pub note: String,
+    /// Who had it taken.
+    pub by: TakenBy,
     /// Where each lane was, by partition.
     pub positions: Vec<Offset>,
     /// How many entries it has: keys of the state, and two for each event that waits.
@@ -141,8 +156,8 @@ fn unusable(number: u64) -> impl Fn(FileError) -> SnapshotError {
 
 impl SnapshotInfo {
     fn new(number: u64, about: About, size: Size) -> Self {
-        let About { taken_ns, digest, note, positions, .. } = about;
-        Self { number, taken_ns, digest, note, positions, entries: size.entries, bytes: size.bytes }
+        let About { taken_ns, digest, note, by, positions, .. } = about;
+        Self { number, taken_ns, digest, note, by, positions, entries: size.entries, bytes: size.bytes }
     }
 }
 
@@ -155,12 +170,18 @@ fn numbers(disk: &dyn Disk, subscriber: SubscriberId) -> io::Result<Vec<u64>> {
 }
 
 impl<E: Engine> Tree<E> {
-    /// Takes a snapshot of a subscriber while it runs, and lets older ones go, so that `keep` of them are left, at least the
-    /// new one. `note` says why it was taken.
+    /// Takes a snapshot of a subscriber while it runs, and lets older ones go that were taken by the same, so that `keep` of
+    /// those are left, at least the new one. `note` says why it was taken.
     ///
     /// # Errors
     /// [`ControlError`]; nothing has changed then.
-    pub async fn take_snapshot(&self, subscriber: &str, note: &str, keep: usize) -> Result<SnapshotInfo, ControlError> {
+    pub async fn take_snapshot(
+        &self,
+        subscriber: &str,
+        by: TakenBy,
+        note: &str,
+        keep: usize,
+    ) -> Result<SnapshotInfo, ControlError> {
         let found = self.subscriber(subscriber)?;
         let (number_of, disk) = (found.number, self.snapshot_disk()?);
         let one_at_a_time = self.shared.snapshots.clone().lock_owned().await;
@@ -170,6 +191,7 @@ impl<E: Engine> Tree<E> {
             taken_ns: now_ns(),
             digest: self.shared.digest(found.index),
             note: note.to_owned(),
+            by,
             positions,
         };
         let engine = self.shared.engine.clone();
@@ -178,7 +200,7 @@ impl<E: Engine> Tree<E> {
             let number = numbers(&*disk, number_of)?.last().map_or(1, |last| last + 1);
             let name = file::name_of(number_of, number);
             let size = write(disk.clone(), &name, &about, &lanes, || engine.storage().takes_events)?;
-            forget_old(&*disk, number_of, keep)?;
+            forget_old(&*disk, number_of, by, keep)?;
             Ok::<_, SnapshotError>(SnapshotInfo::new(number, about, size))
         });
         Ok(written.await.map_err(|error| SnapshotError::Disk(error.to_string()))??)
@@ -302,9 +324,13 @@ fn write<K: Entries>(
     }
 }
 
-/// Removes the oldest snapshots of a subscriber, so that `keep` of them are left, at least one.
-fn forget_old(disk: &dyn Disk, subscriber: SubscriberId, keep: usize) -> Result<(), SnapshotError> {
-    let numbers = numbers(disk, subscriber)?;
+/// Removes the oldest snapshots of a subscriber that were taken by this, so that `keep` of them are left, at least one. One
+/// that cannot be read stays: nobody knows whose it is.
+fn forget_old(disk: &dyn Disk, subscriber: SubscriberId, by: TakenBy, keep: usize) -> Result<(), SnapshotError> {
+    let is_by = |number: &u64| {
+        Reader::open(disk, &file::name_of(subscriber, *number)).is_ok_and(|(_, about)| about.by == by)
+    };
+    let numbers: Vec<_> = numbers(disk, subscriber)?.into_iter().filter(is_by).collect();
     for number in numbers.iter().take(numbers.len().saturating_sub(keep.max(1))) {
         disk.remove(&file::name_of(subscriber, *number))?;
     }

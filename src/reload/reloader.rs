@@ -17,7 +17,7 @@ use super::{
     cause_of_file, source, start, topology,
 };
 use crate::dispatch::snapshots::KEPT_DEFAULT;
-use crate::dispatch::{ControlError, Terms, Tree};
+use crate::dispatch::{ControlError, TakenBy, Terms, Tree};
 use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
@@ -349,7 +349,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     /// Takes a snapshot of what a subscriber keeps, before a version changes that. Where there is none, why, in words: the
     /// version comes all the same, since it may be what mends what is wrong.
-    async fn snapshot(&self, subject: &Subject, version: Digest) -> Option<String> {
+    pub(super) async fn snapshot(&self, subject: &Subject, version: Digest) -> Option<String> {
         let name = subject.name.clone();
         let looked = self.blocking(move |reloader| {
             let runs = reloader.store().decided(&name).map(|decided| decided.proven);
@@ -362,7 +362,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             }
             let before = runs.map(|runs| format!(" in place of {}", runs.short())).unwrap_or_default();
             let note = format!("in front of the deploy of {}{before}", version.short());
-            Ok(Some(self.shared.tree.take_snapshot(&subject.name, &note, KEPT_DEFAULT).await?))
+            Ok(Some(self.shared.tree.take_snapshot(&subject.name, TakenBy::Deploy, &note, KEPT_DEFAULT).await?))
         };
         // What is being written when the time is over is written to its end beside the lanes.
         let why = match tokio::time::timeout(SNAPSHOT_WITHIN, taken).await {

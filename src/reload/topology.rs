@@ -334,7 +334,14 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let changes = tree.changes(&plan);
         permit(&changes, allow_loss)?;
         let chosen = self.choose(&plan, &components, &started).await?;
-        let Chosen { starts, notes, changes: mut versions } = chosen;
+        let Chosen { starts, mut notes, changes: mut versions } = chosen;
+        // Before it is decided, as in front of any other deploy. What did not run has nothing to be kept from it.
+        for (note, (name, change)) in notes.iter_mut().zip(&versions) {
+            let running = subjects.iter().find(|subject| subject.name == *name && tree.full_name(name).is_ok());
+            if let (Some(subject), Change::Try(kept, _) | Change::Replace(kept, _)) = (running, change) {
+                *note = self.snapshot(subject, kept.version).await.or(note.take());
+            }
+        }
         let is_new = news(&old, self.store().applied(), &plan);
         tree.prepare(&plan, is_new).await?;
 

@@ -106,8 +106,12 @@ fn versions_are_deployed_listed_gone_back_from_and_pinned() {
     let shop = Shop::new();
     let bus = shop.start(&[]);
     assert_eq!(standings(&bus), ["proven"]);
+    bus.run(&["publish", "jobs", "state set a=1", "--key", "k"]).ok();
+    assert_eq!(job(&bus, "echo 0"), "echo 0");
     assert!(bus.run(&["plugin", "deploy", "work", &shop.other(1)]).ok().starts_with("work tries "));
     assert_eq!(standings(&bus), ["proven", "on trial"]);
+    let snapshots = bus.run(&["state", "snapshots", "work"]).ok();
+    assert!(snapshots.contains(" deploy ") && snapshots.contains("in front of the deploy of "), "{snapshots}");
     let status = bus.run(&["status"]).ok();
     assert!(status.contains("on trial in 1 of 1 lane, which has handled 0 of 1000 events"), "{status}");
     assert_eq!(job(&bus, "echo"), "echo");
