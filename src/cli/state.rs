@@ -339,7 +339,10 @@ fn snapshots(args: &Snapshots) -> Outcome {
                 let digest = digest.get(..12).unwrap_or(digest).to_owned();
                 let counts = [number, entries, bytes].map(u64::to_string);
                 let [number, entries, bytes] = counts;
-                table.row(&mut out, vec![number, time(*taken_ns), by_word(*by).to_owned(), entries, bytes, digest, note.clone()])?;
+                table.row(
+                    &mut out,
+                    vec![number, time(*taken_ns), by_word(*by).to_owned(), entries, bytes, digest, note.clone()],
+                )?;
             }
         }
     }

@@ -24,13 +24,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::command::{Command, Look, Restored};
-use super::control::{ANSWER_WITHIN, ControlError, Found, late};
+use super::control::{ANSWER_WITHIN, ControlError, Found, StateOfPartition, late};
 use super::entries::{RECORD, STATE, end_of};
+use super::state::StateEntry;
 use super::tree::Tree;
 use super::waiting::now_ns;
 use crate::effects::Disk;
 use crate::engine::{Engine, Entries, ReadError};
-use crate::model::{Offset, SubscriberId};
+use crate::limits::SHADOW_BYTES_MAX;
+use crate::model::{Offset, PartitionId, SubscriberId};
 use file::{About, FileError, Part, Reader, Size, Writer};
 
 /// Entries that are read at once: each may be as large as a value may be.
@@ -207,7 +209,7 @@ impl<E: Engine> Tree<E> {
     }
 
     /// What each lane keeps, and where it is, between two calls; as durable as all else is.
-    async fn freeze(&self, found: &Found) -> Result<Vec<(Offset, E::Entries)>, ControlError> {
+    pub(super) async fn freeze(&self, found: &Found) -> Result<Vec<(Offset, E::Entries)>, ControlError> {
         let within = Instant::now() + ANSWER_WITHIN;
         let mut told = Vec::new();
         for partition in 0..found.partitions {
@@ -260,6 +262,28 @@ impl<E: Engine> Tree<E> {
             io::ErrorKind::NotFound => SnapshotError::Unknown { subscriber: found.plan().label(), number },
             _ => error.into(),
         })?)
+    }
+
+    /// Where the lanes of a subscriber were in a snapshot, and what its handler kept, if what came behind it is still there.
+    pub(super) async fn state_of_snapshot(
+        &self,
+        found: &Found,
+        number: u64,
+    ) -> Result<(Vec<Offset>, Vec<StateOfPartition>), ControlError> {
+        let snapshot = self.restoring(found, number).await?;
+        for partition in 0..found.partitions {
+            let kept = self.engine().bounds(PartitionId { topic: found.input, partition }).unwrap_or_default();
+            snapshot.position(partition, kept.start, kept.written)?;
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            let bytes = snapshot.reader.size().map_err(unusable(number))?.bytes;
+            if bytes > SHADOW_BYTES_MAX as u64 {
+                let reason = format!("it has {bytes} bytes, and a comparison holds at most {SHADOW_BYTES_MAX}");
+                return Err(SnapshotError::Unusable { number, reason });
+            }
+            snapshot.state().map_err(unusable(number))
+        });
+        Ok(read.await.map_err(|error| SnapshotError::Disk(error.to_string()))??)
     }
 
     /// A snapshot that is to be gone back to, once all of it has been read and found to be as it was written.
@@ -327,9 +351,8 @@ fn write<K: Entries>(
 /// Removes the oldest snapshots of a subscriber that were taken by this, so that `keep` of them are left, at least one. One
 /// that cannot be read stays: nobody knows whose it is.
 fn forget_old(disk: &dyn Disk, subscriber: SubscriberId, by: TakenBy, keep: usize) -> Result<(), SnapshotError> {
-    let is_by = |number: &u64| {
-        Reader::open(disk, &file::name_of(subscriber, *number)).is_ok_and(|(_, about)| about.by == by)
-    };
+    let is_by =
+        |number: &u64| Reader::open(disk, &file::name_of(subscriber, *number)).is_ok_and(|(_, about)| about.by == by);
     let numbers: Vec<_> = numbers(disk, subscriber)?.into_iter().filter(is_by).collect();
     for number in numbers.iter().take(numbers.len().saturating_sub(keep.max(1))) {
         disk.remove(&file::name_of(subscriber, *number))?;
@@ -384,6 +407,22 @@ impl Restoring {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// Where lanes were, and the state that is in it. Blocks on the disk.
+    fn state(mut self) -> Result<(Vec<Offset>, Vec<StateOfPartition>), FileError> {
+        let (mut partition, mut state) = (0, Vec::new());
+        while let Some(part) = self.reader.next()? {
+            match part {
+                Part::Lane(next) => partition = next,
+                Part::Entries(entries) => {
+                    let of_state = entries.iter().filter(|(key, _)| key.first() == Some(&STATE));
+                    let entries = of_state.filter_map(|(key, value)| StateEntry::parse(key, value));
+                    state.extend(entries.map(|entry| StateOfPartition { partition, entry }));
+                }
+            }
+        }
+        Ok((self.positions, state))
     }
 
     /// A channel to a lane.

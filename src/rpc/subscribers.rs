@@ -1,8 +1,8 @@
 //! What is asked of subscribers in the contract's words, and back.
 
 use crate::dispatch::{
-    FailedEvent, Filter, LetterProgress, ListPosition, Moved, SnapshotInfo, StateEntry, StateOfPartition, TakenBy,
-    StatePosition, Waiter,
+    FailedEvent, Filter, LetterProgress, ListPosition, Moved, SnapshotInfo, StateEntry, StateOfPartition,
+    StatePosition, TakenBy, Waiter,
 };
 
 use super::times::{nanoseconds, timestamp};

@@ -203,7 +203,10 @@ async fn the_oldest_go_and_those_that_are_named() {
     assert!(unknown(tree.seek("work", back_to(4)).await.unwrap_err()));
     let unsaid = tree.seek("work", Move { state: SeekState::Keep, ..back_to(6) }).await.unwrap_err();
     assert!(matches!(unsaid, ControlError::Snapshot(SnapshotError::NoPosition)), "{unsaid:?}");
-    assert!(matches!(tree.take_snapshot("nobody", TakenBy::Hand, "", 1).await, Err(ControlError::UnknownSubscriber { .. })));
+    assert!(matches!(
+        tree.take_snapshot("nobody", TakenBy::Hand, "", 1).await,
+        Err(ControlError::UnknownSubscriber { .. })
+    ));
 }
 
 #[tokio::test]
