@@ -22,7 +22,7 @@ use crate::topology::{Plan, SubscriberPlan};
 use crate::wasm::{Host, HostError, HostOptions};
 
 use crate::effects::DiskFolder;
-use crate::reload::{self, BeginError, Probation, Reloader, Store, StoreError, TopologyError};
+use crate::reload::{self, BeginError, Probation, Reloader, Replaced, Store, StoreError, TopologyError};
 
 /// The folder in the data folder that holds versions of plugins.
 const VERSIONS: &str = "plugins";
@@ -150,12 +150,15 @@ async fn apply(
     store: &mut Store,
     plan: &Plan,
     components: &[PathBuf],
-    allow_loss: bool,
+    (allow_loss, replaced): (bool, &[Replaced]),
 ) -> Result<(), StartError> {
     let applied = store.topology()?.map(|(plan, _)| plan);
     let old = applied.clone().unwrap_or_default();
     let changes = changes_of(engine, &old, plan).await.map_err(|error| TopologyError::Prepare(error.into()))?;
     reload::permit(&changes, allow_loss)?;
+    for replaced in replaced {
+        reload::snapshot_at_start(engine, &old, replaced).await;
+    }
     for change in changes.changes.iter().filter(|_| applied.is_some()) {
         tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
     }
@@ -204,7 +207,9 @@ impl Running {
         let versions = DiskFolder::create(&options.data.join(VERSIONS)).map_err(StartError::Versions)?;
         let (store, probation) = (Store::open(versions)?, options.probation);
         let told = |of| progress(Progress::Plugin(of));
-        let decide = |store: &mut Store| service.block_on(apply(&engine, store, plan, components, options.allow_loss));
+        let decide = |store: &mut Store, replaced: &[Replaced]| {
+            service.block_on(apply(&engine, store, plan, components, (options.allow_loss, replaced)))
+        };
         let begun = reload::begin_with(store, &host, plan, components, probation.events, &told, decide)?;
         drop(entered);
 

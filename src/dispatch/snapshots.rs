@@ -26,13 +26,15 @@ use tokio::time::Instant;
 use super::command::{Command, Look, Restored};
 use super::control::{ANSWER_WITHIN, ControlError, Found, StateOfPartition, late};
 use super::entries::{RECORD, STATE, end_of};
-use super::state::StateEntry;
+use super::numbered::blueprint;
+use super::state::{self, StateEntry};
 use super::tree::Tree;
 use super::waiting::now_ns;
 use crate::effects::Disk;
 use crate::engine::{Engine, Entries, ReadError};
 use crate::limits::SHADOW_BYTES_MAX;
-use crate::model::{Offset, PartitionId, SubscriberId};
+use crate::model::{LaneId, Offset, PartitionId, SubscriberId};
+use crate::topology::Plan;
 use file::{About, FileError, Part, Reader, Size, Writer};
 
 /// Entries that are read at once: each may be as large as a value may be.
@@ -171,6 +173,58 @@ fn numbers(disk: &dyn Disk, subscriber: SubscriberId) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
+/// Writes a snapshot of lanes, and lets older ones of its kind go.
+fn add<E: Engine>(
+    engine: &E,
+    disk: &Arc<dyn Disk>,
+    subscriber: SubscriberId,
+    about: About,
+    lanes: &[E::Entries],
+    keep: usize,
+) -> Result<SnapshotInfo, SnapshotError> {
+    let number = numbers(&**disk, subscriber)?.last().map_or(1, |last| last + 1);
+    let name = file::name_of(subscriber, number);
+    let size = write(disk.clone(), &name, &about, lanes, || engine.storage().takes_events)?;
+    forget_old(&**disk, subscriber, about.by, keep)?;
+    Ok(SnapshotInfo::new(number, about, size))
+}
+
+/// As [`Tree::take_snapshot`], of a subscriber of the plan that ran last, where nothing runs; none where its handler keeps
+/// nothing.
+///
+/// # Errors
+/// [`SnapshotError`]; nothing has changed then.
+pub async fn take_where_nothing_runs<E: Engine>(
+    engine: &E,
+    plan: &Plan,
+    subscriber: &str,
+    (by, digest, note): (TakenBy, &str, &str),
+    keep: usize,
+) -> Result<Option<SnapshotInfo>, SnapshotError> {
+    let numbers = engine.apply(&blueprint(plan, Vec::new())).await;
+    let numbers = numbers.map_err(|error| SnapshotError::Disk(error.to_string()))?;
+    let found = plan.subscribers.iter().zip(numbers.subscribers).find(|(of, _)| of.label() == subscriber);
+    let Some((of, number)) = found else { return Ok(None) };
+    let (mut positions, mut lanes, mut has_state) = (Vec::new(), Vec::new(), false);
+    for partition in 0..plan[of.from].partitions {
+        let lane = LaneId { subscriber: number, partition };
+        let Some(entries) = engine.entries(lane) else { return Ok(None) };
+        let entries = entries.frozen()?; // nobody owns it, so nothing is handed in
+        has_state |= !state::list(&entries, None, 1)?.is_empty();
+        positions.push(engine.position(lane).unwrap_or(0));
+        lanes.push(entries);
+    }
+    if !has_state {
+        return Ok(None);
+    }
+    let disk = engine.snapshots().ok_or(SnapshotError::Unsupported)?;
+    let (subscriber, digest, note) = (subscriber.to_owned(), digest.to_owned(), note.to_owned());
+    let about = About { subscriber, taken_ns: now_ns(), digest, note, by, positions };
+    let engine = engine.clone();
+    let written = tokio::task::spawn_blocking(move || add(&engine, &disk, number, about, &lanes, keep));
+    Ok(Some(written.await.map_err(|error| SnapshotError::Disk(error.to_string()))??))
+}
+
 impl<E: Engine> Tree<E> {
     /// Takes a snapshot of a subscriber while it runs, and lets older ones go that were taken by the same, so that `keep` of
     /// those are left, at least the new one. `note` says why it was taken.
@@ -199,11 +253,7 @@ impl<E: Engine> Tree<E> {
         let engine = self.shared.engine.clone();
         let written = tokio::task::spawn_blocking(move || {
             let _one_at_a_time = one_at_a_time; // also where nobody waits any more
-            let number = numbers(&*disk, number_of)?.last().map_or(1, |last| last + 1);
-            let name = file::name_of(number_of, number);
-            let size = write(disk.clone(), &name, &about, &lanes, || engine.storage().takes_events)?;
-            forget_old(&*disk, number_of, by, keep)?;
-            Ok::<_, SnapshotError>(SnapshotInfo::new(number, about, size))
+            add(&engine, &disk, number_of, about, &lanes, keep)
         });
         Ok(written.await.map_err(|error| SnapshotError::Disk(error.to_string()))??)
     }

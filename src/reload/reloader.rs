@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::MutexGuard as Turn;
@@ -16,16 +15,11 @@ use super::{
     Compile, KeptError, KeptVersion, Outcome, Policy, Probation, ReloadError, Reloaded, Standing, Store, Summary,
     cause_of_file, source, start, topology,
 };
-use crate::dispatch::snapshots::KEPT_DEFAULT;
-use crate::dispatch::{ControlError, TakenBy, Terms, Tree};
+use crate::dispatch::{ControlError, Terms, Tree};
 use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
 use crate::wasm::{Digest, PluginSpec};
-
-/// How long a new version waits for the snapshot of the state that it is about to change. Long enough for hundreds of
-/// megabytes; a lane in a call that does not come back must not keep out the version that mends it.
-const SNAPSHOT_WITHIN: Duration = Duration::from_secs(5);
 
 /// The versions of a running tree. Cheap to clone.
 pub struct Reloader<E, C> {
@@ -345,39 +339,6 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         };
         tracing::info!(subscriber, digest, cause, ?outcome, "the new version is called from now on");
         Ok(Reloaded { version, outcome })
-    }
-
-    /// Takes a snapshot of what a subscriber keeps, before a version changes that. Where there is none, why, in words: the
-    /// version comes all the same, since it may be what mends what is wrong.
-    pub(super) async fn snapshot(&self, subject: &Subject, version: Digest) -> Option<String> {
-        let name = subject.name.clone();
-        let looked = self.blocking(move |reloader| {
-            let runs = reloader.store().decided(&name).map(|decided| decided.proven);
-            Ok((reloader.shared.tree.has_state(&name, None)?, runs))
-        });
-        let taken = async {
-            let (has_state, runs) = looked.await?;
-            if !has_state {
-                return Ok(None);
-            }
-            let before = runs.map(|runs| format!(" in place of {}", runs.short())).unwrap_or_default();
-            let note = format!("in front of the deploy of {}{before}", version.short());
-            Ok(Some(self.shared.tree.take_snapshot(&subject.name, TakenBy::Deploy, &note, KEPT_DEFAULT).await?))
-        };
-        // What is being written when the time is over is written to its end beside the lanes.
-        let why = match tokio::time::timeout(SNAPSHOT_WITHIN, taken).await {
-            Ok(Ok(taken)) => {
-                if let Some(taken) = taken {
-                    tracing::info!(subscriber = subject.name, snapshot = taken.number, "the state is in a snapshot");
-                }
-                return None;
-            }
-            Ok(Err::<_, ReloadError>(error)) => error.to_string(),
-            Err(_) => format!("it was not there in {} s", SNAPSHOT_WITHIN.as_secs()),
-        };
-        let digest = version.short();
-        tracing::warn!(subscriber = subject.name, digest, why, "no snapshot of the state in front of the deploy");
-        Some(format!("there is no snapshot of the state in front of {digest}: {why}"))
     }
 
     /// What becomes of a version where nothing is to be compiled for it. Where it is the proven one, and another is on trial,

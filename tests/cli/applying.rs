@@ -98,7 +98,7 @@ fn a_subscriber_is_added_to_a_running_bus_and_stays_over_a_start() {
 }
 
 /// A command that the README tells to run, and that this test runs.
-fn told<'a>(line: &'a str) -> Vec<&'a str> {
+fn told(line: &str) -> Vec<&str> {
     let readme = include_str!("../../README.md");
     assert!(readme.lines().any(|told| told.split("  #").next().unwrap().trim_end() == line), "not told: {line}");
     line.split_once("wattle ").map_or_else(|| line.split_once(" -- ").unwrap().1, |(_, line)| line).split(' ').collect()
