@@ -24,6 +24,8 @@ use crate::model::{LaneId, LaneWrite};
 
 /// Entries that are looked at in one round, however few are asked for: some may be gone.
 const PAGE_MIN: usize = 64;
+/// Entries that are removed while nobody can look.
+const COMMITTED_AT_ONCE: usize = 512;
 
 /// What is in memory of a lane's entries.
 #[derive(Debug, Default)]
@@ -89,7 +91,19 @@ impl Changed {
 
     /// What lies in front of a position is in the store.
     pub(super) fn committed(&self, position: u64) {
-        self.state().written.retain(|_, (written, _)| *written > position);
+        let mut from = Bound::Unbounded;
+        loop {
+            // In parts, since lanes wait for the lock. What is not removed yet only hides the same in the store.
+            let mut state = self.state();
+            let part = state.written.range::<Bytes, _>((from.as_ref(), Bound::Unbounded)).take(COMMITTED_AT_ONCE);
+            let part: Vec<_> = part.map(|(key, (written, _))| (key.clone(), *written <= position)).collect();
+            let Some((last, _)) = part.last() else { return };
+            from = Bound::Excluded(last.clone());
+            let stored = part.iter().filter(|(_, is_stored)| *is_stored);
+            let removed: Vec<_> = stored.filter_map(|(key, _)| state.written.remove(key)).collect();
+            drop(state);
+            drop(removed);
+        }
     }
 
     fn get(&self, key: &[u8]) -> Option<Option<Bytes>> {
@@ -302,5 +316,22 @@ mod tests {
         assert_eq!(get(&changed, "a").unwrap(), "1");
         changed.committed(10);
         assert_eq!(changed.get(b"a"), None, "the store knows it");
+    }
+
+    #[test]
+    fn exactly_what_is_in_the_store_goes_however_much_that_is() {
+        let changed = Changed::default();
+        changed.acquired(1);
+        let key = |number: u64| Bytes::from(format!("{number:08}"));
+        let last = 3 * COMMITTED_AT_ONCE as u64;
+        for number in 0..=last {
+            let writes = vec![LaneWrite::put(key(number), "")];
+            let unit = changed.hand_in(1, &writes).unwrap();
+            changed.written(unit, number % 2, writes);
+        }
+        changed.committed(0);
+        for number in 0..=last {
+            assert_eq!(changed.get(&key(number)).is_some(), number % 2 == 1, "{number}");
+        }
     }
 }
