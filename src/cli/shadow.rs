@@ -144,6 +144,9 @@ fn write(out: &mut impl Write, report: &ShadowReport) -> io::Result<()> {
     for (count, what) in left_out.into_iter().filter(|(count, _)| *count > 0) {
         writeln!(out, "  and {} left out {what}", plural(count, "event"))?;
     }
+    if report.events == 0 {
+        return Ok(());
+    }
     writeln!(out, "running: {}", per_event(&report.running, report.events))?;
     writeln!(out, "new:     {}", per_event(&report.other, report.events))?;
     let ShadowReport { differing, outputs, state, failures, .. } = report;

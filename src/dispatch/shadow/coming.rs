@@ -25,6 +25,9 @@ use crate::model::Offset;
 
 /// Events of a partition that are compared in one go: those of others take turns with them.
 const ROUND_EVENTS: u64 = 256;
+/// Where no more than so many events of a partition are still to be compared, they are held against what is recorded of them:
+/// what was recorded is looked for from the first of them to the end, which further behind would be more and more each time.
+const RECORD_WITHIN: u64 = 1_000;
 /// How often it is looked whether lanes have handled more.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How many entries of a state are looked at in one go.
@@ -98,7 +101,10 @@ impl<E: Engine> Tree<E> {
             return Ok(false);
         }
         let (mut part, next) = self.read_part(found, place.partition, place.next..handled.end, most, &mut 0).await?;
-        self.compare_parts(found, versions, vec![(&mut part, &place.states)], shown, report).await?;
+        // Of events that are shared, only the record tells whose they are.
+        let is_near = handled.end - place.next <= RECORD_WITHIN || found.plan().claim.is_some();
+        let parts = vec![(&mut part, &place.states)];
+        self.compare_parts(found, versions, parts, (is_near, shown), report).await?;
         place.next = next;
         Ok(true)
     }

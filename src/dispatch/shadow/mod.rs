@@ -244,23 +244,27 @@ impl<E: Engine> Tree<E> {
         };
         let mut parts: Vec<_> = parts.into_iter().map(with_states).collect();
         let parts: Vec<_> = parts.iter_mut().map(|(part, states)| (part, &*states)).collect();
-        self.compare_parts(&found, &versions, parts, options.shown, &mut report).await?;
+        self.compare_parts(&found, &versions, parts, (true, options.shown), &mut report).await?;
         report.running.memory_peak_bytes = running.memory_peak_bytes();
         report.other.memory_peak_bytes = other.memory_peak_bytes();
         Ok(report)
     }
 
-    /// Runs the versions over parts, and adds what differs.
+    /// Runs the versions over parts, and adds what differs. The running version is held against its record, or only against
+    /// itself.
     async fn compare_parts<H: Handler>(
         &self,
         found: &Found,
         versions: &Versions<'_, H>,
         mut parts: Vec<(&mut Selected, &States)>,
-        shown: usize,
+        (against_record, shown): (bool, usize),
         report: &mut ShadowReport,
     ) -> Result<(), ShadowError> {
         let subscriber = found.plan().label();
-        let recorded = self.recorded(&subscriber, parts.iter().map(|(part, _)| &**part)).await?;
+        let recorded = match against_record {
+            true => self.recorded(&subscriber, parts.iter().map(|(part, _)| &**part)).await?,
+            false => Recorded::default(),
+        };
         for (part, states) in &mut parts {
             if found.plan().claim.is_some() {
                 // Whose the others are is not known any more.
