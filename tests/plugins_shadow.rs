@@ -19,7 +19,7 @@ use common::plugin_calls::{host, spec};
 use common::trees::{event, plan_of, settled};
 use tokio::runtime::Handle;
 use wattle::dispatch::Tree;
-use wattle::dispatch::shadow::{DifferenceKind, ShadowOptions, ShadowReport};
+use wattle::dispatch::shadow::{DifferenceKind, Over, ShadowOptions, ShadowReport};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::log::Durability;
 use wattle::wasm::{Host, Plugin};
@@ -56,7 +56,7 @@ async fn compared(events: &[&str], key: Option<&str>, last: u32) -> ShadowReport
         .collect();
     tree.publisher().publish("in", &events, None).await.unwrap();
     settled(&tree).await;
-    let options = ShadowOptions { last, state: Vec::new(), shown: 100 };
+    let options = ShadowOptions { over: Over::Last { events: last, state: Vec::new() }, shown: 100 };
     tree.shadow("hostile", &running, &other, &options).await.unwrap()
 }
 

@@ -22,7 +22,7 @@ use crate::topology::Plan;
 use crate::wasm::{Host, HostError, HostOptions};
 
 use crate::effects::DiskFolder;
-use crate::reload::{self, BeginError, Probation, Reloader, Store, StoreError, TopologyError};
+use crate::reload::{self, BeginError, Probation, Reloader, Replaced, Store, StoreError, TopologyError};
 
 /// The folder in the data folder that holds versions of plugins.
 const VERSIONS: &str = "plugins";
@@ -177,9 +177,9 @@ impl Running {
         let versions = DiskFolder::create(&options.data.join(VERSIONS)).map_err(StartError::Versions)?;
         let (store, probation) = (Store::open(versions)?, options.probation);
         let told = |of| progress(Progress::Plugin(of));
-        let decide = |store: &mut Store| {
+        let decide = |store: &mut Store, replaced: &[Replaced]| {
             service
-                .block_on(reload::adopt(&engine, store, plan, components, options.allow_loss))
+                .block_on(reload::adopt(&engine, store, plan, components, (options.allow_loss, replaced)))
                 .map_err(StartError::from)
         };
         let begun = reload::begin_with(store, &host, plan, components, probation.events, &told, decide)?;

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::watch::Receiver;
 
 use super::args::{self, BusArgs};
 use super::input::{self, Form, Source, Watcher};
@@ -18,7 +20,7 @@ use crate::app::{Options, Progress, Running, StartError};
 use crate::client::{Client, Read};
 use crate::dispatch::{Published, Snapshot};
 use crate::model::{Event, EventView};
-use crate::reload::{self, Changed, Policy, Watch};
+use crate::reload::{self, Changed, Policy, Proposal, Watch};
 use crate::server;
 use crate::telemetry::{self, LogFormat};
 use crate::topology::Plan;
@@ -34,7 +36,8 @@ const FAILURES_SHOWN: usize = 20;
 /// Build and run topologies, to try them out
 ///
 /// Builds the plugin folders that the topologies name, and runs everything on a fresh data folder that is removed at the
-/// end. When the sources of a plugin change it is built again, and takes the place of the one that runs. On a terminal it shows the tree with its counts.
+/// end. When the sources of a plugin change, also of one that is applied meanwhile, it is built again, and takes the place of
+/// the one that runs. On a terminal it shows the tree with its counts.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle dev topologies/orders.yaml
@@ -94,12 +97,12 @@ pub(super) fn run(args: &Args) -> Outcome {
         };
         let shown = show(&running);
         // Whoever tries things out means what he changes: nothing is compared.
-        let reloaded = running.reloader().watch(run::files(&plan, &components), Policy::Replace);
+        let reloaded = running.reloader().watch(Policy::Replace);
         tokio::select! {
             result = work => result,
             () = shown => Ok(None),
             () = reloaded, if !args.once => Ok(None),
-            () = rebuild(components::folders(&plan)), if !args.once => Ok(None),
+            () = rebuild(running.reloader().topology()), if !args.once => Ok(None),
             () = signals.first() => Ok(None),
             why = running.tree().stopped() => {
                 stopped = Some(why);
@@ -169,12 +172,20 @@ fn build_all(plan: Plan) -> Result<(Plan, Vec<PathBuf>), Failure> {
     built.map_err(|failure| Failure { exit: Exit::Failed, ..failure })
 }
 
-/// Builds plugin folders whose sources change, for as long as this is polled. What comes of it is watched for.
-async fn rebuild(folders: Vec<PathBuf>) {
-    let mut watch = Watch::new(folders.clone());
+/// Builds plugin folders of the topology that runs whose sources change, for as long as this is polled. What comes of it is
+/// watched for.
+async fn rebuild(mut topology: Receiver<Arc<Proposal>>) {
+    let mut watch = Watch::default();
     loop {
-        for Changed { index, is_gone } in watch.changed().await {
-            let Some(folder) = folders.get(index).filter(|_| !is_gone).cloned() else { continue };
+        watch.follow(topology.borrow_and_update().folders.iter().cloned());
+        let changed = tokio::select! {
+            changed = watch.changed() => changed,
+            another = topology.changed() => match another {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
+        for Changed { path: folder, .. } in changed.into_iter().filter(|changed| !changed.is_gone) {
             tracing::info!(folder = %folder.display(), "its sources have changed: building");
             let built = tokio::task::spawn_blocking(move || build::build_folder(&folder, &mut |_| ())).await;
             match built {

@@ -12,7 +12,6 @@ use crate::app::{Options, Progress, Running, StartError, Stop};
 use crate::engine::Stopped;
 use crate::reload::{self, Policy};
 use crate::telemetry::{self, LogFormat};
-use crate::topology::{Plan, SubscriberPlan};
 
 /// Run topologies, durably, until told to stop
 ///
@@ -34,7 +33,7 @@ pub(super) struct Args {
     #[arg(long, env = "WATTLE_DATA", default_value = args::DEFAULT_DATA, value_name = "FOLDER")]
     data: PathBuf,
 
-    /// Reload plugins whose files change: the new version is on trial beside the old one first
+    /// Reload plugins whose files change, also of those that are applied later: the new version is on trial beside the old one first
     #[arg(long, env = "WATTLE_WATCH", value_parser = FalseyValueParser::new())]
     watch: bool,
 
@@ -62,16 +61,11 @@ pub(super) fn run(args: &Args) -> Outcome {
         tokio::select! {
             () = signals.first() => None,
             stopped = running.tree().stopped() => Some(stopped),
-            () = running.reloader().watch(files(&plan, &components), Policy::Swap), if args.watch => None,
+            () = running.reloader().watch(Policy::Swap), if args.watch => None,
         }
     });
     tracing::info!("stopping: nothing more is taken in");
     end(stopped, running.stop(args.bus.drain_deadline), args.bus.drain_deadline)
-}
-
-/// The files of plugins, each with the subscriber that runs it.
-pub(super) fn files(plan: &Plan, components: &[PathBuf]) -> Vec<(String, PathBuf)> {
-    plan.subscribers.iter().map(SubscriberPlan::label).zip(components.iter().cloned()).collect()
 }
 
 /// Logs what happens during a start.

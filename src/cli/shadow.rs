@@ -1,4 +1,4 @@
-//! `wattle plugin shadow`: what another version of a plugin would do with events that are kept.
+//! `wattle plugin shadow`: what another version of a plugin would do with events that are kept, or that come.
 
 use std::fs::File;
 use std::io::{self, BufReader, Write};
@@ -10,26 +10,31 @@ use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
 use similar::{ChangeTag, TextDiff};
 
+use super::signals::Signals;
 use super::table::plain;
 use super::tree::plural;
-use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, state};
+use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, say, state};
+use crate::client::ShadowOver;
 use crate::dispatch::StateOfPartition;
 use crate::dispatch::shadow::{Cost, Difference, DifferenceKind, Seen, ShadowReport};
 use crate::model::Event;
 use crate::model::json::to_json;
 
-/// Run a component beside the version that a subscriber runs, over the last events that it has handled
+/// Run a component beside the version that a subscriber runs, over events that it has handled
 ///
 /// Says where outputs, writes to the state or failures differ, and what both cost. Nothing is changed by it. The running
 /// version is held against itself and what it has recorded first: events with which it differs from itself show that it is
 /// not deterministic, and are not held against the new one.
 ///
-/// What a plugin kept at the time is not known any more: both begin without any state, or with a snapshot of it that `wattle
-/// state export` has made.
+/// What a plugin kept in front of the last events is not known any more: both begin without any state, or with what `wattle
+/// state export` has printed. With the number of a snapshot they begin where that was taken, with its state. With --live they
+/// begin where the subscriber is, with the state that it has, and go on with the events that come, without holding it up.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle plugin shadow validate target/wasm32-wasip2/release/validate.wasm
   wattle plugin shadow totals totals.wasm --last 10000 --state before.ndjson
+  wattle plugin shadow totals totals.wasm --state 3
+  wattle plugin shadow totals totals.wasm --live --for 10m
   wattle plugin shadow validate validate.wasm --fail-on-diff && wattle plugin deploy validate validate.wasm")]
 pub(super) struct Args {
     /// The subscriber: namespace/name, or name alone where only one namespace has it
@@ -38,13 +43,26 @@ pub(super) struct Args {
     /// The component
     file: PathBuf,
 
-    /// How many of the last events, all partitions together
-    #[arg(long, default_value_t = 1_000, value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// How many of the last events, all partitions together; from a snapshot on, how many of the first
+    #[arg(long, default_value_t = 1_000, value_name = "EVENTS", conflicts_with = "live", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     last: u32,
 
-    /// What the plugin keeps in front of the first of them: `empty`, or a file that `wattle state export` has written
-    #[arg(long, default_value = EMPTY, value_name = "empty|FILE")]
+    /// What the plugin keeps in front of the first of them: `empty`, the number of a snapshot, or a file that `wattle state
+    /// export` has written
+    #[arg(long, default_value = EMPTY, value_name = "empty|NUMBER|FILE", conflicts_with = "live")]
     state: PathBuf,
+
+    /// Over the events that come, once the running version has handled them; Ctrl-C ends it with the report so far
+    #[arg(long)]
+    live: bool,
+
+    /// With --live: end after so many events
+    #[arg(long, value_name = "EVENTS", requires = "live", value_parser = clap::value_parser!(u64).range(1..))]
+    events: Option<u64>,
+
+    /// With --live: end after this time, such as 10m
+    #[arg(long = "for", value_name = "TIME", requires = "live", value_parser = args::duration)]
+    time: Option<Duration>,
 
     /// Exit with 1 where the new version differs
     #[arg(long)]
@@ -64,12 +82,20 @@ const EMPTY: &str = "empty";
 pub(super) fn run(args: &Args) -> Outcome {
     let wasm = std::fs::read(&args.file)
         .map_err(|error| Failure::failed(format!("cannot read {}: {error}", args.file.display())))?;
-    let state = match args.state == Path::new(EMPTY) {
-        true => Vec::new(),
-        false => entries(&args.state)?,
-    };
+    let over = over(args)?;
+    let mut signals = if args.live { Some(Signals::listen()?) } else { None };
     let report = block_on(async {
-        Ok(args.server.connect().await?.shadow(&args.subscriber, wasm.into(), args.last, state).await?)
+        let client = args.server.connect().await?;
+        if args.live {
+            say("comparing events as they come; Ctrl-C ends it with the report so far");
+        }
+        let enough = async {
+            match &mut signals {
+                Some(signals) => signals.first().await,
+                None => std::future::pending().await,
+            }
+        };
+        Ok(client.shadow(&args.subscriber, wasm.into(), over, enough).await?)
     })?;
     let mut out = anstream::stdout().lock();
     match args.output {
@@ -80,6 +106,17 @@ pub(super) fn run(args: &Args) -> Outcome {
         true => Err(Failure::silent(Exit::Failed)),
         false => Ok(()),
     }
+}
+
+/// Which events, and what the plugin keeps in front of them.
+fn over(args: &Args) -> Result<ShadowOver, Failure> {
+    let (events, number) = (args.last, args.state.to_str().and_then(|text| text.parse().ok()));
+    Ok(match number {
+        _ if args.live => ShadowOver::Coming { events: args.events, time: args.time },
+        Some(snapshot) => ShadowOver::Behind { snapshot, events },
+        None if args.state == Path::new(EMPTY) => ShadowOver::Last { events, state: Vec::new() },
+        None => ShadowOver::Last { events, state: entries(&args.state)? },
+    })
 }
 
 fn entries(path: &Path) -> Result<Vec<StateOfPartition>, Failure> {
@@ -102,9 +139,13 @@ fn write(out: &mut impl Write, report: &ShadowReport) -> io::Result<()> {
         (report.passed_over, "passed over by `when`"),
         (report.waiting, "that wait"),
         (report.not_its_own, "that may be another's of its group"),
+        (report.not_reached, "that had come and were not reached"),
     ];
     for (count, what) in left_out.into_iter().filter(|(count, _)| *count > 0) {
         writeln!(out, "  and {} left out {what}", plural(count, "event"))?;
+    }
+    if report.events == 0 {
+        return Ok(());
     }
     writeln!(out, "running: {}", per_event(&report.running, report.events))?;
     writeln!(out, "new:     {}", per_event(&report.other, report.events))?;
@@ -203,6 +244,7 @@ fn as_json(report: &ShadowReport) -> Value {
         "passed_over": report.passed_over,
         "waiting": report.waiting,
         "not_its_own": report.not_its_own,
+        "not_reached": report.not_reached,
         "held_against_record": report.held_against_record,
         "not_deterministic": report.not_deterministic,
         "over_other_state": report.over_other_state,

@@ -12,7 +12,7 @@ use super::table::Table;
 use super::tree::plural;
 use super::{Failure, Outcome, Output, ServerArg, block_on, say};
 use crate::client::Client;
-use crate::dispatch::{SnapshotInfo, StateEntry, StateFilter, StateOfPartition};
+use crate::dispatch::{SnapshotInfo, StateEntry, StateFilter, StateOfPartition, TakenBy};
 use crate::limits;
 
 /// Bytes and entries that are sent at once.
@@ -64,7 +64,7 @@ struct Snapshot {
     /// The subscriber: namespace/name, or name alone where only one namespace has it
     subscriber: String,
 
-    /// How many of its snapshots are left, the new one among them; the oldest go
+    /// How many of its snapshots are left, the new one among them; the oldest go. Those of deploys are counted apart
     #[arg(long, value_name = "COUNT", default_value = "8", value_parser = clap::value_parser!(u32).range(1..))]
     keep: u32,
 
@@ -292,10 +292,18 @@ fn print(out: &mut impl Write, entry: StateOfPartition) -> Outcome {
     Ok(writeln!(out)?)
 }
 
+fn by_word(by: TakenBy) -> &'static str {
+    match by {
+        TakenBy::Hand => "hand",
+        TakenBy::Deploy => "deploy",
+    }
+}
+
 fn snapshot_json(snapshot: &SnapshotInfo) -> serde_json::Value {
-    let SnapshotInfo { number, taken_ns, digest, note, positions, entries, bytes } = snapshot;
+    let SnapshotInfo { number, taken_ns, digest, note, by, positions, entries, bytes } = snapshot;
     serde_json::json!({
-        "number": number, "taken": exact_time(*taken_ns), "digest": digest, "note": note, "positions": positions,
+        "number": number, "taken": exact_time(*taken_ns), "by": by_word(*by), "digest": digest, "note": note,
+        "positions": positions,
         "entries": entries, "bytes": bytes,
     })
 }
@@ -322,16 +330,19 @@ fn snapshots(args: &Snapshots) -> Outcome {
     let Snapshots { subscriber, server, output } = args;
     let snapshots = block_on(async { Ok(server.connect().await?.snapshots(subscriber).await?) })?;
     let mut out = BufWriter::new(anstream::stdout());
-    let mut table = Table::new(&["NUMBER", "TAKEN", "ENTRIES", "BYTES", "PLUGIN", "NOTE"], &[0, 2, 3]);
+    let mut table = Table::new(&["NUMBER", "TAKEN", "BY", "ENTRIES", "BYTES", "PLUGIN", "NOTE"], &[0, 3, 4]);
     for snapshot in &snapshots {
-        let SnapshotInfo { number, taken_ns, digest, note, entries, bytes, .. } = snapshot;
+        let SnapshotInfo { number, taken_ns, digest, note, by, entries, bytes, .. } = snapshot;
         match output {
             Output::Json => writeln!(out, "{}", snapshot_json(snapshot))?,
             Output::Text => {
                 let digest = digest.get(..12).unwrap_or(digest).to_owned();
                 let counts = [number, entries, bytes].map(u64::to_string);
                 let [number, entries, bytes] = counts;
-                table.row(&mut out, vec![number, time(*taken_ns), entries, bytes, digest, note.clone()])?;
+                table.row(
+                    &mut out,
+                    vec![number, time(*taken_ns), by_word(*by).to_owned(), entries, bytes, digest, note.clone()],
+                )?;
             }
         }
     }

@@ -34,6 +34,7 @@ use crate::rpc::v1::topology_service_client::TopologyServiceClient;
 pub use error::{ClientError, Refused};
 pub use publishing::{Publishing, Window};
 pub use reading::{Position, Read, Reading, Received, Start};
+pub use shadow::ShadowOver;
 pub use subscribers::{Failed, Listing, Part, Seek, Source, States};
 
 /// How long a connection may take.

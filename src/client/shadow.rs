@@ -1,19 +1,51 @@
 //! Comparing versions of plugins.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Client, ClientError};
 use crate::dispatch::StateOfPartition;
 use crate::dispatch::shadow::ShadowReport;
 use crate::rpc::v1;
-use crate::rpc::v1::shadow_request::{Begin, Part};
+use crate::rpc::v1::shadow_request::{Begin, Coming, Part};
 
 /// Bytes of a component that one message has.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// Which events two versions are compared over.
+#[derive(Debug, Clone)]
+pub enum ShadowOver {
+    /// The last ones that the subscriber has handled, beginning with this state.
+    Last {
+        /// So many.
+        events: u32,
+        /// What the plugin keeps in front of them.
+        state: Vec<StateOfPartition>,
+    },
+    /// Those behind a snapshot, with its state.
+    Behind {
+        /// Its number.
+        snapshot: u64,
+        /// So many at the most.
+        events: u32,
+    },
+    /// Those that it handles from now on, with the state that there is.
+    Coming {
+        /// Ends after so many.
+        events: Option<u64>,
+        /// Ends after this time.
+        time: Option<Duration>,
+    },
+}
+
 impl Client {
-    /// Runs a component beside the version that a subscriber runs, over the last events that it has handled, beginning with
-    /// this state. Changes nothing.
+    /// Runs a component beside the version that a subscriber runs, over events that it has handled. Changes nothing. Over
+    /// those that come it also ends, with what was compared by then, when `enough` resolves.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -21,10 +53,21 @@ impl Client {
         &self,
         subscriber: &str,
         wasm: Bytes,
-        last: u32,
-        state: Vec<StateOfPartition>,
+        over: ShadowOver,
+        enough: impl Future<Output = ()>,
     ) -> Result<ShadowReport, ClientError> {
-        let begin = Begin { subscriber: subscriber.to_owned(), last, size_bytes: wasm.len() as u64, shown: 0 };
+        let is_coming = matches!(over, ShadowOver::Coming { .. });
+        let begin = Begin { subscriber: subscriber.to_owned(), size_bytes: wasm.len() as u64, ..Begin::default() };
+        let (begin, state) = match over {
+            ShadowOver::Last { events, state } => (Begin { last: events, ..begin }, state),
+            ShadowOver::Behind { snapshot, events } => {
+                (Begin { last: events, snapshot: Some(snapshot), ..begin }, Vec::new())
+            }
+            ShadowOver::Coming { events, time } => {
+                let time = time.and_then(|time| prost_types::Duration::try_from(time).ok());
+                (Begin { coming: Some(Coming { events: events.unwrap_or(0), time }), ..begin }, Vec::new())
+            }
+        };
         // The state first: what is behind the component may come in after it has been found to be whole.
         let entries = state.into_iter().map(|entry| Part::Entry(entry.into()));
         let chunks = (0..wasm.len()).step_by(CHUNK_BYTES).map(|at| {
@@ -32,8 +75,20 @@ impl Client {
             Part::Chunk(wasm.slice(at..end))
         });
         let parts: Vec<_> = std::iter::once(Part::Begin(begin)).chain(entries).chain(chunks).collect();
+        // Over events that come, the messages end when there were enough.
+        let (open, rest) = mpsc::channel(1);
+        let open = Some(open).filter(|_| is_coming);
         let requests = tokio_stream::iter(parts.into_iter().map(|part| v1::ShadowRequest { part: Some(part) }));
-        let answer = self.shadows.clone().shadow(requests).await.map_err(|status| self.failed(&status))?;
-        Ok(answer.into_inner().into())
+        let requests = requests.chain(ReceiverStream::new(rest));
+        let mut shadows = self.shadows.clone();
+        let mut answer = pin!(shadows.shadow(requests));
+        let answer = tokio::select! {
+            answer = &mut answer => answer,
+            () = enough, if is_coming => {
+                drop(open);
+                answer.await
+            }
+        };
+        Ok(answer.map_err(|status| self.failed(&status))?.into_inner().into())
     }
 }

@@ -53,7 +53,7 @@ pub use handler::{HandleError, Handler};
 pub use publish::{Addressed, Numbering, PublishError, Published, Publisher};
 pub use reload::VersionError;
 pub use renames::{Renames, unremembered};
-pub use snapshots::{SnapshotError, SnapshotInfo};
+pub use snapshots::{SnapshotError, SnapshotInfo, TakenBy};
 pub use state::StateEntry;
 pub use status::{LaneState, OnTrial, Snapshot, SubscriberStatus, TopicStatus};
 pub use trace::{Trace, TraceError, TraceOf};

@@ -19,25 +19,42 @@ use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::command::{Command, Look, Restored};
-use super::control::{ANSWER_WITHIN, ControlError, Found, late};
+use super::control::{ANSWER_WITHIN, ControlError, Found, StateOfPartition, late};
 use super::entries::{RECORD, STATE, end_of};
+use super::numbered::blueprint;
+use super::state::{self, StateEntry};
 use super::tree::Tree;
 use super::waiting::now_ns;
 use crate::effects::Disk;
 use crate::engine::{Engine, Entries, ReadError};
-use crate::model::{Offset, SubscriberId};
+use crate::limits::SHADOW_BYTES_MAX;
+use crate::model::{LaneId, Offset, PartitionId, SubscriberId};
+use crate::topology::Plan;
 use file::{About, FileError, Part, Reader, Size, Writer};
 
 /// Entries that are read at once: each may be as large as a value may be.
 const PAGE: usize = 32;
 /// Blocks of a file that wait for a lane.
 const BLOCKS_AHEAD: usize = 4;
-/// Snapshots of a subscriber that stay where nobody says otherwise.
+/// Snapshots of a subscriber that stay where nobody says otherwise: so many of those that somebody took, and so many of
+/// those that deploys took.
 pub const KEPT_DEFAULT: usize = 8;
+
+/// Who had a snapshot taken. What is in a file is its name here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TakenBy {
+    /// Somebody who wanted one.
+    #[default]
+    Hand,
+    /// A version that was about to take the place of another.
+    Deploy,
+}
 
 /// A snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +67,8 @@ pub struct SnapshotInfo {
     pub digest: String,
     /// Why it was taken, in words.
     pub note: String,
+    /// Who had it taken.
+    pub by: TakenBy,
     /// Where each lane was, by partition.
     pub positions: Vec<Offset>,
     /// How many entries it has: keys of the state, and two for each event that waits.
@@ -141,8 +160,8 @@ fn unusable(number: u64) -> impl Fn(FileError) -> SnapshotError {
 
 impl SnapshotInfo {
     fn new(number: u64, about: About, size: Size) -> Self {
-        let About { taken_ns, digest, note, positions, .. } = about;
-        Self { number, taken_ns, digest, note, positions, entries: size.entries, bytes: size.bytes }
+        let About { taken_ns, digest, note, by, positions, .. } = about;
+        Self { number, taken_ns, digest, note, by, positions, entries: size.entries, bytes: size.bytes }
     }
 }
 
@@ -154,13 +173,71 @@ fn numbers(disk: &dyn Disk, subscriber: SubscriberId) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
+/// Writes a snapshot of lanes, and lets older ones of its kind go.
+fn add<E: Engine>(
+    engine: &E,
+    disk: &Arc<dyn Disk>,
+    subscriber: SubscriberId,
+    about: About,
+    lanes: &[E::Entries],
+    keep: usize,
+) -> Result<SnapshotInfo, SnapshotError> {
+    let number = numbers(&**disk, subscriber)?.last().map_or(1, |last| last + 1);
+    let name = file::name_of(subscriber, number);
+    let size = write(disk.clone(), &name, &about, lanes, || engine.storage().takes_events)?;
+    forget_old(&**disk, subscriber, about.by, keep)?;
+    Ok(SnapshotInfo::new(number, about, size))
+}
+
+/// As [`Tree::take_snapshot`], of a subscriber of the plan that ran last, where nothing runs; none where its handler keeps
+/// nothing.
+///
+/// # Errors
+/// [`SnapshotError`]; nothing has changed then.
+pub async fn take_where_nothing_runs<E: Engine>(
+    engine: &E,
+    plan: &Plan,
+    subscriber: &str,
+    (by, digest, note): (TakenBy, &str, &str),
+    keep: usize,
+) -> Result<Option<SnapshotInfo>, SnapshotError> {
+    let numbers = engine.apply(&blueprint(plan, Vec::new())).await;
+    let numbers = numbers.map_err(|error| SnapshotError::Disk(error.to_string()))?;
+    let found = plan.subscribers.iter().zip(numbers.subscribers).find(|(of, _)| of.label() == subscriber);
+    let Some((of, number)) = found else { return Ok(None) };
+    let (mut positions, mut lanes, mut has_state) = (Vec::new(), Vec::new(), false);
+    for partition in 0..plan[of.from].partitions {
+        let lane = LaneId { subscriber: number, partition };
+        let Some(entries) = engine.entries(lane) else { return Ok(None) };
+        let entries = entries.frozen()?; // nobody owns it, so nothing is handed in
+        has_state |= !state::list(&entries, None, 1)?.is_empty();
+        positions.push(engine.position(lane).unwrap_or(0));
+        lanes.push(entries);
+    }
+    if !has_state {
+        return Ok(None);
+    }
+    let disk = engine.snapshots().ok_or(SnapshotError::Unsupported)?;
+    let (subscriber, digest, note) = (subscriber.to_owned(), digest.to_owned(), note.to_owned());
+    let about = About { subscriber, taken_ns: now_ns(), digest, note, by, positions };
+    let engine = engine.clone();
+    let written = tokio::task::spawn_blocking(move || add(&engine, &disk, number, about, &lanes, keep));
+    Ok(Some(written.await.map_err(|error| SnapshotError::Disk(error.to_string()))??))
+}
+
 impl<E: Engine> Tree<E> {
-    /// Takes a snapshot of a subscriber while it runs, and lets older ones go, so that `keep` of them are left, at least the
-    /// new one. `note` says why it was taken.
+    /// Takes a snapshot of a subscriber while it runs, and lets older ones go that were taken by the same, so that `keep` of
+    /// those are left, at least the new one. `note` says why it was taken.
     ///
     /// # Errors
     /// [`ControlError`]; nothing has changed then.
-    pub async fn take_snapshot(&self, subscriber: &str, note: &str, keep: usize) -> Result<SnapshotInfo, ControlError> {
+    pub async fn take_snapshot(
+        &self,
+        subscriber: &str,
+        by: TakenBy,
+        note: &str,
+        keep: usize,
+    ) -> Result<SnapshotInfo, ControlError> {
         let found = self.subscriber(subscriber)?;
         let (number_of, disk) = (found.number, self.snapshot_disk()?);
         let one_at_a_time = self.shared.snapshots.clone().lock_owned().await;
@@ -170,22 +247,19 @@ impl<E: Engine> Tree<E> {
             taken_ns: now_ns(),
             digest: self.shared.digest(found.index),
             note: note.to_owned(),
+            by,
             positions,
         };
         let engine = self.shared.engine.clone();
         let written = tokio::task::spawn_blocking(move || {
             let _one_at_a_time = one_at_a_time; // also where nobody waits any more
-            let number = numbers(&*disk, number_of)?.last().map_or(1, |last| last + 1);
-            let name = file::name_of(number_of, number);
-            let size = write(disk.clone(), &name, &about, &lanes, || engine.storage().takes_events)?;
-            forget_old(&*disk, number_of, keep)?;
-            Ok::<_, SnapshotError>(SnapshotInfo::new(number, about, size))
+            add(&engine, &disk, number_of, about, &lanes, keep)
         });
         Ok(written.await.map_err(|error| SnapshotError::Disk(error.to_string()))??)
     }
 
     /// What each lane keeps, and where it is, between two calls; as durable as all else is.
-    async fn freeze(&self, found: &Found) -> Result<Vec<(Offset, E::Entries)>, ControlError> {
+    pub(super) async fn freeze(&self, found: &Found) -> Result<Vec<(Offset, E::Entries)>, ControlError> {
         let within = Instant::now() + ANSWER_WITHIN;
         let mut told = Vec::new();
         for partition in 0..found.partitions {
@@ -238,6 +312,28 @@ impl<E: Engine> Tree<E> {
             io::ErrorKind::NotFound => SnapshotError::Unknown { subscriber: found.plan().label(), number },
             _ => error.into(),
         })?)
+    }
+
+    /// Where the lanes of a subscriber were in a snapshot, and what its handler kept, if what came behind it is still there.
+    pub(super) async fn state_of_snapshot(
+        &self,
+        found: &Found,
+        number: u64,
+    ) -> Result<(Vec<Offset>, Vec<StateOfPartition>), ControlError> {
+        let snapshot = self.restoring(found, number).await?;
+        for partition in 0..found.partitions {
+            let kept = self.engine().bounds(PartitionId { topic: found.input, partition }).unwrap_or_default();
+            snapshot.position(partition, kept.start, kept.written)?;
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            let bytes = snapshot.reader.size().map_err(unusable(number))?.bytes;
+            if bytes > SHADOW_BYTES_MAX as u64 {
+                let reason = format!("it has {bytes} bytes, and a comparison holds at most {SHADOW_BYTES_MAX}");
+                return Err(SnapshotError::Unusable { number, reason });
+            }
+            snapshot.state().map_err(unusable(number))
+        });
+        Ok(read.await.map_err(|error| SnapshotError::Disk(error.to_string()))??)
     }
 
     /// A snapshot that is to be gone back to, once all of it has been read and found to be as it was written.
@@ -302,9 +398,12 @@ fn write<K: Entries>(
     }
 }
 
-/// Removes the oldest snapshots of a subscriber, so that `keep` of them are left, at least one.
-fn forget_old(disk: &dyn Disk, subscriber: SubscriberId, keep: usize) -> Result<(), SnapshotError> {
-    let numbers = numbers(disk, subscriber)?;
+/// Removes the oldest snapshots of a subscriber that were taken by this, so that `keep` of them are left, at least one. One
+/// that cannot be read stays: nobody knows whose it is.
+fn forget_old(disk: &dyn Disk, subscriber: SubscriberId, by: TakenBy, keep: usize) -> Result<(), SnapshotError> {
+    let is_by =
+        |number: &u64| Reader::open(disk, &file::name_of(subscriber, *number)).is_ok_and(|(_, about)| about.by == by);
+    let numbers: Vec<_> = numbers(disk, subscriber)?.into_iter().filter(is_by).collect();
     for number in numbers.iter().take(numbers.len().saturating_sub(keep.max(1))) {
         disk.remove(&file::name_of(subscriber, *number))?;
     }
@@ -358,6 +457,22 @@ impl Restoring {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// Where lanes were, and the state that is in it. Blocks on the disk.
+    fn state(mut self) -> Result<(Vec<Offset>, Vec<StateOfPartition>), FileError> {
+        let (mut partition, mut state) = (0, Vec::new());
+        while let Some(part) = self.reader.next()? {
+            match part {
+                Part::Lane(next) => partition = next,
+                Part::Entries(entries) => {
+                    let of_state = entries.iter().filter(|(key, _)| key.first() == Some(&STATE));
+                    let entries = of_state.filter_map(|(key, value)| StateEntry::parse(key, value));
+                    state.extend(entries.map(|entry| StateOfPartition { partition, entry }));
+                }
+            }
+        }
+        Ok((self.positions, state))
     }
 
     /// A channel to a lane.

@@ -59,7 +59,7 @@ pub struct StateEntry {
 }
 
 impl StateEntry {
-    fn parse(key: &[u8], value: &Bytes) -> Option<Self> {
+    pub(super) fn parse(key: &[u8], value: &Bytes) -> Option<Self> {
         let (bucket, key) = std::str::from_utf8(key.get(1..)?).ok()?.split_once('\0')?;
         let written_ns = u64::from_le_bytes(value.get(..TIME_BYTES)?.try_into().ok()?);
         let (bucket, key, value) = (bucket.to_owned(), key.to_owned(), value.slice(TIME_BYTES..));

@@ -9,17 +9,19 @@
 //!
 //! Promises: what does not compile or does not fit changes nothing. A version is kept and decided on, durably, before any
 //! lane calls it; after a crash at any moment what runs is what was decided. A file proposes once: what was taken back is not
-//! tried again until the file changes. Reloading what runs already does nothing. A new version calls for a snapshot of the
-//! subscriber's state, where that has any, before its first call; one that fails or takes long is told of and holds nothing
-//! up. Going back to a version that is kept, and a file that changed while the bus was off, take none.
+//! tried again until the file changes. Reloading what runs already does nothing. A new version, also one that a topology brings, calls for a
+//! snapshot of the subscriber's state, where that has any, before its first call; one that fails or takes long is told of and
+//! holds nothing up. Going back to a version that is kept takes none.
 //! Relies on: [`crate::dispatch::Tree`] for the change between two calls and for the comparison, [`Store`] for what is durable.
 //! Must not know: gRPC, the command line, how a component is built.
 
 mod error;
+mod follow;
 mod judge;
 mod record;
 mod reloader;
 mod shadow;
+mod snapshot;
 mod source;
 mod start;
 mod store;
@@ -35,6 +37,7 @@ use crate::wasm::{Digest, Host, Plugin, PluginSpec, RegisterError};
 pub use error::{KeptError, ReloadError};
 pub use reloader::Reloader;
 pub use shadow::CompareError;
+pub use snapshot::{Replaced, snapshot_at_start};
 pub use source::{PluginError, register};
 pub use start::{BeginError, Begun, Progress, begin, begin_with};
 pub use store::{Store, StoreError};

@@ -1,9 +1,8 @@
 //! What changes versions, one at a time for each subscriber.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::MutexGuard as Turn;
@@ -13,19 +12,14 @@ use tokio_util::task::TaskTracker;
 
 use super::record::{Decided, Kept};
 use super::{
-    Changed, Compile, KeptError, KeptVersion, Outcome, Policy, Probation, ReloadError, Reloaded, Standing, Store,
-    Summary, Watch, cause_of_file, source, start,
+    Compile, KeptError, KeptVersion, Outcome, Policy, Probation, ReloadError, Reloaded, Standing, Store, Summary,
+    cause_of_file, source, start, topology,
 };
-use crate::dispatch::snapshots::KEPT_DEFAULT;
 use crate::dispatch::{ControlError, Terms, Tree};
 use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
 use crate::wasm::{Digest, PluginSpec};
-
-/// How long a new version waits for the snapshot of the state that it is about to change. Long enough for hundreds of
-/// megabytes; a lane in a call that does not come back must not keep out the version that mends it.
-const SNAPSHOT_WITHIN: Duration = Duration::from_secs(5);
 
 /// The versions of a running tree. Cheap to clone.
 pub struct Reloader<E, C> {
@@ -46,6 +40,8 @@ pub(super) struct Shared<E, C> {
     subjects: RwLock<Vec<Arc<Subject>>>,
     /// Whoever applies a topology has it.
     pub(super) applying: tokio::sync::Mutex<()>,
+    /// The topology that runs.
+    pub(super) topology: Sender<Arc<topology::Proposal>>,
     pub(super) probation: Probation,
     pub(super) tasks: TaskTracker,
     pub(super) closing: CancellationToken,
@@ -124,12 +120,14 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         runtime: &Handle,
     ) -> Self {
         let subject = |subscriber: &SubscriberPlan| Arc::new(Subject::new(plan, subscriber));
+        let applied = store.applied().map(|applied| Arc::new(applied.topology.clone()));
         let shared = Shared {
             tree,
             compiler,
             store: Mutex::new(store),
             subjects: RwLock::new(plan.subscribers.iter().map(subject).collect()),
             applying: tokio::sync::Mutex::new(()),
+            topology: Sender::new(applied.unwrap_or_default()),
             probation,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -272,35 +270,6 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         .await
     }
 
-    /// Watches the files of subscribers' plugins, and proposes those that change, for as long as this is polled. What is
-    /// wrong with one is logged, and it is looked at again when it changes.
-    pub async fn watch(&self, files: Vec<(String, PathBuf)>, policy: Policy) {
-        let mut watch = Watch::new(files.iter().map(|(_, file)| file.clone()));
-        // What changed between the start and now is not seen as a change.
-        let mut changed: Vec<_> = (0..files.len()).map(|index| Changed { index, is_gone: false }).collect();
-        loop {
-            for Changed { index, is_gone } in changed {
-                let Some((subscriber, file)) = files.get(index).cloned() else { continue };
-                if is_gone {
-                    tracing::warn!(subscriber, file = %file.display(), "the file of the plugin is gone: what it was runs on");
-                    continue;
-                }
-                // Each for itself: what compiles for long holds up no other.
-                let reloader = self.clone();
-                self.shared.tasks.spawn_on(
-                    async move {
-                        match reloader.propose(&subscriber, &file, policy).await {
-                            Ok(_) | Err(ReloadError::Superseded { .. } | ReloadError::Closed) => {}
-                            Err(error) => tracing::error!(subscriber, %error, "the version before runs on"),
-                        }
-                    },
-                    &self.shared.runtime,
-                );
-            }
-            changed = watch.changed().await;
-        }
-    }
-
     /// Whose turn it is calls this.
     async fn reload(&self, index: usize, proposal: Proposal) -> Result<Reloaded, ReloadError> {
         let subject = self.at(index)?;
@@ -370,39 +339,6 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         };
         tracing::info!(subscriber, digest, cause, ?outcome, "the new version is called from now on");
         Ok(Reloaded { version, outcome })
-    }
-
-    /// Takes a snapshot of what a subscriber keeps, before a version changes that. Where there is none, why, in words: the
-    /// version comes all the same, since it may be what mends what is wrong.
-    async fn snapshot(&self, subject: &Subject, version: Digest) -> Option<String> {
-        let name = subject.name.clone();
-        let looked = self.blocking(move |reloader| {
-            let runs = reloader.store().decided(&name).map(|decided| decided.proven);
-            Ok((reloader.shared.tree.has_state(&name, None)?, runs))
-        });
-        let taken = async {
-            let (has_state, runs) = looked.await?;
-            if !has_state {
-                return Ok(None);
-            }
-            let before = runs.map(|runs| format!(" in place of {}", runs.short())).unwrap_or_default();
-            let note = format!("in front of the deploy of {}{before}", version.short());
-            Ok(Some(self.shared.tree.take_snapshot(&subject.name, &note, KEPT_DEFAULT).await?))
-        };
-        // What is being written when the time is over is written to its end beside the lanes.
-        let why = match tokio::time::timeout(SNAPSHOT_WITHIN, taken).await {
-            Ok(Ok(taken)) => {
-                if let Some(taken) = taken {
-                    tracing::info!(subscriber = subject.name, snapshot = taken.number, "the state is in a snapshot");
-                }
-                return None;
-            }
-            Ok(Err::<_, ReloadError>(error)) => error.to_string(),
-            Err(_) => format!("it was not there in {} s", SNAPSHOT_WITHIN.as_secs()),
-        };
-        let digest = version.short();
-        tracing::warn!(subscriber = subject.name, digest, why, "no snapshot of the state in front of the deploy");
-        Some(format!("there is no snapshot of the state in front of {digest}: {why}"))
     }
 
     /// What becomes of a version where nothing is to be compiled for it. Where it is the proven one, and another is on trial,

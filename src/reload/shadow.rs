@@ -1,9 +1,15 @@
 //! A component beside the version that a subscriber runs: compiled, compared, and forgotten.
+//!
+//! It is compared on a thread of its own that gives way to lanes.
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::{Compile, KeptError, ReloadError, Reloader, source, start};
 use crate::dispatch::ControlError;
 use crate::dispatch::shadow::{ShadowError, ShadowOptions, ShadowReport};
 use crate::engine::Engine;
+use crate::wasm::give_way;
 
 /// Why there is no comparison.
 #[derive(Debug, thiserror::Error)]
@@ -14,10 +20,13 @@ pub enum CompareError {
     /// They could not be compared.
     #[error(transparent)]
     Shadow(#[from] ShadowError),
+    /// There is no thread for it.
+    #[error("cannot start a thread to compare on: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Runs a component beside the proven version of a subscriber over the last events that it has handled. Both are compiled
+    /// Runs a component beside the proven version of a subscriber over events that it has handled. Both are compiled
     /// anew for it, so that lanes keep their instances. Changes nothing; dropping the future ends it.
     ///
     /// # Errors
@@ -44,6 +53,20 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             Ok((running, other))
         });
         let (running, other) = compiled.await?;
-        Ok(self.shared.tree.shadow(&subject.name, &running, &other, options).await?)
+        let (tree, options, name) = (self.shared.tree.clone(), options.clone(), subject.name.clone());
+        let (gone, tracked) = (CancellationToken::new(), self.shared.tasks.token());
+        let _goes_with_the_caller = gone.clone().drop_guard();
+        let (sender, compared) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let compare = move || {
+            let _tracked = tracked;
+            give_way();
+            let compared = gone.run_until_cancelled(tree.shadow(&name, &running, &other, &options));
+            if let Some(compared) = runtime.block_on(compared) {
+                let _ = sender.send(compared); // whoever asked may have gone
+            }
+        };
+        std::thread::Builder::new().name("shadow".to_owned()).spawn(compare)?;
+        Ok(compared.await.map_err(|_| ReloadError::Closed)??)
     }
 }

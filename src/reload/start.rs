@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::record::{Decided, Kept};
 use super::source::{PluginError, config, each, ports, spec_of_file};
 use super::store::{Store, StoreError};
-use super::{Compile, KeptError};
+use super::{Compile, KeptError, Replaced};
 use crate::dispatch::{Starts, Terms};
 use crate::effects::{Clock, SystemClock};
 use crate::topology::{Plan, SubscriberPlan};
@@ -81,6 +81,15 @@ pub(super) enum Change {
     Replace(Kept, Vec<u8>),
 }
 
+impl Change {
+    /// Which version comes in place of which.
+    fn replaces(&self, store: &Store, subscriber: &str) -> Option<Replaced> {
+        let (Self::Try(kept, _) | Self::Replace(kept, _)) = self else { return None };
+        let before = store.decided(subscriber)?.proven;
+        Some(Replaced { subscriber: subscriber.to_owned(), before, version: kept.version })
+    }
+}
+
 struct Beginning<'a, C> {
     store: &'a Store,
     compiler: &'a C,
@@ -104,11 +113,11 @@ pub fn begin<C: Compile>(
     events: u64,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Begun<C::Handler>, BeginError> {
-    begin_with(store, compiler, plan, files, events, progress, |_| Ok::<_, BeginError>(()))
+    begin_with(store, compiler, plan, files, events, progress, |_, _| Ok::<_, BeginError>(()))
 }
 
-/// As [`begin`], with something that is to be decided once it is certain that all of them can run, and before it is decided
-/// which ones do.
+/// As [`begin`], with something that is to be done and decided once it is certain that all of them can run, and before it is
+/// decided which ones do: it is told which ones take the place of others.
 ///
 /// # Errors
 /// [`BeginError`], and those of that; which versions run was not decided then.
@@ -119,14 +128,16 @@ pub fn begin_with<C: Compile, F: From<BeginError>>(
     files: &[PathBuf],
     events: u64,
     progress: &(dyn Fn(Progress) + Sync),
-    first: impl FnOnce(&mut Store) -> Result<(), F>,
+    first: impl FnOnce(&mut Store, &[Replaced]) -> Result<(), F>,
 ) -> Result<Begun<C::Handler>, F> {
     let renames = store.renames(plan);
     let chosen = choose(&store.view(&renames), compiler, plan, files, events, None, progress);
     let Chosen { starts, notes, changes } = chosen.map_err(BeginError::Plugins)?;
     store.rename(&renames).map_err(BeginError::from)?;
     keep(&mut store, &changes).map_err(BeginError::from)?;
-    first(&mut store)?;
+    let replaced: Vec<_> =
+        changes.iter().filter_map(|(subscriber, change)| change.replaces(&store, subscriber)).collect();
+    first(&mut store, &replaced)?;
     decide(&mut store, changes).map_err(BeginError::from)?;
     Ok(Begun { store, starts, notes })
 }

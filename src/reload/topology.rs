@@ -16,12 +16,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::source::PluginError;
 use super::start::{Change, Chosen};
-use super::{Compile, Reloader, Store, StoreError};
+use super::{Compile, Reloader, Replaced, Store, StoreError};
 use crate::dispatch::{
     Changes, CollectError, Gone, Kept, PrepareError, Renames, StartError, changes_of, prepare, rename, unremembered,
     untouched,
@@ -298,7 +299,7 @@ pub async fn adopt<E: Engine>(
     store: &mut Store,
     plan: &Plan,
     components: &[PathBuf],
-    allow_loss: bool,
+    (allow_loss, replaced): (bool, &[Replaced]),
 ) -> Result<(), TopologyError> {
     store.follow(engine).await?;
     let applied = store.topology()?.map(|(plan, _)| plan);
@@ -309,6 +310,11 @@ pub async fn adopt<E: Engine>(
         None => unremembered(engine, plan),
     });
     permit(&changes, allow_loss)?;
+    let renames = Renames::of(&old, plan);
+    for replaced in replaced {
+        let subscriber = renames.old_subscriber(&replaced.subscriber).to_owned();
+        super::snapshot_at_start(engine, &old, &Replaced { subscriber, ..replaced.clone() }).await;
+    }
     for change in changes.changes.iter().filter(|_| applied.is_some()) {
         tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
     }
@@ -432,13 +438,21 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         permit(&changes, allow_loss)?;
         let renames = Renames::of(&old, &plan);
         let chosen = self.choose(&plan, &components, &started, &renames).await?;
-        let Chosen { starts, notes, changes: mut versions } = chosen;
+        let Chosen { starts, mut notes, changes: mut versions } = chosen;
+        // Before it is decided, as in front of any other deploy. What did not run has nothing to be kept from it.
+        for (note, (name, change)) in notes.iter_mut().zip(&versions) {
+            let runs_as = renames.old_subscriber(name);
+            let running = subjects.iter().find(|subject| subject.name == runs_as && tree.full_name(runs_as).is_ok());
+            if let (Some(subject), Change::Try(kept, _) | Change::Replace(kept, _)) = (running, change) {
+                *note = self.snapshot(subject, kept.version).await.or(note.take());
+            }
+        }
         let is_new = news(&old, self.store().applied(), &plan);
         let names = tree.prepare(&plan, is_new).await?;
 
         // What is new is kept before it is decided that it runs, and is nothing if that is not decided.
         let first: Vec<_> = versions.extract_if(.., |(_, change)| matches!(change, Change::First(..))).collect();
-        let (decided, called) = (plan.clone(), renames.clone());
+        let (decided, called, topology) = (plan.clone(), renames.clone(), Arc::new(proposal.clone()));
         self.on_disk(move |store| {
             store.rename(&called)?;
             super::start::keep(store, &first)?;
@@ -460,6 +474,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         tree.apply(&plan, starts).await.map_err(TopologyError::Start)?;
         let notes: BTreeMap<_, _> = started.into_iter().zip(notes).collect();
         self.follow(&plan, notes);
+        self.shared.topology.send_replace(topology);
         for change in &changes.changes {
             tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
         }

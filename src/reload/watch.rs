@@ -11,7 +11,7 @@
 //! little later. Whoever writes with long pauses is told of twice.
 //! Must not know: what is in the files, what is done about them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -38,10 +38,10 @@ const FILES_MAX: usize = 10_000;
 const NOT_SOURCES: [&str; 2] = ["target", "node_modules"];
 
 /// A file or folder that has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
-    /// Its place among those that are watched.
-    pub index: usize,
+    /// Which one.
+    pub path: PathBuf,
     /// It is not there any more.
     pub is_gone: bool,
 }
@@ -50,7 +50,6 @@ pub struct Changed {
 type Stamp = Option<u64>;
 
 struct Watched {
-    path: PathBuf,
     seen: Stamp,
     /// What it looks like since when, where that is another.
     changing: Option<(Stamp, Instant)>,
@@ -58,7 +57,7 @@ struct Watched {
 
 /// Files and folders that are watched.
 pub struct Watch {
-    watched: Vec<Watched>,
+    watched: BTreeMap<PathBuf, Watched>,
     /// None where the system cannot tell of changes.
     watcher: Option<RecommendedWatcher>,
     /// Folders that the system tells of.
@@ -72,24 +71,35 @@ impl std::fmt::Debug for Watch {
     }
 }
 
-impl Watch {
-    /// Watches files, and folders with what is in them, as they are now.
-    pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+impl Default for Watch {
+    /// Watches nothing yet.
+    fn default() -> Self {
         let woken = Arc::new(Notify::new());
         let wake = woken.clone();
         let watcher = notify::recommended_watcher(move |_| wake.notify_one());
-        let watcher =
-            watcher.inspect_err(|error| tracing::warn!(%error, "changes of files are looked for now and then")).ok();
-        let watched = paths.into_iter().map(|path| Watched { seen: stamp(&path), path, changing: None }).collect();
-        let mut watch = Self { watched, watcher, told_of: BTreeSet::new(), woken };
-        watch.ask();
-        watch
+        let watcher = watcher.inspect_err(|error| {
+            tracing::warn!(%error, every = ?LOOK_EVERY_BLIND, "the system tells of no changes: files are looked at by the clock");
+        });
+        Self { watched: BTreeMap::new(), watcher: watcher.ok(), told_of: BTreeSet::new(), woken }
+    }
+}
+
+impl Watch {
+    /// Watches these files, and these folders with what is in them, and nothing else: those that are new as they are now,
+    /// the others as they were.
+    pub fn follow(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+        let mut before = std::mem::take(&mut self.watched);
+        for path in paths {
+            let watched = before.remove(&path).unwrap_or_else(|| Watched { seen: stamp(&path), changing: None });
+            self.watched.entry(path).or_insert(watched);
+        }
+        self.ask();
     }
 
-    /// Has the system tell of changes of every folder that has something to be watched in it.
+    /// Has the system tell of changes of every folder that has something to be watched in it, and of no other.
     fn ask(&mut self) {
         let mut folders = BTreeSet::new();
-        for Watched { path, .. } in &self.watched {
+        for path in self.watched.keys() {
             // a file that is renamed into its place is another one: its folder is where that is seen
             folders.insert(
                 path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
@@ -103,10 +113,14 @@ impl Watch {
             }
         }
         let Some(watcher) = &mut self.watcher else { return };
+        for folder in self.told_of.difference(&folders) {
+            let _ = watcher.unwatch(folder); // it may be gone
+        }
+        self.told_of.retain(|folder| folders.contains(folder));
         for folder in folders.difference(&self.told_of.clone()) {
             match watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(self.told_of.insert(folder.clone())),
-                // it may come, and is looked for now and then
+                // it may come: until then it is looked for each `LOOK_EVERY`
                 Err(error) => {
                     tracing::debug!(folder = %folder.display(), %error, "the system does not tell of changes")
                 }
@@ -138,8 +152,8 @@ impl Watch {
     /// What has changed for good, and whether something is changing.
     fn look(&mut self) -> (Vec<Changed>, bool) {
         let (now, mut changed, mut is_changing) = (Instant::now(), Vec::new(), false);
-        for (index, watched) in self.watched.iter_mut().enumerate() {
-            let stamp = stamp(&watched.path);
+        for (path, watched) in &mut self.watched {
+            let stamp = stamp(path);
             if stamp == watched.seen {
                 watched.changing = None;
                 continue;
@@ -149,7 +163,7 @@ impl Watch {
                 Some((before, since)) if before == stamp => {
                     if now.duration_since(since) >= settle {
                         (watched.seen, watched.changing) = (stamp, None);
-                        changed.push(Changed { index, is_gone: stamp.is_none() });
+                        changed.push(Changed { path: path.clone(), is_gone: stamp.is_none() });
                         continue;
                     }
                 }
@@ -215,30 +229,59 @@ mod tests {
         tokio::time::timeout(4 * SETTLE + LOOK_EVERY, watch.changed()).await.is_ok()
     }
 
-    const FIRST: [Changed; 1] = [Changed { index: 0, is_gone: false }];
+    fn watch(paths: &[&PathBuf]) -> Watch {
+        let mut watch = Watch::default();
+        watch.follow(paths.iter().map(|path| (*path).clone()));
+        watch
+    }
+
+    fn is_another(path: &Path) -> [Changed; 1] {
+        [Changed { path: path.to_owned(), is_gone: false }]
+    }
 
     #[tokio::test]
     async fn a_file_that_is_written_renamed_over_or_removed_is_told_of_once() {
         let folder = tempfile::tempdir().unwrap();
         let (file, other) = (folder.path().join("a.wasm"), folder.path().join("b.wasm"));
         fs::write(&file, "1").unwrap();
-        let mut watch = Watch::new([file.clone(), other.clone()]);
+        let mut watch = watch(&[&file, &other]);
         fs::write(&file, "2").unwrap();
-        assert_eq!(next(&mut watch).await, FIRST);
+        assert_eq!(next(&mut watch).await, is_another(&file));
         // as editors save: aside, and renamed over it
         fs::write(folder.path().join("a.wasm~"), "3").unwrap();
         fs::rename(folder.path().join("a.wasm~"), &file).unwrap();
-        assert_eq!(next(&mut watch).await, FIRST);
+        assert_eq!(next(&mut watch).await, is_another(&file));
         // removed, and there again at once
         fs::remove_file(&file).unwrap();
         fs::write(&file, "4").unwrap();
-        assert_eq!(next(&mut watch).await, FIRST);
+        assert_eq!(next(&mut watch).await, is_another(&file));
         fs::remove_file(&file).unwrap();
-        assert_eq!(next(&mut watch).await, [Changed { index: 0, is_gone: true }]);
+        assert_eq!(next(&mut watch).await, [Changed { path: file, is_gone: true }]);
         fs::write(&other, "1").unwrap();
-        assert_eq!(next(&mut watch).await, [Changed { index: 1, is_gone: false }]);
+        assert_eq!(next(&mut watch).await, is_another(&other));
         fs::write(folder.path().join("c.wasm"), "1").unwrap();
         assert!(!is_seen(&mut watch).await, "nobody watches that one");
+    }
+
+    #[tokio::test]
+    async fn what_is_followed_later_is_told_of_and_what_is_not_any_more_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |name: &str| folder.path().join(name);
+        let (stays, goes, comes) = (of("stays.wasm"), of("goes.wasm"), of("apart/comes.wasm"));
+        fs::create_dir(of("apart")).unwrap();
+        for file in [&stays, &goes, &comes] {
+            fs::write(file, "1").unwrap();
+        }
+        let mut watch = watch(&[&stays, &goes]);
+        fs::write(&stays, "22").unwrap();
+        watch.follow([stays.clone(), comes.clone()]);
+        fs::write(&goes, "22").unwrap();
+        assert_eq!(next(&mut watch).await, is_another(&stays), "what it was before is remembered");
+        fs::write(&comes, "22").unwrap();
+        assert_eq!(next(&mut watch).await, is_another(&comes));
+        watch.follow([stays]);
+        fs::write(&comes, "333").unwrap();
+        assert!(!is_seen(&mut watch).await);
     }
 
     #[tokio::test]
@@ -246,7 +289,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.wasm");
         fs::write(&file, "").unwrap();
-        let mut watch = Watch::new([file.clone()]);
+        let mut watch = watch(&[&file]);
         let writing = {
             let file = file.clone();
             tokio::spawn(async move {
@@ -256,7 +299,7 @@ mod tests {
                 }
             })
         };
-        assert_eq!(next(&mut watch).await, FIRST);
+        assert_eq!(next(&mut watch).await, is_another(&file));
         assert_eq!(fs::read(&file).unwrap().len(), 20);
         writing.await.unwrap();
     }
@@ -268,14 +311,14 @@ mod tests {
         fs::create_dir_all(of("src/deep")).unwrap();
         fs::create_dir_all(of("target/release")).unwrap();
         fs::write(of("src/lib.rs"), "1").unwrap();
-        let mut watch = Watch::new([folder.path().to_owned()]);
+        let mut watch = watch(&[&folder.path().to_owned()]);
         fs::write(of("src/deep/more.rs"), "1").unwrap();
-        assert_eq!(next(&mut watch).await, FIRST);
+        assert_eq!(next(&mut watch).await, is_another(folder.path()));
         fs::create_dir(of("src/new")).unwrap();
         fs::write(of("src/new/mod.rs"), "1").unwrap();
-        assert_eq!(next(&mut watch).await, FIRST);
+        assert_eq!(next(&mut watch).await, is_another(folder.path()));
         fs::write(of("src/new/mod.rs"), "22").unwrap();
-        assert_eq!(next(&mut watch).await, FIRST, "also in a folder that is new");
+        assert_eq!(next(&mut watch).await, is_another(folder.path()), "also in a folder that is new");
         fs::write(of("target/release/a.wasm"), "1").unwrap();
         fs::write(of(".hidden"), "1").unwrap();
         assert!(!is_seen(&mut watch).await);

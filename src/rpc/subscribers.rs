@@ -2,7 +2,7 @@
 
 use crate::dispatch::{
     FailedEvent, Filter, LetterProgress, ListPosition, Moved, SnapshotInfo, StateEntry, StateOfPartition,
-    StatePosition, Waiter,
+    StatePosition, TakenBy, Waiter,
 };
 
 use super::times::{nanoseconds, timestamp};
@@ -137,16 +137,18 @@ impl From<v1::StatePosition> for StatePosition {
 
 impl From<SnapshotInfo> for v1::Snapshot {
     fn from(snapshot: SnapshotInfo) -> Self {
-        let SnapshotInfo { number, taken_ns, digest, note, positions, entries, bytes } = snapshot;
-        Self { number, take_time: Some(timestamp(taken_ns)), digest, note, positions, entries, bytes }
+        let SnapshotInfo { number, taken_ns, digest, note, by, positions, entries, bytes } = snapshot;
+        let (take_time, is_of_deploy) = (Some(timestamp(taken_ns)), by == TakenBy::Deploy);
+        Self { number, take_time, digest, note, positions, entries, bytes, is_of_deploy }
     }
 }
 
 impl From<v1::Snapshot> for SnapshotInfo {
     fn from(snapshot: v1::Snapshot) -> Self {
-        let v1::Snapshot { number, take_time, digest, note, positions, entries, bytes } = snapshot;
+        let v1::Snapshot { number, take_time, digest, note, positions, entries, bytes, is_of_deploy } = snapshot;
         let taken_ns = take_time.as_ref().and_then(nanoseconds).unwrap_or(0);
-        Self { number, taken_ns, digest, note, positions, entries, bytes }
+        let by = if is_of_deploy { TakenBy::Deploy } else { TakenBy::Hand };
+        Self { number, taken_ns, digest, note, by, positions, entries, bytes }
     }
 }
 

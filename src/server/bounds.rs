@@ -62,6 +62,8 @@ pub(super) const CAUSE_BYTES_MAX: usize = 255;
 
 /// Comparisons of versions at once: each takes what processors lanes leave, and memory.
 pub(super) const SHADOWS_MAX: usize = 1;
+/// The same over events that come, which go on for long.
+pub(super) const SHADOWS_COMING_MAX: usize = 1;
 /// How long one may take whose caller does not say.
 pub(super) const SHADOW_WITHIN: Duration = Duration::from_secs(10 * 60);
 /// Events that are compared where nobody says how many.

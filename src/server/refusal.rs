@@ -278,6 +278,7 @@ pub(super) fn plugin(error: &ReloadError) -> Status {
 pub(super) fn compare(error: &CompareError) -> Status {
     match error {
         CompareError::Reload(error) => plugin(error),
+        CompareError::Thread(_) => Refusal::new(Code::ResourceExhausted, reason::BUSY, error).status(),
         CompareError::Shadow(error) => match error {
             ShadowError::Control(error) => control(error),
             ShadowError::Stopped(stopped) => self::stopped(stopped),
@@ -290,6 +291,12 @@ pub(super) fn compare(error: &CompareError) -> Status {
             }
         },
     }
+}
+
+/// A comparison over events that come goes on already.
+pub(super) fn follows_already() -> Status {
+    let words = "another comparison over events that come goes on: end that one first";
+    Refusal::new(Code::ResourceExhausted, reason::BUSY, &words).status()
 }
 
 /// A topology that was not applied.

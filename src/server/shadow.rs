@@ -1,6 +1,7 @@
 //! Comparing versions of plugins.
 //!
-//! Promises: one comparison at a time, since it takes processors from lanes; one whose caller goes away ends.
+//! Promises: one comparison at a time, since it takes processors from lanes, and beside it one over events that come, which
+//! goes on for long; one whose caller goes away ends.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{bounds, door, refusal};
 use crate::dispatch::StateOfPartition;
-use crate::dispatch::shadow::ShadowOptions;
+use crate::dispatch::shadow::{Over, ShadowOptions};
 use crate::engine::Engine;
 use crate::limits;
 use crate::reload::{Compile, Reloader};
@@ -29,17 +30,25 @@ pub(super) struct Shadows<E, C> {
     calls: TaskTracker,
     /// Comparisons at once.
     room: Arc<Semaphore>,
+    /// The same over events that come.
+    room_coming: Arc<Semaphore>,
 }
+
+/// What came in: what is compared, the component, and the state in front of the first event.
+type Asked = (Begin, Vec<u8>, Vec<StateOfPartition>);
 
 impl<E: Engine, C: Compile> Shadows<E, C> {
     pub(super) fn new(reloader: Reloader<E, C>, closing: CancellationToken, calls: TaskTracker) -> Self {
-        Self { reloader, closing, calls, room: Arc::new(Semaphore::new(bounds::SHADOWS_MAX)) }
+        let room = |at_once| Arc::new(Semaphore::new(at_once));
+        let (room, room_coming) = (room(bounds::SHADOWS_MAX), room(bounds::SHADOWS_COMING_MAX));
+        Self { reloader, closing, calls, room, room_coming }
     }
 
-    async fn compare(&self, parts: &mut Streaming<v1::ShadowRequest>) -> Result<v1::ShadowResponse, Status> {
+    /// Over events that are kept, in time.
+    async fn compare(&self, asked: Asked) -> Result<v1::ShadowResponse, Status> {
         let _room = self.room.acquire().await.map_err(|_| refusal::shutting_down())?;
-        let (begin, wasm, state) = receive(parts).await?;
-        let last = match begin.last {
+        let (begin, wasm, state) = asked;
+        let events = match begin.last {
             0 => bounds::SHADOW_EVENTS_DEFAULT,
             last if last > bounds::SHADOW_EVENTS_MAX => {
                 let words = format!("is {last}, and at most {} are accepted", bounds::SHADOW_EVENTS_MAX);
@@ -47,11 +56,59 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
             }
             last => last,
         };
+        let over = match begin.snapshot {
+            Some(_) if !state.is_empty() => return Err(refusal::field("entry", STATE_TWICE)),
+            Some(snapshot) => Over::Behind { snapshot, events },
+            None => Over::Last { events, state },
+        };
+        self.compare_over(&begin, wasm, over).await
+    }
+
+    /// Over events that come, until there were enough, or the caller's messages end.
+    async fn follow(
+        &self,
+        coming: v1::shadow_request::Coming,
+        asked: Asked,
+        parts: &mut Streaming<v1::ShadowRequest>,
+    ) -> Result<v1::ShadowResponse, Status> {
+        let _room = self.room_coming.try_acquire().map_err(|_| refusal::follows_already())?;
+        let (begin, wasm, state) = asked;
+        if begin.snapshot.is_some() || !state.is_empty() {
+            return Err(refusal::field("begin.coming", STATE_TWICE));
+        }
+        let time =
+            coming.time.map(|time| std::time::Duration::try_from(time).map_err(|_| refusal::field("time", TIME)));
+        let time = time.transpose()?;
+        let events = if coming.events == 0 { u64::MAX } else { coming.events };
+        let enough = CancellationToken::new();
+        let over = Over::Coming { events, enough: enough.clone() };
+        let until = async {
+            let over = async {
+                match time {
+                    Some(time) => tokio::time::sleep(time).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = over => {}
+                // any other message than the last says nothing
+                () = async { while let Ok(Some(_)) = parts.message().await {} } => {}
+            }
+            enough.cancel();
+            std::future::pending().await
+        };
+        tokio::select! {
+            compared = self.compare_over(&begin, wasm, over) => compared,
+            never = until => never,
+        }
+    }
+
+    async fn compare_over(&self, begin: &Begin, wasm: Vec<u8>, over: Over) -> Result<v1::ShadowResponse, Status> {
         let shown = match begin.shown as usize {
             0 => bounds::SHADOW_SHOWN_MAX,
             shown => shown.min(bounds::SHADOW_SHOWN_MAX),
         };
-        let options = ShadowOptions { last, state, shown };
+        let options = ShadowOptions { over, shown };
         let report = self.reloader.shadow(&begin.subscriber, wasm, &options).await;
         let mut response: v1::ShadowResponse = report.map_err(|error| refusal::compare(&error))?.into();
         // What is shown has large events in it, perhaps, and is only shown.
@@ -66,8 +123,10 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
     }
 }
 
-/// What is compared, the component, and the state in front of the first event.
-async fn receive(parts: &mut Streaming<v1::ShadowRequest>) -> Result<(Begin, Vec<u8>, Vec<StateOfPartition>), Status> {
+const STATE_TWICE: &str = "goes with no other state: a snapshot has one, and for events that come it is what there is";
+const TIME: &str = "is no span of time";
+
+async fn receive(parts: &mut Streaming<v1::ShadowRequest>) -> Result<Asked, Status> {
     let first = parts.message().await?.and_then(|message| message.part);
     let Some(Part::Begin(begin)) = first else {
         return Err(refusal::field("part", "is not `begin`, which the first message has to be"));
@@ -77,7 +136,11 @@ async fn receive(parts: &mut Streaming<v1::ShadowRequest>) -> Result<(Begin, Vec
         return Err(refusal::field("begin.size_bytes", words));
     }
     let (mut wasm, mut state, mut state_bytes) = (Vec::new(), Vec::new(), 0);
-    while let Some(message) = parts.message().await? {
+    // Over events that come, the end of the messages is still to come.
+    let is_whole = |wasm: &Vec<u8>| begin.coming.is_some() && wasm.len() as u64 == begin.size_bytes;
+    while !is_whole(&wasm)
+        && let Some(message) = parts.message().await?
+    {
         match message.part {
             Some(Part::Chunk(chunk)) => wasm.extend_from_slice(&chunk),
             Some(Part::Entry(entry)) => {
@@ -112,13 +175,24 @@ impl<E: Engine, C: Compile> ShadowService for Shadows<E, C> {
         &self,
         request: Request<Streaming<v1::ShadowRequest>>,
     ) -> Result<Response<v1::ShadowResponse>, Status> {
-        let deadline = door::deadline(&request).unwrap_or_else(|| tokio::time::Instant::now() + bounds::SHADOW_WITHIN);
+        let (deadline, now) = (door::deadline(&request), tokio::time::Instant::now());
         let mut parts = request.into_inner();
         let _call = self.calls.token();
-        tokio::select! {
-            compared = tokio::time::timeout_at(deadline, self.compare(&mut parts)) => {
-                Ok(Response::new(compared.map_err(|_| refusal::deadline())??))
+        let compared = async {
+            let within = deadline.unwrap_or(now + bounds::SHADOW_WITHIN);
+            let in_time = |_| refusal::deadline();
+            let asked = tokio::time::timeout_at(within, receive(&mut parts)).await.map_err(in_time)??;
+            match (asked.0.coming, deadline) {
+                (None, _) => tokio::time::timeout_at(within, self.compare(asked)).await.map_err(in_time)?,
+                (Some(coming), None) => self.follow(coming, asked, &mut parts).await,
+                (Some(coming), Some(within)) => {
+                    let followed = self.follow(coming, asked, &mut parts);
+                    tokio::time::timeout_at(within, followed).await.map_err(in_time)?
+                }
             }
+        };
+        tokio::select! {
+            compared = compared => Ok(Response::new(compared?)),
             () = self.closing.cancelled() => Err(refusal::shutting_down()),
         }
     }

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use super::refusal::TIME;
 use super::{bounds, refusal};
 use crate::dispatch::snapshots::KEPT_DEFAULT;
-use crate::dispatch::{ControlError, Filter, Move, SeekState, SeekTo, StateFilter, StateOfPartition, Tree};
+use crate::dispatch::{ControlError, Filter, Move, SeekState, SeekTo, StateFilter, StateOfPartition, TakenBy, Tree};
 use crate::engine::Engine;
 use crate::rpc::times::nanoseconds;
 use crate::rpc::v1;
@@ -194,7 +194,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
             return Err(refusal::field("note", format!("has more than {} bytes", bounds::NOTE_BYTES_MAX)));
         }
         let keep = if keep == 0 { KEPT_DEFAULT } else { keep as usize };
-        let snapshot = self.changing(self.tree.take_snapshot(&subscriber, &note, keep)).await?;
+        let snapshot = self.changing(self.tree.take_snapshot(&subscriber, TakenBy::Hand, &note, keep)).await?;
         tracing::info!(subscriber, number = snapshot.number, entries = snapshot.entries, "took a snapshot");
         Ok(Response::new(v1::TakeSnapshotResponse { snapshot: Some(snapshot.into()) }))
     }

@@ -1,4 +1,4 @@
-//! Compiling while plugins run: on one thread of low priority, so that they keep the processor.
+//! What is done while plugins run: on threads of low priority, so that they keep the processor.
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
@@ -7,16 +7,18 @@ const THREADS: usize = 1;
 /// How much they give way to others, as `nice` has it: a tenth of the processor where others want all of it.
 const NICENESS: i32 = 10;
 
+/// Has the thread that calls give way to others for good.
+pub fn give_way() {
+    // On Linux this is the thread that calls. Whoever may not give way goes on all the same.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+}
+
 /// The threads, which the compiler uses for everything that it does in parallel.
 pub(super) struct Beside(ThreadPool);
 
 impl Beside {
     pub(super) fn start() -> Result<Beside, ThreadPoolBuildError> {
-        let give_way = |_| {
-            // On Linux this is the thread that calls. Whoever may not give way compiles all the same.
-            let _ = rustix::process::setpriority_process(None, NICENESS);
-        };
-        let threads = ThreadPoolBuilder::new().num_threads(THREADS).start_handler(give_way);
+        let threads = ThreadPoolBuilder::new().num_threads(THREADS).start_handler(|_| give_way());
         threads.thread_name(|_| "compile".to_owned()).build().map(Beside)
     }
 

@@ -40,6 +40,7 @@ mod store;
 mod ticker;
 mod wasi;
 
+pub use beside::give_way;
 pub use call::{Action, Batch, CallError, CallErrorKind, Event, EventContext, Failure, Handled, Output};
 pub use digest::{Digest, NotADigest};
 pub use host::{Host, HostError, HostOptions, Inspection, PluginSpec};

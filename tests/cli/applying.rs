@@ -97,6 +97,39 @@ fn a_subscriber_is_added_to_a_running_bus_and_stays_over_a_start() {
     bus.stop();
 }
 
+/// A command that the README tells to run, and that this test runs.
+fn told(line: &str) -> Vec<&str> {
+    let readme = include_str!("../../README.md");
+    assert!(readme.lines().any(|told| told.split("  #").next().unwrap().trim_end() == line), "not told: {line}");
+    line.split_once("wattle ").map_or_else(|| line.split_once(" -- ").unwrap().1, |(_, line)| line).split(' ').collect()
+}
+
+#[test]
+fn the_first_thing_to_try_goes_as_the_readme_tells() {
+    guest("sms"); // also the others
+    let mut command = wattle();
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args(told("cargo run --release -- dev topologies/orders.yaml --input topologies/orders.ndjson"));
+    command.args(["--listen", "127.0.0.1:0"]);
+    let mut bus = Bus::spawn_dev(command);
+    bus.wait_for("published the input");
+    let plan = bus.run(&told("wattle plan topologies/orders.yaml topologies/orders-sms.yaml")).ok();
+    assert_eq!(
+        plan,
+        "+ topic shop/texts: added\n    a child of shop/sms\n+ subscriber shop/sms: added\n    takes from shop/parcels, \
+         all that it has\n"
+    );
+    assert_eq!(bus.run(&told("wattle apply topologies/orders.yaml topologies/orders-sms.yaml")).ok(), plan);
+    has(&bus, "texts", 195);
+    has(&bus, "messages", 195);
+    let texts = bus.run(&told("wattle tail texts --count 3")).json();
+    let text = texts[0]["event"]["data"]["text"].as_str().unwrap();
+    assert!(texts.len() == 3 && text.contains("is on its way, number WTL-o-"), "{texts:?}");
+    let status = bus.run(&told("wattle status")).ok();
+    assert!(status.contains("└─ sms") && status.contains("195 handled, 195 emitted\n"), "{status}");
+    bus.stop();
+}
+
 #[test]
 fn what_is_wrong_changes_nothing_and_says_why() {
     let shop = Shop::new();
@@ -191,4 +224,26 @@ fn what_is_renamed_is_found_by_its_new_name_with_all_that_it_has() {
     let status = bus.run(&["status", "--files", &shop.file()]).ok();
     assert!(status.contains("what runs is what the files say"), "{status}");
     bus.stop();
+}
+
+#[test]
+fn files_of_what_is_applied_are_watched_and_of_what_is_removed_are_not() {
+    let shop = Shop::new();
+    let marked = |mark| [guest("hostile").as_slice(), &[0, 3, 1, b'm', mark]].concat(); // a custom section named `m`
+    std::fs::write(shop.path("sms.wasm"), marked(0)).unwrap();
+    let mut bus = Bus::spawn(shop.command(&["--watch", "--allow-loss"]));
+    shop.write(&after().replace("sms: { from: jobs, plugin: work.wasm", "sms: { from: jobs, plugin: sms.wasm"));
+    bus.run(&["apply", &shop.file()]).ok();
+    std::fs::write(shop.path("sms.wasm"), marked(1)).unwrap();
+    let called = bus.wait_for("the new version is called from now on");
+    assert!(called.contains("shop/sms"), "{called}");
+    shop.write(BEFORE);
+    bus.run(&["apply", &shop.file(), "--allow-loss"]).ok();
+    std::fs::write(shop.path("sms.wasm"), marked(2)).unwrap();
+    std::fs::write(shop.path("work.wasm"), marked(3)).unwrap();
+    let called = bus.wait_for("the new version is called from now on");
+    assert!(called.contains("shop/work"), "{called}");
+    bus.signal("TERM");
+    let (_, said) = bus.end();
+    assert!(!said.contains("\"ERROR\""), "nobody looks at the file of who is gone: {said}");
 }

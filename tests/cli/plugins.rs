@@ -106,8 +106,12 @@ fn versions_are_deployed_listed_gone_back_from_and_pinned() {
     let shop = Shop::new();
     let bus = shop.start(&[]);
     assert_eq!(standings(&bus), ["proven"]);
+    bus.run(&["publish", "jobs", "state set a=1", "--key", "k"]).ok();
+    assert_eq!(job(&bus, "echo 0"), "echo 0");
     assert!(bus.run(&["plugin", "deploy", "work", &shop.other(1)]).ok().starts_with("work tries "));
     assert_eq!(standings(&bus), ["proven", "on trial"]);
+    let snapshots = bus.run(&["state", "snapshots", "work"]).ok();
+    assert!(snapshots.contains(" deploy ") && snapshots.contains("in front of the deploy of "), "{snapshots}");
     let status = bus.run(&["status"]).ok();
     assert!(status.contains("on trial in 1 of 1 lane, which has handled 0 of 1000 events"), "{status}");
     assert_eq!(job(&bus, "echo"), "echo");
@@ -170,6 +174,28 @@ fn what_was_deployed_outlives_a_kill() {
 }
 
 #[test]
+fn a_file_that_changed_while_nothing_ran_has_the_state_from_before_it_in_a_snapshot() {
+    let shop = Shop::new();
+    let bus = shop.start(&[]);
+    bus.run(&["publish", "jobs", "state set a=1", "--key", "k"]).ok();
+    assert_eq!(job(&bus, "echo 1"), "echo 1");
+    bus.stop();
+    let bus = shop.start(&[]);
+    assert_eq!(bus.run(&["state", "snapshots", "work"]).ok(), "0 snapshots\n", "nothing has changed");
+    bus.stop();
+    shop.write(&marked(&guest("hostile"), 1));
+    let bus = shop.start(&[]);
+    assert_eq!(standings(&bus), ["proven", "on trial"]);
+    let taken = bus.run(&["state", "snapshots", "work", "-o", "json"]).json();
+    let before = versions(&bus)[0]["version"].clone();
+    assert_eq!((taken.len(), &taken[0]["by"], &taken[0]["digest"]), (1, &json!("deploy"), &before));
+    assert_eq!((&taken[0]["entries"], &taken[0]["positions"]), (&json!(1), &json!([2])));
+    bus.run(&["pause", "work"]).ok();
+    bus.run(&["seek", "work", "--state", "1"]).ok();
+    bus.stop();
+}
+
+#[test]
 fn a_file_that_changes_is_reloaded_and_a_bad_one_is_not() {
     let shop = Shop::new();
     let mut bus = shop.start(&["--watch"]);
@@ -227,15 +253,16 @@ fn a_new_version_that_fails_where_the_old_one_does_not_is_rolled_back_by_itself(
     bus.stop();
 }
 
-/// A plugin folder of its own, whose dependencies are those of the examples, built already.
-fn source(folder: &Path) -> PathBuf {
+/// A plugin folder of its own, whose dependencies are those of the examples, built already. Tests side by side build into one
+/// folder, so each has a name for its own.
+fn source(folder: &Path, name: &str) -> PathBuf {
     guest_path("notify"); // they are built
-    let (plugins, of) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins"), folder.join("reloaded"));
+    let (plugins, of) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins"), folder.join(name));
     std::fs::create_dir_all(of.join("src")).unwrap();
     std::os::unix::fs::symlink(plugins.join("target"), of.join("target")).unwrap();
     let examples = std::fs::read_to_string(plugins.join("Cargo.toml")).unwrap();
     let manifest = format!(
-        "[package]\nname = \"reloaded\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\n\
+        "[package]\nname = \"{name}\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\n\
          [dependencies]\nwattle-plugin = {{ path = {:?} }}\n[workspace]\n{}",
         plugins.join("sdk-rust"),
         examples.split_once("[profile.release]").map(|(_, profile)| format!("[profile.release]{profile}")).unwrap()
@@ -265,7 +292,7 @@ fn handle(_: Event) -> Result<Output, Failure> {{
 #[test]
 fn dev_builds_sources_that_change_and_runs_what_comes_of_them() {
     let shop = Shop::new();
-    let sources = source(shop.folder.path());
+    let sources = source(shop.folder.path(), "reloaded");
     let topology = TOPOLOGY.replace("plugin: work.wasm, config: { describe: done }", "plugin: reloaded");
     std::fs::write(shop.path("shop.yaml"), topology).unwrap();
     let mut command = wattle();
@@ -291,5 +318,30 @@ fn dev_builds_sources_that_change_and_runs_what_comes_of_them() {
     says(&sources, "three");
     bus.wait_for("the new version is called from now on");
     assert_eq!(job(&bus, "x"), "three");
+    bus.stop();
+}
+
+#[test]
+fn dev_builds_the_sources_of_what_was_applied_while_it_runs() {
+    let shop = Shop::new();
+    let sources = source(shop.folder.path(), "applied");
+    wattle().args(["build", &sources.display().to_string()]).output().unwrap();
+    let mut command = wattle();
+    command.current_dir(shop.folder.path()).args(["dev", "shop.yaml", "--listen", "127.0.0.1:0"]);
+    command.env("RUST_LOG", "info").args(["--log-format", "json"]);
+    let mut bus = Bus::spawn_dev(command);
+    let added = "wattle: v1\nname: shop\ntopics: { more: {} }\nsubscribers:\n  added: { from: jobs, plugin: applied, to: { done: more } }\n";
+    std::fs::write(shop.path("added.yaml"), added).unwrap();
+    let [shop_file, added_file] = ["shop.yaml", "added.yaml"].map(|name| shop.path(name).display().to_string());
+    bus.run(&["apply", &shop_file, &added_file]).ok();
+    says(&sources, "two");
+    bus.wait_for("the new version is called from now on");
+    bus.run(&["publish", "jobs", "x", "--key", "k"]).ok();
+    let begin = Instant::now();
+    while bus.run(&["tail", "more"]).json().is_empty() {
+        assert!(begin.elapsed() < PATIENCE, "{}", bus.run(&["status"]).ok());
+    }
+    let more = bus.run(&["tail", "more"]).json();
+    assert_eq!(more[0]["event"]["data_base64"], STANDARD.encode("two"));
     bus.stop();
 }

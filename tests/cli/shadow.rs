@@ -1,6 +1,9 @@
 //! `wattle plugin shadow`, with real plugins on a running bus.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -22,7 +25,7 @@ struct Shop {
 }
 
 impl Shop {
-    /// A bus that has handled these jobs, each of the key `k`.
+    /// A bus that has handled these jobs.
     fn new(jobs: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("shop.yaml"), TOPOLOGY).unwrap();
@@ -31,12 +34,20 @@ impl Shop {
         command.arg("run").arg(folder.path().join("shop.yaml")).arg("--data").arg(folder.path().join("data"));
         command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
         let bus = Bus::spawn(command);
-        let event = |(number, job): (usize, &&str)| {
-            let job = serde_json::to_string(job).unwrap();
+        let shop = Self { folder, bus };
+        shop.publish(jobs);
+        shop
+    }
+
+    /// Has jobs handled, each an event of its own, of the key `k`.
+    fn publish(&self, jobs: &[&str]) {
+        static PUBLISHED: AtomicUsize = AtomicUsize::new(0);
+        let event = |job: &&str| {
+            let (job, number) = (serde_json::to_string(job).unwrap(), PUBLISHED.fetch_add(1, Ordering::SeqCst));
             let head = r#"{"specversion":"1.0","source":"/s","type":"t","subject":"k","datacontenttype":"text/plain""#;
             format!("{head},\"id\":\"e{number}\",\"data\":{job}}}\n")
         };
-        let events: String = jobs.iter().enumerate().map(event).collect();
+        let (bus, events) = (&self.bus, jobs.iter().map(event).collect::<String>());
         run_with(&["publish", "jobs", "--server", &bus.address, "--file", "-"], &events).ok();
         let is_behind = || {
             let status = bus.run(&["status", "-o", "json"]).ok();
@@ -48,7 +59,6 @@ impl Shop {
             assert!(begin.elapsed() < PATIENCE, "{}", bus.run(&["status"]).ok());
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        Self { folder, bus }
     }
 
     fn shadow(&self, file: &Path, more: &[&str]) -> Ran {
@@ -78,7 +88,7 @@ fn what_another_version_would_do_is_shown_and_nothing_is_changed() {
     let other = shop.other();
     let report = shop.shadow(&other, &[]).ok();
     assert!(report.contains("differs with 1 event: outputs with 0, state with 0, failures with 1"), "{report}");
-    assert!(report.contains("event e1 (key k, partition 0, offset 1)"), "{report}");
+    assert!(report.contains(" (key k, partition 0, offset 1)"), "{report}");
     assert!(report.contains("\"reason\": \"never\"") && report.contains("\"reason\": \"nevah\""), "{report}");
     let ran = shop.shadow(&other, &["--fail-on-diff", "-o", "json"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
@@ -115,6 +125,48 @@ fn it_begins_with_no_state_or_with_a_snapshot_and_with_as_many_events_as_are_ask
     );
     let ran = shop.shadow(&same, &["--state", "nothing.ndjson"]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
+    shop.bus.stop();
+}
+
+#[test]
+fn behind_a_snapshot_it_begins_with_its_state() {
+    let shop = Shop::new(&["state increment a=1"]);
+    shop.bus.run(&["state", "snapshot", "work"]).ok();
+    shop.publish(&["state increment a=1", "state get a"]);
+    let report = shop.shadow(&guest_path("hostile"), &["--state", "1", "-o", "json"]).json().remove(0);
+    let field = |name: &str| report[name].as_u64().unwrap();
+    assert_eq!(["events", "held_against_record", "over_other_state"].map(field), [2, 2, 0], "{report}");
+    let ran = shop.shadow(&guest_path("hostile"), &["--state", "7"]);
+    assert!(ran.code == Some(1) && ran.notices.contains("no snapshot 7"), "{ran:?}");
+    shop.bus.stop();
+}
+
+#[test]
+fn events_that_come_are_compared_until_there_were_enough_or_somebody_says_so() {
+    let shop = Shop::new(&["state increment a=1"]);
+    let follow = |more: &[&str]| {
+        let mut command = wattle();
+        command.env("WATTLE_SERVER", &shop.bus.address).args(["plugin", "shadow", "work", "--live", "-o", "json"]);
+        command.arg(shop.other()).args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    // When it has begun nobody says, so jobs are published until it has had enough of them.
+    let mut enough = follow(&["--events", "2"]);
+    while enough.try_wait().unwrap().is_none() {
+        shop.publish(&["reject"]);
+    }
+    let report = &Ran::from(enough.wait_with_output().unwrap()).json()[0];
+    assert_eq!((&report["events"], &report["differing"]), (&2.into(), &2.into()), "{report}");
+
+    let mut asked = follow(&[]);
+    let mut notices = BufReader::new(asked.stderr.take().unwrap()).lines();
+    assert!(notices.next().unwrap().unwrap().contains("Ctrl-C"));
+    let interrupt = Command::new("kill").args(["-s", "INT", &asked.id().to_string()]).status();
+    assert!(interrupt.unwrap().success());
+    let ran = Ran::from(asked.wait_with_output().unwrap());
+    assert_eq!(ran.json()[0]["events"], 0, "the report so far");
+    let ran = shop.shadow(&shop.other(), &["--live", "--for", "1ms"]);
+    assert!(ran.ok().starts_with("0 events compared\n"));
     shop.bus.stop();
 }
 

@@ -238,7 +238,9 @@ fn what_the_example_topologies_say_of_themselves_is_so() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = wattle().current_dir(folder).args(["test", "topologies/"]).output().unwrap();
     let out = Ran::from(out).ok();
-    assert!(out.contains("orders.test.yaml") && out.contains("peak.test.yaml"), "{out}");
+    for file in ["orders.test.yaml", "orders-sms.test.yaml", "peak.test.yaml"] {
+        assert!(out.contains(file), "{file}: {out}");
+    }
 }
 
 #[test]

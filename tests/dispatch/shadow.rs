@@ -2,21 +2,27 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use wattle::dispatch::control::StateOfPartition;
-use wattle::dispatch::shadow::{DifferenceKind, ShadowError, ShadowOptions, ShadowReport};
-use wattle::dispatch::{ControlError, StateEntry, Tree};
+use wattle::dispatch::shadow::{DifferenceKind, Over, ShadowError, ShadowOptions, ShadowReport};
+use wattle::dispatch::{ControlError, SnapshotError, StateEntry, TakenBy, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::wasm::CallErrorKind;
 
 use crate::bed::{ONE, one, one_of, publish, start};
 use crate::common::trees::until;
-use crate::script::{Given, Script, Step, copy, out};
+use crate::script::{Given, Script, Step, by_event, copy, out};
 
 const LAST: u32 = 1_000;
 
+fn over(over: Over) -> ShadowOptions {
+    ShadowOptions { over, shown: 100 }
+}
+
 fn options(last: u32) -> ShadowOptions {
-    ShadowOptions { last, state: Vec::new(), shown: 100 }
+    over(Over::Last { events: last, state: Vec::new() })
 }
 
 /// A tree that has handled these events with a script.
@@ -118,7 +124,7 @@ async fn what_was_recorded_over_other_state_is_told_apart() {
     // With what there was in front of them it is as recorded.
     let entry = StateEntry { bucket: "b".into(), key: "n".into(), written_ns: 0, value: "2".into() };
     let state = vec![StateOfPartition { partition: 0, entry }];
-    let given = ShadowOptions { state, ..options(2) };
+    let given = over(Over::Last { events: 2, state });
     let report = tree.shadow("work", &Script::each(count), &Script::each(count), &given).await.unwrap();
     assert_eq!(counts(&report), [2, 2, 0, 0, 0], "{report:?}");
     // Only what is written differs.
@@ -201,4 +207,89 @@ async fn of_events_that_are_shared_only_its_own_are_compared() {
         compared += report.events;
     }
     assert_eq!(compared, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_snapshot_it_begins_with_its_state() {
+    let tree = handled(ONE, &Script::each(count), &["a", "b"]).await;
+    tree.take_snapshot("work", TakenBy::Hand, "", 9).await.unwrap();
+    publish(&tree, "in", &["c", "d", "e"]).await;
+    until("all is handled", || tree.is_at_rest()).await;
+    let behind = |snapshot, events| over(Over::Behind { snapshot, events });
+    let report = tree.shadow("work", &Script::each(count), &Script::each(count), &behind(1, 9)).await.unwrap();
+    assert_eq!(counts(&report), [3, 3, 0, 0, 0], "{report:?}");
+    // from where it was taken, not the last ones
+    let other = Script::each(|event| if event.data == "c" { Step::Reject } else { count(event) });
+    let report = tree.shadow("work", &Script::each(count), &other, &behind(1, 1)).await.unwrap();
+    assert_eq!(counts(&report), [1, 1, 0, 0, 1], "{report:?}");
+    let error = tree.shadow("work", &other, &other, &behind(2, 1)).await.unwrap_err();
+    let unknown = SnapshotError::Unknown { subscriber: "t/work".into(), number: 2 };
+    assert!(matches!(&error, ShadowError::Control(ControlError::Snapshot(found)) if *found == unknown), "{error}");
+}
+
+/// Compares what comes, beside whatever the test does.
+fn following(tree: &Tree<MemoryEngine>, other: &Script, events: u64, enough: &CancellationToken) -> Following {
+    let (tree, other) = (tree.clone(), other.clone());
+    let options = over(Over::Coming { events, enough: enough.clone() });
+    tokio::spawn(async move { tree.shadow("work", &Script::each(count), &other, &options).await.unwrap() })
+}
+
+type Following = tokio::task::JoinHandle<ShadowReport>;
+
+/// Time that is paused flies only once nobody has anything to do.
+async fn everybody_waits() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_come_are_compared_over_the_state_that_there_is() {
+    let tree = handled(ONE, &Script::each(count), &["a", "b"]).await;
+    let noting = Script::each(|event| {
+        event.state.set("b", "seen", event.data.clone());
+        count(event)
+    });
+    let (same, differs) = (
+        following(&tree, &Script::each(count), 3, &CancellationToken::new()),
+        following(&tree, &noting, 4, &CancellationToken::new()),
+    );
+    everybody_waits().await;
+    for name in ["c", "d", "e"] {
+        publish(&tree, "in", &[name]).await;
+        everybody_waits().await;
+    }
+    let report = same.await.unwrap();
+    assert_eq!(counts(&report), [3, 3, 0, 0, 0], "each is as it was recorded over the same state: {report:?}");
+    assert!(!differs.is_finished(), "it has seen three, and waits for the fourth");
+    publish(&tree, "in", &["f", "g"]).await;
+    let report = differs.await.unwrap();
+    assert_eq!(counts(&report), [4, 4, 0, 0, 4], "no more than were asked for: {report:?}");
+    assert_eq!((report.outputs, report.state, report.shown[0].id.as_str()), (0, 4, "c"));
+    assert_eq!(tree.state("work", "b", "seen").unwrap(), [], "nothing is committed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_lane_waits_for_a_comparison_that_is_ended_with_what_it_has() {
+    let lane = Script::each(count);
+    let tree = handled(ONE, &lane, &["a"]).await;
+    let sticks = Script::calls(|call| async move {
+        if call.data().contains(&"c") {
+            std::future::pending::<()>().await;
+        }
+        by_event(&call, count)
+    });
+    let enough = CancellationToken::new();
+    let following = following(&tree, &sticks, u64::MAX, &enough);
+    everybody_waits().await;
+    publish(&tree, "in", &["b"]).await;
+    everybody_waits().await;
+    publish(&tree, "in", &["c"]).await;
+    everybody_waits().await;
+    publish(&tree, "in", &["d", "e"]).await;
+    everybody_waits().await;
+    assert!(tree.is_at_rest() && lane.times().len() == 5, "the lane has gone on: {:?}", lane.times());
+    assert!(!following.is_finished());
+    enough.cancel();
+    let report = following.await.unwrap();
+    assert_eq!(counts(&report), [1, 1, 0, 0, 0], "what was begun is left out whole: {report:?}");
+    assert_eq!((report.not_reached, report.running.calls, report.other.calls), (3, 1, 1), "{report:?}");
 }

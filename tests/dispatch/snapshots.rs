@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use wattle::dispatch::{
-    ControlError, Filter, LaneState, Move, Refusal, SeekState, SeekTo, SnapshotError, StateEntry, Tree,
+    ControlError, Filter, LaneState, Move, Refusal, SeekState, SeekTo, SnapshotError, StateEntry, TakenBy, Tree,
 };
 use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::Engine;
@@ -71,7 +71,7 @@ async fn a_seek_to_a_snapshot_goes_on_as_if_nothing_had_come_after_it(home: impl
     let (tree, _) = started(home.open().await).await;
     publish(&tree, 0..50).await;
     settled(&tree).await;
-    let taken = tree.take_snapshot("work", "before", 9).await.unwrap();
+    let taken = tree.take_snapshot("work", TakenBy::Hand, "before", 9).await.unwrap();
     assert_eq!((taken.number, taken.note.as_str(), taken.digest.as_str()), (1, "before", "01".repeat(32).as_str()));
     assert_eq!(taken.positions.iter().sum::<u64>(), 50);
     assert_eq!((taken.entries, taken.bytes > 0), (7 + u64::from(LANES), true));
@@ -127,7 +127,7 @@ async fn a_snapshot_of_lanes_that_run_has_state_and_position_of_one_moment() {
     let (mut taken, mut between, begin) = (Vec::new(), 0, Instant::now());
     while between < 5 {
         let before = state(&tree, "all").values().sum::<u64>();
-        taken.push(tree.take_snapshot("work", "", 1_000).await.unwrap());
+        taken.push(tree.take_snapshot("work", TakenBy::Hand, "", 1_000).await.unwrap());
         // whatever it is of, more was handled in front of it and behind it
         let is_between = before > 0 && taken.last().unwrap().positions.iter().sum::<u64>() >= before;
         between += usize::from(is_between);
@@ -159,7 +159,7 @@ async fn what_waited_waits_again_unless_it_comes_again() {
     settled(&tree).await;
     let waiting = || status(&tree.snapshot(), "t/work").waiting;
     assert_eq!(waiting(), 2, "one is parked, and one is behind it");
-    tree.take_snapshot("work", "", 9).await.unwrap();
+    tree.take_snapshot("work", TakenBy::Hand, "", 9).await.unwrap();
     let refused = tree.seek("work", back_to(1)).await.unwrap_err();
     assert!(matches!(refused, ControlError::Refused { refusal: Refusal::Waits { waiting: 2 }, .. }), "{refused:?}");
     tree.drop_waiting("work", &Filter::default()).await.unwrap();
@@ -191,19 +191,35 @@ async fn the_oldest_go_and_those_that_are_named() {
     let (tree, _) = started(MemoryEngine::default()).await;
     let numbers = || tree.snapshots("work").unwrap().iter().map(|taken| taken.number).collect::<Vec<_>>();
     for _ in 0..5 {
-        tree.take_snapshot("work", "", 3).await.unwrap();
+        tree.take_snapshot("work", TakenBy::Hand, "", 3).await.unwrap();
     }
     assert_eq!(numbers(), [3, 4, 5]);
     tree.drop_snapshot("t/work", 4).unwrap();
     assert_eq!(numbers(), [3, 5]);
-    assert_eq!(tree.take_snapshot("work", "", 0).await.unwrap().number, 6);
+    assert_eq!(tree.take_snapshot("work", TakenBy::Hand, "", 0).await.unwrap().number, 6);
     assert_eq!(numbers(), [6], "the new one stays in any case");
     let unknown = |error| matches!(error, ControlError::Snapshot(SnapshotError::Unknown { number: 4, .. }));
     assert!(unknown(tree.drop_snapshot("work", 4).unwrap_err()));
     assert!(unknown(tree.seek("work", back_to(4)).await.unwrap_err()));
     let unsaid = tree.seek("work", Move { state: SeekState::Keep, ..back_to(6) }).await.unwrap_err();
     assert!(matches!(unsaid, ControlError::Snapshot(SnapshotError::NoPosition)), "{unsaid:?}");
-    assert!(matches!(tree.take_snapshot("nobody", "", 1).await, Err(ControlError::UnknownSubscriber { .. })));
+    assert!(matches!(
+        tree.take_snapshot("nobody", TakenBy::Hand, "", 1).await,
+        Err(ControlError::UnknownSubscriber { .. })
+    ));
+}
+
+#[tokio::test]
+async fn those_of_deploys_and_those_by_hand_do_not_push_each_other_out() {
+    let (tree, _) = started(MemoryEngine::default()).await;
+    let kinds = || tree.snapshots("work").unwrap().iter().map(|taken| (taken.number, taken.by)).collect::<Vec<_>>();
+    tree.take_snapshot("work", TakenBy::Hand, "", 1).await.unwrap();
+    for _ in 0..4 {
+        tree.take_snapshot("work", TakenBy::Deploy, "", 2).await.unwrap();
+    }
+    assert_eq!(kinds(), [(1, TakenBy::Hand), (4, TakenBy::Deploy), (5, TakenBy::Deploy)]);
+    tree.take_snapshot("work", TakenBy::Hand, "", 1).await.unwrap();
+    assert_eq!(kinds(), [(4, TakenBy::Deploy), (5, TakenBy::Deploy), (6, TakenBy::Hand)]);
 }
 
 #[tokio::test]
@@ -211,7 +227,7 @@ async fn a_damaged_snapshot_is_refused_whole() {
     let (tree, _) = started(MemoryEngine::default()).await;
     publish(&tree, 0..50).await;
     settled(&tree).await;
-    tree.take_snapshot("work", "", 9).await.unwrap();
+    tree.take_snapshot("work", TakenBy::Hand, "", 9).await.unwrap();
     publish(&tree, 50..60).await;
     settled(&tree).await;
     let counts = state(&tree, "all");
@@ -248,7 +264,7 @@ async fn a_state_of_several_units_comes_back_whole() {
     let home = tempfile::tempdir().unwrap();
     let (tree, _) = started(home.open().await).await;
     large(&tree, count).await;
-    let taken = tree.take_snapshot("work", "", 9).await.unwrap();
+    let taken = tree.take_snapshot("work", TakenBy::Hand, "", 9).await.unwrap();
     assert_eq!(taken.entries, count as u64);
     let empty = Move { to: SeekTo::Start, state: SeekState::Empty, ..back_to(0) };
     tree.seek("work", empty).await.unwrap();
@@ -276,7 +292,7 @@ async fn a_lane_whose_seek_broke_off_stands_still_until_it_is_sought_again() {
     publish(&tree, 0..30).await;
     settled(&tree).await;
     large(&tree, 3 * SEEK_WRITES_MAX).await;
-    let unsupported = tree.take_snapshot("work", "", 1).await.unwrap_err();
+    let unsupported = tree.take_snapshot("work", TakenBy::Hand, "", 1).await.unwrap_err();
     assert!(matches!(unsupported, ControlError::Snapshot(SnapshotError::Unsupported)), "{unsupported:?}");
     let entries = tree.engine().entries(LaneId { subscriber: SubscriberId(1), partition: 1 }).unwrap();
     let empty = Move { to: SeekTo::Start, partition: Some(1), state: SeekState::Empty, ..back_to(0) };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::Handle;
-use wattle::dispatch::Tree;
+use wattle::dispatch::{TakenBy, Tree};
 use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
 use wattle::engine::memory::MemoryEngine;
@@ -135,6 +135,19 @@ async fn a_changed_configuration_is_another_version_that_is_tried() {
     assert_ne!(trial.digest, was);
     bus.reloader.rollback("work").await.unwrap();
     assert_eq!(bus.who().await, "a");
+    bus.stop().await;
+}
+
+#[tokio::test]
+async fn a_version_that_a_topology_brings_has_the_state_from_before_it_in_a_snapshot() {
+    let world = World::of(ONE, "a keeps", LONG);
+    let (bus, _) = start(&world, world.disk.clone()).await;
+    bus.publish(&["1"]).await;
+    let was = bus.status().digest;
+    bus.reloader.apply(proposal(&world, &changed()), false).await.unwrap();
+    let taken = bus.tree.snapshots("work").unwrap();
+    assert_eq!(taken.iter().map(|taken| (taken.by, &taken.digest)).collect::<Vec<_>>(), [(TakenBy::Deploy, &was)]);
+    assert_eq!(bus.status().reload, None);
     bus.stop().await;
 }
 

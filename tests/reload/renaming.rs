@@ -65,8 +65,10 @@ async fn start<E: Engine>(
     let runtime = Handle::current();
     let beginning = tokio::task::spawn_blocking(move || {
         let (engine, plan, components, events) = begun;
-        let decide = |store: &mut Store| runtime.block_on(adopt(&engine, store, &plan, &components, false));
-        begin_with(store, &texts, &plan, &components, events, &|_| (), |store| decide(store).map_err(Began::Topology))
+        let decide = |store: &mut Store| runtime.block_on(adopt(&engine, store, &plan, &components, (false, &[])));
+        begin_with(store, &texts, &plan, &components, events, &|_| (), |store, _| {
+            decide(store).map_err(Began::Topology)
+        })
     });
     let begun = beginning.await.unwrap().map_err(|error| match error {
         Began::Topology(error) => error,

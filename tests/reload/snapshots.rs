@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wattle::dispatch::{Move, SeekState, SeekTo, Tree};
+use wattle::dispatch::{Move, SeekState, SeekTo, TakenBy, Tree};
 use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
@@ -40,7 +40,7 @@ async fn a_deploy_leaves_the_state_that_it_found_in_a_snapshot() {
     let on_trial = bus.status().on_trial.unwrap().digest;
     let note = format!("in front of the deploy of {} in place of {}", &on_trial[..16], &before[..16]);
     assert_eq!(taken.iter().map(|taken| (&taken.note, &taken.digest)).collect::<Vec<_>>(), [(&note, &before)]);
-    assert_eq!(bus.status().reload, None);
+    assert_eq!((taken[0].by, bus.status().reload), (TakenBy::Deploy, None));
 
     // nothing of the new version is in it
     let (to, state) = (SeekTo::Snapshot, SeekState::Snapshot(taken[0].number));

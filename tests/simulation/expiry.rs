@@ -49,7 +49,7 @@ impl Expiry {
         self.confirmed_ns = Some(true_ns);
     }
 
-    /// The settings and the clock are so for now: what may go, may go.
+    /// As the settings and the clock are at this step: what may go, may go.
     pub(crate) fn allow(&mut self, model: &Model, settings: &Settings, (true_ns, wall_ns): (u64, u64)) {
         self.wall_ns = self.wall_ns.max(wall_ns);
         for id in PARTITIONS {

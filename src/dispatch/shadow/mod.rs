@@ -1,4 +1,4 @@
-//! A version of a plugin beside the one that runs, over the last events that are kept: what would be different.
+//! A version of a plugin beside the one that runs, over events that it has handled: what would be different.
 //!
 //! ```text
 //!   events of the subscriber's topic ──┬─> running ──> A ─┬─ A against what is in the topics behind it ─┐ not
@@ -14,9 +14,17 @@
 //! Relies on: the lineage in outputs, to find what was recorded of an event; handlers whose instances are not those that
 //! lanes use.
 //!
-//! The state that it begins with is the same for all three, and not what there was at the time: that is only known as far as
-//! somebody has a snapshot of it. So what the running version recorded over other state is told apart.
+//! Which events, and the state that all three begin with:
+//!
+//! | over | events | state in front of the first |
+//! |---|---|---|
+//! | `Last` | the last ones that are kept | what is given: what there was is not known any more |
+//! | `Behind` | those behind a snapshot | the snapshot's |
+//! | `Coming` | those that come, once the lanes have handled them | what the lanes keep now |
+//!
+//! What the running version recorded over other state is told apart.
 
+mod coming;
 mod record;
 mod run;
 
@@ -25,23 +33,48 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use self::record::{Recorded, Selected};
-use self::run::Ran;
-use super::control::{ControlError, StateOfPartition};
+use self::run::{Ran, States};
+use super::control::{ControlError, Found, StateOfPartition};
 use super::handler::Handler;
 use super::tree::Tree;
 use crate::engine::{Engine, ReadError, Stopped};
 use crate::model::{EventView, Offset};
 use crate::wasm::InstanceError;
 
+/// Which events to compare over, all partitions together.
+#[derive(Debug, Clone)]
+pub enum Over {
+    /// The last ones.
+    Last {
+        /// So many.
+        events: u32,
+        /// What the plugin keeps in front of the first of them, in each partition; nothing where this is empty.
+        state: Vec<StateOfPartition>,
+    },
+    /// Those behind a snapshot, with the state that is in it.
+    Behind {
+        /// Its number.
+        snapshot: u64,
+        /// So many at the most.
+        events: u32,
+    },
+    /// Those that the lanes handle from now on, with the state that they have now.
+    Coming {
+        /// Ends after so many.
+        events: u64,
+        /// Ends, with what was compared by then, when somebody cancels this.
+        enough: CancellationToken,
+    },
+}
+
 /// What to compare over.
 #[derive(Debug, Clone)]
 pub struct ShadowOptions {
-    /// The last so many events, all partitions together.
-    pub last: u32,
-    /// What the plugin keeps in front of the first of them, in each partition; nothing where this is empty.
-    pub state: Vec<StateOfPartition>,
+    /// Which events.
+    pub over: Over,
     /// Differences that are shown; the others are counted.
     pub shown: usize,
 }
@@ -65,7 +98,10 @@ pub enum ShadowError {
     #[error(transparent)]
     Stopped(#[from] Stopped),
     /// They do not fit into memory.
-    #[error("the events and what came of them have more than {max} bytes: compare fewer of them")]
+    #[error(
+        "the events, what came of them, or what the plugin keeps have more than {max} bytes, which is more than a comparison \
+         holds; fewer events have less"
+    )]
     TooLarge {
         /// How many bytes they may have.
         max: usize,
@@ -83,6 +119,8 @@ pub struct ShadowReport {
     pub waiting: u64,
     /// Events that may be another's of those that share the topic (`claim`): nothing is recorded that this one made of them.
     pub not_its_own: u64,
+    /// Of events that come: those that had been handled when it ended or were gone when it came to them.
+    pub not_reached: u64,
     /// Events of which something is recorded, by the running version, and all of it is still there.
     pub held_against_record: u64,
     /// Events with which the running version differs from itself.
@@ -175,8 +213,8 @@ pub struct SeenOutput {
 }
 
 impl<E: Engine> Tree<E> {
-    /// Runs another version of a subscriber's plugin beside the running one over the last events of its topic that it has
-    /// handled, and says what differs. `running` and `other` are handlers of their own: their instances are fresh.
+    /// Runs another version of a subscriber's plugin beside the running one over events of its topic that it has handled, and
+    /// says what differs. `running` and `other` are handlers of their own: their instances are fresh.
     ///
     /// # Errors
     /// [`ShadowError`].
@@ -187,33 +225,71 @@ impl<E: Engine> Tree<E> {
         other: &H,
         options: &ShadowOptions,
     ) -> Result<ShadowReport, ShadowError> {
-        let mut report = ShadowReport::default();
-        let mut selected = self.select(subscriber, options.last).await?;
-        let recorded = self.recorded(subscriber, &selected).await?;
-        if self.subscriber(subscriber)?.plan().claim.is_some() {
-            // Whose the others are is not known any more.
-            for part in &mut selected {
-                report.not_its_own += recorded.keep_known(part);
+        let (mut report, versions) = (ShadowReport::default(), Versions { running, other });
+        let found = self.subscriber(subscriber)?;
+        let (parts, state) = match &options.over {
+            Over::Last { events, state } => (self.select_last(&found, *events).await?, state.clone()),
+            Over::Behind { snapshot, events } => {
+                let (positions, state) = self.state_of_snapshot(&found, *snapshot).await?;
+                (self.select_behind(&found, &positions, *events).await?, state)
             }
-        }
-        for part in &selected {
-            report.passed_over += part.passed_over;
-            report.waiting += part.waiting;
-            let Some(runner) = self.runner(subscriber, part)? else { continue };
-            let state = || options.state.iter().filter(|entry| entry.partition == part.partition);
-            let expected = runner.run(running, state(), SEED, &mut report.running).await?;
-            // Where calls begin and end is nobody's business, and neither is what an instance has seen before.
-            let again = runner.run(running, state(), OTHER_SEED, &mut Cost::default()).await?;
-            let others = runner.run(other, state(), SEED, &mut report.other).await?;
-            for ((ran, again), other) in expected.into_iter().zip(again).zip(others) {
-                report.events += 1;
-                report.compare(part, &recorded, ran, again, other, options.shown)?;
+            Over::Coming { events, enough } => {
+                self.shadow_coming(&found, &versions, (*events, enough), options.shown, &mut report).await?;
+                (Vec::new(), Vec::new())
             }
-        }
+        };
+        let with_states = |part: Selected| {
+            let states = States::of(&state, part.partition, found.plan());
+            (part, states)
+        };
+        let mut parts: Vec<_> = parts.into_iter().map(with_states).collect();
+        let parts: Vec<_> = parts.iter_mut().map(|(part, states)| (part, &*states)).collect();
+        self.compare_parts(&found, &versions, parts, (true, options.shown), &mut report).await?;
         report.running.memory_peak_bytes = running.memory_peak_bytes();
         report.other.memory_peak_bytes = other.memory_peak_bytes();
         Ok(report)
     }
+
+    /// Runs the versions over parts, and adds what differs. The running version is held against its record, or only against
+    /// itself.
+    async fn compare_parts<H: Handler>(
+        &self,
+        found: &Found,
+        versions: &Versions<'_, H>,
+        mut parts: Vec<(&mut Selected, &States)>,
+        (against_record, shown): (bool, usize),
+        report: &mut ShadowReport,
+    ) -> Result<(), ShadowError> {
+        let subscriber = found.plan().label();
+        let recorded = match against_record {
+            true => self.recorded(&subscriber, parts.iter().map(|(part, _)| &**part)).await?,
+            false => Recorded::default(),
+        };
+        for (part, states) in &mut parts {
+            if found.plan().claim.is_some() {
+                // Whose the others are is not known any more.
+                report.not_its_own += recorded.keep_known(part);
+            }
+            report.passed_over += part.passed_over;
+            report.waiting += part.waiting;
+            let Some(runner) = self.runner(&subscriber, part)? else { continue };
+            let expected = runner.run(versions.running, &states.running, SEED, &mut report.running).await?;
+            // Where calls begin and end is nobody's business, and neither is what an instance has seen before.
+            let again = runner.run(versions.running, &states.again, OTHER_SEED, &mut Cost::default()).await?;
+            let others = runner.run(versions.other, &states.other, SEED, &mut report.other).await?;
+            for ((ran, again), other) in expected.into_iter().zip(again).zip(others) {
+                report.events += 1;
+                report.compare(part, &recorded, ran, again, other, shown)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The versions that are compared.
+struct Versions<'a, H> {
+    running: &'a H,
+    other: &'a H,
 }
 
 /// What the sizes of calls follow from; the same for the two that are compared for time.

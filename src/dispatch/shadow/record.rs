@@ -1,10 +1,11 @@
 //! What there is to compare over: the events that a subscriber has handled last, and what is recorded of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::batch::Held;
-use super::super::control::ControlError;
+use super::super::control::{ControlError, Found};
 use super::super::tree::Tree;
 use super::super::{waiting, when};
 use super::{Seen, ShadowError, TopicNames, output_of};
@@ -99,60 +100,100 @@ fn shares(available: &[u64], last: u64) -> Vec<u64> {
 
 impl<E: Engine> Tree<E> {
     /// The last events that a subscriber has handled.
-    pub(super) async fn select(&self, subscriber: &str, last: u32) -> Result<Vec<Selected>, ShadowError> {
-        let found = self.subscriber(subscriber)?;
-        let mut bounds = Vec::new();
-        for partition in 0..found.partitions {
-            let input = PartitionId { topic: found.input, partition };
-            let position = self.engine().position(LaneId { subscriber: found.number, partition }).unwrap_or(0);
-            let kept = self.engine().bounds(input).unwrap_or_default();
-            let end = position.min(kept.written);
-            self.until_durable(input, end).await?;
-            bounds.push((kept.start, end));
-        }
-        let available: Vec<u64> = bounds.iter().map(|(start, end)| end.saturating_sub(*start)).collect();
+    pub(super) async fn select_last(&self, found: &Found, last: u32) -> Result<Vec<Selected>, ShadowError> {
+        let handled = self.handled(found);
+        let available: Vec<u64> = handled.iter().map(|of| of.end.saturating_sub(of.start)).collect();
         let shares = shares(&available, u64::from(last));
+        let ranges = handled.into_iter().zip(shares).map(|(of, share)| of.end - share..of.end);
+        self.read_parts(found, ranges.collect()).await
+    }
+
+    /// The first events that a subscriber has handled behind these positions.
+    pub(super) async fn select_behind(
+        &self,
+        found: &Found,
+        positions: &[Offset],
+        most: u32,
+    ) -> Result<Vec<Selected>, ShadowError> {
+        let ends = self.handled(found).into_iter().map(|of| of.end);
+        let behind: Vec<_> = positions.iter().zip(ends).map(|(from, end)| *from..end.max(*from)).collect();
+        let available: Vec<u64> = behind.iter().map(|of| of.end - of.start).collect();
+        let shares = shares(&available, u64::from(most));
+        let ranges = behind.into_iter().zip(shares).map(|(of, share)| of.start..of.start + share);
+        self.read_parts(found, ranges.collect()).await
+    }
+
+    /// What is kept of what a subscriber has handled, by partition.
+    fn handled(&self, found: &Found) -> Vec<Range<Offset>> {
+        (0..found.partitions).map(|partition| self.handled_of(found, partition)).collect()
+    }
+
+    pub(super) fn handled_of(&self, found: &Found, partition: u32) -> Range<Offset> {
+        let position = self.engine().position(LaneId { subscriber: found.number, partition }).unwrap_or(0);
+        let kept = self.engine().bounds(PartitionId { topic: found.input, partition }).unwrap_or_default();
+        kept.start..position.min(kept.written)
+    }
+
+    async fn read_parts(&self, found: &Found, ranges: Vec<Range<Offset>>) -> Result<Vec<Selected>, ShadowError> {
         let (mut selected, mut bytes) = (Vec::new(), 0);
-        for ((partition, (_, end)), share) in (0..).zip(bounds).zip(shares) {
-            let entries = self.entries(&found, partition)?;
-            let mut waiting_offsets = BTreeSet::new();
-            let mut number = 0;
-            loop {
-                let page = waiting::list(&entries, number, WAITING_PAGE).map_err(ControlError::from)?;
-                let Some((last, _)) = page.last() else { break };
-                number = last + 1;
-                waiting_offsets.extend(page.into_iter().map(|(_, waiter)| waiter.offset));
-            }
-            let mut part = Selected { partition, held: Arc::default(), passed_over: 0, waiting: 0 };
-            let (mut held, mut from) = (Vec::new(), end - share);
-            while from < end {
-                let chunks = self.engine().read(PartitionId { topic: found.input, partition }, from, BUDGET).await?;
-                let Some(last) = chunks.last() else { break };
-                from = last.end_offset();
-                for event in Held::all(&chunks).into_iter().filter(|event| event.offset < end) {
-                    if waiting_offsets.contains(&event.offset) {
-                        part.waiting += 1;
-                        continue;
-                    }
-                    let parsed = event.parse().map_err(|error| ShadowError::Unreadable(error.to_string()))?;
-                    let passes =
-                        found.plan().when.as_ref().map(|when| when::passes(when, &parsed.view, Some(parsed.key)));
-                    if matches!(passes, Some(Ok(false) | Err(_))) {
-                        // Of an error no plugin heard either.
-                        part.passed_over += 1;
-                        continue;
-                    }
-                    bytes += event.bytes();
-                    if bytes > limits::SHADOW_BYTES_MAX {
-                        return Err(ShadowError::TooLarge { max: limits::SHADOW_BYTES_MAX });
-                    }
-                    held.push(event);
-                }
-            }
-            part.held = Arc::new(held);
+        for (partition, range) in (0..).zip(ranges) {
+            let (part, _) = self.read_part(found, partition, range, u64::MAX, &mut bytes).await?;
             selected.push(part);
         }
         Ok(selected)
+    }
+
+    /// Events of a range, at most so many that were handled, and where it goes on behind them. `bytes` counts what is held.
+    pub(super) async fn read_part(
+        &self,
+        found: &Found,
+        partition: u32,
+        range: Range<Offset>,
+        most: u64,
+        bytes: &mut usize,
+    ) -> Result<(Selected, Offset), ShadowError> {
+        let input = PartitionId { topic: found.input, partition };
+        self.until_durable(input, range.end).await?;
+        let entries = self.entries(found, partition)?;
+        let mut waiting_offsets = BTreeSet::new();
+        let mut number = 0;
+        loop {
+            let page = waiting::list(&entries, number, WAITING_PAGE).map_err(ControlError::from)?;
+            let Some((last, _)) = page.last() else { break };
+            number = last + 1;
+            waiting_offsets.extend(page.into_iter().map(|(_, waiter)| waiter.offset));
+        }
+        let mut part = Selected { partition, held: Arc::default(), passed_over: 0, waiting: 0 };
+        let (mut held, mut from, mut next) = (Vec::new(), range.start, range.end);
+        'range: while from < range.end {
+            let chunks = self.engine().read(input, from, BUDGET).await?;
+            let Some(last) = chunks.last() else { break };
+            from = last.end_offset();
+            for event in Held::all(&chunks).into_iter().filter(|event| range.contains(&event.offset)) {
+                if held.len() as u64 >= most {
+                    next = event.offset;
+                    break 'range;
+                }
+                if waiting_offsets.contains(&event.offset) {
+                    part.waiting += 1;
+                    continue;
+                }
+                let parsed = event.parse().map_err(|error| ShadowError::Unreadable(error.to_string()))?;
+                let passes = found.plan().when.as_ref().map(|when| when::passes(when, &parsed.view, Some(parsed.key)));
+                if matches!(passes, Some(Ok(false) | Err(_))) {
+                    // Of an error no plugin heard either.
+                    part.passed_over += 1;
+                    continue;
+                }
+                *bytes += event.bytes();
+                if *bytes > limits::SHADOW_BYTES_MAX {
+                    return Err(ShadowError::TooLarge { max: limits::SHADOW_BYTES_MAX });
+                }
+                held.push(event);
+            }
+        }
+        part.held = Arc::new(held);
+        Ok((part, next))
     }
 
     /// Only what is durable can be read from here: waits until all in front of an offset is.
@@ -176,14 +217,17 @@ impl<E: Engine> Tree<E> {
     }
 
     /// What is recorded of events: what in the topics behind their subscriber was made from them.
-    pub(super) async fn recorded(&self, subscriber: &str, selected: &[Selected]) -> Result<Recorded, ShadowError> {
+    pub(super) async fn recorded<'s>(
+        &self,
+        subscriber: &str,
+        selected: impl Iterator<Item = &'s Selected> + Clone,
+    ) -> Result<Recorded, ShadowError> {
         let found = self.subscriber(subscriber)?;
         let running = self.proven_version(found.index);
-        let first = selected.iter().filter_map(|part| part.held.first()).map(|held| held.append_time_ns).min();
+        let first = selected.clone().filter_map(|part| part.held.first()).map(|held| held.append_time_ns).min();
         let mut recorded = Recorded::default();
         let Some(first_ns) = first else { return Ok(recorded) };
         let ranges: BTreeMap<u32, (Offset, Offset)> = selected
-            .iter()
             .filter_map(|part| Some((part.partition, (part.held.first()?.offset, part.held.last()?.offset))))
             .collect();
         // The first offset of each partition that the running version made something of, and the last of another one.

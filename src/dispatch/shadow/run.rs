@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,17 +53,16 @@ impl<E: Engine> Tree<E> {
 }
 
 impl Runner {
-    /// Runs a version; one [`Ran`] for each event, in their order. Sizes of calls follow from `seed`.
+    /// Runs a version over what it keeps; one [`Ran`] for each event, in their order. Sizes of calls follow from `seed`.
     pub(super) async fn run(
         &self,
         handler: &impl Handler,
-        state: impl Iterator<Item = &StateOfPartition>,
+        state: &Arc<ShadowState>,
         seed: u64,
         cost: &mut Cost,
     ) -> Result<Vec<Ran>, ShadowError> {
         let parsed = self.held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>();
         let events = parsed.map_err(|error| ShadowError::Unreadable(error.to_string()))?;
-        let state = Arc::new(ShadowState::of(state, self.plan.state.ttl));
         let mut ran: Vec<Ran> = Vec::with_capacity(events.len());
         // Up to here events run alone, so that it is certain which one fails.
         let (mut attempt, mut alone_to) = (1, 0);
@@ -70,10 +70,10 @@ impl Runner {
             let at = ran.len();
             let count = if attempt > 1 || at < alone_to { 1 } else { self.call_size(rest, seed, at) };
             let run = rest.get(..count).unwrap_or_default();
-            let failure = match self.call(handler, &state, at, run, attempt, cost).await {
+            let failure = match self.call(handler, state, at, run, attempt, cost).await {
                 Ok(handled) => {
                     let done = handled.failed.as_ref().map_or(run.len(), |failed| failed.event as usize);
-                    if self.take(run, &handled, done, &state, &mut ran)? {
+                    if self.take(run, &handled, done, state, &mut ran)? {
                         attempt = 1;
                         cost.failed += 1;
                         continue; // the outputs of one were refused; those behind it run again
@@ -228,12 +228,41 @@ impl crate::wasm::EventContext for Quiet {
 /// Bucket and key.
 type StateKey = (String, String);
 
+/// What the versions keep in a partition, each for itself.
+pub(super) struct States {
+    pub(super) running: Arc<ShadowState>,
+    pub(super) again: Arc<ShadowState>,
+    pub(super) other: Arc<ShadowState>,
+}
+
+impl States {
+    /// All begin with the same, out of what is kept in all partitions.
+    pub(super) fn of(state: &[StateOfPartition], partition: u32, plan: &SubscriberPlan) -> Self {
+        let of = || {
+            let entries = state.iter().filter(|entry| entry.partition == partition);
+            Arc::new(ShadowState::of(entries, plan.state.ttl))
+        };
+        Self { running: of(), again: of(), other: of() }
+    }
+
+    /// Bytes of keys and values of the one that has the most.
+    pub(super) fn bytes(&self) -> usize {
+        [&self.running, &self.again, &self.other].into_iter().map(|state| state.bytes()).max().unwrap_or(0)
+    }
+}
+
 /// State that is forgotten afterwards. It changes between calls only.
-struct ShadowState {
+pub(super) struct ShadowState {
     entries: Mutex<BTreeMap<StateKey, (Bytes, u64)>>,
+    /// Of keys and values.
+    bytes: AtomicUsize,
     ttl_ns: Option<u64>,
     /// What the events of a call have read, where that was told; else whether any has.
     reads: Mutex<(Option<Reads>, bool)>,
+}
+
+fn size((bucket, key): &StateKey, value: &Bytes) -> usize {
+    bucket.len() + key.len() + value.len()
 }
 
 impl ShadowState {
@@ -242,7 +271,13 @@ impl ShadowState {
             ((entry.bucket.clone(), entry.key.clone()), (entry.value.clone(), entry.written_ns))
         };
         let ttl_ns = ttl.map(|ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
-        Self { entries: Mutex::new(entries.map(entry).collect()), ttl_ns, reads: Mutex::default() }
+        let entries: BTreeMap<_, _> = entries.map(entry).collect();
+        let bytes = entries.iter().map(|(key, (value, _))| size(key, value)).sum::<usize>();
+        Self { entries: Mutex::new(entries), bytes: bytes.into(), ttl_ns, reads: Mutex::default() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     fn begin(&self) {
@@ -264,10 +299,14 @@ impl ShadowState {
     fn write(&self, write: &StateWrite, time_ns: u64) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (write.bucket.clone(), write.key.clone());
-        match &write.value {
-            Some(value) => drop(entries.insert(place, (value.clone(), time_ns))),
-            None => drop(entries.remove(&place)),
-        }
+        let added = write.value.as_ref().map_or(0, |value| size(&place, value));
+        let before = match &write.value {
+            Some(value) => entries.insert(place.clone(), (value.clone(), time_ns)),
+            None => entries.remove(&place),
+        };
+        let gone = before.map_or(0, |(value, _)| size(&place, &value));
+        self.bytes.fetch_add(added, Ordering::Relaxed);
+        self.bytes.fetch_sub(gone, Ordering::Relaxed);
     }
 }
 

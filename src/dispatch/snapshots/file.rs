@@ -19,6 +19,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes};
 use serde::{Deserialize, Serialize};
 
+use super::TakenBy;
 use crate::effects::{Disk, DiskFile};
 use crate::model::{Offset, SubscriberId};
 
@@ -60,6 +61,9 @@ pub(super) struct About {
     pub(super) digest: String,
     /// Why it was taken.
     pub(super) note: String,
+    /// Who had it taken.
+    #[serde(default)]
+    pub(super) by: TakenBy,
     /// Where each lane was, by partition.
     pub(super) positions: Vec<Offset>,
 }
@@ -283,7 +287,7 @@ mod tests {
 
     fn about() -> About {
         let (subscriber, digest, note) = ("shop/totals".to_owned(), "07".repeat(32), "by hand".to_owned());
-        About { subscriber, taken_ns: 7, digest, note, positions: vec![3, 9] }
+        About { subscriber, taken_ns: 7, digest, note, by: TakenBy::Deploy, positions: vec![3, 9] }
     }
 
     fn written(disk: &Arc<dyn Disk>) -> Size {

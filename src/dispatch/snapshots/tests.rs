@@ -5,7 +5,7 @@ use crate::effects::MemoryDisk;
 fn restoring() -> Restoring {
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
     let (subscriber, digest, note) = ("t/work".to_owned(), String::new(), String::new());
-    let about = About { subscriber, taken_ns: 7, digest, note, positions: vec![5, 9] };
+    let about = About { subscriber, taken_ns: 7, digest, note, by: TakenBy::Hand, positions: vec![5, 9] };
     let mut writer = Writer::create(disk.clone(), "1-3.snapshot", &about).unwrap();
     for partition in 0..2 {
         writer.lane(partition).unwrap();

@@ -1,0 +1,86 @@
+//! The snapshot of the state that a new version has behind it.
+//!
+//! Promises: it is of what the version before left. Where there is none, that is told, and the version comes all the same: it
+//! may be what mends what is wrong.
+
+use std::time::Duration;
+
+use super::reloader::Subject;
+use super::{Compile, ReloadError, Reloader};
+use crate::dispatch::snapshots::{KEPT_DEFAULT, take_where_nothing_runs};
+use crate::dispatch::{SnapshotInfo, TakenBy};
+use crate::engine::Engine;
+use crate::topology::Plan;
+use crate::wasm::Digest;
+
+/// How long a new version waits for the snapshot of the state that it is about to change. Long enough for hundreds of
+/// megabytes; a lane in a call that does not come back must not keep out the version that mends it.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(5);
+
+/// A version that takes the place of another when a bus starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// The subscriber's full name.
+    pub subscriber: String,
+    /// The version that was proven.
+    pub before: Digest,
+    /// The one that comes.
+    pub version: Digest,
+}
+
+fn note(version: Digest, before: Option<Digest>) -> String {
+    let before = before.map(|before| format!(" in place of {}", before.short())).unwrap_or_default();
+    format!("in front of the deploy of {}{before}", version.short())
+}
+
+/// Waits for a snapshot, for as long as it may take. Where there is none, why, in words.
+async fn in_time<F: std::error::Error>(
+    subscriber: &str,
+    version: Digest,
+    taken: impl Future<Output = Result<Option<SnapshotInfo>, F>>,
+) -> Option<String> {
+    // What is being written when the time is over is written to its end beside the lanes.
+    let why = match tokio::time::timeout(SNAPSHOT_WITHIN, taken).await {
+        Ok(Ok(taken)) => {
+            if let Some(taken) = taken {
+                tracing::info!(subscriber, snapshot = taken.number, "the state is in a snapshot");
+            }
+            return None;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("it was not there in {} s", SNAPSHOT_WITHIN.as_secs()),
+    };
+    let digest = version.short();
+    tracing::warn!(subscriber, digest, why, "no snapshot of the state in front of the deploy");
+    Some(format!("there is no snapshot of the state in front of {digest}: {why}"))
+}
+
+/// Takes a snapshot of what a subscriber of the plan that ran last keeps, before its lanes start with another version. Where
+/// there is none, the log says why.
+pub async fn snapshot_at_start<E: Engine>(engine: &E, plan: &Plan, replaced: &Replaced) {
+    let Replaced { subscriber, before, version } = replaced;
+    let (digest, note) = (before.to_string(), note(*version, Some(*before)));
+    let taken = take_where_nothing_runs(engine, plan, subscriber, (TakenBy::Deploy, &digest, &note), KEPT_DEFAULT);
+    in_time(subscriber, *version, taken).await;
+}
+
+impl<E: Engine, C: Compile> Reloader<E, C> {
+    /// Takes a snapshot of what a subscriber keeps, before a version changes that. Where there is none, why, in words.
+    pub(super) async fn snapshot(&self, subject: &Subject, version: Digest) -> Option<String> {
+        let name = subject.name.clone();
+        let looked = self.blocking(move |reloader| {
+            let runs = reloader.store().decided(&name).map(|decided| decided.proven);
+            Ok((reloader.shared.tree.has_state(&name, None)?, runs))
+        });
+        let taken = async {
+            let (has_state, runs) = looked.await?;
+            if !has_state {
+                return Ok(None);
+            }
+            let note = note(version, runs);
+            let taken = self.shared.tree.take_snapshot(&subject.name, TakenBy::Deploy, &note, KEPT_DEFAULT);
+            Ok::<_, ReloadError>(Some(taken.await?))
+        };
+        in_time(&subject.name, version, taken).await
+    }
+}
