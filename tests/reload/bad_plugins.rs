@@ -156,6 +156,8 @@ async fn one_that_compiles_and_handles_nothing_is_rolled_back_by_the_first_event
     }
     shop.all_accepted(1).await;
     until("it is taken back", || shop.reloader.list()[0].tried.is_none()).await;
+    // that is decided first, and said behind it
+    until("it is said", || status(&shop.tree.snapshot(), "shop/validate").reload.is_some()).await;
     let said = status(&shop.tree.snapshot(), "shop/validate").reload.unwrap();
     assert!(said.contains("was rolled back") && said.contains("no such verb"), "{said}");
 }
