@@ -43,6 +43,8 @@ macro_rules! conformance {
                     a_subscriber_of_an_unknown_topic_is_refused
                     a_blueprint_that_contradicts_itself_is_refused
                     another_input_makes_another_subscriber
+                    a_name_is_given_to_what_has_a_number_and_is_free_again
+                    a_blueprint_that_is_refused_renames_nothing
                     an_apply_that_nobody_waits_for_shares_no_number;
                 appends:
                     capabilities_hold
@@ -114,6 +116,7 @@ macro_rules! restarts {
                     what_lanes_keep_is_there_after_a_restart
                     epochs_and_times_only_grow
                     numbers_survive_a_restart
+                    names_survive_a_restart
                     an_apply_that_nobody_waits_for_shares_no_number_later
                     a_folder_belongs_to_one_engine
                     what_was_published_is_recognised_after_a_restart;

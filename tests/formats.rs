@@ -3,7 +3,8 @@
 //! `journal-v1` is what the code in front of segments wrote: a journal and nothing else, of a bus that was killed twice.
 //! `log-v2` has a state store, segments, one of them compressed and sealed, and a journal with frames behind the last
 //! checkpoint. `log-v3` has the same, and what a lane keeps, in the store and in the journal. `log-v4` has also what topics
-//! keep of the states of keys. `UPDATE_EXPECT=1` writes it anew: only for a format that nobody has yet.
+//! keep of the states of keys. `log-v5` has names that were given to numbers, in the store and in the journal. `UPDATE_EXPECT=1`
+//! writes the last one anew: only for a format that nobody has yet.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -16,10 +17,12 @@ use tempfile::TempDir;
 use wattle::effects::{Clock, DiskFolder};
 use wattle::engine::embedded::{Durability, EmbeddedEngine, LogOptions};
 use wattle::engine::{
-    AppendError, Blueprint, Engine, Guard, LaneWrite, Lifecycle, Mark, Numbers, ReadBudget, Session, Slices,
+    AppendError, Blueprint, Engine, Guard, Lifecycle, Mark, Names, Numbers, ReadBudget, Session, Slices,
     SubscriberSpec, TopicSettings, TopicSpec, Unit,
 };
-use wattle::model::{Compression, Dedupe, Event, EventId, LaneId, PartitionId, ProducerId, Record, Retention};
+use wattle::model::{
+    Compression, Dedupe, Event, EventId, LaneId, PartitionId, ProducerId, Record, Retention, SubscriberId, TopicId,
+};
 
 const ALL: ReadBudget = ReadBudget { events: u32::MAX, bytes: usize::MAX };
 
@@ -125,8 +128,12 @@ async fn apply(engine: &EmbeddedEngine) -> (Numbers, PartitionId, PartitionId) {
         settings: TopicSettings::default(),
         lifecycle: Some(Arc::new(lifecycle)),
     };
-    let blueprint =
-        Blueprint { topics: vec![input, output, guarded], subscribers: vec![subscriber], versions: vec![[7; 32]] };
+    let blueprint = Blueprint {
+        topics: vec![input, output, guarded],
+        subscribers: vec![subscriber],
+        versions: vec![[7; 32]],
+        ..Blueprint::default()
+    };
     let numbers = engine.apply(&blueprint).await.unwrap();
     let (input, output) = (numbers.topics[0], numbers.topics[1]);
     (numbers, PartitionId { topic: input, partition: 1 }, PartitionId { topic: output, partition: 0 })
@@ -162,35 +169,61 @@ async fn begin(engine: &EmbeddedEngine, numbers: &Numbers, key: &str) -> Result<
     engine.append(slices).await.map(drop)
 }
 
-/// Writes the fixture: some events in segments, then a kill with more of them in the journal.
+/// A topic and a subscriber of it by these names, which their numbers are given.
+fn called(names: Names, topic: &str, subscriber: &str) -> Blueprint {
+    let topics = [topic, "shop/first"].map(|name| TopicSpec {
+        name: name.into(),
+        partitions: 1,
+        settings: TopicSettings::default(),
+        lifecycle: None,
+    });
+    let subscribers = vec![SubscriberSpec { name: subscriber.into(), from: topic.into() }];
+    Blueprint { topics: topics.into(), subscribers, names, ..Blueprint::default() }
+}
+
+/// Writes the fixture: a topic that was renamed twice, the second time in the journal alone. Another one has its first name.
 async fn make(folder: &Path) {
     let _ = std::fs::remove_dir_all(folder);
     let made = TempDir::new().unwrap();
+    let names = |topic: &str, subscriber: &str| Names {
+        topics: vec![(TopicId(1), topic.into())],
+        subscribers: vec![(SubscriberId(1), subscriber.into())],
+    };
     let engine = open(made.path());
-    let (numbers, input, output) = apply(&engine).await;
-    for number in 0..4 {
-        engine.append(event(input, &format!("segment {number}"), 1_000)).await.unwrap();
-    }
-    engine.append(numbered(input, 10)).await.unwrap();
-    begin(&engine, &numbers, "in the store").await.unwrap();
-    let lane = LaneId { subscriber: numbers.subscribers[0], partition: 1 };
+    let alone = called(Names::default(), "shop/first", "shop/s");
+    engine.apply(&Blueprint { topics: alone.topics[..1].to_vec(), ..alone }).await.unwrap();
+    let (input, lane) =
+        (PartitionId { topic: TopicId(1), partition: 0 }, LaneId { subscriber: SubscriberId(1), partition: 0 });
+    engine.append(event(input, "before", 10)).await.unwrap();
     let mut session = engine.acquire(lane).await.unwrap();
-    let writes = vec![LaneWrite::put("a", "in the store"), LaneWrite::put("b", "gone")];
-    session.commit(Unit { writes, ..Unit::default() }).await.unwrap();
+    session.commit(Unit { consumed_to: 1, ..Unit::default() }).await.unwrap();
+    engine.apply(&called(names("shop/second", "shop/t"), "shop/second", "shop/t")).await.unwrap();
     engine.close().await.unwrap();
     drop(engine);
     let engine = open(made.path());
-    apply(&engine).await;
-    engine.append(event(input, "journal", 10)).await.unwrap();
-    let mut session = engine.acquire(lane).await.unwrap();
-    let writes = vec![LaneWrite::put("c", "in the journal"), LaneWrite::delete("b")];
-    let unit = Unit { consumed_to: 3, emits: event(output, "output", 10), writes, ..Unit::default() };
-    session.commit(unit).await.unwrap();
-    session.flush().await.unwrap();
-    engine.append(numbered(input, 11)).await.unwrap();
-    begin(&engine, &numbers, "in the journal").await.unwrap();
+    engine.apply(&called(names("shop/third", "shop/u"), "shop/third", "shop/u")).await.unwrap();
+    engine.append(event(input, "behind", 10)).await.unwrap();
     copy(made.path(), folder); // while it runs: as a kill would leave it
     std::fs::remove_file(folder.join("spare-1")).or_else(|_| std::fs::remove_file(folder.join("spare-0"))).ok();
+}
+
+#[tokio::test]
+async fn a_log_with_names_that_were_given_is_opened() {
+    let kept = fixture("log-v5");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        make(&kept).await;
+    }
+    let folder = TempDir::new().unwrap();
+    copy(&kept, folder.path());
+    for _ in 0..2 {
+        let engine = open(folder.path());
+        let numbers = engine.apply(&called(Names::default(), "shop/third", "shop/u")).await.unwrap();
+        assert_eq!((numbers.topics, numbers.subscribers), (vec![TopicId(1), TopicId(2)], vec![SubscriberId(1)]));
+        assert_eq!(numbers.topic_origins, ["shop/first".into(), "shop/first#2".into()]);
+        assert_eq!(everything(&engine, PartitionId { topic: TopicId(1), partition: 0 }).await.len(), 2);
+        assert_eq!(engine.position(LaneId { subscriber: SubscriberId(1), partition: 0 }), Some(1));
+        engine.close().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -206,9 +239,6 @@ async fn a_log_with_what_lanes_keep_is_opened() {
 #[tokio::test]
 async fn a_log_with_what_topics_keep_is_opened() {
     let kept = fixture("log-v4");
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        make(&kept).await;
-    }
     opens(&kept, &[("a", "in the store"), ("c", "in the journal")]).await;
     let folder = TempDir::new().unwrap();
     copy(&kept, folder.path());

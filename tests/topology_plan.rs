@@ -249,7 +249,7 @@ topics:
     retention: { age: 1h30m, size: 10GiB, force: true }
     dedupe: { window: 10m, count: 7 }
     compression: lz4
-  out: { partitions: 5, retention: { size: 1GB } }
+  out: { partitions: 5, retention: { size: 1GB }, was: outputs }
   same: {}
   repaired: {}
 subscribers:
@@ -270,6 +270,7 @@ subscribers:
     batch: { max: 2, size: 1KiB, wait: 1s }
     state: { ttl: 1d, max: 1KiB }
     start: start
+    was: idle
   repair:
     from: busy.dead
     plugin: repair
@@ -297,6 +298,8 @@ fn what_is_said_counts() {
     // A longer first pause moves the default of the longest.
     let hour = Duration::from_secs(3_600);
     assert_eq!(busy.retry, Retry { attempts: 1, initial: hour, max: hour, factor: 1.5 });
+    assert_eq!(busy.was.as_deref(), Some("idle"));
+    assert_eq!(plan.topics.iter().find_map(|topic| topic.was.as_deref()), Some("outputs"));
     let repair = &plan.subscribers[1];
     assert_eq!(repair.limits.time, Duration::from_secs(2), "what is written beats what is merged");
     assert_eq!(repair.limits.memory_bytes, 256 << 20, "what is merged counts");

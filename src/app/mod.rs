@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
-use crate::dispatch::{PrepareError, Tree, changes_of, prepare, untouched};
+use crate::dispatch::{PrepareError, Tree};
 use crate::engine::embedded::{Durability, EmbeddedEngine, EmbeddedError, Recovery};
 use crate::engine::{ApplyError, Engine, Stopped};
 use crate::server::{self, Port, Server};
-use crate::topology::{Plan, SubscriberPlan};
+use crate::topology::Plan;
 use crate::wasm::{Host, HostError, HostOptions};
 
 use crate::effects::DiskFolder;
@@ -144,33 +144,6 @@ impl From<BeginError> for StartError {
     }
 }
 
-/// Applies what the files say, under the same rules as while it runs: nothing happens where it cannot be, or loses something.
-async fn apply(
-    engine: &EmbeddedEngine,
-    store: &mut Store,
-    plan: &Plan,
-    components: &[PathBuf],
-    allow_loss: bool,
-) -> Result<(), StartError> {
-    let applied = store.topology()?.map(|(plan, _)| plan);
-    let old = applied.clone().unwrap_or_default();
-    let changes = changes_of(engine, &old, plan).await.map_err(|error| TopologyError::Prepare(error.into()))?;
-    reload::permit(&changes, allow_loss)?;
-    for change in changes.changes.iter().filter(|_| applied.is_some()) {
-        tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
-    }
-    match store.news(plan)? {
-        Some(is_new) => prepare(engine, &old, plan, is_new).await.map_err(TopologyError::Prepare)?,
-        None => {
-            // It ran before anybody remembered what did, or never.
-            let new = untouched(engine, plan).await.map_err(|error| TopologyError::Prepare(error.into()))?;
-            let is_new = |subscriber: &SubscriberPlan| new.contains(&subscriber.label());
-            prepare(engine, &old, plan, is_new).await.map_err(TopologyError::Prepare)?;
-        }
-    }
-    Ok(store.decide_topology(plan, components)?)
-}
-
 fn runtime(name: &'static str) -> Result<Runtime, StartError> {
     Builder::new_multi_thread().thread_name(name).enable_all().build().map_err(StartError::Runtime)
 }
@@ -204,7 +177,11 @@ impl Running {
         let versions = DiskFolder::create(&options.data.join(VERSIONS)).map_err(StartError::Versions)?;
         let (store, probation) = (Store::open(versions)?, options.probation);
         let told = |of| progress(Progress::Plugin(of));
-        let decide = |store: &mut Store| service.block_on(apply(&engine, store, plan, components, options.allow_loss));
+        let decide = |store: &mut Store| {
+            service
+                .block_on(reload::adopt(&engine, store, plan, components, options.allow_loss))
+                .map_err(StartError::from)
+        };
         let begun = reload::begin_with(store, &host, plan, components, probation.events, &told, decide)?;
         drop(entered);
 

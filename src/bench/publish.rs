@@ -86,6 +86,7 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
             backlog: None,
             parent: None,
             dead_letters_of: None,
+            was: None,
         };
         let plan = Plan { topics: vec![topic], ..Plan::default() };
         let tree = Tree::start(engine.clone(), &plan, Vec::<Plugin>::new(), &tokio::runtime::Handle::current()).await?;

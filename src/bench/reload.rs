@@ -39,6 +39,8 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(1);
 /// The most that it publishes at once, where it is late.
 const PUBLISH_EVENTS_MAX: usize = 1_000;
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Between two reloads: every lane has made its first call by then, and none of those waits for the next one's disk.
+const REST: Duration = Duration::from_millis(10);
 
 /// Some figures in milliseconds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -356,6 +358,7 @@ async fn deploy(reloader: &Reloads, wasm: Vec<u8>, policy: Policy) -> Result<Dur
     while reloader.list().iter().any(|summary| summary.tried.is_some()) {
         tokio::time::sleep(LOOK_EVERY).await;
     }
+    tokio::time::sleep(REST).await;
     Ok(took)
 }
 

@@ -92,7 +92,8 @@ pub(super) fn shown(Changes { changes, refusals, losses }: &Changes) -> serde_js
             Node::Topic => "topic",
             Node::Subscriber => "subscriber",
         };
-        json!({ "node": node, "name": change.name, "what": word(change.what), "words": change.words })
+        let Change { name, was, what, words, .. } = change;
+        json!({ "node": node, "name": name, "was": was, "what": word(*what), "words": words })
     };
     json!({
         "changes": changes.iter().map(change).collect::<Vec<_>>(),
@@ -107,23 +108,25 @@ fn word(what: What) -> &'static str {
         What::Removed => "removed",
         What::Changed => "changed",
         What::Moved => "moved",
+        What::Renamed => "renamed",
     }
 }
 
 /// Changes for people: a line for each node, and what is to be known about it below.
 pub(super) fn text(Changes { changes, refusals, losses }: &Changes) -> String {
     let mut lines = Vec::new();
-    for Change { node, name, what, words } in changes {
+    for Change { node, name, was, what, words } in changes {
         let sign = match what {
             What::Added => '+',
             What::Removed => '-',
-            What::Changed | What::Moved => '~',
+            What::Changed | What::Moved | What::Renamed => '~',
         };
         let node = match node {
             Node::Topic => "topic",
             Node::Subscriber => "subscriber",
         };
-        lines.push(format!("{sign} {node} {name}: {}", word(*what)));
+        let was = was.as_ref().map(|was| format!("{was} -> ")).unwrap_or_default();
+        lines.push(format!("{sign} {node} {was}{name}: {}", word(*what)));
         lines.extend(words.iter().map(|words| format!("    {words}")));
     }
     if lines.is_empty() {
@@ -140,17 +143,24 @@ mod tests {
 
     #[test]
     fn each_change_is_a_line_and_what_is_refused_is_last() {
-        let change = |node, name: &str, what| Change { node, name: name.into(), what, words: vec!["so".into()] };
+        let change = |node, name: &str, what| Change {
+            node,
+            name: name.into(),
+            was: (what == What::Renamed).then(|| "shop/old".into()),
+            what,
+            words: vec!["so".into()],
+        };
         let changes = Changes {
             changes: vec![
                 change(Node::Topic, "shop/a", What::Removed),
                 change(Node::Subscriber, "shop/b", What::Moved),
+                change(Node::Subscriber, "shop/c", What::Renamed),
             ],
             refusals: vec!["no".into()],
             losses: vec!["a has 2 events".into()],
         };
-        let expected = "- topic shop/a: removed\n    so\n~ subscriber shop/b: moved\n    so\nneeds --allow-loss: a has 2 \
-                        events\nrefused: no\n";
+        let expected = "- topic shop/a: removed\n    so\n~ subscriber shop/b: moved\n    so\n~ subscriber shop/old -> shop/c: \
+                        renamed\n    so\nneeds --allow-loss: a has 2 events\nrefused: no\n";
         assert_eq!(text(&changes), expected);
         assert_eq!(text(&Changes::default()), "nothing changes\n");
     }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Promises: lanes of subscribers that are the same are not touched, before, within or after. [`Tree::prepare`] only adds:
-//! what runs goes on as it is, whether or not anything follows. A lane that stops ends the call that it is at and commits it;
+//! what runs goes on as it is and is called as it is, whether or not anything follows. A lane that stops ends the call that it is at and commits it;
 //! the one that takes its place goes on from there.
 //! Relies on: whoever applies does so one at a time, and has made durable what it decided between the two steps.
 //! Must not know: files, who decides.
@@ -19,9 +19,10 @@ use super::changes::{self, Changes, Node, What, places};
 use super::collect::{clear, count};
 use super::handler::Handler;
 use super::numbered::{Numbered, blueprint};
+use super::renames::Renames;
 use super::running::{Branch, Given, Running, Takes, Timer, assemble};
 use super::tree::{StartError, Starts, Tree, digests, rosters};
-use crate::engine::{ApplyError, Blueprint, Engine, Numbers, ReadError, SessionError, Stopped};
+use crate::engine::{ApplyError, Blueprint, Engine, Names, Numbers, ReadError, SessionError, Stopped};
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 use crate::topology::{Plan, StartAt, SubscriberPlan, TopicPlan};
 
@@ -55,6 +56,7 @@ impl<E: Engine> Tree<E> {
         let mut found = changes::compare(&running.plan, plan);
         let snapshot = self.snapshot();
         for change in found.changes.iter_mut().filter(|change| change.what != What::Added) {
+            let runs_as = change.was.as_ref().unwrap_or(&change.name);
             match change.node {
                 Node::Topic if change.what == What::Removed => {
                     let topic = snapshot.topics.iter().find(|topic| topic.name == change.name);
@@ -67,8 +69,8 @@ impl<E: Engine> Tree<E> {
                 }
                 Node::Topic => {}
                 Node::Subscriber => {
-                    let Some(of) = snapshot.subscribers.iter().find(|of| of.name == change.name) else { continue };
-                    if change.what == What::Changed {
+                    let Some(of) = snapshot.subscribers.iter().find(|of| of.name == *runs_as) else { continue };
+                    if matches!(change.what, What::Changed | What::Renamed) {
                         change.words.push("its lanes end their calls and go on from where they are".to_owned());
                     } else if of.lag + of.waiting > 0 {
                         change
@@ -89,7 +91,7 @@ impl<E: Engine> Tree<E> {
     }
 
     /// Has everything of another plan be there beside what runs, and those of its subscribers that `is_new` says are new
-    /// begin where they say. What runs goes on as it is.
+    /// begin where they say. What runs goes on as it is. The names that are to be given once the plan is decided on.
     ///
     /// # Errors
     /// [`PrepareError`]; what was added by then does no harm.
@@ -97,13 +99,9 @@ impl<E: Engine> Tree<E> {
         &self,
         plan: &Plan,
         is_new: impl Fn(&SubscriberPlan) -> bool + Send + Sync,
-    ) -> Result<(), PrepareError> {
+    ) -> Result<Names, PrepareError> {
         let _alone = self.shared.applying.lock().await;
-        let (running, engine) = (self.shared.running(), &self.shared.engine);
-        let wanted = blueprint(plan, Vec::new());
-        let numbers = engine.apply(&both(blueprint(&running.plan, Vec::new()), &wanted)).await?;
-        let numbers = of_blueprint(&wanted, &both(blueprint(&running.plan, Vec::new()), &wanted), &numbers);
-        begin(engine, plan, &numbers, is_new).await
+        prepare(&self.shared.engine, &self.shared.running().plan, plan, is_new).await
     }
 
     /// Runs another plan, with the versions of the subscribers that [`Self::started_by`] names, by their full names.
@@ -121,6 +119,8 @@ impl<E: Engine> Tree<E> {
         if self.shared.stop.is_cancelled() {
             return Err(StartError::Apply(Stopped::Closed.into()));
         }
+        let renames = Renames::of(&running.plan, plan);
+        let old = renames.follow(&running.plan);
         let same = changes::same(&running.plan, plan);
         let needed = plan.subscribers.iter().zip(&same).filter(|(_, same)| same.is_none());
         let given: Vec<Starts<H>> =
@@ -140,8 +140,9 @@ impl<E: Engine> Tree<E> {
         for group in groups {
             group.drain().await;
         }
-        let numbers = engine.apply(&blueprint(plan, digests(&given))).await?;
-        let before = places(&running.plan);
+        let names = renames.names(engine, plan);
+        let numbers = engine.apply(&Blueprint { names, ..blueprint(plan, digests(&given)) }).await?;
+        let before = places(&old);
         let versions = numbers.versions.clone();
         let mut rosters = rosters(given, &versions);
         let branch = |at: usize| -> Option<Arc<Branch>> { running.branches.get(at).cloned() };
@@ -150,13 +151,13 @@ impl<E: Engine> Tree<E> {
             if let Some(branch) = same.and_then(branch) {
                 branches.push(Given::Kept(branch));
             } else if let Some(roster) = rosters.next() {
-                let was = before.get(&subscriber.label()).and_then(|at| running.plan.subscribers.get(*at));
-                let goes_on = was.filter(|was| running.plan[was.from].label() == plan[subscriber.from].label());
+                let was = before.get(&subscriber.label()).and_then(|at| old.subscribers.get(*at));
+                let goes_on = was.filter(|was| old[was.from].label() == plan[subscriber.from].label());
                 let counters = goes_on.and_then(|_| branch(*before.get(&subscriber.label())?));
                 branches.push(Given::Started(roster, counters.map(|branch| branch.counters.clone())));
             }
         }
-        let backlogs = plan.topics.iter().map(|topic| backlog(&running, topic)).collect();
+        let backlogs = plan.topics.iter().map(|topic| backlog(&running, &old, topic)).collect();
         let takes = Takes { branches, timers, backlogs };
         let (capsules, stop) = (&self.shared.capsules, &self.shared.stop);
         let (next, tasks) = assemble(engine, plan, numbers, takes, capsules, stop).await?;
@@ -166,7 +167,7 @@ impl<E: Engine> Tree<E> {
 }
 
 /// Has everything of a plan be there before anything runs, and those of its subscribers that `is_new` says are new begin
-/// where they say. As [`Tree::prepare`], where nothing runs yet.
+/// where they say. As [`Tree::prepare`], where nothing runs yet; `old` is what ran, by the names that it has.
 ///
 /// # Errors
 /// [`PrepareError`]; what was added by then does no harm.
@@ -175,11 +176,21 @@ pub async fn prepare<E: Engine>(
     old: &Plan,
     plan: &Plan,
     is_new: impl Fn(&SubscriberPlan) -> bool + Send + Sync,
-) -> Result<(), PrepareError> {
-    let wanted = blueprint(plan, Vec::new());
+) -> Result<Names, PrepareError> {
+    let renames = Renames::of(old, plan);
+    let wanted = renames.back(blueprint(plan, Vec::new()));
     let all = both(blueprint(old, Vec::new()), &wanted);
     let numbers = of_blueprint(&wanted, &all, &engine.apply(&all).await?);
-    begin(engine, plan, &numbers, is_new).await
+    begin(engine, plan, &numbers, is_new).await?;
+    Ok(renames.names(engine, plan))
+}
+
+/// Has an engine call things as was decided with a plan, before anything of it runs. Said again it changes nothing.
+///
+/// # Errors
+/// [`ApplyError`]; nothing has another name then.
+pub async fn rename<E: Engine>(engine: &E, plan: &Plan, names: Names) -> Result<(), ApplyError> {
+    engine.apply(&Blueprint { names, ..blueprint(plan, Vec::new()) }).await.map(drop)
 }
 
 /// Whether nothing was ever done for a subscriber of a plan, and so it is new, where nobody remembers which ones were there.
@@ -220,7 +231,7 @@ pub async fn changes_of<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Result
     Ok(found)
 }
 
-/// Where a topic is the same, what waits in front of it goes on.
+/// Where a topic is the same and called the same, what waits in front of it goes on.
 fn timer(running: &Running, topic: &TopicPlan) -> Option<Arc<Timer>> {
     let at = running.plan.topics.iter().position(|was| was.label() == topic.label())?;
     let was = running.plan.topics.get(at)?;
@@ -228,9 +239,9 @@ fn timer(running: &Running, topic: &TopicPlan) -> Option<Arc<Timer>> {
     running.timers.get(at)?.clone().filter(|_| is_same && topic.dead_letters_of.is_none())
 }
 
-fn backlog(running: &Running, topic: &TopicPlan) -> Option<Arc<super::backlog::Backlog>> {
-    let at = running.plan.topics.iter().position(|was| was.label() == topic.label())?;
-    let was = running.plan.topics.get(at)?;
+fn backlog(running: &Running, old: &Plan, topic: &TopicPlan) -> Option<Arc<super::backlog::Backlog>> {
+    let at = old.topics.iter().position(|was| was.label() == topic.label())?;
+    let was = old.topics.get(at)?;
     running.backlogs.get(at)?.clone().filter(|_| was.backlog == topic.backlog && was.partitions == topic.partitions)
 }
 
@@ -262,7 +273,7 @@ fn of_blueprint(wanted: &Blueprint, all: &Blueprint, numbers: &Numbers) -> Numbe
     Numbers {
         topics: wanted.topics.iter().filter_map(|wanted| topic(&wanted.name)).collect(),
         subscribers: wanted.subscribers.iter().filter_map(subscriber).collect(),
-        versions: Vec::new(),
+        ..Numbers::default()
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::engine::{Engine, Numbers};
-use crate::model::{LaneId, PartitionId, SubscriberId};
+use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 use crate::topology::{Plan, TopicIndex, WhenFull};
 
 /// How soon it is looked again whether there is room.
@@ -31,8 +31,10 @@ type Count = Box<dyn Fn(&[SubscriberId]) -> u64 + Send + Sync>;
 
 /// The backlog of a topic.
 pub(super) struct Backlog {
-    /// The topic's full name.
-    topic: String,
+    /// By it, everybody takes turns and locks in one order.
+    number: TopicId,
+    /// The topic's full name, which may become another one.
+    topic: Mutex<String>,
     max_events: u64,
     when_full: WhenFull,
     /// Events that the slowest subscriber has yet to consume.
@@ -82,7 +84,8 @@ impl Backlog {
             (0..partitions).filter_map(of_partition).sum()
         };
         Some(Arc::new(Self {
-            topic: topic.label(),
+            number,
+            topic: Mutex::new(topic.label()),
             max_events: bound.max_events,
             when_full: bound.when_full,
             unconsumed: Box::new(unconsumed),
@@ -92,8 +95,9 @@ impl Backlog {
         }))
     }
 
-    /// Others take from the topic from now on, at this place of a plan.
-    pub(super) fn is_read_by(&self, plan: &Plan, numbers: &Numbers, index: TopicIndex) {
+    /// Others take from the topic from now on, at this place of a plan, which may call it otherwise.
+    pub(super) fn follow(&self, plan: &Plan, numbers: &Numbers, index: TopicIndex) {
+        *self.topic.lock().unwrap_or_else(PoisonError::into_inner) = plan[index].label();
         *self.readers.lock().unwrap_or_else(PoisonError::into_inner) = readers(plan, numbers, index);
     }
 
@@ -116,8 +120,13 @@ impl Backlog {
     fn refusal(&self, reserved: u64, events: u64) -> Option<BacklogFull> {
         let waiting = self.unconsumed() + reserved;
         let is_full = waiting > 0 && waiting + events > self.max_events;
-        let (topic, max) = (&self.topic, self.max_events);
-        is_full.then(|| BacklogFull { topic: topic.clone(), events, waiting, max, retry_after: RETRY_AFTER })
+        is_full.then(|| BacklogFull {
+            topic: self.topic.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            events,
+            waiting,
+            max: self.max_events,
+            retry_after: RETRY_AFTER,
+        })
     }
 }
 
@@ -149,8 +158,7 @@ pub(super) async fn admit<F: From<BacklogFull>>(
     mut wanted: Vec<Wanted>,
     look: impl Fn() -> Result<(), F>,
 ) -> Result<Admission, F> {
-    // Everybody takes turns and locks in one order.
-    wanted.sort_by(|(one, _), (other, _)| one.topic.cmp(&other.topic));
+    wanted.sort_by_key(|(backlog, _)| backlog.number);
     let waits = |(backlog, _): &&Wanted| backlog.when_full == WhenFull::Wait;
     let mut turns = Vec::new();
     for (backlog, _) in wanted.iter().filter(waits) {

@@ -73,6 +73,8 @@ impl Held {
 /// What a handler may ask of the events of one call.
 pub(super) struct Context {
     pub(super) subscriber: Arc<str>,
+    /// What it is called for good.
+    pub(super) origin: Arc<str>,
     pub(super) held: Arc<Vec<Held>>,
     /// The first event of the call in `held`.
     pub(super) first: usize,
@@ -93,9 +95,9 @@ fn put_line(lines: &mut String, name: &str, value: &str) {
 }
 
 /// What the random bytes of an event follow from.
-pub(super) fn seed(subscriber: &str, event: Option<&EventView<'_>>) -> [u8; 32] {
+pub(super) fn seed(origin: &str, event: Option<&EventView<'_>>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(subscriber.as_bytes());
+    hasher.update(origin.as_bytes());
     if let Some(event) = event {
         // source and id together are what CloudEvents calls unique; a zero byte is in none of the three
         for part in [event.source, event.id] {
@@ -123,7 +125,7 @@ impl EventContext for Context {
     }
 
     fn seed(&self, index: u32) -> [u8; 32] {
-        seed(&self.subscriber, self.event(index).as_ref().map(|event| &event.view))
+        seed(&self.origin, self.event(index).as_ref().map(|event| &event.view))
     }
 
     fn log(&self, index: Option<u32>, level: LogLevel, context: &str, line: &str) {

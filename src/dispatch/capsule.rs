@@ -251,7 +251,8 @@ impl Capsule {
         let held = Arc::new(vec![Held { offset, append_time_ns, record: record.into() }]);
         let event = held.iter().map(Held::parse).next().transpose().map_err(|error| malformed(error.to_string()))?;
         let event = event.ok_or_else(|| malformed("it has no event".to_owned()))?;
-        let context = Context { subscriber: self.subscriber.as_str().into(), held: held.clone(), first: 0 };
+        let subscriber: Arc<str> = self.subscriber.as_str().into();
+        let context = Context { origin: subscriber.clone(), subscriber, held: held.clone(), first: 0 };
         let seed = self.seed().ok_or_else(|| malformed("its seed is not one".to_owned()))?;
         let state = Arc::new(ReadState::of(self.state.as_deref().unwrap_or_default()));
         let events = [wasm::Event {
@@ -491,7 +492,7 @@ impl Recorder {
             offset: event.offset,
             key: event.key.to_owned(),
             append_time_ns: event.append_time_ns,
-            seed: blake3::Hash::from(seed(of.subscriber, Some(&event.view))).to_string(),
+            seed: blake3::Hash::from(seed(of.origin, Some(&event.view))).to_string(),
             attempt,
             event: event.view.encoded().to_vec(),
             digest: of.digest.to_owned(),
@@ -516,6 +517,8 @@ pub(super) type Recorded = (Vec<Offset>, Arc<Mutex<Reads>>);
 /// Whose event it is.
 pub(super) struct Source<'a> {
     pub(super) subscriber: &'a str,
+    /// What it is called for good.
+    pub(super) origin: &'a str,
     pub(super) topic: &'a str,
     pub(super) partition: u32,
     pub(super) digest: &'a str,

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::renames::Renames;
 use crate::topology::{Plan, StartAt, SubscriberPlan, TopicIndex, TopicPlan};
 
 /// A topic or a subscriber.
@@ -28,6 +29,8 @@ pub enum What {
     Changed,
     /// A subscriber takes from another topic, and so is another one.
     Moved,
+    /// It goes on as the same by another name, and perhaps in another way.
+    Renamed,
 }
 
 /// A change of one node.
@@ -37,6 +40,8 @@ pub struct Change {
     pub node: Node,
     /// Its full name.
     pub name: String,
+    /// Its full name before, where that is another.
+    pub was: Option<String>,
     /// What happens to it.
     pub what: What,
     /// What is to be known about it, each in words.
@@ -61,11 +66,14 @@ impl Changes {
     }
 }
 
-/// The subscribers of `new` that are the same in `old`: where they are there.
+/// The subscribers of `new` that are the same in `old`: where they are there. One whose events are to say another name of it or
+/// of its topic is not.
 pub(super) fn same(old: &Plan, new: &Plan) -> Vec<Option<usize>> {
+    let renames = Renames::of(old, new);
+    let old = &renames.follow(old);
     let places = places(old);
     let is_same = |subscriber: &SubscriberPlan| {
-        let at = *places.get(&subscriber.label())?;
+        let at = *places.get(&subscriber.label()).filter(|_| !renames.touches(new, subscriber))?;
         differences((old, old.subscribers.get(at)?), (new, subscriber)).is_empty().then_some(at)
     };
     let same: Vec<_> = new.subscribers.iter().map(is_same).collect();
@@ -89,20 +97,40 @@ pub(super) fn places(plan: &Plan) -> BTreeMap<String, usize> {
 /// Everything that changes, but for what is kept of the nodes.
 pub(super) fn compare(old: &Plan, new: &Plan) -> Changes {
     let mut changes = Changes::default();
-    topics(old, new, &mut changes);
-    subscribers(old, new, &mut changes);
+    let renames = Renames::of(old, new);
+    let followed = renames.follow(old);
+    topics(&followed, new, &renames, &mut changes);
+    subscribers(&followed, new, &renames, &mut changes);
+    for change in changes.changes.iter_mut().filter(|change| change.what == What::Added) {
+        let was = match change.node {
+            Node::Topic => new.topics.iter().find(|topic| topic.label() == change.name).and_then(|it| it.was.as_ref()),
+            Node::Subscriber => {
+                new.subscribers.iter().find(|it| it.label() == change.name).and_then(|it| it.was.as_ref())
+            }
+        };
+        let namespace = change.name.split('/').next().unwrap_or_default();
+        let Some(was) = was.map(|was| format!("{namespace}/{was}")) else { continue };
+        change.words.push(
+            match old.subscribers.iter().any(|it| it.label() == was) && change.node == Node::Subscriber {
+                true => format!("{was} takes from another topic, so that this is not the same by another name"),
+                false => format!("nothing that runs is called {was}, so that `was` says nothing"),
+            },
+        );
+    }
     changes.changes.sort_by(|one, other| (one.node, &one.name).cmp(&(other.node, &other.name)));
     changes
 }
 
-fn topics(old: &Plan, new: &Plan, changes: &mut Changes) {
+fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
     let by_name = |plan: &Plan| -> BTreeMap<String, TopicPlan> {
         let written = plan.topics.iter().filter(|topic| topic.dead_letters_of.is_none());
         written.map(|topic| (topic.label(), topic.clone())).collect()
     };
     let (before, after) = (by_name(old), by_name(new));
     let mut change = |name: &str, what, words| {
-        changes.changes.push(Change { node: Node::Topic, name: name.to_owned(), what, words });
+        let was = renames.topic(name).cloned();
+        let what = if was.is_some() { What::Renamed } else { what };
+        changes.changes.push(Change { node: Node::Topic, name: name.to_owned(), was, what, words });
     };
     for (name, topic) in &after {
         let parent = |plan: &Plan, topic: &TopicPlan| topic.parent.map(|parent| plan[parent].label());
@@ -140,7 +168,7 @@ fn topics(old: &Plan, new: &Plan, changes: &mut Changes) {
             ("backlog", was.backlog != topic.backlog),
         ];
         words.extend(differing(&differs));
-        if !words.is_empty() {
+        if !words.is_empty() || renames.topic(name).is_some() {
             change(name, What::Changed, words);
         }
     }
@@ -149,10 +177,12 @@ fn topics(old: &Plan, new: &Plan, changes: &mut Changes) {
     }
 }
 
-fn subscribers(old: &Plan, new: &Plan, changes: &mut Changes) {
+fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
     let (before, after) = (places(old), places(new));
     let mut change = |name: &str, what, words| {
-        changes.changes.push(Change { node: Node::Subscriber, name: name.to_owned(), what, words });
+        let was = renames.subscribers().get(name).cloned();
+        let what = if was.is_some() { What::Renamed } else { what };
+        changes.changes.push(Change { node: Node::Subscriber, name: name.to_owned(), was, what, words });
     };
     let mut left = Vec::new();
     for subscriber in &new.subscribers {
@@ -179,8 +209,11 @@ fn subscribers(old: &Plan, new: &Plan, changes: &mut Changes) {
         if was.claim != subscriber.claim {
             left.push(was);
         }
-        let differs = differences((old, was), (new, subscriber));
-        if !differs.is_empty() {
+        let mut differs = differences((old, was), (new, subscriber));
+        if let Some(topic) = renames.topic(&from) {
+            differs.push(format!("what it takes from is called {from}, and was {topic}"));
+        }
+        if !differs.is_empty() || renames.touches(new, subscriber) {
             change(&name, What::Changed, differs);
         }
     }

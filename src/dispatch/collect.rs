@@ -101,7 +101,7 @@ impl<E: Engine> Tree<E> {
             lifecycle: None,
         };
         let subscriber = SubscriberSpec { name: gone.name.clone(), from: gone.from.clone() };
-        let wanted = Blueprint { topics: vec![topic], subscribers: vec![subscriber], versions: Vec::new() };
+        let wanted = Blueprint { topics: vec![topic], subscribers: vec![subscriber], ..Blueprint::default() };
         let all = both(running.clone(), &wanted);
         let numbers = self.shared.engine.apply(&all).await;
         self.shared.engine.apply(&running).await?;

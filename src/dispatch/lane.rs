@@ -615,7 +615,12 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 data: event.view.data.unwrap_or_default(),
             })
             .collect();
-        let context = Context { subscriber: self.parts.subscriber.clone(), held: held.clone(), first };
+        let context = Context {
+            subscriber: self.parts.subscriber.clone(),
+            origin: self.parts.emitter.origin.clone(),
+            held: held.clone(),
+            first,
+        };
         let batch = Batch {
             topic: &self.parts.emitter.from,
             partition: self.parts.partition,
@@ -958,6 +963,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             attempts,
             Source {
                 subscriber,
+                origin: &self.parts.emitter.origin,
                 topic: &self.parts.emitter.from,
                 partition: *partition,
                 digest: &self.parts.emitter.digest,

@@ -88,6 +88,7 @@ pub(super) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
             .chain(timers)
             .collect(),
         versions,
+        ..Blueprint::default()
     }
 }
 
@@ -102,8 +103,11 @@ pub(super) fn emitter(
     let name = subscriber.label();
     let taken = Taken::of(roster, partition);
     let (input, _) = numbered.topic(subscriber.from)?;
+    // Who handles an event again names its outputs the same, whatever it and its topic are called meanwhile.
+    let numbers = numbered.numbers;
+    let origin = numbers.subscriber_origins.get(index)?;
     Some(Emitter {
-        subscriber: *numbered.numbers.subscribers.get(index)?,
+        subscriber: *numbers.subscribers.get(index)?,
         source: format!("/{name}"),
         from: input.label(),
         partition,
@@ -111,7 +115,8 @@ pub(super) fn emitter(
         digest: taken.version.digest.to_string(),
         targets: subscriber.ports.iter().map(|(_, topic)| numbered.target(*topic)).collect::<Option<_>>()?,
         dead_letters: subscriber.dead_letters.and_then(|topic| numbered.target(topic)),
-        ids: OutputIds::new(&name, &input.label(), partition),
+        ids: OutputIds::new(origin, numbers.topic_origins.get(subscriber.from.0 as usize)?, partition),
+        origin: origin.clone(),
         name,
     })
 }

@@ -48,6 +48,8 @@ pub(super) struct Emitter {
     pub(super) targets: Vec<Target>,
     pub(super) dead_letters: Option<Target>,
     pub(super) ids: OutputIds,
+    /// What the subscriber is called wherever that makes an identity, for good.
+    pub(super) origin: Arc<str>,
 }
 
 /// How far the outputs of a call can be committed.

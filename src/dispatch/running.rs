@@ -158,7 +158,7 @@ pub(super) async fn assemble<E: Engine>(
     for (index, _) in plan.topics() {
         let backlog = match taken.next().flatten() {
             Some(backlog) => {
-                backlog.is_read_by(plan, numbers, index);
+                backlog.follow(plan, numbers, index);
                 Some(backlog)
             }
             None => Backlog::of(engine, plan, numbers, index),

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::catalogue::Catalogue;
 use super::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, Health, LaneWrite,
     Numbers, ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
@@ -40,9 +41,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    topics: Vec<(String, u32)>,
-    subscribers: Vec<(String, String)>,
-    versions: Vec<[u8; 32]>,
+    catalogue: Catalogue,
     partitions: HashMap<PartitionId, Vec<Chunk>>,
     lanes: HashMap<LaneId, Lane>,
     clock_ns: u64,
@@ -91,14 +90,6 @@ impl MemoryEngine {
         state.clock_ns = state.clock_ns.max(time_ns);
         state.is_clock_held = true;
     }
-}
-
-fn number_of<T: PartialEq>(all: &mut Vec<T>, entry: T) -> u32 {
-    let index = all.iter().position(|known| *known == entry).unwrap_or_else(|| {
-        all.push(entry);
-        all.len() - 1
-    });
-    index as u32 + 1
 }
 
 impl State {
@@ -208,14 +199,6 @@ impl State {
             .collect()
     }
 
-    /// The partition that a lane consumes; `None` where there is no such lane.
-    fn input(&self, lane: LaneId) -> Option<PartitionId> {
-        let (_, from) = self.subscribers.get(usize::try_from(lane.subscriber.0).ok()?.checked_sub(1)?)?;
-        let topic = self.topics.iter().position(|(name, _)| name == from)?;
-        let partition = PartitionId { topic: TopicId(topic as u32 + 1), partition: lane.partition };
-        self.partitions.contains_key(&partition).then_some(partition)
-    }
-
     fn read(&self, partition: PartitionId, from: Offset, mut budget: ReadBudget) -> Option<Vec<Chunk>> {
         let chunks = self.partitions.get(&partition)?;
         budget.events = budget.events.max(1);
@@ -294,42 +277,18 @@ impl Engine for MemoryEngine {
     async fn apply(&self, blueprint: &Blueprint) -> Result<Numbers, ApplyError> {
         self.shared.serving()?;
         let mut state = self.shared.state();
-        for (index, topic) in blueprint.topics.iter().enumerate() {
-            let known = state.topics.iter().map(|(name, partitions)| (name, *partitions));
-            let in_front = blueprint.topics.iter().take(index).map(|topic| (&topic.name, topic.partitions));
-            if let Some((_, existing)) = known.chain(in_front).find(|(name, _)| **name == topic.name)
-                && existing != topic.partitions
-            {
-                return Err(ApplyError::Partitions { topic: topic.name.clone(), existing, wanted: topic.partitions });
-            }
-        }
-        for subscriber in &blueprint.subscribers {
-            if !blueprint.topics.iter().any(|topic| topic.name == subscriber.from) {
-                return Err(ApplyError::UnknownTopic {
-                    subscriber: subscriber.name.clone(),
-                    topic: subscriber.from.clone(),
-                });
-            }
-        }
-        let mut numbers = Numbers::default();
-        for topic in &blueprint.topics {
-            let number = TopicId(number_of(&mut state.topics, (topic.name.clone(), topic.partitions)));
+        let mut next = state.catalogue.clone();
+        let (numbers, _) = next.apply(blueprint)?;
+        state.catalogue = next;
+        for (topic, number) in blueprint.topics.iter().zip(&numbers.topics) {
             for partition in 0..topic.partitions {
-                state.partitions.entry(PartitionId { topic: number, partition }).or_default();
+                state.partitions.entry(PartitionId { topic: *number, partition }).or_default();
             }
-            state.settings.insert(number, topic.settings);
+            state.settings.insert(*number, topic.settings);
             match &topic.lifecycle {
-                Some(lifecycle) => drop(state.lifecycles.insert(number, lifecycle.clone())),
-                None => drop(state.lifecycles.remove(&number)),
+                Some(lifecycle) => drop(state.lifecycles.insert(*number, lifecycle.clone())),
+                None => drop(state.lifecycles.remove(number)),
             }
-            numbers.topics.push(number);
-        }
-        for subscriber in &blueprint.subscribers {
-            let entry = (subscriber.name.clone(), subscriber.from.clone());
-            numbers.subscribers.push(SubscriberId(number_of(&mut state.subscribers, entry)));
-        }
-        for version in &blueprint.versions {
-            numbers.versions.push(VersionId(number_of(&mut state.versions, *version)));
         }
         Ok(numbers)
     }
@@ -363,7 +322,7 @@ impl Engine for MemoryEngine {
     async fn acquire(&self, lane: LaneId) -> Result<MemorySession, SessionError> {
         self.shared.serving()?;
         let mut state = self.shared.state();
-        let partition = state.input(lane).ok_or(ReadError::UnknownPartition)?;
+        let partition = state.catalogue.input(lane).ok_or(ReadError::UnknownPartition)?;
         let entry = state.lanes.entry(lane).or_default();
         entry.owner += 1;
         let (owner, next_offset) = (entry.owner, entry.position);
@@ -385,17 +344,24 @@ impl Engine for MemoryEngine {
 
     fn position(&self, lane: LaneId) -> Option<Offset> {
         let state = self.shared.state();
-        state.input(lane)?;
+        state.catalogue.input(lane)?;
         Some(state.lanes.get(&lane).map_or(0, |lane| lane.position))
     }
 
+    fn topic(&self, name: &str) -> Option<TopicId> {
+        self.shared.state().catalogue.topic(name)
+    }
+
+    fn subscriber(&self, name: &str, from: TopicId) -> Option<SubscriberId> {
+        self.shared.state().catalogue.subscriber(name, from)
+    }
+
     fn digest(&self, version: VersionId) -> Option<[u8; 32]> {
-        let index = usize::try_from(version.0).ok()?.checked_sub(1)?;
-        self.shared.state().versions.get(index).copied()
+        self.shared.state().catalogue.digest(version)
     }
 
     fn entries(&self, lane: LaneId) -> Option<MemoryEntries> {
-        self.shared.state().input(lane)?;
+        self.shared.state().catalogue.input(lane)?;
         Some(MemoryEntries { shared: self.shared.clone(), lane, frozen: None })
     }
 

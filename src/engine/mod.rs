@@ -15,6 +15,7 @@
 //!
 //! Must not know: YAML, plugins, gRPC. Only `embedded` may know the log.
 
+mod catalogue;
 pub mod embedded;
 pub mod memory;
 
@@ -54,6 +55,17 @@ pub struct Blueprint {
     pub subscribers: Vec<SubscriberSpec>,
     /// Digests of the plugins.
     pub versions: Vec<[u8; 32]>,
+    /// What has another name from now on, before anything else is looked up.
+    pub names: Names,
+}
+
+/// Names for what has a number already. A name that another number has is taken from it. Said again it changes nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Of topics.
+    pub topics: Vec<(TopicId, String)>,
+    /// Of subscribers.
+    pub subscribers: Vec<(SubscriberId, String)>,
 }
 
 /// A topic that is to exist.
@@ -87,6 +99,10 @@ pub struct Numbers {
     pub subscribers: Vec<SubscriberId>,
     /// One for each version.
     pub versions: Vec<VersionId>,
+    /// For each topic the name that it has for good where identities are made, whatever it is called: no other has it.
+    pub topic_origins: Vec<Arc<str>>,
+    /// The same for each subscriber; no other of its topic has it.
+    pub subscriber_origins: Vec<Arc<str>>,
 }
 
 /// Why a blueprint was refused. Nothing of it was applied.
@@ -321,7 +337,7 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// What this engine can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Creates what is in the blueprint and does not exist yet, all or nothing. What exists and is not in the blueprint
+    /// Gives names as the blueprint says and creates what is in it and does not exist yet, all or nothing. What exists and is not in the blueprint
     /// stays as it is, with all its events. The blueprint's settings hold from then on, and its subscribers are those whose
     /// events stay until they have processed them.
     fn apply(&self, blueprint: &Blueprint) -> impl Future<Output = Result<Numbers, ApplyError>> + Send;
@@ -350,6 +366,12 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// The committed position of a lane: the offset of the next event that it has to consume. Whoever reads positions
     /// first and bounds then sees the outputs of every unit whose cursor it saw.
     fn position(&self, lane: LaneId) -> Option<Offset>;
+
+    /// The number of the topic that has a name.
+    fn topic(&self, name: &str) -> Option<TopicId>;
+
+    /// The number of the subscriber of a topic that has a name.
+    fn subscriber(&self, name: &str, from: TopicId) -> Option<SubscriberId>;
 
     /// The digest that a version's number stands for, however long ago it ran; `None` where there is no such version.
     fn digest(&self, version: VersionId) -> Option<[u8; 32]>;

@@ -38,7 +38,7 @@ pub use shadow::CompareError;
 pub use source::{PluginError, register};
 pub use start::{BeginError, Begun, Progress, begin, begin_with};
 pub use store::{Store, StoreError};
-pub use topology::{Proposal, Retired, TopologyError, permit, rooted};
+pub use topology::{Proposal, Retired, TopologyError, adopt, rooted};
 pub use watch::{Changed, Watch};
 
 /// What makes handlers of components: the sandbox, or in tests something quicker.

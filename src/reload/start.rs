@@ -121,8 +121,10 @@ pub fn begin_with<C: Compile, F: From<BeginError>>(
     progress: &(dyn Fn(Progress) + Sync),
     first: impl FnOnce(&mut Store) -> Result<(), F>,
 ) -> Result<Begun<C::Handler>, F> {
-    let chosen = choose(&store, compiler, plan, files, events, None, progress);
+    let renames = store.renames(plan);
+    let chosen = choose(&store.view(&renames), compiler, plan, files, events, None, progress);
     let Chosen { starts, notes, changes } = chosen.map_err(BeginError::Plugins)?;
+    store.rename(&renames).map_err(BeginError::from)?;
     keep(&mut store, &changes).map_err(BeginError::from)?;
     first(&mut store)?;
     decide(&mut store, changes).map_err(BeginError::from)?;

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 
 use super::record::{Decided, Record};
 use super::topology::Applied;
+use crate::dispatch::Renames;
 use crate::effects::Disk;
 use crate::wasm::Digest;
 
@@ -123,13 +124,38 @@ impl Store {
             }
             false => None,
         };
-        Ok(Self { disk, record, topology, poison: None })
+        let mut store = Self { disk, record, topology, poison: None };
+        store.record = store.record_by(&Renames::default());
+        Ok(store)
     }
 
-    /// What is kept as it is now, to look at.
-    pub(super) fn view(&self) -> Self {
-        let Self { disk, record, topology, poison } = self;
-        Self { disk: disk.clone(), record: record.clone(), topology: topology.clone(), poison: poison.clone() }
+    /// What is kept as it is now, to look at, with the names that subscribers are to have.
+    pub(super) fn view(&self, renames: &Renames) -> Self {
+        let Self { disk, topology, poison, .. } = self;
+        let (disk, topology, poison) = (disk.clone(), topology.clone(), poison.clone());
+        Self { disk, record: self.record_by(renames), topology, poison }
+    }
+
+    /// What was decided about the subscribers that there are, under the names that they have and those that they are to have.
+    /// What is left of other names, after a rename that was decided or one that was not, is nothing.
+    fn record_by(&self, renames: &Renames) -> Record {
+        let mut record = self.record.clone();
+        if let Some(applied) = &self.topology {
+            record.subscribers.retain(|name, _| applied.remembers(name));
+        }
+        for (new, old) in renames.subscribers() {
+            if let Some(decided) = record.subscribers.get(old).cloned() {
+                record.subscribers.insert(new.clone(), decided);
+            }
+        }
+        record
+    }
+
+    /// Has what was decided about subscribers also be under the names that they are to have, durably. Nothing runs by them before
+    /// that is decided.
+    pub(super) fn rename(&mut self, renames: &Renames) -> Result<(), StoreError> {
+        let record = self.record_by(renames);
+        self.change(|subscribers| *subscribers = record.subscribers)
     }
 
     /// What was applied last.
@@ -145,6 +171,7 @@ impl Store {
         }
         self.write(TOPOLOGY, text_of(TOPOLOGY_MAGIC, &applied).as_bytes())?;
         self.topology = Some(applied);
+        self.record = self.record_by(&Renames::default());
         Ok(())
     }
 
@@ -167,6 +194,8 @@ impl Store {
         self.check()?;
         let name = name_of(wasm);
         match read(&*self.disk, &name) {
+            // it was durable before the record that names it
+            Ok(there) if Digest::of(&there) == wasm && self.names(&name) => return Ok(()),
             Ok(there) if Digest::of(&there) == wasm => return self.sync_folder(),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -203,15 +232,17 @@ impl Store {
 
     /// Removes components that the record does not name. What cannot be removed only takes room.
     fn sweep(&self) {
-        let named = |name: &str| {
-            let kept = self.record.subscribers.values().flat_map(|decided| &decided.kept);
-            kept.into_iter().any(|kept| name_of(kept.wasm) == name)
-        };
         for name in self.disk.list().unwrap_or_default() {
-            if name.ends_with(WASM) && !named(&name) {
+            if name.ends_with(WASM) && !self.names(&name) {
                 let _ = self.disk.remove(&name);
             }
         }
+    }
+
+    /// Whether the record names a component by this name of its file.
+    fn names(&self, name: &str) -> bool {
+        let kept = self.record.subscribers.values().flat_map(|decided| &decided.kept);
+        kept.into_iter().any(|kept| name_of(kept.wasm) == name)
     }
 
     fn check(&self) -> Result<(), StoreError> {

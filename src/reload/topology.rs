@@ -8,7 +8,9 @@
 //!
 //! Promises: all or nothing: what is wrong with any part of a topology leaves all that runs as it is. The decision is one
 //! record in place of another, so that after a crash at any moment the next start has exactly the topology from before or
-//! the new one. A subscriber that is gone is remembered, so that it goes on from its place when it comes back.
+//! the new one. A subscriber that is gone is remembered, so that it goes on from its place when it comes back. What is called
+//! otherwise (`was`) has its new name by that record: it says the numbers of what is renamed, so that the engine can be told
+//! again, however often; versions are under both names in front of it, and under the one that counts behind it.
 //! Relies on: [`crate::dispatch::Tree::apply`] for lanes that are not touched, [`Store`] for what is durable.
 //! Must not know: gRPC, the command line, which files propose.
 
@@ -20,8 +22,12 @@ use serde::{Deserialize, Serialize};
 use super::source::PluginError;
 use super::start::{Change, Chosen};
 use super::{Compile, Reloader, Store, StoreError};
-use crate::dispatch::{Changes, CollectError, Gone, Kept, PrepareError, StartError};
-use crate::engine::Engine;
+use crate::dispatch::{
+    Changes, CollectError, Gone, Kept, PrepareError, Renames, StartError, changes_of, prepare, rename, unremembered,
+    untouched,
+};
+use crate::engine::{Engine, Names};
+use crate::model::{SubscriberId, TopicId};
 use crate::topology::{
     ConfigValue, Found, Plan, PluginSource, Runs, Source, SubscriberPlan, Surroundings, check, documents,
 };
@@ -50,6 +56,16 @@ pub(super) struct Applied {
     /// Subscribers that are gone, whose places and state are kept.
     #[serde(default)]
     pub(super) retired: BTreeSet<Retired>,
+    /// What has another name since then.
+    #[serde(default)]
+    renamed: Renamed,
+}
+
+/// Names by the engine's numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Renamed {
+    topics: BTreeMap<u32, String>,
+    subscribers: BTreeMap<u32, String>,
 }
 
 /// A subscriber that is gone.
@@ -174,15 +190,53 @@ pub fn rooted(mut plan: Plan, at: &Path) -> Plan {
 }
 
 impl Applied {
-    /// What is applied after this, where something was applied.
-    pub(super) fn next(before: Option<&Self>, old: &Plan, topology: Proposal, new: &Plan) -> Self {
-        let mut retired = before.map(|before| before.retired.clone()).unwrap_or_default();
-        retired.extend(old.subscribers.iter().map(|subscriber| Retired::of(old, subscriber)));
+    /// What is applied after this, where something was applied, and what is called otherwise by that.
+    pub(super) fn next(before: Option<&Self>, old: &Plan, topology: Proposal, new: &Plan, names: Names) -> Self {
+        let mut retired = known(before, old, new);
         for subscriber in &new.subscribers {
             retired.remove(&Retired::of(new, subscriber));
         }
-        Self { topology, retired }
+        let renamed = Renamed {
+            topics: names.topics.into_iter().map(|(number, name)| (number.0, name)).collect(),
+            subscribers: names.subscribers.into_iter().map(|(number, name)| (number.0, name)).collect(),
+        };
+        Self { topology, retired, renamed }
     }
+
+    /// Whether there is a subscriber of this name, or was.
+    pub(super) fn remembers(&self, subscriber: &str) -> bool {
+        self.topology.components.contains_key(subscriber) || self.retired.iter().any(|gone| gone.name == subscriber)
+    }
+}
+
+/// Every subscriber that there is or was, by the names that `new` has for it and for what it takes from.
+fn known(applied: Option<&Applied>, old: &Plan, new: &Plan) -> BTreeSet<Retired> {
+    let renames = Renames::of(old, new);
+    let retired = applied.into_iter().flat_map(|applied| &applied.retired);
+    let mut known: BTreeSet<_> =
+        retired.map(|gone| Retired { from: renames.new_topic(&gone.from).to_owned(), ..gone.clone() }).collect();
+    let old = renames.follow(old);
+    known.extend(old.subscribers.iter().map(|subscriber| Retired::of(&old, subscriber)));
+    known
+}
+
+/// Why subscribers cannot have the names that another plan has for them.
+fn taken(applied: Option<&Applied>, old: &Plan, new: &Plan) -> Vec<String> {
+    let renames = Renames::of(old, new);
+    let retired = applied.into_iter().flat_map(|applied| &applied.retired);
+    let is_taken = |gone: &&Retired| {
+        renames.subscribers().contains_key(&gone.name) && {
+            let mut takers = new.subscribers.iter().filter(|subscriber| subscriber.label() == gone.name);
+            takers.any(|subscriber| new[subscriber.from].label() == renames.new_topic(&gone.from))
+        }
+    };
+    let word = |Retired { name, from, .. }: &Retired| {
+        format!(
+            "`{name}` is the name of a subscriber of {from} that is gone, and whose place and state are kept: take another \
+             name, or have it forgotten by `wattle gc` first"
+        )
+    };
+    retired.filter(is_taken).map(word).collect()
 }
 
 impl Retired {
@@ -198,8 +252,7 @@ pub(super) fn news<'a>(
     applied: Option<&Applied>,
     new: &'a Plan,
 ) -> impl Fn(&SubscriberPlan) -> bool + Send + Sync + use<'a> {
-    let mut known = applied.map(|applied| applied.retired.clone()).unwrap_or_default();
-    known.extend(old.subscribers.iter().map(|subscriber| Retired::of(old, subscriber)));
+    let known = known(applied, old, new);
     move |subscriber| !known.contains(&Retired::of(new, subscriber))
 }
 
@@ -212,33 +265,71 @@ impl Store {
         self.applied().map(|applied| applied.topology.read()).transpose()
     }
 
-    /// Whether subscribers of a plan are new. None: nothing was applied yet, so that nobody knows.
-    ///
-    /// # Errors
-    /// [`TopologyError::Unreadable`].
-    pub fn news<'a>(
-        &self,
-        plan: &'a Plan,
-    ) -> Result<Option<impl Fn(&SubscriberPlan) -> bool + Send + Sync + use<'a>>, TopologyError> {
-        Ok(self.topology()?.map(|(old, _)| news(&old, self.applied(), plan)))
+    /// What a plan calls otherwise than the topology that was applied last; nothing where that cannot be read.
+    pub(super) fn renames(&self, plan: &Plan) -> Renames {
+        self.topology().ok().flatten().map(|(old, _)| Renames::of(&old, plan)).unwrap_or_default()
     }
 
-    /// Decides on a topology, durably.
+    /// Has an engine call things as was decided last. To be done in front of all else: what was decided may not have been
+    /// followed yet.
     ///
     /// # Errors
-    /// [`TopologyError`]: the record says what it said before, unless the store is poisoned.
-    pub fn decide_topology(&mut self, plan: &Plan, components: &[PathBuf]) -> Result<(), TopologyError> {
-        let old = self.topology()?.map(|(old, _)| old).unwrap_or_default();
-        let next = Applied::next(self.applied(), &old, Proposal::of(plan, components), plan);
-        Ok(self.apply(next)?)
+    /// [`TopologyError`].
+    pub async fn follow<E: Engine>(&self, engine: &E) -> Result<(), TopologyError> {
+        let Some(Applied { renamed: Renamed { topics, subscribers }, .. }) = self.applied() else { return Ok(()) };
+        let Some((plan, _)) = self.topology()?.filter(|_| !topics.is_empty() || !subscribers.is_empty()) else {
+            return Ok(());
+        };
+        let names = Names {
+            topics: topics.iter().map(|(number, name)| (TopicId(*number), name.clone())).collect(),
+            subscribers: subscribers.iter().map(|(number, name)| (SubscriberId(*number), name.clone())).collect(),
+        };
+        Ok(rename(engine, &plan, names).await.map_err(PrepareError::from)?)
     }
+}
+
+/// Applies what files say before anything runs, under the same rules as while it does: nothing happens where it cannot be, or
+/// loses something.
+///
+/// # Errors
+/// [`TopologyError`]; what was decided before still is.
+pub async fn adopt<E: Engine>(
+    engine: &E,
+    store: &mut Store,
+    plan: &Plan,
+    components: &[PathBuf],
+    allow_loss: bool,
+) -> Result<(), TopologyError> {
+    store.follow(engine).await?;
+    let applied = store.topology()?.map(|(plan, _)| plan);
+    let old = applied.clone().unwrap_or_default();
+    let mut changes = changes_of(engine, &old, plan).await.map_err(PrepareError::from)?;
+    changes.refusals.extend(match &applied {
+        Some(old) => taken(store.applied(), old, plan),
+        None => unremembered(engine, plan),
+    });
+    permit(&changes, allow_loss)?;
+    for change in changes.changes.iter().filter(|_| applied.is_some()) {
+        tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
+    }
+    let names = match &applied {
+        Some(old) => prepare(engine, old, plan, news(old, store.applied(), plan)).await?,
+        None => {
+            // It ran before anybody remembered what did, or never.
+            let new = untouched(engine, plan).await.map_err(PrepareError::from)?;
+            prepare(engine, &old, plan, |subscriber| new.contains(&subscriber.label())).await?
+        }
+    };
+    let next = Applied::next(store.applied(), &old, Proposal::of(plan, components), plan, names);
+    store.apply(next)?;
+    store.follow(engine).await
 }
 
 /// Refuses changes that cannot be, or that lose what may not be lost.
 ///
 /// # Errors
 /// [`TopologyError::Refused`], [`TopologyError::Loss`].
-pub fn permit(changes: &Changes, allow_loss: bool) -> Result<(), TopologyError> {
+fn permit(changes: &Changes, allow_loss: bool) -> Result<(), TopologyError> {
     if !changes.refusals.is_empty() {
         return Err(TopologyError::Refused(changes.refusals.clone()));
     }
@@ -254,7 +345,14 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// # Errors
     /// [`TopologyError::Unreadable`].
     pub fn changes(&self, proposal: &Proposal) -> Result<Changes, TopologyError> {
-        Ok(self.shared.tree.changes(&proposal.read()?.0))
+        let plan = proposal.read()?.0;
+        Ok(self.changes_to(&plan))
+    }
+
+    fn changes_to(&self, plan: &Plan) -> Changes {
+        let mut changes = self.shared.tree.changes(plan);
+        changes.refusals.extend(taken(self.store().applied(), &self.shared.tree.plan(), plan));
+        changes
     }
 
     /// Subscribers that are gone, and are remembered.
@@ -330,21 +428,23 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         for subject in subjects.iter().filter(|subject| !stays(&subject.name)) {
             turns.push(subject.turn.lock().await);
         }
-        let changes = tree.changes(&plan);
+        let changes = self.changes_to(&plan);
         permit(&changes, allow_loss)?;
-        let chosen = self.choose(&plan, &components, &started).await?;
+        let renames = Renames::of(&old, &plan);
+        let chosen = self.choose(&plan, &components, &started, &renames).await?;
         let Chosen { starts, notes, changes: mut versions } = chosen;
         let is_new = news(&old, self.store().applied(), &plan);
-        tree.prepare(&plan, is_new).await?;
+        let names = tree.prepare(&plan, is_new).await?;
 
         // What is new is kept before it is decided that it runs, and is nothing if that is not decided.
         let first: Vec<_> = versions.extract_if(.., |(_, change)| matches!(change, Change::First(..))).collect();
-        let decided = plan.clone();
+        let (decided, called) = (plan.clone(), renames.clone());
         self.on_disk(move |store| {
+            store.rename(&called)?;
             super::start::keep(store, &first)?;
             super::start::keep(store, &versions)?;
             super::start::decide(store, first)?;
-            let next = Applied::next(store.applied(), &old, proposal, &decided);
+            let next = Applied::next(store.applied(), &old, proposal, &decided, names);
             store.apply(next)?;
             // From here on the topology is what was decided; versions follow from it, at the next start at the latest.
             if let Err(error) = super::start::decide(store, versions) {
@@ -354,7 +454,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         })
         .await?;
         for name in &started {
-            let _ = tree.give_up_trial(name); // of what is new there is none
+            let _ = tree.give_up_trial(renames.old_subscriber(name)); // of what is new there is none
         }
         let starts: BTreeMap<_, _> = started.iter().cloned().zip(starts).collect();
         tree.apply(&plan, starts).await.map_err(TopologyError::Start)?;
@@ -372,9 +472,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         plan: &Plan,
         components: &[PathBuf],
         started: &[String],
+        renames: &Renames,
     ) -> Result<Chosen<C::Handler>, TopologyError> {
         let (plan, components, started) = (plan.clone(), components.to_vec(), started.to_vec());
-        let (view, compiler) = (self.store().view(), self.shared.compiler.clone());
+        let (view, compiler) = (self.store().view(renames), self.shared.compiler.clone());
         let events = self.shared.probation.events;
         let work = move || super::start::choose(&view, &compiler, &plan, &components, events, Some(&started), &|_| ());
         let chosen = self.shared.runtime.spawn_blocking(work).await;

@@ -33,7 +33,7 @@ impl From<v1::Topology> for Proposal {
 }
 
 impl From<Change> for v1::NodeChange {
-    fn from(Change { node, name, what, words }: Change) -> Self {
+    fn from(Change { node, name, was, what, words }: Change) -> Self {
         let node = match node {
             Node::Topic => v1::NodeKind::Topic,
             Node::Subscriber => v1::NodeKind::Subscriber,
@@ -43,8 +43,9 @@ impl From<Change> for v1::NodeChange {
             What::Removed => v1::NodeFate::Removed,
             What::Changed => v1::NodeFate::Changed,
             What::Moved => v1::NodeFate::Moved,
+            What::Renamed => v1::NodeFate::Renamed,
         };
-        Self { node: node.into(), name, fate: fate.into(), words }
+        Self { node: node.into(), name, was, fate: fate.into(), words }
     }
 }
 
@@ -59,9 +60,10 @@ impl From<v1::NodeChange> for Change {
             v1::NodeFate::Added => What::Added,
             v1::NodeFate::Removed => What::Removed,
             v1::NodeFate::Moved => What::Moved,
+            v1::NodeFate::Renamed => What::Renamed,
             v1::NodeFate::Changed | v1::NodeFate::Unspecified => What::Changed,
         };
-        Self { node, name: change.name, what, words: change.words }
+        Self { node, name: change.name, was: change.was, what, words: change.words }
     }
 }
 

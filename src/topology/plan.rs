@@ -59,6 +59,8 @@ pub struct TopicPlan {
     pub parent: Option<SubscriberIndex>,
     /// Whose dead letters it has; such a topic is not written in the topology, and its parent is the same subscriber.
     pub dead_letters_of: Option<SubscriberIndex>,
+    /// Its name within the namespace before it was renamed, if the topology says.
+    pub was: Option<String>,
 }
 
 /// A guard of a topic.
@@ -131,6 +133,8 @@ pub struct SubscriberPlan {
     pub claim: Option<String>,
     /// Where it begins when it is new.
     pub start: StartAt,
+    /// Its name within the namespace before it was renamed, if the topology says.
+    pub was: Option<String>,
 }
 
 /// Where a new subscriber begins.

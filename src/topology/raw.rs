@@ -74,8 +74,9 @@ keys! {
         backlog: Many,
         /// What happens to a publish that finds the backlog full. For roots with a `backlog`. Default `reject`.
         when_full: WhenFull,
-        /// The name that the topic had before.
-        was(later): Name,
+        /// The name that the topic had before, where it is renamed: its events and all that is kept of it stay. Says nothing
+        /// once that is done.
+        was: Name,
     }
 }
 
@@ -182,8 +183,9 @@ keys! {
         /// Where a new subscriber begins: earliest (all that is kept of its topic), latest (what comes from then on) or a time.
         /// Default earliest. Says nothing of one that is there already.
         start: Start,
-        /// The name that the subscriber had before.
-        was(later): Name,
+        /// The name that the subscriber had before, where it is renamed: its place, its state and all that waits stay, and its
+        /// dead letters come along. Says nothing once that is done.
+        was: Name,
     }
 }
 

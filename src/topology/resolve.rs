@@ -353,15 +353,40 @@ fn check_groups(namespace: &Namespace, problems: &mut Problems) {
     }
 }
 
-/// What was renamed cannot still be there.
+/// What was renamed cannot still be there, nor have become two.
 fn check_renames(namespace: &Namespace, problems: &mut Problems) {
-    let topics = namespace.topics.iter().map(|topic| (&topic.settings.was, &namespace.topic_by_name));
-    let subscribers = namespace.subscribers.iter().map(|it| (&it.settings.was, &namespace.subscriber_by_name));
-    for (was, by_name) in topics.chain(subscribers) {
-        let Some((old, span)) = was.as_ref().filter(|(old, _)| by_name.contains_key(old)) else { continue };
-        let message = format!("`{old}` is still declared, so nothing else can have been called so");
-        let bad = Diagnostic::error(Code::BadValue, *span, "", message);
-        problems.push(bad.help("`was` is the old name of what is called differently now"));
+    let topics: Vec<_> = namespace.topics.iter().map(|topic| (topic.name.as_str(), &topic.settings.was)).collect();
+    let subscribers =
+        namespace.subscribers.iter().map(|subscriber| (subscriber.name.as_str(), &subscriber.settings.was));
+    for (nodes, by_name) in [(topics, &namespace.topic_by_name), (subscribers.collect(), &namespace.subscriber_by_name)]
+    {
+        let mut renamed: HashMap<&str, Span> = HashMap::new();
+        for (name, was) in &nodes {
+            let Some((old, span)) = was else { continue };
+            let first = *renamed.entry(old).or_insert(*span);
+            let (message, help) = if old == name {
+                (format!("`{old}` is its name already"), "`was` is the old name of what is called differently now")
+            } else if first != *span {
+                (format!("two cannot both have been called `{old}`"), "remove one of the two; that one is new then")
+            } else if names::dead_letters_of(old).is_some() {
+                let message = format!("`{old}` is a topic for dead letters, which is called as its subscriber is");
+                (message, "rename the subscriber: its dead letters come along")
+            } else if let Some(other) = by_name.get(old) {
+                let is_renamed = nodes.get(*other).is_some_and(|(_, was)| was.is_some());
+                let help = match is_renamed {
+                    true => "names are handed on one after the other: apply one rename, then write the next",
+                    false => "`was` is the old name of what is called differently now",
+                };
+                (format!("`{old}` is still declared, so nothing else can have been called so"), help)
+            } else {
+                continue;
+            };
+            let mut bad = Diagnostic::error(Code::BadValue, *span, "", message);
+            if old != name && first != *span {
+                bad = bad.label(first, "the first");
+            }
+            problems.push(bad.help(help));
+        }
     }
 }
 
@@ -431,6 +456,7 @@ impl<'n, 'p> Planner<'n, 'p> {
             backlog: declared.settings.backlog,
             parent: parent.map(|(subscriber, _)| subscriber),
             dead_letters_of: parent.map(|(subscriber, _)| subscriber).filter(|_| declared.dead_letters_of.is_some()),
+            was: declared.settings.was.as_ref().map(|(was, _)| was.clone()),
         });
         *self.topic_indexes.get_mut(topic)? = Some(index);
         Some(index)
@@ -474,6 +500,7 @@ impl<'n, 'p> Planner<'n, 'p> {
             batch: settings.batch,
             claim: settings.claim.as_ref().map(|(group, _)| group.clone()),
             start: settings.start,
+            was: settings.was.as_ref().map(|(was, _)| was.clone()),
         });
         Some(children)
     }

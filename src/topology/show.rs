@@ -49,6 +49,9 @@ macro_rules! line {
 
 fn topic(shown: &mut String, topic: &TopicPlan) {
     line!(shown, "  {}:", scalar(&topic.name));
+    if let Some(was) = &topic.was {
+        line!(shown, "    was: {}", scalar(was));
+    }
     line!(shown, "    partitions: {}", topic.partitions);
     if let Some(key) = &topic.key {
         line!(shown, "    key: {}", scalar(key.text()));
@@ -104,6 +107,9 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
 
 fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
     line!(shown, "  {}:", scalar(&subscriber.name));
+    if let Some(was) = &subscriber.was {
+        line!(shown, "    was: {}", scalar(was));
+    }
     line!(shown, "    from: {}", scalar(&plan[subscriber.from].name));
     match &subscriber.runs {
         Runs::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) => {

@@ -194,8 +194,10 @@ impl Host {
             config: Arc::new(config),
             gate: Arc::new(Gate::new(limits.log_lines_per_second)),
         };
-        let described = describe(host, &kind)?;
+        let (described, instance) = describe(host, &kind)?;
         let (ports, port_order) = refusal::matched(described, &kind.ports)?;
+        // The first call finds one that has started, unless it would tell it other ports than those to come.
+        let ready = (ports == kind.ports).then_some(instance);
         kind.ports = ports;
         let shared = Arc::new(Shared {
             host: Arc::clone(host),
@@ -208,6 +210,9 @@ impl Host {
             idle: Mutex::default(),
             memory_peak_bytes: AtomicU64::new(0),
         });
+        if let Some(instance) = ready {
+            shared.give_back(instance);
+        }
         host.remember(&shared);
         Ok(Plugin::new(shared))
     }
@@ -237,7 +242,7 @@ impl Host {
             config: Arc::default(),
             gate: Arc::new(Gate::new(limits.log_lines_per_second)),
         };
-        Ok(Inspection { digest, ports: describe(host, &kind)? })
+        Ok(Inspection { digest, ports: describe(host, &kind)?.0 })
     }
 }
 
@@ -247,8 +252,8 @@ impl std::fmt::Debug for Host {
     }
 }
 
-/// Starts an instance, for nothing but to see that it does, and asks it for its ports.
-fn describe(host: &HostInner, kind: &Kind) -> Result<Vec<String>, RegisterError> {
+/// Starts an instance, to see that it does, and asks it for its ports.
+fn describe(host: &HostInner, kind: &Kind) -> Result<(Vec<String>, Instance), RegisterError> {
     wait_for(async {
         let place = host.room.take(kind.limits.memory_bytes, || host.evict()).await;
         let mut instance = Instance::start(host, kind, place).await.map_err(|error| match error {
@@ -256,7 +261,8 @@ fn describe(host: &HostInner, kind: &Kind) -> Result<Vec<String>, RegisterError>
             StartError::Misfit(why) => refusal::misfit(&host.engine, kind.pre.instance_pre().component(), &why),
         })?;
         let time = kind.limits.time;
-        instance.describe(host, time).await.map_err(|message| RegisterError::Describe { message })
+        let ports = instance.describe(host, time).await;
+        Ok((ports.map_err(|message| RegisterError::Describe { message })?, instance))
     })
 }
 

@@ -148,7 +148,7 @@ impl Shared {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    fn give_back(&self, instance: Instance) {
+    pub(super) fn give_back(&self, instance: Instance) {
         if instance.is_worn(&self.kind.limits) {
             return;
         }

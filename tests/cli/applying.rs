@@ -154,3 +154,41 @@ fn what_would_lose_events_has_to_be_allowed_also_at_a_start() {
     assert_eq!(bus.run(&["gc"]).ok(), "there is nothing to forget\n");
     bus.stop();
 }
+
+#[test]
+fn what_is_renamed_is_found_by_its_new_name_with_all_that_it_has() {
+    let shop = Shop::new();
+    let bus = Bus::spawn(shop.command(&[]));
+    publish(&bus, "echo 1");
+    publish(&bus, "reject");
+    has(&bus, "done", 1);
+    has(&bus, "work.dead", 1);
+    let versions = bus.run(&["plugin", "versions", "work"]).ok();
+    let renamed = BEFORE
+        .replace("jobs: {", "tasks: { was: jobs,")
+        .replace("work: { from: jobs", "worker: { was: work, from: tasks");
+    shop.write(&renamed);
+    let plan = bus.run(&["plan", &shop.file()]).ok();
+    let words = "its lanes end their calls and go on from where they are";
+    let called = "what it takes from is called shop/tasks, and was shop/jobs";
+    let expected = format!(
+        "~ topic shop/jobs -> shop/tasks: renamed\n~ subscriber shop/work -> shop/worker: renamed\n    {called}\n    {words}\n"
+    );
+    assert_eq!(plan, expected);
+    assert_eq!(bus.run(&["apply", &shop.file()]).ok(), plan);
+    assert_eq!(bus.run(&["plan", &shop.file()]).ok(), "nothing changes\n");
+    assert_eq!(bus.run(&["plugin", "versions", "worker"]).ok(), versions);
+    assert_eq!(bus.run(&["gc"]).ok(), "there is nothing to forget\n");
+    has(&bus, "worker.dead", 1);
+    assert_ne!(bus.run(&["tail", "jobs"]).code, Some(0), "the old name is free");
+    bus.stop();
+    // And at a start, on a file that calls the other topic otherwise.
+    shop.write(&renamed.replace("done: {}", "results: { was: done }").replace("to: [done]", "to: { done: results }"));
+    let bus = Bus::spawn(shop.command(&[]));
+    has(&bus, "results", 1);
+    bus.run(&["publish", "tasks", "echo 2", "--key", "k"]).ok();
+    has(&bus, "results", 2);
+    let status = bus.run(&["status", "--files", &shop.file()]).ok();
+    assert!(status.contains("what runs is what the files say"), "{status}");
+    bus.stop();
+}

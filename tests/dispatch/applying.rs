@@ -31,7 +31,7 @@ fn after(start: &str) -> String {
 }
 
 /// Applies a topology as whoever decides does; those of these names are new.
-async fn apply<E: Engine>(tree: &Tree<E>, plan: &Plan, scripts: &[(&str, &Script)], new: &[&str]) {
+pub(super) async fn apply<E: Engine>(tree: &Tree<E>, plan: &Plan, scripts: &[(&str, &Script)], new: &[&str]) {
     tree.prepare(plan, |subscriber| new.contains(&subscriber.name.as_str())).await.unwrap();
     run(tree, plan, scripts).await.unwrap();
 }
@@ -51,7 +51,7 @@ fn of(changes: &Changes, name: &str) -> Option<What> {
 }
 
 /// A handler that is in the middle of a call until it is let go on, with each of its calls.
-fn gated() -> (Script, Arc<Semaphore>) {
+pub(super) fn gated() -> (Script, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
     let open = gate.clone();
     let script = Script::calls(move |call| {

@@ -33,6 +33,7 @@ mod promises;
 mod publishing;
 mod refused;
 mod reloading;
+mod renaming;
 mod schemas;
 mod script;
 mod shadow;

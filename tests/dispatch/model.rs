@@ -414,7 +414,7 @@ async fn numbers<E: Engine>(engine: &E, plan: &Plan) -> Numbers {
         .subscribers
         .iter()
         .map(|subscriber| SubscriberSpec { name: subscriber.label(), from: plan[subscriber.from].label() });
-    let blueprint = Blueprint { topics: topics.collect(), subscribers: subscribers.collect(), versions: Vec::new() };
+    let blueprint = Blueprint { topics: topics.collect(), subscribers: subscribers.collect(), ..Blueprint::default() };
     engine.apply(&blueprint).await.unwrap()
 }
 

@@ -1,9 +1,9 @@
 //! Blueprints: all or nothing, and numbers that stay.
 
-use wattle::engine::{ApplyError, Engine};
+use wattle::engine::{ApplyError, Blueprint, Engine, Names, Session};
 
 use super::home::Home;
-use super::{append, blueprint, everything, lane, partition, still_waits, tree};
+use super::{append, blueprint, commit, everything, lane, partition, still_waits, tree};
 
 pub(crate) async fn numbers_are_given_once_and_stay(home: impl Home) {
     let engine = home.open();
@@ -64,6 +64,47 @@ pub(crate) async fn another_input_makes_another_subscriber(home: impl Home) {
     assert_ne!(first.subscribers, second.subscribers);
     let back = engine.apply(&blueprint(&[("a", 1), ("b", 1)], &[("s", "a")])).await.unwrap();
     assert_eq!(first.subscribers, back.subscribers);
+}
+
+pub(crate) async fn a_name_is_given_to_what_has_a_number_and_is_free_again(home: impl Home) {
+    let engine = home.open();
+    let first = engine.apply(&blueprint(&[("a", 2), ("q", 1)], &[("s", "a")])).await.unwrap();
+    let (topic, subscriber) = (first.topics[0], first.subscribers[0]);
+    append(&engine, partition(topic, 1), &["x", "y"]).await;
+    let mut session = engine.acquire(lane(subscriber, 1)).await.unwrap();
+    commit(&mut session, 1, &[]).await.unwrap();
+    session.sync().await.unwrap();
+    let names = Names { topics: vec![(topic, "b".into())], subscribers: vec![(subscriber, "t".into())] };
+    // one that is called as they were is another, whatever it is
+    let renamed = blueprint(&[("b", 2), ("a", 3)], &[("s", "b"), ("t", "b"), ("s", "a")]);
+    let renamed = Blueprint { names, ..renamed };
+    let numbers = engine.apply(&renamed).await.unwrap();
+    assert_eq!((numbers.topics[0], numbers.subscribers[1]), (topic, subscriber));
+    assert!(!first.topics.contains(&numbers.topics[1]) && !first.subscribers.contains(&numbers.subscribers[0]));
+    assert_ne!(numbers.subscribers[0], numbers.subscribers[2]);
+    assert_eq!((engine.topic("b"), engine.topic("a")), (Some(topic), Some(numbers.topics[1])));
+    assert_eq!(engine.subscriber("t", topic), Some(subscriber));
+    assert_eq!(engine.subscriber("t", numbers.topics[1]), None);
+    assert_eq!(everything(&engine, partition(topic, 1)).await, ["x", "y"]);
+    assert_eq!(
+        (engine.position(lane(subscriber, 1)), engine.position(lane(numbers.subscribers[0], 1))),
+        (Some(1), Some(0))
+    );
+    // what makes identities stays with the number, and no two have the same
+    assert_eq!(numbers.topic_origins[0], first.topic_origins[0]);
+    assert_eq!(numbers.subscriber_origins[1], first.subscriber_origins[0]);
+    assert_ne!(numbers.topic_origins[1], first.topic_origins[0]);
+    assert_ne!(numbers.subscriber_origins[0], first.subscriber_origins[0]);
+    assert_eq!(engine.apply(&renamed).await.unwrap(), numbers, "said again it changes nothing");
+}
+
+pub(crate) async fn a_blueprint_that_is_refused_renames_nothing(home: impl Home) {
+    let engine = home.open();
+    let first = engine.apply(&blueprint(&[("a", 2)], &[])).await.unwrap();
+    let names = Names { topics: vec![(first.topics[0], "b".into())], ..Names::default() };
+    let refused = engine.apply(&Blueprint { names, ..blueprint(&[("b", 3)], &[]) }).await.unwrap_err();
+    assert!(matches!(refused, ApplyError::Partitions { existing: 2, wanted: 3, .. }), "{refused:?}");
+    assert_eq!((engine.topic("a"), engine.topic("b")), (Some(first.topics[0]), None));
 }
 
 pub(crate) async fn an_apply_that_nobody_waits_for_shares_no_number(home: impl Home) {

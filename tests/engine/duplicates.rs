@@ -191,7 +191,7 @@ pub(crate) async fn settings_may_change(home: impl Home) {
     let topic = |name: &str, partitions| TopicSpec { name: name.into(), partitions, settings: force, lifecycle: None };
     let topics = vec![topic("shop/orders", 3), topic("shop/payments", 1)];
     let subscribers = vec![SubscriberSpec { name: "shop/validate".into(), from: "shop/orders".into() }];
-    let numbers = engine.apply(&Blueprint { topics, subscribers, versions: Vec::new() }).await.unwrap();
+    let numbers = engine.apply(&Blueprint { topics, subscribers, ..Blueprint::default() }).await.unwrap();
     assert_eq!(numbers.topics, [orders, payments]);
     named(&engine, &[(zero, "b")]).await;
     assert_eq!(named(&engine, &[(zero, "b")]).await.duplicates, [duplicate(0, 0, 0, 2)]);

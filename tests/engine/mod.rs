@@ -36,7 +36,7 @@ pub(crate) fn blueprint(topics: &[(&str, u32)], subscribers: &[(&str, &str)]) ->
     Blueprint {
         topics: topics.iter().map(topic).collect(),
         subscribers: subscribers.iter().map(subscriber).collect(),
-        versions: Vec::new(),
+        ..Blueprint::default()
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use wattle::engine::embedded::EmbeddedError;
-use wattle::engine::{Duplicate, Engine, Entries, LaneWrite, Session, TopicSettings, Unit};
+use wattle::engine::{Blueprint, Duplicate, Engine, Entries, LaneWrite, Names, Session, TopicSettings, Unit};
 use wattle::model::Dedupe;
 
 use super::duplicates::{named, numbered, roots};
@@ -64,6 +64,24 @@ pub(crate) async fn epochs_and_times_only_grow(home: OnDisk) {
     let chunks = home.open().read(input.unwrap(), 0, ALL).await.unwrap();
     assert_eq!(chunks.iter().map(|chunk| chunk.epoch).collect::<Vec<_>>(), epochs);
     assert!(chunks.is_sorted_by_key(|chunk| chunk.append_time_ns));
+}
+
+pub(crate) async fn names_survive_a_restart(home: OnDisk) {
+    let engine = home.open();
+    let first = engine.apply(&blueprint(&[("a", 1)], &[("s", "a")])).await.unwrap();
+    append(&engine, partition(first.topics[0], 0), &["x"]).await;
+    let names =
+        Names { topics: vec![(first.topics[0], "b".into())], subscribers: vec![(first.subscribers[0], "t".into())] };
+    let renamed = blueprint(&[("b", 1), ("a", 1)], &[("t", "b"), ("s", "b")]);
+    let numbers = engine.apply(&Blueprint { names, ..renamed.clone() }).await.unwrap();
+    drop(engine);
+    for _ in 0..2 {
+        // from the journal, then from the state store
+        let engine = home.open();
+        assert_eq!(engine.apply(&renamed).await.unwrap(), numbers);
+        assert_eq!(everything(&engine, partition(first.topics[0], 0)).await, ["x"]);
+        engine.close().await.unwrap();
+    }
 }
 
 pub(crate) async fn numbers_survive_a_restart(home: OnDisk) {

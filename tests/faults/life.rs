@@ -119,7 +119,7 @@ pub(crate) async fn apply(engine: &EmbeddedEngine, retention: Retention) -> Resu
     let blueprint = Blueprint {
         topics: vec![topic("in", retention), topic("out", Retention::default())],
         subscribers: vec![SubscriberSpec { name: "s".into(), from: "in".into() }],
-        versions: Vec::new(),
+        ..Blueprint::default()
     };
     let numbers = engine.apply(&blueprint).await.map_err(|error| error.to_string())?;
     let partition = |topic: usize| PartitionId { topic: numbers.topics[topic], partition: 0 };

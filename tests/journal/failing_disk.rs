@@ -30,7 +30,7 @@ async fn apply(engine: &EmbeddedEngine) -> (PartitionId, LaneId, PartitionId) {
         |name: &str| TopicSpec { name: name.into(), partitions: 1, settings: Default::default(), lifecycle: None };
     let subscriber = SubscriberSpec { name: "s".into(), from: "in".into() };
     let blueprint =
-        Blueprint { topics: vec![topic("in"), topic("out")], subscribers: vec![subscriber], versions: vec![] };
+        Blueprint { topics: vec![topic("in"), topic("out")], subscribers: vec![subscriber], ..Blueprint::default() };
     let numbers = engine.apply(&blueprint).await.unwrap();
     let partition = |index: usize| PartitionId { topic: numbers.topics[index], partition: 0 };
     (partition(0), LaneId { subscriber: numbers.subscribers[0], partition: 0 }, partition(1))

@@ -31,7 +31,7 @@ async fn apply(engine: &EmbeddedEngine) -> (PartitionId, PartitionId, [LaneId; 2
     let blueprint = Blueprint {
         topics: vec![topic("in"), topic("out")],
         subscribers: vec![subscriber("emits"), subscriber("leaf")],
-        versions: vec![],
+        ..Blueprint::default()
     };
     let numbers = engine.apply(&blueprint).await.unwrap();
     let partition = |index: usize| PartitionId { topic: numbers.topics[index], partition: 0 };

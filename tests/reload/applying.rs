@@ -181,7 +181,7 @@ async fn after_a_crash_at_any_step_the_old_topology_runs_or_the_new_one_as_a_who
             assert_eq!(runs, if result.is_ok() { new.clone() } else { before.clone() }, "{crash_at}");
             bus.publish(&["2"]).await;
             bus.stop().await;
-            for _ in 0..4 {
+            for _ in 0..8 {
                 let disk = world.disk.after_crash(|| random.one_in(2));
                 let (bus, found) = start(&world, disk).await;
                 assert!(found == before || found == new, "{crash_at}: {found:?}");

@@ -22,6 +22,7 @@ mod bed;
 mod crashes;
 mod deciding;
 mod door;
+mod renaming;
 mod snapshots;
 mod starting;
 mod under_load;

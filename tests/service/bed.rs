@@ -15,7 +15,7 @@ use wattle::engine::{
     ReadError, SessionError, Slices, Stopped, Storage,
 };
 use wattle::model::event::Data;
-use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId, VersionId};
+use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
 use wattle::server::{Options, Port, Server};
 use wattle::wasm::{Action, Batch, Failure, Handled, Output, StateWrite};
 
@@ -116,6 +116,14 @@ impl Engine for GatedEngine {
 
     fn position(&self, lane: LaneId) -> Option<Offset> {
         self.inner.position(lane)
+    }
+
+    fn topic(&self, name: &str) -> Option<TopicId> {
+        self.inner.topic(name)
+    }
+
+    fn subscriber(&self, name: &str, from: TopicId) -> Option<SubscriberId> {
+        self.inner.subscriber(name, from)
     }
 
     fn digest(&self, version: VersionId) -> Option<[u8; 32]> {

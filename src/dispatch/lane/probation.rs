@@ -22,7 +22,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// Looks which version is to be called from now on.
     pub(super) fn take_version(&mut self) {
         if self.taken.is_stale(&self.parts.roster) {
-            self.call_with(Taken::of(&self.parts.roster, self.parts.partition));
+            let before = self.call_with(Taken::of(&self.parts.roster, self.parts.partition));
+            // Whoever lets go of a version last takes its instances and its code down, which takes a while.
+            tokio::task::spawn_blocking(move || drop(before));
         }
     }
 

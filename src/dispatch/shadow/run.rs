@@ -146,13 +146,13 @@ impl Runner {
                 data: event.view.data.unwrap_or_default(),
             })
             .collect();
-        let subscriber = self.emitter.name.as_str().into();
+        let (subscriber, origin) = (self.emitter.name.as_str().into(), self.emitter.origin.clone());
         let batch = Batch {
             topic: &self.emitter.from,
             partition: self.partition,
             content_type: run.first().and_then(|event| event.view.content_type).unwrap_or_default(),
             events: &events,
-            context: Arc::new(Quiet(Context { subscriber, held: self.held.clone(), first: at })),
+            context: Arc::new(Quiet(Context { subscriber, origin, held: self.held.clone(), first: at })),
             state: state.clone(),
         };
         state.begin();

@@ -1,9 +1,8 @@
 //! The engine of one machine: the journal of [`crate::log`] under the trait.
 //!
 //! Promises: a unit is one journal frame; lanes run ahead at *written*, the outside waits for *durable*.
-//! Relies on: the log for order, durability and retention, `catalogue` for numbers.
+//! Relies on: the log for order, durability and retention, [`super::catalogue`] for numbers.
 
-mod catalogue;
 pub mod offline;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -15,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::catalogue::{Catalogue, CatalogueError};
 use super::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, Health, Numbers,
     ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
@@ -26,8 +26,7 @@ use crate::log::{
     SpaceLevel,
 };
 pub use crate::log::{Durability, LogOptions};
-use crate::model::{LaneId, Offset, PartitionId, VersionId};
-use catalogue::{Catalogue, CatalogueError};
+use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
 
 /// The folder inside the data folder that holds the log.
 const LOG_FOLDER: &str = "log";
@@ -424,6 +423,14 @@ impl Engine for EmbeddedEngine {
     fn position(&self, lane: LaneId) -> Option<Offset> {
         self.shared.catalogue().input(lane)?;
         Some(self.shared.log.lane(lane).position())
+    }
+
+    fn topic(&self, name: &str) -> Option<TopicId> {
+        self.shared.catalogue().topic(name)
+    }
+
+    fn subscriber(&self, name: &str, from: TopicId) -> Option<SubscriberId> {
+        self.shared.catalogue().subscriber(name, from)
     }
 
     fn digest(&self, version: VersionId) -> Option<[u8; 32]> {

@@ -1,26 +1,34 @@
 //! The catalogue: which numbers stand for which topics, subscribers and versions.
 //!
-//! Numbers are given in order, from 1, and never reused. The journal has an entry for each change:
+//! Numbers are given in order, from 1, and never reused. Names are labels: a name may be given to another number, and the
+//! one that had it has none from then on. What is kept for ever beside a number is its *origin*: a name that no other
+//! number of its kind has, the first one that it had where that was free.
+//!
+//! An engine that outlives its process keeps an entry for each change:
 //!
 //! ```text
 //! catalogue entry v1, little endian: lines of
-//!   u8 kind                 1 topic, 2 subscriber, 3 version
+//!   u8 kind                 1 topic, 2 subscriber, 3 version, 4 another name of a topic, 5 of a subscriber
 //!   u32 number
 //!   topic:       u32 partitions, u16 length, name
 //!   subscriber:  u32 number of the topic that it consumes, u16 length, name
 //!   version:     32 bytes digest
+//!   name:        u16 length, name
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
 
-use crate::engine::{ApplyError, Blueprint, Numbers};
+use super::{ApplyError, Blueprint, Names, Numbers};
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId, VersionId};
 
 const TOPIC: u8 = 1;
 const SUBSCRIBER: u8 = 2;
 const VERSION: u8 = 3;
+const NAME_OF_TOPIC: u8 = 4;
+const NAME_OF_SUBSCRIBER: u8 = 5;
 
 /// The journal's catalogue entries cannot be understood.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,16 +41,39 @@ pub struct CatalogueError {
 /// What has a number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Catalogue {
-    topics: HashMap<String, (TopicId, u32)>,
-    /// Partitions by number.
-    partitions: HashMap<TopicId, u32>,
+    topics: HashMap<String, TopicId>,
     /// By name and what it consumes: another topic makes another subscriber.
     subscribers: HashMap<(String, TopicId), SubscriberId>,
-    /// What a subscriber consumes, by number.
-    inputs: HashMap<SubscriberId, TopicId>,
     versions: HashMap<[u8; 32], VersionId>,
+    of_topics: HashMap<TopicId, Topic>,
+    of_subscribers: HashMap<SubscriberId, Subscriber>,
     /// Digests by number.
     digests: HashMap<VersionId, [u8; 32]>,
+    /// The names under which topics were made.
+    topic_origins: HashSet<String>,
+    /// The names under which subscribers were made, with what they consume.
+    subscriber_origins: HashSet<(String, TopicId)>,
+}
+
+/// What is known of a topic's number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Topic {
+    name: String,
+    origin: Arc<str>,
+    partitions: u32,
+}
+
+/// What is known of a subscriber's number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Subscriber {
+    name: String,
+    origin: Arc<str>,
+    input: TopicId,
+}
+
+/// No name has a `#`, so this is none that another number could have.
+fn origin(name: &str, number: u32, is_first: bool) -> Arc<str> {
+    if is_first { name.into() } else { format!("{name}#{number}").into() }
 }
 
 impl Catalogue {
@@ -72,6 +103,8 @@ impl Catalogue {
                     entry.try_copy_to_slice(&mut digest).ok()?;
                     self.add_version(digest, VersionId(number));
                 }
+                NAME_OF_TOPIC => self.name_topic(TopicId(number), take_name(&mut entry)?)?,
+                NAME_OF_SUBSCRIBER => self.name_subscriber(SubscriberId(number), take_name(&mut entry)?)?,
                 _ => return None,
             }
         }
@@ -79,13 +112,15 @@ impl Catalogue {
     }
 
     fn add_topic(&mut self, name: String, number: TopicId, partitions: u32) {
-        self.topics.insert(name, (number, partitions));
-        self.partitions.insert(number, partitions);
+        let origin = origin(&name, number.0, self.topic_origins.insert(name.clone()));
+        self.topics.insert(name.clone(), number);
+        self.of_topics.insert(number, Topic { name, origin, partitions });
     }
 
     fn add_subscriber(&mut self, name: String, topic: TopicId, number: SubscriberId) {
-        self.subscribers.insert((name, topic), number);
-        self.inputs.insert(number, topic);
+        let origin = origin(&name, number.0, self.subscriber_origins.insert((name.clone(), topic)));
+        self.subscribers.insert((name.clone(), topic), number);
+        self.of_subscribers.insert(number, Subscriber { name, origin, input: topic });
     }
 
     fn add_version(&mut self, digest: [u8; 32], number: VersionId) {
@@ -93,21 +128,47 @@ impl Catalogue {
         self.digests.insert(number, digest);
     }
 
-    /// Gives numbers to what is new. The entry to be journaled, where anything is.
+    /// A topic has another name from now on. `None` where there is no such topic.
+    fn name_topic(&mut self, number: TopicId, name: String) -> Option<()> {
+        let topic = self.of_topics.get_mut(&number)?;
+        // another one may have the old name by now
+        if self.topics.get(&topic.name) == Some(&number) {
+            self.topics.remove(&topic.name);
+        }
+        topic.name.clone_from(&name);
+        self.topics.insert(name, number);
+        Some(())
+    }
+
+    /// As [`Self::name_topic`].
+    fn name_subscriber(&mut self, number: SubscriberId, name: String) -> Option<()> {
+        let subscriber = self.of_subscribers.get_mut(&number)?;
+        let before = (std::mem::replace(&mut subscriber.name, name.clone()), subscriber.input);
+        let input = subscriber.input;
+        if self.subscribers.get(&before) == Some(&number) {
+            self.subscribers.remove(&before);
+        }
+        self.subscribers.insert((name, input), number);
+        Some(())
+    }
+
+    /// Gives names to numbers, then numbers to what is new. The entry to be kept, where anything changes.
     pub(super) fn apply(&mut self, blueprint: &Blueprint) -> Result<(Numbers, Option<Bytes>), ApplyError> {
         let (mut numbers, mut entry) = (Numbers::default(), Vec::new());
+        self.rename(&blueprint.names, &mut entry);
         for topic in &blueprint.topics {
-            let number = match self.topics.get(&topic.name) {
-                Some((number, partitions)) if *partitions == topic.partitions => *number,
-                Some((_, existing)) => {
+            let known = self.topics.get(&topic.name).and_then(|number| Some((*number, self.of_topics.get(number)?)));
+            let number = match known {
+                Some((number, known)) if known.partitions == topic.partitions => number,
+                Some((_, known)) => {
                     return Err(ApplyError::Partitions {
                         topic: topic.name.clone(),
-                        existing: *existing,
+                        existing: known.partitions,
                         wanted: topic.partitions,
                     });
                 }
                 None => {
-                    let number = TopicId(self.topics.len() as u32 + 1);
+                    let number = TopicId(self.of_topics.len() as u32 + 1);
                     entry.put_u8(TOPIC);
                     entry.put_u32_le(number.0);
                     entry.put_u32_le(topic.partitions);
@@ -117,6 +178,7 @@ impl Catalogue {
                 }
             };
             numbers.topics.push(number);
+            numbers.topic_origins.extend(self.of_topics.get(&number).map(|topic| topic.origin.clone()));
         }
         for subscriber in &blueprint.subscribers {
             let position = blueprint.topics.iter().position(|topic| topic.name == subscriber.from);
@@ -125,21 +187,22 @@ impl Catalogue {
                 subscriber: subscriber.name.clone(),
                 topic: subscriber.from.clone(),
             })?;
-            let known = self.subscribers.get(&(subscriber.name.clone(), topic)).copied();
-            numbers.subscribers.push(known.unwrap_or_else(|| {
-                let number = SubscriberId(self.subscribers.len() as u32 + 1);
+            let number = self.subscriber(&subscriber.name, topic).unwrap_or_else(|| {
+                let number = SubscriberId(self.of_subscribers.len() as u32 + 1);
                 entry.put_u8(SUBSCRIBER);
                 entry.put_u32_le(number.0);
                 entry.put_u32_le(topic.0);
                 put_name(&mut entry, &subscriber.name);
                 self.add_subscriber(subscriber.name.clone(), topic, number);
                 number
-            }));
+            });
+            numbers.subscribers.push(number);
+            numbers.subscriber_origins.extend(self.of_subscribers.get(&number).map(|known| known.origin.clone()));
         }
         for digest in &blueprint.versions {
             let known = self.versions.get(digest).copied();
             numbers.versions.push(known.unwrap_or_else(|| {
-                let number = VersionId(self.versions.len() as u32 + 1);
+                let number = VersionId(self.digests.len() as u32 + 1);
                 entry.put_u8(VERSION);
                 entry.put_u32_le(number.0);
                 entry.put_slice(digest);
@@ -150,8 +213,37 @@ impl Catalogue {
         Ok((numbers, (!entry.is_empty()).then(|| entry.into())))
     }
 
+    /// What has its name already is left alone, so that this may be said again.
+    fn rename(&mut self, Names { topics, subscribers }: &Names, entry: &mut Vec<u8>) {
+        let mut line = |kind, number, name: &str| {
+            entry.put_u8(kind);
+            entry.put_u32_le(number);
+            put_name(entry, name);
+        };
+        for (number, name) in topics {
+            if self.topics.get(name) != Some(number) && self.name_topic(*number, name.clone()).is_some() {
+                line(NAME_OF_TOPIC, number.0, name);
+            }
+        }
+        for (number, name) in subscribers {
+            let Some(of) = self.of_subscribers.get(number) else { continue };
+            if self.subscriber(name, of.input) != Some(*number) {
+                self.name_subscriber(*number, name.clone());
+                line(NAME_OF_SUBSCRIBER, number.0, name);
+            }
+        }
+    }
+
     pub(super) fn has(&self, partition: PartitionId) -> bool {
-        self.partitions.get(&partition.topic).is_some_and(|count| partition.partition < *count)
+        self.of_topics.get(&partition.topic).is_some_and(|topic| partition.partition < topic.partitions)
+    }
+
+    pub(super) fn topic(&self, name: &str) -> Option<TopicId> {
+        self.topics.get(name).copied()
+    }
+
+    pub(super) fn subscriber(&self, name: &str, from: TopicId) -> Option<SubscriberId> {
+        self.subscribers.get(&(name.to_owned(), from)).copied()
     }
 
     pub(super) fn digest(&self, version: VersionId) -> Option<[u8; 32]> {
@@ -160,7 +252,8 @@ impl Catalogue {
 
     /// The partition that a lane consumes; `None` where there is no such lane.
     pub(super) fn input(&self, lane: LaneId) -> Option<PartitionId> {
-        let partition = PartitionId { topic: *self.inputs.get(&lane.subscriber)?, partition: lane.partition };
+        let topic = self.of_subscribers.get(&lane.subscriber)?.input;
+        let partition = PartitionId { topic, partition: lane.partition };
         self.has(partition).then_some(partition)
     }
 }
@@ -198,6 +291,7 @@ mod tests {
                 .map(|(name, from)| SubscriberSpec { name: (*name).into(), from: (*from).into() })
                 .collect(),
             versions: versions.iter().map(|byte| [*byte; 32]).collect(),
+            ..Blueprint::default()
         }
     }
 
@@ -233,8 +327,32 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_given_to_another_number_as_later_lines_say() {
+        let mut catalogue = Catalogue::default();
+        let (first, entry) = catalogue.apply(&blueprint(&[("a", 1), ("b", 2)], &[("s", "a")], &[])).unwrap();
+        let names = Names {
+            topics: vec![(first.topics[0], "b".into()), (first.topics[1], "a".into())],
+            subscribers: vec![(first.subscribers[0], "t".into())],
+        };
+        let swapped = Blueprint { names, ..blueprint(&[("a", 2), ("b", 1)], &[("t", "b"), ("s", "b")], &[]) };
+        let (second, line) = catalogue.apply(&swapped).unwrap();
+        assert_eq!(second.topics, [first.topics[1], first.topics[0]]);
+        assert_eq!(second.subscribers, [SubscriberId(1), SubscriberId(2)], "its old name is free, its number is not");
+        assert_eq!(second.topic_origins, ["b".into(), "a".into()]);
+        assert_eq!(second.subscriber_origins, ["s".into(), "s#2".into()], "no two are ever the same");
+        let line = line.unwrap();
+        assert_eq!(line[..8], [NAME_OF_TOPIC, 1, 0, 0, 0, 1, 0, b'b'], "as every later release reads it");
+        assert_eq!(line[16..24], [NAME_OF_SUBSCRIBER, 1, 0, 0, 0, 1, 0, b't']);
+        let replayed = Catalogue::replay(&[entry.unwrap(), line]).unwrap();
+        assert_eq!(replayed, catalogue);
+        assert_eq!(catalogue.apply(&swapped).unwrap(), (second, None), "said again it changes nothing");
+    }
+
+    #[test]
     fn an_unknown_entry_is_refused() {
         assert_eq!(Catalogue::replay(&[Bytes::from_static(&[9, 0, 0, 0, 0])]), Err(CatalogueError { entry: 1 }));
         assert_eq!(Catalogue::replay(&[Bytes::from_static(&[TOPIC, 0])]), Err(CatalogueError { entry: 1 }));
+        let nobody = Bytes::from_static(&[NAME_OF_TOPIC, 1, 0, 0, 0, 1, 0, b'a']);
+        assert_eq!(Catalogue::replay(&[nobody]), Err(CatalogueError { entry: 1 }));
     }
 }
