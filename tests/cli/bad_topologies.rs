@@ -90,7 +90,7 @@ const IN_THE_TEXT: &[Mistake] = &[
     ("key: data.id", "key: data.id, compression: zip", "`compression` cannot be `zip`"),
     ("key: data.id", "key: data.id, backlog: -5", "`backlog` is a whole number from 1, not `-5`"),
     ("key: data.id", "key: data.id, when_full: drop", "`when_full` cannot be `drop`"),
-    ("key: data.id", "key: data.id, was: old", "this release does not do `was` yet"),
+    ("key: data.id", "key: data.id, was: done", "`done` is still declared, so nothing else can have been called so"),
     ("attempts: 2", "attempts: 0", "`attempts` is a whole number from 1 to 1000, not `0`"),
     ("attempts: 2", "attempts: many", "`attempts` is a whole number from 1 to 1000, not `many`"),
     ("factor: 2", "factor: 0", "`factor` is a number from 1 to 100, not `0`"),
