@@ -14,6 +14,8 @@
 )]
 
 mod common;
+#[path = "common/tree.rs"]
+mod tree;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,23 +24,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{noise, resident_bytes};
-use tokio::runtime::Handle;
 use wattle::dispatch::{HandleError, Handler, Tree};
 use wattle::engine::Engine;
 use wattle::engine::embedded::{Durability, EmbeddedEngine};
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event};
 use wattle::wasm::{Batch, Handled};
-
-#[path = "../tests/common/trees.rs"]
-#[allow(
-    unreachable_pub,
-    dead_code,
-    clippy::panic,
-    clippy::expect_used,
-    reason = "shared with the tests, of which this uses a part"
-)]
-mod trees;
 
 const TREE: &str = "
 wattle: v1
@@ -197,13 +188,10 @@ async fn at_once(tree: &Tree<EmbeddedEngine>, work: &Work, events: u64) {
 }
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let events = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(EVENTS);
-    runtime.block_on(async {
-        let engine = EmbeddedEngine::open(&home.path().join("bus"), Durability::Sync).unwrap();
-        let (plan, work) = (trees::plan_of(&[TREE]), Work::default());
-        let tree = Tree::start(engine, &plan, vec![work.clone()], &Handle::current()).await.unwrap();
+    tree::run(async |home| {
+        let (plan, work) = (tree::plan_of(&[TREE]), Work::default());
+        let tree = tree::start(&home.join("bus"), Durability::Sync, &plan, |_| work.clone()).await;
         let idle = resident_bytes();
         wait_for(&tree, &work, 20_000, idle).await;
         at_once(&tree, &work, 5 * PER_SECOND).await;

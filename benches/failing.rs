@@ -12,17 +12,9 @@
     reason = "a benchmark fails by panicking and prints its result"
 )]
 
-#[path = "common/mod.rs"]
 mod common;
-#[path = "../tests/common/trees.rs"]
-#[allow(
-    unreachable_pub,
-    dead_code,
-    clippy::panic,
-    clippy::expect_used,
-    reason = "shared with the tests, of which this uses a part"
-)]
-mod trees;
+#[path = "common/tree.rs"]
+mod tree;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,8 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::median;
-use tokio::runtime::Handle;
-use trees::{event, plan_of};
+use tree::{event, plan_of, until};
 use wattle::dispatch::{Filter, HandleError, Handler, Tree};
 use wattle::engine::embedded::{Durability, EmbeddedEngine};
 use wattle::wasm::{Action, Batch, Failure, Handled};
@@ -103,20 +94,10 @@ async fn publish(tree: &Tree<EmbeddedEngine>, numbers: std::ops::Range<u64>) {
     }
 }
 
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(300), "{what}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
 /// Events per second that are handled of a backlog, with a key that fails, or without.
 async fn backlog(folder: &std::path::Path, has_poison: bool) -> f64 {
-    let engine = EmbeddedEngine::open(folder, Durability::Os).unwrap();
-    let plan = plan_of(&[TREE]);
     let work = Work::default();
-    let tree = Tree::start(engine, &plan, vec![work.clone()], &Handle::current()).await.unwrap();
+    let tree = tree::start(folder, Durability::Os, &plan_of(&[TREE]), |_| work.clone()).await;
     tree.pause("work").await.unwrap();
     if has_poison {
         let poison: Vec<_> = (0..10).map(|number| event(&format!("p{number}"), "poison", "0")).collect();
@@ -132,13 +113,11 @@ async fn backlog(folder: &std::path::Path, has_poison: bool) -> f64 {
 }
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    runtime.block_on(async {
+    tree::run(async |home| {
         let (mut alone, mut beside, mut ratios) = (vec![], vec![], vec![]);
         for round in 0..ROUNDS {
-            alone.push(backlog(&home.path().join(format!("{round}-alone")), false).await);
-            beside.push(backlog(&home.path().join(format!("{round}-beside")), true).await);
+            alone.push(backlog(&home.join(format!("{round}-alone")), false).await);
+            beside.push(backlog(&home.join(format!("{round}-beside")), true).await);
             ratios.push(beside[round] / alone[round]);
         }
         println!(
@@ -148,10 +127,9 @@ fn main() {
             median(&mut ratios)
         );
 
-        let engine = EmbeddedEngine::open(&home.path().join("letters"), Durability::Os).unwrap();
         let plan = plan_of(&[&TREE.replace("in: { dedupe: off }", "in: { dedupe: off, partitions: 4 }")]);
         let work = Work { notes_order: true, rejects: Arc::new(AtomicBool::new(true)), ..Work::default() };
-        let tree = Tree::start(engine, &plan, vec![work.clone()], &Handle::current()).await.unwrap();
+        let tree = tree::start(&home.join("letters"), Durability::Os, &plan, |_| work.clone()).await;
         let start = Instant::now();
         publish(&tree, 1..LETTERS + 1).await;
         until("the dead letters", || tree.snapshot().subscribers[0].dead_lettered == LETTERS).await;

@@ -32,7 +32,7 @@ pub(super) struct PlanArgs {
 /// Have topologies take the place of those that run, live
 ///
 /// All or nothing, and durable: what was applied is what runs, also after the next start. What stays as it is does not pause;
-/// what changes ends the events that it is at first. Plugins are run as they were built, from their files on the machine of the bus.
+/// what changes ends the events that it is at first, and where its plugin is refused nothing is applied. Plugins are run as they were built, from their files on the machine of the bus.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle apply topologies/orders.yaml

@@ -247,6 +247,8 @@ impl<C: Compile> Beginning<'_, C> {
             None => None,
         };
         let (spec, refused) = match (proposed, refused) {
+            // Beside others there is somebody to say it to, and all goes on as it is.
+            (Ok(_), Some(errors)) | (Err(errors), _) if self.is_beside => return Err(errors),
             (Ok(spec), refused) => (Some(spec), refused),
             (Err(errors), _) => (None, Some(errors)),
         };

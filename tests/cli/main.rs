@@ -17,6 +17,7 @@ mod common {
 }
 
 mod applying;
+mod bad_topologies;
 mod bus;
 mod capsules;
 mod codes;

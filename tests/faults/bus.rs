@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -41,9 +41,13 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new() -> Self {
+        Self::with_topology(TOPOLOGY)
+    }
+
+    pub(crate) fn with_topology(topology: &str) -> Self {
         let folder = quick_folder();
         let data = folder.path().join("data");
-        Self::with(folder, data, TOPOLOGY)
+        Self::with(folder, data, topology)
     }
 
     /// A home whose data are somewhere else.
@@ -56,11 +60,17 @@ impl Home {
         Self { folder, data }
     }
 
-    /// A file of the log.
-    pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.data.join("log").join(name)
+    /// A file or folder of the data.
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
+        self.data.join(name)
     }
 
+    /// A file of the log.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.data("log").join(name)
+    }
+
+    /// The program, away from the settings of whoever runs the tests, in the folder of the topology.
     fn wattle(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wattle"));
         for (name, _) in std::env::vars_os() {
@@ -68,14 +78,41 @@ impl Home {
                 command.env_remove(name);
             }
         }
-        command.env("NO_COLOR", "1").stdin(Stdio::null());
+        command.env("NO_COLOR", "1").stdin(Stdio::null()).current_dir(self.folder.path());
         command
+    }
+
+    /// A file beside the topology, which is `shop.yaml`.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What a client command does with a bus.
+    pub(crate) fn run(&self, bus: &Bus, arguments: &[&str]) -> Output {
+        self.wattle().env("WATTLE_SERVER", &bus.address).args(arguments).output().unwrap()
+    }
+
+    /// The same where it has to succeed.
+    pub(crate) fn ok(&self, bus: &Bus, arguments: &[&str]) {
+        let ran = self.run(bus, arguments);
+        assert!(ran.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    }
+
+    /// Puts what the bus keeps aside.
+    pub(crate) fn save(&self) {
+        copy(&self.data, &self.path("saved"));
+    }
+
+    /// Has the bus keep again what was put aside.
+    pub(crate) fn restore(&self) {
+        std::fs::remove_dir_all(&self.data).unwrap();
+        copy(&self.path("saved"), &self.data);
     }
 
     /// The command that starts a bus.
     pub(crate) fn command(&self) -> Command {
         let mut command = self.wattle();
-        command.arg("run").arg(self.folder.path().join("shop.yaml")).arg("--data").arg(&self.data);
+        command.arg("run").arg(self.path("shop.yaml")).arg("--data").arg(&self.data);
         command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
         command
     }
@@ -87,12 +124,17 @@ impl Home {
 
     /// Starts a bus with a fault, which may keep it from serving.
     pub(crate) fn start_with(&self, fault: &Fault) -> Result<Bus, Ended> {
-        Bus::spawn(fault.command(&self.command(), &self.folder.path().join("trace")))
+        Bus::spawn(fault.command(&self.command(), &self.path("trace")))
+    }
+
+    /// The calls that the last bus with a fault has made so far, of those that the fault is about.
+    pub(crate) fn calls(&self) -> String {
+        std::fs::read_to_string(self.path("trace")).unwrap_or_default()
     }
 
     /// What the fault came to, for messages.
     pub(crate) fn trace(&self) -> String {
-        let trace = std::fs::read_to_string(self.folder.path().join("trace")).unwrap_or_default();
+        let trace = self.calls();
         let lines: Vec<_> = trace.lines().filter(|line| line.contains("INJECTED")).take(5).collect();
         lines.join("\n")
     }
@@ -105,6 +147,18 @@ impl Home {
         let verified = self.wattle().args(["log", "verify", "--data"]).arg(&self.data).output().unwrap();
         assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
         stored
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
     }
 }
 
@@ -215,14 +269,19 @@ impl Drop for Bus {
     }
 }
 
-/// All ids of a topic, in the order in which they come.
-pub(crate) async fn read(client: &Client, topic: &str) -> Result<Vec<String>, ClientError> {
-    let mut ids = Vec::new();
+/// All events of a topic, in the order in which they come.
+pub(crate) async fn events(client: &Client, topic: &str) -> Result<Vec<Event>, ClientError> {
+    let mut events = Vec::new();
     let mut reading = client.read(Read { topic: topic.to_owned(), ..Read::default() }).await?;
-    while let Some(events) = reading.next().await? {
-        ids.extend(events.iter().map(|received| Event::decode(&received.event).unwrap().id));
+    while let Some(received) = reading.next().await? {
+        events.extend(received.iter().map(|received| Event::decode(&received.event).unwrap()));
     }
-    Ok(ids)
+    Ok(events)
+}
+
+/// The ids of the same.
+pub(crate) async fn read(client: &Client, topic: &str) -> Result<Vec<String>, ClientError> {
+    Ok(events(client, topic).await?.into_iter().map(|event| event.id).collect())
 }
 
 /// What producers know of what they sent.
@@ -239,10 +298,10 @@ pub(crate) struct Sent {
     pub(crate) refused: BTreeSet<String>,
 }
 
-fn event(id: &str, bytes: usize) -> Bytes {
+pub(crate) fn event(id: &str, key: &str, data: String) -> Bytes {
     let mut event = Event { id: id.into(), source: "/faults".into(), r#type: "t".into(), ..Event::default() };
-    event.attributes.insert("partitionkey".into(), Attribute::String(id.into()));
-    event.data = Some(Data::Text("x".repeat(bytes)));
+    event.attributes.insert("partitionkey".into(), Attribute::String(key.into()));
+    event.data = Some(Data::Text(data));
     event.encode()
 }
 
@@ -275,7 +334,7 @@ impl Sent {
         let ids: Vec<String> =
             (0..count as u64).map(|number| format!("{}-{}", self.producer, self.next + number)).collect();
         self.next += count as u64;
-        let events = ids.iter().map(|id| event(id, bytes)).collect();
+        let events = ids.iter().map(|id| event(id, id, "x".repeat(bytes))).collect();
         let published = tokio::time::timeout(PATIENCE, client.publish(topic, events)).await.expect("no answer");
         match &published {
             Ok(_) => self.acked.extend(ids),

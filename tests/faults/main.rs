@@ -18,12 +18,14 @@
 #[path = "../common"]
 mod common {
     #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
+    pub(crate) mod guests;
     pub(crate) mod random;
 }
 
 mod bus;
 mod calls;
 mod crashes;
+mod deciding;
 mod descriptors;
 mod full;
 mod kills;

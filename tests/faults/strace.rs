@@ -6,7 +6,7 @@ use std::process::Command;
 /// What happens to the calls of one kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Fault {
-    call: &'static str,
+    call: String,
     what: String,
     /// Only calls on these files, or on descriptors of theirs.
     files: Vec<PathBuf>,
@@ -14,28 +14,38 @@ pub(crate) struct Fault {
 
 impl Fault {
     /// The nth such call fails, of each thread.
-    pub(crate) fn error(call: &'static str, error: &str, nth: u32) -> Self {
-        Self { call, what: format!("error={error}:when={nth}"), files: Vec::new() }
+    pub(crate) fn error(call: &str, error: &str, nth: u32) -> Self {
+        Self { call: call.to_owned(), what: format!("error={error}:when={nth}"), files: Vec::new() }
     }
 
     /// The nth such call fails and so do all that follow.
-    pub(crate) fn error_from(call: &'static str, error: &str, nth: u32) -> Self {
-        Self { call, what: format!("error={error}:when={nth}+"), files: Vec::new() }
+    pub(crate) fn error_from(call: &str, error: &str, nth: u32) -> Self {
+        Self { call: call.to_owned(), what: format!("error={error}:when={nth}+"), files: Vec::new() }
     }
 
     /// Some calls fail, then they work again.
-    pub(crate) fn errors(call: &'static str, error: &str, first: u32, last: u32) -> Self {
-        Self { call, what: format!("error={error}:when={first}..{last}"), files: Vec::new() }
+    pub(crate) fn errors(call: &str, error: &str, first: u32, last: u32) -> Self {
+        Self { call: call.to_owned(), what: format!("error={error}:when={first}..{last}"), files: Vec::new() }
     }
 
     /// The process is killed at the nth such call of one of its threads.
-    pub(crate) fn kill(call: &'static str, nth: u32) -> Self {
-        Self { call, what: format!("signal=KILL:when={nth}"), files: Vec::new() }
+    pub(crate) fn kill(call: &str, nth: u32) -> Self {
+        Self { call: call.to_owned(), what: format!("signal=KILL:when={nth}"), files: Vec::new() }
+    }
+
+    /// Nothing happens to the calls, some kinds with commas between them: they are only written down.
+    pub(crate) fn never(calls: &str) -> Self {
+        Self::kill(calls, u32::from(u16::MAX)) // the highest number that there is
     }
 
     /// Only calls on one file count.
-    pub(crate) fn on(mut self, file: PathBuf) -> Self {
-        self.files.push(file);
+    pub(crate) fn on(self, file: PathBuf) -> Self {
+        self.on_any(&[file])
+    }
+
+    /// Only calls on some files count.
+    pub(crate) fn on_any(mut self, files: &[PathBuf]) -> Self {
+        self.files.extend_from_slice(files);
         self
     }
 

@@ -68,8 +68,8 @@ async fn read(client: &Client, topic: &str) -> Vec<Vec<Found>> {
     partitions
 }
 
-/// Waits until every subscriber has consumed everything. Nobody publishes meanwhile, and a snapshot looks at parents
-/// first, so that nothing slips through between two looks.
+/// Waits until every subscriber has consumed everything and all that came of it can be read from outside. Nobody publishes
+/// meanwhile, and a snapshot looks at parents first, so that nothing slips through between two looks.
 async fn handled(client: &Client) {
     let (mut start, mut before) = (Instant::now(), 0);
     loop {
@@ -78,7 +78,9 @@ async fn handled(client: &Client) {
         if so_far > before {
             (start, before) = (Instant::now(), so_far); // much may have been published; nothing may stand still
         }
-        if status.tree.subscribers.iter().all(|subscriber| subscriber.lag == 0 && subscriber.waiting == 0) {
+        let mut partitions = status.tree.topics.iter().flat_map(|topic| &topic.partitions);
+        let is_handled = status.tree.subscribers.iter().all(|it| it.lag == 0 && it.waiting == 0);
+        if is_handled && partitions.all(|bounds| bounds.durable == bounds.written) {
             return;
         }
         assert!(start.elapsed() < PATIENCE, "{:#?}", status.tree);
