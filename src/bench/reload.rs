@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::{BenchError, Subject, fresh, quantile, runtime, sample};
 use crate::dispatch::{HandleError, Handler, Tree};
-use crate::effects::{DiskFolder, MemoryDisk};
+use crate::effects::{Clock, DiskFolder, MemoryDisk, SystemClock};
 use crate::engine::embedded::{Durability, EmbeddedEngine};
 use crate::engine::{Engine, ReadBudget};
 use crate::model::{PartitionId, Record};
@@ -58,8 +58,9 @@ pub struct Spread {
 /// What calls were like.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Calls {
-    /// From the end of the call before in the same lane to the end of this one: how long nothing came out of the lane.
-    pub gap: Spread,
+    /// How long something was there for the lane and nothing came out: to the end of the call, from the end of the one before
+    /// or, where that is later, from when its oldest event was appended.
+    pub pause: Spread,
     /// From when the oldest event of the call was due to be published to the end of the call.
     pub latency: Spread,
     /// The call itself.
@@ -112,7 +113,7 @@ enum Phase {
 struct Call {
     phase: Phase,
     is_first: bool,
-    gap: Duration,
+    pause: Duration,
     latency: Duration,
     took: Duration,
 }
@@ -165,8 +166,10 @@ impl Handler for Watched {
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
-        let (partition, first) =
-            (batch.partition as usize, batch.events.first().and_then(|event| number_of(event.key)));
+        let (partition, first) = (
+            batch.partition as usize,
+            batch.events.first().and_then(|event| Some((number_of(event.key)?, event.time_ns))),
+        );
         let began = Instant::now();
         let handled = Handler::handle(&self.plugin, batch).await?;
         let (now, version) = (Instant::now(), Handler::digest(self));
@@ -175,10 +178,12 @@ impl Handler for Watched {
             seen.last.resize(partition + 1, None);
         }
         let last = seen.last.get_mut(partition).and_then(|last| last.replace((now, version)));
-        if let (Some((ended, before)), Some(first)) = (last, first) {
+        if let (Some((ended, before)), Some((first, appended_ns))) = (last, first) {
             let (phase, is_first) = (seen.phase, before != version);
             let latency = now.saturating_duration_since(self.watch.due(first));
-            seen.calls.push(Call { phase, is_first, gap: now - ended, latency, took: now - began });
+            let since_append = Duration::from_nanos(SystemClock.now_ns().saturating_sub(appended_ns));
+            let pause = since_append.min(now - ended);
+            seen.calls.push(Call { phase, is_first, pause, latency, took: now - began });
         }
         Ok(handled)
     }
@@ -296,7 +301,7 @@ pub fn reload(subject: &Subject, rate: f64, reloads: usize) -> Result<Reload, Be
             seen.calls.iter().filter(|call| call.phase == phase && (!is_first || call.is_first)).collect();
         let spread_of = |part: fn(&Call) -> Duration| spread(calls.iter().map(|call| part(call)));
         Calls {
-            gap: spread_of(|call| call.gap),
+            pause: spread_of(|call| call.pause),
             latency: spread_of(|call| call.latency),
             took: spread_of(|call| call.took),
         }

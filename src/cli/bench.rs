@@ -216,16 +216,16 @@ fn reload_text(result: &Reload) -> String {
     let Reload { rate, events, reloads, lost, doubled, reordered, .. } = result;
     let mut words = format!(
         "{rate} orders/s, {events} in all; {reloads} reloads: {lost} lost, {doubled} more than once, {reordered} out of \
-         order\n  milliseconds, p50, p99 and longest: between batches of a lane; since the oldest was due; in the call\n"
+         order\n  milliseconds, p50, p99 and longest: pause of a lane that has events; since the oldest was due; in the call\n"
     );
     for (is, calls) in calls_of(result) {
-        let figures = [calls.gap, calls.latency, calls.took]
+        let figures = [calls.pause, calls.latency, calls.took]
             .map(|Spread { p50, p99, max, .. }| format!("{p50:>8.2} {p99:>8.2} {max:>8.2}"));
-        words += &format!("  {is:<36} {}   ({} calls)\n", figures.join("   "), calls.gap.count);
+        words += &format!("  {is:<36} {}   ({} calls)\n", figures.join("   "), calls.pause.count);
     }
     for (is, calls) in [("replaced", result.replaced), ("tried", result.tried)] {
-        let beyond = calls.gap.p99 - result.calm.gap.p99;
-        words += &format!("  between batches of a lane, p99 beyond calm, {is}: {beyond:.2} ms\n");
+        let beyond = calls.pause.p99 - result.calm.pause.p99;
+        words += &format!("  pause of a lane, p99 beyond calm, {is}: {beyond:.2} ms\n");
     }
     for (is, Spread { count, p50, p99, max }) in
         [("to a version that was compiled before", result.reload), ("compiling beside", result.compile)]
@@ -247,7 +247,8 @@ fn calls_of(result: &Reload) -> [(&'static str, Calls); 4] {
 
 fn reload_json(result: &Reload) -> Value {
     let spread = |Spread { count, p50, p99, max }: Spread| json!({ "count": count, "p50_ms": p50, "p99_ms": p99, "max_ms": max });
-    let calls = |of: Calls| json!({ "gap": spread(of.gap), "latency": spread(of.latency), "took": spread(of.took) });
+    let calls =
+        |of: Calls| json!({ "pause": spread(of.pause), "latency": spread(of.latency), "took": spread(of.took) });
     let starts: serde_json::Map<_, _> =
         result.cached_starts.iter().map(|(name, took)| (name.clone(), json!(took))).collect();
     json!({
