@@ -144,6 +144,9 @@ fn write(out: &mut impl Write, report: &ShadowReport) -> io::Result<()> {
     for (count, what) in left_out.into_iter().filter(|(count, _)| *count > 0) {
         writeln!(out, "  and {} left out {what}", plural(count, "event"))?;
     }
+    if report.is_superseded {
+        writeln!(out, "  ended early: another version is the proven one by now, or the subscriber is another one")?;
+    }
     if report.events == 0 {
         return Ok(());
     }
@@ -245,6 +248,7 @@ fn as_json(report: &ShadowReport) -> Value {
         "waiting": report.waiting,
         "not_its_own": report.not_its_own,
         "not_reached": report.not_reached,
+        "is_superseded": report.is_superseded,
         "held_against_record": report.held_against_record,
         "not_deterministic": report.not_deterministic,
         "over_other_state": report.over_other_state,

@@ -74,7 +74,7 @@ impl Renames {
     }
 
     /// The old name of a topic that is renamed.
-    pub(super) fn topic(&self, name: &str) -> Option<&String> {
+    pub fn topic(&self, name: &str) -> Option<&String> {
         self.topics.get(name)
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::runtime::Handle;
@@ -40,6 +41,8 @@ pub(super) struct Shared<E, C> {
     subjects: RwLock<Vec<Arc<Subject>>>,
     /// Whoever applies a topology has it.
     pub(super) applying: tokio::sync::Mutex<()>,
+    /// A topology was decided that does not run as a whole.
+    pub(super) is_unfinished: AtomicBool,
     /// The topology that runs.
     pub(super) topology: Sender<Arc<topology::Proposal>>,
     pub(super) probation: Probation,
@@ -127,6 +130,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             store: Mutex::new(store),
             subjects: RwLock::new(plan.subscribers.iter().map(subject).collect()),
             applying: tokio::sync::Mutex::new(()),
+            is_unfinished: AtomicBool::new(false),
             topology: Sender::new(applied.unwrap_or_default()),
             probation,
             tasks: TaskTracker::new(),

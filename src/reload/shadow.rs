@@ -57,16 +57,19 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (gone, tracked) = (CancellationToken::new(), self.shared.tasks.token());
         let _goes_with_the_caller = gone.clone().drop_guard();
         let (sender, compared) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let compare = move || {
             let _tracked = tracked;
             give_way();
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(sender.send(Err(error.into()))),
+            };
             let compared = gone.run_until_cancelled(tree.shadow(&name, &running, &other, &options));
             if let Some(compared) = runtime.block_on(compared) {
-                let _ = sender.send(compared); // whoever asked may have gone
+                let _ = sender.send(compared.map_err(CompareError::from)); // whoever asked may have gone
             }
         };
         std::thread::Builder::new().name("shadow".to_owned()).spawn(compare)?;
-        Ok(compared.await.map_err(|_| ReloadError::Closed)??)
+        compared.await.map_err(|_| ReloadError::Closed)?
     }
 }

@@ -40,15 +40,23 @@ async fn in_time<F: std::error::Error>(
     taken: impl Future<Output = Result<Option<SnapshotInfo>, F>>,
 ) -> Option<String> {
     // What is being written when the time is over is written to its end beside the lanes.
-    let why = match tokio::time::timeout(SNAPSHOT_WITHIN, taken).await {
-        Ok(Ok(taken)) => {
+    let taken = match tokio::time::timeout(SNAPSHOT_WITHIN, taken).await {
+        Ok(taken) => taken.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("it was not there in {} s", SNAPSHOT_WITHIN.as_secs())),
+    };
+    told(subscriber, version, taken)
+}
+
+/// Logs what became of a snapshot. Where there is none, why, in words.
+fn told(subscriber: &str, version: Digest, taken: Result<Option<SnapshotInfo>, String>) -> Option<String> {
+    let why = match taken {
+        Ok(taken) => {
             if let Some(taken) = taken {
                 tracing::info!(subscriber, snapshot = taken.number, "the state is in a snapshot");
             }
             return None;
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("it was not there in {} s", SNAPSHOT_WITHIN.as_secs()),
+        Err(why) => why,
     };
     let digest = version.short();
     tracing::warn!(subscriber, digest, why, "no snapshot of the state in front of the deploy");
@@ -61,7 +69,8 @@ pub async fn snapshot_at_start<E: Engine>(engine: &E, plan: &Plan, replaced: &Re
     let Replaced { subscriber, before, version } = replaced;
     let (digest, note) = (before.to_string(), note(*version, Some(*before)));
     let taken = take_where_nothing_runs(engine, plan, subscriber, (TakenBy::Deploy, &digest, &note), KEPT_DEFAULT);
-    in_time(subscriber, *version, taken).await;
+    // Nothing runs that could wait for it, and the next one of this subscriber is to find it whole.
+    told(subscriber, *version, taken.await.map_err(|error| error.to_string()));
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {

@@ -133,10 +133,10 @@ pub fn begin_with<C: Compile, F: From<BeginError>>(
     let renames = store.renames(plan);
     let chosen = choose(&store.view(&renames), compiler, plan, files, events, None, progress);
     let Chosen { starts, notes, changes } = chosen.map_err(BeginError::Plugins)?;
-    store.rename(&renames).map_err(BeginError::from)?;
     keep(&mut store, &changes).map_err(BeginError::from)?;
+    let view = store.view(&renames);
     let replaced: Vec<_> =
-        changes.iter().filter_map(|(subscriber, change)| change.replaces(&store, subscriber)).collect();
+        changes.iter().filter_map(|(subscriber, change)| change.replaces(&view, subscriber)).collect();
     first(&mut store, &replaced)?;
     decide(&mut store, changes).map_err(BeginError::from)?;
     Ok(Begun { store, starts, notes })

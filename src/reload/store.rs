@@ -12,7 +12,7 @@
 //! known nothing more is changed: what runs goes on, and the next start finds out. Damage is said and never repaired.
 //! Must not know: who decides, what a component does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -84,6 +84,8 @@ pub struct Store {
     disk: Arc<dyn Disk>,
     record: Record,
     topology: Option<Applied>,
+    /// Names of components that were kept for a record which is still to come.
+    to_be_named: BTreeSet<String>,
     poison: Option<String>,
 }
 
@@ -124,16 +126,16 @@ impl Store {
             }
             false => None,
         };
-        let mut store = Self { disk, record, topology, poison: None };
+        let mut store = Self { disk, record, topology, to_be_named: BTreeSet::new(), poison: None };
         store.record = store.record_by(&Renames::default());
         Ok(store)
     }
 
     /// What is kept as it is now, to look at, with the names that subscribers are to have.
     pub(super) fn view(&self, renames: &Renames) -> Self {
-        let Self { disk, topology, poison, .. } = self;
-        let (disk, topology, poison) = (disk.clone(), topology.clone(), poison.clone());
-        Self { disk, record: self.record_by(renames), topology, poison }
+        let Self { disk, topology, to_be_named, poison, .. } = self;
+        let (disk, topology, to_be_named) = (disk.clone(), topology.clone(), to_be_named.clone());
+        Self { disk, record: self.record_by(renames), topology, to_be_named, poison: poison.clone() }
     }
 
     /// What was decided about the subscribers that there are, under the names that they have and those that they are to have.
@@ -189,10 +191,11 @@ impl Store {
         self.record.subscribers.get(subscriber)
     }
 
-    /// Keeps a component, durably.
+    /// Keeps a component, durably: until a record names it that comes after, and as long as one does.
     pub(super) fn keep(&mut self, wasm: Digest, bytes: &[u8]) -> Result<(), StoreError> {
         self.check()?;
         let name = name_of(wasm);
+        self.to_be_named.insert(name.clone());
         match read(&*self.disk, &name) {
             // it was durable before the record that names it
             Ok(there) if Digest::of(&there) == wasm && self.names(&name) => return Ok(()),
@@ -230,10 +233,14 @@ impl Store {
         Ok(())
     }
 
-    /// Removes components that the record does not name. What cannot be removed only takes room.
-    fn sweep(&self) {
+    /// Removes components that the record does not name, nor one to come. What cannot be removed only takes room.
+    fn sweep(&mut self) {
+        let named: Vec<_> = self.to_be_named.iter().filter(|name| self.names(name)).cloned().collect();
+        for name in named {
+            self.to_be_named.remove(&name);
+        }
         for name in self.disk.list().unwrap_or_default() {
-            if name.ends_with(WASM) && !self.names(&name) {
+            if name.ends_with(WASM) && !self.names(&name) && !self.to_be_named.contains(&name) {
                 let _ = self.disk.remove(&name);
             }
         }
@@ -304,4 +311,46 @@ fn body<T: DeserializeOwned>(magic: &str, bytes: &[u8]) -> Result<T, String> {
         return Err(damaged("its checksum is another"));
     }
     serde_json::from_str(body).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effects::MemoryDisk;
+    use crate::reload::record::Kept;
+    use crate::topology::ConfigValue;
+    use crate::wasm::PluginSpec;
+
+    fn kept(wasm: &[u8]) -> Kept {
+        let spec = PluginSpec {
+            subscriber: "s".into(),
+            wasm: wasm.to_vec(),
+            config: BTreeMap::new(),
+            ports: Vec::new(),
+            limits: crate::wasm::Limits::default(),
+        };
+        Kept::new(&spec, &BTreeMap::<String, ConfigValue>::new(), ("test", 1))
+    }
+
+    #[test]
+    fn a_component_that_is_kept_waits_for_the_record_that_names_it() {
+        let mut store = Store::open(MemoryDisk::default()).unwrap();
+        let [first, second, third] = [b"first", b"secon", b"third"].map(|wasm| (kept(wasm), wasm));
+        for (kept, wasm) in [&first, &second] {
+            store.keep(kept.wasm, *wasm).unwrap();
+        }
+        let name = |store: &mut Store, subscriber: &str, kept: &Kept| {
+            store
+                .change(|subscribers| drop(subscribers.insert(subscriber.into(), Decided::first(kept.clone()))))
+                .unwrap();
+        };
+        name(&mut store, "a", &first.0);
+        assert_eq!(store.component(second.0.wasm).unwrap(), second.1, "its record comes after another one");
+        name(&mut store, "b", &second.0);
+        store.keep(third.0.wasm, third.1).unwrap();
+        name(&mut store, "b", &third.0);
+        assert!(store.component(second.0.wasm).is_err(), "nothing names it any more");
+        assert_eq!(store.component(first.0.wasm).unwrap(), first.1);
+        assert_eq!(store.component(third.0.wasm).unwrap(), third.1);
+    }
 }

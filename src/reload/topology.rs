@@ -17,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +108,9 @@ pub enum TopologyError {
     /// It was decided, and does not run as a whole.
     #[error("the topology is applied, and does not run as a whole before the bus is started again: {0}")]
     Start(#[source] StartError),
+    /// One before was decided, and does not run as a whole.
+    #[error("the topology that was applied before does not run as a whole: start the bus again first, which runs it")]
+    Unfinished,
     /// The bus is on its way down.
     #[error("the bus is shutting down")]
     Closed,
@@ -225,16 +229,13 @@ fn known(applied: Option<&Applied>, old: &Plan, new: &Plan) -> BTreeSet<Retired>
 fn taken(applied: Option<&Applied>, old: &Plan, new: &Plan) -> Vec<String> {
     let renames = Renames::of(old, new);
     let retired = applied.into_iter().flat_map(|applied| &applied.retired);
-    let is_taken = |gone: &&Retired| {
-        renames.subscribers().contains_key(&gone.name) && {
-            let mut takers = new.subscribers.iter().filter(|subscriber| subscriber.label() == gone.name);
-            takers.any(|subscriber| new[subscriber.from].label() == renames.new_topic(&gone.from))
-        }
-    };
+    let is_taken =
+        |gone: &&Retired| renames.subscribers().contains_key(&gone.name) || renames.topic(&gone.from).is_some();
     let word = |Retired { name, from, .. }: &Retired| {
+        let taken = if renames.topic(from).is_some() { from } else { name };
         format!(
-            "`{name}` is the name of a subscriber of {from} that is gone, and whose place and state are kept: take another \
-             name, or have it forgotten by `wattle gc` first"
+            "`{taken}` cannot be a new name yet: `{name}`, a subscriber of {from}, is gone, and its place and state are kept. \
+             Take another name, or have it forgotten by `wattle gc` first"
         )
     };
     retired.filter(is_taken).map(word).collect()
@@ -311,6 +312,7 @@ pub async fn adopt<E: Engine>(
     });
     permit(&changes, allow_loss)?;
     let renames = Renames::of(&old, plan);
+    store.rename(&renames)?; // not in front of that: what is refused changes nothing
     for replaced in replaced {
         let subscriber = renames.old_subscriber(&replaced.subscriber).to_owned();
         super::snapshot_at_start(engine, &old, &Replaced { subscriber, ..replaced.clone() }).await;
@@ -383,6 +385,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     async fn collected(&self, allow_loss: bool) -> Result<Vec<String>, TopologyError> {
         let _alone = self.shared.applying.lock().await;
+        self.is_finished()?;
         let gone = |Retired { name, from, partitions }| Gone { name, from, partitions };
         let all: Vec<Gone> = self.retired().into_iter().map(gone).collect();
         let mut changes = Changes::default();
@@ -422,8 +425,16 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         task.await.unwrap_or(Err(TopologyError::Closed))
     }
 
+    fn is_finished(&self) -> Result<(), TopologyError> {
+        match self.shared.is_unfinished.load(Ordering::Acquire) {
+            true => Err(TopologyError::Unfinished),
+            false => Ok(()),
+        }
+    }
+
     async fn applied(&self, proposal: Proposal, allow_loss: bool) -> Result<Changes, TopologyError> {
         let _alone = self.shared.applying.lock().await;
+        self.is_finished()?;
         let (plan, components) = proposal.read()?;
         let (tree, old) = (&self.shared.tree, self.shared.tree.plan());
         // Nobody changes versions of what changes meanwhile.
@@ -471,7 +482,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let _ = tree.give_up_trial(renames.old_subscriber(name)); // of what is new there is none
         }
         let starts: BTreeMap<_, _> = started.iter().cloned().zip(starts).collect();
+        // What runs is not what was decided where this fails, and nothing may be compared with it any more.
+        self.shared.is_unfinished.store(true, Ordering::Release);
         tree.apply(&plan, starts).await.map_err(TopologyError::Start)?;
+        self.shared.is_unfinished.store(false, Ordering::Release);
         let notes: BTreeMap<_, _> = started.into_iter().zip(notes).collect();
         self.follow(&plan, notes);
         self.shared.topology.send_replace(topology);

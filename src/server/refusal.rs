@@ -306,6 +306,7 @@ pub(super) fn topology(error: &TopologyError) -> Status {
         TopologyError::Unreadable(_) | TopologyError::Refused(_) => {
             Refusal::new(Code::InvalidArgument, reason::TOPOLOGY_REFUSED, error).field("topology").status()
         }
+        TopologyError::Unfinished => Refusal::new(Code::FailedPrecondition, reason::TOPOLOGY_FAILED, error).status(),
         TopologyError::Loss(_) => Refusal::new(Code::FailedPrecondition, reason::WOULD_LOSE, error).status(),
         TopologyError::Plugins(_) => Refusal::new(Code::InvalidArgument, reason::PLUGIN_REFUSED, error).status(),
         TopologyError::Prepare(PrepareError::Apply(ApplyError::Stopped(stopped)))

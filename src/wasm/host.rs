@@ -210,10 +210,10 @@ impl Host {
             idle: Mutex::default(),
             memory_peak_bytes: AtomicU64::new(0),
         });
+        host.remember(&shared); // first: who waits for room finds what is idle from then on
         if let Some(instance) = ready {
             shared.give_back(instance);
         }
-        host.remember(&shared);
         Ok(Plugin::new(shared))
     }
 

@@ -268,6 +268,19 @@ async fn events_that_come_are_compared_over_the_state_that_there_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_comparison_ends_where_another_version_is_proven() {
+    let tree = handled(ONE, &Script::each(count), &["a"]).await;
+    let report = following(&tree, &Script::each(count), 9, &CancellationToken::new());
+    everybody_waits().await;
+    publish(&tree, "in", &["b"]).await;
+    everybody_waits().await;
+    tree.run_version("work", Script::each(count).version(7)).await.unwrap();
+    let report = tokio::time::timeout(Duration::from_secs(60), report).await.expect("it ends").unwrap();
+    assert!(report.is_superseded, "what is recorded from then on is not of the version that is compared: {report:?}");
+    assert_eq!(counts(&report), [1, 1, 0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_lane_waits_for_a_comparison_that_is_ended_with_what_it_has() {
     let lane = Script::each(count);
     let tree = handled(ONE, &lane, &["a"]).await;

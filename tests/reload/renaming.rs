@@ -297,6 +297,40 @@ async fn a_name_whose_place_is_kept_is_not_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_is_refused_leaves_the_versions_of_who_is_gone() {
+    let world = World::of(ONE, "a", LONG);
+    let bus = in_memory(&world, &two()).await;
+    bus.deploy("b", Policy::Replace).await; // of `work` alone
+    bus.reloader.apply(proposal(&world, &plan_of(&[ONE])), true).await.unwrap();
+    bus.stop().await;
+    let taking = plan_of(&[&ONE.replace("work: {", "more: { was: work,")]);
+    let refused = start(world.engine.clone(), world.disk.clone(), &world, Some(&taking)).await.map(drop).unwrap_err();
+    assert!(matches!(refused, TopologyError::Refused(_)), "{refused}");
+    let bus = in_memory(&world, &two()).await;
+    assert_eq!(bus.reloader.versions("work").unwrap().len(), 2);
+    assert_eq!(bus.reloader.versions("more").unwrap().len(), 1, "its own, not those of the other one");
+    bus.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_does_not_take_the_name_of_one_whose_subscribers_are_kept() {
+    let world = World::of(ONE, "a", LONG);
+    let more = "  more: { from: side, plugin: more.wasm, to: { out: extra } }\n";
+    let beside = format!("{ONE}{more}").replace("out: {} }", "out: {}, side: { partitions: 2 }, extra: {} }");
+    let bus = in_memory(&world, &beside).await;
+    publish(&bus, "in", "1").await;
+    bus.reloader.apply(proposal(&world, &plan_of(&[ONE])), true).await.unwrap();
+    let taking = plan_of(&[&ONE.replace("in: {", "side: { was: in,").replace("from: in", "from: side")]);
+    let refused = bus.reloader.apply(proposal(&world, &taking), true).await.unwrap_err().to_string();
+    assert!(refused.contains("`t/side`") && refused.contains("`t/more`") && refused.contains("wattle gc"), "{refused}");
+    bus.reloader.collect(true).await.unwrap();
+    bus.reloader.apply(proposal(&world, &taking), true).await.unwrap();
+    assert_eq!(data(&bus.tree, "side").await, ["1"], "the events came along");
+    assert!(bus.reloader.collect(false).await.unwrap().is_empty());
+    bus.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_with_nothing_makes_what_is_called_so_and_one_that_does_not_know_refuses() {
     let world = World::of(ONE, "a", LONG);
     let bus = in_memory(&world, &renamed()).await;

@@ -32,6 +32,8 @@ const RECORD_WITHIN: u64 = 1_000;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How many entries of a state are looked at in one go.
 const STATE_PAGE: usize = 1_000;
+/// What an entry takes in memory beside its key and its value.
+const ENTRY_BYTES: usize = 128;
 
 /// How far a partition has been compared.
 struct Place {
@@ -52,10 +54,20 @@ impl<E: Engine> Tree<E> {
     ) -> Result<(), ShadowError> {
         let name = found.plan().label();
         let Some(begun) = enough.run_until_cancelled(self.state_now(found)).await else { return Ok(()) };
-        let (positions, state) = begun?;
-        let place = |(partition, next)| Place { partition, next, states: States::of(&state, partition, found.plan()) };
-        let mut places: Vec<_> = (0..).zip(positions).map(place).collect();
+        let (positions, states) = begun?;
+        let place = |(partition, (next, state)): (u32, (Offset, Vec<_>))| Place {
+            partition,
+            next,
+            states: States::of(&state, partition, found.plan()),
+        };
+        let mut places: Vec<_> = (0..).zip(positions.into_iter().zip(states)).map(place).collect();
+        let compared = self.proven_version(found.index);
         while !enough.is_cancelled() && report.events < events {
+            let now = self.subscriber(&name).ok().filter(|now| now.number == found.number && now.input == found.input);
+            if now.and_then(|now| self.proven_version(now.index)) != compared {
+                report.is_superseded = true;
+                break;
+            }
             let mut is_idle = true;
             for place in &mut places {
                 // it may have been changed, or taken out
@@ -110,34 +122,32 @@ impl<E: Engine> Tree<E> {
     }
 
     /// What the lanes of a subscriber keep, and where they are, each of one moment.
-    async fn state_now(&self, found: &Found) -> Result<(Vec<Offset>, Vec<StateOfPartition>), ShadowError> {
+    async fn state_now(&self, found: &Found) -> Result<(Vec<Offset>, Vec<Vec<StateOfPartition>>), ShadowError> {
         let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze(found).await?.into_iter().unzip();
         let read = tokio::task::spawn_blocking(move || {
-            let mut all = Vec::new();
-            for (partition, entries) in (0..).zip(&lanes) {
-                read_state(partition, entries, &mut all)?;
-            }
-            Ok::<_, ShadowError>(all)
+            let mut bytes = 0;
+            let states = (0..).zip(&lanes).map(|(partition, entries)| read_state(partition, entries, &mut bytes));
+            states.collect::<Result<Vec<_>, ShadowError>>()
         });
         let state = read.await.map_err(|error| ControlError::Snapshot(SnapshotError::Disk(error.to_string())))??;
         Ok((positions, state))
     }
 }
 
-/// Adds the state of a lane.
-fn read_state(partition: u32, entries: &impl Entries, all: &mut Vec<StateOfPartition>) -> Result<(), ShadowError> {
-    let (mut behind, mut bytes) = (None::<Vec<u8>>, 0);
+/// The state of a lane; `bytes` are those that were read so far.
+fn read_state(partition: u32, entries: &impl Entries, bytes: &mut usize) -> Result<Vec<StateOfPartition>, ShadowError> {
+    let (mut behind, mut all) = (None::<Vec<u8>>, Vec::new());
     loop {
         let page = state::list(entries, behind.as_deref(), STATE_PAGE)?;
         behind = page.last().map(|last| state::position_behind(&last.bucket, &last.key));
         let is_last = page.len() < STATE_PAGE;
-        bytes += page.iter().map(|entry| entry.key.len() + entry.value.len()).sum::<usize>();
-        if bytes > limits::SHADOW_BYTES_MAX {
+        *bytes += page.iter().map(|entry| entry.key.len() + entry.value.len() + ENTRY_BYTES).sum::<usize>();
+        if *bytes > limits::SHADOW_BYTES_MAX {
             return Err(ShadowError::TooLarge { max: limits::SHADOW_BYTES_MAX });
         }
         all.extend(page.into_iter().map(|entry| StateOfPartition { partition, entry }));
         if is_last {
-            return Ok(());
+            return Ok(all);
         }
     }
 }

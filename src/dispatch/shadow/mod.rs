@@ -121,6 +121,8 @@ pub struct ShadowReport {
     pub not_its_own: u64,
     /// Of events that come: those that had been handled when it ended or were gone when it came to them.
     pub not_reached: u64,
+    /// Of events that come: it ended since another version was proven, or the subscriber is another one.
+    pub is_superseded: bool,
     /// Events of which something is recorded, by the running version, and all of it is still there.
     pub held_against_record: u64,
     /// Events with which the running version differs from itself.
