@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -76,7 +77,11 @@ impl Default for Watch {
     fn default() -> Self {
         let woken = Arc::new(Notify::new());
         let wake = woken.clone();
-        let watcher = notify::recommended_watcher(move |_| wake.notify_one());
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if event.is_err() || event.is_ok_and(|event| may_have_changed(event.kind)) {
+                wake.notify_one();
+            }
+        });
         let watcher = watcher.inspect_err(|error| {
             tracing::warn!(%error, every = ?LOOK_EVERY_BLIND, "the system tells of no changes: files are looked at by the clock");
         });
@@ -175,6 +180,11 @@ impl Watch {
     }
 }
 
+/// Whether there may be something to see. That somebody reads is what looking itself does: it would never end.
+fn may_have_changed(what: EventKind) -> bool {
+    !matches!(what, EventKind::Access(_)) || what == EventKind::Access(AccessKind::Close(AccessMode::Write))
+}
+
 fn stamp(path: &Path) -> Stamp {
     let about = std::fs::metadata(path).ok()?;
     let mut hasher = DefaultHasher::new();
@@ -233,6 +243,24 @@ mod tests {
         let mut watch = Watch::default();
         watch.follow(paths.iter().map(|path| (*path).clone()));
         watch
+    }
+
+    #[test]
+    fn whoever_looks_is_not_told_of_it() {
+        use notify::event::{CreateKind, ModifyKind, RemoveKind};
+        for reads in [
+            AccessKind::Any,
+            AccessKind::Read,
+            AccessKind::Open(AccessMode::Any),
+            AccessKind::Open(AccessMode::Read),
+            AccessKind::Close(AccessMode::Read),
+        ] {
+            assert!(!may_have_changed(EventKind::Access(reads)), "{reads:?}");
+        }
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let others = [EventKind::Any, EventKind::Other, EventKind::Create(CreateKind::File)];
+        let more = [EventKind::Modify(ModifyKind::Any), EventKind::Remove(RemoveKind::Any), written];
+        assert!(others.into_iter().chain(more).all(may_have_changed));
     }
 
     fn is_another(path: &Path) -> [Changed; 1] {
