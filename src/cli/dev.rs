@@ -176,17 +176,26 @@ fn build_all(plan: Plan) -> Result<(Plan, Vec<PathBuf>), Failure> {
 /// watched for.
 async fn rebuild(mut topology: Receiver<Arc<Proposal>>) {
     let mut watch = Watch::default();
+    let mut followed = topology.borrow_and_update().folders.clone();
+    watch.follow(followed.iter().cloned());
     loop {
-        watch.follow(topology.borrow_and_update().folders.iter().cloned());
         let changed = tokio::select! {
             changed = watch.changed() => changed,
             another = topology.changed() => match another {
-                Ok(()) => continue,
+                Ok(()) => {
+                    let folders = topology.borrow_and_update().folders.clone();
+                    watch.follow(folders.iter().cloned());
+                    // What changed before they were followed is not seen as a change.
+                    let new = folders.difference(&followed);
+                    let new = new.map(|path| Changed { path: path.clone(), is_gone: false }).collect();
+                    followed = folders;
+                    new
+                }
                 Err(_) => return,
             },
         };
         for Changed { path: folder, .. } in changed.into_iter().filter(|changed| !changed.is_gone) {
-            tracing::info!(folder = %folder.display(), "its sources have changed: building");
+            tracing::info!(folder = %folder.display(), "its sources may have changed: building");
             let built = tokio::task::spawn_blocking(move || build::build_folder(&folder, &mut |_| ())).await;
             match built {
                 Ok(Ok(built)) => tracing::info!(folder = %built.folder.display(), "built"),
