@@ -1,7 +1,7 @@
 //! The engine of one machine: the journal of [`crate::log`] under the trait.
 //!
 //! Promises: a unit is one journal frame; lanes run ahead at *written*, the outside waits for *durable*.
-//! Relies on: the log for order, durability and retention, [`super::catalogue`] for numbers.
+//! Relies on: the log for order, durability and retention, `engine::catalogue` for numbers.
 
 pub mod offline;
 
