@@ -31,8 +31,9 @@ pub(super) struct PlanArgs {
 
 /// Have topologies take the place of those that run, live
 ///
-/// All or nothing, and durable: what was applied is what runs, also after the next start. What stays as it is does not pause;
-/// what changes ends the events that it is at first, and where its plugin is refused nothing is applied. Plugins are run as they were built, from their files on the machine of the bus.
+/// All or nothing, and durable, whatever crashes when. Start the bus with the same files from then on: a start applies what its
+/// own say. What stays as it is does not pause; what changes ends the events that it is at first, and where its plugin is
+/// refused nothing is applied. Plugins are run as they were built, from their files on the machine of the bus.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle apply topologies/orders.yaml

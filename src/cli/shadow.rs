@@ -64,7 +64,7 @@ pub(super) struct Args {
     #[arg(long = "for", value_name = "TIME", requires = "live", value_parser = args::duration)]
     time: Option<Duration>,
 
-    /// Exit with 1 where the new version differs
+    /// Exit with 1 where the new version differs, or where no event was compared
     #[arg(long)]
     fail_on_diff: bool,
 
@@ -102,7 +102,8 @@ pub(super) fn run(args: &Args) -> Outcome {
         Output::Json => writeln!(out, "{}", as_json(&report))?,
         Output::Text => write(&mut out, &report)?,
     }
-    match args.fail_on_diff && report.differing > 0 {
+    // Where nothing was compared nothing is shown to be the same.
+    match args.fail_on_diff && (report.differing > 0 || report.events == 0) {
         true => Err(Failure::silent(Exit::Failed)),
         false => Ok(()),
     }

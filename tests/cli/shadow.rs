@@ -106,6 +106,16 @@ fn what_another_version_would_do_is_shown_and_nothing_is_changed() {
 }
 
 #[test]
+fn a_gate_is_not_open_where_nothing_was_compared() {
+    let shop = Shop::new(&["state increment a=1"]);
+    shop.bus.run(&["state", "snapshot", "work"]).ok();
+    let ran = shop.shadow(&guest_path("hostile"), &["--state", "1", "--fail-on-diff"]);
+    assert_eq!((ran.code, ran.out.trim()), (Some(1), "0 events compared"), "{ran:?}");
+    shop.shadow(&guest_path("hostile"), &["--state", "1"]).ok();
+    shop.bus.stop();
+}
+
+#[test]
 fn it_begins_with_no_state_or_with_a_snapshot_and_with_as_many_events_as_are_asked_for() {
     let shop = Shop::new(&["state increment a=1", "state increment a=1", "state get a"]);
     let same = guest_path("hostile");
