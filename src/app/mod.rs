@@ -22,7 +22,7 @@ use crate::topology::Plan;
 use crate::wasm::{Host, HostError, HostOptions};
 
 use crate::effects::DiskFolder;
-use crate::reload::{self, BeginError, Probation, Reloader, Replaced, Store, StoreError, TopologyError};
+use crate::reload::{self, BeginError, Probation, Proposal, Reloader, Replaced, Store, StoreError, TopologyError};
 
 /// The folder in the data folder that holds versions of plugins.
 const VERSIONS: &str = "plugins";
@@ -177,10 +177,18 @@ impl Running {
         let versions = DiskFolder::create(&options.data.join(VERSIONS)).map_err(StartError::Versions)?;
         let (store, probation) = (Store::open(versions)?, options.probation);
         let told = |of| progress(Progress::Plugin(of));
+        let files = Proposal::of(plan, components);
+        let since = store.applied_since(&files)?;
+        if since.is_some() {
+            tracing::warn!(
+                "what was applied since the last start runs, not what the files say, which have not changed: `wattle status \
+                 --files` shows how they differ, `wattle apply` applies them"
+            );
+        }
+        let (plan, components) = since.as_ref().map_or((plan, components), |(plan, files)| (plan, files.as_slice()));
         let decide = |store: &mut Store, replaced: &[Replaced]| {
-            service
-                .block_on(reload::adopt(&engine, store, plan, components, (options.allow_loss, replaced)))
-                .map_err(StartError::from)
+            service.block_on(reload::adopt(&engine, store, plan, components, (options.allow_loss, replaced)))?;
+            Ok::<_, StartError>(store.saw(&files)?)
         };
         let begun = reload::begin_with(store, &host, plan, components, probation.events, &told, decide)?;
         drop(entered);

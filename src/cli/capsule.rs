@@ -127,6 +127,10 @@ fn list(folders: &[PathBuf], output: Output) -> Outcome {
     let mut table = Table::new(&["TIME", "SUBSCRIBER", "EVENT", "KEY", "FAILURE", "REASON", "FILE"], &[]);
     let mut is_all = true;
     for folder in folders {
+        if !folder.is_dir() {
+            say(&format!("there is no folder {}: no capsule was saved there", folder.display()));
+            continue;
+        }
         let found = capsules::list(folder);
         let found = found.map_err(|error| Failure::failed(format!("cannot look in {}: {error}", folder.display())))?;
         for path in found {

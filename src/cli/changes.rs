@@ -11,7 +11,8 @@ use crate::reload::Proposal;
 
 /// Show what applying changed topologies would do to what runs
 ///
-/// Nothing happens. Everything that is not listed goes on as it is. Exits with 78 where the topologies cannot be applied.
+/// Nothing happens. Everything that is not listed goes on as it is. Exits with 78 where the topologies cannot be applied, also
+/// where that would lose something and --allow-loss is not there.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle plan topologies/orders.yaml
@@ -20,6 +21,10 @@ pub(super) struct PlanArgs {
     /// Topology files, or folders of them; together they are what is to run
     #[arg(required = true, value_name = "TOPOLOGY")]
     topologies: Vec<PathBuf>,
+
+    /// As `apply --allow-loss`: what would be lost is shown, and no reason to fail
+    #[arg(long)]
+    allow_loss: bool,
 
     #[command(flatten)]
     server: ServerArg,
@@ -31,9 +36,9 @@ pub(super) struct PlanArgs {
 
 /// Have topologies take the place of those that run, live
 ///
-/// All or nothing, and durable, whatever crashes when. Start the bus with the same files from then on: a start applies what its
-/// own say. What stays as it is does not pause; what changes ends the events that it is at first, and where its plugin is
-/// refused nothing is applied. Plugins are run as they were built, from their files on the machine of the bus.
+/// All or nothing, and durable: what was applied is what runs, also after the next start, unless the files of that have changed.
+/// What stays as it is does not pause; what changes ends the events that it is at first, and where its plugin is refused
+/// nothing is applied. Plugins are run as they were built, from their files on the machine of the bus.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle apply topologies/orders.yaml
@@ -65,14 +70,16 @@ pub(super) fn plan(args: &PlanArgs) -> Outcome {
     let proposal = proposal(&args.topologies)?;
     let changes = block_on(async { Ok(args.server.connect().await?.changes(proposal).await?) })?;
     print(&changes, args.output)?;
-    if changes.refusals.is_empty() { Ok(()) } else { Err(Failure::silent(Exit::BadConfiguration)) }
+    let may_be = changes.refusals.is_empty() && (args.allow_loss || changes.losses.is_empty());
+    if may_be { Ok(()) } else { Err(Failure::silent(Exit::BadConfiguration)) }
 }
 
 pub(super) fn apply(args: &ApplyArgs) -> Outcome {
     let proposal = proposal(&args.topologies)?;
     let changes = block_on(async { Ok(args.server.connect().await?.apply(proposal, args.allow_loss).await?) })?;
+    let is_empty = changes.is_empty();
     print(&Changes { changes, ..Changes::default() }, args.output)?;
-    if args.output == Output::Text {
+    if args.output == Output::Text && !is_empty {
         say("applied");
     }
     Ok(())

@@ -79,7 +79,7 @@ impl Renames {
     }
 
     /// What a topic is called as long as nothing is renamed.
-    fn old_topic<'a>(&'a self, name: &'a str) -> &'a str {
+    pub fn old_topic<'a>(&'a self, name: &'a str) -> &'a str {
         self.topics.get(name).map_or(name, String::as_str)
     }
 

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use super::command::{Command, Look, Restored};
 use super::control::{ANSWER_WITHIN, ControlError, Found, StateOfPartition, late};
 use super::entries::{RECORD, STATE, end_of};
-use super::numbered::blueprint;
+use super::renames::Renames;
 use super::state::{self, StateEntry};
 use super::tree::Tree;
 use super::waiting::now_ns;
@@ -189,22 +189,22 @@ fn add<E: Engine>(
     Ok(SnapshotInfo::new(number, about, size))
 }
 
-/// As [`Tree::take_snapshot`], of a subscriber of the plan that ran last, where nothing runs; none where its handler keeps
-/// nothing.
+/// As [`Tree::take_snapshot`], of a subscriber of a plan that is to run and whose lanes do not: they never did, or ended. None
+/// where its handler keeps nothing. `renames` are those that have not happened yet.
 ///
 /// # Errors
 /// [`SnapshotError`]; nothing has changed then.
 pub async fn take_where_nothing_runs<E: Engine>(
     engine: &E,
-    plan: &Plan,
+    (plan, renames): (&Plan, &Renames),
     subscriber: &str,
     (by, digest, note): (TakenBy, &str, &str),
     keep: usize,
 ) -> Result<Option<SnapshotInfo>, SnapshotError> {
-    let numbers = engine.apply(&blueprint(plan, Vec::new())).await;
-    let numbers = numbers.map_err(|error| SnapshotError::Disk(error.to_string()))?;
-    let found = plan.subscribers.iter().zip(numbers.subscribers).find(|(of, _)| of.label() == subscriber);
-    let Some((of, number)) = found else { return Ok(None) };
+    let Some(of) = plan.subscribers.iter().find(|of| of.label() == subscriber) else { return Ok(None) };
+    let input = engine.topic(renames.old_topic(&plan[of.from].label()));
+    let number = input.and_then(|input| engine.subscriber(renames.old_subscriber(subscriber), input));
+    let Some(number) = number else { return Ok(None) };
     let (mut positions, mut lanes, mut has_state) = (Vec::new(), Vec::new(), false);
     for partition in 0..plan[of.from].partitions {
         let lane = LaneId { subscriber: number, partition };

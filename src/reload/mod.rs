@@ -37,7 +37,7 @@ use crate::wasm::{Digest, Host, Plugin, PluginSpec, RegisterError};
 pub use error::{KeptError, ReloadError};
 pub use reloader::Reloader;
 pub use shadow::CompareError;
-pub use snapshot::{Replaced, snapshot_at_start};
+pub use snapshot::Replaced;
 pub use source::{PluginError, register};
 pub use start::{BeginError, Begun, Progress, begin, begin_with};
 pub use store::{Store, StoreError};

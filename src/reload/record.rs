@@ -179,6 +179,9 @@ impl Decided {
             self.before.push(self.proven);
             self.proven = version;
         }
+        if let Some(kept) = self.kept.iter_mut().find(|kept| kept.version == version) {
+            kept.taken_back = None; // it is wanted again
+        }
         self.tried = None;
         self.forget();
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::reloader::Subject;
 use super::{Compile, ReloadError, Reloader};
 use crate::dispatch::snapshots::{KEPT_DEFAULT, take_where_nothing_runs};
-use crate::dispatch::{SnapshotInfo, TakenBy};
+use crate::dispatch::{Renames, SnapshotInfo, TakenBy};
 use crate::engine::Engine;
 use crate::topology::Plan;
 use crate::wasm::Digest;
@@ -63,14 +63,19 @@ fn told(subscriber: &str, version: Digest, taken: Result<Option<SnapshotInfo>, S
     Some(format!("there is no snapshot of the state in front of {digest}: {why}"))
 }
 
-/// Takes a snapshot of what a subscriber of the plan that ran last keeps, before its lanes start with another version. Where
-/// there is none, the log says why.
-pub async fn snapshot_at_start<E: Engine>(engine: &E, plan: &Plan, replaced: &Replaced) {
+/// Takes a snapshot of what a subscriber of a plan keeps, before its lanes start with another version. Where there is none, why,
+/// in words, which the log says, too.
+pub(super) async fn snapshot_where_nothing_runs<E: Engine>(
+    engine: &E,
+    (plan, renames): (&Plan, &Renames),
+    replaced: &Replaced,
+) -> Option<String> {
     let Replaced { subscriber, before, version } = replaced;
     let (digest, note) = (before.to_string(), note(*version, Some(*before)));
-    let taken = take_where_nothing_runs(engine, plan, subscriber, (TakenBy::Deploy, &digest, &note), KEPT_DEFAULT);
+    let by = (TakenBy::Deploy, digest.as_str(), note.as_str());
+    let taken = take_where_nothing_runs(engine, (plan, renames), subscriber, by, KEPT_DEFAULT);
     // Nothing runs that could wait for it, and the next one of this subscriber is to find it whole.
-    told(subscriber, *version, taken.await.map_err(|error| error.to_string()));
+    told(subscriber, *version, taken.await.map_err(|error| error.to_string()))
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {

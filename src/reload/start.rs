@@ -83,7 +83,7 @@ pub(super) enum Change {
 
 impl Change {
     /// Which version comes in place of which.
-    fn replaces(&self, store: &Store, subscriber: &str) -> Option<Replaced> {
+    pub(super) fn replaces(&self, store: &Store, subscriber: &str) -> Option<Replaced> {
         let (Self::Try(kept, _) | Self::Replace(kept, _)) = self else { return None };
         let before = store.decided(subscriber)?.proven;
         Some(Replaced { subscriber: subscriber.to_owned(), before, version: kept.version })

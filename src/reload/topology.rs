@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
+use super::snapshot::snapshot_where_nothing_runs;
 use super::source::PluginError;
 use super::start::{Change, Chosen};
 use super::{Compile, Reloader, Replaced, Store, StoreError};
@@ -33,6 +34,7 @@ use crate::model::{SubscriberId, TopicId};
 use crate::topology::{
     ConfigValue, Found, Plan, PluginSource, Runs, Source, SubscriberPlan, Surroundings, check, documents,
 };
+use crate::wasm::Digest;
 
 /// A topology with all that is needed to read it again, wherever and whenever: nothing of it is in other files but plugins
 /// and secrets.
@@ -61,6 +63,9 @@ pub(super) struct Applied {
     /// What has another name since then.
     #[serde(default)]
     renamed: Renamed,
+    /// What the files of the last start said: as long as they say that, they propose nothing.
+    #[serde(default)]
+    seen: Option<Digest>,
 }
 
 /// Names by the engine's numbers.
@@ -130,6 +135,10 @@ impl Proposal {
             folders: plan.subscribers.iter().filter_map(folder).collect(),
             components: plan.subscribers.iter().map(SubscriberPlan::label).zip(components.iter().cloned()).collect(),
         }
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::of(serde_json::to_string(self).unwrap_or_default().as_bytes()) // its keys are texts
     }
 
     /// The plan, with the component of each subscriber, in its order.
@@ -205,7 +214,7 @@ impl Applied {
             topics: names.topics.into_iter().map(|(number, name)| (number.0, name)).collect(),
             subscribers: names.subscribers.into_iter().map(|(number, name)| (number.0, name)).collect(),
         };
-        Self { topology, retired, renamed }
+        Self { topology, retired, renamed, seen: before.and_then(|before| before.seen) }
     }
 
     /// Whether there is a subscriber of this name, or was.
@@ -272,6 +281,27 @@ impl Store {
         self.topology().ok().flatten().map(|(old, _)| Renames::of(&old, plan)).unwrap_or_default()
     }
 
+    /// What a start runs instead of what its files say: what was applied last, where that is something else and the files say
+    /// what they said at the start before. They propose only what is new.
+    ///
+    /// # Errors
+    /// [`TopologyError::Unreadable`].
+    pub fn applied_since(&self, files: &Proposal) -> Result<Option<(Plan, Vec<PathBuf>)>, TopologyError> {
+        let is_applied = |applied: &&Applied| applied.seen == Some(files.digest()) && applied.topology != *files;
+        self.applied().filter(is_applied).map(|applied| applied.topology.read()).transpose()
+    }
+
+    /// Remembers what the files of a start said, durably.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn saw(&mut self, files: &Proposal) -> Result<(), StoreError> {
+        match self.applied().cloned() {
+            Some(applied) => self.apply(Applied { seen: Some(files.digest()), ..applied }),
+            None => Ok(()),
+        }
+    }
+
     /// Has an engine call things as was decided last. To be done in front of all else: what was decided may not have been
     /// followed yet.
     ///
@@ -314,8 +344,7 @@ pub async fn adopt<E: Engine>(
     let renames = Renames::of(&old, plan);
     store.rename(&renames)?; // not in front of that: what is refused changes nothing
     for replaced in replaced {
-        let subscriber = renames.old_subscriber(&replaced.subscriber).to_owned();
-        super::snapshot_at_start(engine, &old, &Replaced { subscriber, ..replaced.clone() }).await;
+        let _ = snapshot_where_nothing_runs(engine, (plan, &renames), replaced).await; // the log says so
     }
     for change in changes.changes.iter().filter(|_| applied.is_some()) {
         tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
@@ -450,12 +479,22 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let renames = Renames::of(&old, &plan);
         let chosen = self.choose(&plan, &components, &started, &renames).await?;
         let Chosen { starts, mut notes, changes: mut versions } = chosen;
-        // Before it is decided, as in front of any other deploy. What did not run has nothing to be kept from it.
-        for (note, (name, change)) in notes.iter_mut().zip(&versions) {
-            let runs_as = renames.old_subscriber(name);
-            let running = subjects.iter().find(|subject| subject.name == runs_as && tree.full_name(runs_as).is_ok());
-            if let (Some(subject), Change::Try(kept, _) | Change::Replace(kept, _)) = (running, change) {
-                *note = self.snapshot(subject, kept.version).await.or(note.take());
+        // Before it is decided, as in front of any other deploy.
+        for (name, change) in &versions {
+            let Some(replaced) = change.replaces(&self.store().view(&renames), name) else { continue };
+            let (runs_as, takes_from) =
+                (renames.old_subscriber(name), plan.subscribers.iter().find(|of| of.label() == *name));
+            let takes_from = takes_from.map(|of| plan[of.from].label()).unwrap_or_default();
+            let takes_from = renames.old_topic(&takes_from);
+            let is_it = |of: &SubscriberPlan| of.label() == runs_as && old[of.from].label() == takes_from;
+            let running = subjects.iter().find(|subject| subject.name == runs_as);
+            let why_not = match running.filter(|_| old.subscribers.iter().any(is_it)) {
+                Some(subject) => self.snapshot(subject, replaced.version).await,
+                None => snapshot_where_nothing_runs(tree.engine(), (&plan, &renames), &replaced).await,
+            };
+            let note = started.iter().position(|of| of == name).and_then(|at| notes.get_mut(at));
+            if let (Some(note), Some(why_not)) = (note, why_not) {
+                *note = Some(why_not);
             }
         }
         let is_new = news(&old, self.store().applied(), &plan);

@@ -146,9 +146,41 @@ fn what_is_wrong_changes_nothing_and_says_why() {
         assert!(applied.notices.contains(words), "{words}: {}", applied.notices);
     }
     shop.write(BEFORE);
-    assert_eq!(bus.run(&["plan", &shop.file()]).ok(), "nothing changes\n");
+    for command in ["plan", "apply"] {
+        let ran = bus.run(&[command, &shop.file()]);
+        assert_eq!((ran.code, &*ran.out, &*ran.notices), (Some(0), "nothing changes\n", ""));
+    }
     publish(&bus, "echo 1");
     has(&bus, "done", 1);
+    bus.stop();
+}
+
+#[test]
+fn a_start_with_files_that_have_not_changed_runs_what_was_applied_since() {
+    let shop = Shop::new();
+    let bus = Bus::spawn(shop.command(&[]));
+    let sms = after().lines().last().unwrap().to_owned();
+    let sms = format!("wattle: v1\nname: shop\ntopics: {{ sent: {{}} }}\nsubscribers:\n{sms}\n");
+    std::fs::write(shop.path("sms.yaml"), sms).unwrap();
+    bus.run(&["apply", &shop.file(), &shop.path("sms.yaml").display().to_string()]).ok();
+    bus.signal("KILL");
+    bus.end();
+    for number in 1..3 {
+        let bus = Bus::spawn(shop.command(&[]));
+        publish(&bus, &format!("echo {number}"));
+        has(&bus, "sent", number);
+        let status = bus.run(&["status", "--files", &shop.file()]).ok();
+        assert!(status.contains("the files say something else"), "{status}");
+        bus.signal("TERM");
+        let (_, said) = bus.end();
+        assert!(said.contains("what was applied since the last start runs"), "{said}");
+    }
+    // A file that has changed proposes what it says.
+    shop.write(&BEFORE.replace("attempts: 1", "attempts: 2"));
+    let refused = shop.command(&[]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(78), "{}", String::from_utf8_lossy(&refused.stderr));
+    let bus = Bus::spawn(shop.command(&["--allow-loss"]));
+    assert_ne!(bus.run(&["tail", "sent"]).code, Some(0), "it is gone");
     bus.stop();
 }
 
@@ -161,7 +193,10 @@ fn what_would_lose_events_has_to_be_allowed_also_at_a_start() {
     has(&bus, "sent", 1);
     has(&bus, "done", 1);
     shop.write(BEFORE);
-    let plan = bus.run(&["plan", &shop.file()]).ok();
+    let shown = bus.run(&["plan", &shop.file()]);
+    assert_eq!(shown.code, Some(78), "an apply would be refused");
+    let plan = bus.run(&["plan", &shop.file(), "--allow-loss"]).ok();
+    assert_eq!(plan, shown.out);
     assert!(plan.contains("- subscriber shop/sms: removed\n"), "{plan}");
     assert!(plan.contains("needs --allow-loss: topic `shop/sent` still has 1 events"), "{plan}");
     let refused = bus.run(&["apply", &shop.file()]);

@@ -152,6 +152,23 @@ async fn a_version_that_a_topology_brings_has_the_state_from_before_it_in_a_snap
 }
 
 #[tokio::test]
+async fn who_comes_back_with_another_version_has_the_state_from_before_it_in_a_snapshot() {
+    let world = World::of(ONE, "a", LONG);
+    write(&world, "more", "m keeps");
+    let (bus, before) = start(&world, world.disk.clone()).await;
+    bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
+    bus.publish(&["1"]).await;
+    let was = status(&bus.tree.snapshot(), "t/more").digest;
+    bus.reloader.apply(proposal(&world, &before), true).await.unwrap();
+    write(&world, "more", "n keeps");
+    bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
+    let taken = bus.tree.snapshots("more").unwrap();
+    assert_eq!(taken.iter().map(|taken| (taken.by, &taken.digest)).collect::<Vec<_>>(), [(TakenBy::Deploy, &was)]);
+    assert!(bus.tree.snapshots("work").unwrap().is_empty(), "it goes on as it is");
+    bus.stop().await;
+}
+
+#[tokio::test]
 async fn what_does_not_fit_changes_nothing() {
     let world = World::of(ONE, "a", LONG);
     write(&world, "more", "bad");
