@@ -1,0 +1,180 @@
+//! Calls: as many events as go together, and one by one where a call of several breaks.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::super::batch::{Context, Held, Parsed};
+use super::super::flow::Permit;
+use super::super::handler::HandleError;
+use super::super::outputs::LastFailure;
+use super::{Lane, LaneError, Leave, Of, Parts, Progress};
+use crate::engine::{Entries, Session, Unit};
+use crate::wasm::{Batch, CallErrorKind, Event, Handled};
+
+impl<S: Session, K: Entries> Lane<S, K> {
+    /// Calls as many events from `progress.at` on as can go together.
+    pub(super) async fn call_from(
+        &mut self,
+        held: &Arc<Vec<Held>>,
+        events: &[Parsed<'_>],
+        progress: &mut Progress,
+    ) -> Result<(), Leave> {
+        let rest = events.get(progress.at..progress.end(events.len())).unwrap_or_default();
+        // The contract says the content type once for all events of a call.
+        let content_type = rest.first().and_then(|event| event.view.content_type).unwrap_or_default();
+        let goes_along = |event: &&Parsed<'_>| {
+            event.view.content_type.unwrap_or_default() == content_type
+                && !self.waiting.holds(event.key)
+                && self.passes(event) == Ok(true)
+        };
+        let sizes = held.iter().skip(progress.at).map(Held::bytes);
+        let fits = fitting(sizes, self.parts.policy.batch.max_bytes);
+        let run = rest.get(..rest.iter().take(fits).take_while(goes_along).count()).unwrap_or_default();
+        // Whoever is stopped while it waits for its turn has lost nothing.
+        let permit = self.admit(run.len()).await?;
+        if self.delivers_once_at_most()
+            && let Some(last) = run.last()
+        {
+            // The position first, durably: whatever becomes of the call, it is not made again.
+            self.is_ahead = true;
+            self.show();
+            self.commit(Unit { consumed_to: last.offset + 1, ..Unit::default() }).await?;
+            self.parts.session.sync().await?;
+        }
+        match self.call(permit, held, progress.at, run, 1).await {
+            Ok(handled) => {
+                let (done, failure) = self.settle(run, handled, &Of::Read).await?;
+                progress.at += done;
+                match (failure, run.get(done)) {
+                    (Some(failure), Some(event)) => self.fail_read(held, event, failure, progress).await,
+                    _ => Ok(()),
+                }
+            }
+            Err(HandleError::Instance(error)) => {
+                let failure = LastFailure::of_instance(&error);
+                if let Some(first) = run.first()
+                    && self.proven_handles(held, progress.at, first, &failure, &Of::Read, 1).await?
+                {
+                    progress.at += 1;
+                    return Ok(());
+                }
+                if self.delivers_once_at_most()
+                    && let Some(first) = run.first()
+                {
+                    // nothing was called: it may still be
+                    self.position = first.offset;
+                    self.seek_to_position().await?;
+                    self.without_instance(&error.to_string()).await?;
+                    return Err(Leave::Moved);
+                }
+                self.without_instance(&error.to_string()).await
+            }
+            Err(HandleError::Call(error)) if error.kind == CallErrorKind::State => {
+                self.without_instance(&error.message).await
+            }
+            Err(HandleError::Call(error)) => match (error.event, run) {
+                (Some(k), _) if run.len() > 1 && (k as usize) < run.len() => {
+                    let blamed = progress.at + k as usize;
+                    progress.alone = blamed..blamed + 1;
+                    Ok(())
+                }
+                (_, [alone]) => {
+                    let failure = LastFailure::of_call(error);
+                    self.fail_read(held, alone, failure, progress).await
+                }
+                _ => {
+                    progress.alone = progress.at..progress.at + run.len();
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Nothing could be called, or the state not be read. No event is to blame, so none may be given up for it.
+    pub(super) async fn without_instance(&mut self, error: &str) -> Result<(), Leave> {
+        tracing::error!(subscriber = &*self.parts.subscriber, partition = self.parts.partition, %error, "no call");
+        self.parts.counters.failed(error);
+        let until = Instant::now() + self.parts.backoff.retry.max;
+        loop {
+            let Parts { stop, commands, .. } = &mut self.parts;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(LaneError::Stopped.into()),
+                Some(command) = commands.recv() => self.obey(command).await?,
+                () = tokio::time::sleep_until(until) => return Ok(()),
+            }
+            self.show();
+        }
+    }
+
+    /// Waits for the turn of a call with so many events.
+    pub(super) async fn admit(&mut self, events: usize) -> Result<Option<Permit>, LaneError> {
+        tokio::select! {
+            biased;
+            () = self.parts.stop.cancelled() => Err(LaneError::Stopped),
+            permit = self.parts.flow.admit(events as u32) => Ok(permit),
+        }
+    }
+
+    pub(super) async fn call(
+        &mut self,
+        permit: Option<Permit>,
+        held: &Arc<Vec<Held>>,
+        first: usize,
+        run: &[Parsed<'_>],
+        attempt: u32,
+    ) -> Result<Handled, HandleError> {
+        self.take_version();
+        self.call_taken(permit, held, first, run, attempt).await
+    }
+
+    /// Calls the version that was called before.
+    pub(super) async fn call_taken(
+        &mut self,
+        permit: Option<Permit>,
+        held: &Arc<Vec<Held>>,
+        first: usize,
+        run: &[Parsed<'_>],
+        attempt: u32,
+    ) -> Result<Handled, HandleError> {
+        let events: Vec<Event<'_>> = run
+            .iter()
+            .enumerate()
+            .map(|(index, event)| Event {
+                key: event.key,
+                r#type: event.view.r#type,
+                time_ns: event.append_time_ns,
+                attempt: if index == 0 { attempt } else { 1 },
+                data: event.view.data.unwrap_or_default(),
+            })
+            .collect();
+        let context = Context {
+            subscriber: self.parts.subscriber.clone(),
+            origin: self.parts.emitter.origin.clone(),
+            held: held.clone(),
+            first,
+        };
+        let batch = Batch {
+            topic: &self.parts.emitter.from,
+            partition: self.parts.partition,
+            content_type: run.first().and_then(|event| event.view.content_type).unwrap_or_default(),
+            events: &events,
+            context: Arc::new(context),
+            state: self.parts.recorder.begin(&self.state, run),
+        };
+        let handled = self.taken.version.handler.handle(batch).await;
+        drop(permit);
+        handled
+    }
+}
+
+/// How many of some events go into one call by their bytes: at least one.
+fn fitting(sizes: impl Iterator<Item = usize>, max_bytes: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |size: &usize| {
+        bytes += size;
+        bytes <= max_bytes
+    };
+    sizes.take_while(fits).count().max(1)
+}

@@ -1,0 +1,159 @@
+//! Outputs, state and position of what was handled, as one unit; and the removal of state that has expired.
+
+use super::super::batch::{Held, Parsed};
+use super::super::outputs::{Fit, LastFailure};
+use super::super::state::LaneState as HandlerState;
+use super::super::waiting::{GONE_BYTES, gone};
+use super::{Lane, LaneError, Leave, Of};
+use crate::engine::{Entries, LaneWrite, Session, SessionError, Unit};
+use crate::limits;
+use crate::wasm::{Action, Handled};
+
+impl<S: Session, K: Entries> Lane<S, K> {
+    /// Commits what was handled. How many events that were, and why the next one failed, where it did.
+    pub(super) async fn settle(
+        &mut self,
+        run: &[Parsed<'_>],
+        handled: Handled,
+        of: &Of,
+    ) -> Result<(usize, Option<LastFailure>), Leave> {
+        let (mut slices, mut fit) = self.parts.emitter.emit(run, &handled.outputs);
+        let time_ns = |event: u32| run.get(event as usize).map_or(0, |event| event.append_time_ns);
+        let (mut state, mut too_much) = self.state.entries_of(&handled.writes, time_ns)?;
+        if let Some((event, _)) = too_much
+            && self.remove_expired(time_ns(event)).await?
+        {
+            (state, too_much) = self.state.entries_of(&handled.writes, time_ns)?;
+        }
+        if let Some((event, reason)) = too_much {
+            let is_first = match &fit {
+                Fit::All => true,
+                Fit::UpTo(other) | Fit::Refused(other, _) => event <= *other,
+            };
+            if is_first {
+                let in_front = handled.outputs.iter().filter(|output| output.event < event);
+                let in_front: Vec<_> = in_front.cloned().collect();
+                (slices, _) = self.parts.emitter.emit(run, &in_front);
+                fit = Fit::Refused(event, reason);
+            }
+        }
+        let done_by_handler = handled.failed.as_ref().map_or(run.len(), |failed| failed.event as usize);
+        let mut done = match &fit {
+            Fit::All => done_by_handler,
+            Fit::UpTo(event) | Fit::Refused(event, _) => (*event as usize).min(done_by_handler),
+        };
+        // Outputs and state are bounded each; a unit has both, and notes of the lane's own.
+        let written = |done: usize| -> usize {
+            let writes = state.iter().filter(|(event, _)| (*event as usize) < done);
+            let size = if state.is_empty() { 0 } else { HandlerState::<K>::SIZE_ENTRY_BYTES };
+            let gone = if let Of::Waiting(_) = of { done * GONE_BYTES } else { 0 };
+            writes.map(|(_, write)| write.bytes()).sum::<usize>() + size + gone
+        };
+        while done > 0 && slices.bytes() + written(done) > limits::UNIT_BYTES_MAX {
+            if done == 1 {
+                let (bytes, max) = (slices.bytes() + written(1), limits::UNIT_BYTES_MAX);
+                let reason = format!("its outputs and its state are {bytes} bytes together, a unit may have {max}");
+                fit = Fit::Refused(0, reason);
+                done = 0;
+                break;
+            }
+            done /= 2;
+            let in_front: Vec<_> =
+                handled.outputs.iter().filter(|output| (output.event as usize) < done).cloned().collect();
+            (slices, _) = self.parts.emitter.emit(run, &in_front);
+            fit = Fit::UpTo(done as u32);
+        }
+        while let Some(last) = done.checked_sub(1).and_then(|last| run.get(last)) {
+            let of_done = |(event, write): &(u32, LaneWrite)| ((*event as usize) < done).then(|| write.clone());
+            let mut writes: Vec<LaneWrite> = state.iter().filter_map(of_done).collect();
+            let (position, size) = (self.position, self.state.size());
+            self.state.account(&mut writes)?;
+            // Counted first, so that whoever sees the position has seen it counted.
+            let emitted = slices.count() as u64;
+            self.parts.counters.handled(done as u64, emitted);
+            let consumed_to = match of {
+                Of::Read => last.offset + 1,
+                Of::Waiting(waiters) => {
+                    writes.extend(waiters.iter().take(done).flat_map(|(number, _)| gone(*number)));
+                    self.position
+                }
+            };
+            match self.commit(Unit { consumed_to, emits: slices, writes, ..Unit::default() }).await {
+                Ok(()) => {
+                    if let Of::Waiting(waiters) = of {
+                        waiters.iter().take(done).for_each(|(number, _)| drop(self.waiting.remove(*number)));
+                    }
+                    if let Some(trial) = &self.taken.trial {
+                        trial.add_handled(done as u64);
+                    }
+                    break;
+                }
+                Err(LaneError::Session(SessionError::Guard(refused))) if refused.is_for_its_event() => {
+                    // nothing of it happened: what is in front of that event is handed in without it
+                    self.parts.counters.not_handled(done as u64, emitted);
+                    (self.position, done) = (position, (refused.of as usize).min(done - 1));
+                    self.state.set_size(size);
+                    let in_front = handled.outputs.iter().filter(|output| output.event < refused.of);
+                    let in_front: Vec<_> = in_front.cloned().collect();
+                    (slices, _) = self.parts.emitter.emit(run, &in_front);
+                    fit = Fit::Refused(refused.of, refused.why.to_string());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let failure = match (fit, handled.failed) {
+            (Fit::Refused(_, reason), _) => {
+                Some(LastFailure { kind: "refused", reason, backtrace: None, may_pass: false, delay: None })
+            }
+            (Fit::UpTo(_), _) | (Fit::All, None) => None,
+            (Fit::All, Some(failed)) => {
+                let (kind, may_pass, delay) = match failed.action {
+                    Action::Retry(delay) => ("retry", true, delay),
+                    Action::Reject => ("reject", false, None),
+                };
+                Some(LastFailure { kind, reason: failed.reason, backtrace: None, may_pass, delay })
+            }
+        };
+        Ok((done, failure))
+    }
+
+    /// Now and then, removes state that has expired.
+    pub(super) async fn sweep(&mut self, last: Option<&Held>) -> Result<(), Leave> {
+        let Some(last) = last.filter(|_| self.parts.policy.state.ttl.is_some()) else { return Ok(()) };
+        self.sweep.1 += 1;
+        if self.sweep.1 < limits::STATE_SWEEP_BATCHES {
+            return Ok(());
+        }
+        let expired = self.state.expired(self.sweep.0.as_deref(), limits::STATE_SWEEP_ENTRIES, last.append_time_ns)?;
+        self.sweep = (expired.next, 0);
+        self.forget_state(expired.writes).await
+    }
+
+    /// Removes all state that has expired by a time. Whether there was any.
+    async fn remove_expired(&mut self, time_ns: u64) -> Result<bool, Leave> {
+        if !self.state.may_have_expired(time_ns) {
+            return Ok(false);
+        }
+        let (mut behind, mut oldest_ns, mut removed) = (None, u64::MAX, false);
+        loop {
+            let expired = self.state.expired(behind.as_deref(), limits::STATE_SWEEP_ENTRIES, time_ns)?;
+            oldest_ns = oldest_ns.min(expired.oldest_ns);
+            removed |= !expired.writes.is_empty();
+            self.forget_state(expired.writes).await?;
+            behind = expired.next;
+            if behind.is_none() {
+                self.state.looked_through(oldest_ns);
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// Commits writes that delete state, by themselves.
+    async fn forget_state(&mut self, mut writes: Vec<LaneWrite>) -> Result<(), Leave> {
+        if !writes.is_empty() {
+            self.state.account(&mut writes)?;
+            self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;
+        }
+        Ok(())
+    }
+}
