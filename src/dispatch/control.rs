@@ -6,45 +6,37 @@
 //! was lost does no harm: a dead letter is redriven once.
 //! Must not know: gRPC, the command line.
 
+mod letters;
+mod moving;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
-use super::command::{Answer, Command, Letter, Refusal, Seek, SeekFrom};
-use super::entries::DONE;
+use super::command::{Answer, Command, Refusal};
 use super::publish::{nearest, shown};
 use super::running::Running;
-use super::snapshots::{Restoring, SnapshotError};
+use super::snapshots::SnapshotError;
 use super::state::{self, StateEntry};
 use super::tree::Tree;
 use super::waiting::{self, Waiter, WaitingError, now_ns};
-use crate::engine::{Engine, Entries, ReadBudget, ReadError};
-use crate::model::{EventView, LaneId, Offset, PartitionId, Record, SubscriberId, TopicId};
+use crate::engine::{Engine, ReadError};
+use crate::model::{EventView, LaneId, Record, SubscriberId, TopicId};
 use crate::topology::{SubscriberIndex, SubscriberPlan};
+pub use letters::{LetterProgress, LettersDone};
+pub(super) use letters::{dead_letter, done_key};
+pub use moving::{Move, Moved, SeekState, SeekTo};
 
-/// Dead letters that a lane is given at once.
-const LETTERS_MAX: usize = 256;
 /// Waiting events that a lane is told about at once.
 const NUMBERS_MAX: usize = 1_000;
 /// Bytes of events that a listing has, unless one event alone has more: several listings are nothing, and one is a message.
 const LISTING_BYTES: usize = 4 << 20;
-/// Dead letters that one part of a listing looks through: what a filter leaves out takes time as well.
-const LOOKED_AT_MAX: usize = 50_000;
-/// Dead letters that something is done to before it says how far it has come.
-const PART_LETTERS_MAX: u64 = 10_000;
-/// The same in time, before the next ones are begun.
-const PART_WITHIN: Duration = Duration::from_secs(10);
 /// Entries of a state that are read at once: each may be as large as a value may be.
 const STATE_ENTRIES: usize = 32;
 /// Entries of a state that one part of a listing looks through.
 const STATE_LOOKED_AT_MAX: usize = 10_000;
-/// How long a lane that has no room is waited for before whoever asked is told.
-const ROOM_WITHIN: Duration = Duration::from_secs(2);
-/// How soon a lane that had no room is asked again.
-const ROOM_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a lane that is in the middle of a call is waited for.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
@@ -193,25 +185,6 @@ pub struct Page<T> {
     pub next: Option<ListPosition>,
 }
 
-/// How far something has come that is done to dead letters. It is done to those that were there when it began, so that it
-/// ends although what is redriven may fail again.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LetterProgress {
-    /// The next one to look at.
-    pub at: ListPosition,
-    /// Behind the last one, of each partition of their topic.
-    pub ends: Vec<Offset>,
-}
-
-/// Some dead letters that something was done to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LettersDone {
-    /// How many.
-    pub count: u64,
-    /// Where to go on; `None`: it is done to all.
-    pub next: Option<LetterProgress>,
-}
-
 /// Which entries of a subscriber's state are meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StateFilter {
@@ -243,58 +216,6 @@ pub struct StatePage {
     pub next: Option<StatePosition>,
 }
 
-/// What becomes of the state of a handler whose subscriber is moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SeekState {
-    /// It stays as it is, though it may know events that come again.
-    Keep,
-    /// It is emptied.
-    Empty,
-    /// It is that of the snapshot with this number, and of the events that waited then, those wait again that do not come again.
-    Snapshot(u64),
-}
-
-/// Where a subscriber is to go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SeekTo {
-    /// At the first event that is kept.
-    Start,
-    /// Behind the last one.
-    End,
-    /// At this offset of each partition.
-    Offset(Offset),
-    /// At the first event that was appended at or after this time, Unix nanoseconds.
-    Time(u64),
-    /// Where it was when the snapshot was taken whose state it gets.
-    Snapshot,
-}
-
-/// How a subscriber is to be moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Move {
-    /// Where to.
-    pub to: SeekTo,
-    /// Only this partition; `None` for all.
-    pub partition: Option<u32>,
-    /// What becomes of its handler's state.
-    pub state: SeekState,
-    /// Events that wait are forgotten.
-    pub drops_waiting: bool,
-    /// Nothing is done: only what would be.
-    pub dry_run: bool,
-}
-
-/// How a lane was moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moved {
-    /// Its partition.
-    pub partition: u32,
-    /// Where it was.
-    pub from: Offset,
-    /// Where it is.
-    pub to: Offset,
-}
-
 /// An entry of the state with its partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateOfPartition {
@@ -311,48 +232,6 @@ pub(super) struct Found {
     pub(super) number: SubscriberId,
     pub(super) input: TopicId,
     pub(super) partitions: u32,
-}
-
-/// The key under which a lane notes that a dead letter is done.
-pub(super) fn done_key(dead_partition: u32, offset: Offset) -> Bytes {
-    let mut key = Vec::with_capacity(13);
-    key.push(DONE);
-    key.extend_from_slice(&dead_partition.to_be_bytes());
-    key.extend_from_slice(&offset.to_be_bytes());
-    key.into()
-}
-
-/// A stored dead letter, as the event that it was.
-pub(super) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) -> Option<FailedEvent> {
-    let record = Record::parse(record).ok()?;
-    let (lineage, view) = (record.lineage?, record.view().ok()?);
-    let original = Bytes::copy_from_slice(view.in_front_of_last("wattlesubscriber")?);
-    let mut waiter = Waiter::new(lineage.offset, 0);
-    for (name, value) in view.attributes() {
-        let Some(text) = value.as_text() else { continue };
-        let number = || text.parse().unwrap_or(0);
-        match name {
-            // what is in front is the original's, which may have been a dead letter before
-            "wattlesubscriber" => waiter = Waiter::new(lineage.offset, 0),
-            "wattleappended" => waiter.append_time_ns = number(),
-            "wattlefailed" => waiter.failed_ns = number(),
-            "wattleattempts" => waiter.attempts = text.parse().unwrap_or(0),
-            "wattlefailure" => waiter.failure = text.to_owned(),
-            "wattlereason" => waiter.reason = text.to_owned(),
-            "wattlebacktrace" => waiter.backtrace = Some(text.to_owned()),
-            "wattledigest" => waiter.digest = text.to_owned(),
-            _ => {}
-        }
-    }
-    Some(FailedEvent {
-        number: offset,
-        partition: lineage.partition,
-        key: record.key.to_owned(),
-        id: view.id.to_owned(),
-        waiter,
-        event: original,
-        dead_partition: Some(dead_partition),
-    })
 }
 
 impl<E: Engine> Tree<E> {
@@ -513,230 +392,6 @@ impl<E: Engine> Tree<E> {
         }
     }
 
-    /// Dead letters of a subscriber that are neither redriven nor dropped, from a position on, at most so many. There may be
-    /// fewer, or none, and more behind them.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn dead_letters(
-        &self,
-        subscriber: &str,
-        filter: &Filter,
-        from: ListPosition,
-        count: usize,
-    ) -> Result<Page<FailedEvent>, ControlError> {
-        let found = self.subscriber(subscriber)?;
-        let ends = self.ends_of_letters(&found)?;
-        self.letters(&found, filter, from, count, &ends).await
-    }
-
-    /// The topic of a subscriber's dead letters.
-    fn topic_of_letters(&self, found: &Found) -> Result<(TopicId, u32), ControlError> {
-        let none = || ControlError::NoDeadLetters { subscriber: found.plan().label() };
-        let at = found.plan().dead_letters.ok_or_else(none)?.0 as usize;
-        let topic = *found.running.numbers.topics.get(at).ok_or_else(none)?;
-        Ok((topic, found.running.plan.topics.get(at).ok_or_else(none)?.partitions))
-    }
-
-    /// Behind the last dead letter that there is now, of each partition.
-    fn ends_of_letters(&self, found: &Found) -> Result<Vec<Offset>, ControlError> {
-        let (topic, partitions) = self.topic_of_letters(found)?;
-        let bounds = |partition| self.shared.engine.bounds(PartitionId { topic, partition }).unwrap_or_default();
-        Ok((0..partitions).map(|partition| bounds(partition).durable).collect())
-    }
-
-    async fn letters(
-        &self,
-        found: &Found,
-        filter: &Filter,
-        from: ListPosition,
-        count: usize,
-        ends: &[Offset],
-    ) -> Result<Page<FailedEvent>, ControlError> {
-        let (topic, partitions) = self.topic_of_letters(found)?;
-        found.check(filter.partition)?;
-        let (mut letters, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
-        for (partition, end) in (0..partitions).zip(ends).skip(from.partition as usize) {
-            let mut offset = if partition == from.partition { from.number } else { 0 };
-            let budget = ReadBudget { events: 1_000, bytes: 1 << 20 };
-            while offset < *end {
-                let chunks = self.shared.engine.read(PartitionId { topic, partition }, offset, budget).await?;
-                let Some(last) = chunks.last() else { break };
-                let next = last.end_offset();
-                let stored = chunks.iter().flat_map(|chunk| chunk.iter());
-                for stored in stored.filter(|stored| (offset..*end).contains(&stored.offset)) {
-                    looked_at += 1;
-                    let here = ListPosition { partition, number: stored.offset };
-                    if looked_at > LOOKED_AT_MAX {
-                        return Ok(Page { found: letters, next: Some(here) });
-                    }
-                    let Some(letter) = dead_letter(partition, stored.offset, stored.record) else { continue };
-                    if !filter.matches(&letter) {
-                        continue;
-                    }
-                    let entries = self.entries(found, letter.partition)?;
-                    if entries.get(&done_key(partition, stored.offset))?.is_some() {
-                        continue;
-                    }
-                    if is_full(letters.len(), count, bytes, letter.bytes()) {
-                        return Ok(Page { found: letters, next: Some(here) });
-                    }
-                    bytes += letter.bytes();
-                    letters.push(letter);
-                }
-                offset = next;
-            }
-        }
-        Ok(Page { found: letters, next: None })
-    }
-
-    /// Has a subscriber handle dead letters once more, each key's in their order, behind what waits of that key; nobody else
-    /// sees them again. Resolves when all that there were are in the lanes' waiting sets, which may have to make room first.
-    /// How many.
-    ///
-    /// # Errors
-    /// [`ControlError`]; those in front may have been redriven.
-    pub async fn redrive(&self, subscriber: &str, filter: &Filter) -> Result<u64, ControlError> {
-        let (mut from, mut done) = (None, 0);
-        loop {
-            let part = self.redrive_some(subscriber, filter, from).await?;
-            done += part.count;
-            match part.next {
-                Some(next) => from = Some(next),
-                None => return Ok(done),
-            }
-        }
-    }
-
-    /// The part of [`Self::redrive`] that takes no longer than a caller waits, from the beginning or where the part before
-    /// ended.
-    ///
-    /// # Errors
-    /// [`ControlError`]; those in front may have been redriven.
-    pub async fn redrive_some(
-        &self,
-        subscriber: &str,
-        filter: &Filter,
-        from: Option<LetterProgress>,
-    ) -> Result<LettersDone, ControlError> {
-        let found = self.subscriber(subscriber)?;
-        let mut progress = self.progress(&found, from)?;
-        let (end, mut done) = (Instant::now() + PART_WITHIN, 0);
-        let mut room_by = Instant::now() + ROOM_WITHIN;
-        loop {
-            let page = self.letters(&found, filter, progress.at, LETTERS_MAX, &progress.ends).await?;
-            let mut rest = page.found.as_slice();
-            while let Some(first) = rest.first() {
-                progress.at = first.place();
-                let now = Instant::now();
-                if now >= end || now >= room_by || done >= PART_LETTERS_MAX {
-                    return Ok(LettersDone { count: done, next: Some(progress) });
-                }
-                let partition = first.partition;
-                let count = rest.iter().take_while(|letter| letter.partition == partition).count();
-                let letters: Vec<_> = rest.iter().take(count).filter_map(FailedEvent::letter).collect();
-                let taken = self.tell(&found, partition, |answer| Command::Redrive(letters, answer)).await?;
-                match taken {
-                    0 => tokio::time::sleep(ROOM_LOOK_EVERY).await,
-                    _ => room_by = Instant::now() + ROOM_WITHIN,
-                }
-                done += taken;
-                rest = rest.get(taken as usize..).unwrap_or_default();
-            }
-            let Some(next) = page.next else { return Ok(LettersDone { count: done, next: None }) };
-            progress.at = next;
-            if Instant::now() >= end {
-                return Ok(LettersDone { count: done, next: Some(progress) });
-            }
-            room_by = Instant::now() + ROOM_WITHIN;
-        }
-    }
-
-    fn progress(&self, found: &Found, from: Option<LetterProgress>) -> Result<LetterProgress, ControlError> {
-        let ends = self.ends_of_letters(found)?;
-        Ok(from.unwrap_or(LetterProgress { at: ListPosition::default(), ends }))
-    }
-
-    /// Takes dead letters off the list: they stay in their topic as long as that keeps them. How many.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn drop_dead_letters(&self, subscriber: &str, filter: &Filter) -> Result<u64, ControlError> {
-        let (mut from, mut done) = (None, 0);
-        loop {
-            let part = self.drop_some_dead_letters(subscriber, filter, from).await?;
-            done += part.count;
-            match part.next {
-                Some(next) => from = Some(next),
-                None => return Ok(done),
-            }
-        }
-    }
-
-    /// The part of [`Self::drop_dead_letters`] that takes no longer than a caller waits, from the beginning or where the
-    /// part before ended.
-    ///
-    /// # Errors
-    /// [`ControlError`]; those in front may have been dropped.
-    pub async fn drop_some_dead_letters(
-        &self,
-        subscriber: &str,
-        filter: &Filter,
-        from: Option<LetterProgress>,
-    ) -> Result<LettersDone, ControlError> {
-        let found = self.subscriber(subscriber)?;
-        let mut progress = self.progress(&found, from)?;
-        let (end, mut done) = (Instant::now() + PART_WITHIN, 0);
-        loop {
-            let page = self.letters(&found, filter, progress.at, NUMBERS_MAX, &progress.ends).await?;
-            for partition in 0..found.partitions {
-                let of_partition = page.found.iter().filter(|letter| letter.partition == partition);
-                let keys: Vec<_> = of_partition.map(FailedEvent::done_key).collect();
-                if !keys.is_empty() {
-                    done += self.tell(&found, partition, |answer| Command::Forget(keys, answer)).await?;
-                }
-            }
-            let Some(next) = page.next else { return Ok(LettersDone { count: done, next: None }) };
-            progress.at = next;
-            if Instant::now() >= end || done >= PART_LETTERS_MAX {
-                return Ok(LettersDone { count: done, next: Some(progress) });
-            }
-        }
-    }
-
-    /// Has a subscriber read and call nothing more until it is resumed, also after a restart.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn pause(&self, subscriber: &str) -> Result<(), ControlError> {
-        self.tell_all(subscriber, Command::Pause).await
-    }
-
-    /// Has a subscriber go on, also where it halted: what it halted for is tried again.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn resume(&self, subscriber: &str) -> Result<(), ControlError> {
-        self.tell_all(subscriber, Command::Resume).await
-    }
-
-    /// Tells all lanes at once, and waits for their answers.
-    async fn tell_all(&self, subscriber: &str, command: fn(Answer) -> Command) -> Result<(), ControlError> {
-        let found = self.subscriber(subscriber)?;
-        let within = Instant::now() + ANSWER_WITHIN;
-        let mut told = Vec::new();
-        for partition in 0..found.partitions {
-            let handed_in = self.hand_in(&found, partition, command);
-            told.push(tokio::time::timeout_at(within, handed_in).await.unwrap_or_else(|_| Err(late(partition))));
-        }
-        for told in told {
-            let told = told?;
-            let partition = told.partition;
-            tokio::time::timeout_at(within, told.answer()).await.unwrap_or_else(|_| Err(late(partition)))?;
-        }
-        Ok(())
-    }
-
     /// Whether a subscriber's handler keeps anything, in a partition or in any.
     ///
     /// # Errors
@@ -750,67 +405,6 @@ impl<E: Engine> Tree<E> {
             }
         }
         Ok(false)
-    }
-
-    /// Moves a subscriber. Lanes are moved one after another; each is moved whole or not at all. Whether anything waits
-    /// that would be left behind is looked at first, in all of them.
-    ///
-    /// # Errors
-    /// [`ControlError`]; lanes in front may have been moved.
-    pub async fn seek(&self, subscriber: &str, to: Move) -> Result<Vec<Moved>, ControlError> {
-        let found = self.subscriber(subscriber)?;
-        found.check(to.partition)?;
-        let mut moved = Vec::new();
-        let partitions = || (0..found.partitions).filter(|of| to.partition.is_none_or(|only| only == *of));
-        for partition in partitions().filter(|_| !to.drops_waiting) {
-            let waiting = waiting::list(&self.entries(&found, partition)?, 0, NUMBERS_MAX)?.len();
-            if waiting > 0 {
-                return Err(ControlError::Refused { partition, refusal: Refusal::Waits { waiting } });
-            }
-        }
-        let mut snapshot = match to.state {
-            SeekState::Snapshot(number) => Some(self.restoring(&found, number).await?),
-            SeekState::Keep | SeekState::Empty => None,
-        };
-        // Where to is fixed for all of them first: what is refused is refused whole.
-        let mut targets = Vec::new();
-        for partition in partitions() {
-            let input = PartitionId { topic: found.input, partition };
-            let bounds = self.shared.engine.bounds(input).unwrap_or_default();
-            let target = match to.to {
-                SeekTo::Start => bounds.start,
-                SeekTo::End => bounds.written,
-                SeekTo::Offset(offset) => offset.clamp(bounds.start, bounds.written),
-                SeekTo::Time(time_ns) => self.shared.engine.offset_at_time(input, time_ns).await?,
-                SeekTo::Snapshot => match &snapshot {
-                    Some(snapshot) => snapshot.position(partition, bounds.start, bounds.written)?,
-                    None => return Err(SnapshotError::NoPosition.into()),
-                },
-            };
-            targets.push((partition, target));
-        }
-        for (partition, target) in targets {
-            let lane = LaneId { subscriber: found.number, partition };
-            let from = self.shared.engine.position(lane).unwrap_or(0);
-            if !to.dry_run {
-                let (state, feeding) = match (to.state, snapshot.take()) {
-                    (SeekState::Snapshot(_), Some(snapshot)) => {
-                        let (sender, receiver) = Restoring::channel();
-                        let feeding = tokio::task::spawn_blocking(move || snapshot.feed(partition, &sender));
-                        (SeekFrom::Snapshot(receiver), Some(feeding))
-                    }
-                    (SeekState::Empty, _) => (SeekFrom::Empty, None),
-                    _ => (SeekFrom::Kept, None),
-                };
-                let seek = Seek { to: target, from: state, drops_waiting: to.drops_waiting };
-                self.tell(&found, partition, |answer| Command::Seek(seek, answer)).await?;
-                if let Some(feeding) = feeding {
-                    snapshot = Some(feeding.await.map_err(|_| stopped(partition, "the snapshot was not read"))?);
-                }
-            }
-            moved.push(Moved { partition, from, to: target });
-        }
-        Ok(moved)
     }
 
     /// What is under a key of a subscriber's state, in each partition that has it: keys of events decide where that is.
@@ -977,29 +571,11 @@ impl Found {
 }
 
 impl FailedEvent {
-    fn done_key(&self) -> Bytes {
-        done_key(self.dead_partition.unwrap_or(0), self.number)
-    }
-
-    /// Where a dead letter is listed.
-    fn place(&self) -> ListPosition {
-        ListPosition { partition: self.dead_partition.unwrap_or(0), number: self.number }
-    }
-
     /// About how much room it takes in a listing.
     fn bytes(&self) -> usize {
         let Waiter { reason, backtrace, .. } = &self.waiter;
         let texts = self.key.len() + self.id.len() + reason.len() + backtrace.as_ref().map_or(0, String::len);
         std::mem::size_of::<Self>() + texts + self.event.len()
-    }
-
-    /// As its lane takes it in.
-    fn letter(&self) -> Option<Letter> {
-        let waiter = Waiter { attempts: 0, since_ns: now_ns(), due_ns: 0, is_parked: false, ..self.waiter.clone() };
-        let mut record = Vec::with_capacity(self.key.len() + self.event.len() + 16);
-        // its key was stored before, so it fits
-        Record { key: &self.key, lineage: None, event: &self.event }.write(&mut record).ok()?;
-        Some(Letter { done: self.done_key(), waiter, record: record.into() })
     }
 }
 

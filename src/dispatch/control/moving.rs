@@ -1,0 +1,159 @@
+//! Subscribers pause, go on, and go on somewhere else.
+
+use tokio::time::Instant;
+
+use super::super::command::{Answer, Command, Refusal, Seek, SeekFrom};
+use super::super::snapshots::{Restoring, SnapshotError};
+use super::super::tree::Tree;
+use super::super::waiting;
+use super::{ANSWER_WITHIN, ControlError, NUMBERS_MAX, late, stopped};
+use crate::engine::Engine;
+use crate::model::{LaneId, Offset, PartitionId};
+
+/// What becomes of the state of a handler whose subscriber is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeekState {
+    /// It stays as it is, though it may know events that come again.
+    Keep,
+    /// It is emptied.
+    Empty,
+    /// It is that of the snapshot with this number, and of the events that waited then, those wait again that do not come again.
+    Snapshot(u64),
+}
+
+/// Where a subscriber is to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeekTo {
+    /// At the first event that is kept.
+    Start,
+    /// Behind the last one.
+    End,
+    /// At this offset of each partition.
+    Offset(Offset),
+    /// At the first event that was appended at or after this time, Unix nanoseconds.
+    Time(u64),
+    /// Where it was when the snapshot was taken whose state it gets.
+    Snapshot,
+}
+
+/// How a subscriber is to be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    /// Where to.
+    pub to: SeekTo,
+    /// Only this partition; `None` for all.
+    pub partition: Option<u32>,
+    /// What becomes of its handler's state.
+    pub state: SeekState,
+    /// Events that wait are forgotten.
+    pub drops_waiting: bool,
+    /// Nothing is done: only what would be.
+    pub dry_run: bool,
+}
+
+/// How a lane was moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    /// Its partition.
+    pub partition: u32,
+    /// Where it was.
+    pub from: Offset,
+    /// Where it is.
+    pub to: Offset,
+}
+
+impl<E: Engine> Tree<E> {
+    /// Has a subscriber read and call nothing more until it is resumed, also after a restart.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn pause(&self, subscriber: &str) -> Result<(), ControlError> {
+        self.tell_all(subscriber, Command::Pause).await
+    }
+
+    /// Has a subscriber go on, also where it halted: what it halted for is tried again.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn resume(&self, subscriber: &str) -> Result<(), ControlError> {
+        self.tell_all(subscriber, Command::Resume).await
+    }
+
+    /// Tells all lanes at once, and waits for their answers.
+    async fn tell_all(&self, subscriber: &str, command: fn(Answer) -> Command) -> Result<(), ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let within = Instant::now() + ANSWER_WITHIN;
+        let mut told = Vec::new();
+        for partition in 0..found.partitions {
+            let handed_in = self.hand_in(&found, partition, command);
+            told.push(tokio::time::timeout_at(within, handed_in).await.unwrap_or_else(|_| Err(late(partition))));
+        }
+        for told in told {
+            let told = told?;
+            let partition = told.partition;
+            tokio::time::timeout_at(within, told.answer()).await.unwrap_or_else(|_| Err(late(partition)))?;
+        }
+        Ok(())
+    }
+
+    /// Moves a subscriber. Lanes are moved one after another; each is moved whole or not at all. Whether anything waits
+    /// that would be left behind is looked at first, in all of them.
+    ///
+    /// # Errors
+    /// [`ControlError`]; lanes in front may have been moved.
+    pub async fn seek(&self, subscriber: &str, to: Move) -> Result<Vec<Moved>, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        found.check(to.partition)?;
+        let mut moved = Vec::new();
+        let partitions = || (0..found.partitions).filter(|of| to.partition.is_none_or(|only| only == *of));
+        for partition in partitions().filter(|_| !to.drops_waiting) {
+            let waiting = waiting::list(&self.entries(&found, partition)?, 0, NUMBERS_MAX)?.len();
+            if waiting > 0 {
+                return Err(ControlError::Refused { partition, refusal: Refusal::Waits { waiting } });
+            }
+        }
+        let mut snapshot = match to.state {
+            SeekState::Snapshot(number) => Some(self.restoring(&found, number).await?),
+            SeekState::Keep | SeekState::Empty => None,
+        };
+        // Where to is fixed for all of them first: what is refused is refused whole.
+        let mut targets = Vec::new();
+        for partition in partitions() {
+            let input = PartitionId { topic: found.input, partition };
+            let bounds = self.shared.engine.bounds(input).unwrap_or_default();
+            let target = match to.to {
+                SeekTo::Start => bounds.start,
+                SeekTo::End => bounds.written,
+                SeekTo::Offset(offset) => offset.clamp(bounds.start, bounds.written),
+                SeekTo::Time(time_ns) => self.shared.engine.offset_at_time(input, time_ns).await?,
+                SeekTo::Snapshot => match &snapshot {
+                    Some(snapshot) => snapshot.position(partition, bounds.start, bounds.written)?,
+                    None => return Err(SnapshotError::NoPosition.into()),
+                },
+            };
+            targets.push((partition, target));
+        }
+        for (partition, target) in targets {
+            let lane = LaneId { subscriber: found.number, partition };
+            let from = self.shared.engine.position(lane).unwrap_or(0);
+            if !to.dry_run {
+                let (state, feeding) = match (to.state, snapshot.take()) {
+                    (SeekState::Snapshot(_), Some(snapshot)) => {
+                        let (sender, receiver) = Restoring::channel();
+                        let feeding = tokio::task::spawn_blocking(move || snapshot.feed(partition, &sender));
+                        (SeekFrom::Snapshot(receiver), Some(feeding))
+                    }
+                    (SeekState::Empty, _) => (SeekFrom::Empty, None),
+                    _ => (SeekFrom::Kept, None),
+                };
+                let seek = Seek { to: target, from: state, drops_waiting: to.drops_waiting };
+                self.tell(&found, partition, |answer| Command::Seek(seek, answer)).await?;
+                if let Some(feeding) = feeding {
+                    snapshot = Some(feeding.await.map_err(|_| stopped(partition, "the snapshot was not read"))?);
+                }
+            }
+            moved.push(Moved { partition, from, to: target });
+        }
+        Ok(moved)
+    }
+}
