@@ -8,8 +8,7 @@
 //!
 //! Promises: lanes of subscribers that are the same are not touched, before, within or after. [`Tree::prepare`] only adds:
 //! what runs goes on as it is, by the names that it has, whether or not anything follows. A lane that stops ends the call
-//! that it is at and commits it;
-//! the one that takes its place goes on from there.
+//! that it is at and commits it; the one that takes its place goes on from there.
 //! Relies on: whoever applies does so one at a time, and has made durable what it decided between the two steps.
 //! Must not know: files, who decides.
 
