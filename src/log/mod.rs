@@ -30,6 +30,7 @@ mod clock;
 mod cold;
 mod files;
 mod frame;
+mod guards;
 mod inspect;
 mod kept;
 mod partition;
