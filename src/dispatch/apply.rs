@@ -16,9 +16,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::changes::{self, Changes, Node, What, places};
+use super::claims;
 use super::collect::{clear, count};
 use super::handler::Handler;
-use super::numbered::{Numbered, blueprint};
+use super::numbered::{Numbered, blueprint, groups};
 use super::renames::Renames;
 use super::running::{Branch, Given, Running, Takes, Timer, assemble};
 use super::tree::{StartError, Starts, Tree, digests, rosters};
@@ -257,6 +258,11 @@ pub(super) fn both(mut running: Blueprint, wanted: &Blueprint) -> Blueprint {
             running.subscribers.push(subscriber.clone());
         }
     }
+    for keeper in &wanted.keepers {
+        if !running.keepers.contains(keeper) {
+            running.keepers.push(keeper.clone());
+        }
+    }
     running
 }
 
@@ -270,9 +276,14 @@ fn of_blueprint(wanted: &Blueprint, all: &Blueprint, numbers: &Numbers) -> Numbe
         let at = all.subscribers.iter().position(|subscriber| subscriber == wanted)?;
         numbers.subscribers.get(at).copied()
     };
+    let keeper = |wanted| -> Option<SubscriberId> {
+        let at = all.keepers.iter().position(|keeper| keeper == wanted)?;
+        numbers.keepers.get(at).copied()
+    };
     Numbers {
         topics: wanted.topics.iter().filter_map(|wanted| topic(&wanted.name)).collect(),
         subscribers: wanted.subscribers.iter().filter_map(subscriber).collect(),
+        keepers: wanted.keepers.iter().filter_map(keeper).collect(),
         ..Numbers::default()
     }
 }
@@ -303,6 +314,19 @@ async fn begin<E: Engine>(
             };
             let name = || subscriber.label();
             moved.await.map_err(|error| PrepareError::Begin { subscriber: name(), partition, error })?;
+        }
+    }
+    // a group that is new as a whole has claimed nothing
+    for ((member, group), number) in groups(plan).zip(&numbers.keepers) {
+        let is_of_group =
+            |other: &&SubscriberPlan| other.namespace == member.namespace && other.claim.as_ref() == Some(group);
+        if !plan.subscribers.iter().filter(is_of_group).all(&is_new) {
+            continue;
+        }
+        for partition in 0..plan[member.from].partitions {
+            let cleared = clear(engine, LaneId { subscriber: *number, partition }, 0).await;
+            let subscriber = claims::keeper_name(member, group);
+            cleared.map_err(|error| PrepareError::Begin { subscriber, partition, error })?;
         }
     }
     Ok(())

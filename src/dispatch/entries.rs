@@ -7,7 +7,7 @@
 //!   04 name               what the lane is told to be  see `lane`
 //!   05 topic position     a dead letter that is done   see `lane`
 //!   06 time offset        an event that is to come     see `delay`; in lanes of their own
-//!   07 number             events that are this one's   see `claims`
+//!   07 ...                whose events are whose       see `claims`; in lanes of their own, and once in those of members
 //! ```
 
 use bytes::{BufMut, Bytes};

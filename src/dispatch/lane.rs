@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use super::backlog::{self, Backlog};
 use super::batch::{Held, Parsed, Unreadable};
 use super::capsule::Recorder;
-use super::claims::Claims;
+use super::claims::{self, Share};
 use super::command::{Command, Refusal};
 use super::entries::TOLD;
 use super::flow::{Backoff, Flow};
@@ -89,7 +89,7 @@ pub(super) struct Parts<S, K> {
     pub(super) backoff: Backoff,
     pub(super) policy: Policy,
     /// With whom it shares events.
-    pub(super) claims: Option<Arc<Claims>>,
+    pub(super) share: Option<Share<S, K>>,
     pub(super) flow: Arc<Flow>,
     /// Of the topics that it publishes to, as far as they have bounds.
     pub(super) children: Vec<Arc<Backlog>>,
@@ -116,8 +116,6 @@ pub(super) struct Lane<S, K> {
     is_blocked: bool,
     /// The position is ahead of what was called: an event that is delivered once at most is taken before it is.
     is_ahead: bool,
-    /// Its number among those it shares with.
-    member: usize,
     /// Of the events that were read, those that are somebody else's.
     lost: HashSet<Offset>,
     /// Where the search for state that has expired goes on, and how many events ago it was looked for.
@@ -206,14 +204,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
             parts.counters.failed(&Refusal::Broken.to_string());
         }
         let position = parts.session.next_offset();
-        let member = match &parts.claims {
-            Some(claims) => claims.join(position, &parts.entries)?,
-            None => 0,
-        };
         let taken = Taken::of(&parts.roster, parts.partition);
         let (is_full, is_blocked, is_ahead, sweep, lost) = (false, false, false, (None, 0), HashSet::new());
-        let lane =
-            Self { parts, taken, waiting, state, position, told, is_full, is_blocked, is_ahead, member, lost, sweep };
+        let lane = Self { parts, taken, waiting, state, position, told, is_full, is_blocked, is_ahead, lost, sweep };
         lane.show();
         Ok(lane)
     }
@@ -397,13 +390,20 @@ impl<S: Session, K: Entries> Lane<S, K> {
 
     /// Claims those of some events that it may handle, and learns which of them are somebody else's.
     async fn share(&mut self, events: &[Parsed<'_>]) -> Result<(), Leave> {
-        let Some(claims) = self.parts.claims.clone() else { return Ok(()) };
         self.lost.clear();
+        let Some(share) = &self.parts.share else { return Ok(()) };
         let wanted = events.iter().filter(|event| !self.is_passed_over(event)).map(|event| event.offset);
-        let claimed = claims.claim(self.member, self.position, wanted);
+        let claimed = share.claim(self.position, &wanted.collect::<Vec<_>>()).await?;
         self.lost = claimed.lost;
-        if !claimed.writes.is_empty() {
-            self.tell(claimed.writes).await?;
+        if claimed.is_new {
+            self.parts.session.sync().await?;
+        }
+        if share.has_former {
+            let writes = claims::former_entries(&self.parts.entries)?;
+            if let Some(share) = &mut self.parts.share {
+                share.has_former = !writes.is_empty();
+            }
+            self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;
         }
         Ok(())
     }

@@ -2,6 +2,9 @@
 //!
 //! Relies on: the order of a blueprint, in which numbers come back.
 
+use std::collections::HashSet;
+
+use super::claims;
 use super::delay;
 use super::outputs::{Emitter, Target};
 use super::versions::{Roster, Taken};
@@ -49,10 +52,25 @@ impl<'a> Numbered<'a> {
         Some((lifecycle, *self.numbers.topics.get(2 * topics.len() + in_front)?))
     }
 
+    /// Who keeps what the group of a subscriber shares.
+    pub(super) fn keeper(&self, subscriber: &SubscriberPlan) -> Option<SubscriberId> {
+        let at = groups(self.plan).position(|(member, group)| {
+            member.namespace == subscriber.namespace && Some(group) == subscriber.claim.as_ref()
+        })?;
+        self.numbers.keepers.get(at).copied()
+    }
+
     pub(super) fn parent(&self, topic: &TopicPlan) -> Option<String> {
         let parent = self.plan.subscribers.get(topic.parent?.0 as usize)?;
         Some(parent.label())
     }
+}
+
+/// The groups that share events, each by its first member and its name.
+pub(super) fn groups(plan: &Plan) -> impl Iterator<Item = (&SubscriberPlan, &String)> {
+    let mut seen = HashSet::new();
+    let groups = plan.subscribers.iter().filter_map(|member| Some((member, member.claim.as_ref()?)));
+    groups.filter(move |(member, group)| seen.insert((&member.namespace, *group)))
 }
 
 /// What is to exist for a plan.
@@ -86,6 +104,9 @@ pub(super) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
         subscribers: subscribers
             .map(|s| SubscriberSpec { name: s.label(), from: from(s.from) })
             .chain(timers)
+            .collect(),
+        keepers: groups(plan)
+            .map(|(member, group)| SubscriberSpec { name: claims::keeper_name(member, group), from: from(member.from) })
             .collect(),
         versions,
         ..Blueprint::default()

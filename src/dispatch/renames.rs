@@ -143,6 +143,9 @@ impl Renames {
             old(&mut subscriber.name, if is_timer { &hidden } else { &self.subscribers });
             old(&mut subscriber.from, &hidden);
         }
+        for keeper in &mut blueprint.keepers {
+            old(&mut keeper.from, &hidden);
+        }
         blueprint
     }
 

@@ -5,7 +5,6 @@
 //! Relies on: whoever assembles has stopped the lanes that others take the place of.
 //! Must not know: which subscribers change, who decided on it.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::backlog::Backlog;
 use super::capsule::{Recorder, Sink};
-use super::claims::Claims;
+use super::claims::Groups;
 use super::command::Command;
 use super::delay::{self, DelayLane, Delayed};
 use super::flow::{Backoff, Flow};
@@ -25,7 +24,7 @@ use super::publish::{self, Targets};
 use super::status::Counters;
 use super::tree::StartError;
 use super::versions::Roster;
-use crate::engine::{Engine, Numbers, SessionError};
+use crate::engine::{Engine, Numbers, Session, SessionError};
 use crate::limits;
 use crate::model::LaneId;
 use crate::topology::{Plan, TopicIndex};
@@ -165,7 +164,7 @@ pub(super) async fn assemble<E: Engine>(
         };
         backlogs.push(backlog);
     }
-    let mut claims: HashMap<(&String, &String, u32), Arc<Claims>> = HashMap::new();
+    let mut groups = Groups::<E>::default();
     for ((index, subscriber), given) in plan.subscribers.iter().enumerate().zip(takes.branches) {
         let (roster, counters) = match given {
             Given::Kept(branch) => {
@@ -198,10 +197,15 @@ pub(super) async fn assemble<E: Engine>(
             let entries = engine.entries(id).ok_or_else(|| unreadable("there is no such lane".to_owned()))?;
             let (sender, receiver) = mpsc::channel(limits::LANE_COMMANDS_MAX);
             commands.push(sender);
-            let claims = subscriber.claim.as_ref().map(|group| {
-                let shared = (&subscriber.namespace, group, partition);
-                claims.entry(shared).or_insert_with(|| Arc::new(Claims::default())).clone()
-            });
+            let share = match &subscriber.claim {
+                None => None,
+                Some(_) => {
+                    let keeper = numbered.keeper(subscriber).map(|keeper| LaneId { subscriber: keeper, partition });
+                    let keeper = keeper.ok_or_else(|| unreadable("its group has no keeper".to_owned()))?;
+                    let joined = groups.join(engine, keeper, emitter.subscriber, session.next_offset(), &entries).await;
+                    Some(joined.map_err(|error| unreadable(error.to_string()))?)
+                }
+            };
             let lane = Lane::load(Parts {
                 session,
                 entries,
@@ -209,7 +213,7 @@ pub(super) async fn assemble<E: Engine>(
                 emitter,
                 backoff: Backoff::new(subscriber.retry.clone(), &subscriber.label(), partition),
                 policy: Policy::of(subscriber),
-                claims,
+                share,
                 flow: flow.clone(),
                 children: children.clone(),
                 partition,

@@ -180,7 +180,7 @@ impl Catalogue {
             numbers.topics.push(number);
             numbers.topic_origins.extend(self.of_topics.get(&number).map(|topic| topic.origin.clone()));
         }
-        for subscriber in &blueprint.subscribers {
+        for (at, subscriber) in blueprint.subscribers.iter().chain(&blueprint.keepers).enumerate() {
             let position = blueprint.topics.iter().position(|topic| topic.name == subscriber.from);
             let topic = position.and_then(|position| numbers.topics.get(position)).copied();
             let topic = topic.ok_or_else(|| ApplyError::UnknownTopic {
@@ -196,6 +196,10 @@ impl Catalogue {
                 self.add_subscriber(subscriber.name.clone(), topic, number);
                 number
             });
+            if at >= blueprint.subscribers.len() {
+                numbers.keepers.push(number);
+                continue;
+            }
             numbers.subscribers.push(number);
             numbers.subscriber_origins.extend(self.of_subscribers.get(&number).map(|known| known.origin.clone()));
         }

@@ -53,6 +53,8 @@ pub struct Blueprint {
     pub topics: Vec<TopicSpec>,
     /// The subscribers.
     pub subscribers: Vec<SubscriberSpec>,
+    /// More of them, whose lanes only keep entries and read no events: none are kept for them.
+    pub keepers: Vec<SubscriberSpec>,
     /// Digests of the plugins.
     pub versions: Vec<[u8; 32]>,
     /// What has another name from now on, before anything else is looked up.
@@ -97,6 +99,8 @@ pub struct Numbers {
     pub topics: Vec<TopicId>,
     /// One for each subscriber.
     pub subscribers: Vec<SubscriberId>,
+    /// One for each keeper.
+    pub keepers: Vec<SubscriberId>,
     /// One for each version.
     pub versions: Vec<VersionId>,
     /// For each topic the name that it has for good where identities are made, whatever it is called: no other has it.
@@ -467,7 +471,8 @@ pub trait Session: Send + 'static {
     /// is there; where that is [`SessionError::Guard`], nothing of it happened.
     fn commit(&mut self, unit: Unit) -> impl Future<Output = Result<(), SessionError>> + Send;
 
-    /// Resolves when all units that were handed in are committed, and as durable as the engine's setting promises.
+    /// Resolves when all units that were handed in before, by whichever session, are committed, and as durable as the
+    /// engine's setting promises.
     fn sync(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
 
     /// Resolves when all units that were handed in are committed.

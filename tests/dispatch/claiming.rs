@@ -1,43 +1,51 @@
 //! Subscribers that share the events of a topic: each event is for one of them. Clocks are paused.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use wattle::dispatch::{ControlError, Move, Refusal, SeekState, SeekTo, Tree};
-use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
+use wattle::engine::{Engine, Entries as _};
+use wattle::model::LaneId;
 
 use crate::bed::{Home, ends, publish, start, start_on};
 use crate::common::trees::{data, plan_of, settled, until};
 use crate::script::{Script, Step, by_event, copy};
 
 fn yaml(more: &str) -> String {
+    yaml_of(&["a", "b"], more)
+}
+
+fn yaml_of(names: &[&str], more: &str) -> String {
     let worker = |name: &str| {
         format!(
             "  {name}:\n    from: in\n    plugin: work.wasm\n    to: {{ out: {name}s }}\n    claim: workers\n    batch: {{ max: 2 }}\n    retry: {{ attempts: 2, backoff: {{ initial: 10ms, max: 10ms }} }}\n{more}"
         )
     };
-    format!(
-        "wattle: v1\nname: t\ntopics: {{ in: {{}}, as: {{}}, bs: {{}} }}\nsubscribers:\n{}{}",
-        worker("a"),
-        worker("b")
-    )
+    let topics: String = names.iter().map(|name| format!(", {name}s: {{}}")).collect();
+    let workers: String = names.iter().map(|name| worker(name)).collect();
+    format!("wattle: v1\nname: t\ntopics: {{ in: {{}}{topics} }}\nsubscribers:\n{workers}")
 }
 
 /// Everything that both made, by how often.
 async fn made<E: Engine>(tree: &Tree<E>) -> BTreeMap<String, usize> {
+    made_by(tree, &["a", "b"]).await
+}
+
+async fn made_by<E: Engine>(tree: &Tree<E>, names: &[&str]) -> BTreeMap<String, usize> {
     let mut all = BTreeMap::new();
-    for topic in ["as", "bs", "a.dead", "b.dead"] {
-        for data in data(tree, topic).await {
+    for topic in names.iter().flat_map(|name| [format!("{name}s"), format!("{name}.dead")]) {
+        for data in data(tree, &topic).await {
             *all.entry(data).or_default() += 1;
         }
     }
     all
 }
 
-fn names(count: usize) -> Vec<String> {
+fn names_of(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("e{n:03}")).collect()
 }
 
@@ -59,7 +67,7 @@ fn gated() -> (Script, Arc<Semaphore>) {
 async fn each_event_is_for_one_and_who_has_time_gets_more() {
     let ((slow, gate), quick) = (gated(), Script::each(copy));
     let tree = start(&yaml(""), &[("a", &slow), ("b", &quick)]).await;
-    let all = names(100);
+    let all = names_of(100);
     publish(&tree, "in", &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
     until("the quick one has the rest", || quick.called().iter().map(|call| call.events.len()).sum::<usize>() >= 98)
         .await;
@@ -76,7 +84,7 @@ async fn survives(home: impl Home) {
     let plan = plan_of(&[&yaml("")]);
     let ((slow, gate), quick) = (gated(), Script::each(copy));
     let tree = start_on(home.open().await, &plan, &[("a", &slow), ("b", &quick)]).await;
-    let all = names(40);
+    let all = names_of(40);
     let (first, rest) = all.split_at(2);
     // so that the slow one has them
     tree.pause("b").await.unwrap();
@@ -107,6 +115,68 @@ async fn what_is_claimed_stays_so_over_a_restart() {
     survives(tempfile::tempdir().unwrap()).await;
 }
 
+/// Entries that say whose events are whose: of the members' lanes, and of the group's.
+fn claims<E: Engine>(engine: &E, names: &[&str]) -> usize {
+    let topic = engine.topic("t/in").unwrap();
+    let entries = |name: String| {
+        let Some(subscriber) = engine.subscriber(&name, topic) else { return 0 };
+        let entries = engine.entries(LaneId { subscriber, partition: 0 }).unwrap();
+        entries.range(Bound::Included(&[7]), &[8], usize::MAX).unwrap().len()
+    };
+    names.iter().map(|name| entries(format!("t/{name}"))).sum::<usize>() + entries("t/workers@claims".to_owned())
+}
+
+/// Two of three take turns while the third one is paused, over a restart; then it goes on.
+async fn is_bounded(home: impl Home) {
+    let names = ["a", "b", "c"];
+    let plan = plan_of(&[&yaml_of(&names, "")]);
+    let scripts = names.map(|_| Script::each(copy));
+    let of = |scripts: &[Script; 3]| -> Vec<(&str, Script)> { names.into_iter().zip(scripts.clone()).collect() };
+    let begin = async |scripts: &[Script; 3]| {
+        let scripts = of(scripts);
+        let scripts: Vec<_> = scripts.iter().map(|(name, script)| (*name, script)).collect();
+        start_on(home.open().await, &plan, &scripts).await
+    };
+    let tree = begin(&scripts).await;
+    tree.pause("c").await.unwrap();
+    let all = names_of(60);
+    let take_turns = async |tree: &Tree<_>, events: &[String], scripts: &[Script; 3]| {
+        for (turn, event) in events.iter().enumerate() {
+            let (works, rests) = (turn % 2, ["b", "a"][turn % 2]);
+            tree.pause(rests).await.unwrap();
+            let before = scripts[works].called().len();
+            publish(tree, "in", &[event]).await;
+            until("it is its turn", || scripts[works].called().len() > before).await;
+            tree.resume(rests).await.unwrap();
+        }
+    };
+    take_turns(&tree, &all[..10], &scripts).await;
+    let few = claims(tree.engine(), &names);
+    take_turns(&tree, &all[10..40], &scripts).await;
+    let many = claims(tree.engine(), &names);
+    assert!(many <= few, "{few} entries after 10 events, {many} after 40");
+    let engine = tree.engine().clone();
+    ends(tree).await;
+    engine.close().await.ok();
+    drop(engine);
+    let again = names.map(|_| Script::each(copy));
+    let tree = begin(&again).await;
+    take_turns(&tree, &all[40..], &again).await;
+    assert!(claims(tree.engine(), &names) <= few);
+    tree.resume("c").await.unwrap();
+    settled(&tree).await;
+    assert!(scripts[2].called().is_empty() && again[2].called().is_empty(), "all of it was somebody's");
+    let made = made_by(&tree, &names).await;
+    assert_eq!(made.keys().cloned().collect::<Vec<_>>(), all);
+    assert!(made.values().all(|count| *count == 1), "{made:?}");
+    ends(tree).await;
+}
+
+#[tokio::test]
+async fn a_paused_member_costs_nothing_however_many_events_come() {
+    is_bounded(tempfile::tempdir().unwrap()).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_fails_is_its_claimers_to_the_end() {
     let fails = |given: &crate::script::Given| {
@@ -114,7 +184,7 @@ async fn what_fails_is_its_claimers_to_the_end() {
     };
     let (a, b) = (Script::each(fails), Script::each(fails));
     let tree = start(&yaml(""), &[("a", &a), ("b", &b)]).await;
-    let all = names(60);
+    let all = names_of(60);
     for event in &all {
         publish(&tree, "in", &[event]).await;
     }
