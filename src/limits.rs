@@ -34,10 +34,14 @@ pub const NAME_SHOWN_BYTES_MAX: usize = 255;
 pub const PRODUCER_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Bytes of lanes' units that wait for the disk. A budget of their own, so that producers cannot starve the tree.
 pub const LANE_QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Submissions of either kind that wait for the disk.
+/// Submissions of each kind that wait for the disk.
 pub const QUEUE_SUBMISSIONS_MAX: usize = 16 * 1024;
 /// What a producer that was refused is told to wait: a few large groups at the speed of a slow disk.
 pub const PRODUCER_RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// How long room is left for a large publish that found none: it is told to come back sooner than that, over slow networks too.
+pub const PRODUCER_ROOM_LEFT_FOR: Duration = Duration::from_millis(250);
+const _: () = assert!(PRODUCER_RETRY_AFTER.as_millis() * 4 <= PRODUCER_ROOM_LEFT_FOR.as_millis());
 
 /// What a producer is told to wait where the disk is full: somebody has to do something about it.
 pub const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);

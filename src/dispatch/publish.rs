@@ -10,7 +10,7 @@ use super::delay::{self, DelayRefused};
 use super::guards::{self, StateUnknown};
 use super::keys;
 use crate::engine::{
-    AppendError, Engine, Guard, GuardReason, GuardRefused, Health, Mark, Placement, SliceFull, Slices,
+    AppendError, Engine, Fence, Guard, GuardReason, GuardRefused, Health, Mark, Placement, SliceFull, Slices,
 };
 use crate::limits;
 use crate::model::{
@@ -324,7 +324,7 @@ impl<E: Engine> Publisher<E> {
         numbering: Option<Numbering>,
     ) -> Result<Published, PublishError> {
         let admission = self.admit(topic, events.len()).await?;
-        self.publish_admitted(topic, events, numbering, admission).await
+        self.publish_admitted(topic, events, numbering, admission, None).await
     }
 
     /// Room for so many events in a topic. Where the topology bounds what waits in it, that is refused or waited for; else it is
@@ -365,7 +365,8 @@ impl<E: Engine> Publisher<E> {
         .await
     }
 
-    /// [`Self::publish`] of events that have been admitted.
+    /// [`Self::publish`] of events that have been admitted, behind others of the same stream where there is a fence: where
+    /// one of those was refused these are not published.
     ///
     /// # Errors
     /// As there.
@@ -375,11 +376,12 @@ impl<E: Engine> Publisher<E> {
         events: &[Bytes],
         numbering: Option<Numbering>,
         _until_durable: Admission,
+        fence: Option<Fence>,
     ) -> Result<Published, PublishError> {
         let targets = self.targets();
         let target = targets.root(topic)?;
         let marks = Marks::of(numbering, target.dedupes, events.len())?;
-        self.append(events.iter().map(|event| (target, event)), marks).await
+        self.append(events.iter().map(|event| (target, event)), marks, fence).await
     }
 
     /// Publishes events to several roots, all of them in one commit or none; resolves when they are durable. Within each
@@ -412,14 +414,15 @@ impl<E: Engine> Publisher<E> {
         // A frame has marks of one kind: a topic that recognises nothing does not look at them.
         let dedupes = addressed.iter().any(|(target, _)| target.dedupes);
         let marks = Marks::of(numbering, dedupes, events.len())?;
-        self.append(addressed.into_iter(), marks).await
+        self.append(addressed.into_iter(), marks, None).await
     }
 
-    /// Appends events, or refuses them the first time that it is polled.
+    /// Gives events to the engine, or refuses them, the first time that it is polled. The engine's own refusal may be later.
     async fn append<'a>(
         &self,
         events: impl Iterator<Item = (&'a Target, &'a Bytes)> + Send,
         marks: Marks,
+        fence: Option<Fence>,
     ) -> Result<Published, PublishError> {
         let mut slices = Slices::default();
         if let Marks::Numbers(numbering) = &marks {
@@ -434,6 +437,9 @@ impl<E: Engine> Publisher<E> {
         }
         if slices.is_empty() {
             return Ok(Published::default());
+        }
+        if let Some(fence) = fence {
+            slices.set_fence(fence);
         }
         let partitions: Vec<PartitionId> = slices.partitions().collect();
         let appended = self.engine.append(slices).await.map_err(|error| match error {

@@ -20,8 +20,8 @@ use super::{
 use crate::effects::{Disk, MemoryDisk};
 use crate::limits;
 use crate::model::{
-    Duplicate, EventId, GuardJudge, GuardRefused, GuardStates, LaneId, Lifecycle, Offset, PartitionId, ProducerId,
-    SubscriberId, TopicId, TopicSettings, VersionId,
+    Duplicate, EventId, Fence, GuardJudge, GuardRefused, GuardStates, LaneId, Lifecycle, Offset, PartitionId,
+    ProducerId, SubscriberId, TopicId, TopicSettings, VersionId,
 };
 
 /// The engine. Cheap to clone.
@@ -304,6 +304,9 @@ impl Engine for MemoryEngine {
             if let Some(unknown) = state.unknown_target(&events) {
                 return Err(AppendError::UnknownPartition(unknown));
             }
+            if events.fence().is_some_and(Fence::is_shut) {
+                return Err(AppendError::Fenced);
+            }
             // a model may take its time
             let before = events.is_guarded().then(|| (state.recognised.clone(), state.producers.clone()));
             let duplicates = state.judge(&mut events);
@@ -311,6 +314,7 @@ impl Engine for MemoryEngine {
                 if let Some(before) = before {
                     (state.recognised, state.producers) = before;
                 }
+                events.fence().into_iter().for_each(Fence::shut);
                 return Err(AppendError::Guard(refused));
             }
             (state.append(events, now_ns), duplicates)

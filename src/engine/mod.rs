@@ -30,7 +30,7 @@ use crate::effects::Disk;
 use crate::limits;
 use crate::model::writes::LANE_KEY_BYTES_MAX;
 pub use crate::model::{
-    Chunk, Duplicate, Guard, GuardReason, GuardRefused, LaneWrite, Lifecycle, Mark, SliceFull, Slices, Stored,
+    Chunk, Duplicate, Fence, Guard, GuardReason, GuardRefused, LaneWrite, Lifecycle, Mark, SliceFull, Slices, Stored,
     TopicSettings,
 };
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
@@ -178,6 +178,9 @@ pub enum AppendError {
     /// A guard refuses one of the events; nothing was appended.
     #[error("{}", .0.why)]
     Guard(GuardRefused),
+    /// An append in front of it, behind the same [`Fence`], was refused; nothing was appended.
+    #[error("what came in front of it in the same stream was refused, so this was not taken either")]
+    Fenced,
     /// A partition that no topic has; nothing was appended.
     #[error("partition {} of topic number {} does not exist", .0.partition, .0.topic)]
     UnknownPartition(PartitionId),
@@ -191,7 +194,7 @@ impl AppendError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Busy { .. } | Self::Full { .. } => true,
-            Self::TooLarge { .. } | Self::UnknownPartition(_) | Self::Guard(_) => false,
+            Self::TooLarge { .. } | Self::UnknownPartition(_) | Self::Guard(_) | Self::Fenced => false,
             Self::Stopped(_) => true,
         }
     }
@@ -203,7 +206,8 @@ impl AppendError {
             | Self::Full { .. }
             | Self::TooLarge { .. }
             | Self::UnknownPartition(_)
-            | Self::Guard(_) => true,
+            | Self::Guard(_)
+            | Self::Fenced => true,
             Self::Stopped(_) => false,
         }
     }
@@ -347,7 +351,8 @@ pub trait Engine: Clone + Send + Sync + 'static {
     fn apply(&self, blueprint: &Blueprint) -> impl Future<Output = Result<Numbers, ApplyError>> + Send;
 
     /// Appends events from outside, all or nothing, and resolves when they are durable, or known to be from before: what
-    /// the marks of `events` recognise is not appended again.
+    /// the marks of `events` recognise is not appended again. Appends are decided on in the order in which they were first
+    /// polled; where a guard refuses one, those behind it with the same [`Fence`] are [`AppendError::Fenced`].
     fn append(&self, events: Slices) -> impl Future<Output = Result<Appended, AppendError>> + Send;
 
     /// Becomes the owner of a lane, in place of whoever was.

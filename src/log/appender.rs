@@ -25,7 +25,7 @@ use super::files::JournalFile;
 use super::frame::{Consumed, Kept, Kind, LaneChange, Link, units, write_frame, write_unit};
 use super::guards::Guards;
 use super::partition::Partition;
-use super::queue::{Permit, Placed, Submission};
+use super::queue::{NotPlaced, Permit, Placed, Submission};
 use super::sequencer::Sequencer;
 use super::store::Sequenced;
 use super::syncer::{Ack, Ends, Syncer, Written};
@@ -33,7 +33,7 @@ use super::tail::Group;
 use super::{Durability, Lane, LogOptions, Shared, is_passing};
 use crate::limits;
 use crate::model::slices::Slice;
-use crate::model::{Duplicate, GuardRefused, LaneWrite, Offset, PartitionId, Slices, keeper_of};
+use crate::model::{Duplicate, Fence, GuardRefused, LaneWrite, Offset, PartitionId, Slices, keeper_of};
 
 /// What is done once the group is written.
 enum Then {
@@ -340,7 +340,19 @@ impl Appender {
         }
     }
 
-    fn judge(&mut self, slices: &mut Slices) -> Result<(Vec<Duplicate>, Vec<Kept>), GuardRefused> {
+    /// What was published before, and what partitions keep. A refusal is for what comes behind the same fence as well.
+    fn judge(&mut self, slices: &mut Slices) -> Result<(Vec<Duplicate>, Vec<Kept>), NotPlaced> {
+        let fence = slices.fence().cloned();
+        if fence.as_ref().is_some_and(Fence::is_shut) {
+            return Err(NotPlaced::Fenced);
+        }
+        self.judge_alone(slices).map_err(|refused| {
+            fence.iter().for_each(Fence::shut);
+            NotPlaced::Guard(refused)
+        })
+    }
+
+    fn judge_alone(&mut self, slices: &mut Slices) -> Result<(Vec<Duplicate>, Vec<Kept>), GuardRefused> {
         let Self { sequencer, shared, writers, link, .. } = self;
         let settings = shared.settings();
         let guards = Guards { shared, settings: &settings };

@@ -60,7 +60,7 @@ pub use cold::{ColdError, ColdReader};
 pub use inspect::{FrameInfo, Inspection, RepairError, Repaired, dump, repair, verify};
 pub use kept::{EntriesError, LaneEntries};
 pub use partition::{Partition, Recent};
-pub use queue::{Acquired, Placed, Refused, Ticket};
+pub use queue::{Acquired, NotPlaced, Placed, Refused, Ticket};
 pub use recovery::Damage;
 pub use space::SpaceLevel;
 pub use threads::Stepper;

@@ -1,11 +1,11 @@
 //! What waits for the appender: submissions in their order, bounded, and how they get there.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
 use super::frame::{HEAD_BYTES, unit_frame_bytes, writes_bytes};
 use super::kept::Changed;
@@ -20,6 +20,15 @@ pub struct Placed {
     pub base_offsets: Vec<Offset>,
     /// Records that were published before, in the order of slices and records; they have no offset of their own.
     pub duplicates: Vec<Duplicate>,
+}
+
+/// Why the slices of an append have no place. Nothing of them was appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotPlaced {
+    /// A guard refuses one of the records.
+    Guard(GuardRefused),
+    /// An append in front of it, behind the same fence, was refused.
+    Fenced,
 }
 
 /// What a session gets of its lane.
@@ -44,7 +53,7 @@ pub(super) struct Permit {
 
 pub(super) enum Submission {
     /// Events from outside; the ticket resolves when they are durable.
-    Append { slices: Slices, ticket: oneshot::Sender<Result<Placed, GuardRefused>>, permit: Permit },
+    Append { slices: Slices, ticket: oneshot::Sender<Result<Placed, NotPlaced>>, permit: Permit },
     /// A lane's unit.
     Unit {
         lane: Arc<Lane>,
@@ -84,9 +93,24 @@ impl Submission {
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
+    producers: Budget,
+    lanes: Budget,
+    wanted: Wanted,
+}
+
+/// What one kind of submissions may have waiting. Each kind has its own, so that neither waits for the other.
+struct Budget {
     count: Arc<Semaphore>,
-    producer_bytes: Arc<Semaphore>,
-    lane_bytes: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    bytes_max: usize,
+}
+
+/// Room for the largest append that found none: smaller ones leave it free until that one comes again, or a while is over.
+/// Without it those that fit into any gap would keep out those that do not.
+#[derive(Default)]
+struct Wanted {
+    bytes: AtomicUsize,
+    until_ns: AtomicU64,
 }
 
 struct Waiting {
@@ -112,9 +136,9 @@ impl Queue {
         Self {
             waiting: Mutex::new(Waiting { submissions: Vec::new(), closed: false, idle: false }),
             arrived: Condvar::new(),
-            count: Arc::new(Semaphore::new(limits::QUEUE_SUBMISSIONS_MAX)),
-            producer_bytes: Arc::new(Semaphore::new(limits::PRODUCER_QUEUE_BYTES_MAX)),
-            lane_bytes: Arc::new(Semaphore::new(limits::LANE_QUEUE_BYTES_MAX)),
+            producers: Budget::new(limits::PRODUCER_QUEUE_BYTES_MAX),
+            lanes: Budget::new(limits::LANE_QUEUE_BYTES_MAX),
+            wanted: Wanted::default(),
         }
     }
 
@@ -124,9 +148,30 @@ impl Queue {
 
     /// Bytes that were admitted and have not been written or acked.
     pub(super) fn bytes(&self) -> u64 {
-        let used = |max: usize, semaphore: &Semaphore| max.saturating_sub(semaphore.available_permits()) as u64;
-        used(limits::PRODUCER_QUEUE_BYTES_MAX, &self.producer_bytes)
-            + used(limits::LANE_QUEUE_BYTES_MAX, &self.lane_bytes)
+        self.producers.used() + self.lanes.used()
+    }
+
+    /// Room for an append of so many bytes, or none: producers do not wait here.
+    fn admit_producer(&self, bytes: usize, now_ns: u64) -> Result<Permit, Refused> {
+        let count = self.producers.try_take(&self.producers.count, 1)?;
+        let taken = self.producers.try_take(&self.producers.bytes, bytes);
+        let wanted = self.wanted.bytes(now_ns);
+        match taken {
+            Err(Refused::Busy) => self.wanted.want(bytes.max(wanted), now_ns),
+            // taken first, so that two who look at the same time do not both believe that enough is left
+            Ok(_) if bytes < wanted && self.producers.bytes.available_permits() < wanted => return Err(Refused::Busy),
+            Ok(_) if bytes >= wanted => self.wanted.nothing(),
+            _ => {}
+        }
+        Ok(Permit { _count: count, _bytes: taken? })
+    }
+
+    /// Room for a unit of so many bytes; lanes wait for it, each in its turn.
+    async fn admit_lane(&self, bytes: usize) -> Result<Permit, Refused> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let bytes = self.lanes.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| Refused::Stopped)?;
+        let count = self.lanes.count.clone().acquire_owned().await.map_err(|_| Refused::Stopped)?;
+        Ok(Permit { _count: count, _bytes: bytes })
     }
 
     fn submit(&self, submission: Submission) -> Result<(), Refused> {
@@ -150,8 +195,9 @@ impl Queue {
         waiting.idle = false;
         drop(waiting);
         self.arrived.notify_one();
-        for semaphore in [&self.count, &self.producer_bytes, &self.lane_bytes] {
-            semaphore.close();
+        for budget in [&self.producers, &self.lanes] {
+            budget.count.close();
+            budget.bytes.close();
         }
     }
 
@@ -192,6 +238,49 @@ impl Queue {
     }
 }
 
+impl Budget {
+    fn new(bytes_max: usize) -> Self {
+        let count = Arc::new(Semaphore::new(limits::QUEUE_SUBMISSIONS_MAX));
+        Self { count, bytes: Arc::new(Semaphore::new(bytes_max)), bytes_max }
+    }
+
+    fn used(&self) -> u64 {
+        self.bytes_max.saturating_sub(self.bytes.available_permits()) as u64
+    }
+
+    fn try_take(&self, of: &Arc<Semaphore>, room: usize) -> Result<OwnedSemaphorePermit, Refused> {
+        let room = u32::try_from(room).map_err(|_| Refused::Busy)?;
+        of.clone().try_acquire_many_owned(room).map_err(|error| match error {
+            TryAcquireError::Closed => Refused::Stopped,
+            TryAcquireError::NoPermits => Refused::Busy,
+        })
+    }
+}
+
+impl Wanted {
+    /// How many bytes are to be left free now.
+    fn bytes(&self, now_ns: u64) -> usize {
+        match self.bytes.load(Ordering::Relaxed) {
+            0 => 0,
+            _ if now_ns >= self.until_ns.load(Ordering::Relaxed) => 0,
+            bytes => bytes,
+        }
+    }
+
+    fn want(&self, bytes: usize, now_ns: u64) {
+        let until_ns = now_ns.saturating_add(limits::PRODUCER_ROOM_LEFT_FOR.as_nanos() as u64);
+        self.until_ns.store(until_ns, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn nothing(&self) {
+        // most of the time nothing is wanted, and nobody else's cache line is taken from it for that
+        if self.bytes.load(Ordering::Relaxed) != 0 {
+            self.bytes.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Lane {
     pub(super) fn new(id: LaneId, position: Offset) -> Self {
         Self { id, position: position.into(), owner: 0.into(), changed: Changed::default() }
@@ -214,21 +303,11 @@ impl Log {
     /// # Errors
     /// [`Refused::Busy`] when producers have as much waiting as they may, [`Refused::Full`] when the disk has; nothing was
     /// submitted then.
-    pub fn append(&self, slices: Slices) -> Result<Ticket<Result<Placed, GuardRefused>>, Refused> {
+    pub fn append(&self, slices: Slices) -> Result<Ticket<Result<Placed, NotPlaced>>, Refused> {
         if !self.shared.space.level(&self.shared, slices.bytes()).admits_producers() {
             return Err(Refused::Full);
         }
-        let permit = |semaphore: &Arc<Semaphore>, room: usize| {
-            let room = u32::try_from(room).map_err(|_| Refused::Busy)?;
-            semaphore.clone().try_acquire_many_owned(room).map_err(|error| match error {
-                tokio::sync::TryAcquireError::Closed => Refused::Stopped,
-                tokio::sync::TryAcquireError::NoPermits => Refused::Busy,
-            })
-        };
-        let permit = Permit {
-            _count: permit(&self.shared.queue.count, 1)?,
-            _bytes: permit(&self.shared.queue.producer_bytes, slices.bytes())?,
-        };
+        let permit = self.shared.queue.admit_producer(slices.bytes(), self.shared.clock.elapsed_ns())?;
         let (sender, ticket) = oneshot::channel();
         self.shared.queue.submit(Submission::Append { slices, ticket: sender, permit })?;
         Ok(ticket)
@@ -254,11 +333,7 @@ impl Log {
                 return Err(Refused::Stopped);
             }
         }
-        let room = u32::try_from(slices.bytes() + writes_bytes(&writes)).unwrap_or(u32::MAX);
-        let bytes =
-            self.shared.queue.lane_bytes.clone().acquire_many_owned(room).await.map_err(|_| Refused::Stopped)?;
-        let count = self.shared.queue.count.clone().acquire_owned().await.map_err(|_| Refused::Stopped)?;
-        let permit = Permit { _count: count, _bytes: bytes };
+        let permit = self.shared.queue.admit_lane(slices.bytes() + writes_bytes(&writes)).await?;
         let (owner, lane) = (lane.owner, lane.lane.clone());
         // Nobody else hands in for this lane, so units are numbered in their order. One of an owner that was replaced is
         // refused by the appender as well.
@@ -321,5 +396,52 @@ impl Log {
         let (sender, ticket) = oneshot::channel();
         self.shared.queue.submit(Submission::Barrier { ticket: sender })?;
         ticket.await.map_err(|_| Refused::Stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn a_large_append_is_not_kept_out_by_small_ones() {
+        let queue = Queue::new();
+        let mut small: Vec<Permit> = std::iter::from_fn(|| queue.admit_producer(MIB, 0).ok()).collect();
+        assert_eq!(small.len(), limits::PRODUCER_QUEUE_BYTES_MAX / MIB);
+        // Whenever one is written, another small one is there first; the large one comes again once in four.
+        for freed in 1.. {
+            assert!(freed <= 4 * 32 + 4, "it is kept out");
+            drop(small.pop().unwrap());
+            if freed % 4 == 0 && queue.admit_producer(32 * MIB, 0).is_ok() {
+                break;
+            }
+            small.extend(queue.admit_producer(MIB, 0));
+        }
+        assert!(queue.admit_producer(MIB, 0).is_ok(), "then it is over with that");
+    }
+
+    #[test]
+    fn room_is_left_for_a_while_only() {
+        let queue = Queue::new();
+        let mut small: Vec<Permit> = std::iter::from_fn(|| queue.admit_producer(MIB, 0).ok()).collect();
+        assert_eq!(queue.admit_producer(32 * MIB, 0).err(), Some(Refused::Busy));
+        small.truncate(small.len() - 32);
+        assert_eq!(queue.admit_producer(1, 0).err(), Some(Refused::Busy), "all of that is for the large one");
+        small.pop();
+        let _one_beside = queue.admit_producer(MIB, 0).unwrap();
+        let over = limits::PRODUCER_ROOM_LEFT_FOR.as_nanos() as u64;
+        assert!(queue.admit_producer(1, over).is_ok(), "it has not come again");
+    }
+
+    #[test]
+    fn lanes_do_not_wait_for_producers() {
+        let queue = Queue::new();
+        let producers: Vec<Permit> = std::iter::from_fn(|| queue.admit_producer(1, 0).ok()).collect();
+        assert_eq!(producers.len(), limits::QUEUE_SUBMISSIONS_MAX);
+        let mut lane = std::pin::pin!(queue.admit_lane(MIB));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(lane.as_mut().poll(&mut cx).is_ready());
     }
 }

@@ -23,13 +23,13 @@ use tokio::sync::oneshot;
 
 use super::files::JournalFile;
 use super::partition::Partition;
-use super::queue::{Permit, Placed};
+use super::queue::{NotPlaced, Permit, Placed};
 use super::{Durability, Shared};
 use crate::limits;
-use crate::model::{GuardRefused, Offset};
+use crate::model::Offset;
 
 /// Where events went, or why they were refused: that, too, is told only once what it is about is durable.
-pub(super) type Verdict = Result<Placed, GuardRefused>;
+pub(super) type Verdict = Result<Placed, NotPlaced>;
 
 /// Who waits for a group.
 pub(super) enum Ack {

@@ -5,6 +5,7 @@
 
 pub mod chunk;
 pub mod event;
+mod fence;
 pub(crate) mod guard;
 pub mod identity;
 pub mod json;
@@ -16,6 +17,7 @@ pub mod writes;
 
 pub use chunk::{Chunk, Stored};
 pub use event::{Attribute, AttributeView, Event, EventError, EventView};
+pub use fence::Fence;
 pub use guard::{Guard, GuardJudge, GuardReason, GuardRefused, GuardStates, Lifecycle, keeper_of};
 pub use identity::{
     EventId, LaneId, Offset, OutputId, OutputIds, PartitionId, Place, ProducerId, SubscriberId, TopicId, VersionId,

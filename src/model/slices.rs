@@ -1,5 +1,6 @@
 //! Records on their way in, grouped by partition as a frame of the journal wants them, so that they are framed once.
 
+use super::fence::Fence;
 use super::guard::Guard;
 use super::identity::{EventId, Offset, PartitionId, ProducerId};
 
@@ -12,6 +13,7 @@ pub struct Slices {
     slices: Vec<Slice>,
     records_bytes: usize,
     producer: Option<ProducerId>,
+    fence: Option<Fence>,
 }
 
 /// By what a record from outside is recognised when it comes again.
@@ -198,6 +200,15 @@ impl Slices {
 
     pub(crate) fn producer(&self) -> Option<ProducerId> {
         self.producer
+    }
+
+    /// They come behind others, and are not stored where one of those was refused.
+    pub fn set_fence(&mut self, fence: Fence) {
+        self.fence = Some(fence);
+    }
+
+    pub(crate) fn fence(&self) -> Option<&Fence> {
+        self.fence.as_ref()
     }
 
     /// Leaves out records of a slice; the numbers ascend.

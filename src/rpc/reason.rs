@@ -18,6 +18,8 @@ pub const INVALID_DELAY: &str = "INVALID_DELAY";
 pub const INVALID_STATE: &str = "INVALID_STATE";
 /// The topic's lifecycle does not allow the state of an event to follow that of its key.
 pub const LIFECYCLE: &str = "LIFECYCLE";
+/// What came in front of it in the same stream was refused.
+pub const STREAM_REFUSED: &str = "STREAM_REFUSED";
 /// The data of an event is not what the topic's schema says.
 pub const SCHEMA_MISMATCH: &str = "SCHEMA_MISMATCH";
 /// The numbers of the events, or the name of who numbered them, cannot be.

@@ -1,8 +1,9 @@
 //! Events in: one call, or a stream of them that is pipelined.
 //!
 //! Promises: the answers of a stream come in the order of its requests; after the first refusal nothing more of it is
-//! published. It holds because [`Publisher::publish_admitted`] places its events, or refuses them, the first time that it is
-//! polled, and because a request is not even read before the one in front of it has been admitted and polled once.
+//! published. It holds because a request is not even read before the one in front of it has been admitted and polled once,
+//! when [`Publisher::publish_admitted`] refuses it or hands its events to the engine, and because what the engine refuses
+//! later shuts the stream's fence: what is behind it in the engine by then is not stored.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -19,7 +20,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::pull::{Pull, Source};
 use super::{bounds, door, refusal};
 use crate::dispatch::{Admission, PublishError, Publisher};
-use crate::engine::Engine;
+use crate::engine::{Engine, Fence};
 use crate::rpc::v1;
 use crate::rpc::v1::publisher_service_server::PublisherService;
 
@@ -42,7 +43,8 @@ impl<E: Engine> PublisherService for Publishing<E> {
         let _call = self.calls.token();
         let v1::PublishRequest { topic, events, numbering } = request.into_inner();
         let admission = self.admitted(self.publisher.admit(&topic, events.len())).await?;
-        let published = self.publisher.publish_admitted(&topic, &events, numbering.map(Into::into), admission).await;
+        let published =
+            self.publisher.publish_admitted(&topic, &events, numbering.map(Into::into), admission, None).await;
         let published = published.map_err(|error| refusal::publish(&error))?;
         Ok(Response::new(published.into()))
     }
@@ -93,6 +95,7 @@ pub(super) struct Pipeline<E> {
     publisher: Publisher<E>,
     requests: Streaming<v1::PublishStreamRequest>,
     topic: String,
+    fence: Fence,
     /// The next request, which waits for room in its topic: nothing behind it is read before it has some.
     admitting: Option<(Admitting, v1::PublishStreamRequest)>,
     slots: VecDeque<Slot>,
@@ -123,6 +126,10 @@ impl Slot {
             self.state = State::Done(answer);
         }
     }
+
+    fn is_refused(&self) -> bool {
+        matches!(self.state, State::Done(Err(_)))
+    }
 }
 
 impl<E: Engine> Pipeline<E> {
@@ -131,6 +138,7 @@ impl<E: Engine> Pipeline<E> {
             publisher: service.publisher.clone(),
             requests,
             topic: String::new(),
+            fence: Fence::default(),
             admitting: None,
             slots: VecDeque::new(),
             bytes: 0,
@@ -157,18 +165,18 @@ impl<E: Engine> Pipeline<E> {
 
     fn begin(&mut self, request: v1::PublishStreamRequest, admitted: Admitted, cx: &mut Context<'_>) {
         let (publisher, topic, events) = (self.publisher.clone(), self.topic.clone(), request.events);
-        let numbering = request.numbering.map(Into::into);
+        let (numbering, fence) = (request.numbering.map(Into::into), Some(self.fence.clone()));
         let bytes = events.iter().map(Bytes::len).sum();
         let running = Box::pin(async move {
             let published = match admitted {
-                Ok(admission) => publisher.publish_admitted(&topic, &events, numbering, admission).await,
+                Ok(admission) => publisher.publish_admitted(&topic, &events, numbering, admission, fence).await,
                 Err(error) => Err(error),
             };
             published.map(Into::into).map_err(|error| refusal::publish(&error))
         });
         let mut slot = Slot { bytes, state: State::Running(running) };
         slot.poll(cx);
-        if matches!(slot.state, State::Done(Err(_))) {
+        if slot.is_refused() {
             self.ended = Some(Ok(()));
         }
         self.bytes += bytes;
@@ -183,6 +191,9 @@ impl<E: Engine> Pipeline<E> {
         }
         for slot in &mut self.slots {
             slot.poll(cx);
+        }
+        if self.ended.is_none() && self.slots.iter().any(Slot::is_refused) {
+            self.ended = Some(Ok(()));
         }
         while self.ended.is_none() && self.has_room() {
             if self.closing.as_mut().poll(cx).is_ready() {

@@ -152,6 +152,8 @@ pub(super) fn publish(error: &PublishError) -> Status {
             AppendError::UnknownPartition(_) => Refusal::new(Code::Internal, reason::UNKNOWN_PARTITION, error).status(),
             // The publisher says which event it is.
             AppendError::Guard(_) => Refusal::new(Code::FailedPrecondition, reason::LIFECYCLE, error).status(),
+            // The first refusal ends the stream, so nobody is told of those behind it.
+            AppendError::Fenced => Refusal::new(Code::Aborted, reason::STREAM_REFUSED, error).status(),
             AppendError::Stopped(stopped) => self::stopped(stopped),
         },
     }

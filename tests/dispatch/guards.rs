@@ -3,7 +3,7 @@
 use wattle::dispatch::publish::EventRefused;
 use wattle::dispatch::{PublishError, Tree};
 use wattle::engine::memory::MemoryEngine;
-use wattle::engine::{Engine, GuardReason};
+use wattle::engine::{AppendError, Engine, Fence, GuardReason};
 use wattle::model::{Attribute, Event};
 
 use crate::bed::{Home, ends, start, start_on};
@@ -77,6 +77,54 @@ async fn a_publish_of_an_impossible_state_is_refused_whole_in_memory() {
 #[tokio::test]
 async fn a_publish_of_an_impossible_state_is_refused_whole_on_disk() {
     publishes_are_guarded(tempfile::tempdir().unwrap()).await;
+}
+
+/// Events of one stream, each in a request of its own, all of them handed in before any is answered.
+async fn streamed<E: Engine>(tree: &Tree<E>, events: Vec<bytes::Bytes>) -> Vec<Result<(), PublishError>> {
+    let (fence, mut answers) = (Fence::default(), Vec::new());
+    for event in events {
+        let (publisher, fence) = (tree.publisher().clone(), fence.clone());
+        let admission = publisher.admit("in", 1).await.unwrap();
+        let mut answer = Box::pin(async move {
+            publisher.publish_admitted("in", &[event], None, admission, Some(fence)).await.map(drop)
+        });
+        // the first poll hands it in
+        let first = std::future::poll_fn(|cx| std::task::Poll::Ready(answer.as_mut().poll(cx))).await;
+        answers.push((answer, first));
+    }
+    let mut results = Vec::new();
+    for (answer, first) in answers {
+        results.push(match first {
+            std::task::Poll::Ready(result) => result,
+            std::task::Poll::Pending => answer.await,
+        });
+    }
+    results
+}
+
+async fn a_refusal_ends_its_stream(home: impl Home) {
+    let (plan, work) = (plan_of(&[&yaml(true, false, "")]), Script::each(copy));
+    let tree = start_on(home.open().await, &plan, &[("work", &work)]).await;
+    let events = vec![state("1", "a", "new"), state("2", "b", "paid"), state("3", "c", "new"), state("4", "a", "paid")];
+    let mut results = streamed(&tree, events).await.into_iter();
+    assert!(results.next().unwrap().is_ok());
+    assert_eq!(refused(results.next().unwrap()), (0, " > paid".to_owned()));
+    for behind in results {
+        let error = behind.unwrap_err();
+        assert!(matches!(error, PublishError::Append(AppendError::Fenced)), "{error}");
+    }
+    assert_eq!(ids(&tree, "in").await, ["1"]);
+    ends(tree).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_ends_its_stream_in_memory() {
+    a_refusal_ends_its_stream(MemoryEngine::default()).await;
+}
+
+#[tokio::test]
+async fn a_refusal_ends_its_stream_on_disk() {
+    a_refusal_ends_its_stream(tempfile::tempdir().unwrap()).await;
 }
 
 /// An output with the data of the event.

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use wattle::effects::memory::Operation;
 use wattle::effects::{Clock, MemoryDisk};
-use wattle::log::{Condition, Damage, Durability, Log, LogOptions, OpenError, Placed, Recent, Replay, Ticket};
-use wattle::model::{GuardRefused, LaneId, PartitionId, Slices, SubscriberId, TopicId};
+use wattle::log::{
+    Condition, Damage, Durability, Log, LogOptions, NotPlaced, OpenError, Placed, Recent, Replay, Ticket,
+};
+use wattle::model::{LaneId, PartitionId, Slices, SubscriberId, TopicId};
 
 /// The partition of a test that needs one only.
 pub(crate) const P: PartitionId = PartitionId { topic: TopicId(1), partition: 0 };
@@ -89,7 +91,7 @@ pub(crate) fn slices(events: &[(PartitionId, &[u8])]) -> Slices {
     slices
 }
 
-pub(crate) fn submit(log: &Log, partition: PartitionId, event: &str) -> Ticket<Result<Placed, GuardRefused>> {
+pub(crate) fn submit(log: &Log, partition: PartitionId, event: &str) -> Ticket<Result<Placed, NotPlaced>> {
     log.append(slices(&[(partition, event.as_bytes())])).unwrap()
 }
 

@@ -185,6 +185,8 @@ pub(crate) struct Bed {
     pub(crate) healed: watch::Sender<bool>,
 }
 
+/// Root with a lifecycle: `created`, then `paid`.
+pub(crate) const STEPS: &str = "shop/steps";
 /// Root of two partitions for `WORK`.
 pub(crate) const JOBS: &str = "shop/jobs";
 /// Root of one partition for a subscriber in front of which two events may wait.
@@ -208,6 +210,7 @@ topics:
   halting.done: {}
   little: { dedupe: off }
   checked: { schema: checked.json, dedupe: off }
+  steps: { lifecycle: { state: data.s, start: [created], allow: { created: [paid] } }, dedupe: off }
   bounded: { backlog: 2, dedupe: off }
   patient: { backlog: 2, when_full: wait, dedupe: off }
 subscribers:
@@ -291,6 +294,14 @@ pub(crate) fn event(id: impl Into<String>, key: &str) -> Bytes {
     let mut event = Event { id: id.into(), source: "/test".into(), r#type: "test".into(), ..Event::default() };
     event.attributes.insert("partitionkey".into(), Attribute::String(key.into()));
     event.data = Some(Data::Text("some data".into()));
+    event.encode()
+}
+
+/// An event that brings its key into a state.
+pub(crate) fn step(id: &str, key: &str, state: &str) -> Bytes {
+    let mut event = Event { id: id.into(), source: "/test".into(), r#type: "test".into(), ..Event::default() };
+    event.attributes.insert("partitionkey".into(), Attribute::String(key.into()));
+    event.data = Some(Data::Text(format!(r#"{{"s":"{state}"}}"#)));
     event.encode()
 }
 

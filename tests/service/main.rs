@@ -21,4 +21,5 @@ mod publishing;
 mod reading;
 mod stopping;
 mod storage;
+mod streams;
 mod subscribers;

@@ -9,10 +9,10 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot::error::TryRecvError;
 use wattle::effects::{Clock, MemoryDisk};
 use wattle::log::{
-    Acquired, ColdError, ColdReader, Condition, Durability, Log, LogOptions, Placed, Recent, Refused, Settings,
-    Stepper, Ticket,
+    Acquired, ColdError, ColdReader, Condition, Durability, Log, LogOptions, NotPlaced, Placed, Recent, Refused,
+    Settings, Stepper, Ticket,
 };
-use wattle::model::{GuardRefused, LaneId, PartitionId, TopicId};
+use wattle::model::{LaneId, PartitionId, TopicId};
 
 use super::expiry::Expiry;
 use super::faults::{Armed, Faults, Fired, Hands, any_fault, crashed};
@@ -24,7 +24,7 @@ use super::steps;
 
 /// What somebody waits for.
 pub(crate) enum Waiting {
-    Append(Ticket<Result<Placed, GuardRefused>>),
+    Append(Ticket<Result<Placed, NotPlaced>>),
     Acquire(LaneId, Pin<Box<dyn Future<Output = Result<Acquired, Refused>>>>),
     Done(Pin<Box<dyn Future<Output = Result<(), Refused>>>>),
 }
@@ -228,7 +228,8 @@ impl World {
             let answer = match &mut waiting {
                 Waiting::Append(ticket) => match ticket.try_recv() {
                     Ok(Ok(placed)) => Some(Ok(Expected::Placed(placed))),
-                    Ok(Err(refused)) => Some(Ok(Expected::Refused(refused.of))),
+                    Ok(Err(NotPlaced::Guard(refused))) => Some(Ok(Expected::Refused(refused.of))),
+                    Ok(Err(NotPlaced::Fenced)) => panic!("nothing has a fence here"),
                     Err(TryRecvError::Empty) => None,
                     Err(TryRecvError::Closed) => Some(Err(Refused::Stopped)),
                 },

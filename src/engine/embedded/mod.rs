@@ -22,8 +22,8 @@ use super::{
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
 use crate::limits;
 use crate::log::{
-    Acquired, ColdError, ColdReader, Condition, LaneEntries, Log, OpenError, Placed, Recent, Refused, Settings,
-    SpaceLevel,
+    Acquired, ColdError, ColdReader, Condition, LaneEntries, Log, NotPlaced, OpenError, Placed, Recent, Refused,
+    Settings, SpaceLevel,
 };
 pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
@@ -368,7 +368,8 @@ impl Engine for EmbeddedEngine {
             Err(Refused::Stopped) => return Err(self.shared.stopped().await.into()),
         };
         match placed {
-            Ok(Err(refused)) => Err(AppendError::Guard(refused)),
+            Ok(Err(NotPlaced::Guard(refused))) => Err(AppendError::Guard(refused)),
+            Ok(Err(NotPlaced::Fenced)) => Err(AppendError::Fenced),
             Ok(Ok(Placed { base_offsets, duplicates })) => {
                 Ok(Appended { base_offsets, duplicates, epoch: self.shared.log.epoch() })
             }
