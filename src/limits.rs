@@ -111,6 +111,13 @@ pub const UNSYNCED_GROUPS_MAX: usize = 16 * 1024;
 /// After this long without work the engine writes a mark, which tells the next start what was durable.
 pub const IDLE_MARK_AFTER: Duration = Duration::from_millis(200);
 
+/// The shortest pause that a handler may ask for: an event that it gives back at once, again and again, has others called
+/// between.
+pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
+/// The longest pause that a handler may ask for, unless the topology's own are longer: the events of the key stand still
+/// meanwhile, and what is to be later than that is an event with `delay`.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// Events that one call of a handler gets at the most: PLUGINS measurements show nearly all gain at 16 already.
 pub const BATCH_EVENTS_MAX: u32 = 256;
 /// Bytes of records that one call of a handler gets, unless one event alone has more.

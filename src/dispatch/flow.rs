@@ -172,6 +172,16 @@ impl Backoff {
         self.longest(attempts).mul_f64(0.5 + 0.5 * part)
     }
 
+    /// The pause that a handler asks for, as far as it may.
+    pub(super) fn asked(&self, pause: Duration) -> Duration {
+        pause.clamp(limits::RETRY_PAUSE_MIN, self.longest_asked())
+    }
+
+    /// No pause is longer than this one, whoever chose it.
+    pub(super) fn longest_asked(&self) -> Duration {
+        limits::RETRY_PAUSE_MAX.max(self.retry.max)
+    }
+
     /// The pause after the `attempts`-th failed attempt if nothing shortens it.
     fn longest(&self, attempts: u32) -> Duration {
         let Retry { initial, max, factor, .. } = self.retry;
@@ -351,6 +361,17 @@ mod tests {
             }
             assert_eq!((most.load(Ordering::Relaxed), begin.elapsed().as_millis()), (3, 40));
         });
+    }
+
+    #[test]
+    fn a_handler_asks_for_a_pause_within_bounds() {
+        let retry = |max| Retry { attempts: 9, initial: Duration::from_secs(1), max, factor: 2.0 };
+        let backoff = Backoff::new(retry(Duration::from_secs(30)), "a/b", 0);
+        assert_eq!(backoff.asked(Duration::ZERO), limits::RETRY_PAUSE_MIN);
+        assert_eq!(backoff.asked(Duration::from_secs(3_600)), Duration::from_secs(3_600));
+        assert_eq!(backoff.asked(Duration::from_millis(u64::MAX)), limits::RETRY_PAUSE_MAX);
+        let slow = Backoff::new(retry(2 * limits::RETRY_PAUSE_MAX), "a/b", 0);
+        assert_eq!(slow.asked(Duration::from_millis(u64::MAX)), 2 * limits::RETRY_PAUSE_MAX);
     }
 
     #[test]

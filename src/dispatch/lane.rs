@@ -196,7 +196,7 @@ enum Of {
 impl<S: Session, K: Entries> Lane<S, K> {
     /// A lane as it was left.
     pub(super) fn load(parts: Parts<S, K>) -> Result<Self, LaneError> {
-        let waiting = WaitingSet::load(&parts.entries, parts.policy.waiting, parts.backoff.retry.max)?;
+        let waiting = WaitingSet::load(&parts.entries, parts.policy.waiting, parts.backoff.longest_asked())?;
         let state = Arc::new(HandlerState::load(parts.entries.clone(), parts.policy.state)?);
         let is_told = |key| Ok::<_, ReadError>(parts.entries.get(key)?.is_some());
         let told = Told { is_paused: is_told(PAUSED)?, is_halted: is_told(HALTED)?, is_broken: is_told(BROKEN)? };

@@ -92,8 +92,8 @@ impl Waiter {
 }
 
 impl Waiter {
-    /// Whether its last attempt may be what a lane has halted for: nothing else has no pause behind it, but where a handler
-    /// asks for none.
+    /// Whether its last attempt may be what a lane has halted for: nothing else has no pause behind it, but where the
+    /// topology wants none.
     pub(super) fn may_have_halted(&self) -> bool {
         !self.is_parked && self.failed_ns > 0 && self.due_ns <= self.failed_ns
     }
@@ -211,8 +211,8 @@ impl WaitingSet {
         }
     }
 
-    /// What a lane has in its entries. A pause that was interrupted goes on for as long as was left of it, and never longer
-    /// than `longest`, whatever the clock says.
+    /// What a lane has in its entries. A pause that was interrupted goes on for as long as was left of it, never longer
+    /// than it was as a whole, and never longer than `longest`, whatever the clock says.
     pub(super) fn load(entries: &impl Entries, bound: Waiting, longest: Duration) -> Result<Self, WaitingError> {
         let mut set = Self::new(bound);
         let (now, now_ns) = (Instant::now(), now_ns());
@@ -230,7 +230,8 @@ impl WaitingSet {
                 let malformed =
                     |error: crate::model::RecordError| WaitingError::Malformed { number, reason: error.to_string() };
                 let key = Record::parse(&record).map_err(malformed)?.key;
-                let pause = Duration::from_nanos(waiter.due_ns.saturating_sub(now_ns)).min(longest);
+                let (left, whole) = (waiter.due_ns.saturating_sub(now_ns), waiter.due_ns.saturating_sub(waiter.failed_ns));
+                let pause = Duration::from_nanos(left.min(whole)).min(longest);
                 set.insert(number, key, &waiter, record.len(), now + pause);
             }
         }

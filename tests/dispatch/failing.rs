@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wattle::dispatch::Tree;
+use wattle::dispatch::{Filter, ListPosition, Tree};
 use wattle::engine::Engine;
+use wattle::engine::memory::MemoryEngine;
+use wattle::limits::{RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
 use wattle::model::Event;
 use wattle::wasm::CallErrorKind;
 
-use crate::bed::{ONE, one, one_of, publish, start};
-use crate::common::trees::{Seen, data, event, only, settled, status};
+use crate::bed::{Home, ONE, ends, one, one_of, publish, start, start_on};
+use crate::common::trees::{Seen, data, event, only, plan_of, settled, status, until};
 use crate::script::{Given, Script, Step, copy};
 
 /// Pauses are those that the topology says, each shortened by a half at the most.
@@ -71,7 +73,7 @@ async fn attempts_are_apart_by_a_growing_pause_and_end_in_a_dead_letter() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handlers_own_delay_is_kept_to_the_millisecond() {
-    let delays = [Some(7), Some(12_345), Some(0), None];
+    let delays = [Some(17), Some(12_345), Some(0), None];
     let yaml = ONE.replace("attempts: 3", "attempts: 5");
     let work = on_b(move |given| match delays.get(given.attempt as usize - 1) {
         Some(delay) => Step::Retry(delay.map(Duration::from_millis)),
@@ -82,9 +84,46 @@ async fn a_handlers_own_delay_is_kept_to_the_millisecond() {
     let mut times = vec![work.called()[0].at];
     times.extend(starts(&work, "b").into_iter().skip(1));
     let pauses = ms(&times);
-    assert_eq!(pauses[..3], [7, 12_345, 0]);
+    assert_eq!(pauses[..3], [17, 12_345, 10], "never none");
     assert_pauses(&pauses[3..], &[1000]); // the topology's, after the fourth attempt
     assert_eq!(data(&tree, "out").await, ["c", "b"]);
+}
+
+async fn a_pause_is_bounded(home: impl Home) {
+    let plan = plan_of(&[&ONE.replace("attempts: 3", "attempts: 1000")]);
+    let spins = Script::each(|given| if given.attempt < 1000 { Step::Retry(Some(Duration::ZERO)) } else { copy(given) });
+    let tree = start_on(home.open().await, &plan, &[("work", &spins)]).await;
+    publish(&tree, "in", &["a"]).await;
+    settled(&tree).await;
+    let calls = spins.called();
+    let apart = calls.windows(2).map(|pair| pair[1].at - pair[0].at).min();
+    assert!(calls.len() == 1000 && apart >= Some(RETRY_PAUSE_MIN), "{apart:?}");
+    ends(tree).await;
+
+    let forever = Script::each(|_| Step::Retry(Some(Duration::from_millis(u64::MAX))));
+    let tree = start_on(home.open().await, &plan, &[("work", &forever)]).await;
+    publish(&tree, "in", &["b"]).await;
+    until("it failed", || status(&tree.snapshot(), "t/work").waiting == 1).await;
+    let is_due_in = |tree: &Tree<_>| {
+        let found = tree.waiting("t/work", &Filter::default(), ListPosition::default(), 9).unwrap().found;
+        Duration::from_nanos(found[0].waiter.due_ns - found[0].waiter.failed_ns)
+    };
+    assert_eq!(is_due_in(&tree), RETRY_PAUSE_MAX);
+    ends(tree).await;
+    // the same after a restart
+    let tree = start_on(home.open().await, &plan, &[("work", &forever)]).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!((is_due_in(&tree), forever.called().len()), (RETRY_PAUSE_MAX, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handlers_own_delay_is_bounded_in_memory() {
+    a_pause_is_bounded(MemoryEngine::default()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handlers_own_delay_is_bounded_on_disk() {
+    a_pause_is_bounded(tempfile::tempdir().unwrap()).await;
 }
 
 #[tokio::test(start_paused = true)]

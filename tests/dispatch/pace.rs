@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use wattle::dispatch::{Filter, Move, SeekState, SeekTo};
 use wattle::engine::memory::MemoryEngine;
+use wattle::model::partition_of;
 use wattle::topology::Plan;
 
 use crate::bed::{ONE, backlog, publish, start_on};
-use crate::common::trees::{PATIENCE, contents, data, event, plan_of, settled, until};
+use crate::common::trees::{PATIENCE, contents, data, event, plan_of, settled, status, until};
 use crate::script::{Script, Step, by_event, copy};
 
 fn plan(partitions: u32, more: &str) -> Plan {
@@ -53,6 +55,59 @@ async fn what_is_tried_again_counts_for_the_rate_as_well() {
     let calls = work.called();
     assert_eq!(calls.len(), 6);
     assert!(calls.windows(2).all(|pair| (pair[1].at - pair[0].at).as_millis() >= 1_000), "{calls:?}");
+}
+
+/// What a lane is told it does within this time, whatever it waits for: nobody waits for the disk here.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_waits_for_its_rate_obeys_at_once_and_goes_on_from_there() {
+    let work = Script::each(copy);
+    let tree = start_on(MemoryEngine::default(), &plan(1, "rate: 1/h"), &[("work", &work)]).await;
+    publish(&tree, "in", &["a", "b", "c"]).await;
+    until("the first call", || work.called().len() == 1).await;
+    tokio::time::timeout(AT_ONCE, tree.pause("t/work")).await.expect("it waits for its rate").unwrap();
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(work.called().len(), 1, "it is paused");
+    tokio::time::timeout(AT_ONCE, tree.resume("t/work")).await.unwrap().unwrap();
+    until("the second call", || work.called().len() == 2).await;
+    let back = Move { to: SeekTo::Start, partition: None, state: SeekState::Keep, drops_waiting: false, dry_run: false };
+    tokio::time::timeout(AT_ONCE, tree.seek("t/work", back)).await.expect("it waits for its rate").unwrap();
+    tokio::time::sleep(Duration::from_secs(4 * 3600)).await;
+    assert_eq!(work.batches().concat(), ["a", "b", "a", "b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_waits_for_another_ones_call_obeys_at_once() {
+    let work = Script::calls(|_| std::future::pending());
+    let tree = start_on(MemoryEngine::default(), &plan(2, "concurrency: 1"), &[("work", &work)]).await;
+    let of = |wanted| (0..).map(|n| format!("k{n}")).find(|key| partition_of(key, 2) == wanted).unwrap();
+    for partition in 0..2 {
+        publish(&tree, "in", &[&of(partition)]).await;
+        until("the first call", || work.called().len() == 1).await;
+    }
+    let back = |partition| {
+        let (to, state) = (SeekTo::Start, SeekState::Keep);
+        Move { to, partition: Some(partition), state, drops_waiting: false, dry_run: false }
+    };
+    let told = tokio::time::timeout(AT_ONCE, tree.seek("t/work", back(1))).await;
+    assert_eq!(told.expect("it waits for its turn").unwrap()[0].to, 0);
+    let told = tokio::time::timeout(AT_ONCE, tree.seek("t/work", back(0))).await;
+    assert!(told.is_err(), "that one is in its call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_dropped_while_it_waits_for_its_turn_is_not_called_again() {
+    let work = Script::each(|_| Step::Retry(Some(Duration::from_millis(10))));
+    let tree = start_on(MemoryEngine::default(), &plan(1, "rate: 1/h"), &[("work", &work)]).await;
+    publish(&tree, "in", &["a"]).await;
+    until("it failed", || status(&tree.snapshot(), "t/work").waiting == 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let dropped = tokio::time::timeout(AT_ONCE, tree.drop_waiting("t/work", &Filter::default())).await;
+    assert_eq!(dropped.expect("it waits for its rate").unwrap(), 1);
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(work.called().len(), 1);
+    assert!(tree.is_settled());
 }
 
 #[tokio::test(start_paused = true)]

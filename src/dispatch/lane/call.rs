@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::super::batch::{Context, Held, Parsed};
+use super::super::command::Command;
 use super::super::flow::Permit;
 use super::super::handler::HandleError;
 use super::super::outputs::LastFailure;
@@ -108,12 +109,26 @@ impl<S: Session, K: Entries> Lane<S, K> {
         }
     }
 
-    /// Waits for the turn of a call with so many events.
-    pub(super) async fn admit(&mut self, events: usize) -> Result<Option<Permit>, LaneError> {
-        tokio::select! {
-            biased;
-            () = self.parts.stop.cancelled() => Err(LaneError::Stopped),
-            permit = self.parts.flow.admit(events as u32) => Ok(permit),
+    /// Waits for the turn of a call with so many events. What the lane is told meanwhile it does at once. Where that may
+    /// change what is to be called, it begins again.
+    pub(super) async fn admit(&mut self, events: usize) -> Result<Option<Permit>, Leave> {
+        let flow = self.parts.flow.clone();
+        let mut admitted = std::pin::pin!(flow.admit(events as u32));
+        loop {
+            let Parts { stop, commands, .. } = &mut self.parts;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(LaneError::Stopped.into()),
+                Some(command) = commands.recv() => {
+                    let is_look = matches!(command, Command::Look(..));
+                    self.obey(command).await?;
+                    if !is_look {
+                        self.seek_to_position().await?;
+                        return Err(Leave::Moved);
+                    }
+                }
+                permit = &mut admitted => return Ok(permit),
+            }
         }
     }
 

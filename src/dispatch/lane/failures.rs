@@ -235,7 +235,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let offset = event.offset;
         if failure.may_pass && attempts < backoff.retry.attempts {
             tracing::warn!(subscriber, partition, offset, event = id, attempts, %reason, "will try again");
-            return End::Again(failure.delay.unwrap_or_else(|| backoff.pause(offset, attempts)));
+            let asked = failure.delay.map(|pause| backoff.asked(pause));
+            return End::Again(asked.unwrap_or_else(|| backoff.pause(offset, attempts)));
         }
         self.parts.recorder.save(
             event,

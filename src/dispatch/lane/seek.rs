@@ -99,7 +99,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                     self.parts.counters.failed(&reason);
                 } else {
                     // nothing of it was committed
-                    let (policy, longest) = (self.parts.policy.waiting, self.parts.backoff.retry.max);
+                    let (policy, longest) = (self.parts.policy.waiting, self.parts.backoff.longest_asked());
                     self.waiting = WaitingSet::load(&self.parts.entries, policy, longest)?;
                 }
                 self.show();
