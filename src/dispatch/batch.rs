@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::engine::Chunk;
+use crate::engine::{Chunk, Stored};
 use crate::model::{EventView, Offset, Record, RecordError};
 use crate::wasm::{EventContext, LogLevel};
 
@@ -42,11 +42,16 @@ impl Unreadable {
 impl Held {
     /// The events of some chunks.
     pub(super) fn all(chunks: &[Chunk]) -> Vec<Self> {
-        let events = || chunks.iter().flat_map(|chunk| chunk.iter());
-        let mut records = Vec::with_capacity(events().map(|stored| stored.record.len()).sum());
-        events().for_each(|stored| records.extend_from_slice(stored.record));
+        Self::copies(&chunks.iter().flat_map(Chunk::iter).collect::<Vec<_>>())
+    }
+
+    /// These events, in one piece of memory.
+    pub(super) fn copies(events: &[Stored<'_>]) -> Vec<Self> {
+        let mut records = Vec::with_capacity(events.iter().map(|stored| stored.record.len()).sum());
+        events.iter().for_each(|stored| records.extend_from_slice(stored.record));
         let mut rest = Bytes::from(records);
-        events()
+        events
+            .iter()
             .map(|stored| Self {
                 offset: stored.offset,
                 append_time_ns: stored.append_time_ns,
@@ -61,12 +66,23 @@ impl Held {
     }
 
     pub(super) fn parse(&self) -> Result<Parsed<'_>, Unreadable> {
+        Parsed::parse(self.offset, self.append_time_ns, &self.record)
+    }
+}
+
+impl<'a> Parsed<'a> {
+    /// Looks into an event where it is stored.
+    pub(super) fn of(stored: &Stored<'a>) -> Result<Self, Unreadable> {
+        Self::parse(stored.offset, stored.append_time_ns, stored.record)
+    }
+
+    fn parse(offset: Offset, append_time_ns: u64, record: &'a [u8]) -> Result<Self, Unreadable> {
         let parse = || {
-            let record = Record::parse(&self.record)?;
+            let record = Record::parse(record)?;
             Ok((record.key, record.view()?))
         };
-        let (key, view) = parse().map_err(|error| Unreadable { offset: self.offset, error })?;
-        Ok(Parsed { offset: self.offset, append_time_ns: self.append_time_ns, key, view })
+        let (key, view) = parse().map_err(|error| Unreadable { offset, error })?;
+        Ok(Self { offset, append_time_ns, key, view })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A lane: the one owner of a (subscriber, partition). It reads, calls, commits, in order.
 //!
 //! ```text
-//!           ┌─ not for it (`when`): passed over
+//!           ┌─ not for it (`when`, `claim`): passed over, with what is called around it
 //!           │
 //!   read ───┼─ its key waits: into the waiting set
 //!           │
@@ -25,10 +25,10 @@ mod call;
 mod failures;
 mod obey;
 mod probation;
+mod reading;
 mod seek;
 mod settle;
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -36,8 +36,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use reading::{Place, Read, Reading};
+
 use super::backlog::{self, Backlog};
-use super::batch::{Held, Parsed, Unreadable};
+use super::batch::{Held, Unreadable};
 use super::capsule::Recorder;
 use super::claims::{self, Share};
 use super::command::{Command, Refusal};
@@ -48,8 +50,7 @@ use super::state::LaneState as HandlerState;
 use super::status::{Counters, LaneState};
 use super::versions::{Roster, Taken};
 use super::waiting::{Waiter, WaitingError, WaitingSet};
-use super::when;
-use crate::engine::{Entries, ReadBudget, ReadError, Session, SessionError, Unit};
+use crate::engine::{Chunk, Entries, ReadBudget, ReadError, Session, SessionError, Unit};
 use crate::model::Offset;
 use crate::topology::{BatchPlan, Condition, Delivery, OnFailure, StatePlan, SubscriberPlan, Waiting};
 
@@ -116,8 +117,8 @@ pub(super) struct Lane<S, K> {
     is_blocked: bool,
     /// The position is ahead of what was called: an event that is delivered once at most is taken before it is.
     is_ahead: bool,
-    /// Of the events that were read, those that are somebody else's.
-    lost: HashSet<Offset>,
+    /// What waits was called last: what is to be read is next.
+    is_reads_turn: bool,
     /// Where the search for state that has expired goes on, and how many events ago it was looked for.
     sweep: (Option<Vec<u8>>, u32),
 }
@@ -186,9 +187,9 @@ impl Progress {
 }
 
 /// Whose events are called.
-enum Of {
-    /// They were just read: `held[first..]`.
-    Read,
+enum Of<'p> {
+    /// They were just read.
+    Read(&'p [Place]),
     /// They wait, with these numbers.
     Waiting(Vec<(u64, Waiter)>),
 }
@@ -205,8 +206,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
         }
         let position = parts.session.next_offset();
         let taken = Taken::of(&parts.roster, parts.partition);
-        let (is_full, is_blocked, is_ahead, sweep, lost) = (false, false, false, (None, 0), HashSet::new());
-        let lane = Self { parts, taken, waiting, state, position, told, is_full, is_blocked, is_ahead, lost, sweep };
+        let (is_full, is_blocked, is_ahead, is_reads_turn, sweep) = (false, false, false, false, (None, 0));
+        let lane =
+            Self { parts, taken, waiting, state, position, told, is_full, is_blocked, is_ahead, is_reads_turn, sweep };
         lane.show();
         Ok(lane)
     }
@@ -249,11 +251,11 @@ impl<S: Session, K: Entries> Lane<S, K> {
 
     /// Waits for whatever is next, and does it.
     async fn turn(&mut self) -> Result<(), Leave> {
-        let held = match self.next(true).await? {
-            Some(held) => self.more(held).await?,
+        let reading = match self.next(true).await? {
+            Some(reading) => self.more(reading).await?,
             None => return Ok(()),
         };
-        let ended = self.process(Arc::new(held)).await;
+        let ended = self.process(reading).await;
         if std::mem::take(&mut self.is_ahead) {
             // Written first: whoever sees that nothing is on its way sees what came of it.
             self.parts.session.flush().await?;
@@ -298,9 +300,28 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Some(if is_free { due } else { Instant::now() + backlog::LOOK_EVERY })
     }
 
+    /// Calls what is due, where that may be. What is to be read is next then, so that neither waits for all of the other.
+    async fn retry_what_is_due(&mut self) -> Result<(), Leave> {
+        if self.has_room_below() {
+            self.is_reads_turn = true;
+            self.retry().await?;
+            if self.waiting.active_keys() == 0 {
+                // Written first: whoever sees that nothing waits sees what came of it.
+                self.parts.session.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When what is due goes first, and when it goes after what is there to be read.
+    fn turns(&mut self) -> (Option<Instant>, Option<Instant>) {
+        let due = self.next_retry();
+        if self.is_reads_turn { (None, due) } else { (due, None) }
+    }
+
     /// Waits for events to be read, where it may, or for something else that is to be done, and does that.
-    async fn next(&mut self, reads: bool) -> Result<Option<Vec<Held>>, Leave> {
-        let (works, due) = (self.works(), self.next_retry());
+    async fn next(&mut self, reads: bool) -> Result<Option<Reading>, Leave> {
+        let (works, (first, later)) = (self.works(), self.turns());
         let budget = ReadBudget {
             events: self.parts.flow.most(self.parts.policy.batch.max_events),
             bytes: self.parts.policy.batch.max_bytes,
@@ -310,55 +331,72 @@ impl<S: Session, K: Entries> Lane<S, K> {
             biased;
             () = stop.cancelled() => return Err(LaneError::Stopped.into()),
             Some(command) = commands.recv() => self.obey(command).await?,
-            () = until(due) => if self.has_room_below() {
-                self.retry().await?;
-                // Written first: whoever sees that nothing waits sees what came of it.
-                self.parts.session.flush().await?;
-            },
-            chunks = session.read(budget), if works && reads => return Ok(Some(Held::all(&chunks?))),
+            () = until(first) => self.retry_what_is_due().await?,
+            chunks = session.read(budget), if works && reads => {
+                let mut reading = Reading::default();
+                self.take(&mut reading, &chunks?)?;
+                return Ok(Some(reading));
+            }
+            () = until(later) => self.retry_what_is_due().await?,
         }
         self.show();
         Ok(None)
     }
 
-    /// Waits for more events than were read, as long as the topology says.
-    async fn more(&mut self, mut held: Vec<Held>) -> Result<Vec<Held>, Leave> {
+    /// Takes in what was read.
+    fn take(&mut self, reading: &mut Reading, chunks: &[Chunk]) -> Result<(), Unreadable> {
+        self.is_reads_turn = false;
+        reading.take(chunks, self.parts.policy.when.as_ref())
+    }
+
+    /// Waits for more events than were read, as long as the topology says, where any of those is for the lane.
+    async fn more(&mut self, mut reading: Reading) -> Result<Reading, Leave> {
         let BatchPlan { max_events, max_bytes, wait } = self.parts.policy.batch;
-        let Some(wait) = wait else { return Ok(held) };
+        let Some(wait) = wait.filter(|_| !reading.held.is_empty()) else { return Ok(reading) };
         let deadline = Instant::now() + wait;
         let most = self.parts.flow.most(max_events) as usize;
         loop {
-            let bytes: usize = held.iter().map(Held::bytes).sum();
-            if held.len() >= most || bytes >= max_bytes {
-                return Ok(held);
+            let (events, bytes) = (reading.held.len(), reading.bytes());
+            if events >= most || bytes >= max_bytes {
+                return Ok(reading);
             }
-            let budget = ReadBudget { events: (most - held.len()) as u32, bytes: max_bytes - bytes };
-            let due = self.next_retry();
+            let budget = ReadBudget { events: (most - events) as u32, bytes: max_bytes - bytes };
+            let (first, later) = self.turns();
             let Parts { session, stop, commands, .. } = &mut self.parts;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(LaneError::Stopped.into()),
                 Some(command) = commands.recv() => self.obey(command).await?,
-                () = until(due) => if self.has_room_below() {
-                    self.retry().await?;
-                    self.parts.session.flush().await?;
+                () = until(first) => {
+                    self.retry_what_is_due().await?;
                     self.show();
-                },
-                () = tokio::time::sleep_until(deadline) => return Ok(held),
-                chunks = session.read(budget) => held.extend(Held::all(&chunks?)),
+                }
+                () = tokio::time::sleep_until(deadline) => return Ok(reading),
+                chunks = session.read(budget) => self.take(&mut reading, &chunks?)?,
+                () = until(later) => {
+                    self.retry_what_is_due().await?;
+                    self.show();
+                }
             }
             if !self.works() {
-                return Ok(held);
+                return Ok(reading);
             }
         }
     }
 
     /// Brings every event that was read to its end, or into the waiting set.
-    async fn process(&mut self, held: Arc<Vec<Held>>) -> Result<(), Leave> {
+    async fn process(&mut self, mut reading: Reading) -> Result<(), Leave> {
+        self.share(&mut reading).await?;
+        let Reading { held, places, passed_over, end } = reading;
+        let held = Arc::new(held);
         let events = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
-        self.share(&events).await?;
+        if events.is_empty() {
+            self.parts.counters.passed_over(passed_over);
+            self.commit(Unit { consumed_to: end, ..Unit::default() }).await?;
+        }
+        let read = Read { held: &held, places: &places, events: &events };
         let mut progress = Progress { at: 0, alone: 0..0 };
-        while let Some(event) = events.get(progress.at) {
+        while let Some((event, place)) = read.at(progress.at) {
             if self.parts.stop.is_cancelled() {
                 return Err(LaneError::Stopped.into());
             }
@@ -367,34 +405,23 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 self.seek_to_position().await?;
                 return Err(Leave::Moved);
             }
-            match self.passes(event) {
-                Ok(true) | Err(_) if self.waiting.holds(event.key) => self.join(&held, &events, &mut progress).await?,
-                Ok(true) if !self.has_room_below() => self.wait_for_room_below().await?,
-                Ok(true) => self.call_from(&held, &events, &mut progress).await?,
-                Ok(false) => {
-                    let passed = events.iter().skip(progress.at).take_while(|event| self.is_passed_over(event)).count();
-                    let last = events.get(progress.at + passed - 1).unwrap_or(event);
-                    self.parts.counters.passed_over(passed as u64);
-                    self.commit(Unit { consumed_to: last.offset + 1, ..Unit::default() }).await?;
-                    progress.at += passed;
-                }
-                Err(reason) => {
-                    let failure = LastFailure::of_condition(&reason);
-                    self.fail_read(&held, event, failure, &mut progress).await?;
-                }
+            match &place.unanswered {
+                _ if self.waiting.holds(event.key) => self.join(read, &mut progress).await?,
+                Some(reason) => self.fail_read(read, LastFailure::of_condition(reason), &mut progress).await?,
+                None if !self.has_room_below() => self.wait_for_room_below().await?,
+                None => self.call_from(read, &mut progress).await?,
             }
         }
         self.sweep(held.last()).await?;
         Ok(())
     }
 
-    /// Claims those of some events that it may handle, and learns which of them are somebody else's.
-    async fn share(&mut self, events: &[Parsed<'_>]) -> Result<(), Leave> {
-        self.lost.clear();
+    /// Claims those of some events that it may handle, and leaves out those that are somebody else's.
+    async fn share(&mut self, reading: &mut Reading) -> Result<(), Leave> {
         let Some(share) = &self.parts.share else { return Ok(()) };
-        let wanted = events.iter().filter(|event| !self.is_passed_over(event)).map(|event| event.offset);
-        let claimed = share.claim(self.position, &wanted.collect::<Vec<_>>()).await?;
-        self.lost = claimed.lost;
+        let wanted: Vec<_> = reading.held.iter().map(|held| held.offset).collect();
+        let claimed = share.claim(self.position, &wanted).await?;
+        reading.leave_out(&claimed.lost);
         if claimed.is_new {
             self.parts.session.sync().await?;
         }
@@ -408,44 +435,40 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(())
     }
 
-    fn passes(&self, event: &Parsed<'_>) -> Result<bool, String> {
-        if self.lost.contains(&event.offset) {
-            return Ok(false);
-        }
-        match &self.parts.policy.when {
-            None => Ok(true),
-            Some(condition) => when::passes(condition, &event.view, Some(event.key)),
-        }
+    /// Where the lane is once these are done. Counts what is passed over with them: to be called before that is committed, so
+    /// that whoever sees the position has seen it counted.
+    fn consume(&self, places: &[Place]) -> Offset {
+        self.parts.counters.passed_over(self.passed_over_with(places));
+        places.last().map_or(self.position, |place| place.end)
     }
 
-    fn is_passed_over(&self, event: &Parsed<'_>) -> bool {
-        matches!(self.passes(event), Ok(false))
+    /// How many events are passed over with some that were read. What is in front of the position was counted before.
+    fn passed_over_with(&self, places: &[Place]) -> u64 {
+        places.iter().filter(|place| place.end > self.position).map(|place| place.passed_over).sum()
     }
 
     /// The event at `progress.at` waits behind those of its key, and so do as many as follow of which that is true as well.
-    async fn join(&mut self, held: &[Held], events: &[Parsed<'_>], progress: &mut Progress) -> Result<(), Leave> {
-        let rest = || held.iter().zip(events).skip(progress.at);
+    async fn join(&mut self, read: Read<'_>, progress: &mut Progress) -> Result<(), Leave> {
+        let rest = || read.held.iter().zip(read.events).skip(progress.at);
         let Some((first, event)) = rest().next() else { return Ok(()) };
         while !self.waiting.has_room(first.bytes()) && self.waiting.holds(event.key) {
             self.wait_for_room(event.offset).await?;
         }
         self.is_full = false;
-        let mut unit = Unit { consumed_to: event.offset, ..Unit::default() };
-        let mut joined = 0;
+        let (mut writes, mut joined) = (Vec::new(), 0);
         for (held, event) in rest() {
             // its turn may have come while it waited for room
-            let waits = self.waiting.holds(event.key) && !self.is_passed_over(event);
-            if !waits || !self.waiting.has_room(held.bytes()) {
+            if !self.waiting.holds(event.key) || !self.waiting.has_room(held.bytes()) {
                 break;
             }
             let waiter = Waiter::new(event.offset, event.append_time_ns);
-            unit.writes.extend(self.waiting.add(event.key, &waiter, held.record.clone(), Instant::now()));
-            unit.consumed_to = event.offset + 1;
+            writes.extend(self.waiting.add(event.key, &waiter, held.record.clone(), Instant::now()));
             joined += 1;
         }
         self.show();
         if joined > 0 {
-            self.commit(unit).await?;
+            let consumed_to = self.consume(read.places_of(progress.at, joined));
+            self.commit(Unit { consumed_to, writes, ..Unit::default() }).await?;
         }
         progress.at += joined;
         Ok(())

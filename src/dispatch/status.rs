@@ -175,6 +175,11 @@ impl Counters {
         self.passed_over.fetch_add(events, Ordering::Relaxed);
     }
 
+    /// What was counted as passed over is read again.
+    pub(super) fn not_passed_over(&self, events: u64) {
+        self.passed_over.fetch_sub(events, Ordering::Relaxed);
+    }
+
     /// How a lane is now. How it was.
     pub(super) fn set_lane(&self, partition: u32, state: LaneState) -> LaneState {
         let before = self.lanes.get(partition as usize).map(|lane| lane.state.swap(state as u8, Ordering::Relaxed));

@@ -230,7 +230,8 @@ impl WaitingSet {
                 let malformed =
                     |error: crate::model::RecordError| WaitingError::Malformed { number, reason: error.to_string() };
                 let key = Record::parse(&record).map_err(malformed)?.key;
-                let (left, whole) = (waiter.due_ns.saturating_sub(now_ns), waiter.due_ns.saturating_sub(waiter.failed_ns));
+                let (left, whole) =
+                    (waiter.due_ns.saturating_sub(now_ns), waiter.due_ns.saturating_sub(waiter.failed_ns));
                 let pause = Duration::from_nanos(left.min(whole)).min(longest);
                 set.insert(number, key, &waiter, record.len(), now + pause);
             }

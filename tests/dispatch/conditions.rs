@@ -4,6 +4,7 @@ use wattle::dispatch::{SubscriberStatus, Tree};
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::topology::Plan;
+use wattle::wasm::CallErrorKind;
 
 use crate::bed::{Home, ONE, backlog_of, ends, start_on};
 use crate::common::trees::{Seen, by_key, data, event, only, plan_of, settled, status, until};
@@ -80,6 +81,65 @@ async fn events_that_are_not_taken_are_counted_and_not_handed_in_in_memory() {
 #[tokio::test]
 async fn events_that_are_not_taken_are_counted_and_not_handed_in_on_disk() {
     passed_over(tempfile::tempdir().unwrap()).await;
+}
+
+fn numbered(count: usize) -> Vec<bytes::Bytes> {
+    (0..count).map(|n| event(&format!("e{n}"), &format!("k{}", n % 7), &format!(r#"{{"n":{n}}}"#))).collect()
+}
+
+async fn whole_batches<H: Home>(home: H) {
+    let work = Script::each(|given| {
+        assert_eq!(given.data, format!(r#"{{"n":{}}}"#, &given.id[1..]), "what it asks of an event is of that event");
+        copy(given)
+    });
+    let tree = backlog_of(home.open().await, &plan("data.n % 2 == 0", ""), &work, &numbered(1_000)).await;
+    settled(&tree).await;
+    let sizes: Vec<_> = work.batches().iter().map(Vec::len).collect();
+    assert!(sizes.iter().sum::<usize>() == 500 && sizes.len() <= 5, "{sizes:?}");
+    let now = of(&tree);
+    assert_eq!((now.passed_over, now.handled, now.lag), (500, 500, 0));
+    assert_eq!(data(&tree, "out").await.len(), 500);
+}
+
+#[tokio::test]
+async fn a_call_has_all_of_a_batch_that_pass_whatever_lies_between_in_memory() {
+    whole_batches(MemoryEngine::default()).await;
+}
+
+#[tokio::test]
+async fn a_call_has_all_of_a_batch_that_pass_whatever_lies_between_on_disk() {
+    whole_batches(tempfile::tempdir().unwrap()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn between_events_that_are_passed_over_the_one_that_fails_is_blamed() {
+    let work = Script::each(|given| match given.id.as_str() {
+        "e6" => Step::Break(CallErrorKind::Trap),
+        "e10" => Step::Reject,
+        _ => copy(given),
+    });
+    let tree = backlog_of(MemoryEngine::default(), &plan("data.n % 2 == 0", ""), &work, &numbered(14)).await;
+    settled(&tree).await;
+    let letters = only(&tree, "work.dead").await;
+    let place = |seen: &Seen| (seen.id().to_owned(), seen.lineage.unwrap().offset, seen.attribute("wattlefailure"));
+    assert_eq!(
+        letters.iter().map(place).collect::<Vec<_>>(),
+        [("e10".into(), 10, "reject".into()), ("e6".into(), 6, "trap".into())]
+    );
+    let made: Vec<_> = only(&tree, "out").await.iter().map(|seen| seen.lineage.unwrap().offset).collect();
+    assert_eq!(made, [0, 2, 4, 8, 12]);
+    let now = of(&tree);
+    assert_eq!((now.passed_over, now.handled, now.dead_lettered, now.lag), (7, 7, 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_waits_for_more_counts_what_passes() {
+    let work = Script::each(copy);
+    let more = "    batch: { max: 3, wait: 1s }\n";
+    let tree = backlog_of(MemoryEngine::default(), &plan("data.n % 2 == 0", more), &work, &numbered(14)).await;
+    settled(&tree).await;
+    assert_eq!(work.batches().iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 1]);
+    assert_eq!(of(&tree).passed_over, 7);
 }
 
 #[tokio::test(start_paused = true)]

@@ -91,7 +91,8 @@ async fn a_handlers_own_delay_is_kept_to_the_millisecond() {
 
 async fn a_pause_is_bounded(home: impl Home) {
     let plan = plan_of(&[&ONE.replace("attempts: 3", "attempts: 1000")]);
-    let spins = Script::each(|given| if given.attempt < 1000 { Step::Retry(Some(Duration::ZERO)) } else { copy(given) });
+    let spins =
+        Script::each(|given| if given.attempt < 1000 { Step::Retry(Some(Duration::ZERO)) } else { copy(given) });
     let tree = start_on(home.open().await, &plan, &[("work", &spins)]).await;
     publish(&tree, "in", &["a"]).await;
     settled(&tree).await;

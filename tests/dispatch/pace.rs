@@ -71,7 +71,8 @@ async fn a_lane_that_waits_for_its_rate_obeys_at_once_and_goes_on_from_there() {
     assert_eq!(work.called().len(), 1, "it is paused");
     tokio::time::timeout(AT_ONCE, tree.resume("t/work")).await.unwrap().unwrap();
     until("the second call", || work.called().len() == 2).await;
-    let back = Move { to: SeekTo::Start, partition: None, state: SeekState::Keep, drops_waiting: false, dry_run: false };
+    let back =
+        Move { to: SeekTo::Start, partition: None, state: SeekState::Keep, drops_waiting: false, dry_run: false };
     tokio::time::timeout(AT_ONCE, tree.seek("t/work", back)).await.expect("it waits for its rate").unwrap();
     tokio::time::sleep(Duration::from_secs(4 * 3600)).await;
     assert_eq!(work.batches().concat(), ["a", "b", "a", "b", "c"]);

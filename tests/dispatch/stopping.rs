@@ -32,9 +32,7 @@ fn gated() -> (Script, Arc<Semaphore>) {
 #[tokio::test(start_paused = true)]
 async fn a_drain_in_the_middle_of_a_pause_is_quick_and_the_event_is_tried_again_after_it() {
     let failing =
-        Script::each(
-            |given| if given.data == "b" { Step::Retry(Some(Duration::from_secs(30))) } else { copy(given) },
-        );
+        Script::each(|given| if given.data == "b" { Step::Retry(Some(Duration::from_secs(30))) } else { copy(given) });
     let tree = one(&failing, &["a", "b", "c"]).await;
     until("it retries", || status(&tree.snapshot(), "t/work").lanes == [LaneState::Retrying]).await;
     let before = tokio::time::Instant::now();

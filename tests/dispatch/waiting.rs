@@ -261,3 +261,29 @@ async fn a_call_of_successors_that_breaks_is_made_again_one_by_one() {
     assert_eq!(data(&tree, "out").await, ["a", "b", "t", "c", "d"]);
     assert!(only(&tree, "work.dead").await.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_new_does_not_wait_for_all_that_is_tried_again() {
+    // a call that breaks takes its second
+    let work = Script::calls(|call| async move {
+        let answer = by_event(&call, |given| match given.data.starts_with("bad") {
+            true => Step::Break(CallErrorKind::Timeout),
+            false => copy(given),
+        });
+        if answer.is_err() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        answer
+    });
+    let names: Vec<_> = (0..100).map(|n| format!("bad{n}")).chain((0..1_000).map(|n| format!("good{n}"))).collect();
+    let events: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+    let tree = backlog(MemoryEngine::default(), &plan_of(&[ONE]), &work, &events).await;
+    settled(&tree).await;
+    let calls = work.called();
+    let last_good = calls.iter().rposition(|call| call.data().iter().any(|name| name.starts_with("good"))).unwrap();
+    let again = calls[..last_good].iter().filter(|call| call.attempts()[0] > 1).count();
+    assert!(again <= 10, "{again} of 200 attempts were made before the last of the others");
+    assert_eq!(data(&tree, "out").await.len(), 1_000);
+    assert_eq!(only(&tree, "work.dead").await.len(), 100);
+    assert!(calls.len() < 100 * 2 + 200 + 20, "nothing is called more often for it: {}", calls.len());
+}

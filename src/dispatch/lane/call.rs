@@ -9,62 +9,60 @@ use super::super::command::Command;
 use super::super::flow::Permit;
 use super::super::handler::HandleError;
 use super::super::outputs::LastFailure;
-use super::{Lane, LaneError, Leave, Of, Parts, Progress};
+use super::{Lane, LaneError, Leave, Of, Parts, Place, Progress, Read};
 use crate::engine::{Entries, Session, Unit};
 use crate::wasm::{Batch, CallErrorKind, Event, Handled};
 
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Calls as many events from `progress.at` on as can go together.
-    pub(super) async fn call_from(
-        &mut self,
-        held: &Arc<Vec<Held>>,
-        events: &[Parsed<'_>],
-        progress: &mut Progress,
-    ) -> Result<(), Leave> {
+    pub(super) async fn call_from(&mut self, read: Read<'_>, progress: &mut Progress) -> Result<(), Leave> {
+        let Read { held, places, events } = read;
         let rest = events.get(progress.at..progress.end(events.len())).unwrap_or_default();
         // The contract says the content type once for all events of a call.
         let content_type = rest.first().and_then(|event| event.view.content_type).unwrap_or_default();
-        let goes_along = |event: &&Parsed<'_>| {
+        let goes_along = |(event, place): &(&Parsed<'_>, &Place)| {
             event.view.content_type.unwrap_or_default() == content_type
                 && !self.waiting.holds(event.key)
-                && self.passes(event) == Ok(true)
+                && place.unanswered.is_none()
         };
         let sizes = held.iter().skip(progress.at).map(Held::bytes);
         let fits = fitting(sizes, self.parts.policy.batch.max_bytes);
-        let run = rest.get(..rest.iter().take(fits).take_while(goes_along).count()).unwrap_or_default();
+        let candidates = rest.iter().zip(places.iter().skip(progress.at)).take(fits);
+        let run = rest.get(..candidates.take_while(goes_along).count()).unwrap_or_default();
+        let run_places = read.places_of(progress.at, run.len());
         // Whoever is stopped while it waits for its turn has lost nothing.
         let permit = self.admit(run.len()).await?;
-        if self.delivers_once_at_most()
-            && let Some(last) = run.last()
-        {
+        let before = self.position;
+        if self.delivers_once_at_most() {
             // The position first, durably: whatever becomes of the call, it is not made again.
             self.is_ahead = true;
             self.show();
-            self.commit(Unit { consumed_to: last.offset + 1, ..Unit::default() }).await?;
+            let consumed_to = self.consume(run_places);
+            self.commit(Unit { consumed_to, ..Unit::default() }).await?;
             self.parts.session.sync().await?;
         }
         match self.call(permit, held, progress.at, run, 1).await {
             Ok(handled) => {
-                let (done, failure) = self.settle(run, handled, &Of::Read).await?;
+                let (done, failure) = self.settle(run, handled, &Of::Read(run_places)).await?;
                 progress.at += done;
-                match (failure, run.get(done)) {
-                    (Some(failure), Some(event)) => self.fail_read(held, event, failure, progress).await,
-                    _ => Ok(()),
+                match failure.filter(|_| done < run.len()) {
+                    Some(failure) => self.fail_read(read, failure, progress).await,
+                    None => Ok(()),
                 }
             }
             Err(HandleError::Instance(error)) => {
                 let failure = LastFailure::of_instance(&error);
                 if let Some(first) = run.first()
-                    && self.proven_handles(held, progress.at, first, &failure, &Of::Read, 1).await?
+                    && let of = Of::Read(read.places_of(progress.at, 1))
+                    && self.proven_handles(held, progress.at, first, &failure, &of, 1).await?
                 {
                     progress.at += 1;
                     return Ok(());
                 }
-                if self.delivers_once_at_most()
-                    && let Some(first) = run.first()
-                {
+                if self.delivers_once_at_most() {
                     // nothing was called: it may still be
-                    self.position = first.offset;
+                    self.position = before;
+                    self.parts.counters.not_passed_over(self.passed_over_with(run_places));
                     self.seek_to_position().await?;
                     self.without_instance(&error.to_string()).await?;
                     return Err(Leave::Moved);
@@ -80,10 +78,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                     progress.alone = blamed..blamed + 1;
                     Ok(())
                 }
-                (_, [alone]) => {
-                    let failure = LastFailure::of_call(error);
-                    self.fail_read(held, alone, failure, progress).await
-                }
+                (_, [_]) => self.fail_read(read, LastFailure::of_call(error), progress).await,
                 _ => {
                     progress.alone = progress.at..progress.at + run.len();
                     Ok(())

@@ -15,7 +15,8 @@ use super::super::capsule::Source;
 use super::super::handler::HandleError;
 use super::super::outputs::{LastFailure, cut};
 use super::super::waiting::{Waiter, get, gone, kept, now_ns, record};
-use super::{HALTED, Lane, Leave, Of, Parts, Progress};
+use super::super::when;
+use super::{HALTED, Lane, Leave, Of, Parts, Progress, Read};
 use crate::engine::{Entries, LaneWrite, Session, Unit};
 use crate::topology::OnFailure;
 use crate::wasm::CallErrorKind;
@@ -24,16 +25,17 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// The first attempt at an event that was just read has failed: the one at `progress.at`.
     pub(super) async fn fail_read(
         &mut self,
-        held: &Arc<Vec<Held>>,
-        event: &Parsed<'_>,
+        read: Read<'_>,
         failure: LastFailure,
         progress: &mut Progress,
     ) -> Result<(), Leave> {
-        if self.proven_handles(held, progress.at, event, &failure, &Of::Read, 1).await? {
+        let Some((held, (event, _))) = read.held.get(progress.at).zip(read.at(progress.at)) else { return Ok(()) };
+        let places = read.places_of(progress.at, 1);
+        if self.proven_handles(read.held, progress.at, event, &failure, &Of::Read(places), 1).await? {
             progress.at += 1;
             return Ok(());
         }
-        let Some(record) = held.get(progress.at).map(|held| held.record.clone()) else { return Ok(()) };
+        let record = held.record.clone();
         let end = self.end_of_attempt(event, &failure, 1);
         if !matches!(end, End::GivenUp) {
             // The event is in the set whatever its end is, so there has to be room.
@@ -43,7 +45,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             self.is_full = false;
         }
         let waiter = self.waiter_of(event, &failure, 1, &end);
-        let mut unit = Unit { consumed_to: event.offset + 1, ..Unit::default() };
+        let mut unit = Unit { consumed_to: self.consume(places), ..Unit::default() };
         match end {
             End::GivenUp => {
                 unit.emits = self.parts.emitter.dead_letter(event, &failure, 1);
@@ -63,6 +65,14 @@ impl<S: Session, K: Entries> Lane<S, K> {
         self.commit(unit).await?;
         progress.at += 1;
         Ok(())
+    }
+
+    /// Whether a waiting event is for the lane.
+    fn passes(&self, event: &Parsed<'_>) -> Result<bool, String> {
+        match &self.parts.policy.when {
+            None => Ok(true),
+            Some(condition) => when::passes(condition, &event.view, Some(event.key)),
+        }
     }
 
     /// Calls what is due.
@@ -85,27 +95,24 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let held = Arc::new(held);
         let events = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
         let content_type = events.first().and_then(|event| event.view.content_type).unwrap_or_default();
-        if let (Some(event), Some(first)) = (events.first(), waiters.first()) {
-            let (number, waiter) = first;
-            // It is asked again: what waited for its key was not asked, and another topology may ask for something else.
+        let mut count = 0;
+        let alike = events.iter().take_while(|event| event.view.content_type.unwrap_or_default() == content_type);
+        for (event, waiting) in alike.zip(&waiters) {
+            // They are asked again, since another topology may ask for something else.
             match self.passes(event) {
-                Ok(true) => {}
+                Ok(true) => count += 1,
+                _ if count > 0 => break, // in its own turn
                 Ok(false) => {
                     self.parts.counters.passed_over(1);
-                    let writes = self.waiting.remove(*number).into_iter().flatten().collect();
+                    let writes = self.waiting.remove(waiting.0).into_iter().flatten().collect();
                     return Ok(self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?);
                 }
                 Err(reason) => {
-                    let failure = LastFailure::of_condition(&reason);
-                    let attempts = waiter.attempts + 1;
-                    return self.fail_waiting(first, (&held, 0), event, failure, attempts).await;
+                    let (failure, attempts) = (LastFailure::of_condition(&reason), waiting.1.attempts + 1);
+                    return self.fail_waiting(waiting, (&held, 0), event, failure, attempts).await;
                 }
             }
         }
-        let goes_along = |event: &&Parsed<'_>| {
-            event.view.content_type.unwrap_or_default() == content_type && self.passes(event) == Ok(true)
-        };
-        let mut count = events.iter().take_while(goes_along).count();
         // Where a call of several breaks, they are called one by one.
         loop {
             let run = events.get(..count).unwrap_or_default();

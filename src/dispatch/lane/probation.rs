@@ -42,7 +42,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         at: usize,
         event: &Parsed<'_>,
         failure: &LastFailure,
-        of: &Of,
+        of: &Of<'_>,
         attempt: u32,
     ) -> Result<bool, Leave> {
         let Some(trial) = self.taken.trial.clone() else { return Ok(false) };

@@ -15,7 +15,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         &mut self,
         run: &[Parsed<'_>],
         handled: Handled,
-        of: &Of,
+        of: &Of<'_>,
     ) -> Result<(usize, Option<LastFailure>), Leave> {
         let (mut slices, mut fit) = self.parts.emitter.emit(run, &handled.outputs);
         let time_ns = |event: u32| run.get(event as usize).map_or(0, |event| event.append_time_ns);
@@ -63,7 +63,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             (slices, _) = self.parts.emitter.emit(run, &in_front);
             fit = Fit::UpTo(done as u32);
         }
-        while let Some(last) = done.checked_sub(1).and_then(|last| run.get(last)) {
+        while done > 0 {
             let of_done = |(event, write): &(u32, LaneWrite)| ((*event as usize) < done).then(|| write.clone());
             let mut writes: Vec<LaneWrite> = state.iter().filter_map(of_done).collect();
             let (position, size) = (self.position, self.state.size());
@@ -71,8 +71,10 @@ impl<S: Session, K: Entries> Lane<S, K> {
             // Counted first, so that whoever sees the position has seen it counted.
             let emitted = slices.count() as u64;
             self.parts.counters.handled(done as u64, emitted);
+            let places = if let Of::Read(places) = of { places.get(..done).unwrap_or_default() } else { &[] };
+            let passed_over = self.passed_over_with(places);
             let consumed_to = match of {
-                Of::Read => last.offset + 1,
+                Of::Read(_) => self.consume(places),
                 Of::Waiting(waiters) => {
                     writes.extend(waiters.iter().take(done).flat_map(|(number, _)| gone(*number)));
                     self.position
@@ -91,6 +93,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 Err(LaneError::Session(SessionError::Guard(refused))) if refused.is_for_its_event() => {
                     // nothing of it happened: what is in front of that event is handed in without it
                     self.parts.counters.not_handled(done as u64, emitted);
+                    self.parts.counters.not_passed_over(passed_over);
                     (self.position, done) = (position, (refused.of as usize).min(done - 1));
                     self.state.set_size(size);
                     let in_front = handled.outputs.iter().filter(|output| output.event < refused.of);
