@@ -95,7 +95,7 @@ async fn with_engine(folder: &Path, groups: &Groups, shape: &Shape, percent: usi
     });
     let options = LogOptions { durability: shape.durability, ..LogOptions::default() };
     let engine = EmbeddedEngine::open_with(folder, Arc::new(disk), Arc::new(SystemClock), options).unwrap();
-    let dedupe = shape.dedupes.then_some(Dedupe { window: Duration::from_secs(120), count: 100_000 });
+    let dedupe = shape.dedupes.then_some(Dedupe { window: Duration::from_secs(120), count: None });
     let settings = TopicSettings { dedupe, ..TopicSettings::default() };
     let topics = vec![TopicSpec { name: "bench/events".into(), partitions: 1, settings, lifecycle: None }];
     let numbers = engine.apply(&Blueprint { topics, ..Blueprint::default() }).await.unwrap();

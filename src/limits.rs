@@ -54,11 +54,22 @@ pub const MOVE_BYTES: usize = 4 << 20;
 /// Bytes of journal after which a checkpoint is made: enough for its syncs not to matter. Twice as many, and what is in
 /// memory, is what a start has to read at the most.
 pub const CHECKPOINT_BYTES: usize = 64 << 20;
-/// Identities, numbers of producers, and positions that wait for a checkpoint: it is made when there are more, since they
+/// Numbers of producers, positions and entries that wait for a checkpoint: it is made when there are more, since they
 /// wait in memory.
 pub const CHECKPOINT_ENTRIES: usize = 64 << 10;
 /// The same in bytes of what lanes keep.
 pub const CHECKPOINT_ENTRIES_BYTES: usize = 8 << 20;
+/// The same in bytes of identities: those of some 200,000 events, so that a checkpoint is mostly made for other reasons.
+pub const CHECKPOINT_IDENTITIES_BYTES: usize = 8 << 20;
+/// Identities up to which runs in the state store are joined when the next one is written: some MiB, that are written
+/// again each time that their number doubles.
+pub const IDENTITIES_RUN_MAX: usize = 64 << 10;
+/// Bits of the fingerprint of an identity in memory. With so many, one new event in 3,000 costs a needless look into the
+/// state store where 10 million are recognised, and each takes about 3 bytes.
+pub const IDENTITIES_FINGERPRINT_BITS: u32 = 35;
+/// Bytes of such fingerprints in memory: of some 80 million events. What is older than those is looked for in the state
+/// store each time.
+pub const IDENTITIES_FILTER_BYTES_MAX: usize = 256 << 20;
 /// Bytes that one group commit writes at the most, so that acks of small publishes do not wait for long.
 pub const GROUP_BYTES_MAX: usize = 2 << 20;
 /// The same on the smallest disks, whose journal files are smaller still: a sync has to be for more than one event.

@@ -109,7 +109,7 @@ fn open(folder: &Path) -> EmbeddedEngine {
 async fn apply(engine: &EmbeddedEngine) -> (Numbers, PartitionId, PartitionId) {
     let settings = TopicSettings {
         retention: Retention { partition_bytes: Some(20_000), ..Retention::default() },
-        dedupe: Some(Dedupe { window: Duration::from_secs(120), count: 1_000 }),
+        dedupe: Some(Dedupe { window: Duration::from_secs(120), count: Some(1_000) }),
         compression: Compression::Lz4,
     };
     let input = TopicSpec { name: "shop/in".into(), partitions: 2, settings, lifecycle: None };

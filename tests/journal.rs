@@ -20,4 +20,5 @@ mod journal {
     mod store_rows;
     mod support;
     mod tails;
+    mod windows;
 }

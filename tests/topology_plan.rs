@@ -131,7 +131,7 @@ fn a_topic_that_does_not_say_how_it_keeps_events_has_defaults() {
     let plan = plan_of(&[source("t.yaml", text)]);
     let retention = Retention { age: Some(7 * DAY), partition_bytes: None, force: false };
     let child = TopicSettings { retention, dedupe: None, compression: Compression::None };
-    let dedupe = Dedupe { window: Duration::from_secs(120), count: 100_000 };
+    let dedupe = Dedupe { window: Duration::from_secs(120), count: None };
     let root = TopicSettings { dedupe: Some(dedupe), ..child };
     assert_eq!(settings(&plan), [("root", root), ("child", child), ("s.dead", child), ("t.dead", child)].into());
 }
@@ -165,11 +165,11 @@ fn the_size_of_a_topic_is_divided_among_its_partitions() {
 fn dedupe_has_a_default_for_what_it_does_not_say_and_can_be_off() {
     let dedupe = |yaml: &str| settings_of(yaml).dedupe;
     let of = |seconds, count| Some(Dedupe { window: Duration::from_secs(seconds), count });
-    assert_eq!(dedupe("dedupe: { window: 10m }"), of(600, 100_000));
-    assert_eq!(dedupe("dedupe: { count: 1000000 }"), of(120, 1_000_000));
-    assert_eq!(dedupe("dedupe: { window: 1h, count: 1 }"), of(3_600, 1));
-    assert_eq!(dedupe("dedupe: {}"), of(120, 100_000));
-    assert_eq!(dedupe("dedupe:"), of(120, 100_000));
+    assert_eq!(dedupe("dedupe: { window: 10m }"), of(600, None));
+    assert_eq!(dedupe("dedupe: { count: 1000000 }"), of(120, Some(1_000_000)));
+    assert_eq!(dedupe("dedupe: { window: 1h, count: 1 }"), of(3_600, Some(1)));
+    assert_eq!(dedupe("dedupe: {}"), of(120, None));
+    assert_eq!(dedupe("dedupe:"), of(120, None));
     assert_eq!(dedupe("dedupe: off"), None);
     assert_eq!(dedupe("dedupe: 'off'"), None);
     assert_eq!(dedupe("dedupe: '${DEDUPE:-off}'"), None);

@@ -111,7 +111,7 @@ impl State {
             let dedupe = self.settings.get(&id.topic).and_then(|settings| settings.dedupe);
             let recognised = self.recognised.entry(id.topic).or_default();
             while let Some(dedupe) = dedupe
-                && recognised.order.len() > dedupe.count as usize
+                && dedupe.count.is_some_and(|count| recognised.order.len() > count as usize)
                 && let Some(oldest) = recognised.order.pop_front()
             {
                 recognised.places.remove(&oldest);

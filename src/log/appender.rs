@@ -26,14 +26,15 @@ use super::frame::{Consumed, Kept, Kind, LaneChange, Link, units, write_frame, w
 use super::guards::Guards;
 use super::partition::Partition;
 use super::queue::{NotPlaced, Permit, Placed, Submission};
-use super::sequencer::Sequencer;
+use super::sealed::{Hashing, SealedLook};
+use super::sequencer::{Judged, Sequencer};
 use super::store::Sequenced;
 use super::syncer::{Ack, Ends, Syncer, Written};
 use super::tail::Group;
 use super::{Durability, Lane, LogOptions, Shared, is_passing};
 use crate::limits;
 use crate::model::slices::Slice;
-use crate::model::{Duplicate, Fence, GuardRefused, LaneWrite, Offset, PartitionId, Slices, keeper_of};
+use crate::model::{Fence, GuardRefused, LaneWrite, Offset, PartitionId, Slices, keeper_of};
 
 /// What is done once the group is written.
 enum Then {
@@ -84,6 +85,7 @@ pub(super) struct Appender {
     written: u64,
     writers: HashMap<PartitionId, Writer>,
     sequencer: Sequencer,
+    hashing: Hashing,
     /// The last frame is a mark, so another would say nothing new.
     is_marked: bool,
     /// Bytes that were written and not given to the syncer, where nobody waits for it.
@@ -100,6 +102,7 @@ impl Appender {
         file: Arc<JournalFile>,
         link: Link,
         sequencer: Sequencer,
+        hashing: Hashing,
     ) -> Self {
         Self {
             shared,
@@ -110,6 +113,7 @@ impl Appender {
             written: link.position,
             writers: HashMap::new(),
             sequencer,
+            hashing,
             is_marked: true,
             unsynced_bytes: 0,
             is_alone: true,
@@ -159,6 +163,7 @@ impl Appender {
             self.write_mark()?;
         }
         self.submit(Ends::default(), Vec::new());
+        self.sequencer.release(self.shared.sealed().position, usize::MAX);
         Ok(())
     }
 
@@ -206,7 +211,7 @@ impl Appender {
         let mut then = Vec::with_capacity(group.len());
         self.link.append_time_ns = self.link.append_time_ns.max(self.shared.clock.now_ns());
         for submission in group {
-            self.encode_submission(submission, &mut bytes, &mut then);
+            self.encode_submission(submission, &mut bytes, &mut then)?;
         }
         let mut ends = Ends::default();
         if !bytes.is_empty() {
@@ -258,14 +263,19 @@ impl Appender {
         Ok(())
     }
 
-    fn encode_submission(&mut self, submission: Submission, bytes: &mut Vec<u8>, then: &mut Vec<Then>) {
+    fn encode_submission(
+        &mut self,
+        submission: Submission,
+        bytes: &mut Vec<u8>,
+        then: &mut Vec<Then>,
+    ) -> io::Result<()> {
         match submission {
             Submission::Append { mut slices, ticket, permit } => {
-                let (duplicates, kept) = match self.judge(&mut slices) {
+                let (duplicates, kept) = match self.judge(&mut slices)? {
                     Ok(judged) => judged,
                     Err(refused) => {
                         then.push(Then::Ack(Ack::Append(ticket, Err(refused), permit)));
-                        return;
+                        return Ok(());
                     }
                 };
                 let mut base_offsets = Vec::with_capacity(slices.iter().len());
@@ -285,14 +295,14 @@ impl Appender {
             }
             Submission::Unit { lane, owner, consumed_to, slices, writes, unit: number, verdict, permit } => {
                 if !lane.is_owner(owner) {
-                    return; // fenced while it waited; its session finds out at its next commit
+                    return Ok(()); // fenced while it waited; its session finds out at its next commit
                 }
                 let guards = Guards { shared: &self.shared, settings: &self.shared.settings() };
                 let kept = match guards.judge(&slices, &[]) {
                     Ok(kept) => kept,
                     Err(refused) => {
                         then.extend(verdict.map(|ticket| Then::Verdict(ticket, Err(refused))));
-                        return;
+                        return Ok(());
                     }
                 };
                 let change = LaneChange { consumed: Consumed { lane: lane.id, consumed_to }, writes: &writes };
@@ -328,6 +338,7 @@ impl Appender {
             Submission::Sync { ticket } => then.push(Then::Ack(Ack::Durable(ticket))),
             Submission::Barrier { ticket } => then.push(Then::Barrier(ticket)),
         }
+        Ok(())
     }
 
     /// Partitions keep this from now on: what is judged next sees it, though it is not written yet.
@@ -341,23 +352,27 @@ impl Appender {
     }
 
     /// What was published before, and what partitions keep. A refusal is for what comes behind the same fence as well.
-    fn judge(&mut self, slices: &mut Slices) -> Result<(Vec<Duplicate>, Vec<Kept>), NotPlaced> {
+    fn judge(&mut self, slices: &mut Slices) -> io::Result<Result<Judged, NotPlaced>> {
         let fence = slices.fence().cloned();
         if fence.as_ref().is_some_and(Fence::is_shut) {
-            return Err(NotPlaced::Fenced);
+            return Ok(Err(NotPlaced::Fenced));
         }
-        self.judge_alone(slices).map_err(|refused| {
+        let judged = self.judge_alone(slices)?;
+        Ok(judged.map_err(|refused| {
             fence.iter().for_each(Fence::shut);
             NotPlaced::Guard(refused)
-        })
+        }))
     }
 
-    fn judge_alone(&mut self, slices: &mut Slices) -> Result<(Vec<Duplicate>, Vec<Kept>), GuardRefused> {
+    fn judge_alone(&mut self, slices: &mut Slices) -> io::Result<Result<Judged, GuardRefused>> {
         let Self { sequencer, shared, writers, link, .. } = self;
+        let patience = (!self.is_alone).then_some(limits::ROOM_LOOK_EVERY);
+        let mut look = SealedLook::new(shared, self.hashing, patience);
         let settings = shared.settings();
         let guards = Guards { shared, settings: &settings };
         let settings = |topic| settings.topics.get(&topic).copied().unwrap_or_default();
-        sequencer.judge(slices, link.append_time_ns, &guards, settings, |id| writer(writers, shared, id).next_offset)
+        let next_offset = |id| writer(writers, shared, id).next_offset;
+        sequencer.judge(slices, link.append_time_ns, &guards, &mut look, settings, next_offset)
     }
 
     fn encode(&mut self, bytes: &mut Vec<u8>, kind: Kind, body: impl FnOnce(&mut Self, &mut Vec<u8>)) {
@@ -446,7 +461,8 @@ impl Appender {
             partition.wake_written();
         }
         let ends: Ends = ends.into();
-        self.shared.tail.push(Group { bytes, end: self.link, ends: ends.clone() });
+        let identities = self.sequencer.written(self.link.position).into();
+        self.shared.tail.push(Group { bytes, end: self.link, ends: ends.clone(), identities });
         ends
     }
 

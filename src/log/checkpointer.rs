@@ -21,6 +21,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -28,13 +29,15 @@ use super::appender::compact;
 use super::block::write_block;
 use super::clock::ExpiryClock;
 use super::frame::{Kind, UnitBody, frames};
+use super::identities::{Identities, Resealed};
+use super::sealed::{Hashing, Sealed};
 use super::segment::{SegmentId, SegmentMeta, is_out_of_descriptors};
-use super::store::{Changes, Checkpoint, Contents, Extent, Recognised, Sequenced, Store, StoreError};
+use super::store::{Changes, Checkpoint, Contents, Entries, Extent, Sequenced, Store, StoreError};
 use super::tail::Group;
 use super::{Settings, Shared, failed_sync, is_passing, lock};
 use crate::effects::DiskFile;
 use crate::limits;
-use crate::model::{Chunk, Dedupe, EventId, LaneId, Offset, PartitionId, ProducerId, Retention, TopicId, keeper_of};
+use crate::model::{Chunk, LaneId, Offset, PartitionId, ProducerId, Retention, keeper_of};
 
 /// Why a checkpoint was not made.
 #[derive(Debug, thiserror::Error)]
@@ -86,11 +89,9 @@ pub(super) enum Turn {
     Checkpoint,
 }
 
-/// What a move brought for a topic: how many identities, the position, the last one's time.
-type Brought = (u64, usize, u64);
-
 pub(super) struct Checkpointer {
     store: Store,
+    entries: Entries,
     checkpoint: Checkpoint,
     /// What was moved since, up to the link: what the next checkpoint says of it.
     pending: Changes,
@@ -100,7 +101,7 @@ pub(super) struct Checkpointer {
     /// In an order, so that a simulation sees the same each time.
     partitions: BTreeMap<PartitionId, Kept>,
     cursors: HashMap<LaneId, Offset>,
-    identities: BTreeMap<TopicId, VecDeque<Brought>>,
+    identities: Identities,
     /// When it was last looked what has expired, by the clock that never jumps.
     looked_ns: u64,
     checkpoint_bytes: usize,
@@ -108,12 +109,12 @@ pub(super) struct Checkpointer {
     is_dirty: bool,
 }
 
-/// What is so once a checkpoint is committed.
+/// What is so once a checkpoint is committed, beside what is pending.
 struct Outcome {
     changes: Changes,
     /// Those that it let something go of.
     partitions: BTreeMap<PartitionId, Kept>,
-    identities: BTreeMap<TopicId, VecDeque<Brought>>,
+    identities: Resealed,
 }
 
 /// What goes into segments and into the next checkpoint, gathered from frames.
@@ -122,7 +123,6 @@ struct Gathered {
     chunks: BTreeMap<PartitionId, Vec<Chunk>>,
     cursors: BTreeMap<LaneId, Offset>,
     catalogue: Vec<Bytes>,
-    identities: BTreeMap<TopicId, Vec<Recognised>>,
     producers: BTreeMap<(PartitionId, ProducerId), Sequenced>,
     entries: BTreeMap<(LaneId, Bytes), Option<Bytes>>,
 }
@@ -156,17 +156,7 @@ impl Gathered {
         }
         while let Ok(Some(slice)) = unit.next_slice() {
             let chunk = slice.chunk.clone();
-            let (id, base, time) = (slice.partition, slice.chunk.base_offset, slice.chunk.append_time_ns);
-            let recognised = |(identity, offset): (EventId, Offset)| Recognised {
-                identity: identity.0,
-                partition: id.partition,
-                offset,
-                append_time_ns: time,
-            };
-            let mut identities = slice.identities().zip(base..).map(recognised).peekable();
-            if identities.peek().is_some() {
-                self.identities.entry(id.topic).or_default().extend(identities);
-            }
+            let id = slice.partition;
             if let (Some(producer), Some(sequence)) = (unit.producer, slice.last_sequence) {
                 let offset = slice.chunk.end_offset().saturating_sub(1);
                 self.producers.insert((id, producer), Sequenced { sequence, offset });
@@ -178,7 +168,13 @@ impl Gathered {
 
 impl Checkpointer {
     /// Goes on from what the store holds.
-    pub(super) fn new(store: Store, contents: &Contents, clock: ExpiryClock, checkpoint_bytes: usize) -> Self {
+    pub(super) fn new(
+        store: Store,
+        contents: &Contents,
+        clock: ExpiryClock,
+        hashing: Hashing,
+        checkpoint_bytes: usize,
+    ) -> Self {
         let mut partitions: BTreeMap<PartitionId, Kept> = BTreeMap::new();
         for (id, extent) in &contents.partitions {
             partitions.entry(*id).or_default().extent = *extent;
@@ -186,12 +182,8 @@ impl Checkpointer {
         for (id, segments) in &contents.segments {
             partitions.entry(*id).or_default().segments = segments.iter().copied().collect();
         }
-        let brought = |(position, events): &(u64, Vec<Recognised>)| {
-            (*position, events.len(), events.last().map_or(0, |event| event.append_time_ns))
-        };
-        let identities = contents.identities.iter();
-        let identities = identities.map(|(topic, all)| (*topic, all.iter().map(brought).collect())).collect();
         Self {
+            entries: store.entries(),
             store,
             checkpoint: contents.checkpoint,
             pending: Changes::new(contents.checkpoint),
@@ -199,11 +191,16 @@ impl Checkpointer {
             clock,
             partitions,
             cursors: contents.cursors.clone(),
-            identities,
+            identities: Identities::new(contents, hashing),
             looked_ns: 0,
             checkpoint_bytes,
             is_dirty: false,
         }
+    }
+
+    /// The identities that are in the store.
+    pub(super) fn sealed(&self) -> Arc<Sealed> {
+        self.identities.sealed()
     }
 
     /// Moves all that is written, and makes a checkpoint where that is due: with one, what has expired is removed as well.
@@ -217,6 +214,7 @@ impl Checkpointer {
             || shared.tail.uncommitted_bytes() >= self.checkpoint_bytes
             || self.pending.count() > limits::CHECKPOINT_ENTRIES
             || self.pending.entries_bytes > limits::CHECKPOINT_ENTRIES_BYTES
+            || self.identities.pending_bytes() > limits::CHECKPOINT_IDENTITIES_BYTES
             || shared.space.is_tight();
         // what finds no room may find it once a checkpoint has given files back
         if turn == Turn::Checkpoint || is_due || moved.is_err() {
@@ -252,7 +250,7 @@ impl Checkpointer {
         for ((lane, key), value) in gathered.entries {
             self.pending.put_entry(lane, key, value);
         }
-        self.remember(&settings, gathered.identities);
+        self.identities.take(&settings, groups.iter().flat_map(|group| &*group.identities));
         shared.tail.moved(groups.len());
         Ok(())
     }
@@ -267,22 +265,23 @@ impl Checkpointer {
     /// Makes a checkpoint of all that was moved.
     fn commit(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
         let settings = shared.settings();
-        let mut changes = self.pending.clone();
-        changes.checkpoint.generation = self.checkpoint.generation + 1;
-        changes.checkpoint.clock = self.clock.state();
+        let (generation, clock) = (self.checkpoint.generation + 1, self.clock.state());
+        let mut changes = Changes::new(Checkpoint { generation, clock, ..self.pending.checkpoint });
         let mut partitions = BTreeMap::new();
         self.expire(&settings, &mut partitions, &mut changes);
-        let identities = self.forget(&settings, &mut changes);
         self.looked_ns = shared.clock.elapsed_ns();
         let is_needed = changes.checkpoint.link != self.checkpoint.link || !partitions.is_empty() || self.is_dirty;
         if !is_needed {
             return Ok(());
         }
+        let now_ns = changes.checkpoint.link.append_time_ns;
+        let identities = self.identities.seal(&settings, now_ns, &self.entries, &mut changes)?;
         if changes.checkpoint.link != self.checkpoint.link {
             let synced = shared.disk.sync_all().map_err(failed_sync);
             synced.map_err(disk_error(|| "segments are not durable".to_owned()))?;
         }
-        let committed = self.store.commit(&changes).map_err(CheckpointError::from);
+        let committed =
+            self.store.commit(changes.checkpoint, &[&self.pending, &changes]).map_err(CheckpointError::from);
         let outcome = Outcome { changes, partitions, identities };
         match committed {
             Ok(()) => self.happened(shared, outcome),
@@ -311,9 +310,10 @@ impl Checkpointer {
     /// A checkpoint is durable: whoever should know is told, and what it makes superfluous is removed.
     fn happened(&mut self, shared: &Shared, outcome: Outcome) {
         let Outcome { changes, partitions, identities } = outcome;
-        (self.checkpoint, self.is_dirty, self.identities) = (changes.checkpoint, false, identities);
-        self.pending = Changes::new(changes.checkpoint);
-        let changed: BTreeSet<LaneId> = changes.entries.keys().map(|(lane, _)| *lane).collect();
+        (self.checkpoint, self.is_dirty) = (changes.checkpoint, false);
+        self.identities.happened(shared, changes.checkpoint.link.position, identities);
+        let pending = std::mem::replace(&mut self.pending, Changes::new(changes.checkpoint));
+        let changed: BTreeSet<LaneId> = pending.entries.keys().map(|(lane, _)| *lane).collect();
         for lane in changed {
             shared.lane(lane).changed.committed(changes.checkpoint.link.position);
         }
@@ -350,7 +350,6 @@ impl Checkpointer {
                 changes.segments.insert((*id, last.base_offset), *last);
             }
             for first in partition.segments.drain(..gone) {
-                changes.segments.remove(&(*id, first.base_offset));
                 changes.segments_gone.push((*id, first.base_offset));
                 partition.extent.start = first.end_offset;
             }
@@ -371,50 +370,6 @@ impl Checkpointer {
         };
         partition.segments.iter().take_while(|segment| may_go(segment)).count()
     }
-
-    /// Keeps new identities, as many as the settings want recognised.
-    fn remember(&mut self, settings: &Settings, new: BTreeMap<TopicId, Vec<Recognised>>) {
-        let position = self.pending.checkpoint.link.position;
-        for (topic, mut events) in new {
-            // A topic without settings keeps them all: a replay makes checkpoints before anybody has said what runs.
-            if let Some(topic) = settings.topics.get(&topic) {
-                let Some(dedupe) = topic.dedupe else { continue };
-                events.drain(..events.len().saturating_sub(dedupe.count as usize));
-            }
-            let last_time_ns = events.last().map_or(0, |event| event.append_time_ns);
-            self.identities.entry(topic).or_default().push_back((position, events.len(), last_time_ns));
-            self.pending.identities.insert((topic, position), events.into());
-        }
-    }
-
-    /// Takes out the identities that the settings do not want recognised any more.
-    fn forget(&self, settings: &Settings, changes: &mut Changes) -> BTreeMap<TopicId, VecDeque<Brought>> {
-        let mut identities = self.identities.clone();
-        for (topic, brought) in &mut identities {
-            let dedupe = settings.topics.get(topic).map(|settings| settings.dedupe);
-            let Some(dedupe) = dedupe else { continue };
-            while let Some((position, ..)) =
-                brought.front().filter(|_| is_forgotten(dedupe, brought, &changes.checkpoint))
-            {
-                if changes.identities.remove(&(*topic, *position)).is_none() {
-                    changes.identities_gone.push((*topic, *position));
-                }
-                brought.pop_front();
-            }
-        }
-        identities
-    }
-}
-
-/// Whether the oldest identities are not recognised any more.
-fn is_forgotten(dedupe: Option<Dedupe>, brought: &VecDeque<Brought>, checkpoint: &Checkpoint) -> bool {
-    let Some(dedupe) = dedupe else { return true };
-    let window_ns = u64::try_from(dedupe.window.as_nanos()).unwrap_or(u64::MAX);
-    let later: usize = brought.iter().skip(1).map(|(_, count, _)| *count).sum();
-    let is_old = brought
-        .front()
-        .is_some_and(|(_, _, last_time_ns)| last_time_ns.saturating_add(window_ns) < checkpoint.link.append_time_ns);
-    is_old || later >= dedupe.count as usize
 }
 
 /// Up to where every live subscriber of a partition has processed it.

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use super::OpenError;
 use super::files::{JournalFile, file_name};
 use super::frame::{FrameError, HEAD_BYTES, Head, Kind, Link, UnitBody};
 use super::recovery::{self, Found};
 use super::segment::{SegmentFile, SegmentId};
 use super::walk::{Walk, WalkError};
+use super::{LogOptions, OpenError};
 use crate::effects::Disk;
 use crate::limits;
 use crate::model::{LaneId, Offset, PartitionId};
@@ -101,7 +101,7 @@ pub struct Repaired {
 /// # Errors
 /// [`OpenError`] where it cannot even be opened; what it says is damage as well.
 pub fn verify(disk: &Arc<dyn Disk>) -> Result<Inspection, OpenError> {
-    let found = recovery::find(disk, 1)?;
+    let found = recovery::find(disk, &LogOptions::default())?;
     let mut inspection =
         Inspection { checkpoint_position: found.contents.checkpoint.link.position, ..Inspection::default() };
     verify_journal(&found, &mut inspection)?;
@@ -266,7 +266,7 @@ pub fn dump(
     disk: &Arc<dyn Disk>,
     each: &mut dyn FnMut(&FrameInfo) -> bool,
 ) -> Result<(u64, Option<String>), OpenError> {
-    let found = recovery::find(disk, 1)?;
+    let found = recovery::find(disk, &LogOptions::default())?;
     let stop = walk(&found, found.contents.checkpoint.link, &mut |head, frame| Ok(each(&info(head, frame)?)))?;
     let begun = stop.error.filter(|error| !matches!(error, FrameError::Magic | FrameError::Short));
     Ok((stop.link.position, begun.map(|error| error.to_string())))
@@ -277,7 +277,7 @@ pub fn dump(
 /// # Errors
 /// [`RepairError`].
 pub fn repair(disk: &Arc<dyn Disk>, truncate_at: u64) -> Result<Repaired, RepairError> {
-    let found = recovery::find(disk, 1)?;
+    let found = recovery::find(disk, &LogOptions::default())?;
     let checkpoint = found.contents.checkpoint.link;
     if truncate_at < checkpoint.position {
         return Err(RepairError::InFront { checkpoint: checkpoint.position });

@@ -29,13 +29,16 @@ mod checkpointer;
 mod clock;
 mod cold;
 mod files;
+mod filter;
 mod frame;
 mod guards;
+mod identities;
 mod inspect;
 mod kept;
 mod partition;
 mod queue;
 mod recovery;
+mod sealed;
 mod segment;
 mod sequencer;
 mod space;
@@ -44,6 +47,7 @@ mod syncer;
 mod tail;
 mod threads;
 mod walk;
+mod window;
 
 use std::collections::HashMap;
 use std::io;
@@ -62,6 +66,7 @@ pub use kept::{EntriesError, LaneEntries};
 pub use partition::{Partition, Recent};
 pub use queue::{Acquired, NotPlaced, Placed, Refused, Ticket};
 pub use recovery::Damage;
+pub use sealed::WindowOptions;
 pub use space::SpaceLevel;
 pub use threads::Stepper;
 
@@ -73,6 +78,7 @@ use checkpointer::{CheckpointError, Checkpointer, Turn};
 use clock::ExpiryClock;
 use files::Files;
 use queue::Queue;
+use sealed::{Hashing, Sealed};
 use segment::{OpenSegments, is_out_of_descriptors};
 use sequencer::Sequencer;
 use space::SpaceWatch;
@@ -106,6 +112,8 @@ pub struct LogOptions {
     pub checkpoint_bytes: usize,
     /// From where the frames of a new journal are counted: a number that no producer can guess, below 2^63.
     pub first_sequence: u64,
+    /// How identities that were published are kept.
+    pub windows: WindowOptions,
     /// There are no threads: a [`Stepper`] does everything, when it is told to. For simulations.
     pub is_stepped: bool,
 }
@@ -119,8 +127,16 @@ impl Default for LogOptions {
             move_bytes: limits::MOVE_BYTES,
             checkpoint_bytes: limits::CHECKPOINT_BYTES,
             first_sequence: 1,
+            windows: WindowOptions::default(),
             is_stepped: false,
         }
+    }
+}
+
+impl LogOptions {
+    fn hashing(&self) -> Hashing {
+        // a new number at each start, that nobody outside knows
+        Hashing { seed: self.first_sequence, options: self.windows }
     }
 }
 
@@ -217,6 +233,8 @@ pub(crate) struct Shared {
     settings: RwLock<Arc<Settings>>,
     /// What lanes keep, as of the last checkpoint.
     entries: store::Entries,
+    /// The identities that are in the store.
+    sealed: RwLock<Arc<Sealed>>,
     checkpointer: Mutex<Checkpointer>,
     /// As the checkpointer found it last.
     frozen: Mutex<Option<Frozen>>,
@@ -283,6 +301,14 @@ impl Shared {
         }
         let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
         lanes.entry(id).or_insert_with(|| Arc::new(Lane::new(id, 0))).clone()
+    }
+
+    fn sealed(&self) -> Arc<Sealed> {
+        self.sealed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_sealed(&self, sealed: Arc<Sealed>) {
+        *self.sealed.write().unwrap_or_else(PoisonError::into_inner) = sealed;
     }
 
     fn settings(&self) -> Arc<Settings> {
@@ -353,8 +379,9 @@ impl Log {
         let clocks = ExpiryClock::new(clock.clone(), contents.checkpoint.clock, ends);
         let frozen = clocks.frozen();
         let entries = recovered.store.entries();
-        let checkpointer = Checkpointer::new(recovered.store, &contents, clocks, options.checkpoint_bytes);
-        let sequencer = Sequencer::load(&mut contents); // it takes out what the checkpointer has counted
+        let hashing = options.hashing();
+        let checkpointer = Checkpointer::new(recovered.store, &contents, clocks, hashing, options.checkpoint_bytes);
+        let sequencer = Sequencer::load(&mut contents, hashing);
         let partition = |(id, extent): (&PartitionId, &store::Extent)| {
             let segments = contents.segments.get(id).cloned().unwrap_or_default();
             (*id, Arc::new(Partition::recovered(*extent, segments)))
@@ -370,6 +397,7 @@ impl Log {
             space: SpaceWatch::new(),
             settings: RwLock::default(),
             entries,
+            sealed: RwLock::new(checkpointer.sealed()),
             checkpointer: Mutex::new(checkpointer),
             frozen: Mutex::new(frozen),
             condition: watch::Sender::new(Condition::Working),
@@ -385,7 +413,7 @@ impl Log {
         };
         let file = shared.files.find(recovered.link.position).ok_or_else(missing)?;
         let from = contents.checkpoint.link;
-        let mut appender = Appender::new(shared.clone(), syncer.clone(), options, file, from, sequencer);
+        let mut appender = Appender::new(shared.clone(), syncer.clone(), options, file, from, sequencer, hashing);
         // before the replay, which may make checkpoints
         recovery::remove_leftovers(shared.disk.as_ref(), &contents).map_err(|error| OpenError::Disk {
             what: "clean up",

@@ -160,11 +160,11 @@ struct Accepted {
 }
 
 /// Rows S to X, G and H: reads the state store and opens the files.
-pub(super) fn find(disk: &Arc<dyn Disk>, first_sequence: u64) -> Result<Found, OpenError> {
+pub(super) fn find(disk: &Arc<dyn Disk>, options: &LogOptions) -> Result<Found, OpenError> {
     let names = disk.list().map_err(disk_error("list", "the log's folder"))?;
     let mut positions: Vec<u64> = names.iter().filter_map(|name| position_of_name(name)).collect();
     positions.sort_unstable();
-    let opened = Store::open(disk).map_err(store_error)?;
+    let opened = Store::open(disk, &options.hashing()).map_err(store_error)?;
     let (store, contents) = match opened {
         Some((store, contents)) => (Some(store), contents),
         None => {
@@ -172,7 +172,7 @@ pub(super) fn find(disk: &Arc<dyn Disk>, first_sequence: u64) -> Result<Found, O
             if has_segments || positions.first().is_some_and(|first| *first > 0) {
                 return Err(Damage::MissingState.into()); // T
             }
-            (None, Contents::new(Checkpoint::first(Link::first(first_sequence)))) // S
+            (None, Contents::new(Checkpoint::first(Link::first(options.first_sequence)))) // S
         }
     };
     let from = contents.checkpoint.link.position;
@@ -208,7 +208,7 @@ pub(super) fn find(disk: &Arc<dyn Disk>, first_sequence: u64) -> Result<Found, O
 
 /// Reads the log, decides, and makes durable what it accepts.
 pub(super) fn recover(disk: &Arc<dyn Disk>, options: &LogOptions, file_bytes: u64) -> Result<Recovered, OpenError> {
-    let found = find(disk, options.first_sequence)?;
+    let found = find(disk, options)?;
     let accepted = accept(&found)?;
     make_durable(disk, found, accepted, file_bytes)
 }

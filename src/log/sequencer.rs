@@ -1,135 +1,89 @@
 //! What was published already: the one place that decides it, in append order.
 //!
 //! - An event from outside is recognised by its identity (a hash of `source` and `id`) for as long as the topic's settings
-//!   say, by time and by count of later events.
+//!   say, by time, and by the number of later events where they say that.
 //! - A producer that numbers what it sends is recognised by its last number in each partition, for ever.
 //! - What is new and guarded has a verdict of its guard; a refusal is for all that it came with.
 //!
 //! Promises: the verdict is taken once, by the appender, and is in the journal: what comes again has no frame. A replay
 //! notes what the frames say and judges nothing.
-//! Memory: some 80 bytes for each event that is recognised, bounded by the topics' counts; 50 for each producer and
-//! partition.
+//! Memory: what came since the last checkpoint ([`Window`]), and filters over what is in the store (`sealed.rs`); 50 bytes
+//! for each producer and partition.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
 
 use super::frame::Kept;
 use super::guards::Guards;
-use super::store::{Contents, Recognised, Sequenced};
-use crate::model::{
-    Dedupe, Duplicate, EventId, GuardRefused, Offset, PartitionId, ProducerId, Slices, TopicId, TopicSettings,
-};
+use super::identities::old_batches;
+use super::sealed::{Hashing, Horizon, SealedLook};
+use super::store::{Contents, Sequenced};
+use super::window::{Batch, Place, Undo, Window};
+use crate::model::{Duplicate, EventId, GuardRefused, Offset, PartitionId, ProducerId, Slices, TopicId, TopicSettings};
 
-/// Identities are hashes already.
-#[derive(Default)]
-struct Spread(u64);
+/// Events that leave memory with each call, beside twice those that it brings: so memory is given back while others come.
+const RELEASED_AT_ONCE: usize = 64;
 
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u128(&mut self, identity: u128) {
-        self.0 = identity as u64;
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    partition: u32,
-    offset: Offset,
-}
-
-/// Identity, place and append time of an event that is recognised.
-type Noticed = (u128, Place, u64);
-
-/// What is recognised in one topic.
-#[derive(Default)]
-struct Window {
-    places: HashMap<u128, Place, BuildHasherDefault<Spread>>,
-    /// Oldest first.
-    order: VecDeque<Noticed>,
-}
-
-impl Window {
-    /// Forgets what is past a bound, and tells it to `gone`, oldest first.
-    fn forget(&mut self, settings: Dedupe, now_ns: u64, mut gone: Option<&mut Vec<Noticed>>) {
-        let window_ns = u64::try_from(settings.window.as_nanos()).unwrap_or(u64::MAX);
-        let horizon_ns = now_ns.saturating_sub(window_ns);
-        while let Some((identity, place, time_ns)) = self.order.front()
-            && (*time_ns < horizon_ns || self.order.len() > settings.count as usize)
-        {
-            // unless it was forgotten before, and published again
-            if self.places.get(identity) == Some(place) {
-                self.places.remove(identity);
-            }
-            if let (Some(noticed), Some(gone)) = (self.order.pop_front(), &mut gone) {
-                gone.push(noticed);
-            }
-        }
-    }
-
-    /// Notes an event that is stored. One of the same identity in front of it had been forgotten, so this one counts.
-    fn note(&mut self, identity: u128, place: Place, append_time_ns: u64) {
-        self.places.insert(identity, place);
-        self.order.push_back((identity, place, append_time_ns));
-    }
-}
+/// What was published before, and what partitions keep for the rest.
+pub(super) type Judged = (Vec<Duplicate>, Vec<Kept>);
 
 /// What was noted of some records.
 #[derive(Default)]
 struct Noted {
-    /// For each slice, how many at the end of the window, and what that forgot for them.
-    identities: Vec<(TopicId, usize, Vec<Noticed>)>,
+    /// For each slice.
+    identities: Vec<(TopicId, Undo)>,
     /// What was there before.
     producers: Vec<((PartitionId, ProducerId), Option<Sequenced>)>,
 }
 
 /// The memory of what was published.
-#[derive(Default)]
 pub(super) struct Sequencer {
-    windows: HashMap<TopicId, Window>,
+    hashing: Hashing,
+    /// In an order, so that a simulation sees the same each time.
+    windows: BTreeMap<TopicId, Window>,
+    /// Topics that the group which is being made has identities of, some more than once.
+    open: Vec<TopicId>,
+    /// What lies in front of it is in the store.
+    sealed_position: u64,
+    /// Topics that have such in memory.
+    sealed: VecDeque<TopicId>,
     producers: HashMap<(PartitionId, ProducerId), Sequenced>,
 }
 
 impl Sequencer {
     /// As of a checkpoint.
-    pub(super) fn load(contents: &mut Contents) -> Self {
-        let mut sequencer = Self { producers: std::mem::take(&mut contents.producers), ..Self::default() };
-        for (topic, brought) in &mut contents.identities {
-            for (_, events) in brought {
-                for Recognised { identity, partition, offset, append_time_ns } in std::mem::take(events) {
-                    let window = sequencer.windows.entry(*topic).or_default();
-                    window.note(identity, Place { partition, offset }, append_time_ns);
-                }
-            }
+    pub(super) fn load(contents: &mut Contents, hashing: Hashing) -> Self {
+        let windows = contents.runs.iter().map(|(topic, runs)| (*topic, Window::from(runs.next_number())));
+        let mut windows: BTreeMap<TopicId, Window> = windows.collect();
+        for (topic, batch) in old_batches(contents) {
+            windows.entry(topic).or_default().add(batch, contents.checkpoint.link.position, &hashing);
         }
-        sequencer
+        let producers = std::mem::take(&mut contents.producers);
+        Self { hashing, windows, open: Vec::new(), sealed_position: 0, sealed: VecDeque::new(), producers }
     }
 
     /// Takes out what was published before and notes the rest, unless a guard refuses one of those. `settings` are a topic's,
-    /// `next_offset` is that of a partition's next record, `guards` knows the lifecycles. What partitions keep for it.
+    /// `next_offset` is that of a partition's next record, `guards` knows the lifecycles, `look` the store. What partitions
+    /// keep for it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
     pub(super) fn judge(
         &mut self,
         slices: &mut Slices,
         now_ns: u64,
         guards: &Guards<'_>,
+        look: &mut SealedLook<'_>,
         settings: impl Fn(TopicId) -> TopicSettings,
         next_offset: impl FnMut(PartitionId) -> Offset,
-    ) -> Result<(Vec<Duplicate>, Vec<Kept>), GuardRefused> {
-        let (duplicates, noted) = self.note_new(slices, now_ns, settings, next_offset);
+    ) -> io::Result<Result<Judged, GuardRefused>> {
+        self.release(look.position(), RELEASED_AT_ONCE + 2 * slices.count());
+        let (duplicates, noted) = self.note_new(slices, now_ns, look, settings, next_offset)?;
         let kept = match guards.judge(slices, &duplicates) {
             Ok(kept) => kept,
             Err(refused) => {
                 self.forget(noted);
-                return Err(refused);
+                return Ok(Err(refused));
             }
         };
         let mut rest = duplicates.as_slice();
@@ -139,20 +93,14 @@ impl Sequencer {
             slices.leave_out(first.slice as usize, &records);
             rest = others;
         }
-        Ok((duplicates, kept))
+        Ok(Ok((duplicates, kept)))
     }
 
     /// Takes back what was noted for records that are refused.
     fn forget(&mut self, noted: Noted) {
-        for (topic, count, gone) in noted.identities.into_iter().rev() {
-            let Some(window) = self.windows.get_mut(&topic) else { continue };
-            for (identity, ..) in window.order.drain(window.order.len().saturating_sub(count)..) {
-                window.places.remove(&identity);
-            }
-            // it was past a bound only because of those
-            for noticed in gone.into_iter().rev() {
-                window.places.entry(noticed.0).or_insert(noticed.1);
-                window.order.push_front(noticed);
+        for (topic, undo) in noted.identities.into_iter().rev() {
+            if let Some(window) = self.windows.get_mut(&topic) {
+                window.take_back(undo, &self.hashing);
             }
         }
         for (of, before) in noted.producers.into_iter().rev() {
@@ -168,13 +116,12 @@ impl Sequencer {
         &mut self,
         slices: &Slices,
         now_ns: u64,
+        look: &mut SealedLook<'_>,
         settings: impl Fn(TopicId) -> TopicSettings,
         mut next_offset: impl FnMut(PartitionId) -> Offset,
-    ) -> (Vec<Duplicate>, Noted) {
+    ) -> io::Result<(Vec<Duplicate>, Noted)> {
         let mut duplicates: Vec<Duplicate> = Vec::new();
         let mut noted = Noted::default();
-        // only a guard takes anything back
-        let is_guarded = slices.is_guarded();
         let producer = slices.producer();
         for (number, slice) in slices.iter().enumerate() {
             let id = slice.partition;
@@ -209,27 +156,28 @@ impl Sequencer {
                 && !slice.identities.is_empty()
             {
                 let window = self.windows.entry(id.topic).or_default();
-                let mut forgotten = Vec::new();
-                window.forget(dedupe, now_ns, is_guarded.then_some(&mut forgotten));
-                let known = window.order.len();
+                let horizon = Horizon::new(dedupe, now_ns, window.next_number());
+                let mut undo = Undo::default();
                 for (record, EventId(identity)) in slice.identities.iter().enumerate() {
-                    match window.places.entry(*identity) {
-                        Entry::Occupied(first) => {
-                            let first = *first.get();
-                            gone = found(record, first.partition, Some(first.offset));
-                        }
-                        Entry::Vacant(vacant) => {
+                    let hash = self.hashing.hash(*identity);
+                    let first = match window.find(*identity, hash, horizon) {
+                        Some(found) => found,
+                        None => look.find(id.topic, *identity, hash, horizon)?,
+                    };
+                    match first {
+                        Some(first) => gone = found(record, first.partition, Some(first.offset)),
+                        None => {
                             let offset = next() + record as Offset - gone;
                             let place = Place { partition: id.partition, offset };
-                            vacant.insert(place);
-                            window.order.push_back((*identity, place, now_ns));
+                            window.note(*identity, hash, place, now_ns, &mut undo);
                         }
                     }
                 }
-                noted.identities.push((id.topic, window.order.len() - known, forgotten));
+                self.open.push(id.topic);
+                noted.identities.push((id.topic, undo));
             }
         }
-        (duplicates, noted)
+        Ok((duplicates, noted))
     }
 
     /// Notes what a frame brought, in a replay.
@@ -241,13 +189,43 @@ impl Sequencer {
         append_time_ns: u64,
     ) {
         for (EventId(identity), offset) in identities.zip(base_offset..) {
+            if self.open.last() != Some(&partition.topic) {
+                self.open.push(partition.topic);
+            }
             let window = self.windows.entry(partition.topic).or_default();
-            window.note(identity, Place { partition: partition.partition, offset }, append_time_ns);
+            let place = Place { partition: partition.partition, offset };
+            window.note(identity, self.hashing.hash(identity), place, append_time_ns, &mut Undo::default());
         }
     }
 
     /// Notes the last number of a producer in a frame, in a replay.
     pub(super) fn note_sequence(&mut self, partition: PartitionId, producer: ProducerId, last: Sequenced) {
         self.producers.insert((partition, producer), last);
+    }
+
+    /// A group is written, up to this position. The identities that it brought.
+    pub(super) fn written(&mut self, position: u64) -> Vec<(TopicId, Batch)> {
+        let windows = &mut self.windows;
+        let batch = |topic| Some((topic, windows.get_mut(&topic)?.written(position)?));
+        self.open.drain(..).filter_map(batch).collect()
+    }
+
+    /// Gives back memory of what is in the store by a checkpoint at a position: about so many events.
+    pub(super) fn release(&mut self, position: u64, most: usize) {
+        if position > self.sealed_position {
+            self.sealed_position = position;
+            let windows = self.windows.iter().filter(|(_, window)| window.has_before(position));
+            self.sealed = windows.map(|(topic, _)| *topic).collect();
+        }
+        let mut left = most;
+        while left > 0
+            && let Some(topic) = self.sealed.front()
+        {
+            let Some(window) = self.windows.get_mut(topic) else { break };
+            left -= window.release(self.sealed_position, left, &self.hashing).min(left);
+            if !window.has_before(self.sealed_position) {
+                self.sealed.pop_front();
+            }
+        }
     }
 }

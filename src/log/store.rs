@@ -3,19 +3,24 @@
 //! ```text
 //! the file `state`: a redb database with one table, keys in big endian, values in little endian
 //!   key                                           value, and behind each a CRC32C of key and value
-//!   01                                            checkpoint: u32 version (2), u64 generation, u64 position, u64 sequence,
+//!   01                                            checkpoint: u32 version (3), u64 generation, u64 position, u64 sequence,
 //!                                                 u32 previous checksum, u32 epoch, u64 append time,
 //!                                                 u64 clock skew, u64 frozen since (0: it is not)
 //!   02 u32 number                                 an entry of the catalogue
 //!   03 u32 subscriber, u32 partition              cursor: u64 offset
 //!   04 u32 topic, u32 partition                   partition: u64 start, u64 end
 //!   05 u32 topic, u32 partition, u64 base offset  segment: u64 end, u64 bytes, u64 first time, u64 last time, u8 sealed
-//!   06 u32 topic, u64 position                    identities that the checkpoint at this position brought:
-//!                                                 per event u128 identity, u32 partition, u64 offset, u64 append time
+//!   06 u32 topic, u64 position, u128 first        a row of the run of identities that the checkpoint at this position
+//!                                                 wrote, those from `first` on (0 in the run's first row), ascending: per
+//!                                                 event u128 identity, u32 partition, u64 offset, u64 append time, u64
+//!                                                 number within the topic
+//!   06 u32 topic, u64 position                    up to version 2: the same without numbers, in the order of offsets
 //!   07 u32 topic, u32 partition, u128 producer    u64 sequence, u64 offset
 //!   08 u32 subscriber, u32 partition, key         what a lane keeps under the key (from version 2 on); with 2^31 added to
 //!                                                 the number of a topic, what a partition of that keeps
 //! ```
+//!
+//! A run is in rows of some KiB, so that one identity is found with one look at one of them.
 //!
 //! Promises: [`Store::commit`] happens whole or not at all, whatever the disk does; what is read is what was committed, or
 //! the store is refused. It is checked whole when it is opened, and each value once more when it is read.
@@ -35,6 +40,7 @@ use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageErr
 use super::clock::ClockState;
 use super::failed_sync;
 use super::frame::Link;
+use super::sealed::{Generation, Hashing, TopicRuns};
 use super::segment::SegmentMeta;
 use crate::effects::{Disk, DiskFile};
 use crate::limits;
@@ -45,7 +51,7 @@ pub(super) const FILE_NAME: &str = "state";
 /// Its name until it is whole.
 const NEW_FILE_NAME: &str = "state.new";
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const OLDEST_VERSION: u32 = 1;
 /// Bytes of a page of redb.
 const PAGE_BYTES: u64 = 4096;
@@ -134,6 +140,17 @@ pub(super) struct Recognised {
     pub(super) partition: u32,
     pub(super) offset: Offset,
     pub(super) append_time_ns: u64,
+    /// Its place in the order of all of its topic.
+    pub(super) number: u64,
+}
+
+/// What a look for an identity finds in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    Row(Recognised),
+    Nothing,
+    /// There is no such run any more.
+    NoRun,
 }
 
 /// A partition's row.
@@ -146,7 +163,7 @@ pub(super) struct Extent {
 }
 
 /// All that is in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Contents {
     pub(super) checkpoint: Checkpoint,
     pub(super) catalogue: Vec<Bytes>,
@@ -154,8 +171,9 @@ pub(super) struct Contents {
     pub(super) partitions: HashMap<PartitionId, Extent>,
     /// In the order of their offsets.
     pub(super) segments: BTreeMap<PartitionId, Vec<SegmentMeta>>,
-    /// In the order of the checkpoints that brought them.
-    pub(super) identities: BTreeMap<TopicId, Vec<(u64, Vec<Recognised>)>>,
+    pub(super) runs: BTreeMap<TopicId, TopicRuns>,
+    /// What a version before runs wrote, in the order of the checkpoints that brought it.
+    pub(super) old_identities: BTreeMap<TopicId, Vec<(u64, Vec<Recognised>)>>,
     pub(super) producers: HashMap<(PartitionId, ProducerId), Sequenced>,
 }
 
@@ -169,9 +187,11 @@ pub(super) struct Changes {
     pub(super) partitions: BTreeMap<PartitionId, Extent>,
     pub(super) segments: BTreeMap<(PartitionId, Offset), SegmentMeta>,
     pub(super) segments_gone: Vec<(PartitionId, Offset)>,
-    /// Shared, since they are many.
-    pub(super) identities: BTreeMap<(TopicId, u64), Arc<[Recognised]>>,
-    pub(super) identities_gone: Vec<(TopicId, u64)>,
+    /// Sorted by identity, each once.
+    pub(super) runs: Vec<(TopicId, u64, Vec<Recognised>)>,
+    pub(super) runs_gone: Vec<(TopicId, u64)>,
+    /// Rows of a version before runs.
+    pub(super) old_identities_gone: Vec<(TopicId, u64)>,
     pub(super) producers: BTreeMap<(PartitionId, ProducerId), Sequenced>,
     /// What lanes keep; `None` where they do not any more.
     pub(super) entries: BTreeMap<(LaneId, Bytes), Option<Bytes>>,
@@ -188,8 +208,9 @@ impl Changes {
             partitions: BTreeMap::new(),
             segments: BTreeMap::new(),
             segments_gone: Vec::new(),
-            identities: BTreeMap::new(),
-            identities_gone: Vec::new(),
+            runs: Vec::new(),
+            runs_gone: Vec::new(),
+            old_identities_gone: Vec::new(),
             producers: BTreeMap::new(),
             entries: BTreeMap::new(),
             entries_bytes: 0,
@@ -198,8 +219,7 @@ impl Changes {
 
     /// How many there are of what may be many.
     pub(super) fn count(&self) -> usize {
-        let identities: usize = self.identities.values().map(|events| events.len()).sum();
-        identities + self.cursors.len() + self.producers.len() + self.segments.len() + self.entries.len()
+        self.cursors.len() + self.producers.len() + self.segments.len() + self.entries.len()
     }
 
     /// A lane keeps a value, or does not any more.
@@ -275,6 +295,35 @@ impl Entries {
         count: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         self.read(|table| range(table, lane, (from, until), count))
+    }
+
+    /// Looks for an identity in a run.
+    pub(super) fn identity(&self, topic: TopicId, position: u64, identity: u128) -> Result<Found, StoreError> {
+        self.read(|table| {
+            let (first, last) = (Key::run(topic, position, 0).0, Key::run(topic, position, identity).0);
+            let Some(row) = table.range::<&[u8]>(first.as_slice()..=last.as_slice())?.next_back() else {
+                return Ok(Found::NoRun);
+            };
+            let (key, value) = row?;
+            let rows = checked(key.value(), value.value())?.as_chunks::<RECOGNISED_BYTES>().0;
+            let identity_of = |mut row: &[u8]| row.get_u128_le();
+            let found = rows.binary_search_by_key(&identity, |row| identity_of(row)).ok().and_then(|at| rows.get(at));
+            Ok(found.map_or(Found::Nothing, |row| Found::Row(decode_recognised(row))))
+        })
+    }
+
+    /// All of a run, sorted by identity.
+    pub(super) fn run(&self, topic: TopicId, position: u64) -> Result<Vec<Recognised>, StoreError> {
+        self.read(|table| {
+            let (first, last) = (Key::run(topic, position, 0).0, Key::run(topic, position, u128::MAX).0);
+            let mut run = Vec::new();
+            for row in table.range::<&[u8]>(first.as_slice()..=last.as_slice())? {
+                let (key, value) = row?;
+                let rows = checked(key.value(), value.value())?.as_chunks::<RECOGNISED_BYTES>().0;
+                run.extend(rows.iter().map(|row| decode_recognised(row)));
+            }
+            Ok(run)
+        })
     }
 
     /// Everything as it is in the store now, whatever is committed later. Room that is freed meanwhile is not used again.
@@ -370,7 +419,7 @@ impl Store {
     }
 
     /// Opens the store and reads it; `None` where there is none.
-    pub(super) fn open(disk: &Arc<dyn Disk>) -> Result<Option<(Self, Contents)>, StoreError> {
+    pub(super) fn open(disk: &Arc<dyn Disk>, hashing: &Hashing) -> Result<Option<(Self, Contents)>, StoreError> {
         let file = match disk.open(FILE_NAME) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -381,7 +430,8 @@ impl Store {
             return Err(StoreError::Damaged("its file is empty".to_owned()));
         }
         let database = open_database(file)?;
-        let contents = read(&database)?;
+        let mut contents = read(&database)?;
+        read_identities(&database, &mut contents, hashing)?;
         let catalogue_entries = contents.catalogue.len() as u32;
         Ok(Some((Self { shelf: Shelf::new(disk, database), catalogue_entries }, contents)))
     }
@@ -394,17 +444,18 @@ impl Store {
         }
         let database = open_database(disk.create(NEW_FILE_NAME)?)?;
         let mut store = Self { shelf: Shelf::new(disk, database), catalogue_entries: 0 };
-        store.commit(&Changes::new(checkpoint))?;
+        store.commit(checkpoint, &[&Changes::new(checkpoint)])?;
         disk.rename(NEW_FILE_NAME, FILE_NAME)?;
         disk.sync_folder()?;
         Ok(store)
     }
 
-    /// Commits a checkpoint, durably. Where that fails it may have happened all the same: [`Store::generation`] says.
-    pub(super) fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
-        let written = self.shelf.with(|database| write(database, changes, self.catalogue_entries));
+    /// Commits a checkpoint with changes, one after the other, durably. Where that fails it may have happened all the same:
+    /// [`Store::generation`] says.
+    pub(super) fn commit(&mut self, checkpoint: Checkpoint, changes: &[&Changes]) -> Result<(), StoreError> {
+        let written = self.shelf.with(|database| write(database, &checkpoint, changes, self.catalogue_entries));
         match written {
-            Ok(()) => self.catalogue_entries += changes.catalogue.len() as u32,
+            Ok(()) => self.catalogue_entries += changes.iter().map(|of| of.catalogue.len() as u32).sum::<u32>(),
             Err(_) => self.shelf.close(),
         }
         written
@@ -494,6 +545,10 @@ impl Key {
         Self::new(IDENTITIES).u32(topic.0).u64(position)
     }
 
+    fn run(topic: TopicId, position: u64, first: u128) -> Self {
+        Self::identities((topic, position)).u128(first)
+    }
+
     fn entry(lane: LaneId, key: &[u8]) -> Self {
         let mut entry = Self::new(ENTRY).u32(lane.subscriber.0).u32(lane.partition);
         entry.0.extend_from_slice(key);
@@ -505,70 +560,89 @@ fn checksum(key: &[u8], value: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key), value)
 }
 
-fn write(database: &Database, changes: &Changes, catalogue_entries: u32) -> Result<(), StoreError> {
+fn write(
+    database: &Database,
+    checkpoint: &Checkpoint,
+    changes: &[&Changes],
+    mut catalogue_entries: u32,
+) -> Result<(), StoreError> {
     let mut transaction = database.begin_write().map_err(redb::Error::from)?;
     transaction.set_two_phase_commit(true);
     {
         let mut table = transaction.open_table(TABLE).map_err(redb::Error::from)?;
-        let mut put = |key: Key, mut value: Vec<u8>| -> Result<(), StoreError> {
-            let sum = checksum(&key.0, &value);
-            value.put_u32_le(sum);
-            table.insert(key.0.as_slice(), value.as_slice())?;
-            Ok(())
-        };
-        put(Key::new(CHECKPOINT), encode_checkpoint(&changes.checkpoint))?;
-        for (number, entry) in (catalogue_entries..).zip(&changes.catalogue) {
-            put(Key::new(CATALOGUE).u32(number), entry.to_vec())?;
-        }
-        for (lane, offset) in &changes.cursors {
-            let key = Key::new(CURSOR).u32(lane.subscriber.0).u32(lane.partition);
-            put(key, offset.to_le_bytes().to_vec())?;
-        }
-        for (partition, extent) in &changes.partitions {
-            let mut value = Vec::new();
-            value.put_u64_le(extent.start);
-            value.put_u64_le(extent.end);
-            put(Key::partition(PARTITION, *partition), value)?;
-        }
-        for (segment, meta) in &changes.segments {
-            let mut value = Vec::new();
-            value.put_u64_le(meta.end_offset);
-            value.put_u64_le(meta.bytes);
-            value.put_u64_le(meta.first_time_ns);
-            value.put_u64_le(meta.last_time_ns);
-            value.put_u8(u8::from(meta.is_sealed));
-            put(Key::segment(*segment), value)?;
-        }
-        for (brought, events) in &changes.identities {
-            let mut value = Vec::with_capacity(events.len() * RECOGNISED_BYTES + 4);
-            for event in events.iter() {
-                value.put_u128_le(event.identity);
-                value.put_u32_le(event.partition);
-                value.put_u64_le(event.offset);
-                value.put_u64_le(event.append_time_ns);
-            }
-            put(Key::identities(*brought), value)?;
-        }
-        for ((partition, producer), sequenced) in &changes.producers {
-            let mut value = Vec::new();
-            value.put_u64_le(sequenced.sequence);
-            value.put_u64_le(sequenced.offset);
-            put(Key::partition(PRODUCER, *partition).u128(producer.0), value)?;
-        }
-        for ((lane, key), value) in changes.entries.iter().filter_map(|(key, value)| Some((key, value.as_ref()?))) {
-            put(Key::entry(*lane, key), value.to_vec())?;
-        }
-        for ((lane, key), _) in changes.entries.iter().filter(|(_, value)| value.is_none()) {
-            table.remove(Key::entry(*lane, key).0.as_slice())?;
-        }
-        for segment in &changes.segments_gone {
-            table.remove(Key::segment(*segment).0.as_slice())?;
-        }
-        for gone in &changes.identities_gone {
-            table.remove(Key::identities(*gone).0.as_slice())?;
+        put(&mut table, &Key::new(CHECKPOINT), encode_checkpoint(checkpoint))?;
+        for changes in changes {
+            write_changes(&mut table, changes, catalogue_entries)?;
+            catalogue_entries += changes.catalogue.len() as u32;
         }
     }
     transaction.commit().map_err(redb::Error::from)?;
+    Ok(())
+}
+
+type Table<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
+
+fn put(table: &mut Table<'_>, key: &Key, mut value: Vec<u8>) -> Result<(), StoreError> {
+    let sum = checksum(&key.0, &value);
+    value.put_u32_le(sum);
+    table.insert(key.0.as_slice(), value.as_slice())?;
+    Ok(())
+}
+
+fn write_changes(table: &mut Table<'_>, changes: &Changes, catalogue_entries: u32) -> Result<(), StoreError> {
+    for (number, entry) in (catalogue_entries..).zip(&changes.catalogue) {
+        put(table, &Key::new(CATALOGUE).u32(number), entry.to_vec())?;
+    }
+    for (lane, offset) in &changes.cursors {
+        let key = Key::new(CURSOR).u32(lane.subscriber.0).u32(lane.partition);
+        put(table, &key, offset.to_le_bytes().to_vec())?;
+    }
+    for (partition, extent) in &changes.partitions {
+        let mut value = Vec::new();
+        value.put_u64_le(extent.start);
+        value.put_u64_le(extent.end);
+        put(table, &Key::partition(PARTITION, *partition), value)?;
+    }
+    for (segment, meta) in &changes.segments {
+        let mut value = Vec::new();
+        value.put_u64_le(meta.end_offset);
+        value.put_u64_le(meta.bytes);
+        value.put_u64_le(meta.first_time_ns);
+        value.put_u64_le(meta.last_time_ns);
+        value.put_u8(u8::from(meta.is_sealed));
+        put(table, &Key::segment(*segment), value)?;
+    }
+    for (topic, position) in &changes.runs_gone {
+        let (first, last) = (Key::run(*topic, *position, 0).0, Key::run(*topic, *position, u128::MAX).0);
+        table.retain_in::<&[u8], _>(first.as_slice()..=last.as_slice(), |_, _| false)?;
+    }
+    for (topic, position, run) in &changes.runs {
+        for (number, rows) in run.chunks(RUN_ROW_IDENTITIES).enumerate() {
+            // the first one is in front of every identity, so that a look for any finds a row of the run
+            let first = if number == 0 { 0 } else { rows.first().map_or(0, |row| row.identity) };
+            let mut value = Vec::with_capacity(rows.len() * RECOGNISED_BYTES + 4);
+            rows.iter().for_each(|row| encode_recognised(row, &mut value));
+            put(table, &Key::run(*topic, *position, first), value)?;
+        }
+    }
+    for ((partition, producer), sequenced) in &changes.producers {
+        let mut value = Vec::new();
+        value.put_u64_le(sequenced.sequence);
+        value.put_u64_le(sequenced.offset);
+        put(table, &Key::partition(PRODUCER, *partition).u128(producer.0), value)?;
+    }
+    for ((lane, key), value) in changes.entries.iter().filter_map(|(key, value)| Some((key, value.as_ref()?))) {
+        put(table, &Key::entry(*lane, key), value.to_vec())?;
+    }
+    for ((lane, key), _) in changes.entries.iter().filter(|(_, value)| value.is_none()) {
+        table.remove(Key::entry(*lane, key).0.as_slice())?;
+    }
+    for segment in &changes.segments_gone {
+        table.remove(Key::segment(*segment).0.as_slice())?;
+    }
+    for gone in &changes.old_identities_gone {
+        table.remove(Key::identities(*gone).0.as_slice())?;
+    }
     Ok(())
 }
 
@@ -587,14 +661,37 @@ fn encode_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
     value
 }
 
-const RECOGNISED_BYTES: usize = 36;
+const RECOGNISED_BYTES: usize = 44;
+/// Identities in a row of a run: with its key it fills four pages of redb.
+const RUN_ROW_IDENTITIES: usize = 360;
+const OLD_RECOGNISED_BYTES: usize = 36;
+
+fn encode_recognised(row: &Recognised, out: &mut Vec<u8>) {
+    out.put_u128_le(row.identity);
+    out.put_u32_le(row.partition);
+    out.put_u64_le(row.offset);
+    out.put_u64_le(row.append_time_ns);
+    out.put_u64_le(row.number);
+}
+
+/// Of as many bytes as that takes.
+fn decode_recognised(mut row: &[u8]) -> Recognised {
+    Recognised {
+        identity: row.get_u128_le(),
+        partition: row.get_u32_le(),
+        offset: row.get_u64_le(),
+        append_time_ns: row.get_u64_le(),
+        number: row.try_get_u64_le().unwrap_or(0),
+    }
+}
 
 fn read(database: &Database) -> Result<Contents, StoreError> {
     let transaction = database.begin_read().map_err(redb::Error::from)?;
     let table = transaction.open_table(TABLE).map_err(redb::Error::from)?;
     let mut checkpoint = None;
     let mut contents = Contents::new(Checkpoint::first(Link::first(0)));
-    for row in table.range::<&[u8]>(..[ENTRY].as_slice())? {
+    let rows = table.range::<&[u8]>(..[IDENTITIES].as_slice())?;
+    for row in rows.chain(table.range::<&[u8]>([PRODUCER].as_slice()..[ENTRY].as_slice())?) {
         let (key, value) = row?;
         let key = key.value();
         let value = checked(key, value.value())?;
@@ -607,6 +704,46 @@ fn read(database: &Database) -> Result<Contents, StoreError> {
     }
     contents.checkpoint = checkpoint.ok_or_else(|| StoreError::Damaged("it holds no checkpoint".to_owned()))?;
     Ok(contents)
+}
+
+/// Reads all identities, run by run, into filters.
+fn read_identities(database: &Database, contents: &mut Contents, hashing: &Hashing) -> Result<(), StoreError> {
+    let transaction = database.begin_read().map_err(redb::Error::from)?;
+    let table = transaction.open_table(TABLE).map_err(redb::Error::from)?;
+    let (mut of, mut run): (_, Vec<Recognised>) = (None, Vec::new());
+    let mut end_run = |of: &mut Option<(TopicId, u64)>, run: &mut Vec<Recognised>| {
+        if let Some((topic, position)) = of.take() {
+            let generation = Generation::of(position, run, hashing);
+            contents.runs.entry(topic).or_default().push(generation, &hashing.options);
+        }
+        run.clear();
+    };
+    for row in table.range::<&[u8]>([IDENTITIES].as_slice()..[PRODUCER].as_slice())? {
+        let (whole_key, value) = row?;
+        let mut key = whole_key.value();
+        let value = checked(key, value.value())?;
+        let damaged = || not_as_written(whole_key.value());
+        key.advance(1);
+        let topic = TopicId(key.try_get_u32().map_err(|_| damaged())?);
+        let position = key.try_get_u64().map_err(|_| damaged())?;
+        if key.is_empty() {
+            let (rows, rest) = value.as_chunks::<OLD_RECOGNISED_BYTES>();
+            let events = rows.iter().map(|row| decode_recognised(row)).collect();
+            contents.old_identities.entry(topic).or_default().push((position, events));
+            if rest.is_empty() { continue } else { return Err(damaged()) }
+        }
+        if of != Some((topic, position)) {
+            end_run(&mut of, &mut run);
+            of = Some((topic, position));
+        }
+        let (rows, rest) = value.as_chunks::<RECOGNISED_BYTES>();
+        run.extend(rows.iter().map(|row| decode_recognised(row)));
+        if key.len() != 16 || !rest.is_empty() {
+            return Err(damaged());
+        }
+    }
+    end_run(&mut of, &mut run);
+    Ok(())
 }
 
 fn not_as_written(key: &[u8]) -> StoreError {
@@ -655,7 +792,8 @@ impl Contents {
             cursors: HashMap::new(),
             partitions: HashMap::new(),
             segments: BTreeMap::new(),
-            identities: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            old_identities: BTreeMap::new(),
             producers: HashMap::new(),
         }
     }
@@ -687,19 +825,6 @@ impl Contents {
                     is_sealed: value.try_get_u8().ok()? == 1,
                 };
                 self.segments.entry(partition).or_default().push(meta);
-            }
-            IDENTITIES => {
-                let (events, rest) = value.as_chunks::<RECOGNISED_BYTES>();
-                let event = |mut bytes: &[u8]| Recognised {
-                    identity: bytes.get_u128_le(),
-                    partition: bytes.get_u32_le(),
-                    offset: bytes.get_u64_le(),
-                    append_time_ns: bytes.get_u64_le(),
-                };
-                let events = events.iter().map(|bytes| event(bytes)).collect();
-                let position = key.try_get_u64().ok()?;
-                self.identities.entry(TopicId(first)).or_default().push((position, events));
-                value = rest;
             }
             PRODUCER => {
                 let partition = partition(key.try_get_u32().ok()?);

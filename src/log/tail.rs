@@ -9,7 +9,7 @@
 //! bounded as well; then the appender waits, and so do those who wait for it.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,8 @@ use super::LogOptions;
 use super::frame::Link;
 use super::partition::Partition;
 use super::syncer::Ends;
+use super::window::Batch;
+use crate::model::TopicId;
 
 /// A group as it was written.
 #[derive(Clone)]
@@ -28,6 +30,8 @@ pub(super) struct Group {
     pub(super) end: Link,
     /// How far it goes in each partition that it has events of.
     pub(super) ends: Ends,
+    /// What is recognised of it when it comes again.
+    pub(super) identities: Arc<[(TopicId, Batch)]>,
 }
 
 /// Why the checkpointer wakes up.
@@ -255,6 +259,7 @@ mod tests {
             bytes: Bytes::from_static(&[0; 60]),
             end: Link { position, ..start },
             ends: Vec::new().into(),
+            identities: Arc::default(),
         };
         tail.push(group(60));
         tail.push(group(120));

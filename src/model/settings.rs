@@ -25,13 +25,13 @@ pub struct Retention {
     pub force: bool,
 }
 
-/// How long an event that is published twice is recognised by its `source` and `id`: until either bound is reached.
+/// How long an event that is published twice is recognised: until either bound is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dedupe {
     /// Time.
     pub window: Duration,
-    /// Number of later events of the topic.
-    pub count: u32,
+    /// Number of later events of the topic; `None` for as many as there are.
+    pub count: Option<u32>,
 }
 
 /// How events are stored once they are no longer recent.

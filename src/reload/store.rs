@@ -122,7 +122,8 @@ impl Store {
         let topology = match names.iter().any(|name| name == TOPOLOGY) {
             true => {
                 let bytes = read(&*disk, TOPOLOGY).map_err(failed("read the topology"))?;
-                Some(body(TOPOLOGY_MAGIC, &bytes).map_err(|why| StoreError::DamagedTopology { why })?)
+                let applied = body(TOPOLOGY_MAGIC, &bytes).map_err(|why| StoreError::DamagedTopology { why })?;
+                Some(Applied::read(applied))
             }
             false => None,
         };

@@ -36,6 +36,12 @@ use crate::topology::{
 };
 use crate::wasm::Digest;
 
+/// Of records of what was applied. In version 0 every `dedupe` that did not say a `count` had one of 100,000 written out.
+const VERSION: u32 = 1;
+/// How the line of `dedupe` began and ended then.
+const DEDUPE: &str = "    dedupe: { window: ";
+const OLD_COUNT: &str = ", count: 100000 }";
+
 /// A topology with all that is needed to read it again, wherever and whenever: nothing of it is in other files but plugins
 /// and secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +72,9 @@ pub(super) struct Applied {
     /// What the files of the last start said: as long as they say that, they propose nothing.
     #[serde(default)]
     seen: Option<Digest>,
+    /// By which version that was said.
+    #[serde(default)]
+    version: u32,
 }
 
 /// Names by the engine's numbers.
@@ -135,6 +144,17 @@ impl Proposal {
             folders: plan.subscribers.iter().filter_map(folder).collect(),
             components: plan.subscribers.iter().map(SubscriberPlan::label).zip(components.iter().cloned()).collect(),
         }
+    }
+
+    /// As a version of records has it: in version 0 with a count for each `dedupe` that says none, later without that.
+    fn as_of(&self, version: u32) -> Self {
+        let line = |line: &str| match (line.starts_with(DEDUPE), version) {
+            (true, 0) if !line.contains(", count: ") => line.replace(" }", OLD_COUNT),
+            (true, 1..) => line.replace(OLD_COUNT, " }"),
+            _ => line.to_owned(),
+        };
+        let document = |text: &String| text.split_inclusive('\n').map(line).collect();
+        Self { documents: self.documents.iter().map(document).collect(), ..self.clone() }
     }
 
     fn digest(&self) -> Digest {
@@ -214,7 +234,16 @@ impl Applied {
             topics: names.topics.into_iter().map(|(number, name)| (number.0, name)).collect(),
             subscribers: names.subscribers.into_iter().map(|(number, name)| (number.0, name)).collect(),
         };
-        Self { topology, retired, renamed, seen: before.and_then(|before| before.seen) }
+        let (seen, version) = before.map_or((None, VERSION), |before| (before.seen, before.version));
+        Self { topology, retired, renamed, seen, version }
+    }
+
+    /// As this release writes it, whatever wrote it.
+    pub(super) fn read(self) -> Self {
+        match self.version {
+            0 => Self { topology: self.topology.as_of(VERSION), ..self },
+            _ => self,
+        }
     }
 
     /// Whether there is a subscriber of this name, or was.
@@ -287,7 +316,10 @@ impl Store {
     /// # Errors
     /// [`TopologyError::Unreadable`].
     pub fn applied_since(&self, files: &Proposal) -> Result<Option<(Plan, Vec<PathBuf>)>, TopologyError> {
-        let is_applied = |applied: &&Applied| applied.seen == Some(files.digest()) && applied.topology != *files;
+        let is_applied = |applied: &&Applied| {
+            let said = if applied.version == 0 { files.as_of(0).digest() } else { files.digest() };
+            applied.seen == Some(said) && applied.topology != *files
+        };
         self.applied().filter(is_applied).map(|applied| applied.topology.read()).transpose()
     }
 
@@ -297,7 +329,7 @@ impl Store {
     /// [`StoreError`].
     pub fn saw(&mut self, files: &Proposal) -> Result<(), StoreError> {
         match self.applied().cloned() {
-            Some(applied) => self.apply(Applied { seen: Some(files.digest()), ..applied }),
+            Some(applied) => self.apply(Applied { seen: Some(files.digest()), version: VERSION, ..applied }),
             None => Ok(()),
         }
     }
@@ -557,5 +589,38 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let reloader = self.clone();
         let done = self.shared.runtime.spawn_blocking(move || work(&mut reloader.store())).await;
         Ok(done.map_err(|_| TopologyError::Closed)??)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effects::MemoryDisk;
+
+    fn proposal(dedupe: &str) -> Proposal {
+        let document = format!("wattle: v1\nname: n\ntopics:\n  in:\n    partitions: 1\n    dedupe: {dedupe}\n");
+        Proposal { documents: vec![document], ..Proposal::default() }
+    }
+
+    #[test]
+    fn a_record_with_the_count_that_was_a_default_is_read_as_without_it() {
+        let disk = MemoryDisk::default();
+        let old = |dedupe| Applied { topology: proposal(dedupe), ..Applied::default() };
+        let (then, now) = (proposal("{ window: 2m, count: 100000 }"), proposal("{ window: 2m }"));
+        let mut store = Store::open(disk.clone()).unwrap();
+        let applied = Applied { seen: Some(then.digest()), ..old("{ window: 10m, count: 100000 }") };
+        store.apply(applied).unwrap();
+        let mut store = Store::open(disk.clone()).unwrap();
+        let count = |plan: &Plan| plan.topics[0].settings.dedupe.unwrap().count;
+        let (plan, _) = store.applied_since(&now).unwrap().expect("the files say what they said");
+        assert_eq!(count(&plan), None);
+        assert_eq!(count(&store.topology().unwrap().unwrap().0), None);
+        // what is said since then counts
+        store.saw(&now).unwrap();
+        let applied = Applied { topology: then, ..store.applied().cloned().unwrap() };
+        store.apply(applied).unwrap();
+        let store = Store::open(disk).unwrap();
+        assert_eq!(count(&store.topology().unwrap().unwrap().0), Some(100_000));
+        assert_eq!(store.applied().unwrap().seen, Some(now.digest()));
     }
 }

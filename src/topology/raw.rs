@@ -58,8 +58,8 @@ keys! {
         key: Expression,
         /// How long events are kept at least. Default 7 days.
         retention: Retention,
-        /// How long a published event is recognised when it is published again: for 2 minutes and 100,000 later events
-        /// unless this says otherwise, or not at all with `off`. For roots: what a plugin publishes is there once anyway.
+        /// How long a published event is recognised when it is published again: for 2 minutes unless this
+        /// says otherwise, or not at all with `off`. For roots: what a plugin publishes is there once anyway.
         dedupe: OrOff<Dedupe>,
         /// How events are stored once they are no longer recent. Default `none`.
         compression: Compression,
@@ -98,7 +98,7 @@ keys! {
     struct Dedupe {
         /// Time during which it is recognised. Default 2m.
         window: Positive,
-        /// How many later events of the topic it is recognised for. Default 100000.
+        /// How many later events of the topic it is recognised for, where that is reached first. Default: any number.
         count: Count<1, DEDUPE_COUNT_MAX>,
     }
 }

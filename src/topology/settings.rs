@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounds::{
-    CAPSULES_DEFAULT, DEDUPE_COUNT_DEFAULT, DEDUPE_WINDOW_DEFAULT, LIFECYCLE_KEYS_DEFAULT, PARTITIONS_DEFAULT,
-    RETENTION_AGE_DEFAULT,
+    CAPSULES_DEFAULT, DEDUPE_WINDOW_DEFAULT, LIFECYCLE_KEYS_DEFAULT, PARTITIONS_DEFAULT, RETENTION_AGE_DEFAULT,
 };
 use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
@@ -148,7 +147,7 @@ fn keeping(raw: &raw::Topic) -> Keeping {
         force: value(&retention.force).is_some_and(|force| force.0),
         dedupe: dedupe.map(|raw| Dedupe {
             window: value(&raw.window).map_or(DEDUPE_WINDOW_DEFAULT, |window| window.0),
-            count: value(&raw.count).map_or(DEDUPE_COUNT_DEFAULT, |count| count.0),
+            count: value(&raw.count).map(|count| count.0),
         }),
         compression: match value(&raw.compression) {
             None | Some(raw::Compression::None) => Compression::None,

@@ -82,7 +82,8 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
     line!(shown, "    retention: {{ {age}{size}force: {} }}", retention.force);
     match topic.settings.dedupe {
         Some(Dedupe { window, count }) => {
-            line!(shown, "    dedupe: {{ window: {}, count: {count} }}", show_duration(window));
+            let count = count.map(|count| format!(", count: {count}")).unwrap_or_default();
+            line!(shown, "    dedupe: {{ window: {}{count} }}", show_duration(window));
         }
         None if topic.is_root() => line!(shown, "    dedupe: {}", scalar("off")),
         // Only roots may say it.

@@ -11,7 +11,8 @@ use super::home::Home;
 use super::{append, everything, partition};
 
 fn recognising(count: u32) -> TopicSettings {
-    TopicSettings { dedupe: Some(Dedupe { window: Duration::from_secs(600), count }), ..TopicSettings::default() }
+    let dedupe = Dedupe { window: Duration::from_secs(600), count: Some(count) };
+    TopicSettings { dedupe: Some(dedupe), ..TopicSettings::default() }
 }
 
 /// A root of three partitions, and another one.

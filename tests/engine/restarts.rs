@@ -119,7 +119,7 @@ pub(crate) async fn a_folder_belongs_to_one_engine(home: OnDisk) {
 }
 
 pub(crate) async fn what_was_published_is_recognised_after_a_restart(home: OnDisk) {
-    let dedupe = Some(Dedupe { window: Duration::from_secs(600), count: 100 });
+    let dedupe = Some(Dedupe { window: Duration::from_secs(600), count: Some(100) });
     let settings = TopicSettings { dedupe, ..TopicSettings::default() };
     for round in 0..4 {
         let engine = home.open();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
-use wattle::log::{Durability, Log, LogOptions};
+use wattle::log::{Durability, Log, LogOptions, WindowOptions};
 use wattle::model::{PartitionId, TopicId};
 
 use super::support::{LANE, Random, slices, stored, try_open};
@@ -87,6 +87,7 @@ async fn run(seed: u64, durability: Durability) {
         checkpoint_bytes: [0, 500, 1 << 20][random.below(3) as usize],
         move_bytes: [0, 500, 1 << 20][random.below(3) as usize],
         first_sequence: random.next() >> 1,
+        windows: WindowOptions { run_identities: 3, ..WindowOptions::default() },
         is_stepped: false,
     };
     let mut disk = MemoryDisk::default();

@@ -30,7 +30,7 @@ impl Clock for Wall {
 
 fn open(disk: &MemoryDisk, clock: &Arc<Wall>, options: LogOptions) -> Log {
     let (log, _) = Log::open(Arc::new(disk.clone()), clock.clone(), options).unwrap();
-    let dedupe = Some(Dedupe { window: Duration::from_secs(10), count: 100 });
+    let dedupe = Some(Dedupe { window: Duration::from_secs(10), count: Some(100) });
     let topic = TopicSettings { dedupe, ..TopicSettings::default() };
     log.configure(Settings {
         topics: HashMap::from([(P.topic, topic)]),

@@ -353,7 +353,7 @@ impl Model {
         let horizon_ns = self.engine_ns.map_or(0, |now| now.saturating_sub(window_ns));
         let time = |noted: &Noted| self.units.get(noted.unit).and_then(|unit| unit.time_ns);
         let by_time = noted.partition_point(|noted| time(noted).is_some_and(|time| time < horizon_ns));
-        by_time.max(noted.len().saturating_sub(dedupe.count as usize))
+        by_time.max(dedupe.count.map_or(0, |count| noted.len().saturating_sub(count as usize)))
     }
 
     /// An append time was seen: it is that of all that was written at once.

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use wattle::log::{Durability, LogOptions, Settings};
+use wattle::log::{Durability, LogOptions, Settings, WindowOptions};
 use wattle::model::{
     Compression, Dedupe, LaneId, LaneWrite, Lifecycle, PartitionId, Retention, SubscriberId, TopicId, TopicSettings,
 };
@@ -58,13 +58,23 @@ pub(crate) fn options(random: &mut Random) -> LogOptions {
         move_bytes: random.pick(&[0, 500, 4_000, 1 << 20]),
         checkpoint_bytes: random.pick(&[0, 500, 4_000, 1 << 20]),
         first_sequence: random.next() >> 1,
+        windows: windows(random),
         is_stepped: true,
+    }
+}
+
+/// Few identities in a run, fingerprints that are often the same by chance, and no memory for some of them.
+fn windows(random: &mut Random) -> WindowOptions {
+    WindowOptions {
+        run_identities: random.pick(&[1, 2, 5, 30, 64 << 10]),
+        filter_bytes_max: random.pick(&[0, 300, 1 << 20, 1 << 20]),
+        fingerprint_bits: random.pick(&[1, 4, 8, 35]),
     }
 }
 
 fn dedupe(random: &mut Random) -> Option<Dedupe> {
     let window = Duration::from_nanos(random.pick(&[30 * SECOND, HOUR, 10 * YEAR]));
-    let count = random.pick(&[1, 2, 5, 20, 1_000, 1_000]);
+    let count = random.pick(&[Some(1), Some(2), Some(5), Some(20), Some(1_000), None, None]);
     (!random.once_in(6)).then_some(Dedupe { window, count })
 }
 

@@ -1,0 +1,144 @@
+//! The checkpointer's part of what was published already: it writes what came since the last checkpoint as runs, and lets
+//! runs go that are outside of their window.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::sealed::{Generation, Hashing, Horizon, Sealed, TopicRuns};
+use super::store::{Changes, Contents, Entries, Recognised, StoreError};
+use super::window::Batch;
+use super::{Settings, Shared};
+use crate::model::TopicId;
+
+/// The runs of all topics, and what is not in them yet.
+pub(super) struct Identities {
+    hashing: Hashing,
+    sealed: Sealed,
+    pending: BTreeMap<TopicId, Vec<Batch>>,
+    pending_bytes: usize,
+    /// Rows of a version before runs: what they say is pending.
+    old_rows: Vec<(TopicId, u64)>,
+}
+
+/// The runs of topics that a checkpoint changes.
+pub(super) type Resealed = BTreeMap<TopicId, Arc<TopicRuns>>;
+
+/// What a version before runs wrote of each topic, in the order of its events.
+pub(super) fn old_batches(contents: &Contents) -> impl Iterator<Item = (TopicId, Batch)> {
+    contents.old_identities.iter().map(|(topic, all)| {
+        let events: Vec<Recognised> = all.iter().flat_map(|(_, events)| events.iter().copied()).collect();
+        (*topic, Batch::of(contents.runs.get(topic).map_or(0, TopicRuns::next_number), &events))
+    })
+}
+
+impl Identities {
+    pub(super) fn new(contents: &Contents, hashing: Hashing) -> Self {
+        let topics = contents.runs.iter().map(|(topic, runs)| (*topic, Arc::new(runs.clone()))).collect();
+        let mut sealed = Sealed { position: 0, topics };
+        sealed.keep_within(hashing.options.filter_bytes_max);
+        let old_rows = contents.old_identities.iter();
+        let old_rows = old_rows.flat_map(|(topic, all)| all.iter().map(|(position, _)| (*topic, *position))).collect();
+        let mut identities = Self { hashing, sealed, pending: BTreeMap::new(), pending_bytes: 0, old_rows };
+        for (topic, batch) in old_batches(contents) {
+            identities.pending.entry(topic).or_default().push(batch);
+        }
+        identities
+    }
+
+    pub(super) fn sealed(&self) -> Arc<Sealed> {
+        Arc::new(self.sealed.clone())
+    }
+
+    /// Bytes of what came since the last checkpoint.
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Takes what was moved. A topic without settings keeps it: a replay makes checkpoints before anybody has said what runs.
+    pub(super) fn take<'a>(&mut self, settings: &Settings, moved: impl Iterator<Item = &'a (TopicId, Batch)>) {
+        for (topic, batch) in moved {
+            if settings.topics.get(topic).is_some_and(|settings| settings.dedupe.is_none()) {
+                continue;
+            }
+            self.pending_bytes += batch.bytes();
+            self.pending.entry(*topic).or_default().push(batch.clone());
+        }
+    }
+
+    /// What a window holds; `None`: nothing is recognised.
+    fn horizon(&self, settings: &Settings, topic: TopicId, now_ns: u64) -> Option<Horizon> {
+        let last = self.pending.get(&topic).and_then(|batches| batches.last());
+        let next_number = || match (last, self.sealed.topics.get(&topic)) {
+            (Some(batch), _) => batch.end_number(),
+            (None, runs) => runs.map_or(0, |runs| runs.next_number()),
+        };
+        match settings.topics.get(&topic) {
+            None => Some(Horizon::everything()),
+            Some(settings) => settings.dedupe.map(|dedupe| Horizon::new(dedupe, now_ns, next_number())),
+        }
+    }
+
+    /// Writes what is pending, and forgets what is old, as of a checkpoint. What that changes is not so before
+    /// [`Self::happened`].
+    pub(super) fn seal(
+        &self,
+        settings: &Settings,
+        now_ns: u64,
+        store: &Entries,
+        changes: &mut Changes,
+    ) -> Result<Resealed, StoreError> {
+        let position = changes.checkpoint.link.position;
+        let options = &self.hashing.options;
+        let mut resealed = Resealed::new();
+        let topics: BTreeSet<TopicId> = self.pending.keys().chain(self.sealed.topics.keys()).copied().collect();
+        for topic in topics {
+            let known = self.sealed.topics.get(&topic);
+            let pending = self.pending.get(&topic).map(Vec::as_slice).unwrap_or_default();
+            let horizon = self.horizon(settings, topic, now_ns);
+            let is_old = known.is_some_and(|runs| horizon.is_none_or(|horizon| runs.is_old(horizon)));
+            if pending.is_empty() && !is_old {
+                continue; // as nearly always, so nothing is copied for it
+            }
+            let mut runs = known.map(|runs| TopicRuns::clone(runs)).unwrap_or_default();
+            let mut gone: Vec<u64>;
+            if let Some(horizon) = horizon {
+                gone = runs.forget(horizon, options);
+                let is_kept = |row: &Recognised| horizon.has(row.append_time_ns, row.number);
+                let mut rows: Vec<Recognised> = pending.iter().flat_map(Batch::events).filter(is_kept).collect();
+                for run in if rows.is_empty() { Vec::new() } else { runs.take_small(rows.len(), options) } {
+                    rows.extend(store.run(topic, run.position)?.into_iter().filter(is_kept));
+                    gone.push(run.position);
+                }
+                if !rows.is_empty() {
+                    // of those with the same identity the last one counts
+                    rows.sort_unstable_by_key(|row| (row.identity, Reverse(row.number)));
+                    rows.dedup_by_key(|row| row.identity);
+                    runs.push(Generation::of(position, &rows, &self.hashing), options);
+                    changes.runs.push((topic, position, rows));
+                }
+            } else {
+                gone = runs.positions().collect();
+                runs = TopicRuns::default();
+            }
+            changes.runs_gone.extend(gone.into_iter().map(|position| (topic, position)));
+            resealed.insert(topic, Arc::new(runs));
+        }
+        changes.old_identities_gone.clone_from(&self.old_rows);
+        Ok(resealed)
+    }
+
+    /// A checkpoint at this position is durable: readers are told.
+    pub(super) fn happened(&mut self, shared: &Shared, position: u64, resealed: Resealed) {
+        for (topic, runs) in resealed {
+            match runs.is_empty() {
+                true => drop(self.sealed.topics.remove(&topic)),
+                false => drop(self.sealed.topics.insert(topic, runs)),
+            }
+        }
+        self.sealed.position = position;
+        self.sealed.keep_within(self.hashing.options.filter_bytes_max);
+        (self.pending, self.pending_bytes, self.old_rows) = (BTreeMap::new(), 0, Vec::new());
+        shared.set_sealed(self.sealed());
+    }
+}

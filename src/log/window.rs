@@ -1,0 +1,306 @@
+//! Identities that are not in the store yet: all of what came since the last checkpoint, in memory.
+//!
+//! The events of a group are one batch, which the appender and the checkpointer share. When a checkpoint has written it,
+//! it goes from here bit by bit, so that nobody waits for that.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::sealed::{Hashing, Horizon};
+use super::store::Recognised;
+use crate::model::Offset;
+
+/// Where an event is within its topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) partition: u32,
+    pub(super) offset: Offset,
+}
+
+/// An event that was noted.
+#[derive(Debug, Clone, Copy)]
+struct Noted {
+    /// As bytes, which need no room for their alignment.
+    identity: [u8; 16],
+    append_time_ns: u64,
+    offset: Offset,
+    partition: u32,
+}
+
+/// The events of a topic that were written in one group.
+#[derive(Debug, Clone)]
+pub(super) struct Batch {
+    first_number: u64,
+    events: Arc<[Noted]>,
+}
+
+impl Batch {
+    /// Of events that a store knows. Their numbers are those from `first_number` on.
+    pub(super) fn of(first_number: u64, events: &[Recognised]) -> Self {
+        let noted = |event: &Recognised| Noted {
+            identity: event.identity.to_ne_bytes(),
+            append_time_ns: event.append_time_ns,
+            offset: event.offset,
+            partition: event.partition,
+        };
+        Self { first_number, events: events.iter().map(noted).collect() }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.events)
+    }
+
+    /// The number behind its last event.
+    pub(super) fn end_number(&self) -> u64 {
+        self.first_number + self.events.len() as u64
+    }
+
+    pub(super) fn events(&self) -> impl Iterator<Item = Recognised> {
+        (self.first_number..).zip(&*self.events).map(|(number, event)| Recognised {
+            identity: u128::from_ne_bytes(event.identity),
+            partition: event.partition,
+            offset: event.offset,
+            append_time_ns: event.append_time_ns,
+            number,
+        })
+    }
+}
+
+/// A number within the window and a part of the hash, so that one look at this mostly is enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Slot {
+    hash: u32,
+    /// The lower half of it.
+    number: u32,
+}
+
+impl Slot {
+    fn new(hash: u64, number: u64) -> Self {
+        Self { hash: (hash >> 32) as u32, number: number as u32 }
+    }
+
+    fn spread(&self) -> u64 {
+        u64::from(self.hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// What was noted of some events, to be taken back.
+#[derive(Debug, Default)]
+pub(super) struct Undo {
+    count: usize,
+    /// Slots that took the place of others.
+    replaced: Vec<(Slot, Slot)>,
+}
+
+/// What is in memory of one topic.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    next_number: u64,
+    /// Of the first event that is in memory.
+    first_number: u64,
+    /// With the journal's position behind it.
+    batches: VecDeque<(Batch, u64)>,
+    /// Of the group that is being made.
+    open: Vec<Noted>,
+    slots: HashTable<Slot>,
+}
+
+impl Window {
+    /// That goes on with this number.
+    pub(super) fn from(next_number: u64) -> Self {
+        Self { next_number, first_number: next_number, ..Self::default() }
+    }
+
+    pub(super) fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    fn number(&self, slot: &Slot) -> u64 {
+        self.first_number + u64::from(slot.number.wrapping_sub(self.first_number as u32))
+    }
+
+    fn noted(&self, number: u64) -> Option<&Noted> {
+        let open_from = self.next_number - self.open.len() as u64;
+        if number >= open_from {
+            return self.open.get((number - open_from) as usize);
+        }
+        let behind = self.batches.partition_point(|(batch, _)| batch.first_number <= number);
+        let (batch, _) = self.batches.get(behind.checked_sub(1)?)?;
+        batch.events.get((number - batch.first_number) as usize)
+    }
+
+    fn slot(&self, identity: u128, hash: u64) -> Option<Slot> {
+        let slot = Slot::new(hash, 0);
+        let identity = identity.to_ne_bytes();
+        let is_it = |known: &Slot| {
+            known.hash == slot.hash && self.noted(self.number(known)).is_some_and(|noted| noted.identity == identity)
+        };
+        self.slots.find(slot.spread(), is_it).copied()
+    }
+
+    /// The last event with this identity, unless that is not in memory: where it is, where it is in the window.
+    pub(super) fn find(&self, identity: u128, hash: u64, horizon: Horizon) -> Option<Option<Place>> {
+        let slot = self.slot(identity, hash)?;
+        let number = self.number(&slot);
+        let noted = self.noted(number)?;
+        let place = Place { partition: noted.partition, offset: noted.offset };
+        Some(horizon.has(noted.append_time_ns, number).then_some(place))
+    }
+
+    /// Notes an event. One with the same identity is not in the window any more.
+    pub(super) fn note(&mut self, identity: u128, hash: u64, place: Place, append_time_ns: u64, undo: &mut Undo) {
+        let slot = Slot::new(hash, self.next_number);
+        match self.slot(identity, hash) {
+            Some(before) => {
+                if let Ok(mut known) = self.slots.find_entry(before.spread(), |known| *known == before) {
+                    *known.get_mut() = slot;
+                }
+                undo.replaced.push((slot, before));
+            }
+            None => drop(self.slots.insert_unique(slot.spread(), slot, Slot::spread)),
+        }
+        let identity = identity.to_ne_bytes();
+        self.open.push(Noted { identity, append_time_ns, offset: place.offset, partition: place.partition });
+        self.next_number += 1;
+        undo.count += 1;
+    }
+
+    /// Takes back the events that were noted last.
+    pub(super) fn take_back(&mut self, mut undo: Undo, hashing: &Hashing) {
+        for _ in 0..undo.count {
+            let Some(noted) = self.open.pop() else { return };
+            self.next_number -= 1;
+            let slot = Slot::new(hashing.hash(u128::from_ne_bytes(noted.identity)), self.next_number);
+            let before = undo.replaced.pop_if(|(by, _)| *by == slot).map(|(_, before)| before);
+            if let Ok(mut known) = self.slots.find_entry(slot.spread(), |known| *known == slot) {
+                match before {
+                    Some(before) => *known.get_mut() = before,
+                    None => drop(known.remove()),
+                }
+            }
+        }
+    }
+
+    /// Adds a batch that a store knows, though not in a run.
+    pub(super) fn add(&mut self, batch: Batch, position: u64, hashing: &Hashing) {
+        for event in batch.events() {
+            let place = Place { partition: event.partition, offset: event.offset };
+            let hash = hashing.hash(event.identity);
+            self.note(event.identity, hash, place, event.append_time_ns, &mut Undo::default());
+        }
+        self.open.clear();
+        self.batches.push_back((batch, position));
+    }
+
+    /// The group is written, up to this position. What it brought.
+    pub(super) fn written(&mut self, position: u64) -> Option<Batch> {
+        if self.open.is_empty() {
+            return None;
+        }
+        let first_number = self.next_number - self.open.len() as u64;
+        let batch = Batch { first_number, events: self.open.drain(..).collect() };
+        self.batches.push_back((batch.clone(), position));
+        Some(batch)
+    }
+
+    /// Whether something is in memory that lies in front of a position.
+    pub(super) fn has_before(&self, position: u64) -> bool {
+        self.batches.front().is_some_and(|(_, end)| *end <= position)
+    }
+
+    /// Lets events in front of a position go, at most so many. How many went.
+    pub(super) fn release(&mut self, position: u64, most: usize, hashing: &Hashing) -> usize {
+        let mut released = 0;
+        while released < most && self.has_before(position) {
+            let Some((batch, _)) = self.batches.front() else { break };
+            let from = self.first_number.saturating_sub(batch.first_number) as usize;
+            let events = batch.events.iter().skip(from).take(most - released);
+            for noted in events {
+                let hash = hashing.hash(u128::from_ne_bytes(noted.identity));
+                let slot = Slot::new(hash, self.first_number);
+                if let Ok(known) = self.slots.find_entry(slot.spread(), |known| *known == slot) {
+                    known.remove(); // unless a later event has taken its place
+                }
+                self.first_number += 1;
+                released += 1;
+            }
+            if self.first_number >= batch.end_number() {
+                self.batches.pop_front();
+            }
+        }
+        if self.slots.is_empty() {
+            self.slots = HashTable::new();
+        }
+        released
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sealed::WindowOptions;
+    use super::*;
+
+    const HASHING: fn() -> Hashing = || Hashing { seed: 7, options: WindowOptions::default() };
+
+    fn note(window: &mut Window, identity: u128, time_ns: u64) -> Undo {
+        let mut undo = Undo::default();
+        let place = Place { partition: 0, offset: window.next_number() };
+        window.note(identity, HASHING().hash(identity), place, time_ns, &mut undo);
+        undo
+    }
+
+    fn find(window: &Window, identity: u128) -> Option<Offset> {
+        window.find(identity, HASHING().hash(identity), Horizon::everything()).flatten().map(|place| place.offset)
+    }
+
+    #[test]
+    fn what_a_checkpoint_has_written_goes_and_the_rest_is_found() {
+        let mut window = Window::default();
+        for group in 0..10 {
+            for identity in 0..100 {
+                note(&mut window, group * 100 + identity, 0);
+            }
+            window.written(group as u64 + 1);
+        }
+        note(&mut window, 5_000, 0);
+        assert_eq!(window.release(3, 150, &HASHING()), 150);
+        assert_eq!(window.release(3, 1_000, &HASHING()), 150);
+        assert!(!window.has_before(3) && window.has_before(4));
+        for identity in 0..1_000 {
+            let expected = (identity >= 300).then_some(identity as u64);
+            assert_eq!(find(&window, identity), expected, "{identity}");
+        }
+        assert_eq!(find(&window, 5_000), Some(1_000));
+        assert_eq!(window.slots.len(), 701);
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_what_was_there() {
+        let mut window = Window::default();
+        note(&mut window, 1, 10);
+        note(&mut window, 2, 10);
+        window.written(1);
+        let again = note(&mut window, 1, 20);
+        let first = note(&mut window, 3, 20);
+        assert_eq!((find(&window, 1), find(&window, 3)), (Some(2), Some(3)));
+        window.take_back(first, &HASHING());
+        window.take_back(again, &HASHING());
+        assert_eq!((find(&window, 1), find(&window, 2), find(&window, 3)), (Some(0), Some(1), None));
+        assert_eq!((window.next_number(), window.slots.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_later_event_of_the_same_identity_stays_when_the_first_one_goes() {
+        let mut window = Window::default();
+        note(&mut window, 1, 10);
+        window.written(1);
+        note(&mut window, 1, 20);
+        window.written(2);
+        window.release(1, 10, &HASHING());
+        assert_eq!(find(&window, 1), Some(1));
+        window.release(2, 10, &HASHING());
+        assert_eq!(find(&window, 1), None);
+    }
+}
