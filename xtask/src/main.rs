@@ -4,6 +4,10 @@
 //! the first step that fails, and says how long each took. `cargo xtask test STEP…` runs only some steps.
 //!
 //! `cargo xtask sim --seeds N` runs many simulated histories of the log, optimised, on two cores.
+//!
+//! `cargo xtask prove NAME` runs an example against a real bus and says in one line what that holds (`prove.rs`).
+
+mod prove;
 
 use std::process::{Child, Command, ExitCode};
 use std::time::Instant;
@@ -68,6 +72,11 @@ const STEPS: &[Step] = &[
         commands: &[run(&["cargo", "test", "--locked", "--workspace"])],
     },
     Step {
+        name: "prove",
+        what: "examples hold on a real bus",
+        commands: &[run(&["cargo", "run", "--locked", "--quiet", "--package", "xtask", "--", "prove", "--all"])],
+    },
+    Step {
         name: "doc",
         what: "the documentation builds without a warning",
         commands: &[Run {
@@ -93,6 +102,7 @@ fn main() -> ExitCode {
                 ExitCode::from(2)
             }
         },
+        "prove" => prove::prove(names),
         "help" | "--help" | "-h" => {
             println!("cargo xtask test [STEP…]   everything that has to hold, or only some of it:\n");
             for step in STEPS {
@@ -105,6 +115,8 @@ fn main() -> ExitCode {
                 "  A seed that fails is printed with its options and its last steps, and is seen again, step by step, with"
             );
             println!("  WATTLE_SIM_SEED=n cargo test --release --test simulation");
+            println!("\ncargo xtask prove NAME… | --all   an example of topologies/ against a real bus:\n");
+            prove::list();
             ExitCode::SUCCESS
         }
         other => {
