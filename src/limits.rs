@@ -92,8 +92,13 @@ pub const RETENTION_PARTS: u32 = 8;
 pub const SEGMENT_AGE_MIN: Duration = Duration::from_secs(1);
 /// Bytes of events in a block of a segment: what is read, checked and decompressed at once, and what one damaged byte costs.
 pub const BLOCK_BYTES: usize = 64 << 10;
-/// Bytes that a cold read takes from the disk at once: several blocks, and little enough for each lane to have them.
+/// Bytes that a cold read takes from the disk at once: several blocks.
 pub const COLD_READ_BYTES: usize = 512 << 10;
+/// The same where so many read that there is no room for that: a block of small events, with the heads of its parts.
+pub const COLD_READ_BYTES_MIN: usize = BLOCK_BYTES + (4 << 10);
+/// Bytes of segments that are kept for all who read what is no longer in memory: a large window for each of 64 that are
+/// behind, or a block for each of some 500.
+pub const COLD_CACHE_BYTES: usize = 32 << 20;
 /// Segments that are kept open for reading. Well below the 256 descriptors that the tightest systems give.
 pub const OPEN_SEGMENTS_MAX: usize = 32;
 /// Bytes of the state store that are cached.
@@ -155,5 +160,6 @@ const _: () = assert!((UNIT_BYTES_MAX as u64) < JOURNAL_FILE_BYTES);
 const _: () =
     assert!(CHECKPOINT_BYTES as u64 <= JOURNAL_FILE_BYTES, "checkpoints give files back as fast as they fill");
 const _: () = assert!(MOVE_BYTES + 2 * GROUP_BYTES_MAX <= TAIL_BYTES_MAX, "groups come in meanwhile");
-const _: () = assert!(BLOCK_BYTES <= COLD_READ_BYTES && COLD_READ_BYTES as u64 <= SEGMENT_BYTES);
+const _: () = assert!(BLOCK_BYTES < COLD_READ_BYTES_MIN && COLD_READ_BYTES_MIN <= COLD_READ_BYTES);
+const _: () = assert!(COLD_READ_BYTES as u64 <= SEGMENT_BYTES && COLD_READ_BYTES <= COLD_CACHE_BYTES);
 const _: () = assert!(BATCH_BYTES_MAX >= EVENT_BYTES_MAX);

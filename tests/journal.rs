@@ -20,5 +20,6 @@ mod journal {
     mod store_rows;
     mod support;
     mod tails;
+    mod unconsumed;
     mod windows;
 }

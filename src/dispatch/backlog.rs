@@ -14,20 +14,17 @@
 //! events for several topics reserves room in all of them at once, and waits in one order.
 //! Must not know: what an event is, how an engine keeps it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::engine::{Engine, Numbers};
-use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
-use crate::topology::{Plan, TopicIndex, WhenFull};
+use crate::engine::{Engine, Numbers, Unconsumed};
+use crate::model::{SubscriberId, TopicId};
+use crate::topology::{Plan, TopicPlan, WhenFull};
 
 /// How soon it is looked again whether there is room.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What a producer that was refused is told to wait: handlers are slower than disks.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-
-/// Counts what the slowest of some subscribers has yet to consume.
-type Count = Box<dyn Fn(&[SubscriberId]) -> u64 + Send + Sync>;
 
 /// The backlog of a topic.
 pub(super) struct Backlog {
@@ -37,10 +34,8 @@ pub(super) struct Backlog {
     topic: Mutex<String>,
     max_events: u64,
     when_full: WhenFull,
-    /// Events that the slowest subscriber has yet to consume.
-    unconsumed: Count,
-    /// Those who take from it.
-    readers: Mutex<Arc<[SubscriberId]>>,
+    /// Events that the slowest of those who take from it has yet to consume.
+    unconsumed: RwLock<Unconsumed>,
     /// Events that are on their way from outside.
     reserved: Mutex<u64>,
     /// Those who wait do so one behind the other.
@@ -68,42 +63,33 @@ pub struct BacklogFull {
 
 impl Backlog {
     /// That of a topic, where the topology bounds it.
-    pub(super) fn of<E: Engine>(engine: &E, plan: &Plan, numbers: &Numbers, index: TopicIndex) -> Option<Arc<Self>> {
-        let at = index.0 as usize;
-        let topic = plan.topics.get(at)?;
+    pub(super) fn of<E: Engine>(
+        engine: &E,
+        topic: &TopicPlan,
+        number: TopicId,
+        readers: &[SubscriberId],
+    ) -> Option<Arc<Self>> {
         let bound = topic.backlog?;
-        let (number, partitions, engine) = (*numbers.topics.get(at)?, topic.partitions, engine.clone());
-        let unconsumed = move |readers: &[SubscriberId]| -> u64 {
-            let of_partition = |partition| {
-                // Positions first: what is consumed meanwhile makes room, and never the other way round.
-                let lanes = readers.iter().map(|reader| LaneId { subscriber: *reader, partition });
-                let slowest = lanes.map(|lane| engine.position(lane).unwrap_or(0)).min()?;
-                let bounds = engine.bounds(PartitionId { topic: number, partition })?;
-                Some(bounds.written.saturating_sub(slowest.max(bounds.start)))
-            };
-            (0..partitions).filter_map(of_partition).sum()
-        };
         Some(Arc::new(Self {
             number,
             topic: Mutex::new(topic.label()),
             max_events: bound.max_events,
             when_full: bound.when_full,
-            unconsumed: Box::new(unconsumed),
-            readers: Mutex::new(readers(plan, numbers, index)),
+            unconsumed: RwLock::new(engine.unconsumed(number, topic.partitions, readers)),
             reserved: Mutex::new(0),
             turn: tokio::sync::Mutex::new(()),
         }))
     }
 
-    /// Others take from the topic from now on, at this place of a plan, which may call it otherwise.
-    pub(super) fn follow(&self, plan: &Plan, numbers: &Numbers, index: TopicIndex) {
-        *self.topic.lock().unwrap_or_else(PoisonError::into_inner) = plan[index].label();
-        *self.readers.lock().unwrap_or_else(PoisonError::into_inner) = readers(plan, numbers, index);
+    /// Others take from the topic from now on, which may be called otherwise.
+    pub(super) fn follow<E: Engine>(&self, engine: &E, topic: &TopicPlan, readers: &[SubscriberId]) {
+        *self.topic.lock().unwrap_or_else(PoisonError::into_inner) = topic.label();
+        let unconsumed = engine.unconsumed(self.number, topic.partitions, readers);
+        *self.unconsumed.write().unwrap_or_else(PoisonError::into_inner) = unconsumed;
     }
 
     fn unconsumed(&self) -> u64 {
-        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        (self.unconsumed)(&readers)
+        (self.unconsumed.read().unwrap_or_else(PoisonError::into_inner))()
     }
 
     /// Whether a lane may make a call whose outputs come here.
@@ -130,9 +116,15 @@ impl Backlog {
     }
 }
 
-fn readers(plan: &Plan, numbers: &Numbers, index: TopicIndex) -> Arc<[SubscriberId]> {
-    let readers = plan.subscribers.iter().zip(&numbers.subscribers).filter(|(reader, _)| reader.from == index);
-    readers.map(|(_, number)| *number).collect()
+/// Those who take from each topic of a plan, by the topic.
+pub(super) fn readers(plan: &Plan, numbers: &Numbers) -> Vec<Vec<SubscriberId>> {
+    let mut readers = vec![Vec::new(); plan.topics.len()];
+    for (reader, number) in plan.subscribers.iter().zip(&numbers.subscribers) {
+        if let Some(readers) = readers.get_mut(reader.from.0 as usize) {
+            readers.push(*number);
+        }
+    }
+    readers
 }
 
 /// Room that is reserved for events on their way; given back when it is dropped.

@@ -4,7 +4,7 @@
 //! among the changes. Pure: what is kept of a node is looked up by whoever asks.
 //! Must not know: lanes, engines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::renames::Renames;
 use crate::topology::{Plan, StartAt, SubscriberPlan, TopicIndex, TopicPlan};
@@ -78,15 +78,24 @@ pub(super) fn same(old: &Plan, new: &Plan) -> Vec<Option<usize>> {
     };
     let same: Vec<_> = new.subscribers.iter().map(is_same).collect();
     // Whoever shares events does so with all of its group: they know of each other from the start.
-    let broken = |subscriber: &SubscriberPlan| {
-        let Some(group) = &subscriber.claim else { return false };
-        let of_group =
-            |other: &SubscriberPlan| other.namespace == subscriber.namespace && other.claim.as_ref() == Some(group);
-        let stay = |at: usize| same.iter().flatten().any(|place| *place == at);
-        let is_new = new.subscribers.iter().zip(&same).any(|(other, place)| of_group(other) && place.is_none());
-        is_new || old.subscribers.iter().enumerate().any(|(at, other)| of_group(other) && !stay(at))
-    };
-    new.subscribers.iter().zip(&same).map(|(subscriber, place)| place.filter(|_| !broken(subscriber))).collect()
+    let stay: HashSet<usize> = same.iter().flatten().copied().collect();
+    let come = new.subscribers.iter().zip(&same).filter(|(_, place)| place.is_none()).map(|(subscriber, _)| subscriber);
+    let go = old.subscribers.iter().enumerate().filter(|(at, _)| !stay.contains(at)).map(|(_, subscriber)| subscriber);
+    let broken: HashSet<Group<'_>> = come.chain(go).filter_map(group).collect();
+    let is_broken = |subscriber| group(subscriber).is_some_and(|group| broken.contains(&group));
+    new.subscribers.iter().zip(&same).map(|(subscriber, place)| place.filter(|_| !is_broken(subscriber))).collect()
+}
+
+/// Those who share events, by namespace and name.
+pub(super) type Group<'p> = (&'p str, &'p str);
+
+pub(super) fn group(subscriber: &SubscriberPlan) -> Option<Group<'_>> {
+    Some((&subscriber.namespace, subscriber.claim.as_ref()?))
+}
+
+/// The topics of a plan by their full names.
+pub(super) fn topic_places(plan: &Plan) -> BTreeMap<String, usize> {
+    plan.topics.iter().enumerate().map(|(at, topic)| (topic.label(), at)).collect()
 }
 
 /// The subscribers of a plan by their full names.
@@ -101,21 +110,18 @@ pub(super) fn compare(old: &Plan, new: &Plan) -> Changes {
     let followed = renames.follow(old);
     topics(&followed, new, &renames, &mut changes);
     subscribers(&followed, new, &renames, &mut changes);
+    let (old_subscribers, new_topics, new_subscribers) = (places(old), topic_places(new), places(new));
     for change in changes.changes.iter_mut().filter(|change| change.what == What::Added) {
         let was = match change.node {
-            Node::Topic => new.topics.iter().find(|topic| topic.label() == change.name).and_then(|it| it.was.as_ref()),
-            Node::Subscriber => {
-                new.subscribers.iter().find(|it| it.label() == change.name).and_then(|it| it.was.as_ref())
-            }
+            Node::Topic => new_topics.get(&change.name).and_then(|at| new.topics.get(*at)?.was.as_ref()),
+            Node::Subscriber => new_subscribers.get(&change.name).and_then(|at| new.subscribers.get(*at)?.was.as_ref()),
         };
         let namespace = change.name.split('/').next().unwrap_or_default();
         let Some(was) = was.map(|was| format!("{namespace}/{was}")) else { continue };
-        change.words.push(
-            match old.subscribers.iter().any(|it| it.label() == was) && change.node == Node::Subscriber {
-                true => format!("{was} takes from another topic, so that this is not the same by another name"),
-                false => format!("nothing that runs is called {was}, so that `was` says nothing"),
-            },
-        );
+        change.words.push(match old_subscribers.contains_key(&was) && change.node == Node::Subscriber {
+            true => format!("{was} takes from another topic, so that this is not the same by another name"),
+            false => format!("nothing that runs is called {was}, so that `was` says nothing"),
+        });
     }
     changes.changes.sort_by(|one, other| (one.node, &one.name).cmp(&(other.node, &other.name)));
     changes
@@ -222,11 +228,12 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
         let words = vec!["its place and what it keeps are kept until `wattle gc`".to_owned()];
         change(&subscriber.label(), What::Removed, words);
     }
+    // the first one of each
+    let groups: HashMap<Group<'_>, &SubscriberPlan> =
+        new.subscribers.iter().rev().filter_map(|other| Some((group(other)?, other))).collect();
     for subscriber in left {
-        let Some(group) = &subscriber.claim else { continue };
-        let stays =
-            |other: &&SubscriberPlan| other.namespace == subscriber.namespace && other.claim.as_ref() == Some(group);
-        if let Some(other) = new.subscribers.iter().find(stays) {
+        let Some((namespace, group)) = group(subscriber) else { continue };
+        if let Some(other) = groups.get(&(namespace, group)) {
             let (name, other) = (subscriber.label(), other.label());
             changes.refusals.push(format!(
                 "`{name}` cannot leave the group `{group}` while `{other}` stays in it: what it has handled would be \

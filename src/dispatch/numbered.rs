@@ -2,8 +2,9 @@
 //!
 //! Relies on: the order of a blueprint, in which numbers come back.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use super::changes::{Group, group};
 use super::claims;
 use super::delay;
 use super::outputs::{Emitter, Target};
@@ -52,14 +53,6 @@ impl<'a> Numbered<'a> {
         Some((lifecycle, *self.numbers.topics.get(2 * topics.len() + in_front)?))
     }
 
-    /// Who keeps what the group of a subscriber shares.
-    pub(super) fn keeper(&self, subscriber: &SubscriberPlan) -> Option<SubscriberId> {
-        let at = groups(self.plan).position(|(member, group)| {
-            member.namespace == subscriber.namespace && Some(group) == subscriber.claim.as_ref()
-        })?;
-        self.numbers.keepers.get(at).copied()
-    }
-
     pub(super) fn parent(&self, topic: &TopicPlan) -> Option<String> {
         let parent = self.plan.subscribers.get(topic.parent?.0 as usize)?;
         Some(parent.label())
@@ -71,6 +64,11 @@ pub(super) fn groups(plan: &Plan) -> impl Iterator<Item = (&SubscriberPlan, &Str
     let mut seen = HashSet::new();
     let groups = plan.subscribers.iter().filter_map(|member| Some((member, member.claim.as_ref()?)));
     groups.filter(move |(member, group)| seen.insert((&member.namespace, *group)))
+}
+
+/// Who keeps what each group shares.
+pub(super) fn keepers<'p>(plan: &'p Plan, numbers: &Numbers) -> HashMap<Group<'p>, SubscriberId> {
+    groups(plan).filter_map(|(member, _)| group(member)).zip(numbers.keepers.iter().copied()).collect()
 }
 
 /// What is to exist for a plan.

@@ -1,6 +1,6 @@
 //! Events from outside into roots: checked, keyed, placed, appended. All of a call or nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -211,12 +211,21 @@ impl<E: Clone> Clone for Publisher<E> {
 /// The topics by name.
 pub struct Targets {
     by_name: BTreeMap<String, Target>,
+    /// The full names by the short ones.
+    by_short_name: HashMap<String, Vec<String>>,
 }
 
 impl Targets {
     /// All topics of a tree.
     pub fn new(targets: impl IntoIterator<Item = Target>) -> Self {
-        Self { by_name: targets.into_iter().map(|target| (target.name.clone(), target)).collect() }
+        let by_name: BTreeMap<_, _> = targets.into_iter().map(|target| (target.name.clone(), target)).collect();
+        let mut by_short_name: HashMap<String, Vec<String>> = HashMap::new();
+        for full in by_name.keys() {
+            if let Some((_, short)) = full.split_once('/') {
+                by_short_name.entry(short.to_owned()).or_default().push(full.clone());
+            }
+        }
+        Self { by_name, by_short_name }
     }
 
     /// A topic by its full name, or by its short one where only one namespace has it.
@@ -227,19 +236,14 @@ impl Targets {
         if let Some(target) = self.by_name.get(name) {
             return Ok(target);
         }
-        let short = |target: &&Target| target.name.split_once('/').is_some_and(|(_, short)| short == name);
-        let mut found = self.by_name.values().filter(short);
-        match (found.next(), found.next()) {
-            (Some(target), None) => Ok(target),
-            (Some(_), Some(_)) => Err(PublishError::AmbiguousTopic {
-                topic: name.to_owned(),
-                candidates: self.by_name.values().filter(short).map(|target| target.name.clone()).collect(),
-            }),
-            (None, _) => {
-                let nearest = nearest(self.by_name.keys().map(String::as_str), name);
-                Err(PublishError::UnknownTopic { topic: shown(name), nearest })
-            }
+        let candidates = self.by_short_name.get(name).map(Vec::as_slice).unwrap_or_default();
+        if candidates.len() > 1 {
+            return Err(PublishError::AmbiguousTopic { topic: name.to_owned(), candidates: candidates.to_vec() });
         }
+        candidates.first().and_then(|full| self.by_name.get(full)).ok_or_else(|| {
+            let nearest = nearest(self.by_name.keys().map(String::as_str), name);
+            PublishError::UnknownTopic { topic: shown(name), nearest }
+        })
     }
 
     /// A topic that takes events from outside.

@@ -12,14 +12,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::backlog::Backlog;
+use super::backlog::{self, Backlog};
 use super::capsule::{Recorder, Sink};
+use super::changes;
 use super::claims::Groups;
 use super::command::Command;
 use super::delay::{self, DelayLane, Delayed};
 use super::flow::{Backoff, Flow};
 use super::lane::{Lane, LaneError, Parts, Policy};
-use super::numbered::{Numbered, emitter};
+use super::numbered::{Numbered, emitter, keepers};
 use super::publish::{self, Targets};
 use super::status::Counters;
 use super::tree::StartError;
@@ -154,17 +155,17 @@ pub(super) async fn assemble<E: Engine>(
     let Running { plan, numbers, .. } = &running;
     let (mut backlogs, mut branches, mut timers, mut tasks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut taken = takes.backlogs.into_iter();
-    for (index, _) in plan.topics() {
+    for ((topic, number), readers) in plan.topics.iter().zip(&numbers.topics).zip(&backlog::readers(plan, numbers)) {
         let backlog = match taken.next().flatten() {
             Some(backlog) => {
-                backlog.follow(plan, numbers, index);
+                backlog.follow(engine, topic, readers);
                 Some(backlog)
             }
-            None => Backlog::of(engine, plan, numbers, index),
+            None => Backlog::of(engine, topic, *number, readers),
         };
         backlogs.push(backlog);
     }
-    let mut groups = Groups::<E>::default();
+    let (mut groups, keepers) = (Groups::<E>::default(), keepers(plan, numbers));
     for ((index, subscriber), given) in plan.subscribers.iter().enumerate().zip(takes.branches) {
         let (roster, counters) = match given {
             Given::Kept(branch) => {
@@ -200,7 +201,8 @@ pub(super) async fn assemble<E: Engine>(
             let share = match &subscriber.claim {
                 None => None,
                 Some(_) => {
-                    let keeper = numbered.keeper(subscriber).map(|keeper| LaneId { subscriber: keeper, partition });
+                    let keeper = changes::group(subscriber).and_then(|group| keepers.get(&group));
+                    let keeper = keeper.map(|keeper| LaneId { subscriber: *keeper, partition });
                     let keeper = keeper.ok_or_else(|| unreadable("its group has no keeper".to_owned()))?;
                     let joined = groups.join(engine, keeper, emitter.subscriber, session.next_offset(), &entries).await;
                     Some(joined.map_err(|error| unreadable(error.to_string()))?)

@@ -180,10 +180,9 @@ impl Catalogue {
             numbers.topics.push(number);
             numbers.topic_origins.extend(self.of_topics.get(&number).map(|topic| topic.origin.clone()));
         }
+        let topics = numbers_by_name(blueprint, &numbers);
         for (at, subscriber) in blueprint.subscribers.iter().chain(&blueprint.keepers).enumerate() {
-            let position = blueprint.topics.iter().position(|topic| topic.name == subscriber.from);
-            let topic = position.and_then(|position| numbers.topics.get(position)).copied();
-            let topic = topic.ok_or_else(|| ApplyError::UnknownTopic {
+            let topic = topics.get(subscriber.from.as_str()).copied().ok_or_else(|| ApplyError::UnknownTopic {
                 subscriber: subscriber.name.clone(),
                 topic: subscriber.from.clone(),
             })?;
@@ -260,6 +259,11 @@ impl Catalogue {
         let partition = PartitionId { topic, partition: lane.partition };
         self.has(partition).then_some(partition)
     }
+}
+
+/// The numbers of a blueprint's topics by the names that it has for them.
+pub(super) fn numbers_by_name<'b>(blueprint: &'b Blueprint, numbers: &Numbers) -> HashMap<&'b str, TopicId> {
+    blueprint.topics.iter().map(|topic| topic.name.as_str()).zip(numbers.topics.iter().copied()).collect()
 }
 
 fn put_name(entry: &mut Vec<u8>, name: &str) {

@@ -84,7 +84,7 @@ pub struct TopicSpec {
 }
 
 /// A subscriber that is to exist.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SubscriberSpec {
     /// Its full name.
     pub name: String,
@@ -335,6 +335,9 @@ pub enum Health {
     Stopped(Stopped),
 }
 
+/// How many events of a topic the slowest of some subscribers has yet to consume.
+pub type Unconsumed = Box<dyn Fn() -> u64 + Send + Sync>;
+
 /// What keeps topics, cursors and state. Cheap to clone: a handle.
 pub trait Engine: Clone + Send + Sync + 'static {
     /// A lane's owner.
@@ -375,6 +378,22 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// The committed position of a lane: the offset of the next event that it has to consume. Whoever reads positions
     /// first and bounds then sees the outputs of every unit whose cursor it saw.
     fn position(&self, lane: LaneId) -> Option<Offset>;
+
+    /// Counts what the slowest of some subscribers has yet to consume of a topic, as bounds and positions say it; nothing where
+    /// there is no subscriber. Made once and asked often: an engine keeps it as cheap to ask as it can.
+    fn unconsumed(&self, topic: TopicId, partitions: u32, readers: &[SubscriberId]) -> Unconsumed {
+        let (engine, readers) = (self.clone(), readers.to_vec());
+        Box::new(move || {
+            let of_partition = |partition| {
+                // Positions first: what is consumed meanwhile makes room, and never the other way round.
+                let lanes = readers.iter().map(|reader| LaneId { subscriber: *reader, partition });
+                let slowest = lanes.map(|lane| engine.position(lane).unwrap_or(0)).min()?;
+                let bounds = engine.bounds(PartitionId { topic, partition })?;
+                Some(bounds.written.saturating_sub(slowest.max(bounds.start)))
+            };
+            (0..partitions).filter_map(of_partition).sum()
+        })
+    }
 
     /// The number of the topic that has a name.
     fn topic(&self, name: &str) -> Option<TopicId>;

@@ -235,6 +235,7 @@ impl Appender {
                     }
                     // after the outputs: whoever sees the position sees what was emitted for it
                     lane.position.store(consumed_to, Ordering::Release);
+                    lane.counts.count_anew();
                     drop(permit);
                 }
                 Then::Kept(kept) => {

@@ -501,6 +501,7 @@ fn clean_up(shared: &Shared, changes: &Changes) {
     for (partition, base_offset) in &changes.segments_gone {
         let id = SegmentId { partition: *partition, base_offset: *base_offset };
         shared.open_segments.close(id);
+        shared.cold_cache.forget(id);
         for name in [id.file_name(), id.index_name()] {
             match shared.disk.remove(&name) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => report(&name, &error),

@@ -1,7 +1,8 @@
 //! Reads of what is no longer in memory: block by block from the segments.
 //!
-//! A reader keeps its place and a window of bytes, so a lane that catches up reads each byte of a segment once. Events are
-//! slices of the window; nothing is copied, unless a block is compressed.
+//! A reader keeps its place and nothing else: bytes are in the windows that all readers share, so lanes that catch up
+//! together read each byte of a segment once. Events are slices of a window, unless a block is compressed; few of them are
+//! copied out of it, or whoever holds them would hold all of the window.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use super::Shared;
 use super::block::{BLOCK_HEAD_BYTES, BlockError, BlockHead};
 use super::partition::{AtTime, Partition, Taken};
-use super::segment::{SegmentError, SegmentFile, SegmentMeta, is_out_of_descriptors};
+use super::segment::{SegmentError, SegmentId, SegmentMeta, is_out_of_descriptors};
 use crate::limits;
 use crate::model::{Chunk, Offset, PartitionId};
 
@@ -23,15 +24,11 @@ pub struct ColdReader {
 /// Where a reader is.
 struct Place {
     partition: PartitionId,
-    segment: Arc<SegmentFile>,
     meta: SegmentMeta,
     /// Of the next block.
     position: u64,
     /// The next offset that is wanted.
     offset: Offset,
-    window: Bytes,
-    /// The position of the window's first byte.
-    window_position: u64,
 }
 
 /// Why stored events cannot be read.
@@ -48,6 +45,7 @@ impl ColdError {
 
 impl ColdReader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
+        shared.cold_cache.joined();
         Self { shared, place: None }
     }
 
@@ -70,12 +68,12 @@ impl ColdReader {
         let mut taken = Taken::new(from, end, events, bytes);
         while taken.from < end {
             let Some(mut place) = self.place(partition, &known, taken.from)? else { break };
-            let head = place.block(taken.chunks.is_empty())?;
+            let head = place.block(&self.shared, taken.chunks.is_empty())?;
             let Some((head, body)) = head else {
                 self.place = Some(place);
                 break;
             };
-            let damaged = |error| place.segment.damaged(place.position, error);
+            let damaged = |error| place.damaged(&self.shared, error);
             if head.base_offset > taken.from {
                 return Err(damaged(BlockError::Misplaced).into()); // what should be in front of it is damaged
             }
@@ -86,14 +84,14 @@ impl ColdReader {
             }
             place.offset = taken.from;
             if place.position >= place.meta.bytes && place.offset < place.meta.end_offset {
-                return Err(place.segment.damaged(place.position, BlockError::Short).into());
+                return Err(place.damaged(&self.shared, BlockError::Short).into());
             }
             self.place = Some(place);
             if !wants_more {
                 break;
             }
         }
-        Ok(taken.chunks)
+        Ok(apart(taken.chunks))
     }
 
     /// The first event in front of `end` that was appended at or after a time; else `end`. Blocks on the disk.
@@ -115,14 +113,13 @@ impl ColdReader {
         };
         let segment = self.shared.open_segments.get(self.shared.disk.as_ref(), partition, meta)?;
         let position = segment.locate_time(time_ns, meta)?;
-        let (offset, window, window_position) = (meta.base_offset, Bytes::new(), 0);
-        let mut place = Place { partition, segment, meta: *meta, position, offset, window, window_position };
-        while let Some((head, body)) = place.block(true)? {
+        let mut place = Place { partition, meta: *meta, position, offset: meta.base_offset };
+        while let Some((head, body)) = place.block(&self.shared, true)? {
             if head.first_time_ns >= time_ns && head.base_offset > place.offset {
                 // what should be in front of it is damaged, and may have been appended then as well
-                return Err(place.segment.damaged(place.position, BlockError::Misplaced).into());
+                return Err(place.damaged(&self.shared, BlockError::Misplaced).into());
             }
-            let chunks = head.chunks(body).map_err(|error| place.segment.damaged(place.position, error))?;
+            let chunks = head.chunks(body).map_err(|error| place.damaged(&self.shared, error))?;
             if let Some(chunk) = chunks.iter().find(|chunk| chunk.append_time_ns >= time_ns) {
                 return Ok(chunk.base_offset.max(known.start()).min(end));
             }
@@ -151,47 +148,72 @@ impl ColdReader {
         let Some(meta) = segments.get(index) else { return Ok(None) };
         let segment = self.shared.open_segments.get(self.shared.disk.as_ref(), partition, meta)?;
         let position = segment.locate(offset, meta)?;
-        let (window, window_position) = (Bytes::new(), 0);
-        Ok(Some(Place { partition, segment, meta: *meta, position, offset, window, window_position }))
+        Ok(Some(Place { partition, meta: *meta, position, offset }))
+    }
+}
+
+impl Drop for ColdReader {
+    fn drop(&mut self) {
+        self.shared.cold_cache.left();
     }
 }
 
 impl Place {
-    /// The block at this place. `None` behind the last one, or where it is not in the window and `may_load` is false.
-    fn block(&mut self, may_load: bool) -> Result<Option<(BlockHead, Bytes)>, SegmentError> {
+    fn id(&self) -> SegmentId {
+        SegmentId { partition: self.partition, base_offset: self.meta.base_offset }
+    }
+
+    /// What is stored here is not what was written. Whoever looks again looks at the disk.
+    fn damaged(&self, shared: &Shared, error: BlockError) -> SegmentError {
+        shared.cold_cache.forget(self.id());
+        self.id().damaged(self.position, error)
+    }
+
+    /// The block at this place. `None` behind the last one, or where it is in no window and `may_load` is false.
+    fn block(&self, shared: &Shared, may_load: bool) -> Result<Option<(BlockHead, Bytes)>, SegmentError> {
         if self.position >= self.meta.bytes {
             return Ok(None);
         }
-        let mut wanted = limits::COLD_READ_BYTES;
-        // at the most: the window ends inside the head, then inside a large block
-        for _ in 0..3 {
-            let bytes = self.in_window();
-            if bytes.len() >= BLOCK_HEAD_BYTES {
-                let head = BlockHead::parse(&bytes).map_err(|error| self.segment.damaged(self.position, error))?;
-                if head.partition != self.partition {
-                    return Err(self.segment.damaged(self.position, BlockError::Misplaced));
-                }
-                let length = usize::try_from(head.block_bytes()).unwrap_or(usize::MAX);
-                if bytes.len() >= length {
-                    return Ok(Some((head, bytes.slice(BLOCK_HEAD_BYTES..length))));
-                }
-                wanted = wanted.max(length);
+        let load = |position, length| -> Result<Bytes, SegmentError> {
+            let segment = shared.open_segments.get(shared.disk.as_ref(), self.partition, &self.meta)?;
+            segment.read(position, length)
+        };
+        let mut wanted = BLOCK_HEAD_BYTES;
+        // at the most: the window ends inside the block
+        for _ in 0..2 {
+            let bytes = if may_load {
+                shared.cold_cache.get(self.id(), self.position, wanted, self.meta.bytes, load)?
+            } else {
+                let Some(bytes) = shared.cold_cache.find(self.id(), self.position, wanted) else { return Ok(None) };
+                bytes
+            };
+            if bytes.len() < wanted {
+                break;
             }
-            if !may_load {
-                return Ok(None);
+            let head = BlockHead::parse(&bytes).map_err(|error| self.damaged(shared, error))?;
+            if head.partition != self.partition {
+                return Err(self.damaged(shared, BlockError::Misplaced));
             }
-            let left = usize::try_from(self.meta.bytes - self.position).unwrap_or(usize::MAX);
-            self.window = self.segment.read(self.position, wanted.min(left))?;
-            self.window_position = self.position;
+            let length = usize::try_from(head.block_bytes()).unwrap_or(usize::MAX);
+            if bytes.len() >= length {
+                return Ok(Some((head, bytes.slice(BLOCK_HEAD_BYTES..length))));
+            }
+            wanted = length;
         }
-        Err(self.segment.damaged(self.position, BlockError::Short))
+        Err(self.damaged(shared, BlockError::Short))
     }
+}
 
-    fn in_window(&self) -> Bytes {
-        let skip = self.position.checked_sub(self.window_position).and_then(|skip| usize::try_from(skip).ok());
-        match skip {
-            Some(skip) if skip <= self.window.len() => self.window.slice(skip..),
-            _ => Bytes::new(),
+/// Few events in memory of their own, so that who holds them does not hold a window, which counts for nobody then.
+fn apart(mut chunks: Vec<Chunk>) -> Vec<Chunk> {
+    let bytes = chunks.iter().map(|chunk| chunk.records.len()).sum();
+    if bytes < limits::COLD_READ_BYTES / 2 {
+        let mut own = Vec::with_capacity(bytes);
+        chunks.iter().for_each(|chunk| own.extend_from_slice(&chunk.records));
+        let mut own = Bytes::from(own);
+        for chunk in &mut chunks {
+            chunk.records = own.split_to(chunk.records.len());
         }
     }
+    chunks
 }

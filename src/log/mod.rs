@@ -28,6 +28,7 @@ mod block;
 mod checkpointer;
 mod clock;
 mod cold;
+mod cold_cache;
 mod files;
 mod filter;
 mod frame;
@@ -46,6 +47,7 @@ mod store;
 mod syncer;
 mod tail;
 mod threads;
+mod unconsumed;
 mod walk;
 mod window;
 
@@ -69,6 +71,7 @@ pub use recovery::Damage;
 pub use sealed::WindowOptions;
 pub use space::SpaceLevel;
 pub use threads::Stepper;
+pub use unconsumed::Unconsumed;
 
 use crate::effects::{Clock, Disk};
 use crate::limits;
@@ -76,6 +79,7 @@ use crate::model::{Chunk, LaneId, Lifecycle, Offset, PartitionId, SubscriberId, 
 use appender::Appender;
 use checkpointer::{CheckpointError, Checkpointer, Turn};
 use clock::ExpiryClock;
+use cold_cache::ColdCache;
 use files::Files;
 use queue::Queue;
 use sealed::{Hashing, Sealed};
@@ -200,6 +204,7 @@ pub struct Lane {
     owner: AtomicU64,
     /// What it keeps, as far as it changed since the last checkpoint.
     changed: kept::Changed,
+    counts: unconsumed::Counts,
 }
 
 /// What the log told at its opening of what it holds.
@@ -227,6 +232,7 @@ pub(crate) struct Shared {
     lanes: RwLock<HashMap<LaneId, Arc<Lane>>>,
     files: Files,
     open_segments: OpenSegments,
+    cold_cache: ColdCache,
     queue: Queue,
     tail: Tail,
     space: SpaceWatch,
@@ -392,6 +398,7 @@ impl Log {
             lanes: RwLock::new(contents.cursors.iter().map(lane).collect()),
             files: recovered.files,
             open_segments: OpenSegments::default(),
+            cold_cache: ColdCache::new(limits::COLD_CACHE_BYTES),
             queue: Queue::new(),
             tail: Tail::new(&options, &recovered.link),
             space: SpaceWatch::new(),
@@ -479,6 +486,11 @@ impl Log {
     /// A reader of what is no longer in memory.
     pub fn cold_reader(&self) -> ColdReader {
         ColdReader::new(self.shared.clone())
+    }
+
+    /// Bytes of segments that are kept for those who read what is no longer in memory.
+    pub fn cold_bytes(&self) -> usize {
+        self.shared.cold_cache.bytes()
     }
 
     /// Events of a partition from the disk, as [`ColdReader::read`] has them, for whoever was told [`Recent::Cold`]. Empty

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::segment::SegmentMeta;
 use super::store::Extent;
+use super::unconsumed::Counts;
 use crate::model::{Chunk, Offset};
 
 /// A partition. All of it is shared: the appender and the checkpointer write, anyone reads.
@@ -27,6 +28,7 @@ pub struct Partition {
     durable: AtomicU64,
     written_changed: Notify,
     durable_changed: Notify,
+    counts: Counts,
 }
 
 /// What is to be had in memory.
@@ -121,6 +123,7 @@ impl Partition {
     }
 
     pub(super) fn wake_written(&self) {
+        self.counts.count_anew();
         self.written_changed.notify_waiters();
     }
 
@@ -153,6 +156,12 @@ impl Partition {
     pub(super) fn set_segments(&self, segments: Arc<[SegmentMeta]>, start: Offset) {
         *lock(&self.segments) = segments;
         self.start.store(start, Ordering::Release);
+        self.counts.count_anew();
+    }
+
+    /// Where it counts.
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// The first event in front of `end` that was appended at or after a time.

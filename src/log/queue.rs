@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
 use super::frame::{HEAD_BYTES, unit_frame_bytes, writes_bytes};
 use super::kept::Changed;
+use super::unconsumed::Counts;
 use super::{Lane, Log};
 use crate::limits;
 use crate::model::{Duplicate, GuardRefused, LaneId, LaneWrite, Offset, Slices};
@@ -283,7 +284,7 @@ impl Wanted {
 
 impl Lane {
     pub(super) fn new(id: LaneId, position: Offset) -> Self {
-        Self { id, position: position.into(), owner: 0.into(), changed: Changed::default() }
+        Self { id, position: position.into(), owner: 0.into(), changed: Changed::default(), counts: Counts::default() }
     }
 
     /// Everything below is consumed, by units that are written.

@@ -50,6 +50,10 @@ impl SegmentId {
         format!("{SEGMENT_PREFIX}{}", self.suffix())
     }
 
+    pub(super) fn damaged(self, byte: u64, error: BlockError) -> SegmentError {
+        SegmentError::Damaged { name: self.file_name(), byte, error }
+    }
+
     /// The name of its index's file.
     pub(super) fn index_name(self) -> String {
         format!("{INDEX_PREFIX}{}", self.suffix())
@@ -143,8 +147,8 @@ impl SegmentFile {
         SegmentError::Disk { name: self.id.file_name(), error }
     }
 
-    pub(super) fn damaged(&self, byte: u64, error: BlockError) -> SegmentError {
-        SegmentError::Damaged { name: self.id.file_name(), byte, error }
+    fn damaged(&self, byte: u64, error: BlockError) -> SegmentError {
+        self.id.damaged(byte, error)
     }
 
     /// Bytes from a position on, `length` of them or less at the end of the file.

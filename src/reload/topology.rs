@@ -14,7 +14,7 @@
 //! Relies on: [`crate::dispatch::Tree::apply`] for lanes that are not touched, [`Store`] for what is durable.
 //! Must not know: gRPC, the command line, which files propose.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -501,7 +501,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         // Nobody changes versions of what changes meanwhile.
         let subjects = self.all();
         let started = tree.started_by(&plan);
-        let stays = |name: &String| plan.subscribers.iter().any(|it| it.label() == *name) && !started.contains(name);
+        let places: HashMap<String, usize> =
+            plan.subscribers.iter().enumerate().map(|(at, of)| (of.label(), at)).collect();
+        let start: HashMap<&String, usize> = started.iter().zip(0..).collect();
+        let stays = |name: &String| places.contains_key(name) && !start.contains_key(name);
         let mut turns = Vec::new();
         for subject in subjects.iter().filter(|subject| !stays(&subject.name)) {
             turns.push(subject.turn.lock().await);
@@ -512,19 +515,20 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let chosen = self.choose(&plan, &components, &started, &renames).await?;
         let Chosen { starts, mut notes, changes: mut versions } = chosen;
         // Before it is decided, as in front of any other deploy.
+        let takes_from = |of: &SubscriberPlan, plan: &Plan| (of.label(), plan[of.from].label());
+        let ran: HashSet<(String, String)> = old.subscribers.iter().map(|of| takes_from(of, &old)).collect();
+        let known: HashMap<&String, _> = subjects.iter().map(|subject| (&subject.name, subject)).collect();
         for (name, change) in &versions {
             let Some(replaced) = change.replaces(&self.store().view(&renames), name) else { continue };
-            let (runs_as, takes_from) =
-                (renames.old_subscriber(name), plan.subscribers.iter().find(|of| of.label() == *name));
-            let takes_from = takes_from.map(|of| plan[of.from].label()).unwrap_or_default();
-            let takes_from = renames.old_topic(&takes_from);
-            let is_it = |of: &SubscriberPlan| of.label() == runs_as && old[of.from].label() == takes_from;
-            let running = subjects.iter().find(|subject| subject.name == runs_as);
-            let why_not = match running.filter(|_| old.subscribers.iter().any(is_it)) {
+            let runs_as = renames.old_subscriber(name).to_owned();
+            let from = places.get(name).and_then(|at| plan.subscribers.get(*at)).map(|of| plan[of.from].label());
+            let from = renames.old_topic(&from.unwrap_or_default()).to_owned();
+            let running = known.get(&runs_as);
+            let why_not = match running.filter(|_| ran.contains(&(runs_as.clone(), from))) {
                 Some(subject) => self.snapshot(subject, replaced.version).await,
                 None => snapshot_where_nothing_runs(tree.engine(), (&plan, &renames), &replaced).await,
             };
-            let note = started.iter().position(|of| of == name).and_then(|at| notes.get_mut(at));
+            let note = start.get(name).and_then(|at| notes.get_mut(*at));
             if let (Some(note), Some(why_not)) = (note, why_not) {
                 *note = Some(why_not);
             }

@@ -44,7 +44,10 @@ impl<E: Engine> AdminService for Admin<E> {
         &self,
         _: Request<v1::ConfirmClockRequest>,
     ) -> Result<Response<v1::ConfirmClockResponse>, Status> {
-        let was_waiting = self.tree.engine().confirm_clock();
+        let engine = self.tree.engine().clone();
+        // it waits for a checkpoint that is being made
+        let confirmed = tokio::task::spawn_blocking(move || engine.confirm_clock()).await;
+        let was_waiting = confirmed.map_err(|error| Status::internal(error.to_string()))?;
         tracing::info!(was_waiting, "the clock is confirmed");
         Ok(Response::new(v1::ConfirmClockResponse { was_waiting }))
     }

@@ -388,3 +388,77 @@ async fn an_index_is_made_again_where_it_is_gone_or_wrong() {
         assert!(disk.contents()[index] == whole[index], "it is as it was: byte {byte}");
     }
 }
+
+/// Counts the reads of segments that are for more than a head, and their bytes.
+fn reads_of_segments(disk: &MemoryDisk) -> Arc<(AtomicU64, AtomicU64)> {
+    let reads = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+    let counted = reads.clone();
+    disk.set_fault_on(move |name, operation| {
+        if let Operation::Read(bytes) = operation
+            && name.starts_with("segment-")
+            && bytes > 1_000
+        {
+            counted.0.fetch_add(1, Ordering::Relaxed);
+            counted.1.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    reads
+}
+
+#[tokio::test]
+async fn lanes_that_catch_up_together_read_each_byte_once() {
+    let (disk, event) = (MemoryDisk::default(), vec![7; 1_000]);
+    let (log, _) = open(&disk, options());
+    for _ in 0..400 {
+        let ten: Vec<_> = (0..10).map(|_| (P, event.as_slice())).collect();
+        drop(log.append(slices(&ten)).unwrap().await.unwrap());
+    }
+    let log = reopened(log, &disk, options());
+    let (end, reads) = (log.partition(P).written(), reads_of_segments(&disk));
+    let mut readers: Vec<_> = (0..3).map(|_| (log.cold_reader(), 0)).collect();
+    while readers.iter().any(|(_, from)| *from < end) {
+        for (reader, from) in &mut readers {
+            let chunks = reader.read(P, *from, end, 50, usize::MAX).unwrap();
+            *from = chunks.last().map_or(end, wattle::model::Chunk::end_offset);
+        }
+    }
+    let (stored, read) = (end * 1_000, reads.1.load(Ordering::Relaxed));
+    assert!(read * 10 < stored * 13, "{read} bytes read for {stored}");
+}
+
+#[tokio::test]
+async fn however_many_are_behind_what_is_kept_for_them_is_bounded() {
+    let (disk, event) = (MemoryDisk::default(), vec![7; 40_000]);
+    let (log, _) = open(&disk, options());
+    let partition = |partition| PartitionId { topic: P.topic, partition };
+    for number in 0..1_024 {
+        drop(log.append(slices(&[(partition(number), event.as_slice())])).unwrap().await.unwrap());
+    }
+    let log = reopened(log, &disk, options());
+    let mut readers = Vec::new();
+    for number in 0..1_024 {
+        for _ in 0..3 {
+            let mut reader = log.cold_reader();
+            assert_eq!(reader.read(partition(number), 0, 1, 1, 1).unwrap().len(), 1);
+            readers.push(reader);
+        }
+    }
+    assert!(log.cold_bytes() <= limits::COLD_CACHE_BYTES, "{} bytes", log.cold_bytes());
+    assert!(log.cold_bytes() > limits::COLD_CACHE_BYTES / 2, "it was full once");
+}
+
+#[tokio::test]
+async fn several_who_want_the_same_window_wait_for_one_read() {
+    let disk = MemoryDisk::default();
+    let (log, _) = open(&disk, options());
+    drop(log.append(slices(&[(P, vec![7; 20_000].as_slice())])).unwrap().await.unwrap());
+    let log = reopened(log, &disk, options());
+    let reads = reads_of_segments(&disk);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_eq!(log.cold_reader().read(P, 0, 1, 1, 1).unwrap().len(), 1));
+        }
+    });
+    assert_eq!(reads.0.load(Ordering::Relaxed), 1);
+}

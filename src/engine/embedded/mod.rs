@@ -9,15 +9,15 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::catalogue::{Catalogue, CatalogueError};
+use super::catalogue::{Catalogue, CatalogueError, numbers_by_name};
 use super::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, Health, Numbers,
-    ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
+    ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unconsumed, Unit,
 };
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
 use crate::limits;
@@ -98,7 +98,8 @@ struct Shared {
     condition: watch::Receiver<Condition>,
     health: watch::Sender<Health>,
     durability: Durability,
-    catalogue: Mutex<Catalogue>,
+    /// Replaced as a whole, so that nobody who looks up a number waits for another one who does.
+    catalogue: RwLock<Arc<Catalogue>>,
     /// One blueprint at a time, from the look at the catalogue to the durable entries.
     applying: tokio::sync::Mutex<()>,
     recovery: Recovery,
@@ -170,7 +171,7 @@ impl EmbeddedEngine {
                 condition,
                 health,
                 durability,
-                catalogue: Mutex::new(catalogue),
+                catalogue: RwLock::new(Arc::new(catalogue)),
                 applying: tokio::sync::Mutex::new(()),
                 recovery,
                 snapshots,
@@ -231,8 +232,8 @@ fn stopped(condition: &Condition) -> Option<Stopped> {
 }
 
 impl Shared {
-    fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
-        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn has_stopped(&self) -> Option<Stopped> {
@@ -257,14 +258,14 @@ impl Shared {
         if let Some(stopped) = self.has_stopped() {
             return Err(stopped.into());
         }
-        let mut next = self.catalogue().clone();
+        let mut next = Catalogue::clone(&self.catalogue());
         let (numbers, entry) = next.apply(blueprint)?;
         if let Some(entry) = entry
             && self.log.catalogue(entry).await.is_err()
         {
             return Err(self.stopped().await.into());
         }
-        *self.catalogue() = next;
+        *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         self.log.configure(settings(blueprint, &numbers));
         Ok(numbers)
     }
@@ -322,9 +323,9 @@ fn settings(blueprint: &Blueprint, numbers: &Numbers) -> Settings {
             settings.lifecycles.insert(*number, lifecycle.clone());
         }
     }
+    let topics = numbers_by_name(blueprint, numbers);
     for (subscriber, number) in blueprint.subscribers.iter().zip(&numbers.subscribers) {
-        let from = blueprint.topics.iter().position(|topic| topic.name == subscriber.from);
-        if let Some(topic) = from.and_then(|from| numbers.topics.get(from)) {
+        if let Some(topic) = topics.get(subscriber.from.as_str()) {
             settings.readers.entry(*topic).or_default().push(*number);
         }
     }
@@ -424,6 +425,11 @@ impl Engine for EmbeddedEngine {
     fn position(&self, lane: LaneId) -> Option<Offset> {
         self.shared.catalogue().input(lane)?;
         Some(self.shared.log.lane(lane).position())
+    }
+
+    fn unconsumed(&self, topic: TopicId, partitions: u32, readers: &[SubscriberId]) -> Unconsumed {
+        let unconsumed = self.shared.log.unconsumed(topic, partitions, readers);
+        Box::new(move || unconsumed.count())
     }
 
     fn topic(&self, name: &str) -> Option<TopicId> {
