@@ -121,6 +121,8 @@ async fn apply(engine: &EmbeddedEngine) -> (Numbers, PartitionId, PartitionId) {
         start: [state("begun")].into(),
         allow: [(state("begun"), [state("ended")].into())].into(),
         keys_max: 9,
+        remember: Some(Duration::from_secs(60)),
+        remembered_max: 9,
     };
     let guarded = TopicSpec {
         name: "shop/guarded".into(),

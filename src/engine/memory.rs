@@ -156,11 +156,11 @@ impl State {
     }
 
     /// The verdict of guards; what it brings is kept.
-    fn guard(&mut self, events: &Slices) -> Result<(), GuardRefused> {
+    fn guard(&mut self, events: &Slices, now_ns: u64) -> Result<(), GuardRefused> {
         if !events.is_guarded() {
             return Ok(());
         }
-        let mut judge = GuardJudge::new(&*self);
+        let mut judge = GuardJudge::new(&*self, now_ns);
         for slice in events.iter() {
             let Some(lifecycle) = self.lifecycles.get(&slice.partition.topic) else { continue };
             for guard in &slice.guards {
@@ -310,7 +310,7 @@ impl Engine for MemoryEngine {
             // a model may take its time
             let before = events.is_guarded().then(|| (state.recognised.clone(), state.producers.clone()));
             let duplicates = state.judge(&mut events);
-            if let Err(refused) = state.guard(&events) {
+            if let Err(refused) = state.guard(&events, now_ns) {
                 if let Some(before) = before {
                     (state.recognised, state.producers) = before;
                 }
@@ -485,7 +485,7 @@ impl Session for MemorySession {
             if !unit.is_seek && unit.consumed_to < lane.position {
                 return Err(SessionError::Refused(format!("from {} back to {}", lane.position, unit.consumed_to)));
             }
-            state.guard(&unit.emits).map_err(SessionError::Guard)?;
+            state.guard(&unit.emits, now_ns).map_err(SessionError::Guard)?;
             let lane = state.lanes.entry(self.lane).or_default();
             if unit.is_seek {
                 self.next_offset = unit.consumed_to;

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use super::checkpointer::Turn;
 use super::files::JournalFile;
 use super::frame::{Consumed, Kept, Kind, LaneChange, Link, units, write_frame, write_unit};
-use super::guards::Guards;
+use super::guards::{Guards, Looked};
 use super::partition::Partition;
 use super::queue::{NotPlaced, Permit, Placed, Submission};
 use super::sealed::{Hashing, SealedLook};
@@ -215,6 +215,9 @@ impl Appender {
         }
         let mut ends = Ends::default();
         if !bytes.is_empty() {
+            if bytes.capacity() - bytes.len() > bytes.len() / 8 {
+                bytes.shrink_to_fit(); // guards may bring less than there was room for
+            }
             self.wait_for_room(bytes.len())?;
             self.roll_before(bytes.len())?;
             self.write(&bytes)?;
@@ -271,8 +274,8 @@ impl Appender {
         then: &mut Vec<Then>,
     ) -> io::Result<()> {
         match submission {
-            Submission::Append { mut slices, ticket, permit } => {
-                let (duplicates, kept) = match self.judge(&mut slices)? {
+            Submission::Append { mut slices, looked, ticket, permit } => {
+                let (duplicates, kept) = match self.judge(&mut slices, looked.as_deref())? {
                     Ok(judged) => judged,
                     Err(refused) => {
                         then.push(Then::Ack(Ack::Append(ticket, Err(refused), permit)));
@@ -294,11 +297,16 @@ impl Appender {
                 self.keep(kept, then);
                 then.push(Then::Ack(Ack::Append(ticket, Ok(Placed { base_offsets, duplicates }), permit)));
             }
-            Submission::Unit { lane, owner, consumed_to, slices, writes, unit: number, verdict, permit } => {
+            Submission::Unit { lane, owner, consumed_to, slices, looked, writes, unit: number, verdict, permit } => {
                 if !lane.is_owner(owner) {
                     return Ok(()); // fenced while it waited; its session finds out at its next commit
                 }
-                let guards = Guards { shared: &self.shared, settings: &self.shared.settings() };
+                let guards = Guards {
+                    shared: &self.shared,
+                    settings: &self.shared.settings(),
+                    now_ns: self.link.append_time_ns,
+                    looked: looked.as_deref(),
+                };
                 let kept = match guards.judge(&slices, &[]) {
                     Ok(kept) => kept,
                     Err(refused) => {
@@ -353,24 +361,28 @@ impl Appender {
     }
 
     /// What was published before, and what partitions keep. A refusal is for what comes behind the same fence as well.
-    fn judge(&mut self, slices: &mut Slices) -> io::Result<Result<Judged, NotPlaced>> {
+    fn judge(&mut self, slices: &mut Slices, looked: Option<&Looked>) -> io::Result<Result<Judged, NotPlaced>> {
         let fence = slices.fence().cloned();
         if fence.as_ref().is_some_and(Fence::is_shut) {
             return Ok(Err(NotPlaced::Fenced));
         }
-        let judged = self.judge_alone(slices)?;
+        let judged = self.judge_alone(slices, looked)?;
         Ok(judged.map_err(|refused| {
             fence.iter().for_each(Fence::shut);
             NotPlaced::Guard(refused)
         }))
     }
 
-    fn judge_alone(&mut self, slices: &mut Slices) -> io::Result<Result<Judged, GuardRefused>> {
+    fn judge_alone(
+        &mut self,
+        slices: &mut Slices,
+        looked: Option<&Looked>,
+    ) -> io::Result<Result<Judged, GuardRefused>> {
         let Self { sequencer, shared, writers, link, .. } = self;
         let patience = (!self.is_alone).then_some(limits::ROOM_LOOK_EVERY);
         let mut look = SealedLook::new(shared, self.hashing, patience);
         let settings = shared.settings();
-        let guards = Guards { shared, settings: &settings };
+        let guards = Guards { shared, settings: &settings, now_ns: link.append_time_ns, looked };
         let settings = |topic| settings.topics.get(&topic).copied().unwrap_or_default();
         let next_offset = |id| writer(writers, shared, id).next_offset;
         sequencer.judge(slices, link.append_time_ns, &guards, &mut look, settings, next_offset)

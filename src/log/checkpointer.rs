@@ -22,6 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -313,6 +314,7 @@ impl Checkpointer {
         (self.checkpoint, self.is_dirty) = (changes.checkpoint, false);
         self.identities.happened(shared, changes.checkpoint.link.position, identities);
         let pending = std::mem::replace(&mut self.pending, Changes::new(changes.checkpoint));
+        shared.checkpoints.fetch_add(1, Ordering::AcqRel);
         let changed: BTreeSet<LaneId> = pending.entries.keys().map(|(lane, _)| *lane).collect();
         for lane in changed {
             shared.lane(lane).changed.committed(changes.checkpoint.link.position);

@@ -51,7 +51,7 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::limits;
-use crate::model::guard::GUARD_COUNT_BYTES;
+use crate::model::guard::GUARD_ENTRIES_BYTES;
 use crate::model::slices::Slice;
 use crate::model::{
     Chunk, EventId, Guard, LaneId, LaneWrite, Offset, PartitionId, ProducerId, Slices, SubscriberId, TopicId,
@@ -325,11 +325,15 @@ pub(super) type Kept = (PartitionId, Vec<LaneWrite>);
 
 /// Bytes of what a partition may keep for the guarded records of a slice.
 fn guard_bytes(slice: &Slice) -> usize {
-    let entry = |guard: &Guard| WRITE_HEAD_BYTES + guard.entry_bytes();
+    let entry = |guard: &Guard| {
+        let (bytes, count) = guard.entries();
+        bytes + count * WRITE_HEAD_BYTES
+    };
     match slice.guards.as_slice() {
         [] => 0,
         guards => {
-            let head = WRITE_COUNT_BYTES + KEPT_HEAD_BYTES + WRITE_COUNT_BYTES + WRITE_HEAD_BYTES + GUARD_COUNT_BYTES;
+            let head =
+                WRITE_COUNT_BYTES + KEPT_HEAD_BYTES + WRITE_COUNT_BYTES + 2 * WRITE_HEAD_BYTES + GUARD_ENTRIES_BYTES;
             head + guards.iter().map(entry).sum::<usize>()
         }
     }

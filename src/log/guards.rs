@@ -1,18 +1,109 @@
 //! The guards of topics, as the appender asks them: in the order of places, behind what was published already.
+//!
+//! ```text
+//!   who hands in: looks up what its records need ──> queue ──> appender: what changed meanwhile is in memory,
+//!                 in the store, as of a checkpoint              the rest is as it was looked up
+//! ```
+//!
+//! Promises: the appender reads the store only where a checkpoint was made between the look and the verdict: what had
+//! changed is not in memory any more then, and what was looked up may be older.
+//! Memory: for each guarded partition some of the oldest ends that it remembers.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 use super::frame::Kept;
-use super::kept::EntriesOf;
-use super::{Settings, Shared};
+use super::kept::{EntriesError, EntriesOf};
+use super::{Settings, Shared, lock};
+use crate::model::guard::{GUARD_ENTRIES, slots_of};
 use crate::model::{Duplicate, GuardJudge, GuardRefused, GuardStates, PartitionId, Slices, keeper_of};
+
+/// Slots of the oldest ends that are looked up at once. Who hands in looks when half of them are used: that is enough for
+/// what others hand in meanwhile.
+const SLOTS_AT_ONCE: usize = 128;
+
+/// What was looked up for guarded records that are handed in.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// The checkpoint as of which it was.
+    checkpoint: u64,
+    values: BTreeMap<(PartitionId, Bytes), Option<Bytes>>,
+}
+
+/// The oldest ends that a partition remembers, as looked up.
+#[derive(Debug, Default)]
+pub(super) struct Oldest {
+    checkpoint: u64,
+    slots: VecDeque<(Bytes, Bytes)>,
+}
+
+/// Looks up what the verdict on some records needs, where the memory does not have it. What cannot be read is left for the
+/// appender, which says so.
+pub(super) fn look_up(shared: &Shared, slices: &Slices) -> Option<Box<Looked>> {
+    if !slices.is_guarded() {
+        return None;
+    }
+    // before all looks: what is in the store by then is in each of them
+    let checkpoint = shared.checkpoints.load(Ordering::Acquire);
+    let mut values = BTreeMap::new();
+    for slice in slices.iter().filter(|slice| !slice.guards.is_empty()) {
+        let lane = shared.lane(keeper_of(slice.partition));
+        let entries = EntriesOf { shared, lane: &lane };
+        let states = slice.guards.iter().map(|guard| Bytes::copy_from_slice(&guard.entry_key()));
+        for key in states.chain(GUARD_ENTRIES.map(Bytes::from_static)) {
+            if entries.in_memory(&key).is_none()
+                && let Ok(value) = entries.get(&key)
+            {
+                values.insert((slice.partition, key), value);
+            }
+        }
+        // a look that fails only has ends remembered for longer
+        let _ = look_up_oldest(shared, checkpoint, slice.partition, &entries);
+    }
+    Some(Box::new(Looked { checkpoint, values }))
+}
+
+fn look_up_oldest(
+    shared: &Shared,
+    checkpoint: u64,
+    partition: PartitionId,
+    entries: &EntriesOf<'_>,
+) -> Result<(), EntriesError> {
+    let [_, ended] = GUARD_ENTRIES;
+    let ended = entries.get(ended)?;
+    let kept = slots_of(ended.as_deref()).take(SLOTS_AT_ONCE);
+    let (Some(first), Some(last)) = (kept.clone().next(), kept.clone().nth(SLOTS_AT_ONCE / 2).or(kept.clone().last()))
+    else {
+        return Ok(());
+    };
+    {
+        let mut known = lock(&shared.oldest_ends);
+        let known = known.entry(partition).or_default();
+        while known.slots.front().is_some_and(|(slot, _)| slot.as_ref() < first.as_slice()) {
+            known.slots.pop_front();
+        }
+        let reaches = known.slots.back().is_some_and(|(slot, _)| slot.as_ref() >= last.as_slice());
+        if known.checkpoint == checkpoint && reaches {
+            return Ok(());
+        }
+    }
+    let mut slots = VecDeque::new();
+    for slot in kept {
+        slots.push_back((Bytes::copy_from_slice(&slot), entries.get(&slot)?.unwrap_or_default()));
+    }
+    lock(&shared.oldest_ends).insert(partition, Oldest { checkpoint, slots });
+    Ok(())
+}
 
 /// The guards of topics.
 pub(super) struct Guards<'s> {
     pub(super) shared: &'s Shared,
     pub(super) settings: &'s Settings,
+    pub(super) now_ns: u64,
+    pub(super) looked: Option<&'s Looked>,
 }
 
 impl Guards<'_> {
@@ -21,7 +112,7 @@ impl Guards<'_> {
         if !slices.is_guarded() {
             return Ok(Vec::new());
         }
-        let mut judge = GuardJudge::new(self);
+        let mut judge = GuardJudge::new(self, self.now_ns);
         for (number, slice) in (0..).zip(slices.iter()) {
             let Some(lifecycle) = self.settings.lifecycles.get(&slice.partition.topic) else { continue };
             for (record, guard) in (0..).zip(&slice.guards) {
@@ -33,11 +124,182 @@ impl Guards<'_> {
         }
         Ok(judge.writes())
     }
+
+    /// Whether what was looked up as of a checkpoint holds for what is not in memory. To be asked after the look into
+    /// memory: what a checkpoint takes from there, it has counted before.
+    fn holds(&self, checkpoint: u64) -> bool {
+        self.shared.checkpoints.load(Ordering::Acquire) == checkpoint
+    }
 }
 
 impl GuardStates for Guards<'_> {
     fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, Arc<str>> {
         let lane = self.shared.lane(keeper_of(partition));
-        EntriesOf { shared: self.shared, lane: &lane }.get(key).map_err(|error| error.to_string().into())
+        let entries = EntriesOf { shared: self.shared, lane: &lane };
+        if let Some(value) = entries.in_memory(key) {
+            return Ok(value);
+        }
+        let looked = self.looked.filter(|looked| self.holds(looked.checkpoint));
+        match looked.and_then(|looked| looked.values.get(&(partition, Bytes::copy_from_slice(key)))) {
+            Some(value) => Ok(value.clone()),
+            None => entries.get(key).map_err(|error| error.to_string().into()),
+        }
+    }
+
+    fn glance(&self, partition: PartitionId, key: &[u8]) -> Option<Option<Bytes>> {
+        let lane = self.shared.lane(keeper_of(partition));
+        if let Some(value) = (EntriesOf { shared: self.shared, lane: &lane }).in_memory(key) {
+            return Some(value);
+        }
+        let known = lock(&self.shared.oldest_ends);
+        let known = known.get(&partition).filter(|known| self.holds(known.checkpoint))?;
+        let at = known.slots.binary_search_by(|(slot, _)| slot.as_ref().cmp(key)).ok()?;
+        known.slots.get(at).map(|(_, value)| Some(value.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::effects::{Clock, MemoryDisk};
+    use crate::log::store::LOOKS;
+    use crate::log::{Log, LogOptions, NotPlaced, Placed, Stepper, Ticket};
+    use crate::model::{Guard, GuardCounts, Lifecycle, TopicId};
+
+    const HERE: PartitionId = PartitionId { topic: TopicId(1), partition: 0 };
+    const KEYS: u64 = 500;
+
+    /// Time stands still where nobody moves it.
+    #[derive(Default)]
+    struct Hands(AtomicU64);
+
+    impl Clock for Hands {
+        fn now_ns(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        fn elapsed_ns(&self) -> u64 {
+            self.now_ns()
+        }
+    }
+
+    struct Bed {
+        log: Log,
+        stepper: Stepper,
+        hands: Arc<Hands>,
+    }
+
+    impl Bed {
+        fn new(remembered_max: u64) -> Self {
+            let (disk, hands) = (Arc::new(MemoryDisk::default()), Arc::new(Hands::default()));
+            let options = LogOptions { file_bytes: 1 << 20, ..LogOptions::default() };
+            let (log, _, stepper) = Log::open_stepped(disk, hands.clone(), options).unwrap();
+            let lifecycle = Lifecycle {
+                start: ["a".into()].into(),
+                allow: [("a".into(), ["b".into(), "z".into()].into()), ("b".into(), ["z".into()].into())].into(),
+                keys_max: KEYS,
+                remember: Some(Duration::from_secs(1)),
+                remembered_max,
+            };
+            log.configure(Settings { lifecycles: [(HERE.topic, Arc::new(lifecycle))].into(), ..Settings::default() });
+            Self { log, stepper, hands }
+        }
+
+        fn hand_in(&self, key: u64, state: &str) -> Ticket<Result<Placed, NotPlaced>> {
+            let mut slices = Slices::default();
+            let write = |out: &mut Vec<u8>| {
+                out.push(b'.');
+                Ok::<_, ()>(())
+            };
+            let (slice, _) = slices.push(HERE, write).unwrap();
+            slices.guard_last(slice, Guard::new(&key.to_string(), state.into(), 0));
+            self.log.append(slices).unwrap()
+        }
+
+        /// Appends as the appender's thread would, and counts how often that looks into the store.
+        fn step(&mut self) -> u64 {
+            let before = LOOKS.get();
+            self.stepper.append();
+            let looks = LOOKS.get() - before;
+            self.stepper.sync();
+            looks
+        }
+
+        /// The verdict, and how often the store was looked into for it on the appender's thread.
+        fn publish(&mut self, key: u64, state: &str) -> (bool, u64) {
+            let mut ticket = self.hand_in(key, state);
+            let looks = self.step();
+            (ticket.try_recv().unwrap().is_ok(), looks)
+        }
+
+        fn checkpoint(&mut self) {
+            assert!(self.stepper.move_out() && self.stepper.checkpoint());
+        }
+
+        fn counts(&self) -> (u64, u64) {
+            let entries = self.log.entries(keeper_of(HERE));
+            let counts = GuardCounts::read(|key| entries.get(key)).unwrap();
+            (counts.living, counts.ended)
+        }
+    }
+
+    #[test]
+    fn the_appender_does_not_look_into_the_store_however_many_keys_there_are() {
+        let mut bed = Bed::new(KEYS / 2);
+        (0..KEYS).for_each(|key| assert_eq!(bed.publish(key, "a"), (true, 0)));
+        bed.checkpoint();
+        for (number, key) in (0..KEYS).rev().enumerate() {
+            assert_eq!(bed.publish(key, if key % 2 == 0 { "b" } else { "z" }), (true, 0), "{number}");
+            if number % 50 == 0 {
+                bed.checkpoint();
+            }
+        }
+        assert_eq!(bed.counts(), (KEYS / 2, KEYS / 2));
+        // each end has another one forgotten now, all of them in the store only
+        bed.checkpoint();
+        for key in (0..KEYS).filter(|key| key % 2 == 0) {
+            assert_eq!(bed.publish(key, "z"), (true, 0));
+        }
+        assert_eq!(bed.counts(), (0, KEYS / 2));
+        assert_eq!(bed.publish(0, "a"), (false, 0), "remembered");
+        assert_eq!(bed.publish(1, "a"), (true, 0), "forgotten");
+    }
+
+    #[test]
+    fn ends_are_forgotten_by_time_without_a_look_into_the_store() {
+        let mut bed = Bed::new(KEYS);
+        for key in 0..KEYS {
+            bed.publish(key, "a");
+            bed.publish(key, "z");
+        }
+        bed.checkpoint();
+        bed.hands.0.store(1_000_000_000, Ordering::Relaxed);
+        for key in KEYS..KEYS + KEYS / 2 {
+            assert_eq!(bed.publish(key, "a"), (true, 0));
+        }
+        assert_eq!(bed.counts(), (KEYS / 2, 0));
+    }
+
+    #[test]
+    fn a_checkpoint_between_the_look_and_the_verdict_changes_no_verdict() {
+        let mut bed = Bed::new(KEYS);
+        bed.publish(1, "a");
+        bed.checkpoint();
+        // looked up while the key is at `a`, and judged when it has ended and nothing of that is in memory any more
+        let mut slices = Slices::default();
+        let (slice, _) = slices.push(HERE, |_: &mut Vec<u8>| Ok::<_, ()>(())).unwrap();
+        slices.guard_last(slice, Guard::new("1", "b".into(), 7));
+        let looked = look_up(&bed.log.shared, &slices).unwrap();
+        assert_eq!(bed.publish(1, "z"), (true, 0));
+        let settings = bed.log.shared.settings();
+        let guards = |looked| Guards { shared: &bed.log.shared, settings: &settings, now_ns: 0, looked };
+        assert_eq!(guards(Some(&*looked)).judge(&slices, &[]).unwrap_err().of, 7, "it is in memory");
+        bed.stepper.move_out();
+        bed.stepper.checkpoint();
+        assert_eq!(guards(Some(&*looked)).judge(&slices, &[]).unwrap_err().of, 7, "it is not");
+        assert_eq!(guards(None).judge(&slices, &[]).unwrap_err().of, 7);
     }
 }

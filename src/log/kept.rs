@@ -180,10 +180,15 @@ pub(super) struct EntriesOf<'s> {
 }
 
 impl EntriesOf<'_> {
+    /// What has changed since the last checkpoint; `None` where the store knows.
+    pub(super) fn in_memory(&self, key: &[u8]) -> Option<Option<Bytes>> {
+        self.lane.changed.get(key)
+    }
+
     /// As [`LaneEntries::get`].
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EntriesError> {
         // memory first: what is not there any more is in the store by then
-        match self.lane.changed.get(key) {
+        match self.in_memory(key) {
             Some(value) => Ok(value),
             None => self.stored(|entries| entries.get(self.lane.id, key)),
         }

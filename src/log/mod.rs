@@ -242,6 +242,10 @@ pub(crate) struct Shared {
     /// The identities that are in the store.
     sealed: RwLock<Arc<Sealed>>,
     checkpointer: Mutex<Checkpointer>,
+    /// How many checkpoints were made, counted before anything that they hold is taken from memory.
+    checkpoints: AtomicU64,
+    /// Of guarded partitions.
+    oldest_ends: Mutex<HashMap<PartitionId, guards::Oldest>>,
     /// As the checkpointer found it last.
     frozen: Mutex<Option<Frozen>>,
     condition: watch::Sender<Condition>,
@@ -406,6 +410,8 @@ impl Log {
             entries,
             sealed: RwLock::new(checkpointer.sealed()),
             checkpointer: Mutex::new(checkpointer),
+            checkpoints: AtomicU64::new(0),
+            oldest_ends: Mutex::default(),
             frozen: Mutex::new(frozen),
             condition: watch::Sender::new(Condition::Working),
             epoch: recovered.link.epoch,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
 use super::frame::{HEAD_BYTES, unit_frame_bytes, writes_bytes};
+use super::guards::{Looked, look_up};
 use super::kept::Changed;
 use super::unconsumed::Counts;
 use super::{Lane, Log};
@@ -54,13 +55,21 @@ pub(super) struct Permit {
 
 pub(super) enum Submission {
     /// Events from outside; the ticket resolves when they are durable.
-    Append { slices: Slices, ticket: oneshot::Sender<Result<Placed, NotPlaced>>, permit: Permit },
+    Append {
+        slices: Slices,
+        /// For its guards.
+        looked: Option<Box<Looked>>,
+        ticket: oneshot::Sender<Result<Placed, NotPlaced>>,
+        permit: Permit,
+    },
     /// A lane's unit.
     Unit {
         lane: Arc<Lane>,
         owner: u64,
         consumed_to: Offset,
         slices: Slices,
+        /// For its guards.
+        looked: Option<Box<Looked>>,
         /// What the lane keeps, and the number of the unit that changes it.
         writes: Vec<LaneWrite>,
         unit: u64,
@@ -309,8 +318,9 @@ impl Log {
             return Err(Refused::Full);
         }
         let permit = self.shared.queue.admit_producer(slices.bytes(), self.shared.clock.elapsed_ns())?;
+        let looked = look_up(&self.shared, &slices);
         let (sender, ticket) = oneshot::channel();
-        self.shared.queue.submit(Submission::Append { slices, ticket: sender, permit })?;
+        self.shared.queue.submit(Submission::Append { slices, looked, ticket: sender, permit })?;
         Ok(ticket)
     }
 
@@ -340,9 +350,10 @@ impl Log {
         // refused by the appender as well.
         let unit = if writes.is_empty() { None } else { lane.changed.hand_in(owner, &writes) };
         let unit = unit.unwrap_or(0);
+        let looked = look_up(&self.shared, &slices);
         let (verdict, told) = if slices.is_guarded() { Some(oneshot::channel()) } else { None }.unzip();
         let submission =
-            Submission::Unit { lane: lane.clone(), owner, consumed_to, slices, writes, unit, verdict, permit };
+            Submission::Unit { lane: lane.clone(), owner, consumed_to, slices, looked, writes, unit, verdict, permit };
         self.shared.queue.submit(submission)?;
         let Some(told) = told else { return Ok(Ok(())) };
         match told.await {

@@ -276,6 +276,12 @@ impl Shelf {
     }
 }
 
+#[cfg(test)]
+std::thread_local! {
+    /// How often this thread has looked for what lanes keep.
+    pub(super) static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// Reads what lanes keep, as of the last checkpoint.
 pub(super) struct Entries {
     shelf: Arc<Shelf>,
@@ -336,6 +342,8 @@ impl Entries {
     }
 
     fn read<T>(&self, look: impl FnOnce(&Rows) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + 1);
         let database = self.shelf.database.read().unwrap_or_else(PoisonError::into_inner);
         let transaction = database.as_ref().ok_or(StoreError::Closed)?.begin_read().map_err(redb::Error::from)?;
         look(&transaction.open_table(TABLE).map_err(redb::Error::from)?)

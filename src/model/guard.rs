@@ -2,11 +2,26 @@
 //!
 //! The state of a key is that of its last event. A record that is guarded says which state it brings; whether that may
 //! follow is decided where the record gets its place, in the order of the places, and never again.
+//!
+//! What a partition keeps of its keys, all in the frame that changes it:
+//!
+//! ```text
+//!   key                     value
+//!   the key's hash, 16 B    the state of a key whose life goes on; or, of one whose life has ended:
+//!                           0xff, u64 number of its slot, u64 time of its end, its last state
+//!   00                      u64: keys whose lives go on
+//!   01                      u64, u64: the first slot that is kept, the next one that is given
+//!   02 u64 number           a slot: u64 time of the end, the key's hash; empty where that key lives again
+//! ```
+//!
+//! Slots are given in the order of ends, so the oldest end is always that of the first slot: what has been remembered for
+//! long enough, or is one too many, is found with one look. Integers are little endian; those in keys and the hash, big endian.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
 use xxhash_rust::xxh3;
 
 use super::identity::{LaneId, PartitionId, SubscriberId};
@@ -17,10 +32,14 @@ use super::writes::LaneWrite;
 pub struct Lifecycle {
     /// With which a key may begin.
     pub start: BTreeSet<Arc<str>>,
-    /// Which may follow each state. Where none may, the key's life has ended, and it may begin again.
+    /// Which may follow each state. Where none may, the key's life has ended.
     pub allow: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// Most keys of each partition whose lives have begun and not ended.
     pub keys_max: u64,
+    /// How long the end of a key's life is remembered, and the key cannot begin again; `None`: it may at once.
+    pub remember: Option<Duration>,
+    /// Most ends that each partition remembers; the oldest are forgotten first.
+    pub remembered_max: u64,
 }
 
 impl Lifecycle {
@@ -37,17 +56,32 @@ impl Lifecycle {
         followed.chain(self.allow.values().flatten()).map(AsRef::as_ref).collect()
     }
 
+    /// Which states may follow one; `None` where none may.
     fn follows(&self, state: &str) -> Option<&BTreeSet<Arc<str>>> {
         self.allow.get(state).filter(|next| !next.is_empty())
     }
 
-    /// Whether `next` may follow the state of a key; `None` for a key whose life has not begun.
-    fn allows(&self, current: Option<&str>, next: &str) -> bool {
-        match current.and_then(|current| self.follows(current)) {
-            Some(allowed) => allowed.contains(next),
-            // it has not begun, or has ended, or is in a state that the lifecycle does not know any more
-            None => self.start.contains(next),
+    /// Whether an end of that time is not remembered any more.
+    fn forgets(&self, ended_ns: u64, now_ns: u64) -> bool {
+        let remember = |remember: Duration| u64::try_from(remember.as_nanos()).unwrap_or(u64::MAX);
+        self.remember.is_none_or(|period| ended_ns.saturating_add(remember(period)) <= now_ns)
+    }
+
+    /// The states that may follow what is known of a key; or else the state that none may follow.
+    fn next_of<'a>(&'a self, known: &Known<'a>, now_ns: u64) -> Result<&'a BTreeSet<Arc<str>>, &'a str> {
+        let state = match known {
+            Known::Nothing => return Ok(&self.start),
+            Known::Living(state) | Known::Ended { state, .. } => state,
+        };
+        if let Some(next) = self.follows(state) {
+            return Ok(next);
         }
+        let is_forgotten = match known {
+            Known::Ended { ended_ns, .. } => self.forgets(*ended_ns, now_ns),
+            _ => self.remember.is_none(),
+        };
+        // of a state that the lifecycle does not know any more it says nothing
+        if is_forgotten || self.state(state).is_none() { Ok(&self.start) } else { Err(state) }
     }
 }
 
@@ -63,14 +97,23 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// The key of the entry with the state of its key.
+    pub(crate) fn entry_key(&self) -> [u8; 16] {
+        self.key.to_be_bytes()
+    }
+
     /// Of a record with this key.
     pub fn new(key: &str, state: Arc<str>, of: u32) -> Self {
         Self { key: xxh3::xxh3_128(key.as_bytes()), state, of }
     }
 
-    /// Bytes of the entry that it may bring.
-    pub(crate) fn entry_bytes(&self) -> usize {
-        size_of::<u128>() + self.state.len()
+    /// Bytes of the entries that it may bring, and how many.
+    pub(crate) fn entries(&self) -> (usize, usize) {
+        let (key, slot_key) = (size_of::<u128>(), 1 + size_of::<u64>());
+        let state = key + ENDED_HEAD_BYTES + self.state.len();
+        let forgotten = FORGOTTEN_AT_ONCE * (key + slot_key);
+        // the state, its slot, and the one of an earlier end
+        (state + 2 * slot_key + SLOT_BYTES + forgotten, 3 + 2 * FORGOTTEN_AT_ONCE)
     }
 }
 
@@ -125,10 +168,102 @@ pub trait GuardStates {
     /// # Errors
     /// Why it cannot be read.
     fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, Arc<str>>;
+
+    /// As [`Self::get`], of what is not needed now: `None` where it is not at hand.
+    fn glance(&self, partition: PartitionId, key: &[u8]) -> Option<Option<Bytes>> {
+        self.get(partition, key).ok()
+    }
 }
 
-/// The entry with the number of keys; a state's has the 16 bytes of its key's hash, big endian.
-const COUNT: &[u8] = &[0];
+/// The entry with the number of keys whose lives go on.
+const LIVING: &[u8] = &[0];
+/// The entry with the slots of ends that are remembered.
+const ENDED: &[u8] = &[1];
+/// In the key of a slot, before its number.
+const SLOT: u8 = 2;
+/// Before the state of a key whose life has ended: nothing that a text can begin with, then its slot and its time.
+const ENDED_MARK: u8 = 0xff;
+const ENDED_HEAD_BYTES: usize = 1 + 2 * size_of::<u64>();
+const SLOT_BYTES: usize = size_of::<u64>() + size_of::<u128>();
+/// Ends that are forgotten with each record at the most: one more than it can bring, so that what is due comes to an end.
+const FORGOTTEN_AT_ONCE: usize = 2;
+
+/// What is known of a key.
+#[derive(Debug)]
+enum Known<'a> {
+    /// It has not begun, or is forgotten.
+    Nothing,
+    Living(&'a str),
+    Ended {
+        slot: u64,
+        ended_ns: u64,
+        state: &'a str,
+    },
+}
+
+impl<'a> Known<'a> {
+    fn parse(stored: Option<&'a [u8]>) -> Self {
+        let Some(stored) = stored else { return Self::Nothing };
+        let ended = || {
+            let mut head = stored.strip_prefix(&[ENDED_MARK])?;
+            let (slot, ended_ns) = (head.try_get_u64_le().ok()?, head.try_get_u64_le().ok()?);
+            Some(Self::Ended { slot, ended_ns, state: std::str::from_utf8(head).ok()? })
+        };
+        let living = || std::str::from_utf8(stored).ok().map(Self::Living);
+        ended().or_else(living).unwrap_or(Self::Nothing)
+    }
+}
+
+/// The numbers of the slots that are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Slots {
+    first: u64,
+    next: u64,
+}
+
+impl Slots {
+    fn parse(stored: Option<&[u8]>) -> Self {
+        let parse = |mut stored: &[u8]| {
+            Some(Self { first: stored.try_get_u64_le().ok()?, next: stored.try_get_u64_le().ok()? })
+        };
+        stored.and_then(parse).unwrap_or_default()
+    }
+
+    fn count(self) -> u64 {
+        self.next.saturating_sub(self.first)
+    }
+}
+
+fn slot_key(number: u64) -> [u8; 9] {
+    let mut key = [SLOT; 9];
+    let [_, rest @ ..] = &mut key;
+    *rest = number.to_be_bytes();
+    key
+}
+
+fn number_of(stored: Option<&[u8]>) -> u64 {
+    stored.and_then(|mut stored| stored.try_get_u64_le().ok()).unwrap_or(0)
+}
+
+/// How many keys a partition keeps something of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GuardCounts {
+    /// Those whose lives have begun and not ended.
+    pub living: u64,
+    /// Those whose lives have ended, and that are remembered.
+    pub ended: u64,
+}
+
+impl GuardCounts {
+    /// Out of what a partition keeps.
+    ///
+    /// # Errors
+    /// What `get` returns.
+    pub fn read<E>(mut get: impl FnMut(&[u8]) -> Result<Option<Bytes>, E>) -> Result<Self, E> {
+        let (living, ended) = (get(LIVING)?, get(ENDED)?);
+        Ok(Self { living: number_of(living.as_deref()), ended: Slots::parse(ended.as_deref()).count() })
+    }
+}
 
 /// Who keeps what a partition of a topic keeps: no subscriber has a number so high.
 pub fn keeper_of(partition: PartitionId) -> LaneId {
@@ -139,13 +274,14 @@ pub fn keeper_of(partition: PartitionId) -> LaneId {
 #[derive(Debug)]
 pub struct GuardJudge<'s, S> {
     states: &'s S,
+    now_ns: u64,
     changed: BTreeMap<PartitionId, BTreeMap<Bytes, Option<Bytes>>>,
 }
 
 impl<'s, S: GuardStates> GuardJudge<'s, S> {
-    /// Over what is kept so far.
-    pub fn new(states: &'s S) -> Self {
-        Self { states, changed: BTreeMap::new() }
+    /// Over what is kept so far, at a time that never goes back.
+    pub fn new(states: &'s S, now_ns: u64) -> Self {
+        Self { states, now_ns, changed: BTreeMap::new() }
     }
 
     fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, Arc<str>> {
@@ -166,26 +302,83 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
     fn decide(&mut self, partition: PartitionId, lifecycle: &Lifecycle, guard: &Guard) -> Result<(), GuardReason> {
         let key = guard.key.to_be_bytes();
         let stored = self.get(partition, &key).map_err(GuardReason::Unreadable)?;
-        let current = stored.as_deref().and_then(|state| std::str::from_utf8(state).ok());
-        if !lifecycle.allows(current, &guard.state) {
-            let from = current.filter(|current| lifecycle.follows(current).is_some()).map(str::to_owned);
-            return Err(GuardReason::Order { from, to: guard.state.clone() });
+        let known = Known::parse(stored.as_deref());
+        let next = lifecycle.next_of(&known, self.now_ns);
+        if !next.is_ok_and(|next| next.contains(&guard.state)) {
+            let from = match (next, &known) {
+                (Err(state), _) => Some(state),
+                (Ok(_), Known::Living(state) | Known::Ended { state, .. }) => {
+                    Some(*state).filter(|state| lifecycle.follows(state).is_some())
+                }
+                (Ok(_), Known::Nothing) => None,
+            };
+            return Err(GuardReason::Order { from: from.map(str::to_owned), to: guard.state.clone() });
         }
         let goes_on = lifecycle.follows(&guard.state).is_some();
-        if stored.is_some() != goes_on {
-            let count = self.get(partition, COUNT).map_err(GuardReason::Unreadable)?;
-            let count = count.and_then(|count| Some(u64::from_le_bytes(count.as_ref().try_into().ok()?))).unwrap_or(0);
-            if goes_on && count >= lifecycle.keys_max {
+        let went_on = matches!(known, Known::Living(_));
+        if went_on != goes_on {
+            let living = number_of(self.get(partition, LIVING).map_err(GuardReason::Unreadable)?.as_deref());
+            if goes_on && living >= lifecycle.keys_max {
                 return Err(GuardReason::Full { max: lifecycle.keys_max });
             }
-            let count = if goes_on { count + 1 } else { count.saturating_sub(1) };
-            self.put(partition, COUNT, Some(Bytes::copy_from_slice(&count.to_le_bytes())));
+            let living = if goes_on { living + 1 } else { living.saturating_sub(1) };
+            self.put(partition, LIVING, Some(Bytes::copy_from_slice(&living.to_le_bytes())));
         }
-        if stored.is_some() || goes_on {
-            let state = goes_on.then(|| Bytes::copy_from_slice(guard.state.as_bytes()));
-            self.put(partition, &key, state);
+        let before = Slots::parse(self.get(partition, ENDED).map_err(GuardReason::Unreadable)?.as_deref());
+        let mut slots = before;
+        if let Known::Ended { slot, .. } = known {
+            self.put(partition, &slot_key(slot), Some(Bytes::new()));
+        }
+        if goes_on {
+            self.put(partition, &key, Some(Bytes::copy_from_slice(guard.state.as_bytes())));
+        } else if lifecycle.remember.is_some() {
+            let mut ended = Vec::with_capacity(ENDED_HEAD_BYTES + guard.state.len());
+            ended.put_u8(ENDED_MARK);
+            ended.put_u64_le(slots.next);
+            ended.put_u64_le(self.now_ns);
+            ended.put_slice(guard.state.as_bytes());
+            self.put(partition, &key, Some(ended.into()));
+            let mut slot = Vec::with_capacity(SLOT_BYTES);
+            slot.put_u64_le(self.now_ns);
+            slot.put_slice(&key);
+            self.put(partition, &slot_key(slots.next), Some(slot.into()));
+            slots.next += 1;
+        } else if stored.is_some() {
+            self.put(partition, &key, None);
+        }
+        self.forget(partition, lifecycle, &mut slots);
+        if slots != before {
+            let rows = [slots.first.to_le_bytes(), slots.next.to_le_bytes()].concat();
+            self.put(partition, ENDED, Some(rows.into()));
         }
         Ok(())
+    }
+
+    /// Forgets the oldest ends that are not to be remembered any more.
+    fn forget(&mut self, partition: PartitionId, lifecycle: &Lifecycle, slots: &mut Slots) {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            if slots.count() == 0 {
+                return;
+            }
+            let key = slot_key(slots.first);
+            let is_one_too_many = slots.count() > lifecycle.remembered_max;
+            let changed = self.changed.get(&partition).and_then(|changed| changed.get(key.as_slice())).cloned();
+            let at_hand = changed.or_else(|| self.states.glance(partition, &key));
+            // one that is only old can be forgotten with a later record
+            let Some(slot) = at_hand.or_else(|| self.states.get(partition, &key).ok().filter(|_| is_one_too_many))
+            else {
+                return;
+            };
+            let mut slot = slot.unwrap_or_default();
+            if let Ok(ended_ns) = slot.try_get_u64_le() {
+                if !is_one_too_many && !lifecycle.forgets(ended_ns, self.now_ns) {
+                    return;
+                }
+                self.put(partition, &slot, None);
+            }
+            self.put(partition, &key, None);
+            slots.first += 1;
+        }
     }
 
     fn put(&mut self, partition: PartitionId, key: &[u8], value: Option<Bytes>) {
@@ -201,8 +394,17 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
     }
 }
 
-/// Bytes of the entries that some records of one partition may bring, beside those of [`Guard::entry_bytes`].
-pub(crate) const GUARD_COUNT_BYTES: usize = COUNT.len() + size_of::<u64>();
+/// What is looked at for some guarded records of a partition beside the states of their keys.
+pub(crate) const GUARD_ENTRIES: [&[u8]; 2] = [LIVING, ENDED];
+
+/// Bytes of the values of [`GUARD_ENTRIES`] with their keys.
+pub(crate) const GUARD_ENTRIES_BYTES: usize = 2 + 3 * size_of::<u64>();
+
+/// The keys of the slots that are kept, oldest first, out of the entry that [`GUARD_ENTRIES`] ends with.
+pub(crate) fn slots_of(ended: Option<&[u8]>) -> impl Iterator<Item = [u8; 9]> + Clone {
+    let Slots { first, next } = Slots::parse(ended);
+    (first..next).map(slot_key)
+}
 
 #[cfg(test)]
 mod tests {
@@ -227,16 +429,22 @@ mod tests {
         let states = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect::<BTreeSet<_>>();
         let allow = [("created", &["paid", "cancelled"][..]), ("paid", &["shipped"]), ("cancelled", &[])];
         let allow = allow.iter().map(|(from, to)| (Arc::from(*from), states(to))).collect();
-        Lifecycle { start: states(&["created"]), allow, keys_max: 2 }
+        let remember = Some(Duration::from_nanos(REMEMBER_NS));
+        Lifecycle { start: states(&["created"]), allow, keys_max: 2, remember, remembered_max: 3 }
     }
+
+    const REMEMBER_NS: u64 = 1_000;
 
     /// Judges some records as one, and keeps what they bring.
     fn judge(kept: &Kept, records: &[(&str, &str)]) -> Result<(), String> {
-        let lifecycle = orders();
-        let mut judge = GuardJudge::new(kept);
+        judge_at(kept, &orders(), 0, records)
+    }
+
+    fn judge_at(kept: &Kept, lifecycle: &Lifecycle, now_ns: u64, records: &[(&str, &str)]) -> Result<(), String> {
+        let mut judge = GuardJudge::new(kept, now_ns);
         for (of, (key, state)) in (0..).zip(records) {
             let guard = Guard::new(key, lifecycle.state(state).unwrap(), of);
-            judge.judge(HERE, &lifecycle, &guard).map_err(|refused| format!("{}: {}", refused.of, refused.why))?;
+            judge.judge(HERE, lifecycle, &guard).map_err(|refused| format!("{}: {}", refused.of, refused.why))?;
         }
         for (partition, writes) in judge.writes() {
             for LaneWrite { key, value } in writes {
@@ -249,14 +457,108 @@ mod tests {
         Ok(())
     }
 
+    fn counts(kept: &Kept) -> (u64, u64) {
+        let counts = GuardCounts::read(|key| kept.get(HERE, key)).unwrap();
+        (counts.living, counts.ended)
+    }
+
+    const REVIVED: &str = "0: the lifecycle of the topic does not allow `created` to follow `cancelled`";
+
     #[test]
-    fn a_key_goes_through_its_states_and_is_forgotten_at_the_end() {
+    fn a_final_state_stays_final_for_as_long_as_it_is_remembered() {
         let kept = Kept::default();
-        assert_eq!(judge(&kept, &[("a", "created"), ("a", "paid")]), Ok(()));
-        assert_eq!(judge(&kept, &[("a", "shipped")]), Ok(()));
+        judge(&kept, &[("a", "created"), ("a", "cancelled")]).unwrap();
+        assert_eq!(counts(&kept), (0, 1));
+        let revive = |now_ns| judge_at(&kept, &orders(), now_ns, &[("a", "created")]);
+        for now_ns in [0, 1, REMEMBER_NS - 1] {
+            assert_eq!(revive(now_ns).unwrap_err(), REVIVED, "a late resend, after {now_ns} ns");
+        }
+        assert_eq!(judge(&kept, &[("a", "cancelled")]).unwrap_err(), REVIVED.replace("created", "cancelled"));
+        revive(REMEMBER_NS).unwrap();
+        assert_eq!(counts(&kept).0, 1);
+        judge_at(&kept, &orders(), REMEMBER_NS, &[("a", "cancelled")]).unwrap();
+        // the end is a new one
+        assert_eq!(revive(2 * REMEMBER_NS - 1).unwrap_err(), REVIVED);
+    }
+
+    #[test]
+    fn it_begins_again_at_once_where_it_may() {
+        let kept = Kept::default();
+        let restarts = Lifecycle { remember: None, ..orders() };
+        let all = [("a", "created"), ("a", "paid"), ("a", "shipped")];
+        judge_at(&kept, &restarts, 0, &all).unwrap();
         let left: Vec<_> = kept.0.borrow().values().cloned().collect();
         assert_eq!(left, [&[0; 8][..]], "the count");
-        assert_eq!(judge(&kept, &[("a", "created")]), Ok(()), "it begins again");
+        judge_at(&kept, &restarts, 0, &[("a", "created"), ("a", "cancelled"), ("a", "created")]).unwrap();
+    }
+
+    #[test]
+    fn ends_that_were_remembered_go_once_keys_may_begin_again_at_once() {
+        let kept = Kept::default();
+        judge(&kept, &[("a", "created"), ("a", "cancelled"), ("b", "created"), ("b", "cancelled")]).unwrap();
+        let restarts = Lifecycle { remember: None, ..orders() };
+        judge_at(&kept, &restarts, 0, &[("b", "created")]).unwrap();
+        judge_at(&kept, &restarts, 0, &[("a", "created")]).unwrap();
+        assert_eq!(counts(&kept), (2, 0));
+        // a slot that is gone takes nothing along of a key that lives again
+        judge_at(&kept, &restarts, 0, &[("a", "paid"), ("b", "paid")]).unwrap();
+        assert_eq!(kept.0.borrow().len(), 4, "two states, two counts");
+    }
+
+    #[test]
+    fn of_too_many_ends_the_oldest_are_forgotten() {
+        let kept = Kept::default();
+        let keys = ["a", "b", "c", "d", "e"];
+        for (now_ns, key) in (0..).zip(keys) {
+            judge_at(&kept, &orders(), now_ns, &[(key, "created"), (key, "cancelled")]).unwrap();
+        }
+        assert_eq!(counts(&kept), (0, 3));
+        for key in ["c", "d", "e"] {
+            assert_eq!(judge(&kept, &[(key, "created")]).unwrap_err(), REVIVED);
+        }
+        judge(&kept, &[("a", "created"), ("b", "created")]).unwrap();
+        assert_eq!(kept.0.borrow().len(), 2 + 2 * 3 + 2, "nothing is left of what is forgotten");
+        // fewer from now on: more are forgotten with each record than it brings
+        let fewer = Lifecycle { remembered_max: 1, keys_max: 9, ..orders() };
+        judge_at(&kept, &fewer, 9, &[("f", "created"), ("f", "cancelled")]).unwrap();
+        assert_eq!(counts(&kept), (2, 1));
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten_with_later_records_a_few_at_once() {
+        let kept = Kept::default();
+        let many = Lifecycle { remembered_max: 9, keys_max: 9, ..orders() };
+        let keys = ["a", "b", "c", "d", "e"];
+        for key in keys {
+            judge_at(&kept, &many, 0, &[(key, "created"), (key, "cancelled")]).unwrap();
+        }
+        judge_at(&kept, &many, REMEMBER_NS, &[("f", "created")]).unwrap();
+        assert_eq!(counts(&kept), (1, 3));
+        judge_at(&kept, &many, REMEMBER_NS, &[("e", "created")]).unwrap(); // its slot is still there
+        judge_at(&kept, &many, REMEMBER_NS, &[("g", "created")]).unwrap();
+        assert_eq!(counts(&kept), (3, 0));
+        judge_at(&kept, &many, REMEMBER_NS, &[("e", "paid")]).unwrap();
+    }
+
+    #[test]
+    fn a_key_goes_on_where_the_lifecycle_has_more_states_now() {
+        let kept = Kept::default();
+        judge(&kept, &[("a", "created"), ("a", "paid"), ("a", "shipped")]).unwrap();
+        let mut more = orders();
+        more.allow.insert("shipped".into(), ["returned".into()].into());
+        judge_at(&kept, &more, 1, &[("a", "returned")]).unwrap();
+        assert_eq!(counts(&kept).0, 0);
+        assert!(judge_at(&kept, &more, 1, &[("a", "created")]).is_err());
+    }
+
+    #[test]
+    fn what_was_kept_before_ends_were_remembered_is_read() {
+        let kept = Kept::default();
+        kept.0.borrow_mut().insert((HERE, LIVING.into()), Bytes::copy_from_slice(&1u64.to_le_bytes()));
+        let key = Guard::new("a", "paid".into(), 0).entry_key();
+        kept.0.borrow_mut().insert((HERE, Bytes::copy_from_slice(&key)), "created".into());
+        judge(&kept, &[("a", "paid"), ("a", "shipped")]).unwrap();
+        assert_eq!(counts(&kept), (0, 1));
     }
 
     #[test]
@@ -283,6 +585,7 @@ mod tests {
     fn a_state_that_is_not_known_any_more_has_ended() {
         let kept = Kept::default();
         judge(&kept, &[("a", "created")]).unwrap();
+        // it is not remembered as one that has ended either
         let kept_key: Vec<_> = kept.0.borrow().keys().filter(|(_, key)| key.len() == 16).cloned().collect();
         kept.0.borrow_mut().insert(kept_key[0].clone(), Bytes::from_static(b"old"));
         assert!(judge(&kept, &[("a", "paid")]).is_err());

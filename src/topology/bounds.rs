@@ -140,3 +140,7 @@ pub const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60)
 pub const LIFECYCLE_KEYS_DEFAULT: u32 = 1_000_000;
 /// The most that a topology may allow: each is an entry on the disk.
 pub const LIFECYCLE_KEYS_MAX: u32 = 1_000_000_000;
+/// How long the end of a key's lifecycle is remembered: longer than anybody sends an event again on purpose.
+pub const REMEMBER_DEFAULT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Ends of each partition that are remembered: some 120 bytes of the disk for each.
+pub const REMEMBERED_DEFAULT: u32 = 1_000_000;

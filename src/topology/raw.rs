@@ -120,10 +120,17 @@ keys! {
         state(required): Expression,
         /// States that a key may begin with.
         start(required): List<Word>,
-        /// For each state, those that may follow. A key in a state that none follows has ended, and may begin again.
+        /// For each state, those that may follow. A key in a state that none follows has ended, and cannot begin again for
+        /// as long as that is remembered.
         allow(required): Table<List<Word>>,
         /// Most keys of each partition that have begun and not ended; others cannot begin. Default 1000000.
         max: Count<1, LIFECYCLE_KEYS_MAX>,
+        /// How long the end of a key is remembered. Default 30 days.
+        remember: Positive,
+        /// Most ends that each partition remembers; the oldest are forgotten first. Default 1000000.
+        remember_max: Count<1, LIFECYCLE_KEYS_MAX>,
+        /// Whether a key that has ended may begin again at once: then no end is remembered. Default false.
+        restart: Flag,
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounds::{
-    CAPSULES_DEFAULT, DEDUPE_WINDOW_DEFAULT, LIFECYCLE_KEYS_DEFAULT, PARTITIONS_DEFAULT, RETENTION_AGE_DEFAULT,
+    CAPSULES_DEFAULT, DEDUPE_WINDOW_DEFAULT, LIFECYCLE_KEYS_DEFAULT, PARTITIONS_DEFAULT, REMEMBER_DEFAULT,
+    REMEMBERED_DEFAULT, RETENTION_AGE_DEFAULT,
 };
 use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
@@ -185,6 +186,15 @@ fn lifecycle(raw: &raw::Lifecycle, shared: &mut Shared, problems: &mut Problems)
             problems.push(Diagnostic::error(Code::BadValue, field.key, "nothing leads here", message).help(help));
         }
     }
+    let restarts = value(&raw.restart).is_some_and(|restart| restart.0);
+    let remembers = [
+        raw.remember.as_ref().map(|field| ("remember", field.key)),
+        raw.remember_max.as_ref().map(|field| ("remember_max", field.key)),
+    ];
+    for (name, span) in remembers.into_iter().flatten().filter(|_| restarts) {
+        let message = format!("`{name}` with `restart: true`: a key may begin again at once, so no end is remembered");
+        problems.push(Diagnostic::error(Code::BadValue, span, "", message).help("remove one of the two"));
+    }
     let states = |list: &List<Word>| list.0.iter().map(|(_, state)| Arc::from(state.0.as_str())).collect();
     let follows =
         |(state, field): &(String, Field<List<Word>>)| Some((Arc::from(state.as_str()), states(field.value.as_ref()?)));
@@ -192,6 +202,8 @@ fn lifecycle(raw: &raw::Lifecycle, shared: &mut Shared, problems: &mut Problems)
         start: states(&start),
         allow: allow.0.iter().filter_map(follows).collect(),
         keys_max: value(&raw.max).map_or(LIFECYCLE_KEYS_DEFAULT, |max| max.0).into(),
+        remember: (!restarts).then(|| value(&raw.remember).map_or(REMEMBER_DEFAULT, |period| period.0)),
+        remembered_max: value(&raw.remember_max).map_or(REMEMBERED_DEFAULT, |max| max.0).into(),
     };
     Some(LifecyclePlan { state: value(&raw.state)?.0, lifecycle: Arc::new(lifecycle) })
 }

@@ -69,6 +69,13 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
             line!(shown, "        {}: {}", scalar(state), list(next));
         }
         line!(shown, "      max: {}", lifecycle.keys_max);
+        match lifecycle.remember {
+            Some(period) => {
+                line!(shown, "      remember: {}", show_duration(period));
+                line!(shown, "      remember_max: {}", lifecycle.remembered_max);
+            }
+            None => line!(shown, "      restart: true"),
+        }
     }
     if let Some(schema) = &topic.schema {
         line!(shown, "    schema: {}", scalar(&schema.path().to_string_lossy()));

@@ -86,6 +86,7 @@ const IN_THE_TEXT: &[Mistake] = &[
     ("key: data.id", "key: data.", "`.` does not fit here in a CEL expression"),
     ("key: data.id", "key: dat.id", "there is no variable `dat`"),
     ("key: data.id", "key: data.id, lifecycle: { state: data.s, allow: { a: [b] } }", "`lifecycle` needs the key `start`"),
+    ("key: data.id", "key: data.id, lifecycle: { state: data.s, start: [a], allow: { a: [b] }, restart: true, remember: 1h }", "`remember` with `restart: true`"),
     ("key: data.id", "key: data.id, lifecycle: { state: \"data.s +\", start: [a], allow: { a: [b] } }", "something is missing at the end of this expression"),
     ("key: data.id", "key: data.id, compression: zip", "`compression` cannot be `zip`"),
     ("key: data.id", "key: data.id, backlog: -5", "`backlog` is a whole number from 1, not `-5`"),

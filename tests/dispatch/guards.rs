@@ -62,10 +62,11 @@ async fn publishes_are_guarded(home: impl Home) {
     ends(tree).await;
     let tree = start_on(home.open().await, &plan, &[("work", &work)]).await;
     assert_eq!(refused(publish(&tree, &[state("7", "a", "new")]).await), (0, "paid > new".to_owned()));
-    publish(&tree, &[state("8", "a", "done"), state("9", "a", "new")]).await.unwrap();
+    publish(&tree, &[state("8", "a", "done")]).await.unwrap();
+    assert_eq!(refused(publish(&tree, &[state("9", "a", "new")]).await), (0, "done > new".to_owned()), "it has ended");
     settled(&tree).await;
-    assert_eq!(ids(&tree, "in").await, ["1", "2", "3", "8", "9"]);
-    assert_eq!(ids(&tree, "out").await, ["1", "2", "3", "8", "9"]);
+    assert_eq!(ids(&tree, "in").await, ["1", "2", "3", "8"]);
+    assert_eq!(ids(&tree, "out").await, ["1", "2", "3", "8"]);
     ends(tree).await;
 }
 
@@ -227,6 +228,32 @@ async fn a_delayed_event_is_judged_when_it_is_due() {
     assert_eq!(refused.len(), 1);
     assert!(refused[0].attribute("wattlereason").contains("`paid` as the first state"), "{refused:?}");
     assert_eq!((refused[0].id(), refused[0].key.as_str()), ("2", "b"));
+}
+
+/// The topology with more in its lifecycle.
+fn yaml_with(more: &str) -> String {
+    yaml(true, false, "").replace("start: [new]", &format!("start: [new], {more}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_resend_revives_nothing_for_as_long_as_the_end_is_remembered() {
+    let tree = start(&yaml_with("remember: 1h"), &[("work", &Script::each(copy))]).await;
+    publish(&tree, &[state("1", "a", "new"), state("2", "a", "paid"), state("3", "a", "done")]).await.unwrap();
+    let order = publish(&tree, &[state("4", "a", "new")]).await;
+    assert_eq!(refused(order), (0, "done > new".to_owned()));
+    tokio::time::sleep(std::time::Duration::from_secs(3599)).await;
+    assert!(publish(&tree, &[state("5", "a", "new")]).await.is_err());
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    publish(&tree, &[state("6", "a", "new")]).await.unwrap();
+    assert_eq!(ids(&tree, "in").await, ["1", "2", "3", "6"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_begins_again_where_it_restarts() {
+    let tree = start(&yaml_with("restart: true"), &[("work", &Script::each(copy))]).await;
+    publish(&tree, &[state("1", "a", "new"), state("2", "a", "paid"), state("3", "a", "done")]).await.unwrap();
+    publish(&tree, &[state("4", "a", "new")]).await.unwrap();
+    assert_eq!(ids(&tree, "in").await, ["1", "2", "3", "4"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -71,7 +71,12 @@ pub(crate) struct Unit {
     pub(crate) true_ns: u64,
 }
 
-type States = BTreeMap<(PartitionId, u8), &'static str>;
+/// Of keys: those that live, and for each partition those whose end is remembered, oldest first.
+#[derive(Debug, Clone, Default)]
+struct States {
+    living: BTreeMap<(PartitionId, u8), &'static str>,
+    ended: BTreeMap<PartitionId, Vec<u8>>,
+}
 
 pub(crate) struct Stored {
     pub(crate) bytes: Vec<u8>,
@@ -257,16 +262,22 @@ impl Model {
 
     /// Whether a state may follow, of those that [`super::plan::lifecycle`] has: `a`, any number of `b`, `z`.
     fn follows(&mut self, id: PartitionId, key: u8, state: &'static str) -> bool {
-        let living = self.states.keys().filter(|(of, _)| *of == id).count() as u64;
-        let current = self.states.get(&(id, key)).copied();
+        let States { living, ended } = &mut self.states;
+        let count = living.keys().filter(|(of, _)| *of == id).count() as u64;
+        let current = living.get(&(id, key)).copied();
+        let ended = ended.entry(id).or_default();
         let may = match (current, state) {
-            (None, "a") => living < super::plan::LIVING_MAX,
+            (None, "a") => count < super::plan::LIVING_MAX && !ended.contains(&key),
             (Some("a" | "b"), "b" | "z") => true,
             _ => false,
         };
         match (may, state) {
-            (true, "z") => drop(self.states.remove(&(id, key))),
-            (true, _) => drop(self.states.insert((id, key), state)),
+            (true, "z") => {
+                living.remove(&(id, key));
+                ended.push(key);
+                ended.drain(..ended.len().saturating_sub(super::plan::ENDED_MAX as usize));
+            }
+            (true, _) => drop(living.insert((id, key), state)),
             (false, _) => {}
         }
         may
@@ -376,7 +387,7 @@ impl Model {
         for noted in self.noted.values_mut() {
             noted.retain(|noted| noted.unit < units);
         }
-        (self.cursors, self.sequences, self.states) = (BTreeMap::new(), BTreeMap::new(), States::new());
+        (self.cursors, self.sequences, self.states) = (BTreeMap::new(), BTreeMap::new(), States::default());
         for unit in &self.units {
             if let Some(states) = &unit.states {
                 self.states = states.clone();

@@ -89,13 +89,17 @@ fn retention(random: &mut Random) -> Retention {
 
 /// Keys of a partition that may be alive.
 pub(crate) const LIVING_MAX: u64 = 3;
+/// Keys of a partition whose end is remembered.
+pub(crate) const ENDED_MAX: u64 = 2;
 
 /// `a`, then any number of `b`, then `z`.
 fn lifecycle() -> Lifecycle {
     let states = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect::<BTreeSet<Arc<str>>>();
     let next = states(&["b", "z"]);
     let allow = [("a".into(), next.clone()), ("b".into(), next)].into();
-    Lifecycle { start: states(&["a"]), allow, keys_max: LIVING_MAX }
+    // longer than any clock jumps
+    let remember = Some(Duration::from_nanos(50 * YEAR));
+    Lifecycle { start: states(&["a"]), allow, keys_max: LIVING_MAX, remember, remembered_max: ENDED_MAX }
 }
 
 /// Settings; topics recognise what they did before, unless they are to change in that.
