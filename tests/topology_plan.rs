@@ -246,6 +246,7 @@ topics:
   in:
     partitions: "${PARTITIONS}"
     key: 'data["a b"].c + "$"'
+    id: data.order + '/' + data.status
     retention: { age: 1h30m, size: 10GiB, force: true }
     dedupe: { window: 10m, count: 7 }
     compression: lz4

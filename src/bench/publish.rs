@@ -79,6 +79,7 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
             namespace: "bench".to_owned(),
             name: "events".to_owned(),
             partitions: PARTITIONS,
+            id: None,
             key: None,
             lifecycle: None,
             schema: None,

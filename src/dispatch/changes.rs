@@ -166,6 +166,7 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
         let settings = (&was.settings, &topic.settings);
         let differs = [
             ("key", was.key != topic.key),
+            ("id", was.id != topic.id),
             ("schema", was.schema != topic.schema),
             ("lifecycle", was.lifecycle != topic.lifecycle),
             ("retention", settings.0.retention != settings.1.retention),

@@ -1,6 +1,6 @@
-//! Ordering keys by a topic's `key:` expression.
+//! Ordering keys by a topic's `key:` expression, and what events are recognised by, by its `id:`.
 
-use crate::model::EventView;
+use crate::model::{EventId, EventView};
 use crate::topology::{EventFields, ExtensionAttributes, KeyExpression};
 
 /// Extension attributes of an encoded event, as expressions see them.
@@ -45,6 +45,17 @@ pub(super) fn evaluate(expression: &KeyExpression, event: &EventView<'_>, key: O
         Ok(key) if key.is_empty() => Err(format!("`{}` is an empty text", expression.text())),
         Ok(key) => Ok(key),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What an event is recognised by, where its topic has this `id:` or none.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(super) fn identity(id: Option<&KeyExpression>, event: &EventView<'_>, key: &str) -> Result<EventId, String> {
+    match id {
+        Some(expression) => Ok(EventId::of_text(&evaluate(expression, event, Some(key))?)),
+        None => Ok(EventId::new(event.source, event.id)),
     }
 }
 

@@ -161,6 +161,9 @@ pub enum EventRefused {
     /// The topic's `key:` does not give a key for it.
     #[error("the topic's key expression gives no key: {0}")]
     Key(String),
+    /// The topic's `id:` does not give a text for it.
+    #[error("the topic's `id` expression gives nothing that it could be recognised by: {0}")]
+    Id(String),
     /// Its state cannot be told, or is none of the topic's lifecycle.
     #[error(transparent)]
     State(#[from] StateUnknown),
@@ -184,9 +187,11 @@ pub struct Target {
     pub parent: Option<String>,
     /// Its `key:` expression.
     pub key: Option<KeyExpression>,
+    /// Its `id:` expression.
+    pub id: Option<KeyExpression>,
     /// What the data of its events has to fit.
     pub schema: Option<DataSchema>,
-    /// Events that are published again are recognised by `source` and `id`.
+    /// Events that are published again are recognised, by its `id:` or else by `source` and `id`.
     pub dedupes: bool,
     /// The topic in which events wait that are to come later.
     pub delayed: Option<TopicId>,
@@ -500,13 +505,16 @@ impl Marks {
         }
     }
 
-    /// That of the `index`-th event.
-    fn mark(&self, index: usize, view: &EventView<'_>) -> Mark {
-        match self {
+    /// That of the `index`-th event, whose key is `key`, in its topic.
+    fn mark(&self, index: usize, target: &Target, view: &EventView<'_>, key: &str) -> Result<Mark, EventRefused> {
+        Ok(match self {
+            Self::Identities if target.dedupes => {
+                Mark::Identity(keys::identity(target.id.as_ref(), view, key).map_err(EventRefused::Id)?)
+            }
             Self::Nothing => Mark::None,
             Self::Identities => Mark::Identity(EventId::new(view.source, view.id)),
             Self::Numbers(numbering) => Mark::Sequence(numbering.first_sequence + index as u64),
-        }
+        })
     }
 }
 
@@ -543,7 +551,7 @@ fn place(
         Some(delayed) if is_delayed => PartitionId { topic: delayed, partition: 0 },
         _ => PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) },
     };
-    let mark = marks.mark(index, &view);
+    let mark = marks.mark(index, target, &view, key)?;
     let write = |out: &mut Vec<u8>| Record { key, lineage: None, event }.write(out);
     let place = slices.push_marked(partition, mark, write).map_err(|error| match error {
         SliceFull::Record(error) => EventRefused::from(error),

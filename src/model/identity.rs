@@ -29,7 +29,8 @@ number! {
     VersionId
 }
 
-/// What an event from outside is recognised by when it is published again: a hash of its `source` and `id`.
+/// What an event from outside is recognised by when it is published again: a hash of its `source` and `id`, or of what its
+/// topic says instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(pub u128);
 
@@ -38,6 +39,13 @@ impl EventId {
     #[inline]
     pub fn new(source: &str, id: &str) -> Self {
         Self(xxh3::xxh3_128_with_seed(id.as_bytes(), xxh3::xxh3_64(source.as_bytes())))
+    }
+
+    /// Of all events of which their topic's `id:` makes this text.
+    #[inline]
+    pub fn of_text(text: &str) -> Self {
+        const SEED: u64 = 0x6964_2d74_6578_7431;
+        Self(xxh3::xxh3_128_with_seed(text.as_bytes(), SEED))
     }
 }
 
@@ -175,6 +183,8 @@ mod tests {
         assert_eq!(EventId::new("/shop", "17").0, 0x6cd4_d87b_e59a_3145_14cc_c8f8_00be_ca49);
         assert_ne!(EventId::new("a", "bc"), EventId::new("ab", "c"));
         assert_ne!(EventId::new("", "x"), EventId::new("x", ""));
+        assert_eq!(EventId::of_text("17/paid").0, 0x9433_247b_43e0_af2f_1550_a6da_9481_35ca);
+        assert_ne!(EventId::of_text("x"), EventId::new("", "x"));
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub const INVALID_EVENT: &str = "INVALID_EVENT";
 pub const EVENT_TOO_LARGE: &str = "EVENT_TOO_LARGE";
 /// An event's key is longer than a key may be, or the topic's expression gives none.
 pub const INVALID_KEY: &str = "INVALID_KEY";
+/// The topic's `id` expression does not give a text for an event.
+pub const INVALID_ID: &str = "INVALID_ID";
 /// The `deliverat` or `delay` of an event makes no sense.
 pub const INVALID_DELAY: &str = "INVALID_DELAY";
 /// The state of an event is none of its topic's lifecycle.

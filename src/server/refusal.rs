@@ -106,6 +106,7 @@ pub(super) fn publish(error: &PublishError) -> Status {
                 EventRefused::TooLarge { .. } => reason::EVENT_TOO_LARGE,
                 EventRefused::Schema(_) => reason::SCHEMA_MISMATCH,
                 EventRefused::Record(_) | EventRefused::Key(_) => reason::INVALID_KEY,
+                EventRefused::Id(_) => reason::INVALID_ID,
                 EventRefused::Delay(_) => reason::INVALID_DELAY,
                 EventRefused::State(_) => reason::INVALID_STATE,
                 EventRefused::Lifecycle(_) => reason::LIFECYCLE,

@@ -47,6 +47,8 @@ pub struct TopicPlan {
     pub partitions: u32,
     /// What its ordering key is, if the topology says.
     pub key: Option<KeyExpression>,
+    /// What makes two of its events the same, if the topology says; else their `source` and `id` do.
+    pub id: Option<KeyExpression>,
     /// What the data of its events has to fit, if the topology says.
     pub schema: Option<DataSchema>,
     /// How it keeps its events.

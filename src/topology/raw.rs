@@ -56,10 +56,15 @@ keys! {
         /// CEL for the ordering key, for example `data.order_id`. Events with the same key stay in order. Default: the
         /// event's `partitionkey`, else its subject, else its id.
         key: Expression,
+        /// CEL for what makes two events the same, whoever sent them, for example `data.order_id + '/' + data.status`: what
+        /// gives the same text as an event that is recognised (see `dedupe`) is not stored again. An event keeps its own id.
+        /// For what `dedupe` is for. Default: `source` and `id` together.
+        id: Expression,
         /// How long events are kept at least. Default 7 days.
         retention: Retention,
         /// How long a published event is recognised when it is published again: for 2 minutes unless this
-        /// says otherwise, or not at all with `off`. For roots: what a plugin publishes is there once anyway.
+        /// says otherwise, or not at all with `off`. For roots: what a plugin publishes is there once anyway. For topics whose
+        /// subscribers share its events with `claim` as well, where it is said.
         dedupe: OrOff<Dedupe>,
         /// How events are stored once they are no longer recent. Default `none`.
         compression: Compression,
@@ -94,7 +99,8 @@ keys! {
 }
 
 keys! {
-    /// How long an event that is published twice is recognised by its `source` and `id`: until either bound is reached.
+    /// How long an event that is published twice is recognised, by its `source` and `id` or what `id` says: until either bound is
+    /// reached.
     struct Dedupe {
         /// Time during which it is recognised. Default 2m.
         window: Positive,

@@ -302,12 +302,24 @@ fn check_roots(namespace: &Namespace, shape: &Shape, problems: &mut Problems) {
             }
         }
     }
-    for (topic, writer) in namespace.topics.iter().zip(writers) {
+    let members = namespace.subscribers.iter().filter(|subscriber| subscriber.settings.claim.is_some());
+    let groups: HashSet<usize> = members.filter_map(|member| member.from).collect();
+    for ((number, topic), writer) in namespace.topics.iter().enumerate().zip(writers) {
         let Some((writer, port)) = writer else { continue };
         for (key, span) in &topic.settings.roots_only {
+            let is_of_groups = settings::is_of_recognition(key);
+            if is_of_groups && groups.contains(&number) {
+                continue;
+            }
             let message = format!("`{key}` is for roots, but `{}` publishes to `{}`", writer.name, topic.name);
             let bad = Diagnostic::error(Code::BadValue, *span, "not of a root", message);
-            problems.push(bad.label(writer.port(port).0, "published to here").help(format!("remove `{key}`")));
+            let help = match is_of_groups {
+                true => {
+                    format!("remove `{key}`: what a plugin publishes is there once. Queue groups (`claim`) may have it")
+                }
+                false => format!("remove `{key}`"),
+            };
+            problems.push(bad.label(writer.port(port).0, "published to here").help(help));
         }
     }
 }
@@ -445,14 +457,16 @@ impl<'n, 'p> Planner<'n, 'p> {
         let index = TopicIndex(u32::try_from(self.plan.topics.len()).ok()?);
         let inherited = parent.map_or(ROOT_PARTITIONS, |(_, partitions)| partitions);
         let partitions = declared.settings.partitions.unwrap_or(inherited);
+        let recognises = parent.is_none() || declared.settings.says_what_is_recognised();
         self.plan.topics.push(TopicPlan {
             namespace: self.name.to_owned(),
             name: declared.name.clone(),
             partitions,
             key: declared.settings.key.clone(),
+            id: declared.settings.id.clone(),
             lifecycle: declared.settings.lifecycle.clone(),
             schema: declared.settings.schema.clone(),
-            settings: declared.settings.keeping.settings(partitions, parent.is_none()),
+            settings: declared.settings.keeping.settings(partitions, recognises),
             backlog: declared.settings.backlog,
             parent: parent.map(|(subscriber, _)| subscriber),
             dead_letters_of: parent.map(|(subscriber, _)| subscriber).filter(|_| declared.dead_letters_of.is_some()),

@@ -30,6 +30,7 @@ pub(crate) struct Topic {
     /// As written; a child that does not say takes its parent's.
     pub(crate) partitions: Option<u32>,
     pub(crate) key: Option<KeyExpression>,
+    pub(crate) id: Option<KeyExpression>,
     pub(crate) schema: Option<DataSchema>,
     pub(crate) keeping: Keeping,
     pub(crate) lifecycle: Option<LifecyclePlan>,
@@ -46,7 +47,7 @@ pub(crate) struct Keeping {
     /// Size of all partitions together.
     bytes: Option<u64>,
     force: bool,
-    /// Of a root; no other topic has it.
+    /// Of a topic that recognises events.
     dedupe: Option<Dedupe>,
     compression: Compression,
 }
@@ -57,14 +58,26 @@ impl Default for Keeping {
     }
 }
 
+impl Topic {
+    /// Whether it says how events are recognised.
+    pub(crate) fn says_what_is_recognised(&self) -> bool {
+        self.roots_only.iter().any(|(key, _)| is_of_recognition(key))
+    }
+}
+
+/// Whether a key of roots says how events are recognised: topics of queue groups have those, too.
+pub(crate) fn is_of_recognition(key: &str) -> bool {
+    matches!(key, "dedupe" | "id")
+}
+
 impl Keeping {
     /// What it is for a topic with so many partitions, at least one.
-    pub(crate) fn settings(&self, partitions: u32, is_root: bool) -> TopicSettings {
+    pub(crate) fn settings(&self, partitions: u32, recognises: bool) -> TopicSettings {
         // A bound of nothing would be none that can be kept to; what is shown of it could not be read either.
         let partition_bytes = self.bytes.map(|bytes| (bytes / u64::from(partitions)).max(1));
         TopicSettings {
             retention: Retention { age: self.age, partition_bytes, force: self.force },
-            dedupe: self.dedupe.filter(|_| is_root),
+            dedupe: self.dedupe.filter(|_| recognises),
             compression: self.compression,
         }
     }
@@ -122,11 +135,20 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Proble
     let key_of = |name, key: Option<Span>| key.map(|key| (name, key));
     let roots_only = [
         key_of("dedupe", raw.dedupe.as_ref().map(|field| field.key)),
+        key_of("id", raw.id.as_ref().map(|field| field.key)),
         key_of("when_full", raw.when_full.as_ref().map(|field| field.key)),
     ];
+    if let Some(field) = raw.id.as_ref()
+        && let Some(OrOff(None)) = value(&raw.dedupe)
+    {
+        let message = "`id` says what makes events the same, and `dedupe: off` that nothing is recognised";
+        let bad = Diagnostic::error(Code::BadValue, field.key, "for what?", message);
+        problems.push(bad.help("remove one of them"));
+    }
     Topic {
         partitions: value(&raw.partitions).map(|count| count.0),
         key: value(&raw.key).map(|expression| expression.0),
+        id: value(&raw.id).map(|expression| expression.0),
         schema: value(&raw.schema).map(|file| file.0),
         keeping: keeping(raw),
         lifecycle,

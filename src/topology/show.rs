@@ -56,6 +56,9 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
     if let Some(key) = &topic.key {
         line!(shown, "    key: {}", scalar(key.text()));
     }
+    if let Some(id) = &topic.id {
+        line!(shown, "    id: {}", scalar(id.text()));
+    }
     if let Some(LifecyclePlan { state, lifecycle }) = &topic.lifecycle {
         let list = |states: &BTreeSet<Arc<str>>| {
             let states: Vec<_> = states.iter().map(|state| scalar(state)).collect();

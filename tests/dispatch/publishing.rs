@@ -189,6 +189,24 @@ async fn a_root_recognises_what_is_published_again_unless_it_says_otherwise() {
 }
 
 #[tokio::test]
+async fn a_topic_says_what_makes_two_publishes_the_same_whoever_sent_them() {
+    let tree = tree(&KEYED.replace("key: data.to", "key: data.to, id: data.to + '/' + data.state")).await;
+    let publish =
+        async |id: &str, data: &str| tree.publisher().publish("in", &[event(id, "ignored", data)], None).await;
+    let first = publish("1", r#"{"to":"x","state":"paid"}"#).await.unwrap().places[0].clone();
+    let again = publish("2", r#"{"to":"x","state":"paid","by":"another"}"#).await.unwrap();
+    assert_eq!(again.places, [Placement { is_duplicate: true, ..first }]);
+    assert_eq!(publish("1", r#"{"to":"x","state":"shipped"}"#).await.unwrap().duplicates(), 0);
+    for data in [r#"{"to":"x"}"#, r#"{"to":"x","state":7}"#] {
+        let refused = publish("3", data).await.unwrap_err();
+        let is_of_id = matches!(&refused, PublishError::Event { error: EventRefused::Id(_), .. });
+        assert!(is_of_id && refused.to_string().contains("`id`"), "{refused}");
+    }
+    settled(&tree).await;
+    assert_eq!(contents(&tree, "in").await.concat().len(), 2);
+}
+
+#[tokio::test]
 async fn numbered_events_are_recognised_by_their_numbers_alone() {
     let tree = tree(KEYED).await;
     let events: Vec<_> =

@@ -13,6 +13,7 @@ pub fn json(plan: &Plan) -> String {
             "name": topic.label(),
             "partitions": topic.partitions,
             "key": topic.key.as_ref().map(|key| key.text()),
+            "id": topic.id.as_ref().map(|id| id.text()),
             "parent": topic.parent.map(|parent| plan[parent].label()),
             "dead_letters_of": topic.dead_letters_of.map(|subscriber| plan[subscriber].label()),
         })
