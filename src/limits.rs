@@ -107,6 +107,8 @@ pub const STATE_CACHE_BYTES: usize = 4 << 20;
 pub const RETENTION_EVERY: Duration = Duration::from_secs(10);
 /// How soon a checkpoint that found no room is tried again.
 pub const CHECKPOINT_RETRY_AFTER: Duration = Duration::from_millis(200);
+/// The same where opening the state store again takes long.
+pub const CHECKPOINT_RETRY_MAX: Duration = Duration::from_secs(5);
 /// How soon a read that found no descriptor for its file is tried again.
 pub const DESCRIPTOR_RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How often it is looked how much room the disk has, by time and by bytes written.
@@ -145,6 +147,12 @@ pub const STATE_SWEEP_BATCHES: u32 = 4;
 pub const STATE_SWEEP_ENTRIES: usize = 1024;
 /// Entries that one unit deletes when a state is emptied.
 pub const SEEK_WRITES_MAX: usize = 10_000;
+/// The pause before a lane that could not go on is started again, at first. It doubles each time.
+pub const LANE_RESTART_MIN: Duration = Duration::from_millis(100);
+/// The longest one, where the fault may stay: each start reads what the lane keeps.
+pub const LANE_RESTART_MAX: Duration = Duration::from_secs(60);
+/// The longest one where the fault passes by itself: so soon a lane goes on once there is room.
+pub const LANE_LOOK_MAX: Duration = Duration::from_secs(1);
 /// Commands that wait for a lane.
 pub const LANE_COMMANDS_MAX: usize = 16;
 /// How far away an event that is to come later may be.

@@ -146,6 +146,7 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
         LaneState::Halted => "halted",
         LaneState::Full => "full",
         LaneState::Blocked => "blocked",
+        LaneState::Failing => "failing",
         LaneState::Stopped => "stopped",
     };
     let on_trial = |OnTrial { digest, lanes, handled, events }: &OnTrial| json!({ "digest": digest, "lanes": lanes, "handled": handled, "events": events });

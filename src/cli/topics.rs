@@ -55,6 +55,7 @@ pub(super) fn json(topic: &TopicStatus) -> serde_json::Value {
         "parent": topic.parent,
         "dead_letters": topic.is_dead_letters,
         "delayed": topic.delayed,
+        "delay_failure": topic.delay_failure,
         "events": topic.events(),
         "partitions": partitions,
     })

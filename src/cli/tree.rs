@@ -71,6 +71,9 @@ impl<'a> Walk<'a> {
         if topic.delayed > 0 {
             counts.push((format!("{} to come", topic.delayed), Style::new()));
         }
+        if let Some(why) = &topic.delay_failure {
+            counts.push((format!("late: {why}"), BAD));
+        }
         self.lines.push(Line { trunk: first.to_owned(), name, style, counts });
         let snapshot = self.snapshot;
         let readers: Vec<_> = snapshot.subscribers.iter().filter(|reader| reader.from == topic.name).collect();
@@ -128,6 +131,7 @@ fn counts(subscriber: &SubscriberStatus) -> Vec<(String, Style)> {
         (LaneState::Halted, "halted", BAD),
         (LaneState::Full, "full", BAD),
         (LaneState::Blocked, "blocked", WARNING),
+        (LaneState::Failing, "failing", BAD),
         (LaneState::Stopped, "stopped", BAD),
     ] {
         let count = lanes(state);
@@ -151,7 +155,7 @@ mod tests {
     fn topic(name: &str, parent: Option<&str>, is_dead_letters: bool, events: u64) -> TopicStatus {
         let bounds = Bounds { start: 0, written: events, durable: events };
         let (name, parent, partitions) = (name.into(), parent.map(Into::into), vec![bounds]);
-        TopicStatus { name, parent, is_dead_letters, delayed: 0, partitions }
+        TopicStatus { name, parent, is_dead_letters, delayed: 0, delay_failure: None, partitions }
     }
 
     fn snapshot() -> Snapshot {

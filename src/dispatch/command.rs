@@ -33,6 +33,21 @@ pub(super) enum Command {
     Look(Look, Answer),
 }
 
+impl Command {
+    /// Whom to answer.
+    pub(super) fn into_answer(self) -> Answer {
+        match self {
+            Self::Pause(answer) | Self::Resume(answer) => answer,
+            Self::Release(_, answer) | Self::Drop(_, answer) => answer,
+            Self::Redrive(_, answer) => answer,
+            Self::Forget(_, answer) => answer,
+            Self::Import(_, answer) => answer,
+            Self::Seek(_, answer) => answer,
+            Self::Look(_, answer) => answer,
+        }
+    }
+}
+
 /// Looks at a lane, which is at a position.
 pub(super) struct Look(pub(super) Box<dyn FnOnce(Offset) + Send>);
 

@@ -101,17 +101,26 @@ pub enum ControlError {
     /// What is stored cannot be read.
     #[error("{0}")]
     Unreadable(String),
+    /// The same for now: it may be read later.
+    #[error("{0}")]
+    UnreadableNow(String),
 }
 
 impl From<ReadError> for ControlError {
     fn from(error: ReadError) -> Self {
-        Self::Unreadable(error.to_string())
+        match error.is_passing() {
+            true => Self::UnreadableNow(error.to_string()),
+            false => Self::Unreadable(error.to_string()),
+        }
     }
 }
 
 impl From<WaitingError> for ControlError {
     fn from(error: WaitingError) -> Self {
-        Self::Unreadable(error.to_string())
+        match error {
+            WaitingError::Read(error) => error.into(),
+            malformed => Self::Unreadable(malformed.to_string()),
+        }
     }
 }
 

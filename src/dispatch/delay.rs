@@ -16,17 +16,19 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Held, Unreadable};
+use super::command::Command;
 use super::entries::{DELAYED, TOLD, end_of};
 use super::guards;
 use super::lane::LaneError;
 use super::outputs::cut;
+use super::supervisor::{Supervised, SupervisedParts};
 use crate::engine::{Engine, Entries, Guard, LaneWrite, ReadBudget, Session, SessionError, Slices, Unit};
 use crate::limits;
 use crate::model::event::EventWriter;
@@ -174,6 +176,8 @@ pub(super) struct Delayed {
     count: AtomicU64,
     /// When the first one is due; `u64::MAX`: there is none, or it is not known yet.
     next_ns: AtomicU64,
+    /// Why they do not come at the moment.
+    failure: Mutex<Option<String>>,
 }
 
 impl Delayed {
@@ -186,6 +190,15 @@ impl Delayed {
     pub(super) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
+
+    /// Why they do not come at the moment, where that is so.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_failure(&self, failure: Option<String>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
 }
 
 /// What a queue is made of.
@@ -193,6 +206,8 @@ pub(super) struct Parts<E: Engine> {
     pub(super) engine: E,
     pub(super) session: E::Session,
     pub(super) entries: E::Entries,
+    /// What the topic is called.
+    pub(super) name: String,
     pub(super) topic: TopicId,
     pub(super) partitions: u32,
     /// Its guard, and the topic that takes what that refuses.
@@ -203,7 +218,7 @@ pub(super) struct Parts<E: Engine> {
 
 /// The queue of a topic.
 pub(super) struct DelayLane<E: Engine> {
-    parts: Parts<E>,
+    parts: Box<Parts<E>>,
     position: Offset,
     count: u64,
     /// When the first one is due.
@@ -225,16 +240,62 @@ fn due_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?))
 }
 
-impl<E: Engine> DelayLane<E> {
-    /// A queue as it was left.
-    pub(super) fn load(parts: Parts<E>) -> Result<Self, LaneError> {
-        let count = parts.entries.get(COUNT)?;
-        let count = count.and_then(|count| Some(u64::from_le_bytes(count.get(..8)?.try_into().ok()?))).unwrap_or(0);
+impl<E: Engine> Supervised for DelayLane<E> {
+    type Parts = Parts<E>;
+
+    fn load(parts: Box<Parts<E>>) -> Result<Self, (LaneError, Box<Parts<E>>)> {
         let position = parts.session.next_offset();
-        let mut lane = Self { parts, position, count, next_ns: None, front: vec![DELAYED] };
-        lane.look()?;
-        lane.parts.seen.count.store(count, Ordering::Release);
-        Ok(lane)
+        let mut lane = Self { parts, position, count: 0, next_ns: None, front: vec![DELAYED] };
+        match lane.read() {
+            Ok(()) => Ok(lane),
+            Err(error) => Err((error, lane.parts)),
+        }
+    }
+
+    async fn run(mut self, _: Option<Command>) -> (LaneError, Box<Parts<E>>) {
+        let ended = self.work().await.map_or_else(|error| error, |()| LaneError::Stopped);
+        (ended, self.parts)
+    }
+}
+
+impl<E: Engine> SupervisedParts for Parts<E> {
+    type Session = E::Session;
+
+    fn set_session(&mut self, session: E::Session) {
+        self.session = session;
+    }
+
+    fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Nobody tells it anything.
+    fn told(&mut self) -> impl Future<Output = Command> + Send {
+        std::future::pending()
+    }
+
+    fn log(&self, error: &LaneError, is_over: bool) {
+        let topic = &self.name;
+        match is_over {
+            true => tracing::error!(topic, %error, "what is to come later does not come"),
+            false => tracing::error!(topic, %error, "what is to come later does not come; that is tried again"),
+        }
+    }
+
+    fn show(&self, error: &LaneError, _: bool) {
+        self.seen.set_failure(Some(error.to_string()));
+    }
+}
+
+impl<E: Engine> DelayLane<E> {
+    /// Reads what is kept of it.
+    fn read(&mut self) -> Result<(), LaneError> {
+        let count = self.parts.entries.get(COUNT)?;
+        self.count = count.and_then(|count| Some(u64::from_le_bytes(count.get(..8)?.try_into().ok()?))).unwrap_or(0);
+        self.look()?;
+        self.parts.seen.count.store(self.count, Ordering::Release);
+        self.parts.seen.set_failure(None);
+        Ok(())
     }
 
     /// Finds out when the first one is due.
@@ -244,8 +305,8 @@ impl<E: Engine> DelayLane<E> {
         Ok(())
     }
 
-    /// Runs until it is told to stop or cannot go on.
-    pub(super) async fn run(mut self) -> Result<(), LaneError> {
+    /// Works until it is told to stop or cannot go on.
+    async fn work(&mut self) -> Result<(), LaneError> {
         let budget = ReadBudget { events: limits::BATCH_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
         loop {
             self.parts.seen.next_ns.store(self.next_ns.unwrap_or(u64::MAX), Ordering::Release);

@@ -48,6 +48,7 @@ use super::flow::{Backoff, Flow};
 use super::outputs::{Emitter, LastFailure};
 use super::state::LaneState as HandlerState;
 use super::status::{Counters, LaneState};
+use super::supervisor::{Supervised, SupervisedParts};
 use super::versions::{Roster, Taken};
 use super::waiting::{Waiter, WaitingError, WaitingSet};
 use crate::engine::{Chunk, Entries, ReadBudget, ReadError, Session, SessionError, Unit};
@@ -104,7 +105,7 @@ pub(super) struct Parts<S, K> {
 
 /// A lane.
 pub(super) struct Lane<S, K> {
-    parts: Parts<S, K>,
+    parts: Box<Parts<S, K>>,
     taken: Taken,
     waiting: WaitingSet,
     state: Arc<HandlerState<K>>,
@@ -194,40 +195,112 @@ enum Of<'p> {
     Waiting(Vec<(u64, Waiter)>),
 }
 
-impl<S: Session, K: Entries> Lane<S, K> {
-    /// A lane as it was left.
-    pub(super) fn load(parts: Parts<S, K>) -> Result<Self, LaneError> {
-        let waiting = WaitingSet::load(&parts.entries, parts.policy.waiting, parts.backoff.longest_asked())?;
-        let state = Arc::new(HandlerState::load(parts.entries.clone(), parts.policy.state)?);
-        let is_told = |key| Ok::<_, ReadError>(parts.entries.get(key)?.is_some());
-        let told = Told { is_paused: is_told(PAUSED)?, is_halted: is_told(HALTED)?, is_broken: is_told(BROKEN)? };
+impl LaneError {
+    /// Whether it passes by itself.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Session(error) => error.is_passing(),
+            Self::Read(error) | Self::Waiting(WaitingError::Read(error)) => error.is_passing(),
+            Self::Stopped | Self::Unreadable(_) | Self::Waiting(WaitingError::Malformed { .. }) => false,
+        }
+    }
+}
+
+/// What is read of what a lane keeps when it is loaded.
+struct Loaded<K> {
+    waiting: WaitingSet,
+    state: HandlerState<K>,
+    told: Told,
+}
+
+impl<K: Entries> Loaded<K> {
+    fn of<S: Session>(parts: &Parts<S, K>) -> Result<Self, LaneError> {
+        let Parts { entries, policy, backoff, .. } = parts;
+        let is_told = |key| Ok::<_, ReadError>(entries.get(key)?.is_some());
+        Ok(Self {
+            waiting: WaitingSet::load(entries, policy.waiting, backoff.longest_asked())?,
+            state: HandlerState::load(entries.clone(), policy.state)?,
+            told: Told { is_paused: is_told(PAUSED)?, is_halted: is_told(HALTED)?, is_broken: is_told(BROKEN)? },
+        })
+    }
+}
+
+impl<S: Session, K: Entries> Supervised for Lane<S, K> {
+    type Parts = Parts<S, K>;
+
+    fn load(parts: Box<Parts<S, K>>) -> Result<Self, (LaneError, Box<Parts<S, K>>)> {
+        let Loaded { waiting, state, told } = match Loaded::of(&parts) {
+            Ok(loaded) => loaded,
+            Err(error) => return Err((error, parts)),
+        };
         if told.is_broken {
             parts.counters.failed(&Refusal::Broken.to_string());
         }
-        let position = parts.session.next_offset();
-        let taken = Taken::of(&parts.roster, parts.partition);
+        let (position, taken) = (parts.session.next_offset(), Taken::of(&parts.roster, parts.partition));
         let (is_full, is_blocked, is_ahead, is_reads_turn, sweep) = (false, false, false, false, (None, 0));
+        let state = Arc::new(state);
         let lane =
             Self { parts, taken, waiting, state, position, told, is_full, is_blocked, is_ahead, is_reads_turn, sweep };
         lane.show();
         Ok(lane)
     }
 
-    /// Runs until it is told to stop or cannot go on.
-    pub(super) async fn run(mut self) -> Result<(), LaneError> {
+    async fn run(mut self, told: Option<Command>) -> (LaneError, Box<Parts<S, K>>) {
+        let mut left = match told {
+            Some(command) => self.obey(command).await,
+            None => Ok(()),
+        };
         let ended = loop {
-            match self.turn().await {
-                Ok(()) | Err(Leave::Moved) => {}
+            match left {
+                Ok(()) | Err(Leave::Moved) => left = self.turn().await,
                 Err(Leave::Ends(error)) => break error,
             }
         };
-        self.parts.counters.set_lane(self.parts.partition, LaneState::Stopped);
-        match ended {
-            LaneError::Stopped => Ok(self.parts.session.flush().await?),
-            error => Err(error),
+        let ended = match ended {
+            LaneError::Stopped => {
+                self.parts.session.flush().await.map_or_else(LaneError::from, |()| LaneError::Stopped)
+            }
+            error => error,
+        };
+        (ended, self.parts)
+    }
+}
+
+impl<S: Session, K: Entries> SupervisedParts for Parts<S, K> {
+    type Session = S;
+
+    fn set_session(&mut self, session: S) {
+        self.session = session;
+    }
+
+    fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    async fn told(&mut self) -> Command {
+        match self.commands.recv().await {
+            Some(command) => command,
+            None => std::future::pending().await,
         }
     }
 
+    fn log(&self, error: &LaneError, is_over: bool) {
+        let (subscriber, partition) = (&*self.subscriber, self.partition);
+        match is_over {
+            true => tracing::error!(subscriber, partition, %error, "the lane has stopped"),
+            false => tracing::error!(subscriber, partition, %error, "the lane cannot go on; it is started again"),
+        }
+    }
+
+    fn show(&self, error: &LaneError, is_over: bool) {
+        if !matches!(error, LaneError::Stopped | LaneError::Session(SessionError::Stopped(_))) {
+            self.counters.failed(&error.to_string());
+        }
+        self.counters.set_lane(self.partition, if is_over { LaneState::Stopped } else { LaneState::Failing });
+    }
+}
+
+impl<S: Session, K: Entries> Lane<S, K> {
     /// Whether it may read and call.
     fn works(&self) -> bool {
         self.told == Told::default()
@@ -277,7 +350,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// Waits until a call may be made.
     async fn wait_for_room_below(&mut self) -> Result<(), Leave> {
         while !self.has_room_below() {
-            let Parts { stop, commands, .. } = &mut self.parts;
+            let Parts { stop, commands, .. } = &mut *self.parts;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(LaneError::Stopped.into()),
@@ -326,7 +399,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             events: self.parts.flow.most(self.parts.policy.batch.max_events),
             bytes: self.parts.policy.batch.max_bytes,
         };
-        let Parts { session, stop, commands, .. } = &mut self.parts;
+        let Parts { session, stop, commands, .. } = &mut *self.parts;
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(LaneError::Stopped.into()),
@@ -362,7 +435,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             }
             let budget = ReadBudget { events: (most - events) as u32, bytes: max_bytes - bytes };
             let (first, later) = self.turns();
-            let Parts { session, stop, commands, .. } = &mut self.parts;
+            let Parts { session, stop, commands, .. } = &mut *self.parts;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(LaneError::Stopped.into()),

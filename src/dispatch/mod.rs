@@ -31,6 +31,7 @@ pub mod shadow;
 pub mod snapshots;
 mod state;
 pub mod status;
+mod supervisor;
 pub mod trace;
 mod tree;
 mod versions;

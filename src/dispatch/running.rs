@@ -19,13 +19,14 @@ use super::claims::Groups;
 use super::command::Command;
 use super::delay::{self, DelayLane, Delayed};
 use super::flow::{Backoff, Flow};
-use super::lane::{Lane, LaneError, Parts, Policy};
+use super::lane::{Lane, Parts, Policy};
 use super::numbered::{Numbered, emitter, keepers};
 use super::publish::{self, Targets};
 use super::status::Counters;
+use super::supervisor::{Supervised as _, keep_up};
 use super::tree::StartError;
 use super::versions::Roster;
-use crate::engine::{Engine, Numbers, Session, SessionError};
+use crate::engine::{Engine, Numbers, Session};
 use crate::limits;
 use crate::model::LaneId;
 use crate::topology::{Plan, TopicIndex};
@@ -210,7 +211,7 @@ pub(super) async fn assemble<E: Engine>(
                     Some(joined.map_err(|error| unreadable(error.to_string()))?)
                 }
             };
-            let lane = Lane::load(Parts {
+            let lane = Lane::load(Box::new(Parts {
                 session,
                 entries,
                 roster: roster.clone(),
@@ -226,19 +227,9 @@ pub(super) async fn assemble<E: Engine>(
                 recorder: Recorder::new(capsules.clone(), subscriber),
                 commands: receiver,
                 stop: group.stop.clone(),
-            });
-            let lane = lane.map_err(|error| unreadable(error.to_string()))?;
-            let (subscriber, counters) = (subscriber.label(), counters.clone());
-            tasks.push(Box::pin(group.tasks.track_future(async move {
-                match lane.run().await {
-                    // an engine that has stopped says so itself, once
-                    Ok(()) | Err(LaneError::Stopped | LaneError::Session(SessionError::Stopped(_))) => {}
-                    Err(error) => {
-                        tracing::error!(subscriber, partition, %error, "the lane has stopped");
-                        counters.failed(&error.to_string());
-                    }
-                }
-            })) as Task);
+            }));
+            let lane = lane.map_err(|(error, _)| unreadable(error.to_string()))?;
+            tasks.push(Box::pin(group.tasks.track_future(keep_up(engine.clone(), id, lane))) as Task);
         }
         branches.push(Arc::new(Branch { roster, counters, commands, group }));
     }
@@ -256,29 +247,25 @@ pub(super) async fn assemble<E: Engine>(
             continue;
         }
         let (name, id) = (topic.label(), LaneId { subscriber: timer, partition: 0 });
-        let subscriber = || format!("{name}{}", delay::SUFFIX);
+        let subscriber = || format!("{}{}", topic.label(), delay::SUFFIX);
         let unreadable = |reason: String| StartError::Unreadable { subscriber: subscriber(), partition: 0, reason };
         let session = engine.acquire(id).await;
         let session = session.map_err(|error| StartError::Lane { subscriber: subscriber(), partition: 0, error })?;
         let entries = engine.entries(id).ok_or_else(|| unreadable("there is no such lane".to_owned()))?;
         let (seen, group) = (Arc::new(Delayed::default()), Group::below(stop));
-        let lane = DelayLane::load(delay::Parts {
+        let lane = DelayLane::load(Box::new(delay::Parts {
             engine: engine.clone(),
             session,
             entries,
+            name,
             topic: number,
             partitions: topic.partitions,
             guarded: numbered.guarded(index),
             seen: seen.clone(),
             stop: group.stop.clone(),
-        });
-        let lane = lane.map_err(|error| unreadable(error.to_string()))?;
-        tasks.push(Box::pin(group.tasks.track_future(async move {
-            match lane.run().await {
-                Ok(()) | Err(LaneError::Stopped | LaneError::Session(SessionError::Stopped(_))) => {}
-                Err(error) => tracing::error!(topic = name, %error, "what is to come later does not come"),
-            }
-        })) as Task);
+        }));
+        let lane = lane.map_err(|(error, _)| unreadable(error.to_string()))?;
+        tasks.push(Box::pin(group.tasks.track_future(keep_up(engine.clone(), id, lane))) as Task);
         timers.push(Some(Arc::new(Timer { seen, group })));
     }
     (running.branches, running.timers, running.backlogs) = (branches, timers, backlogs);

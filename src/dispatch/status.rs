@@ -25,6 +25,8 @@ pub struct TopicStatus {
     pub is_dead_letters: bool,
     /// Events that are to come later.
     pub delayed: u64,
+    /// Why those do not come at the moment, where that is so.
+    pub delay_failure: Option<String>,
     /// What each partition holds.
     pub partitions: Vec<Bounds>,
 }
@@ -103,6 +105,8 @@ pub enum LaneState {
     Full,
     /// A topic that it publishes to is full, so it makes no call.
     Blocked,
+    /// It cannot go on, and is started again after a pause: the latest failure says why.
+    Failing,
     /// Stopped: the process is going down, or the engine has stopped.
     Stopped,
 }
@@ -116,6 +120,7 @@ impl LaneState {
             3 => Self::Halted,
             4 => Self::Full,
             5 => Self::Blocked,
+            6 => Self::Failing,
             _ => Self::Stopped,
         }
     }
@@ -204,7 +209,7 @@ impl Counters {
     pub(super) fn stands_still(&self, partition: u32) -> bool {
         self.lanes.get(partition as usize).is_some_and(|lane| {
             match LaneState::from_number(lane.state.load(Ordering::Relaxed)) {
-                LaneState::Paused | LaneState::Halted | LaneState::Stopped => true,
+                LaneState::Paused | LaneState::Halted | LaneState::Failing | LaneState::Stopped => true,
                 // room comes from those that are tried again, if there are any
                 LaneState::Full => lane.active.load(Ordering::Acquire) == 0,
                 LaneState::Running | LaneState::Retrying | LaneState::Blocked => false,

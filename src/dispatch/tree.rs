@@ -274,12 +274,12 @@ impl<E: Engine> Tree<E> {
     pub fn snapshot(&self) -> Snapshot {
         let running = self.shared.running();
         let numbered = running.numbered();
-        let delayed = running.timers.iter().map(|timer| timer.as_ref().map_or(0, |timer| timer.seen.count()));
-        let topics = numbered.topics().zip(delayed).map(|((topic, number), delayed)| TopicStatus {
+        let topics = numbered.topics().zip(&running.timers).map(|((topic, number), timer)| TopicStatus {
             name: topic.label(),
             parent: numbered.parent(topic),
             is_dead_letters: topic.dead_letters_of.is_some(),
-            delayed,
+            delayed: timer.as_ref().map_or(0, |timer| timer.seen.count()),
+            delay_failure: timer.as_ref().and_then(|timer| timer.seen.failure()),
             partitions: self.bounds(number, topic.partitions).collect(),
         });
         let name = |index: TopicIndex| numbered.topic(index).map(|(topic, _)| topic.label()).unwrap_or_default();

@@ -235,6 +235,15 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// Whether it passes by itself: another session may do the same later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Read(error) => error.is_passing(),
+            Self::Guard(refused) => !refused.is_for_its_event(),
+            Self::Fenced | Self::Refused(_) | Self::Stopped(_) => false,
+        }
+    }
+
     /// For a unit that emits to a partition that does not exist.
     fn unknown_target(partition: PartitionId) -> Self {
         let PartitionId { topic, partition } = partition;
@@ -248,9 +257,19 @@ pub enum ReadError {
     /// No such partition.
     #[error("there is no such partition")]
     UnknownPartition,
+    /// It cannot be read at the moment, for want of room on the disk or of descriptors: the same may succeed later.
+    #[error("what is stored cannot be read at the moment: {0}")]
+    Passing(Arc<str>),
     /// The disk does not give back what was written, or does not answer.
     #[error("cannot read stored events: {0}")]
     Storage(Arc<str>),
+}
+
+impl ReadError {
+    /// Whether the same read may succeed later, though nobody does anything about it.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Passing(_))
+    }
 }
 
 /// How much to read at once: whichever is reached first, but at least one event.
@@ -297,21 +316,21 @@ pub trait Entries: Clone + Send + Sync + 'static {
     /// The value of a key. May read from a disk.
     ///
     /// # Errors
-    /// [`ReadError::Storage`].
+    /// [`ReadError::Storage`], [`ReadError::Passing`].
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError>;
 
     /// The entries from `from` on and in front of `until`, in the order of their keys' bytes, at most so many. May read
     /// from a disk.
     ///
     /// # Errors
-    /// [`ReadError::Storage`].
+    /// [`ReadError::Storage`], [`ReadError::Passing`].
     fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError>;
 
     /// The entries as they are now, whatever is handed in later. To be called where the lane's owner hands nothing in
     /// meanwhile. Quick, however many there are; what is not kept any more still takes room until it is dropped.
     ///
     /// # Errors
-    /// [`ReadError::Storage`], also later where the disk fails meanwhile.
+    /// [`ReadError::Storage`], [`ReadError::Passing`], also later where the disk fails meanwhile.
     fn frozen(&self) -> Result<Self, ReadError>;
 }
 

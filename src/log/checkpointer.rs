@@ -295,7 +295,7 @@ impl Checkpointer {
     }
 
     /// Finds out about a commit that failed.
-    fn settle(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
+    pub(super) fn settle(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
         if self.unsure.is_none() {
             return Ok(());
         }

@@ -17,7 +17,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::checkpointer::Turn;
 use super::store::{Entries, Pinned, StoreError};
 use super::{Lane, Log, Shared};
 use crate::model::{LaneId, LaneWrite};
@@ -164,12 +163,22 @@ struct Frozen {
 
 /// Why an entry cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the entries of a lane cannot be read: {0}")]
-pub struct EntriesError(Arc<str>);
+#[error("the entries of a lane cannot be read: {words}")]
+pub struct EntriesError {
+    words: Arc<str>,
+    is_passing: bool,
+}
+
+impl EntriesError {
+    /// Whether the same look may succeed later: nothing is wrong with what is stored.
+    pub fn is_passing(&self) -> bool {
+        self.is_passing
+    }
+}
 
 impl From<StoreError> for EntriesError {
     fn from(error: StoreError) -> Self {
-        Self(error.to_string().into())
+        Self { words: error.to_string().into(), is_passing: error.is_passing() }
     }
 }
 
@@ -194,15 +203,10 @@ impl EntriesOf<'_> {
         }
     }
 
-    /// Looks into the store. After a checkpoint that failed, whoever comes first finds out about it.
+    /// Looks into the store. Where a checkpoint has failed, that opens it again; nobody who looks does, since it takes as long
+    /// as there is much in it.
     fn stored<T>(&self, look: impl Fn(&Entries) -> Result<T, StoreError>) -> Result<T, EntriesError> {
-        match look(&self.shared.entries) {
-            Err(StoreError::Closed) => {
-                self.shared.checkpoint(Turn::Move);
-                Ok(look(&self.shared.entries)?)
-            }
-            found => Ok(found?),
-        }
+        Ok(look(&self.shared.entries)?)
     }
 }
 

@@ -337,7 +337,13 @@ impl Shared {
             match turned {
                 Ok(Ok(())) => return true,
                 Ok(Err(CheckpointError::Full)) if self.files.give_up_spares() => {}
-                Ok(Err(CheckpointError::Full | CheckpointError::Descriptors)) => return false,
+                Ok(Err(CheckpointError::Full | CheckpointError::Descriptors)) => {
+                    // Lanes read on meanwhile.
+                    if let Err(CheckpointError::Disk { .. } | CheckpointError::Store(_)) = checkpointer.settle(self) {
+                        continue; // which says what it is
+                    }
+                    return false;
+                }
                 Ok(Err(error)) => self.poison(&format!("a checkpoint failed: {error}")),
                 Err(_) => self.poison("a checkpoint panicked"),
             }

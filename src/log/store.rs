@@ -73,13 +73,22 @@ pub(super) enum StoreError {
     Disk(#[from] io::Error),
     #[error("{0}")]
     Damaged(String),
-    #[error("a checkpoint failed, and it is not known yet whether it happened")]
+    #[error("a checkpoint failed for want of room or of descriptors, and it is not known yet whether it happened")]
     Closed,
     #[error("it is of version {0}; this release knows versions {OLDEST_VERSION} to {VERSION}")]
     Version(u32),
 }
 
 impl StoreError {
+    /// Whether the same may succeed later: nothing is wrong with what is stored.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Closed => true,
+            Self::Disk(error) => super::is_passing(error),
+            Self::Damaged(_) | Self::Version(_) => false,
+        }
+    }
+
     /// redb tells some damage as an error of the disk: a wrong magic number, a file that ends too early.
     fn of_io(error: io::Error) -> Self {
         match error.kind() {

@@ -10,6 +10,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use super::appender::Appender;
 use super::checkpointer::Turn;
@@ -92,12 +93,16 @@ fn checkpoint(shared: &Shared) {
     while !shared.is_poisoned() {
         let wake = shared.tail.wait_for_work(limits::RETENTION_EVERY);
         let turn = if wake == Wake::Full { Turn::Move } else { Turn::Checkpoint };
+        let began_ns = shared.clock.elapsed_ns();
         let is_made = shared.checkpoint(turn);
         if wake == Wake::Closing {
             return;
         }
         if !is_made {
-            shared.tail.pause(limits::CHECKPOINT_RETRY_AFTER);
+            // The state store was opened again and checked whole: a fifth of the time at the most goes into that.
+            let took = Duration::from_nanos(shared.clock.elapsed_ns().saturating_sub(began_ns));
+            let pause = (4 * took).clamp(limits::CHECKPOINT_RETRY_AFTER, limits::CHECKPOINT_RETRY_MAX);
+            shared.tail.pause(pause);
         }
     }
 }

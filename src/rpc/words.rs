@@ -13,6 +13,7 @@ impl From<&TopicStatus> for v1::Topic {
             is_dead_letters: topic.is_dead_letters,
             partitions: topic.partitions.iter().map(Into::into).collect(),
             delayed: topic.delayed,
+            delay_failure: topic.delay_failure.clone(),
         }
     }
 }
@@ -25,6 +26,7 @@ impl From<v1::Topic> for TopicStatus {
             is_dead_letters: topic.is_dead_letters,
             partitions: topic.partitions.into_iter().map(Into::into).collect(),
             delayed: topic.delayed,
+            delay_failure: topic.delay_failure,
         }
     }
 }
@@ -113,6 +115,7 @@ impl From<LaneState> for v1::LaneState {
             LaneState::Halted => Self::Halted,
             LaneState::Full => Self::Full,
             LaneState::Blocked => Self::Blocked,
+            LaneState::Failing => Self::Failing,
             LaneState::Stopped => Self::Stopped,
         }
     }
@@ -127,6 +130,7 @@ impl From<v1::LaneState> for LaneState {
             v1::LaneState::Halted => Self::Halted,
             v1::LaneState::Full => Self::Full,
             v1::LaneState::Blocked => Self::Blocked,
+            v1::LaneState::Failing => Self::Failing,
             v1::LaneState::Stopped | v1::LaneState::Unspecified => Self::Stopped,
         }
     }

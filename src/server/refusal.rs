@@ -202,7 +202,15 @@ pub(super) fn control(error: &ControlError) -> Status {
         },
         ControlError::Snapshot(snapshot) => self::snapshot(snapshot),
         ControlError::Unreadable(_) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
+        ControlError::UnreadableNow(_) => unreadable_now(error),
     }
+}
+
+/// What is stored cannot be read at the moment.
+fn unreadable_now(error: &impl ToString) -> Status {
+    let mut refusal = Refusal::new(Code::Unavailable, reason::UNREADABLE, error);
+    refusal.details.set_retry_info(Some(limits::FULL_RETRY_AFTER));
+    refusal.status()
 }
 
 /// A snapshot that was not taken, or not used.
@@ -387,6 +395,7 @@ pub(super) fn read(error: &ReadRefused) -> Status {
         ReadRefused::Read(ReadError::UnknownPartition) => {
             Refusal::new(Code::InvalidArgument, reason::UNKNOWN_PARTITION, error).field("partitions").status()
         }
+        ReadRefused::Read(ReadError::Passing(_)) => unreadable_now(error),
         ReadRefused::Read(ReadError::Storage(_)) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
         ReadRefused::Stopped(stopped) => self::stopped(stopped),
     }

@@ -37,6 +37,7 @@ mod renaming;
 mod schemas;
 mod script;
 mod shadow;
+mod shortage;
 mod snapshots;
 mod state;
 mod status;

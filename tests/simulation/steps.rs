@@ -332,7 +332,7 @@ impl World {
     }
 
     /// Reads what the lanes keep; of those only of which nothing is on its way.
-    fn read_entries(&mut self, life: &Life) {
+    fn read_entries(&mut self, life: &mut Life) {
         for lane in LANES {
             let is_of_it = |submitted: &Submitted| match submitted {
                 Submitted::Unit { lane: of, .. } | Submitted::Acquire { lane: of, .. } => *of == lane,
@@ -345,12 +345,17 @@ impl World {
             let entries = life.log.entries(lane);
             let (mut found, mut from) = (Vec::new(), Bound::Unbounded);
             let count = self.random.pick(&[1, 2, 100]);
+            let mut is_reopened = false;
             loop {
                 match entries.range(from.as_ref().map(bytes::Bytes::as_ref), &[255], count) {
                     Ok(page) => {
                         let Some((last, _)) = page.last() else { break };
                         from = Bound::Excluded(last.clone());
                         found.extend(page);
+                    }
+                    // what a checkpoint has closed, the next one opens
+                    Err(error) if error.is_passing() && !std::mem::replace(&mut is_reopened, true) => {
+                        life.stepper.as_mut().unwrap().move_out();
                     }
                     Err(error) => {
                         let fired = self.faults.fired() != life.fired;

@@ -93,7 +93,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         self.parts.counters.failed(error);
         let until = Instant::now() + self.parts.backoff.retry.max;
         loop {
-            let Parts { stop, commands, .. } = &mut self.parts;
+            let Parts { stop, commands, .. } = &mut *self.parts;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(LaneError::Stopped.into()),
@@ -110,7 +110,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let flow = self.parts.flow.clone();
         let mut admitted = std::pin::pin!(flow.admit(events as u32));
         loop {
-            let Parts { stop, commands, .. } = &mut self.parts;
+            let Parts { stop, commands, .. } = &mut *self.parts;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(LaneError::Stopped.into()),

@@ -236,7 +236,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
 
     /// What comes of an attempt that failed.
     fn end_of_attempt(&self, event: &Parsed<'_>, failure: &LastFailure, attempts: u32) -> End {
-        let Parts { subscriber, partition, counters, backoff, .. } = &self.parts;
+        let Parts { subscriber, partition, counters, backoff, .. } = &*self.parts;
         let (subscriber, id, reason) = (&**subscriber, event.view.id, &failure.reason);
         counters.failed(&format!("event {id}: {reason}"));
         let offset = event.offset;

@@ -22,8 +22,8 @@ use super::{
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
 use crate::limits;
 use crate::log::{
-    Acquired, ColdError, ColdReader, Condition, LaneEntries, Log, NotPlaced, OpenError, Placed, Recent, Refused,
-    Settings, SpaceLevel,
+    Acquired, ColdError, ColdReader, Condition, EntriesError, LaneEntries, Log, NotPlaced, OpenError, Placed, Recent,
+    Refused, Settings, SpaceLevel,
 };
 pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
@@ -332,6 +332,13 @@ fn settings(blueprint: &Blueprint, numbers: &Numbers) -> Settings {
     settings
 }
 
+fn unreadable(error: &EntriesError) -> ReadError {
+    match error.is_passing() {
+        true => ReadError::Passing(error.to_string().into()),
+        false => ReadError::Storage(error.to_string().into()),
+    }
+}
+
 fn storage(error: &ColdError) -> ReadError {
     ReadError::Storage(error.to_string().into())
 }
@@ -503,16 +510,15 @@ impl Engine for EmbeddedEngine {
 
 impl Entries for LaneEntries {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-        LaneEntries::get(self, key).map_err(|error| ReadError::Storage(error.to_string().into()))
+        LaneEntries::get(self, key).map_err(|error| unreadable(&error))
     }
 
     fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-        let found = LaneEntries::range(self, from, until, count);
-        found.map_err(|error| ReadError::Storage(error.to_string().into()))
+        LaneEntries::range(self, from, until, count).map_err(|error| unreadable(&error))
     }
 
     fn frozen(&self) -> Result<Self, ReadError> {
-        LaneEntries::frozen(self).map_err(|error| ReadError::Storage(error.to_string().into()))
+        LaneEntries::frozen(self).map_err(|error| unreadable(&error))
     }
 }
 
