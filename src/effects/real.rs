@@ -26,21 +26,29 @@ impl DiskFolder {
     /// # Errors
     /// As the file system says.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let mut missing = Vec::new();
-        let mut at = path;
-        while !at.as_os_str().is_empty() && !at.exists() {
-            missing.push(at);
-            let Some(parent) = at.parent() else { break };
-            at = parent;
-        }
         std::fs::create_dir_all(path)?;
-        for folder in missing {
-            // Without this the loss of power could take the new folder, and with it everything that is synced inside.
-            let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            File::open(parent)?.sync_all()?;
-        }
+        sync_parents(path, &mut |parent| File::open(parent)?.sync_all())?;
         Ok(Self { path: path.to_owned(), folder: File::open(path)? })
     }
+}
+
+/// Makes the name of a folder durable, and the names of all folders above it: without this the loss of power could take
+/// them, and with them everything that is synced inside. That they are there says nothing: a start before this one may have
+/// created them and died.
+fn sync_parents(path: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    for parent in std::path::absolute(path)?.ancestors().skip(1) {
+        match sync(parent) {
+            // who may not look into a folder has created nothing there, or this is a system of files that cannot do it
+            Err(error) if is_not_ours(&error) => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
+}
+
+fn is_not_ours(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(error.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported)
 }
 
 impl Disk for DiskFolder {
@@ -179,4 +187,35 @@ impl Clock for SystemClock {
 pub fn random() -> u64 {
     // The standard library seeds its hashers from the operating system.
     RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_all_folders_are_made_durable_also_where_they_are_there() {
+        let home = tempfile::TempDir::new().unwrap();
+        let path = home.path().join("a/b/log");
+        for start in 0..2 {
+            DiskFolder::create(&path).unwrap();
+            let mut synced = Vec::new();
+            let mut sync = |parent: &Path| {
+                synced.push(parent.to_owned());
+                Ok(())
+            };
+            sync_parents(&path, &mut sync).unwrap();
+            let expected = [home.path().join("a/b"), home.path().join("a"), home.path().to_owned()];
+            assert_eq!(synced[..3], expected, "start {start}");
+            assert_eq!(synced.last().map(PathBuf::as_path), Some(Path::new("/")));
+        }
+    }
+
+    #[test]
+    fn a_folder_that_may_not_be_looked_into_stops_no_start_and_a_disk_that_fails_does() {
+        let refuse = |code: i32| sync_parents(Path::new("/a/b"), &mut |_| Err(io::Error::from_raw_os_error(code)));
+        assert!(refuse(13).is_ok(), "EACCES");
+        assert!(refuse(22).is_ok(), "EINVAL: it cannot be synced at all");
+        assert!(refuse(5).is_err(), "EIO");
+    }
 }

@@ -215,15 +215,14 @@ fn behind(found: &Found, position: u64) -> Result<(u64, u64), OpenError> {
         let mut walk = Walk::new(file);
         let mut at = position.max(file.first_position);
         while let Some(here) = walk.next_magic(at).map_err(|error| disk_error(file, error))? {
-            match walk.frame(here) {
-                Ok((head, frame)) if head.position == here && here < next => {
+            match walk.frame_if(here, |_| here < next).map_err(|error| disk_error(file, error))? {
+                Some((head, frame)) => {
                     frames += 1;
                     let info = info(&head, &frame);
                     events += info.map_or(0, |info| info.appended.iter().map(|slice| u64::from(slice.2)).sum());
                     at = head.end_position();
                 }
-                Ok(_) | Err(WalkError::Frame(_)) => at = here + 1,
-                Err(error) => return Err(disk_error(file, error)),
+                None => at = here + 1,
             }
         }
     }

@@ -123,6 +123,27 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The whole frame at a position, where one of a known version begins there, belongs there and is what is looked for.
+    /// Only then is anything computed over what it claims to be: the bytes are those of strangers.
+    pub(super) fn frame_if(
+        &mut self,
+        position: u64,
+        is_wanted: impl Fn(&Head) -> bool,
+    ) -> Result<Option<(Head, Bytes)>, WalkError> {
+        if self.in_window(position).len() < HEAD_BYTES {
+            self.load(position, WINDOW_BYTES)?;
+        }
+        let head = Head::parse_known(&self.in_window(position)).ok();
+        if head.is_none_or(|head| head.position != position || !is_wanted(&head)) {
+            return Ok(None);
+        }
+        match self.frame(position) {
+            Ok(found) => Ok(Some(found)),
+            Err(WalkError::Frame(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether a whole frame further on proves that what should be at `link` was durable.
     pub(super) fn is_proved_behind(&mut self, link: &Link) -> Result<bool, WalkError> {
         let mut at = link.position;
@@ -130,19 +151,13 @@ impl<'a> Walk<'a> {
             self.load(at, WINDOW_BYTES)?;
             let window = self.window.clone();
             for found in memchr::memmem::find_iter(&window, b"WTTL") {
+                if found + HEAD_BYTES > window.len() {
+                    break; // it is at the beginning of the next window, or the file ends in it
+                }
                 let position = at + found as u64;
-                let Some(bytes) = window.get(found..).filter(|bytes| bytes.len() >= HEAD_BYTES) else { break };
-                let is_proof = |head: &Head| head.position == position && link.is_proved_by(head);
-                let is_candidate = match Head::parse(bytes) {
-                    Ok(head) => is_proof(&head),
-                    Err(_) => false,
-                };
-                if position > link.position && is_candidate {
-                    match self.frame(position) {
-                        Ok(_) => return Ok(true),
-                        Err(WalkError::Disk(error)) => return Err(error.into()),
-                        Err(WalkError::Frame(_)) => {}
-                    }
+                let is_proof = |head: &Head| position > link.position && link.is_proved_by(head);
+                if self.frame_if(position, is_proof)?.is_some() {
+                    return Ok(true);
                 }
             }
             if window.len() < WINDOW_BYTES {
@@ -150,5 +165,67 @@ impl<'a> Walk<'a> {
             }
             at += (window.len() - HEAD_BYTES) as u64; // a head may lie across the edge
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BufMut;
+
+    use super::super::frame::{CHECKSUMMED_BYTES, write_frame};
+    use super::*;
+    use crate::effects::{Disk, MemoryDisk};
+
+    const LINK: Link = Link { position: 0, sequence: 1 << 40, previous_checksum: 7, epoch: 1, append_time_ns: 1 };
+
+    fn file_of(bytes: &[u8]) -> JournalFile {
+        let file = MemoryDisk::default().create("journal").unwrap();
+        file.write_at(bytes, FILE_HEAD_BYTES).unwrap();
+        JournalFile { first_position: 0, file }
+    }
+
+    /// Heads as a stranger may put them into events, one behind the other, each of a frame of which the most is there.
+    fn hostile(version: u8) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() + 16 <= WINDOW_BYTES {
+            let left = WINDOW_BYTES - bytes.len();
+            bytes.put_slice(b"WTTL");
+            bytes.put_slice(&[version, 1, 0, 0]);
+            bytes.put_u32_le(left.saturating_sub(HEAD_BYTES) as u32);
+            bytes.put_u32_le(0);
+        }
+        bytes
+    }
+
+    #[test]
+    fn no_data_makes_a_search_for_proof_slow() {
+        for version in [0xff, 4, 1] {
+            let mut bytes = hostile(version);
+            let link = Link { position: 16, ..LINK };
+            CHECKSUMMED_BYTES.set(0);
+            assert!(!Walk::new(&file_of(&bytes)).is_proved_behind(&link).unwrap());
+            assert_eq!(CHECKSUMMED_BYTES.get(), 0, "version {version}: none of it can be a proof");
+            // what is one is found behind all that
+            let position = bytes.len() as u64;
+            let proof = Link { position, sequence: link.sequence + 1, ..link };
+            write_frame(&mut bytes, Kind::Mark, &proof, position, |_| ()).unwrap();
+            CHECKSUMMED_BYTES.set(0);
+            assert!(Walk::new(&file_of(&bytes)).is_proved_behind(&link).unwrap());
+            assert_eq!(CHECKSUMMED_BYTES.get(), HEAD_BYTES, "version {version}: the proof alone");
+        }
+    }
+
+    #[test]
+    fn no_data_makes_a_look_for_whole_frames_slow() {
+        let bytes = hostile(0xff);
+        let file = file_of(&bytes);
+        let mut walk = Walk::new(&file);
+        CHECKSUMMED_BYTES.set(0);
+        let mut at = 0;
+        while let Some(here) = walk.next_magic(at).unwrap() {
+            assert!(walk.frame_if(here, |_| true).unwrap().is_none());
+            at = here + 1 + (bytes.len() / 64) as u64; // some of them will do
+        }
+        assert_eq!(CHECKSUMMED_BYTES.get(), 0);
     }
 }
