@@ -122,6 +122,11 @@ pub const SPACE_RESERVE_PART: u64 = 64;
 pub const SPACE_RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// A wall clock that jumps ahead by more than this is not believed until somebody confirms it.
 pub const CLOCK_JUMP_MAX: Duration = Duration::from_secs(24 * 3600);
+/// By one part in so many trusted time goes faster or slower than time, to come nearer to the wall clock: so much a duration
+/// may be wrong. Three minutes are taken over within five hours.
+pub const CLOCK_MELTS_PART: u64 = 100;
+/// A bus in which nothing happens notes the time this often, so that the next start does not take it to have been off.
+pub const CLOCK_NOTED_EVERY: Duration = Duration::from_secs(3600);
 /// How long the appender waits for room before it looks again whether the log still works.
 pub const ROOM_LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Groups that are written and not durable: what a disk that hangs lets pile up.

@@ -37,5 +37,6 @@ mod simulation {
     mod start;
     mod steps;
     mod trouble;
+    mod trust;
     mod world;
 }

@@ -136,6 +136,7 @@ pub trait Clock: Send + Sync + 'static {
     /// Unix time in nanoseconds. May jump either way.
     fn now_ns(&self) -> u64;
 
-    /// Time since some fixed moment of this process, in nanoseconds. Never jumps.
+    /// Time since some fixed moment in front of this process, in nanoseconds. Never jumps, and counts on while the machine is
+    /// suspended.
     fn elapsed_ns(&self) -> u64;
 }

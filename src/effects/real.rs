@@ -5,8 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -171,15 +170,15 @@ impl DiskFile for RealFile {
 /// The machine's clock.
 pub struct SystemClock;
 
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
 impl Clock for SystemClock {
     fn now_ns(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
     }
 
     fn elapsed_ns(&self) -> u64 {
-        START.elapsed().as_nanos() as u64
+        // It counts on while the machine is suspended, which `Instant` does not.
+        let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        since_boot.tv_sec as u64 * 1_000_000_000 + since_boot.tv_nsec as u64
     }
 }
 

@@ -192,7 +192,8 @@ impl State {
                     return base_offset; // all of it was published before
                 }
                 let records = Bytes::copy_from_slice(&slice.records);
-                let chunk = Chunk { base_offset, count: slice.count, append_time_ns, epoch: 1, records };
+                let (count, trusted_time_ns) = (slice.count, append_time_ns);
+                let chunk = Chunk { base_offset, count, append_time_ns, trusted_time_ns, epoch: 1, records };
                 self.partitions.entry(slice.partition).or_default().push(chunk);
                 base_offset
             })
@@ -378,6 +379,10 @@ impl Engine for MemoryEngine {
 
     fn now_ns(&self) -> u64 {
         self.shared.now_ns()
+    }
+
+    fn trusted_now_ns(&self) -> u64 {
+        self.shared.now_ns() // which nobody sets
     }
 
     fn snapshots(&self) -> Option<Arc<dyn Disk>> {

@@ -436,6 +436,11 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// The clock by which append times go, Unix nanoseconds. It may be set, also back; append times never go back.
     fn now_ns(&self) -> u64;
 
+    /// Trusted time, Unix nanoseconds: what the age of events, windows and timers are measured by, as
+    /// [`Stored::trusted_time_ns`] has it. It never goes back, goes on by what really passes, and does not follow a clock
+    /// that jumps.
+    fn trusted_now_ns(&self) -> u64;
+
     /// A folder for snapshots of what lanes keep, as durable as all else; `None` where the engine has none.
     fn snapshots(&self) -> Option<Arc<dyn Disk>>;
 

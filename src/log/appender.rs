@@ -21,6 +21,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::checkpointer::Turn;
+use super::clock::ClockState;
 use super::files::JournalFile;
 use super::frame::{Consumed, Kept, Kind, LaneChange, Link, units, write_frame, write_unit};
 use super::guards::{Guards, Looked};
@@ -81,6 +82,8 @@ pub(super) struct Appender {
     file: Arc<JournalFile>,
     /// Of the next frame that is encoded.
     link: Link,
+    /// Of all that is encoded now.
+    trusted_time_ns: u64,
     /// The position behind the last group that is written.
     written: u64,
     writers: HashMap<PartitionId, Writer>,
@@ -110,6 +113,7 @@ impl Appender {
             options,
             file,
             link,
+            trusted_time_ns: 0,
             written: link.position,
             writers: HashMap::new(),
             sequencer,
@@ -209,7 +213,9 @@ impl Appender {
         // Exactly as large as it gets: readers share this memory for as long as it is recent, spare room and all.
         let mut bytes: Vec<u8> = Vec::with_capacity(room);
         let mut then = Vec::with_capacity(group.len());
-        self.link.append_time_ns = self.link.append_time_ns.max(self.shared.clock.now_ns());
+        let ClockState { trusted_ns, wall_ns } = self.shared.trusted.now();
+        self.link.append_time_ns = self.link.append_time_ns.max(wall_ns);
+        self.trusted_time_ns = trusted_ns;
         for submission in group {
             self.encode_submission(submission, &mut bytes, &mut then)?;
         }
@@ -222,7 +228,6 @@ impl Appender {
             self.roll_before(bytes.len())?;
             self.write(&bytes)?;
             self.shared.space.note(bytes.len());
-            self.shared.tail.note_time(self.link.append_time_ns, self.shared.clock.elapsed_ns());
             self.unsynced_bytes += bytes.len();
             ends = self.publish(bytes.into());
             self.is_marked = false;
@@ -285,7 +290,7 @@ impl Appender {
                 let mut base_offsets = Vec::with_capacity(slices.iter().len());
                 if slices.count() > 0 {
                     self.encode(bytes, Kind::Unit, |appender, out| {
-                        write_unit(out, None, &kept, &slices, |slice| {
+                        write_unit(out, appender.trusted_time_ns, None, &kept, &slices, |slice| {
                             let offset = appender.place(slice);
                             base_offsets.push(offset);
                             offset
@@ -304,7 +309,7 @@ impl Appender {
                 let guards = Guards {
                     shared: &self.shared,
                     settings: &self.shared.settings(),
-                    now_ns: self.link.append_time_ns,
+                    now_ns: self.trusted_time_ns,
                     looked: looked.as_deref(),
                 };
                 let kept = match guards.judge(&slices, &[]) {
@@ -316,7 +321,8 @@ impl Appender {
                 };
                 let change = LaneChange { consumed: Consumed { lane: lane.id, consumed_to }, writes: &writes };
                 self.encode(bytes, Kind::Unit, |appender, out| {
-                    write_unit(out, Some(change), &kept, &slices, |slice| appender.place(slice));
+                    let trusted_ns = appender.trusted_time_ns;
+                    write_unit(out, trusted_ns, Some(change), &kept, &slices, |slice| appender.place(slice));
                 });
                 let end_position = self.link.position;
                 then.push(Then::Unit(Box::new(WrittenUnit {
@@ -378,14 +384,14 @@ impl Appender {
         slices: &mut Slices,
         looked: Option<&Looked>,
     ) -> io::Result<Result<Judged, GuardRefused>> {
-        let Self { sequencer, shared, writers, link, .. } = self;
+        let Self { sequencer, shared, writers, trusted_time_ns, .. } = self;
         let patience = (!self.is_alone).then_some(limits::ROOM_LOOK_EVERY);
         let mut look = SealedLook::new(shared, self.hashing, patience);
         let settings = shared.settings();
-        let guards = Guards { shared, settings: &settings, now_ns: link.append_time_ns, looked };
+        let guards = Guards { shared, settings: &settings, now_ns: *trusted_time_ns, looked };
         let settings = |topic| settings.topics.get(&topic).copied().unwrap_or_default();
         let next_offset = |id| writer(writers, shared, id).next_offset;
-        sequencer.judge(slices, link.append_time_ns, &guards, &mut look, settings, next_offset)
+        sequencer.judge(slices, *trusted_time_ns, &guards, &mut look, settings, next_offset)
     }
 
     fn encode(&mut self, bytes: &mut Vec<u8>, kind: Kind, body: impl FnOnce(&mut Self, &mut Vec<u8>)) {
@@ -490,7 +496,7 @@ impl Appender {
         for (head, mut unit) in units(&bytes) {
             while let Ok(Some(slice)) = unit.next_slice() {
                 let (base_offset, end) = (slice.chunk.base_offset, slice.chunk.end_offset());
-                self.sequencer.note(slice.partition, slice.identities(), base_offset, head.append_time_ns);
+                self.sequencer.note(slice.partition, slice.identities(), base_offset, unit.trusted_time_ns);
                 if let (Some(producer), Some(sequence)) = (unit.producer, slice.last_sequence) {
                     let last = Sequenced { sequence, offset: end.saturating_sub(1) };
                     self.sequencer.note_sequence(slice.partition, producer, last);

@@ -1,9 +1,9 @@
 //! The blocks of a segment: their layout, which is a promise, and their codec.
 //!
 //! ```text
-//! block v1, little endian, 64 bytes and the body
+//! block v2, little endian, 64 bytes and the body
 //!    0  u32  magic              0x424C5457 ("WTLB")
-//!    4  u8   version            1
+//!    4  u8   version            2; blocks of version 1 are read as well
 //!    5  u8   compression        0 none, 1 LZ4 (block format)
 //!    6  u16  0
 //!    8  u32  body length        in bytes, as stored
@@ -21,6 +21,7 @@
 //! body
 //!    0  per run, a run being what was appended at once
 //!       u64  append time
+//!       u64  trusted time       only from version 2 on, in version 1 it is the append time
 //!       u32  epoch
 //!       u32  count              of events
 //!       u32  length             of its records in bytes
@@ -36,9 +37,11 @@ use crate::model::{Chunk, Compression, Offset, PartitionId, TopicId};
 
 /// Bytes of a block in front of its body.
 pub(super) const BLOCK_HEAD_BYTES: usize = 64;
-const RUN_BYTES: usize = 20;
+const RUN_BYTES: usize = 28;
+const RUN_V1_BYTES: usize = 20;
 const MAGIC: u32 = u32::from_le_bytes(*b"WTLB");
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const OLDEST_VERSION: u8 = 1;
 const UNCOMPRESSED: u8 = 0;
 const LZ4: u8 = 1;
 
@@ -50,6 +53,7 @@ pub(super) struct BlockHead {
     pub(super) count: u32,
     pub(super) first_time_ns: u64,
     pub(super) last_time_ns: u64,
+    version: u8,
     compression: u8,
     body_bytes: u32,
     body_checksum: u32,
@@ -66,7 +70,7 @@ pub(super) enum BlockError {
     Magic,
     #[error("the checksum of the block's head is wrong")]
     HeadChecksum,
-    #[error("the block is of version {0}; this release knows version {VERSION}")]
+    #[error("the block is of version {0}; this release knows versions {OLDEST_VERSION} and {VERSION}")]
     Version(u8),
     #[error("the block holds other events than those that belong here")]
     Misplaced,
@@ -99,10 +103,11 @@ impl BlockHead {
             return Err(BlockError::HeadChecksum);
         }
         let (version, compression, _) = (head.get_u8(), head.get_u8(), head.get_u16_le());
-        if version != VERSION || compression > LZ4 {
+        if !(OLDEST_VERSION..=VERSION).contains(&version) || compression > LZ4 {
             return Err(BlockError::Version(version));
         }
         Ok(Self {
+            version,
             compression,
             body_bytes: head.get_u32_le(),
             body_checksum: head.get_u32_le(),
@@ -128,7 +133,8 @@ impl BlockHead {
             UNCOMPRESSED => body,
             _ => lz4_flex::block::decompress(&body, self.raw_bytes as usize).map_err(|_| BlockError::Body)?.into(),
         };
-        let runs_bytes = self.run_count as usize * RUN_BYTES;
+        let has_trusted = self.version > 1;
+        let runs_bytes = self.run_count as usize * if has_trusted { RUN_BYTES } else { RUN_V1_BYTES };
         if raw.len() != self.raw_bytes as usize || raw.len() < runs_bytes {
             return Err(BlockError::Body);
         }
@@ -136,12 +142,15 @@ impl BlockHead {
         let mut chunks = Vec::with_capacity(self.run_count as usize);
         let mut base_offset = self.base_offset;
         for _ in 0..self.run_count {
-            let (append_time_ns, epoch) = (runs.get_u64_le(), runs.get_u32_le());
+            let append_time_ns = runs.get_u64_le();
+            let trusted_time_ns = if has_trusted { runs.get_u64_le() } else { append_time_ns };
+            let epoch = runs.get_u32_le();
             let (count, length) = (runs.get_u32_le(), runs.get_u32_le() as usize);
             if length > raw.len() {
                 return Err(BlockError::Body);
             }
-            chunks.push(Chunk { base_offset, count, append_time_ns, epoch, records: raw.split_to(length) });
+            let records = raw.split_to(length);
+            chunks.push(Chunk { base_offset, count, append_time_ns, trusted_time_ns, epoch, records });
             base_offset += Offset::from(count);
         }
         if base_offset == self.end_offset() && raw.is_empty() { Ok(chunks) } else { Err(BlockError::Body) }
@@ -162,6 +171,7 @@ pub(super) fn write_block(
     out.put_bytes(0, BLOCK_HEAD_BYTES);
     for chunk in chunks {
         out.put_u64_le(chunk.append_time_ns);
+        out.put_u64_le(chunk.trusted_time_ns);
         out.put_u32_le(chunk.epoch);
         out.put_u32_le(chunk.count);
         out.put_u32_le(u32::try_from(chunk.records.len()).ok()?);
@@ -185,6 +195,7 @@ pub(super) fn write_block(
         count: u32::try_from(last.end_offset() - first.base_offset).ok()?,
         first_time_ns: first.append_time_ns,
         last_time_ns: last.append_time_ns,
+        version: VERSION,
         compression: stored_as,
         body_bytes: u32::try_from(body.len()).ok()?,
         body_checksum: crc32c::crc32c(body),
@@ -229,7 +240,8 @@ mod tests {
                 records.put_slice(record);
             }
             let (count, append_time_ns) = (run.len() as u32, 1_000 + number as u64);
-            chunks.push(Chunk { base_offset, count, append_time_ns, epoch: 7, records: records.into() });
+            let (trusted_time_ns, records) = (append_time_ns - 1, records.into());
+            chunks.push(Chunk { base_offset, count, append_time_ns, trusted_time_ns, epoch: 7, records });
             base_offset += u64::from(count);
         }
         chunks
@@ -294,7 +306,8 @@ mod tests {
 
     #[test]
     fn what_does_not_get_smaller_is_stored_as_it_is() {
-        let noise: Vec<u8> = (0..200u32).map(|number| crc32c::crc32c(&number.to_le_bytes()) as u8).collect();
+        let noise: Vec<u8> =
+            (0..4_000u32).map(|number| (crc32c::crc32c(&(number * number).to_le_bytes()) >> 13) as u8).collect();
         let (bytes, head) = block_of(&[vec![noise]], Compression::Lz4);
         assert_eq!(head.compression, UNCOMPRESSED);
         let (_, squeezed) = block_of(&[vec![vec![0; 1_000]]], Compression::Lz4);
@@ -304,12 +317,25 @@ mod tests {
     }
 
     #[test]
+    fn a_block_of_the_version_before_has_append_times() {
+        let bytes = "57544c42 01 00 0000 19000000 ef7c60c4 03000000 02000000 6400000000000000 01000000 01000000 \
+                     19000000 e803000000000000 e803000000000000 dadb5b1f e803000000000000 07000000 01000000 05000000 \
+                     01000000 78";
+        let digits = bytes.replace(' ', "");
+        let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+        let bytes: Bytes = (0..digits.len()).step_by(2).map(byte).collect::<Vec<_>>().into();
+        let chunks = BlockHead::parse(&bytes).unwrap().chunks(bytes.slice(BLOCK_HEAD_BYTES..)).unwrap();
+        assert_eq!((chunks[0].append_time_ns, chunks[0].trusted_time_ns, chunks[0].epoch), (1_000, 1_000, 7));
+        assert_eq!(chunks[0].iter().next().unwrap().record, b"x");
+    }
+
+    #[test]
     fn the_layout_is_a_promise() {
         let (bytes, _) = block_of(&[vec![b"x".to_vec()]], Compression::None);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let head = "57544c42 01 00 0000 19000000 ef7c60c4 03000000 02000000 6400000000000000 01000000 01000000 \
-                    19000000 e803000000000000 e803000000000000 dadb5b1f";
-        let body = "e803000000000000 07000000 01000000 05000000 01000000 78";
+        let head = "57544c42 02 00 0000 21000000 0b890256 03000000 02000000 6400000000000000 01000000 01000000 \
+                    21000000 e803000000000000 e803000000000000 5d6e2154";
+        let body = "e803000000000000 e703000000000000 07000000 01000000 05000000 01000000 78";
         assert_eq!(hex, [head, body].concat().replace(' ', ""));
     }
 }

@@ -28,14 +28,14 @@ use bytes::Bytes;
 
 use super::appender::compact;
 use super::block::write_block;
-use super::clock::ExpiryClock;
+use super::clock::ClockState;
 use super::frame::{Kind, UnitBody, frames};
 use super::identities::{Identities, Resealed};
 use super::sealed::{Hashing, Sealed};
 use super::segment::{SegmentId, SegmentMeta, is_out_of_descriptors};
 use super::store::{Changes, Checkpoint, Contents, Entries, Extent, Sequenced, Store, StoreError};
 use super::tail::Group;
-use super::{Settings, Shared, failed_sync, is_passing, lock};
+use super::{Settings, Shared, failed_sync, is_passing};
 use crate::effects::DiskFile;
 use crate::limits;
 use crate::model::{Chunk, LaneId, Offset, PartitionId, ProducerId, Retention, keeper_of};
@@ -98,7 +98,6 @@ pub(super) struct Checkpointer {
     pending: Changes,
     /// A commit that failed: it may have happened. Nothing is moved before that is known.
     unsure: Option<Outcome>,
-    clock: ExpiryClock,
     /// In an order, so that a simulation sees the same each time.
     partitions: BTreeMap<PartitionId, Kept>,
     cursors: HashMap<LaneId, Offset>,
@@ -106,8 +105,6 @@ pub(super) struct Checkpointer {
     /// When it was last looked what has expired, by the clock that never jumps.
     looked_ns: u64,
     checkpoint_bytes: usize,
-    /// Its state has changed without a frame.
-    is_dirty: bool,
 }
 
 /// What is so once a checkpoint is committed, beside what is pending.
@@ -169,13 +166,7 @@ impl Gathered {
 
 impl Checkpointer {
     /// Goes on from what the store holds.
-    pub(super) fn new(
-        store: Store,
-        contents: &Contents,
-        clock: ExpiryClock,
-        hashing: Hashing,
-        checkpoint_bytes: usize,
-    ) -> Self {
+    pub(super) fn new(store: Store, contents: &Contents, hashing: Hashing, checkpoint_bytes: usize) -> Self {
         let mut partitions: BTreeMap<PartitionId, Kept> = BTreeMap::new();
         for (id, extent) in &contents.partitions {
             partitions.entry(*id).or_default().extent = *extent;
@@ -189,13 +180,11 @@ impl Checkpointer {
             checkpoint: contents.checkpoint,
             pending: Changes::new(contents.checkpoint),
             unsure: None,
-            clock,
             partitions,
             cursors: contents.cursors.clone(),
             identities: Identities::new(contents, hashing),
             looked_ns: 0,
             checkpoint_bytes,
-            is_dirty: false,
         }
     }
 
@@ -207,8 +196,6 @@ impl Checkpointer {
     /// Moves all that is written, and makes a checkpoint where that is due: with one, what has expired is removed as well.
     pub(super) fn turn(&mut self, shared: &Shared, turn: Turn) -> Result<(), CheckpointError> {
         self.settle(shared)?;
-        self.clock.look(shared.tail.take_times());
-        *lock(&shared.frozen) = self.clock.frozen();
         let moved = self.move_waiting(shared);
         let since_ns = shared.clock.elapsed_ns().saturating_sub(self.looked_ns);
         let is_due = since_ns >= limits::RETENTION_EVERY.as_nanos() as u64
@@ -266,17 +253,19 @@ impl Checkpointer {
     /// Makes a checkpoint of all that was moved.
     fn commit(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
         let settings = shared.settings();
-        let (generation, clock) = (self.checkpoint.generation + 1, self.clock.state());
-        let mut changes = Changes::new(Checkpoint { generation, clock, ..self.pending.checkpoint });
+        let (generation, now) = (self.checkpoint.generation + 1, shared.trusted.now());
+        let mut changes = Changes::new(Checkpoint { generation, clock: now, ..self.pending.checkpoint });
         let mut partitions = BTreeMap::new();
-        self.expire(&settings, &mut partitions, &mut changes);
+        self.expire(&settings, now, &mut partitions, &mut changes);
         self.looked_ns = shared.clock.elapsed_ns();
-        let is_needed = changes.checkpoint.link != self.checkpoint.link || !partitions.is_empty() || self.is_dirty;
+        let noted_ns = now.trusted_ns.saturating_sub(self.checkpoint.clock.trusted_ns);
+        let is_needed = changes.checkpoint.link != self.checkpoint.link
+            || !partitions.is_empty()
+            || noted_ns >= limits::CLOCK_NOTED_EVERY.as_nanos() as u64;
         if !is_needed {
             return Ok(());
         }
-        let now_ns = changes.checkpoint.link.append_time_ns;
-        let identities = self.identities.seal(&settings, now_ns, &self.entries, &mut changes)?;
+        let identities = self.identities.seal(&settings, now.trusted_ns, &self.entries, &mut changes)?;
         if changes.checkpoint.link != self.checkpoint.link {
             let synced = shared.disk.sync_all().map_err(failed_sync);
             synced.map_err(disk_error(|| "segments are not durable".to_owned()))?;
@@ -311,7 +300,7 @@ impl Checkpointer {
     /// A checkpoint is durable: whoever should know is told, and what it makes superfluous is removed.
     fn happened(&mut self, shared: &Shared, outcome: Outcome) {
         let Outcome { changes, partitions, identities } = outcome;
-        (self.checkpoint, self.is_dirty) = (changes.checkpoint, false);
+        self.checkpoint = changes.checkpoint;
         self.identities.happened(shared, changes.checkpoint.link.position, identities);
         let pending = std::mem::replace(&mut self.pending, Changes::new(changes.checkpoint));
         shared.checkpoints.fetch_add(1, Ordering::AcqRel);
@@ -326,23 +315,21 @@ impl Checkpointer {
         clean_up(shared, &changes);
     }
 
-    /// Somebody says that the wall clock is right.
-    pub(super) fn confirm_clock(&mut self, shared: &Shared) -> bool {
-        let was_frozen = self.clock.confirm(shared.tail.take_times());
-        self.is_dirty |= was_frozen;
-        *lock(&shared.frozen) = self.clock.frozen();
-        was_frozen
-    }
-
     /// Takes out the segments that may go.
-    fn expire(&self, settings: &Settings, kept: &mut BTreeMap<PartitionId, Kept>, changes: &mut Changes) {
+    fn expire(
+        &self,
+        settings: &Settings,
+        now: ClockState,
+        kept: &mut BTreeMap<PartitionId, Kept>,
+        changes: &mut Changes,
+    ) {
         for (id, partition) in &self.partitions {
             let Some(topic) = settings.topics.get(&id.topic) else { continue }; // not declared any more: kept
             let seals = partition.segments.back().is_some_and(|last| {
-                let horizon_ns = self.clock.horizon_ns(seal_age(&topic.retention));
+                let horizon_ns = now.horizon_ns(seal_age(&topic.retention));
                 !last.is_sealed && is_to_be_sealed(last, &topic.retention, horizon_ns)
             });
-            let gone = self.expired(&topic.retention, partition, reached(settings, *id, &self.cursors), seals);
+            let gone = expired(&topic.retention, now, partition, reached(settings, *id, &self.cursors), seals);
             if !seals && gone == 0 {
                 continue; // as nearly always, so nothing is copied for it
             }
@@ -359,19 +346,19 @@ impl Checkpointer {
             kept.insert(*id, partition);
         }
     }
+}
 
-    /// How many segments of a partition may go, from the first on; `seals` says that the last one is sealed now.
-    fn expired(&self, retention: &Retention, partition: &Kept, reached: Offset, seals: bool) -> usize {
-        let horizon_ns = retention.age.and_then(|age| self.clock.horizon_ns(age));
-        let mut bytes: u64 = partition.segments.iter().map(|meta| meta.bytes).sum();
-        let mut may_go = |segment: &SegmentMeta| {
-            let is_old = horizon_ns.is_some_and(|horizon_ns| segment.last_time_ns < horizon_ns);
-            let is_much = retention.partition_bytes.is_some_and(|max| bytes > max);
-            bytes -= segment.bytes;
-            (segment.is_sealed || seals) && (retention.force || segment.end_offset <= reached) && (is_old || is_much)
-        };
-        partition.segments.iter().take_while(|segment| may_go(segment)).count()
-    }
+/// How many segments of a partition may go, from the first on; `seals` says that the last one is sealed now.
+fn expired(retention: &Retention, now: ClockState, partition: &Kept, reached: Offset, seals: bool) -> usize {
+    let horizon_ns = retention.age.and_then(|age| now.horizon_ns(age));
+    let mut bytes: u64 = partition.segments.iter().map(|meta| meta.bytes).sum();
+    let mut may_go = |segment: &SegmentMeta| {
+        let is_old = horizon_ns.is_some_and(|horizon_ns| segment.last_trusted_ns < horizon_ns);
+        let is_much = retention.partition_bytes.is_some_and(|max| bytes > max);
+        bytes -= segment.bytes;
+        (segment.is_sealed || seals) && (retention.force || segment.end_offset <= reached) && (is_old || is_much)
+    };
+    partition.segments.iter().take_while(|segment| may_go(segment)).count()
 }
 
 /// Up to where every live subscriber of a partition has processed it.
@@ -396,7 +383,7 @@ fn seal_bytes(retention: &Retention) -> u64 {
 
 /// Whether nothing more shall be added to a segment; events older than the horizon are so old that it is to be closed.
 fn is_to_be_sealed(segment: &SegmentMeta, retention: &Retention, horizon_ns: Option<u64>) -> bool {
-    segment.bytes >= seal_bytes(retention) || horizon_ns.is_some_and(|horizon| segment.first_time_ns < horizon)
+    segment.bytes >= seal_bytes(retention) || horizon_ns.is_some_and(|horizon| segment.first_trusted_ns < horizon)
 }
 
 /// Adds events to the partition's segments on the disk. The segments that changed.
@@ -419,15 +406,19 @@ fn add(
             bytes: 0,
             first_time_ns: 0,
             last_time_ns: 0,
+            first_trusted_ns: 0,
+            last_trusted_ns: 0,
             is_sealed: false,
         });
         bytes.clear();
         let start = meta.bytes;
         for block in rest.by_ref() {
             let Some(head) = write_block(&mut bytes, id, &block, topic.compression) else { continue };
+            let trusted_ns = |chunk: Option<&Chunk>| chunk.map_or(0, |chunk| chunk.trusted_time_ns);
             if meta.bytes == 0 {
-                meta.first_time_ns = head.first_time_ns;
+                (meta.first_time_ns, meta.first_trusted_ns) = (head.first_time_ns, trusted_ns(block.first()));
             }
+            meta.last_trusted_ns = trusted_ns(block.last());
             meta.bytes += head.block_bytes();
             (meta.end_offset, meta.last_time_ns) = (head.end_offset(), head.last_time_ns);
             if meta.bytes >= seal_bytes(&topic.retention) {

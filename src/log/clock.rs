@@ -1,138 +1,180 @@
-//! What age events have, whatever the machine's clock does.
+//! Trusted time: what ages, windows and timers are measured by, whatever is done to the machine's clock.
 //!
-//! Append times are engine time: the wall clock, but never less than that of the event before, and in the journal. Expiry
-//! must not trust that: a wall clock that jumps ahead would make everything old at once. So it also watches a clock that
-//! never jumps, and counts the difference as *skew*, by which events are taken to be younger.
+//! Append times follow the wall clock, which may be set, or be wrong. What expires, or falls due, must not follow it: a
+//! wall clock that jumps ahead would make everything old at once. So there is a time of the log's own. It goes on by what
+//! really passes, and comes nearer to the wall clock only slowly.
 //!
 //! ```text
-//!   engine time   ──────────┐ jump ┌──────────────>      age = engine time - skew - append time
-//!   never jumps   ──────────────────────>
-//!                           │<skew>│
+//!   wall clock    ──────────┐ jump ┌────────┐ back ┌────>
+//!   trusted time  ──────────────────────────────────────>   as much as really passes, and at most a hundredth more or less
 //! ```
 //!
-//! - A jump of up to a day is skew. Skew melts when the wall clock is put back, and while engine time stands still for that.
-//! - A jump of more than a day is skew and freezes expiry until somebody confirms the clock. Where it then still says so, the
-//!   time has really passed, and there is no skew any more. At a start that is a jump since the last checkpoint: what was
-//!   skew after that is forgotten.
+//! - While the bus runs, trusted time goes on by a clock that never jumps, which also counts while the machine is suspended.
+//!   It never goes back.
+//! - A wall clock that is up to [`limits::CLOCK_JUMP_MAX`] away is taken for right in the long run: trusted time goes a
+//!   hundredth faster or slower until the two meet. So a duration is right to one per cent, and a correction of a few
+//!   minutes is taken over within hours.
+//! - A wall clock that is further ahead is believed only when somebody says so, which [`TrustedClock::confirm`] is. Until
+//!   then nothing is removed for its age; all else goes on by what really passes.
+//! - Nobody can say how long a bus was off. Up to a day it is what the wall clock says; more is a clock that is far ahead.
+//! - The appender decides one trusted time for each group and records it in the frames. So a start goes on where the last
+//!   frame was, or the last checkpoint, and whoever reads an event again sees the time that was seen first.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::effects::Clock;
 use crate::limits;
 
-/// What of it survives a restart.
+/// What of it survives a restart: both clocks at one moment. All zero where nothing is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct ClockState {
-    /// Nanoseconds by which engine time may be ahead.
-    pub(super) skew_ns: u64,
-    /// Engine time at which expiry was frozen, Unix nanoseconds; 0 where it is not.
-    pub(super) frozen_since_ns: u64,
+    /// Unix nanoseconds.
+    pub(super) trusted_ns: u64,
+    /// Unix nanoseconds.
+    pub(super) wall_ns: u64,
 }
 
-/// A jump of the clock for which expiry waits to be confirmed.
+impl ClockState {
+    /// Whichever of two was later.
+    pub(super) fn later(self, other: Self) -> Self {
+        if other.trusted_ns >= self.trusted_ns { other } else { self }
+    }
+
+    /// By how much the wall clock is ahead.
+    fn ahead_ns(self) -> u64 {
+        self.wall_ns.saturating_sub(self.trusted_ns)
+    }
+
+    fn is_frozen(self) -> bool {
+        self.ahead_ns() > JUMP_NS_MAX
+    }
+
+    /// What is older than `age` has a trusted time before this; `None` while nothing may be removed for its age.
+    pub(super) fn horizon_ns(self, age: Duration) -> Option<u64> {
+        let age_ns = u64::try_from(age.as_nanos()).ok()?;
+        (!self.is_frozen()).then(|| self.trusted_ns.saturating_sub(age_ns))
+    }
+}
+
+/// The wall clock is so far ahead that nothing is removed for its age until somebody confirms it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frozen {
-    /// Engine time in front of the jump, Unix nanoseconds.
-    pub since_ns: u64,
-    /// By how much the clock was ahead of where it should have been.
+    /// By how much it is ahead.
     pub skew: Duration,
 }
 
 const JUMP_NS_MAX: u64 = limits::CLOCK_JUMP_MAX.as_nanos() as u64;
+/// A clock that is confirmed was waited for if it was ahead by this.
+const NOTICED_NS: u64 = 1_000_000_000;
 
-pub(super) struct ExpiryClock {
+pub(super) struct TrustedClock {
     clock: Arc<dyn Clock>,
-    state: ClockState,
-    /// Engine time at the last look: what an event that was appended then got, or would have got. It goes back where the
-    /// wall clock was put back and nothing was appended in between, or events appended since would seem too old.
-    engine_ns: u64,
-    elapsed_ns: u64,
+    state: Mutex<State>,
 }
 
-impl ExpiryClock {
-    /// `known_ns` is the engine time of the state, `appended_ns` that of the last event.
-    pub(super) fn new(clock: Arc<dyn Clock>, state: ClockState, (known_ns, appended_ns): (u64, u64)) -> Self {
-        let (engine_ns, elapsed_ns) = (appended_ns.max(clock.now_ns()), clock.elapsed_ns());
-        let mut new = Self { clock, state, engine_ns: known_ns, elapsed_ns };
-        let ahead_ns = engine_ns.saturating_sub(known_ns);
-        if known_ns > 0 && ahead_ns > JUMP_NS_MAX {
-            new.freeze(ahead_ns);
-        }
-        new.engine_ns = engine_ns;
-        new
-    }
+struct State {
+    now: ClockState,
+    /// By the clock that never jumps.
+    elapsed_ns: u64,
+    /// It was said that the wall clock is far ahead.
+    is_told: bool,
+}
 
-    fn freeze(&mut self, jump_ns: u64) {
-        self.state.skew_ns = self.state.skew_ns.saturating_add(jump_ns);
-        if self.state.frozen_since_ns == 0 {
-            self.state.frozen_since_ns = self.engine_ns;
-            let jump = humantime::format_duration(Duration::from_secs(jump_ns / 1_000_000_000));
+impl TrustedClock {
+    /// Goes on from what is known of the time before.
+    pub(super) fn open(clock: Arc<dyn Clock>, known: ClockState) -> Self {
+        let (wall_ns, elapsed_ns) = (clock.now_ns(), clock.elapsed_ns());
+        let off_ns = match wall_ns.checked_sub(known.wall_ns) {
+            _ if known == ClockState::default() => wall_ns, // nothing is older than now
+            Some(off_ns) => off_ns,
+            // it was ahead and has been put back: what it was behind by is believed no more than what it is ahead by
+            None => wall_ns.saturating_sub(known.trusted_ns),
+        };
+        let is_believed = known == ClockState::default() || off_ns <= JUMP_NS_MAX;
+        let trusted_ns = known.trusted_ns + if is_believed { off_ns } else { 0 };
+        let now = ClockState { trusted_ns, wall_ns };
+        if !is_believed {
             tracing::warn!(
-                %jump,
-                "the clock is far ahead of the last event: nothing expires until `wattle clock confirm` says that it is right"
+                off = %days_and_hours(off_ns),
+                "the bus was off for more than a day, or the clock was set meanwhile: none of that time counts before `wattle \
+                 clock confirm` says that the clock is right. Until then no event is removed for its age, and state, windows of \
+                 `dedupe` and delayed events are as old as they were; `wattle run --confirm-clock` says it at each start"
             );
         }
+        let state = State { now, elapsed_ns, is_told: !is_believed };
+        Self { clock, state: Mutex::new(state) }
     }
 
-    /// Looks at the clocks. The last event was appended at `appended_ns`; `slowest` is of those since the last look the one
-    /// whose append time was the furthest behind the clock that never jumps, and that clock then: the wall clock may have
-    /// been put back for a moment only.
-    pub(super) fn look(&mut self, (slowest, appended_ns): (Option<(u64, u64)>, u64)) {
-        if let Some((engine_ns, elapsed_ns)) = slowest {
-            self.see(engine_ns, elapsed_ns);
-        }
-        self.see(appended_ns.max(self.clock.now_ns()), self.clock.elapsed_ns());
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn see(&mut self, engine_ns: u64, elapsed_ns: u64) {
-        let expected_ns = self.engine_ns.saturating_add(elapsed_ns.saturating_sub(self.elapsed_ns));
-        match engine_ns.checked_sub(expected_ns) {
-            Some(jump) if jump > JUMP_NS_MAX => self.freeze(jump),
-            Some(jump) => self.state.skew_ns = self.state.skew_ns.saturating_add(jump),
-            None => self.state.skew_ns = self.state.skew_ns.saturating_sub(expected_ns - engine_ns),
-        }
-        (self.engine_ns, self.elapsed_ns) = (engine_ns, elapsed_ns);
+    /// Both clocks, now.
+    pub(super) fn now(&self) -> ClockState {
+        let mut state = self.state(); // first, so that nobody looks at an earlier moment later
+        state.look(self.clock.now_ns(), self.clock.elapsed_ns());
+        state.now
     }
 
-    /// Events that were appended before this are older than `age`; `None` while nothing may expire.
-    pub(super) fn horizon_ns(&self, age: Duration) -> Option<u64> {
-        let age = u64::try_from(age.as_nanos()).ok()?;
-        let now = self.engine_ns.saturating_sub(self.state.skew_ns);
-        (self.state.frozen_since_ns == 0).then(|| now.saturating_sub(age))
-    }
-
-    /// Somebody says that the wall clock is right. Whether anything had waited for that.
-    pub(super) fn confirm(&mut self, times: (Option<(u64, u64)>, u64)) -> bool {
-        self.look(times);
-        let was_frozen = self.state.frozen_since_ns != 0;
-        self.state.frozen_since_ns = 0;
-        if was_frozen && self.clock.now_ns().saturating_add(JUMP_NS_MAX) >= self.engine_ns {
-            self.state.skew_ns = 0;
-        }
-        was_frozen
-    }
-
-    pub(super) fn state(&self) -> ClockState {
-        self.state
-    }
-
+    /// Whether nothing is removed for its age.
     pub(super) fn frozen(&self) -> Option<Frozen> {
-        let since_ns = self.state.frozen_since_ns;
-        (since_ns != 0).then_some(Frozen { since_ns, skew: Duration::from_nanos(self.state.skew_ns) })
+        let now = self.now();
+        now.is_frozen().then(|| Frozen { skew: Duration::from_nanos(now.ahead_ns()) })
     }
+
+    /// Somebody says that the wall clock is right: where it is ahead, so much time has passed. Whether that was noticeable.
+    pub(super) fn confirm(&self) -> bool {
+        let mut state = self.state();
+        state.look(self.clock.now_ns(), self.clock.elapsed_ns());
+        let ahead_ns = state.now.ahead_ns();
+        state.now.trusted_ns = state.now.trusted_ns.max(state.now.wall_ns);
+        state.is_told = false;
+        ahead_ns >= NOTICED_NS
+    }
+}
+
+impl State {
+    fn look(&mut self, wall_ns: u64, elapsed_ns: u64) {
+        let passed_ns = elapsed_ns.saturating_sub(self.elapsed_ns);
+        let plain_ns = self.now.trusted_ns.saturating_add(passed_ns);
+        let part_ns = passed_ns / limits::CLOCK_MELTS_PART;
+        let trusted_ns = match (wall_ns.saturating_sub(plain_ns), plain_ns.saturating_sub(wall_ns)) {
+            (ahead_ns, 0) if ahead_ns <= JUMP_NS_MAX => plain_ns.saturating_add(ahead_ns.min(part_ns)),
+            (0, behind_ns) if behind_ns <= JUMP_NS_MAX => plain_ns - behind_ns.min(part_ns),
+            _ => plain_ns,
+        };
+        self.now = ClockState { trusted_ns, wall_ns };
+        self.elapsed_ns = elapsed_ns;
+        if self.now.is_frozen() && !self.is_told {
+            tracing::warn!(
+                ahead = %days_and_hours(self.now.ahead_ns()),
+                "the clock has jumped ahead by more than a day: that counts only when `wattle clock confirm` says that it is \
+                 right. Until then no event is removed for its age, and all else goes on by the time that really passes"
+            );
+        }
+        self.is_told = self.now.is_frozen();
+    }
+}
+
+fn days_and_hours(ns: u64) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(ns / 3_600_000_000_000 * 3_600))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use proptest::prelude::*;
+
     use super::*;
 
-    const HOUR: u64 = 3_600_000_000_000;
-    const YEAR: u64 = 365 * 24 * HOUR;
+    const MINUTE: u64 = 60_000_000_000;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    const YEAR: u64 = 365 * DAY;
     const START: u64 = 50 * YEAR;
-    const AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+    const AGE: Duration = Duration::from_secs(3_600);
 
     #[derive(Default)]
     struct Hands {
@@ -165,108 +207,139 @@ mod tests {
         }
     }
 
-    /// How old an event of the start is taken to be, in hours.
-    fn hours(clock: &ExpiryClock) -> Option<u64> {
-        Some((clock.horizon_ns(Duration::ZERO)? - START) / HOUR)
+    fn open(hands: &Arc<Hands>, trusted_ns: u64, wall_ns: u64) -> TrustedClock {
+        TrustedClock::open(hands.clone(), ClockState { trusted_ns, wall_ns })
+    }
+
+    /// Trusted time since the start, in minutes.
+    fn minutes(clock: &TrustedClock) -> u64 {
+        (clock.now().trusted_ns - START) / MINUTE
     }
 
     #[test]
-    fn time_that_passes_makes_old() {
+    fn it_goes_with_a_clock_that_is_right() {
         let hands = Hands::at(START);
-        let mut clock = ExpiryClock::new(hands.clone(), ClockState::default(), (START, START));
-        hands.pass(200 * HOUR);
-        clock.look((None, START));
-        assert_eq!(hours(&clock), Some(200));
-        assert!(clock.horizon_ns(AGE).unwrap() > START);
+        let clock = TrustedClock::open(hands.clone(), ClockState::default());
+        assert_eq!(clock.now().trusted_ns, START, "a new log has no past to jump from");
+        hands.pass(200 * DAY);
+        assert_eq!(clock.now(), ClockState { trusted_ns: START + 200 * DAY, wall_ns: START + 200 * DAY });
+        assert_eq!(clock.now().horizon_ns(AGE), Some(START + 200 * DAY - HOUR));
+        assert!(!clock.confirm() && clock.frozen().is_none());
     }
 
     #[test]
-    fn an_hour_ahead_and_back_makes_nothing_older() {
+    fn an_hour_ahead_and_back_is_as_if_it_had_never_been() {
         let hands = Hands::at(START);
-        let mut clock = ExpiryClock::new(hands.clone(), ClockState::default(), (START, START));
+        let clock = open(&hands, START, START);
         hands.set(START + HOUR);
-        clock.look((None, START));
-        assert_eq!(hours(&clock), Some(0));
-        hands.pass(5 * HOUR);
-        clock.look((None, START));
-        assert_eq!(hours(&clock), Some(5));
-        hands.set(START + 5 * HOUR);
-        clock.look((None, START));
-        hands.pass(2 * HOUR);
-        clock.look((None, START));
-        assert_eq!(hours(&clock), Some(7));
+        assert_eq!(minutes(&clock), 0);
+        hands.pass(100 * MINUTE);
+        assert_eq!(minutes(&clock), 101, "a hundredth more");
+        hands.set(START + 100 * MINUTE);
+        assert_eq!(minutes(&clock), 101, "and it never goes back");
+        hands.pass(100 * MINUTE);
+        assert_eq!(minutes(&clock), 200);
     }
 
     #[test]
-    fn a_clock_that_is_put_back_makes_nothing_older_and_nothing_younger_than_it_was() {
+    fn a_correction_is_taken_over_slowly() {
         let hands = Hands::at(START);
-        let mut clock = ExpiryClock::new(hands.clone(), ClockState::default(), (START, START));
-        hands.set(START - 10 * YEAR);
-        hands.pass(3 * HOUR);
-        clock.look((None, START));
-        assert_eq!(hours(&clock), Some(0), "engine time stands still, so events live longer, never shorter");
+        let clock = open(&hands, START, START);
+        hands.set(START + 3 * MINUTE);
+        for _ in 0..400 {
+            hands.pass(MINUTE);
+            clock.now();
+        }
+        assert_eq!(clock.now().trusted_ns, START + 403 * MINUTE, "three minutes are a hundredth of five hours");
+        hands.set(START + 400 * MINUTE);
+        hands.pass(400 * MINUTE);
+        assert_eq!(clock.now().trusted_ns, START + 800 * MINUTE, "and so is one back");
     }
 
     #[test]
-    fn ten_years_ahead_freezes_until_confirmed_and_back_again_is_no_harm() {
+    fn years_ahead_freeze_retention_and_nothing_else_until_they_are_confirmed_or_gone() {
         let hands = Hands::at(START);
-        let mut clock = ExpiryClock::new(hands.clone(), ClockState::default(), (START, START));
+        let clock = open(&hands, START, START);
         hands.set(START + 10 * YEAR);
-        clock.look((None, START + 10 * YEAR));
-        assert_eq!(hours(&clock), None);
+        hands.pass(7 * MINUTE);
+        assert_eq!(minutes(&clock), 7, "what really passes counts, and no more");
+        assert_eq!(clock.now().horizon_ns(AGE), None);
         assert_eq!(clock.frozen().unwrap().skew, Duration::from_nanos(10 * YEAR));
-        // what survives a restart, at which the clock is right again
-        hands.set(START + HOUR);
-        let mut clock = ExpiryClock::new(hands.clone(), clock.state(), (START + 10 * YEAR, START + 10 * YEAR));
-        assert_eq!(hours(&clock), None);
-        assert!(clock.confirm((None, START + 10 * YEAR)));
-        assert_eq!(hours(&clock), Some(0));
-        hands.pass(4 * HOUR);
-        clock.look((None, START + 10 * YEAR));
-        assert_eq!(hours(&clock), Some(4));
-        assert!(!clock.confirm((None, START + 10 * YEAR)));
+        hands.set(START + 7 * MINUTE);
+        assert_eq!(clock.frozen(), None, "nothing is left that anybody could confirm");
+        hands.set(START + 3 * DAY);
+        assert!(clock.frozen().is_some());
+        assert!(clock.confirm());
+        assert_eq!((clock.now().trusted_ns, clock.frozen()), (START + 3 * DAY, None));
+        assert!(!clock.confirm());
+    }
+
+    #[test]
+    fn a_small_jump_can_be_confirmed_as_well() {
+        let hands = Hands::at(START);
+        let clock = open(&hands, START, START);
+        hands.set(START + 3 * HOUR);
+        assert!(clock.confirm());
+        assert_eq!(minutes(&clock), 180);
+    }
+
+    #[test]
+    fn a_clock_that_is_years_behind_changes_nothing() {
+        let hands = Hands::at(START);
+        let clock = open(&hands, START, START);
+        hands.set(START - 10 * YEAR);
+        hands.pass(100 * HOUR);
+        assert_eq!(minutes(&clock), 100 * 60);
+        assert!(!clock.confirm());
+        assert_eq!(minutes(&clock), 100 * 60);
     }
 
     #[test]
     fn a_bus_that_was_off_for_days_waits_for_a_word() {
         let hands = Hands::at(START + 72 * HOUR);
-        let mut clock = ExpiryClock::new(hands.clone(), ClockState::default(), (START, START));
-        assert_eq!(hours(&clock), None);
-        assert!(clock.confirm((None, START)));
-        assert_eq!(hours(&clock), Some(72));
-        let clock = ExpiryClock::new(hands, ClockState::default(), (START + 50 * HOUR, START + 50 * HOUR));
-        assert_eq!(hours(&clock), Some(72), "less than a day is believed");
+        let clock = open(&hands, START, START);
+        assert!(clock.frozen().is_some());
+        hands.pass(5 * MINUTE);
+        assert_eq!(minutes(&clock), 5);
+        assert!(clock.confirm());
+        assert_eq!(minutes(&clock), 72 * 60 + 5);
+        let clock = open(&Hands::at(START + 20 * HOUR), START, START);
+        assert_eq!((minutes(&clock), clock.frozen()), (20 * 60, None), "less than a day is believed");
     }
 
     #[test]
-    fn what_is_appended_after_the_clock_was_put_back_is_no_older_for_it() {
-        let hands = Hands::at(START + 20 * HOUR);
-        let mut clock = ExpiryClock::new(hands.clone(), ClockState::default(), (START, START));
-        hands.set(START); // and an event is appended
-        hands.pass(HOUR);
-        clock.look((None, START));
-        assert_eq!(hours(&clock), Some(1));
+    fn what_was_skew_is_skew_after_a_start() {
+        // ten years ahead when it stopped, and still so a minute later
+        let clock = open(&Hands::at(START + 10 * YEAR + MINUTE), START, START + 10 * YEAR);
+        assert_eq!(minutes(&clock), 1);
+        assert!(clock.frozen().is_some());
+        // put right meanwhile: an hour has passed, as far as anybody can tell
+        let clock = open(&Hands::at(START + HOUR), START, START + 10 * YEAR);
+        assert_eq!((minutes(&clock), clock.frozen()), (60, None));
+        let clock = open(&Hands::at(START - HOUR), START, START + 10 * YEAR);
+        assert_eq!((minutes(&clock), clock.frozen()), (0, None));
+        let clock = open(&Hands::at(START + 3 * DAY), START, START + 10 * YEAR);
+        assert!(clock.frozen().is_some() && minutes(&clock) == 0);
     }
 
-    #[test]
-    fn a_clock_that_was_put_back_for_a_moment_makes_nothing_older_either() {
-        let hands = Hands::at(START);
-        let mut clock = ExpiryClock::new(hands.clone(), ClockState::default(), (0, 0));
-        hands.pass(2 * HOUR);
-        clock.look((Some((START - 10 * HOUR, HOUR)), START - 10 * HOUR));
-        assert_eq!(clock.horizon_ns(Duration::ZERO), Some(START - 9 * HOUR), "the event is of an hour ago");
-    }
-
-    #[test]
-    fn a_jump_since_the_last_checkpoint_is_noticed_at_a_start() {
-        let hands = Hands::at(START + 10 * YEAR);
-        let clock = ExpiryClock::new(hands, ClockState::default(), (START, START + 10 * YEAR));
-        assert_eq!(hours(&clock), None, "the event says so itself, which proves nothing");
-    }
-
-    #[test]
-    fn a_new_log_has_no_past_to_jump_from() {
-        let clock = ExpiryClock::new(Hands::at(START), ClockState::default(), (0, 0));
-        assert!(clock.frozen().is_none());
+    proptest! {
+        /// Whatever the wall clock does, a duration by trusted time is right to one per cent.
+        #[test]
+        fn no_jumps_make_a_duration_wrong(
+            jumps in proptest::collection::vec((0..3 * DAY, 0..2 * YEAR), 1..40),
+        ) {
+            let hands = Hands::at(START);
+            let clock = open(&hands, START, START);
+            let (mut elapsed, mut before) = (0, START);
+            for (pass, wall) in jumps {
+                hands.set(START - YEAR + wall);
+                hands.pass(pass);
+                elapsed += pass;
+                let now = clock.now().trusted_ns;
+                prop_assert!(now >= before);
+                prop_assert!((now - START).abs_diff(elapsed) <= elapsed / 100, "{} of {elapsed}", now - START);
+                before = now;
+            }
+        }
     }
 }

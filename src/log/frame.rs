@@ -1,9 +1,9 @@
 //! The frames of the journal: their layout, which is a promise, and their codec.
 //!
 //! ```text
-//! frame v4, little endian, 56 bytes and the body
+//! frame v5, little endian, 56 bytes and the body
 //!    0  u32  magic              0x4C545457 ("WTTL")
-//!    4  u8   version            4; frames of versions 1 to 3 are read as well
+//!    4  u8   version            5; frames of versions 1 to 4 are read as well
 //!    5  u8   kind               1 unit, 2 mark, 3 catalogue
 //!    6  u16  0
 //!    8  u32  body length        in bytes
@@ -20,7 +20,8 @@
 //!    0  u32  slice count
 //!    4  u32  flags              bit 0: has a lane; from version 2 on bit 1: identities, bit 2: a producer; from version 3
 //!                               on bit 3: a lane's entries; from version 4 on bit 4: entries of topics
-//!    8 [u32  subscriber         only with a lane, 16 bytes
+//!    8 [u64  trusted time       Unix nanoseconds; only from version 5 on, in earlier ones it is the append time]
+//!    + [u32  subscriber         only with a lane, 16 bytes
 //!       u32  partition
 //!       u64  consumed to]
 //!    + [u128 producer           only with one, 16 bytes]
@@ -60,9 +61,12 @@ use crate::model::{
 /// Bytes of a frame in front of its body.
 pub(super) const HEAD_BYTES: usize = 56;
 const MAGIC: u32 = u32::from_le_bytes(*b"WTTL");
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
+/// From which version on units say their trusted time.
+const TRUSTED_FROM_VERSION: u8 = 5;
 const OLDEST_VERSION: u8 = 1;
 const UNIT_HEAD_BYTES: usize = 8;
+const TRUSTED_BYTES: usize = 8;
 const LANE_BYTES: usize = 16;
 const PRODUCER_BYTES: usize = 16;
 const SLICE_HEAD_BYTES: usize = 24;
@@ -92,6 +96,7 @@ pub(super) enum Kind {
 /// A frame's head, apart from what says that it is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
+    version: u8,
     pub(super) kind: Kind,
     pub(super) body_bytes: u32,
     pub(super) checksum: u32,
@@ -171,6 +176,7 @@ impl Head {
             _ => return Err(FrameError::Unknown { version, kind }),
         };
         Ok(Self {
+            version,
             kind,
             body_bytes,
             checksum,
@@ -278,6 +284,7 @@ pub(super) fn write_frame(
     let frame = out.get_mut(start..)?;
     let body_bytes = u32::try_from(frame.len() - HEAD_BYTES).ok()?;
     let mut head = Head {
+        version: VERSION,
         kind,
         body_bytes,
         checksum: 0,
@@ -335,7 +342,7 @@ pub(super) fn unit_frame_bytes(slices: &Slices, lane_writes: Option<&[LaneWrite]
     };
     let marks = |slice: &Slice| slice.identities.len() * IDENTITY_BYTES + sequence_bytes + guard_bytes(slice);
     let slices_bytes: usize = slices.iter().map(|slice| SLICE_HEAD_BYTES + marks(slice)).sum();
-    HEAD_BYTES + UNIT_HEAD_BYTES + lane_bytes + producer_bytes + slices_bytes + slices.bytes()
+    HEAD_BYTES + UNIT_HEAD_BYTES + TRUSTED_BYTES + lane_bytes + producer_bytes + slices_bytes + slices.bytes()
 }
 
 /// What a partition of a topic keeps from now on, or does not any more.
@@ -357,9 +364,10 @@ fn guard_bytes(slice: &Slice) -> usize {
     }
 }
 
-/// Writes the body of a unit. `base_offset` gives the offset of a slice's first record.
+/// Writes the body of a unit of a trusted time. `base_offset` gives the offset of a slice's first record.
 pub(super) fn write_unit(
     out: &mut Vec<u8>,
+    trusted_time_ns: u64,
     lane: Option<LaneChange<'_>>,
     kept: &[Kept],
     slices: &Slices,
@@ -375,6 +383,7 @@ pub(super) fn write_unit(
             | flag(lane.is_some_and(|lane| !lane.writes.is_empty()), HAS_WRITES)
             | flag(!kept.is_empty(), HAS_KEPT),
     );
+    out.put_u64_le(trusted_time_ns);
     if let Some(LaneChange { consumed, .. }) = lane {
         out.put_u32_le(consumed.lane.subscriber.0);
         out.put_u32_le(consumed.lane.partition);
@@ -433,6 +442,8 @@ pub(super) struct UnitBody {
     slices_left: u32,
     rest: Bytes,
     append_time_ns: u64,
+    /// Of all that is in it.
+    pub(super) trusted_time_ns: u64,
     epoch: u32,
 }
 
@@ -466,6 +477,10 @@ impl UnitBody {
         if flags & !(HAS_LANE | HAS_IDENTITIES | HAS_PRODUCER | HAS_WRITES | HAS_KEPT) != 0 {
             return Err(FrameError::Body);
         }
+        let trusted_time_ns = match head.version {
+            TRUSTED_FROM_VERSION.. => body.try_get_u64_le().map_err(|_| FrameError::Body)?,
+            _ => head.append_time_ns,
+        };
         let consumed = match flags & HAS_LANE {
             0 => None,
             _ if body.len() >= LANE_BYTES => Some(Consumed {
@@ -496,6 +511,7 @@ impl UnitBody {
             slices_left,
             rest: body,
             append_time_ns: head.append_time_ns,
+            trusted_time_ns,
             epoch: head.epoch,
         })
     }
@@ -517,7 +533,8 @@ impl UnitBody {
             return Err(FrameError::Body);
         }
         let records = self.rest.split_to(length);
-        let chunk = Chunk { base_offset, count, append_time_ns: self.append_time_ns, epoch: self.epoch, records };
+        let (append_time_ns, trusted_time_ns, epoch) = (self.append_time_ns, self.trusted_time_ns, self.epoch);
+        let chunk = Chunk { base_offset, count, append_time_ns, trusted_time_ns, epoch, records };
         let marks = if self.has_identities { count as usize * IDENTITY_BYTES } else { 0 };
         if marks > self.rest.len() {
             return Err(FrameError::Body);
@@ -615,7 +632,7 @@ mod tests {
     fn frame_of(slices: &Slices, lane: Option<LaneChange<'_>>, kept: &[Kept]) -> (Vec<u8>, Head) {
         let mut out = Vec::new();
         let head = write_frame(&mut out, Kind::Unit, &LINK, 4000, |out| {
-            write_unit(out, lane, kept, slices, |slice| u64::from(slice.partition.partition) * 100);
+            write_unit(out, 900, lane, kept, slices, |slice| u64::from(slice.partition.partition) * 100);
         });
         (out, head.unwrap())
     }
@@ -651,7 +668,7 @@ mod tests {
             LINK.check(&head).unwrap();
             prop_assert_eq!(head.frame_bytes(), bytes.len());
             let mut unit = UnitBody::parse(&head, Bytes::from(bytes).slice(HEAD_BYTES..)).unwrap();
-            prop_assert_eq!(unit.consumed, consumed);
+            prop_assert_eq!((unit.consumed, unit.trusted_time_ns), (consumed, 900));
             prop_assert_eq!(&unit.kept, &kept);
             prop_assert_eq!(&unit.writes, &if consumed.is_some() { writes } else { Vec::new() });
             let mut read = Vec::new();
@@ -698,12 +715,25 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_of_an_earlier_version_has_its_append_time() {
+        let (bytes, head) = frame_of(&slices_of(&[(2, b"x".to_vec())], Marks::None), None, &[]);
+        let mut body = bytes[HEAD_BYTES..].to_vec();
+        body.drain(UNIT_HEAD_BYTES..UNIT_HEAD_BYTES + TRUSTED_BYTES);
+        for version in OLDEST_VERSION..TRUSTED_FROM_VERSION {
+            let mut unit = UnitBody::parse(&Head { version, ..head }, body.clone().into()).unwrap();
+            assert_eq!(unit.trusted_time_ns, head.append_time_ns);
+            assert_eq!(unit.next_slice().unwrap().unwrap().chunk.trusted_time_ns, head.append_time_ns);
+        }
+    }
+
+    #[test]
     fn the_layout_is_a_promise() {
         let (bytes, _) = frame_of(&slices_of(&[(2, b"x".to_vec())], Marks::None), None, &[]);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let head = "5754544c 04 01 0000 25000000 2cc9dc6b 0010000000000000 a00f000000000000 e803000000000000 \
+        let head = "5754544c 05 01 0000 2d000000 84a2a8f2 0010000000000000 a00f000000000000 e803000000000000 \
                     0700000000000000 03000000 63000000";
-        let body = "01000000 00000000 01000000 02000000 c800000000000000 01000000 05000000 01000000 78";
+        let body =
+            "01000000 00000000 8403000000000000 01000000 02000000 c800000000000000 01000000 05000000 01000000 78";
         assert_eq!(hex, [head, body].concat().replace(' ', ""));
     }
 }

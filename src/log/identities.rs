@@ -104,7 +104,7 @@ impl Identities {
             let mut gone: Vec<u64>;
             if let Some(horizon) = horizon {
                 gone = runs.forget(horizon, options);
-                let is_kept = |row: &Recognised| horizon.has(row.append_time_ns, row.number);
+                let is_kept = |row: &Recognised| horizon.has(row.trusted_time_ns, row.number);
                 let mut rows: Vec<Recognised> = pending.iter().flat_map(Batch::events).filter(is_kept).collect();
                 for run in if rows.is_empty() { Vec::new() } else { runs.take_small(rows.len(), options) } {
                     rows.extend(store.run(topic, run.position)?.into_iter().filter(is_kept));

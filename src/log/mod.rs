@@ -78,7 +78,7 @@ use crate::limits;
 use crate::model::{Chunk, LaneId, Lifecycle, Offset, PartitionId, SubscriberId, TopicId, TopicSettings};
 use appender::Appender;
 use checkpointer::{CheckpointError, Checkpointer, Turn};
-use clock::ExpiryClock;
+use clock::TrustedClock;
 use cold_cache::ColdCache;
 use files::Files;
 use queue::Queue;
@@ -246,8 +246,7 @@ pub(crate) struct Shared {
     checkpoints: AtomicU64,
     /// Of guarded partitions.
     oldest_ends: Mutex<HashMap<PartitionId, guards::Oldest>>,
-    /// As the checkpointer found it last.
-    frozen: Mutex<Option<Frozen>>,
+    trusted: TrustedClock,
     condition: watch::Sender<Condition>,
     epoch: u32,
 }
@@ -391,12 +390,9 @@ impl Log {
         let options = LogOptions { file_bytes, move_bytes, checkpoint_bytes, ..options };
         let recovered = recovery::recover(&disk, &options, file_bytes)?;
         let mut contents = recovered.contents;
-        let ends = (recovered.known_time_ns, recovered.link.append_time_ns);
-        let clocks = ExpiryClock::new(clock.clone(), contents.checkpoint.clock, ends);
-        let frozen = clocks.frozen();
         let entries = recovered.store.entries();
         let hashing = options.hashing();
-        let checkpointer = Checkpointer::new(recovered.store, &contents, clocks, hashing, options.checkpoint_bytes);
+        let checkpointer = Checkpointer::new(recovered.store, &contents, hashing, options.checkpoint_bytes);
         let sequencer = Sequencer::load(&mut contents, hashing);
         let partition = |(id, extent): (&PartitionId, &store::Extent)| {
             let segments = contents.segments.get(id).cloned().unwrap_or_default();
@@ -418,7 +414,7 @@ impl Log {
             checkpointer: Mutex::new(checkpointer),
             checkpoints: AtomicU64::new(0),
             oldest_ends: Mutex::default(),
-            frozen: Mutex::new(frozen),
+            trusted: TrustedClock::open(clock.clone(), recovered.clock),
             condition: watch::Sender::new(Condition::Working),
             epoch: recovered.link.epoch,
             disk,
@@ -476,23 +472,28 @@ impl Log {
         self.shared.clock.now_ns()
     }
 
+    /// Trusted time, Unix nanoseconds: what ages and windows are measured by. It never goes back, and does not follow a
+    /// clock that jumps.
+    pub fn trusted_now_ns(&self) -> u64 {
+        self.shared.trusted.now().trusted_ns
+    }
+
     /// Who may write so many bytes more, as far as room on the disk goes. Looks at the disk.
     pub fn space(&self, bytes: usize) -> SpaceLevel {
         self.shared.space.level_now(&self.shared, bytes)
     }
 
-    /// Whether nothing expires since the clock jumped.
+    /// Whether nothing is removed for its age, since the clock is far ahead.
     pub fn frozen(&self) -> Option<Frozen> {
-        *lock(&self.shared.frozen)
+        self.shared.trusted.frozen()
     }
 
-    /// Somebody says that the machine's clock is right: what waited for that expires. Whether anything had waited. Blocks
-    /// while a checkpoint is made.
+    /// Somebody says that the machine's clock is right: what waited for that expires. Whether anything had waited.
     pub fn confirm_clock(&self) -> bool {
         // at once, and not with the next checkpoint: what is confirmed is the clock as it is now, not as it may jump till then
-        let was_frozen = lock(&self.shared.checkpointer).confirm_clock(&self.shared);
+        let has_waited = self.shared.trusted.confirm();
         self.shared.tail.ask();
-        was_frozen
+        has_waited
     }
 
     /// A reader of what is no longer in memory.

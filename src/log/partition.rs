@@ -245,7 +245,7 @@ mod tests {
             slices.push(partition, write).unwrap();
         }
         let records = slices.iter().next().unwrap().records.clone().into();
-        Chunk { base_offset, count: slices.count() as u32, append_time_ns: 0, epoch: 1, records }
+        Chunk { base_offset, count: slices.count() as u32, append_time_ns: 0, trusted_time_ns: 0, epoch: 1, records }
     }
 
     fn texts(recent: Recent) -> Vec<String> {

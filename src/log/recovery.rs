@@ -39,6 +39,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::clock::ClockState;
 use super::files::{FILE_HEAD_BYTES, Files, JournalFile, encode_head, file_name, position_of_name};
 use super::frame::{FrameError, HEAD_BYTES, Head, Kind, Link, UnitBody, write_frame};
 use super::segment::SegmentId;
@@ -110,8 +111,8 @@ pub(super) struct Recovered {
     pub(super) files: Files,
     /// For the next frame. All in front of it is durable.
     pub(super) link: Link,
-    /// Append time of the last event that the checkpoint knows, or else of the first one there is; 0 where there is none.
-    pub(super) known_time_ns: u64,
+    /// The last that is known of trusted time.
+    pub(super) clock: ClockState,
     /// How many frames were accepted behind the checkpoint.
     pub(super) frames: u64,
     /// Bytes of a frame at the end of the journal that had been begun and is void.
@@ -154,7 +155,7 @@ struct Accepted {
     link: Link,
     /// The highest position that an accepted frame says to be durable.
     proved_durable: u64,
-    known_time_ns: u64,
+    clock: ClockState,
     frames: u64,
     void_bytes: u64,
 }
@@ -219,7 +220,7 @@ fn accept(found: &Found) -> Result<Accepted, OpenError> {
         ends: found.contents.partitions.iter().map(|(id, extent)| (*id, extent.end)).collect(),
         link: found.contents.checkpoint.link,
         proved_durable: found.contents.checkpoint.link.position,
-        known_time_ns: found.contents.checkpoint.link.append_time_ns,
+        clock: found.contents.checkpoint.clock,
         frames: 0,
         void_bytes: 0,
     };
@@ -284,6 +285,8 @@ fn accept_frame(accepted: &mut Accepted, head: &Head, frame: Bytes) -> Result<()
     accepted.link.check(head)?;
     if head.kind == Kind::Unit {
         let mut unit = UnitBody::parse(head, frame.slice(HEAD_BYTES..))?;
+        let then = ClockState { trusted_ns: unit.trusted_time_ns, wall_ns: head.append_time_ns };
+        accepted.clock = accepted.clock.later(then);
         while let Some(slice) = unit.next_slice()? {
             let end = accepted.ends.entry(slice.partition).or_default();
             if slice.chunk.base_offset != *end {
@@ -294,9 +297,6 @@ fn accept_frame(accepted: &mut Accepted, head: &Head, frame: Bytes) -> Result<()
     }
     accepted.proved_durable = accepted.proved_durable.max(head.durable_position);
     accepted.link = Link::after(head);
-    if accepted.known_time_ns == 0 {
-        accepted.known_time_ns = head.append_time_ns;
-    }
     accepted.frames += 1;
     Ok(())
 }
@@ -348,7 +348,7 @@ fn make_durable(
         contents: found.contents,
         files,
         link: accepted.link,
-        known_time_ns: accepted.known_time_ns,
+        clock: accepted.clock,
         frames: accepted.frames,
         void_bytes: accepted.void_bytes,
     })

@@ -127,7 +127,7 @@ impl Generation {
         let entries = fingerprints.iter().map(|fingerprint| (*fingerprint, 0));
         let filter = Some(Filter::new(hashing.options.fingerprint_bits, 1, rows.len(), entries));
         let last = rows.iter().max_by_key(|row| row.number);
-        let (last_time_ns, last_number) = last.map_or((0, 0), |last| (last.append_time_ns, last.number));
+        let (last_time_ns, last_number) = last.map_or((0, 0), |last| (last.trusted_time_ns, last.number));
         let run = Run { position, count: rows.len(), last_time_ns, last_number };
         Self { runs: [run].into(), filter }
     }
@@ -334,7 +334,7 @@ impl<'s> SealedLook<'s> {
                 }
                 match self.shared.entries.identity(topic, run.position, identity) {
                     Ok(Found::Row(row)) => {
-                        let is_known = horizon.has(row.append_time_ns, row.number);
+                        let is_known = horizon.has(row.trusted_time_ns, row.number);
                         return Ok(is_known.then_some(Place { partition: row.partition, offset: row.offset }));
                     }
                     Ok(Found::Nothing) => {}
@@ -386,7 +386,7 @@ mod tests {
             identity: xxh3::xxh3_128(&number.to_le_bytes()),
             partition: 0,
             offset: number,
-            append_time_ns: number,
+            trusted_time_ns: number,
             number,
         };
         (first..first + count).map(row).collect()

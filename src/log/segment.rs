@@ -86,6 +86,10 @@ pub(super) struct SegmentMeta {
     pub(super) first_time_ns: u64,
     /// Append time of the last event.
     pub(super) last_time_ns: u64,
+    /// Trusted time of the first event, Unix nanoseconds: by it and the next one the segment's age is measured.
+    pub(super) first_trusted_ns: u64,
+    /// Trusted time of the last event.
+    pub(super) last_trusted_ns: u64,
     /// Nothing is added to it any more.
     pub(super) is_sealed: bool,
 }

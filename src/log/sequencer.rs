@@ -186,7 +186,7 @@ impl Sequencer {
         partition: PartitionId,
         identities: impl Iterator<Item = EventId>,
         base_offset: Offset,
-        append_time_ns: u64,
+        trusted_time_ns: u64,
     ) {
         for (EventId(identity), offset) in identities.zip(base_offset..) {
             if self.open.last() != Some(&partition.topic) {
@@ -194,7 +194,7 @@ impl Sequencer {
             }
             let window = self.windows.entry(partition.topic).or_default();
             let place = Place { partition: partition.partition, offset };
-            window.note(identity, self.hashing.hash(identity), place, append_time_ns, &mut Undo::default());
+            window.note(identity, self.hashing.hash(identity), place, trusted_time_ns, &mut Undo::default());
         }
     }
 

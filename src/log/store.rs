@@ -5,14 +5,16 @@
 //!   key                                           value, and behind each a CRC32C of key and value
 //!   01                                            checkpoint: u32 version (3), u64 generation, u64 position, u64 sequence,
 //!                                                 u32 previous checksum, u32 epoch, u64 append time,
-//!                                                 u64 clock skew, u64 frozen since (0: it is not)
+//!                                                 u64 trusted time and u64 wall clock when it was made (up to version 2
+//!                                                 u64 by how much engine time is ahead of trusted time, u64 unused)
 //!   02 u32 number                                 an entry of the catalogue
 //!   03 u32 subscriber, u32 partition              cursor: u64 offset
 //!   04 u32 topic, u32 partition                   partition: u64 start, u64 end
-//!   05 u32 topic, u32 partition, u64 base offset  segment: u64 end, u64 bytes, u64 first time, u64 last time, u8 sealed
+//!   05 u32 topic, u32 partition, u64 base offset  segment: u64 end, u64 bytes, u64 first and u64 last append time, u8 sealed,
+//!                                                 u64 first and u64 last trusted time (from version 3 on)
 //!   06 u32 topic, u64 position, u128 first        a row of the run of identities that the checkpoint at this position
 //!                                                 wrote, those from `first` on (0 in the run's first row), ascending: per
-//!                                                 event u128 identity, u32 partition, u64 offset, u64 append time, u64
+//!                                                 event u128 identity, u32 partition, u64 offset, u64 trusted time, u64
 //!                                                 number within the topic
 //!   06 u32 topic, u64 position                    up to version 2: the same without numbers, in the order of offsets
 //!   07 u32 topic, u32 partition, u128 producer    u64 sequence, u64 offset
@@ -53,6 +55,7 @@ const NEW_FILE_NAME: &str = "state.new";
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
 const VERSION: u32 = 3;
 const OLDEST_VERSION: u32 = 1;
+const TRUSTED_FROM_VERSION: u32 = 3;
 /// Bytes of a page of redb.
 const PAGE_BYTES: u64 = 4096;
 
@@ -148,7 +151,7 @@ pub(super) struct Recognised {
     pub(super) identity: u128,
     pub(super) partition: u32,
     pub(super) offset: Offset,
-    pub(super) append_time_ns: u64,
+    pub(super) trusted_time_ns: u64,
     /// Its place in the order of all of its topic.
     pub(super) number: u64,
 }
@@ -627,6 +630,8 @@ fn write_changes(table: &mut Table<'_>, changes: &Changes, catalogue_entries: u3
         value.put_u64_le(meta.first_time_ns);
         value.put_u64_le(meta.last_time_ns);
         value.put_u8(u8::from(meta.is_sealed));
+        value.put_u64_le(meta.first_trusted_ns);
+        value.put_u64_le(meta.last_trusted_ns);
         put(table, &Key::segment(*segment), value)?;
     }
     for (topic, position) in &changes.runs_gone {
@@ -673,8 +678,8 @@ fn encode_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
     value.put_u32_le(link.previous_checksum);
     value.put_u32_le(link.epoch);
     value.put_u64_le(link.append_time_ns);
-    value.put_u64_le(clock.skew_ns);
-    value.put_u64_le(clock.frozen_since_ns);
+    value.put_u64_le(clock.trusted_ns);
+    value.put_u64_le(clock.wall_ns);
     value
 }
 
@@ -687,7 +692,7 @@ fn encode_recognised(row: &Recognised, out: &mut Vec<u8>) {
     out.put_u128_le(row.identity);
     out.put_u32_le(row.partition);
     out.put_u64_le(row.offset);
-    out.put_u64_le(row.append_time_ns);
+    out.put_u64_le(row.trusted_time_ns);
     out.put_u64_le(row.number);
 }
 
@@ -697,7 +702,7 @@ fn decode_recognised(mut row: &[u8]) -> Recognised {
         identity: row.get_u128_le(),
         partition: row.get_u32_le(),
         offset: row.get_u64_le(),
-        append_time_ns: row.get_u64_le(),
+        trusted_time_ns: row.get_u64_le(),
         number: row.try_get_u64_le().unwrap_or(0),
     }
 }
@@ -789,7 +794,14 @@ fn decode_checkpoint(mut value: &[u8]) -> Result<Option<Checkpoint>, StoreError>
         epoch: value.get_u32_le(),
         append_time_ns: value.get_u64_le(),
     };
-    let clock = ClockState { skew_ns: value.get_u64_le(), frozen_since_ns: value.get_u64_le() };
+    let (first, second) = (value.get_u64_le(), value.get_u64_le());
+    let clock = match version {
+        OLDEST_VERSION..TRUSTED_FROM_VERSION => {
+            let wall_ns = link.append_time_ns;
+            ClockState { trusted_ns: wall_ns.saturating_sub(first), wall_ns }
+        }
+        _ => ClockState { trusted_ns: first, wall_ns: second },
+    };
     Ok(Some(Checkpoint { generation, link, clock }))
 }
 
@@ -833,13 +845,23 @@ impl Contents {
             }
             SEGMENT => {
                 let partition = partition(key.try_get_u32().ok()?);
+                let base_offset = key.try_get_u64().ok()?;
+                let (end_offset, bytes) = (value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?);
+                let (first_time_ns, last_time_ns) = (value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?);
+                let is_sealed = value.try_get_u8().ok()? == 1;
+                let (first_trusted_ns, last_trusted_ns) = match value.is_empty() {
+                    true => (first_time_ns, last_time_ns), // of an earlier version
+                    false => (value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?),
+                };
                 let meta = SegmentMeta {
-                    base_offset: key.try_get_u64().ok()?,
-                    end_offset: value.try_get_u64_le().ok()?,
-                    bytes: value.try_get_u64_le().ok()?,
-                    first_time_ns: value.try_get_u64_le().ok()?,
-                    last_time_ns: value.try_get_u64_le().ok()?,
-                    is_sealed: value.try_get_u8().ok()? == 1,
+                    base_offset,
+                    end_offset,
+                    bytes,
+                    first_time_ns,
+                    last_time_ns,
+                    first_trusted_ns,
+                    last_trusted_ns,
+                    is_sealed,
                 };
                 self.segments.entry(partition).or_default().push(meta);
             }

@@ -68,11 +68,6 @@ struct State {
     uncommitted_bytes: usize,
     /// Everything in front of it may be acked and shown outside.
     settled: u64,
-    /// Of the last group that was written.
-    append_time_ns: u64,
-    /// Of the groups since somebody asked, the append time that was the furthest behind the clock that never jumps, and
-    /// that clock.
-    slowest: Option<(u64, u64)>,
     /// Somebody waits for room.
     is_short: bool,
     is_asked: bool,
@@ -82,8 +77,7 @@ struct State {
 impl Tail {
     /// `end` is the link behind what recovery accepted.
     pub(super) fn new(options: &LogOptions, end: &Link) -> Self {
-        let (settled, append_time_ns) = (end.position, end.append_time_ns);
-        let state = Mutex::new(State { settled, append_time_ns, ..State::default() });
+        let state = Mutex::new(State { settled: end.position, ..State::default() });
         Self {
             state,
             changed: Condvar::new(),
@@ -100,22 +94,6 @@ impl Tail {
     /// Bytes of journal that are not in segments.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.state().waiting_bytes
-    }
-
-    /// A group was given its append time when the clock that never jumps was at `elapsed_ns`.
-    pub(super) fn note_time(&self, append_time_ns: u64, elapsed_ns: u64) {
-        let mut state = self.state();
-        state.append_time_ns = append_time_ns;
-        let ahead = |(append_time_ns, elapsed_ns): (u64, u64)| i128::from(append_time_ns) - i128::from(elapsed_ns);
-        let noted = (append_time_ns, elapsed_ns);
-        state.slowest =
-            Some(state.slowest.map_or(noted, |known| if ahead(known) < ahead(noted) { known } else { noted }));
-    }
-
-    /// What was noted since this was asked last, and the append time of the last event.
-    pub(super) fn take_times(&self) -> (Option<(u64, u64)>, u64) {
-        let mut state = self.state();
-        (state.slowest.take(), state.append_time_ns)
     }
 
     /// Whether so many more bytes find room. A group finds room where it is alone, however large.

@@ -24,7 +24,7 @@ pub(super) struct Place {
 struct Noted {
     /// As bytes, which need no room for their alignment.
     identity: [u8; 16],
-    append_time_ns: u64,
+    trusted_time_ns: u64,
     offset: Offset,
     partition: u32,
 }
@@ -41,7 +41,7 @@ impl Batch {
     pub(super) fn of(first_number: u64, events: &[Recognised]) -> Self {
         let noted = |event: &Recognised| Noted {
             identity: event.identity.to_ne_bytes(),
-            append_time_ns: event.append_time_ns,
+            trusted_time_ns: event.trusted_time_ns,
             offset: event.offset,
             partition: event.partition,
         };
@@ -62,7 +62,7 @@ impl Batch {
             identity: u128::from_ne_bytes(event.identity),
             partition: event.partition,
             offset: event.offset,
-            append_time_ns: event.append_time_ns,
+            trusted_time_ns: event.trusted_time_ns,
             number,
         })
     }
@@ -146,11 +146,11 @@ impl Window {
         let number = self.number(&slot);
         let noted = self.noted(number)?;
         let place = Place { partition: noted.partition, offset: noted.offset };
-        Some(horizon.has(noted.append_time_ns, number).then_some(place))
+        Some(horizon.has(noted.trusted_time_ns, number).then_some(place))
     }
 
     /// Notes an event. One with the same identity is not in the window any more.
-    pub(super) fn note(&mut self, identity: u128, hash: u64, place: Place, append_time_ns: u64, undo: &mut Undo) {
+    pub(super) fn note(&mut self, identity: u128, hash: u64, place: Place, trusted_time_ns: u64, undo: &mut Undo) {
         let slot = Slot::new(hash, self.next_number);
         match self.slot(identity, hash) {
             Some(before) => {
@@ -162,7 +162,7 @@ impl Window {
             None => drop(self.slots.insert_unique(slot.spread(), slot, Slot::spread)),
         }
         let identity = identity.to_ne_bytes();
-        self.open.push(Noted { identity, append_time_ns, offset: place.offset, partition: place.partition });
+        self.open.push(Noted { identity, trusted_time_ns, offset: place.offset, partition: place.partition });
         self.next_number += 1;
         undo.count += 1;
     }
@@ -188,7 +188,7 @@ impl Window {
         for event in batch.events() {
             let place = Place { partition: event.partition, offset: event.offset };
             let hash = hashing.hash(event.identity);
-            self.note(event.identity, hash, place, event.append_time_ns, &mut Undo::default());
+            self.note(event.identity, hash, place, event.trusted_time_ns, &mut Undo::default());
         }
         self.open.clear();
         self.batches.push_back((batch, position));

@@ -14,6 +14,8 @@ pub struct Chunk {
     pub count: u32,
     /// When they were appended, engine time, Unix nanoseconds.
     pub append_time_ns: u64,
+    /// The same by trusted time, which does not follow a clock that jumps: what ages and windows are measured by.
+    pub trusted_time_ns: u64,
     /// The recovery epoch in which they were appended.
     pub epoch: u32,
     /// The records, each behind its length (u32, little endian).
@@ -27,6 +29,8 @@ pub struct Stored<'a> {
     pub offset: Offset,
     /// When it was appended, engine time, Unix nanoseconds.
     pub append_time_ns: u64,
+    /// The same by trusted time.
+    pub trusted_time_ns: u64,
     /// The recovery epoch in which it was appended.
     pub epoch: u32,
     /// Its record, as [`crate::model::Record`] reads it.
@@ -39,6 +43,7 @@ impl Chunk {
         slices::records(&self.records).zip(self.base_offset..).map(|(record, offset)| Stored {
             offset,
             append_time_ns: self.append_time_ns,
+            trusted_time_ns: self.trusted_time_ns,
             epoch: self.epoch,
             record,
         })

@@ -175,7 +175,7 @@ async fn a_last_file_that_was_never_used_is_removed() {
 
 #[test]
 fn what_a_newer_release_wrote_is_refused_and_not_taken_for_a_torn_write() {
-    for (version, kind) in [(5, 1), (1, 4), (2, 4), (3, 4), (255, 255)] {
+    for (version, kind) in [(6, 1), (1, 4), (2, 4), (3, 4), (5, 4), (255, 255)] {
         let mut writer = journal();
         let at = writer.last().len() as u64;
         let mut frame = writer.frame(kind, b"of a kind to come".to_vec());

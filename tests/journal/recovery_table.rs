@@ -152,7 +152,7 @@ fn build(stands: Stands, behind: Behind, next: Next) -> (Writer, u64, u64) {
         OtherChain => frame.previous ^= 1,
         LowerEpoch => frame.epoch = 4,
         Malformed => frame.body = vec![9; 12],
-        NewVersion => frame.version = 5,
+        NewVersion => frame.version = 6,
         NewKind => frame.kind = 9,
         _ => {}
     }

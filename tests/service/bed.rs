@@ -142,6 +142,10 @@ impl Engine for GatedEngine {
         self.inner.now_ns()
     }
 
+    fn trusted_now_ns(&self) -> u64 {
+        self.inner.trusted_now_ns()
+    }
+
     fn snapshots(&self) -> Option<Arc<dyn Disk>> {
         self.inner.snapshots()
     }

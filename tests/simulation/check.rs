@@ -65,6 +65,7 @@ pub(crate) fn compare(model: &Model, id: PartitionId, from: u64, chunks: &[Chunk
                 String::from_utf8_lossy(&expected.bytes[..expected.bytes.len().min(40)])
             );
             let unit = &model.units[expected.unit];
+            assert_eq!(stored.trusted_time_ns, unit.trusted_ns, "{id:?}: the trusted time of the event at {next}");
             assert_eq!(stored.epoch, unit.epoch, "{id:?}: the epoch of the event at {next}");
             if let Some(time_ns) = unit.time_ns {
                 assert_eq!(stored.append_time_ns, time_ns, "{id:?}: the append time of the event at {next}");

@@ -67,8 +67,8 @@ pub(crate) struct Unit {
     pub(crate) epoch: u32,
     /// Append time; unknown until it was seen.
     pub(crate) time_ns: Option<u64>,
-    /// The same by the clock that never jumps.
-    pub(crate) true_ns: u64,
+    /// Trusted time.
+    pub(crate) trusted_ns: u64,
 }
 
 /// Of keys: those that live, and for each partition those whose end is remembered, oldest first.
@@ -108,6 +108,8 @@ pub(crate) struct Model {
     pub(crate) engine_ns: Option<u64>,
     /// The highest that it ever can have been.
     pub(crate) engine_max_ns: u64,
+    /// Trusted time as the log has it.
+    pub(crate) trusted_ns: u64,
 }
 
 pub(crate) fn slices_of(events: &[Incoming], producer: Option<ProducerId>) -> Slices {
@@ -172,16 +174,17 @@ impl Model {
         last.map(|(_, (sequence, _))| *sequence).max().unwrap_or(0)
     }
 
-    /// Takes the queue in at an engine time. What the tickets must resolve to, and how many units are in front of each.
+    /// Takes the queue in at a time by the wall clock, and by trusted time. What the tickets must resolve to, and how many units are in front of each.
     pub(crate) fn process(
         &mut self,
         queue: Vec<Submitted>,
         settings: &Settings,
-        (now_ns, true_ns): (u64, u64),
+        (now_ns, trusted_ns): (u64, u64),
     ) -> Vec<(usize, Expected, usize)> {
         if queue.is_empty() {
             return Vec::new();
         }
+        self.trusted_ns = trusted_ns;
         if let Some(engine_ns) = &mut self.engine_ns {
             *engine_ns = now_ns.max(*engine_ns);
         }
@@ -190,7 +193,7 @@ impl Model {
         for submitted in queue {
             match submitted {
                 Submitted::Append { events, producer, ticket } => {
-                    let expected = match self.append(events, producer, settings, true_ns) {
+                    let expected = match self.append(events, producer, settings) {
                         Ok(placed) => Expected::Placed(placed),
                         Err(number) => Expected::Refused(number),
                     };
@@ -205,7 +208,7 @@ impl Model {
                         self.partitions.entry(event.partition).or_default().push(Stored { bytes: event.bytes, unit });
                     }
                     self.cursors.insert(lane, consumed_to);
-                    self.push(Some((lane, consumed_to)), None, Vec::new(), true_ns);
+                    self.push(Some((lane, consumed_to)), None, Vec::new());
                     if let Some(unit) = self.units.last_mut() {
                         unit.writes = writes;
                     }
@@ -217,7 +220,7 @@ impl Model {
                     answers.push((ticket, Expected::Acquired { position, owner: *owner }, self.units.len()));
                 }
                 Submitted::Catalogue { entry, ticket } => {
-                    self.push(None, Some(entry), Vec::new(), true_ns);
+                    self.push(None, Some(entry), Vec::new());
                     answers.push((ticket, Expected::Durable, self.units.len()));
                 }
                 Submitted::Barrier { ticket } => answers.push((ticket, Expected::Written, self.units.len())),
@@ -231,11 +234,10 @@ impl Model {
         cursor: Option<(LaneId, u64)>,
         catalogue: Option<Vec<u8>>,
         sequences: Vec<(PartitionId, ProducerId, u64, u64)>,
-        true_ns: u64,
     ) {
-        let time_ns = self.engine_ns;
+        let (time_ns, trusted_ns) = (self.engine_ns, self.trusted_ns);
         let (writes, states) = (Vec::new(), None);
-        self.units.push(Unit { cursor, writes, catalogue, states, sequences, epoch: self.epoch, time_ns, true_ns });
+        self.units.push(Unit { cursor, writes, catalogue, states, sequences, epoch: self.epoch, time_ns, trusted_ns });
     }
 
     /// All of some events or nothing: the number of the first one that is refused.
@@ -244,12 +246,11 @@ impl Model {
         events: Vec<Incoming>,
         producer: Option<ProducerId>,
         settings: &Settings,
-        true_ns: u64,
     ) -> Result<Placed, u32> {
         let ends: Vec<_> = self.partitions.iter().map(|(id, events)| (*id, events.len())).collect();
         let noted: Vec<_> = self.noted.iter().map(|(topic, noted)| (*topic, noted.len())).collect();
         let (sequences, states) = (self.sequences.clone(), self.states.clone());
-        let placed = self.try_append(events, producer, settings, true_ns);
+        let placed = self.try_append(events, producer, settings);
         if placed.is_err() {
             let end = |id: &PartitionId| ends.iter().find(|(of, _)| of == id).map_or(0, |(_, end)| *end);
             self.partitions.iter_mut().for_each(|(id, events)| events.truncate(end(id)));
@@ -288,7 +289,6 @@ impl Model {
         events: Vec<Incoming>,
         producer: Option<ProducerId>,
         settings: &Settings,
-        true_ns: u64,
     ) -> Result<Placed, u32> {
         let unit = self.units.len();
         let (mut base_offsets, mut duplicates, mut numbers, mut count) = (Vec::new(), Vec::new(), Vec::new(), 0);
@@ -346,7 +346,7 @@ impl Model {
             return Err(number);
         }
         if count > 0 {
-            self.push(None, None, numbers, true_ns);
+            self.push(None, None, numbers);
             let states = self.states.clone();
             if let Some(unit) = self.units.last_mut() {
                 unit.states = Some(states);
@@ -361,9 +361,10 @@ impl Model {
     fn window(&self, topic: TopicId, dedupe: Dedupe) -> usize {
         let Some(noted) = self.noted.get(&topic) else { return 0 };
         let window_ns = u64::try_from(dedupe.window.as_nanos()).unwrap_or(u64::MAX);
-        let horizon_ns = self.engine_ns.map_or(0, |now| now.saturating_sub(window_ns));
-        let time = |noted: &Noted| self.units.get(noted.unit).and_then(|unit| unit.time_ns);
-        let by_time = noted.partition_point(|noted| time(noted).is_some_and(|time| time < horizon_ns));
+        let horizon_ns = self.trusted_ns.saturating_sub(window_ns);
+        // those of the append that is looked at have no unit yet
+        let time_ns = |noted: &Noted| self.units.get(noted.unit).map_or(self.trusted_ns, |unit| unit.trusted_ns);
+        let by_time = noted.partition_point(|noted| time_ns(noted) < horizon_ns);
         by_time.max(dedupe.count.map_or(0, |count| noted.len().saturating_sub(count as usize)))
     }
 

@@ -34,7 +34,6 @@ impl World {
             self.faults.attach(&self.disk);
             self.faults.begin_step();
             let before = self.faults.fired();
-            self.expiry.started();
             let opened = self.try_open();
             let failed = self.faults.fired() != before || may_fail;
             self.faults.disarm();
@@ -98,6 +97,10 @@ impl World {
         self.model.keep(held, epoch);
         let damaged = self.damaged.clone();
         check::all(&mut self.model, &log, &|error| is_of(error, damaged.as_ref()));
+        // of those without events nobody knows whether they are there
+        let last = self.model.partitions.values().flatten().map(|event| event.unit).max();
+        let last_ns = last.map(|unit| self.model.units[unit].trusted_ns);
+        self.trust.started(log.trusted_now_ns(), self.true_ns, self.hands.now_ns(), last_ns);
         let (log, fired) = (Arc::new(log), self.faults.fired());
         let reader = log.cold_reader();
         let mut life = Life {

@@ -188,11 +188,10 @@ impl World {
         }
     }
 
-    /// A new identity, or one of before, where it is known whether that is still recognised.
+    /// A new identity, or one of before.
     fn identity(&mut self, partition: PartitionId) -> EventId {
-        let is_known = self.model.engine_ns.is_some();
         let (generation, used) = self.identities.entry(partition.topic).or_default();
-        let number = if is_known && !used.is_empty() && self.random.once_in(2) {
+        let number = if !used.is_empty() && self.random.once_in(2) {
             let back = self.random.pick(&[3, 20, u64::MAX]).min(used.len() as u64);
             used[used.len() - 1 - self.random.below(back) as usize]
         } else {

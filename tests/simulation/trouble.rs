@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use wattle::effects::Clock;
 use wattle::log::Log;
 
 use super::check;
@@ -27,9 +28,7 @@ impl World {
     pub(crate) fn confirm(&mut self, life: &mut Life) {
         let was_frozen = life.log.confirm_clock();
         self.note(format!("the clock is confirmed; it was frozen: {was_frozen}"));
-        if was_frozen {
-            self.expiry.confirmed(self.true_ns);
-        }
+        self.trust.confirmed(life.log.trusted_now_ns(), self.true_ns, self.hands.now_ns());
     }
 
     pub(crate) fn look_around(&mut self, life: &mut Life) {

@@ -21,6 +21,7 @@ use super::notes::Notes;
 use super::plan::{self, DAY, HOUR, LANES, PARTITIONS, START, YEAR};
 use super::random::Random;
 use super::steps;
+use super::trust::Trust;
 
 /// What somebody waits for.
 pub(crate) enum Waiting {
@@ -65,6 +66,7 @@ pub(crate) struct World {
     pub(crate) weights: Vec<u64>,
     pub(crate) model: Model,
     pub(crate) expiry: Expiry,
+    pub(crate) trust: Trust,
     /// Identities that were used, also for events that were lost, of each topic since its dedupe changed.
     pub(crate) identities: BTreeMap<TopicId, (u64, Vec<u64>)>,
     pub(crate) next_number: u64,
@@ -104,6 +106,7 @@ impl World {
             weights,
             model: Model::default(),
             expiry: Expiry::default(),
+            trust: Trust::default(),
             identities: BTreeMap::new(),
             next_number: 0,
             next_ticket: 0,
@@ -135,7 +138,7 @@ impl World {
             _ => now + by.min(DAY / 2),
         };
         self.note(format!("the wall clock jumps from {now} to {to}"));
-        self.expiry.jumped(to.saturating_sub(now));
+        self.trust.jumped();
         self.hands.set_wall(to);
     }
 
@@ -151,7 +154,7 @@ impl World {
         if life.is_poisoned {
             life.queue.clear();
         }
-        let now = (self.hands.now_ns(), self.true_ns);
+        let now = (self.hands.now_ns(), life.log.trusted_now_ns());
         let answers = self.model.process(std::mem::take(&mut life.queue), &self.settings, now);
         for (ticket, expected, units) in answers {
             if let Some((_, answer)) = life.waiting.get_mut(&ticket) {
@@ -199,7 +202,10 @@ impl World {
 
     /// What must hold after each step.
     pub(crate) fn after_step(&mut self, life: &mut Life) {
-        self.expiry.allow(&self.model, &self.settings, (self.true_ns, self.hands.now_ns()));
+        let (trusted_ns, wall_ns) = (life.log.trusted_now_ns(), self.hands.now_ns());
+        self.trust.look(trusted_ns, self.true_ns, wall_ns);
+        assert_eq!(life.log.frozen().is_some(), wall_ns.saturating_sub(trusted_ns) > DAY, "whether retention waits");
+        self.expiry.allow(&self.model, &self.settings, trusted_ns, life.log.frozen().is_some());
         self.expiry.check(&life.log);
         assert_eq!(seen(life), self.seen_by_model(self.model.published), "what lanes see");
         for id in PARTITIONS {

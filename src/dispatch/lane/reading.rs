@@ -146,7 +146,8 @@ mod tests {
                 slices.push(partition, record).unwrap();
             }
             let records = slices.iter().next().unwrap().records.to_vec().into();
-            let chunk = Chunk { base_offset, count: *count, append_time_ns: 1, epoch: 1, records };
+            let (count, append_time_ns, trusted_time_ns) = (*count, 1, 1);
+            let chunk = Chunk { base_offset, count, append_time_ns, trusted_time_ns, epoch: 1, records };
             base_offset = chunk.end_offset();
             chunk
         };

@@ -477,6 +477,10 @@ impl Engine for EmbeddedEngine {
         self.shared.log.now_ns()
     }
 
+    fn trusted_now_ns(&self) -> u64 {
+        self.shared.log.trusted_now_ns()
+    }
+
     fn snapshots(&self) -> Option<Arc<dyn Disk>> {
         self.shared.snapshots.clone()
     }
