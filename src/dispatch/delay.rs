@@ -29,6 +29,7 @@ use super::guards;
 use super::lane::LaneError;
 use super::outputs::cut;
 use super::supervisor::{Supervised, SupervisedParts};
+use super::together::Together;
 use crate::engine::{Engine, Entries, Guard, LaneWrite, ReadBudget, Session, SessionError, Slices, Unit};
 use crate::limits;
 use crate::model::event::EventWriter;
@@ -226,6 +227,8 @@ pub(super) struct DelayLane<E: Engine> {
     /// No entry is in front of this key. What was deleted there since the last checkpoint has to be passed over by whoever
     /// looks from further in front, and that may be very much.
     front: Vec<u8>,
+    /// How many become due in one unit, where the guard refuses some.
+    together: Together,
 }
 
 fn entry_key(due_ns: u64, offset: Offset) -> Vec<u8> {
@@ -245,7 +248,8 @@ impl<E: Engine> Supervised for DelayLane<E> {
 
     fn load(parts: Box<Parts<E>>) -> Result<Self, (LaneError, Box<Parts<E>>)> {
         let position = parts.session.next_offset();
-        let mut lane = Self { parts, position, count: 0, next_ns: None, front: vec![DELAYED] };
+        let mut lane =
+            Self { parts, position, count: 0, next_ns: None, front: vec![DELAYED], together: Together::default() };
         match lane.read() {
             Ok(()) => Ok(lane),
             Err(error) => Err((error, lane.parts)),
@@ -353,7 +357,7 @@ impl<E: Engine> DelayLane<E> {
     /// Gives what is due its place.
     async fn deliver(&mut self, now_ns: u64) -> Result<(), LaneError> {
         let until = entry_key(now_ns.saturating_add(1), 0);
-        let count = limits::BATCH_EVENTS_MAX as usize;
+        let count = self.together.most();
         let mut due = self.parts.entries.range(Bound::Included(&self.front), &until, count)?;
         let mut bytes = 0;
         let fits = due.iter().take_while(|(_, record)| {
@@ -381,10 +385,17 @@ impl<E: Engine> DelayLane<E> {
                 Ok(()) => break,
                 Err(LaneError::Session(SessionError::Guard(guard))) if guard.is_for_its_event() => {
                     self.count = count;
-                    refused.insert(guard.of as usize, guard.why.to_string());
+                    // those behind it come with the next unit
+                    let at = guard.of as usize;
+                    due.truncate(at + 1);
+                    self.together.refused(at);
+                    refused.insert(at, guard.why.to_string());
                 }
                 Err(error) => return Err(error),
             }
+        }
+        if refused.is_empty() {
+            self.together.passed(due.len());
         }
         // What is counted no longer is in its topic.
         self.parts.session.flush().await?;

@@ -49,6 +49,7 @@ use super::outputs::{Emitter, LastFailure};
 use super::state::LaneState as HandlerState;
 use super::status::{Counters, LaneState};
 use super::supervisor::{Supervised, SupervisedParts};
+use super::together::Together;
 use super::versions::{Roster, Taken};
 use super::waiting::{Waiter, WaitingError, WaitingSet};
 use crate::engine::{Chunk, Entries, ReadBudget, ReadError, Session, SessionError, Unit};
@@ -120,6 +121,8 @@ pub(super) struct Lane<S, K> {
     is_ahead: bool,
     /// What waits was called last: what is to be read is next.
     is_reads_turn: bool,
+    /// How many events a call has, where guards refuse some.
+    together: Together,
     /// Where the search for state that has expired goes on, and how many events ago it was looked for.
     sweep: (Option<Vec<u8>>, u32),
 }
@@ -238,9 +241,22 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
         }
         let (position, taken) = (parts.session.next_offset(), Taken::of(&parts.roster, parts.partition));
         let (is_full, is_blocked, is_ahead, is_reads_turn, sweep) = (false, false, false, false, (None, 0));
+        let together = Together::default();
         let state = Arc::new(state);
-        let lane =
-            Self { parts, taken, waiting, state, position, told, is_full, is_blocked, is_ahead, is_reads_turn, sweep };
+        let lane = Self {
+            parts,
+            taken,
+            waiting,
+            state,
+            position,
+            told,
+            is_full,
+            is_blocked,
+            is_ahead,
+            is_reads_turn,
+            together,
+            sweep,
+        };
         lane.show();
         Ok(lane)
     }

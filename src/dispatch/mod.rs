@@ -32,6 +32,7 @@ pub mod snapshots;
 mod state;
 pub mod status;
 mod supervisor;
+mod together;
 pub mod trace;
 mod tree;
 mod versions;

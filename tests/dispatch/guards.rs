@@ -267,3 +267,26 @@ async fn an_event_of_no_state_is_refused() {
     let none = publish(&tree, &[event("1", "a", "{}")]).await.unwrap_err().to_string();
     assert!(none.contains("cannot tell its state: this event has no `data.s`"), "{none}");
 }
+
+async fn refusals_are_dealt_with_one_by_one(is_refused: impl Fn(usize) -> bool) {
+    let (plan, work) = (plan_of(&[&yaml(false, true, "")]), Script::each(copy));
+    let engine = MemoryEngine::default();
+    let events: Vec<_> =
+        (0..256).map(|n| state(&n.to_string(), &format!("k{n}"), if is_refused(n) { "paid" } else { "new" })).collect();
+    let tree = crate::bed::backlog_of(engine, &plan, &work, &events).await;
+    settled(&tree).await;
+    let refused = (0..256).filter(|n| is_refused(*n)).count();
+    assert_eq!(data(&tree, "work.dead").await.len(), refused);
+    let passed: Vec<_> = (0..256).filter(|n| !is_refused(*n)).map(|n| n.to_string()).collect();
+    assert_eq!(ids(&tree, "out").await, passed, "in their order");
+    let called: usize = work.batches().iter().map(Vec::len).sum();
+    assert!(called <= 4 * 256, "{called} events were handed in for 256, of which {refused} are refused");
+}
+
+#[tokio::test]
+async fn a_batch_of_which_much_is_refused_is_not_called_again_for_each_of_them() {
+    for apart in [1, 2, 5, 40] {
+        refusals_are_dealt_with_one_by_one(|n| n % apart == 0).await;
+        refusals_are_dealt_with_one_by_one(|n| n % apart == apart - 1).await;
+    }
+}

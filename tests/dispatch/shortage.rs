@@ -1,8 +1,9 @@
 //! A disk on which a checkpoint finds no room: what lanes keep cannot be read until there is some, and then everything goes
 //! on by itself.
 
-use std::io;
-use std::path::Path;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use wattle::effects::memory::Operation;
 use wattle::effects::{Clock, MemoryDisk, SystemClock};
 use wattle::engine::Engine;
 use wattle::engine::embedded::{EmbeddedEngine, LogOptions};
+use wattle::log::Durability;
 use wattle::model::{Attribute, Event};
 
 use crate::bed::start_on;
@@ -191,4 +193,80 @@ async fn a_checkpoint_without_room_ends_no_lane_and_all_goes_on_once_there_is_so
         assert!(only(&tree, dead).await.is_empty(), "{dead}");
     }
     assert_eq!(tree.state("t/work", "seen", "s").unwrap().len(), 1);
+}
+
+/// A small file system in memory, gone at the end.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    /// `None`, with a notice, where this process may not mount anything.
+    fn of(megabytes: u32) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={megabytes}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(folder)),
+            refused => {
+                eprintln!("SKIPPED: no file system can be mounted here, which needs root: {refused:?}");
+                None
+            }
+        }
+    }
+
+    /// Takes all the room there is.
+    fn fill(&self) -> PathBuf {
+        let ballast = self.0.path().join("ballast");
+        let mut file = std::fs::File::create(&ballast).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+        ballast
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Lazily, since the engine may still be about to close its files.
+        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_disk_that_another_program_fills_ends_no_lane() {
+    let Some(disk) = Mounted::of(32) else { return };
+    let passes = Arc::new(AtomicBool::new(false));
+    let work = Script::each({
+        let passes = passes.clone();
+        move |given| {
+            if name(&given.data) == "stubborn" && !passes.load(SeqCst) {
+                return Step::Retry(None);
+            }
+            given.state.set("seen", &name(&given.data), "x".repeat(20_000));
+            Step::Emit(vec![out(json!({ "n": name(&given.data) }).to_string())])
+        }
+    });
+    let guards = Script::each(|given| Step::Emit(vec![out(json!({ "s": "new", "n": name(&given.data) }).to_string())]));
+    let engine = EmbeddedEngine::open(&disk.0.path().join("data"), Durability::Os).unwrap();
+    let tree = start_on(engine, &plan_of(&[TREE]), &[("work", &work), ("guards", &guards)]).await;
+    publish(&tree, named("stubborn", "s", 0)).await;
+    until("it waits", || status(&tree.snapshot(), "t/work").waiting == 1).await;
+    tree.pause("t/work").await.unwrap();
+    for count in 0..500 {
+        publish(&tree, named(&format!("e{count}"), &format!("k{}", count % 7), 0)).await;
+    }
+    let ballast = disk.fill();
+    tree.resume("t/work").await.unwrap();
+    // more state than there is room for
+    until("it is full", || !tree.engine().storage().takes_outputs).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!tree.is_settled());
+    std::fs::remove_file(ballast).unwrap();
+    passes.store(true, SeqCst);
+    settled(&tree).await;
+    for topic in ["out", "guarded"] {
+        let made: Vec<_> = data(&tree, topic).await.iter().map(|data| name(data)).collect();
+        let once: std::collections::BTreeSet<_> = made.iter().collect();
+        assert_eq!((made.len(), once.len()), (501, 501), "{topic}: each once");
+    }
+    assert_eq!(lane(&tree, "t/work"), LaneState::Running);
+    assert!(only(&tree, "work.dead").await.is_empty());
+    tree.engine().close().await.unwrap();
 }

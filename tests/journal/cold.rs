@@ -1,15 +1,17 @@
 //! Reads of what is no longer in memory give what memory gave.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
+use wattle::effects::{MemoryDisk, SystemClock};
+use wattle::engine::embedded::EmbeddedEngine;
+use wattle::engine::{Blueprint, Engine, ReadBudget, Session, SubscriberSpec, TopicSpec, Unit};
 use wattle::limits;
 use wattle::log::{ColdError, Log, LogOptions, Recent, Settings};
-use wattle::model::{Compression, PartitionId, Retention, TopicSettings};
+use wattle::model::{Compression, LaneId, PartitionId, Retention, TopicSettings};
 
 use super::support::{MANY, P, Q, Random, append, open, options, slices, stored, submit, without_memory};
 
@@ -461,4 +463,56 @@ async fn several_who_want_the_same_window_wait_for_one_read() {
         }
     });
     assert_eq!(reads.0.load(Ordering::Relaxed), 1);
+}
+
+/// A lane gives up waiting whenever something else is due. The read that it had begun goes on, and is the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_nobody_waits_for_any_more_is_not_begun_again() {
+    let disk = MemoryDisk::default();
+    let open = || {
+        let (disk, clock) = (Arc::new(disk.clone()), Arc::new(SystemClock));
+        EmbeddedEngine::open_with("memory".as_ref(), disk, clock, options()).unwrap()
+    };
+    let topic = TopicSpec { name: "in".into(), partitions: 1, settings: Default::default(), lifecycle: None };
+    let subscriber = SubscriberSpec { name: "reads".into(), from: "in".into() };
+    let blueprint = Blueprint { topics: vec![topic], subscribers: vec![subscriber], ..Blueprint::default() };
+    let engine = open();
+    let numbers = engine.apply(&blueprint).await.unwrap();
+    let partition = PartitionId { topic: numbers.topics[0], partition: 0 };
+    for number in 0..10_u32 {
+        engine.append(slices(&[(partition, &number.to_le_bytes())])).await.unwrap();
+    }
+    engine.close().await.unwrap();
+    drop(engine);
+
+    // what was checkpointed at the end is read from the disk
+    let engine = open();
+    engine.apply(&blueprint).await.unwrap();
+    let lane = LaneId { subscriber: numbers.subscribers[0], partition: 0 };
+    let mut session = engine.acquire(lane).await.unwrap();
+    let (gate, begun) = (Arc::new((Mutex::new(false), Condvar::new())), Arc::new(AtomicU64::new(0)));
+    disk.set_fault({
+        let (gate, begun) = (gate.clone(), begun.clone());
+        move |operation| {
+            if matches!(operation, Operation::Read(_)) {
+                begun.fetch_add(1, Ordering::SeqCst);
+                let (is_open, opened) = &*gate;
+                drop(opened.wait_while(is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+            }
+            Ok(())
+        }
+    });
+    let budget = ReadBudget { events: 100, bytes: 1 << 20 };
+    for _ in 0..20 {
+        let given_up = tokio::time::timeout(Duration::from_millis(20), session.read(budget)).await;
+        assert!(given_up.is_err());
+    }
+    assert_eq!(begun.load(Ordering::SeqCst), 1);
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    let chunks = session.read(budget).await.unwrap();
+    assert_eq!(chunks.iter().map(|chunk| chunk.count).sum::<u32>(), 10);
+    // a seek goes where it says
+    session.commit(Unit { consumed_to: 4, is_seek: true, ..Unit::default() }).await.unwrap();
+    assert_eq!(session.read(budget).await.unwrap()[0].base_offset, 4);
 }

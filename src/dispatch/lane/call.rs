@@ -26,7 +26,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 && place.unanswered.is_none()
         };
         let sizes = held.iter().skip(progress.at).map(Held::bytes);
-        let fits = fitting(sizes, self.parts.policy.batch.max_bytes);
+        let fits = fitting(sizes, self.parts.policy.batch.max_bytes).min(self.together.most());
         let candidates = rest.iter().zip(places.iter().skip(progress.at)).take(fits);
         let run = rest.get(..candidates.take_while(goes_along).count()).unwrap_or_default();
         let run_places = read.places_of(progress.at, run.len());

@@ -78,7 +78,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// Calls what is due.
     pub(super) async fn retry(&mut self) -> Result<(), Leave> {
         let most = self.parts.flow.most(self.parts.policy.batch.max_events);
-        let numbers = self.waiting.take_due(Instant::now(), most as usize);
+        let numbers = self.waiting.take_due(Instant::now(), self.together.most().min(most as usize));
         let mut waiters = Vec::with_capacity(numbers.len());
         let mut held = Vec::with_capacity(numbers.len());
         let mut bytes = 0;

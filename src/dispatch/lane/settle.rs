@@ -63,6 +63,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             (slices, _) = self.parts.emitter.emit(run, &in_front);
             fit = Fit::UpTo(done as u32);
         }
+        let mut is_whole = true;
         while done > 0 {
             let of_done = |(event, write): &(u32, LaneWrite)| ((*event as usize) < done).then(|| write.clone());
             let mut writes: Vec<LaneWrite> = state.iter().filter_map(of_done).collect();
@@ -88,20 +89,29 @@ impl<S: Session, K: Entries> Lane<S, K> {
                     if let Some(trial) = &self.taken.trial {
                         trial.add_handled(done as u64);
                     }
+                    if is_whole {
+                        self.together.passed(done);
+                    }
                     break;
                 }
-                Err(LaneError::Session(SessionError::Guard(refused))) if refused.is_for_its_event() => {
-                    // nothing of it happened: what is in front of that event is handed in without it
+                Err(error) => {
+                    // nothing of it happened
                     self.parts.counters.not_handled(done as u64, emitted);
                     self.parts.counters.not_passed_over(passed_over);
+                    let refused = match error {
+                        LaneError::Session(SessionError::Guard(refused)) if refused.is_for_its_event() => refused,
+                        error => return Err(error.into()),
+                    };
+                    // what is in front of that event is handed in without it
                     (self.position, done) = (position, (refused.of as usize).min(done - 1));
+                    self.together.refused(done);
+                    is_whole = false;
                     self.state.set_size(size);
                     let in_front = handled.outputs.iter().filter(|output| output.event < refused.of);
                     let in_front: Vec<_> = in_front.cloned().collect();
                     (slices, _) = self.parts.emitter.emit(run, &in_front);
                     fit = Fit::Refused(refused.of, refused.why.to_string());
                 }
-                Err(error) => return Err(error.into()),
             }
         }
         let failure = match (fit, handled.failed) {
