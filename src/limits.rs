@@ -86,6 +86,8 @@ pub const SPARE_WRITE_BYTES: usize = 1 << 20;
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// Bytes that are written to a segment at once: few calls, little memory.
 pub const SEGMENT_WRITE_BYTES: usize = 512 << 10;
+/// Bytes of a segment that the disk is told to begin to write at once: less would be the same pages again and again.
+pub const SEGMENT_BEGIN_BYTES: u64 = 64 << 10;
 /// Parts of a retention (in age or size) after which a segment is closed, so that the oldest part can go.
 pub const RETENTION_PARTS: u32 = 8;
 /// The shortest time after which a segment is closed for its age.

@@ -13,6 +13,7 @@ mod journal {
     mod full_checkpoints;
     mod inspection;
     mod layout;
+    mod moves;
     mod recognition;
     mod recovery_table;
     mod retention;

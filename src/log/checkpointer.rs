@@ -19,7 +19,7 @@
 //!
 //! Must not know: who waits for what, what is inside a record.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,6 +33,7 @@ use super::frame::{Kind, UnitBody, frames};
 use super::identities::{Identities, Resealed};
 use super::sealed::{Hashing, Sealed};
 use super::segment::{SegmentId, SegmentMeta, is_out_of_descriptors};
+use super::segments::Segments;
 use super::store::{Changes, Checkpoint, Contents, Entries, Extent, Sequenced, Store, StoreError};
 use super::tail::Group;
 use super::{Settings, Shared, failed_sync, is_passing};
@@ -78,7 +79,9 @@ impl From<StoreError> for CheckpointError {
 #[derive(Debug, Clone, Default)]
 struct Kept {
     extent: Extent,
-    segments: VecDeque<SegmentMeta>,
+    segments: Segments,
+    /// How much of the last segment the disk was told to begin to write.
+    begun: u64,
 }
 
 /// How far the checkpointer goes in one turn.
@@ -172,7 +175,9 @@ impl Checkpointer {
             partitions.entry(*id).or_default().extent = *extent;
         }
         for (id, segments) in &contents.segments {
-            partitions.entry(*id).or_default().segments = segments.iter().copied().collect();
+            let kept = partitions.entry(*id).or_default();
+            kept.segments = segments.as_slice().into();
+            kept.begun = kept.segments.open().map_or(0, |open| open.bytes);
         }
         Self {
             entries: store.entries(),
@@ -245,8 +250,7 @@ impl Checkpointer {
 
     /// Lets readers see a partition's segments.
     fn adopt(&mut self, shared: &Shared, id: PartitionId, partition: Kept) {
-        let segments: Vec<SegmentMeta> = partition.segments.iter().copied().collect();
-        shared.partition(id).set_segments(segments.into(), partition.extent.start);
+        shared.partition(id).set_segments(partition.segments.clone(), partition.extent.start);
         self.partitions.insert(id, partition);
     }
 
@@ -325,20 +329,20 @@ impl Checkpointer {
     ) {
         for (id, partition) in &self.partitions {
             let Some(topic) = settings.topics.get(&id.topic) else { continue }; // not declared any more: kept
-            let seals = partition.segments.back().is_some_and(|last| {
-                let horizon_ns = now.horizon_ns(seal_age(&topic.retention));
-                !last.is_sealed && is_to_be_sealed(last, &topic.retention, horizon_ns)
+            let seals = partition.segments.open().is_some_and(|open| {
+                is_to_be_sealed(&open, &topic.retention, now.horizon_ns(seal_age(&topic.retention)))
             });
             let gone = expired(&topic.retention, now, partition, reached(settings, *id, &self.cursors), seals);
             if !seals && gone == 0 {
                 continue; // as nearly always, so nothing is copied for it
             }
             let mut partition = partition.clone();
-            if let Some(last) = partition.segments.back_mut().filter(|_| seals) {
-                last.is_sealed = true;
-                changes.segments.insert((*id, last.base_offset), *last);
+            if let Some(open) = partition.segments.open().filter(|_| seals) {
+                let sealed = SegmentMeta { is_sealed: true, ..open };
+                changes.segments.insert((*id, sealed.base_offset), sealed);
+                partition.segments.put(sealed);
             }
-            for first in partition.segments.drain(..gone) {
+            for first in partition.segments.remove_first(gone) {
                 changes.segments_gone.push((*id, first.base_offset));
                 partition.extent.start = first.end_offset;
             }
@@ -399,8 +403,9 @@ fn add(
     let mut rest = blocks(chunks).into_iter().peekable();
     let mut bytes = Vec::new();
     while rest.peek().is_some() {
-        let last = partition.segments.back().copied().filter(|last| !last.is_sealed);
-        let mut meta = last.unwrap_or(SegmentMeta {
+        let open = partition.segments.open();
+        let begun = open.map_or(0, |_| partition.begun);
+        let mut meta = open.unwrap_or(SegmentMeta {
             base_offset: partition.extent.end,
             end_offset: partition.extent.end,
             bytes: 0,
@@ -430,19 +435,24 @@ fn add(
             }
         }
         let name = SegmentId { partition: id, base_offset: meta.base_offset }.file_name();
-        write_segment(shared, &name, &bytes, start, meta.is_sealed)
-            .map_err(disk_error(|| format!("{name} cannot be written")))?;
+        let written = write_segment(shared, &name, &bytes, start, meta.is_sealed, begun);
+        partition.begun = written.map_err(disk_error(|| format!("{name} cannot be written")))?;
         partition.extent.end = meta.end_offset;
-        if last.is_some() {
-            partition.segments.pop_back();
-        }
-        partition.segments.push_back(meta);
+        partition.segments.put(meta);
         changed.push(meta);
     }
     Ok(changed)
 }
 
-fn write_segment(shared: &Shared, name: &str, bytes: &[u8], start: u64, is_sealed: bool) -> io::Result<()> {
+/// Writes what is added to a segment. What is in front of `begun` the disk was told to begin to write; where that ends now.
+fn write_segment(
+    shared: &Shared,
+    name: &str,
+    bytes: &[u8],
+    start: u64,
+    is_sealed: bool,
+    begun: u64,
+) -> io::Result<u64> {
     let open = |name: &str| -> io::Result<Box<dyn DiskFile>> {
         match shared.disk.open(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && start == 0 => shared.disk.create(name),
@@ -457,12 +467,15 @@ fn write_segment(shared: &Shared, name: &str, bytes: &[u8], start: u64, is_seale
         open(name)
     })?;
     file.write_at(bytes, start)?;
-    file.start_writing(start, bytes.len() as u64); // so that little is left for the sync, which the acks of others wait behind
     let end = start + bytes.len() as u64;
     if is_sealed && file.length()? > end {
         file.truncate(end)?; // left from a checkpoint that never was
     }
-    Ok(())
+    if end - begun < limits::SEGMENT_BEGIN_BYTES {
+        return Ok(begun);
+    }
+    file.start_writing(begun, end - begun); // so that little is left for the sync, which the acks of others wait behind
+    Ok(end)
 }
 
 /// Groups chunks into blocks, splitting those that are larger.

@@ -144,8 +144,7 @@ impl ColdReader {
             return Ok(Some(place));
         }
         let segments = known.segments();
-        let index = segments.partition_point(|meta| meta.end_offset <= offset);
-        let Some(meta) = segments.get(index) else { return Ok(None) };
+        let Some(meta) = segments.find(offset) else { return Ok(None) };
         let segment = self.shared.open_segments.get(self.shared.disk.as_ref(), partition, meta)?;
         let position = segment.locate(offset, meta)?;
         Ok(Some(Place { partition, meta: *meta, position, offset }))

@@ -41,6 +41,7 @@ mod queue;
 mod recovery;
 mod sealed;
 mod segment;
+mod segments;
 mod sequencer;
 mod space;
 mod store;
@@ -395,7 +396,7 @@ impl Log {
         let checkpointer = Checkpointer::new(recovered.store, &contents, hashing, options.checkpoint_bytes);
         let sequencer = Sequencer::load(&mut contents, hashing);
         let partition = |(id, extent): (&PartitionId, &store::Extent)| {
-            let segments = contents.segments.get(id).cloned().unwrap_or_default();
+            let segments = contents.segments.get(id).map(|all| all.as_slice().into()).unwrap_or_default();
             (*id, Arc::new(Partition::recovered(*extent, segments)))
         };
         let lane = |(id, position): (&LaneId, &Offset)| (*id, Arc::new(Lane::new(*id, *position)));

@@ -8,11 +8,11 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::segment::SegmentMeta;
+use super::segments::Segments;
 use super::store::Extent;
 use super::unconsumed::Counts;
 use crate::model::{Chunk, Offset};
@@ -22,7 +22,7 @@ use crate::model::{Chunk, Offset};
 pub struct Partition {
     recent: Mutex<VecDeque<Chunk>>,
     /// In the order of their offsets.
-    segments: Mutex<Arc<[SegmentMeta]>>,
+    segments: Mutex<Segments>,
     start: AtomicU64,
     written: AtomicU64,
     durable: AtomicU64,
@@ -59,9 +59,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Partition {
     /// A partition as a checkpoint has it.
-    pub(super) fn recovered(extent: Extent, segments: Vec<SegmentMeta>) -> Self {
+    pub(super) fn recovered(extent: Extent, segments: Segments) -> Self {
         Self {
-            segments: Mutex::new(segments.into()),
+            segments: Mutex::new(segments),
             start: extent.start.into(),
             written: extent.end.into(),
             durable: extent.end.into(),
@@ -148,12 +148,12 @@ impl Partition {
     }
 
     /// The segments, in the order of their offsets.
-    pub(super) fn segments(&self) -> Arc<[SegmentMeta]> {
+    pub(super) fn segments(&self) -> Segments {
         lock(&self.segments).clone()
     }
 
     /// A checkpoint is durable: these are the segments now, and events in front of `start` are gone.
-    pub(super) fn set_segments(&self, segments: Arc<[SegmentMeta]>, start: Offset) {
+    pub(super) fn set_segments(&self, segments: Segments, start: Offset) {
         *lock(&self.segments) = segments;
         self.start.store(start, Ordering::Release);
         self.counts.count_anew();
