@@ -70,6 +70,9 @@ pub const IDENTITIES_FINGERPRINT_BITS: u32 = 35;
 /// Bytes of such fingerprints in memory: of some 80 million events. What is older than those is looked for in the state
 /// store each time.
 pub const IDENTITIES_FILTER_BYTES_MAX: usize = 256 << 20;
+/// Producers that number their events, by partition, whose last number is in memory: some 100 bytes each. A call of another
+/// one costs a look into the state store.
+pub const PRODUCERS_CACHED_MAX: usize = 100_000;
 /// Bytes that one group commit writes at the most, so that acks of small publishes do not wait for long.
 pub const GROUP_BYTES_MAX: usize = 2 << 20;
 /// The same on the smallest disks, whose journal files are smaller still: a sync has to be for more than one event.

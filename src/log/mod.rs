@@ -37,6 +37,7 @@ mod identities;
 mod inspect;
 mod kept;
 mod partition;
+mod producers;
 mod queue;
 mod recovery;
 mod sealed;
@@ -394,7 +395,7 @@ impl Log {
         let entries = recovered.store.entries();
         let hashing = options.hashing();
         let checkpointer = Checkpointer::new(recovered.store, &contents, hashing, options.checkpoint_bytes);
-        let sequencer = Sequencer::load(&mut contents, hashing);
+        let sequencer = Sequencer::load(&contents, hashing);
         let partition = |(id, extent): (&PartitionId, &store::Extent)| {
             let segments = contents.segments.get(id).map(|all| all.as_slice().into()).unwrap_or_default();
             (*id, Arc::new(Partition::recovered(*extent, segments)))

@@ -23,7 +23,8 @@ use xxhash_rust::xxh3;
 use super::Shared;
 use super::checkpointer::Turn;
 use super::filter::{Entry, Filter, join};
-use super::store::{Found, Recognised, StoreError};
+use super::producers::Numbered;
+use super::store::{Found, Recognised, Sequenced, StoreError};
 use super::window::Place;
 use crate::limits;
 use crate::model::{Dedupe, TopicId};
@@ -33,7 +34,7 @@ const GENERATION_PART: usize = 4;
 /// The part of a generation that is forgotten before it is made anew without that.
 const FORGOTTEN_PART: usize = 4;
 
-/// How identities that were published are kept.
+/// How it is kept what was published: identities, and the numbers of producers.
 #[derive(Debug, Clone, Copy)]
 pub struct WindowOptions {
     /// Identities up to which runs are joined when the next one is written.
@@ -42,6 +43,8 @@ pub struct WindowOptions {
     pub filter_bytes_max: usize,
     /// Bits of a fingerprint, at most 40.
     pub fingerprint_bits: u32,
+    /// Producers whose last numbers are in memory, of those that are in the store as well.
+    pub producers_max: usize,
 }
 
 impl Default for WindowOptions {
@@ -50,6 +53,7 @@ impl Default for WindowOptions {
             run_identities: limits::IDENTITIES_RUN_MAX,
             filter_bytes_max: limits::IDENTITIES_FILTER_BYTES_MAX,
             fingerprint_bits: limits::IDENTITIES_FINGERPRINT_BITS,
+            producers_max: limits::PRODUCERS_CACHED_MAX,
         }
     }
 }
@@ -309,6 +313,17 @@ pub(super) struct SealedLook<'s> {
 impl<'s> SealedLook<'s> {
     pub(super) fn new(shared: &'s Shared, hashing: Hashing, patience: Option<Duration>) -> Self {
         Self { shared, sealed: shared.sealed(), hashing, patience }
+    }
+
+    /// The last number of a producer.
+    pub(super) fn producer(&mut self, (partition, producer): Numbered) -> io::Result<Option<Sequenced>> {
+        loop {
+            match self.shared.entries.producer(partition, producer) {
+                Ok(last) => return Ok(last),
+                Err(StoreError::Closed) => self.wait_for_checkpoint()?,
+                Err(error) => return Err(io::Error::other(error.to_string())),
+            }
+        }
     }
 
     /// What lies in front of this position is in the store.

@@ -7,15 +7,16 @@
 //!
 //! Promises: the verdict is taken once, by the appender, and is in the journal: what comes again has no frame. A replay
 //! notes what the frames say and judges nothing.
-//! Memory: what came since the last checkpoint ([`Window`]), and filters over what is in the store (`sealed.rs`); 50 bytes
-//! for each producer and partition.
+//! Memory: what came since the last checkpoint ([`Window`]), and filters over what is in the store (`sealed.rs`); the last
+//! numbers of producers that were busy lately ([`Producers`]).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use super::frame::Kept;
 use super::guards::Guards;
 use super::identities::old_batches;
+use super::producers::{Numbered, Producers};
 use super::sealed::{Hashing, Horizon, SealedLook};
 use super::store::{Contents, Sequenced};
 use super::window::{Batch, Place, Undo, Window};
@@ -23,6 +24,9 @@ use crate::model::{Duplicate, EventId, GuardRefused, Offset, PartitionId, Produc
 
 /// Events that leave memory with each call, beside twice those that it brings: so memory is given back while others come.
 const RELEASED_AT_ONCE: usize = 64;
+
+/// Producers that are looked at while nothing has come for a while.
+const RELEASED_AT_IDLE: usize = 100_000;
 
 /// What was published before, and what partitions keep for the rest.
 pub(super) type Judged = (Vec<Duplicate>, Vec<Kept>);
@@ -33,7 +37,7 @@ struct Noted {
     /// For each slice.
     identities: Vec<(TopicId, Undo)>,
     /// What was there before.
-    producers: Vec<((PartitionId, ProducerId), Option<Sequenced>)>,
+    producers: Vec<(Numbered, Option<Sequenced>)>,
 }
 
 /// The memory of what was published.
@@ -47,18 +51,18 @@ pub(super) struct Sequencer {
     sealed_position: u64,
     /// Topics that have such in memory.
     sealed: VecDeque<TopicId>,
-    producers: HashMap<(PartitionId, ProducerId), Sequenced>,
+    producers: Producers,
 }
 
 impl Sequencer {
     /// As of a checkpoint.
-    pub(super) fn load(contents: &mut Contents, hashing: Hashing) -> Self {
+    pub(super) fn load(contents: &Contents, hashing: Hashing) -> Self {
         let windows = contents.runs.iter().map(|(topic, runs)| (*topic, Window::from(runs.next_number())));
         let mut windows: BTreeMap<TopicId, Window> = windows.collect();
         for (topic, batch) in old_batches(contents) {
             windows.entry(topic).or_default().add(batch, contents.checkpoint.link.position, &hashing);
         }
-        let producers = std::mem::take(&mut contents.producers);
+        let producers = Producers::default();
         Self { hashing, windows, open: Vec::new(), sealed_position: 0, sealed: VecDeque::new(), producers }
     }
 
@@ -104,10 +108,7 @@ impl Sequencer {
             }
         }
         for (of, before) in noted.producers.into_iter().rev() {
-            match before {
-                Some(before) => drop(self.producers.insert(of, before)),
-                None => drop(self.producers.remove(&of)),
-            }
+            self.producers.take_back(of, before);
         }
     }
 
@@ -134,7 +135,7 @@ impl Sequencer {
             };
             let mut gone = 0;
             if let Some(producer) = producer {
-                let last = self.producers.get(&(id, producer)).copied();
+                let last = self.producers.last((id, producer), look)?;
                 let mut reached = last;
                 for (record, sequence) in slice.sequences.iter().enumerate() {
                     match reached {
@@ -148,8 +149,8 @@ impl Sequencer {
                         }
                     }
                 }
-                if let Some(reached) = reached {
-                    self.producers.insert((id, producer), reached);
+                if let Some(reached) = reached.filter(|reached| last != Some(*reached)) {
+                    self.producers.put((id, producer), reached);
                     noted.producers.push(((id, producer), last));
                 }
             } else if let Some(dedupe) = settings(id.topic).dedupe
@@ -200,11 +201,12 @@ impl Sequencer {
 
     /// Notes the last number of a producer in a frame, in a replay.
     pub(super) fn note_sequence(&mut self, partition: PartitionId, producer: ProducerId, last: Sequenced) {
-        self.producers.insert((partition, producer), last);
+        self.producers.put((partition, producer), last);
     }
 
     /// A group is written, up to this position. The identities that it brought.
     pub(super) fn written(&mut self, position: u64) -> Vec<(TopicId, Batch)> {
+        self.producers.written(position);
         let windows = &mut self.windows;
         let batch = |topic| Some((topic, windows.get_mut(&topic)?.written(position)?));
         self.open.drain(..).filter_map(batch).collect()
@@ -217,6 +219,7 @@ impl Sequencer {
             let windows = self.windows.iter().filter(|(_, window)| window.has_before(position));
             self.sealed = windows.map(|(topic, _)| *topic).collect();
         }
+        self.producers.release(position, self.hashing.options.producers_max, most.min(RELEASED_AT_IDLE));
         let mut left = most;
         while left > 0
             && let Some(topic) = self.sealed.front()

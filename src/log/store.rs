@@ -186,7 +186,6 @@ pub(super) struct Contents {
     pub(super) runs: BTreeMap<TopicId, TopicRuns>,
     /// What a version before runs wrote, in the order of the checkpoints that brought it.
     pub(super) old_identities: BTreeMap<TopicId, Vec<(u64, Vec<Recognised>)>>,
-    pub(super) producers: HashMap<(PartitionId, ProducerId), Sequenced>,
 }
 
 /// What a checkpoint changes.
@@ -327,6 +326,21 @@ impl Entries {
             let identity_of = |mut row: &[u8]| row.get_u128_le();
             let found = rows.binary_search_by_key(&identity, |row| identity_of(row)).ok().and_then(|at| rows.get(at));
             Ok(found.map_or(Found::Nothing, |row| Found::Row(decode_recognised(row))))
+        })
+    }
+
+    /// The last number of a producer in a partition.
+    pub(super) fn producer(
+        &self,
+        partition: PartitionId,
+        producer: ProducerId,
+    ) -> Result<Option<Sequenced>, StoreError> {
+        self.read(|table| {
+            let key = Key::partition(PRODUCER, partition).u128(producer.0);
+            let Some(value) = table.get(key.0.as_slice())? else { return Ok(None) };
+            let mut value = checked(&key.0, value.value())?;
+            let mut number = || value.try_get_u64_le().map_err(|_| not_as_written(&key.0));
+            Ok(Some(Sequenced { sequence: number()?, offset: number()? }))
         })
     }
 
@@ -712,8 +726,7 @@ fn read(database: &Database) -> Result<Contents, StoreError> {
     let table = transaction.open_table(TABLE).map_err(redb::Error::from)?;
     let mut checkpoint = None;
     let mut contents = Contents::new(Checkpoint::first(Link::first(0)));
-    let rows = table.range::<&[u8]>(..[IDENTITIES].as_slice())?;
-    for row in rows.chain(table.range::<&[u8]>([PRODUCER].as_slice()..[ENTRY].as_slice())?) {
+    for row in table.range::<&[u8]>(..[IDENTITIES].as_slice())? {
         let (key, value) = row?;
         let key = key.value();
         let value = checked(key, value.value())?;
@@ -823,7 +836,6 @@ impl Contents {
             segments: BTreeMap::new(),
             runs: BTreeMap::new(),
             old_identities: BTreeMap::new(),
-            producers: HashMap::new(),
         }
     }
 
@@ -864,13 +876,6 @@ impl Contents {
                     is_sealed,
                 };
                 self.segments.entry(partition).or_default().push(meta);
-            }
-            PRODUCER => {
-                let partition = partition(key.try_get_u32().ok()?);
-                let producer = ProducerId(key.try_get_u128().ok()?);
-                let sequenced =
-                    Sequenced { sequence: value.try_get_u64_le().ok()?, offset: value.try_get_u64_le().ok()? };
-                self.producers.insert((partition, producer), sequenced);
             }
             _ => return None,
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use wattle::effects::memory::Operation;
 use wattle::effects::{Clock, MemoryDisk};
 use wattle::log::{Log, LogOptions, Settings, Stepper, WindowOptions};
-use wattle::model::{Dedupe, EventId, Mark, Slices, TopicSettings};
+use wattle::model::{Dedupe, EventId, Mark, ProducerId, Slices, TopicSettings};
 
 use super::support::{P, options};
 
@@ -131,7 +131,7 @@ fn without_memory_for_filters_nothing_is_stored_twice_and_nothing_new_refused() 
     for windows in [
         WindowOptions { filter_bytes_max: 0, ..small_runs() },
         WindowOptions { fingerprint_bits: 1, ..small_runs() },
-        WindowOptions { fingerprint_bits: 1, filter_bytes_max: 400, run_identities: 1 },
+        WindowOptions { fingerprint_bits: 1, filter_bytes_max: 400, run_identities: 1, ..small_runs() },
     ] {
         let mut bed = Bed::new(windows);
         for hundred in 0..20 {
@@ -188,4 +188,37 @@ fn identities_do_not_bring_checkpoints_of_their_own() {
         assert!(bed.stepper.move_out());
     }
     assert!(commits.load(Ordering::Relaxed) > 0, "memory of them is bounded");
+}
+
+#[test]
+fn numbers_of_producers_that_are_not_in_memory_are_found_in_the_store() {
+    let mut bed = Bed::new(WindowOptions { producers_max: 10, ..small_runs() });
+    let publish = |bed: &mut Bed, producer: u128, sequence: u64| {
+        let mut slices = Slices::default();
+        slices.set_producer(ProducerId(producer));
+        slices.push_marked(P, Mark::Sequence(sequence), |_| Ok::<_, ()>(())).unwrap();
+        let mut ticket = bed.log.append(slices).unwrap();
+        bed.stepper.append();
+        bed.stepper.sync();
+        ticket.try_recv().unwrap().unwrap().duplicates.first().map(|duplicate| duplicate.offset)
+    };
+    for round in 1..=2 {
+        for producer in 0..200 {
+            assert_eq!(publish(&mut bed, producer, round), None);
+            if producer % 50 == 49 {
+                assert!(bed.stepper.checkpoint());
+                bed.stepper.idle();
+            }
+        }
+    }
+    bed.stepper.idle();
+    let reads = bed.count(|operation| matches!(operation, Operation::Read(_)));
+    for producer in 0..200 {
+        assert_eq!(publish(&mut bed, producer, 2), Some(Some(200 + producer as u64)), "{producer}");
+        assert_eq!(publish(&mut bed, producer, 1), Some(None), "{producer}");
+    }
+    let mut bed = bed.open_again();
+    assert_eq!(publish(&mut bed, 7, 2), Some(Some(207)));
+    assert_eq!(publish(&mut bed, 7, 3), None);
+    assert!(reads.load(Ordering::Relaxed) < 1_000, "{} reads", reads.load(Ordering::Relaxed));
 }

@@ -69,6 +69,7 @@ fn windows(random: &mut Random) -> WindowOptions {
         run_identities: random.pick(&[1, 2, 5, 30, 64 << 10]),
         filter_bytes_max: random.pick(&[0, 300, 1 << 20, 1 << 20]),
         fingerprint_bits: random.pick(&[1, 4, 8, 35]),
+        producers_max: random.pick(&[0, 1, 100]),
     }
 }
 
