@@ -47,7 +47,14 @@ fn host(c: &mut Criterion) {
     let context: Arc<dyn EventContext> = Arc::new(Silent);
     let mut group = c.benchmark_group("host");
     for size in BATCHES {
-        let event = Event { key: "o-0001", r#type: "order.created", time_ns: 1, attempt: 1, data: ORDER.as_bytes() };
+        let event = Event {
+            key: "o-0001",
+            r#type: "order.created",
+            time_ns: 1,
+            trusted_time_ns: 1,
+            attempt: 1,
+            data: ORDER.as_bytes(),
+        };
         let events = vec![event; size];
         group.throughput(Throughput::Elements(size as u64));
         group.bench_with_input(BenchmarkId::from_parameter(size), &events, |b, events| {

@@ -162,5 +162,12 @@ async fn call_all(plugin: &Plugin, input: &[Carried]) -> Result<(Sent, Duration)
 }
 
 fn borrowed(carried: &Carried) -> Event<'_> {
-    Event { key: &carried.key, r#type: &carried.r#type, time_ns: 1, attempt: 1, data: &carried.data }
+    Event {
+        key: &carried.key,
+        r#type: &carried.r#type,
+        time_ns: 1,
+        trusted_time_ns: 1,
+        attempt: 1,
+        data: &carried.data,
+    }
 }

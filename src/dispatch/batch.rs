@@ -13,6 +13,7 @@ use crate::wasm::{EventContext, LogLevel};
 pub(super) struct Held {
     pub(super) offset: Offset,
     pub(super) append_time_ns: u64,
+    pub(super) trusted_time_ns: u64,
     pub(super) record: Bytes,
 }
 
@@ -21,6 +22,7 @@ pub(super) struct Held {
 pub(super) struct Parsed<'a> {
     pub(super) offset: Offset,
     pub(super) append_time_ns: u64,
+    pub(super) trusted_time_ns: u64,
     pub(super) key: &'a str,
     pub(super) view: EventView<'a>,
 }
@@ -55,6 +57,7 @@ impl Held {
             .map(|stored| Self {
                 offset: stored.offset,
                 append_time_ns: stored.append_time_ns,
+                trusted_time_ns: stored.trusted_time_ns,
                 record: rest.split_to(stored.record.len()),
             })
             .collect()
@@ -66,23 +69,27 @@ impl Held {
     }
 
     pub(super) fn parse(&self) -> Result<Parsed<'_>, Unreadable> {
-        Parsed::parse(self.offset, self.append_time_ns, &self.record)
+        Parsed::parse(self.offset, (self.append_time_ns, self.trusted_time_ns), &self.record)
     }
 }
 
 impl<'a> Parsed<'a> {
     /// Looks into an event where it is stored.
     pub(super) fn of(stored: &Stored<'a>) -> Result<Self, Unreadable> {
-        Self::parse(stored.offset, stored.append_time_ns, stored.record)
+        Self::parse(stored.offset, (stored.append_time_ns, stored.trusted_time_ns), stored.record)
     }
 
-    fn parse(offset: Offset, append_time_ns: u64, record: &'a [u8]) -> Result<Self, Unreadable> {
+    fn parse(
+        offset: Offset,
+        (append_time_ns, trusted_time_ns): (u64, u64),
+        record: &'a [u8],
+    ) -> Result<Self, Unreadable> {
         let parse = || {
             let record = Record::parse(record)?;
             Ok((record.key, record.view()?))
         };
         let (key, view) = parse().map_err(|error| Unreadable { offset, error })?;
-        Ok(Self { offset, append_time_ns, key, view })
+        Ok(Self { offset, append_time_ns, trusted_time_ns, key, view })
     }
 }
 

@@ -248,7 +248,9 @@ impl Capsule {
         let written = Record { key: &self.key, lineage: None, event: &self.event }.write(&mut record);
         written.map_err(|error| malformed(error.to_string()))?;
         let (offset, append_time_ns) = (self.offset, self.append_time_ns);
-        let held = Arc::new(vec![Held { offset, append_time_ns, record: record.into() }]);
+        // what it read had not expired, whatever its trusted time was
+        let trusted_time_ns = append_time_ns;
+        let held = Arc::new(vec![Held { offset, append_time_ns, trusted_time_ns, record: record.into() }]);
         let event = held.iter().map(Held::parse).next().transpose().map_err(|error| malformed(error.to_string()))?;
         let event = event.ok_or_else(|| malformed("it has no event".to_owned()))?;
         let subscriber: Arc<str> = self.subscriber.as_str().into();
@@ -259,6 +261,7 @@ impl Capsule {
             key: event.key,
             r#type: event.view.r#type,
             time_ns: append_time_ns,
+            trusted_time_ns,
             attempt: self.attempt,
             data: event.view.data.unwrap_or_default(),
         }];

@@ -10,9 +10,12 @@
 //! outside of its topic, and gets its place there when it is due: those that are due at the same time in the order in which
 //! they came. It is not changed. One that the topic's lifecycle refuses then goes to `T@refused`, with the reason.
 //!
-//! Promises: each is delivered once, never early, however often the bus is killed meanwhile. Waiting costs the disk and no
-//! memory: only the time of the next one is looked at.
-//! Relies on: the engine's units, as any lane; the engine's clock for what is due.
+//! What is due is decided by trusted time: so a clock that jumps delivers nothing early, and one that was ahead and is put
+//! back nothing late. An event with `deliverat` waits for the wall clock as well, where that was put back by up to a day.
+//!
+//! Promises: each is delivered once, never early but for what trusted time may be wrong by, however often the bus is killed
+//! meanwhile. Waiting costs the disk and no memory: only the time of the next one is looked at.
+//! Relies on: the engine's units, as any lane; the engine's trusted time.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -20,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Held, Unreadable};
@@ -82,10 +86,10 @@ enum When {
 }
 
 impl When {
-    fn due_ns(self, append_time_ns: u64) -> u64 {
+    fn due_ns(self, trusted_time_ns: u64) -> u64 {
         match self {
             Self::At(time_ns) => time_ns,
-            Self::After(delay) => append_time_ns.saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX)),
+            Self::After(delay) => trusted_time_ns.saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX)),
         }
     }
 
@@ -182,7 +186,7 @@ pub(super) struct Delayed {
 }
 
 impl Delayed {
-    /// When the first one is due, engine time.
+    /// When the first one is due, trusted time.
     pub(super) fn next_ns(&self) -> Option<u64> {
         Some(self.next_ns.load(Ordering::Acquire)).filter(|next_ns| *next_ns != u64::MAX)
     }
@@ -314,8 +318,8 @@ impl<E: Engine> DelayLane<E> {
         let budget = ReadBudget { events: limits::BATCH_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
         loop {
             self.parts.seen.next_ns.store(self.next_ns.unwrap_or(u64::MAX), Ordering::Release);
-            let now_ns = self.parts.engine.now_ns();
-            // The clock may be set, so it is looked at again and again.
+            let now_ns = self.parts.engine.trusted_now_ns();
+            // It may be confirmed, so it is looked at again and again.
             let pause = self.next_ns.map(|due_ns| Duration::from_nanos(due_ns.saturating_sub(now_ns)));
             if pause == Some(Duration::ZERO) && !self.parts.stop.is_cancelled() {
                 self.deliver(now_ns).await?;
@@ -339,7 +343,7 @@ impl<E: Engine> DelayLane<E> {
             let parsed = held.parse()?;
             // it was looked at when it was published
             let when = when_of(&parsed.view).ok().flatten().unwrap_or(When::At(0));
-            let due_ns = when.due_ns(held.append_time_ns);
+            let due_ns = when.due_ns(held.trusted_time_ns);
             self.next_ns = Some(self.next_ns.map_or(due_ns, |next_ns| next_ns.min(due_ns)));
             let key = entry_key(due_ns, held.offset);
             if key < self.front {
@@ -365,9 +369,11 @@ impl<E: Engine> DelayLane<E> {
             bytes <= limits::BATCH_BYTES_MAX
         });
         due.truncate(fits.count().max(1));
+        let front = due.last().map(|(last, _)| last.to_vec());
+        let put_back = self.put_back(&mut due, now_ns)?;
         let mut refused: BTreeMap<usize, String> = BTreeMap::new();
         loop {
-            let mut unit = Unit { consumed_to: self.position, ..Unit::default() };
+            let mut unit = Unit { consumed_to: self.position, writes: put_back.clone(), ..Unit::default() };
             for (index, (key, record)) in due.iter().enumerate() {
                 if !refused.contains_key(&index)
                     && let Err(why) = self.place(&mut unit.emits, index, record)?
@@ -400,10 +406,32 @@ impl<E: Engine> DelayLane<E> {
         // What is counted no longer is in its topic.
         self.parts.session.flush().await?;
         self.parts.seen.count.store(self.count, Ordering::Release);
-        if let Some((last, _)) = due.last() {
-            self.front = last.to_vec();
-        }
+        self.front = front.unwrap_or(std::mem::take(&mut self.front));
         self.look()
+    }
+
+    /// Takes out what is due only because the wall clock was put back: it waits on, for as long as that says.
+    fn put_back(&self, due: &mut Vec<(Bytes, Bytes)>, now_ns: u64) -> Result<Vec<LaneWrite>, LaneError> {
+        let wall_ns = self.parts.engine.now_ns();
+        let is_right = wall_ns >= now_ns;
+        let is_far_off = Duration::from_nanos(now_ns.saturating_sub(wall_ns)) > limits::CLOCK_JUMP_MAX;
+        let (mut writes, mut left) = (Vec::new(), Vec::with_capacity(due.len()));
+        if is_right || is_far_off {
+            return Ok(writes);
+        }
+        for (key, record) in due.drain(..) {
+            let when = when_of(&self.parse(&record)?.1).ok().flatten();
+            match (when, key.get(9..17).and_then(|offset| offset.try_into().ok())) {
+                (Some(When::At(time_ns)), Some(offset)) if time_ns > wall_ns => {
+                    let due_ns = now_ns.saturating_add(time_ns - wall_ns);
+                    writes.push(LaneWrite::put(entry_key(due_ns, u64::from_be_bytes(offset)), record));
+                    writes.push(LaneWrite::delete(key));
+                }
+                _ => left.push((key, record)),
+            }
+        }
+        *due = left;
+        Ok(writes)
     }
 
     /// Puts an event that is due into its topic, or says why not.

@@ -550,7 +550,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             if !self.waiting.holds(event.key) || !self.waiting.has_room(held.bytes()) {
                 break;
             }
-            let waiter = Waiter::new(event.offset, event.append_time_ns);
+            let waiter = Waiter::new(event.offset, (event.append_time_ns, event.trusted_time_ns));
             writes.extend(self.waiting.add(event.key, &waiter, held.record.clone(), Instant::now()));
             joined += 1;
         }

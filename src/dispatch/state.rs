@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! entry  01, bucket, 00, key   (no bucket's name has a zero byte in it)
-//! value  u64 little endian: engine time of the event that wrote it, Unix nanoseconds; then the handler's value
+//! value  u64 little endian: trusted time of the event that wrote it, Unix nanoseconds; then the handler's value
 //! entry  04 "state"            u64 little endian: bytes of all keys and values
 //! ```
 //!
@@ -52,7 +52,7 @@ pub struct StateEntry {
     pub bucket: String,
     /// The key.
     pub key: String,
-    /// When it was written, engine time, Unix nanoseconds.
+    /// When it was written, trusted time, Unix nanoseconds.
     pub written_ns: u64,
     /// The value.
     pub value: Bytes,

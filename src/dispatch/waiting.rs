@@ -43,6 +43,9 @@ pub struct Waiter {
     pub offset: Offset,
     /// When it was appended there, engine time, Unix nanoseconds.
     pub append_time_ns: u64,
+    /// The same by trusted time; 0 where an earlier release kept it, which knew none.
+    #[serde(default)]
+    pub trusted_time_ns: u64,
     /// Attempts so far; none where it only waits for its key.
     #[serde(default)]
     pub attempts: u32,
@@ -74,10 +77,11 @@ pub struct Waiter {
 
 impl Waiter {
     /// An event that has not been tried, and waits for its key.
-    pub(super) fn new(offset: Offset, append_time_ns: u64) -> Self {
+    pub(super) fn new(offset: Offset, (append_time_ns, trusted_time_ns): (u64, u64)) -> Self {
         Self {
             offset,
             append_time_ns,
+            trusted_time_ns,
             attempts: 0,
             since_ns: now_ns(),
             failed_ns: 0,
@@ -92,6 +96,11 @@ impl Waiter {
 }
 
 impl Waiter {
+    /// By which its handler's state expires.
+    pub(super) fn trusted_time_ns(&self) -> u64 {
+        if self.trusted_time_ns == 0 { self.append_time_ns } else { self.trusted_time_ns }
+    }
+
     /// Whether its last attempt may be what a lane has halted for: nothing else has no pause behind it, but where the
     /// topology wants none.
     pub(super) fn may_have_halted(&self) -> bool {

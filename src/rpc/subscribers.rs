@@ -86,6 +86,7 @@ impl From<v1::FailedEvent> for FailedEvent {
         let waiter = Waiter {
             offset: event.offset,
             append_time_ns: time(event.append_time),
+            trusted_time_ns: 0, // which is nobody's business outside
             attempts: event.attempts,
             since_ns: time(event.waiting_since),
             failed_ns: time(event.failed_time),

@@ -42,6 +42,8 @@ pub struct Event<'a> {
     pub r#type: &'a str,
     /// When it was appended to its topic, in nanoseconds since 1970.
     pub time_ns: u64,
+    /// The same by the time that state expires by, which does not follow a clock that jumps.
+    pub trusted_time_ns: u64,
     /// Which attempt at it this is, from 1.
     pub attempt: u32,
     /// The payload.

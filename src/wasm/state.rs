@@ -60,7 +60,7 @@ pub(super) struct State {
     handles: u32,
     call: Option<Arc<dyn EventContext>>,
     overlay: Option<Overlay>,
-    times_ns: Vec<u64>,
+    times_ns: Vec<(u64, u64)>,
     named: Option<u32>,
     moment: Moment,
 }
@@ -94,7 +94,7 @@ impl State {
     /// A call begins.
     pub(super) fn enter(&mut self, batch: &Batch<'_>) {
         self.times_ns.clear();
-        self.times_ns.extend(batch.events.iter().map(|event| event.time_ns));
+        self.times_ns.extend(batch.events.iter().map(|event| (event.time_ns, event.trusted_time_ns)));
         self.call = Some(Arc::clone(&batch.context));
         self.overlay = Some(Overlay::new(Arc::clone(&batch.state)));
         self.named = None;
@@ -102,7 +102,7 @@ impl State {
         self.log.forget();
         self.timer.restart();
         self.moment = match *self.times_ns.as_slice() {
-            [time_ns] => Moment::of(0, time_ns),
+            [times_ns] => Moment::of(0, times_ns),
             _ => Moment::default(),
         };
     }
@@ -118,8 +118,8 @@ impl State {
 
     /// The plugin turns to an event.
     pub(super) fn turn_to(&mut self, index: u32) -> Result<(), Stop> {
-        let time_ns = usize::try_from(index).ok().and_then(|index| self.times_ns.get(index)).copied();
-        let (Some(time_ns), Some(_)) = (time_ns, &self.call) else {
+        let times_ns = usize::try_from(index).ok().and_then(|index| self.times_ns.get(index)).copied();
+        let (Some(times_ns), Some(_)) = (times_ns, &self.call) else {
             let events = if self.call.is_some() { self.times_ns.len() } else { 0 };
             return Err(Stop::Protocol(format!("`current` names event {index} of a call with {events} events")));
         };
@@ -134,7 +134,7 @@ impl State {
         if let Some(overlay) = &mut self.overlay {
             overlay.next_event();
         }
-        self.moment = Moment::of(index, time_ns);
+        self.moment = Moment::of(index, times_ns);
         self.timer.restart();
         Ok(())
     }
@@ -155,7 +155,7 @@ impl State {
     /// The state as the current event sees it.
     pub(super) fn store(&mut self) -> Result<EventState<'_>, Stop> {
         match (&mut self.overlay, self.moment.index) {
-            (Some(overlay), Some(index)) => Ok(overlay.at(index, self.moment.time_ns)),
+            (Some(overlay), Some(index)) => Ok(overlay.at(index, self.moment.trusted_time_ns)),
             _ => Err(Stop::StateOutside),
         }
     }
@@ -234,14 +234,16 @@ fn audience<'a>(call: &'a Option<Arc<dyn EventContext>>, moment: &Moment) -> Aud
 struct Moment {
     index: Option<u32>,
     time_ns: u64,
+    /// By which state expires.
+    trusted_time_ns: u64,
     slept_ns: u64,
     reads: u64,
     random: Option<Box<blake3::OutputReader>>,
 }
 
 impl Moment {
-    fn of(index: u32, time_ns: u64) -> Moment {
-        Moment { index: Some(index), time_ns, ..Moment::default() }
+    fn of(index: u32, (time_ns, trusted_time_ns): (u64, u64)) -> Moment {
+        Moment { index: Some(index), time_ns, trusted_time_ns, ..Moment::default() }
     }
 }
 

@@ -105,6 +105,7 @@ pub fn lowered(events: &[Sent]) -> Vec<Event<'_>> {
         key: &event.key,
         r#type: "test",
         time_ns: event.time_ns,
+        trusted_time_ns: event.time_ns,
         attempt: event.attempt,
         data: &event.data,
     });

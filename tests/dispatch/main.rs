@@ -19,6 +19,7 @@ mod applying;
 mod backlogs;
 mod bed;
 mod claiming;
+mod clocks;
 mod conditions;
 mod crashes;
 mod delays;

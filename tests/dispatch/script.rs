@@ -291,7 +291,7 @@ impl Handler for Script {
                     writes: Arc::clone(&writes),
                     reads: Arc::clone(&reads),
                     event: index,
-                    time_ns: event.time_ns,
+                    time_ns: event.trusted_time_ns,
                 },
             }
         });

@@ -64,13 +64,13 @@ pub(in crate::dispatch) fn dead_letter(dead_partition: u32, offset: Offset, reco
     let record = Record::parse(record).ok()?;
     let (lineage, view) = (record.lineage?, record.view().ok()?);
     let original = Bytes::copy_from_slice(view.in_front_of_last("wattlesubscriber")?);
-    let mut waiter = Waiter::new(lineage.offset, 0);
+    let mut waiter = Waiter::new(lineage.offset, (0, 0));
     for (name, value) in view.attributes() {
         let Some(text) = value.as_text() else { continue };
         let number = || text.parse().unwrap_or(0);
         match name {
             // what is in front is the original's, which may have been a dead letter before
-            "wattlesubscriber" => waiter = Waiter::new(lineage.offset, 0),
+            "wattlesubscriber" => waiter = Waiter::new(lineage.offset, (0, 0)),
             "wattleappended" => waiter.append_time_ns = number(),
             "wattlefailed" => waiter.failed_ns = number(),
             "wattleattempts" => waiter.attempts = text.parse().unwrap_or(0),

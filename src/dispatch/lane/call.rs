@@ -155,6 +155,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 key: event.key,
                 r#type: event.view.r#type,
                 time_ns: event.append_time_ns,
+                trusted_time_ns: event.trusted_time_ns,
                 attempt: if index == 0 { attempt } else { 1 },
                 data: event.view.data.unwrap_or_default(),
             })

@@ -89,7 +89,8 @@ impl<S: Session, K: Entries> Lane<S, K> {
             if bytes > self.parts.policy.batch.max_bytes && !held.is_empty() {
                 break;
             }
-            held.push(Held { offset: waiter.offset, append_time_ns: waiter.append_time_ns, record });
+            let (append_time_ns, trusted_time_ns) = (waiter.append_time_ns, waiter.trusted_time_ns());
+            held.push(Held { offset: waiter.offset, append_time_ns, trusted_time_ns, record });
             waiters.push((number, waiter));
         }
         let held = Arc::new(held);
@@ -222,6 +223,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Waiter {
             offset: event.offset,
             append_time_ns: event.append_time_ns,
+            trusted_time_ns: event.trusted_time_ns,
             attempts,
             since_ns: now,
             failed_ns: now,

@@ -18,7 +18,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         of: &Of<'_>,
     ) -> Result<(usize, Option<LastFailure>), Leave> {
         let (mut slices, mut fit) = self.parts.emitter.emit(run, &handled.outputs);
-        let time_ns = |event: u32| run.get(event as usize).map_or(0, |event| event.append_time_ns);
+        let time_ns = |event: u32| run.get(event as usize).map_or(0, |event| event.trusted_time_ns);
         let (mut state, mut too_much) = self.state.entries_of(&handled.writes, time_ns)?;
         if let Some((event, _)) = too_much
             && self.remove_expired(time_ns(event)).await?
@@ -137,7 +137,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         if self.sweep.1 < limits::STATE_SWEEP_BATCHES {
             return Ok(());
         }
-        let expired = self.state.expired(self.sweep.0.as_deref(), limits::STATE_SWEEP_ENTRIES, last.append_time_ns)?;
+        let expired = self.state.expired(self.sweep.0.as_deref(), limits::STATE_SWEEP_ENTRIES, last.trusted_time_ns)?;
         self.sweep = (expired.next, 0);
         self.forget_state(expired.writes).await
     }

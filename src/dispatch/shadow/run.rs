@@ -142,6 +142,7 @@ impl Runner {
                 key: event.key,
                 r#type: event.view.r#type,
                 time_ns: event.append_time_ns,
+                trusted_time_ns: event.trusted_time_ns,
                 attempt: if index == 0 { attempt } else { 1 },
                 data: event.view.data.unwrap_or_default(),
             })
@@ -192,7 +193,7 @@ impl Runner {
             }
             for write in handled.writes.iter().filter(|write| write.event == index) {
                 seen.writes.insert((write.bucket.clone(), write.key.clone()), write.value.clone());
-                state.write(write, event.append_time_ns);
+                state.write(write, event.trusted_time_ns);
             }
             ran.push(Ran { at: ran.len(), seen, has_read });
         }
