@@ -163,6 +163,8 @@ pub const LANE_RESTART_MIN: Duration = Duration::from_millis(100);
 pub const LANE_RESTART_MAX: Duration = Duration::from_secs(60);
 /// The longest one where the fault passes by itself: so soon a lane goes on once there is room.
 pub const LANE_LOOK_MAX: Duration = Duration::from_secs(1);
+/// Identities that a group of subscribers remembers per partition, whatever its topic's `dedupe` says: about 1 GiB on the disk.
+pub const CLAIM_IDENTITIES_MAX: u64 = 10_000_000;
 /// Commands that wait for a lane.
 pub const LANE_COMMANDS_MAX: usize = 16;
 /// How far away an event that is to come later may be.

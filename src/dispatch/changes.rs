@@ -266,6 +266,7 @@ fn differences((old, was): (&Plan, &SubscriberPlan), (new, is): (&Plan, &Subscri
         ("concurrency", was.concurrency != is.concurrency),
         ("batch", was.batch != is.batch),
         ("claim", was.claim != is.claim),
+        ("claim_timeout", was.claim_timeout != is.claim_timeout),
     ];
     let mut words = differing(&differs);
     let target = |plan: &Plan, topic: TopicIndex| {

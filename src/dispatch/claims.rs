@@ -9,27 +9,37 @@
 //! The keeper of a group is a lane beside those of the members. It has entries and reads no events, so that whose an event
 //! is changes in one order, in one journal, whichever member asks.
 //!
+//! A member that is paused or halted keeps what it has claimed for its `claim_timeout`. What it has not begun by then it gives
+//! back, itself and between two calls, and the others go back for it.
+//!
+//! Where the topic has a `dedupe`, a group is given each identity once in that time: what repeats it is for nobody.
+//!
 //! Promises: an event is given to one member and never to another, also after a restart. Who comes first gets it, so the one
-//! that has time gets more of them. What was claimed stays with its member, however long that is paused.
+//! that has time gets more of them. What was begun stays with its member, however long that is paused.
 //! Memory: a few words for each member. What is kept on disk is what nobody has claimed, as runs, so that it does not grow
 //! with the events while a member is paused, but for those that the others leave to it.
 //! Relies on: a unit that was handed in first is durable first, whichever session it is of.
 
 mod book;
 mod former;
+mod identities;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use self::book::Book;
+pub(super) use self::identities::Wanted;
+use self::identities::Window;
+use super::batch::Held;
 use super::entries::{CLAIM, end_of};
+use super::keys;
 use super::lane::LaneError;
 use crate::engine::{Engine, Entries, LaneWrite, ReadError, Session, SessionError, Unit};
-use crate::model::{LaneId, Offset, SubscriberId};
-use crate::topology::SubscriberPlan;
+use crate::model::{Dedupe, LaneId, Offset, SubscriberId};
+use crate::topology::{KeyExpression, SubscriberPlan, TopicPlan};
 
 /// What is behind the name of a group in that of its keeper. No name in a topology has it.
 const SUFFIX: &str = "@claims";
@@ -44,6 +54,11 @@ const WRITES_MAX: usize = 10_000;
 /// Whose the events of a partition are, in a group.
 pub(super) struct Claims<S, K> {
     keeper: Mutex<Keeper<S, K>>,
+    /// How often anything was given back.
+    given_back: watch::Sender<u64>,
+    remembers: Option<Remembers>,
+    /// Trusted time.
+    now_ns: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
 struct Keeper<S, K> {
@@ -58,6 +73,7 @@ struct Keeper<S, K> {
 pub(super) struct Share<S, K> {
     claims: Arc<Claims<S, K>>,
     member: usize,
+    given_back: watch::Receiver<u64>,
     /// The lane has entries of an earlier release, which kept claims with the members.
     pub(super) has_former: bool,
 }
@@ -69,6 +85,23 @@ pub(super) struct Claimed {
     pub(super) lost: HashSet<Offset>,
     /// Something is its own from now on: that has to be durable before anything is done with it.
     pub(super) is_new: bool,
+    /// Events that were for nobody: one of their identity was given.
+    pub(super) repeated: u64,
+}
+
+/// What a group remembers of the events that it was given.
+#[derive(Debug, Clone)]
+pub(super) struct Remembers {
+    id: Option<KeyExpression>,
+    dedupe: Dedupe,
+}
+
+impl Remembers {
+    /// Of a topic that takes what subscribers make, where it says so: to a root nothing is published twice within its window.
+    pub(super) fn of(topic: &TopicPlan) -> Option<Self> {
+        let dedupe = topic.settings.dedupe.filter(|_| topic.parent.is_some())?;
+        Some(Self { id: topic.id.clone(), dedupe })
+    }
 }
 
 /// The groups of a tree, by their keepers.
@@ -90,7 +123,7 @@ impl<E: Engine> Groups<E> {
     pub(super) async fn join(
         &mut self,
         engine: &E,
-        keeper: LaneId,
+        (keeper, remembers): (LaneId, Option<Remembers>),
         number: SubscriberId,
         position: Offset,
         entries: &E::Entries,
@@ -102,13 +135,23 @@ impl<E: Engine> Groups<E> {
                 let entries = engine.entries(keeper).ok_or(ReadError::UnknownPartition)?;
                 let book = Book::load(&entries)?;
                 let keeper = Keeper { session, entries, book, broken: None };
-                new.insert(Arc::new(Claims { keeper: Mutex::new(keeper) }))
+                // who starts looks back, where anything was given back in front of it
+                let given_back = watch::Sender::new(u64::from(keeper.book.given_back.is_some()));
+                let now_ns = Box::new({
+                    let engine = engine.clone();
+                    move || engine.trusted_now_ns()
+                });
+                new.insert(Arc::new(Claims { keeper: Mutex::new(keeper), given_back, remembers, now_ns }))
             }
         };
         let Keeper { entries: own, book, .. } = &mut *claims.keeper.lock().await;
         let member = book.join(own, number, position)?;
         let has_former = book.join_former(member, entries)?;
-        Ok(Share { claims: claims.clone(), member, has_former })
+        let mut given_back = claims.given_back.subscribe();
+        if *given_back.borrow() > 0 {
+            given_back.mark_changed();
+        }
+        Ok(Share { claims: claims.clone(), member, given_back, has_former })
     }
 }
 
@@ -128,17 +171,70 @@ impl<S: Session, K: Entries> Keeper<S, K> {
 
 impl<S: Session, K: Entries> Share<S, K> {
     /// A member that has come to a position wants events, which ascend.
-    pub(super) async fn claim(&self, position: Offset, wanted: &[Offset]) -> Result<Claimed, LaneError> {
+    pub(super) async fn claim(&self, position: Offset, wanted: &[Wanted]) -> Result<Claimed, LaneError> {
+        let window = self.claims.remembers.as_ref().map(|remembers| Window::new(remembers.dedupe, self.now_ns()));
         let mut keeper = self.claims.keeper.lock().await;
         for part in keeper.book.begin().chunks(WRITES_MAX) {
             keeper.commit(part.to_vec()).await?;
         }
         let Keeper { entries, book, .. } = &mut *keeper;
-        let (claimed, writes) = book.claim(entries, self.member, position, wanted)?;
+        let (claimed, writes) = book.claim(entries, self.member, position, wanted, window)?;
         if !writes.is_empty() {
             keeper.commit(writes).await?;
         }
         Ok(claimed)
+    }
+}
+
+impl<S: Session, K: Entries> Share<S, K> {
+    /// An event as a member wants it. Where what it is recognised by cannot be told, it is recognised by nothing.
+    pub(super) fn wanted(&self, event: &Held) -> Wanted {
+        let identity = |remembers: &Remembers| {
+            let event = event.parse().ok()?;
+            keys::identity(remembers.id.as_ref(), &event.view, event.key).ok()
+        };
+        Wanted { offset: event.offset, identity: self.claims.remembers.as_ref().and_then(identity) }
+    }
+
+    /// Trusted time.
+    pub(super) fn now_ns(&self) -> u64 {
+        (self.claims.now_ns)()
+    }
+
+    /// A member gives back what it has claimed from a position on. Whether that was anything.
+    pub(super) async fn give_back(&self, position: Offset) -> Result<bool, LaneError> {
+        let mut keeper = self.claims.keeper.lock().await;
+        let writes = keeper.book.give_back(self.member, position);
+        if writes.is_empty() {
+            return Ok(false);
+        }
+        keeper.commit(writes).await?;
+        self.claims.given_back.send_modify(|times| *times += 1);
+        Ok(true)
+    }
+
+    /// Resolves when anything was given back since [`Self::go_back`].
+    pub(super) async fn is_given_back(share: &mut Option<Self>) {
+        let Some(Self { given_back, .. }) = share else { return std::future::pending().await };
+        if given_back.changed().await.is_err() {
+            return std::future::pending().await; // there is no group any more
+        }
+        given_back.mark_changed();
+    }
+
+    /// Between which offsets a member has to look again, that has come to a position, where something was given back since it
+    /// was asked last.
+    pub(super) async fn go_back(&mut self, position: Offset) -> Result<Option<(Offset, Offset)>, LaneError> {
+        if !self.given_back.has_changed().unwrap_or(false) {
+            return Ok(None);
+        }
+        self.given_back.mark_unchanged();
+        let mut keeper = self.claims.keeper.lock().await;
+        let Some((range, writes)) = keeper.book.go_back(self.member, position) else { return Ok(None) };
+        if !writes.is_empty() {
+            keeper.commit(writes).await?;
+        }
+        Ok(Some(range))
     }
 }
 

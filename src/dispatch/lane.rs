@@ -28,20 +28,24 @@ mod probation;
 mod reading;
 mod seek;
 mod settle;
+mod sharing;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use reading::{Place, Read, Reading};
+use sharing::{Part, claims_end};
 
 use super::backlog::{self, Backlog};
 use super::batch::{Held, Unreadable};
 use super::capsule::Recorder;
-use super::claims::{self, Share};
+use super::claims::Share;
 use super::command::{Command, Refusal};
 use super::entries::TOLD;
 use super::flow::{Backoff, Flow};
@@ -66,11 +70,12 @@ pub(super) struct Policy {
     pub(super) batch: BatchPlan,
     pub(super) state: StatePlan,
     pub(super) claim: Option<String>,
+    pub(super) claim_timeout: Duration,
 }
 
 impl Policy {
     pub(super) fn of(plan: &SubscriberPlan) -> Self {
-        let SubscriberPlan { when, on_failure, delivery, waiting, batch, state, claim, .. } = plan;
+        let SubscriberPlan { when, on_failure, delivery, waiting, batch, state, claim, claim_timeout, .. } = plan;
         Self {
             when: when.clone(),
             on_failure: *on_failure,
@@ -79,6 +84,7 @@ impl Policy {
             batch: *batch,
             state: *state,
             claim: claim.clone(),
+            claim_timeout: *claim_timeout,
         }
     }
 }
@@ -123,6 +129,8 @@ pub(super) struct Lane<S, K> {
     is_reads_turn: bool,
     /// How many events a call has, where guards refuse some.
     together: Together,
+    /// Its part in a group that shares events.
+    part: Part,
     /// Where the search for state that has expired goes on, and how many events ago it was looked for.
     sweep: (Option<Vec<u8>>, u32),
 }
@@ -214,16 +222,23 @@ struct Loaded<K> {
     waiting: WaitingSet,
     state: HandlerState<K>,
     told: Told,
+    /// Since when it is paused, or else halted.
+    since: Option<Bytes>,
 }
 
 impl<K: Entries> Loaded<K> {
     fn of<S: Session>(parts: &Parts<S, K>) -> Result<Self, LaneError> {
         let Parts { entries, policy, backoff, .. } = parts;
-        let is_told = |key| Ok::<_, ReadError>(entries.get(key)?.is_some());
+        let (paused, halted) = (entries.get(PAUSED)?, entries.get(HALTED)?);
         Ok(Self {
             waiting: WaitingSet::load(entries, policy.waiting, backoff.longest_asked())?,
             state: HandlerState::load(entries.clone(), policy.state)?,
-            told: Told { is_paused: is_told(PAUSED)?, is_halted: is_told(HALTED)?, is_broken: is_told(BROKEN)? },
+            told: Told {
+                is_paused: paused.is_some(),
+                is_halted: halted.is_some(),
+                is_broken: entries.get(BROKEN)?.is_some(),
+            },
+            since: paused.or(halted),
         })
     }
 }
@@ -232,7 +247,7 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
     type Parts = Parts<S, K>;
 
     fn load(parts: Box<Parts<S, K>>) -> Result<Self, (LaneError, Box<Parts<S, K>>)> {
-        let Loaded { waiting, state, told } = match Loaded::of(&parts) {
+        let Loaded { waiting, state, told, since } = match Loaded::of(&parts) {
             Ok(loaded) => loaded,
             Err(error) => return Err((error, parts)),
         };
@@ -241,9 +256,8 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
         }
         let (position, taken) = (parts.session.next_offset(), Taken::of(&parts.roster, parts.partition));
         let (is_full, is_blocked, is_ahead, is_reads_turn, sweep) = (false, false, false, false, (None, 0));
-        let together = Together::default();
-        let state = Arc::new(state);
-        let lane = Self {
+        let (state, part, together) = (Arc::new(state), Part::default(), Together::default());
+        let mut lane = Self {
             parts,
             taken,
             waiting,
@@ -255,8 +269,12 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
             is_ahead,
             is_reads_turn,
             together,
+            part,
             sweep,
         };
+        if !lane.works() {
+            lane.stood(since.as_deref());
+        }
         lane.show();
         Ok(lane)
     }
@@ -340,6 +358,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
 
     /// Waits for whatever is next, and does it.
     async fn turn(&mut self) -> Result<(), Leave> {
+        self.run_errands().await?;
         let reading = match self.next(true).await? {
             Some(reading) => self.more(reading).await?,
             None => return Ok(()),
@@ -415,11 +434,14 @@ impl<S: Session, K: Entries> Lane<S, K> {
             events: self.parts.flow.most(self.parts.policy.batch.max_events),
             bytes: self.parts.policy.batch.max_bytes,
         };
-        let Parts { session, stop, commands, .. } = &mut *self.parts;
+        let left = self.keeps_claims_for().filter(|_| !works);
+        let Parts { session, stop, commands, share, .. } = &mut *self.parts;
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(LaneError::Stopped.into()),
             Some(command) = commands.recv() => self.obey(command).await?,
+            () = claims_end(left) => self.give_back().await?,
+            () = Share::is_given_back(share), if works && reads => {}
             () = until(first) => self.retry_what_is_due().await?,
             chunks = session.read(budget), if works && reads => {
                 let mut reading = Reading::default();
@@ -502,25 +524,6 @@ impl<S: Session, K: Entries> Lane<S, K> {
             }
         }
         self.sweep(held.last()).await?;
-        Ok(())
-    }
-
-    /// Claims those of some events that it may handle, and leaves out those that are somebody else's.
-    async fn share(&mut self, reading: &mut Reading) -> Result<(), Leave> {
-        let Some(share) = &self.parts.share else { return Ok(()) };
-        let wanted: Vec<_> = reading.held.iter().map(|held| held.offset).collect();
-        let claimed = share.claim(self.position, &wanted).await?;
-        reading.leave_out(&claimed.lost);
-        if claimed.is_new {
-            self.parts.session.sync().await?;
-        }
-        if share.has_former {
-            let writes = claims::former_entries(&self.parts.entries)?;
-            if let Some(share) = &mut self.parts.share {
-                share.has_former = !writes.is_empty();
-            }
-            self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;
-        }
         Ok(())
     }
 

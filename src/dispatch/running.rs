@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::backlog::{self, Backlog};
 use super::capsule::{Recorder, Sink};
 use super::changes;
-use super::claims::Groups;
+use super::claims::{Groups, Remembers};
 use super::command::Command;
 use super::delay::{self, DelayLane, Delayed};
 use super::flow::{Backoff, Flow};
@@ -207,7 +207,15 @@ pub(super) async fn assemble<E: Engine>(
                     let keeper = changes::group(subscriber).and_then(|group| keepers.get(&group));
                     let keeper = keeper.map(|keeper| LaneId { subscriber: *keeper, partition });
                     let keeper = keeper.ok_or_else(|| unreadable("its group has no keeper".to_owned()))?;
-                    let joined = groups.join(engine, keeper, emitter.subscriber, session.next_offset(), &entries).await;
+                    let joined = groups
+                        .join(
+                            engine,
+                            (keeper, Remembers::of(input)),
+                            emitter.subscriber,
+                            session.next_offset(),
+                            &entries,
+                        )
+                        .await;
                     Some(joined.map_err(|error| unreadable(error.to_string()))?)
                 }
             };

@@ -128,6 +128,10 @@ pub const WAITING_BYTES_MIN: u64 = limits::EVENT_BYTES_MAX as u64;
 pub const WAITING_BYTES_MAX: u64 = 1 << 30;
 const _: () = assert!(WAITING_BYTES_MIN <= WAITING_BYTES_DEFAULT && WAITING_BYTES_DEFAULT <= WAITING_BYTES_MAX);
 
+/// How long a member of a group that is paused or halted keeps what it has claimed and not begun: longer than a deploy or a
+/// look at what is wrong takes, and short enough for those events not to be given up by whoever waits for them.
+pub const CLAIM_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5 * 60);
+
 /// Longest that a call waits for more events. Longer waits are for timers, not for lanes.
 pub const BATCH_WAIT_MAX: Duration = Duration::from_secs(60 * 60);
 

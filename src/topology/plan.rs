@@ -133,6 +133,8 @@ pub struct SubscriberPlan {
     pub batch: BatchPlan,
     /// With whom it shares the events of its topic: of a group's subscribers one gets each.
     pub claim: Option<String>,
+    /// How long it keeps what it has claimed and not begun, paused or halted.
+    pub claim_timeout: Duration,
     /// Where it begins when it is new.
     pub start: StartAt,
     /// Its name within the namespace before it was renamed, if the topology says.

@@ -193,6 +193,9 @@ keys! {
         batch: Batch,
         /// Subscribers of the same topic with the same group share its events: each event goes to one of them.
         claim: Name,
+        /// How long a member of a group that is paused or halted keeps what it has claimed and not begun; then it is the others'.
+        /// Default 5m.
+        claim_timeout: Positive,
         /// Where a new subscriber begins: earliest (all that is kept of its topic), latest (what comes from then on) or a time.
         /// Default earliest. Says nothing of one that is there already.
         start: Start,

@@ -513,6 +513,7 @@ impl<'n, 'p> Planner<'n, 'p> {
             concurrency: settings.concurrency,
             batch: settings.batch,
             claim: settings.claim.as_ref().map(|(group, _)| group.clone()),
+            claim_timeout: settings.claim_timeout,
             start: settings.start,
             was: settings.was.as_ref().map(|(was, _)| was.clone()),
         });

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounds::{
-    CAPSULES_DEFAULT, DEDUPE_WINDOW_DEFAULT, LIFECYCLE_KEYS_DEFAULT, PARTITIONS_DEFAULT, REMEMBER_DEFAULT,
-    REMEMBERED_DEFAULT, RETENTION_AGE_DEFAULT,
+    CAPSULES_DEFAULT, CLAIM_TIMEOUT_DEFAULT, DEDUPE_WINDOW_DEFAULT, LIFECYCLE_KEYS_DEFAULT, PARTITIONS_DEFAULT,
+    REMEMBER_DEFAULT, REMEMBERED_DEFAULT, RETENTION_AGE_DEFAULT,
 };
 use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
@@ -105,6 +105,7 @@ pub(crate) struct Subscriber {
     /// Whether it has a topic for dead letters, as far as can be told.
     pub(crate) dead_letters: bool,
     pub(crate) claim: Option<(String, Span)>,
+    pub(crate) claim_timeout: Duration,
     pub(crate) start: StartAt,
     pub(crate) was: Option<(String, Span)>,
 }
@@ -277,9 +278,20 @@ pub(crate) fn subscriber(name: &str, declared: Span, raw: &raw::Subscriber, prob
         // What is parked is still to be handled; what is rejected never is.
         dead_letters: is_plugin && on_failure != OnFailure::Halt,
         start: value(&raw.start).map_or(StartAt::Earliest, |start| start.0),
+        claim_timeout: claim_timeout(raw, problems),
         claim: raw.claim.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
         was: raw.was.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
     }
+}
+
+/// Nothing is claimed where there is no group.
+fn claim_timeout(raw: &raw::Subscriber, problems: &mut Problems) -> Duration {
+    if let Some(field) = raw.claim_timeout.as_ref().filter(|_| raw.claim.is_none()) {
+        let message = "`claim_timeout` without a `claim`: nothing is claimed";
+        let bad = Diagnostic::error(Code::BadValue, field.key, "of what?", message);
+        problems.push(bad.help("name a group, for example `claim: workers`, or remove `claim_timeout`"));
+    }
+    value(&raw.claim_timeout).map_or(CLAIM_TIMEOUT_DEFAULT, |period| period.0)
 }
 
 /// Which of the three ways to handle events it is.

@@ -197,6 +197,7 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
     let wait = batch.wait.map(|wait| format!(", wait: {}", show_duration(wait))).unwrap_or_default();
     if let Some(group) = &subscriber.claim {
         line!(shown, "    claim: {}", scalar(group));
+        line!(shown, "    claim_timeout: {}", show_duration(subscriber.claim_timeout));
     }
     let start = match subscriber.start {
         StartAt::Earliest => "earliest".to_owned(),

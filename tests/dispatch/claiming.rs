@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wattle::dispatch::{ControlError, Move, Refusal, SeekState, SeekTo, Tree};
+use wattle::dispatch::{ControlError, LaneState, Move, Refusal, SeekState, SeekTo, Tree};
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{Engine, Entries as _};
 use wattle::model::LaneId;
 
 use crate::bed::{Home, ends, publish, start, start_on};
-use crate::common::trees::{data, plan_of, settled, until};
+use crate::common::trees::{data, event, plan_of, settled, status, until};
 use crate::script::{Script, Step, by_event, copy};
 
 fn yaml(more: &str) -> String {
@@ -215,6 +215,96 @@ async fn who_does_not_want_an_event_leaves_it_to_the_other() {
     settled(&tree).await;
     assert_eq!(data(&tree, "as").await, ["x"]);
     assert_eq!(data(&tree, "bs").await, ["y", "z"]);
+}
+
+/// One of two halts in the middle of what it has claimed; the other one gets the rest in time, over a restart or not.
+async fn gives_back(restarts: bool) {
+    let engine = MemoryEngine::default();
+    let halts = |given: &crate::script::Given| if given.data == "bad" { Step::Reject } else { copy(given) };
+    let yaml = yaml("    claim_timeout: 1s\n").replace("max: 2", "max: 3").replacen(
+        "claim: workers",
+        "claim: workers\n    on_failure: halt",
+        1,
+    );
+    let plan = plan_of(&[&yaml]);
+    let (mut a, mut b) = (Script::each(halts), Script::each(copy));
+    let mut tree = start_on(engine.clone(), &plan, &[("a", &a), ("b", &b)]).await;
+    tree.pause("b").await.unwrap();
+    publish(&tree, "in", &["bad", "x", "y"]).await;
+    let state = |tree: &Tree<_>| status(&tree.snapshot(), "t/a").lanes[0];
+    until("it has halted", || state(&tree) == LaneState::Halted).await;
+    publish(&tree, "in", &["z"]).await;
+    tree.resume("b").await.unwrap();
+    until("the other one has what nobody claimed", || b.called().len() == 1).await;
+    assert_eq!(b.called()[0].data(), ["z"], "the rest is not its yet");
+    if restarts {
+        ends(tree).await;
+        (a, b) = (Script::each(copy), Script::each(copy));
+        tree = start_on(engine.clone(), &plan, &[("a", &a), ("b", &b)]).await;
+    }
+    until("it has the rest", || b.called().iter().any(|call| call.data() == ["x", "y"])).await;
+    assert_eq!(state(&tree), LaneState::Halted);
+    publish(&tree, "in", &["last"]).await;
+    until("it goes on", || b.called().iter().any(|call| call.data() == ["last"])).await;
+    tree.resume("a").await.unwrap();
+    if restarts {
+        settled(&tree).await;
+    } else {
+        // it halts for the same event again
+        until("it has halted", || a.called().len() == 2 && state(&tree) == LaneState::Halted).await;
+    }
+    // the first call had them all, and came to the first one only
+    let since: Vec<_> = a.called().into_iter().skip(usize::from(!restarts)).collect();
+    assert!(since.iter().all(|call| call.data() == ["bad"]), "{since:?}");
+    let mut made = [data(&tree, "as").await, data(&tree, "bs").await].concat();
+    made.retain(|name| name != "bad");
+    made.sort();
+    assert_eq!(made, ["last", "x", "y", "z"]);
+    ends(tree).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stands_still_for_too_long_gives_back_what_it_has_not_begun() {
+    gives_back(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_claimed_by_who_stands_still_is_given_back_also_after_a_restart() {
+    gives_back(true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_been_given_under_its_identity_is_given_to_nobody_again() {
+    let yaml = "wattle: v1\nname: t\ntopics: { in: {}, mid: { id: data.o, dedupe: { window: 1h } }, as: {}, bs: {} }\nsubscribers:\n  \
+                work: { from: in, plugin: w.wasm, to: { out: mid } }\n  \
+                a: { from: mid, plugin: w.wasm, claim: both, to: { out: as } }\n  \
+                b: { from: mid, plugin: w.wasm, claim: both, to: { out: bs } }\n";
+    let (work, a, b) = (Script::each(copy), Script::each(copy), Script::each(copy));
+    let plan = plan_of(&[yaml]);
+    let engine = MemoryEngine::default();
+    let scripts = [("work", &work), ("a", &a), ("b", &b)];
+    let tree = start_on(engine.clone(), &plan, &scripts).await;
+    let send = async |tree: &Tree<_>, id: &str, order: &str| {
+        let data = format!("{{\"o\":\"{order}\"}}");
+        tree.publisher().publish("in", &[event(id, order, &data)], None).await.unwrap();
+    };
+    for (id, order) in [("1", "x"), ("2", "x"), ("3", "y"), ("4", "x")] {
+        send(&tree, id, order).await;
+    }
+    settled(&tree).await;
+    ends(tree).await;
+    let tree = start_on(engine, &plan, &scripts).await;
+    tree.pause("a").await.unwrap();
+    for (id, order) in [("5", "y"), ("6", "z")] {
+        send(&tree, id, order).await;
+    }
+    until("it has what is new", || b.called().iter().any(|call| call.data() == ["{\"o\":\"z\"}"])).await;
+    tree.resume("a").await.unwrap();
+    settled(&tree).await;
+    let mut made = [data(&tree, "as").await, data(&tree, "bs").await].concat();
+    made.sort();
+    assert_eq!(made, ["x", "y", "z"].map(|order| format!("{{\"o\":\"{order}\"}}")));
+    assert_eq!(data(&tree, "mid").await.len(), 6);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@
 mod bus;
 mod order_status;
 mod three_semantics;
+mod two_groups;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -25,6 +26,11 @@ const PROOFS: &[Proof] = &[
         name: "order-status",
         what: "siblings run side by side, and one more is added while they do",
         run: order_status::run,
+    },
+    Proof {
+        name: "two-groups",
+        what: "each of two groups handles each order and state once, however often it is sent",
+        run: two_groups::run,
     },
     Proof {
         name: "three-semantics",

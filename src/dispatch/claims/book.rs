@@ -5,8 +5,9 @@
 //!   ─────────────────┼──▒▒▒────▒▒──────┼─────────────>   ▒ unclaimed: runs, each an entry
 //!   all is somebody's                    unclaimed
 //!
-//! entry  07 00                           little endian: u64 end, u64 floor, u64 number of runs
+//! entry  07 00                           little endian: u64 end, floor, number of runs, number of identities
 //!        07 01, u64 big endian: end      u64 little endian: first offset of a run that nobody has claimed
+//!        07 03                           u64 from, u64 until: between them, some was given back by who had claimed it
 //!        07 02, u32 and u64 big endian:  u64 little endian: end of a run that this member has claimed and not passed
 //!               member, first offset
 //! ```
@@ -14,6 +15,9 @@
 //! Runs begin where a member passes over what another one may want, so they grow by that alone: where every member takes
 //! what comes, there are none, whoever is paused. They are read as they are needed. In front of the floor, where the slowest
 //! member is, nobody looks any more.
+//!
+//! A member that gives back what it has claimed makes it unclaimed again. The others are past it by then: each goes back once,
+//! to look whether that is for it. What it finds there besides is its own no more, or never was.
 //!
 //! Promises: what it says and the entries change together, or not at all.
 //! Must not know: sessions, lanes.
@@ -25,6 +29,7 @@ use bytes::Bytes;
 
 use super::Claimed;
 use super::former::Former;
+use super::identities::{Known, Wanted, Window};
 use crate::dispatch::entries::CLAIM;
 use crate::engine::{Entries, LaneWrite, ReadError};
 use crate::model::{Offset, SubscriberId};
@@ -32,6 +37,7 @@ use crate::model::{Offset, SubscriberId};
 const MARK: &[u8] = &[CLAIM, 0];
 const RUN: u8 = 1;
 const OWN: u8 = 2;
+const GIVEN_BACK: &[u8] = &[CLAIM, 3];
 /// Entries that are read, or forgotten, at once.
 const PAGE: usize = 1_000;
 
@@ -47,7 +53,11 @@ pub(super) struct Book {
     pub(super) floor: Offset,
     /// Entries of runs that nobody has claimed.
     pub(super) runs: u64,
+    /// Identities that were given and are remembered.
+    pub(super) identities: u64,
     pub(super) members: Vec<Member>,
+    /// Between these, some was given back.
+    pub(super) given_back: Option<(Offset, Offset)>,
     /// There are entries of all this.
     is_kept: bool,
     pub(super) former: Former,
@@ -107,6 +117,10 @@ impl Book {
         if let Some(mark) = entries.get(MARK)? {
             let number = |at| number_at(&mark, at).unwrap_or(0);
             (book.end, book.floor, book.runs, book.is_kept) = (number(0), number(8), number(16), true);
+            book.identities = number(24);
+        }
+        if let Some(range) = entries.get(GIVEN_BACK)? {
+            book.given_back = number_at(&range, 0).zip(number_at(&range, 8));
         }
         Ok(book)
     }
@@ -172,7 +186,7 @@ impl Book {
     }
 
     fn mark(&self) -> LaneWrite {
-        LaneWrite::put(MARK, [self.end, self.floor, self.runs].map(u64::to_le_bytes).concat())
+        LaneWrite::put(MARK, [self.end, self.floor, self.runs, self.identities].map(u64::to_le_bytes).concat())
     }
 
     /// The unclaimed runs in front of the end that have any of some offsets, by their ends.
@@ -211,14 +225,16 @@ impl Book {
         entries: &impl Entries,
         member: usize,
         position: Offset,
-        wanted: &[Offset],
+        wanted: &[Wanted],
+        window: Option<Window>,
     ) -> Result<(Claimed, Vec<LaneWrite>), ReadError> {
         let mut claimed = Claimed::default();
         let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else {
             self.moves(member, position);
             return Ok((claimed, Vec::new()));
         };
-        let before = self.runs_over(entries, (*first).max(self.floor), *last)?;
+        let before = self.runs_over(entries, first.offset.max(self.floor), last.offset)?;
+        let mut known = Known::look(entries, window, self.identities, wanted)?;
         self.moves(member, position);
         let floor = self.floor.max(self.slowest());
         let mut writes = self.runs_in_front(entries, floor)?;
@@ -226,7 +242,9 @@ impl Book {
         let Some(member) = self.members.get_mut(member) else { return Ok((claimed, Vec::new())) };
         let (own_before, mut runs) = (member.own.clone(), before.clone());
         member.own.retain(|_, end| *end > position);
-        for offset in wanted {
+        let mut is_changed = false;
+        for wanted in wanted {
+            let offset = &wanted.offset;
             let is_free = if member.owns(*offset) {
                 continue;
             } else if *offset < self.floor {
@@ -240,8 +258,10 @@ impl Book {
             } else {
                 take(&mut runs, *offset)
             };
-            if !is_free {
+            is_changed |= is_free;
+            if !is_free || known.is_given(*wanted) {
                 claimed.lost.insert(*offset);
+                claimed.repeated += u64::from(is_free);
                 continue;
             }
             claimed.is_new = true;
@@ -250,7 +270,7 @@ impl Book {
                 _ => drop(member.own.insert(*offset, offset + 1)),
             }
         }
-        if !claimed.is_new {
+        if !is_changed {
             member.own = own_before;
             return Ok((claimed, Vec::new()));
         }
@@ -258,9 +278,51 @@ impl Book {
         writes.extend(changes(&own_before, &member.own, |first| own_key(number, first)));
         writes.extend(changes(&before, &runs, run_key));
         self.runs = (self.runs + runs.len() as u64).saturating_sub(before.len() as u64 + forgotten);
+        writes.append(&mut known.writes);
+        self.identities = known.count;
         self.floor = floor;
+        if self.given_back.is_some_and(|(_, until)| until <= floor) {
+            self.given_back = None;
+            writes.push(LaneWrite::delete(GIVEN_BACK));
+        }
         writes.push(self.mark());
         Ok((claimed, writes))
+    }
+
+    /// A member that has come to a position gives back what it has claimed from there on. What is to be written, where that
+    /// is anything.
+    pub(super) fn give_back(&mut self, member: usize, position: Offset) -> Vec<LaneWrite> {
+        let Some(member) = self.members.get_mut(member) else { return Vec::new() };
+        let (number, own) = (member.number, std::mem::take(&mut member.own));
+        let mut writes: Vec<_> = own.keys().map(|first| LaneWrite::delete(own_key(number, *first))).collect();
+        let given: Runs =
+            own.iter().filter(|(_, end)| **end > position).map(|(first, end)| (*end, (*first).max(position))).collect();
+        let hull = given.first_key_value().map(|(_, first)| *first).zip(given.last_key_value().map(|(end, _)| *end));
+        let Some((from, until)) = hull else {
+            member.own = own;
+            return Vec::new();
+        };
+        writes.extend(changes(&Runs::new(), &given, run_key));
+        self.runs += given.len() as u64;
+        let range = self.given_back.map_or((from, until), |before| (before.0.min(from), before.1.max(until)));
+        self.given_back = Some(range);
+        writes.push(LaneWrite::put(GIVEN_BACK, [range.0, range.1].map(u64::to_le_bytes).concat()));
+        writes.push(self.mark());
+        writes
+    }
+
+    /// Whether a member that has come to a position has passed anything that was given back, and between which offsets that
+    /// is. From now on it is at the first of these; what is to be written for that.
+    pub(super) fn go_back(&mut self, member: usize, position: Offset) -> Option<((Offset, Offset), Vec<LaneWrite>)> {
+        let range = self.given_back.filter(|(from, _)| *from < position)?;
+        let member = self.members.get_mut(member)?;
+        let before = std::mem::take(&mut member.own);
+        // what it has passed is done, so it must not find that it is its own
+        let rest = before.iter().filter(|(_, end)| **end > position);
+        member.own = rest.map(|(first, end)| ((*first).max(position), *end)).collect();
+        member.position = range.0;
+        let number = member.number;
+        Some((range, changes(&before, &member.own, |first| own_key(number, first))))
     }
 
     fn moves(&mut self, member: usize, position: Offset) {

@@ -214,7 +214,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
 
     fn halt(&mut self) -> LaneWrite {
         self.told.is_halted = true;
-        LaneWrite::put(HALTED, "")
+        LaneWrite::put(HALTED, self.stands())
     }
 
     fn waiter_of(&self, event: &Parsed<'_>, failure: &LastFailure, attempts: u32, end: &End) -> Waiter {

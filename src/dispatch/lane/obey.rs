@@ -15,12 +15,14 @@ impl<S: Session, K: Entries> Lane<S, K> {
         match command {
             Command::Pause(answer) => {
                 self.told.is_paused = true;
-                self.tell(vec![LaneWrite::put(PAUSED, "")]).await?;
+                let since = self.stands();
+                self.tell(vec![LaneWrite::put(PAUSED, since)]).await?;
                 drop(answer.send(Ok(1)));
             }
             Command::Resume(answer) => {
                 let was_halted = self.told.is_halted;
                 self.told = Told { is_broken: self.told.is_broken, ..Told::default() };
+                self.goes_on();
                 let mut writes = vec![LaneWrite::delete(PAUSED), LaneWrite::delete(HALTED)];
                 // what it halted for is tried again, as if for the first time
                 for number in self.waiting.numbers() {

@@ -63,9 +63,18 @@ impl Keeper {
     /// What of it is not the member's.
     fn claim(&mut self, member: usize, position: Offset, wanted: impl IntoIterator<Item = Offset>) -> Vec<Offset> {
         self.entries.apply(self.book.begin());
-        let wanted: Vec<_> = wanted.into_iter().collect();
-        let (claimed, writes) = self.book.claim(&self.entries, member, position, &wanted).unwrap();
-        assert_eq!(claimed.is_new, !writes.is_empty());
+        self.claim_of(member, position, wanted.into_iter().map(Wanted::from).collect(), None)
+    }
+
+    fn claim_of(
+        &mut self,
+        member: usize,
+        position: Offset,
+        wanted: Vec<Wanted>,
+        window: Option<Window>,
+    ) -> Vec<Offset> {
+        let (claimed, writes) = self.book.claim(&self.entries, member, position, &wanted, window).unwrap();
+        assert_eq!(claimed.is_new || claimed.repeated > 0, !writes.is_empty());
         self.entries.apply(writes);
         let runs = self.entries.range(Bound::Included(&[CLAIM, RUN]), &[CLAIM, RUN + 1], usize::MAX).unwrap();
         assert_eq!(self.book.runs, runs.len() as u64);
@@ -139,32 +148,123 @@ fn what_all_have_passed_is_forgotten_and_still_nobodys_to_take() {
 }
 
 #[test]
-fn any_order_of_claims_and_restarts_gives_each_event_to_one_member() {
+fn in_any_order_of_claims_restarts_and_returns_each_event_is_done_by_one_member() {
     let mut random = 7_u64;
     let mut next = move |below: u64| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % below
     };
-    for _ in 0..200 {
+    let mut went_back = 0;
+    for _ in 0..300 {
         let mut positions = [0; 3];
         let mut keeper = Keeper::new(&positions);
-        let mut owners: BTreeMap<Offset, usize> = BTreeMap::new();
-        for _ in 0..60 {
+        let (mut owners, mut done) = (BTreeMap::<Offset, usize>::new(), BTreeMap::<Offset, usize>::new());
+        for _ in 0..80 {
             let member = next(3) as usize;
             if next(10) == 0 {
                 keeper = keeper.again(&positions);
             }
-            let from = positions[member];
-            let wanted: Vec<_> = (from..from + 1 + next(8)).filter(|_| next(3) > 0).collect();
-            let lost = keeper.claim(member, from, wanted.clone());
-            for offset in &wanted {
-                let owner = *owners.entry(*offset).or_insert(member);
-                assert_eq!(lost.contains(offset), owner != member, "{offset} of {owner}, wanted by {member}");
+            if next(6) == 0 {
+                let given = keeper.book.give_back(member, positions[member]);
+                keeper.entries.apply(given);
+                owners.retain(|offset, owner| *owner != member || *offset < positions[member]);
             }
+            if next(3) == 0
+                && let Some(((from, _), writes)) = keeper.book.go_back(member, positions[member])
+            {
+                keeper.entries.apply(writes);
+                positions[member] = from;
+                went_back += 1;
+            }
+            let from = positions[member];
+            // each takes two thirds, others each
+            let wants = |offset: &Offset| (offset * 7 + member as u64) % 3 > 0;
+            let wanted: Vec<_> = (from..from + 1 + next(8)).filter(wants).collect();
+            let lost = keeper.claim(member, from, wanted.clone());
             // sometimes it ends in the middle of a batch, and reads the rest again
             positions[member] = wanted.last().map_or(from, |last| last + 1 - next(2).min(last + 1 - from));
+            for offset in wanted {
+                let owner = *owners.entry(offset).or_insert(member);
+                let is_lost = owner != member || done.contains_key(&offset);
+                assert_eq!(lost.contains(&offset), is_lost, "{offset} of {owner}, wanted by {member}: {done:?}");
+                if !is_lost && offset < positions[member] {
+                    assert_eq!(done.insert(offset, member), None);
+                }
+            }
         }
     }
+    assert!(went_back > 100, "{went_back}");
+}
+
+#[test]
+fn what_is_given_back_is_for_who_goes_back_and_looked_at_no_more_once_all_are_past_it() {
+    let mut keeper = Keeper::new(&[0, 0]);
+    assert_eq!(keeper.claim(0, 0, 0..4), NONE);
+    assert_eq!(keeper.claim(1, 0, 0..8), [0, 1, 2, 3]);
+    // it has done one of its four
+    let given = keeper.book.give_back(0, 1);
+    keeper.entries.apply(given);
+    assert!(keeper.book.give_back(0, 1).is_empty(), "once");
+    let mut keeper = keeper.again(&[1, 8]);
+    let ((from, until), writes) = keeper.book.go_back(1, 8).unwrap();
+    keeper.entries.apply(writes);
+    assert_eq!((from, until), (1, 4));
+    assert_eq!(keeper.claim(1, 1, 1..8), [4, 5, 6, 7], "those are done");
+    assert_eq!(keeper.claim(0, 1, 1..9), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(keeper.claim(1, 8, [8, 9]), [8]);
+    assert_eq!(keeper.claim(0, 9, [9, 10]), [9]);
+    assert!(keeper.book.go_back(1, 10).is_none());
+    assert!(keeper.entries.get(GIVEN_BACK).unwrap().is_none());
+}
+
+#[test]
+fn an_identity_is_given_once_within_the_window_also_after_a_restart_and_to_who_gives_it_back() {
+    use std::time::Duration;
+
+    use crate::model::EventId;
+
+    let at = |seconds: u64| {
+        Some(Window { now_ns: seconds * 1_000_000_000, length: Duration::from_secs(10), count: u64::MAX })
+    };
+    let of = |ids: &[(Offset, u128)]| -> Vec<Wanted> {
+        ids.iter().map(|(offset, id)| Wanted { offset: *offset, identity: Some(EventId(*id)) }).collect()
+    };
+    let mut keeper = Keeper::new(&[0, 0]);
+    keeper.entries.apply(keeper.book.begin());
+    assert_eq!(keeper.claim_of(0, 0, of(&[(0, 1), (1, 2), (2, 1)]), at(1)), [2], "within one batch");
+    assert_eq!(keeper.claim_of(1, 0, of(&[(0, 1), (1, 2), (2, 1), (3, 2), (4, 3)]), at(5)), [0, 1, 2, 3]);
+    assert_eq!(keeper.book.identities, 3);
+    let mut keeper = keeper.again(&[0, 5]);
+    assert_eq!(keeper.claim_of(1, 5, of(&[(5, 3), (6, 1)]), at(10)), [5, 6]);
+    // the first one of 1 is given back, and is for the other one
+    let given = keeper.book.give_back(0, 0);
+    keeper.entries.apply(given);
+    let (_, writes) = keeper.book.go_back(1, 7).unwrap();
+    keeper.entries.apply(writes);
+    assert_eq!(keeper.claim_of(1, 0, of(&[(0, 1), (1, 2), (2, 1), (3, 2), (4, 3)]), at(10)), [2, 3, 4]);
+    // past the window they are new, and nothing is left of them
+    assert_eq!(keeper.claim_of(1, 7, of(&[(7, 1), (8, 3)]), at(11)), [8]);
+    assert_eq!(keeper.claim_of(1, 9, of(&[(9, 4), (10, 5), (11, 6)]), at(100)), NONE);
+    assert_eq!(keeper.book.identities, 3);
+    let left = |kind: u8| keeper.entries.range(Bound::Included(&[CLAIM, kind]), &[CLAIM, kind + 1], 100).unwrap().len();
+    assert_eq!((left(4), left(5)), (3, 3));
+}
+
+#[test]
+fn no_more_identities_are_kept_than_may_be() {
+    use std::time::Duration;
+
+    use crate::model::EventId;
+
+    let window = |now_ns| Some(Window { now_ns, length: Duration::MAX, count: 100 });
+    let mut keeper = Keeper::new(&[0, 0]);
+    keeper.entries.apply(keeper.book.begin());
+    for offset in 0..1_000 {
+        let wanted = Wanted { offset, identity: Some(EventId(u128::from(offset))) };
+        assert_eq!(keeper.claim_of(0, offset, vec![wanted], window(offset)), NONE);
+        assert!(keeper.book.identities <= 101);
+    }
+    assert!(keeper.entries.len() < 2 * 101 + 10);
 }
 
 #[test]
