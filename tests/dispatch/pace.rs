@@ -87,6 +87,8 @@ async fn a_lane_that_waits_for_another_ones_call_obeys_at_once() {
         publish(&tree, "in", &[&of(partition)]).await;
         until("the first call", || work.called().len() == 1).await;
     }
+    // the clock flies once everybody waits
+    tokio::time::sleep(AT_ONCE).await;
     let back = |partition| {
         let (to, state) = (SeekTo::Start, SeekState::Keep);
         Move { to, partition: Some(partition), state, drops_waiting: false, dry_run: false }
