@@ -151,9 +151,8 @@ pub const BATCH_EVENTS_MAX: u32 = 256;
 /// Bytes of records that one call of a handler gets, unless one event alone has more.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// Batches of a lane after which some of its handler's state is looked through for what has expired.
-pub const STATE_SWEEP_BATCHES: u32 = 4;
-/// Entries that are looked at then: as many as may have been written meanwhile, so that the sweep keeps up.
+/// Entries of a handler's state that are looked at between two batches because they have expired, or twice as many as the
+/// batch wrote, so that this keeps up.
 pub const STATE_SWEEP_ENTRIES: usize = 1024;
 /// Entries that one unit deletes when a state is emptied.
 pub const SEEK_WRITES_MAX: usize = 10_000;

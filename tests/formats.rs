@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use wattle::effects::{Clock, DiskFolder};
 use wattle::engine::embedded::{Durability, EmbeddedEngine, LogOptions};
 use wattle::engine::{
-    AppendError, Blueprint, Engine, Guard, Lifecycle, Mark, Names, Numbers, ReadBudget, Session, Slices,
+    AppendError, Blueprint, Engine, Guard, Lifecycle, Mark, Names, Numbers, PageBudget, ReadBudget, Session, Slices,
     SubscriberSpec, TopicSettings, TopicSpec, Unit,
 };
 use wattle::model::{
@@ -267,7 +267,7 @@ async fn opens(kept: &Path, entries: &[(&str, &str)]) {
         assert_eq!(everything(&engine, output).await.len(), 1);
         let lane = LaneId { subscriber: numbers.subscribers[0], partition: 1 };
         assert_eq!(engine.position(lane), Some(3));
-        let kept = engine.entries(lane).unwrap().range(Bound::Unbounded, b"z", 10).unwrap();
+        let kept = engine.entries(lane).unwrap().range(Bound::Unbounded, b"z", PageBudget::of(10)).unwrap().entries;
         let kept: Vec<_> = kept.iter().map(|(key, value)| (text(key), text(value))).collect();
         assert_eq!(kept, entries);
         // what was published is recognised, from the store and from the journal

@@ -37,7 +37,7 @@ use super::batch::Held;
 use super::entries::{CLAIM, end_of};
 use super::keys;
 use super::lane::LaneError;
-use crate::engine::{Engine, Entries, LaneWrite, ReadError, Session, SessionError, Unit};
+use crate::engine::{Engine, Entries, LaneWrite, PageBudget, ReadError, Session, SessionError, Unit};
 use crate::model::{Dedupe, LaneId, Offset, SubscriberId};
 use crate::topology::{KeyExpression, SubscriberPlan, TopicPlan};
 
@@ -240,6 +240,6 @@ impl<S: Session, K: Entries> Share<S, K> {
 
 /// Some of what an earlier release kept with a member, as it is to be deleted; none once all is gone.
 pub(super) fn former_entries(entries: &impl Entries) -> Result<Vec<LaneWrite>, ReadError> {
-    let page = entries.range(std::ops::Bound::Included(&[CLAIM]), &end_of(CLAIM), WRITES_MAX)?;
-    Ok(page.into_iter().map(|(key, _)| LaneWrite::delete(key)).collect())
+    let page = entries.range(std::ops::Bound::Included(&[CLAIM]), &end_of(CLAIM), PageBudget::of(WRITES_MAX))?;
+    Ok(page.entries.into_iter().map(|(key, _)| LaneWrite::delete(key)).collect())
 }

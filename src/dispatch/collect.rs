@@ -11,8 +11,8 @@ use super::apply::both;
 use super::numbered::blueprint;
 use super::tree::Tree;
 use crate::engine::{
-    ApplyError, Blueprint, Engine, Entries, LaneWrite, Numbers, ReadError, Session, SessionError, SubscriberSpec,
-    TopicSpec, Unit,
+    ApplyError, Blueprint, Engine, Entries, LaneWrite, Numbers, PageBudget, ReadError, Session, SessionError,
+    SubscriberSpec, TopicSpec, Unit,
 };
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 
@@ -120,7 +120,7 @@ pub(super) fn count<E: Engine>(engine: &E, lane: LaneId) -> Result<u64, ReadErro
     let entries = engine.entries(lane).ok_or(ReadError::UnknownPartition)?;
     let (mut from, mut found) = (Vec::new(), 0);
     loop {
-        let page = entries.range(Bound::Excluded(&from), &[u8::MAX], PAGE_ENTRIES)?;
+        let page = entries.range(Bound::Excluded(&from), &[u8::MAX], PageBudget::of(PAGE_ENTRIES))?.entries;
         let Some((last, _)) = page.last() else { return Ok(found) };
         found += page.len() as u64;
         from = last.to_vec();
@@ -131,13 +131,13 @@ pub(super) fn count<E: Engine>(engine: &E, lane: LaneId) -> Result<u64, ReadErro
 pub(super) async fn clear<E: Engine>(engine: &E, lane: LaneId, place: u64) -> Result<(), SessionError> {
     let entries = engine.entries(lane).ok_or(ReadError::UnknownPartition)?;
     let is_there = engine.position(lane).unwrap_or(0) == place;
-    if is_there && entries.range(Bound::Unbounded, &[u8::MAX], 1)?.is_empty() {
+    if is_there && entries.range(Bound::Unbounded, &[u8::MAX], PageBudget::of(1))?.entries.is_empty() {
         return Ok(());
     }
     let mut session = engine.acquire(lane).await?;
     let mut from = Vec::new();
     loop {
-        let page = entries.range(Bound::Excluded(&from), &[u8::MAX], PAGE_ENTRIES)?;
+        let page = entries.range(Bound::Excluded(&from), &[u8::MAX], PageBudget::of(PAGE_ENTRIES))?.entries;
         let Some((last, _)) = page.last() else { break };
         from = last.to_vec();
         let writes = page.iter().map(|(key, _)| LaneWrite::delete(key.clone())).collect();

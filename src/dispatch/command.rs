@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::waiting::Waiter;
-use crate::engine::LaneWrite;
+use crate::engine::{Hold, LaneWrite};
 use crate::model::Offset;
 
 /// How many it was done to, or why not.
@@ -72,6 +72,8 @@ pub(super) struct Letter {
 #[derive(Debug)]
 pub(super) struct Seek {
     pub(super) to: Offset,
+    /// What is there from `to` on stays until the lane is there, or does not go there.
+    pub(super) hold: Option<Hold>,
     pub(super) from: SeekFrom,
     /// Events that wait are forgotten.
     pub(super) drops_waiting: bool,

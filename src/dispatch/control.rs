@@ -26,7 +26,7 @@ use crate::engine::{Engine, ReadError};
 use crate::model::{EventView, LaneId, Record, SubscriberId, TopicId};
 use crate::topology::{SubscriberIndex, SubscriberPlan};
 pub use letters::{LetterProgress, LettersDone};
-pub(super) use letters::{dead_letter, done_key};
+pub(super) use letters::{dead_letter, done_key, done_of};
 pub use moving::{Move, Moved, SeekState, SeekTo};
 
 /// Waiting events that a lane is told about at once.
@@ -409,7 +409,7 @@ impl<E: Engine> Tree<E> {
         let found = self.subscriber(subscriber)?;
         found.check(partition)?;
         for partition in (0..found.partitions).filter(|of| partition.is_none_or(|only| only == *of)) {
-            if !state::list(&self.entries(&found, partition)?, None, 1)?.is_empty() {
+            if !state::list(&self.entries(&found, partition)?, None, 1)?.0.is_empty() {
                 return Ok(true);
             }
         }
@@ -430,8 +430,8 @@ impl<E: Engine> Tree<E> {
         Ok(all)
     }
 
-    /// A subscriber's state in a partition behind an entry (bucket and key), at most so many entries: fewer only where there
-    /// are no more.
+    /// A subscriber's state in a partition behind an entry (bucket and key): at most `count` entries, and fewer where they are
+    /// large. None where there are no more.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -445,7 +445,7 @@ impl<E: Engine> Tree<E> {
         let found = self.subscriber(subscriber)?;
         let entries = self.entries(&found, partition)?;
         let behind = behind.map(|(bucket, key)| state::position_behind(bucket, key));
-        Ok(state::list(&entries, behind.as_deref(), count)?)
+        Ok(state::list(&entries, behind.as_deref(), count)?.0)
     }
 
     /// Entries of a subscriber's state, by partition, bucket and key, from a position on, at most so many. There may be
@@ -476,8 +476,7 @@ impl<E: Engine> Tree<E> {
             };
             'partition: loop {
                 let position = behind.as_ref().map(|(bucket, key)| state::position_behind(bucket, key));
-                let page = state::list(&kept, position.as_deref(), STATE_ENTRIES)?;
-                let is_last = page.len() < STATE_ENTRIES;
+                let (page, is_last) = state::list(&kept, position.as_deref(), STATE_ENTRIES)?;
                 for entry in page {
                     if filter.bucket.as_ref().is_some_and(|bucket| *bucket < entry.bucket) {
                         break 'partition;

@@ -34,7 +34,7 @@ use super::lane::LaneError;
 use super::outputs::cut;
 use super::supervisor::{Supervised, SupervisedParts};
 use super::together::Together;
-use crate::engine::{Engine, Entries, Guard, LaneWrite, ReadBudget, Session, SessionError, Slices, Unit};
+use crate::engine::{Engine, Entries, Guard, LaneWrite, PageBudget, ReadBudget, Session, SessionError, Slices, Unit};
 use crate::limits;
 use crate::model::event::EventWriter;
 use crate::model::{
@@ -308,8 +308,8 @@ impl<E: Engine> DelayLane<E> {
 
     /// Finds out when the first one is due.
     fn look(&mut self) -> Result<(), LaneError> {
-        let first = self.parts.entries.range(Bound::Included(&self.front), &end_of(DELAYED), 1)?;
-        self.next_ns = first.first().and_then(|(key, _)| due_of(key));
+        let first = self.parts.entries.range(Bound::Included(&self.front), &end_of(DELAYED), PageBudget::of(1))?;
+        self.next_ns = first.entries.first().and_then(|(key, _)| due_of(key));
         Ok(())
     }
 
@@ -361,14 +361,8 @@ impl<E: Engine> DelayLane<E> {
     /// Gives what is due its place.
     async fn deliver(&mut self, now_ns: u64) -> Result<(), LaneError> {
         let until = entry_key(now_ns.saturating_add(1), 0);
-        let count = self.together.most();
-        let mut due = self.parts.entries.range(Bound::Included(&self.front), &until, count)?;
-        let mut bytes = 0;
-        let fits = due.iter().take_while(|(_, record)| {
-            bytes += record.len();
-            bytes <= limits::BATCH_BYTES_MAX
-        });
-        due.truncate(fits.count().max(1));
+        let budget = PageBudget { entries: self.together.most(), bytes: limits::BATCH_BYTES_MAX };
+        let mut due = self.parts.entries.range(Bound::Included(&self.front), &until, budget)?.entries;
         let front = due.last().map(|(last, _)| last.to_vec());
         let put_back = self.put_back(&mut due, now_ns)?;
         let mut refused: BTreeMap<usize, String> = BTreeMap::new();

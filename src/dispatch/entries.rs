@@ -8,6 +8,7 @@
 //!   05 topic position     a dead letter that is done   see `lane`
 //!   06 time offset        an event that is to come     see `delay`; in lanes of their own
 //!   07 ...                whose events are whose       see `claims`; in lanes of their own, and once in those of members
+//!   08 time bucket 00 key when state was written       see `state::expiry`
 //! ```
 
 use bytes::{BufMut, Bytes};
@@ -19,6 +20,7 @@ pub(super) const TOLD: u8 = 4;
 pub(super) const DONE: u8 = 5;
 pub(super) const DELAYED: u8 = 6;
 pub(super) const CLAIM: u8 = 7;
+pub(super) const WRITTEN: u8 = 8;
 
 /// A key of a kind with a number.
 pub(super) fn numbered(kind: u8, number: u64) -> Bytes {

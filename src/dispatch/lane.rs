@@ -22,6 +22,7 @@
 //! topic that it publishes to is full, it makes no call.
 
 mod call;
+mod chores;
 mod failures;
 mod obey;
 mod probation;
@@ -59,6 +60,7 @@ use super::waiting::{Waiter, WaitingError, WaitingSet};
 use crate::engine::{Chunk, Entries, ReadBudget, ReadError, Session, SessionError, Unit};
 use crate::model::Offset;
 use crate::topology::{BatchPlan, Condition, Delivery, OnFailure, StatePlan, SubscriberPlan, Waiting};
+use chores::Chores;
 
 /// What a lane does about events, as its topology says.
 #[derive(Debug, Clone)]
@@ -89,6 +91,9 @@ impl Policy {
     }
 }
 
+/// Says where what is kept of a partition of dead letters begins.
+pub(super) type Starts = Arc<dyn Fn(u32) -> Offset + Send + Sync>;
+
 /// What a lane is made of.
 pub(super) struct Parts<S, K> {
     pub(super) session: S,
@@ -102,6 +107,8 @@ pub(super) struct Parts<S, K> {
     pub(super) flow: Arc<Flow>,
     /// Of the topics that it publishes to, as far as they have bounds.
     pub(super) children: Vec<Arc<Backlog>>,
+    /// Where it has dead letters.
+    pub(super) letters: Option<Starts>,
     pub(super) partition: u32,
     pub(super) subscriber: Arc<str>,
     pub(super) counters: Arc<Counters>,
@@ -131,8 +138,7 @@ pub(super) struct Lane<S, K> {
     together: Together,
     /// Its part in a group that shares events.
     part: Part,
-    /// Where the search for state that has expired goes on, and how many events ago it was looked for.
-    sweep: (Option<Vec<u8>>, u32),
+    chores: Chores,
 }
 
 /// What a lane was told to be, durably.
@@ -224,15 +230,18 @@ struct Loaded<K> {
     told: Told,
     /// Since when it is paused, or else halted.
     since: Option<Bytes>,
+    chores: Chores,
 }
 
 impl<K: Entries> Loaded<K> {
     fn of<S: Session>(parts: &Parts<S, K>) -> Result<Self, LaneError> {
         let Parts { entries, policy, backoff, .. } = parts;
         let (paused, halted) = (entries.get(PAUSED)?, entries.get(HALTED)?);
+        let state = HandlerState::load(entries.clone(), policy.state)?;
         Ok(Self {
             waiting: WaitingSet::load(entries, policy.waiting, backoff.longest_asked())?,
-            state: HandlerState::load(entries.clone(), policy.state)?,
+            chores: Chores::load(entries, state.is_behind())?,
+            state,
             told: Told {
                 is_paused: paused.is_some(),
                 is_halted: halted.is_some(),
@@ -247,7 +256,7 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
     type Parts = Parts<S, K>;
 
     fn load(parts: Box<Parts<S, K>>) -> Result<Self, (LaneError, Box<Parts<S, K>>)> {
-        let Loaded { waiting, state, told, since } = match Loaded::of(&parts) {
+        let Loaded { waiting, state, told, since, chores } = match Loaded::of(&parts) {
             Ok(loaded) => loaded,
             Err(error) => return Err((error, parts)),
         };
@@ -255,7 +264,7 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
             parts.counters.failed(&Refusal::Broken.to_string());
         }
         let (position, taken) = (parts.session.next_offset(), Taken::of(&parts.roster, parts.partition));
-        let (is_full, is_blocked, is_ahead, is_reads_turn, sweep) = (false, false, false, false, (None, 0));
+        let (is_full, is_blocked, is_ahead, is_reads_turn) = (false, false, false, false);
         let (state, part, together) = (Arc::new(state), Part::default(), Together::default());
         let mut lane = Self {
             parts,
@@ -270,7 +279,7 @@ impl<S: Session, K: Entries> Supervised for Lane<S, K> {
             is_reads_turn,
             together,
             part,
-            sweep,
+            chores,
         };
         if !lane.works() {
             lane.stood(since.as_deref());
@@ -430,6 +439,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// Waits for events to be read, where it may, or for something else that is to be done, and does that.
     async fn next(&mut self, reads: bool) -> Result<Option<Reading>, Leave> {
         let (works, (first, later)) = (self.works(), self.turns());
+        let chores = self.chores.due().filter(|_| works);
         let budget = ReadBudget {
             events: self.parts.flow.most(self.parts.policy.batch.max_events),
             bytes: self.parts.policy.batch.max_bytes,
@@ -449,6 +459,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 return Ok(Some(reading));
             }
             () = until(later) => self.retry_what_is_due().await?,
+            () = until(chores) => self.do_chores().await?,
         }
         self.show();
         Ok(None)

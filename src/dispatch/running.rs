@@ -19,7 +19,7 @@ use super::claims::{Groups, Remembers};
 use super::command::Command;
 use super::delay::{self, DelayLane, Delayed};
 use super::flow::{Backoff, Flow};
-use super::lane::{Lane, Parts, Policy};
+use super::lane::{Lane, Parts, Policy, Starts};
 use super::numbered::{Numbered, emitter, keepers};
 use super::publish::{self, Targets};
 use super::status::Counters;
@@ -28,7 +28,7 @@ use super::tree::StartError;
 use super::versions::Roster;
 use crate::engine::{Engine, Numbers, Session};
 use crate::limits;
-use crate::model::LaneId;
+use crate::model::{LaneId, PartitionId};
 use crate::topology::{Plan, TopicIndex};
 
 /// A task of a lane, not spawned yet.
@@ -185,6 +185,12 @@ pub(super) async fn assemble<E: Engine>(
         children.dedup();
         let children = children.iter().filter_map(|topic| backlogs.get(*topic)?.clone());
         let children: Vec<Arc<Backlog>> = children.collect();
+        let letters = subscriber.dead_letters.and_then(|topic| numbers.topics.get(topic.0 as usize).copied());
+        let letters = letters.map(|topic| {
+            let engine = engine.clone();
+            let start = move |partition| engine.bounds(PartitionId { topic, partition }).unwrap_or_default().start;
+            Arc::new(start) as Starts
+        });
         let flow = Arc::new(Flow::new(subscriber.rate, subscriber.concurrency));
         let mut commands = Vec::new();
         for partition in 0..input.partitions {
@@ -229,6 +235,7 @@ pub(super) async fn assemble<E: Engine>(
                 share,
                 flow: flow.clone(),
                 children: children.clone(),
+                letters: letters.clone(),
                 partition,
                 subscriber: subscriber.label().into(),
                 counters: counters.clone(),

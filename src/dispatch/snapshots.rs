@@ -31,14 +31,14 @@ use super::state::{self, StateEntry};
 use super::tree::Tree;
 use super::waiting::now_ns;
 use crate::effects::Disk;
-use crate::engine::{Engine, Entries, ReadError};
+use crate::engine::{Engine, Entries, PageBudget, ReadError};
 use crate::limits::SHADOW_BYTES_MAX;
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId};
 use crate::topology::Plan;
 use file::{About, FileError, Part, Reader, Size, Writer};
 
-/// Entries that are read at once: each may be as large as a value may be.
-const PAGE: usize = 32;
+/// Entries that are read at once.
+const PAGE: usize = 1_000;
 /// Blocks of a file that wait for a lane.
 const BLOCKS_AHEAD: usize = 4;
 /// Snapshots of a subscriber that stay where nobody says otherwise: so many of those that somebody took, and so many of
@@ -210,7 +210,7 @@ pub async fn take_where_nothing_runs<E: Engine>(
         let lane = LaneId { subscriber: number, partition };
         let Some(entries) = engine.entries(lane) else { return Ok(None) };
         let entries = entries.frozen()?; // nobody owns it, so nothing is handed in
-        has_state |= !state::list(&entries, None, 1)?.is_empty();
+        has_state |= !state::list(&entries, None, 1)?.0.is_empty();
         positions.push(engine.position(lane).unwrap_or(0));
         lanes.push(entries);
     }
@@ -377,12 +377,12 @@ fn write<K: Entries>(
                 if !has_room() {
                     return Err(SnapshotError::NoRoom);
                 }
-                let page = entries.range(from.as_ref().map(Vec::as_slice), &end_of(RECORD), PAGE)?;
-                for (key, value) in &page {
+                let page = entries.range(from.as_ref().map(Vec::as_slice), &end_of(RECORD), PageBudget::of(PAGE))?;
+                for (key, value) in &page.entries {
                     writer.entry(key, value)?;
                 }
-                match page.last() {
-                    Some((last, _)) if page.len() == PAGE => from = Bound::Excluded(last.to_vec()),
+                match page.entries.last() {
+                    Some((last, _)) if !page.is_last => from = Bound::Excluded(last.to_vec()),
                     _ => break,
                 }
             }

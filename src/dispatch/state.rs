@@ -7,33 +7,87 @@
 //! ```
 //!
 //! Promises: what a handler reads is what units before wrote; a write that would make the state larger than it may be
-//! fails its event, and nothing of that event is kept. What has expired is not seen, and goes when it is come across.
+//! fails its event, and nothing of that event is kept. What has expired is not seen, takes no room that is needed, and goes
+//! (see [`expiry`]). What was read once is not read again for the same unit.
 
+mod expiry;
+
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
 
 use super::entries::{STATE, TOLD, end_of};
-use crate::engine::{Entries, LaneWrite, ReadError};
+use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
 use crate::topology::StatePlan;
 use crate::wasm::{StateError, StateView, StateWrite};
+use expiry::Expiry;
+pub(super) use expiry::Step;
 
 /// The entry with the size of the state.
 const SIZE: &[u8] = &[TOLD, b's', b't', b'a', b't', b'e'];
 const TIME_BYTES: usize = 8;
+/// Bytes of keys that are remembered of what was read: those of a few hundred, in each of many lanes.
+const READ_BYTES_MAX: usize = 64 << 10;
 
 /// The state of a lane.
 #[derive(Debug)]
 pub(super) struct LaneState<K> {
     entries: K,
-    ttl: Option<Duration>,
     bytes_max: u64,
     /// Bytes of all keys and values that are kept.
     bytes: AtomicU64,
-    /// Nothing in it expires in front of this time.
-    expires_ns: AtomicU64,
+    expiry: Mutex<Expiry>,
+    read: Mutex<Read>,
+    /// Entries that were written since it was last asked.
+    written: AtomicUsize,
+}
+
+/// What is under a key before a unit changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Before {
+    /// Of key and value.
+    bytes: u64,
+    written_ns: u64,
+}
+
+impl Before {
+    fn of(key: &[u8], value: &[u8]) -> Self {
+        Self { bytes: (key.len() + value.len()) as u64, written_ns: time_of(value).unwrap_or(0) }
+    }
+}
+
+/// What was read since the last unit, by the keys of entries.
+#[derive(Debug, Default)]
+struct Read {
+    before: HashMap<Vec<u8>, Option<Before>>,
+    bytes: usize,
+}
+
+impl Read {
+    fn forget(&mut self) {
+        self.before.clear();
+        self.bytes = 0;
+    }
+}
+
+/// What was so before writes were accounted for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Accounted {
+    bytes: u64,
+    is_unmarked: bool,
+}
+
+/// When a value was written.
+fn time_of(value: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(value.get(..TIME_BYTES)?.try_into().ok()?))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn entry_key(bucket: &str, key: &str) -> Vec<u8> {
@@ -61,7 +115,7 @@ pub struct StateEntry {
 impl StateEntry {
     pub(super) fn parse(key: &[u8], value: &Bytes) -> Option<Self> {
         let (bucket, key) = std::str::from_utf8(key.get(1..)?).ok()?.split_once('\0')?;
-        let written_ns = u64::from_le_bytes(value.get(..TIME_BYTES)?.try_into().ok()?);
+        let written_ns = time_of(value)?;
         let (bucket, key, value) = (bucket.to_owned(), key.to_owned(), value.slice(TIME_BYTES..));
         Some(Self { bucket, key, written_ns, value })
     }
@@ -72,11 +126,15 @@ pub(super) fn position_behind(bucket: &str, key: &str) -> Vec<u8> {
     entry_key(bucket, key)
 }
 
-/// Entries of a lane's state behind a position, at most so many.
-pub(super) fn list(entries: &impl Entries, behind: Option<&[u8]>, count: usize) -> Result<Vec<StateEntry>, ReadError> {
+/// Entries of a lane's state behind a position: at most `count`, and fewer where they are large. Whether those are the last.
+pub(super) fn list(
+    entries: &impl Entries,
+    behind: Option<&[u8]>,
+    count: usize,
+) -> Result<(Vec<StateEntry>, bool), ReadError> {
     let from = behind.map_or(Bound::Included([STATE].as_slice()), Bound::Excluded);
-    let page = entries.range(from, &end_of(STATE), count)?;
-    Ok(page.iter().filter_map(|(key, value)| StateEntry::parse(key, value)).collect())
+    let page = entries.range(from, &end_of(STATE), PageBudget::of(count))?;
+    Ok((page.entries.iter().filter_map(|(key, value)| StateEntry::parse(key, value)).collect(), page.is_last))
 }
 
 /// What is under a key of a lane's state.
@@ -96,29 +154,45 @@ pub(super) fn write_of(entry: &StateEntry) -> LaneWrite {
 /// Writes, each with the index of its event.
 pub(super) type OfEvents = Vec<(u32, LaneWrite)>;
 
-/// What of a part of the state has expired.
-pub(super) struct Expired {
-    /// What deletes it.
-    pub(super) writes: Vec<LaneWrite>,
-    /// Where to go on; none at the end.
-    pub(super) next: Option<Vec<u8>>,
-    /// When the oldest of what has not expired was written.
-    pub(super) oldest_ns: u64,
-}
-
 impl<K: Entries> LaneState<K> {
-    /// Bytes of the entry with its size.
-    pub(super) const SIZE_ENTRY_BYTES: usize = SIZE.len() + 8;
+    /// Bytes of what [`Self::account`] adds to a unit, beside [`Self::unit_bytes`] of each of its writes.
+    pub(super) const NOTES_BYTES: usize = SIZE.len() + 8 + expiry::MARK_BYTES;
 
     /// Of a lane with these entries.
     pub(super) fn load(entries: K, plan: StatePlan) -> Result<Self, ReadError> {
         let size = entries.get(SIZE)?;
         let bytes = size.and_then(|size| Some(u64::from_le_bytes(size.get(..8)?.try_into().ok()?))).unwrap_or(0);
-        Ok(Self { entries, ttl: plan.ttl, bytes_max: plan.max_bytes, bytes: bytes.into(), expires_ns: 0.into() })
+        let nanoseconds = |ttl: Duration| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
+        let expiry = Mutex::new(Expiry::load(&entries, plan.ttl.map(nanoseconds))?);
+        Ok(Self {
+            entries,
+            bytes_max: plan.max_bytes,
+            bytes: bytes.into(),
+            expiry,
+            read: Mutex::default(),
+            written: 0.into(),
+        })
     }
 
     fn is_expired(&self, written_ns: u64, time_ns: u64) -> bool {
-        self.ttl.is_some() && self.expiry(written_ns) <= time_ns
+        lock(&self.expiry).has_expired(written_ns, time_ns)
+    }
+
+    /// What is under a key of an entry.
+    fn before(&self, key: &[u8]) -> Result<Option<Before>, ReadError> {
+        if let Some(before) = lock(&self.read).before.get(key) {
+            return Ok(*before);
+        }
+        let before = self.entries.get(key)?.map(|value| Before::of(key, &value));
+        self.has_read(key, before);
+        Ok(before)
+    }
+
+    fn has_read(&self, key: &[u8], before: Option<Before>) {
+        let mut read = lock(&self.read);
+        if read.bytes + key.len() <= READ_BYTES_MAX && read.before.insert(key.to_vec(), before).is_none() {
+            read.bytes += key.len();
+        }
     }
 
     /// What the events of a call wrote, as entries, as far as they fit: where one does not, its event and why. `time_ns`
@@ -136,19 +210,17 @@ impl<K: Entries> LaneState<K> {
         // mostly there is room for all of it, whatever it replaces
         let has_room = bytes.saturating_add(writes.iter().map(size).sum()) <= self.bytes_max;
         // within a call, an event may write what one in front of it wrote
-        let mut sizes: std::collections::HashMap<Vec<u8>, u64> = std::collections::HashMap::new();
+        let mut sizes: HashMap<Vec<u8>, u64> = HashMap::new();
         for write in writes {
             let key = entry_key(&write.bucket, &write.key);
             let before = match sizes.get(&key) {
                 Some(size) => *size,
                 None if has_room => 0,
-                None => self.entries.get(&key)?.map_or(0, |value| (key.len() + value.len()) as u64),
+                None => self.before(&key)?.map_or(0, |before| before.bytes),
             };
             let value = write.value.as_ref().map(|value| {
                 let mut kept = Vec::with_capacity(TIME_BYTES + value.len());
-                let written_ns = time_ns(write.event);
-                self.expires_ns.fetch_min(self.expiry(written_ns), Ordering::Relaxed);
-                kept.put_u64_le(written_ns);
+                kept.put_u64_le(time_ns(write.event));
                 kept.extend_from_slice(value);
                 Bytes::from(kept)
             });
@@ -179,61 +251,69 @@ impl<K: Entries> LaneState<K> {
         self.bytes_max
     }
 
-    /// What was handed in last did not happen: the size is what it was.
-    pub(super) fn set_size(&self, bytes: u64) {
-        self.bytes.store(bytes, Ordering::Relaxed);
+    /// Bytes that a write takes in a unit at the most, with what it changes beside itself.
+    pub(super) fn unit_bytes(&self, write: &LaneWrite) -> usize {
+        write.bytes() + lock(&self.expiry).bytes(&write.key)
     }
 
-    /// Adds the new size to the writes of a unit, which is handed in next.
-    pub(super) fn account(&self, writes: &mut Vec<LaneWrite>) -> Result<(), ReadError> {
+    /// What was accounted for last did not happen.
+    pub(super) fn take_back(&self, accounted: Accounted) {
+        self.bytes.store(accounted.bytes, Ordering::Relaxed);
+        lock(&self.expiry).set_unmarked(accounted.is_unmarked);
+    }
+
+    /// Adds to the writes of a unit, which is handed in next, what they change beside themselves: the new size, and when what
+    /// is written expires.
+    pub(super) fn account(&self, writes: &mut Vec<LaneWrite>) -> Result<Accounted, ReadError> {
+        let mut expiry = lock(&self.expiry);
         let mut bytes = self.bytes.load(Ordering::Relaxed);
-        let mut sizes: std::collections::HashMap<Bytes, u64> = std::collections::HashMap::new();
-        for write in writes.iter().filter(|write| write.key.first() == Some(&STATE)) {
-            let before = match sizes.get(&write.key) {
-                Some(size) => *size,
-                None => self.entries.get(&write.key)?.map_or(0, |value| (write.key.len() + value.len()) as u64),
-            };
-            let size = write.value.as_ref().map_or(0, |value| (write.key.len() + value.len()) as u64);
-            bytes = (bytes + size).saturating_sub(before);
-            sizes.insert(write.key.clone(), size);
+        let accounted = Accounted { bytes, is_unmarked: expiry.is_unmarked() };
+        // what was there, and what will be; of one key the last counts
+        let mut changed: BTreeMap<&Bytes, (Option<Before>, Option<Before>)> = BTreeMap::new();
+        for LaneWrite { key, value } in writes.iter().filter(|write| write.key.first() == Some(&STATE)) {
+            let after = value.as_ref().map(|value| Before::of(key, value));
+            match changed.get_mut(key) {
+                Some((_, last)) => *last = after,
+                None => drop(changed.insert(key, (self.before(key)?, after))),
+            }
         }
-        if !sizes.is_empty() {
-            self.bytes.store(bytes, Ordering::Relaxed);
-            writes.push(LaneWrite::put(SIZE, bytes.to_le_bytes().to_vec()));
+        lock(&self.read).forget();
+        if changed.is_empty() {
+            return Ok(accounted);
         }
-        Ok(())
+        self.written.fetch_add(changed.len(), Ordering::Relaxed);
+        let mut more = Vec::new();
+        for (key, (before, after)) in changed {
+            let size = |of: Option<Before>| of.map_or(0, |of| of.bytes);
+            bytes = (bytes + size(after)).saturating_sub(size(before));
+            expiry.change(key, before, after, &mut more);
+        }
+        more.push(LaneWrite::put(SIZE, bytes.to_le_bytes().to_vec()));
+        more.extend(expiry.mark());
+        self.bytes.store(bytes, Ordering::Relaxed);
+        writes.append(&mut more);
+        Ok(accounted)
     }
 
-    /// Whether something may have expired by a time.
-    pub(super) fn may_have_expired(&self, time_ns: u64) -> bool {
-        self.ttl.is_some() && time_ns >= self.expires_ns.load(Ordering::Relaxed)
+    /// How many entries were written since this was last asked.
+    pub(super) fn take_written(&self) -> usize {
+        self.written.swap(0, Ordering::Relaxed)
     }
 
-    /// All of it was looked through, and the oldest of what is left was written at a time. So a state that is full is not
-    /// looked through for each event.
-    pub(super) fn looked_through(&self, oldest_ns: u64) {
-        self.expires_ns.store(self.expiry(oldest_ns), Ordering::Relaxed);
+    /// Whether there is something to be done about what has expired that no event is needed for.
+    pub(super) fn is_behind(&self) -> bool {
+        lock(&self.expiry).is_behind()
     }
 
-    /// It may have something in it that expires at any time.
-    pub(super) fn forget_expiry(&self) {
-        self.expires_ns.store(0, Ordering::Relaxed);
+    /// Whether there may be something that has expired by a time.
+    pub(super) fn may_make_room(&self, time_ns: u64) -> bool {
+        lock(&self.expiry).may_make_room(time_ns)
     }
 
-    fn expiry(&self, written_ns: u64) -> u64 {
-        let ttl_ns = self.ttl.map_or(u64::MAX, |ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
-        written_ns.saturating_add(ttl_ns)
-    }
-
-    /// Entries that have expired by a time, from a position on.
-    pub(super) fn expired(&self, behind: Option<&[u8]>, count: usize, time_ns: u64) -> Result<Expired, ReadError> {
-        let found = list(&self.entries, behind, count)?;
-        let next = found.last().filter(|_| found.len() == count).map(|last| entry_key(&last.bucket, &last.key));
-        let is_gone = |entry: &&StateEntry| self.is_expired(entry.written_ns, time_ns);
-        let (gone, left): (Vec<_>, Vec<_>) = found.iter().partition(is_gone);
-        let writes = gone.iter().map(|entry| LaneWrite::delete(entry_key(&entry.bucket, &entry.key))).collect();
-        let oldest_ns = left.iter().map(|entry| entry.written_ns).min().unwrap_or(u64::MAX);
-        Ok(Expired { writes, next, oldest_ns })
+    /// The next step of removing what has expired by a time; for `all` to the nanosecond. None where there is nothing to do.
+    /// It is to be committed, accounted for.
+    pub(super) fn expire(&self, time_ns: u64, all: bool) -> Result<Option<Step>, ReadError> {
+        lock(&self.expiry).step(&self.entries, (time_ns, all), |key| self.before(key))
     }
 }
 
@@ -243,8 +323,11 @@ fn trouble(error: ReadError) -> StateError {
 
 impl<K: Entries> StateView for LaneState<K> {
     fn get(&self, bucket: &str, key: &str, time_ns: u64) -> Result<Option<Bytes>, StateError> {
-        let found = get(&self.entries, bucket, key).map_err(trouble)?;
-        Ok(found.filter(|found| !self.is_expired(found.written_ns, time_ns)).map(|found| found.value))
+        let entry = entry_key(bucket, key);
+        let value = self.entries.get(&entry).map_err(trouble)?;
+        self.has_read(&entry, value.as_ref().map(|value| Before::of(&entry, value)));
+        let is_there = |value: &Bytes| time_of(value).is_some_and(|written_ns| !self.is_expired(written_ns, time_ns));
+        Ok(value.filter(is_there).map(|value| value.slice(TIME_BYTES..)))
     }
 
     fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Vec<String>, StateError> {
@@ -258,10 +341,9 @@ impl<K: Entries> StateView for LaneState<K> {
         while keys.len() < count {
             // a key may be empty only in thought, so the first bound is as good as any
             let bound = if is_first { Bound::Included(from.as_slice()) } else { Bound::Excluded(from.as_slice()) };
-            let page = self.entries.range(bound, &until, count).map_err(trouble)?;
+            let page = self.entries.range(bound, &until, PageBudget::of(count)).map_err(trouble)?;
             is_first = false;
-            let is_last = page.len() < count;
-            for (entry, value) in &page {
+            for (entry, value) in &page.entries {
                 let found = StateEntry::parse(entry, value);
                 if let Some(found) = found.filter(|found| !self.is_expired(found.written_ns, time_ns))
                     && keys.len() < count
@@ -269,8 +351,8 @@ impl<K: Entries> StateView for LaneState<K> {
                     keys.push(found.key);
                 }
             }
-            match page.last() {
-                Some((last, _)) if !is_last => from = last.to_vec(),
+            match page.entries.last() {
+                Some((last, _)) if !page.is_last => from = last.to_vec(),
                 _ => break,
             }
         }
@@ -281,3 +363,6 @@ impl<K: Entries> StateView for LaneState<K> {
         self.is_expired(written_ns, time_ns)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::entries::{RECORD, TOLD, WAITING, end_of, number_of, numbered};
-use crate::engine::{Entries, LaneWrite, ReadError};
+use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
 use crate::model::{Offset, Record};
 use crate::topology::Waiting;
 
@@ -164,13 +164,15 @@ fn encode(waiter: &Waiter) -> Vec<u8> {
     serde_json::to_vec(waiter).unwrap_or_default() // it has no map with keys that are not texts
 }
 
-/// Events that wait in a lane, from a number on, at most so many, with their numbers. For whoever looks from outside.
+/// Events that wait in a lane, from a number on, with their numbers: at most `count`, and fewer where they are large. None
+/// where there are no more.
 ///
 /// # Errors
 /// [`WaitingError`].
 pub(super) fn list(entries: &impl Entries, from: u64, count: usize) -> Result<Vec<(u64, Waiter)>, WaitingError> {
-    let page = entries.range(Bound::Included(&numbered(WAITING, from)), &end_of(WAITING), count)?;
-    page.iter()
+    let page = entries.range(Bound::Included(&numbered(WAITING, from)), &end_of(WAITING), PageBudget::of(count))?;
+    page.entries
+        .iter()
         .map(|(key, value)| {
             let number = number_of(key).unwrap_or(0);
             Ok((number, decode(number, value)?))

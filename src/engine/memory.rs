@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -14,8 +15,8 @@ use tokio::time::Instant;
 
 use super::catalogue::Catalogue;
 use super::{
-    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, Health, LaneWrite,
-    Numbers, ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
+    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, EntryPage, Health,
+    Hold, LaneWrite, Numbers, PageBudget, ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
 };
 use crate::effects::{Disk, MemoryDisk};
 use crate::limits;
@@ -37,6 +38,7 @@ struct Shared {
     health: watch::Sender<Health>,
     began: Instant,
     snapshots: Arc<MemoryDisk>,
+    entries_read: AtomicU64,
 }
 
 #[derive(Default)]
@@ -77,8 +79,8 @@ impl Default for MemoryEngine {
     fn default() -> Self {
         let (health, _) = watch::channel(Health::Serving);
         let (state, changed, began) = (Mutex::default(), Notify::new(), Instant::now());
-        let snapshots = Arc::new(MemoryDisk::default());
-        Self { shared: Arc::new(Shared { state, changed, health, began, snapshots }) }
+        let (snapshots, entries_read) = (Arc::new(MemoryDisk::default()), AtomicU64::new(0));
+        Self { shared: Arc::new(Shared { state, changed, health, began, snapshots, entries_read }) }
     }
 }
 
@@ -89,6 +91,11 @@ impl MemoryEngine {
         let mut state = self.shared.state();
         state.clock_ns = state.clock_ns.max(time_ns);
         state.is_clock_held = true;
+    }
+
+    /// How many entries of lanes were looked at, those that were looked for and are not there among them.
+    pub fn entries_read(&self) -> u64 {
+        self.shared.entries_read.load(Ordering::Relaxed)
     }
 }
 
@@ -347,6 +354,11 @@ impl Engine for MemoryEngine {
         Some(Bounds { start: 0, written: end, durable: end })
     }
 
+    fn hold(&self, partition: PartitionId) -> Option<Hold> {
+        // nothing ever goes
+        self.bounds(partition).map(|bounds| Hold { start: bounds.start, _held: None })
+    }
+
     fn position(&self, lane: LaneId) -> Option<Offset> {
         let state = self.shared.state();
         state.catalogue.input(lane)?;
@@ -431,19 +443,24 @@ impl MemoryEntries {
 
 impl Entries for MemoryEntries {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        self.shared.entries_read.fetch_add(1, Ordering::Relaxed);
         Ok(self.with(|entries| entries.get(key).cloned()))
     }
 
-    fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+    fn range(&self, from: Bound<&[u8]>, until: &[u8], mut budget: PageBudget) -> Result<EntryPage, ReadError> {
+        let mut page = EntryPage { is_last: true, ..EntryPage::default() };
         if let Bound::Included(from) | Bound::Excluded(from) = from
             && from >= until
         {
-            return Ok(Vec::new());
+            return Ok(page);
         }
-        Ok(self.with(|entries| {
-            let found = entries.range::<[u8], _>((from, Bound::Excluded(until))).take(count);
-            found.map(|(key, value)| (key.clone(), value.clone())).collect()
-        }))
+        self.with(|entries| {
+            let mut found = entries.range::<[u8], _>((from, Bound::Excluded(until)));
+            page.is_last =
+                found.all(|(key, value)| page.take(&mut budget, key, value, || (key.clone(), value.clone())));
+        });
+        self.shared.entries_read.fetch_add(page.entries.len() as u64, Ordering::Relaxed);
+        Ok(page)
     }
 
     fn frozen(&self) -> Result<Self, ReadError> {

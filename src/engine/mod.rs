@@ -30,8 +30,8 @@ use crate::effects::Disk;
 use crate::limits;
 use crate::model::writes::LANE_KEY_BYTES_MAX;
 pub use crate::model::{
-    Chunk, Duplicate, Fence, Guard, GuardReason, GuardRefused, LaneWrite, Lifecycle, Mark, SliceFull, Slices, Stored,
-    TopicSettings,
+    Chunk, Duplicate, EntryPage, Fence, Guard, GuardReason, GuardRefused, LaneWrite, Lifecycle, Mark, PageBudget,
+    SliceFull, Slices, Stored, TopicSettings,
 };
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
 
@@ -319,12 +319,12 @@ pub trait Entries: Clone + Send + Sync + 'static {
     /// [`ReadError::Storage`], [`ReadError::Passing`].
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError>;
 
-    /// The entries from `from` on and in front of `until`, in the order of their keys' bytes, at most so many. May read
-    /// from a disk.
+    /// The entries from `from` on and before `until`, in the order of their keys' bytes, as many as the budget allows: the
+    /// last page says that it is. May read from a disk.
     ///
     /// # Errors
     /// [`ReadError::Storage`], [`ReadError::Passing`].
-    fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError>;
+    fn range(&self, from: Bound<&[u8]>, until: &[u8], budget: PageBudget) -> Result<EntryPage, ReadError>;
 
     /// The entries as they are now, whatever is handed in later. To be called where the lane's owner hands nothing in
     /// meanwhile. Quick, however many there are; what is not kept any more still takes room until it is dropped.
@@ -343,6 +343,21 @@ pub struct Bounds {
     pub written: Offset,
     /// Behind the last event that the outside may see.
     pub durable: Offset,
+}
+
+/// Events of a partition that stay where they are.
+#[must_use = "they stay only as long as it is held"]
+pub struct Hold {
+    /// Offset of the first one.
+    pub start: Offset,
+    /// What keeps them, where they might go.
+    _held: Option<Box<dyn Send + Sync>>,
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hold").field("start", &self.start).finish_non_exhaustive()
+    }
 }
 
 /// Whether the engine serves.
@@ -425,6 +440,10 @@ pub trait Engine: Clone + Send + Sync + 'static {
 
     /// What a lane keeps; `None` where there is no such lane.
     fn entries(&self, lane: LaneId) -> Option<Self::Entries>;
+
+    /// Keeps what a partition holds from now on, however short its retention is, until the hold is dropped: for whoever sends
+    /// a lane back. `None` where there is no such partition.
+    fn hold(&self, partition: PartitionId) -> Option<Hold>;
 
     /// Offset of the first event that was appended at or after a time; the end where there is none.
     fn offset_at_time(

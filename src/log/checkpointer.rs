@@ -39,7 +39,7 @@ use super::tail::Group;
 use super::{Settings, Shared, failed_sync, is_passing};
 use crate::effects::DiskFile;
 use crate::limits;
-use crate::model::{Chunk, LaneId, Offset, PartitionId, ProducerId, Retention, keeper_of};
+use crate::model::{Chunk, LaneId, Offset, PartitionId, ProducerId, Retention, SubscriberId, keeper_of};
 
 /// Why a checkpoint was not made.
 #[derive(Debug, thiserror::Error)]
@@ -260,7 +260,7 @@ impl Checkpointer {
         let (generation, now) = (self.checkpoint.generation + 1, shared.trusted.now());
         let mut changes = Changes::new(Checkpoint { generation, clock: now, ..self.pending.checkpoint });
         let mut partitions = BTreeMap::new();
-        self.expire(&settings, now, &mut partitions, &mut changes);
+        self.expire(shared, (&settings, now), &mut partitions, &mut changes);
         self.looked_ns = shared.clock.elapsed_ns();
         let noted_ns = now.trusted_ns.saturating_sub(self.checkpoint.clock.trusted_ns);
         let is_needed = changes.checkpoint.link != self.checkpoint.link
@@ -322,17 +322,26 @@ impl Checkpointer {
     /// Takes out the segments that may go.
     fn expire(
         &self,
-        settings: &Settings,
-        now: ClockState,
+        shared: &Shared,
+        (settings, now): (&Settings, ClockState),
         kept: &mut BTreeMap<PartitionId, Kept>,
         changes: &mut Changes,
     ) {
+        let mut holds = shared.holds.decide();
         for (id, partition) in &self.partitions {
             let Some(topic) = settings.topics.get(&id.topic) else { continue }; // not declared any more: kept
             let seals = partition.segments.open().is_some_and(|open| {
                 is_to_be_sealed(&open, &topic.retention, now.horizon_ns(seal_age(&topic.retention)))
             });
-            let gone = expired(&topic.retention, now, partition, reached(settings, *id, &self.cursors), seals);
+            let cursor = |lane: LaneId| self.cursors.get(&lane).copied().unwrap_or(0);
+            let mut gone = expired(&topic.retention, now, partition, reached(settings, *id, cursor), seals);
+            if gone > 0 {
+                // A lane that goes back does so before that is durable; whoever sent it there has let go by then.
+                let back = |lane: LaneId| cursor(lane).min(shared.lane(lane).position());
+                gone = expired(&topic.retention, now, partition, reached(settings, *id, back), seals);
+                let held = holds.first(*id);
+                gone = partition.segments.iter().take(gone).take_while(|gone| gone.end_offset <= held).count();
+            }
             if !seals && gone == 0 {
                 continue; // as nearly always, so nothing is copied for it
             }
@@ -346,6 +355,7 @@ impl Checkpointer {
                 changes.segments_gone.push((*id, first.base_offset));
                 partition.extent.start = first.end_offset;
             }
+            holds.goes(*id, partition.extent.start);
             changes.partitions.insert(*id, partition.extent);
             kept.insert(*id, partition);
         }
@@ -366,13 +376,10 @@ fn expired(retention: &Retention, now: ClockState, partition: &Kept, reached: Of
 }
 
 /// Up to where every live subscriber of a partition has processed it.
-fn reached(settings: &Settings, id: PartitionId, cursors: &HashMap<LaneId, Offset>) -> Offset {
+fn reached(settings: &Settings, id: PartitionId, cursor: impl Fn(LaneId) -> Offset) -> Offset {
     let readers = settings.readers.get(&id.topic).map(Vec::as_slice).unwrap_or_default();
-    let cursor = |subscriber| {
-        let lane = LaneId { subscriber, partition: id.partition };
-        cursors.get(&lane).copied().unwrap_or(0)
-    };
-    readers.iter().map(|subscriber| cursor(*subscriber)).min().unwrap_or(Offset::MAX)
+    let lane = |subscriber: &SubscriberId| LaneId { subscriber: *subscriber, partition: id.partition };
+    readers.iter().map(|subscriber| cursor(lane(subscriber))).min().unwrap_or(Offset::MAX)
 }
 
 fn seal_age(retention: &Retention) -> std::time::Duration {

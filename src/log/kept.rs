@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use super::store::{Entries, Pinned, StoreError};
 use super::{Lane, Log, Shared};
-use crate::model::{LaneId, LaneWrite};
+use crate::model::{EntryPage, LaneId, LaneWrite, PageBudget};
 
 /// Entries that are looked at in one round, however few are asked for: some may be gone.
 const PAGE_MIN: usize = 64;
@@ -229,50 +229,61 @@ impl LaneEntries {
         }
     }
 
-    /// The entries from `from` on and in front of `until`, in the order of their keys, at most so many. May read from the
-    /// disk.
+    /// The entries from `from` on and before `until`, in the order of their keys, as many as the budget allows. May read from
+    /// the disk.
     ///
     /// # Errors
     /// As [`LaneEntries::get`].
-    pub fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, EntriesError> {
+    pub fn range(&self, from: Bound<&[u8]>, until: &[u8], mut budget: PageBudget) -> Result<EntryPage, EntriesError> {
         let until = Bound::Excluded(until);
+        let mut page = EntryPage::default();
         if let (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(until)) = (from, until)
             && from >= until
         {
-            return Ok(Vec::new());
+            page.is_last = true;
+            return Ok(page);
         }
-        let (mut found, mut from) = (Vec::new(), from.map(<[u8]>::to_vec));
-        while found.len() < count {
+        let mut from = from.map(<[u8]>::to_vec);
+        let mut at_once = 0;
+        while budget.entries > 0 {
             let range = (from.as_ref().map(Vec::as_slice), until);
-            let most = (count - found.len()).max(PAGE_MIN);
+            // Mostly what is there was not deleted since; where some was, many may have been.
+            let round = PageBudget { entries: budget.entries.max(at_once), ..budget };
+            at_once = PAGE_MIN;
             // memory first, as above
             let changes = match &self.frozen {
                 Some(frozen) => {
                     let mut changes = Changes::default();
-                    changes.take(frozen.changed.range::<[u8], _>(range), most);
+                    changes.take(frozen.changed.range::<[u8], _>(range), round.entries);
                     changes
                 }
-                None => self.lane.changed.range(range, most),
+                None => self.lane.changed.range(range, round.entries),
             };
             let stored = match &self.frozen {
-                Some(frozen) => frozen.stored.range(self.lane.id, range, most)?,
-                None => self.look().stored(|entries| entries.range(self.lane.id, range, most))?,
+                Some(frozen) => frozen.stored.range(self.lane.id, range, round)?,
+                None => self.look().stored(|entries| entries.range(self.lane.id, range, round))?,
             };
-            let stored_to = stored.last().map(|(key, _)| key.clone()).filter(|_| stored.len() == most);
+            let stored_to = stored.entries.last().map(|(key, _)| key.clone()).filter(|_| !stored.is_last);
             // what lies behind the end of either is for the next round
             let to = changes.to.into_iter().chain(stored_to).min();
             let is_known = |key: &Bytes| to.as_ref().is_none_or(|to| key <= to);
-            let stored = stored.into_iter().map(|(key, value)| (key, Some(value)));
+            let stored = stored.entries.into_iter().map(|(key, value)| (key, Some(value)));
             let mut known: BTreeMap<_, _> = stored.filter(|(key, _)| is_known(key)).collect();
             known.extend(changes.by_key.into_iter().filter(|(key, _)| is_known(key)));
-            found.extend(known.into_iter().filter_map(|(key, value)| Some((key, value?))));
+            for (key, value) in known.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+                if !page.take(&mut budget, &key, &value, || (key.clone(), value.clone())) {
+                    return Ok(page);
+                }
+            }
             match to {
                 Some(to) => from = Bound::Excluded(to.to_vec()),
-                None => break,
+                None => {
+                    page.is_last = true;
+                    break;
+                }
             }
         }
-        found.truncate(count);
-        Ok(found)
+        Ok(page)
     }
 
     /// The entries as they are now, whatever is handed in later. For the lane itself, between two units. As quick as there

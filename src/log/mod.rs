@@ -33,6 +33,7 @@ mod files;
 mod filter;
 mod frame;
 mod guards;
+mod holds;
 mod identities;
 mod inspect;
 mod kept;
@@ -65,6 +66,7 @@ use tokio::sync::watch;
 
 pub use clock::Frozen;
 pub use cold::{ColdError, ColdReader};
+pub use holds::Held;
 pub use inspect::{FrameInfo, Inspection, RepairError, Repaired, dump, repair, verify};
 pub use kept::{EntriesError, LaneEntries};
 pub use partition::{Partition, Recent};
@@ -238,6 +240,7 @@ pub(crate) struct Shared {
     queue: Queue,
     tail: Tail,
     space: SpaceWatch,
+    holds: holds::Holds,
     settings: RwLock<Arc<Settings>>,
     /// What lanes keep, as of the last checkpoint.
     entries: store::Entries,
@@ -410,6 +413,7 @@ impl Log {
             queue: Queue::new(),
             tail: Tail::new(&options, &recovered.link),
             space: SpaceWatch::new(),
+            holds: holds::Holds::default(),
             settings: RwLock::default(),
             entries,
             sealed: RwLock::new(checkpointer.sealed()),
@@ -452,6 +456,12 @@ impl Log {
     /// A partition; it comes into being when first asked for.
     pub fn partition(&self, id: PartitionId) -> Arc<Partition> {
         self.shared.partition(id)
+    }
+
+    /// Keeps what a partition holds from now on, however short its retention is, until that is dropped.
+    pub fn hold(&self, id: PartitionId) -> Held {
+        let partition = self.shared.partition(id);
+        self.shared.holds.hold(id, || partition.start())
     }
 
     /// A lane; it comes into being when first asked for.

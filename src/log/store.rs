@@ -46,7 +46,7 @@ use super::sealed::{Generation, Hashing, TopicRuns};
 use super::segment::SegmentMeta;
 use crate::effects::{Disk, DiskFile};
 use crate::limits;
-use crate::model::{LaneId, Offset, PartitionId, ProducerId, SubscriberId, TopicId};
+use crate::model::{EntryPage, LaneId, Offset, PageBudget, PartitionId, ProducerId, SubscriberId, TopicId};
 
 /// The name of its file.
 pub(super) const FILE_NAME: &str = "state";
@@ -304,14 +304,14 @@ impl Entries {
         self.read(|table| get(table, lane, key))
     }
 
-    /// What a lane keeps under the keys of a range, in their order, at most so much.
+    /// What a lane keeps under the keys of a range, in their order, as much as the budget allows.
     pub(super) fn range(
         &self,
         lane: LaneId,
-        (from, until): (Bound<&[u8]>, Bound<&[u8]>),
-        count: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.read(|table| range(table, lane, (from, until), count))
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        budget: PageBudget,
+    ) -> Result<EntryPage, StoreError> {
+        self.read(|table| range(table, lane, bounds, budget))
     }
 
     /// Looks for an identity in a run.
@@ -391,14 +391,14 @@ impl Pinned {
         self.unless_closed(get(&self.table, lane, key))
     }
 
-    /// What a lane kept under the keys of a range, in their order, at most so much.
+    /// What a lane kept under the keys of a range, in their order, as much as the budget allows.
     pub(super) fn range(
         &self,
         lane: LaneId,
         bounds: (Bound<&[u8]>, Bound<&[u8]>),
-        count: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.unless_closed(range(&self.table, lane, bounds, count))
+        budget: PageBudget,
+    ) -> Result<EntryPage, StoreError> {
+        self.unless_closed(range(&self.table, lane, bounds, budget))
     }
 
     /// Another opening of the file knows nothing of what is pinned here.
@@ -422,21 +422,28 @@ fn range(
     table: &Rows,
     lane: LaneId,
     (from, until): (Bound<&[u8]>, Bound<&[u8]>),
-    count: usize,
-) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    mut budget: PageBudget,
+) -> Result<EntryPage, StoreError> {
     let whole = |key: &[u8]| Key::entry(lane, key).0;
     let from = if from == Bound::Unbounded { Bound::Included([].as_slice()) } else { from };
     let (from, until) = (from.map(whole), until.map(whole));
     let range = (from.as_ref().map(Vec::as_slice), until.as_ref().map(Vec::as_slice));
     let head_bytes = Key::entry(lane, &[]).0.len();
-    let mut found = Vec::new();
-    for row in table.range::<&[u8]>(range)?.take(count) {
+    let mut page = EntryPage::default();
+    let mut rows = table.range::<&[u8]>(range)?;
+    while budget.entries > 0 {
+        let Some(row) = rows.next() else {
+            page.is_last = true;
+            break;
+        };
         let (key, value) = row?;
         let value = checked(key.value(), value.value())?;
         let key = key.value().get(head_bytes..).unwrap_or_default();
-        found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+        if !page.take(&mut budget, key, value, || (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))) {
+            break;
+        }
     }
-    Ok(found)
+    Ok(page)
 }
 
 impl Store {

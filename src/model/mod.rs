@@ -26,4 +26,4 @@ pub use identity::{
 pub use record::{Lineage, Record, RecordError};
 pub use settings::{Compression, Dedupe, Retention, TopicSettings};
 pub use slices::{Duplicate, Mark, SliceFull, Slices};
-pub use writes::LaneWrite;
+pub use writes::{EntryPage, LaneWrite, PageBudget};

@@ -1,14 +1,18 @@
 //! A tree of scripted handlers on an engine.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use wattle::dispatch::{Published, Tree};
+use wattle::effects::{Clock, MemoryDisk};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
-use wattle::log::Durability;
+use wattle::log::{Durability, LogOptions};
 use wattle::topology::Plan;
 
 use crate::common::trees::{PATIENCE, event, plan_of, until};
@@ -120,4 +124,31 @@ pub(crate) async fn backlog_of<E: Engine>(engine: E, plan: &Plan, script: &Scrip
     first.publisher().publish("in", events, None).await.unwrap();
     drop(first);
     start_on(engine, plan, &[("work", script)]).await
+}
+
+/// A clock that a test moves.
+#[derive(Clone, Default)]
+pub(crate) struct Hand(Arc<AtomicU64>);
+
+impl Clock for Hand {
+    fn now_ns(&self) -> u64 {
+        1_700_000_000_000_000_000 + self.elapsed_ns()
+    }
+
+    fn elapsed_ns(&self) -> u64 {
+        self.0.load(SeqCst)
+    }
+}
+
+impl Hand {
+    /// Time passes.
+    pub(crate) fn moves(&self, by: Duration) {
+        self.0.fetch_add(by.as_nanos() as u64, SeqCst);
+    }
+
+    /// An engine on a disk, by this clock.
+    pub(crate) fn engine(&self, disk: &MemoryDisk) -> EmbeddedEngine {
+        let options = LogOptions::default();
+        EmbeddedEngine::open_with(Path::new("here"), Arc::new(disk.clone()), Arc::new(self.clone()), options).unwrap()
+    }
 }

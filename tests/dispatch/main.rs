@@ -23,6 +23,7 @@ mod clocks;
 mod conditions;
 mod crashes;
 mod delays;
+mod expiring;
 mod failing;
 mod flowing;
 mod guards;

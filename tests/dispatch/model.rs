@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use wattle::dispatch::{LaneState, Move, Moved, SeekState, SeekTo, Tree, Waiter};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
-use wattle::engine::{Blueprint, Engine, Entries as _, Numbers, SubscriberSpec, TopicSpec};
+use wattle::engine::{Blueprint, Engine, Entries as _, Numbers, PageBudget, SubscriberSpec, TopicSpec};
 use wattle::log::Durability;
 use wattle::model::{LaneId, OutputIds, partition_of};
 use wattle::topology::{OnFailure, Plan, SubscriberPlan};
@@ -379,12 +379,17 @@ fn expected(plan: &Plan, subscriber: &SubscriberPlan, input: &[Vec<Seen>], sent:
 /// What a lane keeps, as it is stored.
 fn kept<E: Engine>(engine: &E, lane: LaneId) -> Kept {
     let entries = engine.entries(lane).unwrap();
-    let all = entries.range(Bound::Unbounded, &[6], usize::MAX).unwrap();
+    let all =
+        entries.range(Bound::Unbounded, &[9], PageBudget { entries: usize::MAX, bytes: usize::MAX }).unwrap().entries;
     let (mut kept, mut bytes, mut size, mut records) = (Kept::default(), 0, 0, 0);
+    // by the time at which each key was written, and whether all of them are said to be there
+    let (mut wanted, mut entered, mut is_complete) = (BTreeSet::new(), BTreeSet::new(), false);
     for (key, value) in &all {
         match key[0] {
             1 => {
                 bytes += (key.len() + value.len()) as u64;
+                let step = u64::from_le_bytes(value[..8].try_into().unwrap()) >> 30;
+                wanted.insert([&step.to_be_bytes()[..], &key[1..]].concat());
                 let (bucket, name) = std::str::from_utf8(&key[1..]).unwrap().split_once('\0').unwrap();
                 let count = std::str::from_utf8(&value[8..]).unwrap().parse().unwrap();
                 kept.state.insert((bucket.to_owned(), name.to_owned()), count);
@@ -394,10 +399,15 @@ fn kept<E: Engine>(engine: &E, lane: LaneId) -> Kept {
                 kept.waiting.insert(waiter.offset, waiter.is_parked);
             }
             3 => records += 1,
+            8 => drop(entered.insert(key[1..].to_vec())),
+            _ if &key[1..] == b"expiry" => is_complete = value[..] == [2],
             _ if &key[1..] == b"state" => size = u64::from_le_bytes(value[..].try_into().unwrap()),
             _ => {}
         }
     }
+    // they may just have begun to go
+    is_complete &= entries.get(b"\x04expiry").unwrap().is_some_and(|mark| mark[..] == [2]);
+    assert!(!is_complete || entered == wanted, "{lane:?}: what expires when");
     assert_eq!((size, records), (bytes, kept.waiting.len()), "{lane:?}: the size of the state, records that wait");
     kept
 }
@@ -564,25 +574,28 @@ async fn send_back<E: Engine>(tree: &Tree<E>, plan: &Plan, random: &mut Random) 
 fn live(seed: u64, folder: Option<&Path>) {
     let mut random = Random::new(seed);
     let yaml = topology(&mut random);
-    let plan = plan_of(&[&yaml]);
-    let scripts = scripts(&plan, seed);
+    // in some lives, state may expire, but never does
+    let expires = yaml.replace("plugin: p.wasm,", "plugin: p.wasm, state: { ttl: 1000h },");
+    let plans = [plan_of(&[&yaml]), plan_of(&[&expires])];
+    let scripts = scripts(&plans[0], seed);
     let mut published = BTreeMap::new();
     let durability = [Durability::Sync, Durability::Os, Durability::Interval(Duration::from_millis(2))];
     let memory = MemoryEngine::default();
     let lives = random.below(4);
     for life in 0..=lives {
         let is_last = life == lives;
+        let plan = &plans[random.below(2) as usize];
         let end = if random.one_in(2) { End::Drain } else { End::Drop };
         let more = random.below(40);
         let runtime = Runtime::new().unwrap();
         let durability = durability[random.below(3) as usize];
         match folder {
             None => runtime.block_on(async {
-                let tree = scripts.start(memory.clone(), &plan).await;
-                let is_paused = pause(&tree, &plan, &mut random).await;
+                let tree = scripts.start(memory.clone(), plan).await;
+                let is_paused = pause(&tree, plan, &mut random).await;
                 feed(&tree, &mut random, &mut published).await;
                 if is_last {
-                    last_life(&tree, &plan, &mut random, &mut published, seed).await;
+                    last_life(&tree, plan, &mut random, &mut published, seed).await;
                 } else if !is_paused {
                     some_calls(&tree, &scripts, more).await;
                 }
@@ -597,11 +610,11 @@ fn live(seed: u64, folder: Option<&Path>) {
                     engine.is_some()
                 })
                 .await;
-                let tree = scripts.start(engine.unwrap(), &plan).await;
-                let is_paused = pause(&tree, &plan, &mut random).await;
+                let tree = scripts.start(engine.unwrap(), plan).await;
+                let is_paused = pause(&tree, plan, &mut random).await;
                 feed(&tree, &mut random, &mut published).await;
                 if is_last {
-                    last_life(&tree, &plan, &mut random, &mut published, seed).await;
+                    last_life(&tree, plan, &mut random, &mut published, seed).await;
                 } else if !is_paused {
                     some_calls(&tree, &scripts, more).await;
                 }

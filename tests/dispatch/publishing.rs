@@ -193,7 +193,7 @@ async fn a_topic_says_what_makes_two_publishes_the_same_whoever_sent_them() {
     let tree = tree(&KEYED.replace("key: data.to", "key: data.to, id: data.to + '/' + data.state")).await;
     let publish =
         async |id: &str, data: &str| tree.publisher().publish("in", &[event(id, "ignored", data)], None).await;
-    let first = publish("1", r#"{"to":"x","state":"paid"}"#).await.unwrap().places[0].clone();
+    let first = publish("1", r#"{"to":"x","state":"paid"}"#).await.unwrap().places[0];
     let again = publish("2", r#"{"to":"x","state":"paid","by":"another"}"#).await.unwrap();
     assert_eq!(again.places, [Placement { is_duplicate: true, ..first }]);
     assert_eq!(publish("1", r#"{"to":"x","state":"shipped"}"#).await.unwrap().duplicates(), 0);

@@ -1,22 +1,17 @@
 //! What handlers keep: committed with what they make, seen by whoever comes next, bounded, and gone when its time is over.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use wattle::dispatch::Tree;
-use wattle::effects::Clock;
 use wattle::effects::memory::MemoryDisk;
 use wattle::engine::Engine;
-use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::limits::UNIT_BYTES_MAX;
-use wattle::log::LogOptions;
 use wattle::topology::Plan;
 use wattle::wasm::{CallErrorKind, Output};
 
-use crate::bed::{Home, ONE, backlog, backlog_of, ends, publish, start_on};
+use crate::bed::{Hand, Home, ONE, backlog, backlog_of, ends, publish, start_on};
 use crate::common::trees::{Seen, by_key, data, event, only, plan_of, settled, status};
 use crate::script::{Given, Script, Step, copy, out};
 
@@ -221,31 +216,6 @@ async fn a_batch_that_fills_and_empties_the_state_again_is_not_refused() {
     assert_eq!(data(&tree, "out").await, names);
 }
 
-/// A clock that a test moves.
-#[derive(Clone, Default)]
-struct Hand(Arc<AtomicU64>);
-
-impl Clock for Hand {
-    fn now_ns(&self) -> u64 {
-        1_700_000_000_000_000_000 + self.elapsed_ns()
-    }
-
-    fn elapsed_ns(&self) -> u64 {
-        self.0.load(SeqCst)
-    }
-}
-
-impl Hand {
-    fn moves(&self, by: Duration) {
-        self.0.fetch_add(by.as_nanos() as u64, SeqCst);
-    }
-
-    fn engine(&self, disk: &MemoryDisk) -> EmbeddedEngine {
-        let options = LogOptions::default();
-        EmbeddedEngine::open_with(Path::new("here"), Arc::new(disk.clone()), Arc::new(self.clone()), options).unwrap()
-    }
-}
-
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
@@ -288,7 +258,7 @@ async fn a_sweep_removes_what_has_expired_and_nothing_else() {
     publish_all(names("old")).await;
     clock.moves(40 * MINUTE);
     publish_all(names("new")).await;
-    clock.moves(20 * MINUTE);
+    clock.moves(20 * MINUTE + Duration::from_secs(2)); // it is swept by the second
     publish_all((0..400).map(|n| format!("last{n}")).collect()).await;
     ends(tree).await;
     // another topology, in which nothing expires, shows what there is
@@ -299,6 +269,78 @@ async fn a_sweep_removes_what_has_expired_and_nothing_else() {
     let found = data(&tree, "out").await.pop().unwrap();
     let kinds = ["old", "new", "last"].map(|kind| found.split(',').filter(|key| key.starts_with(kind)).count());
     assert_eq!(kinds, [0, 3_000, 400]);
+}
+
+const KEYS: u64 = 10_000;
+
+/// A tree with as many keys in its state, all written at one time. Each event writes the key that it names.
+async fn with_many_keys(engine: &MemoryEngine, plan: &Plan) -> Tree<MemoryEngine> {
+    engine.hold_clock(HOUR_NS);
+    let work = Script::each(|given| {
+        given.state.set("b", &given.data, "x");
+        Step::Emit(Vec::new())
+    });
+    let tree = start_on(engine.clone(), plan, &[("work", &work)]).await;
+    for first in (0..KEYS).step_by(500) {
+        let names: Vec<_> = (first..first + 500).map(|n| format!("key{n}")).collect();
+        publish(&tree, "in", &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    settled(&tree).await;
+    tree
+}
+
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+#[tokio::test(start_paused = true)]
+async fn what_has_not_expired_is_not_looked_at() {
+    let engine = MemoryEngine::default();
+    let tree = with_many_keys(&engine, &plan("state: { ttl: 1h }")).await;
+    let before = engine.entries_read();
+    for n in 0..1_000 {
+        engine.hold_clock(HOUR_NS + n * 1_000_000);
+        publish(&tree, "in", &[&format!("new{n}")]).await;
+        settled(&tree).await;
+    }
+    let read = engine.entries_read() - before;
+    assert!(read <= 1_010, "{read} entries for 1,000 events that wrote a key each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_is_looked_at_once() {
+    let engine = MemoryEngine::default();
+    let tree = with_many_keys(&engine, &plan("state: { ttl: 1h }")).await;
+    let before = engine.entries_read();
+    engine.hold_clock(3 * HOUR_NS);
+    publish(&tree, "in", &["last"]).await;
+    settled(&tree).await;
+    // the lane has nothing else to do, so all of it goes
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let read = engine.entries_read() - before;
+    assert_eq!(tree.list_state("work", 0, None, 10).unwrap().len(), 1);
+    assert!((2 * KEYS..=2 * KEYS + KEYS / 10).contains(&read), "{read} entries: when each was written, and what it is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_was_kept_without_a_time_limit_gets_one() {
+    let engine = MemoryEngine::default();
+    ends(with_many_keys(&engine, &plan("")).await).await;
+    // it says of each key when it was written, beside all else
+    let tree = start_on(engine.clone(), &plan("state: { ttl: 1h }"), &[("work", &keeper())]).await;
+    let read = engine.entries_read();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!((KEYS..KEYS + 10).contains(&(engine.entries_read() - read)), "it was looked through, once");
+    engine.hold_clock(2 * HOUR_NS - 1);
+    assert_eq!(
+        does(&tree, &["delete key7", "set key8 1"]).await.0.split(',').count(),
+        100,
+        "a page of those that are there"
+    );
+    engine.hold_clock(2 * HOUR_NS);
+    assert_eq!(does(&tree, &["set new 1"]).await.0, "key8,new");
+    engine.hold_clock(2 * HOUR_NS + 2_000_000_000);
+    assert_eq!(does(&tree, &[]).await.0, "key8,new");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(tree.list_state("work", 0, None, 10).unwrap().len(), 2, "the others are gone");
 }
 
 async fn many_keys<H: Home>(home: H) {

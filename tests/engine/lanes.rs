@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use wattle::engine::{Engine, Entries, LaneWrite, ReadBudget, ReadError, Session, SessionError, Unit};
+use wattle::engine::{Engine, Entries, LaneWrite, PageBudget, ReadBudget, ReadError, Session, SessionError, Unit};
 use wattle::model::TopicId;
 
 use super::home::Home;
@@ -257,10 +257,13 @@ fn put(key: &'static str, value: &'static str) -> LaneWrite {
     LaneWrite::put(key, value)
 }
 
+const WHOLE: PageBudget = PageBudget { entries: usize::MAX, bytes: usize::MAX };
+
 fn keeps(entries: &impl Entries) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let found = entries.range(Bound::Unbounded, &[255], usize::MAX).unwrap();
-    found.iter().map(|(key, value)| (text(key), text(value))).collect()
+    let found = entries.range(Bound::Unbounded, &[255], WHOLE).unwrap();
+    assert!(found.is_last);
+    found.entries.iter().map(|(key, value)| (text(key), text(value))).collect()
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -282,7 +285,9 @@ pub(crate) async fn a_lane_keeps_what_its_units_write(home: impl Home) {
     assert_eq!(entries.get(b"c").unwrap().as_deref(), Some(b"".as_slice()));
     assert!(keeps(&engine.entries(other).unwrap()).is_empty(), "each lane has its own");
     session.flush().await.unwrap();
-    let page = |from: Bound<&[u8]>, until: &[u8], count| entries.range(from, until, count).unwrap().len();
+    let page = |from: Bound<&[u8]>, until: &[u8], count| {
+        entries.range(from, until, PageBudget::of(count)).unwrap().entries.len()
+    };
     assert_eq!(page(Bound::Included(b"b"), b"c", 9), 1);
     assert_eq!(page(Bound::Excluded(b"b"), b"z", 9), 1);
     assert_eq!(page(Bound::Unbounded, b"z", 1), 1);
@@ -345,7 +350,7 @@ pub(crate) async fn what_is_frozen_stays_as_it_was(home: impl Home) {
     session.sync().await.unwrap();
     assert_eq!((keeps(&frozen), frozen.get(b"d000").unwrap()), (as_it_was, None));
     assert_eq!(frozen.get(b"c").unwrap().as_deref(), Some(b"1".as_slice()));
-    assert_eq!(frozen.range(Bound::Excluded(b"a"), b"d", 9).unwrap().len(), 1);
+    assert_eq!(frozen.range(Bound::Excluded(b"a"), b"d", WHOLE).unwrap().entries.len(), 1);
     assert_eq!(keeps(&engine.entries(own).unwrap()).len(), 302);
 }
 
@@ -379,18 +384,27 @@ pub(crate) async fn entries_are_the_same_in_pages_of_any_size(home: impl Home) {
             session.commit(Unit { writes, ..Unit::default() }).await.unwrap();
         }
         let frozen = entries.frozen().unwrap();
-        for (entries, count) in [(&entries, 1), (&entries, 7), (&entries, 100), (&frozen, 3), (&frozen, 1_000)] {
+        let budget = |entries, bytes| PageBudget { entries, bytes };
+        let budgets =
+            [budget(1, 0), budget(1, 1 << 20), budget(7, 1 << 20), budget(100, 1 << 20), budget(1_000, 40_000)];
+        let all = [&entries, &frozen].into_iter().flat_map(|of| budgets.map(|budget| (of, budget)));
+        for (entries, budget) in all {
             let (mut found, mut from) = (Vec::new(), Bound::Included(b"k".to_vec()));
             loop {
-                let page = entries.range(from.as_ref().map(Vec::as_slice), b"l", count).unwrap();
-                let Some((last, _)) = page.last().cloned() else { break };
-                assert!(page.len() <= count);
-                found.extend(page);
-                from = Bound::Excluded(last.to_vec());
+                let page = entries.range(from.as_ref().map(Vec::as_slice), b"l", budget).unwrap();
+                let bytes: usize = page.entries.iter().map(|(key, value)| key.len() + value.len()).sum();
+                assert!(page.entries.len() <= budget.entries && (bytes <= budget.bytes || page.entries.len() == 1));
+                let is_last = page.is_last;
+                let last = page.entries.last().map(|(key, _)| key.to_vec());
+                found.extend(page.entries);
+                match last {
+                    Some(last) if !is_last => from = Bound::Excluded(last),
+                    last => break assert!(is_last, "{last:?} is no end"),
+                }
             }
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             let found: Vec<_> = found.iter().map(|(key, value)| (text(key), text(value))).collect();
-            assert!(found == expected.clone().into_iter().collect::<Vec<_>>(), "round {round}, pages of {count}");
+            assert!(found == expected.clone().into_iter().collect::<Vec<_>>(), "round {round}, {budget:?}");
         }
     }
 }

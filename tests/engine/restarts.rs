@@ -4,7 +4,9 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use wattle::engine::embedded::EmbeddedError;
-use wattle::engine::{Blueprint, Duplicate, Engine, Entries, LaneWrite, Names, Session, TopicSettings, Unit};
+use wattle::engine::{
+    Blueprint, Duplicate, Engine, Entries, LaneWrite, Names, PageBudget, Session, TopicSettings, Unit,
+};
 use wattle::model::Dedupe;
 
 use super::duplicates::{named, numbered, roots};
@@ -146,7 +148,12 @@ pub(crate) async fn what_lanes_keep_is_there_after_a_restart(home: OnDisk) {
         let tree = tree(&engine).await;
         let own = lane(tree.validate, 0);
         let entries = engine.entries(own).unwrap();
-        let count = |entries: &_| Entries::range(entries, Bound::Unbounded, &[255], usize::MAX).unwrap().len() as u64;
+        let count = |entries: &_| {
+            Entries::range(entries, Bound::Unbounded, &[255], PageBudget { entries: usize::MAX, bytes: usize::MAX })
+                .unwrap()
+                .entries
+                .len() as u64
+        };
         assert_eq!(count(&entries), round * 50, "round {round}");
         let mut session = engine.acquire(own).await.unwrap();
         for number in 0..100 {

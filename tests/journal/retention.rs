@@ -88,6 +88,12 @@ impl Bed {
     }
 
     fn consume(&mut self, to: u64) {
+        self.hand_in(to);
+        self.work();
+    }
+
+    /// Hands in a unit with which a lane goes on at an offset.
+    fn hand_in(&mut self, to: u64) {
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         let lane: Acquired = {
             let mut acquire = std::pin::pin!(self.log.acquire(LANE));
@@ -100,7 +106,6 @@ impl Bed {
             let mut unit = std::pin::pin!(self.log.unit(&lane, to, Slices::default(), Vec::new()));
             assert!(unit.as_mut().poll(&mut cx).is_ready());
         }
-        self.work();
     }
 
     /// Reopens the log on what is on the disk.
@@ -173,6 +178,38 @@ fn a_subscriber_that_is_gone_holds_nothing_back() {
     bed.configure(age(HOUR), false);
     bed.work();
     assert_eq!(bed.start(), 4);
+}
+
+#[test]
+fn what_is_held_stays_although_it_would_be_forced_to_go() {
+    let mut bed = Bed::new(Retention { force: true, ..age(HOUR) }, false);
+    bed.append(3);
+    let held = bed.log.hold(P);
+    assert_eq!(held.from(), 0);
+    bed.hands.pass(2 * HOUR);
+    bed.work();
+    bed.work();
+    assert_eq!(bed.start(), 0);
+    drop(held);
+    bed.work();
+    assert_eq!(bed.start(), 3);
+}
+
+#[test]
+fn what_a_subscriber_goes_back_to_stays_although_that_is_not_durable_yet() {
+    let mut bed = Bed::new(age(HOUR), true);
+    bed.append(3);
+    bed.consume(3);
+    let held = bed.log.hold(P);
+    bed.hands.pass(2 * HOUR);
+    bed.hand_in(0);
+    bed.stepper.append();
+    drop(held);
+    assert!(bed.stepper.checkpoint());
+    assert_eq!(bed.start(), 0, "it is there, and no sync has been");
+    bed.consume(3);
+    bed.work();
+    assert_eq!(bed.start(), 3);
 }
 
 #[test]

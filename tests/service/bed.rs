@@ -11,8 +11,8 @@ use wattle::dispatch::{HandleError, Handler, Tree};
 use wattle::effects::Disk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
-    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Numbers, ReadBudget,
-    ReadError, SessionError, Slices, Stopped, Storage,
+    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Hold, Numbers,
+    ReadBudget, ReadError, SessionError, Slices, Stopped, Storage,
 };
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
@@ -112,6 +112,10 @@ impl Engine for GatedEngine {
 
     fn bounds(&self, partition: PartitionId) -> Option<Bounds> {
         self.inner.bounds(partition)
+    }
+
+    fn hold(&self, partition: PartitionId) -> Option<Hold> {
+        self.inner.hold(partition)
     }
 
     fn position(&self, lane: LaneId) -> Option<Offset> {

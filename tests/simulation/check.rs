@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use wattle::log::{ColdError, ColdReader, Log, Recent};
-use wattle::model::{Chunk, LaneId, PartitionId};
+use wattle::model::{Chunk, LaneId, PageBudget, PartitionId};
 
 use super::model::Model;
 use super::plan::{LANES, PARTITIONS};
@@ -13,7 +13,10 @@ use super::plan::{LANES, PARTITIONS};
 pub(crate) fn units_held(model: &Model, log: &Log, catalogue: &[bytes::Bytes]) -> usize {
     let ends: Vec<u64> = PARTITIONS.iter().map(|id| log.partition(*id).written()).collect();
     let cursors: Vec<u64> = LANES.iter().map(|id| log.lane(*id).position()).collect();
-    let all = |id: &LaneId| log.entries(*id).range(Bound::Unbounded, &[255], usize::MAX).ok();
+    let all = |id: &LaneId| {
+        let whole = PageBudget { entries: usize::MAX, bytes: usize::MAX };
+        log.entries(*id).range(Bound::Unbounded, &[255], whole).ok().map(|page| page.entries)
+    };
     let kept: Vec<_> = LANES.iter().map(all).collect();
     let held = (0..=model.units.len()).rev().find(|units| {
         PARTITIONS.iter().zip(&ends).all(|(id, end)| model.end(*id, *units) == *end)

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use wattle::effects::Disk;
 use wattle::log::{ColdError, Refused, SpaceLevel};
-use wattle::model::{EventId, Mark, PartitionId, ProducerId};
+use wattle::model::{EventId, Mark, PageBudget, PartitionId, ProducerId};
 
 use super::check;
 use super::model::{Incoming, Submitted, slices_of};
@@ -346,11 +346,11 @@ impl World {
             let count = self.random.pick(&[1, 2, 100]);
             let mut is_reopened = false;
             loop {
-                match entries.range(from.as_ref().map(bytes::Bytes::as_ref), &[255], count) {
+                match entries.range(from.as_ref().map(bytes::Bytes::as_ref), &[255], PageBudget::of(count)) {
                     Ok(page) => {
-                        let Some((last, _)) = page.last() else { break };
+                        let Some((last, _)) = page.entries.last() else { break };
                         from = Bound::Excluded(last.clone());
-                        found.extend(page);
+                        found.extend(page.entries);
                     }
                     // what a checkpoint has closed, the next one opens
                     Err(error) if error.is_passing() && !std::mem::replace(&mut is_reopened, true) => {

@@ -31,7 +31,7 @@ use super::Claimed;
 use super::former::Former;
 use super::identities::{Known, Wanted, Window};
 use crate::dispatch::entries::CLAIM;
-use crate::engine::{Entries, LaneWrite, ReadError};
+use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
 use crate::model::{Offset, SubscriberId};
 
 const MARK: &[u8] = &[CLAIM, 0];
@@ -39,7 +39,7 @@ const RUN: u8 = 1;
 const OWN: u8 = 2;
 const GIVEN_BACK: &[u8] = &[CLAIM, 3];
 /// Entries that are read, or forgotten, at once.
-const PAGE: usize = 1_000;
+const PAGE: PageBudget = PageBudget::of(1_000);
 
 /// Runs by one end, with the other one.
 type Runs = BTreeMap<Offset, Offset>;
@@ -135,7 +135,7 @@ impl Book {
         let mut own = Runs::new();
         let (mut from, until) = (own_prefix(number), own_prefix(SubscriberId(number.0.saturating_add(1))));
         loop {
-            let page = entries.range(Bound::Excluded(&from), &until, PAGE)?;
+            let page = entries.range(Bound::Excluded(&from), &until, PAGE)?.entries;
             let Some((last, _)) = page.last() else { break };
             from = last.clone();
             own.extend(page.iter().filter_map(|(key, end)| last_number(key).zip(number_at(end, 0))));
@@ -197,7 +197,7 @@ impl Book {
         }
         let mut from = run_key(first);
         loop {
-            let page = entries.range(Bound::Excluded(&from), &[CLAIM, RUN + 1], PAGE)?;
+            let page = entries.range(Bound::Excluded(&from), &[CLAIM, RUN + 1], PAGE)?.entries;
             for (key, start) in &page {
                 let Some((end, start)) = last_number(key).zip(number_at(start, 0)) else { continue };
                 if start > last {
@@ -215,7 +215,7 @@ impl Book {
         if self.runs == 0 {
             return Ok(Vec::new());
         }
-        let page = entries.range(Bound::Included(&[CLAIM, RUN]), &run_key(floor.saturating_add(1)), PAGE)?;
+        let page = entries.range(Bound::Included(&[CLAIM, RUN]), &run_key(floor.saturating_add(1)), PAGE)?.entries;
         Ok(page.into_iter().map(|(key, _)| LaneWrite::delete(key)).collect())
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::dispatch::entries::{CLAIM, end_of, number_of};
-use crate::engine::{Entries, ReadError};
+use crate::engine::{Entries, PageBudget, ReadError};
 use crate::model::Offset;
 
 /// What members have kept.
@@ -23,7 +23,7 @@ pub(super) struct Former {
 impl Former {
     /// Whether a member's lane has any of it.
     pub(super) fn is_in(entries: &impl Entries) -> Result<bool, ReadError> {
-        Ok(!entries.range(Bound::Included(&[CLAIM]), &end_of(CLAIM), 1)?.is_empty())
+        Ok(!entries.range(Bound::Included(&[CLAIM]), &end_of(CLAIM), PageBudget::of(1))?.entries.is_empty())
     }
 
     /// Reads what a member's lane has. Whether that is anything.
@@ -34,7 +34,7 @@ impl Former {
         }
         let mut from = vec![CLAIM];
         loop {
-            let page = entries.range(Bound::Excluded(&from), &end_of(CLAIM), 1_000)?;
+            let page = entries.range(Bound::Excluded(&from), &end_of(CLAIM), PageBudget::of(1_000))?.entries;
             let Some((last, _)) = page.last() else { return Self::is_in(entries) };
             from = last.to_vec();
             let ranges = page.iter().filter_map(|(key, end)| number_of(key).zip(value(end)));

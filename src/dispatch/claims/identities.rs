@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::dispatch::entries::CLAIM;
-use crate::engine::{Entries, LaneWrite, ReadError};
+use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
 use crate::limits;
 use crate::model::{Dedupe, EventId, Offset};
 
@@ -106,8 +106,8 @@ impl Known {
             }
         }
         let most = 2 * wanted.len();
-        let oldest = entries.range(Bound::Included(&[CLAIM, BY_TIME]), &[CLAIM, BY_TIME + 1], most)?;
-        for (at, _) in oldest {
+        let oldest = entries.range(Bound::Included(&[CLAIM, BY_TIME]), &[CLAIM, BY_TIME + 1], PageBudget::of(most))?;
+        for (at, _) in oldest.entries {
             let numbers = at.get(2..).and_then(|rest| rest.split_at_checked(8));
             let Some((time, identity)) = numbers else { continue };
             let (Ok(time), Ok(identity)) = (time.try_into(), identity.try_into()) else { continue };

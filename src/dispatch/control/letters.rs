@@ -59,6 +59,12 @@ pub(in crate::dispatch) fn done_key(dead_partition: u32, offset: Offset) -> Byte
     key.into()
 }
 
+/// Of which dead letter a note is: its partition and offset.
+pub(in crate::dispatch) fn done_of(key: &[u8]) -> Option<(u32, Offset)> {
+    let (partition, offset) = key.strip_prefix(&[DONE])?.split_at_checked(4)?;
+    Some((u32::from_be_bytes(partition.try_into().ok()?), u64::from_be_bytes(offset.try_into().ok()?)))
+}
+
 /// A stored dead letter, as the event that it was.
 pub(in crate::dispatch) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) -> Option<FailedEvent> {
     let record = Record::parse(record).ok()?;

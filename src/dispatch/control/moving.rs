@@ -116,24 +116,27 @@ impl<E: Engine> Tree<E> {
             SeekState::Snapshot(number) => Some(self.restoring(&found, number).await?),
             SeekState::Keep | SeekState::Empty => None,
         };
-        // Where to is fixed for all of them first: what is refused is refused whole.
+        // Where to is fixed for all of them first: what is refused is refused whole. What is there stays until each lane is told,
+        // so that it begins where it is said to.
         let mut targets = Vec::new();
         for partition in partitions() {
             let input = PartitionId { topic: found.input, partition };
+            let hold = self.shared.engine.hold(input);
             let bounds = self.shared.engine.bounds(input).unwrap_or_default();
+            let start = hold.as_ref().map_or(bounds.start, |hold| hold.start);
             let target = match to.to {
-                SeekTo::Start => bounds.start,
+                SeekTo::Start => start,
                 SeekTo::End => bounds.written,
-                SeekTo::Offset(offset) => offset.clamp(bounds.start, bounds.written),
-                SeekTo::Time(time_ns) => self.shared.engine.offset_at_time(input, time_ns).await?,
+                SeekTo::Offset(offset) => offset.min(bounds.written).max(start),
+                SeekTo::Time(time_ns) => self.shared.engine.offset_at_time(input, time_ns).await?.max(start),
                 SeekTo::Snapshot => match &snapshot {
-                    Some(snapshot) => snapshot.position(partition, bounds.start, bounds.written)?,
+                    Some(snapshot) => snapshot.position(partition, start, bounds.written)?,
                     None => return Err(SnapshotError::NoPosition.into()),
                 },
             };
-            targets.push((partition, target));
+            targets.push((partition, target, hold));
         }
-        for (partition, target) in targets {
+        for (partition, target, hold) in targets {
             let lane = LaneId { subscriber: found.number, partition };
             let from = self.shared.engine.position(lane).unwrap_or(0);
             if !to.dry_run {
@@ -146,7 +149,7 @@ impl<E: Engine> Tree<E> {
                     (SeekState::Empty, _) => (SeekFrom::Empty, None),
                     _ => (SeekFrom::Kept, None),
                 };
-                let seek = Seek { to: target, from: state, drops_waiting: to.drops_waiting };
+                let seek = Seek { to: target, hold, from: state, drops_waiting: to.drops_waiting };
                 self.tell(&found, partition, |answer| Command::Seek(seek, answer)).await?;
                 if let Some(feeding) = feeding {
                     snapshot = Some(feeding.await.map_err(|_| stopped(partition, "the snapshot was not read"))?);

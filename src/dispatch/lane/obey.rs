@@ -57,8 +57,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
             Command::Redrive(letters, answer) => {
                 let (mut writes, mut taken) = (Vec::new(), 0);
                 for letter in letters {
-                    if self.parts.entries.get(&letter.done)?.is_some() {
-                        taken += 1; // before, by somebody whose answer was lost
+                    // before, by somebody whose answer was lost; or it went since it was listed, and its note may have gone too
+                    if self.parts.entries.get(&letter.done)?.is_some() || self.is_letter_gone(&letter.done) {
+                        taken += 1;
                         continue;
                     }
                     if !self.waiting.has_room(letter.record.len()) {
@@ -70,20 +71,23 @@ impl<S: Session, K: Entries> Lane<S, K> {
                     taken += 1;
                 }
                 self.tell(writes).await?;
+                self.chores.are_noted();
                 drop(answer.send(Ok(taken)));
             }
             Command::Forget(done, answer) => {
                 let count = done.len() as u64;
-                let writes = done.into_iter().filter(|key| key.first() == Some(&DONE));
-                self.tell(writes.map(|key| LaneWrite::put(key, "")).collect()).await?;
+                let noted = done.into_iter().filter(|key| key.first() == Some(&DONE) && !self.is_letter_gone(key));
+                let writes = noted.map(|key| LaneWrite::put(key, "")).collect();
+                self.tell(writes).await?;
+                self.chores.are_noted();
                 drop(answer.send(Ok(count)));
             }
             Command::Import(mut writes, answer) => {
                 let (count, before) = (writes.len() as u64, self.state.size());
-                self.state.account(&mut writes)?;
+                let accounted = self.state.account(&mut writes)?;
                 let (bytes, max) = (self.state.size(), self.state.bytes_max());
                 if bytes > max && bytes > before {
-                    self.state.set_size(before);
+                    self.state.take_back(accounted);
                     drop(answer.send(Err(Refusal::StateFull { bytes, max })));
                     return Ok(());
                 }

@@ -113,6 +113,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         self.state.account(&mut writes.all)?;
         self.commit(Unit { consumed_to: seek.to, writes: writes.all, is_seek: true, ..Unit::default() }).await?;
         self.parts.session.sync().await?;
+        drop(seek.hold); // what it comes to stays from here on because the lane is there
         self.show();
         drop(answer.send(Ok(seek.to)));
         Err(Leave::Moved)
@@ -122,7 +123,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     async fn empty(&mut self, writes: &mut Writes) -> Result<(), Failed> {
         let mut behind: Option<Vec<u8>> = None;
         loop {
-            let page = state::list(&self.parts.entries, behind.as_deref(), PAGE)?;
+            let (page, _) = state::list(&self.parts.entries, behind.as_deref(), PAGE)?;
             let Some(last) = page.last() else { return Ok(()) };
             behind = Some(state::position_behind(&last.bucket, &last.key));
             let gone = page.iter().map(|entry| state::position_behind(&entry.bucket, &entry.key));
@@ -169,7 +170,6 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 }
             }
         }
-        self.state.forget_expiry();
         Ok(())
     }
 

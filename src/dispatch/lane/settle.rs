@@ -1,6 +1,6 @@
-//! Outputs, state and position of what was handled, as one unit; and the removal of state that has expired.
+//! Outputs, state and position of what was handled, as one unit.
 
-use super::super::batch::{Held, Parsed};
+use super::super::batch::Parsed;
 use super::super::outputs::{Fit, LastFailure};
 use super::super::state::LaneState as HandlerState;
 use super::super::waiting::{GONE_BYTES, gone};
@@ -45,9 +45,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
         // Outputs and state are bounded each; a unit has both, and notes of the lane's own.
         let written = |done: usize| -> usize {
             let writes = state.iter().filter(|(event, _)| (*event as usize) < done);
-            let size = if state.is_empty() { 0 } else { HandlerState::<K>::SIZE_ENTRY_BYTES };
+            let notes = if state.is_empty() { 0 } else { HandlerState::<K>::NOTES_BYTES };
             let gone = if let Of::Waiting(_) = of { done * GONE_BYTES } else { 0 };
-            writes.map(|(_, write)| write.bytes()).sum::<usize>() + size + gone
+            writes.map(|(_, write)| self.state.unit_bytes(write)).sum::<usize>() + notes + gone
         };
         while done > 0 && slices.bytes() + written(done) > limits::UNIT_BYTES_MAX {
             if done == 1 {
@@ -67,8 +67,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         while done > 0 {
             let of_done = |(event, write): &(u32, LaneWrite)| ((*event as usize) < done).then(|| write.clone());
             let mut writes: Vec<LaneWrite> = state.iter().filter_map(of_done).collect();
-            let (position, size) = (self.position, self.state.size());
-            self.state.account(&mut writes)?;
+            let (position, accounted) = (self.position, self.state.account(&mut writes)?);
             // Counted first, so that whoever sees the position has seen it counted.
             let emitted = slices.count() as u64;
             self.parts.counters.handled(done as u64, emitted);
@@ -106,7 +105,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                     (self.position, done) = (position, (refused.of as usize).min(done - 1));
                     self.together.refused(done);
                     is_whole = false;
-                    self.state.set_size(size);
+                    self.state.take_back(accounted);
                     let in_front = handled.outputs.iter().filter(|output| output.event < refused.of);
                     let in_front: Vec<_> = in_front.cloned().collect();
                     (slices, _) = self.parts.emitter.emit(run, &in_front);
@@ -128,45 +127,5 @@ impl<S: Session, K: Entries> Lane<S, K> {
             }
         };
         Ok((done, failure))
-    }
-
-    /// Now and then, removes state that has expired.
-    pub(super) async fn sweep(&mut self, last: Option<&Held>) -> Result<(), Leave> {
-        let Some(last) = last.filter(|_| self.parts.policy.state.ttl.is_some()) else { return Ok(()) };
-        self.sweep.1 += 1;
-        if self.sweep.1 < limits::STATE_SWEEP_BATCHES {
-            return Ok(());
-        }
-        let expired = self.state.expired(self.sweep.0.as_deref(), limits::STATE_SWEEP_ENTRIES, last.trusted_time_ns)?;
-        self.sweep = (expired.next, 0);
-        self.forget_state(expired.writes).await
-    }
-
-    /// Removes all state that has expired by a time. Whether there was any.
-    async fn remove_expired(&mut self, time_ns: u64) -> Result<bool, Leave> {
-        if !self.state.may_have_expired(time_ns) {
-            return Ok(false);
-        }
-        let (mut behind, mut oldest_ns, mut removed) = (None, u64::MAX, false);
-        loop {
-            let expired = self.state.expired(behind.as_deref(), limits::STATE_SWEEP_ENTRIES, time_ns)?;
-            oldest_ns = oldest_ns.min(expired.oldest_ns);
-            removed |= !expired.writes.is_empty();
-            self.forget_state(expired.writes).await?;
-            behind = expired.next;
-            if behind.is_none() {
-                self.state.looked_through(oldest_ns);
-                return Ok(removed);
-            }
-        }
-    }
-
-    /// Commits writes that delete state, by themselves.
-    async fn forget_state(&mut self, mut writes: Vec<LaneWrite>) -> Result<(), Leave> {
-        if !writes.is_empty() {
-            self.state.account(&mut writes)?;
-            self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;
-        }
-        Ok(())
     }
 }

@@ -138,9 +138,8 @@ impl<E: Engine> Tree<E> {
 fn read_state(partition: u32, entries: &impl Entries, bytes: &mut usize) -> Result<Vec<StateOfPartition>, ShadowError> {
     let (mut behind, mut all) = (None::<Vec<u8>>, Vec::new());
     loop {
-        let page = state::list(entries, behind.as_deref(), STATE_PAGE)?;
+        let (page, is_last) = state::list(entries, behind.as_deref(), STATE_PAGE)?;
         behind = page.last().map(|last| state::position_behind(&last.bucket, &last.key));
-        let is_last = page.len() < STATE_PAGE;
         *bytes += page.iter().map(|entry| entry.key.len() + entry.value.len() + ENTRY_BYTES).sum::<usize>();
         if *bytes > limits::SHADOW_BYTES_MAX {
             return Err(ShadowError::TooLarge { max: limits::SHADOW_BYTES_MAX });

@@ -16,8 +16,9 @@ use tokio::sync::watch;
 
 use super::catalogue::{Catalogue, CatalogueError, numbers_by_name};
 use super::{
-    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, Health, Numbers,
-    ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unconsumed, Unit,
+    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, EntryPage, Health,
+    Hold, Numbers, PageBudget, ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unconsumed,
+    Unit,
 };
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
 use crate::limits;
@@ -429,6 +430,11 @@ impl Engine for EmbeddedEngine {
         Some(Bounds { start: partition.start(), written: partition.written(), durable })
     }
 
+    fn hold(&self, partition: PartitionId) -> Option<Hold> {
+        let held = self.bounds(partition).map(|_| self.shared.log.hold(partition))?;
+        Some(Hold { start: held.from(), _held: Some(Box::new(held)) })
+    }
+
     fn position(&self, lane: LaneId) -> Option<Offset> {
         self.shared.catalogue().input(lane)?;
         Some(self.shared.log.lane(lane).position())
@@ -517,8 +523,8 @@ impl Entries for LaneEntries {
         LaneEntries::get(self, key).map_err(|error| unreadable(&error))
     }
 
-    fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-        LaneEntries::range(self, from, until, count).map_err(|error| unreadable(&error))
+    fn range(&self, from: Bound<&[u8]>, until: &[u8], budget: PageBudget) -> Result<EntryPage, ReadError> {
+        LaneEntries::range(self, from, until, budget).map_err(|error| unreadable(&error))
     }
 
     fn frozen(&self) -> Result<Self, ReadError> {

@@ -1,8 +1,10 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::engine::EntryPage;
 
 const NONE: [Offset; 0] = [];
+const WHOLE: PageBudget = PageBudget { entries: usize::MAX, bytes: usize::MAX };
 
 /// A lane's entries.
 #[derive(Clone, Default)]
@@ -29,10 +31,11 @@ impl Entries for Kept {
         Ok(self.0.lock().unwrap().get(key).cloned())
     }
 
-    fn range(&self, from: Bound<&[u8]>, until: &[u8], count: usize) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-        let kept = self.0.lock().unwrap();
-        let range = kept.range::<[u8], _>((from, Bound::Excluded(until)));
-        Ok(range.take(count).map(|(key, value)| (key.clone(), value.clone())).collect())
+    fn range(&self, from: Bound<&[u8]>, until: &[u8], mut budget: PageBudget) -> Result<EntryPage, ReadError> {
+        let (mut page, kept) = (EntryPage::default(), self.0.lock().unwrap());
+        let mut range = kept.range::<[u8], _>((from, Bound::Excluded(until)));
+        page.is_last = range.all(|(key, value)| page.take(&mut budget, key, value, || (key.clone(), value.clone())));
+        Ok(page)
     }
 
     fn frozen(&self) -> Result<Self, ReadError> {
@@ -76,8 +79,8 @@ impl Keeper {
         let (claimed, writes) = self.book.claim(&self.entries, member, position, &wanted, window).unwrap();
         assert_eq!(claimed.is_new || claimed.repeated > 0, !writes.is_empty());
         self.entries.apply(writes);
-        let runs = self.entries.range(Bound::Included(&[CLAIM, RUN]), &[CLAIM, RUN + 1], usize::MAX).unwrap();
-        assert_eq!(self.book.runs, runs.len() as u64);
+        let runs = self.entries.range(Bound::Included(&[CLAIM, RUN]), &[CLAIM, RUN + 1], WHOLE).unwrap();
+        assert_eq!(self.book.runs, runs.entries.len() as u64);
         let mut lost: Vec<_> = claimed.lost.into_iter().collect();
         lost.sort_unstable();
         lost
@@ -246,7 +249,9 @@ fn an_identity_is_given_once_within_the_window_also_after_a_restart_and_to_who_g
     assert_eq!(keeper.claim_of(1, 7, of(&[(7, 1), (8, 3)]), at(11)), [8]);
     assert_eq!(keeper.claim_of(1, 9, of(&[(9, 4), (10, 5), (11, 6)]), at(100)), NONE);
     assert_eq!(keeper.book.identities, 3);
-    let left = |kind: u8| keeper.entries.range(Bound::Included(&[CLAIM, kind]), &[CLAIM, kind + 1], 100).unwrap().len();
+    let left = |kind: u8| {
+        keeper.entries.range(Bound::Included(&[CLAIM, kind]), &[CLAIM, kind + 1], WHOLE).unwrap().entries.len()
+    };
     assert_eq!((left(4), left(5)), (3, 3));
 }
 
