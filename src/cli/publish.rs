@@ -150,6 +150,10 @@ async fn one(args: &Args) -> Outcome {
                     say(&format!("kept for {} until it is due", args.topic()));
                     continue;
                 }
+                if !is_duplicate && published.held.contains(&index) {
+                    say(&format!("held for {} until its key is in another state", args.topic()));
+                    continue;
+                }
                 let what = if *is_duplicate { "had been published before" } else { "published" };
                 let offset = offset.map(|offset| format!(", offset {offset}")).unwrap_or_default();
                 say(&format!("{what} to {}, partition {partition}{offset}", args.topic()));
@@ -243,6 +247,7 @@ fn print_places<'a>(topics: impl Iterator<Item = &'a str>, published: &Published
             "epoch": published.epoch,
             "duplicate": is_duplicate,
             "delayed": published.delayed.binary_search(&index).is_ok(),
+            "held": published.held.binary_search(&index).is_ok(),
         });
         writeln!(out, "{place}")?;
     }

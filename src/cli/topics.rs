@@ -56,6 +56,7 @@ pub(super) fn json(topic: &TopicStatus) -> serde_json::Value {
         "dead_letters": topic.is_dead_letters,
         "delayed": topic.delayed,
         "delay_failure": topic.delay_failure,
+        "keys": topic.states.map(|keys| json!({ "living": keys.living, "ended": keys.ended, "held": keys.held })),
         "events": topic.events(),
         "partitions": partitions,
     })

@@ -74,6 +74,13 @@ impl<'a> Walk<'a> {
         if let Some(why) = &topic.delay_failure {
             counts.push((format!("late: {why}"), BAD));
         }
+        if let Some(keys) = &topic.states {
+            if keys.held > 0 {
+                counts.push((format!("{} held", keys.held), WARNING));
+            }
+            counts.push((format!("{} in their lifecycle", plural(keys.living, "key")), Style::new()));
+            counts.push((format!("{} ended", keys.ended), Style::new()));
+        }
         self.lines.push(Line { trunk: first.to_owned(), name, style, counts });
         let snapshot = self.snapshot;
         let readers: Vec<_> = snapshot.subscribers.iter().filter(|reader| reader.from == topic.name).collect();
@@ -155,7 +162,7 @@ mod tests {
     fn topic(name: &str, parent: Option<&str>, is_dead_letters: bool, events: u64) -> TopicStatus {
         let bounds = Bounds { start: 0, written: events, durable: events };
         let (name, parent, partitions) = (name.into(), parent.map(Into::into), vec![bounds]);
-        TopicStatus { name, parent, is_dead_letters, delayed: 0, delay_failure: None, partitions }
+        TopicStatus { name, parent, is_dead_letters, delayed: 0, delay_failure: None, states: None, partitions }
     }
 
     fn snapshot() -> Snapshot {

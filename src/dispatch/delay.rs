@@ -217,6 +217,8 @@ pub(super) struct Parts<E: Engine> {
     pub(super) partitions: u32,
     /// Its guard, and the topic that takes what that refuses.
     pub(super) guarded: Option<(LifecyclePlan, TopicId)>,
+    /// The topic of those that are held.
+    pub(super) held: Option<TopicId>,
     pub(super) seen: Arc<Delayed>,
     pub(super) stop: CancellationToken,
 }
@@ -440,7 +442,8 @@ impl<E: Engine> DelayLane<E> {
         Ok(match guards::state_of(lifecycle, &view, Some(parsed.key)) {
             Ok(state) => {
                 let slice = put(emits, partition, record);
-                emits.guard_last(slice, Guard::new(parsed.key, state, index as u32));
+                let aside = guards::aside(lifecycle, self.parts.held, partition.partition);
+                emits.guard_last(slice, Guard::new(parsed.key, state, index as u32).or_aside(aside));
                 Ok(())
             }
             Err(unknown) => Err(unknown.to_string()),
@@ -450,15 +453,7 @@ impl<E: Engine> DelayLane<E> {
     /// Its topic does not take an event that is due, and nobody is there any more to be told: it is kept beside it.
     fn refuse(&self, emits: &mut Slices, record: &[u8], why: &str) -> Result<(), LaneError> {
         let Some((_, topic)) = self.parts.guarded else { return Ok(()) };
-        let (parsed, view) = self.parse(record)?;
-        tracing::warn!(event = view.id, why, "an event that was due is refused");
-        let pushed = emits.push(PartitionId { topic, partition: 0 }, |out| {
-            Record { event: &[], ..parsed }.write(out)?;
-            EventWriter::extend(out, parsed.event).attribute("wattlereason", cut(why));
-            Ok::<_, RecordError>(())
-        });
-        debug_assert!(pushed.is_ok(), "a key that was stored before fits again");
-        Ok(())
+        Ok(refuse(emits, topic, record, why).map_err(|error| Unreadable::new(self.position, error))?)
     }
 
     fn parse<'r>(&self, record: &'r [u8]) -> Result<(Record<'r>, EventView<'r>), LaneError> {
@@ -476,8 +471,21 @@ impl<E: Engine> DelayLane<E> {
     }
 }
 
+/// Puts a stored record into the topic of those that another one does not take, with the reason.
+pub(super) fn refuse(emits: &mut Slices, topic: TopicId, record: &[u8], why: &str) -> Result<(), RecordError> {
+    let parsed = Record::parse(record)?;
+    tracing::warn!(event = parsed.view().map_or("", |view| view.id), why, "an event is refused by its topic");
+    let pushed = emits.push(PartitionId { topic, partition: 0 }, |out| {
+        Record { event: &[], ..parsed }.write(out)?;
+        EventWriter::extend(out, parsed.event).attribute("wattlereason", cut(why));
+        Ok::<_, RecordError>(())
+    });
+    debug_assert!(pushed.is_ok(), "a key that was stored before fits again");
+    Ok(())
+}
+
 /// Puts a stored record into a partition. Where it went: the index of its slice.
-fn put(slices: &mut Slices, partition: PartitionId, record: &[u8]) -> usize {
+pub(super) fn put(slices: &mut Slices, partition: PartitionId, record: &[u8]) -> usize {
     let pushed = slices.push(partition, |out| {
         out.extend_from_slice(record);
         Ok::<_, std::convert::Infallible>(())
@@ -486,7 +494,7 @@ fn put(slices: &mut Slices, partition: PartitionId, record: &[u8]) -> usize {
     pushed.map_or(0, |(slice, _)| slice)
 }
 
-async fn after(pause: Option<Duration>) {
+pub(super) async fn after(pause: Option<Duration>) {
     match pause {
         Some(pause) => tokio::time::sleep(pause).await,
         None => std::future::pending().await,

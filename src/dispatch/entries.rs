@@ -21,6 +21,8 @@ pub(super) const DONE: u8 = 5;
 pub(super) const DELAYED: u8 = 6;
 pub(super) const CLAIM: u8 = 7;
 pub(super) const WRITTEN: u8 = 8;
+pub(super) const HELD: u8 = 20;
+pub(super) const HELD_UNTIL: u8 = 21;
 
 /// A key of a kind with a number.
 pub(super) fn numbered(kind: u8, number: u64) -> Bytes {

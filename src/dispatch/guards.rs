@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::keys;
-use crate::model::EventView;
+use crate::engine::Aside;
+use crate::model::{EventView, PartitionId, TopicId};
 use crate::topology::LifecyclePlan;
 
 /// Why an event brings no state.
@@ -37,4 +38,10 @@ pub(super) fn state_of(
         let known: Vec<_> = plan.lifecycle.states().into_iter().map(|known| format!("`{known}`")).collect();
         StateUnknown::NotOne { state: super::publish::shown(&state), known: known.join(", ") }
     })
+}
+
+/// Where an event of a partition goes where its state may not follow now; `held` is the hidden topic for that.
+pub(super) fn aside(plan: &LifecyclePlan, held: Option<TopicId>, partition: u32) -> Option<Aside> {
+    let (topic, hold) = held.zip(plan.hold)?;
+    Some(Aside { to: PartitionId { topic, partition }, max: hold.max })
 }

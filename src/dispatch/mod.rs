@@ -19,6 +19,7 @@ mod entries;
 mod flow;
 mod guards;
 mod handler;
+mod held;
 mod keys;
 mod lane;
 mod numbered;

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use super::changes::{Group, group};
 use super::claims;
 use super::delay;
+use super::held;
 use super::outputs::{Emitter, Target};
 use super::versions::{Roster, Taken};
 use crate::engine::{Blueprint, Numbers, SubscriberSpec, TopicSpec};
@@ -33,7 +34,8 @@ impl<'a> Numbered<'a> {
         let (topic, number) = self.topic(index)?;
         let delayed = self.delayed(index).map(|(delayed, _)| delayed);
         let TopicPlan { partitions, key, schema, lifecycle, .. } = topic.clone();
-        Some(Target { topic: number, partitions, key, schema, delayed, lifecycle })
+        let held = self.held(index).map(|held| held.topic);
+        Some(Target { topic: number, partitions, key, schema, delayed, lifecycle, held })
     }
 
     /// The hidden topic in which what is to come later waits, and who takes it from there. Behind all that the plan has.
@@ -53,10 +55,34 @@ impl<'a> Numbered<'a> {
         Some((lifecycle, *self.numbers.topics.get(2 * topics.len() + in_front)?))
     }
 
+    /// The hidden topic of events that are held, and who takes them from there. All that have a guard have it: what was held
+    /// before they say `refuse` is held on.
+    pub(super) fn held(&self, index: TopicIndex) -> Option<Held> {
+        let (Plan { topics, subscribers }, at) = (self.plan, index.0 as usize);
+        topics.get(at).filter(|topic| holds(topic))?;
+        let in_front = topics.iter().take(at).filter(|topic| holds(topic)).count();
+        let guarded = topics.iter().filter(|topic| topic.lifecycle.is_some()).count();
+        Some(Held {
+            topic: *self.numbers.topics.get(2 * topics.len() + guarded + in_front)?,
+            subscriber: *self.numbers.subscribers.get(subscribers.len() + topics.len() + in_front)?,
+        })
+    }
+
     pub(super) fn parent(&self, topic: &TopicPlan) -> Option<String> {
         let parent = self.plan.subscribers.get(topic.parent?.0 as usize)?;
         Some(parent.label())
     }
+}
+
+/// What holds events of a topic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    pub(super) topic: TopicId,
+    pub(super) subscriber: SubscriberId,
+}
+
+fn holds(topic: &TopicPlan) -> bool {
+    topic.lifecycle.is_some()
 }
 
 /// The groups that share events, each by its first member and its name.
@@ -94,14 +120,24 @@ pub(super) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
         settings: topic.settings,
         lifecycle: None,
     });
+    let holding = || plan.topics.iter().filter(|topic| holds(topic));
+    let held = |topic: &TopicPlan| format!("{}{}", topic.label(), held::SUFFIX);
+    let helds = holding().map(|topic| TopicSpec {
+        name: held(topic),
+        partitions: topic.partitions,
+        settings: TopicSettings { retention: delay::RETENTION, ..topic.settings },
+        lifecycle: None,
+    });
+    let holders = holding().map(|topic| SubscriberSpec { name: held(topic), from: held(topic) });
     let timers = plan.topics.iter().map(|topic| SubscriberSpec { name: delayed(topic), from: delayed(topic) });
     let from = |index: TopicIndex| plan.topics.get(index.0 as usize).map(TopicPlan::label).unwrap_or_default();
     let subscribers = plan.subscribers.iter();
     Blueprint {
-        topics: topics.chain(delays).chain(refused).collect(),
+        topics: topics.chain(delays).chain(refused).chain(helds).collect(),
         subscribers: subscribers
             .map(|s| SubscriberSpec { name: s.label(), from: from(s.from) })
             .chain(timers)
+            .chain(holders)
             .collect(),
         keepers: groups(plan)
             .map(|(member, group)| SubscriberSpec { name: claims::keeper_name(member, group), from: from(member.from) })

@@ -28,6 +28,8 @@ pub(super) struct Target {
     /// Where events wait that are to come later.
     pub(super) delayed: Option<TopicId>,
     pub(super) lifecycle: Option<LifecyclePlan>,
+    /// Where events are held whose state may not follow now.
+    pub(super) held: Option<TopicId>,
     pub(super) schema: Option<DataSchema>,
 }
 
@@ -228,7 +230,9 @@ impl Emitter {
             })
             .map_err(|error: SliceFull<crate::model::RecordError>| error.to_string())?;
         if let Some(state) = state.as_ref().filter(|_| !is_delayed) {
-            slices.guard_last(slice, Guard::new(key, state.clone(), output.event));
+            let lifecycle = target.lifecycle.as_ref();
+            let aside = lifecycle.and_then(|plan| guards::aside(plan, target.held, partition.partition));
+            slices.guard_last(slice, Guard::new(key, state.clone(), output.event).or_aside(aside));
         }
         Ok(())
     }

@@ -27,6 +27,8 @@ pub struct Published {
     pub places: Vec<Placement>,
     /// The indices of those that come later, ascending. They have no offset before they are due.
     pub delayed: Vec<u32>,
+    /// The indices of those that are held until their key is in another state, ascending. They have no offset before that.
+    pub held: Vec<u32>,
 }
 
 impl Published {
@@ -197,6 +199,8 @@ pub struct Target {
     pub delayed: Option<TopicId>,
     /// Its guard.
     pub lifecycle: Option<LifecyclePlan>,
+    /// The topic in which events are held whose state may not follow now.
+    pub held: Option<TopicId>,
     /// How many events may wait in it.
     pub(super) backlog: Option<Arc<Backlog>>,
 }
@@ -463,6 +467,9 @@ impl<E: Engine> Publisher<E> {
         for (index, ((slice, record), target)) in (0..).zip(placed.into_iter().zip(targets)) {
             let Some(PartitionId { topic, partition }) = partitions.get(slice) else { continue };
             let mut place = appended.place(slice, record, *partition);
+            if appended.is_aside(slice, record) {
+                published.held.push(index);
+            }
             if target.delayed == Some(*topic) {
                 place.offset = None; // that is its place among those that wait
                 published.delayed.push(index);
@@ -557,7 +564,8 @@ fn place(
         SliceFull::Record(error) => EventRefused::from(error),
         SliceFull::TooLarge => EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX },
     })?;
-    if let Some(guard) = guard.filter(|_| !is_delayed) {
+    let aside = target.lifecycle.as_ref().and_then(|plan| guards::aside(plan, target.held, partition.partition));
+    if let Some(guard) = guard.filter(|_| !is_delayed).map(|guard| guard.or_aside(aside)) {
         slices.guard_last(place.0, guard);
     }
     Ok(place)

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 
 use super::delay;
+use super::held;
 use crate::engine::{Blueprint, Engine, Names};
 use crate::topology::bounds::DEAD_LETTERS_SUFFIX;
 use crate::topology::{Plan, SubscriberPlan, TopicIndex, TopicPlan};
@@ -139,7 +140,7 @@ impl Renames {
         }
         for subscriber in &mut blueprint.subscribers {
             // the timer of a topic is called as its queue is, and no other subscriber can be
-            let is_timer = subscriber.name.ends_with(delay::SUFFIX);
+            let is_timer = [delay::SUFFIX, held::SUFFIX].iter().any(|suffix| subscriber.name.ends_with(suffix));
             old(&mut subscriber.name, if is_timer { &hidden } else { &self.subscribers });
             old(&mut subscriber.from, &hidden);
         }
@@ -154,7 +155,7 @@ impl Renames {
         let with = |suffix: &'static str| {
             self.topics.iter().map(move |(new, old)| (format!("{old}{suffix}"), format!("{new}{suffix}")))
         };
-        with("").chain(with(delay::SUFFIX)).chain(with(delay::REFUSED_SUFFIX))
+        with("").chain(with(delay::SUFFIX)).chain(with(delay::REFUSED_SUFFIX)).chain(with(held::SUFFIX))
     }
 
     /// The new names by the numbers of what has them, as far as the engine has it. `new` is the plan that has them.

@@ -19,6 +19,7 @@ use super::claims::{Groups, Remembers};
 use super::command::Command;
 use super::delay::{self, DelayLane, Delayed};
 use super::flow::{Backoff, Flow};
+use super::held::{self, HeldLane, Holding};
 use super::lane::{Lane, Parts, Policy, Starts};
 use super::numbered::{Numbered, emitter, keepers};
 use super::publish::{self, Targets};
@@ -61,9 +62,11 @@ pub(super) struct Branch {
     pub(super) group: Group,
 }
 
-/// The queue of what comes later to a topic.
+/// The queue of what comes later to a topic, and what is held for it.
 pub(super) struct Timer {
     pub(super) seen: Arc<Delayed>,
+    /// What it holds, where it has a guard.
+    pub(super) held: Option<Arc<Holding>>,
     pub(super) group: Group,
 }
 
@@ -123,6 +126,7 @@ impl Running {
             dedupes: topic.settings.dedupe.is_some(),
             delayed: numbered.delayed(index).map(|(delayed, _)| delayed),
             lifecycle: topic.lifecycle.clone(),
+            held: numbered.held(index).map(|held| held.topic),
             backlog: backlog.clone(),
         });
         let refused = numbered.topics().zip((0..).map(TopicIndex)).filter_map(|((topic, _), index)| {
@@ -137,6 +141,7 @@ impl Running {
                 dedupes: false,
                 delayed: None,
                 lifecycle: None,
+                held: None,
                 backlog: None,
             })
         });
@@ -276,12 +281,44 @@ pub(super) async fn assemble<E: Engine>(
             topic: number,
             partitions: topic.partitions,
             guarded: numbered.guarded(index),
+            held: numbered.held(index).map(|held| held.topic),
             seen: seen.clone(),
             stop: group.stop.clone(),
         }));
         let lane = lane.map_err(|(error, _)| unreadable(error.to_string()))?;
         tasks.push(Box::pin(group.tasks.track_future(keep_up(engine.clone(), id, lane))) as Task);
-        timers.push(Some(Arc::new(Timer { seen, group })));
+        let mut held = None;
+        if let Some((hidden, (lifecycle, refused))) = numbered.held(index).zip(numbered.guarded(index)) {
+            let holding = Arc::new(Holding::new(topic.partitions));
+            for partition in 0..topic.partitions {
+                let name = format!("{}{}", topic.label(), held::SUFFIX);
+                let unreadable =
+                    |reason: String| StartError::Unreadable { subscriber: name.clone(), partition, reason };
+                let id = LaneId { subscriber: hidden.subscriber, partition };
+                let session = engine.acquire(id).await;
+                let session =
+                    session.map_err(|error| StartError::Lane { subscriber: name.clone(), partition, error })?;
+                let place = PartitionId { topic: number, partition };
+                let entries = engine.entries(id).ok_or_else(|| unreadable("there is no such lane".to_owned()))?;
+                let states = engine.states(place).ok_or_else(|| unreadable("there is no such partition".to_owned()))?;
+                let lane = HeldLane::load(Box::new(held::Parts {
+                    engine: engine.clone(),
+                    session,
+                    entries,
+                    states,
+                    name: topic.label(),
+                    partition: place,
+                    lifecycle: lifecycle.clone(),
+                    refused,
+                    seen: holding.clone(),
+                    stop: group.stop.clone(),
+                }));
+                let lane = lane.map_err(|(error, _)| unreadable(error.to_string()))?;
+                tasks.push(Box::pin(group.tasks.track_future(keep_up(engine.clone(), id, lane))) as Task);
+            }
+            held = Some(holding);
+        }
+        timers.push(Some(Arc::new(Timer { seen, held, group })));
     }
     (running.branches, running.timers, running.backlogs) = (branches, timers, backlogs);
     Ok((running, tasks))

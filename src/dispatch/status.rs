@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::engine::Bounds;
+use crate::engine::{Bounds, GuardCounts};
 
 /// Every node of the tree at about one moment, parents before children.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +27,8 @@ pub struct TopicStatus {
     pub delayed: u64,
     /// Why those do not come at the moment, where that is so.
     pub delay_failure: Option<String>,
+    /// Keys whose lives go on and have ended, and events that are held, where it has a lifecycle.
+    pub states: Option<GuardCounts>,
     /// What each partition holds.
     pub partitions: Vec<Bounds>,
 }

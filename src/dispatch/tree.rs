@@ -13,10 +13,10 @@ use super::handler::Handler;
 use super::numbered::{Numbered, blueprint, emitter};
 use super::outputs::Emitter;
 use super::publish::Publisher;
-use super::running::{Given, Running, Takes, Task, assemble};
+use super::running::{Given, Running, Takes, Task, Timer, assemble};
 use super::status::{Counters, Snapshot, SubscriberStatus, TopicStatus};
 use super::versions::{Roster, Terms, Version};
-use crate::engine::{ApplyError, Bounds, Engine, SessionError, Stopped};
+use crate::engine::{ApplyError, Bounds, Engine, Entries, GuardCounts, SessionError, Stopped};
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId, VersionId};
 use crate::topology::{Plan, SubscriberPlan, TopicIndex};
 
@@ -204,6 +204,19 @@ impl<E: Engine> Tree<E> {
         Some(running.branches.get(index)?.roster.assignment().proven.number)
     }
 
+    /// How many keys the partitions of a topic keep something of, as far as that can be read.
+    fn states(&self, topic: TopicId, partitions: u32) -> GuardCounts {
+        let mut sum = GuardCounts::default();
+        for partition in 0..partitions {
+            let Some(states) = self.shared.engine.states(PartitionId { topic, partition }) else { continue };
+            let counts = GuardCounts::read(|key| states.get(key)).unwrap_or_default();
+            sum.living += counts.living;
+            sum.ended += counts.ended;
+            sum.held += counts.held;
+        }
+        sum
+    }
+
     fn bounds(&self, topic: TopicId, partitions: u32) -> impl Iterator<Item = Bounds> {
         let engine = &self.shared.engine;
         (0..partitions).map(move |partition| engine.bounds(PartitionId { topic, partition }).unwrap_or_default())
@@ -236,7 +249,12 @@ impl<E: Engine> Tree<E> {
         if !self.has_settled(|counters, partition| counters.stands_still(partition), false) {
             return None;
         }
-        self.shared.running().timers.iter().flatten().filter_map(|timer| timer.seen.next_ns()).min()
+        let running = self.shared.running();
+        let next = |timer: &Arc<Timer>| {
+            let held = timer.held.as_ref().and_then(|held| held.next_ns());
+            timer.seen.next_ns().into_iter().chain(held).min()
+        };
+        running.timers.iter().flatten().filter_map(next).min()
     }
 
     fn has_settled(&self, is_left_out: impl Fn(&Counters, u32) -> bool, counts_delayed: bool) -> bool {
@@ -259,7 +277,16 @@ impl<E: Engine> Tree<E> {
             let position = self.shared.engine.position(LaneId { subscriber: timer, partition: 0 });
             positions.push((PartitionId { topic, partition: 0 }, position.unwrap_or(0)));
         }
-        let is_any_delayed = running.timers.iter().flatten().any(|timer| timer.seen.count() > 0);
+        for (index, topic) in running.plan.topics() {
+            let Some(held) = numbered.held(index) else { continue };
+            for partition in 0..topic.partitions {
+                let position = self.shared.engine.position(LaneId { subscriber: held.subscriber, partition });
+                positions.push((PartitionId { topic: held.topic, partition }, position.unwrap_or(0)));
+            }
+        }
+        let mut timers = running.timers.iter().flatten();
+        let is_any_delayed =
+            timers.any(|timer| timer.seen.count() > 0 || timer.held.as_ref().is_some_and(|held| held.count() > 0));
         if counts_delayed && is_any_delayed || !running.branches.iter().all(|branch| branch.counters.is_at_rest()) {
             return false;
         }
@@ -280,6 +307,7 @@ impl<E: Engine> Tree<E> {
             is_dead_letters: topic.dead_letters_of.is_some(),
             delayed: timer.as_ref().map_or(0, |timer| timer.seen.count()),
             delay_failure: timer.as_ref().and_then(|timer| timer.seen.failure()),
+            states: topic.lifecycle.as_ref().map(|_| self.states(number, topic.partitions)),
             partitions: self.bounds(number, topic.partitions).collect(),
         });
         let name = |index: TopicIndex| numbered.topic(index).map(|(topic, _)| topic.label()).unwrap_or_default();

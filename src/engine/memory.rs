@@ -21,8 +21,8 @@ use super::{
 use crate::effects::{Disk, MemoryDisk};
 use crate::limits;
 use crate::model::{
-    Duplicate, EventId, Fence, GuardJudge, GuardRefused, GuardStates, LaneId, Lifecycle, Offset, PartitionId,
-    ProducerId, SubscriberId, TopicId, TopicSettings, VersionId,
+    Duplicate, EventId, Fence, Guard, GuardJudge, GuardRefused, GuardStates, LaneId, Lifecycle, Offset, PartitionId,
+    ProducerId, SetAside, SubscriberId, TopicId, TopicSettings, Verdict, VersionId, keeper_of,
 };
 
 /// The engine. Cheap to clone.
@@ -51,13 +51,13 @@ struct State {
     is_clock_held: bool,
     settings: HashMap<TopicId, TopicSettings>,
     lifecycles: HashMap<TopicId, Arc<Lifecycle>>,
-    /// The states of keys.
-    guarded: HashMap<PartitionId, BTreeMap<Bytes, Bytes>>,
     /// What was published, by topic. It is recognised by count only: time stands still here.
     recognised: HashMap<TopicId, Recognised>,
     /// The last number of each producer in each partition, and where that is.
-    producers: HashMap<(PartitionId, ProducerId), (u64, Offset)>,
+    producers: Sequences,
 }
+
+type Sequences = HashMap<(PartitionId, ProducerId), (u64, Offset)>;
 
 /// What is recognised in one topic.
 #[derive(Default, Clone)]
@@ -110,11 +110,13 @@ impl State {
     }
 
     /// Takes out what was published before, notes the rest.
-    fn judge(&mut self, events: &mut Slices) -> Vec<Duplicate> {
-        let (mut duplicates, mut gone) = (Vec::new(), Vec::new());
+    fn judge(&mut self, events: &Slices) -> Vec<Duplicate> {
+        let mut duplicates = Vec::new();
         for (slice, records) in (0..).zip(events.iter()) {
             let id = records.partition;
-            let (mut offset, mut gone_here) = (self.end(id).unwrap_or(0), Vec::new());
+            let mut offset = self.end(id).unwrap_or(0);
+            // what is put aside is recognised there
+            let aside = records.guards.first().and_then(Guard::aside);
             let dedupe = self.settings.get(&id.topic).and_then(|settings| settings.dedupe);
             let recognised = self.recognised.entry(id.topic).or_default();
             while let Some(dedupe) = dedupe
@@ -126,10 +128,13 @@ impl State {
             for record in 0..records.count {
                 let first = if let Some(producer) = events.producer() {
                     let sequence = records.sequences.get(record as usize).copied().unwrap_or(0);
+                    let reached_aside = aside.and_then(|aside| self.producers.get(&(aside, producer)));
+                    let is_aside = reached_aside.is_some_and(|(reached, _)| sequence <= *reached);
                     match self.producers.get(&(id, producer)) {
                         Some((last, at)) if sequence <= *last => {
                             Some((id.partition, (sequence == *last).then_some(*at)))
                         }
+                        _ if is_aside => Some((id.partition, None)),
                         _ => {
                             self.producers.insert((id, producer), (sequence, offset));
                             None
@@ -137,7 +142,14 @@ impl State {
                     }
                 } else {
                     let identity = records.identities.get(record as usize).filter(|_| dedupe.is_some());
+                    let recognised_aside = aside.and_then(|aside| self.recognised.get(&aside.topic));
+                    let is_aside = |identity| recognised_aside.is_some_and(|aside| aside.places.contains_key(identity));
+                    let is_aside = identity.is_some_and(is_aside);
+                    let recognised = self.recognised.entry(id.topic).or_default();
                     identity.and_then(|identity| {
+                        if is_aside {
+                            return Some((id.partition, None));
+                        }
                         let known = recognised.places.get(identity).copied();
                         if known.is_none() {
                             recognised.places.insert(*identity, (id.partition, offset));
@@ -149,33 +161,35 @@ impl State {
                 match first {
                     Some((partition, offset)) => {
                         duplicates.push(Duplicate { slice, record, partition, offset });
-                        gone_here.push(record);
                     }
                     None => offset += 1,
                 }
             }
-            gone.push(gone_here);
-        }
-        for (slice, records) in gone.iter().enumerate().filter(|(_, records)| !records.is_empty()) {
-            events.leave_out(slice, records);
         }
         duplicates
     }
 
-    /// The verdict of guards; what it brings is kept.
-    fn guard(&mut self, events: &Slices, now_ns: u64) -> Result<(), GuardRefused> {
+    /// The verdict of guards on what was not published before; what it brings is kept. What is put aside.
+    fn guard(&mut self, events: &Slices, duplicates: &[Duplicate], now_ns: u64) -> Result<Vec<SetAside>, GuardRefused> {
+        let mut aside = Vec::new();
         if !events.is_guarded() {
-            return Ok(());
+            return Ok(aside);
         }
         let mut judge = GuardJudge::new(&*self, now_ns);
-        for slice in events.iter() {
+        for (number, slice) in (0..).zip(events.iter()) {
             let Some(lifecycle) = self.lifecycles.get(&slice.partition.topic) else { continue };
-            for guard in &slice.guards {
-                judge.judge(slice.partition, lifecycle, guard)?;
+            for (record, guard) in (0..).zip(&slice.guards) {
+                let is_known = duplicates.iter().any(|known| (known.slice, known.record) == (number, record));
+                if !is_known && let Verdict::Aside(to) = judge.judge(slice.partition, lifecycle, guard)? {
+                    aside.push(SetAside { slice: number, record, to });
+                }
             }
         }
+        for (partition, count) in events.released() {
+            judge.release(*partition, *count)?;
+        }
         for (partition, writes) in judge.writes() {
-            let kept = self.guarded.entry(partition).or_default();
+            let kept = &mut self.lanes.entry(keeper_of(partition)).or_default().entries;
             for LaneWrite { key, value } in writes {
                 match value {
                     Some(value) => kept.insert(key, value),
@@ -183,7 +197,25 @@ impl State {
                 };
             }
         }
-        Ok(())
+        Ok(aside)
+    }
+
+    /// What is put aside is recognised where it is, and what came with it has other places.
+    fn note_again(&mut self, events: &Slices, before: (HashMap<TopicId, Recognised>, Sequences)) {
+        (self.recognised, self.producers) = before;
+        for slice in events.iter().filter(|slice| slice.count > 0) {
+            let (id, base) = (slice.partition, self.end(slice.partition).unwrap_or(0));
+            if self.settings.get(&id.topic).is_some_and(|settings| settings.dedupe.is_some()) {
+                let recognised = self.recognised.entry(id.topic).or_default();
+                for (identity, offset) in slice.identities.iter().zip(base..) {
+                    recognised.places.insert(*identity, (id.partition, offset));
+                    recognised.order.push_back(*identity);
+                }
+            }
+            if let (Some(producer), Some(last)) = (events.producer(), slice.sequences.last()) {
+                self.producers.insert((id, producer), (*last, base + Offset::from(slice.count) - 1));
+            }
+        }
     }
 
     fn append(&mut self, events: Slices, now_ns: u64) -> Vec<Offset> {
@@ -234,7 +266,7 @@ impl State {
 
 impl GuardStates for State {
     fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, Arc<str>> {
-        Ok(self.guarded.get(&partition).and_then(|kept| kept.get(key)).cloned())
+        Ok(self.lanes.get(&keeper_of(partition)).and_then(|kept| kept.entries.get(key)).cloned())
     }
 }
 
@@ -307,7 +339,7 @@ impl Engine for MemoryEngine {
             return Err(AppendError::TooLarge { bytes: events.bytes(), max: limits::UNIT_BYTES_MAX });
         }
         let now_ns = self.shared.now_ns();
-        let (base_offsets, duplicates) = {
+        let (base_offsets, duplicates, aside) = {
             let mut state = self.shared.state();
             if let Some(unknown) = state.unknown_target(&events) {
                 return Err(AppendError::UnknownPartition(unknown));
@@ -317,18 +349,28 @@ impl Engine for MemoryEngine {
             }
             // a model may take its time
             let before = events.is_guarded().then(|| (state.recognised.clone(), state.producers.clone()));
-            let duplicates = state.judge(&mut events);
-            if let Err(refused) = state.guard(&events, now_ns) {
-                if let Some(before) = before {
-                    (state.recognised, state.producers) = before;
+            let duplicates = state.judge(&events);
+            let judged = state.guard(&events, &duplicates, now_ns);
+            let aside = match (judged, before) {
+                (Ok(aside), before) => {
+                    events.sort_out(&duplicates, &aside);
+                    if let Some(before) = before.filter(|_| !aside.is_empty()) {
+                        state.note_again(&events, before);
+                    }
+                    aside
                 }
-                events.fence().into_iter().for_each(Fence::shut);
-                return Err(AppendError::Guard(refused));
-            }
-            (state.append(events, now_ns), duplicates)
+                (Err(refused), before) => {
+                    if let Some(before) = before {
+                        (state.recognised, state.producers) = before;
+                    }
+                    events.fence().into_iter().for_each(Fence::shut);
+                    return Err(AppendError::Guard(refused));
+                }
+            };
+            (state.append(events, now_ns), duplicates, aside)
         };
         self.shared.changed.notify_waiters();
-        Ok(Appended { base_offsets, duplicates, epoch: 1 })
+        Ok(Appended { base_offsets, duplicates, aside, epoch: 1 })
     }
 
     async fn acquire(&self, lane: LaneId) -> Result<MemorySession, SessionError> {
@@ -375,6 +417,11 @@ impl Engine for MemoryEngine {
 
     fn digest(&self, version: VersionId) -> Option<[u8; 32]> {
         self.shared.state().catalogue.digest(version)
+    }
+
+    fn states(&self, partition: PartitionId) -> Option<MemoryEntries> {
+        self.shared.state().end(partition)?;
+        Some(MemoryEntries { shared: self.shared.clone(), lane: keeper_of(partition), frozen: None })
     }
 
     fn entries(&self, lane: LaneId) -> Option<MemoryEntries> {
@@ -491,7 +538,7 @@ impl Session for MemorySession {
         Ok(chunks)
     }
 
-    async fn commit(&mut self, unit: Unit) -> Result<(), SessionError> {
+    async fn commit(&mut self, mut unit: Unit) -> Result<(), SessionError> {
         self.shared.serving()?;
         unit.check()?;
         let now_ns = self.shared.now_ns();
@@ -507,7 +554,8 @@ impl Session for MemorySession {
             if !unit.is_seek && unit.consumed_to < lane.position {
                 return Err(SessionError::Refused(format!("from {} back to {}", lane.position, unit.consumed_to)));
             }
-            state.guard(&unit.emits, now_ns).map_err(SessionError::Guard)?;
+            let aside = state.guard(&unit.emits, &[], now_ns).map_err(SessionError::Guard)?;
+            unit.emits.sort_out(&[], &aside);
             let lane = state.lanes.entry(self.lane).or_default();
             if unit.is_seek {
                 self.next_offset = unit.consumed_to;

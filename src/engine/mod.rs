@@ -30,8 +30,8 @@ use crate::effects::Disk;
 use crate::limits;
 use crate::model::writes::LANE_KEY_BYTES_MAX;
 pub use crate::model::{
-    Chunk, Duplicate, EntryPage, Fence, Guard, GuardReason, GuardRefused, LaneWrite, Lifecycle, Mark, PageBudget,
-    SliceFull, Slices, Stored, TopicSettings,
+    Aside, Chunk, Duplicate, EntryPage, Fence, Guard, GuardCounts, GuardReason, GuardRefused, LaneWrite, Lifecycle,
+    Mark, PageBudget, SetAside, SliceFull, Slices, Stored, TopicSettings,
 };
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
 
@@ -438,6 +438,9 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// The digest that a version's number stands for, however long ago it ran; `None` where there is no such version.
     fn digest(&self, version: VersionId) -> Option<[u8; 32]>;
 
+    /// What a partition keeps of its keys' states; `None` where there is no such partition.
+    fn states(&self, partition: PartitionId) -> Option<Self::Entries>;
+
     /// What a lane keeps; `None` where there is no such lane.
     fn entries(&self, lane: LaneId) -> Option<Self::Entries>;
 
@@ -494,6 +497,8 @@ pub struct Appended {
     pub base_offsets: Vec<Offset>,
     /// Those that were published before, in the order of slices and events.
     pub duplicates: Vec<Duplicate>,
+    /// Those that are held elsewhere, since their state may not follow now; in the same order.
+    pub aside: Vec<SetAside>,
     /// The recovery epoch: an offset of another epoch may be another event.
     pub epoch: u32,
 }
@@ -510,6 +515,11 @@ pub struct Placement {
 }
 
 impl Appended {
+    /// Whether an event is held elsewhere.
+    pub fn is_aside(&self, slice: usize, record: u32) -> bool {
+        self.aside.iter().any(|set| (set.slice as usize, set.record) == (slice, record))
+    }
+
     /// Where an event is: the `record`-th one of the `slice`-th slice, which was for `partition`.
     pub fn place(&self, slice: usize, record: u32, partition: u32) -> Placement {
         let at = (slice, record);
@@ -518,9 +528,14 @@ impl Appended {
         if let Some(first) = self.duplicates.get(in_front).filter(|duplicate| place(duplicate) == at) {
             return Placement { partition: first.partition, offset: first.offset, is_duplicate: true };
         }
+        let set = self.aside.iter().filter(|set| set.slice as usize == slice);
+        if let Some(set) = set.clone().find(|set| set.record == record) {
+            return Placement { partition: set.to.partition, offset: None, is_duplicate: false };
+        }
+        let aside_in_front = set.filter(|set| set.record < record).count();
         let of_slice = self.duplicates.partition_point(|duplicate| duplicate.slice < slice as u32);
         let base_offset = self.base_offsets.get(slice).copied().unwrap_or(0);
-        let offset = base_offset + Offset::from(record) - (in_front - of_slice) as Offset;
+        let offset = base_offset + Offset::from(record) - (in_front - of_slice + aside_in_front) as Offset;
         Placement { partition, offset: Some(offset), is_duplicate: false }
     }
 }

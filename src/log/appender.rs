@@ -280,7 +280,7 @@ impl Appender {
     ) -> io::Result<()> {
         match submission {
             Submission::Append { mut slices, looked, ticket, permit } => {
-                let (duplicates, kept) = match self.judge(&mut slices, looked.as_deref())? {
+                let (duplicates, kept, aside) = match self.judge(&mut slices, looked.as_deref())? {
                     Ok(judged) => judged,
                     Err(refused) => {
                         then.push(Then::Ack(Ack::Append(ticket, Err(refused), permit)));
@@ -300,9 +300,19 @@ impl Appender {
                     base_offsets.resize(slices.iter().len(), 0);
                 }
                 self.keep(kept, then);
-                then.push(Then::Ack(Ack::Append(ticket, Ok(Placed { base_offsets, duplicates }), permit)));
+                then.push(Then::Ack(Ack::Append(ticket, Ok(Placed { base_offsets, duplicates, aside }), permit)));
             }
-            Submission::Unit { lane, owner, consumed_to, slices, looked, writes, unit: number, verdict, permit } => {
+            Submission::Unit {
+                lane,
+                owner,
+                consumed_to,
+                mut slices,
+                looked,
+                writes,
+                unit: number,
+                verdict,
+                permit,
+            } => {
                 if !lane.is_owner(owner) {
                     return Ok(()); // fenced while it waited; its session finds out at its next commit
                 }
@@ -312,13 +322,16 @@ impl Appender {
                     now_ns: self.trusted_time_ns,
                     looked: looked.as_deref(),
                 };
-                let kept = match guards.judge(&slices, &[]) {
-                    Ok(kept) => kept,
+                let (kept, aside) = match guards.judge(&slices, &[]) {
+                    Ok(judged) => judged,
                     Err(refused) => {
                         then.extend(verdict.map(|ticket| Then::Verdict(ticket, Err(refused))));
                         return Ok(());
                     }
                 };
+                if !aside.is_empty() {
+                    slices.sort_out(&[], &aside);
+                }
                 let change = LaneChange { consumed: Consumed { lane: lane.id, consumed_to }, writes: &writes };
                 self.encode(bytes, Kind::Unit, |appender, out| {
                     let trusted_ns = appender.trusted_time_ns;

@@ -341,8 +341,22 @@ pub(super) fn unit_frame_bytes(slices: &Slices, lane_writes: Option<&[LaneWrite]
         None => (0, 0),
     };
     let marks = |slice: &Slice| slice.identities.len() * IDENTITY_BYTES + sequence_bytes + guard_bytes(slice);
-    let slices_bytes: usize = slices.iter().map(|slice| SLICE_HEAD_BYTES + marks(slice)).sum();
-    HEAD_BYTES + UNIT_HEAD_BYTES + TRUSTED_BYTES + lane_bytes + producer_bytes + slices_bytes + slices.bytes()
+    // what is put aside has a slice of its own
+    let aside = |slice: &Slice| match slice.guards.first().and_then(Guard::aside) {
+        Some(_) => SLICE_HEAD_BYTES + sequence_bytes,
+        None => 0,
+    };
+    let released =
+        slices.released().len() * (KEPT_HEAD_BYTES + WRITE_COUNT_BYTES + WRITE_HEAD_BYTES + GUARD_ENTRIES_BYTES);
+    let slices_bytes: usize = slices.iter().map(|slice| SLICE_HEAD_BYTES + marks(slice) + aside(slice)).sum();
+    HEAD_BYTES
+        + UNIT_HEAD_BYTES
+        + TRUSTED_BYTES
+        + lane_bytes
+        + producer_bytes
+        + slices_bytes
+        + released
+        + slices.bytes()
 }
 
 /// What a partition of a topic keeps from now on, or does not any more.
@@ -358,7 +372,7 @@ fn guard_bytes(slice: &Slice) -> usize {
         [] => 0,
         guards => {
             let head =
-                WRITE_COUNT_BYTES + KEPT_HEAD_BYTES + WRITE_COUNT_BYTES + 2 * WRITE_HEAD_BYTES + GUARD_ENTRIES_BYTES;
+                WRITE_COUNT_BYTES + KEPT_HEAD_BYTES + WRITE_COUNT_BYTES + 3 * WRITE_HEAD_BYTES + GUARD_ENTRIES_BYTES;
             head + guards.iter().map(entry).sum::<usize>()
         }
     }

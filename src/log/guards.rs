@@ -19,7 +19,9 @@ use super::frame::Kept;
 use super::kept::{EntriesError, EntriesOf};
 use super::{Settings, Shared, lock};
 use crate::model::guard::{GUARD_ENTRIES, slots_of};
-use crate::model::{Duplicate, GuardJudge, GuardRefused, GuardStates, PartitionId, Slices, keeper_of};
+use crate::model::{
+    Duplicate, GuardJudge, GuardRefused, GuardStates, PartitionId, SetAside, Slices, Verdict, keeper_of,
+};
 
 /// Slots of the oldest ends that are looked up at once. Who hands in looks when half of them are used: that is enough for
 /// what others hand in meanwhile.
@@ -49,6 +51,17 @@ pub(super) fn look_up(shared: &Shared, slices: &Slices) -> Option<Box<Looked>> {
     // before all looks: what is in the store by then is in each of them
     let checkpoint = shared.checkpoints.load(Ordering::Acquire);
     let mut values = BTreeMap::new();
+    for (partition, _) in slices.released() {
+        let lane = shared.lane(keeper_of(*partition));
+        let entries = EntriesOf { shared, lane: &lane };
+        for key in GUARD_ENTRIES.map(Bytes::from_static) {
+            if entries.in_memory(&key).is_none()
+                && let Ok(value) = entries.get(&key)
+            {
+                values.insert((*partition, key), value);
+            }
+        }
+    }
     for slice in slices.iter().filter(|slice| !slice.guards.is_empty()) {
         let lane = shared.lane(keeper_of(slice.partition));
         let entries = EntriesOf { shared, lane: &lane };
@@ -72,7 +85,7 @@ fn look_up_oldest(
     partition: PartitionId,
     entries: &EntriesOf<'_>,
 ) -> Result<(), EntriesError> {
-    let [_, ended] = GUARD_ENTRIES;
+    let [.., ended] = GUARD_ENTRIES;
     let ended = entries.get(ended)?;
     let kept = slots_of(ended.as_deref()).take(SLOTS_AT_ONCE);
     let (Some(first), Some(last)) = (kept.clone().next(), kept.clone().nth(SLOTS_AT_ONCE / 2).or(kept.clone().last()))
@@ -107,22 +120,33 @@ pub(super) struct Guards<'s> {
 }
 
 impl Guards<'_> {
-    /// What partitions keep once these records, but for the duplicates among them, have their places.
-    pub(super) fn judge(&self, slices: &Slices, duplicates: &[Duplicate]) -> Result<Vec<Kept>, GuardRefused> {
+    /// What partitions keep once these records, but for the duplicates among them, have their places; and those that are put
+    /// aside.
+    pub(super) fn judge(
+        &self,
+        slices: &Slices,
+        duplicates: &[Duplicate],
+    ) -> Result<(Vec<Kept>, Vec<SetAside>), GuardRefused> {
+        let mut aside = Vec::new();
         if !slices.is_guarded() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), aside));
         }
         let mut judge = GuardJudge::new(self, self.now_ns);
         for (number, slice) in (0..).zip(slices.iter()) {
             let Some(lifecycle) = self.settings.lifecycles.get(&slice.partition.topic) else { continue };
             for (record, guard) in (0..).zip(&slice.guards) {
                 let at = duplicates.binary_search_by_key(&(number, record), |known| (known.slice, known.record));
-                if at.is_err() {
-                    judge.judge(slice.partition, lifecycle, guard)?;
+                if at.is_err()
+                    && let Verdict::Aside(to) = judge.judge(slice.partition, lifecycle, guard)?
+                {
+                    aside.push(SetAside { slice: number, record, to });
                 }
             }
         }
-        Ok(judge.writes())
+        for (partition, count) in slices.released() {
+            judge.release(*partition, *count)?;
+        }
+        Ok((judge.writes(), aside))
     }
 
     /// Whether what was looked up as of a checkpoint holds for what is not in memory. To be asked after the look into

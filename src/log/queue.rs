@@ -13,7 +13,7 @@ use super::kept::Changed;
 use super::unconsumed::Counts;
 use super::{Lane, Log};
 use crate::limits;
-use crate::model::{Duplicate, GuardRefused, LaneId, LaneWrite, Offset, Slices};
+use crate::model::{Duplicate, GuardRefused, LaneId, LaneWrite, Offset, SetAside, Slices};
 
 /// Where the slices of an append went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Placed {
     pub base_offsets: Vec<Offset>,
     /// Records that were published before, in the order of slices and records; they have no offset of their own.
     pub duplicates: Vec<Duplicate>,
+    /// Records that are held elsewhere, in the same order; they have no offset here either.
+    pub aside: Vec<SetAside>,
 }
 
 /// Why the slices of an append have no place. Nothing of them was appended.

@@ -20,7 +20,9 @@ use super::producers::{Numbered, Producers};
 use super::sealed::{Hashing, Horizon, SealedLook};
 use super::store::{Contents, Sequenced};
 use super::window::{Batch, Place, Undo, Window};
-use crate::model::{Duplicate, EventId, GuardRefused, Offset, PartitionId, ProducerId, Slices, TopicId, TopicSettings};
+use crate::model::{
+    Duplicate, EventId, Guard, GuardRefused, Offset, PartitionId, ProducerId, SetAside, Slices, TopicId, TopicSettings,
+};
 
 /// Events that leave memory with each call, beside twice those that it brings: so memory is given back while others come.
 const RELEASED_AT_ONCE: usize = 64;
@@ -28,8 +30,8 @@ const RELEASED_AT_ONCE: usize = 64;
 /// Producers that are looked at while nothing has come for a while.
 const RELEASED_AT_IDLE: usize = 100_000;
 
-/// What was published before, and what partitions keep for the rest.
-pub(super) type Judged = (Vec<Duplicate>, Vec<Kept>);
+/// What was published before, what partitions keep for the rest, and what of it is put aside.
+pub(super) type Judged = (Vec<Duplicate>, Vec<Kept>, Vec<SetAside>);
 
 /// What was noted of some records.
 #[derive(Default)]
@@ -79,25 +81,33 @@ impl Sequencer {
         guards: &Guards<'_>,
         look: &mut SealedLook<'_>,
         settings: impl Fn(TopicId) -> TopicSettings,
-        next_offset: impl FnMut(PartitionId) -> Offset,
+        mut next_offset: impl FnMut(PartitionId) -> Offset,
     ) -> io::Result<Result<Judged, GuardRefused>> {
         self.release(look.position(), RELEASED_AT_ONCE + 2 * slices.count());
-        let (duplicates, noted) = self.note_new(slices, now_ns, look, settings, next_offset)?;
-        let kept = match guards.judge(slices, &duplicates) {
-            Ok(kept) => kept,
+        let (duplicates, noted) = self.note_new(slices, now_ns, look, &settings, &mut next_offset)?;
+        let (kept, aside) = match guards.judge(slices, &duplicates) {
+            Ok(judged) => judged,
             Err(refused) => {
                 self.forget(noted);
                 return Ok(Err(refused));
             }
         };
-        let mut rest = duplicates.as_slice();
-        while let Some(first) = rest.first() {
-            let (of_slice, others) = rest.split_at(rest.partition_point(|other| other.slice == first.slice));
-            let records: Vec<u32> = of_slice.iter().map(|duplicate| duplicate.record).collect();
-            slices.leave_out(first.slice as usize, &records);
-            rest = others;
+        slices.sort_out(&duplicates, &aside);
+        if !aside.is_empty() {
+            // It is recognised where it is, and what came with it has other places: as a replay will note it.
+            self.forget(noted);
+            for slice in slices.iter().filter(|slice| slice.count > 0) {
+                let (id, base) = (slice.partition, next_offset(slice.partition));
+                if settings(id.topic).dedupe.is_some() {
+                    self.note(id, slice.identities.iter().copied(), base, now_ns);
+                }
+                if let (Some(producer), Some(sequence)) = (slices.producer(), slice.sequences.last()) {
+                    let offset = base + Offset::from(slice.count) - 1;
+                    self.note_sequence(id, producer, Sequenced { sequence: *sequence, offset });
+                }
+            }
         }
-        Ok(Ok((duplicates, kept)))
+        Ok(Ok((duplicates, kept, aside)))
     }
 
     /// Takes back what was noted for records that are refused.
@@ -126,6 +136,8 @@ impl Sequencer {
         let producer = slices.producer();
         for (number, slice) in slices.iter().enumerate() {
             let id = slice.partition;
+            // what is put aside is recognised there
+            let aside = slice.guards.first().and_then(Guard::aside);
             let known = duplicates.len();
             let mut offset = None;
             let mut next = || *offset.get_or_insert_with(|| next_offset(id));
@@ -137,8 +149,17 @@ impl Sequencer {
             if let Some(producer) = producer {
                 let last = self.producers.last((id, producer), look)?;
                 let mut reached = last;
+                let reached_aside = match aside {
+                    Some(aside) => self.producers.last((aside, producer), look)?,
+                    None => None,
+                };
                 for (record, sequence) in slice.sequences.iter().enumerate() {
                     match reached {
+                        _ if reached_aside.is_some_and(|aside| *sequence <= aside.sequence)
+                            && reached.is_none_or(|before| *sequence > before.sequence) =>
+                        {
+                            gone = found(record, id.partition, None);
+                        }
                         Some(before) if *sequence <= before.sequence => {
                             let offset = (*sequence == before.sequence).then_some(before.offset);
                             gone = found(record, id.partition, offset);
@@ -156,11 +177,24 @@ impl Sequencer {
             } else if let Some(dedupe) = settings(id.topic).dedupe
                 && !slice.identities.is_empty()
             {
-                let window = self.windows.entry(id.topic).or_default();
-                let horizon = Horizon::new(dedupe, now_ns, window.next_number());
+                let horizon = Horizon::new(dedupe, now_ns, self.windows.entry(id.topic).or_default().next_number());
                 let mut undo = Undo::default();
                 for (record, EventId(identity)) in slice.identities.iter().enumerate() {
                     let hash = self.hashing.hash(*identity);
+                    if let Some(aside) = aside
+                        && let Some(window) = self.windows.get(&aside.topic)
+                    {
+                        let horizon = Horizon::new(dedupe, now_ns, window.next_number());
+                        let found_aside = match window.find(*identity, hash, horizon) {
+                            Some(found) => found,
+                            None => look.find(aside.topic, *identity, hash, horizon)?,
+                        };
+                        if found_aside.is_some() {
+                            gone = found(record, id.partition, None);
+                            continue;
+                        }
+                    }
+                    let window = self.windows.entry(id.topic).or_default();
                     let first = match window.find(*identity, hash, horizon) {
                         Some(found) => found,
                         None => look.find(id.topic, *identity, hash, horizon)?,

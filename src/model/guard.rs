@@ -11,13 +11,14 @@
 //!                           0xff, u64 number of its slot, u64 time of its end, its last state
 //!   00                      u64: keys whose lives go on
 //!   01                      u64, u64: the first slot that is kept, the next one that is given
+//!   03                      u64: events that are held until their key is in another state
 //!   02 u64 number           a slot: u64 time of the end, the key's hash; empty where that key lives again
 //! ```
 //!
 //! Slots are given in the order of ends, so the oldest end is always that of the first slot: what has been remembered for
 //! long enough, or is one too many, is found with one look. Integers are little endian; those in keys and the hash, big endian.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,6 +95,37 @@ pub struct Guard {
     state: Arc<str>,
     /// What it is for whoever hands it in: the number of its event in a publish or a call.
     of: u32,
+    /// Where it goes where its state may not follow now.
+    aside: Option<Aside>,
+}
+
+/// Where a record is held whose state may not follow now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aside {
+    /// The partition that takes it.
+    pub to: PartitionId,
+    /// Most records that are held for the partition that it was for.
+    pub max: u64,
+}
+
+/// A record that was put aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetAside {
+    /// The slice that it came in.
+    pub slice: u32,
+    /// Its number within that.
+    pub record: u32,
+    /// The partition that took it.
+    pub to: PartitionId,
+}
+
+/// What becomes of a record that is not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It gets its place.
+    Follows,
+    /// It goes there instead.
+    Aside(PartitionId),
 }
 
 impl Guard {
@@ -104,7 +136,17 @@ impl Guard {
 
     /// Of a record with this key.
     pub fn new(key: &str, state: Arc<str>, of: u32) -> Self {
-        Self { key: xxh3::xxh3_128(key.as_bytes()), state, of }
+        Self { key: xxh3::xxh3_128(key.as_bytes()), state, of, aside: None }
+    }
+
+    /// Where the record goes where its state may not follow now, rather than being refused.
+    pub fn or_aside(self, aside: Option<Aside>) -> Self {
+        Self { aside, ..self }
+    }
+
+    /// Where it goes then.
+    pub(crate) fn aside(&self) -> Option<PartitionId> {
+        self.aside.map(|aside| aside.to)
     }
 
     /// Bytes of the entries that it may bring, and how many.
@@ -156,6 +198,17 @@ pub enum GuardReason {
         /// How many.
         max: u64,
     },
+    /// As many events are held as may.
+    #[error(
+        "{why}; it would be held until its key is in another state, but {max} events of this partition are held already, and \
+         there may be no more"
+    )]
+    HeldFull {
+        /// Why it would be held.
+        why: Box<GuardReason>,
+        /// How many.
+        max: u64,
+    },
     /// The state of its key cannot be read.
     #[error("the state of its key cannot be read: {0}")]
     Unreadable(Arc<str>),
@@ -179,6 +232,8 @@ pub trait GuardStates {
 const LIVING: &[u8] = &[0];
 /// The entry with the slots of ends that are remembered.
 const ENDED: &[u8] = &[1];
+/// The entry with the number of events that are held.
+const HELD: &[u8] = &[3];
 /// In the key of a slot, before its number.
 const SLOT: u8 = 2;
 /// Before the state of a key whose life has ended: nothing that a text can begin with, then its slot and its time.
@@ -252,6 +307,8 @@ pub struct GuardCounts {
     pub living: u64,
     /// Those whose lives have ended, and that are remembered.
     pub ended: u64,
+    /// Events that are held until their key is in another state.
+    pub held: u64,
 }
 
 impl GuardCounts {
@@ -260,8 +317,12 @@ impl GuardCounts {
     /// # Errors
     /// What `get` returns.
     pub fn read<E>(mut get: impl FnMut(&[u8]) -> Result<Option<Bytes>, E>) -> Result<Self, E> {
-        let (living, ended) = (get(LIVING)?, get(ENDED)?);
-        Ok(Self { living: number_of(living.as_deref()), ended: Slots::parse(ended.as_deref()).count() })
+        let (living, ended, held) = (get(LIVING)?, get(ENDED)?, get(HELD)?);
+        Ok(Self {
+            living: number_of(living.as_deref()),
+            ended: Slots::parse(ended.as_deref()).count(),
+            held: number_of(held.as_deref()),
+        })
     }
 }
 
@@ -295,8 +356,47 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
     ///
     /// # Errors
     /// [`GuardRefused`]: nothing of what was judged may happen.
-    pub fn judge(&mut self, partition: PartitionId, lifecycle: &Lifecycle, guard: &Guard) -> Result<(), GuardRefused> {
-        self.decide(partition, lifecycle, guard).map_err(|why| GuardRefused { of: guard.of, why })
+    pub fn judge(
+        &mut self,
+        partition: PartitionId,
+        lifecycle: &Lifecycle,
+        guard: &Guard,
+    ) -> Result<Verdict, GuardRefused> {
+        let verdict = match (self.decide(partition, lifecycle, guard), guard.aside) {
+            (Ok(()), _) => Ok(Verdict::Follows),
+            (Err(why @ GuardReason::Order { .. }), Some(aside)) if !self.has_ended(partition, lifecycle, guard) => {
+                self.hold(partition, aside, why)
+            }
+            (Err(why), _) => Err(why),
+        };
+        verdict.map_err(|why| GuardRefused { of: guard.of, why })
+    }
+
+    /// Whether nothing may follow the state of a key, and so no waiting helps.
+    fn has_ended(&self, partition: PartitionId, lifecycle: &Lifecycle, guard: &Guard) -> bool {
+        let stored = self.get(partition, &guard.key.to_be_bytes()).ok().flatten();
+        lifecycle.next_of(&Known::parse(stored.as_deref()), self.now_ns).is_err()
+    }
+
+    fn hold(&mut self, partition: PartitionId, aside: Aside, why: GuardReason) -> Result<Verdict, GuardReason> {
+        let held = number_of(self.get(partition, HELD).map_err(GuardReason::Unreadable)?.as_deref());
+        if held >= aside.max {
+            return Err(GuardReason::HeldFull { why: Box::new(why), max: aside.max });
+        }
+        self.put(partition, HELD, Some(Bytes::copy_from_slice(&(held + 1).to_le_bytes())));
+        Ok(Verdict::Aside(aside.to))
+    }
+
+    /// So many events of a partition are held no longer.
+    ///
+    /// # Errors
+    /// What is kept cannot be read.
+    pub fn release(&mut self, partition: PartitionId, count: u32) -> Result<(), GuardRefused> {
+        let held =
+            self.get(partition, HELD).map_err(|why| GuardRefused { of: 0, why: GuardReason::Unreadable(why) })?;
+        let held = number_of(held.as_deref()).saturating_sub(count.into());
+        self.put(partition, HELD, Some(Bytes::copy_from_slice(&held.to_le_bytes())));
+        Ok(())
     }
 
     fn decide(&mut self, partition: PartitionId, lifecycle: &Lifecycle, guard: &Guard) -> Result<(), GuardReason> {
@@ -394,11 +494,39 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
     }
 }
 
+/// The hash of a key under which a partition keeps its state.
+pub(crate) fn key_hash(key: &str) -> [u8; 16] {
+    xxh3::xxh3_128(key.as_bytes()).to_be_bytes()
+}
+
+/// Of some states, which may be brought to a key in their order, each of them as soon as it may: their numbers. `stored` is what
+/// its partition keeps under its hash.
+pub(crate) fn in_order<'a>(
+    lifecycle: &'a Lifecycle,
+    stored: Option<&'a [u8]>,
+    states: impl Iterator<Item = &'a str>,
+    now_ns: u64,
+) -> Vec<usize> {
+    let mut waiting: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();
+    states.enumerate().for_each(|(number, state)| waiting.entry(state).or_default().push_back(number));
+    let (mut order, mut next) = (Vec::new(), lifecycle.next_of(&Known::parse(stored), now_ns).ok());
+    while let Some(may) = next {
+        let first = |state: &Arc<str>| Some((*waiting.get(state.as_ref())?.front()?, state.clone()));
+        let Some((number, state)) = may.iter().filter_map(first).min() else { break };
+        if let Some(of_state) = waiting.get_mut(state.as_ref()) {
+            of_state.pop_front();
+        }
+        order.push(number);
+        next = lifecycle.follows(&state);
+    }
+    order
+}
+
 /// What is looked at for some guarded records of a partition beside the states of their keys.
-pub(crate) const GUARD_ENTRIES: [&[u8]; 2] = [LIVING, ENDED];
+pub(crate) const GUARD_ENTRIES: [&[u8]; 3] = [LIVING, HELD, ENDED];
 
 /// Bytes of the values of [`GUARD_ENTRIES`] with their keys.
-pub(crate) const GUARD_ENTRIES_BYTES: usize = 2 + 3 * size_of::<u64>();
+pub(crate) const GUARD_ENTRIES_BYTES: usize = 3 + 4 * size_of::<u64>();
 
 /// The keys of the slots that are kept, oldest first, out of the entry that [`GUARD_ENTRIES`] ends with.
 pub(crate) fn slots_of(ended: Option<&[u8]>) -> impl Iterator<Item = [u8; 9]> + Clone {
@@ -444,7 +572,8 @@ mod tests {
         let mut judge = GuardJudge::new(kept, now_ns);
         for (of, (key, state)) in (0..).zip(records) {
             let guard = Guard::new(key, lifecycle.state(state).unwrap(), of);
-            judge.judge(HERE, lifecycle, &guard).map_err(|refused| format!("{}: {}", refused.of, refused.why))?;
+            let verdict = judge.judge(HERE, lifecycle, &guard);
+            assert_eq!(verdict.map_err(|refused| format!("{}: {}", refused.of, refused.why))?, Verdict::Follows);
         }
         for (partition, writes) in judge.writes() {
             for LaneWrite { key, value } in writes {

@@ -18,7 +18,10 @@ pub mod writes;
 pub use chunk::{Chunk, Stored};
 pub use event::{Attribute, AttributeView, Event, EventError, EventView};
 pub use fence::Fence;
-pub use guard::{Guard, GuardCounts, GuardJudge, GuardReason, GuardRefused, GuardStates, Lifecycle, keeper_of};
+pub use guard::{
+    Aside, Guard, GuardCounts, GuardJudge, GuardReason, GuardRefused, GuardStates, Lifecycle, SetAside, Verdict,
+    keeper_of,
+};
 pub use identity::{
     EventId, LaneId, Offset, OutputId, OutputIds, PartitionId, Place, ProducerId, SubscriberId, TopicId, VersionId,
     partition_of,

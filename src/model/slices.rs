@@ -1,7 +1,7 @@
 //! Records on their way in, grouped by partition as a frame of the journal wants them, so that they are framed once.
 
 use super::fence::Fence;
-use super::guard::Guard;
+use super::guard::{Guard, SetAside};
 use super::identity::{EventId, Offset, PartitionId, ProducerId};
 
 /// Bytes of the length in front of each record.
@@ -13,6 +13,7 @@ pub struct Slices {
     slices: Vec<Slice>,
     records_bytes: usize,
     producer: Option<ProducerId>,
+    released: Vec<(PartitionId, u32)>,
     fence: Option<Fence>,
 }
 
@@ -190,7 +191,46 @@ impl Slices {
 
     /// Whether any record has a guard.
     pub fn is_guarded(&self) -> bool {
-        self.slices.iter().any(|slice| !slice.guards.is_empty())
+        !self.released.is_empty() || self.slices.iter().any(|slice| !slice.guards.is_empty())
+    }
+
+    /// So many events are held no longer for a partition.
+    pub fn release(&mut self, partition: PartitionId, count: u32) {
+        self.released.push((partition, count));
+    }
+
+    pub(crate) fn released(&self) -> &[(PartitionId, u32)] {
+        &self.released
+    }
+
+    /// Leaves out what was published before, and moves what is put aside into slices of its own, at the end. Both are in the
+    /// order of slices and records.
+    pub(crate) fn sort_out(&mut self, duplicates: &[Duplicate], aside: &[SetAside]) {
+        for set in aside {
+            let Some(from) = self.slices.get(set.slice as usize) else { continue };
+            let Some(record) = records(&from.records).nth(set.record as usize) else { continue };
+            let (record, at) = (record.to_vec(), set.record as usize);
+            let mark = match (from.identities.get(at), from.sequences.get(at)) {
+                (Some(identity), _) => Mark::Identity(*identity),
+                (None, Some(sequence)) => Mark::Sequence(*sequence),
+                (None, None) => Mark::None,
+            };
+            let pushed = self.push_marked(set.to, mark, |out| {
+                out.extend_from_slice(&record);
+                Ok::<_, std::convert::Infallible>(())
+            });
+            debug_assert!(pushed.is_ok(), "it was one of these records before");
+        }
+        for slice in 0..self.slices.len() {
+            let of_slice = |slice_of: u32| slice_of as usize == slice;
+            let known = duplicates.iter().filter(|known| of_slice(known.slice)).map(|known| known.record);
+            let set = aside.iter().filter(|set| of_slice(set.slice)).map(|set| set.record);
+            let mut gone: Vec<u32> = known.chain(set).collect();
+            gone.sort_unstable();
+            if !gone.is_empty() {
+                self.leave_out(slice, &gone);
+            }
+        }
     }
 
     /// Who numbered the records that have [`Mark::Sequence`].

@@ -1,7 +1,7 @@
 //! The tree's words in the contract's, and back.
 
 use crate::dispatch::{Addressed, LaneState, Numbering, OnTrial, Published, Snapshot, SubscriberStatus, TopicStatus};
-use crate::engine::{Bounds, Placement, Storage};
+use crate::engine::{Bounds, GuardCounts, Placement, Storage};
 
 use super::v1;
 
@@ -14,6 +14,7 @@ impl From<&TopicStatus> for v1::Topic {
             partitions: topic.partitions.iter().map(Into::into).collect(),
             delayed: topic.delayed,
             delay_failure: topic.delay_failure.clone(),
+            keys: topic.states.map(|GuardCounts { living, ended, held }| v1::KeyCounts { living, ended, held }),
         }
     }
 }
@@ -27,6 +28,7 @@ impl From<v1::Topic> for TopicStatus {
             partitions: topic.partitions.into_iter().map(Into::into).collect(),
             delayed: topic.delayed,
             delay_failure: topic.delay_failure,
+            states: topic.keys.map(|v1::KeyCounts { living, ended, held }| GuardCounts { living, ended, held }),
         }
     }
 }
@@ -138,19 +140,19 @@ impl From<v1::LaneState> for LaneState {
 
 impl From<Published> for v1::PublishResponse {
     fn from(published: Published) -> Self {
-        let Published { epoch, places, delayed } = published;
+        let Published { epoch, places, delayed, held } = published;
         let duplicates = (0..).zip(&places).filter(|(_, place)| place.is_duplicate);
         let duplicates =
             duplicates.map(|(index, place)| v1::Duplicate { index, is_place_known: place.offset.is_some() }).collect();
         let (partitions, offsets) =
             places.into_iter().map(|place| (place.partition, place.offset.unwrap_or_default())).unzip();
-        Self { epoch, partitions, offsets, duplicates, delayed }
+        Self { epoch, partitions, offsets, duplicates, delayed, held }
     }
 }
 
 impl From<v1::PublishResponse> for Published {
     fn from(response: v1::PublishResponse) -> Self {
-        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed } = response;
+        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held } = response;
         let place = |(partition, offset)| Placement { partition, offset: Some(offset), is_duplicate: false };
         let mut places: Vec<Placement> = partitions.into_iter().zip(offsets).map(place).collect();
         for v1::Duplicate { index, is_place_known } in duplicates {
@@ -159,26 +161,26 @@ impl From<v1::PublishResponse> for Published {
                 place.is_duplicate = true;
             }
         }
-        for index in &delayed {
+        for index in delayed.iter().chain(&held) {
             if let Some(place) = places.get_mut(*index as usize) {
                 place.offset = None;
             }
         }
-        Self { epoch, places, delayed }
+        Self { epoch, places, delayed, held }
     }
 }
 
 impl From<Published> for v1::PublishTogetherResponse {
     fn from(published: Published) -> Self {
-        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed } = published.into();
-        Self { epoch, partitions, offsets, duplicates, delayed }
+        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held } = published.into();
+        Self { epoch, partitions, offsets, duplicates, delayed, held }
     }
 }
 
 impl From<v1::PublishTogetherResponse> for Published {
     fn from(response: v1::PublishTogetherResponse) -> Self {
-        let v1::PublishTogetherResponse { epoch, partitions, offsets, duplicates, delayed } = response;
-        v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed }.into()
+        let v1::PublishTogetherResponse { epoch, partitions, offsets, duplicates, delayed, held } = response;
+        v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held }.into()
     }
 }
 
@@ -198,15 +200,15 @@ impl From<Addressed> for v1::AddressedEvent {
 
 impl From<Published> for v1::PublishStreamResponse {
     fn from(published: Published) -> Self {
-        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed } = published.into();
-        Self { epoch, partitions, offsets, duplicates, delayed }
+        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held } = published.into();
+        Self { epoch, partitions, offsets, duplicates, delayed, held }
     }
 }
 
 impl From<v1::PublishStreamResponse> for Published {
     fn from(response: v1::PublishStreamResponse) -> Self {
-        let v1::PublishStreamResponse { epoch, partitions, offsets, duplicates, delayed } = response;
-        v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed }.into()
+        let v1::PublishStreamResponse { epoch, partitions, offsets, duplicates, delayed, held } = response;
+        v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held }.into()
     }
 }
 

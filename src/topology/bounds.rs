@@ -148,3 +148,8 @@ pub const LIFECYCLE_KEYS_MAX: u32 = 1_000_000_000;
 pub const REMEMBER_DEFAULT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Ends of each partition that are remembered: some 120 bytes of the disk for each.
 pub const REMEMBERED_DEFAULT: u32 = 1_000_000;
+/// Events of each partition that are held until their key is in another state.
+pub const HELD_DEFAULT: u32 = 10_000;
+/// Most events that may be held: something in memory is remembered of all.
+pub const HELD_MAX: u32 = 1_000_000;
+const _: () = assert!(HELD_DEFAULT <= HELD_MAX);

@@ -72,6 +72,17 @@ pub struct LifecyclePlan {
     pub state: KeyExpression,
     /// The states and their order.
     pub lifecycle: Arc<Lifecycle>,
+    /// Whether an event is held whose state may not follow now; it is refused if it does not say.
+    pub hold: Option<HoldPlan>,
+}
+
+/// How events are held whose state may not follow now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldPlan {
+    /// How long.
+    pub period: Duration,
+    /// Most of each partition.
+    pub max: u64,
 }
 
 /// How many events may wait in a topic.

@@ -4,14 +4,14 @@
 //! Adding a key here is enough for it to be read, checked, suggested and documented; [`super::resolve`] gives it meaning.
 
 use super::bounds::{
-    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, BATCH_WAIT_MAX, CAPSULES_MAX, DEDUPE_COUNT_MAX, LIFECYCLE_KEYS_MAX,
+    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, BATCH_WAIT_MAX, CAPSULES_MAX, DEDUPE_COUNT_MAX, HELD_MAX, LIFECYCLE_KEYS_MAX,
     MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, PARTITIONS_MAX, TIME_MAX, TIME_MIN,
     WAITING_BYTES_MAX, WAITING_BYTES_MIN, WAITING_EVENTS_MAX,
 };
 use super::reader::{choice, keys};
 use super::values::{
-    Condition, Count, Expression, Flag, Host, List, MS_MAX, Name, Named, Number, OrOff, Period, Plugin, Ports, Rate,
-    SchemaFile, Setting, Size, Start, Table, Url, Word,
+    Condition, Count, Expression, Flag, Host, List, MS_MAX, Name, Named, Number, OrOff, OrRefuse, Period, Plugin,
+    Ports, Rate, SchemaFile, Setting, Size, Start, Table, Url, Word,
 };
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 
@@ -137,6 +137,19 @@ keys! {
         remember_max: Count<1, LIFECYCLE_KEYS_MAX>,
         /// Whether a key that has ended may begin again at once: then no end is remembered. Default false.
         restart: Flag,
+        /// What happens to an event whose state may not follow that of its key now. Default `refuse`.
+        out_of_order: OrRefuse<OutOfOrder>,
+    }
+}
+
+keys! {
+    /// Events whose state may not follow now are held until their key is in another state: then they are judged again, in
+    /// the order in which they came.
+    struct OutOfOrder {
+        /// How long an event is held; then it goes to the hidden topic `TOPIC@refused`.
+        hold(required): Positive,
+        /// Most events of each partition that are held; others are refused. Default 10000.
+        max: Count<1, HELD_MAX>,
     }
 }
 

@@ -8,20 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounds::{
-    CAPSULES_DEFAULT, CLAIM_TIMEOUT_DEFAULT, DEDUPE_WINDOW_DEFAULT, LIFECYCLE_KEYS_DEFAULT, PARTITIONS_DEFAULT,
-    REMEMBER_DEFAULT, REMEMBERED_DEFAULT, RETENTION_AGE_DEFAULT,
+    CAPSULES_DEFAULT, CLAIM_TIMEOUT_DEFAULT, DEDUPE_WINDOW_DEFAULT, HELD_DEFAULT, LIFECYCLE_KEYS_DEFAULT,
+    PARTITIONS_DEFAULT, REMEMBER_DEFAULT, REMEMBERED_DEFAULT, RETENTION_AGE_DEFAULT,
 };
 use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::{Condition, KeyExpression};
 use super::plan::{
-    BacklogPlan, BatchPlan, ConfigValue, Delivery, LifecyclePlan, Limits, OnFailure, PluginSource, Rate, Retry, Runs,
-    StartAt, StatePlan, Waiting, WhenFull,
+    BacklogPlan, BatchPlan, ConfigValue, Delivery, HoldPlan, LifecyclePlan, Limits, OnFailure, PluginSource, Rate,
+    Retry, Runs, StartAt, StatePlan, Waiting, WhenFull,
 };
 use super::raw;
 use super::reader::{Field, Key, Shared};
 use super::units::show_duration;
-use super::values::{Count, List, OrOff, Setting, Word};
+use super::values::{Count, List, OrOff, OrRefuse, Setting, Word};
 use crate::model::{Compression, Dedupe, Lifecycle, Retention, TopicSettings};
 
 /// A topic, as far as it does not depend on others. The default is one of which nothing is said.
@@ -228,7 +228,12 @@ fn lifecycle(raw: &raw::Lifecycle, shared: &mut Shared, problems: &mut Problems)
         remember: (!restarts).then(|| value(&raw.remember).map_or(REMEMBER_DEFAULT, |period| period.0)),
         remembered_max: value(&raw.remember_max).map_or(REMEMBERED_DEFAULT, |max| max.0).into(),
     };
-    Some(LifecyclePlan { state: value(&raw.state)?.0, lifecycle: Arc::new(lifecycle) })
+    let hold = value(&raw.out_of_order).and_then(|OrRefuse(hold)| hold);
+    let hold = hold.and_then(|raw| {
+        let max = value(&raw.max).map_or(HELD_DEFAULT, |max| max.0).into();
+        Some(HoldPlan { period: value(&raw.hold)?.0, max })
+    });
+    Some(LifecyclePlan { state: value(&raw.state)?.0, lifecycle: Arc::new(lifecycle), hold })
 }
 
 /// What a subscriber's keys mean.

@@ -7,8 +7,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use super::plan::{
-    ConfigValue, Delivery, LifecyclePlan, OnFailure, Per, Plan, PluginSource, Rate, Runs, StartAt, SubscriberPlan,
-    TopicPlan, WhenFull,
+    ConfigValue, Delivery, HoldPlan, LifecyclePlan, OnFailure, Per, Plan, PluginSource, Rate, Runs, StartAt,
+    SubscriberPlan, TopicPlan, WhenFull,
 };
 use super::units::{show_duration, show_size};
 use crate::model::{Compression, Dedupe};
@@ -59,7 +59,7 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
     if let Some(id) = &topic.id {
         line!(shown, "    id: {}", scalar(id.text()));
     }
-    if let Some(LifecyclePlan { state, lifecycle }) = &topic.lifecycle {
+    if let Some(LifecyclePlan { state, lifecycle, hold }) = &topic.lifecycle {
         let list = |states: &BTreeSet<Arc<str>>| {
             let states: Vec<_> = states.iter().map(|state| scalar(state)).collect();
             format!("[{}]", states.join(", "))
@@ -78,6 +78,12 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
                 line!(shown, "      remember_max: {}", lifecycle.remembered_max);
             }
             None => line!(shown, "      restart: true"),
+        }
+        match hold {
+            Some(HoldPlan { period, max }) => {
+                line!(shown, "      out_of_order: {{ hold: {}, max: {max} }}", show_duration(*period));
+            }
+            None => line!(shown, "      out_of_order: refuse"),
         }
     }
     if let Some(schema) = &topic.schema {

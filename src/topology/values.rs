@@ -507,6 +507,39 @@ impl<T: Read> Read for OrOff<T> {
     }
 }
 
+/// A mapping, or `refuse`.
+#[derive(Clone, Debug)]
+pub(crate) struct OrRefuse<T>(pub(crate) Option<T>);
+
+impl<T: JsonSchema> JsonSchema for OrRefuse<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}OrRefuse", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let other = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [other, { "const": "refuse", "description": "They are refused." }] })
+    }
+}
+
+impl<T: Read> Read for OrRefuse<T> {
+    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if let View::Mapping(_) = node.view() {
+            return T::read(node, owner, reader).map(|other| OrRefuse(Some(other)));
+        }
+        let text = reader.text(node, "a mapping or `refuse`")?;
+        if text.text == "refuse" {
+            return Some(OrRefuse(None));
+        }
+        let message = format!("`{}` is a mapping or `refuse`, not `{}`", owner.key, text.text);
+        reader.bad(text.span, message, "write `refuse`, or for how long they are held: `{ hold: 10m }`")
+    }
+}
+
 /// A mapping from names that the topology chooses.
 #[derive(Clone, Debug)]
 pub(crate) struct Table<T>(pub(crate) Vec<(String, Field<T>)>);

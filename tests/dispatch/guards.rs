@@ -256,6 +256,130 @@ async fn it_begins_again_where_it_restarts() {
     assert_eq!(ids(&tree, "in").await, ["1", "2", "3", "4"]);
 }
 
+const HOLD: &str = "out_of_order: { hold: 1h, max: 3 }";
+
+/// How many events are held for `in`.
+fn held<E: Engine>(tree: &Tree<E>) -> u64 {
+    let snapshot = tree.snapshot();
+    snapshot.topics.iter().find(|topic| topic.name == "t/in").and_then(|topic| topic.states).unwrap().held
+}
+
+/// Waits until so many are held.
+async fn until_held<E: Engine>(tree: &Tree<E>, count: u64) {
+    while held(tree) != count {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
+async fn a_held_event_follows(home: impl Home) {
+    let (plan, work) = (plan_of(&[&yaml_with(HOLD)]), Script::each(copy));
+    let tree = start_on(home.open().await, &plan, &[("work", &work)]).await;
+    let events = [state("1", "a", "done"), state("2", "b", "new"), state("3", "a", "paid")];
+    let published = tree.publisher().publish("in", &events, None).await.unwrap();
+    assert_eq!(published.held, [0, 2]);
+    let offsets: Vec<_> = published.places.iter().map(|place| place.offset).collect();
+    assert_eq!(offsets, [None, Some(0), None], "what is held has no place");
+    assert_eq!(held(&tree), 2);
+    assert_eq!(ids(&tree, "in").await, ["2"]);
+    // held ones are recognised, in the same life and in the next
+    for _ in 0..2 {
+        let again = tree.publisher().publish("in", &events, None).await.unwrap();
+        assert_eq!((again.duplicates(), held(&tree)), (3, 2));
+    }
+    ends(tree).await;
+    let tree = start_on(home.open().await, &plan, &[("work", &work)]).await;
+    assert_eq!(tree.publisher().publish("in", &events, None).await.unwrap().duplicates(), 3);
+    publish(&tree, &[state("4", "a", "new")]).await.unwrap();
+    until_held(&tree, 0).await;
+    settled(&tree).await;
+    assert_eq!(ids(&tree, "in").await, ["2", "4", "3", "1"], "each as soon as it may follow");
+    assert_eq!(tree.publisher().publish("in", &events, None).await.unwrap().duplicates(), 3, "also when they follow");
+    assert_eq!(ids(&tree, "out").await, ["2", "4", "3", "1"]);
+    ends(tree).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_out_of_order_is_held_until_it_may_follow_in_memory() {
+    a_held_event_follows(MemoryEngine::default()).await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_out_of_order_is_held_until_it_may_follow_on_disk() {
+    a_held_event_follows(tempfile::tempdir().unwrap()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_order_does_not_ship() {
+    let orders =
+        "{ state: data.s, start: [new], allow: { new: [paid, cancelled], paid: [done] }, out_of_order: { hold: 1h } }";
+    let yaml = yaml(true, false, "").replace(LIFECYCLE, orders);
+    let tree = start(&yaml, &[("work", &Script::each(copy))]).await;
+    publish(&tree, &[state("1", "a", "cancelled"), state("2", "a", "new")]).await.unwrap();
+    until_held(&tree, 0).await;
+    for late in ["paid", "new", "cancelled"] {
+        let late = publish(&tree, &[state(&format!("late {late}"), "a", late)]).await;
+        assert!(refused(late).1.starts_with("cancelled > "), "its life has ended: to wait does not help");
+    }
+    assert_eq!(ids(&tree, "in").await, ["2", "1"]);
+    settled(&tree).await;
+    assert_eq!(ids(&tree, "in").await, ["2", "1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_for_too_long_is_refused_and_kept() {
+    let tree = start(&yaml_with(HOLD), &[("work", &Script::each(copy))]).await;
+    publish(&tree, &[state("1", "a", "paid"), state("2", "b", "paid")]).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(3590)).await;
+    publish(&tree, &[state("3", "b", "new")]).await.unwrap();
+    settled(&tree).await;
+    assert_eq!((held(&tree), ids(&tree, "in").await), (0, vec!["3".to_owned(), "2".to_owned()]));
+    let refused = only(&tree, "in@refused").await;
+    assert_eq!((refused.len(), refused[0].id(), refused[0].key.as_str()), (1, "1", "a"));
+    assert!(refused[0].attribute("wattlereason").contains("could not follow"), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_are_held_than_may() {
+    let tree = start(&yaml_with(HOLD), &[("work", &Script::each(copy))]).await;
+    publish(&tree, &[state("1", "a", "paid"), state("2", "a", "done"), state("3", "b", "paid")]).await.unwrap();
+    let full = publish(&tree, &[state("4", "c", "new"), state("5", "c", "done")]).await.unwrap_err();
+    assert!(full.to_string().contains("3 events of this partition are held already"), "{full}");
+    assert_eq!(held(&tree), 3);
+    publish(&tree, &[state("6", "a", "new")]).await.unwrap();
+    until_held(&tree, 1).await;
+    publish(&tree, &[state("7", "c", "done")]).await.unwrap();
+    assert_eq!(held(&tree), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_is_out_of_order_is_held_and_fails_nothing() {
+    let yaml = yaml(false, true, "").replace("start: [new]", &format!("start: [new], {HOLD}"));
+    let tree = start(&yaml, &[("work", &Script::each(same))]).await;
+    publish(&tree, &[state("1", "a", "paid"), state("2", "b", "new"), state("3", "a", "new")]).await.unwrap();
+    settled(&tree).await;
+    assert_eq!(ids(&tree, "out").await, ["2", "3", "1"]);
+    assert!(only(&tree, "work.dead").await.is_empty());
+    assert!(only(&tree, "out@refused").await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbered_events_that_are_held_are_recognised() {
+    use wattle::dispatch::Numbering;
+    let tree = start(&yaml_with(HOLD), &[("work", &Script::each(copy))]).await;
+    let numbering = || Some(Numbering { producer: "p".into(), first_sequence: 1 });
+    let events = [state("1", "a", "new"), state("2", "b", "paid"), state("3", "a", "paid"), state("4", "c", "paid")];
+    let first = tree.publisher().publish("in", &events, numbering()).await.unwrap();
+    assert_eq!(first.held, [1, 3]);
+    for _ in 0..2 {
+        let again = tree.publisher().publish("in", &events, numbering()).await.unwrap();
+        assert_eq!((again.duplicates(), again.held.len(), held(&tree)), (4, 0, 2));
+    }
+    publish(&tree, &[state("5", "b", "new")]).await.unwrap();
+    until_held(&tree, 1).await;
+    assert_eq!(tree.publisher().publish("in", &events, numbering()).await.unwrap().duplicates(), 4);
+    assert_eq!(ids(&tree, "in").await, ["1", "3", "5", "2"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_event_of_no_state_is_refused() {
     let tree = start(&yaml(true, false, ""), &[("work", &Script::each(copy))]).await;

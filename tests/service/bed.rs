@@ -134,6 +134,10 @@ impl Engine for GatedEngine {
         self.inner.digest(version)
     }
 
+    fn states(&self, partition: PartitionId) -> Option<Self::Entries> {
+        self.inner.states(partition)
+    }
+
     fn entries(&self, lane: LaneId) -> Option<Self::Entries> {
         self.inner.entries(lane)
     }

@@ -354,7 +354,7 @@ impl Model {
         } else {
             base_offsets.fill(0);
         }
-        Ok(Placed { base_offsets, duplicates })
+        Ok(Placed { base_offsets, duplicates, aside: Vec::new() })
     }
 
     /// From which one on a topic's identities are recognised.

@@ -27,7 +27,7 @@ use crate::log::{
     Refused, Settings, SpaceLevel,
 };
 pub use crate::log::{Durability, LogOptions};
-use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
+use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId, keeper_of};
 
 /// The folder inside the data folder that holds the log.
 const LOG_FOLDER: &str = "log";
@@ -379,8 +379,8 @@ impl Engine for EmbeddedEngine {
         match placed {
             Ok(Err(NotPlaced::Guard(refused))) => Err(AppendError::Guard(refused)),
             Ok(Err(NotPlaced::Fenced)) => Err(AppendError::Fenced),
-            Ok(Ok(Placed { base_offsets, duplicates })) => {
-                Ok(Appended { base_offsets, duplicates, epoch: self.shared.log.epoch() })
+            Ok(Ok(Placed { base_offsets, duplicates, aside })) => {
+                Ok(Appended { base_offsets, duplicates, aside, epoch: self.shared.log.epoch() })
             }
             Err(_) => Err(self.shared.stopped().await.into()),
         }
@@ -455,6 +455,11 @@ impl Engine for EmbeddedEngine {
 
     fn digest(&self, version: VersionId) -> Option<[u8; 32]> {
         self.shared.catalogue().digest(version)
+    }
+
+    fn states(&self, partition: PartitionId) -> Option<LaneEntries> {
+        let has = self.shared.catalogue().has(partition);
+        has.then(|| self.shared.log.entries(keeper_of(partition)))
     }
 
     fn entries(&self, lane: LaneId) -> Option<LaneEntries> {
