@@ -85,6 +85,6 @@ fn other_ids(lines: &[String]) -> Outcome<Vec<String>> {
 
 /// What a text or a mail tells of, by the number in it.
 fn number(told: &Stored) -> &str {
-    let words = told.text("text").split_whitespace().map(|word| word.trim_end_matches('.'));
-    words.filter(|word| word.starts_with("WTL-")).next_back().unwrap_or_default()
+    let mut words = told.text("text").split_whitespace().map(|word| word.trim_end_matches('.'));
+    words.rfind(|word| word.starts_with("WTL-")).unwrap_or_default()
 }

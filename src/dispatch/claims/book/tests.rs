@@ -181,7 +181,7 @@ fn in_any_order_of_claims_restarts_and_returns_each_event_is_done_by_one_member(
             }
             let from = positions[member];
             // each takes two thirds, others each
-            let wants = |offset: &Offset| (offset * 7 + member as u64) % 3 > 0;
+            let wants = |offset: &Offset| !(offset * 7 + member as u64).is_multiple_of(3);
             let wanted: Vec<_> = (from..from + 1 + next(8)).filter(wants).collect();
             let lost = keeper.claim(member, from, wanted.clone());
             // sometimes it ends in the middle of a batch, and reads the rest again
