@@ -85,7 +85,7 @@ impl Filter {
         let remainder = fingerprint & mask(self.remainder_bits);
         let (first, last) = (self.start(bucket), self.start(bucket + 1));
         // Fingerprints are spread evenly, so it is near where it would be if they were exactly. (A bisection takes 1.6 times as long.)
-        let part = u128::from(remainder) * (last - first) as u128 >> self.remainder_bits;
+        let part = (u128::from(remainder) * (last - first) as u128) >> self.remainder_bits;
         let mut from = first + part as usize;
         while from > first && self.entry(from - 1) >> self.run_bits >= remainder {
             from -= 1;
