@@ -168,6 +168,8 @@ pub const CLAIM_IDENTITIES_MAX: u64 = 10_000_000;
 pub const LANE_COMMANDS_MAX: usize = 16;
 /// How far away an event that is to come later may be.
 pub const DELAY_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+/// Of those that wait for the clock to be confirmed so many are counted: each is read for that.
+pub const AWAITS_CLOCK_COUNTED: usize = 256;
 /// How often the clock is looked at while one waits, since it may be set.
 pub const DELAY_LOOK_EVERY: Duration = Duration::from_secs(1);
 

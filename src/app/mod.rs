@@ -47,6 +47,8 @@ pub struct Options {
     pub probation: Probation,
     /// A topology is applied also where that loses something.
     pub allow_loss: bool,
+    /// The machine's clock is right, however long the bus was off.
+    pub confirm_clock: bool,
 }
 
 /// What happens during a start, for whoever waits.
@@ -168,6 +170,9 @@ impl Running {
         let engine = EmbeddedEngine::open(&options.data, options.durability)?;
         let recovery = engine.recovery();
         progress(Progress::Opened { recovery, took: opening.elapsed() });
+        if options.confirm_clock && engine.confirm_clock() {
+            tracing::info!("the clock is confirmed, as it is at each start: what it is ahead by has passed");
+        }
 
         let mut host = HostOptions { cache_folder: Some(options.code_cache.clone()), ..HostOptions::default() };
         if let Some(bytes) = options.plugin_memory_bytes {

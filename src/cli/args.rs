@@ -71,6 +71,7 @@ impl BusArgs {
             code_cache,
             probation: Probation { events: self.probation_events, time: self.probation_time },
             allow_loss: false,
+            confirm_clock: false,
         }
     }
 }

@@ -8,8 +8,11 @@ use super::{Outcome, Output, ServerArg, block_on};
 
 /// Say that the clock of the bus is right
 ///
-/// What is too old is removed by the clock of the machine that the bus runs on. When that clock jumps ahead by more than a
-/// day, everything would be too old at once, so nothing is removed until somebody has looked: `wattle status` says so.
+/// What is too old, and what is due, is decided by the time that really passes while the bus runs, not by the clock of the
+/// machine: that may jump. A clock that is ahead, or behind, by up to a day is taken over slowly, a hundredth of what passes.
+/// One that is ahead by more, as after a bus was off for days, does not count, and no event is removed for its age, until this
+/// says that it is right: `wattle status` says so. Then what it is ahead by has passed: what is too old goes, and what is
+/// due comes.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     subcommand_required = true,
@@ -48,7 +51,9 @@ pub(super) fn run(args: &Args) -> Outcome {
     let mut out = anstream::stdout().lock();
     match (confirm.output, was_waiting) {
         (Output::Json, _) => writeln!(out, "{}", json!({ "was_waiting": was_waiting }))?,
-        (Output::Text, true) => writeln!(out, "the clock is confirmed: what is too old is removed from now on")?,
+        (Output::Text, true) => {
+            writeln!(out, "the clock is confirmed: what is too old is removed from now on, and what is due comes")?
+        }
         (Output::Text, false) => writeln!(out, "nothing was waiting: the clock has not jumped")?,
     }
     Ok(())

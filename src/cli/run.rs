@@ -42,6 +42,10 @@ pub(super) struct Args {
     #[arg(long)]
     allow_loss: bool,
 
+    /// Believe the clock of the machine at the start, however long the bus was off: as `wattle clock confirm` does
+    #[arg(long, env = "WATTLE_CONFIRM_CLOCK", value_parser = FalseyValueParser::new())]
+    confirm_clock: bool,
+
     #[command(flatten)]
     bus: BusArgs,
 
@@ -55,7 +59,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let (plan, components) = components::rooted(&args.topologies, components::built)?;
     let mut signals = Signals::listen()?;
     let options = args.bus.options(args.data.clone(), args::code_cache(&args.data), args.bus.listen_or_default());
-    let options = Options { allow_loss: args.allow_loss, ..options };
+    let options = Options { allow_loss: args.allow_loss, confirm_clock: args.confirm_clock, ..options };
     let running = Running::start(&plan, &components, &options, &log_progress).map_err(refused)?;
     tracing::info!(address = %running.address(), data = %args.data.display(), "serving");
     let stopped = running.block_on(async {

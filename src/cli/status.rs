@@ -130,8 +130,9 @@ fn warnings(storage: &Storage) -> Vec<String> {
     };
     let clock = storage.clock_jumped.map(|jumped| {
         format!(
-            "the clock jumped ahead by {}, and nothing expires until somebody has looked at it: set it right if it is \
-             wrong, then say `wattle clock confirm`",
+            "the clock is ahead by {} of the time that has passed, or the bus was off: that does not count, and no event is \
+             removed for its age, until somebody has looked at it: set it right if it is wrong, else say `wattle clock \
+             confirm`",
             plural(jumped.as_secs() / 3600, "hour")
         )
     });

@@ -55,6 +55,7 @@ pub(super) fn json(topic: &TopicStatus) -> serde_json::Value {
         "parent": topic.parent,
         "dead_letters": topic.is_dead_letters,
         "delayed": topic.delayed,
+        "awaits_clock": topic.awaits_clock,
         "delay_failure": topic.delay_failure,
         "keys": topic.states.map(|keys| json!({ "living": keys.living, "ended": keys.ended, "held": keys.held })),
         "events": topic.events(),

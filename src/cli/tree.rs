@@ -71,6 +71,10 @@ impl<'a> Walk<'a> {
         if topic.delayed > 0 {
             counts.push((format!("{} to come", topic.delayed), Style::new()));
         }
+        if topic.awaits_clock > 0 {
+            let words = format!("{} of them await `wattle clock confirm`", topic.awaits_clock);
+            counts.push((words, Style::new()));
+        }
         if let Some(why) = &topic.delay_failure {
             counts.push((format!("late: {why}"), BAD));
         }
@@ -162,7 +166,17 @@ mod tests {
     fn topic(name: &str, parent: Option<&str>, is_dead_letters: bool, events: u64) -> TopicStatus {
         let bounds = Bounds { start: 0, written: events, durable: events };
         let (name, parent, partitions) = (name.into(), parent.map(Into::into), vec![bounds]);
-        TopicStatus { name, parent, is_dead_letters, delayed: 0, delay_failure: None, states: None, partitions }
+        let (delayed, awaits_clock) = (0, 0);
+        TopicStatus {
+            name,
+            parent,
+            is_dead_letters,
+            delayed,
+            awaits_clock,
+            delay_failure: None,
+            states: None,
+            partitions,
+        }
     }
 
     fn snapshot() -> Snapshot {

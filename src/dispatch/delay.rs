@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Held, Unreadable};
@@ -181,6 +182,8 @@ pub(super) struct Delayed {
     count: AtomicU64,
     /// When the first one is due; `u64::MAX`: there is none, or it is not known yet.
     next_ns: AtomicU64,
+    /// How many are due by the wall clock, but not by trusted time, as far as they are counted.
+    awaits_clock: AtomicU64,
     /// Why they do not come at the moment.
     failure: Mutex<Option<String>>,
 }
@@ -194,6 +197,11 @@ impl Delayed {
     /// How many wait in it.
     pub(super) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
+    }
+
+    /// How many are due by the wall clock, but not by trusted time, as far as they are counted.
+    pub(super) fn awaits_clock(&self) -> u64 {
+        self.awaits_clock.load(Ordering::Acquire)
     }
 
     /// Why they do not come at the moment, where that is so.
@@ -318,6 +326,7 @@ impl<E: Engine> DelayLane<E> {
     /// Works until it is told to stop or cannot go on.
     async fn work(&mut self) -> Result<(), LaneError> {
         let budget = ReadBudget { events: limits::BATCH_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
+        let mut counts_from = Instant::now();
         loop {
             self.parts.seen.next_ns.store(self.next_ns.unwrap_or(u64::MAX), Ordering::Release);
             let now_ns = self.parts.engine.trusted_now_ns();
@@ -327,6 +336,10 @@ impl<E: Engine> DelayLane<E> {
                 self.deliver(now_ns).await?;
                 continue;
             }
+            if Instant::now() >= counts_from {
+                self.parts.seen.awaits_clock.store(self.count_early(now_ns)?, Ordering::Release);
+                counts_from = Instant::now() + limits::DELAY_LOOK_EVERY;
+            }
             let pause = pause.map(|pause| pause.min(limits::DELAY_LOOK_EVERY));
             tokio::select! {
                 biased;
@@ -335,6 +348,26 @@ impl<E: Engine> DelayLane<E> {
                 chunks = self.parts.session.read(budget) => self.take_in(&Held::all(&chunks?)).await?,
             }
         }
+    }
+
+    /// How many are due by the wall clock and not yet, of the first ones.
+    fn count_early(&self, now_ns: u64) -> Result<u64, LaneError> {
+        let wall_ns = self.parts.engine.now_ns();
+        if self.next_ns.is_none_or(|next_ns| next_ns > wall_ns) {
+            return Ok(0); // as nearly always
+        }
+        let (mut from, until) = (entry_key(now_ns.saturating_add(1), 0), entry_key(wall_ns.saturating_add(1), 0));
+        let mut count = 0;
+        while count < limits::AWAITS_CLOCK_COUNTED && from < until {
+            let budget = PageBudget::of(limits::AWAITS_CLOCK_COUNTED - count);
+            let page = self.parts.entries.range(Bound::Included(&from), &until, budget)?;
+            count += page.entries.len();
+            match page.entries.last() {
+                Some((last, _)) if !page.is_last => from = [last.as_ref(), &[0]].concat(),
+                _ => break,
+            }
+        }
+        Ok(count as u64)
     }
 
     /// Takes in events that were read.

@@ -25,6 +25,9 @@ pub struct TopicStatus {
     pub is_dead_letters: bool,
     /// Events that are to come later.
     pub delayed: u64,
+    /// Those of them that are due by the machine's clock and wait until it is confirmed, counted up to
+    /// [`crate::limits::AWAITS_CLOCK_COUNTED`].
+    pub awaits_clock: u64,
     /// Why those do not come at the moment, where that is so.
     pub delay_failure: Option<String>,
     /// Keys whose lives go on and have ended, and events that are held, where it has a lifecycle.

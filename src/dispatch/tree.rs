@@ -306,6 +306,7 @@ impl<E: Engine> Tree<E> {
             parent: numbered.parent(topic),
             is_dead_letters: topic.dead_letters_of.is_some(),
             delayed: timer.as_ref().map_or(0, |timer| timer.seen.count()),
+            awaits_clock: timer.as_ref().map_or(0, |timer| timer.seen.awaits_clock()),
             delay_failure: timer.as_ref().and_then(|timer| timer.seen.failure()),
             states: topic.lifecycle.as_ref().map(|_| self.states(number, topic.partitions)),
             partitions: self.bounds(number, topic.partitions).collect(),

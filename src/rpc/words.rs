@@ -15,6 +15,7 @@ impl From<&TopicStatus> for v1::Topic {
             delayed: topic.delayed,
             delay_failure: topic.delay_failure.clone(),
             keys: topic.states.map(|GuardCounts { living, ended, held }| v1::KeyCounts { living, ended, held }),
+            awaits_clock: topic.awaits_clock,
         }
     }
 }
@@ -29,6 +30,7 @@ impl From<v1::Topic> for TopicStatus {
             delayed: topic.delayed,
             delay_failure: topic.delay_failure,
             states: topic.keys.map(|v1::KeyCounts { living, ended, held }| GuardCounts { living, ended, held }),
+            awaits_clock: topic.awaits_clock,
         }
     }
 }

@@ -153,6 +153,8 @@ async fn what_is_to_come_later_comes_when_the_time_has_really_passed() {
     hands.jump(YEARS);
     looks().await;
     assert_eq!(waiting(&tree), 2, "ten years have not passed");
+    let awaits_clock = || tree.snapshot().topics.iter().map(|status| status.awaits_clock).sum::<u64>();
+    assert_eq!(awaits_clock(), 2, "it is said what waits for a word");
     hands.pass(HOUR - SECOND);
     looks().await;
     assert_eq!(waiting(&tree), 2);
@@ -161,6 +163,7 @@ async fn what_is_to_come_later_comes_when_the_time_has_really_passed() {
     assert_eq!(data(&tree, "in").await, ["hour"]);
     assert!(tree.engine().confirm_clock());
     settled(&tree).await;
+    until("nothing waits for a word", || awaits_clock() == 0).await;
     // the other one may be too old by now
     assert_eq!(data(&tree, "in").await.last().unwrap(), "at", "somebody says that they have");
 }
