@@ -34,7 +34,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::{Buf, BufMut, Bytes};
 use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError, TableDefinition};
@@ -258,11 +258,15 @@ struct Shelf {
     database: RwLock<Option<Database>>,
     /// How often it was closed: what was pinned before may be written over.
     closed: AtomicU64,
+    /// What readers see: pinned by the first who looks after a commit, for all who look before the next, so that a look costs no
+    /// transaction. Nobody else holds on to it, so no more room waits for it than what one commit replaces.
+    view: Mutex<Option<Arc<Rows>>>,
 }
 
 impl Shelf {
     fn new(disk: &Arc<dyn Disk>, database: Database) -> Arc<Self> {
-        Arc::new(Self { disk: disk.clone(), database: RwLock::new(Some(database)), closed: AtomicU64::new(0) })
+        let (database, closed) = (RwLock::new(Some(database)), AtomicU64::new(0));
+        Arc::new(Self { disk: disk.clone(), database, closed, view: Mutex::new(None) })
     }
 
     /// Uses the database, opening it where it has failed: not for readers, since that may write, and what then fails is a
@@ -283,7 +287,23 @@ impl Shelf {
     fn close(&self) {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         self.closed.fetch_add(1, Ordering::AcqRel);
+        self.let_go();
         drop(database.take());
+    }
+
+    /// What readers see of the database.
+    fn view(&self, database: &Database) -> Result<Arc<Rows>, StoreError> {
+        // Pinned under the lock, or it might be of before a commit and stay behind it.
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*view {
+            Some(view) => Ok(view.clone()),
+            None => Ok(view.insert(Arc::new(pin(database)?)).clone()),
+        }
+    }
+
+    /// What readers see is not what is there any more.
+    fn let_go(&self) {
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -291,6 +311,8 @@ impl Shelf {
 std::thread_local! {
     /// How often this thread has looked for what lanes keep.
     pub(super) static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    /// How often it has begun a transaction for that.
+    static PINS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 /// Reads what lanes keep, as of the last checkpoint.
@@ -362,8 +384,7 @@ impl Entries {
     pub(super) fn pinned(&self) -> Result<Pinned, StoreError> {
         let closed = self.shelf.closed.load(Ordering::Acquire);
         let database = self.shelf.database.read().unwrap_or_else(PoisonError::into_inner);
-        let transaction = database.as_ref().ok_or(StoreError::Closed)?.begin_read().map_err(redb::Error::from)?;
-        let table = transaction.open_table(TABLE).map_err(redb::Error::from)?;
+        let table = pin(database.as_ref().ok_or(StoreError::Closed)?)?;
         Ok(Pinned { shelf: self.shelf.clone(), closed, table })
     }
 
@@ -371,8 +392,7 @@ impl Entries {
         #[cfg(test)]
         LOOKS.set(LOOKS.get() + 1);
         let database = self.shelf.database.read().unwrap_or_else(PoisonError::into_inner);
-        let transaction = database.as_ref().ok_or(StoreError::Closed)?.begin_read().map_err(redb::Error::from)?;
-        look(&transaction.open_table(TABLE).map_err(redb::Error::from)?)
+        look(&*self.shelf.view(database.as_ref().ok_or(StoreError::Closed)?)?)
     }
 }
 
@@ -384,6 +404,14 @@ pub(super) struct Pinned {
 }
 
 type Rows = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+/// All rows as they are now, whatever is committed later.
+fn pin(database: &Database) -> Result<Rows, StoreError> {
+    #[cfg(test)]
+    PINS.set(PINS.get() + 1);
+    let transaction = database.begin_read().map_err(redb::Error::from)?;
+    Ok(transaction.open_table(TABLE).map_err(redb::Error::from)?)
+}
 
 impl Pinned {
     /// What a lane kept under a key.
@@ -494,7 +522,9 @@ impl Store {
     /// Commits a checkpoint with changes, one after the other, durably. Where that fails it may have happened all the same:
     /// [`Store::generation`] says.
     pub(super) fn commit(&mut self, checkpoint: Checkpoint, changes: &[&Changes]) -> Result<(), StoreError> {
+        self.shelf.let_go(); // what this replaces is free again with the next commit, where nobody looks meanwhile
         let written = self.shelf.with(|database| write(database, &checkpoint, changes, self.catalogue_entries));
+        self.shelf.let_go(); // before memory forgets what is in the store from here on
         match written {
             Ok(()) => self.catalogue_entries += changes.iter().map(|of| of.catalogue.len() as u32).sum::<u32>(),
             Err(_) => self.shelf.close(),
@@ -893,3 +923,6 @@ impl Contents {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;
