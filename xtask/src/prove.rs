@@ -4,6 +4,7 @@
 //! runs the example in a folder of its own, and prints one line. It ends with 1 where the line is not what was promised.
 
 mod bus;
+mod illegal_transition;
 mod order_status;
 mod three_semantics;
 mod two_groups;
@@ -22,6 +23,11 @@ struct Proof {
 }
 
 const PROOFS: &[Proof] = &[
+    Proof {
+        name: "illegal-transition",
+        what: "orders go through legal lives once, in whatever order and however often their states are sent",
+        run: illegal_transition::run,
+    },
     Proof {
         name: "order-status",
         what: "siblings run side by side, and one more is added while they do",
