@@ -287,3 +287,22 @@ async fn what_is_new_does_not_wait_for_all_that_is_tried_again() {
     assert_eq!(only(&tree, "work.dead").await.len(), 100);
     assert!(calls.len() < 100 * 2 + 200 + 20, "nothing is called more often for it: {}", calls.len());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_before_an_event_that_breaks_its_call_is_not_called_one_by_one() {
+    // the first of the key fails once, so that all others wait; each fiftieth of those breaks every call that it is in
+    let work = Script::each(|given| match (given.data.as_str(), given.attempt) {
+        ("first", 1) => Step::Retry(None),
+        (name, _) if name.ends_with("breaks") => Step::Break(CallErrorKind::Trap),
+        _ => copy(given),
+    });
+    let name = |n: u32| if n % 50 == 49 { format!("{n} breaks") } else { n.to_string() };
+    let names: Vec<_> = std::iter::once("first".to_owned()).chain((0..200).map(name)).collect();
+    let events: Vec<_> = names.iter().map(|name| ("k", name.as_str())).collect();
+    let tree = backlog(MemoryEngine::default(), &plan_of(&[ONE]), &work, &events).await;
+    settled(&tree).await;
+    assert_eq!(by_key(&tree, "out").await["k"].len(), 1 + 196);
+    assert_eq!(only(&tree, "work.dead").await.len(), 4);
+    let calls = work.called().len();
+    assert!(calls <= 2 + 4 * 6, "{calls} calls, of which one for each event would be 200");
+}

@@ -114,7 +114,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 }
             }
         }
-        // Where a call of several breaks, they are called one by one.
+        // Where a call of several breaks at one of them, those before it are called again without it, and it is the first then.
         loop {
             let run = events.get(..count).unwrap_or_default();
             let Some((_, first)) = waiters.first() else { return Ok(()) };
@@ -156,7 +156,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 Err(HandleError::Call(error)) if error.kind == CallErrorKind::State => {
                     return self.without_instance(&error.message).await;
                 }
-                Err(HandleError::Call(_)) if count > 1 => count = 1,
+                Err(HandleError::Call(error)) if count > 1 => {
+                    count = error.event.map_or(1, |broken| (broken as usize).clamp(1, count - 1));
+                }
                 Err(HandleError::Call(error)) => {
                     let failure = LastFailure::of_call(error);
                     return match (events.first(), waiters.first()) {
