@@ -179,7 +179,7 @@ pub enum AppendError {
     #[error("{}", .0.why)]
     Guard(GuardRefused),
     /// An append in front of it, behind the same [`Fence`], was refused; nothing was appended.
-    #[error("what came in front of it in the same stream was refused, so this was not taken either")]
+    #[error("an earlier request of the same stream was refused, so this one was not taken either")]
     Fenced,
     /// A partition that no topic has; nothing was appended.
     #[error("partition {} of topic number {} does not exist", .0.partition, .0.topic)]
