@@ -13,16 +13,17 @@ mod peak;
 mod publish;
 mod reload;
 mod sample;
+mod threads;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use handlers::handlers;
 pub use latency::{Latency, latency};
 pub use memory::{Memory, memory};
 pub use peak::{Peak, peak};
-pub use publish::publish;
+pub use publish::{Publish, publish};
 pub use reload::{Calls, Reload, Spread, reload};
 
 use crate::client::ClientError;
@@ -31,7 +32,7 @@ use crate::engine::AppendError;
 use crate::engine::embedded::EmbeddedError;
 use crate::reload::{BeginError, ReloadError};
 use crate::server;
-use crate::topology::Plan;
+use crate::topology::{Found, Plan, Source, Surroundings, check};
 use crate::wasm::{HostError, Plugin};
 
 /// What is measured.
@@ -119,7 +120,7 @@ impl Comparison {
 }
 
 /// The middle of some figures; 0 of none.
-fn median(figures: &[f64]) -> f64 {
+pub fn median(figures: &[f64]) -> f64 {
     quantile(figures, 0.5)
 }
 
@@ -145,8 +146,28 @@ fn loopback() -> server::Options {
     server::Options { listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(), insecure_allow_remote: false }
 }
 
+/// A world in which every file is there.
+struct Everything;
+
+impl Surroundings for Everything {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn at(&self, _: &Path) -> Found {
+        Found::File
+    }
+}
+
+/// The tree of a topology's text.
+fn checked(text: &str) -> Result<Plan, BenchError> {
+    let source = Source { path: "bench.yaml".into(), text: text.to_owned() };
+    let (plan, diagnostics) = check(&[source], &Everything);
+    plan.ok_or_else(|| BenchError::Unfit(format!("its own tree is refused: {diagnostics:?}")))
+}
+
 /// An empty folder below the subject's.
-fn fresh(folder: &std::path::Path, name: &str) -> io::Result<PathBuf> {
+fn fresh(folder: &Path, name: &str) -> io::Result<PathBuf> {
     let path = folder.join(name);
     match std::fs::remove_dir_all(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

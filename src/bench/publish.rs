@@ -1,30 +1,53 @@
 //! How near is durable publishing through gRPC to the disk itself?
+//!
+//! The topic is a root as a topology gives it that says nothing else: events are recognised when they come again.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::groups::{Groups, recording};
-use super::{BenchError, Comparison, fresh, loopback, runtime, sample};
+use super::threads::ThreadTimes;
+use super::{BenchError, Comparison, checked, fresh, loopback, median, runtime, sample};
 use crate::client::{Client, Window};
 use crate::dispatch::Tree;
 use crate::effects::{DiskFolder, SystemClock};
 use crate::engine::Engine;
 use crate::engine::embedded::{EmbeddedEngine, LogOptions};
-use crate::model::TopicSettings;
 use crate::server::{Port, Server};
-use crate::topology::{Plan, TopicPlan};
 use crate::wasm::Plugin;
 
 const TOPIC: &str = "bench/events";
 const PARTITIONS: u32 = 8;
+/// What of a preallocated file is written at once.
+const PREALLOCATE_BYTES: usize = 1 << 20;
+
+/// What was measured.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// Against a file that grows, as a program writes that knows nothing of preallocation.
+    pub growing: Comparison,
+    /// The same groups into a file whose room was written before, one figure a round, in events per second.
+    pub preallocated: Vec<f64>,
+    /// Processor time of an event by the threads that spent it, in microseconds, over all rounds; most first.
+    pub threads: Vec<(String, f64)>,
+}
+
+impl Publish {
+    /// The median of the ratios to the preallocated yardstick.
+    pub fn preallocated_ratio_median(&self) -> f64 {
+        let ratios = self.growing.ours.iter().zip(&self.preallocated).map(|(ours, raw)| ours / raw);
+        median(&ratios.collect::<Vec<f64>>())
+    }
+}
 
 /// Durable publishes of `batches` batches of `batch_events` events with `data_bytes` bytes of data each, through gRPC on
-/// loopback, in events per second; the yardstick writes as many bytes in the same groups to one file, each followed by
+/// loopback, in events per second; the yardsticks write as many bytes in the same groups to one file, each followed by
 /// `fdatasync`. The groups are those that the engine made of the batches in the same round, recorded at its disk: a
 /// yardstick that synced after every batch would be slower than the bus, which syncs several at once.
 ///
@@ -36,24 +59,40 @@ pub fn publish(
     batch_events: usize,
     data_bytes: usize,
     rounds: usize,
-) -> Result<Comparison, BenchError> {
+) -> Result<Publish, BenchError> {
     let events = (batches * batch_events) as f64;
     let made: Vec<Vec<Bytes>> = (0..batches)
         .map(|batch| (0..batch_events).map(|event| sample::plain(batch * batch_events + event, data_bytes)).collect())
         .collect();
-    let (mut ours, mut yardstick) = (Vec::new(), Vec::new());
+    let (mut ours, mut yardstick, mut preallocated) = (Vec::new(), Vec::new(), Vec::new());
+    let mut threads: BTreeMap<String, Duration> = BTreeMap::new();
     for _ in 0..rounds {
-        let (took, groups) = through_grpc(&fresh(folder, "bus")?, &made)?;
+        let Round { took, groups, spent } = through_grpc(&fresh(folder, "bus")?, &made)?;
         ours.push(events / took);
-        yardstick.push(events / raw(&fresh(folder, "raw")?, &groups)?);
+        yardstick.push(events / raw(&fresh(folder, "raw")?, &groups, false)?);
+        preallocated.push(events / raw(&fresh(folder, "raw")?, &groups, true)?);
+        for (name, time) in spent {
+            *threads.entry(name).or_default() += time;
+        }
     }
+    let of_event = |(name, time): (String, Duration)| (name, time.as_secs_f64() * 1e6 / (events * rounds as f64));
+    let mut threads: Vec<_> = threads.into_iter().map(of_event).collect();
+    threads.sort_by(|(_, one), (_, other)| other.total_cmp(one));
     let yardstick_is = "write + fdatasync of the same bytes in the same groups";
-    Ok(Comparison { unit: "events/s", yardstick_is, ours, yardstick })
+    let growing = Comparison { unit: "events/s", yardstick_is, ours, yardstick };
+    Ok(Publish { growing, preallocated, threads })
 }
 
 /// Seconds.
-fn raw(folder: &Path, groups: &[usize]) -> Result<f64, BenchError> {
+fn raw(folder: &Path, groups: &[usize], is_preallocated: bool) -> Result<f64, BenchError> {
     let file = File::create(folder.join("file"))?;
+    if is_preallocated {
+        let (room, zeroes) = (groups.iter().sum::<usize>(), vec![0; PREALLOCATE_BYTES]);
+        for position in (0..room).step_by(PREALLOCATE_BYTES) {
+            file.write_all_at(&zeroes, position as u64)?;
+        }
+        file.sync_all()?;
+    }
     let longest = groups.iter().copied().max().unwrap_or(0);
     let bytes: Vec<u8> = (0..longest).map(|at| (at % 251) as u8).collect();
     let (start, mut position) = (Instant::now(), 0);
@@ -65,8 +104,17 @@ fn raw(folder: &Path, groups: &[usize]) -> Result<f64, BenchError> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Seconds from the first batch to the last ack, and the groups that were written and synced in them.
-fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize>), BenchError> {
+/// What became of the batches once.
+struct Round {
+    /// Seconds from the first batch to the last ack.
+    took: f64,
+    /// The groups that were written and synced meanwhile.
+    groups: Vec<usize>,
+    /// Processor time by thread.
+    spent: Vec<(String, Duration)>,
+}
+
+fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<Round, BenchError> {
     let service = runtime("service")?;
     let entered = service.enter();
     let groups = Groups::default();
@@ -75,21 +123,8 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
     let port = Port::take(&loopback())?;
     drop(entered);
     let (server, address) = service.block_on(async {
-        let topic = TopicPlan {
-            namespace: "bench".to_owned(),
-            name: "events".to_owned(),
-            partitions: PARTITIONS,
-            id: None,
-            key: None,
-            lifecycle: None,
-            schema: None,
-            settings: TopicSettings::default(),
-            backlog: None,
-            parent: None,
-            dead_letters_of: None,
-            was: None,
-        };
-        let plan = Plan { topics: vec![topic], ..Plan::default() };
+        let text = format!("wattle: v1\nname: bench\ntopics: {{ events: {{ partitions: {PARTITIONS} }} }}\n");
+        let plan = checked(&text)?;
         let tree = Tree::start(engine.clone(), &plan, Vec::<Plugin>::new(), &tokio::runtime::Handle::current()).await?;
         let server = Server::start(port, tree).await?;
         let address = server.address().to_string();
@@ -100,15 +135,16 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<(f64, Vec<usize
         let client = Client::connect(&address).await?;
         let mut publishing = client.publishing(TOPIC, Window::default());
         groups.take();
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), ThreadTimes::now());
         for batch in batches {
             publishing.send(batch.clone()).await?;
         }
         publishing.finish().await?;
-        Ok::<_, BenchError>((start.elapsed().as_secs_f64(), groups.take()))
+        let took = start.elapsed().as_secs_f64();
+        Ok::<_, BenchError>(Round { took, groups: groups.take(), spent: ThreadTimes::now().since(&before) })
     })?;
     service.block_on(async {
-        server.stop(std::time::Duration::from_secs(5)).await;
+        server.stop(Duration::from_secs(5)).await;
         // the figure is taken; how the data folder ends does not matter to it
         drop(engine.close().await);
     });

@@ -1,6 +1,5 @@
 //! What does another version in place of the one that runs cost the events that are on their way?
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,14 +7,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::{BenchError, Subject, fresh, quantile, runtime, sample};
+use super::{BenchError, Subject, checked, fresh, quantile, runtime, sample};
 use crate::dispatch::{HandleError, Handler, Tree};
 use crate::effects::{Clock, DiskFolder, MemoryDisk, SystemClock};
 use crate::engine::embedded::{Durability, EmbeddedEngine};
 use crate::engine::{Engine, ReadBudget};
 use crate::model::{PartitionId, Record};
 use crate::reload::{BeginError, Compile, Policy, Probation, Progress, Reloader, Store, begin};
-use crate::topology::{Found, Plan, Source, Surroundings, check};
+
 use crate::wasm::{Batch, Handled, Host, HostOptions, Plugin, PluginSpec, RegisterError};
 
 /// The tree: as `topologies/orders.yaml` begins, and with its first plugin.
@@ -214,25 +213,6 @@ impl Compile for Timed {
     }
 }
 
-/// A world in which every file is there.
-struct Everything;
-
-impl Surroundings for Everything {
-    fn variable(&self, _: &str) -> Option<String> {
-        None
-    }
-
-    fn at(&self, _: &Path) -> Found {
-        Found::File
-    }
-}
-
-fn plan() -> Result<Plan, BenchError> {
-    let source = Source { path: "bench.yaml".into(), text: TREE.to_owned() };
-    let (plan, diagnostics) = check(&[source], &Everything);
-    plan.ok_or_else(|| BenchError::Unfit(format!("its own tree is refused: {diagnostics:?}")))
-}
-
 /// The component of the tree's plugin.
 fn component(subject: &Subject) -> Result<Vec<u8>, BenchError> {
     let has_ports = |ports: &[(String, _)]| ports.iter().map(|(port, _)| port.as_str()).eq(PORTS);
@@ -259,7 +239,7 @@ fn version(component: &[u8], number: u64) -> Vec<u8> {
 /// # Errors
 /// [`BenchError`].
 pub fn reload(subject: &Subject, rate: f64, reloads: usize) -> Result<Reload, BenchError> {
-    let (plan, component, folder) = (plan()?, component(subject)?, fresh(&subject.folder, "reload")?);
+    let (plan, component, folder) = (checked(TREE)?, component(subject)?, fresh(&subject.folder, "reload")?);
     let cache = HostOptions { cache_folder: Some(folder.join("code")), ..HostOptions::default() };
     let (service, lanes) = (runtime("service")?, runtime("lane")?);
     let file = folder.join("validate.wasm");

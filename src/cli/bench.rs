@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::args;
 use super::{Exit, Failure, Outcome, Output, components};
-use crate::bench::{self, BenchError, Calls, Comparison, Reload, Spread, Subject};
+use crate::bench::{self, BenchError, Calls, Comparison, Publish, Reload, Spread, Subject, median};
 use crate::reload;
 use crate::wasm::{Host, HostOptions};
 
@@ -132,7 +132,7 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
             let (batches, events, bytes) = (PUBLISH_BATCHES, PUBLISH_BATCH_EVENTS, PUBLISH_DATA_BYTES);
             let result = bench::publish(&args.data, batches, events, bytes, rounds)?;
             let words = format!("{batches} batches of {events} events of {bytes} B, durable, through gRPC\n");
-            ("publish", words + &text(&result), json(&result))
+            ("publish", words + &publish_text(&result), publish_json(&result))
         }
         What::Handlers => {
             let result = bench::handlers(subject()?, HANDLERS_EVENTS, rounds)?;
@@ -210,6 +210,26 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
             ("reload", reload_text(&result), reload_json(&result))
         }
     })
+}
+
+fn publish_text(result: &Publish) -> String {
+    let threads: Vec<_> = result.threads.iter().map(|(name, us)| format!("{name} {us:.2}")).collect();
+    let preallocated = median(&result.preallocated);
+    text(&result.growing)
+        + &format!("  {preallocated:>12.1} events/s: the same into a file whose room was written before\n")
+        + &format!("  {:>12.2} ratio to that\n", result.preallocated_ratio_median())
+        + &format!("  microseconds of processor per event, by thread: {}\n", threads.join(", "))
+}
+
+fn publish_json(result: &Publish) -> Value {
+    let mut value = json(&result.growing);
+    let threads: serde_json::Map<_, _> = result.threads.iter().map(|(name, us)| (name.clone(), json!(us))).collect();
+    if let Value::Object(fields) = &mut value {
+        fields.insert("preallocated".to_owned(), json!(result.preallocated));
+        fields.insert("preallocated_ratio_median".to_owned(), json!(result.preallocated_ratio_median()));
+        fields.insert("processor_us_per_event".to_owned(), Value::Object(threads));
+    }
+    value
 }
 
 fn reload_text(result: &Reload) -> String {
