@@ -450,6 +450,6 @@ mod tests {
 
     #[test]
     fn its_tree_is_one() {
-        assert_eq!(plan().unwrap().subscribers.len(), 1);
+        assert_eq!(checked(TREE).unwrap().subscribers.len(), 1);
     }
 }
