@@ -12,12 +12,12 @@
 //! A member that is paused or halted keeps what it has claimed for its `claim_timeout`. What it has not begun by then it gives
 //! back, itself and between two calls, and the others go back for it.
 //!
-//! Where the topic has a `dedupe`, a group is given each identity once in that time: what repeats it is for nobody.
+//! Where the topic has a `dedupe`, a group is given each identity once in that time; repetitions are passed over.
 //!
 //! Promises: an event is given to one member and never to another, also after a restart. Who comes first gets it, so the one
 //! that has time gets more of them. What was begun stays with its member, however long that is paused.
-//! Memory: a few words for each member. What is kept on disk is what nobody has claimed, as runs, so that it does not grow
-//! with the events while a member is paused, but for those that the others leave to it.
+//! Memory: a few words for each member. On disk are the unclaimed events, as runs, so that it does not grow with the events
+//! while a member is paused, except by those that the other members leave to it.
 //! Relies on: a unit that was handed in first is durable first, whichever session it is of.
 
 mod book;
@@ -85,7 +85,7 @@ pub(super) struct Claimed {
     pub(super) lost: HashSet<Offset>,
     /// Something is its own from now on: that has to be durable before anything is done with it.
     pub(super) is_new: bool,
-    /// Events that were for nobody: one of their identity was given.
+    /// Events that every member passes over, since their identity was given before.
     pub(super) repeated: u64,
 }
 
@@ -135,7 +135,7 @@ impl<E: Engine> Groups<E> {
                 let entries = engine.entries(keeper).ok_or(ReadError::UnknownPartition)?;
                 let book = Book::load(&entries)?;
                 let keeper = Keeper { session, entries, book, broken: None };
-                // who starts looks back, where anything was given back in front of it
+                // a member that starts goes back to what was given back before its position
                 let given_back = watch::Sender::new(u64::from(keeper.book.given_back.is_some()));
                 let now_ns = Box::new({
                     let engine = engine.clone();
@@ -161,7 +161,7 @@ impl<S: Session, K: Entries> Keeper<S, K> {
             return Err(error.clone());
         }
         let consumed_to = self.session.next_offset();
-        // Where this is dropped half-way, nobody knows what is durable.
+        // If this future is dropped half-way, it is unknown what is durable.
         self.broken = Some(SessionError::Fenced);
         let committed = self.session.commit(Unit { consumed_to, writes, ..Unit::default() }).await;
         self.broken = committed.clone().err();

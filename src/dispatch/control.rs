@@ -101,7 +101,7 @@ pub enum ControlError {
     /// What is stored cannot be read.
     #[error("{0}")]
     Unreadable(String),
-    /// The same for now: it may be read later.
+    /// What is stored cannot be read at the moment; the same read may succeed later.
     #[error("{0}")]
     UnreadableNow(String),
 }

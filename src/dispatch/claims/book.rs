@@ -1,20 +1,20 @@
-//! What a keeper knows, and how it changes: which events nobody has claimed, and which a member has claimed and not passed.
+//! What a keeper knows, and how it changes: which events are unclaimed, and which a member has claimed and not passed.
 //!
 //! ```text
 //!                  floor              end
 //!   ─────────────────┼──▒▒▒────▒▒──────┼─────────────>   ▒ unclaimed: runs, each an entry
-//!   all is somebody's                    unclaimed
+//!   all is claimed                       unclaimed
 //!
 //! entry  07 00                           little endian: u64 end, floor, number of runs, number of identities
-//!        07 01, u64 big endian: end      u64 little endian: first offset of a run that nobody has claimed
+//!        07 01, u64 big endian: end      u64 little endian: first offset of an unclaimed run
 //!        07 03                           u64 from, u64 until: between them, some was given back by who had claimed it
 //!        07 02, u32 and u64 big endian:  u64 little endian: end of a run that this member has claimed and not passed
 //!               member, first offset
 //! ```
 //!
 //! Runs begin where a member passes over what another one may want, so they grow by that alone: where every member takes
-//! what comes, there are none, whoever is paused. They are read as they are needed. In front of the floor, where the slowest
-//! member is, nobody looks any more.
+//! what comes, there are none, also while one is paused. They are read as they are needed. What is before the floor, where
+//! the slowest member is, is not looked at any more.
 //!
 //! A member that gives back what it has claimed makes it unclaimed again. The others are past it by then: each goes back once,
 //! to look whether that is for it. What it finds there besides is its own no more, or never was.
