@@ -15,6 +15,7 @@ use super::plugin::Shared;
 use super::state::{State, Stop};
 use super::store::{StateView, StateWrite};
 use super::ticker::Slice;
+use super::words;
 
 /// Events that are handled in one call. What is equal for all of them is said once.
 #[derive(Clone)]
@@ -224,12 +225,12 @@ pub(super) fn failed(error: &wasmtime::Error, state: &State, batch: &Batch<'_>, 
         }
         _ => message,
     };
-    CallError { event, kind, message, backtrace: backtrace(error) }
+    CallError { event, kind, message, backtrace: words::backtrace(error) }
 }
 
 /// Whether the plugin had already returned: what failed was to read its answer, or something it handed over.
 pub(super) fn has_returned(error: &wasmtime::Error) -> bool {
-    error.downcast_ref::<Trap>().is_none() && error.downcast_ref::<Stop>().is_none()
+    !error.is::<Trap>() && !error.is::<Stop>() && !error.is::<WasmBacktrace>()
 }
 
 /// What happened, in words.
@@ -265,7 +266,7 @@ pub(super) fn explain(error: &wasmtime::Error, state: &State, time: Duration) ->
             }
         }
     } else {
-        let chain = format!("{error:#}");
+        let chain = words::error(error);
         if chain.contains(FUEL_EXHAUSTED) {
             (CallErrorKind::OutputTooLarge, "it handed over more data at once than is allowed".into())
         } else if let Some(refused) = state.meter.refused() {
@@ -286,12 +287,3 @@ const FUEL_EXHAUSTED: &str = "fuel allocated for hostcalls has been exhausted";
 
 /// How wasmtime says that a component holds too many handles.
 const HANDLES_EXHAUSTED: &str = "store handle limit exceeded";
-
-/// The functions of the plugin that were running, innermost first.
-fn backtrace(error: &wasmtime::Error) -> Option<String> {
-    let backtrace = error.downcast_ref::<WasmBacktrace>().filter(|backtrace| !backtrace.frames().is_empty())?;
-    let text = backtrace.to_string();
-    // The first line says that a backtrace follows.
-    let lines = text.lines().filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit()));
-    Some(lines.map(str::trim).collect::<Vec<_>>().join("\n"))
-}

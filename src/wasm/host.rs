@@ -262,7 +262,9 @@ fn describe(host: &HostInner, kind: &Kind) -> Result<(Vec<String>, Instance), Re
         })?;
         let time = kind.limits.time;
         let ports = instance.describe(host, time).await;
-        Ok((ports.map_err(|message| RegisterError::Describe { message })?, instance))
+        let ports = ports.map_err(|message| RegisterError::Describe { message })?;
+        refusal::check_ports(&ports)?;
+        Ok((ports, instance))
     })
 }
 

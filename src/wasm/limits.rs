@@ -63,6 +63,12 @@ pub(super) const CROSSING_SLACK_BYTES: u64 = MIB;
 /// The elements of one table: functions that are called by pointer. Rust plugins have a hundred, C# 10,000.
 pub(super) const TABLE_ELEMENTS: usize = 20_000;
 
+/// The ports that a plugin may describe: each has to be connected by hand.
+pub(super) const PORTS_MAX: usize = 1_000;
+
+/// The longest name of a port, in bytes: no name of a topology is longer.
+pub(super) const PORT_NAME_BYTES_MAX: usize = 120;
+
 /// The outputs that one event may have. Each costs a frame in the journal, however small it is.
 pub(super) const OUTPUTS_PER_EVENT_MAX: usize = 10_000;
 

@@ -39,6 +39,7 @@ mod state;
 mod store;
 mod ticker;
 mod wasi;
+mod words;
 
 pub use beside::give_way;
 pub use call::{Action, Batch, CallError, CallErrorKind, Event, EventContext, Failure, Handled, Output};

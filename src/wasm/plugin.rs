@@ -29,6 +29,7 @@ use super::logs::{Gate, Log};
 use super::room::Place;
 use super::state::{State, Stop};
 use super::ticker::Slice;
+use super::words;
 
 /// A plugin that was checked and is ready to handle events. Cheap to clone; the last clone takes its instances along.
 #[derive(Clone)]
@@ -248,7 +249,7 @@ impl Instance {
             let call::Explanation { kind, message } = call::explain(&error, store.data(), INSTANTIATION_TIME);
             // It started, and then its functions were not those of the contract.
             let misfit = kind == CallErrorKind::Protocol && call::has_returned(&error);
-            if misfit { StartError::Misfit(format!("{error:#}")) } else { StartError::Failed(message) }
+            if misfit { StartError::Misfit(words::error(&error)) } else { StartError::Failed(message) }
         })?;
         store.data_mut().leave();
         store.data_mut().timer.allow(kind.limits.time);

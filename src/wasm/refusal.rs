@@ -4,6 +4,7 @@
 //! bytes ─▶ is it a component? ─▶ compile ─▶ exports? ─▶ imports? ─▶ types ─▶ start ─▶ ports
 //! ```
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -14,8 +15,9 @@ use wasmtime::component::{Component, Linker, Type};
 use super::cache::Cache;
 use super::contract::SandboxPre;
 use super::digest::Digest;
-use super::limits::COMPONENT_BYTES_MAX;
+use super::limits::{COMPONENT_BYTES_MAX, PORT_NAME_BYTES_MAX, PORTS_MAX};
 use super::state::State;
+use super::words;
 
 /// The contract that this host speaks.
 const HANDLER: &str = "wattle:plugin/handler";
@@ -164,12 +166,12 @@ fn check_kind(wasm: &[u8]) -> Result<(), RegisterError> {
 }
 
 fn invalid(error: &wasmtime::Error) -> RegisterError {
-    let message = format!("{error:#}");
+    let message = words::error(error);
     if message.contains("async") { RegisterError::Async { message } } else { RegisterError::Invalid { message } }
 }
 
 fn signature(error: &wasmtime::Error) -> RegisterError {
-    RegisterError::Signature { message: format!("{error:#}") }
+    RegisterError::Signature { message: words::error(error) }
 }
 
 /// A function of the handler has another type: says which, because wasmtime does not.
@@ -204,7 +206,7 @@ fn check_exports(engine: &Engine, component: &Component) -> Result<(), RegisterE
         return Ok(());
     }
     if let Some(found) = versions.first() {
-        return Err(RegisterError::ContractVersion { found: (*found).to_owned() });
+        return Err(RegisterError::ContractVersion { found: words::name(found) });
     }
     let mut message = format!("the component does not export `{HANDLER}@{CONTRACT_VERSION}`, so it is no plugin; ");
     if exports.iter().any(|name| name.starts_with("wasi:cli/run@")) {
@@ -215,8 +217,11 @@ fn check_exports(engine: &Engine, component: &Component) -> Result<(), RegisterE
     } else if exports.is_empty() {
         message.push_str("it exports nothing. With the Rust SDK, the macro `plugin!` exports the handler");
     } else {
-        let _ =
-            write!(message, "it exports {}. It should implement the world `wattle:plugin/plugin`", listed(&exports));
+        let _ = write!(
+            message,
+            "it exports {}. It should implement the world `wattle:plugin/plugin`",
+            words::listed(&exports)
+        );
     }
     Err(RegisterError::NoHandler { message })
 }
@@ -256,21 +261,21 @@ const WASI: &str = "0.2.12";
 
 fn check_imports(engine: &Engine, component: &Component) -> Result<(), RegisterError> {
     let ty = component.component_type();
-    let mut refused = Vec::new();
-    for (name, _) in ty.imports(engine) {
-        let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-        match GRANTED.iter().find(|(granted, _)| *granted == interface) {
-            Some((_, granted)) if compatible(version, granted) => {}
-            Some((_, granted)) => refused.push(format!("`{name}`: this host has {granted}, which does not fit it")),
-            None => refused.push(format!("`{name}`: {}", why_not(interface))),
-        }
-    }
-    if refused.is_empty() {
+    let refused = ty.imports(engine).filter_map(|(import, _)| {
+        let (interface, version) = import.split_once('@').unwrap_or((import, ""));
+        let why = match GRANTED.iter().find(|(granted, _)| *granted == interface) {
+            Some((_, granted)) if compatible(version, granted) => return None,
+            Some((_, granted)) => format!("this host has {granted}, which does not fit it"),
+            None => why_not(interface).to_owned(),
+        };
+        Some(format!("`{}`: {why}", words::name(import)))
+    });
+    let mut refused = refused.peekable();
+    if refused.peek().is_none() {
         return Ok(());
     }
-    Err(RegisterError::Imports {
-        message: format!("the plugin imports what it is not granted: {}", refused.join("; ")),
-    })
+    let refused = words::first(refused, "; ");
+    Err(RegisterError::Imports { message: format!("the plugin imports what it is not granted: {refused}") })
 }
 
 fn why_not(interface: &str) -> &'static str {
@@ -308,36 +313,56 @@ fn compatible(wanted: &str, granted: &str) -> bool {
 /// Ports as outputs name them, and for each its place in the topology's order.
 type Ports = (Arc<[String]>, Vec<u32>);
 
-/// Compares the ports that a plugin describes with those that the topology connects. The plugin's order counts, if it
+/// Compares the ports that a plugin describes, which have been checked, with those that the topology connects. The plugin's order counts, if it
 /// has one.
 pub(super) fn matched(described: Vec<String>, connected: &Arc<[String]>) -> Result<Ports, RegisterError> {
     if described.is_empty() {
         return Ok((Arc::clone(connected), (0..).zip(connected.iter()).map(|(place, _)| place).collect()));
     }
-    let place = |port: &String| (0..).zip(connected.iter()).find(|(_, name)| *name == port).map(|(place, _)| place);
-    let unconnected = described.iter().filter(|port| place(port).is_none()).cloned().collect::<Vec<_>>();
-    let unknown = connected.iter().filter(|port| !described.contains(port)).cloned().collect::<Vec<_>>();
-    let mut twice = described.iter().enumerate().filter(|(i, port)| described.iter().take(*i).any(|p| p == *port));
-    let problem = if let Some((_, port)) = twice.next() {
-        format!("the plugin describes the port `{port}` twice")
-    } else if !unconnected.is_empty() {
-        format!("the topology does not connect {}: add it to this subscriber's `to:`", listed(&unconnected))
+    let places: HashMap<&str, u32> = connected.iter().map(String::as_str).zip(0..).collect();
+    let names: HashSet<&str> = described.iter().map(String::as_str).collect();
+    let place = |port: &String| places.get(port.as_str()).copied();
+    let unconnected = described.iter().filter(|port| place(port).is_none()).collect::<Vec<_>>();
+    let unknown = connected.iter().filter(|port| !names.contains(port.as_str())).collect::<Vec<_>>();
+    let problem = if !unconnected.is_empty() {
+        format!("the topology does not connect {}: add it to this subscriber's `to:`", words::listed(&unconnected))
     } else if !unknown.is_empty() {
-        format!("the topology connects {}, which the plugin does not have", listed(&unknown))
+        format!("the topology connects {}, which the plugin does not have", words::listed(&unknown))
     } else {
         let order = described.iter().filter_map(place).collect();
         return Ok((described.into(), order));
     };
-    let message =
-        format!("{problem}. The plugin's ports: {}; the topology's: {}", listed(&described), listed(connected));
+    let message = format!(
+        "{problem}. The plugin's ports: {}; the topology's: {}",
+        words::listed(&described),
+        words::listed(connected)
+    );
     Err(RegisterError::Ports { message })
 }
 
-fn listed(names: &[String]) -> String {
-    if names.is_empty() {
-        return "none".to_owned();
+/// Checks ports for themselves, before anything is made of them.
+pub(super) fn check_ports(described: &[String]) -> Result<(), RegisterError> {
+    let refused = |message: String| Err(RegisterError::Ports { message });
+    if described.len() > PORTS_MAX {
+        return refused(format!(
+            "the plugin describes {} ports, and at most {PORTS_MAX} are accepted",
+            described.len()
+        ));
     }
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    let is_name = |port: &str| {
+        let allowed =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
+        !port.is_empty() && port.len() <= PORT_NAME_BYTES_MAX && port.bytes().all(allowed)
+    };
+    if let Some(port) = described.iter().find(|port| !is_name(port)) {
+        let port = words::name(port);
+        return refused(format!("the plugin describes a port `{port}`, which no topology can name"));
+    }
+    let mut seen = HashSet::new();
+    match described.iter().find(|port| !seen.insert(port.as_str())) {
+        Some(port) => refused(format!("the plugin describes the port `{port}` twice")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -10,8 +10,12 @@
 //! linker makes of a static. One without it has version 0. Released plugins keep their meaning: the section is looked at by
 //! nobody else.
 
+use super::words;
+
 /// The name of the custom section: its content is the version, decimal.
 const STATE_VERSION: &[u8] = b"wattle:state-version";
+/// What is looked at of it: a number, and what a linker may have filled it up with.
+const VERSION_BYTES_MAX: usize = 64;
 /// What is in a component in a component, and so on.
 const DEPTH_MAX: u32 = 8;
 
@@ -23,9 +27,10 @@ pub(super) fn state_version(wasm: &[u8]) -> Result<u32, String> {
     match found.as_slice() {
         [] => Ok(0),
         [version] => {
-            let text = String::from_utf8_lossy(version);
+            let start = version.get(..version.len().min(VERSION_BYTES_MAX)).unwrap_or_default();
+            let text = String::from_utf8_lossy(start);
             let number = text.trim_end_matches('\0').trim().parse();
-            number.map_err(|_| format!("{text:?} is not a number from 0 to {}", u32::MAX))
+            number.map_err(|_| format!("\"{}\" is not a number from 0 to {}", words::name(&text), u32::MAX))
         }
         several => Err(format!("it is declared {} times, and differs", several.len())),
     }

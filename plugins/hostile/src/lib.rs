@@ -42,6 +42,9 @@ impl Guest for Hostile {
             "panic" => panic!("no ports today"),
             "loop" => spin(),
             "state" => vec![state::run("get a").unwrap_or_default()],
+            many if many.starts_with("many ") => {
+                (0..many["many ".len()..].parse().unwrap()).map(|port: u32| format!("port-{port}")).collect()
+            }
             ports => ports.split_whitespace().map(str::to_owned).collect(),
         }
     }
