@@ -9,6 +9,8 @@
 //!   its place, until it may expire (`expiry.rs`). Units are whole or absent, what is there is the beginning of what was
 //!   written, and what was lost never comes back.
 //! - What comes again is answered with the place of the first one, and is not stored twice; nothing else is refused.
+//! - States of keys follow each other as their lifecycle says, ends are remembered for as long as it says by trusted time, and
+//!   what is out of order is held, once and up to the bound (`lives.rs`); behind a refusal nothing of its stream is stored.
 //! - Watermarks, epochs and append times only grow. After a failure of the disk nothing is acknowledged in that life, and
 //!   reads go on. Want of room is no failure.
 //! - A start never fails, unless the disk does. Damage to what was durable is refused, or costs reads of its own block
@@ -29,7 +31,9 @@ mod simulation {
     mod damage;
     mod expiry;
     mod faults;
+    mod guards;
     mod history;
+    mod lives;
     mod model;
     mod notes;
     mod plan;

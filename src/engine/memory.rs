@@ -349,11 +349,11 @@ impl Engine for MemoryEngine {
             }
             // a model may take its time
             let before = events.is_guarded().then(|| (state.recognised.clone(), state.producers.clone()));
-            let duplicates = state.judge(&events);
+            let mut duplicates = state.judge(&events);
             let judged = state.guard(&events, &duplicates, now_ns);
             let aside = match (judged, before) {
                 (Ok(aside), before) => {
-                    events.sort_out(&duplicates, &aside);
+                    events.sort_out(&mut duplicates, &aside, |id| state.end(id).unwrap_or(0));
                     if let Some(before) = before.filter(|_| !aside.is_empty()) {
                         state.note_again(&events, before);
                     }
@@ -555,7 +555,7 @@ impl Session for MemorySession {
                 return Err(SessionError::Refused(format!("from {} back to {}", lane.position, unit.consumed_to)));
             }
             let aside = state.guard(&unit.emits, &[], now_ns).map_err(SessionError::Guard)?;
-            unit.emits.sort_out(&[], &aside);
+            unit.emits.sort_out(&mut [], &aside, |_| 0);
             let lane = state.lanes.entry(self.lane).or_default();
             if unit.is_seek {
                 self.next_offset = unit.consumed_to;

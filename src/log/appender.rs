@@ -330,7 +330,7 @@ impl Appender {
                     }
                 };
                 if !aside.is_empty() {
-                    slices.sort_out(&[], &aside);
+                    slices.sort_out(&mut [], &aside, |_| 0);
                 }
                 let change = LaneChange { consumed: Consumed { lane: lane.id, consumed_to }, writes: &writes };
                 self.encode(bytes, Kind::Unit, |appender, out| {

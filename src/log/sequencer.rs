@@ -84,7 +84,7 @@ impl Sequencer {
         mut next_offset: impl FnMut(PartitionId) -> Offset,
     ) -> io::Result<Result<Judged, GuardRefused>> {
         self.release(look.position(), RELEASED_AT_ONCE + 2 * slices.count());
-        let (duplicates, noted) = self.note_new(slices, now_ns, look, &settings, &mut next_offset)?;
+        let (mut duplicates, noted) = self.note_new(slices, now_ns, look, &settings, &mut next_offset)?;
         let (kept, aside) = match guards.judge(slices, &duplicates) {
             Ok(judged) => judged,
             Err(refused) => {
@@ -92,7 +92,7 @@ impl Sequencer {
                 return Ok(Err(refused));
             }
         };
-        slices.sort_out(&duplicates, &aside);
+        slices.sort_out(&mut duplicates, &aside, &mut next_offset);
         if !aside.is_empty() {
             // It is recognised where it is, and what came with it has other places: as a replay will note it.
             self.forget(noted);

@@ -204,22 +204,35 @@ impl Slices {
     }
 
     /// Leaves out what was published before, and moves what is put aside into slices of its own, at the end. Both are in the
-    /// order of slices and records.
-    pub(crate) fn sort_out(&mut self, duplicates: &[Duplicate], aside: &[SetAside]) {
-        for set in aside {
-            let Some(from) = self.slices.get(set.slice as usize) else { continue };
-            let Some(record) = records(&from.records).nth(set.record as usize) else { continue };
-            let (record, at) = (record.to_vec(), set.record as usize);
-            let mark = match (from.identities.get(at), from.sequences.get(at)) {
-                (Some(identity), _) => Mark::Identity(*identity),
-                (None, Some(sequence)) => Mark::Sequence(*sequence),
-                (None, None) => Mark::None,
-            };
-            let pushed = self.push_marked(set.to, mark, |out| {
-                out.extend_from_slice(&record);
-                Ok::<_, std::convert::Infallible>(())
-            });
-            debug_assert!(pushed.is_ok(), "it was one of these records before");
+    /// order of slices and records. `next_offset` is that of a partition's next record.
+    pub(crate) fn sort_out(
+        &mut self,
+        duplicates: &mut [Duplicate],
+        aside: &[SetAside],
+        next_offset: impl FnMut(PartitionId) -> Offset,
+    ) {
+        if !aside.is_empty() {
+            self.place_anew(duplicates, aside, next_offset);
+        }
+        for of_slice in aside.chunk_by(|one, next| one.slice == next.slice) {
+            let Some(from) = of_slice.first().and_then(|set| self.slices.get(set.slice as usize)) else { continue };
+            let (mut sets, mut moved) = (of_slice.iter().peekable(), Vec::with_capacity(of_slice.len()));
+            for (at, record) in records(&from.records).enumerate() {
+                let Some(set) = sets.next_if(|set| set.record as usize == at) else { continue };
+                let mark = match (from.identities.get(at), from.sequences.get(at)) {
+                    (Some(identity), _) => Mark::Identity(*identity),
+                    (None, Some(sequence)) => Mark::Sequence(*sequence),
+                    (None, None) => Mark::None,
+                };
+                moved.push((set.to, mark, record.to_vec()));
+            }
+            for (to, mark, record) in moved {
+                let pushed = self.push_marked(to, mark, |out| {
+                    out.extend_from_slice(&record);
+                    Ok::<_, std::convert::Infallible>(())
+                });
+                debug_assert!(pushed.is_ok(), "it was one of these records before");
+            }
         }
         for slice in 0..self.slices.len() {
             let of_slice = |slice_of: u32| slice_of as usize == slice;
@@ -229,6 +242,40 @@ impl Slices {
             gone.sort_unstable();
             if !gone.is_empty() {
                 self.leave_out(slice, &gone);
+            }
+        }
+    }
+
+    /// Says anew where those are that records of these same slices repeat: what is put aside has no place here, and what is
+    /// behind that has an earlier one.
+    fn place_anew(
+        &self,
+        duplicates: &mut [Duplicate],
+        aside: &[SetAside],
+        mut next_offset: impl FnMut(PartitionId) -> Offset,
+    ) {
+        // Of each slice the offset of its first new record, and where each of these is.
+        let mut places: Vec<(Offset, Vec<Option<Offset>>)> = Vec::with_capacity(self.slices.len());
+        for (number, slice) in (0..).zip(&self.slices) {
+            let base = next_offset(slice.partition);
+            let (mut next, mut offsets) = (base, Vec::new());
+            for at in (0..slice.count).map(|record| (number, record)) {
+                if duplicates.binary_search_by_key(&at, |known| (known.slice, known.record)).is_ok() {
+                    continue;
+                }
+                let is_aside = aside.binary_search_by_key(&at, |set| (set.slice, set.record)).is_ok();
+                offsets.push((!is_aside).then_some(next));
+                next += Offset::from(!is_aside);
+            }
+            places.push((base, offsets));
+        }
+        for known in duplicates {
+            let Some(slice) = self.slices.get(known.slice as usize) else { continue };
+            let first = PartitionId { topic: slice.partition.topic, partition: known.partition };
+            let here = self.slices.iter().position(|slice| slice.partition == first).and_then(|at| places.get(at));
+            let (Some(offset), Some((base, offsets))) = (known.offset, here) else { continue };
+            if let Some(at) = offset.checked_sub(*base) {
+                known.offset = usize::try_from(at).ok().and_then(|at| offsets.get(at).copied().flatten());
             }
         }
     }

@@ -380,6 +380,28 @@ async fn numbered_events_that_are_held_are_recognised() {
     assert_eq!(ids(&tree, "in").await, ["1", "3", "5", "2"]);
 }
 
+async fn repetitions_are_told_where_the_first_one_is(home: impl Home) {
+    let (plan, work) = (plan_of(&[&yaml_with(HOLD)]), Script::each(copy));
+    let tree = start_on(home.open().await, &plan, &[("work", &work)]).await;
+    let (held, placed) = (state("1", "a", "paid"), state("2", "b", "new"));
+    let events = [held.clone(), placed.clone(), placed, held];
+    let published = tree.publisher().publish("in", &events, None).await.unwrap();
+    let places: Vec<_> = published.places.iter().map(|place| (place.offset, place.is_duplicate)).collect();
+    assert_eq!(places, [(None, false), (Some(0), false), (Some(0), true), (None, true)]);
+    assert_eq!((published.held, ids(&tree, "in").await), (vec![0], vec!["2".to_owned()]));
+    ends(tree).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_repeats_a_held_one_of_its_publish_has_no_place_in_memory() {
+    repetitions_are_told_where_the_first_one_is(MemoryEngine::default()).await;
+}
+
+#[tokio::test]
+async fn what_repeats_a_held_one_of_its_publish_has_no_place_on_disk() {
+    repetitions_are_told_where_the_first_one_is(tempfile::tempdir().unwrap()).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_event_of_no_state_is_refused() {
     let tree = start(&yaml(true, false, ""), &[("work", &Script::each(copy))]).await;

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use wattle::log::{ColdError, ColdReader, Log, Recent};
-use wattle::model::{Chunk, LaneId, PageBudget, PartitionId};
+use wattle::model::{Chunk, GuardCounts, LaneId, PageBudget, PartitionId, keeper_of};
 
+use super::lives::Lives;
 use super::model::Model;
-use super::plan::{LANES, PARTITIONS};
+use super::plan::{ENDED_MAX, GUARDED, LANES, PARTITIONS};
 
 /// How many units a log holds after a start: the first ones, all whole. Panics where that is not so.
 pub(crate) fn units_held(model: &Model, log: &Log, catalogue: &[bytes::Bytes]) -> usize {
@@ -109,6 +110,21 @@ pub(crate) fn all(model: &mut Model, log: &Log, is_excused: &dyn Fn(&ColdError) 
     let units: BTreeSet<usize> = model.partitions.values().flatten().map(|event| event.unit).collect();
     let times: Vec<u64> = units.into_iter().filter_map(|unit| model.units[unit].time_ns).collect();
     assert!(times.is_sorted(), "append times decrease: {times:?}");
+}
+
+/// Compares how many keys live and how many events are held; ends may be forgotten later than they may be.
+pub(crate) fn lives(lives: &Lives, log: &Log, is_excused: &dyn Fn(&str) -> bool) {
+    for id in GUARDED {
+        let entries = log.entries(keeper_of(id));
+        match GuardCounts::read(|key| entries.get(key)) {
+            Ok(found) => {
+                let (living, ended, held) = lives.counts(id);
+                assert_eq!((found.living, found.held), (living, held), "{id:?}: keys that live, events that are held");
+                assert!((ended..=ENDED_MAX).contains(&found.ended), "{id:?}: {} ends, not {ended}", found.ended);
+            }
+            Err(error) => assert!(is_excused(&error.to_string()), "{id:?}: {error}"),
+        }
+    }
 }
 
 /// Where a time is looked for, by the model: the first event that was appended then or later.

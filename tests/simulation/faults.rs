@@ -140,6 +140,11 @@ impl Faults {
         (state.power, state.armed) = (None, Vec::new());
     }
 
+    /// There is room from now on.
+    pub(crate) fn disarm_full(&self) {
+        self.state().armed.retain(|armed| !armed.is_full);
+    }
+
     pub(crate) fn begin_step(&self) {
         self.state().operations = 0;
     }

@@ -8,7 +8,7 @@ use super::notes::Notes;
 use super::world::World;
 
 /// A few dozen seconds of a machine with two cores, unoptimised.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 600;
 
 /// A whole history. The trace of its disk.
 fn run(seed: u64, notes: Notes) -> u64 {

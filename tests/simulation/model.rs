@@ -10,14 +10,17 @@
 //! The model is exact: what the log answers, to the offset, is known before it is asked. After a start the log holds the
 //! first so many of the units, never less than `must`; the rest is forgotten here, and may never be seen again.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use wattle::log::{Placed, Settings};
 use wattle::model::{
-    Dedupe, Duplicate, EventId, Guard, LaneId, LaneWrite, Mark, PartitionId, ProducerId, Slices, SubscriberId, TopicId,
+    Aside, Dedupe, Duplicate, EventId, Guard, LaneId, LaneWrite, Mark, PartitionId, ProducerId, SetAside, Slices,
+    SubscriberId, TopicId,
 };
+
+use super::lives::{Brings, Lives, Verdict};
+use super::plan::{Guarding, HELD_MAX};
 
 /// An event on its way in.
 #[derive(Debug, Clone)]
@@ -25,18 +28,44 @@ pub(crate) struct Incoming {
     pub(crate) partition: PartitionId,
     pub(crate) bytes: Vec<u8>,
     pub(crate) mark: Mark,
-    /// Its key, and the state that it brings.
-    pub(crate) guard: Option<(u8, &'static str)>,
+    pub(crate) guard: Option<Brings>,
 }
 
 /// What waits in the queue, with the number of its ticket.
 #[derive(Debug)]
 pub(crate) enum Submitted {
-    Append { events: Vec<Incoming>, producer: Option<ProducerId>, ticket: usize },
-    Unit { lane: LaneId, owner: u64, consumed_to: u64, events: Vec<Incoming>, writes: Vec<LaneWrite> },
-    Acquire { lane: LaneId, ticket: usize },
-    Catalogue { entry: Vec<u8>, ticket: usize },
-    Barrier { ticket: usize },
+    Append {
+        events: Vec<Incoming>,
+        producer: Option<ProducerId>,
+        /// Behind a refusal in the same one nothing is stored.
+        stream: Option<usize>,
+        ticket: usize,
+    },
+    Unit(SubmittedUnit),
+    Acquire {
+        lane: LaneId,
+        ticket: usize,
+    },
+    Catalogue {
+        entry: Vec<u8>,
+        ticket: usize,
+    },
+    Barrier {
+        ticket: usize,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct SubmittedUnit {
+    pub(crate) lane: LaneId,
+    pub(crate) owner: u64,
+    pub(crate) consumed_to: u64,
+    pub(crate) events: Vec<Incoming>,
+    pub(crate) writes: Vec<LaneWrite>,
+    /// Events of a partition that are held no longer.
+    pub(crate) released: Option<(PartitionId, u32)>,
+    /// Where it has guards.
+    pub(crate) ticket: Option<usize>,
 }
 
 /// What a ticket must resolve to.
@@ -45,6 +74,10 @@ pub(crate) enum Expected {
     Placed(Placed),
     /// By its number among the events.
     Refused(u32),
+    /// Something in front of it was refused.
+    Fenced,
+    /// Whether a unit with guards is refused, by the number among its events.
+    Verdict(Option<u32>),
     Acquired {
         position: u64,
         owner: u64,
@@ -60,8 +93,8 @@ pub(crate) struct Unit {
     /// Of that lane.
     writes: Vec<LaneWrite>,
     pub(crate) catalogue: Option<Vec<u8>>,
-    /// The states of keys behind it, where it is an append.
-    states: Option<States>,
+    /// The lives of keys behind it, where it may have changed them.
+    lives: Option<Lives>,
     /// The last number of a producer in each partition, and its offset.
     sequences: Vec<(PartitionId, ProducerId, u64, u64)>,
     pub(crate) epoch: u32,
@@ -71,16 +104,19 @@ pub(crate) struct Unit {
     pub(crate) trusted_ns: u64,
 }
 
-/// Of keys: those that live, and for each partition those whose end is remembered, oldest first.
-#[derive(Debug, Clone, Default)]
-struct States {
-    living: BTreeMap<(PartitionId, u8), &'static str>,
-    ended: BTreeMap<PartitionId, Vec<u8>>,
-}
-
 pub(crate) struct Stored {
     pub(crate) bytes: Vec<u8>,
     pub(crate) unit: usize,
+    pub(crate) guard: Option<Brings>,
+}
+
+/// What becomes of an event of an append.
+enum Fate {
+    /// It was published before: where, as far as that is known.
+    Known(u32, Option<u64>),
+    /// It is in the same append already, as this record of this slice.
+    Repeated(usize, usize),
+    New,
 }
 
 /// An identity that a topic's event had.
@@ -100,7 +136,10 @@ pub(crate) struct Model {
     cursors: BTreeMap<LaneId, u64>,
     noted: BTreeMap<TopicId, Vec<Noted>>,
     sequences: BTreeMap<(PartitionId, ProducerId), (u64, u64)>,
-    states: States,
+    pub(crate) lives: Lives,
+    pub(crate) guarding: Option<Guarding>,
+    /// Streams of which something was refused.
+    pub(crate) shut: BTreeSet<usize>,
     /// Of this life.
     pub(crate) owners: BTreeMap<LaneId, u64>,
     pub(crate) epoch: u32,
@@ -120,8 +159,9 @@ pub(crate) fn slices_of(events: &[Incoming], producer: Option<ProducerId>) -> Sl
             Ok::<_, ()>(())
         };
         let (slice, _) = slices.push_marked(event.partition, event.mark, write).unwrap();
-        if let Some((key, state)) = event.guard {
-            slices.guard_last(slice, Guard::new(&key.to_string(), state.into(), number));
+        if let Some(Brings { key, state, aside }) = event.guard {
+            let aside = aside.map(|to| Aside { to, max: HELD_MAX });
+            slices.guard_last(slice, Guard::new(&key.to_string(), state.into(), number).or_aside(aside));
         }
     }
     if let Some(producer) = producer {
@@ -143,6 +183,10 @@ fn grouped(events: Vec<Incoming>) -> Vec<(PartitionId, Vec<(u32, Incoming)>)> {
 }
 
 impl Model {
+    pub(crate) fn new(guarding: Option<Guarding>) -> Self {
+        Self { guarding, ..Self::default() }
+    }
+
     /// Events of a partition that exist, were only the first `units` written.
     pub(crate) fn end(&self, partition: PartitionId, units: usize) -> u64 {
         self.partitions.get(&partition).map_or(0, |events| events.partition_point(|event| event.unit < units) as u64)
@@ -162,6 +206,11 @@ impl Model {
             entries.insert(write.key, write.value);
         }
         entries.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+
+    /// The lives of keys, were only the first `units` written.
+    pub(crate) fn lives_after(&self, units: usize) -> Lives {
+        self.units[..units].iter().rev().find_map(|unit| unit.lives.clone()).unwrap_or_default()
     }
 
     pub(crate) fn catalogue(&self, units: usize) -> Vec<&[u8]> {
@@ -192,26 +241,24 @@ impl Model {
         let mut answers = Vec::new();
         for submitted in queue {
             match submitted {
-                Submitted::Append { events, producer, ticket } => {
-                    let expected = match self.append(events, producer, settings) {
-                        Ok(placed) => Expected::Placed(placed),
-                        Err(number) => Expected::Refused(number),
+                Submitted::Append { events, producer, stream, ticket } => {
+                    let expected = if stream.is_some_and(|stream| self.shut.contains(&stream)) {
+                        Expected::Fenced
+                    } else {
+                        match self.append(events, producer, settings) {
+                            Ok(placed) => Expected::Placed(placed),
+                            Err(number) => {
+                                self.shut.extend(stream);
+                                Expected::Refused(number)
+                            }
+                        }
                     };
                     answers.push((ticket, expected, self.units.len()));
                 }
-                Submitted::Unit { lane, owner, consumed_to, events, writes } => {
-                    if self.owners.get(&lane) != Some(&owner) {
-                        continue; // fenced
-                    }
-                    let unit = self.units.len();
-                    for event in events {
-                        self.partitions.entry(event.partition).or_default().push(Stored { bytes: event.bytes, unit });
-                    }
-                    self.cursors.insert(lane, consumed_to);
-                    self.push(Some((lane, consumed_to)), None, Vec::new());
-                    if let Some(unit) = self.units.last_mut() {
-                        unit.writes = writes;
-                    }
+                Submitted::Unit(unit) => {
+                    let ticket = unit.ticket;
+                    let verdict = self.unit(unit);
+                    answers.extend(ticket.map(|ticket| (ticket, Expected::Verdict(verdict), self.units.len())));
                 }
                 Submitted::Acquire { lane, ticket } => {
                     let owner = self.owners.entry(lane).or_default();
@@ -236,8 +283,34 @@ impl Model {
         sequences: Vec<(PartitionId, ProducerId, u64, u64)>,
     ) {
         let (time_ns, trusted_ns) = (self.engine_ns, self.trusted_ns);
-        let (writes, states) = (Vec::new(), None);
-        self.units.push(Unit { cursor, writes, catalogue, states, sequences, epoch: self.epoch, time_ns, trusted_ns });
+        let (writes, lives) = (Vec::new(), None);
+        self.units.push(Unit { cursor, writes, catalogue, lives, sequences, epoch: self.epoch, time_ns, trusted_ns });
+    }
+
+    /// A lane's unit, where it is its owner. All of it or nothing: the number of the first event that is refused.
+    fn unit(&mut self, submitted: SubmittedUnit) -> Option<u32> {
+        let SubmittedUnit { lane, owner, consumed_to, events, writes, released, .. } = submitted;
+        if self.owners.get(&lane) != Some(&owner) {
+            return None; // fenced
+        }
+        let fates =
+            |events: Vec<(u32, Incoming)>| events.into_iter().map(|(of, event)| (of, event, Fate::New)).collect();
+        let groups = grouped(events).into_iter().map(|(id, events)| (id, fates(events))).collect();
+        let lives = self.lives.clone();
+        if let Err(number) = self.place(groups) {
+            self.lives = lives;
+            return Some(number);
+        }
+        if let Some((id, count)) = released {
+            self.lives.release(id, count);
+        }
+        self.cursors.insert(lane, consumed_to);
+        self.push(Some((lane, consumed_to)), None, Vec::new());
+        let lives = self.lives.clone();
+        if let Some(unit) = self.units.last_mut() {
+            (unit.writes, unit.lives) = (writes, Some(lives));
+        }
+        None
     }
 
     /// All of some events or nothing: the number of the first one that is refused.
@@ -247,114 +320,183 @@ impl Model {
         producer: Option<ProducerId>,
         settings: &Settings,
     ) -> Result<Placed, u32> {
-        let ends: Vec<_> = self.partitions.iter().map(|(id, events)| (*id, events.len())).collect();
-        let noted: Vec<_> = self.noted.iter().map(|(topic, noted)| (*topic, noted.len())).collect();
-        let (sequences, states) = (self.sequences.clone(), self.states.clone());
-        let placed = self.try_append(events, producer, settings);
-        if placed.is_err() {
-            let end = |id: &PartitionId| ends.iter().find(|(of, _)| of == id).map_or(0, |(_, end)| *end);
-            self.partitions.iter_mut().for_each(|(id, events)| events.truncate(end(id)));
-            let known = |topic: &TopicId| noted.iter().find(|(of, _)| of == topic).map_or(0, |(_, known)| *known);
-            self.noted.iter_mut().for_each(|(topic, noted)| noted.truncate(known(topic)));
-            (self.sequences, self.states) = (sequences, states);
+        let known: BTreeMap<_, _> = self.noted.iter().map(|(topic, noted)| (*topic, noted.len())).collect();
+        let lives = self.lives.clone();
+        let mut groups = Vec::new();
+        for (id, events) in grouped(events) {
+            let fates = match producer {
+                Some(producer) => self.numbered(id, events, producer),
+                None => self.identified(id, events, groups.len(), settings),
+            };
+            groups.push((id, fates));
         }
-        placed
-    }
-
-    /// Whether a state may follow, of those that [`super::plan::lifecycle`] has: `a`, any number of `b`, `z`.
-    fn follows(&mut self, id: PartitionId, key: u8, state: &'static str) -> bool {
-        let States { living, ended } = &mut self.states;
-        let count = living.keys().filter(|(of, _)| *of == id).count() as u64;
-        let current = living.get(&(id, key)).copied();
-        let ended = ended.entry(id).or_default();
-        let may = match (current, state) {
-            (None, "a") => count < super::plan::LIVING_MAX && !ended.contains(&key),
-            (Some("a" | "b"), "b" | "z") => true,
-            _ => false,
-        };
-        match (may, state) {
-            (true, "z") => {
-                living.remove(&(id, key));
-                ended.push(key);
-                ended.drain(..ended.len().saturating_sub(super::plan::ENDED_MAX as usize));
-            }
-            (true, _) => drop(living.insert((id, key), state)),
-            (false, _) => {}
+        // what was noted now was not said to be anywhere yet
+        for (topic, noted) in &mut self.noted {
+            noted.truncate(known.get(topic).copied().unwrap_or(0));
         }
-        may
-    }
-
-    fn try_append(
-        &mut self,
-        events: Vec<Incoming>,
-        producer: Option<ProducerId>,
-        settings: &Settings,
-    ) -> Result<Placed, u32> {
-        let unit = self.units.len();
-        let (mut base_offsets, mut duplicates, mut numbers, mut count) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        let mut refused = None;
-        for (slice, (id, events)) in grouped(events).into_iter().enumerate() {
-            let base = self.end(id, usize::MAX);
-            base_offsets.push(base);
-            let dedupe = settings.topics.get(&id.topic).and_then(|topic| topic.dedupe);
-            let has_identities = matches!(events[0].1.mark, Mark::Identity(_));
-            let window = dedupe.filter(|_| has_identities).map(|dedupe| self.window(id.topic, dedupe));
-            for (record, (number, event)) in events.into_iter().enumerate() {
-                let offset = self.end(id, usize::MAX);
-                let mut duplicate = |partition, offset| {
-                    duplicates.push(Duplicate { slice: slice as u32, record: record as u32, partition, offset });
-                };
-                match (event.mark, producer) {
-                    (Mark::Sequence(sequence), Some(producer)) => match self.sequences.entry((id, producer)) {
-                        Entry::Occupied(last) if sequence <= last.get().0 => {
-                            let (last, at) = *last.get();
-                            duplicate(id.partition, (last == sequence).then_some(at));
-                            continue;
-                        }
-                        entry => {
-                            entry.insert_entry((sequence, offset));
-                        }
-                    },
-                    (Mark::Identity(EventId(identity)), _) => {
-                        let noted = self.noted.entry(id.topic).or_default();
-                        let known = noted.iter().enumerate().rev().find(|(_, noted)| noted.identity == identity);
-                        if let (Some(window), Some((at, known))) = (window, known)
-                            && at >= window
-                        {
-                            duplicate(known.partition, Some(known.offset));
-                            continue;
-                        }
-                        noted.push(Noted { identity, partition: id.partition, offset, unit });
+        match self.place(groups) {
+            Ok((placed, stored)) => {
+                let unit = self.units.len();
+                for (id, mark, offset) in &stored {
+                    if let Mark::Identity(EventId(identity)) = mark {
+                        let noted = Noted { identity: *identity, partition: id.partition, offset: *offset, unit };
+                        self.noted.entry(id.topic).or_default().push(noted);
                     }
-                    _ => {}
                 }
-                if let Some((key, state)) = event.guard
-                    && !self.follows(id, key, state)
-                {
-                    refused = refused.or(Some(number));
+                let mut numbers = BTreeMap::new();
+                for (id, mark, offset) in &stored {
+                    if let (Some(producer), Mark::Sequence(sequence)) = (producer, mark) {
+                        numbers.insert(*id, (*id, producer, *sequence, *offset));
+                        self.sequences.insert((*id, producer), (*sequence, *offset));
+                    }
                 }
-                self.partitions.entry(id).or_default().push(Stored { bytes: event.bytes, unit });
-                count += 1;
+                if !stored.is_empty() {
+                    self.push(None, None, numbers.into_values().collect());
+                    let lives = self.lives.clone();
+                    if let Some(unit) = self.units.last_mut() {
+                        unit.lives = Some(lives);
+                    }
+                }
+                Ok(placed)
             }
-            if let Some(producer) = producer
-                && let Some((sequence, offset)) = self.sequences.get(&(id, producer))
-            {
-                numbers.push((id, producer, *sequence, *offset));
+            Err(number) => {
+                self.lives = lives;
+                Err(number)
             }
         }
-        if let Some(number) = refused {
-            return Err(number);
-        }
-        if count > 0 {
-            self.push(None, None, numbers);
-            let states = self.states.clone();
-            if let Some(unit) = self.units.last_mut() {
-                unit.states = Some(states);
+    }
+
+    /// What of a producer's events for a partition is there already, also among what is held for it.
+    fn numbered(
+        &self,
+        id: PartitionId,
+        events: Vec<(u32, Incoming)>,
+        producer: ProducerId,
+    ) -> Vec<(u32, Incoming, Fate)> {
+        let last = |id| self.sequences.get(&(id, producer)).copied();
+        let last_held = events[0].1.guard.and_then(|guard| guard.aside).and_then(last);
+        let fate = |event: &Incoming| match (event.mark, last(id)) {
+            (Mark::Sequence(sequence), Some((last, at))) if sequence <= last => {
+                Fate::Known(id.partition, (last == sequence).then_some(at))
             }
-        } else {
+            (Mark::Sequence(sequence), _) if last_held.is_some_and(|(last, _)| sequence <= last) => {
+                Fate::Known(id.partition, None)
+            }
+            _ => Fate::New,
+        };
+        events.into_iter().map(|(number, event)| (number, event.clone(), fate(&event))).collect()
+    }
+
+    /// What of some events for a partition, the slice of this number, is there already, also among what is held for it.
+    fn identified(
+        &mut self,
+        id: PartitionId,
+        events: Vec<(u32, Incoming)>,
+        slice: usize,
+        settings: &Settings,
+    ) -> Vec<(u32, Incoming, Fate)> {
+        let unit = self.units.len();
+        let dedupe = settings.topics.get(&id.topic).and_then(|topic| topic.dedupe);
+        let windows = dedupe.map(|dedupe| {
+            let held = events[0].1.guard.and_then(|guard| guard.aside).map(|aside| aside.topic);
+            (self.window(id.topic, dedupe), held.map(|held| (held, self.window(held, dedupe))))
+        });
+        let mut fates = Vec::new();
+        for (record, (number, event)) in events.into_iter().enumerate() {
+            let mut fate = Fate::New;
+            if let Mark::Identity(EventId(identity)) = event.mark {
+                let find = |topic: TopicId, window: usize| {
+                    let noted = self.noted.get(&topic)?.iter().enumerate();
+                    let (at, known) = noted.rev().find(|(_, noted)| noted.identity == identity)?;
+                    (at >= window).then_some(known)
+                };
+                let (known, is_held) = match windows {
+                    Some((window, held)) => {
+                        (find(id.topic, window), held.is_some_and(|(held, window)| find(held, window).is_some()))
+                    }
+                    None => (None, false),
+                };
+                fate = match known {
+                    _ if is_held => Fate::Known(id.partition, None),
+                    // its slice and its record, as they were noted below
+                    Some(known) if known.unit == unit => {
+                        Fate::Repeated(known.partition as usize, known.offset as usize)
+                    }
+                    Some(known) => Fate::Known(known.partition, Some(known.offset)),
+                    None => Fate::New,
+                };
+                if matches!(fate, Fate::New) {
+                    let noted = Noted { identity, partition: slice as u32, offset: record as u64, unit };
+                    self.noted.entry(id.topic).or_default().push(noted);
+                }
+            }
+            fates.push((number, event, fate));
+        }
+        fates
+    }
+
+    /// Gives what is new its places, by slices. Where they are and what was stored; the number of the first that is refused.
+    #[allow(clippy::type_complexity, reason = "each is looked at once")]
+    fn place(
+        &mut self,
+        groups: Vec<(PartitionId, Vec<(u32, Incoming, Fate)>)>,
+    ) -> Result<(Placed, Vec<(PartitionId, Mark, u64)>), u32> {
+        let (mut held, mut aside) = (Vec::<(PartitionId, Vec<Incoming>)>::new(), Vec::new());
+        let mut slices: Vec<(PartitionId, Vec<Incoming>)> = Vec::new();
+        // where new records are, none of those that are held; and those that are there already
+        let (mut places, mut repeated) = (BTreeMap::new(), Vec::new());
+        for (slice, (id, events)) in groups.into_iter().enumerate() {
+            let (mut stays, base) = (Vec::new(), self.end(id, usize::MAX));
+            for (record, (number, event, fate)) in events.into_iter().enumerate() {
+                if !matches!(fate, Fate::New) {
+                    repeated.push((slice, record, fate));
+                    continue;
+                }
+                let verdict = match (event.guard, &self.guarding) {
+                    (Some(brings), Some(guarding)) => self.lives.judge(id, brings, self.trusted_ns, guarding),
+                    _ => Verdict::Follows,
+                };
+                match verdict {
+                    Verdict::Refused => return Err(number),
+                    Verdict::Follows => {
+                        places.insert((slice, record), (id.partition, Some(base + stays.len() as u64)));
+                        stays.push(event);
+                    }
+                    Verdict::Held(to) => {
+                        places.insert((slice, record), (id.partition, None));
+                        aside.push(SetAside { slice: slice as u32, record: record as u32, to });
+                        match held.iter_mut().find(|(of, _)| *of == to) {
+                            Some((_, held)) => held.push(event),
+                            None => held.push((to, vec![event])),
+                        }
+                    }
+                }
+            }
+            slices.push((id, stays));
+        }
+        let duplicate = |(slice, record, fate): (usize, usize, Fate)| {
+            let (partition, offset) = match fate {
+                Fate::Known(partition, offset) => (partition, offset),
+                Fate::Repeated(slice, record) => places[&(slice, record)],
+                Fate::New => unreachable!(),
+            };
+            Duplicate { slice: slice as u32, record: record as u32, partition, offset }
+        };
+        let duplicates = repeated.into_iter().map(duplicate).collect();
+        let (mut base_offsets, mut stored) = (Vec::new(), Vec::new());
+        let unit = self.units.len();
+        for (id, events) in slices.into_iter().chain(held) {
+            let all = self.partitions.entry(id).or_default();
+            base_offsets.push(all.len() as u64);
+            for event in events {
+                stored.push((id, event.mark, all.len() as u64));
+                all.push(Stored { bytes: event.bytes, unit, guard: event.guard });
+            }
+        }
+        if stored.is_empty() {
             base_offsets.fill(0);
         }
-        Ok(Placed { base_offsets, duplicates, aside: Vec::new() })
+        Ok((Placed { base_offsets, duplicates, aside }, stored))
     }
 
     /// From which one on a topic's identities are recognised.
@@ -382,17 +524,15 @@ impl Model {
         self.units.truncate(units);
         (self.published, self.must, self.epoch, self.engine_ns) = (units, units, epoch, None);
         self.owners.clear();
+        self.shut.clear();
         for events in self.partitions.values_mut() {
             events.truncate(events.partition_point(|event| event.unit < units));
         }
         for noted in self.noted.values_mut() {
             noted.retain(|noted| noted.unit < units);
         }
-        (self.cursors, self.sequences, self.states) = (BTreeMap::new(), BTreeMap::new(), States::default());
+        (self.cursors, self.sequences, self.lives) = (BTreeMap::new(), BTreeMap::new(), self.lives_after(units));
         for unit in &self.units {
-            if let Some(states) = &unit.states {
-                self.states = states.clone();
-            }
             self.cursors.extend(unit.cursor);
             self.sequences.extend(unit.sequences.iter().map(|(id, by, number, at)| ((*id, *by), (*number, *at))));
         }

@@ -26,11 +26,42 @@ const fn lane(subscriber: u32, partition: u32) -> LaneId {
     LaneId { subscriber: SubscriberId(subscriber), partition }
 }
 
-/// Two roots and two topics of the tree.
-pub(crate) const PARTITIONS: [PartitionId; 6] =
-    [partition(1, 0), partition(1, 1), partition(2, 0), partition(3, 0), partition(3, 1), partition(4, 7)];
+/// Two roots and two topics of the tree, and what is held for the first root and for a topic of the tree.
+pub(crate) const PARTITIONS: [PartitionId; 10] = [
+    partition(1, 0),
+    partition(1, 1),
+    partition(2, 0),
+    partition(3, 0),
+    partition(3, 1),
+    partition(4, 7),
+    partition(5, 0),
+    partition(5, 1),
+    partition(6, 0),
+    partition(6, 1),
+];
 pub(crate) const ROOTS: [PartitionId; 3] = [PARTITIONS[0], PARTITIONS[1], PARTITIONS[2]];
-pub(crate) const LANES: [LaneId; 5] = [lane(1, 0), lane(1, 1), lane(2, 0), lane(3, 0), lane(3, 1)];
+/// Those that a guard may be asked for.
+pub(crate) const GUARDED: [PartitionId; 5] =
+    [PARTITIONS[0], PARTITIONS[1], PARTITIONS[2], PARTITIONS[3], PARTITIONS[4]];
+pub(crate) const LANES: [LaneId; 9] =
+    [lane(1, 0), lane(1, 1), lane(2, 0), lane(3, 0), lane(3, 1), HOLDERS[0], HOLDERS[1], HOLDERS[2], HOLDERS[3]];
+/// Those that give what is held its place.
+pub(crate) const HOLDERS: [LaneId; 4] = [lane(5, 0), lane(5, 1), lane(6, 0), lane(6, 1)];
+
+/// What is held for a partition.
+pub(crate) fn held_of(id: PartitionId) -> Option<PartitionId> {
+    let topic = match id.topic.0 {
+        1 => 5,
+        3 => 6,
+        _ => return None,
+    };
+    Some(partition(topic, id.partition))
+}
+
+/// For what something is held.
+pub(crate) fn held_for(id: PartitionId) -> Option<PartitionId> {
+    GUARDED.into_iter().find(|guarded| held_of(*guarded) == Some(id))
+}
 
 /// What a lane consumes.
 pub(crate) fn input_of(lane: LaneId) -> PartitionId {
@@ -92,21 +123,38 @@ fn retention(random: &mut Random) -> Retention {
 pub(crate) const LIVING_MAX: u64 = 3;
 /// Keys of a partition whose end is remembered.
 pub(crate) const ENDED_MAX: u64 = 2;
+/// Events of a partition that are held.
+pub(crate) const HELD_MAX: u64 = 3;
 
-/// `a`, then any number of `b`, then `z`.
-fn lifecycle() -> Lifecycle {
-    let states = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect::<BTreeSet<Arc<str>>>();
-    let next = states(&["b", "z"]);
-    let allow = [("a".into(), next.clone()), ("b".into(), next)].into();
-    // longer than any clock jumps
-    let remember = Some(Duration::from_nanos(50 * YEAR));
-    Lifecycle { start: states(&["a"]), allow, keys_max: LIVING_MAX, remember, remembered_max: ENDED_MAX }
+/// How a history guards.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guarding {
+    /// How long ends are remembered.
+    pub(crate) remember_ns: Option<u64>,
+    /// What is out of order is held.
+    pub(crate) holds: bool,
+}
+
+impl Guarding {
+    pub(crate) fn new(random: &mut Random) -> Self {
+        let remember_ns = random.pick(&[None, Some(40 * SECOND), Some(HOUR), Some(20 * HOUR), Some(50 * YEAR)]);
+        Self { remember_ns, holds: !random.once_in(4) }
+    }
+
+    /// `a`, then any number of `b`, then `z`.
+    fn lifecycle(&self) -> Lifecycle {
+        let states = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect::<BTreeSet<Arc<str>>>();
+        let next = states(&["b", "z"]);
+        let allow = [("a".into(), next.clone()), ("b".into(), next)].into();
+        let remember = self.remember_ns.map(Duration::from_nanos);
+        Lifecycle { start: states(&["a"]), allow, keys_max: LIVING_MAX, remember, remembered_max: ENDED_MAX }
+    }
 }
 
 /// Settings; topics recognise what they did before, unless they are to change in that.
-pub(crate) fn settings(random: &mut Random, before: Option<&Settings>) -> Settings {
+pub(crate) fn settings(random: &mut Random, before: Option<&Settings>, guarding: Option<&Guarding>) -> Settings {
     let mut settings = Settings::default();
-    for topic in (1..=4).map(TopicId) {
+    for topic in (1..=6).map(TopicId) {
         let known = before.and_then(|before| before.topics.get(&topic)).map(|known| known.dedupe);
         let made = TopicSettings {
             retention: retention(random),
@@ -115,8 +163,11 @@ pub(crate) fn settings(random: &mut Random, before: Option<&Settings>) -> Settin
         };
         settings.topics.insert(topic, made);
     }
+    // what is held is recognised as what it is held for
+    let root = settings.topics[&TopicId(1)].dedupe;
+    settings.topics.entry(TopicId(5)).and_modify(|held| held.dedupe = root);
     let mut readers: HashMap<TopicId, Vec<SubscriberId>> = HashMap::new();
-    for topic in 1..=3 {
+    for topic in [1, 2, 3, 5, 6] {
         if !random.once_in(4) {
             readers.entry(TopicId(topic)).or_default().push(SubscriberId(topic));
         }
@@ -125,7 +176,9 @@ pub(crate) fn settings(random: &mut Random, before: Option<&Settings>) -> Settin
         }
     }
     settings.readers = readers;
-    settings.lifecycles = (1..=2).map(|topic| (TopicId(topic), Arc::new(lifecycle()))).collect();
+    if let Some(guarding) = guarding {
+        settings.lifecycles = (1..=3).map(|topic| (TopicId(topic), Arc::new(guarding.lifecycle()))).collect();
+    }
     settings
 }
 

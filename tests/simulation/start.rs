@@ -72,7 +72,7 @@ impl World {
             self.note(format!("other options: {:?}", self.options));
         }
         if self.random.once_in(3) {
-            let fresh = plan::settings(&mut self.random, None);
+            let fresh = plan::settings(&mut self.random, None, self.guarding.as_ref());
             let changed = |topic: &TopicId| {
                 let dedupe = |settings: &Settings| settings.topics.get(topic).map(|topic| topic.dedupe);
                 dedupe(&fresh) != dedupe(&self.settings)
@@ -97,6 +97,7 @@ impl World {
         self.model.keep(held, epoch);
         let damaged = self.damaged.clone();
         check::all(&mut self.model, &log, &|error| is_of(error, damaged.as_ref()));
+        check::lives(&self.model.lives, &log, &|error| damaged.as_ref().is_some_and(|name| error.contains(name)));
         // of those without events nobody knows whether they are there
         let last = self.model.partitions.values().flatten().map(|event| event.unit).max();
         let last_ns = last.map(|unit| self.model.units[unit].trusted_ns);
@@ -110,6 +111,7 @@ impl World {
             queue: Vec::new(),
             waiting: BTreeMap::new(),
             sessions: Vec::new(),
+            stream: None,
             is_poisoned: false,
             seen: BTreeMap::new(),
             fired,

@@ -5,10 +5,10 @@ use std::pin::Pin;
 
 use wattle::effects::Disk;
 use wattle::log::{ColdError, Refused, SpaceLevel};
-use wattle::model::{EventId, Mark, PageBudget, PartitionId, ProducerId};
+use wattle::model::{EventId, LaneId, Mark, PageBudget, PartitionId, ProducerId};
 
 use super::check;
-use super::model::{Incoming, Submitted, slices_of};
+use super::model::{Incoming, Submitted, SubmittedUnit, slices_of};
 use super::plan::{self, LANES, PARTITIONS, ROOTS, input_of, outputs_of};
 use super::random::Random;
 use super::world::{Life, Waiting, World, is_of, poll};
@@ -19,7 +19,7 @@ const QUEUE_BYTES_MAX: usize = 1 << 20;
 type Step = fn(&mut World, &mut Life);
 
 /// What a step may be, and how often it is that.
-const STEPS: [(u64, Step); 19] = [
+const STEPS: [(u64, Step); 20] = [
     (26, World::publish),
     (16, World::unit),
     (2, World::work),
@@ -39,6 +39,7 @@ const STEPS: [(u64, Step); 19] = [
     (1, World::confirm),
     (3, |world, _| world.disturb()),
     (2, World::look_around),
+    (6, World::guarded_unit),
 ];
 
 /// Where among them the queue is written.
@@ -66,7 +67,7 @@ impl World {
         self.after_step(life);
     }
 
-    fn append(&mut self, life: &mut Life) {
+    pub(crate) fn append(&mut self, life: &mut Life) {
         self.note("append");
         self.take_in(life, |life| life.stepper.as_mut().unwrap().append());
     }
@@ -112,15 +113,15 @@ impl World {
         }
     }
 
-    fn ticket(&mut self, life: &mut Life, waiting: Waiting) -> usize {
+    pub(crate) fn ticket(&mut self, life: &mut Life, waiting: Waiting) -> usize {
         self.next_ticket += 1;
         life.waiting.insert(self.next_ticket, (waiting, None));
         self.next_ticket
     }
 
-    fn queued_bytes(life: &Life) -> usize {
+    pub(crate) fn queued_bytes(life: &Life) -> usize {
         let bytes = |submitted: &Submitted| match submitted {
-            Submitted::Append { events, .. } | Submitted::Unit { events, .. } => {
+            Submitted::Append { events, .. } | Submitted::Unit(SubmittedUnit { events, .. }) => {
                 events.iter().map(|event| event.bytes.len() + 100).sum()
             }
             _ => 0,
@@ -128,7 +129,7 @@ impl World {
         life.queue.iter().map(bytes).sum()
     }
 
-    fn incoming(&mut self, partition: PartitionId, mark: Mark) -> Incoming {
+    pub(crate) fn incoming(&mut self, partition: PartitionId, mark: Mark) -> Incoming {
         self.next_number += 1;
         Incoming { partition, bytes: plan::event(&mut self.random, self.next_number), mark, guard: None }
     }
@@ -166,20 +167,21 @@ impl World {
                 }
             }
         }
-        if self.is_guarded && self.damaged.is_none() && self.random.once_in(2) {
-            for event in &mut events {
-                event.guard = Some((self.random.below(4) as u8, self.random.pick(&["a", "a", "b", "z"])));
-            }
-        }
+        let stream = self.guard(life, &mut events);
         let marks: Vec<_> =
             events.iter().map(|event| (event.partition, event.mark, event.guard, event.bytes.len())).collect();
-        let appended = life.log.append(slices_of(&events, producer));
-        self.note(format!("publish {producer:?} {marks:?}: {:?}", appended.as_ref().map(drop)));
+        let mut slices = slices_of(&events, producer);
+        if let Some((fence, _)) = &stream {
+            slices.set_fence(fence.clone());
+        }
+        let stream = stream.map(|(_, number)| number);
+        let appended = life.log.append(slices);
+        self.note(format!("publish {producer:?} {stream:?} {marks:?}: {:?}", appended.as_ref().map(drop)));
         match appended {
             Ok(ticket) => {
                 assert!(!life.is_poisoned, "a poisoned log takes events");
                 let ticket = self.ticket(life, Waiting::Append(ticket));
-                life.queue.push(Submitted::Append { events, producer, ticket });
+                life.queue.push(Submitted::Append { events, producer, stream, ticket });
             }
             Err(Refused::Stopped) => assert!(life.is_poisoned, "the log has stopped, and does not say so"),
             // at the last look at the disk there was no room for this; by now there may be
@@ -254,7 +256,11 @@ impl World {
             writes.len()
         ));
         match done {
-            Some(Ok(Ok(()))) => life.queue.push(Submitted::Unit { lane: id, owner, consumed_to, events, writes }),
+            Some(Ok(Ok(()))) => {
+                let (lane, released, ticket) = (id, None, None);
+                let unit = SubmittedUnit { lane, owner, consumed_to, events, writes, released, ticket };
+                life.queue.push(Submitted::Unit(unit));
+            }
             Some(Ok(Err(refused))) => panic!("nothing guards it: {refused:?}"),
             Some(Err(_)) => assert!(life.is_poisoned, "the log has stopped, and does not say so"),
             // there is room, but not for all of this; it was never handed in
@@ -268,7 +274,12 @@ impl World {
     pub(crate) fn acquire(&mut self, life: &mut Life) {
         // mostly one of two, so that these get somewhere
         let any = self.random.pick(&LANES);
-        let (lane, log) = (self.random.pick(&[LANES[0], LANES[2], any]), life.log.clone());
+        let lane = self.random.pick(&[LANES[0], LANES[2], any]);
+        self.acquire_one(life, lane);
+    }
+
+    pub(crate) fn acquire_one(&mut self, life: &mut Life, lane: LaneId) {
+        let log = life.log.clone();
         self.note(format!("acquire {lane:?}"));
         let mut future: Pin<Box<dyn Future<Output = _>>> = Box::pin(async move { log.acquire(lane).await });
         if poll(&mut future).is_none() {
@@ -328,13 +339,18 @@ impl World {
         let is_excused = |error: &ColdError| faults.fired().reads > before || is_of(error, damaged.as_ref());
         check::all(&mut self.model, &life.log, &is_excused);
         self.read_entries(life);
+        if self.guarding.is_some() && self.damaged.is_none() && !life.is_poisoned {
+            self.open_states(life);
+            // what waits in the queue has changed nothing yet
+            check::lives(&self.model.lives, &life.log, &|_| life.is_poisoned);
+        }
     }
 
     /// Reads what the lanes keep; of those only of which nothing is on its way.
     fn read_entries(&mut self, life: &mut Life) {
         for lane in LANES {
             let is_of_it = |submitted: &Submitted| match submitted {
-                Submitted::Unit { lane: of, .. } | Submitted::Acquire { lane: of, .. } => *of == lane,
+                Submitted::Unit(SubmittedUnit { lane: of, .. }) | Submitted::Acquire { lane: of, .. } => *of == lane,
                 _ => false,
             };
             if life.is_poisoned || life.queue.iter().any(is_of_it) {

@@ -20,7 +20,7 @@ impl World {
     }
 
     pub(crate) fn configure(&mut self, life: &mut Life) {
-        self.settings = plan::settings(&mut self.random, Some(&self.settings));
+        self.settings = plan::settings(&mut self.random, Some(&self.settings), self.guarding.as_ref());
         self.note(format!("configure {:?}", self.settings));
         life.log.configure(self.settings.clone());
     }
@@ -77,6 +77,7 @@ impl World {
         };
         let held = check::units_held(&self.model, &log, &replay.catalogue);
         self.note(format!("a crash now would leave {held} units of {}", self.model.units.len()));
+        check::lives(&self.model.lives_after(held), &log, &|_| false);
         let mut reader = log.cold_reader();
         for id in PARTITIONS {
             let (mut from, end) = (log.partition(id).start(), log.partition(id).written());

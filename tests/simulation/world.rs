@@ -12,13 +12,13 @@ use wattle::log::{
     Acquired, ColdError, ColdReader, Condition, Durability, Log, LogOptions, NotPlaced, Placed, Recent, Refused,
     Settings, Stepper, Ticket,
 };
-use wattle::model::{LaneId, PartitionId, TopicId};
+use wattle::model::{Fence, GuardRefused, LaneId, PartitionId, TopicId};
 
 use super::expiry::Expiry;
 use super::faults::{Armed, Faults, Fired, Hands, any_fault, crashed};
 use super::model::{Expected, Model, Submitted};
 use super::notes::Notes;
-use super::plan::{self, DAY, HOUR, LANES, PARTITIONS, START, YEAR};
+use super::plan::{self, DAY, Guarding, HOUR, LANES, PARTITIONS, START, YEAR};
 use super::random::Random;
 use super::steps;
 use super::trust::Trust;
@@ -28,7 +28,11 @@ pub(crate) enum Waiting {
     Append(Ticket<Result<Placed, NotPlaced>>),
     Acquire(LaneId, Pin<Box<dyn Future<Output = Result<Acquired, Refused>>>>),
     Done(Pin<Box<dyn Future<Output = Result<(), Refused>>>>),
+    /// Of a unit with guards, by the session that waits for it, which was at that position before.
+    Verdict(VerdictFuture, (LaneId, u64), u64),
 }
+
+pub(crate) type VerdictFuture = Pin<Box<dyn Future<Output = Result<Result<(), GuardRefused>, Refused>>>>;
 
 /// A session of a lane.
 pub(crate) struct Session {
@@ -36,6 +40,12 @@ pub(crate) struct Session {
     pub(crate) acquired: Acquired,
     /// To where it has got by its own account.
     pub(crate) position: u64,
+}
+
+impl Session {
+    pub(crate) fn is(&self, id: LaneId, owner: u64) -> bool {
+        (self.id, self.acquired.owner) == (id, owner)
+    }
 }
 
 /// A log that runs.
@@ -48,6 +58,8 @@ pub(crate) struct Life {
     /// In the order in which they were given; each with what it must resolve to, once that is known.
     pub(crate) waiting: BTreeMap<usize, (Waiting, Option<(Expected, usize)>)>,
     pub(crate) sessions: Vec<Session>,
+    /// What is published one behind the other, until something of it is refused.
+    pub(crate) stream: Option<(Fence, usize)>,
     pub(crate) is_poisoned: bool,
     pub(crate) seen: BTreeMap<PartitionId, (u64, u64, u64)>,
     pub(crate) fired: Fired,
@@ -73,8 +85,8 @@ pub(crate) struct World {
     pub(crate) next_ticket: usize,
     /// Nothing is done to the disk that could fail.
     pub(crate) is_calm: bool,
-    /// Some events are guarded. Then nothing fails either: where a state cannot be read, there is no verdict.
-    pub(crate) is_guarded: bool,
+    /// Some events are guarded. Then no read fails: where a state cannot be read, there is no verdict.
+    pub(crate) guarding: Option<Guarding>,
     /// A file that was damaged: reads of it may fail.
     pub(crate) damaged: Option<String>,
 }
@@ -90,10 +102,10 @@ impl World {
     pub(crate) fn new(seed: u64, is_calm: bool, notes: Notes) -> Self {
         let mut random = Random::new(seed);
         let options = plan::options(&mut random);
-        let settings = plan::settings(&mut random, None);
+        let guarding = random.once_in(2).then(|| Guarding::new(&mut random));
+        let settings = plan::settings(&mut random, None, guarding.as_ref());
         let weights = steps::weights(&mut random);
-        let is_guarded = random.once_in(4);
-        notes.head(format!("seed {seed}: {options:?}\n{settings:?}"));
+        notes.head(format!("seed {seed}: {options:?}\n{settings:?}\n{guarding:?}"));
         Self {
             random,
             notes,
@@ -104,14 +116,14 @@ impl World {
             options,
             settings,
             weights,
-            model: Model::default(),
+            model: Model::new(guarding),
             expiry: Expiry::default(),
             trust: Trust::default(),
             identities: BTreeMap::new(),
             next_number: 0,
             next_ticket: 0,
-            is_calm: is_calm || is_guarded,
-            is_guarded,
+            is_calm,
+            guarding,
             damaged: None,
         }
     }
@@ -143,13 +155,17 @@ impl World {
     }
 
     pub(crate) fn arm(&mut self) {
-        let armed: Armed = any_fault(&mut self.random);
+        let mut armed: Armed = any_fault(&mut self.random);
+        while self.guarding.is_some() && armed.kind == "read" {
+            armed = any_fault(&mut self.random);
+        }
         self.note(format!("{armed:?}"));
         self.faults.arm(armed);
     }
 
     /// The queue is written, as far as it is.
     pub(crate) fn take_in(&mut self, life: &mut Life, act: impl FnOnce(&mut Life)) {
+        self.open_states(life);
         let first = self.model.units.len();
         if life.is_poisoned {
             life.queue.clear();
@@ -235,7 +251,7 @@ impl World {
                 Waiting::Append(ticket) => match ticket.try_recv() {
                     Ok(Ok(placed)) => Some(Ok(Expected::Placed(placed))),
                     Ok(Err(NotPlaced::Guard(refused))) => Some(Ok(Expected::Refused(refused.of))),
-                    Ok(Err(NotPlaced::Fenced)) => panic!("nothing has a fence here"),
+                    Ok(Err(NotPlaced::Fenced)) => Some(Ok(Expected::Fenced)),
                     Err(TryRecvError::Empty) => None,
                     Err(TryRecvError::Closed) => Some(Err(Refused::Stopped)),
                 },
@@ -244,6 +260,16 @@ impl World {
                         let (position, owner) = (acquired.position, acquired.owner);
                         session = Some(Session { id: *lane, acquired, position });
                         Expected::Acquired { position, owner }
+                    })
+                }),
+                Waiting::Verdict(future, (lane, owner), before) => poll(future).map(|verdict| {
+                    verdict.map(|verdict| {
+                        let refused = verdict.err().map(|refused| {
+                            let session = life.sessions.iter_mut().find(|session| session.is(*lane, *owner));
+                            session.unwrap().position = *before;
+                            refused.of
+                        });
+                        Expected::Verdict(refused)
                     })
                 }),
                 Waiting::Done(future) => poll(future).map(|done| {
@@ -257,7 +283,10 @@ impl World {
                 Some(Ok(answer)) => {
                     let Some((expected, units)) = expected else { panic!("{answer:?} before it was written") };
                     assert_eq!(answer, expected, "ticket {number}");
-                    let is_ack = matches!(answer, Expected::Placed(_) | Expected::Refused(_) | Expected::Durable);
+                    let is_ack = matches!(
+                        answer,
+                        Expected::Placed(_) | Expected::Refused(_) | Expected::Fenced | Expected::Durable
+                    );
                     assert!(!is_ack || !was_poisoned, "ticket {number} is acknowledged after the log was poisoned");
                     if is_ack && self.options.durability == Durability::Sync {
                         self.model.must = self.model.must.max(units);
