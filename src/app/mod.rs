@@ -41,8 +41,8 @@ pub struct Options {
     /// Memory that all instances of all plugins may take together, in bytes; `None` for as much as the sandbox thinks
     /// right for the machine.
     pub plugin_memory_bytes: Option<u64>,
-    /// Where compiled plugins are kept between runs; it must belong to this user alone.
-    pub code_cache: PathBuf,
+    /// Where compiled plugins are kept between runs; `None` for nowhere.
+    pub code_cache: Option<PathBuf>,
     /// How new versions of plugins are tried.
     pub probation: Probation,
     /// A topology is applied also where that loses something.
@@ -174,7 +174,7 @@ impl Running {
             tracing::info!("the clock is confirmed, as it is at each start: what it is ahead by has passed");
         }
 
-        let mut host = HostOptions { cache_folder: Some(options.code_cache.clone()), ..HostOptions::default() };
+        let mut host = HostOptions { cache_folder: options.code_cache.clone(), ..HostOptions::default() };
         if let Some(bytes) = options.plugin_memory_bytes {
             host.memory_budget_bytes = bytes;
         }

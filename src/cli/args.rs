@@ -17,8 +17,8 @@ pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:7411";
 const DEFAULT_PORT: u16 = 7411;
 /// Where a bus keeps what it keeps, where nothing else is said.
 pub(super) const DEFAULT_DATA: &str = ".wattle";
-/// The folder in a data folder that holds compiled plugins.
-const CODE_CACHE: &str = "code";
+/// The folder of compiled plugins in that of what can be made again.
+const CODE_CACHE: &str = "wattle/code";
 
 /// How the bus listens, whatever it runs.
 #[derive(Debug, Clone, clap::Args)]
@@ -62,13 +62,13 @@ impl BusArgs {
     }
 
     /// The settings, with what is not the same for every command.
-    pub(super) fn options(&self, data: PathBuf, code_cache: PathBuf, listen: SocketAddr) -> Options {
+    pub(super) fn options(&self, data: PathBuf, listen: SocketAddr) -> Options {
         Options {
             listen: server::Options { listen, insecure_allow_remote: self.insecure_allow_remote },
             data,
             durability: self.durability,
             plugin_memory_bytes: self.plugin_memory,
-            code_cache,
+            code_cache: code_cache(),
             probation: Probation { events: self.probation_events, time: self.probation_time },
             allow_loss: false,
             confirm_clock: false,
@@ -76,9 +76,12 @@ impl BusArgs {
     }
 }
 
-/// Where compiled plugins of a data folder are.
-pub(super) fn code_cache(data: &std::path::Path) -> PathBuf {
-    data.join(CODE_CACHE)
+/// Where compiled plugins are: with what this user's programs can make again, whatever the project or the data folder. A
+/// folder that comes from somebody else brings no machine code.
+pub(super) fn code_cache() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
+    Some(caches.join(CODE_CACHE))
 }
 
 fn durability(text: &str) -> Result<Durability, String> {

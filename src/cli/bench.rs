@@ -114,7 +114,7 @@ fn subject(args: &Args) -> Result<Subject, Failure> {
     let plan = components::plan(std::slice::from_ref(&args.topology))?;
     let files = components::of(&plan, components::built)?;
     std::fs::create_dir_all(&args.data).map_err(BenchError::from)?;
-    let options = HostOptions { cache_folder: Some(args::code_cache(&args.data)), ..HostOptions::default() };
+    let options = HostOptions { cache_folder: args::code_cache(), ..HostOptions::default() };
     let host = Host::new(options).map_err(Failure::failed)?;
     let registered = reload::register(&host, &plan, &files);
     let plugins = registered.map_err(|errors| {

@@ -286,7 +286,7 @@ fn replay(args: &RunArgs) -> Outcome {
     if capsule.state.is_none() {
         say("the event read more of its state than is remembered: it runs as if there were nothing");
     }
-    let host = HostOptions { cache_folder: Some(args::code_cache(&args.data)), ..HostOptions::default() };
+    let host = HostOptions { cache_folder: args::code_cache(), ..HostOptions::default() };
     let host = Host::new(host).map_err(Failure::failed)?;
     let replayed =
         super::block_on(async { capsules::run(&host, &capsule, wasm, &args.config).await.map_err(Failure::failed) })?;

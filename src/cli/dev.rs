@@ -10,7 +10,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch::Receiver;
 
-use super::args::{self, BusArgs};
+use super::args::BusArgs;
 use super::input::{self, Form, Source, Watcher};
 use super::live::Live;
 use super::signals::Signals;
@@ -208,12 +208,8 @@ async fn rebuild(mut topology: Receiver<Arc<Proposal>>) {
 
 /// Starts the bus. Where nobody said where to listen and the usual port is taken, another one will do.
 fn start(args: &Args, plan: &Plan, components: &[PathBuf], data: &Data) -> Result<Running, Failure> {
-    let cache = match &args.data {
-        Some(data) => args::code_cache(data),
-        None => args::code_cache(Path::new(args::DEFAULT_DATA)),
-    };
     let options = |listen: SocketAddr| -> Options {
-        Options { allow_loss: true, ..args.bus.options(data.folder.clone(), cache.clone(), listen) }
+        Options { allow_loss: true, ..args.bus.options(data.folder.clone(), listen) }
     };
     let listen = args.bus.listen_or_default();
     let start = |listen| Running::start(plan, components, &options(listen), &log_progress);

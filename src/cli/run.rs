@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     telemetry::start(args.log_format).map_err(|error| Failure::new(Exit::Usage, error))?;
     let (plan, components) = components::rooted(&args.topologies, components::built)?;
     let mut signals = Signals::listen()?;
-    let options = args.bus.options(args.data.clone(), args::code_cache(&args.data), args.bus.listen_or_default());
+    let options = args.bus.options(args.data.clone(), args.bus.listen_or_default());
     let options = Options { allow_loss: args.allow_loss, confirm_clock: args.confirm_clock, ..options };
     let running = Running::start(&plan, &components, &options, &log_progress).map_err(refused)?;
     tracing::info!(address = %running.address(), data = %args.data.display(), "serving");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
@@ -124,7 +124,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         }
     }
     let mut built = BTreeMap::new();
-    let bed = TestBed::new(&args::code_cache(Path::new(args::DEFAULT_DATA))).map_err(run::refused)?;
+    let bed = TestBed::new(args::code_cache()).map_err(run::refused)?;
     let mut reports = Vec::new();
     for Tests { file, plan, cases } in tests {
         let components = components(&plan, &mut built)?;

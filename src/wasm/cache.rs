@@ -1,57 +1,85 @@
 //! Compiled code on disk, so that a start does not compile what it compiled before.
 //!
-//! An entry is named after the component's hash and the engine's settings. Compiled code is machine code that runs
-//! unchecked, so an entry is loaded only when it is exactly what this module once wrote; anything else is compiled again
-//! and replaced. Whoever may write to the folder may run code as this process: it is created for its owner only.
+//! Compiled code is machine code that runs unchecked, so only what this user wrote on this machine is loaded: each entry is
+//! authenticated by a key that is made at random when the folder is, and that nobody else can read. A folder that came from
+//! elsewhere (with a clone, in an archive) has no such key, or not this one. Beside that, the folder and each file
+//! have to belong to this user, be no links, and be writable for nobody else.
 //!
 //! ```text
-//! magic 16 | wasm hash 32 | engine 32 | hash of the code 32 | code …
+//! KEY          32 random bytes, mode 0600
+//! WASM-ENGINE.code
+//!              magic 16 | wasm hash 32 | engine 32 | MAC 32 | code …        MAC: BLAKE3 with the key, of all the rest
 //! ```
 
-use std::fs;
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::hash::{Hash, Hasher};
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use rustix::fs::OFlags;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::digest::Digest;
 
 /// The version in it changes with the layout.
-const MAGIC: &[u8; 16] = b"wattle code v001";
+const MAGIC: &[u8; 16] = b"wattle code v002";
 
 /// Entries beyond this are removed, the oldest first. A Rust plugin's is 0.4 MB, a Python one's 35 MB.
 const FOLDER_BYTES_MAX: u64 = 1 << 30;
 
 const EXTENSION: &str = "code";
+const KEY: &str = "key";
+const KEY_BYTES: usize = 32;
+
+/// Of what others may not write.
+const WRITABLE_FOR_OTHERS: u32 = 0o022;
+/// Of a secret, others may do nothing.
+const ANYTHING_FOR_OTHERS: u32 = 0o077;
 
 pub(super) struct Cache {
     folder: PathBuf,
     engine: Digest,
+    key: [u8; KEY_BYTES],
 }
 
 impl Cache {
     pub(super) fn open(folder: &Path, engine: &Engine) -> io::Result<Cache> {
-        create_private_folder(folder)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        // Looked at as what it is, not as what it links to.
+        let about = fs::symlink_metadata(folder)?;
+        if !about.is_dir() {
+            return Err(io::Error::other("it is a link"));
+        }
+        check(&about, WRITABLE_FOR_OTHERS)?;
         let mut hasher = EngineHasher(blake3::Hasher::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        Ok(Cache { folder: folder.to_owned(), engine: Digest::from(*hasher.0.finalize().as_bytes()) })
+        let engine = Digest::from(*hasher.0.finalize().as_bytes());
+        Ok(Cache { folder: folder.to_owned(), engine, key: key(folder)? })
     }
 
     /// The component, when it was compiled before with these settings.
     pub(super) fn load(&self, engine: &Engine, wasm: &Digest) -> Option<Component> {
         let path = self.path(wasm);
-        let entry = fs::read(&path).ok()?;
+        let entry = match read(&path, WRITABLE_FOR_OTHERS, FOLDER_BYTES_MAX) {
+            Ok(entry) => entry,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), "an entry of the code cache is not used: {error}");
+                return None;
+            }
+        };
         let Some(code) = self.verified(&entry, wasm) else {
-            tracing::warn!(path = %path.display(), "an entry of the code cache is damaged: compiling again");
+            tracing::warn!(path = %path.display(), "an entry of the code cache is not as it was written: compiling again");
             return None;
         };
         #[allow(unsafe_code, reason = "the only way to load compiled code; see SAFETY")]
         // SAFETY: the bytes are what `Component::serialize` gave for an engine with the same settings and version: they
-        // match a checksum that `store` computed from exactly that, and cannot change between the check and here.
+        // have a MAC that `store` made of exactly that, with a key that only this user's processes can read. They are in
+        // memory, so that they cannot change between the check and here.
         let component = unsafe { Component::deserialize(engine, code) };
         match component {
             Ok(component) => Some(component),
@@ -71,16 +99,10 @@ impl Cache {
     }
 
     fn try_store(&self, component: &Component, wasm: &Digest) -> io::Result<()> {
-        static WRITES: AtomicU64 = AtomicU64::new(0);
-
         let code = component.serialize().map_err(|error| io::Error::other(format!("{error:#}")))?;
-        let mut entry = Vec::with_capacity(HEADER_BYTES + code.len());
-        entry.extend_from_slice(&self.header(&code, wasm));
-        entry.extend_from_slice(&code);
-        // Written aside and renamed, so that no reader sees half of it, whatever other processes do.
-        let write = WRITES.fetch_add(1, Ordering::Relaxed);
-        let aside = self.folder.join(format!("{}.{}.{write}.new", wasm.short(), std::process::id()));
-        let done = fs::write(&aside, &entry).and_then(|()| fs::rename(&aside, self.path(wasm)));
+        let aside = write_aside(&self.folder, &[&self.header(&code, wasm), &code])?;
+        // Renamed, so that no reader sees half of it, whatever other processes do.
+        let done = fs::rename(&aside, self.path(wasm));
         if done.is_err() {
             let _ = fs::remove_file(&aside);
         }
@@ -94,9 +116,13 @@ impl Cache {
 
     fn header(&self, code: &[u8], wasm: &Digest) -> [u8; HEADER_BYTES] {
         let mut header = [0; HEADER_BYTES];
-        let code = Digest::of(code);
-        let parts: [&[u8]; 4] = [MAGIC, wasm.as_bytes(), self.engine.as_bytes(), code.as_bytes()];
-        for (to, from) in header.iter_mut().zip(parts.into_iter().flatten()) {
+        let said: [&[u8]; 3] = [MAGIC, wasm.as_bytes(), self.engine.as_bytes()];
+        let mut mac = blake3::Hasher::new_keyed(&self.key);
+        for part in said {
+            mac.update(part);
+        }
+        let mac = mac.update(code).finalize();
+        for (to, from) in header.iter_mut().zip(said.into_iter().chain([mac.as_bytes().as_slice()]).flatten()) {
             *to = *from;
         }
         header
@@ -104,6 +130,7 @@ impl Cache {
 
     fn verified<'a>(&self, entry: &'a [u8], wasm: &Digest) -> Option<&'a [u8]> {
         let (header, code) = entry.split_at_checked(HEADER_BYTES)?;
+        // No timing tells anything: whoever could try entries by the thousand may write to the folder.
         (*header == self.header(code, wasm)).then_some(code)
     }
 
@@ -117,7 +144,7 @@ impl Cache {
             let path = file.path();
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some(EXTENSION) => entries.push((changed, about.len(), path)),
-                Some("new") if changed.elapsed().is_ok_and(|age| age.as_secs() > 3600) => fs::remove_file(path)?,
+                Some(ASIDE) if changed.elapsed().is_ok_and(|age| age.as_secs() > 3600) => fs::remove_file(path)?,
                 _ => {}
             }
         }
@@ -136,12 +163,72 @@ impl Cache {
 
 const HEADER_BYTES: usize = 16 + 3 * 32;
 
-fn create_private_folder(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+/// The extension of what is not whole yet.
+const ASIDE: &str = "new";
+
+/// The key of a folder, made where there is none.
+fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let path = folder.join(KEY);
+    match read_key(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        found => return found,
+    }
+    let mut new = [0; KEY_BYTES];
+    File::open("/dev/urandom")?.read_exact(&mut new)?;
+    let aside = write_aside(folder, &[&new])?;
+    // Another process may do the same: the first name counts, and both read what is under it.
+    let named = fs::hard_link(&aside, &path);
+    fs::remove_file(&aside)?;
+    match named {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => read_key(&path),
+    }
+}
+
+fn read_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let bytes = read(path, ANYTHING_FOR_OTHERS, KEY_BYTES as u64)?;
+    bytes.try_into().map_err(|_| io::Error::other("its key is none"))
+}
+
+/// A file of this user's own, whole.
+fn read(path: &Path, forbidden: u32, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let no_link = i32::try_from(OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(no_link).open(path)?;
+    let about = file.metadata()?;
+    check(&about, forbidden)?;
+    if !about.is_file() || about.len() > bytes_max {
+        return Err(io::Error::other("it is not a file of the cache"));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(about.len()).unwrap_or_default());
+    file.take(bytes_max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes a file of this user's own under a name that nobody looks for.
+fn write_aside(folder: &Path, parts: &[&[u8]]) -> io::Result<PathBuf> {
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    let write = WRITES.fetch_add(1, Ordering::Relaxed);
+    let aside = folder.join(format!("{}.{write}.{ASIDE}", std::process::id()));
+    // What a process of the same number left behind.
+    let _ = fs::remove_file(&aside);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    let written = parts.iter().try_for_each(|part| file.write_all(part));
+    if written.is_err() {
+        let _ = fs::remove_file(&aside);
+    }
+    written.map(|()| aside)
+}
+
+/// Whether something is this user's, and what others may do with it is not forbidden.
+fn check(about: &Metadata, forbidden: u32) -> io::Result<()> {
+    let user = rustix::process::geteuid().as_raw();
+    if about.uid() != user {
+        return Err(io::Error::other(format!("it belongs to user {}, and this is user {user}", about.uid())));
+    }
+    if about.mode() & forbidden != 0 {
+        return Err(io::Error::other(format!("its mode is {:o}, so that others may change it", about.mode() & 0o777)));
+    }
+    Ok(())
 }
 
 /// Feeds what wasmtime hashes of its settings to BLAKE3, whose result is the same in every process.

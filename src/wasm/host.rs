@@ -29,7 +29,7 @@ use super::wasi;
 /// What a host may use.
 #[derive(Clone, Debug)]
 pub struct HostOptions {
-    /// Where compiled code is kept between runs. It must belong to this process's user alone: what is in it is run.
+    /// Where compiled code is kept between runs. What is in it is run: a folder that others may write to is not used.
     /// None: it is not kept.
     pub cache_folder: Option<PathBuf>,
     /// The memory that all instances of all plugins may take together, in bytes.
@@ -80,14 +80,6 @@ pub enum HostError {
     Beside {
         /// What the system says.
         message: String,
-    },
-    /// The folder for compiled code cannot be used.
-    #[error("the folder for compiled code, {}, cannot be used: {source}", folder.display())]
-    Cache {
-        /// The folder.
-        folder: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
     },
 }
 
@@ -141,7 +133,7 @@ impl Host {
     /// Sets up the sandbox.
     ///
     /// # Errors
-    /// When the address space that it reserves, its thread, or the cache folder cannot be had.
+    /// When the address space that it reserves, or its thread, cannot be had.
     pub fn new(options: HostOptions) -> Result<Host, HostError> {
         let sandbox = |error: wasmtime::Error| HostError::Engine { message: format!("{error:#}") };
         let instances_per_plugin = options.instances_per_plugin.max(1);
@@ -151,10 +143,12 @@ impl Host {
         let mut linker = Linker::new(&engine);
         Sandbox::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state).map_err(sandbox)?;
         wasi::files::add_to_linker(&mut linker).map_err(sandbox)?;
-        let cache = options
-            .cache_folder
-            .map(|folder| Cache::open(&folder, &engine).map_err(|source| HostError::Cache { folder, source }))
-            .transpose()?;
+        let cache = options.cache_folder.and_then(|folder| {
+            let cache = Cache::open(&folder, &engine);
+            // It only saves time.
+            let unused = |error| tracing::warn!(folder = %folder.display(), "compiled code is not kept: {error}");
+            cache.map_err(unused).ok()
+        });
         let beside = Beside::start().map_err(|error| HostError::Beside { message: error.to_string() })?;
         let ticker = Ticker::start(engine.weak()).map_err(HostError::Thread)?;
         Ok(Host(Arc::new(HostInner {

@@ -73,6 +73,8 @@ impl Home {
     /// The program, away from the settings of whoever runs the tests, in the folder of the topology.
     fn wattle(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wattle"));
+        // What one test has compiled, the next does not.
+        command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("WATTLE_") || name == "RUST_LOG" {
                 command.env_remove(name);

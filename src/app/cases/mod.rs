@@ -9,7 +9,7 @@
 mod compare;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -151,12 +151,12 @@ fn said(last_failure: Option<&str>) -> String {
 }
 
 impl TestBed {
-    /// Sets up the sandbox. `code_cache` is where compiled plugins are kept between runs.
+    /// Sets up the sandbox. `code_cache` is where compiled plugins are kept between runs; `None` for nowhere.
     ///
     /// # Errors
     /// When the machine gives no threads, or not what the sandbox needs.
-    pub fn new(code_cache: &Path) -> Result<Self, StartError> {
-        let options = HostOptions { cache_folder: Some(code_cache.to_owned()), ..HostOptions::default() };
+    pub fn new(code_cache: Option<PathBuf>) -> Result<Self, StartError> {
+        let options = HostOptions { cache_folder: code_cache, ..HostOptions::default() };
         Ok(Self { runtime: super::runtime("case")?, host: Host::new(options)? })
     }
 
