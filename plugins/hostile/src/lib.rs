@@ -56,8 +56,22 @@ impl Guest for Hostile {
         if let Some(program) = events.first().and_then(|event| event.data.strip_prefix(b"early ")) {
             let _ = state::run(&String::from_utf8_lossy(program));
         }
+        // The first line of a program of the state, of which the rest comes behind `current`.
+        if let Some(program) = events.first().and_then(|event| event.data.strip_prefix(b"early-state ")) {
+            let program = String::from_utf8_lossy(program);
+            let _ = state::run(program.lines().next().unwrap_or_default());
+        }
+        let early = events.first().filter(|event| event.data == b"early-clock").map(|_| seen());
         for (index, event) in (0..).zip(&events) {
             context::current(index);
+            if let Some((clock, random)) = early {
+                let (later, more) = seen();
+                let clock = if later > clock { "goes on" } else { "goes back" };
+                let random = if more == random { "comes again" } else { "goes on" };
+                let words = format!("clock {clock}, random {random}");
+                handled.outputs.push(output(index, words.into_bytes()));
+                continue;
+            }
             handled.failed = act(index, event, &mut handled.outputs);
             if handled.failed.is_some() {
                 break;
@@ -127,6 +141,11 @@ fn act(index: u32, event: &Event, outputs: &mut Vec<Output>) -> Option<Failure> 
         }
         "state-quietly" => drop(state::run(rest)),
         "early" => {}
+        "early-state" => match state::run(rest.split_once('\n').map_or("", |(_, rest)| rest)) {
+            Ok(answers) => send(answers.into_bytes()),
+            Err((action, reason)) => return fail(action, &reason),
+        },
+        "try-grow" => drop(black_box(Vec::<u8>::new().try_reserve_exact(number as usize))),
 
         "hide" => hide(number as usize),
         "search" => send(search(number as usize).to_string().into_bytes()),
@@ -138,6 +157,11 @@ fn act(index: u32, event: &Event, outputs: &mut Vec<Output>) -> Option<Failure> 
 fn output(event: u32, data: Vec<u8>) -> Output {
     let (type_, content_type, attributes) = (String::new(), String::new(), String::new());
     Output { event, port: 0, key: None, type_, content_type, attributes, data }
+}
+
+/// The monotonic clock, and some random bytes.
+fn seen() -> (u64, u64) {
+    (wasi::wasi::clocks::monotonic_clock::now(), wasi::wasi::random::random::get_random_u64())
 }
 
 /// Everything of the world that a handler can see.

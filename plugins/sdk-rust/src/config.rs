@@ -36,6 +36,7 @@ where
         Some(text) => text
             .trim()
             .parse()
-            .map_err(|error| Failure::retry(format!("the setting `{name}` is {text:?}, which does not fit: {error}"))),
+            // Without the value, which may be a secret: failures are kept.
+            .map_err(|error| Failure::retry(format!("the setting `{name}` does not fit: {error}"))),
     }
 }

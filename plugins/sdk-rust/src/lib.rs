@@ -49,10 +49,10 @@ use contract::wattle::plugin::types;
 macro_rules! plugin {
     ($handler:path) => { $crate::plugin!($handler, ports: {}); };
     ($handler:path, ports: { $($port:ident = $name:literal),* $(,)? }) => {
-        // Numbers the ports in the order in which `describe` lists them.
+        // Numbers the ports in the order in which `describe` lists them. One more, since none is not allowed.
         #[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code)]
         #[repr(u32)]
-        enum __WattlePort { $($port),* }
+        enum __WattlePort { $($port,)* __WattleEnd }
         $(
             #[doc = concat!("The port `", $name, "`.")]
             const $port: $crate::Port = $crate::Port::numbered(__WattlePort::$port as u32);
@@ -85,22 +85,35 @@ macro_rules! plugin {
 macro_rules! state_version {
     ($version:literal) => {
         const _: () = {
-            const TEXT: &[u8] = stringify!($version).as_bytes();
+            const NUMBER: u32 = $version;
             // Nothing that runs: a section of the component, which the bus reads beside the code.
             #[cfg_attr(target_arch = "wasm32", unsafe(link_section = "wattle:state-version"))]
             #[used]
-            static VERSION: [u8; TEXT.len()] = {
-                let _: u32 = $version;
-                let mut bytes = [0; TEXT.len()];
-                let mut at = 0;
-                while at < bytes.len() {
-                    bytes[at] = TEXT[at];
-                    at += 1;
-                }
-                bytes
-            };
+            static VERSION: [u8; $crate::digits(NUMBER)] = $crate::decimal(NUMBER);
         };
     };
+}
+
+/// How many digits a number has.
+#[doc(hidden)]
+pub const fn digits(number: u32) -> usize {
+    match number.checked_ilog10() {
+        Some(tens) => tens as usize + 1,
+        None => 1,
+    }
+}
+
+/// A number in decimal digits.
+#[doc(hidden)]
+pub const fn decimal<const DIGITS: usize>(mut number: u32) -> [u8; DIGITS] {
+    let mut text = [b'0'; DIGITS];
+    let mut at = DIGITS;
+    while at > 0 {
+        at -= 1;
+        text[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    text
 }
 
 /// Runs a handler over a batch. The macro [`plugin!`] calls it; a plugin that implements `Guest` by hand may.
@@ -135,4 +148,16 @@ pub fn on_panic_log() {
             contract::wasi::logging::logging::log(contract::wasi::logging::logging::Level::Critical, "panic", &line);
         }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_written_in_decimal_digits() {
+        assert_eq!((digits(0), &decimal::<1>(0)), (1, b"0"));
+        assert_eq!((digits(1_000), &decimal::<4>(0x3e8)), (4, b"1000"));
+        assert_eq!((digits(u32::MAX), &decimal::<10>(u32::MAX)), (10, b"4294967295"));
+    }
 }

@@ -55,7 +55,7 @@ pub struct Output {
     pub kind: String,
     /// The content type of its data; "": that of the event it answers.
     pub content_type: String,
-    /// Further attributes, as "name=value\n" lines.
+    /// Further attributes, as "name=value\n" lines: [`Output::attribute`] adds one, whatever is in its value.
     pub attributes: String,
     /// Its payload.
     pub data: Vec<u8>,
@@ -81,11 +81,13 @@ impl Output {
     }
 
     /// Adds an attribute: `subject`, `dataschema`, or an extension, whose name is lower-case letters and digits. The
-    /// bus refuses the output when it is none of these, or when the value spans lines.
+    /// bus rejects the event when it is none of these, or when the value has line ends or other control characters.
     pub fn attribute(mut self, name: &str, value: &str) -> Output {
-        self.attributes.push_str(name);
+        // A line end would begin a further attribute, which could be anything, such as `delay`. A zero byte in its place is
+        // what the bus refuses, and names.
+        self.attributes.extend(name.chars().map(|char| if matches!(char, '\n' | '\r' | '=') { '\0' } else { char }));
         self.attributes.push('=');
-        self.attributes.push_str(value);
+        self.attributes.extend(value.chars().map(|char| if matches!(char, '\n' | '\r') { '\0' } else { char }));
         self.attributes.push('\n');
         self
     }
@@ -149,5 +151,22 @@ impl From<Vec<Output>> for Outputs {
 impl FromIterator<Output> for Outputs {
     fn from_iter<I: IntoIterator<Item = Output>>(outputs: I) -> Outputs {
         Outputs(outputs.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attribute_is_one_line_whatever_its_value_is() {
+        let of = |name, value| Port::numbered(0).bytes("").attribute(name, value).attributes;
+        assert_eq!(of("subject", "a b=c"), "subject=a b=c\n");
+        for (name, value) in [("subject", "x\ndelay=30d"), ("subject", "x\r\n"), ("a=1\ndelay", "30d"), ("a=b", "c")] {
+            let lines = of(name, value);
+            assert_eq!(lines.lines().count(), 1, "{lines:?}");
+            let (before, after) = lines.split_once('=').unwrap();
+            assert!(before.contains('\0') || after.contains('\0'), "{lines:?} is one that the bus refuses");
+        }
     }
 }
