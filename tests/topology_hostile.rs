@@ -9,6 +9,7 @@
 )]
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use wattle::topology::bounds::{ALIASES_MAX, NODES_MAX, TEXT_BYTES_MAX};
@@ -111,6 +112,16 @@ fn masses_of_problems_are_summed_up() {
     assert_eq!((found.len(), found.last()), (1_001, Some(&Code::TooLarge)));
     let error = codes(&format!("wattle: v1\nname: n\ntopics:\n{}  last: 5\n", topics("{}")));
     assert!(error.contains(&Code::BadValue));
+}
+
+/// A file that could not be read whole may declare any name that is in it; that there are many of either is no matter.
+#[test]
+fn names_that_nobody_declares_are_looked_for_once() {
+    let subscribers: String = (0..20_000).map(|n| format!("  s{n}: {{ from: x, to: [y] }}\n")).collect();
+    let text = format!("wattle: v1\n# {}\nsubscribers:\n{subscribers}", "x".repeat(3 << 20));
+    let start = Instant::now();
+    assert!(codes(&text).contains(&Code::MissingKey));
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 /// Pieces from which topologies and broken topologies are made.

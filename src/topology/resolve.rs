@@ -78,11 +78,9 @@ impl Subscriber {
 
 /// Checks all files together.
 pub(crate) fn resolve(files: &[File], texts: &[&str], shared: &mut Shared, problems: &mut Problems) -> Option<Plan> {
-    let incomplete: Vec<&str> = files
-        .iter()
-        .filter(|file| file.missed == Missed::Some)
-        .filter_map(|file| texts.get(file.source as usize).copied())
-        .collect();
+    let incomplete = files.iter().filter(|file| file.missed == Missed::Some);
+    let incomplete = incomplete.filter_map(|file| texts.get(file.source as usize));
+    let incomplete: HashSet<&str> = incomplete.flat_map(|text| seemingly_declared(text)).collect();
     let complete = files.iter().all(|file| file.missed == Missed::Nothing);
     let unknowable = files.iter().any(|file| file.missed == Missed::All);
     let mut namespaces = gather(files, shared, problems);
@@ -210,23 +208,36 @@ struct Elsewhere<'c> {
     unknowable: bool,
     /// The namespace may be any of those that are known.
     anywhere: bool,
-    incomplete: &'c [&'c str],
+    /// Names that may be declared in what could not be read.
+    incomplete: &'c HashSet<&'c str>,
     declared_in: &'c HashMap<String, Vec<String>>,
 }
 
 impl Elsewhere<'_> {
     fn may_declare(&self, topic: &str) -> bool {
         let named = self.anywhere && self.declared_in.contains_key(topic);
-        self.unknowable || named || self.incomplete.iter().any(|text| looks_declared(text, topic))
+        self.unknowable || named || self.incomplete.contains(topic)
     }
 }
 
-/// Whether a text that could not be read has `name:` somewhere.
-fn looks_declared(text: &str, name: &str) -> bool {
-    text.match_indices(name).any(|(at, _)| {
-        let before = text.get(..at).and_then(|before| before.chars().next_back());
-        let after = text.get(at + name.len()..).unwrap_or_default().trim_start_matches(['"', '\'', ' ']);
-        before.is_none_or(|char| char.is_whitespace() || "{,\"'".contains(char)) && after.starts_with(':')
+/// The words of a text that could not be read that have a colon behind them. Goes through the text once, however many names
+/// are looked for.
+fn seemingly_declared(text: &str) -> impl Iterator<Item = &str> {
+    let between = |char: char| char.is_whitespace() || "{,\"'".contains(char);
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        loop {
+            let word = rest.trim_start_matches(between);
+            let end = word.find(between).unwrap_or(word.len());
+            let (word, behind) = word.split_at_checked(end).filter(|(word, _)| !word.is_empty())?;
+            rest = behind;
+            match word.split_once(':') {
+                Some((name, _)) if !name.is_empty() => return Some(name),
+                Some(_) => {}
+                None if behind.trim_start_matches(['"', '\'', ' ']).starts_with(':') => return Some(word),
+                None => {}
+            }
+        }
     })
 }
 
@@ -518,5 +529,19 @@ impl<'n, 'p> Planner<'n, 'p> {
             was: settings.was.as_ref().map(|(was, _)| was.clone()),
         });
         Some(children)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_declared_in_a_text_is_what_has_a_colon_behind_it() {
+        let words = |text| seemingly_declared(text).collect::<Vec<_>>();
+        let text = "topics: { a: {}, 'b': {}, \"c\" : {}, d : {}, e }\n  f:\n  g\n  : x:y:z h::";
+        assert_eq!(words(text), ["topics", "a", "b", "c", "d", "f", "x", "h"]);
+        assert_eq!(words("::"), [""; 0]);
+        assert_eq!(words(""), [""; 0]);
     }
 }

@@ -40,7 +40,55 @@ pub(super) fn form(text: &str) -> Result<Form, Vec<CompileError>> {
     if !errors.is_empty() {
         return Err(errors);
     }
-    Ok(Form::Program(Arc::new(Program { program, variables })))
+    let in_order = in_order(program.expression());
+    Ok(Form::Program(Arc::new(Program { program, in_order, variables })))
+}
+
+/// A function that no expression can name: the keys of a map in their order, and anything else as it is.
+pub(super) const IN_ORDER: &str = "@in_order";
+
+/// The expression with maps in order wherever it goes through one. None where it goes through nothing.
+fn in_order(expression: &IdedExpr) -> Option<IdedExpr> {
+    let mut ordered = expression.clone();
+    order(&mut ordered).then_some(ordered)
+}
+
+fn order(expression: &mut IdedExpr) -> bool {
+    let all = |parts: &mut [IdedExpr]| parts.iter_mut().fold(false, |found, part| order(part) || found);
+    match &mut expression.expr {
+        Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => false,
+        Expr::Select(select) => order(&mut select.operand),
+        Expr::Call(call) => {
+            let target = call.target.as_deref_mut().is_some_and(order);
+            all(&mut call.args) || target
+        }
+        Expr::List(list) => all(&mut list.elements),
+        Expr::Map(map) => map.entries.iter_mut().fold(false, |found, entry| order_entry(&mut entry.expr) || found),
+        Expr::Struct(value) => {
+            value.entries.iter_mut().fold(false, |found, entry| order_entry(&mut entry.expr) || found)
+        }
+        Expr::Comprehension(each) => {
+            for part in
+                [&mut each.iter_range, &mut each.accu_init, &mut each.loop_cond, &mut each.loop_step, &mut each.result]
+            {
+                order(part);
+            }
+            let range = std::mem::take(&mut each.iter_range);
+            let call = CallExpr { func_name: IN_ORDER.to_owned(), target: None, args: vec![range] };
+            each.iter_range = IdedExpr { id: call.args.first().map_or(0, |range| range.id), expr: Expr::Call(call) };
+            true
+        }
+    }
+}
+
+fn order_entry(entry: &mut EntryExpr) -> bool {
+    match entry {
+        EntryExpr::StructField(field) => order(&mut field.value),
+        EntryExpr::MapEntry(entry) => {
+            let key = order(&mut entry.key);
+            order(&mut entry.value) || key
+        }
+    }
 }
 
 /// `id`, `attributes.tenant`, `data.order.id`, `data["order-id"]`: what needs no evaluator.

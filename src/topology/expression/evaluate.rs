@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cel::objects::{Key, Map};
 use cel::{Context, ExecutionError, Value};
 
-use super::compile::ENV;
+use super::compile::{ENV, IN_ORDER};
 use super::path::{self, Found, Outcome};
 use super::{EventFields, Expression, ExpressionError, Form, Program, Variable};
 
@@ -82,7 +82,16 @@ fn run(expression: &Expression, program: &Program, event: &EventFields<'_>) -> R
         };
         context.add_variable_from_value(variable.name(), value);
     }
-    let value = program.program.execute(&context).map_err(|error| failed(expression, &error))?;
+    let value = match &program.in_order {
+        None => program.program.execute(&context),
+        Some(ordered) => {
+            let added = context.add_function(IN_ORDER, in_order);
+            added
+                .map_err(|error| ExecutionError::function_error(IN_ORDER, error))
+                .and_then(|()| context.resolve(ordered))
+        }
+    };
+    let value = value.map_err(|error| failed(expression, &error))?;
     Ok(match value {
         Value::String(text) => Outcome::Text(Arc::unwrap_or_clone(text)),
         Value::Int(number) => Outcome::Whole(number.into()),
@@ -94,6 +103,24 @@ fn run(expression: &Expression, program: &Program, event: &EventFields<'_>) -> R
         Value::Map(_) | Value::Struct(_) => Outcome::Other(path::OBJECT),
         _ => Outcome::Other("of a type without a text"),
     })
+}
+
+/// What is gone through: of a map its keys, in order.
+fn in_order(value: Value) -> Value {
+    match value {
+        Value::Map(map) => {
+            let mut keys: Vec<&Key> = map.map.keys().collect();
+            keys.sort_unstable();
+            let key = |key: &Key| match key {
+                Key::Int(number) => Value::Int(*number),
+                Key::Uint(number) => Value::UInt(*number),
+                Key::Bool(value) => Value::Bool(*value),
+                Key::String(text) => Value::String(Arc::clone(text)),
+            };
+            Value::List(Arc::new(keys.into_iter().map(key).collect()))
+        }
+        value => value,
+    }
 }
 
 /// JSON as CEL sees it. Whole numbers are whole numbers, as in the text of the data, and not doubles as in the mapping

@@ -14,6 +14,9 @@
 //! anything and reads nothing but the event. What most topologies have, a plain path such as `data.order_id`, reads that
 //! one value out of the JSON text without building anything else, with the same result as the full evaluation.
 //!
+//! Goes through maps in the order of their keys (numbers, then booleans, then texts), so that one event has one result; JSON
+//! says nothing of an order, and what CEL has is another one each time.
+//!
 //! Does not know YAML, topics or what the result is for.
 
 mod compile;
@@ -26,6 +29,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use cel::common::ast::IdedExpr;
 pub(crate) use evaluate::is_json;
 use kind::Wanted;
 
@@ -63,6 +67,8 @@ enum Form {
 /// A program, and which variables it needs.
 struct Program {
     program: cel::Program,
+    /// The same where it goes through lists or maps: through maps in the order of their keys.
+    in_order: Option<IdedExpr>,
     variables: Vec<Variable>,
 }
 

@@ -259,3 +259,25 @@ fn what_can_never_fit_is_found_where_it_is() {
         assert_eq!(key(good), Vec::<String>::new(), "{good}");
     }
 }
+
+#[test]
+fn a_map_is_gone_through_in_the_order_of_its_keys_each_time() {
+    let data = r#"{"one": 1, "two": {"b": 0.1, "a": 0.2, "c": 0.3}, "three": [{"z": 1, "y": 2, "x": 3}], "four": 4, "five": 5}"#;
+    for (expression, expected) in [
+        ("data.map(k, k)[0]", "five"),
+        ("data.map(k, k)[4]", "two"),
+        ("data.filter(k, k.startsWith('t'))[0]", "three"),
+        ("data.two.map(k, string(data.two[k]))[1]", "0.1"),
+        ("data.three.map(m, m.map(k, k)[0])[0]", "x"),
+        ("{'q': 1, 'p': 2, 'o': 3}.map(k, k)[0]", "o"),
+        ("{3: 'c', 1: 'a', 2: 'b'}.map(k, {3: 'c', 1: 'a', 2: 'b'}[k])[0]", "a"),
+        ("data.map(k, k).map(k, k)[0]", "five"),
+        ("[3, 1, 2].map(n, n)[0]", "3"),
+        ("[data.map(k, k)[0]][0]", "five"),
+        ("data.exists(k, k == 'one') ? data.map(k, k)[1] : ''", "four"),
+    ] {
+        for _ in 0..20 {
+            assert_eq!(evaluate(expression, data).unwrap(), expected, "{expression}");
+        }
+    }
+}
