@@ -270,6 +270,46 @@ async fn an_instance_past_its_memory_mark_is_replaced() {
     }
 }
 
+#[tokio::test]
+async fn an_instance_past_its_mark_of_handles_is_replaced_before_an_event_pays_for_it() {
+    let plugin = hostile(Limits { handles: 40, ..small() });
+    for n in 0..100 {
+        let (handled, _) = call(&plugin, &[sent("a", "handles 1"), sent("b", "count")]).await;
+        let count: u32 =
+            String::from_utf8(handled.expect("no event fails").outputs.remove(0).data).unwrap().parse().unwrap();
+        assert_eq!(count, n % 31 + 1, "it is another one each time 31 are open");
+    }
+}
+
+/// A buffer that it could not have and did without says nothing about a later event.
+#[tokio::test]
+async fn memory_that_was_refused_to_one_event_is_not_to_blame_for_the_next() {
+    let plugin = hostile(small());
+    let (handled, _) = call(&plugin, &[sent("a", "try-grow 1000000000"), sent("b", "divide 0")]).await;
+    let error = handled.unwrap_err();
+    assert_eq!((error.kind, error.event), (CallErrorKind::Trap, Some(1)), "{error}");
+    let (handled, _) = call(&plugin, &[sent("a", "try-grow 1000000000"), sent("b", "echo b")]).await;
+    assert_eq!(handled.unwrap().outputs.len(), 1);
+}
+
+/// Whatever it says again, a single event has what one event may have.
+#[tokio::test]
+async fn a_single_event_that_is_named_late_does_not_begin_anew() {
+    let plugin = hostile(small());
+    let mut lease = plugin.instance().await.unwrap();
+    let large = "x".repeat(1 << 20);
+    let (handled, _) = call_on(&mut lease, &[sent("a", format!("early set k={large}"))]).await;
+    handled.unwrap();
+    // Of its four megabytes one is written before it says which event it is on.
+    let data = format!("early-state set k={large}\nset a={large}\nset b={large}\nset c={large}");
+    let (handled, _) = call_on(&mut lease, &[sent("a", data)]).await;
+    let answers = String::from_utf8(handled.unwrap().outputs.remove(0).data).unwrap();
+    assert!(answers.ends_with("which is the limit for one event"), "{answers}");
+    let (handled, _) = call_on(&mut lease, &[sent("a", "early-clock")]).await;
+    let same = String::from_utf8(handled.unwrap().outputs.remove(0).data).unwrap();
+    assert_eq!(same, "clock goes on, random goes on");
+}
+
 /// One thread: a call that kept it would keep the others from ever running.
 #[tokio::test(flavor = "current_thread")]
 async fn a_loop_gives_way_to_others_on_its_thread() {

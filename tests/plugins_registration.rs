@@ -181,6 +181,17 @@ fn get_many_in_its_older_shape_is_refused_and_the_newer_is_not() {
     assert!(newer.contains("describe") && !newer.contains("keyvalue"), "{newer}");
 }
 
+#[tokio::test]
+async fn a_plugin_without_ports_and_with_a_number_in_any_notation_is_one() {
+    let mut sink = spec("sink", &[]);
+    sink.config.insert("bytes_max".into(), "hunter2".into());
+    let sink = HOST.register(sink).unwrap();
+    assert_eq!(sink.state_version(), 1_000);
+    // A setting may be a secret, and what is said of a failure is kept.
+    let failed = call(&sink, &[sent("a", "x")]).await.0.unwrap().failed.unwrap();
+    assert_eq!(failed.reason, "the setting `bytes_max` does not fit: invalid digit found in string");
+}
+
 #[test]
 fn plugins_import_state_only_when_they_use_it() {
     let imports = |name: &str| String::from_utf8_lossy(&guest(name)).contains("wasi:keyvalue/");
@@ -262,7 +273,8 @@ fn cached(folder: &Path) -> Host {
 }
 
 fn only_entry(folder: &Path) -> PathBuf {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = entries.filter(|path| path.extension().is_some_and(|code| code == "code")).collect::<Vec<_>>();
     assert_eq!(entries.len(), 1, "{entries:?}");
     entries[0].clone()
 }
@@ -306,12 +318,95 @@ async fn compiled_code_is_kept_and_a_damaged_entry_is_compiled_again() {
     }
 }
 
-#[cfg(unix)]
+/// Whoever brings a folder of machine code would write it as this does: anything that is no secret can be computed again.
+#[tokio::test]
+async fn code_that_somebody_else_has_made_is_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("code");
+    let compiled = || drop(cached(&folder).register(spec("hostile", &["out"])).unwrap());
+    compiled();
+    let entry = only_entry(&folder);
+    let good = fs::read(&entry).unwrap();
+    let mut code = good[112..].to_vec();
+    *code.last_mut().unwrap() ^= 1;
+    let macs = [*blake3::hash(&code).as_bytes(), *blake3::keyed_hash(&[0; 32], &code).as_bytes()];
+    for mac in macs {
+        fs::write(&entry, [&good[..80], &mac, &code].concat()).unwrap();
+        compiled();
+        assert!(fs::read(&entry).unwrap() == good, "it was compiled again");
+    }
+    // As in another clone: what was right elsewhere is not right with another key.
+    fs::remove_file(folder.join("key")).unwrap();
+    compiled();
+    assert!(fs::read(&entry).unwrap() != good);
+}
+
+#[test]
+fn a_folder_that_others_may_write_to_is_not_used() {
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+    let outer = tempfile::tempdir().unwrap();
+    let entries = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
+    let compiled = |folder: &Path| drop(cached(folder).register(spec("hostile", &["out"])).unwrap());
+
+    let open = outer.path().join("open");
+    fs::create_dir(&open).unwrap();
+    for mode in [0o777, 0o770, 0o702] {
+        fs::set_permissions(&open, fs::Permissions::from_mode(mode)).unwrap();
+        compiled(&open);
+        assert_eq!(entries(&open), 0, "{mode:o}");
+    }
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o700)).unwrap();
+    let link = outer.path().join("link");
+    symlink(&open, &link).unwrap();
+    compiled(&link);
+    assert_eq!(entries(&open), 0, "through a link");
+
+    // A key that others can read is no secret, and one that is a link is somebody's choice.
+    compiled(&open);
+    assert_eq!(entries(&open), 2, "the key and an entry");
+    let (entry, key) = (only_entry(&open), open.join("key"));
+    let written = fs::metadata(&entry).unwrap().modified().unwrap();
+    fs::remove_file(&entry).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    compiled(&open);
+    assert_eq!(entries(&open), 1);
+    fs::rename(&key, outer.path().join("key")).unwrap();
+    fs::set_permissions(outer.path().join("key"), fs::Permissions::from_mode(0o600)).unwrap();
+    symlink(outer.path().join("key"), &key).unwrap();
+    compiled(&open);
+    assert_eq!(entries(&open), 1);
+    fs::remove_file(&key).unwrap();
+    compiled(&open);
+    assert!(fs::metadata(&entry).unwrap().modified().unwrap() > written);
+
+    // An entry that others may write to.
+    fs::set_permissions(&entry, fs::Permissions::from_mode(0o622)).unwrap();
+    compiled(&open);
+    assert_eq!(fs::metadata(&entry).unwrap().permissions().mode() & 0o777, 0o600, "it was written anew");
+
+    // Only root can give a folder away.
+    if chown(&open, Some(12_345), None).is_ok() {
+        fs::remove_file(&entry).unwrap();
+        compiled(&open);
+        assert_eq!(entries(&open), 1);
+    }
+}
+
+#[test]
+fn processes_that_begin_together_have_one_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("code");
+    std::thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(|| cached(&folder)))));
+    let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["key"]);
+}
+
 #[test]
 fn the_folder_of_compiled_code_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("code");
     cached(&folder);
-    assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&folder), mode(&folder.join("key"))), (0o700, 0o600));
 }

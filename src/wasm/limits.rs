@@ -132,6 +132,11 @@ pub(super) fn memory_mark_bytes(limits: &Limits) -> u64 {
     limits.memory_bytes / 4 * 3
 }
 
+/// An instance that keeps more than this share of the handles that it may have is replaced, for the same reason.
+pub(super) fn handles_mark(limits: &Limits) -> usize {
+    usize::try_from(limits.handles / 4 * 3).unwrap_or(usize::MAX)
+}
+
 /// What one crossing may copy for a plugin with these limits: at least the results of a single event, always.
 pub(super) fn crossing_bytes(limits: &Limits) -> usize {
     let bytes = limits.output_bytes.saturating_add(CROSSING_SLACK_BYTES).max(CROSSING_BYTES);

@@ -1,12 +1,12 @@
 //! A registered plugin and its instances.
 //!
 //! ```text
-//!            instance()                     handle() ok, below the memory mark
+//!            instance()                     handle() ok, below the marks
 //!  (none) ──────────────▶ leased ─────────────────────────────────────────────▶ idle
 //!    ▲                      │  ▲                                                  │
 //!    │   failed, dropped    │  └──────────────── instance() ──────────────────────┤
 //!    └──── in a call, or ◀──┘                                                     │
-//!    │     past the mark                                                          │
+//!    │     past a mark                                                          │
 //!    └───────────────────────── somebody waits for room ◀─────────────────────────┘
 //! ```
 //!
@@ -24,7 +24,7 @@ use super::call::{self, Batch, CallError, CallErrorKind, Handled};
 use super::contract::{Sandbox, SandboxPre};
 use super::digest::Digest;
 use super::host::HostInner;
-use super::limits::{INSTANTIATION_TIME, Limits, crossing_bytes, memory_mark_bytes};
+use super::limits::{INSTANTIATION_TIME, Limits, crossing_bytes, handles_mark, memory_mark_bytes};
 use super::logs::{Gate, Log};
 use super::room::Place;
 use super::state::{State, Stop};
@@ -162,7 +162,7 @@ impl Shared {
 }
 
 /// An instance of a plugin, for one call after the other. Dropping it gives the instance back, or throws it away when a
-/// call failed or its memory grew past its mark.
+/// call failed or it has more memory or handles than its marks.
 pub struct Lease {
     instance: Option<Instance>,
     plugin: Arc<Shared>,
@@ -221,6 +221,8 @@ pub(super) struct Instance {
     sandbox: Sandbox,
     slice: Slice,
     memory_at_start_bytes: u64,
+    /// Handles that were open behind the latest call.
+    handles: usize,
     _place: Option<Place>,
 }
 
@@ -254,7 +256,7 @@ impl Instance {
         store.data_mut().leave();
         store.data_mut().timer.allow(kind.limits.time);
         let memory_at_start_bytes = store.data().meter.used_bytes();
-        Ok(Instance { store, sandbox, slice, memory_at_start_bytes, _place: place })
+        Ok(Instance { store, sandbox, slice, memory_at_start_bytes, handles: 0, _place: place })
     }
 
     /// Asks the plugin for its ports. The error says what happened in words.
@@ -290,12 +292,14 @@ impl Instance {
             Err(error) => Err(call::failed(&error, self.store.data(), batch, &plugin.kind.limits)),
         };
         self.store.data_mut().leave();
+        self.handles = self.store.data_mut().open_handles();
         checked
     }
 
-    /// Whether it grew so much that a fresh one is better.
+    /// Whether it has so much, of memory or of handles, that a fresh one is better.
     fn is_worn(&self, limits: &Limits) -> bool {
         let used_bytes = self.store.data().meter.used_bytes();
-        used_bytes > memory_mark_bytes(limits) && used_bytes > self.memory_at_start_bytes
+        let is_large = used_bytes > memory_mark_bytes(limits) && used_bytes > self.memory_at_start_bytes;
+        is_large || self.handles > handles_mark(limits)
     }
 }

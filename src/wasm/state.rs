@@ -24,6 +24,7 @@ use super::limits::{CLOCK_STEP_NS, Limits, RANDOM_BYTES_MAX, STATE_CALL_BYTES_MA
 use super::logs::{Audience, Log, LogLevel, Stream};
 use super::store::{EventState, Overlay, StateError, StateWrite};
 use super::ticker::Timer;
+use super::words;
 use super::{Batch, EventContext};
 
 /// Why the host ended a call. Travels through wasmtime as the cause of a trap.
@@ -128,9 +129,14 @@ impl State {
                 "`current` names event {index} after event {before}: each is to be named once, in order"
             )));
         }
+        self.named = Some(index);
+        if self.event() == Some(index) {
+            // A call with a single event began on it: nothing begins anew, whatever it has done before it says so.
+            return Ok(());
+        }
         self.flush();
         self.log.forget();
-        self.named = Some(index);
+        self.meter.refused = None;
         if let Some(overlay) = &mut self.overlay {
             overlay.next_event();
         }
@@ -170,6 +176,11 @@ impl State {
     /// What the events before this one wrote in this call; none: all of them.
     pub(super) fn take_writes(&mut self, end: Option<u32>) -> Vec<StateWrite> {
         self.overlay.take().map(|overlay| overlay.into_writes(end)).unwrap_or_default()
+    }
+
+    /// How many handles are open.
+    pub(super) fn open_handles(&mut self) -> usize {
+        self.table.iter_mut().count()
     }
 
     pub(super) fn say(&mut self, level: LogLevel, context: &str, line: &str) {
@@ -251,26 +262,33 @@ impl Moment {
 pub(super) struct Meter {
     limit_bytes: u64,
     used_bytes: u64,
+    /// What was allowed last, which may still fail.
+    allowed_bytes: u64,
     refused: Option<String>,
 }
 
 impl Meter {
     fn new(limit_bytes: u64) -> Meter {
-        Meter { limit_bytes, used_bytes: 0, refused: None }
+        Meter { limit_bytes, used_bytes: 0, allowed_bytes: 0, refused: None }
     }
 
     pub(super) fn used_bytes(&self) -> u64 {
         self.used_bytes
     }
 
-    /// What growth was refused in this call, in words.
+    /// What growth was refused to this event, in words.
     pub(super) fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
     }
 }
 
 impl ResourceLimiter for Meter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.allowed_bytes = 0;
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            // By its own declaration: no limit of ours.
+            return Ok(false);
+        }
         let more_bytes = desired.saturating_sub(current) as u64;
         let sum_bytes = self.used_bytes.saturating_add(more_bytes);
         if sum_bytes > self.limit_bytes {
@@ -281,7 +299,15 @@ impl ResourceLimiter for Meter {
             return Ok(false);
         }
         self.used_bytes = sum_bytes;
+        self.allowed_bytes = more_bytes;
         Ok(true)
+    }
+
+    /// The system did not give what was allowed, or a memory cannot be as large as that.
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        tracing::debug!("a plugin's memory did not grow: {}", words::error(&error));
+        self.used_bytes = self.used_bytes.saturating_sub(std::mem::take(&mut self.allowed_bytes));
+        Ok(())
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
@@ -290,5 +316,26 @@ impl ResourceLimiter for Meter {
             return Ok(false);
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_was_not_given_is_not_counted() {
+        let mut meter = Meter::new(1_000);
+        assert!(meter.memory_growing(0, 100, Some(200)).unwrap());
+        assert!(!meter.memory_growing(100, 300, Some(200)).unwrap(), "more than it may have by itself");
+        assert_eq!((meter.used_bytes(), meter.refused()), (100, None));
+        assert!(meter.memory_growing(100, 900, None).unwrap());
+        meter.memory_grow_failed(wasmtime::Error::msg("no room")).unwrap();
+        assert_eq!(meter.used_bytes(), 100);
+        // Once for each time that it was allowed.
+        meter.memory_grow_failed(wasmtime::Error::msg("no room")).unwrap();
+        assert_eq!(meter.used_bytes(), 100);
+        assert!(!meter.memory_growing(100, 2_000, None).unwrap());
+        assert!(meter.refused().is_some());
     }
 }

@@ -436,7 +436,7 @@ impl EventState<'_> {
         let mine = place.and_then(|place| overlay.writes.get_mut(place)).filter(|write| write.event == self.event);
         // What this event wrote under the key before weighs nothing any more.
         let gone = mine.as_ref().map_or(0, |write| weight(write));
-        let event_bytes = overlay.event_bytes - gone + bytes;
+        let event_bytes = overlay.event_bytes.saturating_sub(gone) + bytes;
         if event_bytes > STATE_EVENT_BYTES_MAX {
             return refused(format!(
                 "what this event writes has more than {STATE_EVENT_BYTES_MAX} bytes, which is the limit for one event"
@@ -448,7 +448,7 @@ impl EventState<'_> {
             ));
         }
         let row_bytes = if mine.is_none() { STATE_WRITE_BYTES } else { 0 };
-        let call_bytes = overlay.call_bytes - gone + bytes + row_bytes;
+        let call_bytes = overlay.call_bytes.saturating_sub(gone) + bytes + row_bytes;
         if call_bytes > STATE_CALL_BYTES_MAX {
             return Err(Trouble::Stop(Stop::StateOfCall));
         }
