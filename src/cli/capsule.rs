@@ -209,7 +209,7 @@ fn show(capsule: &Capsule, output: Output) -> Outcome {
                         let value = value.as_ref().map_or("(nothing)".to_owned(), shown);
                         writeln!(out, "  {} {} = {}", plain(bucket), plain(key), plain(&value))?;
                     }
-                    KeptRead::Keys { bucket, after, keys } => {
+                    KeptRead::Keys { bucket, after, keys, .. } => {
                         let after = after.as_ref().map(|after| format!(" behind {after}")).unwrap_or_default();
                         writeln!(out, "  {}", plain(&format!("{bucket}, its keys{after}: {}", keys.join(", "))))?;
                     }

@@ -29,7 +29,9 @@ use super::waiting::now_ns;
 use crate::engine::Entries;
 use crate::model::{Event, Offset, Record};
 use crate::topology::{ConfigValue, SubscriberPlan};
-use crate::wasm::{self, Action, Batch, EventContext, Handled, LogLevel, Reads, StateError, StateRead, StateView};
+use crate::wasm::{
+    self, Action, Batch, EventContext, Handled, Keys, LogLevel, Reads, StateError, StateRead, StateView,
+};
 
 /// What capsules begin with: their format's name and version.
 const HEAD: &str = "wattle capsule 1 ";
@@ -127,6 +129,9 @@ pub enum KeptRead {
         after: Option<String>,
         /// The keys.
         keys: Vec<String>,
+        /// There may be more behind this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        looked_to: Option<String>,
     },
 }
 
@@ -355,13 +360,20 @@ struct ReadState {
     /// By bucket, the keys that are known to be there, and what of it was listed.
     keys: BTreeMap<String, BTreeSet<String>>,
     listed: BTreeSet<String>,
+    /// By bucket and by the key that they are behind.
+    listings: BTreeMap<(String, Option<String>), Keys>,
     unknown: Mutex<BTreeSet<(String, Option<String>)>>,
 }
 
 impl ReadState {
     fn of(reads: &[KeptRead]) -> Self {
-        let mut state =
-            Self { values: BTreeMap::new(), keys: BTreeMap::new(), listed: BTreeSet::new(), unknown: Mutex::default() };
+        let mut state = Self {
+            values: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            listings: BTreeMap::new(),
+            unknown: Mutex::default(),
+        };
         for read in reads {
             match read {
                 KeptRead::Value { bucket, key, value } => {
@@ -371,7 +383,9 @@ impl ReadState {
                     }
                     state.values.insert((bucket.clone(), key.clone()), value);
                 }
-                KeptRead::Keys { bucket, keys, .. } => {
+                KeptRead::Keys { bucket, after, keys, looked_to } => {
+                    let found = Keys { keys: keys.clone(), looked_to: looked_to.clone() };
+                    state.listings.insert((bucket.clone(), after.clone()), found);
                     state.keys.entry(bucket.clone()).or_default().extend(keys.iter().cloned());
                     state.listed.insert(bucket.clone());
                 }
@@ -401,12 +415,16 @@ impl StateView for ReadState {
         }
     }
 
-    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, _: u64) -> Result<Vec<String>, StateError> {
+    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, _: u64) -> Result<Keys, StateError> {
+        if let Some(found) = self.listings.get(&(bucket.to_owned(), after.map(str::to_owned))) {
+            return Ok(found.clone());
+        }
         if !self.listed.contains(bucket) {
             self.note(bucket, None);
         }
         let keys = self.keys.get(bucket).into_iter().flatten();
-        Ok(keys.filter(|key| after.is_none_or(|after| key.as_str() > after)).take(count).cloned().collect())
+        let mut keys = keys.filter(|key| after.is_none_or(|after| key.as_str() > after)).cloned();
+        Ok(Keys::first(&mut keys, count))
     }
 }
 
@@ -537,7 +555,9 @@ fn kept(read: StateRead) -> KeptRead {
             });
             KeptRead::Value { bucket, key, value }
         }
-        StateRead::Keys { bucket, after, keys } => KeptRead::Keys { bucket, after, keys },
+        StateRead::Keys { bucket, after, found: Keys { keys, looked_to } } => {
+            KeptRead::Keys { bucket, after, keys, looked_to }
+        }
     }
 }
 
@@ -552,7 +572,7 @@ impl<K: Entries> StateView for Recording<K> {
         self.state.get(bucket, key, time_ns)
     }
 
-    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Vec<String>, StateError> {
+    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Keys, StateError> {
         self.state.keys(bucket, after, count, time_ns)
     }
 

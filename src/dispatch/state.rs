@@ -23,13 +23,16 @@ use bytes::{BufMut, Bytes};
 use super::entries::{STATE, TOLD, end_of};
 use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
 use crate::topology::StatePlan;
-use crate::wasm::{StateError, StateView, StateWrite};
+use crate::wasm::{Keys, StateError, StateView, StateWrite};
 use expiry::Expiry;
 pub(super) use expiry::Step;
 
 /// The entry with the size of the state.
 const SIZE: &[u8] = &[TOLD, b's', b't', b'a', b't', b'e'];
 const TIME_BYTES: usize = 8;
+/// Pages of entries that one look for keys may take, each of a megabyte at the most: nothing else runs on its thread until it
+/// is done.
+const PAGES_PER_LOOK: usize = 4;
 /// Bytes of keys that are remembered of what was read: those of a few hundred, in each of many lanes.
 const READ_BYTES_MAX: usize = 64 << 10;
 
@@ -330,33 +333,40 @@ impl<K: Entries> StateView for LaneState<K> {
         Ok(value.filter(is_there).map(|value| value.slice(TIME_BYTES..)))
     }
 
-    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Vec<String>, StateError> {
-        let mut keys = Vec::new();
+    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Keys, StateError> {
+        let mut found = Keys { keys: Vec::new(), looked_to: after.map(str::to_owned) };
         let mut from = entry_key(bucket, after.unwrap_or_default());
         let mut until = entry_key(bucket, "");
         if let Some(last) = until.last_mut() {
             *last = 1; // behind the zero byte
         }
         let mut is_first = after.is_none();
-        while keys.len() < count {
+        for _ in 0..PAGES_PER_LOOK {
+            let more = count - found.keys.len();
+            if more == 0 {
+                break;
+            }
             // a key may be empty only in thought, so the first bound is as good as any
             let bound = if is_first { Bound::Included(from.as_slice()) } else { Bound::Excluded(from.as_slice()) };
-            let page = self.entries.range(bound, &until, PageBudget::of(count)).map_err(trouble)?;
+            let page = self.entries.range(bound, &until, PageBudget::of(more)).map_err(trouble)?;
             is_first = false;
-            for (entry, value) in &page.entries {
-                let found = StateEntry::parse(entry, value);
-                if let Some(found) = found.filter(|found| !self.is_expired(found.written_ns, time_ns))
-                    && keys.len() < count
-                {
-                    keys.push(found.key);
+            for StateEntry { key, written_ns, .. } in
+                page.entries.iter().filter_map(|(entry, value)| StateEntry::parse(entry, value))
+            {
+                found.looked_to = Some(key.clone());
+                if !self.is_expired(written_ns, time_ns) {
+                    found.keys.push(key);
                 }
             }
             match page.entries.last() {
                 Some((last, _)) if !page.is_last => from = last.to_vec(),
-                _ => break,
+                _ => {
+                    found.looked_to = None;
+                    break;
+                }
             }
         }
-        Ok(keys)
+        Ok(found)
     }
 
     fn has_expired(&self, _: &str, written_ns: u64, time_ns: u64) -> bool {

@@ -15,7 +15,7 @@ use super::contract::wasi::keyvalue::store::{Error, KeyResponse};
 use super::contract::wasi::keyvalue::{atomics, batch, store};
 use super::digest::Digest;
 use super::state::State;
-use super::store::{Found, Page, Trouble, bucket_name};
+use super::store::{Found, Keys, Trouble, bucket_name};
 
 /// An open bucket.
 pub struct Bucket(Arc<str>);
@@ -80,8 +80,8 @@ impl store::HostBucket for State {
 
     fn list_keys(&mut self, bucket: Resource<Bucket>, cursor: Option<String>) -> Answer<KeyResponse> {
         let bucket = self.bucket(&bucket)?;
-        answer(self.store()?.keys(&bucket, cursor.as_deref()).map(|Page { keys, has_more }| {
-            let cursor = keys.last().filter(|_| has_more).cloned();
+        answer(self.store()?.keys(&bucket, cursor.as_deref()).map(|found| {
+            let Keys { keys, looked_to: cursor } = found;
             KeyResponse { keys, cursor }
         }))
     }

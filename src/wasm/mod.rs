@@ -52,4 +52,4 @@ pub use limits::{
 pub use logs::LogLevel;
 pub use plugin::{InstanceError, Lease, Plugin};
 pub use refusal::RegisterError;
-pub use store::{NoState, Reads, StateError, StateRead, StateView, StateWrite};
+pub use store::{Keys, NoState, Reads, StateError, StateRead, StateView, StateWrite};

@@ -36,12 +36,12 @@ pub trait StateView: Send + Sync {
     /// When the state cannot be read. Ends the call, and blames no event.
     fn get(&self, bucket: &str, key: &str, time_ns: u64) -> Result<Option<Bytes>, StateError>;
 
-    /// Keys of a bucket behind `after`, in ascending order of their bytes. As many as `count`, and fewer only when there
-    /// are no more.
+    /// Keys of a bucket behind `after`, in ascending order of their bytes, `count` at the most. It takes a bounded time: where
+    /// much has to be passed over to find them, there are fewer, and it says where to go on.
     ///
     /// # Errors
     /// When the state cannot be read. Ends the call, and blames no event.
-    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Vec<String>, StateError>;
+    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Keys, StateError>;
 
     /// Whether what an event of this call wrote at `written_ns` has expired for a later event of it, at `time_ns`. It has
     /// to agree with what [`get`](Self::get) would say if there were a call for each: then batching changes nothing.
@@ -58,6 +58,25 @@ pub trait StateView: Send + Sync {
     /// What the events of a call have read, once it is over, however it ended. Only where that is wanted.
     fn have_read(&self, reads: Reads) {
         let _ = reads;
+    }
+}
+
+/// Some keys of a bucket, in ascending order of their bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// The keys.
+    pub keys: Vec<String>,
+    /// There may be more behind this one: the last of these keys, or one that has been passed over. None: there are no
+    /// more.
+    pub looked_to: Option<String>,
+}
+
+impl Keys {
+    /// The first keys, `count` at the most.
+    pub fn first(keys: &mut dyn Iterator<Item = String>, count: usize) -> Keys {
+        let first: Vec<String> = keys.take(count).collect();
+        let looked_to = if first.len() == count { first.last().cloned() } else { None };
+        Keys { keys: first, looked_to }
     }
 }
 
@@ -79,8 +98,8 @@ pub enum StateRead {
         bucket: String,
         /// Those behind this one; none: from the first on.
         after: Option<String>,
-        /// The keys.
-        keys: Vec<String>,
+        /// The keys, and where they end.
+        found: Keys,
     },
 }
 
@@ -91,8 +110,8 @@ impl StateRead {
                 StateRead::Value { bucket, key, value } => {
                     bucket.len() + key.len() + value.as_ref().map_or(0, Bytes::len)
                 }
-                StateRead::Keys { bucket, keys, .. } => {
-                    bucket.len() + keys.iter().map(|key| size_of::<String>() + key.len()).sum::<usize>()
+                StateRead::Keys { bucket, found, .. } => {
+                    bucket.len() + found.keys.iter().map(|key| size_of::<String>() + key.len()).sum::<usize>()
                 }
             }
     }
@@ -163,8 +182,8 @@ impl StateView for NoState {
         Ok(None)
     }
 
-    fn keys(&self, _: &str, _: Option<&str>, _: usize, _: u64) -> Result<Vec<String>, StateError> {
-        Ok(Vec::new())
+    fn keys(&self, _: &str, _: Option<&str>, _: usize, _: u64) -> Result<Keys, StateError> {
+        Ok(Keys::default())
     }
 }
 
@@ -198,14 +217,6 @@ pub(super) fn bucket_name(identifier: &str) -> Result<Arc<str>, Trouble> {
         name if name.contains('\0') => refused("the bucket's name has a zero byte in it".to_owned()),
         name => Ok(name.into()),
     }
-}
-
-/// A page of keys.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Page {
-    pub(super) keys: Vec<String>,
-    /// Whether there are keys behind the last of these.
-    pub(super) has_more: bool,
 }
 
 /// Keys, and what is under them.
@@ -343,53 +354,44 @@ impl EventState<'_> {
         Ok(sum)
     }
 
-    /// The keys behind `after`, in ascending order.
-    pub(super) fn keys(&mut self, bucket: &str, after: Option<&str>) -> Result<Page, Trouble> {
-        let asked_after = after.map(str::to_owned);
+    /// The keys behind `after`, in ascending order, a page of them at the most.
+    pub(super) fn keys(&mut self, bucket: &str, after: Option<&str>) -> Result<Keys, Trouble> {
         if let Some(after) = after.filter(|after| after.len() > STATE_KEY_BYTES_MAX) {
             let bytes = after.len();
             return refused(format!("the cursor has {bytes} bytes, which no key has: it is the last key of a page"));
         }
-        // One more than a page, to know whether there is one more.
-        let keys_max = STATE_PAGE_KEYS + 1;
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let places = self.overlay.newest.get(bucket).into_iter();
-        let mut written = places.flat_map(|places| places.range::<str, _>((start, Bound::Unbounded))).peekable();
-        let is_there = |place: &usize| self.written(bucket, *place).is_some();
-        let mut keys: Vec<String> = Vec::new();
-        let mut after = after.map(str::to_owned);
-        while keys.len() < keys_max {
-            let found = self.overlay.view.keys(bucket, after.as_deref(), keys_max, self.time_ns)?;
-            let is_last = found.len() < keys_max;
-            after = found.last().cloned();
-            for key in found {
-                while let Some((earlier, place)) = written.next_if(|(written, _)| **written < key) {
-                    keys.extend(is_there(place).then(|| earlier.clone()));
-                    if keys.len() >= keys_max {
-                        break;
-                    }
-                }
-                if written.next_if(|(written, _)| **written == key).is_none_or(|(_, place)| is_there(place)) {
-                    keys.push(key);
-                }
-                if keys.len() >= keys_max {
-                    break;
-                }
+        let (mut keys, mut from) = (BTreeSet::new(), after.map(str::to_owned));
+        let looked_to = loop {
+            // One more than a page, to know whether there is one more.
+            let found = self.overlay.view.keys(bucket, from.as_deref(), STATE_PAGE_KEYS + 1, self.time_ns)?;
+            let is_full = found.keys.len() > STATE_PAGE_KEYS;
+            keys.extend(found.keys);
+            // What was written behind the end of what was looked at is for a later page.
+            let start = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let end = found.looked_to.as_deref().map_or(Bound::Unbounded, Bound::Included);
+            let written = self.overlay.newest.get(bucket).into_iter();
+            for (key, place) in written.flat_map(|places| places.range::<str, _>((start, end))) {
+                match self.written(bucket, *place) {
+                    Some(_) => keys.insert(key.clone()),
+                    None => keys.remove(key),
+                };
             }
-            if is_last {
-                let rest = written.by_ref().filter(|(_, place)| is_there(place)).map(|(key, _)| key.clone());
-                keys.extend(rest.take(keys_max.saturating_sub(keys.len())));
-                break;
+            // Where the call has deleted much, there is more to look at, but no more often than for what it may delete.
+            if keys.len() > STATE_PAGE_KEYS || !is_full || found.looked_to.is_none() {
+                break found.looked_to;
             }
-        }
-        if let Some(reads) = self.overlay.reads.as_mut().filter(|reads| !reads.is_cut(self.event)) {
-            // With the one that only shows that there are more. What the event wrote itself is among them, and does no harm.
-            let (bucket, keys) = (bucket.to_owned(), keys.clone());
-            reads.add(self.event, StateRead::Keys { bucket, after: asked_after, keys });
-        }
+            from = found.looked_to;
+        };
         let has_more = keys.len() > STATE_PAGE_KEYS;
-        keys.truncate(STATE_PAGE_KEYS);
-        Ok(Page { keys, has_more })
+        let keys: Vec<String> = keys.into_iter().take(STATE_PAGE_KEYS).collect();
+        let looked_to = if has_more { keys.last().cloned() } else { looked_to };
+        let found = Keys { keys, looked_to };
+        if let Some(reads) = self.overlay.reads.as_mut().filter(|reads| !reads.is_cut(self.event)) {
+            // What the event wrote itself is among them, and does no harm.
+            let (bucket, after) = (bucket.to_owned(), after.map(str::to_owned));
+            reads.add(self.event, StateRead::Keys { bucket, after, found: found.clone() });
+        }
+        Ok(found)
     }
 
     /// The values under several keys, in their order.
@@ -497,8 +499,9 @@ mod tests {
             Ok((key == "there").then(|| Bytes::from_static(b"0")))
         }
 
-        fn keys(&self, _: &str, after: Option<&str>, _: usize, _: u64) -> Result<Vec<String>, StateError> {
-            Ok(if after.is_none() { vec!["there".to_owned()] } else { Vec::new() })
+        fn keys(&self, _: &str, after: Option<&str>, _: usize, _: u64) -> Result<Keys, StateError> {
+            let keys = if after.is_none() { vec!["there".to_owned()] } else { Vec::new() };
+            Ok(Keys { keys, looked_to: None })
         }
 
         fn wants_reads(&self) -> bool {
@@ -532,10 +535,21 @@ mod tests {
         overlay.tell_reads();
         let reads = view.0.lock().unwrap().take().unwrap();
         assert_eq!(reads.of(0), Some(vec![value("there", Some(b"0"))]), "not what it wrote itself");
-        let keys = StateRead::Keys { bucket: "b".into(), after: None, keys: vec!["a".into(), "there".into()] };
+        let found = Keys { keys: vec!["a".into(), "there".into()], looked_to: None };
+        let keys = StateRead::Keys { bucket: "b".into(), after: None, found };
         let expected = vec![value("a", Some(b"1")), value("there", Some(b"0")), value("not", None), keys];
         assert_eq!(reads.of(1), Some(expected), "each once, and what an earlier event wrote");
         assert_eq!(reads.of(2), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_written_again_behind_a_savepoint_takes_nothing_back() {
+        let mut overlay = Overlay::new(Arc::new(NoState));
+        let bucket: Arc<str> = "b".into();
+        overlay.at(0, 0).set(&bucket, "k".into(), vec![0; 10]).unwrap();
+        overlay.next_event();
+        overlay.at(0, 0).set(&bucket, "k".into(), vec![0; 1]).unwrap();
+        assert_eq!(overlay.into_writes(None).len(), 1);
     }
 
     #[test]

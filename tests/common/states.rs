@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use wattle::wasm::{StateError, StateView, StateWrite};
+use wattle::wasm::{Keys, StateError, StateView, StateWrite};
 
 /// By bucket and key: the value, and when it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,14 +46,14 @@ impl StateView for MemoryState {
         Ok(entry.map(|(value, _)| value.clone()))
     }
 
-    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Vec<String>, StateError> {
+    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Keys, StateError> {
         let start = match after {
             Some(after) => Bound::Excluded((bucket.to_owned(), after.to_owned())),
             None => Bound::Included((bucket.to_owned(), String::new())),
         };
         let entries = self.entries.range((start, Bound::Unbounded)).take_while(|((of, _), _)| of == bucket);
         let entries = entries.filter(|(_, (_, written_ns))| !self.has_expired(bucket, *written_ns, time_ns));
-        Ok(entries.map(|((_, key), _)| key.clone()).take(count).collect())
+        Ok(Keys::first(&mut entries.map(|((_, key), _)| key.clone()), count))
     }
 
     fn has_expired(&self, _: &str, written_ns: u64, time_ns: u64) -> bool {
@@ -69,7 +69,7 @@ impl StateView for Unreadable {
         Err(StateError("the disk does not answer".to_owned()))
     }
 
-    fn keys(&self, _: &str, _: Option<&str>, _: usize, _: u64) -> Result<Vec<String>, StateError> {
+    fn keys(&self, _: &str, _: Option<&str>, _: usize, _: u64) -> Result<Keys, StateError> {
         Err(StateError("the disk does not answer".to_owned()))
     }
 }

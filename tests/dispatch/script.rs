@@ -61,7 +61,7 @@ impl State {
 
     /// The keys that were in a bucket in front of the call.
     pub(crate) fn keys(&self, bucket: &str, after: Option<&str>, count: usize) -> Vec<String> {
-        self.view.as_ref().expect("the call goes on").keys(bucket, after, count, self.time_ns).unwrap()
+        self.view.as_ref().expect("the call goes on").keys(bucket, after, count, self.time_ns).unwrap().keys
     }
 
     pub(crate) fn set(&self, bucket: &str, key: &str, value: impl Into<String>) {

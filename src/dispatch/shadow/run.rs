@@ -19,7 +19,7 @@ use super::{Cost, Seen, ShadowError, TopicNames, output_of};
 use crate::engine::Engine;
 use crate::model::slices::records;
 use crate::topology::SubscriberPlan;
-use crate::wasm::{Action, Batch, Event, Handled, Output, Reads, StateError, StateView, StateWrite};
+use crate::wasm::{Action, Batch, Event, Handled, Keys, Output, Reads, StateError, StateView, StateWrite};
 
 /// Most events of a call: enough for what depends on batches to show, and few enough that a failure is found quickly.
 const CALL_EVENTS_MAX: u64 = 64;
@@ -321,14 +321,14 @@ impl StateView for ShadowState {
             .map(|(value, _)| value.clone()))
     }
 
-    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Vec<String>, StateError> {
+    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Keys, StateError> {
         self.note();
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let start = (bucket.to_owned(), after.unwrap_or_default().to_owned());
         let start = if after.is_some() { Bound::Excluded(start) } else { Bound::Included(start) };
         let found = entries.range((start, Bound::Unbounded)).take_while(|((of, _), _)| of == bucket);
         let found = found.filter(|(_, (_, written_ns))| !self.has_expired(bucket, *written_ns, time_ns));
-        Ok(found.map(|((_, key), _)| key.clone()).take(count).collect())
+        Ok(Keys::first(&mut found.map(|((_, key), _)| key.clone()), count))
     }
 
     fn has_expired(&self, _: &str, written_ns: u64, time_ns: u64) -> bool {

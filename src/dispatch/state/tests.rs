@@ -214,3 +214,31 @@ proptest! {
         prop_assert_eq!((kept.of(STATE).len(), kept.of(WRITTEN).len(), state.size()), (0, 0, 0));
     }
 }
+
+#[test]
+fn a_look_for_keys_ends_however_much_it_has_to_pass_over() {
+    let kept = Kept::default();
+    let state = kept.load(Some(TTL));
+    for n in 0..100 {
+        let writes: Vec<_> = (0..200).map(|key| write(&format!("{:06}", n * 200 + key), Some(1))).collect();
+        state.event(SECOND, &writes);
+    }
+    let large: Vec<_> = (0..20).map(|key| write(&format!("9{key:05}"), Some(600 << 10))).collect();
+    state.event(150 * SECOND, &large);
+    let (mut looks, mut after, mut keys) = (0, None, Vec::new());
+    loop {
+        let before = kept.1.load(Ordering::Relaxed);
+        let found = state.keys("b", after.as_deref(), 1_001, 200 * SECOND).unwrap();
+        let looked_at = kept.1.load(Ordering::Relaxed) - before;
+        assert!(looked_at <= 4 * 1_001 && found.keys.len() <= 4, "{looked_at}, {found:?}");
+        looks += 1;
+        keys.extend(found.keys);
+        after = found.looked_to;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected: Vec<String> = large.into_iter().map(|write| write.key).collect();
+    assert_eq!(keys, expected, "what has not expired, each once");
+    assert!((9..=11).contains(&looks), "{looks}");
+}
