@@ -61,7 +61,17 @@ impl State {
 
     /// The keys that were in a bucket in front of the call.
     pub(crate) fn keys(&self, bucket: &str, after: Option<&str>, count: usize) -> Vec<String> {
-        self.view.as_ref().expect("the call goes on").keys(bucket, after, count, self.time_ns).unwrap().keys
+        let view = self.view.as_ref().expect("the call goes on");
+        let (mut keys, mut behind) = (Vec::new(), after.map(str::to_owned));
+        // As an SDK does: a page may be short.
+        loop {
+            let found = view.keys(bucket, behind.as_deref(), count - keys.len(), self.time_ns).unwrap();
+            keys.extend(found.keys);
+            behind = found.looked_to;
+            if behind.is_none() || keys.len() == count {
+                return keys;
+            }
+        }
     }
 
     pub(crate) fn set(&self, bucket: &str, key: &str, value: impl Into<String>) {
