@@ -164,6 +164,10 @@ pub const LANE_RESTART_MAX: Duration = Duration::from_secs(60);
 pub const LANE_LOOK_MAX: Duration = Duration::from_secs(1);
 /// Identities that a group of subscribers remembers per partition, whatever its topic's `dedupe` says: about 1 GiB on the disk.
 pub const CLAIM_IDENTITIES_MAX: u64 = 10_000_000;
+/// Producers of a topic that each checkpoint looks at to find those that are to be forgotten: a millisecond of it.
+pub const PRODUCERS_LOOKED_AT: usize = 1024;
+/// Rows of a topic's producers, one for each partition, that a checkpoint removes at the most.
+pub const PRODUCERS_FORGOTTEN_ROWS: usize = 16 * 1024;
 /// Commands that wait for a lane.
 pub const LANE_COMMANDS_MAX: usize = 16;
 /// How far away an event that is to come later may be.

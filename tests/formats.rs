@@ -110,6 +110,7 @@ async fn apply(engine: &EmbeddedEngine) -> (Numbers, PartitionId, PartitionId) {
     let settings = TopicSettings {
         retention: Retention { partition_bytes: Some(20_000), ..Retention::default() },
         dedupe: Some(Dedupe { window: Duration::from_secs(120), count: Some(1_000) }),
+        forget_producers: None,
         compression: Compression::Lz4,
     };
     let input = TopicSpec { name: "shop/in".into(), partitions: 2, settings, lifecycle: None };

@@ -10,6 +10,7 @@ mod journal {
     mod crashes;
     mod damage;
     mod failing_disk;
+    mod forgetting;
     mod full_checkpoints;
     mod inspection;
     mod layout;

@@ -8,7 +8,8 @@
 //! - What was acknowledged under [`Durability::Sync`](wattle::log::Durability), or shown outside, is there byte for byte, in
 //!   its place, until it may expire (`expiry.rs`). Units are whole or absent, what is there is the beginning of what was
 //!   written, and what was lost never comes back.
-//! - What comes again is answered with the place of the first one, and is not stored twice; nothing else is refused.
+//! - What comes again is answered with the place of the first one, and is not stored twice. Refused are only producers that
+//!   are forgotten, or may have been, and what a guard refuses.
 //! - States of keys follow each other as their lifecycle says, ends are remembered for as long as it says by trusted time, and
 //!   what is out of order is held, once and up to the bound (`lives.rs`); behind a refusal nothing of its stream is stored.
 //! - Watermarks, epochs and append times only grow. After a failure of the disk nothing is acknowledged in that life, and

@@ -130,7 +130,7 @@ fn a_topic_that_does_not_say_how_it_keeps_events_has_defaults() {
                 subscribers: { s: { from: root, plugin: p, to: [child] }, t: { from: child, plugin: p } }";
     let plan = plan_of(&[source("t.yaml", text)]);
     let retention = Retention { age: Some(7 * DAY), partition_bytes: None, force: false };
-    let child = TopicSettings { retention, dedupe: None, compression: Compression::None };
+    let child = TopicSettings { retention, ..TopicSettings::default() };
     let dedupe = Dedupe { window: Duration::from_secs(120), count: None };
     let root = TopicSettings { dedupe: Some(dedupe), ..child };
     assert_eq!(settings(&plan), [("root", root), ("child", child), ("s.dead", child), ("t.dead", child)].into());
@@ -249,6 +249,7 @@ topics:
     id: data.order + '/' + data.status
     retention: { age: 1h30m, size: 10GiB, force: true }
     dedupe: { window: 10m, count: 7 }
+    producers: { forget: 30d }
     compression: lz4
   out: { partitions: 5, retention: { size: 1GB }, was: outputs }
   same: {}

@@ -19,6 +19,7 @@ use tonic::{Status, Streaming};
 use super::{Client, ClientError, Refused};
 use crate::dispatch::{Numbering, Published};
 use crate::limits;
+use crate::rpc::times::timestamp;
 use crate::rpc::v1;
 
 /// How long a bus may stay too busy to take anything before that becomes the caller's problem.
@@ -101,7 +102,15 @@ impl Publishing {
     /// on as exactly by sending the same events from the same number on.
     #[must_use]
     pub fn numbered(mut self, producer: &str, first_sequence: u64) -> Self {
-        self.numbering = Some(Numbering { producer: producer.to_owned(), first_sequence });
+        self.numbering = Some(Numbering { producer: producer.to_owned(), first_sequence, began_ns: None });
+        self
+    }
+
+    /// As [`Self::numbered`], of a producer that says when it began with its first number (Unix nanoseconds, the same
+    /// whenever it goes on), as topics want it that forget producers.
+    #[must_use]
+    pub fn numbered_since(mut self, producer: &str, began_ns: u64, first_sequence: u64) -> Self {
+        self.numbering = Some(Numbering { producer: producer.to_owned(), first_sequence, began_ns: Some(began_ns) });
         self
     }
 
@@ -185,6 +194,7 @@ impl Publishing {
             producer: numbering.producer.clone(),
             // Past the last number there is, the bus says so.
             first_sequence: numbering.first_sequence.saturating_add(self.answered_events + in_front),
+            began: numbering.began_ns.map(timestamp),
         });
         // The topic of the first one on a stream holds for all.
         let topic = if self.handed_over == 0 { self.topic.clone() } else { String::new() };

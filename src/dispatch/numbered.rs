@@ -97,6 +97,12 @@ pub(super) fn keepers<'p>(plan: &'p Plan, numbers: &Numbers) -> HashMap<Group<'p
     groups(plan).filter_map(|(member, _)| group(member)).zip(numbers.keepers.iter().copied()).collect()
 }
 
+/// How the hidden topics keep events in which those of a topic wait. Producers are not forgotten there: that one sends no
+/// event that is to wait does not say that it sends none.
+fn hidden(topic: &TopicPlan) -> TopicSettings {
+    TopicSettings { retention: delay::RETENTION, forget_producers: None, ..topic.settings }
+}
+
 /// What is to exist for a plan.
 pub(super) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
     let topics = plan.topics.iter().map(|topic| TopicSpec {
@@ -109,7 +115,7 @@ pub(super) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
     let delays = plan.topics.iter().map(|topic| TopicSpec {
         name: delayed(topic),
         partitions: 1,
-        settings: TopicSettings { retention: delay::RETENTION, ..topic.settings },
+        settings: hidden(topic),
         lifecycle: None,
     });
     // what a lifecycle refuses when it is due
@@ -125,7 +131,7 @@ pub(super) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
     let helds = holding().map(|topic| TopicSpec {
         name: held(topic),
         partitions: topic.partitions,
-        settings: TopicSettings { retention: delay::RETENTION, ..topic.settings },
+        settings: hidden(topic),
         lifecycle: None,
     });
     let holders = holding().map(|topic| SubscriberSpec { name: held(topic), from: held(topic) });

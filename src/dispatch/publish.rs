@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -10,13 +11,21 @@ use super::delay::{self, DelayRefused};
 use super::guards::{self, StateUnknown};
 use super::keys;
 use crate::engine::{
-    AppendError, Engine, Fence, Guard, GuardReason, GuardRefused, Health, Mark, Placement, SliceFull, Slices,
+    AppendError, Engine, Fence, Guard, GuardReason, GuardRefused, Health, Mark, Placement, ProducerUnknown, SliceFull,
+    Slices,
 };
 use crate::limits;
 use crate::model::{
     EventError, EventId, EventView, PartitionId, ProducerId, Record, RecordError, TopicId, partition_of,
 };
 use crate::topology::{DataSchema, KeyExpression, LifecyclePlan, Misfit};
+
+/// A time, Unix nanoseconds, as people read it.
+fn time(time_ns: u64) -> String {
+    let seconds = i64::try_from(time_ns / 1_000_000_000).ok();
+    let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| format!("{time_ns} ns after 1970"), |time| time.to_string())
+}
 
 /// Where the events of a call went.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -46,6 +55,9 @@ pub struct Numbering {
     pub producer: String,
     /// Number of the call's first event; the others follow without gaps.
     pub first_sequence: u64,
+    /// When the producer began with its first number, Unix nanoseconds by its own clock, the same in all its calls. Another time
+    /// makes another producer. Topics that forget producers take none that they do not know and that does not say it.
+    pub began_ns: Option<u64>,
 }
 
 /// Why a numbering is not acceptable.
@@ -67,14 +79,26 @@ pub enum NumberingRefused {
         /// How many events there are.
         count: usize,
     },
+    /// The producer says that it has yet to begin.
+    #[error(
+        "the producer says that it began {} s after now by the clock of the bus, which is more than a clock may be wrong", ahead.as_secs()
+    )]
+    Ahead {
+        /// By how much.
+        ahead: Duration,
+    },
 }
 
 impl Numbering {
-    /// That it can be for so many events.
-    fn check(&self, count: usize) -> Result<(), NumberingRefused> {
+    /// That it can be for so many events, at this time.
+    fn check(&self, count: usize, now_ns: u64) -> Result<(), NumberingRefused> {
         let (bytes, max) = (self.producer.len(), limits::PRODUCER_BYTES_MAX);
         if bytes == 0 || bytes > max {
             return Err(NumberingRefused::Producer { bytes, max });
+        }
+        let ahead = Duration::from_nanos(self.began_ns.map_or(0, |began_ns| began_ns.saturating_sub(now_ns)));
+        if ahead > limits::CLOCK_JUMP_MAX {
+            return Err(NumberingRefused::Ahead { ahead });
         }
         let first_sequence = self.first_sequence;
         match first_sequence.checked_add(count as u64) {
@@ -132,6 +156,24 @@ pub enum PublishError {
     /// The events cannot have these numbers.
     #[error(transparent)]
     Numbering(#[from] NumberingRefused),
+    /// The topic does not know the producer: it may have forgotten it.
+    #[error(
+        "topic `{topic}` does not know producer `{producer}`, which says {}: who was last seen before {} is forgotten, and what \
+         it sends may be stored already. Begin anew, with a `began` of now and numbers from 1 on; what was sent before and \
+         never answered may be stored",
+        began_ns.map_or("not when it began".to_owned(), |began_ns| format!("that it began at {}", time(began_ns))),
+        time(*since_ns)
+    )]
+    ProducerUnknown {
+        /// The full name of the topic.
+        topic: String,
+        /// The name of the producer.
+        producer: String,
+        /// When it says that it began, Unix nanoseconds.
+        began_ns: Option<u64>,
+        /// Who began before this may have been forgotten, Unix nanoseconds.
+        since_ns: u64,
+    },
     /// A topic has as many events waiting as may.
     #[error(transparent)]
     Backlog(#[from] BacklogFull),
@@ -393,7 +435,7 @@ impl<E: Engine> Publisher<E> {
     ) -> Result<Published, PublishError> {
         let targets = self.targets();
         let target = targets.root(topic)?;
-        let marks = Marks::of(numbering, target.dedupes, events.len())?;
+        let marks = self.marks(numbering, target.dedupes, events.len())?;
         self.append(events.iter().map(|event| (target, event)), marks, fence).await
     }
 
@@ -426,8 +468,24 @@ impl<E: Engine> Publisher<E> {
         let addressed = targets.addressed(events)?;
         // A frame has marks of one kind: a topic that recognises nothing does not look at them.
         let dedupes = addressed.iter().any(|(target, _)| target.dedupes);
-        let marks = Marks::of(numbering, dedupes, events.len())?;
+        let marks = self.marks(numbering, dedupes, events.len())?;
         self.append(addressed.into_iter(), marks, None).await
+    }
+
+    /// By what the events of a call of so many are recognised; `dedupes`: their topic recognises them by themselves.
+    fn marks(&self, numbering: Option<Numbering>, dedupes: bool, count: usize) -> Result<Marks, PublishError> {
+        if count > limits::PUBLISH_EVENTS_MAX {
+            return Err(PublishError::TooMany { count, max: limits::PUBLISH_EVENTS_MAX });
+        }
+        match numbering {
+            Some(numbering) => {
+                // by the clock that is ahead, since the other one may be wrong for long
+                numbering.check(count, self.engine.now_ns().max(self.engine.trusted_now_ns()))?;
+                Ok(Marks::Numbers(numbering))
+            }
+            None if dedupes => Ok(Marks::Identities),
+            None => Ok(Marks::Nothing),
+        }
     }
 
     /// Gives events to the engine, or refuses them, the first time that it is polled. The engine's own refusal may be later.
@@ -439,7 +497,11 @@ impl<E: Engine> Publisher<E> {
     ) -> Result<Published, PublishError> {
         let mut slices = Slices::default();
         if let Marks::Numbers(numbering) = &marks {
-            slices.set_producer(ProducerId::new(&numbering.producer));
+            numbering.began_ns.into_iter().for_each(|began_ns| slices.set_began(began_ns));
+            slices.set_producer(match numbering.began_ns {
+                Some(began_ns) => ProducerId::begun(&numbering.producer, began_ns),
+                None => ProducerId::new(&numbering.producer),
+            });
         }
         let (mut placed, mut targets) = (Vec::with_capacity(events.size_hint().0), Vec::new());
         let now_ns = self.engine.now_ns();
@@ -461,6 +523,18 @@ impl<E: Engine> Publisher<E> {
                 topic: targets.get(of as usize).map(|target: &&Target| target.name.clone()).unwrap_or_default(),
                 error: EventRefused::Lifecycle(why),
             },
+            AppendError::Producer(ProducerUnknown { partition, since_ns }) => {
+                let at = partitions.iter().position(|of| *of == partition);
+                let first = placed.iter().position(|(slice, _)| Some(*slice) == at);
+                let target = first.and_then(|first| targets.get(first));
+                let Marks::Numbers(Numbering { producer, began_ns, .. }) = &marks else { return error.into() };
+                PublishError::ProducerUnknown {
+                    topic: target.map(|target: &&Target| target.name.clone()).unwrap_or_default(),
+                    producer: producer.clone(),
+                    began_ns: *began_ns,
+                    since_ns,
+                }
+            }
             error => error.into(),
         })?;
         let mut published = Published { epoch: appended.epoch, ..Published::default() };
@@ -497,21 +571,6 @@ enum Marks {
 }
 
 impl Marks {
-    /// For a call with so many events, `dedupes`: to a topic that recognises them by themselves.
-    fn of(numbering: Option<Numbering>, dedupes: bool, count: usize) -> Result<Self, PublishError> {
-        if count > limits::PUBLISH_EVENTS_MAX {
-            return Err(PublishError::TooMany { count, max: limits::PUBLISH_EVENTS_MAX });
-        }
-        match numbering {
-            Some(numbering) => {
-                numbering.check(count)?;
-                Ok(Self::Numbers(numbering))
-            }
-            None if dedupes => Ok(Self::Identities),
-            None => Ok(Self::Nothing),
-        }
-    }
-
     /// That of the `index`-th event, whose key is `key`, in its topic.
     fn mark(&self, index: usize, target: &Target, view: &EventView<'_>, key: &str) -> Result<Mark, EventRefused> {
         Ok(match self {

@@ -31,7 +31,7 @@ use crate::limits;
 use crate::model::writes::LANE_KEY_BYTES_MAX;
 pub use crate::model::{
     Aside, Chunk, Duplicate, EntryPage, Fence, Guard, GuardCounts, GuardReason, GuardRefused, LaneWrite, Lifecycle,
-    Mark, PageBudget, SetAside, SliceFull, Slices, Stored, TopicSettings,
+    Mark, PageBudget, ProducerUnknown, SetAside, SliceFull, Slices, Stored, TopicSettings,
 };
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
 
@@ -178,6 +178,9 @@ pub enum AppendError {
     /// A guard refuses one of the events; nothing was appended.
     #[error("{}", .0.why)]
     Guard(GuardRefused),
+    /// A topic does not know who numbered the events, and may have forgotten it; nothing was appended.
+    #[error("the topic does not know the producer of these events, and may have forgotten it")]
+    Producer(ProducerUnknown),
     /// An append in front of it, behind the same [`Fence`], was refused; nothing was appended.
     #[error("an earlier request of the same stream was refused, so this one was not taken either")]
     Fenced,
@@ -194,7 +197,9 @@ impl AppendError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Busy { .. } | Self::Full { .. } => true,
-            Self::TooLarge { .. } | Self::UnknownPartition(_) | Self::Guard(_) | Self::Fenced => false,
+            Self::TooLarge { .. } | Self::UnknownPartition(_) | Self::Guard(_) | Self::Producer(_) | Self::Fenced => {
+                false
+            }
             Self::Stopped(_) => true,
         }
     }
@@ -207,6 +212,7 @@ impl AppendError {
             | Self::TooLarge { .. }
             | Self::UnknownPartition(_)
             | Self::Guard(_)
+            | Self::Producer(_)
             | Self::Fenced => true,
             Self::Stopped(_) => false,
         }

@@ -386,17 +386,10 @@ impl Appender {
             return Ok(Err(NotPlaced::Fenced));
         }
         let judged = self.judge_alone(slices, looked)?;
-        Ok(judged.map_err(|refused| {
-            fence.iter().for_each(Fence::shut);
-            NotPlaced::Guard(refused)
-        }))
+        Ok(judged.inspect_err(|_| fence.iter().for_each(Fence::shut)))
     }
 
-    fn judge_alone(
-        &mut self,
-        slices: &mut Slices,
-        looked: Option<&Looked>,
-    ) -> io::Result<Result<Judged, GuardRefused>> {
+    fn judge_alone(&mut self, slices: &mut Slices, looked: Option<&Looked>) -> io::Result<Result<Judged, NotPlaced>> {
         let Self { sequencer, shared, writers, trusted_time_ns, .. } = self;
         let patience = (!self.is_alone).then_some(limits::ROOM_LOOK_EVERY);
         let mut look = SealedLook::new(shared, self.hashing, patience);
@@ -507,14 +500,20 @@ impl Appender {
     pub(super) fn replay(&mut self, bytes: Bytes, end: Link) -> io::Result<()> {
         self.wait_for_room(bytes.len())?;
         for (head, mut unit) in units(&bytes) {
+            let mut numbers = Vec::new();
             while let Ok(Some(slice)) = unit.next_slice() {
                 let (base_offset, end) = (slice.chunk.base_offset, slice.chunk.end_offset());
                 self.sequencer.note(slice.partition, slice.identities(), base_offset, unit.trusted_time_ns);
                 if let (Some(producer), Some(sequence)) = (unit.producer, slice.last_sequence) {
                     let last = Sequenced { sequence, offset: end.saturating_sub(1) };
                     self.sequencer.note_sequence(slice.partition, producer, last);
+                    numbers.push((slice.partition, sequence));
                 }
                 writer(&mut self.writers, &self.shared, slice.partition).next_offset = end;
+            }
+            if let Some(producer) = unit.producer {
+                let (numbers, trusted_ns) = (numbers.into_iter(), unit.trusted_time_ns);
+                self.sequencer.note_in_topics(numbers, producer, trusted_ns, unit.began_ns);
             }
             for (partition, writes) in std::mem::take(&mut unit.kept) {
                 let keeper = self.shared.lane(keeper_of(partition));

@@ -31,12 +31,13 @@ use super::block::write_block;
 use super::clock::ClockState;
 use super::frame::{Kind, UnitBody, frames};
 use super::identities::{Identities, Resealed};
+use super::producers::{Forgetting, of_whole_topics, whole};
 use super::sealed::{Hashing, Sealed};
 use super::segment::{SegmentId, SegmentMeta, is_out_of_descriptors};
 use super::segments::Segments;
 use super::store::{Changes, Checkpoint, Contents, Entries, Extent, Sequenced, Store, StoreError};
 use super::tail::Group;
-use super::{Settings, Shared, failed_sync, is_passing};
+use super::{Settings, Shared, failed_sync, is_passing, lock};
 use crate::effects::DiskFile;
 use crate::limits;
 use crate::model::{Chunk, LaneId, Offset, PartitionId, ProducerId, Retention, SubscriberId, keeper_of};
@@ -105,6 +106,7 @@ pub(super) struct Checkpointer {
     partitions: BTreeMap<PartitionId, Kept>,
     cursors: HashMap<LaneId, Offset>,
     identities: Identities,
+    forgetting: Forgetting,
     /// When it was last looked what has expired, by the clock that never jumps.
     looked_ns: u64,
     checkpoint_bytes: usize,
@@ -155,14 +157,20 @@ impl Gathered {
             let keeper = keeper_of(partition);
             self.entries.extend(compact(writes).into_iter().map(|write| ((keeper, write.key), write.value)));
         }
+        let mut numbers = Vec::new();
         while let Ok(Some(slice)) = unit.next_slice() {
             let chunk = slice.chunk.clone();
             let id = slice.partition;
             if let (Some(producer), Some(sequence)) = (unit.producer, slice.last_sequence) {
                 let offset = slice.chunk.end_offset().saturating_sub(1);
                 self.producers.insert((id, producer), Sequenced { sequence, offset });
+                numbers.push((id, sequence));
             }
             self.chunks.entry(id).or_default().push(chunk);
+        }
+        if let Some(producer) = unit.producer {
+            let of_topics = of_whole_topics(numbers.into_iter(), unit.trusted_time_ns, unit.began_ns);
+            self.producers.extend(of_topics.into_iter().map(|(topic, last)| ((whole(topic), producer), last)));
         }
     }
 }
@@ -188,6 +196,7 @@ impl Checkpointer {
             partitions,
             cursors: contents.cursors.clone(),
             identities: Identities::new(contents, hashing),
+            forgetting: Forgetting::default(),
             looked_ns: 0,
             checkpoint_bytes,
         }
@@ -270,6 +279,18 @@ impl Checkpointer {
             return Ok(());
         }
         let identities = self.identities.seal(&settings, now.trusted_ns, &self.entries, &mut changes)?;
+        let of_topic = |topic| {
+            let all = PartitionId { topic, partition: 0 }..=PartitionId { topic, partition: u32::MAX };
+            self.partitions.range(all).map(|(id, _)| *id).collect()
+        };
+        let changed = (&self.pending, &mut changes);
+        self.forgetting.forget(&settings, now.trusted_ns, &self.entries, changed, of_topic)?;
+        for (topic, floor_ns) in &changes.forgotten {
+            // before they are gone from the store: who does not find them is to see it
+            let mut forgotten = lock(&shared.forgotten);
+            let known = forgotten.entry(*topic).or_default();
+            *known = (*known).max(*floor_ns);
+        }
         if changes.checkpoint.link != self.checkpoint.link {
             let synced = shared.disk.sync_all().map_err(failed_sync);
             synced.map_err(disk_error(|| "segments are not durable".to_owned()))?;

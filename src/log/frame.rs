@@ -19,12 +19,14 @@
 //! unit body
 //!    0  u32  slice count
 //!    4  u32  flags              bit 0: has a lane; from version 2 on bit 1: identities, bit 2: a producer; from version 3
-//!                               on bit 3: a lane's entries; from version 4 on bit 4: entries of topics
+//!                               on bit 3: a lane's entries; from version 4 on bit 4: entries of topics; from version 5 on
+//!                               bit 5: when the producer began
 //!    8 [u64  trusted time       Unix nanoseconds; only from version 5 on, in earlier ones it is the append time]
 //!    + [u32  subscriber         only with a lane, 16 bytes
 //!       u32  partition
 //!       u64  consumed to]
 //!    + [u128 producer           only with one, 16 bytes]
+//!    + [u64  its beginning      Unix nanoseconds, as it said; only with a producer that did]
 //!    + [u32  entry count        only with a lane's entries; per entry
 //!       u16  key length
 //!       u32  value length       2^32 - 1: the entry is no more, and there is no value
@@ -69,6 +71,7 @@ const UNIT_HEAD_BYTES: usize = 8;
 const TRUSTED_BYTES: usize = 8;
 const LANE_BYTES: usize = 16;
 const PRODUCER_BYTES: usize = 16;
+const BEGAN_BYTES: usize = 8;
 const SLICE_HEAD_BYTES: usize = 24;
 const IDENTITY_BYTES: usize = 16;
 const SEQUENCE_BYTES: usize = 8;
@@ -77,6 +80,7 @@ const HAS_IDENTITIES: u32 = 2;
 const HAS_PRODUCER: u32 = 4;
 const HAS_WRITES: u32 = 8;
 const HAS_KEPT: u32 = 16;
+const HAS_BEGAN: u32 = 32;
 const KEPT_HEAD_BYTES: usize = 8;
 const WRITE_COUNT_BYTES: usize = 4;
 const WRITE_HEAD_BYTES: usize = 6;
@@ -337,7 +341,7 @@ pub(super) fn writes_bytes(writes: &[LaneWrite]) -> usize {
 pub(super) fn unit_frame_bytes(slices: &Slices, lane_writes: Option<&[LaneWrite]>) -> usize {
     let lane_bytes = lane_writes.map_or(0, |writes| LANE_BYTES + writes_bytes(writes));
     let (producer_bytes, sequence_bytes) = match slices.producer() {
-        Some(_) => (PRODUCER_BYTES, SEQUENCE_BYTES),
+        Some(_) => (PRODUCER_BYTES + slices.began_ns().map_or(0, |_| BEGAN_BYTES), SEQUENCE_BYTES),
         None => (0, 0),
     };
     let marks = |slice: &Slice| slice.identities.len() * IDENTITY_BYTES + sequence_bytes + guard_bytes(slice);
@@ -395,7 +399,8 @@ pub(super) fn write_unit(
             | flag(has_identities, HAS_IDENTITIES)
             | flag(slices.producer().is_some(), HAS_PRODUCER)
             | flag(lane.is_some_and(|lane| !lane.writes.is_empty()), HAS_WRITES)
-            | flag(!kept.is_empty(), HAS_KEPT),
+            | flag(!kept.is_empty(), HAS_KEPT)
+            | flag(slices.producer().and(slices.began_ns()).is_some(), HAS_BEGAN),
     );
     out.put_u64_le(trusted_time_ns);
     if let Some(LaneChange { consumed, .. }) = lane {
@@ -405,6 +410,7 @@ pub(super) fn write_unit(
     }
     if let Some(producer) = slices.producer() {
         out.put_u128_le(producer.0);
+        slices.began_ns().into_iter().for_each(|began_ns| out.put_u64_le(began_ns));
     }
     if let Some(LaneChange { writes, .. }) = lane.filter(|lane| !lane.writes.is_empty()) {
         put_writes(out, writes);
@@ -452,6 +458,8 @@ pub(super) struct UnitBody {
     /// Of partitions of topics, sharing the frame's bytes.
     pub(super) kept: Vec<Kept>,
     pub(super) producer: Option<ProducerId>,
+    /// When the producer began, as it said; 0 where it did not.
+    pub(super) began_ns: u64,
     has_identities: bool,
     slices_left: u32,
     rest: Bytes,
@@ -488,7 +496,7 @@ impl UnitBody {
         }
         let slices_left = body.get_u32_le();
         let flags = body.get_u32_le();
-        if flags & !(HAS_LANE | HAS_IDENTITIES | HAS_PRODUCER | HAS_WRITES | HAS_KEPT) != 0 {
+        if flags & !(HAS_LANE | HAS_IDENTITIES | HAS_PRODUCER | HAS_WRITES | HAS_KEPT | HAS_BEGAN) != 0 {
             return Err(FrameError::Body);
         }
         let trusted_time_ns = match head.version {
@@ -507,6 +515,10 @@ impl UnitBody {
             0 => None,
             _ => Some(ProducerId(body.try_get_u128_le().map_err(|_| FrameError::Body)?)),
         };
+        let began_ns = match flags & HAS_BEGAN {
+            0 => 0,
+            _ => body.try_get_u64_le().map_err(|_| FrameError::Body)?,
+        };
         let writes = match flags & (HAS_WRITES | HAS_LANE) {
             both if both == HAS_WRITES | HAS_LANE => parse_writes(&mut body).ok_or(FrameError::Body)?,
             HAS_WRITES => return Err(FrameError::Body),
@@ -521,6 +533,7 @@ impl UnitBody {
             writes,
             kept,
             producer,
+            began_ns,
             has_identities: flags & HAS_IDENTITIES != 0,
             slices_left,
             rest: body,
@@ -626,6 +639,9 @@ mod tests {
         let mut slices = Slices::default();
         if let Marks::Sequences = marks {
             slices.set_producer(ProducerId(77));
+            if records.len() % 2 == 0 {
+                slices.set_began(88);
+            }
         }
         for (number, (partition, record)) in records.iter().enumerate() {
             let partition = PartitionId { topic: TopicId(1), partition: *partition };
@@ -684,6 +700,7 @@ mod tests {
             let mut unit = UnitBody::parse(&head, Bytes::from(bytes).slice(HEAD_BYTES..)).unwrap();
             prop_assert_eq!((unit.consumed, unit.trusted_time_ns), (consumed, 900));
             prop_assert_eq!(&unit.kept, &kept);
+            prop_assert_eq!((unit.producer, unit.began_ns), (slices.producer(), slices.began_ns().unwrap_or(0)));
             prop_assert_eq!(&unit.writes, &if consumed.is_some() { writes } else { Vec::new() });
             let mut read = Vec::new();
             for given in slices.iter() {

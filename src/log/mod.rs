@@ -54,7 +54,7 @@ mod unconsumed;
 mod walk;
 mod window;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
@@ -246,6 +246,8 @@ pub(crate) struct Shared {
     entries: store::Entries,
     /// The identities that are in the store.
     sealed: RwLock<Arc<Sealed>>,
+    /// By topic: producers that were last seen before this time may be gone from the store, or are about to be.
+    forgotten: Mutex<BTreeMap<TopicId, u64>>,
     checkpointer: Mutex<Checkpointer>,
     /// How many checkpoints were made, counted before anything that they hold is taken from memory.
     checkpoints: AtomicU64,
@@ -417,6 +419,7 @@ impl Log {
             settings: RwLock::default(),
             entries,
             sealed: RwLock::new(checkpointer.sealed()),
+            forgotten: Mutex::new(std::mem::take(&mut contents.forgotten)),
             checkpointer: Mutex::new(checkpointer),
             checkpoints: AtomicU64::new(0),
             oldest_ends: Mutex::default(),

@@ -1,15 +1,111 @@
 //! The last numbers of producers: what came since the last checkpoint and what was asked for lately is in memory, everything
 //! else in the store.
+//!
+//! A topic may forget a producer, with all its numbers, when it has sent nothing for a while. It must not be taken for a new
+//! one then. The two are told apart by when a producer says that it began, which is a part of its identity:
+//!
+//! ```text
+//!   began     sends     sends                forgotten                 trusted time ──>
+//!     │                   └ last seen: then, or when it began            │
+//!     │                     where that is later                        floor: now less the time that the topic says
+//!     └ before the floor and not known: refused
+//! ```
+//!
+//! Promises: a producer is forgotten only when it was last seen before the floor, so it began before the floor. One that is not
+//! known and began at the floor or behind it is new. The floor never goes back: where something was forgotten it is in the
+//! store.
+//! Relies on: a producer's numbers grow, whatever partition they are for. So one that its topic knows, and a partition does
+//! not, is new there with a number above the last one that it sent to the topic.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 
+use super::Settings;
 use super::sealed::SealedLook;
-use super::store::Sequenced;
-use crate::model::{PartitionId, ProducerId};
+use super::store::{Changes, Entries, Sequenced, StoreError};
+use crate::limits;
+use crate::model::{PartitionId, ProducerId, TopicId};
 
 /// A producer within a partition.
 pub(super) type Numbered = (PartitionId, ProducerId);
+
+/// Stands for all partitions of a topic together. What is kept there of a producer is the highest number of the last frame
+/// in which it sent something to the topic, and when it was last seen in place of an offset.
+pub(super) fn whole(topic: TopicId) -> PartitionId {
+    PartitionId { topic, partition: u32::MAX }
+}
+
+/// What is kept of a producer for whole topics, once a frame is there with these last numbers of it.
+pub(super) fn of_whole_topics(
+    numbers: impl Iterator<Item = (PartitionId, u64)>,
+    trusted_time_ns: u64,
+    began_ns: u64,
+) -> BTreeMap<TopicId, Sequenced> {
+    let mut last = BTreeMap::new();
+    for (id, sequence) in numbers {
+        let known = last.entry(id.topic).or_insert(Sequenced { sequence, offset: trusted_time_ns.max(began_ns) });
+        known.sequence = known.sequence.max(sequence);
+    }
+    last
+}
+
+/// The time before which producers of a topic are forgotten; 0: none is. `forgotten_ns` is that of those who are gone.
+pub(super) fn floor_ns(forgotten_ns: Option<u64>, forget: Option<std::time::Duration>, now_ns: u64) -> u64 {
+    let period_ns = |forget: std::time::Duration| u64::try_from(forget.as_nanos()).unwrap_or(u64::MAX);
+    let by_age = forget.map(|forget| now_ns.saturating_sub(period_ns(forget)).max(1));
+    forgotten_ns.max(by_age).unwrap_or(0)
+}
+
+/// Forgets producers, some with each checkpoint.
+#[derive(Debug, Default)]
+pub(super) struct Forgetting {
+    /// From where on each topic's are looked at next.
+    next: BTreeMap<TopicId, u128>,
+}
+
+impl Forgetting {
+    /// Takes out those that were last seen before the floor of their topic, unless there is something of them that is
+    /// `pending`. Looks at a bounded number.
+    pub(super) fn forget(
+        &mut self,
+        settings: &Settings,
+        now_ns: u64,
+        store: &Entries,
+        (pending, changes): (&Changes, &mut Changes),
+        partitions: impl Fn(TopicId) -> Vec<PartitionId>,
+    ) -> Result<(), StoreError> {
+        // in an order, so that a simulation sees the same each time
+        let topics: BTreeMap<TopicId, u64> = settings
+            .topics
+            .iter()
+            .filter(|(_, settings)| settings.forget_producers.is_some())
+            .map(|(topic, settings)| (*topic, floor_ns(None, settings.forget_producers, now_ns)))
+            .collect();
+        for (topic, floor_ns) in topics {
+            let from = self.next.remove(&topic).unwrap_or(0);
+            let partitions = partitions(topic);
+            let most =
+                (limits::PRODUCERS_FORGOTTEN_ROWS / (partitions.len() + 1)).clamp(1, limits::PRODUCERS_LOOKED_AT);
+            let page = store.producers(whole(topic), ProducerId(from), most)?;
+            if let Some((ProducerId(last), _)) = page.get(most - 1)
+                && let Some(next) = last.checked_add(1)
+            {
+                self.next.insert(topic, next);
+            }
+            let before = changes.producers_gone.len();
+            for (producer, _) in page.into_iter().filter(|(_, last)| last.offset < floor_ns) {
+                if !pending.producers.contains_key(&(whole(topic), producer)) {
+                    let all = partitions.iter().copied().chain([whole(topic)]);
+                    changes.producers_gone.extend(all.map(|partition| (partition, producer)));
+                }
+            }
+            if changes.producers_gone.len() > before {
+                changes.forgotten.insert(topic, floor_ns);
+            }
+        }
+        Ok(())
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
@@ -97,8 +193,14 @@ impl Producers {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
     use super::*;
-    use crate::model::TopicId;
+    use crate::effects::{Clock, MemoryDisk};
+    use crate::log::{Log, LogOptions, Stepper};
+    use crate::model::{Mark, Slices, TopicSettings};
 
     fn of(number: u128) -> Numbered {
         (PartitionId { topic: TopicId(1), partition: 0 }, ProducerId(number))
@@ -121,5 +223,53 @@ mod tests {
         producers.written(11);
         producers.release(11, 2, 100);
         assert_eq!((producers.known.len(), producers.order.len()), (2, 2));
+    }
+
+    /// Time stands still where nobody moves it.
+    #[derive(Default)]
+    struct Hands(AtomicU64);
+
+    impl Clock for Hands {
+        fn now_ns(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        fn elapsed_ns(&self) -> u64 {
+            self.now_ns()
+        }
+    }
+
+    #[test]
+    fn rows_go_with_their_producers_a_bounded_number_with_each_checkpoint() {
+        const PRODUCERS: usize = 3 * limits::PRODUCERS_LOOKED_AT / 2;
+        const ELSEWHERE: PartitionId = PartitionId { topic: TopicId(1), partition: 1 };
+        const PERIOD: Duration = Duration::from_secs(3600);
+        let hands = Arc::new(Hands::default());
+        let options = LogOptions { file_bytes: 1 << 20, ..LogOptions::default() };
+        let (log, _, mut stepper) = Log::open_stepped(Arc::new(MemoryDisk::default()), hands.clone(), options).unwrap();
+        let topic = TopicSettings { forget_producers: Some(PERIOD), ..TopicSettings::default() };
+        log.configure(Settings { topics: [(TopicId(1), topic)].into(), ..Settings::default() });
+        let send = |stepper: &mut Stepper, producer: usize, began_ns: u64| {
+            let mut slices = Slices::default();
+            for (partition, number) in [(of(0).0, 1), (ELSEWHERE, 2)] {
+                slices.push_marked(partition, Mark::Sequence(number), |_| Ok::<_, ()>(())).unwrap();
+            }
+            slices.set_producer(ProducerId(producer as u128));
+            slices.set_began(began_ns);
+            let mut ticket = log.append(slices).unwrap();
+            stepper.append();
+            stepper.sync();
+            ticket.try_recv().unwrap().unwrap();
+        };
+        let rows = |partition| log.shared.entries.producers(partition, ProducerId(0), usize::MAX).unwrap().len();
+        (0..PRODUCERS).for_each(|producer| send(&mut stepper, producer, 1));
+        assert!(stepper.checkpoint());
+        assert_eq!([rows(of(0).0), rows(ELSEWHERE), rows(whole(TopicId(1)))], [PRODUCERS; 3]);
+        hands.0.store(PERIOD.as_nanos() as u64 + 2, Ordering::Relaxed);
+        for (number, left) in (0..).zip([PRODUCERS - limits::PRODUCERS_LOOKED_AT + 1, 2, 3]) {
+            send(&mut stepper, PRODUCERS + number, 2);
+            assert!(stepper.checkpoint());
+            assert_eq!([rows(of(0).0), rows(ELSEWHERE), rows(whole(TopicId(1)))], [left; 3], "{number}");
+        }
     }
 }

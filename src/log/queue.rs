@@ -13,7 +13,7 @@ use super::kept::Changed;
 use super::unconsumed::Counts;
 use super::{Lane, Log};
 use crate::limits;
-use crate::model::{Duplicate, GuardRefused, LaneId, LaneWrite, Offset, SetAside, Slices};
+use crate::model::{Duplicate, GuardRefused, LaneId, LaneWrite, Offset, ProducerUnknown, SetAside, Slices};
 
 /// Where the slices of an append went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Placed {
 pub enum NotPlaced {
     /// A guard refuses one of the records.
     Guard(GuardRefused),
+    /// Its topic does not know its producer, who may have been forgotten.
+    Producer(ProducerUnknown),
     /// An append in front of it, behind the same fence, was refused.
     Fenced,
 }

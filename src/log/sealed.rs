@@ -20,12 +20,12 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3;
 
-use super::Shared;
 use super::checkpointer::Turn;
 use super::filter::{Entry, Filter, join};
-use super::producers::Numbered;
+use super::producers::{Numbered, floor_ns};
 use super::store::{Found, Recognised, Sequenced, StoreError};
 use super::window::Place;
+use super::{Shared, lock};
 use crate::limits;
 use crate::model::{Dedupe, TopicId};
 
@@ -328,6 +328,12 @@ impl<'s> SealedLook<'s> {
                 Err(error) => return Err(io::Error::other(error.to_string())),
             }
         }
+    }
+
+    /// The time before which producers of a topic are forgotten; 0: none is. To be asked after the look for one: who is gone
+    /// from the store by then is counted in.
+    pub(super) fn floor_ns(&self, topic: TopicId, forget: Option<Duration>, now_ns: u64) -> u64 {
+        floor_ns(lock(&self.shared.forgotten).get(&topic).copied(), forget, now_ns)
     }
 
     /// What lies in front of this position is in the store.

@@ -2,7 +2,8 @@
 //!
 //! - An event from outside is recognised by its identity (a hash of `source` and `id`) for as long as the topic's settings
 //!   say, by time, and by the number of later events where they say that.
-//! - A producer that numbers what it sends is recognised by its last number in each partition, for ever.
+//! - A producer that numbers what it sends is recognised by its last number in each partition, for ever, or until its topic
+//!   forgets it: then it is refused.
 //! - What is new and guarded has a verdict of its guard; a refusal is for all that it came with.
 //!
 //! Promises: the verdict is taken once, by the appender, and is in the journal: what comes again has no frame. A replay
@@ -16,12 +17,14 @@ use std::io;
 use super::frame::Kept;
 use super::guards::Guards;
 use super::identities::old_batches;
-use super::producers::{Numbered, Producers};
+use super::producers::{Numbered, Producers, of_whole_topics, whole};
+use super::queue::NotPlaced;
 use super::sealed::{Hashing, Horizon, SealedLook};
 use super::store::{Contents, Sequenced};
 use super::window::{Batch, Place, Undo, Window};
 use crate::model::{
-    Duplicate, EventId, Guard, GuardRefused, Offset, PartitionId, ProducerId, SetAside, Slices, TopicId, TopicSettings,
+    Duplicate, EventId, Guard, Offset, PartitionId, ProducerId, ProducerUnknown, SetAside, Slices, TopicId,
+    TopicSettings,
 };
 
 /// Events that leave memory with each call, beside twice those that it brings: so memory is given back while others come.
@@ -73,7 +76,7 @@ impl Sequencer {
     /// keep for it.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// The store cannot be read. Within: why nothing of it has a place.
     pub(super) fn judge(
         &mut self,
         slices: &mut Slices,
@@ -82,10 +85,15 @@ impl Sequencer {
         look: &mut SealedLook<'_>,
         settings: impl Fn(TopicId) -> TopicSettings,
         mut next_offset: impl FnMut(PartitionId) -> Offset,
-    ) -> io::Result<Result<Judged, GuardRefused>> {
+    ) -> io::Result<Result<Judged, NotPlaced>> {
         self.release(look.position(), RELEASED_AT_ONCE + 2 * slices.count());
-        let (mut duplicates, noted) = self.note_new(slices, now_ns, look, &settings, &mut next_offset)?;
-        let (kept, aside) = match guards.judge(slices, &duplicates) {
+        let mut noted = Noted::default();
+        let new = self.note_new(slices, now_ns, look, &settings, &mut next_offset, &mut noted)?;
+        let judged = new.map_err(NotPlaced::Producer).and_then(|duplicates| {
+            let judged = guards.judge(slices, &duplicates).map_err(NotPlaced::Guard);
+            judged.map(|(kept, aside)| (duplicates, kept, aside))
+        });
+        let (mut duplicates, kept, aside) = match judged {
             Ok(judged) => judged,
             Err(refused) => {
                 self.forget(noted);
@@ -96,6 +104,7 @@ impl Sequencer {
         if !aside.is_empty() {
             // It is recognised where it is, and what came with it has other places: as a replay will note it.
             self.forget(noted);
+            let mut numbers = Vec::new();
             for slice in slices.iter().filter(|slice| slice.count > 0) {
                 let (id, base) = (slice.partition, next_offset(slice.partition));
                 if settings(id.topic).dedupe.is_some() {
@@ -104,7 +113,11 @@ impl Sequencer {
                 if let (Some(producer), Some(sequence)) = (slices.producer(), slice.sequences.last()) {
                     let offset = base + Offset::from(slice.count) - 1;
                     self.note_sequence(id, producer, Sequenced { sequence: *sequence, offset });
+                    numbers.push((id, *sequence));
                 }
+            }
+            if let Some(producer) = slices.producer() {
+                self.note_in_topics(numbers.into_iter(), producer, now_ns, slices.began_ns().unwrap_or(0));
             }
         }
         Ok(Ok((duplicates, kept, aside)))
@@ -130,10 +143,11 @@ impl Sequencer {
         look: &mut SealedLook<'_>,
         settings: impl Fn(TopicId) -> TopicSettings,
         mut next_offset: impl FnMut(PartitionId) -> Offset,
-    ) -> io::Result<(Vec<Duplicate>, Noted)> {
+        noted: &mut Noted,
+    ) -> io::Result<Result<Vec<Duplicate>, ProducerUnknown>> {
         let mut duplicates: Vec<Duplicate> = Vec::new();
-        let mut noted = Noted::default();
-        let producer = slices.producer();
+        let (producer, began_ns) = (slices.producer(), slices.began_ns().unwrap_or(0));
+        let mut numbers = Vec::new();
         for (number, slice) in slices.iter().enumerate() {
             let id = slice.partition;
             // what is put aside is recognised there
@@ -147,6 +161,12 @@ impl Sequencer {
             };
             let mut gone = 0;
             if let Some(producer) = producer {
+                let in_topic = self.producers.last((whole(id.topic), producer), look)?;
+                let forget = settings(id.topic).forget_producers;
+                let floor_ns = look.floor_ns(id.topic, forget, now_ns);
+                if in_topic.is_some_and(|last| last.offset < floor_ns) {
+                    return Ok(Err(ProducerUnknown { partition: id, since_ns: floor_ns }));
+                }
                 let last = self.producers.last((id, producer), look)?;
                 let mut reached = last;
                 let reached_aside = match aside {
@@ -165,6 +185,13 @@ impl Sequencer {
                             gone = found(record, id.partition, offset);
                         }
                         _ => {
+                            let floor_ns = look.floor_ns(id.topic, forget, now_ns);
+                            if reached.is_none()
+                                && began_ns < floor_ns
+                                && in_topic.is_none_or(|last| *sequence <= last.sequence)
+                            {
+                                return Ok(Err(ProducerUnknown { partition: id, since_ns: floor_ns }));
+                            }
                             let offset = next() + record as Offset - gone;
                             reached = Some(Sequenced { sequence: *sequence, offset });
                         }
@@ -173,6 +200,7 @@ impl Sequencer {
                 if let Some(reached) = reached.filter(|reached| last != Some(*reached)) {
                     self.producers.put((id, producer), reached);
                     noted.producers.push(((id, producer), last));
+                    numbers.push((id, reached.sequence));
                 }
             } else if let Some(dedupe) = settings(id.topic).dedupe
                 && !slice.identities.is_empty()
@@ -212,7 +240,15 @@ impl Sequencer {
                 noted.identities.push((id.topic, undo));
             }
         }
-        Ok((duplicates, noted))
+        if let Some(producer) = producer {
+            // behind all slices, each of which is judged by what was there before
+            for (topic, last) in of_whole_topics(numbers.into_iter(), now_ns, began_ns) {
+                let of = (whole(topic), producer);
+                noted.producers.push((of, self.producers.last(of, look)?));
+                self.producers.put(of, last);
+            }
+        }
+        Ok(Ok(duplicates))
     }
 
     /// Notes what a frame brought, in a replay.
@@ -236,6 +272,19 @@ impl Sequencer {
     /// Notes the last number of a producer in a frame, in a replay.
     pub(super) fn note_sequence(&mut self, partition: PartitionId, producer: ProducerId, last: Sequenced) {
         self.producers.put((partition, producer), last);
+    }
+
+    /// Notes what whole topics have of a producer with these last numbers, in a replay.
+    pub(super) fn note_in_topics(
+        &mut self,
+        numbers: impl Iterator<Item = (PartitionId, u64)>,
+        producer: ProducerId,
+        trusted_time_ns: u64,
+        began_ns: u64,
+    ) {
+        for (topic, last) in of_whole_topics(numbers, trusted_time_ns, began_ns) {
+            self.producers.put((whole(topic), producer), last);
+        }
     }
 
     /// A group is written, up to this position. The identities that it brought.

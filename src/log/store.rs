@@ -18,6 +18,9 @@
 //!                                                 number within the topic
 //!   06 u32 topic, u64 position                    up to version 2: the same without numbers, in the order of offsets
 //!   07 u32 topic, u32 partition, u128 producer    u64 sequence, u64 offset
+//!   07 u32 topic, 2^32 - 1, u128 producer         u64 highest number of the last frame in which it sent something to any
+//!                                                 partition, u64 trusted time of that frame or when it says that it began
+//!   09 u32 topic                                  u64: producers of the topic that were last seen before may be forgotten
 //!   08 u32 subscriber, u32 partition, key         what a lane keeps under the key (from version 2 on); with 2^31 added to
 //!                                                 the number of a topic, what a partition of that keeps
 //! ```
@@ -66,8 +69,9 @@ const PARTITION: u8 = 4;
 const SEGMENT: u8 = 5;
 const IDENTITIES: u8 = 6;
 const PRODUCER: u8 = 7;
-/// The last kind: it may be long, and is not read when the store is opened.
+/// It may be long, and is not read when the store is opened.
 const ENTRY: u8 = 8;
+const FORGOTTEN: u8 = 9;
 
 /// Why the state store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -186,6 +190,8 @@ pub(super) struct Contents {
     pub(super) runs: BTreeMap<TopicId, TopicRuns>,
     /// What a version before runs wrote, in the order of the checkpoints that brought it.
     pub(super) old_identities: BTreeMap<TopicId, Vec<(u64, Vec<Recognised>)>>,
+    /// Producers that were last seen before may be forgotten.
+    pub(super) forgotten: BTreeMap<TopicId, u64>,
 }
 
 /// What a checkpoint changes.
@@ -204,6 +210,9 @@ pub(super) struct Changes {
     /// Rows of a version before runs.
     pub(super) old_identities_gone: Vec<(TopicId, u64)>,
     pub(super) producers: BTreeMap<(PartitionId, ProducerId), Sequenced>,
+    pub(super) producers_gone: Vec<(PartitionId, ProducerId)>,
+    /// Producers that were last seen before may be forgotten from now on.
+    pub(super) forgotten: BTreeMap<TopicId, u64>,
     /// What lanes keep; `None` where they do not any more.
     pub(super) entries: BTreeMap<(LaneId, Bytes), Option<Bytes>>,
     /// Bytes of those.
@@ -223,6 +232,8 @@ impl Changes {
             runs_gone: Vec::new(),
             old_identities_gone: Vec::new(),
             producers: BTreeMap::new(),
+            producers_gone: Vec::new(),
+            forgotten: BTreeMap::new(),
             entries: BTreeMap::new(),
             entries_bytes: 0,
         }
@@ -360,9 +371,28 @@ impl Entries {
         self.read(|table| {
             let key = Key::partition(PRODUCER, partition).u128(producer.0);
             let Some(value) = table.get(key.0.as_slice())? else { return Ok(None) };
-            let mut value = checked(&key.0, value.value())?;
-            let mut number = || value.try_get_u64_le().map_err(|_| not_as_written(&key.0));
-            Ok(Some(Sequenced { sequence: number()?, offset: number()? }))
+            decode_sequenced(&key.0, checked(&key.0, value.value())?).map(Some)
+        })
+    }
+
+    /// The last numbers of the producers of a partition, from one of them on, so many at the most.
+    pub(super) fn producers(
+        &self,
+        partition: PartitionId,
+        from: ProducerId,
+        most: usize,
+    ) -> Result<Vec<(ProducerId, Sequenced)>, StoreError> {
+        let row_key = |producer: u128| Key::partition(PRODUCER, partition).u128(producer).0;
+        let (first, last) = (row_key(from.0), row_key(u128::MAX));
+        self.read(|table| {
+            let mut found = Vec::new();
+            for row in table.range::<&[u8]>(first.as_slice()..=last.as_slice())?.take(most) {
+                let (key, value) = row?;
+                let (key, value) = (key.value(), checked(key.value(), value.value())?);
+                let producer = key.last_chunk().ok_or_else(|| not_as_written(key))?;
+                found.push((ProducerId(u128::from_be_bytes(*producer)), decode_sequenced(key, value)?));
+            }
+            Ok(found)
         })
     }
 
@@ -704,6 +734,12 @@ fn write_changes(table: &mut Table<'_>, changes: &Changes, catalogue_entries: u3
         value.put_u64_le(sequenced.offset);
         put(table, &Key::partition(PRODUCER, *partition).u128(producer.0), value)?;
     }
+    for (partition, producer) in &changes.producers_gone {
+        table.remove(Key::partition(PRODUCER, *partition).u128(producer.0).0.as_slice())?;
+    }
+    for (topic, floor_ns) in &changes.forgotten {
+        put(table, &Key::new(FORGOTTEN).u32(topic.0), floor_ns.to_le_bytes().to_vec())?;
+    }
     for ((lane, key), value) in changes.entries.iter().filter_map(|(key, value)| Some((key, value.as_ref()?))) {
         put(table, &Key::entry(*lane, key), value.to_vec())?;
     }
@@ -758,12 +794,18 @@ fn decode_recognised(mut row: &[u8]) -> Recognised {
     }
 }
 
+fn decode_sequenced(key: &[u8], mut value: &[u8]) -> Result<Sequenced, StoreError> {
+    let mut number = || value.try_get_u64_le().map_err(|_| not_as_written(key));
+    Ok(Sequenced { sequence: number()?, offset: number()? })
+}
+
 fn read(database: &Database) -> Result<Contents, StoreError> {
     let transaction = database.begin_read().map_err(redb::Error::from)?;
     let table = transaction.open_table(TABLE).map_err(redb::Error::from)?;
     let mut checkpoint = None;
     let mut contents = Contents::new(Checkpoint::first(Link::first(0)));
-    for row in table.range::<&[u8]>(..[IDENTITIES].as_slice())? {
+    let rows = table.range::<&[u8]>(..[IDENTITIES].as_slice())?;
+    for row in rows.chain(table.range::<&[u8]>([FORGOTTEN].as_slice()..)?) {
         let (key, value) = row?;
         let key = key.value();
         let value = checked(key, value.value())?;
@@ -873,6 +915,7 @@ impl Contents {
             segments: BTreeMap::new(),
             runs: BTreeMap::new(),
             old_identities: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
         }
     }
 
@@ -914,6 +957,7 @@ impl Contents {
                 };
                 self.segments.entry(partition).or_default().push(meta);
             }
+            FORGOTTEN => drop(self.forgotten.insert(TopicId(first), value.try_get_u64_le().ok()?)),
             _ => return None,
         }
         (key.is_empty() && (value.is_empty() || kind == CATALOGUE)).then_some(())

@@ -59,6 +59,12 @@ impl ProducerId {
     pub fn new(name: &str) -> Self {
         Self(xxh3::xxh3_128(name.as_bytes()))
     }
+
+    /// Of the producer with this name that began to number at this time, Unix nanoseconds: another time makes another one.
+    #[inline]
+    pub fn begun(name: &str, began_ns: u64) -> Self {
+        Self(xxh3::xxh3_128_with_seed(name.as_bytes(), xxh3::xxh3_64(&began_ns.to_le_bytes())))
+    }
 }
 
 /// Position of an event in its partition: strictly increasing, from 0, gaps allowed.
@@ -192,6 +198,9 @@ mod tests {
         // Pinned: it is on the disk, and another value would store again what a producer sends again.
         assert_eq!(ProducerId::new("till-7").0, 0xd0c5_f22f_9f0c_314e_4369_e804_a22c_8275);
         assert_ne!(ProducerId::new("a"), ProducerId::new("A"));
+        assert_eq!(ProducerId::begun("till-7", 17).0, 0x3aa9_03ac_b0a6_f19a_e953_9141_dfb2_a157);
+        assert_ne!(ProducerId::begun("a", 1), ProducerId::begun("a", 2));
+        assert_ne!(ProducerId::begun("a", 0), ProducerId::new("a"));
     }
 
     #[test]

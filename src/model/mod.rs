@@ -28,5 +28,5 @@ pub use identity::{
 };
 pub use record::{Lineage, Record, RecordError};
 pub use settings::{Compression, Dedupe, Retention, TopicSettings};
-pub use slices::{Duplicate, Mark, SliceFull, Slices};
+pub use slices::{Duplicate, Mark, ProducerUnknown, SliceFull, Slices};
 pub use writes::{EntryPage, LaneWrite, PageBudget};

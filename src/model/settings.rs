@@ -9,6 +9,8 @@ pub struct TopicSettings {
     pub retention: Retention,
     /// How long an event that is published twice is recognised; `None` for not at all.
     pub dedupe: Option<Dedupe>,
+    /// After how long without any number of theirs producers are forgotten; `None`: never.
+    pub forget_producers: Option<Duration>,
     /// How events are stored once they are no longer recent.
     pub compression: Compression,
 }

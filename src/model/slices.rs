@@ -13,6 +13,7 @@ pub struct Slices {
     slices: Vec<Slice>,
     records_bytes: usize,
     producer: Option<ProducerId>,
+    began_ns: Option<u64>,
     released: Vec<(PartitionId, u32)>,
     fence: Option<Fence>,
 }
@@ -39,6 +40,16 @@ pub struct Duplicate {
     pub partition: u32,
     /// The offset of the first one, where it is known: a producer's number is recognised for longer.
     pub offset: Option<Offset>,
+}
+
+/// A topic does not know the producer of some numbered records: it is new and does not say that it began lately, or it was
+/// forgotten. Nothing of what they came with happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerUnknown {
+    /// A partition that they were for.
+    pub partition: PartitionId,
+    /// Who began before this time may have been forgotten, Unix nanoseconds.
+    pub since_ns: u64,
 }
 
 /// Records for one partition.
@@ -283,6 +294,15 @@ impl Slices {
     /// Who numbered the records that have [`Mark::Sequence`].
     pub fn set_producer(&mut self, producer: ProducerId) {
         self.producer = Some(producer);
+    }
+
+    /// When the producer began to number, as it says itself, Unix nanoseconds.
+    pub fn set_began(&mut self, began_ns: u64) {
+        self.began_ns = Some(began_ns);
+    }
+
+    pub(crate) fn began_ns(&self) -> Option<u64> {
+        self.began_ns
     }
 
     pub(crate) fn producer(&self) -> Option<ProducerId> {

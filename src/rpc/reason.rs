@@ -26,6 +26,8 @@ pub const STREAM_REFUSED: &str = "STREAM_REFUSED";
 pub const SCHEMA_MISMATCH: &str = "SCHEMA_MISMATCH";
 /// The numbers of the events, or the name of who numbered them, cannot be.
 pub const INVALID_NUMBERING: &str = "INVALID_NUMBERING";
+/// The topic does not know the producer that numbered the events, and may have forgotten it: it has to begin anew.
+pub const PRODUCER_UNKNOWN: &str = "PRODUCER_UNKNOWN";
 /// More events than one call may have.
 pub const TOO_MANY_EVENTS: &str = "TOO_MANY_EVENTS";
 /// More bytes than one call may have.

@@ -3,6 +3,7 @@
 use crate::dispatch::{Addressed, LaneState, Numbering, OnTrial, Published, Snapshot, SubscriberStatus, TopicStatus};
 use crate::engine::{Bounds, GuardCounts, Placement, Storage};
 
+use super::times::{nanoseconds, timestamp};
 use super::v1;
 
 impl From<&TopicStatus> for v1::Topic {
@@ -216,15 +217,17 @@ impl From<v1::PublishStreamResponse> for Published {
 
 impl From<Numbering> for v1::Numbering {
     fn from(numbering: Numbering) -> Self {
-        let Numbering { producer, first_sequence } = numbering;
-        Self { producer, first_sequence }
+        let Numbering { producer, first_sequence, began_ns } = numbering;
+        Self { producer, first_sequence, began: began_ns.map(timestamp) }
     }
 }
 
 impl From<v1::Numbering> for Numbering {
     fn from(numbering: v1::Numbering) -> Self {
-        let v1::Numbering { producer, first_sequence } = numbering;
-        Self { producer, first_sequence }
+        let v1::Numbering { producer, first_sequence, began } = numbering;
+        // what is no time is too far away
+        let began_ns = began.map(|began| nanoseconds(&began).unwrap_or(u64::MAX));
+        Self { producer, first_sequence, began_ns }
     }
 }
 

@@ -127,8 +127,14 @@ pub(super) fn publish(error: &PublishError) -> Status {
             let field = match why {
                 NumberingRefused::Producer { .. } => "numbering.producer",
                 NumberingRefused::Exhausted { .. } => "numbering.first_sequence",
+                NumberingRefused::Ahead { .. } => "numbering.began",
             };
             Refusal::new(Code::InvalidArgument, reason::INVALID_NUMBERING, error).field(field).status()
+        }
+        PublishError::ProducerUnknown { topic, producer, .. } => {
+            let metadata = [("topic", topic.clone()), ("producer", producer.clone())];
+            let refusal = Refusal::with(Code::FailedPrecondition, reason::PRODUCER_UNKNOWN, error, metadata);
+            refusal.field("numbering.began").status()
         }
         PublishError::Backlog(BacklogFull { topic, retry_after, .. }) => {
             let metadata = [("topic", topic.clone())];
@@ -153,6 +159,9 @@ pub(super) fn publish(error: &PublishError) -> Status {
             AppendError::UnknownPartition(_) => Refusal::new(Code::Internal, reason::UNKNOWN_PARTITION, error).status(),
             // The publisher says which event it is.
             AppendError::Guard(_) => Refusal::new(Code::FailedPrecondition, reason::LIFECYCLE, error).status(),
+            AppendError::Producer(_) => {
+                Refusal::new(Code::FailedPrecondition, reason::PRODUCER_UNKNOWN, error).status()
+            }
             // The first refusal ends the stream, so nobody is told of those behind it.
             AppendError::Fenced => Refusal::new(Code::Aborted, reason::STREAM_REFUSED, error).status(),
             AppendError::Stopped(stopped) => self::stopped(stopped),

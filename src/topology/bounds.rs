@@ -73,6 +73,9 @@ pub const DEDUPE_WINDOW_DEFAULT: Duration = Duration::from_secs(2 * 60);
 /// Most later events for which an event is recognised: each takes some 3 bytes of memory and 44 of the disk, for every root.
 pub const DEDUPE_COUNT_MAX: u32 = 1_000_000_000;
 
+/// The shortest time after which producers may be forgotten: the clock of one that begins may be late by as much.
+pub const FORGET_MIN: Duration = Duration::from_secs(60 * 60);
+
 /// Memory of one plugin instance that does not say, in bytes.
 pub const MEMORY_BYTES_DEFAULT: u64 = 64 << 20;
 /// Least memory of a plugin instance, in bytes: below it the runtimes of most languages do not start.

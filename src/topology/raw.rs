@@ -4,9 +4,9 @@
 //! Adding a key here is enough for it to be read, checked, suggested and documented; [`super::resolve`] gives it meaning.
 
 use super::bounds::{
-    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, BATCH_WAIT_MAX, CAPSULES_MAX, DEDUPE_COUNT_MAX, HELD_MAX, LIFECYCLE_KEYS_MAX,
-    MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, PARTITIONS_MAX, TIME_MAX, TIME_MIN,
-    WAITING_BYTES_MAX, WAITING_BYTES_MIN, WAITING_EVENTS_MAX,
+    ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, BATCH_WAIT_MAX, CAPSULES_MAX, DEDUPE_COUNT_MAX, FORGET_MIN, HELD_MAX,
+    LIFECYCLE_KEYS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, PARTITIONS_MAX,
+    TIME_MAX, TIME_MIN, WAITING_BYTES_MAX, WAITING_BYTES_MIN, WAITING_EVENTS_MAX,
 };
 use super::reader::{choice, keys};
 use super::values::{
@@ -21,6 +21,7 @@ type HandlerTime = Period<{ TIME_MIN.as_millis() as u64 }, { TIME_MAX.as_millis(
 type Memory = Size<MEMORY_BYTES_MIN, MEMORY_BYTES_MAX>;
 type Output = Size<OUTPUT_BYTES_MIN, OUTPUT_BYTES_MAX>;
 type Bytes = Size<1, { u64::MAX }>;
+type Forget = Period<{ FORGET_MIN.as_millis() as u64 }, MS_MAX>;
 type Many = Count<1, { u32::MAX }>;
 type Factor = Number<1_000, { BACKOFF_FACTOR_MAX as u32 * 1_000 }>;
 
@@ -66,6 +67,8 @@ keys! {
         /// says otherwise, or not at all with `off`. For roots: what a plugin publishes is there once anyway. For topics whose
         /// subscribers share its events with `claim` as well, where it is said.
         dedupe: OrOff<Dedupe>,
+        /// What is remembered of producers that number what they send. For roots.
+        producers: Producers,
         /// How events are stored once they are no longer recent. Default `none`.
         compression: Compression,
         /// The file with a JSON Schema that the data of each event is to fit. What does not fit is refused: a publish, or the
@@ -106,6 +109,15 @@ keys! {
         window: Positive,
         /// How many later events of the topic it is recognised for, where that is reached first. Default: any number.
         count: Count<1, DEDUPE_COUNT_MAX>,
+    }
+}
+
+keys! {
+    /// What is remembered of producers that number what they send, by which nothing is stored twice.
+    struct Producers {
+        /// After how long a producer is forgotten that sends nothing more. What it sends then is refused, until it begins anew; a
+        /// producer has to say when it began (`began`). Default: never.
+        forget: Forget,
     }
 }
 

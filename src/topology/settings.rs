@@ -49,6 +49,7 @@ pub(crate) struct Keeping {
     force: bool,
     /// Of a topic that recognises events.
     dedupe: Option<Dedupe>,
+    forget_producers: Option<Duration>,
     compression: Compression,
 }
 
@@ -78,6 +79,7 @@ impl Keeping {
         TopicSettings {
             retention: Retention { age: self.age, partition_bytes, force: self.force },
             dedupe: self.dedupe.filter(|_| recognises),
+            forget_producers: self.forget_producers,
             compression: self.compression,
         }
     }
@@ -137,6 +139,7 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Proble
     let roots_only = [
         key_of("dedupe", raw.dedupe.as_ref().map(|field| field.key)),
         key_of("id", raw.id.as_ref().map(|field| field.key)),
+        key_of("producers", raw.producers.as_ref().map(|field| field.key)),
         key_of("when_full", raw.when_full.as_ref().map(|field| field.key)),
     ];
     if let Some(field) = raw.id.as_ref()
@@ -173,6 +176,7 @@ fn keeping(raw: &raw::Topic) -> Keeping {
             window: value(&raw.window).map_or(DEDUPE_WINDOW_DEFAULT, |window| window.0),
             count: value(&raw.count).map(|count| count.0),
         }),
+        forget_producers: value(&raw.producers).and_then(|raw| Some(value(&raw.forget)?.0)),
         compression: match value(&raw.compression) {
             None | Some(raw::Compression::None) => Compression::None,
             Some(raw::Compression::Lz4) => Compression::Lz4,

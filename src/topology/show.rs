@@ -105,6 +105,9 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
         // Only roots may say it.
         None => {}
     }
+    if let Some(forget) = topic.settings.forget_producers {
+        line!(shown, "    producers: {{ forget: {} }}", show_duration(forget));
+    }
     let compression = match topic.settings.compression {
         Compression::None => "none",
         Compression::Lz4 => "lz4",

@@ -366,7 +366,7 @@ async fn an_output_that_is_out_of_order_is_held_and_fails_nothing() {
 async fn numbered_events_that_are_held_are_recognised() {
     use wattle::dispatch::Numbering;
     let tree = start(&yaml_with(HOLD), &[("work", &Script::each(copy))]).await;
-    let numbering = || Some(Numbering { producer: "p".into(), first_sequence: 1 });
+    let numbering = || Some(Numbering { producer: "p".into(), first_sequence: 1, began_ns: None });
     let events = [state("1", "a", "new"), state("2", "b", "paid"), state("3", "a", "paid"), state("4", "c", "paid")];
     let first = tree.publisher().publish("in", &events, numbering()).await.unwrap();
     assert_eq!(first.held, [1, 3]);

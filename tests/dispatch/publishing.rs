@@ -211,7 +211,8 @@ async fn numbered_events_are_recognised_by_their_numbers_alone() {
     let tree = tree(KEYED).await;
     let events: Vec<_> =
         ["x", "y", "x"].map(|to| event("the same", "ignored", &format!(r#"{{"to":"{to}"}}"#))).to_vec();
-    let numbering = |producer: &str, first_sequence| Some(Numbering { producer: producer.into(), first_sequence });
+    let numbering =
+        |producer: &str, first_sequence| Some(Numbering { producer: producer.into(), first_sequence, began_ns: None });
     let publish = async |numbering| tree.publisher().publish("in", &events, numbering).await.unwrap().duplicates();
     assert_eq!(publish(numbering("till-7", 10)).await, 0);
     assert_eq!(publish(numbering("till-8", 10)).await, 0);

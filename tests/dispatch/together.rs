@@ -103,7 +103,7 @@ async fn what_comes_again_is_stored_once_on_a_disk() {
 async fn numbers_run_through_the_events_of_all_topics() {
     let tree = roots(MemoryEngine::default()).await;
     let events = [to("log", "a"), to("payments", "b"), to("log", "c")];
-    let numbering = |first_sequence| Some(Numbering { producer: "till-7".into(), first_sequence });
+    let numbering = |first_sequence| Some(Numbering { producer: "till-7".into(), first_sequence, began_ns: None });
     for duplicates in [0, 3] {
         let published = tree.publisher().publish_together(&events, numbering(10)).await.unwrap();
         assert_eq!(published.duplicates(), duplicates);

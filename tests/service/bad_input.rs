@@ -236,7 +236,7 @@ async fn arbitrary_bytes_never_stop_the_service() {
 fn v1_request() -> Bytes {
     use prost::Message;
     let events = vec![event("a", "k"), event("b", "l")];
-    let numbering = Some(v1::Numbering { producer: "till-7".into(), first_sequence: 17 });
+    let numbering = Some(v1::Numbering { producer: "till-7".into(), first_sequence: 17, began: None });
     v1::PublishRequest { topic: ORDERS.into(), events, numbering }.encode_to_vec().into()
 }
 

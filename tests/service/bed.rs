@@ -12,7 +12,7 @@ use wattle::effects::Disk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
     AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Hold, Numbers,
-    ReadBudget, ReadError, SessionError, Slices, Stopped, Storage,
+    ProducerUnknown, ReadBudget, ReadError, SessionError, Slices, Stopped, Storage,
 };
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
@@ -36,6 +36,8 @@ pub(crate) struct GatedEngine {
     pub(crate) gate: watch::Sender<Gate>,
     /// So many appends are refused as busy.
     pub(crate) busy: Arc<AtomicUsize>,
+    /// It does not know who numbers events.
+    pub(crate) forgets: watch::Sender<bool>,
     /// How it says that its disk and clock are. Without room for events it takes none.
     pub(crate) storage: watch::Sender<Storage>,
     /// Appends that have come to the gate.
@@ -49,6 +51,7 @@ impl GatedEngine {
             inner: MemoryEngine::default(),
             gate: watch::Sender::new(Gate::Open),
             busy: Arc::default(),
+            forgets: watch::Sender::new(false),
             storage: watch::Sender::new(Storage { takes_events: true, takes_outputs: true, clock_jumped: None }),
             arrived: watch::Sender::new(0),
             health: watch::Sender::new(Health::Serving),
@@ -87,6 +90,11 @@ impl Engine for GatedEngine {
         }
         if !self.storage.borrow().takes_events {
             return Err(AppendError::Full { retry_after: Duration::from_secs(1) });
+        }
+        if *self.forgets.borrow()
+            && let Some(partition) = events.partitions().next()
+        {
+            return Err(AppendError::Producer(ProducerUnknown { partition, since_ns: 1_700_000_000_000_000_000 }));
         }
         self.arrived.send_modify(|arrived| *arrived += 1);
         let appended = self.inner.append(events).await;

@@ -14,7 +14,7 @@ use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
 use super::bed::{Gate, LOG, ORDERS, PAYMENTS, all_of, bed, event, id, read_all};
 
 fn till(first_sequence: u64) -> Numbering {
-    Numbering { producer: "till-7".into(), first_sequence }
+    Numbering { producer: "till-7".into(), first_sequence, began_ns: None }
 }
 
 /// As if these had been published before.
@@ -90,12 +90,15 @@ async fn numbers_that_cannot_be_are_refused() {
     let bed = bed().await;
     let long = "x".repeat(PRODUCER_BYTES_MAX + 1);
     let mut client = PublisherServiceClient::connect(format!("http://{}", bed.address)).await.unwrap();
-    for (producer, first_sequence, field, words) in [
-        ("", 0, "numbering.producer", "1 to 255 bytes"),
-        (long.as_str(), 0, "numbering.producer", "256"),
-        ("till-7", u64::MAX, "numbering.first_sequence", "more than there are"),
+    let year = |seconds| prost_types::Timestamp { seconds, nanos: 0 };
+    for (producer, first_sequence, began, field, words) in [
+        ("", 0, None, "numbering.producer", "1 to 255 bytes"),
+        (long.as_str(), 0, None, "numbering.producer", "256"),
+        ("till-7", u64::MAX, None, "numbering.first_sequence", "more than there are"),
+        ("till-7", 1, Some(year(4_000_000_000)), "numbering.began", "s after now"),
+        ("till-7", 1, Some(year(-1)), "numbering.began", "s after now"),
     ] {
-        let numbering = Some(v1::Numbering { producer: producer.into(), first_sequence });
+        let numbering = Some(v1::Numbering { producer: producer.into(), first_sequence, began });
         let events = vec![event("a", "k"), event("b", "k")];
         let unary = v1::PublishRequest { topic: LOG.into(), events: events.clone(), numbering: numbering.clone() };
         let unary = client.publish(unary).await.unwrap_err();
@@ -109,9 +112,45 @@ async fn numbers_that_cannot_be_are_refused() {
             assert_eq!(details.bad_request().unwrap().field_violations[0].field, field);
         }
     }
-    let longest = Numbering { producer: "x".repeat(PRODUCER_BYTES_MAX), first_sequence: u64::MAX - 1 };
+    let longest = Numbering { producer: "x".repeat(PRODUCER_BYTES_MAX), first_sequence: u64::MAX - 1, began_ns: None };
     bed.client.publish_numbered(LOG, vec![event("a", "k")], longest).await.unwrap();
     assert_eq!(ids(&bed.client, LOG).await, ["a"]);
+}
+
+#[tokio::test]
+async fn a_producer_that_is_not_known_is_told_so_by_name_and_what_to_do() {
+    let bed = bed().await;
+    let mut client = PublisherServiceClient::connect(format!("http://{}", bed.address)).await.unwrap();
+    let began = prost_types::Timestamp { seconds: 0, nanos: 17 };
+    let numbering = Some(v1::Numbering { producer: "till-7".into(), first_sequence: 1, began: Some(began) });
+    let request = |topic: &str| v1::PublishStreamRequest {
+        topic: topic.into(),
+        events: vec![event("a", "k")],
+        numbering: numbering.clone(),
+    };
+    bed.engine.forgets.send_replace(true);
+    let unary = v1::PublishRequest { topic: LOG.into(), events: vec![event("a", "k")], numbering: numbering.clone() };
+    let unary = client.publish(unary).await.unwrap_err();
+    let requests = [request(LOG), request(ORDERS)];
+    let mut answers = client.publish_stream(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    for status in [unary, answers.message().await.unwrap_err()] {
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(info.reason, "PRODUCER_UNKNOWN");
+        assert_eq!((info.metadata["producer"].as_str(), info.metadata["topic"].as_str()), ("till-7", LOG));
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "numbering.began");
+        for words in ["`till-7`", "began at 1970-01-01", "before 2023-11-14", "Begin anew"] {
+            assert!(status.message().contains(words), "{words}: {status}");
+        }
+    }
+    assert!(answers.message().await.unwrap().is_none(), "the stream has ended");
+    bed.engine.forgets.send_replace(false);
+    let known = Numbering { began_ns: Some(17), ..till(1) };
+    assert_eq!(bed.client.publish_numbered(LOG, vec![event("a", "k")], known.clone()).await.unwrap().duplicates(), 0);
+    assert_eq!(bed.client.publish_numbered(LOG, vec![event("a", "k")], known).await.unwrap().duplicates(), 1);
+    let anew = Numbering { began_ns: Some(18), ..till(1) };
+    assert_eq!(bed.client.publish_numbered(LOG, vec![event("a", "k")], anew).await.unwrap().duplicates(), 0);
 }
 
 #[tokio::test]

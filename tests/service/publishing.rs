@@ -150,7 +150,7 @@ async fn events_for_several_topics_are_published_together_or_not_at_all() {
     assert!(refused.message.contains("event 1 for `shop/payments`"), "{}", refused.message);
     assert_eq!((stored(LOG).await, stored(PAYMENTS).await), (2, 2));
 
-    let numbering = || Some(Numbering { producer: "till".into(), first_sequence: 1 });
+    let numbering = || Some(Numbering { producer: "till".into(), first_sequence: 1, began_ns: None });
     let numbered = || vec![to(LOG, event("e", "k")), to(PAYMENTS, event("e", "k"))];
     for duplicates in [0, 2] {
         let published = bed.client.publish_together(numbered(), numbering()).await.unwrap();

@@ -9,7 +9,7 @@ use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
 use super::bed::{Bed, Gate, STEPS, all_of, bed, id, read_all, step};
 
 fn till(first_sequence: u64) -> Numbering {
-    Numbering { producer: "till-7".into(), first_sequence }
+    Numbering { producer: "till-7".into(), first_sequence, began_ns: None }
 }
 
 fn request(events: &[bytes::Bytes], numbering: Option<Numbering>) -> v1::PublishStreamRequest {

@@ -31,12 +31,31 @@ pub(crate) struct Incoming {
     pub(crate) guard: Option<Brings>,
 }
 
+/// Who numbers what it sends, and when it says that it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Producer {
+    pub(crate) id: ProducerId,
+    pub(crate) began_ns: Option<u64>,
+}
+
+/// The last number of a producer in a partition, and its offset.
+type Reached = (PartitionId, Producer, u64, u64);
+
+/// Why an append has no place.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NoPlace {
+    /// A guard refuses an event, by its number.
+    Guard(u32),
+    /// The producer is not known.
+    Producer,
+}
+
 /// What waits in the queue, with the number of its ticket.
 #[derive(Debug)]
 pub(crate) enum Submitted {
     Append {
         events: Vec<Incoming>,
-        producer: Option<ProducerId>,
+        producer: Option<Producer>,
         /// Behind a refusal in the same one nothing is stored.
         stream: Option<usize>,
         ticket: usize,
@@ -72,8 +91,7 @@ pub(crate) struct SubmittedUnit {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
     Placed(Placed),
-    /// By its number among the events.
-    Refused(u32),
+    Refused(NoPlace),
     /// Something in front of it was refused.
     Fenced,
     /// Whether a unit with guards is refused, by the number among its events.
@@ -96,7 +114,7 @@ pub(crate) struct Unit {
     /// The lives of keys behind it, where it may have changed them.
     lives: Option<Lives>,
     /// The last number of a producer in each partition, and its offset.
-    sequences: Vec<(PartitionId, ProducerId, u64, u64)>,
+    sequences: Vec<Reached>,
     pub(crate) epoch: u32,
     /// Append time; unknown until it was seen.
     pub(crate) time_ns: Option<u64>,
@@ -136,6 +154,8 @@ pub(crate) struct Model {
     cursors: BTreeMap<LaneId, u64>,
     noted: BTreeMap<TopicId, Vec<Noted>>,
     sequences: BTreeMap<(PartitionId, ProducerId), (u64, u64)>,
+    /// Of the last unit in which a producer sent something to a topic: its highest number, and when the producer was seen.
+    in_topics: BTreeMap<(TopicId, ProducerId), (u64, u64)>,
     pub(crate) lives: Lives,
     pub(crate) guarding: Option<Guarding>,
     /// Streams of which something was refused.
@@ -151,7 +171,7 @@ pub(crate) struct Model {
     pub(crate) trusted_ns: u64,
 }
 
-pub(crate) fn slices_of(events: &[Incoming], producer: Option<ProducerId>) -> Slices {
+pub(crate) fn slices_of(events: &[Incoming], producer: Option<Producer>) -> Slices {
     let mut slices = Slices::default();
     for (number, event) in (0..).zip(events) {
         let write = |out: &mut Vec<u8>| {
@@ -165,7 +185,8 @@ pub(crate) fn slices_of(events: &[Incoming], producer: Option<ProducerId>) -> Sl
         }
     }
     if let Some(producer) = producer {
-        slices.set_producer(producer);
+        slices.set_producer(producer.id);
+        producer.began_ns.into_iter().for_each(|began_ns| slices.set_began(began_ns));
     }
     slices
 }
@@ -247,9 +268,9 @@ impl Model {
                     } else {
                         match self.append(events, producer, settings) {
                             Ok(placed) => Expected::Placed(placed),
-                            Err(number) => {
+                            Err(why) => {
                                 self.shut.extend(stream);
-                                Expected::Refused(number)
+                                Expected::Refused(why)
                             }
                         }
                     };
@@ -276,12 +297,7 @@ impl Model {
         answers
     }
 
-    fn push(
-        &mut self,
-        cursor: Option<(LaneId, u64)>,
-        catalogue: Option<Vec<u8>>,
-        sequences: Vec<(PartitionId, ProducerId, u64, u64)>,
-    ) {
+    fn push(&mut self, cursor: Option<(LaneId, u64)>, catalogue: Option<Vec<u8>>, sequences: Vec<Reached>) {
         let (time_ns, trusted_ns) = (self.engine_ns, self.trusted_ns);
         let (writes, lives) = (Vec::new(), None);
         self.units.push(Unit { cursor, writes, catalogue, lives, sequences, epoch: self.epoch, time_ns, trusted_ns });
@@ -313,19 +329,19 @@ impl Model {
         None
     }
 
-    /// All of some events or nothing: the number of the first one that is refused.
+    /// All of some events or nothing.
     fn append(
         &mut self,
         events: Vec<Incoming>,
-        producer: Option<ProducerId>,
+        producer: Option<Producer>,
         settings: &Settings,
-    ) -> Result<Placed, u32> {
+    ) -> Result<Placed, NoPlace> {
         let known: BTreeMap<_, _> = self.noted.iter().map(|(topic, noted)| (*topic, noted.len())).collect();
         let lives = self.lives.clone();
         let mut groups = Vec::new();
         for (id, events) in grouped(events) {
             let fates = match producer {
-                Some(producer) => self.numbered(id, events, producer),
+                Some(producer) => self.numbered(id, events, producer, settings)?,
                 None => self.identified(id, events, groups.len(), settings),
             };
             groups.push((id, fates));
@@ -347,11 +363,13 @@ impl Model {
                 for (id, mark, offset) in &stored {
                     if let (Some(producer), Mark::Sequence(sequence)) = (producer, mark) {
                         numbers.insert(*id, (*id, producer, *sequence, *offset));
-                        self.sequences.insert((*id, producer), (*sequence, *offset));
+                        self.sequences.insert((*id, producer.id), (*sequence, *offset));
                     }
                 }
+                let numbers: Vec<_> = numbers.into_values().collect();
+                self.saw(&numbers, self.trusted_ns);
                 if !stored.is_empty() {
-                    self.push(None, None, numbers.into_values().collect());
+                    self.push(None, None, numbers);
                     let lives = self.lives.clone();
                     if let Some(unit) = self.units.last_mut() {
                         unit.lives = Some(lives);
@@ -361,7 +379,7 @@ impl Model {
             }
             Err(number) => {
                 self.lives = lives;
-                Err(number)
+                Err(NoPlace::Guard(number))
             }
         }
     }
@@ -371,9 +389,16 @@ impl Model {
         &self,
         id: PartitionId,
         events: Vec<(u32, Incoming)>,
-        producer: ProducerId,
-    ) -> Vec<(u32, Incoming, Fate)> {
-        let last = |id| self.sequences.get(&(id, producer)).copied();
+        producer: Producer,
+        settings: &Settings,
+    ) -> Result<Vec<(u32, Incoming, Fate)>, NoPlace> {
+        let forget = settings.topics.get(&id.topic).and_then(|topic| topic.forget_producers);
+        let floor_ns = forget.map_or(0, |forget| self.trusted_ns.saturating_sub(forget.as_nanos() as u64).max(1));
+        let in_topic = self.in_topics.get(&(id.topic, producer.id)).copied();
+        if in_topic.is_some_and(|(_, seen_ns)| seen_ns < floor_ns) {
+            return Err(NoPlace::Producer);
+        }
+        let last = |id| self.sequences.get(&(id, producer.id)).copied();
         let last_held = events[0].1.guard.and_then(|guard| guard.aside).and_then(last);
         let fate = |event: &Incoming| match (event.mark, last(id)) {
             (Mark::Sequence(sequence), Some((last, at))) if sequence <= last => {
@@ -384,7 +409,27 @@ impl Model {
             }
             _ => Fate::New,
         };
-        events.into_iter().map(|(number, event)| (number, event.clone(), fate(&event))).collect()
+        let fates: Vec<_> = events.into_iter().map(|(of, event)| (of, event.clone(), fate(&event))).collect();
+        let may_be_new = producer.began_ns.unwrap_or(0) >= floor_ns || last(id).is_some();
+        let first = fates.iter().find(|(.., fate)| matches!(fate, Fate::New)).map(|(_, event, _)| event.mark);
+        match (first, in_topic) {
+            (Some(Mark::Sequence(sequence)), Some((last, _))) if sequence <= last && !may_be_new => {
+                Err(NoPlace::Producer)
+            }
+            (Some(_), None) if !may_be_new => Err(NoPlace::Producer),
+            _ => Ok(fates),
+        }
+    }
+
+    /// Producers sent these last numbers in one unit.
+    fn saw(&mut self, numbers: &[Reached], trusted_ns: u64) {
+        let mut highest: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+        for (id, producer, sequence, _) in numbers {
+            let seen_ns = trusted_ns.max(producer.began_ns.unwrap_or(0));
+            let of = highest.entry((id.topic, producer.id)).or_insert((*sequence, seen_ns));
+            of.0 = of.0.max(*sequence);
+        }
+        self.in_topics.extend(highest);
     }
 
     /// What of some events for a partition, the slice of this number, is there already, also among what is held for it.
@@ -532,9 +577,14 @@ impl Model {
             noted.retain(|noted| noted.unit < units);
         }
         (self.cursors, self.sequences, self.lives) = (BTreeMap::new(), BTreeMap::new(), self.lives_after(units));
+        self.in_topics.clear();
+        for number in 0..units {
+            let (sequences, trusted_ns) = (self.units[number].sequences.clone(), self.units[number].trusted_ns);
+            self.saw(&sequences, trusted_ns);
+        }
         for unit in &self.units {
             self.cursors.extend(unit.cursor);
-            self.sequences.extend(unit.sequences.iter().map(|(id, by, number, at)| ((*id, *by), (*number, *at))));
+            self.sequences.extend(unit.sequences.iter().map(|(id, by, number, at)| ((*id, by.id), (*number, *at))));
         }
     }
 

@@ -110,6 +110,10 @@ fn dedupe(random: &mut Random) -> Option<Dedupe> {
     (!random.once_in(6)).then_some(Dedupe { window, count })
 }
 
+fn forget(random: &mut Random) -> Option<Duration> {
+    random.pick(&[None, None, Some(20 * SECOND), Some(HOUR), Some(8 * HOUR)]).map(Duration::from_nanos)
+}
+
 fn retention(random: &mut Random) -> Retention {
     let age = random.pick(&[None, Some(20 * SECOND), Some(HOUR), Some(8 * HOUR), Some(30 * DAY)]);
     Retention {
@@ -155,10 +159,12 @@ impl Guarding {
 pub(crate) fn settings(random: &mut Random, before: Option<&Settings>, guarding: Option<&Guarding>) -> Settings {
     let mut settings = Settings::default();
     for topic in (1..=6).map(TopicId) {
-        let known = before.and_then(|before| before.topics.get(&topic)).map(|known| known.dedupe);
+        let known =
+            before.and_then(|before| before.topics.get(&topic)).map(|known| (known.dedupe, known.forget_producers));
         let made = TopicSettings {
             retention: retention(random),
-            dedupe: known.unwrap_or_else(|| dedupe(random).filter(|_| topic.0 <= 2)),
+            dedupe: known.map_or_else(|| dedupe(random).filter(|_| topic.0 <= 2), |(dedupe, _)| dedupe),
+            forget_producers: known.map_or_else(|| forget(random).filter(|_| topic.0 <= 2), |(_, forget)| forget),
             compression: random.pick(&[Compression::None, Compression::Lz4]),
         };
         settings.topics.insert(topic, made);

@@ -72,7 +72,11 @@ impl World {
             self.note(format!("other options: {:?}", self.options));
         }
         if self.random.once_in(3) {
-            let fresh = plan::settings(&mut self.random, None, self.guarding.as_ref());
+            let mut fresh = plan::settings(&mut self.random, None, self.guarding.as_ref());
+            for (topic, settings) in &mut fresh.topics {
+                // what is forgotten by then depends on checkpoints, of which the model knows nothing
+                settings.forget_producers = self.settings.topics.get(topic).and_then(|topic| topic.forget_producers);
+            }
             let changed = |topic: &TopicId| {
                 let dedupe = |settings: &Settings| settings.topics.get(topic).map(|topic| topic.dedupe);
                 dedupe(&fresh) != dedupe(&self.settings)

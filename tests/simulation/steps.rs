@@ -8,8 +8,8 @@ use wattle::log::{ColdError, Refused, SpaceLevel};
 use wattle::model::{EventId, LaneId, Mark, PageBudget, PartitionId, ProducerId};
 
 use super::check;
-use super::model::{Incoming, Submitted, SubmittedUnit, slices_of};
-use super::plan::{self, LANES, PARTITIONS, ROOTS, input_of, outputs_of};
+use super::model::{Incoming, Producer, Submitted, SubmittedUnit, slices_of};
+use super::plan::{self, HOUR, LANES, PARTITIONS, ROOTS, START, input_of, outputs_of};
 use super::random::Random;
 use super::world::{Life, Waiting, World, is_of, poll};
 
@@ -158,7 +158,7 @@ impl World {
                 }
             }
             _ => {
-                let by = ProducerId(u128::from(1 + self.random.below(2)));
+                let by = self.producer(life);
                 producer = Some(by);
                 for sequence in self.numbers(life, by, count) {
                     // a number goes to the same partition whenever it is sent
@@ -190,6 +190,22 @@ impl World {
         }
     }
 
+    /// One of two producers, mostly as it began last; one that may be forgotten begins anew.
+    fn producer(&mut self, life: &Life) -> Producer {
+        let name = if self.random.once_in(2) { "p" } else { "q" };
+        let beginnings = self.beginnings.entry(name).or_default();
+        if beginnings.is_empty() || self.random.once_in(15) {
+            let now_ns = life.log.trusted_now_ns();
+            let began_ns = self.random.pick(&[Some(now_ns), Some(now_ns), Some(now_ns + HOUR), Some(START), None]);
+            beginnings.push(began_ns);
+        }
+        let last = beginnings.len() as u64 - 1;
+        let back = if self.random.once_in(5) { self.random.below(last + 1) } else { 0 };
+        let began_ns = beginnings[(last - back) as usize];
+        let id = began_ns.map_or(ProducerId::new(name), |began_ns| ProducerId::begun(name, began_ns));
+        Producer { id, began_ns }
+    }
+
     /// A new identity, or one of before.
     fn identity(&mut self, partition: PartitionId) -> EventId {
         let (generation, used) = self.identities.entry(partition.topic).or_default();
@@ -204,7 +220,7 @@ impl World {
     }
 
     /// Numbers that a producer sends: again from any point, but without a gap, as an outbox does.
-    fn numbers(&mut self, life: &Life, producer: ProducerId, count: u64) -> std::ops::Range<u64> {
+    fn numbers(&mut self, life: &Life, producer: Producer, count: u64) -> std::ops::Range<u64> {
         let queued = life.queue.iter().flat_map(|submitted| match submitted {
             Submitted::Append { events, producer: Some(by), .. } if *by == producer => events.as_slice(),
             _ => &[],
@@ -213,7 +229,7 @@ impl World {
             Mark::Sequence(sequence) => Some(sequence),
             _ => None,
         });
-        let last = queued.max().unwrap_or(0).max(self.model.last_sequence(producer));
+        let last = queued.max().unwrap_or(0).max(self.model.last_sequence(producer.id));
         let from = if self.random.once_in(2) { last + 1 } else { 1 + self.random.below(last + 1) };
         from..from + count
     }

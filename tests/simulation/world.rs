@@ -16,7 +16,7 @@ use wattle::model::{Fence, GuardRefused, LaneId, PartitionId, TopicId};
 
 use super::expiry::Expiry;
 use super::faults::{Armed, Faults, Fired, Hands, any_fault, crashed};
-use super::model::{Expected, Model, Submitted};
+use super::model::{Expected, Model, NoPlace, Submitted};
 use super::notes::Notes;
 use super::plan::{self, DAY, Guarding, HOUR, LANES, PARTITIONS, START, YEAR};
 use super::random::Random;
@@ -81,6 +81,8 @@ pub(crate) struct World {
     pub(crate) trust: Trust,
     /// Identities that were used, also for events that were lost, of each topic since its dedupe changed.
     pub(crate) identities: BTreeMap<TopicId, (u64, Vec<u64>)>,
+    /// When producers say that they began, by their names, the latest last.
+    pub(crate) beginnings: BTreeMap<&'static str, Vec<Option<u64>>>,
     pub(crate) next_number: u64,
     pub(crate) next_ticket: usize,
     /// Nothing is done to the disk that could fail.
@@ -120,6 +122,7 @@ impl World {
             expiry: Expiry::default(),
             trust: Trust::default(),
             identities: BTreeMap::new(),
+            beginnings: BTreeMap::new(),
             next_number: 0,
             next_ticket: 0,
             is_calm,
@@ -250,7 +253,8 @@ impl World {
             let answer = match &mut waiting {
                 Waiting::Append(ticket) => match ticket.try_recv() {
                     Ok(Ok(placed)) => Some(Ok(Expected::Placed(placed))),
-                    Ok(Err(NotPlaced::Guard(refused))) => Some(Ok(Expected::Refused(refused.of))),
+                    Ok(Err(NotPlaced::Guard(refused))) => Some(Ok(Expected::Refused(NoPlace::Guard(refused.of)))),
+                    Ok(Err(NotPlaced::Producer(_))) => Some(Ok(Expected::Refused(NoPlace::Producer))),
                     Ok(Err(NotPlaced::Fenced)) => Some(Ok(Expected::Fenced)),
                     Err(TryRecvError::Empty) => None,
                     Err(TryRecvError::Closed) => Some(Err(Refused::Stopped)),

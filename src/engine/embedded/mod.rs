@@ -378,6 +378,7 @@ impl Engine for EmbeddedEngine {
         };
         match placed {
             Ok(Err(NotPlaced::Guard(refused))) => Err(AppendError::Guard(refused)),
+            Ok(Err(NotPlaced::Producer(unknown))) => Err(AppendError::Producer(unknown)),
             Ok(Err(NotPlaced::Fenced)) => Err(AppendError::Fenced),
             Ok(Ok(Placed { base_offsets, duplicates, aside })) => {
                 Ok(Appended { base_offsets, duplicates, aside, epoch: self.shared.log.epoch() })
