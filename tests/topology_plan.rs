@@ -427,3 +427,62 @@ fn a_chain_of_ten_thousand_is_no_matter() {
         assert!(drawn.len() > 1_000);
     }
 }
+
+/// A world with variables.
+struct Environment;
+
+impl Surroundings for Environment {
+    fn variable(&self, name: &str) -> Option<String> {
+        match name {
+            "TOKEN" => Some("Hunter_2$x".to_owned()),
+            "REGION" => Some("eu".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn at(&self, _: &Path) -> Found {
+        Found::Folder { manifest: true }
+    }
+}
+
+/// Whoever looks at a topology, or at what is wrong with it, does not see the environment that it is checked in.
+#[test]
+fn values_of_variables_are_in_no_message_and_not_shown() {
+    let checked = |text: &str| check(&[Source { path: "t.yaml".into(), text: text.to_owned() }], &Environment);
+    let told = |value: &str| {
+        format!(
+            "wattle: v1\nname: n\ntopics: {{ t: {{}} }}\nsubscribers:\n  s:\n    from: t\n    plugin: p\n    config:\n      k: {value}\n"
+        )
+    };
+    for (value, is) in [
+        ("\"${TOKEN}\"", "Hunter_2$x"),
+        ("\"Bearer ${TOKEN}: $${REGION}\"", "Bearer Hunter_2$x: ${REGION}"),
+        ("${NONE:-${REGION}", ""),
+    ] {
+        let (plan, diagnostics) = checked(&told(value));
+        if is.is_empty() {
+            assert!(plan.is_none() && !diagnostics.is_empty());
+            continue;
+        }
+        let plan = plan.unwrap();
+        let setting = |plan: &Plan| plan.subscribers[0].config["k"].clone();
+        assert_eq!(setting(&plan), ConfigValue::Text(is.to_owned()), "a plugin is told what it is");
+        let shown = wattle::topology::show(&plan);
+        assert!(!shown.contains("Hunter") && shown.contains("${TOKEN}"), "{shown}");
+        let (again, _) = checked(&shown);
+        assert_eq!(again.as_ref(), Some(&plan), "{shown}");
+        assert!(wattle::topology::documents(&plan)[0].contains("Hunter"), "which need no environment");
+    }
+    for text in [
+        "wattle: v1\nname: n\ntopics: { t: { partitions: \"${TOKEN}\" } }\n",
+        "wattle: v1\nname: \"${TOKEN}\"\ntopics: { t: {} }\n",
+        "wattle: v1\nname: n\ntopics: { t: {} }\nsubscribers: { s: { from: \"${TOKEN}\", plugin: p } }\n",
+        "wattle: v1\nname: n\ntopics: { t: { key: \"${TOKEN}\" } }\n",
+        "wattle: v1\nname: n\ntopics: { t: { retention: \"x${TOKEN}\" } }\n",
+    ] {
+        let (_, diagnostics) = checked(text);
+        assert!(!diagnostics.is_empty(), "{text}");
+        let said = format!("{diagnostics:?}").to_lowercase();
+        assert!(!said.contains("hunter"), "{text}: {said}");
+    }
+}

@@ -119,7 +119,7 @@ impl Kept {
         (cause, decided_ns): (&str, u64),
     ) -> Self {
         let value = |value: &ConfigValue| match value {
-            ConfigValue::Text(text) => Value::Text(text.clone()),
+            ConfigValue::Text(text) | ConfigValue::Variable { text, .. } => Value::Text(text.clone()),
             ConfigValue::SecretFile(path) => Value::SecretFile(path.clone()),
         };
         Self {

@@ -179,7 +179,7 @@ pub(super) fn config(
     let (mut config, mut errors) = (BTreeMap::new(), Vec::new());
     for (name, value) in values {
         match value {
-            ConfigValue::Text(text) => {
+            ConfigValue::Text(text) | ConfigValue::Variable { text, .. } => {
                 config.insert(name.clone(), text.clone());
             }
             ConfigValue::SecretFile(path) => match secret(path) {

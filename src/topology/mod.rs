@@ -103,7 +103,9 @@ pub fn check(sources: &[Source], surroundings: &dyn Surroundings) -> (Option<Pla
     }
     let texts: Vec<&str> = sources.iter().map(|source| source.text.as_str()).collect();
     let plan = resolve::resolve(&files, &texts, &mut shared, &mut problems);
-    (plan, problems.finish())
+    let mut diagnostics = problems.finish();
+    shared.hide_variables(&mut diagnostics);
+    (plan, diagnostics)
 }
 
 /// Reads one file by itself.

@@ -22,10 +22,24 @@ pub(crate) fn problem(name: &str) -> Option<(String, String)> {
         None => return None,
     };
     let rule = "names have lower-case letters, digits, `.`, `_` and `-`";
-    let better: String = name.to_lowercase().chars().map(|char| if allowed(char) { char } else { '-' }).collect();
-    let better = better.trim_matches(|char: char| "._-".contains(char));
-    let help = if better.is_empty() { rule.to_owned() } else { format!("{rule}; for example `{better}`") };
+    let help = match better(name) {
+        Some(better) => format!("{rule}; for example `{better}`"),
+        None => rule.to_owned(),
+    };
     Some((message, help))
+}
+
+/// The name that a text would be.
+fn better(text: &str) -> Option<String> {
+    let allowed = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || "._-".contains(char);
+    let better: String = text.to_lowercase().chars().map(|char| if allowed(char) { char } else { '-' }).collect();
+    let better = better.trim_matches(|char: char| "._-".contains(char));
+    (!better.is_empty()).then(|| better.to_owned())
+}
+
+/// The other forms in which messages may show a text.
+pub(crate) fn seemingly(text: &str) -> impl Iterator<Item = String> {
+    better(text).into_iter().filter(|better| better.len() >= 4)
 }
 
 /// The subscriber whose dead letters a topic of this name has.

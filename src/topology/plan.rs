@@ -194,13 +194,36 @@ pub enum PluginSource {
 }
 
 /// A value that a plugin is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum ConfigValue {
     /// The value itself; numbers and booleans as they are written.
     Text(String),
+    /// The value, into which variables of the environment were put: it may be a secret.
+    Variable {
+        /// The value.
+        text: String,
+        /// As it is written, with `${NAME}`.
+        written: String,
+    },
     /// The file whose content is the value. Not necessarily there when the topology is checked.
     SecretFile(PathBuf),
 }
+
+/// The same where a plugin is told the same, however that is written.
+impl PartialEq for ConfigValue {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::SecretFile(one), Self::SecretFile(other)) => one == other,
+            (
+                Self::Text(one) | Self::Variable { text: one, .. },
+                Self::Text(other) | Self::Variable { text: other, .. },
+            ) => one == other,
+            (Self::SecretFile(_), _) | (_, Self::SecretFile(_)) => false,
+        }
+    }
+}
+
+impl Eq for ConfigValue {}
 
 /// What a plugin may use.
 #[derive(Clone, Debug, PartialEq, Eq)]

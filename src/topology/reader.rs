@@ -7,7 +7,8 @@
 //! the reading, the names to suggest for a mistyped one, and the JSON Schema.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::bounds::{DATA_SCHEMA_BYTES_MAX, SUGGESTIONS_MAX};
@@ -34,6 +35,38 @@ pub(crate) struct Shared {
     /// Many topics may have the same file: what came of it, or what is wrong with it and what to do.
     data_schemas: HashMap<PathBuf, Result<DataSchema, (String, &'static str)>>,
     suggestions: usize,
+    /// What variables of the environment were, and their names.
+    variables: BTreeMap<String, String>,
+}
+
+/// Shorter values of variables are no secrets, and are in many words by chance.
+const SECRET_BYTES_MIN: usize = 4;
+
+impl Shared {
+    /// Puts the names of variables where their values are: whoever writes a topology may not see the environment that it is
+    /// checked in, and messages go into logs.
+    pub(crate) fn hide_variables(&self, diagnostics: &mut [Diagnostic]) {
+        let mut values: Vec<(Cow<'_, str>, String)> = Vec::new();
+        for (value, name) in self.variables.iter().filter(|(value, _)| value.trim().len() >= SECRET_BYTES_MIN) {
+            let shown = format!("${{{name}}}");
+            values.extend(names::seemingly(value).map(|value| (value.into(), shown.clone())));
+            values.push((value.trim().into(), shown));
+        }
+        // Of two, one of which begins like the other, the longer first.
+        values.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+        let hide = |text: &mut String| {
+            for (value, name) in &values {
+                if text.contains(value.as_ref()) {
+                    *text = text.replace(value.as_ref(), name);
+                }
+            }
+        };
+        for diagnostic in diagnostics {
+            hide(&mut diagnostic.message);
+            diagnostic.help.as_mut().map(hide);
+            diagnostic.labels.iter_mut().for_each(|label| hide(&mut label.message));
+        }
+    }
 }
 
 /// A type that can be read from a node.
@@ -76,6 +109,8 @@ pub(crate) type Key<T> = Option<Box<Field<T>>>;
 /// A text with its variables replaced.
 pub(crate) struct Text<'t> {
     pub(crate) text: Cow<'t, str>,
+    /// As it is written, where variables of the environment were put in.
+    pub(crate) with_variables: Option<&'t str>,
     pub(crate) span: Span,
     quote: Option<u32>,
 }
@@ -170,13 +205,23 @@ impl<'c> Reader<'c> {
         let scalar = self.scalar(node, what)?;
         let span = node.span();
         let surroundings = self.surroundings;
-        match variables::replace(scalar.text, &|name| surroundings.variable(name)) {
+        let found = RefCell::new(Vec::new());
+        let variable = |name: &str| {
+            let value = surroundings.variable(name);
+            found.borrow_mut().extend(value.clone().map(|value| (value, name.to_owned())));
+            value
+        };
+        let replaced = variables::replace(scalar.text, &variable);
+        let found = found.into_inner();
+        let with_variables = (!found.is_empty()).then_some(scalar.text);
+        self.shared.variables.extend(found);
+        match replaced {
             Ok(text) => {
                 let quote = scalar.quote.filter(|_| text == scalar.text);
-                Some(Text { text, span, quote })
+                Some(Text { text, with_variables, span, quote })
             }
             Err(errors) => {
-                let written = Text { text: scalar.text.into(), span, quote: scalar.quote };
+                let written = Text { text: scalar.text.into(), with_variables, span, quote: scalar.quote };
                 for error in errors {
                     self.bad::<()>(written.part(&error.range), error.message, error.help);
                 }

@@ -1,6 +1,7 @@
 //! A plan as the YAML that it stands for, with every default written out.
 //!
-//! Promises: checking what is shown, from the same folder, gives the same plan.
+//! Promises: checking what is shown, from the same folder and in the same environment, gives the same plan. What variables
+//! were put into is shown with their names; [`documents`] need no environment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -13,13 +14,24 @@ use super::plan::{
 use super::units::{show_duration, show_size};
 use crate::model::{Compression, Dedupe};
 
-/// Shows a plan: one YAML document for each namespace.
+/// Shows a plan: one YAML document for each namespace. Values out of the environment are not in it.
 pub fn show(plan: &Plan) -> String {
-    documents(plan).join("---\n")
+    documents_with(plan, Variables::ByName).join("---\n")
 }
 
-/// A plan as YAML texts, one for each namespace.
+/// A plan as YAML texts, one for each namespace, complete by itself: values out of the environment are in it.
 pub fn documents(plan: &Plan) -> Vec<String> {
+    documents_with(plan, Variables::InClear)
+}
+
+/// How the values of variables are shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Variables {
+    ByName,
+    InClear,
+}
+
+fn documents_with(plan: &Plan, variables: Variables) -> Vec<String> {
     let mut namespaces: BTreeMap<&str, (Vec<&TopicPlan>, Vec<&SubscriberPlan>)> = BTreeMap::new();
     for topic in plan.topics.iter().filter(|topic| topic.dead_letters_of.is_none()) {
         namespaces.entry(&topic.namespace).or_default().0.push(topic);
@@ -34,7 +46,7 @@ pub fn documents(plan: &Plan) -> Vec<String> {
         if !subscribers.is_empty() {
             shown += "subscribers:\n";
         }
-        subscribers.iter().for_each(|shown_subscriber| subscriber(&mut shown, plan, shown_subscriber));
+        subscribers.iter().for_each(|shown_subscriber| subscriber(&mut shown, plan, shown_subscriber, variables));
         shown
     });
     documents.collect()
@@ -125,7 +137,7 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
     }
 }
 
-fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
+fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, variables: Variables) {
     line!(shown, "  {}:", scalar(&subscriber.name));
     if let Some(was) = &subscriber.was {
         line!(shown, "    was: {}", scalar(was));
@@ -156,7 +168,13 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan) {
         }
         for (key, value) in &subscriber.config {
             match value {
-                ConfigValue::Text(text) => line!(shown, "      {}: {}", scalar(key), scalar(text)),
+                ConfigValue::Variable { written, .. } if variables == Variables::ByName => {
+                    // As it was read: what is not a reference is escaped already.
+                    line!(shown, "      {}: {}", scalar(key), serde_json::Value::from(written.as_str()));
+                }
+                ConfigValue::Text(text) | ConfigValue::Variable { text, .. } => {
+                    line!(shown, "      {}: {}", scalar(key), scalar(text))
+                }
                 ConfigValue::SecretFile(path) => {
                     line!(shown, "      {}: {{ file: {} }}", scalar(key), scalar(&path.to_string_lossy()));
                 }

@@ -661,7 +661,12 @@ impl Read for Setting {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         if !matches!(node.view(), View::Mapping(_)) {
             let text = reader.text(node, "a text, a number, a boolean or `{ file: path }`")?;
-            return Some(Setting(plan::ConfigValue::Text(text.text.into_owned())));
+            let written = text.with_variables.map(str::to_owned);
+            let text = text.text.into_owned();
+            return Some(Setting(match written {
+                Some(written) => plan::ConfigValue::Variable { text, written },
+                None => plan::ConfigValue::Text(text),
+            }));
         }
         let secret = super::raw::Secret::read(node, owner, reader)?;
         let file = secret.file?;
