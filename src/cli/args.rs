@@ -28,7 +28,8 @@ pub(super) struct BusArgs {
     #[arg(long, env = "WATTLE_LISTEN", value_name = "ADDRESS:PORT")]
     pub(super) listen: Option<SocketAddr>,
 
-    /// Listen also where other machines can reach it, although nothing is encrypted and nobody is asked who they are
+    /// Listen also where other machines can reach it, although nothing is encrypted and nobody is asked who they are: who can
+    /// reach it may do all that the bus can, and read the files that its user can read
     #[arg(long, env = "WATTLE_INSECURE_ALLOW_REMOTE", value_parser = FalseyValueParser::new())]
     pub(super) insecure_allow_remote: bool,
 

@@ -12,7 +12,7 @@ use std::io;
 use bytes::Bytes;
 
 pub use memory::MemoryDisk;
-pub use real::{DiskFolder, SystemClock, random};
+pub use real::{DiskFolder, SystemClock, create_private, random, write_private};
 pub use watched::Watched;
 
 /// A folder of files.

@@ -1,9 +1,9 @@
 //! The real disk and clock.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,10 +25,31 @@ impl DiskFolder {
     /// # Errors
     /// As the file system says.
     pub fn create(path: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(path)?;
+        create_private(path)?;
         sync_parents(path, &mut |parent| File::open(parent)?.sync_all())?;
         Ok(Self { path: path.to_owned(), folder: File::open(path)? })
     }
+}
+
+/// What is kept may be anything, and is for nobody but the user that keeps it.
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// Creates a folder, and those above it, where they are missing: for this user alone.
+///
+/// # Errors
+/// As the file system says.
+pub fn create_private(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)
+}
+
+/// Writes a file of this user alone, whatever was there.
+///
+/// # Errors
+/// As the file system says.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use io::Write as _;
+    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?.write_all(bytes)
 }
 
 /// Makes the name of a folder durable, and the names of all folders above it: without this the loss of power could take
@@ -67,7 +88,8 @@ impl Disk for DiskFolder {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.path.join(name))?;
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(self.path.join(name))?;
         Ok(Box::new(RealFile(file)))
     }
 
