@@ -1,9 +1,17 @@
 //! What is done while plugins run: on threads of low priority, so that they keep the processor.
+//!
+//! One after the other, as a rule: a reload may take a little longer. Nobody can give up what is compiled, and a stranger's
+//! component may take long, so the next one does not wait for it for ever: it begins beside it then, on a thread of its own.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-/// Threads that compile beside running plugins. One: a reload may take a little longer.
-const THREADS: usize = 1;
+/// Most that is done at once. Each has one thread.
+const SEATS: usize = 4;
+/// How long the next one waits for what began last. A component of an interpreter takes less where others are idle.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How much they give way to others, as `nice` has it: a tenth of the processor where others want all of it.
 const NICENESS: i32 = 10;
 
@@ -14,16 +22,123 @@ pub fn give_way() {
 }
 
 /// The threads, which the compiler uses for everything that it does in parallel.
-pub(super) struct Beside(ThreadPool);
+pub(super) struct Beside {
+    seats: Mutex<Seats>,
+    changed: Condvar,
+    patience: Duration,
+}
+
+struct Seats {
+    free: Vec<ThreadPool>,
+    /// When what was begun last was begun, where it goes on.
+    latest: Option<Instant>,
+    begun: u64,
+}
 
 impl Beside {
     pub(super) fn start() -> Result<Beside, ThreadPoolBuildError> {
-        let threads = ThreadPoolBuilder::new().num_threads(THREADS).start_handler(|_| give_way());
-        threads.thread_name(|_| "compile".to_owned()).build().map(Beside)
+        Self::with(PATIENCE)
+    }
+
+    fn with(patience: Duration) -> Result<Beside, ThreadPoolBuildError> {
+        let pool = || {
+            let threads = ThreadPoolBuilder::new().num_threads(1).start_handler(|_| give_way());
+            threads.thread_name(|_| "compile".to_owned()).build()
+        };
+        let free = (0..SEATS).map(|_| pool()).collect::<Result<_, _>>()?;
+        let seats = Mutex::new(Seats { free, latest: None, begun: 0 });
+        Ok(Beside { seats, changed: Condvar::new(), patience })
     }
 
     /// Does something on them, while this thread waits.
     pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        self.0.install(work)
+        let (pool, number) = self.take();
+        let seat = Seat { beside: self, pool: Some(pool), number };
+        match &seat.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
+
+    fn take(&self) -> (ThreadPool, u64) {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let wait = seats.latest.map_or(Duration::ZERO, |latest| self.patience.saturating_sub(latest.elapsed()));
+            if wait.is_zero()
+                && let Some(pool) = seats.free.pop()
+            {
+                seats.latest = Some(Instant::now());
+                seats.begun += 1;
+                return (pool, seats.begun);
+            }
+            // Where none is free, for as long as it takes.
+            let wait = if wait.is_zero() { self.patience } else { wait };
+            seats = self.changed.wait_timeout(seats, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// Given back whatever the work comes to.
+struct Seat<'b> {
+    beside: &'b Beside,
+    pool: Option<ThreadPool>,
+    number: u64,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut seats = self.beside.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        seats.free.extend(self.pool.take());
+        if seats.begun == self.number {
+            seats.latest = None;
+        }
+        self.beside.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn what_takes_for_ever_does_not_hold_up_all_that_follows() {
+        let beside = Beside::with(Duration::from_millis(1)).unwrap();
+        thread::scope(|scope| {
+            let (end, ended) = mpsc::channel::<()>();
+            let (begun, begins) = mpsc::channel();
+            let beside = &beside;
+            scope.spawn(move || {
+                beside.run(move || {
+                    begun.send(()).unwrap();
+                    let _ = ended.recv();
+                });
+            });
+            begins.recv().unwrap();
+            assert_eq!(beside.run(|| 7), 7);
+            assert_eq!(beside.run(|| 8), 8);
+            drop(end);
+        });
+    }
+
+    #[test]
+    fn otherwise_one_waits_for_the_other() {
+        let beside = Beside::with(Duration::from_secs(3_600)).unwrap();
+        let (at_once, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    beside.run(|| {
+                        most.fetch_max(at_once.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        thread::yield_now();
+                        at_once.fetch_sub(1, Ordering::SeqCst);
+                    });
+                });
+            }
+        });
+        assert_eq!(most.into_inner(), 1);
     }
 }

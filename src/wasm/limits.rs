@@ -38,6 +38,10 @@ const MIB: u64 = 1024 * KIB;
 /// The largest component that is accepted. Python's is 18 MB; ten times the compile time of that is still bearable.
 pub const COMPONENT_BYTES_MAX: u64 = 64 * MIB;
 
+/// The largest function that is compiled, in bytes. Interpreters have some of 300 KiB. What the compiler takes for one grows
+/// faster than its size, and it cannot be given up: see the test `functions_that_are_large_are_compiled_in_bounds`.
+pub(super) const FUNCTION_BYTES_MAX: usize = 1 << 20;
+
 /// How often a running plugin gives way to others, and the grain in which its time is counted. Giving way costs about
 /// a microsecond, so that a shorter slice would cost more than it gains in fairness.
 pub(super) const TICK: Duration = Duration::from_millis(2);

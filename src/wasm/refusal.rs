@@ -15,7 +15,8 @@ use wasmtime::component::{Component, Linker, Type};
 use super::cache::Cache;
 use super::contract::SandboxPre;
 use super::digest::Digest;
-use super::limits::{COMPONENT_BYTES_MAX, PORT_NAME_BYTES_MAX, PORTS_MAX};
+use super::limits::{COMPONENT_BYTES_MAX, FUNCTION_BYTES_MAX, PORT_NAME_BYTES_MAX, PORTS_MAX};
+use super::sections;
 use super::state::State;
 use super::words;
 
@@ -45,6 +46,15 @@ pub enum RegisterError {
     TooLarge {
         /// Its size in bytes.
         bytes: u64,
+    },
+    /// One of its functions is larger than is accepted.
+    #[error(
+        "a function of the component has {bytes} bytes, and at most {FUNCTION_BYTES_MAX} are accepted, since nobody could \
+         wait for it to be compiled: split what generates it, or keep large tables as data"
+    )]
+    LargeFunction {
+        /// Its size in bytes.
+        bytes: usize,
     },
     /// Its memory limit could never be met.
     #[error(
@@ -133,6 +143,10 @@ pub(super) fn examine(
     digest: &Digest,
 ) -> Result<SandboxPre<State>, RegisterError> {
     check_kind(wasm)?;
+    let bytes = sections::largest_function_bytes(wasm);
+    if bytes > FUNCTION_BYTES_MAX {
+        return Err(RegisterError::LargeFunction { bytes });
+    }
     let component = match cache.and_then(|cache| cache.load(engine, digest)) {
         Some(component) => component,
         None => {

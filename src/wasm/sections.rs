@@ -1,14 +1,19 @@
-//! What a component says of itself beside its code: the version of the state that it keeps.
+//! What is looked at in a component before it is compiled: the version of the state that it keeps, which it says beside its
+//! code, and how large its largest function is.
 //!
 //! ```text
 //! component  \0asm 0d 00 01 00, sections
 //! section    u8 id, LEB128 length, content         id 0: custom: LEB128 length, name, content
 //!                                                  id 1: a core module, id 4: a component, which have sections as well
+//!                                                  id 10, of a module: code: count, then each body behind its length
 //! ```
 //!
 //! A plugin declares the version by a custom section of the component, or of a module or component in it: that is what a
 //! linker makes of a static. One without it has version 0. Released plugins keep their meaning: the section is looked at by
 //! nobody else.
+//!
+//! What compiling a function takes, of time and memory, grows faster than the function: a large one cannot be given up, many
+//! small ones can be compiled one after the other.
 
 use super::words;
 
@@ -16,6 +21,11 @@ use super::words;
 const STATE_VERSION: &[u8] = b"wattle:state-version";
 /// What is looked at of it: a number, and what a linker may have filled it up with.
 const VERSION_BYTES_MAX: usize = 64;
+/// Sections of a component: a core module, another component.
+const MODULE: u8 = 1;
+const COMPONENT: u8 = 4;
+/// A module's section of functions.
+const CODE: u8 = 10;
 /// What is in a component in a component, and so on.
 const DEPTH_MAX: u32 = 8;
 
@@ -36,21 +46,42 @@ pub(super) fn state_version(wasm: &[u8]) -> Result<u32, String> {
     }
 }
 
-/// Bytes that are malformed end the look: the compiler says what is wrong with them.
+/// Bytes of the largest function of a component.
+pub(super) fn largest_function_bytes(wasm: &[u8]) -> usize {
+    let mut largest = 0;
+    each_section(wasm, DEPTH_MAX, &mut |is_module, id, content| {
+        if is_module && id == CODE {
+            let mut bodies = number(content).map_or(&[][..], |(_, bodies)| bodies);
+            while let Some((body, behind)) = sized(bodies) {
+                largest = largest.max(body.len());
+                bodies = behind;
+            }
+        }
+    });
+    largest
+}
+
 fn look<'a>(wasm: &'a [u8], depth: u32, found: &mut Vec<&'a [u8]>) {
-    let Some((_, mut rest)) = wasm.split_at_checked(8) else { return };
+    each_section(wasm, depth, &mut |_, id, content| {
+        if id == 0
+            && let Some((name, content)) = sized(content)
+            && name == STATE_VERSION
+        {
+            found.push(content);
+        }
+    });
+}
+
+/// Shows each section: whether it is a module's, its id and its content. Bytes that are malformed end the look: the compiler
+/// says what is wrong with them.
+fn each_section<'a>(wasm: &'a [u8], depth: u32, see: &mut dyn FnMut(bool, u8, &'a [u8])) {
+    let Some((head, mut rest)) = wasm.split_at_checked(8) else { return };
+    let is_module = head.get(4..) == Some(&[1, 0, 0, 0]);
     while let Some((id, content, behind)) = section(rest) {
         rest = behind;
-        match id {
-            0 => {
-                if let Some((name, content)) = sized(content)
-                    && name == STATE_VERSION
-                {
-                    found.push(content);
-                }
-            }
-            1 | 4 if depth > 0 => look(content, depth - 1, found),
-            _ => {}
+        see(is_module, id, content);
+        if !is_module && matches!(id, MODULE | COMPONENT) && depth > 0 {
+            each_section(content, depth - 1, see);
         }
     }
 }
@@ -63,13 +94,19 @@ fn section(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 
 /// Bytes behind their length, and what follows.
 fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (mut length, mut rest) = (0_u64, bytes);
+    let (length, rest) = number(bytes)?;
+    rest.split_at_checked(usize::try_from(length).ok()?)
+}
+
+/// A number in LEB128, and what follows.
+fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (mut number, mut rest) = (0_u64, bytes);
     for shift in (0..35).step_by(7) {
         let (byte, behind) = rest.split_first()?;
         rest = behind;
-        length |= u64::from(byte & 0x7f) << shift;
+        number |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return rest.split_at_checked(usize::try_from(length).ok()?);
+            return Some((number, rest));
         }
     }
     None
@@ -93,6 +130,14 @@ mod tests {
         let deep = r#"(component (component (core module (@custom "wattle:state-version" "3"))))"#;
         assert_eq!(version(deep), Ok(3));
         assert_eq!(version(r#"(component (@custom "wattle:state" "7"))"#), Ok(0));
+    }
+
+    #[test]
+    fn the_largest_function_is_found_wherever_it_is() {
+        let nops = "nop ".repeat(1_000);
+        assert_eq!(largest_function_bytes(&component("(component)")), 0);
+        let text = format!("(component (core module (func)) (component (core module (func {nops}) (func nop))))");
+        assert_eq!(largest_function_bytes(&component(&text)), 1_002, "locals, the instructions, an end");
     }
 
     #[test]

@@ -16,4 +16,6 @@ mod common {
     pub(crate) mod plugin_calls;
 }
 
+mod compiling;
+mod fuzz;
 mod names;

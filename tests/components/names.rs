@@ -12,7 +12,7 @@ use crate::common::plugin_calls::{call_on, host, sent};
 
 static HOST: LazyLock<Host> = LazyLock::new(host);
 
-fn spec(wasm: Vec<u8>) -> PluginSpec {
+pub(crate) fn spec(wasm: Vec<u8>) -> PluginSpec {
     PluginSpec { subscriber: "odd".into(), wasm, config: BTreeMap::new(), ports: vec![], limits: Limits::default() }
 }
 
