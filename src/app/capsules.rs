@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Capsule;
 use crate::dispatch::capsule::{CapsuleError, ReplayError, Replayed};
+use crate::effects::{create_private, write_private};
 use crate::limits;
 use crate::wasm::{Digest, Host, PluginSpec, RegisterError};
 
@@ -77,10 +78,10 @@ fn keep(folder: &Path, capsule: &Capsule) -> io::Result<PathBuf> {
     }
     // A full name is a namespace and a name, neither of which has a slash or begins with a dot.
     let folder = folder.join(&capsule.subscriber);
-    fs::create_dir_all(&folder)?;
+    create_private(&folder)?;
     let name = format!("{:020}-{}-{}", capsule.saved_ns, capsule.partition, capsule.offset);
     let (path, new) = (folder.join(format!("{name}.{EXTENSION}")), folder.join(format!("{name}.new")));
-    let written = fs::write(&new, &encoded).and_then(|()| fs::rename(&new, &path));
+    let written = write_private(&new, &encoded).and_then(|()| fs::rename(&new, &path));
     if let Err(error) = written {
         drop(fs::remove_file(&new));
         return Err(error);
@@ -254,6 +255,10 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let folder = folder(data.path());
         assert_eq!(list(&folder).unwrap(), Vec::<PathBuf>::new());
+        keep(&folder, &capsule(7, 2)).unwrap();
+        let mode =
+            |path: &Path| std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions()) & 0o777;
+        assert_eq!((mode(&folder), mode(&list(&folder).unwrap()[0])), (0o700, 0o600), "an event may be anything");
         // Numbers of different lengths: their names are in the order of time nevertheless.
         for saved_ns in [8, 9, 10, 11] {
             keep(&folder, &capsule(saved_ns, 2)).unwrap();

@@ -12,7 +12,7 @@ use super::check::write_diagnostics;
 use super::load::{World, load_tests, refuse};
 use super::{Exit, Failure, Outcome, args, build, components, run, say};
 use crate::app::capsules;
-use crate::app::cases::{DiffLine, Mismatch, TestBed, compare};
+use crate::app::cases::{DiffLine, Loaded, Mismatch, Partitions, TestBed, compare};
 use crate::telemetry::{self, LogFormat};
 use crate::topology::cases::{self, Case, Given};
 use crate::topology::{Plan, Source, render};
@@ -134,15 +134,8 @@ pub(super) fn run(args: &Args) -> Outcome {
         })?;
         for (line, case) in cases {
             let began = Instant::now();
-            let ran = match &case.given {
-                Given::Events { .. } => bed.run(&loaded, &case, args.timeout).map_err(|error| error.to_string()),
-                Given::Capsule { path } => match capsules::read(path) {
-                    Ok(capsule) => bed.replay(&loaded, &capsule).map_err(|error| error.to_string()),
-                    Err(error) => Err(error.to_string()),
-                },
-            };
-            let (error, mismatches) = match ran {
-                Ok(happened) => (None, compare(loaded.plan(), &case.expected, &happened)),
+            let (error, mismatches) = match outcome(&bed, &loaded, &case, args.timeout) {
+                Ok(mismatches) => (None, mismatches),
                 Err(error) => (Some(error), Vec::new()),
             };
             reports.push(CaseReport {
@@ -168,6 +161,25 @@ pub(super) fn run(args: &Args) -> Outcome {
         Output::Junit => report.write_junit()?,
     }
     if report.ok { Ok(()) } else { Err(Failure::silent(Exit::Failed)) }
+}
+
+/// What of a case is not as expected: with one partition for every topic, and with as many as they have.
+fn outcome(bed: &TestBed, loaded: &Loaded, case: &Case, timeout: Duration) -> Result<Vec<Mismatch>, String> {
+    let compared = |happened| compare(loaded.plan(), &case.expected, &happened);
+    if let Given::Capsule { path } = &case.given {
+        let capsule = capsules::read(path).map_err(|error| error.to_string())?;
+        return bed.replay(loaded, &capsule).map(compared).map_err(|error| error.to_string());
+    }
+    let run = |partitions| bed.run(loaded, case, partitions, timeout).map(compared);
+    let mismatches = run(Partitions::One).map_err(|error| error.to_string())?;
+    if !mismatches.is_empty() || case.one_partition || !loaded.is_partitioned() {
+        return Ok(mismatches);
+    }
+    const OTHERWISE: &str = "it comes out otherwise with as many partitions as the topology has (where that is meant, say \
+                             `partitions: 1`)";
+    let mismatches = run(Partitions::AsPlanned).map_err(|error| format!("{OTHERWISE}: {error}"))?;
+    let otherwise = |Mismatch { what, diff }| Mismatch { what: format!("{OTHERWISE}: {what}"), diff };
+    Ok(mismatches.into_iter().map(otherwise).collect())
 }
 
 /// Reads test files and their topologies. Everything that is wrong with any of them has been printed.

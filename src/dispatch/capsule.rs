@@ -239,6 +239,16 @@ impl Capsule {
         })
     }
 
+    /// Its event as a lane has it.
+    pub(super) fn held(&self) -> Result<Held, ReplayError> {
+        let mut record = Vec::new();
+        let written = Record { key: &self.key, lineage: None, event: &self.event }.write(&mut record);
+        written.map_err(|error| ReplayError::Capsule(CapsuleError::Malformed(error.to_string())))?;
+        let (offset, append_time_ns) = (self.offset, self.append_time_ns);
+        // what it read had not expired, whatever its trusted time was
+        Ok(Held { offset, append_time_ns, trusted_time_ns: append_time_ns, record: record.into() })
+    }
+
     fn seed(&self) -> Option<[u8; 32]> {
         blake3::Hash::from_hex(&self.seed).ok().map(|hash| *hash.as_bytes())
     }
@@ -249,13 +259,9 @@ impl Capsule {
     /// When the handler could not be called at all. How the event fails is no error.
     pub async fn replay(&self, handler: &impl Handler) -> Result<Replayed, ReplayError> {
         let malformed = |error: String| ReplayError::Capsule(CapsuleError::Malformed(error));
-        let mut record = Vec::new();
-        let written = Record { key: &self.key, lineage: None, event: &self.event }.write(&mut record);
-        written.map_err(|error| malformed(error.to_string()))?;
-        let (offset, append_time_ns) = (self.offset, self.append_time_ns);
-        // what it read had not expired, whatever its trusted time was
-        let trusted_time_ns = append_time_ns;
-        let held = Arc::new(vec![Held { offset, append_time_ns, trusted_time_ns, record: record.into() }]);
+        let held = self.held()?;
+        let (append_time_ns, trusted_time_ns) = (held.append_time_ns, held.trusted_time_ns);
+        let held = Arc::new(vec![held]);
         let event = held.iter().map(Held::parse).next().transpose().map_err(|error| malformed(error.to_string()))?;
         let event = event.ok_or_else(|| malformed("it has no event".to_owned()))?;
         let subscriber: Arc<str> = self.subscriber.as_str().into();
@@ -458,7 +464,7 @@ impl Recorder {
         let config = plan.config.iter().map(|(name, value)| {
             let value = match value {
                 ConfigValue::Text(text) => Some(text.clone()),
-                ConfigValue::SecretFile(_) => None,
+                ConfigValue::SecretFile(_) | ConfigValue::Variable { .. } => None,
             };
             (name.clone(), value)
         });

@@ -13,6 +13,7 @@ mod changes;
 mod claims;
 mod collect;
 mod command;
+mod committed;
 pub mod control;
 mod delay;
 mod entries;

@@ -202,11 +202,12 @@ impl Host {
             port_order,
             seats: Arc::new(Semaphore::new(host.instances_per_plugin.min(Semaphore::MAX_PERMITS))),
             idle: Mutex::default(),
+            generation: AtomicU64::new(0),
             memory_peak_bytes: AtomicU64::new(0),
         });
         host.remember(&shared); // first: who waits for room finds what is idle from then on
         if let Some(instance) = ready {
-            shared.give_back(instance);
+            shared.give_back(instance, 0);
         }
         Ok(Plugin::new(shared))
     }

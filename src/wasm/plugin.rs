@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub(super) port_order: Vec<u32>,
     pub(super) seats: Arc<Semaphore>,
     pub(super) idle: Mutex<Vec<Instance>>,
+    /// How often it has begun afresh. Changes with `idle` in hand.
+    pub(super) generation: AtomicU64,
     /// The most memory that an instance has had behind a call.
     pub(super) memory_peak_bytes: AtomicU64,
 }
@@ -109,6 +111,14 @@ impl Plugin {
         self.0.memory_peak_bytes.load(Ordering::Relaxed)
     }
 
+    /// Instances that have started so far are not used again once they are given back: the next calls find nothing that an
+    /// earlier one has left in memory.
+    pub fn begin_afresh(&self) {
+        let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.generation.fetch_add(1, Ordering::Relaxed);
+        idle.clear();
+    }
+
     /// An instance for a call. Waits while as many as may be are leased, or while there is no room for one more.
     ///
     /// # Errors
@@ -117,6 +127,7 @@ impl Plugin {
         let shared = &self.0;
         let closed = || InstanceError::Closed { subscriber: shared.kind.subscriber.to_string() };
         let seat = Arc::clone(&shared.seats).acquire_owned().await.map_err(|_| closed())?;
+        let generation = shared.generation.load(Ordering::Relaxed);
         let instance = match shared.take_idle() {
             Some(instance) => instance,
             None => {
@@ -129,7 +140,7 @@ impl Plugin {
                 })?
             }
         };
-        Ok(Lease { instance: Some(instance), plugin: Arc::clone(shared), _seat: seat })
+        Ok(Lease { instance: Some(instance), generation, plugin: Arc::clone(shared), _seat: seat })
     }
 }
 
@@ -149,11 +160,16 @@ impl Shared {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    pub(super) fn give_back(&self, instance: Instance) {
+    pub(super) fn give_back(&self, instance: Instance, generation: u64) {
         if instance.is_worn(&self.kind.limits) {
             return;
         }
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+        {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.generation.load(Ordering::Relaxed) == generation {
+                idle.push(instance);
+            }
+        }
         // In this order: who waits either finds it here, or has announced itself before this looks.
         if self.host.room.is_wanted() {
             self.evict();
@@ -165,6 +181,8 @@ impl Shared {
 /// call failed or it has more memory or handles than its marks.
 pub struct Lease {
     instance: Option<Instance>,
+    /// That of the plugin when it was leased.
+    generation: u64,
     plugin: Arc<Shared>,
     _seat: OwnedSemaphorePermit,
 }
@@ -193,7 +211,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(instance) = self.instance.take() {
-            self.plugin.give_back(instance);
+            self.plugin.give_back(instance, self.generation);
         }
     }
 }

@@ -206,8 +206,54 @@ fn a_capsule_is_a_case() {
     test(fixed, &expect).ok();
     assert_eq!(test(fixed, &expect.replace("a: '2'", "a: '3'")).code, Some(1));
     assert_eq!(test(fixed, "{ outputs: none }").code, Some(1));
+    // Somebody else sends to another topic.
+    let (lab, hostile) = (folder.join("lab.yaml"), guest_path("hostile"));
+    let topology = std::fs::read_to_string(&lab).unwrap().replace("done: {} }", "done: {}, totals: {} }");
+    let two = format!("{topology}  two: {{ from: done, plugin: {}, to: [totals] }}\n", hostile.display());
+    std::fs::write(&lab, two).unwrap();
+    let ran = test(fixed, &expect.replace("done: [", "totals: [{}], done: ["));
+    assert!(
+        ran.code == Some(1) && ran.out.contains("the outputs in `lab/totals`"),
+        "nothing of it is sent there: {ran:?}"
+    );
     let ran = test(fixed, "{ failures: [{ end: parked }] }");
     assert!(ran.code == Some(78) && ran.notices.contains("a capsule is one attempt"), "{ran:?}");
     let ran = test("nothing.capsule", "{}");
     assert_eq!(ran.code, Some(78), "{ran:?}");
+}
+
+/// What comes of a capsule is what a bus would do with it: with the key, the schema and the limits of the topic behind the port.
+#[test]
+fn the_outputs_of_a_capsule_are_those_that_would_be_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    handled(folder, "", &["reject"]);
+    let event = |data: &str| {
+        let data = Some(wattle::model::event::Data::Text(data.into()));
+        let (id, source, r#type) = ("e1".into(), "/s".into(), "t".into());
+        wattle::model::Event { id, source, r#type, data, ..wattle::model::Event::default() }.encode()
+    };
+    use base64::Engine as _;
+    let capsule = |data: &str| {
+        let event = base64::engine::general_purpose::STANDARD.encode(event(data));
+        forged(folder, |body| body["event"] = event.clone().into())
+    };
+    let topology = std::fs::read_to_string(folder.join("lab.yaml")).unwrap();
+    let test = |done: &str, capsule: &Path, expect: &str| {
+        std::fs::write(folder.join("lab.yaml"), topology.replace("done: {}", &format!("done: {done}"))).unwrap();
+        let cases = format!("cases:\n- name: it\n  capsule: {}\n  expect: {expect}\n", capsule.display());
+        std::fs::write(folder.join("lab.test.yaml"), cases).unwrap();
+        Ran::from(wattle().current_dir(folder).args(["test", "lab.yaml"]).output().unwrap())
+    };
+    let good = capsule("until 1");
+    test("{}", &good, "{ outputs: { done: [{ key: k, data: 1 }] } }").ok();
+    test("{ key: \"'k' + string(data)\", partitions: 3 }", &good, "{ outputs: { done: [{ key: k1, data: 1 }] } }").ok();
+    std::fs::write(folder.join("text.json"), r#"{"type": "string"}"#).unwrap();
+    let refused = "{ failures: [{ event: e1, kind: refused, reason: does not fit the schema }] }";
+    test("{ schema: text.json }", &good, refused).ok();
+    assert_eq!(test("{ schema: text.json }", &good, "{ outputs: { done: [{}] } }").code, Some(1));
+    test("{}", &capsule("attribute delay=never"), "{ failures: [{ kind: refused }] }").ok();
+    // What was not read when it failed is not in the capsule, and nothing says what it would be.
+    let ran = test("{}", &capsule("state get other"), "{}");
+    assert!(ran.code == Some(1) && ran.out.contains("which is not in the capsule"), "{ran:?}");
 }

@@ -42,6 +42,67 @@ fn fails(more: &str, case: &str) -> String {
     ran.out
 }
 
+/// What subscribers keep is by partition, and so may be what comes of events: a case says so, or fails.
+#[test]
+fn a_case_has_to_come_out_the_same_with_all_partitions() {
+    let events = |verb: &str| {
+        let events: Vec<String> =
+            (0..8).map(|key| format!("{{ topic: orders, key: k{key}, data: '{verb}' }}")).collect();
+        format!("  events: [{}]\n", events.join(", "))
+    };
+    // A count of its own for each partition.
+    let expect = "  expect: { state: { do: { default: { n: 8 } } } }\n";
+    let said = fails("", &format!("{}{expect}", events("state increment n=1")));
+    assert!(said.contains("as many partitions as the topology has") && said.contains("(partition "), "{said}");
+    one("", &format!("  partitions: 1\n{}{expect}", events("state increment n=1"))).ok();
+    // What is by key is the same, given or not.
+    let outputs = |count: u32| {
+        let outputs: Vec<String> = (0..8).map(|key| format!("{{ key: k{key}, data: '{count}' }}")).collect();
+        format!("  expect: {{ outputs: {{ done: [{}] }} }}\n", outputs.join(", "))
+    };
+    let program = "state get g";
+    one("", &format!("  state: {{ do: {{ default: {{ g: '7' }} }} }}\n{}{}", events(program), outputs(7))).ok();
+    let kept = "  expect: { state: { do: { default: { g: '7' } } } }\n";
+    one("", &format!("  state: {{ do: {{ default: {{ g: '7' }} }} }}\n{}{kept}", events(program))).ok();
+    let kept = "  expect: { state: { do: { default: {} } } }\n";
+    let deleted = "  events: [{ topic: orders, data: 'state delete g' }]\n";
+    one("", &format!("  state: {{ do: {{ default: {{ g: '7' }} }} }}\n{deleted}{kept}")).ok();
+}
+
+/// What a handler keeps in its memory is a cache, and no case finds that of another one.
+#[test]
+fn a_case_begins_with_fresh_instances() {
+    let folder = tempfile::tempdir().unwrap();
+    let case = |name: &str| {
+        format!(
+            "- name: {name}\n  events: [{{ topic: orders, data: count }}]\n  expect: {{ outputs: {{ done: [{{ data: '1' }}] }} }}\n"
+        )
+    };
+    write(folder.path(), "", &format!("cases:\n{}{}", case("a"), case("b")));
+    test(folder.path(), &["lab.yaml"]).ok();
+}
+
+#[test]
+fn outputs_without_a_topic_are_a_mistake() {
+    let ran = one("", "  events: [{ topic: orders, data: echo 1 }]\n  expect: { outputs: {} }\n");
+    assert!(ran.code == Some(78) && ran.notices.contains("write `none`"), "{ran:?}");
+}
+
+/// A cloned folder brings no machine code, and running its tests leaves none.
+#[test]
+fn a_test_uses_no_code_of_the_folder_that_it_runs_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let case =
+        "cases:\n- name: it\n  events: [{ topic: orders, data: echo 1 }]\n  expect: { outputs: { done: [{}] } }\n";
+    write(folder.path(), "", case);
+    let caches = folder.path().join("caches");
+    let ran = wattle().current_dir(folder.path()).env("XDG_CACHE_HOME", &caches).args(["test", "lab.yaml"]).output();
+    Ran::from(ran.unwrap()).ok();
+    assert!(!folder.path().join(".wattle").exists());
+    let code = std::fs::read_dir(caches.join("wattle/code")).unwrap().count();
+    assert_eq!(code, 3, "a key, and the code of two plugins");
+}
+
 /// Whether a text has these lines in a row, whatever their indentation.
 fn has(text: &str, lines: &[&str]) -> bool {
     let found: Vec<&str> = text.lines().map(str::trim).collect();
@@ -143,7 +204,8 @@ fn a_failure_is_expected_or_fails_the_case_and_nothing_waits_for_a_pause() {
     fails("", &(event("echo") + &expect("kind: reject")));
     one("    on_failure: park\n", &(event("retry") + &expect("end: parked, attempts: 3"))).ok();
     fails("    on_failure: park\n", &(event("retry") + &expect("end: dead_letter")));
-    let two = event("reject") + "  - { key: other, data: echo }\n";
+    // With more partitions, others go on.
+    let two = "  partitions: 1\n".to_owned() + &event("reject") + "  - { key: other, data: echo }\n";
     one("    on_failure: halt\n", &(two.clone() + &expect("end: halted, event: e, kind: reject"))).ok();
     fails("    on_failure: halt\n", &(two + &expect("end: halted, event: '2'")));
 }

@@ -2,7 +2,7 @@
 //!
 //! Outputs of a topic are compared in their order per key: that is what a bus promises, and no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -37,7 +37,10 @@ pub enum DiffLine {
 /// Everything that is not as expected.
 pub fn compare(plan: &Plan, expected: &Expected, happened: &Happened) -> Vec<Mismatch> {
     let mut mismatches = Vec::new();
-    for (topic, sent) in &happened.topics {
+    // A topic that nothing could be sent to is looked at all the same, where something is expected there.
+    let topics: BTreeSet<_> = happened.topics.keys().chain(expected.outputs.keys()).collect();
+    for topic in topics {
+        let sent = happened.topics.get(topic).map_or(&[][..], Vec::as_slice);
         let outputs = match expected.outputs.get(topic) {
             Some(outputs) => outputs.as_slice(),
             // Dead letters are failures.

@@ -2,11 +2,13 @@
 //!
 //! Promises: a case sees nothing of another one; its clock stands where it says; nothing waits for a pause. So the same
 //! case gives the same result, on every machine, whatever else runs.
-//! What differs from a bus: every topic has one partition, so that what subscribers keep is in one place; pauses between
-//! attempts, rates and `batch.wait` take no time.
+//! What differs from a bus: pauses between attempts, rates and `batch.wait` take no time. A case can run with one partition for
+//! every topic, so that what subscribers keep is in one place, and with as many as they have. What is given of the state is in
+//! each of them then; what comes of it is what has changed in any.
 //! Must not know: files, terminals, how results are printed.
 
 mod compare;
+mod merged;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,12 +26,13 @@ use crate::dispatch::{
 };
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Blueprint, Engine, ReadBudget, ReadError, TopicSpec};
-use crate::model::event::Data;
-use crate::model::{Attribute, Event, PartitionId, Record};
+use crate::model::{Event, PartitionId, Record};
 use crate::reload::{self, PluginError};
 use crate::topology::cases::{Case, End, Given, GivenEvent, State};
 use crate::topology::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
-use crate::wasm::{Action, Batch, Failure, Handled, Host, HostOptions, Plugin};
+use merged::Merged;
+
+use crate::wasm::{Action, Batch, Failure, Handled, Host, HostOptions, Output, Plugin};
 
 pub use compare::{DiffLine, Mismatch, compare};
 
@@ -47,6 +50,15 @@ pub struct TestBed {
     host: Host,
 }
 
+/// How many partitions topics have in a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partitions {
+    /// One.
+    One,
+    /// As many as the topology says.
+    AsPlanned,
+}
+
 /// A topology with its plugins, ready to run cases.
 #[derive(Debug)]
 pub struct Loaded {
@@ -60,12 +72,15 @@ pub struct Happened {
     /// What is in each topic that a subscriber sends to, in its order.
     pub topics: BTreeMap<TopicIndex, Vec<Sent>>,
     /// What the subscribers keep, by bucket and key.
-    pub state: BTreeMap<SubscriberIndex, BTreeMap<String, BTreeMap<String, Bytes>>>,
+    pub state: BTreeMap<SubscriberIndex, Buckets>,
     /// The events that were not handled, by subscriber.
     pub failures: Vec<Failed>,
     /// The ids of the events that were not taken in, where that may be, with why.
     pub refused: Vec<(String, String)>,
 }
+
+/// What a subscriber keeps, by bucket and key.
+pub type Buckets = BTreeMap<String, BTreeMap<String, Bytes>>;
 
 /// An event in a topic.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,6 +156,12 @@ pub enum CaseError {
         /// The subscriber.
         subscriber: String,
     },
+    /// What would come of it cannot be known.
+    #[error("the plugin reads {what}, which is not in the capsule: what it is there for cannot be known")]
+    NotInCapsule {
+        /// What of its state.
+        what: String,
+    },
     /// A capsule that cannot be run.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -173,7 +194,13 @@ impl TestBed {
     ///
     /// # Errors
     /// When it has no result.
-    pub fn run(&self, loaded: &Loaded, case: &Case, deadline: Duration) -> Result<Happened, CaseError> {
+    pub fn run(
+        &self,
+        loaded: &Loaded,
+        case: &Case,
+        partitions: Partitions,
+        deadline: Duration,
+    ) -> Result<Happened, CaseError> {
         let Given::Events { subscriber, state, at_ns, events } = &case.given else { return Err(CaseError::NoCapsule) };
         let (plan, plugins) = match subscriber {
             None => (loaded.plan.clone(), loaded.plugins.clone()),
@@ -182,7 +209,8 @@ impl TestBed {
                 (alone(&loaded.plan, *only), plugins.into_iter().collect())
             }
         };
-        let plan = unhurried(plan);
+        let plan = unhurried(plan, partitions);
+        plugins.iter().for_each(Plugin::begin_afresh);
         let handlers = plugins.into_iter().map(Impatient).collect();
         let may_refuse = case.expected.refused.is_some();
         let run = Run { whole: &loaded.plan, plan: &plan, deadline, began: Instant::now(), may_refuse };
@@ -200,7 +228,15 @@ impl TestBed {
         let mut subscribers = loaded.plan.subscribers().zip(&loaded.plugins);
         let is_it = |((_, plan), _): &((SubscriberIndex, &SubscriberPlan), &Plugin)| plan.label() == capsule.subscriber;
         let ((index, plan), plugin) = subscribers.find(is_it).ok_or_else(other)?;
+        plugin.begin_afresh();
         let replayed = self.runtime.block_on(capsule.replay(plugin))?;
+        if let Some((bucket, key)) = replayed.unknown.first() {
+            let what = match key {
+                Some(key) => format!("the key `{key}` of bucket `{bucket}`"),
+                None => format!("the keys of bucket `{bucket}`"),
+            };
+            return Err(CaseError::NotInCapsule { what });
+        }
         let mut happened = Happened::default();
         happened.topics.extend(plan.ports.iter().map(|(_, topic)| (*topic, Vec::new())));
         let failed = |failure: CapsuleFailure, event: String| Failed {
@@ -223,21 +259,24 @@ impl TestBed {
                 return Ok(happened);
             }
         };
-        for output in handled.outputs {
-            let Some((_, topic)) = plan.ports.get(output.port as usize) else { continue };
-            let mut attributes: BTreeMap<String, Attribute> = output
-                .attributes
-                .lines()
-                .filter_map(|line| line.split_once('='))
-                .map(|(name, value)| (name.to_owned(), Attribute::String(value.to_owned())))
-                .collect();
-            if !output.content_type.is_empty() {
-                attributes.insert("datacontenttype".to_owned(), Attribute::String(output.content_type));
+        let committed =
+            self.runtime.block_on(self.committed(&loaded.plan, index, plugin, capsule, &handled.outputs))?;
+        match committed {
+            Err(reason) => {
+                let failure = CapsuleFailure { kind: "refused".to_owned(), reason, backtrace: None };
+                happened.failures.push(failed(failure, event));
+                return Ok(happened);
             }
-            let data = Some(Data::Binary(output.data.into()));
-            let event = Event { r#type: output.r#type, attributes, data, ..Event::default() };
-            let key = output.key.unwrap_or_else(|| capsule.key.clone());
-            happened.topics.entry(*topic).or_default().push(Sent { key, event });
+            Ok(committed) => {
+                for (port, record) in committed {
+                    let Some((_, topic)) = plan.ports.get(port) else { continue };
+                    let sent = sent(&record).map_err(|reason| {
+                        let topic = loaded.plan[*topic].label();
+                        CaseError::Unreadable { topic, reason }
+                    })?;
+                    happened.topics.entry(*topic).or_default().push(sent);
+                }
+            }
         }
         let buckets = happened.state.entry(index).or_default();
         for (bucket, key, value) in capsule.values() {
@@ -252,12 +291,36 @@ impl TestBed {
         }
         Ok(happened)
     }
+
+    /// What a lane of the subscriber would make of outputs.
+    async fn committed(
+        &self,
+        plan: &Plan,
+        index: SubscriberIndex,
+        plugin: &Plugin,
+        capsule: &Capsule,
+        outputs: &[Output],
+    ) -> Result<Result<Vec<(usize, Bytes)>, String>, CaseError> {
+        let engine = MemoryEngine::default();
+        engine.hold_clock(capsule.append_time_ns);
+        let handlers = vec![Impatient(plugin.clone())];
+        let tree = Tree::start(engine.clone(), &alone(plan, index), handlers, self.runtime.handle()).await?;
+        let committed = tree.would_commit(capsule, outputs);
+        tree.drain(DRAIN).await;
+        drop(engine.close().await);
+        Ok(committed?)
+    }
 }
 
 impl Loaded {
     /// The topology.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Whether a topic has several partitions.
+    pub fn is_partitioned(&self) -> bool {
+        self.plan.topics.iter().any(|topic| topic.partitions > 1)
     }
 }
 
@@ -305,8 +368,8 @@ fn alone(plan: &Plan, only: SubscriberIndex) -> Plan {
 }
 
 /// The plan without what only takes time.
-fn unhurried(mut plan: Plan) -> Plan {
-    for topic in &mut plan.topics {
+fn unhurried(mut plan: Plan, partitions: Partitions) -> Plan {
+    for topic in plan.topics.iter_mut().filter(|_| partitions == Partitions::One) {
         topic.partitions = 1;
     }
     for subscriber in &mut plan.subscribers {
@@ -337,6 +400,12 @@ struct Run<'p> {
 }
 
 impl Run<'_> {
+    /// How many partitions the topic of a subscriber has.
+    fn partitions_of(&self, subscriber: &str) -> u32 {
+        let found = self.plan.subscribers.iter().find(|of| of.label() == subscriber);
+        found.map_or(1, |of| self.plan[of.from].partitions)
+    }
+
     async fn run(
         &self,
         handlers: Vec<Impatient>,
@@ -352,7 +421,7 @@ impl Run<'_> {
         // What was committed last is there once lanes have ended; and none may go on behind a case that is over.
         tree.drain(DRAIN).await;
         let Ended { halted, refused } = ran?;
-        let happened = self.happened(&tree, &engine, &halted).await;
+        let happened = self.happened(&tree, &engine, state, &halted).await;
         drop(engine.close().await);
         Ok(Happened { refused, ..happened? })
     }
@@ -375,7 +444,10 @@ impl Run<'_> {
                     Some(StateEntry { bucket, key, written_ns: at_ns, value })
                 })
                 .collect();
-            tree.import_state(&self.whole[*subscriber].label(), 0, &entries).await?;
+            let label = self.whole[*subscriber].label();
+            for partition in 0..self.partitions_of(&label) {
+                tree.import_state(&label, partition, &entries).await?;
+            }
         }
         let mut refused = Vec::new();
         // What can be published together is, so that plugins get batches.
@@ -426,6 +498,7 @@ impl Run<'_> {
         &self,
         tree: &Tree<MemoryEngine>,
         engine: &MemoryEngine,
+        given: &State,
         halted: &[String],
     ) -> Result<Happened, CaseError> {
         let mut happened = Happened::default();
@@ -439,25 +512,22 @@ impl Run<'_> {
         let blueprint = Blueprint { topics: specs.collect(), ..Blueprint::default() };
         let numbers = engine.apply(&blueprint).await.map_err(crate::dispatch::StartError::from)?;
         let sent_to = topics.iter().zip(numbers.topics).filter(|((_, topic), _)| !topic.is_root());
-        for ((label, _), topic) in sent_to {
+        for ((label, plan), topic) in sent_to {
             let Some((index, _)) = self.whole.topics().find(|(_, topic)| topic.label() == *label) else { continue };
-            let sent = read_all(engine, label, PartitionId { topic, partition: 0 }).await?;
-            happened.topics.insert(index, sent);
+            let sent = happened.topics.entry(index).or_default();
+            for partition in 0..plan.partitions {
+                sent.extend(read_all(engine, label, PartitionId { topic, partition }).await?);
+            }
         }
         for subscriber in &self.plan.subscribers {
             let label = subscriber.label();
             let Some((index, _)) = self.whole.subscribers().find(|(_, known)| known.label() == label) else { continue };
-            let buckets = happened.state.entry(index).or_default();
-            let mut behind: Option<(String, String)> = None;
-            loop {
-                let position = behind.as_ref().map(|(bucket, key)| (bucket.as_str(), key.as_str()));
-                let page = tree.list_state(&label, 0, position, 1_000)?;
-                let Some(last) = page.last() else { break };
-                behind = Some((last.bucket.clone(), last.key.clone()));
-                for StateEntry { bucket, key, value, .. } in page {
-                    buckets.entry(bucket).or_default().insert(key, value);
-                }
+            let given = given.get(&index);
+            let mut merged = Merged::default();
+            for partition in 0..self.partitions_of(&label) {
+                merged.add(kept(tree, &label, partition)?, given);
             }
+            happened.state.insert(index, merged.buckets);
             let mut failed = |found: Vec<FailedEvent>, end: End| {
                 happened.failures.extend(found.into_iter().map(|event| Failed {
                     subscriber: index,
@@ -490,19 +560,38 @@ impl Run<'_> {
     }
 }
 
-async fn read_all(engine: &MemoryEngine, label: &str, partition: PartitionId) -> Result<Vec<Sent>, CaseError> {
-    let unreadable = |reason: String| CaseError::Unreadable { topic: label.to_owned(), reason };
-    let (mut sent, mut from) = (Vec::new(), 0);
+/// What a subscriber keeps in a partition.
+fn kept(tree: &Tree<MemoryEngine>, label: &str, partition: u32) -> Result<Buckets, CaseError> {
+    let (mut buckets, mut behind): (Buckets, Option<(String, String)>) = (Buckets::new(), None);
     loop {
-        let chunks = engine.read(partition, from, ReadBudget { events: 1_000, bytes: 1 << 20 }).await?;
-        let Some(last) = chunks.last() else { return Ok(sent) };
-        from = last.end_offset();
-        for stored in chunks.iter().flat_map(|chunk| chunk.iter()) {
-            let record = Record::parse(stored.record).map_err(|error| unreadable(error.to_string()))?;
-            let event = Event::decode(record.event).map_err(|error| unreadable(error.to_string()))?;
-            sent.push(Sent { key: record.key.to_owned(), event });
+        let position = behind.as_ref().map(|(bucket, key)| (bucket.as_str(), key.as_str()));
+        let page = tree.list_state(label, partition, position, 1_000)?;
+        let Some(last) = page.last() else { return Ok(buckets) };
+        behind = Some((last.bucket.clone(), last.key.clone()));
+        for StateEntry { bucket, key, value, .. } in page {
+            buckets.entry(bucket).or_default().insert(key, value);
         }
     }
+}
+
+async fn read_all(engine: &MemoryEngine, label: &str, partition: PartitionId) -> Result<Vec<Sent>, CaseError> {
+    let unreadable = |reason: String| CaseError::Unreadable { topic: label.to_owned(), reason };
+    let (mut all, mut from) = (Vec::new(), 0);
+    loop {
+        let chunks = engine.read(partition, from, ReadBudget { events: 1_000, bytes: 1 << 20 }).await?;
+        let Some(last) = chunks.last() else { return Ok(all) };
+        from = last.end_offset();
+        for stored in chunks.iter().flat_map(|chunk| chunk.iter()) {
+            all.push(sent(stored.record).map_err(unreadable)?);
+        }
+    }
+}
+
+/// An event as it is stored.
+fn sent(record: &[u8]) -> Result<Sent, String> {
+    let record = Record::parse(record).map_err(|error| error.to_string())?;
+    let event = Event::decode(record.event).map_err(|error| error.to_string())?;
+    Ok(Sent { key: record.key.to_owned(), event })
 }
 
 /// A value as a handler keeps it: a text as it is, all else as JSON, and `null` not at all.

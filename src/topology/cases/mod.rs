@@ -46,6 +46,8 @@ pub struct Case {
     pub name: String,
     /// Where its name is written.
     pub span: Span,
+    /// It is about topics of one partition, and may come out otherwise with as many as they have.
+    pub one_partition: bool,
     /// What is given.
     pub given: Given,
     /// What has to come of it.
@@ -321,6 +323,7 @@ impl Resolver<'_> {
                     ("subscriber", raw.subscriber.as_ref().map(|field| field.key)),
                     ("state", raw.state.as_ref().map(|field| field.key)),
                     ("at", raw.at.as_ref().map(|field| field.key)),
+                    ("partitions", raw.partitions.as_ref().map(|field| field.key)),
                     ("events", raw.events.as_ref().map(|field| field.key)),
                 ];
                 for (key, span) in others.into_iter().filter_map(|(key, span)| Some((key, span?))) {
@@ -352,7 +355,7 @@ impl Resolver<'_> {
                 self.bad::<()>(Code::BadValue, span, message, "remove `end`".to_owned());
             }
         }
-        Some(Case { name, span, given, expected })
+        Some(Case { name, span, one_partition: raw.partitions.is_some(), given, expected })
     }
 
     fn events(&mut self, raw: &raw::Case, only: Option<SubscriberIndex>, at_ns: u64) -> Vec<GivenEvent> {

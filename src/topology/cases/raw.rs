@@ -21,12 +21,15 @@ keys! {
 }
 
 keys! {
-    /// Events that are given, and what has to come of them. Every topic has one partition in a case.
+    /// Events that are given, and what has to come of them. A case runs twice: with one partition for every topic, and with as
+    /// many as they have. The same has to come of both.
     struct Case {
         /// What it shows.
         name(required): Word,
         /// The only subscriber that runs. Default: all of them.
         subscriber: Word,
+        /// `1`: the case runs with one partition for every topic only, since what comes of it depends on that.
+        partitions: Count<1, 1>,
         /// A file that was saved when an event failed: the case is one attempt at that event, with what its plugin had read
         /// of its state. Which plugin, what it is told and its limits are the topology's.
         capsule: FilePath,
@@ -72,7 +75,8 @@ keys! {
     /// What has to come of the events of a case.
     struct Expect {
         /// What is in topics afterwards, by topic, in order per key: all of it in the topics that are named. `none`: no
-        /// topic has anything that a subscriber sent. Of a case with a `subscriber`, topics that are not named are empty.
+        /// topic has anything that a subscriber sent. Of a case with a `subscriber`, topics that are not named are empty. Without
+        /// this key no topic is looked at.
         outputs: Outputs,
         /// What the subscribers keep afterwards, by subscriber, bucket and key: all of it in the buckets that are named.
         state: Table<Table<Table<Json>>>,
@@ -283,7 +287,12 @@ impl JsonSchema for Outputs {
 impl Read for Outputs {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         if !matches!(node.view(), View::Scalar(_)) {
-            return Table::read(node, owner, reader).map(Outputs::ByTopic);
+            let topics = Table::read(node, owner, reader)?;
+            if topics.0.is_empty() {
+                let message = "`outputs` names no topic, so that nothing would be looked at";
+                return reader.bad(node.span(), message, "write `none` where nothing may be sent, or remove the key");
+            }
+            return Some(Outputs::ByTopic(topics));
         }
         let text = reader.text(node, "outputs by topic, or `none`")?;
         if text.text == "none" {
