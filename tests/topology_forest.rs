@@ -15,11 +15,13 @@ use std::path::Path;
 use proptest::prelude::*;
 use wattle::topology::{Code, Diagnostic, Found, Label, Source, Surroundings, check};
 
-/// A graph of topics `0..topics` and subscribers, each with its topic and the topics it publishes to.
+/// A graph of topics `0..topics` and subscribers, each with its topic and the topics it publishes to. Some topics divert to
+/// others, which divert nothing themselves unless to themselves.
 #[derive(Clone, Debug)]
 struct Graph {
     topics: usize,
     subscribers: Vec<(usize, Vec<usize>)>,
+    diverts: BTreeMap<usize, usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +39,7 @@ impl Graph {
             edges.insert((Vertex::Topic(*from), Vertex::Subscriber(subscriber)));
             edges.extend(to.iter().map(|to| (Vertex::Subscriber(subscriber), Vertex::Topic(*to))));
         }
+        edges.extend(self.diverts.iter().map(|(from, to)| (Vertex::Topic(*from), Vertex::Topic(*to))));
         edges
     }
 
@@ -62,9 +65,19 @@ impl Graph {
     /// The graph as YAML, with each edge on a line of its own; and which edge each line has.
     fn yaml(&self) -> (String, BTreeMap<usize, Edge>) {
         let mut lines = vec!["wattle: v1".to_owned(), "name: random".into(), "topics:".into()];
-        lines.extend((0..self.topics).map(|topic| format!("  t{topic}: {{}}")));
-        lines.push("subscribers:".into());
         let mut edges = BTreeMap::new();
+        for topic in 0..self.topics {
+            let Some(to) = self.diverts.get(&topic) else {
+                lines.push(format!("  t{topic}: {{}}"));
+                continue;
+            };
+            let lifecycle = ["state: data.s", "start: [a]", "allow: {}", "out_of_order:"];
+            lines.extend([format!("  t{topic}:"), "    lifecycle:".into()]);
+            lines.extend(lifecycle.map(|line| format!("      {line}")));
+            lines.push(format!("        divert: t{to}"));
+            edges.insert(lines.len(), (Vertex::Topic(topic), Vertex::Topic(*to)));
+        }
+        lines.push("subscribers:".into());
         for (subscriber, (from, to)) in self.subscribers.iter().enumerate() {
             lines.push(format!("  s{subscriber}:"));
             lines.push("    plugin: p".into());
@@ -99,18 +112,29 @@ fn graphs() -> impl Strategy<Value = Graph> {
     (1..12_usize).prop_flat_map(|topics| {
         let subscriber = (0..topics, prop::collection::vec(0..topics, 0..3));
         let subscribers = prop::collection::vec(subscriber, 0..8);
-        subscribers.prop_map(move |subscribers| Graph { topics, subscribers })
+        let diverts = prop::collection::btree_map(0..topics, 0..topics, 0..3);
+        (subscribers, diverts).prop_map(move |(subscribers, mut diverts)| {
+            let from: Vec<_> = diverts.keys().copied().collect();
+            diverts.retain(|one, other| one == other || !from.contains(other));
+            Graph { topics, subscribers, diverts }
+        })
     })
 }
 
 /// Graphs that are forests, by construction: each topic is published to by a subscriber of an earlier one, or nobody.
 fn forests() -> impl Strategy<Value = Graph> {
-    let topic = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..4_u8);
+    let topic = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..5_u8);
     prop::collection::vec(topic, 1..40).prop_map(|topics| {
-        let mut graph = Graph { topics: topics.len(), subscribers: Vec::new() };
+        let mut graph = Graph { topics: topics.len(), subscribers: Vec::new(), diverts: BTreeMap::new() };
         for (topic, (from, subscriber, what)) in topics.iter().enumerate().skip(1) {
             match what {
                 0 => {}
+                4 => {
+                    let from = from.index(topic);
+                    if !graph.diverts.contains_key(&from) && graph.diverts.values().all(|to| *to != from) {
+                        graph.diverts.insert(from, topic);
+                    }
+                }
                 1 if !graph.subscribers.is_empty() => subscriber.get_mut(&mut graph.subscribers).1.push(topic),
                 _ => graph.subscribers.push((from.index(topic), vec![topic])),
             }
@@ -194,8 +218,11 @@ fn verify(diagnostic: &Diagnostic, graph: &Graph, lines: &BTreeMap<usize, Edge>,
         }
         Code::SelfLoop => {
             let labelled = edges_at(&diagnostic.labels, lines, text);
-            let [(subscriber, topic), (from, reader)] = labelled.as_slice() else { panic!("{labelled:?}") };
-            assert_eq!((subscriber, topic), (reader, from));
+            match labelled.as_slice() {
+                [(subscriber, topic), (from, reader)] => assert_eq!((subscriber, topic), (reader, from)),
+                [(from, to)] => assert_eq!(from, to),
+                other => panic!("{other:?}"),
+            }
         }
         Code::NoRoot => {
             let line = text[diagnostic.span().start as usize..].split(':').next().unwrap();
@@ -217,7 +244,11 @@ fn verify(diagnostic: &Diagnostic, graph: &Graph, lines: &BTreeMap<usize, Edge>,
         }
         Code::UnusedTopic => {
             let name = text[diagnostic.span().start as usize..].split(':').next().unwrap();
-            assert!(edges.iter().all(|(start, end)| *start != vertex(name) && *end != vertex(name)));
+            // one that only diverts is not taken from either
+            let is_used = |(start, end): &Edge| {
+                *end == vertex(name) || *start == vertex(name) && matches!(end, Vertex::Subscriber(_))
+            };
+            assert!(!edges.iter().any(is_used));
         }
         code => panic!("{code}: {}", diagnostic.message),
     }
@@ -243,7 +274,8 @@ proptest! {
         let (_, diagnostics, _, _) = checked(&graph);
         let reported = diagnostics.iter().filter(|diagnostic| diagnostic.code == Code::SelfLoop).count();
         let loops = |(from, to): &(usize, Vec<usize>)| to.iter().filter(|to| *to == from).count();
-        prop_assert_eq!(reported, graph.subscribers.iter().map(loops).sum::<usize>());
+        let diverted = graph.diverts.iter().filter(|(from, to)| from == to).count();
+        prop_assert_eq!(reported, graph.subscribers.iter().map(loops).sum::<usize>() + diverted);
     }
 
     #[test]
@@ -262,6 +294,12 @@ proptest! {
             }
             let parent = plan[subscriber.from].parent;
             prop_assert!(parent.is_none_or(|parent| parent < index), "parents come first");
+        }
+        for (index, topic) in plan.topics() {
+            let Some(to) = topic.diverts_to else { continue };
+            edges.insert((vertex(&topic.name), vertex(&plan[to].name)));
+            prop_assert_eq!((plan[to].diverted_from, plan[to].parent), (Some(index), None));
+            prop_assert!(to > index && !plan[to].is_root(), "parents come first");
         }
         prop_assert_eq!(edges, graph.edges());
         prop_assert_eq!(plan.topics.len(), graph.topics + graph.subscribers.len(), "each plugin has dead letters");

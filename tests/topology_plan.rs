@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use wattle::model::{Compression, Dedupe, Retention, TopicSettings};
 use wattle::topology::{
-    BatchPlan, Condition, ConfigValue, Delivery, Found, Limits, OnFailure, Per, Plan, PluginSource, Rate, Retry, Runs,
-    Source, StatePlan, SubscriberPlan, Surroundings, Waiting, check, draw, show,
+    BatchPlan, Condition, ConfigValue, Delivery, Found, Limits, OnFailure, OutOfOrder, Per, Plan, PluginSource, Rate,
+    Retry, Runs, Source, StatePlan, SubscriberPlan, Surroundings, Waiting, check, draw, show,
 };
 
 /// A world in which every folder is a plugin and every file exists.
@@ -375,6 +375,66 @@ fn every_key_of_the_schema_is_described() {
         let described = schema.get("description").and_then(|text| text.as_str()).is_some_and(|text| !text.is_empty());
         assert!(described, "{key}");
     }
+}
+
+const DIVERTS: &str = "
+wattle: v1
+name: shop
+topics:
+  orders:
+    partitions: 4
+    key: data.id
+    lifecycle:
+      state: data.status
+      start: [created]
+      allow: { created: [paid] }
+      out_of_order: { divert: orders.late }
+    dedupe: { window: 1h }
+  orders.late: { retention: { size: 4MiB } }
+  bills: { partitions: 2, lifecycle: { state: data.s, start: [open], allow: {}, out_of_order: { divert: odd } } }
+  odd: {}
+  looked: {}
+subscribers:
+  look: { from: orders.late, plugin: look, to: [looked] }
+  bill: { from: orders, plugin: bill, to: [bills] }
+";
+
+#[test]
+fn what_a_topic_diverts_to_is_its_child() {
+    let plan = plan_of(&[source("t.yaml", DIVERTS)]);
+    let at = |name: &str| plan.topics().find(|(_, topic)| topic.name == name).unwrap();
+    let ((orders, from), (late, to)) = (at("orders"), at("orders.late"));
+    assert_eq!((from.diverts_to, to.diverted_from, to.parent), (Some(late), Some(orders), None));
+    assert!(from.is_root() && !to.is_root() && late > orders);
+    assert_eq!((to.partitions, at("odd").1.partitions, at("looked").1.partitions), (4, 2, 4));
+    assert_eq!(to.settings.retention.partition_bytes, Some(1 << 20), "of each of its partitions");
+    assert_eq!((to.settings.dedupe, at("odd").1.settings.dedupe), (None, None));
+    assert_eq!(from.lifecycle.as_ref().unwrap().out_of_order, OutOfOrder::Divert);
+    assert_eq!(plan_of(&[source("t.yaml", &show(&plan))]), plan, "what is shown means the same: {}", show(&plan));
+}
+
+#[test]
+fn pictures_of_what_is_diverted() {
+    let plan = plan_of(&[source("t.yaml", DIVERTS)]);
+    let expected = "\
+shop
+● orders  4 partitions, key data.id
+├─ bill  bill
+│  └─ ● bills  2 partitions
+│     └─ out of order → ● odd
+└─ out of order → ● orders.late
+   └─ look  look
+      └─ ● looked
+";
+    assert_eq!(draw::text(&plan, false), expected);
+    for drawn in [draw::dot(&plan), draw::mermaid(&plan)] {
+        assert_eq!(drawn.matches("out of order").count(), 2, "{drawn}");
+    }
+    assert_eq!(draw::svg(&plan).matches(">out of order<").count(), 2);
+    let json: serde_json::Value = serde_json::from_str(&draw::json(&plan)).unwrap();
+    let topic = |name: &str| json["topics"].as_array().unwrap().iter().find(|topic| topic["name"] == name).unwrap();
+    assert_eq!(topic("shop/orders")["diverts_to"], "shop/orders.late");
+    assert_eq!(topic("shop/odd")["diverted_from"], "shop/bills");
 }
 
 #[test]

@@ -156,6 +156,13 @@ async fn one(args: &Args) -> Outcome {
                 }
                 let what = if *is_duplicate { "had been published before" } else { "published" };
                 let offset = offset.map(|offset| format!(", offset {offset}")).unwrap_or_default();
+                if let Some(topic) = diverted(&published, index) {
+                    say(&format!(
+                        "diverted to {topic}, partition {partition}{offset}: it may not follow in {}",
+                        args.topic()
+                    ));
+                    continue;
+                }
                 say(&format!("{what} to {}, partition {partition}{offset}", args.topic()));
             }
         }
@@ -236,12 +243,19 @@ impl Watcher for Bar {
     }
 }
 
+/// The topic that has an event of a publish instead of its own.
+fn diverted(published: &Published, index: u32) -> Option<&str> {
+    let at = published.diverted.binary_search_by_key(&index, |diverted| diverted.index).ok()?;
+    published.diverted.get(at).map(|diverted| &*diverted.topic)
+}
+
 /// One line for each event; `topics` are theirs.
 fn print_places<'a>(topics: impl Iterator<Item = &'a str>, published: &Published) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for (index, (topic, Placement { partition, offset, is_duplicate })) in (0..).zip(topics.zip(&published.places)) {
         let place = json!({
             "topic": topic,
+            "diverted_to": diverted(published, index),
             "partition": partition,
             "offset": offset,
             "epoch": published.epoch,

@@ -11,7 +11,7 @@ use crate::dispatch::TopicStatus;
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle topics
-  wattle topics -o json | jq '.[] | select(.parent == null) | .name'")]
+  wattle topics -o json | jq '.[] | select(.parent == null and .diverted_from == null) | .name'")]
 pub(super) struct Args {
     #[command(flatten)]
     server: ServerArg,
@@ -33,7 +33,8 @@ pub(super) fn run(args: &Args) -> Outcome {
             let width = topics.iter().map(|topic| topic.name.chars().count()).max().unwrap_or(0).max(5);
             writeln!(out, "{:width$}  PARTITIONS       EVENTS  WRITTEN BY", "TOPIC")?;
             for topic in &topics {
-                let parent = topic.parent.as_deref().unwrap_or("producers");
+                let diverted = topic.diverted_from.as_ref().map(|from| format!("{from}, out of order"));
+                let parent = topic.parent.as_ref().or(diverted.as_ref()).map_or("producers", String::as_str);
                 let dead = if topic.is_dead_letters { " (dead letters)" } else { "" };
                 let (name, partitions, events) = (&topic.name, topic.partitions.len(), topic.events());
                 writeln!(out, "{name:width$}  {partitions:>10} {events:>12}  {parent}{dead}")?;
@@ -53,6 +54,7 @@ pub(super) fn json(topic: &TopicStatus) -> serde_json::Value {
     json!({
         "name": topic.name,
         "parent": topic.parent,
+        "diverted_from": topic.diverted_from,
         "dead_letters": topic.is_dead_letters,
         "delayed": topic.delayed,
         "awaits_clock": topic.awaits_clock,

@@ -38,7 +38,8 @@ pub(super) fn text(snapshot: &Snapshot, shown: Shown) -> String {
 /// The lines of [`text`].
 pub(super) fn lines(snapshot: &Snapshot, shown: Shown) -> Vec<String> {
     let mut walk = Walk { snapshot, shown, lines: Vec::new() };
-    for root in snapshot.topics.iter().filter(|topic| topic.parent.is_none()) {
+    let is_root = |topic: &&TopicStatus| topic.parent.is_none() && topic.diverted_from.is_none();
+    for root in snapshot.topics.iter().filter(is_root) {
         walk.topic(root, None, "", "");
     }
     let length = |line: &Line| line.trunk.chars().count() + line.name.chars().count();
@@ -88,9 +89,15 @@ impl<'a> Walk<'a> {
         self.lines.push(Line { trunk: first.to_owned(), name, style, counts });
         let snapshot = self.snapshot;
         let readers: Vec<_> = snapshot.subscribers.iter().filter(|reader| reader.from == topic.name).collect();
+        let is_diverted = |other: &&TopicStatus| other.diverted_from.as_ref() == Some(&topic.name);
+        let diverted = snapshot.topics.iter().find(is_diverted);
         for (index, reader) in readers.iter().enumerate() {
-            let (corner, below) = branch(index + 1 == readers.len());
+            let (corner, below) = branch(index + 1 == readers.len() && diverted.is_none());
             self.subscriber(reader, &format!("{rest}{corner}"), &format!("{rest}{below}"));
+        }
+        if let Some(diverted) = diverted {
+            let (corner, below) = branch(true);
+            self.topic(diverted, Some("out of order"), &format!("{rest}{corner}"), &format!("{rest}{below}"));
         }
     }
 
@@ -170,6 +177,7 @@ mod tests {
         TopicStatus {
             name,
             parent,
+            diverted_from: None,
             is_dead_letters,
             delayed,
             awaits_clock,

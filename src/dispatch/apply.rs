@@ -133,7 +133,8 @@ impl<E: Engine> Tree<E> {
         }
         let stay: HashSet<usize> = same.iter().flatten().copied().collect();
         let names = topic_places(&running.plan);
-        let timers: Vec<Option<Arc<Timer>>> = plan.topics.iter().map(|topic| timer(&running, &names, topic)).collect();
+        let timers: Vec<Option<Arc<Timer>>> =
+            plan.topics.iter().map(|topic| timer(&running, &names, (plan, topic))).collect();
         let ending = running.branches.iter().enumerate().filter(|(at, _)| !stay.contains(at)).map(|(_, branch)| branch);
         let queues_that_stay: HashSet<_> = timers.iter().flatten().map(|timer| Arc::as_ptr(timer).addr()).collect();
         let queues =
@@ -222,7 +223,7 @@ pub async fn untouched<E: Engine>(engine: &E, plan: &Plan) -> Result<Vec<String>
 pub async fn changes_of<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Result<Changes, ApplyError> {
     let mut found = changes::compare(old, new);
     let numbers = engine.apply(&blueprint(old, Vec::new())).await?;
-    let numbered = Numbered { plan: old, numbers: &numbers };
+    let numbered = Numbered::new(old, &numbers);
     let topics: HashMap<String, _> =
         numbered.topics().map(|(topic, number)| (topic.label(), (topic, number))).collect();
     for change in found.changes.iter_mut().filter(|change| (change.node, change.what) == (Node::Topic, What::Removed)) {
@@ -239,10 +240,13 @@ pub async fn changes_of<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Result
 }
 
 /// Where a topic is the same and called the same, what waits in front of it goes on.
-fn timer(running: &Running, names: &BTreeMap<String, usize>, topic: &TopicPlan) -> Option<Arc<Timer>> {
+fn timer(running: &Running, names: &BTreeMap<String, usize>, (plan, topic): (&Plan, &TopicPlan)) -> Option<Arc<Timer>> {
     let at = *names.get(&topic.label())?;
     let was = running.plan.topics.get(at)?;
-    let is_same = was.lifecycle == topic.lifecycle && was.partitions == topic.partitions;
+    let diverts_to = |plan: &Plan, topic: &TopicPlan| topic.diverts_to.map(|to| plan[to].label());
+    let is_same = was.lifecycle == topic.lifecycle
+        && was.partitions == topic.partitions
+        && diverts_to(&running.plan, was) == diverts_to(plan, topic);
     running.timers.get(at)?.clone().filter(|_| is_same && topic.dead_letters_of.is_none())
 }
 
@@ -294,7 +298,7 @@ async fn begin<E: Engine>(
     numbers: &Numbers,
     is_new: impl Fn(&SubscriberPlan) -> bool + Send + Sync,
 ) -> Result<(), PrepareError> {
-    let numbered = Numbered { plan, numbers };
+    let numbered = Numbered::new(plan, numbers);
     for (subscriber, number) in plan.subscribers.iter().zip(&numbers.subscribers) {
         let Some((topic, input)) = numbered.topic(subscriber.from).filter(|_| is_new(subscriber)) else { continue };
         for partition in 0..topic.partitions {

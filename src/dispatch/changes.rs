@@ -140,10 +140,12 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
     };
     for (name, topic) in &after {
         let parent = |plan: &Plan, topic: &TopicPlan| topic.parent.map(|parent| plan[parent].label());
+        let diverted_from = |plan: &Plan, topic: &TopicPlan| topic.diverted_from.map(|from| plan[from].label());
         let Some(was) = before.get(name) else {
-            let place = match parent(new, topic) {
-                Some(parent) => format!("a child of {parent}"),
-                None => "a root".to_owned(),
+            let place = match (parent(new, topic), diverted_from(new, topic)) {
+                (Some(parent), _) => format!("a child of {parent}"),
+                (None, Some(from)) => format!("takes what {from} diverts to it"),
+                (None, None) => "a root".to_owned(),
             };
             change(name, What::Added, vec![place]);
             continue;
@@ -160,8 +162,17 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
         match (parent(old, was), parent(new, topic)) {
             (one, other) if one == other => {}
             (_, Some(parent)) => words.push(format!("{parent} publishes to it, and nobody else does")),
-            (Some(parent), None) => words.push(format!("{parent} does not publish to it any more: it is a root")),
+            (Some(parent), None) => words.push(format!("{parent} does not publish to it any more")),
             (None, None) => {}
+        }
+        match (diverted_from(old, was), diverted_from(new, topic)) {
+            (one, other) if one == other => {}
+            (_, Some(from)) => words.push(format!("{from} diverts to it, and nothing else is published to it")),
+            (Some(from), None) => words.push(format!("{from} diverts nothing to it any more")),
+            (None, None) => {}
+        }
+        if topic.is_root() && !was.is_root() {
+            words.push("it is a root".to_owned());
         }
         let settings = (&was.settings, &topic.settings);
         let differs = [
@@ -271,8 +282,8 @@ fn differences((old, was): (&Plan, &SubscriberPlan), (new, is): (&Plan, &Subscri
     ];
     let mut words = differing(&differs);
     let target = |plan: &Plan, topic: TopicIndex| {
-        let TopicPlan { key, schema, lifecycle, backlog, partitions, .. } = plan[topic].clone();
-        (key, schema, lifecycle, backlog, partitions)
+        let TopicPlan { key, schema, lifecycle, backlog, partitions, diverts_to, .. } = plan[topic].clone();
+        (key, schema, lifecycle, backlog, partitions, diverts_to.map(|to| plan[to].label()))
     };
     for ((_, before), (_, after)) in was.ports.iter().zip(&is.ports) {
         let name = new[*after].label();

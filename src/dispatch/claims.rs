@@ -99,7 +99,7 @@ pub(super) struct Remembers {
 impl Remembers {
     /// Of a topic that takes what subscribers make, where it says so: to a root nothing is published twice within its window.
     pub(super) fn of(topic: &TopicPlan) -> Option<Self> {
-        let dedupe = topic.settings.dedupe.filter(|_| topic.parent.is_some())?;
+        let dedupe = topic.settings.dedupe.filter(|_| !topic.is_root())?;
         Some(Self { id: topic.id.clone(), dedupe })
     }
 }

@@ -30,18 +30,17 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Held, Unreadable};
 use super::command::Command;
 use super::entries::{DELAYED, TOLD, end_of};
-use super::guards;
+use super::guards::{self, TopicGuard};
 use super::lane::LaneError;
 use super::outputs::cut;
 use super::supervisor::{Supervised, SupervisedParts};
 use super::together::Together;
-use crate::engine::{Engine, Entries, Guard, LaneWrite, PageBudget, ReadBudget, Session, SessionError, Slices, Unit};
+use crate::engine::{Engine, Entries, LaneWrite, PageBudget, ReadBudget, Session, SessionError, Slices, Unit};
 use crate::limits;
 use crate::model::event::EventWriter;
 use crate::model::{
     AttributeView, EventView, Offset, PartitionId, Record, RecordError, Retention, TopicId, partition_of,
 };
-use crate::topology::LifecyclePlan;
 
 /// What is behind the name of a topic in that of its hidden topic. No name in a topology has it.
 pub(super) const SUFFIX: &str = "@delayed";
@@ -223,10 +222,7 @@ pub(super) struct Parts<E: Engine> {
     pub(super) name: String,
     pub(super) topic: TopicId,
     pub(super) partitions: u32,
-    /// Its guard, and the topic that takes what that refuses.
-    pub(super) guarded: Option<(LifecyclePlan, TopicId)>,
-    /// The topic of those that are held.
-    pub(super) held: Option<TopicId>,
+    pub(super) guard: Option<TopicGuard>,
     pub(super) seen: Arc<Delayed>,
     pub(super) stop: CancellationToken,
 }
@@ -468,15 +464,14 @@ impl<E: Engine> DelayLane<E> {
         let (parsed, view) = self.parse(record)?;
         let partition = partition_of(parsed.key, self.parts.partitions);
         let partition = PartitionId { topic: self.parts.topic, partition };
-        let Some((lifecycle, _)) = &self.parts.guarded else {
+        let Some(guard) = &self.parts.guard else {
             put(emits, partition, record);
             return Ok(Ok(()));
         };
-        Ok(match guards::state_of(lifecycle, &view, Some(parsed.key)) {
+        Ok(match guards::state_of(&guard.plan, &view, Some(parsed.key)) {
             Ok(state) => {
                 let slice = put(emits, partition, record);
-                let aside = guards::aside(lifecycle, self.parts.held, partition.partition);
-                emits.guard_last(slice, Guard::new(parsed.key, state, index as u32).or_aside(aside));
+                emits.guard_last(slice, guard.of(partition.partition, parsed.key, state, index as u32));
                 Ok(())
             }
             Err(unknown) => Err(unknown.to_string()),
@@ -485,8 +480,8 @@ impl<E: Engine> DelayLane<E> {
 
     /// Its topic does not take an event that is due, and nobody is there any more to be told: it is kept beside it.
     fn refuse(&self, emits: &mut Slices, record: &[u8], why: &str) -> Result<(), LaneError> {
-        let Some((_, topic)) = self.parts.guarded else { return Ok(()) };
-        Ok(refuse(emits, topic, record, why).map_err(|error| Unreadable::new(self.position, error))?)
+        let Some(guard) = &self.parts.guard else { return Ok(()) };
+        Ok(refuse(emits, guard.refused, record, why).map_err(|error| Unreadable::new(self.position, error))?)
     }
 
     fn parse<'r>(&self, record: &'r [u8]) -> Result<(Record<'r>, EventView<'r>), LaneError> {

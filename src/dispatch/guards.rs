@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::keys;
-use crate::engine::Aside;
+use crate::engine::{Aside, Guard};
 use crate::model::{EventView, PartitionId, TopicId};
-use crate::topology::LifecyclePlan;
+use crate::topology::{LifecyclePlan, OutOfOrder};
 
 /// Why an event brings no state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +40,27 @@ pub(super) fn state_of(
     })
 }
 
-/// Where an event of a partition goes where its state may not follow now; `held` is the hidden topic for that.
-pub(super) fn aside(plan: &LifecyclePlan, held: Option<TopicId>, partition: u32) -> Option<Aside> {
-    let (topic, hold) = held.zip(plan.hold)?;
-    Some(Aside { to: PartitionId { topic, partition }, max: hold.max })
+/// The guard of a topic, and the topics beside it.
+#[derive(Debug, Clone)]
+pub struct TopicGuard {
+    pub(super) plan: LifecyclePlan,
+    /// The hidden topic of events that are held until they may follow.
+    pub(super) held: TopicId,
+    /// The hidden topic of those that are given up, where nobody is there any more to be told.
+    pub(super) refused: TopicId,
+    /// The topic that takes what may not follow, with its full name, if it says so.
+    pub(super) diverted: Option<(TopicId, Arc<str>)>,
+}
+
+impl TopicGuard {
+    /// By what a record of a partition is judged that brings a state.
+    pub(super) fn of(&self, partition: u32, key: &str, state: Arc<str>, of: u32) -> Guard {
+        let at = |topic| PartitionId { topic, partition };
+        let aside = match (self.plan.out_of_order, &self.diverted) {
+            (OutOfOrder::Hold(hold), _) => Some(Aside { to: at(self.held), held_max: Some(hold.max) }),
+            (OutOfOrder::Divert, Some((topic, _))) => Some(Aside { to: at(*topic), held_max: None }),
+            (OutOfOrder::Divert | OutOfOrder::Refuse, _) => None,
+        };
+        Guard::new(key, state, of).or_aside(aside).beside(at(self.held))
+    }
 }

@@ -38,7 +38,7 @@ use crate::engine::{Engine, Entries, Guard, LaneWrite, PageBudget, ReadBudget, S
 use crate::limits;
 use crate::model::guard::{in_order, key_hash};
 use crate::model::{Chunk, Offset, PartitionId, Record, TopicId};
-use crate::topology::LifecyclePlan;
+use crate::topology::{LifecyclePlan, OutOfOrder};
 
 /// What is behind the name of a topic in that of its hidden topic. No name in a topology has it.
 pub(super) const SUFFIX: &str = "@held";
@@ -272,7 +272,10 @@ impl<E: Engine> HeldLane<E> {
         for held in chunks.iter().flat_map(Chunk::iter) {
             let record = Record::parse(held.record).map_err(|error| Unreadable::new(held.offset, error))?;
             let hash = key_hash(record.key);
-            let period = self.parts.lifecycle.hold.map_or(Duration::ZERO, |hold| hold.period);
+            let period = match self.parts.lifecycle.out_of_order {
+                OutOfOrder::Hold(hold) => hold.period,
+                OutOfOrder::Refuse | OutOfOrder::Divert => Duration::ZERO,
+            };
             let period_ns = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
             let due_ns = held.trusted_time_ns.saturating_add(period_ns);
             self.next_ns = Some(self.next_ns.map_or(due_ns, |next_ns| next_ns.min(due_ns)));

@@ -54,7 +54,7 @@ pub use control::{
 pub use delay::DelayRefused;
 pub use guards::StateUnknown;
 pub use handler::{HandleError, Handler};
-pub use publish::{Addressed, Numbering, PublishError, Published, Publisher};
+pub use publish::{Addressed, Diverted, Numbering, PublishError, Published, Publisher};
 pub use reload::VersionError;
 pub use renames::{Renames, unremembered};
 pub use snapshots::{SnapshotError, SnapshotInfo, TakenBy};

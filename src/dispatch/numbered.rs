@@ -7,20 +7,34 @@ use std::collections::{HashMap, HashSet};
 use super::changes::{Group, group};
 use super::claims;
 use super::delay;
+use super::guards::TopicGuard;
 use super::held;
 use super::outputs::{Emitter, Target};
 use super::versions::{Roster, Taken};
 use crate::engine::{Blueprint, Numbers, SubscriberSpec, TopicSpec};
 use crate::model::{OutputIds, SubscriberId, TopicId, TopicSettings};
-use crate::topology::{LifecyclePlan, Plan, SubscriberPlan, TopicIndex, TopicPlan};
+use crate::topology::{Plan, SubscriberPlan, TopicIndex, TopicPlan};
 
 /// A plan's nodes with the engine's numbers.
 pub(super) struct Numbered<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) numbers: &'a Numbers,
+    plan: &'a Plan,
+    numbers: &'a Numbers,
+    /// For each topic, how many before it have a guard; and how many of all.
+    guards_before: Vec<usize>,
+    guards: usize,
 }
 
 impl<'a> Numbered<'a> {
+    pub(super) fn new(plan: &'a Plan, numbers: &'a Numbers) -> Self {
+        let mut guards = 0;
+        let counted = plan.topics.iter().map(|topic| {
+            guards += usize::from(topic.lifecycle.is_some());
+            guards - usize::from(topic.lifecycle.is_some())
+        });
+        let guards_before = counted.collect();
+        Self { plan, numbers, guards_before, guards }
+    }
+
     pub(super) fn topics(&self) -> impl Iterator<Item = (&'a TopicPlan, TopicId)> {
         self.plan.topics.iter().zip(self.numbers.topics.iter().copied())
     }
@@ -33,9 +47,8 @@ impl<'a> Numbered<'a> {
     pub(super) fn target(&self, index: TopicIndex) -> Option<Target> {
         let (topic, number) = self.topic(index)?;
         let delayed = self.delayed(index).map(|(delayed, _)| delayed);
-        let TopicPlan { partitions, key, schema, lifecycle, .. } = topic.clone();
-        let held = self.held(index).map(|held| held.topic);
-        Some(Target { topic: number, partitions, key, schema, delayed, lifecycle, held })
+        let TopicPlan { partitions, key, schema, .. } = topic.clone();
+        Some(Target { topic: number, partitions, key, schema, delayed, guard: self.guard(index) })
     }
 
     /// The hidden topic in which what is to come later waits, and who takes it from there. Behind all that the plan has.
@@ -47,42 +60,37 @@ impl<'a> Numbered<'a> {
         Some((*topic, *self.numbers.subscribers.get(subscribers.len() + at)?))
     }
 
-    /// The guard of a topic, and the hidden topic of what it refuses when it is due.
-    pub(super) fn guarded(&self, index: TopicIndex) -> Option<(LifecyclePlan, TopicId)> {
-        let (topics, at) = (&self.plan.topics, index.0 as usize);
-        let lifecycle = topics.get(at)?.lifecycle.clone()?;
-        let in_front = topics.iter().take(at).filter(|topic| topic.lifecycle.is_some()).count();
-        Some((lifecycle, *self.numbers.topics.get(2 * topics.len() + in_front)?))
+    /// The guard of a topic. Each has hidden topics of events that are held and of those that are given up: what was held
+    /// before it says `refuse` is held on.
+    pub(super) fn guard(&self, index: TopicIndex) -> Option<TopicGuard> {
+        let (topic, at) = (self.plan.topics.get(index.0 as usize)?, index.0 as usize);
+        let (plan, before) = (topic.lifecycle.clone()?, *self.guards_before.get(at)?);
+        let hidden = 2 * self.plan.topics.len() + before;
+        let diverted = topic.diverts_to.and_then(|to| self.topic(to));
+        Some(TopicGuard {
+            plan,
+            refused: *self.numbers.topics.get(hidden)?,
+            held: *self.numbers.topics.get(hidden + self.guards)?,
+            diverted: diverted.map(|(to, number)| (number, to.label().into())),
+        })
     }
 
-    /// The hidden topic of events that are held, and who takes them from there. All that have a guard have it: what was held
-    /// before they say `refuse` is held on.
-    pub(super) fn held(&self, index: TopicIndex) -> Option<Held> {
+    /// Who takes events that are held for a topic from the hidden one.
+    pub(super) fn holder(&self, index: TopicIndex) -> Option<SubscriberId> {
         let (Plan { topics, subscribers }, at) = (self.plan, index.0 as usize);
-        topics.get(at).filter(|topic| holds(topic))?;
-        let in_front = topics.iter().take(at).filter(|topic| holds(topic)).count();
-        let guarded = topics.iter().filter(|topic| topic.lifecycle.is_some()).count();
-        Some(Held {
-            topic: *self.numbers.topics.get(2 * topics.len() + guarded + in_front)?,
-            subscriber: *self.numbers.subscribers.get(subscribers.len() + topics.len() + in_front)?,
-        })
+        topics.get(at)?.lifecycle.as_ref()?;
+        let before = *self.guards_before.get(at)?;
+        self.numbers.subscribers.get(subscribers.len() + topics.len() + before).copied()
     }
 
     pub(super) fn parent(&self, topic: &TopicPlan) -> Option<String> {
         let parent = self.plan.subscribers.get(topic.parent?.0 as usize)?;
         Some(parent.label())
     }
-}
 
-/// What holds events of a topic.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Held {
-    pub(super) topic: TopicId,
-    pub(super) subscriber: SubscriberId,
-}
-
-fn holds(topic: &TopicPlan) -> bool {
-    topic.lifecycle.is_some()
+    pub(super) fn diverted_from(&self, topic: &TopicPlan) -> Option<String> {
+        Some(self.plan.topics.get(topic.diverted_from?.0 as usize)?.label())
+    }
 }
 
 /// The groups that share events, each by its first member and its name.
@@ -108,7 +116,11 @@ pub(super) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
     let topics = plan.topics.iter().map(|topic| TopicSpec {
         name: topic.label(),
         partitions: topic.partitions,
-        settings: topic.settings,
+        settings: match topic.diverted_from {
+            // what comes from there is recognised there when it is published again
+            Some(from) => TopicSettings { dedupe: plan[from].settings.dedupe, ..topic.settings },
+            None => topic.settings,
+        },
         lifecycle: topic.lifecycle.as_ref().map(|guard| guard.lifecycle.clone()),
     });
     let delayed = |topic: &TopicPlan| format!("{}{}", topic.label(), delay::SUFFIX);
@@ -119,22 +131,21 @@ pub(super) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
         lifecycle: None,
     });
     // what a lifecycle refuses when it is due
-    let guarded = plan.topics.iter().filter(|topic| topic.lifecycle.is_some());
-    let refused = guarded.map(|topic| TopicSpec {
+    let guarded = || plan.topics.iter().filter(|topic| topic.lifecycle.is_some());
+    let refused = guarded().map(|topic| TopicSpec {
         name: format!("{}{}", topic.label(), delay::REFUSED_SUFFIX),
         partitions: 1,
         settings: topic.settings,
         lifecycle: None,
     });
-    let holding = || plan.topics.iter().filter(|topic| holds(topic));
     let held = |topic: &TopicPlan| format!("{}{}", topic.label(), held::SUFFIX);
-    let helds = holding().map(|topic| TopicSpec {
+    let helds = guarded().map(|topic| TopicSpec {
         name: held(topic),
         partitions: topic.partitions,
         settings: hidden(topic),
         lifecycle: None,
     });
-    let holders = holding().map(|topic| SubscriberSpec { name: held(topic), from: held(topic) });
+    let holders = guarded().map(|topic| SubscriberSpec { name: held(topic), from: held(topic) });
     let timers = plan.topics.iter().map(|topic| SubscriberSpec { name: delayed(topic), from: delayed(topic) });
     let from = |index: TopicIndex| plan.topics.get(index.0 as usize).map(TopicPlan::label).unwrap_or_default();
     let subscribers = plan.subscribers.iter();

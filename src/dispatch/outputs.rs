@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use super::batch::Parsed;
 use super::delay;
-use super::guards;
+use super::guards::{self, TopicGuard};
 use super::keys;
 use super::waiting::now_ns;
-use crate::engine::{Guard, SliceFull, Slices};
+use crate::engine::{SliceFull, Slices};
 use crate::limits;
 use crate::model::event::{ATTRIBUTE_VALUE_BYTES_MAX, EventWriter};
 use crate::model::record::KEY_BYTES_MAX;
 use crate::model::{
     EventView, Lineage, OutputId, OutputIds, PartitionId, Record, SubscriberId, TopicId, VersionId, partition_of,
 };
-use crate::topology::{DataSchema, KeyExpression, LifecyclePlan};
+use crate::topology::{DataSchema, KeyExpression};
 use crate::wasm::{CallError, CallErrorKind, InstanceError, Output};
 
 /// A topic that a subscriber writes to.
@@ -27,9 +27,7 @@ pub(super) struct Target {
     pub(super) key: Option<KeyExpression>,
     /// Where events wait that are to come later.
     pub(super) delayed: Option<TopicId>,
-    pub(super) lifecycle: Option<LifecyclePlan>,
-    /// Where events are held whose state may not follow now.
-    pub(super) held: Option<TopicId>,
+    pub(super) guard: Option<TopicGuard>,
     pub(super) schema: Option<DataSchema>,
 }
 
@@ -176,9 +174,9 @@ impl Emitter {
         size += key.len();
         let is_delayed =
             delay::is_delayed(attributes(output), event.append_time_ns).map_err(|error| error.to_string())?;
-        let state = match &target.lifecycle {
-            Some(lifecycle) => Some(self.encoded(output, &id, |view| {
-                guards::state_of(lifecycle, view, Some(&key)).map_err(|error| error.to_string())
+        let state = match &target.guard {
+            Some(guard) => Some(self.encoded(output, &id, |view| {
+                guards::state_of(&guard.plan, view, Some(&key)).map_err(|error| error.to_string())
             })?),
             None => None,
         };
@@ -229,10 +227,8 @@ impl Emitter {
                 Ok(())
             })
             .map_err(|error: SliceFull<crate::model::RecordError>| error.to_string())?;
-        if let Some(state) = state.as_ref().filter(|_| !is_delayed) {
-            let lifecycle = target.lifecycle.as_ref();
-            let aside = lifecycle.and_then(|plan| guards::aside(plan, target.held, partition.partition));
-            slices.guard_last(slice, Guard::new(key, state.clone(), output.event).or_aside(aside));
+        if let Some((guard, state)) = target.guard.as_ref().zip(state.as_ref()).filter(|_| !is_delayed) {
+            slices.guard_last(slice, guard.of(partition.partition, key, state.clone(), output.event));
         }
         Ok(())
     }

@@ -8,17 +8,16 @@ use bytes::Bytes;
 
 use super::backlog::{self, Admission, Backlog, BacklogFull, Wanted};
 use super::delay::{self, DelayRefused};
-use super::guards::{self, StateUnknown};
+use super::guards::{self, StateUnknown, TopicGuard};
 use super::keys;
 use crate::engine::{
-    AppendError, Engine, Fence, Guard, GuardReason, GuardRefused, Health, Mark, Placement, ProducerUnknown, SliceFull,
-    Slices,
+    AppendError, Engine, Fence, GuardReason, GuardRefused, Health, Mark, Placement, ProducerUnknown, SliceFull, Slices,
 };
 use crate::limits;
 use crate::model::{
     EventError, EventId, EventView, PartitionId, ProducerId, Record, RecordError, TopicId, partition_of,
 };
-use crate::topology::{DataSchema, KeyExpression, LifecyclePlan, Misfit};
+use crate::topology::{DataSchema, KeyExpression, Misfit};
 
 /// A time, Unix nanoseconds, as people read it.
 fn time(time_ns: u64) -> String {
@@ -38,6 +37,17 @@ pub struct Published {
     pub delayed: Vec<u32>,
     /// The indices of those that are held until their key is in another state, ascending. They have no offset before that.
     pub held: Vec<u32>,
+    /// Those that are in another topic, since their state may not follow that of their key, ascending.
+    pub diverted: Vec<Diverted>,
+}
+
+/// An event that is in another topic than the one that it was published to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diverted {
+    /// Its index; its place is that in the other topic.
+    pub index: u32,
+    /// The full name of that.
+    pub topic: Arc<str>,
 }
 
 impl Published {
@@ -135,6 +145,14 @@ pub enum PublishError {
         /// The subscriber.
         parent: String,
     },
+    /// Nobody publishes to a topic that another one diverts to.
+    #[error("topic `{topic}` takes what `{from}` diverts to it, and nothing else: publish to `{from}`")]
+    Diverted {
+        /// The topic.
+        topic: String,
+        /// The other one.
+        from: String,
+    },
     /// One of the events is not acceptable.
     #[error("event {index} for `{topic}`: {error}")]
     Event {
@@ -229,6 +247,8 @@ pub struct Target {
     pub partitions: u32,
     /// The subscriber that writes to it; `None` for a root.
     pub parent: Option<String>,
+    /// The topic that diverts to it, by its full name; `None` for a root.
+    pub diverted_from: Option<String>,
     /// Its `key:` expression.
     pub key: Option<KeyExpression>,
     /// Its `id:` expression.
@@ -240,9 +260,7 @@ pub struct Target {
     /// The topic in which events wait that are to come later.
     pub delayed: Option<TopicId>,
     /// Its guard.
-    pub lifecycle: Option<LifecyclePlan>,
-    /// The topic in which events are held whose state may not follow now.
-    pub held: Option<TopicId>,
+    pub guard: Option<TopicGuard>,
     /// How many events may wait in it.
     pub(super) backlog: Option<Arc<Backlog>>,
 }
@@ -300,12 +318,14 @@ impl Targets {
     /// A topic that takes events from outside.
     ///
     /// # Errors
-    /// As [`Self::find`], and [`PublishError::NotARoot`].
+    /// As [`Self::find`], and [`PublishError::NotARoot`], [`PublishError::Diverted`].
     fn root(&self, name: &str) -> Result<&Target, PublishError> {
         let target = self.find(name)?;
-        match &target.parent {
-            Some(parent) => Err(PublishError::NotARoot { topic: target.name.clone(), parent: parent.clone() }),
-            None => Ok(target),
+        let topic = || target.name.clone();
+        match (&target.parent, &target.diverted_from) {
+            (Some(parent), _) => Err(PublishError::NotARoot { topic: topic(), parent: parent.clone() }),
+            (None, Some(from)) => Err(PublishError::Diverted { topic: topic(), from: from.clone() }),
+            (None, None) => Ok(target),
         }
     }
 
@@ -541,8 +561,15 @@ impl<E: Engine> Publisher<E> {
         for (index, ((slice, record), target)) in (0..).zip(placed.into_iter().zip(targets)) {
             let Some(PartitionId { topic, partition }) = partitions.get(slice) else { continue };
             let mut place = appended.place(slice, record, *partition);
-            if appended.is_aside(slice, record) {
-                published.held.push(index);
+            if let Some(aside) = appended.aside(slice, record) {
+                let diverted = target.guard.as_ref().and_then(|guard| guard.diverted.as_ref());
+                match diverted.filter(|(topic, _)| *topic == aside.to.topic) {
+                    Some((_, topic)) => published.diverted.push(Diverted { index, topic: topic.clone() }),
+                    None => {
+                        place.offset = None; // that is its place among those that are held
+                        published.held.push(index);
+                    }
+                }
             }
             if target.delayed == Some(*topic) {
                 place.offset = None; // that is its place among those that wait
@@ -608,11 +635,8 @@ fn place(
         None => view.default_key(),
     };
     let is_delayed = target.delayed.is_some() && delay::is_event_delayed(&view, now_ns)?;
-    let guard = match &target.lifecycle {
-        // also of one that comes later: its state is one of the topic's, whenever that is
-        Some(lifecycle) => Some(Guard::new(key, guards::state_of(lifecycle, &view, Some(key))?, index as u32)),
-        None => None,
-    };
+    // also of one that comes later: its state is one of the topic's, whenever that is
+    let state = target.guard.as_ref().map(|guard| guards::state_of(&guard.plan, &view, Some(key))).transpose()?;
     let partition = match target.delayed {
         Some(delayed) if is_delayed => PartitionId { topic: delayed, partition: 0 },
         _ => PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) },
@@ -623,9 +647,8 @@ fn place(
         SliceFull::Record(error) => EventRefused::from(error),
         SliceFull::TooLarge => EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX },
     })?;
-    let aside = target.lifecycle.as_ref().and_then(|plan| guards::aside(plan, target.held, partition.partition));
-    if let Some(guard) = guard.filter(|_| !is_delayed).map(|guard| guard.or_aside(aside)) {
-        slices.guard_last(place.0, guard);
+    if let Some((guard, state)) = target.guard.as_ref().zip(state).filter(|_| !is_delayed) {
+        slices.guard_last(place.0, guard.of(partition.partition, key, state, index as u32));
     }
     Ok(place)
 }

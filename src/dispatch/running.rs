@@ -108,7 +108,7 @@ impl Group {
 
 impl Running {
     pub(super) fn numbered(&self) -> Numbered<'_> {
-        Numbered { plan: &self.plan, numbers: &self.numbers }
+        Numbered::new(&self.plan, &self.numbers)
     }
 
     /// The topics as producers see them.
@@ -120,28 +120,28 @@ impl Running {
             topic: number,
             partitions: topic.partitions,
             parent: numbered.parent(topic),
+            diverted_from: numbered.diverted_from(topic),
             key: topic.key.clone(),
             id: topic.id.clone(),
             schema: topic.schema.clone(),
             dedupes: topic.settings.dedupe.is_some(),
             delayed: numbered.delayed(index).map(|(delayed, _)| delayed),
-            lifecycle: topic.lifecycle.clone(),
-            held: numbered.held(index).map(|held| held.topic),
+            guard: numbered.guard(index),
             backlog: backlog.clone(),
         });
         let refused = numbered.topics().zip((0..).map(TopicIndex)).filter_map(|((topic, _), index)| {
             Some(publish::Target {
                 name: format!("{}{}", topic.label(), delay::REFUSED_SUFFIX),
-                topic: numbered.guarded(index)?.1,
+                topic: numbered.guard(index)?.refused,
                 partitions: 1,
                 parent: Some(format!("{}{}", topic.label(), delay::SUFFIX)),
+                diverted_from: None,
                 key: None,
                 id: None,
                 schema: None,
                 dedupes: false,
                 delayed: None,
-                lifecycle: None,
-                held: None,
+                guard: None,
                 backlog: None,
             })
         });
@@ -173,6 +173,7 @@ pub(super) async fn assemble<E: Engine>(
         };
         backlogs.push(backlog);
     }
+    let numbered = Numbered::new(plan, numbers);
     let (mut groups, keepers) = (Groups::<E>::default(), keepers(plan, numbers));
     for ((index, subscriber), given) in plan.subscribers.iter().enumerate().zip(takes.branches) {
         let (roster, counters) = match given {
@@ -199,7 +200,6 @@ pub(super) async fn assemble<E: Engine>(
         let flow = Arc::new(Flow::new(subscriber.rate, subscriber.concurrency));
         let mut commands = Vec::new();
         for partition in 0..input.partitions {
-            let numbered = Numbered { plan, numbers };
             let Some(emitter) = emitter(&numbered, index, subscriber, &roster, partition) else { continue };
             let id = LaneId { subscriber: emitter.subscriber, partition };
             let session = engine.acquire(id).await.map_err(|error| StartError::Lane {
@@ -255,7 +255,6 @@ pub(super) async fn assemble<E: Engine>(
     }
     let mut taken = takes.timers.into_iter();
     for (index, topic) in plan.topics() {
-        let numbered = Numbered { plan, numbers };
         let of_topic = numbered.topic(index).zip(numbered.delayed(index));
         let Some(((_, number), (_, timer))) = of_topic else {
             taken.next();
@@ -280,21 +279,20 @@ pub(super) async fn assemble<E: Engine>(
             name,
             topic: number,
             partitions: topic.partitions,
-            guarded: numbered.guarded(index),
-            held: numbered.held(index).map(|held| held.topic),
+            guard: numbered.guard(index),
             seen: seen.clone(),
             stop: group.stop.clone(),
         }));
         let lane = lane.map_err(|(error, _)| unreadable(error.to_string()))?;
         tasks.push(Box::pin(group.tasks.track_future(keep_up(engine.clone(), id, lane))) as Task);
         let mut held = None;
-        if let Some((hidden, (lifecycle, refused))) = numbered.held(index).zip(numbered.guarded(index)) {
+        if let Some((subscriber, guard)) = numbered.holder(index).zip(numbered.guard(index)) {
             let holding = Arc::new(Holding::new(topic.partitions));
             for partition in 0..topic.partitions {
                 let name = format!("{}{}", topic.label(), held::SUFFIX);
                 let unreadable =
                     |reason: String| StartError::Unreadable { subscriber: name.clone(), partition, reason };
-                let id = LaneId { subscriber: hidden.subscriber, partition };
+                let id = LaneId { subscriber, partition };
                 let session = engine.acquire(id).await;
                 let session =
                     session.map_err(|error| StartError::Lane { subscriber: name.clone(), partition, error })?;
@@ -308,8 +306,8 @@ pub(super) async fn assemble<E: Engine>(
                     states,
                     name: topic.label(),
                     partition: place,
-                    lifecycle: lifecycle.clone(),
-                    refused,
+                    lifecycle: guard.plan.clone(),
+                    refused: guard.refused,
                     seen: holding.clone(),
                     stop: group.stop.clone(),
                 }));

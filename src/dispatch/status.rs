@@ -21,6 +21,8 @@ pub struct TopicStatus {
     pub name: String,
     /// The subscriber that writes to it, by full name; `None` for a root.
     pub parent: Option<String>,
+    /// The topic that diverts to it, by full name; `None` where none does.
+    pub diverted_from: Option<String>,
     /// It takes what that subscriber could not handle.
     pub is_dead_letters: bool,
     /// Events that are to come later.

@@ -447,7 +447,10 @@ impl<E: Engine> Walk<'_, E> {
         lane: LaneId,
         found: &Found,
     ) -> Result<Vec<Found>, TraceError> {
-        let mut topics: Vec<TopicIndex> = subscriber.ports.iter().map(|(_, topic)| *topic).collect();
+        let plan = &self.running.plan;
+        let diverted = |topic: TopicIndex| plan.topics.get(topic.0 as usize)?.diverts_to;
+        let ports = subscriber.ports.iter().map(|(_, topic)| *topic);
+        let mut topics: Vec<TopicIndex> = ports.flat_map(|topic| [Some(topic), diverted(topic)]).flatten().collect();
         topics.sort_unstable_by_key(|topic| topic.0);
         topics.dedup();
         let key = found.parse()?.0.key;

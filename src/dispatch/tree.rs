@@ -278,10 +278,10 @@ impl<E: Engine> Tree<E> {
             positions.push((PartitionId { topic, partition: 0 }, position.unwrap_or(0)));
         }
         for (index, topic) in running.plan.topics() {
-            let Some(held) = numbered.held(index) else { continue };
+            let Some((guard, subscriber)) = numbered.guard(index).zip(numbered.holder(index)) else { continue };
             for partition in 0..topic.partitions {
-                let position = self.shared.engine.position(LaneId { subscriber: held.subscriber, partition });
-                positions.push((PartitionId { topic: held.topic, partition }, position.unwrap_or(0)));
+                let position = self.shared.engine.position(LaneId { subscriber, partition });
+                positions.push((PartitionId { topic: guard.held, partition }, position.unwrap_or(0)));
             }
         }
         let mut timers = running.timers.iter().flatten();
@@ -304,6 +304,7 @@ impl<E: Engine> Tree<E> {
         let topics = numbered.topics().zip(&running.timers).map(|((topic, number), timer)| TopicStatus {
             name: topic.label(),
             parent: numbered.parent(topic),
+            diverted_from: numbered.diverted_from(topic),
             is_dead_letters: topic.dead_letters_of.is_some(),
             delayed: timer.as_ref().map_or(0, |timer| timer.seen.count()),
             awaits_clock: timer.as_ref().map_or(0, |timer| timer.seen.awaits_clock()),

@@ -115,8 +115,8 @@ impl State {
         for (slice, records) in (0..).zip(events.iter()) {
             let id = records.partition;
             let mut offset = self.end(id).unwrap_or(0);
-            // what is put aside is recognised there
-            let aside = records.guards.first().and_then(Guard::aside);
+            // what was put aside is recognised there
+            let elsewhere: Vec<_> = records.guards.first().into_iter().flat_map(Guard::elsewhere).collect();
             let dedupe = self.settings.get(&id.topic).and_then(|settings| settings.dedupe);
             let recognised = self.recognised.entry(id.topic).or_default();
             while let Some(dedupe) = dedupe
@@ -128,8 +128,8 @@ impl State {
             for record in 0..records.count {
                 let first = if let Some(producer) = events.producer() {
                     let sequence = records.sequences.get(record as usize).copied().unwrap_or(0);
-                    let reached_aside = aside.and_then(|aside| self.producers.get(&(aside, producer)));
-                    let is_aside = reached_aside.is_some_and(|(reached, _)| sequence <= *reached);
+                    let mut reached = elsewhere.iter().filter_map(|aside| self.producers.get(&(*aside, producer)));
+                    let is_aside = reached.any(|(reached, _)| sequence <= *reached);
                     match self.producers.get(&(id, producer)) {
                         Some((last, at)) if sequence <= *last => {
                             Some((id.partition, (sequence == *last).then_some(*at)))
@@ -142,9 +142,9 @@ impl State {
                     }
                 } else {
                     let identity = records.identities.get(record as usize).filter(|_| dedupe.is_some());
-                    let recognised_aside = aside.and_then(|aside| self.recognised.get(&aside.topic));
-                    let is_aside = |identity| recognised_aside.is_some_and(|aside| aside.places.contains_key(identity));
-                    let is_aside = identity.is_some_and(is_aside);
+                    let mut recognised_aside = elsewhere.iter().filter_map(|aside| self.recognised.get(&aside.topic));
+                    let is_aside = identity
+                        .is_some_and(|identity| recognised_aside.any(|aside| aside.places.contains_key(identity)));
                     let recognised = self.recognised.entry(id.topic).or_default();
                     identity.and_then(|identity| {
                         if is_aside {
@@ -181,7 +181,7 @@ impl State {
             for (record, guard) in (0..).zip(&slice.guards) {
                 let is_known = duplicates.iter().any(|known| (known.slice, known.record) == (number, record));
                 if !is_known && let Verdict::Aside(to) = judge.judge(slice.partition, lifecycle, guard)? {
-                    aside.push(SetAside { slice: number, record, to });
+                    aside.push(SetAside { slice: number, record, to, at: (0, 0) });
                 }
             }
         }
@@ -352,8 +352,8 @@ impl Engine for MemoryEngine {
             let mut duplicates = state.judge(&events);
             let judged = state.guard(&events, &duplicates, now_ns);
             let aside = match (judged, before) {
-                (Ok(aside), before) => {
-                    events.sort_out(&mut duplicates, &aside, |id| state.end(id).unwrap_or(0));
+                (Ok(mut aside), before) => {
+                    events.sort_out(&mut duplicates, &mut aside, |id| state.end(id).unwrap_or(0));
                     if let Some(before) = before.filter(|_| !aside.is_empty()) {
                         state.note_again(&events, before);
                     }
@@ -554,8 +554,8 @@ impl Session for MemorySession {
             if !unit.is_seek && unit.consumed_to < lane.position {
                 return Err(SessionError::Refused(format!("from {} back to {}", lane.position, unit.consumed_to)));
             }
-            let aside = state.guard(&unit.emits, &[], now_ns).map_err(SessionError::Guard)?;
-            unit.emits.sort_out(&mut [], &aside, |_| 0);
+            let mut aside = state.guard(&unit.emits, &[], now_ns).map_err(SessionError::Guard)?;
+            unit.emits.sort_out(&mut [], &mut aside, |_| 0);
             let lane = state.lanes.entry(self.lane).or_default();
             if unit.is_seek {
                 self.next_offset = unit.consumed_to;

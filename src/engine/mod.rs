@@ -503,7 +503,7 @@ pub struct Appended {
     pub base_offsets: Vec<Offset>,
     /// Those that were published before, in the order of slices and events.
     pub duplicates: Vec<Duplicate>,
-    /// Those that are held elsewhere, since their state may not follow now; in the same order.
+    /// Those that went elsewhere, since their state may not follow now; in the same order.
     pub aside: Vec<SetAside>,
     /// The recovery epoch: an offset of another epoch may be another event.
     pub epoch: u32,
@@ -521,27 +521,31 @@ pub struct Placement {
 }
 
 impl Appended {
-    /// Whether an event is held elsewhere.
-    pub fn is_aside(&self, slice: usize, record: u32) -> bool {
-        self.aside.iter().any(|set| (set.slice as usize, set.record) == (slice, record))
+    /// The partition that took an event instead of its own.
+    pub fn aside(&self, slice: usize, record: u32) -> Option<&SetAside> {
+        let at = |set: &SetAside| (set.slice as usize, set.record);
+        let found = self.aside.binary_search_by_key(&(slice, record), at).ok()?;
+        self.aside.get(found)
     }
 
-    /// Where an event is: the `record`-th one of the `slice`-th slice, which was for `partition`.
+    /// Where an event is: the `record`-th one of the `slice`-th slice, which was for `partition`. Of one that went elsewhere,
+    /// where it is there.
     pub fn place(&self, slice: usize, record: u32, partition: u32) -> Placement {
         let at = (slice, record);
+        let base_offset = |slice: usize| self.base_offsets.get(slice).copied().unwrap_or(0);
         let place = |duplicate: &Duplicate| (duplicate.slice as usize, duplicate.record);
         let in_front = self.duplicates.partition_point(|duplicate| place(duplicate) < at);
         if let Some(first) = self.duplicates.get(in_front).filter(|duplicate| place(duplicate) == at) {
             return Placement { partition: first.partition, offset: first.offset, is_duplicate: true };
         }
-        let set = self.aside.iter().filter(|set| set.slice as usize == slice);
-        if let Some(set) = set.clone().find(|set| set.record == record) {
-            return Placement { partition: set.to.partition, offset: None, is_duplicate: false };
+        if let Some(SetAside { to, at: (slice, record), .. }) = self.aside(slice, record) {
+            let offset = base_offset(*slice as usize) + Offset::from(*record);
+            return Placement { partition: to.partition, offset: Some(offset), is_duplicate: false };
         }
-        let aside_in_front = set.filter(|set| set.record < record).count();
+        let set_before = |at: (usize, u32)| self.aside.partition_point(|set| (set.slice as usize, set.record) < at);
+        let aside_in_front = set_before(at) - set_before((slice, 0));
         let of_slice = self.duplicates.partition_point(|duplicate| duplicate.slice < slice as u32);
-        let base_offset = self.base_offsets.get(slice).copied().unwrap_or(0);
-        let offset = base_offset + Offset::from(record) - (in_front - of_slice + aside_in_front) as Offset;
+        let offset = base_offset(slice) + Offset::from(record) - (in_front - of_slice + aside_in_front) as Offset;
         Placement { partition, offset: Some(offset), is_duplicate: false }
     }
 }

@@ -322,7 +322,7 @@ impl Appender {
                     now_ns: self.trusted_time_ns,
                     looked: looked.as_deref(),
                 };
-                let (kept, aside) = match guards.judge(&slices, &[]) {
+                let (kept, mut aside) = match guards.judge(&slices, &[]) {
                     Ok(judged) => judged,
                     Err(refused) => {
                         then.extend(verdict.map(|ticket| Then::Verdict(ticket, Err(refused))));
@@ -330,7 +330,7 @@ impl Appender {
                     }
                 };
                 if !aside.is_empty() {
-                    slices.sort_out(&mut [], &aside, |_| 0);
+                    slices.sort_out(&mut [], &mut aside, |_| 0);
                 }
                 let change = LaneChange { consumed: Consumed { lane: lane.id, consumed_to }, writes: &writes };
                 self.encode(bytes, Kind::Unit, |appender, out| {

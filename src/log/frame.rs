@@ -346,9 +346,9 @@ pub(super) fn unit_frame_bytes(slices: &Slices, lane_writes: Option<&[LaneWrite]
     };
     let marks = |slice: &Slice| slice.identities.len() * IDENTITY_BYTES + sequence_bytes + guard_bytes(slice);
     // what is put aside has a slice of its own
-    let aside = |slice: &Slice| match slice.guards.first().and_then(Guard::aside) {
-        Some(_) => SLICE_HEAD_BYTES + sequence_bytes,
-        None => 0,
+    let aside = |slice: &Slice| match slice.guards.first().is_some_and(Guard::may_go_aside) {
+        true => SLICE_HEAD_BYTES + sequence_bytes,
+        false => 0,
     };
     let released =
         slices.released().len() * (KEPT_HEAD_BYTES + WRITE_COUNT_BYTES + WRITE_HEAD_BYTES + GUARD_ENTRIES_BYTES);

@@ -139,7 +139,7 @@ impl Guards<'_> {
                 if at.is_err()
                     && let Verdict::Aside(to) = judge.judge(slice.partition, lifecycle, guard)?
                 {
-                    aside.push(SetAside { slice: number, record, to });
+                    aside.push(SetAside { slice: number, record, to, at: (0, 0) });
                 }
             }
         }

@@ -22,7 +22,7 @@ pub struct Placed {
     pub base_offsets: Vec<Offset>,
     /// Records that were published before, in the order of slices and records; they have no offset of their own.
     pub duplicates: Vec<Duplicate>,
-    /// Records that are held elsewhere, in the same order; they have no offset here either.
+    /// Records that went elsewhere, in the same order; they have no offset here either.
     pub aside: Vec<SetAside>,
 }
 

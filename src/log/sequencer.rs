@@ -93,14 +93,14 @@ impl Sequencer {
             let judged = guards.judge(slices, &duplicates).map_err(NotPlaced::Guard);
             judged.map(|(kept, aside)| (duplicates, kept, aside))
         });
-        let (mut duplicates, kept, aside) = match judged {
+        let (mut duplicates, kept, mut aside) = match judged {
             Ok(judged) => judged,
             Err(refused) => {
                 self.forget(noted);
                 return Ok(Err(refused));
             }
         };
-        slices.sort_out(&mut duplicates, &aside, &mut next_offset);
+        slices.sort_out(&mut duplicates, &mut aside, &mut next_offset);
         if !aside.is_empty() {
             // It is recognised where it is, and what came with it has other places: as a replay will note it.
             self.forget(noted);
@@ -150,8 +150,8 @@ impl Sequencer {
         let mut numbers = Vec::new();
         for (number, slice) in slices.iter().enumerate() {
             let id = slice.partition;
-            // what is put aside is recognised there
-            let aside = slice.guards.first().and_then(Guard::aside);
+            // what was put aside is recognised there
+            let elsewhere = || slice.guards.first().into_iter().flat_map(Guard::elsewhere);
             let known = duplicates.len();
             let mut offset = None;
             let mut next = || *offset.get_or_insert_with(|| next_offset(id));
@@ -169,13 +169,14 @@ impl Sequencer {
                 }
                 let last = self.producers.last((id, producer), look)?;
                 let mut reached = last;
-                let reached_aside = match aside {
-                    Some(aside) => self.producers.last((aside, producer), look)?,
-                    None => None,
-                };
+                let mut reached_aside = None;
+                for aside in elsewhere() {
+                    let last = self.producers.last((aside, producer), look)?.map(|last| last.sequence);
+                    reached_aside = reached_aside.max(last);
+                }
                 for (record, sequence) in slice.sequences.iter().enumerate() {
                     match reached {
-                        _ if reached_aside.is_some_and(|aside| *sequence <= aside.sequence)
+                        _ if reached_aside.is_some_and(|reached| *sequence <= reached)
                             && reached.is_none_or(|before| *sequence > before.sequence) =>
                         {
                             gone = found(record, id.partition, None);
@@ -209,18 +210,19 @@ impl Sequencer {
                 let mut undo = Undo::default();
                 for (record, EventId(identity)) in slice.identities.iter().enumerate() {
                     let hash = self.hashing.hash(*identity);
-                    if let Some(aside) = aside
-                        && let Some(window) = self.windows.get(&aside.topic)
-                    {
+                    let mut is_aside = false;
+                    for aside in elsewhere() {
+                        let Some(window) = self.windows.get(&aside.topic) else { continue };
                         let horizon = Horizon::new(dedupe, now_ns, window.next_number());
                         let found_aside = match window.find(*identity, hash, horizon) {
                             Some(found) => found,
                             None => look.find(aside.topic, *identity, hash, horizon)?,
                         };
-                        if found_aside.is_some() {
-                            gone = found(record, id.partition, None);
-                            continue;
-                        }
+                        is_aside |= found_aside.is_some();
+                    }
+                    if is_aside {
+                        gone = found(record, id.partition, None);
+                        continue;
                     }
                     let window = self.windows.entry(id.topic).or_default();
                     let first = match window.find(*identity, hash, horizon) {

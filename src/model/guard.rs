@@ -97,15 +97,17 @@ pub struct Guard {
     of: u32,
     /// Where it goes where its state may not follow now.
     aside: Option<Aside>,
+    /// Where others of its partition are held, whether or not it would be.
+    held: Option<PartitionId>,
 }
 
-/// Where a record is held whose state may not follow now.
+/// Where a record goes whose state may not follow now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Aside {
     /// The partition that takes it.
     pub to: PartitionId,
-    /// Most records that are held for the partition that it was for.
-    pub max: u64,
+    /// Most records that are held for the partition that it was for; `None`: it is not held there, it stays.
+    pub held_max: Option<u64>,
 }
 
 /// A record that was put aside.
@@ -117,6 +119,8 @@ pub struct SetAside {
     pub record: u32,
     /// The partition that took it.
     pub to: PartitionId,
+    /// The slice that it is in now, and its number within that.
+    pub at: (u32, u32),
 }
 
 /// What becomes of a record that is not refused.
@@ -136,7 +140,7 @@ impl Guard {
 
     /// Of a record with this key.
     pub fn new(key: &str, state: Arc<str>, of: u32) -> Self {
-        Self { key: xxh3::xxh3_128(key.as_bytes()), state, of, aside: None }
+        Self { key: xxh3::xxh3_128(key.as_bytes()), state, of, aside: None, held: None }
     }
 
     /// Where the record goes where its state may not follow now, rather than being refused.
@@ -144,9 +148,20 @@ impl Guard {
         Self { aside, ..self }
     }
 
-    /// Where it goes then.
-    pub(crate) fn aside(&self) -> Option<PartitionId> {
-        self.aside.map(|aside| aside.to)
+    /// Others of its partition are held there, and are recognised when they come again.
+    pub fn beside(self, held: PartitionId) -> Self {
+        Self { held: Some(held), ..self }
+    }
+
+    /// Whether it goes elsewhere where its state may not follow now.
+    pub(crate) fn may_go_aside(&self) -> bool {
+        self.aside.is_some()
+    }
+
+    /// Where records may be that were for the same partition, beside that.
+    pub(crate) fn elsewhere(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        let aside = self.aside.map(|aside| aside.to).filter(|to| Some(*to) != self.held);
+        self.held.into_iter().chain(aside)
     }
 
     /// Bytes of the entries that it may bring, and how many.
@@ -364,9 +379,11 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
     ) -> Result<Verdict, GuardRefused> {
         let verdict = match (self.decide(partition, lifecycle, guard), guard.aside) {
             (Ok(()), _) => Ok(Verdict::Follows),
-            (Err(why @ GuardReason::Order { .. }), Some(aside)) if !self.has_ended(partition, lifecycle, guard) => {
-                self.hold(partition, aside, why)
-            }
+            (Err(why @ GuardReason::Order { .. }), Some(Aside { to, held_max })) => match held_max {
+                None => Ok(Verdict::Aside(to)),
+                Some(_) if self.has_ended(partition, lifecycle, guard) => Err(why),
+                Some(max) => self.hold(partition, (to, max), why),
+            },
             (Err(why), _) => Err(why),
         };
         verdict.map_err(|why| GuardRefused { of: guard.of, why })
@@ -378,13 +395,18 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         lifecycle.next_of(&Known::parse(stored.as_deref()), self.now_ns).is_err()
     }
 
-    fn hold(&mut self, partition: PartitionId, aside: Aside, why: GuardReason) -> Result<Verdict, GuardReason> {
+    fn hold(
+        &mut self,
+        partition: PartitionId,
+        (to, max): (PartitionId, u64),
+        why: GuardReason,
+    ) -> Result<Verdict, GuardReason> {
         let held = number_of(self.get(partition, HELD).map_err(GuardReason::Unreadable)?.as_deref());
-        if held >= aside.max {
-            return Err(GuardReason::HeldFull { why: Box::new(why), max: aside.max });
+        if held >= max {
+            return Err(GuardReason::HeldFull { why: Box::new(why), max });
         }
         self.put(partition, HELD, Some(Bytes::copy_from_slice(&(held + 1).to_le_bytes())));
-        Ok(Verdict::Aside(aside.to))
+        Ok(Verdict::Aside(to))
     }
 
     /// So many events of a partition are held no longer.

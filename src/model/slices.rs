@@ -214,35 +214,38 @@ impl Slices {
         &self.released
     }
 
-    /// Leaves out what was published before, and moves what is put aside into slices of its own, at the end. Both are in the
-    /// order of slices and records. `next_offset` is that of a partition's next record.
+    /// Leaves out what was published before, and moves what is put aside into slices of its own, at the end, and notes where
+    /// it is there. Both are in the order of slices and records. `next_offset` is that of a partition's next record.
     pub(crate) fn sort_out(
         &mut self,
         duplicates: &mut [Duplicate],
-        aside: &[SetAside],
+        aside: &mut [SetAside],
         next_offset: impl FnMut(PartitionId) -> Offset,
     ) {
         if !aside.is_empty() {
             self.place_anew(duplicates, aside, next_offset);
         }
-        for of_slice in aside.chunk_by(|one, next| one.slice == next.slice) {
+        for of_slice in aside.chunk_by_mut(|one, next| one.slice == next.slice) {
             let Some(from) = of_slice.first().and_then(|set| self.slices.get(set.slice as usize)) else { continue };
             let (mut sets, mut moved) = (of_slice.iter().peekable(), Vec::with_capacity(of_slice.len()));
             for (at, record) in records(&from.records).enumerate() {
-                let Some(set) = sets.next_if(|set| set.record as usize == at) else { continue };
+                if sets.next_if(|set| set.record as usize == at).is_none() {
+                    continue;
+                }
                 let mark = match (from.identities.get(at), from.sequences.get(at)) {
                     (Some(identity), _) => Mark::Identity(*identity),
                     (None, Some(sequence)) => Mark::Sequence(*sequence),
                     (None, None) => Mark::None,
                 };
-                moved.push((set.to, mark, record.to_vec()));
+                moved.push((mark, record.to_vec()));
             }
-            for (to, mark, record) in moved {
-                let pushed = self.push_marked(to, mark, |out| {
+            for (set, (mark, record)) in of_slice.iter_mut().zip(moved) {
+                let pushed = self.push_marked(set.to, mark, |out| {
                     out.extend_from_slice(&record);
                     Ok::<_, std::convert::Infallible>(())
                 });
                 debug_assert!(pushed.is_ok(), "it was one of these records before");
+                set.at = pushed.map_or((0, 0), |(slice, number)| (slice as u32, number));
             }
         }
         for slice in 0..self.slices.len() {

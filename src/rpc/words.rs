@@ -1,6 +1,8 @@
 //! The tree's words in the contract's, and back.
 
-use crate::dispatch::{Addressed, LaneState, Numbering, OnTrial, Published, Snapshot, SubscriberStatus, TopicStatus};
+use crate::dispatch::{
+    Addressed, Diverted, LaneState, Numbering, OnTrial, Published, Snapshot, SubscriberStatus, TopicStatus,
+};
 use crate::engine::{Bounds, GuardCounts, Placement, Storage};
 
 use super::times::{nanoseconds, timestamp};
@@ -17,6 +19,7 @@ impl From<&TopicStatus> for v1::Topic {
             delay_failure: topic.delay_failure.clone(),
             keys: topic.states.map(|GuardCounts { living, ended, held }| v1::KeyCounts { living, ended, held }),
             awaits_clock: topic.awaits_clock,
+            diverted_from: topic.diverted_from.clone(),
         }
     }
 }
@@ -32,6 +35,7 @@ impl From<v1::Topic> for TopicStatus {
             delay_failure: topic.delay_failure,
             states: topic.keys.map(|v1::KeyCounts { living, ended, held }| GuardCounts { living, ended, held }),
             awaits_clock: topic.awaits_clock,
+            diverted_from: topic.diverted_from,
         }
     }
 }
@@ -143,19 +147,21 @@ impl From<v1::LaneState> for LaneState {
 
 impl From<Published> for v1::PublishResponse {
     fn from(published: Published) -> Self {
-        let Published { epoch, places, delayed, held } = published;
+        let Published { epoch, places, delayed, held, diverted } = published;
         let duplicates = (0..).zip(&places).filter(|(_, place)| place.is_duplicate);
         let duplicates =
             duplicates.map(|(index, place)| v1::Duplicate { index, is_place_known: place.offset.is_some() }).collect();
         let (partitions, offsets) =
             places.into_iter().map(|place| (place.partition, place.offset.unwrap_or_default())).unzip();
-        Self { epoch, partitions, offsets, duplicates, delayed, held }
+        let diverted =
+            diverted.into_iter().map(|Diverted { index, topic }| v1::Diverted { index, topic: topic.to_string() });
+        Self { epoch, partitions, offsets, duplicates, delayed, held, diverted: diverted.collect() }
     }
 }
 
 impl From<v1::PublishResponse> for Published {
     fn from(response: v1::PublishResponse) -> Self {
-        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held } = response;
+        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted } = response;
         let place = |(partition, offset)| Placement { partition, offset: Some(offset), is_duplicate: false };
         let mut places: Vec<Placement> = partitions.into_iter().zip(offsets).map(place).collect();
         for v1::Duplicate { index, is_place_known } in duplicates {
@@ -169,21 +175,23 @@ impl From<v1::PublishResponse> for Published {
                 place.offset = None;
             }
         }
-        Self { epoch, places, delayed, held }
+        let diverted =
+            diverted.into_iter().map(|v1::Diverted { index, topic }| Diverted { index, topic: topic.into() });
+        Self { epoch, places, delayed, held, diverted: diverted.collect() }
     }
 }
 
 impl From<Published> for v1::PublishTogetherResponse {
     fn from(published: Published) -> Self {
-        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held } = published.into();
-        Self { epoch, partitions, offsets, duplicates, delayed, held }
+        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted } = published.into();
+        Self { epoch, partitions, offsets, duplicates, delayed, held, diverted }
     }
 }
 
 impl From<v1::PublishTogetherResponse> for Published {
     fn from(response: v1::PublishTogetherResponse) -> Self {
-        let v1::PublishTogetherResponse { epoch, partitions, offsets, duplicates, delayed, held } = response;
-        v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held }.into()
+        let v1::PublishTogetherResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted } = response;
+        v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted }.into()
     }
 }
 
@@ -203,15 +211,15 @@ impl From<Addressed> for v1::AddressedEvent {
 
 impl From<Published> for v1::PublishStreamResponse {
     fn from(published: Published) -> Self {
-        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held } = published.into();
-        Self { epoch, partitions, offsets, duplicates, delayed, held }
+        let v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted } = published.into();
+        Self { epoch, partitions, offsets, duplicates, delayed, held, diverted }
     }
 }
 
 impl From<v1::PublishStreamResponse> for Published {
     fn from(response: v1::PublishStreamResponse) -> Self {
-        let v1::PublishStreamResponse { epoch, partitions, offsets, duplicates, delayed, held } = response;
-        v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held }.into()
+        let v1::PublishStreamResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted } = response;
+        v1::PublishResponse { epoch, partitions, offsets, duplicates, delayed, held, diverted }.into()
     }
 }
 

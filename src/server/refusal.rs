@@ -100,6 +100,10 @@ pub(super) fn publish(error: &PublishError) -> Status {
             let metadata = [("topic", topic.clone()), ("parent", parent.clone())];
             Refusal::with(Code::FailedPrecondition, reason::NOT_A_ROOT, error, metadata).status()
         }
+        PublishError::Diverted { topic, from } => {
+            let metadata = [("topic", topic.clone()), ("diverted_from", from.clone())];
+            Refusal::with(Code::FailedPrecondition, reason::NOT_A_ROOT, error, metadata).status()
+        }
         PublishError::Event { index, topic, error: why } => {
             let reason = match why {
                 EventRefused::Event(_) => reason::INVALID_EVENT,
@@ -113,7 +117,9 @@ pub(super) fn publish(error: &PublishError) -> Status {
             };
             let code = match why {
                 EventRefused::Lifecycle(GuardReason::Order { .. }) => Code::FailedPrecondition,
-                EventRefused::Lifecycle(GuardReason::Full { .. }) => Code::ResourceExhausted,
+                EventRefused::Lifecycle(GuardReason::Full { .. } | GuardReason::HeldFull { .. }) => {
+                    Code::ResourceExhausted
+                }
                 EventRefused::Lifecycle(GuardReason::Unreadable(_)) => Code::Internal,
                 _ => Code::InvalidArgument,
             };

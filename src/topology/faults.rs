@@ -12,6 +12,7 @@ pub(crate) fn describe(namespace: &Namespace, fault: Fault) -> Diagnostic {
     let names = Names { namespace };
     match fault {
         Fault::SelfLoop { subscriber, port } => names.self_loop(subscriber, port),
+        Fault::SelfDivert { topic } => names.self_divert(topic),
         Fault::Cycle(edges) => names.cycle(&edges),
         Fault::TwoParents { topic, first, second, more } => names.two_parents(topic, &first, &second, &more),
         Fault::NoRoot { topics } => names.no_root(&topics),
@@ -57,6 +58,12 @@ impl<'n> Names<'n> {
                 let what = if port_name.is_some() { "publishes" } else { "sends dead letters" };
                 (span, name, topic, format!("`{name}` {what} to `{topic}`"))
             }
+            Edge::Divert { topic } => {
+                let declared = self.namespace.topics.get(topic).and_then(|topic| topic.settings.diverts_to.as_ref());
+                let (to, span) = declared.map_or(("", nowhere), |(to, span)| (to.as_str(), *span));
+                let topic = self.topic(topic);
+                (span, topic, to, format!("`{topic}` diverts to `{to}`"))
+            }
         }
     }
 
@@ -78,6 +85,12 @@ impl<'n> Names<'n> {
         let message = format!("`{name}` publishes to the topic that it takes from, `{topic}`");
         let looped = Diagnostic::error(Code::SelfLoop, span, label, message).label(from, from_label);
         looped.help("publish to another topic; to handle an event again, the plugin returns `retry`")
+    }
+
+    fn self_divert(&self, topic: usize) -> Diagnostic {
+        let (span, _, topic, label) = self.edge(Edge::Divert { topic });
+        let message = format!("`{topic}` diverts events that are out of order to itself");
+        Diagnostic::error(Code::SelfLoop, span, label, message).help("divert them to another topic")
     }
 
     fn cycle(&self, edges: &[Edge]) -> Diagnostic {
@@ -141,7 +154,7 @@ impl<'n> Names<'n> {
         let span = topics.first().and_then(|topic| self.namespace.topics.get(*topic));
         let span = span.map_or(Span { source: 0, start: 0, end: 0 }, |topic| topic.span);
         let message = format!("nothing outside can publish to the tree of {shown}: it has no root");
-        let no_root = Diagnostic::error(Code::NoRoot, span, "a subscriber publishes to each of its topics", message);
+        let no_root = Diagnostic::error(Code::NoRoot, span, "each of its topics has a parent", message);
         no_root.help("a root is a topic that no subscriber publishes to; breaking the cycle makes one")
     }
 }

@@ -1,8 +1,9 @@
 //! Whether topics and subscribers form a forest, and if not, the evidence.
 //!
-//! Vertices are topics and subscribers; edges go from a topic to the subscribers that take from it, and from a
-//! subscriber to the topics that it publishes to. A forest has no cycle, and at most one parent for each vertex. A
-//! subscriber has one `from`, so only topics can have more; several ports of one subscriber to one topic are one parent.
+//! Vertices are topics and subscribers; edges go from a topic to the subscribers that take from it and to the topic that it
+//! diverts to, and from a subscriber to the topics that it publishes to. A forest has no cycle, and at most one parent for
+//! each vertex. A subscriber has one `from`, so only topics can have more; several ports of one subscriber to one topic are
+//! one parent.
 //!
 //! Promises: no fault exactly when it is a forest; every edge of a witness is an edge of the graph, the end of each is
 //! the beginning of the next, cycles close and the paths to a topic end there. Knows numbers, not names or files.
@@ -27,6 +28,8 @@ pub(crate) const PATH_EDGES_MAX: usize = 128;
 pub(crate) struct Shape {
     pub(crate) topics: usize,
     pub(crate) subscribers: Vec<Links>,
+    /// For each topic the one that it diverts to, if that is known.
+    pub(crate) diverts: Vec<Option<usize>>,
 }
 
 /// The edges of a subscriber.
@@ -45,6 +48,8 @@ pub(crate) enum Edge {
     From { subscriber: usize },
     /// From a subscriber to a topic.
     To { subscriber: usize, port: usize },
+    /// From a topic to another one.
+    Divert { topic: usize },
 }
 
 /// Why it is not a forest.
@@ -52,9 +57,11 @@ pub(crate) enum Edge {
 pub(crate) enum Fault {
     /// A port that leads to where its subscriber takes from.
     SelfLoop { subscriber: usize, port: usize },
+    /// A topic that diverts to itself.
+    SelfDivert { topic: usize },
     /// Edges that lead from a vertex back to it.
     Cycle(Vec<Edge>),
-    /// Paths to a topic, each with another last subscriber. Each begins at a root, where a cycle closes, or is cut to
+    /// Paths to a topic, each from another parent. Each begins at a root, where a cycle closes, or is cut to
     /// its last [`PATH_EDGES_MAX`] edges. Of the third parent on only the last edge is given.
     TwoParents { topic: usize, first: Vec<Edge>, second: Vec<Edge>, more: Vec<Edge> },
     /// The topics of a tree that has no root.
@@ -96,6 +103,13 @@ fn graph(shape: &Shape, faults: &mut Vec<Fault>) -> Graph {
                 Some(to) => drop(graph.add_edge(vertex, NodeIndex::new(*to), Edge::To { subscriber, port })),
                 None => {}
             }
+        }
+    }
+    for (topic, to) in shape.diverts.iter().enumerate() {
+        match to {
+            Some(to) if *to == topic => faults.push(Fault::SelfDivert { topic }),
+            Some(to) => drop(graph.add_edge(NodeIndex::new(topic), NodeIndex::new(*to), Edge::Divert { topic })),
+            None => {}
         }
     }
     graph

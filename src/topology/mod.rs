@@ -40,8 +40,9 @@ pub use data_schema::{DataSchema, Misfit};
 pub use diagnostic::{Code, Diagnostic, Label, Severity, Span};
 pub use expression::{CompileError, Condition, EventFields, ExpressionError, ExtensionAttributes, KeyExpression};
 pub use plan::{
-    BacklogPlan, BatchPlan, ConfigValue, Delivery, HoldPlan, LifecyclePlan, Limits, OnFailure, Per, Plan, PluginSource,
-    Rate, Retry, Runs, StartAt, StatePlan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan, Waiting, WhenFull,
+    BacklogPlan, BatchPlan, ConfigValue, Delivery, HoldPlan, LifecyclePlan, Limits, OnFailure, OutOfOrder, Per, Plan,
+    PluginSource, Rate, Retry, Runs, StartAt, StatePlan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan,
+    Waiting, WhenFull,
 };
 pub use schema::schema;
 pub use show::{documents, show};

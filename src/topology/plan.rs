@@ -57,8 +57,12 @@ pub struct TopicPlan {
     pub lifecycle: Option<LifecyclePlan>,
     /// How many events may wait in it, if the topology says.
     pub backlog: Option<BacklogPlan>,
-    /// Who publishes to it; nobody inside if it is a root.
+    /// Who publishes to it; no subscriber if it is a root, or if another topic diverts to it.
     pub parent: Option<SubscriberIndex>,
+    /// Where events go whose state may not follow that of their key, if its lifecycle diverts them.
+    pub diverts_to: Option<TopicIndex>,
+    /// The topic that diverts such events to it; nothing else publishes to it then.
+    pub diverted_from: Option<TopicIndex>,
     /// Whose dead letters it has; such a topic is not written in the topology, and its parent is the same subscriber.
     pub dead_letters_of: Option<SubscriberIndex>,
     /// Its name within the namespace before it was renamed, if the topology says.
@@ -72,8 +76,20 @@ pub struct LifecyclePlan {
     pub state: KeyExpression,
     /// The states and their order.
     pub lifecycle: Arc<Lifecycle>,
-    /// Whether an event is held whose state may not follow now; it is refused if it does not say.
-    pub hold: Option<HoldPlan>,
+    /// What becomes of an event whose state may not follow that of its key now.
+    pub out_of_order: OutOfOrder,
+}
+
+/// What becomes of an event whose state may not follow that of its key now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutOfOrder {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It is held until it may follow.
+    Hold(HoldPlan),
+    /// It goes to another topic instead: [`TopicPlan::diverts_to`].
+    Divert,
 }
 
 /// How events are held whose state may not follow now.
@@ -385,7 +401,7 @@ impl TopicPlan {
 
     /// Whether only producers outside publish to it.
     pub fn is_root(&self) -> bool {
-        self.parent.is_none()
+        self.parent.is_none() && self.diverted_from.is_none()
     }
 }
 

@@ -155,13 +155,16 @@ keys! {
 }
 
 keys! {
-    /// Events whose state may not follow now are held until their key is in another state: then they are judged again, in
-    /// the order in which they came.
+    /// Events whose state may not follow now are held until their key is in another state (`hold`): then they are judged
+    /// again, in the order in which they came. Or they go to another topic instead (`divert`).
     struct OutOfOrder {
         /// How long an event is held; then it goes to the hidden topic `TOPIC@refused`.
-        hold(required): Positive,
+        hold: Positive,
         /// Most events of each partition that are held; others are refused. Default 10000.
         max: Count<1, HELD_MAX>,
+        /// The topic that takes them instead, each with its key and its id. Nothing else publishes to it, and it has as many
+        /// partitions as this one.
+        divert: Word,
     }
 }
 

@@ -50,6 +50,8 @@ pub(crate) struct Topic {
     pub(crate) span: Span,
     pub(crate) settings: settings::Topic,
     pub(crate) dead_letters_of: Option<usize>,
+    /// The topic that it diverts to, once looked up.
+    diverts_to: Option<usize>,
 }
 
 pub(crate) struct Subscriber {
@@ -105,6 +107,7 @@ pub(crate) fn resolve(files: &[File], texts: &[&str], shared: &mut Shared, probl
         let shape = shape(namespace);
         problems.extend(graph::faults(&shape).into_iter().map(|fault| faults::describe(namespace, fault)));
         check_roots(namespace, &shape, problems);
+        check_diverted(namespace, problems);
         if complete {
             check_used(namespace, &shape, &meant, problems);
         }
@@ -149,7 +152,8 @@ fn declare(namespace: &mut Namespace, topology: &raw::Topology, shared: &mut Sha
             continue;
         }
         namespace.topic_by_name.insert(name.clone(), namespace.topics.len());
-        namespace.topics.push(Topic { name: name.clone(), span: field.key, settings, dead_letters_of: None });
+        let (name, span) = (name.clone(), field.key);
+        namespace.topics.push(Topic { name, span, settings, dead_letters_of: None, diverts_to: None });
     }
     let subscribers = topology.subscribers.iter().filter_map(|field| field.value.as_ref()).flat_map(|named| &named.0);
     for (name, field) in subscribers {
@@ -198,7 +202,8 @@ fn add_dead_letters(namespace: &mut Namespace, problems: &mut Problems) {
         let settings = settings::Topic::default();
         subscriber.dead_letters = Some(namespace.topics.len());
         namespace.topic_by_name.insert(name.clone(), namespace.topics.len());
-        namespace.topics.push(Topic { name, span: subscriber.span, settings, dead_letters_of: Some(index) });
+        let (span, dead_letters_of) = (subscriber.span, Some(index));
+        namespace.topics.push(Topic { name, span, settings, dead_letters_of, diverts_to: None });
     }
 }
 
@@ -277,6 +282,8 @@ fn look_up(
         }
         found
     };
+    let diverts = topics.iter().map(|topic| topic.settings.diverts_to.as_ref());
+    let diverts: Vec<_> = diverts.map(|to| to.and_then(|(to, span)| find(to, *span, problems))).collect();
     for subscriber in subscribers {
         let from = subscriber.settings.from.as_ref();
         subscriber.from = from.and_then(|(topic, span)| find(topic, *span, problems));
@@ -291,6 +298,9 @@ fn look_up(
             subscriber.to.push(to);
         }
     }
+    for (topic, to) in topics.iter_mut().zip(diverts) {
+        topic.diverts_to = to;
+    }
     meant
 }
 
@@ -300,7 +310,11 @@ fn shape(namespace: &Namespace) -> Shape {
         from: subscriber.from,
         to: subscriber.to.iter().copied().chain(subscriber.dead_letters.map(Some)).collect(),
     };
-    Shape { topics: namespace.topics.len(), subscribers: namespace.subscribers.iter().map(links).collect() }
+    Shape {
+        topics: namespace.topics.len(),
+        subscribers: namespace.subscribers.iter().map(links).collect(),
+        diverts: namespace.topics.iter().map(|topic| topic.diverts_to).collect(),
+    }
 }
 
 /// Refuses keys of roots on topics that are none.
@@ -313,8 +327,7 @@ fn check_roots(namespace: &Namespace, shape: &Shape, problems: &mut Problems) {
             }
         }
     }
-    let members = namespace.subscribers.iter().filter(|subscriber| subscriber.settings.claim.is_some());
-    let groups: HashSet<usize> = members.filter_map(|member| member.from).collect();
+    let groups = of_groups(namespace);
     for ((number, topic), writer) in namespace.topics.iter().enumerate().zip(writers) {
         let Some((writer, port)) = writer else { continue };
         for (key, span) in &topic.settings.roots_only {
@@ -335,11 +348,47 @@ fn check_roots(namespace: &Namespace, shape: &Shape, problems: &mut Problems) {
     }
 }
 
+/// The topics whose events groups share.
+fn of_groups(namespace: &Namespace) -> HashSet<usize> {
+    let members = namespace.subscribers.iter().filter(|subscriber| subscriber.settings.claim.is_some());
+    members.filter_map(|member| member.from).collect()
+}
+
+/// Refuses keys of topics that others divert to, where those have decided already.
+fn check_diverted(namespace: &Namespace, problems: &mut Problems) {
+    let groups = of_groups(namespace);
+    for topic in &namespace.topics {
+        let Some((_, written)) = &topic.settings.diverts_to else { continue };
+        // what diverts to itself is refused as that
+        let diverted = topic.diverts_to.and_then(|to| Some((to, namespace.topics.get(to)?)));
+        let Some((to, diverted)) = diverted.filter(|(_, other)| other.name != topic.name) else { continue };
+        let settings = &diverted.settings;
+        for (key, span) in settings.not_diverted.iter().chain(&settings.roots_only) {
+            if settings::is_of_recognition(key) && groups.contains(&to) {
+                continue;
+            }
+            let (name, from) = (&diverted.name, &topic.name);
+            let why = match *key {
+                "partitions" => format!("it has as many as `{from}`"),
+                "key" => format!("events keep the key that they have in `{from}`"),
+                "schema" => format!("their data fits what `{from}` says"),
+                "lifecycle" => format!("what `{from}` does not let follow is in no order"),
+                "backlog" | "when_full" => "what is diverted does not wait".to_owned(),
+                _ => format!("`{from}` says what is recognised"),
+            };
+            let message = format!("`{key}` is not for a topic that another diverts to: {why}");
+            let bad = Diagnostic::error(Code::BadValue, *span, format!("of `{name}`"), message);
+            let bad = bad.label(*written, format!("`{from}` diverts to it"));
+            problems.push(bad.help(format!("remove `{key}`")));
+        }
+    }
+}
+
 /// Reports roots that nobody takes from, and namespaces without any topic.
 fn check_used(namespace: &Namespace, shape: &Shape, meant: &HashSet<String>, problems: &mut Problems) {
     let mut used = vec![false; shape.topics];
     let named = shape.subscribers.iter().flat_map(|links| links.to.iter().copied().chain([links.from]));
-    for topic in named.flatten() {
+    for topic in named.chain(shape.diverts.iter().copied()).flatten() {
         if let Some(used) = used.get_mut(topic) {
             *used = true;
         }
@@ -432,6 +481,14 @@ struct Planner<'n, 'p> {
     plan: &'p mut Plan,
 }
 
+/// Where the events of a topic come from, and how many partitions there are.
+#[derive(Clone, Copy)]
+enum Parent {
+    Nobody,
+    Subscriber(SubscriberIndex, u32),
+    Topic(TopicIndex, u32),
+}
+
 impl<'n, 'p> Planner<'n, 'p> {
     fn new(namespace: &'n Namespace, shape: &Shape, plan: &'p mut Plan) -> Option<Self> {
         let mut readers = vec![Vec::new(); shape.topics];
@@ -442,6 +499,9 @@ impl<'n, 'p> Planner<'n, 'p> {
                 *written.get_mut((*topic)?)? = true;
             }
         }
+        for topic in shape.diverts.iter().flatten() {
+            *written.get_mut(*topic)? = true;
+        }
         let (name, _) = namespace.name.as_ref()?;
         Some(Planner { namespace, name, readers, written, topic_indexes: vec![None; shape.topics], plan })
     }
@@ -450,25 +510,42 @@ impl<'n, 'p> Planner<'n, 'p> {
         let roots: Vec<usize> =
             self.written.iter().enumerate().filter(|(_, written)| !**written).map(|(topic, _)| topic).collect();
         for root in roots {
-            self.add_topic(root, None)?;
+            let mut topics = self.add_topic(root, Parent::Nobody)?;
             // Not recursive, since a path can be as long as the topology is large.
-            let mut stack: Vec<usize> = self.readers.get(root)?.iter().rev().copied().collect();
-            while let Some(subscriber) = stack.pop() {
-                let children = self.add_subscriber(subscriber)?;
-                for child in children.into_iter().rev() {
-                    stack.extend(self.readers.get(child)?.iter().rev());
+            let mut stack: Vec<usize> = Vec::new();
+            loop {
+                for topic in topics.into_iter().rev() {
+                    stack.extend(self.readers.get(topic)?.iter().rev());
                 }
+                let Some(subscriber) = stack.pop() else { break };
+                topics = self.add_subscriber(subscriber)?;
             }
         }
         Some(())
     }
 
-    fn add_topic(&mut self, topic: usize, parent: Option<(SubscriberIndex, u32)>) -> Option<TopicIndex> {
+    /// Adds a topic and the one that it diverts to, which are returned.
+    fn add_topic(&mut self, topic: usize, parent: Parent) -> Option<Vec<usize>> {
+        let from = self.add_one(topic, parent)?;
+        // what is diverted to has no lifecycle, so it diverts nothing itself
+        let Some(diverted) = self.namespace.topics.get(topic)?.diverts_to else { return Some(vec![topic]) };
+        let partitions = self.plan.topics.get(from.0 as usize)?.partitions;
+        let to = self.add_one(diverted, Parent::Topic(from, partitions))?;
+        self.plan.topics.get_mut(from.0 as usize)?.diverts_to = Some(to);
+        Some(vec![topic, diverted])
+    }
+
+    fn add_one(&mut self, topic: usize, parent: Parent) -> Option<TopicIndex> {
         let declared = self.namespace.topics.get(topic)?;
         let index = TopicIndex(u32::try_from(self.plan.topics.len()).ok()?);
-        let inherited = parent.map_or(ROOT_PARTITIONS, |(_, partitions)| partitions);
+        let (parent, diverted_from, inherited) = match parent {
+            Parent::Nobody => (None, None, ROOT_PARTITIONS),
+            Parent::Subscriber(parent, partitions) => (Some(parent), None, partitions),
+            Parent::Topic(from, partitions) => (None, Some(from), partitions),
+        };
         let partitions = declared.settings.partitions.unwrap_or(inherited);
-        let recognises = parent.is_none() || declared.settings.says_what_is_recognised();
+        let is_root = parent.is_none() && diverted_from.is_none();
+        let recognises = is_root || declared.settings.says_what_is_recognised();
         self.plan.topics.push(TopicPlan {
             namespace: self.name.to_owned(),
             name: declared.name.clone(),
@@ -479,8 +556,10 @@ impl<'n, 'p> Planner<'n, 'p> {
             schema: declared.settings.schema.clone(),
             settings: declared.settings.keeping.settings(partitions, recognises),
             backlog: declared.settings.backlog,
-            parent: parent.map(|(subscriber, _)| subscriber),
-            dead_letters_of: parent.map(|(subscriber, _)| subscriber).filter(|_| declared.dead_letters_of.is_some()),
+            parent,
+            diverts_to: None,
+            diverted_from,
+            dead_letters_of: parent.filter(|_| declared.dead_letters_of.is_some()),
             was: declared.settings.was.as_ref().map(|(was, _)| was.clone()),
         });
         *self.topic_indexes.get_mut(topic)? = Some(index);
@@ -497,8 +576,7 @@ impl<'n, 'p> Planner<'n, 'p> {
         for topic in declared.to.iter().copied().chain([declared.dead_letters].into_iter().filter(Option::is_some)) {
             let topic = topic?;
             if self.topic_indexes.get(topic)?.is_none() {
-                self.add_topic(topic, Some((index, partitions)))?;
-                children.push(topic);
+                children.extend(self.add_topic(topic, Parent::Subscriber(index, partitions))?);
             }
         }
         let index_of = |topic: Option<usize>| *self.topic_indexes.get(topic?)?;

@@ -15,8 +15,8 @@ use super::data_schema::DataSchema;
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::{Condition, KeyExpression};
 use super::plan::{
-    BacklogPlan, BatchPlan, ConfigValue, Delivery, HoldPlan, LifecyclePlan, Limits, OnFailure, PluginSource, Rate,
-    Retry, Runs, StartAt, StatePlan, Waiting, WhenFull,
+    BacklogPlan, BatchPlan, ConfigValue, Delivery, HoldPlan, LifecyclePlan, Limits, OnFailure, OutOfOrder,
+    PluginSource, Rate, Retry, Runs, StartAt, StatePlan, Waiting, WhenFull,
 };
 use super::raw;
 use super::reader::{Field, Key, Shared};
@@ -35,8 +35,12 @@ pub(crate) struct Topic {
     pub(crate) keeping: Keeping,
     pub(crate) lifecycle: Option<LifecyclePlan>,
     pub(crate) backlog: Option<BacklogPlan>,
+    /// The topic that takes events whose state may not follow, and where that is named.
+    pub(crate) diverts_to: Option<(String, Span)>,
     /// Keys that only mean something where producers outside publish.
     pub(crate) roots_only: Vec<(&'static str, Span)>,
+    /// Keys that mean nothing where all events come from a topic that diverts them.
+    pub(crate) not_diverted: Vec<(&'static str, Span)>,
     pub(crate) was: Option<(String, Span)>,
 }
 
@@ -134,13 +138,26 @@ fn word(field: &Key<Word>) -> Option<(String, Span)> {
 
 /// What a topic's keys mean.
 pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Problems) -> Topic {
-    let lifecycle = value(&raw.lifecycle).and_then(|raw| lifecycle(&raw, shared, problems));
+    let out_of_order =
+        value(&raw.lifecycle).and_then(|raw| Some((raw.out_of_order.as_ref()?.key, value(&raw.out_of_order)?)));
+    let (out_of_order, diverts_to) = match out_of_order {
+        Some((span, OrRefuse(Some(raw)))) => self::out_of_order(span, &raw, problems),
+        _ => (OutOfOrder::Refuse, None),
+    };
+    let lifecycle = value(&raw.lifecycle).and_then(|raw| lifecycle(&raw, out_of_order, shared, problems));
     let key_of = |name, key: Option<Span>| key.map(|key| (name, key));
     let roots_only = [
         key_of("dedupe", raw.dedupe.as_ref().map(|field| field.key)),
         key_of("id", raw.id.as_ref().map(|field| field.key)),
         key_of("producers", raw.producers.as_ref().map(|field| field.key)),
         key_of("when_full", raw.when_full.as_ref().map(|field| field.key)),
+    ];
+    let not_diverted = [
+        key_of("partitions", raw.partitions.as_ref().map(|field| field.key)),
+        key_of("key", raw.key.as_ref().map(|field| field.key)),
+        key_of("schema", raw.schema.as_ref().map(|field| field.key)),
+        key_of("lifecycle", raw.lifecycle.as_ref().map(|field| field.key)),
+        key_of("backlog", raw.backlog.as_ref().map(|field| field.key)),
     ];
     if let Some(field) = raw.id.as_ref()
         && let Some(OrOff(None)) = value(&raw.dedupe)
@@ -157,7 +174,9 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Proble
         keeping: keeping(raw),
         lifecycle,
         backlog: backlog(raw, problems),
+        diverts_to,
         roots_only: roots_only.into_iter().flatten().collect(),
+        not_diverted: not_diverted.into_iter().flatten().collect(),
         was: raw.was.as_ref().and_then(|field| Some((field.value.clone()?.0, field.span))),
     }
 }
@@ -199,7 +218,12 @@ fn backlog(raw: &raw::Topic, problems: &mut Problems) -> Option<BacklogPlan> {
 }
 
 /// States that nothing leads to are mistyped ones.
-fn lifecycle(raw: &raw::Lifecycle, shared: &mut Shared, problems: &mut Problems) -> Option<LifecyclePlan> {
+fn lifecycle(
+    raw: &raw::Lifecycle,
+    out_of_order: OutOfOrder,
+    shared: &mut Shared,
+    problems: &mut Problems,
+) -> Option<LifecyclePlan> {
     let (start, allow) = (value(&raw.start)?, value(&raw.allow)?);
     let followers = allow.0.iter().filter_map(|(_, field)| field.value.as_ref()).flat_map(|list| &list.0);
     let reached: BTreeSet<&str> = start.0.iter().chain(followers).map(|(_, state)| state.0.as_str()).collect();
@@ -232,12 +256,38 @@ fn lifecycle(raw: &raw::Lifecycle, shared: &mut Shared, problems: &mut Problems)
         remember: (!restarts).then(|| value(&raw.remember).map_or(REMEMBER_DEFAULT, |period| period.0)),
         remembered_max: value(&raw.remember_max).map_or(REMEMBERED_DEFAULT, |max| max.0).into(),
     };
-    let hold = value(&raw.out_of_order).and_then(|OrRefuse(hold)| hold);
-    let hold = hold.and_then(|raw| {
-        let max = value(&raw.max).map_or(HELD_DEFAULT, |max| max.0).into();
-        Some(HoldPlan { period: value(&raw.hold)?.0, max })
-    });
-    Some(LifecyclePlan { state: value(&raw.state)?.0, lifecycle: Arc::new(lifecycle), hold })
+    Some(LifecyclePlan { state: value(&raw.state)?.0, lifecycle: Arc::new(lifecycle), out_of_order })
+}
+
+/// What becomes of events that are out of order, as is said at `span`, and the topic that they are diverted to.
+fn out_of_order(span: Span, raw: &raw::OutOfOrder, problems: &mut Problems) -> (OutOfOrder, Option<(String, Span)>) {
+    let mut bad = |span, label, message: &str, help| {
+        problems.push(Diagnostic::error(Code::BadValue, span, label, message).help(help));
+    };
+    match (&raw.hold, &raw.divert) {
+        (None, None) => bad(
+            span,
+            "neither",
+            "`out_of_order` needs one of the keys `hold` and `divert`",
+            "say for how long such events are held, `hold: 10m`, or where they go, `divert: TOPIC`",
+        ),
+        (Some(_), Some(divert)) => bad(
+            divert.key,
+            "and diverted",
+            "`hold` and `divert` together: an event that is out of order is either held or goes elsewhere",
+            "remove one of the two",
+        ),
+        _ => {}
+    }
+    if let Some(max) = raw.max.as_ref().filter(|_| raw.hold.is_none()) {
+        bad(max.key, "of what?", "`max` without `hold`: nothing is held", "remove `max`");
+    }
+    let max = value(&raw.max).map_or(HELD_DEFAULT, |max| max.0).into();
+    match (value(&raw.hold), word(&raw.divert)) {
+        (_, Some(topic)) => (OutOfOrder::Divert, Some(topic)),
+        (Some(period), None) => (OutOfOrder::Hold(HoldPlan { period: period.0, max }), None),
+        (None, None) => (OutOfOrder::Refuse, None),
+    }
 }
 
 /// What a subscriber's keys mean.

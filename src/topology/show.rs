@@ -8,8 +8,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use super::plan::{
-    ConfigValue, Delivery, HoldPlan, LifecyclePlan, OnFailure, Per, Plan, PluginSource, Rate, Runs, StartAt,
-    SubscriberPlan, TopicPlan, WhenFull,
+    ConfigValue, Delivery, HoldPlan, LifecyclePlan, OnFailure, OutOfOrder, Per, Plan, PluginSource, Rate, Runs,
+    StartAt, SubscriberPlan, TopicPlan, WhenFull,
 };
 use super::units::{show_duration, show_size};
 use crate::model::{Compression, Dedupe};
@@ -42,7 +42,7 @@ fn documents_with(plan: &Plan, variables: Variables) -> Vec<String> {
     let documents = namespaces.iter().map(|(name, (topics, subscribers))| {
         let mut shown = format!("wattle: v1\nname: {}\n", scalar(name));
         shown += "topics:\n";
-        topics.iter().for_each(|shown_topic| topic(&mut shown, shown_topic));
+        topics.iter().for_each(|shown_topic| topic(&mut shown, plan, shown_topic));
         if !subscribers.is_empty() {
             shown += "subscribers:\n";
         }
@@ -59,19 +59,21 @@ macro_rules! line {
     }};
 }
 
-fn topic(shown: &mut String, topic: &TopicPlan) {
+fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan) {
     line!(shown, "  {}:", scalar(&topic.name));
     if let Some(was) = &topic.was {
         line!(shown, "    was: {}", scalar(was));
     }
-    line!(shown, "    partitions: {}", topic.partitions);
+    if topic.diverted_from.is_none() {
+        line!(shown, "    partitions: {}", topic.partitions);
+    }
     if let Some(key) = &topic.key {
         line!(shown, "    key: {}", scalar(key.text()));
     }
     if let Some(id) = &topic.id {
         line!(shown, "    id: {}", scalar(id.text()));
     }
-    if let Some(LifecyclePlan { state, lifecycle, hold }) = &topic.lifecycle {
+    if let Some(LifecyclePlan { state, lifecycle, out_of_order }) = &topic.lifecycle {
         let list = |states: &BTreeSet<Arc<str>>| {
             let states: Vec<_> = states.iter().map(|state| scalar(state)).collect();
             format!("[{}]", states.join(", "))
@@ -91,11 +93,14 @@ fn topic(shown: &mut String, topic: &TopicPlan) {
             }
             None => line!(shown, "      restart: true"),
         }
-        match hold {
-            Some(HoldPlan { period, max }) => {
+        match (out_of_order, topic.diverts_to) {
+            (OutOfOrder::Hold(HoldPlan { period, max }), _) => {
                 line!(shown, "      out_of_order: {{ hold: {}, max: {max} }}", show_duration(*period));
             }
-            None => line!(shown, "      out_of_order: refuse"),
+            (OutOfOrder::Divert, Some(to)) => {
+                line!(shown, "      out_of_order: {{ divert: {} }}", scalar(&plan[to].name));
+            }
+            _ => line!(shown, "      out_of_order: refuse"),
         }
     }
     if let Some(schema) = &topic.schema {

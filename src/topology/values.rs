@@ -536,7 +536,8 @@ impl<T: Read> Read for OrRefuse<T> {
             return Some(OrRefuse(None));
         }
         let message = format!("`{}` is a mapping or `refuse`, not `{}`", owner.key, text.text);
-        reader.bad(text.span, message, "write `refuse`, or for how long they are held: `{ hold: 10m }`")
+        let help = "write `refuse`, for how long they are held, `{ hold: 10m }`, or where they go, `{ divert: TOPIC }`";
+        reader.bad(text.span, message, help)
     }
 }
 

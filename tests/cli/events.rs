@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::bus::{bus, wattle};
+use super::bus::{Bus, bus, wattle};
 
 fn ids(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["event"]["id"].as_str().unwrap()).collect()
@@ -230,5 +230,39 @@ fn events_of_a_file_go_to_several_topics_at_once() {
         assert!(ran.notices.contains(words), "{bad}: {}", ran.notices);
     }
     assert_eq!(ids(&bus.run(&["tail", "log"]).json()), ["3"]);
+    bus.stop();
+}
+
+const LATE: &str = "wattle: v1
+name: shop
+topics:
+  orders:
+    partitions: 4
+    lifecycle: { state: data.s, start: [new], allow: { new: [paid] }, out_of_order: { divert: orders.late } }
+  orders.late: {}
+";
+
+#[test]
+fn what_is_diverted_is_said_and_shown_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let topology = folder.path().join("shop.yaml");
+    std::fs::write(&topology, LATE).unwrap();
+    let mut command = wattle();
+    command.arg("run").arg(&topology).arg("--data").arg(folder.path().join("data"));
+    command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
+    let bus = Bus::spawn(command);
+    let ran = bus.run(&["publish", "orders", r#"{"s":"paid"}"#, "--key", "a"]);
+    assert!(ran.code == Some(0) && ran.notices.contains("diverted to shop/orders.late, partition "), "{ran:?}");
+    let place = &bus.run(&["publish", "orders", r#"{"s":"paid"}"#, "--key", "a", "-o", "json"]).json()[0];
+    assert_eq!((&place["diverted_to"], &place["offset"]), (&json!("shop/orders.late"), &json!(1)), "{place}");
+    let place = &bus.run(&["publish", "orders", r#"{"s":"new"}"#, "--key", "a", "-o", "json"]).json()[0];
+    assert_eq!((&place["diverted_to"], &place["offset"]), (&Value::Null, &json!(0)), "{place}");
+    assert_eq!(bus.run(&["tail", "orders.late"]).json().len(), 2);
+    let straight = bus.run(&["publish", "orders.late", "x"]);
+    assert!(straight.code == Some(1) && straight.notices.contains("publish to `shop/orders`"), "{straight:?}");
+    let status = bus.run(&["status"]).out;
+    assert!(status.contains("└─ out of order ▸ shop/orders.late"), "{status}");
+    let topics = bus.run(&["topics"]).out;
+    assert!(topics.contains("shop/orders, out of order"), "{topics}");
     bus.stop();
 }

@@ -436,3 +436,154 @@ async fn a_batch_of_which_much_is_refused_is_not_called_again_for_each_of_them()
         refusals_are_dealt_with_one_by_one(|n| n % apart == apart - 1).await;
     }
 }
+
+/// `in` -> `work` -> `out`; what may not follow in one of the two goes to `late`, from which `look` takes.
+fn diverting(topic: &str) -> String {
+    let lifecycle = LIFECYCLE.replace("start: [new]", "start: [new], out_of_order: { divert: late }");
+    let of = |name: &str| if name == topic { format!("{{ lifecycle: {lifecycle} }}") } else { "{}".to_owned() };
+    format!(
+        "wattle: v1\nname: t\ntopics:\n  in: {}\n  out: {}\n  late: {{}}\n  seen: {{}}\nsubscribers:\n  work: {{ from: in, plugin: work.wasm, to: [out] }}\n  look: {{ from: late, plugin: look.wasm, to: [seen] }}\n",
+        of("in"),
+        of("out")
+    )
+}
+
+async fn publishes_are_diverted(home: impl Home) {
+    let (plan, work) = (plan_of(&[&diverting("in")]), Script::each(copy));
+    let scripts = [("work", &work), ("look", &work)];
+    let tree = start_on(home.open().await, &plan, &scripts).await;
+    let events = [state("1", "a", "done"), state("2", "b", "new"), state("3", "a", "paid"), state("4", "a", "new")];
+    let published = tree.publisher().publish("in", &events, None).await.unwrap();
+    let diverted: Vec<_> = published.diverted.iter().map(|event| (event.index, event.topic.as_ref())).collect();
+    assert_eq!(diverted, [(0, "t/late"), (2, "t/late")]);
+    let offsets: Vec<_> = published.places.iter().map(|place| place.offset.unwrap()).collect();
+    assert_eq!((offsets, published.held.as_slice()), (vec![0, 0, 1, 1], &[][..]), "each where it is");
+    let late = only(&tree, "late").await;
+    let seen: Vec<_> = late.iter().map(|event| (event.id(), event.key.as_str(), event.lineage)).collect();
+    assert_eq!(seen, [("1", "a", None), ("3", "a", None)], "as they came");
+    // recognised where they are, in the same life and in the next
+    for _ in 0..2 {
+        assert_eq!(tree.publisher().publish("in", &events, None).await.unwrap().duplicates(), 4);
+    }
+    ends(tree).await;
+    let tree = start_on(home.open().await, &plan, &scripts).await;
+    assert_eq!(tree.publisher().publish("in", &events, None).await.unwrap().duplicates(), 4);
+    // where it has ended as well
+    publish(&tree, &[state("5", "a", "paid"), state("6", "a", "done")]).await.unwrap();
+    let ended = tree.publisher().publish("in", &[state("7", "a", "new")], None).await.unwrap();
+    assert_eq!((ended.diverted[0].index, ended.places[0].offset), (0, Some(2)));
+    settled(&tree).await;
+    assert_eq!(ids(&tree, "in").await, ["2", "4", "5", "6"]);
+    assert_eq!(ids(&tree, "out").await, ["2", "4", "5", "6"]);
+    assert_eq!(ids(&tree, "seen").await, ["1", "3", "7"], "whoever takes from there has them");
+    assert_eq!(held(&tree), 0);
+    let straight = tree.publisher().publish("late", &[state("8", "a", "new")], None).await.unwrap_err();
+    assert_eq!(
+        straight.to_string(),
+        "topic `t/late` takes what `t/in` diverts to it, and nothing else: publish to `t/in`"
+    );
+    ends(tree).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_is_out_of_order_is_diverted_in_memory() {
+    publishes_are_diverted(MemoryEngine::default()).await;
+}
+
+#[tokio::test]
+async fn a_publish_that_is_out_of_order_is_diverted_on_disk() {
+    publishes_are_diverted(tempfile::tempdir().unwrap()).await;
+}
+
+async fn outputs_are_diverted(home: impl Home) {
+    let (plan, work) = (plan_of(&[&diverting("out")]), Script::each(same));
+    let scripts = [("work", &work), ("look", &work)];
+    let tree = start_on(home.open().await, &plan, &scripts).await;
+    publish(&tree, &[state("1", "a", "paid"), state("2", "b", "new"), state("3", "a", "new")]).await.unwrap();
+    settled(&tree).await;
+    assert_eq!((ids(&tree, "out").await, ids(&tree, "seen").await), (vec!["2".into(), "3".into()], vec!["1".into()]));
+    assert!(only(&tree, "work.dead").await.is_empty(), "nothing has failed");
+    assert_eq!(status(&tree.snapshot(), "t/work").emitted, 3);
+    let diverted = &only(&tree, "late").await[0];
+    assert_eq!(diverted.lineage.map(|lineage| lineage.offset), Some(0), "what it was made of is known");
+    ends(tree).await;
+    let tree = start_on(home.open().await, &plan, &scripts).await;
+    publish(&tree, &[state("4", "a", "new"), state("5", "a", "paid")]).await.unwrap();
+    settled(&tree).await;
+    assert_eq!(ids(&tree, "out").await, ["2", "3", "5"]);
+    assert_eq!(ids(&tree, "seen").await, ["1", "4"]);
+    let trace = tree.trace(&wattle::dispatch::TraceOf { id: "1".into(), ..Default::default() }).await.unwrap();
+    let topics: Vec<_> = trace.events.iter().map(|event| event.topic.as_str()).collect();
+    assert_eq!(topics, ["t/in", "t/late", "t/seen"], "its lineage goes through there");
+    ends(tree).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_is_out_of_order_is_diverted_in_memory() {
+    outputs_are_diverted(MemoryEngine::default()).await;
+}
+
+#[tokio::test]
+async fn an_output_that_is_out_of_order_is_diverted_on_disk() {
+    outputs_are_diverted(tempfile::tempdir().unwrap()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_event_is_diverted_when_it_is_due() {
+    let work = Script::each(copy);
+    let tree = start(&diverting("in"), &[("work", &work), ("look", &work)]).await;
+    let late = |id: &str, name: &str| {
+        let mut event = Event::decode(&state(id, "a", name)).unwrap();
+        event.attributes.insert("delay".into(), Attribute::String("5s".into()));
+        event.encode()
+    };
+    publish(&tree, &[late("1", "done"), late("2", "new"), late("3", "paid")]).await.unwrap();
+    settled(&tree).await;
+    assert_eq!((ids(&tree, "in").await, ids(&tree, "seen").await), (vec!["2".into(), "3".into()], vec!["1".into()]));
+    assert!(only(&tree, "in@refused").await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbered_events_that_are_diverted_are_recognised() {
+    use wattle::dispatch::Numbering;
+    let work = Script::each(copy);
+    let tree = start(&diverting("in"), &[("work", &work), ("look", &work)]).await;
+    let numbering = || Some(Numbering { producer: "p".into(), first_sequence: 1, began_ns: None });
+    let events = [state("1", "a", "new"), state("2", "b", "paid"), state("3", "a", "paid"), state("4", "c", "paid")];
+    let first = tree.publisher().publish("in", &events, numbering()).await.unwrap();
+    assert_eq!(first.diverted.len(), 2);
+    let again = tree.publisher().publish("in", &events, numbering()).await.unwrap();
+    assert_eq!((again.duplicates(), again.diverted.len()), (4, 0));
+    assert_eq!(
+        (ids(&tree, "in").await, ids(&tree, "late").await),
+        (vec!["1".into(), "3".into()], vec!["2".into(), "4".into()])
+    );
+}
+
+/// However many of a publish are diverted, each is found where it is.
+#[tokio::test(start_paused = true)]
+async fn a_large_publish_says_of_each_event_where_it_is() {
+    let work = Script::each(copy);
+    let partitioned = diverting("in").replace("in: { lifecycle", "in: { partitions: 3, lifecycle");
+    let tree = start(&partitioned, &[("work", &work), ("look", &work)]).await;
+    let name = |n: usize| if n.is_multiple_of(3) { "paid" } else { "new" };
+    let events: Vec<_> = (0..600).map(|n| state(&n.to_string(), &format!("k{n}"), name(n))).collect();
+    let published = tree.publisher().publish("in", &events, None).await.unwrap();
+    let (there, late) = (by_place(&tree, "in").await, by_place(&tree, "late").await);
+    for (n, place) in published.places.iter().enumerate() {
+        let found = if n % 3 == 0 { &late } else { &there };
+        assert_eq!(found[&(place.partition, place.offset.unwrap())], n.to_string());
+    }
+    assert_eq!((late.len(), published.diverted.len()), (200, 200));
+}
+
+/// The ids of what is in a topic, by where they are.
+async fn by_place<E: Engine>(tree: &Tree<E>, topic: &str) -> std::collections::BTreeMap<(u32, u64), String> {
+    let contents = crate::common::trees::contents(tree, topic).await;
+    let partitions = (0..).zip(contents);
+    partitions
+        .flat_map(|(partition, events)| {
+            events.into_iter().map(move |event| ((partition, event.offset), event.id().to_owned()))
+        })
+        .collect()
+}

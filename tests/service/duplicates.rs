@@ -20,7 +20,13 @@ fn till(first_sequence: u64) -> Numbering {
 /// As if these had been published before.
 fn again(published: &Published) -> Published {
     let places = published.places.iter().map(|place| Placement { is_duplicate: true, ..*place });
-    Published { epoch: published.epoch, places: places.collect(), delayed: Vec::new(), held: Vec::new() }
+    Published {
+        epoch: published.epoch,
+        places: places.collect(),
+        delayed: Vec::new(),
+        held: Vec::new(),
+        diverted: Vec::new(),
+    }
 }
 
 async fn ids(client: &Client, topic: &str) -> Vec<String> {

@@ -180,7 +180,7 @@ pub(crate) fn slices_of(events: &[Incoming], producer: Option<Producer>) -> Slic
         };
         let (slice, _) = slices.push_marked(event.partition, event.mark, write).unwrap();
         if let Some(Brings { key, state, aside }) = event.guard {
-            let aside = aside.map(|to| Aside { to, max: HELD_MAX });
+            let aside = aside.map(|to| Aside { to, held_max: Some(HELD_MAX) });
             slices.guard_last(slice, Guard::new(&key.to_string(), state.into(), number).or_aside(aside));
         }
     }
@@ -487,7 +487,7 @@ impl Model {
         groups: Vec<(PartitionId, Vec<(u32, Incoming, Fate)>)>,
     ) -> Result<(Placed, Vec<(PartitionId, Mark, u64)>), u32> {
         let (mut held, mut aside) = (Vec::<(PartitionId, Vec<Incoming>)>::new(), Vec::new());
-        let mut slices: Vec<(PartitionId, Vec<Incoming>)> = Vec::new();
+        let (mut slices, count) = (Vec::<(PartitionId, Vec<Incoming>)>::new(), groups.len());
         // where new records are, none of those that are held; and those that are there already
         let (mut places, mut repeated) = (BTreeMap::new(), Vec::new());
         for (slice, (id, events)) in groups.into_iter().enumerate() {
@@ -509,11 +509,13 @@ impl Model {
                     }
                     Verdict::Held(to) => {
                         places.insert((slice, record), (id.partition, None));
-                        aside.push(SetAside { slice: slice as u32, record: record as u32, to });
-                        match held.iter_mut().find(|(of, _)| *of == to) {
-                            Some((_, held)) => held.push(event),
-                            None => held.push((to, vec![event])),
-                        }
+                        let of = held.iter().position(|(of, _)| *of == to).unwrap_or_else(|| {
+                            held.push((to, Vec::new()));
+                            held.len() - 1
+                        });
+                        let at = ((count + of) as u32, held[of].1.len() as u32);
+                        held[of].1.push(event);
+                        aside.push(SetAside { slice: slice as u32, record: record as u32, to, at });
                     }
                 }
             }

@@ -354,6 +354,7 @@ fn alone(plan: &Plan, only: SubscriberIndex) -> Plan {
                 topic.settings.dedupe = None;
             }
             topic.parent = (!is_root).then_some(SubscriberIndex(0));
+            topic.diverted_from = None;
             topic.dead_letters_of = topic.dead_letters_of.filter(|_| !is_root).map(|_| SubscriberIndex(0));
             topics.push((index, topic));
             TopicIndex(topics.len() as u32 - 1)
@@ -364,6 +365,16 @@ fn alone(plan: &Plan, only: SubscriberIndex) -> Plan {
         *topic = take(*topic, false);
     }
     subscriber.dead_letters = subscriber.dead_letters.map(|topic| take(topic, false));
+    for at in 0..topics.len() {
+        let next = TopicIndex(topics.len() as u32);
+        let Some((_, topic)) = topics.get_mut(at) else { break };
+        if let Some(to) = topic.diverts_to.replace(next) {
+            let diverted = TopicPlan { diverted_from: Some(TopicIndex(at as u32)), ..plan[to].clone() };
+            topics.push((to, diverted));
+        } else {
+            topic.diverts_to = None;
+        }
+    }
     Plan { topics: topics.into_iter().map(|(_, topic)| topic).collect(), subscribers: vec![subscriber] }
 }
 

@@ -207,12 +207,17 @@ impl<E: Engine> Tree<E> {
     /// The topics that a subscriber sends to, by number: with their names, and whether it is one of dead letters.
     pub(super) fn topics_behind(&self, subscriber: &str) -> Result<TopicNames, ControlError> {
         let found = self.subscriber(subscriber)?;
+        let plan = &found.running.plan;
         let ports = found.plan().ports.iter().map(|(_, topic)| (*topic, false));
         let all = ports.chain(found.plan().dead_letters.map(|topic| (topic, true)));
         let named = all.filter_map(|(topic, is_dead)| {
-            let number = found.running.numbers.topics.get(topic.0 as usize)?;
-            Some((*number, (found.running.plan.topics.get(topic.0 as usize)?.label(), is_dead)))
+            let of = plan.topics.get(topic.0 as usize)?;
+            // what was diverted was sent to the same topic
+            let numbers = [Some(topic), of.diverts_to].into_iter().flatten();
+            let numbers = numbers.filter_map(|topic| found.running.numbers.topics.get(topic.0 as usize));
+            Some(numbers.map(move |number| (*number, (of.label(), is_dead))))
         });
+        let named = named.flatten();
         Ok(Arc::new(named.collect()))
     }
 

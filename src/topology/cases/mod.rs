@@ -414,7 +414,11 @@ impl Resolver<'_> {
                     self.bad(Code::BadValue, field.span, message, help)
                 }
                 None if !self.plan[topic].is_root() => {
-                    let message = format!("`{label}` is written by a subscriber, nobody else publishes to it");
+                    let what = match self.plan[topic].diverted_from {
+                        Some(from) => format!("takes what `{}` diverts to it", self.plan[from].label()),
+                        None => "is written by a subscriber".to_owned(),
+                    };
+                    let message = format!("`{label}` {what}, nobody else publishes to it");
                     let help =
                         "publish to a root, or name the `subscriber` of the case that is to handle it".to_owned();
                     self.bad(Code::BadValue, field.span, message, help)
@@ -515,6 +519,16 @@ impl Resolver<'_> {
         state
     }
 
+    /// Whether anything in the case may send events to a topic: a subscriber, or a topic that diverts them.
+    fn sends_to(&self, topic: TopicIndex, only: Option<SubscriberIndex>) -> bool {
+        let topic = &self.plan[topic];
+        match (topic.diverted_from, only) {
+            (Some(from), Some(only)) => self.plan[only].from == from || self.plan[from].parent == Some(only),
+            (None, Some(only)) => topic.parent == Some(only),
+            (_, None) => !topic.is_root(),
+        }
+    }
+
     fn expected(&mut self, raw: &raw::Expect, only: Option<SubscriberIndex>) -> Expected {
         let mut expected = Expected { nothing_else: only.is_some(), ..Expected::default() };
         match value_of(&raw.outputs) {
@@ -523,8 +537,7 @@ impl Resolver<'_> {
             Some(raw::Outputs::ByTopic(Table(topics))) => {
                 for (name, field) in topics {
                     let Some(topic) = self.topic(name, field.key) else { continue };
-                    let parent = self.plan[topic].parent;
-                    if parent.is_none() || only.is_some() && parent != only {
+                    if !self.sends_to(topic, only) {
                         let label = self.plan[topic].label();
                         let message = match only {
                             Some(only) => format!("`{}` sends nothing to `{label}`", self.plan[only].label()),

@@ -15,6 +15,8 @@ pub fn json(plan: &Plan) -> String {
             "key": topic.key.as_ref().map(|key| key.text()),
             "id": topic.id.as_ref().map(|id| id.text()),
             "parent": topic.parent.map(|parent| plan[parent].label()),
+            "diverts_to": topic.diverts_to.map(|to| plan[to].label()),
+            "diverted_from": topic.diverted_from.map(|from| plan[from].label()),
             "dead_letters_of": topic.dead_letters_of.map(|subscriber| plan[subscriber].label()),
         })
     });

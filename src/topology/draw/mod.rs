@@ -30,7 +30,8 @@ struct Node {
     parent: Option<usize>,
     /// Steps from the root.
     depth: usize,
-    /// What is written at the edge to it: ports, by commas, unless the only one is called as its topic.
+    /// What is written at the edge to it: ports, by commas, unless the only one is called as its topic; or what goes there
+    /// from another topic.
     edge: String,
     /// Whether no sibling comes after it.
     last: bool,
@@ -57,7 +58,10 @@ impl Forest {
                     Vertex::Topic(topic) => {
                         let child = |reader: &SubscriberIndex| Vertex::Subscriber(*reader);
                         let node = |vertex| Node { vertex, parent, depth, edge: String::new(), last: false };
-                        readers_of(topic).iter().map(child).map(node).collect()
+                        let diverted = plan[topic]
+                            .diverts_to
+                            .map(|to| Node { edge: "out of order".to_owned(), ..node(Vertex::Topic(to)) });
+                        readers_of(topic).iter().map(child).map(node).chain(diverted).collect()
                     }
                     Vertex::Subscriber(index) => {
                         let subscriber = &plan[index];
@@ -94,7 +98,8 @@ impl Forest {
 /// What is written beside a topic: partitions where they are not those of its parent, and its key.
 fn topic_notes(plan: &Plan, index: TopicIndex) -> Vec<String> {
     let topic = &plan[index];
-    let inherited = topic.parent.map(|parent| plan[plan[parent].from].partitions);
+    let from = topic.parent.map(|parent| plan[parent].from).or(topic.diverted_from);
+    let inherited = from.map(|from| plan[from].partitions);
     let partitions = (inherited != Some(topic.partitions)).then(|| match topic.partitions {
         1 => "1 partition".to_owned(),
         count => format!("{count} partitions"),
