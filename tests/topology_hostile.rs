@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use wattle::topology::bounds::{ALIASES_MAX, NODES_MAX, TEXT_BYTES_MAX};
 use wattle::topology::render::{self, Style};
-use wattle::topology::{Code, Found, Source, Surroundings, check};
+use wattle::topology::{Code, Found, Source, Surroundings, check, show};
 
 struct World;
 
@@ -179,13 +179,63 @@ fn pieces() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
+/// Topologies that are right, to begin with.
+const GOOD: [&str; 4] = [
+    include_str!("../topologies/orders.yaml"),
+    include_str!("../topologies/three-semantics.yaml"),
+    include_str!("../topologies/two-groups.yaml"),
+    include_str!("../topologies/illegal-transition.yaml"),
+];
+
+/// A topology with lines that are missing, elsewhere, there twice, or with something of another one in them.
+fn edited() -> impl Strategy<Value = String> {
+    let word = || {
+        let words = GOOD.iter().flat_map(|text| text.split_whitespace()).collect::<Vec<_>>();
+        prop_oneof![3 => prop::sample::select(words).prop_map(str::to_owned), 1 => pieces()]
+    };
+    let edit = (0..5_u8, any::<prop::sample::Index>(), any::<prop::sample::Index>(), word());
+    (prop::sample::select(GOOD.to_vec()), prop::collection::vec(edit, 0..5)).prop_map(|(text, edits)| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        for (kind, at, other, word) in edits {
+            let (at, other) = (at.index(lines.len()), other.index(lines.len()));
+            match kind {
+                0 => drop((lines.len() > 1).then(|| lines.remove(at))),
+                1 => lines.insert(other, lines[at].clone()),
+                2 => lines.swap(at, other),
+                3 => lines[at] = format!("{} {word}", lines[at]),
+                _ => {
+                    let mut words: Vec<&str> = lines[at].split(' ').collect();
+                    let place = other % words.len();
+                    words[place] = &word;
+                    lines[at] = words.join(" ");
+                }
+            }
+        }
+        lines.join("\n")
+    })
+}
+
+/// By hand for longer: `PROPTEST_CASES=1000000 cargo test --release --test topology_hostile no_text`.
+fn config() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let asked_for = std::env::var_os("PROPTEST_CASES").is_some();
+    ProptestConfig { cases: if asked_for { default.cases } else { 3_000 }, ..default }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
-    fn no_text_breaks_the_checker(text in prop_oneof![pieces(), any::<String>()]) {
+    fn no_text_breaks_the_checker(text in prop_oneof![pieces(), any::<String>(), edited()]) {
         let sources = [Source { path: "t.yaml".into(), text }];
+        let start = Instant::now();
         let (plan, diagnostics) = check(&sources, &World);
+        prop_assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+        if let Some(plan) = &plan {
+            let shown = show(plan);
+            let (again, _) = check(&[Source { path: "t.yaml".into(), text: shown.clone() }], &World);
+            prop_assert_eq!(again.as_ref(), Some(plan), "{}", shown);
+        }
         prop_assert_eq!(plan.is_some(), !diagnostics.iter().any(|diagnostic| diagnostic.is_error()));
         for label in diagnostics.iter().flat_map(|diagnostic| &diagnostic.labels) {
             let (start, end) = (label.span.start as usize, label.span.end as usize);

@@ -59,6 +59,11 @@ pub(super) fn run(args: &Args) -> Outcome {
     let (plan, components) = components::rooted(&args.topologies, components::built)?;
     let mut signals = Signals::listen()?;
     let options = args.bus.options(args.data.clone(), args.bus.listen_or_default());
+    if options.code_cache.is_none() {
+        tracing::warn!(
+            "neither XDG_CACHE_HOME nor HOME is set: compiled plugins are not kept, and each start compiles them"
+        );
+    }
     let options = Options { allow_loss: args.allow_loss, confirm_clock: args.confirm_clock, ..options };
     let running = Running::start(&plan, &components, &options, &log_progress).map_err(refused)?;
     tracing::info!(address = %running.address(), data = %args.data.display(), "serving");

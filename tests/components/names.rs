@@ -127,3 +127,15 @@ fn a_port_has_a_name_that_a_topology_can_have() {
     assert!(message.len() < 1 << 10 && message.contains("which no topology can name"), "{message}");
     assert!(described("a \u{7}").contains("\\u{7}"));
 }
+
+#[tokio::test]
+#[ignore = "measures"]
+async fn what_names_cost_is_measured_by_hand() {
+    for refs in [1, 100, 1_000, 3_000] {
+        let name = doubled(12, refs);
+        let (error, took) = trapped(&[name.as_str(); 3]).await;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap().to_owned();
+        println!("name {} bytes, backtrace {} bytes, {took:?}, {peak}", name.len(), error.backtrace.unwrap().len());
+    }
+}
