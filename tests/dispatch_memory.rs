@@ -1,4 +1,5 @@
-//! What waits for a stuck leaf waits on the disk. In a process of its own, since it measures memory.
+//! What waits waits on the disk: for a stuck leaf, and for very many lanes that are far behind. In a process of its own, since
+//! it measures memory.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,8 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::trees::{PATIENCE, event, plan_of, settled, status, until};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use wattle::dispatch::{HandleError, Handler, Tree};
+use wattle::engine::Engine as _;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::log::Durability;
 use wattle::wasm::{Batch, Handled, Output};
@@ -40,6 +42,9 @@ const BATCHES: u64 = 128;
 /// The journal's tail and as much again for queues, batches and the index. The backlog is several times as large.
 const GROWTH_BYTES_MAX: u64 = 96 << 20;
 const _: () = assert!(2 * EVENT_BYTES as u64 * BATCH * BATCHES > 2 * GROWTH_BYTES_MAX);
+
+/// One test at a time: they measure the memory of all.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// Copies, or waits for its gate and emits nothing.
 #[derive(Clone)]
@@ -85,6 +90,7 @@ fn resident_bytes() -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_does_not_grow_with_what_waits_for_a_stuck_leaf() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let engine = EmbeddedEngine::open(folder.path(), Durability::Os).unwrap();
     let plan = plan_of(&[TREE]);
@@ -123,4 +129,84 @@ async fn memory_does_not_grow_with_what_waits_for_a_stuck_leaf() {
     assert_eq!(stuck.handled.load(Ordering::SeqCst), all);
     assert!(with_backlog < GROWTH_BYTES_MAX && after < GROWTH_BYTES_MAX);
     assert!(tree.drain(PATIENCE).await);
+}
+
+const PARTITIONS: u64 = 1_024;
+/// What lanes that are behind may take, all together: an event for each, what is kept of the disk for all of them, and the
+/// lanes themselves.
+const BEHIND_BYTES_MAX: u64 = 128 << 20;
+
+/// A handler that does nothing, and hardly ever may.
+#[derive(Clone)]
+struct Idle;
+
+impl Handler for Idle {
+    fn digest(&self) -> [u8; 32] {
+        [8; 32]
+    }
+
+    async fn handle(&self, _: Batch<'_>) -> Result<Handled, HandleError> {
+        Ok(Handled::default())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_does_not_grow_with_how_many_lanes_are_behind() {
+    let _alone = ALONE.lock().await;
+    let folder = tempfile::tempdir().unwrap();
+    let plan = {
+        let subscriber = |name: &str| format!("  {name}: {{ from: in, plugin: p.wasm, rate: 1/h }}\n");
+        let all: String = ["a", "b", "c"].map(subscriber).concat();
+        plan_of(&[&format!(
+            "wattle: v1\nname: t\ntopics: {{ in: {{ partitions: {PARTITIONS} }} }}\nsubscribers:\n{all}"
+        )])
+    };
+    let handlers = || plan.subscribers.iter().map(|_| Idle).collect();
+    let filling = "x".repeat(4 << 10);
+    {
+        let engine = EmbeddedEngine::open(folder.path(), Durability::Os).unwrap();
+        let bus = Tree::start(engine, &plan, handlers(), &Handle::current()).await.unwrap();
+        for subscriber in ["a", "b", "c"] {
+            bus.pause(subscriber).await.unwrap();
+        }
+        for batch in 0..16 * PARTITIONS / 128 {
+            let numbers = batch * 128..(batch + 1) * 128;
+            let events: Vec<_> =
+                numbers.map(|n| event(&n.to_string(), &format!("k{}", n % (4 * PARTITIONS)), &filling)).collect();
+            bus.publisher().publish("in", &events, None).await.unwrap();
+        }
+        assert!(bus.drain(PATIENCE).await);
+        bus.engine().close().await.unwrap();
+    }
+    let before = resident_bytes();
+    let engine = EmbeddedEngine::open(folder.path(), Durability::Os).unwrap();
+    let opened = resident_bytes().saturating_sub(before);
+    let bus = Tree::start(engine, &plan, handlers(), &Handle::current()).await.unwrap();
+    let started = resident_bytes().saturating_sub(before);
+    for subscriber in ["a", "b", "c"] {
+        bus.resume(subscriber).await.unwrap();
+    }
+    // until each has read what it waits with
+    let mut behind = 0;
+    loop {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        let now = resident_bytes().saturating_sub(before);
+        if now <= behind + (1 << 20) {
+            break;
+        }
+        behind = now;
+    }
+    let all = 3 * 16 * PARTITIONS;
+    let lag: u64 = ["t/a", "t/b", "t/c"].iter().map(|name| status(&bus.snapshot(), name).lag).sum();
+    assert!(lag + 3 >= all, "{lag} of {all} are behind");
+    eprintln!(
+        "{} MiB in use before; opened {} MiB more, with lanes that stand {} MiB, with lanes that are behind {} MiB",
+        before >> 20,
+        opened >> 20,
+        started >> 20,
+        behind >> 20
+    );
+    assert!(behind < BEHIND_BYTES_MAX, "{} MiB", behind >> 20);
+    drop(bus.drain(std::time::Duration::from_secs(1)).await);
+    bus.engine().close().await.unwrap();
 }

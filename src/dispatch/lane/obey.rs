@@ -113,6 +113,9 @@ impl<S: Session, K: Entries> Lane<S, K> {
     /// Commits what it was told, and waits until that is durable.
     pub(super) async fn tell(&mut self, writes: Vec<LaneWrite>) -> Result<(), LaneError> {
         self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;
-        Ok(self.parts.session.sync().await?)
+        self.parts.session.sync().await?;
+        // before the answer: whoever has that sees what the lane has to do now
+        self.show();
+        Ok(())
     }
 }
