@@ -168,6 +168,8 @@ pub const CLAIM_IDENTITIES_MAX: u64 = 10_000_000;
 pub const PRODUCERS_LOOKED_AT: usize = 1024;
 /// Rows of a topic's producers, one for each partition, that a checkpoint removes at the most.
 pub const PRODUCERS_FORGOTTEN_ROWS: usize = 16 * 1024;
+/// Events of a key that are recognised for as long as the key is known: they are read and written with its state, 16 bytes each.
+pub const KEY_IDENTITIES_MAX: usize = 256;
 /// Commands that wait for a lane.
 pub const LANE_COMMANDS_MAX: usize = 16;
 /// How far away an event that is to come later may be.

@@ -15,6 +15,7 @@ mod journal {
     mod inspection;
     mod layout;
     mod moves;
+    mod per_key;
     mod recognition;
     mod recovery_table;
     mod retention;

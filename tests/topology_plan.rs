@@ -546,3 +546,13 @@ fn values_of_variables_are_in_no_message_and_not_shown() {
         assert!(!said.contains("hunter"), "{text}: {said}");
     }
 }
+
+#[test]
+fn events_that_are_recognised_with_their_keys_are_shown_as_they_are_written() {
+    let topic = "{ dedupe: { per: key }, lifecycle: { state: data.s, start: [a], allow: { a: [b] } } }";
+    let text =
+        format!("wattle: v1\nname: n\ntopics:\n  in: {topic}\nsubscribers:\n  s: {{ from: in, plugin: p.wasm }}\n");
+    let plan = plan_of(&[source("", &text)]);
+    assert!(plan.topics[0].per_key && plan.topics[0].settings.dedupe.is_none());
+    assert_eq!(plan_of(&[source("", &show(&plan))]), plan);
+}

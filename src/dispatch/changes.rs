@@ -181,7 +181,7 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
             ("schema", was.schema != topic.schema),
             ("lifecycle", was.lifecycle != topic.lifecycle),
             ("retention", settings.0.retention != settings.1.retention),
-            ("dedupe", settings.0.dedupe != settings.1.dedupe),
+            ("dedupe", settings.0.dedupe != settings.1.dedupe || was.per_key != topic.per_key),
             ("producers", settings.0.forget_producers != settings.1.forget_producers),
             ("compression", settings.0.compression != settings.1.compression),
             ("backlog", was.backlog != topic.backlog),

@@ -31,16 +31,18 @@ use super::batch::{Held, Unreadable};
 use super::command::Command;
 use super::entries::{DELAYED, TOLD, end_of};
 use super::guards::{self, TopicGuard};
+use super::keys;
 use super::lane::LaneError;
 use super::outputs::cut;
 use super::supervisor::{Supervised, SupervisedParts};
 use super::together::Together;
-use crate::engine::{Engine, Entries, LaneWrite, PageBudget, ReadBudget, Session, SessionError, Slices, Unit};
+use crate::engine::{Engine, Entries, Guard, LaneWrite, PageBudget, ReadBudget, Session, SessionError, Slices, Unit};
 use crate::limits;
 use crate::model::event::EventWriter;
 use crate::model::{
     AttributeView, EventView, Offset, PartitionId, Record, RecordError, Retention, TopicId, partition_of,
 };
+use crate::topology::KeyExpression;
 
 /// What is behind the name of a topic in that of its hidden topic. No name in a topology has it.
 pub(super) const SUFFIX: &str = "@delayed";
@@ -223,6 +225,8 @@ pub(super) struct Parts<E: Engine> {
     pub(super) topic: TopicId,
     pub(super) partitions: u32,
     pub(super) guard: Option<TopicGuard>,
+    /// Where events are recognised for as long as their key is known: the topic's `id:`.
+    pub(super) per_key: Option<Option<KeyExpression>>,
     pub(super) seen: Arc<Delayed>,
     pub(super) stop: CancellationToken,
 }
@@ -468,10 +472,16 @@ impl<E: Engine> DelayLane<E> {
             put(emits, partition, record);
             return Ok(Ok(()));
         };
+        let id = self.parts.per_key.as_ref().map(|id| keys::identity(id.as_ref(), &view, parsed.key)).transpose();
+        let id = match id {
+            Ok(id) => id,
+            Err(why) => return Ok(Err(why)),
+        };
         Ok(match guards::state_of(&guard.plan, &view, Some(parsed.key)) {
             Ok(state) => {
                 let slice = put(emits, partition, record);
-                emits.guard_last(slice, guard.of(partition.partition, parsed.key, state, index as u32));
+                let guard = guard.of(partition.partition, parsed.key, state, index as u32);
+                emits.guard_last(slice, id.into_iter().fold(guard, Guard::recognised_by));
                 Ok(())
             }
             Err(unknown) => Err(unknown.to_string()),

@@ -11,7 +11,8 @@ use super::delay::{self, DelayRefused};
 use super::guards::{self, StateUnknown, TopicGuard};
 use super::keys;
 use crate::engine::{
-    AppendError, Engine, Fence, GuardReason, GuardRefused, Health, Mark, Placement, ProducerUnknown, SliceFull, Slices,
+    AppendError, Engine, Fence, Guard, GuardReason, GuardRefused, Health, Mark, Placement, ProducerUnknown, SliceFull,
+    Slices,
 };
 use crate::limits;
 use crate::model::{
@@ -257,6 +258,8 @@ pub struct Target {
     pub schema: Option<DataSchema>,
     /// Events that are published again are recognised, by its `id:` or else by `source` and `id`.
     pub dedupes: bool,
+    /// Events that are published again are recognised for as long as their key is known.
+    pub per_key: bool,
     /// The topic in which events wait that are to come later.
     pub delayed: Option<TopicId>,
     /// Its guard.
@@ -641,6 +644,11 @@ fn place(
         Some(delayed) if is_delayed => PartitionId { topic: delayed, partition: 0 },
         _ => PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) },
     };
+    let id = match marks {
+        Marks::Numbers(_) => None,
+        _ if !target.per_key => None,
+        _ => Some(keys::identity(target.id.as_ref(), &view, key).map_err(EventRefused::Id)?),
+    };
     let mark = marks.mark(index, target, &view, key)?;
     let write = |out: &mut Vec<u8>| Record { key, lineage: None, event }.write(out);
     let place = slices.push_marked(partition, mark, write).map_err(|error| match error {
@@ -648,7 +656,8 @@ fn place(
         SliceFull::TooLarge => EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX },
     })?;
     if let Some((guard, state)) = target.guard.as_ref().zip(state).filter(|_| !is_delayed) {
-        slices.guard_last(place.0, guard.of(partition.partition, key, state, index as u32));
+        let guard = guard.of(partition.partition, key, state, index as u32);
+        slices.guard_last(place.0, id.into_iter().fold(guard, Guard::recognised_by));
     }
     Ok(place)
 }

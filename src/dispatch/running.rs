@@ -125,6 +125,7 @@ impl Running {
             id: topic.id.clone(),
             schema: topic.schema.clone(),
             dedupes: topic.settings.dedupe.is_some(),
+            per_key: topic.per_key,
             delayed: numbered.delayed(index).map(|(delayed, _)| delayed),
             guard: numbered.guard(index),
             backlog: backlog.clone(),
@@ -140,6 +141,7 @@ impl Running {
                 id: None,
                 schema: None,
                 dedupes: false,
+                per_key: false,
                 delayed: None,
                 guard: None,
                 backlog: None,
@@ -280,6 +282,7 @@ pub(super) async fn assemble<E: Engine>(
             topic: number,
             partitions: topic.partitions,
             guard: numbered.guard(index),
+            per_key: topic.per_key.then(|| topic.id.clone()),
             seen: seen.clone(),
             stop: group.stop.clone(),
         }));

@@ -22,7 +22,7 @@ use crate::effects::{Disk, MemoryDisk};
 use crate::limits;
 use crate::model::{
     Duplicate, EventId, Fence, Guard, GuardJudge, GuardRefused, GuardStates, LaneId, Lifecycle, Offset, PartitionId,
-    ProducerId, SetAside, SubscriberId, TopicId, TopicSettings, Verdict, VersionId, keeper_of,
+    ProducerId, SetAside, SubscriberId, TopicId, TopicSettings, VersionId, keeper_of,
 };
 
 /// The engine. Cheap to clone.
@@ -170,24 +170,18 @@ impl State {
     }
 
     /// The verdict of guards on what was not published before; what it brings is kept. What is put aside.
-    fn guard(&mut self, events: &Slices, duplicates: &[Duplicate], now_ns: u64) -> Result<Vec<SetAside>, GuardRefused> {
-        let mut aside = Vec::new();
+    fn guard(
+        &mut self,
+        events: &Slices,
+        duplicates: &mut Vec<Duplicate>,
+        now_ns: u64,
+    ) -> Result<Vec<SetAside>, GuardRefused> {
         if !events.is_guarded() {
-            return Ok(aside);
+            return Ok(Vec::new());
         }
         let mut judge = GuardJudge::new(&*self, now_ns);
-        for (number, slice) in (0..).zip(events.iter()) {
-            let Some(lifecycle) = self.lifecycles.get(&slice.partition.topic) else { continue };
-            for (record, guard) in (0..).zip(&slice.guards) {
-                let is_known = duplicates.iter().any(|known| (known.slice, known.record) == (number, record));
-                if !is_known && let Verdict::Aside(to) = judge.judge(slice.partition, lifecycle, guard)? {
-                    aside.push(SetAside { slice: number, record, to, at: (0, 0) });
-                }
-            }
-        }
-        for (partition, count) in events.released() {
-            judge.release(*partition, *count)?;
-        }
+        let (lifecycle_of, end) = (|topic| self.lifecycles.get(&topic), |id| self.end(id).unwrap_or(0));
+        let aside = judge.judge_all(events, lifecycle_of, duplicates, end)?;
         for (partition, writes) in judge.writes() {
             let kept = &mut self.lanes.entry(keeper_of(partition)).or_default().entries;
             for LaneWrite { key, value } in writes {
@@ -350,7 +344,7 @@ impl Engine for MemoryEngine {
             // a model may take its time
             let before = events.is_guarded().then(|| (state.recognised.clone(), state.producers.clone()));
             let mut duplicates = state.judge(&events);
-            let judged = state.guard(&events, &duplicates, now_ns);
+            let judged = state.guard(&events, &mut duplicates, now_ns);
             let aside = match (judged, before) {
                 (Ok(mut aside), before) => {
                     events.sort_out(&mut duplicates, &mut aside, |id| state.end(id).unwrap_or(0));
@@ -554,8 +548,9 @@ impl Session for MemorySession {
             if !unit.is_seek && unit.consumed_to < lane.position {
                 return Err(SessionError::Refused(format!("from {} back to {}", lane.position, unit.consumed_to)));
             }
-            let mut aside = state.guard(&unit.emits, &[], now_ns).map_err(SessionError::Guard)?;
-            unit.emits.sort_out(&mut [], &mut aside, |_| 0);
+            let mut duplicates = Vec::new();
+            let mut aside = state.guard(&unit.emits, &mut duplicates, now_ns).map_err(SessionError::Guard)?;
+            unit.emits.sort_out(&mut duplicates, &mut aside, |_| 0);
             let lane = state.lanes.entry(self.lane).or_default();
             if unit.is_seek {
                 self.next_offset = unit.consumed_to;

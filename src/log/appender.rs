@@ -316,22 +316,19 @@ impl Appender {
                 if !lane.is_owner(owner) {
                     return Ok(()); // fenced while it waited; its session finds out at its next commit
                 }
-                let guards = Guards {
-                    shared: &self.shared,
-                    settings: &self.shared.settings(),
-                    now_ns: self.trusted_time_ns,
-                    looked: looked.as_deref(),
-                };
-                let (kept, mut aside) = match guards.judge(&slices, &[]) {
+                let Self { shared, writers, trusted_time_ns, .. } = self;
+                let (settings, mut duplicates) = (shared.settings(), Vec::new());
+                let guards =
+                    Guards { shared, settings: &settings, now_ns: *trusted_time_ns, looked: looked.as_deref() };
+                let next_offset = |id| writer(writers, shared, id).next_offset;
+                let (kept, mut aside) = match guards.judge(&slices, &mut duplicates, next_offset) {
                     Ok(judged) => judged,
                     Err(refused) => {
                         then.extend(verdict.map(|ticket| Then::Verdict(ticket, Err(refused))));
                         return Ok(());
                     }
                 };
-                if !aside.is_empty() {
-                    slices.sort_out(&mut [], &mut aside, |_| 0);
-                }
+                slices.sort_out(&mut duplicates, &mut aside, |_| 0);
                 let change = LaneChange { consumed: Consumed { lane: lane.id, consumed_to }, writes: &writes };
                 self.encode(bytes, Kind::Unit, |appender, out| {
                     let trusted_ns = appender.trusted_time_ns;

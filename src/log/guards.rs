@@ -20,7 +20,7 @@ use super::kept::{EntriesError, EntriesOf};
 use super::{Settings, Shared, lock};
 use crate::model::guard::{GUARD_ENTRIES, slots_of};
 use crate::model::{
-    Duplicate, GuardJudge, GuardRefused, GuardStates, PartitionId, SetAside, Slices, Verdict, keeper_of,
+    self, Duplicate, GuardJudge, GuardRefused, GuardStates, Offset, PartitionId, SetAside, Slices, keeper_of,
 };
 
 /// Slots of the oldest ends that are looked up at once. Who hands in looks when half of them are used: that is enough for
@@ -33,6 +33,8 @@ pub(super) struct Looked {
     /// The checkpoint as of which it was.
     checkpoint: u64,
     values: BTreeMap<(PartitionId, Bytes), Option<Bytes>>,
+    /// Bytes of the identities of their keys, which are written again with the states.
+    pub(super) identities_bytes: usize,
 }
 
 /// The oldest ends that a partition remembers, as looked up.
@@ -50,7 +52,7 @@ pub(super) fn look_up(shared: &Shared, slices: &Slices) -> Option<Box<Looked>> {
     }
     // before all looks: what is in the store by then is in each of them
     let checkpoint = shared.checkpoints.load(Ordering::Acquire);
-    let mut values = BTreeMap::new();
+    let (mut values, mut identities_bytes) = (BTreeMap::new(), 0);
     for (partition, _) in slices.released() {
         let lane = shared.lane(keeper_of(*partition));
         let entries = EntriesOf { shared, lane: &lane };
@@ -67,16 +69,18 @@ pub(super) fn look_up(shared: &Shared, slices: &Slices) -> Option<Box<Looked>> {
         let entries = EntriesOf { shared, lane: &lane };
         let states = slice.guards.iter().map(|guard| Bytes::copy_from_slice(&guard.entry_key()));
         for key in states.chain(GUARD_ENTRIES.map(Bytes::from_static)) {
-            if entries.in_memory(&key).is_none()
-                && let Ok(value) = entries.get(&key)
-            {
+            let in_memory = entries.in_memory(&key);
+            let stored = if in_memory.is_none() { entries.get(&key).ok() } else { None };
+            let known = in_memory.or(stored.clone()).flatten();
+            identities_bytes += known.map_or(0, |known| model::guard::identities_bytes(&known));
+            if let Some(value) = stored {
                 values.insert((slice.partition, key), value);
             }
         }
         // a look that fails only has ends remembered for longer
         let _ = look_up_oldest(shared, checkpoint, slice.partition, &entries);
     }
-    Some(Box::new(Looked { checkpoint, values }))
+    Some(Box::new(Looked { checkpoint, values, identities_bytes }))
 }
 
 fn look_up_oldest(
@@ -121,31 +125,19 @@ pub(super) struct Guards<'s> {
 
 impl Guards<'_> {
     /// What partitions keep once these records, but for the duplicates among them, have their places; and those that are put
-    /// aside.
+    /// aside. Duplicates that are recognised by what is kept of their keys are added. `next_offset` is that of a partition's next
+    /// record.
     pub(super) fn judge(
         &self,
         slices: &Slices,
-        duplicates: &[Duplicate],
+        duplicates: &mut Vec<Duplicate>,
+        next_offset: impl FnMut(PartitionId) -> Offset,
     ) -> Result<(Vec<Kept>, Vec<SetAside>), GuardRefused> {
-        let mut aside = Vec::new();
         if !slices.is_guarded() {
-            return Ok((Vec::new(), aside));
+            return Ok((Vec::new(), Vec::new()));
         }
         let mut judge = GuardJudge::new(self, self.now_ns);
-        for (number, slice) in (0..).zip(slices.iter()) {
-            let Some(lifecycle) = self.settings.lifecycles.get(&slice.partition.topic) else { continue };
-            for (record, guard) in (0..).zip(&slice.guards) {
-                let at = duplicates.binary_search_by_key(&(number, record), |known| (known.slice, known.record));
-                if at.is_err()
-                    && let Verdict::Aside(to) = judge.judge(slice.partition, lifecycle, guard)?
-                {
-                    aside.push(SetAside { slice: number, record, to, at: (0, 0) });
-                }
-            }
-        }
-        for (partition, count) in slices.released() {
-            judge.release(*partition, *count)?;
-        }
+        let aside = judge.judge_all(slices, |topic| self.settings.lifecycles.get(&topic), duplicates, next_offset)?;
         Ok((judge.writes(), aside))
     }
 
@@ -320,10 +312,11 @@ mod tests {
         assert_eq!(bed.publish(1, "z"), (true, 0));
         let settings = bed.log.shared.settings();
         let guards = |looked| Guards { shared: &bed.log.shared, settings: &settings, now_ns: 0, looked };
-        assert_eq!(guards(Some(&*looked)).judge(&slices, &[]).unwrap_err().of, 7, "it is in memory");
+        let judge = |looked| guards(looked).judge(&slices, &mut Vec::new(), |_| 0).unwrap_err().of;
+        assert_eq!(judge(Some(&*looked)), 7, "it is in memory");
         bed.stepper.move_out();
         bed.stepper.checkpoint();
-        assert_eq!(guards(Some(&*looked)).judge(&slices, &[]).unwrap_err().of, 7, "it is not");
-        assert_eq!(guards(None).judge(&slices, &[]).unwrap_err().of, 7);
+        assert_eq!(judge(Some(&*looked)), 7, "it is not");
+        assert_eq!(judge(None), 7);
     }
 }

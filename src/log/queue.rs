@@ -91,12 +91,19 @@ pub(super) enum Submission {
     Barrier { ticket: oneshot::Sender<()> },
 }
 
+/// Bytes of the identities that are written again with the states of keys.
+fn identities_bytes(looked: &Option<Box<Looked>>) -> usize {
+    looked.as_ref().map_or(0, |looked| looked.identities_bytes)
+}
+
 impl Submission {
     /// Bytes of its frame at the most; none where it has no frame.
     pub(super) fn frame_bytes(&self) -> usize {
         match self {
-            Self::Append { slices, .. } => unit_frame_bytes(slices, None),
-            Self::Unit { slices, writes, .. } => unit_frame_bytes(slices, Some(writes)),
+            Self::Append { slices, looked, .. } => unit_frame_bytes(slices, None) + identities_bytes(looked),
+            Self::Unit { slices, looked, writes, .. } => {
+                unit_frame_bytes(slices, Some(writes)) + identities_bytes(looked)
+            }
             Self::Catalogue { entry, .. } => HEAD_BYTES + entry.len(),
             Self::Acquire { .. } | Self::Sync { .. } | Self::Barrier { .. } => 0,
         }

@@ -89,8 +89,9 @@ impl Sequencer {
         self.release(look.position(), RELEASED_AT_ONCE + 2 * slices.count());
         let mut noted = Noted::default();
         let new = self.note_new(slices, now_ns, look, &settings, &mut next_offset, &mut noted)?;
-        let judged = new.map_err(NotPlaced::Producer).and_then(|duplicates| {
-            let judged = guards.judge(slices, &duplicates).map_err(NotPlaced::Guard);
+        let known = new.as_ref().map_or(0, Vec::len);
+        let judged = new.map_err(NotPlaced::Producer).and_then(|mut duplicates| {
+            let judged = guards.judge(slices, &mut duplicates, &mut next_offset).map_err(NotPlaced::Guard);
             judged.map(|(kept, aside)| (duplicates, kept, aside))
         });
         let (mut duplicates, kept, mut aside) = match judged {
@@ -101,7 +102,7 @@ impl Sequencer {
             }
         };
         slices.sort_out(&mut duplicates, &mut aside, &mut next_offset);
-        if !aside.is_empty() {
+        if !aside.is_empty() || duplicates.len() > known {
             // It is recognised where it is, and what came with it has other places: as a replay will note it.
             self.forget(noted);
             let mut numbers = Vec::new();
@@ -164,10 +165,15 @@ impl Sequencer {
                 let in_topic = self.producers.last((whole(id.topic), producer), look)?;
                 let forget = settings(id.topic).forget_producers;
                 let floor_ns = look.floor_ns(id.topic, forget, now_ns);
-                if in_topic.is_some_and(|last| last.offset < floor_ns) {
-                    return Ok(Err(ProducerUnknown { partition: id, since_ns: floor_ns }));
-                }
-                let last = self.producers.last((id, producer), look)?;
+                // whether it is gone from the store already makes no difference
+                let is_forgotten = in_topic.is_some_and(|last| last.offset < floor_ns);
+                let last = match in_topic {
+                    _ if is_forgotten => None,
+                    Some(_) => self.producers.last((id, producer), look)?,
+                    // what is in memory may be of one that is gone from the store
+                    None => look.producer((id, producer))?,
+                };
+                let in_topic = in_topic.filter(|_| !is_forgotten);
                 let mut reached = last;
                 let mut reached_aside = None;
                 for aside in elsewhere() {

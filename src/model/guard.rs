@@ -15,6 +15,10 @@
 //!   02 u64 number           a slot: u64 time of the end, the key's hash; empty where that key lives again
 //! ```
 //!
+//! Where a topic recognises events for as long as it knows their keys, the identities of a key's events are before its state
+//! (`identities.rs`). A key that has not begun, and of which something is held, is kept as one that ended in no state, so that it
+//! is forgotten as those are.
+//!
 //! Slots are given in the order of ends, so the oldest end is always that of the first slot: what has been remembered for
 //! long enough, or is one too many, is found with one look. Integers are little endian; those in keys and the hash, big endian.
 
@@ -25,8 +29,15 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes};
 use xxhash_rust::xxh3;
 
-use super::identity::{LaneId, PartitionId, SubscriberId};
+use super::identity::{EventId, LaneId, Offset, PartitionId, SubscriberId, TopicId};
+use super::slices::{Duplicate, Slices};
 use super::writes::LaneWrite;
+use crate::limits;
+
+mod identities;
+
+pub(crate) use identities::identities_bytes;
+use identities::{Identities, ROW_BYTES};
 
 /// The states of a topic's keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -99,6 +110,8 @@ pub struct Guard {
     aside: Option<Aside>,
     /// Where others of its partition are held, whether or not it would be.
     held: Option<PartitionId>,
+    /// By what it is recognised for as long as its key is known.
+    id: Option<EventId>,
 }
 
 /// Where a record goes whose state may not follow now.
@@ -130,6 +143,8 @@ pub enum Verdict {
     Follows,
     /// It goes there instead.
     Aside(PartitionId),
+    /// It came before, and got this offset then, where it has one.
+    Known(Option<Offset>),
 }
 
 impl Guard {
@@ -140,7 +155,12 @@ impl Guard {
 
     /// Of a record with this key.
     pub fn new(key: &str, state: Arc<str>, of: u32) -> Self {
-        Self { key: xxh3::xxh3_128(key.as_bytes()), state, of, aside: None, held: None }
+        Self { key: xxh3::xxh3_128(key.as_bytes()), state, of, aside: None, held: None, id: None }
+    }
+
+    /// It is recognised by this when it comes again, for as long as its key is known.
+    pub fn recognised_by(self, id: EventId) -> Self {
+        Self { id: Some(id), ..self }
     }
 
     /// Where the record goes where its state may not follow now, rather than being refused.
@@ -167,7 +187,8 @@ impl Guard {
     /// Bytes of the entries that it may bring, and how many.
     pub(crate) fn entries(&self) -> (usize, usize) {
         let (key, slot_key) = (size_of::<u128>(), 1 + size_of::<u64>());
-        let state = key + ENDED_HEAD_BYTES + self.state.len();
+        // what is known of the key already comes on top
+        let state = key + ENDED_HEAD_BYTES + self.state.len() + self.id.map_or(0, |_| ROW_BYTES);
         let forgotten = FORGOTTEN_AT_ONCE * (key + slot_key);
         // the state, its slot, and the one of an earlier end
         (state + 2 * slot_key + SLOT_BYTES + forgotten, 3 + 2 * FORGOTTEN_AT_ONCE)
@@ -224,6 +245,15 @@ pub enum GuardReason {
         /// How many.
         max: u64,
     },
+    /// As many events of its key are recognised as may be.
+    #[error(
+        "{max} events of its key are recognised already, and there may be no more with `dedupe: {{ per: key }}`: end the lifecycle \
+         of the key, or have `dedupe` say a `window`"
+    )]
+    Recognised {
+        /// How many.
+        max: usize,
+    },
     /// The state of its key cannot be read.
     #[error("the state of its key cannot be read: {0}")]
     Unreadable(Arc<str>),
@@ -273,7 +303,7 @@ enum Known<'a> {
 
 impl<'a> Known<'a> {
     fn parse(stored: Option<&'a [u8]>) -> Self {
-        let Some(stored) = stored else { return Self::Nothing };
+        let Some((_, stored)) = stored.map(Identities::split) else { return Self::Nothing };
         let ended = || {
             let mut head = stored.strip_prefix(&[ENDED_MARK])?;
             let (slot, ended_ns) = (head.try_get_u64_le().ok()?, head.try_get_u64_le().ok()?);
@@ -367,7 +397,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         }
     }
 
-    /// The next record.
+    /// The next record, which gets this offset where it follows.
     ///
     /// # Errors
     /// [`GuardRefused`]: nothing of what was judged may happen.
@@ -376,17 +406,76 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         partition: PartitionId,
         lifecycle: &Lifecycle,
         guard: &Guard,
+        offset: Offset,
     ) -> Result<Verdict, GuardRefused> {
-        let verdict = match (self.decide(partition, lifecycle, guard), guard.aside) {
+        if let Some(id) = guard.id {
+            let stored = self.get(partition, &guard.key.to_be_bytes());
+            let stored = stored.map_err(|why| GuardRefused { of: guard.of, why: GuardReason::Unreadable(why) })?;
+            if let Some(first) = identities_of(stored.as_deref(), lifecycle, self.now_ns).find(id) {
+                return Ok(Verdict::Known(first));
+            }
+        }
+        let verdict = match (self.decide(partition, lifecycle, guard, offset), guard.aside) {
             (Ok(()), _) => Ok(Verdict::Follows),
-            (Err(why @ GuardReason::Order { .. }), Some(Aside { to, held_max })) => match held_max {
-                None => Ok(Verdict::Aside(to)),
-                Some(_) if self.has_ended(partition, lifecycle, guard) => Err(why),
-                Some(max) => self.hold(partition, (to, max), why),
-            },
+            (Err(why @ GuardReason::Order { .. }), Some(Aside { to, held_max })) => {
+                let aside = match held_max {
+                    None => Ok(Verdict::Aside(to)),
+                    Some(_) if self.has_ended(partition, lifecycle, guard) => Err(why),
+                    Some(max) => self.hold(partition, (to, max), why),
+                };
+                aside.and_then(|aside| self.recognise_aside(partition, lifecycle, guard).map(|()| aside))
+            }
             (Err(why), _) => Err(why),
         };
         verdict.map_err(|why| GuardRefused { of: guard.of, why })
+    }
+
+    /// The guarded records of some slices in their order, but for the duplicates among them. Those that came before by what is kept
+    /// of their keys are duplicates from then on, and what they are said to repeat is where it would be if nothing were put aside.
+    /// `next_offset` is that of a partition's next record. What is put aside.
+    ///
+    /// # Errors
+    /// As [`Self::judge`].
+    pub(crate) fn judge_all<'l>(
+        &mut self,
+        slices: &Slices,
+        lifecycle_of: impl Fn(TopicId) -> Option<&'l Arc<Lifecycle>>,
+        duplicates: &mut Vec<Duplicate>,
+        mut next_offset: impl FnMut(PartitionId) -> Offset,
+    ) -> Result<Vec<SetAside>, GuardRefused> {
+        let (mut aside, mut repeated) = (Vec::new(), Vec::new());
+        for (number, slice) in (0..).zip(slices.iter()) {
+            let Some(lifecycle) = lifecycle_of(slice.partition.topic) else { continue };
+            let (base, partition) = (next_offset(slice.partition), slice.partition.partition);
+            // How many records are new, and the numbers among them of those that are not put aside.
+            let (mut new, mut follow) = (0, Vec::new());
+            for (record, guard) in (0..).zip(&slice.guards) {
+                let at = duplicates.binary_search_by_key(&(number, record), |known| (known.slice, known.record));
+                if at.is_ok() {
+                    continue;
+                }
+                match self.judge(slice.partition, lifecycle, guard, base + follow.len() as Offset)? {
+                    Verdict::Follows => follow.push(new),
+                    Verdict::Aside(to) => aside.push(SetAside { slice: number, record, to, at: (0, 0) }),
+                    Verdict::Known(first) => {
+                        let of_these =
+                            first.and_then(|first| follow.get(usize::try_from(first.checked_sub(base)?).ok()?));
+                        let offset = of_these.map(|number| base + number).or(first);
+                        repeated.push(Duplicate { slice: number, record, partition, offset });
+                        continue;
+                    }
+                }
+                new += 1;
+            }
+        }
+        if !repeated.is_empty() {
+            duplicates.append(&mut repeated);
+            duplicates.sort_unstable_by_key(|known| (known.slice, known.record));
+        }
+        for (partition, count) in slices.released() {
+            self.release(*partition, *count)?;
+        }
+        Ok(aside)
     }
 
     /// Whether nothing may follow the state of a key, and so no waiting helps.
@@ -409,6 +498,70 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         Ok(Verdict::Aside(to))
     }
 
+    /// Notes the identity of an event that is put aside with what is kept of its key.
+    fn recognise_aside(
+        &mut self,
+        partition: PartitionId,
+        lifecycle: &Lifecycle,
+        guard: &Guard,
+    ) -> Result<(), GuardReason> {
+        let Some(id) = guard.id else { return Ok(()) };
+        let key = guard.key.to_be_bytes();
+        let stored = self.get(partition, &key).map_err(GuardReason::Unreadable)?;
+        let identities = identities_of(stored.as_deref(), lifecycle, self.now_ns);
+        if !identities.has_room() {
+            return Err(GuardReason::Recognised { max: limits::KEY_IDENTITIES_MAX });
+        }
+        let mut value = identities.with(Some((id, None)));
+        let known = Known::parse(stored.as_deref());
+        let slot = match known {
+            Known::Living(_) => None,
+            Known::Ended { ended_ns, .. } if !lifecycle.forgets(ended_ns, self.now_ns) => None,
+            Known::Ended { slot, .. } => Some(Some(slot)),
+            Known::Nothing => Some(None),
+        };
+        let Some(slot_before) = slot else {
+            let (_, rest) = stored.as_deref().map(Identities::split).unwrap_or_default();
+            value.extend_from_slice(rest);
+            self.put(partition, &key, Some(value.into()));
+            return Ok(());
+        };
+        let before = self.slots(partition)?;
+        let mut slots = before;
+        if let Some(slot) = slot_before {
+            self.put(partition, &slot_key(slot), Some(Bytes::new()));
+        }
+        self.put_ended(partition, key, value, "", &mut slots);
+        self.forget(partition, lifecycle, &mut slots);
+        self.put_slots(partition, before, slots);
+        Ok(())
+    }
+
+    fn slots(&self, partition: PartitionId) -> Result<Slots, GuardReason> {
+        Ok(Slots::parse(self.get(partition, ENDED).map_err(GuardReason::Unreadable)?.as_deref()))
+    }
+
+    fn put_slots(&mut self, partition: PartitionId, before: Slots, slots: Slots) {
+        if slots != before {
+            let rows = [slots.first.to_le_bytes(), slots.next.to_le_bytes()].concat();
+            self.put(partition, ENDED, Some(rows.into()));
+        }
+    }
+
+    /// Keeps the end of a key's life behind what is recognised of it, and gives it a slot.
+    fn put_ended(&mut self, partition: PartitionId, key: [u8; 16], mut value: Vec<u8>, state: &str, slots: &mut Slots) {
+        value.put_u8(ENDED_MARK);
+        value.put_u64_le(slots.next);
+        value.put_u64_le(self.now_ns);
+        value.put_slice(state.as_bytes());
+        self.put(partition, &key, Some(value.into()));
+        let mut slot = Vec::with_capacity(SLOT_BYTES);
+        slot.put_u64_le(self.now_ns);
+        slot.put_slice(&key);
+        self.put(partition, &slot_key(slots.next), Some(slot.into()));
+        slots.next += 1;
+    }
+
     /// So many events of a partition are held no longer.
     ///
     /// # Errors
@@ -421,7 +574,13 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         Ok(())
     }
 
-    fn decide(&mut self, partition: PartitionId, lifecycle: &Lifecycle, guard: &Guard) -> Result<(), GuardReason> {
+    fn decide(
+        &mut self,
+        partition: PartitionId,
+        lifecycle: &Lifecycle,
+        guard: &Guard,
+        offset: Offset,
+    ) -> Result<(), GuardReason> {
         let key = guard.key.to_be_bytes();
         let stored = self.get(partition, &key).map_err(GuardReason::Unreadable)?;
         let known = Known::parse(stored.as_deref());
@@ -436,6 +595,11 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
             };
             return Err(GuardReason::Order { from: from.map(str::to_owned), to: guard.state.clone() });
         }
+        let identities = identities_of(stored.as_deref(), lifecycle, self.now_ns);
+        if guard.id.is_some() && !identities.has_room() {
+            return Err(GuardReason::Recognised { max: limits::KEY_IDENTITIES_MAX });
+        }
+        let mut value = identities.with(guard.id.map(|id| (id, Some(offset))));
         let goes_on = lifecycle.follows(&guard.state).is_some();
         let went_on = matches!(known, Known::Living(_));
         if went_on != goes_on {
@@ -446,33 +610,21 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
             let living = if goes_on { living + 1 } else { living.saturating_sub(1) };
             self.put(partition, LIVING, Some(Bytes::copy_from_slice(&living.to_le_bytes())));
         }
-        let before = Slots::parse(self.get(partition, ENDED).map_err(GuardReason::Unreadable)?.as_deref());
+        let before = self.slots(partition)?;
         let mut slots = before;
         if let Known::Ended { slot, .. } = known {
             self.put(partition, &slot_key(slot), Some(Bytes::new()));
         }
         if goes_on {
-            self.put(partition, &key, Some(Bytes::copy_from_slice(guard.state.as_bytes())));
+            value.extend_from_slice(guard.state.as_bytes());
+            self.put(partition, &key, Some(value.into()));
         } else if lifecycle.remember.is_some() {
-            let mut ended = Vec::with_capacity(ENDED_HEAD_BYTES + guard.state.len());
-            ended.put_u8(ENDED_MARK);
-            ended.put_u64_le(slots.next);
-            ended.put_u64_le(self.now_ns);
-            ended.put_slice(guard.state.as_bytes());
-            self.put(partition, &key, Some(ended.into()));
-            let mut slot = Vec::with_capacity(SLOT_BYTES);
-            slot.put_u64_le(self.now_ns);
-            slot.put_slice(&key);
-            self.put(partition, &slot_key(slots.next), Some(slot.into()));
-            slots.next += 1;
+            self.put_ended(partition, key, value, &guard.state, &mut slots);
         } else if stored.is_some() {
             self.put(partition, &key, None);
         }
         self.forget(partition, lifecycle, &mut slots);
-        if slots != before {
-            let rows = [slots.first.to_le_bytes(), slots.next.to_le_bytes()].concat();
-            self.put(partition, ENDED, Some(rows.into()));
-        }
+        self.put_slots(partition, before, slots);
         Ok(())
     }
 
@@ -513,6 +665,14 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
             changed.into_iter().map(|(key, value)| LaneWrite { key, value }).collect()
         };
         self.changed.into_iter().map(|(partition, changed)| (partition, writes(changed))).collect()
+    }
+}
+
+/// What is recognised of a key: nothing any more once its end is forgotten.
+fn identities_of<'a>(stored: Option<&'a [u8]>, lifecycle: &Lifecycle, now_ns: u64) -> Identities<'a> {
+    match Known::parse(stored) {
+        Known::Ended { ended_ns, .. } if lifecycle.forgets(ended_ns, now_ns) => Identities::default(),
+        _ => stored.map(Identities::split).unwrap_or_default().0,
     }
 }
 
@@ -594,7 +754,7 @@ mod tests {
         let mut judge = GuardJudge::new(kept, now_ns);
         for (of, (key, state)) in (0..).zip(records) {
             let guard = Guard::new(key, lifecycle.state(state).unwrap(), of);
-            let verdict = judge.judge(HERE, lifecycle, &guard);
+            let verdict = judge.judge(HERE, lifecycle, &guard, 0);
             assert_eq!(verdict.map_err(|refused| format!("{}: {}", refused.of, refused.why))?, Verdict::Follows);
         }
         for (partition, writes) in judge.writes() {

@@ -117,9 +117,9 @@ pub(super) fn publish(error: &PublishError) -> Status {
             };
             let code = match why {
                 EventRefused::Lifecycle(GuardReason::Order { .. }) => Code::FailedPrecondition,
-                EventRefused::Lifecycle(GuardReason::Full { .. } | GuardReason::HeldFull { .. }) => {
-                    Code::ResourceExhausted
-                }
+                EventRefused::Lifecycle(
+                    GuardReason::Full { .. } | GuardReason::HeldFull { .. } | GuardReason::Recognised { .. },
+                ) => Code::ResourceExhausted,
                 EventRefused::Lifecycle(GuardReason::Unreadable(_)) => Code::Internal,
                 _ => Code::InvalidArgument,
             };

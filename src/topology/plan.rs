@@ -55,6 +55,8 @@ pub struct TopicPlan {
     pub settings: TopicSettings,
     /// Which orders of states its keys may go through; any if the topology does not say.
     pub lifecycle: Option<LifecyclePlan>,
+    /// Whether its events are recognised for as long as their keys are known.
+    pub per_key: bool,
     /// How many events may wait in it, if the topology says.
     pub backlog: Option<BacklogPlan>,
     /// Who publishes to it; no subscriber if it is a root, or if another topic diverts to it.

@@ -109,6 +109,17 @@ keys! {
         window: Positive,
         /// How many later events of the topic it is recognised for, where that is reached first. Default: any number.
         count: Count<1, DEDUPE_COUNT_MAX>,
+        /// In place of both: it is recognised for as long as the topic knows its key, by its `lifecycle`: until the end of the
+        /// key's life is forgotten (`remember`). At most 256 events of each key; others are refused.
+        per: Per,
+    }
+}
+
+choice! {
+    /// By what it ends that an event is recognised.
+    enum Per {
+        /// By its key.
+        Key = "key",
     }
 }
 

@@ -333,6 +333,11 @@ fn check_roots(namespace: &Namespace, shape: &Shape, problems: &mut Problems) {
         for (key, span) in &topic.settings.roots_only {
             let is_of_groups = settings::is_of_recognition(key);
             if is_of_groups && groups.contains(&number) {
+                if let Some(span) = topic.settings.per_key.filter(|_| *key == "dedupe") {
+                    let message = "`per: key` is for roots: a queue group (`claim`) is given each event once in a time";
+                    let bad = Diagnostic::error(Code::BadValue, span, "not of a root", message);
+                    problems.push(bad.help("say a `window`"));
+                }
                 continue;
             }
             let message = format!("`{key}` is for roots, but `{}` publishes to `{}`", writer.name, topic.name);
@@ -555,6 +560,7 @@ impl<'n, 'p> Planner<'n, 'p> {
             lifecycle: declared.settings.lifecycle.clone(),
             schema: declared.settings.schema.clone(),
             settings: declared.settings.keeping.settings(partitions, recognises),
+            per_key: declared.settings.per_key.is_some(),
             backlog: declared.settings.backlog,
             parent,
             diverts_to: None,

@@ -34,6 +34,8 @@ pub(crate) struct Topic {
     pub(crate) schema: Option<DataSchema>,
     pub(crate) keeping: Keeping,
     pub(crate) lifecycle: Option<LifecyclePlan>,
+    /// Where it says that its events are recognised for as long as their keys are known.
+    pub(crate) per_key: Option<Span>,
     pub(crate) backlog: Option<BacklogPlan>,
     /// The topic that takes events whose state may not follow, and where that is named.
     pub(crate) diverts_to: Option<(String, Span)>,
@@ -173,6 +175,7 @@ pub(crate) fn topic(raw: &raw::Topic, shared: &mut Shared, problems: &mut Proble
         schema: value(&raw.schema).map(|file| file.0),
         keeping: keeping(raw),
         lifecycle,
+        per_key: per_key(raw, problems),
         backlog: backlog(raw, problems),
         diverts_to,
         roots_only: roots_only.into_iter().flatten().collect(),
@@ -191,7 +194,7 @@ fn keeping(raw: &raw::Topic) -> Keeping {
         age,
         bytes,
         force: value(&retention.force).is_some_and(|force| force.0),
-        dedupe: dedupe.map(|raw| Dedupe {
+        dedupe: dedupe.filter(|raw| raw.per.is_none()).map(|raw| Dedupe {
             window: value(&raw.window).map_or(DEDUPE_WINDOW_DEFAULT, |window| window.0),
             count: value(&raw.count).map(|count| count.0),
         }),
@@ -201,6 +204,28 @@ fn keeping(raw: &raw::Topic) -> Keeping {
             Some(raw::Compression::Lz4) => Compression::Lz4,
         },
     }
+}
+
+/// Where a topic says that its events are recognised for as long as their keys are known.
+fn per_key(raw: &raw::Topic, problems: &mut Problems) -> Option<Span> {
+    let OrOff(dedupe) = value(&raw.dedupe)?;
+    let dedupe = dedupe?;
+    let span = dedupe.per.as_ref()?.key;
+    let bounds = [
+        dedupe.window.as_ref().map(|field| ("window", field.key)),
+        dedupe.count.as_ref().map(|field| ("count", field.key)),
+    ];
+    for (name, key) in bounds.into_iter().flatten() {
+        let message = format!("`{name}` with `per: key`: an event is recognised for as long as its key is known");
+        let bad = Diagnostic::error(Code::BadValue, key, "", message);
+        problems.push(bad.label(span, "as long as this says").help("remove one of the two"));
+    }
+    if raw.lifecycle.is_none() {
+        let message = "`per: key` needs a `lifecycle`, which says when a key is known no longer";
+        let bad = Diagnostic::error(Code::BadValue, span, "until when?", message);
+        problems.push(bad.help("add a `lifecycle`, or say a `window`"));
+    }
+    Some(span)
 }
 
 fn backlog(raw: &raw::Topic, problems: &mut Problems) -> Option<BacklogPlan> {

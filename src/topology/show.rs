@@ -118,6 +118,7 @@ fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan) {
             let count = count.map(|count| format!(", count: {count}")).unwrap_or_default();
             line!(shown, "    dedupe: {{ window: {}{count} }}", show_duration(window));
         }
+        None if topic.per_key => line!(shown, "    dedupe: {{ per: key }}"),
         None if topic.is_root() => line!(shown, "    dedupe: {}", scalar("off")),
         // Only roots may say it.
         None => {}

@@ -21,7 +21,9 @@ impl World {
             for event in events {
                 let (key, state) = self.brings();
                 let aside = held_of(event.partition).filter(|_| guarding.holds);
-                event.guard = Some(Brings { key, state, aside });
+                // no topic recognises events in two ways
+                let id = (event.mark == Mark::None && self.random.once_in(2)).then(|| self.random.below(6));
+                event.guard = Some(Brings { key, state, aside, id });
             }
         }
         if self.random.once_in(2) {
@@ -74,7 +76,7 @@ impl World {
                 let back = 1 + self.random.below(written.min(4));
                 let Some(at) = written.checked_sub(back) else { break };
                 let held = &self.model.partitions[&input_of(id)][at as usize];
-                let guard = held.guard.map(|brings| Brings { aside: None, ..brings });
+                let guard = held.guard.map(|brings| Brings { aside: None, id: None, ..brings });
                 events.push(Incoming { partition: of, bytes: held.bytes.clone(), mark: Mark::None, guard });
             }
             released = Some((of, events.len() as u32));
@@ -84,7 +86,8 @@ impl World {
                 let partition = plan::GUARDED[3 + self.random.below(2) as usize];
                 let aside = held_of(partition).filter(|_| guarding.holds);
                 let event = self.incoming(partition, Mark::None);
-                events.push(Incoming { guard: Some(Brings { key, state, aside }), ..event });
+                let id = self.random.once_in(2).then(|| self.random.below(6));
+                events.push(Incoming { guard: Some(Brings { key, state, aside, id }), ..event });
             }
         }
         let bytes: usize = events.iter().map(|event| event.bytes.len() + 100).sum();

@@ -179,9 +179,11 @@ pub(crate) fn slices_of(events: &[Incoming], producer: Option<Producer>) -> Slic
             Ok::<_, ()>(())
         };
         let (slice, _) = slices.push_marked(event.partition, event.mark, write).unwrap();
-        if let Some(Brings { key, state, aside }) = event.guard {
+        if let Some(Brings { key, state, aside, id }) = event.guard {
             let aside = aside.map(|to| Aside { to, held_max: Some(HELD_MAX) });
-            slices.guard_last(slice, Guard::new(&key.to_string(), state.into(), number).or_aside(aside));
+            let guard = Guard::new(&key.to_string(), state.into(), number).or_aside(aside);
+            let id = id.map(|id| EventId(u128::from(id) << 64));
+            slices.guard_last(slice, id.into_iter().fold(guard, Guard::recognised_by));
         }
     }
     if let Some(producer) = producer {
@@ -395,10 +397,9 @@ impl Model {
         let forget = settings.topics.get(&id.topic).and_then(|topic| topic.forget_producers);
         let floor_ns = forget.map_or(0, |forget| self.trusted_ns.saturating_sub(forget.as_nanos() as u64).max(1));
         let in_topic = self.in_topics.get(&(id.topic, producer.id)).copied();
-        if in_topic.is_some_and(|(_, seen_ns)| seen_ns < floor_ns) {
-            return Err(NoPlace::Producer);
-        }
-        let last = |id| self.sequences.get(&(id, producer.id)).copied();
+        let is_forgotten = in_topic.is_some_and(|(_, seen_ns)| seen_ns < floor_ns);
+        let in_topic = in_topic.filter(|_| !is_forgotten);
+        let last = |of| self.sequences.get(&(of, producer.id)).copied().filter(|_| of != id || !is_forgotten);
         let last_held = events[0].1.guard.and_then(|guard| guard.aside).and_then(last);
         let fate = |event: &Incoming| match (event.mark, last(id)) {
             (Mark::Sequence(sequence), Some((last, at))) if sequence <= last => {
@@ -497,14 +498,16 @@ impl Model {
                     repeated.push((slice, record, fate));
                     continue;
                 }
+                let offset = base + stays.len() as u64;
                 let verdict = match (event.guard, &self.guarding) {
-                    (Some(brings), Some(guarding)) => self.lives.judge(id, brings, self.trusted_ns, guarding),
+                    (Some(brings), Some(guarding)) => self.lives.judge(id, brings, offset, self.trusted_ns, guarding),
                     _ => Verdict::Follows,
                 };
                 match verdict {
                     Verdict::Refused => return Err(number),
+                    Verdict::Known(offset) => repeated.push((slice, record, Fate::Known(id.partition, offset))),
                     Verdict::Follows => {
-                        places.insert((slice, record), (id.partition, Some(base + stays.len() as u64)));
+                        places.insert((slice, record), (id.partition, Some(offset)));
                         stays.push(event);
                     }
                     Verdict::Held(to) => {
