@@ -51,6 +51,8 @@ pub const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 pub const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Bytes of journal after which they go into segments: a quarter, so that the next ones come in meanwhile.
 pub const MOVE_BYTES: usize = 4 << 20;
+/// The same where it is of few partitions.
+pub const MOVE_BYTES_MIN: usize = 512 << 10;
 /// Bytes of journal after which a checkpoint is made: enough for its syncs not to matter. Twice as many, and what is in
 /// memory, is what a start has to read at the most.
 pub const CHECKPOINT_BYTES: usize = 64 << 20;
@@ -77,6 +79,11 @@ pub const PRODUCERS_CACHED_MAX: usize = 100_000;
 pub const GROUP_BYTES_MAX: usize = 2 << 20;
 /// The same on the smallest disks, whose journal files are smaller still: a sync has to be for more than one event.
 pub const SMALL_GROUP_BYTES_MAX: usize = 64 << 10;
+/// Bytes of frames that a caller writes itself in place of waking the appender's thread: encoding and writing them takes a few
+/// tens of microseconds, no longer than to wake it would.
+pub const CALLER_GROUP_BYTES_MAX: usize = 64 << 10;
+/// Groups that a caller writes one after another, those of others as well, before the appender's thread takes over.
+pub const CALLER_GROUPS_MAX: usize = 4;
 /// Length in bytes of a journal file. A checkpoint lets about one go.
 pub const JOURNAL_FILE_BYTES: u64 = 64 << 20;
 /// The part of a small disk that one journal file takes at the most.
@@ -91,6 +98,19 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 pub const SEGMENT_WRITE_BYTES: usize = 512 << 10;
 /// Bytes of a segment that the disk is told to begin to write at once: less would be the same pages again and again.
 pub const SEGMENT_BEGIN_BYTES: u64 = 64 << 10;
+/// A page of the system's cache in bytes.
+pub const PAGE_BYTES: u64 = 4096;
+/// Segments that stay open from their first write to the checkpoint that syncs them: so many syncs take some tens of
+/// milliseconds.
+pub const UNSYNCED_FILES_MAX: usize = 256;
+/// How often the disk is told to begin to write a part of the segments that were moved, while there is more.
+pub const SEGMENTS_BEGUN_EVERY: Duration = Duration::from_millis(10);
+/// The part of them.
+pub const SEGMENTS_BEGUN_PART: u64 = 16;
+/// The least of it in bytes: what a disk writes within a millisecond.
+pub const SEGMENTS_BEGUN_AT_ONCE_BYTES: u64 = 128 << 10;
+/// Bytes that may wait for that.
+pub const SEGMENTS_BEGUN_LATER_BYTES_MAX: u64 = 8 << 20;
 /// Parts of a retention (in age or size) after which a segment is closed, so that the oldest part can go.
 pub const RETENTION_PARTS: u32 = 8;
 /// The shortest time after which a segment is closed for its age.
@@ -136,6 +156,9 @@ pub const CLOCK_NOTED_EVERY: Duration = Duration::from_secs(3600);
 pub const ROOM_LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Groups that are written and not durable: what a disk that hangs lets pile up.
 pub const UNSYNCED_GROUPS_MAX: usize = 16 * 1024;
+/// How long what lanes write, and nobody waits for outside, stays without a sync where nothing else asks for one. A loss of
+/// power within that time has those events handled once more; nobody has seen what came of them.
+pub const SYNC_AFTER: Duration = Duration::from_millis(5);
 /// After this long without work the engine writes a mark, which tells the next start what was durable.
 pub const IDLE_MARK_AFTER: Duration = Duration::from_millis(200);
 

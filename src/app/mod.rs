@@ -162,7 +162,7 @@ impl Running {
         options: &Options,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Self, StartError> {
-        let (service, lanes) = (runtime("service")?, runtime("lane")?);
+        let (service, lanes) = (server::runtime().map_err(StartError::Runtime)?, runtime("lane")?);
         // The socket and the engine's watch belong to the service.
         let entered = service.enter();
         let port = Port::take(&options.listen)?;

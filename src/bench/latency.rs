@@ -7,14 +7,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{BenchError, Subject, fresh, loopback, quantile, runtime, sample};
+use super::{BenchError, Subject, client_runtime, fresh, loopback, quantile, runtime, sample};
 use crate::client::{Client, Read, Start};
 use crate::dispatch::{HandleError, Handler, Tree};
 use crate::engine::Engine;
 use crate::engine::embedded::{Durability, EmbeddedEngine};
-use crate::server::{Port, Server};
+use crate::server::{self, Port, Server};
 use crate::topology::{Plan, SubscriberIndex};
 use crate::wasm::{Batch, Handled, Plugin};
 
@@ -32,6 +33,9 @@ pub struct Latency {
     pub rate: f64,
     /// One `fdatasync` of one event's bytes, median and 99th percentile, measured in front and behind.
     pub sync: (f64, f64),
+    /// A call that publishes nothing, through the same connections at the same rate, median and 99th percentile: what gRPC
+    /// and the processors cost without the bus.
+    pub called: (f64, f64),
     /// From the moment at which an event was due to be published to the ack, median and 99th percentile.
     pub acked: (f64, f64),
     /// To the end of the handler's call on the third level.
@@ -104,7 +108,7 @@ pub fn latency(subject: &Subject, rate: f64, seconds: f64) -> Result<Latency, Be
         times: (at == third).then(|| handled.clone()),
     };
     let handlers = subject.plugins.iter().enumerate().map(tap).collect();
-    let (service, lanes, outside) = (runtime("service")?, runtime("lane")?, runtime("client")?);
+    let (service, lanes, outside) = (server::runtime()?, runtime("lane")?, client_runtime()?);
     let folder = fresh(&subject.folder, "bus")?;
     let (server, tree) = service.block_on(async {
         let engine = EmbeddedEngine::open(&folder, Durability::Sync)?;
@@ -114,6 +118,8 @@ pub fn latency(subject: &Subject, rate: f64, seconds: f64) -> Result<Latency, Be
     })?;
     let address = server.address().to_string();
     let total = ((WARM_UP_SECONDS + seconds) * rate) as usize;
+    let calls = (WARM_UP_SECONDS * rate) as usize;
+    let (called_due, called) = outside.block_on(publish_at(&address, &root, rate, calls, |_| Vec::new()))?;
     let (due, acked, read) = outside.block_on(run(&address, &root, &last_topic, rate, total))?;
     service.block_on(async {
         server.stop(Duration::from_secs(5)).await;
@@ -124,26 +130,34 @@ pub fn latency(subject: &Subject, rate: f64, seconds: f64) -> Result<Latency, Be
 
     let warm_up = (WARM_UP_SECONDS * rate) as usize;
     let handled = std::mem::take(&mut *handled.lock().unwrap_or_else(PoisonError::into_inner));
+    let since = |due: &[Instant], times: &HashMap<String, Instant>| -> Vec<f64> {
+        let took = |(number, due): (usize, &Instant)| Some(times.get(&key(number))?.saturating_duration_since(*due));
+        due.iter().enumerate().filter_map(took).map(|took| took.as_secs_f64() * 1e6).collect()
+    };
     let spread = |times: &HashMap<String, Instant>| {
-        let figures: Vec<f64> = due
-            .iter()
-            .enumerate()
-            .skip(warm_up)
-            .filter_map(|(number, due)| {
-                Some((times.get(&key(number))?.saturating_duration_since(*due)).as_secs_f64() * 1e6)
-            })
-            .collect();
+        let figures = since(&due, times).split_off(warm_up.min(times.len()));
         (figures.len() + warm_up == total)
             .then(|| (quantile(&figures, 0.5), quantile(&figures, 0.99)))
             .ok_or_else(|| BenchError::Unfit(format!("{} of {total} events came through", figures.len() + warm_up)))
     };
+    let called = since(&called_due, &called);
     Ok(Latency {
         rate,
+        called: (quantile(&called, 0.5), quantile(&called, 0.99)),
         sync: (quantile(&syncs, 0.5), quantile(&syncs, 0.99)),
         acked: spread(&acked)?,
         handled: spread(&handled)?,
         read: spread(&read)?,
     })
+}
+
+/// Has this thread woken when it asked for, as far as Linux can.
+fn sleep_exactly() {
+    let thread = std::fs::read_link("/proc/thread-self");
+    if let Some(number) = thread.as_ref().ok().and_then(|thread| thread.file_name()) {
+        let slack = Path::new("/proc").join(number).join("timerslack_ns");
+        let _ = std::fs::write(slack, "1"); // where it may not, figures are some microseconds higher
+    }
 }
 
 fn key(number: usize) -> String {
@@ -165,25 +179,42 @@ async fn run(address: &str, root: &str, last: &str, rate: f64, total: usize) -> 
         }
         Ok::<_, BenchError>(read)
     });
+    let (due, acked) = publish_at(address, root, rate, total, |number| vec![sample::order(number)]).await?;
+    let read = tokio::time::timeout(Duration::from_secs(30), reader).await;
+    let read = read.map_err(|_| BenchError::Unfit("not every event came through in 30 s".to_owned()))?;
+    let read = read.map_err(std::io::Error::other)??;
+    Ok((due, acked, read))
+}
+
+/// Makes calls at a steady rate. When each was due, and when it was answered.
+async fn publish_at(
+    address: &str,
+    root: &str,
+    rate: f64,
+    total: usize,
+    events: impl Fn(usize) -> Vec<Bytes> + Clone + Send + 'static,
+) -> Result<(Vec<Instant>, HashMap<String, Instant>), BenchError> {
     let acked = Times::default();
     let mut publishers = Vec::new();
     for _ in 0..PUBLISHERS {
         // a connection each: one slow answer does not delay the next publish
         let client = Client::connect(address).await?;
         let (sender, mut orders) = mpsc::channel::<usize>(64);
-        let (acked, root) = (acked.clone(), root.to_owned());
+        let (acked, root, events) = (acked.clone(), root.to_owned(), events.clone());
         let task = tokio::spawn(async move {
             while let Some(number) = orders.recv().await {
-                client.publish(&root, vec![sample::order(number)]).await?;
+                client.publish(&root, events(number)).await?;
                 acked.lock().unwrap_or_else(PoisonError::into_inner).insert(key(number), Instant::now());
             }
             Ok::<_, BenchError>(())
         });
         publishers.push((sender, task));
     }
-    // A thread that sleeps to the microsecond: the timer of tokio is only good to the millisecond.
+    // A thread that sleeps to the microsecond: the timer of tokio is only good to the millisecond, and Linux lets a thread
+    // sleep up to 50 microseconds longer than it asked for unless it says that it minds.
     let senders: Vec<_> = publishers.iter().map(|(sender, _)| sender.clone()).collect();
     let pacer = std::thread::spawn(move || {
+        sleep_exactly();
         let start = Instant::now() + Duration::from_millis(100);
         let mut due = Vec::with_capacity(total);
         for (number, sender) in (0..total).zip(senders.iter().cycle()) {
@@ -205,11 +236,8 @@ async fn run(address: &str, root: &str, last: &str, rate: f64, total: usize) -> 
         drop(sender);
         task.await.map_err(std::io::Error::other)??;
     }
-    let read = tokio::time::timeout(Duration::from_secs(30), reader).await;
-    let read = read.map_err(|_| BenchError::Unfit("not every event came through in 30 s".to_owned()))?;
-    let read = read.map_err(std::io::Error::other)??;
     let acked = std::mem::take(&mut *acked.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok((due, acked, read))
+    Ok((due, acked))
 }
 
 /// Times of a write and `fdatasync` of one event, in microseconds.

@@ -141,6 +141,11 @@ fn runtime(name: &str) -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().thread_name(name).enable_all().build()
 }
 
+/// Of a client, as a program has it that does little else.
+fn client_runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("client").enable_all().build()
+}
+
 /// A free port of this machine, for nobody else.
 fn loopback() -> server::Options {
     server::Options { listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(), insecure_allow_remote: false }

@@ -13,13 +13,13 @@ use bytes::Bytes;
 
 use super::groups::{Groups, recording};
 use super::threads::ThreadTimes;
-use super::{BenchError, Comparison, checked, fresh, loopback, median, runtime, sample};
+use super::{BenchError, Comparison, checked, client_runtime, fresh, loopback, median, sample};
 use crate::client::{Client, Window};
 use crate::dispatch::Tree;
 use crate::effects::{DiskFolder, SystemClock};
 use crate::engine::Engine;
 use crate::engine::embedded::{EmbeddedEngine, LogOptions};
-use crate::server::{Port, Server};
+use crate::server::{self, Port, Server};
 use crate::wasm::Plugin;
 
 const TOPIC: &str = "bench/events";
@@ -115,7 +115,7 @@ struct Round {
 }
 
 fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<Round, BenchError> {
-    let service = runtime("service")?;
+    let service = server::runtime()?;
     let entered = service.enter();
     let groups = Groups::default();
     let disk = Arc::new(recording(DiskFolder::create(folder)?, groups.clone()));
@@ -130,8 +130,8 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<Round, BenchErr
         let address = server.address().to_string();
         Ok::<_, BenchError>((server, address))
     })?;
-    let client_runtime = runtime("client")?;
-    let measured = client_runtime.block_on(async {
+    let outside = client_runtime()?;
+    let measured = outside.block_on(async {
         let client = Client::connect(&address).await?;
         let mut publishing = client.publishing(TOPIC, Window::default());
         groups.take();

@@ -15,6 +15,7 @@ use crate::engine::{Engine, ReadBudget};
 use crate::model::{PartitionId, Record};
 use crate::reload::{BeginError, Compile, Policy, Probation, Progress, Reloader, Store, begin};
 
+use crate::server;
 use crate::wasm::{Batch, Handled, Host, HostOptions, Plugin, PluginSpec, RegisterError};
 
 /// The tree: as `topologies/orders.yaml` begins, and with its first plugin.
@@ -241,7 +242,7 @@ fn version(component: &[u8], number: u64) -> Vec<u8> {
 pub fn reload(subject: &Subject, rate: f64, reloads: usize) -> Result<Reload, BenchError> {
     let (plan, component, folder) = (checked(TREE)?, component(subject)?, fresh(&subject.folder, "reload")?);
     let cache = HostOptions { cache_folder: Some(folder.join("code")), ..HostOptions::default() };
-    let (service, lanes) = (runtime("service")?, runtime("lane")?);
+    let (service, lanes) = (server::runtime()?, runtime("lane")?);
     let file = folder.join("validate.wasm");
     std::fs::write(&file, version(&component, 0))?;
 

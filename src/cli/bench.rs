@@ -146,6 +146,7 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
             let mut value = serde_json::Map::new();
             for (name, is, (median, high)) in [
                 ("sync", "one write + fdatasync (yardstick)", result.sync),
+                ("called", "a call that publishes nothing", result.called),
                 ("acked", "acked to the producer", result.acked),
                 ("handled", "handled on the third level", result.handled),
                 ("read", "its output read outside, durable", result.read),
@@ -155,6 +156,8 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
             }
             let beyond = result.handled.0 - result.sync.0;
             words += &format!("  handled on the third level, p50 beyond one sync: {beyond:.0} us\n");
+            let beyond = result.acked.0 - result.sync.0 - result.called.0;
+            words += &format!("  acked, p50 beyond one sync and one such call: {beyond:.0} us\n");
             ("latency", words, Value::Object(value))
         }
         What::Memory => {

@@ -14,7 +14,7 @@ use crate::limits;
 use crate::model::event::{ATTRIBUTE_VALUE_BYTES_MAX, EventWriter};
 use crate::model::record::KEY_BYTES_MAX;
 use crate::model::{
-    EventView, Lineage, OutputId, OutputIds, PartitionId, Record, SubscriberId, TopicId, VersionId, partition_of,
+    EventView, Lineage, OutputIds, PartitionId, Record, SubscriberId, TopicId, VersionId, partition_of,
 };
 use crate::topology::{DataSchema, KeyExpression};
 use crate::wasm::{CallError, CallErrorKind, InstanceError, Output};
@@ -63,17 +63,11 @@ pub(super) enum Fit {
     Refused(u32, String),
 }
 
-/// An output that can be taken.
-struct Ready<'a> {
-    event: &'a Parsed<'a>,
-    output: &'a Output,
-    target: &'a Target,
-    id: OutputId,
-    key: Cow<'a, str>,
-    /// It comes later.
-    is_delayed: bool,
-    /// The state that it brings to its key.
-    state: Option<Arc<str>>,
+/// Where not all outputs of an answer can be taken.
+struct Stopped {
+    /// The first event whose outputs are not.
+    at: u32,
+    fit: Fit,
 }
 
 /// Bytes beside the texts of an output in its record: lengths, lineage, the heads of fields, its id.
@@ -87,58 +81,56 @@ const _: () = assert!(ATTRIBUTE_VALUE_BYTES_MAX <= 1 << 14, "a head is a tag and
 impl Emitter {
     /// Puts the outputs of an answer into a unit, as far as they fit. `events` are the events of the call.
     pub(super) fn emit(&self, events: &[Parsed<'_>], outputs: &[Output]) -> (Slices, Fit) {
-        // Nothing can be taken out of a unit again, so every event is looked at before any of it is put in.
-        let (ready, fit) = self.prepare(events, outputs);
-        let mut slices = Slices::default();
-        for output in &ready {
-            if let Err(reason) = self.put(&mut slices, output) {
-                // it has been looked at, so only a bug gets here; nothing may be committed past it
-                return (Slices::default(), Fit::Refused(0, reason));
+        match self.emit_all(events, outputs) {
+            Ok(slices) => (slices, Fit::All),
+            Err(Stopped { at: 0, fit }) => (Slices::default(), fit),
+            // Nothing can be taken out of a unit again, and it happens seldom.
+            Err(Stopped { at, fit }) => {
+                let before: Vec<Output> = outputs.iter().filter(|output| output.event < at).cloned().collect();
+                match self.emit_all(events, &before) {
+                    Ok(slices) => (slices, fit),
+                    // they were looked at, so only a bug gets here; nothing may be committed past it
+                    Err(Stopped { fit, .. }) => (Slices::default(), fit),
+                }
             }
         }
-        (slices, fit)
     }
 
-    /// The outputs in front of the first event whose outputs cannot be taken.
-    fn prepare<'a>(&'a self, events: &'a [Parsed<'a>], outputs: &'a [Output]) -> (Vec<Ready<'a>>, Fit) {
-        let mut ready = Vec::with_capacity(outputs.len());
-        let (mut of, mut index, mut of_start) = (None, 0, 0);
-        let mut bytes = 0;
+    fn emit_all(&self, events: &[Parsed<'_>], outputs: &[Output]) -> Result<Slices, Stopped> {
+        let room = outputs.iter().map(|output| self.expected_bytes(output)).sum();
+        // outputs keep their key, mostly, and so their partition: there is a slice for each port
+        let mut slices = Slices::with_room(room, self.targets.len().min(outputs.len()));
+        let (mut of, mut index, mut bytes) = (None, 0, 0);
         for output in outputs {
             let Some(event) = events.get(output.event as usize) else { continue };
             // its position among the outputs of its event
             index = if of == Some(output.event) { index + 1 } else { 0 };
-            if index == 0 {
-                (of, of_start) = (Some(output.event), ready.len());
+            of = Some(output.event);
+            let at = output.event;
+            match self.put(&mut slices, event, output, index) {
+                Ok(size) => bytes += size,
+                Err(reason) => return Err(Stopped { at, fit: Fit::Refused(at, reason) }),
             }
-            let fit = match self.prepare_one(event, output, index) {
-                Ok((prepared, size)) => {
-                    bytes += size;
-                    if bytes <= limits::UNIT_BYTES_MAX {
-                        ready.push(prepared);
-                        continue;
-                    }
-                    let max = limits::UNIT_BYTES_MAX;
-                    match output.event {
-                        0 => Fit::Refused(0, format!("its outputs are more than one unit may have ({max} bytes)")),
-                        event => Fit::UpTo(event),
-                    }
-                }
-                Err(reason) => Fit::Refused(output.event, reason),
-            };
-            ready.truncate(of_start);
-            return (ready, fit);
+            if bytes > limits::UNIT_BYTES_MAX {
+                let max = limits::UNIT_BYTES_MAX;
+                let fit = match at {
+                    0 => Fit::Refused(0, format!("its outputs are more than one unit may have ({max} bytes)")),
+                    event => Fit::UpTo(event),
+                };
+                return Err(Stopped { at, fit });
+            }
         }
-        (ready, Fit::All)
+        Ok(slices)
     }
 
-    /// An output with its identity and its key, and a bound of the bytes that it has in a unit.
-    fn prepare_one<'a>(
-        &'a self,
-        event: &'a Parsed<'a>,
-        output: &'a Output,
-        index: u32,
-    ) -> Result<(Ready<'a>, usize), String> {
+    /// About how many bytes an output has in a unit.
+    fn expected_bytes(&self, output: &Output) -> usize {
+        let texts = output.r#type.len() + output.content_type.len() + output.attributes.len();
+        RECORD_HEAD_BYTES + self.source.len() + texts + output.data.len()
+    }
+
+    /// Puts an output into a unit, unless it is refused. A bound of the bytes that it has there.
+    fn put(&self, slices: &mut Slices, event: &Parsed<'_>, output: &Output, index: u32) -> Result<usize, String> {
         let target =
             self.targets.get(output.port as usize).ok_or_else(|| format!("port {} is not one", output.port))?;
         let mut size = RECORD_HEAD_BYTES + self.source.len() + output.data.len();
@@ -171,16 +163,32 @@ impl Emitter {
             let length = key.len();
             return Err(format!("the key of an output is {length} bytes long, at most {KEY_BYTES_MAX} are accepted"));
         }
-        size += key.len();
         let is_delayed =
             delay::is_delayed(attributes(output), event.append_time_ns).map_err(|error| error.to_string())?;
-        let state = match &target.guard {
-            Some(guard) => Some(self.encoded(output, &id, |view| {
-                guards::state_of(&guard.plan, view, Some(&key)).map_err(|error| error.to_string())
-            })?),
+        let guard = match &target.guard {
+            Some(guard) => Some((
+                guard,
+                self.encoded(output, &id, |view| {
+                    guards::state_of(&guard.plan, view, Some(&key)).map_err(|error| error.to_string())
+                })?,
+            )),
             None => None,
         };
-        Ok((Ready { event, output, target, id, key, is_delayed, state }, size))
+        let partition = match target.delayed {
+            Some(delayed) if is_delayed => PartitionId { topic: delayed, partition: 0 },
+            _ => PartitionId { topic: target.topic, partition: partition_of(&key, target.partitions) },
+        };
+        let lineage = Some(self.lineage(event));
+        let (slice, _) = slices
+            .push(partition, |out| {
+                put_event(Record::start(out, &key, lineage, &id, &self.source, &output.r#type)?, output);
+                Ok(())
+            })
+            .map_err(|error: SliceFull<crate::model::RecordError>| error.to_string())?;
+        if let Some((guard, state)) = guard.filter(|_| !is_delayed) {
+            slices.guard_last(slice, guard.of(partition.partition, &key, state, output.event));
+        }
+        Ok(size + key.len())
     }
 
     /// What the plugin set, else what the topic's expression says, else the key of the event that it answers.
@@ -212,25 +220,6 @@ impl Emitter {
         let mut encoded = Vec::new();
         put_event(EventWriter::new(&mut encoded, id, &self.source, &output.r#type), output);
         look(&EventView::parse(&encoded).map_err(|error| error.to_string())?)
-    }
-
-    fn put(&self, slices: &mut Slices, ready: &Ready<'_>) -> Result<(), String> {
-        let Ready { event, output, target, id, key, is_delayed, state } = ready;
-        let partition = match target.delayed {
-            Some(delayed) if *is_delayed => PartitionId { topic: delayed, partition: 0 },
-            _ => PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) },
-        };
-        let lineage = Some(self.lineage(event));
-        let (slice, _) = slices
-            .push(partition, |out| {
-                put_event(Record::start(out, key, lineage, id, &self.source, &output.r#type)?, output);
-                Ok(())
-            })
-            .map_err(|error: SliceFull<crate::model::RecordError>| error.to_string())?;
-        if let Some((guard, state)) = target.guard.as_ref().zip(state.as_ref()).filter(|_| !is_delayed) {
-            slices.guard_last(slice, guard.of(partition.partition, key, state.clone(), output.event));
-        }
-        Ok(())
     }
 
     fn lineage(&self, event: &Parsed<'_>) -> Lineage {

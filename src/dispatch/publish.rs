@@ -459,7 +459,8 @@ impl<E: Engine> Publisher<E> {
         let targets = self.targets();
         let target = targets.root(topic)?;
         let marks = self.marks(numbering, target.dedupes, events.len())?;
-        self.append(events.iter().map(|event| (target, event)), marks, fence).await
+        let room = Room::of(events, target.partitions);
+        self.append(events.iter().map(|event| (target, event)), room, marks, fence).await
     }
 
     /// Publishes events to several roots, all of them in one commit or none; resolves when they are durable. Within each
@@ -492,7 +493,7 @@ impl<E: Engine> Publisher<E> {
         // A frame has marks of one kind: a topic that recognises nothing does not look at them.
         let dedupes = addressed.iter().any(|(target, _)| target.dedupes);
         let marks = self.marks(numbering, dedupes, events.len())?;
-        self.append(addressed.into_iter(), marks, None).await
+        self.append(addressed.into_iter(), Room::default(), marks, None).await
     }
 
     /// By what the events of a call of so many are recognised; `dedupes`: their topic recognises them by themselves.
@@ -515,10 +516,11 @@ impl<E: Engine> Publisher<E> {
     async fn append<'a>(
         &self,
         events: impl Iterator<Item = (&'a Target, &'a Bytes)> + Send,
+        room: Room,
         marks: Marks,
         fence: Option<Fence>,
     ) -> Result<Published, PublishError> {
-        let mut slices = Slices::default();
+        let mut slices = Slices::with_room(room.bytes, room.partitions);
         if let Marks::Numbers(numbering) = &marks {
             numbering.began_ns.into_iter().for_each(|began_ns| slices.set_began(began_ns));
             slices.set_producer(match numbering.began_ns {
@@ -583,6 +585,24 @@ impl<E: Engine> Publisher<E> {
         Ok(published)
     }
 }
+
+/// What the records of a call will need.
+#[derive(Default)]
+struct Room {
+    bytes: usize,
+    partitions: usize,
+}
+
+impl Room {
+    /// For events of one topic.
+    fn of(events: &[Bytes], partitions: u32) -> Self {
+        let bytes = events.iter().map(|event| event.len() + RECORD_HEAD_BYTES).sum();
+        Self { bytes, partitions: events.len().min(partitions as usize) }
+    }
+}
+
+/// Bytes of a record beside its event: its length, a key as long as most are, and what tells them apart.
+const RECORD_HEAD_BYTES: usize = 48;
 
 /// An event with its topic, for a call to several.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -415,6 +415,18 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// What a partition holds; `None` where there is no such partition.
     fn bounds(&self, partition: PartitionId) -> Option<Bounds>;
 
+    /// As [`Self::bounds`], once all that is written by now is durable: whoever has seen that an event was handled finds what
+    /// came of it.
+    fn durable_bounds(&self, partition: PartitionId) -> impl Future<Output = Result<Option<Bounds>, Stopped>> + Send {
+        async move {
+            let Some(Bounds { written, durable, .. }) = self.bounds(partition) else { return Ok(None) };
+            if let Some(last) = written.checked_sub(1).filter(|last| *last >= durable) {
+                self.wait_durable(partition, last).await?;
+            }
+            Ok(self.bounds(partition))
+        }
+    }
+
     /// The committed position of a lane: the offset of the next event that it has to consume. Whoever reads positions
     /// first and bounds then sees the outputs of every unit whose cursor it saw.
     fn position(&self, lane: LaneId) -> Option<Offset>;

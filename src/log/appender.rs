@@ -13,9 +13,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::iter::Peekable;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::vec::Drain;
+use std::vec::IntoIter;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -23,19 +24,19 @@ use tokio::sync::oneshot;
 use super::checkpointer::Turn;
 use super::clock::ClockState;
 use super::files::JournalFile;
-use super::frame::{Consumed, Kept, Kind, LaneChange, Link, units, write_frame, write_unit};
+use super::frame::{Consumed, Kept, Kind, LaneChange, Link, UnitBody, frames, write_frame, write_unit};
 use super::guards::{Guards, Looked};
 use super::partition::Partition;
 use super::queue::{NotPlaced, Permit, Placed, Submission};
 use super::sealed::{Hashing, SealedLook};
 use super::sequencer::{Judged, Sequencer};
 use super::store::Sequenced;
-use super::syncer::{Ack, Ends, Syncer, Written};
-use super::tail::Group;
+use super::syncer::{Ack, End, Ends, Syncer, Written};
+use super::tail::{Group, GroupChanges};
 use super::{Durability, Lane, LogOptions, Shared, is_passing};
 use crate::limits;
 use crate::model::slices::Slice;
-use crate::model::{Fence, GuardRefused, LaneWrite, Offset, PartitionId, Slices, keeper_of};
+use crate::model::{Chunk, Fence, GuardRefused, LaneWrite, Offset, PartitionId, Slices, keeper_of};
 
 /// What is done once the group is written.
 enum Then {
@@ -69,6 +70,24 @@ struct WrittenKept {
     end_position: u64,
 }
 
+/// A group on its way: its frames, where in them events are, what else they say, and what is done once they are written.
+#[derive(Default)]
+struct Encoded {
+    bytes: Vec<u8>,
+    slices: Vec<PlacedSlice>,
+    changes: GroupChanges,
+    then: Vec<Then>,
+}
+
+/// Events of a group that have their place.
+struct PlacedSlice {
+    partition: PartitionId,
+    base_offset: Offset,
+    count: u32,
+    /// Of the group's bytes.
+    records: Range<usize>,
+}
+
 /// A partition as the appender knows it.
 struct Writer {
     partition: Arc<Partition>,
@@ -93,6 +112,8 @@ pub(super) struct Appender {
     is_marked: bool,
     /// Bytes that were written and not given to the syncer, where nobody waits for it.
     unsynced_bytes: usize,
+    /// The group that is encoded, and not written.
+    unfinished: Option<Encoded>,
     /// Nobody else makes checkpoints: there are no threads, or not yet.
     is_alone: bool,
 }
@@ -120,49 +141,68 @@ impl Appender {
             hashing,
             is_marked: true,
             unsynced_bytes: 0,
+            unfinished: None,
             is_alone: true,
         }
     }
 
-    /// Serves until the queue is closed or something fails.
-    pub(super) fn serve(&mut self) -> io::Result<()> {
-        let mut submissions = Vec::new();
-        let patience = |marked: bool| (!marked).then_some(limits::IDLE_MARK_AFTER);
-        while self.shared.queue.take(patience(self.is_marked), &mut submissions).is_some() {
-            if self.shared.is_poisoned() {
-                return Ok(()); // by the syncer or the checkpointer, which has said why
-            }
-            if submissions.is_empty() {
-                self.idle()?;
-                continue;
-            }
-            self.groups(&mut submissions)?;
+    /// Writes what was handed in, waiting for room and for the disk where it must.
+    pub(super) fn write(&mut self, submissions: Vec<Submission>) -> io::Result<()> {
+        self.finish_group()?;
+        let mut rest = submissions.into_iter().peekable();
+        while rest.peek().is_some() {
+            self.encode_group(&mut rest)?;
+            self.finish_group()?;
         }
-        self.submit(Ends::default(), Vec::new());
         Ok(())
     }
 
-    /// Writes what is in the queue, where there is no thread to do it. Whether there was anything.
-    pub(super) fn step(&mut self) -> io::Result<bool> {
-        let mut submissions = Vec::new();
-        self.shared.queue.take(Some(std::time::Duration::ZERO), &mut submissions);
-        let is_empty = submissions.is_empty();
-        if !self.shared.is_poisoned() {
-            self.groups(&mut submissions)?;
-        }
-        Ok(!is_empty)
+    /// Whether so many bytes can be written without waiting for anything.
+    pub(super) fn writes_at_once(&self, bytes: usize) -> bool {
+        let used = self.written - self.file.first_position;
+        bytes <= limits::CALLER_GROUP_BYTES_MAX
+            && self.unfinished.is_none()
+            && used + bytes as u64 <= self.options.file_bytes
+            && self.shared.tail.has_room_for_long(bytes)
+            && self.syncer.is_keeping_up()
     }
 
-    fn groups(&mut self, submissions: &mut Vec<Submission>) -> io::Result<()> {
-        let mut rest = submissions.drain(..).peekable();
-        while rest.peek().is_some() {
-            self.group(&mut rest)?;
+    /// Writes what was handed in, which [`Self::writes_at_once`]. False: the disk had no room after all, and the next
+    /// [`Self::write`] begins with it.
+    pub(super) fn write_at_once(&mut self, submissions: Vec<Submission>) -> io::Result<bool> {
+        let mut rest = submissions.into_iter().peekable();
+        self.encode_group(&mut rest)?;
+        debug_assert!(rest.peek().is_none(), "it is one group");
+        let Some(group) = self.unfinished.take() else { return Ok(true) };
+        match self.file.write(&group.bytes, self.written) {
+            Ok(()) => {
+                self.written += group.bytes.len() as u64;
+                self.group_written(group);
+                Ok(true)
+            }
+            Err(error) if is_passing(&error) => {
+                self.unfinished = Some(group);
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
+    }
+
+    /// The position behind what is written, where no mark says that it is durable.
+    pub(super) fn unmarked(&self) -> Option<u64> {
+        (!self.is_marked || self.unfinished.is_some()).then_some(self.written)
+    }
+
+    /// Nothing more comes: what is written is handed to the syncer.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.finish_group()?;
+        self.submit(Ends::default(), Vec::new());
         Ok(())
     }
 
     /// Nothing has come for a while: what is not durable is made so, then a mark says that it is.
     pub(super) fn idle(&mut self) -> io::Result<()> {
+        self.finish_group()?;
         if self.syncer.durable() == self.link.position {
             self.write_mark()?;
         }
@@ -185,8 +225,8 @@ impl Appender {
     fn write_mark(&mut self) -> io::Result<()> {
         let mut bytes = Vec::new();
         self.encode(&mut bytes, Kind::Mark, |_, _| ());
-        self.write(&bytes)?;
-        self.publish(bytes.into());
+        self.write_bytes(&bytes)?;
+        self.publish(bytes.into(), &[], GroupChanges::default());
         self.is_marked = true;
         Ok(())
     }
@@ -197,9 +237,9 @@ impl Appender {
         self.syncer.submit(Written { file, end_position, ends, acks }, &self.shared);
     }
 
-    /// Encodes and writes as many submissions as make one group. It is not longer than a file, which has its room already,
-    /// unless one alone is; or, step by step, all that waits, so that a simulation can say what a step does.
-    fn group(&mut self, submissions: &mut Peekable<Drain<'_, Submission>>) -> io::Result<()> {
+    /// Encodes as many submissions as make one group. It is not longer than a file, which has its room already, unless one
+    /// alone is; or, step by step, all that waits, so that a simulation can say what a step does.
+    fn encode_group(&mut self, submissions: &mut Peekable<IntoIter<Submission>>) -> io::Result<()> {
         let file_bytes = match self.options.is_stepped {
             true => usize::MAX,
             false => usize::try_from(self.options.file_bytes).unwrap_or(usize::MAX),
@@ -211,25 +251,41 @@ impl Appender {
             group.push(submission);
         }
         // Exactly as large as it gets: readers share this memory for as long as it is recent, spare room and all.
-        let mut bytes: Vec<u8> = Vec::with_capacity(room);
-        let mut then = Vec::with_capacity(group.len());
+        let bytes = Vec::with_capacity(room);
+        let mut encoded = Encoded { bytes, then: Vec::with_capacity(group.len()), ..Encoded::default() };
         let ClockState { trusted_ns, wall_ns } = self.shared.trusted.now();
         self.link.append_time_ns = self.link.append_time_ns.max(wall_ns);
         self.trusted_time_ns = trusted_ns;
         for submission in group {
-            self.encode_submission(submission, &mut bytes, &mut then)?;
+            self.encode_submission(submission, &mut encoded)?;
         }
+        let bytes = &mut encoded.bytes;
+        if bytes.capacity() - bytes.len() > bytes.len() / 8 {
+            bytes.shrink_to_fit(); // guards may bring less than there was room for
+        }
+        self.unfinished = Some(encoded);
+        Ok(())
+    }
+
+    /// Writes the group that is encoded, where there is one, however long that takes.
+    fn finish_group(&mut self) -> io::Result<()> {
+        let Some(group) = self.unfinished.take() else { return Ok(()) };
+        if !group.bytes.is_empty() {
+            self.wait_for_room(group.bytes.len())?;
+            self.roll_before(group.bytes.len())?;
+            self.write_bytes(&group.bytes)?;
+        }
+        self.group_written(group);
+        Ok(())
+    }
+
+    /// Tells everybody of a group that is written.
+    fn group_written(&mut self, Encoded { bytes, slices, changes, then }: Encoded) {
         let mut ends = Ends::default();
         if !bytes.is_empty() {
-            if bytes.capacity() - bytes.len() > bytes.len() / 8 {
-                bytes.shrink_to_fit(); // guards may bring less than there was room for
-            }
-            self.wait_for_room(bytes.len())?;
-            self.roll_before(bytes.len())?;
-            self.write(&bytes)?;
             self.shared.space.note(bytes.len());
             self.unsynced_bytes += bytes.len();
-            ends = self.publish(bytes.into());
+            ends = self.publish(bytes.into(), &slices, changes);
             self.is_marked = false;
         }
         let mut acks = Vec::new();
@@ -256,12 +312,14 @@ impl Appender {
             }
         }
         if self.options.durability == Durability::Sync {
-            self.submit(ends, acks);
-            return Ok(());
+            // Lanes are woken after the syncer: the disk takes longest.
+            self.submit(ends.clone(), acks);
+            return wake(&ends);
         }
+        wake(&ends);
         // The setting promises no more than that it is written.
-        for (partition, end) in ends.iter() {
-            partition.set_durable(*end);
+        for end in ends.iter() {
+            end.partition.set_durable(end.offset);
         }
         self.shared.tail.set_settled(self.written);
         acks.into_iter().for_each(Ack::send);
@@ -269,38 +327,24 @@ impl Appender {
         if self.options.durability != Durability::Os || self.unsynced_bytes >= self.options.move_bytes {
             self.submit(Ends::default(), Vec::new());
         }
-        Ok(())
     }
 
-    fn encode_submission(
-        &mut self,
-        submission: Submission,
-        bytes: &mut Vec<u8>,
-        then: &mut Vec<Then>,
-    ) -> io::Result<()> {
+    fn encode_submission(&mut self, submission: Submission, group: &mut Encoded) -> io::Result<()> {
         match submission {
             Submission::Append { mut slices, looked, ticket, permit } => {
                 let (duplicates, kept, aside) = match self.judge(&mut slices, looked.as_deref())? {
                     Ok(judged) => judged,
                     Err(refused) => {
-                        then.push(Then::Ack(Ack::Append(ticket, Err(refused), permit)));
+                        group.then.push(Then::Ack(Ack::Append(ticket, Err(refused), permit)));
                         return Ok(());
                     }
                 };
-                let mut base_offsets = Vec::with_capacity(slices.iter().len());
-                if slices.count() > 0 {
-                    self.encode(bytes, Kind::Unit, |appender, out| {
-                        write_unit(out, appender.trusted_time_ns, None, &kept, &slices, |slice| {
-                            let offset = appender.place(slice);
-                            base_offsets.push(offset);
-                            offset
-                        });
-                    });
-                } else {
-                    base_offsets.resize(slices.iter().len(), 0);
-                }
-                self.keep(kept, then);
-                then.push(Then::Ack(Ack::Append(ticket, Ok(Placed { base_offsets, duplicates, aside }), permit)));
+                let base_offsets = match slices.count() {
+                    0 => vec![0; slices.iter().len()],
+                    _ => self.encode_unit(group, None, &kept, &slices),
+                };
+                self.keep(kept, group);
+                group.then.push(Then::Ack(Ack::Append(ticket, Ok(Placed { base_offsets, duplicates, aside }), permit)));
             }
             Submission::Unit {
                 lane,
@@ -324,18 +368,17 @@ impl Appender {
                 let (kept, mut aside) = match guards.judge(&slices, &mut duplicates, next_offset) {
                     Ok(judged) => judged,
                     Err(refused) => {
-                        then.extend(verdict.map(|ticket| Then::Verdict(ticket, Err(refused))));
+                        group.then.extend(verdict.map(|ticket| Then::Verdict(ticket, Err(refused))));
                         return Ok(());
                     }
                 };
                 slices.sort_out(&mut duplicates, &mut aside, |_| 0);
                 let change = LaneChange { consumed: Consumed { lane: lane.id, consumed_to }, writes: &writes };
-                self.encode(bytes, Kind::Unit, |appender, out| {
-                    let trusted_ns = appender.trusted_time_ns;
-                    write_unit(out, trusted_ns, Some(change), &kept, &slices, |slice| appender.place(slice));
-                });
+                self.encode_unit(group, Some(change), &kept, &slices);
+                group.changes.cursors.push((lane.id, consumed_to));
+                group.changes.entries.extend(writes.iter().map(|write| (lane.id, write.clone())));
                 let end_position = self.link.position;
-                then.push(Then::Unit(Box::new(WrittenUnit {
+                group.then.push(Then::Unit(Box::new(WrittenUnit {
                     lane,
                     consumed_to,
                     writes,
@@ -343,36 +386,73 @@ impl Appender {
                     end_position,
                     permit,
                 })));
-                self.keep(kept, then);
-                then.extend(verdict.map(|ticket| Then::Verdict(ticket, Ok(()))));
+                self.keep(kept, group);
+                group.then.extend(verdict.map(|ticket| Then::Verdict(ticket, Ok(()))));
             }
             Submission::Acquire { lane, ticket } => {
                 let owner = lane.owner.fetch_add(1, Ordering::AcqRel) + 1;
                 lane.changed.acquired(owner);
-                let pending = then.iter().rev().find_map(|then| match then {
+                let pending = group.then.iter().rev().find_map(|then| match then {
                     Then::Unit(unit) if unit.lane.id == lane.id => Some(unit.consumed_to),
                     _ => None,
                 });
                 let position = pending.unwrap_or_else(|| lane.position());
-                then.push(Then::Acquired(ticket, (position, owner)));
+                group.then.push(Then::Acquired(ticket, (position, owner)));
             }
             Submission::Catalogue { entry, ticket } => {
-                self.encode(bytes, Kind::Catalogue, |_, out| out.extend_from_slice(&entry));
-                then.push(Then::Ack(Ack::Durable(ticket)));
+                self.encode(&mut group.bytes, Kind::Catalogue, |_, out| out.extend_from_slice(&entry));
+                group.changes.catalogue.push(entry);
+                group.then.push(Then::Ack(Ack::Durable(ticket)));
             }
-            Submission::Sync { ticket } => then.push(Then::Ack(Ack::Durable(ticket))),
-            Submission::Barrier { ticket } => then.push(Then::Barrier(ticket)),
+            Submission::Sync { ticket } => group.then.push(Then::Ack(Ack::Durable(ticket))),
+            Submission::Barrier { ticket } => group.then.push(Then::Barrier(ticket)),
         }
         Ok(())
     }
 
+    /// Encodes a unit. The offset of the first record of each slice.
+    fn encode_unit(
+        &mut self,
+        group: &mut Encoded,
+        lane: Option<LaneChange<'_>>,
+        kept: &[Kept],
+        slices: &Slices,
+    ) -> Vec<Offset> {
+        let mut base_offsets = Vec::with_capacity(slices.iter().len());
+        let mut numbers = Vec::new();
+        let (placed, producers) = (&mut group.slices, &mut group.changes.producers);
+        self.encode(&mut group.bytes, Kind::Unit, |appender, out| {
+            write_unit(out, appender.trusted_time_ns, lane, kept, slices, |slice, records| {
+                let (partition, count) = (slice.partition, slice.count);
+                let base_offset = appender.place(slice);
+                base_offsets.push(base_offset);
+                if count > 0 {
+                    placed.push(PlacedSlice { partition, base_offset, count, records });
+                    let last = slice.sequences.last().copied();
+                    let offset = base_offset + Offset::from(count) - 1;
+                    if let Some((producer, sequence)) = slices.producer().zip(last) {
+                        producers.push(((partition, producer), Sequenced { sequence, offset }));
+                        numbers.push((partition, sequence));
+                    }
+                }
+                base_offset
+            });
+        });
+        if let Some(producer) = slices.producer() {
+            let (trusted_ns, began_ns) = (self.trusted_time_ns, slices.began_ns().unwrap_or(0));
+            group.changes.add_numbers(numbers.into_iter(), producer, trusted_ns, began_ns);
+        }
+        base_offsets
+    }
+
     /// Partitions keep this from now on: what is judged next sees it, though it is not written yet.
-    fn keep(&self, kept: Vec<Kept>, then: &mut Vec<Then>) {
+    fn keep(&self, kept: Vec<Kept>, group: &mut Encoded) {
         for (partition, writes) in kept {
             let keeper = self.shared.lane(keeper_of(partition));
+            group.changes.entries.extend(writes.iter().map(|write| (keeper.id, write.clone())));
             let number = keeper.changed.hand_in(0, &writes).unwrap_or(0);
             let end_position = self.link.position;
-            then.push(Then::Kept(Box::new(WrittenKept { keeper, writes, number, end_position })));
+            group.then.push(Then::Kept(Box::new(WrittenKept { keeper, writes, number, end_position })));
         }
     }
 
@@ -440,7 +520,7 @@ impl Appender {
         Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.when_there_is_room(|appender| appender.file.write(bytes, appender.written))?;
         self.written += bytes.len() as u64;
         Ok(())
@@ -465,27 +545,39 @@ impl Appender {
         }
     }
 
-    /// Lets lanes see a written group, whose frames `bytes` are. How far it goes in each partition.
-    fn publish(&mut self, bytes: Bytes) -> Ends {
-        let mut ends: Vec<(Arc<Partition>, Offset)> = Vec::new();
-        for (_, mut unit) in units(&bytes) {
-            while let Ok(Some(slice)) = unit.next_slice() {
-                let end = slice.chunk.end_offset();
-                let partition = &writer(&mut self.writers, &self.shared, slice.partition).partition;
-                partition.push(slice.chunk);
-                match ends.iter_mut().rfind(|(known, _)| Arc::ptr_eq(known, partition)) {
-                    Some((_, known)) => *known = end,
-                    None => ends.push((partition.clone(), end)),
-                }
+    /// Lets lanes see a written group, whose frames `bytes` are, once they look. How far it goes in each partition.
+    fn publish(&mut self, bytes: Bytes, slices: &[PlacedSlice], changes: GroupChanges) -> Ends {
+        let (append_time_ns, trusted_time_ns, epoch) =
+            (self.link.append_time_ns, self.trusted_time_ns, self.link.epoch);
+        let chunks = slices.iter().map(|slice| {
+            let PlacedSlice { partition, base_offset, count, records } = slice;
+            let (base_offset, count, records) = (*base_offset, *count, bytes.slice(records.clone()));
+            (*partition, Chunk { base_offset, count, append_time_ns, trusted_time_ns, epoch, records })
+        });
+        let ends = self.show(chunks);
+        self.push(bytes, ends.clone(), changes);
+        ends
+    }
+
+    /// Adds events to what lanes see. They are not woken yet.
+    fn show(&mut self, chunks: impl Iterator<Item = (PartitionId, Chunk)>) -> Ends {
+        let mut ends: Vec<End> = Vec::new();
+        for (id, chunk) in chunks {
+            let offset = chunk.end_offset();
+            let partition = &writer(&mut self.writers, &self.shared, id).partition;
+            partition.push(chunk);
+            match ends.iter_mut().rfind(|end| end.id == id) {
+                Some(end) => end.offset = offset,
+                None => ends.push(End { id, partition: partition.clone(), offset }),
             }
         }
-        for (partition, _) in &ends {
-            partition.wake_written();
-        }
-        let ends: Ends = ends.into();
+        ends.into()
+    }
+
+    /// Hands a written group to the checkpointer.
+    fn push(&mut self, bytes: Bytes, ends: Ends, changes: GroupChanges) {
         let identities = self.sequencer.written(self.link.position).into();
-        self.shared.tail.push(Group { bytes, end: self.link, ends: ends.clone(), identities });
-        ends
+        self.shared.tail.push(Group { bytes, end: self.link, ends, changes: Arc::new(changes), identities });
     }
 
     /// Everything that recovery accepted has been taken in.
@@ -496,43 +588,66 @@ impl Appender {
     /// Takes in frames that recovery has accepted and made durable, as if they had just been written.
     pub(super) fn replay(&mut self, bytes: Bytes, end: Link) -> io::Result<()> {
         self.wait_for_room(bytes.len())?;
-        for (head, mut unit) in units(&bytes) {
+        let (mut chunks, mut changes) = (Vec::new(), GroupChanges::default());
+        for (head, body) in frames(&bytes) {
+            let mut unit = match head.kind {
+                Kind::Mark => continue,
+                Kind::Catalogue => {
+                    changes.catalogue.push(body);
+                    continue;
+                }
+                Kind::Unit => UnitBody::parse(&head, body).map_err(io::Error::other)?, // it was parsed before
+            };
             let mut numbers = Vec::new();
-            while let Ok(Some(slice)) = unit.next_slice() {
-                let (base_offset, end) = (slice.chunk.base_offset, slice.chunk.end_offset());
-                self.sequencer.note(slice.partition, slice.identities(), base_offset, unit.trusted_time_ns);
+            while let Some(slice) = unit.next_slice().map_err(io::Error::other)? {
+                let (id, base_offset, end) = (slice.partition, slice.chunk.base_offset, slice.chunk.end_offset());
+                self.sequencer.note(id, slice.identities(), base_offset, unit.trusted_time_ns);
                 if let (Some(producer), Some(sequence)) = (unit.producer, slice.last_sequence) {
                     let last = Sequenced { sequence, offset: end.saturating_sub(1) };
-                    self.sequencer.note_sequence(slice.partition, producer, last);
-                    numbers.push((slice.partition, sequence));
+                    self.sequencer.note_sequence(id, producer, last);
+                    changes.producers.push(((id, producer), last));
+                    numbers.push((id, sequence));
                 }
-                writer(&mut self.writers, &self.shared, slice.partition).next_offset = end;
+                writer(&mut self.writers, &self.shared, id).next_offset = end;
+                chunks.push((id, slice.chunk));
             }
             if let Some(producer) = unit.producer {
-                let (numbers, trusted_ns) = (numbers.into_iter(), unit.trusted_time_ns);
-                self.sequencer.note_in_topics(numbers, producer, trusted_ns, unit.began_ns);
+                let (trusted_ns, began_ns) = (unit.trusted_time_ns, unit.began_ns);
+                changes.add_numbers(numbers.iter().copied(), producer, trusted_ns, began_ns);
+                self.sequencer.note_in_topics(numbers.into_iter(), producer, trusted_ns, began_ns);
             }
             for (partition, writes) in std::mem::take(&mut unit.kept) {
-                let keeper = self.shared.lane(keeper_of(partition));
-                keeper.changed.written(0, head.end_position(), compact(writes));
+                let (keeper, writes) = (self.shared.lane(keeper_of(partition)), compact(writes));
+                changes.entries.extend(writes.iter().map(|write| (keeper.id, write.clone())));
+                keeper.changed.written(0, head.end_position(), writes);
             }
             if let Some(consumed) = unit.consumed {
-                let lane = self.shared.lane(consumed.lane);
-                lane.changed.written(0, head.end_position(), compact(unit.writes));
+                let (lane, writes) = (self.shared.lane(consumed.lane), compact(unit.writes));
+                changes.cursors.push((lane.id, consumed.consumed_to));
+                changes.entries.extend(writes.iter().map(|write| (lane.id, write.clone())));
+                lane.changed.written(0, head.end_position(), writes);
                 lane.position.store(consumed.consumed_to, Ordering::Release);
             }
         }
         (self.link, self.written) = (end, end.position);
-        for (partition, end) in self.publish(bytes).iter() {
-            partition.set_durable(*end);
+        let ends = self.show(chunks.into_iter());
+        self.push(bytes, ends.clone(), changes);
+        wake(&ends);
+        for end in ends.iter() {
+            end.partition.set_durable(end.offset);
         }
         self.shared.tail.set_settled(self.written);
         Ok(())
     }
 }
 
+/// Lanes see what was written.
+fn wake(ends: &Ends) {
+    ends.iter().for_each(|end| end.partition.wake_written());
+}
+
 /// Entries with memory of their own: they stay longer than the frames that they came in.
-pub(super) fn compact(writes: Vec<LaneWrite>) -> Vec<LaneWrite> {
+fn compact(writes: Vec<LaneWrite>) -> Vec<LaneWrite> {
     let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
     writes.iter().map(|write| LaneWrite { key: own(&write.key), value: write.value.as_ref().map(own) }).collect()
 }

@@ -24,23 +24,19 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
-use super::appender::compact;
 use super::block::write_block;
 use super::clock::ClockState;
-use super::frame::{Kind, UnitBody, frames};
 use super::identities::{Identities, Resealed};
-use super::producers::{Forgetting, of_whole_topics, whole};
-use super::sealed::{Hashing, Sealed};
+use super::producers::Forgetting;
+use super::sealed::Sealed;
 use super::segment::{SegmentId, SegmentMeta, is_out_of_descriptors};
 use super::segments::Segments;
-use super::store::{Changes, Checkpoint, Contents, Entries, Extent, Sequenced, Store, StoreError};
-use super::tail::Group;
-use super::{Settings, Shared, failed_sync, is_passing, lock};
-use crate::effects::DiskFile;
+use super::store::{Changes, Checkpoint, Contents, Entries, Extent, Store, StoreError};
+use super::syncer::End;
+use super::unsynced::Unsynced;
+use super::{Durability, LogOptions, Settings, Shared, failed_sync, is_passing, lock};
 use crate::limits;
-use crate::model::{Chunk, LaneId, Offset, PartitionId, ProducerId, Retention, SubscriberId, keeper_of};
+use crate::model::{Chunk, LaneId, Offset, PartitionId, Retention, SubscriberId};
 
 /// Why a checkpoint was not made.
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +77,6 @@ impl From<StoreError> for CheckpointError {
 struct Kept {
     extent: Extent,
     segments: Segments,
-    /// How much of the last segment the disk was told to begin to write.
-    begun: u64,
 }
 
 /// How far the checkpointer goes in one turn.
@@ -107,6 +101,7 @@ pub(super) struct Checkpointer {
     cursors: HashMap<LaneId, Offset>,
     identities: Identities,
     forgetting: Forgetting,
+    unsynced: Unsynced,
     /// When it was last looked what has expired, by the clock that never jumps.
     looked_ns: u64,
     checkpoint_bytes: usize,
@@ -120,64 +115,10 @@ struct Outcome {
     identities: Resealed,
 }
 
-/// What goes into segments and into the next checkpoint, gathered from frames.
-#[derive(Default)]
-struct Gathered {
-    chunks: BTreeMap<PartitionId, Vec<Chunk>>,
-    cursors: BTreeMap<LaneId, Offset>,
-    catalogue: Vec<Bytes>,
-    producers: BTreeMap<(PartitionId, ProducerId), Sequenced>,
-    entries: BTreeMap<(LaneId, Bytes), Option<Bytes>>,
-}
-
-impl Gathered {
-    fn of(groups: &[Group]) -> Self {
-        let mut gathered = Self::default();
-        for (head, body) in groups.iter().flat_map(|group| frames(&group.bytes)) {
-            match head.kind {
-                Kind::Mark => {}
-                Kind::Catalogue => gathered.catalogue.push(body),
-                Kind::Unit => {
-                    if let Ok(unit) = UnitBody::parse(&head, body) {
-                        gathered.take(unit);
-                    }
-                }
-            }
-        }
-        gathered
-    }
-
-    fn take(&mut self, mut unit: UnitBody) {
-        if let Some(consumed) = unit.consumed {
-            self.cursors.insert(consumed.lane, consumed.consumed_to);
-            let writes = compact(std::mem::take(&mut unit.writes)).into_iter();
-            self.entries.extend(writes.map(|write| ((consumed.lane, write.key), write.value)));
-        }
-        for (partition, writes) in std::mem::take(&mut unit.kept) {
-            let keeper = keeper_of(partition);
-            self.entries.extend(compact(writes).into_iter().map(|write| ((keeper, write.key), write.value)));
-        }
-        let mut numbers = Vec::new();
-        while let Ok(Some(slice)) = unit.next_slice() {
-            let chunk = slice.chunk.clone();
-            let id = slice.partition;
-            if let (Some(producer), Some(sequence)) = (unit.producer, slice.last_sequence) {
-                let offset = slice.chunk.end_offset().saturating_sub(1);
-                self.producers.insert((id, producer), Sequenced { sequence, offset });
-                numbers.push((id, sequence));
-            }
-            self.chunks.entry(id).or_default().push(chunk);
-        }
-        if let Some(producer) = unit.producer {
-            let of_topics = of_whole_topics(numbers.into_iter(), unit.trusted_time_ns, unit.began_ns);
-            self.producers.extend(of_topics.into_iter().map(|(topic, last)| ((whole(topic), producer), last)));
-        }
-    }
-}
-
 impl Checkpointer {
     /// Goes on from what the store holds.
-    pub(super) fn new(store: Store, contents: &Contents, hashing: Hashing, checkpoint_bytes: usize) -> Self {
+    pub(super) fn new(store: Store, contents: &Contents, options: &LogOptions) -> Self {
+        let hashing = options.hashing();
         let mut partitions: BTreeMap<PartitionId, Kept> = BTreeMap::new();
         for (id, extent) in &contents.partitions {
             partitions.entry(*id).or_default().extent = *extent;
@@ -185,7 +126,6 @@ impl Checkpointer {
         for (id, segments) in &contents.segments {
             let kept = partitions.entry(*id).or_default();
             kept.segments = segments.as_slice().into();
-            kept.begun = kept.segments.open().map_or(0, |open| open.bytes);
         }
         Self {
             entries: store.entries(),
@@ -197,8 +137,9 @@ impl Checkpointer {
             cursors: contents.cursors.clone(),
             identities: Identities::new(contents, hashing),
             forgetting: Forgetting::default(),
+            unsynced: Unsynced::new(options.durability != Durability::Sync),
             looked_ns: 0,
-            checkpoint_bytes,
+            checkpoint_bytes: options.checkpoint_bytes,
         }
     }
 
@@ -230,31 +171,47 @@ impl Checkpointer {
         let groups = shared.tail.waiting();
         let Some(link) = groups.last().map(|group| group.end) else { return Ok(()) };
         let settings = shared.settings();
-        let gathered = Gathered::of(&groups);
+        let mut ends: BTreeMap<PartitionId, &End> = BTreeMap::new();
+        ends.extend(groups.iter().flat_map(|group| group.ends.iter()).map(|end| (end.id, end)));
         // Until all is written, nothing of it is so: after an error the same is written once more.
         let (mut partitions, mut changed): (BTreeMap<PartitionId, Kept>, Vec<_>) = Default::default();
-        for (id, chunks) in &gathered.chunks {
-            let mut partition = self.partitions.get(id).cloned().unwrap_or_default();
-            let metas = add(shared, &settings, *id, &mut partition, chunks)?;
-            changed.extend(metas.into_iter().map(|meta| ((*id, meta.base_offset), meta)));
-            partitions.insert(*id, partition);
+        for (id, end) in ends {
+            let mut partition = self.partitions.get(&id).cloned().unwrap_or_default();
+            let chunks = end.partition.chunks(partition.extent.end, end.offset);
+            let metas = add(shared, &mut self.unsynced, &settings, id, &mut partition, &chunks)?;
+            changed.extend(metas.into_iter().map(|meta| ((id, meta.base_offset), meta)));
+            partitions.insert(id, partition);
+            // All of it takes milliseconds, and where processors are few a sync that is done waits for its thread to run.
+            std::thread::yield_now();
         }
+        let moved = partitions.len();
         for (id, partition) in partitions {
             self.pending.partitions.insert(id, partition.extent);
             self.adopt(shared, id, partition);
         }
         self.pending.checkpoint.link = link;
         self.pending.segments.extend(changed);
-        self.pending.catalogue.extend(gathered.catalogue);
-        self.pending.producers.extend(gathered.producers);
-        self.cursors.extend(gathered.cursors.iter().map(|(lane, offset)| (*lane, *offset)));
-        self.pending.cursors.extend(gathered.cursors);
-        for ((lane, key), value) in gathered.entries {
-            self.pending.put_entry(lane, key, value);
+        for changes in groups.iter().map(|group| &group.changes) {
+            self.pending.catalogue.extend_from_slice(&changes.catalogue);
+            self.pending.producers.extend(changes.producers.iter().copied());
+            self.cursors.extend(changes.cursors.iter().copied());
+            self.pending.cursors.extend(changes.cursors.iter().copied());
+            for (lane, write) in &changes.entries {
+                self.pending.put_entry(*lane, write.key.clone(), write.value.clone());
+            }
         }
         self.identities.take(&settings, groups.iter().flat_map(|group| &*group.identities));
-        shared.tail.moved(groups.len());
+        shared.tail.moved(groups.len(), moved);
+        // What is much waits for no quiet moment: the rest is begun bit by bit.
+        self.unsynced.begin(self.unsynced.to_begin().saturating_sub(limits::SEGMENTS_BEGUN_LATER_BYTES_MAX));
         Ok(())
+    }
+
+    /// Lets the disk begin to write a part of what was moved. Whether there is more.
+    pub(super) fn begin_writing(&mut self) -> bool {
+        let bytes = self.unsynced.to_begin();
+        self.unsynced.begin((bytes / limits::SEGMENTS_BEGUN_PART).max(limits::SEGMENTS_BEGUN_AT_ONCE_BYTES));
+        self.unsynced.to_begin() > 0
     }
 
     /// Lets readers see a partition's segments.
@@ -292,7 +249,7 @@ impl Checkpointer {
             *known = (*known).max(*floor_ns);
         }
         if changes.checkpoint.link != self.checkpoint.link {
-            let synced = shared.disk.sync_all().map_err(failed_sync);
+            let synced = self.unsynced.sync(shared.disk.as_ref()).map_err(failed_sync);
             synced.map_err(disk_error(|| "segments are not durable".to_owned()))?;
         }
         let committed =
@@ -421,6 +378,7 @@ fn is_to_be_sealed(segment: &SegmentMeta, retention: &Retention, horizon_ns: Opt
 /// Adds events to the partition's segments on the disk. The segments that changed.
 fn add(
     shared: &Shared,
+    unsynced: &mut Unsynced,
     settings: &Settings,
     id: PartitionId,
     partition: &mut Kept,
@@ -432,7 +390,6 @@ fn add(
     let mut bytes = Vec::new();
     while rest.peek().is_some() {
         let open = partition.segments.open();
-        let begun = open.map_or(0, |_| partition.begun);
         let mut meta = open.unwrap_or(SegmentMeta {
             base_offset: partition.extent.end,
             end_offset: partition.extent.end,
@@ -462,48 +419,15 @@ fn add(
                 break; // the rest with the next write, from the same memory
             }
         }
-        let name = SegmentId { partition: id, base_offset: meta.base_offset }.file_name();
-        let written = write_segment(shared, &name, &bytes, start, meta.is_sealed, begun);
-        partition.begun = written.map_err(disk_error(|| format!("{name} cannot be written")))?;
+        let segment = SegmentId { partition: id, base_offset: meta.base_offset };
+        let at = (start, meta.is_sealed);
+        let written = unsynced.write(shared.disk.as_ref(), &shared.open_segments, segment, &bytes, at);
+        written.map_err(disk_error(|| format!("{} cannot be written", segment.file_name())))?;
         partition.extent.end = meta.end_offset;
         partition.segments.put(meta);
         changed.push(meta);
     }
     Ok(changed)
-}
-
-/// Writes what is added to a segment. What is in front of `begun` the disk was told to begin to write; where that ends now.
-fn write_segment(
-    shared: &Shared,
-    name: &str,
-    bytes: &[u8],
-    start: u64,
-    is_sealed: bool,
-    begun: u64,
-) -> io::Result<u64> {
-    let open = |name: &str| -> io::Result<Box<dyn DiskFile>> {
-        match shared.disk.open(name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && start == 0 => shared.disk.create(name),
-            opened => opened,
-        }
-    };
-    let file = open(name).or_else(|error| {
-        if !is_out_of_descriptors(&error) {
-            return Err(error);
-        }
-        shared.open_segments.clear(); // readers open theirs again
-        open(name)
-    })?;
-    file.write_at(bytes, start)?;
-    let end = start + bytes.len() as u64;
-    if is_sealed && file.length()? > end {
-        file.truncate(end)?; // left from a checkpoint that never was
-    }
-    if end - begun < limits::SEGMENT_BEGIN_BYTES {
-        return Ok(begun);
-    }
-    file.start_writing(begun, end - begun); // so that little is left for the sync, which the acks of others wait behind
-    Ok(end)
 }
 
 /// Groups chunks into blocks, splitting those that are larger.

@@ -51,6 +51,8 @@
 //! frame of a later one from a torn write.
 //! ```
 
+use std::ops::Range;
+
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::limits;
@@ -382,14 +384,15 @@ fn guard_bytes(slice: &Slice) -> usize {
     }
 }
 
-/// Writes the body of a unit of a trusted time. `base_offset` gives the offset of a slice's first record.
+/// Writes the body of a unit of a trusted time. `place` is told where in `out` the records of a slice are, and gives the
+/// offset of the first one.
 pub(super) fn write_unit(
     out: &mut Vec<u8>,
     trusted_time_ns: u64,
     lane: Option<LaneChange<'_>>,
     kept: &[Kept],
     slices: &Slices,
-    mut base_offset: impl FnMut(&Slice) -> Offset,
+    mut place: impl FnMut(&Slice, Range<usize>) -> Offset,
 ) {
     let has_identities = slices.iter().any(|slice| !slice.identities.is_empty());
     let flag = |present: bool, flag: u32| if present { flag } else { 0 };
@@ -426,7 +429,8 @@ pub(super) fn write_unit(
     for slice in slices.iter() {
         out.put_u32_le(slice.partition.topic.0);
         out.put_u32_le(slice.partition.partition);
-        out.put_u64_le(base_offset(slice));
+        let start = out.len() + SLICE_HEAD_BYTES - 8;
+        out.put_u64_le(place(slice, start..start + slice.records.len()));
         out.put_u32_le(slice.count);
         out.put_u32_le(slice.records.len() as u32);
         out.put_slice(&slice.records);
@@ -612,12 +616,6 @@ pub(super) fn frames(bytes: &Bytes) -> impl Iterator<Item = (Head, Bytes)> {
     })
 }
 
-/// The units among the frames in some bytes.
-pub(super) fn units(bytes: &Bytes) -> impl Iterator<Item = (Head, UnitBody)> {
-    let units = frames(bytes).filter(|(head, _)| head.kind == Kind::Unit);
-    units.filter_map(|(head, body)| Some((head, UnitBody::parse(&head, body).ok()?)))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -662,7 +660,7 @@ mod tests {
     fn frame_of(slices: &Slices, lane: Option<LaneChange<'_>>, kept: &[Kept]) -> (Vec<u8>, Head) {
         let mut out = Vec::new();
         let head = write_frame(&mut out, Kind::Unit, &LINK, 4000, |out| {
-            write_unit(out, 900, lane, kept, slices, |slice| u64::from(slice.partition.partition) * 100);
+            write_unit(out, 900, lane, kept, slices, |slice, _| u64::from(slice.partition.partition) * 100);
         });
         (out, head.unwrap())
     }

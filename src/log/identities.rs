@@ -116,6 +116,7 @@ impl Identities {
                     rows.dedup_by_key(|row| row.identity);
                     runs.push(Generation::of(position, &rows, &self.hashing), options);
                     changes.runs.push((topic, position, rows));
+                    std::thread::yield_now(); // to those who wait for a sync
                 }
             } else {
                 gone = runs.positions().collect();

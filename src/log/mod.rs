@@ -42,6 +42,7 @@ mod producers;
 mod queue;
 mod recovery;
 mod sealed;
+mod seat;
 mod segment;
 mod segments;
 mod sequencer;
@@ -51,6 +52,7 @@ mod syncer;
 mod tail;
 mod threads;
 mod unconsumed;
+mod unsynced;
 mod walk;
 mod window;
 
@@ -87,6 +89,7 @@ use cold_cache::ColdCache;
 use files::Files;
 use queue::Queue;
 use sealed::{Hashing, Sealed};
+use seat::Seat;
 use segment::{OpenSegments, is_out_of_descriptors};
 use sequencer::Sequencer;
 use space::SpaceWatch;
@@ -225,6 +228,9 @@ pub struct Replay {
 /// The log. Dropping the last handle closes it.
 pub struct Log {
     shared: Arc<Shared>,
+    /// None where everything is done by a [`Stepper`].
+    seat: Option<Arc<Seat>>,
+    syncer: Arc<Syncer>,
     threads: Mutex<Option<threads::Threads>>,
 }
 
@@ -331,6 +337,11 @@ impl Shared {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Lets the disk begin to write a part of what was moved. Whether there is more.
+    fn begin_writing(&self) -> bool {
+        !self.is_poisoned() && lock(&self.checkpointer).begin_writing()
+    }
+
     /// Moves what is written into segments, and makes a checkpoint where one is due or asked for, giving up spare room where
     /// the disk is full. False where the disk is full all the same, or descriptors are short, or the log has stopped.
     fn checkpoint(&self, turn: Turn) -> bool {
@@ -364,8 +375,10 @@ impl Log {
     /// [`OpenError`]. Where it is [`OpenError::Damaged`], nothing in the journal or the segments was changed.
     pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, options: LogOptions) -> Result<(Self, Replay), OpenError> {
         let (shared, appender, syncer, replay) = Self::recover(disk, clock, options)?;
-        let threads = threads::Threads::start(shared.clone(), appender, syncer).map_err(OpenError::Thread)?;
-        Ok((Self { shared, threads: Mutex::new(Some(threads)) }, replay))
+        let seat = Arc::new(Seat::new(shared.clone(), appender));
+        let threads =
+            threads::Threads::start(shared.clone(), seat.clone(), syncer.clone()).map_err(OpenError::Thread)?;
+        Ok((Self { shared, seat: Some(seat), syncer, threads: Mutex::new(Some(threads)) }, replay))
     }
 
     /// Opens the log without threads: nothing happens but what the [`Stepper`] is told to do, always in the same way.
@@ -379,8 +392,8 @@ impl Log {
     ) -> Result<(Self, Replay, Stepper), OpenError> {
         let options = LogOptions { is_stepped: true, ..options };
         let (shared, appender, syncer, replay) = Self::recover(disk, clock, options)?;
-        let stepper = Stepper::new(shared.clone(), appender, syncer);
-        Ok((Self { shared, threads: Mutex::new(None) }, replay, stepper))
+        let stepper = Stepper::new(shared.clone(), appender, syncer.clone());
+        Ok((Self { shared, seat: None, syncer, threads: Mutex::new(None) }, replay, stepper))
     }
 
     fn recover(
@@ -399,7 +412,7 @@ impl Log {
         let mut contents = recovered.contents;
         let entries = recovered.store.entries();
         let hashing = options.hashing();
-        let checkpointer = Checkpointer::new(recovered.store, &contents, hashing, options.checkpoint_bytes);
+        let checkpointer = Checkpointer::new(recovered.store, &contents, &options);
         let sequencer = Sequencer::load(&contents, hashing);
         let partition = |(id, extent): (&PartitionId, &store::Extent)| {
             let segments = contents.segments.get(id).map(|all| all.as_slice().into()).unwrap_or_default();
@@ -459,6 +472,11 @@ impl Log {
     /// A partition; it comes into being when first asked for.
     pub fn partition(&self, id: PartitionId) -> Arc<Partition> {
         self.shared.partition(id)
+    }
+
+    /// Resolves when the event at `offset` is durable, when `stopped` says so, or when something changed: look again.
+    pub async fn wait_durable(&self, partition: &Partition, offset: Offset, stopped: impl Fn() -> bool) {
+        partition.wait_durable(offset, stopped, || self.syncer.hurry()).await;
     }
 
     /// Keeps what a partition holds from now on, however short its retention is, until that is dropped.

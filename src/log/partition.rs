@@ -7,7 +7,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -28,6 +28,8 @@ pub struct Partition {
     durable: AtomicU64,
     written_changed: Notify,
     durable_changed: Notify,
+    /// How many wait outside for events to be durable.
+    awaited_outside: AtomicUsize,
     counts: Counts,
 }
 
@@ -105,25 +107,48 @@ impl Partition {
         Recent::Chunks(taken.chunks)
     }
 
+    /// All events from `from` on, in front of `end`, which are in memory and whole chunks.
+    pub(super) fn chunks(&self, from: Offset, end: Offset) -> Vec<Chunk> {
+        let recent = lock(&self.recent);
+        let first = recent.partition_point(|chunk| chunk.end_offset() <= from);
+        recent.range(first..).take_while(|chunk| chunk.base_offset < end).cloned().collect()
+    }
+
     /// Resolves when the event at `offset` is written, when `stopped` says so, or when something changed: look again.
     pub async fn wait_written(&self, offset: Offset, stopped: impl Fn() -> bool) {
         wait(&self.written_changed, || self.written() > offset || stopped()).await;
     }
 
     /// Resolves when the event at `offset` is durable, when `stopped` says so, or when something changed: look again.
-    pub async fn wait_durable(&self, offset: Offset, stopped: impl Fn() -> bool) {
+    /// `hurry` is called where the event is written and waits for a sync.
+    pub(super) async fn wait_durable(&self, offset: Offset, stopped: impl Fn() -> bool, hurry: impl Fn()) {
+        let _awaits = Awaits::new(&self.awaited_outside);
+        if self.durable() <= offset && self.written() > offset {
+            hurry();
+        }
         wait(&self.durable_changed, || self.durable() > offset || stopped()).await;
+    }
+
+    /// Whether somebody waits outside for its next events to be durable. Who begins to wait meanwhile may not be seen, and
+    /// waits until the next sync.
+    pub(super) fn is_awaited_outside(&self) -> bool {
+        self.awaited_outside.load(Ordering::SeqCst) > 0
     }
 
     /// Adds events that are written. Nobody is woken before [`Self::wake_written`].
     pub(super) fn push(&self, chunk: Chunk) {
         let end = chunk.end_offset();
         lock(&self.recent).push_back(chunk);
-        self.written.store(end, Ordering::Release);
+        self.written.store(end, Ordering::SeqCst);
+        self.counts.count_anew();
+    }
+
+    #[cfg(test)]
+    pub(super) fn written_up_to(&self, end: Offset) {
+        self.written.store(end, Ordering::SeqCst);
     }
 
     pub(super) fn wake_written(&self) {
-        self.counts.count_anew();
         self.written_changed.notify_waiters();
     }
 
@@ -178,6 +203,22 @@ impl Partition {
             None if recent.is_empty() && self.start() < end => AtTime::Cold,
             _ => AtTime::None,
         }
+    }
+}
+
+/// Somebody waits, until this is dropped.
+struct Awaits<'c>(&'c AtomicUsize);
+
+impl<'c> Awaits<'c> {
+    fn new(count: &'c AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Awaits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -136,9 +136,34 @@ struct Wanted {
 
 struct Waiting {
     submissions: Vec<Submission>,
+    /// Of their frames, at the most.
+    bytes: usize,
     closed: bool,
-    /// The appender sleeps, so it has to be woken.
-    idle: bool,
+    /// Something was written that no mark says is durable.
+    is_unmarked: bool,
+    sleep: Sleep,
+}
+
+/// Whether the appender's thread has to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sleep {
+    /// It is awake, and looks again before it sleeps.
+    Awake,
+    /// Until something comes, or it is time to look whether anything has.
+    Light,
+    /// Until something comes.
+    Deep,
+}
+
+/// Why the appender's thread goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// Something may wait.
+    Called,
+    /// Its patience is over, and nothing waits.
+    Time,
+    /// Nothing waits, and nothing more will.
+    Closed,
 }
 
 /// Why something was not submitted.
@@ -155,7 +180,13 @@ pub enum Refused {
 impl Queue {
     pub(super) fn new() -> Self {
         Self {
-            waiting: Mutex::new(Waiting { submissions: Vec::new(), closed: false, idle: false }),
+            waiting: Mutex::new(Waiting {
+                submissions: Vec::new(),
+                bytes: 0,
+                closed: false,
+                is_unmarked: false,
+                sleep: Sleep::Awake,
+            }),
             arrived: Condvar::new(),
             producers: Budget::new(limits::PRODUCER_QUEUE_BYTES_MAX),
             lanes: Budget::new(limits::LANE_QUEUE_BYTES_MAX),
@@ -195,25 +226,54 @@ impl Queue {
         Ok(Permit { _count: count, _bytes: bytes })
     }
 
+    /// Puts it behind all that waits. Whoever calls this sees to it that it is written.
     fn submit(&self, submission: Submission) -> Result<(), Refused> {
         let mut waiting = self.waiting();
         if waiting.closed {
             return Err(Refused::Stopped);
         }
+        waiting.bytes += submission.frame_bytes();
         waiting.submissions.push(submission);
-        let wake = std::mem::take(&mut waiting.idle);
+        Ok(())
+    }
+
+    /// Bytes of the frames of all that waits, at the most. `None`: nothing waits.
+    pub(super) fn waiting_bytes(&self) -> Option<usize> {
+        let waiting = self.waiting();
+        (!waiting.submissions.is_empty()).then_some(waiting.bytes)
+    }
+
+    /// Wakes the appender's thread where it sleeps.
+    pub(super) fn wake(&self) {
+        self.wake_from(self.waiting(), &[Sleep::Light, Sleep::Deep]);
+    }
+
+    /// Whether something was written that no mark says is durable: the appender's thread looks now and then whether that
+    /// goes on. To be said by who writes, while nobody else does.
+    pub(super) fn set_unmarked(&self, is_unmarked: bool) {
+        let mut waiting = self.waiting();
+        if waiting.is_unmarked != is_unmarked {
+            waiting.is_unmarked = is_unmarked;
+            self.wake_from(waiting, &[Sleep::Deep]);
+        }
+    }
+
+    fn wake_from(&self, mut waiting: MutexGuard<'_, Waiting>, sleeps: &[Sleep]) {
+        let wake = sleeps.contains(&waiting.sleep);
+        if wake {
+            waiting.sleep = Sleep::Awake;
+        }
         drop(waiting);
         if wake {
             self.arrived.notify_one();
         }
-        Ok(())
     }
 
     /// Nothing more is taken; who waits for room is told.
     pub(super) fn close(&self) {
         let mut waiting = self.waiting();
         waiting.closed = true;
-        waiting.idle = false;
+        waiting.sleep = Sleep::Awake;
         drop(waiting);
         self.arrived.notify_one();
         for budget in [&self.producers, &self.lanes] {
@@ -229,33 +289,38 @@ impl Queue {
 
     /// Forgets what nobody will write: whoever waits is told by the end of its ticket.
     pub(super) fn clear(&self) {
-        self.waiting().submissions.clear();
+        drop(self.take());
     }
 
-    /// Waits for submissions and takes them all. Empty: `patience` is over. `None`: closed, and nothing is left.
-    pub(super) fn take(&self, patience: Option<Duration>, into: &mut Vec<Submission>) -> Option<()> {
+    /// Takes all that waits.
+    pub(super) fn take(&self) -> Vec<Submission> {
         let mut waiting = self.waiting();
-        while waiting.submissions.is_empty() {
-            if waiting.closed {
-                return None;
-            }
-            waiting.idle = true;
+        waiting.bytes = 0;
+        std::mem::take(&mut waiting.submissions)
+    }
+
+    /// Blocks the appender's thread until something waits, it is woken, or `patience` is over where something is unmarked.
+    pub(super) fn wait(&self, patience: Duration) -> Woken {
+        let mut waiting = self.waiting();
+        let patience = waiting.is_unmarked.then_some(patience);
+        if waiting.submissions.is_empty() && !waiting.closed {
+            let sleep = if patience.is_some() { Sleep::Light } else { Sleep::Deep };
+            waiting.sleep = sleep;
+            let sleeps = |waiting: &mut Waiting| waiting.sleep == sleep;
             waiting = match patience {
-                None => self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                None => self.arrived.wait_while(waiting, sleeps).unwrap_or_else(PoisonError::into_inner),
                 Some(patience) => {
-                    let woken = self.arrived.wait_timeout(waiting, patience);
+                    let woken = self.arrived.wait_timeout_while(waiting, patience, sleeps);
                     let (mut waiting, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
-                    if timeout.timed_out() && waiting.submissions.is_empty() {
-                        waiting.idle = false;
-                        return if waiting.closed { None } else { Some(()) };
+                    waiting.sleep = Sleep::Awake;
+                    if timeout.timed_out() && waiting.submissions.is_empty() && !waiting.closed {
+                        return Woken::Time;
                     }
                     waiting
                 }
             };
         }
-        waiting.idle = false;
-        std::mem::swap(&mut waiting.submissions, into);
-        Some(())
+        if waiting.closed && waiting.submissions.is_empty() { Woken::Closed } else { Woken::Called }
     }
 }
 
@@ -319,6 +384,14 @@ impl Lane {
 }
 
 impl Log {
+    fn submit(&self, submission: Submission) -> Result<(), Refused> {
+        self.shared.queue.submit(submission)?;
+        if let Some(seat) = &self.seat {
+            seat.write_what_waits();
+        }
+        Ok(())
+    }
+
     /// Appends events. The ticket resolves when they are durable.
     ///
     /// # Errors
@@ -331,7 +404,7 @@ impl Log {
         let permit = self.shared.queue.admit_producer(slices.bytes(), self.shared.clock.elapsed_ns())?;
         let looked = look_up(&self.shared, &slices);
         let (sender, ticket) = oneshot::channel();
-        self.shared.queue.submit(Submission::Append { slices, looked, ticket: sender, permit })?;
+        self.submit(Submission::Append { slices, looked, ticket: sender, permit })?;
         Ok(ticket)
     }
 
@@ -365,7 +438,7 @@ impl Log {
         let (verdict, told) = if slices.is_guarded() { Some(oneshot::channel()) } else { None }.unzip();
         let submission =
             Submission::Unit { lane: lane.clone(), owner, consumed_to, slices, looked, writes, unit, verdict, permit };
-        self.shared.queue.submit(submission)?;
+        self.submit(submission)?;
         let Some(told) = told else { return Ok(Ok(())) };
         match told.await {
             Ok(Ok(())) => Ok(Ok(())),
@@ -386,7 +459,7 @@ impl Log {
     pub async fn acquire(&self, id: LaneId) -> Result<Acquired, Refused> {
         let lane = self.lane(id);
         let (sender, ticket) = oneshot::channel();
-        self.shared.queue.submit(Submission::Acquire { lane: lane.clone(), ticket: sender })?;
+        self.submit(Submission::Acquire { lane: lane.clone(), ticket: sender })?;
         let (position, owner) = ticket.await.map_err(|_| Refused::Stopped)?;
         Ok(Acquired { lane, position, owner })
     }
@@ -397,7 +470,7 @@ impl Log {
     /// [`Refused::Stopped`].
     pub async fn catalogue(&self, entry: Bytes) -> Result<(), Refused> {
         let (sender, ticket) = oneshot::channel();
-        self.shared.queue.submit(Submission::Catalogue { entry, ticket: sender })?;
+        self.submit(Submission::Catalogue { entry, ticket: sender })?;
         ticket.await.map_err(|_| Refused::Stopped)
     }
 
@@ -407,7 +480,7 @@ impl Log {
     /// [`Refused::Stopped`].
     pub async fn sync(&self) -> Result<(), Refused> {
         let (sender, ticket) = oneshot::channel();
-        self.shared.queue.submit(Submission::Sync { ticket: sender })?;
+        self.submit(Submission::Sync { ticket: sender })?;
         ticket.await.map_err(|_| Refused::Stopped)
     }
 
@@ -417,7 +490,7 @@ impl Log {
     /// [`Refused::Stopped`].
     pub async fn barrier(&self) -> Result<(), Refused> {
         let (sender, ticket) = oneshot::channel();
-        self.shared.queue.submit(Submission::Barrier { ticket: sender })?;
+        self.submit(Submission::Barrier { ticket: sender })?;
         ticket.await.map_err(|_| Refused::Stopped)
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use xxhash_rust::xxh3;
 
 use super::checkpointer::Turn;
-use super::filter::{Entry, Filter, join};
+use super::filter::{Entry, Filter, TOUCHED_MAX, join};
 use super::producers::{Numbered, floor_ns};
 use super::store::{Found, Recognised, Sequenced, StoreError};
 use super::window::Place;
@@ -319,6 +319,17 @@ impl<'s> SealedLook<'s> {
         Self { shared, sealed: shared.sealed(), hashing, patience }
     }
 
+    /// Looks at what [`Self::find`] will look at for a few hashes.
+    pub(super) fn touch(&self, topic: TopicId, hashes: &[u64]) {
+        let Some(runs) = self.sealed.topics.get(&topic) else { return };
+        let mut fingerprints = [0; TOUCHED_MAX];
+        for (fingerprint, hash) in fingerprints.iter_mut().zip(hashes) {
+            *fingerprint = self.hashing.fingerprint(*hash);
+        }
+        let fingerprints = fingerprints.get(..hashes.len()).unwrap_or_default();
+        runs.0.iter().filter_map(|generation| generation.filter.as_ref()).for_each(|filter| filter.touch(fingerprints));
+    }
+
     /// The last number of a producer.
     pub(super) fn producer(&mut self, (partition, producer): Numbered) -> io::Result<Option<Sequenced>> {
         loop {
@@ -351,8 +362,7 @@ impl<'s> SealedLook<'s> {
     ) -> io::Result<Option<Place>> {
         let fingerprint = self.hashing.fingerprint(hash);
         'again: loop {
-            let sealed = self.sealed.clone();
-            let Some(runs) = sealed.topics.get(&topic) else { return Ok(None) };
+            let Some(runs) = self.sealed.topics.get(&topic).cloned() else { return Ok(None) };
             for run in runs.candidates(fingerprint) {
                 if !horizon.has(run.last_time_ns, run.last_number) {
                     break; // and neither are those in front of it
@@ -365,8 +375,9 @@ impl<'s> SealedLook<'s> {
                     Ok(Found::Nothing) => {}
                     Ok(Found::NoRun) => {
                         // a checkpoint has written it anew, with others, and is about to say so
+                        let before = self.sealed.clone();
                         self.wait_for_checkpoint()?;
-                        if Arc::ptr_eq(&sealed, &self.sealed) {
+                        if Arc::ptr_eq(&before, &self.sealed) {
                             return Err(io::Error::other("identities are not in the state store"));
                         }
                         continue 'again;

@@ -40,6 +40,9 @@ pub(super) struct SegmentId {
 }
 
 impl SegmentId {
+    /// None is in front of it.
+    pub(super) const FIRST: Self = Self { partition: PartitionId { topic: TopicId(0), partition: 0 }, base_offset: 0 };
+
     fn suffix(self) -> String {
         let PartitionId { topic, partition } = self.partition;
         format!("{:08x}-{partition:08x}-{:016x}", topic.0, self.base_offset)

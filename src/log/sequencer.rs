@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
+use super::filter::TOUCHED_MAX;
 use super::frame::Kept;
 use super::guards::Guards;
 use super::identities::old_batches;
@@ -214,8 +215,14 @@ impl Sequencer {
             {
                 let horizon = Horizon::new(dedupe, now_ns, self.windows.entry(id.topic).or_default().next_number());
                 let mut undo = Undo::default();
-                for (record, EventId(identity)) in slice.identities.iter().enumerate() {
-                    let hash = self.hashing.hash(*identity);
+                let hashes: Vec<u64> = slice.identities.iter().map(|id| self.hashing.hash(id.0)).collect();
+                for (record, (EventId(identity), hash)) in slice.identities.iter().zip(&hashes).enumerate() {
+                    let hash = *hash;
+                    if record % TOUCHED_MAX == 0 && hashes.len() > 1 {
+                        let next = hashes.get(record..hashes.len().min(record + TOUCHED_MAX)).unwrap_or_default();
+                        look.touch(id.topic, next);
+                        self.windows.entry(id.topic).or_default().touch(next);
+                    }
                     let mut is_aside = false;
                     for aside in elsewhere() {
                         let Some(window) = self.windows.get(&aside.topic) else { continue };

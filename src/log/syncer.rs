@@ -11,7 +11,9 @@
 //! is told that a write failed, and the other would ack what is lost. So the appender, where a file ends, waits for this
 //! thread in place of a sync of its own.
 //!
-//! A sync covers whatever was written when it begins: that is the group commit.
+//! A sync covers whatever was written when it begins: that is the group commit. It begins at once where somebody waits for
+//! it: for an ack, or outside for an event. What lanes write that nobody waits for yet is synced with the next, or after
+//! [`limits::SYNC_AFTER`]: at each level of a tree a sync of its own would keep the disk from those that are waited for.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +28,7 @@ use super::partition::Partition;
 use super::queue::{NotPlaced, Permit, Placed};
 use super::{Durability, Shared};
 use crate::limits;
-use crate::model::Offset;
+use crate::model::{Offset, PartitionId};
 
 /// Where events went, or why they were refused: that, too, is told only once what it is about is durable.
 pub(super) type Verdict = Result<Placed, NotPlaced>;
@@ -51,7 +53,16 @@ impl Ack {
 }
 
 /// How far a group goes in each partition that it has events of.
-pub(super) type Ends = Arc<[(Arc<Partition>, Offset)]>;
+pub(super) type Ends = Arc<[End]>;
+
+/// How far a group goes in a partition.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    pub(super) id: PartitionId,
+    pub(super) partition: Arc<Partition>,
+    /// Behind its last event there.
+    pub(super) offset: Offset,
+}
 
 /// A group that is written.
 pub(super) struct Written {
@@ -69,8 +80,9 @@ pub(super) struct Syncer {
     settled: Condvar,
     /// Everything in front of it is durable.
     durable: AtomicU64,
-    /// Least time between two syncs.
-    interval: Duration,
+    durability: Durability,
+    /// How long what nobody waits for may stay without a sync.
+    patience: Duration,
     /// There is no thread: whoever waits for a sync does it.
     is_stepped: bool,
 }
@@ -81,19 +93,24 @@ struct Pending {
     /// The position behind the last group that was ever submitted.
     submitted: u64,
     closed: bool,
-    /// Somebody waits, so the interval does not count.
+    /// When the first of the groups was submitted.
+    since: Option<Instant>,
+    /// Somebody waits, so it begins at once.
     urgent: bool,
     /// The thread is gone.
     ended: bool,
 }
 
 impl Pending {
-    fn push(&mut self, group: Written) {
+    fn push(&mut self, group: Written, durability: Durability) {
         let is_awaited = !group.acks.is_empty() || !group.ends.is_empty();
         if group.end_position == self.submitted && !is_awaited {
             return; // nothing was written since
         }
         self.submitted = group.end_position;
+        self.since.get_or_insert_with(Instant::now);
+        self.urgent |= durability == Durability::Sync
+            && (!group.acks.is_empty() || group.ends.iter().any(|end| end.partition.is_awaited_outside()));
         match self.groups.last_mut() {
             Some(last) if !is_awaited && Arc::ptr_eq(&last.file, &group.file) => last.end_position = group.end_position,
             _ => self.groups.push(group),
@@ -103,13 +120,14 @@ impl Pending {
 
 impl Syncer {
     pub(super) fn new(durable: u64, durability: Durability, is_stepped: bool) -> Self {
-        let interval = match durability {
+        let patience = match durability {
             Durability::Interval(interval) => interval,
-            Durability::Sync | Durability::Os => Duration::ZERO,
+            Durability::Sync => limits::SYNC_AFTER,
+            Durability::Os => Duration::ZERO,
         };
         let (arrived, settled) = (Condvar::new(), Condvar::new());
         let pending = Mutex::new(Pending { submitted: durable, ..Pending::default() });
-        Self { pending, arrived, settled, durable: AtomicU64::new(durable), interval, is_stepped }
+        Self { pending, arrived, settled, durable: AtomicU64::new(durable), durability, patience, is_stepped }
     }
 
     /// Everything in front of this position is durable.
@@ -125,12 +143,17 @@ impl Syncer {
     /// the one in front of it.
     pub(super) fn submit(&self, group: Written, shared: &Shared) {
         let mut pending = self.pending();
-        pending.push(group);
+        pending.push(group, self.durability);
         self.arrived.notify_one();
         // Lanes run ahead of the sync, but not without end: a disk that hangs stops them here.
         while pending.groups.len() >= limits::UNSYNCED_GROUPS_MAX && !pending.ended {
             pending = self.wait(pending, shared);
         }
+    }
+
+    /// Whether a group can be submitted without waiting.
+    pub(super) fn is_keeping_up(&self) -> bool {
+        self.pending().groups.len() < limits::UNSYNCED_GROUPS_MAX - 1
     }
 
     /// Waits until more is durable, or nothing more will be.
@@ -160,12 +183,8 @@ impl Syncer {
     pub(super) fn settle(&self, file: &Arc<JournalFile>, position: u64, shared: &Shared) -> io::Result<()> {
         let mut pending = self.pending();
         if pending.submitted < position {
-            pending.push(Written {
-                file: file.clone(),
-                end_position: position,
-                ends: Ends::default(),
-                acks: Vec::new(),
-            });
+            let group = Written { file: file.clone(), end_position: position, ends: Ends::default(), acks: Vec::new() };
+            pending.push(group, self.durability);
         }
         while self.durable() < position {
             if pending.ended {
@@ -176,10 +195,14 @@ impl Syncer {
         Ok(())
     }
 
-    /// Somebody waits for what is pending, so the interval does not count.
+    /// Somebody waits for what is pending.
     pub(super) fn hurry(&self) {
-        self.pending().urgent = true;
-        self.arrived.notify_one();
+        let mut pending = self.pending();
+        if !pending.urgent {
+            pending.urgent = true;
+            drop(pending);
+            self.arrived.notify_one();
+        }
     }
 
     /// Nothing more is coming.
@@ -188,19 +211,19 @@ impl Syncer {
         self.arrived.notify_one();
     }
 
-    /// Waits for groups, and at least until `not_before`. `None`: closed, and nothing is left.
-    fn take(&self, not_before: Instant) -> Option<Vec<Written>> {
+    /// Waits for groups that are to be synced. `None`: closed, and nothing is left.
+    fn take(&self) -> Option<Vec<Written>> {
         let mut pending = self.pending();
         loop {
-            let early = not_before.saturating_duration_since(Instant::now());
+            let due = pending.since.map_or(Duration::ZERO, |since| self.patience.saturating_sub(since.elapsed()));
             pending = match (pending.groups.is_empty(), pending.closed) {
                 (true, true) => return None,
                 (true, false) => self.arrived.wait(pending).unwrap_or_else(PoisonError::into_inner),
-                (false, false) if !pending.urgent && !early.is_zero() => {
-                    self.arrived.wait_timeout(pending, early).unwrap_or_else(PoisonError::into_inner).0
+                (false, false) if !pending.urgent && !due.is_zero() => {
+                    self.arrived.wait_timeout(pending, due).unwrap_or_else(PoisonError::into_inner).0
                 }
                 (false, _) => {
-                    pending.urgent = false;
+                    (pending.urgent, pending.since) = (false, None);
                     return Some(std::mem::take(&mut pending.groups));
                 }
             };
@@ -218,12 +241,10 @@ impl Syncer {
     }
 
     fn serve(&self, shared: &Shared) {
-        let mut last = Instant::now();
-        while let Some(groups) = self.take(last + self.interval) {
+        while let Some(groups) = self.take() {
             if !self.make_durable(groups, shared) {
                 return; // with the groups, and so their tickets
             }
-            last = Instant::now();
             drop(self.pending()); // or who has just looked and not yet begun to wait would miss it
             self.settled.notify_all();
         }
@@ -239,8 +260,8 @@ impl Syncer {
         }
         for group in groups {
             self.durable.store(group.end_position, Ordering::Release);
-            for (partition, end) in group.ends.iter() {
-                partition.set_durable(*end);
+            for end in group.ends.iter() {
+                end.partition.set_durable(end.offset);
             }
             group.acks.into_iter().for_each(Ack::send);
         }
@@ -259,4 +280,58 @@ fn sync_files(groups: &[Written], durable: u64) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TopicId;
+
+    /// A group of one partition that `waiting` waits for outside.
+    fn group(partition: &Arc<Partition>, end_position: u64, acks: Vec<Ack>) -> Written {
+        let id = PartitionId { topic: TopicId(1), partition: 0 };
+        let disk: Arc<dyn crate::effects::Disk> = Arc::new(crate::effects::MemoryDisk::default());
+        let file = Arc::new(JournalFile { first_position: 0, file: disk.create("file").unwrap() });
+        let ends = vec![End { id, partition: partition.clone(), offset: 1 }].into();
+        Written { file, end_position, ends, acks }
+    }
+
+    #[test]
+    fn a_sync_begins_at_once_where_somebody_waits_for_it() {
+        let partition = Arc::new(Partition::default());
+        let mut pending = Pending::default();
+        pending.push(group(&partition, 10, Vec::new()), Durability::Sync);
+        assert!(!pending.urgent && pending.since.is_some(), "lanes do not wait");
+
+        pending.push(group(&partition, 20, vec![Ack::Durable(oneshot::channel().0)]), Durability::Sync);
+        assert!(pending.urgent, "an ack");
+
+        let mut pending = Pending::default();
+        let waits = partition.wait_durable(5, || false, || ());
+        let mut waits = std::pin::pin!(waits);
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(waits.as_mut().poll(&mut cx).is_pending());
+        pending.push(group(&partition, 10, Vec::new()), Durability::Sync);
+        assert!(pending.urgent, "a reader outside");
+
+        let mut pending = Pending::default();
+        let interval = Durability::Interval(Duration::from_secs(1));
+        pending.push(group(&partition, 10, vec![Ack::Durable(oneshot::channel().0)]), interval);
+        assert!(!pending.urgent, "the setting says how long it takes");
+    }
+
+    #[test]
+    fn who_waits_for_what_is_written_hurries_the_sync() {
+        let partition = Partition::default();
+        partition.written_up_to(3);
+        let hurried = std::cell::Cell::new(0);
+        let hurry = || hurried.set(hurried.get() + 1);
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        for (offset, hurries) in [(2, 1), (3, 1)] {
+            let mut waits = std::pin::pin!(partition.wait_durable(offset, || false, hurry));
+            assert!(waits.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(hurried.get(), hurries, "the event at {offset} of 3 that are written");
+        }
+        assert!(!partition.is_awaited_outside(), "nobody waits any more");
+    }
 }

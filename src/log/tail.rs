@@ -16,10 +16,12 @@ use bytes::Bytes;
 
 use super::LogOptions;
 use super::frame::Link;
-use super::partition::Partition;
+use super::producers::{of_whole_topics, whole};
+use super::store::Sequenced;
 use super::syncer::Ends;
 use super::window::Batch;
-use crate::model::TopicId;
+use crate::limits;
+use crate::model::{LaneId, LaneWrite, Offset, PartitionId, ProducerId, TopicId};
 
 /// A group as it was written.
 #[derive(Clone)]
@@ -30,8 +32,34 @@ pub(super) struct Group {
     pub(super) end: Link,
     /// How far it goes in each partition that it has events of.
     pub(super) ends: Ends,
+    /// What else it says, until it is moved.
+    pub(super) changes: Arc<GroupChanges>,
     /// What is recognised of it when it comes again.
     pub(super) identities: Arc<[(TopicId, Batch)]>,
+}
+
+/// What a group says beside its events, in its order.
+#[derive(Debug, Default)]
+pub(super) struct GroupChanges {
+    pub(super) cursors: Vec<(LaneId, Offset)>,
+    /// Of lanes, and of partitions of topics under their keepers.
+    pub(super) entries: Vec<(LaneId, LaneWrite)>,
+    pub(super) producers: Vec<((PartitionId, ProducerId), Sequenced)>,
+    pub(super) catalogue: Vec<Bytes>,
+}
+
+impl GroupChanges {
+    /// Adds what is kept of a producer for whole topics.
+    pub(super) fn add_numbers(
+        &mut self,
+        numbers: impl Iterator<Item = (PartitionId, u64)>,
+        producer: ProducerId,
+        trusted_ns: u64,
+        began_ns: u64,
+    ) {
+        let of_topics = of_whole_topics(numbers, trusted_ns, began_ns);
+        self.producers.extend(of_topics.into_iter().map(|(topic, last)| ((whole(topic), producer), last)));
+    }
 }
 
 /// Why the checkpointer wakes up.
@@ -51,7 +79,7 @@ pub(super) struct Tail {
     state: Mutex<State>,
     changed: Condvar,
     bytes_max: usize,
-    move_bytes: usize,
+    move_bytes_max: usize,
     /// Bytes without a checkpoint for which the appender waits.
     uncommitted_bytes_max: usize,
 }
@@ -62,6 +90,8 @@ struct State {
     bytes: usize,
     /// How many groups, from the front, are in segments.
     moved: usize,
+    /// Bytes for which a move is made.
+    move_bytes: usize,
     /// Bytes of those that are not.
     waiting_bytes: usize,
     /// Bytes of those that are, without a checkpoint.
@@ -77,12 +107,13 @@ struct State {
 impl Tail {
     /// `end` is the link behind what recovery accepted.
     pub(super) fn new(options: &LogOptions, end: &Link) -> Self {
-        let state = Mutex::new(State { settled: end.position, ..State::default() });
+        let move_bytes = options.move_bytes.min(limits::MOVE_BYTES_MIN);
+        let state = Mutex::new(State { settled: end.position, move_bytes, ..State::default() });
         Self {
             state,
             changed: Condvar::new(),
             bytes_max: options.recent_bytes_max,
-            move_bytes: options.move_bytes,
+            move_bytes_max: options.move_bytes,
             uncommitted_bytes_max: options.checkpoint_bytes.saturating_mul(2),
         }
     }
@@ -105,6 +136,12 @@ impl Tail {
             self.changed.notify_all();
         }
         has_room
+    }
+
+    /// Whether so many more bytes find room, and do so whatever is moved meanwhile.
+    pub(super) fn has_room_for_long(&self, bytes: usize) -> bool {
+        let state = self.state();
+        !self.is_full(&state, bytes) && state.waiting_bytes + state.uncommitted_bytes <= self.uncommitted_bytes_max
     }
 
     fn is_full(&self, state: &State, bytes: usize) -> bool {
@@ -148,10 +185,18 @@ impl Tail {
         waiting.take_while(|group| group.end.position <= state.settled).cloned().collect()
     }
 
-    /// The first `count` of those that waited are in segments, and readers see them there.
-    pub(super) fn moved(&self, count: usize) {
+    /// The first `count` of those that waited are in segments of so many partitions, and readers see them there.
+    pub(super) fn moved(&self, count: usize, partitions: usize) {
         let mut state = self.state();
-        let bytes: usize = state.groups.iter().skip(state.moved).take(count).map(|group| group.bytes.len()).sum();
+        // Each partition costs a write, and is worth one; where they are few, little at a time lets nobody wait for long.
+        let worth = partitions.saturating_mul(limits::BLOCK_BYTES).max(limits::MOVE_BYTES_MIN);
+        state.move_bytes = worth.min(self.move_bytes_max);
+        let moved = state.moved;
+        let mut bytes = 0;
+        for group in state.groups.iter_mut().skip(moved).take(count) {
+            bytes += group.bytes.len();
+            group.changes = Arc::default(); // who has moved it has them
+        }
         state.moved += count;
         state.waiting_bytes -= bytes;
         state.uncommitted_bytes += bytes;
@@ -177,15 +222,15 @@ impl Tail {
         {
             state.bytes -= group.bytes.len();
             state.moved -= 1;
-            for (partition, end) in group.ends.iter() {
-                Partition::forget(partition, *end);
+            for end in group.ends.iter() {
+                end.partition.forget(end.offset);
             }
         }
     }
 
     fn due(&self, state: &State) -> bool {
         let has_waiting = || state.groups.get(state.moved).is_some_and(|group| group.end.position <= state.settled);
-        (state.waiting_bytes >= self.move_bytes || state.is_short) && has_waiting()
+        (state.waiting_bytes >= state.move_bytes || state.is_short) && has_waiting()
             || state.is_short && state.uncommitted_bytes > self.uncommitted_bytes_max
     }
 
@@ -237,6 +282,7 @@ mod tests {
             bytes: Bytes::from_static(&[0; 60]),
             end: Link { position, ..start },
             ends: Vec::new().into(),
+            changes: Arc::default(),
             identities: Arc::default(),
         };
         tail.push(group(60));

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::appender::Appender;
 use super::checkpointer::Turn;
+use super::seat::Seat;
 use super::syncer::Syncer;
 use super::tail::Wake;
 use super::{Condition, Shared};
@@ -25,8 +26,8 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    pub(super) fn start(shared: Arc<Shared>, appender: Appender, syncer: Arc<Syncer>) -> io::Result<Self> {
-        let appender = Builder::new().name("wattle-appender".into()).spawn(move || run(&shared, appender, &syncer))?;
+    pub(super) fn start(shared: Arc<Shared>, seat: Arc<Seat>, syncer: Arc<Syncer>) -> io::Result<Self> {
+        let appender = Builder::new().name("wattle-appender".into()).spawn(move || run(&shared, &seat, &syncer))?;
         Ok(Self { appender })
     }
 
@@ -39,7 +40,7 @@ impl Threads {
 }
 
 /// The appender's thread, which starts the others and ends them. Nothing runs and nobody waits when it returns.
-fn run(shared: &Arc<Shared>, mut appender: Appender, syncer: &Arc<Syncer>) {
+fn run(shared: &Arc<Shared>, seat: &Seat, syncer: &Arc<Syncer>) {
     let served = std::thread::scope(|scope| -> io::Result<()> {
         let syncs = Builder::new().name("wattle-syncer".into()).spawn_scoped(scope, || syncer.run(shared))?;
         let checkpoints = Builder::new().name("wattle-checkpoint".into()).spawn_scoped(scope, || {
@@ -49,16 +50,17 @@ fn run(shared: &Arc<Shared>, mut appender: Appender, syncer: &Arc<Syncer>) {
         });
         // A panic ends the log like a failed write: whoever waits must be told, and half a group not acked.
         let served = match &checkpoints {
-            Ok(_) => catch_unwind(AssertUnwindSafe(|| appender.serve())),
+            Ok(_) => catch_unwind(AssertUnwindSafe(|| seat.serve())),
             Err(error) => Ok(Err(io::Error::new(error.kind(), error.to_string()))),
         };
         let served = served.unwrap_or_else(|_| Err(io::Error::other("the appender panicked")));
         if let Err(error) = &served {
             shared.poison(&error.to_string()); // before the syncer ends: it must not ack past it
         }
+        let appender = seat.leave();
         syncer.close();
         let synced = syncs.join().map_err(|_| io::Error::other("the syncer panicked"));
-        let marked = synced.and(served).and_then(|()| appender.last_mark());
+        let marked = synced.and(served).and_then(|()| appender.map_or(Ok(()), |mut appender| appender.last_mark()));
         if let Err(error) = &marked {
             shared.poison(&error.to_string()); // before the last checkpoint
         }
@@ -90,8 +92,15 @@ fn checkpoint(shared: &Shared) {
     if let Err(error) = shared.files.keep_a_spare() {
         tracing::debug!(%error, "no spare journal file could be made yet");
     }
+    let mut begins = false;
     while !shared.is_poisoned() {
-        let wake = shared.tail.wait_for_work(limits::RETENTION_EVERY);
+        let patience = if begins { limits::SEGMENTS_BEGUN_EVERY } else { limits::RETENTION_EVERY };
+        let wake = shared.tail.wait_for_work(patience);
+        if begins && wake == Wake::Time {
+            begins = shared.begin_writing();
+            continue;
+        }
+        begins = true;
         let turn = if wake == Wake::Full { Turn::Move } else { Turn::Checkpoint };
         let began_ns = shared.clock.elapsed_ns();
         let is_made = shared.checkpoint(turn);
@@ -121,7 +130,10 @@ impl Stepper {
 
     /// Writes what is in the queue.
     pub fn append(&mut self) {
-        if let Err(error) = self.appender.step() {
+        let submissions = self.shared.queue.take();
+        if !self.shared.is_poisoned()
+            && let Err(error) = self.appender.write(submissions)
+        {
             self.shared.poison(&error.to_string());
         }
     }

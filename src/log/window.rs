@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use super::filter::TOUCHED_MAX;
 use super::sealed::{Hashing, Horizon};
 use super::store::Recognised;
 use crate::model::Offset;
@@ -140,6 +141,12 @@ impl Window {
         self.slots.find(slot.spread(), is_it).copied()
     }
 
+    /// Looks at what [`Self::find`] will look at for a few hashes.
+    pub(super) fn touch(&self, hashes: &[u64]) {
+        let touched = |hash: &&u64| self.slots.find(Slot::new(**hash, 0).spread(), |_| false).is_some();
+        std::hint::black_box(hashes.iter().filter(touched).count());
+    }
+
     /// The last event with this identity, unless that is not in memory: where it is, where it is in the window.
     pub(super) fn find(&self, identity: u128, hash: u64, horizon: Horizon) -> Option<Option<Place>> {
         let slot = self.slot(identity, hash)?;
@@ -216,10 +223,16 @@ impl Window {
         while released < most && self.has_before(position) {
             let Some((batch, _)) = self.batches.front() else { break };
             let from = self.first_number.saturating_sub(batch.first_number) as usize;
-            let events = batch.events.iter().skip(from).take(most - released);
-            for noted in events {
-                let hash = hashing.hash(u128::from_ne_bytes(noted.identity));
-                let slot = Slot::new(hash, self.first_number);
+            let events = batch.events.iter().skip(from).take((most - released).min(TOUCHED_MAX));
+            let (mut hashes, mut count) = ([0; TOUCHED_MAX], 0);
+            for (hash, noted) in hashes.iter_mut().zip(events) {
+                *hash = hashing.hash(u128::from_ne_bytes(noted.identity));
+                count += 1;
+            }
+            let hashes = hashes.get(..count).unwrap_or_default();
+            self.touch(hashes);
+            for hash in hashes {
+                let slot = Slot::new(*hash, self.first_number);
                 if let Ok(known) = self.slots.find_entry(slot.spread(), |known| *known == slot) {
                     known.remove(); // unless a later event has taken its place
                 }

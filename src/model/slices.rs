@@ -12,6 +12,8 @@ pub(crate) const LENGTH_BYTES: usize = 4;
 pub struct Slices {
     slices: Vec<Slice>,
     records_bytes: usize,
+    /// Room that each slice is given at first, in bytes.
+    slice_room: usize,
     producer: Option<ProducerId>,
     began_ns: Option<u64>,
     released: Vec<(PartitionId, u32)>,
@@ -106,6 +108,13 @@ pub enum SliceFull<E> {
 }
 
 impl Slices {
+    /// For about so many bytes, spread over so many partitions.
+    pub fn with_room(bytes: usize, partitions: usize) -> Self {
+        // where they are spread unevenly a slice grows once
+        let share = bytes / partitions.max(1);
+        Self { slice_room: share + share / 8, ..Self::default() }
+    }
+
     /// Adds one record, written by `write` in place. Says where it went: the index of its slice, and of the record
     /// within that.
     ///
@@ -135,7 +144,8 @@ impl Slices {
         let index = match self.slices.iter().rposition(|slice| slice.partition == partition) {
             Some(index) => index,
             None => {
-                let (records, identities, sequences, guards) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+                let records = Vec::with_capacity(self.slice_room);
+                let (identities, sequences, guards) = (Vec::new(), Vec::new(), Vec::new());
                 self.slices.push(Slice { partition, count: 0, records, identities, sequences, guards });
                 self.slices.len() - 1
             }

@@ -77,7 +77,7 @@ impl<E: Engine> Reading<E> {
         let mut cursors = Vec::new();
         for partition in partitions(target, &request.partitions, &filter)? {
             let id = PartitionId { topic: target.topic, partition };
-            let bounds = self.engine.bounds(id).ok_or(ReadError::UnknownPartition)?;
+            let bounds = self.engine.durable_bounds(id).await?.ok_or(ReadError::UnknownPartition)?;
             let next = self.first(id, bounds, request.start.as_ref()).await?;
             let until = if request.follow { Offset::MAX } else { bounds.durable };
             cursors.push(Cursor { partition: id, next, until });

@@ -378,7 +378,7 @@ async fn a_sync_that_says_that_the_disk_is_full_has_failed_like_any_other() {
     let syncs: [fn(&str, Operation) -> bool; 4] = [
         |name, operation| name.starts_with("spare-") && is_sync(operation), // the head of the next journal file
         is_sync_folder,
-        |_, operation| operation == Operation::SyncAll,
+        |name, operation| name.starts_with("segment-") && is_sync(operation),
         |name, operation| name == "state" && is_sync(operation),
     ];
     for (number, is_met) in syncs.into_iter().enumerate() {

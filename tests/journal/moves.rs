@@ -4,8 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use wattle::effects::memory::Operation;
 use wattle::effects::{Disk, DiskFile, MemoryDisk, Space};
-use wattle::log::{Log, LogOptions};
+use wattle::log::{Durability, Log, LogOptions};
 use wattle::model::PartitionId;
 
 use super::support::{P, Ticks, options, slices};
@@ -132,4 +133,51 @@ fn the_disk_begins_to_write_a_segment_by_bytes_and_not_with_each_move() {
     let begun: usize = (0..20).map(|_| step(&log, &[(partition(0), &much)])[2]).sum();
     assert!((6..=10).contains(&begun), "600 KB are begun in parts of 64 KiB: {begun}");
     assert_eq!(step(&log, &[(partition(1), &[7; 100_000])]), [1, 1, 1, 0], "much at once");
+}
+
+/// How often segments, the folder, and everything are synced.
+fn syncs_of(disk: &MemoryDisk) -> Arc<[AtomicUsize; 3]> {
+    let counts: Arc<[AtomicUsize; 3]> = Arc::default();
+    let count = counts.clone();
+    disk.set_fault_on(move |name, operation| {
+        let at = match operation {
+            Operation::Sync if name.starts_with("segment-") => 0,
+            Operation::SyncFolder => 1,
+            Operation::SyncAll => 2,
+            _ => return Ok(()),
+        };
+        count[at].fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    });
+    counts
+}
+
+#[test]
+fn a_checkpoint_syncs_the_segments_that_changed_and_everything_only_where_they_are_many() {
+    let take = |counts: &[AtomicUsize; 3]| [0, 1, 2].map(|at: usize| counts[at].swap(0, Ordering::Relaxed));
+    for durability in [Durability::Sync, Durability::Os] {
+        let disk = MemoryDisk::default();
+        let options = LogOptions { durability, ..options() };
+        let (log, _, mut stepper) =
+            Log::open_stepped(Arc::new(disk.clone()), Arc::new(Ticks::default()), options).unwrap();
+        let partition = |partition| PartitionId { topic: P.topic, partition };
+        let mut checkpoint = |partitions: u32| {
+            let events: Vec<(PartitionId, &[u8])> =
+                (0..partitions).map(|number| (partition(number), b"x".as_slice())).collect();
+            drop(log.append(slices(&events)).unwrap());
+            stepper.append();
+            stepper.sync();
+            let counts = syncs_of(&disk);
+            assert!(stepper.checkpoint());
+            take(&counts)
+        };
+        if durability == Durability::Os {
+            assert_eq!(checkpoint(3), [0, 0, 1], "the journal may not be durable either");
+            continue;
+        }
+        assert_eq!(checkpoint(3), [3, 1, 0], "three, and their names");
+        assert_eq!(checkpoint(2), [2, 0, 0], "two of them, whose names are durable");
+        assert_eq!(checkpoint(1_000), [0, 0, 1]);
+        assert_eq!(checkpoint(5), [5, 0, 0], "as before");
+    }
 }

@@ -127,7 +127,7 @@ impl<E: Engine> Tree<E> {
         count: usize,
     ) -> Result<Page<FailedEvent>, ControlError> {
         let found = self.subscriber(subscriber)?;
-        let ends = self.ends_of_letters(&found)?;
+        let ends = self.ends_of_letters(&found).await?;
         self.letters(&found, filter, from, count, &ends).await
     }
 
@@ -140,10 +140,16 @@ impl<E: Engine> Tree<E> {
     }
 
     /// Behind the last dead letter that there is now, of each partition.
-    fn ends_of_letters(&self, found: &Found) -> Result<Vec<Offset>, ControlError> {
+    async fn ends_of_letters(&self, found: &Found) -> Result<Vec<Offset>, ControlError> {
         let (topic, partitions) = self.topic_of_letters(found)?;
-        let bounds = |partition| self.shared.engine.bounds(PartitionId { topic, partition }).unwrap_or_default();
-        Ok((0..partitions).map(|partition| bounds(partition).durable).collect())
+        let mut ends = Vec::new();
+        for partition in 0..partitions {
+            let bounds = self.shared.engine.durable_bounds(PartitionId { topic, partition }).await;
+            ends.push(
+                bounds.map_err(|error| super::stopped(partition, &error.to_string()))?.unwrap_or_default().durable,
+            );
+        }
+        Ok(ends)
     }
 
     async fn letters(
@@ -213,7 +219,7 @@ impl<E: Engine> Tree<E> {
         from: Option<LetterProgress>,
     ) -> Result<LettersDone, ControlError> {
         let found = self.subscriber(subscriber)?;
-        let mut progress = self.progress(&found, from)?;
+        let mut progress = self.progress(&found, from).await?;
         let (end, mut done) = (Instant::now() + PART_WITHIN, 0);
         let mut room_by = Instant::now() + ROOM_WITHIN;
         loop {
@@ -245,8 +251,8 @@ impl<E: Engine> Tree<E> {
         }
     }
 
-    fn progress(&self, found: &Found, from: Option<LetterProgress>) -> Result<LetterProgress, ControlError> {
-        let ends = self.ends_of_letters(found)?;
+    async fn progress(&self, found: &Found, from: Option<LetterProgress>) -> Result<LetterProgress, ControlError> {
+        let ends = self.ends_of_letters(found).await?;
         Ok(from.unwrap_or(LetterProgress { at: ListPosition::default(), ends }))
     }
 
@@ -270,7 +276,7 @@ impl<E: Engine> Tree<E> {
         from: Option<LetterProgress>,
     ) -> Result<LettersDone, ControlError> {
         let found = self.subscriber(subscriber)?;
-        let mut progress = self.progress(&found, from)?;
+        let mut progress = self.progress(&found, from).await?;
         let (end, mut done) = (Instant::now() + PART_WITHIN, 0);
         loop {
             let page = self.letters(&found, filter, progress.at, NUMBERS_MAX, &progress.ends).await?;

@@ -91,15 +91,12 @@ pub(super) struct Search<'a, E> {
 impl<E: Engine> Search<'_, E> {
     /// What a partition has since a time, everything that was written among it once it is durable.
     pub(super) async fn range(&self, partition: PartitionId, since_ns: Option<u64>) -> Result<Part, TraceError> {
-        let bounds = self.engine.bounds(partition).unwrap_or_default();
-        if let Some(last) = bounds.written.checked_sub(1).filter(|_| bounds.durable < bounds.written) {
-            self.engine.wait_durable(partition, last).await?;
-        }
+        let bounds = self.engine.durable_bounds(partition).await?.unwrap_or_default();
         let start = match since_ns {
-            Some(time_ns) if bounds.start < bounds.written => self.engine.offset_at_time(partition, time_ns).await?,
+            Some(time_ns) if bounds.start < bounds.durable => self.engine.offset_at_time(partition, time_ns).await?,
             _ => bounds.start,
         };
-        Ok(Part { partition, range: start.max(bounds.start)..bounds.written, left: None })
+        Ok(Part { partition, range: start.max(bounds.start)..bounds.durable, left: None })
     }
 
     /// Some events of a range, from its front.

@@ -417,7 +417,7 @@ impl Engine for EmbeddedEngine {
             if let Some(stopped) = self.shared.has_stopped() {
                 return Err(stopped);
             }
-            partition.wait_durable(offset, || self.shared.has_stopped().is_some()).await;
+            self.shared.log.wait_durable(&partition, offset, || self.shared.has_stopped().is_some()).await;
         }
     }
 

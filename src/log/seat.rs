@@ -1,0 +1,97 @@
+//! Who writes: the appender's thread, or a caller who finds its seat empty and little to do.
+//!
+//! ```text
+//!   a caller hands in ──> is somebody writing? ── yes ──> who writes looks once more before it leaves
+//!                              │ no
+//!                              v
+//!                         is it little, and is there room for it? ── no ──> the appender's thread
+//!                              │ yes
+//!                              v
+//!                         the caller writes it
+//! ```
+//!
+//! A group of a few kilobytes is encoded and written in less time than it takes to wake a thread, and each event would wait
+//! for such a hop once per level of the tree.
+//!
+//! Promises: one writes at a time, in the order of the queue; what is handed in is written by somebody. A caller waits for
+//! nothing: not for room, the end of a file, or a disk that is full.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use super::appender::Appender;
+use super::queue::Woken;
+use super::{Shared, lock};
+use crate::limits;
+
+/// The appender, for one at a time. Empty once the log has ended.
+pub(super) struct Seat {
+    shared: Arc<Shared>,
+    appender: Mutex<Option<Appender>>,
+}
+
+impl Seat {
+    pub(super) fn new(shared: Arc<Shared>, appender: Appender) -> Self {
+        Self { shared, appender: Mutex::new(Some(appender)) }
+    }
+
+    /// Nobody writes any more. Waits for who does.
+    pub(super) fn leave(&self) -> Option<Appender> {
+        lock(&self.appender).take()
+    }
+
+    /// The appender's thread: writes what waits, until the queue is closed or something fails.
+    pub(super) fn serve(&self) -> io::Result<()> {
+        let mut seen = None;
+        loop {
+            let woken = self.shared.queue.wait(limits::IDLE_MARK_AFTER);
+            let mut seat = lock(&self.appender);
+            let Some(appender) = seat.as_mut() else { return Ok(()) };
+            if self.shared.is_poisoned() {
+                return Ok(()); // by whoever has said why
+            }
+            match woken {
+                Woken::Closed => return appender.finish(),
+                Woken::Called => appender.write(self.shared.queue.take())?,
+                Woken::Time if seen == appender.unmarked() => appender.idle()?,
+                Woken::Time => {} // others have written meanwhile
+            }
+            seen = appender.unmarked();
+            self.shared.queue.set_unmarked(seen.is_some());
+        }
+    }
+
+    /// Sees to it that what waits is written: by who writes now, by the caller, or by the appender's thread.
+    pub(super) fn write_what_waits(&self) {
+        let queue = &self.shared.queue;
+        let mut looks = 0;
+        while let Some(bytes) = queue.waiting_bytes() {
+            let Some(mut seat) = self.try_sit() else { return };
+            let Some(appender) = seat.as_mut() else { return };
+            looks += 1;
+            if looks > limits::CALLER_GROUPS_MAX || !appender.writes_at_once(bytes) {
+                drop(seat);
+                return queue.wake();
+            }
+            let written = catch_unwind(AssertUnwindSafe(|| appender.write_at_once(queue.take())));
+            queue.set_unmarked(appender.unmarked().is_some());
+            drop(seat);
+            match written {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return queue.wake(), // it begins with what was not written
+                Ok(Err(error)) => return self.shared.poison(&error.to_string()),
+                Err(_) => return self.shared.poison("the appender panicked"),
+            }
+        }
+    }
+
+    /// The seat, where it is empty.
+    fn try_sit(&self) -> Option<MutexGuard<'_, Option<Appender>>> {
+        match self.appender.try_lock() {
+            Ok(seat) => Some(seat),
+            Err(TryLockError::Poisoned(poisoned)) => Some(PoisonError::into_inner(poisoned)),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A caller writes what it hands in where nobody writes; else who writes does.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use wattle::effects::MemoryDisk;
+use wattle::effects::memory::Operation;
+
+use super::support::{P, Q, append, open, options, stored, submit};
+
+/// The names of the threads that write to the journal.
+fn writers(disk: &MemoryDisk) -> Arc<Mutex<Vec<String>>> {
+    let writers: Arc<Mutex<Vec<String>>> = Arc::default();
+    let names = writers.clone();
+    disk.set_fault_on(move |name, operation| {
+        if name.starts_with("journal-") && matches!(operation, Operation::Write(_)) {
+            names.lock().unwrap().push(std::thread::current().name().unwrap_or_default().to_owned());
+        }
+        Ok(())
+    });
+    writers
+}
+
+#[tokio::test]
+async fn a_caller_writes_what_is_small_and_the_appender_what_is_not() {
+    let disk = MemoryDisk::default();
+    let (log, _) = open(&disk, options());
+    let writers = writers(&disk);
+    append(&log, P, "small").await;
+    let first = writers.lock().unwrap().first().cloned();
+    assert_ne!(first.as_deref(), Some("wattle-appender"));
+    writers.lock().unwrap().clear();
+    append(&log, P, &"x".repeat(100_000)).await; // more than a file: another one is begun, which is waited for
+    let names = std::mem::take(&mut *writers.lock().unwrap());
+    assert!(names.iter().any(|name| name == "wattle-appender"), "{names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_writes_nothing_is_lost_and_each_callers_order_is_kept() {
+    const CALLERS: usize = 8;
+    const EVENTS: usize = 300;
+    let disk = MemoryDisk::default();
+    let (log, _) = open(&disk, options());
+    let log = Arc::new(log);
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let log = log.clone();
+            std::thread::spawn(move || {
+                let event = |event| submit(&log, if event % 2 == 0 { P } else { Q }, &format!("{caller} {event}"));
+                (0..EVENTS).map(event).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let tickets: Vec<_> = callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect();
+    for ticket in tickets {
+        tokio::time::timeout(Duration::from_secs(60), ticket).await.expect("somebody writes it").unwrap().unwrap();
+    }
+    for partition in [P, Q] {
+        let texts = stored(&log, partition);
+        assert_eq!(texts.len(), CALLERS * EVENTS / 2);
+        for caller in 0..CALLERS {
+            let own = texts.iter().filter_map(|text| text.strip_prefix(&format!("{caller} ")));
+            let numbers: Vec<usize> = own.map(|number| number.parse().unwrap()).collect();
+            assert!(numbers.is_sorted(), "caller {caller}: {numbers:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_caller_does_not_wait_for_a_disk_that_is_full() {
+    let disk = MemoryDisk::default();
+    let (log, _) = open(&disk, options());
+    append(&log, P, "first").await;
+    let (is_full, refused) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let (full, count) = (is_full.clone(), refused.clone());
+    disk.set_fault_on(move |name, operation| {
+        let is_write = name.starts_with("journal-") && matches!(operation, Operation::Write(_));
+        if !is_write || !full.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        count.fetch_add(1, Ordering::SeqCst);
+        Err(io::ErrorKind::StorageFull.into())
+    });
+    // each comes back at once, also behind one that found no room
+    let tickets = ["second", "third", "fourth"].map(|event| submit(&log, P, event));
+    assert!(refused.load(Ordering::SeqCst) > 0, "there was no room");
+    is_full.store(false, Ordering::SeqCst);
+    for ticket in tickets {
+        tokio::time::timeout(Duration::from_secs(60), ticket).await.expect("there is room").unwrap().unwrap();
+    }
+    assert_eq!(stored(&log, P), ["first", "second", "third", "fourth"]);
+}
