@@ -59,6 +59,7 @@ pub(super) fn json(topic: &TopicStatus) -> serde_json::Value {
         "delayed": topic.delayed,
         "awaits_clock": topic.awaits_clock,
         "delay_failure": topic.delay_failure,
+        "held_failure": topic.held_failure,
         "keys": topic.states.map(|keys| json!({ "living": keys.living, "ended": keys.ended, "held": keys.held })),
         "events": topic.events(),
         "partitions": partitions,

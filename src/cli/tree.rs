@@ -79,6 +79,9 @@ impl<'a> Walk<'a> {
         if let Some(why) = &topic.delay_failure {
             counts.push((format!("late: {why}"), BAD));
         }
+        if let Some(why) = &topic.held_failure {
+            counts.push((format!("not judged again: {why}"), BAD));
+        }
         if let Some(keys) = &topic.states {
             if keys.held > 0 {
                 counts.push((format!("{} held", keys.held), WARNING));
@@ -182,6 +185,7 @@ mod tests {
             delayed,
             awaits_clock,
             delay_failure: None,
+            held_failure: None,
             states: None,
             partitions,
         }

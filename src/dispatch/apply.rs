@@ -19,9 +19,10 @@ use super::changes::{self, Changes, Node, What, places, topic_places};
 use super::claims;
 use super::collect::{clear, count};
 use super::handler::Handler;
-use super::numbered::{Numbered, blueprint, groups};
+use super::numbered::{Numbered, blueprint, blueprint_on, groups};
 use super::renames::Renames;
 use super::running::{Branch, Given, Running, Takes, Timer, assemble};
+use super::status::TopicStatus;
 use super::tree::{StartError, Starts, Tree, digests, rosters};
 use crate::engine::{ApplyError, Blueprint, Engine, Names, Numbers, ReadError, SessionError, Stopped, SubscriberSpec};
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
@@ -62,7 +63,8 @@ impl<E: Engine> Tree<E> {
             let runs_as = change.was.as_ref().unwrap_or(&change.name);
             match change.node {
                 Node::Topic if change.what == What::Removed => {
-                    let kept = topics.get(change.name.as_str()).map_or(0, |topic| topic.events() + topic.delayed);
+                    let of = |topic: &&TopicStatus| topic.events() + topic.delayed + topic.held();
+                    let kept = topics.get(change.name.as_str()).map_or(0, of);
                     if kept > 0 {
                         let words = format!("topic `{}` still has {kept} events", change.name);
                         change.words.push(format!("it still has {kept} events"));
@@ -146,7 +148,7 @@ impl<E: Engine> Tree<E> {
             group.drain().await;
         }
         let names = renames.names(engine, plan);
-        let numbers = engine.apply(&Blueprint { names, ..blueprint(plan, digests(&given)) }).await?;
+        let numbers = engine.apply(&Blueprint { names, ..blueprint_on(engine, plan, digests(&given)) }).await?;
         let before = places(&old);
         let versions = numbers.versions.clone();
         let mut rosters = rosters(given, &versions);
@@ -358,8 +360,7 @@ mod tests {
 
     /// As many topics, each with a subscriber that shares its events with another one.
     fn wide(count: u32) -> Plan {
-        let text =
-            "wattle: v1\nname: t\ntopics: { a: {} }\nsubscribers: { s: { from: a, plugin: s.wasm, claim: g } }\n";
+        let text = "wattle: v1\nname: t\ntopics: { a: { lifecycle: { state: id, start: [a], allow: {} } } }\nsubscribers: { s: { from: a, plugin: s.wasm, claim: g } }\n";
         let (plan, problems) = check(&[Source { path: "t.yaml".into(), text: text.to_owned() }], &Anything);
         let plan = plan.unwrap_or_else(|| panic!("{problems:?}"));
         let numbered = |name: &str, number: u32| format!("{name}-{number}");
@@ -390,7 +391,10 @@ mod tests {
                 panic!("it waits for nothing")
             };
             let numbers = of_blueprint(&wanted, &all, &numbers.unwrap());
-            assert_eq!((numbers.topics.len(), numbers.keepers.len()), (2 * new.topics.len(), new.topics.len() / 2));
+            assert_eq!((numbers.topics.len(), numbers.keepers.len()), (4 * new.topics.len(), new.topics.len() / 2));
+            let numbered = Numbered::new(&new, &numbers);
+            let has_guard = |index| numbered.guard(index).zip(numbered.holder(index)).is_some();
+            assert!(new.topics().all(|(index, _)| has_guard(index)));
             let ended = spent();
             (ended.tv_sec - began.tv_sec) as u64 * 1_000_000_000 + ended.tv_nsec as u64 - began.tv_nsec as u64
         };

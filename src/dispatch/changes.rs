@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::renames::Renames;
-use crate::topology::{Plan, StartAt, SubscriberPlan, TopicIndex, TopicPlan};
+use crate::topology::{LifecyclePlan, OutOfOrder, Plan, StartAt, SubscriberPlan, TopicIndex, TopicPlan};
 
 /// A topic or a subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,7 +179,7 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
             ("key", was.key != topic.key),
             ("id", was.id != topic.id),
             ("schema", was.schema != topic.schema),
-            ("lifecycle", was.lifecycle != topic.lifecycle),
+            ("lifecycle", orders(was).zip(orders(topic)).is_some_and(|(before, after)| before != after)),
             ("retention", settings.0.retention != settings.1.retention),
             ("dedupe", settings.0.dedupe != settings.1.dedupe || was.per_key != topic.per_key),
             ("producers", settings.0.forget_producers != settings.1.forget_producers),
@@ -187,6 +187,7 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
             ("backlog", was.backlog != topic.backlog),
         ];
         words.extend(differing(&differs));
+        words.extend(guard_words((old, was), (new, topic)));
         if !words.is_empty() || renames.topic(name).is_some() {
             change(name, What::Changed, words);
         }
@@ -194,6 +195,66 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
     for name in before.keys().filter(|name| !after.contains_key(*name)) {
         change(name, What::Removed, Vec::new());
     }
+}
+
+/// What a lifecycle says of the orders of states, where there is one before and after.
+fn orders(topic: &TopicPlan) -> Option<impl PartialEq> {
+    let LifecyclePlan { state, lifecycle, .. } = topic.lifecycle.as_ref()?;
+    Some((state, &lifecycle.start, &lifecycle.allow, lifecycle.keys_max))
+}
+
+/// What becomes of keys and of what is held where a topic's lifecycle changes, each in words.
+fn guard_words((old, was): (&Plan, &TopicPlan), (new, is): (&Plan, &TopicPlan)) -> Vec<String> {
+    let (before, after) = match (&was.lifecycle, &is.lifecycle) {
+        (None, None) => return Vec::new(),
+        (None, Some(_)) => return vec!["a key begins with what comes for it next".to_owned()],
+        (Some(_), None) => {
+            return vec![
+                "states are not judged any more, and what is held gets its place, in the order in which it came".into(),
+            ];
+        }
+        (Some(before), Some(after)) => (before, after),
+    };
+    let mut words = Vec::new();
+    let period = |period| humantime::format_duration(period);
+    match (before.lifecycle.remember, after.lifecycle.remember) {
+        (one, other) if one == other => {}
+        (_, None) => words.push("keys that have ended may begin again at once".to_owned()),
+        (None, Some(is)) => words.push(format!("ends of keys are remembered from now on, for {}", period(is))),
+        (Some(was), Some(is)) if is < was => {
+            words.push(format!("ends of keys that are older than {} are forgotten, a few with each event", period(is)));
+        }
+        (Some(_), Some(is)) => {
+            words.push(format!("ends of keys are remembered for {}; those that are forgotten stay so", period(is)));
+        }
+    }
+    let (had, has) = (before.lifecycle.remembered_max, after.lifecycle.remembered_max);
+    if has < had {
+        words.push(format!("of more than {has} ends in a partition the oldest are forgotten, a few with each event"));
+    } else if has > had {
+        words.push(format!("up to {has} ends are remembered in each partition"));
+    }
+    let to = |plan: &Plan, topic: &TopicPlan| topic.diverts_to.map(|to| plan[to].label());
+    if (before.out_of_order, to(old, was)) == (after.out_of_order, to(new, is)) {
+        return words;
+    }
+    let from_now_on = match (after.out_of_order, to(new, is)) {
+        (OutOfOrder::Hold(hold), _) => format!("held for {}, at most {} in a partition", period(hold.period), hold.max),
+        (OutOfOrder::Divert, Some(to)) => format!("diverted to {to}"),
+        (OutOfOrder::Divert | OutOfOrder::Refuse, _) => "refused".to_owned(),
+    };
+    words.push(format!("what is out of order is {from_now_on} from now on"));
+    match (before.out_of_order, to(old, was)) {
+        (OutOfOrder::Hold(_), _) => {
+            let label = is.label();
+            words.push(format!(
+                "what is held already follows when it may, or goes to {label}@refused at the time that it has"
+            ));
+        }
+        (OutOfOrder::Divert, Some(to)) => words.push(format!("what was diverted to {to} stays there")),
+        (OutOfOrder::Divert | OutOfOrder::Refuse, _) => {}
+    }
+    words
 }
 
 fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {

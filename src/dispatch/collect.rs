@@ -8,7 +8,7 @@
 use std::ops::Bound;
 
 use super::apply::both;
-use super::numbered::blueprint;
+use super::numbered::blueprint_on;
 use super::tree::Tree;
 use crate::engine::{
     ApplyError, Blueprint, Engine, Entries, LaneWrite, Numbers, PageBudget, ReadError, Session, SessionError,
@@ -93,7 +93,7 @@ impl<E: Engine> Tree<E> {
 
     /// The numbers of its topic and of itself. What runs stays applied.
     async fn numbers_of(&self, gone: &Gone) -> Result<(TopicId, SubscriberId), CollectError> {
-        let running = blueprint(&self.shared.running().plan, Vec::new());
+        let running = blueprint_on(&self.shared.engine, &self.shared.running().plan, Vec::new());
         let topic = TopicSpec {
             name: gone.from.clone(),
             partitions: gone.partitions,

@@ -19,29 +19,25 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::batch::{Held, Unreadable};
 use super::command::Command;
 use super::entries::{DELAYED, TOLD, end_of};
 use super::guards::{self, TopicGuard};
+use super::hidden::{self, after, put, refuse};
 use super::keys;
 use super::lane::LaneError;
-use super::outputs::cut;
-use super::supervisor::{Supervised, SupervisedParts};
+use super::supervisor::Supervised;
 use super::together::Together;
 use crate::engine::{Engine, Entries, Guard, LaneWrite, PageBudget, ReadBudget, Session, SessionError, Slices, Unit};
 use crate::limits;
-use crate::model::event::EventWriter;
-use crate::model::{
-    AttributeView, EventView, Offset, PartitionId, Record, RecordError, Retention, TopicId, partition_of,
-};
+use crate::model::{AttributeView, EventView, Offset, PartitionId, Record, Retention, TopicId, partition_of};
 use crate::topology::KeyExpression;
 
 /// What is behind the name of a topic in that of its hidden topic. No name in a topology has it.
@@ -55,6 +51,8 @@ const DELAY: &str = "delay";
 /// In the hidden topic an event only passes by.
 pub(super) const RETENTION: Retention =
     Retention { age: Some(Duration::from_secs(3600)), partition_bytes: None, force: false };
+/// What does not happen where such a lane fails, for the log.
+pub(super) const FAILS: &str = "what is to come later does not come";
 /// How many wait, an u64 in little endian.
 const COUNT: &[u8] = &[TOLD, b'c', b'o', b'u', b'n', b't'];
 
@@ -177,59 +175,19 @@ fn when_of(event: &EventView<'_>) -> Result<Option<When>, DelayRefused> {
     Ok(found)
 }
 
-/// What is seen of a topic's queue.
-#[derive(Debug, Default)]
-pub(super) struct Delayed {
-    count: AtomicU64,
-    /// When the first one is due; `u64::MAX`: there is none, or it is not known yet.
-    next_ns: AtomicU64,
-    /// How many are due by the wall clock, but not by trusted time, as far as they are counted.
-    awaits_clock: AtomicU64,
-    /// Why they do not come at the moment.
-    failure: Mutex<Option<String>>,
-}
-
-impl Delayed {
-    /// When the first one is due, trusted time.
-    pub(super) fn next_ns(&self) -> Option<u64> {
-        Some(self.next_ns.load(Ordering::Acquire)).filter(|next_ns| *next_ns != u64::MAX)
-    }
-
-    /// How many wait in it.
-    pub(super) fn count(&self) -> u64 {
-        self.count.load(Ordering::Acquire)
-    }
-
-    /// How many are due by the wall clock, but not by trusted time, as far as they are counted.
-    pub(super) fn awaits_clock(&self) -> u64 {
-        self.awaits_clock.load(Ordering::Acquire)
-    }
-
-    /// Why they do not come at the moment, where that is so.
-    pub(super) fn failure(&self) -> Option<String> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_failure(&self, failure: Option<String>) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
-    }
-}
-
-/// What a queue is made of.
-pub(super) struct Parts<E: Engine> {
-    pub(super) engine: E,
-    pub(super) session: E::Session,
-    pub(super) entries: E::Entries,
-    /// What the topic is called.
-    pub(super) name: String,
+/// What its lane has beside what all of hidden topics have.
+pub(super) struct Own {
     pub(super) topic: TopicId,
     pub(super) partitions: u32,
     pub(super) guard: Option<TopicGuard>,
     /// Where events are recognised for as long as their key is known: the topic's `id:`.
     pub(super) per_key: Option<Option<KeyExpression>>,
-    pub(super) seen: Arc<Delayed>,
-    pub(super) stop: CancellationToken,
+    /// How many are due by the wall clock, but not by trusted time, as far as they are counted.
+    pub(super) awaits_clock: Arc<AtomicU64>,
 }
+
+/// What a queue is made of.
+pub(super) type Parts<E> = hidden::Parts<E, Own>;
 
 /// The queue of a topic.
 pub(super) struct DelayLane<E: Engine> {
@@ -276,42 +234,13 @@ impl<E: Engine> Supervised for DelayLane<E> {
     }
 }
 
-impl<E: Engine> SupervisedParts for Parts<E> {
-    type Session = E::Session;
-
-    fn set_session(&mut self, session: E::Session) {
-        self.session = session;
-    }
-
-    fn stop(&self) -> &CancellationToken {
-        &self.stop
-    }
-
-    /// Nobody tells it anything.
-    fn told(&mut self) -> impl Future<Output = Command> + Send {
-        std::future::pending()
-    }
-
-    fn log(&self, error: &LaneError, is_over: bool) {
-        let topic = &self.name;
-        match is_over {
-            true => tracing::error!(topic, %error, "what is to come later does not come"),
-            false => tracing::error!(topic, %error, "what is to come later does not come; that is tried again"),
-        }
-    }
-
-    fn show(&self, error: &LaneError, _: bool) {
-        self.seen.set_failure(Some(error.to_string()));
-    }
-}
-
 impl<E: Engine> DelayLane<E> {
     /// Reads what is kept of it.
     fn read(&mut self) -> Result<(), LaneError> {
         let count = self.parts.entries.get(COUNT)?;
         self.count = count.and_then(|count| Some(u64::from_le_bytes(count.get(..8)?.try_into().ok()?))).unwrap_or(0);
         self.look()?;
-        self.parts.seen.count.store(self.count, Ordering::Release);
+        self.parts.seen.set_count(self.count);
         self.parts.seen.set_failure(None);
         Ok(())
     }
@@ -328,7 +257,7 @@ impl<E: Engine> DelayLane<E> {
         let budget = ReadBudget { events: limits::BATCH_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
         let mut counts_from = Instant::now();
         loop {
-            self.parts.seen.next_ns.store(self.next_ns.unwrap_or(u64::MAX), Ordering::Release);
+            self.parts.seen.set_next(self.next_ns);
             let now_ns = self.parts.engine.trusted_now_ns();
             // It may be confirmed, so it is looked at again and again.
             let pause = self.next_ns.map(|due_ns| Duration::from_nanos(due_ns.saturating_sub(now_ns)));
@@ -337,7 +266,7 @@ impl<E: Engine> DelayLane<E> {
                 continue;
             }
             if Instant::now() >= counts_from {
-                self.parts.seen.awaits_clock.store(self.count_early(now_ns)?, Ordering::Release);
+                self.parts.own.awaits_clock.store(self.count_early(now_ns)?, Ordering::Release);
                 counts_from = Instant::now() + limits::DELAY_LOOK_EVERY;
             }
             let pause = pause.map(|pause| pause.min(limits::DELAY_LOOK_EVERY));
@@ -389,7 +318,7 @@ impl<E: Engine> DelayLane<E> {
         self.count += held.len() as u64;
         let unit = Unit { consumed_to: last.offset + 1, writes, ..Unit::default() };
         // In front of the position: whoever sees that all was read sees that something waits.
-        self.parts.seen.count.store(self.count, Ordering::Release);
+        self.parts.seen.set_count(self.count);
         self.commit(unit).await
     }
 
@@ -434,7 +363,7 @@ impl<E: Engine> DelayLane<E> {
         }
         // What is counted no longer is in its topic.
         self.parts.session.flush().await?;
-        self.parts.seen.count.store(self.count, Ordering::Release);
+        self.parts.seen.set_count(self.count);
         self.front = front.unwrap_or(std::mem::take(&mut self.front));
         self.look()
     }
@@ -466,13 +395,13 @@ impl<E: Engine> DelayLane<E> {
     /// Puts an event that is due into its topic, or says why not.
     fn place(&self, emits: &mut Slices, index: usize, record: &[u8]) -> Result<Result<(), String>, LaneError> {
         let (parsed, view) = self.parse(record)?;
-        let partition = partition_of(parsed.key, self.parts.partitions);
-        let partition = PartitionId { topic: self.parts.topic, partition };
-        let Some(guard) = &self.parts.guard else {
+        let partition = partition_of(parsed.key, self.parts.own.partitions);
+        let partition = PartitionId { topic: self.parts.own.topic, partition };
+        let Some(guard) = &self.parts.own.guard else {
             put(emits, partition, record);
             return Ok(Ok(()));
         };
-        let id = self.parts.per_key.as_ref().map(|id| keys::identity(id.as_ref(), &view, parsed.key)).transpose();
+        let id = self.parts.own.per_key.as_ref().map(|id| keys::identity(id.as_ref(), &view, parsed.key)).transpose();
         let id = match id {
             Ok(id) => id,
             Err(why) => return Ok(Err(why)),
@@ -490,7 +419,7 @@ impl<E: Engine> DelayLane<E> {
 
     /// Its topic does not take an event that is due, and nobody is there any more to be told: it is kept beside it.
     fn refuse(&self, emits: &mut Slices, record: &[u8], why: &str) -> Result<(), LaneError> {
-        let Some(guard) = &self.parts.guard else { return Ok(()) };
+        let Some(guard) = &self.parts.own.guard else { return Ok(()) };
         Ok(refuse(emits, guard.refused, record, why).map_err(|error| Unreadable::new(self.position, error))?)
     }
 
@@ -506,36 +435,6 @@ impl<E: Engine> DelayLane<E> {
         self.position = unit.consumed_to;
         unit.writes.push(LaneWrite::put(COUNT, self.count.to_le_bytes().to_vec()));
         Ok(self.parts.session.commit(unit).await?)
-    }
-}
-
-/// Puts a stored record into the topic of those that another one does not take, with the reason.
-pub(super) fn refuse(emits: &mut Slices, topic: TopicId, record: &[u8], why: &str) -> Result<(), RecordError> {
-    let parsed = Record::parse(record)?;
-    tracing::warn!(event = parsed.view().map_or("", |view| view.id), why, "an event is refused by its topic");
-    let pushed = emits.push(PartitionId { topic, partition: 0 }, |out| {
-        Record { event: &[], ..parsed }.write(out)?;
-        EventWriter::extend(out, parsed.event).attribute("wattlereason", cut(why));
-        Ok::<_, RecordError>(())
-    });
-    debug_assert!(pushed.is_ok(), "a key that was stored before fits again");
-    Ok(())
-}
-
-/// Puts a stored record into a partition. Where it went: the index of its slice.
-pub(super) fn put(slices: &mut Slices, partition: PartitionId, record: &[u8]) -> usize {
-    let pushed = slices.push(partition, |out| {
-        out.extend_from_slice(record);
-        Ok::<_, std::convert::Infallible>(())
-    });
-    debug_assert!(pushed.is_ok(), "a record that was stored before fits again");
-    pushed.map_or(0, |(slice, _)| slice)
-}
-
-pub(super) async fn after(pause: Option<Duration>) {
-    match pause {
-        Some(pause) => tokio::time::sleep(pause).await,
-        None => std::future::pending().await,
     }
 }
 

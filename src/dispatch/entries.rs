@@ -9,6 +9,7 @@
 //!   06 time offset        an event that is to come     see `delay`; in lanes of their own
 //!   07 ...                whose events are whose       see `claims`; in lanes of their own, and once in those of members
 //!   08 time bucket 00 key when state was written       see `state::expiry`
+//!   20 hash offset        an event that is held        see `held`; in lanes of their own
 //! ```
 
 use bytes::{BufMut, Bytes};

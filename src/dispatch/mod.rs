@@ -21,6 +21,7 @@ mod flow;
 mod guards;
 mod handler;
 mod held;
+mod hidden;
 mod keys;
 mod lane;
 mod numbered;

@@ -11,7 +11,7 @@ use super::guards::TopicGuard;
 use super::held;
 use super::outputs::{Emitter, Target};
 use super::versions::{Roster, Taken};
-use crate::engine::{Blueprint, Numbers, SubscriberSpec, TopicSpec};
+use crate::engine::{Blueprint, Engine, Numbers, SubscriberSpec, TopicSpec};
 use crate::model::{OutputIds, SubscriberId, TopicId, TopicSettings};
 use crate::topology::{Plan, SubscriberPlan, TopicIndex, TopicPlan};
 
@@ -162,6 +162,26 @@ pub(super) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
         versions,
         ..Blueprint::default()
     }
+}
+
+/// The hidden topic of a topic that has no lifecycle any more, and who takes from it, where it had one: what is held there is
+/// not lost.
+pub(super) fn held_before<E: Engine>(engine: &E, topic: &TopicPlan) -> Option<(TopicId, SubscriberId)> {
+    let name = format!("{}{}", topic.label(), held::SUFFIX);
+    let number = engine.topic(&name).filter(|_| topic.lifecycle.is_none())?;
+    Some((number, engine.subscriber(&name, number)?))
+}
+
+/// What is to exist for a plan that is to run, with what holds events of topics that have no lifecycle any more.
+pub(super) fn blueprint_on<E: Engine>(engine: &E, plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
+    let mut wanted = blueprint(plan, versions);
+    for topic in plan.topics.iter().filter(|topic| held_before(engine, topic).is_some()) {
+        let name = format!("{}{}", topic.label(), held::SUFFIX);
+        let (partitions, settings) = (topic.partitions, hidden(topic));
+        wanted.topics.push(TopicSpec { name: name.clone(), partitions, settings, lifecycle: None });
+        wanted.subscribers.push(SubscriberSpec { name: name.clone(), from: name });
+    }
+    wanted
 }
 
 /// What a lane of a subscriber makes its units with.

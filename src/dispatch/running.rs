@@ -7,6 +7,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -17,11 +18,12 @@ use super::capsule::{Recorder, Sink};
 use super::changes;
 use super::claims::{Groups, Remembers};
 use super::command::Command;
-use super::delay::{self, DelayLane, Delayed};
+use super::delay::{self, DelayLane};
 use super::flow::{Backoff, Flow};
-use super::held::{self, HeldLane, Holding};
+use super::held::{self, HeldLane};
+use super::hidden::Seen;
 use super::lane::{Lane, Parts, Policy, Starts};
-use super::numbered::{Numbered, emitter, keepers};
+use super::numbered::{self, Numbered, emitter, keepers};
 use super::publish::{self, Targets};
 use super::status::Counters;
 use super::supervisor::{Supervised as _, keep_up};
@@ -29,7 +31,7 @@ use super::tree::StartError;
 use super::versions::Roster;
 use crate::engine::{Engine, Numbers, Session};
 use crate::limits;
-use crate::model::{LaneId, PartitionId};
+use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 use crate::topology::{Plan, TopicIndex};
 
 /// A task of a lane, not spawned yet.
@@ -64,10 +66,21 @@ pub(super) struct Branch {
 
 /// The queue of what comes later to a topic, and what is held for it.
 pub(super) struct Timer {
-    pub(super) seen: Arc<Delayed>,
-    /// What it holds, where it has a guard.
-    pub(super) held: Option<Arc<Holding>>,
+    pub(super) seen: Arc<Seen>,
+    /// Events that are due by the wall clock, but not by trusted time.
+    pub(super) awaits_clock: Arc<AtomicU64>,
+    /// What holds events for it: who, the hidden topic, and what is seen of each partition.
+    pub(super) held: Option<Holder>,
     pub(super) group: Group,
+}
+
+/// What holds events for a topic.
+pub(super) struct Holder {
+    pub(super) subscriber: SubscriberId,
+    /// The hidden topic.
+    pub(super) topic: TopicId,
+    /// By partition.
+    pub(super) seen: Vec<Arc<Seen>>,
 }
 
 /// What a subscriber is to run as.
@@ -273,24 +286,34 @@ pub(super) async fn assemble<E: Engine>(
         let session = engine.acquire(id).await;
         let session = session.map_err(|error| StartError::Lane { subscriber: subscriber(), partition: 0, error })?;
         let entries = engine.entries(id).ok_or_else(|| unreadable("there is no such lane".to_owned()))?;
-        let (seen, group) = (Arc::new(Delayed::default()), Group::below(stop));
+        let (seen, awaits_clock, group) = (Arc::default(), Arc::default(), Group::below(stop));
+        let seen: Arc<Seen> = seen;
         let lane = DelayLane::load(Box::new(delay::Parts {
             engine: engine.clone(),
             session,
             entries,
             name,
-            topic: number,
-            partitions: topic.partitions,
-            guard: numbered.guard(index),
-            per_key: topic.per_key.then(|| topic.id.clone()),
+            partition: 0,
+            fails: delay::FAILS,
             seen: seen.clone(),
             stop: group.stop.clone(),
+            own: delay::Own {
+                topic: number,
+                partitions: topic.partitions,
+                guard: numbered.guard(index),
+                per_key: topic.per_key.then(|| topic.id.clone()),
+                awaits_clock: Arc::clone(&awaits_clock),
+            },
         }));
         let lane = lane.map_err(|(error, _)| unreadable(error.to_string()))?;
         tasks.push(Box::pin(group.tasks.track_future(keep_up(engine.clone(), id, lane))) as Task);
         let mut held = None;
-        if let Some((subscriber, guard)) = numbered.holder(index).zip(numbered.guard(index)) {
-            let holding = Arc::new(Holding::new(topic.partitions));
+        let holds = numbered.guard(index).zip(numbered.holder(index));
+        let holds = holds.map(|(guard, subscriber)| (subscriber, guard.held, Some(guard)));
+        // without a lifecycle, what was held before
+        let before = || numbered::held_before(engine, topic).map(|(held, subscriber)| (subscriber, held, None));
+        if let Some((subscriber, hidden, guard)) = holds.or_else(before) {
+            let mut holding = Vec::new();
             for partition in 0..topic.partitions {
                 let name = format!("{}{}", topic.label(), held::SUFFIX);
                 let unreadable =
@@ -299,27 +322,27 @@ pub(super) async fn assemble<E: Engine>(
                 let session = engine.acquire(id).await;
                 let session =
                     session.map_err(|error| StartError::Lane { subscriber: name.clone(), partition, error })?;
-                let place = PartitionId { topic: number, partition };
+                let (place, seen) = (PartitionId { topic: number, partition }, Arc::<Seen>::default());
+                holding.push(seen.clone());
                 let entries = engine.entries(id).ok_or_else(|| unreadable("there is no such lane".to_owned()))?;
                 let states = engine.states(place).ok_or_else(|| unreadable("there is no such partition".to_owned()))?;
                 let lane = HeldLane::load(Box::new(held::Parts {
                     engine: engine.clone(),
                     session,
                     entries,
-                    states,
                     name: topic.label(),
-                    partition: place,
-                    lifecycle: guard.plan.clone(),
-                    refused: guard.refused,
-                    seen: holding.clone(),
+                    partition,
+                    fails: held::FAILS,
+                    seen: seen.clone(),
                     stop: group.stop.clone(),
+                    own: held::Own { states, place, guard: guard.clone() },
                 }));
                 let lane = lane.map_err(|(error, _)| unreadable(error.to_string()))?;
                 tasks.push(Box::pin(group.tasks.track_future(keep_up(engine.clone(), id, lane))) as Task);
             }
-            held = Some(holding);
+            held = Some(Holder { subscriber, topic: hidden, seen: holding });
         }
-        timers.push(Some(Arc::new(Timer { seen, held, group })));
+        timers.push(Some(Arc::new(Timer { seen, awaits_clock, held, group })));
     }
     (running.branches, running.timers, running.backlogs) = (branches, timers, backlogs);
     Ok((running, tasks))

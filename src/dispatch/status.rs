@@ -34,6 +34,8 @@ pub struct TopicStatus {
     pub delay_failure: Option<String>,
     /// Keys whose lives go on and have ended, and events that are held, where it has a lifecycle.
     pub states: Option<GuardCounts>,
+    /// Why those that are held are not judged again at the moment, where that is so.
+    pub held_failure: Option<String>,
     /// What each partition holds.
     pub partitions: Vec<Bounds>,
 }
@@ -42,6 +44,11 @@ impl TopicStatus {
     /// Events that are kept, as lanes see them.
     pub fn events(&self) -> u64 {
         self.partitions.iter().map(|bounds| bounds.written - bounds.start).sum()
+    }
+
+    /// Events that are held until their key is in another state.
+    pub fn held(&self) -> u64 {
+        self.states.map_or(0, |states| states.held)
     }
 }
 

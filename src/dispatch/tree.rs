@@ -1,5 +1,6 @@
 //! A running tree: the lanes of every subscriber, and what one can ask of them from outside.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use tokio_util::task::TaskTracker;
 
 use super::capsule::{Capsule, Sink};
 use super::handler::Handler;
-use super::numbered::{Numbered, blueprint, emitter};
+use super::numbered::{Numbered, blueprint_on, emitter};
 use super::outputs::Emitter;
 use super::publish::Publisher;
-use super::running::{Given, Running, Takes, Task, Timer, assemble};
+use super::running::{Given, Holder, Running, Takes, Task, Timer, assemble};
 use super::status::{Counters, Snapshot, SubscriberStatus, TopicStatus};
 use super::versions::{Roster, Terms, Version};
 use crate::engine::{ApplyError, Bounds, Engine, Entries, GuardCounts, SessionError, Stopped};
@@ -142,7 +143,7 @@ impl<E: Engine> Tree<E> {
         if starts.len() != plan.subscribers.len() {
             return Err(StartError::Handlers { handlers: starts.len(), subscribers: plan.subscribers.len() });
         }
-        let numbers = engine.apply(&blueprint(plan, digests(&starts))).await?;
+        let numbers = engine.apply(&blueprint_on(&engine, plan, digests(&starts))).await?;
         let rosters = rosters(starts, &numbers.versions);
         let takes = Takes {
             branches: rosters.map(|roster| Given::Started(roster, None)).collect(),
@@ -251,8 +252,8 @@ impl<E: Engine> Tree<E> {
         }
         let running = self.shared.running();
         let next = |timer: &Arc<Timer>| {
-            let held = timer.held.as_ref().and_then(|held| held.next_ns());
-            timer.seen.next_ns().into_iter().chain(held).min()
+            let held = timer.held.iter().flat_map(|held| &held.seen);
+            std::iter::once(&timer.seen).chain(held).filter_map(|seen| seen.next_ns()).min()
         };
         running.timers.iter().flatten().filter_map(next).min()
     }
@@ -277,16 +278,17 @@ impl<E: Engine> Tree<E> {
             let position = self.shared.engine.position(LaneId { subscriber: timer, partition: 0 });
             positions.push((PartitionId { topic, partition: 0 }, position.unwrap_or(0)));
         }
-        for (index, topic) in running.plan.topics() {
-            let Some((guard, subscriber)) = numbered.guard(index).zip(numbered.holder(index)) else { continue };
-            for partition in 0..topic.partitions {
-                let position = self.shared.engine.position(LaneId { subscriber, partition });
-                positions.push((PartitionId { topic: guard.held, partition }, position.unwrap_or(0)));
+        for Holder { subscriber, topic, seen } in
+            running.timers.iter().flatten().filter_map(|timer| timer.held.as_ref())
+        {
+            for partition in 0..seen.len() as u32 {
+                let position = self.shared.engine.position(LaneId { subscriber: *subscriber, partition });
+                positions.push((PartitionId { topic: *topic, partition }, position.unwrap_or(0)));
             }
         }
+        let held = |timer: &Timer| timer.held.iter().flat_map(|held| &held.seen).any(|seen| seen.count() > 0);
         let mut timers = running.timers.iter().flatten();
-        let is_any_delayed =
-            timers.any(|timer| timer.seen.count() > 0 || timer.held.as_ref().is_some_and(|held| held.count() > 0));
+        let is_any_delayed = timers.any(|timer| timer.seen.count() > 0 || held(timer));
         if counts_delayed && is_any_delayed || !running.branches.iter().all(|branch| branch.counters.is_at_rest()) {
             return false;
         }
@@ -307,9 +309,18 @@ impl<E: Engine> Tree<E> {
             diverted_from: numbered.diverted_from(topic),
             is_dead_letters: topic.dead_letters_of.is_some(),
             delayed: timer.as_ref().map_or(0, |timer| timer.seen.count()),
-            awaits_clock: timer.as_ref().map_or(0, |timer| timer.seen.awaits_clock()),
+            awaits_clock: timer.as_ref().map_or(0, |timer| timer.awaits_clock.load(Ordering::Acquire)),
             delay_failure: timer.as_ref().and_then(|timer| timer.seen.failure()),
-            states: topic.lifecycle.as_ref().map(|_| self.states(number, topic.partitions)),
+            held_failure: timer
+                .iter()
+                .flat_map(|timer| &timer.held)
+                .flat_map(|held| &held.seen)
+                .find_map(|of| of.failure()),
+            states: match timer.as_ref().is_some_and(|timer| timer.held.is_some()) {
+                true => Some(self.states(number, topic.partitions)),
+                false => None,
+            }
+            .filter(|states| topic.lifecycle.is_some() || states.held > 0),
             partitions: self.bounds(number, topic.partitions).collect(),
         });
         let name = |index: TopicIndex| numbered.topic(index).map(|(topic, _)| topic.label()).unwrap_or_default();

@@ -22,7 +22,7 @@
 //! Slots are given in the order of ends, so the oldest end is always that of the first slot: what has been remembered for
 //! long enough, or is one too many, is found with one look. Integers are little endian; those in keys and the hash, big endian.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ impl Lifecycle {
     }
 
     /// Which states may follow one; `None` where none may.
-    fn follows(&self, state: &str) -> Option<&BTreeSet<Arc<str>>> {
+    pub(crate) fn follows(&self, state: &str) -> Option<&BTreeSet<Arc<str>>> {
         self.allow.get(state).filter(|next| !next.is_empty())
     }
 
@@ -681,27 +681,13 @@ pub(crate) fn key_hash(key: &str) -> [u8; 16] {
     xxh3::xxh3_128(key.as_bytes()).to_be_bytes()
 }
 
-/// Of some states, which may be brought to a key in their order, each of them as soon as it may: their numbers. `stored` is what
-/// its partition keeps under its hash.
-pub(crate) fn in_order<'a>(
+/// The states that may follow now for a key of which a partition keeps this; `None` where none may.
+pub(crate) fn may_follow<'a>(
     lifecycle: &'a Lifecycle,
     stored: Option<&'a [u8]>,
-    states: impl Iterator<Item = &'a str>,
     now_ns: u64,
-) -> Vec<usize> {
-    let mut waiting: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();
-    states.enumerate().for_each(|(number, state)| waiting.entry(state).or_default().push_back(number));
-    let (mut order, mut next) = (Vec::new(), lifecycle.next_of(&Known::parse(stored), now_ns).ok());
-    while let Some(may) = next {
-        let first = |state: &Arc<str>| Some((*waiting.get(state.as_ref())?.front()?, state.clone()));
-        let Some((number, state)) = may.iter().filter_map(first).min() else { break };
-        if let Some(of_state) = waiting.get_mut(state.as_ref()) {
-            of_state.pop_front();
-        }
-        order.push(number);
-        next = lifecycle.follows(&state);
-    }
-    order
+) -> Option<&'a BTreeSet<Arc<str>>> {
+    lifecycle.next_of(&Known::parse(stored), now_ns).ok()
 }
 
 /// What is looked at for some guarded records of a partition beside the states of their keys.

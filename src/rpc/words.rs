@@ -20,6 +20,7 @@ impl From<&TopicStatus> for v1::Topic {
             keys: topic.states.map(|GuardCounts { living, ended, held }| v1::KeyCounts { living, ended, held }),
             awaits_clock: topic.awaits_clock,
             diverted_from: topic.diverted_from.clone(),
+            held_failure: topic.held_failure.clone(),
         }
     }
 }
@@ -36,6 +37,7 @@ impl From<v1::Topic> for TopicStatus {
             states: topic.keys.map(|v1::KeyCounts { living, ended, held }| GuardCounts { living, ended, held }),
             awaits_clock: topic.awaits_clock,
             diverted_from: topic.diverted_from,
+            held_failure: topic.held_failure,
         }
     }
 }

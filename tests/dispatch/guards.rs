@@ -587,3 +587,142 @@ async fn by_place<E: Engine>(tree: &Tree<E>, topic: &str) -> std::collections::B
         })
         .collect()
 }
+
+/// However many of a key are held, what comes by does not have all of them read again.
+#[tokio::test(start_paused = true)]
+async fn what_is_held_is_not_looked_through_for_each_event_of_its_key() {
+    const HELD: u64 = 1_000;
+    let lifecycle =
+        "{ state: data.s, start: [new], allow: { new: [new, paid], paid: [paid, done] }, out_of_order: { hold: 1h } }";
+    let tree = start(&yaml(true, false, "").replace(LIFECYCLE, lifecycle), &[("work", &Script::each(copy))]).await;
+    let rest = async || tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let held_of =
+        |key: &'static str, name: &'static str| (0..HELD).map(move |n| state(&format!("{key}{n}"), key, name));
+    publish(&tree, &[state("b", "b", "new")]).await.unwrap();
+    publish(&tree, &held_of("a", "paid").chain(held_of("b", "done")).collect::<Vec<_>>()).await.unwrap();
+    rest().await;
+    assert_eq!(held(&tree), 2 * HELD);
+    let read = tree.engine().entries_read();
+    for n in 0..100 {
+        publish(&tree, &[state(&format!("n{n}"), "b", "new")]).await.unwrap();
+        rest().await;
+    }
+    let for_each = (tree.engine().entries_read() - read) / 100;
+    assert!(for_each < 20, "{for_each} entries for each event that comes by");
+    let read = tree.engine().entries_read();
+    publish(&tree, &[state("a", "a", "new")]).await.unwrap();
+    rest().await;
+    assert_eq!(held(&tree), HELD);
+    let for_each = (tree.engine().entries_read() - read) / HELD;
+    assert!(for_each < 5, "{for_each} entries for each event that follows");
+}
+
+/// The topology without a lifecycle, and with another one.
+fn without() -> String {
+    yaml(false, false, "")
+}
+
+async fn what_is_held_is_not_lost(home: impl Home, live: bool) {
+    let (plan, later, work) = (plan_of(&[&yaml_with(HOLD)]), plan_of(&[&without()]), Script::each(copy));
+    let tree = start_on(home.open().await, &plan, &[("work", &work)]).await;
+    publish(&tree, &[state("1", "a", "done"), state("2", "b", "new"), state("3", "a", "paid")]).await.unwrap();
+    until_held(&tree, 2).await;
+    let changes = tree.changes(&later);
+    let words = &changes.changes.iter().find(|change| change.name == "t/in").unwrap().words;
+    assert_eq!(
+        words,
+        &["states are not judged any more, and what is held gets its place, in the order in which it came"]
+    );
+    let tree = if live {
+        crate::applying::apply(&tree, &later, &[], &[]).await;
+        tree
+    } else {
+        ends(tree).await;
+        start_on(home.open().await, &later, &[("work", &work)]).await
+    };
+    settled(&tree).await;
+    assert_eq!(ids(&tree, "in").await, ["2", "1", "3"]);
+    assert_eq!(ids(&tree, "out").await, ["2", "1", "3"]);
+    ends(tree).await;
+    // with a lifecycle again, nothing is counted that is held no longer
+    let tree = start_on(home.open().await, &plan, &[("work", &work)]).await;
+    assert_eq!(held(&tree), 0);
+    ends(tree).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_without_its_lifecycle_takes_what_is_held_in_memory() {
+    what_is_held_is_not_lost(MemoryEngine::default(), true).await;
+    what_is_held_is_not_lost(MemoryEngine::default(), false).await;
+}
+
+#[tokio::test]
+async fn a_topic_without_its_lifecycle_takes_what_is_held_on_disk() {
+    what_is_held_is_not_lost(tempfile::tempdir().unwrap(), true).await;
+    what_is_held_is_not_lost(tempfile::tempdir().unwrap(), false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_when_that_is_over_follows_or_is_given_up_at_its_time() {
+    let work = Script::each(copy);
+    let tree = start(&yaml_with(HOLD), &[("work", &work)]).await;
+    let events = [state("1", "a", "paid"), state("2", "b", "paid")];
+    publish(&tree, &events).await.unwrap();
+    until_held(&tree, 2).await;
+    let later = plan_of(&[&yaml_with("out_of_order: refuse, remember: 1h, remember_max: 7")]);
+    let changes = tree.changes(&later);
+    let words = &changes.changes.iter().find(|change| change.name == "t/in").unwrap().words;
+    let expected = [
+        "ends of keys that are older than 1h are forgotten, a few with each event",
+        "of more than 7 ends in a partition the oldest are forgotten, a few with each event",
+        "what is out of order is refused from now on",
+        "what is held already follows when it may, or goes to t/in@refused at the time that it has",
+    ];
+    assert_eq!(words, &expected);
+    crate::applying::apply(&tree, &later, &[], &[]).await;
+    assert_eq!(held(&tree), 2);
+    assert!(publish(&tree, &[state("3", "c", "paid")]).await.is_err());
+    let again = tree.publisher().publish("in", &events, None).await.unwrap();
+    assert_eq!(again.duplicates(), 2, "what is held is recognised as before");
+    publish(&tree, &[state("4", "a", "new")]).await.unwrap();
+    until_held(&tree, 1).await;
+    settled(&tree).await;
+    assert_eq!(ids(&tree, "in").await, ["4", "1"]);
+    assert_eq!(only(&tree, "in@refused").await[0].id(), "2");
+}
+
+#[test]
+fn a_plan_says_what_another_guard_means() {
+    let words = |before: &str, after: &str| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let work = Script::each(copy);
+            let tree = start(before, &[("work", &work), ("look", &work)]).await;
+            let changes = tree.changes(&plan_of(&[after]));
+            let change = changes.changes.iter().find(|change| change.name == "t/in");
+            change.map(|change| change.words.clone()).unwrap_or_default()
+        })
+    };
+    let (plain, diverts) = (diverting("in").replace("out_of_order: { divert: late }, ", ""), diverting("in"));
+    let with = |more: &str| plain.replace("start: [new],", &format!("start: [new], {more},"));
+    assert_eq!(
+        words(&with("remember: 1h"), &with("remember: 2h")),
+        ["ends of keys are remembered for 2h; those that are forgotten stay so"]
+    );
+    assert_eq!(words(&plain, &with("restart: true")), ["keys that have ended may begin again at once"]);
+    assert_eq!(
+        words(&with("restart: true"), &with("remember: 1h")),
+        ["ends of keys are remembered from now on, for 1h"]
+    );
+    assert_eq!(words(&plain, &with("remember_max: 2000000")), ["up to 2000000 ends are remembered in each partition"]);
+    assert_eq!(words(&plain, &diverts), ["what is out of order is diverted to t/late from now on"]);
+    assert_eq!(
+        words(&diverts, &with("out_of_order: { hold: 1h }")),
+        [
+            "what is out of order is held for 1h, at most 10000 in a partition from now on",
+            "what was diverted to t/late stays there"
+        ]
+    );
+    assert_eq!(words(&plain, &with("max: 7")), ["another `lifecycle`"]);
+    assert_eq!(words(&plain, &plain.replace("paid: [done]", "paid: [done, new]")), ["another `lifecycle`"]);
+}

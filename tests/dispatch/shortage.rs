@@ -29,6 +29,7 @@ topics:
   in: {}
   out: {}
   guarded: { lifecycle: { state: data.s, start: [new], allow: { new: [new] } } }
+  orders: { lifecycle: { state: data.s, start: [new], allow: { new: [paid] }, out_of_order: { hold: 1h } } }
 subscribers:
   work:
     from: in
@@ -152,11 +153,16 @@ async fn a_checkpoint_without_room_ends_no_lane_and_all_goes_on_once_there_is_so
     });
     let guards = Script::each(|given| Step::Emit(vec![out(json!({ "s": "new", "n": name(&given.data) }).to_string())]));
     let tree = start_on(disk.open(), &plan_of(&[TREE]), &[("work", &work), ("guards", &guards)]).await;
-    let topic = |tree: &Tree<_>| tree.snapshot().topics.iter().find(|topic| topic.name == "t/in").unwrap().clone();
+    let named_topic =
+        |tree: &Tree<_>, name: &str| tree.snapshot().topics.iter().find(|topic| topic.name == name).unwrap().clone();
+    let topic = |tree: &Tree<_>| named_topic(tree, "t/in");
+    let orders = |tree: &Tree<_>| named_topic(tree, "t/orders");
 
     // All that is to be read is in the store, and nowhere else.
     publish(&tree, named("stubborn", "s", 0)).await;
     publish(&tree, late("late", "1h")).await;
+    let paid = event("paid", "p", &json!({ "s": "paid", "n": "paid" }).to_string());
+    tree.publisher().publish("orders", &[paid], None).await.unwrap();
     until("it waits", || status(&tree.snapshot(), "t/work").waiting == 1 && topic(&tree).delayed == 1).await;
     let (mut count, synced) = (0, disk.synced.load(SeqCst));
     fill_until(&tree, &mut count, || disk.synced.load(SeqCst) >= synced + 8).await;
@@ -166,6 +172,7 @@ async fn a_checkpoint_without_room_ends_no_lane_and_all_goes_on_once_there_is_so
     disk.clock.0.store(2 * 3600 * 1_000_000_000, SeqCst);
     let fails = |subscriber| lane(&tree, subscriber) == LaneState::Failing;
     fill_until(&tree, &mut count, || fails("t/work") && topic(&tree).delay_failure.is_some()).await;
+    fill_until(&tree, &mut count, || orders(&tree).held_failure.is_some()).await;
     let why = status(&tree.snapshot(), "t/work").last_failure.unwrap();
     assert!(why.contains("at the moment"), "{why}");
     // It is tried at once, and said why that fails.
@@ -179,7 +186,8 @@ async fn a_checkpoint_without_room_ends_no_lane_and_all_goes_on_once_there_is_so
     passes.store(true, SeqCst);
     settled(&tree).await;
     assert_eq!((lane(&tree, "t/work"), lane(&tree, "t/guards")), (LaneState::Running, LaneState::Running));
-    assert_eq!(topic(&tree).delay_failure, None);
+    assert_eq!((topic(&tree).delay_failure, orders(&tree).held_failure), (None, None));
+    assert_eq!(only(&tree, "orders@refused").await.len(), 1, "what was held is given up once it can be read");
     let published: Vec<_> = data(&tree, "in").await.iter().map(|data| name(data)).collect();
     for topic in ["out", "guarded"] {
         let mut made: Vec<_> = data(&tree, topic).await.iter().map(|data| name(data)).collect();
