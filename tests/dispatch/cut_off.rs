@@ -54,8 +54,11 @@ trait Run: Sized {
     fn is_in_the_middle(seen: &Self::Seen) -> bool;
 }
 
+/// What was known at each crash, and what it left.
+type Crashes<S> = Arc<Mutex<Vec<(S, MemoryDisk)>>>;
+
 fn cut_off<R: Run>(first: &R) {
-    let crashes: Arc<Mutex<Vec<(R::Seen, MemoryDisk)>>> = Arc::default();
+    let crashes: Crashes<R::Seen> = Arc::default();
     R::runtime().block_on(async {
         // the topics are there, so that no crash is in front of them
         let made = MemoryDisk::default();

@@ -115,7 +115,7 @@ impl History {
                 break;
             }
             assert!(is_full, "seed {}: {request:?}: {answers:?}", self.seed);
-            life.rests_in(&[&[before.clone()], &states[..]].concat()).await;
+            life.rests_in(&[std::slice::from_ref(&before), &states[..]].concat()).await;
             std::thread::sleep(Duration::from_millis(2)); // until the next checkpoint
             answers = life.send(&request).await;
         }
@@ -201,7 +201,7 @@ impl History {
         }
         self.seen_ns = life.now_ns();
         let (after, expected) = self.model.apply(&request, self.seen_ns);
-        let states = [&[self.model.clone()], &after[..]].concat();
+        let states = [std::slice::from_ref(&self.model), &after[..]].concat();
         self.model = after[after.len() - 1].clone();
         if kind == 1 {
             let polls = self.random.below(30);
