@@ -637,7 +637,7 @@ mod tests {
         let mut slices = Slices::default();
         if let Marks::Sequences = marks {
             slices.set_producer(ProducerId(77));
-            if records.len() % 2 == 0 {
+            if records.len().is_multiple_of(2) {
                 slices.set_began(88);
             }
         }

@@ -54,7 +54,7 @@ fn in_order(expression: &IdedExpr) -> Option<IdedExpr> {
 }
 
 fn order(expression: &mut IdedExpr) -> bool {
-    let all = |parts: &mut [IdedExpr]| parts.iter_mut().fold(false, |found, part| order(part) || found);
+    let all = |parts: &mut [IdedExpr]| parts.iter_mut().map(order).filter(|found| *found).count() > 0;
     match &mut expression.expr {
         Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => false,
         Expr::Select(select) => order(&mut select.operand),
@@ -63,9 +63,11 @@ fn order(expression: &mut IdedExpr) -> bool {
             all(&mut call.args) || target
         }
         Expr::List(list) => all(&mut list.elements),
-        Expr::Map(map) => map.entries.iter_mut().fold(false, |found, entry| order_entry(&mut entry.expr) || found),
+        Expr::Map(map) => {
+            map.entries.iter_mut().map(|entry| order_entry(&mut entry.expr)).filter(|found| *found).count() > 0
+        }
         Expr::Struct(value) => {
-            value.entries.iter_mut().fold(false, |found, entry| order_entry(&mut entry.expr) || found)
+            value.entries.iter_mut().map(|entry| order_entry(&mut entry.expr)).filter(|found| *found).count() > 0
         }
         Expr::Comprehension(each) => {
             for part in
