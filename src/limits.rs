@@ -100,7 +100,7 @@ pub const SEGMENT_WRITE_BYTES: usize = 512 << 10;
 pub const SEGMENT_BEGIN_BYTES: u64 = 64 << 10;
 /// A page of the system's cache in bytes.
 pub const PAGE_BYTES: u64 = 4096;
-/// Segments that stay open from their first write to the checkpoint that syncs them: so many syncs take some tens of
+/// Segments that stay open from their first write to the checkpoint that syncs them: that many syncs take some tens of
 /// milliseconds.
 pub const UNSYNCED_FILES_MAX: usize = 256;
 /// How often the disk is told to begin to write a part of the segments that were moved, while there is more.

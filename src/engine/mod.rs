@@ -415,8 +415,8 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// What a partition holds; `None` where there is no such partition.
     fn bounds(&self, partition: PartitionId) -> Option<Bounds>;
 
-    /// As [`Self::bounds`], once all that is written by now is durable: whoever has seen that an event was handled finds what
-    /// came of it.
+    /// As [`Self::bounds`], once all that is written by now is durable: a caller that has seen that an event was handled finds
+    /// what came of it.
     fn durable_bounds(&self, partition: PartitionId) -> impl Future<Output = Result<Option<Bounds>, Stopped>> + Send {
         async move {
             let Some(Bounds { written, durable, .. }) = self.bounds(partition) else { return Ok(None) };

@@ -157,7 +157,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Whether so many bytes can be written without waiting for anything.
+    /// Whether this many bytes can be written without waiting for anything.
     pub(super) fn writes_at_once(&self, bytes: usize) -> bool {
         let used = self.written - self.file.first_position;
         bytes <= limits::CALLER_GROUP_BYTES_MAX

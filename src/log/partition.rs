@@ -107,7 +107,7 @@ impl Partition {
         Recent::Chunks(taken.chunks)
     }
 
-    /// All events from `from` on, in front of `end`, which are in memory and whole chunks.
+    /// All events from `from` to before `end`. They are in memory, and both are bounds of chunks.
     pub(super) fn chunks(&self, from: Offset, end: Offset) -> Vec<Chunk> {
         let recent = lock(&self.recent);
         let first = recent.partition_point(|chunk| chunk.end_offset() <= from);

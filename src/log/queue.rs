@@ -144,6 +144,13 @@ struct Waiting {
     sleep: Sleep,
 }
 
+impl Waiting {
+    fn take(&mut self) -> Vec<Submission> {
+        self.bytes = 0;
+        std::mem::take(&mut self.submissions)
+    }
+}
+
 /// Whether the appender's thread has to be woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sleep {
@@ -226,7 +233,7 @@ impl Queue {
         Ok(Permit { _count: count, _bytes: bytes })
     }
 
-    /// Puts it behind all that waits. Whoever calls this sees to it that it is written.
+    /// Puts it behind all that waits. The caller sees to it that it is written.
     fn submit(&self, submission: Submission) -> Result<(), Refused> {
         let mut waiting = self.waiting();
         if waiting.closed {
@@ -237,10 +244,15 @@ impl Queue {
         Ok(())
     }
 
-    /// Bytes of the frames of all that waits, at the most. `None`: nothing waits.
-    pub(super) fn waiting_bytes(&self) -> Option<usize> {
-        let waiting = self.waiting();
-        (!waiting.submissions.is_empty()).then_some(waiting.bytes)
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting().submissions.is_empty()
+    }
+
+    /// Takes all that waits, if that may be for so many bytes of frames, at the most.
+    pub(super) fn take_if(&self, may_be: impl FnOnce(usize) -> bool) -> Option<Vec<Submission>> {
+        let mut waiting = self.waiting();
+        may_be(waiting.bytes).then(|| waiting.take())
     }
 
     /// Wakes the appender's thread where it sleeps.
@@ -294,9 +306,7 @@ impl Queue {
 
     /// Takes all that waits.
     pub(super) fn take(&self) -> Vec<Submission> {
-        let mut waiting = self.waiting();
-        waiting.bytes = 0;
-        std::mem::take(&mut waiting.submissions)
+        self.waiting().take()
     }
 
     /// Blocks the appender's thread until something waits, it is woken, or `patience` is over where something is unmarked.

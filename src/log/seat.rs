@@ -49,7 +49,7 @@ impl Seat {
             let mut seat = lock(&self.appender);
             let Some(appender) = seat.as_mut() else { return Ok(()) };
             if self.shared.is_poisoned() {
-                return Ok(()); // by whoever has said why
+                return Ok(()); // the reason was said where it failed
             }
             match woken {
                 Woken::Closed => return appender.finish(),
@@ -66,15 +66,19 @@ impl Seat {
     pub(super) fn write_what_waits(&self) {
         let queue = &self.shared.queue;
         let mut looks = 0;
-        while let Some(bytes) = queue.waiting_bytes() {
+        while !queue.is_empty() {
             let Some(mut seat) = self.try_sit() else { return };
             let Some(appender) = seat.as_mut() else { return };
+            if self.shared.is_poisoned() {
+                return;
+            }
             looks += 1;
-            if looks > limits::CALLER_GROUPS_MAX || !appender.writes_at_once(bytes) {
+            let is_for_caller = |bytes| looks <= limits::CALLER_GROUPS_MAX && appender.writes_at_once(bytes);
+            let Some(submissions) = queue.take_if(is_for_caller) else {
                 drop(seat);
                 return queue.wake();
-            }
-            let written = catch_unwind(AssertUnwindSafe(|| appender.write_at_once(queue.take())));
+            };
+            let written = catch_unwind(AssertUnwindSafe(|| appender.write_at_once(submissions)));
             queue.set_unmarked(appender.unmarked().is_some());
             drop(seat);
             match written {

@@ -40,7 +40,7 @@ pub(super) struct SegmentId {
 }
 
 impl SegmentId {
-    /// None is in front of it.
+    /// None is before it.
     pub(super) const FIRST: Self = Self { partition: PartitionId { topic: TopicId(0), partition: 0 }, base_offset: 0 };
 
     fn suffix(self) -> String {

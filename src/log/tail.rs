@@ -138,7 +138,7 @@ impl Tail {
         has_room
     }
 
-    /// Whether so many more bytes find room, and do so whatever is moved meanwhile.
+    /// Whether this many more bytes find room, whatever is moved meanwhile.
     pub(super) fn has_room_for_long(&self, bytes: usize) -> bool {
         let state = self.state();
         !self.is_full(&state, bytes) && state.waiting_bytes + state.uncommitted_bytes <= self.uncommitted_bytes_max
@@ -185,7 +185,7 @@ impl Tail {
         waiting.take_while(|group| group.end.position <= state.settled).cloned().collect()
     }
 
-    /// The first `count` of those that waited are in segments of so many partitions, and readers see them there.
+    /// The first `count` of those that waited are in segments, which are of `partitions` partitions, and readers see them there.
     pub(super) fn moved(&self, count: usize, partitions: usize) {
         let mut state = self.state();
         // Each partition costs a write, and is worth one; where they are few, little at a time lets nobody wait for long.

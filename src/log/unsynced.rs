@@ -31,7 +31,7 @@ pub(super) struct Unsynced {
 struct UnsyncedFile {
     /// None: it was closed.
     file: Option<Box<dyn DiskFile>>,
-    /// What lies in front of it the disk was told to begin to write.
+    /// The disk was told to begin to write what lies before it.
     begun: u64,
     end: u64,
 }
@@ -128,7 +128,7 @@ impl Unsynced {
         self.files.values().map(UnsyncedFile::to_begin).sum()
     }
 
-    /// Lets the disk begin to write about so many bytes.
+    /// Lets the disk begin to write about this many bytes.
     pub(super) fn begin(&mut self, bytes: u64) {
         let mut begun = 0;
         // each in its turn

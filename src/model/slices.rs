@@ -108,7 +108,7 @@ pub enum SliceFull<E> {
 }
 
 impl Slices {
-    /// For about so many bytes, spread over so many partitions.
+    /// For about this many bytes, spread over this many partitions.
     pub fn with_room(bytes: usize, partitions: usize) -> Self {
         // where they are spread unevenly a slice grows once
         let share = bytes / partitions.max(1);

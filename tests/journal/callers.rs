@@ -48,8 +48,13 @@ async fn whoever_writes_nothing_is_lost_and_each_callers_order_is_kept() {
         .map(|caller| {
             let log = log.clone();
             std::thread::spawn(move || {
-                let event = |event| submit(&log, if event % 2 == 0 { P } else { Q }, &format!("{caller} {event}"));
-                (0..EVENTS).map(event).collect::<Vec<_>>()
+                // some are larger than what a caller writes itself, so that they come between those of others
+                let event = |event: usize| match event % 50 {
+                    7 => format!("{caller} {event}{}", " ".repeat(80_000)),
+                    _ => format!("{caller} {event}"),
+                };
+                let hand_in = |number| submit(&log, if number % 2 == 0 { P } else { Q }, &event(number));
+                (0..EVENTS).map(hand_in).collect::<Vec<_>>()
             })
         })
         .collect();
@@ -62,7 +67,7 @@ async fn whoever_writes_nothing_is_lost_and_each_callers_order_is_kept() {
         assert_eq!(texts.len(), CALLERS * EVENTS / 2);
         for caller in 0..CALLERS {
             let own = texts.iter().filter_map(|text| text.strip_prefix(&format!("{caller} ")));
-            let numbers: Vec<usize> = own.map(|number| number.parse().unwrap()).collect();
+            let numbers: Vec<usize> = own.map(|number| number.trim_end().parse().unwrap()).collect();
             assert!(numbers.is_sorted(), "caller {caller}: {numbers:?}");
         }
     }
