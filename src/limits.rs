@@ -185,14 +185,14 @@ pub const LANE_RESTART_MIN: Duration = Duration::from_millis(100);
 pub const LANE_RESTART_MAX: Duration = Duration::from_secs(60);
 /// The longest one where the fault passes by itself: so soon a lane goes on once there is room.
 pub const LANE_LOOK_MAX: Duration = Duration::from_secs(1);
+/// How long who tells something to a lane that cannot be started again waits for an answer.
+pub const LANE_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// Identities that a group of subscribers remembers per partition, whatever its topic's `dedupe` says: about 1 GiB on the disk.
 pub const CLAIM_IDENTITIES_MAX: u64 = 10_000_000;
 /// Producers of a topic that each checkpoint looks at to find those that are to be forgotten: a millisecond of it.
 pub const PRODUCERS_LOOKED_AT: usize = 1024;
 /// Rows of a topic's producers, one for each partition, that a checkpoint removes at the most.
 pub const PRODUCERS_FORGOTTEN_ROWS: usize = 16 * 1024;
-/// Events of a key that are recognised for as long as the key is known: they are read and written with its state, 16 bytes each.
-pub const KEY_IDENTITIES_MAX: usize = 256;
 /// Commands that wait for a lane.
 pub const LANE_COMMANDS_MAX: usize = 16;
 /// How far away an event that is to come later may be.

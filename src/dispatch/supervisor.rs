@@ -119,7 +119,7 @@ pub(super) async fn keep_up<E: Engine, L: Supervised<Parts: SupervisedParts<Sess
                 command = parts.told() => Some(command),
                 () = tokio::time::sleep(pause) => None,
             };
-            match restart(&engine, id, parts).await {
+            match restart(&engine, id, parts, &mut told).await {
                 Ok(lane) => break lane,
                 Err(failed) => {
                     (error, parts, ran) = (failed.0, failed.1, Duration::ZERO);
@@ -136,11 +136,22 @@ async fn restart<E: Engine, L: Supervised<Parts: SupervisedParts<Session = E::Se
     engine: &E,
     id: LaneId,
     mut parts: Box<L::Parts>,
+    told: &mut Option<Command>,
 ) -> Result<L, (LaneError, Box<L::Parts>)> {
-    let acquired = tokio::select! {
-        biased;
-        () = parts.stop().cancelled() => Err(LaneError::Stopped),
-        acquired = engine.acquire(id) => acquired.map_err(LaneError::from),
+    let (stop, mut acquiring) = (parts.stop().clone(), std::pin::pin!(engine.acquire(id)));
+    let acquired = loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break Err(LaneError::Stopped),
+            acquired = &mut acquiring => break acquired.map_err(LaneError::from),
+            // While the log waits for room it takes nothing in, and nobody may wait for that without a word.
+            () = tokio::time::sleep(limits::LANE_ANSWERS_WITHIN), if told.is_some() => {
+                if let Some(command) = told.take() {
+                    command.refuse("the log takes nothing in at the moment: it waits for room on the disk");
+                }
+            }
+            command = parts.told(), if told.is_none() => *told = Some(command),
+        }
     };
     match acquired {
         Ok(session) => {

@@ -32,10 +32,10 @@ use xxhash_rust::xxh3;
 use super::identity::{EventId, LaneId, Offset, PartitionId, SubscriberId, TopicId};
 use super::slices::{Duplicate, Slices};
 use super::writes::LaneWrite;
-use crate::limits;
 
 mod identities;
 
+pub use identities::KEY_IDENTITIES_MAX;
 pub(crate) use identities::identities_bytes;
 use identities::{Identities, ROW_BYTES};
 
@@ -510,7 +510,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         let stored = self.get(partition, &key).map_err(GuardReason::Unreadable)?;
         let identities = identities_of(stored.as_deref(), lifecycle, self.now_ns);
         if !identities.has_room() {
-            return Err(GuardReason::Recognised { max: limits::KEY_IDENTITIES_MAX });
+            return Err(GuardReason::Recognised { max: KEY_IDENTITIES_MAX });
         }
         let mut value = identities.with(Some((id, None)));
         let known = Known::parse(stored.as_deref());
@@ -597,7 +597,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         }
         let identities = identities_of(stored.as_deref(), lifecycle, self.now_ns);
         if guard.id.is_some() && !identities.has_room() {
-            return Err(GuardReason::Recognised { max: limits::KEY_IDENTITIES_MAX });
+            return Err(GuardReason::Recognised { max: KEY_IDENTITIES_MAX });
         }
         let mut value = identities.with(guard.id.map(|id| (id, Some(offset))));
         let goes_on = lifecycle.follows(&guard.state).is_some();

@@ -19,8 +19,8 @@ pub use chunk::{Chunk, Stored};
 pub use event::{Attribute, AttributeView, Event, EventError, EventView};
 pub use fence::Fence;
 pub use guard::{
-    Aside, Guard, GuardCounts, GuardJudge, GuardReason, GuardRefused, GuardStates, Lifecycle, SetAside, Verdict,
-    keeper_of,
+    Aside, Guard, GuardCounts, GuardJudge, GuardReason, GuardRefused, GuardStates, KEY_IDENTITIES_MAX, Lifecycle,
+    SetAside, Verdict, keeper_of,
 };
 pub use identity::{
     EventId, LaneId, Offset, OutputId, OutputIds, PartitionId, Place, ProducerId, SubscriberId, TopicId, VersionId,

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use wattle::effects::{Clock, MemoryDisk};
-use wattle::limits::KEY_IDENTITIES_MAX;
 use wattle::log::{Log, LogOptions, NotPlaced, Placed, Settings, Stepper};
+use wattle::model::KEY_IDENTITIES_MAX;
 use wattle::model::{Aside, EventId, Guard, GuardReason, Lifecycle, PartitionId, Slices, TopicId};
 
 use super::support::{P, options};

@@ -9,8 +9,10 @@
 
 use bytes::{Buf, BufMut};
 
-use crate::limits;
 use crate::model::{EventId, Offset};
+
+/// Events of a key that are recognised for as long as the key is known: they are read and written with its state, 16 bytes each.
+pub const KEY_IDENTITIES_MAX: usize = 256;
 
 /// Before them: nothing that a text can begin with.
 const MARK: u8 = 0xfe;
@@ -43,7 +45,7 @@ impl<'a> Identities<'a> {
 
     /// Whether there may be one more.
     pub(super) fn has_room(self) -> bool {
-        self.0.len() < limits::KEY_IDENTITIES_MAX
+        self.0.len() < KEY_IDENTITIES_MAX
     }
 
     /// The beginning of an entry: these, and one more.
