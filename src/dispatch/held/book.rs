@@ -24,12 +24,15 @@ pub(super) struct HeldEvent {
 /// Events of one key that bring the same state, in the order in which they came, each with when it is given up.
 type Queue = VecDeque<(Offset, u64)>;
 
+/// The key of a held event, and the state that it brings.
+type HeldState = (KeyHash, Option<Arc<str>>);
+
 /// All events that are held.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     /// Those that bring a state. No queue is empty, and no key without one.
     keys: BTreeMap<KeyHash, BTreeMap<Arc<str>, Queue>>,
-    due: BTreeMap<(u64, Offset), (KeyHash, Option<Arc<str>>)>,
+    due: BTreeMap<(u64, Offset), HeldState>,
 }
 
 impl Book {
