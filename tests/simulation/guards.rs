@@ -1,11 +1,11 @@
 //! Steps with guards: events that bring states, streams of them, and units that emit such or give what is held its place.
 
 use wattle::log::{Condition, SpaceLevel};
-use wattle::model::{Fence, Mark};
+use wattle::model::{Fence, GuardCounts, Mark, PartitionId, keeper_of};
 
 use super::lives::Brings;
 use super::model::{Incoming, Submitted, SubmittedUnit, slices_of};
-use super::plan::{self, HOLDERS, held_for, held_of, input_of};
+use super::plan::{self, GUARDED, HOLDERS, held_for, held_of, input_of};
 use super::world::{Life, VerdictFuture, Waiting, World, poll};
 
 impl World {
@@ -42,8 +42,14 @@ impl World {
         if self.guarding.is_none() || self.damaged.is_some() || life.is_poisoned {
             return;
         }
-        let entries = life.log.entries(HOLDERS[0]);
-        let is_closed = || entries.get(b"none").is_err() && *life.log.condition().borrow() == Condition::Working;
+        let log = life.log.clone();
+        let is_closed = || {
+            let cannot = |id: &PartitionId| {
+                let entries = log.entries(keeper_of(*id));
+                entries.get(b"none").is_err() || GuardCounts::read(|key| entries.get(key)).is_err()
+            };
+            *log.condition().borrow() == Condition::Working && GUARDED.iter().any(cannot)
+        };
         if is_closed() {
             self.note("the states are opened again");
             self.faults.disarm_full();
