@@ -107,7 +107,7 @@ struct State {
 impl Tail {
     /// `end` is the link behind what recovery accepted.
     pub(super) fn new(options: &LogOptions, end: &Link) -> Self {
-        let move_bytes = options.move_bytes.min(limits::MOVE_BYTES_MIN);
+        let move_bytes = worth_a_move(0, options.move_bytes);
         let state = Mutex::new(State { settled: end.position, move_bytes, ..State::default() });
         Self {
             state,
@@ -188,9 +188,7 @@ impl Tail {
     /// The first `count` of those that waited are in segments, which are of `partitions` partitions, and readers see them there.
     pub(super) fn moved(&self, count: usize, partitions: usize) {
         let mut state = self.state();
-        // Each partition costs a write, and is worth one; where they are few, little at a time lets nobody wait for long.
-        let worth = partitions.saturating_mul(limits::BLOCK_BYTES).max(limits::MOVE_BYTES_MIN);
-        state.move_bytes = worth.min(self.move_bytes_max);
+        state.move_bytes = worth_a_move(partitions, self.move_bytes_max);
         let moved = state.moved;
         let mut bytes = 0;
         for group in state.groups.iter_mut().skip(moved).take(count) {
@@ -266,6 +264,15 @@ impl Tail {
     pub(super) fn close(&self) {
         self.state().is_closing = true;
         self.changed.notify_all();
+    }
+}
+
+/// Bytes of that many partitions for which a move is made. Each partition costs a write, and is worth one; where they are few,
+/// little at a time lets nobody wait for long. Options that ask for more than is usual get that.
+fn worth_a_move(partitions: usize, most: usize) -> usize {
+    match most {
+        0..=limits::MOVE_BYTES => partitions.saturating_mul(limits::BLOCK_BYTES).max(limits::MOVE_BYTES_MIN).min(most),
+        _ => most,
     }
 }
 
