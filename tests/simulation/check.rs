@@ -122,6 +122,8 @@ pub(crate) fn lives(lives: &Lives, log: &Log, is_excused: &dyn Fn(&str) -> bool)
                 assert_eq!((found.living, found.held), (living, held), "{id:?}: keys that live, events that are held");
                 assert!((ended..=ENDED_MAX).contains(&found.ended), "{id:?}: {} ends, not {ended}", found.ended);
             }
+            // what a checkpoint without room has closed, the next one opens
+            Err(error) if error.is_passing() => {}
             Err(error) => assert!(is_excused(&error.to_string()), "{id:?}: {error}"),
         }
     }
