@@ -11,7 +11,7 @@ use std::io;
 
 use bytes::Bytes;
 
-pub use memory::MemoryDisk;
+pub use memory::{ManualClock, MemoryDisk};
 pub use real::{DiskFolder, SystemClock, create_private, random, write_private};
 pub use watched::Watched;
 

@@ -102,6 +102,9 @@ pub(super) struct Checkpointer {
     identities: Identities,
     forgetting: Forgetting,
     unsynced: Unsynced,
+    /// Trusted time of the last frame that was moved, 0 before the first one since the start: no frame that is not moved is
+    /// older.
+    moved_ns: u64,
     /// When it was last looked what has expired, by the clock that never jumps.
     looked_ns: u64,
     checkpoint_bytes: usize,
@@ -138,6 +141,7 @@ impl Checkpointer {
             identities: Identities::new(contents, hashing),
             forgetting: Forgetting::default(),
             unsynced: Unsynced::new(options.durability != Durability::Sync),
+            moved_ns: 0,
             looked_ns: 0,
             checkpoint_bytes: options.checkpoint_bytes,
         }
@@ -173,11 +177,13 @@ impl Checkpointer {
         let settings = shared.settings();
         let mut ends: BTreeMap<PartitionId, &End> = BTreeMap::new();
         ends.extend(groups.iter().flat_map(|group| group.ends.iter()).map(|end| (end.id, end)));
+        let mut moved_ns = self.moved_ns;
         // Until all is written, nothing of it is so: after an error the same is written once more.
         let (mut partitions, mut changed): (BTreeMap<PartitionId, Kept>, Vec<_>) = Default::default();
         for (id, end) in ends {
             let mut partition = self.partitions.get(&id).cloned().unwrap_or_default();
             let chunks = end.partition.chunks(partition.extent.end, end.offset);
+            moved_ns = chunks.last().map_or(moved_ns, |chunk| moved_ns.max(chunk.trusted_time_ns));
             let metas = add(shared, &mut self.unsynced, &settings, id, &mut partition, &chunks)?;
             changed.extend(metas.into_iter().map(|meta| ((id, meta.base_offset), meta)));
             partitions.insert(id, partition);
@@ -189,6 +195,7 @@ impl Checkpointer {
             self.pending.partitions.insert(id, partition.extent);
             self.adopt(shared, id, partition);
         }
+        self.moved_ns = moved_ns;
         self.pending.checkpoint.link = link;
         self.pending.segments.extend(changed);
         for changes in groups.iter().map(|group| &group.changes) {
@@ -241,7 +248,8 @@ impl Checkpointer {
             self.partitions.range(all).map(|(id, _)| *id).collect()
         };
         let changed = (&self.pending, &mut changes);
-        self.forgetting.forget(&settings, now.trusted_ns, &self.entries, changed, of_topic)?;
+        // not by the time of now: a frame that is not moved may be of a producer whose time is over but for that
+        self.forgetting.forget(&settings, self.moved_ns, &self.entries, changed, of_topic)?;
         for (topic, floor_ns) in &changes.forgotten {
             // before they are gone from the store: who does not find them is to see it
             let mut forgotten = lock(&shared.forgotten);

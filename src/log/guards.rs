@@ -176,11 +176,10 @@ impl GuardStates for Guards<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU64;
     use std::time::Duration;
 
     use super::*;
-    use crate::effects::{Clock, MemoryDisk};
+    use crate::effects::{ManualClock, MemoryDisk};
     use crate::log::store::LOOKS;
     use crate::log::{Log, LogOptions, NotPlaced, Placed, Stepper, Ticket};
     use crate::model::{Guard, GuardCounts, Lifecycle, TopicId};
@@ -188,29 +187,15 @@ mod tests {
     const HERE: PartitionId = PartitionId { topic: TopicId(1), partition: 0 };
     const KEYS: u64 = 500;
 
-    /// Time stands still where nobody moves it.
-    #[derive(Default)]
-    struct Hands(AtomicU64);
-
-    impl Clock for Hands {
-        fn now_ns(&self) -> u64 {
-            self.0.load(Ordering::Relaxed)
-        }
-
-        fn elapsed_ns(&self) -> u64 {
-            self.now_ns()
-        }
-    }
-
     struct Bed {
         log: Log,
         stepper: Stepper,
-        hands: Arc<Hands>,
+        hands: Arc<ManualClock>,
     }
 
     impl Bed {
         fn new(remembered_max: u64) -> Self {
-            let (disk, hands) = (Arc::new(MemoryDisk::default()), Arc::new(Hands::default()));
+            let (disk, hands) = (Arc::new(MemoryDisk::default()), Arc::new(ManualClock::default()));
             let options = LogOptions { file_bytes: 1 << 20, ..LogOptions::default() };
             let (log, _, stepper) = Log::open_stepped(disk, hands.clone(), options).unwrap();
             let lifecycle = Lifecycle {

@@ -65,7 +65,8 @@ pub(super) struct Forgetting {
 
 impl Forgetting {
     /// Takes out those that were last seen before the floor of their topic, unless there is something of them that is
-    /// `pending`. Looks at a bounded number.
+    /// `pending`. Looks at a bounded number. `now_ns` is no later than any frame that is neither in the store nor pending: what
+    /// is known by such a frame was seen at its floor or behind it, so it is not taken out.
     pub(super) fn forget(
         &mut self,
         settings: &Settings,
@@ -194,11 +195,11 @@ impl Producers {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     use super::*;
-    use crate::effects::{Clock, MemoryDisk};
+    use crate::effects::{ManualClock, MemoryDisk};
     use crate::log::{Log, LogOptions, Stepper};
     use crate::model::{Mark, Slices, TopicSettings};
 
@@ -225,26 +226,12 @@ mod tests {
         assert_eq!((producers.known.len(), producers.order.len()), (2, 2));
     }
 
-    /// Time stands still where nobody moves it.
-    #[derive(Default)]
-    struct Hands(AtomicU64);
-
-    impl Clock for Hands {
-        fn now_ns(&self) -> u64 {
-            self.0.load(Ordering::Relaxed)
-        }
-
-        fn elapsed_ns(&self) -> u64 {
-            self.now_ns()
-        }
-    }
-
     #[test]
     fn rows_go_with_their_producers_a_bounded_number_with_each_checkpoint() {
         const PRODUCERS: usize = 3 * limits::PRODUCERS_LOOKED_AT / 2;
         const ELSEWHERE: PartitionId = PartitionId { topic: TopicId(1), partition: 1 };
         const PERIOD: Duration = Duration::from_secs(3600);
-        let hands = Arc::new(Hands::default());
+        let hands = Arc::new(ManualClock::default());
         let options = LogOptions { file_bytes: 1 << 20, ..LogOptions::default() };
         let (log, _, mut stepper) = Log::open_stepped(Arc::new(MemoryDisk::default()), hands.clone(), options).unwrap();
         let topic = TopicSettings { forget_producers: Some(PERIOD), ..TopicSettings::default() };

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use wattle::effects::memory::Operation;
-use wattle::effects::{Clock, MemoryDisk};
-use wattle::log::{Log, LogOptions, NotPlaced, Settings, Stepper, WindowOptions};
+use wattle::effects::{Clock, ManualClock, MemoryDisk};
+use wattle::log::{Log, LogOptions, NotPlaced, Placed, Settings, Stepper, Ticket, WindowOptions};
 use wattle::model::{Mark, PartitionId, ProducerId, Slices, TopicSettings};
 
 use super::support::{P, options};
@@ -18,24 +18,11 @@ const START: u64 = 20_000 * DAY;
 const FORGET: Duration = Duration::from_secs(30 * 24 * 3600);
 const OTHER: PartitionId = PartitionId { topic: P.topic, partition: 1 };
 
-/// A clock that stands where it is put.
-struct Wall(AtomicU64);
-
-impl Clock for Wall {
-    fn now_ns(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn elapsed_ns(&self) -> u64 {
-        self.now_ns()
-    }
-}
-
 struct Bed {
     log: Log,
     stepper: Stepper,
     disk: MemoryDisk,
-    clock: Arc<Wall>,
+    clock: Arc<ManualClock>,
     options: LogOptions,
     forget: Option<Duration>,
 }
@@ -45,10 +32,10 @@ impl Bed {
     fn new(producers_max: usize) -> Self {
         let windows = WindowOptions { producers_max, ..WindowOptions::default() };
         let options = LogOptions { windows, ..options() };
-        Self::open(MemoryDisk::default(), Arc::new(Wall(START.into())), options, Some(FORGET))
+        Self::open(MemoryDisk::default(), Arc::new(ManualClock(START.into())), options, Some(FORGET))
     }
 
-    fn open(disk: MemoryDisk, clock: Arc<Wall>, options: LogOptions, forget: Option<Duration>) -> Self {
+    fn open(disk: MemoryDisk, clock: Arc<ManualClock>, options: LogOptions, forget: Option<Duration>) -> Self {
         let (log, _, stepper) = Log::open_stepped(Arc::new(disk.clone()), clock.clone(), options.clone()).unwrap();
         let bed = Self { log, stepper, disk, clock, options, forget };
         bed.configure();
@@ -91,15 +78,16 @@ impl Bed {
         ticket.try_recv().unwrap().map(|placed| placed.duplicates.len())
     }
 
+    /// Sends some numbers, which are written and wait for their sync.
+    fn hand_in(&mut self, producer: Producer, numbers: &[(PartitionId, u64)]) -> Ticket<Result<Placed, NotPlaced>> {
+        let ticket = self.log.append(numbered(producer, numbers)).unwrap();
+        self.stepper.append();
+        ticket
+    }
+
     /// Sends some numbers: how many of them were there before, or that the producer is not known.
     fn send(&mut self, producer: Producer, numbers: &[(PartitionId, u64)]) -> Result<usize, ()> {
-        let mut slices = Slices::default();
-        for (partition, number) in numbers {
-            slices.push_marked(*partition, Mark::Sequence(*number), |_| Ok::<_, ()>(())).unwrap();
-        }
-        slices.set_producer(producer.0);
-        producer.1.into_iter().for_each(|began_ns| slices.set_began(began_ns));
-        self.append(slices).map_err(|refused| {
+        self.append(numbered(producer, numbers)).map_err(|refused| {
             let NotPlaced::Producer(unknown) = refused else { panic!("{refused:?}") };
             assert_eq!(unknown.partition.topic, P.topic);
         })
@@ -112,6 +100,16 @@ impl Bed {
 
 #[derive(Clone, Copy)]
 struct Producer(ProducerId, Option<u64>);
+
+fn numbered(producer: Producer, numbers: &[(PartitionId, u64)]) -> Slices {
+    let mut slices = Slices::default();
+    for (partition, number) in numbers {
+        slices.push_marked(*partition, Mark::Sequence(*number), |_| Ok::<_, ()>(())).unwrap();
+    }
+    slices.set_producer(producer.0);
+    producer.1.into_iter().for_each(|began_ns| slices.set_began(began_ns));
+    slices
+}
 
 /// One that says when it began.
 fn begun(name: &str, began_ns: u64) -> Producer {
@@ -239,4 +237,25 @@ fn a_checkpoint_that_fails_while_it_forgets_has_nothing_stored_twice() {
         }
         assert_eq!(bed.stored(), 1, "fault {failing}");
     }
+}
+
+/// Its last frame is written, and no checkpoint has it when one looks who is to be forgotten.
+#[test]
+fn who_sends_again_just_before_a_checkpoint_keeps_what_it_sent_elsewhere() {
+    let mut bed = Bed::new(0);
+    let producer = begun("seldom", START);
+    assert_eq!(bed.send(producer, &[(P, 1)]), Ok(0));
+    bed.checkpoint();
+    bed.pass(29);
+    let mut filler = Slices::default();
+    filler.push(OTHER, |_| Ok::<_, ()>(())).unwrap();
+    bed.append(filler).unwrap();
+    let mut ticket = bed.hand_in(producer, &[(OTHER, 2)]);
+    bed.pass(29);
+    assert!(bed.stepper.checkpoint(), "of the filler");
+    bed.stepper.sync();
+    assert!(ticket.try_recv().unwrap().unwrap().duplicates.is_empty());
+    bed.checkpoint();
+    let mut bed = bed.open_again();
+    assert_eq!(bed.send(producer, &[(P, 1)]), Ok(1), "it was seen 29 days ago");
 }

@@ -1,10 +1,10 @@
 //! What is recognised for as long as its key is known: in the store and the journal, with the states of keys.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use wattle::effects::{Clock, MemoryDisk};
+use wattle::effects::{ManualClock, MemoryDisk};
 use wattle::log::{Log, LogOptions, NotPlaced, Placed, Settings, Stepper};
 use wattle::model::KEY_IDENTITIES_MAX;
 use wattle::model::{Aside, EventId, Guard, GuardReason, Lifecycle, PartitionId, Slices, TopicId};
@@ -15,24 +15,11 @@ const HOUR: u64 = 3_600_000_000_000;
 const HELD: PartitionId = PartitionId { topic: TopicId(9), partition: 0 };
 const REMEMBERED_MAX: u64 = 3;
 
-/// A clock that stands where it is put.
-struct Wall(AtomicU64);
-
-impl Clock for Wall {
-    fn now_ns(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn elapsed_ns(&self) -> u64 {
-        self.now_ns()
-    }
-}
-
 struct Bed {
     log: Log,
     stepper: Stepper,
     disk: MemoryDisk,
-    clock: Arc<Wall>,
+    clock: Arc<ManualClock>,
     options: LogOptions,
 }
 
@@ -53,10 +40,10 @@ type Event = (&'static str, &'static str, u64);
 
 impl Bed {
     fn new() -> Self {
-        Self::open(MemoryDisk::default(), Arc::new(Wall((1_000_000 * HOUR).into())), options())
+        Self::open(MemoryDisk::default(), Arc::new(ManualClock((1_000_000 * HOUR).into())), options())
     }
 
-    fn open(disk: MemoryDisk, clock: Arc<Wall>, options: LogOptions) -> Self {
+    fn open(disk: MemoryDisk, clock: Arc<ManualClock>, options: LogOptions) -> Self {
         let (log, _, stepper) = Log::open_stepped(Arc::new(disk.clone()), clock.clone(), options.clone()).unwrap();
         let lifecycles = [(P.topic, Arc::new(lifecycle()))].into();
         log.configure(Settings { lifecycles, ..Settings::default() });

@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use wattle::effects::{Clock, MemoryDisk};
+use wattle::effects::{ManualClock, MemoryDisk};
 use wattle::log::{Log, LogOptions, Placed, Settings};
 use wattle::model::{Dedupe, EventId, Mark, PartitionId, ProducerId, Slices, TopicSettings};
 
@@ -14,21 +14,7 @@ use super::support::{P, options};
 
 const OTHER: PartitionId = PartitionId { topic: P.topic, partition: 1 };
 
-/// A wall clock that stands where it is put.
-#[derive(Default)]
-struct Wall(AtomicU64);
-
-impl Clock for Wall {
-    fn now_ns(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn elapsed_ns(&self) -> u64 {
-        self.now_ns()
-    }
-}
-
-fn open(disk: &MemoryDisk, clock: &Arc<Wall>, options: LogOptions) -> Log {
+fn open(disk: &MemoryDisk, clock: &Arc<ManualClock>, options: LogOptions) -> Log {
     let (log, _) = Log::open(Arc::new(disk.clone()), clock.clone(), options).unwrap();
     let dedupe = Some(Dedupe { window: Duration::from_secs(10), count: Some(100) });
     let topic = TopicSettings { dedupe, ..TopicSettings::default() };
@@ -61,7 +47,7 @@ async fn known(log: &Log, identity: u128) -> Option<u64> {
 async fn an_identity_is_recognised_after_any_number_of_starts() {
     // where nothing stays in memory, and there are several files, the replay makes checkpoints
     for options in [options(), LogOptions { recent_bytes_max: 0, file_bytes: 200, ..options() }] {
-        let (mut disk, clock) = (MemoryDisk::default(), Arc::new(Wall::default()));
+        let (mut disk, clock) = (MemoryDisk::default(), Arc::new(ManualClock::default()));
         clock.0.store(1_000_000_000_000, Ordering::Relaxed);
         let log = open(&disk, &clock, options.clone());
         assert_eq!(known(&log, 1).await, None);
@@ -77,7 +63,7 @@ async fn an_identity_is_recognised_after_any_number_of_starts() {
 }
 
 /// A life with a checkpoint of its own.
-async fn log_something(disk: &MemoryDisk, clock: &Arc<Wall>, options: &LogOptions) {
+async fn log_something(disk: &MemoryDisk, clock: &Arc<ManualClock>, options: &LogOptions) {
     let log = open(disk, clock, options.clone());
     publish(&log, None, &[(P, Mark::None)]).await;
     log.close();
@@ -85,7 +71,7 @@ async fn log_something(disk: &MemoryDisk, clock: &Arc<Wall>, options: &LogOption
 
 #[tokio::test]
 async fn an_identity_is_recognised_where_a_replay_makes_the_checkpoint() {
-    let (disk, clock) = (MemoryDisk::default(), Arc::new(Wall::default()));
+    let (disk, clock) = (MemoryDisk::default(), Arc::new(ManualClock::default()));
     let log = open(&disk, &clock, LogOptions { file_bytes: 200, ..options() });
     for identity in 0..6 {
         assert_eq!(known(&log, identity).await, None);
@@ -103,7 +89,7 @@ async fn an_identity_is_recognised_where_a_replay_makes_the_checkpoint() {
 
 #[tokio::test]
 async fn an_identity_that_was_forgotten_and_published_again_is_recognised_by_the_later_event() {
-    let (disk, clock) = (MemoryDisk::default(), Arc::new(Wall::default()));
+    let (disk, clock) = (MemoryDisk::default(), Arc::new(ManualClock::default()));
     let log = open(&disk, &clock, options());
     for (second, offset) in [(0, None), (20, None), (25, Some(1))] {
         clock.0.store(second * 1_000_000_000, Ordering::Relaxed);
@@ -116,7 +102,7 @@ async fn an_identity_that_was_forgotten_and_published_again_is_recognised_by_the
 
 #[tokio::test]
 async fn numbers_are_recognised_after_a_call_of_which_a_partition_had_all_before() {
-    let (mut disk, clock) = (MemoryDisk::default(), Arc::new(Wall::default()));
+    let (mut disk, clock) = (MemoryDisk::default(), Arc::new(ManualClock::default()));
     let by = Some(ProducerId(7));
     let log = open(&disk, &clock, options());
     publish(&log, by, &[(P, Mark::Sequence(1)), (OTHER, Mark::Sequence(2))]).await;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use wattle::effects::memory::Operation;
-use wattle::effects::{Clock, MemoryDisk};
+use wattle::effects::{Clock, ManualClock, MemoryDisk};
 use wattle::log::{Log, LogOptions, Settings, Stepper, WindowOptions};
 use wattle::model::{Dedupe, EventId, Mark, ProducerId, Slices, TopicSettings};
 
@@ -15,34 +15,21 @@ use super::support::{P, options};
 
 const MINUTE: u64 = 60_000_000_000;
 
-/// A clock that stands where it is put.
-struct Wall(AtomicU64);
-
-impl Clock for Wall {
-    fn now_ns(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn elapsed_ns(&self) -> u64 {
-        self.now_ns()
-    }
-}
-
 struct Bed {
     log: Log,
     stepper: Stepper,
     disk: MemoryDisk,
-    clock: Arc<Wall>,
+    clock: Arc<ManualClock>,
     options: LogOptions,
 }
 
 impl Bed {
     fn new(windows: WindowOptions) -> Self {
         let options = LogOptions { windows, file_bytes: 64 << 20, ..options() };
-        Self::open(MemoryDisk::default(), Arc::new(Wall((1_000_000 * MINUTE).into())), options)
+        Self::open(MemoryDisk::default(), Arc::new(ManualClock((1_000_000 * MINUTE).into())), options)
     }
 
-    fn open(disk: MemoryDisk, clock: Arc<Wall>, options: LogOptions) -> Self {
+    fn open(disk: MemoryDisk, clock: Arc<ManualClock>, options: LogOptions) -> Self {
         let (log, _, stepper) = Log::open_stepped(Arc::new(disk.clone()), clock.clone(), options.clone()).unwrap();
         let dedupe = Some(Dedupe { window: Duration::from_secs(120), count: None });
         let topics = HashMap::from([(P.topic, TopicSettings { dedupe, ..TopicSettings::default() })]);
