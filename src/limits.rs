@@ -156,8 +156,8 @@ pub const CLOCK_NOTED_EVERY: Duration = Duration::from_secs(3600);
 pub const ROOM_LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Groups that are written and not durable: what a disk that hangs lets pile up.
 pub const UNSYNCED_GROUPS_MAX: usize = 16 * 1024;
-/// How long what lanes write, and nobody waits for outside, stays without a sync where nothing else asks for one. A loss of
-/// power within that time has those events handled once more; nobody has seen what came of them.
+/// How long units of lanes that no reader outside waits for stay without a sync, if nothing else asks for one. After a loss of
+/// power within that time their events are handled once more; no client has seen their outputs.
 pub const SYNC_AFTER: Duration = Duration::from_millis(5);
 /// After this long without work the engine writes a mark, which tells the next start what was durable.
 pub const IDLE_MARK_AFTER: Duration = Duration::from_millis(200);

@@ -28,8 +28,8 @@ pub(super) struct BusArgs {
     #[arg(long, env = "WATTLE_LISTEN", value_name = "ADDRESS:PORT")]
     pub(super) listen: Option<SocketAddr>,
 
-    /// Listen also where other machines can reach it, although nothing is encrypted and nobody is asked who they are: who can
-    /// reach it may do all that the bus can, and read the files that its user can read
+    /// Listen on addresses that other machines can reach, without encryption or authentication: every client may use the whole
+    /// API, and read every file that this process can read
     #[arg(long, env = "WATTLE_INSECURE_ALLOW_REMOTE", value_parser = FalseyValueParser::new())]
     pub(super) insecure_allow_remote: bool,
 
@@ -77,8 +77,8 @@ impl BusArgs {
     }
 }
 
-/// Where compiled plugins are: with what this user's programs can make again, whatever the project or the data folder. A
-/// folder that comes from somebody else brings no machine code.
+/// Where compiled plugins are cached: in the user's cache folder, not in the project or the data folder. So a cloned project
+/// cannot bring machine code along.
 pub(super) fn code_cache() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
     let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;

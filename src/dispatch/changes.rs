@@ -162,13 +162,13 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
         match (parent(old, was), parent(new, topic)) {
             (one, other) if one == other => {}
             (_, Some(parent)) => words.push(format!("{parent} publishes to it, and nobody else does")),
-            (Some(parent), None) => words.push(format!("{parent} does not publish to it any more")),
+            (Some(parent), None) => words.push(format!("{parent} no longer publishes to it")),
             (None, None) => {}
         }
         match (diverted_from(old, was), diverted_from(new, topic)) {
             (one, other) if one == other => {}
             (_, Some(from)) => words.push(format!("{from} diverts to it, and nothing else is published to it")),
-            (Some(from), None) => words.push(format!("{from} diverts nothing to it any more")),
+            (Some(from), None) => words.push(format!("{from} no longer diverts to it")),
             (None, None) => {}
         }
         if topic.is_root() && !was.is_root() {
@@ -210,7 +210,7 @@ fn guard_words((old, was): (&Plan, &TopicPlan), (new, is): (&Plan, &TopicPlan)) 
         (None, Some(_)) => return vec!["a key begins with what comes for it next".to_owned()],
         (Some(_), None) => {
             return vec![
-                "states are not judged any more, and what is held gets its place, in the order in which it came".into(),
+                "transitions are no longer checked, and held events are stored in the order in which they came".into(),
             ];
         }
         (Some(before), Some(after)) => (before, after),

@@ -1,4 +1,4 @@
-//! What a lane would commit of outputs, for whoever runs an event again outside of a lane.
+//! What a lane would commit of outputs, for cases and capsules, which run events outside of a lane.
 
 use bytes::Bytes;
 

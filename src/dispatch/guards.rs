@@ -46,7 +46,7 @@ pub struct TopicGuard {
     pub(super) plan: LifecyclePlan,
     /// The hidden topic of events that are held until they may follow.
     pub(super) held: TopicId,
-    /// The hidden topic of those that are given up, where nobody is there any more to be told.
+    /// The hidden topic of events that are given up after their producer's request was answered.
     pub(super) refused: TopicId,
     /// The topic that takes what may not follow, with its full name, if it says so.
     pub(super) diverted: Option<(TopicId, Arc<str>)>,

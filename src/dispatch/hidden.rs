@@ -1,7 +1,6 @@
 //! What the lanes of hidden topics have in common: those that keep events of a topic until they have their place in it.
 //!
-//! Nobody tells them anything, and they are started again as any lane is. How much they keep, and why they do not go on where
-//! that is so, is for everybody to see.
+//! They take no commands, and are restarted like any lane. `status` shows how many events they keep, and why they fail.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -164,15 +164,15 @@ pub(super) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
     }
 }
 
-/// The hidden topic of a topic that has no lifecycle any more, and who takes from it, where it had one: what is held there is
-/// not lost.
+/// The hidden topic of held events, and its subscriber, of a topic that had a lifecycle and no longer has one: events that are
+/// still held are not lost.
 pub(super) fn held_before<E: Engine>(engine: &E, topic: &TopicPlan) -> Option<(TopicId, SubscriberId)> {
     let name = format!("{}{}", topic.label(), held::SUFFIX);
     let number = engine.topic(&name).filter(|_| topic.lifecycle.is_none())?;
     Some((number, engine.subscriber(&name, number)?))
 }
 
-/// What is to exist for a plan that is to run, with what holds events of topics that have no lifecycle any more.
+/// What is to exist for a plan that is to run, with the hidden topics of those that no longer have a lifecycle.
 pub(super) fn blueprint_on<E: Engine>(engine: &E, plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
     let mut wanted = blueprint(plan, versions);
     for topic in plan.topics.iter().filter(|topic| held_before(engine, topic).is_some()) {

@@ -1,31 +1,27 @@
 //! Events from outside into roots: checked, keyed, placed, appended. All of a call or nothing.
 
-use std::collections::{BTreeMap, HashMap};
+mod refused;
+mod targets;
+
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::backlog::{self, Admission, Backlog, BacklogFull, Wanted};
-use super::delay::{self, DelayRefused};
-use super::guards::{self, StateUnknown, TopicGuard};
+pub use refused::{EventRefused, NumberingRefused, PublishError};
+pub use targets::{Target, Targets};
+pub(super) use targets::{nearest, shown};
+
+use super::backlog::{self, Admission, Backlog, Wanted};
+use super::delay;
+use super::guards;
 use super::keys;
 use crate::engine::{
-    AppendError, Engine, Fence, Guard, GuardReason, GuardRefused, Health, Mark, Placement, ProducerUnknown, SliceFull,
-    Slices,
+    AppendError, Engine, Fence, Guard, GuardRefused, Health, Mark, Placement, ProducerUnknown, SliceFull, Slices,
 };
 use crate::limits;
-use crate::model::{
-    EventError, EventId, EventView, PartitionId, ProducerId, Record, RecordError, TopicId, partition_of,
-};
-use crate::topology::{DataSchema, KeyExpression, Misfit};
-
-/// A time, Unix nanoseconds, as people read it.
-fn time(time_ns: u64) -> String {
-    let seconds = i64::try_from(time_ns / 1_000_000_000).ok();
-    let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    time.map_or_else(|| format!("{time_ns} ns after 1970"), |time| time.to_string())
-}
+use crate::model::{EventId, EventView, PartitionId, ProducerId, Record, partition_of};
 
 /// Where the events of a call went.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -71,35 +67,6 @@ pub struct Numbering {
     pub began_ns: Option<u64>,
 }
 
-/// Why a numbering is not acceptable.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NumberingRefused {
-    /// The producer has no name, or one that is too long.
-    #[error("the name of a producer has 1 to {max} bytes, and this one has {bytes}")]
-    Producer {
-        /// How many it has.
-        bytes: usize,
-        /// How many it may have.
-        max: usize,
-    },
-    /// The numbers do not fit into 64 bits.
-    #[error("{count} events from number {first_sequence} on are more than there are numbers: they end at {}", u64::MAX)]
-    Exhausted {
-        /// Number of the first event.
-        first_sequence: u64,
-        /// How many events there are.
-        count: usize,
-    },
-    /// The producer says that it has yet to begin.
-    #[error(
-        "the producer says that it began {} s after now by the clock of the bus, which is more than a clock may be wrong", ahead.as_secs()
-    )]
-    Ahead {
-        /// By how much.
-        ahead: Duration,
-    },
-}
-
 impl Numbering {
     /// That it can be for so many events, at this time.
     fn check(&self, count: usize, now_ns: u64) -> Result<(), NumberingRefused> {
@@ -119,155 +86,6 @@ impl Numbering {
     }
 }
 
-/// Why nothing of a call was published.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// No topic of that name.
-    #[error("there is no topic `{topic}`{}", nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
-    UnknownTopic {
-        /// What was asked for.
-        topic: String,
-        /// The nearest name that exists.
-        nearest: Option<String>,
-    },
-    /// A short name that several namespaces have.
-    #[error("`{topic}` is the name of several topics: say which, as one of {}", candidates.join(", "))]
-    AmbiguousTopic {
-        /// What was asked for.
-        topic: String,
-        /// The full names.
-        candidates: Vec<String>,
-    },
-    /// Only roots take events from outside.
-    #[error("topic `{topic}` is written by subscriber `{parent}`: publish to a root, or subscribe something else")]
-    NotARoot {
-        /// The topic.
-        topic: String,
-        /// The subscriber.
-        parent: String,
-    },
-    /// Nobody publishes to a topic that another one diverts to.
-    #[error("topic `{topic}` takes what `{from}` diverts to it, and nothing else: publish to `{from}`")]
-    Diverted {
-        /// The topic.
-        topic: String,
-        /// The other one.
-        from: String,
-    },
-    /// One of the events is not acceptable.
-    #[error("event {index} for `{topic}`: {error}")]
-    Event {
-        /// Which one, from 0.
-        index: usize,
-        /// The full name of its topic.
-        topic: String,
-        /// Why.
-        error: EventRefused,
-    },
-    /// More events than a call may have.
-    #[error("{count} events in one call: at most {max} are accepted")]
-    TooMany {
-        /// How many there were.
-        count: usize,
-        /// How many are accepted.
-        max: usize,
-    },
-    /// The events cannot have these numbers.
-    #[error(transparent)]
-    Numbering(#[from] NumberingRefused),
-    /// The topic does not know the producer: it may have forgotten it.
-    #[error(
-        "topic `{topic}` does not know producer `{producer}`, which says {}: who was last seen before {} is forgotten, and what \
-         it sends may be stored already. Begin anew, with a `began` of now and numbers from 1 on; what was sent before and \
-         never answered may be stored",
-        began_ns.map_or("not when it began".to_owned(), |began_ns| format!("that it began at {}", time(began_ns))),
-        time(*since_ns)
-    )]
-    ProducerUnknown {
-        /// The full name of the topic.
-        topic: String,
-        /// The name of the producer.
-        producer: String,
-        /// When it says that it began, Unix nanoseconds.
-        began_ns: Option<u64>,
-        /// Who began before this may have been forgotten, Unix nanoseconds.
-        since_ns: u64,
-    },
-    /// A topic has as many events waiting as may.
-    #[error(transparent)]
-    Backlog(#[from] BacklogFull),
-    /// The engine did not take them.
-    #[error(transparent)]
-    Append(#[from] AppendError),
-}
-
-/// Why an event is not acceptable.
-#[derive(Debug, thiserror::Error)]
-pub enum EventRefused {
-    /// It is not a CloudEvent.
-    #[error(transparent)]
-    Event(#[from] EventError),
-    /// Its key is too long.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// It is too large.
-    #[error("{bytes} bytes are more than an event may have ({max})")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// Largest size.
-        max: usize,
-    },
-    /// Its data is not what the topic's `schema:` says.
-    #[error("its data does not fit the topic's schema: {0}")]
-    Schema(#[from] Misfit),
-    /// The topic's `key:` does not give a key for it.
-    #[error("the topic's key expression gives no key: {0}")]
-    Key(String),
-    /// The topic's `id:` does not give a text for it.
-    #[error("the topic's `id` expression gives nothing that it could be recognised by: {0}")]
-    Id(String),
-    /// Its state cannot be told, or is none of the topic's lifecycle.
-    #[error(transparent)]
-    State(#[from] StateUnknown),
-    /// The topic's lifecycle refuses it.
-    #[error(transparent)]
-    Lifecycle(GuardReason),
-    /// It cannot come later as it says.
-    #[error(transparent)]
-    Delay(#[from] DelayRefused),
-}
-
-/// A topic as a producer sees it.
-pub struct Target {
-    /// Full name (`namespace/name`).
-    pub name: String,
-    /// Its number.
-    pub topic: TopicId,
-    /// How many partitions it has.
-    pub partitions: u32,
-    /// The subscriber that writes to it; `None` for a root.
-    pub parent: Option<String>,
-    /// The topic that diverts to it, by its full name; `None` for a root.
-    pub diverted_from: Option<String>,
-    /// Its `key:` expression.
-    pub key: Option<KeyExpression>,
-    /// Its `id:` expression.
-    pub id: Option<KeyExpression>,
-    /// What the data of its events has to fit.
-    pub schema: Option<DataSchema>,
-    /// Events that are published again are recognised, by its `id:` or else by `source` and `id`.
-    pub dedupes: bool,
-    /// Events that are published again are recognised for as long as their key is known.
-    pub per_key: bool,
-    /// The topic in which events wait that are to come later.
-    pub delayed: Option<TopicId>,
-    /// Its guard.
-    pub guard: Option<TopicGuard>,
-    /// How many events may wait in it.
-    pub(super) backlog: Option<Arc<Backlog>>,
-}
-
 /// Publishes from outside. Cheap to clone.
 pub struct Publisher<E> {
     engine: E,
@@ -277,96 +95,6 @@ pub struct Publisher<E> {
 impl<E: Clone> Clone for Publisher<E> {
     fn clone(&self) -> Self {
         Self { engine: self.engine.clone(), targets: self.targets.clone() }
-    }
-}
-
-/// The topics by name.
-pub struct Targets {
-    by_name: BTreeMap<String, Target>,
-    /// The full names by the short ones.
-    by_short_name: HashMap<String, Vec<String>>,
-}
-
-impl Targets {
-    /// All topics of a tree.
-    pub fn new(targets: impl IntoIterator<Item = Target>) -> Self {
-        let by_name: BTreeMap<_, _> = targets.into_iter().map(|target| (target.name.clone(), target)).collect();
-        let mut by_short_name: HashMap<String, Vec<String>> = HashMap::new();
-        for full in by_name.keys() {
-            if let Some((_, short)) = full.split_once('/') {
-                by_short_name.entry(short.to_owned()).or_default().push(full.clone());
-            }
-        }
-        Self { by_name, by_short_name }
-    }
-
-    /// A topic by its full name, or by its short one where only one namespace has it.
-    ///
-    /// # Errors
-    /// [`PublishError::UnknownTopic`], [`PublishError::AmbiguousTopic`].
-    pub fn find(&self, name: &str) -> Result<&Target, PublishError> {
-        if let Some(target) = self.by_name.get(name) {
-            return Ok(target);
-        }
-        let candidates = self.by_short_name.get(name).map(Vec::as_slice).unwrap_or_default();
-        if candidates.len() > 1 {
-            return Err(PublishError::AmbiguousTopic { topic: name.to_owned(), candidates: candidates.to_vec() });
-        }
-        candidates.first().and_then(|full| self.by_name.get(full)).ok_or_else(|| {
-            let nearest = nearest(self.by_name.keys().map(String::as_str), name);
-            PublishError::UnknownTopic { topic: shown(name), nearest }
-        })
-    }
-
-    /// A topic that takes events from outside.
-    ///
-    /// # Errors
-    /// As [`Self::find`], and [`PublishError::NotARoot`], [`PublishError::Diverted`].
-    fn root(&self, name: &str) -> Result<&Target, PublishError> {
-        let target = self.find(name)?;
-        let topic = || target.name.clone();
-        match (&target.parent, &target.diverted_from) {
-            (Some(parent), _) => Err(PublishError::NotARoot { topic: topic(), parent: parent.clone() }),
-            (None, Some(from)) => Err(PublishError::Diverted { topic: topic(), from: from.clone() }),
-            (None, None) => Ok(target),
-        }
-    }
-
-    /// The topics of events.
-    fn addressed<'a>(&'a self, events: &'a [Addressed]) -> Result<Vec<(&'a Target, &'a Bytes)>, PublishError> {
-        let (mut named, mut before): (BTreeMap<&str, &Target>, _) = (BTreeMap::new(), "");
-        let mut addressed: Vec<(&Target, &Bytes)> = Vec::with_capacity(events.len());
-        for Addressed { topic, event } in events {
-            before = if topic.is_empty() { before } else { topic };
-            let target = match named.get(before) {
-                Some(target) => target,
-                None => self.root(before)?,
-            };
-            named.insert(before, target);
-            addressed.push((target, event));
-        }
-        Ok(addressed)
-    }
-}
-
-/// Of full names (`namespace/name`), the one that is nearest to what somebody asked for: with its namespace, or without.
-pub(super) fn nearest<'a>(full_names: impl Iterator<Item = &'a str>, name: &str) -> Option<String> {
-    let candidates = full_names.flat_map(|full| [full, full.split_once('/').map_or("", |n| n.1)]);
-    // To compare takes memory and time by both lengths, and a stranger chose the one.
-    let characters = name.chars().count();
-    candidates
-        .filter(|candidate| candidate.chars().count().abs_diff(characters) <= limits::SUGGESTION_EDITS_MAX)
-        .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
-        .filter(|(distance, _)| *distance <= limits::SUGGESTION_EDITS_MAX)
-        .min()
-        .map(|(_, candidate)| candidate.to_owned())
-}
-
-/// As much of a name as anybody wants to be told again.
-pub(super) fn shown(name: &str) -> String {
-    match name.get(name.floor_char_boundary(limits::NAME_SHOWN_BYTES_MAX)..) {
-        None | Some("") => name.to_owned(),
-        Some(rest) => format!("{}…", name.strip_suffix(rest).unwrap_or_default()),
     }
 }
 

@@ -144,7 +144,7 @@ async fn restart<E: Engine, L: Supervised<Parts: SupervisedParts<Session = E::Se
             biased;
             () = stop.cancelled() => break Err(LaneError::Stopped),
             acquired = &mut acquiring => break acquired.map_err(LaneError::from),
-            // While the log waits for room it takes nothing in, and nobody may wait for that without a word.
+            // While the log waits for room it takes nothing in. The caller is told so, rather than left waiting.
             () = tokio::time::sleep(limits::LANE_ANSWERS_WITHIN), if told.is_some() => {
                 if let Some(command) = told.take() {
                     command.refuse("the log takes nothing in at the moment: it waits for room on the disk");

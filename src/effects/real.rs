@@ -31,7 +31,7 @@ impl DiskFolder {
     }
 }
 
-/// What is kept may be anything, and is for nobody but the user that keeps it.
+/// Data may be confidential: only the owner may read it.
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 

@@ -28,7 +28,7 @@ pub struct Partition {
     durable: AtomicU64,
     written_changed: Notify,
     durable_changed: Notify,
-    /// How many wait outside for events to be durable.
+    /// How many readers outside wait for events to be durable.
     awaited_outside: AtomicUsize,
     counts: Counts,
 }
@@ -129,8 +129,8 @@ impl Partition {
         wait(&self.durable_changed, || self.durable() > offset || stopped()).await;
     }
 
-    /// Whether somebody waits outside for its next events to be durable. Who begins to wait meanwhile may not be seen, and
-    /// waits until the next sync.
+    /// Whether a reader outside waits for its next events to be durable. A reader that begins to wait at the same time may be
+    /// missed, and waits until the next sync.
     pub(super) fn is_awaited_outside(&self) -> bool {
         self.awaited_outside.load(Ordering::SeqCst) > 0
     }
@@ -206,7 +206,7 @@ impl Partition {
     }
 }
 
-/// Somebody waits, until this is dropped.
+/// Counts a waiting reader until it is dropped.
 struct Awaits<'c>(&'c AtomicUsize);
 
 impl<'c> Awaits<'c> {

@@ -233,7 +233,7 @@ impl Queue {
         Ok(Permit { _count: count, _bytes: bytes })
     }
 
-    /// Puts it behind all that waits. The caller sees to it that it is written.
+    /// Adds a submission to the end. The caller sees to it that it is written.
     fn submit(&self, submission: Submission) -> Result<(), Refused> {
         let mut waiting = self.waiting();
         if waiting.closed {
@@ -249,7 +249,7 @@ impl Queue {
         self.waiting().submissions.is_empty()
     }
 
-    /// Takes all that waits, if that may be for so many bytes of frames, at the most.
+    /// Takes all submissions, if `may_be` accepts the bytes of their frames (an upper bound).
     pub(super) fn take_if(&self, may_be: impl FnOnce(usize) -> bool) -> Option<Vec<Submission>> {
         let mut waiting = self.waiting();
         may_be(waiting.bytes).then(|| waiting.take())
@@ -260,8 +260,8 @@ impl Queue {
         self.wake_from(self.waiting(), &[Sleep::Light, Sleep::Deep]);
     }
 
-    /// Whether something was written that no mark says is durable: the appender's thread looks now and then whether that
-    /// goes on. To be said by who writes, while nobody else does.
+    /// Says whether something was written that no mark says is durable; if so the appender's thread wakes now and then, and
+    /// writes a mark once nothing more comes. The caller holds the appender.
     pub(super) fn set_unmarked(&self, is_unmarked: bool) {
         let mut waiting = self.waiting();
         if waiting.is_unmarked != is_unmarked {

@@ -1,20 +1,20 @@
-//! Who writes: the appender's thread, or a caller who finds its seat empty and little to do.
+//! Which thread writes: the appender's own, or a caller's that finds the appender idle and the queue short.
 //!
 //! ```text
-//!   a caller hands in ──> is somebody writing? ── yes ──> who writes looks once more before it leaves
+//!   a caller submits ──> is the appender in use? ── yes ──> its user looks at the queue once more afterwards
 //!                              │ no
 //!                              v
-//!                         is it little, and is there room for it? ── no ──> the appender's thread
+//!                         is it a small group, and is there room? ── no ──> the appender's thread is woken
 //!                              │ yes
 //!                              v
-//!                         the caller writes it
+//!                         the caller writes the group
 //! ```
 //!
 //! A group of a few kilobytes is encoded and written in less time than it takes to wake a thread, and each event would wait
-//! for such a hop once per level of the tree.
+//! for such a wake-up once per level of the tree.
 //!
-//! Promises: one writes at a time, in the order of the queue; what is handed in is written by somebody. A caller waits for
-//! nothing: not for room, the end of a file, or a disk that is full.
+//! Promises: one thread writes at a time, in the order of the queue; every submission is written. A caller never waits for
+//! room in memory, for the end of a file, or for a full disk.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,7 @@ use super::queue::Woken;
 use super::{Shared, lock};
 use crate::limits;
 
-/// The appender, for one at a time. Empty once the log has ended.
+/// The appender, used by one thread at a time. Empty once the log has ended.
 pub(super) struct Seat {
     shared: Arc<Shared>,
     appender: Mutex<Option<Appender>>,
@@ -36,7 +36,7 @@ impl Seat {
         Self { shared, appender: Mutex::new(Some(appender)) }
     }
 
-    /// Nobody writes any more. Waits for who does.
+    /// Takes the appender out, once its user is done: nothing is written afterwards.
     pub(super) fn leave(&self) -> Option<Appender> {
         lock(&self.appender).take()
     }
@@ -62,7 +62,7 @@ impl Seat {
         }
     }
 
-    /// Sees to it that what waits is written: by who writes now, by the caller, or by the appender's thread.
+    /// Sees to it that the queue is written: by the appender's current user, by the caller, or by the appender's thread.
     pub(super) fn write_what_waits(&self) {
         let queue = &self.shared.queue;
         let mut looks = 0;
@@ -90,7 +90,7 @@ impl Seat {
         }
     }
 
-    /// The seat, where it is empty.
+    /// The appender, if it is not in use.
     fn try_sit(&self) -> Option<MutexGuard<'_, Option<Appender>>> {
         match self.appender.try_lock() {
             Ok(seat) => Some(seat),

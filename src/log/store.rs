@@ -375,7 +375,7 @@ impl Entries {
         })
     }
 
-    /// The last numbers of the producers of a partition, from one of them on, so many at the most.
+    /// The last numbers of the producers of a partition, from `from` on, at most `most` of them.
     pub(super) fn producers(
         &self,
         partition: PartitionId,

@@ -11,9 +11,9 @@
 //! is told that a write failed, and the other would ack what is lost. So the appender, where a file ends, waits for this
 //! thread in place of a sync of its own.
 //!
-//! A sync covers whatever was written when it begins: that is the group commit. It begins at once where somebody waits for
-//! it: for an ack, or outside for an event. What lanes write that nobody waits for yet is synced with the next, or after
-//! [`limits::SYNC_AFTER`]: at each level of a tree a sync of its own would keep the disk from those that are waited for.
+//! A sync covers whatever was written when it begins: that is the group commit. It begins at once if a producer waits for an
+//! ack, or a reader outside for an event. Other units of lanes are synced with the next one, or after [`limits::SYNC_AFTER`]:
+//! a sync of its own for each level of a tree would delay the syncs that are waited for.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -81,7 +81,7 @@ pub(super) struct Syncer {
     /// Everything in front of it is durable.
     durable: AtomicU64,
     durability: Durability,
-    /// How long what nobody waits for may stay without a sync.
+    /// How long groups that no caller waits for may stay without a sync.
     patience: Duration,
     /// There is no thread: whoever waits for a sync does it.
     is_stepped: bool,
@@ -95,7 +95,7 @@ struct Pending {
     closed: bool,
     /// When the first of the groups was submitted.
     since: Option<Instant>,
-    /// Somebody waits, so it begins at once.
+    /// A caller waits, so the sync begins at once.
     urgent: bool,
     /// The thread is gone.
     ended: bool,
@@ -195,7 +195,7 @@ impl Syncer {
         Ok(())
     }
 
-    /// Somebody waits for what is pending.
+    /// Begins the next sync at once.
     pub(super) fn hurry(&self) {
         let mut pending = self.pending();
         if !pending.urgent {

@@ -267,8 +267,8 @@ impl Tail {
     }
 }
 
-/// Bytes of that many partitions for which a move is made. Each partition costs a write, and is worth one; where they are few,
-/// little at a time lets nobody wait for long. Options that ask for more than is usual get that.
+/// Bytes for which a move is made, by how many partitions the last one wrote to. Each partition costs a write, so many of them
+/// need larger moves; small moves keep the processor and the disk free for acks. Options above the default are taken as they are.
 fn worth_a_move(partitions: usize, most: usize) -> usize {
     match most {
         0..=limits::MOVE_BYTES => partitions.saturating_mul(limits::BLOCK_BYTES).max(limits::MOVE_BYTES_MIN).min(most),

@@ -148,7 +148,7 @@ impl Unsynced {
     /// Makes all of it durable.
     ///
     /// # Errors
-    /// As the file system says: nothing of it can be promised any more.
+    /// As the file system says: none of it is durable then, and it must not be tried again.
     pub(super) fn sync(&mut self, disk: &dyn Disk) -> io::Result<()> {
         if self.needs_all {
             disk.sync_all()?;

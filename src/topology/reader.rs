@@ -43,8 +43,8 @@ pub(crate) struct Shared {
 const SECRET_BYTES_MIN: usize = 4;
 
 impl Shared {
-    /// Puts the names of variables where their values are: whoever writes a topology may not see the environment that it is
-    /// checked in, and messages go into logs.
+    /// Puts the names of variables where their values are: the author of a topology may not be allowed to see the environment that
+    /// it is checked in, and messages go into logs.
     pub(crate) fn hide_variables(&self, diagnostics: &mut [Diagnostic]) {
         let mut values: Vec<(Cow<'_, str>, String)> = Vec::new();
         for (value, name) in self.variables.iter().filter(|(value, _)| value.trim().len() >= SECRET_BYTES_MIN) {

@@ -1,7 +1,7 @@
 //! What is done while plugins run: on threads of low priority, so that they keep the processor.
 //!
-//! One after the other, as a rule: a reload may take a little longer. Nobody can give up what is compiled, and a stranger's
-//! component may take long, so the next one does not wait for it for ever: it begins beside it then, on a thread of its own.
+//! One after the other, as a rule: a reload may take a little longer. A compilation cannot be cancelled, and a component from
+//! strangers may take long. So the next one waits a limited time and then begins beside it, on a thread of its own.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};

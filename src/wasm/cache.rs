@@ -1,9 +1,9 @@
 //! Compiled code on disk, so that a start does not compile what it compiled before.
 //!
 //! Compiled code is machine code that runs unchecked, so only what this user wrote on this machine is loaded: each entry is
-//! authenticated by a key that is made at random when the folder is, and that nobody else can read. A folder that came from
+//! authenticated by a random key, made with the folder, that only this user can read. A folder that came from
 //! elsewhere (with a clone, in an archive) has no such key, or not this one. Beside that, the folder and each file
-//! have to belong to this user, be no links, and be writable for nobody else.
+//! have to belong to this user, be no links, and not be writable for others.
 //!
 //! ```text
 //! KEY          32 random bytes, mode 0600
@@ -130,7 +130,7 @@ impl Cache {
 
     fn verified<'a>(&self, entry: &'a [u8], wasm: &Digest) -> Option<&'a [u8]> {
         let (header, code) = entry.split_at_checked(HEADER_BYTES)?;
-        // No timing tells anything: whoever could try entries by the thousand may write to the folder.
+        // Comparing in constant time would gain nothing: a process that can try entries by the thousand can write to the folder.
         (*header == self.header(code, wasm)).then_some(code)
     }
 
@@ -204,7 +204,7 @@ fn read(path: &Path, forbidden: u32, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a file of this user's own under a name that nobody looks for.
+/// Writes a file of this user's own under a temporary name.
 fn write_aside(folder: &Path, parts: &[&[u8]]) -> io::Result<PathBuf> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let write = WRITES.fetch_add(1, Ordering::Relaxed);

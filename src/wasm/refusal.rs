@@ -49,8 +49,8 @@ pub enum RegisterError {
     },
     /// One of its functions is larger than is accepted.
     #[error(
-        "a function of the component has {bytes} bytes, and at most {FUNCTION_BYTES_MAX} are accepted, since nobody could \
-         wait for it to be compiled: split what generates it, or keep large tables as data"
+        "a function of the component has {bytes} bytes, and at most {FUNCTION_BYTES_MAX} are accepted, since compiling it \
+         would take too long: split what generates it, or keep large tables as data"
     )]
     LargeFunction {
         /// Its size in bytes.

@@ -11,7 +11,7 @@ use wasmtime::{FrameInfo, WasmBacktrace};
 /// What is shown of one name, in bytes. Functions of Rust with their generics have some 100.
 const NAME_BYTES_MAX: usize = 256;
 
-/// The names that one message lists. Each of them is one to look at, and nobody looks at more.
+/// The most names that one message lists: more than that no reader would go through.
 const NAMES_MAX: usize = 20;
 
 /// Longer names of functions are not written out as Rust does: reading one takes time by its length.

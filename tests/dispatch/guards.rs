@@ -631,7 +631,7 @@ async fn what_is_held_is_not_lost(home: impl Home, live: bool) {
     let words = &changes.changes.iter().find(|change| change.name == "t/in").unwrap().words;
     assert_eq!(
         words,
-        &["states are not judged any more, and what is held gets its place, in the order in which it came"]
+        &["transitions are no longer checked, and held events are stored in the order in which they came"]
     );
     let tree = if live {
         crate::applying::apply(&tree, &later, &[], &[]).await;

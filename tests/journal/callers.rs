@@ -1,4 +1,4 @@
-//! A caller writes what it hands in where nobody writes; else who writes does.
+//! Which thread writes: the caller's if the appender is idle and the group small, else the appender's.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,7 +38,7 @@ async fn a_caller_writes_what_is_small_and_the_appender_what_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_writes_nothing_is_lost_and_each_callers_order_is_kept() {
+async fn nothing_is_lost_between_callers_and_the_order_of_each_is_kept() {
     const CALLERS: usize = 8;
     const EVENTS: usize = 300;
     let disk = MemoryDisk::default();

@@ -1,7 +1,7 @@
 //! What a subscriber keeps in several partitions, as if it were in one.
 //!
-//! A case gives each partition the same state, since nobody knows beforehand where an event will be. What it comes to is what
-//! was given with what has changed in any of them. A key that two of them have changed is under two names: what comes of such
+//! A case gives each partition the same state, because the partition of an event is not known beforehand. The result is the
+//! given state with the changes of all partitions. A key that two of them have changed is under two names: what comes of such
 //! a case depends on its partitions.
 
 use std::collections::BTreeMap;

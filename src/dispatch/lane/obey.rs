@@ -114,7 +114,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
     pub(super) async fn tell(&mut self, writes: Vec<LaneWrite>) -> Result<(), LaneError> {
         self.commit(Unit { consumed_to: self.position, writes, ..Unit::default() }).await?;
         self.parts.session.sync().await?;
-        // before the answer: whoever has that sees what the lane has to do now
+        // before the answer: a caller that has it sees what the lane has to do now
         self.show();
         Ok(())
     }

@@ -418,7 +418,7 @@ impl Resolver<'_> {
                         Some(from) => format!("takes what `{}` diverts to it", self.plan[from].label()),
                         None => "is written by a subscriber".to_owned(),
                     };
-                    let message = format!("`{label}` {what}, nobody else publishes to it");
+                    let message = format!("`{label}` {what}, and takes no other events");
                     let help =
                         "publish to a root, or name the `subscriber` of the case that is to handle it".to_owned();
                     self.bad(Code::BadValue, field.span, message, help)

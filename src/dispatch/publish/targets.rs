@@ -1,0 +1,136 @@
+//! The topics of a tree as producers see them, by name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::backlog::Backlog;
+use super::super::guards::TopicGuard;
+use super::{Addressed, PublishError};
+use crate::limits;
+use crate::model::TopicId;
+use crate::topology::{DataSchema, KeyExpression};
+
+/// A topic as a producer sees it.
+pub struct Target {
+    /// Full name (`namespace/name`).
+    pub name: String,
+    /// Its number.
+    pub topic: TopicId,
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// The subscriber that writes to it; `None` for a root.
+    pub parent: Option<String>,
+    /// The topic that diverts to it, by its full name; `None` for a root.
+    pub diverted_from: Option<String>,
+    /// Its `key:` expression.
+    pub key: Option<KeyExpression>,
+    /// Its `id:` expression.
+    pub id: Option<KeyExpression>,
+    /// What the data of its events has to fit.
+    pub schema: Option<DataSchema>,
+    /// Events that are published again are recognised, by its `id:` or else by `source` and `id`.
+    pub dedupes: bool,
+    /// Events that are published again are recognised for as long as their key is known.
+    pub per_key: bool,
+    /// The topic in which events wait that are to come later.
+    pub delayed: Option<TopicId>,
+    /// Its guard.
+    pub guard: Option<TopicGuard>,
+    /// How many events may wait in it.
+    pub(in super::super) backlog: Option<Arc<Backlog>>,
+}
+
+/// The topics by name.
+pub struct Targets {
+    by_name: BTreeMap<String, Target>,
+    /// The full names by the short ones.
+    by_short_name: HashMap<String, Vec<String>>,
+}
+
+impl Targets {
+    /// All topics of a tree.
+    pub fn new(targets: impl IntoIterator<Item = Target>) -> Self {
+        let by_name: BTreeMap<_, _> = targets.into_iter().map(|target| (target.name.clone(), target)).collect();
+        let mut by_short_name: HashMap<String, Vec<String>> = HashMap::new();
+        for full in by_name.keys() {
+            if let Some((_, short)) = full.split_once('/') {
+                by_short_name.entry(short.to_owned()).or_default().push(full.clone());
+            }
+        }
+        Self { by_name, by_short_name }
+    }
+
+    /// A topic by its full name, or by its short one where only one namespace has it.
+    ///
+    /// # Errors
+    /// [`PublishError::UnknownTopic`], [`PublishError::AmbiguousTopic`].
+    pub fn find(&self, name: &str) -> Result<&Target, PublishError> {
+        if let Some(target) = self.by_name.get(name) {
+            return Ok(target);
+        }
+        let candidates = self.by_short_name.get(name).map(Vec::as_slice).unwrap_or_default();
+        if candidates.len() > 1 {
+            return Err(PublishError::AmbiguousTopic { topic: name.to_owned(), candidates: candidates.to_vec() });
+        }
+        candidates.first().and_then(|full| self.by_name.get(full)).ok_or_else(|| {
+            let nearest = nearest(self.by_name.keys().map(String::as_str), name);
+            PublishError::UnknownTopic { topic: shown(name), nearest }
+        })
+    }
+
+    /// A topic that takes events from outside.
+    ///
+    /// # Errors
+    /// As [`Self::find`], and [`PublishError::NotARoot`], [`PublishError::Diverted`].
+    pub(super) fn root(&self, name: &str) -> Result<&Target, PublishError> {
+        let target = self.find(name)?;
+        let topic = || target.name.clone();
+        match (&target.parent, &target.diverted_from) {
+            (Some(parent), _) => Err(PublishError::NotARoot { topic: topic(), parent: parent.clone() }),
+            (None, Some(from)) => Err(PublishError::Diverted { topic: topic(), from: from.clone() }),
+            (None, None) => Ok(target),
+        }
+    }
+
+    /// The topics of events.
+    pub(super) fn addressed<'a>(
+        &'a self,
+        events: &'a [Addressed],
+    ) -> Result<Vec<(&'a Target, &'a Bytes)>, PublishError> {
+        let (mut named, mut before): (BTreeMap<&str, &Target>, _) = (BTreeMap::new(), "");
+        let mut addressed: Vec<(&Target, &Bytes)> = Vec::with_capacity(events.len());
+        for Addressed { topic, event } in events {
+            before = if topic.is_empty() { before } else { topic };
+            let target = match named.get(before) {
+                Some(target) => target,
+                None => self.root(before)?,
+            };
+            named.insert(before, target);
+            addressed.push((target, event));
+        }
+        Ok(addressed)
+    }
+}
+
+/// Of full names (`namespace/name`), the one that is nearest to what somebody asked for: with its namespace, or without.
+pub(in super::super) fn nearest<'a>(full_names: impl Iterator<Item = &'a str>, name: &str) -> Option<String> {
+    let candidates = full_names.flat_map(|full| [full, full.split_once('/').map_or("", |n| n.1)]);
+    // To compare takes memory and time by both lengths, and a stranger chose the one.
+    let characters = name.chars().count();
+    candidates
+        .filter(|candidate| candidate.chars().count().abs_diff(characters) <= limits::SUGGESTION_EDITS_MAX)
+        .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
+        .filter(|(distance, _)| *distance <= limits::SUGGESTION_EDITS_MAX)
+        .min()
+        .map(|(_, candidate)| candidate.to_owned())
+}
+
+/// As much of a name as anybody wants to be told again.
+pub(in super::super) fn shown(name: &str) -> String {
+    match name.get(name.floor_char_boundary(limits::NAME_SHOWN_BYTES_MAX)..) {
+        None | Some("") => name.to_owned(),
+        Some(rest) => format!("{}…", name.strip_suffix(rest).unwrap_or_default()),
+    }
+}

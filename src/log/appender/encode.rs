@@ -1,0 +1,269 @@
+//! Encoding a group: what is submitted is judged, gets its offsets, and becomes frames. Nothing is written here.
+
+use std::io;
+use std::iter::Peekable;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::vec::IntoIter;
+
+use tokio::sync::oneshot;
+
+use super::super::Lane;
+use super::super::clock::ClockState;
+use super::super::frame::{Consumed, Kept, Kind, LaneChange, Link, write_frame, write_unit};
+use super::super::guards::{Guards, Looked};
+use super::super::queue::{NotPlaced, Permit, Placed, Submission};
+use super::super::sealed::SealedLook;
+use super::super::sequencer::Judged;
+use super::super::store::Sequenced;
+use super::super::syncer::Ack;
+use super::super::tail::GroupChanges;
+use super::{Appender, writer};
+use crate::limits;
+use crate::model::slices::Slice;
+use crate::model::{Fence, GuardRefused, LaneWrite, Offset, PartitionId, Slices, keeper_of};
+
+/// What is done once the group is written.
+pub(super) enum Then {
+    Ack(Ack),
+    Unit(Box<WrittenUnit>),
+    /// What a partition of a topic keeps.
+    Kept(Box<WrittenKept>),
+    /// A unit with guards is written, or refused.
+    Verdict(oneshot::Sender<Result<(), GuardRefused>>, Result<(), GuardRefused>),
+    Acquired(oneshot::Sender<(Offset, u64)>, (Offset, u64)),
+    Barrier(oneshot::Sender<()>),
+}
+
+/// A unit of a lane that is written.
+pub(super) struct WrittenUnit {
+    pub(super) lane: Arc<Lane>,
+    pub(super) consumed_to: Offset,
+    pub(super) writes: Vec<LaneWrite>,
+    pub(super) number: u64,
+    /// Behind its frame.
+    pub(super) end_position: u64,
+    pub(super) permit: Permit,
+}
+
+/// What a partition of a topic keeps from now on.
+pub(super) struct WrittenKept {
+    pub(super) keeper: Arc<Lane>,
+    pub(super) writes: Vec<LaneWrite>,
+    pub(super) number: u64,
+    /// Behind its frame.
+    pub(super) end_position: u64,
+}
+
+/// A group on its way: its frames, where in them events are, what else they say, and what is done once they are written.
+#[derive(Default)]
+pub(super) struct Encoded {
+    pub(super) bytes: Vec<u8>,
+    pub(super) slices: Vec<PlacedSlice>,
+    pub(super) changes: GroupChanges,
+    pub(super) then: Vec<Then>,
+}
+
+/// Events of a group that have their place.
+pub(super) struct PlacedSlice {
+    pub(super) partition: PartitionId,
+    pub(super) base_offset: Offset,
+    pub(super) count: u32,
+    /// Of the group's bytes.
+    pub(super) records: Range<usize>,
+}
+
+impl Appender {
+    /// Encodes as many submissions as make one group. It is not longer than a file, which has its room already, unless one
+    /// alone is; or, step by step, all that waits, so that a simulation can say what a step does.
+    pub(super) fn encode_group(&mut self, submissions: &mut Peekable<IntoIter<Submission>>) -> io::Result<()> {
+        let file_bytes = match self.options.is_stepped {
+            true => usize::MAX,
+            false => usize::try_from(self.options.file_bytes).unwrap_or(usize::MAX),
+        };
+        let room_max = file_bytes.clamp(limits::SMALL_GROUP_BYTES_MAX, limits::GROUP_BYTES_MAX);
+        let (mut group, mut room) = (Vec::new(), 0);
+        while let Some(submission) = submissions.next_if(|next| room == 0 || room + next.frame_bytes() <= room_max) {
+            room += submission.frame_bytes();
+            group.push(submission);
+        }
+        // Exactly as large as it gets: readers share this memory for as long as it is recent, spare room and all.
+        let bytes = Vec::with_capacity(room);
+        let mut encoded = Encoded { bytes, then: Vec::with_capacity(group.len()), ..Encoded::default() };
+        let ClockState { trusted_ns, wall_ns } = self.shared.trusted.now();
+        self.link.append_time_ns = self.link.append_time_ns.max(wall_ns);
+        self.trusted_time_ns = trusted_ns;
+        for submission in group {
+            self.encode_submission(submission, &mut encoded)?;
+        }
+        let bytes = &mut encoded.bytes;
+        if bytes.capacity() - bytes.len() > bytes.len() / 8 {
+            bytes.shrink_to_fit(); // guards may bring less than there was room for
+        }
+        self.unfinished = Some(encoded);
+        Ok(())
+    }
+
+    fn encode_submission(&mut self, submission: Submission, group: &mut Encoded) -> io::Result<()> {
+        match submission {
+            Submission::Append { mut slices, looked, ticket, permit } => {
+                let (duplicates, kept, aside) = match self.judge(&mut slices, looked.as_deref())? {
+                    Ok(judged) => judged,
+                    Err(refused) => {
+                        group.then.push(Then::Ack(Ack::Append(ticket, Err(refused), permit)));
+                        return Ok(());
+                    }
+                };
+                let base_offsets = match slices.count() {
+                    0 => vec![0; slices.iter().len()],
+                    _ => self.encode_unit(group, None, &kept, &slices),
+                };
+                self.keep(kept, group);
+                group.then.push(Then::Ack(Ack::Append(ticket, Ok(Placed { base_offsets, duplicates, aside }), permit)));
+            }
+            Submission::Unit {
+                lane,
+                owner,
+                consumed_to,
+                mut slices,
+                looked,
+                writes,
+                unit: number,
+                verdict,
+                permit,
+            } => {
+                if !lane.is_owner(owner) {
+                    return Ok(()); // fenced while it waited; its session finds out at its next commit
+                }
+                let Self { shared, writers, trusted_time_ns, .. } = self;
+                let (settings, mut duplicates) = (shared.settings(), Vec::new());
+                let guards =
+                    Guards { shared, settings: &settings, now_ns: *trusted_time_ns, looked: looked.as_deref() };
+                let next_offset = |id| writer(writers, shared, id).next_offset;
+                let (kept, mut aside) = match guards.judge(&slices, &mut duplicates, next_offset) {
+                    Ok(judged) => judged,
+                    Err(refused) => {
+                        group.then.extend(verdict.map(|ticket| Then::Verdict(ticket, Err(refused))));
+                        return Ok(());
+                    }
+                };
+                slices.sort_out(&mut duplicates, &mut aside, |_| 0);
+                let change = LaneChange { consumed: Consumed { lane: lane.id, consumed_to }, writes: &writes };
+                self.encode_unit(group, Some(change), &kept, &slices);
+                group.changes.cursors.push((lane.id, consumed_to));
+                group.changes.entries.extend(writes.iter().map(|write| (lane.id, write.clone())));
+                let end_position = self.link.position;
+                group.then.push(Then::Unit(Box::new(WrittenUnit {
+                    lane,
+                    consumed_to,
+                    writes,
+                    number,
+                    end_position,
+                    permit,
+                })));
+                self.keep(kept, group);
+                group.then.extend(verdict.map(|ticket| Then::Verdict(ticket, Ok(()))));
+            }
+            Submission::Acquire { lane, ticket } => {
+                let owner = lane.owner.fetch_add(1, Ordering::AcqRel) + 1;
+                lane.changed.acquired(owner);
+                let pending = group.then.iter().rev().find_map(|then| match then {
+                    Then::Unit(unit) if unit.lane.id == lane.id => Some(unit.consumed_to),
+                    _ => None,
+                });
+                let position = pending.unwrap_or_else(|| lane.position());
+                group.then.push(Then::Acquired(ticket, (position, owner)));
+            }
+            Submission::Catalogue { entry, ticket } => {
+                self.encode(&mut group.bytes, Kind::Catalogue, |_, out| out.extend_from_slice(&entry));
+                group.changes.catalogue.push(entry);
+                group.then.push(Then::Ack(Ack::Durable(ticket)));
+            }
+            Submission::Sync { ticket } => group.then.push(Then::Ack(Ack::Durable(ticket))),
+            Submission::Barrier { ticket } => group.then.push(Then::Barrier(ticket)),
+        }
+        Ok(())
+    }
+
+    /// Encodes a unit. The offset of the first record of each slice.
+    fn encode_unit(
+        &mut self,
+        group: &mut Encoded,
+        lane: Option<LaneChange<'_>>,
+        kept: &[Kept],
+        slices: &Slices,
+    ) -> Vec<Offset> {
+        let mut base_offsets = Vec::with_capacity(slices.iter().len());
+        let mut numbers = Vec::new();
+        let (placed, producers) = (&mut group.slices, &mut group.changes.producers);
+        self.encode(&mut group.bytes, Kind::Unit, |appender, out| {
+            write_unit(out, appender.trusted_time_ns, lane, kept, slices, |slice, records| {
+                let (partition, count) = (slice.partition, slice.count);
+                let base_offset = appender.place(slice);
+                base_offsets.push(base_offset);
+                if count > 0 {
+                    placed.push(PlacedSlice { partition, base_offset, count, records });
+                    let last = slice.sequences.last().copied();
+                    let offset = base_offset + Offset::from(count) - 1;
+                    if let Some((producer, sequence)) = slices.producer().zip(last) {
+                        producers.push(((partition, producer), Sequenced { sequence, offset }));
+                        numbers.push((partition, sequence));
+                    }
+                }
+                base_offset
+            });
+        });
+        if let Some(producer) = slices.producer() {
+            let (trusted_ns, began_ns) = (self.trusted_time_ns, slices.began_ns().unwrap_or(0));
+            group.changes.add_numbers(numbers.into_iter(), producer, trusted_ns, began_ns);
+        }
+        base_offsets
+    }
+
+    /// Partitions keep this from now on: what is judged next sees it, though it is not written yet.
+    fn keep(&self, kept: Vec<Kept>, group: &mut Encoded) {
+        for (partition, writes) in kept {
+            let keeper = self.shared.lane(keeper_of(partition));
+            group.changes.entries.extend(writes.iter().map(|write| (keeper.id, write.clone())));
+            let number = keeper.changed.hand_in(0, &writes).unwrap_or(0);
+            let end_position = self.link.position;
+            group.then.push(Then::Kept(Box::new(WrittenKept { keeper, writes, number, end_position })));
+        }
+    }
+
+    /// What was published before, and what partitions keep. A refusal is for what comes behind the same fence as well.
+    fn judge(&mut self, slices: &mut Slices, looked: Option<&Looked>) -> io::Result<Result<Judged, NotPlaced>> {
+        let fence = slices.fence().cloned();
+        if fence.as_ref().is_some_and(Fence::is_shut) {
+            return Ok(Err(NotPlaced::Fenced));
+        }
+        let judged = self.judge_alone(slices, looked)?;
+        Ok(judged.inspect_err(|_| fence.iter().for_each(Fence::shut)))
+    }
+
+    fn judge_alone(&mut self, slices: &mut Slices, looked: Option<&Looked>) -> io::Result<Result<Judged, NotPlaced>> {
+        let Self { sequencer, shared, writers, trusted_time_ns, .. } = self;
+        let patience = (!self.is_alone).then_some(limits::ROOM_LOOK_EVERY);
+        let mut look = SealedLook::new(shared, self.hashing, patience);
+        let settings = shared.settings();
+        let guards = Guards { shared, settings: &settings, now_ns: *trusted_time_ns, looked };
+        let settings = |topic| settings.topics.get(&topic).copied().unwrap_or_default();
+        let next_offset = |id| writer(writers, shared, id).next_offset;
+        sequencer.judge(slices, *trusted_time_ns, &guards, &mut look, settings, next_offset)
+    }
+
+    pub(super) fn encode(&mut self, bytes: &mut Vec<u8>, kind: Kind, body: impl FnOnce(&mut Self, &mut Vec<u8>)) {
+        let (link, durable) = (self.link, self.syncer.durable());
+        if let Some(head) = write_frame(bytes, kind, &link, durable, |out| body(self, out)) {
+            self.link = Link::after(&head);
+        }
+    }
+
+    fn place(&mut self, slice: &Slice) -> Offset {
+        let writer = writer(&mut self.writers, &self.shared, slice.partition);
+        let offset = writer.next_offset;
+        writer.next_offset += Offset::from(slice.count);
+        offset
+    }
+}
