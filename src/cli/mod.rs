@@ -25,6 +25,7 @@ mod log;
 mod moves;
 pub mod new;
 mod parked;
+mod pending;
 mod plugin;
 mod publish;
 mod run;
@@ -145,6 +146,7 @@ Data folders:
   log          Look at a data folder that no bus uses, and repair it
 Running bus:
   topics       List the topics
+  pending      List events of a topic that are held or to come later
   status       Show the tree with its counts
   clock        Say that the clock is right after it jumped
 Subscribers:
@@ -197,6 +199,7 @@ enum Command {
     Capsule(capsule::Args),
     Log(log::Args),
     Topics(topics::Args),
+    Pending(pending::Args),
     Status(status::Args),
     Clock(clock::Args),
     Dead(dead::Args),
@@ -230,6 +233,7 @@ pub fn main() -> ExitCode {
         Command::Capsule(args) => capsule::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Topics(args) => topics::run(&args),
+        Command::Pending(args) => pending::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Clock(args) => clock::run(&args),
         Command::Dead(args) => dead::run(&args),

@@ -15,7 +15,8 @@ use crate::engine::Storage;
 ///
 /// Events are those that are kept now; handled, emitted, retried, dead and passed over are counted since the bus was started.
 /// Behind are events that a subscriber has yet to look at; waiting those that it has looked at and not handled, some of them
-/// parked until they are released (`wattle parked`).
+/// parked until they are released (`wattle parked`). What is held for a topic, and what is to come to it, has no place in it yet
+/// (`wattle pending`).
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle status

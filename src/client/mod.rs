@@ -5,6 +5,7 @@
 //! Must not know: the engine, the tree; types of the contract stay behind its door.
 
 mod error;
+mod pending;
 mod plugins;
 mod publishing;
 mod reading;
@@ -32,6 +33,7 @@ use crate::rpc::v1::subscriber_service_client::SubscriberServiceClient;
 use crate::rpc::v1::topology_service_client::TopologyServiceClient;
 
 pub use error::{ClientError, Refused};
+pub use pending::Pending;
 pub use publishing::{Publishing, Window};
 pub use reading::{Position, Read, Reading, Received, Start};
 pub use shadow::ShadowOver;

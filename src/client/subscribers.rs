@@ -60,7 +60,7 @@ pub trait Source {
 pub type Part<T, P> = Result<(Vec<T>, Option<P>), ClientError>;
 
 impl<S: Source> Listing<S> {
-    fn new(client: &Client, source: S) -> Self {
+    pub(super) fn new(client: &Client, source: S) -> Self {
         Self { client: client.clone(), source, here: Vec::new().into_iter(), next: Some(None) }
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   deliverat, delay                    a lane of its own
 //!   publish, outputs ──> `T@delayed` ──────────────────────> entries by time ── due ──> `T`
-//!                        a hidden topic, one partition       06 due offset      partition, offset, append time
+//!                        a hidden topic, one partition       06 due offset since partition, offset, append time
 //! ```
 //!
 //! An event with the attribute `deliverat` (a time) or `delay` (a duration such as `90s`, from when it is appended) waits
@@ -211,8 +211,26 @@ fn entry_key(due_ns: u64, offset: Offset) -> Vec<u8> {
     key
 }
 
-fn due_of(key: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?))
+/// The key of the entry of an event that waits: its place among them, then when it came, by the clock of the bus. Entries of earlier
+/// versions do not have that.
+fn since_key(due_ns: u64, offset: Offset, since_ns: Option<u64>) -> Vec<u8> {
+    let mut key = entry_key(due_ns, offset);
+    key.extend(since_ns.iter().flat_map(|since_ns| since_ns.to_be_bytes()));
+    key
+}
+
+fn number_at(key: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(*key.get(at..)?.first_chunk()?))
+}
+
+/// When an event is due.
+pub(super) fn due_of(key: &[u8]) -> Option<u64> {
+    number_at(key, 1)
+}
+
+/// When it came.
+pub(super) fn since_of(key: &[u8]) -> Option<u64> {
+    number_at(key, 17)
 }
 
 impl<E: Engine> Supervised for DelayLane<E> {
@@ -309,7 +327,7 @@ impl<E: Engine> DelayLane<E> {
             let when = when_of(&parsed.view).ok().flatten().unwrap_or(When::At(0));
             let due_ns = when.due_ns(held.trusted_time_ns);
             self.next_ns = Some(self.next_ns.map_or(due_ns, |next_ns| next_ns.min(due_ns)));
-            let key = entry_key(due_ns, held.offset);
+            let key = since_key(due_ns, held.offset, Some(held.append_time_ns));
             if key < self.front {
                 self.front.clone_from(&key);
             }
@@ -379,10 +397,10 @@ impl<E: Engine> DelayLane<E> {
         }
         for (key, record) in due.drain(..) {
             let when = when_of(&self.parse(&record)?.1).ok().flatten();
-            match (when, key.get(9..17).and_then(|offset| offset.try_into().ok())) {
+            match (when, number_at(&key, 9)) {
                 (Some(When::At(time_ns)), Some(offset)) if time_ns > wall_ns => {
                     let due_ns = now_ns.saturating_add(time_ns - wall_ns);
-                    writes.push(LaneWrite::put(entry_key(due_ns, u64::from_be_bytes(offset)), record));
+                    writes.push(LaneWrite::put(since_key(due_ns, offset, since_of(&key)), record));
                     writes.push(LaneWrite::delete(key));
                 }
                 _ => left.push((key, record)),
@@ -467,8 +485,9 @@ mod tests {
 
     #[test]
     fn entries_are_in_the_order_of_their_times_and_then_of_their_arrival() {
-        let keys = [entry_key(5, 9), entry_key(6, 1), entry_key(256, 0), entry_key(256, 1)];
+        let keys = [entry_key(5, 9), since_key(6, 1, Some(7)), entry_key(256, 0), since_key(256, 1, Some(3))];
         assert!(keys.is_sorted());
-        assert_eq!(due_of(&keys[2]), Some(256));
+        assert_eq!(keys.each_ref().map(|key| due_of(key)), [Some(5), Some(6), Some(256), Some(256)]);
+        assert_eq!(keys.each_ref().map(|key| since_of(key)), [None, Some(7), None, Some(3)]);
     }
 }

@@ -6,7 +6,7 @@
 //!   03 number             its record
 //!   04 name               what the lane is told to be  see `lane`
 //!   05 topic position     a dead letter that is done   see `lane`
-//!   06 time offset        an event that is to come     see `delay`; in lanes of their own
+//!   06 time offset since  an event that is to come     see `delay`; in lanes of their own
 //!   07 ...                whose events are whose       see `claims`; in lanes of their own, and once in those of members
 //!   08 time bucket 00 key when state was written       see `state::expiry`
 //!   20 hash offset        an event that is held        see `held`; in lanes of their own

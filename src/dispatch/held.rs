@@ -74,7 +74,8 @@ pub(super) struct HeldLane<E: Engine> {
     looked: Offset,
 }
 
-fn entry_key(hash: &KeyHash, offset: Offset) -> Vec<u8> {
+/// The key of the entry of an event that is held.
+pub(super) fn entry_key(hash: &KeyHash, offset: Offset) -> Vec<u8> {
     [&[HELD], hash.as_slice(), &offset.to_be_bytes()].concat()
 }
 
@@ -84,10 +85,35 @@ fn parse_entry_key(key: &[u8]) -> Option<(KeyHash, Offset)> {
     Some((*hash, Offset::from_be_bytes(offset.try_into().ok()?)))
 }
 
-/// What is held of an event: when it is given up, and its record.
-fn parse_held(value: &Bytes) -> Option<(u64, Bytes)> {
-    let (due_ns, _) = value.split_first_chunk()?;
-    Some((u64::from_le_bytes(*due_ns), value.slice(size_of::<u64>()..)))
+/// In the time at which an event is given up, which is before 2262: the time since when it is held is behind it. Entries of
+/// earlier versions do not have that.
+const HAS_SINCE: u64 = 1 << 63;
+
+/// What is kept of an event that is held: `u64` when it is given up, with [`HAS_SINCE`], `u64` when it came, its record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HeldValue {
+    /// When it is given up, trusted time.
+    pub(super) due_ns: u64,
+    /// When it came, by the clock of the bus.
+    pub(super) since_ns: Option<u64>,
+    pub(super) record: Bytes,
+}
+
+impl HeldValue {
+    pub(super) fn parse(value: &Bytes) -> Option<Self> {
+        let (due_ns, rest) = value.split_first_chunk()?;
+        let due_ns = u64::from_le_bytes(*due_ns);
+        if due_ns & HAS_SINCE == 0 {
+            return Some(Self { due_ns, since_ns: None, record: value.slice_ref(rest) });
+        }
+        let (since_ns, rest) = rest.split_first_chunk()?;
+        let since_ns = Some(u64::from_le_bytes(*since_ns));
+        Some(Self { due_ns: due_ns & !HAS_SINCE, since_ns, record: value.slice_ref(rest) })
+    }
+
+    fn encode(due_ns: u64, since_ns: u64, record: &[u8]) -> Vec<u8> {
+        [&(due_ns | HAS_SINCE).to_le_bytes(), since_ns.to_le_bytes().as_slice(), record].concat()
+    }
 }
 
 impl<E: Engine> Supervised for HeldLane<E> {
@@ -119,9 +145,10 @@ impl<E: Engine> HeldLane<E> {
             let Some((last, _)) = found.last() else { break };
             from = Bound::Excluded(last.to_vec());
             for (key, value) in &found {
-                let Some(((key, offset), (due_ns, record))) = parse_entry_key(key).zip(parse_held(value)) else {
+                let Some(((key, offset), held)) = parse_entry_key(key).zip(HeldValue::parse(value)) else {
                     continue;
                 };
+                let HeldValue { due_ns, record, .. } = held;
                 let state = self.state_of(offset, &record)?;
                 self.book.put(HeldEvent { key, offset, due_ns, state });
             }
@@ -214,10 +241,10 @@ impl<E: Engine> HeldLane<E> {
         let period_ns = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
         let mut writes = Vec::new();
         for held in chunks.iter().flat_map(Chunk::iter) {
-            let (offset, due_ns) = (held.offset, held.trusted_time_ns.saturating_add(period_ns));
+            let (offset, due_ns) = (held.offset, held.trusted_time_ns.saturating_add(period_ns).min(HAS_SINCE - 1));
             let record = Record::parse(held.record).map_err(|error| Unreadable::new(offset, error))?;
             let key = key_hash(record.key);
-            let value = [due_ns.to_le_bytes().as_slice(), held.record].concat();
+            let value = HeldValue::encode(due_ns, held.append_time_ns, held.record);
             writes.push(LaneWrite::put(entry_key(&key, offset), value));
             let state = self.state_of(offset, held.record)?;
             self.book.put(HeldEvent { key, offset, due_ns, state });
@@ -299,7 +326,7 @@ impl<E: Engine> HeldLane<E> {
     /// The record of an event that is held.
     fn record_of(&self, held: &HeldEvent) -> Result<Bytes, LaneError> {
         let value = self.parts.entries.get(&entry_key(&held.key, held.offset))?;
-        Ok(value.as_ref().and_then(parse_held).map(|(_, record)| record).unwrap_or_default())
+        Ok(value.as_ref().and_then(HeldValue::parse).map(|held| held.record).unwrap_or_default())
     }
 
     /// Gives up what has been held for as long as it may.
@@ -328,5 +355,22 @@ impl<E: Engine> HeldLane<E> {
         self.parts.session.flush().await?;
         self.tell();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_an_event_is_a_promise_also_of_those_of_earlier_versions() {
+        let value = HeldValue::encode(0x0203, 0x0405, b"record");
+        let head: String = value[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((head.as_str(), &value[16..]), ("03020000000000800504000000000000", &b"record"[..]));
+        let record = Bytes::from_static(b"record");
+        let held = |since_ns| HeldValue { due_ns: 0x0203, since_ns, record: record.clone() };
+        assert_eq!(HeldValue::parse(&value.into()), Some(held(Some(0x0405))));
+        let before = [0x0203_u64.to_le_bytes().as_slice(), b"record"].concat();
+        assert_eq!(HeldValue::parse(&before.into()), Some(held(None)));
     }
 }

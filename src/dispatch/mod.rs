@@ -26,6 +26,7 @@ mod keys;
 mod lane;
 mod numbered;
 mod outputs;
+mod pending;
 pub mod publish;
 mod reload;
 mod renames;
@@ -55,6 +56,7 @@ pub use control::{
 pub use delay::DelayRefused;
 pub use guards::StateUnknown;
 pub use handler::{HandleError, Handler};
+pub use pending::{PendingError, PendingEvent, PendingFilter, PendingKind, PendingPage};
 pub use publish::{Addressed, Diverted, Numbering, PublishError, Published, Publisher};
 pub use reload::VersionError;
 pub use renames::{Renames, unremembered};

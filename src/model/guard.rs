@@ -584,17 +584,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         let key = guard.key.to_be_bytes();
         let stored = self.get(partition, &key).map_err(GuardReason::Unreadable)?;
         let known = Known::parse(stored.as_deref());
-        let next = lifecycle.next_of(&known, self.now_ns);
-        if !next.is_ok_and(|next| next.contains(&guard.state)) {
-            let from = match (next, &known) {
-                (Err(state), _) => Some(state),
-                (Ok(_), Known::Living(state) | Known::Ended { state, .. }) => {
-                    Some(*state).filter(|state| lifecycle.follows(state).is_some())
-                }
-                (Ok(_), Known::Nothing) => None,
-            };
-            return Err(GuardReason::Order { from: from.map(str::to_owned), to: guard.state.clone() });
-        }
+        check_order(lifecycle, &known, &guard.state, self.now_ns)?;
         let identities = identities_of(stored.as_deref(), lifecycle, self.now_ns);
         if guard.id.is_some() && !identities.has_room() {
             return Err(GuardReason::Recognised { max: KEY_IDENTITIES_MAX });
@@ -688,6 +678,32 @@ pub(crate) fn may_follow<'a>(
     now_ns: u64,
 ) -> Option<&'a BTreeSet<Arc<str>>> {
     lifecycle.next_of(&Known::parse(stored), now_ns).ok()
+}
+
+/// Why a state may not follow now that of a key of which a partition keeps this.
+pub(crate) fn why_not(
+    lifecycle: &Lifecycle,
+    stored: Option<&[u8]>,
+    state: &Arc<str>,
+    now_ns: u64,
+) -> Option<GuardReason> {
+    check_order(lifecycle, &Known::parse(stored), state, now_ns).err()
+}
+
+/// That a state may follow what is known of its key.
+fn check_order(lifecycle: &Lifecycle, known: &Known<'_>, to: &Arc<str>, now_ns: u64) -> Result<(), GuardReason> {
+    let next = lifecycle.next_of(known, now_ns);
+    if next.is_ok_and(|next| next.contains(to)) {
+        return Ok(());
+    }
+    let from = match (next, known) {
+        (Err(state), _) => Some(state),
+        (Ok(_), Known::Living(state) | Known::Ended { state, .. }) => {
+            Some(*state).filter(|state| lifecycle.follows(state).is_some())
+        }
+        (Ok(_), Known::Nothing) => None,
+    };
+    Err(GuardReason::Order { from: from.map(str::to_owned), to: to.clone() })
 }
 
 /// What is looked at for some guarded records of a partition beside the states of their keys.

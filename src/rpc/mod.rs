@@ -5,6 +5,7 @@
 //! Must not know: where events come from or go to; server and client share it and do not see each other.
 
 mod codec;
+mod pending;
 mod plugins;
 pub mod reason;
 mod shadow;

@@ -16,7 +16,7 @@ use super::pull::{Pull, Source};
 use super::refusal::{self, ReadRefused, TIME};
 use super::{bounds, door};
 use crate::dispatch::publish::Target;
-use crate::dispatch::{TraceOf, Tree};
+use crate::dispatch::{PendingFilter, PendingKind, PendingPage, TraceOf, Tree};
 use crate::engine::{Bounds, Chunk, Engine, ReadBudget, ReadError, Stopped};
 use crate::model::{Offset, PartitionId, Record, partition_of};
 use crate::rpc::times::{nanoseconds, timestamp};
@@ -63,6 +63,35 @@ impl<E: Engine> ReaderService for Reading<E> {
             () = self.closing.cancelled() => Err(refusal::shutting_down()),
             trace = trace => Ok(Response::new(trace.map_err(|error| refusal::trace(&error))?.into())),
         }
+    }
+
+    async fn list_pending(
+        &self,
+        request: Request<v1::ListPendingRequest>,
+    ) -> Result<Response<v1::ListPendingResponse>, Status> {
+        let v1::ListPendingRequest { topic, kind, key, page_token, page_size } = request.into_inner();
+        let filter = PendingFilter { kind: self::kind(kind)?, key };
+        let from = Some(page_token).filter(|token| !token.is_empty());
+        let page = self.tree.pending(&topic, filter, from, bounds::page_size(page_size));
+        tokio::select! {
+            biased;
+            () = self.closing.cancelled() => Err(refusal::shutting_down()),
+            page = page => {
+                let PendingPage { events, next } = page.map_err(|error| refusal::pending(&error))?;
+                let events = events.into_iter().map(Into::into).collect();
+                Ok(Response::new(v1::ListPendingResponse { events, next_page_token: next.unwrap_or_default() }))
+            }
+        }
+    }
+}
+
+/// Which kind is asked for; `None`: all.
+fn kind(kind: i32) -> Result<Option<PendingKind>, Status> {
+    match v1::PendingKind::try_from(kind) {
+        Ok(v1::PendingKind::Unspecified) => Ok(None),
+        Ok(v1::PendingKind::Held) => Ok(Some(PendingKind::Held)),
+        Ok(v1::PendingKind::Delayed) => Ok(Some(PendingKind::Delayed)),
+        Err(_) => Err(refusal::field("kind", "is not one of those that there are")),
     }
 }
 

@@ -12,7 +12,8 @@ use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
 use crate::dispatch::shadow::ShadowError;
 use crate::dispatch::{
-    BacklogFull, CollectError, ControlError, PrepareError, PublishError, SnapshotError, TraceError, VersionError,
+    BacklogFull, CollectError, ControlError, PendingError, PrepareError, PublishError, SnapshotError, TraceError,
+    VersionError,
 };
 use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, SessionError, Stopped};
 use crate::limits;
@@ -263,6 +264,18 @@ pub(super) fn trace(error: &TraceError) -> Status {
         }
         TraceError::Unreadable(_) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
         TraceError::Stopped(stopped) => self::stopped(stopped),
+    }
+}
+
+/// Events that have no place yet, not listed.
+pub(super) fn pending(error: &PendingError) -> Status {
+    match error {
+        PendingError::Topic(error) => publish(error),
+        PendingError::Position => field("page_token", error),
+        PendingError::Read(ReadError::Passing(_)) => unreadable_now(error),
+        PendingError::Read(ReadError::Storage(_) | ReadError::UnknownPartition) => {
+            Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status()
+        }
     }
 }
 

@@ -34,14 +34,6 @@ fn filter(filter: Option<v1::FailedFilter>) -> Result<Filter, Status> {
     Ok(filter.map_err(|what| refusal::field("filter.older_than", what))?.unwrap_or_default())
 }
 
-/// How many entries an answer has.
-fn page_size(asked: u32) -> usize {
-    match asked as usize {
-        0 => bounds::LISTED_MAX,
-        asked => asked.min(bounds::LISTED_MAX),
-    }
-}
-
 impl<E: Engine> Subscribers<E> {
     /// Does what may read from a disk.
     async fn reading<T: Send + 'static>(
@@ -83,7 +75,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
     ) -> Result<Response<v1::ListWaitingResponse>, Status> {
         let request = request.into_inner();
         let filter = filter(request.filter)?;
-        let (from, count) = (request.from.map(Into::into).unwrap_or_default(), page_size(request.page_size));
+        let (from, count) = (request.from.map(Into::into).unwrap_or_default(), bounds::page_size(request.page_size));
         let page = self.reading(move |tree| tree.waiting(&request.subscriber, &filter, from, count)).await?;
         let events = page.found.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListWaitingResponse { events, next: page.next.map(Into::into) }))
@@ -115,7 +107,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         self.check_open()?;
         let request = request.into_inner();
         let filter = filter(request.filter)?;
-        let (from, count) = (request.from.map(Into::into).unwrap_or_default(), page_size(request.page_size));
+        let (from, count) = (request.from.map(Into::into).unwrap_or_default(), bounds::page_size(request.page_size));
         let page = self.tree.dead_letters(&request.subscriber, &filter, from, count).await;
         let page = page.map_err(|error| refusal::control(&error))?;
         let events = page.found.into_iter().map(Into::into).collect();
@@ -233,7 +225,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         request: Request<v1::ListStateRequest>,
     ) -> Result<Response<v1::ListStateResponse>, Status> {
         let v1::ListStateRequest { subscriber, partition, bucket, prefix, from, page_size } = request.into_inner();
-        let (filter, count) = (StateFilter { partition, bucket, prefix }, self::page_size(page_size));
+        let (filter, count) = (StateFilter { partition, bucket, prefix }, bounds::page_size(page_size));
         let from = from.map(Into::into).unwrap_or_default();
         let page = self.reading(move |tree| tree.state_page(&subscriber, &filter, from, count)).await?;
         let entries = page.found.into_iter().map(Into::into).collect();

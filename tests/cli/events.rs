@@ -266,3 +266,56 @@ fn what_is_diverted_is_said_and_shown_where_it_is() {
     assert!(topics.contains("shop/orders, out of order"), "{topics}");
     bus.stop();
 }
+
+#[test]
+fn what_is_held_and_what_is_to_come_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shop.yaml");
+    let lifecycle = "{ state: data.s, start: [new], allow: { new: [paid] }, out_of_order: { hold: 1h } }";
+    let topology =
+        format!("wattle: v1\nname: shop\ntopics:\n  orders: {{ lifecycle: {lifecycle} }}\nsubscribers: {{}}\n");
+    std::fs::write(&file, topology).unwrap();
+    let mut command = wattle();
+    command.arg("run").arg(&file).arg("--data").arg(folder.path().join("data"));
+    command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
+    let bus = Bus::spawn(command);
+    assert_eq!(bus.run(&["pending", "orders"]).ok(), "0 events held, 0 to come\n");
+    for (id, key, more) in [("1", "a", "later=x"), ("2", "b", "later=x"), ("3", "a", "delay=2h")] {
+        bus.run(&["publish", "orders", r#"{"s":"paid"}"#, "--id", id, "--key", key, "--attribute", more]).ok();
+    }
+    let ids = |arguments: &[&str]| {
+        let events = bus.run(&[&["pending", "orders", "-o", "json"], arguments].concat()).json();
+        events.iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let mut all = ids(&[]);
+    all.sort_unstable();
+    assert_eq!(all, ["1", "2", "3"]);
+    assert_eq!((ids(&["--delayed"]), ids(&["--held", "--key", "a"])), (vec!["3".to_owned()], vec!["1".to_owned()]));
+    assert_eq!((ids(&["--key", "a"]), ids(&["-n", "2"]).len()), (vec!["1".to_owned(), "3".to_owned()], 2));
+    let held = bus.run(&["pending", "orders", "--held", "--key", "b", "-o", "json"]).json();
+    let why = "the lifecycle of the topic does not allow `paid` as the first state of a key";
+    for (name, expected) in [
+        ("topic", json!("shop/orders")),
+        ("partition", json!(0)),
+        ("kind", json!("held")),
+        ("key", json!("b")),
+        ("state", json!("paid")),
+        ("reason", json!(why)),
+    ] {
+        assert_eq!(held[0][name], expected, "{name}");
+    }
+    assert_eq!((&held[0]["event"]["id"], &held[0]["event"]["data"]["s"]), (&json!("2"), &json!("paid")));
+    let time = |name: &str| held[0][name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert_eq!(time("due_time").duration_since(time("since_time")).as_secs().abs_diff(3_600) / 60, 0);
+    let text = bus.run(&["pending", "orders"]).ok();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!((lines.len(), lines[4]), (5, "2 events held, 1 to come"), "{text}");
+    let columns = ["ID", "KEY", "PARTITION", "TYPE", "IS", "STATE", "SINCE", "UNTIL", "REASON"];
+    assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), columns);
+    assert!(lines[1].ends_with(why) && lines[3].contains("to come"), "{text}");
+    assert!(bus.run(&["pending", "orders", "-n", "1"]).ok().ends_with("1 event held, 0 to come, and there are more\n"));
+    let unknown = bus.run(&["pending", "order"]);
+    assert!(unknown.code == Some(1) && unknown.notices.contains("did you mean `orders`?"), "{unknown:?}");
+    assert_eq!(bus.run(&["pending", "orders", "--held", "--delayed"]).code, Some(2));
+    bus.stop();
+}

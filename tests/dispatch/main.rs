@@ -32,6 +32,7 @@ mod lives;
 mod model;
 mod pace;
 mod parking;
+mod pending;
 mod per_key;
 mod pressure;
 mod promises;

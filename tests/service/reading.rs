@@ -136,3 +136,26 @@ async fn the_lineage_of_an_event_is_asked_for_by_its_id() {
         assert_eq!((refused.code, refused.reason.as_str()), (code, reason), "{of:?}");
     }
 }
+
+#[tokio::test]
+async fn a_listing_of_what_has_no_place_yet_is_refused_where_it_is_not_one() {
+    use wattle::rpc::v1::{ListPendingRequest, reader_service_client::ReaderServiceClient};
+    let bed = bed().await;
+    let mut reader = ReaderServiceClient::connect(format!("http://{}", bed.address)).await.unwrap();
+    let request = |topic: &str, page_token: &'static [u8], kind| ListPendingRequest {
+        topic: topic.to_owned(),
+        page_token: page_token.into(),
+        kind,
+        ..Default::default()
+    };
+    for (request, code, words) in [
+        (request("nothing", b"", 0), Code::NotFound, "nothing"),
+        (request(ORDERS, b"?", 0), Code::InvalidArgument, "page_token is not what an earlier page"),
+        (request(ORDERS, b"", 7), Code::InvalidArgument, "kind is not one"),
+    ] {
+        let refused = reader.list_pending(request).await.unwrap_err();
+        assert!(refused.code() == code && refused.message().contains(words), "{refused:?}");
+    }
+    let listed = reader.list_pending(request(ORDERS, b"", 0)).await.unwrap().into_inner();
+    assert_eq!((listed.events.len(), listed.next_page_token.len()), (0, 0));
+}

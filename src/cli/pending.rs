@@ -1,0 +1,125 @@
+//! `wattle pending`: events of a topic that have no place in it yet.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::failed::{exact_time, time};
+use super::table::Table;
+use super::tree::plural;
+use super::{Failure, Outcome, Output, ServerArg, block_on};
+use crate::dispatch::{PendingEvent, PendingFilter, PendingKind};
+use crate::model::Event;
+
+/// List events of a topic that are held or to come later
+///
+/// An event is held while its state may not follow that of its key, in a topic whose `lifecycle` says `out_of_order: { hold: … }`: it
+/// gets its place when it may follow, or goes to `TOPIC@refused` when its time is over. An event with the attribute `deliverat` or
+/// `delay` is to come later. `UNTIL` is when the one is given up, and when the other comes.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle pending orders
+  wattle pending orders --held --key order-17
+  wattle pending orders --delayed -n 10
+  wattle pending orders -o json | jq -r .reason | sort | uniq -c")]
+pub(super) struct Args {
+    /// The topic: namespace/name, or name alone where only one namespace has it
+    topic: String,
+
+    /// Only events that are held
+    #[arg(long)]
+    held: bool,
+
+    /// Only events that are to come later
+    #[arg(long, conflicts_with = "held")]
+    delayed: bool,
+
+    /// Only events with this ordering key
+    #[arg(long)]
+    key: Option<String>,
+
+    /// End after so many events
+    #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is; for programs, a line for each event, with the event
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let kind = match (args.held, args.delayed) {
+        (true, _) => Some(PendingKind::Held),
+        (_, true) => Some(PendingKind::Delayed),
+        _ => None,
+    };
+    block_on(list(args, PendingFilter { kind, key: args.key.clone() }))
+}
+
+async fn list(args: &Args, filter: PendingFilter) -> Outcome {
+    let mut events = args.server.connect().await?.pending(&args.topic, filter);
+    let header = ["ID", "KEY", "PARTITION", "TYPE", "IS", "STATE", "SINCE", "UNTIL", "REASON"];
+    let (mut out, mut table) = (std::io::BufWriter::new(anstream::stdout()), Table::new(&header, &[2]));
+    let (mut held, mut delayed, most) = (0, 0, args.count.unwrap_or(u64::MAX));
+    while let Some(event) = if held + delayed < most { events.next().await? } else { None } {
+        match event.kind {
+            PendingKind::Held => held += 1,
+            PendingKind::Delayed => delayed += 1,
+        }
+        match args.output {
+            Output::Json => writeln!(out, "{}", json(&event)?)?,
+            Output::Text => table.row(&mut out, row(&event))?,
+        }
+    }
+    let has_more = held + delayed == most && events.next().await?.is_some();
+    if args.output == Output::Text {
+        table.end(&mut out)?;
+        let more = if has_more { ", and there are more" } else { "" };
+        writeln!(out, "{} held, {delayed} to come{more}", plural(held, "event"))?;
+    }
+    Ok(out.flush()?)
+}
+
+fn is(kind: PendingKind) -> &'static str {
+    match kind {
+        PendingKind::Held => "held",
+        PendingKind::Delayed => "to come",
+    }
+}
+
+fn row(event: &PendingEvent) -> Vec<String> {
+    let shown = |time_ns: Option<u64>| time_ns.map(time).unwrap_or_default();
+    vec![
+        event.id.clone(),
+        event.key.clone(),
+        event.partition.to_string(),
+        event.r#type.clone(),
+        is(event.kind).to_owned(),
+        event.state.clone().unwrap_or_default(),
+        shown(event.since_ns),
+        shown(event.due_ns),
+        event.reason.clone(),
+    ]
+}
+
+/// An event for programs.
+fn json(event: &PendingEvent) -> Result<Value, Failure> {
+    let decoded =
+        Event::decode(&event.event).map_err(|error| Failure::failed(format!("the event {}: {error}", event.id)))?;
+    Ok(json!({
+        "topic": event.topic,
+        "partition": event.partition,
+        "kind": match event.kind { PendingKind::Held => "held", PendingKind::Delayed => "delayed" },
+        "key": event.key,
+        "id": event.id,
+        "type": event.r#type,
+        "state": event.state,
+        "since_time": event.since_ns.and_then(exact_time),
+        "due_time": event.due_ns.and_then(exact_time),
+        "reason": Some(&event.reason).filter(|reason| !reason.is_empty()),
+        "event": Value::from(crate::model::json::to_json(&decoded)),
+    }))
+}
