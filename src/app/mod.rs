@@ -1,7 +1,7 @@
 //! The composition root: from a checked plan to a bus that serves, and back down.
 //!
 //! Promises: what can fail cheaply fails before what is slow; every plugin that does not fit is named, not only the first;
-//! [`Running::stop`] refuses, answers, drains and closes in that order, and nothing that was acknowledged is lost.
+//! [`Running::stop`] refuses, then answers and drains at the same time, then closes, and nothing that was acknowledged is lost.
 //! Relies on: everything below. It is the only place that knows all of it.
 //! Must not know: the command line, terminals, signals; where plans and components come from.
 
@@ -236,17 +236,16 @@ impl Running {
         self.service.block_on(future)
     }
 
-    /// Stops: health says NOT_SERVING, nothing more is admitted, what was admitted is answered, lanes end what they are at,
-    /// everything that was accepted is made durable. Takes about `deadline` at the most, unless the disk takes longer.
+    /// Stops: health says NOT_SERVING and nothing more is admitted; what was admitted is answered while lanes end what they
+    /// are at; everything that was accepted is made durable. Takes about `deadline` at the most, unless the disk takes longer.
     /// Blocks.
     pub fn stop(self, deadline: Duration) -> Stop {
         let Self { service, lanes, server, tree, capsules, reloader, .. } = self;
-        let end = Instant::now() + deadline;
         let stop = service.block_on(async {
-            let answered = server.stop(deadline).await;
-            // what it has decided is durable, and what it is at is not worth waiting for
-            let _ = tokio::time::timeout(end.saturating_duration_since(Instant::now()), reloader.stop()).await;
-            let drained = tree.drain(end.saturating_duration_since(Instant::now())).await;
+            // Side by side: neither callers nor versions take the time that lanes have to end what they are at.
+            let answering = server.stop(deadline);
+            let deciding = tokio::time::timeout(deadline, reloader.stop());
+            let (answered, _, drained) = tokio::join!(answering, deciding, tree.drain(deadline));
             capsules.stop().await;
             let closed = tree.engine().close().await;
             Stop { answered, drained, closed }

@@ -111,7 +111,9 @@ pub(super) fn end(stopped: Option<Stopped>, stop: Stop, deadline: Duration) -> O
     }
     let deadline = humantime::format_duration(deadline);
     if !stop.answered {
-        tracing::warn!("some producers were not answered within {deadline}; they do not know whether they published");
+        tracing::warn!(
+            "some callers took no answers, or had none within {deadline}: they do not know what became of what they asked for"
+        );
     }
     if !stop.drained {
         tracing::warn!(

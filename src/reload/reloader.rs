@@ -216,6 +216,15 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         task.await.unwrap_or(Err(ReloadError::Closed))
     }
 
+    /// Waits for what nothing hangs on yet, unless the bus stops.
+    async fn unless_closing<T>(&self, wait: impl Future<Output = Result<T, ReloadError>>) -> Result<T, ReloadError> {
+        tokio::select! {
+            biased;
+            done = wait => done,
+            () = self.shared.closing.cancelled() => Err(ReloadError::Closed),
+        }
+    }
+
     /// Does what blocks.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
@@ -241,7 +250,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (reloader, cause) = (self.clone(), cause.to_owned());
         self.whole(async move {
             let subject = reloader.at(index)?;
-            let _turn = subject.turn().await?;
+            let _turn = reloader.unless_closing(subject.turn()).await?;
             let plan = subject.plan();
             let spec = reloader.blocking(move |_| source::spec(&plan, wasm).map_err(ReloadError::Source)).await?;
             reloader.reload(index, Proposal { spec, cause, is_file: false, policy }).await
@@ -258,7 +267,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (reloader, file) = (self.clone(), file.to_owned());
         self.whole(async move {
             let subject = reloader.at(index)?;
-            let _turn = subject.turn().await?;
+            let _turn = reloader.unless_closing(subject.turn()).await?;
             let (plan, cause) = (subject.plan(), cause_of_file(&file));
             let read =
                 reloader.blocking(move |_| source::spec_of_file(&plan, &file).map_err(ReloadError::Source)).await;
@@ -296,8 +305,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.note(&subject, Some(format!("compiling {digest}")));
         let (kept, wasm) =
             (Kept::new(&spec, &subject.plan().config, (&cause, SystemClock.now_ns())), spec.wasm.clone());
-        let compiled = self.blocking(move |reloader| Ok(reloader.shared.compiler.compile_beside(spec)?)).await;
-        let handler = compiled.inspect_err(|error| {
+        let compiled = self.blocking(move |reloader| Ok(reloader.shared.compiler.compile_beside(spec)?));
+        let handler = self.unless_closing(compiled).await.inspect_err(|error| {
             self.note(&subject, Some(format!("{digest} is refused, and the version before runs on: {error}")));
         })?;
         // Before it is decided: also a version that a crash lets begin at the next start has it behind it.

@@ -83,6 +83,8 @@ pub(super) const SHADOW_EVENTS_MAX: u32 = 100_000;
 pub(super) const SHADOW_SHOWN_MAX: usize = 100;
 pub(super) const SHADOW_SHOWN_BYTES_MAX: usize = limits::MESSAGE_BYTES_MAX / 2;
 
+/// While the bus stops, how long a caller may take none of the answers that there are for it, before it is left alone.
+pub(super) const UNTAKEN_AFTER: Duration = Duration::from_secs(1);
 /// After the calls have ended, how long clients get to close their connections before we do.
 pub(super) const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// Smallest step of the runtime's clock. Deadlines end that much early, to end before the transport's own timer, which

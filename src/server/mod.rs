@@ -7,6 +7,7 @@
 
 mod admin;
 mod bounds;
+mod calls;
 mod door;
 mod listener;
 mod plugin;
@@ -27,9 +28,10 @@ use tokio::net::TcpSocket;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+
+use calls::Calls;
 
 use crate::dispatch::Tree;
 use crate::engine::{Engine, Health};
@@ -133,7 +135,7 @@ pub struct Server {
     address: SocketAddr,
     health: HealthReporter,
     closing: CancellationToken,
-    calls: TaskTracker,
+    calls: Calls,
     cut: CancellationToken,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     watching: JoinHandle<()>,
@@ -202,7 +204,7 @@ impl Server {
         let listener = socket.listen(bounds::BACKLOG).map_err(|source| StartError::Bind { listen, source })?;
         let address = listener.local_addr().map_err(|source| StartError::Bind { listen, source })?;
 
-        let (closing, cut, calls) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let (closing, cut, calls) = (CancellationToken::new(), CancellationToken::new(), Calls::default());
         let (health, health_service) = tonic_health::server::health_reporter();
         report(&health, ServingStatus::Serving).await;
         let watching = tokio::spawn(watch(tree.engine().clone(), health.clone()));
@@ -265,14 +267,14 @@ impl Server {
     }
 
     /// Stops: says NOT_SERVING, admits nothing more, answers what was admitted, ends all reads, closes all connections.
-    /// Says whether everything that was admitted had been answered by the deadline.
+    /// Says whether everything that was admitted had been answered by the deadline. A caller that takes no answers is not
+    /// waited for.
     pub async fn stop(self, deadline: Duration) -> bool {
         self.watching.abort();
         let _ = self.watching.await;
         report(&self.health, ServingStatus::NotServing).await;
         self.closing.cancel();
-        self.calls.close();
-        let answered = tokio::time::timeout(deadline, self.calls.wait()).await.is_ok();
+        let answered = self.calls.answered(deadline).await;
         // Ends the streams of those that watch the health; they have seen the last change.
         let mut health = self.health;
         for name in HEALTH_NAMES {

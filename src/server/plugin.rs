@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::calls::Calls;
 use super::{bounds, door, refusal};
 use crate::engine::Engine;
 use crate::reload::{Compile, ReloadError, Reloader};
@@ -22,13 +22,13 @@ pub(super) struct Plugins<E, C> {
     reloader: Reloader<E, C>,
     closing: CancellationToken,
     /// Calls that are under way; shutdown waits for them.
-    calls: TaskTracker,
+    calls: Calls,
     /// Components that may come in at once.
     room: Arc<Semaphore>,
 }
 
 impl<E: Engine, C: Compile> Plugins<E, C> {
-    pub(super) fn new(reloader: Reloader<E, C>, closing: CancellationToken, calls: TaskTracker) -> Self {
+    pub(super) fn new(reloader: Reloader<E, C>, closing: CancellationToken, calls: Calls) -> Self {
         Self { reloader, closing, calls, room: Arc::new(Semaphore::new(bounds::DEPLOYS_MAX)) }
     }
 

@@ -13,10 +13,9 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::calls::{Calls, StreamCall};
 use super::pull::{Pull, Source};
 use super::{bounds, door, refusal};
 use crate::dispatch::{Admission, PublishError, Publisher};
@@ -29,7 +28,7 @@ pub(super) struct Publishing<E> {
     pub(super) publisher: Publisher<E>,
     pub(super) closing: CancellationToken,
     /// Calls that are under way; shutdown waits for them.
-    pub(super) calls: TaskTracker,
+    pub(super) calls: Calls,
 }
 
 #[tonic::async_trait]
@@ -104,7 +103,7 @@ pub(super) struct Pipeline<E> {
     ended: Option<Result<(), Status>>,
     deadline: Option<Pin<Box<Sleep>>>,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
-    _call: TaskTrackerToken,
+    call: StreamCall,
 }
 
 /// One request.
@@ -145,7 +144,7 @@ impl<E: Engine> Pipeline<E> {
             ended: None,
             deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
             closing: Box::pin(service.closing.clone().cancelled_owned()),
-            _call: service.calls.token(),
+            call: service.calls.stream(),
         }
     }
 
@@ -242,6 +241,14 @@ impl<E: Engine> Source for Pipeline<E> {
     type Item = v1::PublishStreamResponse;
 
     async fn next(&mut self) -> Option<Answer> {
-        std::future::poll_fn(|cx| self.poll(cx)).await
+        std::future::poll_fn(|cx| {
+            let waker = self.call.asked(cx);
+            let polled = self.poll(&mut Context::from_waker(&waker));
+            if polled.is_ready() {
+                self.call.has_answered();
+            }
+            polled
+        })
+        .await
     }
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use prost::Message;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::calls::Calls;
 use super::{bounds, door, refusal};
 use crate::dispatch::StateOfPartition;
 use crate::dispatch::shadow::{Over, ShadowOptions};
@@ -27,7 +27,7 @@ pub(super) struct Shadows<E, C> {
     reloader: Reloader<E, C>,
     closing: CancellationToken,
     /// Calls that are under way; shutdown waits for them.
-    calls: TaskTracker,
+    calls: Calls,
     /// Comparisons at once.
     room: Arc<Semaphore>,
     /// The same over events that come.
@@ -38,7 +38,7 @@ pub(super) struct Shadows<E, C> {
 type Asked = (Begin, Vec<u8>, Vec<StateOfPartition>);
 
 impl<E: Engine, C: Compile> Shadows<E, C> {
-    pub(super) fn new(reloader: Reloader<E, C>, closing: CancellationToken, calls: TaskTracker) -> Self {
+    pub(super) fn new(reloader: Reloader<E, C>, closing: CancellationToken, calls: Calls) -> Self {
         let room = |at_once| Arc::new(Semaphore::new(at_once));
         let (room, room_coming) = (room(bounds::SHADOWS_MAX), room(bounds::SHADOWS_COMING_MAX));
         Self { reloader, closing, calls, room, room_coming }

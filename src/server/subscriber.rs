@@ -4,9 +4,9 @@
 //! where nobody waits for it.
 
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
+use super::calls::Calls;
 use super::refusal::TIME;
 use super::{bounds, refusal};
 use crate::dispatch::snapshots::KEPT_DEFAULT;
@@ -26,7 +26,7 @@ pub(super) struct Subscribers<E> {
     pub(super) tree: Tree<E>,
     pub(super) closing: CancellationToken,
     /// Calls that are under way; shutdown waits for them.
-    pub(super) calls: TaskTracker,
+    pub(super) calls: Calls,
 }
 
 fn filter(filter: Option<v1::FailedFilter>) -> Result<Filter, Status> {

@@ -3,9 +3,9 @@
 //! Promises: what was begun is done to its end, whether or not whoever asked for it waits.
 
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
+use super::calls::Calls;
 use super::refusal;
 use crate::engine::Engine;
 use crate::reload::{Compile, Reloader};
@@ -17,7 +17,7 @@ pub(super) struct Topologies<E, C> {
     pub(super) reloader: Reloader<E, C>,
     pub(super) closing: CancellationToken,
     /// Calls that are under way; shutdown waits for them.
-    pub(super) calls: TaskTracker,
+    pub(super) calls: Calls,
 }
 
 fn present(topology: Option<v1::Topology>) -> Result<v1::Topology, Status> {

@@ -1,10 +1,12 @@
 //! Deploying, going back, pinning, and what comes of files that change.
 
+use std::sync::atomic::Ordering;
+
 use wattle::dispatch::{LaneState, Terms};
 use wattle::reload::{Outcome, Policy, ReloadError, Standing};
 
 use crate::bed::{Bus, LONG, ONE, SHORT, World};
-use crate::common::trees::{data, event, settled, until};
+use crate::common::trees::{PATIENCE, data, event, settled, until};
 
 /// What each version is, by its text, the oldest first.
 fn standings(bus: &Bus) -> Vec<(String, Standing)> {
@@ -181,6 +183,26 @@ async fn a_deploy_goes_on_where_whoever_asked_for_it_goes_away() {
     until("it is deployed", || stands(&bus) == [Standing::Kept, Standing::Proven]).await;
     until("it runs", || bus.status().reload.is_some_and(|said| said.ends_with("runs"))).await;
     assert_eq!(bus.who().await, "b");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_what_is_compiled_and_nothing_is_decided_then() {
+    let world = World::new("a");
+    let bus = world.start().await;
+    world.texts.shut(true);
+    let reloader = bus.reloader.clone();
+    let deploys = ["b", "c"].map(|text| {
+        let reloader = reloader.clone();
+        tokio::spawn(async move { reloader.deploy("work", text.into(), Policy::Replace, "a test").await })
+    });
+    until("the first compiles", || world.texts.begun.load(Ordering::SeqCst) == 1).await;
+    tokio::time::timeout(PATIENCE, reloader.stop()).await.expect("it ends");
+    for deploy in deploys {
+        let refused = deploy.await.unwrap();
+        assert!(matches!(refused, Err(ReloadError::Closed | ReloadError::Superseded { .. })), "{refused:?}");
+    }
+    world.texts.shut(false);
+    assert_eq!(bus.reloader.versions("work").unwrap().len(), 1, "nothing was kept");
 }
 
 #[tokio::test]

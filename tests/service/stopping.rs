@@ -1,11 +1,14 @@
 //! The end of a service: what was admitted is answered, everything else is told to go away.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::Code;
+use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use wattle::client::{Client, ClientError, Read, Window};
+use wattle::rpc::v1;
+use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
 
 use super::bed::{Gate, LOG, all_of, bed, event, read_all};
 
@@ -93,11 +96,29 @@ async fn what_never_answers_does_not_hold_up_the_end_past_its_deadline() {
 async fn idle_connections_and_idle_streams_do_not_hold_up_the_end() {
     let bed = bed().await;
     let others: Vec<Client> = futures(&bed.address, 5).await;
+    let mut idle = others[0].publishing(LOG, Window { batches: 5, bytes: 1 << 20 });
+    idle.send(vec![event("a", "k")]).await.unwrap();
+    bed.engine.arrivals(1).await;
     let _silent = tokio::net::TcpStream::connect(&bed.address).await.unwrap();
     for other in &others {
-        assert!(read_all(other, all_of(LOG)).await.is_empty());
+        assert_eq!(read_all(other, all_of(LOG)).await.len(), 1);
     }
     assert!(bed.server.stop(LONG).await);
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_no_answers_does_not_hold_up_the_end() {
+    let bed = bed().await;
+    // HTTP/2 lets nothing through to it.
+    let endpoint = Endpoint::from_shared(format!("http://{}", bed.address)).unwrap().initial_stream_window_size(0);
+    let mut publisher = PublisherServiceClient::new(endpoint.connect().await.unwrap());
+    let request = v1::PublishStreamRequest { topic: LOG.into(), events: vec![event("stuck", "k")], numbering: None };
+    let requests = tokio_stream::StreamExt::chain(tokio_stream::iter([request]), tokio_stream::pending());
+    let _answers = publisher.publish_stream(requests).await.unwrap().into_inner();
+    bed.engine.arrivals(1).await;
+    let begin = Instant::now();
+    assert!(!bed.server.stop(LONG).await, "it says that somebody was not answered");
+    assert!(begin.elapsed() < LONG / 2, "{:?}", begin.elapsed());
 }
 
 async fn futures(address: &str, count: usize) -> Vec<Client> {
