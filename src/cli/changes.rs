@@ -48,7 +48,7 @@ pub(super) struct ApplyArgs {
     #[arg(required = true, value_name = "TOPOLOGY")]
     topologies: Vec<PathBuf>,
 
-    /// Also where that loses something, such as the events of a topic that is removed
+    /// Also where that loses something, such as events of a topic that is removed, or beyond a shorter retention
     #[arg(long)]
     allow_loss: bool,
 

@@ -38,7 +38,7 @@ pub(super) struct Args {
     #[arg(long, env = "WATTLE_WATCH", value_parser = FalseyValueParser::new())]
     watch: bool,
 
-    /// Apply changed topologies also where that loses something, such as the events of a topic that is removed
+    /// Apply changed topologies also where that loses something, such as events of a topic that is removed, or beyond a shorter retention
     #[arg(long)]
     allow_loss: bool,
 

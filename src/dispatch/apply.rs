@@ -15,17 +15,18 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::changes::{self, Changes, Node, What, places, topic_places};
+use super::changes::{self, Change, Changes, Node, What, places, topic_places};
 use super::claims;
 use super::collect::{clear, count};
 use super::handler::Handler;
+use super::losses::losses;
 use super::numbered::{Numbered, blueprint, blueprint_on, groups};
 use super::renames::Renames;
 use super::running::{Branch, Given, Running, Takes, Timer, assemble};
-use super::status::TopicStatus;
 use super::tree::{StartError, Starts, Tree, digests, rosters};
 use crate::engine::{ApplyError, Blueprint, Engine, Names, Numbers, ReadError, SessionError, Stopped, SubscriberSpec};
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
+use crate::topology::bounds::PARTITIONS_MAX;
 use crate::topology::{Plan, StartAt, SubscriberPlan, TopicPlan};
 
 /// Why what is new cannot begin.
@@ -52,36 +53,21 @@ impl<E: Engine> Tree<E> {
         self.shared.running().plan.clone()
     }
 
-    /// What another plan would change. Nothing happens.
+    /// What another plan would change, and lose. Nothing happens. May read from a disk.
     pub fn changes(&self, plan: &Plan) -> Changes {
         let running = self.shared.running();
-        let mut found = changes::compare(&running.plan, plan);
+        let mut found = both_sides(&self.shared.engine, &running.plan, plan);
         let snapshot = self.snapshot();
-        let topics: HashMap<&str, _> = snapshot.topics.iter().map(|topic| (topic.name.as_str(), topic)).collect();
         let subscribers: HashMap<&str, _> = snapshot.subscribers.iter().map(|of| (of.name.as_str(), of)).collect();
-        for change in found.changes.iter_mut().filter(|change| change.what != What::Added) {
+        let is_there = |change: &&mut Change| change.node == Node::Subscriber && change.what != What::Added;
+        for change in found.changes.iter_mut().filter(is_there) {
             let runs_as = change.was.as_ref().unwrap_or(&change.name);
-            match change.node {
-                Node::Topic if change.what == What::Removed => {
-                    let of = |topic: &&TopicStatus| topic.events() + topic.delayed + topic.held();
-                    let kept = topics.get(change.name.as_str()).map_or(0, of);
-                    if kept > 0 {
-                        let words = format!("topic `{}` still has {kept} events", change.name);
-                        change.words.push(format!("it still has {kept} events"));
-                        found.losses.push(words);
-                    }
-                }
-                Node::Topic => {}
-                Node::Subscriber => {
-                    let Some(of) = subscribers.get(runs_as.as_str()) else { continue };
-                    if matches!(change.what, What::Changed | What::Renamed) {
-                        change.words.push("its lanes end their calls and go on from where they are".to_owned());
-                    } else if of.lag + of.waiting > 0 {
-                        change
-                            .words
-                            .push(format!("{} events of {} are not handled, and {} wait", of.lag, of.from, of.waiting));
-                    }
-                }
+            let Some(of) = subscribers.get(runs_as.as_str()) else { continue };
+            if matches!(change.what, What::Changed | What::Renamed) {
+                change.words.push("its lanes end their calls and go on from where they are".to_owned());
+            } else if of.lag + of.waiting > 0 {
+                let words = format!("{} events of {} are not handled, and {} wait", of.lag, of.from, of.waiting);
+                change.words.push(words);
             }
         }
         found
@@ -218,27 +204,41 @@ pub async fn untouched<E: Engine>(engine: &E, plan: &Plan) -> Result<Vec<String>
     Ok(subscribers.map(|(subscriber, _)| subscriber.label()).collect())
 }
 
-/// What a plan would change of another one that ran before, where nothing runs. Nothing happens.
+/// What a plan would change of another one that ran before, and lose, where nothing runs. Nothing happens.
 ///
 /// # Errors
 /// [`ApplyError`].
 pub async fn changes_of<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Result<Changes, ApplyError> {
+    engine.apply(&blueprint_on(engine, old, Vec::new())).await?;
+    Ok(both_sides(engine, old, new))
+}
+
+/// Why topics cannot come back that were there before: they have as many partitions as they had.
+fn other_partitions<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<String> {
+    let known = topic_places(&Renames::of(old, new).follow(old));
+    let back = new.topics.iter().filter(|topic| !known.contains_key(&topic.label()));
+    let word = |topic: &TopicPlan| {
+        let number = engine.topic(&topic.label())?;
+        let has = |partition: &u32| engine.bounds(PartitionId { topic: number, partition: *partition }).is_some();
+        let existing = (0..PARTITIONS_MAX).take_while(has).count() as u32;
+        let partitions = || ApplyError::Partitions { topic: topic.label(), existing, wanted: topic.partitions };
+        (existing != topic.partitions).then(|| partitions().to_string())
+    };
+    back.filter_map(word).collect()
+}
+
+/// What changes, by what the plans say and by what is kept.
+fn both_sides<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Changes {
     let mut found = changes::compare(old, new);
-    let numbers = engine.apply(&blueprint(old, Vec::new())).await?;
-    let numbered = Numbered::new(old, &numbers);
-    let topics: HashMap<String, _> =
-        numbered.topics().map(|(topic, number)| (topic.label(), (topic, number))).collect();
-    for change in found.changes.iter_mut().filter(|change| (change.node, change.what) == (Node::Topic, What::Removed)) {
-        let Some(&(topic, number)) = topics.get(&change.name) else { continue };
-        let bounds = |partition| engine.bounds(PartitionId { topic: number, partition }).unwrap_or_default();
-        let events = (0..topic.partitions).map(bounds).map(|bounds| bounds.written.saturating_sub(bounds.start));
-        let events = events.sum::<u64>();
-        if events > 0 {
-            change.words.push(format!("it still has {events} events"));
-            found.losses.push(format!("topic `{}` still has {events} events", change.name));
+    found.refusals.extend(other_partitions(engine, old, new));
+    for loss in losses(engine, old, new) {
+        let of = |change: &&mut Change| (change.node, &change.name) == (loss.node, &loss.name);
+        if let Some(change) = found.changes.iter_mut().find(of).filter(|change| change.what == What::Removed) {
+            change.words.push(format!("it {}", loss.what));
         }
+        found.losses.push(loss.to_string());
     }
-    Ok(found)
+    found
 }
 
 /// Where a topic is the same and called the same, what waits in front of it goes on.

@@ -35,7 +35,9 @@ use super::keys;
 use super::lane::LaneError;
 use super::supervisor::Supervised;
 use super::together::Together;
-use crate::engine::{Engine, Entries, Guard, LaneWrite, PageBudget, ReadBudget, Session, SessionError, Slices, Unit};
+use crate::engine::{
+    Engine, Entries, Guard, LaneWrite, PageBudget, ReadBudget, ReadError, Session, SessionError, Slices, Unit,
+};
 use crate::limits;
 use crate::model::{AttributeView, EventView, Offset, PartitionId, Record, Retention, TopicId, partition_of};
 use crate::topology::KeyExpression;
@@ -55,6 +57,12 @@ pub(super) const RETENTION: Retention =
 pub(super) const FAILS: &str = "what is to come later does not come";
 /// How many wait, an u64 in little endian.
 const COUNT: &[u8] = &[TOLD, b'c', b'o', b'u', b'n', b't'];
+
+/// How many events wait, by what their lane keeps.
+pub(super) fn waiting(entries: &impl Entries) -> Result<u64, ReadError> {
+    let count = entries.get(COUNT)?;
+    Ok(count.and_then(|count| Some(u64::from_le_bytes(count.get(..8)?.try_into().ok()?))).unwrap_or(0))
+}
 
 /// Why an event cannot come later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -255,8 +263,7 @@ impl<E: Engine> Supervised for DelayLane<E> {
 impl<E: Engine> DelayLane<E> {
     /// Reads what is kept of it.
     fn read(&mut self) -> Result<(), LaneError> {
-        let count = self.parts.entries.get(COUNT)?;
-        self.count = count.and_then(|count| Some(u64::from_le_bytes(count.get(..8)?.try_into().ok()?))).unwrap_or(0);
+        self.count = waiting(&self.parts.entries)?;
         self.look()?;
         self.parts.seen.set_count(self.count);
         self.parts.seen.set_failure(None);

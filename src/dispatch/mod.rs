@@ -24,6 +24,7 @@ mod held;
 mod hidden;
 mod keys;
 mod lane;
+mod losses;
 mod numbered;
 mod outputs;
 mod pending;

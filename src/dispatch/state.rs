@@ -25,7 +25,7 @@ use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
 use crate::topology::StatePlan;
 use crate::wasm::{Keys, StateError, StateView, StateWrite};
 use expiry::Expiry;
-pub(super) use expiry::Step;
+pub(super) use expiry::{Look, Step};
 
 /// The entry with the size of the state.
 const SIZE: &[u8] = &[TOLD, b's', b't', b'a', b't', b'e'];
@@ -146,6 +146,12 @@ pub(super) fn get(entries: &impl Entries, bucket: &str, key: &str) -> Result<Opt
     Ok(entries.get(&entry)?.and_then(|value| StateEntry::parse(&entry, &value)))
 }
 
+/// Bytes of all keys and values that a lane keeps.
+pub(super) fn size_of(entries: &impl Entries) -> Result<u64, ReadError> {
+    let size = entries.get(SIZE)?;
+    Ok(size.and_then(|size| Some(u64::from_le_bytes(size.get(..8)?.try_into().ok()?))).unwrap_or(0))
+}
+
 /// An entry of the state as a lane keeps it.
 pub(super) fn write_of(entry: &StateEntry) -> LaneWrite {
     let mut value = Vec::with_capacity(TIME_BYTES + entry.value.len());
@@ -163,8 +169,7 @@ impl<K: Entries> LaneState<K> {
 
     /// Of a lane with these entries.
     pub(super) fn load(entries: K, plan: StatePlan) -> Result<Self, ReadError> {
-        let size = entries.get(SIZE)?;
-        let bytes = size.and_then(|size| Some(u64::from_le_bytes(size.get(..8)?.try_into().ok()?))).unwrap_or(0);
+        let bytes = size_of(&entries)?;
         let nanoseconds = |ttl: Duration| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
         let expiry = Mutex::new(Expiry::load(&entries, plan.ttl.map(nanoseconds))?);
         Ok(Self {

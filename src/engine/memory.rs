@@ -15,8 +15,9 @@ use tokio::time::Instant;
 
 use super::catalogue::Catalogue;
 use super::{
-    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, EntryPage, Health,
-    Hold, LaneWrite, Numbers, PageBudget, ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unit,
+    AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, EntryPage,
+    Health, Hold, LaneWrite, Numbers, PageBudget, ReadBudget, ReadError, Retention, Session, SessionError, Slices,
+    Stopped, Storage, Unit,
 };
 use crate::effects::{Disk, MemoryDisk};
 use crate::limits;
@@ -388,6 +389,23 @@ impl Engine for MemoryEngine {
     fn bounds(&self, partition: PartitionId) -> Option<Bounds> {
         let end = self.shared.state().end(partition)?;
         Some(Bounds { start: 0, written: end, durable: end })
+    }
+
+    fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<Beyond> {
+        let now_ns = self.shared.now_ns();
+        let state = self.shared.state();
+        let chunks = state.partitions.get(&partition)?;
+        let mut bytes: u64 = chunks.iter().map(|chunk| chunk.records.len() as u64).sum();
+        let mut is_beyond = |chunk: &Chunk| {
+            let age_ns = now_ns.saturating_sub(chunk.trusted_time_ns);
+            let is_old = retention.age.is_some_and(|age| u128::from(age_ns) > age.as_nanos());
+            let is_much = retention.partition_bytes.is_some_and(|max| bytes > max);
+            bytes -= chunk.records.len() as u64;
+            is_old || is_much
+        };
+        let last = chunks.iter().take_while(|chunk| is_beyond(chunk)).last();
+        let end = last.map_or(0, Chunk::end_offset);
+        Some(Beyond { surely: end, perhaps: end })
     }
 
     fn hold(&self, partition: PartitionId) -> Option<Hold> {

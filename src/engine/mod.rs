@@ -31,7 +31,7 @@ use crate::limits;
 use crate::model::writes::LANE_KEY_BYTES_MAX;
 pub use crate::model::{
     Aside, Chunk, Duplicate, EntryPage, Fence, Guard, GuardCounts, GuardReason, GuardRefused, LaneWrite, Lifecycle,
-    Mark, PageBudget, ProducerUnknown, SetAside, SliceFull, Slices, Stored, TopicSettings,
+    Mark, PageBudget, ProducerUnknown, Retention, SetAside, SliceFull, Slices, Stored, TopicSettings,
 };
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
 
@@ -351,6 +351,15 @@ pub struct Bounds {
     pub durable: Offset,
 }
 
+/// Behind the last event of a partition that is older, or more, than a retention keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Beyond {
+    /// All in front of it are.
+    pub surely: Offset,
+    /// None behind it is.
+    pub perhaps: Offset,
+}
+
 /// Events of a partition that stay where they are.
 #[must_use = "they stay only as long as it is held"]
 pub struct Hold {
@@ -414,6 +423,10 @@ pub trait Engine: Clone + Send + Sync + 'static {
 
     /// What a partition holds; `None` where there is no such partition.
     fn bounds(&self, partition: PartitionId) -> Option<Bounds>;
+
+    /// What of a partition is beyond a retention by now, whether or not it is that of its topic, and whoever has yet to process
+    /// it; `None` where there is no such partition. Looks at nothing but what is in memory, so it may not know exactly.
+    fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<Beyond>;
 
     /// As [`Self::bounds`], once all that is written by now is durable: a caller that has seen that an event was handled finds
     /// what came of it.

@@ -81,7 +81,7 @@ pub use unconsumed::Unconsumed;
 
 use crate::effects::{Clock, Disk};
 use crate::limits;
-use crate::model::{Chunk, LaneId, Lifecycle, Offset, PartitionId, SubscriberId, TopicId, TopicSettings};
+use crate::model::{Chunk, LaneId, Lifecycle, Offset, PartitionId, Retention, SubscriberId, TopicId, TopicSettings};
 use appender::Appender;
 use checkpointer::{CheckpointError, Checkpointer, Turn};
 use clock::TrustedClock;
@@ -477,6 +477,11 @@ impl Log {
     /// Resolves when the event at `offset` is durable, when `stopped` says so, or when something changed: look again.
     pub async fn wait_durable(&self, partition: &Partition, offset: Offset, stopped: impl Fn() -> bool) {
         partition.wait_durable(offset, stopped, || self.syncer.hurry()).await;
+    }
+
+    /// Behind the last event of a partition that is beyond a retention by now: surely, and perhaps.
+    pub fn beyond(&self, id: PartitionId, retention: &Retention) -> (Offset, Offset) {
+        self.partition(id).beyond(retention, self.trusted_now_ns())
     }
 
     /// Keeps what a partition holds from now on, however short its retention is, until that is dropped.

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::segments::Segments;
 use super::store::Extent;
 use super::unconsumed::Counts;
-use crate::model::{Chunk, Offset};
+use crate::model::{Chunk, Offset, Retention};
 
 /// A partition. All of it is shared: the appender and the checkpointer write, anyone reads.
 #[derive(Debug, Default)]
@@ -182,6 +182,42 @@ impl Partition {
         *lock(&self.segments) = segments;
         self.start.store(start, Ordering::Release);
         self.counts.count_anew();
+    }
+
+    /// Behind the last event that is beyond a retention at a trusted time: surely, and perhaps. Of a segment only the first and
+    /// the last time are known, so that the two may differ.
+    pub(super) fn beyond(&self, retention: &Retention, now_ns: u64) -> (Offset, Offset) {
+        let (start, segments) = (self.start(), self.segments());
+        let moved = segments.last().map_or(start, |last| last.end_offset);
+        let recent = lock(&self.recent);
+        let first = recent.partition_point(|chunk| chunk.end_offset() <= moved);
+        let (mut surely, mut perhaps) = (start, start);
+        if let Some(age) = retention.age {
+            let horizon_ns = now_ns.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+            let old = segments.iter().take_while(|segment| segment.last_trusted_ns < horizon_ns);
+            let young = segments.iter().find(|segment| segment.first_trusted_ns >= horizon_ns);
+            let between = recent.partition_point(|chunk| chunk.trusted_time_ns < horizon_ns);
+            let old_recent = between.checked_sub(1).and_then(|last| recent.get(last)).map(Chunk::end_offset);
+            surely = old.last().map(|segment| segment.end_offset).max(old_recent).unwrap_or(start).max(start);
+            let young = young.map(|segment| segment.base_offset);
+            let young_recent = recent.get(between).map(|chunk| chunk.base_offset);
+            let ends = young.into_iter().chain(young_recent).min();
+            perhaps = ends.unwrap_or_else(|| self.written()).max(surely);
+        }
+        if let Some(bytes_max) = retention.partition_bytes {
+            let of_segments = segments.iter().map(|segment| (segment.end_offset, segment.bytes));
+            let of_recent = recent.range(first..).map(|chunk| (chunk.end_offset(), chunk.records.len() as u64));
+            let all: Vec<(Offset, u64)> = of_segments.chain(of_recent).collect();
+            let mut bytes: u64 = all.iter().map(|(_, bytes)| bytes).sum();
+            for (end_offset, of_these) in all {
+                if bytes <= bytes_max {
+                    break;
+                }
+                bytes -= of_these;
+                (surely, perhaps) = (surely.max(end_offset), perhaps.max(end_offset));
+            }
+        }
+        (surely, perhaps)
     }
 
     /// Where it counts.

@@ -369,6 +369,23 @@ impl GuardCounts {
             held: number_of(held.as_deref()),
         })
     }
+
+    /// How many of the ends that are remembered came at a time or before, and slightly more where their keys live again.
+    ///
+    /// # Errors
+    /// What `get` returns.
+    pub fn ended_until<E>(mut get: impl FnMut(&[u8]) -> Result<Option<Bytes>, E>, time_ns: u64) -> Result<u64, E> {
+        let Slots { first, next } = Slots::parse(get(ENDED)?.as_deref());
+        let (mut from, mut until) = (first, next);
+        while from < until {
+            let middle = from + (until - from) / 2;
+            let slot = get(&slot_key(middle))?;
+            // an empty one says nothing, and counts as old
+            let ended_ns = slot.and_then(|mut slot| slot.try_get_u64_le().ok());
+            if ended_ns.is_none_or(|ended_ns| ended_ns <= time_ns) { from = middle + 1 } else { until = middle }
+        }
+        Ok(from - first)
+    }
 }
 
 /// Who keeps what a partition of a topic keeps: no subscriber has a number so high.

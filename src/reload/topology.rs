@@ -38,6 +38,8 @@ use crate::wasm::Digest;
 
 /// Of records of what was applied. In version 0 every `dedupe` that did not say a `count` had one of 100,000 written out.
 const VERSION: u32 = 1;
+/// Losses that a refusal says one by one: it has to fit into the head of an answer.
+const LOSSES_SAID: usize = 20;
 /// How the line of `dedupe` began and ended then.
 const DEDUPE: &str = "    dedupe: { window: ";
 const OLD_COUNT: &str = ", count: 100000 }";
@@ -105,7 +107,7 @@ pub enum TopologyError {
     #[error("{}", .0.join("\n"))]
     Refused(Vec<String>),
     /// It would lose something, and nobody said that it may.
-    #[error("this would lose data, so nothing was changed: {}; say --allow-loss if that is meant", .0.join("; "))]
+    #[error("this would lose data, so nothing was changed: {}; say --allow-loss if that is meant", first_of(.0))]
     Loss(Vec<String>),
     /// Plugins, all that do not fit.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
@@ -128,6 +130,13 @@ pub enum TopologyError {
     /// The bus is on its way down.
     #[error("the bus is shutting down")]
     Closed,
+}
+
+/// The first of some words, and how many more there are.
+fn first_of(words: &[String]) -> String {
+    let (first, more) = words.split_at(words.len().min(LOSSES_SAID));
+    let more = (!more.is_empty()).then(|| format!("and {} more, which `wattle plan` shows", more.len()));
+    first.iter().cloned().chain(more).collect::<Vec<_>>().join("; ")
 }
 
 impl Proposal {
@@ -409,7 +418,7 @@ fn permit(changes: &Changes, allow_loss: bool) -> Result<(), TopologyError> {
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// What applying a topology would change. Nothing happens.
+    /// What applying a topology would change. Nothing happens. Blocks on the disk.
     ///
     /// # Errors
     /// [`TopologyError::Unreadable`].
@@ -509,7 +518,9 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         for subject in subjects.iter().filter(|subject| !stays(&subject.name)) {
             turns.push(subject.turn.lock().await);
         }
-        let changes = self.changes_to(&plan);
+        let (reloader, wanted) = (self.clone(), plan.clone());
+        let looked = self.shared.runtime.spawn_blocking(move || reloader.changes_to(&wanted)).await;
+        let changes = looked.map_err(|_| TopologyError::Closed)?;
         permit(&changes, allow_loss)?;
         let renames = Renames::of(&old, &plan);
         let chosen = self.choose(&plan, &components, &started, &renames).await?;

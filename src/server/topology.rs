@@ -31,7 +31,10 @@ impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
         request: Request<v1::PlanTopologyRequest>,
     ) -> Result<Response<v1::PlanTopologyResponse>, Status> {
         let proposal = present(request.into_inner().topology)?.into();
-        let changes = self.reloader.changes(&proposal).map_err(|error| refusal::topology(&error))?;
+        let reloader = self.reloader.clone();
+        let looked = tokio::task::spawn_blocking(move || reloader.changes(&proposal)).await;
+        let changes = looked.map_err(|error| Status::internal(error.to_string()))?;
+        let changes = changes.map_err(|error| refusal::topology(&error))?;
         Ok(Response::new(changes.into()))
     }
 

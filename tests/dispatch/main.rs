@@ -29,6 +29,7 @@ mod failing;
 mod flowing;
 mod guards;
 mod lives;
+mod losses;
 mod model;
 mod pace;
 mod parking;

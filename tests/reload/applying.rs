@@ -10,7 +10,7 @@ use wattle::dispatch::{TakenBy, Tree};
 use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
 use wattle::engine::memory::MemoryEngine;
-use wattle::reload::{BeginError, Outcome, Policy, Proposal, Reloader, Store, StoreError, TopologyError, begin};
+use wattle::reload::{BeginError, Outcome, Policy, Proposal, Reloader, Store, StoreError, TopologyError, adopt, begin};
 use wattle::topology::Plan;
 
 use crate::bed::{Bus, LONG, ONE, World};
@@ -245,4 +245,29 @@ async fn a_record_that_is_not_as_it_was_written_is_said() {
     let error = Store::open(world.disk.clone()).unwrap_err();
     assert!(matches!(error, StoreError::DamagedTopology { .. }), "{error}");
     assert!(matches!(BeginError::from(error), BeginError::Store(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_is_refused_alike_by_a_plan_an_apply_and_a_start() {
+    const DAY_NS: u64 = 24 * 3_600 * 1_000_000_000;
+    let world = World::of(&ONE.replace("in: {", "in: { retention: { age: 30d },"), "a", LONG);
+    let (bus, _) = start(&world, world.disk.clone()).await;
+    bus.reloader.apply(proposal(&world, &world.plan), false).await.unwrap();
+    world.engine.hold_clock(DAY_NS);
+    bus.publish(&["1", "2"]).await;
+    world.engine.hold_clock(8 * DAY_NS);
+    let shorter = plan_of(&[&ONE.replace("in: {", "in: { retention: { age: 1h },")]);
+    let said = bus.reloader.changes(&proposal(&world, &shorter)).unwrap().losses;
+    assert!(said.len() == 1 && said[0].contains("has up to 2 events beyond `retention: { age: 1h }`"), "{said:?}");
+    let refused = bus.reloader.apply(proposal(&world, &shorter), false).await.unwrap_err();
+    assert!(matches!(&refused, TopologyError::Loss(losses) if *losses == said), "{refused}");
+    assert!(refused.to_string().contains("--allow-loss"), "{refused}");
+    bus.stop().await;
+    let mut store = Store::open(world.disk.clone()).unwrap();
+    let files = components(&world, &shorter);
+    let refused = adopt(&world.engine, &mut store, &shorter, &files, (false, &[])).await.unwrap_err();
+    assert!(matches!(&refused, TopologyError::Loss(losses) if *losses == said), "{refused}");
+    assert_eq!(store.topology().unwrap().unwrap().0, world.plan, "nothing was decided");
+    adopt(&world.engine, &mut store, &shorter, &files, (true, &[])).await.unwrap();
+    assert_eq!(store.topology().unwrap().unwrap().0, shorter);
 }

@@ -11,8 +11,8 @@ use wattle::dispatch::{HandleError, Handler, Tree};
 use wattle::effects::Disk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
-    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Hold, Numbers,
-    ProducerUnknown, ReadBudget, ReadError, SessionError, Slices, Stopped, Storage,
+    AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Hold, Numbers,
+    ProducerUnknown, ReadBudget, ReadError, Retention, SessionError, Slices, Stopped, Storage,
 };
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
@@ -120,6 +120,10 @@ impl Engine for GatedEngine {
 
     fn bounds(&self, partition: PartitionId) -> Option<Bounds> {
         self.inner.bounds(partition)
+    }
+
+    fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<Beyond> {
+        self.inner.beyond(partition, retention)
     }
 
     fn hold(&self, partition: PartitionId) -> Option<Hold> {

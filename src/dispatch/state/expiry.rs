@@ -22,6 +22,7 @@
 //! Time is that of events: a lane that gets none removes nothing.
 
 use std::ops::Bound;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
 
@@ -41,6 +42,8 @@ pub(super) const MARK_BYTES: usize = MARK.len() + 1;
 const TIME_BYTES: usize = 8;
 /// Bytes of values after which a step looks at no more.
 const VALUE_BYTES: u64 = 1 << 20;
+/// Bytes of keys and values after which a look at what would expire sees no more.
+const LOOK_BYTES: u64 = 64 << 20;
 /// Entries that one step looks at.
 const PAGE: PageBudget = PageBudget::of(STATE_SWEEP_ENTRIES);
 
@@ -301,6 +304,71 @@ impl Expiry {
             self.rest = Some((looked.behind, oldest_ns));
         }
         Ok(Some(looked.step))
+    }
+}
+
+/// A look at how much of some lanes' state expires by another `ttl`, with a bound on what is looked at.
+pub(in crate::dispatch) struct Look {
+    /// What was written then or before has expired already.
+    expired_ns: Option<u64>,
+    /// What was written then or before expires.
+    expires_ns: u64,
+    entries_left: usize,
+    bytes_left: u64,
+    /// How many keys.
+    pub(in crate::dispatch) expired: u64,
+    /// All of them were looked at.
+    pub(in crate::dispatch) is_all: bool,
+}
+
+impl Look {
+    /// From one `ttl` to a shorter one, or to the first one.
+    pub(in crate::dispatch) fn new(
+        entries_max: usize,
+        (before, after): (Option<Duration>, Duration),
+        now_ns: u64,
+    ) -> Self {
+        let since = |ttl: Duration| now_ns.checked_sub(u64::try_from(ttl.as_nanos()).ok()?);
+        Self {
+            expired_ns: before.and_then(since),
+            expires_ns: since(after).unwrap_or(0),
+            entries_left: entries_max,
+            bytes_left: LOOK_BYTES,
+            expired: 0,
+            is_all: true,
+        }
+    }
+
+    /// At those of one lane more.
+    pub(in crate::dispatch) fn at(&mut self, entries: &impl Entries) -> Result<(), ReadError> {
+        let is_complete = entries.get(MARK)?.is_some_and(|mark| mark.first() == Some(&IS_COMPLETE));
+        let (from, until) = match is_complete {
+            true => (self.expired_ns.map_or(vec![WRITTEN], since), since(self.expires_ns.saturating_add(STEP_NS))),
+            false => (vec![STATE], end_of(STATE).to_vec()),
+        };
+        let mut from = Bound::Included(from);
+        loop {
+            if self.entries_left == 0 || self.bytes_left == 0 {
+                self.is_all = false;
+                return Ok(());
+            }
+            let budget = PageBudget::of(self.entries_left.min(STATE_SWEEP_ENTRIES));
+            let page = entries.range(from.as_ref().map(Vec::as_slice), &until, budget)?;
+            for (key, value) in &page.entries {
+                self.entries_left = self.entries_left.saturating_sub(1);
+                self.bytes_left = self.bytes_left.saturating_sub((key.len() + value.len()) as u64);
+                // where there is an index it says when to the second
+                let written_ns = if is_complete { begin_of(key) } else { time_of(value) };
+                let expires = |written_ns| {
+                    written_ns <= self.expires_ns && self.expired_ns.is_none_or(|expired_ns| written_ns > expired_ns)
+                };
+                self.expired += u64::from(written_ns.is_some_and(expires));
+            }
+            match page.entries.last() {
+                Some((last, _)) if !page.is_last => from = Bound::Excluded(last.to_vec()),
+                _ => return Ok(()),
+            }
+        }
     }
 }
 

@@ -16,9 +16,9 @@ use tokio::sync::watch;
 
 use super::catalogue::{Catalogue, CatalogueError, numbers_by_name};
 use super::{
-    AppendError, Appended, ApplyError, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, EntryPage, Health,
-    Hold, Numbers, PageBudget, ReadBudget, ReadError, Session, SessionError, Slices, Stopped, Storage, Unconsumed,
-    Unit,
+    AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, EntryPage,
+    Health, Hold, Numbers, PageBudget, ReadBudget, ReadError, Retention, Session, SessionError, Slices, Stopped,
+    Storage, Unconsumed, Unit,
 };
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
 use crate::limits;
@@ -429,6 +429,11 @@ impl Engine for EmbeddedEngine {
         // durable first, so that it is never seen to be ahead
         let durable = partition.durable();
         Some(Bounds { start: partition.start(), written: partition.written(), durable })
+    }
+
+    fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<Beyond> {
+        let has = self.shared.catalogue().has(partition);
+        has.then(|| self.shared.log.beyond(partition, retention)).map(|(surely, perhaps)| Beyond { surely, perhaps })
     }
 
     fn hold(&self, partition: PartitionId) -> Option<Hold> {
