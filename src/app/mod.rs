@@ -146,6 +146,24 @@ impl From<BeginError> for StartError {
     }
 }
 
+/// What was applied before runs, and not what the files say.
+fn tell_what_runs(refused: &[String]) {
+    if refused.is_empty() {
+        tracing::warn!(
+            "what was applied since the last start runs, not what the files say, which have not changed: `wattle status \
+             --files` shows how they differ, `wattle apply` applies them"
+        );
+    }
+    for why in refused {
+        tracing::warn!(why, "what was applied before runs, not what the files say, which may not take its place");
+    }
+    if !refused.is_empty() {
+        tracing::warn!(
+            "`wattle plan` shows all that the files would change; `wattle apply --allow-loss` also loses what they lose"
+        );
+    }
+}
+
 fn runtime(name: &'static str) -> Result<Runtime, StartError> {
     Builder::new_multi_thread().thread_name(name).enable_all().build().map_err(StartError::Runtime)
 }
@@ -183,17 +201,20 @@ impl Running {
         let (store, probation) = (Store::open(versions)?, options.probation);
         let told = |of| progress(Progress::Plugin(of));
         let files = Proposal::of(plan, components);
-        let since = store.applied_since(&files)?;
-        if since.is_some() {
-            tracing::warn!(
-                "what was applied since the last start runs, not what the files say, which have not changed: `wattle status \
-                 --files` shows how they differ, `wattle apply` applies them"
-            );
+        let instead = reload::instead(&engine, &store, (plan, components), options.allow_loss);
+        let instead = service.block_on(instead)?;
+        let refused = instead.as_ref().map(|instead| instead.refused.clone()).unwrap_or_default();
+        if instead.is_some() {
+            tell_what_runs(&refused);
         }
-        let (plan, components) = since.as_ref().map_or((plan, components), |(plan, files)| (plan, files.as_slice()));
+        let (plan, components) =
+            instead.as_ref().map_or((plan, components), |instead| (&instead.plan, instead.components.as_slice()));
         let decide = |store: &mut Store, replaced: &[Replaced]| {
             service.block_on(reload::adopt(&engine, store, plan, components, (options.allow_loss, replaced)))?;
-            Ok::<_, StartError>(store.saw(&files)?)
+            // what was refused is proposed again by the next start, which may allow it
+            Ok::<_, StartError>(if refused.is_empty() {
+                store.saw(&files)?
+            })
         };
         let begun = reload::begin_with(store, &host, plan, components, probation.events, &told, decide)?;
         drop(entered);
@@ -204,6 +225,7 @@ impl Running {
             tree.hand_capsules_to(sender);
             let versions = (begun.store, begun.notes);
             let reloader = Reloader::start(tree.clone(), host, plan, versions, probation, service.handle());
+            reloader.refuse_files(refused.clone());
             let server = Server::start_with(port, tree.clone(), Some(reloader.clone())).await?;
             Ok::<_, StartError>((tree, capsules, reloader, server))
         });

@@ -16,7 +16,8 @@ use crate::telemetry::{self, LogFormat};
 /// Run topologies, durably, until told to stop
 ///
 /// What runs is what was applied last. Files propose: what they say is applied first, all or nothing, as `wattle apply` does,
-/// unless it is what they said at the start before.
+/// unless it is what they said at the start before. Where that would lose something, or cannot be, what was applied before runs
+/// on; the log and `wattle status` say why.
 /// Plugins are run as they were built: `wattle build` builds them. What runs is what was decided last: a file that has changed
 /// since is tried beside the version before, and a bad one lets that run. On SIGTERM or Ctrl-C the bus refuses new events,
 /// answers what it has taken in, lets every subscriber end the events that it is at, and exits with 0; a second signal ends

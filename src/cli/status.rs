@@ -56,6 +56,7 @@ pub(super) fn run(args: &Args) -> Outcome {
                 "serving": status.serving.is_ok(),
                 "reason": status.serving.as_ref().err(),
                 "storage": status.storage.as_ref().map(storage),
+                "files_refused": status.files_refused,
                 "drift": drift.as_ref().map(changes::shown),
                 "topics": status.tree.topics.iter().map(topics::json).collect::<Vec<_>>(),
                 "subscribers": status.tree.subscribers.iter().map(subscriber).collect::<Vec<_>>(),
@@ -70,6 +71,9 @@ pub(super) fn run(args: &Args) -> Outcome {
             writeln!(out, "wattle {} at {}: {state}", status.version, args.server.server)?;
             for warning in status.storage.iter().flat_map(warnings) {
                 writeln!(out, "{WARNING}{warning}{WARNING:#}")?;
+            }
+            for why in &status.files_refused {
+                writeln!(out, "{WARNING}what the files of the start say does not run: {why}{WARNING:#}")?;
             }
             if let Some(drift) = &drift {
                 match drift.is_empty() {

@@ -73,6 +73,8 @@ pub struct BusStatus {
     pub serving: Result<(), String>,
     /// How it is with what it keeps things on; `None` where the bus is too old to say.
     pub storage: Option<Storage>,
+    /// Why what the files of its start say does not run, each reason in words.
+    pub files_refused: Vec<String>,
     /// Its tree.
     pub tree: Snapshot,
 }
@@ -217,7 +219,8 @@ impl Client {
             }
         };
         let storage = answer.storage.map(Into::into);
-        Ok(BusStatus { version: answer.version.clone(), serving, storage, tree: answer.into_snapshot() })
+        let (version, files_refused) = (answer.version.clone(), answer.files_refused.clone());
+        Ok(BusStatus { version, serving, storage, files_refused, tree: answer.into_snapshot() })
     }
 
     /// Says that the clock of the bus's machine is right, so that what waited for that may expire. Whether anything had.

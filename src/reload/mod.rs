@@ -15,6 +15,7 @@
 //! Relies on: [`crate::dispatch::Tree`] for the change between two calls and for the comparison, [`Store`] for what is durable.
 //! Must not know: gRPC, the command line, how a component is built.
 
+mod adopt;
 mod error;
 mod follow;
 mod judge;
@@ -34,6 +35,7 @@ use std::time::Duration;
 use crate::dispatch::Handler;
 use crate::wasm::{Digest, Host, Plugin, PluginSpec, RegisterError};
 
+pub use adopt::{Instead, adopt, instead};
 pub use error::{KeptError, ReloadError};
 pub use reloader::Reloader;
 pub use shadow::CompareError;
@@ -41,7 +43,7 @@ pub use snapshot::Replaced;
 pub use source::{PluginError, register};
 pub use start::{BeginError, Begun, Progress, begin, begin_with};
 pub use store::{Store, StoreError};
-pub use topology::{Proposal, Retired, TopologyError, adopt, rooted};
+pub use topology::{Proposal, Retired, TopologyError, rooted};
 pub use watch::{Changed, Watch};
 
 /// What makes handlers of components: the sandbox, or in tests something quicker.

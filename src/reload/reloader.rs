@@ -43,6 +43,8 @@ pub(super) struct Shared<E, C> {
     pub(super) applying: tokio::sync::Mutex<()>,
     /// A topology was decided that does not run as a whole.
     pub(super) is_unfinished: AtomicBool,
+    /// Why what the files of the start say does not run.
+    pub(super) files_refused: Mutex<Vec<String>>,
     /// The topology that runs.
     pub(super) topology: Sender<Arc<topology::Proposal>>,
     pub(super) probation: Probation,
@@ -131,6 +133,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             subjects: RwLock::new(plan.subscribers.iter().map(subject).collect()),
             applying: tokio::sync::Mutex::new(()),
             is_unfinished: AtomicBool::new(false),
+            files_refused: Mutex::default(),
             topology: Sender::new(applied.unwrap_or_default()),
             probation,
             tasks: TaskTracker::new(),

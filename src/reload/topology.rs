@@ -16,19 +16,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::adopt::permit;
 use super::snapshot::snapshot_where_nothing_runs;
 use super::source::PluginError;
 use super::start::{Change, Chosen};
-use super::{Compile, Reloader, Replaced, Store, StoreError};
-use crate::dispatch::{
-    Changes, CollectError, Gone, Kept, PrepareError, Renames, StartError, changes_of, prepare, rename, unremembered,
-    untouched,
-};
+use super::{Compile, Reloader, Store, StoreError};
+use crate::dispatch::{Changes, CollectError, Gone, Kept, PrepareError, Renames, StartError, rename};
 use crate::engine::{Engine, Names};
 use crate::model::{SubscriberId, TopicId};
 use crate::topology::{
@@ -273,7 +271,7 @@ fn known(applied: Option<&Applied>, old: &Plan, new: &Plan) -> BTreeSet<Retired>
 }
 
 /// Why subscribers cannot have the names that another plan has for them.
-fn taken(applied: Option<&Applied>, old: &Plan, new: &Plan) -> Vec<String> {
+pub(super) fn taken(applied: Option<&Applied>, old: &Plan, new: &Plan) -> Vec<String> {
     let renames = Renames::of(old, new);
     let retired = applied.into_iter().flat_map(|applied| &applied.retired);
     let is_taken =
@@ -361,62 +359,6 @@ impl Store {
     }
 }
 
-/// Applies what files say before anything runs, under the same rules as while it does: nothing happens where it cannot be, or
-/// loses something.
-///
-/// # Errors
-/// [`TopologyError`]; what was decided before still is.
-pub async fn adopt<E: Engine>(
-    engine: &E,
-    store: &mut Store,
-    plan: &Plan,
-    components: &[PathBuf],
-    (allow_loss, replaced): (bool, &[Replaced]),
-) -> Result<(), TopologyError> {
-    store.follow(engine).await?;
-    let applied = store.topology()?.map(|(plan, _)| plan);
-    let old = applied.clone().unwrap_or_default();
-    let mut changes = changes_of(engine, &old, plan).await.map_err(PrepareError::from)?;
-    changes.refusals.extend(match &applied {
-        Some(old) => taken(store.applied(), old, plan),
-        None => unremembered(engine, plan),
-    });
-    permit(&changes, allow_loss)?;
-    let renames = Renames::of(&old, plan);
-    store.rename(&renames)?; // not in front of that: what is refused changes nothing
-    for replaced in replaced {
-        let _ = snapshot_where_nothing_runs(engine, (plan, &renames), replaced).await; // the log says so
-    }
-    for change in changes.changes.iter().filter(|_| applied.is_some()) {
-        tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
-    }
-    let names = match &applied {
-        Some(old) => prepare(engine, old, plan, news(old, store.applied(), plan)).await?,
-        None => {
-            // It ran before anybody remembered what did, or never.
-            let new = untouched(engine, plan).await.map_err(PrepareError::from)?;
-            prepare(engine, &old, plan, |subscriber| new.contains(&subscriber.label())).await?
-        }
-    };
-    let next = Applied::next(store.applied(), &old, Proposal::of(plan, components), plan, names);
-    store.apply(next)?;
-    store.follow(engine).await
-}
-
-/// Refuses changes that cannot be, or that lose what may not be lost.
-///
-/// # Errors
-/// [`TopologyError::Refused`], [`TopologyError::Loss`].
-fn permit(changes: &Changes, allow_loss: bool) -> Result<(), TopologyError> {
-    if !changes.refusals.is_empty() {
-        return Err(TopologyError::Refused(changes.refusals.clone()));
-    }
-    if !changes.losses.is_empty() && !allow_loss {
-        return Err(TopologyError::Loss(changes.losses.clone()));
-    }
-    Ok(())
-}
-
 impl<E: Engine, C: Compile> Reloader<E, C> {
     /// What applying a topology would change. Nothing happens. Blocks on the disk.
     ///
@@ -431,6 +373,16 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let mut changes = self.shared.tree.changes(plan);
         changes.refusals.extend(taken(self.store().applied(), &self.shared.tree.plan(), plan));
         changes
+    }
+
+    /// Why what the files of the start say does not run, each reason in words; until something is applied.
+    pub fn files_refused(&self) -> Vec<String> {
+        self.shared.files_refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the files of the start say does not run, for these reasons.
+    pub fn refuse_files(&self, why: Vec<String>) {
+        *self.shared.files_refused.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// Subscribers that are gone, and are remembered.
@@ -572,6 +524,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.shared.is_unfinished.store(true, Ordering::Release);
         tree.apply(&plan, starts).await.map_err(TopologyError::Start)?;
         self.shared.is_unfinished.store(false, Ordering::Release);
+        self.refuse_files(Vec::new());
         let notes: BTreeMap<_, _> = started.into_iter().zip(notes).collect();
         self.follow(&plan, notes);
         self.shared.topology.send_replace(topology);

@@ -5,17 +5,19 @@ use tonic::{Request, Response, Status};
 
 use crate::dispatch::Tree;
 use crate::engine::{Engine, Health, Stopped};
+use crate::reload::{Compile, Reloader};
 use crate::rpc::v1;
 use crate::rpc::v1::admin_service_server::AdminService;
 
 /// The service.
-pub(super) struct Admin<E> {
+pub(super) struct Admin<E, C> {
     pub(super) tree: Tree<E>,
+    pub(super) reloader: Option<Reloader<E, C>>,
     pub(super) closing: CancellationToken,
 }
 
 #[tonic::async_trait]
-impl<E: Engine> AdminService for Admin<E> {
+impl<E: Engine, C: Compile> AdminService for Admin<E, C> {
     async fn list_topics(&self, _: Request<v1::ListTopicsRequest>) -> Result<Response<v1::ListTopicsResponse>, Status> {
         let topics = self.tree.snapshot().topics.iter().map(Into::into).collect();
         Ok(Response::new(v1::ListTopicsResponse { topics }))
@@ -37,6 +39,7 @@ impl<E: Engine> AdminService for Admin<E> {
             topics: snapshot.topics.iter().map(Into::into).collect(),
             subscribers: snapshot.subscribers.iter().map(Into::into).collect(),
             storage: Some(self.tree.engine().storage().into()),
+            files_refused: self.reloader.as_ref().map(Reloader::files_refused).unwrap_or_default(),
         }))
     }
 

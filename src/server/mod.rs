@@ -212,7 +212,7 @@ impl Server {
         let (publisher, engine) = (tree.publisher().clone(), tree.engine().clone());
         let publishing = publish::Publishing { publisher, closing: closing.clone(), calls: calls.clone() };
         let reading = read::Reading { tree: tree.clone(), engine, closing: closing.clone() };
-        let admin = admin::Admin { tree: tree.clone(), closing: closing.clone() };
+        let admin = admin::Admin { tree: tree.clone(), reloader: reloader.clone(), closing: closing.clone() };
         let subscribers = subscriber::Subscribers { tree, closing: closing.clone(), calls: calls.clone() };
         let shadows = reloader.clone().map(|reloader| {
             let shadows = shadow::Shadows::new(reloader, closing.clone(), calls.clone());

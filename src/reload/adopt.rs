@@ -1,0 +1,127 @@
+//! What a start runs: what its files say, or what was applied before.
+//!
+//! ```text
+//!   nothing was ever applied ───────────────────────────────────────> the files; what is wrong with them ends the start
+//!   the files say what they said at the start before ───────────────> what was applied
+//!   they say something else ──> it would lose something, or ────────> what was applied, and why is said
+//!                               cannot take the place of that
+//!                           └──────────────────────────────────────> the files: they are applied
+//! ```
+//!
+//! Promises: an edit that loses something does not take the bus down, whoever starts it and when: it is refused as by
+//! [`Reloader::apply`](super::Reloader::apply), by the same rules and in the same words.
+//! Must not know: where files are, who starts.
+
+use std::path::PathBuf;
+
+use super::snapshot::snapshot_where_nothing_runs;
+use super::topology::{Applied, Proposal, TopologyError, news, taken};
+use super::{Replaced, Store};
+use crate::dispatch::{Changes, PrepareError, Renames, changes_of, prepare, unremembered, untouched};
+use crate::engine::Engine;
+use crate::topology::Plan;
+
+/// What a start runs instead of what its files say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instead {
+    /// What was applied last.
+    pub plan: Plan,
+    /// The component of each subscriber, in its order.
+    pub components: Vec<PathBuf>,
+    /// Why the files may not take its place, each reason in words; empty where they say what they said before.
+    pub refused: Vec<String>,
+}
+
+/// Whether a start runs something else than what its files say, and what. Nothing is decided.
+///
+/// # Errors
+/// [`TopologyError`].
+pub async fn instead<E: Engine>(
+    engine: &E,
+    store: &Store,
+    (plan, components): (&Plan, &[PathBuf]),
+    allow_loss: bool,
+) -> Result<Option<Instead>, TopologyError> {
+    if let Some((plan, components)) = store.applied_since(&Proposal::of(plan, components))? {
+        return Ok(Some(Instead { plan, components, refused: Vec::new() }));
+    }
+    let Some((applied, components)) = store.topology()? else { return Ok(None) };
+    store.follow(engine).await?;
+    let changes = changes_at_start(engine, store, Some(&applied), plan).await?;
+    match permit(&changes, allow_loss) {
+        Ok(()) => Ok(None),
+        Err(_) => {
+            let losses = changes.losses.into_iter().filter(|_| !allow_loss);
+            let refused = changes.refusals.into_iter().chain(losses).collect();
+            Ok(Some(Instead { plan: applied, components, refused }))
+        }
+    }
+}
+
+/// What the files of a start would change.
+async fn changes_at_start<E: Engine>(
+    engine: &E,
+    store: &Store,
+    applied: Option<&Plan>,
+    plan: &Plan,
+) -> Result<Changes, TopologyError> {
+    let nothing = Plan::default();
+    let mut changes = changes_of(engine, applied.unwrap_or(&nothing), plan).await.map_err(PrepareError::from)?;
+    changes.refusals.extend(match applied {
+        Some(old) => taken(store.applied(), old, plan),
+        None => unremembered(engine, plan),
+    });
+    Ok(changes)
+}
+
+/// Applies what files say before anything runs, under the same rules as while it does: nothing happens where it cannot be, or
+/// loses something.
+///
+/// # Errors
+/// [`TopologyError`]; what was decided before still is.
+pub async fn adopt<E: Engine>(
+    engine: &E,
+    store: &mut Store,
+    plan: &Plan,
+    components: &[PathBuf],
+    (allow_loss, replaced): (bool, &[Replaced]),
+) -> Result<(), TopologyError> {
+    store.follow(engine).await?;
+    let applied = store.topology()?.map(|(plan, _)| plan);
+    let old = applied.clone().unwrap_or_default();
+    let changes = changes_at_start(engine, store, applied.as_ref(), plan).await?;
+    permit(&changes, allow_loss)?;
+    let renames = Renames::of(&old, plan);
+    store.rename(&renames)?; // not in front of that: what is refused changes nothing
+    for replaced in replaced {
+        let _ = snapshot_where_nothing_runs(engine, (plan, &renames), replaced).await; // the log says so
+    }
+    for change in changes.changes.iter().filter(|_| applied.is_some()) {
+        tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
+    }
+    let names = match &applied {
+        Some(old) => prepare(engine, old, plan, news(old, store.applied(), plan)).await?,
+        None => {
+            // It ran before anybody remembered what did, or never.
+            let new = untouched(engine, plan).await.map_err(PrepareError::from)?;
+            prepare(engine, &old, plan, |subscriber| new.contains(&subscriber.label())).await?
+        }
+    };
+    let next = Applied::next(store.applied(), &old, Proposal::of(plan, components), plan, names);
+    store.apply(next)?;
+    store.follow(engine).await
+}
+
+/// Refuses changes that cannot be, or that lose what may not be lost.
+///
+/// # Errors
+/// [`TopologyError::Refused`], [`TopologyError::Loss`].
+pub(super) fn permit(changes: &Changes, allow_loss: bool) -> Result<(), TopologyError> {
+    if !changes.refusals.is_empty() {
+        return Err(TopologyError::Refused(changes.refusals.clone()));
+    }
+    if !changes.losses.is_empty() && !allow_loss {
+        return Err(TopologyError::Loss(changes.losses.clone()));
+    }
+    Ok(())
+}
