@@ -87,11 +87,11 @@ async fn unending_call(bus: &Bus) -> tonic::Streaming<v1::PublishStreamResponse>
     answers
 }
 
-/// A bus with a subscriber to `orders` that does what the data of each event says.
-fn working(folder: &Path, more: &[&str]) -> Bus {
+/// A bus with a subscriber to `orders` that does what the data of each event says, so many in one call.
+fn working(folder: &Path, batch: u32, more: &[&str]) -> Bus {
     let topology = format!(
         "wattle: v1\nname: shop\ntopics: {{ orders: {{ partitions: 4 }}, log: {{}}, done: {{}} }}\nsubscribers:\n  \
-         work: {{ from: orders, plugin: {}, config: {{ describe: done }}, to: [done], \
+         work: {{ from: orders, plugin: {}, config: {{ describe: done }}, to: [done], batch: {{ max: {batch} }}, \
          limits: {{ time: 1h }} }}\n",
         guest_path("hostile").display()
     );
@@ -112,7 +112,7 @@ fn have_it(bus: &mut Bus, work: &str) {
 async fn a_second_signal_ends_it_at_once_and_loses_nothing() {
     for (second, code) in [("INT", 130), ("TERM", 143)] {
         let folder = tempfile::tempdir().unwrap();
-        let mut bus = working(folder.path(), &["--drain-deadline", "1h"]);
+        let mut bus = working(folder.path(), 2, &["--drain-deadline", "1h"]);
         have_it(&mut bus, "loop");
         bus.run(&["publish", "orders", "--id", "acknowledged"]).ok();
         bus.signal("TERM");
@@ -127,9 +127,10 @@ async fn a_second_signal_ends_it_at_once_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_takes_no_answers_takes_no_time_from_those_that_handle_events() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bus = working(folder.path(), &["--drain-deadline", "30s"]);
+    let mut bus = working(folder.path(), 1, &["--drain-deadline", "10s"]);
     let _call = unending_call(&bus).await;
-    have_it(&mut bus, "work 1000000000");
+    // More than can be done within the deadline, each in a call of its own.
+    have_it(&mut bus, &["work 300000000"; 1_000].join("\n"));
     bus.signal("TERM");
     let (status, said) = bus.end();
     assert_eq!(status.code(), Some(0), "{said}");
