@@ -64,9 +64,14 @@ pub(super) struct Args {
     #[arg(long = "for", value_name = "TIME", requires = "live", value_parser = args::duration)]
     time: Option<Duration>,
 
-    /// Exit with 1 where the new version differs, or where no event was compared
+    /// Exit with 1 where the new version differs, and where that is not known: no event was compared, the running version is
+    /// not deterministic, or it ended early
     #[arg(long)]
     fail_on_diff: bool,
+
+    /// With --fail-on-diff: leave events out with which the running version differs from itself
+    #[arg(long, requires = "fail_on_diff")]
+    allow_nondeterministic: bool,
 
     #[command(flatten)]
     server: ServerArg,
@@ -102,10 +107,29 @@ pub(super) fn run(args: &Args) -> Outcome {
         Output::Json => writeln!(out, "{}", as_json(&report))?,
         Output::Text => write(&mut out, &report)?,
     }
-    // Where nothing was compared nothing is shown to be the same.
-    match args.fail_on_diff && (report.differing > 0 || report.events == 0) {
-        true => Err(Failure::silent(Exit::Failed)),
-        false => Ok(()),
+    match not_shown_equal(args, &report) {
+        Some(why) if args.fail_on_diff => Err(Failure::failed(format!("not shown to do the same: {why}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Why the new version is not shown to do the same as the running one.
+fn not_shown_equal(args: &Args, report: &ShadowReport) -> Option<String> {
+    let events = |count: u64| plural(count, "event");
+    let missed = report.not_reached > report.compared && args.events.is_none_or(|asked| report.events < asked);
+    match report {
+        ShadowReport { differing: 1.., .. } => Some(format!("it differs with {}", events(report.differing))),
+        ShadowReport { broke_off: Some(why), .. } => Some(format!("the comparison broke off: {why}")),
+        ShadowReport { is_superseded: true, .. } => Some("the comparison ended early".to_owned()),
+        ShadowReport { not_deterministic: 1.., .. } if !args.allow_nondeterministic => Some(format!(
+            "the running version differs from itself with {}; --allow-nondeterministic leaves these out",
+            events(report.not_deterministic)
+        )),
+        ShadowReport { compared: 0, .. } => Some("no event was compared".to_owned()),
+        ShadowReport { compared, not_reached, .. } if missed => {
+            Some(format!("{} compared, and {} not reached", events(*compared), events(*not_reached)))
+        }
+        _ => None,
     }
 }
 
@@ -145,6 +169,9 @@ fn write(out: &mut impl Write, report: &ShadowReport) -> io::Result<()> {
     for (count, what) in left_out.into_iter().filter(|(count, _)| *count > 0) {
         writeln!(out, "  and {} left out {what}", plural(count, "event"))?;
     }
+    if let Some(why) = &report.broke_off {
+        writeln!(out, "  broke off: {}", plain(why))?;
+    }
     if report.is_superseded {
         writeln!(out, "  ended early: another version is the proven one by now, or the subscriber is another one")?;
     }
@@ -155,6 +182,7 @@ fn write(out: &mut impl Write, report: &ShadowReport) -> io::Result<()> {
     writeln!(out, "new:     {}", per_event(&report.other, report.events))?;
     let ShadowReport { differing, outputs, state, failures, .. } = report;
     match differing {
+        0 if report.compared == 0 => writeln!(out, "whether the new version differs is not known")?,
         0 => writeln!(out, "the new version does not differ")?,
         count => writeln!(
             out,
@@ -166,6 +194,10 @@ fn write(out: &mut impl Write, report: &ShadowReport) -> io::Result<()> {
         let count = plural(report.not_deterministic, "event");
         writeln!(out, "the running version is not deterministic: it differs from itself with {count}")?;
     }
+    if report.not_as_recorded > 0 {
+        let count = plural(report.not_as_recorded, "event");
+        writeln!(out, "the running version does something else today than what it recorded with {count}")?;
+    }
     if report.over_other_state > 0 {
         let count = plural(report.over_other_state, "event");
         writeln!(out, "over the state that there was, the running version did something else with {count}")?;
@@ -173,7 +205,7 @@ fn write(out: &mut impl Write, report: &ShadowReport) -> io::Result<()> {
     for difference in &report.shown {
         write_difference(out, difference)?;
     }
-    let all = report.differing + report.not_deterministic + report.over_other_state;
+    let all = report.differing + report.not_deterministic + report.not_as_recorded + report.over_other_state;
     let more = all.saturating_sub(report.shown.len() as u64);
     if more > 0 && !report.shown.is_empty() {
         writeln!(out, "\nand {} more", plural(more, "difference"))?;
@@ -250,8 +282,11 @@ fn as_json(report: &ShadowReport) -> Value {
         "not_its_own": report.not_its_own,
         "not_reached": report.not_reached,
         "is_superseded": report.is_superseded,
+        "broke_off": report.broke_off,
+        "compared": report.compared,
         "held_against_record": report.held_against_record,
         "not_deterministic": report.not_deterministic,
+        "not_as_recorded": report.not_as_recorded,
         "over_other_state": report.over_other_state,
         "differing": report.differing,
         "outputs": report.outputs,

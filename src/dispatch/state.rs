@@ -93,6 +93,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Bytes that count for an entry.
+pub(super) fn entry_bytes(bucket: &str, key: &str, value: &[u8]) -> u64 {
+    (2 + bucket.len() + key.len() + TIME_BYTES + value.len()) as u64
+}
+
+/// Why an event is refused that would make the state larger than it may be.
+pub(super) fn too_large(bytes: u64, bytes_max: u64) -> String {
+    format!(
+        "the state would have {bytes} bytes, and may have {bytes_max}: delete what is not needed, or raise `state.max`"
+    )
+}
+
 fn entry_key(bucket: &str, key: &str) -> Vec<u8> {
     let mut entry = Vec::with_capacity(2 + bucket.len() + key.len());
     entry.push(STATE);
@@ -235,10 +247,7 @@ impl<K: Entries> LaneState<K> {
             let size = value.as_ref().map_or(0, |value| (key.len() + value.len()) as u64);
             let after = (bytes + size).saturating_sub(before);
             if !has_room && size > before && after > self.bytes_max {
-                let reason = format!(
-                    "the state would have {after} bytes, and may have {}: delete what is not needed, or raise `state.max`",
-                    self.bytes_max
-                );
+                let reason = too_large(after, self.bytes_max);
                 made.retain(|(event, _)| *event < write.event);
                 return Ok((made, Some((write.event, reason))));
             }

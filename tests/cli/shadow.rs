@@ -107,6 +107,11 @@ fn what_another_version_would_do_is_shown_and_nothing_is_changed() {
 
 #[test]
 fn a_gate_is_not_open_where_nothing_was_compared() {
+    let counts = Shop::new(&["count", "count", "count"]);
+    let ran = counts.shadow(&guest_path("hostile"), &["--fail-on-diff", "--allow-nondeterministic"]);
+    assert_eq!(ran.code, Some(1), "all of them are left out: {ran:?}");
+    assert!(ran.out.contains("is not known") && ran.notices.contains("no event was compared"), "{ran:?}");
+    counts.bus.stop();
     let shop = Shop::new(&["state increment a=1"]);
     shop.bus.run(&["state", "snapshot", "work"]).ok();
     let ran = shop.shadow(&guest_path("hostile"), &["--state", "1", "--fail-on-diff"]);
@@ -183,8 +188,11 @@ fn events_that_come_are_compared_until_there_were_enough_or_somebody_says_so() {
 #[test]
 fn a_plugin_that_is_not_deterministic_is_found_out_and_one_that_does_not_fit_is_refused() {
     let shop = Shop::new(&["count", "echo", "count"]);
-    let report = shop.shadow(&guest_path("hostile"), &["--fail-on-diff"]).ok();
-    assert!(report.contains("the running version is not deterministic"), "{report}");
+    let ran = shop.shadow(&guest_path("hostile"), &["--fail-on-diff"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.out.contains("the running version is not deterministic"), "{ran:?}");
+    assert!(ran.notices.contains("--allow-nondeterministic"), "{ran:?}");
+    shop.shadow(&guest_path("hostile"), &["--fail-on-diff", "--allow-nondeterministic"]).ok();
     let ran = shop.shadow(&guest_path("validate"), &[]);
     assert!(ran.code == Some(1) && ran.notices.contains("accepted"), "{ran:?}");
     let ran = shop.bus.run(&["plugin", "shadow", "wrok", guest_path("hostile").to_str().unwrap()]);

@@ -95,6 +95,7 @@ async fn a_version_that_differs_from_itself_is_not_deterministic_and_the_other_i
     });
     let report = shadow(&tree, &fickle, &Script::each(copy), LAST).await;
     assert_eq!(counts(&report), [2, 1, 1, 0, 0], "{report:?}");
+    assert_eq!(report.compared, 1, "with the other it is not known");
     assert_eq!(report.shown[0].kind, DifferenceKind::NotDeterministic);
     // Always the same, and not what was recorded.
     let moved = Script::each(|event| match event.data.as_str() {
@@ -102,8 +103,46 @@ async fn a_version_that_differs_from_itself_is_not_deterministic_and_the_other_i
         _ => copy(event),
     });
     let report = shadow(&tree, &moved, &Script::each(copy), LAST).await;
-    assert_eq!(counts(&report), [2, 2, 1, 0, 0], "{report:?}");
-    assert_eq!(report.shown[0].kind, DifferenceKind::NotAsRecorded);
+    assert_eq!(counts(&report), [2, 2, 0, 0, 1], "the other one is held against what it does today: {report:?}");
+    assert_eq!((report.compared, report.not_as_recorded), (2, 1));
+    let kinds: Vec<_> = report.shown.iter().map(|difference| difference.kind).collect();
+    assert_eq!(kinds, [DifferenceKind::NotAsRecorded, DifferenceKind::OtherVersion]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_keeps_more_than_it_may_differs() {
+    let yaml = ONE.replace("    retry:", "    state: { max: 1KiB }\n    retry:");
+    let keeps = |bytes: usize| {
+        Script::each(move |event| {
+            event.state.set("b", "all", "x".repeat(bytes));
+            copy(event)
+        })
+    };
+    let tree = handled(&yaml, &keeps(100), &["a", "b"]).await;
+    let report = shadow(&tree, &keeps(100), &keeps(100), LAST).await;
+    assert_eq!(counts(&report), [2, 2, 0, 0, 0], "{report:?}");
+    let report = shadow(&tree, &keeps(100), &keeps(1024), LAST).await;
+    assert_eq!((report.differing, report.failures, report.other.failed), (2, 2, 2), "{report:?}");
+    let (kind, reason) = report.shown[0].other.failure.clone().unwrap();
+    assert!(kind == "refused" && reason.contains("`state.max`"), "as a lane does: {reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_takes_no_room_in_a_comparison() {
+    let yaml = ONE.replace("    retry:", "    state: { max: 1KiB, ttl: 1m }\n    retry:");
+    let keeps = Script::each(|event| {
+        event.state.set("b", &event.data, "x".repeat(400));
+        copy(event)
+    });
+    let tree = one_of(&yaml, &keeps, &[]).await;
+    for (name, minute) in ["a", "b", "c", "d", "e"].into_iter().zip(0..) {
+        tree.engine().hold_clock(1_700_000_000_000_000_000 + minute * 60_000_000_000);
+        publish(&tree, "in", &[name]).await;
+        until("all is handled", || tree.is_at_rest()).await;
+    }
+    let report = shadow(&tree, &keeps, &keeps, LAST).await;
+    assert_eq!(counts(&report), [5, 5, 0, 0, 0], "{report:?}");
+    assert_eq!((report.running.failed, report.compared), (0, 5), "{report:?}");
 }
 
 /// Counts all events in its state, and sends the number on.
@@ -305,4 +344,19 @@ async fn no_lane_waits_for_a_comparison_that_is_ended_with_what_it_has() {
     let report = following.await.unwrap();
     assert_eq!(counts(&report), [1, 1, 0, 0, 0], "what was begun is left out whole: {report:?}");
     assert_eq!((report.not_reached, report.running.calls, report.other.calls), (3, 1, 1), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comparison_that_breaks_off_says_what_it_has() {
+    let tree = handled(ONE, &Script::each(count), &["a"]).await;
+    let none = Script::each(|event| if event.data == "c" { Step::NoInstance } else { count(event) });
+    let report = following(&tree, &none, 9, &CancellationToken::new());
+    everybody_waits().await;
+    for name in ["b", "c"] {
+        publish(&tree, "in", &[name]).await;
+        everybody_waits().await;
+    }
+    let report = report.await.unwrap();
+    assert_eq!((counts(&report), report.not_reached), ([1, 1, 0, 0, 0], 1), "{report:?}");
+    assert!(report.broke_off.is_some());
 }

@@ -52,7 +52,6 @@ impl<E: Engine> Tree<E> {
         shown: usize,
         report: &mut ShadowReport,
     ) -> Result<(), ShadowError> {
-        let name = found.plan().label();
         let Some(begun) = enough.run_until_cancelled(self.state_now(found)).await else { return Ok(()) };
         let (positions, states) = begun?;
         let place = |(partition, (next, state)): (u32, (Offset, Vec<_>))| Place {
@@ -61,7 +60,29 @@ impl<E: Engine> Tree<E> {
             states: States::of(&state, partition, found.plan()),
         };
         let mut places: Vec<_> = (0..).zip(positions.into_iter().zip(states)).map(place).collect();
-        let compared = self.proven_version(found.index);
+        let followed = self.follow(found, versions, &mut places, (events, enough), shown, report).await;
+        for place in &places {
+            report.not_reached += self.handled_of(found, place.partition).end.saturating_sub(place.next);
+        }
+        match followed {
+            // What was compared by then counts, however long it took to come to it.
+            Err(error) if report.events > 0 => report.broke_off = Some(error.to_string()),
+            followed => followed?,
+        }
+        Ok(())
+    }
+
+    /// Goes on with what comes. After an error the report is that of what came before.
+    async fn follow<H: Handler>(
+        &self,
+        found: &Found,
+        versions: &Versions<'_, H>,
+        places: &mut [Place],
+        (events, enough): (u64, &CancellationToken),
+        shown: usize,
+        report: &mut ShadowReport,
+    ) -> Result<(), ShadowError> {
+        let (name, compared) = (found.plan().label(), self.proven_version(found.index));
         while !enough.is_cancelled() && report.events < events {
             let now = self.subscriber(&name).ok().filter(|now| now.number == found.number && now.input == found.input);
             if now.and_then(|now| self.proven_version(now.index)) != compared {
@@ -69,28 +90,29 @@ impl<E: Engine> Tree<E> {
                 break;
             }
             let mut is_idle = true;
-            for place in &mut places {
+            for place in &mut *places {
                 // it may have been changed, or taken out
                 let found = self.subscriber(&name)?;
                 let (before, most) = (report.clone(), events.saturating_sub(report.events).min(ROUND_EVENTS));
                 let round = self.round(&found, versions, place, (most, shown), report);
                 match enough.run_until_cancelled(round).await {
-                    Some(compared) => is_idle &= !compared?,
+                    Some(Ok(compared)) => is_idle &= !compared,
+                    Some(Err(error)) => {
+                        *report = before;
+                        return Err(error);
+                    }
                     None => {
                         *report = before;
                         break;
                     }
                 }
             }
-            if places.iter().map(|place| place.states.bytes()).sum::<usize>() > limits::SHADOW_BYTES_MAX {
+            if places.iter().map(|place| place.states.bytes()).sum::<u64>() > limits::SHADOW_BYTES_MAX as u64 {
                 return Err(ShadowError::TooLarge { max: limits::SHADOW_BYTES_MAX });
             }
             if is_idle {
                 enough.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await;
             }
-        }
-        for place in &places {
-            report.not_reached += self.handled_of(found, place.partition).end.saturating_sub(place.next);
         }
         Ok(())
     }

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Promises: nothing is committed, and lanes are not disturbed. A plugin that differs from itself is said not to be
-//! deterministic, and such events are not held against the other version. What is compared is what a lane would have
-//! committed: outputs with their identity, key and topic, what was written to the state, how an event fails after all its
-//! attempts.
+//! deterministic, and such events are not held against the other version; how many were is said. What is compared is what a
+//! lane would have committed: outputs with their identity, key and topic, what was written to the state, how an event fails
+//! after all its attempts, also for a state that is larger than it may be.
 //! Relies on: the lineage in outputs, to find what was recorded of an event; handlers whose instances are not those that
 //! lanes use.
 //!
@@ -123,10 +123,16 @@ pub struct ShadowReport {
     pub not_reached: u64,
     /// Of events that come: it ended since another version was proven, or the subscriber is another one.
     pub is_superseded: bool,
+    /// Of events that come: why it ended before there were enough, where something went wrong.
+    pub broke_off: Option<String>,
     /// Events of which something is recorded, by the running version, and all of it is still there.
     pub held_against_record: u64,
+    /// Events with which the running version does not differ from itself, so that the other one was held against it.
+    pub compared: u64,
     /// Events with which the running version differs from itself.
     pub not_deterministic: u64,
+    /// Events with which it differs from what was recorded, though not from itself, and has read no state.
+    pub not_as_recorded: u64,
     /// Events with which it differs from what was recorded, and has read its state, which was another one then.
     pub over_other_state: u64,
     /// Events with which the other version differs.
@@ -338,13 +344,13 @@ impl ShadowReport {
                     false => DifferenceKind::NotAsRecorded,
                 };
                 differs(kind, &record.seen, &ran.seen)?;
-                if !ran.has_read {
-                    self.not_deterministic += 1;
-                    return Ok(());
+                match kind {
+                    DifferenceKind::OverOtherState => self.over_other_state += 1,
+                    _ => self.not_as_recorded += 1,
                 }
-                self.over_other_state += 1;
             }
         }
+        self.compared += 1;
         let outputs = ran.seen.outputs != other.seen.outputs;
         let state = ran.seen.writes != other.seen.writes;
         let failures = ran.seen.failure != other.seen.failure;

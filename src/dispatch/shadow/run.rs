@@ -1,10 +1,9 @@
 //! Runs one version over events, as a lane would, and commits nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3;
@@ -13,12 +12,13 @@ use super::super::batch::{Context, Held, Parsed};
 use super::super::control::StateOfPartition;
 use super::super::handler::{HandleError, Handler};
 use super::super::outputs::{Emitter, Fit, LastFailure};
+use super::super::state::{entry_bytes, too_large};
 use super::super::tree::Tree;
 use super::record::Selected;
 use super::{Cost, Seen, ShadowError, TopicNames, output_of};
 use crate::engine::Engine;
 use crate::model::slices::records;
-use crate::topology::SubscriberPlan;
+use crate::topology::{StatePlan, SubscriberPlan};
 use crate::wasm::{Action, Batch, Event, Handled, Keys, Output, Reads, StateError, StateView, StateWrite};
 
 /// Most events of a call: enough for what depends on batches to show, and few enough that a failure is found quickly.
@@ -178,7 +178,13 @@ impl Runner {
             let outputs: Vec<Output> = outputs.map(|output| Output { event: 0, ..output.clone() }).collect();
             let (slices, fit) = self.emitter.emit(std::slice::from_ref(event), &outputs);
             let has_read = state.has_read(index);
-            if let Fit::Refused(_, reason) = fit {
+            let writes = handled.writes.iter().filter(|write| write.event == index);
+            let too_large = state.too_large(writes.clone(), event.trusted_time_ns);
+            let refused = too_large.or(match fit {
+                Fit::Refused(_, reason) => Some(reason),
+                _ => None,
+            });
+            if let Some(reason) = refused {
                 let seen = Seen { failure: Some(("refused".to_owned(), reason)), ..Seen::default() };
                 ran.push(Ran { at: ran.len(), seen, has_read });
                 return Ok(true);
@@ -191,7 +197,7 @@ impl Runner {
                     seen.outputs.insert(output.0, output.1);
                 }
             }
-            for write in handled.writes.iter().filter(|write| write.event == index) {
+            for write in writes {
                 seen.writes.insert((write.bucket.clone(), write.key.clone()), write.value.clone());
                 state.write(write, event.trusted_time_ns);
             }
@@ -241,44 +247,97 @@ impl States {
     pub(super) fn of(state: &[StateOfPartition], partition: u32, plan: &SubscriberPlan) -> Self {
         let of = || {
             let entries = state.iter().filter(|entry| entry.partition == partition);
-            Arc::new(ShadowState::of(entries, plan.state.ttl))
+            Arc::new(ShadowState::of(entries, plan.state))
         };
         Self { running: of(), again: of(), other: of() }
     }
 
     /// Bytes of keys and values of the one that has the most.
-    pub(super) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> u64 {
         [&self.running, &self.again, &self.other].into_iter().map(|state| state.bytes()).max().unwrap_or(0)
     }
 }
 
 /// State that is forgotten afterwards. It changes between calls only.
 pub(super) struct ShadowState {
-    entries: Mutex<BTreeMap<StateKey, (Bytes, u64)>>,
-    /// Of keys and values.
-    bytes: AtomicUsize,
+    kept: Mutex<Kept>,
+    bytes_max: u64,
     ttl_ns: Option<u64>,
     /// What the events of a call have read, where that was told; else whether any has.
     reads: Mutex<(Option<Reads>, bool)>,
 }
 
-fn size((bucket, key): &StateKey, value: &Bytes) -> usize {
-    bucket.len() + key.len() + value.len()
+/// What a version keeps.
+#[derive(Default)]
+struct Kept {
+    /// Values, each with the time at which it was written.
+    entries: BTreeMap<StateKey, (Bytes, u64)>,
+    /// The keys in the order of those times, where entries expire.
+    by_time: BTreeSet<(u64, StateKey)>,
+    /// Bytes of keys and values, as a lane counts them.
+    bytes: u64,
+}
+
+impl Kept {
+    fn put(&mut self, place: StateKey, value: Option<Bytes>, time_ns: u64, expires: bool) {
+        if let Some((before, written_ns)) = self.entries.remove(&place) {
+            self.bytes -= entry_bytes(&place.0, &place.1, &before);
+            if expires {
+                self.by_time.remove(&(written_ns, place.clone()));
+            }
+        }
+        let Some(value) = value else { return };
+        self.bytes += entry_bytes(&place.0, &place.1, &value);
+        if expires {
+            self.by_time.insert((time_ns, place.clone()));
+        }
+        self.entries.insert(place, (value, time_ns));
+    }
 }
 
 impl ShadowState {
-    fn of<'e>(entries: impl Iterator<Item = &'e StateOfPartition>, ttl: Option<Duration>) -> Self {
-        let entry = |StateOfPartition { entry, .. }: &StateOfPartition| {
-            ((entry.bucket.clone(), entry.key.clone()), (entry.value.clone(), entry.written_ns))
-        };
-        let ttl_ns = ttl.map(|ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
-        let entries: BTreeMap<_, _> = entries.map(entry).collect();
-        let bytes = entries.iter().map(|(key, (value, _))| size(key, value)).sum::<usize>();
-        Self { entries: Mutex::new(entries), bytes: bytes.into(), ttl_ns, reads: Mutex::default() }
+    fn of<'e>(entries: impl Iterator<Item = &'e StateOfPartition>, plan: StatePlan) -> Self {
+        let ttl_ns = plan.ttl.map(|ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
+        let mut kept = Kept::default();
+        for StateOfPartition { entry, .. } in entries {
+            let place = (entry.bucket.clone(), entry.key.clone());
+            kept.put(place, Some(entry.value.clone()), entry.written_ns, ttl_ns.is_some());
+        }
+        Self { kept: Mutex::new(kept), bytes_max: plan.max_bytes, ttl_ns, reads: Mutex::default() }
     }
 
-    fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.kept().bytes
+    }
+
+    /// Why an event is refused that writes this, where it makes the state larger than it may be. What has expired by then
+    /// goes first.
+    fn too_large<'w>(&self, writes: impl Iterator<Item = &'w StateWrite>, time_ns: u64) -> Option<String> {
+        let mut kept = self.kept();
+        while let Some((written_ns, _)) = kept.by_time.first()
+            && self.has_expired("", *written_ns, time_ns)
+            && let Some((_, place)) = kept.by_time.pop_first()
+        {
+            kept.put(place, None, time_ns, true);
+        }
+        let (mut bytes, mut sizes) = (kept.bytes, BTreeMap::new());
+        for write in writes {
+            let place = (write.bucket.clone(), write.key.clone());
+            let size = write.value.as_ref().map_or(0, |value| entry_bytes(&place.0, &place.1, value));
+            let kept = || kept.entries.get(&place).map_or(0, |(value, _)| entry_bytes(&place.0, &place.1, value));
+            let before = sizes.get(&place).copied().unwrap_or_else(kept);
+            let after = (bytes + size).saturating_sub(before);
+            if size > before && after > self.bytes_max {
+                return Some(too_large(after, self.bytes_max));
+            }
+            bytes = after;
+            sizes.insert(place, size);
+        }
+        None
     }
 
     fn begin(&self) {
@@ -298,24 +357,16 @@ impl ShadowState {
     }
 
     fn write(&self, write: &StateWrite, time_ns: u64) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (write.bucket.clone(), write.key.clone());
-        let added = write.value.as_ref().map_or(0, |value| size(&place, value));
-        let before = match &write.value {
-            Some(value) => entries.insert(place.clone(), (value.clone(), time_ns)),
-            None => entries.remove(&place),
-        };
-        let gone = before.map_or(0, |(value, _)| size(&place, &value));
-        self.bytes.fetch_add(added, Ordering::Relaxed);
-        self.bytes.fetch_sub(gone, Ordering::Relaxed);
+        self.kept().put(place, write.value.clone(), time_ns, self.ttl_ns.is_some());
     }
 }
 
 impl StateView for ShadowState {
     fn get(&self, bucket: &str, key: &str, time_ns: u64) -> Result<Option<Bytes>, StateError> {
         self.note();
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = entries.get(&(bucket.to_owned(), key.to_owned()));
+        let kept = self.kept();
+        let found = kept.entries.get(&(bucket.to_owned(), key.to_owned()));
         Ok(found
             .filter(|(_, written_ns)| !self.has_expired(bucket, *written_ns, time_ns))
             .map(|(value, _)| value.clone()))
@@ -323,10 +374,10 @@ impl StateView for ShadowState {
 
     fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Keys, StateError> {
         self.note();
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept();
         let start = (bucket.to_owned(), after.unwrap_or_default().to_owned());
         let start = if after.is_some() { Bound::Excluded(start) } else { Bound::Included(start) };
-        let found = entries.range((start, Bound::Unbounded)).take_while(|((of, _), _)| of == bucket);
+        let found = kept.entries.range((start, Bound::Unbounded)).take_while(|((of, _), _)| of == bucket);
         let found = found.filter(|(_, (_, written_ns))| !self.has_expired(bucket, *written_ns, time_ns));
         Ok(Keys::first(&mut found.map(|((_, key), _)| key.clone()), count))
     }
