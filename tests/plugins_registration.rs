@@ -31,6 +31,7 @@ fn register(wat: &str) -> Result<Plugin, RegisterError> {
         subscriber: "odd".into(),
         wasm: wat::parse_str(wat).unwrap(),
         config: BTreeMap::new(),
+        hidden: BTreeMap::new(),
         ports: vec![],
         limits: Limits::default(),
     })

@@ -74,6 +74,7 @@ async fn a_new_plugin_builds_by_itself_and_runs() {
             subscriber: "greet-all".into(),
             wasm,
             config: [("word".to_owned(), "Good day".to_owned())].into(),
+            hidden: [].into(),
             ports: vec!["greeted".into()],
             limits: Limits::default(),
         })

@@ -16,7 +16,7 @@ use crate::dispatch::Capsule;
 use crate::dispatch::capsule::{CapsuleError, ReplayError, Replayed};
 use crate::effects::{create_private, write_private};
 use crate::limits;
-use crate::wasm::{Digest, Host, PluginSpec, RegisterError};
+use crate::wasm::{Digest, Hidden, Host, PluginSpec, RegisterError};
 
 /// The folder in a data folder.
 const FOLDER: &str = "capsules";
@@ -208,10 +208,12 @@ pub async fn run(
     secrets: &[(String, String)],
 ) -> Result<Replayed, RunError> {
     let told = capsule.config.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+    let hidden = capsule.config.iter().filter(|(_, value)| value.is_none());
     let spec = PluginSpec {
         subscriber: capsule.subscriber.clone(),
         wasm,
         config: told.chain(secrets.iter().cloned()).collect(),
+        hidden: hidden.map(|(name, _)| (name.clone(), Hidden::Secret)).collect(),
         ports: capsule.ports.clone(),
         limits: capsule.plugin_limits(),
     };

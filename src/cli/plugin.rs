@@ -43,7 +43,8 @@ enum Command {
 /// Have a component take the place of the one that a subscriber runs
 ///
 /// It is compiled and checked beside the running one, which serves meanwhile, and on where the new one is refused. No event
-/// is lost or handled twice by the change.
+/// is lost or handled twice by the change. It runs with the configuration and limits that the topology has now. Secrets are
+/// read when a version starts, and are no part of it: after one was rotated, deploy the component that runs already.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle plugin deploy validate target/wasm32-wasip2/release/validate.wasm

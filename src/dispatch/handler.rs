@@ -1,8 +1,9 @@
 //! What a lane calls: a plugin, or in tests a function.
 
 use std::future::Future;
+use std::sync::Arc;
 
-use crate::wasm::{Batch, CallError, Handled, InstanceError, Plugin};
+use crate::wasm::{Batch, CallError, Handled, InstanceError, Plugin, PluginSettings};
 
 /// A function from a batch of events to outputs. Cheap to clone.
 pub trait Handler: Clone + Send + Sync + 'static {
@@ -12,6 +13,11 @@ pub trait Handler: Clone + Send + Sync + 'static {
     /// The hash of its component, if it has one: what it can be found by.
     fn wasm_digest(&self) -> Option<[u8; 32]> {
         None
+    }
+
+    /// What it was made with beside its component.
+    fn settings(&self) -> Arc<PluginSettings> {
+        Arc::default()
     }
 
     /// The version of the state that it keeps: one of another version cannot read what this one has written.
@@ -46,6 +52,10 @@ impl Handler for Plugin {
 
     fn wasm_digest(&self) -> Option<[u8; 32]> {
         Some(*Plugin::wasm_digest(self).as_bytes())
+    }
+
+    fn settings(&self) -> Arc<PluginSettings> {
+        Plugin::settings(self)
     }
 
     fn state_version(&self) -> u32 {

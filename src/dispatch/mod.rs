@@ -59,7 +59,7 @@ pub use guards::StateUnknown;
 pub use handler::{HandleError, Handler};
 pub use pending::{PendingError, PendingEvent, PendingFilter, PendingKind, PendingPage};
 pub use publish::{Addressed, Diverted, Numbering, PublishError, Published, Publisher};
-pub use reload::VersionError;
+pub use reload::{Called, VersionError};
 pub use renames::{Renames, unremembered};
 pub use snapshots::{SnapshotError, SnapshotInfo, TakenBy};
 pub use state::StateEntry;

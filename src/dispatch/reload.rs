@@ -7,8 +7,20 @@ use super::handler::Handler;
 use super::numbered::blueprint;
 use super::status::{OnTrial, SubscriberStatus};
 use super::tree::Tree;
-use super::versions::{Roster, Terms, Trial, Version};
+use super::versions::{Assignment, Roster, Terms, Trial, Version};
 use crate::engine::{ApplyError, Engine, Stopped};
+use crate::wasm::PluginSettings;
+
+/// What lanes call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Called {
+    /// The digest of the proven version, hexadecimal.
+    pub proven: String,
+    /// That of the one on trial, and how many lanes call it, `None` for all.
+    pub tried: Option<(String, Option<u32>)>,
+    /// What the newer of them was made with.
+    pub settings: Arc<PluginSettings>,
+}
 
 /// Why a version is not called.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +97,37 @@ impl<E: Engine> Tree<E> {
     /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
     pub fn trial(&self, subscriber: &str) -> Result<Option<Arc<Trial>>, ControlError> {
         Ok(self.roster(subscriber)?.assignment().on_trial.as_ref().map(|on_trial| on_trial.trial.clone()))
+    }
+
+    /// What lanes of a subscriber call.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
+    pub fn called(&self, subscriber: &str) -> Result<Called, ControlError> {
+        let assignment = self.roster(subscriber)?.assignment();
+        let Assignment { proven, on_trial } = &*assignment;
+        let tried =
+            on_trial.as_ref().map(|on_trial| (on_trial.version.digest.to_string(), on_trial.trial.terms().lanes));
+        let newest = on_trial.as_ref().map_or(proven, |on_trial| &on_trial.version);
+        Ok(Called { proven: proven.digest.to_string(), tried, settings: newest.settings.clone() })
+    }
+
+    /// A trial that has done enough cannot fail from here on, until it passes, is released, or is over for another reason. False
+    /// where it has not done enough, or was over before.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
+    pub fn hold_trial(&self, subscriber: &str, trial: &Arc<Trial>) -> Result<bool, ControlError> {
+        Ok(self.roster(subscriber)?.hold(trial))
+    }
+
+    /// A trial that was held can fail again: what it failed on meanwhile counts.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
+    pub fn release_trial(&self, subscriber: &str, trial: &Arc<Trial>) -> Result<(), ControlError> {
+        self.roster(subscriber)?.release(trial);
+        Ok(())
     }
 
     /// A version on trial is the proven one from now on. False where the trial was over before.

@@ -2,14 +2,18 @@
 //!
 //! ```text
 //!                try_version                      enough events went well, and time: pass
-//!   proven A ───────────────> proven A, trial B ─────────────────────────────────────────> proven B
-//!                                │  ^   │
-//!                   try_version C └──┘   └── B failed on an event that A then handled: back to A, at once
+//!   proven A ───────────────> proven A, trial B ───────────────────> B is passing ───────> proven B
+//!                                │  ^   │                    hold      │       pass: that is durable
+//!                   try_version C └──┘   │                             │
+//!                                       └── B failed on an event       └── release: that could not be kept; what B
+//!                                           that A then handled:           failed on meanwhile counts now
+//!                                           back to A, at once
 //! ```
 //!
 //! Promises: a lane looks here in front of each call and never within one, so a change comes between two batches. What was
 //! handled is committed under the version that did it. Whoever ends a trial first has ended it: once it has passed nobody
-//! fails it, and once it has failed every lane calls the proven version again, whether or not anybody else knows yet.
+//! fails it, and once it has failed every lane calls the proven version again, whether or not anybody else knows yet. While its
+//! end is being written lanes go on with both, and nobody fails it.
 //!
 //! Must not know: where versions come from, which one somebody decided on.
 
@@ -22,7 +26,7 @@ use tokio::sync::watch;
 
 use super::handler::{HandleError, Handler};
 use crate::model::{Offset, VersionId};
-use crate::wasm::{Batch, Handled};
+use crate::wasm::{Batch, Handled, PluginSettings};
 
 type Answering<'a> = Pin<Box<dyn Future<Output = Result<Handled, HandleError>> + Send + 'a>>;
 
@@ -47,14 +51,15 @@ pub(super) struct Version {
     pub(super) digest: Arc<str>,
     /// Of its component, if it has one.
     pub(super) wasm_digest: Option<[u8; 32]>,
+    pub(super) settings: Arc<PluginSettings>,
     pub(super) state_version: u32,
 }
 
 impl Version {
     pub(super) fn new<H: Handler>(handler: H, number: VersionId) -> Self {
         let (digest, wasm_digest) = (hex(&handler.digest()).into(), handler.wasm_digest());
-        let state_version = handler.state_version();
-        Self { handler: Arc::new(handler), number, digest, wasm_digest, state_version }
+        let (settings, state_version) = (handler.settings(), handler.state_version());
+        Self { handler: Arc::new(handler), number, digest, wasm_digest, settings, state_version }
     }
 }
 
@@ -78,6 +83,8 @@ pub enum Verdict {
     Open,
     /// It has handled as many events as it had to, and goes on until somebody lets it pass.
     Enough,
+    /// It is to pass once that is durable, and goes on until then; where that fails, what it came to meanwhile counts.
+    Passing(Option<Box<Verdict>>),
     /// It failed where the proven version did not, and is not called any more.
     Failed(TrialFailure),
     /// It goes on, and a lane waits for somebody to say with which version.
@@ -109,15 +116,26 @@ impl std::fmt::Display for TrialFailure {
 /// A new version beside the one that it is to replace, which is asked about each event that the new one fails on.
 #[derive(Debug)]
 pub struct Trial {
+    version: Arc<str>,
     terms: Terms,
     handled: AtomicU64,
     verdict: watch::Sender<Verdict>,
 }
 
 impl Trial {
-    fn new(terms: Terms) -> Self {
+    fn new(version: &Version, terms: Terms) -> Self {
         let verdict = if terms.events == 0 { Verdict::Enough } else { Verdict::Open };
-        Self { terms, handled: AtomicU64::new(0), verdict: watch::Sender::new(verdict) }
+        Self {
+            version: version.digest.clone(),
+            terms,
+            handled: AtomicU64::new(0),
+            verdict: watch::Sender::new(verdict),
+        }
+    }
+
+    /// The digest of the version that is tried, hexadecimal.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// How it is tried.
@@ -154,6 +172,14 @@ impl Trial {
                 Verdict::Open => true,
                 // what a lane asks is more than that there were enough
                 Verdict::Enough | Verdict::Asks(_) => to != Verdict::Enough,
+                Verdict::Passing(_) if to == Verdict::Over => true,
+                Verdict::Passing(meanwhile) => {
+                    let has_failed = meanwhile.as_deref().is_some_and(|it| matches!(it, Verdict::Failed(_)));
+                    if to != Verdict::Enough && !has_failed {
+                        *meanwhile = Some(Box::new(to.clone()));
+                    }
+                    false
+                }
                 Verdict::Failed(_) | Verdict::Over => false,
             };
             if goes_on {
@@ -201,7 +227,10 @@ pub(super) struct Roster {
 
 impl Roster {
     pub(super) fn new(proven: Version, on_trial: Option<(Version, Terms)>) -> Self {
-        let on_trial = on_trial.map(|(version, terms)| OnTrial { version, trial: Arc::new(Trial::new(terms)) });
+        let on_trial = on_trial.map(|(version, terms)| {
+            let trial = Arc::new(Trial::new(&version, terms));
+            OnTrial { version, trial }
+        });
         let assignment = Mutex::new(Arc::new(Assignment { proven, on_trial }));
         Self { generation: AtomicU64::new(0), assignment, note: Mutex::new(None) }
     }
@@ -231,7 +260,7 @@ impl Roster {
     pub(super) fn try_version(&self, version: Version, terms: Terms) -> Arc<Trial> {
         let mut locked = self.lock();
         locked.end_trial();
-        let trial = Arc::new(Trial::new(terms));
+        let trial = Arc::new(Trial::new(&version, terms));
         let on_trial = Some(OnTrial { version, trial: trial.clone() });
         let proven = locked.proven.clone();
         self.set(&mut locked, Assignment { proven, on_trial });
@@ -244,6 +273,38 @@ impl Roster {
         locked.end_trial();
         let proven = locked.proven.clone();
         self.set(&mut locked, Assignment { proven, on_trial: None });
+    }
+
+    /// A trial that has done enough cannot fail from here on, until it is let go or over. False where it has not, or is over.
+    pub(super) fn hold(&self, trial: &Arc<Trial>) -> bool {
+        let locked = self.lock();
+        locked.is_tried(trial).is_some()
+            && trial.verdict.send_if_modified(|verdict| {
+                let is_enough = *verdict == Verdict::Enough;
+                if is_enough {
+                    *verdict = Verdict::Passing(None);
+                }
+                is_enough
+            })
+    }
+
+    /// A trial that was held can fail again, and has failed where it did meanwhile.
+    pub(super) fn release(&self, trial: &Arc<Trial>) {
+        let mut locked = self.lock();
+        if locked.is_tried(trial).is_none() {
+            return;
+        }
+        let mut has_failed = false;
+        trial.verdict.send_if_modified(|verdict| {
+            let Verdict::Passing(meanwhile) = verdict else { return false };
+            *verdict = meanwhile.take().map_or(Verdict::Enough, |meanwhile| *meanwhile);
+            has_failed = matches!(verdict, Verdict::Failed(_));
+            true
+        });
+        if has_failed {
+            let proven = locked.proven.clone();
+            self.set(&mut locked, Assignment { proven, on_trial: None });
+        }
     }
 
     /// A version that is on trial is proven. False where the trial was over before.
@@ -261,7 +322,7 @@ impl Roster {
         let mut locked = self.lock();
         let version = locked.is_tried(trial)?.version.clone();
         trial.turn(Verdict::Over);
-        let wide = Arc::new(Trial::new(Terms { lanes: None, ..trial.terms }));
+        let wide = Arc::new(Trial::new(&version, Terms { lanes: None, ..trial.terms }));
         let (proven, on_trial) = (locked.proven.clone(), Some(OnTrial { version, trial: wide.clone() }));
         self.set(&mut locked, Assignment { proven, on_trial });
         Some(wide)
@@ -270,10 +331,9 @@ impl Roster {
     /// A version that is on trial has failed where the proven one did not. Nothing where the trial was over before.
     pub(super) fn fail(&self, trial: &Arc<Trial>, failure: TrialFailure) {
         let mut locked = self.lock();
-        if locked.is_tried(trial).is_some() {
+        if locked.is_tried(trial).is_some() && trial.turn(Verdict::Failed(failure)) {
             let proven = locked.proven.clone();
             self.set(&mut locked, Assignment { proven, on_trial: None });
-            trial.turn(Verdict::Failed(failure));
         }
     }
 

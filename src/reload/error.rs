@@ -27,12 +27,6 @@ pub enum KeptError {
         /// The topology's.
         topology: String,
     },
-    /// A secret is another than it was.
-    #[error("version {} ran with other secrets than are in their files now", version.short())]
-    Secrets {
-        /// The version.
-        version: Digest,
-    },
     /// A secret cannot be read.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Source(Vec<PluginError>),
@@ -67,8 +61,8 @@ pub enum ReloadError {
         /// The version that it is pinned to.
         version: Digest,
     },
-    /// A later one came in before its turn.
-    #[error("a later version of the plugin of `{subscriber}` was asked for before this one had its turn")]
+    /// A later one took its place before its turn.
+    #[error("a later version of the plugin of `{subscriber}` has come before this one had its turn")]
     Superseded {
         /// The subscriber.
         subscriber: String,
@@ -105,9 +99,19 @@ pub enum ReloadError {
     /// What was decided cannot be kept.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Lanes cannot be told.
-    #[error(transparent)]
-    Version(#[from] VersionError),
+    /// It was decided, and lanes call another one.
+    #[error(
+        "version {} of `{subscriber}` is decided on, and lanes do not call it ({error}): the next start runs it, and \
+         `wattle plugin versions {subscriber}` says what was decided", version.short()
+    )]
+    NotCalled {
+        /// The subscriber.
+        subscriber: String,
+        /// The version.
+        version: Digest,
+        /// Why.
+        error: VersionError,
+    },
     /// The bus is on its way down.
     #[error("the bus is shutting down")]
     Closed,

@@ -1,9 +1,18 @@
 //! Who sees to the end of a trial: the version is proven, goes on to all lanes, or is taken back, durably.
+//!
+//! ```text
+//!   enough ──> held: cannot fail ──> record ──┬─ kept ─────> passed, or on trial in all lanes
+//!     ^                                       └─ not kept ─> released: what failed meanwhile counts ──┐
+//!     └──────────────────────────────────── after a pause ────────────────────────────────────────────┘
+//!   failed: lanes are back already ──> record, again after a pause until it is kept or another version comes
+//! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::record::Tried;
 use super::reloader::{Reloader, Subject};
 use super::{Compile, ReloadError};
 use crate::dispatch::{Trial, Verdict};
@@ -14,7 +23,12 @@ enum Passed {
     Proven,
     Widened(Arc<Trial>),
     Over,
+    NotKept,
 }
+
+/// Pauses in front of another attempt to keep what became of a trial, each twice the one before.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
     /// Has somebody wait for the end of a trial and see to it.
@@ -32,13 +46,23 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     async fn judged(&self, index: usize, mut trial: Arc<Trial>) {
         let Ok(subject) = self.at(index) else { return };
         loop {
-            let passes = Instant::now() + self.shared.probation.time;
+            let mut pause = PAUSE_MIN;
+            let mut passes = Instant::now() + self.shared.probation.time;
             let mut verdicts = trial.verdict();
-            let ended = loop {
+            let next = loop {
                 let verdict = verdicts.borrow_and_update().clone();
                 match &verdict {
-                    Verdict::Over | Verdict::Failed(_) => break verdict,
-                    Verdict::Enough if Instant::now() >= passes => break verdict,
+                    Verdict::Over => return,
+                    Verdict::Failed(failure) => return self.take_back(&subject, &trial, &failure.to_string()).await,
+                    Verdict::Enough if Instant::now() >= passes => match self.passes(&subject, &trial).await {
+                        Passed::Proven => return,
+                        Passed::Widened(next) => break next,
+                        Passed::Over => {} // meanwhile, and its verdict says how
+                        Passed::NotKept => {
+                            passes = Instant::now() + pause;
+                            pause = (2 * pause).min(PAUSE_MAX);
+                        }
+                    },
                     Verdict::Asks(failure) => {
                         let words = format!(
                             "a lane has halted and asks: the new version keeps state of another version, and failed on \
@@ -49,101 +73,100 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                         tracing::error!(subscriber = subject.name, "{words}");
                         self.note(&subject, Some(words));
                     }
-                    Verdict::Open | Verdict::Enough => {}
+                    Verdict::Open | Verdict::Enough | Verdict::Passing(_) => {}
                 }
                 tokio::select! {
                     changed = verdicts.changed() => if changed.is_err() { return },
                     () = tokio::time::sleep_until(passes), if verdict == Verdict::Enough => {}
                 }
             };
-            match ended {
-                Verdict::Failed(failure) => return self.take_back(&subject, &failure.to_string()).await,
-                Verdict::Enough => match self.passes(&subject, &trial).await {
-                    Passed::Proven => return,
-                    Passed::Widened(next) => trial = next,
-                    Passed::Over => {} // meanwhile, and its verdict says how
-                },
-                _ => return,
-            }
+            trial = next;
         }
     }
 
     /// The version on trial has failed, and no lane calls it any more.
-    async fn take_back(&self, subject: &Subject, why: &str) {
-        let _turn = subject.turn.lock().await;
-        let (name, words) = (subject.name.clone(), why.to_owned());
-        let decided = self.blocking(move |reloader| {
-            let is_open = |reloader: &Self| reloader.shared.tree.trial(&name).ok().flatten().is_some();
-            if is_open(reloader) {
-                return Ok(None); // another one is tried by now
-            }
-            let mut store = reloader.store();
-            let tried = store.decided(&name).and_then(|decided| decided.tried);
-            store.decide(&name, |decided| decided.take_back_trial(&words))?;
-            Ok(tried.map(|tried| tried.version))
-        });
-        match decided.await {
-            Ok(Some(version)) => {
-                let digest = version.short();
-                tracing::warn!(
-                    subscriber = subject.name,
-                    digest,
-                    why,
-                    "rolled back; it is not tried again until its file changes"
-                );
-                self.note(
-                    subject,
-                    Some(format!("{digest} was rolled back: it failed on {why}, where the version before did not")),
-                );
-            }
-            Ok(None) => {}
-            Err(error) => self.not_decided(subject, &error),
+    async fn take_back(&self, subject: &Subject, trial: &Trial, why: &str) {
+        let mut pause = PAUSE_MIN;
+        while let Err(error) = self.taken_back(subject, trial, why).await {
+            self.not_kept(subject, &error);
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(PAUSE_MAX);
         }
     }
 
-    /// The version on trial has done enough: it is proven, or goes on to all lanes.
+    async fn taken_back(&self, subject: &Subject, trial: &Trial, why: &str) -> Result<(), ReloadError> {
+        let _turn = subject.turn.lock().await;
+        let (name, version, words) = (subject.name.clone(), trial.version().to_owned(), why.to_owned());
+        let decided = self.blocking(move |reloader| {
+            if reloader.shared.tree.trial(&name).ok().flatten().is_some() {
+                return Ok(None); // another one is tried by now, or this one once more
+            }
+            let mut store = reloader.store();
+            let tried = store.decided(&name).and_then(|decided| decided.tried);
+            let Some(tried) = tried.filter(|tried| tried.version.to_string() == version) else { return Ok(None) };
+            store.decide(&name, |decided| decided.take_back_trial(&words))?;
+            Ok(Some(tried.version))
+        });
+        if let Some(version) = decided.await? {
+            let digest = version.short();
+            tracing::warn!(
+                subscriber = subject.name,
+                digest,
+                why,
+                "rolled back; it is not tried again until its file changes"
+            );
+            self.note(
+                subject,
+                Some(format!("{digest} was rolled back: it failed on {why}, where the version before did not")),
+            );
+        }
+        Ok(())
+    }
+
+    /// The version on trial has done enough: it is proven, or goes on to all lanes. Nobody fails it while that is written.
     async fn passes(&self, subject: &Subject, trial: &Arc<Trial>) -> Passed {
         let _turn = subject.turn.lock().await;
         let tree = &self.shared.tree;
-        // No lane takes it back from here on. What is not durable yet is tried once more after a crash.
-        let passed = match trial.terms().lanes {
-            Some(_) => tree.widen_trial(&subject.name, trial).ok().flatten().map_or(Passed::Over, Passed::Widened),
-            None if tree.pass_trial(&subject.name, trial).unwrap_or(false) => Passed::Proven,
-            None => Passed::Over,
-        };
-        let (name, goes_on) = match passed {
-            Passed::Over => return Passed::Over,
-            Passed::Widened(_) => (subject.name.clone(), true),
-            Passed::Proven => (subject.name.clone(), false),
-        };
+        if !tree.hold_trial(&subject.name, trial).unwrap_or(false) {
+            return Passed::Over;
+        }
+        let goes_on = trial.terms().lanes.is_some();
+        let (name, version) = (subject.name.clone(), trial.version().to_owned());
         let decided = self.blocking(move |reloader| {
             let mut store = reloader.store();
             let tried = store.decided(&name).and_then(|decided| decided.tried);
-            store.decide(&name, |decided| match (&mut decided.tried, goes_on) {
-                (Some(tried), true) => tried.lanes = None,
-                (Some(tried), false) => {
-                    let version = tried.version;
-                    decided.prove(version);
-                }
-                (None, _) => {}
+            let Some(tried) = tried.filter(|tried| tried.version.to_string() == version) else { return Ok(None) };
+            store.decide(&name, |decided| match goes_on {
+                true => decided.tried = Some(Tried { lanes: None, ..tried }),
+                false => decided.prove(tried.version),
             })?;
-            Ok(tried.map(|tried| tried.version.short()).unwrap_or_default())
+            Ok(Some(tried.version.short()))
         });
-        match decided.await {
-            Ok(digest) if goes_on => {
-                tracing::info!(subscriber = subject.name, digest, "the canary has passed: all lanes try the version");
+        let digest = match decided.await {
+            Ok(Some(digest)) => digest,
+            Ok(None) => {
+                // it is not what was decided: nothing to keep
+                let _ = tree.give_up_trial(&subject.name);
+                return Passed::Over;
             }
-            Ok(digest) => {
-                tracing::info!(subscriber = subject.name, digest, "the new version is proven");
-                self.note(subject, Some(format!("{digest} is proven")));
+            Err(error) => {
+                let _ = tree.release_trial(&subject.name, trial);
+                self.not_kept(subject, &error);
+                return Passed::NotKept;
             }
-            Err(error) => self.not_decided(subject, &error),
+        };
+        if goes_on {
+            tracing::info!(subscriber = subject.name, digest, "the canary has passed: all lanes try the version");
+            return tree.widen_trial(&subject.name, trial).ok().flatten().map_or(Passed::Over, Passed::Widened);
         }
-        passed
+        let _ = tree.pass_trial(&subject.name, trial); // it was held
+        tracing::info!(subscriber = subject.name, digest, "the new version is proven");
+        self.note(subject, Some(format!("{digest} is proven")));
+        Passed::Proven
     }
 
-    fn not_decided(&self, subject: &Subject, error: &ReloadError) {
-        tracing::error!(subscriber = subject.name, %error, "what became of the version on trial is not kept: the next start tries it again");
-        self.note(subject, Some(error.to_string()));
+    fn not_kept(&self, subject: &Subject, error: &ReloadError) {
+        tracing::error!(subscriber = subject.name, %error, "what became of the version on trial is not kept yet");
+        self.note(subject, Some(format!("what became of the version on trial is not kept yet: {error}")));
     }
 }

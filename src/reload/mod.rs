@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Promises: what does not compile or does not fit changes nothing. A version is kept and decided on, durably, before any
-//! lane calls it; after a crash at any moment what runs is what was decided. A file proposes once: what was taken back is not
-//! tried again until the file changes. Reloading what runs already does nothing. A new version, also one that a topology brings, calls for a
+//! lane calls it; after a crash at any moment what runs is what was decided. A file proposes a component once, and a topology its
+//! settings: what was taken back is not tried again until one of them changes, and settings are for the component that was
+//! decided on. A version runs with the secrets of the day. Reloading what runs already does nothing. A new version, also one that a topology brings, calls for a
 //! snapshot of the subscriber's state, where that has any, before its first call; one that fails or takes long is told of and
 //! holds nothing up. Going back to a version that is kept takes none.
 //! Relies on: [`crate::dispatch::Tree`] for the change between two calls and for the comparison, [`Store`] for what is durable.
@@ -19,6 +20,7 @@ mod adopt;
 mod error;
 mod follow;
 mod judge;
+mod queue;
 mod record;
 mod reloader;
 mod shadow;
@@ -174,6 +176,9 @@ pub struct KeptVersion {
     /// Why it was taken back, where it was.
     pub taken_back: Option<String>,
 }
+
+/// Where a version came from whose component is that of another one, in words.
+const OTHER_SETTINGS: &str = "other settings in the topology";
 
 /// Where a version from a file came from, in words.
 fn cause_of_file(path: &Path) -> String {

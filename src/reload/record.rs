@@ -9,6 +9,10 @@
 //!
 //! Every change is one new record in place of the old one, so after a crash there is one answer to what runs: the version
 //! that is on trial where one is, for the lanes that it has, and the proven one otherwise.
+//!
+//! A file proposes a component, and a topology the settings of one: configuration, limits, ports. Each of the two proposes
+//! once, when it is another than when it was looked at last. New settings are for the component that was decided on, whatever
+//! the file has. Secrets propose nothing: a version runs with what they are when it starts.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,15 +43,28 @@ pub(super) struct Decided {
     /// Nothing takes its place until somebody says so.
     #[serde(default)]
     pub(super) is_pinned: bool,
-    /// What the file of the topology was when it was looked at last. As long as it is that, it proposes nothing.
+    /// What the file and the topology said when they were looked at last. As long as they say that, they propose nothing.
+    /// None where that is not known any more: what they say next counts as looked at.
     #[serde(default)]
-    pub(super) seen: Option<Digest>,
+    pub(super) looked_at: Option<Said>,
+    /// In records of format 1 instead: the version that both together made then.
+    #[serde(default, skip_serializing)]
+    seen: Option<Digest>,
     /// Versions that were proven before, the latest last.
     #[serde(default)]
     pub(super) before: Vec<Digest>,
     /// All that are kept, the latest last.
     #[serde(default)]
     pub(super) kept: Vec<Kept>,
+}
+
+/// What makes up a version, by who says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Said {
+    /// The component in the file; none where it cannot be read.
+    pub(super) component: Option<Digest>,
+    /// What the topology says beside it.
+    pub(super) settings: Digest,
 }
 
 /// A version on trial.
@@ -77,6 +94,14 @@ pub(super) struct Kept {
     /// Why it was taken back, if it was.
     #[serde(default)]
     pub(super) taken_back: Option<String>,
+}
+
+impl Record {
+    /// As this release has it, from format 1.
+    pub(super) fn from_v1(self) -> Self {
+        let now = |(name, decided): (String, Decided)| (name, decided.from_v1());
+        Self { subscribers: self.subscribers.into_iter().map(now).collect() }
+    }
 }
 
 /// A value of a configuration. Secrets stay in their files.
@@ -134,6 +159,25 @@ impl Kept {
         }
     }
 
+    /// Its configuration as far as it makes up the version.
+    fn told(&self) -> impl Iterator<Item = (&str, Option<&str>)> + Clone {
+        self.config.iter().map(|(name, value)| match value {
+            Value::Text(text) => (name.as_str(), Some(text.as_str())),
+            Value::SecretFile(_) => (name.as_str(), None),
+        })
+    }
+
+    /// The version that all of it makes up.
+    fn digest(&self) -> Digest {
+        Digest::of_version(&self.wasm, self.told(), &self.limits.into(), &self.ports)
+    }
+
+    /// What makes it up, as who says that says it.
+    pub(super) fn said(&self) -> Said {
+        let settings = Digest::of_settings(self.told(), &self.limits.into(), &self.ports);
+        Said { component: Some(self.wasm), settings }
+    }
+
     pub(super) fn config_values(&self) -> BTreeMap<String, ConfigValue> {
         let value = |value: &Value| match value {
             Value::Text(text) => ConfigValue::Text(text.clone()),
@@ -146,17 +190,64 @@ impl Kept {
 impl Decided {
     /// The first version of a subscriber.
     pub(super) fn first(kept: Kept) -> Self {
-        let proven = kept.version;
-        Self { proven, tried: None, is_pinned: false, seen: Some(proven), before: Vec::new(), kept: vec![kept] }
+        let (proven, looked_at) = (kept.version, Some(kept.said()));
+        Self { proven, tried: None, is_pinned: false, looked_at, seen: None, before: Vec::new(), kept: vec![kept] }
+    }
+
+    /// As this release has it, from format 1, in which a version had another digest with each value of a secret.
+    fn from_v1(mut self) -> Self {
+        let seen = self.seen.take().and_then(|seen| self.find(seen));
+        self.looked_at = seen.map(Kept::said);
+        let renamed: BTreeMap<Digest, Digest> = self.kept.iter().map(|kept| (kept.version, kept.digest())).collect();
+        let now = |version: Digest| renamed.get(&version).copied().unwrap_or(version);
+        self.proven = now(self.proven);
+        self.tried = self.tried.map(|tried| Tried { version: now(tried.version), ..tried });
+        self.tried = self.tried.filter(|tried| tried.version != self.proven);
+        for before in std::mem::take(&mut self.before).into_iter().map(now) {
+            self.before.retain(|earlier| *earlier != before);
+            self.before.push(before);
+        }
+        let proven = self.proven;
+        self.before.retain(|before| *before != proven);
+        for kept in std::mem::take(&mut self.kept) {
+            self.keep(Kept { version: now(kept.version), ..kept });
+        }
+        self
+    }
+
+    /// The component that is proposed by what is said now, with the settings that are said now.
+    pub(super) fn proposed(&self, said: Said) -> Option<Digest> {
+        let before = self.looked_at.filter(|_| !self.is_pinned)?;
+        match said.component.filter(|component| before.component != Some(*component)) {
+            Some(component) => Some(component),
+            None if before.settings != said.settings => self.component(),
+            None => None,
+        }
+    }
+
+    /// What is said now has been looked at. A file that cannot be read is still to be.
+    pub(super) fn look_at(&mut self, said: Said) {
+        let component = said.component.or(self.looked_at.and_then(|before| before.component));
+        self.looked_at = Some(Said { component, ..said });
+    }
+
+    /// The component that was decided on last.
+    pub(super) fn component(&self) -> Option<Digest> {
+        self.find(self.newest()).map(|kept| kept.wasm)
     }
 
     pub(super) fn find(&self, version: Digest) -> Option<&Kept> {
         self.kept.iter().find(|kept| kept.version == version)
     }
 
+    /// The version that was decided on last.
+    pub(super) fn newest(&self) -> Digest {
+        self.tried.map_or(self.proven, |tried| tried.version)
+    }
+
     /// Whether a version is what was decided on last.
     pub(super) fn runs(&self, version: Digest) -> bool {
-        self.tried.map_or(self.proven, |tried| tried.version) == version
+        self.newest() == version
     }
 
     /// A version is kept, or again.
@@ -201,11 +292,8 @@ impl Decided {
     }
 
     /// The proven version is asked for while another is on trial.
-    pub(super) fn give_up_for_proven(&mut self, is_file: bool) {
+    pub(super) fn give_up_for_proven(&mut self) {
         self.take_back_trial("the version before was asked for again");
-        if is_file {
-            self.seen = Some(self.proven);
-        }
     }
 
     /// The version that was proven before is the one again. None where there is none.

@@ -11,12 +11,13 @@ use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::record::{Decided, Kept};
+use super::queue::{Place, Queue};
+use super::record::{Decided, Kept, Said};
 use super::{
     Compile, KeptError, KeptVersion, Outcome, Policy, Probation, ReloadError, Reloaded, Standing, Store, Summary,
     cause_of_file, source, start, topology,
 };
-use crate::dispatch::{ControlError, Terms, Tree};
+use crate::dispatch::{Called, ControlError, Terms, Tree, VersionError};
 use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
@@ -60,8 +61,8 @@ pub(super) struct Subject {
     of: RwLock<(SubscriberPlan, u32)>,
     /// Whose turn it is to change its versions.
     pub(super) turn: tokio::sync::Mutex<()>,
-    /// The number of the newest reload that was asked for: those that wait behind it are not worth doing any more.
-    newest: Sender<u64>,
+    /// Reloads that wait for their turn.
+    queue: Queue,
 }
 
 impl Subject {
@@ -70,7 +71,7 @@ impl Subject {
             name: subscriber.label(),
             of: RwLock::new(Self::of(plan, subscriber)),
             turn: tokio::sync::Mutex::new(()),
-            newest: Sender::new(0),
+            queue: Queue::default(),
         }
     }
 
@@ -86,32 +87,21 @@ impl Subject {
     fn lanes(&self) -> u32 {
         self.of.read().unwrap_or_else(PoisonError::into_inner).1
     }
-
-    /// Waits for the turn of a reload, unless a newer one comes.
-    async fn turn(&self) -> Result<Turn<'_, ()>, ReloadError> {
-        let mut mine = 0;
-        self.newest.send_modify(|newest| {
-            *newest += 1;
-            mine = *newest;
-        });
-        let mut newest = self.newest.subscribe();
-        tokio::select! {
-            biased;
-            turn = self.turn.lock() => Ok(turn),
-            _ = newest.wait_for(|newest| *newest != mine) => {
-                Err(ReloadError::Superseded { subscriber: self.name.clone() })
-            }
-        }
-    }
 }
 
 /// A component that is to take the place of the one that runs.
 struct Proposal {
     spec: PluginSpec,
     cause: String,
-    /// It is what the file of the topology is now.
-    is_file: bool,
+    /// What proposes it, where that is a file or the topology.
+    said: Option<Said>,
     policy: Policy,
+}
+
+/// What a file proposes.
+enum Looked {
+    Nothing(Reloaded),
+    New(Proposal),
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
@@ -253,10 +243,13 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (reloader, cause) = (self.clone(), cause.to_owned());
         self.whole(async move {
             let subject = reloader.at(index)?;
-            let _turn = reloader.unless_closing(subject.turn()).await?;
+            let place = subject.queue.join();
+            let _turn = reloader.unless_closing(reloader.turn_of(&subject, &place)).await?;
             let plan = subject.plan();
             let spec = reloader.blocking(move |_| source::spec(&plan, wasm).map_err(ReloadError::Source)).await?;
-            reloader.reload(index, Proposal { spec, cause, is_file: false, policy }).await
+            let reloaded = reloader.reload(index, Proposal { spec, cause, said: None, policy }).await?;
+            place.is_done();
+            Ok(reloaded)
         })
         .await
     }
@@ -270,39 +263,100 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (reloader, file) = (self.clone(), file.to_owned());
         self.whole(async move {
             let subject = reloader.at(index)?;
-            let _turn = reloader.unless_closing(subject.turn()).await?;
-            let (plan, cause) = (subject.plan(), cause_of_file(&file));
-            let read =
-                reloader.blocking(move |_| source::spec_of_file(&plan, &file).map_err(ReloadError::Source)).await;
-            let reloaded = match read {
-                Ok(spec) => reloader.reload(index, Proposal { spec, cause, is_file: true, policy }).await,
+            let place = subject.queue.join();
+            let _turn = reloader.unless_closing(reloader.turn_of(&subject, &place)).await?;
+            let plan = subject.plan();
+            let looked = reloader.blocking(move |reloader| reloader.look_at_file(&plan, &file, policy)).await;
+            let reloaded = match looked {
+                Ok(Looked::Nothing(reloaded)) => Ok(reloaded),
+                Ok(Looked::New(proposal)) => reloader.reload(index, proposal).await,
                 Err(error) => Err(error),
             };
-            if let Err(error) = &reloaded {
-                reloader.note(&subject, Some(format!("the version before runs on: {error}")));
+            match &reloaded {
+                Ok(Reloaded { outcome: Outcome::Tried | Outcome::Runs, .. }) => place.is_done(),
+                Ok(_) => {}
+                Err(error) => reloader.note(&subject, Some(format!("the version before runs on: {error}"))),
             }
             reloaded
         })
         .await
     }
 
+    /// What the file of a plugin proposes. Blocks.
+    fn look_at_file(&self, plan: &SubscriberPlan, file: &Path, policy: Policy) -> Result<Looked, ReloadError> {
+        let name = plan.label();
+        let wasm = source::read(&name, file).map_err(|error| ReloadError::Source(vec![error]))?;
+        let component = Digest::of(&wasm);
+        let said = Said { component: Some(component), settings: source::settings(plan) };
+        let mut store = self.store();
+        let proposed = match store.decided(&name) {
+            None => Some(component),
+            Some(decided) => match decided.proposed(said) {
+                None => {
+                    let runs = decided.component() == Some(component) && !decided.is_pinned;
+                    let outcome = if runs { Outcome::Unchanged } else { Outcome::Ignored };
+                    let version = if runs { decided.newest() } else { source::version(plan, &component) };
+                    if decided.looked_at.is_none() {
+                        store.decide(&name, |decided| decided.look_at(said))?;
+                    }
+                    return Ok(Looked::Nothing(Reloaded { version, outcome }));
+                }
+                proposed => proposed,
+            },
+        };
+        let (wasm, cause) = match proposed {
+            Some(other) if other != component => {
+                (store.component(other).map_err(KeptError::Store)?, super::OTHER_SETTINGS.to_owned())
+            }
+            _ => (wasm, cause_of_file(file)),
+        };
+        drop(store);
+        let spec = source::spec(plan, wasm).map_err(ReloadError::Source)?;
+        Ok(Looked::New(Proposal { spec, cause, said: Some(said), policy }))
+    }
+
+    /// Waits for the turn of a reload, unless one that was asked for later has taken place by then. Its subscriber may have
+    /// gone meanwhile, or be called otherwise.
+    async fn turn_of<'a>(&self, subject: &'a Subject, place: &Place<'_>) -> Result<Turn<'a, ()>, ReloadError> {
+        let superseded = || ReloadError::Superseded { subscriber: subject.name.clone() };
+        let turn = place.turn(&subject.turn).await.ok_or_else(superseded)?;
+        self.is_there(subject)?;
+        Ok(turn)
+    }
+
+    /// As [`Self::turn_of`] for what does not wait for others of its kind.
+    async fn own_turn<'a>(&self, subject: &'a Subject) -> Result<Turn<'a, ()>, ReloadError> {
+        let turn = subject.turn.lock().await;
+        self.is_there(subject)?;
+        Ok(turn)
+    }
+
+    fn is_there(&self, subject: &Subject) -> Result<(), ReloadError> {
+        Ok(self.shared.tree.full_name(&subject.name).map(drop)?)
+    }
+
     /// Whose turn it is calls this.
     async fn reload(&self, index: usize, proposal: Proposal) -> Result<Reloaded, ReloadError> {
         let subject = self.at(index)?;
-        let version = proposal.spec.digest();
-        let (name, is_file) = (subject.name.clone(), proposal.is_file);
-        let looked = self.blocking(move |reloader| reloader.look(&name, version, is_file)).await?;
-        match looked {
-            Some(Outcome::Runs) => {
-                // it is the proven one, beside which another was on trial
-                self.shared.tree.give_up_trial(&subject.name)?;
-                self.note(&subject, Some(format!("{} runs: its file is there again", version.short())));
-                return Ok(Reloaded { version, outcome: Outcome::Runs });
+        let (version, said, settings) = (proposal.spec.digest(), proposal.said, proposal.spec.settings());
+        let name = subject.name.clone();
+        let looked = self.blocking(move |reloader| reloader.look(&name, version, said)).await?;
+        if let Some(outcome) = looked {
+            // With secrets of the day where they are asked for by hand; and a trial that ended, or an end that was not kept, may
+            // have left lanes with another version.
+            let called = self.shared.tree.called(&subject.name)?;
+            let is_stale = said.is_none() && called.settings.secrets_mark != settings.secrets_mark;
+            let aligned = self.align(index, is_stale).await?;
+            if outcome == Outcome::Runs {
+                self.note(&subject, Some(format!("{} runs: it was asked for again", version.short())));
             }
-            Some(outcome) => return Ok(Reloaded { version, outcome }),
-            None => {}
+            let outcome = match (outcome, aligned) {
+                (Outcome::Unchanged, Some(outcome)) => outcome,
+                (outcome, _) => outcome,
+            };
+            return Ok(Reloaded { version, outcome });
         }
-        let Proposal { spec, cause, is_file, policy } = proposal;
+        let Proposal { spec, cause, said, policy } = proposal;
         let (subscriber, digest) = (&subject.name, version.short());
         tracing::info!(subscriber, digest, cause, "compiling a new version");
         self.note(&subject, Some(format!("compiling {digest}")));
@@ -325,8 +379,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let mut store = reloader.store();
             store.keep(kept.wasm, &wasm)?;
             store.decide(&name, |decided| {
-                if is_file {
-                    decided.seen = Some(kept.version);
+                if let Some(said) = said {
+                    decided.look_at(said);
                 }
                 match policy {
                     Policy::Replace => decided.replace(kept),
@@ -340,14 +394,16 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         })?;
         let outcome = match policy {
             Policy::Replace => {
-                self.shared.tree.run_version(subscriber, handler).await?;
+                let called = self.shared.tree.run_version(subscriber, handler).await;
+                called.map_err(|error| not_called(subscriber, version, error))?;
                 let but = no_snapshot.map(|trouble| format!("; {trouble}")).unwrap_or_default();
                 self.note(&subject, Some(format!("{digest} runs{but}")));
                 Outcome::Runs
             }
             Policy::Swap | Policy::Canary { .. } => {
                 let terms = Terms { events: self.shared.probation.events, lanes };
-                let trial = self.shared.tree.try_version(subscriber, handler, terms).await?;
+                let trial = self.shared.tree.try_version(subscriber, handler, terms).await;
+                let trial = trial.map_err(|error| not_called(subscriber, version, error))?;
                 self.note(&subject, no_snapshot);
                 self.judge(index, trial);
                 Outcome::Tried
@@ -359,21 +415,25 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     /// What becomes of a version where nothing is to be compiled for it. Where it is the proven one, and another is on trial,
     /// that is decided to be over.
-    fn look(&self, subscriber: &str, version: Digest, is_file: bool) -> Result<Option<Outcome>, ReloadError> {
+    fn look(&self, subscriber: &str, version: Digest, said: Option<Said>) -> Result<Option<Outcome>, ReloadError> {
         let mut store = self.store();
         let Some(decided) = store.decided(subscriber) else { return Ok(None) };
-        let (is_pinned, is_seen, runs) = (decided.is_pinned, decided.seen == Some(version), decided.runs(version));
-        match (is_file, is_pinned) {
-            (true, true) => Ok(Some(Outcome::Ignored)),
-            (true, false) if runs => {
-                store.decide(subscriber, |decided| decided.seen = Some(version))?;
+        let (is_pinned, runs) = (decided.is_pinned, decided.runs(version));
+        match (said, is_pinned) {
+            (Some(_), true) => Ok(Some(Outcome::Ignored)),
+            (Some(said), false) if runs => {
+                store.decide(subscriber, |decided| decided.look_at(said))?;
                 Ok(Some(Outcome::Unchanged))
             }
-            (true, false) if is_seen => Ok(Some(Outcome::Ignored)),
-            (false, _) if runs => Ok(Some(Outcome::Unchanged)),
-            (false, true) => Err(ReloadError::Pinned { subscriber: subscriber.to_owned(), version: decided.proven }),
-            (_, false) if decided.proven == version => {
-                store.decide(subscriber, |decided| decided.give_up_for_proven(is_file))?;
+            (None, _) if runs => Ok(Some(Outcome::Unchanged)),
+            (None, true) => Err(ReloadError::Pinned { subscriber: subscriber.to_owned(), version: decided.proven }),
+            (said, false) if decided.proven == version => {
+                store.decide(subscriber, |decided| {
+                    if let Some(said) = said {
+                        decided.look_at(said);
+                    }
+                    decided.give_up_for_proven();
+                })?;
                 Ok(Some(Outcome::Runs))
             }
             (_, false) => Ok(None),
@@ -384,40 +444,30 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// before it. The version that runs then.
     ///
     /// # Errors
-    /// [`ReloadError`]; what ran before runs on.
+    /// [`ReloadError`]; what ran before runs on, but for [`ReloadError::NotCalled`].
     pub async fn rollback(&self, subscriber: &str) -> Result<Digest, ReloadError> {
         const WHY: &str = "somebody went back from it";
         let (index, _) = self.subject(subscriber)?;
         let reloader = self.clone();
         self.whole(async move {
             let subject = reloader.at(index)?;
-            let _turn = subject.turn.lock().await;
+            let _turn = reloader.unless_closing(reloader.own_turn(&subject)).await?;
             let name = subject.name.clone();
-            let (proven, back_to) = reloader
-                .blocking(move |reloader| {
-                    let store = reloader.store();
-                    let none = || ReloadError::NoneBefore { subscriber: name.clone() };
-                    let decided = store.decided(&name).ok_or_else(none)?;
-                    match decided.tried {
-                        Some(_) => Ok((decided.proven, None)),
-                        None => Ok((decided.proven, Some(*decided.before.last().ok_or_else(none)?))),
-                    }
-                })
-                .await?;
-            let Some(version) = back_to else {
-                let name = subject.name.clone();
-                reloader
-                    .blocking(move |reloader| Ok(reloader.store().decide(&name, |of| of.take_back_trial(WHY))?))
-                    .await?;
-                reloader.shared.tree.give_up_trial(&subject.name)?;
-                reloader.note(&subject, Some(format!("{} runs: {WHY}", proven.short())));
-                return Ok(proven);
+            let looked = reloader.blocking(move |reloader| {
+                let store = reloader.store();
+                let none = || ReloadError::NoneBefore { subscriber: name.clone() };
+                let decided = store.decided(&name).ok_or_else(none)?;
+                match decided.tried {
+                    Some(_) => Ok((decided.proven, true)),
+                    None => Ok((*decided.before.last().ok_or_else(none)?, false)),
+                }
+            });
+            let (version, is_trial) = looked.await?;
+            let change = move |decided: &mut Decided| match is_trial {
+                true => decided.take_back_trial(WHY),
+                false => drop(decided.take_back_proven(WHY)),
             };
-            reloader
-                .run_kept(index, version, move |decided| {
-                    let _ = decided.take_back_proven(WHY);
-                })
-                .await?;
+            reloader.run_kept(index, version, WHY, change).await?;
             Ok(version)
         })
         .await
@@ -432,30 +482,24 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (reloader, prefix) = (self.clone(), prefix.map(str::to_owned));
         self.whole(async move {
             let subject = reloader.at(index)?;
-            let _turn = subject.turn.lock().await;
+            let _turn = reloader.unless_closing(reloader.own_turn(&subject)).await?;
             let name = subject.name.clone();
-            let (decided, version) = reloader
+            let version = reloader
                 .blocking(move |reloader| {
                     let unknown = || ControlError::UnknownSubscriber { subscriber: name.clone(), nearest: None };
                     let decided = reloader.store().decided(&name).cloned().ok_or_else(unknown)?;
-                    let version = match prefix {
-                        Some(prefix) => one(&decided, name, prefix)?,
-                        None if decided.tried.is_some() => return Err(ReloadError::OnTrial { subscriber: name }),
-                        None => decided.proven,
-                    };
-                    Ok((decided, version))
+                    match prefix {
+                        Some(prefix) => one(&decided, name, prefix),
+                        None if decided.tried.is_some() => Err(ReloadError::OnTrial { subscriber: name }),
+                        None => Ok(decided.proven),
+                    }
                 })
                 .await?;
             let pin = move |decided: &mut Decided| {
                 decided.prove(version);
                 decided.is_pinned = true;
             };
-            if decided.proven == version && decided.tried.is_none() {
-                let name = subject.name.clone();
-                reloader.blocking(move |reloader| Ok(reloader.store().decide(&name, pin)?)).await?;
-            } else {
-                reloader.run_kept(index, version, pin).await?;
-            }
+            reloader.run_kept(index, version, "somebody said so", pin).await?;
             Ok(version)
         })
         .await
@@ -466,44 +510,104 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// # Errors
     /// [`ReloadError`].
     pub async fn unpin(&self, subscriber: &str) -> Result<(), ReloadError> {
-        let name = self.subject(subscriber)?.1.name.clone();
+        let (index, _) = self.subject(subscriber)?;
         let reloader = self.clone();
         self.whole(async move {
-            let unpin = |decided: &mut Decided| decided.is_pinned = false;
+            let subject = reloader.at(index)?;
+            let _turn = reloader.unless_closing(reloader.own_turn(&subject)).await?;
+            let (name, unpin) = (subject.name.clone(), |decided: &mut Decided| decided.is_pinned = false);
             reloader.blocking(move |reloader| Ok(reloader.store().decide(&name, unpin)?)).await
         })
         .await
     }
 
-    /// Runs a version that is kept, without a trial. Whose turn it is calls this.
+    /// Runs a version that is kept, without a trial, whatever lanes call now. Whose turn it is calls this.
     async fn run_kept(
         &self,
         index: usize,
         version: Digest,
+        why: &'static str,
         change: impl FnOnce(&mut Decided) + Send + 'static,
     ) -> Result<(), ReloadError> {
         let subject = self.at(index)?;
-        let (plan, name) = (subject.plan(), subject.name.clone());
+        let Called { proven, tried, .. } = self.shared.tree.called(&subject.name)?;
+        let (plan, name, is_proven) = (subject.plan(), subject.name.clone(), proven == version.to_string());
         let handler = self
             .blocking(move |reloader| {
-                let spec = {
-                    let store = reloader.store();
-                    let decided = store.decided(&name).ok_or(KeptError::Unknown { version })?;
-                    start::kept_spec(&store, &plan, decided, version)?
+                let handler = match is_proven {
+                    true => None,
+                    false => Some(reloader.kept(&plan, version)?),
                 };
-                let handler = reloader.shared.compiler.compile_beside(spec).map_err(KeptError::Refused)?;
                 reloader.store().decide(&name, change)?;
                 Ok(handler)
             })
             .await?;
-        self.shared.tree.run_version(&subject.name, handler).await?;
-        self.note(&subject, Some(format!("{} runs: somebody said so", version.short())));
+        let not_called = |error| not_called(&subject.name, version, error);
+        match handler {
+            Some(handler) => self.shared.tree.run_version(&subject.name, handler).await.map_err(not_called)?,
+            None if tried.is_some() => {
+                self.shared.tree.give_up_trial(&subject.name).map_err(|error| not_called(error.into()))?;
+            }
+            None => return Ok(()),
+        }
+        self.note(&subject, Some(format!("{} runs: {why}", version.short())));
         tracing::info!(
             subscriber = subject.name,
             digest = version.short(),
             "a version that was kept is called from now on"
         );
         Ok(())
+    }
+
+    /// A version that is kept, compiled beside what runs. Blocks.
+    fn kept(&self, plan: &SubscriberPlan, version: Digest) -> Result<C::Handler, KeptError> {
+        let spec = {
+            let store = self.store();
+            let decided = store.decided(&plan.label()).ok_or(KeptError::Unknown { version })?;
+            start::kept_spec(&store, plan, decided, version)?
+        };
+        self.shared.compiler.compile_beside(spec).map_err(KeptError::Refused)
+    }
+
+    /// Has lanes call what was decided, where they call something else; where what they call is stale, anew. What became of that,
+    /// if something did. Whose turn it is calls this.
+    async fn align(&self, index: usize, is_stale: bool) -> Result<Option<Outcome>, ReloadError> {
+        let (subject, tree) = (self.at(index)?, &self.shared.tree);
+        let Called { proven, tried, .. } = tree.called(&subject.name)?;
+        let (plan, name) = (subject.plan(), subject.name.clone());
+        let found = self.blocking(move |reloader| {
+            let Some(decided) = reloader.store().decided(&name).cloned() else { return Ok(None) };
+            let is_other = is_stale || proven != decided.proven.to_string();
+            let new_proven = match is_other {
+                true => Some(reloader.kept(&plan, decided.proven)?),
+                false => None,
+            };
+            let wanted = decided.tried.map(|tried| (tried.version.to_string(), tried.lanes));
+            let new_tried = match decided.tried.filter(|_| is_other || tried != wanted) {
+                Some(tried) => Some((reloader.kept(&plan, tried.version)?, tried.lanes)),
+                None => None,
+            };
+            let is_over = wanted.is_none() && tried.is_some() && new_proven.is_none();
+            Ok(Some((decided, new_proven, new_tried, is_over)))
+        });
+        let Some((decided, new_proven, new_tried, is_over)) = found.await? else { return Ok(None) };
+        let not_called = |error| not_called(&subject.name, decided.newest(), error);
+        if is_over {
+            tree.give_up_trial(&subject.name).map_err(|error| not_called(error.into()))?;
+        }
+        let mut outcome = None;
+        if let Some(handler) = new_proven {
+            tree.run_version(&subject.name, handler).await.map_err(not_called)?;
+            outcome = Some(Outcome::Runs);
+        }
+        if let Some((handler, lanes)) = new_tried {
+            let terms = Terms { events: self.shared.probation.events, lanes };
+            let trial = tree.try_version(&subject.name, handler, terms).await.map_err(not_called)?;
+            self.note(&subject, None);
+            self.judge(index, trial);
+            outcome = Some(Outcome::Tried);
+        }
+        Ok(outcome)
     }
 
     /// Every subscriber with its versions in short.
@@ -521,6 +625,14 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         };
         let runs = |subject: &Arc<Subject>| self.shared.tree.full_name(&subject.name).is_ok();
         self.all().iter().filter(|subject| runs(subject)).filter_map(|subject| summary(subject)).collect()
+    }
+
+    /// How many reloads of a subscriber are under way or wait for their turn.
+    ///
+    /// # Errors
+    /// [`ReloadError::Control`].
+    pub fn waiting(&self, subscriber: &str) -> Result<usize, ReloadError> {
+        Ok(self.subject(subscriber)?.1.queue.len())
     }
 
     /// The versions of a subscriber that are kept, the latest last.
@@ -551,6 +663,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         };
         Ok(decided.kept.iter().map(version).collect())
     }
+}
+
+fn not_called(subscriber: &str, version: Digest, error: VersionError) -> ReloadError {
+    ReloadError::NotCalled { subscriber: subscriber.to_owned(), version, error }
 }
 
 /// The version that begins so.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::KeptError;
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
-use crate::wasm::{COMPONENT_BYTES_MAX, Host, Limits, Plugin, PluginSpec, RegisterError};
+use crate::wasm::{COMPONENT_BYTES_MAX, Digest, Hidden, Host, Limits, Plugin, PluginSpec, RegisterError};
 
 /// Largest secret in bytes: certificates and keys fit, a wrong path to something else is noticed.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
@@ -84,15 +84,46 @@ pub enum PluginError {
 
 /// What a version is made of: what the topology says, and a component. Reads the secrets.
 pub(super) fn spec(subscriber: &SubscriberPlan, wasm: Vec<u8>) -> Result<PluginSpec, Vec<PluginError>> {
-    let limits = Limits {
+    let name = subscriber.label();
+    let (config, hidden) = (config(&name, &subscriber.config)?, hidden(&subscriber.config));
+    Ok(PluginSpec { subscriber: name, wasm, config, hidden, ports: ports(subscriber), limits: limits(subscriber) })
+}
+
+fn limits(subscriber: &SubscriberPlan) -> Limits {
+    Limits {
         memory_bytes: subscriber.limits.memory_bytes,
         time: subscriber.limits.time,
         output_bytes: subscriber.limits.output_bytes,
         ..Limits::default()
+    }
+}
+
+/// What the topology says of a version beside its component, in short. Reads no secrets: it is the same whatever they are.
+pub(super) fn settings(subscriber: &SubscriberPlan) -> Digest {
+    Digest::of_settings(told(subscriber), &limits(subscriber), &ports(subscriber))
+}
+
+/// The version that a component makes with what the topology says. Reads no secrets.
+pub(super) fn version(subscriber: &SubscriberPlan, component: &Digest) -> Digest {
+    Digest::of_version(component, told(subscriber), &limits(subscriber), &ports(subscriber))
+}
+
+/// The configuration as far as it makes up a version.
+fn told(subscriber: &SubscriberPlan) -> impl Iterator<Item = (&str, Option<&str>)> + Clone {
+    subscriber.config.iter().map(|(name, value)| match value {
+        ConfigValue::Text(text) | ConfigValue::Variable { text, .. } => (name.as_str(), Some(text.as_str())),
+        ConfigValue::SecretFile(_) => (name.as_str(), None),
+    })
+}
+
+/// The values of a configuration that are shown nowhere.
+pub(super) fn hidden(values: &BTreeMap<String, ConfigValue>) -> BTreeMap<String, Hidden> {
+    let hidden = |(name, value): (&String, &ConfigValue)| match value {
+        ConfigValue::Text(_) => None,
+        ConfigValue::Variable { .. } => Some((name.clone(), Hidden::Variable)),
+        ConfigValue::SecretFile(_) => Some((name.clone(), Hidden::Secret)),
     };
-    let name = subscriber.label();
-    let config = config(&name, &subscriber.config)?;
-    Ok(PluginSpec { subscriber: name, wasm, config, ports: ports(subscriber), limits })
+    values.iter().filter_map(hidden).collect()
 }
 
 /// The ports that the topology connects.

@@ -2,21 +2,25 @@
 //!
 //! ```text
 //!   nothing decided yet ───────────────────────────> the file
-//!   the file is as when it was looked at last, ────> what was decided; what was on trial is again
-//!   or pinned away, or refused
+//!   file and settings are as they were looked at ──> what was decided; what was on trial is again
+//!   last, or pinned away, or refused
 //!   the file is another ───────────────────────────> the file, on trial beside what was proven
+//!   only the settings are others ──────────────────> with them the component that was decided on, on trial likewise
 //! ```
+//!
+//! Each runs with the secrets that are in their files now.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::record::{Decided, Kept};
-use super::source::{PluginError, config, each, ports, spec_of_file};
+use super::record::{Decided, Kept, Said};
+use super::source::{PluginError, config, each, hidden, ports, read, settings, spec, spec_of_file};
 use super::store::{Store, StoreError};
 use super::{Compile, KeptError, Replaced};
 use crate::dispatch::{Starts, Terms};
 use crate::effects::{Clock, SystemClock};
-use crate::topology::{Plan, SubscriberPlan};
+use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::{Digest, PluginSpec};
 
 /// Why there are no versions to start with.
@@ -69,22 +73,35 @@ struct Choice<H> {
 
 pub(super) enum Change {
     None,
-    /// The file is what runs already.
-    Seen(Digest),
-    /// The file is what was proven, and another was on trial.
-    Back,
+    /// What is proposed is what runs already.
+    Seen(Said),
+    /// What is proposed is what was proven, and another was on trial.
+    Back(Said),
     /// The first version.
-    First(Kept, Vec<u8>),
-    /// On trial.
-    Try(Kept, Vec<u8>),
+    First(Proposed),
+    /// On trial, in so many lanes, or in all.
+    Try(Proposed, Option<u32>),
     /// In place of one that cannot be compared with.
-    Replace(Kept, Vec<u8>),
+    Replace(Proposed),
+}
+
+/// A version that is to be decided on.
+pub(super) struct Proposed {
+    pub(super) kept: Kept,
+    wasm: Vec<u8>,
+    said: Said,
+}
+
+/// The component in the file of a plugin.
+struct FileComponent {
+    digest: Digest,
+    wasm: Vec<u8>,
 }
 
 impl Change {
     /// Which version comes in place of which.
     pub(super) fn replaces(&self, store: &Store, subscriber: &str) -> Option<Replaced> {
-        let (Self::Try(kept, _) | Self::Replace(kept, _)) = self else { return None };
+        let (Self::Try(Proposed { kept, .. }, _) | Self::Replace(Proposed { kept, .. })) = self else { return None };
         let before = store.decided(subscriber)?.proven;
         Some(Replaced { subscriber: subscriber.to_owned(), before, version: kept.version })
     }
@@ -189,8 +206,8 @@ pub(super) fn choose<C: Compile>(
 /// Keeps the components of what changes, durably.
 pub(super) fn keep(store: &mut Store, changes: &[(String, Change)]) -> Result<(), StoreError> {
     for (_, change) in changes {
-        if let Change::First(kept, wasm) | Change::Try(kept, wasm) | Change::Replace(kept, wasm) = change {
-            store.keep(kept.wasm, wasm)?;
+        if let Change::First(new) | Change::Try(new, _) | Change::Replace(new) = change {
+            store.keep(new.kept.wasm, &new.wasm)?;
         }
     }
     Ok(())
@@ -202,19 +219,22 @@ pub(super) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Resul
         for (subscriber, change) in changes {
             let decided = subscribers.get_mut(&subscriber);
             match (change, decided) {
-                (Change::None, _) | (Change::Seen(_) | Change::Back, None) => {}
-                (Change::Back, Some(decided)) => decided.give_up_for_proven(true),
-                (Change::Seen(version), Some(decided)) => decided.seen = Some(version),
-                (Change::First(kept, _) | Change::Try(kept, _) | Change::Replace(kept, _), None) => {
-                    subscribers.insert(subscriber, Decided::first(kept));
+                (Change::None, _) | (Change::Seen(_) | Change::Back(_), None) => {}
+                (Change::Back(said), Some(decided)) => {
+                    decided.look_at(said);
+                    decided.give_up_for_proven();
                 }
-                (Change::Try(kept, _), Some(decided)) => {
-                    decided.seen = Some(kept.version);
-                    decided.try_version(kept, None);
+                (Change::Seen(said), Some(decided)) => decided.look_at(said),
+                (Change::First(new) | Change::Try(new, _) | Change::Replace(new), None) => {
+                    subscribers.insert(subscriber, Decided::first(new.kept));
                 }
-                (Change::First(kept, _) | Change::Replace(kept, _), Some(decided)) => {
-                    decided.seen = Some(kept.version);
-                    decided.replace(kept);
+                (Change::Try(new, lanes), Some(decided)) => {
+                    decided.look_at(new.said);
+                    decided.try_version(new.kept, lanes);
+                }
+                (Change::First(new) | Change::Replace(new), Some(decided)) => {
+                    decided.look_at(new.said);
+                    decided.replace(new.kept);
                 }
             }
         }
@@ -224,82 +244,108 @@ pub(super) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Resul
 impl<C: Compile> Beginning<'_, C> {
     fn choose(&self, subscriber: &SubscriberPlan, file: &Path) -> Result<Choice<C::Handler>, Vec<PluginError>> {
         let name = subscriber.label();
-        let proposed = spec_of_file(subscriber, file);
         let Some(decided) = self.store.decided(&name) else {
-            let spec = proposed?;
-            let change = Change::First(self.kept(&spec, subscriber, file), spec.wasm.clone());
+            let spec = spec_of_file(subscriber, file)?;
+            let kept = self.kept(&spec, subscriber, file);
+            let new = Proposed { said: kept.said(), kept, wasm: spec.wasm.clone() };
             let proven = self.compile(spec, file)?;
-            return Ok(Choice { starts: Starts { proven, on_trial: None }, note: None, change });
+            return Ok(Choice { starts: Starts { proven, on_trial: None }, note: None, change: Change::First(new) });
         };
-        let is_fresh = |spec: &&PluginSpec| {
-            let version = spec.digest();
-            !decided.is_pinned && decided.seen != Some(version) && !decided.runs(version)
-        };
-        let refused = match proposed.as_ref().ok().filter(is_fresh) {
-            Some(spec) if spec.digest() == decided.proven => {
-                let proven = self.compile(spec.clone(), file)?;
-                return Ok(Choice { starts: Starts { proven, on_trial: None }, note: None, change: Change::Back });
+        let component = |wasm: Vec<u8>| FileComponent { digest: Digest::of(&wasm), wasm };
+        let (found, spec) = (read(&name, file).map(component), spec(subscriber, Vec::new()));
+        let said = Said { component: found.as_ref().ok().map(|file| file.digest), settings: settings(subscriber) };
+        let (mut refused, mut found_file) = (Vec::new(), None);
+        match found {
+            Ok(found) => found_file = Some(found),
+            Err(error) => refused.push(error),
+        }
+        let proposed = match (spec, decided.proposed(said)) {
+            (Ok(spec), Some(component)) => Some((spec, component)),
+            (Ok(_), None) => None,
+            (Err(errors), _) => {
+                refused.extend(errors);
+                None
             }
-            Some(spec) => match self.compile(spec.clone(), file) {
-                Ok(handler) => return Ok(self.proposed(subscriber, file, spec, decided, handler)),
-                Err(errors) => Some(errors),
-            },
-            None => None,
         };
-        let (spec, refused) = match (proposed, refused) {
-            // Beside others there is somebody to say it to, and all goes on as it is.
-            (Ok(_), Some(errors)) | (Err(errors), _) if self.is_beside => return Err(errors),
-            (Ok(spec), refused) => (Some(spec), refused),
-            (Err(errors), _) => (None, Some(errors)),
-        };
-        // What was decided goes on, whatever is the matter with the file.
-        match self.decided(subscriber, decided, spec.as_ref()) {
+        if self.is_beside && !refused.is_empty() {
+            return Err(refused); // there is somebody to say it to, and all goes on as it is
+        }
+        let mut change = if decided.looked_at.is_none() { Change::Seen(said) } else { Change::None };
+        if let Some((spec, component)) = proposed {
+            match self.proposed(subscriber, (file, found_file.as_ref()), decided, spec, (component, said)) {
+                Ok(Some(choice)) => return Ok(choice),
+                Ok(None) => change = Change::Seen(said),
+                Err(errors) if self.is_beside => return Err(errors),
+                Err(errors) => refused.extend(errors),
+            }
+        }
+        // What was decided goes on, whatever is the matter with what is proposed.
+        match self.decided(subscriber, decided, found_file.as_ref()) {
             Ok(starts) => {
-                let note = refused.map(|errors| {
-                    let words = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                let words = refused.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                let note = Some(words).filter(|words| !words.is_empty());
+                if let Some(words) = &note {
                     tracing::error!(subscriber = name, "what was decided before runs: {words}");
-                    words
-                });
-                let version = spec.as_ref().map(PluginSpec::digest).filter(|version| decided.runs(*version));
-                let change = version.map_or(Change::None, Change::Seen);
+                }
                 Ok(Choice { starts, note, change })
             }
             Err(error) => {
-                let mut errors = refused.unwrap_or_default();
-                errors.push(PluginError::Kept { subscriber: name, error });
-                Err(errors)
+                refused.push(PluginError::Kept { subscriber: name, error });
+                Err(refused)
             }
         }
     }
 
-    /// The file is another than it was: it is tried.
+    /// A component is proposed, with settings that may be others: the version of both is tried. None where it is what runs.
     fn proposed(
         &self,
         subscriber: &SubscriberPlan,
-        file: &Path,
-        spec: &PluginSpec,
+        (path, file): (&Path, Option<&FileComponent>),
         decided: &Decided,
-        handler: C::Handler,
-    ) -> Choice<C::Handler> {
-        let (kept, wasm) = (self.kept(spec, subscriber, file), spec.wasm.clone());
-        let (name, digest) = (subscriber.label(), kept.version.short());
-        match self.load(subscriber, decided, decided.proven, None) {
+        spec: PluginSpec,
+        (component, said): (Digest, Said),
+    ) -> Result<Option<Choice<C::Handler>>, Vec<PluginError>> {
+        let name = subscriber.label();
+        let not_kept = |error| vec![PluginError::Kept { subscriber: name.clone(), error: KeptError::Store(error) }];
+        let wasm = wasm_of(self.store, component, file).map_err(not_kept)?;
+        let spec = PluginSpec { wasm: wasm.clone(), ..spec };
+        let version = spec.digest();
+        if decided.runs(version) {
+            return Ok(None);
+        }
+        let is_of_file = file.is_some_and(|file| file.digest == component);
+        let kept = match is_of_file {
+            true => self.kept(&spec, subscriber, path),
+            false => Kept::new(&spec, &subscriber.config, (super::OTHER_SETTINGS, self.now_ns)),
+        };
+        let handler = self.compile(spec, path)?;
+        let note = None;
+        if version == decided.proven {
+            let starts = Starts { proven: handler, on_trial: None };
+            return Ok(Some(Choice { starts, note, change: Change::Back(said) }));
+        }
+        let (digest, new) = (version.short(), Proposed { kept, wasm, said });
+        Ok(Some(match self.load(subscriber, decided, decided.proven, file) {
             Ok(proven) => {
+                let what = if is_of_file { "the file of its plugin has changed" } else { super::OTHER_SETTINGS };
                 tracing::info!(
                     subscriber = name,
                     digest,
-                    "the file of its plugin has changed: the new version is tried"
+                    component = component.short(),
+                    "{what}: a new version is tried"
                 );
-                let terms = Terms { events: self.events, lanes: None };
+                // what only some lanes try does not go to all of them because of it
+                let lanes = decided.tried.filter(|_| decided.component() == Some(component)).and_then(|it| it.lanes);
+                let terms = Terms { events: self.events, lanes };
                 let starts = Starts { proven, on_trial: Some((handler, terms)) };
-                Choice { starts, note: None, change: Change::Try(kept, wasm) }
+                Choice { starts, note, change: Change::Try(new, lanes) }
             }
             Err(error) => {
                 tracing::warn!(subscriber = name, digest, %error, "the new version runs without being compared with the one before");
                 let starts = Starts { proven: handler, on_trial: None };
-                Choice { starts, note: None, change: Change::Replace(kept, wasm) }
+                Choice { starts, note, change: Change::Replace(new) }
             }
-        }
+        }))
     }
 
     /// What was decided before.
@@ -307,32 +353,31 @@ impl<C: Compile> Beginning<'_, C> {
         &self,
         subscriber: &SubscriberPlan,
         decided: &Decided,
-        file_spec: Option<&PluginSpec>,
+        file: Option<&FileComponent>,
     ) -> Result<Starts<C::Handler>, KeptError> {
-        let proven = self.load(subscriber, decided, decided.proven, file_spec)?;
+        let proven = self.load(subscriber, decided, decided.proven, file)?;
         let on_trial = match decided.tried {
             None => None,
             Some(tried) => {
-                let handler = self.load(subscriber, decided, tried.version, file_spec)?;
+                let handler = self.load(subscriber, decided, tried.version, file)?;
                 Some((handler, Terms { events: self.events, lanes: tried.lanes }))
             }
         };
         Ok(Starts { proven, on_trial })
     }
 
-    /// A version that is kept, or the file where it is the same.
+    /// A version that is kept; its component may be that of the file.
     fn load(
         &self,
         subscriber: &SubscriberPlan,
         decided: &Decided,
         version: Digest,
-        file_spec: Option<&PluginSpec>,
+        file: Option<&FileComponent>,
     ) -> Result<C::Handler, KeptError> {
-        let spec = match file_spec.filter(|spec| spec.digest() == version) {
-            Some(spec) => spec.clone(),
-            None => kept_spec(self.store, subscriber, decided, version)?,
-        };
-        self.timed(spec).map_err(KeptError::Refused)
+        let spec = kept_settings(subscriber, decided, version)?;
+        let component = decided.find(version).ok_or(KeptError::Unknown { version })?.wasm;
+        let wasm = wasm_of(self.store, component, file)?;
+        self.timed(PluginSpec { wasm, ..spec }).map_err(KeptError::Refused)
     }
 
     fn compile(&self, spec: PluginSpec, file: &Path) -> Result<C::Handler, Vec<PluginError>> {
@@ -356,6 +401,48 @@ impl<C: Compile> Beginning<'_, C> {
     }
 }
 
+/// What becomes of the versions of subscribers that another plan starts, in words, by their names. Reads files; nothing happens.
+pub(super) fn words(store: &Store, plan: &Plan, files: &[PathBuf], only: &[String]) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for (subscriber, file) in plan.subscribers.iter().zip(files) {
+        let name = subscriber.label();
+        let Some(decided) = store.decided(&name).filter(|_| only.contains(&name)) else { continue };
+        let component = read(&name, file).ok().map(|wasm| Digest::of(&wasm));
+        let said = Said { component, settings: settings(subscriber) };
+        let short = |digest: Option<Digest>| digest.map(|digest| digest.short()).unwrap_or_default();
+        let (before, proposed) = (decided.component(), decided.proposed(said));
+        let is_other = decided.find(decided.newest()).is_some_and(|kept| kept.said().settings != said.settings);
+        let is_compared = decided.find(decided.proven).is_some_and(|kept| kept.ports == ports(subscriber));
+        let comes = if is_compared { "comes on trial" } else { "runs at once, since other ports cannot be compared," };
+        let words = match proposed {
+            Some(_) if proposed == component && component != before => {
+                format!("component {} of its file {comes} in place of {}", short(component), short(before))
+            }
+            Some(_) if component.is_some() && proposed != component => format!(
+                "component {}, which runs, {comes} with the new settings; the one of its file, {}, was looked at before",
+                short(proposed),
+                short(component),
+            ),
+            Some(_) => format!("component {}, which runs, {comes} with the new settings", short(proposed)),
+            None if is_other => {
+                let why = if decided.is_pinned { "it is pinned" } else { "the new ones were looked at before" };
+                format!("component {} runs on with the settings that it has: {why}", short(before))
+            }
+            None => continue,
+        };
+        found.insert(name, words);
+    }
+    found
+}
+
+/// A component by its hash, from the file where it is that.
+fn wasm_of(store: &Store, component: Digest, file: Option<&FileComponent>) -> Result<Vec<u8>, StoreError> {
+    match file.filter(|file| file.digest == component) {
+        Some(file) => Ok(file.wasm.clone()),
+        None => store.component(component),
+    }
+}
+
 /// A version that is kept, with what the topology says where that does not belong to the version.
 pub(super) fn kept_spec(
     store: &Store,
@@ -363,17 +450,30 @@ pub(super) fn kept_spec(
     decided: &Decided,
     version: Digest,
 ) -> Result<PluginSpec, KeptError> {
+    let spec = kept_settings(subscriber, decided, version)?;
+    let component = decided.find(version).ok_or(KeptError::Unknown { version })?.wasm;
+    Ok(PluginSpec { wasm: store.component(component)?, ..spec })
+}
+
+/// As [`kept_spec`], without the component. Secrets are what is in their files now, which are where the topology says.
+fn kept_settings(subscriber: &SubscriberPlan, decided: &Decided, version: Digest) -> Result<PluginSpec, KeptError> {
     let kept = decided.find(version).ok_or(KeptError::Unknown { version })?;
     if kept.ports != ports(subscriber) {
         let (has, topology) = (kept.ports.join(", "), ports(subscriber).join(", "));
         return Err(KeptError::Ports { version, has, topology });
     }
-    let config = config(&subscriber.label(), &kept.config_values()).map_err(KeptError::Source)?;
-    let wasm = store.component(kept.wasm)?;
-    let (subscriber, ports, limits) = (subscriber.label(), kept.ports.clone(), kept.limits.into());
-    let spec = PluginSpec { subscriber, wasm, config, ports, limits };
-    if spec.digest() != version {
-        return Err(KeptError::Secrets { version });
+    let mut values = kept.config_values();
+    for (name, value) in &mut values {
+        match (&*value, subscriber.config.get(name)) {
+            (ConfigValue::SecretFile(_), Some(now @ ConfigValue::SecretFile(_))) => *value = now.clone(),
+            (ConfigValue::Text(text), Some(ConfigValue::Variable { written, .. })) => {
+                *value = ConfigValue::Variable { text: text.clone(), written: written.clone() };
+            }
+            _ => {}
+        }
     }
-    Ok(spec)
+    let name = subscriber.label();
+    let config = config(&name, &values).map_err(KeptError::Source)?;
+    let (ports, limits) = (kept.ports.clone(), kept.limits.into());
+    Ok(PluginSpec { subscriber: name, wasm: Vec::new(), config, hidden: hidden(&values), ports, limits })
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <hash>.wasm     a component
-//! record          "wattle plugins v1 <hash of what follows>\n", then the record as JSON
+//! record          "wattle plugins v2 <hash of what follows>\n", then the record as JSON; v1 has other digests
 //! topology        "wattle topology v1 <hash of what follows>\n", then what was applied as JSON
 //! *.new           on its way to one of these; nothing
 //! ```
@@ -28,7 +28,8 @@ use crate::wasm::Digest;
 const RECORD: &str = "record";
 const NEW: &str = ".new";
 const WASM: &str = ".wasm";
-const MAGIC: &str = "wattle plugins v1 ";
+const MAGIC: &str = "wattle plugins v2 ";
+const MAGIC_V1: &str = "wattle plugins v1 ";
 const TOPOLOGY: &str = "topology";
 const TOPOLOGY_MAGIC: &str = "wattle topology v1 ";
 
@@ -299,7 +300,11 @@ fn text_of(magic: &str, record: &impl Serialize) -> String {
 }
 
 fn parse(bytes: &[u8]) -> Result<Record, StoreError> {
-    body(MAGIC, bytes).map_err(|why| StoreError::Damaged { why })
+    let record = match bytes.starts_with(MAGIC_V1.as_bytes()) {
+        true => body(MAGIC_V1, bytes).map(Record::from_v1),
+        false => body(MAGIC, bytes),
+    };
+    record.map_err(|why| StoreError::Damaged { why })
 }
 
 /// What a record says, or what is wrong with it.
@@ -327,6 +332,7 @@ mod tests {
             subscriber: "s".into(),
             wasm: wasm.to_vec(),
             config: BTreeMap::new(),
+            hidden: BTreeMap::new(),
             ports: Vec::new(),
             limits: crate::wasm::Limits::default(),
         };

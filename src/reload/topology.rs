@@ -26,7 +26,7 @@ use super::snapshot::snapshot_where_nothing_runs;
 use super::source::PluginError;
 use super::start::{Change, Chosen};
 use super::{Compile, Reloader, Store, StoreError};
-use crate::dispatch::{Changes, CollectError, Gone, Kept, PrepareError, Renames, StartError, rename};
+use crate::dispatch::{Changes, CollectError, Gone, Kept, Node, PrepareError, Renames, StartError, rename};
 use crate::engine::{Engine, Names};
 use crate::model::{SubscriberId, TopicId};
 use crate::topology::{
@@ -365,8 +365,21 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// # Errors
     /// [`TopologyError::Unreadable`].
     pub fn changes(&self, proposal: &Proposal) -> Result<Changes, TopologyError> {
-        let plan = proposal.read()?.0;
-        Ok(self.changes_to(&plan))
+        let (plan, components) = proposal.read()?;
+        let mut changes = self.changes_to(&plan);
+        self.tell_versions(&mut changes, &plan, &components);
+        Ok(changes)
+    }
+
+    /// Says which version each subscriber that starts is to run. Reads the files of components.
+    fn tell_versions(&self, changes: &mut Changes, plan: &Plan, components: &[PathBuf]) {
+        let tree = &self.shared.tree;
+        let (started, renames) = (tree.started_by(plan), Renames::of(&tree.plan(), plan));
+        let view = self.store().view(&renames);
+        let mut words = super::start::words(&view, plan, components, &started);
+        for change in changes.changes.iter_mut().filter(|change| change.node == Node::Subscriber) {
+            change.words.extend(words.remove(&change.name));
+        }
     }
 
     fn changes_to(&self, plan: &Plan) -> Changes {
@@ -470,9 +483,13 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         for subject in subjects.iter().filter(|subject| !stays(&subject.name)) {
             turns.push(subject.turn.lock().await);
         }
-        let (reloader, wanted) = (self.clone(), plan.clone());
-        let looked = self.shared.runtime.spawn_blocking(move || reloader.changes_to(&wanted)).await;
-        let changes = looked.map_err(|_| TopologyError::Closed)?;
+        let (reloader, wanted, files) = (self.clone(), plan.clone(), components.clone());
+        let looked = self.shared.runtime.spawn_blocking(move || {
+            let mut changes = reloader.changes_to(&wanted);
+            reloader.tell_versions(&mut changes, &wanted, &files);
+            changes
+        });
+        let changes = looked.await.map_err(|_| TopologyError::Closed)?;
         permit(&changes, allow_loss)?;
         let renames = Renames::of(&old, &plan);
         let chosen = self.choose(&plan, &components, &started, &renames).await?;

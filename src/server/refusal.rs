@@ -13,7 +13,6 @@ use crate::dispatch::publish::{EventRefused, NumberingRefused};
 use crate::dispatch::shadow::ShadowError;
 use crate::dispatch::{
     BacklogFull, CollectError, ControlError, PendingError, PrepareError, PublishError, SnapshotError, TraceError,
-    VersionError,
 };
 use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, SessionError, Stopped};
 use crate::limits;
@@ -282,7 +281,7 @@ pub(super) fn pending(error: &PendingError) -> Status {
 /// A version that was not reloaded.
 pub(super) fn plugin(error: &ReloadError) -> Status {
     match error {
-        ReloadError::Control(error) | ReloadError::Version(VersionError::Control(error)) => control(error),
+        ReloadError::Control(error) => control(error),
         ReloadError::Refused(_) => Refusal::new(Code::InvalidArgument, reason::PLUGIN_REFUSED, error).status(),
         ReloadError::Source(_) => Refusal::new(Code::FailedPrecondition, reason::PLUGIN_UNREADABLE, error).status(),
         ReloadError::Pinned { version, .. } => {
@@ -299,16 +298,11 @@ pub(super) fn plugin(error: &ReloadError) -> Status {
         }
         ReloadError::OnTrial { .. } => Refusal::new(Code::FailedPrecondition, reason::VERSION_ON_TRIAL, error).status(),
         ReloadError::Kept(_) => Refusal::new(Code::FailedPrecondition, reason::VERSION_UNUSABLE, error).status(),
-        ReloadError::Store(_) => {
-            // a write may have happened although it failed
+        ReloadError::Store(_) | ReloadError::NotCalled { .. } => {
+            // a write may have happened although it failed; and what was decided runs at the next start
             let unknown = [(reason::OUTCOME, reason::OUTCOME_UNKNOWN.to_owned())];
             Refusal::with(Code::Internal, reason::VERSIONS_FAILED, error, unknown).status()
         }
-        ReloadError::Version(VersionError::Apply(apply)) => match apply {
-            ApplyError::Stopped(stopped) => self::stopped(stopped),
-            // What is applied is what runs: a fault of the bus.
-            _ => Refusal::new(Code::Internal, reason::VERSIONS_FAILED, error).status(),
-        },
         ReloadError::Closed => stopped(&Stopped::Closed),
     }
 }

@@ -1,6 +1,5 @@
 //! The identity of a plugin's version.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -9,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::limits::Limits;
 
 /// A BLAKE3 hash. As a version: of the component's bytes, its configuration, limits and ports, so that a change of any
-/// of them is another version. Secrets of the configuration are in it only as a part of what is hashed.
+/// of them is another version. Of a secret only its name is in it: the same version runs with the secret of the day.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
@@ -35,36 +34,84 @@ impl Digest {
         self.to_string().chars().take(16).collect()
     }
 
-    /// What makes up a version. The layout is a promise: a released digest must not change for the same inputs.
+    /// What makes up a version; the value of a secret is no part of it. The layout is a promise: a released digest must not
+    /// change for the same inputs, which are those without a secret in the first one.
     ///
     /// Every part is preceded by its length or count as a little-endian u64, so that no two inputs look the same.
-    pub(super) fn of_version(
-        wasm: &[u8],
-        config: &BTreeMap<String, String>,
+    pub fn of_version<'a>(
+        wasm: &Digest,
+        config: impl Iterator<Item = (&'a str, Option<&'a str>)> + Clone,
         limits: &Limits,
         ports: &[String],
     ) -> Digest {
-        let mut hasher = blake3::Hasher::new_derive_key("wattle plugin version 1");
-        let mut part = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        part(blake3::hash(wasm).as_bytes());
-        part(&(config.len() as u64).to_le_bytes());
-        for (key, value) in config {
-            part(key.as_bytes());
-            part(value.as_bytes());
+        let has_secrets = config.clone().any(|(_, value)| value.is_none());
+        let mut parts = Parts::of(if has_secrets { "wattle plugin version 2" } else { "wattle plugin version 1" });
+        parts.add(&wasm.0);
+        if has_secrets {
+            parts.told(config);
+        } else {
+            parts.add(&(config.clone().count() as u64).to_le_bytes());
+            for (key, value) in config {
+                parts.add(key.as_bytes());
+                parts.add(value.unwrap_or_default().as_bytes());
+            }
         }
         let Limits { memory_bytes, time, output_bytes, handles, log_lines_per_second } = limits;
-        part(&memory_bytes.to_le_bytes());
-        part(&time.as_nanos().to_le_bytes());
-        part(&output_bytes.to_le_bytes());
-        part(&handles.to_le_bytes());
-        part(&log_lines_per_second.to_le_bytes());
-        for port in ports {
-            part(port.as_bytes());
+        parts.add(&memory_bytes.to_le_bytes());
+        parts.add(&time.as_nanos().to_le_bytes());
+        parts.add(&output_bytes.to_le_bytes());
+        parts.add(&handles.to_le_bytes());
+        parts.add(&log_lines_per_second.to_le_bytes());
+        parts.ports(ports);
+        parts.end()
+    }
+
+    /// What a topology says of a version beside its component. Not what it cannot say: a release that changes that changes no
+    /// topology.
+    pub fn of_settings<'a>(
+        config: impl Iterator<Item = (&'a str, Option<&'a str>)> + Clone,
+        limits: &Limits,
+        ports: &[String],
+    ) -> Digest {
+        let mut parts = Parts::of("wattle plugin settings 1");
+        parts.told(config);
+        let Limits { memory_bytes, time, output_bytes, .. } = limits;
+        parts.add(&memory_bytes.to_le_bytes());
+        parts.add(&time.as_nanos().to_le_bytes());
+        parts.add(&output_bytes.to_le_bytes());
+        parts.ports(ports);
+        parts.end()
+    }
+}
+
+struct Parts(blake3::Hasher);
+
+impl Parts {
+    fn of(context: &str) -> Self {
+        Self(blake3::Hasher::new_derive_key(context))
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    /// A configuration; secrets have no value.
+    fn told<'a>(&mut self, config: impl Iterator<Item = (&'a str, Option<&'a str>)> + Clone) {
+        self.add(&(config.clone().count() as u64).to_le_bytes());
+        for (key, value) in config {
+            self.add(key.as_bytes());
+            self.add(&[u8::from(value.is_some())]);
+            self.add(value.unwrap_or_default().as_bytes());
         }
-        Digest(*hasher.finalize().as_bytes())
+    }
+
+    fn ports(&mut self, ports: &[String]) {
+        ports.iter().for_each(|port| self.add(port.as_bytes()));
+    }
+
+    fn end(self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
     }
 }
 
@@ -123,22 +170,50 @@ mod tests {
 
     use super::*;
 
+    fn version(wasm: &[u8], config: &[(&str, Option<&str>)], limits: Limits, ports: &[&str]) -> Digest {
+        let ports: Vec<_> = ports.iter().map(|port| (*port).to_owned()).collect();
+        Digest::of_version(&Digest::of(wasm), config.iter().copied(), &limits, &ports)
+    }
+
     #[test]
     fn a_change_of_anything_is_another_version() {
         let limits = Limits::default();
-        let one = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
-        let ports = ["a".to_owned()];
+        let slower = Limits { time: Duration::from_secs(2), ..limits };
         let versions = [
-            Digest::of_version(b"x", &BTreeMap::new(), &limits, &ports),
-            Digest::of_version(b"y", &BTreeMap::new(), &limits, &ports),
-            Digest::of_version(b"x", &one("a", "b"), &limits, &ports),
-            Digest::of_version(b"x", &one("ab", ""), &limits, &ports),
-            Digest::of_version(b"x", &BTreeMap::new(), &Limits { time: Duration::from_secs(2), ..limits }, &ports),
-            Digest::of_version(b"x", &BTreeMap::new(), &limits, &[]),
+            version(b"x", &[], limits, &["a"]),
+            version(b"y", &[], limits, &["a"]),
+            version(b"x", &[("a", Some("b"))], limits, &["a"]),
+            version(b"x", &[("ab", Some(""))], limits, &["a"]),
+            version(b"x", &[("ab", None)], limits, &["a"]),
+            version(b"x", &[("ab", None), ("b", Some(""))], limits, &["a"]),
+            version(b"x", &[("ab", Some("")), ("b", None)], limits, &["a"]),
+            version(b"x", &[], slower, &["a"]),
+            version(b"x", &[], limits, &[]),
         ];
         for (i, a) in versions.iter().enumerate() {
             assert!(versions.iter().skip(i + 1).all(|b| a != b), "version {i} is not unique");
         }
+    }
+
+    #[test]
+    fn settings_are_what_a_topology_says() {
+        let of = |config: &[(&str, Option<&str>)], limits, ports: &[String]| {
+            Digest::of_settings(config.iter().copied(), &limits, ports)
+        };
+        let limits = Limits::default();
+        let slower = Limits { time: Duration::from_secs(2), ..limits };
+        let settings = [
+            of(&[], limits, &[]),
+            of(&[("a", Some(""))], limits, &[]),
+            of(&[("a", None)], limits, &[]),
+            of(&[], slower, &[]),
+            of(&[], limits, &["a".to_owned()]),
+        ];
+        for (i, a) in settings.iter().enumerate() {
+            assert!(settings.iter().skip(i + 1).all(|b| a != b), "settings {i} are not unique");
+        }
+        let other_release = Limits { handles: 7, log_lines_per_second: 7, ..limits };
+        assert_eq!(of(&[], other_release, &[]), of(&[], limits, &[]));
     }
 
     #[test]
@@ -152,11 +227,14 @@ mod tests {
 
     #[test]
     fn a_version_keeps_its_digest_from_release_to_release() {
-        let config = BTreeMap::from([("currency".to_owned(), "EUR".to_owned())]);
-        let ports = ["accepted".to_owned(), "refused".to_owned()];
+        let ports = ["accepted", "refused"];
         assert_eq!(
-            Digest::of_version(b"\0asm", &config, &Limits::default(), &ports).to_string(),
+            version(b"\0asm", &[("currency", Some("EUR"))], Limits::default(), &ports).to_string(),
             "50eeee37fd8035f882839c89069a45a4c03c2cec0f2790b254d5673330c3e259",
+        );
+        assert_eq!(
+            version(b"\0asm", &[("currency", Some("EUR")), ("key", None)], Limits::default(), &ports).to_string(),
+            "5552e282842c50771ca823215bfe2e65f331d65889a349cfbd6eeb7028e4b753",
         );
     }
 }

@@ -1,10 +1,10 @@
 //! The plugin host: one engine, one pool of instances, one cache of compiled code, for all plugins of a bus.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::thread;
 
 use tokio::sync::Semaphore;
@@ -25,6 +25,7 @@ use super::sections;
 use super::state::State;
 use super::ticker::Ticker;
 use super::wasi;
+use crate::effects::random;
 
 /// What a host may use.
 #[derive(Clone, Debug)]
@@ -107,16 +108,88 @@ pub struct PluginSpec {
     pub wasm: Vec<u8>,
     /// What it can ask for by name. Values may be secrets: nothing here logs them.
     pub config: BTreeMap<String, String>,
+    /// Names of the configuration whose values are shown nowhere.
+    pub hidden: BTreeMap<String, Hidden>,
     /// The names of the ports that the topology connects. Outputs name them by their place here.
     pub ports: Vec<String>,
     /// What it may use.
     pub limits: Limits,
 }
 
+/// Why a value of a configuration is shown nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hidden {
+    /// It is a secret, which may change while the version is the same.
+    Secret,
+    /// It is of the environment, which may have secrets. Another value makes another version.
+    Variable,
+}
+
+/// What a version was made with beside its component, as far as it may be shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PluginSettings {
+    /// Its ports.
+    pub ports: Vec<String>,
+    /// Its limits.
+    pub limits: Limits,
+    /// What it is told; `None` for what is shown nowhere.
+    pub config: BTreeMap<String, Option<String>>,
+    /// Names of the configuration that are secrets.
+    pub secrets: BTreeSet<String>,
+    /// The same in one process where the values of all secrets are, and says nothing else of them.
+    pub secrets_mark: [u8; 32],
+}
+
 impl PluginSpec {
     /// The identity of the version that it makes: as [`Plugin::digest`].
     pub fn digest(&self) -> Digest {
-        Digest::of_version(&self.wasm, &self.config, &self.limits, &self.ports)
+        Digest::of_version(&Digest::of(&self.wasm), self.told(), &self.limits, &self.ports)
+    }
+
+    /// What it says beside its component, in short.
+    pub fn settings_digest(&self) -> Digest {
+        Digest::of_settings(self.told(), &self.limits, &self.ports)
+    }
+
+    /// What it says beside its component.
+    pub fn settings(&self) -> PluginSettings {
+        let shown = |(name, value): (&String, &String)| {
+            (name.clone(), Some(value.clone()).filter(|_| !self.hidden.contains_key(name)))
+        };
+        let secrets = self.hidden.iter().filter(|(_, hidden)| **hidden == Hidden::Secret).map(|(name, _)| name.clone());
+        PluginSettings {
+            ports: self.ports.clone(),
+            limits: self.limits,
+            config: self.config.iter().map(shown).collect(),
+            secrets: secrets.collect(),
+            secrets_mark: self.secrets_mark(),
+        }
+    }
+
+    /// Its configuration as far as it makes up the version.
+    fn told(&self) -> impl Iterator<Item = (&str, Option<&str>)> + Clone {
+        let is_secret = |name: &String| self.hidden.get(name) == Some(&Hidden::Secret);
+        self.config.iter().map(move |(name, value)| (name.as_str(), Some(value.as_str()).filter(|_| !is_secret(name))))
+    }
+
+    /// As [`PluginSettings::secrets_mark`].
+    fn secrets_mark(&self) -> [u8; 32] {
+        /// Nobody else has it, so that a mark cannot be tried out.
+        static SALT: LazyLock<[u8; 32]> = LazyLock::new(|| {
+            let mut hasher = blake3::Hasher::new();
+            for _ in 0..4 {
+                hasher.update(&random().to_le_bytes());
+            }
+            *hasher.finalize().as_bytes()
+        });
+        let mut hasher = blake3::Hasher::new_keyed(&SALT);
+        for (name, value) in self.config.iter().filter(|(name, _)| self.hidden.get(*name) == Some(&Hidden::Secret)) {
+            for part in [name, value] {
+                hasher.update(&(part.len() as u64).to_le_bytes());
+                hasher.update(part.as_bytes());
+            }
+        }
+        *hasher.finalize().as_bytes()
     }
 }
 
@@ -170,12 +243,12 @@ impl Host {
     /// # Errors
     /// When it does not fit, with what its author can do about it.
     pub fn register(&self, spec: PluginSpec) -> Result<Plugin, RegisterError> {
-        let PluginSpec { subscriber, wasm, config, ports, limits } = spec;
+        let (digest, settings) = (spec.digest(), Arc::new(spec.settings()));
+        let PluginSpec { subscriber, wasm, config, ports, limits, .. } = spec;
         let host = &self.0;
         if !host.room.could_hold(limits.memory_bytes) {
             return Err(RegisterError::TooMuchMemory { memory_bytes: limits.memory_bytes });
         }
-        let digest = Digest::of_version(&wasm, &config, &limits, &ports);
         let state_version =
             sections::state_version(&wasm).map_err(|message| RegisterError::StateVersion { message })?;
         let wasm_digest = Digest::of(&wasm);
@@ -198,6 +271,7 @@ impl Host {
             kind,
             digest,
             wasm_digest,
+            settings,
             state_version,
             port_order,
             seats: Arc::new(Semaphore::new(host.instances_per_plugin.min(Semaphore::MAX_PERMITS))),

@@ -44,7 +44,7 @@ mod words;
 pub use beside::give_way;
 pub use call::{Action, Batch, CallError, CallErrorKind, Event, EventContext, Failure, Handled, Output};
 pub use digest::{Digest, NotADigest};
-pub use host::{Host, HostError, HostOptions, Inspection, PluginSpec};
+pub use host::{Hidden, Host, HostError, HostOptions, Inspection, PluginSettings, PluginSpec};
 pub use limits::{
     COMPONENT_BYTES_MAX, Limits, STATE_BUCKET_BYTES_MAX, STATE_CALL_BYTES_MAX, STATE_KEY_BYTES_MAX,
     STATE_VALUE_BYTES_MAX,

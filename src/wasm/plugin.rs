@@ -23,7 +23,7 @@ use wasmtime::{Store, UpdateDeadline};
 use super::call::{self, Batch, CallError, CallErrorKind, Handled};
 use super::contract::{Sandbox, SandboxPre};
 use super::digest::Digest;
-use super::host::HostInner;
+use super::host::{HostInner, PluginSettings};
 use super::limits::{INSTANTIATION_TIME, Limits, crossing_bytes, handles_mark, memory_mark_bytes};
 use super::logs::{Gate, Log};
 use super::room::Place;
@@ -40,6 +40,7 @@ pub(super) struct Shared {
     pub(super) kind: Kind,
     pub(super) digest: Digest,
     pub(super) wasm_digest: Digest,
+    pub(super) settings: Arc<PluginSettings>,
     pub(super) state_version: u32,
     /// For each port in the order in which the plugin numbers them, its place in `PluginSpec::ports`.
     pub(super) port_order: Vec<u32>,
@@ -93,6 +94,11 @@ impl Plugin {
     /// The hash of the component alone.
     pub fn wasm_digest(&self) -> &Digest {
         &self.0.wasm_digest
+    }
+
+    /// What it was made with beside its component.
+    pub fn settings(&self) -> Arc<PluginSettings> {
+        self.0.settings.clone()
     }
 
     /// The version of the state that it keeps: one of another version cannot read what it has written. 0 where it does not

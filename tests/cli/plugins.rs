@@ -305,6 +305,7 @@ fn dev_builds_sources_that_change_and_runs_what_comes_of_them() {
         subscriber: "work".into(),
         wasm: guest("reloaded"),
         config: BTreeMap::new(),
+        hidden: BTreeMap::new(),
         ports: vec!["done".into()],
         limits: Limits::default(),
     };

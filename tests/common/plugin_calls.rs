@@ -64,6 +64,7 @@ pub fn spec(name: &str, ports: &[&str]) -> PluginSpec {
         subscriber: name.to_owned(),
         wasm: guest(name),
         config: BTreeMap::new(),
+        hidden: BTreeMap::new(),
         ports: ports.iter().map(|port| (*port).to_owned()).collect(),
         limits: Limits::default(),
     }

@@ -32,7 +32,14 @@ fn config(cases: u32) -> ProptestConfig {
 fn said_of(wasm: Vec<u8>) -> Vec<String> {
     let limits = Limits { time: Duration::from_millis(50), memory_bytes: 4 << 20, ..Limits::default() };
     let (subscriber, ports) = ("odd".into(), vec!["out".into()]);
-    match HOST.register(PluginSpec { subscriber, wasm, config: BTreeMap::new(), ports, limits }) {
+    match HOST.register(PluginSpec {
+        subscriber,
+        wasm,
+        config: BTreeMap::new(),
+        hidden: BTreeMap::new(),
+        ports,
+        limits,
+    }) {
         Err(error) => vec![error.to_string()],
         Ok(plugin) => match RUNTIME.block_on(call(&plugin, &[sent("a", "x"), sent("b", "y")])).0 {
             Ok(handled) => handled.failed.map(|failed| failed.reason).into_iter().collect(),

@@ -13,7 +13,14 @@ use crate::common::plugin_calls::{call_on, host, sent};
 static HOST: LazyLock<Host> = LazyLock::new(host);
 
 pub(crate) fn spec(wasm: Vec<u8>) -> PluginSpec {
-    PluginSpec { subscriber: "odd".into(), wasm, config: BTreeMap::new(), ports: vec![], limits: Limits::default() }
+    PluginSpec {
+        subscriber: "odd".into(),
+        wasm,
+        config: BTreeMap::new(),
+        hidden: BTreeMap::new(),
+        ports: vec![],
+        limits: Limits::default(),
+    }
 }
 
 /// What a call says of a component that traps in functions of these names, and how long it took.

@@ -212,6 +212,34 @@ async fn a_trial_with_enough_events_can_still_fail_and_then_does_not_pass() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_the_end_of_a_trial_is_written_nobody_fails_it_and_what_it_failed_on_counts_where_that_fails() {
+    for is_kept in [true, false] {
+        let (old, new) = (named("old"), second(|_| Step::Reject));
+        let tree = start(ONE, &[("work", &old)]).await;
+        let trial = tries(&tree, &new, Terms { events: 1, lanes: None }).await;
+        assert!(!tree.hold_trial("work", &trial).unwrap(), "it has not done enough");
+        publish(&tree, "in", &["a"]).await;
+        settled(&tree).await;
+        assert!(tree.hold_trial("work", &trial).unwrap());
+        publish(&tree, "in", &["b"]).await;
+        settled(&tree).await;
+        assert!(matches!(verdict(&trial), Verdict::Passing(Some(_))));
+        assert!(tree.called("work").unwrap().tried.is_some(), "it is on trial");
+        if is_kept {
+            assert!(tree.pass_trial("work", &trial).unwrap());
+        } else {
+            tree.release_trial("work", &trial).unwrap();
+            assert!(failed(&trial).contains("event b"));
+        }
+        publish(&tree, "in", &["c"]).await;
+        settled(&tree).await;
+        let last = if is_kept { "new c" } else { "old c" };
+        assert_eq!(data(&tree, "out").await, ["new a", "old b", last], "nothing is given up");
+        assert_eq!(tree.called("work").unwrap().tried, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_later_version_is_compared_with_the_proven_one_and_not_with_the_one_that_it_replaces() {
     let (old, new) = (named("old"), second(|_| Step::Reject));
     let newer = Script::each(|given| if given.data == "c" { Step::Reject } else { says("newer", given) }).version(3);

@@ -15,7 +15,8 @@ use wattle::engine::memory::MemoryEngine;
 use wattle::reload::{BeginError, Begun, Compile, Outcome, Policy, Probation, Reloader, Store, begin};
 use wattle::topology::Plan;
 use wattle::wasm::{
-    Action, Batch, CallError, CallErrorKind, Digest, Failure, Handled, Output, PluginSpec, RegisterError, StateWrite,
+    Action, Batch, CallError, CallErrorKind, Digest, Failure, Handled, Output, PluginSettings, PluginSpec,
+    RegisterError, StateWrite,
 };
 
 use crate::common::trees::{data, event, plan_of, settled, status, until};
@@ -30,12 +31,14 @@ subscribers:
 ";
 
 /// A handler that emits its name and the event's data. Its text is `NAME`, then words: `reject=DATA`, `timeout=DATA`,
-/// `sometimes=N`, which rejects data whose number is divisible by that, `state=N`, the version of its state, and `keeps`:
-/// it leaves its name in its state, under `last`.
+/// `sometimes=N`, which rejects data whose number is divisible by that, `state=N`, the version of its state, `keeps`:
+/// it leaves its name in its state, under `last`, and `tells=KEY`: it adds what its configuration says of that to its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     version: Digest,
     text: String,
+    settings: Arc<PluginSettings>,
+    config: BTreeMap<String, String>,
     pauses: Arc<Pauses>,
 }
 
@@ -50,14 +53,23 @@ impl Worker {
         self.does("reject", data) || every.zip(number).is_some_and(|(every, number)| number % every == 0)
     }
 
-    fn name(&self) -> &str {
-        self.text.split_whitespace().next().unwrap_or_default()
+    fn name(&self) -> String {
+        let mut words = self.text.split_whitespace();
+        let name = words.next().unwrap_or_default();
+        match words.find_map(|word| self.config.get(word.strip_prefix("tells=")?)) {
+            Some(told) => format!("{name}:{told}"),
+            None => name.to_owned(),
+        }
     }
 }
 
 impl Handler for Worker {
     fn digest(&self) -> [u8; 32] {
         *self.version.as_bytes()
+    }
+
+    fn settings(&self) -> Arc<PluginSettings> {
+        self.settings.clone()
     }
 
     fn state_version(&self) -> u32 {
@@ -80,7 +92,7 @@ impl Handler for Worker {
                 return Err(CallError { event: Some(index), kind, message, backtrace: None }.into());
             }
             if self.text.split_whitespace().any(|word| word == "keeps") && index == 0 {
-                let value = Some(self.name().to_owned().into());
+                let value = Some(self.name().into());
                 handled.writes.push(StateWrite { event: 0, bucket: "b".into(), key: "last".into(), value });
             }
             handled.outputs.push(Output {
@@ -147,7 +159,10 @@ impl Compile for Texts {
         let (version, text) = (spec.digest(), String::from_utf8_lossy(&spec.wasm).into_owned());
         match text.strip_prefix("bad") {
             Some(_) => Err(RegisterError::NotWasm { start: text }),
-            None => Ok(Worker { version, text, pauses: self.pauses.clone() }),
+            None => {
+                let (settings, pauses) = (Arc::new(spec.settings()), self.pauses.clone());
+                Ok(Worker { version, text, settings, config: spec.config, pauses })
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wattle::effects::memory::Operation;
-use wattle::reload::{Policy, ReloadError};
+use wattle::reload::{Outcome, Policy, ReloadError};
 
 use crate::bed::{Bus, LONG, ONE, SHORT, World};
 use crate::common::random::Random;
@@ -184,6 +184,97 @@ async fn a_version_is_proven_once_and_a_crash_in_front_of_that_tries_it_again() 
         }
         assert_eq!(bus.who().await, "b", "{crash_at}");
     }
+}
+
+/// What lanes call is what is recorded.
+fn agree(bus: &Bus, when: &str) {
+    let (called, listed) = (bus.tree.called("work").unwrap(), bus.reloader.list().remove(0));
+    let called = (called.proven, called.tried.map(|(version, _)| version));
+    assert_eq!(called, (listed.proven.to_string(), listed.tried.map(|version| version.to_string())), "{when}");
+}
+
+/// No operation but this many and reads, as on a disk that is full.
+fn fill(world: &World, operations: usize) {
+    let counted = AtomicUsize::new(0);
+    world.disk.set_fault(move |operation| match operation {
+        Operation::Read(_) => Ok(()),
+        _ if counted.fetch_add(1, Ordering::SeqCst) < operations => Ok(()),
+        _ => Err(io::ErrorKind::StorageFull.into()),
+    });
+}
+
+#[tokio::test]
+async fn lanes_call_what_is_recorded_also_where_the_end_of_a_trial_could_not_be_kept() {
+    let mut kept = 0;
+    for (text, operations) in ["b", "b reject=2"].into_iter().flat_map(|text| (0..7).map(move |at| (text, at))) {
+        let when = format!("{text} {operations}");
+        let world = World::of(ONE, "a", SHORT);
+        let bus = world.start().await;
+        deploy(&bus, text, Policy::Swap).await.unwrap();
+        bus.tree.note_reload("work", None).unwrap();
+        fill(&world, operations);
+        bus.publish(&["1", "2"]).await;
+        let is_noted = noted(&bus).await.is_ok();
+        kept += usize::from(is_noted);
+        if !text.contains("reject") || is_noted {
+            agree(&bus, &when);
+        }
+        world.disk.clear_fault();
+        match bus.reloader.rollback("work").await {
+            Ok(_) => assert_eq!(bus.who().await, "a", "{when}"),
+            // it was taken back before that, or the store waits for a restart
+            Err(ReloadError::NoneBefore { .. } | ReloadError::Store(_)) => {}
+            Err(error) => panic!("{when}: {error}"),
+        }
+        if !text.contains("reject") {
+            agree(&bus, &when);
+        }
+        bus.stop().await;
+    }
+    assert!((2..14).contains(&kept), "{kept}");
+}
+
+#[tokio::test]
+async fn a_trial_ends_once_there_is_room_to_keep_its_end() {
+    for (text, runs) in [("b", "b"), ("b reject=2", "a")] {
+        let world = World::of(ONE, "a", SHORT);
+        let bus = world.start().await;
+        deploy(&bus, text, Policy::Swap).await.unwrap();
+        bus.tree.note_reload("work", None).unwrap();
+        fill(&world, 0);
+        bus.publish(&["1", "2"]).await;
+        noted(&bus).await.unwrap_err();
+        assert_eq!(bus.who().await, runs, "{text}");
+        assert!(bus.reloader.list()[0].tried.is_some(), "{text}: the end is not kept");
+        world.disk.clear_fault();
+        bus.is_proven().await;
+        until("lanes follow", || bus.status().on_trial.is_none()).await;
+        agree(&bus, text);
+        bus.stop().await;
+        let bus = world.start().await;
+        assert_eq!((bus.who().await.as_str(), bus.status().on_trial), (runs, None), "{text}");
+        bus.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_failed_and_could_not_be_taken_back_is_tried_again_where_it_is_deployed_again() {
+    let world = World::of(ONE, "a", LONG);
+    let bus = world.start().await;
+    deploy(&bus, "b reject=2 reject=3", Policy::Swap).await.unwrap();
+    bus.tree.note_reload("work", None).unwrap();
+    fill(&world, 0);
+    bus.publish(&["1", "2"]).await;
+    noted(&bus).await.unwrap_err();
+    assert_eq!(bus.who().await, "a");
+    assert_eq!(bus.deploy("b reject=2 reject=3", Policy::Swap).await, Outcome::Tried);
+    assert_eq!(bus.who().await, "b");
+    agree(&bus, "again");
+    world.disk.clear_fault();
+    bus.publish(&["3"]).await;
+    bus.is_taken_back().await;
+    agree(&bus, "taken back");
+    bus.stop().await;
 }
 
 #[tokio::test]

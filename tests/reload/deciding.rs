@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use wattle::dispatch::{LaneState, Terms};
 use wattle::reload::{Outcome, Policy, ReloadError, Standing};
 
-use crate::bed::{Bus, LONG, ONE, SHORT, World};
+use crate::bed::{Bus, LONG, ONE, SHORT, Texts, World};
 use crate::common::trees::{PATIENCE, data, event, settled, until};
 
 /// What each version is, by its text, the oldest first.
@@ -155,17 +155,50 @@ async fn one_reload_is_under_way_and_the_newest_waits() {
         waiting.push(deploy(text));
         tokio::time::sleep(std::time::Duration::from_millis(20)).await; // so that they come in this order
     }
-    for superseded in waiting.drain(..2) {
-        let error = superseded.await.unwrap().unwrap_err();
-        assert!(matches!(error, ReloadError::Superseded { .. }), "{error}");
-    }
     assert_eq!(bus.who().await, "a", "the old one serves");
     world.texts.shut(false);
     assert_eq!(under_way.await.unwrap().unwrap().outcome, Outcome::Runs);
     assert_eq!(waiting.pop().unwrap().await.unwrap().unwrap().outcome, Outcome::Runs);
+    for superseded in waiting {
+        let error = superseded.await.unwrap().unwrap_err();
+        assert!(matches!(error, ReloadError::Superseded { .. }), "{error}");
+    }
     let causes: Vec<_> = standings(&bus).into_iter().map(|(cause, _)| cause).collect();
     assert_eq!(causes[1..], ["b", "e"]);
     assert_eq!(bus.who().await, "e");
+}
+
+#[tokio::test]
+async fn what_waits_is_superseded_by_what_takes_place_and_not_by_what_is_asked_for() {
+    let world = World::new("a");
+    let bus = world.start().await;
+    let begun = |texts: &Texts| texts.begun.load(std::sync::atomic::Ordering::SeqCst);
+    for (round, later) in ["refused", "a file that was looked at"].into_iter().enumerate() {
+        world.texts.shut(true);
+        let deploy = |text: String| {
+            let reloader = bus.reloader.clone();
+            tokio::spawn(async move { reloader.deploy("work", text.into(), Policy::Replace, "a test").await })
+        };
+        let before = begun(&world.texts);
+        let under_way = deploy(format!("b{round}"));
+        until("it compiles", || begun(&world.texts) > before).await;
+        let valid = deploy(format!("c{round}"));
+        until("it waits", || bus.reloader.waiting("work").unwrap() == 2).await;
+        let newer = match later {
+            "refused" => deploy("bad".to_owned()),
+            _ => {
+                let (reloader, file) = (bus.reloader.clone(), world.file());
+                tokio::spawn(async move { reloader.propose("work", &file, Policy::Swap).await })
+            }
+        };
+        until("it waits, too", || bus.reloader.waiting("work").unwrap() == 3).await;
+        world.texts.shut(false);
+        under_way.await.unwrap().unwrap();
+        let newer = newer.await.unwrap();
+        assert!(newer.is_err() || newer.unwrap().outcome == Outcome::Ignored, "{later}");
+        assert_eq!(valid.await.unwrap().unwrap().outcome, Outcome::Runs, "{later}");
+        assert_eq!(bus.who().await, format!("c{round}"), "{later}");
+    }
 }
 
 #[tokio::test]

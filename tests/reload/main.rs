@@ -26,3 +26,4 @@ mod renaming;
 mod snapshots;
 mod starting;
 mod under_load;
+mod versions;
