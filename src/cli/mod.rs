@@ -58,8 +58,10 @@ pub enum Exit {
     Failed = 1,
     /// It was asked for something that makes no sense.
     Usage = 2,
-    /// There is no bus where one was expected.
+    /// There is no bus where one was expected. Nothing happened.
     Unreachable = 3,
+    /// The connection or the bus ended in the middle: what was asked for may have happened or not.
+    Unknown = 4,
     /// The configuration is wrong: `EX_CONFIG` of BSD's sysexits.
     BadConfiguration = 78,
     /// Interrupted twice: 128 + SIGINT.
@@ -102,6 +104,9 @@ impl From<ClientError> for Failure {
         let exit = match &error {
             ClientError::Address { .. } => Exit::Usage,
             error if error.is_unreachable() => Exit::Unreachable,
+            error if !error.has_no_side_effects() => {
+                return Self::new(Exit::Unknown, format!("{error}; what was asked for may have happened or not"));
+            }
             _ => Exit::Failed,
         };
         Self::new(exit, error)
@@ -172,7 +177,9 @@ Other:
     disable_help_subcommand = true,
     help_template = "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}",
     before_help = GROUPS,
-    after_help = "`wattle COMMAND --help` says more and shows examples."
+    after_help = "`wattle COMMAND --help` says more and shows examples.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no bus there, 4 not known whether it was done, 78 bad configuration."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -2,15 +2,20 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::input::{self, Form, Source, Sum, Template, Watcher, addressed, blamed, fresh_id};
 use super::tree::plural;
-use super::{Failure, Outcome, Output, ServerArg, block_on, say};
-use crate::dispatch::{Addressed, Published};
+use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, say};
+use crate::client::ClientError;
+use crate::dispatch::{Addressed, Published, TopicStatus};
 use crate::engine::Placement;
+use crate::limits;
 use crate::model::event::is_attribute_name;
 
 /// Publish events to a root topic
@@ -73,6 +78,11 @@ pub(super) struct Args {
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
 
+    /// Where it is not known whether a single event was stored, try again for this long, with the same id: it is stored once.
+    /// Nothing is tried again where its topic does not recognise what is published twice
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = try_for, conflicts_with_all = ["file", "together"])]
+    try_for: Duration,
+
     #[command(flatten)]
     server: ServerArg,
 
@@ -102,6 +112,17 @@ impl Args {
         let is_any_given = [&self.r#type, &self.source, &self.subject, &self.key].into_iter().any(Option::is_some);
         is_any_given || !self.attributes.is_empty()
     }
+}
+
+/// Pause in front of the first attempt to publish an event again, and the longest one.
+const TRIED_FIRST_AFTER: Duration = Duration::from_millis(100);
+const TRIED_EVERY: Duration = Duration::from_secs(2);
+
+/// How long to try again: no longer than topics are asked to recognise that.
+fn try_for(given: &str) -> Result<Duration, String> {
+    let most = limits::RETRIED_FOR / 2;
+    let time = args::duration(given)?;
+    if time > most { Err(format!("at most {}", humantime::format_duration(most))) } else { Ok(time) }
 }
 
 /// `NAME=VALUE`.
@@ -134,40 +155,87 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 async fn one(args: &Args) -> Outcome {
-    let client = args.server.connect().await?;
     let id = args.id.clone().unwrap_or_else(fresh_id);
-    let mut event = args.template().event(id, args.data.as_deref().unwrap_or_default());
+    let mut event = args.template().event(id.clone(), args.data.as_deref().unwrap_or_default());
     if args.data.is_none() {
         event.data = None;
         event.attributes.remove("datacontenttype");
     }
-    let published = client.publish(args.topic(), vec![event.encode()]).await?;
+    let published = sent(args, &id, event.encode()).await?;
     match args.output {
-        Output::Json => print_places(std::iter::repeat(args.topic()), &published)?,
+        Output::Json => print_places(std::iter::repeat(args.topic()), &published, Some(&id))?,
         Output::Text => {
             for (index, Placement { partition, offset, is_duplicate }) in (0..).zip(&published.places) {
                 if !is_duplicate && published.delayed.contains(&index) {
-                    say(&format!("kept for {} until it is due", args.topic()));
+                    say(&format!("kept for {} until it is due, id {id}", args.topic()));
                     continue;
                 }
                 if !is_duplicate && published.held.contains(&index) {
-                    say(&format!("held for {} until its key is in another state", args.topic()));
+                    say(&format!("held for {} until its key is in another state, id {id}", args.topic()));
                     continue;
                 }
                 let what = if *is_duplicate { "had been published before" } else { "published" };
                 let offset = offset.map(|offset| format!(", offset {offset}")).unwrap_or_default();
                 if let Some(topic) = diverted(&published, index) {
                     say(&format!(
-                        "diverted to {topic}, partition {partition}{offset}: it may not follow in {}",
+                        "diverted to {topic}, partition {partition}{offset}, id {id}: it may not follow in {}",
                         args.topic()
                     ));
                     continue;
                 }
-                say(&format!("{what} to {}, partition {partition}{offset}", args.topic()));
+                say(&format!("{what} to {}, partition {partition}{offset}, id {id}", args.topic()));
             }
         }
     }
     Ok(())
+}
+
+/// Publishes an event. Where it is not known whether it was stored, it is tried again with the same id, if the topic stores
+/// that once.
+async fn sent(args: &Args, id: &str, event: Bytes) -> Result<Published, Failure> {
+    let client = args.server.connect().await?;
+    let mut error = match client.publish(args.topic(), vec![event.clone()]).await {
+        Ok(published) => return Ok(published),
+        Err(error) if error.has_no_side_effects() => return Err(error.into()),
+        Err(error) => error,
+    };
+    let (end, mut pause) = (Instant::now() + args.try_for, TRIED_FIRST_AFTER);
+    let mut hint = format!("`--id {id}` publishes it again and stores it once");
+    while Instant::now() + pause < end {
+        say(&format!("{error}; trying again, with the id {id}"));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(TRIED_EVERY);
+        match tokio::time::timeout_at(end, again(args, event.clone())).await {
+            Ok(Ok(Some(published))) => return Ok(published),
+            Ok(Ok(None)) => {
+                "nothing is tried again, since that topic does not recognise what is published twice"
+                    .clone_into(&mut hint);
+                break;
+            }
+            Ok(Err(other)) if !other.is_retryable() => {
+                error = other;
+                break;
+            }
+            Ok(Err(other)) => error = other,
+            Err(_) => break,
+        }
+    }
+    let words = format!("{error}; it is not known whether the event with the id {id} is in {}: {hint}", args.topic());
+    Err(Failure::new(Exit::Unknown, words))
+}
+
+/// Publishes an event that was perhaps published before. `None` where that might store it twice.
+async fn again(args: &Args, event: Bytes) -> Result<Option<Published>, ClientError> {
+    let client = args.server.connect().await?;
+    let topics = client.topics().await?;
+    let is_it = |topic: &&TopicStatus| {
+        topic.name == args.topic() || topic.name.rsplit_once('/').is_some_and(|(_, name)| name == args.topic())
+    };
+    // Of several of that name the bus has refused the event.
+    match topics.iter().find(is_it).is_some_and(|topic| topic.recognises_retries) {
+        true => Ok(Some(client.publish(args.topic(), vec![event]).await?)),
+        false => Ok(None),
+    }
 }
 
 async fn together(args: &Args, source: &Source) -> Outcome {
@@ -187,7 +255,7 @@ async fn together(args: &Args, source: &Source) -> Outcome {
         }
     };
     match args.output {
-        Output::Json => print_places(topics.iter().map(String::as_str), &published)?,
+        Output::Json => print_places(topics.iter().map(String::as_str), &published, None)?,
         Output::Text => {
             let distinct = topics.iter().collect::<std::collections::BTreeSet<_>>().len() as u64;
             let sum = Sum { events: topics.len() as u64, duplicates: published.duplicates() as u64 };
@@ -237,7 +305,7 @@ impl Watcher for Bar {
 
     fn places(&mut self, published: &Published) -> Result<(), Failure> {
         match &self.places_of {
-            Some(topic) => print_places(std::iter::repeat(topic.as_str()), published),
+            Some(topic) => print_places(std::iter::repeat(topic.as_str()), published, None),
             None => Ok(()),
         }
     }
@@ -249,11 +317,15 @@ fn diverted(published: &Published, index: u32) -> Option<&str> {
     published.diverted.get(at).map(|diverted| &*diverted.topic)
 }
 
-/// One line for each event; `topics` are theirs.
-fn print_places<'a>(topics: impl Iterator<Item = &'a str>, published: &Published) -> Result<(), Failure> {
+/// One line for each event; `topics` are theirs, and so is the `id` of a single one.
+fn print_places<'a>(
+    topics: impl Iterator<Item = &'a str>,
+    published: &Published,
+    id: Option<&str>,
+) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for (index, (topic, Placement { partition, offset, is_duplicate })) in (0..).zip(topics.zip(&published.places)) {
-        let place = json!({
+        let mut place = json!({
             "topic": topic,
             "diverted_to": diverted(published, index),
             "partition": partition,
@@ -263,6 +335,9 @@ fn print_places<'a>(topics: impl Iterator<Item = &'a str>, published: &Published
             "delayed": published.delayed.binary_search(&index).is_ok(),
             "held": published.held.binary_search(&index).is_ok(),
         });
+        if let (Some(id), Some(fields)) = (id, place.as_object_mut()) {
+            fields.insert("id".to_owned(), id.into());
+        }
         writeln!(out, "{place}")?;
     }
     Ok(out.flush()?)

@@ -186,6 +186,7 @@ mod tests {
             awaits_clock,
             delay_failure: None,
             held_failure: None,
+            recognises_retries: false,
             states: None,
             partitions,
         }

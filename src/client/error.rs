@@ -33,6 +33,8 @@ pub enum ClientError {
         server: String,
         /// What the network says.
         why: String,
+        /// It was of a call that changes nothing.
+        is_read: bool,
     },
     /// The bus refused.
     #[error("{}", .0.message)]
@@ -57,6 +59,15 @@ pub struct Refused {
 }
 
 impl ClientError {
+    /// What a status says of a call that changes nothing.
+    pub(super) fn of_read(server: &str, status: &Status) -> Self {
+        match Self::from_status(server, status) {
+            Self::Lost { server, why, .. } => Self::Lost { server, why, is_read: true },
+            Self::Refused(refused) => Self::Refused(Refused { outcome_unknown: false, ..refused }),
+            error => error,
+        }
+    }
+
     /// What a status says.
     pub(super) fn from_status(server: &str, status: &Status) -> Self {
         let details = status.get_error_details();
@@ -64,7 +75,7 @@ impl ClientError {
         let from_the_network =
             matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled);
         if info.is_none() && from_the_network {
-            return Self::Lost { server: server.to_owned(), why: words(status) };
+            return Self::Lost { server: server.to_owned(), why: words(status), is_read: false };
         }
         let outcome = info.and_then(|info| info.metadata.get(reason::OUTCOME));
         Self::Refused(Refused {
@@ -96,14 +107,14 @@ impl ClientError {
     pub fn has_no_side_effects(&self) -> bool {
         match self {
             Self::Address { .. } | Self::Unreachable { .. } => true,
-            Self::Lost { .. } => false,
+            Self::Lost { is_read, .. } => *is_read,
             Self::Refused(refused) => !refused.outcome_unknown,
         }
     }
 
-    /// Whether there was nobody to talk to.
+    /// Whether there was nobody to talk to, so that nothing happened.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Lost { .. })
+        matches!(self, Self::Unreachable { .. } | Self::Lost { is_read: true, .. })
     }
 }
 

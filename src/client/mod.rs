@@ -125,6 +125,11 @@ impl Client {
         ClientError::from_status(&self.server, status)
     }
 
+    /// The same of a call that changes nothing.
+    fn failed_read(&self, status: &tonic::Status) -> ClientError {
+        ClientError::of_read(&self.server, status)
+    }
+
     /// Publishes events, each in the CloudEvents protobuf format, to a root, all or nothing; returns when they are durable.
     ///
     /// # Errors
@@ -189,7 +194,7 @@ impl Client {
     pub async fn trace(&self, of: TraceOf) -> Result<Trace, ClientError> {
         let TraceOf { id, source, topic, since_ns } = of;
         let request = v1::TraceRequest { id, source, topic, since: since_ns.map(timestamp) };
-        let answer = self.reader.clone().trace(request).await.map_err(|status| self.failed(&status))?;
+        let answer = self.reader.clone().trace(request).await.map_err(|status| self.failed_read(&status))?;
         Ok(answer.into_inner().into())
     }
 
@@ -200,7 +205,7 @@ impl Client {
     pub async fn topics(&self) -> Result<Vec<TopicStatus>, ClientError> {
         let mut request = Request::new(v1::ListTopicsRequest {});
         request.set_timeout(ANSWER_WITHIN);
-        let answer = self.admin.clone().list_topics(request).await.map_err(|status| self.failed(&status))?;
+        let answer = self.admin.clone().list_topics(request).await.map_err(|status| self.failed_read(&status))?;
         Ok(answer.into_inner().topics.into_iter().map(Into::into).collect())
     }
 
@@ -211,7 +216,8 @@ impl Client {
     pub async fn status(&self) -> Result<BusStatus, ClientError> {
         let mut request = Request::new(v1::GetStatusRequest {});
         request.set_timeout(ANSWER_WITHIN);
-        let answer = self.admin.clone().get_status(request).await.map_err(|status| self.failed(&status))?.into_inner();
+        let answer =
+            self.admin.clone().get_status(request).await.map_err(|status| self.failed_read(&status))?.into_inner();
         let serving = match answer.state() {
             v1::ServingState::Serving => Ok(()),
             v1::ServingState::Stopping | v1::ServingState::Failed | v1::ServingState::Unspecified => {

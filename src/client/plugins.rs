@@ -54,7 +54,7 @@ impl Client {
     /// [`ClientError`].
     pub async fn plugins(&self) -> Result<Vec<Summary>, ClientError> {
         let request = v1::ListPluginsRequest {};
-        let answer = self.plugins.clone().list_plugins(request).await.map_err(|status| self.failed(&status))?;
+        let answer = self.plugins.clone().list_plugins(request).await.map_err(|status| self.failed_read(&status))?;
         let plugins = answer.into_inner().plugins.into_iter().map(TryInto::try_into);
         plugins.collect::<Result<_, _>>().map_err(nonsense)
     }
@@ -65,7 +65,7 @@ impl Client {
     /// [`ClientError`].
     pub async fn versions(&self, subscriber: &str) -> Result<Vec<KeptVersion>, ClientError> {
         let request = v1::ListVersionsRequest { subscriber: subscriber.to_owned() };
-        let answer = self.plugins.clone().list_versions(request).await.map_err(|status| self.failed(&status))?;
+        let answer = self.plugins.clone().list_versions(request).await.map_err(|status| self.failed_read(&status))?;
         let versions = answer.into_inner().versions.into_iter().map(TryInto::try_into);
         versions.collect::<Result<_, _>>().map_err(nonsense)
     }

@@ -222,7 +222,7 @@ impl Publishing {
                 Ok(None) => {
                     self.stream = State::Closed(Instant::now());
                     let why = "it ended the stream without answering everything".to_owned();
-                    Err(ClientError::Lost { server: self.client.server.clone(), why })
+                    Err(ClientError::Lost { server: self.client.server.clone(), why, is_read: false })
                 }
                 Err(status) => self.ended(&status).map(|()| None),
             },

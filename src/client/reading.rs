@@ -102,7 +102,7 @@ impl Reading {
             filter: Some(v1::Filter { key: read.key, r#type: read.r#type }),
             limit: read.limit.unwrap_or(0),
         };
-        let answers = client.reader.clone().read(request).await.map_err(|status| client.failed(&status))?;
+        let answers = client.reader.clone().read(request).await.map_err(|status| client.failed_read(&status))?;
         Ok(Self { server: client.server.clone(), answers: answers.into_inner() })
     }
 
@@ -111,7 +111,7 @@ impl Reading {
     /// # Errors
     /// [`ClientError`].
     pub async fn next(&mut self) -> Result<Option<Vec<Received>>, ClientError> {
-        let answer = self.answers.message().await.map_err(|status| ClientError::from_status(&self.server, &status))?;
+        let answer = self.answers.message().await.map_err(|status| ClientError::of_read(&self.server, &status))?;
         Ok(answer.map(|answer| answer.events.into_iter().map(received).collect()))
     }
 }

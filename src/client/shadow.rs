@@ -89,6 +89,6 @@ impl Client {
                 answer.await
             }
         };
-        Ok(answer.map_err(|status| self.failed(&status))?.into_inner().into())
+        Ok(answer.map_err(|status| self.failed_read(&status))?.into_inner().into())
     }
 }

@@ -98,12 +98,12 @@ impl Source for Failed {
         let mut subscribers = client.subscribers();
         let (events, next) = if self.is_dead {
             let request = v1::ListDeadLettersRequest { subscriber, filter, from, page_size: 0 };
-            let answer = subscribers.list_dead_letters(request).await.map_err(|status| client.failed(&status))?;
+            let answer = subscribers.list_dead_letters(request).await.map_err(|status| client.failed_read(&status))?;
             let v1::ListDeadLettersResponse { events, next } = answer.into_inner();
             (events, next)
         } else {
             let request = v1::ListWaitingRequest { subscriber, filter, from, page_size: 0 };
-            let answer = subscribers.list_waiting(request).await.map_err(|status| client.failed(&status))?;
+            let answer = subscribers.list_waiting(request).await.map_err(|status| client.failed_read(&status))?;
             let v1::ListWaitingResponse { events, next } = answer.into_inner();
             (events, next)
         };
@@ -129,7 +129,7 @@ impl Source for States {
     ) -> Part<StateOfPartition, v1::StatePosition> {
         let (subscriber, StateFilter { partition, bucket, prefix }) = (self.subscriber.clone(), self.filter.clone());
         let request = v1::ListStateRequest { subscriber, partition, bucket, prefix, from, page_size: 0 };
-        let answer = client.subscribers().list_state(request).await.map_err(|status| client.failed(&status))?;
+        let answer = client.subscribers().list_state(request).await.map_err(|status| client.failed_read(&status))?;
         let v1::ListStateResponse { entries, next } = answer.into_inner();
         Ok((entries.into_iter().map(Into::into).collect(), next))
     }
@@ -267,7 +267,7 @@ impl Client {
     /// [`ClientError`].
     pub async fn snapshots(&self, subscriber: &str) -> Result<Vec<SnapshotInfo>, ClientError> {
         let request = v1::ListSnapshotsRequest { subscriber: subscriber.to_owned() };
-        let answer = self.subscribers().list_snapshots(request).await.map_err(|status| self.failed(&status))?;
+        let answer = self.subscribers().list_snapshots(request).await.map_err(|status| self.failed_read(&status))?;
         Ok(answer.into_inner().snapshots.into_iter().map(Into::into).collect())
     }
 
@@ -288,7 +288,7 @@ impl Client {
     pub async fn state(&self, subscriber: &str, bucket: &str, key: &str) -> Result<Vec<StateOfPartition>, ClientError> {
         let (subscriber, bucket, key) = (subscriber.to_owned(), bucket.to_owned(), key.to_owned());
         let request = v1::GetStateRequest { subscriber, bucket, key };
-        let answer = self.subscribers().get_state(request).await.map_err(|status| self.failed(&status))?;
+        let answer = self.subscribers().get_state(request).await.map_err(|status| self.failed_read(&status))?;
         Ok(answer.into_inner().entries.into_iter().map(Into::into).collect())
     }
 

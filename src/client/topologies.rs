@@ -13,7 +13,7 @@ impl Client {
     pub async fn changes(&self, proposal: Proposal) -> Result<Changes, ClientError> {
         let request = v1::PlanTopologyRequest { topology: Some(proposal.into()) };
         let answer = self.topologies.clone().plan_topology(request).await;
-        Ok(answer.map_err(|status| self.failed(&status))?.into_inner().into())
+        Ok(answer.map_err(|status| self.failed_read(&status))?.into_inner().into())
     }
 
     /// Has a topology take the place of the one that runs. What has changed.

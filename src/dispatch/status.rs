@@ -36,6 +36,8 @@ pub struct TopicStatus {
     pub states: Option<GuardCounts>,
     /// Why those that are held are not judged again at the moment, where that is so.
     pub held_failure: Option<String>,
+    /// What is published again within [`crate::limits::RETRIED_FOR`] is recognised and stored once.
+    pub recognises_retries: bool,
     /// What each partition holds.
     pub partitions: Vec<Bounds>,
 }

@@ -18,6 +18,7 @@ use super::running::{Given, Holder, Running, Takes, Task, Timer, assemble};
 use super::status::{Counters, Snapshot, SubscriberStatus, TopicStatus};
 use super::versions::{Roster, Terms, Version};
 use crate::engine::{ApplyError, Bounds, Engine, Entries, GuardCounts, SessionError, Stopped};
+use crate::limits;
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId, VersionId};
 use crate::topology::{Plan, SubscriberPlan, TopicIndex};
 
@@ -321,6 +322,7 @@ impl<E: Engine> Tree<E> {
                 false => None,
             }
             .filter(|states| topic.lifecycle.is_some() || states.held > 0),
+            recognises_retries: topic.recognises_within(limits::RETRIED_FOR),
             partitions: self.bounds(number, topic.partitions).collect(),
         });
         let name = |index: TopicIndex| numbered.topic(index).map(|(topic, _)| topic.label()).unwrap_or_default();

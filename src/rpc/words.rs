@@ -21,6 +21,7 @@ impl From<&TopicStatus> for v1::Topic {
             awaits_clock: topic.awaits_clock,
             diverted_from: topic.diverted_from.clone(),
             held_failure: topic.held_failure.clone(),
+            recognises_retries: topic.recognises_retries,
         }
     }
 }
@@ -38,6 +39,7 @@ impl From<v1::Topic> for TopicStatus {
             awaits_clock: topic.awaits_clock,
             diverted_from: topic.diverted_from,
             held_failure: topic.held_failure,
+            recognises_retries: topic.recognises_retries,
         }
     }
 }

@@ -17,7 +17,7 @@ use super::bounds::{
 use super::data_schema::DataSchema;
 use super::expression::{Condition, KeyExpression};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
-use crate::model::{Lifecycle, TopicSettings};
+use crate::model::{Dedupe, Lifecycle, TopicSettings};
 
 /// A checked topology. Made by [`super::check`] only.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -396,6 +396,12 @@ impl Default for StatePlan {
 }
 
 impl TopicPlan {
+    /// Whether what is published again within this time is recognised, however many events come meanwhile.
+    pub fn recognises_within(&self, time: Duration) -> bool {
+        let in_window = |dedupe: Dedupe| dedupe.count.is_none() && dedupe.window >= time;
+        self.per_key || self.settings.dedupe.is_some_and(in_window)
+    }
+
     /// The full name, `namespace/name`.
     pub fn label(&self) -> String {
         format!("{}/{}", self.namespace, self.name)

@@ -21,6 +21,7 @@ mod bad_topologies;
 mod bus;
 mod capsules;
 mod codes;
+mod cut_off;
 mod dev;
 mod events;
 mod plugins;
