@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use tokio::net::TcpSocket;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -67,11 +67,12 @@ pub struct Options {
     pub insecure_allow_remote: bool,
 }
 
-/// An address that is taken but does not answer yet: connections are refused until [`Server::start`].
+/// An address that is taken but does not answer yet: connections wait until [`Server::start`].
 ///
-/// So that an address which cannot be had is known before anything slow is done, and nobody waits for that.
+/// So that an address which cannot be had is known before anything slow is done. It is listened on at once, since a socket
+/// that is only bound keeps no other from being bound to the same address (`SO_REUSEADDR`).
 pub struct Port {
-    socket: TcpSocket,
+    listener: TcpListener,
     listen: SocketAddr,
 }
 
@@ -85,14 +86,14 @@ impl Port {
         if !listen.ip().is_loopback() && !options.insecure_allow_remote {
             return Err(StartError::Remote(listen));
         }
-        let socket = || {
+        let listener = || {
             let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             // The last run's connections may still be closing.
             socket.set_reuseaddr(true)?;
             socket.bind(listen)?;
-            Ok(socket)
+            socket.listen(bounds::BACKLOG)
         };
-        Ok(Self { socket: socket().map_err(|source| StartError::Bind { listen, source })?, listen })
+        Ok(Self { listener: listener().map_err(|source| StartError::Bind { listen, source })?, listen })
     }
 }
 
@@ -200,8 +201,7 @@ impl Server {
         tree: Tree<E>,
         reloader: Option<Reloader<E, C>>,
     ) -> Result<Self, StartError> {
-        let Port { socket, listen } = port;
-        let listener = socket.listen(bounds::BACKLOG).map_err(|source| StartError::Bind { listen, source })?;
+        let Port { listener, listen } = port;
         let address = listener.local_addr().map_err(|source| StartError::Bind { listen, source })?;
 
         let (closing, cut, calls) = (CancellationToken::new(), CancellationToken::new(), Calls::default());

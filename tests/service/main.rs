@@ -17,6 +17,7 @@ mod common {
 mod bad_input;
 mod bed;
 mod duplicates;
+mod ports;
 mod publishing;
 mod reading;
 mod stopping;
