@@ -13,7 +13,8 @@ use crate::engine::Storage;
 
 /// Show the tree of a running bus with its counts
 ///
-/// Events are those that are kept now; handled, emitted, retried, dead and passed over are counted since the bus was started.
+/// Events are those that are kept now; handled, emitted, retried, dead, passed over and repeated are counted since the bus was
+/// started. Repeated are events that a group of subscribers (`claim`) leaves out, since it was given one of their identity before.
 /// Behind are events that a subscriber has yet to look at; waiting those that it has looked at and not handled, some of them
 /// parked until they are released (`wattle parked`). What is held for a topic, and what is to come to it, has no place in it yet
 /// (`wattle pending`).
@@ -169,6 +170,7 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
         "dead_lettered": subscriber.dead_lettered,
         "lag": subscriber.lag,
         "passed_over": subscriber.passed_over,
+        "repeated": subscriber.repeated,
         "waiting": subscriber.waiting,
         "parked": subscriber.parked,
         "lanes": subscriber.lanes.iter().map(lane).collect::<Vec<_>>(),

@@ -137,6 +137,7 @@ fn counts(subscriber: &SubscriberStatus) -> Vec<(String, Style)> {
         (subscriber.retried, "retried", BAD),
         (subscriber.dead_lettered, "dead", BAD),
         (subscriber.passed_over, "passed over", plain),
+        (subscriber.repeated, "repeated", plain),
         (subscriber.lag, "behind", plain),
         (subscriber.waiting, "waiting", plain),
         (subscriber.parked, "parked", BAD),
@@ -223,6 +224,7 @@ mod tests {
                     handled: 5,
                     lag: 2,
                     passed_over: 4,
+                    repeated: 2,
                     waiting: 3,
                     parked: 1,
                     lanes: vec![LaneState::Running, LaneState::Retrying, LaneState::Paused, LaneState::Halted],
@@ -242,7 +244,7 @@ mod tests {
 shop/orders                                10 events
 └─ validate                                10 handled, 8 emitted, 3 retried, 2 dead
    ├─ accepted ▸ shop/orders.accepted      7 events
-   │  └─ ship                              5 handled, 0 emitted, 4 passed over, 2 behind, 3 waiting, 1 parked, 1 lane \
+   │  └─ ship                              5 handled, 0 emitted, 4 passed over, 2 repeated, 2 behind, 3 waiting, 1 parked, 1 lane \
 retrying, 1 lane paused, 1 lane halted
    │     └─ dead letters ▸ shop/ship.dead  0 events
    ├─ refused ▸ shop/orders.refused        1 event

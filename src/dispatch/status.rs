@@ -79,8 +79,12 @@ pub struct SubscriberStatus {
     pub retried: u64,
     /// Events that went to dead letters since the start of the process.
     pub dead_lettered: u64,
-    /// Events that it has passed over, as its `when` says, since the start of the process.
+    /// Events that it has passed over, since its `when` does not want them or they are not its own in its group, since the start of
+    /// the process.
     pub passed_over: u64,
+    /// Events that its whole group leaves out, since one of their identity was given to it before, since the start of the process;
+    /// counted where that was found out, by one member.
+    pub repeated: u64,
     /// Events of its input that it has yet to look at.
     pub lag: u64,
     /// Events behind its position that wait for another attempt, for one of their key, or to be released.
@@ -159,6 +163,7 @@ pub(super) struct Counters {
     retried: AtomicU64,
     dead_lettered: AtomicU64,
     passed_over: AtomicU64,
+    repeated: AtomicU64,
     lanes: Vec<Lane>,
     last_failure: Mutex<Option<String>>,
 }
@@ -194,6 +199,11 @@ impl Counters {
 
     pub(super) fn passed_over(&self, events: u64) {
         self.passed_over.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// Repetitions that its group leaves out.
+    pub(super) fn repeated(&self, events: u64) {
+        self.repeated.fetch_add(events, Ordering::Relaxed);
     }
 
     /// What was counted as passed over is read again.
@@ -240,6 +250,7 @@ impl Counters {
         status.retried = self.retried.load(Ordering::Relaxed);
         status.dead_lettered = self.dead_lettered.load(Ordering::Relaxed);
         status.passed_over = self.passed_over.load(Ordering::Relaxed);
+        status.repeated = self.repeated.load(Ordering::Relaxed);
         status.waiting = self.lanes.iter().map(|lane| lane.waiting.load(Ordering::Relaxed)).sum();
         status.parked = self.lanes.iter().map(|lane| lane.parked.load(Ordering::Relaxed)).sum();
         let state = |lane: &Lane| LaneState::from_number(lane.state.load(Ordering::Relaxed));

@@ -29,6 +29,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let Some(share) = &self.parts.share else { return Ok(()) };
         let wanted: Vec<_> = reading.held.iter().map(|held| share.wanted(held)).collect();
         let claimed = share.claim(self.position, &wanted).await?;
+        self.parts.counters.repeated(claimed.repeated);
         reading.leave_out(&claimed.lost);
         if claimed.is_new {
             self.parts.session.sync().await?;
