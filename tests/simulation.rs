@@ -11,7 +11,8 @@
 //! - What comes again is answered with the place of the first one, and is not stored twice. Refused are only producers that
 //!   are forgotten, or may have been, and what a guard refuses.
 //! - States of keys follow each other as their lifecycle says, ends are remembered for as long as it says by trusted time, and
-//!   what is out of order is held, once and up to the bound (`lives.rs`); behind a refusal nothing of its stream is stored.
+//!   what is out of order is held, once and up to the bound, or is in the topic that it is diverted to, once (`lives.rs`); behind a
+//!   refusal nothing of its stream is stored.
 //! - Watermarks, epochs and append times only grow. After a failure of the disk nothing is acknowledged in that life, and
 //!   reads go on. Want of room is no failure.
 //! - A start never fails, unless the disk does. Damage to what was durable is refused, or costs reads of its own block

@@ -180,11 +180,12 @@ fn pieces() -> impl Strategy<Value = String> {
 }
 
 /// Topologies that are right, to begin with.
-const GOOD: [&str; 4] = [
+const GOOD: [&str; 5] = [
     include_str!("../topologies/orders.yaml"),
     include_str!("../topologies/three-semantics.yaml"),
     include_str!("../topologies/two-groups.yaml"),
     include_str!("../topologies/illegal-transition.yaml"),
+    include_str!("../topologies/late-orders.yaml"),
 ];
 
 /// A topology with lines that are missing, elsewhere, there twice, or with something of another one in them.

@@ -300,8 +300,17 @@ fn what_the_example_topologies_say_of_themselves_is_so() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = wattle().current_dir(folder).args(["test", "topologies/"]).output().unwrap();
     let out = Ran::from(out).ok();
-    for file in ["orders", "orders-sms", "order-status", "three-semantics", "two-groups", "illegal-transition", "peak"]
-        .map(|name| format!("{name}.test.yaml"))
+    for file in [
+        "orders",
+        "orders-sms",
+        "order-status",
+        "three-semantics",
+        "two-groups",
+        "illegal-transition",
+        "late-orders",
+        "peak",
+    ]
+    .map(|name| format!("{name}.test.yaml"))
     {
         assert!(out.contains(&file), "{file}: {out}");
     }

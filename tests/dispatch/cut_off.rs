@@ -1,4 +1,4 @@
-//! What is held, and what members of a group give back, wherever the power goes: in front of every operation of the disk.
+//! What is held or diverted, and what members of a group give back, wherever the power goes: in front of every operation of the disk.
 //!
 //! What is left of each crash is started again, the producer publishes all of its events once more, as one does that got no
 //! answer, and the run goes on to its end.
@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use wattle::topology::Plan;
 use crate::bed::{Hand, ends, start_on};
 use crate::common::random::Random;
 use crate::common::trees::{PATIENCE, by_key, data, event, plan_of, settled, status, until};
-use crate::script::{Script, Step, by_event, copy};
+use crate::script::{Script, Step, by_event, copy, out};
 
 type Bus = Tree<EmbeddedEngine>;
 
@@ -206,6 +206,111 @@ impl Run for Holds {
 #[test]
 fn what_is_held_goes_on_once_wherever_the_power_goes() {
     cut_off(&Holds::at(Hand::default()));
+}
+
+/// Events of which some, and some of what comes of others, are out of order and go to topics of their own.
+struct Diverts {
+    plan: Plan,
+    /// How many events were published.
+    published: Arc<AtomicU64>,
+}
+
+impl Diverts {
+    fn after(published: u64) -> Self {
+        let topic = |name: &str, more: &str, late: &str| {
+            let lifecycle = format!(
+                "state: data.s, start: [new], allow: {{ new: [paid], paid: [done] }}, out_of_order: {{ divert: {late} }}"
+            );
+            format!("  {name}: {{ {more}lifecycle: {{ {lifecycle} }} }}\n")
+        };
+        let plan = plan_of(&[&format!(
+            "wattle: v1\nname: t\ntopics:\n{}{}  late: {{}}\n  odd: {{}}\n  seen: {{}}\nsubscribers:\n  \
+             work: {{ from: in, plugin: p.wasm, to: {{ out: out }} }}\n  \
+             look: {{ from: late, plugin: p.wasm, to: {{ out: seen }} }}\n",
+            topic("in", "dedupe: { window: 48h }, ", "late"),
+            topic("out", "", "odd")
+        )]);
+        Self { plan, published: Arc::new(published.into()) }
+    }
+
+    /// What comes of `e` is done before its time.
+    fn work() -> Script {
+        Script::each(|given| match given.key.as_str() {
+            "e" => Step::Emit(vec![out(given.data.replace("paid", "done"))]),
+            _ => copy(given),
+        })
+    }
+}
+
+impl Run for Diverts {
+    type Seen = u64;
+
+    fn runtime() -> Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+    }
+
+    async fn start(&self, disk: &MemoryDisk) -> Bus {
+        let (work, look) = (Self::work(), Script::each(copy));
+        start_on(open(disk, Arc::new(Hand::default())), &self.plan, &[("work", &work), ("look", &look)]).await
+    }
+
+    async fn run(&self, bus: &Bus, context: &str) {
+        let events = [
+            ("1", "a", "paid"),
+            ("2", "e", "new"),
+            ("3", "a", "new"),
+            ("4", "e", "paid"),
+            ("5", "a", "paid"),
+            ("6", "b", "done"),
+            ("7", "a", "done"),
+            ("8", "a", "new"),
+            ("9", "e", "done"),
+        ];
+        let wanted = [
+            ("in", vec![("a", vec!["3", "5", "7"]), ("e", vec!["2", "4", "9"])]),
+            ("late", vec![("a", vec!["1", "8"]), ("b", vec!["6"])]),
+            ("out", vec![("a", vec!["3", "5", "7"]), ("e", vec!["2"])]),
+            ("odd", vec![("e", vec!["4", "9"])]),
+            ("seen", vec![("a", vec!["1", "8"]), ("b", vec!["6"])]),
+        ];
+        // the second time nothing of it is new
+        for _ in 0..2 {
+            for event in events {
+                Holds::publish(bus, &[event]).await;
+                self.published.fetch_add(1, SeqCst);
+            }
+            settled(bus).await;
+            for (topic, keys) in &wanted {
+                let owned = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+                let wanted: BTreeMap<_, _> = keys.iter().map(|(key, ids)| ((*key).to_owned(), owned(ids))).collect();
+                assert_eq!(Holds::ids(bus, topic).await, wanted, "{context}: {topic}");
+            }
+        }
+        let kept = bus.snapshot().topics.iter().filter_map(|topic| topic.states).map(|it| it.held).sum::<u64>();
+        assert_eq!(
+            (kept, data(bus, "work.dead").await.len()),
+            (0, 0),
+            "{context}: nothing is held, nothing has failed"
+        );
+    }
+
+    fn seen(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let published = self.published.clone();
+        move || published.load(SeqCst)
+    }
+
+    fn since(seen: u64) -> Self {
+        Self::after(seen)
+    }
+
+    fn is_in_the_middle(seen: &u64) -> bool {
+        (1..18).contains(seen)
+    }
+}
+
+#[test]
+fn what_is_diverted_is_in_its_topic_once_wherever_the_power_goes() {
+    cut_off(&Diverts::after(0));
 }
 
 /// Two who share: one of them halts in the middle of what it has claimed, and the other one gets the rest in time. What

@@ -2,7 +2,7 @@
 //! killed, loses its power, has no room and a clock that jumps. What is where in the end is what a pure model says.
 //!
 //! The model knows nothing of lanes: between two steps everything that can happen has happened, so it says to the event what
-//! is in the topic, in which order within each key; what is held; and what was given up. A request of which nobody knows
+//! is in the topic, in which order within each key; what is held or diverted; and what was given up. A request of which nobody knows
 //! whether it was taken is sent again, as its producer would.
 //!
 //! `WATTLE_SEED=n` runs one seed; `WATTLE_SEEDS` says how many are run.
@@ -41,6 +41,8 @@ struct History {
     events: u64,
     /// Trusted time as it was seen last.
     seen_ns: u64,
+    /// The latest that the wall clock was.
+    wall_max_ns: u64,
     seed: u64,
 }
 
@@ -152,6 +154,8 @@ impl History {
                 self.send(life, act, Request::Batch(vec![Event { id, key, state: "new", delay: None }])).await;
             }
         }
+        self.wall_max_ns = self.wall_max_ns.max(life.wall_ns());
+        life.is_durable().await;
         // so that nothing happens at the same time
         self.pass(life, 4 * SECOND).await;
     }
@@ -166,6 +170,7 @@ impl History {
             assert_eq!(life.send(&request).await, expected, "seed {}: again: {request:?}", self.seed);
         }
         life.rests(&self.model).await;
+        life.is_durable().await;
         life
     }
 
@@ -177,6 +182,11 @@ impl History {
             for _ in 0..self.random.below(12) {
                 let act = self.act();
                 self.does(&life, act).await;
+            }
+            // a clock behind what the bus has seen of it would be one that was put back while the bus was off
+            let behind_ns = self.wall_max_ns.saturating_sub(life.wall_ns());
+            if behind_ns > 0 {
+                self.does(&life, Act::Jump(Duration::from_nanos(behind_ns), false)).await;
             }
             self.seen_ns = life.now_ns();
             match self.random.below(4) {
@@ -232,7 +242,7 @@ fn history(seed: u64) {
     let mut random = Random::new(seed);
     let bed = Bed::new(&mut random);
     let model = Model::new(&bed.rules);
-    let mut history = History { bed, model, random, events: 0, seen_ns: 0, seed };
+    let mut history = History { bed, model, random, events: 0, seen_ns: 0, wall_max_ns: 0, seed };
     let mut open = None;
     for _ in 0..1 + history.random.below(4) {
         open = history.live(open);

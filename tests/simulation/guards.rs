@@ -3,9 +3,9 @@
 use wattle::log::{Condition, SpaceLevel};
 use wattle::model::{Fence, GuardCounts, Mark, PartitionId, keeper_of};
 
-use super::lives::Brings;
+use super::lives::{Aside, Brings};
 use super::model::{Incoming, Submitted, SubmittedUnit, slices_of};
-use super::plan::{self, GUARDED, HOLDERS, held_for, held_of, input_of};
+use super::plan::{self, GUARDED, Guarding, HOLDERS, diverted_of, held_for, held_of, input_of};
 use super::world::{Life, VerdictFuture, Waiting, World, poll};
 
 impl World {
@@ -14,16 +14,30 @@ impl World {
         (self.random.below(4) as u8, self.random.pick(&["a", "a", "b", "z"]))
     }
 
+    /// Whether a topic diverts at the moment what is out of order, or else holds it.
+    fn diverts(&mut self, guarding: &Guarding) -> bool {
+        guarding.diverts && (!guarding.holds || self.random.once_in(2))
+    }
+
+    fn guard_of(&mut self, of: PartitionId, guarding: &Guarding, diverts: bool, may_have_id: bool) -> Brings {
+        let (key, state) = self.brings();
+        let id = (may_have_id && self.random.once_in(2)).then(|| self.random.below(6));
+        let aside = match diverts {
+            true => diverted_of(of).map(Aside::Diverted),
+            false => held_of(of).filter(|_| guarding.holds).map(Aside::Held),
+        };
+        Brings { key, state, aside, beside: held_of(of), id }
+    }
+
     /// Sometimes events bring states, and sometimes they belong to a stream.
     pub(crate) fn guard(&mut self, life: &mut Life, events: &mut [Incoming]) -> Option<(Fence, usize)> {
         let guarding = self.guarding.filter(|_| self.damaged.is_none())?;
         if self.random.once_in(2) {
+            let diverts = self.diverts(&guarding);
             for event in events {
-                let (key, state) = self.brings();
-                let aside = held_of(event.partition).filter(|_| guarding.holds);
                 // no topic recognises events in two ways
-                let id = (event.mark == Mark::None && self.random.once_in(2)).then(|| self.random.below(6));
-                event.guard = Some(Brings { key, state, aside, id });
+                let may_have_id = event.mark == Mark::None;
+                event.guard = Some(self.guard_of(event.partition, &guarding, diverts, may_have_id));
             }
         }
         if self.random.once_in(2) {
@@ -82,18 +96,16 @@ impl World {
                 let back = 1 + self.random.below(written.min(4));
                 let Some(at) = written.checked_sub(back) else { break };
                 let held = &self.model.partitions[&input_of(id)][at as usize];
-                let guard = held.guard.map(|brings| Brings { aside: None, id: None, ..brings });
+                let guard = held.guard.map(|brings| Brings { aside: None, beside: None, id: None, ..brings });
                 events.push(Incoming { partition: of, bytes: held.bytes.clone(), mark: Mark::None, guard });
             }
             released = Some((of, events.len() as u32));
         } else if id.subscriber.0 == 1 {
+            let diverts = self.diverts(&guarding);
             for _ in 0..count {
-                let (key, state) = self.brings();
                 let partition = plan::GUARDED[3 + self.random.below(2) as usize];
-                let aside = held_of(partition).filter(|_| guarding.holds);
-                let event = self.incoming(partition, Mark::None);
-                let id = self.random.once_in(2).then(|| self.random.below(6));
-                events.push(Incoming { guard: Some(Brings { key, state, aside, id }), ..event });
+                let guard = Some(self.guard_of(partition, &guarding, diverts, true));
+                events.push(Incoming { guard, ..self.incoming(partition, Mark::None) });
             }
         }
         let bytes: usize = events.iter().map(|event| event.bytes.len() + 100).sum();

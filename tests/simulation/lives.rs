@@ -12,17 +12,38 @@ pub(crate) struct Brings {
     pub(crate) key: u8,
     /// `a`, `b` or `z`.
     pub(crate) state: &'static str,
-    /// Where it is held where its state may not follow now.
-    pub(crate) aside: Option<PartitionId>,
+    /// What becomes of it where its state may not follow now.
+    pub(crate) aside: Option<Aside>,
+    /// Where others of its partition may be held.
+    pub(crate) beside: Option<PartitionId>,
     /// By what it is recognised for as long as its key is known.
     pub(crate) id: Option<u64>,
+}
+
+/// Where an event goes whose state may not follow now.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Aside {
+    Held(PartitionId),
+    Diverted(PartitionId),
+}
+
+impl Brings {
+    /// Where events of its partition may be, besides.
+    pub(crate) fn elsewhere(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        let diverted = match self.aside {
+            Some(Aside::Diverted(to)) => Some(to),
+            Some(Aside::Held(_)) | None => None,
+        };
+        self.beside.into_iter().chain(diverted)
+    }
 }
 
 /// What becomes of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Follows,
-    Held(PartitionId),
+    /// It is held there, or diverted there.
+    Aside(PartitionId),
     /// It came before, and got this offset then if it got one.
     Known(Option<u64>),
     Refused,
@@ -112,21 +133,25 @@ impl Lives {
                     }
                 }
             }
-            (living, _) => match brings.aside {
-                Some(to) if !has_ended && of.held < HELD_MAX => {
-                    of.held += 1;
-                    if let Some(id) = brings.id {
-                        of.identities.entry(key).or_default().push((id, None));
-                        if living.is_none() && end.is_none_or(|end| is_old(&end)) {
-                            of.end(key).into_iter().for_each(|end| end.key = None);
-                            of.ended.push_back(End { key: Some(key), at_ns: now_ns, has_begun: false });
-                            of.forget(is_old);
-                        }
+            (living, _) => {
+                let to = match brings.aside {
+                    Some(Aside::Diverted(to)) => to,
+                    Some(Aside::Held(to)) if !has_ended && of.held < HELD_MAX => {
+                        of.held += 1;
+                        to
                     }
-                    return Verdict::Held(to);
+                    Some(Aside::Held(_)) | None => return Verdict::Refused,
+                };
+                if let Some(id) = brings.id {
+                    of.identities.entry(key).or_default().push((id, None));
+                    if living.is_none() && end.is_none_or(|end| is_old(&end)) {
+                        of.end(key).into_iter().for_each(|end| end.key = None);
+                        of.ended.push_back(End { key: Some(key), at_ns: now_ns, has_begun: false });
+                        of.forget(is_old);
+                    }
                 }
-                _ => return Verdict::Refused,
-            },
+                return Verdict::Aside(to);
+            }
         }
         if let Some(id) = brings.id {
             of.identities.entry(key).or_default().push((id, Some(offset)));

@@ -19,7 +19,7 @@ use wattle::model::{
     SubscriberId, TopicId,
 };
 
-use super::lives::{Brings, Lives, Verdict};
+use super::lives::{self, Brings, Lives, Verdict};
 use super::plan::{Guarding, HELD_MAX};
 
 /// An event on its way in.
@@ -179,9 +179,13 @@ pub(crate) fn slices_of(events: &[Incoming], producer: Option<Producer>) -> Slic
             Ok::<_, ()>(())
         };
         let (slice, _) = slices.push_marked(event.partition, event.mark, write).unwrap();
-        if let Some(Brings { key, state, aside, id }) = event.guard {
-            let aside = aside.map(|to| Aside { to, held_max: Some(HELD_MAX) });
+        if let Some(Brings { key, state, aside, beside, id }) = event.guard {
+            let aside = aside.map(|aside| match aside {
+                lives::Aside::Held(to) => Aside { to, held_max: Some(HELD_MAX) },
+                lives::Aside::Diverted(to) => Aside { to, held_max: None },
+            });
             let guard = Guard::new(&key.to_string(), state.into(), number).or_aside(aside);
+            let guard = beside.into_iter().fold(guard, Guard::beside);
             let id = id.map(|id| EventId(u128::from(id) << 64));
             slices.guard_last(slice, id.into_iter().fold(guard, Guard::recognised_by));
         }
@@ -386,7 +390,7 @@ impl Model {
         }
     }
 
-    /// What of a producer's events for a partition is there already, also among what is held for it.
+    /// What of a producer's events for a partition is there already, also among what was put aside.
     fn numbered(
         &self,
         id: PartitionId,
@@ -400,12 +404,13 @@ impl Model {
         let is_forgotten = in_topic.is_some_and(|(_, seen_ns)| seen_ns < floor_ns);
         let in_topic = in_topic.filter(|_| !is_forgotten);
         let last = |of| self.sequences.get(&(of, producer.id)).copied().filter(|_| of != id || !is_forgotten);
-        let last_held = events[0].1.guard.and_then(|guard| guard.aside).and_then(last);
+        let elsewhere = events[0].1.guard.iter().flat_map(Brings::elsewhere);
+        let last_aside = elsewhere.filter_map(last).map(|(last, _)| last).max();
         let fate = |event: &Incoming| match (event.mark, last(id)) {
             (Mark::Sequence(sequence), Some((last, at))) if sequence <= last => {
                 Fate::Known(id.partition, (last == sequence).then_some(at))
             }
-            (Mark::Sequence(sequence), _) if last_held.is_some_and(|(last, _)| sequence <= last) => {
+            (Mark::Sequence(sequence), _) if last_aside.is_some_and(|last| sequence <= last) => {
                 Fate::Known(id.partition, None)
             }
             _ => Fate::New,
@@ -433,7 +438,7 @@ impl Model {
         self.in_topics.extend(highest);
     }
 
-    /// What of some events for a partition, the slice of this number, is there already, also among what is held for it.
+    /// What of some events for a partition, the slice of this number, is there already, also among what was put aside.
     fn identified(
         &mut self,
         id: PartitionId,
@@ -444,8 +449,9 @@ impl Model {
         let unit = self.units.len();
         let dedupe = settings.topics.get(&id.topic).and_then(|topic| topic.dedupe);
         let windows = dedupe.map(|dedupe| {
-            let held = events[0].1.guard.and_then(|guard| guard.aside).map(|aside| aside.topic);
-            (self.window(id.topic, dedupe), held.map(|held| (held, self.window(held, dedupe))))
+            let elsewhere = events[0].1.guard.iter().flat_map(Brings::elsewhere).map(|aside| aside.topic);
+            let elsewhere: Vec<_> = elsewhere.map(|aside| (aside, self.window(aside, dedupe))).collect();
+            (self.window(id.topic, dedupe), elsewhere)
         });
         let mut fates = Vec::new();
         for (record, (number, event)) in events.into_iter().enumerate() {
@@ -456,14 +462,15 @@ impl Model {
                     let (at, known) = noted.rev().find(|(_, noted)| noted.identity == identity)?;
                     (at >= window).then_some(known)
                 };
-                let (known, is_held) = match windows {
-                    Some((window, held)) => {
-                        (find(id.topic, window), held.is_some_and(|(held, window)| find(held, window).is_some()))
-                    }
+                let (known, is_aside) = match &windows {
+                    Some((window, elsewhere)) => (
+                        find(id.topic, *window),
+                        elsewhere.iter().any(|(aside, window)| find(*aside, *window).is_some()),
+                    ),
                     None => (None, false),
                 };
                 fate = match known {
-                    _ if is_held => Fate::Known(id.partition, None),
+                    _ if is_aside => Fate::Known(id.partition, None),
                     // its slice and its record, as they were noted below
                     Some(known) if known.unit == unit => {
                         Fate::Repeated(known.partition as usize, known.offset as usize)
@@ -487,9 +494,9 @@ impl Model {
         &mut self,
         groups: Vec<(PartitionId, Vec<(u32, Incoming, Fate)>)>,
     ) -> Result<(Placed, Vec<(PartitionId, Mark, u64)>), u32> {
-        let (mut held, mut aside) = (Vec::<(PartitionId, Vec<Incoming>)>::new(), Vec::new());
+        let (mut beside, mut aside) = (Vec::<(PartitionId, Vec<Incoming>)>::new(), Vec::new());
         let (mut slices, count) = (Vec::<(PartitionId, Vec<Incoming>)>::new(), groups.len());
-        // where new records are, none of those that are held; and those that are there already
+        // where new records are, none of those that are put aside; and those that are there already
         let (mut places, mut repeated) = (BTreeMap::new(), Vec::new());
         for (slice, (id, events)) in groups.into_iter().enumerate() {
             let (mut stays, base) = (Vec::new(), self.end(id, usize::MAX));
@@ -510,14 +517,14 @@ impl Model {
                         places.insert((slice, record), (id.partition, Some(offset)));
                         stays.push(event);
                     }
-                    Verdict::Held(to) => {
+                    Verdict::Aside(to) => {
                         places.insert((slice, record), (id.partition, None));
-                        let of = held.iter().position(|(of, _)| *of == to).unwrap_or_else(|| {
-                            held.push((to, Vec::new()));
-                            held.len() - 1
+                        let of = beside.iter().position(|(of, _)| *of == to).unwrap_or_else(|| {
+                            beside.push((to, Vec::new()));
+                            beside.len() - 1
                         });
-                        let at = ((count + of) as u32, held[of].1.len() as u32);
-                        held[of].1.push(event);
+                        let at = ((count + of) as u32, beside[of].1.len() as u32);
+                        beside[of].1.push(event);
                         aside.push(SetAside { slice: slice as u32, record: record as u32, to, at });
                     }
                 }
@@ -535,7 +542,7 @@ impl Model {
         let duplicates = repeated.into_iter().map(duplicate).collect();
         let (mut base_offsets, mut stored) = (Vec::new(), Vec::new());
         let unit = self.units.len();
-        for (id, events) in slices.into_iter().chain(held) {
+        for (id, events) in slices.into_iter().chain(beside) {
             let all = self.partitions.entry(id).or_default();
             base_offsets.push(all.len() as u64);
             for event in events {

@@ -26,8 +26,9 @@ const fn lane(subscriber: u32, partition: u32) -> LaneId {
     LaneId { subscriber: SubscriberId(subscriber), partition }
 }
 
-/// Two roots and two topics of the tree, and what is held for the first root and for a topic of the tree.
-pub(crate) const PARTITIONS: [PartitionId; 10] = [
+/// Two roots and two topics of the tree, and what is held for the first root and for a topic of the tree, and what is diverted
+/// from the same two.
+pub(crate) const PARTITIONS: [PartitionId; 14] = [
     partition(1, 0),
     partition(1, 1),
     partition(2, 0),
@@ -38,13 +39,28 @@ pub(crate) const PARTITIONS: [PartitionId; 10] = [
     partition(5, 1),
     partition(6, 0),
     partition(6, 1),
+    partition(7, 0),
+    partition(7, 1),
+    partition(8, 0),
+    partition(8, 1),
 ];
 pub(crate) const ROOTS: [PartitionId; 3] = [PARTITIONS[0], PARTITIONS[1], PARTITIONS[2]];
 /// Those that a guard may be asked for.
 pub(crate) const GUARDED: [PartitionId; 5] =
     [PARTITIONS[0], PARTITIONS[1], PARTITIONS[2], PARTITIONS[3], PARTITIONS[4]];
-pub(crate) const LANES: [LaneId; 9] =
-    [lane(1, 0), lane(1, 1), lane(2, 0), lane(3, 0), lane(3, 1), HOLDERS[0], HOLDERS[1], HOLDERS[2], HOLDERS[3]];
+pub(crate) const LANES: [LaneId; 11] = [
+    lane(1, 0),
+    lane(1, 1),
+    lane(2, 0),
+    lane(3, 0),
+    lane(3, 1),
+    HOLDERS[0],
+    HOLDERS[1],
+    HOLDERS[2],
+    HOLDERS[3],
+    lane(7, 0),
+    lane(8, 1),
+];
 /// Those that give what is held its place.
 pub(crate) const HOLDERS: [LaneId; 4] = [lane(5, 0), lane(5, 1), lane(6, 0), lane(6, 1)];
 
@@ -56,6 +72,11 @@ pub(crate) fn held_of(id: PartitionId) -> Option<PartitionId> {
         _ => return None,
     };
     Some(partition(topic, id.partition))
+}
+
+/// What is diverted from a partition.
+pub(crate) fn diverted_of(id: PartitionId) -> Option<PartitionId> {
+    held_of(id).map(|held| partition(held.topic.0 + 2, id.partition))
 }
 
 /// For what something is held.
@@ -137,12 +158,16 @@ pub(crate) struct Guarding {
     pub(crate) remember_ns: Option<u64>,
     /// What is out of order is held.
     pub(crate) holds: bool,
+    /// What is out of order goes to another topic. Where both are so, the topology says now this, now that.
+    pub(crate) diverts: bool,
 }
 
 impl Guarding {
     pub(crate) fn new(random: &mut Random) -> Self {
         let remember_ns = random.pick(&[None, Some(40 * SECOND), Some(HOUR), Some(20 * HOUR), Some(50 * YEAR)]);
-        Self { remember_ns, holds: !random.once_in(4) }
+        let (holds, diverts) =
+            random.pick(&[(false, false), (true, false), (true, false), (false, true), (true, true)]);
+        Self { remember_ns, holds, diverts }
     }
 
     /// `a`, then any number of `b`, then `z`.
@@ -158,7 +183,7 @@ impl Guarding {
 /// Settings; topics recognise what they did before, unless they are to change in that.
 pub(crate) fn settings(random: &mut Random, before: Option<&Settings>, guarding: Option<&Guarding>) -> Settings {
     let mut settings = Settings::default();
-    for topic in (1..=6).map(TopicId) {
+    for topic in (1..=8).map(TopicId) {
         let known =
             before.and_then(|before| before.topics.get(&topic)).map(|known| (known.dedupe, known.forget_producers));
         let made = TopicSettings {
@@ -169,11 +194,13 @@ pub(crate) fn settings(random: &mut Random, before: Option<&Settings>, guarding:
         };
         settings.topics.insert(topic, made);
     }
-    // what is held is recognised as what it is held for
+    // what is held, or diverted, is recognised as what it was for
     let root = settings.topics[&TopicId(1)].dedupe;
-    settings.topics.entry(TopicId(5)).and_modify(|held| held.dedupe = root);
+    for topic in [5, 7].map(TopicId) {
+        settings.topics.entry(topic).and_modify(|beside| beside.dedupe = root);
+    }
     let mut readers: HashMap<TopicId, Vec<SubscriberId>> = HashMap::new();
-    for topic in [1, 2, 3, 5, 6] {
+    for topic in [1, 2, 3, 5, 6, 7, 8] {
         if !random.once_in(4) {
             readers.entry(TopicId(topic)).or_default().push(SubscriberId(topic));
         }

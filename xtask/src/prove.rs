@@ -5,6 +5,7 @@
 
 mod bus;
 mod illegal_transition;
+mod late_orders;
 mod order_status;
 mod three_semantics;
 mod two_groups;
@@ -27,6 +28,11 @@ const PROOFS: &[Proof] = &[
         name: "illegal-transition",
         what: "orders go through legal lives once, in whatever order and however often their states are sent",
         run: illegal_transition::run,
+    },
+    Proof {
+        name: "late-orders",
+        what: "what is out of order is in a topic of its own, once, and spoils no order's life",
+        run: late_orders::run,
     },
     Proof {
         name: "order-status",

@@ -56,13 +56,18 @@ impl Bed {
     pub(super) fn new(random: &mut Random) -> Self {
         let guards_input = !random.one_in(3);
         // where few may be held, it is not known how many are while one request after the other comes
-        let has_room_for_streams = !guards_input || random.one_in(2);
+        let diverts = random.one_in(3);
+        let has_room_for_streams = diverts || !guards_input || random.one_in(2);
         let held_max = if has_room_for_streams { 1_000 } else { 1 + random.below(4) as usize };
         let partitions = 1 + random.below(3) as u32;
-        let rules = Rules { partitions, guards_input, hold_s: 600, held_max, remember_s: 3_600 };
+        let rules = Rules { partitions, guards_input, diverts, hold_s: 600, held_max, remember_s: 3_600 };
+        let (out_of_order, late) = match diverts {
+            true => ("divert: late".to_owned(), "  late: {}\n"),
+            false => (format!("hold: 10m, max: {held_max}"), ""),
+        };
         let lifecycle = format!(
             "lifecycle: {{ state: data.s, start: [new], allow: {{ new: [paid, void], paid: [done, void] }}, \
-             remember: 1h, out_of_order: {{ hold: 10m, max: {held_max} }} }}"
+             remember: 1h, out_of_order: {{ {out_of_order} }} }}"
         );
         let topic = |name: &str, guards: bool| {
             let lifecycle = if guards { format!(", {lifecycle}") } else { String::new() };
@@ -70,7 +75,7 @@ impl Bed {
             format!("  {name}: {{ partitions: {partitions}{dedupe}{lifecycle} }}\n")
         };
         let yaml = format!(
-            "wattle: v1\nname: t\ntopics:\n{}{}subscribers:\n  work: {{ from: in, plugin: w.wasm, to: {{ out: out }} }}\n",
+            "wattle: v1\nname: t\ntopics:\n{}{}{late}subscribers:\n  work: {{ from: in, plugin: w.wasm, to: {{ out: out }} }}\n",
             topic("in", guards_input),
             topic("out", !guards_input)
         );
@@ -97,7 +102,7 @@ impl Bed {
         let engine = EmbeddedEngine::open_with(Path::new("here"), disk, hands, options).unwrap();
         let tree = start_on(engine, &self.plan, &[("work", &Script::each(copy))]).await;
         let guarded = if self.guards_input { "in" } else { "out" };
-        Life { tree, guarded, hands: self.hands.clone() }
+        Life { tree, guarded, diverts: self.rules.diverts, hands: self.hands.clone() }
     }
 
     /// So many bytes are left.
@@ -136,6 +141,7 @@ impl Bed {
 pub(super) struct Life {
     tree: Tree<EmbeddedEngine>,
     guarded: &'static str,
+    diverts: bool,
     hands: Hands,
 }
 
@@ -143,6 +149,10 @@ impl Life {
     /// Trusted time.
     pub(super) fn now_ns(&self) -> u64 {
         self.tree.engine().trusted_now_ns()
+    }
+
+    pub(super) fn wall_ns(&self) -> u64 {
+        self.hands.now_ns()
     }
 
     /// Time passes until it is that late by trusted time, and hardly later.
@@ -223,7 +233,7 @@ impl Life {
             // how many there are is quickly told, and says of nearly all looks that it is too early
             let is_late = start.elapsed() > PATIENCE;
             if is_late || wanted.iter().map(Found::counts).any(|counts| counts == self.counts()) {
-                let found = Found::of(&self.tree, self.guarded).await;
+                let found = Found::of(self).await;
                 if wanted.contains(&found) {
                     return;
                 }
@@ -235,7 +245,7 @@ impl Life {
     }
 
     /// How many events are in topics, are held, and are to come.
-    fn counts(&self) -> [u64; 6] {
+    fn counts(&self) -> [u64; 7] {
         let (engine, snapshot, targets) = (self.tree.engine(), self.tree.snapshot(), self.tree.publisher().targets());
         let status = |name: &str| snapshot.topics.iter().find(|topic| topic.name == format!("t/{name}")).unwrap();
         let count = |name: &str| -> u64 {
@@ -245,7 +255,19 @@ impl Life {
         };
         let (held, later) = (status(self.guarded).states.unwrap().held, status("in").delayed);
         let refused = format!("{}@refused", self.guarded);
-        [count("in"), count("out"), count(&refused), count("work.dead"), held, later]
+        let diverted = if self.diverts { count("late") } else { 0 };
+        [count("in"), count("out"), count(&refused), count("work.dead"), held, later, diverted]
+    }
+
+    /// Waits until what lanes did is durable as well: what a loss of the power took back would be done again, and later.
+    pub(super) async fn is_durable(&self) {
+        let engine = self.tree.engine();
+        for name in ["in", "out", "work.dead", "late", "in@held", "out@held", "in@refused", "out@refused"] {
+            let Some(topic) = engine.topic(&format!("t/{name}")) else { continue };
+            for partition in 0..4 {
+                engine.durable_bounds(PartitionId { topic, partition }).await.unwrap();
+            }
+        }
     }
 
     pub(super) async fn ends(self) {
@@ -277,6 +299,7 @@ fn answer(result: Result<(), PublishError>) -> Answer {
 struct Found {
     published: BTreeMap<String, Vec<String>>,
     out: BTreeMap<String, Vec<String>>,
+    diverted: BTreeMap<String, Vec<String>>,
     given_up: Vec<String>,
     dead: Vec<String>,
     held: u64,
@@ -288,16 +311,17 @@ impl Found {
         let published = if guarded == "in" { &model.placed } else { &model.published };
         let (given_up, dead) = (sorted(model.given_up.clone()), sorted(model.dead.clone()));
         let (held, later) = (model.held(), model.later());
-        Self { published: published.clone(), out: model.placed.clone(), given_up, dead, held, later }
+        let diverted = model.diverted.clone();
+        Self { published: published.clone(), out: model.placed.clone(), diverted, given_up, dead, held, later }
     }
 
-    fn counts(&self) -> [u64; 6] {
+    fn counts(&self) -> [u64; 7] {
         let count = |keys: &BTreeMap<String, Vec<String>>| keys.values().map(|ids| ids.len() as u64).sum();
         let (given_up, dead) = (self.given_up.len() as u64, self.dead.len() as u64);
-        [count(&self.published), count(&self.out), given_up, dead, self.held, self.later]
+        [count(&self.published), count(&self.out), given_up, dead, self.held, self.later, count(&self.diverted)]
     }
 
-    async fn of(tree: &Tree<EmbeddedEngine>, guarded: &str) -> Self {
+    async fn of(Life { tree, guarded, diverts, .. }: &Life) -> Self {
         let snapshot = tree.snapshot();
         let status = |name: &str| snapshot.topics.iter().find(|topic| topic.name == format!("t/{name}")).unwrap();
         Self {
@@ -305,6 +329,7 @@ impl Found {
             later: status("in").delayed,
             published: by_key(tree, "in").await,
             out: by_key(tree, "out").await,
+            diverted: if *diverts { by_key(tree, "late").await } else { BTreeMap::new() },
             given_up: ids(tree, &format!("{guarded}@refused")).await,
             dead: ids(tree, "work.dead").await,
         }

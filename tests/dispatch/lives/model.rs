@@ -41,6 +41,8 @@ pub(super) struct Rules {
     pub(super) partitions: u32,
     /// The topic into which is published; else that behind it.
     pub(super) guards_input: bool,
+    /// What is out of order goes to another topic; else it is held.
+    pub(super) diverts: bool,
     pub(super) hold_s: u64,
     pub(super) held_max: usize,
     pub(super) remember_s: u64,
@@ -66,6 +68,8 @@ pub(super) struct Model {
     pub(super) placed: BTreeMap<String, Vec<String>>,
     /// What is in the topic into which is published, by key, where it is not that one.
     pub(super) published: BTreeMap<String, Vec<String>>,
+    /// What is in the topic that takes what is out of order, by key.
+    pub(super) diverted: BTreeMap<String, Vec<String>>,
     /// What was held for too long, or may not follow when it comes later.
     pub(super) given_up: BTreeSet<String>,
     /// What failed since its output is refused.
@@ -91,6 +95,7 @@ impl Model {
             later: Vec::new(),
             placed: BTreeMap::new(),
             published: BTreeMap::new(),
+            diverted: BTreeMap::new(),
             given_up: BTreeSet::new(),
             dead: BTreeSet::new(),
         }
@@ -196,15 +201,20 @@ impl Model {
         true
     }
 
-    /// It has its place or is held, or else is refused.
+    /// It has its place, is diverted or is held, or else is refused.
     fn judge(&mut self, event: &Event, now_ns: u64) -> bool {
         let remember_ns = self.rules.remember_s * NANOS;
-        if self.ended.get(&event.key).is_some_and(|ended_ns| ended_ns + remember_ns > now_ns) {
-            return false;
-        }
-        if follows(self.living.get(&event.key).copied(), event.state) {
+        let has_ended = self.ended.get(&event.key).is_some_and(|ended_ns| ended_ns + remember_ns > now_ns);
+        if !has_ended && follows(self.living.get(&event.key).copied(), event.state) {
             self.place(event, now_ns);
             return true;
+        }
+        if self.rules.diverts {
+            self.diverted.entry(event.key.clone()).or_default().push(event.id.clone());
+            return true;
+        }
+        if has_ended {
+            return false;
         }
         let partition = |key: &str| partition_of(key, self.rules.partitions);
         let here = partition(&event.key);
