@@ -216,3 +216,9 @@ const _: () = assert!(MOVE_BYTES + 2 * GROUP_BYTES_MAX <= TAIL_BYTES_MAX, "group
 const _: () = assert!(BLOCK_BYTES < COLD_READ_BYTES_MIN && COLD_READ_BYTES_MIN <= COLD_READ_BYTES);
 const _: () = assert!(COLD_READ_BYTES as u64 <= SEGMENT_BYTES && COLD_READ_BYTES <= COLD_CACHE_BYTES);
 const _: () = assert!(BATCH_BYTES_MAX >= EVENT_BYTES_MAX);
+/// Bytes of events whose data is read on a thread that serves others as well: some milliseconds.
+pub const DATA_READ_AT_ONCE_BYTES_MAX: usize = 256 << 10;
+/// Events and bytes of them that a subscriber asks a slow `when` about before it looks for commands: at most half a second.
+pub const SLOW_READ_EVENTS_MAX: u32 = 16;
+/// See [`SLOW_READ_EVENTS_MAX`].
+pub const SLOW_READ_BYTES_MAX: usize = 256 << 10;

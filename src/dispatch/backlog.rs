@@ -17,6 +17,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::engine::{Engine, Numbers, Unconsumed};
 use crate::model::{SubscriberId, TopicId};
 use crate::topology::{Plan, TopicPlan, WhenFull};
@@ -130,11 +132,28 @@ pub(super) fn readers(plan: &Plan, numbers: &Numbers) -> Vec<Vec<SubscriberId>> 
 /// Room that is reserved for events on their way; given back when it is dropped.
 #[derive(Default)]
 #[must_use = "it is given back at once"]
-pub struct Admission(Vec<(Arc<Backlog>, u64)>);
+pub struct Admission {
+    reserved: Vec<Wanted>,
+    /// Its turn among the calls whose events may take long to be looked at.
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Admission {
+    /// With its turn.
+    pub(super) fn with_turn(mut self, turn: OwnedSemaphorePermit) -> Self {
+        self.turn = Some(turn);
+        self
+    }
+
+    /// Gives its turn to the next one.
+    pub(super) fn end_turn(&mut self) {
+        self.turn = None;
+    }
+}
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        for (backlog, events) in &self.0 {
+        for (backlog, events) in &self.reserved {
             let mut reserved = backlog.reserved();
             *reserved = reserved.saturating_sub(*events);
         }
@@ -169,7 +188,7 @@ pub(super) async fn admit<F: From<BacklogFull>>(
         }
     }
     drop(turns);
-    Ok(Admission(wanted))
+    Ok(Admission { reserved: wanted, turn: None })
 }
 
 /// How many are reserved in each of some topics.

@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use reading::{Place, Read, Reading};
 use sharing::{Part, claims_end};
 
+use super::apart;
 use super::backlog::{self, Backlog};
 use super::batch::{Held, Unreadable};
 use super::capsule::Recorder;
@@ -58,6 +59,7 @@ use super::together::Together;
 use super::versions::{Roster, Taken};
 use super::waiting::{Waiter, WaitingError, WaitingSet};
 use crate::engine::{Chunk, Entries, ReadBudget, ReadError, Session, SessionError, Unit};
+use crate::limits;
 use crate::model::Offset;
 use crate::topology::{BatchPlan, Condition, Delivery, OnFailure, StatePlan, SubscriberPlan, Waiting};
 use chores::Chores;
@@ -440,10 +442,10 @@ impl<S: Session, K: Entries> Lane<S, K> {
     async fn next(&mut self, reads: bool) -> Result<Option<Reading>, Leave> {
         let (works, (first, later)) = (self.works(), self.turns());
         let chores = self.chores.due().filter(|_| works);
-        let budget = ReadBudget {
+        let budget = self.budget(ReadBudget {
             events: self.parts.flow.most(self.parts.policy.batch.max_events),
             bytes: self.parts.policy.batch.max_bytes,
-        };
+        });
         let left = self.keeps_claims_for().filter(|_| !works);
         let Parts { session, stop, commands, share, .. } = &mut *self.parts;
         tokio::select! {
@@ -465,10 +467,22 @@ impl<S: Session, K: Entries> Lane<S, K> {
         Ok(None)
     }
 
+    /// What is read at once: little, where it may take long to say which of it is for the lane, so that commands are obeyed.
+    fn budget(&self, budget: ReadBudget) -> ReadBudget {
+        match &self.parts.policy.when {
+            Some(when) if when.takes_long() => ReadBudget {
+                events: budget.events.min(limits::SLOW_READ_EVENTS_MAX),
+                bytes: budget.bytes.min(limits::SLOW_READ_BYTES_MAX),
+            },
+            _ => budget,
+        }
+    }
+
     /// Takes in what was read.
     fn take(&mut self, reading: &mut Reading, chunks: &[Chunk]) -> Result<(), Unreadable> {
         self.is_reads_turn = false;
-        reading.take(chunks, self.parts.policy.when.as_ref())
+        let when = self.parts.policy.when.as_ref();
+        apart::run(when.is_some_and(Condition::takes_long), || reading.take(chunks, when))
     }
 
     /// Waits for more events than were read, as long as the topology says, where any of those is for the lane.
@@ -482,7 +496,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
             if events >= most || bytes >= max_bytes {
                 return Ok(reading);
             }
-            let budget = ReadBudget { events: (most - events) as u32, bytes: max_bytes - bytes };
+            let budget = self.budget(ReadBudget { events: (most - events) as u32, bytes: max_bytes - bytes });
             let (first, later) = self.turns();
             let Parts { session, stop, commands, .. } = &mut *self.parts;
             tokio::select! {

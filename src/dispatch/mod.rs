@@ -5,6 +5,7 @@
 //! Relies on: the engine's sessions for exactly once, the Wasm host for isolation.
 //! Must not know: gRPC, the command line, how an engine keeps what it keeps.
 
+mod apart;
 mod apply;
 mod backlog;
 mod batch;

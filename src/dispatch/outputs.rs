@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::apart;
 use super::batch::Parsed;
 use super::delay;
 use super::guards::{self, TopicGuard};
@@ -29,6 +30,15 @@ pub(super) struct Target {
     pub(super) delayed: Option<TopicId>,
     pub(super) guard: Option<TopicGuard>,
     pub(super) schema: Option<DataSchema>,
+}
+
+impl Target {
+    /// Whether looking at one output may take longer than reading it.
+    fn takes_long(&self) -> bool {
+        let state = self.guard.as_ref().map(|guard| &guard.plan.state);
+        self.key.iter().chain(state).any(KeyExpression::takes_long)
+            || self.schema.as_ref().is_some_and(DataSchema::takes_long)
+    }
 }
 
 /// Makes a lane's units.
@@ -97,6 +107,11 @@ impl Emitter {
     }
 
     fn emit_all(&self, events: &[Parsed<'_>], outputs: &[Output]) -> Result<Slices, Stopped> {
+        let takes_long = !outputs.is_empty() && self.targets.iter().any(Target::takes_long);
+        apart::run(takes_long, || self.put_all(events, outputs))
+    }
+
+    fn put_all(&self, events: &[Parsed<'_>], outputs: &[Output]) -> Result<Slices, Stopped> {
         let room = outputs.iter().map(|output| self.expected_bytes(output)).sum();
         // outputs keep their key, mostly, and so their partition: there is a slice for each port
         let mut slices = Slices::with_room(room, self.targets.len().min(outputs.len()));

@@ -8,11 +8,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 pub use refused::{EventRefused, NumberingRefused, PublishError};
 pub use targets::{Target, Targets};
 pub(super) use targets::{nearest, shown};
 
+use super::apart;
 use super::backlog::{self, Admission, Backlog, Wanted};
 use super::delay;
 use super::guards;
@@ -90,18 +92,20 @@ impl Numbering {
 pub struct Publisher<E> {
     engine: E,
     targets: Arc<RwLock<Arc<Targets>>>,
+    /// Turns of calls whose events may take long to be looked at.
+    turns: Arc<Semaphore>,
 }
 
 impl<E: Clone> Clone for Publisher<E> {
     fn clone(&self) -> Self {
-        Self { engine: self.engine.clone(), targets: self.targets.clone() }
+        Self { engine: self.engine.clone(), targets: self.targets.clone(), turns: self.turns.clone() }
     }
 }
 
 impl<E: Engine> Publisher<E> {
     /// A publisher into the topics of a tree.
     pub fn new(engine: E, targets: Arc<Targets>) -> Self {
-        Self { engine, targets: Arc::new(RwLock::new(targets)) }
+        Self { engine, targets: Arc::new(RwLock::new(targets)), turns: Arc::new(Semaphore::new(apart::turns())) }
     }
 
     /// The topics that there are now.
@@ -140,8 +144,10 @@ impl<E: Engine> Publisher<E> {
     /// [`PublishError`]: the topic, its backlog, or an engine that has stopped.
     pub async fn admit(&self, topic: &str, events: usize) -> Result<Admission, PublishError> {
         let targets = self.targets();
-        let wanted = targets.root(topic)?.backlog.iter().map(|backlog| (backlog.clone(), events as u64));
-        self.reserve(wanted.collect()).await
+        let target = targets.root(topic)?;
+        let wanted = target.backlog.iter().map(|backlog| (backlog.clone(), events as u64));
+        let admission = self.reserve(wanted.collect()).await?;
+        Ok(self.turn(admission, target.takes_long()).await)
     }
 
     /// As [`Self::admit`], for events of several topics.
@@ -151,12 +157,26 @@ impl<E: Engine> Publisher<E> {
     pub async fn admit_together(&self, events: &[Addressed]) -> Result<Admission, PublishError> {
         let targets = self.targets();
         let mut wanted: BTreeMap<&str, (Arc<Backlog>, u64)> = BTreeMap::new();
+        let mut takes_long = false;
         for (target, _) in targets.addressed(events)? {
+            takes_long |= target.takes_long();
             if let Some(backlog) = &target.backlog {
                 wanted.entry(&target.name).or_insert_with(|| (backlog.clone(), 0)).1 += 1;
             }
         }
-        self.reserve(wanted.into_values().collect()).await
+        let admission = self.reserve(wanted.into_values().collect()).await?;
+        Ok(self.turn(admission, takes_long).await)
+    }
+
+    /// Waits for a turn, where it takes one: such calls keep few processors busy, however many there are.
+    async fn turn(&self, admission: Admission, takes_long: bool) -> Admission {
+        match takes_long {
+            true => match self.turns.clone().acquire_owned().await {
+                Ok(turn) => admission.with_turn(turn),
+                Err(_) => admission, // it is never closed
+            },
+            false => admission,
+        }
     }
 
     async fn reserve(&self, wanted: Vec<Wanted>) -> Result<Admission, PublishError> {
@@ -181,14 +201,14 @@ impl<E: Engine> Publisher<E> {
         topic: &str,
         events: &[Bytes],
         numbering: Option<Numbering>,
-        _until_durable: Admission,
+        until_durable: Admission,
         fence: Option<Fence>,
     ) -> Result<Published, PublishError> {
         let targets = self.targets();
         let target = targets.root(topic)?;
         let marks = self.marks(numbering, target.dedupes, events.len())?;
         let room = Room::of(events, target.partitions);
-        self.append(events.iter().map(|event| (target, event)), room, marks, fence).await
+        self.append(events.iter().map(|event| (target, event)), room, marks, fence, until_durable).await
     }
 
     /// Publishes events to several roots, all of them in one commit or none; resolves when they are durable. Within each
@@ -214,14 +234,14 @@ impl<E: Engine> Publisher<E> {
         &self,
         events: &[Addressed],
         numbering: Option<Numbering>,
-        _until_durable: Admission,
+        until_durable: Admission,
     ) -> Result<Published, PublishError> {
         let targets = self.targets();
         let addressed = targets.addressed(events)?;
         // A frame has marks of one kind: a topic that recognises nothing does not look at them.
         let dedupes = addressed.iter().any(|(target, _)| target.dedupes);
         let marks = self.marks(numbering, dedupes, events.len())?;
-        self.append(addressed.into_iter(), Room::default(), marks, None).await
+        self.append(addressed.into_iter(), Room::default(), marks, None, until_durable).await
     }
 
     /// By what the events of a call of so many are recognised; `dedupes`: their topic recognises them by themselves.
@@ -243,10 +263,11 @@ impl<E: Engine> Publisher<E> {
     /// Gives events to the engine, or refuses them, the first time that it is polled. The engine's own refusal may be later.
     async fn append<'a>(
         &self,
-        events: impl Iterator<Item = (&'a Target, &'a Bytes)> + Send,
+        events: impl Iterator<Item = (&'a Target, &'a Bytes)> + Clone + Send,
         room: Room,
         marks: Marks,
         fence: Option<Fence>,
+        mut until_durable: Admission,
     ) -> Result<Published, PublishError> {
         let mut slices = Slices::with_room(room.bytes, room.partitions);
         if let Marks::Numbers(numbering) = &marks {
@@ -258,11 +279,16 @@ impl<E: Engine> Publisher<E> {
         }
         let (mut placed, mut targets) = (Vec::with_capacity(events.size_hint().0), Vec::new());
         let now_ns = self.engine.now_ns();
-        for (index, (target, event)) in events.enumerate() {
-            let refused = |error| PublishError::Event { index, topic: target.name.clone(), error };
-            placed.push(place(target, event, &marks, index, now_ns, &mut slices).map_err(refused)?);
-            targets.push(target);
-        }
+        let takes_long = takes_long(events.clone());
+        apart::run(takes_long, || {
+            for (index, (target, event)) in events.enumerate() {
+                let refused = |error| PublishError::Event { index, topic: target.name.clone(), error };
+                placed.push(place(target, event, &marks, index, now_ns, &mut slices).map_err(refused)?);
+                targets.push(target);
+            }
+            Ok::<_, PublishError>(())
+        })?;
+        until_durable.end_turn();
         if slices.is_empty() {
             return Ok(Published::default());
         }
@@ -312,6 +338,18 @@ impl<E: Engine> Publisher<E> {
         }
         Ok(published)
     }
+}
+
+/// Whether it may take long to look at some events: by what their topics look at, or by how much there is to be looked at.
+fn takes_long<'a>(events: impl Iterator<Item = (&'a Target, &'a Bytes)>) -> bool {
+    let mut bytes = 0;
+    for (target, event) in events {
+        bytes += if target.reads_data() { event.len() } else { 0 };
+        if bytes > limits::DATA_READ_AT_ONCE_BYTES_MAX || target.takes_long() {
+            return true;
+        }
+    }
+    false
 }
 
 /// What the records of a call will need.

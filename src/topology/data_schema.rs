@@ -2,7 +2,8 @@
 //!
 //! Promises: a schema that compiled refers to nothing outside itself, and checking reads nothing but the data. Patterns are
 //! matched in time linear in the data, which strangers choose; so look-around and back-references are not among them.
-//! `format` says something only, as drafts from 2019-09 on have it, unless the schema's own draft checks it.
+//! `format` is checked, whatever the schema's draft says of it, where it is one that the drafts name. A check takes a bounded
+//! number of steps (`topology/budget.rs`): how often subschemas are applied, each time to how much.
 //!
 //! Does not know files, YAML, topics or what is done with what does not fit.
 
@@ -11,8 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jsonschema::error::ValidationErrorKind;
-use jsonschema::{PatternOptions, ReferencingError, ValidationError, Validator};
+use jsonschema::{Keyword, PatternOptions, ReferencingError, ValidationError, Validator};
+use serde_json::{Map, Value};
 
+use super::budget::{self, TooManySteps};
 use super::expression::is_json;
 
 /// Bytes of a place or a reason that are said.
@@ -57,6 +60,14 @@ pub enum Misfit {
         /// Why.
         reason: String,
     },
+    /// It would take too long to say.
+    #[error(
+        "to check the data takes more than the {steps} steps that it may take for this event; the schema goes through it too often"
+    )]
+    TooManySteps {
+        /// What it may take.
+        steps: u64,
+    },
     /// A part of it is not as the schema says.
     #[error("{}{reason}", at(pointer))]
     Part {
@@ -75,8 +86,14 @@ fn at(pointer: &str) -> String {
 impl DataSchema {
     /// Compiles the text of a file.
     pub(crate) fn compile(path: &Path, text: &str) -> Result<Self, SchemaError> {
-        let schema = serde_json::from_str(text).map_err(|error| SchemaError::NotJson(error.to_string()))?;
-        let options = jsonschema::options().offline().with_pattern_options(PatternOptions::regex());
+        let mut schema = serde_json::from_str(text).map_err(|error| SchemaError::NotJson(error.to_string()))?;
+        let is_first = !refers_into_lists(&schema);
+        count_applied(&mut schema, is_first);
+        let options = jsonschema::options()
+            .offline()
+            .with_pattern_options(PatternOptions::regex())
+            .should_validate_formats(true)
+            .with_keyword(APPLIED, |_, schemas, _| Ok(Box::new(Applied { schemas: schemas.as_u64().unwrap_or(1) })));
         let validator = options.build(&schema).map_err(|error| refused(&error))?;
         Ok(Self(Arc::new(Inner { path: path.to_owned(), text: text.to_owned(), validator })))
     }
@@ -84,6 +101,11 @@ impl DataSchema {
     /// Its text.
     pub fn text(&self) -> &str {
         &self.0.text
+    }
+
+    /// Whether a check may take longer than reading the data does: it refers to something, so perhaps to itself.
+    pub fn takes_long(&self) -> bool {
+        ["\"$ref\"", "\"$dynamicRef\"", "\"$recursiveRef\""].iter().any(|keyword| self.0.text.contains(keyword))
     }
 
     /// The same with an absolute path: a relative one starts from a folder.
@@ -108,12 +130,100 @@ impl DataSchema {
             return Err(Misfit::OtherContentType { content_type: content_type.to_owned() });
         }
         let data = data.ok_or(Misfit::NoData)?;
+        let steps = budget::of_data(data.len());
         let data = serde_json::from_slice(data).map_err(|error| Misfit::NotJson { reason: error.to_string() })?;
-        self.0.validator.validate(&data).map_err(|error| Misfit::Part {
+        let checked = budget::within(steps, || self.0.validator.validate(&data));
+        let checked = checked.map_err(|TooManySteps { budget }| Misfit::TooManySteps { steps: budget })?;
+        checked.map_err(|error| Misfit::Part {
             pointer: shown(&error.instance_path().to_string()),
             // The value itself may be a secret.
             reason: shown(&error.masked_with("the value").to_string()),
         })
+    }
+}
+
+/// A keyword that no schema has: it counts how often a subschema is applied, and what it may look at each time. Its value is the
+/// number of subschemas that are applied to the same part of the data.
+const APPLIED: &str = "!applied";
+/// Bytes of a text that are looked at in one step.
+const SEEN_BYTES: u64 = 16;
+
+struct Applied {
+    schemas: u64,
+}
+
+impl Applied {
+    fn count(&self, data: &Value) {
+        budget::spend(self.schemas.saturating_mul(size(data)));
+    }
+}
+
+/// Steps to look at all of it.
+fn size(data: &Value) -> u64 {
+    1 + match data {
+        Value::String(text) => text.len() as u64 / SEEN_BYTES,
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(entries) => {
+            entries.iter().map(|(name, value)| name.len() as u64 / SEEN_BYTES + size(value)).sum()
+        }
+        _ => 0,
+    }
+}
+
+impl<'i> Keyword<'i> for Applied {
+    fn validate(&self, data: &'i Value) -> Result<(), ValidationError<'i>> {
+        self.count(data);
+        Ok(())
+    }
+
+    fn is_valid(&self, data: &'i Value) -> bool {
+        self.count(data);
+        true
+    }
+}
+
+/// Puts the counting into a schema and into all in it, as what has to fit first of all that may refer to something. What is no
+/// schema, but looks like one, takes no harm.
+fn count_applied(schema: &mut Value, is_first: bool) {
+    let Value::Object(keywords) = schema else { return };
+    let counted = serde_json::json!({ APPLIED: schemas_applied(keywords) });
+    for (keyword, value) in keywords.iter_mut() {
+        match (keyword.as_str(), value) {
+            ("const" | "enum" | "default" | "examples", _) => {}
+            (
+                "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas" | "dependencies",
+                Value::Object(schemas),
+            ) => schemas.values_mut().for_each(|schema| count_applied(schema, is_first)),
+            (_, Value::Array(schemas)) => schemas.iter_mut().for_each(|schema| count_applied(schema, is_first)),
+            (_, value) => count_applied(value, is_first),
+        }
+    }
+    match keywords.entry("allOf").or_insert_with(|| Value::Array(Vec::new())) {
+        Value::Array(all) if is_first => all.insert(0, counted),
+        Value::Array(all) => all.push(counted),
+        _ => {} // it is refused
+    }
+}
+
+/// How many subschemas are applied to what this one is applied to, itself included, without those that it refers to.
+fn schemas_applied(keywords: &Map<String, Value>) -> u64 {
+    let of = |value: &Value| value.as_object().map_or(0, schemas_applied);
+    let within = keywords.iter().map(|(keyword, value)| match (keyword.as_str(), value) {
+        ("allOf" | "anyOf" | "oneOf", Value::Array(schemas)) => schemas.iter().map(of).sum(),
+        ("not" | "if" | "then" | "else", schema) => of(schema),
+        ("dependentSchemas" | "dependencies", Value::Object(schemas)) => schemas.values().map(of).sum(),
+        _ => 0,
+    });
+    1 + within.sum::<u64>()
+}
+
+/// Whether something refers into a list of schemas by its place in it.
+fn refers_into_lists(schema: &Value) -> bool {
+    match schema {
+        Value::String(text) => text.contains("/allOf/"),
+        Value::Array(items) => items.iter().any(refers_into_lists),
+        Value::Object(entries) => entries.values().any(refers_into_lists),
+        _ => false,
     }
 }
 
@@ -213,6 +323,71 @@ mod tests {
         ] {
             assert_eq!(compile(text).unwrap_err().to_string(), words, "{text}");
         }
+    }
+
+    #[test]
+    fn a_format_is_checked_whatever_the_draft() {
+        for draft in ["http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2020-12/schema"] {
+            let schema = format!(r#"{{"$schema":"{draft}","format":"date-time"}}"#);
+            assert_eq!(misfit(&schema, r#""2026-01-01T00:00:00Z""#), None, "{draft}");
+            let words = "the value is not a \"date-time\"";
+            assert_eq!(misfit(&schema, r#""yesterday""#).as_deref(), Some(words), "{draft}");
+        }
+    }
+
+    #[test]
+    fn a_check_that_takes_too_long_is_left_after_the_same_steps_each_time() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        for schema in [
+            r##"{"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/a"}],"$defs":{"a":{"items":{"$ref":"#"}}}}"##,
+            r##"{"$schema":"http://json-schema.org/draft-07/schema#","allOf":[{"$ref":"#/definitions/a"},{"$ref":"#/definitions/a"}],"definitions":{"a":{"items":{"$ref":"#"}}}}"##,
+            r##"{"$ref":"#/elsewhere","elsewhere":{"items":{"allOf":[{"$ref":"#/elsewhere"},{"$ref":"#/elsewhere"}]}}}"##,
+        ] {
+            let schema = compile(schema).unwrap();
+            let data = nested(60);
+            let steps = budget::of_data(data.len());
+            assert_eq!(
+                schema.check(Some(data.as_bytes()), None),
+                Err(Misfit::TooManySteps { steps }),
+                "{}",
+                schema.text()
+            );
+            let least = |depth: usize| {
+                let data = serde_json::from_str(&nested(depth)).unwrap();
+                (0..200_000)
+                    .step_by(7)
+                    .find(|steps| budget::within(*steps, || schema.0.validator.is_valid(&data)).is_ok())
+            };
+            assert!(least(5).is_some() && least(5) == least(5), "{:?}", least(5));
+        }
+        let long = format!("[{}1]", "1,".repeat(400_000));
+        assert_eq!(misfit(r#"{"items":{"type":"integer","minimum":1}}"#, &long), None, "what is linear has room");
+        let texts = format!("{{\"a\":\"{}\"}}", "x".repeat(900_000));
+        let patterns: Vec<String> = (0..300).map(|number| format!(r#"{{"pattern":"y{number}$"}}"#)).collect();
+        let patterns = patterns.join(",");
+        let schema = format!(r#"{{"additionalProperties":{{"not":{{"anyOf":[{patterns}]}}}}}}"#);
+        assert!(misfit(&schema, &texts).unwrap().contains("steps"));
+    }
+
+    #[test]
+    fn names_that_are_keywords_elsewhere_are_properties_here() {
+        let schema = r#"{"properties":{"enum":{"type":"string"},"properties":{"const":{"a":1}},"!applied":{"type":"null"}},"additionalProperties":false}"#;
+        assert_eq!(misfit(schema, r#"{"enum":"x","properties":{"a":1},"!applied":null}"#), None);
+        assert!(
+            misfit(schema, r#"{"properties":{"a":1,"!applied":true}}"#).is_some(),
+            "a constant is as it is written"
+        );
+        assert_eq!(compile(schema).unwrap().text(), schema);
+        let by_place =
+            r##"{"allOf":[{"type":"string"},{"minLength":2}],"properties":{},"$defs":{"a":{"$ref":"#/allOf/1"}}}"##;
+        assert_eq!(misfit(by_place, r#""ab""#), None);
+        assert!(
+            misfit(
+                r##"{"properties":{"a":{"$ref":"#/allOf/0"}},"allOf":[{"type":["object","string"]}]}"##,
+                r#"{"a":1}"#
+            )
+            .is_some()
+        );
     }
 
     #[test]

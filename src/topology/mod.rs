@@ -13,6 +13,7 @@
 //! Must not know: how plugins run, how events are kept, who asked.
 
 pub mod bounds;
+pub mod budget;
 pub mod cases;
 mod data_schema;
 pub mod diagnostic;

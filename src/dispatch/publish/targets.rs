@@ -42,6 +42,23 @@ pub struct Target {
     pub(in super::super) backlog: Option<Arc<Backlog>>,
 }
 
+impl Target {
+    fn expressions(&self) -> impl Iterator<Item = &KeyExpression> {
+        let state = self.guard.as_ref().map(|guard| &guard.plan.state);
+        self.key.iter().chain(&self.id).chain(state)
+    }
+
+    /// Whether looking at one event may take longer than reading it, by what its topic says.
+    pub(super) fn takes_long(&self) -> bool {
+        self.expressions().any(KeyExpression::takes_long) || self.schema.as_ref().is_some_and(DataSchema::takes_long)
+    }
+
+    /// Whether it reads the data of events.
+    pub(super) fn reads_data(&self) -> bool {
+        self.schema.is_some() || self.expressions().next().is_some()
+    }
+}
+
 /// The topics by name.
 pub struct Targets {
     by_name: BTreeMap<String, Target>,

@@ -6,12 +6,12 @@ use std::sync::{Arc, LazyLock};
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr};
 use cel::{Context, Env};
 
-use super::{CompileError, Field, Form, Program, VARIABLES, Variable};
+use super::{CompileError, Field, Form, Program, VARIABLES, Variable, functions, instrument};
 use crate::topology::bounds::{EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX};
 use crate::topology::names;
 
-/// The functions and types of CEL, built once: building takes longer than evaluating.
-pub(super) static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+/// The functions and types of CEL, and ours, built once: building takes longer than evaluating.
+pub(super) static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(functions::env()));
 
 /// Words that the grammar of CEL has its own use for, so that they are no names after a dot.
 const KEYWORDS: [&str; 4] = ["in", "true", "false", "null"];
@@ -40,57 +40,15 @@ pub(super) fn form(text: &str) -> Result<Form, Vec<CompileError>> {
     if !errors.is_empty() {
         return Err(errors);
     }
-    let in_order = in_order(program.expression());
-    Ok(Form::Program(Arc::new(Program { program, in_order, variables })))
+    Ok(Form::Program(Arc::new(self::program(program, variables))))
 }
 
-/// A function that no expression can name: the keys of a map in their order, and anything else as it is.
-pub(super) const IN_ORDER: &str = "@in_order";
-
-/// The expression with maps in order wherever it goes through one. None where it goes through nothing.
-fn in_order(expression: &IdedExpr) -> Option<IdedExpr> {
-    let mut ordered = expression.clone();
-    order(&mut ordered).then_some(ordered)
-}
-
-fn order(expression: &mut IdedExpr) -> bool {
-    let all = |parts: &mut [IdedExpr]| parts.iter_mut().map(order).filter(|found| *found).count() > 0;
-    match &mut expression.expr {
-        Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => false,
-        Expr::Select(select) => order(&mut select.operand),
-        Expr::Call(call) => {
-            let target = call.target.as_deref_mut().is_some_and(order);
-            all(&mut call.args) || target
-        }
-        Expr::List(list) => all(&mut list.elements),
-        Expr::Map(map) => {
-            map.entries.iter_mut().map(|entry| order_entry(&mut entry.expr)).filter(|found| *found).count() > 0
-        }
-        Expr::Struct(value) => {
-            value.entries.iter_mut().map(|entry| order_entry(&mut entry.expr)).filter(|found| *found).count() > 0
-        }
-        Expr::Comprehension(each) => {
-            for part in
-                [&mut each.iter_range, &mut each.accu_init, &mut each.loop_cond, &mut each.loop_step, &mut each.result]
-            {
-                order(part);
-            }
-            let range = std::mem::take(&mut each.iter_range);
-            let call = CallExpr { func_name: IN_ORDER.to_owned(), target: None, args: vec![range] };
-            each.iter_range = IdedExpr { id: call.args.first().map_or(0, |range| range.id), expr: Expr::Call(call) };
-            true
-        }
-    }
-}
-
-fn order_entry(entry: &mut EntryExpr) -> bool {
-    match entry {
-        EntryExpr::StructField(field) => order(&mut field.value),
-        EntryExpr::MapEntry(entry) => {
-            let key = order(&mut entry.key);
-            order(&mut entry.value) || key
-        }
-    }
+/// The program as it is evaluated.
+fn program(program: cel::Program, variables: Vec<Variable>) -> Program {
+    let is_namespace = |namespace: &str, name: &str| is_function(&format!("{namespace}.{name}"));
+    let expression = program.expression();
+    let (parts, loops) = (instrument::parts(expression), instrument::loops(expression));
+    Program { counted: instrument::instrumented(expression, &is_namespace), parts, loops, variables, program }
 }
 
 /// `id`, `attributes.tenant`, `data.order.id`, `data["order-id"]`: what needs no evaluator.

@@ -1,14 +1,17 @@
 //! From an event to what an expression is for it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use cel::common::value::{CowVal, Val};
+use cel::context::VariableResolver;
 use cel::objects::{Key, Map};
 use cel::{Context, ExecutionError, Value};
 
-use super::compile::{ENV, IN_ORDER};
+use super::compile::ENV;
 use super::path::{self, Found, Outcome};
-use super::{EventFields, Expression, ExpressionError, Form, Program, Variable};
+use super::{EventFields, Expression, ExpressionError, Form, Program, Variable, functions};
+use crate::topology::budget::{self, TooManySteps};
 
 /// The text of `expression` for `event`.
 pub(super) fn text(expression: &Expression, event: &EventFields<'_>) -> Result<String, ExpressionError> {
@@ -48,7 +51,7 @@ fn outcome(expression: &Expression, event: &EventFields<'_>) -> Result<Outcome, 
             found.ok_or_else(|| missing(&format!("attributes.{wanted}")))
         }
         Form::Data(segments) => {
-            json(expression, event)?;
+            json(expression, event.content_type)?;
             match path::find(event.data, segments).map_err(|error| broken(expression, &error))? {
                 Found::Value(value) => Ok(value),
                 Found::Missing(depth) => {
@@ -62,15 +65,38 @@ fn outcome(expression: &Expression, event: &EventFields<'_>) -> Result<Outcome, 
     }
 }
 
+/// The data as CEL sees it, once it is asked for.
+struct LazyData<'e> {
+    expression: &'e Expression,
+    content_type: Option<&'e str>,
+    data: &'e [u8],
+    read: OnceLock<Result<Box<dyn Val>, ExpressionError>>,
+}
+
+impl LazyData<'_> {
+    fn read(&self) -> Result<Box<dyn Val>, ExpressionError> {
+        json(self.expression, self.content_type)?;
+        let data = serde_json::from_slice(self.data).map_err(|error| broken(self.expression, &error))?;
+        value(data).try_into().map_err(|error: ExecutionError| failed(self.expression, &error))
+    }
+}
+
+impl VariableResolver for LazyData<'_> {
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        if variable != Variable::Data.name() {
+            return None;
+        }
+        let read = self.read.get_or_init(|| self.read());
+        read.as_ref().ok().map(|data| CowVal::Borrowed(&**data))
+    }
+}
+
 fn run(expression: &Expression, program: &Program, event: &EventFields<'_>) -> Result<Outcome, ExpressionError> {
+    let data = LazyData { expression, content_type: event.content_type, data: event.data, read: OnceLock::new() };
     let mut context = Context::with_env(Arc::clone(&ENV));
     for variable in &program.variables {
         let value = match variable {
-            Variable::Data => {
-                json(expression, event)?;
-                let data = serde_json::from_slice(event.data).map_err(|error| broken(expression, &error))?;
-                value(data)
-            }
+            Variable::Data => continue,
             Variable::Attributes => {
                 let mut attributes = HashMap::new();
                 event.attributes.each(&mut |name, value| {
@@ -82,16 +108,22 @@ fn run(expression: &Expression, program: &Program, event: &EventFields<'_>) -> R
         };
         context.add_variable_from_value(variable.name(), value);
     }
-    let value = match &program.in_order {
-        None => program.program.execute(&context),
-        Some(ordered) => {
-            let added = context.add_function(IN_ORDER, in_order);
-            added
-                .map_err(|error| ExecutionError::function_error(IN_ORDER, error))
-                .and_then(|()| context.resolve(ordered))
-        }
-    };
-    let value = value.map_err(|error| failed(expression, &error))?;
+    context.set_variable_resolver(&data);
+    let steps = budget::of_data(event.data.len());
+    functions::begin();
+    let value = budget::within(steps, || {
+        budget::spend(program.parts);
+        context.resolve(&program.counted)
+    });
+    let value = value.map_err(|TooManySteps { budget }| ExpressionError::TooManySteps {
+        expression: expression.text.to_string(),
+        steps: budget,
+    })?;
+    let value = value.map_err(|error| match data.read.get() {
+        // that is why
+        Some(Err(unreadable)) => unreadable.clone(),
+        _ => failed(expression, &error),
+    })?;
     Ok(match value {
         Value::String(text) => Outcome::Text(Arc::unwrap_or_clone(text)),
         Value::Int(number) => Outcome::Whole(number.into()),
@@ -103,24 +135,6 @@ fn run(expression: &Expression, program: &Program, event: &EventFields<'_>) -> R
         Value::Map(_) | Value::Struct(_) => Outcome::Other(path::OBJECT),
         _ => Outcome::Other("of a type without a text"),
     })
-}
-
-/// What is gone through: of a map its keys, in order.
-fn in_order(value: Value) -> Value {
-    match value {
-        Value::Map(map) => {
-            let mut keys: Vec<&Key> = map.map.keys().collect();
-            keys.sort_unstable();
-            let key = |key: &Key| match key {
-                Key::Int(number) => Value::Int(*number),
-                Key::Uint(number) => Value::UInt(*number),
-                Key::Bool(value) => Value::Bool(*value),
-                Key::String(text) => Value::String(Arc::clone(text)),
-            };
-            Value::List(Arc::new(keys.into_iter().map(key).collect()))
-        }
-        value => value,
-    }
 }
 
 /// JSON as CEL sees it. Whole numbers are whole numbers, as in the text of the data, and not doubles as in the mapping
@@ -144,8 +158,8 @@ fn value(json: serde_json::Value) -> Value {
 }
 
 /// Whether the data says to be JSON; what says nothing is.
-fn json(expression: &Expression, event: &EventFields<'_>) -> Result<(), ExpressionError> {
-    match event.content_type.filter(|content_type| !is_json(content_type)) {
+fn json(expression: &Expression, content_type: Option<&str>) -> Result<(), ExpressionError> {
+    match content_type.filter(|content_type| !is_json(content_type)) {
         None => Ok(()),
         Some(content_type) => {
             let (expression, content_type) = (expression.text.to_string(), content_type.to_owned());

@@ -14,6 +14,9 @@
 //! anything and reads nothing but the event. What most topologies have, a plain path such as `data.order_id`, reads that
 //! one value out of the JSON text without building anything else, with the same result as the full evaluation.
 //!
+//! An evaluation takes a bounded number of steps (`topology/budget.rs`), and looks at the data only where its result depends on
+//! it: `type == 'x' || data.n == 1` is true for an event of type `x`, whatever its data is.
+//!
 //! Goes through maps in the order of their keys (numbers, then booleans, then texts), so that one event has one result; JSON
 //! says nothing of an order, and what CEL has is another one each time.
 //!
@@ -21,6 +24,8 @@
 
 mod compile;
 mod evaluate;
+mod functions;
+mod instrument;
 mod kind;
 mod path;
 
@@ -66,9 +71,14 @@ enum Form {
 
 /// A program, and which variables it needs.
 struct Program {
+    /// As it is written.
     program: cel::Program,
-    /// The same where it goes through lists or maps: through maps in the order of their keys.
-    in_order: Option<IdedExpr>,
+    /// As it is evaluated: it counts its steps, and goes through maps in the order of their keys.
+    counted: IdedExpr,
+    /// Of those, how many it takes outside of loops.
+    parts: u64,
+    /// How deep its loops are within each other.
+    loops: usize,
     variables: Vec<Variable>,
 }
 
@@ -220,6 +230,16 @@ pub enum ExpressionError {
         /// What there is, with its article.
         found: &'static str,
     },
+    /// It would take too long.
+    #[error(
+        "`{expression}` takes more than the {steps} steps that it may take for this event; it goes through too much"
+    )]
+    TooManySteps {
+        /// The expression.
+        expression: String,
+        /// What it may take.
+        steps: u64,
+    },
     /// The evaluation failed.
     #[error("`{expression}` failed: {reason}")]
     Failed {
@@ -237,6 +257,11 @@ fn in_expression(path: &str, expression: &str) -> String {
 impl Expression {
     pub(crate) fn compile(text: &str) -> Result<Self, Vec<CompileError>> {
         compile::form(text).map(|form| Expression { text: text.into(), form })
+    }
+
+    /// Whether it goes through something, so that it may take longer than reading the event.
+    fn takes_long(&self) -> bool {
+        matches!(&self.form, Form::Program(program) if program.loops > 0)
     }
 
     fn of(self, wanted: Wanted) -> Result<Self, Vec<CompileError>> {
@@ -257,6 +282,11 @@ impl KeyExpression {
 
     pub(crate) fn of(expression: Expression) -> Result<Self, Vec<CompileError>> {
         expression.of(Wanted::Text).map(Self)
+    }
+
+    /// Whether an evaluation may take longer than reading the event does.
+    pub fn takes_long(&self) -> bool {
+        self.0.takes_long()
     }
 
     /// The expression as it is written.
@@ -287,6 +317,11 @@ impl Condition {
 
     pub(crate) fn of(expression: Expression) -> Result<Self, Vec<CompileError>> {
         expression.of(Wanted::Bool).map(Self)
+    }
+
+    /// Whether an evaluation may take longer than reading the event does.
+    pub fn takes_long(&self) -> bool {
+        self.0.takes_long()
     }
 
     /// The expression as it is written.

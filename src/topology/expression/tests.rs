@@ -281,3 +281,63 @@ fn a_map_is_gone_through_in_the_order_of_its_keys_each_time() {
         }
     }
 }
+
+#[test]
+fn an_expression_that_takes_too_long_is_left_after_the_same_steps_each_time() {
+    let zeros = format!(r#"{{"a": [{}0], "s": "{}"}}"#, "0,".repeat(4_999), "x".repeat(500_000));
+    for hostile in [
+        "data.a.all(x, data.a.all(y, data.a.all(z, z == 0))) ? 'a' : 'b'",
+        "data.a.all(x, data.a.exists(y, data.a.exists_one(z, z == 1))) || true ? 'a' : 'b'",
+        "string(size(data.a.map(x, data.s + data.s)))",
+        "string(size(data.a.map(x, data.a)))",
+        "string(size(data.a.map(x, data.a.map(y, x + y))))",
+        "string(size(data.a.filter(x, data.a.filter(y, y == 1) == [])))",
+        "string(data.a.all(x, data.s == data.s + ''))",
+        "string(data.a.all(x, data.s.contains('xxy') == false))",
+        "string(data.a.all(x, data.s.matches('x*y') == false))",
+        "string(data.a.all(x, data.s.matches(data.s + string(x)) == false))",
+        "string(data.a.all(x, [data.s, data.s] != [data.a]))",
+        "string(data.a.all(x, {'a': data.a} != {'a': data.s}))",
+        "string(data.a.all(x, !('y' in data.a)))",
+    ] {
+        let budget = crate::topology::budget::of_data(zeros.len());
+        let started = std::time::Instant::now();
+        let error = evaluate(hostile, &zeros).unwrap_err();
+        let too_many = ExpressionError::TooManySteps { expression: hostile.to_owned(), steps: budget };
+        assert_eq!(error, too_many, "{hostile}");
+        assert!(started.elapsed() < std::time::Duration::from_secs(60), "{hostile}: {:?}", started.elapsed());
+    }
+    let sums = ["data.s"; 40].join(" + ");
+    assert!(matches!(evaluate(&sums, &zeros), Err(ExpressionError::TooManySteps { .. })));
+    let copies = format!("string(size([{}]))", ["data"; 300].join(", "));
+    assert!(matches!(evaluate(&copies, &zeros), Err(ExpressionError::TooManySteps { .. })));
+}
+
+#[test]
+fn what_goes_through_a_list_once_has_room() {
+    let items = vec![r#"{"qty": 1, "code": "AB-17"}"#; 10_000].join(",");
+    let data = format!(r#"{{"items": [{items}]}}"#);
+    for expression in [
+        "data.items.all(i, i.qty > 0 && i.code.startsWith('AB') && i.code.matches('^[A-Z]+-[0-9]+$'))",
+        "size(data.items.filter(i, i.qty == 1).map(i, i.code)) == 10000",
+    ] {
+        assert_eq!(holds(expression, &data), Ok(true), "{expression}");
+    }
+}
+
+#[test]
+fn data_is_looked_at_where_the_result_depends_on_it() {
+    let with_text = |condition: &str| {
+        let fields = EventFields { content_type: Some("text/plain"), ..event(b"no JSON", &NONE) };
+        Condition::compile(condition).unwrap().evaluate(&fields)
+    };
+    assert_eq!(with_text("type == 'order.created' || data.n == 1"), Ok(true));
+    assert_eq!(with_text("data.n == 1 || type == 'order.created'"), Ok(true));
+    assert_eq!(with_text("type == 'other' && data.n == 1"), Ok(false));
+    assert_eq!(with_text("data.n == 1 && type == 'other'"), Ok(false));
+    assert_eq!(with_text("type == 'other' ? data.n == 1 : true"), Ok(true));
+    for needed in ["data.n == 1 || type == 'other'", "type == 'order.created' && data.n == 1", "has(data.n)"] {
+        assert!(matches!(with_text(needed), Err(ExpressionError::NotJson { .. })), "{needed}");
+    }
+    assert!(matches!(holds("data.n == 1 || type == 'other'", "{"), Err(ExpressionError::BrokenJson { .. })));
+}
