@@ -1,8 +1,7 @@
 //! Work that may take long, apart from the threads that others share.
 //!
 //! Expressions and schemas have budgets (`topology/budget.rs`), and still a call of a thousand events may keep a processor busy
-//! for seconds. Whoever does that here takes the thread that it is on out of its runtime for so long: what else that thread
-//! would do goes to another one.
+//! for seconds. Meanwhile the thread is taken out of its runtime: what else it would do goes to another one.
 
 use std::num::NonZeroUsize;
 

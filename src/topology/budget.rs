@@ -1,7 +1,7 @@
 //! What one evaluation of an expression or a schema may cost, in steps.
 //!
-//! Whoever writes events chooses how long lists are, and whoever writes a topology chooses how they are gone through: together
-//! they can ask for more work than any machine has. So what evaluates counts its steps, and past the budget it is left.
+//! The producer of an event chooses how long lists are, and the author of a topology chooses how they are gone through: together
+//! they can ask for more work than any machine has. So an evaluation counts its steps, and past the budget it is left.
 //!
 //! Promises: the same expression or schema takes the same number of steps for the same event, on every machine and each time.
 //! Memory that an evaluation takes is bounded as well, since what it makes counts.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use super::bounds::{DATA_SCHEMA_BYTES_MAX, SUGGESTIONS_MAX};
 use super::data_schema::{DataSchema, SchemaError};
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
-use super::expression::{CompileError, Expression};
+use super::expression::{CompileError, Expression, Lint};
 use super::yaml::{Children, NodeRef, Scalar, View};
 use super::{Surroundings, names, variables};
 
@@ -367,8 +367,27 @@ impl<'c> Reader<'c> {
                 compiled
             }
         };
+        let lints = compiled.as_ref().map_or_else(|_| Vec::new(), Expression::lints);
         match compiled.and_then(of) {
-            Ok(expression) => Some(expression),
+            Ok(expression) => {
+                let mut fails = false;
+                for lint in lints {
+                    let lint = match lint {
+                        Lint::Fails(CompileError { message, range, help }) => {
+                            fails = true;
+                            (Diagnostic::error(Code::BadValue, text.part(&range), "", message), help)
+                        }
+                        Lint::Odd(CompileError { message, range, help }) => {
+                            (Diagnostic::warning(Code::BadValue, text.part(&range), "", message), help)
+                        }
+                    };
+                    self.report(match lint {
+                        (lint, Some(help)) => lint.help(help),
+                        (lint, None) => lint,
+                    });
+                }
+                (!fails).then_some(expression)
+            }
             Err(errors) => {
                 for error in errors {
                     let bad = Diagnostic::error(Code::BadValue, text.part(&error.range), "", error.message);

@@ -1,5 +1,8 @@
 //! Events that a subscriber does not take, by its `when`, and those of which that cannot be said.
 
+use std::sync::Arc;
+
+use tokio::sync::Notify;
 use wattle::dispatch::{SubscriberStatus, Tree};
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
@@ -8,7 +11,7 @@ use wattle::wasm::CallErrorKind;
 
 use crate::bed::{Home, ONE, backlog_of, ends, start_on};
 use crate::common::trees::{Seen, by_key, data, event, only, plan_of, settled, status, until};
-use crate::script::{Script, Step, copy};
+use crate::script::{Script, Step, by_event, copy};
 
 fn plan(when: &str, more: &str) -> Plan {
     plan_of(&[&format!("{ONE}    when: {when}\n{more}")])
@@ -198,4 +201,31 @@ async fn what_waits_is_asked_by_the_condition_of_its_turn_in_memory() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_is_asked_by_the_condition_of_its_turn_on_disk() {
     another_condition(tempfile::tempdir().unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_lane_that_asks_long_about_each_event_obeys_between() {
+    let gate = Arc::new(Notify::new());
+    let shut = gate.clone();
+    let work = Script::calls(move |call| {
+        let gate = shut.clone();
+        async move {
+            gate.notified().await;
+            by_event(&call, copy)
+        }
+    });
+    let zeros = format!(r#"{{"a":[{}0]}}"#, "0,".repeat(9));
+    let events: Vec<_> = (0..100).map(|number| event(&number.to_string(), "k", &zeros)).collect();
+    let plan = plan("\"id == '0' || !data.a.all(x, data.a.all(y, x == y))\"", "");
+    let tree = backlog_of(MemoryEngine::default(), &plan, &work, &events).await;
+    until("the first one is handled", || !work.called().is_empty()).await;
+    let (paused, ()) = tokio::join!(tree.pause("work"), async {
+        tokio::task::yield_now().await;
+        gate.notify_one();
+    });
+    paused.unwrap();
+    assert!(of(&tree).lag > 0, "it was asked about all of them first");
+    tree.resume("work").await.unwrap();
+    settled(&tree).await;
+    assert_eq!(called(&work).len(), 1, "the others are not for it");
 }

@@ -234,6 +234,8 @@ topics:
   halting.done: {}
   little: { dedupe: off }
   checked: { schema: checked.json, dedupe: off }
+  searched: { key: 'data.a.all(x, data.a.all(y, data.a.all(z, z == 0))) ? id : source', dedupe: off }
+  branching: { schema: branching.json, dedupe: off }
   steps: { lifecycle: { state: data.s, start: [created], allow: { created: [paid] } }, dedupe: off }
   bounded: { backlog: 2, dedupe: off }
   patient: { backlog: 2, when_full: wait, dedupe: off }
@@ -245,6 +247,9 @@ subscribers:
   slow: { from: bounded, plugin: w.wasm }
   slower: { from: patient, plugin: w.wasm }
 ";
+
+/// Takes twice as long for each level of the data.
+const BRANCHING: &str = r##"{ "allOf": [{ "$ref": "#/$defs/a" }, { "$ref": "#/$defs/a" }], "$defs": { "a": { "items": { "$ref": "#" } } } }"##;
 
 const OTHER: &str = "
 wattle: v1
@@ -302,7 +307,7 @@ impl Handler for Worker {
 pub(crate) async fn bed() -> Bed {
     let engine = GatedEngine::new();
     let schema = r#"{ "properties": { "amount": { "type": "integer" } } }"#;
-    let plan = plan_with(&[SHOP, OTHER], &[("checked.json", schema)]);
+    let plan = plan_with(&[SHOP, OTHER], &[("checked.json", schema), ("branching.json", BRANCHING)]);
     let healed = watch::Sender::new(false);
     let handlers = plan.subscribers.iter().map(|_| Worker { healed: healed.clone() }).collect();
     let tree = Tree::start(engine.clone(), &plan, handlers, &tokio::runtime::Handle::current()).await.unwrap();

@@ -16,6 +16,7 @@ mod common {
 
 mod bad_input;
 mod bed;
+mod budgets;
 mod duplicates;
 mod ports;
 mod publishing;

@@ -43,9 +43,13 @@ pub(super) fn form(text: &str) -> Result<Form, Vec<CompileError>> {
     Ok(Form::Program(Arc::new(self::program(program, variables))))
 }
 
+/// Whether a name and that of a function are a function of their own, as `optional.of`.
+pub(super) fn is_namespace(namespace: &str, name: &str) -> bool {
+    is_function(&format!("{namespace}.{name}"))
+}
+
 /// The program as it is evaluated.
 fn program(program: cel::Program, variables: Vec<Variable>) -> Program {
-    let is_namespace = |namespace: &str, name: &str| is_function(&format!("{namespace}.{name}"));
     let expression = program.expression();
     let (parts, loops) = (instrument::parts(expression), instrument::loops(expression));
     Program { counted: instrument::instrumented(expression, &is_namespace), parts, loops, variables, program }
@@ -208,7 +212,7 @@ impl<'p> Names<'p> {
     fn call(&mut self, call: &'p CallExpr, id: u64) {
         let operator = !call.func_name.starts_with(|char: char| char.is_ascii_alphabetic());
         let qualified = match call.target.as_deref().map(|target| &target.expr) {
-            Some(Expr::Ident(namespace)) => is_function(&format!("{namespace}.{}", call.func_name)),
+            Some(Expr::Ident(namespace)) => is_namespace(namespace, &call.func_name),
             _ => false,
         };
         if !operator && !qualified && !is_function(&call.func_name) {

@@ -186,6 +186,14 @@ fn failed(expression: &Expression, error: &ExecutionError) -> ExpressionError {
     let expression = expression.text.to_string();
     match error {
         ExecutionError::NoSuchKey(name) => ExpressionError::Missing { expression, path: name.to_string() },
-        error => ExpressionError::Failed { expression, reason: error.to_string() },
+        error => ExpressionError::Failed { expression, reason: reason(error) },
+    }
+}
+
+/// Why it fails, without the words of another library for what is plain.
+pub(super) fn reason(error: &ExecutionError) -> String {
+    match error {
+        ExecutionError::FunctionError { message, .. } => message.clone(),
+        error => error.to_string(),
     }
 }

@@ -10,6 +10,10 @@ use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SourceInfo, opera
 use super::path::{FRACTION, LIST, NULL, OBJECT};
 use super::{CompileError, Expression, Form, Variable};
 
+pub(super) const BYTES: &str = "bytes";
+pub(super) const DURATION: &str = "a duration";
+pub(super) const TIME: &str = "a time";
+
 /// What is needed of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
@@ -39,7 +43,7 @@ impl Wanted {
 
 /// What is known of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// Nothing.
     Any,
     Bool,
@@ -52,7 +56,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn described(self) -> &'static str {
+    pub(super) fn described(self) -> &'static str {
         match self {
             Kind::Any => "anything",
             Kind::Bool => "a boolean",
@@ -73,7 +77,7 @@ pub(super) fn misfits(expression: &Expression, wanted: Wanted) -> Vec<CompileErr
         Form::Attribute(_) | Form::Field(_) => Kind::Text,
         Form::Program(program) => {
             let info = program.program.source_info();
-            let mut search = Search { text, info, scope: Vec::new(), errors: Vec::new() };
+            let mut search = Search::new(text, info);
             search.visit(program.program.expression(), wanted);
             return search.errors;
         }
@@ -94,7 +98,7 @@ fn misfit(kind: Kind, wanted: Wanted, range: Range<usize>) -> CompileError {
     CompileError { message, range, help: Some(help.into()) }
 }
 
-struct Search<'p> {
+pub(super) struct Search<'p> {
     text: &'p str,
     info: &'p SourceInfo,
     /// Variables that the expression itself declares.
@@ -103,6 +107,26 @@ struct Search<'p> {
 }
 
 impl<'p> Search<'p> {
+    pub(super) fn new(text: &'p str, info: &'p SourceInfo) -> Self {
+        Self { text, info, scope: Vec::new(), errors: Vec::new() }
+    }
+
+    /// The expression has declared these variables, of which nothing is known. What [`Self::forget`] needs.
+    pub(super) fn declare(&mut self, names: impl Iterator<Item = &'p str>) -> usize {
+        let outer = self.scope.len();
+        self.scope.extend(names.map(|name| (name, Kind::Any)));
+        outer
+    }
+
+    pub(super) fn forget(&mut self, outer: usize) {
+        self.scope.truncate(outer);
+    }
+
+    /// Whether the expression itself has declared it.
+    pub(super) fn is_declared(&self, name: &str) -> bool {
+        self.scope.iter().any(|(known, _)| *known == name)
+    }
+
     /// Reports what cannot be what is wanted, at the place that decides it.
     fn visit(&mut self, expression: &'p IdedExpr, wanted: Wanted) {
         if let Expr::Call(call) = &expression.expr {
@@ -125,14 +149,14 @@ impl<'p> Search<'p> {
         }
     }
 
-    fn kind(&mut self, expression: &'p IdedExpr) -> Kind {
+    pub(super) fn kind(&mut self, expression: &'p IdedExpr) -> Kind {
         match &expression.expr {
             Expr::Literal(literal) => match literal {
                 LiteralValue::Boolean(_) => Kind::Bool,
                 LiteralValue::String(_) => Kind::Text,
                 LiteralValue::Int(_) | LiteralValue::UInt(_) => Kind::Whole,
                 LiteralValue::Double(_) => Kind::Other(FRACTION),
-                LiteralValue::Bytes(_) => Kind::Other("bytes"),
+                LiteralValue::Bytes(_) => Kind::Other(BYTES),
                 LiteralValue::Null => Kind::Other(NULL),
             },
             Expr::Ident(name) => self.variable(name),
@@ -169,8 +193,7 @@ impl<'p> Search<'p> {
     }
 
     fn is_attributes(&self, name: &str) -> bool {
-        let declared = self.scope.iter().any(|(known, _)| *known == name);
-        !declared && Variable::named(name.trim_start_matches('.')) == Some(Variable::Attributes)
+        !self.is_declared(name) && Variable::named(name.trim_start_matches('.')) == Some(Variable::Attributes)
     }
 
     fn call(&mut self, call: &'p CallExpr) -> Kind {
@@ -212,15 +235,15 @@ impl<'p> Search<'p> {
             "string" => Kind::Text,
             "int" | "size" | "uint" => Kind::Whole,
             "double" => Kind::Other(FRACTION),
-            "duration" => Kind::Other("a duration"),
-            "timestamp" => Kind::Other("a time"),
+            "duration" => Kind::Other(DURATION),
+            "timestamp" => Kind::Other(TIME),
             "type" => Kind::Other("a type"),
             _ => Kind::Any,
         }
     }
 
     /// Where a part of the expression is in its text.
-    fn range(&self, expression: &'p IdedExpr) -> Range<usize> {
+    pub(super) fn range(&self, expression: &'p IdedExpr) -> Range<usize> {
         let mut place: Option<(u32, u32)> = None;
         each_node(expression, &mut |node| {
             if let Some((start, stop)) = self.info.offset_for(node.id) {

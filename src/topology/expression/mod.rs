@@ -27,6 +27,7 @@ mod evaluate;
 mod functions;
 mod instrument;
 mod kind;
+mod lint;
 mod path;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use cel::common::ast::IdedExpr;
 pub(crate) use evaluate::is_json;
 use kind::Wanted;
+pub(crate) use lint::Lint;
 
 /// A compiled expression, whatever its result is for; clones share it.
 #[derive(Clone)]
@@ -257,6 +259,11 @@ fn in_expression(path: &str, expression: &str) -> String {
 impl Expression {
     pub(crate) fn compile(text: &str) -> Result<Self, Vec<CompileError>> {
         compile::form(text).map(|form| Expression { text: text.into(), form })
+    }
+
+    /// What is to be said of it though it can be evaluated.
+    pub(crate) fn lints(&self) -> Vec<Lint> {
+        lint::lints(self)
     }
 
     /// Whether it goes through something, so that it may take longer than reading the event.

@@ -341,3 +341,87 @@ fn data_is_looked_at_where_the_result_depends_on_it() {
     }
     assert!(matches!(holds("data.n == 1 || type == 'other'", "{"), Err(ExpressionError::BrokenJson { .. })));
 }
+
+/// What is said of an expression that can be compiled: the part that is meant, and whether it always fails.
+fn said(text: &str) -> Vec<(&str, bool)> {
+    let lints = Expression::compile(text).unwrap().lints().into_iter();
+    let part = |lint| match lint {
+        Lint::Fails(error) => (&text[error.range], true),
+        Lint::Odd(error) => (&text[error.range], false),
+    };
+    lints.map(part).collect()
+}
+
+#[test]
+fn what_fails_for_each_event_is_found_without_one() {
+    for (text, part) in [
+        ("data.s.matches('(')", "'('"),
+        ("data.a && 'x'.matches('[')", "'x'.matches('[')"),
+        ("timestamp(time) > timestamp('yesterday')", "timestamp('yesterday')"),
+        ("duration('5 minutes') < duration('1h')", "duration('5 minutes') < duration('1h')"),
+        ("data.n == 1/0", "1/0"),
+        ("data.n == 1 % 0", "1 % 0"),
+        ("int('abc') == data.n", "int('abc')"),
+        ("data.n == [1, 2][5]", "[1, 2][5]"),
+        ("data.n == {'a': 1}['b']", "{'a': 1}['b']"),
+        ("data.n == 1 + 'a'", "1 + 'a'"),
+        ("data.n || 'a' < 1", "'a' < 1"),
+        ("data.n == 9223372036854775807 + 1", "9223372036854775807 + 1"),
+        ("data.l.exists(x, x == 1/0)", "1/0"),
+        ("[1, 2].map(x, x + 'a') == data.l", "[1, 2].map(x, x + 'a')"),
+        ("subject > 5", "subject > 5"),
+        ("id < 3", "id < 3"),
+        ("attributes.n >= 3", "attributes.n >= 3"),
+        ("id + 5 == data.n", "id + 5"),
+        ("size(data.l) + 'x' == id", "size(data.l) + 'x'"),
+        ("id - 'x' == id", "id - 'x'"),
+        ("id * 2 == 4", "id * 2"),
+        ("timestamp(time) > '2026-01-01T00:00:00Z'", "timestamp(time) > '2026-01-01T00:00:00Z'"),
+        ("timestamp(time) + 5 > timestamp(time)", "timestamp(time) + 5"),
+        ("null < data.n", "null < data.n"),
+        ("[data.a] < [data.b]", "[data.a] < [data.b]"),
+        ("uint('-1') == data.n", "uint('-1')"),
+        ("bytes('a') + 'b' == data.n", "bytes('a') + 'b'"),
+        ("string(data.n).matches('a{1000}{1000}')", "'a{1000}{1000}'"),
+    ] {
+        assert_eq!(said(text).first(), Some(&(part, true)), "{text}: {:?}", said(text));
+    }
+}
+
+#[test]
+fn what_can_never_be_true_is_odd_and_what_can_is_not() {
+    for (text, part) in [
+        ("id == 5", "id == 5"),
+        ("type != 1", "type != 1"),
+        ("id == null", "id == null"),
+        ("attributes.tenant == true", "attributes.tenant == true"),
+        ("size(data.l) == '3'", "size(data.l) == '3'"),
+        ("data.a && key == 5", "key == 5"),
+        ("string(data.n) == 5", "string(data.n) == 5"),
+        ("data.a.all(x, data.b.all(y, x == y))", "data.a.all(x, data.b.all(y, x == y))"),
+    ] {
+        assert_eq!(said(text), [(part, false)], "{text}");
+    }
+    for good in [
+        "data.n == 5",
+        "data.n + 5 == 7",
+        "'a' + data.s == id",
+        "subject == null && time != null && key != null",
+        "true",
+        "1 + 1 == 2",
+        "data.l.all(x, x > 0) && data.m.all(x, x > 0)",
+        "data.l.map(x, x + 1) == [1, 2]",
+        "timestamp(time) - timestamp('2026-01-01T00:00:00Z') > duration('1h')",
+        "timestamp(time) + duration('1h') > timestamp(data.t)",
+        "data.n > 1.5 && size(data.l) > 1.5",
+        "type(data.x) == string",
+        "optional.none().hasValue() || optional.of(data.x).hasValue()",
+        "data.s.matches('^[a-z]+$')",
+        "data.s.matches(data.pattern)",
+        "int(attributes.n) > 5",
+        "has(data.vip) && data.vip",
+        "attributes['n'] == '5'",
+    ] {
+        assert_eq!(said(good), [], "{good}");
+    }
+}
