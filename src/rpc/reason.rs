@@ -76,6 +76,8 @@ pub const PLUGIN_UNREADABLE: &str = "PLUGIN_UNREADABLE";
 pub const PINNED: &str = "PINNED";
 /// A later version was asked for before this one had its turn.
 pub const SUPERSEDED: &str = "SUPERSEDED";
+/// Nothing of a component came in for so long that its place was given to others.
+pub const TOO_SLOW: &str = "TOO_SLOW";
 /// There is no version to go back to.
 pub const NO_VERSION_BEFORE: &str = "NO_VERSION_BEFORE";
 /// No version begins so.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::limits;
+use crate::wasm::COMPONENT_BYTES_MAX;
 
 /// Connections at once. What comes after waits to be accepted, so that file descriptors are left for the disk.
 pub(super) const CONNECTIONS_MAX: usize = 1024;
@@ -39,6 +40,9 @@ pub(super) const KEEPALIVE_WITHIN: Duration = Duration::from_secs(10);
 pub(super) const PIPELINE_REQUESTS_MAX: usize = 64;
 /// Bytes of events in them, unless one request alone has more.
 pub(super) const PIPELINE_BYTES_MAX: usize = 2 * limits::MESSAGE_BYTES_MAX;
+/// Bytes of requests that wait for room in their topics (`when_full: wait`), all together. Those past that are told to come
+/// again.
+pub(super) const WAITING_BYTES_MAX: u64 = 64 << 20;
 
 /// Events that one answer of a read has at the most.
 pub(super) const READ_EVENTS: u32 = 1024;
@@ -62,10 +66,12 @@ pub(super) const NOTE_BYTES_MAX: usize = 200;
 /// Entries of a state that are taken in one unit: as many as a publish may have events.
 pub(super) const IMPORTED_MAX: usize = limits::PUBLISH_EVENTS_MAX;
 
-/// Components that come in at once, each of which may be large.
-pub(super) const DEPLOYS_MAX: usize = 2;
-/// How long one may take to come in where its sender does not say.
-pub(super) const DEPLOY_WITHIN: Duration = Duration::from_secs(120);
+/// Bytes of components that come in or wait to be compiled, all together: of the largest, a few.
+pub(super) const DEPLOYS_BYTES_MAX: u64 = 4 * COMPONENT_BYTES_MAX;
+/// How long a component, and what comes with it, may take to come in, whatever its sender says.
+pub(super) const PARTS_WITHIN: Duration = Duration::from_secs(120);
+/// How long a sender may say nothing in the middle of that: others wait for its place.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Bytes that are kept of what somebody says about where a component comes from.
 pub(super) const CAUSE_BYTES_MAX: usize = 255;
 

@@ -15,6 +15,7 @@ mod publish;
 mod pull;
 mod read;
 mod refusal;
+mod room;
 mod shadow;
 mod subscriber;
 mod topology;
@@ -210,7 +211,8 @@ impl Server {
         let watching = tokio::spawn(watch(tree.engine().clone(), health.clone()));
 
         let (publisher, engine) = (tree.publisher().clone(), tree.engine().clone());
-        let publishing = publish::Publishing { publisher, closing: closing.clone(), calls: calls.clone() };
+        let waiting = room::Room::of(bounds::WAITING_BYTES_MAX);
+        let publishing = publish::Publishing { publisher, closing: closing.clone(), calls: calls.clone(), waiting };
         let reading = read::Reading { tree: tree.clone(), engine, closing: closing.clone() };
         let admin = admin::Admin { tree: tree.clone(), reloader: reloader.clone(), closing: closing.clone() };
         let subscribers = subscriber::Subscribers { tree, closing: closing.clone(), calls: calls.clone() };

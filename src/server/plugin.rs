@@ -1,14 +1,14 @@
 //! Looking after the versions of plugins.
 //!
-//! Promises: a component comes in whole or not at all; few of them are in memory at once, each no larger than one may be.
+//! Promises: a component comes in whole or not at all; components have so many bytes of memory together, each no more than one
+//! may have, and who sends nothing gives its part of that away.
 
-use std::sync::Arc;
-
-use tokio::sync::Semaphore;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::calls::Calls;
+use super::room::{Room, next_part};
 use super::{bounds, door, refusal};
 use crate::engine::Engine;
 use crate::reload::{Compile, ReloadError, Reloader};
@@ -23,13 +23,13 @@ pub(super) struct Plugins<E, C> {
     closing: CancellationToken,
     /// Calls that are under way; shutdown waits for them.
     calls: Calls,
-    /// Components that may come in at once.
-    room: Arc<Semaphore>,
+    /// For components.
+    room: Room,
 }
 
 impl<E: Engine, C: Compile> Plugins<E, C> {
     pub(super) fn new(reloader: Reloader<E, C>, closing: CancellationToken, calls: Calls) -> Self {
-        Self { reloader, closing, calls, room: Arc::new(Semaphore::new(bounds::DEPLOYS_MAX)) }
+        Self { reloader, closing, calls, room: Room::of(bounds::DEPLOYS_BYTES_MAX) }
     }
 
     async fn changing<T>(&self, change: impl Future<Output = Result<T, ReloadError>>) -> Result<T, Status> {
@@ -40,9 +40,12 @@ impl<E: Engine, C: Compile> Plugins<E, C> {
         change.await.map_err(|error| refusal::plugin(&error))
     }
 
-    /// What is deployed, and the component.
-    async fn receive(&self, parts: &mut Streaming<v1::DeployRequest>) -> Result<(Begin, Vec<u8>), Status> {
-        let first = parts.message().await?.and_then(|message| message.part);
+    /// What is deployed, and the component, which has room for as long as the last is kept.
+    async fn receive(
+        &self,
+        parts: &mut Streaming<v1::DeployRequest>,
+    ) -> Result<(Begin, Vec<u8>, OwnedSemaphorePermit), Status> {
+        let first = next_part(parts).await?.and_then(|message| message.part);
         let Some(Part::Begin(begin)) = first else {
             return Err(refusal::field("part", "is not `begin`, which the first message has to be"));
         };
@@ -50,8 +53,9 @@ impl<E: Engine, C: Compile> Plugins<E, C> {
             let words = format!("is {}, and at most {COMPONENT_BYTES_MAX} are accepted", begin.size_bytes);
             return Err(refusal::field("begin.size_bytes", words));
         }
+        let room = self.room.take(begin.size_bytes).await?;
         let mut wasm = Vec::new();
-        while let Some(message) = parts.message().await? {
+        while let Some(message) = next_part(parts).await? {
             let Some(Part::Chunk(chunk)) = message.part else {
                 return Err(refusal::field("part", "is not `chunk`, which all messages but the first have to be"));
             };
@@ -61,7 +65,7 @@ impl<E: Engine, C: Compile> Plugins<E, C> {
             }
         }
         match wasm.len() as u64 == begin.size_bytes {
-            true => Ok((begin, wasm)),
+            true => Ok((begin, wasm, room)),
             false => {
                 let words = format!("is {}, and {} came or more", begin.size_bytes, wasm.len());
                 Err(refusal::field("begin.size_bytes", words))
@@ -76,13 +80,11 @@ impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
         &self,
         request: Request<Streaming<v1::DeployRequest>>,
     ) -> Result<Response<v1::DeployResponse>, Status> {
-        let deadline = door::deadline(&request).unwrap_or_else(|| tokio::time::Instant::now() + bounds::DEPLOY_WITHIN);
+        let within = tokio::time::Instant::now() + bounds::PARTS_WITHIN;
+        let deadline = door::deadline(&request).map_or(within, |deadline| deadline.min(within));
         let mut parts = request.into_inner();
-        let receiving = async {
-            let room = self.room.acquire().await.map_err(|_| refusal::shutting_down())?;
-            Ok::<_, Status>((room, self.receive(&mut parts).await?))
-        };
-        let (_room, (begin, wasm)) = tokio::select! {
+        let receiving = self.receive(&mut parts);
+        let (begin, wasm, _room) = tokio::select! {
             received = tokio::time::timeout_at(deadline, receiving) => received.map_err(|_| refusal::deadline())??,
             () = self.closing.cancelled() => return Err(refusal::shutting_down()),
         };

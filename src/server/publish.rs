@@ -6,7 +6,7 @@
 //! later shuts the stream's fence: what is behind it in the engine by then is not stored.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -17,8 +17,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::calls::{Calls, StreamCall};
 use super::pull::{Pull, Source};
+use super::room::Room;
 use super::{bounds, door, refusal};
-use crate::dispatch::{Admission, PublishError, Publisher};
+use crate::dispatch::{Addressed, Admission, PublishError, Publisher};
 use crate::engine::{Engine, Fence};
 use crate::rpc::v1;
 use crate::rpc::v1::publisher_service_server::PublisherService;
@@ -29,6 +30,8 @@ pub(super) struct Publishing<E> {
     pub(super) closing: CancellationToken,
     /// Calls that are under way; shutdown waits for them.
     pub(super) calls: Calls,
+    /// For requests that wait for room in their topics.
+    pub(super) waiting: Room,
 }
 
 #[tonic::async_trait]
@@ -41,7 +44,8 @@ impl<E: Engine> PublisherService for Publishing<E> {
         }
         let _call = self.calls.token();
         let v1::PublishRequest { topic, events, numbering } = request.into_inner();
-        let admission = self.admitted(self.publisher.admit(&topic, events.len())).await?;
+        let bytes = events.iter().map(Bytes::len).sum();
+        let admission = self.admitted(bytes, self.publisher.admit(&topic, events.len())).await?;
         let published =
             self.publisher.publish_admitted(&topic, &events, numbering.map(Into::into), admission, None).await;
         let published = published.map_err(|error| refusal::publish(&error))?;
@@ -58,7 +62,8 @@ impl<E: Engine> PublisherService for Publishing<E> {
         let _call = self.calls.token();
         let v1::PublishTogetherRequest { events, numbering } = request.into_inner();
         let events: Vec<_> = events.into_iter().map(Into::into).collect();
-        let admission = self.admitted(self.publisher.admit_together(&events)).await?;
+        let bytes = events.iter().map(|event: &Addressed| event.event.len()).sum();
+        let admission = self.admitted(bytes, self.publisher.admit_together(&events)).await?;
         let published = self.publisher.publish_together_admitted(&events, numbering.map(Into::into), admission).await;
         let published = published.map_err(|error| refusal::publish(&error))?;
         Ok(Response::new(published.into()))
@@ -75,23 +80,42 @@ impl<E: Engine> PublisherService for Publishing<E> {
 }
 
 impl<E> Publishing<E> {
-    /// Waits for room, unless the bus is on its way down: nothing has happened then.
-    async fn admitted(&self, admission: impl Future<Output = Admitted>) -> Result<Admission, Status> {
+    /// Waits for room, unless as much waits as may, or the bus is on its way down: nothing has happened then.
+    async fn admitted(&self, bytes: usize, admission: impl Future<Output = Admitted>) -> Result<Admission, Status> {
         tokio::select! {
             biased;
-            admitted = admission => admitted.map_err(|error| refusal::publish(&error)),
+            admitted = admission_within(&self.waiting, bytes, admission) => admitted,
             () = self.closing.cancelled() => Err(refusal::shutting_down()),
         }
     }
 }
 
+/// Room in a topic, waited for only where there is room for the request meanwhile.
+async fn admission_within(
+    waiting: &Room,
+    bytes: usize,
+    admission: impl Future<Output = Admitted>,
+) -> Result<Admission, Status> {
+    let mut admission = pin!(admission);
+    let at_once = std::future::poll_fn(|cx| Poll::Ready(admission.as_mut().poll(cx))).await;
+    let admitted = match at_once {
+        Poll::Ready(admitted) => admitted,
+        Poll::Pending => {
+            let _room = waiting.try_take(bytes as u64).ok_or_else(refusal::too_many_wait)?;
+            admission.await
+        }
+    };
+    admitted.map_err(|error| refusal::publish(&error))
+}
+
 type Admitted = Result<Admission, PublishError>;
-type Admitting = Pin<Box<dyn Future<Output = Admitted> + Send>>;
+type Admitting = Pin<Box<dyn Future<Output = Result<Admission, Status>> + Send>>;
 type Answer = Result<v1::PublishStreamResponse, Status>;
 
 /// The requests of a stream that are not answered yet.
 pub(super) struct Pipeline<E> {
     publisher: Publisher<E>,
+    waiting: Room,
     requests: Streaming<v1::PublishStreamRequest>,
     topic: String,
     fence: Fence,
@@ -135,6 +159,7 @@ impl<E: Engine> Pipeline<E> {
     fn new(service: &Publishing<E>, requests: Streaming<v1::PublishStreamRequest>, deadline: Option<Instant>) -> Self {
         Self {
             publisher: service.publisher.clone(),
+            waiting: service.waiting.clone(),
             requests,
             topic: String::new(),
             fence: Fence::default(),
@@ -158,19 +183,18 @@ impl<E: Engine> Pipeline<E> {
             self.topic = std::mem::take(&mut request.topic);
         }
         let (publisher, topic, events) = (self.publisher.clone(), self.topic.clone(), request.events.len());
-        let admission = Box::pin(async move { publisher.admit(&topic, events).await });
+        let (waiting, bytes) = (self.waiting.clone(), request.events.iter().map(Bytes::len).sum());
+        let admission =
+            Box::pin(async move { admission_within(&waiting, bytes, publisher.admit(&topic, events)).await });
         self.admitting = Some((admission, request));
     }
 
-    fn begin(&mut self, request: v1::PublishStreamRequest, admitted: Admitted, cx: &mut Context<'_>) {
+    fn begin(&mut self, request: v1::PublishStreamRequest, admitted: Result<Admission, Status>, cx: &mut Context<'_>) {
         let (publisher, topic, events) = (self.publisher.clone(), self.topic.clone(), request.events);
         let (numbering, fence) = (request.numbering.map(Into::into), Some(self.fence.clone()));
         let bytes = events.iter().map(Bytes::len).sum();
         let running = Box::pin(async move {
-            let published = match admitted {
-                Ok(admission) => publisher.publish_admitted(&topic, &events, numbering, admission, fence).await,
-                Err(error) => Err(error),
-            };
+            let published = publisher.publish_admitted(&topic, &events, numbering, admitted?, fence).await;
             published.map(Into::into).map_err(|error| refusal::publish(&error))
         });
         let mut slot = Slot { bytes, state: State::Running(running) };

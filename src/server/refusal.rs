@@ -4,6 +4,7 @@
 //! what is the fault of a field names the field. A new error does not compile until it has all that.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -388,6 +389,20 @@ pub(super) fn shutting_down() -> Status {
 /// A message larger than messages may be. The transport calls that OUT_OF_RANGE, gRPC at large RESOURCE_EXHAUSTED.
 pub(super) fn oversize(words: &str) -> Status {
     Refusal::new(Code::ResourceExhausted, reason::TOO_LARGE, &words).status()
+}
+
+/// A caller has said nothing for so long, in the middle of what it sends. Nothing has happened.
+pub(super) fn silence(time: Duration) -> Status {
+    let words = format!("nothing came in for {} s, and others wait", time.as_secs());
+    Refusal::new(Code::Aborted, reason::TOO_SLOW, &words).status()
+}
+
+/// So many requests wait for room in their topics that this one may not, though its topic says that it waits.
+pub(super) fn too_many_wait() -> Status {
+    let words = "as much waits for room in its topics as may: try again later";
+    let mut refusal = Refusal::new(Code::ResourceExhausted, reason::BACKLOG_FULL, &words);
+    refusal.details.set_retry_info(Some(limits::FULL_RETRY_AFTER));
+    refusal.status()
 }
 
 /// The caller's time is over.

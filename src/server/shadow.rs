@@ -1,7 +1,7 @@
 //! Comparing versions of plugins.
 //!
 //! Promises: one comparison at a time, since it takes processors from lanes, and beside it one over events that come, which
-//! goes on for long; one whose caller goes away ends.
+//! goes on for long; what is compared comes in when it has its place; one whose caller goes away ends.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::calls::Calls;
+use super::room::next_part;
 use super::{bounds, door, refusal};
 use crate::dispatch::StateOfPartition;
 use crate::dispatch::shadow::{Over, ShadowOptions};
@@ -34,8 +35,8 @@ pub(super) struct Shadows<E, C> {
     room_coming: Arc<Semaphore>,
 }
 
-/// What came in: what is compared, the component, and the state in front of the first event.
-type Asked = (Begin, Vec<u8>, Vec<StateOfPartition>);
+/// What comes in: the component, and the state in front of the first event.
+type Asked = (Vec<u8>, Vec<StateOfPartition>);
 
 impl<E: Engine, C: Compile> Shadows<E, C> {
     pub(super) fn new(reloader: Reloader<E, C>, closing: CancellationToken, calls: Calls) -> Self {
@@ -45,9 +46,13 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
     }
 
     /// Over events that are kept, in time.
-    async fn compare(&self, asked: Asked) -> Result<v1::ShadowResponse, Status> {
+    async fn compare(
+        &self,
+        begin: Begin,
+        parts: &mut Streaming<v1::ShadowRequest>,
+    ) -> Result<v1::ShadowResponse, Status> {
         let _room = self.room.acquire().await.map_err(|_| refusal::shutting_down())?;
-        let (begin, wasm, state) = asked;
+        let (wasm, state) = receive(&begin, parts).await?;
         let events = match begin.last {
             0 => bounds::SHADOW_EVENTS_DEFAULT,
             last if last > bounds::SHADOW_EVENTS_MAX => {
@@ -68,11 +73,11 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
     async fn follow(
         &self,
         coming: v1::shadow_request::Coming,
-        asked: Asked,
+        begin: Begin,
         parts: &mut Streaming<v1::ShadowRequest>,
     ) -> Result<v1::ShadowResponse, Status> {
         let _room = self.room_coming.try_acquire().map_err(|_| refusal::follows_already())?;
-        let (begin, wasm, state) = asked;
+        let (wasm, state) = receive(&begin, parts).await?;
         if begin.snapshot.is_some() || !state.is_empty() {
             return Err(refusal::field("begin.coming", STATE_TWICE));
         }
@@ -126,8 +131,9 @@ impl<E: Engine, C: Compile> Shadows<E, C> {
 const STATE_TWICE: &str = "goes with no other state: a snapshot has one, and for events that come it is what there is";
 const TIME: &str = "is no span of time";
 
-async fn receive(parts: &mut Streaming<v1::ShadowRequest>) -> Result<Asked, Status> {
-    let first = parts.message().await?.and_then(|message| message.part);
+/// What is to be compared.
+async fn begin(parts: &mut Streaming<v1::ShadowRequest>) -> Result<Begin, Status> {
+    let first = next_part(parts).await?.and_then(|message| message.part);
     let Some(Part::Begin(begin)) = first else {
         return Err(refusal::field("part", "is not `begin`, which the first message has to be"));
     };
@@ -135,11 +141,20 @@ async fn receive(parts: &mut Streaming<v1::ShadowRequest>) -> Result<Asked, Stat
         let words = format!("is {}, and at most {COMPONENT_BYTES_MAX} are accepted", begin.size_bytes);
         return Err(refusal::field("begin.size_bytes", words));
     }
+    Ok(begin)
+}
+
+async fn receive(begin: &Begin, parts: &mut Streaming<v1::ShadowRequest>) -> Result<Asked, Status> {
+    let received = tokio::time::timeout(bounds::PARTS_WITHIN, receive_parts(begin, parts)).await;
+    received.map_err(|_| refusal::deadline())?
+}
+
+async fn receive_parts(begin: &Begin, parts: &mut Streaming<v1::ShadowRequest>) -> Result<Asked, Status> {
     let (mut wasm, mut state, mut state_bytes) = (Vec::new(), Vec::new(), 0);
     // Over events that come, the end of the messages is still to come.
     let is_whole = |wasm: &Vec<u8>| begin.coming.is_some() && wasm.len() as u64 == begin.size_bytes;
     while !is_whole(&wasm)
-        && let Some(message) = parts.message().await?
+        && let Some(message) = next_part(parts).await?
     {
         match message.part {
             Some(Part::Chunk(chunk)) => wasm.extend_from_slice(&chunk),
@@ -166,7 +181,7 @@ async fn receive(parts: &mut Streaming<v1::ShadowRequest>) -> Result<Asked, Stat
         let words = format!("is {}, and {} came or more", begin.size_bytes, wasm.len());
         return Err(refusal::field("begin.size_bytes", words));
     }
-    Ok((begin, wasm, state))
+    Ok((wasm, state))
 }
 
 #[tonic::async_trait]
@@ -181,12 +196,15 @@ impl<E: Engine, C: Compile> ShadowService for Shadows<E, C> {
         let compared = async {
             let within = deadline.unwrap_or(now + bounds::SHADOW_WITHIN);
             let in_time = |_| refusal::deadline();
-            let asked = tokio::time::timeout_at(within, receive(&mut parts)).await.map_err(in_time)??;
-            match (asked.0.coming, deadline) {
-                (None, _) => tokio::time::timeout_at(within, self.compare(asked)).await.map_err(in_time)?,
-                (Some(coming), None) => self.follow(coming, asked, &mut parts).await,
+            let begin = tokio::time::timeout_at(within, begin(&mut parts)).await.map_err(in_time)??;
+            match (begin.coming, deadline) {
+                (None, _) => {
+                    let compared = self.compare(begin, &mut parts);
+                    tokio::time::timeout_at(within, compared).await.map_err(in_time)?
+                }
+                (Some(coming), None) => self.follow(coming, begin, &mut parts).await,
                 (Some(coming), Some(within)) => {
-                    let followed = self.follow(coming, asked, &mut parts);
+                    let followed = self.follow(coming, begin, &mut parts);
                     tokio::time::timeout_at(within, followed).await.map_err(in_time)?
                 }
             }

@@ -1,5 +1,9 @@
 //! Versions through the service and its client.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use bytes::Bytes;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -7,6 +11,7 @@ use wattle::client::{Client, ClientError};
 use wattle::reload::{Outcome, Policy, Standing};
 use wattle::rpc::v1::deploy_request::{Begin, Part};
 use wattle::rpc::v1::plugin_service_client::PluginServiceClient;
+use wattle::rpc::v1::shadow_service_client::ShadowServiceClient;
 use wattle::rpc::{reason, v1};
 use wattle::server::{Options, Port, Server};
 use wattle::wasm::COMPONENT_BYTES_MAX;
@@ -138,4 +143,71 @@ async fn a_component_comes_in_whole_or_not_at_all() {
     assert_eq!(door.bus.who().await, "b!");
     let cause = door.client.versions("work").await.unwrap()[1].cause.clone();
     assert_eq!(cause, format!("deployed: {}", "ü".repeat(127)), "as much as is kept, in whole characters");
+}
+
+/// A request that is begun and goes on with this.
+async fn begun<T: Send + 'static>(
+    begin: T,
+    rest: impl tokio_stream::Stream<Item = T> + Send + 'static,
+) -> tonic::Request<impl tokio_stream::Stream<Item = T>> {
+    let mut request = tonic::Request::new(tokio_stream::StreamExt::chain(tokio_stream::iter([begin]), rest));
+    request.metadata_mut().insert("grpc-timeout", "99999999H".parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn callers_that_send_nothing_keep_nobody_from_deploying() {
+    let door = Door::open().await;
+    let begin = Begin { subscriber: "work".into(), size_bytes: COMPONENT_BYTES_MAX, ..Begin::default() };
+    let mut silent = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let mut client = PluginServiceClient::connect(format!("http://{}", door.address)).await.unwrap();
+        let begin = v1::DeployRequest { part: Some(Part::Begin(begin.clone())) };
+        silent.spawn(async move { client.deploy(begun(begin, tokio_stream::pending()).await).await.map(|_| ()) });
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let deployed = tokio::time::timeout(Duration::from_secs(5), door.deploy("b", Policy::Replace)).await;
+    assert_eq!(deployed.expect("nobody waits for those").unwrap(), Outcome::Runs);
+    while let Some(ended) = silent.join_next().await {
+        let status = ended.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::Aborted, "{status:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_comparison_takes_memory_when_it_has_its_place() {
+    let door = Door::open().await;
+    let client = || ShadowServiceClient::connect(format!("http://{}", door.address));
+    let begin = v1::shadow_request::Begin {
+        subscriber: "work".into(),
+        size_bytes: COMPONENT_BYTES_MAX,
+        ..v1::shadow_request::Begin::default()
+    };
+    let begin = v1::ShadowRequest { part: Some(v1::shadow_request::Part::Begin(begin)) };
+    let (mut first, mut second) = (client().await.unwrap(), client().await.unwrap());
+    let request = begun(begin.clone(), tokio_stream::pending()).await;
+    let compared = tokio::spawn(async move { first.shadow(request).await.map(|_| ()) });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = sent.clone();
+    let chunks = (0..64).map(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let chunk = v1::shadow_request::Part::Chunk(vec![b'x'; 1 << 20].into());
+        v1::ShadowRequest { part: Some(chunk) }
+    });
+    let request = begun(begin, tokio_stream::iter(chunks)).await;
+    let waits = tokio::spawn(async move { second.shadow(request).await.map(|_| ()) });
+    let mut seen = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let now = sent.load(Ordering::SeqCst);
+        if now == seen && now > 0 {
+            break;
+        }
+        seen = now;
+    }
+    assert!(seen < 16, "{seen} MiB came in, and it has no place yet");
+    let status = compared.await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "the first sends nothing: {status:?}");
+    waits.await.unwrap().expect("the second has its place then");
 }

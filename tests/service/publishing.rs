@@ -6,6 +6,8 @@ use std::time::Duration;
 use tonic::{Code, Request};
 use wattle::client::{Client, ClientError, Received, Window};
 use wattle::dispatch::{Addressed, Numbering};
+use wattle::model::Event;
+use wattle::model::event::Data;
 use wattle::rpc::v1;
 use wattle::rpc::v1::publisher_service_client::PublisherServiceClient;
 
@@ -229,4 +231,38 @@ async fn whoever_waits_for_room_is_told_when_the_bus_stops_and_nothing_was_publi
         assert!(matches!(&error, ClientError::Refused(refused) if refused.reason == "SHUTTING_DOWN"), "{error:?}");
     }
     assert_eq!(bed.tree.snapshot().topics.iter().find(|topic| topic.name == "shop/patient").unwrap().events(), 2);
+}
+
+#[tokio::test]
+async fn what_waits_for_room_in_its_topic_is_bounded_in_bytes() {
+    let bed = bed().await;
+    bed.tree.pause("slower").await.unwrap();
+    bed.client.publish("patient", vec![event("a", "k"), event("b", "k")]).await.unwrap();
+    // Nine of these are 63 MiB, of which 64 may wait.
+    let large = |request: usize| {
+        let data = Data::Binary(vec![0; 1_000_000].into());
+        let event = move |number| Event {
+            id: format!("{request}-{number}"),
+            source: "/s".into(),
+            r#type: "t".into(),
+            data: Some(data.clone()),
+            ..Event::default()
+        };
+        (0..7).map(move |number| event(number).encode()).collect::<Vec<_>>()
+    };
+    let mut waiting = tokio::task::JoinSet::new();
+    for request in 0..12 {
+        let (client, events) = (bed.client.clone(), large(request));
+        waiting.spawn(async move { client.publish("patient", events).await });
+    }
+    for _ in 0..3 {
+        let error = waiting.join_next().await.unwrap().unwrap().unwrap_err();
+        let ClientError::Refused(refused) = &error else { panic!("{error}") };
+        assert_eq!((refused.code, refused.reason.as_str()), (Code::ResourceExhausted, "BACKLOG_FULL"));
+        assert!(error.is_retryable() && error.has_no_side_effects(), "{error:?}");
+    }
+    bed.tree.resume("slower").await.unwrap();
+    while let Some(published) = waiting.join_next().await {
+        assert_eq!(published.unwrap().unwrap().places.len(), 7, "the others have waited");
+    }
 }

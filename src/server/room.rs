@@ -1,0 +1,70 @@
+//! Memory that callers share, and messages that come in parts.
+//!
+//! Promises: bytes are counted before they come in; who comes with nothing for long gives its place away.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Status, Streaming};
+
+use super::{bounds, refusal};
+
+/// Bytes, as many as may be taken together. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Room {
+    /// In units, since a semaphore counts to 32 bits at once.
+    units: Arc<Semaphore>,
+    max: u32,
+}
+
+const UNIT_BYTES: u64 = 1 << 10;
+
+impl Room {
+    pub(super) fn of(bytes: u64) -> Self {
+        let max = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX);
+        Self { units: Arc::new(Semaphore::new(max as usize)), max }
+    }
+
+    fn units(&self, bytes: u64) -> u32 {
+        // What is larger than all of it takes all of it.
+        u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.max)
+    }
+
+    /// Waits for room.
+    pub(super) async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Status> {
+        let taken = self.units.clone().acquire_many_owned(self.units(bytes)).await;
+        taken.map_err(|_| refusal::shutting_down())
+    }
+
+    /// Room that is there now.
+    pub(super) fn try_take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        self.units.clone().try_acquire_many_owned(self.units(bytes)).ok()
+    }
+}
+
+/// The next message of a call that comes in parts; `None` at the end.
+pub(super) async fn next_part<T>(parts: &mut Streaming<T>) -> Result<Option<T>, Status> {
+    match tokio::time::timeout(bounds::SILENCE_MAX, parts.message()).await {
+        Ok(part) => part,
+        Err(_) => Err(refusal::silence(bounds::SILENCE_MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_is_taken_than_there_is() {
+        let room = Room::of(10 * UNIT_BYTES);
+        let small = room.try_take(1).unwrap();
+        assert!(room.try_take(10 * UNIT_BYTES).is_none());
+        let most = room.try_take(9 * UNIT_BYTES).unwrap();
+        assert!(room.try_take(1).is_none());
+        drop((small, most));
+        let all = room.take(u64::MAX).await.unwrap();
+        assert!(room.try_take(1).is_none(), "what is larger than all of it has all of it");
+        drop(all);
+        assert!(room.try_take(1).is_some());
+    }
+}
