@@ -28,7 +28,7 @@ use wattle::dispatch::{HandleError, Handler, Tree};
 use wattle::engine::Engine;
 use wattle::engine::embedded::{Durability, EmbeddedEngine};
 use wattle::model::event::Data;
-use wattle::model::{Attribute, Event};
+use wattle::model::{Attribute, Event, Time};
 use wattle::wasm::{Batch, Handled};
 
 const TREE: &str = "
@@ -109,7 +109,7 @@ fn event(number: u64, due_ns: u64, is_delayed: bool) -> Bytes {
     let mut event = Event { id: number.to_string(), source: "/b".into(), r#type: "b".into(), ..Event::default() };
     event.attributes.insert("partitionkey".into(), Attribute::String(format!("k{}", number % 1_000)));
     if is_delayed {
-        let due = jiff::Timestamp::from_nanosecond(i128::from(due_ns)).unwrap();
+        let due = Time::new((due_ns / 1_000_000_000) as i64, (due_ns % 1_000_000_000) as u32).unwrap();
         event.attributes.insert("deliverat".into(), Attribute::Timestamp(due));
     }
     let data = [due_ns.to_le_bytes().as_slice(), &noise(PADDING_BYTES)].concat();

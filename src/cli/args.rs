@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
@@ -11,6 +10,7 @@ use crate::app::Options;
 use crate::engine::embedded::Durability;
 use crate::reload::Probation;
 use crate::server;
+use crate::topology;
 
 /// Where a bus listens, and clients look for it, where nothing else is said.
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:7411";
@@ -98,13 +98,11 @@ fn durability(text: &str) -> Result<Durability, String> {
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "write a time with its unit, such as 10s or 250ms".to_owned())
+    topology::duration(text).map_err(|error| format!("{error}; write a time with its unit, such as 10s or 1m30s"))
 }
 
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let with_unit = text.bytes().any(|byte| byte.is_ascii_alphabetic());
-    let size = bytesize::ByteSize::from_str(text).ok().filter(|_| with_unit);
-    size.map(|size| size.as_u64()).ok_or_else(|| "write a size with its unit, such as 512MiB or 2GiB".to_owned())
+    topology::size(text).map_err(|error| format!("{error}; write a size with its unit, such as 512MiB or 2GiB"))
 }
 
 #[cfg(test)]

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use clap::Subcommand;
-use serde_json::{Map, Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 
+use super::pretty::pretty;
 use super::table::{Table, plain};
 use super::tree::plural;
 use super::{Exit, Failure, Outcome, Output, args, components, say};
 use crate::app::capsules;
 use crate::dispatch::Capsule;
 use crate::dispatch::capsule::{CapsuleFailure, KeptRead, KeptValue, Outcome as Played, Replayed};
-use crate::model::Event;
-use crate::model::json::{is_json, to_json};
+use crate::model::json::{Members, is_json, json_on_one_line, member, to_json};
+use crate::model::{self, Event};
 use crate::wasm::{Handled, Host, HostOptions};
 
 /// Look at events that failed, and have the same failure again
@@ -106,16 +108,14 @@ fn read(file: &Path) -> Result<Capsule, Failure> {
 }
 
 /// A capsule for programs: as it is kept, with the event in the JSON format of CloudEvents.
-fn as_json(path: Option<&Path>, capsule: &Capsule) -> Result<Value, Failure> {
-    let mut fields = serde_json::to_value(capsule).map_err(Failure::failed)?;
-    if let Some(fields) = fields.as_object_mut() {
-        let event = Event::decode(&capsule.event).map(|event| to_json(&event)).unwrap_or_default();
-        fields.insert("event".to_owned(), Value::Object(event));
-        if let Some(path) = path {
-            fields.insert("file".to_owned(), path.display().to_string().into());
-        }
+fn as_json(path: Option<&Path>, capsule: &Capsule) -> Result<Box<RawValue>, Failure> {
+    let mut fields = model::json::members(serde_json::to_value(capsule).map_err(Failure::failed)?);
+    let event = Event::decode(&capsule.event).map(|event| to_json(&event)).unwrap_or_default();
+    fields.insert("event".to_owned(), member(&event));
+    if let Some(path) = path {
+        fields.insert("file".to_owned(), member(&path.display().to_string()));
     }
-    Ok(fields)
+    Ok(member(&fields))
 }
 
 fn time(ns: u64) -> String {
@@ -193,7 +193,7 @@ fn show(capsule: &Capsule, output: Output) -> Outcome {
     }
     write_failure(&mut out, &capsule.failure)?;
     let event = Event::decode(&capsule.event).map(|event| to_json(&event)).unwrap_or_default();
-    writeln!(out, "\n{}", serde_json::to_string_pretty(&event).unwrap_or_default())?;
+    writeln!(out, "\n{}", pretty(&event))?;
     match &capsule.state {
         None => writeln!(out, "\nIt read more of its state than is remembered.")?,
         Some(reads) => {
@@ -308,14 +308,14 @@ fn report(args: &RunArgs, capsule: &Capsule, replayed: &Replayed) -> Outcome {
             Played::Handled(handled) => ("handled", None, Some(handled)),
         };
         let unknown = replayed.unknown.iter().map(|(bucket, key)| json!({ "bucket": bucket, "key": key }));
-        let report = json!({
-            "outcome": outcome,
-            "failure": failure,
-            "outputs": handled.map(|handled| outputs(capsule, handled)),
-            "writes": handled.map(writes),
-            "unknown_reads": unknown.collect::<Vec<_>>(),
-        });
-        writeln!(out, "{report}")?;
+        let report = Members::from([
+            ("outcome".to_owned(), member(outcome)),
+            ("failure".to_owned(), member(&failure)),
+            ("outputs".to_owned(), member(&handled.map(|handled| outputs(capsule, handled)))),
+            ("writes".to_owned(), member(&handled.map(writes))),
+            ("unknown_reads".to_owned(), member(&unknown.collect::<Vec<_>>())),
+        ]);
+        writeln!(out, "{}", member(&report))?;
         return Ok(());
     }
     match &replayed.outcome {
@@ -332,10 +332,10 @@ fn report(args: &RunArgs, capsule: &Capsule, replayed: &Replayed) -> Outcome {
         Played::Handled(handled) => {
             writeln!(out, "it handles the event")?;
             for output in outputs(capsule, handled) {
-                writeln!(out, "{}", serde_json::to_string_pretty(&output).unwrap_or_default())?;
+                writeln!(out, "{}", pretty(&output))?;
             }
             for write in writes(handled) {
-                writeln!(out, "writes {write}")?;
+                writeln!(out, "writes {}", member(&write))?;
             }
         }
     }
@@ -349,30 +349,34 @@ fn report(args: &RunArgs, capsule: &Capsule, replayed: &Replayed) -> Outcome {
     Ok(())
 }
 
-fn outputs(capsule: &Capsule, handled: &Handled) -> Vec<Value> {
+fn outputs(capsule: &Capsule, handled: &Handled) -> Vec<Members> {
     let shown = |output: &crate::wasm::Output| {
-        let mut fields = Map::new();
-        fields.insert("port".to_owned(), capsule.ports.get(output.port as usize).cloned().into());
-        fields.insert("type".to_owned(), output.r#type.clone().into());
-        fields.insert("key".to_owned(), output.key.clone().unwrap_or_else(|| capsule.key.clone()).into());
-        fields.insert("attributes".to_owned(), output.attributes.clone().into());
-        fields.insert("data".to_owned(), value(&output.data, &output.content_type));
-        Value::Object(fields)
+        Members::from([
+            ("port".to_owned(), member(&capsule.ports.get(output.port as usize))),
+            ("type".to_owned(), member(&output.r#type)),
+            ("key".to_owned(), member(output.key.as_ref().unwrap_or(&capsule.key))),
+            ("attributes".to_owned(), member(&output.attributes)),
+            ("data".to_owned(), value(&output.data, &output.content_type)),
+        ])
     };
     handled.outputs.iter().map(shown).collect()
 }
 
-fn writes(handled: &Handled) -> Vec<Value> {
+fn writes(handled: &Handled) -> Vec<Members> {
     let written = |write: &crate::wasm::StateWrite| {
         let value = write.value.as_ref().map(|bytes| value(bytes, ""));
-        json!({ "bucket": write.bucket, "key": write.key, "value": value })
+        Members::from([
+            ("bucket".to_owned(), member(&write.bucket)),
+            ("key".to_owned(), member(&write.key)),
+            ("value".to_owned(), member(&value)),
+        ])
     };
     handled.writes.iter().map(written).collect()
 }
 
 /// Bytes as JSON where they are said to be, else as text where they are one.
-fn value(bytes: &[u8], content_type: &str) -> Value {
-    let json = || serde_json::from_slice(bytes).ok().filter(|_| is_json(content_type));
-    let text = || std::str::from_utf8(bytes).ok().map(Value::from);
-    json().or_else(text).unwrap_or_else(|| plural(bytes.len() as u64, "byte").into())
+fn value(bytes: &[u8], content_type: &str) -> Box<RawValue> {
+    let json = json_on_one_line(bytes).filter(|_| is_json(content_type));
+    let text = || std::str::from_utf8(bytes).ok().map(member);
+    json.or_else(text).unwrap_or_else(|| member(&plural(bytes.len() as u64, "byte")))
 }

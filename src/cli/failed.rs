@@ -5,25 +5,27 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::pretty::pretty;
 use super::tree::plural;
 use super::{Exit, Failure, Output, args, table::Table};
 use crate::client::{Failed, Listing};
 use crate::dispatch::{FailedEvent, Filter};
-use crate::model::Event;
+use crate::model::json::{Members, member, to_json};
+use crate::model::{self, Event};
 
 /// Which events.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct FilterArgs {
     /// Only events with this ordering key
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     key: Option<String>,
 
     /// Only the event with this id
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     id: Option<String>,
 
     /// Only events whose failure is of this kind, or whose reason has this text in it
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     reason: Option<String>,
 
     /// Only events whose last attempt failed at least so long ago, such as 2h
@@ -123,16 +125,14 @@ fn json(subscriber: &str, event: &FailedEvent) -> Value {
 }
 
 /// The same, with the event and the backtrace.
-fn whole(subscriber: &str, event: &FailedEvent) -> Result<Value, Failure> {
+fn whole(subscriber: &str, event: &FailedEvent) -> Result<Members, Failure> {
     let decoded =
         Event::decode(&event.event).map_err(|error| Failure::failed(format!("the event {}: {error}", event.id)))?;
-    let mut value = json(subscriber, event);
-    if let Some(value) = value.as_object_mut() {
-        let backtrace = event.waiter.backtrace.as_ref().map(|text| text.lines().collect::<Vec<_>>());
-        value.insert("backtrace".to_owned(), json!(backtrace));
-        value.insert("event".to_owned(), crate::model::json::to_json(&decoded).into());
-    }
-    Ok(value)
+    let mut members = model::json::members(json(subscriber, event));
+    let backtrace = event.waiter.backtrace.as_ref().map(|text| text.lines().collect::<Vec<_>>());
+    members.insert("backtrace".to_owned(), member(&backtrace));
+    members.insert("event".to_owned(), member(&to_json(&decoded)));
+    Ok(members)
 }
 
 /// What a waiting event waits for.
@@ -211,8 +211,8 @@ pub(super) async fn show(
         found += 1;
         let value = whole(subscriber, &event)?;
         match output {
-            Output::Json => writeln!(out, "{value}")?,
-            Output::Text => writeln!(out, "{value:#}")?,
+            Output::Json => writeln!(out, "{}", member(&value))?,
+            Output::Text => writeln!(out, "{}", pretty(&value))?,
         }
     }
     out.flush()?;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::Failure;
@@ -18,6 +19,7 @@ use crate::dispatch::{Addressed, Published};
 use crate::effects::random;
 use crate::limits;
 use crate::model::event::Data;
+use crate::model::json::JsonError;
 use crate::model::{Attribute, Event, EventView, json};
 
 /// Events of one batch, and their bytes.
@@ -35,13 +37,42 @@ pub(super) struct Template {
     pub(super) source: String,
     pub(super) subject: Option<String>,
     pub(super) key: Option<String>,
-    pub(super) attributes: Vec<(String, String)>,
+    pub(super) attributes: Vec<(String, Attribute)>,
+    /// Data is text, whatever it looks like.
+    pub(super) is_text: bool,
+}
+
+/// What begins as JSON and is none: a mistake, more often than a text that looks so.
+fn broken_json(data: &str, error: &serde_json::Error) -> Option<JsonError> {
+    let begin = data.trim_ascii_start();
+    let rest = data.get(data.floor_char_boundary(error.column().saturating_sub(1))..).unwrap_or_default();
+    let is_broken = match begin.bytes().next() {
+        Some(b'{') => true,
+        // lines of logs begin with it as well
+        Some(b'[') => error.is_eof() || rest.starts_with([',', '{', '[']),
+        _ => false,
+    };
+    is_broken.then(|| JsonError::syntax(error, data))
 }
 
 impl Template {
     /// An event with this data, which is JSON if it can be read as such, else text.
-    pub(super) fn event(&self, id: String, data: &str) -> Event {
-        let is_json = serde_json::from_str::<serde::de::IgnoredAny>(data).is_ok();
+    ///
+    /// # Errors
+    /// The data is neither: it looks like JSON and is not.
+    pub(super) fn event(&self, id: String, data: &str) -> Result<Event, BadText> {
+        let is_json = !self.is_text
+            && match json::check(data.as_bytes()) {
+                Ok(()) => true,
+                Err(error) => match broken_json(data, &error) {
+                    None => false,
+                    Some(error) => {
+                        let why =
+                            format!("this looks like JSON and is not: {error} (with --text it is published as text)");
+                        return Err(BadText { column: error.column(), why });
+                    }
+                },
+            };
         let (content_type, data) = match is_json {
             true => ("application/json", Data::Binary(Bytes::copy_from_slice(data.as_bytes()))),
             false => ("text/plain", Data::Text(data.to_owned())),
@@ -62,8 +93,28 @@ impl Template {
             }
         }
         let more = self.attributes.iter().cloned();
-        event.attributes.extend(more.map(|(name, value)| (name, Attribute::String(value))));
-        event
+        event.attributes.extend(more);
+        Ok(event)
+    }
+}
+
+/// Why a text is no event.
+#[derive(Debug)]
+pub(super) struct BadText {
+    /// Where in its line, in characters from 1, where that is known.
+    pub(super) column: Option<usize>,
+    pub(super) why: String,
+}
+
+impl From<String> for BadText {
+    fn from(why: String) -> Self {
+        Self { column: None, why }
+    }
+}
+
+impl From<JsonError> for BadText {
+    fn from(error: JsonError) -> Self {
+        Self { column: error.column(), why: error.to_string() }
     }
 }
 
@@ -133,7 +184,25 @@ struct Parsed {
 /// A line that is no event.
 struct BadLine {
     line: u64,
-    why: String,
+    bad: BadText,
+}
+
+/// The text of a line, which is all of it but its end, and a byte order mark in front of the first one.
+fn content(line: &[u8], number: u64) -> Result<&str, BadText> {
+    let line = line.strip_suffix(b"\r\n").or(line.strip_suffix(b"\n")).unwrap_or(line);
+    let line = line.strip_prefix(b"\xef\xbb\xbf").filter(|_| number == 1).unwrap_or(line);
+    std::str::from_utf8(line).map_err(|error| {
+        let is_utf16 = number == 1 && (line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff"));
+        let before = line.get(..error.valid_up_to()).unwrap_or_default();
+        let column = Some(String::from_utf8_lossy(before).chars().count() + 1);
+        let why = if is_utf16 { "it is UTF-16 and not UTF-8: save it as UTF-8" } else { "it is not UTF-8" };
+        BadText { column, why: why.to_owned() }
+    })
+}
+
+/// Whether JSON has nothing on a line.
+fn is_blank(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'))
 }
 
 /// Reads lines until their end, or the first bad one, or until nobody wants them.
@@ -144,29 +213,29 @@ fn read(mut lines: Box<dyn BufRead + Send>, form: &Form, to: &mpsc::Sender<Resul
         let parsed = match lines.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut text) {
             Ok(0) => return,
             Ok(bytes) if bytes as u64 == LINE_BYTES_MAX && text.last() != Some(&b'\n') => {
-                Err(format!("the line is longer than {LINE_BYTES_MAX} bytes, and no event is"))
+                Err(format!("the line is longer than {LINE_BYTES_MAX} bytes, and no event is").into())
             }
-            Ok(bytes) => match std::str::from_utf8(&text) {
-                Ok(text) if text.trim().is_empty() => continue,
-                Ok(text) => parse(text.trim(), form).map(|event| Parsed { line, event, bytes: bytes as u64 }),
-                Err(_) => Err("it is not UTF-8".to_owned()),
+            Ok(bytes) => match content(&text, line) {
+                Ok(text) if matches!(form, Form::CloudEvents) && is_blank(text) => continue,
+                Ok(text) => parse(text, form).map(|event| Parsed { line, event, bytes: bytes as u64 }),
+                Err(bad) => Err(bad),
             },
-            Err(error) => Err(format!("it cannot be read: {error}")),
+            Err(error) => Err(format!("it cannot be read: {error}").into()),
         };
         let is_last = parsed.is_err();
-        if to.blocking_send(parsed.map_err(|why| BadLine { line, why })).is_err() || is_last {
+        if to.blocking_send(parsed.map_err(|bad| BadLine { line, bad })).is_err() || is_last {
             return;
         }
     }
 }
 
-fn parse(line: &str, form: &Form) -> Result<Bytes, String> {
+fn parse(line: &str, form: &Form) -> Result<Bytes, BadText> {
     let event = match form {
-        Form::CloudEvents => json::from_json(line).map_err(|error| error.to_string())?,
-        Form::Plain(template) => template.event(fresh_id(), line),
+        Form::CloudEvents => json::from_json(line)?,
+        Form::Plain(template) => template.event(fresh_id(), line)?,
     };
     let encoded = event.encode();
-    EventView::parse(&encoded).map_err(|error| error.to_string())?;
+    EventView::accept(&encoded).map_err(|error| error.to_string())?;
     Ok(encoded)
 }
 
@@ -214,9 +283,10 @@ pub(super) fn blamed(error: &ClientError) -> Option<usize> {
 
 /// A line with an event and its topic; what else `tail` says of it is nothing to a publish.
 #[derive(Deserialize)]
-struct AddressedLine {
+struct AddressedLine<'t> {
     topic: String,
-    event: serde_json::Value,
+    #[serde(borrow)]
+    event: &'t RawValue,
 }
 
 /// All events of a file that has their topics, each with the number of its line.
@@ -224,31 +294,44 @@ struct AddressedLine {
 /// # Errors
 /// The first line that is no such event, or more lines than one publish may have.
 pub(super) fn addressed(source: &Source) -> Result<Vec<(u64, Addressed)>, Failure> {
-    let bad =
-        |line: u64, why: String| Failure::failed(format!("{}:{line}: {why}; nothing was published", source.label()));
+    let bad = |line: u64, bad: BadText| Failure::failed(format!("{}; nothing was published", at(source, line, &bad)));
     let (mut lines, mut all) = (source.open()?, Vec::new());
     for line in 1.. {
         let mut text = Vec::new();
         let read = lines.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut text);
-        if read.map_err(|error| bad(line, format!("it cannot be read: {error}")))? == 0 {
+        if read.map_err(|error| bad(line, format!("it cannot be read: {error}").into()))? == 0 {
             break;
         }
-        if text.trim_ascii().is_empty() {
+        let text = content(&text, line).map_err(|error| bad(line, error))?;
+        if is_blank(text) {
             continue;
         }
         if all.len() >= limits::PUBLISH_EVENTS_MAX {
-            return Err(bad(line, format!("one commit has at most {} events", limits::PUBLISH_EVENTS_MAX)));
+            return Err(bad(line, format!("one commit has at most {} events", limits::PUBLISH_EVENTS_MAX).into()));
         }
-        let shape = "it is not `{\"topic\": \"…\", \"event\": {…}}`";
-        let parsed: AddressedLine =
-            serde_json::from_slice(&text).map_err(|error| bad(line, format!("{shape}: {error}")))?;
+        let parsed: AddressedLine<'_> = serde_json::from_str(text).map_err(|error| {
+            let said = JsonError::syntax(&error, text);
+            let why = format!("it is not `{{\"topic\": \"…\", \"event\": {{…}}}}`: {said}");
+            bad(line, BadText { column: said.column().filter(|_| !error.is_data()), why })
+        })?;
         if parsed.topic.is_empty() {
-            return Err(bad(line, "its topic has no name".to_owned()));
+            return Err(bad(line, "its topic has no name".to_owned().into()));
         }
-        let event = parse(&parsed.event.to_string(), &Form::CloudEvents).map_err(|why| bad(line, why))?;
+        let event = parse(parsed.event.get(), &Form::CloudEvents).map_err(|mut error| {
+            let before = parsed.event.get().as_ptr().addr().saturating_sub(text.as_ptr().addr());
+            let characters = text.get(..before).unwrap_or_default().chars().count();
+            error.column = error.column.map(|column| column + characters);
+            bad(line, error)
+        })?;
         all.push((line, Addressed { topic: parsed.topic, event }));
     }
     Ok(all)
+}
+
+/// What is wrong with a line, behind its place.
+fn at(source: &Source, line: u64, BadText { column, why }: &BadText) -> String {
+    let column = column.map(|column| format!(":{column}")).unwrap_or_default();
+    format!("{}:{line}{column}: {why}", source.label())
 }
 
 /// Publishes every line, in order.
@@ -305,7 +388,7 @@ pub(super) async fn publish(
     let answers = way.publishing.finish().await.map_err(|error| way.failed(source, error))?;
     way.take(answers, watcher)?;
     match bad {
-        Some(BadLine { line, why }) => Err(way.stopped_at(source, line, &why)),
+        Some(BadLine { line, bad }) => Err(way.stopped_at(source, line, &bad)),
         None => Ok(Sum { events: way.publishing.answered_events(), duplicates: way.duplicates }),
     }
 }
@@ -341,7 +424,7 @@ impl Way {
     fn failed(&self, source: &Source, error: ClientError) -> Failure {
         // The refused batch is the first that was not answered.
         if let Some((line, _)) = blamed(&error).and_then(|index| self.lines.get(index)) {
-            return self.stopped_at(source, *line, &error.to_string());
+            return self.stopped_at(source, *line, &error.to_string().into());
         }
         let published = plural(self.publishing.answered_events(), "event");
         let rest = if error.has_no_side_effects() { "" } else { ", and perhaps more" };
@@ -350,9 +433,9 @@ impl Way {
         failure
     }
 
-    fn stopped_at(&self, source: &Source, line: u64, why: &str) -> Failure {
+    fn stopped_at(&self, source: &Source, line: u64, bad: &BadText) -> Failure {
         let published = plural(self.publishing.answered_events(), "event");
-        Failure::failed(format!("{}:{line}: {why}; {published} in front of it had been published", source.label()))
+        Failure::failed(format!("{}; {published} in front of it had been published", at(source, line, bad)))
     }
 }
 
@@ -360,16 +443,97 @@ impl Way {
 mod tests {
     use super::*;
 
-    fn lines(text: &'static str, form: &Form) -> Vec<Result<(u64, String), (u64, String)>> {
+    fn events(text: &'static [u8], form: &Form) -> Vec<Result<(u64, Event), (u64, BadText)>> {
         let (sender, mut receiver) = mpsc::channel(100);
-        read(Box::new(text.as_bytes()), form, &sender);
+        read(Box::new(text), form, &sender);
         drop(sender);
         let mut all = Vec::new();
         while let Some(line) = receiver.blocking_recv() {
-            let id = |event: &Bytes| Event::decode(event).unwrap().id;
-            all.push(line.map(|line| (line.line, id(&line.event))).map_err(|line| (line.line, line.why)));
+            let event = |event: &Bytes| Event::decode(event).unwrap();
+            all.push(line.map(|line| (line.line, event(&line.event))).map_err(|line| (line.line, line.bad)));
         }
         all
+    }
+
+    fn lines(text: &'static str, form: &Form) -> Vec<Result<(u64, String), (u64, String)>> {
+        let all = events(text.as_bytes(), form).into_iter();
+        all.map(|line| line.map(|(line, event)| (line, event.id)).map_err(|(line, bad)| (line, bad.why))).collect()
+    }
+
+    fn template() -> Template {
+        Template {
+            r#type: "t".into(),
+            source: "/s".into(),
+            subject: None,
+            key: Some("k".into()),
+            attributes: Vec::new(),
+            is_text: false,
+        }
+    }
+
+    /// The data of plain lines, and whether it is JSON.
+    fn plain(text: &'static [u8]) -> Vec<(String, bool)> {
+        let data = |event: Event| {
+            let is_json = event.attributes["datacontenttype"].to_string() == "application/json";
+            (String::from_utf8(event.data.unwrap().as_bytes().to_vec()).unwrap(), is_json)
+        };
+        events(text, &Form::Plain(template())).into_iter().map(|line| data(line.unwrap().1)).collect()
+    }
+
+    #[test]
+    fn of_a_plain_line_only_its_end_goes() {
+        let text = "  a  \n\n \t \n\u{a0}x\u{a0}\nb\r\n {\"a\":1} \n\r\nlast";
+        let expected = ["  a  ", "", " \t ", "\u{a0}x\u{a0}", "b", " {\"a\":1} ", "", "last"];
+        let found = plain(text.as_bytes());
+        assert_eq!(found.iter().map(|(data, _)| data.as_str()).collect::<Vec<_>>(), expected);
+        assert_eq!(found.iter().position(|(_, is_json)| *is_json), Some(5));
+        assert_eq!(plain(b"a"), plain(b"a\n"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_removed_and_another_encoding_is_named() {
+        assert_eq!(plain(b"\xef\xbb\xbf{\"a\":1}\n2\n"), [("{\"a\":1}".to_owned(), true), ("2".to_owned(), true)]);
+        let event =
+            b"\xef\xbb\xbf{\"specversion\":\"1.0\",\"id\":\"a\",\"source\":\"/s\",\"type\":\"t\"}\n\xef\xbb\xbf{}";
+        let mut found = events(event, &Form::CloudEvents).into_iter();
+        assert_eq!(found.next().unwrap().unwrap().1.id, "a");
+        assert!(found.next().unwrap().unwrap_err().1.why.contains("byte order mark"));
+        for form in [Form::CloudEvents, Form::Plain(template())] {
+            for utf16 in [&b"\xff\xfea\0\n\0"[..], b"\xfe\xff\0a\0\n"] {
+                assert!(events(utf16, &form)[0].as_ref().unwrap_err().1.why.contains("UTF-16"));
+            }
+            let (line, bad) =
+                events("é\u{a0}".as_bytes(), &form).remove(0).map(|_| ()).err().unwrap_or((0, String::new().into()));
+            assert!(line == 0 || bad.column == Some(1), "{bad:?}");
+            let bad = events(b"ab\xff", &form).remove(0).unwrap_err().1;
+            assert_eq!((bad.column, bad.why.as_str()), (Some(3), "it is not UTF-8"));
+        }
+    }
+
+    #[test]
+    fn what_looks_like_json_and_is_not_is_no_text() {
+        for (line, column, says) in [
+            (&b"{"[..], 1, "on a line of its own"),
+            (b"[\n1\n]\n", 1, "on a line of its own"),
+            (b"{\"a\":1},\n", 8, "a comma stands behind"),
+            (b"{\"a\":1} {\"a\":2}\n", 9, "more stands behind"),
+            (b"[1],\n", 4, "a comma stands behind"),
+            (b"{\"a\":1,}\n", 8, "trailing comma"),
+            (b"{a}\n", 2, "key must be a string"),
+            (b"{\"s\":\"\\ud800\"}\n", 13, "hex escape"),
+        ] {
+            let shown = String::from_utf8_lossy(line);
+            let bad = events(line, &Form::Plain(template())).remove(0).unwrap_err().1;
+            assert!(bad.why.contains(says) && bad.why.contains("--text"), "{shown}: {}", bad.why);
+            assert!(bad.column.is_some_and(|found| found.abs_diff(column) <= 1), "{shown}: {bad:?}");
+            let text = Template { is_text: true, ..template() };
+            assert!(events(line, &Form::Plain(text)).remove(0).is_ok(), "{shown}");
+        }
+        for text in [&b"[info] started"[..], b"[12] started", b"5 apples", b"\"quoted\" and more", b"}"] {
+            assert_eq!(plain(text), [(String::from_utf8(text.to_vec()).unwrap(), false)]);
+        }
+        let number = events(b"5", &Form::Plain(Template { is_text: true, ..template() })).remove(0).unwrap().1;
+        assert_eq!(number.attributes["datacontenttype"].to_string(), "text/plain");
     }
 
     #[test]
@@ -385,17 +549,11 @@ mod tests {
 
     #[test]
     fn plain_lines_are_json_or_text_and_all_different_events() {
-        let template = Template {
-            r#type: "t".into(),
-            source: "/s".into(),
-            subject: None,
-            key: Some("k".into()),
-            attributes: Vec::new(),
-        };
-        let json = template.event("1".into(), "{\"a\":1}");
+        let template = template();
+        let json = template.event("1".into(), "{\"a\":1}").unwrap();
         assert_eq!(json.attributes["datacontenttype"], Attribute::String("application/json".into()));
-        let text = template.event("1".into(), "{a}");
-        assert_eq!(text.data, Some(Data::Text("{a}".into())));
+        let text = template.event("1".into(), "a}").unwrap();
+        assert_eq!(text.data, Some(Data::Text("a}".into())));
         assert_eq!(text.attributes["partitionkey"], Attribute::String("k".into()));
         let ids: Vec<String> =
             lines("a\na\n", &Form::Plain(template)).into_iter().map(|line| line.unwrap().1).collect();

@@ -27,6 +27,7 @@ pub mod new;
 mod parked;
 mod pending;
 mod plugin;
+mod pretty;
 mod publish;
 mod run;
 mod scaffold;

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::failed::{exact_time, time};
 use super::table::Table;
@@ -10,6 +11,7 @@ use super::tree::plural;
 use super::{Failure, Outcome, Output, ServerArg, block_on};
 use crate::dispatch::{PendingEvent, PendingFilter, PendingKind};
 use crate::model::Event;
+use crate::model::json::{member, members, to_json};
 
 /// List events of a topic that are held or to come later
 ///
@@ -35,7 +37,7 @@ pub(super) struct Args {
     delayed: bool,
 
     /// Only events with this ordering key
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     key: Option<String>,
 
     /// End after so many events
@@ -106,10 +108,10 @@ fn row(event: &PendingEvent) -> Vec<String> {
 }
 
 /// An event for programs.
-fn json(event: &PendingEvent) -> Result<Value, Failure> {
+fn json(event: &PendingEvent) -> Result<Box<RawValue>, Failure> {
     let decoded =
         Event::decode(&event.event).map_err(|error| Failure::failed(format!("the event {}: {error}", event.id)))?;
-    Ok(json!({
+    let mut fields = members(json!({
         "topic": event.topic,
         "partition": event.partition,
         "kind": match event.kind { PendingKind::Held => "held", PendingKind::Delayed => "delayed" },
@@ -120,6 +122,7 @@ fn json(event: &PendingEvent) -> Result<Value, Failure> {
         "since_time": event.since_ns.and_then(exact_time),
         "due_time": event.due_ns.and_then(exact_time),
         "reason": Some(&event.reason).filter(|reason| !reason.is_empty()),
-        "event": Value::from(crate::model::json::to_json(&decoded)),
-    }))
+    }));
+    fields.insert("event".to_owned(), member(&to_json(&decoded)));
+    Ok(member(&fields))
 }

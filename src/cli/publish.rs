@@ -1,5 +1,6 @@
 //! `wattle publish`: events into a root topic, or into several at once.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +17,8 @@ use crate::client::ClientError;
 use crate::dispatch::{Addressed, Published, TopicStatus};
 use crate::engine::Placement;
 use crate::limits;
-use crate::model::event::is_attribute_name;
+use crate::model::event::{check_text, is_attribute_name};
+use crate::model::{Attribute, EventError};
 
 /// Publish events to a root topic
 ///
@@ -38,6 +40,7 @@ pub(super) struct Args {
     topic: Option<String>,
 
     /// Data of the event: JSON if it can be read as such, else text
+    #[arg(allow_hyphen_values = true)]
     data: Option<String>,
 
     /// Read events from a file, one on each line; `-` is standard input
@@ -47,36 +50,40 @@ pub(super) struct Args {
     /// Publish the events of a file to several topics in one commit, all of them or none; `-` is standard input
     ///
     /// Each line is `{"topic": "…", "event": {…}}` with a CloudEvent in JSON, such as `tail` prints.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["topic", "id", "data", "file", "plain", "type", "source", "subject", "key", "attributes"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["topic", "id", "data", "file", "plain", "text", "type", "source", "subject", "key", "attributes"])]
     together: Option<PathBuf>,
 
-    /// The lines of the file are data, and not CloudEvents in JSON
+    /// The lines of the file are data, and not CloudEvents in JSON: each without its end, and nothing else taken off
     #[arg(long, requires = "file")]
     plain: bool,
 
-    /// Type of the event [default: wattle.message]
+    /// The data is text, whatever it looks like
     #[arg(long)]
+    text: bool,
+
+    /// Type of the event [default: wattle.message]
+    #[arg(long, allow_hyphen_values = true)]
     r#type: Option<String>,
 
     /// Source of the event [default: /wattle/publish]
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     source: Option<String>,
 
     /// Id of the event [default: random]
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     id: Option<String>,
 
     /// Subject of the event
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     subject: Option<String>,
 
     /// Ordering key: events with the same one stay in order
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     key: Option<String>,
 
     /// Another attribute of the event, as often as you like; `delay=90s` or `deliverat=2026-01-31T08:00:00Z` keep it till then
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
-    attributes: Vec<(String, String)>,
+    attributes: Vec<(String, Attribute)>,
 
     /// Where it is not known whether a single event was stored, try again for this long, with the same id: it is stored once.
     /// Nothing is tried again where its topic does not recognise what is published twice
@@ -104,13 +111,21 @@ impl Args {
             subject: self.subject.clone(),
             key: self.key.clone(),
             attributes: self.attributes.clone(),
+            is_text: self.text,
         }
+    }
+
+    /// An attribute that is given more than once.
+    fn twice(&self) -> Option<&str> {
+        let key = self.key.as_ref().map(|_| "partitionkey");
+        let mut seen: BTreeSet<&str> = key.into_iter().collect();
+        self.attributes.iter().map(|(name, _)| name.as_str()).find(|name| !seen.insert(name))
     }
 
     /// Attributes that a file of CloudEvents has itself.
     fn is_template_given(&self) -> bool {
         let is_any_given = [&self.r#type, &self.source, &self.subject, &self.key].into_iter().any(Option::is_some);
-        is_any_given || !self.attributes.is_empty()
+        is_any_given || self.text || !self.attributes.is_empty()
     }
 }
 
@@ -126,7 +141,7 @@ fn try_for(given: &str) -> Result<Duration, String> {
 }
 
 /// `NAME=VALUE`.
-fn attribute(given: &str) -> Result<(String, String), String> {
+fn attribute(given: &str) -> Result<(String, Attribute), String> {
     match given.split_once('=') {
         Some((name, _)) if !is_attribute_name(name) => {
             Err("the name of an attribute is of lower-case letters and digits".to_owned())
@@ -134,16 +149,23 @@ fn attribute(given: &str) -> Result<(String, String), String> {
         Some((name @ ("id" | "source" | "type" | "subject" | "specversion" | "data" | "datacontenttype"), _)) => {
             Err(format!("`{name}` is not a further attribute: it has an option, or follows from the data"))
         }
-        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        Some((name, value)) => {
+            check_text(name, value).map_err(|error| error.to_string())?;
+            let value = Attribute::of_text(name, value.to_owned()).map_err(|error| error.to_string())?;
+            Ok((name.to_owned(), value))
+        }
         None => Err("this is not NAME=VALUE".to_owned()),
     }
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
     if args.file.is_some() && !args.plain && args.is_template_given() {
-        let words =
-            "--type, --source, --subject and --key are for single events and for --plain: CloudEvents have their own";
+        let words = "--type, --source, --subject, --key, --attribute and --text are for single events and for --plain: CloudEvents have \
+             their own";
         return Err(Failure::new(super::Exit::Usage, words));
+    }
+    if let Some(name) = args.twice() {
+        return Err(Failure::new(super::Exit::Usage, EventError::Twice(name.to_owned())));
     }
     block_on(async {
         match (&args.file, &args.together) {
@@ -156,7 +178,8 @@ pub(super) fn run(args: &Args) -> Outcome {
 
 async fn one(args: &Args) -> Outcome {
     let id = args.id.clone().unwrap_or_else(fresh_id);
-    let mut event = args.template().event(id.clone(), args.data.as_deref().unwrap_or_default());
+    let event = args.template().event(id.clone(), args.data.as_deref().unwrap_or_default());
+    let mut event = event.map_err(|bad| Failure::new(Exit::Usage, bad.why))?;
     if args.data.is_none() {
         event.data = None;
         event.attributes.remove("datacontenttype");
@@ -247,17 +270,19 @@ async fn together(args: &Args, source: &Source) -> Outcome {
         Ok(published) => published,
         Err(error) => {
             let line = blamed(&error).and_then(|index| numbers.get(index)).copied();
+            let nothing = if error.has_no_side_effects() { "; nothing was published" } else { "" };
             let mut failure = Failure::from(error);
             if let Some(line) = line {
                 failure.message = format!("{}:{line}: {}", source.label(), failure.message);
             }
+            failure.message.push_str(nothing);
             return Err(failure);
         }
     };
     match args.output {
         Output::Json => print_places(topics.iter().map(String::as_str), &published, None)?,
         Output::Text => {
-            let distinct = topics.iter().collect::<std::collections::BTreeSet<_>>().len() as u64;
+            let distinct = topics.iter().collect::<BTreeSet<_>>().len() as u64;
             let sum = Sum { events: topics.len() as u64, duplicates: published.duplicates() as u64 };
             say(&sum.words(&format!("{} at once", plural(distinct, "topic"))));
         }

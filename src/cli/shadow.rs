@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use bytesize::ByteSize;
-use serde_json::{Map, Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 use similar::{ChangeTag, TextDiff};
 
+use super::pretty::pretty;
 use super::signals::Signals;
 use super::table::plain;
 use super::tree::plural;
@@ -18,7 +20,7 @@ use crate::client::ShadowOver;
 use crate::dispatch::StateOfPartition;
 use crate::dispatch::shadow::{Cost, Difference, DifferenceKind, Seen, ShadowReport};
 use crate::model::Event;
-use crate::model::json::to_json;
+use crate::model::json::{Members, member, members, to_json};
 
 /// Run a component beside the version that a subscriber runs, over events that it has handled
 ///
@@ -228,7 +230,7 @@ fn write_difference(out: &mut impl Write, difference: &Difference) -> io::Result
     let Difference { partition, offset, id, key, running, other, .. } = difference;
     let (id, key) = (plain(id), plain(key));
     writeln!(out, "\nevent {id} (key {key}, partition {partition}, offset {offset}): {}", kind(difference.kind).1)?;
-    let text = |seen: &Seen| serde_json::to_string_pretty(&seen_json(seen)).unwrap_or_default() + "\n";
+    let text = |seen: &Seen| pretty(&seen_json(seen)) + "\n";
     let (before, after) = (text(running), text(other));
     let colour = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
     for change in TextDiff::from_lines(&before, &after).iter_all_changes() {
@@ -242,25 +244,29 @@ fn write_difference(out: &mut impl Write, difference: &Difference) -> io::Result
     Ok(())
 }
 
-fn seen_json(seen: &Seen) -> Value {
-    let mut fields = Map::new();
+fn seen_json(seen: &Seen) -> Members {
+    let mut fields = Members::new();
     if let Some((kind, reason)) = &seen.failure {
-        fields.insert("failure".to_owned(), json!({ "kind": kind, "reason": reason }));
+        fields.insert("failure".to_owned(), member(&json!({ "kind": kind, "reason": reason })));
     }
     let outputs = seen.outputs.values().map(|output| {
-        let event = Event::decode(&output.event).map(|event| Value::Object(to_json(&event))).unwrap_or_default();
-        json!({ "topic": output.topic, "key": output.key, "event": event })
+        let event = Event::decode(&output.event).ok().map(|event| to_json(&event));
+        Members::from([
+            ("topic".to_owned(), member(&output.topic)),
+            ("key".to_owned(), member(&output.key)),
+            ("event".to_owned(), member(&event)),
+        ])
     });
-    fields.insert("outputs".to_owned(), outputs.collect());
+    fields.insert("outputs".to_owned(), member(&outputs.collect::<Vec<_>>()));
     let writes = seen.writes.iter().map(|((bucket, key), value)| {
         let value = value.as_ref().map(|value| String::from_utf8_lossy(value).into_owned());
         json!({ "bucket": bucket, "key": key, "value": value })
     });
-    fields.insert("writes".to_owned(), writes.collect());
-    Value::Object(fields)
+    fields.insert("writes".to_owned(), member(&writes.collect::<Vec<_>>()));
+    fields
 }
 
-fn as_json(report: &ShadowReport) -> Value {
+fn as_json(report: &ShadowReport) -> Box<RawValue> {
     let cost = |cost: &Cost| {
         let took_us = u64::try_from(cost.took.as_micros()).unwrap_or(u64::MAX);
         json!({
@@ -269,13 +275,15 @@ fn as_json(report: &ShadowReport) -> Value {
         })
     };
     let shown = report.shown.iter().map(|difference| {
-        json!({
+        let mut fields = members(json!({
             "partition": difference.partition, "offset": difference.offset, "id": difference.id, "key": difference.key,
             "kind": kind(difference.kind).0,
-            "running": seen_json(&difference.running), "new": seen_json(&difference.other),
-        })
+        }));
+        fields.insert("running".to_owned(), member(&seen_json(&difference.running)));
+        fields.insert("new".to_owned(), member(&seen_json(&difference.other)));
+        fields
     });
-    json!({
+    let mut fields = members(json!({
         "events": report.events,
         "passed_over": report.passed_over,
         "waiting": report.waiting,
@@ -294,6 +302,7 @@ fn as_json(report: &ShadowReport) -> Value {
         "failures": report.failures,
         "running": cost(&report.running),
         "new": cost(&report.other),
-        "shown": shown.collect::<Vec<_>>(),
-    })
+    }));
+    fields.insert("shown".to_owned(), member(&shown.collect::<Vec<_>>()));
+    member(&fields)
 }

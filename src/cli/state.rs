@@ -14,6 +14,7 @@ use super::{Failure, Outcome, Output, ServerArg, block_on, say};
 use crate::client::Client;
 use crate::dispatch::{SnapshotInfo, StateEntry, StateFilter, StateOfPartition, TakenBy};
 use crate::limits;
+use crate::model::Time;
 
 /// Bytes and entries that are sent at once.
 const IMPORT_BYTES: usize = limits::MESSAGE_BYTES_MAX / 4;
@@ -69,7 +70,7 @@ struct Snapshot {
     keep: u32,
 
     /// Why it is taken
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     note: String,
 
     #[command(flatten)]
@@ -124,10 +125,11 @@ struct Get {
     subscriber: String,
 
     /// The key
+    #[arg(allow_hyphen_values = true)]
     key: String,
 
     /// The bucket
-    #[arg(long, default_value = "default")]
+    #[arg(long, default_value = "default", allow_hyphen_values = true)]
     bucket: String,
 
     #[command(flatten)]
@@ -149,7 +151,7 @@ struct List {
     subscriber: String,
 
     /// Only this bucket
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     bucket: Option<String>,
 
     /// Only this partition
@@ -157,7 +159,7 @@ struct List {
     partition: Option<u32>,
 
     /// Only keys that begin with this
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     prefix: String,
 
     #[command(flatten)]
@@ -244,11 +246,13 @@ impl TryFrom<Line> for StateOfPartition {
             (None, Some(text)) => STANDARD.decode(text).map_err(|error| format!("`value_base64`: {error}"))?,
             _ => return Err("it has to have one of `value` and `value_base64`".to_owned()),
         };
-        let time: jiff::Timestamp = match written {
-            None => jiff::Timestamp::now(),
-            Some(text) => text.parse().map_err(|error| format!("`written`: {error}"))?,
+        let now = || u64::try_from(jiff::Timestamp::now().as_nanosecond()).ok();
+        let written_ns = match &written {
+            None => now(),
+            Some(text) => Time::parse(text).and_then(Time::unix_ns),
         };
-        let written_ns = u64::try_from(time.as_nanosecond()).map_err(|_| "`written` is before 1970".to_owned())?;
+        let written_ns =
+            written_ns.ok_or("`written` is not an RFC 3339 time after 1970, such as 2026-01-31T08:00:00Z")?;
         Ok(Self { partition, entry: StateEntry { bucket, key, written_ns, value: value.into() } })
     }
 }
@@ -459,17 +463,14 @@ async fn import(args: &Import, mut input: impl BufRead) -> Result<u64, Failure> 
         match next(&mut input) {
             Ok(None) => break importing.send().await,
             Ok(Some(line)) if line.trim_ascii().is_empty() => {}
-            Ok(Some(line)) => {
-                let entry = serde_json::from_slice::<Line>(&line).map_err(|error| error.to_string());
-                match entry.and_then(TryInto::try_into) {
-                    Ok(entry) => {
-                        if let Err(failure) = importing.add(entry).await {
-                            break Err(failure);
-                        }
+            Ok(Some(line)) => match entry(&line, number) {
+                Ok(entry) => {
+                    if let Err(failure) = importing.add(entry).await {
+                        break Err(failure);
                     }
-                    Err(why) => break Err(Failure::failed(format!("line {number} is no entry: {why}"))),
                 }
-            }
+                Err(why) => break Err(Failure::failed(format!("line {number} is no entry: {why}"))),
+            },
             Err(error) => break Err(Failure::failed(format!("cannot read line {number}: {error}"))),
         }
     };
@@ -491,13 +492,17 @@ pub(super) fn read(mut input: impl BufRead) -> Result<Vec<StateOfPartition>, Str
             Ok(None) => return Ok(entries),
             Ok(Some(line)) if line.trim_ascii().is_empty() => {}
             Ok(Some(line)) => {
-                let entry = serde_json::from_slice::<Line>(&line).map_err(|error| error.to_string());
-                let entry = entry.and_then(TryInto::try_into);
-                entries.push(entry.map_err(|why| format!("line {number} is no entry: {why}"))?);
+                entries.push(entry(&line, number).map_err(|why| format!("line {number} is no entry: {why}"))?);
             }
             Err(error) => return Err(format!("cannot read line {number}: {error}")),
         }
     }
+}
+
+/// The entry of a line; the first one may have a byte order mark.
+fn entry(line: &[u8], number: u64) -> Result<StateOfPartition, String> {
+    let line = line.strip_prefix(b"\xef\xbb\xbf").filter(|_| number == 1).unwrap_or(line);
+    serde_json::from_slice::<Line>(line).map_err(|error| error.to_string())?.try_into()
 }
 
 /// The next line; `None` at the end.

@@ -4,11 +4,11 @@ use std::io::{BufWriter, Write};
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::{Failure, Outcome, ServerArg, args, block_on};
 use crate::client::{Read, Received, Start};
-use crate::model::{Event, json};
+use crate::model::json::{self, Members};
+use crate::model::{Event, Time};
 
 /// Print events of a topic, one JSON object on each line
 ///
@@ -34,11 +34,11 @@ pub(super) struct Args {
     partition: Vec<u32>,
 
     /// Only events with this ordering key
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     key: Option<String>,
 
     /// Only events of this type
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     r#type: Option<String>,
 
     /// Go on at the end, and print events as they come
@@ -62,7 +62,8 @@ pub(super) fn start(text: &str) -> Result<Start, String> {
     if let Ok(offset) = text.parse() {
         return Ok(Start::Offset(offset));
     }
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+    let time = Time::parse(text).and_then(|time| jiff::Timestamp::new(time.second(), time.nanosecond() as i32).ok());
+    if let Some(time) = time {
         return Ok(Start::Time(time));
     }
     let ago: Duration = args::duration(text).map_err(|_| {
@@ -80,7 +81,7 @@ struct Line<'a> {
     epoch: u32,
     append_time: String,
     key: &'a str,
-    event: Map<String, Value>,
+    event: Members,
 }
 
 pub(super) fn run(args: &Args) -> Outcome {

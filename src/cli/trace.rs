@@ -26,7 +26,7 @@ const DIGEST_SHOWN: usize = 12;
   wattle trace o-17 -o json | jq '.events[] | select(.handlings[].outcome == \"dead_letter\")'")]
 pub(super) struct Args {
     /// The id of the event
-    #[arg(value_name = "EVENT-ID")]
+    #[arg(value_name = "EVENT-ID", allow_hyphen_values = true)]
     id: String,
 
     /// The topic that it is in: namespace/name, or name alone where only one namespace has it
@@ -34,7 +34,7 @@ pub(super) struct Args {
     topic: Option<String>,
 
     /// The source of the event
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     source: Option<String>,
 
     /// It was appended at this RFC 3339 time or later, or at most so long ago, such as 10m

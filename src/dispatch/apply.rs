@@ -311,7 +311,7 @@ async fn begin<E: Engine>(
                     StartAt::Earliest => 0,
                     StartAt::Latest => engine.bounds(place).ok_or(ReadError::UnknownPartition)?.written,
                     StartAt::Time(time) => {
-                        let time_ns = u64::try_from(time.as_nanosecond()).unwrap_or(0);
+                        let time_ns = time.unix_ns().unwrap_or(if time.second() < 0 { 0 } else { u64::MAX });
                         engine.offset_at_time(place, time_ns).await?
                     }
                 };

@@ -137,7 +137,7 @@ impl EventContext for Context {
         if let Some(event) = self.event(index) {
             put_line(&mut lines, "id", event.view.id);
             put_line(&mut lines, "source", event.view.source);
-            for (name, value) in event.view.attributes() {
+            for (name, value) in event.view.attributes_once() {
                 match value.as_text() {
                     Some(text) => put_line(&mut lines, name, text),
                     None => put_line(&mut lines, name, &value.to_owned().to_string()),

@@ -39,8 +39,8 @@ use crate::engine::{
     Engine, Entries, Guard, LaneWrite, PageBudget, ReadBudget, ReadError, Session, SessionError, Slices, Unit,
 };
 use crate::limits;
-use crate::model::{AttributeView, EventView, Offset, PartitionId, Record, Retention, TopicId, partition_of};
-use crate::topology::KeyExpression;
+use crate::model::{AttributeView, EventView, Offset, PartitionId, Record, Retention, Time, TopicId, partition_of};
+use crate::topology::{self, KeyExpression};
 
 /// What is behind the name of a topic in that of its hidden topic. No name in a topology has it.
 pub(super) const SUFFIX: &str = "@delayed";
@@ -68,11 +68,13 @@ pub(super) fn waiting(entries: &impl Entries) -> Result<u64, ReadError> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DelayRefused {
     /// Not a time.
-    #[error("`deliverat` is not a time: it needs one such as 2026-01-31T08:00:00Z, and this is {0:?}")]
+    #[error(
+        "`deliverat` is not a time: it needs one as RFC 3339 has it, such as 2026-01-31T08:00:00Z, and this is {0:?}"
+    )]
     Time(String),
     /// Not a duration.
-    #[error("`delay` is not a duration: it needs one with a unit, such as 90s or 1h 30m, and this is {0:?}")]
-    Duration(String),
+    #[error("`delay` is not a duration such as 90s or 1h 30m, this is {0:?}: {1}")]
+    Duration(String, String),
     /// Later than anybody will wait.
     #[error("`{name}` is too far away: at most {} days are accepted", limits::DELAY_MAX.as_secs() / (24 * 3600))]
     TooLate {
@@ -103,21 +105,33 @@ impl When {
 
     fn parse(name: &str, value: &str) -> Result<Option<Self>, DelayRefused> {
         match name {
-            DELIVER_AT => match value.parse::<jiff::Timestamp>() {
-                Ok(time) => Ok(Some(Self::at(time))),
-                Err(_) => Err(DelayRefused::Time(shown(value))),
+            DELIVER_AT => match Time::parse(value) {
+                Some(time) => Ok(Some(Self::at(time))),
+                None => Err(DelayRefused::Time(shown(value))),
             },
-            DELAY => match humantime::parse_duration(value) {
+            DELAY => match topology::duration(value) {
                 Ok(delay) if delay > limits::DELAY_MAX => Err(DelayRefused::TooLate { name: DELAY }),
                 Ok(delay) => Ok(Some(Self::After(delay))),
-                Err(_) => Err(DelayRefused::Duration(shown(value))),
+                Err(error) => Err(DelayRefused::Duration(shown(value), error.to_string())),
             },
             _ => Ok(None),
         }
     }
 
-    fn at(time: jiff::Timestamp) -> Self {
-        Self::At(u64::try_from(time.as_nanosecond()).unwrap_or(0))
+    /// What releases took that had other grammars, of events that wait since then.
+    fn parse_stored(name: &str, value: &str) -> Option<Self> {
+        match name {
+            DELIVER_AT => {
+                let time = value.parse::<jiff::Timestamp>().ok()?;
+                Some(Self::At(u64::try_from(time.as_nanosecond()).unwrap_or(0)))
+            }
+            DELAY => humantime::parse_duration(value).ok().map(Self::After),
+            _ => None,
+        }
+    }
+
+    fn at(time: Time) -> Self {
+        Self::At(time.unix_ns().unwrap_or(if time.second() < 0 { 0 } else { u64::MAX }))
     }
 }
 
@@ -159,20 +173,31 @@ fn check(when: When, now_ns: u64) -> Result<(), DelayRefused> {
 /// # Errors
 /// As there.
 pub(super) fn is_event_delayed(event: &EventView<'_>, now_ns: u64) -> Result<bool, DelayRefused> {
-    Ok(when_of(event)?.map(|when| check(when, now_ns)).transpose()?.is_some())
+    let when = if event.has_delay { when_of(event, When::parse)? } else { None };
+    Ok(when.map(|when| check(when, now_ns)).transpose()?.is_some())
 }
 
-fn when_of(event: &EventView<'_>) -> Result<Option<When>, DelayRefused> {
-    if !event.has_delay {
-        return Ok(None);
-    }
+/// Of an event that waits: at once, where that cannot be told any more.
+fn when_of_stored(event: &EventView<'_>) -> When {
+    let when = when_of(event, |name, value| match When::parse(name, value) {
+        Err(error) => When::parse_stored(name, value).map(Some).ok_or(error),
+        when => when,
+    });
+    // it was looked at when it was published
+    when.ok().flatten().unwrap_or(When::At(0))
+}
+
+fn when_of(
+    event: &EventView<'_>,
+    parse: impl Fn(&str, &str) -> Result<Option<When>, DelayRefused>,
+) -> Result<Option<When>, DelayRefused> {
     let mut found = None;
     for (name, value) in event.attributes() {
         let when = match value {
             AttributeView::Timestamp(time) if name == DELIVER_AT => Some(When::at(time)),
             value => match value.as_text() {
-                Some(text) => When::parse(name, text)?,
-                None => When::parse(name, &value.to_owned().to_string())?,
+                Some(text) => parse(name, text)?,
+                None => parse(name, &value.to_owned().to_string())?,
             },
         };
         if when.is_some() && found.is_some() {
@@ -330,9 +355,7 @@ impl<E: Engine> DelayLane<E> {
         let mut writes = Vec::with_capacity(held.len() + 1);
         for held in held {
             let parsed = held.parse()?;
-            // it was looked at when it was published
-            let when = when_of(&parsed.view).ok().flatten().unwrap_or(When::At(0));
-            let due_ns = when.due_ns(held.trusted_time_ns);
+            let due_ns = when_of_stored(&parsed.view).due_ns(held.trusted_time_ns);
             self.next_ns = Some(self.next_ns.map_or(due_ns, |next_ns| next_ns.min(due_ns)));
             let key = since_key(due_ns, held.offset, Some(held.append_time_ns));
             if key < self.front {
@@ -403,9 +426,9 @@ impl<E: Engine> DelayLane<E> {
             return Ok(writes);
         }
         for (key, record) in due.drain(..) {
-            let when = when_of(&self.parse(&record)?.1).ok().flatten();
+            let when = when_of_stored(&self.parse(&record)?.1);
             match (when, number_at(&key, 9)) {
-                (Some(When::At(time_ns)), Some(offset)) if time_ns > wall_ns => {
+                (When::At(time_ns), Some(offset)) if time_ns > wall_ns => {
                     let due_ns = now_ns.saturating_add(time_ns - wall_ns);
                     writes.push(LaneWrite::put(since_key(due_ns, offset, since_of(&key)), record));
                     writes.push(LaneWrite::delete(key));
@@ -483,10 +506,23 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        assert_eq!(of(&[("delay", "5")]), Err(DelayRefused::Duration("5".into())));
-        assert_eq!(of(&[("deliverat", "tomorrow")]), Err(DelayRefused::Time("tomorrow".into())));
+        for (delay, says) in [
+            ("5", "the unit is missing"),
+            ("5M", "`M` is not a unit: minutes are `m`"),
+            ("5min", "minutes are `m`"),
+            ("1month", "`month` is not a unit"),
+            ("", "a number with a unit is needed"),
+            ("-5m", "a number with a unit is needed"),
+        ] {
+            let refused = of(&[("delay", delay)]).unwrap_err().to_string();
+            assert!(refused.contains(says), "{refused}");
+        }
+        for time in ["tomorrow", "20300131T080000Z", "2030-01-31T08:00:00+24:00", "2030-01-31T08:00:00Z[Europe/Paris]"]
+        {
+            assert_eq!(of(&[("deliverat", time)]), Err(DelayRefused::Time(time.into())));
+        }
         assert_eq!(of(&[("delay", "1s"), ("deliverat", "2030-01-31T08:00:00Z")]), Err(DelayRefused::Both));
-        assert_eq!(of(&[("delay", "20years")]), Err(DelayRefused::TooLate { name: "delay" }));
+        assert_eq!(of(&[("delay", "7300d")]), Err(DelayRefused::TooLate { name: "delay" }));
         assert_eq!(of(&[("deliverat", "2199-01-31T08:00:00Z")]), Err(DelayRefused::TooLate { name: "deliverat" }));
     }
 

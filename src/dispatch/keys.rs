@@ -19,7 +19,7 @@ impl ExtensionAttributes for Extensions<'_> {
 
 /// Shows an encoded event, whose ordering key is `key` so far, as expressions see it.
 pub(super) fn with_fields<T>(event: &EventView<'_>, key: Option<&str>, see: impl FnOnce(&EventFields<'_>) -> T) -> T {
-    let time = event.attributes().find(|(name, _)| *name == "time").map(|(_, value)| value.to_owned());
+    let time = event.attributes().filter(|(name, _)| *name == "time").last().map(|(_, value)| value.to_owned());
     let time = time.map(|time| time.to_string());
     see(&EventFields {
         id: event.id,

@@ -12,7 +12,7 @@ use super::keys;
 use super::waiting::now_ns;
 use crate::engine::{SliceFull, Slices};
 use crate::limits;
-use crate::model::event::{ATTRIBUTE_VALUE_BYTES_MAX, EventWriter};
+use crate::model::event::{ATTRIBUTE_VALUE_BYTES_MAX, EventWriter, bad_character};
 use crate::model::record::KEY_BYTES_MAX;
 use crate::model::{
     EventView, Lineage, OutputIds, PartitionId, Record, SubscriberId, TopicId, VersionId, partition_of,
@@ -80,6 +80,8 @@ struct Stopped {
     fit: Fit,
 }
 
+/// The first of the attributes that a failure adds: what is in front of it is the event.
+pub(super) const FIRST_OF_FAILURE: &str = "wattlesubscriber";
 /// Bytes beside the texts of an output in its record: lengths, lineage, the heads of fields, its id.
 const RECORD_HEAD_BYTES: usize = 128;
 /// Bytes beside the name and the value of an attribute: the heads of the entry, the name, the value and its text.
@@ -178,6 +180,10 @@ impl Emitter {
             let length = key.len();
             return Err(format!("the key of an output is {length} bytes long, at most {KEY_BYTES_MAX} are accepted"));
         }
+        // that of the event was looked at where it came in
+        if let Some(what) = if matches!(key, Cow::Owned(_)) { bad_character(&key) } else { None } {
+            return Err(format!("the key of an output is {what}"));
+        }
         let is_delayed =
             delay::is_delayed(attributes(output), event.append_time_ns).map_err(|error| error.to_string())?;
         let guard = match &target.guard {
@@ -241,7 +247,9 @@ impl Emitter {
         Lineage { subscriber: self.subscriber, partition: self.partition, offset: event.offset, version: self.version }
     }
 
-    /// The dead letter of an event: the event untouched, and behind it why it is here.
+    /// The dead letter of an event: the event untouched, and behind it why it is here. One that was a dead letter before has the
+    /// newer reasons only: where it was one, its `wattletopic` and `wattleoffset` say, and what it had then comes back with it
+    /// when it is handled again.
     pub(super) fn dead_letter(&self, event: &Parsed<'_>, failure: &LastFailure, attempts: u32) -> Slices {
         let mut slices = Slices::default();
         let Some(target) = &self.dead_letters else { return slices };
@@ -250,9 +258,10 @@ impl Emitter {
         let pushed = slices.push(partition, |out| {
             // the record of the original event, then more fields of the same message
             Record { key: event.key, lineage, event: &[] }.write(out)?;
-            // [`DeadLetter::parse`] finds the end of the original by the first of these.
-            let writer = EventWriter::extend(out, event.view.encoded())
-                .attribute("wattlesubscriber", &self.name)
+            let encoded = event.view.encoded();
+            let (original, former) = event.view.split_failure(FIRST_OF_FAILURE).unwrap_or((encoded, &[]));
+            let mut writer = EventWriter::extend(out, original)
+                .attribute(FIRST_OF_FAILURE, &self.name)
                 .attribute("wattletopic", &self.from)
                 .attribute("wattlepartition", &self.partition.to_string())
                 .attribute("wattleoffset", &event.offset.to_string())
@@ -263,7 +272,10 @@ impl Emitter {
                 .attribute("wattlefailure", failure.kind)
                 .attribute("wattlereason", cut(&failure.reason));
             if let Some(backtrace) = &failure.backtrace {
-                writer.attribute("wattlebacktrace", cut(backtrace));
+                writer = writer.attribute("wattlebacktrace", cut(backtrace));
+            }
+            if !former.is_empty() {
+                writer.former_failure(former);
             }
             Ok::<_, crate::model::RecordError>(())
         });
@@ -274,7 +286,7 @@ impl Emitter {
 
 /// The further attributes of an output, those without a value left out.
 fn attributes(output: &Output) -> impl Iterator<Item = (&str, &str)> {
-    output.attributes.lines().filter_map(|line| line.split_once('=')).filter(|(_, value)| !value.is_empty())
+    output.attributes.split('\n').filter_map(|line| line.split_once('=')).filter(|(_, value)| !value.is_empty())
 }
 
 fn put_event(mut writer: EventWriter<'_>, output: &Output) {

@@ -23,6 +23,7 @@ use crate::engine::{
     AppendError, Engine, Fence, Guard, GuardRefused, Health, Mark, Placement, ProducerUnknown, SliceFull, Slices,
 };
 use crate::limits;
+use crate::model::event::bad_character;
 use crate::model::{EventId, EventView, PartitionId, ProducerId, Record, partition_of};
 
 /// Where the events of a call went.
@@ -411,7 +412,7 @@ fn place(
     if event.len() > limits::EVENT_BYTES_MAX {
         return Err(EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX });
     }
-    let view = EventView::parse(event)?;
+    let view = EventView::accept(event)?;
     if let Some(schema) = &target.schema {
         schema.check(view.data, view.content_type)?;
     }
@@ -419,6 +420,9 @@ fn place(
     let key = match &target.key {
         Some(expression) => {
             computed = keys::evaluate(expression, &view, None).map_err(EventRefused::Key)?;
+            if let Some(what) = bad_character(&computed) {
+                return Err(EventRefused::Key(format!("`{}` is {what}", expression.text())));
+            }
             computed.as_str()
         }
         None => view.default_key(),

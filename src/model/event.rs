@@ -3,10 +3,15 @@
 //! The encoding is the CloudEvents protobuf format (`io.cloudevents.v1.CloudEvent`), from the publisher's bytes to the
 //! journal to the reader's: an event is framed once and never translated on the way.
 
+mod rules;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+pub use rules::{RESERVED_PREFIX, bad_character, check_text, is_reserved};
+
+use super::Time;
 use super::wire::{self, Field, Fields};
 
 /// Longest name of a context attribute in bytes. The specification advises 20; more is accepted, without end is not.
@@ -24,6 +29,8 @@ mod number {
     pub(super) const BINARY_DATA: u32 = 6;
     pub(super) const TEXT_DATA: u32 = 7;
     pub(super) const PROTO_DATA: u32 = 8;
+    /// Not of CloudEvents, so that others pass over it: of a dead letter, what an earlier failure had added.
+    pub(super) const FORMER_FAILURE: u32 = 1000;
 
     pub(super) const BOOLEAN: u32 = 1;
     pub(super) const INTEGER: u32 = 2;
@@ -46,6 +53,12 @@ pub enum EventError {
     /// Another version of the specification.
     #[error("the event's specversion is {0:?}: this bus speaks CloudEvents \"1.0\"")]
     SpecVersion(String),
+    /// An attribute, or the data, that is there more than once.
+    #[error("`{0}` is there more than once: which one counts?")]
+    Twice(String),
+    /// A name that only the bus gives.
+    #[error("attribute `{0}` is the bus's to give: names that begin with `{RESERVED_PREFIX}` are")]
+    Reserved(String),
     /// A string that is not UTF-8.
     #[error("`{0}` is not UTF-8")]
     NotUtf8(&'static str),
@@ -83,7 +96,7 @@ pub enum Attribute {
     /// A URI or a relative reference.
     UriRef(String),
     /// A point in time.
-    Timestamp(jiff::Timestamp),
+    Timestamp(Time),
 }
 
 impl std::fmt::Display for Attribute {
@@ -187,8 +200,8 @@ fn encode_attribute(entry: &mut Vec<u8>, value: &Attribute) {
         Attribute::UriRef(value) => wire::put_bytes_field(entry, number::URI_REF, value.as_bytes()),
         Attribute::Timestamp(value) => {
             let mut stamp = Vec::with_capacity(16);
-            wire::put_varint_field(&mut stamp, 1, value.as_second() as u64);
-            wire::put_varint_field(&mut stamp, 2, i64::from(value.subsec_nanosecond()) as u64);
+            wire::put_varint_field(&mut stamp, 1, value.second() as u64);
+            wire::put_varint_field(&mut stamp, 2, u64::from(value.nanosecond()));
             wire::put_bytes_field(entry, number::TIMESTAMP, &stamp);
         }
     }
@@ -240,6 +253,11 @@ impl<'a> EventWriter<'a> {
         wire::put_bytes_field(self.out, number::BINARY_DATA, data);
     }
 
+    /// Ends a dead letter with what made a dead letter of it before.
+    pub fn former_failure(self, failure: &[u8]) {
+        wire::put_bytes_field(self.out, number::FORMER_FAILURE, failure);
+    }
+
     /// Adds attributes to an event that is already encoded, each name new to it. Nothing of the original changes:
     /// fields of a protobuf message may follow in any order.
     pub fn extend(out: &'a mut Vec<u8>, encoded: &[u8]) -> Self {
@@ -288,18 +306,33 @@ pub enum AttributeView<'a> {
     /// A URI or a relative reference.
     UriRef(&'a str),
     /// A point in time.
-    Timestamp(jiff::Timestamp),
+    Timestamp(Time),
 }
 
 impl<'a> EventView<'a> {
-    /// Looks through an encoded event once and checks it as a bus must: required attributes, names, text.
+    /// Looks through an encoded event once, as it is stored: required attributes, names, text.
     ///
     /// # Errors
     /// [`EventError`] says which rule of CloudEvents is broken, and where.
     pub fn parse(encoded: &'a [u8]) -> Result<Self, EventError> {
+        Self::look::<false>(encoded)
+    }
+
+    /// The same of an event that comes in, and that has to keep to all that CloudEvents says of attributes, each of which is
+    /// there once.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn accept(encoded: &'a [u8]) -> Result<Self, EventError> {
+        Self::look::<true>(encoded)
+    }
+
+    fn look<const COMES_IN: bool>(encoded: &'a [u8]) -> Result<Self, EventError> {
         let (mut id, mut source, mut spec_version, mut r#type) = ("", "", &[][..], "");
         let (mut subject, mut partition_key, mut content_type) = (None, None, None);
         let (mut data, mut data_is_text, mut has_delay) = (None, false, false);
+        let (mut names, mut is_perhaps_twice) = (rules::Names::default(), false);
+        let twice = |name: &str| Err(EventError::Twice(name.to_owned()));
         let mut fields = Fields::new(encoded);
         while let Some((field, value)) = fields.next().map_err(|_| EventError::Malformed)? {
             let Field::Bytes(bytes) = value else {
@@ -309,12 +342,21 @@ impl<'a> EventView<'a> {
                 continue;
             };
             match field {
-                number::ID => id = text("id", bytes)?,
-                number::SOURCE => source = text("source", bytes)?,
+                number::ID if COMES_IN && !id.is_empty() => return twice("id"),
+                number::SOURCE if COMES_IN && !source.is_empty() => return twice("source"),
+                number::SPEC_VERSION if COMES_IN && !spec_version.is_empty() => return twice("specversion"),
+                number::TYPE if COMES_IN && !r#type.is_empty() => return twice("type"),
+                number::BINARY_DATA | number::TEXT_DATA if COMES_IN && data.is_some() => return twice("data"),
+                number::ID => id = text::<COMES_IN>("id", bytes)?,
+                number::SOURCE => source = text::<COMES_IN>("source", bytes)?,
                 number::SPEC_VERSION => spec_version = bytes,
-                number::TYPE => r#type = text("type", bytes)?,
+                number::TYPE => r#type = text::<COMES_IN>("type", bytes)?,
                 number::ATTRIBUTES => {
-                    let (name, value) = parse_attribute(bytes)?;
+                    let (name, value) = parse_attribute::<COMES_IN>(bytes)?;
+                    if COMES_IN {
+                        rules::check(name, &value)?;
+                        is_perhaps_twice |= names.note(name);
+                    }
                     match name {
                         "subject" => subject = Some(value.required_text(name)?),
                         "partitionkey" => partition_key = Some(value.required_text(name)?),
@@ -343,27 +385,58 @@ impl<'a> EventView<'a> {
             }
         }
         if spec_version != b"1.0" {
-            return Err(EventError::SpecVersion(text("specversion", spec_version)?.to_owned()));
+            return Err(EventError::SpecVersion(text::<false>("specversion", spec_version)?.to_owned()));
         }
-        Ok(Self { id, source, r#type, subject, partition_key, content_type, data, data_is_text, has_delay, encoded })
+        let view =
+            Self { id, source, r#type, subject, partition_key, content_type, data, data_is_text, has_delay, encoded };
+        if is_perhaps_twice && let Some(name) = view.name_that_is_there_twice() {
+            return twice(name);
+        }
+        Ok(view)
     }
 
-    /// The encoding in front of the last attribute of this name: what [`EventWriter::extend`] was given, where that was the
-    /// first one which it added. `None` where there is no such attribute.
-    pub fn in_front_of_last(&self, name: &str) -> Option<&'a [u8]> {
+    /// Looks at all names again, since there may be one.
+    #[cold]
+    fn name_that_is_there_twice(&self) -> Option<&'a str> {
+        let mut names: Vec<&str> = self.attributes().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        names.windows(2).find_map(|pair| match pair {
+            [one, other] if one == other => Some(*one),
+            _ => None,
+        })
+    }
+
+    /// Of a dead letter, the event without what its last failure has added, and that: the attributes from `first` on, which
+    /// only the bus gives. `None` where it is none.
+    pub fn split_failure(&self, first: &str) -> Option<(&'a [u8], &'a [u8])> {
         let (mut fields, mut found) = (Fields::new(self.encoded), None);
         loop {
             let start = self.encoded.len() - fields.left();
-            match fields.next() {
-                Ok(Some((number::ATTRIBUTES, Field::Bytes(bytes)))) => {
-                    if parse_attribute(bytes).is_ok_and(|(of, _)| of == name) {
-                        found = Some(start);
-                    }
-                }
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => return self.encoded.get(..found?),
+            match fields.next().ok()? {
+                Some((number::ATTRIBUTES, Field::Bytes(bytes))) => match parse_attribute::<false>(bytes) {
+                    Ok((name, _)) if name == first => found = Some(start),
+                    Ok((name, _)) if is_reserved(name) => {}
+                    // it was added by nobody, and is in front of what was
+                    _ => found = None,
+                },
+                Some((number::FORMER_FAILURE, _)) => {}
+                Some(_) => found = None,
+                None => return self.encoded.split_at_checked(found?),
             }
         }
+    }
+
+    /// Of a dead letter, the event that it was: where that had been a dead letter itself, with what it had then.
+    pub fn before_failure(&self, first: &str) -> Option<Bytes> {
+        let (event, failure) = self.split_failure(first)?;
+        let mut was = event.to_vec();
+        let mut fields = Fields::new(failure);
+        while let Some((number, value)) = fields.next().ok()? {
+            if let (number::FORMER_FAILURE, Field::Bytes(former)) = (number, value) {
+                was.extend_from_slice(former);
+            }
+        }
+        Some(was.into())
     }
 
     /// The encoding that this looks into.
@@ -377,13 +450,23 @@ impl<'a> EventView<'a> {
         self.partition_key.or(self.subject).unwrap_or(self.id)
     }
 
+    /// The same, each name once. Of several, which only what was stored long ago can have, the last one counts.
+    pub fn attributes_once(&self) -> Vec<(&'a str, AttributeView<'a>)> {
+        let mut all: Vec<_> = self.attributes().collect();
+        if self.name_that_is_there_twice().is_some() {
+            let last: BTreeMap<&str, AttributeView<'_>> = all.iter().copied().collect();
+            all = last.into_iter().collect();
+        }
+        all
+    }
+
     /// Every context attribute but the required four, in the order of the encoding.
     pub fn attributes(&self) -> impl Iterator<Item = (&'a str, AttributeView<'a>)> + use<'a> {
         let mut fields = Fields::new(self.encoded);
         std::iter::from_fn(move || {
             loop {
                 match fields.next() {
-                    Ok(Some((number::ATTRIBUTES, Field::Bytes(bytes)))) => return parse_attribute(bytes).ok(),
+                    Ok(Some((number::ATTRIBUTES, Field::Bytes(bytes)))) => return parse_attribute::<false>(bytes).ok(),
                     Ok(Some(_)) => {}
                     // `parse` has read it to its end before
                     Ok(None) | Err(_) => return None,
@@ -394,11 +477,15 @@ impl<'a> EventView<'a> {
 }
 
 #[inline]
-fn text<'a>(name: &'static str, bytes: &'a [u8]) -> Result<&'a str, EventError> {
+fn text<'a, const COMES_IN: bool>(name: &'static str, bytes: &'a [u8]) -> Result<&'a str, EventError> {
     if bytes.len() > ATTRIBUTE_VALUE_BYTES_MAX {
         return Err(too_long(name, bytes.len()));
     }
-    std::str::from_utf8(bytes).map_err(|_| EventError::NotUtf8(name))
+    let text = std::str::from_utf8(bytes).map_err(|_| EventError::NotUtf8(name))?;
+    match bad_character(text).filter(|_| COMES_IN) {
+        Some(what) => Err(wrong(name, &what)),
+        None => Ok(text),
+    }
 }
 
 fn too_long(name: &str, length: usize) -> EventError {
@@ -416,16 +503,21 @@ pub fn is_attribute_name(name: &str) -> bool {
 }
 
 /// An entry of the attribute map, checked.
-fn parse_attribute(entry: &[u8]) -> Result<(&str, AttributeView<'_>), EventError> {
-    let (mut name, mut encoded): (&[u8], &[u8]) = (&[], &[]);
+fn parse_attribute<const COMES_IN: bool>(entry: &[u8]) -> Result<(&str, AttributeView<'_>), EventError> {
+    let (mut name, mut encoded): (Option<&[u8]>, Option<&[u8]>) = (None, None);
     let mut fields = Fields::new(entry);
     while let Some((field, value)) = fields.next().map_err(|_| EventError::Malformed)? {
         match (field, value) {
-            (1, Field::Bytes(bytes)) => name = bytes,
-            (2, Field::Bytes(bytes)) => encoded = bytes,
+            // libraries differ in what two of them are
+            (1, Field::Bytes(_)) if COMES_IN && name.is_some() => return Err(EventError::Malformed),
+            (2, Field::Bytes(_)) if COMES_IN && encoded.is_some() => return Err(EventError::Malformed),
+            (1, Field::Bytes(bytes)) => name = Some(bytes),
+            (2, Field::Bytes(bytes)) => encoded = Some(bytes),
+            (1 | 2, _) if COMES_IN => return Err(EventError::Malformed),
             _ => {}
         }
     }
+    let (name, encoded) = (name.unwrap_or_default(), encoded.unwrap_or_default());
     let name = std::str::from_utf8(name).map_err(|_| EventError::NotUtf8("attribute name"))?;
     if !is_attribute_name(name) || matches!(name, "id" | "source" | "specversion" | "type" | "data") {
         return Err(EventError::AttributeName(name.to_owned()));
@@ -433,7 +525,7 @@ fn parse_attribute(entry: &[u8]) -> Result<(&str, AttributeView<'_>), EventError
     if encoded.len() > ATTRIBUTE_VALUE_BYTES_MAX {
         return Err(too_long(name, encoded.len()));
     }
-    Ok((name, parse_value(encoded).map_err(|what| wrong(name, what))?))
+    Ok((name, parse_value::<COMES_IN>(encoded).map_err(|what| wrong(name, what))?))
 }
 
 fn wrong(name: &str, what: &str) -> EventError {
@@ -441,12 +533,14 @@ fn wrong(name: &str, what: &str) -> EventError {
 }
 
 /// An encoded `CloudEventAttributeValue`; what is wrong with it, to follow "is".
-fn parse_value(encoded: &[u8]) -> Result<AttributeView<'_>, &'static str> {
+fn parse_value<const COMES_IN: bool>(encoded: &[u8]) -> Result<AttributeView<'_>, &'static str> {
     let text = |bytes| std::str::from_utf8(bytes).map_err(|_| "not UTF-8");
     let mut fields = Fields::new(encoded);
     let mut last = None;
     while let Some(field) = fields.next().map_err(|_| "not an attribute value")? {
-        last = Some(field); // of a oneof, the last one counts
+        if last.replace(field).is_some() && COMES_IN {
+            return Err("of several values"); // of a oneof the last one counts, but for messages, which are merged
+        }
     }
     Ok(match last.ok_or("without a value")? {
         (number::BOOLEAN, Field::Varint(value)) => AttributeView::Boolean(value != 0),
@@ -455,22 +549,27 @@ fn parse_value(encoded: &[u8]) -> Result<AttributeView<'_>, &'static str> {
         (number::URI, Field::Bytes(bytes)) => AttributeView::Uri(text(bytes)?),
         (number::URI_REF, Field::Bytes(bytes)) => AttributeView::UriRef(text(bytes)?),
         (number::BYTES, Field::Bytes(bytes)) => AttributeView::Bytes(bytes),
-        (number::TIMESTAMP, Field::Bytes(bytes)) => AttributeView::Timestamp(parse_timestamp(bytes)?),
+        (number::TIMESTAMP, Field::Bytes(bytes)) => AttributeView::Timestamp(parse_timestamp::<COMES_IN>(bytes)?),
         _ => return Err("of no type that CloudEvents has"),
     })
 }
 
-fn parse_timestamp(bytes: &[u8]) -> Result<jiff::Timestamp, &'static str> {
-    let (mut second, mut nanosecond) = (0i64, 0i32);
+fn parse_timestamp<const COMES_IN: bool>(bytes: &[u8]) -> Result<Time, &'static str> {
+    let (mut second, mut nanosecond) = (0i64, 0i64);
     let mut fields = Fields::new(bytes);
     while let Some((field, value)) = fields.next().map_err(|_| "not a timestamp")? {
         match (field, value) {
             (1, Field::Varint(value)) => second = value as i64,
-            (2, Field::Varint(value)) => nanosecond = value as i32,
+            (2, Field::Varint(value)) => nanosecond = value as i64,
+            (1 | 2, _) if COMES_IN => return Err("not a timestamp"),
             _ => {}
         }
     }
-    jiff::Timestamp::new(second, nanosecond).map_err(|_| "a timestamp out of range")
+    let time = u32::try_from(nanosecond).ok().and_then(|nanosecond| Time::new(second, nanosecond));
+    match time {
+        None if COMES_IN => Err("a timestamp out of range: the years 1 to 9999, and 0 to 999,999,999 nanoseconds"),
+        time => Ok(time.unwrap_or_else(|| Time::nearest(second, nanosecond as i32))),
+    }
 }
 
 impl<'a> AttributeView<'a> {
@@ -519,8 +618,8 @@ mod tests {
             proptest::collection::vec(any::<u8>(), 0..20).prop_map(Attribute::Bytes),
             "[a-z]{1,9}:[a-z/]{1,9}".prop_map(Attribute::Uri),
             "[a-z/]{1,9}".prop_map(Attribute::UriRef),
-            (-62_135_596_800i64..253_402_207_200, 0..1_000_000_000i32)
-                .prop_map(|(second, nano)| Attribute::Timestamp(jiff::Timestamp::new(second.max(0), nano).unwrap())),
+            (-62_135_596_800i64..253_402_300_800, 0..1_000_000_000u32)
+                .prop_map(|(second, nano)| Attribute::Timestamp(Time::new(second, nano).unwrap())),
         ]
     }
 
@@ -567,6 +666,170 @@ mod tests {
         let event = Event::decode(&out).unwrap();
         assert_eq!(event.attributes["datacontenttype"], Attribute::String("text/plain".into()));
         assert_eq!(event.encode(), out);
+    }
+
+    #[test]
+    fn a_dead_letter_of_a_dead_letter_has_one_failure_and_gives_the_former_one_back() {
+        let event = Event { id: "1".into(), source: "/s".into(), r#type: "t".into(), ..Event::default() }.encode();
+        let fail = |of: &[u8], reason: &str| {
+            let view = EventView::parse(of).unwrap();
+            let (event, former) = view.split_failure("wattlesubscriber").unwrap_or((of, &[]));
+            let mut out = Vec::new();
+            let writer = EventWriter::extend(&mut out, event);
+            let writer = writer.attribute("wattlesubscriber", reason).attribute("wattlereason", reason);
+            if !former.is_empty() {
+                writer.former_failure(former);
+            }
+            out
+        };
+        let all = [
+            event.to_vec(),
+            fail(&event, "a"),
+            fail(&fail(&event, "a"), "b"),
+            fail(&fail(&fail(&event, "a"), "b"), "c"),
+        ];
+        for (of, reason) in all.iter().skip(1).zip(["a", "b", "c"]) {
+            let view = EventView::parse(of).unwrap();
+            assert_eq!(view.attributes().count(), 2);
+            assert_eq!(view.attributes_once()[1], ("wattlereason", AttributeView::String(reason)));
+        }
+        for (before, of) in all.iter().zip(&all[1..]) {
+            assert_eq!(EventView::parse(of).unwrap().before_failure("wattlesubscriber").unwrap(), before);
+        }
+        assert_eq!(EventView::parse(&event).unwrap().before_failure("wattlesubscriber"), None);
+        // of a release that took what looks like one
+        let mut forged = fail(&event, "forged");
+        wire::put_bytes_field(&mut forged, number::BINARY_DATA, b"data");
+        assert_eq!(EventView::parse(&forged).unwrap().split_failure("wattlesubscriber"), None);
+        let dead = fail(&forged, "real");
+        assert_eq!(EventView::parse(&dead).unwrap().before_failure("wattlesubscriber").unwrap(), forged);
+        let seen = EventView::parse(&dead).unwrap().attributes_once();
+        assert!(seen.contains(&("wattlereason", AttributeView::String("real"))) && seen.len() == 2, "{seen:?}");
+    }
+
+    /// The fields of a message one after another, as nobody's library would write them.
+    fn raw(fields: &[(u32, &[u8])]) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_required(&mut out, "1", "/s", "t");
+        fields.iter().for_each(|(number, value)| wire::put_bytes_field(&mut out, *number, value));
+        out
+    }
+
+    fn entry(name: &str, value: &Attribute) -> Vec<u8> {
+        let mut encoded = Vec::new();
+        encode_attribute(&mut encoded, value);
+        let mut out = Vec::new();
+        wire::put_bytes_field(&mut out, 1, name.as_bytes());
+        wire::put_bytes_field(&mut out, 2, &encoded);
+        out
+    }
+
+    #[test]
+    fn what_comes_in_is_there_once() {
+        let (one, other) = (entry("x", &Attribute::Boolean(true)), entry("x", &Attribute::Integer(1)));
+        for (fields, name) in [
+            (&[(number::ID, &b"2"[..])][..], "id"),
+            (&[(number::SOURCE, b"/s")], "source"),
+            (&[(number::SPEC_VERSION, b"1.0")], "specversion"),
+            (&[(number::TYPE, b"u")], "type"),
+            (&[(number::BINARY_DATA, b"a"), (number::BINARY_DATA, b"a")], "data"),
+            (&[(number::TEXT_DATA, b"a"), (number::BINARY_DATA, b"a")], "data"),
+            (&[(number::ATTRIBUTES, &one), (number::BINARY_DATA, b"a"), (number::ATTRIBUTES, &other)], "x"),
+        ] {
+            let event = raw(fields);
+            assert_eq!(EventView::accept(&event).unwrap_err(), EventError::Twice(name.to_owned()));
+            assert!(EventView::parse(&event).is_ok(), "what is stored is read as before");
+        }
+        // an entry of two names, of two values, of a value of two kinds
+        let mut named = one.clone();
+        wire::put_bytes_field(&mut named, 1, b"y");
+        let mut valued = one.clone();
+        wire::put_bytes_field(&mut valued, 2, &[8, 1]);
+        let mut mixed = Vec::new();
+        wire::put_bytes_field(&mut mixed, 1, b"x");
+        wire::put_bytes_field(&mut mixed, 2, &[8, 1, 16, 1]);
+        for entry in [named, valued, mixed] {
+            assert!(EventView::accept(&raw(&[(number::ATTRIBUTES, &entry)])).is_err());
+        }
+    }
+
+    #[test]
+    fn many_attributes_are_each_there_once() {
+        let mut event = Event { id: "1".into(), source: "/s".into(), r#type: "t".into(), ..Event::default() };
+        event.attributes.extend((0..5_000).map(|number| (format!("x{number}"), Attribute::Integer(number))));
+        let mut encoded = event.encode().to_vec();
+        assert!(EventView::accept(&encoded).is_ok());
+        wire::put_bytes_field(&mut encoded, number::ATTRIBUTES, &entry("x4711", &Attribute::Boolean(true)));
+        assert_eq!(EventView::accept(&encoded).unwrap_err(), EventError::Twice("x4711".to_owned()));
+    }
+
+    #[test]
+    fn what_cloudevents_does_not_allow_does_not_come_in() {
+        let text = |text: &str| Attribute::String(text.to_owned());
+        for (name, value, says) in [
+            ("wattlereason", text("forged"), "`wattlereason` is the bus's to give"),
+            ("wattle", text("x"), "`wattle` is the bus's to give"),
+            ("subject", text("a\nb"), "attribute `subject` is a text with the control character U+000A at position 2"),
+            ("partitionkey", text("\0"), "attribute `partitionkey` is a text with the control character U+0000"),
+            ("x", text("\u{9b}"), "attribute `x` is a text with the control character U+009B"),
+            ("x", Attribute::UriRef("\u{fffe}".into()), "attribute `x` is a text with the noncharacter U+FFFE"),
+            ("x", Attribute::Uri("relative".into()), "attribute `x` is not an absolute URI"),
+            ("time", text("yesterday"), "attribute `time` is not a time as RFC 3339 has it"),
+            ("time", Attribute::Integer(1_700_000_000), "attribute `time` is not a time"),
+            ("time", Attribute::Boolean(true), "attribute `time` is not a time"),
+            ("time", Attribute::Bytes(b"2026-01-01T00:00:00Z".to_vec()), "attribute `time` is not a time"),
+            ("dataschema", Attribute::Integer(5), "attribute `dataschema` is not an absolute URI"),
+            ("dataschema", text(""), "attribute `dataschema` is not an absolute URI"),
+            ("subject", Attribute::Integer(5), "attribute `subject` is not text"),
+            ("datacontenttype", Attribute::Boolean(true), "attribute `datacontenttype` is not text"),
+        ] {
+            let event = raw(&[(number::ATTRIBUTES, &entry(name, &value))]);
+            let error = EventView::accept(&event).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        for (id, source, r#type, name) in
+            [("a\u{1}", "/s", "t", "id"), ("1", "/s\r", "t", "source"), ("1", "/s", "t\u{7f}", "type")]
+        {
+            let event = Event { id: id.into(), source: source.into(), r#type: r#type.into(), ..Event::default() };
+            let error = EventView::accept(&event.encode()).unwrap_err().to_string();
+            assert!(error.contains(&format!("attribute `{name}` is a text with the control character")), "{error}");
+            assert!(EventView::parse(&event.encode()).is_ok(), "what is stored is read as before");
+        }
+        for (name, value) in [
+            ("time", text("2026-01-01T00:00:00+01:00")),
+            ("time", Attribute::Timestamp(Time::new(0, 1).unwrap())),
+            ("dataschema", text("https://example.com/a.json")),
+            ("dataschema", Attribute::Uri("urn:a".into())),
+            ("subject", text("a ü\u{a0}b")),
+            ("x", Attribute::Bytes(vec![0, 10])),
+            ("x", text("")),
+        ] {
+            assert!(EventView::accept(&raw(&[(number::ATTRIBUTES, &entry(name, &value))])).is_ok(), "{name} {value:?}");
+        }
+    }
+
+    #[test]
+    fn times_that_no_library_of_protobuf_reads_do_not_come_in() {
+        for (second, nanosecond) in
+            [(-62_135_596_801i64, 0i64), (253_402_300_800, 0), (0, -1), (0, 1_000_000_000), (0, 1 << 33)]
+        {
+            let mut stamp = Vec::new();
+            wire::put_varint_field(&mut stamp, 1, second as u64);
+            wire::put_varint_field(&mut stamp, 2, nanosecond as u64);
+            let mut value = Vec::new();
+            wire::put_bytes_field(&mut value, number::TIMESTAMP, &stamp);
+            let mut entry = Vec::new();
+            wire::put_bytes_field(&mut entry, 1, b"x");
+            wire::put_bytes_field(&mut entry, 2, &value);
+            let event = raw(&[(number::ATTRIBUTES, &entry)]);
+            assert!(
+                EventView::accept(&event)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("attribute `x` is a timestamp out of range")
+            );
+            assert!(EventView::parse(&event).is_ok(), "what is stored is read as before");
+        }
     }
 
     #[test]

@@ -1,19 +1,37 @@
 //! Events in the CloudEvents JSON format: what people publish from files and what `tail` prints.
+//!
+//! Data is bytes: JSON data is what stands between `"data":` and its end, in and out, whatever the numbers, the order or the
+//! spaces in it. What cannot stand there on one line as it is (line ends or spaces around it, bytes that are no JSON) is
+//! `data_base64`, so that what is printed can be published again as the same event.
+
+mod reading;
+
+use std::collections::BTreeMap;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::Serialize;
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::event::{Attribute, Data, Event, EventError, is_attribute_name};
+pub use reading::{Checked, check};
 
-/// Why a JSON value is not an event.
+/// Why a text is not an event.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
-    /// Not JSON at all.
-    #[error("not JSON: {0}")]
-    Syntax(#[from] serde_json::Error),
+    /// Not JSON, or not that of one event alone.
+    #[error("{what}")]
+    Syntax {
+        /// What is wrong.
+        what: String,
+        /// Where in the text, in characters from 1.
+        column: usize,
+    },
     /// JSON, but not an object.
-    #[error("a CloudEvent is a JSON object, this is {0}")]
+    #[error("a CloudEvent is a JSON object, this is {0}{hint}", hint = if *.0 == ARRAY { ": one event on each line, as `jq -c '.[]'` writes them" } else { "" })]
     NotAnObject(&'static str),
     /// An attribute of the wrong JSON type or with an impossible value.
     #[error("attribute `{name}` {what}")]
@@ -28,131 +46,254 @@ pub enum JsonError {
     Event(#[from] EventError),
 }
 
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+impl JsonError {
+    /// Where in the text, in characters from 1.
+    pub fn column(&self) -> Option<usize> {
+        match self {
+            Self::Syntax { column, .. } => Some(*column),
+            Self::NotAnObject(_) | Self::Attribute { .. } | Self::Event(_) => None,
+        }
+    }
+
+    /// What is wrong with a text that should be an event on one line.
+    pub fn syntax(error: &serde_json::Error, text: &str) -> Self {
+        let at = text.floor_char_boundary(error.column().saturating_sub(1));
+        let rest = text.get(at..).unwrap_or_default();
+        let said = error.to_string();
+        let what = match rest.chars().next() {
+            _ if text.starts_with('\u{feff}') => "a byte order mark stands before it: remove it".to_owned(),
+            _ if error.is_eof() => {
+                "not JSON: it ends before the event does. Each event is on a line of its own: JSON that goes \
+                                    over several lines has to be on one, as `jq -c .` writes it"
+                    .to_owned()
+            }
+            Some(',') if is_more(&said) => {
+                "a comma stands behind the event: one event on each line, nothing between them".to_owned()
+            }
+            Some(_) if is_more(&said) => "more stands behind the event: one event on each line".to_owned(),
+            _ => {
+                let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
+                format!("{}{said}", if error.is_data() { "" } else { "not JSON: " })
+            }
+        };
+        Self::Syntax { what, column: text.get(..at).unwrap_or_default().chars().count() + 1 }
     }
 }
 
-/// Whether a content type says JSON (RFC 6839 suffixes included); the JSON format assumes it where there is none.
-pub fn is_json(content_type: &str) -> bool {
-    let media = content_type.split(';').next().unwrap_or_default().trim();
-    media.eq_ignore_ascii_case("application/json")
-        || media.eq_ignore_ascii_case("text/json")
-        || media.ends_with("+json")
+/// What serde_json says of anything but blanks behind a value.
+fn is_more(said: &str) -> bool {
+    said.starts_with("trailing characters")
 }
 
-/// Reads one event in the JSON format. `data` that is JSON is stored as its text in bytes, with `datacontenttype`
-/// `application/json` where the event names none.
+const ARRAY: &str = "an array";
+
+/// What a value is, by how its text begins.
+fn kind(value: &str) -> &'static str {
+    match value.bytes().next() {
+        Some(b'{') => "an object",
+        Some(b'[') => ARRAY,
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}
+
+/// Whether a content type says JSON: its subtype is `json`, or ends in `+json`, in whatever case. An event that has none is taken
+/// to be JSON as well, but that is the caller's to say.
+pub fn is_json(content_type: &str) -> bool {
+    let media = content_type.split(';').next().unwrap_or_default().trim();
+    let Some((_, subtype)) = media.split_once('/') else { return false };
+    let suffix = subtype.len().checked_sub(5).and_then(|at| subtype.get(at..));
+    subtype.eq_ignore_ascii_case("json") || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
+}
+
+/// The members of an object, each as its text.
+struct Object<'t> {
+    members: BTreeMap<String, &'t RawValue>,
+    twice: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut object = Object { members: BTreeMap::new(), twice: None };
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    if object.members.insert(name.clone(), value).is_some() {
+                        object.twice.get_or_insert(name);
+                    }
+                }
+                Ok(object)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// Reads one event in the JSON format. `data` that is JSON is stored as its text, byte for byte, with `datacontenttype`
+/// `application/json` where the event names none. A member that is `null` is as if it were not there.
 ///
 /// # Errors
 /// [`JsonError`] names the attribute and what is wrong with it.
 pub fn from_json(text: &str) -> Result<Event, JsonError> {
-    let value: Value = serde_json::from_str(text)?;
-    let Value::Object(fields) = value else { return Err(JsonError::NotAnObject(kind(&value))) };
-    from_fields(fields)
+    let begin = text.trim_start_matches([' ', '\t', '\r', '\n']);
+    if !begin.starts_with('{') {
+        let value = serde_json::from_str::<&RawValue>(text);
+        // an array that goes over several lines is one as well
+        return match value {
+            _ if begin.starts_with('[') => Err(JsonError::NotAnObject(ARRAY)),
+            Ok(value) => Err(JsonError::NotAnObject(kind(value.get()))),
+            Err(error) => Err(JsonError::syntax(&error, text)),
+        };
+    }
+    let object: Object<'_> = serde_json::from_str(text).map_err(|error| JsonError::syntax(&error, text))?;
+    match object.twice {
+        Some(name) => Err(EventError::Twice(name).into()),
+        None => from_members(object.members),
+    }
 }
 
-fn from_fields(mut fields: Map<String, Value>) -> Result<Event, JsonError> {
-    let mut required = |name: &'static str| match fields.remove(name) {
-        Some(Value::String(text)) if !text.is_empty() => Ok(text),
-        Some(Value::String(_)) | None | Some(Value::Null) => Err(JsonError::Event(EventError::Missing(name))),
-        Some(other) => Err(wrong(name, format!("must be a string, not {}", kind(&other)))),
+fn from_members(mut members: BTreeMap<String, &RawValue>) -> Result<Event, JsonError> {
+    members.retain(|_, value| value.get() != "null");
+    let mut required = |name: &'static str| {
+        let Some(value) = members.remove(name) else { return Err(JsonError::Event(EventError::Missing(name))) };
+        match scalar(name, value)? {
+            Value::String(text) if text.is_empty() => Err(JsonError::Event(EventError::Missing(name))),
+            Value::String(text) => Ok(text),
+            _ => Err(wrong(name, format!("must be a string, not {}", kind(value.get())))),
+        }
     };
     let (id, source, r#type, version) =
         (required("id")?, required("source")?, required("type")?, required("specversion")?);
     if version != "1.0" {
         return Err(EventError::SpecVersion(version).into());
     }
-    let (data, base64) = (fields.remove("data"), fields.remove("data_base64"));
+    let (data, base64) = (members.remove("data"), members.remove("data_base64"));
     let mut event = Event { id, source, r#type, ..Event::default() };
-    for (name, value) in fields {
+    for (name, value) in members {
         if !is_attribute_name(&name) {
             return Err(EventError::AttributeName(name).into());
         }
-        let value = match value {
-            Value::Null => continue, // the JSON format: as if it were not there
+        let attribute = match scalar(&name, value)? {
             Value::Bool(value) => Attribute::Boolean(value),
             Value::Number(number) => {
                 let integer = number.as_i64().and_then(|integer| i32::try_from(integer).ok());
                 Attribute::Integer(integer.ok_or_else(|| wrong(&name, "must be an integer of 32 bits".into()))?)
             }
-            Value::String(text) if name == "time" => {
-                let time = text.parse().map_err(|_| wrong(&name, format!("is not an RFC 3339 time: {text:?}")))?;
-                Attribute::Timestamp(time)
-            }
-            Value::String(text) if name == "dataschema" => Attribute::Uri(text),
-            Value::String(text) => Attribute::String(text),
-            other => return Err(wrong(&name, format!("must be a string, integer or boolean, not {}", kind(&other)))),
+            Value::String(text) => Attribute::of_text(&name, text)?,
+            _ => return Err(wrong(&name, format!("must be a string, integer or boolean, not {}", kind(value.get())))),
         };
-        event.attributes.insert(name, value);
+        event.attributes.insert(name, attribute);
     }
     event.data = match (data, base64) {
         (Some(_), Some(_)) => return Err(wrong("data", "and `data_base64` exclude each other".into())),
-        (None | Some(Value::Null), None) => None,
-        (_, Some(Value::String(text))) => {
+        (None, None) => None,
+        (None, Some(value)) => {
+            let Value::String(text) = scalar("data_base64", value)? else {
+                return Err(wrong("data_base64", format!("must be a string, not {}", kind(value.get()))));
+            };
             let bytes = STANDARD.decode(text).map_err(|_| wrong("data_base64", "is not base64".into()))?;
             Some(Data::Binary(bytes.into()))
         }
-        (_, Some(other)) => return Err(wrong("data_base64", format!("must be a string, not {}", kind(&other)))),
-        (Some(data), None) => {
+        (Some(value), None) => {
             let content_type = event.attributes.get("datacontenttype").map(ToString::to_string);
-            match (data, content_type) {
-                (Value::String(text), Some(content_type)) if !is_json(&content_type) => Some(Data::Text(text)),
-                (data, content_type) => {
-                    if content_type.is_none() {
-                        let json = Attribute::String("application/json".into());
-                        event.attributes.insert("datacontenttype".into(), json);
-                    }
-                    Some(Data::Binary(serde_json::to_vec(&data)?.into()))
+            let is_text = content_type.as_deref().is_some_and(|content_type| !is_json(content_type));
+            if content_type.is_none() {
+                let json = Attribute::String("application/json".into());
+                event.attributes.insert("datacontenttype".into(), json);
+            }
+            match value.get() {
+                text if is_text && text.starts_with('"') => {
+                    let text = serde_json::from_str(text).map_err(|error| unreadable("data", &error))?;
+                    Some(Data::Text(text))
                 }
+                json => Some(Data::Binary(json.to_owned().into())),
             }
         }
     };
     Ok(event)
 }
 
+/// A member that has to be small.
+fn scalar(name: &str, value: &RawValue) -> Result<Value, JsonError> {
+    match value.get().bytes().next() {
+        Some(b'{') => Ok(Value::Object(serde_json::Map::new())),
+        Some(b'[') => Ok(Value::Array(Vec::new())),
+        _ => serde_json::from_str(value.get()).map_err(|error| unreadable(name, &error)),
+    }
+}
+
+fn unreadable(name: &str, error: &serde_json::Error) -> JsonError {
+    let said = error.to_string();
+    wrong(name, format!("cannot be read: {}", said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what)))
+}
+
 fn wrong(name: &str, what: String) -> JsonError {
     JsonError::Attribute { name: name.to_owned(), what }
 }
 
+/// The members of an object in the order of their names, each as its text.
+pub type Members = BTreeMap<String, Box<RawValue>>;
+
+/// A value as its text.
+pub fn member(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
+    // only a map whose keys are not texts has none
+    to_raw_value(value).unwrap_or_default()
+}
+
+/// The members of a value that is an object.
+pub fn members(value: Value) -> Members {
+    match value {
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, member(&value))).collect(),
+        _ => Members::new(),
+    }
+}
+
 /// The event in the JSON format: JSON data as it is, text as a string, all else as `data_base64`.
-pub fn to_json(event: &Event) -> Map<String, Value> {
-    let mut fields = Map::new();
-    fields.insert("specversion".into(), "1.0".into());
-    fields.insert("id".into(), event.id.clone().into());
-    fields.insert("source".into(), event.source.clone().into());
-    fields.insert("type".into(), event.r#type.clone().into());
+pub fn to_json(event: &Event) -> Members {
+    let mut members = Members::new();
+    let required = [("specversion", "1.0"), ("id", &event.id), ("source", &event.source), ("type", &event.r#type)];
+    for (name, value) in required {
+        members.insert(name.to_owned(), member(value));
+    }
     for (name, value) in &event.attributes {
         let value = match value {
-            Attribute::Boolean(value) => Value::Bool(*value),
-            Attribute::Integer(value) => Value::from(*value),
-            other => Value::String(other.to_string()),
+            Attribute::Boolean(value) => member(value),
+            Attribute::Integer(value) => member(value),
+            other => member(&other.to_string()),
         };
-        fields.insert(name.clone(), value);
+        members.insert(name.clone(), value);
     }
     if let Some(data) = &event.data {
         let content_type = event.attributes.get("datacontenttype").map(ToString::to_string);
-        let bytes = data.as_bytes();
-        let json = || serde_json::from_slice::<Value>(bytes).ok();
-        let text = || std::str::from_utf8(bytes).ok().map(|text| Value::from(text.to_owned()));
-        let readable = match content_type.as_deref() {
-            Some(content_type) if is_json(content_type) => json(),
-            Some(_) => text().filter(|_| matches!(data, Data::Text(_))),
+        let readable = match (content_type.as_deref(), data) {
+            (Some(content_type), data) if is_json(content_type) => json_on_one_line(data.as_bytes()),
+            (Some(_), Data::Text(text)) => Some(member(text)),
             // Without a content type a string would be taken for JSON when it is read again.
-            None => None,
+            (Some(_), Data::Binary(_)) | (None, _) => None,
         };
         match readable {
-            Some(value) => fields.insert("data".into(), value),
-            None => fields.insert("data_base64".into(), STANDARD.encode(bytes).into()),
+            Some(value) => members.insert("data".into(), value),
+            None => members.insert("data_base64".into(), member(&STANDARD.encode(data.as_bytes()))),
         };
     }
-    fields
+    members
+}
+
+/// JSON that is the same when it is read again from behind `"data":` on a line.
+pub fn json_on_one_line(bytes: &[u8]) -> Option<Box<RawValue>> {
+    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains(['\n', '\r']) && *text != "null")?;
+    let value = RawValue::from_string(text.to_owned()).ok()?;
+    (value.get().len() == text.len()).then_some(value)
 }
 
 #[cfg(test)]
@@ -171,8 +312,124 @@ mod tests {
             let decoded = Event::decode(&event.encode()).unwrap();
             assert_eq!(decoded, event);
             let expected: Value = serde_json::from_str(text).unwrap();
-            assert_eq!(Value::Object(to_json(&decoded)), expected);
+            assert_eq!(serde_json::to_value(to_json(&decoded)).unwrap(), expected);
         }
+    }
+
+    const HEAD: &str = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t""#;
+
+    fn with(members: &str) -> String {
+        format!("{HEAD},{members}}}")
+    }
+
+    fn printed(event: &Event) -> String {
+        serde_json::to_string(&to_json(event)).unwrap()
+    }
+
+    #[test]
+    fn data_is_the_bytes_between_its_colon_and_its_end() {
+        for data in [
+            r#"{"b":1,"a":1.10,"z":-0,"n":18446744073709551616,"u":"\u00e9"}"#,
+            r#"{ "a" : [ 1 ,2 ] }"#,
+            r#"{"a":1,"a":2}"#,
+            r#""\ud800""#,
+            "1e400",
+            "-0",
+            "1.10",
+            "\"\"",
+            "false",
+            r#"{"\u0061":"\/"}"#,
+        ] {
+            let event = from_json(&with(&format!("\"data\" :  {data} "))).unwrap();
+            assert_eq!(event.data, Some(Data::Binary(data.to_owned().into())));
+            let printed = printed(&event);
+            assert!(printed.contains(&format!("\"data\":{data}")), "{printed}");
+            assert_eq!(from_json(&printed).unwrap(), event);
+        }
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let event = from_json(&with(&format!("\"data\":{deep}"))).unwrap();
+        assert_eq!(from_json(&printed(&event)).unwrap(), event);
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_as_it_is_is_printed_in_base64() {
+        for data in ["null", " 1", "1\t", "{\n}", "{\r\n}", "", "{", "1 2", "\u{feff}1"] {
+            let mut event = from_json(HEAD_ALONE).unwrap();
+            event.attributes.insert("datacontenttype".into(), Attribute::String("application/json".into()));
+            event.data = Some(Data::Binary(data.into()));
+            let printed = printed(&event);
+            assert!(printed.contains("data_base64") && !printed.contains('\n'), "{printed}");
+            assert_eq!(from_json(&printed).unwrap(), event);
+        }
+    }
+
+    const HEAD_ALONE: &str = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t"}"#;
+
+    #[test]
+    fn null_is_as_if_it_were_not_there() {
+        let plain = from_json(HEAD_ALONE).unwrap();
+        for members in
+            [r#""subject":null"#, r#""data":null"#, r#""data_base64":null"#, r#""data":null,"data_base64":null"#]
+        {
+            assert_eq!(from_json(&with(members)).unwrap(), plain, "{members}");
+        }
+        let other = from_json(&with(r#""data":null,"data_base64":"AA==""#)).unwrap();
+        assert_eq!(other.data, Some(Data::Binary(vec![0].into())));
+        let other = from_json(&with(r#""data":1,"data_base64":null"#)).unwrap();
+        assert_eq!(other.data, Some(Data::Binary("1".into())));
+    }
+
+    #[test]
+    fn a_member_that_is_there_twice_is_named() {
+        for (members, name) in [
+            (r#""id":"2""#, "id"),
+            (r#""\u0069d":"1""#, "id"),
+            (r#""specversion":"1.0""#, "specversion"),
+            (r#""x":"1","x":"1""#, "x"),
+            (r#""x":"1","x":null"#, "x"),
+            (r#""data":1,"data":2"#, "data"),
+            (r#""data_base64":"","data_base64":"""#, "data_base64"),
+        ] {
+            let error = from_json(&with(members)).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{name}` is there more than once")), "{members}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_one_event_on_a_line_says_where_and_what_to_do() {
+        for (text, column, words) in [
+            ("{", Some(1), "on a line of its own"),
+            (r#"{"id":"#, Some(6), "`jq -c .`"),
+            (&format!("{HEAD_ALONE},"), Some(56), "a comma stands behind the event"),
+            (&format!("{HEAD_ALONE} {HEAD_ALONE}"), Some(57), "one event on each line"),
+            (&format!("{HEAD_ALONE} é"), Some(57), "more stands behind the event"),
+            (r#"{"é":x}"#, Some(6), "not JSON: expected value"),
+            (r#"{"id":"a",}"#, Some(11), "not JSON: trailing comma"),
+            ("[", None, "`jq -c '.[]'`"),
+            ("[{},", None, "an array"),
+            (" 5", None, "this is a number"),
+            ("\u{feff}{}", Some(1), "byte order mark"),
+            ("hello", Some(1), "not JSON"),
+        ] {
+            let error = from_json(text).unwrap_err();
+            assert_eq!(error.column(), column, "{text}: {error}");
+            assert!(error.to_string().contains(words), "{text}: {error}");
+            assert!(!error.to_string().contains("line 1"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn one_rule_says_what_is_json() {
+        for json in ["application/json", "Foo/JSON", "text/json; charset=utf-8", "application/problem+JSON", "a/b+json"]
+        {
+            assert!(is_json(json), "{json}");
+        }
+        for other in ["", " ", "json", "+json", "application/jsonl", "application/x-json", "text/plain", "a/b+json+xml"]
+        {
+            assert!(!is_json(other), "{other}");
+        }
+        let event = from_json(&with(r#""datacontenttype":"application/problem+JSON","data":"text""#)).unwrap();
+        assert_eq!(event.data.as_ref().unwrap().as_bytes(), br#""text""#);
     }
 
     #[test]
@@ -191,7 +448,10 @@ mod tests {
             (r#"{"specversion":"1.0","id":"","source":"/s","type":"t"}"#, "no `id`"),
             (r#"{"specversion":"1.0","id":1,"source":"/s","type":"t"}"#, "`id` must be a string"),
             (r#"{"specversion":"0.3","id":"1","source":"/s","type":"t"}"#, "specversion is \"0.3\""),
-            (r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","time":"today"}"#, "`time` is not an RFC 3339"),
+            (
+                r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","time":"today"}"#,
+                "`time` is not a time as RFC 3339",
+            ),
             (
                 r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","Foo":"x"}"#,
                 "\"Foo\" is not an attribute name",

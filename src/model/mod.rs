@@ -12,6 +12,7 @@ pub mod json;
 pub mod record;
 pub mod settings;
 pub mod slices;
+mod time;
 mod wire;
 pub mod writes;
 
@@ -29,4 +30,5 @@ pub use identity::{
 pub use record::{Lineage, Record, RecordError};
 pub use settings::{Compression, Dedupe, Retention, TopicSettings};
 pub use slices::{Duplicate, Mark, ProducerUnknown, SliceFull, Slices};
+pub use time::Time;
 pub use writes::{EntryPage, LaneWrite, PageBudget};

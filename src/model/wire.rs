@@ -57,7 +57,8 @@ impl<'a> Fields<'a> {
             let byte = *self.take(1)?.first().ok_or(Malformed)?;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                return Ok(value);
+                // of the tenth byte there is room for one bit
+                return if shift == 63 && byte > 1 { Err(Malformed) } else { Ok(value) };
             }
         }
         Err(Malformed)
@@ -70,7 +71,7 @@ impl<'a> Fields<'a> {
             return Ok(None);
         }
         let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3).map_err(|_| Malformed)?;
+        let number = u32::try_from(tag).map_err(|_| Malformed)? >> 3;
         let field = match (tag & 7) as u8 {
             VARINT => Field::Varint(self.varint()?),
             LENGTH_DELIMITED => {

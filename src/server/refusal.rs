@@ -105,6 +105,12 @@ pub(super) fn publish(error: &PublishError) -> Status {
             let metadata = [("topic", topic.clone()), ("diverted_from", from.clone())];
             Refusal::with(Code::FailedPrecondition, reason::NOT_A_ROOT, error, metadata).status()
         }
+        PublishError::Addressed { index, error: of_topic } => {
+            let status = publish(of_topic);
+            let mut details = status.get_error_details();
+            details.add_bad_request_violation(format!("events[{index}]"), error.to_string());
+            Status::with_error_details(status.code(), error.to_string(), details)
+        }
         PublishError::Event { index, topic, error: why } => {
             let reason = match why {
                 EventRefused::Event(_) => reason::INVALID_EVENT,

@@ -16,7 +16,7 @@ use jsonschema::{Keyword, PatternOptions, ReferencingError, ValidationError, Val
 use serde_json::{Map, Value};
 
 use super::budget::{self, TooManySteps};
-use super::expression::is_json;
+use crate::model::json::is_json;
 
 /// Bytes of a place or a reason that are said.
 const SHOWN_BYTES_MAX: usize = 400;

@@ -47,7 +47,7 @@ pub use plan::{
 };
 pub use schema::schema;
 pub use show::{documents, show};
-pub(crate) use units::{show_duration, show_size};
+pub(crate) use units::{duration, show_duration, show_size, size};
 
 use diagnostic::{Code as C, Problems};
 use reader::{Owner, Read, Reader, Shared};

@@ -17,7 +17,7 @@ use super::bounds::{
 use super::data_schema::DataSchema;
 use super::expression::{Condition, KeyExpression};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
-use crate::model::{Dedupe, Lifecycle, TopicSettings};
+use crate::model::{Dedupe, Lifecycle, Time, TopicSettings};
 
 /// A checked topology. Made by [`super::check`] only.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -178,7 +178,7 @@ pub enum StartAt {
     /// With what comes from then on.
     Latest,
     /// With what was appended at a time or later.
-    Time(jiff::Timestamp),
+    Time(Time),
 }
 
 /// What a subscriber does with events.

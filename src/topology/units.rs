@@ -40,11 +40,44 @@ pub(crate) enum UnitError {
     #[error("the unit is missing")]
     NoUnit,
     /// The unit is none.
-    #[error("`{0}` is not a unit")]
-    UnknownUnit(String),
+    #[error("`{unit}` is not a unit{meant}")]
+    UnknownUnit {
+        /// What stands there.
+        unit: String,
+        /// What may be meant by it, to follow.
+        meant: &'static str,
+    },
     /// It does not fit.
     #[error("this is too large")]
     TooLarge,
+}
+
+/// What may be meant by what is no unit of time.
+fn time_meant(unit: &str) -> &'static str {
+    match unit.to_ascii_lowercase().as_str() {
+        "ms" | "msec" | "msecs" | "millis" | "millisecond" | "milliseconds" => ": milliseconds are `ms`",
+        "s" | "sec" | "secs" | "second" | "seconds" => ": seconds are `s`",
+        "m" | "min" | "mins" | "minute" | "minutes" => ": minutes are `m`",
+        "h" | "hr" | "hrs" | "hour" | "hours" => ": hours are `h`",
+        "d" | "day" | "days" => ": days are `d`",
+        "w" | "week" | "weeks" => ": weeks are `w`",
+        "mo" | "month" | "months" | "y" | "year" | "years" => {
+            ": no two of them are as long as each other, write days (`d`)"
+        }
+        _ => "",
+    }
+}
+
+/// The same of size.
+fn size_meant(unit: &str) -> &'static str {
+    match unit.to_ascii_lowercase().as_str() {
+        "b" | "byte" | "bytes" => ": bytes are `B`",
+        "k" | "kb" | "kib" => ": write `kB` for 1,000 bytes, `KiB` for 1,024",
+        "m" | "mb" | "mib" => ": write `MB` for 1,000 kB, `MiB` for 1,024 KiB",
+        "g" | "gb" | "gib" => ": write `GB` for 1,000 MB, `GiB` for 1,024 MiB",
+        "t" | "tb" | "tib" => ": write `TB` for 1,000 GB, `TiB` for 1,024 GiB",
+        _ => "",
+    }
 }
 
 /// A duration such as `7d`, `1m30s`, `100ms`.
@@ -98,7 +131,7 @@ fn quantity(text: &str, units: &[(&str, u64)], many: bool) -> Result<u128, UnitE
             Some((_, scale)) => *scale,
             None if number.is_empty() => return Err(UnitError::NoNumber),
             None if unit.is_empty() => return Err(UnitError::NoUnit),
-            None => return Err(UnitError::UnknownUnit(unit.into())),
+            None => return Err(unknown(unit.into(), many)),
         };
         sum = sum.checked_add(scaled(number, scale)?).ok_or(UnitError::TooLarge)?;
         rest = after.trim_start();
@@ -106,9 +139,14 @@ fn quantity(text: &str, units: &[(&str, u64)], many: bool) -> Result<u128, UnitE
             return Ok(sum);
         }
         if !many {
-            return Err(UnitError::UnknownUnit(format!("{unit} {rest}")));
+            return Err(unknown(format!("{unit} {rest}"), many));
         }
     }
+}
+
+fn unknown(unit: String, is_time: bool) -> UnitError {
+    let meant = if is_time { time_meant(&unit) } else { size_meant(&unit) };
+    UnitError::UnknownUnit { unit, meant }
 }
 
 /// `number`, with at most nine digits after the point, times `scale`; fractions of one are cut.
@@ -149,14 +187,28 @@ mod tests {
     #[test]
     fn what_could_mean_two_things_is_refused() {
         assert_eq!(duration("10"), Err(UnitError::NoUnit));
-        assert_eq!(duration("10M"), Err(UnitError::UnknownUnit("M".into())));
+        assert_eq!(duration("10M"), Err(unknown("M".into(), true)));
         assert_eq!(duration("-1s"), Err(UnitError::NoNumber));
         assert_eq!(duration(""), Err(UnitError::NoNumber));
         assert_eq!(duration("1..5s"), Err(UnitError::NoNumber));
         assert_eq!(duration("99999999999d"), Err(UnitError::TooLarge));
-        assert_eq!(size("10G"), Err(UnitError::UnknownUnit("G".into())));
-        assert_eq!(size("1GiB 5B"), Err(UnitError::UnknownUnit("GiB 5B".into())));
+        assert_eq!(size("10G"), Err(unknown("G".into(), false)));
+        assert_eq!(size("1GiB 5B"), Err(unknown("GiB 5B".into(), false)));
         assert_eq!(size("99999999999999999999B"), Err(UnitError::TooLarge));
+    }
+
+    #[test]
+    fn what_is_nearly_a_unit_is_told_which() {
+        for (text, says) in [
+            ("5M", "`M` is not a unit: minutes are `m`"),
+            ("5 min", "`min` is not a unit: minutes are `m`"),
+            ("2S", "`S` is not a unit: seconds are `s`"),
+            ("3fortnights", "`fortnights` is not a unit"),
+        ] {
+            assert_eq!(duration(text).unwrap_err().to_string(), says);
+        }
+        let says = "`M` is not a unit: write `MB` for 1,000 kB, `MiB` for 1,024 KiB";
+        assert_eq!(size("5M").unwrap_err().to_string(), says);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::schema;
 use super::units::{self, UnitError};
 use super::yaml::{NodeRef, View};
 use super::{Found, plan};
+use crate::model::Time;
 
 /// Implements the schema of a value: always inline, so that editors show it where it is used.
 macro_rules! inline_schema {
@@ -375,9 +376,9 @@ impl Read for Start {
             // the second of each is what a seek calls it
             "earliest" | "start" => Some(Start(plan::StartAt::Earliest)),
             "latest" | "end" => Some(Start(plan::StartAt::Latest)),
-            other => match other.parse() {
-                Ok(time) => Some(Start(plan::StartAt::Time(time))),
-                Err(_) => {
+            other => match Time::parse(other) {
+                Some(time) => Some(Start(plan::StartAt::Time(time))),
+                None => {
                     let message = format!("`{}` is `earliest`, `latest` or a time, not `{other}`", owner.key);
                     reader.bad(text.span, message, "write a time as in `2026-01-31T00:00:00Z`")
                 }

@@ -4,12 +4,15 @@
 //! handled. What makes the whole answer doubtful (an order that is not one, an event that is not there) is an error of
 //! the call, and blames the event that it can prove.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::call::{Action, CallError, CallErrorKind, Failure, Handled, Output};
 use super::contract::wattle::plugin::types;
 use super::limits::OUTPUTS_PER_EVENT_MAX;
 use super::logs::cut;
+use crate::model::EventError;
+use crate::model::event::{bad_character, check_text};
 
 /// What an answer is held to.
 pub(super) struct Terms<'a> {
@@ -122,8 +125,15 @@ impl Terms<'_> {
         let (Some(name), Some(order)) = (name, order) else {
             return Err(self.no_such_port(port));
         };
-        if let Some(wrong) = attributes.lines().find_map(wrong_attribute) {
+        if let Some(wrong) = wrong_attributes(&attributes) {
             return Err(format!("an output for port `{name}` has an attribute that cannot be: {wrong}"));
+        }
+        for (what, text) in
+            [("key", key.as_deref().unwrap_or_default()), ("type", &type_), ("content type", &content_type)]
+        {
+            if let Some(wrong) = bad_character(text) {
+                return Err(format!("the {what} of an output for port `{name}` is {wrong}"));
+            }
         }
         Ok(Output {
             event,
@@ -157,6 +167,15 @@ fn weight(output: &types::Output) -> u64 {
     (key + rest) as u64
 }
 
+/// What is wrong with the lines of attributes.
+fn wrong_attributes(lines: &str) -> Option<String> {
+    let mut names = BTreeSet::new();
+    lines.split_terminator('\n').find_map(|line| {
+        let name = line.split_once('=').map_or(line, |(name, _)| name);
+        wrong_attribute(line).or_else(|| (!names.insert(name)).then(|| EventError::Twice(name.to_owned()).to_string()))
+    })
+}
+
 /// What is wrong with a line of attributes.
 fn wrong_attribute(line: &str) -> Option<String> {
     let Some((name, value)) = line.split_once('=') else {
@@ -170,7 +189,8 @@ fn wrong_attribute(line: &str) -> Option<String> {
         let most = ATTRIBUTE_NAME_CHARACTERS_MAX;
         return Some(format!("the name {:?} is not 1 to {most} lower-case letters and digits", cut(name)));
     }
-    value.contains(char::is_control).then(|| format!("the value of `{name}` has a control character"))
+    // an empty one is left out
+    (!value.is_empty()).then(|| check_text(name, value).err()).flatten().map(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -257,6 +277,38 @@ mod tests {
             ["", "subject", "Subject=x", "a_b=1", "id=1", "type=x", "=x", "subject=a\u{7}", "abcdefghijklmnopqrstu=1"]
         {
             assert!(wrong_attribute(bad).is_some(), "{bad:?}");
+        }
+        for (lines, says) in [
+            ("a=1\nb=2\na=3\n", "`a` is there more than once"),
+            ("wattlereason=forged\n", "`wattlereason` is the bus's to give"),
+            ("a=1\r\n", "the control character U+000D at position 2"),
+            ("a=\u{fdd0}\n", "the noncharacter U+FDD0"),
+            ("dataschema=5\n", "attribute `dataschema` is not an absolute URI"),
+            ("a=1\n\n", "is not like"),
+        ] {
+            let wrong = wrong_attributes(lines).unwrap();
+            assert!(wrong.contains(says), "{lines:?}: {wrong}");
+        }
+        for lines in ["", "a=1", "a=1\nb=2\n", "a=\ndelay=1h\n"] {
+            assert_eq!(wrong_attributes(lines), None, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn texts_of_an_output_are_those_of_cloudevents() {
+        let ports = ports();
+        for (change, says) in [
+            (
+                (|output| output.key = Some("a\nb".to_owned())) as fn(&mut types::Output),
+                "the key of an output for port `left`",
+            ),
+            (|output| output.type_ = "\u{7f}".to_owned(), "the type of an output"),
+            (|output| output.content_type = "\u{ffff}".to_owned(), "the content type of an output"),
+        ] {
+            let mut bad = output(0, 0, "x");
+            change(&mut bad);
+            let failed = terms(1, &ports).check(answer(vec![bad], None)).unwrap().failed.unwrap();
+            assert!(failed.reason.contains(says) && failed.reason.contains("character U+"), "{}", failed.reason);
         }
     }
 }

@@ -42,11 +42,13 @@ fn an_event_has_further_attributes_and_may_come_later() {
     let events = bus.run(&["tail", "orders"]).json();
     assert_eq!((events.len(), &events[0]["event"]["tenant"]), (1, &json!("a=b")), "{events:?}");
     assert!(bus.run(&["status"]).out.contains("2 to come"));
-    for (wrong, says) in [("delay=5", "a unit"), ("deliverat=soon", "not a time")] {
+    for (wrong, says) in
+        [("delay=5", "the unit is missing"), ("delay=5M", "minutes are `m`"), ("deliverat=soon", "not a time")]
+    {
         let ran = bus.run(&["publish", "orders", "x", "--attribute", wrong]);
         assert!(ran.code == Some(1) && ran.notices.contains(says), "{ran:?}");
     }
-    for wrong in ["delay", "Delay=1h", "id=7"] {
+    for wrong in ["delay", "Delay=1h", "id=7", "time=yesterday", "dataschema=5", "wattlereason=x", "x=a\nb"] {
         assert_eq!(bus.run(&["publish", "orders", "x", "--attribute", wrong]).code, Some(2), "{wrong}");
     }
     bus.stop();
@@ -75,10 +77,10 @@ fn files_and_standard_input_are_published_in_their_order() {
     assert_eq!(ids(&bus.run(&["tail", "orders"]).json()), expected);
 
     let plain = bus.run_with(&["publish", "log", "--file", "-", "--plain", "--type", "line", "-o", "json"], "a\n\n7\n");
-    assert_eq!(plain.json().len(), 2);
+    assert_eq!(plain.json().len(), 3);
     let events = bus.run(&["tail", "log"]).json();
-    assert_eq!(events[0]["event"]["data"], "a");
-    assert_eq!(events[1]["event"]["data"], 7);
+    let data: Vec<_> = events.iter().map(|event| &event["event"]["data"]).collect();
+    assert_eq!(data, [&json!("a"), &json!(""), &json!(7)], "an empty line is an event as well");
     bus.stop();
 }
 
@@ -223,7 +225,11 @@ fn events_of_a_file_go_to_several_topics_at_once() {
         (line("log", 4) + "{}", "standard input:2: it is not `{\"topic\""),
         (line("log", 4) + &line("", 5), "standard input:2: its topic has no name"),
         (line("log", 4) + "{\"topic\":\"log\",\"event\":{}}", "standard input:2: "),
-        (line("log", 4) + &line("lgo", 5), "did you mean"),
+        (line("log", 4) + "\n" + &line("lgo", 5), "standard input:3: event 1: there is no topic `lgo`; did you mean"),
+        (line("log", 4) + &line("lgo", 5), "; nothing was published"),
+        (line("log", 4) + "[", "standard input:2:1: "),
+        (line("log", 4) + "{\"topic\":\"log\",\"event\":{\"specversion\":x}}", "standard input:2:39: it is not"),
+        (line("log", 4) + "{\"topic\":\"log\",\"topic\":\"log\",\"event\":{}}", "duplicate field `topic`"),
     ] {
         let ran = bus.run_with(&["publish", "--together", "-"], &bad);
         assert_eq!(ran.code, Some(1), "{ran:?}");

@@ -24,6 +24,7 @@ mod codes;
 mod cut_off;
 mod dev;
 mod events;
+mod fidelity;
 mod plugins;
 mod shadow;
 mod stopping;

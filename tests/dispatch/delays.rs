@@ -63,7 +63,7 @@ async fn a_time_is_a_timestamp_or_a_text() {
     // the clock of the engine in memory begins at zero
     let events = [
         with("b", "deliverat", text("1970-01-01T02:00:10+02:00")),
-        with("a", "deliverat", Attribute::Timestamp("1970-01-01T00:00:05Z".parse().unwrap())),
+        with("a", "deliverat", Attribute::Timestamp(wattle::model::Time::new(5, 0).unwrap())),
         with("past", "deliverat", text("1960-01-01T00:00:00Z")),
     ];
     publish(&tree, &events).await;

@@ -367,28 +367,6 @@ async fn several_failures_in_a_batch_are_dealt_with_one_after_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_dead_letters_of_dead_letters_tell_the_latest_failure() {
-    let yaml = "
-wattle: v1
-name: t
-topics: { in: {}, out: {} }
-subscribers:
-  work: { from: in, plugin: p.wasm, to: [out] }
-  mourn: { from: work.dead, plugin: p.wasm }
-";
-    let reject = Script::each(|_| Step::Reject);
-    let tree = start(yaml, &[("work", &reject), ("mourn", &reject)]).await;
-    publish(&tree, "in", &["x"]).await;
-    settled(&tree).await;
-    let first = only(&tree, "work.dead").await;
-    let second = only(&tree, "mourn.dead").await;
-    assert_eq!((first.len(), second.len()), (1, 1));
-    assert_eq!(second[0].attribute("wattlesubscriber"), "t/mourn");
-    assert_eq!(second[0].attribute("wattletopic"), "t/work.dead");
-    assert_eq!(&second[0].encoded[..first[0].encoded.len()], &first[0].encoded[..]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_failing_key_holds_up_no_other_key_and_no_other_lane() {
     let yaml = ONE.replace("in: {}", "in: { partitions: 8 }").replace("attempts: 3", "attempts: 1000")
         + "
@@ -407,4 +385,35 @@ async fn a_failing_key_holds_up_no_other_key_and_no_other_lane() {
     assert!(!tree.is_settled());
     let status = status(&tree.snapshot(), "t/work");
     assert_eq!((status.lag, status.waiting, status.parked), (0, 1, 0));
+}
+
+const OF_DEAD_LETTERS: &str = "
+wattle: v1
+name: t
+topics:
+  in: {}
+  out: {}
+subscribers:
+  work: { from: in, plugin: w.wasm, to: { out: out }, retry: { attempts: 1 } }
+  mourn: { from: work.dead, plugin: w.wasm, retry: { attempts: 1 } }
+";
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_of_a_dead_letter_says_once_why_and_is_handled_again_as_it_was() {
+    let (work, mourn) = (Script::each(|_| Step::Reject), Script::each(|_| Step::Reject));
+    let tree = start(OF_DEAD_LETTERS, &[("work", &work), ("mourn", &mourn)]).await;
+    publish(&tree, "in", &["a"]).await;
+    settled(&tree).await;
+    let [first] = <[_; 1]>::try_from(dead(&tree).await).unwrap();
+    let [second] = <[_; 1]>::try_from(only(&tree, "mourn.dead").await).unwrap();
+    let view = wattle::model::EventView::parse(&second.encoded).unwrap();
+    let names: Vec<_> = view.attributes().map(|(name, _)| name).collect();
+    assert_eq!(names.iter().filter(|name| **name == "wattlesubscriber").count(), 1, "{names:?}");
+    let of = |name: &str| second.attribute(name);
+    assert_eq!((of("wattlesubscriber").as_str(), of("wattletopic").as_str()), ("t/mourn", "t/work.dead"));
+    assert_eq!(of("wattleoffset"), first.offset.to_string(), "which dead letter it is about");
+    // what is handled again is what was handled first
+    let page = tree.dead_letters("mourn", &Filter::default(), ListPosition::default(), 10).await.unwrap();
+    assert_eq!(page.found[0].event, first.encoded);
+    assert_eq!(page.found[0].waiter.reason, of("wattlereason"));
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::super::command::{Command, Letter};
 use super::super::entries::DONE;
+use super::super::outputs::FIRST_OF_FAILURE;
 use super::super::tree::Tree;
 use super::super::waiting::{Waiter, now_ns};
 use super::{ControlError, FailedEvent, Filter, Found, ListPosition, NUMBERS_MAX, Page, is_full};
@@ -69,14 +70,14 @@ pub(in crate::dispatch) fn done_of(key: &[u8]) -> Option<(u32, Offset)> {
 pub(in crate::dispatch) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) -> Option<FailedEvent> {
     let record = Record::parse(record).ok()?;
     let (lineage, view) = (record.lineage?, record.view().ok()?);
-    let original = Bytes::copy_from_slice(view.in_front_of_last("wattlesubscriber")?);
+    let original = view.before_failure(FIRST_OF_FAILURE)?;
     let mut waiter = Waiter::new(lineage.offset, (0, 0));
     for (name, value) in view.attributes() {
         let Some(text) = value.as_text() else { continue };
         let number = || text.parse().unwrap_or(0);
         match name {
-            // what is in front is the original's, which may have been a dead letter before
-            "wattlesubscriber" => waiter = Waiter::new(lineage.offset, (0, 0)),
+            // what is in front is the original's, of a release that left it there
+            FIRST_OF_FAILURE => waiter = Waiter::new(lineage.offset, (0, 0)),
             "wattleappended" => waiter.append_time_ns = number(),
             "wattlefailed" => waiter.failed_ns = number(),
             "wattleattempts" => waiter.attempts = text.parse().unwrap_or(0),

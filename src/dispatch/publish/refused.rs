@@ -80,6 +80,14 @@ pub enum PublishError {
         /// The other one.
         from: String,
     },
+    /// One of the events of a call to several topics has none.
+    #[error("event {index}: {error}")]
+    Addressed {
+        /// Which one, from 0.
+        index: usize,
+        /// What is wrong with its topic.
+        error: Box<PublishError>,
+    },
     /// One of the events is not acceptable.
     #[error("event {index} for `{topic}`: {error}")]
     Event {

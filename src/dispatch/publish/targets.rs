@@ -118,11 +118,11 @@ impl Targets {
     ) -> Result<Vec<(&'a Target, &'a Bytes)>, PublishError> {
         let (mut named, mut before): (BTreeMap<&str, &Target>, _) = (BTreeMap::new(), "");
         let mut addressed: Vec<(&Target, &Bytes)> = Vec::with_capacity(events.len());
-        for Addressed { topic, event } in events {
+        for (index, Addressed { topic, event }) in events.iter().enumerate() {
             before = if topic.is_empty() { before } else { topic };
             let target = match named.get(before) {
                 Some(target) => target,
-                None => self.root(before)?,
+                None => self.root(before).map_err(|error| PublishError::Addressed { index, error: Box::new(error) })?,
             };
             named.insert(before, target);
             addressed.push((target, event));

@@ -450,20 +450,18 @@ impl Resolver<'_> {
                         "names have lower-case letters and digits; `id`, `source` and `type` are keys of their own";
                     return self.bad(Code::BadValue, field.key, message, help.to_owned());
                 }
-                ("time", Value::String(text)) => match text.parse() {
-                    Ok(time) => event::Attribute::Timestamp(time),
-                    Err(_) => {
-                        let message = format!("`time` is not a time: `{text}`");
-                        let help = "write it as 2026-01-01T12:00:00Z".to_owned();
-                        return self.bad(Code::BadValue, field.span, message, help);
-                    }
-                },
                 (_, Value::Bool(value)) => event::Attribute::Boolean(*value),
                 (_, Value::Number(number)) if number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()) => {
                     let number = number.as_i64().and_then(|number| i32::try_from(number).ok());
                     event::Attribute::Integer(number.unwrap_or_default())
                 }
-                (_, Value::String(text)) => event::Attribute::String(text.clone()),
+                (name, Value::String(text)) => match event::Attribute::of_text(name, text.clone()) {
+                    Ok(attribute) => attribute,
+                    Err(error) => {
+                        let help = "write it as 2026-01-01T12:00:00Z".to_owned();
+                        return self.bad(Code::BadValue, field.span, error.to_string(), help);
+                    }
+                },
                 _ => {
                     let message = format!("`{name}` is a text, a whole number of 32 bits or a boolean");
                     return self.bad(Code::BadValue, field.span, message, "write it in quotes".to_owned());

@@ -3,6 +3,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use std::borrow::Cow;
 
+use crate::model;
 use crate::topology::diagnostic::Span;
 use crate::topology::reader::{Owner, Read, Reader, choice, keys};
 use crate::topology::schema;
@@ -187,15 +188,17 @@ impl JsonSchema for Time {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        schema::text(r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*(Z|z|[+-]\d{2}:\d{2})$", &["2026-01-01T12:00:00Z"])
+        schema::text(
+            r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$",
+            &["2026-01-01T12:00:00Z"],
+        )
     }
 }
 
 impl Read for Time {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "a time")?;
-        let parsed = text.text.parse::<jiff::Timestamp>().ok();
-        match parsed.and_then(|time| u64::try_from(time.as_nanosecond()).ok()) {
+        match model::Time::parse(&text.text).and_then(model::Time::unix_ns) {
             Some(time_ns) => Some(Time(time_ns)),
             None => {
                 let message = format!("`{}` is a time from 1970 to 2554, not `{}`", owner.key, text.text);

@@ -11,6 +11,7 @@ use cel::{Context, ExecutionError, Value};
 use super::compile::ENV;
 use super::path::{self, Found, Outcome};
 use super::{EventFields, Expression, ExpressionError, Form, Program, Variable, functions};
+use crate::model::json::is_json;
 use crate::topology::budget::{self, TooManySteps};
 
 /// The text of `expression` for `event`.
@@ -166,16 +167,6 @@ fn json(expression: &Expression, content_type: Option<&str>) -> Result<(), Expre
             Err(ExpressionError::NotJson { expression, content_type })
         }
     }
-}
-
-/// Whether a content type is JSON's, or none.
-pub(crate) fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    let ends = |suffix: &str| {
-        essence.len() >= suffix.len()
-            && essence.get(essence.len() - suffix.len()..).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
-    };
-    essence.is_empty() || ends("/json") || ends("+json")
 }
 
 fn broken(expression: &Expression, error: &serde_json::Error) -> ExpressionError {

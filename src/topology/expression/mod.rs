@@ -36,7 +36,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cel::common::ast::IdedExpr;
-pub(crate) use evaluate::is_json;
 use kind::Wanted;
 pub(crate) use lint::Lint;
 

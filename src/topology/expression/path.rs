@@ -1,11 +1,13 @@
 //! One value out of a JSON text, without building the rest of it.
 //!
 //! Reads the whole text, so that broken JSON is an error wherever it breaks, and of names that occur twice the last
-//! counts: both as when the text is parsed into values.
+//! counts: both as when the text is parsed into values (`model/json/reading.rs`).
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::model::json::Checked;
 
 /// What is at a path.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,13 +97,13 @@ impl<'de> Visitor<'de> for At<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Found, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
+        while list.next_element::<Checked>()?.is_some() {}
         Ok(self.scalar(Outcome::Other(LIST)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Found, A::Error> {
         let Some((name, path)) = self.path.split_first() else {
-            while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            while object.next_entry::<Checked, Checked>()?.is_some() {}
             return Ok(Found::Value(Outcome::Other(OBJECT)));
         };
         let mut found = Found::Missing(self.depth);
@@ -109,7 +111,7 @@ impl<'de> Visitor<'de> for At<'_> {
             if is_it {
                 found = object.next_value_seed(At { path, depth: self.depth + 1 })?;
             } else {
-                object.next_value::<IgnoredAny>()?;
+                object.next_value::<Checked>()?;
             }
         }
         Ok(found)
