@@ -4,6 +4,7 @@
 //! oldest going first. A capsule is a help, not a promise: one that cannot be written is said and left out, and no event
 //! waits for it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -197,28 +198,59 @@ pub enum RunError {
     Replay(#[from] ReplayError),
 }
 
-/// Runs a capsule with a component: with what its plugin was told, and `secrets` for what is not in it.
+/// What came of a capsule, and of which version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ran {
+    /// What came of it.
+    pub replayed: Replayed,
+    /// The version that was run.
+    pub version: Digest,
+    /// It has other settings than the one that failed: another configuration, or limits, so that what came of it says little of
+    /// that one.
+    pub has_other_settings: bool,
+}
+
+/// Runs a capsule with a component: with what its plugin was told, and `hidden` for what is not in it.
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn run(
-    host: &Host,
-    capsule: &Capsule,
-    wasm: Vec<u8>,
-    secrets: &[(String, String)],
-) -> Result<Replayed, RunError> {
+pub async fn run(host: &Host, capsule: &Capsule, wasm: Vec<u8>, hidden: &[(String, String)]) -> Result<Ran, RunError> {
     let told = capsule.config.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
-    let hidden = capsule.config.iter().filter(|(_, value)| value.is_none());
+    let is_secret = |name: &String| capsule.secrets.as_ref().is_none_or(|secrets| secrets.contains(name));
+    let why = |name: &String| if is_secret(name) { Hidden::Secret } else { Hidden::Variable };
+    let unsaid = capsule.config.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| (name.clone(), why(name)));
     let spec = PluginSpec {
         subscriber: capsule.subscriber.clone(),
         wasm,
-        config: told.chain(secrets.iter().cloned()).collect(),
-        hidden: hidden.map(|(name, _)| (name.clone(), Hidden::Secret)).collect(),
+        config: told.chain(hidden.iter().cloned()).collect(),
+        hidden: unsaid.collect(),
         ports: capsule.ports.clone(),
         limits: capsule.plugin_limits(),
     };
+    let has_other_settings = has_other_settings(capsule, &spec);
+    let version = spec.digest();
     let plugin = host.register(spec)?;
-    Ok(capsule.replay(&plugin).await?)
+    Ok(Ran { replayed: capsule.replay(&plugin).await?, version, has_other_settings })
+}
+
+/// Whether the version that failed, with these settings, is another one. Not said of capsules in which what is hidden is a part of
+/// the version, or may be.
+fn has_other_settings(capsule: &Capsule, spec: &PluginSpec) -> bool {
+    let Some(secrets) = &capsule.secrets else {
+        return capsule.config.values().all(Option::is_some) && differs(capsule, spec, &BTreeSet::new());
+    };
+    differs(capsule, spec, secrets)
+}
+
+fn differs(capsule: &Capsule, spec: &PluginSpec, secrets: &BTreeSet<String>) -> bool {
+    let Ok(wasm) = capsule.wasm_digest.parse::<Digest>() else { return false };
+    // a secret is a part of it by its name, given or not
+    let mut told: BTreeMap<&str, Option<&str>> = secrets.iter().map(|name| (name.as_str(), None)).collect();
+    for (name, value) in spec.config.iter().filter(|(name, _)| !secrets.contains(*name)) {
+        told.insert(name, Some(value));
+    }
+    let version = Digest::of_version(&wasm, told.iter().map(|(name, value)| (*name, *value)), &spec.limits, &spec.ports);
+    version.to_string() != capsule.digest
 }
 
 #[cfg(test)]
@@ -244,8 +276,15 @@ mod tests {
             digest: String::new(),
             wasm_digest: String::new(),
             ports: Vec::new(),
-            limits: CapsuleLimits { memory_bytes: 1 << 20, time_ns: 1, output_bytes: 1 },
+            limits: CapsuleLimits {
+                memory_bytes: 1 << 20,
+                time_ns: 1,
+                output_bytes: 1,
+                handles: None,
+                log_lines_per_second: None,
+            },
             config: [("secret".to_owned(), None)].into(),
+            secrets: None,
             state: None,
             failure: CapsuleFailure { kind: "reject".into(), reason: "no".into(), backtrace: None },
             keep,

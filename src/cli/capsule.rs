@@ -12,9 +12,9 @@ use super::pretty::pretty;
 use super::table::{Table, plain};
 use super::tree::plural;
 use super::{Exit, Failure, Outcome, Output, args, components, say};
-use crate::app::capsules;
+use crate::app::capsules::{self, Ran};
 use crate::dispatch::Capsule;
-use crate::dispatch::capsule::{CapsuleFailure, KeptRead, KeptValue, Outcome as Played, Replayed};
+use crate::dispatch::capsule::{CapsuleFailure, KeptRead, KeptValue, Outcome as Played};
 use crate::model::json::{Members, is_json, json_on_one_line, member, to_json};
 use crate::model::{self, Event};
 use crate::wasm::{Handled, Host, HostOptions};
@@ -288,18 +288,26 @@ fn replay(args: &RunArgs) -> Outcome {
     }
     let host = HostOptions { cache_folder: args::code_cache(), ..HostOptions::default() };
     let host = Host::new(host).map_err(Failure::failed)?;
-    let replayed =
+    let ran =
         super::block_on(async { capsules::run(&host, &capsule, wasm, &args.config).await.map_err(Failure::failed) })?;
-    let is_good = match &replayed.outcome {
+    if ran.has_other_settings {
+        say(&format!(
+            "this is not version {}, which failed: its configuration or its limits are others; give what is not in the capsule \
+             with --config NAME=VALUE",
+            capsule.digest
+        ));
+    }
+    let is_good = match &ran.replayed.outcome {
         Played::Reproduced => args.plugin.is_none(),
         Played::FailedOtherwise(_) => false,
         Played::Handled(_) => args.plugin.is_some(),
     };
-    report(args, &capsule, &replayed)?;
+    report(args, &capsule, &ran)?;
     if is_good { Ok(()) } else { Err(Failure::silent(Exit::Failed)) }
 }
 
-fn report(args: &RunArgs, capsule: &Capsule, replayed: &Replayed) -> Outcome {
+fn report(args: &RunArgs, capsule: &Capsule, ran: &Ran) -> Outcome {
+    let replayed = &ran.replayed;
     let mut out = anstream::stdout().lock();
     if args.output == Output::Json {
         let (outcome, failure, handled) = match &replayed.outcome {
@@ -310,6 +318,8 @@ fn report(args: &RunArgs, capsule: &Capsule, replayed: &Replayed) -> Outcome {
         let unknown = replayed.unknown.iter().map(|(bucket, key)| json!({ "bucket": bucket, "key": key }));
         let report = Members::from([
             ("outcome".to_owned(), member(outcome)),
+            ("version".to_owned(), member(&ran.version)),
+            ("other_settings".to_owned(), member(&ran.has_other_settings)),
             ("failure".to_owned(), member(&failure)),
             ("outputs".to_owned(), member(&handled.map(|handled| outputs(capsule, handled)))),
             ("writes".to_owned(), member(&handled.map(writes))),

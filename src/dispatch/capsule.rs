@@ -28,9 +28,9 @@ use super::state::LaneState;
 use super::waiting::now_ns;
 use crate::engine::Entries;
 use crate::model::{Event, Offset, Record};
-use crate::topology::{ConfigValue, SubscriberPlan};
+use crate::topology::SubscriberPlan;
 use crate::wasm::{
-    self, Action, Batch, EventContext, Handled, Keys, LogLevel, Reads, StateError, StateRead, StateView,
+    self, Action, Batch, EventContext, Handled, Keys, LogLevel, PluginSettings, Reads, StateError, StateRead, StateView,
 };
 
 /// What capsules begin with: their format's name and version.
@@ -72,9 +72,12 @@ pub struct Capsule {
     pub ports: Vec<String>,
     /// Its limits.
     pub limits: CapsuleLimits,
-    /// What it was told; `None` for secrets, which are not kept.
+    /// What it was told; `None` for secrets and values from variables, which are not kept.
     #[serde(default)]
     pub config: BTreeMap<String, Option<String>>,
+    /// The names of its configuration that are secrets, and so no part of the version; `None` where that was not kept yet.
+    #[serde(default)]
+    pub secrets: Option<BTreeSet<String>>,
     /// What it has read of its state; `None`: more than is remembered.
     #[serde(default)]
     pub state: Option<Vec<KeptRead>>,
@@ -94,6 +97,21 @@ pub struct CapsuleLimits {
     pub time_ns: u64,
     /// Output of an event.
     pub output_bytes: u64,
+    /// Handles of an instance; `None` where that was not kept yet.
+    #[serde(default)]
+    pub handles: Option<u32>,
+    /// Log lines; `None` where that was not kept yet.
+    #[serde(default)]
+    pub log_lines_per_second: Option<u32>,
+}
+
+impl From<wasm::Limits> for CapsuleLimits {
+    fn from(limits: wasm::Limits) -> Self {
+        let wasm::Limits { memory_bytes, time, output_bytes, handles, log_lines_per_second } = limits;
+        let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let (handles, log_lines_per_second) = (Some(handles), Some(log_lines_per_second));
+        Self { memory_bytes, time_ns, output_bytes, handles, log_lines_per_second }
+    }
 }
 
 /// How an event failed.
@@ -225,8 +243,11 @@ impl Capsule {
 
     /// The limits as the sandbox takes them.
     pub fn plugin_limits(&self) -> wasm::Limits {
-        let CapsuleLimits { memory_bytes, time_ns, output_bytes } = self.limits;
-        wasm::Limits { memory_bytes, time: Duration::from_nanos(time_ns), output_bytes, ..wasm::Limits::default() }
+        let CapsuleLimits { memory_bytes, time_ns, output_bytes, handles, log_lines_per_second } = self.limits;
+        let (time, others) = (Duration::from_nanos(time_ns), wasm::Limits::default());
+        let handles = handles.unwrap_or(others.handles);
+        let log_lines_per_second = log_lines_per_second.unwrap_or(others.log_lines_per_second);
+        wasm::Limits { memory_bytes, time, output_bytes, handles, log_lines_per_second }
     }
 
     /// The values that were read and were there.
@@ -363,10 +384,9 @@ impl EventContext for Seeded {
 /// The state as far as it was read.
 struct ReadState {
     values: BTreeMap<(String, String), Option<Bytes>>,
-    /// By bucket, the keys that are known to be there, and what of it was listed.
+    /// By bucket, the keys that are known to be there.
     keys: BTreeMap<String, BTreeSet<String>>,
-    listed: BTreeSet<String>,
-    /// By bucket and by the key that they are behind.
+    /// By bucket and by the key that they are behind: what was listed.
     listings: BTreeMap<(String, Option<String>), Keys>,
     unknown: Mutex<BTreeSet<(String, Option<String>)>>,
 }
@@ -376,7 +396,6 @@ impl ReadState {
         let mut state = Self {
             values: BTreeMap::new(),
             keys: BTreeMap::new(),
-            listed: BTreeSet::new(),
             listings: BTreeMap::new(),
             unknown: Mutex::default(),
         };
@@ -393,7 +412,6 @@ impl ReadState {
                     let found = Keys { keys: keys.clone(), looked_to: looked_to.clone() };
                     state.listings.insert((bucket.clone(), after.clone()), found);
                     state.keys.entry(bucket.clone()).or_default().extend(keys.iter().cloned());
-                    state.listed.insert(bucket.clone());
                 }
             }
         }
@@ -402,6 +420,37 @@ impl ReadState {
 
     fn unknown(&self) -> Vec<(String, Option<String>)> {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// The keys behind one, as many as that, and whether all that there can be between them are known: the listings that
+    /// were looked at go from one to the next without a gap.
+    fn known(&self, bucket: &str, after: Option<&str>, count: usize) -> (Vec<String>, bool) {
+        let keys = self.keys.get(bucket).into_iter().flatten();
+        let keys: Vec<_> =
+            keys.filter(|key| after.is_none_or(|after| key.as_str() > after)).take(count).cloned().collect();
+        // Up to where it has to be known: where as many were found as were asked for, not behind the last one.
+        let last = keys.last().filter(|_| keys.len() == count).map(String::as_str);
+        let mut to = after;
+        loop {
+            if last.is_some_and(|last| to.is_some_and(|to| to >= last)) {
+                return (keys, true);
+            }
+            let of_bucket = self.listings.iter().filter(|((of, _), _)| of == bucket);
+            let goes_on = of_bucket.filter(|((_, from), found)| {
+                let begins = from.is_none() || from.as_deref() <= to;
+                begins && found.looked_to.as_deref().is_none_or(|looked_to| to.is_none_or(|to| looked_to > to))
+            });
+            // the one that goes on farthest; to the end of all keys where it says nothing
+            let Some(farthest) =
+                goes_on.map(|(_, found)| found.looked_to.as_deref()).max_by_key(|to| (to.is_none(), *to))
+            else {
+                return (keys, false);
+            };
+            match farthest {
+                None => return (keys, true),
+                farthest => to = farthest,
+            }
+        }
     }
 
     fn note(&self, bucket: &str, key: Option<&str>) {
@@ -425,12 +474,11 @@ impl StateView for ReadState {
         if let Some(found) = self.listings.get(&(bucket.to_owned(), after.map(str::to_owned))) {
             return Ok(found.clone());
         }
-        if !self.listed.contains(bucket) {
+        let (keys, is_known) = self.known(bucket, after, count);
+        if !is_known {
             self.note(bucket, None);
         }
-        let keys = self.keys.get(bucket).into_iter().flatten();
-        let mut keys = keys.filter(|key| after.is_none_or(|after| key.as_str() > after)).cloned();
-        Ok(Keys::first(&mut keys, count))
+        Ok(Keys::first(&mut keys.into_iter(), count))
     }
 }
 
@@ -441,36 +489,14 @@ pub(super) type Sink = Arc<OnceLock<mpsc::Sender<Capsule>>>;
 pub(super) struct Recorder {
     sink: Sink,
     keep: u32,
-    subject: Arc<Subject>,
     /// The offsets of the events of the last call, and what those have read.
     called: Vec<Offset>,
     reads: Arc<Mutex<Reads>>,
 }
 
-/// What is the same in all capsules of a subscriber.
-pub(super) struct Subject {
-    ports: Vec<String>,
-    limits: CapsuleLimits,
-    config: BTreeMap<String, Option<String>>,
-}
-
 impl Recorder {
     pub(super) fn new(sink: Sink, plan: &SubscriberPlan) -> Self {
-        let limits = CapsuleLimits {
-            memory_bytes: plan.limits.memory_bytes,
-            time_ns: u64::try_from(plan.limits.time.as_nanos()).unwrap_or(u64::MAX),
-            output_bytes: plan.limits.output_bytes,
-        };
-        let config = plan.config.iter().map(|(name, value)| {
-            let value = match value {
-                ConfigValue::Text(text) => Some(text.clone()),
-                ConfigValue::SecretFile(_) | ConfigValue::Variable { .. } => None,
-            };
-            (name.clone(), value)
-        });
-        let ports = plan.ports.iter().map(|(port, _)| port.clone()).collect();
-        let subject = Arc::new(Subject { ports, limits, config: config.collect() });
-        Self { sink, keep: plan.capsules, subject, called: Vec::new(), reads: Arc::default() }
+        Self { sink, keep: plan.capsules, called: Vec::new(), reads: Arc::default() }
     }
 
     /// A call begins. The state as its plugin gets it.
@@ -524,9 +550,10 @@ impl Recorder {
             event: event.view.encoded().to_vec(),
             digest: of.digest.to_owned(),
             wasm_digest: of.wasm_digest.map(|digest| blake3::Hash::from(digest).to_string()).unwrap_or_default(),
-            ports: self.subject.ports.clone(),
-            limits: self.subject.limits,
-            config: self.subject.config.clone(),
+            ports: of.settings.ports.clone(),
+            limits: of.settings.limits.into(),
+            config: of.settings.config.clone(),
+            secrets: Some(of.settings.secrets.clone()),
             state: reads.map(|reads| reads.into_iter().map(kept).collect()),
             failure: CapsuleFailure {
                 kind: failure.kind.to_owned(),
@@ -550,6 +577,8 @@ pub(super) struct Source<'a> {
     pub(super) partition: u32,
     pub(super) digest: &'a str,
     pub(super) wasm_digest: Option<[u8; 32]>,
+    /// What the version that failed was made with.
+    pub(super) settings: &'a PluginSettings,
 }
 
 fn kept(read: StateRead) -> KeptRead {
@@ -594,3 +623,6 @@ impl<K: Entries> StateView for Recording<K> {
         *self.reads.lock().unwrap_or_else(PoisonError::into_inner) = reads;
     }
 }
+
+#[cfg(test)]
+mod tests;

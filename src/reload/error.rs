@@ -99,6 +99,12 @@ pub enum ReloadError {
     /// What was decided cannot be kept.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The disk has no room for another component.
+    #[error("the disk has too little room to keep another version of the plugin of `{subscriber}`: make some first")]
+    NoRoom {
+        /// The subscriber.
+        subscriber: String,
+    },
     /// It was decided, and lanes call another one.
     #[error(
         "version {} of `{subscriber}` is decided on, and lanes do not call it ({error}): the next start runs it, and \

@@ -26,6 +26,10 @@ use crate::wasm::{Digest, Limits, PluginSpec};
 /// Versions of a subscriber that are kept, beside those that run or ran last.
 pub(super) const VERSIONS_KEPT_MAX: usize = 50;
 
+/// Bytes of the reason for which a version was taken back: a plugin says it, and as many as versions are kept and answered at
+/// once.
+const REASON_BYTES_MAX: usize = 1 << 10;
+
 /// Everything that was decided, by the full name of the subscriber. It grows by fields that have a default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -307,7 +311,8 @@ impl Decided {
 
     fn mark(&mut self, version: Digest, why: &str) {
         if let Some(kept) = self.kept.iter_mut().find(|kept| kept.version == version) {
-            kept.taken_back = Some(why.to_owned());
+            let end = why.floor_char_boundary(REASON_BYTES_MAX.min(why.len()));
+            kept.taken_back = why.get(..end).map(str::to_owned);
         }
     }
 

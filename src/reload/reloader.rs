@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::queue::{Place, Queue};
-use super::record::{Decided, Kept, Said};
+use super::record::{Decided, Kept, Record, Said};
+use super::store::{Shown, StoreError};
+use super::topology::Applied;
 use super::{
     Compile, KeptError, KeptVersion, Outcome, Policy, Probation, ReloadError, Reloaded, Standing, Store, Summary,
     cause_of_file, source, start, topology,
@@ -38,6 +40,7 @@ pub(super) struct Shared<E, C> {
     pub(super) tree: Tree<E>,
     pub(super) compiler: C,
     store: Mutex<Store>,
+    shown: Shown,
     /// Every subscriber that ran since the start; none goes, so that each keeps its place.
     subjects: RwLock<Vec<Arc<Subject>>>,
     /// Whoever applies a topology has it.
@@ -119,6 +122,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let shared = Shared {
             tree,
             compiler,
+            shown: store.shown(),
             store: Mutex::new(store),
             subjects: RwLock::new(plan.subscribers.iter().map(subject).collect()),
             applying: tokio::sync::Mutex::new(()),
@@ -148,6 +152,34 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.shared.tasks.wait().await;
     }
 
+    /// What is kept, for those who only look: nobody waits for a disk.
+    pub(super) fn shown(&self) -> Arc<(Record, Option<Applied>)> {
+        self.shared.shown.now()
+    }
+
+    /// Keeps the components of what changes, durably: all of them, or none. Blocks; others may use the store meanwhile.
+    pub(super) fn keep(&self, changes: &[(String, start::Change)]) -> Result<(), StoreError> {
+        for (at, (component, wasm)) in start::components(changes).enumerate() {
+            if let Err(error) = self.keep_one(component, wasm) {
+                start::components(changes).take(at).for_each(|(component, _)| self.store().release(component));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is decided on what was to change.
+    pub(super) fn release(&self, changes: &[(String, start::Change)]) {
+        start::components(changes).for_each(|(component, _)| self.store().release(component));
+    }
+
+    fn keep_one(&self, component: Digest, wasm: &[u8]) -> Result<(), StoreError> {
+        let shelf = self.store().announce(component)?;
+        let put = shelf.put(component, wasm);
+        self.store().kept(component, put)
+    }
+
+    /// What changes the record. It is locked for as long as that is written: not by those who only look, nor for components.
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
         // A change of the record is made whole or not at all.
         self.shared.store.lock().unwrap_or_else(PoisonError::into_inner)
@@ -357,6 +389,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             return Ok(Reloaded { version, outcome });
         }
         let Proposal { spec, cause, said, policy } = proposal;
+        // A component takes up to 64 MiB, and what is left is for what makes room again.
+        if !self.shared.tree.engine().storage().takes_events {
+            return Err(ReloadError::NoRoom { subscriber: subject.name.clone() });
+        }
         let (subscriber, digest) = (&subject.name, version.short());
         tracing::info!(subscriber, digest, cause, "compiling a new version");
         self.note(&subject, Some(format!("compiling {digest}")));
@@ -376,9 +412,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         };
         let name = subject.name.clone();
         let decided = self.blocking(move |reloader| {
+            let component = kept.wasm;
+            reloader.keep_one(component, &wasm)?;
             let mut store = reloader.store();
-            store.keep(kept.wasm, &wasm)?;
-            store.decide(&name, |decided| {
+            let decided = store.decide(&name, |decided| {
                 if let Some(said) = said {
                     decided.look_at(said);
                 }
@@ -386,8 +423,9 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     Policy::Replace => decided.replace(kept),
                     Policy::Swap | Policy::Canary { .. } => decided.try_version(kept, lanes),
                 }
-            })?;
-            Ok(())
+            });
+            store.release(component);
+            Ok(decided?)
         });
         decided.await.inspect_err(|error| {
             self.note(&subject, Some(format!("{digest} is not kept, and the version before runs on: {error}")));
@@ -612,9 +650,9 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     /// Every subscriber with its versions in short.
     pub fn list(&self) -> Vec<Summary> {
-        let store = self.store();
+        let shown = self.shown();
         let summary = |subject: &Subject| {
-            let decided = store.decided(&subject.name)?;
+            let decided = shown.0.subscribers.get(&subject.name)?;
             Some(Summary {
                 subscriber: subject.name.clone(),
                 proven: decided.proven,
@@ -641,8 +679,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// [`ReloadError::Control`].
     pub fn versions(&self, subscriber: &str) -> Result<Vec<KeptVersion>, ReloadError> {
         let (_, subject) = self.subject(subscriber)?;
-        let store = self.store();
-        let Some(decided) = store.decided(&subject.name) else { return Ok(Vec::new()) };
+        let shown = self.shown();
+        let Some(decided) = shown.0.subscribers.get(&subject.name) else { return Ok(Vec::new()) };
         let back_to = match decided.tried {
             Some(_) => Some(decided.proven),
             None => decided.before.last().copied(),

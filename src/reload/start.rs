@@ -150,7 +150,9 @@ pub fn begin_with<C: Compile, F: From<BeginError>>(
     let renames = store.renames(plan);
     let chosen = choose(&store.view(&renames), compiler, plan, files, events, None, progress);
     let Chosen { starts, notes, changes } = chosen.map_err(BeginError::Plugins)?;
-    keep(&mut store, &changes).map_err(BeginError::from)?;
+    for (component, wasm) in components(&changes) {
+        store.keep(component, wasm).map_err(BeginError::from)?;
+    }
     let view = store.view(&renames);
     let replaced: Vec<_> =
         changes.iter().filter_map(|(subscriber, change)| change.replaces(&view, subscriber)).collect();
@@ -203,19 +205,18 @@ pub(super) fn choose<C: Compile>(
     if errors.is_empty() { Ok(chosen) } else { Err(errors) }
 }
 
-/// Keeps the components of what changes, durably.
-pub(super) fn keep(store: &mut Store, changes: &[(String, Change)]) -> Result<(), StoreError> {
-    for (_, change) in changes {
-        if let Change::First(new) | Change::Try(new, _) | Change::Replace(new) = change {
-            store.keep(new.kept.wasm, &new.wasm)?;
-        }
-    }
-    Ok(())
+/// The components of what changes, which are to be kept before it is decided.
+pub(super) fn components(changes: &[(String, Change)]) -> impl Iterator<Item = (Digest, &[u8])> {
+    changes.iter().filter_map(|(_, change)| match change {
+        Change::First(new) | Change::Try(new, _) | Change::Replace(new) => Some((new.kept.wasm, &*new.wasm)),
+        Change::None | Change::Seen(_) | Change::Back(_) => None,
+    })
 }
 
-/// Decides on what changes, durably and at once.
+/// Decides on what changes and was kept, durably and at once.
 pub(super) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Result<(), StoreError> {
-    store.change(|subscribers| {
+    let kept: Vec<_> = components(&changes).map(|(component, _)| component).collect();
+    let decided = store.change(|subscribers| {
         for (subscriber, change) in changes {
             let decided = subscribers.get_mut(&subscriber);
             match (change, decided) {
@@ -238,7 +239,9 @@ pub(super) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Resul
                 }
             }
         }
-    })
+    });
+    kept.into_iter().for_each(|component| store.release(component));
+    decided
 }
 
 impl<C: Compile> Beginning<'_, C> {

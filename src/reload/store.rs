@@ -9,12 +9,14 @@
 //!
 //! Promises: a change of the record happened or did not, whatever crashes when; what the record names is there, since it
 //! was made durable first and is removed only after the record that does not name it is. After a write whose outcome is not
-//! known nothing more is changed: what runs goes on, and the next start finds out. Damage is said and never repaired.
+//! known nothing more is changed: what runs goes on, and the next start finds out. Damage is said and never repaired. A write
+//! that fails before that leaves nothing behind. Who looks waits for no write ([`Shown`]), and no record waits for a component
+//! ([`Shelf`]).
 //! Must not know: who decides, what a component does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -80,13 +82,44 @@ pub enum StoreError {
     },
 }
 
+/// What is kept, for those who only look: as it was after the last change.
+#[derive(Clone, Default)]
+pub(super) struct Shown(Arc<RwLock<Arc<(Record, Option<Applied>)>>>);
+
+impl Shown {
+    /// What is kept now.
+    pub(super) fn now(&self) -> Arc<(Record, Option<Applied>)> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn show(&self, record: &Record, topology: Option<&Applied>) {
+        let shown = Arc::new((record.clone(), topology.cloned()));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = shown;
+    }
+}
+
+/// Where components are put, one after the other.
+#[derive(Clone)]
+pub(super) struct Shelf {
+    disk: Arc<dyn Disk>,
+    one_at_a_time: Arc<Mutex<()>>,
+}
+
+/// Why a component is not on the shelf, and whether it may be all the same.
+pub(super) struct NotKept {
+    error: StoreError,
+    is_unknown: bool,
+}
+
 /// The versions of a bus. Blocks on the disk.
 pub struct Store {
     disk: Arc<dyn Disk>,
+    shelf: Shelf,
+    shown: Shown,
     record: Record,
     topology: Option<Applied>,
-    /// Names of components that were kept for a record which is still to come.
-    to_be_named: BTreeSet<String>,
+    /// Names of components that are kept for records which are still to come, and for how many.
+    to_be_named: BTreeMap<String, usize>,
     poison: Option<String>,
 }
 
@@ -128,16 +161,29 @@ impl Store {
             }
             false => None,
         };
-        let mut store = Self { disk, record, topology, to_be_named: BTreeSet::new(), poison: None };
+        let shelf = Shelf { disk: disk.clone(), one_at_a_time: Arc::default() };
+        let (shown, to_be_named) = (Shown::default(), BTreeMap::new());
+        let mut store = Self { disk, shelf, shown, record, topology, to_be_named, poison: None };
         store.record = store.record_by(&Renames::default());
+        store.show();
         Ok(store)
     }
 
     /// What is kept as it is now, to look at, with the names that subscribers are to have.
     pub(super) fn view(&self, renames: &Renames) -> Self {
-        let Self { disk, topology, to_be_named, poison, .. } = self;
+        let Self { disk, shelf, topology, to_be_named, poison, .. } = self;
         let (disk, topology, to_be_named) = (disk.clone(), topology.clone(), to_be_named.clone());
-        Self { disk, record: self.record_by(renames), topology, to_be_named, poison: poison.clone() }
+        let (shelf, shown, record) = (shelf.clone(), Shown::default(), self.record_by(renames));
+        Self { disk, shelf, shown, record, topology, to_be_named, poison: poison.clone() }
+    }
+
+    /// What is kept, for those who only look.
+    pub(super) fn shown(&self) -> Shown {
+        self.shown.clone()
+    }
+
+    fn show(&self) {
+        self.shown.show(&self.record, self.topology.as_ref());
     }
 
     /// What was decided about the subscribers that there are, under the names that they have and those that they are to have.
@@ -176,6 +222,7 @@ impl Store {
         self.write(TOPOLOGY, text_of(TOPOLOGY_MAGIC, &applied).as_bytes())?;
         self.topology = Some(applied);
         self.record = self.record_by(&Renames::default());
+        self.show();
         Ok(())
     }
 
@@ -193,20 +240,41 @@ impl Store {
         self.record.subscribers.get(subscriber)
     }
 
-    /// Keeps a component, durably: until a record names it that comes after, and as long as one does.
+    /// Keeps a component, durably: until it is released, and as long as a record names it.
     pub(super) fn keep(&mut self, wasm: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        let shelf = self.announce(wasm)?;
+        let put = shelf.put(wasm, bytes);
+        self.kept(wasm, put)
+    }
+
+    /// A component is to be kept: first this, then [`Shelf::put`], which needs no store, then [`Self::kept`], and once it is
+    /// decided about [`Self::release`].
+    pub(super) fn announce(&mut self, wasm: Digest) -> Result<Shelf, StoreError> {
         self.check()?;
-        let name = name_of(wasm);
-        self.to_be_named.insert(name.clone());
-        match read(&*self.disk, &name) {
-            // it was durable before the record that names it
-            Ok(there) if Digest::of(&there) == wasm && self.names(&name) => return Ok(()),
-            Ok(there) if Digest::of(&there) == wasm => return self.sync_folder(),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed("read a component")(error)),
+        *self.to_be_named.entry(name_of(wasm)).or_default() += 1;
+        Ok(self.shelf.clone())
+    }
+
+    /// What became of a component that was to be kept.
+    pub(super) fn kept(&mut self, wasm: Digest, put: Result<(), NotKept>) -> Result<(), StoreError> {
+        let Err(NotKept { error, is_unknown }) = put else { return Ok(()) };
+        if is_unknown {
+            self.poison = Some(error.to_string());
         }
-        self.write(&name, bytes)
+        self.release(wasm);
+        Err(error)
+    }
+
+    /// The record that was to name a component is there, or will not be. Where nothing names it, and nothing is to, it goes.
+    pub(super) fn release(&mut self, wasm: Digest) {
+        let name = name_of(wasm);
+        match self.to_be_named.get_mut(&name) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.to_be_named.remove(&name)),
+        }
+        if self.poison.is_none() && !self.names(&name) && !self.to_be_named.contains_key(&name) {
+            let _ = self.disk.remove(&name); // what cannot be removed only takes room
+        }
     }
 
     /// A component that is kept.
@@ -231,18 +299,15 @@ impl Store {
         }
         self.write(RECORD, text_of(MAGIC, &next).as_bytes())?;
         self.record = next;
+        self.show();
         self.sweep();
         Ok(())
     }
 
     /// Removes components that the record does not name, nor one to come. What cannot be removed only takes room.
     fn sweep(&mut self) {
-        let named: Vec<_> = self.to_be_named.iter().filter(|name| self.names(name)).cloned().collect();
-        for name in named {
-            self.to_be_named.remove(&name);
-        }
         for name in self.disk.list().unwrap_or_default() {
-            if name.ends_with(WASM) && !self.names(&name) && !self.to_be_named.contains(&name) {
+            if name.ends_with(WASM) && !self.names(&name) && !self.to_be_named.contains_key(&name) {
                 let _ = self.disk.remove(&name);
             }
         }
@@ -263,28 +328,55 @@ impl Store {
 
     /// Puts a file in the place of the one that may be there, durably.
     fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let new = format!("{name}{NEW}");
-        let aside = || {
-            match self.disk.remove(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+        write(&*self.disk, name, bytes).map_err(|NotKept { error, is_unknown }| {
+            if is_unknown {
+                self.poison = Some(error.to_string());
             }
-            let file = self.disk.create(&new)?;
-            file.write_at(bytes, 0)?;
-            file.sync()
-        };
-        // Until it has its name nothing has happened.
-        aside().map_err(failed("write a file"))?;
-        self.disk.rename(&new, name).map_err(failed("rename a file"))?;
-        self.sync_folder()
-    }
-
-    fn sync_folder(&mut self) -> Result<(), StoreError> {
-        self.disk.sync_folder().map_err(|error| {
-            self.poison = Some(error.to_string());
-            failed("sync the folder")(error)
+            error
         })
     }
+}
+
+impl Shelf {
+    /// Puts a component there, durably, where it is not yet.
+    pub(super) fn put(&self, wasm: Digest, bytes: &[u8]) -> Result<(), NotKept> {
+        let _one_at_a_time = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = name_of(wasm);
+        match read(&*self.disk, &name) {
+            // its name may not be durable yet
+            Ok(there) if Digest::of(&there) == wasm => sync_folder(&*self.disk),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(NotKept { error: failed("read a component")(error), is_unknown: false })
+            }
+            Ok(_) | Err(_) => write(&*self.disk, &name, bytes),
+        }
+    }
+}
+
+/// Puts a file in the place of the one that may be there, durably. Where that fails before it has its name, nothing is left.
+fn write(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), NotKept> {
+    let new = format!("{name}{NEW}");
+    let aside = || {
+        match disk.remove(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = disk.create(&new)?;
+        file.write_at(bytes, 0)?;
+        file.sync()
+    };
+    let renamed = || disk.rename(&new, name);
+    // Until it has its name nothing has happened.
+    let named = aside().map_err(failed("write a file")).and_then(|()| renamed().map_err(failed("rename a file")));
+    if let Err(error) = named {
+        let _ = disk.remove(&new); // it would only take room, which may be what is missing
+        return Err(NotKept { error, is_unknown: false });
+    }
+    sync_folder(disk)
+}
+
+fn sync_folder(disk: &dyn Disk) -> Result<(), NotKept> {
+    disk.sync_folder().map_err(|error| NotKept { error: failed("sync the folder")(error), is_unknown: true })
 }
 
 fn read(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
@@ -350,6 +442,7 @@ mod tests {
             store
                 .change(|subscribers| drop(subscribers.insert(subscriber.into(), Decided::first(kept.clone()))))
                 .unwrap();
+            store.release(kept.wasm);
         };
         name(&mut store, "a", &first.0);
         assert_eq!(store.component(second.0.wasm).unwrap(), second.1, "its record comes after another one");
@@ -359,5 +452,50 @@ mod tests {
         assert!(store.component(second.0.wasm).is_err(), "nothing names it any more");
         assert_eq!(store.component(first.0.wasm).unwrap(), first.1);
         assert_eq!(store.component(third.0.wasm).unwrap(), third.1);
+    }
+
+    #[test]
+    fn what_could_not_be_written_leaves_nothing_on_the_disk() {
+        use crate::effects::memory::Operation;
+        let fails: [fn(Operation) -> bool; 4] = [
+            |operation| operation == Operation::Create,
+            |operation| matches!(operation, Operation::Write(_)),
+            |operation| operation == Operation::Sync,
+            |operation| operation == Operation::Rename,
+        ];
+        for (at, fails) in fails.into_iter().enumerate() {
+            let disk = MemoryDisk::default();
+            let mut store = Store::open(disk.clone()).unwrap();
+            disk.set_fault(move |operation| match fails(operation) {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => Ok(()),
+            });
+            let component = kept(b"first");
+            store.keep(component.wasm, b"first").unwrap_err();
+            let record =
+                |store: &mut Store| store.change(|of| drop(of.insert("a".into(), Decided::first(component.clone()))));
+            record(&mut store).unwrap_err();
+            disk.clear_fault();
+            assert!(disk.contents().is_empty(), "{at}: {:?}", disk.contents().keys());
+            store.keep(component.wasm, b"first").unwrap();
+            record(&mut store).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_component_that_no_record_is_to_name_goes() {
+        let disk = MemoryDisk::default();
+        let mut store = Store::open(disk.clone()).unwrap();
+        let [first, second] = [b"first", b"secon"].map(|wasm| (kept(wasm), wasm));
+        store.keep(first.0.wasm, first.1).unwrap();
+        store.keep(second.0.wasm, second.1).unwrap();
+        store.change(|subscribers| drop(subscribers.insert("a".into(), Decided::first(first.0.clone())))).unwrap();
+        store.keep(second.0.wasm, second.1).unwrap(); // by somebody else at the same time
+        store.release(first.0.wasm);
+        store.release(second.0.wasm);
+        assert_eq!(store.component(first.0.wasm).unwrap(), first.1, "the record names it");
+        assert_eq!(store.component(second.0.wasm).unwrap(), second.1, "another record is to name it");
+        store.release(second.0.wasm);
+        assert!(store.component(second.0.wasm).is_err());
     }
 }

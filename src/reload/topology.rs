@@ -25,7 +25,7 @@ use super::adopt::permit;
 use super::snapshot::snapshot_where_nothing_runs;
 use super::source::PluginError;
 use super::start::{Change, Chosen};
-use super::{Compile, Reloader, Store, StoreError};
+use super::{Compile, Reloader, Replaced, Store, StoreError};
 use crate::dispatch::{Changes, CollectError, Gone, Kept, Node, PrepareError, Renames, StartError, rename};
 use crate::engine::{Engine, Names};
 use crate::model::{SubscriberId, TopicId};
@@ -384,7 +384,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     fn changes_to(&self, plan: &Plan) -> Changes {
         let mut changes = self.shared.tree.changes(plan);
-        changes.refusals.extend(taken(self.store().applied(), &self.shared.tree.plan(), plan));
+        changes.refusals.extend(taken(self.shown().1.as_ref(), &self.shared.tree.plan(), plan));
         changes
     }
 
@@ -400,7 +400,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     /// Subscribers that are gone, and are remembered.
     pub fn retired(&self) -> Vec<Retired> {
-        self.store().applied().map(|applied| applied.retired.iter().cloned().collect()).unwrap_or_default()
+        self.shown().1.iter().flat_map(|applied| applied.retired.iter().cloned()).collect()
     }
 
     /// Forgets what is kept of subscribers that are gone: where they are, their state, and what waits. Those that were
@@ -435,9 +435,12 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
         permit(&changes, allow_loss)?;
         // Decided first: whoever has the name of one that is half forgotten is new, and begins with nothing.
-        self.on_disk(|store| match store.applied().cloned() {
-            Some(applied) => store.apply(Applied { retired: BTreeSet::new(), ..applied }),
-            None => Ok(()),
+        self.on_disk(|reloader| {
+            let mut store = reloader.store();
+            match store.applied().cloned() {
+                Some(applied) => store.apply(Applied { retired: BTreeSet::new(), ..applied }),
+                None => Ok(()),
+            }
         })
         .await?;
         for gone in &all {
@@ -492,42 +495,53 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let changes = looked.await.map_err(|_| TopologyError::Closed)?;
         permit(&changes, allow_loss)?;
         let renames = Renames::of(&old, &plan);
-        let chosen = self.choose(&plan, &components, &started, &renames).await?;
+        let (chosen, replaced) = self.choose(&plan, &components, &started, &renames).await?;
         let Chosen { starts, mut notes, changes: mut versions } = chosen;
         // Before it is decided, as in front of any other deploy.
         let takes_from = |of: &SubscriberPlan, plan: &Plan| (of.label(), plan[of.from].label());
         let ran: HashSet<(String, String)> = old.subscribers.iter().map(|of| takes_from(of, &old)).collect();
         let known: HashMap<&String, _> = subjects.iter().map(|subject| (&subject.name, subject)).collect();
-        for (name, change) in &versions {
-            let Some(replaced) = change.replaces(&self.store().view(&renames), name) else { continue };
+        for replaced in &replaced {
+            let name = &replaced.subscriber;
             let runs_as = renames.old_subscriber(name).to_owned();
             let from = places.get(name).and_then(|at| plan.subscribers.get(*at)).map(|of| plan[of.from].label());
             let from = renames.old_topic(&from.unwrap_or_default()).to_owned();
             let running = known.get(&runs_as);
             let why_not = match running.filter(|_| ran.contains(&(runs_as.clone(), from))) {
                 Some(subject) => self.snapshot(subject, replaced.version).await,
-                None => snapshot_where_nothing_runs(tree.engine(), (&plan, &renames), &replaced).await,
+                None => snapshot_where_nothing_runs(tree.engine(), (&plan, &renames), replaced).await,
             };
             let note = start.get(name).and_then(|at| notes.get_mut(*at));
             if let (Some(note), Some(why_not)) = (note, why_not) {
                 *note = Some(why_not);
             }
         }
-        let is_new = news(&old, self.store().applied(), &plan);
+        let is_new = news(&old, self.shown().1.as_ref(), &plan);
         let names = tree.prepare(&plan, is_new).await?;
 
         // What is new is kept before it is decided that it runs, and is nothing if that is not decided.
         let first: Vec<_> = versions.extract_if(.., |(_, change)| matches!(change, Change::First(..))).collect();
         let (decided, called, topology) = (plan.clone(), renames.clone(), Arc::new(proposal.clone()));
-        self.on_disk(move |store| {
-            store.rename(&called)?;
-            super::start::keep(store, &first)?;
-            super::start::keep(store, &versions)?;
-            super::start::decide(store, first)?;
-            let next = Applied::next(store.applied(), &old, proposal, &decided, names);
-            store.apply(next)?;
+        self.on_disk(move |reloader| {
+            reloader.keep(&first)?;
+            if let Err(error) = reloader.keep(&versions) {
+                reloader.release(&first);
+                return Err(error);
+            }
+            let mut store = reloader.store();
+            let topology = (|| {
+                store.rename(&called)?;
+                super::start::decide(&mut store, first)?;
+                let next = Applied::next(store.applied(), &old, proposal, &decided, names);
+                store.apply(next)
+            })();
+            if let Err(error) = topology {
+                drop(store);
+                reloader.release(&versions);
+                return Err(error);
+            }
             // From here on the topology is what was decided; versions follow from it, at the next start at the latest.
-            if let Err(error) = super::start::decide(store, versions) {
+            if let Err(error) = super::start::decide(&mut store, versions) {
                 tracing::error!(%error, "the versions of the new topology are not kept: the next start decides again");
             }
             Ok(())
@@ -558,21 +572,25 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         components: &[PathBuf],
         started: &[String],
         renames: &Renames,
-    ) -> Result<Chosen<C::Handler>, TopologyError> {
+    ) -> Result<(Chosen<C::Handler>, Vec<Replaced>), TopologyError> {
         let (plan, components, started) = (plan.clone(), components.to_vec(), started.to_vec());
-        let (view, compiler) = (self.store().view(renames), self.shared.compiler.clone());
-        let events = self.shared.probation.events;
-        let work = move || super::start::choose(&view, &compiler, &plan, &components, events, Some(&started), &|_| ());
+        let (reloader, renames, events) = (self.clone(), renames.clone(), self.shared.probation.events);
+        let work = move || {
+            let (view, compiler) = (reloader.store().view(&renames), &reloader.shared.compiler);
+            let chosen = super::start::choose(&view, compiler, &plan, &components, events, Some(&started), &|_| ())?;
+            let replaced = chosen.changes.iter().filter_map(|(name, change)| change.replaces(&view, name)).collect();
+            Ok((chosen, replaced))
+        };
         let chosen = self.shared.runtime.spawn_blocking(work).await;
         chosen.map_err(|_| TopologyError::Closed)?.map_err(TopologyError::Plugins)
     }
 
     async fn on_disk(
         &self,
-        work: impl FnOnce(&mut Store) -> Result<(), StoreError> + Send + 'static,
+        work: impl FnOnce(&Self) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<(), TopologyError> {
         let reloader = self.clone();
-        let done = self.shared.runtime.spawn_blocking(move || work(&mut reloader.store())).await;
+        let done = self.shared.runtime.spawn_blocking(move || work(&reloader)).await;
         Ok(done.map_err(|_| TopologyError::Closed)??)
     }
 }

@@ -305,6 +305,11 @@ pub(super) fn plugin(error: &ReloadError) -> Status {
         }
         ReloadError::OnTrial { .. } => Refusal::new(Code::FailedPrecondition, reason::VERSION_ON_TRIAL, error).status(),
         ReloadError::Kept(_) => Refusal::new(Code::FailedPrecondition, reason::VERSION_UNUSABLE, error).status(),
+        ReloadError::NoRoom { .. } => {
+            let mut refusal = Refusal::new(Code::ResourceExhausted, reason::DISK_FULL, error);
+            refusal.details.set_retry_info(Some(limits::FULL_RETRY_AFTER));
+            refusal.status()
+        }
         ReloadError::Store(_) | ReloadError::NotCalled { .. } => {
             // a write may have happened although it failed; and what was decided runs at the next start
             let unknown = [(reason::OUTCOME, reason::OUTCOME_UNKNOWN.to_owned())];

@@ -137,6 +137,17 @@ fn what_is_no_longer_so_is_said() {
     assert_eq!((&report["outputs"][0]["data"], &report["outputs"][0]["port"]), (&"9".into(), &"done".into()));
     let (code, report) = run(&forged(folder, |body| body["failure"]["reason"] = "other words".into()));
     assert_eq!((code, &report["outcome"]), (Some(1), &"failed_otherwise".into()), "{report}");
+    // the same failure, of a version that is not the one which failed
+    let (_, report) = run(&forged(folder, |_| {}));
+    assert_eq!((&report["other_settings"], &report["outcome"]), (&false.into(), &"reproduced".into()), "{report}");
+    for edit in
+        [|body: &mut Value| body["config"]["public"] = "x".into(), |body| body["limits"]["time_ns"] = 7_000_000.into()]
+    {
+        let path = forged(folder, edit);
+        assert_eq!(run(&path).1["other_settings"], true);
+        let said = capsule(folder, &["run", path.to_str().unwrap(), "--topology", "lab.yaml"]).notices;
+        assert!(said.contains("this is not version") && said.contains("its limits are others"), "{said}");
+    }
     let path = forged(folder, |_| {});
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() = b' ';

@@ -9,13 +9,17 @@ use tokio::runtime::Handle;
 use wattle::dispatch::{TakenBy, Tree};
 use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
+use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
-use wattle::reload::{BeginError, Outcome, Policy, Proposal, Reloader, Store, StoreError, TopologyError, adopt, begin};
+use wattle::reload::{
+    BeginError, Outcome, Policy, Proposal, ReloadError, Reloader, Store, StoreError, TopologyError, adopt, begin,
+};
 use wattle::topology::Plan;
+use wattle::wasm::Digest;
 
 use crate::bed::{Bus, LONG, ONE, World};
 use crate::common::random::Random;
-use crate::common::trees::{data, plan_of, plan_with, settled, status};
+use crate::common::trees::{data, plan_of, plan_with, settled, status, until};
 
 /// [`ONE`] with `more` beside `work`, another retry of `work`, and nothing else.
 fn two() -> Plan {
@@ -270,4 +274,72 @@ async fn what_is_lost_is_refused_alike_by_a_plan_an_apply_and_a_start() {
     assert_eq!(store.topology().unwrap().unwrap().0, world.plan, "nothing was decided");
     adopt(&world.engine, &mut store, &shorter, &files, (true, &[])).await.unwrap();
     assert_eq!(store.topology().unwrap().unwrap().0, shorter);
+}
+
+/// A plan without `work`, and one in which it is called otherwise, each with something that is compiled first.
+fn without_work() -> [Plan; 2] {
+    let text = format!("{ONE}  more: {{ from: in, plugin: more.wasm, to: {{ out: extra }} }}\n");
+    let text = text.replace("out: {} }", "out: {}, extra: {} }");
+    let (head, work) = text.split_once("  work: ").unwrap();
+    let more = work.split_once('\n').unwrap().1;
+    let renamed = text.replace("  work: {", "  labour: { was: work,");
+    [plan_of(&[&format!("{head}{more}")]), plan_of(&[&renamed])]
+}
+
+#[tokio::test]
+async fn what_waits_behind_an_apply_is_not_done_to_a_subscriber_that_is_gone_by_then() {
+    for after in without_work() {
+        let world = World::of(ONE, "a", LONG);
+        write(&world, "more", "m");
+        write(&world, "labour", "a");
+        let (bus, _) = start(&world, world.disk.clone()).await;
+        bus.reloader.deploy("work", b"b".to_vec(), Policy::Replace, "a test").await.unwrap();
+        let versions = bus.reloader.versions("work").unwrap().len();
+        world.texts.shut(true);
+        let compiled = world.texts.begun.load(Ordering::SeqCst);
+        let applying = {
+            let (reloader, proposal) = (bus.reloader.clone(), proposal(&world, &after));
+            tokio::spawn(async move { reloader.apply(proposal, true).await })
+        };
+        until("it holds the turns", || world.texts.begun.load(Ordering::SeqCst) > compiled).await;
+        let deploying = {
+            let reloader = bus.reloader.clone();
+            tokio::spawn(async move { reloader.deploy("work", b"c".to_vec(), Policy::Replace, "a test").await })
+        };
+        let others = {
+            let (one, other) = (bus.reloader.clone(), bus.reloader.clone());
+            let back = tokio::spawn(async move { one.rollback("work").await.map(drop) });
+            let pin = tokio::spawn(async move { other.pin("work", None).await.map(drop) });
+            [back, pin]
+        };
+        until("it waits", || bus.reloader.waiting("work").unwrap() == 1).await;
+        world.texts.shut(false);
+        applying.await.unwrap().unwrap();
+        let error = deploying.await.unwrap().unwrap_err();
+        assert!(matches!(error, ReloadError::Control(_)), "{error}");
+        for other in others {
+            let error = other.await.unwrap().unwrap_err();
+            assert!(matches!(error, ReloadError::Control(_)), "{error}");
+        }
+        let c = format!("{}.wasm", Digest::of(b"c"));
+        assert!(!world.disk.contents().contains_key(&c), "nothing of it is kept");
+        // it comes back as what it was
+        let back = plan_of(&[&ONE.replace("work: {", "work: { was: labour,")]);
+        bus.reloader.apply(proposal(&world, &back), true).await.unwrap();
+        assert_eq!(bus.reloader.versions("work").unwrap().len(), versions);
+        assert_eq!(bus.who().await, "b");
+        bus.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_decided_and_is_not_called_is_said_to_be_so() {
+    let world = World::of(ONE, "a", LONG);
+    let (bus, _) = start(&world, world.disk.clone()).await;
+    bus.tree.engine().close().await.unwrap();
+    let error = bus.reloader.deploy("work", b"b".to_vec(), Policy::Replace, "a test").await.unwrap_err();
+    assert!(matches!(error, ReloadError::NotCalled { .. }), "{error}");
+    let error = bus.reloader.deploy("work", b"c".to_vec(), Policy::Swap, "a test").await.unwrap_err();
+    assert!(matches!(error, ReloadError::NotCalled { .. }), "{error}");
+    bus.reloader.stop().await;
 }

@@ -1,14 +1,16 @@
 //! What a version is: a component that was decided on, with the settings of the topology, and the secrets of the day.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use wattle::dispatch::Capsule;
 use wattle::effects::{Disk, MemoryDisk};
 use wattle::reload::{KeptVersion, Outcome, Policy, Proposal, Standing, Store};
 use wattle::topology::Plan;
-use wattle::wasm::Digest;
+use wattle::wasm::{Digest, Hidden, PluginSpec};
 
 use crate::bed::{Bus, LONG, ONE, SHORT, World};
-use crate::common::trees::plan_of;
+use crate::common::trees::{PATIENCE, plan_of};
 
 /// [`ONE`], whose plugin is told this.
 fn told(config: &str) -> Plan {
@@ -283,5 +285,57 @@ async fn what_is_proven_with_new_settings_is_what_one_goes_back_from() {
     bus.is_proven().await;
     assert_eq!(version(&bus, Standing::Kept).version, first.version);
     assert_eq!(bus.reloader.rollback("work").await.unwrap(), first.version);
+    bus.stop().await;
+}
+
+/// The next capsule that a bus hands out, and the version that its settings make with its component.
+async fn capsule(capsules: &mut tokio::sync::mpsc::Receiver<Capsule>) -> (Capsule, Digest) {
+    let capsule = tokio::time::timeout(PATIENCE, capsules.recv()).await.expect("it comes").unwrap();
+    let secrets = capsule.secrets.clone().unwrap();
+    let config: BTreeMap<_, _> =
+        capsule.config.iter().map(|(name, value)| (name.clone(), value.clone().unwrap_or_default())).collect();
+    let spec = PluginSpec {
+        subscriber: capsule.subscriber.clone(),
+        wasm: b"a reject=1 reject=2 reject=3".to_vec(),
+        config,
+        hidden: secrets.into_iter().map(|name| (name, Hidden::Secret)).collect(),
+        ports: capsule.ports.clone(),
+        limits: capsule.plugin_limits(),
+    };
+    let version = spec.digest();
+    (capsule, version)
+}
+
+#[tokio::test]
+async fn a_capsule_has_the_settings_of_the_version_that_failed_and_not_those_of_the_topology() {
+    let world = World::new("a reject=1 reject=2 reject=3");
+    std::fs::write(secret_file(&world), "hush-hush").unwrap();
+    let plan = |limit: &str, time: &str| {
+        let more = format!(
+            "limits: {{ time: {time} }}, config: {{ limit: {limit}, key: {{ file: {} }} }}, to: {{",
+            secret_file(&world).display()
+        );
+        plan_of(&[&ONE.replace("to: {", &more)])
+    };
+    let bus = world.start().await;
+    apply(&bus, &world, &plan("5", "2s")).await;
+    let five = version(&bus, Standing::Tried).version;
+    bus.reloader.pin("work", Some(&five.to_string())).await.unwrap();
+    bus.reloader.unpin("work").await.unwrap();
+    let (sender, mut capsules) = tokio::sync::mpsc::channel(8);
+    bus.tree.hand_capsules_to(sender);
+    let mut expect = async |event: &str, limit: &str, time_ms: u64, expected: Digest| {
+        bus.publish(&[event]).await;
+        let (capsule, version) = capsule(&mut capsules).await;
+        assert_eq!((capsule.digest.clone(), version), (expected.to_string(), expected), "{event}");
+        assert_eq!(capsule.config["limit"].as_deref(), Some(limit), "{event}");
+        assert_eq!((capsule.config["key"].clone(), capsule.limits.time_ns), (None, time_ms * 1_000_000), "{event}");
+        assert!(!String::from_utf8(capsule.encode()).unwrap().contains("hush-hush"));
+    };
+    expect("1", "5", 2_000, five).await;
+    apply(&bus, &world, &plan("10", "3s")).await;
+    expect("2", "10", 3_000, version(&bus, Standing::Tried).version).await;
+    bus.reloader.rollback("work").await.unwrap();
+    expect("3", "5", 2_000, five).await;
     bus.stop().await;
 }

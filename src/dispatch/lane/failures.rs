@@ -260,6 +260,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 partition: *partition,
                 digest: &self.parts.emitter.digest,
                 wasm_digest: self.taken.version.wasm_digest,
+                settings: &self.taken.version.settings,
             },
         );
         match self.on_failure(event, failure) {
