@@ -249,7 +249,8 @@ fn differs(capsule: &Capsule, spec: &PluginSpec, secrets: &BTreeSet<String>) -> 
     for (name, value) in spec.config.iter().filter(|(name, _)| !secrets.contains(*name)) {
         told.insert(name, Some(value));
     }
-    let version = Digest::of_version(&wasm, told.iter().map(|(name, value)| (*name, *value)), &spec.limits, &spec.ports);
+    let version =
+        Digest::of_version(&wasm, told.iter().map(|(name, value)| (*name, *value)), &spec.limits, &spec.ports);
     version.to_string() != capsule.digest
 }
 

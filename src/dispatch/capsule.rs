@@ -471,7 +471,8 @@ impl StateView for ReadState {
     }
 
     fn keys(&self, bucket: &str, after: Option<&str>, count: usize, _: u64) -> Result<Keys, StateError> {
-        if let Some(found) = self.listings.get(&(bucket.to_owned(), after.map(str::to_owned))) {
+        let listed = self.listings.get(&(bucket.to_owned(), after.map(str::to_owned)));
+        if let Some(found) = listed.filter(|found| found.keys.len() <= count) {
             return Ok(found.clone());
         }
         let (keys, is_known) = self.known(bucket, after, count);

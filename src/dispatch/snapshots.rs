@@ -15,9 +15,10 @@
 
 mod file;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -165,6 +166,18 @@ impl SnapshotInfo {
     }
 }
 
+/// A turn for each subscriber that somebody takes a snapshot of.
+#[derive(Debug, Default)]
+pub(super) struct Turns(Mutex<BTreeMap<SubscriberId, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    fn of(&self, subscriber: SubscriberId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(subscriber).or_default().clone()
+    }
+}
+
 /// The numbers of a subscriber's snapshots, ascending.
 fn numbers(disk: &dyn Disk, subscriber: SubscriberId) -> io::Result<Vec<u64>> {
     let names = disk.list()?;
@@ -240,7 +253,8 @@ impl<E: Engine> Tree<E> {
     ) -> Result<SnapshotInfo, ControlError> {
         let found = self.subscriber(subscriber)?;
         let (number_of, disk) = (found.number, self.snapshot_disk()?);
-        let one_at_a_time = self.shared.snapshots.clone().lock_owned().await;
+        // One subscriber at a time: another one, whose state may be large, holds up nobody.
+        let one_at_a_time = self.shared.snapshots.of(found.number).lock_owned().await;
         let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze(&found).await?.into_iter().unzip();
         let about = About {
             subscriber: found.plan().label(),

@@ -15,6 +15,7 @@ use super::numbered::{Numbered, blueprint_on, emitter};
 use super::outputs::Emitter;
 use super::publish::Publisher;
 use super::running::{Given, Holder, Running, Takes, Task, Timer, assemble};
+use super::snapshots::Turns;
 use super::status::{Counters, Snapshot, SubscriberStatus, TopicStatus};
 use super::versions::{Roster, Terms, Version};
 use crate::engine::{ApplyError, Bounds, Engine, Entries, GuardCounts, SessionError, Stopped};
@@ -75,8 +76,8 @@ pub(super) struct Shared<E> {
     running: RwLock<Arc<Running>>,
     publisher: Publisher<E>,
     pub(super) capsules: Sink,
-    /// Whoever takes a snapshot has it.
-    pub(super) snapshots: Arc<tokio::sync::Mutex<()>>,
+    /// Whoever takes a snapshot of a subscriber has its own.
+    pub(super) snapshots: Turns,
     /// Whoever has the engine apply a blueprint has it.
     pub(super) applying: tokio::sync::Mutex<()>,
     pub(super) stop: CancellationToken,
@@ -166,7 +167,7 @@ impl<E: Engine> Tree<E> {
             running: RwLock::new(Arc::new(nothing)),
             publisher,
             capsules,
-            snapshots: Arc::default(),
+            snapshots: Turns::default(),
             applying: tokio::sync::Mutex::new(()),
             stop,
             lanes: TaskTracker::new(),

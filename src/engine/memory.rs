@@ -86,6 +86,11 @@ impl Default for MemoryEngine {
 }
 
 impl MemoryEngine {
+    /// The disk that snapshots are on.
+    pub fn snapshot_disk(&self) -> MemoryDisk {
+        MemoryDisk::clone(&self.shared.snapshots)
+    }
+
     /// From now on, and until this is said again, what is appended is appended at this time, Unix nanoseconds. Time never
     /// goes back.
     pub fn hold_clock(&self, time_ns: u64) {

@@ -140,9 +140,9 @@ fn what_is_no_longer_so_is_said() {
     // the same failure, of a version that is not the one which failed
     let (_, report) = run(&forged(folder, |_| {}));
     assert_eq!((&report["other_settings"], &report["outcome"]), (&false.into(), &"reproduced".into()), "{report}");
-    for edit in
-        [|body: &mut Value| body["config"]["public"] = "x".into(), |body| body["limits"]["time_ns"] = 7_000_000.into()]
-    {
+    let edits: [fn(&mut Value); 2] =
+        [|body| body["config"]["public"] = "x".into(), |body| body["limits"]["time_ns"] = 7_000_000.into()];
+    for edit in edits {
         let path = forged(folder, edit);
         assert_eq!(run(&path).1["other_settings"], true);
         let said = capsule(folder, &["run", path.to_str().unwrap(), "--topology", "lab.yaml"]).notices;

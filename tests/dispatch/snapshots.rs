@@ -344,3 +344,48 @@ async fn a_lane_whose_seek_broke_off_stands_still_until_it_is_sought_again() {
     assert_eq!(state(&tree, "all")[&1], events, "everything once, from the start");
     ends(tree).await;
 }
+
+/// Two subscribers, each of which keeps something.
+const TWO: &str = "
+wattle: v1
+name: t
+topics: { in: { partitions: 1 }, out: {} }
+subscribers:
+  one: { from: in, plugin: work.wasm, to: { out: out } }
+  two: { from: in, plugin: work.wasm }
+";
+
+#[tokio::test]
+async fn a_snapshot_that_takes_long_holds_up_those_of_no_other_subscriber() {
+    let engine = MemoryEngine::default();
+    let disk = engine.snapshot_disk();
+    let handler = counting(&Arc::default());
+    let tree = start_on(engine, &plan_of(&[TWO]), &[("one", &handler), ("two", &handler)]).await;
+    publish(&tree, 0..3).await;
+    settled(&tree).await;
+    let first = tree.take_snapshot("one", TakenBy::Hand, "", 8).await.unwrap();
+    let name = disk.contents().into_keys().next().unwrap();
+    let (of_one, _) = name.rsplit_once(&first.number.to_string()).unwrap();
+    let of_one = of_one.to_owned();
+    let gate = Arc::new((std::sync::Mutex::new(true), std::sync::Condvar::new()));
+    let (shut, asked) = (gate.clone(), Arc::new(AtomicBool::new(false)));
+    let has_asked = asked.clone();
+    disk.set_fault_on(move |name, _| {
+        if name.starts_with(&of_one) {
+            has_asked.store(true, SeqCst);
+            drop(shut.1.wait_while(shut.0.lock().unwrap(), |is_shut| *is_shut).unwrap());
+        }
+        Ok(())
+    });
+    let slow = {
+        let tree = tree.clone();
+        tokio::spawn(async move { tree.take_snapshot("one", TakenBy::Hand, "", 8).await })
+    };
+    until("it is being written", || asked.load(SeqCst)).await;
+    let other = tokio::time::timeout(PATIENCE, tree.take_snapshot("two", TakenBy::Deploy, "", 8)).await;
+    assert!(!slow.is_finished());
+    *gate.0.lock().unwrap() = false;
+    gate.1.notify_all();
+    other.expect("it waits for no other subscriber").unwrap();
+    slow.await.unwrap().unwrap();
+}

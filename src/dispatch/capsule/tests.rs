@@ -9,11 +9,19 @@ fn listing(after: Option<&str>, keys: &[&str], looked_to: Option<&str>) -> KeptR
     }
 }
 
-/// The keys behind one, and whether they are what there was.
+/// So many keys behind one, as they are asked for page by page, and whether they are what there was.
 fn keys(state: &ReadState, after: Option<&str>, count: usize) -> (String, bool) {
     state.unknown.lock().unwrap().clear();
-    let found = state.keys("b", after, count, 0).unwrap();
-    (found.keys.concat(), state.unknown().is_empty())
+    let (mut keys, mut after) = (Vec::new(), after.map(str::to_owned));
+    while keys.len() < count {
+        let found = state.keys("b", after.as_deref(), count - keys.len(), 0).unwrap();
+        keys.extend(found.keys);
+        match found.looked_to {
+            None => break,
+            looked_to => after = looked_to,
+        }
+    }
+    (keys.concat(), state.unknown().is_empty())
 }
 
 #[test]
