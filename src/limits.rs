@@ -154,6 +154,9 @@ pub const CLOCK_MELTS_PART: u64 = 100;
 pub const CLOCK_NOTED_EVERY: Duration = Duration::from_secs(3600);
 /// How long the appender waits for room before it looks again whether the log still works.
 pub const ROOM_LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often it looks again where the log is told to close: five seconds. Whoever makes room does so by then, or not while
+/// somebody waits for the end of the process.
+pub const CLOSE_LOOKS_MAX: u32 = 100;
 /// Groups that are written and not durable: what a disk that hangs lets pile up.
 pub const UNSYNCED_GROUPS_MAX: usize = 16 * 1024;
 /// How long units of lanes that no reader outside waits for stay without a sync, if nothing else asks for one. After a loss of

@@ -12,7 +12,7 @@
 
 mod encode;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -61,6 +61,10 @@ pub(super) struct Appender {
     unsynced_bytes: usize,
     /// The group that is encoded, and not written.
     unfinished: Option<Encoded>,
+    /// Behind that: what was handed in and is not encoded.
+    left: VecDeque<Submission>,
+    /// Whoever uses it waits where it must; else that is left.
+    may_wait: bool,
     /// Nobody else makes checkpoints: there are no threads, or not yet.
     is_alone: bool,
 }
@@ -89,19 +93,41 @@ impl Appender {
             is_marked: true,
             unsynced_bytes: 0,
             unfinished: None,
+            left: VecDeque::new(),
+            may_wait: true,
             is_alone: true,
         }
     }
 
     /// Writes what was handed in, waiting for room and for the disk where it must.
     pub(super) fn write(&mut self, submissions: Vec<Submission>) -> io::Result<()> {
-        self.finish_group()?;
-        let mut rest = submissions.into_iter().peekable();
-        while rest.peek().is_some() {
-            self.encode_group(&mut rest)?;
+        self.left.extend(submissions);
+        self.finish_left()
+    }
+
+    /// Writes what was handed in so far.
+    fn finish_left(&mut self) -> io::Result<()> {
+        let mut finish = || loop {
             self.finish_group()?;
+            if self.left.is_empty() {
+                return Ok(());
+            }
+            self.encode_group()?;
+        };
+        let finished = finish();
+        if finished.is_err() {
+            let (group, left) = (self.unfinished.take(), std::mem::take(&mut self.left)); // whoever waits is told
+            let requests = group.as_ref().map_or(0, |group| group.then.len()) + left.len();
+            if self.shared.has_given_up() {
+                let bytes = group.map_or(0, |group| group.bytes.len());
+                tracing::error!(
+                    requests,
+                    bytes,
+                    "the log is closed though its disk is full: what was not acknowledged is not stored"
+                );
+            }
         }
-        Ok(())
+        finished
     }
 
     /// Whether this many bytes can be written without waiting for anything.
@@ -109,23 +135,26 @@ impl Appender {
         let used = self.written - self.file.first_position;
         bytes <= limits::CALLER_GROUP_BYTES_MAX
             && self.unfinished.is_none()
+            && self.left.is_empty()
             && used + bytes as u64 <= self.options.file_bytes
             && self.shared.tail.has_room_for_long(bytes)
             && self.syncer.is_keeping_up()
     }
 
-    /// Writes what was handed in, which [`Self::writes_at_once`]. False: the disk had no room after all, and the next
-    /// [`Self::write`] begins with it.
+    /// Writes what was handed in, which [`Self::writes_at_once`]. False: the disk had no room after all, or a checkpoint would
+    /// have to be waited for, and the next [`Self::write`] begins with what is left.
     pub(super) fn write_at_once(&mut self, submissions: Vec<Submission>) -> io::Result<bool> {
-        let mut rest = submissions.into_iter().peekable();
-        self.encode_group(&mut rest)?;
-        debug_assert!(rest.peek().is_none(), "it is one group");
-        let Some(group) = self.unfinished.take() else { return Ok(true) };
+        self.left.extend(submissions);
+        self.may_wait = false;
+        let encoded = self.encode_group();
+        self.may_wait = true;
+        encoded?;
+        let Some(group) = self.unfinished.take() else { return Ok(self.left.is_empty()) };
         match self.file.write(&group.bytes, self.written) {
             Ok(()) => {
                 self.written += group.bytes.len() as u64;
                 self.group_written(group);
-                Ok(true)
+                Ok(self.left.is_empty())
             }
             Err(error) if is_passing(&error) => {
                 self.unfinished = Some(group);
@@ -137,19 +166,19 @@ impl Appender {
 
     /// The position behind what is written, where no mark says that it is durable.
     pub(super) fn unmarked(&self) -> Option<u64> {
-        (!self.is_marked || self.unfinished.is_some()).then_some(self.written)
+        (!self.is_marked || self.unfinished.is_some() || !self.left.is_empty()).then_some(self.written)
     }
 
     /// Nothing more comes: what is written is handed to the syncer.
     pub(super) fn finish(&mut self) -> io::Result<()> {
-        self.finish_group()?;
+        let finished = self.finish_left();
         self.submit(Ends::default(), Vec::new());
-        Ok(())
+        finished
     }
 
     /// Nothing has come for a while: what is not durable is made so, then a mark says that it is.
     pub(super) fn idle(&mut self) -> io::Result<()> {
-        self.finish_group()?;
+        self.finish_left()?;
         if self.syncer.durable() == self.link.position {
             self.write_mark()?;
         }
@@ -160,7 +189,8 @@ impl Appender {
 
     /// Everything is durable, and the next start shall know it.
     pub(super) fn last_mark(&mut self) -> io::Result<()> {
-        if self.is_marked || self.shared.is_poisoned() {
+        // behind what was given up there is no place for a mark
+        if self.is_marked || self.shared.is_poisoned() || self.shared.has_given_up() {
             return Ok(());
         }
         self.write_mark()?;
@@ -187,13 +217,18 @@ impl Appender {
     /// Writes the group that is encoded, where there is one, however long that takes.
     fn finish_group(&mut self) -> io::Result<()> {
         let Some(group) = self.unfinished.take() else { return Ok(()) };
-        if !group.bytes.is_empty() {
-            self.wait_for_room(group.bytes.len())?;
-            self.roll_before(group.bytes.len())?;
-            self.write_bytes(&group.bytes)?;
+        let length = group.bytes.len();
+        let mut write = || {
+            self.wait_for_room(length)?;
+            self.roll_before(length)?;
+            self.write_bytes(&group.bytes)
+        };
+        let written = if length > 0 { write() } else { Ok(()) };
+        match written {
+            Ok(()) => self.group_written(group),
+            Err(_) => self.unfinished = Some(group),
         }
-        self.group_written(group);
-        Ok(())
+        written
     }
 
     /// Tells everybody of a group that is written.
@@ -259,6 +294,9 @@ impl Appender {
             if self.shared.is_poisoned() {
                 return Err(io::Error::other("the log has stopped"));
             }
+            if self.shared.gives_up_on_checkpoints() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
         }
         Ok(())
     }
@@ -281,11 +319,12 @@ impl Appender {
         Ok(())
     }
 
-    /// Tries again for as long as the disk is full, or descriptors are short: the same bytes in the same place are harmless.
+    /// Tries again for as long as the disk is full, or descriptors are short, and the log is not to close: the same bytes in the
+    /// same place are harmless.
     fn when_there_is_room<T>(&self, act: impl Fn(&Self) -> io::Result<T>) -> io::Result<T> {
         loop {
             match act(self) {
-                Err(error) if is_passing(&error) && !self.shared.is_poisoned() => {
+                Err(error) if is_passing(&error) && !self.shared.is_poisoned() && !self.shared.gives_up() => {
                     self.shared.open_segments.clear(); // readers open theirs again
                     // a checkpoint gives journal files back
                     if self.is_alone {

@@ -27,6 +27,7 @@ mod appender;
 mod block;
 mod checkpointer;
 mod clock;
+mod closing;
 mod cold;
 mod cold_cache;
 mod files;
@@ -85,6 +86,7 @@ use crate::model::{Chunk, LaneId, Lifecycle, Offset, PartitionId, Retention, Sub
 use appender::Appender;
 use checkpointer::{CheckpointError, Checkpointer, Turn};
 use clock::TrustedClock;
+use closing::Closing;
 use cold_cache::ColdCache;
 use files::Files;
 use queue::Queue;
@@ -261,6 +263,7 @@ pub(crate) struct Shared {
     oldest_ends: Mutex<HashMap<PartitionId, guards::Oldest>>,
     trusted: TrustedClock,
     condition: watch::Sender<Condition>,
+    closing: Closing,
     epoch: u32,
 }
 
@@ -352,13 +355,17 @@ impl Shared {
             }
             let turned = catch_unwind(AssertUnwindSafe(|| checkpointer.turn(self, turn)));
             match turned {
-                Ok(Ok(())) => return true,
+                Ok(Ok(())) => {
+                    self.found_room(true);
+                    return true;
+                }
                 Ok(Err(CheckpointError::Full)) if self.files.give_up_spares() => {}
                 Ok(Err(CheckpointError::Full | CheckpointError::Descriptors)) => {
                     // Lanes read on meanwhile.
                     if let Err(CheckpointError::Disk { .. } | CheckpointError::Store(_)) = checkpointer.settle(self) {
                         continue; // which says what it is
                     }
+                    self.found_room(false);
                     return false;
                 }
                 Ok(Err(error)) => self.poison(&format!("a checkpoint failed: {error}")),
@@ -438,6 +445,7 @@ impl Log {
             oldest_ends: Mutex::default(),
             trusted: TrustedClock::open(clock.clone(), recovered.clock),
             condition: watch::Sender::new(Condition::Working),
+            closing: Closing::default(),
             epoch: recovered.link.epoch,
             disk,
             clock,
@@ -565,7 +573,7 @@ impl Log {
     }
 
     /// Takes nothing more, writes and syncs what was taken, makes a last checkpoint and ends the threads. Blocks until it
-    /// has.
+    /// has. Where the disk is full that is given up after a few seconds: what was not acknowledged by then is not stored.
     pub fn close(&self) {
         self.shared.queue.close();
         if let Some(threads) = lock(&self.threads).take() {

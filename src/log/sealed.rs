@@ -305,18 +305,28 @@ impl Sealed {
     }
 }
 
+/// Whether whoever looks waits where a checkpoint has to be made first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// It is told so: `WouldBlock`.
+    Not,
+    /// It makes the checkpoint, again and again where the disk is full.
+    Alone,
+    /// The same with pauses: somebody else makes room meanwhile.
+    BesideOthers,
+}
+
 /// Looks for identities in the store, for the appender.
 pub(super) struct SealedLook<'s> {
     shared: &'s Shared,
     sealed: Arc<Sealed>,
     hashing: Hashing,
-    /// How long it waits where the disk is full; `None`: somebody else makes room meanwhile.
-    patience: Option<Duration>,
+    waits: Waits,
 }
 
 impl<'s> SealedLook<'s> {
-    pub(super) fn new(shared: &'s Shared, hashing: Hashing, patience: Option<Duration>) -> Self {
-        Self { shared, sealed: shared.sealed(), hashing, patience }
+    pub(super) fn new(shared: &'s Shared, hashing: Hashing, waits: Waits) -> Self {
+        Self { shared, sealed: shared.sealed(), hashing, waits }
     }
 
     /// Looks at what [`Self::find`] will look at for a few hashes.
@@ -393,12 +403,18 @@ impl<'s> SealedLook<'s> {
         }
     }
 
-    /// Waits for the checkpoint that is made now, and finds out about one that failed.
+    /// Waits for the checkpoint that is made now, and finds out about one that failed, where it may.
     fn wait_for_checkpoint(&mut self) -> io::Result<()> {
-        if !self.shared.checkpoint(Turn::Move)
-            && let Some(patience) = self.patience
-        {
-            std::thread::sleep(patience);
+        if self.waits == Waits::Not {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if !self.shared.checkpoint(Turn::Move) {
+            if self.shared.gives_up() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            if self.waits == Waits::BesideOthers {
+                std::thread::sleep(limits::ROOM_LOOK_EVERY);
+            }
         }
         if self.shared.is_poisoned() {
             return Err(io::Error::other("the log has stopped"));

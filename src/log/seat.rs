@@ -14,7 +14,7 @@
 //! for such a wake-up once per level of the tree.
 //!
 //! Promises: one thread writes at a time, in the order of the queue; every submission is written. A caller never waits for
-//! room in memory, for the end of a file, or for a full disk.
+//! room in memory, for the end of a file, for a checkpoint, or for a full disk.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -77,7 +77,7 @@ impl Sequencer {
     /// keep for it.
     ///
     /// # Errors
-    /// The store cannot be read. Within: why nothing of it has a place.
+    /// The store cannot be read, or would have to be waited for: nothing is noted then. Within: why nothing of it has a place.
     pub(super) fn judge(
         &mut self,
         slices: &mut Slices,
@@ -89,7 +89,13 @@ impl Sequencer {
     ) -> io::Result<Result<Judged, NotPlaced>> {
         self.release(look.position(), RELEASED_AT_ONCE + 2 * slices.count());
         let mut noted = Noted::default();
-        let new = self.note_new(slices, now_ns, look, &settings, &mut next_offset, &mut noted)?;
+        let new = match self.note_new(slices, now_ns, look, &settings, &mut next_offset, &mut noted) {
+            Ok(new) => new,
+            Err(error) => {
+                self.forget(noted);
+                return Err(error);
+            }
+        };
         let known = new.as_ref().map_or(0, Vec::len);
         let judged = new.map_err(NotPlaced::Producer).and_then(|mut duplicates| {
             let judged = guards.judge(slices, &mut duplicates, &mut next_offset).map_err(NotPlaced::Guard);
@@ -214,7 +220,8 @@ impl Sequencer {
                 && !slice.identities.is_empty()
             {
                 let horizon = Horizon::new(dedupe, now_ns, self.windows.entry(id.topic).or_default().next_number());
-                let mut undo = Undo::default();
+                noted.identities.push((id.topic, Undo::default()));
+                let Some((_, undo)) = noted.identities.last_mut() else { continue };
                 let hashes: Vec<u64> = slice.identities.iter().map(|id| self.hashing.hash(id.0)).collect();
                 for (record, (EventId(identity), hash)) in slice.identities.iter().zip(&hashes).enumerate() {
                     let hash = *hash;
@@ -247,12 +254,11 @@ impl Sequencer {
                         None => {
                             let offset = next() + record as Offset - gone;
                             let place = Place { partition: id.partition, offset };
-                            window.note(*identity, hash, place, now_ns, &mut undo);
+                            window.note(*identity, hash, place, now_ns, undo);
                         }
                     }
                 }
                 self.open.push(id.topic);
-                noted.identities.push((id.topic, undo));
             }
         }
         if let Some(producer) = producer {

@@ -54,6 +54,7 @@ fn run(shared: &Arc<Shared>, seat: &Seat, syncer: &Arc<Syncer>) {
             Err(error) => Ok(Err(io::Error::new(error.kind(), error.to_string()))),
         };
         let served = served.unwrap_or_else(|_| Err(io::Error::other("the appender panicked")));
+        let served = shared.unless_given_up(served);
         if let Err(error) = &served {
             shared.poison(&error.to_string()); // before the syncer ends: it must not ack past it
         }
@@ -131,9 +132,11 @@ impl Stepper {
     /// Writes what is in the queue.
     pub fn append(&mut self) {
         let submissions = self.shared.queue.take();
-        if !self.shared.is_poisoned()
-            && let Err(error) = self.appender.write(submissions)
-        {
+        if self.shared.is_poisoned() {
+            return;
+        }
+        let written = self.appender.write(submissions);
+        if let Err(error) = self.shared.unless_given_up(written) {
             self.shared.poison(&error.to_string());
         }
     }

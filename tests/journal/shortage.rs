@@ -11,7 +11,7 @@ use wattle::effects::memory::Operation;
 use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::{AppendError, Blueprint, Engine, ReadBudget, Session, Slices, SubscriberSpec, TopicSpec, Unit};
-use wattle::log::{Condition, LogOptions};
+use wattle::log::{Condition, LogOptions, NotPlaced, Placed, Ticket};
 use wattle::model::{LaneId, PartitionId};
 
 use super::support::{P, append, open, options, slices, stored};
@@ -162,4 +162,49 @@ async fn descriptors_that_run_out_end_nothing() {
     assert!(stored(&log, P) == expected);
     drop(log);
     assert!(stored(&open(&disk.after_crash(|| false), small).0, P) == expected);
+}
+
+/// What is handed in to a log whose files of some names find no room any more, and how it ends.
+fn closes(is_refused: fn(&str) -> bool, small: LogOptions) {
+    let disk = MemoryDisk::default();
+    let (log, _) = open(&disk, small.clone());
+    let event = |number: usize| format!("{number} {}", "x".repeat(200));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(append(&log, P, &event(0)));
+    disk.set_fault_on(move |name, operation| match operation {
+        Operation::Write(_) | Operation::Allocate(_) | Operation::Create if is_refused(name) => {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+        _ => Ok(()),
+    });
+    let tickets: Vec<_> = (1..60).map(|number| super::support::submit(&log, P, &event(number))).collect();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let condition = log.condition();
+    // on a thread of its own, so that this test ends where that does not
+    std::thread::spawn(move || {
+        log.close();
+        drop(log);
+        sender.send(())
+    });
+    receiver.recv_timeout(PATIENCE).expect("it ends");
+    assert_eq!(*condition.borrow(), Condition::Closed, "nothing has failed");
+    let acked = |ticket: Ticket<Result<Placed, NotPlaced>>| {
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, ticket).await.unwrap().is_ok() })
+    };
+    let acked = 1 + tickets.into_iter().map(acked).take_while(|is_acked| *is_acked).count();
+    assert!(acked < 60, "there was room");
+    disk.clear_fault();
+    for disk in [&disk, &disk.after_crash(|| false)] {
+        let found = stored(&open(disk, small.clone()).0, P);
+        assert!(found.len() >= acked, "{} of {acked}", found.len());
+        assert_eq!(found, (0..found.len()).map(event).collect::<Vec<_>>(), "and nothing else");
+    }
+}
+
+#[test]
+fn a_log_closes_although_its_disk_stays_full_and_what_was_acknowledged_is_there() {
+    closes(|name| name.starts_with("journal"), options());
+    // neither segments nor the store find room, so the appender waits for a checkpoint
+    let small = LogOptions { recent_bytes_max: 4 << 10, move_bytes: 512, checkpoint_bytes: 1 << 10, ..options() };
+    closes(|name| !name.starts_with("journal"), small);
 }

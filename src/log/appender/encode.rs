@@ -1,11 +1,9 @@
 //! Encoding a group: what is submitted is judged, gets its offsets, and becomes frames. Nothing is written here.
 
 use std::io;
-use std::iter::Peekable;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::vec::IntoIter;
 
 use tokio::sync::oneshot;
 
@@ -14,7 +12,7 @@ use super::super::clock::ClockState;
 use super::super::frame::{Consumed, Kept, Kind, LaneChange, Link, write_frame, write_unit};
 use super::super::guards::{Guards, Looked};
 use super::super::queue::{NotPlaced, Permit, Placed, Submission};
-use super::super::sealed::SealedLook;
+use super::super::sealed::{SealedLook, Waits};
 use super::super::sequencer::Judged;
 use super::super::store::Sequenced;
 use super::super::syncer::Ack;
@@ -75,27 +73,34 @@ pub(super) struct PlacedSlice {
 }
 
 impl Appender {
-    /// Encodes as many submissions as make one group. It is not longer than a file, which has its room already, unless one
+    /// Encodes as many of those that are left as make one group, up to one that has to wait and may not. It is not longer than a file, which has its room already, unless one
     /// alone is; or, step by step, all that waits, so that a simulation can say what a step does.
-    pub(super) fn encode_group(&mut self, submissions: &mut Peekable<IntoIter<Submission>>) -> io::Result<()> {
+    pub(super) fn encode_group(&mut self) -> io::Result<()> {
         let file_bytes = match self.options.is_stepped {
             true => usize::MAX,
             false => usize::try_from(self.options.file_bytes).unwrap_or(usize::MAX),
         };
         let room_max = file_bytes.clamp(limits::SMALL_GROUP_BYTES_MAX, limits::GROUP_BYTES_MAX);
-        let (mut group, mut room) = (Vec::new(), 0);
-        while let Some(submission) = submissions.next_if(|next| room == 0 || room + next.frame_bytes() <= room_max) {
-            room += submission.frame_bytes();
-            group.push(submission);
+        let (mut count, mut room) = (0, 0);
+        for submission in &self.left {
+            let bytes = submission.frame_bytes();
+            if room > 0 && room + bytes > room_max {
+                break;
+            }
+            (count, room) = (count + 1, room + bytes);
         }
         // Exactly as large as it gets: readers share this memory for as long as it is recent, spare room and all.
         let bytes = Vec::with_capacity(room);
-        let mut encoded = Encoded { bytes, then: Vec::with_capacity(group.len()), ..Encoded::default() };
+        let mut encoded = Encoded { bytes, then: Vec::with_capacity(count), ..Encoded::default() };
         let ClockState { trusted_ns, wall_ns } = self.shared.trusted.now();
         self.link.append_time_ns = self.link.append_time_ns.max(wall_ns);
         self.trusted_time_ns = trusted_ns;
-        for submission in group {
-            self.encode_submission(submission, &mut encoded)?;
+        for _ in 0..count {
+            let Some(submission) = self.left.pop_front() else { break };
+            if let Some(waits) = self.encode_submission(submission, &mut encoded)? {
+                self.left.push_front(waits);
+                break;
+            }
         }
         let bytes = &mut encoded.bytes;
         if bytes.capacity() - bytes.len() > bytes.len() / 8 {
@@ -105,15 +110,20 @@ impl Appender {
         Ok(())
     }
 
-    fn encode_submission(&mut self, submission: Submission, group: &mut Encoded) -> io::Result<()> {
+    /// The same submission where it has to wait and may not: nothing of it has happened.
+    fn encode_submission(&mut self, submission: Submission, group: &mut Encoded) -> io::Result<Option<Submission>> {
         match submission {
             Submission::Append { mut slices, looked, ticket, permit } => {
-                let (duplicates, kept, aside) = match self.judge(&mut slices, looked.as_deref())? {
-                    Ok(judged) => judged,
-                    Err(refused) => {
+                let (duplicates, kept, aside) = match self.judge(&mut slices, looked.as_deref()) {
+                    Ok(Ok(judged)) => judged,
+                    Ok(Err(refused)) => {
                         group.then.push(Then::Ack(Ack::Append(ticket, Err(refused), permit)));
-                        return Ok(());
+                        return Ok(None);
                     }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        return Ok(Some(Submission::Append { slices, looked, ticket, permit }));
+                    }
+                    Err(error) => return Err(error),
                 };
                 let base_offsets = match slices.count() {
                     0 => vec![0; slices.iter().len()],
@@ -134,7 +144,7 @@ impl Appender {
                 permit,
             } => {
                 if !lane.is_owner(owner) {
-                    return Ok(()); // fenced while it waited; its session finds out at its next commit
+                    return Ok(None); // fenced while it waited; its session finds out at its next commit
                 }
                 let Self { shared, writers, trusted_time_ns, .. } = self;
                 let (settings, mut duplicates) = (shared.settings(), Vec::new());
@@ -145,7 +155,7 @@ impl Appender {
                     Ok(judged) => judged,
                     Err(refused) => {
                         group.then.extend(verdict.map(|ticket| Then::Verdict(ticket, Err(refused))));
-                        return Ok(());
+                        return Ok(None);
                     }
                 };
                 slices.sort_out(&mut duplicates, &mut aside, |_| 0);
@@ -183,7 +193,7 @@ impl Appender {
             Submission::Sync { ticket } => group.then.push(Then::Ack(Ack::Durable(ticket))),
             Submission::Barrier { ticket } => group.then.push(Then::Barrier(ticket)),
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Encodes a unit. The offset of the first record of each slice.
@@ -244,8 +254,12 @@ impl Appender {
 
     fn judge_alone(&mut self, slices: &mut Slices, looked: Option<&Looked>) -> io::Result<Result<Judged, NotPlaced>> {
         let Self { sequencer, shared, writers, trusted_time_ns, .. } = self;
-        let patience = (!self.is_alone).then_some(limits::ROOM_LOOK_EVERY);
-        let mut look = SealedLook::new(shared, self.hashing, patience);
+        let waits = match (self.may_wait, self.is_alone) {
+            (false, _) => Waits::Not,
+            (true, true) => Waits::Alone,
+            (true, false) => Waits::BesideOthers,
+        };
+        let mut look = SealedLook::new(shared, self.hashing, waits);
         let settings = shared.settings();
         let guards = Guards { shared, settings: &settings, now_ns: *trusted_time_ns, looked };
         let settings = |topic| settings.topics.get(&topic).copied().unwrap_or_default();
