@@ -401,6 +401,31 @@ mod tests {
         (0..3).map(once).min().unwrap()
     }
 
+    /// How many nodes are looked at to ask about each topic of a plan.
+    fn looked_at(count: u32) -> usize {
+        use super::super::numbered::LOOKED_AT;
+        let plan = wide(count);
+        let hidden = plan.topics.len() * 4;
+        let numbers = Numbers {
+            topics: (0..hidden as u32).map(crate::model::TopicId).collect(),
+            subscribers: (0..hidden as u32).map(SubscriberId).collect(),
+            ..Numbers::default()
+        };
+        let before = LOOKED_AT.get();
+        let numbered = Numbered::new(&plan, &numbers);
+        for (index, topic) in plan.topics() {
+            assert!(numbered.guard(index).zip(numbered.holder(index)).zip(numbered.target(index)).is_some());
+            assert!(numbered.parent(topic).is_none() && numbered.diverted_from(topic).is_none());
+        }
+        LOOKED_AT.get() - before
+    }
+
+    #[test]
+    fn each_topic_is_asked_about_without_a_look_at_the_others() {
+        assert_eq!(looked_at(20_000), 10 * looked_at(2_000));
+        assert!(looked_at(2_000) <= 10 * 2_000, "{}", looked_at(2_000));
+    }
+
     #[test]
     fn ten_times_the_topics_cost_ten_times_the_work_and_not_a_hundred() {
         let (small, large) = (cost(2_000), cost(20_000));

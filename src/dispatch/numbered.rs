@@ -15,9 +15,40 @@ use crate::engine::{Blueprint, Engine, Numbers, SubscriberSpec, TopicSpec};
 use crate::model::{OutputIds, SubscriberId, TopicId, TopicSettings};
 use crate::topology::{Plan, SubscriberPlan, TopicIndex, TopicPlan};
 
+/// Nodes of a plan. Tests count how many of them are looked at: plans have tens of thousands, and each is asked about.
+struct Nodes<'a, T>(&'a [T]);
+
+#[cfg(test)]
+thread_local! {
+    /// How many nodes were looked at on this thread.
+    pub(super) static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Notes that a node was looked at.
+fn looks() {
+    #[cfg(test)]
+    LOOKED_AT.set(LOOKED_AT.get() + 1);
+}
+
+impl<'a, T> Nodes<'a, T> {
+    fn get(&self, at: usize) -> Option<&'a T> {
+        looks();
+        self.0.get(at)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &'a T> + use<'a, T> {
+        self.0.iter().inspect(|_| looks())
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// A plan's nodes with the engine's numbers.
 pub(super) struct Numbered<'a> {
-    plan: &'a Plan,
+    topics: Nodes<'a, TopicPlan>,
+    subscribers: Nodes<'a, SubscriberPlan>,
     numbers: &'a Numbers,
     /// For each topic, how many before it have a guard; and how many of all.
     guards_before: Vec<usize>,
@@ -26,22 +57,23 @@ pub(super) struct Numbered<'a> {
 
 impl<'a> Numbered<'a> {
     pub(super) fn new(plan: &'a Plan, numbers: &'a Numbers) -> Self {
+        let (topics, subscribers) = (Nodes(&plan.topics), Nodes(&plan.subscribers));
         let mut guards = 0;
-        let counted = plan.topics.iter().map(|topic| {
+        let counted = topics.iter().map(|topic| {
             guards += usize::from(topic.lifecycle.is_some());
             guards - usize::from(topic.lifecycle.is_some())
         });
         let guards_before = counted.collect();
-        Self { plan, numbers, guards_before, guards }
+        Self { topics, subscribers, numbers, guards_before, guards }
     }
 
     pub(super) fn topics(&self) -> impl Iterator<Item = (&'a TopicPlan, TopicId)> {
-        self.plan.topics.iter().zip(self.numbers.topics.iter().copied())
+        self.topics.iter().zip(self.numbers.topics.iter().copied())
     }
 
     pub(super) fn topic(&self, index: TopicIndex) -> Option<(&'a TopicPlan, TopicId)> {
         let at = index.0 as usize;
-        Some((self.plan.topics.get(at)?, *self.numbers.topics.get(at)?))
+        Some((self.topics.get(at)?, *self.numbers.topics.get(at)?))
     }
 
     pub(super) fn target(&self, index: TopicIndex) -> Option<Target> {
@@ -53,19 +85,18 @@ impl<'a> Numbered<'a> {
 
     /// The hidden topic in which what is to come later waits, and who takes it from there. Behind all that the plan has.
     pub(super) fn delayed(&self, index: TopicIndex) -> Option<(TopicId, SubscriberId)> {
-        let Plan { topics, subscribers } = self.plan;
         let at = index.0 as usize;
-        topics.get(at).filter(|topic| topic.dead_letters_of.is_none())?;
-        let topic = self.numbers.topics.get(topics.len() + at)?;
-        Some((*topic, *self.numbers.subscribers.get(subscribers.len() + at)?))
+        self.topics.get(at).filter(|topic| topic.dead_letters_of.is_none())?;
+        let topic = self.numbers.topics.get(self.topics.len() + at)?;
+        Some((*topic, *self.numbers.subscribers.get(self.subscribers.len() + at)?))
     }
 
     /// The guard of a topic. Each has hidden topics of events that are held and of those that are given up: what was held
     /// before it says `refuse` is held on.
     pub(super) fn guard(&self, index: TopicIndex) -> Option<TopicGuard> {
-        let (topic, at) = (self.plan.topics.get(index.0 as usize)?, index.0 as usize);
+        let (topic, at) = (self.topics.get(index.0 as usize)?, index.0 as usize);
         let (plan, before) = (topic.lifecycle.clone()?, *self.guards_before.get(at)?);
-        let hidden = 2 * self.plan.topics.len() + before;
+        let hidden = 2 * self.topics.len() + before;
         let diverted = topic.diverts_to.and_then(|to| self.topic(to));
         Some(TopicGuard {
             plan,
@@ -77,19 +108,19 @@ impl<'a> Numbered<'a> {
 
     /// Who takes events that are held for a topic from the hidden one.
     pub(super) fn holder(&self, index: TopicIndex) -> Option<SubscriberId> {
-        let (Plan { topics, subscribers }, at) = (self.plan, index.0 as usize);
-        topics.get(at)?.lifecycle.as_ref()?;
+        let at = index.0 as usize;
+        self.topics.get(at)?.lifecycle.as_ref()?;
         let before = *self.guards_before.get(at)?;
-        self.numbers.subscribers.get(subscribers.len() + topics.len() + before).copied()
+        self.numbers.subscribers.get(self.subscribers.len() + self.topics.len() + before).copied()
     }
 
     pub(super) fn parent(&self, topic: &TopicPlan) -> Option<String> {
-        let parent = self.plan.subscribers.get(topic.parent?.0 as usize)?;
+        let parent = self.subscribers.get(topic.parent?.0 as usize)?;
         Some(parent.label())
     }
 
     pub(super) fn diverted_from(&self, topic: &TopicPlan) -> Option<String> {
-        Some(self.plan.topics.get(topic.diverted_from?.0 as usize)?.label())
+        Some(self.topics.get(topic.diverted_from?.0 as usize)?.label())
     }
 }
 

@@ -339,6 +339,24 @@ async fn what_is_held_for_too_long_is_refused_and_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_may_follow_when_its_time_is_over_follows() {
+    let tree = start(&yaml_with(HOLD), &[("work", &Script::each(copy))]).await;
+    publish(&tree, &[state("1", "a", "paid")]).await.unwrap();
+    while tree.next_due_ns().is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    // its key goes on and its time is over, and its lane has looked at neither
+    let next = [state("2", "a", "new")];
+    let mut goes_on = std::pin::pin!(publish(&tree, &next));
+    let first = std::future::poll_fn(|cx| std::task::Poll::Ready(goes_on.as_mut().poll(cx))).await;
+    assert!(matches!(first, std::task::Poll::Ready(Ok(()))), "the engine in memory answers at once");
+    tokio::time::advance(std::time::Duration::from_secs(3601)).await;
+    settled(&tree).await;
+    assert_eq!((ids(&tree, "in").await, held(&tree)), (vec!["2".to_owned(), "1".to_owned()], 0));
+    assert!(only(&tree, "in@refused").await.is_empty(), "it was not given up");
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_are_held_than_may() {
     let tree = start(&yaml_with(HOLD), &[("work", &Script::each(copy))]).await;
     publish(&tree, &[state("1", "a", "paid"), state("2", "a", "done"), state("3", "b", "paid")]).await.unwrap();

@@ -1,5 +1,5 @@
 //! A disk on which a checkpoint finds no room: what lanes keep cannot be read until there is some, and then everything goes
-//! on by itself.
+//! on by itself. That lanes are started again for it is looked at on the disk in memory: on a real one they may as well just wait.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -238,7 +238,7 @@ impl Drop for Mounted {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_disk_that_another_program_fills_ends_no_lane() {
+async fn a_real_disk_that_another_program_fills_loses_and_doubles_nothing() {
     let Some(disk) = Mounted::of(32) else { return };
     let passes = Arc::new(AtomicBool::new(false));
     let work = Script::each({

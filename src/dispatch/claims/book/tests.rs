@@ -157,6 +157,8 @@ fn in_any_order_of_claims_restarts_and_returns_each_event_is_done_by_one_member(
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % below
     };
+    // each takes two thirds, others each
+    let wants = |member: usize| move |offset: &Offset| !(offset * 7 + member as u64).is_multiple_of(3);
     let mut went_back = 0;
     for _ in 0..300 {
         let mut positions = [0; 3];
@@ -180,9 +182,7 @@ fn in_any_order_of_claims_restarts_and_returns_each_event_is_done_by_one_member(
                 went_back += 1;
             }
             let from = positions[member];
-            // each takes two thirds, others each
-            let wants = |offset: &Offset| !(offset * 7 + member as u64).is_multiple_of(3);
-            let wanted: Vec<_> = (from..from + 1 + next(8)).filter(wants).collect();
+            let wanted: Vec<_> = (from..from + 1 + next(8)).filter(wants(member)).collect();
             let lost = keeper.claim(member, from, wanted.clone());
             // sometimes it ends in the middle of a batch, and reads the rest again
             positions[member] = wanted.last().map_or(from, |last| last + 1 - next(2).min(last + 1 - from));
@@ -195,6 +195,21 @@ fn in_any_order_of_claims_restarts_and_returns_each_event_is_done_by_one_member(
                 }
             }
         }
+        // all of them go on to one end, and back for what is given back meanwhile: then each event is done
+        let end = positions.iter().max().unwrap() + 8;
+        for member in [0, 1, 2, 0, 1, 2] {
+            if let Some(((from, _), writes)) = keeper.book.go_back(member, positions[member]) {
+                keeper.entries.apply(writes);
+                positions[member] = from;
+            }
+            keeper = keeper.again(&positions);
+            let wanted: Vec<_> = (positions[member]..end).filter(wants(member)).collect();
+            let lost = keeper.claim(member, positions[member], wanted.clone());
+            done.extend(wanted.into_iter().filter(|offset| !lost.contains(offset)).map(|offset| (offset, member)));
+            positions[member] = end;
+        }
+        let left: Vec<_> = (0..end).filter(|offset| !done.contains_key(offset)).collect();
+        assert!(left.is_empty(), "{left:?} of {end} are nobody's");
     }
     assert!(went_back > 100, "{went_back}");
 }
