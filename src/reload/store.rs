@@ -166,6 +166,10 @@ impl Store {
         let mut store = Self { disk, shelf, shown, record, topology, to_be_named, poison: None };
         store.record = store.record_by(&Renames::default());
         store.show();
+        // Of a change that was interrupted. What names it no more has to be durable first: it may only have been written.
+        if !store.unnamed().is_empty() && store.disk.sync_folder().is_ok() {
+            store.sweep();
+        }
         Ok(store)
     }
 
@@ -223,6 +227,7 @@ impl Store {
         self.topology = Some(applied);
         self.record = self.record_by(&Renames::default());
         self.show();
+        self.sweep();
         Ok(())
     }
 
@@ -306,11 +311,15 @@ impl Store {
 
     /// Removes components that the record does not name, nor one to come. What cannot be removed only takes room.
     fn sweep(&mut self) {
-        for name in self.disk.list().unwrap_or_default() {
-            if name.ends_with(WASM) && !self.names(&name) && !self.to_be_named.contains_key(&name) {
-                let _ = self.disk.remove(&name);
-            }
+        for name in self.unnamed() {
+            let _ = self.disk.remove(&name);
         }
+    }
+
+    /// Components that the record does not name, nor one to come.
+    fn unnamed(&self) -> Vec<String> {
+        let names = self.disk.list().unwrap_or_default().into_iter();
+        names.filter(|name| name.ends_with(WASM) && !self.names(name) && !self.to_be_named.contains_key(name)).collect()
     }
 
     /// Whether the record names a component by this name of its file.

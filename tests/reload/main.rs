@@ -22,6 +22,7 @@ mod bed;
 mod crashes;
 mod deciding;
 mod door;
+mod random_changes;
 mod renaming;
 mod snapshots;
 mod starting;

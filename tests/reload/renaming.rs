@@ -40,17 +40,17 @@ fn components(world: &World, plan: &Plan) -> Vec<PathBuf> {
     plan.subscribers.iter().map(|_| world.file()).collect()
 }
 
-fn proposal(world: &World, plan: &Plan) -> Proposal {
+pub(crate) fn proposal(world: &World, plan: &Plan) -> Proposal {
     Proposal::of(plan, &components(world, plan))
 }
 
-fn open(disk: &MemoryDisk) -> EmbeddedEngine {
+pub(crate) fn open(disk: &MemoryDisk) -> EmbeddedEngine {
     let options = LogOptions { file_bytes: 16 << 10, ..LogOptions::default() };
     EmbeddedEngine::open_with(Path::new("memory"), Arc::new(disk.clone()), Arc::new(SystemClock), options).unwrap()
 }
 
 /// Starts as a process does: with what files say, or with what was applied last.
-async fn start<E: Engine>(
+pub(crate) async fn start<E: Engine>(
     engine: E,
     disk: MemoryDisk,
     world: &World,
@@ -99,19 +99,19 @@ async fn publish<E: Engine>(bus: &Bus<E>, topic: &str, name: &str) {
 }
 
 /// The disks of a bus, and how many times they were asked to change something.
-struct Disks {
-    log: MemoryDisk,
-    plugins: MemoryDisk,
+pub(crate) struct Disks {
+    pub(crate) log: MemoryDisk,
+    pub(crate) plugins: MemoryDisk,
     operations: Arc<AtomicUsize>,
 }
 
 impl Disks {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { log: MemoryDisk::default(), plugins: MemoryDisk::default(), operations: Arc::default() }
     }
 
     /// The power goes in front of this operation, of either of them.
-    fn fail_at(&self, crash_at: usize) {
+    pub(crate) fn fail_at(&self, crash_at: usize) {
         for disk in [&self.log, &self.plugins] {
             let counted = self.operations.clone();
             disk.set_fault(move |operation| match operation {
@@ -122,7 +122,7 @@ impl Disks {
         }
     }
 
-    fn after_crash(&self, random: &mut Random) -> (MemoryDisk, MemoryDisk) {
+    pub(crate) fn after_crash(&self, random: &mut Random) -> (MemoryDisk, MemoryDisk) {
         (self.log.after_crash(|| random.one_in(2)), self.plugins.after_crash(|| random.one_in(2)))
     }
 }
@@ -137,7 +137,7 @@ async fn begun(world: &World, disks: &Disks) -> Bus<EmbeddedEngine> {
     bus
 }
 
-async fn ends(bus: Bus<EmbeddedEngine>) {
+pub(crate) async fn ends(bus: Bus<EmbeddedEngine>) {
     bus.reloader.stop().await;
     assert!(bus.tree.drain(Duration::from_secs(60)).await);
     bus.tree.engine().close().await.unwrap();
