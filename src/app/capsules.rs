@@ -25,6 +25,8 @@ const FOLDER: &str = "capsules";
 const PLUGINS: &str = "plugins";
 /// What names of capsules end with.
 const EXTENSION: &str = "capsule";
+/// The same before they are whole.
+const UNNAMED: &str = "new";
 
 /// Where the capsules of a data folder are.
 pub fn folder(data: &Path) -> PathBuf {
@@ -44,6 +46,8 @@ impl Keeper {
         let (folder, stop) = (folder(data), CancellationToken::new());
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
+            let left = folder.clone();
+            drop(tokio::task::spawn_blocking(move || sweep(&left)).await);
             loop {
                 let capsule = tokio::select! {
                     biased;
@@ -81,7 +85,8 @@ fn keep(folder: &Path, capsule: &Capsule) -> io::Result<PathBuf> {
     let folder = folder.join(&capsule.subscriber);
     create_private(&folder)?;
     let name = format!("{:020}-{}-{}", capsule.saved_ns, capsule.partition, capsule.offset);
-    let (path, new) = (folder.join(format!("{name}.{EXTENSION}")), folder.join(format!("{name}.new")));
+    let (path, new) = (folder.join(format!("{name}.{EXTENSION}")), folder.join(format!("{name}.{UNNAMED}")));
+    // On the disk before it has its name: what has that is whole, also when the power goes.
     let written = write_private(&new, &encoded).and_then(|()| fs::rename(&new, &path));
     if let Err(error) = written {
         drop(fs::remove_file(&new));
@@ -89,6 +94,23 @@ fn keep(folder: &Path, capsule: &Capsule) -> io::Result<PathBuf> {
     }
     prune(&folder, capsule.keep as usize)?;
     Ok(path)
+}
+
+/// Removes what a crash has left of capsules that had no name yet.
+fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(of) if of.is_dir() => sweep(&path),
+            Ok(of) if of.is_file() && path.extension().is_some_and(|extension| extension == UNNAMED) => {
+                if let Err(error) = fs::remove_file(&path) {
+                    tracing::warn!(file = %path.display(), %error, "what is left of a capsule stays");
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Removes the oldest capsules until there are as many as may be, and no more bytes.
@@ -308,6 +330,19 @@ mod tests {
         let found: Vec<u64> = list(&folder).unwrap().iter().map(|path| read(path).unwrap().saved_ns).collect();
         assert_eq!(found, [10, 11]);
         assert_eq!(fs::read_dir(folder.join("shop/validate")).unwrap().count(), 2, "nothing else is left");
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_has_left_goes_at_the_next_start() {
+        let data = tempfile::tempdir().unwrap();
+        let kept = keep(&folder(data.path()), &capsule(1, 5)).unwrap();
+        let left = kept.with_extension("new");
+        fs::write(&left, "half of one").unwrap();
+        let (keeper, sender) = Keeper::start(data.path());
+        sender.send(capsule(2, 5)).await.unwrap();
+        keeper.stop().await;
+        assert!(!left.exists());
+        assert_eq!(list(&folder(data.path())).unwrap().len(), 2);
     }
 
     #[test]

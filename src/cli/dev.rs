@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use super::{Exit, Failure, Outcome, build, components, run, say};
 use crate::app::{Options, Progress, Running, StartError};
 use crate::client::{Client, Read};
 use crate::dispatch::{Published, Snapshot};
+use crate::effects::create_new_private;
 use crate::model::{Event, EventView};
 use crate::reload::{self, Changed, Policy, Proposal, Watch};
 use crate::server;
@@ -336,11 +338,33 @@ impl Data {
         if let Some(folder) = folder {
             return Ok(Self { folder: folder.to_owned(), is_fresh: false });
         }
-        let folder = std::env::temp_dir().join(format!("wattle-dev-{}-{}", std::process::id(), input::fresh_id()));
-        std::fs::create_dir(&folder).map_err(|error| {
+        let all = std::env::temp_dir();
+        remove_left(&all);
+        let folder = all.join(format!("{FRESH}{}-{}", std::process::id(), input::fresh_id()));
+        create_new_private(&folder).map_err(|error| {
             Failure::failed(format!("cannot create {}: {error}; name a data folder with --data", folder.display()))
         })?;
         Ok(Self { folder, is_fresh: true })
+    }
+}
+
+/// What the name of a fresh data folder begins with; the number of its process and a random one follow.
+const FRESH: &str = "wattle-dev-";
+
+/// Removes the fresh data folders of this user whose processes are gone: one that was killed, or stopped twice, has left its
+/// own behind.
+fn remove_left(all: &Path) {
+    let Ok(entries) = std::fs::read_dir(all) else { return };
+    for entry in entries.flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        let process = name.to_str().and_then(|name| name.strip_prefix(FRESH)?.split_once('-')?.0.parse().ok());
+        let Some(process) = process.and_then(rustix::process::Pid::from_raw) else { continue };
+        let is_gone = rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH);
+        // Not a link, and nobody else's.
+        let is_ours = entry.metadata().is_ok_and(|of| of.is_dir() && of.uid() == rustix::process::getuid().as_raw());
+        if is_gone && is_ours {
+            drop(std::fs::remove_dir_all(&path));
+        }
     }
 }
 
@@ -351,5 +375,28 @@ impl Drop for Data {
         {
             tracing::warn!(folder = %self.folder.display(), %error, "cannot remove the data folder");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_has_left_is_removed_and_nothing_else() {
+        let all = tempfile::tempdir().unwrap();
+        let mut gone = std::process::Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        let name = |process: u32| format!("{FRESH}{process}-{}", input::fresh_id());
+        let (left, running) = (name(gone.id()), name(std::process::id()));
+        for folder in [&left, &running, "wattle-dev-x-1", "other"] {
+            std::fs::create_dir_all(all.path().join(folder).join("plugins")).unwrap();
+        }
+        std::os::unix::fs::symlink(all.path().join("other"), all.path().join(name(gone.id()))).unwrap();
+        remove_left(all.path());
+        assert!(!all.path().join(&left).exists());
+        let mut kept = std::fs::read_dir(all.path()).unwrap().flatten();
+        assert!(kept.any(|entry| entry.file_name().to_str() == Some(&*running)));
+        assert!(all.path().join("other/plugins").exists() && all.path().join("wattle-dev-x-1").exists());
     }
 }

@@ -228,9 +228,11 @@ fn default_bucket() -> String {
 impl From<StateOfPartition> for Line {
     fn from(StateOfPartition { partition, entry }: StateOfPartition) -> Self {
         let StateEntry { bucket, key, written_ns, value } = entry;
-        let (value, value_base64) = match std::str::from_utf8(&value) {
-            Ok(text) => (Some(text.to_owned()), None),
-            Err(_) => (None, Some(STANDARD.encode(&value))),
+        // Text as long as it stays about as long as it is: of a control character JSON makes six.
+        let is_plain = |text: &&str| !text.chars().any(|one| one.is_control() && !matches!(one, '\n' | '\r' | '\t'));
+        let (value, value_base64) = match std::str::from_utf8(&value).ok().filter(is_plain) {
+            Some(text) => (Some(text.to_owned()), None),
+            None => (None, Some(STANDARD.encode(&value))),
         };
         Self { partition, bucket, key, written: exact_time(written_ns), value, value_base64 }
     }
@@ -259,7 +261,7 @@ impl TryFrom<Line> for StateOfPartition {
 
 pub(super) fn run(args: &Args) -> Outcome {
     match &args.command {
-        Command::Get(get) => self::get(get),
+        Command::Get(get) => block_on(self::get(get)),
         Command::List(list) => block_on(self::list(list)),
         Command::Snapshot(args) => snapshot(args),
         Command::Snapshots(args) => snapshots(args),
@@ -364,27 +366,30 @@ fn drop_snapshot(args: &DropSnapshot) -> Outcome {
     Ok(())
 }
 
-fn get(args: &Get) -> Outcome {
+async fn get(args: &Get) -> Outcome {
     let Get { subscriber, key, bucket, server, output } = args;
-    let found = block_on(async { Ok(server.connect().await?.state(subscriber, bucket, key).await?) })?;
-    if found.is_empty() {
+    let mut found = server.connect().await?.state(subscriber, bucket, key);
+    let Some(first) = found.next().await? else {
         return Err(Failure::failed(format!(
             "there is nothing under `{key}` in the bucket `{bucket}` of {subscriber}; `wattle state list {subscriber}` lists \
              what there is"
         )));
-    }
+    };
+    let mut entries = (Some(first), found.next().await?);
+    let is_alone = entries.1.is_none();
     let mut out = std::io::stdout().lock();
-    let is_alone = found.len() == 1;
-    for entry in found {
-        if *output == Output::Json {
-            print(&mut out, entry)?;
-            continue;
+    while let (Some(entry), next) = entries {
+        match output {
+            Output::Json => print(&mut out, entry)?,
+            Output::Text => {
+                if !is_alone {
+                    write!(out, "partition {}: ", entry.partition)?;
+                }
+                out.write_all(&entry.entry.value)?;
+                writeln!(out)?;
+            }
         }
-        if !is_alone {
-            write!(out, "partition {}: ", entry.partition)?;
-        }
-        out.write_all(&entry.entry.value)?;
-        writeln!(out)?;
+        entries = (next, found.next().await?);
     }
     Ok(())
 }
@@ -518,6 +523,7 @@ fn next(input: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wasm::STATE_VALUE_BYTES_MAX;
 
     fn parsed(line: &str) -> Result<StateOfPartition, String> {
         serde_json::from_str::<Line>(line).map_err(|error| error.to_string())?.try_into()
@@ -525,7 +531,9 @@ mod tests {
 
     #[test]
     fn what_is_exported_is_what_is_imported() {
-        for value in [&b"text"[..], b"", b"\xff\x00", "ü\n".as_bytes()] {
+        let largest = vec![0; STATE_VALUE_BYTES_MAX];
+        let quotes = vec![b'"'; STATE_VALUE_BYTES_MAX];
+        for value in [&b"text"[..], b"", b"\xff\x00", "ü\n".as_bytes(), &largest, &quotes, b"\x7f\x1b[31m"] {
             let entry = StateEntry {
                 bucket: "b".into(),
                 key: "a \"key\"\n".into(),
@@ -533,8 +541,11 @@ mod tests {
                 value: value.to_vec().into(),
             };
             let entry = StateOfPartition { partition: 3, entry };
-            let line = serde_json::to_string(&Line::from(entry.clone())).unwrap();
-            assert_eq!(parsed(&line), Ok(entry), "{line}");
+            let mut written = Vec::new();
+            print(&mut written, entry.clone()).unwrap();
+            let line = next(&mut &*written).unwrap().expect("it is not too long");
+            assert_eq!(parsed(std::str::from_utf8(&line).unwrap()), Ok(entry));
+            assert_eq!(read(&*written).unwrap().len(), 1);
         }
     }
 

@@ -37,7 +37,7 @@ pub use pending::Pending;
 pub use publishing::{Publishing, Window};
 pub use reading::{Position, Read, Reading, Received, Start};
 pub use shadow::ShadowOver;
-pub use subscribers::{Failed, Listing, Part, Seek, Source, States};
+pub use subscribers::{Failed, Listing, Part, Seek, Source, StateUnder, States};
 
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -110,7 +110,7 @@ impl Client {
                 .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             reader: ReaderServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             admin: AdminServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
-            plugins: PluginServiceClient::new(channel.clone()),
+            plugins: PluginServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             shadows: ShadowServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             topologies: TopologyServiceClient::new(channel.clone())
                 .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)

@@ -135,6 +135,28 @@ impl Source for States {
     }
 }
 
+/// What is under a key of a state, by partition.
+#[derive(Debug)]
+pub struct StateUnder {
+    subscriber: String,
+    bucket: String,
+    key: String,
+}
+
+impl Source for StateUnder {
+    type Item = StateOfPartition;
+    type Position = u32;
+
+    async fn part(&self, client: &Client, from: Option<u32>) -> Part<StateOfPartition, u32> {
+        let Self { subscriber, bucket, key } = self;
+        let (subscriber, bucket, key) = (subscriber.clone(), bucket.clone(), key.clone());
+        let request = v1::GetStateRequest { subscriber, bucket, key, from_partition: from.unwrap_or(0) };
+        let answer = client.subscribers().get_state(request).await.map_err(|status| client.failed_read(&status))?;
+        let v1::GetStateResponse { entries, next_partition } = answer.into_inner();
+        Ok((entries.into_iter().map(Into::into).collect(), next_partition))
+    }
+}
+
 impl Client {
     fn subscribers(&self) -> SubscriberServiceClient<Channel> {
         self.subscribers.clone()
@@ -282,14 +304,9 @@ impl Client {
     }
 
     /// What is under a key of a subscriber's state, in each partition that has it.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn state(&self, subscriber: &str, bucket: &str, key: &str) -> Result<Vec<StateOfPartition>, ClientError> {
+    pub fn state(&self, subscriber: &str, bucket: &str, key: &str) -> Listing<StateUnder> {
         let (subscriber, bucket, key) = (subscriber.to_owned(), bucket.to_owned(), key.to_owned());
-        let request = v1::GetStateRequest { subscriber, bucket, key };
-        let answer = self.subscribers().get_state(request).await.map_err(|status| self.failed_read(&status))?;
-        Ok(answer.into_inner().entries.into_iter().map(Into::into).collect())
+        Listing::new(self, StateUnder { subscriber, bucket, key })
     }
 
     /// A subscriber's state, by partition, bucket and key.

@@ -98,12 +98,31 @@ pub enum ControlError {
     /// A snapshot.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// Some of the lanes, or of the events, did what they were told before one did not.
+    #[error("{error}; {done} had done it before")]
+    Partly {
+        /// How many, and of what.
+        done: String,
+        /// Why not all.
+        error: Box<ControlError>,
+    },
     /// What is stored cannot be read.
     #[error("{0}")]
     Unreadable(String),
     /// What is stored cannot be read at the moment; the same read may succeed later.
     #[error("{0}")]
     UnreadableNow(String),
+}
+
+impl ControlError {
+    /// This, where so many of something had done it before.
+    pub(super) fn after(self, done: u64, what: &str) -> Self {
+        match done {
+            0 => self,
+            1 => Self::Partly { done: format!("1 {what}"), error: Box::new(self) },
+            _ => Self::Partly { done: format!("{done} {what}s"), error: Box::new(self) },
+        }
+    }
 }
 
 impl From<ReadError> for ControlError {
@@ -384,14 +403,16 @@ impl<E: Engine> Tree<E> {
         let found = self.subscriber(subscriber)?;
         let (mut from, mut done) = (ListPosition::default(), 0);
         loop {
-            let page = self.waiting(subscriber, filter, from, NUMBERS_MAX)?;
+            let page =
+                self.waiting(subscriber, filter, from, NUMBERS_MAX).map_err(|error| error.after(done, "event"))?;
             let mut rest = page.found.as_slice();
             while let Some(first) = rest.first() {
                 let partition = first.partition;
                 let count = rest.iter().take_while(|event| event.partition == partition).count();
                 let (these, others) = rest.split_at(count);
                 let numbers = these.iter().map(|event| event.number).collect();
-                done += self.tell(&found, partition, |answer| command(numbers, answer)).await?;
+                let told = self.tell(&found, partition, |answer| command(numbers, answer)).await;
+                done += told.map_err(|error| error.after(done, "event"))?;
                 rest = others;
             }
             match page.next {
@@ -416,18 +437,29 @@ impl<E: Engine> Tree<E> {
         Ok(false)
     }
 
-    /// What is under a key of a subscriber's state, in each partition that has it: keys of events decide where that is.
+    /// What is under a key of a subscriber's state, in each partition that has it: keys of events decide where that is. From a
+    /// partition on as much as a listing has, and the partition where to go on; `None`: there is no more.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub fn state(&self, subscriber: &str, bucket: &str, key: &str) -> Result<Vec<StateOfPartition>, ControlError> {
+    pub fn state(
+        &self,
+        subscriber: &str,
+        (bucket, key): (&str, &str),
+        from: u32,
+    ) -> Result<(Vec<StateOfPartition>, Option<u32>), ControlError> {
         let found = self.subscriber(subscriber)?;
-        let mut all = Vec::new();
-        for partition in 0..found.partitions {
-            let entry = state::get(&self.entries(&found, partition)?, bucket, key)?;
-            all.extend(entry.map(|entry| StateOfPartition { partition, entry }));
+        let (mut some, mut bytes) = (Vec::new(), 0);
+        for partition in from..found.partitions {
+            let Some(entry) = state::get(&self.entries(&found, partition)?, bucket, key)? else { continue };
+            let size = entry.bucket.len() + entry.key.len() + entry.value.len();
+            if is_full(some.len(), usize::MAX, bytes, size) {
+                return Ok((some, Some(partition)));
+            }
+            bytes += size;
+            some.push(StateOfPartition { partition, entry });
         }
-        Ok(all)
+        Ok((some, None))
     }
 
     /// A subscriber's state in a partition behind an entry (bucket and key): at most `count` entries, and fewer where they are

@@ -12,7 +12,7 @@ use std::io;
 use bytes::Bytes;
 
 pub use memory::{ManualClock, MemoryDisk};
-pub use real::{DiskFolder, SystemClock, create_private, random, write_private};
+pub use real::{DiskFolder, SystemClock, create_new_private, create_private, random, write_private};
 pub use watched::Watched;
 
 /// A folder of files.

@@ -35,6 +35,14 @@ impl DiskFolder {
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
+/// Creates a folder that is not there: for this user alone.
+///
+/// # Errors
+/// As the file system says; `AlreadyExists` where there is one.
+pub fn create_new_private(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(FOLDER_MODE).create(folder)
+}
+
 /// Creates a folder, and those above it, where they are missing: for this user alone.
 ///
 /// # Errors
@@ -43,13 +51,15 @@ pub fn create_private(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)
 }
 
-/// Writes a file of this user alone, whatever was there.
+/// Writes a file of this user alone, whatever was there, onto the disk.
 ///
 /// # Errors
 /// As the file system says.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use io::Write as _;
-    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?.write_all(bytes)
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// Makes the name of a folder durable, and the names of all folders above it: without this the loss of power could take

@@ -222,6 +222,16 @@ pub(super) fn control(error: &ControlError) -> Status {
                 Refusal::with(Code::Unavailable, reason::LANE_STOPPED, error, metadata).status()
             }
         },
+        ControlError::Partly { error: first, .. } => {
+            let status = control(first);
+            let mut details = status.get_error_details();
+            if let Some(info) = details.error_info().cloned() {
+                let mut metadata = info.metadata;
+                metadata.insert(reason::OUTCOME.to_owned(), reason::OUTCOME_UNKNOWN.to_owned());
+                details.set_error_info(info.reason, info.domain, metadata);
+            }
+            Status::with_error_details(status.code(), error.to_string(), details)
+        }
         ControlError::Snapshot(snapshot) => self::snapshot(snapshot),
         ControlError::Unreadable(_) => Refusal::new(Code::DataLoss, reason::UNREADABLE, error).status(),
         ControlError::UnreadableNow(_) => unreadable_now(error),

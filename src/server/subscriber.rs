@@ -47,17 +47,40 @@ impl<E: Engine> Subscribers<E> {
         read.map_err(|error| refusal::control(&error))
     }
 
-    /// Does what changes something, and is answered also where the bus is told to stop meanwhile.
-    async fn changing<T>(&self, change: impl Future<Output = Result<T, ControlError>>) -> Result<T, Status> {
+    /// Does what changes something, to its end also where the caller goes away, and is answered also where the bus is told to
+    /// stop meanwhile. `what` is done to whom is logged before, and how it ends behind it.
+    async fn changing<T, F>(
+        &self,
+        (what, subscriber): (&'static str, &str),
+        change: impl FnOnce(Tree<E>, String) -> F,
+    ) -> Result<T, Status>
+    where
+        T: std::fmt::Debug + Send + 'static,
+        F: Future<Output = Result<T, ControlError>> + Send + 'static,
+    {
         self.check_open()?;
-        let _call = self.calls.token();
-        change.await.map_err(|error| refusal::control(&error))
+        let (call, subscriber) = (self.calls.token(), subscriber.to_owned());
+        tracing::info!(subscriber, what, "asked for");
+        let change = change(self.tree.clone(), subscriber.clone());
+        let changed = tokio::spawn(async move {
+            let _call = call;
+            let changed = change.await;
+            match &changed {
+                Ok(done) => tracing::info!(subscriber, what, ?done, "done"),
+                Err(error) => tracing::warn!(subscriber, what, %error, "not done, or not all of it"),
+            }
+            changed
+        });
+        let changed = changed.await.map_err(|error| Status::internal(format!("it was not finished: {error}")))?;
+        changed.map_err(|error| refusal::control(&error))
     }
 
-    /// As [`Self::changing`], of what can go on later where it was left, and is left where the bus is told to stop.
+    /// Does a part of what goes on later where it was left, and is left where the bus is told to stop.
     async fn changing_some<T>(&self, change: impl Future<Output = Result<T, ControlError>>) -> Result<T, Status> {
+        self.check_open()?;
+        let _call = self.calls.token();
         tokio::select! {
-            done = self.changing(change) => done,
+            done = change => done.map_err(|error| refusal::control(&error)),
             () = self.closing.cancelled() => Err(refusal::shutting_down()),
         }
     }
@@ -84,8 +107,8 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
     async fn release(&self, request: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseResponse>, Status> {
         let request = request.into_inner();
         let filter = filter(request.filter)?;
-        let released = self.changing(self.tree.release(&request.subscriber, &filter)).await?;
-        tracing::info!(subscriber = request.subscriber, released, "released events that waited");
+        let release = async move |tree: Tree<E>, name: String| tree.release(&name, &filter).await;
+        let released = self.changing(("release events that wait", &request.subscriber), release).await?;
         Ok(Response::new(v1::ReleaseResponse { released }))
     }
 
@@ -95,8 +118,8 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
     ) -> Result<Response<v1::DropWaitingResponse>, Status> {
         let request = request.into_inner();
         let filter = filter(request.filter)?;
-        let dropped = self.changing(self.tree.drop_waiting(&request.subscriber, &filter)).await?;
-        tracing::info!(subscriber = request.subscriber, dropped, "dropped events that waited");
+        let drop = async move |tree: Tree<E>, name: String| tree.drop_waiting(&name, &filter).await;
+        let dropped = self.changing(("drop events that wait", &request.subscriber), drop).await?;
         Ok(Response::new(v1::DropWaitingResponse { dropped }))
     }
 
@@ -135,15 +158,13 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
 
     async fn pause(&self, request: Request<v1::PauseRequest>) -> Result<Response<v1::PauseResponse>, Status> {
         let v1::PauseRequest { subscriber } = request.into_inner();
-        self.changing(self.tree.pause(&subscriber)).await?;
-        tracing::info!(subscriber, "paused");
+        self.changing(("pause", &subscriber), async move |tree, name| tree.pause(&name).await).await?;
         Ok(Response::new(v1::PauseResponse {}))
     }
 
     async fn resume(&self, request: Request<v1::ResumeRequest>) -> Result<Response<v1::ResumeResponse>, Status> {
         let v1::ResumeRequest { subscriber } = request.into_inner();
-        self.changing(self.tree.resume(&subscriber)).await?;
-        tracing::info!(subscriber, "resumed");
+        self.changing(("resume", &subscriber), async move |tree, name| tree.resume(&name).await).await?;
         Ok(Response::new(v1::ResumeResponse {}))
     }
 
@@ -170,10 +191,8 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
             return Err(refusal::control(&ControlError::HasState { subscriber }));
         }
         let to = Move { to, partition, state: state.unwrap_or(SeekState::Keep), drops_waiting, dry_run };
-        let moved = self.changing(self.tree.seek(&subscriber, to)).await?;
-        if !dry_run {
-            tracing::info!(subscriber, ?moved, "moved");
-        }
+        let what = if dry_run { "say where it would be moved" } else { "move" };
+        let moved = self.changing((what, &subscriber), async move |tree, name| tree.seek(&name, to).await).await?;
         Ok(Response::new(v1::SeekResponse { moved: moved.into_iter().map(Into::into).collect() }))
     }
 
@@ -186,8 +205,8 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
             return Err(refusal::field("note", format!("has more than {} bytes", bounds::NOTE_BYTES_MAX)));
         }
         let keep = if keep == 0 { KEPT_DEFAULT } else { keep as usize };
-        let snapshot = self.changing(self.tree.take_snapshot(&subscriber, TakenBy::Hand, &note, keep)).await?;
-        tracing::info!(subscriber, number = snapshot.number, entries = snapshot.entries, "took a snapshot");
+        let take = async move |tree: Tree<E>, name: String| tree.take_snapshot(&name, TakenBy::Hand, &note, keep).await;
+        let snapshot = self.changing(("take a snapshot", &subscriber), take).await?;
         Ok(Response::new(v1::TakeSnapshotResponse { snapshot: Some(snapshot.into()) }))
     }
 
@@ -212,12 +231,13 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
     }
 
     async fn get_state(&self, request: Request<v1::GetStateRequest>) -> Result<Response<v1::GetStateResponse>, Status> {
-        let v1::GetStateRequest { subscriber, mut bucket, key } = request.into_inner();
+        let v1::GetStateRequest { subscriber, mut bucket, key, from_partition } = request.into_inner();
         if bucket.is_empty() {
             DEFAULT_BUCKET.clone_into(&mut bucket);
         }
-        let found = self.reading(move |tree| tree.state(&subscriber, &bucket, &key)).await?;
-        Ok(Response::new(v1::GetStateResponse { entries: found.into_iter().map(Into::into).collect() }))
+        let found = self.reading(move |tree| tree.state(&subscriber, (&bucket, &key), from_partition)).await?;
+        let (entries, next_partition) = (found.0.into_iter().map(Into::into).collect(), found.1);
+        Ok(Response::new(v1::GetStateResponse { entries, next_partition }))
     }
 
     async fn list_state(
@@ -251,8 +271,8 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         }
         let entries: Vec<_> =
             entries.into_iter().map(StateOfPartition::from).map(|StateOfPartition { entry, .. }| entry).collect();
-        let imported = self.changing(self.tree.import_state(&subscriber, partition, &entries)).await?;
-        tracing::info!(subscriber, partition, imported, "imported state");
+        let import = async move |tree: Tree<E>, name: String| tree.import_state(&name, partition, &entries).await;
+        let imported = self.changing(("import state", &subscriber), import).await?;
         Ok(Response::new(v1::ImportStateResponse { imported }))
     }
 }

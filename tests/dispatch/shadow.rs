@@ -303,7 +303,7 @@ async fn events_that_come_are_compared_over_the_state_that_there_is() {
     let report = differs.await.unwrap();
     assert_eq!(counts(&report), [4, 4, 0, 0, 4], "no more than were asked for: {report:?}");
     assert_eq!((report.outputs, report.state, report.shown[0].id.as_str()), (0, 4, "c"));
-    assert_eq!(tree.state("work", "b", "seen").unwrap(), [], "nothing is committed");
+    assert_eq!(tree.state("work", ("b", "seen"), 0).unwrap().0, [], "nothing is committed");
 }
 
 #[tokio::test(start_paused = true)]

@@ -200,7 +200,7 @@ async fn a_checkpoint_without_room_ends_no_lane_and_all_goes_on_once_there_is_so
     for dead in ["work.dead", "guards.dead"] {
         assert!(only(&tree, dead).await.is_empty(), "{dead}");
     }
-    assert_eq!(tree.state("t/work", "seen", "s").unwrap().len(), 1);
+    assert_eq!(tree.state("t/work", ("seen", "s"), 0).unwrap().0.len(), 1);
 }
 
 /// A small file system in memory, gone at the end.

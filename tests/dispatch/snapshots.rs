@@ -62,7 +62,7 @@ fn back_to(number: u64) -> Move {
 
 /// What is under a key of the state, by partition.
 fn state<E: Engine>(tree: &Tree<E>, key: &str) -> BTreeMap<u32, u64> {
-    let found = tree.state("work", "b", key).unwrap();
+    let found = tree.state("work", ("b", key), 0).unwrap().0;
     let value = |entry: &StateEntry| String::from_utf8(entry.value.to_vec()).unwrap().parse().unwrap();
     found.iter().map(|found| (found.partition, value(&found.entry))).collect()
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wattle::dispatch::{LaneState, Tree};
+use wattle::dispatch::{ControlError, LaneState, Move, SeekState, SeekTo, Tree};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{Engine, Stopped};
 use wattle::log::Durability;
+use wattle::model::partition_of;
 use wattle::wasm::CallErrorKind;
 
 use crate::bed::{ONE, one, publish, start, start_on};
@@ -48,6 +49,28 @@ async fn a_drain_in_the_middle_of_a_pause_is_quick_and_the_event_is_tried_again_
     assert_eq!(passing.called()[0].attempts(), [2], "the failed attempt counts");
     assert_eq!(data(&tree, "out").await, ["a", "c", "b"]);
     assert!(only(&tree, "work.dead").await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_some_lanes_have_done_is_said() {
+    let plan = plan_of(&["wattle: v1\nname: t\ntopics: { in: { partitions: 2, dedupe: off } }\nsubscribers:\n  \
+                         work: { from: in, plugin: w.wasm }\n"]);
+    let (work, open) = gated();
+    let tree = start_on(MemoryEngine::default(), &plan, &[("work", &work)]).await;
+    let name = (0..).map(|n| n.to_string()).find(|name| partition_of(name, 2) == 1).unwrap();
+    publish(&tree, "in", &[&name]).await;
+    until("the call", || work.called().len() == 1).await;
+    let to_start =
+        Move { to: SeekTo::Start, partition: None, state: SeekState::Keep, drops_waiting: false, dry_run: false };
+    for error in [tree.seek("work", to_start).await.unwrap_err(), tree.pause("work").await.unwrap_err()] {
+        assert!(matches!(error, ControlError::Partly { .. }), "{error}");
+        assert!(
+            error.to_string().starts_with("partition 1: ") && error.to_string().contains("1 partition had"),
+            "{error}"
+        );
+    }
+    open.add_permits(10);
+    assert!(tree.drain(PATIENCE).await);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::bed::{Bus, World};
 
 /// What a handler left in its state.
 fn last<E: Engine>(tree: &Tree<E>) -> String {
-    let found = tree.state("work", "b", "last").unwrap();
+    let found = tree.state("work", ("b", "last"), 0).unwrap().0;
     String::from_utf8(found[0].entry.value.to_vec()).unwrap()
 }
 

@@ -259,7 +259,7 @@ subscribers:
   work: { from: log, plugin: w.wasm }
 ";
 
-/// Does what the data of an event says: `reject`, `fail` (until it is healed), `emit` itself, `keep` itself under the
+/// Does what the data of an event says: `reject`, `fail` (until it is healed), `wait` (for that), `emit` itself, `keep` itself under the
 /// event's key. Anything else is handled without a trace.
 #[derive(Clone)]
 pub(crate) struct Worker {
@@ -275,6 +275,9 @@ impl Handler for Worker {
         let mut handled = Handled::default();
         for (event, index) in batch.events.iter().zip(0..) {
             let fail = |action, reason: &str| Some(Failure { event: index, action, reason: reason.to_owned() });
+            if event.data == b"wait" {
+                let _ = self.healed.subscribe().wait_for(|healed| *healed).await;
+            }
             match event.data {
                 b"reject" => handled.failed = fail(Action::Reject, "it is no job"),
                 b"fail" if !*self.healed.borrow() => handled.failed = fail(Action::Retry(None), "there is no paper"),

@@ -12,8 +12,8 @@ use wattle::dispatch::{
 };
 use wattle::engine::Engine;
 use wattle::limits;
-use wattle::model::Event;
 use wattle::model::event::Data;
+use wattle::model::{Event, partition_of};
 use wattle::rpc::v1;
 use wattle::rpc::v1::subscriber_service_client::SubscriberServiceClient;
 
@@ -314,7 +314,7 @@ async fn a_seek_leaves_nothing_behind_that_nobody_gave_up() {
     bed.client.resume(WORK).await.unwrap();
     settled(&bed.tree).await;
     assert_eq!(waiting(&bed.client, Filter::default()).await, "a");
-    assert_eq!(bed.client.state(WORK, "", "l").await.unwrap().len(), 1);
+    assert_eq!(all(bed.client.state(WORK, "", "l")).await.unwrap().len(), 1);
 }
 
 fn entry(bucket: &str, key: &str, value: impl Into<Bytes>) -> StateEntry {
@@ -325,17 +325,17 @@ fn entry(bucket: &str, key: &str, value: impl Into<Bytes>) -> StateEntry {
 async fn state_is_looked_at_and_put_in() {
     let bed = bed().await;
     publish(&bed, JOBS, &[("a", "k", "keep")]).await;
-    let kept = bed.client.state(WORK, "default", "k").await.unwrap();
+    let kept = all(bed.client.state(WORK, "default", "k")).await.unwrap();
     let [StateOfPartition { partition, entry: found }] = kept.as_slice() else { panic!("{kept:?}") };
     assert_eq!((found.bucket.as_str(), found.key.as_str(), &found.value[..]), ("default", "k", &b"kept"[..]));
     assert!(found.written_ns > 0);
-    assert_eq!(bed.client.state(WORK, "default", "nothing").await.unwrap(), []);
+    assert_eq!(all(bed.client.state(WORK, "default", "nothing")).await.unwrap(), []);
 
     let large = vec![1; 1 << 20];
     let put = vec![entry("default", "k", "put"), entry("box", "k1", large.clone()), entry("box", "k2", &b"\xff"[..])];
     assert_eq!(bed.client.import_state(WORK, *partition, put.clone()).await.unwrap(), 3);
     assert_eq!(bed.client.import_state(WORK, 1 - *partition, vec![entry("z", "z", "z")]).await.unwrap(), 1);
-    assert_eq!(bed.client.state(WORK, "", "k").await.unwrap()[0].entry, put[0]);
+    assert_eq!(all(bed.client.state(WORK, "", "k")).await.unwrap()[0].entry, put[0]);
     let listed = async |partition, bucket: Option<&str>, prefix: &str| {
         let filter = StateFilter { partition, bucket: bucket.map(Into::into), prefix: prefix.into() };
         let entries = all(bed.client.states(WORK, filter)).await.unwrap();
@@ -364,6 +364,37 @@ async fn a_large_state_comes_in_pages() {
     assert_eq!(all.len(), 18 + 3_000);
     let order = |of: &StateOfPartition| (of.partition, of.entry.bucket.clone(), of.entry.key.clone());
     assert!(all.windows(2).all(|pair| order(&pair[0]) < order(&pair[1])), "each once, in order");
+}
+
+#[tokio::test]
+async fn what_many_partitions_have_under_a_key_comes_in_parts() {
+    let bed = bed().await;
+    for partition in 0..4 {
+        let large = vec![entry("default", "k", vec![1; 1 << 20])];
+        bed.client.import_state(VALIDATE, partition, large).await.unwrap();
+    }
+    let request = v1::GetStateRequest { subscriber: VALIDATE.into(), key: "k".into(), ..Default::default() };
+    let part = service(&bed).await.get_state(request).await.unwrap().into_inner();
+    assert_eq!((part.entries.len(), part.next_partition), (3, Some(3)), "as much as fits");
+    let partitions = all(bed.client.state(VALIDATE, "", "k")).await.unwrap();
+    assert_eq!(partitions.iter().map(|of| of.partition).collect::<Vec<_>>(), [0, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_seek_goes_to_its_end_where_whoever_asked_for_it_goes_away() {
+    let bed = bed().await;
+    let key_of = |partition| (0..).map(|n| n.to_string()).find(|key| partition_of(key, 2) == partition).unwrap();
+    let (first, second) = (key_of(0), key_of(1));
+    publish(&bed, JOBS, &[("a", &first, "emit")]).await;
+    bed.client.publish(JOBS, vec![event("b", &second, "wait")]).await.unwrap();
+    let client = bed.client.clone();
+    let asked = tokio::spawn(async move { client.seek(WORK, seek(SeekTo::Start)).await });
+    until("the first partition is moved", || of(&bed, WORK).handled == 2).await;
+    asked.abort();
+    assert!(asked.await.is_err(), "the second one is in a call");
+    tokio::time::sleep(Duration::from_millis(50)).await; // the bus gets to know of it before the call ends
+    bed.healed.send_replace(true);
+    until("all is handled twice", || of(&bed, WORK).handled == 2 + 2).await;
 }
 
 async fn service(bed: &Bed) -> SubscriberServiceClient<tonic::transport::Channel> {

@@ -88,16 +88,26 @@ impl<E: Engine> Tree<E> {
             let handed_in = self.hand_in(&found, partition, command);
             told.push(tokio::time::timeout_at(within, handed_in).await.unwrap_or_else(|_| Err(late(partition))));
         }
+        // All of them, also behind one that does not: each does as it was told.
+        let (mut done, mut failed) = (0, None);
         for told in told {
-            let told = told?;
-            let partition = told.partition;
-            tokio::time::timeout_at(within, told.answer()).await.unwrap_or_else(|_| Err(late(partition)))?;
+            let answered = match told {
+                Ok(told) => {
+                    let partition = told.partition;
+                    tokio::time::timeout_at(within, told.answer()).await.unwrap_or_else(|_| Err(late(partition)))
+                }
+                Err(error) => Err(error),
+            };
+            match answered {
+                Ok(_) => done += 1,
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), |error: ControlError| Err(error.after(done, "partition")))
     }
 
-    /// Moves a subscriber. Lanes are moved one after another; each is moved whole or not at all. Whether anything waits
-    /// that would be left behind is looked at first, in all of them.
+    /// Moves a subscriber. Lanes are moved one after another; each is moved whole or not at all, and that is logged. Whether
+    /// anything waits that would be left behind is looked at first, in all of them.
     ///
     /// # Errors
     /// [`ControlError`]; lanes in front may have been moved.
@@ -150,9 +160,19 @@ impl<E: Engine> Tree<E> {
                     _ => (SeekFrom::Kept, None),
                 };
                 let seek = Seek { to: target, hold, from: state, drops_waiting: to.drops_waiting };
-                self.tell(&found, partition, |answer| Command::Seek(seek, answer)).await?;
+                let so_far = moved.len() as u64;
+                let told = self.tell(&found, partition, |answer| Command::Seek(seek, answer)).await;
+                told.map_err(|error| error.after(so_far, "partition"))?;
+                tracing::info!(
+                    subscriber = found.plan().label(),
+                    partition,
+                    from,
+                    to = target,
+                    "a partition was moved"
+                );
                 if let Some(feeding) = feeding {
-                    snapshot = Some(feeding.await.map_err(|_| stopped(partition, "the snapshot was not read"))?);
+                    let fed = feeding.await.map_err(|_| stopped(partition, "the snapshot was not read"));
+                    snapshot = Some(fed.map_err(|error| error.after(so_far + 1, "partition"))?);
                 }
             }
             moved.push(Moved { partition, from, to: target });
