@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,7 @@ pub fn folder(data: &Path) -> PathBuf {
 
 /// Keeps the capsules of a running bus.
 pub(super) struct Keeper {
+    folder: PathBuf,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -43,8 +44,8 @@ impl Keeper {
     /// Begins, on the runtime that it is called on. What goes into the sender is kept.
     pub(super) fn start(data: &Path) -> (Self, mpsc::Sender<Capsule>) {
         let (sender, mut receiver) = mpsc::channel(limits::CAPSULES_QUEUED_MAX);
-        let (folder, stop) = (folder(data), CancellationToken::new());
-        let stopped = stop.clone();
+        let (kept, stop) = (folder(data), CancellationToken::new());
+        let (folder, stopped) = (kept.clone(), stop.clone());
         let task = tokio::spawn(async move {
             let left = folder.clone();
             drop(tokio::task::spawn_blocking(move || sweep(&left)).await);
@@ -64,7 +65,25 @@ impl Keeper {
                 }
             }
         });
-        (Self { stop, task }, sender)
+        (Self { folder: kept, stop, task }, sender)
+    }
+
+    /// Removes the capsules of those that are not remembered, each time that some were forgotten.
+    pub(super) fn follow(
+        &self,
+        mut forgotten: watch::Receiver<u64>,
+        is_remembered: impl Fn(&str) -> bool + Clone + Send + 'static,
+    ) {
+        let (folder, stopped) = (self.folder.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            while let Some(Ok(())) = stopped.run_until_cancelled(forgotten.changed()).await {
+                let (folder, is_remembered) = (folder.clone(), is_remembered.clone());
+                let swept = tokio::task::spawn_blocking(move || sweep(&folder, is_remembered)).await;
+                if let Ok(Err(error)) = swept {
+                    tracing::warn!(%error, "capsules of subscribers that were forgotten are still there");
+                }
+            }
+        });
     }
 
     /// Ends once everything that was handed in so far is written.
@@ -126,6 +145,36 @@ fn prune(folder: &Path, keep: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes the folders of subscribers that are not remembered.
+fn sweep(folder: &Path, is_remembered: impl Fn(&str) -> bool) -> io::Result<()> {
+    for namespace in folders_of(folder)? {
+        for subscriber in folders_of(&namespace)? {
+            let [namespace, name] = [&namespace, &subscriber].map(|path| path.file_name().unwrap_or_default());
+            if !is_remembered(&format!("{}/{}", namespace.display(), name.display())) {
+                fs::remove_dir_all(&subscriber)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The folders in a folder; none where there is no such folder. Not links: one that leads out of it is nobody's to remove.
+fn folders_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
 /// The capsules of one subscriber's folder, oldest first.
 fn files_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -148,16 +197,8 @@ pub fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         files => files?,
     };
-    let mut folders = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        // Not links: a folder that is in itself would have no end.
-        if entry.file_type()?.is_dir() {
-            folders.push(entry.path());
-        }
-    }
-    folders.sort();
-    for folder in folders {
+    // Not links: a folder that is in itself would have no end.
+    for folder in folders_of(folder)? {
         found.extend(list(&folder)?);
     }
     Ok(found)
@@ -312,6 +353,22 @@ mod tests {
             failure: CapsuleFailure { kind: "reject".into(), reason: "no".into(), backtrace: None },
             keep,
         }
+    }
+
+    #[test]
+    fn those_of_subscribers_that_are_not_remembered_go() {
+        let data = tempfile::tempdir().unwrap();
+        let (folder, elsewhere) = (folder(data.path()), data.path().join("elsewhere"));
+        sweep(&folder, |_| false).unwrap();
+        for subscriber in ["shop/validate", "shop/gone", "other/gone"] {
+            keep(&folder, &Capsule { subscriber: subscriber.into(), ..capsule(7, 2) }).unwrap();
+        }
+        fs::create_dir(&elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, folder.join("shop/link")).unwrap();
+        sweep(&folder, |name| name == "shop/validate").unwrap();
+        let left = list(&folder).unwrap();
+        assert!(left.len() == 1 && left[0].starts_with(folder.join("shop/validate")), "{left:?}");
+        assert!(elsewhere.exists());
     }
 
     #[test]

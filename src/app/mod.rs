@@ -226,6 +226,8 @@ impl Running {
             let versions = (begun.store, begun.notes);
             let reloader = Reloader::start(tree.clone(), host, plan, versions, probation, service.handle());
             reloader.refuse_files(refused.clone());
+            let remembering = reloader.clone();
+            capsules.follow(reloader.forgotten(), move |name| remembering.remembers(name));
             let server = Server::start_with(port, tree.clone(), Some(reloader.clone())).await?;
             Ok::<_, StartError>((tree, capsules, reloader, server))
         });

@@ -9,13 +9,14 @@ use super::{Outcome, Output, ServerArg, block_on};
 /// Forget what is kept of subscribers that are gone
 ///
 /// A subscriber that was taken out of the topology keeps its place, its state and what waits, and goes on with them when it
-/// comes back. From here on it is new when it does. The events of topics stay.
+/// comes back. From here on it is new when it does. Its snapshots and capsules go as well. What breaks off is gone on with by
+/// the next start, or by this once more. The events of topics stay.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle gc
   wattle gc --allow-loss")]
 pub(super) struct Args {
-    /// Also where they have state, or events that they have yet to handle
+    /// Also where they have state, snapshots, or events that they have yet to handle
     #[arg(long)]
     allow_loss: bool,
 

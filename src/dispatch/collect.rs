@@ -9,6 +9,7 @@ use std::ops::Bound;
 
 use super::apply::both;
 use super::numbered::blueprint_on;
+use super::snapshots::{self, SnapshotError};
 use super::tree::Tree;
 use crate::engine::{
     ApplyError, Blueprint, Engine, Entries, LaneWrite, Numbers, PageBudget, ReadError, Session, SessionError,
@@ -37,6 +38,8 @@ pub struct Kept {
     pub behind: u64,
     /// Entries: of its handler's state, of events that wait, of what it was told.
     pub entries: u64,
+    /// Snapshots of them.
+    pub snapshots: u64,
 }
 
 /// Why what is kept was not forgotten, or cannot be told.
@@ -52,6 +55,14 @@ pub enum CollectError {
         subscriber: String,
         /// Why.
         error: SessionError,
+    },
+    /// Its snapshots cannot be listed or removed.
+    #[error("the snapshots of `{subscriber}` cannot be listed or removed: {error}")]
+    Snapshots {
+        /// The subscriber.
+        subscriber: String,
+        /// Why.
+        error: SnapshotError,
     },
 }
 
@@ -74,10 +85,15 @@ impl<E: Engine> Tree<E> {
             kept.behind += bounds.written.saturating_sub(position);
             kept.entries += count(engine, lane).map_err(unreadable)?;
         }
+        if let Some(disk) = engine.snapshots() {
+            let subscriber_of = |error| CollectError::Snapshots { subscriber: gone.name.clone(), error };
+            let counted = tokio::task::spawn_blocking(move || snapshots::count_of(&*disk, subscriber)).await;
+            kept.snapshots = counted.map_err(SnapshotError::from).and_then(|count| count).map_err(subscriber_of)?;
+        }
         Ok(kept)
     }
 
-    /// Forgets what is kept of a subscriber that is gone.
+    /// Forgets what is kept of a subscriber that is gone: what its lanes keep, and snapshots of that.
     ///
     /// # Errors
     /// [`CollectError`]; a part may be forgotten.
@@ -87,6 +103,11 @@ impl<E: Engine> Tree<E> {
         for partition in 0..gone.partitions {
             let forgotten = clear(&self.shared.engine, LaneId { subscriber, partition }, 0).await;
             forgotten.map_err(|error| CollectError::Lane { subscriber: gone.name.clone(), error })?;
+        }
+        if let Some(disk) = self.shared.engine.snapshots() {
+            let subscriber_of = |error| CollectError::Snapshots { subscriber: gone.name.clone(), error };
+            let removed = tokio::task::spawn_blocking(move || snapshots::remove_of(&*disk, subscriber)).await;
+            removed.map_err(SnapshotError::from).and_then(|removed| removed).map_err(subscriber_of)?;
         }
         Ok(())
     }

@@ -149,6 +149,12 @@ impl From<io::Error> for SnapshotError {
     }
 }
 
+impl From<tokio::task::JoinError> for SnapshotError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Self::Disk(error.to_string())
+    }
+}
+
 impl From<ReadError> for SnapshotError {
     fn from(error: ReadError) -> Self {
         Self::Disk(error.to_string())
@@ -184,6 +190,19 @@ fn numbers(disk: &dyn Disk, subscriber: SubscriberId) -> io::Result<Vec<u64>> {
     let mut numbers: Vec<_> = names.iter().filter_map(|name| file::number_of(subscriber, name)).collect();
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// How many snapshots a subscriber has.
+pub(super) fn count_of(disk: &dyn Disk, subscriber: SubscriberId) -> Result<u64, SnapshotError> {
+    Ok(numbers(disk, subscriber)?.len() as u64)
+}
+
+/// Removes all snapshots of a subscriber.
+pub(super) fn remove_of(disk: &dyn Disk, subscriber: SubscriberId) -> Result<(), SnapshotError> {
+    for number in numbers(disk, subscriber)? {
+        disk.remove(&file::name_of(subscriber, number))?;
+    }
+    Ok(disk.sync_folder()?)
 }
 
 /// Writes a snapshot of lanes, and lets older ones of its kind go.

@@ -49,6 +49,8 @@ pub(super) struct Shared<E, C> {
     pub(super) is_unfinished: AtomicBool,
     /// Why what the files of the start say does not run.
     pub(super) files_refused: Mutex<Vec<String>>,
+    /// How often something was forgotten.
+    pub(super) forgotten: Sender<u64>,
     /// The topology that runs.
     pub(super) topology: Sender<Arc<topology::Proposal>>,
     pub(super) probation: Probation,
@@ -128,6 +130,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             applying: tokio::sync::Mutex::new(()),
             is_unfinished: AtomicBool::new(false),
             files_refused: Mutex::default(),
+            forgotten: Sender::default(),
             topology: Sender::new(applied.unwrap_or_default()),
             probation,
             tasks: TaskTracker::new(),
@@ -142,6 +145,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 reloader.judge(index, trial);
             }
         }
+        reloader.go_on_forgetting();
         reloader
     }
 

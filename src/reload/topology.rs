@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::adopt::permit;
 use super::snapshot::snapshot_where_nothing_runs;
@@ -66,6 +67,9 @@ pub(super) struct Applied {
     /// Subscribers that are gone, whose places and state are kept.
     #[serde(default)]
     pub(super) retired: BTreeSet<Retired>,
+    /// Those of them that are to be forgotten, which has begun and may have broken off: whoever comes by such a name is new.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    forgetting: BTreeSet<Retired>,
     /// What has another name since then.
     #[serde(default)]
     renamed: Renamed,
@@ -233,16 +237,17 @@ pub fn rooted(mut plan: Plan, at: &Path) -> Plan {
 impl Applied {
     /// What is applied after this, where something was applied, and what is called otherwise by that.
     pub(super) fn next(before: Option<&Self>, old: &Plan, topology: Proposal, new: &Plan, names: Names) -> Self {
-        let mut retired = known(before, old, new);
+        let (mut retired, mut forgetting) = (known(before, old, new), forgotten(before, &Renames::of(old, new)));
         for subscriber in &new.subscribers {
             retired.remove(&Retired::of(new, subscriber));
+            forgetting.remove(&Retired::of(new, subscriber)); // it has begun anew, with nothing
         }
         let renamed = Renamed {
             topics: names.topics.into_iter().map(|(number, name)| (number.0, name)).collect(),
             subscribers: names.subscribers.into_iter().map(|(number, name)| (number.0, name)).collect(),
         };
         let (seen, version) = before.map_or((None, VERSION), |before| (before.seen, before.version));
-        Self { topology, retired, renamed, seen, version }
+        Self { topology, retired, forgetting, renamed, seen, version }
     }
 
     /// As this release writes it, whatever wrote it.
@@ -270,10 +275,16 @@ fn known(applied: Option<&Applied>, old: &Plan, new: &Plan) -> BTreeSet<Retired>
     known
 }
 
+/// Those that are to be forgotten, by the names that topics are to have.
+fn forgotten(applied: Option<&Applied>, renames: &Renames) -> BTreeSet<Retired> {
+    let forgetting = applied.into_iter().flat_map(|applied| &applied.forgetting);
+    forgetting.map(|gone| Retired { from: renames.new_topic(&gone.from).to_owned(), ..gone.clone() }).collect()
+}
+
 /// Why subscribers cannot have the names that another plan has for them.
 pub(super) fn taken(applied: Option<&Applied>, old: &Plan, new: &Plan) -> Vec<String> {
     let renames = Renames::of(old, new);
-    let retired = applied.into_iter().flat_map(|applied| &applied.retired);
+    let retired = applied.into_iter().flat_map(|applied| applied.retired.iter().chain(&applied.forgetting));
     let is_taken =
         |gone: &&Retired| renames.subscribers().contains_key(&gone.name) || renames.topic(&gone.from).is_some();
     let word = |Retired { name, from, .. }: &Retired| {
@@ -284,6 +295,12 @@ pub(super) fn taken(applied: Option<&Applied>, old: &Plan, new: &Plan) -> Vec<St
         )
     };
     retired.filter(is_taken).map(word).collect()
+}
+
+impl From<Retired> for Gone {
+    fn from(Retired { name, from, partitions }: Retired) -> Self {
+        Self { name, from, partitions }
+    }
 }
 
 impl Retired {
@@ -421,32 +438,79 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     async fn collected(&self, allow_loss: bool) -> Result<Vec<String>, TopologyError> {
         let _alone = self.shared.applying.lock().await;
         self.is_finished()?;
-        let gone = |Retired { name, from, partitions }| Gone { name, from, partitions };
-        let all: Vec<Gone> = self.retired().into_iter().map(gone).collect();
         let mut changes = Changes::default();
-        for gone in &all {
-            let Kept { behind, entries } = self.shared.tree.kept_of(gone).await?;
-            if behind + entries > 0 {
-                let Gone { name, from, .. } = gone;
-                let words =
-                    format!("`{name}` has yet to handle {behind} events of {from}, and keeps {entries} entries");
+        for gone in self.retired() {
+            let Kept { behind, entries, snapshots } = self.shared.tree.kept_of(&gone.clone().into()).await?;
+            if behind + entries + snapshots > 0 {
+                let Retired { name, from, .. } = gone;
+                let has_snapshots = (snapshots > 0).then(|| format!(", and {snapshots} snapshots")).unwrap_or_default();
+                let words = format!(
+                    "`{name}` has yet to handle {behind} events of {from}, and keeps {entries} entries{has_snapshots}"
+                );
                 changes.losses.push(words);
             }
         }
         permit(&changes, allow_loss)?;
         // Decided first: whoever has the name of one that is half forgotten is new, and begins with nothing.
+        self.change_applied(|mut applied| {
+            applied.forgetting.append(&mut applied.retired);
+            applied
+        })
+        .await?;
+        self.forget_all().await
+    }
+
+    /// Forgets those that are to be, also where that broke off before. Whoever applies a topology meanwhile waits.
+    async fn forget_all(&self) -> Result<Vec<String>, TopologyError> {
+        let all: Vec<Retired> = self.shown().1.iter().flat_map(|applied| applied.forgetting.iter().cloned()).collect();
+        for gone in &all {
+            self.shared.tree.forget(&gone.clone().into()).await?;
+        }
+        self.change_applied(|applied| Applied { forgetting: BTreeSet::new(), ..applied }).await?;
+        self.shared.forgotten.send_modify(|count| *count += 1);
+        Ok(all.into_iter().map(|gone| gone.name).collect())
+    }
+
+    /// Changes whenever subscribers were forgotten, for those who keep something beside.
+    pub fn forgotten(&self) -> watch::Receiver<u64> {
+        self.shared.forgotten.subscribe()
+    }
+
+    /// Whether there is a subscriber of this full name, or was one that is remembered.
+    pub fn remembers(&self, subscriber: &str) -> bool {
+        self.shown().1.as_ref().is_none_or(|applied| applied.remembers(subscriber))
+    }
+
+    /// Goes on with what was to be forgotten when the bus ended.
+    pub(super) fn go_on_forgetting(&self) {
+        if self.shown().1.iter().all(|applied| applied.forgetting.is_empty()) {
+            return;
+        }
+        let reloader = self.clone();
+        let forgetting = async move {
+            let _alone = reloader.shared.applying.lock().await;
+            match reloader.forget_all().await {
+                Ok(names) => tracing::info!(names = names.join(", "), "what was to be forgotten is"),
+                Err(error) => {
+                    tracing::error!(%error, "what is to be forgotten is still there: `wattle gc` tries again")
+                }
+            }
+        };
+        self.shared.tasks.spawn_on(forgetting, &self.shared.runtime);
+    }
+
+    async fn change_applied(
+        &self,
+        change: impl FnOnce(Applied) -> Applied + Send + 'static,
+    ) -> Result<(), TopologyError> {
         self.on_disk(|reloader| {
             let mut store = reloader.store();
             match store.applied().cloned() {
-                Some(applied) => store.apply(Applied { retired: BTreeSet::new(), ..applied }),
+                Some(applied) => store.apply(change(applied)),
                 None => Ok(()),
             }
         })
-        .await?;
-        for gone in &all {
-            self.shared.tree.forget(gone).await?;
-        }
-        Ok(all.into_iter().map(|gone| gone.name).collect())
+        .await
     }
 
     /// Has a topology take the place of the one that runs, to its end also where whoever asked for it goes away.

@@ -343,3 +343,68 @@ async fn what_was_decided_and_is_not_called_is_said_to_be_so() {
     assert!(matches!(error, ReloadError::NotCalled { .. }), "{error}");
     bus.reloader.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_to_be_forgotten_is_gone_on_with_after_it_broke_off() {
+    for is_restarted in [false, true] {
+        let world = World::of(ONE, "a", LONG);
+        write(&world, "more", "m keeps");
+        let (bus, before) = start(&world, world.disk.clone()).await;
+        bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
+        bus.publish(&["1"]).await;
+        bus.tree.take_snapshot("more", TakenBy::Hand, "", 8).await.unwrap();
+        bus.reloader.apply(proposal(&world, &before), true).await.unwrap();
+        let snapshots = world.engine.snapshot_disk();
+        snapshots.set_fault(|operation| match operation {
+            Operation::Remove => Err(io::Error::other("not now")),
+            _ => Ok(()),
+        });
+        let loss = bus.reloader.collect(false).await.unwrap_err().to_string();
+        assert!(loss.contains("and keeps 2 entries, and 1 snapshots"), "{loss}");
+        assert_eq!(bus.reloader.retired().len(), 1, "nothing was decided");
+        let error = bus.reloader.collect(true).await.unwrap_err();
+        assert!(matches!(error, TopologyError::Collect(_)), "{error}");
+        assert!(bus.reloader.retired().is_empty(), "that it is forgotten is decided");
+        snapshots.clear_fault();
+        let bus = if is_restarted {
+            bus.stop().await;
+            let (bus, _) = start(&world, world.disk.clone()).await;
+            until("it goes on", || snapshots.contents().is_empty()).await;
+            bus
+        } else {
+            assert_eq!(bus.reloader.collect(false).await.unwrap(), ["t/more"], "it was allowed");
+            bus
+        };
+        assert!(snapshots.contents().is_empty());
+        assert!(bus.reloader.collect(false).await.unwrap().is_empty(), "there is nothing left to forget");
+        bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
+        settled(&bus.tree).await;
+        assert_eq!(data(&bus.tree, "extra").await, ["m 1", "m 1"], "it is new");
+        bus.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn who_comes_back_while_it_is_to_be_forgotten_is_new_and_stays() {
+    let world = World::of(ONE, "a", LONG);
+    write(&world, "more", "m keeps");
+    let (bus, before) = start(&world, world.disk.clone()).await;
+    bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
+    bus.publish(&["1"]).await;
+    bus.tree.take_snapshot("more", TakenBy::Hand, "", 8).await.unwrap();
+    bus.reloader.apply(proposal(&world, &before), true).await.unwrap();
+    let snapshots = world.engine.snapshot_disk();
+    snapshots.set_fault(|operation| match operation {
+        Operation::Remove => Err(io::Error::other("not now")),
+        _ => Ok(()),
+    });
+    bus.reloader.collect(true).await.unwrap_err();
+    bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
+    settled(&bus.tree).await;
+    snapshots.clear_fault();
+    assert!(bus.reloader.collect(true).await.unwrap().is_empty(), "what runs is not forgotten");
+    bus.publish(&["2"]).await;
+    assert_eq!(data(&bus.tree, "extra").await, ["m 1", "m 1", "m 2"]);
+    assert!(!bus.tree.state("more", "b", "last").unwrap().is_empty());
+    bus.stop().await;
+}

@@ -6,12 +6,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::runtime::Runtime;
+use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
-use wattle::reload::{Outcome, Policy, ReloadError};
+use wattle::reload::{
+    Begun, Outcome, Policy, Proposal, ReloadError, Replaced, Standing, Store, adopt, begin_with, instead,
+};
+use wattle::topology::Plan;
+use wattle::wasm::Digest;
 
-use crate::bed::{Bus, LONG, ONE, SHORT, World};
+use crate::bed::{Bus, LONG, ONE, SHORT, Worker, World};
 use crate::common::random::Random;
-use crate::common::trees::until;
+use crate::common::trees::{plan_of, until};
 
 type Doing<'a> = Pin<Box<dyn Future<Output = Result<(), ReloadError>> + 'a>>;
 
@@ -294,4 +300,84 @@ async fn after_a_sync_whose_outcome_is_not_known_nothing_is_changed_and_what_run
     let bus = world.start().await;
     deploy(&bus, "c", Policy::Replace).await.unwrap();
     assert_eq!(bus.who().await, "c");
+}
+
+/// What a start does: its files are applied, or what was applied before them, and decided on.
+fn started(world: &World, plan: &Plan, disk: MemoryDisk, runtime: &Runtime) -> Result<(Begun<Worker>, Plan), Broken> {
+    let (store, files) = (Store::open(disk)?, [world.file()]);
+    let said = Proposal::of(plan, &files);
+    let before = runtime.block_on(instead(&world.engine, &store, (plan, &files), false))?;
+    let plan = before.map_or_else(|| plan.clone(), |before| before.plan);
+    let decide = |store: &mut Store, replaced: &[Replaced]| {
+        runtime.block_on(adopt(&world.engine, store, &plan, &files, (false, replaced)))?;
+        Ok::<_, Broken>(store.saw(&said)?)
+    };
+    let begun = begin_with(store, &world.texts, &plan, &files, LONG.events, &|_| (), decide)?;
+    Ok((begun, plan))
+}
+
+/// A start that broke off.
+#[derive(Debug)]
+#[expect(dead_code, reason = "it is shown")]
+struct Broken(String);
+
+impl<T: std::error::Error> From<T> for Broken {
+    fn from(error: T) -> Self {
+        Self(error.to_string())
+    }
+}
+
+#[test]
+fn after_a_crash_at_any_step_of_a_start_the_next_one_runs_what_its_files_say_with_what_was_deployed() {
+    let (mut random, runtime) = (Random::of("starts"), Runtime::new().unwrap());
+    let new = plan_of(&[&ONE.replace("attempts: 2", "attempts: 3").replace("to: {", "config: { a: b }, to: {")]);
+    // only the settings are new, or the file is, too
+    for (file, expected) in [("a", "b"), ("c", "c")] {
+        let mut crashes = 0;
+        for crash_at in 0.. {
+            let world = World::of(ONE, "a", LONG);
+            let (begun, plan) = started(&world, &world.plan, world.disk.clone(), &runtime).unwrap();
+            let lanes = runtime.handle();
+            runtime.block_on(async {
+                let bus = world.start_on(world.engine.clone(), begun, lanes).await;
+                assert_eq!(plan, world.plan);
+                bus.deploy("b", Policy::Replace).await;
+                bus.stop().await;
+            });
+            world.write(file);
+            let operations = Arc::new(AtomicUsize::new(0));
+            let counted = operations.clone();
+            world.disk.set_fault(move |operation| match operation {
+                Operation::Read(_) => Ok(()),
+                _ if counted.fetch_add(1, Ordering::SeqCst) < crash_at => Ok(()),
+                _ => Err(io::Error::other("the power is gone")),
+            });
+            let is_done = started(&world, &new, world.disk.clone(), &runtime).is_ok();
+            for _ in 0..4 {
+                let disk = world.disk.after_crash(|| random.one_in(2));
+                for start in 0..2 {
+                    let (begun, plan) = started(&world, &new, disk.clone(), &runtime).unwrap();
+                    assert_eq!(plan, new, "{crash_at} {start}");
+                    runtime.block_on(async {
+                        let found = World { plan, disk: disk.clone(), ..fresh(&world) };
+                        let bus = found.start_on(world.engine.clone(), begun, lanes).await;
+                        assert_eq!(bus.who().await, expected, "{file} {crash_at} {start}");
+                        let versions = bus.reloader.versions("work").unwrap();
+                        let standing = |standing| versions.iter().find(|kept| kept.standing == standing).unwrap();
+                        let (proven, tried) = (standing(Standing::Proven), standing(Standing::Tried));
+                        assert_eq!(proven.wasm, Digest::of(b"b"), "{file} {crash_at} {start}");
+                        assert_eq!(tried.wasm, Digest::of(expected.as_bytes()), "{file} {crash_at} {start}");
+                        assert_eq!(versions.len(), 3, "{file} {crash_at} {start}: {versions:?}");
+                        agree(&bus, "after a start");
+                        bus.stop().await;
+                    });
+                }
+            }
+            crashes += 1;
+            if is_done && operations.load(Ordering::SeqCst) <= crash_at {
+                break;
+            }
+        }
+        assert!(crashes > 12, "the record, what the files said, and the versions: {crashes}");
+    }
 }
