@@ -78,8 +78,8 @@ impl Keeper {
         tokio::spawn(async move {
             while let Some(Ok(())) = stopped.run_until_cancelled(forgotten.changed()).await {
                 let (folder, is_remembered) = (folder.clone(), is_remembered.clone());
-                let swept = tokio::task::spawn_blocking(move || sweep(&folder, is_remembered)).await;
-                if let Ok(Err(error)) = swept {
+                let removed = tokio::task::spawn_blocking(move || forget(&folder, is_remembered)).await;
+                if let Ok(Err(error)) = removed {
                     tracing::warn!(%error, "capsules of subscribers that were forgotten are still there");
                 }
             }
@@ -146,7 +146,7 @@ fn prune(folder: &Path, keep: usize) -> io::Result<()> {
 }
 
 /// Removes the folders of subscribers that are not remembered.
-fn sweep(folder: &Path, is_remembered: impl Fn(&str) -> bool) -> io::Result<()> {
+fn forget(folder: &Path, is_remembered: impl Fn(&str) -> bool) -> io::Result<()> {
     for namespace in folders_of(folder)? {
         for subscriber in folders_of(&namespace)? {
             let [namespace, name] = [&namespace, &subscriber].map(|path| path.file_name().unwrap_or_default());
@@ -359,13 +359,13 @@ mod tests {
     fn those_of_subscribers_that_are_not_remembered_go() {
         let data = tempfile::tempdir().unwrap();
         let (folder, elsewhere) = (folder(data.path()), data.path().join("elsewhere"));
-        sweep(&folder, |_| false).unwrap();
+        forget(&folder, |_| false).unwrap();
         for subscriber in ["shop/validate", "shop/gone", "other/gone"] {
             keep(&folder, &Capsule { subscriber: subscriber.into(), ..capsule(7, 2) }).unwrap();
         }
         fs::create_dir(&elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, folder.join("shop/link")).unwrap();
-        sweep(&folder, |name| name == "shop/validate").unwrap();
+        forget(&folder, |name| name == "shop/validate").unwrap();
         let left = list(&folder).unwrap();
         assert!(left.len() == 1 && left[0].starts_with(folder.join("shop/validate")), "{left:?}");
         assert!(elsewhere.exists());

@@ -405,6 +405,6 @@ async fn who_comes_back_while_it_is_to_be_forgotten_is_new_and_stays() {
     assert!(bus.reloader.collect(true).await.unwrap().is_empty(), "what runs is not forgotten");
     bus.publish(&["2"]).await;
     assert_eq!(data(&bus.tree, "extra").await, ["m 1", "m 1", "m 2"]);
-    assert!(!bus.tree.state("more", "b", "last").unwrap().is_empty());
+    assert!(!bus.tree.state("more", ("b", "last"), 0).unwrap().0.is_empty());
     bus.stop().await;
 }
