@@ -18,11 +18,10 @@ use crate::dispatch::{PrepareError, Tree};
 use crate::engine::embedded::{Durability, EmbeddedEngine, EmbeddedError, Recovery};
 use crate::engine::{ApplyError, Engine, Stopped};
 use crate::server::{self, Port, Server};
-use crate::topology::Plan;
 use crate::wasm::{Host, HostError, HostOptions};
 
 use crate::effects::DiskFolder;
-use crate::reload::{self, BeginError, Probation, Proposal, Reloader, Replaced, Store, StoreError, TopologyError};
+use crate::reload::{self, BeginError, Files, Probation, Reloader, Replaced, Store, StoreError, TopologyError};
 
 /// The folder in the data folder that holds versions of plugins.
 const VERSIONS: &str = "plugins";
@@ -169,17 +168,11 @@ fn runtime(name: &'static str) -> Result<Runtime, StartError> {
 }
 
 impl Running {
-    /// Starts a bus. `components` are the plugins' files, one for each subscriber of the plan, in its order. Blocks until it
-    /// serves; `progress` may be called from several threads.
+    /// Starts a bus with what its files say, or with what was applied before. Blocks until it serves; `progress` may be called from several threads.
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
-    pub fn start(
-        plan: &Plan,
-        components: &[PathBuf],
-        options: &Options,
-        progress: &(dyn Fn(Progress) + Sync),
-    ) -> Result<Self, StartError> {
+    pub fn start(files: &Files, options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Result<Self, StartError> {
         let (service, lanes) = (server::runtime().map_err(StartError::Runtime)?, runtime("lane")?);
         // The socket and the engine's watch belong to the service.
         let entered = service.enter();
@@ -200,20 +193,21 @@ impl Running {
         let versions = DiskFolder::create(&options.data.join(VERSIONS)).map_err(StartError::Versions)?;
         let (store, probation) = (Store::open(versions)?, options.probation);
         let told = |of| progress(Progress::Plugin(of));
-        let files = Proposal::of(plan, components);
-        let instead = reload::instead(&engine, &store, (plan, components), options.allow_loss);
+        let instead = reload::instead(&engine, &store, files, options.allow_loss);
         let instead = service.block_on(instead)?;
         let refused = instead.as_ref().map(|instead| instead.refused.clone()).unwrap_or_default();
         if instead.is_some() {
             tell_what_runs(&refused);
         }
-        let (plan, components) =
-            instead.as_ref().map_or((plan, components), |instead| (&instead.plan, instead.components.as_slice()));
+        let (plan, components) = match &instead {
+            Some(instead) => (&instead.plan, instead.components.as_slice()),
+            None => (&files.plan, files.components.as_slice()),
+        };
         let decide = |store: &mut Store, replaced: &[Replaced]| {
             service.block_on(reload::adopt(&engine, store, plan, components, (options.allow_loss, replaced)))?;
             // what was refused is proposed again by the next start, which may allow it
             Ok::<_, StartError>(if refused.is_empty() {
-                store.saw(&files)?
+                store.saw(files)?
             })
         };
         let begun = reload::begin_with(store, &host, plan, components, probation.events, &told, decide)?;

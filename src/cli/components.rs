@@ -6,12 +6,21 @@ use std::path::{Path, PathBuf};
 use super::check::{WIDTH, write_diagnostics};
 use super::load::{World, load, refuse};
 use super::{Exit, Failure, build};
-use crate::reload;
+use crate::reload::{self, Files};
 use crate::topology::render::{self, Style};
-use crate::topology::{Plan, PluginSource, Runs, check};
+use crate::topology::{Plan, PluginSource, Runs, Said, check, check_said};
 
 /// The plan of topologies, all of their problems having been printed.
 pub(super) fn plan(topologies: &[PathBuf]) -> Result<Plan, Failure> {
+    Ok(checked(topologies)?.0)
+}
+
+fn here() -> Result<PathBuf, Failure> {
+    std::path::absolute(".").map_err(|error| Failure::failed(format!("cannot tell which folder this is: {error}")))
+}
+
+/// The plan of topologies and what their files say, all of their problems having been printed.
+pub(super) fn checked(topologies: &[PathBuf]) -> Result<(Plan, Said), Failure> {
     let mut notices = anstream::stderr().lock();
     let sources = match load(topologies) {
         Ok(sources) => sources,
@@ -21,9 +30,18 @@ pub(super) fn plan(topologies: &[PathBuf]) -> Result<Plan, Failure> {
             return Err(Failure::silent(exit));
         }
     };
-    let (plan, diagnostics) = check(&sources, &World);
+    let (plan, diagnostics, said) = check_said(&sources, &World, &here()?);
     write_diagnostics(&sources, &diagnostics, &mut notices)?;
-    plan.ok_or_else(|| Failure::silent(Exit::BadConfiguration))
+    Ok((plan.ok_or_else(|| Failure::silent(Exit::BadConfiguration))?, said))
+}
+
+/// What the files of a start say, with absolute paths, and the component of every subscriber, as [`of`].
+pub(super) fn files(
+    (plan, said): (Plan, Said),
+    folder: impl FnMut(&Path) -> Result<PathBuf, String>,
+) -> Result<Files, Failure> {
+    let (plan, components) = with_components(plan, folder)?;
+    Ok(Files { plan, components, said })
 }
 
 /// The plan of topologies with absolute paths, so that it means the same wherever it is read, and the component of every
@@ -36,12 +54,11 @@ pub(super) fn rooted(
 }
 
 /// As [`rooted`], of a plan.
-pub(super) fn with_components(
+fn with_components(
     plan: Plan,
     folder: impl FnMut(&Path) -> Result<PathBuf, String>,
 ) -> Result<(Plan, Vec<PathBuf>), Failure> {
-    let here = std::path::absolute(".")
-        .map_err(|error| Failure::failed(format!("cannot tell which folder this is: {error}")))?;
+    let here = here()?;
     let plan = reload::rooted(plan, &here);
     let components = of(&plan, folder)?.iter().map(|path| here.join(path)).collect();
     Ok((plan, components))

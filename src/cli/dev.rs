@@ -22,10 +22,10 @@ use crate::client::{Client, Read};
 use crate::dispatch::{Published, Snapshot};
 use crate::effects::create_new_private;
 use crate::model::{Event, EventView};
-use crate::reload::{self, Changed, Policy, Proposal, Watch};
+use crate::reload::{self, Changed, Files, Policy, Proposal, Watch};
 use crate::server;
 use crate::telemetry::{self, LogFormat};
-use crate::topology::Plan;
+use crate::topology::{Plan, Said};
 
 /// How often it is looked whether everything is handled.
 const SETTLED_EVERY: Duration = Duration::from_millis(10);
@@ -72,12 +72,12 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     telemetry::start(args.log_format).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let plan = components::plan(&args.topologies)?;
+    let (plan, said) = components::checked(&args.topologies)?;
     let inputs = inputs(args, &plan)?;
-    let (plan, components) = build_all(plan)?;
+    let files = build_all((plan, said))?;
     let mut signals = Signals::listen()?;
     let data = Data::new(args.data.as_deref())?;
-    let running = start(args, &plan, &components, &data)?;
+    let running = start(args, &files, &data)?;
     let server = running.address().to_string();
     if !args.once {
         say(&format!("serving on {server}; Ctrl-C ends it"));
@@ -153,7 +153,7 @@ fn inputs(args: &Args, plan: &Plan) -> Result<Vec<(String, Source)>, Failure> {
 }
 
 /// Builds every plugin folder.
-fn build_all(plan: Plan) -> Result<(Plan, Vec<PathBuf>), Failure> {
+fn build_all(checked: (Plan, Said)) -> Result<Files, Failure> {
     let bar = match io::stderr().is_terminal() {
         true => ProgressBar::new_spinner(),
         false => ProgressBar::hidden(),
@@ -162,7 +162,7 @@ fn build_all(plan: Plan) -> Result<(Plan, Vec<PathBuf>), Failure> {
         bar.set_style(style);
     }
     bar.enable_steady_tick(DRAW_EVERY);
-    let built = components::with_components(plan, |folder| {
+    let built = components::files(checked, |folder| {
         let name = folder.display().to_string();
         tracing::info!(folder = name, "building");
         bar.set_message(name.clone());
@@ -209,12 +209,12 @@ async fn rebuild(mut topology: Receiver<Arc<Proposal>>) {
 }
 
 /// Starts the bus. Where nobody said where to listen and the usual port is taken, another one will do.
-fn start(args: &Args, plan: &Plan, components: &[PathBuf], data: &Data) -> Result<Running, Failure> {
+fn start(args: &Args, files: &Files, data: &Data) -> Result<Running, Failure> {
     let options = |listen: SocketAddr| -> Options {
         Options { allow_loss: true, ..args.bus.options(data.folder.clone(), listen) }
     };
     let listen = args.bus.listen_or_default();
-    let start = |listen| Running::start(plan, components, &options(listen), &log_progress);
+    let start = |listen| Running::start(files, &options(listen), &log_progress);
     let started = match start(listen) {
         Err(StartError::Server(server::StartError::Bind { source, .. }))
             if source.kind() == io::ErrorKind::AddrInUse && args.bus.listen.is_none() =>

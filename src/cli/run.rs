@@ -57,7 +57,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     telemetry::start(args.log_format).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let (plan, components) = components::rooted(&args.topologies, components::built)?;
+    let files = components::files(components::checked(&args.topologies)?, components::built)?;
     let mut signals = Signals::listen()?;
     let options = args.bus.options(args.data.clone(), args.bus.listen_or_default());
     if options.code_cache.is_none() {
@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         );
     }
     let options = Options { allow_loss: args.allow_loss, confirm_clock: args.confirm_clock, ..options };
-    let running = Running::start(&plan, &components, &options, &log_progress).map_err(refused)?;
+    let running = Running::start(&files, &options, &log_progress).map_err(refused)?;
     tracing::info!(address = %running.address(), data = %args.data.display(), "serving");
     let stopped = running.block_on(async {
         tokio::select! {

@@ -14,9 +14,9 @@
 
 use std::path::PathBuf;
 
+use super::applied::{Applied, Files, news, taken};
 use super::snapshot::snapshot_where_nothing_runs;
-use super::topology::{Applied, Proposal, TopologyError, news, taken};
-use super::{Replaced, Store};
+use super::{Replaced, Store, TopologyError};
 use crate::dispatch::{Changes, PrepareError, Renames, changes_of, prepare, unremembered, untouched};
 use crate::engine::Engine;
 use crate::topology::Plan;
@@ -39,15 +39,15 @@ pub struct Instead {
 pub async fn instead<E: Engine>(
     engine: &E,
     store: &Store,
-    (plan, components): (&Plan, &[PathBuf]),
+    files: &Files,
     allow_loss: bool,
 ) -> Result<Option<Instead>, TopologyError> {
-    if let Some((plan, components)) = store.applied_since(&Proposal::of(plan, components))? {
+    if let Some((plan, components)) = store.applied_since(files) {
         return Ok(Some(Instead { plan, components, refused: Vec::new() }));
     }
-    let Some((applied, components)) = store.topology()? else { return Ok(None) };
+    let Some((applied, components)) = store.topology() else { return Ok(None) };
     store.follow(engine).await?;
-    let changes = changes_at_start(engine, store, Some(&applied), plan).await?;
+    let changes = changes_at_start(engine, store, Some(&applied), &files.plan).await?;
     match permit(&changes, allow_loss) {
         Ok(()) => Ok(None),
         Err(_) => {
@@ -87,7 +87,7 @@ pub async fn adopt<E: Engine>(
     (allow_loss, replaced): (bool, &[Replaced]),
 ) -> Result<(), TopologyError> {
     store.follow(engine).await?;
-    let applied = store.topology()?.map(|(plan, _)| plan);
+    let applied = store.topology().map(|(plan, _)| plan);
     let old = applied.clone().unwrap_or_default();
     let changes = changes_at_start(engine, store, applied.as_ref(), plan).await?;
     permit(&changes, allow_loss)?;
@@ -107,8 +107,9 @@ pub async fn adopt<E: Engine>(
             prepare(engine, &old, plan, |subscriber| new.contains(&subscriber.label())).await?
         }
     };
-    let next = Applied::next(store.applied(), &old, Proposal::of(plan, components), plan, names);
+    let next = Applied::next(store.applied(), &old, (plan, components), names);
     store.apply(next)?;
+    store.hide_variables(plan)?;
     store.follow(engine).await
 }
 

@@ -17,9 +17,11 @@
 //! Must not know: gRPC, the command line, how a component is built.
 
 mod adopt;
+mod applied;
 mod error;
 mod follow;
 mod judge;
+mod proposal;
 mod queue;
 mod record;
 mod reloader;
@@ -29,6 +31,7 @@ mod source;
 mod start;
 mod store;
 mod topology;
+mod values;
 mod watch;
 
 use std::path::Path;
@@ -38,14 +41,16 @@ use crate::dispatch::Handler;
 use crate::wasm::{Digest, Host, Plugin, PluginSpec, RegisterError};
 
 pub use adopt::{Instead, adopt, instead};
+pub use applied::{Files, Retired};
 pub use error::{KeptError, ReloadError};
+pub use proposal::{Proposal, rooted};
 pub use reloader::Reloader;
 pub use shadow::CompareError;
 pub use snapshot::Replaced;
 pub use source::{PluginError, register};
 pub use start::{BeginError, Begun, Progress, begin, begin_with};
 pub use store::{Store, StoreError};
-pub use topology::{Proposal, Retired, TopologyError, rooted};
+pub use topology::TopologyError;
 pub use watch::{Changed, Watch};
 
 /// What makes handlers of components: the sandbox, or in tests something quicker.

@@ -14,13 +14,16 @@
 //! once, when it is another than when it was looked at last. New settings are for the component that was decided on, whatever
 //! the file has. Secrets propose nothing: a version runs with what they are when it starts.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::StoreError;
+use super::store::{Unread, Written};
+use super::values::Values;
 use crate::topology::ConfigValue;
+use crate::topology::kept::KeptPath;
 use crate::wasm::{Digest, Limits, PluginSpec};
 
 /// Versions of a subscriber that are kept, beside those that run or ran last.
@@ -30,14 +33,25 @@ pub(super) const VERSIONS_KEPT_MAX: usize = 50;
 /// once.
 const REASON_BYTES_MAX: usize = 1 << 10;
 
+/// Of records that this release writes, and the latest that it reads.
+const VERSION: u32 = 2;
+
 /// Everything that was decided, by the full name of the subscriber. It grows by fields that have a default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Record {
+    /// As it is written; 0 where it was not yet.
+    #[serde(default)]
+    version: u32,
+    /// The earliest version of which a reader may be.
+    #[serde(default)]
+    reader: u32,
     pub(super) subscribers: BTreeMap<String, Decided>,
 }
 
 /// What was decided about a subscriber.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Decided {
     /// The version that is proven.
     pub(super) proven: Digest,
@@ -64,6 +78,7 @@ pub(super) struct Decided {
 
 /// What makes up a version, by who says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Said {
     /// The component in the file; none where it cannot be read.
     pub(super) component: Option<Digest>,
@@ -73,6 +88,7 @@ pub(super) struct Said {
 
 /// A version on trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Tried {
     pub(super) version: Digest,
     /// Only the first so many lanes call it.
@@ -82,6 +98,7 @@ pub(super) struct Tried {
 
 /// A version that is kept, with all that makes it up but its secrets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Kept {
     pub(super) version: Digest,
     /// Of the component.
@@ -104,19 +121,76 @@ impl Record {
     /// As this release has it, from format 1.
     pub(super) fn from_v1(self) -> Self {
         let now = |(name, decided): (String, Decided)| (name, decided.from_v1());
-        Self { subscribers: self.subscribers.into_iter().map(now).collect() }
+        Self { subscribers: self.subscribers.into_iter().map(now).collect(), ..self }
+    }
+
+    /// All values of configurations.
+    fn values_mut(&mut self) -> impl Iterator<Item = &mut Value> {
+        self.subscribers.values_mut().flat_map(|decided| &mut decided.kept).flat_map(|kept| kept.config.values_mut())
+    }
+}
+
+impl Written for Record {
+    const FILE: &'static str = "record";
+    const MAGIC: &'static str = "wattle plugins v2 ";
+    const OLD_MAGIC: &'static str = "wattle plugins v1 ";
+    const VERSION: u32 = VERSION;
+
+    fn damaged(why: String) -> StoreError {
+        StoreError::Damaged { why }
+    }
+
+    fn text(&self, values: &Values) -> Result<String, String> {
+        let mut kept = Self { version: VERSION, reader: VERSION, ..self.clone() };
+        for value in kept.values_mut() {
+            if let Value::Variable { text, .. } = value {
+                *text = values.seal(text.as_bytes());
+            }
+        }
+        serde_json::to_string_pretty(&kept).map_err(|error| error.to_string())
+    }
+
+    fn parse(text: &str, values: &Values) -> Result<Self, Unread> {
+        let mut record = Self { version: 0, reader: 0, ..serde_json::from_str(text)? };
+        for value in record.values_mut() {
+            if let Value::Variable { text, written } = value {
+                let missing = || Unread(format!("what `{written}` stands for is not kept any more"));
+                *text = values.open(text).cloned().ok_or_else(missing)?;
+            }
+        }
+        Ok(record)
+    }
+
+    fn parse_old(text: &str) -> Result<Self, Unread> {
+        Ok(serde_json::from_str::<Self>(text)?.from_v1())
+    }
+
+    fn variables(&self) -> BTreeSet<String> {
+        let kept = self.subscribers.values().flat_map(|decided| &decided.kept);
+        let text = |value: &Value| match value {
+            Value::Variable { text, .. } => Some(text.clone()),
+            Value::Text(_) | Value::SecretFile(_) => None,
+        };
+        kept.flat_map(|kept| kept.config.values()).filter_map(text).collect()
     }
 }
 
 /// A value of a configuration. Secrets stay in their files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Value {
     Text(String),
-    SecretFile(PathBuf),
+    /// One into which variables were put. On the disk something stands for the text.
+    Variable {
+        written: String,
+        #[serde(rename = "sealed")]
+        text: String,
+    },
+    SecretFile(KeptPath),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct KeptLimits {
     memory_bytes: u64,
     time_ns: u64,
@@ -148,8 +222,9 @@ impl Kept {
         (cause, decided_ns): (&str, u64),
     ) -> Self {
         let value = |value: &ConfigValue| match value {
-            ConfigValue::Text(text) | ConfigValue::Variable { text, .. } => Value::Text(text.clone()),
-            ConfigValue::SecretFile(path) => Value::SecretFile(path.clone()),
+            ConfigValue::Text(text) => Value::Text(text.clone()),
+            ConfigValue::Variable { text, written } => Value::Variable { text: text.clone(), written: written.clone() },
+            ConfigValue::SecretFile(path) => Value::SecretFile(path.as_path().into()),
         };
         Self {
             version: spec.digest(),
@@ -166,7 +241,7 @@ impl Kept {
     /// Its configuration as far as it makes up the version.
     fn told(&self) -> impl Iterator<Item = (&str, Option<&str>)> + Clone {
         self.config.iter().map(|(name, value)| match value {
-            Value::Text(text) => (name.as_str(), Some(text.as_str())),
+            Value::Text(text) | Value::Variable { text, .. } => (name.as_str(), Some(text.as_str())),
             Value::SecretFile(_) => (name.as_str(), None),
         })
     }
@@ -185,7 +260,8 @@ impl Kept {
     pub(super) fn config_values(&self) -> BTreeMap<String, ConfigValue> {
         let value = |value: &Value| match value {
             Value::Text(text) => ConfigValue::Text(text.clone()),
-            Value::SecretFile(path) => ConfigValue::SecretFile(path.clone()),
+            Value::Variable { text, written } => ConfigValue::Variable { text: text.clone(), written: written.clone() },
+            Value::SecretFile(path) => ConfigValue::SecretFile(path.clone().into()),
         };
         self.config.iter().map(|(name, of)| (name.clone(), value(of))).collect()
     }
@@ -217,6 +293,15 @@ impl Decided {
             self.keep(Kept { version: now(kept.version), ..kept });
         }
         self
+    }
+
+    /// A text that is the value of a variable now is shown nowhere any more.
+    pub(super) fn hide_variables(&mut self, config: &BTreeMap<String, ConfigValue>) {
+        for (name, value) in self.kept.iter_mut().flat_map(|kept| &mut kept.config) {
+            if let (Value::Text(text), Some(ConfigValue::Variable { written, .. })) = (&*value, config.get(name)) {
+                *value = Value::Variable { text: text.clone(), written: written.clone() };
+            }
+        }
     }
 
     /// The component that is proposed by what is said now, with the settings that are said now.

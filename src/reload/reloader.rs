@@ -11,13 +11,13 @@ use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::applied::Applied;
 use super::queue::{Place, Queue};
 use super::record::{Decided, Kept, Record, Said};
 use super::store::{Shown, StoreError};
-use super::topology::Applied;
 use super::{
     Compile, KeptError, KeptVersion, Outcome, Policy, Probation, ReloadError, Reloaded, Standing, Store, Summary,
-    cause_of_file, source, start, topology,
+    cause_of_file, source, start,
 };
 use crate::dispatch::{Called, ControlError, Terms, Tree, VersionError};
 use crate::effects::{Clock, SystemClock};
@@ -52,7 +52,7 @@ pub(super) struct Shared<E, C> {
     /// How often something was forgotten.
     pub(super) forgotten: Sender<u64>,
     /// The topology that runs.
-    pub(super) topology: Sender<Arc<topology::Proposal>>,
+    pub(super) topology: Sender<Arc<super::Proposal>>,
     pub(super) probation: Probation,
     pub(super) tasks: TaskTracker,
     pub(super) closing: CancellationToken,
@@ -120,7 +120,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         runtime: &Handle,
     ) -> Self {
         let subject = |subscriber: &SubscriberPlan| Arc::new(Subject::new(plan, subscriber));
-        let applied = store.applied().map(|applied| Arc::new(applied.topology.clone()));
+        let applied = store.topology().map(|(plan, components)| Arc::new(super::Proposal::of(&plan, &components)));
         let shared = Shared {
             tree,
             compiler,

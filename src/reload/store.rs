@@ -3,9 +3,13 @@
 //! ```text
 //! <hash>.wasm     a component
 //! record          "wattle plugins v2 <hash of what follows>\n", then the record as JSON; v1 has other digests
-//! topology        "wattle topology v1 <hash of what follows>\n", then what was applied as JSON
+//! topology        "wattle topology v2 <hash of what follows>\n", then what was applied as JSON; v1 has it as YAML
+//! values          "wattle values v1 <hash of what follows>\n", then the values of variables as JSON: nowhere else
 //! *.new           on its way to one of these; nothing
 //! ```
+//!
+//! A record says its version, and the earliest version of which a reader may be. It is read back before it is written, and
+//! again before it has its name.
 //!
 //! Promises: a change of the record happened or did not, whatever crashes when; what the record names is there, since it
 //! was made durable first and is removed only after the record that does not name it is. After a write whose outcome is not
@@ -14,26 +18,26 @@
 //! ([`Shelf`]).
 //! Must not know: who decides, what a component does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
+use super::applied::Applied;
 use super::record::{Decided, Record};
-use super::topology::Applied;
+use super::values::Values;
 use crate::dispatch::Renames;
 use crate::effects::Disk;
+use crate::topology::Plan;
 use crate::wasm::Digest;
 
 const RECORD: &str = "record";
 const NEW: &str = ".new";
 const WASM: &str = ".wasm";
-const MAGIC: &str = "wattle plugins v2 ";
-const MAGIC_V1: &str = "wattle plugins v1 ";
 const TOPOLOGY: &str = "topology";
-const TOPOLOGY_MAGIC: &str = "wattle topology v1 ";
+const VALUES: &str = "values";
+const VALUES_MAGIC: &str = "wattle values v1 ";
 
 /// Why versions cannot be kept or found.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -61,6 +65,40 @@ pub enum StoreError {
     )]
     Damaged {
         /// What is wrong.
+        why: String,
+    },
+    /// The values of variables are not as they were written.
+    #[error(
+        "the values of variables are damaged ({why}): put back `plugins/values` of the data folder from a backup; or remove it \
+         with `plugins/topology` and `plugins/record`, and what the files say is applied as if for the first time"
+    )]
+    DamagedValues {
+        /// What is wrong.
+        why: String,
+    },
+    /// A later release wrote a record, and says that this one cannot read it.
+    #[error(
+        "`plugins/{file}` of the data folder was written by a later release: it is of version {version}, for readers of version \
+         {reader} on, and this release reads version {ours}. Start the release that wrote it, or a later one; nothing was changed"
+    )]
+    Later {
+        /// Which file.
+        file: &'static str,
+        /// Its version.
+        version: u32,
+        /// Of which version a reader has to be.
+        reader: u32,
+        /// Of which version this one is.
+        ours: u32,
+    },
+    /// A record would not be read as it is to be.
+    #[error(
+        "`plugins/{file}` of the data folder could not be read again as it is now to be: {why}; nothing was changed"
+    )]
+    Unwritable {
+        /// Which file.
+        file: &'static str,
+        /// Why.
         why: String,
     },
     /// The topology that was applied is not as it was written.
@@ -118,6 +156,11 @@ pub struct Store {
     shown: Shown,
     record: Record,
     topology: Option<Applied>,
+    /// The values of variables, as they are on the disk; a salt that is not there yet otherwise.
+    values: Values,
+    has_values: bool,
+    /// The values that each record on the disk names.
+    named: BTreeMap<&'static str, BTreeSet<String>>,
     /// Names of components that are kept for records which are still to come, and for how many.
     to_be_named: BTreeMap<String, usize>,
     poison: Option<String>,
@@ -149,21 +192,19 @@ impl Store {
             // Of a write that was interrupted. Where it stays it is in nobody's way: the next write removes it.
             let _ = disk.remove(name);
         }
-        let record = match names.iter().any(|name| name == RECORD) {
-            true => parse(&read(&*disk, RECORD).map_err(failed("read the record"))?)?,
-            false => Record::default(),
-        };
-        let topology = match names.iter().any(|name| name == TOPOLOGY) {
-            true => {
-                let bytes = read(&*disk, TOPOLOGY).map_err(failed("read the topology"))?;
-                let applied = body(TOPOLOGY_MAGIC, &bytes).map_err(|why| StoreError::DamagedTopology { why })?;
-                Some(Applied::read(applied))
-            }
-            false => None,
-        };
+        let has = |wanted: &str| names.iter().any(|name| name == wanted);
+        let bytes = |name| has(name).then(|| read(&*disk, name).map_err(failed("read a record"))).transpose();
+        let (record, topology, values) = (bytes(RECORD)?, bytes(TOPOLOGY)?, bytes(VALUES)?);
+        let has_values = values.is_some();
+        let values = values.map(|bytes| values_of(&bytes).map_err(|why| StoreError::DamagedValues { why }));
+        let values = values.transpose()?.unwrap_or_default();
+        let record: Record = record.map(|bytes| parse(&bytes, &values)).transpose()?.unwrap_or_default();
+        let topology: Option<Applied> = topology.map(|bytes| parse(&bytes, &values)).transpose()?;
+        let of_topology = topology.iter().flat_map(Written::variables).collect();
+        let named = BTreeMap::from([(RECORD, record.variables()), (TOPOLOGY, of_topology)]);
         let shelf = Shelf { disk: disk.clone(), one_at_a_time: Arc::default() };
-        let (shown, to_be_named) = (Shown::default(), BTreeMap::new());
-        let mut store = Self { disk, shelf, shown, record, topology, to_be_named, poison: None };
+        let (shown, to_be_named, poison) = (Shown::default(), BTreeMap::new(), None);
+        let mut store = Self { disk, shelf, shown, record, topology, values, has_values, named, to_be_named, poison };
         store.record = store.record_by(&Renames::default());
         store.show();
         // Of a change that was interrupted. What names it no more has to be durable first: it may only have been written.
@@ -175,10 +216,19 @@ impl Store {
 
     /// What is kept as it is now, to look at, with the names that subscribers are to have.
     pub(super) fn view(&self, renames: &Renames) -> Self {
-        let Self { disk, shelf, topology, to_be_named, poison, .. } = self;
-        let (disk, topology, to_be_named) = (disk.clone(), topology.clone(), to_be_named.clone());
-        let (shelf, shown, record) = (shelf.clone(), Shown::default(), self.record_by(renames));
-        Self { disk, shelf, shown, record, topology, to_be_named, poison: poison.clone() }
+        let Self { disk, shelf, topology, values, has_values, named, to_be_named, poison, .. } = self;
+        Self {
+            disk: disk.clone(),
+            shelf: shelf.clone(),
+            shown: Shown::default(),
+            record: self.record_by(renames),
+            topology: topology.clone(),
+            values: values.clone(),
+            has_values: *has_values,
+            named: named.clone(),
+            to_be_named: to_be_named.clone(),
+            poison: poison.clone(),
+        }
     }
 
     /// What is kept, for those who only look.
@@ -220,15 +270,81 @@ impl Store {
     /// Something else is applied, durably and at once.
     pub(super) fn apply(&mut self, applied: Applied) -> Result<(), StoreError> {
         self.check()?;
-        if self.topology.as_ref() == Some(&applied) {
+        // as they are written: two plans are also the same where one says the name of a variable and the other its value
+        let text = |applied: &Applied| applied.text(&self.values);
+        if self.topology.as_ref().is_some_and(|before| text(before) == text(&applied)) {
             return Ok(());
         }
-        self.write(TOPOLOGY, text_of(TOPOLOGY_MAGIC, &applied).as_bytes())?;
+        self.write_record(&applied)?;
         self.topology = Some(applied);
         self.record = self.record_by(&Renames::default());
         self.show();
         self.sweep();
+        self.sweep_values();
         Ok(())
+    }
+
+    /// What stands for some bytes that are shown to nobody.
+    pub(super) fn seal(&self, bytes: &[u8]) -> String {
+        self.values.seal(bytes)
+    }
+
+    /// Puts a record in the place of the one before, durably, once it is certain that it will be read as it is. The values
+    /// that it names are there before.
+    fn write_record<R: Written>(&mut self, record: &R) -> Result<(), StoreError> {
+        let unwritable = |why| StoreError::Unwritable { file: R::FILE, why };
+        let variables = record.variables();
+        let values = self.values.with(self.variables().chain(variables.iter().cloned()));
+        let text = text_of(R::MAGIC, &record.text(&values).map_err(unwritable)?);
+        let again: R = parse(text.as_bytes(), &values).map_err(|error| unwritable(error.to_string()))?;
+        if again != *record || text_of(R::MAGIC, &again.text(&values).map_err(unwritable)?) != text {
+            return Err(unwritable("it would say something else".to_owned()));
+        }
+        if !self.has_values && record.is_sealed() || !self.values.has(&values) {
+            self.write_values(values)?;
+        }
+        self.write(R::FILE, text.as_bytes())?;
+        self.named.insert(R::FILE, variables);
+        Ok(())
+    }
+
+    /// The values that records name.
+    fn variables(&self) -> impl Iterator<Item = String> {
+        self.named.values().flatten().cloned()
+    }
+
+    fn write_values(&mut self, values: Values) -> Result<(), StoreError> {
+        let why = |why: serde_json::Error| StoreError::Unwritable { file: VALUES, why: why.to_string() };
+        let text = text_of(VALUES_MAGIC, &serde_json::to_string_pretty(&values).map_err(why)?);
+        if values_of(text.as_bytes()).as_ref() != Ok(&values) {
+            let why = "it would say something else".to_owned();
+            return Err(StoreError::Unwritable { file: VALUES, why });
+        }
+        self.write(VALUES, text.as_bytes())?;
+        (self.values, self.has_values) = (values, true);
+        Ok(())
+    }
+
+    /// Removes values that no record names any more. Those that cannot be removed go with a later change.
+    fn sweep_values(&mut self) {
+        let values = self.values.with(self.variables());
+        if !values.has(&self.values)
+            && let Err(error) = self.write_values(values)
+        {
+            tracing::warn!(%error, "values of variables that nothing uses any more are still kept");
+        }
+    }
+
+    /// What the topology says with the name of a variable is said so of versions that are kept, too, whose record may be from before
+    /// names were kept.
+    pub(super) fn hide_variables(&mut self, plan: &Plan) -> Result<(), StoreError> {
+        self.change(|subscribers| {
+            for subscriber in &plan.subscribers {
+                if let Some(decided) = subscribers.get_mut(&subscriber.label()) {
+                    decided.hide_variables(&subscriber.config);
+                }
+            }
+        })
     }
 
     /// Changes what was decided about one subscriber, as [`Self::change`]. Nothing where nothing was decided yet.
@@ -302,10 +418,11 @@ impl Store {
         if next == self.record {
             return Ok(());
         }
-        self.write(RECORD, text_of(MAGIC, &next).as_bytes())?;
+        self.write_record(&next)?;
         self.record = next;
         self.show();
         self.sweep();
+        self.sweep_values();
         Ok(())
     }
 
@@ -372,7 +489,12 @@ fn write(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), NotKept> {
         }
         let file = disk.create(&new)?;
         file.write_at(bytes, 0)?;
-        file.sync()
+        file.sync()?;
+        // a component says by its name what it is, whenever it is read
+        match name.ends_with(WASM) || read(disk, &new)? == bytes {
+            true => Ok(()),
+            false => Err(io::Error::other("what was written is not there")),
+        }
     };
     let renamed = || disk.rename(&new, name);
     // Until it has its name nothing has happened.
@@ -394,22 +516,82 @@ fn read(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     Ok(file.read_bytes(0, length)?.into())
 }
 
+/// A record: how it is kept, and how it is read.
+pub(super) trait Written: Sized + PartialEq {
+    /// Its file.
+    const FILE: &'static str;
+    /// What its file begins with.
+    const MAGIC: &'static str;
+    /// What its file began with in the format before.
+    const OLD_MAGIC: &'static str;
+    /// The version that is written, and the latest that is read.
+    const VERSION: u32;
+
+    /// As JSON, without the values of variables.
+    fn text(&self, values: &Values) -> Result<String, String>;
+
+    fn parse(text: &str, values: &Values) -> Result<Self, Unread>;
+
+    /// The same in the format before.
+    fn parse_old(text: &str) -> Result<Self, Unread>;
+
+    /// That it is damaged, and what to do.
+    fn damaged(why: String) -> StoreError;
+
+    /// The values of the variables in it.
+    fn variables(&self) -> BTreeSet<String>;
+
+    /// Whether it has something that only the salt can tell again.
+    fn is_sealed(&self) -> bool {
+        !self.variables().is_empty()
+    }
+}
+
+/// Why a record cannot be read.
+#[derive(Debug)]
+pub(super) struct Unread(pub(super) String);
+
+impl From<serde_json::Error> for Unread {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// What every record says of itself, whatever else it says.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    version: u32,
+    #[serde(default)]
+    reader: u32,
+}
+
 /// A record as it is kept.
-fn text_of(magic: &str, record: &impl Serialize) -> String {
-    let body = serde_json::to_string_pretty(record).unwrap_or_default(); // its keys are texts
+fn text_of(magic: &str, body: &str) -> String {
     format!("{magic}{}\n{body}\n", Digest::of(format!("{body}\n").as_bytes()))
 }
 
-fn parse(bytes: &[u8]) -> Result<Record, StoreError> {
-    let record = match bytes.starts_with(MAGIC_V1.as_bytes()) {
-        true => body(MAGIC_V1, bytes).map(Record::from_v1),
-        false => body(MAGIC, bytes),
-    };
-    record.map_err(|why| StoreError::Damaged { why })
+/// What a record says.
+fn parse<R: Written>(bytes: &[u8], values: &Values) -> Result<R, StoreError> {
+    let damaged = |Unread(why)| R::damaged(why);
+    if bytes.starts_with(R::OLD_MAGIC.as_bytes()) {
+        return R::parse_old(body(R::OLD_MAGIC, bytes).map_err(R::damaged)?).map_err(damaged);
+    }
+    let text = body(R::MAGIC, bytes).map_err(R::damaged)?;
+    // first, since of what a later release writes nothing else may be as it was
+    let Head { version, reader } = serde_json::from_str(text).map_err(|error| R::damaged(error.to_string()))?;
+    if reader > R::VERSION {
+        return Err(StoreError::Later { file: R::FILE, version, reader, ours: R::VERSION });
+    }
+    R::parse(text, values).map_err(damaged)
 }
 
-/// What a record says, or what is wrong with it.
-fn body<T: DeserializeOwned>(magic: &str, bytes: &[u8]) -> Result<T, String> {
+fn values_of(bytes: &[u8]) -> Result<Values, String> {
+    serde_json::from_str(body(VALUES_MAGIC, bytes)?).map_err(|error| error.to_string())
+}
+
+/// What follows the first line of a file, or what is wrong with it.
+fn body<'b>(magic: &str, bytes: &'b [u8]) -> Result<&'b str, String> {
     let damaged = str::to_owned;
     let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is no text"))?;
     let (head, body) = text.split_once('\n').ok_or_else(|| damaged("it has one line"))?;
@@ -417,7 +599,7 @@ fn body<T: DeserializeOwned>(magic: &str, bytes: &[u8]) -> Result<T, String> {
     if sum.parse() != Ok(Digest::of(body.as_bytes())) {
         return Err(damaged("its checksum is another"));
     }
-    serde_json::from_str(body).map_err(|error| error.to_string())
+    Ok(body)
 }
 
 #[cfg(test)]

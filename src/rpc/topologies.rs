@@ -11,8 +11,12 @@ fn shown(path: PathBuf) -> String {
 }
 
 impl From<Proposal> for v1::Topology {
-    fn from(Proposal { documents, schemas, folders, components }: Proposal) -> Self {
+    fn from(Proposal { documents, schemas, folders, components, written }: Proposal) -> Self {
+        let written = written.into_iter();
         Self {
+            written: written
+                .map(|((subscriber, setting), written)| v1::WrittenSetting { subscriber, setting, written })
+                .collect(),
             documents,
             schemas: schemas.into_iter().map(|(path, text)| (shown(path), text)).collect(),
             folders: folders.into_iter().map(shown).collect(),
@@ -22,8 +26,12 @@ impl From<Proposal> for v1::Topology {
 }
 
 impl From<v1::Topology> for Proposal {
-    fn from(v1::Topology { documents, schemas, folders, components }: v1::Topology) -> Self {
+    fn from(v1::Topology { documents, schemas, folders, components, written }: v1::Topology) -> Self {
+        let written = written.into_iter();
         Self {
+            written: written
+                .map(|v1::WrittenSetting { subscriber, setting, written }| ((subscriber, setting), written))
+                .collect(),
             documents,
             schemas: schemas.into_iter().map(|(path, text)| (path.into(), text)).collect(),
             folders: folders.into_iter().map(PathBuf::from).collect(),

@@ -21,12 +21,14 @@ pub mod draw;
 mod expression;
 mod faults;
 mod graph;
+pub mod kept;
 mod names;
 pub mod plan;
 mod raw;
 mod reader;
 pub mod render;
 mod resolve;
+mod said;
 mod schema;
 mod settings;
 mod show;
@@ -45,6 +47,7 @@ pub use plan::{
     PluginSource, Rate, Retry, Runs, StartAt, StatePlan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan,
     Waiting, WhenFull,
 };
+pub use said::{Said, check_said};
 pub use schema::schema;
 pub use show::{documents, show};
 pub(crate) use units::{duration, show_duration, show_size, size};

@@ -60,7 +60,7 @@ macro_rules! line {
 }
 
 fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan) {
-    line!(shown, "  {}:", scalar(&topic.name));
+    line!(shown, "  {}:", key(&topic.name));
     if let Some(was) = &topic.was {
         line!(shown, "    was: {}", scalar(was));
     }
@@ -83,7 +83,7 @@ fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan) {
         line!(shown, "      start: {}", list(&lifecycle.start));
         line!(shown, "      allow:{}", if lifecycle.allow.is_empty() { " {}" } else { "" });
         for (state, next) in &lifecycle.allow {
-            line!(shown, "        {}: {}", scalar(state), list(next));
+            line!(shown, "        {}: {}", key(state), list(next));
         }
         line!(shown, "      max: {}", lifecycle.keys_max);
         match lifecycle.remember {
@@ -144,7 +144,7 @@ fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan) {
 }
 
 fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, variables: Variables) {
-    line!(shown, "  {}:", scalar(&subscriber.name));
+    line!(shown, "  {}:", key(&subscriber.name));
     if let Some(was) = &subscriber.was {
         line!(shown, "    was: {}", scalar(was));
     }
@@ -166,23 +166,23 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, vari
         line!(shown, "    to:");
     }
     for (port, topic) in &subscriber.ports {
-        line!(shown, "      {}: {}", scalar(port), scalar(&plan[*topic].name));
+        line!(shown, "      {}: {}", key(port), scalar(&plan[*topic].name));
     }
     if let Runs::Plugin(_) = subscriber.runs {
         if !subscriber.config.is_empty() {
             line!(shown, "    config:");
         }
-        for (key, value) in &subscriber.config {
+        for (setting, value) in &subscriber.config {
             match value {
                 ConfigValue::Variable { written, .. } if variables == Variables::ByName => {
                     // As it was read: what is not a reference is escaped already.
-                    line!(shown, "      {}: {}", scalar(key), serde_json::Value::from(written.as_str()));
+                    line!(shown, "      {}: {}", key(setting), quoted(written));
                 }
                 ConfigValue::Text(text) | ConfigValue::Variable { text, .. } => {
-                    line!(shown, "      {}: {}", scalar(key), scalar(text))
+                    line!(shown, "      {}: {}", key(setting), scalar(text))
                 }
                 ConfigValue::SecretFile(path) => {
-                    line!(shown, "      {}: {{ file: {} }}", scalar(key), scalar(&path.to_string_lossy()));
+                    line!(shown, "      {}: {{ file: {} }}", key(setting), scalar(&path.to_string_lossy()));
                 }
             }
         }
@@ -241,10 +241,14 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, vari
     line!(shown, "    batch: {{ max: {}, size: {}{wait} }}", batch.max_events, show_size(batch.max_bytes as u64));
 }
 
-/// A text as YAML: bare where every reader takes it for that text, quoted elsewhere. `$` is doubled, since what is
-/// shown had its variables replaced.
+/// A text as YAML, in a place where variables are replaced: `$` is doubled, since what is shown had its variables replaced.
 fn scalar(text: &str) -> String {
-    let text = text.replace('$', "$$");
+    key(&text.replace('$', "$$"))
+}
+
+/// A text as YAML: bare where every reader takes it for that text, quoted elsewhere. As a key it is that text: nothing is
+/// replaced there.
+fn key(text: &str) -> String {
     let bare = |char: char| char.is_ascii_alphanumeric() || "._-/".contains(char);
     let starts = text.starts_with(|char: char| char.is_ascii_alphabetic() || char == '.' || char == '/');
     let word = matches!(
@@ -252,8 +256,22 @@ fn scalar(text: &str) -> String {
         "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n" | ".nan" | ".inf"
     );
     if starts && !word && text.chars().all(bare) {
-        return text;
+        return text.to_owned();
     }
-    // A JSON string is a double-quoted YAML scalar.
-    serde_json::Value::from(text).to_string()
+    quoted(text)
+}
+
+/// A text in double quotes: a JSON string, in which YAML also wants what it does not print, and what it takes for the end of a
+/// line, to be escaped.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    for char in serde_json::Value::from(text).to_string().chars() {
+        match char {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(char));
+            }
+            _ => quoted.push(char),
+        }
+    }
+    quoted
 }

@@ -103,7 +103,7 @@ impl Shop {
         let copy = quick_folder();
         std::fs::copy(self.home.data("plugins/topology"), copy.path().join("topology")).unwrap();
         let store = Store::open(DiskFolder::create(copy.path()).unwrap()).unwrap();
-        let (plan, _) = store.topology().unwrap().unwrap();
+        let (plan, _) = store.topology().unwrap();
         plan.subscribers.iter().map(|subscriber| subscriber.label()).collect()
     }
 }

@@ -10,9 +10,9 @@ use tokio::runtime::Runtime;
 use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
 use wattle::reload::{
-    Begun, Outcome, Policy, Proposal, ReloadError, Replaced, Standing, Store, adopt, begin_with, instead,
+    Begun, Files, Outcome, Policy, ReloadError, Replaced, Standing, Store, adopt, begin_with, instead,
 };
-use wattle::topology::Plan;
+use wattle::topology::{Plan, Said};
 use wattle::wasm::Digest;
 
 use crate::bed::{Bus, LONG, ONE, SHORT, Worker, World};
@@ -305,8 +305,9 @@ async fn after_a_sync_whose_outcome_is_not_known_nothing_is_changed_and_what_run
 /// What a start does: its files are applied, or what was applied before them, and decided on.
 fn started(world: &World, plan: &Plan, disk: MemoryDisk, runtime: &Runtime) -> Result<(Begun<Worker>, Plan), Broken> {
     let (store, files) = (Store::open(disk)?, [world.file()]);
-    let said = Proposal::of(plan, &files);
-    let before = runtime.block_on(instead(&world.engine, &store, (plan, &files), false))?;
+    let said = Said::of(format!("{plan:?}").as_bytes());
+    let said = Files { plan: plan.clone(), components: files.to_vec(), said };
+    let before = runtime.block_on(instead(&world.engine, &store, &said, false))?;
     let plan = before.map_or_else(|| plan.clone(), |before| before.plan);
     let decide = |store: &mut Store, replaced: &[Replaced]| {
         runtime.block_on(adopt(&world.engine, store, &plan, &files, (false, replaced)))?;

@@ -23,6 +23,7 @@ mod crashes;
 mod deciding;
 mod door;
 mod random_changes;
+mod records;
 mod renaming;
 mod snapshots;
 mod starting;

@@ -59,7 +59,7 @@ pub(crate) async fn start<E: Engine>(
     let store = Store::open(disk)?;
     let (plan, components) = match files {
         Some(plan) => (plan.clone(), components(world, plan)),
-        None => store.topology()?.unwrap(),
+        None => store.topology().unwrap(),
     };
     let (texts, begun) = (world.texts.clone(), (engine.clone(), plan.clone(), components, world.probation.events));
     let runtime = Handle::current();

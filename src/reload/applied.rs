@@ -1,0 +1,358 @@
+//! The record of what is applied: a plan as data, and what is remembered beside it.
+//!
+//! ```text
+//! version 2   { version, reader, plan, components, retired, renamed, seen }       `topology::kept` has the plan
+//! version 0, 1  { topology: YAML with all defaults, … }                           read, never written
+//! ```
+//!
+//! Promises: what is decided on can be read again, since it was read before. What a later release says is not for this one is
+//! refused in words, and nothing that this one does not know is left out. What files proposed is remembered by their own
+//! bytes, so that a release with other defaults, or other names for keys, proposes nothing by itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::store::{Unread, Written};
+use super::values::Values;
+use super::{Proposal, Store, StoreError, TopologyError};
+use crate::dispatch::{Gone, PrepareError, Renames, rename};
+use crate::engine::{Engine, Names};
+use crate::model::{SubscriberId, TopicId};
+use crate::topology::kept::{KeptPath, KeptPlan};
+use crate::topology::{ConfigValue, Plan, Said, SubscriberPlan};
+use crate::wasm::Digest;
+
+/// Of records that this release writes, and the latest that it reads.
+const VERSION: u32 = 2;
+/// How the line of `dedupe` began and ended in version 0, where each that did not say a `count` had one of 100,000.
+const DEDUPE: &str = "    dedupe: { window: ";
+const OLD_COUNT: &str = ", count: 100000 }";
+
+/// What was applied last.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Applied {
+    pub(super) plan: Plan,
+    /// The component of each subscriber, in its order.
+    pub(super) components: Vec<PathBuf>,
+    /// Subscribers that are gone, whose places and state are kept.
+    pub(super) retired: BTreeSet<Retired>,
+    /// Those of them that are to be forgotten, which has begun and may have broken off: whoever comes by such a name is new.
+    pub(super) forgetting: BTreeSet<Retired>,
+    /// What has another name since then.
+    renamed: Renamed,
+    /// What the files of the last start said: as long as they say that, they propose nothing.
+    seen: Option<Seen>,
+}
+
+/// What files said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Seen {
+    /// Their own bytes, sealed.
+    Files(String),
+    /// What an earlier release made of them, by the version of its records.
+    Rendered { digest: Digest, version: u32 },
+}
+
+/// Names by the engine's numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Renamed {
+    topics: BTreeMap<u32, String>,
+    subscribers: BTreeMap<u32, String>,
+}
+
+/// A subscriber that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retired {
+    /// Its full name.
+    pub name: String,
+    /// The full name of the topic that it took from.
+    pub from: String,
+    /// How many partitions that has.
+    pub partitions: u32,
+}
+
+/// As it is kept.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    version: u32,
+    /// The earliest version of which a reader may be.
+    reader: u32,
+    plan: KeptPlan,
+    components: Vec<KeptPath>,
+    retired: BTreeSet<Retired>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    forgetting: BTreeSet<Retired>,
+    renamed: Renamed,
+    seen: Option<Seen>,
+}
+
+/// As it was kept in version 0 and 1.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Old {
+    topology: Proposal,
+    #[serde(default)]
+    retired: BTreeSet<Retired>,
+    #[serde(default)]
+    forgetting: BTreeSet<Retired>,
+    #[serde(default)]
+    renamed: Renamed,
+    #[serde(default)]
+    seen: Option<Digest>,
+    /// By which version that was said.
+    #[serde(default)]
+    version: u32,
+}
+
+/// What the files of a start say.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// What they mean, with absolute paths.
+    pub plan: Plan,
+    /// The component of each subscriber, in its order.
+    pub components: Vec<PathBuf>,
+    /// Their own bytes, in short.
+    pub said: Said,
+}
+
+impl Proposal {
+    /// As a record of an early version has it: in version 0 with a count for each `dedupe` that says none, later without that.
+    fn as_of(&self, version: u32) -> Self {
+        let line = |line: &str| match (line.starts_with(DEDUPE), version) {
+            (true, 0) if !line.contains(", count: ") => line.replace(" }", OLD_COUNT),
+            (true, 1..) => line.replace(OLD_COUNT, " }"),
+            _ => line.to_owned(),
+        };
+        let document = |text: &String| text.split_inclusive('\n').map(line).collect();
+        Self { documents: self.documents.iter().map(document).collect(), ..self.clone() }
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::of(serde_json::to_string(self).unwrap_or_default().as_bytes()) // its keys are texts
+    }
+}
+
+impl Written for Applied {
+    const FILE: &'static str = "topology";
+    const MAGIC: &'static str = "wattle topology v2 ";
+    const OLD_MAGIC: &'static str = "wattle topology v1 ";
+    const VERSION: u32 = VERSION;
+
+    fn damaged(why: String) -> StoreError {
+        StoreError::DamagedTopology { why }
+    }
+
+    fn text(&self, values: &Values) -> Result<String, String> {
+        let seal = |text: &str| values.seal(text.as_bytes());
+        let kept = Kept {
+            version: VERSION,
+            reader: VERSION,
+            plan: KeptPlan::of(&self.plan, &seal),
+            components: self.components.iter().map(|path| path.as_path().into()).collect(),
+            retired: self.retired.clone(),
+            forgetting: self.forgetting.clone(),
+            renamed: self.renamed.clone(),
+            seen: self.seen.clone(),
+        };
+        serde_json::to_string_pretty(&kept).map_err(|error| error.to_string())
+    }
+
+    fn parse(text: &str, values: &Values) -> Result<Self, Unread> {
+        let Kept { plan, components, retired, forgetting, renamed, seen, .. } = serde_json::from_str(text)?;
+        let plan = plan.read(&|sealed| values.open(sealed).cloned()).map_err(|error| Unread(error.to_string()))?;
+        if components.len() != plan.subscribers.len() {
+            return Err(Unread("it has not one component for each subscriber".to_owned()));
+        }
+        Ok(Self {
+            plan,
+            components: components.into_iter().map(Into::into).collect(),
+            retired,
+            forgetting,
+            renamed,
+            seen,
+        })
+    }
+
+    fn parse_old(text: &str) -> Result<Self, Unread> {
+        let Old { topology, retired, forgetting, renamed, seen, version } = serde_json::from_str(text)?;
+        let topology = if version == 0 { topology.as_of(1) } else { topology };
+        let (plan, components) = topology.read().map_err(|error| Unread(error.to_string()))?;
+        let seen = seen.map(|digest| Seen::Rendered { digest, version });
+        Ok(Self { plan, components, retired, forgetting, renamed, seen })
+    }
+
+    fn is_sealed(&self) -> bool {
+        matches!(self.seen, Some(Seen::Files(_))) || !self.variables().is_empty()
+    }
+
+    fn variables(&self) -> BTreeSet<String> {
+        let values = self.plan.subscribers.iter().flat_map(|subscriber| subscriber.config.values());
+        let text = |value: &ConfigValue| match value {
+            ConfigValue::Variable { text, .. } => Some(text.clone()),
+            ConfigValue::Text(_) | ConfigValue::SecretFile(_) => None,
+        };
+        values.filter_map(text).collect()
+    }
+}
+
+impl Applied {
+    /// What is applied after this, where something was applied, and what is called otherwise by that.
+    pub(super) fn next(
+        before: Option<&Self>,
+        old: &Plan,
+        (new, components): (&Plan, &[PathBuf]),
+        names: Names,
+    ) -> Self {
+        let (mut retired, mut forgetting) = (known(before, old, new), forgotten(before, &Renames::of(old, new)));
+        for subscriber in &new.subscribers {
+            retired.remove(&Retired::of(new, subscriber));
+            forgetting.remove(&Retired::of(new, subscriber)); // it has begun anew, with nothing
+        }
+        let renamed = Renamed {
+            topics: names.topics.into_iter().map(|(number, name)| (number.0, name)).collect(),
+            subscribers: names.subscribers.into_iter().map(|(number, name)| (number.0, name)).collect(),
+        };
+        let seen = before.and_then(|before| before.seen.clone());
+        Self { plan: new.clone(), components: components.to_vec(), retired, forgetting, renamed, seen }
+    }
+
+    /// The same where all is forgotten that was to be.
+    pub(super) fn forgot(self) -> Self {
+        Self { forgetting: BTreeSet::new(), ..self }
+    }
+
+    /// The same where files were looked at that said this.
+    fn saw(&self, sealed: String) -> Self {
+        Self { seen: Some(Seen::Files(sealed)), ..self.clone() }
+    }
+
+    /// Whether files say what they said at the start before.
+    fn has_seen(&self, files: &Files, sealed: &str) -> bool {
+        match &self.seen {
+            None => false,
+            Some(Seen::Files(seen)) => seen == sealed,
+            Some(Seen::Rendered { digest, version }) => {
+                Proposal::of(&files.plan, &files.components).as_of(*version).digest() == *digest
+            }
+        }
+    }
+
+    /// Whether there is a subscriber of this name, or was.
+    pub(super) fn remembers(&self, subscriber: &str) -> bool {
+        self.plan.subscribers.iter().any(|of| of.label() == subscriber)
+            || self.retired.iter().any(|gone| gone.name == subscriber)
+    }
+}
+
+/// Every subscriber that there is or was, by the names that `new` has for it and for what it takes from.
+fn known(applied: Option<&Applied>, old: &Plan, new: &Plan) -> BTreeSet<Retired> {
+    let renames = Renames::of(old, new);
+    let retired = applied.into_iter().flat_map(|applied| &applied.retired);
+    let mut known: BTreeSet<_> =
+        retired.map(|gone| Retired { from: renames.new_topic(&gone.from).to_owned(), ..gone.clone() }).collect();
+    let old = renames.follow(old);
+    known.extend(old.subscribers.iter().map(|subscriber| Retired::of(&old, subscriber)));
+    known
+}
+
+/// Those that are to be forgotten, by the names that topics are to have.
+fn forgotten(applied: Option<&Applied>, renames: &Renames) -> BTreeSet<Retired> {
+    let forgetting = applied.into_iter().flat_map(|applied| &applied.forgetting);
+    forgetting.map(|gone| Retired { from: renames.new_topic(&gone.from).to_owned(), ..gone.clone() }).collect()
+}
+
+/// Why subscribers cannot have the names that another plan has for them.
+pub(super) fn taken(applied: Option<&Applied>, old: &Plan, new: &Plan) -> Vec<String> {
+    let renames = Renames::of(old, new);
+    let retired = applied.into_iter().flat_map(|applied| applied.retired.iter().chain(&applied.forgetting));
+    let is_taken =
+        |gone: &&Retired| renames.subscribers().contains_key(&gone.name) || renames.topic(&gone.from).is_some();
+    let word = |Retired { name, from, .. }: &Retired| {
+        let taken = if renames.topic(from).is_some() { from } else { name };
+        format!(
+            "`{taken}` cannot be a new name yet: `{name}`, a subscriber of {from}, is gone, and its place and state are kept. \
+             Take another name, or have it forgotten by `wattle gc` first"
+        )
+    };
+    retired.filter(is_taken).map(word).collect()
+}
+
+impl From<Retired> for Gone {
+    fn from(Retired { name, from, partitions }: Retired) -> Self {
+        Self { name, from, partitions }
+    }
+}
+
+impl Retired {
+    fn of(plan: &Plan, subscriber: &SubscriberPlan) -> Self {
+        let from = &plan[subscriber.from];
+        Self { name: subscriber.label(), from: from.label(), partitions: from.partitions }
+    }
+}
+
+/// Whether subscribers of a plan are new: neither there in another one, nor remembered.
+pub(super) fn news<'a>(
+    old: &Plan,
+    applied: Option<&Applied>,
+    new: &'a Plan,
+) -> impl Fn(&SubscriberPlan) -> bool + Send + Sync + use<'a> {
+    let known = known(applied, old, new);
+    move |subscriber| !known.contains(&Retired::of(new, subscriber))
+}
+
+impl Store {
+    /// The topology that was applied last, and the component of each subscriber.
+    pub fn topology(&self) -> Option<(Plan, Vec<PathBuf>)> {
+        self.applied().map(|applied| (applied.plan.clone(), applied.components.clone()))
+    }
+
+    /// What a plan calls otherwise than the topology that was applied last.
+    pub(super) fn renames(&self, plan: &Plan) -> Renames {
+        self.applied().map(|applied| Renames::of(&applied.plan, plan)).unwrap_or_default()
+    }
+
+    /// What a start runs instead of what its files say: what was applied last, where that is something else and the files say
+    /// what they said at the start before. They propose only what is new.
+    pub fn applied_since(&self, files: &Files) -> Option<(Plan, Vec<PathBuf>)> {
+        let applied = self.applied()?;
+        let is_other = (&applied.plan, &applied.components) != (&files.plan, &files.components);
+        (is_other && applied.has_seen(files, &self.seal(files.said.as_bytes()))).then(|| self.topology())?
+    }
+
+    /// Remembers what the files of a start said, durably.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn saw(&mut self, files: &Files) -> Result<(), StoreError> {
+        let sealed = self.seal(files.said.as_bytes());
+        match self.applied().map(|applied| applied.saw(sealed)) {
+            Some(applied) => self.apply(applied),
+            None => Ok(()),
+        }
+    }
+
+    /// Has an engine call things as was decided last. To be done in front of all else: what was decided may not have been
+    /// followed yet.
+    ///
+    /// # Errors
+    /// [`TopologyError`].
+    pub async fn follow<E: Engine>(&self, engine: &E) -> Result<(), TopologyError> {
+        let Some(Applied { plan, renamed: Renamed { topics, subscribers }, .. }) = self.applied() else {
+            return Ok(());
+        };
+        if topics.is_empty() && subscribers.is_empty() {
+            return Ok(());
+        }
+        let names = Names {
+            topics: topics.iter().map(|(number, name)| (TopicId(*number), name.clone())).collect(),
+            subscribers: subscribers.iter().map(|(number, name)| (SubscriberId(*number), name.clone())).collect(),
+        };
+        Ok(rename(engine, plan, names).await.map_err(PrepareError::from)?)
+    }
+}
