@@ -340,17 +340,34 @@ async fn what_is_held_for_too_long_is_refused_and_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn what_may_follow_when_its_time_is_over_follows() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+    use tokio::time::{Instant, sleep_until};
+
     let tree = start(&yaml_with(HOLD), &[("work", &Script::each(copy))]).await;
     publish(&tree, &[state("1", "a", "paid")]).await.unwrap();
     while tree.next_due_ns().is_none() {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
-    // its key goes on and its time is over, and its lane has looked at neither
-    let next = [state("2", "a", "new")];
-    let mut goes_on = std::pin::pin!(publish(&tree, &next));
-    let first = std::future::poll_fn(|cx| std::task::Poll::Ready(goes_on.as_mut().poll(cx))).await;
-    assert!(matches!(first, std::task::Poll::Ready(Ok(()))), "the engine in memory answers at once");
-    tokio::time::advance(std::time::Duration::from_secs(3601)).await;
+    // its key goes on in the moment in which its time is over: its lane, which wakes then, has looked at neither
+    let left_ns = tree.next_due_ns().unwrap() - tree.engine().trusted_now_ns();
+    let due = Instant::now() + std::time::Duration::from_nanos(left_ns);
+    let is_done = Arc::new(AtomicBool::new(false));
+    // those who wake in the same moment do so in the order in which they fell asleep, or in the opposite one
+    let producers = [3_000, 1_500, 700, 300, 0].map(|before_ms| {
+        let (tree, is_done) = (tree.clone(), is_done.clone());
+        tokio::spawn(async move {
+            sleep_until(due - std::time::Duration::from_millis(before_ms)).await;
+            sleep_until(due).await;
+            if !is_done.swap(true, SeqCst) {
+                publish(&tree, &[state("2", "a", "new")]).await.unwrap();
+            }
+        })
+    });
+    for producer in producers {
+        producer.await.unwrap();
+    }
     settled(&tree).await;
     assert_eq!((ids(&tree, "in").await, held(&tree)), (vec!["2".to_owned(), "1".to_owned()], 0));
     assert!(only(&tree, "in@refused").await.is_empty(), "it was not given up");
