@@ -224,10 +224,12 @@ mod tests {
         assert_eq!(unsynced.to_begin(), 300 * KIB);
         unsynced.begin(1);
         assert_eq!(take(), [whole.clone(), vec![], vec![], vec![]]);
+        // the first one has more already, and waits for the others
+        unsynced.files.values_mut().next().unwrap().end = 200 * KIB;
         unsynced.begin(1);
         assert_eq!(take(), [vec![], whole.clone(), vec![], vec![]]);
         unsynced.begin(500 * KIB);
-        assert_eq!(take(), [vec![], vec![], whole, vec![]]);
+        assert_eq!(take(), [vec![(100 * KIB, 100 * KIB)], vec![], whole, vec![]]);
         assert_eq!(unsynced.to_begin(), 0);
     }
 }
