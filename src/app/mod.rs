@@ -206,9 +206,10 @@ impl Running {
         let decide = |store: &mut Store, replaced: &[Replaced]| {
             service.block_on(reload::adopt(&engine, store, plan, components, (options.allow_loss, replaced)))?;
             // what was refused is proposed again by the next start, which may allow it
-            Ok::<_, StartError>(if refused.is_empty() {
-                store.saw(files)?
-            })
+            if refused.is_empty() {
+                store.saw(files)?;
+            }
+            Ok::<_, StartError>(())
         };
         let begun = reload::begin_with(store, &host, plan, components, probation.events, &told, decide)?;
         drop(entered);

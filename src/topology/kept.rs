@@ -241,6 +241,7 @@ enum OnFailure {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "the names that topologies have for it")]
 enum Delivery {
     ExactlyOnce,
     AtLeastOnce,
