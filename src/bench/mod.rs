@@ -83,6 +83,9 @@ pub enum BenchError {
     /// Another version.
     #[error(transparent)]
     Reload(#[from] ReloadError),
+    /// The bus did not keep what it promises, so that its figures count for nothing.
+    #[error("the bus did not do what it promises: {0}")]
+    Broken(String),
     /// The tree does not do what the benchmark needs.
     #[error("this tree cannot be measured: {0}")]
     Unfit(String),
@@ -169,6 +172,13 @@ fn checked(text: &str) -> Result<Plan, BenchError> {
     let source = Source { path: "bench.yaml".into(), text: text.to_owned() };
     let (plan, diagnostics) = check(&[source], &Everything);
     plan.ok_or_else(|| BenchError::Unfit(format!("its own tree is refused: {diagnostics:?}")))
+}
+
+/// Waits until the disk has all that was written to a folder's file system: what a measurement has left is not written back
+/// during the next one.
+fn quiet(folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    Ok(rustix::fs::syncfs(std::fs::File::open(folder)?)?)
 }
 
 /// An empty folder below the subject's.

@@ -30,10 +30,6 @@ pub struct Peak {
     pub longest_ack: Duration,
     /// How long the slowest subscriber took for all of it.
     pub handled_in: Duration,
-    /// Events that it got more than once.
-    pub repeated: u64,
-    /// Events that it got behind a later one of their partition.
-    pub disordered: u64,
     /// Resident memory of the process with everything started and nothing published.
     pub idle_bytes: u64,
     /// The most from then on until all was handled.
@@ -41,13 +37,54 @@ pub struct Peak {
 }
 
 /// What the slowest subscriber has seen.
-#[derive(Default)]
 struct Seen {
+    /// Each order once.
     handled: AtomicU64,
+    /// Orders that it got more than once.
     repeated: AtomicU64,
+    /// Orders that it got for the first time, behind a later one of their partition.
     disordered: AtomicU64,
-    /// By partition, the number of the last order, which ascends.
+    /// A bit for each number of an order that has come.
+    come: Vec<AtomicU64>,
+    /// By partition, the highest number so far: they ascend.
     last: Mutex<HashMap<u32, u64>>,
+}
+
+impl Seen {
+    /// Nothing, of orders whose numbers are below this.
+    fn below(numbers: usize) -> Self {
+        let [handled, repeated, disordered] = [0; 3].map(AtomicU64::new);
+        let come = (0..numbers.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Self { handled, repeated, disordered, come, last: Mutex::default() }
+    }
+
+    /// Orders have come, one behind the other.
+    fn add(&self, partition: u32, numbers: impl Iterator<Item = u64>) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = last.entry(partition).or_default();
+        let mut new = 0;
+        for number in numbers {
+            let bit = 1 << (number % 64);
+            let word = self.come.get((number / 64) as usize);
+            let is_new = word.is_some_and(|word| word.fetch_or(bit, Ordering::Relaxed) & bit == 0);
+            match (is_new, number > *last) {
+                (false, _) => drop(self.repeated.fetch_add(1, Ordering::Relaxed)),
+                (true, true) => *last = number,
+                (true, false) => drop(self.disordered.fetch_add(1, Ordering::Relaxed)),
+            }
+            new += u64::from(is_new);
+        }
+        self.handled.fetch_add(new, Ordering::Release);
+    }
+
+    /// Each once, and in order.
+    fn check(&self) -> Result<(), BenchError> {
+        let [repeated, disordered] = [&self.repeated, &self.disordered].map(|count| count.load(Ordering::Acquire));
+        match (repeated, disordered) {
+            (0, 0) => Ok(()),
+            _ => Err(BenchError::Broken(format!("{repeated} orders came more than once, {disordered} out of order"))),
+        }
+    }
 }
 
 /// A plugin whose events are looked at on their way.
@@ -67,27 +104,19 @@ impl Handler for Watched {
         let handled = Handler::handle(&self.plugin, batch).await?;
         if let Some(seen) = &self.seen {
             let done = handled.failed.as_ref().map_or(events.len(), |failed| failed.event as usize);
-            let mut last = seen.last.lock().unwrap_or_else(PoisonError::into_inner);
-            let last = last.entry(partition).or_default();
-            for event in events.iter().take(done) {
-                let number = event.key.rsplit('-').next().and_then(|digits| digits.parse::<u64>().ok()).unwrap_or(0);
-                match number.cmp(last) {
-                    std::cmp::Ordering::Greater => *last = number,
-                    std::cmp::Ordering::Equal => drop(seen.repeated.fetch_add(1, Ordering::Relaxed)),
-                    std::cmp::Ordering::Less => drop(seen.disordered.fetch_add(1, Ordering::Relaxed)),
-                }
-            }
-            seen.handled.fetch_add(done as u64, Ordering::Release);
+            let number = |key: &str| key.rsplit('-').next().and_then(|digits| digits.parse().ok()).unwrap_or(0);
+            seen.add(partition, events.iter().take(done).map(|event| number(event.key)));
         }
         Ok(handled)
     }
 }
 
-/// Publishes `events` orders as fast as they are taken, and waits until the subscriber with the lowest `rate` has handled
-/// them all.
+/// Publishes `events` orders in process, as fast as they are taken, and waits until the subscriber with the lowest `rate` has
+/// handled them all, each once and in order.
 ///
 /// # Errors
-/// [`BenchError`]; [`BenchError::Unfit`] where no subscriber has a rate.
+/// [`BenchError`]; [`BenchError::Unfit`] where no subscriber has a rate, [`BenchError::Broken`] where it got one of them more
+/// than once or out of order.
 pub fn peak(subject: &Subject, events: usize) -> Result<Peak, BenchError> {
     let rate = |index: &usize| subject.plan.subscribers.get(*index).and_then(|subscriber| subscriber.rate);
     let limited = (0..subject.plan.subscribers.len()).filter(|index| rate(index).is_some());
@@ -100,7 +129,7 @@ pub fn peak(subject: &Subject, events: usize) -> Result<Peak, BenchError> {
     let lanes = runtime("lane")?;
     let folder = fresh(&subject.folder, "bus")?;
     let root = subject.plan.topics.iter().find(|topic| topic.is_root()).map(|topic| topic.label()).unwrap_or_default();
-    let seen = Arc::new(Seen::default());
+    let seen = Arc::new(Seen::below(2 + events.div_ceil(PUBLISH_EVENTS) * PUBLISH_EVENTS));
     let handlers = subject
         .plugins
         .iter()
@@ -135,17 +164,25 @@ pub fn peak(subject: &Subject, events: usize) -> Result<Peak, BenchError> {
         let handled_in = start.elapsed();
         tree.drain(Duration::from_secs(5)).await;
         drop(tree.engine().close().await);
-        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let (repeated, disordered) = (count(&seen.repeated), count(&seen.disordered));
-        Ok(Peak {
-            events: all - 1,
-            published_in,
-            longest_ack,
-            handled_in,
-            repeated,
-            disordered,
-            idle_bytes,
-            most_bytes,
-        })
+        seen.check()?;
+        Ok(Peak { events: all - 1, published_in, longest_ack, handled_in, idle_bytes, most_bytes })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_again_and_what_comes_late_are_told_apart() {
+        let seen = Seen::below(100);
+        seen.add(0, [1, 2, 5].into_iter());
+        seen.add(1, [3, 4].into_iter());
+        seen.check().unwrap();
+        // a batch of before, then one that was left out
+        seen.add(0, [1, 2, 5, 7, 6].into_iter());
+        let counts = [&seen.handled, &seen.repeated, &seen.disordered].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(counts, [7, 3, 1]);
+        assert!(matches!(seen.check(), Err(BenchError::Broken(_))));
+    }
 }

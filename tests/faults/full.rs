@@ -1,66 +1,18 @@
 //! A disk that really is full: a file system in memory of a few MiB (row 8).
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
 use wattle::client::{Client, ClientError};
 use wattle::rpc::reason;
 
 use crate::bus::{Bus, Home, Sent, TOPOLOGY, read};
+use crate::common::mounted::Mounted;
 
 /// How soon a bus must take events again once there is room.
 const WRITABLE_WITHIN: Duration = Duration::from_secs(5);
 
-/// A small file system, gone at the end.
-struct Disk {
-    folder: TempDir,
-}
-
-impl Disk {
-    /// `None`, with a notice, where this process may not mount anything.
-    fn of(megabytes: u32) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let size = format!("size={megabytes}m");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path());
-        match mount.output() {
-            Ok(output) if output.status.success() => Some(Self { folder }),
-            refused => {
-                eprintln!("SKIPPED: no file system can be mounted here, which needs root: {refused:?}");
-                None
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn home(&self, topology: &str) -> Home {
-        Home::with_data(&self.path().join("data"), topology)
-    }
-
-    /// Takes room, all that is left where there is less.
-    fn take(&self, bytes: usize) -> PathBuf {
-        let ballast = self.path().join("ballast");
-        let mut file = std::fs::File::create(&ballast).unwrap();
-        let page = [1; 4096];
-        for _ in 0..bytes.div_ceil(page.len()) {
-            if std::io::Write::write_all(&mut file, &page).is_err() {
-                break;
-            }
-        }
-        ballast
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily, since the process of a failed test may still be about to end.
-        let _ = Command::new("umount").arg("-l").arg(self.folder.path()).status();
-    }
+fn home(disk: &Mounted, topology: &str) -> Home {
+    Home::with_data(&disk.path().join("data"), topology)
 }
 
 /// The refusal of a full disk, which a producer can act on.
@@ -95,10 +47,10 @@ async fn until_taken(client: &Client, sent: &mut Sent, bytes: usize) -> Duration
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_producers_serves_readers_and_recovers_by_itself() {
     for megabytes in [4, 16, 64] {
-        let Some(disk) = Disk::of(megabytes) else { return };
+        let Some(disk) = Mounted::of(megabytes) else { return };
         let context = format!("{megabytes} MiB");
         let ballast = disk.take((megabytes as usize) << 18); // a quarter
-        let home = disk.home(TOPOLOGY);
+        let home = home(&disk, TOPOLOGY);
         let bus = home.start();
         let client = bus.client().await;
         let mut sent = Sent::default();
@@ -126,8 +78,8 @@ async fn a_full_disk_refuses_producers_serves_readers_and_recovers_by_itself() {
 /// However much comes at once, nothing is taken in that there is no room for: it would wait for room that nobody makes.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_producers_at_once_are_refused_too() {
-    let Some(disk) = Disk::of(8) else { return };
-    let home = disk.home(TOPOLOGY);
+    let Some(disk) = Mounted::of(8) else { return };
+    let home = home(&disk, TOPOLOGY);
     let bus = home.start();
     let producers = (0..16).map(|number| {
         let address = bus.address.clone();
@@ -150,9 +102,9 @@ async fn many_producers_at_once_are_refused_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_makes_room_on_a_full_disk() {
-    let Some(disk) = Disk::of(16) else { return };
+    let Some(disk) = Mounted::of(16) else { return };
     let topology = TOPOLOGY.replace("log: {}", "log: { retention: { size: 2MiB } }");
-    let home = disk.home(&topology);
+    let home = home(&disk, &topology);
     let bus = home.start();
     let client = bus.client().await;
     let mut sent = Sent::default();
@@ -173,8 +125,8 @@ async fn retention_makes_room_on_a_full_disk() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_on_a_full_disk_says_what_to_do_and_loses_nothing() {
     for megabytes in [1, 16] {
-        let Some(disk) = Disk::of(megabytes) else { return };
-        let home = disk.home(TOPOLOGY);
+        let Some(disk) = Mounted::of(megabytes) else { return };
+        let home = home(&disk, TOPOLOGY);
         // nothing is there yet
         let ballast = disk.take(usize::MAX);
         let refused = Bus::spawn(home.command()).err().expect("it serves without any room");

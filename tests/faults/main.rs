@@ -19,6 +19,7 @@
 mod common {
     #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
     pub(crate) mod guests;
+    pub(crate) mod mounted;
     pub(crate) mod random;
 }
 

@@ -34,6 +34,8 @@ pub(crate) enum Gate {
 pub(crate) struct GatedEngine {
     inner: MemoryEngine,
     pub(crate) gate: watch::Sender<Gate>,
+    /// Bytes of records that were read.
+    pub(crate) given: Arc<AtomicUsize>,
     /// So many appends are refused as busy.
     pub(crate) busy: Arc<AtomicUsize>,
     /// It does not know who numbers events.
@@ -50,6 +52,7 @@ impl GatedEngine {
         Self {
             inner: MemoryEngine::default(),
             gate: watch::Sender::new(Gate::Open),
+            given: Arc::default(),
             busy: Arc::default(),
             forgets: watch::Sender::new(false),
             storage: watch::Sender::new(Storage { takes_events: true, takes_outputs: true, clock_jumped: None }),
@@ -111,7 +114,9 @@ impl Engine for GatedEngine {
     }
 
     async fn read(&self, partition: PartitionId, from: Offset, budget: ReadBudget) -> Result<Vec<Chunk>, ReadError> {
-        self.inner.read(partition, from, budget).await
+        let chunks = self.inner.read(partition, from, budget).await?;
+        self.given.fetch_add(chunks.iter().map(|chunk| chunk.records.len()).sum::<usize>(), Ordering::SeqCst);
+        Ok(chunks)
     }
 
     async fn wait_durable(&self, partition: PartitionId, offset: Offset) -> Result<(), Stopped> {

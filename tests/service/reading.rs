@@ -1,6 +1,7 @@
 //! Reading through the client.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use tonic::Code;
 use wattle::client::{ClientError, Position, Read, Start};
@@ -115,6 +116,9 @@ async fn a_reader_that_does_not_read_holds_up_nobody() {
     assert_eq!(read_all(&bed.client, all_of(ORDERS)).await.len(), 50);
     assert_eq!(read_all(&bed.client, all_of(LOG)).await.len(), 1_000);
     drop(idle);
+    // What the two that read took, and what HTTP/2 holds for the one that did not: no more was read for it.
+    let given = bed.engine.given.load(Ordering::SeqCst);
+    assert!(given < (64 << 20) + (8 << 20), "{given} bytes were read");
 }
 
 #[tokio::test]
