@@ -119,8 +119,8 @@ pub(super) struct Kept {
 
 impl Record {
     /// As this release has it, from format 1.
-    pub(super) fn from_v1(self) -> Self {
-        let now = |(name, decided): (String, Decided)| (name, decided.from_v1());
+    pub(super) fn upgraded_from_v1(self) -> Self {
+        let now = |(name, decided): (String, Decided)| (name, decided.upgraded_from_v1());
         Self { subscribers: self.subscribers.into_iter().map(now).collect(), ..self }
     }
 
@@ -162,7 +162,7 @@ impl Written for Record {
     }
 
     fn parse_old(text: &str) -> Result<Self, Unread> {
-        Ok(serde_json::from_str::<Self>(text)?.from_v1())
+        Ok(serde_json::from_str::<Self>(text)?.upgraded_from_v1())
     }
 
     fn variables(&self) -> BTreeSet<String> {
@@ -275,7 +275,7 @@ impl Decided {
     }
 
     /// As this release has it, from format 1, in which a version had another digest with each value of a secret.
-    fn from_v1(mut self) -> Self {
+    fn upgraded_from_v1(mut self) -> Self {
         let seen = self.seen.take().and_then(|seen| self.find(seen));
         self.looked_at = seen.map(Kept::said);
         let renamed: BTreeMap<Digest, Digest> = self.kept.iter().map(|kept| (kept.version, kept.digest())).collect();

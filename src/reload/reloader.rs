@@ -106,7 +106,7 @@ struct Proposal {
 /// What a file proposes.
 enum Looked {
     Nothing(Reloaded),
-    New(Proposal),
+    New(Box<Proposal>),
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
@@ -305,7 +305,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let looked = reloader.blocking(move |reloader| reloader.look_at_file(&plan, &file, policy)).await;
             let reloaded = match looked {
                 Ok(Looked::Nothing(reloaded)) => Ok(reloaded),
-                Ok(Looked::New(proposal)) => reloader.reload(index, proposal).await,
+                Ok(Looked::New(proposal)) => reloader.reload(index, *proposal).await,
                 Err(error) => Err(error),
             };
             match &reloaded {
@@ -348,7 +348,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         };
         drop(store);
         let spec = source::spec(plan, wasm).map_err(ReloadError::Source)?;
-        Ok(Looked::New(Proposal { spec, cause, said: Some(said), policy }))
+        Ok(Looked::New(Proposal { spec, cause, said: Some(said), policy }.into()))
     }
 
     /// Waits for the turn of a reload, unless one that was asked for later has taken place by then. Its subscriber may have

@@ -122,11 +122,14 @@ pub enum StoreError {
 
 /// What is kept, for those who only look: as it was after the last change.
 #[derive(Clone, Default)]
-pub(super) struct Shown(Arc<RwLock<Arc<(Record, Option<Applied>)>>>);
+pub(super) struct Shown(Arc<RwLock<Arc<AllKept>>>);
+
+/// What was decided about versions, and what was applied.
+pub(super) type AllKept = (Record, Option<Applied>);
 
 impl Shown {
     /// What is kept now.
-    pub(super) fn now(&self) -> Arc<(Record, Option<Applied>)> {
+    pub(super) fn now(&self) -> Arc<AllKept> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
