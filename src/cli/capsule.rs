@@ -143,7 +143,7 @@ fn list(folders: &[PathBuf], output: Output) -> Outcome {
                 }
             };
             if output == Output::Json {
-                writeln!(out, "{}", as_json(Some(&path), &capsule)?)?;
+                writeln!(std::io::stdout(), "{}", as_json(Some(&path), &capsule)?)?;
                 continue;
             }
             let id = Event::decode(&capsule.event).map(|event| event.id).unwrap_or_default();
@@ -163,7 +163,7 @@ fn list(folders: &[PathBuf], output: Output) -> Outcome {
 fn show(capsule: &Capsule, output: Output) -> Outcome {
     let mut out = anstream::stdout().lock();
     if output == Output::Json {
-        writeln!(out, "{}", as_json(None, capsule)?)?;
+        writeln!(std::io::stdout(), "{}", as_json(None, capsule)?)?;
         return Ok(());
     }
     let bold = Style::new().bold();
@@ -325,7 +325,7 @@ fn report(args: &RunArgs, capsule: &Capsule, ran: &Ran) -> Outcome {
             ("writes".to_owned(), member(&handled.map(writes))),
             ("unknown_reads".to_owned(), member(&unknown.collect::<Vec<_>>())),
         ]);
-        writeln!(out, "{}", member(&report))?;
+        writeln!(std::io::stdout(), "{}", member(&report))?;
         return Ok(());
     }
     match &replayed.outcome {

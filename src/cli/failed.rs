@@ -205,7 +205,8 @@ pub(super) async fn show(
     count: u64,
     output: Output,
 ) -> Result<(), Failure> {
-    let mut out = std::io::BufWriter::new(anstream::stdout());
+    // as it is: what takes styles out takes characters of data out as well
+    let mut out = std::io::BufWriter::new(std::io::stdout());
     let mut found = 0;
     while let Some(event) = if found < count { events.next().await? } else { None } {
         found += 1;

@@ -72,7 +72,8 @@ async fn list(args: &Args, filter: PendingFilter) -> Outcome {
             PendingKind::Delayed => delayed += 1,
         }
         match args.output {
-            Output::Json => writeln!(out, "{}", json(&event)?)?,
+            // as it is: what takes styles out takes characters of data out as well
+            Output::Json => writeln!(std::io::stdout(), "{}", json(&event)?)?,
             Output::Text => table.row(&mut out, row(&event))?,
         }
     }

@@ -106,7 +106,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     })?;
     let mut out = anstream::stdout().lock();
     match args.output {
-        Output::Json => writeln!(out, "{}", as_json(&report))?,
+        Output::Json => writeln!(std::io::stdout(), "{}", as_json(&report))?,
         Output::Text => write(&mut out, &report)?,
     }
     match not_shown_equal(args, &report) {

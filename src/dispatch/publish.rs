@@ -412,7 +412,10 @@ fn place(
     if event.len() > limits::EVENT_BYTES_MAX {
         return Err(EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX });
     }
-    let view = EventView::accept(event)?;
+    let view = match target.is_dead_letters {
+        false => EventView::accept(event)?,
+        true => EventView::accept_dead_letter(event)?,
+    };
     if let Some(schema) = &target.schema {
         schema.check(view.data, view.content_type)?;
     }
@@ -445,6 +448,10 @@ fn place(
         SliceFull::Record(error) => EventRefused::from(error),
         SliceFull::TooLarge => EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX },
     })?;
+    // whether it comes later or not, it is the same event
+    if let (Mark::Identity(_), Some(delayed)) = (mark, target.delayed) {
+        slices.known_in(place.0, if is_delayed { target.topic } else { delayed });
+    }
     if let Some((guard, state)) = target.guard.as_ref().zip(state).filter(|_| !is_delayed) {
         let guard = guard.of(partition.partition, key, state, index as u32);
         slices.guard_last(place.0, id.into_iter().fold(guard, Guard::recognised_by));

@@ -148,7 +148,8 @@ impl State {
                     }
                 } else {
                     let identity = records.identities.get(record as usize).filter(|_| dedupe.is_some());
-                    let mut recognised_aside = elsewhere.iter().filter_map(|aside| self.recognised.get(&aside.topic));
+                    let aside = elsewhere.iter().map(|aside| aside.topic).chain(records.known_in);
+                    let mut recognised_aside = aside.filter_map(|aside| self.recognised.get(&aside));
                     let is_aside = identity
                         .is_some_and(|identity| recognised_aside.any(|aside| aside.places.contains_key(identity)));
                     let recognised = self.recognised.entry(id.topic).or_default();

@@ -222,6 +222,8 @@ impl Sequencer {
                 let horizon = Horizon::new(dedupe, now_ns, self.windows.entry(id.topic).or_default().next_number());
                 noted.identities.push((id.topic, Undo::default()));
                 let Some((_, undo)) = noted.identities.last_mut() else { continue };
+                let asides = elsewhere().map(|aside| aside.topic).chain(slice.known_in);
+                let asides: Vec<TopicId> = asides.filter(|topic| self.windows.contains_key(topic)).collect();
                 let hashes: Vec<u64> = slice.identities.iter().map(|id| self.hashing.hash(id.0)).collect();
                 for (record, (EventId(identity), hash)) in slice.identities.iter().zip(&hashes).enumerate() {
                     let hash = *hash;
@@ -231,12 +233,12 @@ impl Sequencer {
                         self.windows.entry(id.topic).or_default().touch(next);
                     }
                     let mut is_aside = false;
-                    for aside in elsewhere() {
-                        let Some(window) = self.windows.get(&aside.topic) else { continue };
+                    for aside in &asides {
+                        let Some(window) = self.windows.get(aside) else { continue };
                         let horizon = Horizon::new(dedupe, now_ns, window.next_number());
                         let found_aside = match window.find(*identity, hash, horizon) {
                             Some(found) => found,
-                            None => look.find(aside.topic, *identity, hash, horizon)?,
+                            None => look.find(*aside, *identity, hash, horizon)?,
                         };
                         is_aside |= found_aside.is_some();
                     }

@@ -315,7 +315,7 @@ impl<'a> EventView<'a> {
     /// # Errors
     /// [`EventError`] says which rule of CloudEvents is broken, and where.
     pub fn parse(encoded: &'a [u8]) -> Result<Self, EventError> {
-        Self::look::<false>(encoded)
+        Self::look::<false, true>(encoded)
     }
 
     /// The same of an event that comes in, and that has to keep to all that CloudEvents says of attributes, each of which is
@@ -324,10 +324,18 @@ impl<'a> EventView<'a> {
     /// # Errors
     /// As [`Self::parse`].
     pub fn accept(encoded: &'a [u8]) -> Result<Self, EventError> {
-        Self::look::<true>(encoded)
+        Self::look::<true, false>(encoded)
     }
 
-    fn look<const COMES_IN: bool>(encoded: &'a [u8]) -> Result<Self, EventError> {
+    /// The same of a dead letter, which has attributes that only the bus gives.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn accept_dead_letter(encoded: &'a [u8]) -> Result<Self, EventError> {
+        Self::look::<true, true>(encoded)
+    }
+
+    fn look<const COMES_IN: bool, const IS_THE_BUS: bool>(encoded: &'a [u8]) -> Result<Self, EventError> {
         let (mut id, mut source, mut spec_version, mut r#type) = ("", "", &[][..], "");
         let (mut subject, mut partition_key, mut content_type) = (None, None, None);
         let (mut data, mut data_is_text, mut has_delay) = (None, false, false);
@@ -354,7 +362,9 @@ impl<'a> EventView<'a> {
                 number::ATTRIBUTES => {
                     let (name, value) = parse_attribute::<COMES_IN>(bytes)?;
                     if COMES_IN {
-                        rules::check(name, &value)?;
+                        if !(IS_THE_BUS && is_reserved(name)) {
+                            rules::check(name, &value)?;
+                        }
                         is_perhaps_twice |= names.note(name);
                     }
                     match name {

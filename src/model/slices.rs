@@ -2,7 +2,7 @@
 
 use super::fence::Fence;
 use super::guard::{Guard, SetAside};
-use super::identity::{EventId, Offset, PartitionId, ProducerId};
+use super::identity::{EventId, Offset, PartitionId, ProducerId, TopicId};
 
 /// Bytes of the length in front of each record.
 pub(crate) const LENGTH_BYTES: usize = 4;
@@ -67,6 +67,8 @@ pub(crate) struct Slice {
     pub(crate) sequences: Vec<u64>,
     /// One for each record, or none at all.
     pub(crate) guards: Vec<Guard>,
+    /// What is recognised in this topic by its identity is recognised here as well.
+    pub(crate) known_in: Option<TopicId>,
 }
 
 impl Slice {
@@ -146,7 +148,7 @@ impl Slices {
             None => {
                 let records = Vec::with_capacity(self.slice_room);
                 let (identities, sequences, guards) = (Vec::new(), Vec::new(), Vec::new());
-                self.slices.push(Slice { partition, count: 0, records, identities, sequences, guards });
+                self.slices.push(Slice { partition, count: 0, records, identities, sequences, guards, known_in: None });
                 self.slices.len() - 1
             }
         };
@@ -207,6 +209,13 @@ impl Slices {
     pub fn guard_last(&mut self, slice: usize, guard: Guard) {
         if let Some(slice) = self.slices.get_mut(slice) {
             slice.guards.push(guard);
+        }
+    }
+
+    /// Says of a slice that an event which another topic has already, by its identity, is not for it either.
+    pub fn known_in(&mut self, slice: usize, topic: TopicId) {
+        if let Some(slice) = self.slices.get_mut(slice) {
+            slice.known_in = Some(topic);
         }
     }
 

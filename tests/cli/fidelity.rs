@@ -1,8 +1,18 @@
 //! What comes in is what comes out: bytes of data, and attributes, by command.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-use super::bus::bus;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use wattle::model::Event;
+use wattle::model::json::{check, from_json, to_json};
+
+use super::bus::{Bus, bus, wattle};
+use crate::common::components::{DESCRIBE, HANDLE, plugin};
+use crate::common::events::{cases, event, json as random_json, payload, seed, text};
+use crate::common::random::Random;
 
 /// Events whose data, or attributes, are easily something else on their way.
 const EVENTS: [&str; 9] = [
@@ -113,4 +123,162 @@ fn what_is_not_one_event_on_each_line_is_named_by_line_and_column() {
     let last: Value = bus.run(&["tail", "log", "--from", &events.len().to_string()]).json().remove(0);
     assert_eq!(last["event"]["data"], r#"{"a":1}"#);
     bus.stop();
+}
+
+/// Random events, as they are printed.
+fn random_events(random: &mut Random, count: usize) -> Vec<String> {
+    (0..count).map(|number| serde_json::to_string(&to_json(&event(random, number))).unwrap()).collect()
+}
+
+fn random() -> Random {
+    let seed = seed();
+    eprintln!("WATTLE_SEED={seed}");
+    Random::new(seed)
+}
+
+#[test]
+fn random_events_come_out_of_files_as_they_went_in() {
+    let (_folder, bus) = bus();
+    let events = random_events(&mut random(), cases(300).min(9_000));
+    bus.run_with(&["publish", "log", "--file", "-"], &events.join("\n")).ok();
+    let tailed = bus.run(&["tail", "log"]).ok();
+    assert_eq!(printed(&tailed), events);
+    let together: String = events.iter().map(|event| format!("{{\"topic\":\"orders\",\"event\":{event}}}\n")).collect();
+    bus.run_with(&["publish", "--together", "-"], &together).ok();
+    let (mut again, mut sorted) = (printed(&bus.run(&["tail", "orders"]).ok()), events.clone());
+    again.sort();
+    sorted.sort();
+    assert_eq!(again, sorted);
+    let ran = bus.run_with(&["publish", "--together", "-"], &tailed);
+    assert!(ran.notices.contains(&format!("{} more had been published before", events.len())), "{ran:?}");
+    bus.stop();
+}
+
+/// The events that `tail` has printed.
+fn decoded(lines: &str) -> Vec<Event> {
+    printed(lines).iter().map(|text| from_json(text).unwrap()).collect()
+}
+
+#[test]
+fn random_data_comes_out_of_arguments_and_plain_lines_as_it_went_in() {
+    let (_folder, bus) = bus();
+    let mut random = random();
+    let data = |random: &mut Random| if random.one_in(2) { text(random) } else { random_json(random, 0) };
+    let given: Vec<[String; 6]> = (0..50)
+        .map(|number| {
+            let of = data(&mut random);
+            // what begins so is taken for an option where it could be one
+            let of = if of.starts_with('-') { format!("x{of}") } else { of };
+            [of, format!("-{number}"), text(&mut random), text(&mut random), text(&mut random), text(&mut random)]
+        })
+        .collect();
+    for [data, id, kind, source, key, extension] in &given {
+        let extension = format!("extension={extension}");
+        let mut arguments = vec!["publish", "log", data, "--id", id, "--type", kind, "--source", source, "--key", key];
+        arguments.extend(["--attribute", &extension]);
+        if check(data.as_bytes()).is_err() {
+            arguments.push("--text");
+        }
+        bus.run(&arguments).ok();
+    }
+    for ([data, id, kind, source, key, extension], event) in given.iter().zip(decoded(&bus.run(&["tail", "log"]).ok()))
+    {
+        assert_eq!(payload(&event).unwrap(), data.as_bytes());
+        assert_eq!([&event.id, &event.r#type, &event.source], [id, kind, source]);
+        assert_eq!(
+            [&event.attributes["partitionkey"].to_string(), &event.attributes["extension"].to_string()],
+            [key, extension]
+        );
+    }
+
+    let mut lines: Vec<String> = vec!["first".to_owned()];
+    lines.extend((0..cases(300)).map(|_| data(&mut random)));
+    let is_line = |line: &String| {
+        let looks_so = line.trim_start().starts_with(['{', '[']);
+        !line.contains('\n') && !line.ends_with('\r') && (!looks_so || check(line.as_bytes()).is_ok())
+    };
+    lines.retain(is_line);
+    bus.run_with(&["publish", "log", "--plain", "--file", "-"], &lines.join("\n")).ok();
+    let stored = decoded(&bus.run(&["tail", "log", "--from", "50"]).ok());
+    assert_eq!(stored.len(), lines.len());
+    for (line, event) in lines.iter().zip(&stored) {
+        assert_eq!(payload(event).unwrap(), line.as_bytes());
+    }
+    bus.stop();
+}
+
+/// A member of a line, as its text.
+fn member(line: &str, name: &str) -> String {
+    let members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(line).unwrap();
+    members[name].get().to_owned()
+}
+
+#[test]
+fn random_events_come_out_of_failures_and_capsules_and_values_out_of_a_state_as_they_went_in() {
+    let folder = tempfile::tempdir().unwrap();
+    // its answer, at 16: no outputs, and that the first event is rejected
+    let rejects = format!(
+        r#"{DESCRIBE} (func (export "handle") {HANDLE} i32.const 16) (data (i32.const 24) "\01") (data (i32.const 40) "\01")"#
+    );
+    std::fs::write(folder.path().join("reject.wasm"), plugin(&rejects)).unwrap();
+    let topology = folder.path().join("shop.yaml");
+    let yaml = "wattle: v1\nname: shop\ntopics: { log: {} }\nsubscribers:\n  reject: { from: log, plugin: reject.wasm, \
+                retry: { attempts: 1 }, capsules: 60, batch: { max: 1 } }\n";
+    std::fs::write(&topology, yaml).unwrap();
+    let data = folder.path().join("data");
+    let mut command = wattle();
+    command.arg("run").arg(&topology).arg("--data").arg(&data).args([
+        "--listen",
+        "127.0.0.1:0",
+        "--log-format",
+        "json",
+    ]);
+    let bus = Bus::spawn(command);
+    let mut random = random();
+    let mut events = random_events(&mut random, 50);
+    bus.run_with(&["publish", "log", "--file", "-"], &events.join("\n")).ok();
+    events.sort();
+    let shown = |from: u64| {
+        // what is redriven is a dead letter again, behind the others
+        let begun = std::time::Instant::now();
+        loop {
+            let letters = bus.run(&["dead", "show", "reject", "-o", "json", "-n", "1000"]);
+            let of = |line: &str| member(line, "dead_offset").parse::<u64>().unwrap();
+            let lines: Vec<&str> = letters.out.lines().filter(|line| of(line) >= from).collect();
+            if lines.len() == events.len() {
+                let mut found: Vec<String> = lines.iter().map(|line| member(line, "event")).collect();
+                found.sort();
+                return found;
+            }
+            assert!(begun.elapsed().as_secs() < 60, "{} of {}", lines.len(), events.len());
+        }
+    };
+    assert_eq!(shown(0), events);
+    bus.run(&["dead", "redrive", "reject", "--all"]).ok();
+    assert_eq!(shown(50), events);
+
+    let values: BTreeMap<String, String> =
+        (0..300).map(|number| (format!("{number}{}", text(&mut random)), random_json(&mut random, 0))).collect();
+    let lines: String =
+        values.iter().map(|(key, value)| json!({ "key": key, "value": value }).to_string() + "\n").collect();
+    bus.run_with(&["state", "import", "reject", "-"], &lines).ok();
+    let exported = bus.run(&["state", "export", "reject"]).json();
+    let exported = exported.iter().map(|entry| {
+        let value = match (&entry["value"], &entry["value_base64"]) {
+            (Value::String(text), _) => text.clone(),
+            (_, bytes) => String::from_utf8(STANDARD.decode(bytes.as_str().unwrap()).unwrap()).unwrap(),
+        };
+        (entry["key"].as_str().unwrap().to_owned(), value)
+    });
+    assert_eq!(exported.collect::<BTreeMap<_, _>>(), values);
+    bus.stop();
+
+    let mut capsules = wattle();
+    capsules.args(["capsule", "list", "-o", "json", "--data"]).arg(&data);
+    let listed = String::from_utf8(capsules.output().unwrap().stdout).unwrap();
+    assert!(listed.lines().count() > 0);
+    for line in listed.lines() {
+        let event = member(line, "event");
+        assert!(events.contains(&event), "{event}");
+    }
 }

@@ -12,7 +12,10 @@
 #[path = "../common"]
 mod common {
     #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
+    pub(crate) mod components;
+    pub(crate) mod events;
     pub(crate) mod guests;
+    pub(crate) mod random;
     pub(crate) mod trees;
 }
 

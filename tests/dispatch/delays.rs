@@ -172,6 +172,39 @@ async fn a_publish_that_makes_no_sense_is_refused_whole() {
     assert!(data(&tree, "in").await.is_empty());
 }
 
+async fn what_comes_now_and_what_comes_later_is_one(home: impl Home) {
+    let yaml = ONE.replace("in: {}", "in: { dedupe: { window: 1h } }");
+    let script = Script::each(copy);
+    let tree = start_on(home.open().await, &plan_of(&[&yaml]), &[("work", &script)]).await;
+    let later = |name: &str| with(name, "delay", text("4s"));
+    let now = |name: &str| event(name, name, name);
+    assert_eq!(publish(&tree, &[later("a"), now("b")]).await.duplicates(), 0);
+    for again in [now("a"), later("a"), later("b"), now("b")] {
+        assert_eq!(publish(&tree, &[again]).await.duplicates(), 1);
+    }
+    let at_once = publish(&tree, &[now("c"), later("c"), later("d"), now("d")]).await;
+    assert_eq!(at_once.duplicates(), 2, "also within one call");
+    settled(&tree).await;
+    assert_eq!(publish(&tree, &[now("a"), later("d")]).await.duplicates(), 2, "and once it has come");
+    let mut stored = data(&tree, "in").await;
+    stored.sort();
+    assert_eq!(stored, ["a", "b", "c", "d"]);
+    ends(tree).await;
+    let tree = start_on(home.open().await, &plan_of(&[&yaml]), &[("work", &script)]).await;
+    assert_eq!(publish(&tree, &[now("a"), later("b"), now("d"), later("c")]).await.duplicates(), 4, "after a start");
+    ends(tree).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_now_and_what_comes_later_is_one_in_memory() {
+    what_comes_now_and_what_comes_later_is_one(MemoryEngine::default()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_now_and_what_comes_later_is_one_on_disk() {
+    what_comes_now_and_what_comes_later_is_one(tempfile::tempdir().unwrap()).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_published_again_is_recognised_while_it_waits() {
     let yaml = ONE.replace("in: {}", "in: { dedupe: { window: 1h } }");

@@ -11,6 +11,7 @@
 #[path = "../common"]
 mod common {
     #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
+    pub(crate) mod events;
     pub(crate) mod mounted;
     pub(crate) mod random;
     pub(crate) mod trees;
@@ -27,6 +28,7 @@ mod cut_off;
 mod delays;
 mod expiring;
 mod failing;
+mod fidelity;
 mod flowing;
 mod guards;
 mod lives;

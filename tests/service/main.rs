@@ -11,6 +11,8 @@
 #[path = "../common"]
 mod common {
     #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
+    pub(crate) mod events;
+    pub(crate) mod random;
     pub(crate) mod trees;
 }
 
@@ -18,6 +20,7 @@ mod bad_input;
 mod bed;
 mod budgets;
 mod duplicates;
+mod fuzz;
 mod ports;
 mod publishing;
 mod reading;

@@ -41,14 +41,13 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// The data, read as JSON.
+    /// The data, read as JSON. Of names that occur twice in an object the last one counts, as for the bus.
     ///
     /// # Errors
     /// Rejects the event, saying what does not fit and where.
     #[cfg(feature = "json")]
     pub fn json<T: serde::Deserialize<'a>>(&self) -> Result<T, Failure> {
-        serde_json::from_slice(self.data)
-            .map_err(|error| Failure::reject(format!("the data is not what this plugin reads: {error}")))
+        read(self.data).map_err(|error| Failure::reject(format!("the data is not what this plugin reads: {error}")))
     }
 
     /// The data, read as text.
@@ -76,5 +75,44 @@ impl<'a> Event<'a> {
     pub fn attributes(&self) -> BTreeMap<String, String> {
         let lines = context::attributes();
         lines.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    }
+}
+
+/// JSON as the bus reads it: what serde derives refuses a name that occurs twice, and a value takes the last one.
+#[cfg(feature = "json")]
+fn read<'a, T: serde::Deserialize<'a>>(data: &'a [u8]) -> Result<T, serde_json::Error> {
+    let error = match serde_json::from_slice(data) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    if !error.to_string().starts_with("duplicate field") {
+        return Err(error);
+    }
+    serde_json::from_slice::<serde_json::Value>(data).and_then(T::deserialize).map_err(|_| error)
+}
+
+#[cfg(all(test, feature = "json"))]
+mod tests {
+    use super::read;
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Order {
+        id: String,
+        #[serde(default)]
+        lines: Vec<Line>,
+    }
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Line {
+        sku: u32,
+    }
+
+    #[test]
+    fn of_names_that_occur_twice_the_last_one_counts() {
+        let order = read::<Order>(br#"{"id":"a","\u0069d":"b","lines":[{"sku":1,"sku":2}]}"#).unwrap();
+        assert_eq!(order, Order { id: "b".to_owned(), lines: vec![Line { sku: 2 }] });
+        let error = read::<Order>(br#"{"id":"a","id":2}"#).unwrap_err().to_string();
+        assert!(error.contains("invalid type") || error.contains("duplicate field"), "{error}");
+        assert!(read::<&str>(br#""borrowed""#).is_ok());
     }
 }

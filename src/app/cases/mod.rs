@@ -355,7 +355,8 @@ fn alone(plan: &Plan, only: SubscriberIndex) -> Plan {
             }
             topic.parent = (!is_root).then_some(SubscriberIndex(0));
             topic.diverted_from = None;
-            topic.dead_letters_of = topic.dead_letters_of.filter(|_| !is_root).map(|_| SubscriberIndex(0));
+            // what is given to a root of dead letters is one, with what only the bus gives
+            topic.dead_letters_of = topic.dead_letters_of.map(|_| SubscriberIndex(0));
             topics.push((index, topic));
             TopicIndex(topics.len() as u32 - 1)
         }

@@ -34,6 +34,8 @@ pub struct Target {
     pub dedupes: bool,
     /// Events that are published again are recognised for as long as their key is known.
     pub per_key: bool,
+    /// Its events are dead letters, which have attributes that only the bus gives. From outside they come only in tests.
+    pub is_dead_letters: bool,
     /// The topic in which events wait that are to come later.
     pub delayed: Option<TopicId>,
     /// Its guard.

@@ -479,13 +479,14 @@ impl Resolver<'_> {
             attributes.insert("partitionkey".to_owned(), event::Attribute::String(key.value.as_ref()?.0.clone()));
         }
         let content_type = text(&raw.content_type);
-        let data = value_of(&raw.data).map(|data| &data.0);
-        let (usual, data) = match data {
+        let (usual, data) = match value_of(&raw.data) {
             None => (None, None),
-            Some(Value::String(text)) if content_type.as_deref().is_none_or(|content_type| !is_json(content_type)) => {
+            Some(raw::Json(Value::String(text), _))
+                if content_type.as_deref().is_none_or(|content_type| !is_json(content_type)) =>
+            {
                 (Some("text/plain"), Some(event::Data::Text(text.clone())))
             }
-            Some(value) => (Some("application/json"), Some(event::Data::Binary(value.to_string().into()))),
+            Some(raw::Json(_, json)) => (Some("application/json"), Some(event::Data::Binary(json.clone().into()))),
         };
         if let Some(content_type) = content_type.or_else(|| usual.map(str::to_owned)) {
             attributes.insert("datacontenttype".to_owned(), event::Attribute::String(content_type));

@@ -208,9 +208,10 @@ impl Read for Time {
     }
 }
 
-/// Any value, as JSON. Variables are not replaced in it: it is data, not a setting.
+/// Any value, as JSON: the value, and its text with the numbers and the order that it was written with. Variables are not
+/// replaced in it: it is data, not a setting.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Json(pub(crate) serde_json::Value);
+pub(crate) struct Json(pub(crate) serde_json::Value, pub(crate) String);
 
 impl JsonSchema for Json {
     fn inline_schema() -> bool {
@@ -228,40 +229,65 @@ impl JsonSchema for Json {
 
 impl Read for Json {
     fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        json(node, reader).map(Json)
+        let mut text = String::new();
+        json(node, reader, &mut text).map(|value| Json(value, text))
     }
 }
 
-fn json(node: NodeRef<'_>, reader: &mut Reader<'_>) -> Option<serde_json::Value> {
+/// A value, whose text is written behind `text`.
+fn json(node: NodeRef<'_>, reader: &mut Reader<'_>, text: &mut String) -> Option<serde_json::Value> {
     use serde_json::Value;
-    Some(match node.view() {
+    let value = match node.view() {
         View::Null => Value::Null,
-        View::Scalar(scalar) if scalar.plain => plain(scalar.text),
+        View::Scalar(scalar) if scalar.plain => {
+            if let Some((value, number)) = number(scalar.text) {
+                text.push_str(number);
+                return Some(value);
+            }
+            plain(scalar.text)
+        }
         View::Scalar(scalar) => scalar.text.into(),
-        View::Sequence(items) => items.map(|item| json(item, reader)).collect::<Option<Vec<_>>>()?.into(),
+        View::Sequence(items) => {
+            text.push('[');
+            let mut values = Vec::new();
+            for item in items {
+                text.push_str(if values.is_empty() { "" } else { "," });
+                values.push(json(item, reader, text)?);
+            }
+            text.push(']');
+            return Some(values.into());
+        }
         View::Mapping(_) => {
-            let entries = reader.mapping(node, "a mapping")?;
-            let read = entries.into_iter().map(|entry| Some((entry.key.to_owned(), json(entry.value, reader)?)));
-            Value::Object(read.collect::<Option<_>>()?)
+            text.push('{');
+            let mut values = serde_json::Map::new();
+            for entry in reader.mapping(node, "a mapping")? {
+                text.push_str(if values.is_empty() { "" } else { "," });
+                text.push_str(&Value::from(entry.key).to_string());
+                text.push(':');
+                values.insert(entry.key.to_owned(), json(entry.value, reader, text)?);
+            }
+            text.push('}');
+            return Some(Value::Object(values));
         }
         View::Tagged => return reader.bad(node.span(), "tags (`!name`) mean nothing here", "remove the tag"),
         View::Unknown => return None,
-    })
+    };
+    text.push_str(&value.to_string());
+    Some(value)
 }
 
-/// What a scalar without quotes is by YAML's core schema, as far as JSON has it.
+/// A number, and how JSON writes it: as it is written here. JSON's are YAML's, but for a sign or a point in front.
+fn number(text: &str) -> Option<(serde_json::Value, &str)> {
+    let number = text.strip_prefix('+').unwrap_or(text);
+    Some((serde_json::from_str::<serde_json::Number>(number).ok()?.into(), number))
+}
+
+/// What a scalar without quotes is by YAML's core schema that is no number.
 fn plain(text: &str) -> serde_json::Value {
     match text {
         "true" | "True" | "TRUE" => true.into(),
         "false" | "False" | "FALSE" => false.into(),
-        // JSON's numbers are YAML's, but for a sign or a point in front, and for what is no number there.
-        number => {
-            let number = number.strip_prefix('+').unwrap_or(number);
-            match serde_json::from_str::<serde_json::Number>(number) {
-                Ok(number) => number.into(),
-                Err(_) => text.into(),
-            }
-        }
+        text => text.into(),
     }
 }
 
