@@ -143,7 +143,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let Kept { behind, entries, snapshots } = self.shared.tree.kept_of(&gone.clone().into()).await?;
             if behind + entries + snapshots > 0 {
                 let Retired { name, from, .. } = gone;
-                let has_snapshots = (snapshots > 0).then(|| format!(", and {snapshots} snapshots")).unwrap_or_default();
+                let has_snapshots = if snapshots > 0 { format!(", and {snapshots} snapshots") } else { String::new() };
                 let words = format!(
                     "`{name}` has yet to handle {behind} events of {from}, and keeps {entries} entries{has_snapshots}"
                 );

@@ -15,7 +15,7 @@ use super::functions;
 use super::instrument;
 use super::kind::{BYTES, DURATION, Kind, Search, TIME};
 use super::path::{FRACTION, LIST, NULL, OBJECT};
-use super::{CompileError, Expression, Field, Form, Program, Variable};
+use super::{CompileError, Expression, Field, Form, Variable};
 use crate::topology::budget;
 
 /// Something to be said of an expression that can be compiled.
@@ -31,7 +31,7 @@ pub(crate) enum Lint {
 pub(super) fn lints(expression: &Expression) -> Vec<Lint> {
     let Form::Program(program) = &expression.form else { return Vec::new() };
     let search = Search::new(&expression.text, program.program.source_info());
-    let mut look = Look { search, program, lints: Vec::new() };
+    let mut look = Look { search, lints: Vec::new() };
     look.visit(program.program.expression());
     if program.loops > 1 {
         let message = "this goes through a list for each item of another one".to_owned();
@@ -78,7 +78,6 @@ fn class(kind: Kind) -> Option<Class> {
 
 struct Look<'p> {
     search: Search<'p>,
-    program: &'p Program,
     lints: Vec<Lint>,
 }
 
