@@ -37,6 +37,7 @@ impl EventContext for Silent {
 fn host(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let spec = PluginSpec {
+        hidden: Default::default(),
         subscriber: "validate".into(),
         wasm: guests::guest("validate"),
         config: BTreeMap::new(),

@@ -186,7 +186,7 @@ fn closes(is_refused: fn(&str) -> bool, small: LogOptions) {
         drop(log);
         sender.send(())
     });
-    receiver.recv_timeout(PATIENCE).expect("it ends");
+    receiver.recv_timeout(PATIENCE).unwrap();
     assert_eq!(*condition.borrow(), Condition::Closed, "nothing has failed");
     let acked = |ticket: Ticket<Result<Placed, NotPlaced>>| {
         runtime.block_on(async { tokio::time::timeout(PATIENCE, ticket).await.unwrap().is_ok() })
