@@ -154,8 +154,8 @@ pub const CLOCK_MELTS_PART: u64 = 100;
 pub const CLOCK_NOTED_EVERY: Duration = Duration::from_secs(3600);
 /// How long the appender waits for room before it looks again whether the log still works.
 pub const ROOM_LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How often it looks again where the log is told to close: five seconds. Whoever makes room does so by then, or not while
-/// somebody waits for the end of the process.
+/// How often it looks again where the log is told to close: five seconds. Room that is made at all while the end of the
+/// process is waited for is made by then.
 pub const CLOSE_LOOKS_MAX: u32 = 100;
 /// Groups that are written and not durable: what a disk that hangs lets pile up.
 pub const UNSYNCED_GROUPS_MAX: usize = 16 * 1024;

@@ -187,7 +187,7 @@ struct BadLine {
     bad: BadText,
 }
 
-/// The text of a line, which is all of it but its end, and a byte order mark in front of the first one.
+/// The text of a line, which is all of it but its end, and a byte order mark before the first one.
 fn content(line: &[u8], number: u64) -> Result<&str, BadText> {
     let line = line.strip_suffix(b"\r\n").or(line.strip_suffix(b"\n")).unwrap_or(line);
     let line = line.strip_prefix(b"\xef\xbb\xbf").filter(|_| number == 1).unwrap_or(line);

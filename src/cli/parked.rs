@@ -64,7 +64,7 @@ struct List {
     #[arg(long)]
     all: bool,
 
-    /// End after so many events
+    /// Stop after this many events
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
@@ -92,7 +92,7 @@ struct Show {
     #[arg(long)]
     all: bool,
 
-    /// End after so many events
+    /// Stop after this many events
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 

@@ -40,7 +40,7 @@ pub(super) struct Args {
     #[arg(long, allow_hyphen_values = true)]
     key: Option<String>,
 
-    /// End after so many events
+    /// Stop after this many events
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 

@@ -129,7 +129,7 @@ impl Args {
     }
 }
 
-/// Pause in front of the first attempt to publish an event again, and the longest one.
+/// Pause before the first attempt to publish an event again, and the longest one.
 const TRIED_FIRST_AFTER: Duration = Duration::from_millis(100);
 const TRIED_EVERY: Duration = Duration::from_secs(2);
 

@@ -58,7 +58,7 @@ pub(super) struct Args {
     #[arg(long)]
     live: bool,
 
-    /// With --live: end after so many events
+    /// With --live: stop after this many events
     #[arg(long, value_name = "EVENTS", requires = "live", value_parser = clap::value_parser!(u64).range(1..))]
     events: Option<u64>,
 

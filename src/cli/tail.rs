@@ -45,7 +45,7 @@ pub(super) struct Args {
     #[arg(short, long)]
     follow: bool,
 
-    /// End after so many events
+    /// Stop after this many events
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 

@@ -115,7 +115,7 @@ pub enum ControlError {
 }
 
 impl ControlError {
-    /// This, where so many of something had done it before.
+    /// This, where that number of something had done it before.
     pub(super) fn after(self, done: u64, what: &str) -> Self {
         match done {
             0 => self,

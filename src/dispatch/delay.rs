@@ -177,7 +177,7 @@ pub(super) fn is_event_delayed(event: &EventView<'_>, now_ns: u64) -> Result<boo
     Ok(when.map(|when| check(when, now_ns)).transpose()?.is_some())
 }
 
-/// Of an event that waits: at once, where that cannot be told any more.
+/// Of an event that waits: at once, where that can no longer be told.
 fn when_of_stored(event: &EventView<'_>) -> When {
     let when = when_of(event, |name, value| match When::parse(name, value) {
         Err(error) => When::parse_stored(name, value).map(Some).ok_or(error),

@@ -2,7 +2,7 @@
 //!
 //! | what is said | what goes |
 //! |---|---|
-//! | a topic is not there any more | its events, those that are held or come later among them |
+//! | a topic that is removed | its events, those that are held or come later among them |
 //! | a shorter `retention` | events beyond it |
 //! | `force` | events beyond the retention that a subscriber has yet to handle |
 //! | a shorter `dedupe`, another `id` | what was taken already is stored again when it comes again |
@@ -234,7 +234,7 @@ impl<E: Engine> Looker<'_, E> {
         }
     }
 
-    /// How many events are not recognised any more where they come again, at the most.
+    /// How many events are no longer recognised where they come again, at the most.
     fn unrecognised(&self, topic: &TopicPlan, number: TopicId, before: Dedupe, after: Option<Dedupe>) -> u64 {
         let age = |window| Retention { age: Some(window), ..Retention::default() };
         let (mut were, mut are) = (0, 0);
@@ -326,7 +326,7 @@ impl<E: Engine> Looker<'_, E> {
     }
 }
 
-/// A retention as it is written, of a topic with so many partitions.
+/// A retention as it is written, of a topic with that number of partitions.
 fn shown(retention: &Retention, partitions: u32) -> String {
     let whole = |bytes: u64| bytes.saturating_mul(partitions.into());
     let age = retention.age.map(|age| format!("age: {}", show_duration(age)));

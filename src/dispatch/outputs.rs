@@ -80,7 +80,7 @@ struct Stopped {
     fit: Fit,
 }
 
-/// The first of the attributes that a failure adds: what is in front of it is the event.
+/// The first of the attributes that a failure adds: what is before it is the event.
 pub(super) const FIRST_OF_FAILURE: &str = "wattlesubscriber";
 /// Bytes beside the texts of an output in its record: lengths, lineage, the heads of fields, its id.
 const RECORD_HEAD_BYTES: usize = 128;

@@ -167,7 +167,7 @@ impl Keeper {
 }
 
 impl<E: Engine> Tree<E> {
-    /// Events of a topic that have no place in it yet, behind what an earlier page says, at most so many. There may be fewer, for
+    /// Events of a topic that have no place in it yet, behind what an earlier page says, at most that number. There may be fewer, for
     /// their size or since others were looked through, and more behind them.
     ///
     /// # Errors
@@ -229,7 +229,7 @@ impl<E: Engine> Tree<E> {
         Ok(found)
     }
 
-    /// Waits for a moment until what was put into the hidden topics is where it is listed: whoever has seen the answer to a
+    /// Waits for a moment until what was put into the hidden topics is where it is listed: a client that has seen the answer to a
     /// publish finds it.
     async fn taken_in(&self, found: &Pending) {
         let (engine, until) = (self.engine(), Instant::now() + TAKEN_IN_WITHIN);

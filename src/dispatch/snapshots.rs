@@ -172,7 +172,7 @@ impl SnapshotInfo {
     }
 }
 
-/// A turn for each subscriber that somebody takes a snapshot of.
+/// A turn for each subscriber of which a snapshot is taken.
 #[derive(Debug, Default)]
 pub(super) struct Turns(Mutex<BTreeMap<SubscriberId, Arc<tokio::sync::Mutex<()>>>>);
 

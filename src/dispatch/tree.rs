@@ -76,7 +76,7 @@ pub(super) struct Shared<E> {
     running: RwLock<Arc<Running>>,
     publisher: Publisher<E>,
     pub(super) capsules: Sink,
-    /// Whoever takes a snapshot of a subscriber has its own.
+    /// Turns of those who take a snapshot of a subscriber.
     pub(super) snapshots: Turns,
     /// Whoever has the engine apply a blueprint has it.
     pub(super) applying: tokio::sync::Mutex<()>,

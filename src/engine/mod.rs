@@ -354,7 +354,7 @@ pub struct Bounds {
 /// Behind the last event of a partition that is older, or more, than a retention keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Beyond {
-    /// All in front of it are.
+    /// All before it are.
     pub surely: Offset,
     /// None behind it is.
     pub perhaps: Offset,

@@ -63,7 +63,7 @@ pub(super) struct Appender {
     unfinished: Option<Encoded>,
     /// Behind that: what was handed in and is not encoded.
     left: VecDeque<Submission>,
-    /// Whoever uses it waits where it must; else that is left.
+    /// The thread that uses it waits where it must; else that is left.
     may_wait: bool,
     /// Nobody else makes checkpoints: there are no threads, or not yet.
     is_alone: bool,
@@ -116,7 +116,7 @@ impl Appender {
         };
         let finished = finish();
         if finished.is_err() {
-            let (group, left) = (self.unfinished.take(), std::mem::take(&mut self.left)); // whoever waits is told
+            let (group, left) = (self.unfinished.take(), std::mem::take(&mut self.left)); // those who wait are told
             let requests = group.as_ref().map_or(0, |group| group.then.len()) + left.len();
             if self.shared.has_given_up() {
                 let bytes = group.map_or(0, |group| group.bytes.len());

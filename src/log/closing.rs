@@ -24,12 +24,12 @@ impl Shared {
         self.closing.has_no_room.store(!has_room, Ordering::Release);
     }
 
-    /// Whether whoever waits for a checkpoint to make room gives that up.
+    /// Whether a thread that waits for a checkpoint to make room gives that up.
     pub(super) fn gives_up_on_checkpoints(&self) -> bool {
         self.closing.has_no_room.load(Ordering::Acquire) && self.gives_up()
     }
 
-    /// Whether whoever found no room gives it up, rather than looking again.
+    /// Whether a thread that found no room gives it up, rather than looking again.
     pub(super) fn gives_up(&self) -> bool {
         if self.queue.is_open() {
             return false;

@@ -305,14 +305,14 @@ impl Sealed {
     }
 }
 
-/// Whether whoever looks waits where a checkpoint has to be made first.
+/// Whether the thread that looks waits where a checkpoint has to be made first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waits {
     /// It is told so: `WouldBlock`.
     Not,
     /// It makes the checkpoint, again and again where the disk is full.
     Alone,
-    /// The same with pauses: somebody else makes room meanwhile.
+    /// The same with pauses: another thread makes room meanwhile.
     BesideOthers,
 }
 

@@ -21,7 +21,7 @@ pub struct Time {
 }
 
 impl Time {
-    /// So many seconds since 1970, and nanoseconds after that. `None` where protobuf has no such time.
+    /// From seconds since 1970, and nanoseconds after that. `None` where protobuf has no such time.
     pub fn new(second: i64, nanosecond: u32) -> Option<Self> {
         (SECONDS.contains(&second) && i128::from(nanosecond) < NANOS).then_some(Self { second, nanosecond })
     }
@@ -113,7 +113,7 @@ fn take(rest: &mut &[u8], is_one: impl Fn(&u8) -> bool) -> Option<u8> {
     Some(*first)
 }
 
-/// A number of exactly so many digits, up to four.
+/// A number of exactly that many digits, up to four.
 fn number(rest: &mut &[u8], digits: usize) -> Option<i16> {
     let (number, after) = rest.split_at_checked(digits)?;
     *rest = after;

@@ -8,7 +8,7 @@
 //!                           └──────────────────────────────────────> the files: they are applied
 //! ```
 //!
-//! Promises: an edit that loses something does not take the bus down, whoever starts it and when: it is refused as by
+//! Promises: an edit that loses something does not take the bus down, whenever it is started: it is refused as by
 //! [`Reloader::apply`](super::Reloader::apply), by the same rules and in the same words.
 //! Must not know: where files are, who starts.
 
@@ -92,7 +92,7 @@ pub async fn adopt<E: Engine>(
     let changes = changes_at_start(engine, store, applied.as_ref(), plan).await?;
     permit(&changes, allow_loss)?;
     let renames = Renames::of(&old, plan);
-    store.rename(&renames)?; // not in front of that: what is refused changes nothing
+    store.rename(&renames)?; // not before that: what is refused changes nothing
     for replaced in replaced {
         let _ = snapshot_where_nothing_runs(engine, (plan, &renames), replaced).await; // the log says so
     }

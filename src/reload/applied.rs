@@ -38,7 +38,7 @@ pub(super) struct Applied {
     pub(super) components: Vec<PathBuf>,
     /// Subscribers that are gone, whose places and state are kept.
     pub(super) retired: BTreeSet<Retired>,
-    /// Those of them that are to be forgotten, which has begun and may have broken off: whoever comes by such a name is new.
+    /// Those of them that are to be forgotten, which has begun and may have broken off: a new one by such a name begins with nothing.
     pub(super) forgetting: BTreeSet<Retired>,
     /// What has another name since then.
     renamed: Renamed,
@@ -337,7 +337,7 @@ impl Store {
         }
     }
 
-    /// Has an engine call things as was decided last. To be done in front of all else: what was decided may not have been
+    /// Has an engine call things as was decided last. To be done before all else: what was decided may not have been
     /// followed yet.
     ///
     /// # Errors

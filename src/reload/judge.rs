@@ -26,7 +26,7 @@ enum Passed {
     NotKept,
 }
 
-/// Pauses in front of another attempt to keep what became of a trial, each twice the one before.
+/// Pauses before another attempt to keep what became of a trial, each twice the one before.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 

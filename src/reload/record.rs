@@ -62,7 +62,7 @@ pub(super) struct Decided {
     #[serde(default)]
     pub(super) is_pinned: bool,
     /// What the file and the topology said when they were looked at last. As long as they say that, they propose nothing.
-    /// None where that is not known any more: what they say next counts as looked at.
+    /// None where that is no longer known: what they say next counts as looked at.
     #[serde(default)]
     pub(super) looked_at: Option<Said>,
     /// In records of format 1 instead: the version that both together made then.
@@ -295,7 +295,7 @@ impl Decided {
         self
     }
 
-    /// A text that is the value of a variable now is shown nowhere any more.
+    /// A text that is the value of a variable now is no longer shown.
     pub(super) fn hide_variables(&mut self, config: &BTreeMap<String, ConfigValue>) {
         for (name, value) in self.kept.iter_mut().flat_map(|kept| &mut kept.config) {
             if let (Value::Text(text), Some(ConfigValue::Variable { written, .. })) = (&*value, config.get(name)) {

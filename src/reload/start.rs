@@ -79,7 +79,7 @@ pub(super) enum Change {
     Back(Said),
     /// The first version.
     First(Proposed),
-    /// On trial, in so many lanes, or in all.
+    /// On trial, in a number of lanes, or in all.
     Try(Proposed, Option<u32>),
     /// In place of one that cannot be compared with.
     Replace(Proposed),
@@ -271,7 +271,7 @@ impl<C: Compile> Beginning<'_, C> {
             }
         };
         if self.is_beside && !refused.is_empty() {
-            return Err(refused); // there is somebody to say it to, and all goes on as it is
+            return Err(refused); // the caller is told, and all goes on as it is
         }
         let mut change = if decided.looked_at.is_none() { Change::Seen(said) } else { Change::None };
         if let Some((spec, component)) = proposed {

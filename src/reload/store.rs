@@ -328,7 +328,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes values that no record names any more. Those that cannot be removed go with a later change.
+    /// Removes values that no record names. Those that cannot be removed go with a later change.
     fn sweep_values(&mut self) {
         let values = self.values.with(self.variables());
         if !values.has(&self.values)
@@ -684,7 +684,7 @@ mod tests {
         store.keep(first.0.wasm, first.1).unwrap();
         store.keep(second.0.wasm, second.1).unwrap();
         store.change(|subscribers| drop(subscribers.insert("a".into(), Decided::first(first.0.clone())))).unwrap();
-        store.keep(second.0.wasm, second.1).unwrap(); // by somebody else at the same time
+        store.keep(second.0.wasm, second.1).unwrap(); // by another caller at the same time
         store.release(first.0.wasm);
         store.release(second.0.wasm);
         assert_eq!(store.component(first.0.wasm).unwrap(), first.1, "the record names it");

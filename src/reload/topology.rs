@@ -160,7 +160,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.forget_all().await
     }
 
-    /// Forgets those that are to be, also where that broke off before. Whoever applies a topology meanwhile waits.
+    /// Forgets those that are to be, also where that broke off before. An apply waits meanwhile.
     async fn forget_all(&self) -> Result<Vec<String>, TopologyError> {
         let all: Vec<Retired> = self.shown().1.iter().flat_map(|applied| applied.forgetting.iter().cloned()).collect();
         for gone in &all {

@@ -1,6 +1,6 @@
 //! The values of variables, apart from all that says where they are used.
 //!
-//! A record has the name of a variable and what stands for its value: a hash that says "same or not" to whoever has the salt.
+//! A record has the name of a variable and what stands for its value: a hash that says "same or not" to a reader that has the salt.
 //! The salt and the values are here, in a file of their own, which is what runs after a start needs, whatever the environment
 //! of that start is.
 

@@ -53,7 +53,7 @@ pub(super) const READ_BYTES: usize = 256 << 10;
 /// Events or entries of a state that one answer lists. What it has in bytes is bounded where it is read.
 pub(super) const LISTED_MAX: usize = 1_000;
 
-/// How many entries an answer has of which so many are asked for; 0 stands for the most.
+/// How many entries an answer has, by how many are asked for; 0 stands for the most.
 pub(super) fn page_size(asked: u32) -> usize {
     match asked as usize {
         0 => LISTED_MAX,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   woken (by the disk, or by the stop) ──> has something to say ──> polled by the transport ──> woken ...
-//!                                            └── for UNTAKEN_AFTER, while closing: nobody waits for it any more
+//!                                            └── for UNTAKEN_AFTER, while closing: it is no longer waited for
 //! ```
 //!
 //! The transport polls a stream only while its caller takes what there is. So a stream that was woken and is not polled has
@@ -96,7 +96,7 @@ impl StreamCall {
 
 impl Drop for StreamCall {
     fn drop(&mut self) {
-        // It stays rung: what still has its waker may wake it, which means nothing any more.
+        // It stays rung: what still has its waker may wake it, which no longer means anything.
         if self.bell.is_rung.swap(true, Ordering::SeqCst) {
             self.bell.streams.untaken.fetch_sub(1, Ordering::SeqCst);
         }

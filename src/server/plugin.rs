@@ -1,6 +1,6 @@
 //! Looking after the versions of plugins.
 //!
-//! Promises: a component comes in whole or not at all; components have so many bytes of memory together, each no more than one
+//! Promises: a component comes in whole or not at all; components have a budget of memory together, each no more than one
 //! may have, and who sends nothing gives its part of that away.
 
 use tokio::sync::OwnedSemaphorePermit;

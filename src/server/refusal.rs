@@ -418,7 +418,7 @@ pub(super) fn silence(time: Duration) -> Status {
     Refusal::new(Code::Aborted, reason::TOO_SLOW, &words).status()
 }
 
-/// So many requests wait for room in their topics that this one may not, though its topic says that it waits.
+/// Requests that wait for room in their topics have used up the memory for that, so this one is refused, though its topic waits.
 pub(super) fn too_many_wait() -> Status {
     let words = "as much waits for room in its topics as may: try again later";
     let mut refusal = Refusal::new(Code::ResourceExhausted, reason::BACKLOG_FULL, &words);

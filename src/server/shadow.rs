@@ -35,7 +35,7 @@ pub(super) struct Shadows<E, C> {
     room_coming: Arc<Semaphore>,
 }
 
-/// What comes in: the component, and the state in front of the first event.
+/// What comes in: the component, and the state before the first event.
 type Asked = (Vec<u8>, Vec<StateOfPartition>);
 
 impl<E: Engine, C: Compile> Shadows<E, C> {

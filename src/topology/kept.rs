@@ -4,7 +4,7 @@
 //! defaults, or with other names for keys, reads the same plan. What a later release adds comes with what it means where it is
 //! missing (`serde(default)`); what this one does not know is refused. The numbers and names below are on disks: a golden
 //! record in `tests/formats/` holds them still.
-//! Values out of the environment are not in it: whoever keeps a plan says what is written in their place.
+//! Values out of the environment are not in it: the caller that keeps a plan says what is written in their place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;

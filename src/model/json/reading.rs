@@ -1,4 +1,4 @@
-//! What JSON is to the bus: one verdict, whoever looks.
+//! What JSON is to the bus: one verdict, for every part that looks.
 //!
 //! A key, a condition, a schema and a lifecycle may look at the same data, some for one value, some for all of it. What one of
 //! them can read each of the others can, since all read the whole text in the same way: texts are Unicode (no half of a pair of
