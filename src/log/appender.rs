@@ -193,7 +193,9 @@ impl Appender {
         if self.is_marked || self.shared.is_poisoned() || self.shared.has_given_up() {
             return Ok(());
         }
-        self.write_mark()?;
+        if let Err(error) = self.write_mark() {
+            return self.shared.unless_given_up(Err(error)); // without it the next start looks for the end
+        }
         self.file.file.sync()?;
         self.shared.tail.set_settled(self.written);
         Ok(())
