@@ -158,7 +158,7 @@ fn forget(folder: &Path, is_remembered: impl Fn(&str) -> bool) -> io::Result<()>
     Ok(())
 }
 
-/// The folders in a folder; none where there is no such folder. Not links: one that leads out of it is nobody's to remove.
+/// The folders in a folder; none where there is no such folder. Not links: what one leads to is not to be removed.
 fn folders_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

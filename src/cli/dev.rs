@@ -360,7 +360,7 @@ fn remove_left(all: &Path) {
         let process = name.to_str().and_then(|name| name.strip_prefix(FRESH)?.split_once('-')?.0.parse().ok());
         let Some(process) = process.and_then(rustix::process::Pid::from_raw) else { continue };
         let is_gone = rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH);
-        // Not a link, and nobody else's.
+        // Not a link, and not another user's.
         let is_ours = entry.metadata().is_ok_and(|of| of.is_dir() && of.uid() == rustix::process::getuid().as_raw());
         if is_gone && is_ours {
             drop(std::fs::remove_dir_all(&path));

@@ -435,7 +435,7 @@ impl Way {
 
     fn stopped_at(&self, source: &Source, line: u64, bad: &BadText) -> Failure {
         let published = plural(self.publishing.answered_events(), "event");
-        Failure::failed(format!("{}; {published} in front of it had been published", at(source, line, bad)))
+        Failure::failed(format!("{}; {published} before it had been published", at(source, line, bad)))
     }
 }
 

@@ -112,7 +112,7 @@ impl ClientError {
         }
     }
 
-    /// Whether there was nobody to talk to, so that nothing happened.
+    /// Whether no server was reached, so that nothing happened.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Lost { is_read: true, .. })
     }

@@ -107,7 +107,7 @@ impl Publishing {
     }
 
     /// As [`Self::numbered`], of a producer that says when it began with its first number (Unix nanoseconds, the same
-    /// each time it goes on). Topics that forget producers need it.
+    /// each time it continues). Topics that forget producers need it.
     #[must_use]
     pub fn numbered_since(mut self, producer: &str, began_ns: u64, first_sequence: u64) -> Self {
         self.numbering = Some(Numbering { producer: producer.to_owned(), first_sequence, began_ns: Some(began_ns) });

@@ -440,7 +440,7 @@ impl ReadState {
                 let begins = from.is_none() || from.as_deref() <= to;
                 begins && found.looked_to.as_deref().is_none_or(|looked_to| to.is_none_or(|to| looked_to > to))
             });
-            // the one that goes on farthest; to the end of all keys where it says nothing
+            // the one that reaches farthest; to the end of all keys where it names none
             let Some(farthest) =
                 goes_on.map(|(_, found)| found.looked_to.as_deref()).max_by_key(|to| (to.is_none(), *to))
             else {

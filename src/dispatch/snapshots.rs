@@ -272,7 +272,7 @@ impl<E: Engine> Tree<E> {
     ) -> Result<SnapshotInfo, ControlError> {
         let found = self.subscriber(subscriber)?;
         let (number_of, disk) = (found.number, self.snapshot_disk()?);
-        // One subscriber at a time: another one, whose state may be large, holds up nobody.
+        // One subscriber at a time: a large state of one delays no snapshot of another.
         let one_at_a_time = self.shared.snapshots.of(found.number).lock_owned().await;
         let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze(&found).await?.into_iter().unzip();
         let about = About {

@@ -13,7 +13,7 @@
 //! Promises: a lane looks here in front of each call and never within one, so a change comes between two batches. What was
 //! handled is committed under the version that did it. Whoever ends a trial first has ended it: once it has passed nobody
 //! fails it, and once it has failed every lane calls the proven version again, whether or not anybody else knows yet. While its
-//! end is being written lanes go on with both, and nobody fails it.
+//! end is being written lanes call both, and the trial cannot fail.
 //!
 //! Must not know: where versions come from, which one somebody decided on.
 
@@ -83,7 +83,7 @@ pub enum Verdict {
     Open,
     /// It has handled as many events as it had to, and goes on until somebody lets it pass.
     Enough,
-    /// It is to pass once that is durable, and goes on until then; where that fails, what it came to meanwhile counts.
+    /// It passes once that is durable. Until then it is still called; where writing that fails, its verdict meanwhile counts.
     Passing(Option<Box<Verdict>>),
     /// It failed where the proven version did not, and is not called any more.
     Failed(TrialFailure),

@@ -134,7 +134,7 @@ fn a_bad_line_is_named_and_what_is_in_front_of_it_is_published() {
     let ran = bus.run_with(&["publish", "log", "--file", "-"], &input);
     assert_eq!(ran.code, Some(1));
     assert!(ran.notices.contains("standard input:4:") && ran.notices.contains("no `id`"), "{}", ran.notices);
-    assert!(ran.notices.contains("2 events in front of it had been published"), "{}", ran.notices);
+    assert!(ran.notices.contains("2 events before it had been published"), "{}", ran.notices);
     assert_eq!(ids(&bus.run(&["tail", "log"]).json()), ["a", "b"]);
 
     // What only the bus knows to be wrong is named by its line as well.

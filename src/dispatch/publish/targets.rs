@@ -133,7 +133,7 @@ impl Targets {
     }
 }
 
-/// Of full names (`namespace/name`), the one that is nearest to what somebody asked for: with its namespace, or without.
+/// Of full names (`namespace/name`), the one that is nearest to a name that was asked for, with its namespace or without.
 pub(in super::super) fn nearest<'a>(full_names: impl Iterator<Item = &'a str>, name: &str) -> Option<String> {
     let candidates = full_names.flat_map(|full| [full, full.split_once('/').map_or("", |n| n.1)]);
     // To compare takes memory and time by both lengths, and a stranger chose the one.

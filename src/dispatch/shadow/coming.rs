@@ -72,7 +72,7 @@ impl<E: Engine> Tree<E> {
         Ok(())
     }
 
-    /// Goes on with what comes. After an error the report is that of what came before.
+    /// Compares what is published from now on. After an error the report is that of what came before.
     async fn follow<H: Handler>(
         &self,
         found: &Found,
