@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr};
+use cel::common::ast::{CallExpr, Expr, IdedExpr};
 use cel::{Context, Env};
 
-use super::{CompileError, Field, Form, Program, VARIABLES, Variable, functions, instrument};
+use super::instrument::{self, of_entry};
+use super::{CompileError, Field, Form, Program, VARIABLES, Variable, functions};
 use crate::topology::bounds::{EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX};
 use crate::topology::names;
 
@@ -161,8 +162,12 @@ impl<'p> Names<'p> {
             Expr::Select(select) => self.visit(&select.operand),
             Expr::Call(call) => self.call(call, expression.id),
             Expr::List(list) => list.elements.iter().for_each(|element| self.visit(element)),
-            Expr::Map(map) => map.entries.iter().for_each(|entry| self.entry(&entry.expr)),
-            Expr::Struct(value) => value.entries.iter().for_each(|entry| self.entry(&entry.expr)),
+            Expr::Map(map) => {
+                map.entries.iter().flat_map(|entry| of_entry(&entry.expr)).for_each(|part| self.visit(part))
+            }
+            Expr::Struct(value) => {
+                value.entries.iter().flat_map(|entry| of_entry(&entry.expr)).for_each(|part| self.visit(part))
+            }
             Expr::Comprehension(each) => {
                 self.visit(&each.iter_range);
                 self.visit(&each.accu_init);
@@ -175,16 +180,6 @@ impl<'p> Names<'p> {
                 self.scope.truncate(outer + 1);
                 self.visit(&each.result);
                 self.scope.truncate(outer);
-            }
-        }
-    }
-
-    fn entry(&mut self, entry: &'p EntryExpr) {
-        match entry {
-            EntryExpr::StructField(field) => self.visit(&field.value),
-            EntryExpr::MapEntry(entry) => {
-                self.visit(&entry.key);
-                self.visit(&entry.value);
             }
         }
     }

@@ -12,13 +12,19 @@ pub(super) fn instrumented(expression: &IdedExpr, is_namespace: &dyn Fn(&str, &s
     instrumented
 }
 
+/// The expressions in an entry of a map or a struct.
+pub(super) fn of_entry(entry: &EntryExpr) -> impl Iterator<Item = &IdedExpr> {
+    let (key, value) = match entry {
+        EntryExpr::StructField(field) => (None, &field.value),
+        EntryExpr::MapEntry(entry) => (Some(&entry.key), &entry.value),
+    };
+    key.into_iter().chain([value])
+}
+
 /// The parts of an expression, without those of loops in it: what evaluating it once costs.
 pub(super) fn parts(expression: &IdedExpr) -> u64 {
     let all = |parts_of: &[IdedExpr]| parts_of.iter().map(parts).sum::<u64>();
-    let entry = |entry: &EntryExpr| match entry {
-        EntryExpr::StructField(field) => parts(&field.value),
-        EntryExpr::MapEntry(entry) => parts(&entry.key) + parts(&entry.value),
-    };
+    let entry = |entry: &EntryExpr| of_entry(entry).map(parts).sum::<u64>();
     1 + match &expression.expr {
         Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => 0,
         Expr::Select(select) => parts(&select.operand),
@@ -33,10 +39,7 @@ pub(super) fn parts(expression: &IdedExpr) -> u64 {
 /// How deep loops are within each other; 0: there is none.
 pub(super) fn loops(expression: &IdedExpr) -> usize {
     let all = |parts: &[IdedExpr]| parts.iter().map(loops).max().unwrap_or(0);
-    let entry = |entry: &EntryExpr| match entry {
-        EntryExpr::StructField(field) => loops(&field.value),
-        EntryExpr::MapEntry(entry) => loops(&entry.key).max(loops(&entry.value)),
-    };
+    let entry = |entry: &EntryExpr| of_entry(entry).map(loops).max().unwrap_or(0);
     match &expression.expr {
         Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => 0,
         Expr::Select(select) => loops(&select.operand),

@@ -12,7 +12,7 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operat
 
 use super::compile::ENV;
 use super::functions;
-use super::instrument;
+use super::instrument::{self, of_entry};
 use super::kind::{BYTES, DURATION, Kind, Search, TIME};
 use super::path::{FRACTION, LIST, NULL, OBJECT};
 use super::{CompileError, Expression, Field, Form, Variable};
@@ -98,24 +98,18 @@ impl<'p> Look<'p> {
                 }
             }
             Expr::List(list) => list.elements.iter().for_each(|element| self.visit(element)),
-            Expr::Map(map) => map.entries.iter().for_each(|entry| self.entry(&entry.expr)),
-            Expr::Struct(value) => value.entries.iter().for_each(|entry| self.entry(&entry.expr)),
+            Expr::Map(map) => {
+                map.entries.iter().flat_map(|entry| of_entry(&entry.expr)).for_each(|part| self.visit(part))
+            }
+            Expr::Struct(value) => {
+                value.entries.iter().flat_map(|entry| of_entry(&entry.expr)).for_each(|part| self.visit(part))
+            }
             Expr::Comprehension(each) => {
                 self.visit(&each.iter_range);
                 let variables = [Some(&each.accu_var), Some(&each.iter_var), each.iter_var2.as_ref()];
                 let outer = self.search.declare(variables.into_iter().flatten().map(String::as_str));
                 self.visit(&each.loop_step);
                 self.search.forget(outer);
-            }
-        }
-    }
-
-    fn entry(&mut self, entry: &'p EntryExpr) {
-        match entry {
-            EntryExpr::StructField(field) => self.visit(&field.value),
-            EntryExpr::MapEntry(entry) => {
-                self.visit(&entry.key);
-                self.visit(&entry.value);
             }
         }
     }
@@ -129,12 +123,7 @@ impl<'p> Look<'p> {
     /// Whether it has no variables but these.
     fn is_closed(&self, expression: &IdedExpr, declared: &[&str]) -> bool {
         let all = |parts: &[IdedExpr]| parts.iter().all(|part| self.is_closed(part, declared));
-        let entry = |entry: &EntryExpr| match entry {
-            EntryExpr::StructField(field) => self.is_closed(&field.value, declared),
-            EntryExpr::MapEntry(entry) => {
-                self.is_closed(&entry.key, declared) && self.is_closed(&entry.value, declared)
-            }
-        };
+        let entry = |entry: &EntryExpr| of_entry(entry).all(|part| self.is_closed(part, declared));
         match &expression.expr {
             Expr::Unspecified => false,
             Expr::Literal(_) => true,
