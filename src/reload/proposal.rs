@@ -110,6 +110,10 @@ impl Surroundings for Alone<'_> {
     fn text(&self, path: &Path, _: usize) -> Result<String, String> {
         self.0.schemas.get(path).cloned().ok_or_else(|| "is not in the record".to_owned())
     }
+
+    fn lints(&self) -> bool {
+        false
+    }
 }
 
 /// A plan with absolute paths: what is relative starts from a folder.

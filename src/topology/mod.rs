@@ -80,6 +80,12 @@ pub trait Surroundings {
     fn text(&self, _path: &Path, _bytes_max: usize) -> Result<String, String> {
         Err("there is nothing to read it with".to_owned())
     }
+
+    /// Whether what can be applied, and is probably not what was meant, is a problem. It is none in what was checked before: an
+    /// expression that was taken once is taken for good.
+    fn lints(&self) -> bool {
+        true
+    }
 }
 
 /// What is at a path.

@@ -367,7 +367,10 @@ impl<'c> Reader<'c> {
                 compiled
             }
         };
-        let lints = compiled.as_ref().map_or_else(|_| Vec::new(), Expression::lints);
+        let lints = match &compiled {
+            Ok(expression) if self.surroundings.lints() => expression.lints(),
+            _ => Vec::new(),
+        };
         match compiled.and_then(of) {
             Ok(expression) => {
                 let mut fails = false;

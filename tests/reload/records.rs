@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use wattle::effects::{Disk, MemoryDisk};
 use wattle::engine::memory::MemoryEngine;
-use wattle::reload::{Files, Store, TopologyError, adopt, instead, rooted};
+use wattle::reload::{Files, Proposal, Store, TopologyError, adopt, instead, rooted};
 use wattle::topology::{ConfigValue, Found, Plan, PluginSource, Runs, Said, Source, Surroundings, check_said};
 use wattle::wasm::Digest;
 
+use crate::bed::ONE;
 use crate::common::trees::plan_of;
 
 /// Where the files of the golden records were.
@@ -295,4 +296,14 @@ async fn what_is_written_is_written_so_for_ever() {
     start(&disk, &files).await.unwrap();
     assert_eq!(text(&disk, "values"), golden("values"));
     assert_eq!(text(&disk, "topology"), golden("topology"));
+}
+
+#[test]
+fn an_expression_that_was_taken_before_its_mistake_was_known_is_read_again() {
+    let document = ONE.replace("in: { partitions: 1 }", "in: { partitions: 1, key: string(1/0) }");
+    assert!(document.contains("1/0"));
+    let components = [("t/work".to_owned(), "work.wasm".into())].into();
+    let proposal = Proposal { documents: vec![document], components, ..Proposal::default() };
+    let (plan, _) = proposal.read().unwrap();
+    assert_eq!(plan.topics[0].key.as_ref().unwrap().text(), "string(1/0)");
 }
