@@ -21,7 +21,7 @@ use std::sync::LazyLock;
 
 use common::guests::guest;
 use common::plugin_calls::{call, host, sent, spec};
-use wattle::wasm::{Host, HostOptions, Limits, Plugin, PluginSpec, RegisterError};
+use wattle::wasm::{Host, HostOptions, Limits, Plugin, PluginSpec, RegisterError, config_schema};
 
 static HOST: LazyLock<Host> = LazyLock::new(host);
 
@@ -51,6 +51,30 @@ fn with_handler(version: &str, core: &str) -> String {
             (instance $handler (export "describe" (func $f)) (export "handle" (func $f)))
             (export "wattle:plugin/handler{version}" (instance $handler)))"#
     )
+}
+
+#[test]
+fn the_sdk_declares_the_configuration_as_a_schema() {
+    let schema = |name: &str| {
+        let wasm = guest(name);
+        let text = config_schema(&wasm).unwrap().map(str::to_owned);
+        text.map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap())
+    };
+    let expected = serde_json::json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "description": "What the shop takes.",
+        "additionalProperties": false,
+        "properties": {
+            "currency": { "type": "string", "description": "The currency of its orders.", "default": "EUR" },
+        },
+        "required": [],
+    });
+    assert_eq!(schema("validate"), Some(expected));
+    let inventory = schema("inventory").unwrap();
+    assert_eq!(inventory["properties"]["per_order"]["default"], 100);
+    assert_eq!(schema("sink").unwrap()["properties"]["bytes_max"]["default"], serde_json::Value::Null);
+    assert_eq!(schema("hostile"), None);
 }
 
 #[test]

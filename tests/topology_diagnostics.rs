@@ -14,9 +14,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use wattle::topology::render::{self, Style};
-use wattle::topology::{Code, Diagnostic, Found, Source, Surroundings, check};
+use wattle::topology::{Code, Diagnostic, Found, PluginSource, Source, Surroundings, check};
 
-/// A small world: one variable, three plugins, a schema and a secret.
+/// A small world: one variable, some plugins, a schema and a secret.
 struct SmallWorld;
 
 impl Surroundings for SmallWorld {
@@ -28,10 +28,31 @@ impl Surroundings for SmallWorld {
         match path.to_str().unwrap() {
             "plugins/a" | "plugins/b" => Found::Folder { manifest: true },
             "empty" => Found::Folder { manifest: false },
-            "build/c.wasm" | "readme.md" | "secrets/key" | "schemas/order.json" => Found::File,
+            "build/c.wasm"
+            | "build/declares.wasm"
+            | "build/open.wasm"
+            | "build/broken.wasm"
+            | "readme.md"
+            | "secrets/key"
+            | "schemas/order.json" => Found::File,
             path if schema(path).is_some() => Found::File,
             _ => Found::Nothing,
         }
+    }
+
+    fn config_schema(&self, plugin: &PluginSource) -> Result<Option<String>, String> {
+        let PluginSource::Wasm(path) = plugin else { return Ok(None) };
+        Ok(match path.to_str().unwrap() {
+            "build/declares.wasm" => Some(
+                r#"{ "type": "object", "additionalProperties": false, "required": ["currency"], "properties": {
+                    "currency": { "type": "string", "pattern": "^[A-Z]{3}$" }, "key": { "type": "string" },
+                    "per_order": { "type": "integer", "maximum": 100 }, "express": { "type": "boolean" } } }"#
+                    .to_owned(),
+            ),
+            "build/open.wasm" => Some(r#"{ "properties": { "currency": {} } }"#.to_owned()),
+            "build/broken.wasm" => Some("{".to_owned()),
+            _ => None,
+        })
     }
 
     fn text(&self, path: &Path, _: usize) -> Result<String, String> {

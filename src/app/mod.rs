@@ -21,7 +21,7 @@ use crate::server::{self, Port, Server};
 use crate::wasm::{Host, HostError, HostOptions};
 
 use crate::effects::DiskFolder;
-use crate::reload::{self, BeginError, Files, Probation, Reloader, Replaced, Store, StoreError, TopologyError};
+use crate::reload::{self, BeginError, Files, Reloader, Replaced, Store, StoreError, TopologyError};
 
 /// The folder in the data folder that holds versions of plugins.
 const VERSIONS: &str = "plugins";
@@ -42,8 +42,6 @@ pub struct Options {
     pub plugin_memory_bytes: Option<u64>,
     /// Where compiled plugins are kept between runs; `None` for nowhere.
     pub code_cache: Option<PathBuf>,
-    /// How new versions of plugins are tried.
-    pub probation: Probation,
     /// A topology is applied also where that loses something.
     pub allow_loss: bool,
     /// The machine's clock is right, however long the bus was off.
@@ -191,7 +189,7 @@ impl Running {
         }
         let host = Host::new(host)?;
         let versions = DiskFolder::create(&options.data.join(VERSIONS)).map_err(StartError::Versions)?;
-        let (store, probation) = (Store::open(versions)?, options.probation);
+        let store = Store::open(versions)?;
         let told = |of| progress(Progress::Plugin(of));
         let instead = reload::instead(&engine, &store, files, options.allow_loss);
         let instead = service.block_on(instead)?;
@@ -211,7 +209,7 @@ impl Running {
             }
             Ok::<_, StartError>(())
         };
-        let begun = reload::begin_with(store, &host, plan, components, probation.events, &told, decide)?;
+        let begun = reload::begin_with(store, &host, plan, components, &told, decide)?;
         drop(entered);
 
         let started = service.block_on(async {
@@ -219,7 +217,7 @@ impl Running {
             let (capsules, sender) = capsules::Keeper::start(&options.data);
             tree.hand_capsules_to(sender);
             let versions = (begun.store, begun.notes);
-            let reloader = Reloader::start(tree.clone(), host, plan, versions, probation, service.handle());
+            let reloader = Reloader::start(tree.clone(), host, plan, versions, service.handle());
             reloader.refuse_files(refused.clone());
             let remembering = reloader.clone();
             capsules.follow(reloader.forgotten(), move |name| remembering.remembers(name));

@@ -13,7 +13,7 @@ use crate::effects::{Clock, DiskFolder, MemoryDisk, SystemClock};
 use crate::engine::embedded::{Durability, EmbeddedEngine};
 use crate::engine::{Engine, ReadBudget};
 use crate::model::{PartitionId, Record};
-use crate::reload::{BeginError, Compile, Policy, Probation, Progress, Reloader, Store, begin};
+use crate::reload::{BeginError, Compile, Policy, Progress, Reloader, Store, begin};
 
 use crate::server;
 use crate::wasm::{Batch, Handled, Host, HostOptions, Plugin, PluginSpec, RegisterError};
@@ -23,7 +23,9 @@ const TREE: &str = "
 wattle: v1
 name: bench
 topics: { orders: { partitions: 4, key: data.order_id }, accepted: {}, refused: {} }
-subscribers: { validate: { from: orders, plugin: validate.wasm, to: { accepted: accepted, refused: refused } } }
+subscribers:
+  validate:
+    { from: orders, plugin: validate.wasm, to: { accepted: accepted, refused: refused }, trial: { events: 200, for: 0s } }
 ";
 const PORTS: [&str; 2] = ["accepted", "refused"];
 /// Times that calm, reloads and compiling take turns.
@@ -32,8 +34,6 @@ const ROUNDS: usize = 10;
 const CALM: Duration = Duration::from_secs(1);
 /// Versions of a round that nobody has compiled before.
 const NEW_OF_ROUND: usize = 2;
-/// A trial is over after so many events.
-const PROBATION: Probation = Probation { events: 200, time: Duration::ZERO };
 /// How often a producer looks whether events are due.
 const PUBLISH_EVERY: Duration = Duration::from_millis(1);
 /// The most that it publishes at once, where it is late.
@@ -249,12 +249,12 @@ pub fn reload(subject: &Subject, rate: f64, reloads: usize) -> Result<Reload, Be
     let watch = Arc::new(Watch { began: Instant::now() + CALM, rate, seen: Mutex::default() });
     let timed = Timed { host: Host::new(cache.clone())?, watch: watch.clone() };
     let store = Store::open(DiskFolder::create(&folder.join("versions"))?).map_err(BeginError::Store)?;
-    let begun = begin(store, &timed, &plan, std::slice::from_ref(&file), PROBATION.events, &|_| ())?;
+    let begun = begin(store, &timed, &plan, std::slice::from_ref(&file), &|_| ())?;
     let (tree, reloader) = service.block_on(async {
         let engine = EmbeddedEngine::open(&folder.join("data"), Durability::Sync)?;
         let tree = Tree::start_with(engine, &plan, begun.starts, lanes.handle()).await?;
         let versions = (begun.store, begun.notes);
-        let reloader = Reloader::start(tree.clone(), timed, &plan, versions, PROBATION, &Handle::current());
+        let reloader = Reloader::start(tree.clone(), timed, &plan, versions, &Handle::current());
         Ok::<_, BenchError>((tree, reloader))
     })?;
 
@@ -428,7 +428,7 @@ fn cached_starts(subject: &Subject, cache: &HostOptions) -> Result<Vec<(String, 
             }
         };
         let store = Store::open(MemoryDisk::default()).map_err(BeginError::Store)?;
-        begin(store, &Host::new(cache.clone())?, &subject.plan, &subject.components, PROBATION.events, &note)?;
+        begin(store, &Host::new(cache.clone())?, &subject.plan, &subject.components, &note)?;
         Ok::<_, BenchError>(starts.into_inner().unwrap_or_else(PoisonError::into_inner))
     };
     start()?; // compiles them

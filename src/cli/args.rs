@@ -8,7 +8,6 @@ use clap::builder::FalseyValueParser;
 
 use crate::app::Options;
 use crate::engine::embedded::Durability;
-use crate::reload::Probation;
 use crate::server;
 use crate::topology;
 
@@ -42,15 +41,6 @@ pub(super) struct BusArgs {
     #[arg(long, env = "WATTLE_PLUGIN_MEMORY", value_parser = size, value_name = "SIZE")]
     pub(super) plugin_memory: Option<u64>,
 
-    /// Events that a new version of a plugin has to handle before it is proven: where it fails on one that the version before
-    /// handles, the bus goes back to that
-    #[arg(long, env = "WATTLE_PROBATION_EVENTS", default_value = "1000", value_name = "COUNT")]
-    pub(super) probation_events: u64,
-
-    /// How long a new version of a plugin is on trial at least
-    #[arg(long, env = "WATTLE_PROBATION_TIME", default_value = "1m", value_parser = duration, value_name = "TIME")]
-    pub(super) probation_time: Duration,
-
     /// How long the bus may take to end what it is at when it is told to stop
     #[arg(long, env = "WATTLE_DRAIN_DEADLINE", default_value = "10s", value_parser = duration, value_name = "TIME")]
     pub(super) drain_deadline: Duration,
@@ -70,7 +60,6 @@ impl BusArgs {
             durability: self.durability,
             plugin_memory_bytes: self.plugin_memory,
             code_cache: code_cache(),
-            probation: Probation { events: self.probation_events, time: self.probation_time },
             allow_loss: false,
             confirm_clock: false,
         }
@@ -113,17 +102,6 @@ mod tests {
     fn the_default_address_is_the_same_for_both_sides() {
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEFAULT_PORT);
         assert_eq!(address.to_string(), DEFAULT_LISTEN);
-    }
-
-    #[test]
-    fn a_probation_is_as_long_as_where_nothing_is_said() {
-        #[derive(clap::Parser)]
-        struct Command {
-            #[command(flatten)]
-            bus: BusArgs,
-        }
-        let BusArgs { probation_events, probation_time, .. } = <Command as clap::Parser>::parse_from(["x"]).bus;
-        assert_eq!(Probation { events: probation_events, time: probation_time }, Probation::default());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `wattle build`: plugin folders to components, with the compiler of their language.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -9,9 +10,15 @@ use std::thread;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use crate::wasm::{Digest, Host, HostOptions, RegisterError};
+use super::components;
+use crate::reload::{self, sources};
+use crate::topology::{ConfigSchema, Plan, PluginSource, Runs, SubscriberPlan};
+use crate::wasm::{Digest, Host, HostOptions, RegisterError, config_schema};
 
 /// Build plugin folders, or the plugins of topologies.
+///
+/// Shows the digest of each component, and of the versions that it makes with what topologies say: a version is a component
+/// with the configuration, limits and ports of a subscriber. `wattle plugin versions` shows both likewise.
 #[derive(Debug, clap::Args)]
 pub struct BuildArgs {
     /// Plugin folders, topology files, or folders of them
@@ -30,6 +37,8 @@ pub struct BuiltPlugin {
     pub size_bytes: u64,
     /// The hash of its bytes.
     pub digest: Digest,
+    /// What it is built from beside its folder: folders of packages that it depends on by path, and files of its workspace.
+    pub depends_on: Vec<PathBuf>,
 }
 
 /// Why a folder was not built.
@@ -113,16 +122,19 @@ const TARGET: &str = "wasm32-wasip2";
 /// How much of what the compiler said is kept for the error.
 const OUTPUT_LINES_KEPT: usize = 200;
 
-/// Runs the command. `plugins_of` gives the plugin folders of a topology, or says what is wrong with it.
-pub fn run(args: &BuildArgs, plugins_of: impl Fn(&Path) -> Result<Vec<PathBuf>, String>) -> ExitCode {
-    let mut folders = Vec::new();
+/// Runs the command. `plan_of` gives the plan of a topology, or says what is wrong with it.
+pub fn run(args: &BuildArgs, plan_of: impl Fn(&Path) -> Result<Plan, String>) -> ExitCode {
+    let (mut folders, mut subscribers) = (Vec::new(), Vec::new());
     for what in &args.what {
         if is_plugin_folder(what) || !what.exists() {
             folders.push(what.clone());
             continue;
         }
-        match plugins_of(what) {
-            Ok(plugins) => folders.extend(plugins),
+        match plan_of(what) {
+            Ok(plan) => {
+                folders.extend(components::folders(&plan));
+                subscribers.extend(plan.subscribers);
+            }
             Err(message) => {
                 anstream::eprintln!("{message}");
                 return ExitCode::FAILURE;
@@ -140,7 +152,9 @@ pub fn run(args: &BuildArgs, plugins_of: impl Fn(&Path) -> Result<Vec<PathBuf>, 
     };
     let mut code = ExitCode::SUCCESS;
     for folder in &folders {
-        if let Err(message) = build_and_show(&host, folder) {
+        let runs_it = |subscriber: &&SubscriberPlan| matches!(&subscriber.runs, Runs::Plugin(PluginSource::Folder(of)) if of == folder);
+        let of_folder: Vec<_> = subscribers.iter().filter(runs_it).collect();
+        if let Err(message) = build_and_show(&host, folder, &of_folder) {
             anstream::eprintln!("error: {message}");
             code = ExitCode::FAILURE;
         }
@@ -148,24 +162,38 @@ pub fn run(args: &BuildArgs, plugins_of: impl Fn(&Path) -> Result<Vec<PathBuf>, 
     code
 }
 
-fn build_and_show(host: &Host, folder: &Path) -> Result<(), String> {
+fn build_and_show(host: &Host, folder: &Path, subscribers: &[&SubscriberPlan]) -> Result<(), String> {
     // The compiler's own lines are enough of an error, so that they are not said twice.
     let built = build_folder(folder, &mut |line| anstream::eprintln!("{line}")).map_err(|error| match error {
         BuildError::Compile { folder, .. } => format!("{} does not build", folder.display()),
         error => error.to_string(),
     })?;
-    let ports = ports(host, &built)?;
+    let (ports, config) = looked_at(host, &built)?;
     let ports = if ports.is_empty() { "any".to_owned() } else { ports.join(", ") };
+    let config = config.filter(|names| !names.is_empty()).map(|names| format!(", config: {}", names.join(", ")));
     anstream::println!("{}", built.wasm.display());
-    anstream::println!("    {}, digest {}, ports: {ports}", ByteSize(built.size_bytes), built.digest.short());
+    anstream::println!(
+        "    {}, component {}, ports: {ports}{}",
+        ByteSize(built.size_bytes),
+        built.digest.short(),
+        config.unwrap_or_default()
+    );
+    for subscriber in subscribers {
+        let version = reload::version(subscriber, &built.digest);
+        anstream::println!("    version {} of {}", version.short(), subscriber.label());
+    }
     Ok(())
 }
 
-/// Starts the component once, which also shows that the bus will take it.
-fn ports(host: &Host, built: &BuiltPlugin) -> Result<Vec<String>, String> {
+/// The ports of a component and the settings that it declares. Starts it once, which also shows that the bus will take it.
+fn looked_at(host: &Host, built: &BuiltPlugin) -> Result<(Vec<String>, Option<Vec<String>>), String> {
     let wasm = std::fs::read(&built.wasm).map_err(|error| format!("{}: {error}", built.wasm.display()))?;
     let refused = |error: RegisterError| format!("{} was built, but is no plugin: {error}", built.wasm.display());
-    Ok(host.inspect(&wasm).map_err(refused)?.ports)
+    let ports = host.inspect(&wasm).map_err(refused)?.ports;
+    let schema = config_schema(&wasm).and_then(|schema| schema.map(ConfigSchema::compile).transpose());
+    let schema =
+        schema.map_err(|why| format!("{} was built, but its `wattle:config-schema` {why}", built.wasm.display()))?;
+    Ok((ports, schema.map(|schema| schema.names().to_vec())))
 }
 
 /// Manifests that tell a language, in the order in which they are looked for.
@@ -201,32 +229,139 @@ pub fn build_folder(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Bui
 
 fn build_rust(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuiltPlugin, BuildError> {
     require_target(folder, progress)?;
-    let target_folder = workspace(folder)?.join("target");
+    let workspace = workspace(folder)?;
     let manifest = folder.join("Cargo.toml");
     let manifest = manifest.canonicalize().map_err(|source| BuildError::Io { path: manifest, source })?;
+    let mut compiled = compile(folder, &workspace, &manifest, progress)?;
+    let mut packages = Packages::of(&compiled);
+    let stale = packages.stale(&compiled);
+    if !stale.is_empty() {
+        // Cargo goes by the time of a file alone, which is an old one where the file was copied or checked out with it.
+        progress("sources have changed, though none is newer than what was built of them: building them anew");
+        clean(folder, &workspace, &stale)?;
+        compiled = compile(folder, &workspace, &manifest, progress)?;
+        packages = Packages::of(&compiled);
+    }
+    packages.keep(&compiled);
+    let wasm = compiled.component.ok_or_else(|| BuildError::NoComponent { folder: folder.to_owned() })?;
+    let bytes = std::fs::read(&wasm).map_err(|source| BuildError::Io { path: wasm.clone(), source })?;
+    let own = manifest.parent().unwrap_or(folder).to_owned();
+    let around = ["Cargo.toml", "Cargo.lock"].map(|name| workspace.join(name)).into_iter().filter(|_| workspace != own);
+    let others = compiled.packages.into_keys().filter(|package| *package != own);
+    let depends_on = others.chain(around).collect();
+    let (size_bytes, digest) = (bytes.len() as u64, Digest::of(&bytes));
+    Ok(BuiltPlugin { folder: folder.to_owned(), wasm, size_bytes, digest, depends_on })
+}
 
+/// Runs the compiler once.
+fn compile(
+    folder: &Path,
+    workspace: &Path,
+    manifest: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Compiled, BuildError> {
     let mut cargo = tool("cargo", folder);
     cargo
         .args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"])
         .arg("--target-dir")
-        .arg(&target_folder)
+        .arg(workspace.join("target"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = cargo.spawn().map_err(|source| BuildError::NoTool { tool: "cargo", source })?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (components, said) = thread::scope(|scope| {
-        let components = scope.spawn(|| components(stdout, &manifest));
+    let (compiled, said) = thread::scope(|scope| {
+        let compiled = scope.spawn(|| compiled(stdout, manifest));
         let said = pass_on(stderr, progress);
-        (components.join().unwrap_or_default(), said)
+        (compiled.join().unwrap_or_default(), said)
     });
     let status = child.wait().map_err(|source| BuildError::Io { path: folder.to_owned(), source })?;
-    if !status.success() {
-        return Err(BuildError::Compile { folder: folder.to_owned(), output: said });
+    match status.success() {
+        true => Ok(compiled),
+        false => Err(BuildError::Compile { folder: folder.to_owned(), output: said }),
     }
-    let wasm = components.into_iter().next().ok_or_else(|| BuildError::NoComponent { folder: folder.to_owned() })?;
-    let bytes = std::fs::read(&wasm).map_err(|source| BuildError::Io { path: wasm.clone(), source })?;
-    Ok(BuiltPlugin { folder: folder.to_owned(), wasm, size_bytes: bytes.len() as u64, digest: Digest::of(&bytes) })
+}
+
+/// Removes what was built of some packages.
+fn clean(folder: &Path, workspace: &Path, packages: &[&str]) -> Result<(), BuildError> {
+    let mut cargo = tool("cargo", folder);
+    cargo.args(["clean", "--release", "--target", TARGET, "--target-dir"]).arg(workspace.join("target"));
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    let output = cargo.output().map_err(|source| BuildError::NoTool { tool: "cargo", source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let output = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(BuildError::Compile { folder: folder.to_owned(), output })
+}
+
+/// What cargo says of a build.
+#[derive(Debug, Default)]
+struct Compiled {
+    component: Option<PathBuf>,
+    /// The packages on this machine that are in it, by their folders.
+    packages: BTreeMap<PathBuf, LocalPackage>,
+}
+
+#[derive(Debug)]
+struct LocalPackage {
+    id: String,
+    /// Nothing of it was compiled: cargo takes it as it is.
+    is_fresh: bool,
+}
+
+/// The sources of packages, in short. Those of the last build are beside the component.
+struct Packages(BTreeMap<String, String>);
+
+impl Packages {
+    /// As they are now.
+    fn of(compiled: &Compiled) -> Self {
+        let digest = |folder: &PathBuf| (folder.display().to_string(), digest_of_sources(folder).to_string());
+        Self(compiled.packages.keys().map(digest).collect())
+    }
+
+    fn file(compiled: &Compiled) -> Option<PathBuf> {
+        Some(compiled.component.as_ref()?.with_extension("sources.json"))
+    }
+
+    /// Packages that were not compiled although they are not what they were at the last build.
+    fn stale<'c>(&self, compiled: &'c Compiled) -> Vec<&'c str> {
+        let known = Self::file(compiled).and_then(|file| std::fs::read(file).ok());
+        let known: BTreeMap<String, String> =
+            known.and_then(|known| serde_json::from_slice(&known).ok()).unwrap_or_default();
+        let is_stale = |(folder, package): (&PathBuf, &LocalPackage)| {
+            let name = folder.display().to_string();
+            package.is_fresh && known.get(&name).is_some_and(|before| self.0.get(&name) != Some(before))
+        };
+        let packages = compiled.packages.iter();
+        packages.filter(|package| is_stale(*package)).map(|(_, package)| package.id.as_str()).collect()
+    }
+
+    fn keep(&self, compiled: &Compiled) {
+        let text = serde_json::to_vec(&self.0).unwrap_or_default();
+        // Where it is not kept, the next build goes by times alone.
+        let _ = Self::file(compiled).map(|file| std::fs::write(file, text));
+    }
+}
+
+/// Bytes of a source that are read; of a larger one, which is none, its length and time say whether it is another.
+const SOURCE_BYTES_MAX: u64 = 4 << 20;
+
+fn digest_of_sources(folder: &Path) -> Digest {
+    let mut all = Vec::new();
+    sources(folder, &mut |path, is_folder| {
+        let Some(about) = std::fs::metadata(path).ok().filter(|_| !is_folder) else { return };
+        let content = match about.len() <= SOURCE_BYTES_MAX {
+            true => std::fs::read(path).unwrap_or_default(),
+            false => format!("{} {:?}", about.len(), about.modified().ok()).into_bytes(),
+        };
+        all.extend_from_slice(path.as_os_str().as_encoded_bytes());
+        all.push(0);
+        all.extend_from_slice(Digest::of(&content).as_bytes());
+    });
+    Digest::of(&all)
 }
 
 /// What `cargo metadata` says of a workspace.
@@ -279,6 +414,43 @@ pub fn built(folder: &Path) -> Result<PathBuf, BuildError> {
     let file = format!("{}.wasm", name.replace('-', "_"));
     let wasm = workspace(folder)?.join("target").join(TARGET).join("release").join(file);
     if wasm.is_file() { Ok(wasm) } else { Err(BuildError::NotBuilt { folder: folder.to_owned() }) }
+}
+
+/// The component that was built of a folder last, where it is not older than the sources in it. Runs nothing: what is found
+/// only says more about a topology.
+pub(super) fn lately(folder: &Path) -> Option<PathBuf> {
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).ok()?;
+    let file = format!("{}.wasm", library(&manifest)?.replace('-', "_"));
+    let folder = folder.canonicalize().ok()?;
+    let target = Path::new("target").join(TARGET).join("release").join(file);
+    let wasm = folder.ancestors().map(|above| above.join(&target)).find(|wasm| wasm.is_file())?;
+    let built = wasm.metadata().and_then(|about| about.modified()).ok()?;
+    let mut is_older = false;
+    sources(&folder, &mut |path, is_folder| {
+        let changed = std::fs::metadata(path).and_then(|about| about.modified());
+        is_older |= !is_folder && changed.is_ok_and(|changed| changed > built);
+    });
+    (!is_older).then_some(wasm)
+}
+
+/// The name of the library that a manifest makes: its own, or else that of the package.
+fn library(manifest: &str) -> Option<String> {
+    let (mut section, mut package, mut library) = ("", None, None);
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            section = line;
+        } else if let Some((key, value)) = line.split_once('=')
+            && key.trim() == "name"
+        {
+            let name = value.trim().split('"').nth(1).map(str::to_owned);
+            match section {
+                "[package]" => package = name,
+                "[lib]" => library = name,
+                _ => {}
+            }
+        }
+    }
+    library.or(package)
 }
 
 /// Adds the standard library for WebAssembly where it lacks. Asks the compiler rather than rustup, which not everybody
@@ -358,21 +530,36 @@ fn is_foreign(variable: &OsStr, within_cargo: bool) -> bool {
 struct Artifact {
     reason: String,
     #[serde(default)]
+    package_id: String,
+    #[serde(default)]
     manifest_path: PathBuf,
     #[serde(default)]
     filenames: Vec<PathBuf>,
+    #[serde(default)]
+    fresh: bool,
 }
 
-/// The components that cargo built from a manifest.
-fn components(stdout: Option<impl Read>, manifest: &Path) -> Vec<PathBuf> {
+/// How the id of a package on this machine begins.
+const LOCAL: &str = "path+file://";
+
+/// What cargo built from a manifest, and of what.
+fn compiled(stdout: Option<impl Read>, manifest: &Path) -> Compiled {
     let lines = stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()).map_while(Result::ok);
     let artifacts = lines.filter_map(|line| serde_json::from_str::<Artifact>(&line).ok());
-    let of_manifest = artifacts.filter(|artifact| {
-        artifact.reason == "compiler-artifact"
-            && artifact.manifest_path.canonicalize().is_ok_and(|path| path == manifest)
-    });
-    let files = of_manifest.flat_map(|artifact| artifact.filenames);
-    files.filter(|file| file.extension() == Some(OsStr::new("wasm"))).collect()
+    let mut compiled = Compiled::default();
+    for artifact in artifacts.filter(|artifact| artifact.reason == "compiler-artifact") {
+        let Ok(path) = artifact.manifest_path.canonicalize() else { continue };
+        if path == manifest {
+            let is_component = |file: &PathBuf| file.extension() == Some(OsStr::new("wasm"));
+            compiled.component = compiled.component.or(artifact.filenames.into_iter().find(is_component));
+        }
+        if let (true, Some(folder)) = (artifact.package_id.starts_with(LOCAL), path.parent()) {
+            let package = compiled.packages.entry(folder.to_owned());
+            let package = package.or_insert(LocalPackage { id: artifact.package_id, is_fresh: true });
+            package.is_fresh &= artifact.fresh;
+        }
+    }
+    compiled
 }
 
 /// Gives each line to `progress`, and the last ones back.
@@ -404,6 +591,30 @@ mod tests {
         }
         assert!(foreign("RUSTUP_TOOLCHAIN", true));
         assert!(!foreign("RUSTUP_TOOLCHAIN", false), "the user said it");
+    }
+
+    #[test]
+    fn what_was_built_last_is_found_without_cargo_unless_it_is_older_than_its_sources() {
+        let above = tempfile::tempdir().unwrap();
+        let (folder, release) =
+            (above.path().join("greet-all"), above.path().join("target").join(TARGET).join("release"));
+        std::fs::create_dir_all(folder.join("src")).unwrap();
+        std::fs::create_dir_all(&release).unwrap();
+        std::fs::write(folder.join("Cargo.toml"), "[package]\nname = \"greet-all\"\n[lib]\ncrate-type = []\n").unwrap();
+        std::fs::write(folder.join("src/lib.rs"), "").unwrap();
+        assert_eq!(lately(&folder), None);
+        let wasm = release.join("greet_all.wasm");
+        std::fs::write(&wasm, "").unwrap();
+        let at = |seconds| std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        let date =
+            |path: &Path, seconds| std::fs::File::options().write(true).open(path).unwrap().set_modified(at(seconds));
+        date(&folder.join("Cargo.toml"), 1).unwrap();
+        date(&folder.join("src/lib.rs"), 2).unwrap();
+        date(&wasm, 2).unwrap();
+        assert_eq!(lately(&folder), Some(wasm.canonicalize().unwrap()));
+        date(&folder.join("src/lib.rs"), 3).unwrap();
+        assert_eq!(lately(&folder), None);
+        assert_eq!(library("[package]\nname = \"a\"\n[lib]\nname=\"b\"\n[[bin]]\nname = \"c\"").as_deref(), Some("b"));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::load::{EXIT_BAD_CONFIGURATION, EXIT_FAILED, EXIT_OK, World, load, refuse};
+use super::components::Declared;
+use super::load::{EXIT_BAD_CONFIGURATION, EXIT_FAILED, EXIT_OK, load, refuse};
 use crate::topology::render::{self, Report, Style};
 use crate::topology::{Diagnostic, Plan, Source, check, show};
 
@@ -68,7 +69,7 @@ pub fn write(args: &Args, out: &mut dyn Write, notices: &mut dyn Write) -> io::R
         Ok(sources) => sources,
         Err(errors) => return refuse(&errors, notices),
     };
-    let (plan, diagnostics) = check(&sources, &World);
+    let (plan, diagnostics) = check(&sources, &Declared::default());
     let bad = diagnostics.iter().any(|diagnostic| args.deny_warnings || diagnostic.is_error());
     match args.output {
         Output::Json => {

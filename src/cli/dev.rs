@@ -1,6 +1,6 @@
 //! `wattle dev`: builds and runs topologies, to try them out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -22,7 +22,7 @@ use crate::client::{Client, Read};
 use crate::dispatch::{Published, Snapshot};
 use crate::effects::create_new_private;
 use crate::model::{Event, EventView};
-use crate::reload::{self, Changed, Files, Policy, Proposal, Watch};
+use crate::reload::{self, Files, Policy, Proposal, Watch};
 use crate::server;
 use crate::telemetry::{self, LogFormat};
 use crate::topology::{Plan, Said};
@@ -74,7 +74,8 @@ pub(super) fn run(args: &Args) -> Outcome {
     telemetry::start(args.log_format).map_err(|error| Failure::new(Exit::Usage, error))?;
     let (plan, said) = components::checked(&args.topologies)?;
     let inputs = inputs(args, &plan)?;
-    let files = build_all((plan, said))?;
+    let (files, built) = build_all((plan, said))?;
+    components::hold(&args.topologies, &files.plan, &files.components)?;
     let mut signals = Signals::listen()?;
     let data = Data::new(args.data.as_deref())?;
     let running = start(args, &files, &data)?;
@@ -104,7 +105,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             result = work => result,
             () = shown => Ok(None),
             () = reloaded, if !args.once => Ok(None),
-            () = rebuild(running.reloader().topology()), if !args.once => Ok(None),
+            () = rebuild(running.reloader().topology(), built), if !args.once => Ok(None),
             () = signals.first() => Ok(None),
             why = running.tree().stopped() => {
                 stopped = Some(why);
@@ -152,8 +153,12 @@ fn inputs(args: &Args, plan: &Plan) -> Result<Vec<(String, Source)>, Failure> {
     Ok(inputs)
 }
 
+/// What plugins are built from: for each folder that is one itself and what it depends on.
+type BuiltFrom = BTreeMap<PathBuf, Vec<PathBuf>>;
+
 /// Builds every plugin folder.
-fn build_all(checked: (Plan, Said)) -> Result<Files, Failure> {
+fn build_all(checked: (Plan, Said)) -> Result<(Files, BuiltFrom), Failure> {
+    let mut from = BuiltFrom::new();
     let bar = match io::stderr().is_terminal() {
         true => ProgressBar::new_spinner(),
         false => ProgressBar::hidden(),
@@ -167,40 +172,53 @@ fn build_all(checked: (Plan, Said)) -> Result<Files, Failure> {
         tracing::info!(folder = name, "building");
         bar.set_message(name.clone());
         let mut progress = |line: &str| bar.set_message(format!("{name}: {line}"));
-        build::build_folder(folder, &mut progress).map(|built| built.wasm).map_err(|error| error.to_string())
+        let built = build::build_folder(folder, &mut progress).map_err(|error| error.to_string())?;
+        from.insert(folder.to_owned(), built.depends_on);
+        Ok(built.wasm)
     });
     bar.finish_and_clear();
     // Folders that do not build are the work's failure, not a fault of the configuration.
-    built.map_err(|failure| Failure { exit: Exit::Failed, ..failure })
+    Ok((built.map_err(|failure| Failure { exit: Exit::Failed, ..failure })?, from))
 }
 
-/// Builds plugin folders of the topology that runs whose sources change, for as long as this is polled. What comes of it is
-/// watched for.
-async fn rebuild(mut topology: Receiver<Arc<Proposal>>) {
+/// Builds plugin folders of the topology that runs whose sources change, or those of what they depend on, for as long as this
+/// is polled. What comes of it is watched for.
+async fn rebuild(mut topology: Receiver<Arc<Proposal>>, mut from: BuiltFrom) {
     let mut watch = Watch::default();
     let mut followed = topology.borrow_and_update().folders.clone();
-    watch.follow(followed.iter().cloned());
     loop {
-        let changed = tokio::select! {
-            changed = watch.changed() => changed,
+        let depends_on = |folder: &PathBuf| from.get(folder).into_iter().flatten().cloned();
+        let all: BTreeSet<PathBuf> =
+            followed.iter().flat_map(|folder| depends_on(folder).chain([folder.clone()])).collect();
+        watch.follow(all);
+        let build: BTreeSet<PathBuf> = tokio::select! {
+            changed = watch.changed() => {
+                let changed: Vec<PathBuf> =
+                    changed.into_iter().filter(|changed| !changed.is_gone).map(|changed| changed.path).collect();
+                let is_built_from = |folder: &PathBuf| {
+                    changed.contains(folder) || depends_on(folder).any(|other| changed.contains(&other))
+                };
+                followed.iter().filter(|folder| is_built_from(folder)).cloned().collect()
+            }
             another = topology.changed() => match another {
                 Ok(()) => {
                     let folders = topology.borrow_and_update().folders.clone();
-                    watch.follow(folders.iter().cloned());
                     // What changed before they were followed is not seen as a change.
-                    let new = folders.difference(&followed);
-                    let new = new.map(|path| Changed { path: path.clone(), is_gone: false }).collect();
+                    let new = folders.difference(&followed).cloned().collect();
                     followed = folders;
                     new
                 }
                 Err(_) => return,
             },
         };
-        for Changed { path: folder, .. } in changed.into_iter().filter(|changed| !changed.is_gone) {
+        for folder in build {
             tracing::info!(folder = %folder.display(), "its sources may have changed: building");
             let built = tokio::task::spawn_blocking(move || build::build_folder(&folder, &mut |_| ())).await;
             match built {
-                Ok(Ok(built)) => tracing::info!(folder = %built.folder.display(), "built"),
+                Ok(Ok(built)) => {
+                    tracing::info!(folder = %built.folder.display(), component = built.digest.short(), "built");
+                    from.insert(built.folder, built.depends_on);
+                }
                 Ok(Err(error)) => tracing::error!("what was built before runs on: {error}"),
                 Err(error) => tracing::error!(%error, "the build was not finished"),
             }

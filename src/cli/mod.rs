@@ -42,6 +42,7 @@ mod test;
 mod topics;
 mod trace;
 mod tree;
+mod trials;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -232,7 +233,7 @@ pub fn main() -> ExitCode {
         Command::Apply(args) => changes::apply(&args),
         Command::Gc(args) => gc::run(&args),
         Command::New(args) => return new::run(&args),
-        Command::Build(args) => return build::run(&args, components::folders_of),
+        Command::Build(args) => return build::run(&args, components::plan_of),
         Command::Test(args) => test::run(&args),
         Command::Plugin(args) => plugin::run(&args),
         Command::Publish(args) => publish::run(&args),

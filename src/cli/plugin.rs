@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::table::Table;
 use super::tree::plural;
-use super::{Failure, Outcome, Output, ServerArg, block_on, shadow};
+use super::{Failure, Outcome, Output, ServerArg, block_on, shadow, trials};
 use crate::reload::{self, KeptVersion, Policy, Standing, Summary};
 use crate::wasm::Digest;
 
@@ -36,6 +36,7 @@ enum Command {
     Shadow(shadow::Args),
     List(List),
     Versions(Versions),
+    Promote(Promote),
     Rollback(Rollback),
     Pin(Pin),
 }
@@ -101,6 +102,17 @@ struct Versions {
     of: Of,
 }
 
+/// End the trial of a new version at once: it is proven, in all lanes
+///
+/// Also of a canary. What ends a trial by itself is in the topology (`trial`).
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  wattle plugin promote validate")]
+struct Promote {
+    #[command(flatten)]
+    of: Of,
+}
+
 /// Go back to the version before
 ///
 /// From one that is on trial to the proven one, or from that to the one that was proven before it. What was gone back from is
@@ -156,6 +168,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         Command::Shadow(args) => shadow::run(args),
         Command::List(args) => list(args),
         Command::Versions(args) => versions(args),
+        Command::Promote(args) => promote(args),
         Command::Rollback(args) => rollback(args),
         Command::Pin(args) => pin(args),
     }
@@ -171,18 +184,32 @@ fn deploy(args: &Deploy) -> Outcome {
         How::Replace => Policy::Replace,
     };
     let cause = args.file.display().to_string();
-    let reloaded =
-        block_on(async { Ok(server.connect().await?.deploy(subscriber, wasm.into(), policy, &cause).await?) })?;
+    let (reloaded, trial) = block_on(async {
+        let client = server.connect().await?;
+        let reloaded = client.deploy(subscriber, wasm.into(), policy, &cause).await?;
+        let trial = match reloaded.outcome {
+            reload::Outcome::OnTrial => client.versions(subscriber).await?.into_iter().find_map(|kept| kept.trial),
+            _ => None,
+        };
+        Ok((reloaded, trial))
+    })?;
     let (version, short) = (reloaded.version, reloaded.version.short());
     let (name, words) = match reloaded.outcome {
         reload::Outcome::Tried => ("tried", format!("{subscriber} tries {short}")),
         reload::Outcome::Runs => ("runs", format!("{subscriber} runs {short}")),
+        reload::Outcome::OnTrial => {
+            let stands = trial.as_ref().map(|trial| format!(": {}", trials::words(trial))).unwrap_or_default();
+            ("on trial", format!("{subscriber} has {short} on trial already{stands}"))
+        }
         reload::Outcome::Unchanged => ("unchanged", format!("{subscriber} runs {short} already")),
         reload::Outcome::Ignored => ("ignored", format!("{short} is ignored")),
     };
     let mut out = anstream::stdout().lock();
     match output {
-        Output::Json => writeln!(out, "{}", json!({ "version": version.to_string(), "outcome": name }))?,
+        Output::Json => {
+            let trial = trial.as_ref().map(trials::json);
+            writeln!(out, "{}", json!({ "version": version.to_string(), "outcome": name, "trial": trial }))?;
+        }
         Output::Text => writeln!(out, "{words}")?,
     }
     Ok(())
@@ -237,30 +264,50 @@ fn versions(args: &Versions) -> Outcome {
             for kept in &versions {
                 let line = json!({
                     "version": kept.version.to_string(),
-                    "wasm": kept.wasm.to_string(),
+                    "component": kept.wasm.to_string(),
                     "standing": standing(kept),
                     "next_back": kept.is_next_back,
                     "cause": kept.cause,
                     "decided": time(kept.decided_ns),
                     "taken_back": kept.taken_back,
+                    "trial": kept.trial.as_ref().map(trials::json),
                 });
                 writeln!(out, "{line}")?;
             }
         }
         Output::Text => {
-            let mut table = Table::new(&["VERSION", "STANDING", "DECIDED", "CAUSE", ""], &[]);
+            let mut table = Table::new(&["VERSION", "COMPONENT", "STANDING", "DECIDED", "CAUSE", ""], &[]);
             for kept in &versions {
-                let note = match &kept.taken_back {
-                    Some(why) => why.clone(),
-                    None if kept.is_next_back => "`rollback` goes back to it".to_owned(),
-                    None => String::new(),
+                let note = match (&kept.taken_back, &kept.trial) {
+                    (Some(why), _) => why.clone(),
+                    (None, Some(trial)) => trials::words(trial),
+                    (None, None) if kept.is_next_back => "`rollback` goes back to it".to_owned(),
+                    (None, None) => String::new(),
                 };
-                let row = [&kept.version.short(), standing(kept), &time(kept.decided_ns), &kept.cause, &note];
+                let row = [
+                    &kept.version.short(),
+                    &kept.wasm.short(),
+                    standing(kept),
+                    &time(kept.decided_ns),
+                    &kept.cause,
+                    &note,
+                ];
                 table.row(&mut out, row.map(str::to_owned).into())?;
             }
             table.end(&mut out)?;
             writeln!(out, "{}", plural(versions.len() as u64, "version"))?;
         }
+    }
+    Ok(())
+}
+
+fn promote(args: &Promote) -> Outcome {
+    let Of { subscriber, server, output } = &args.of;
+    let version = block_on(async { Ok(server.connect().await?.promote(subscriber).await?) })?;
+    let mut out = anstream::stdout().lock();
+    match output {
+        Output::Json => writeln!(out, "{}", json!({ "version": version.to_string() }))?,
+        Output::Text => writeln!(out, "{subscriber} runs {}: its trial is over", version.short())?,
     }
     Ok(())
 }

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::changes;
 use super::tree::{self, Shown, WARNING, plural};
-use super::{Outcome, Output, ServerArg, block_on, topics};
-use crate::dispatch::{LaneState, OnTrial, SubscriberStatus};
+use super::{Outcome, Output, ServerArg, block_on, topics, trials};
+use crate::dispatch::{LaneState, SubscriberStatus};
 use crate::engine::Storage;
 
 /// Show the tree of a running bus with its counts
@@ -109,11 +109,12 @@ fn version(subscriber: &SubscriberStatus) -> String {
     let proven = format!("version of {}: {}", subscriber.name, short(&subscriber.digest));
     match &subscriber.on_trial {
         None => proven,
-        Some(OnTrial { digest, lanes, handled, events }) => format!(
-            "{proven}, and {} on trial in {lanes} of {}, which has handled {handled} of {}",
-            short(digest),
+        Some(trial) => format!(
+            "{proven}, and {} on trial in {} of {}: {}",
+            short(&trial.digest),
+            trial.lanes,
             plural(subscriber.lanes.len() as u64, "lane"),
-            plural(*events, "event"),
+            trials::words(trial),
         ),
     }
 }
@@ -156,7 +157,6 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
         LaneState::Failing => "failing",
         LaneState::Stopped => "stopped",
     };
-    let on_trial = |OnTrial { digest, lanes, handled, events }: &OnTrial| json!({ "digest": digest, "lanes": lanes, "handled": handled, "events": events });
     let port = |(port, topic): &(String, String)| json!({ "port": port, "topic": topic });
     json!({
         "name": subscriber.name,
@@ -175,7 +175,7 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
         "parked": subscriber.parked,
         "lanes": subscriber.lanes.iter().map(lane).collect::<Vec<_>>(),
         "last_failure": subscriber.last_failure,
-        "on_trial": subscriber.on_trial.as_ref().map(on_trial),
+        "on_trial": subscriber.on_trial.as_ref().map(trials::json),
         "reload": subscriber.reload,
     })
 }
@@ -185,6 +185,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::dispatch::OnTrial;
 
     #[test]
     fn a_version_on_trial_is_shown_with_how_far_it_is() {
@@ -192,9 +193,10 @@ mod tests {
             SubscriberStatus { name: "shop/a".into(), digest: "ab".repeat(32), ..SubscriberStatus::default() };
         assert_eq!(version(&status), "version of shop/a: abababababababab");
         status.lanes = vec![LaneState::Running; 4];
-        status.on_trial = Some(OnTrial { digest: "cd".repeat(32), lanes: 1, handled: 7, events: 100 });
-        let words = "version of shop/a: abababababababab, and cdcdcdcdcdcdcdcd on trial in 1 of 4 lanes, which has handled 7 \
-                     of 100 events";
+        let trial = OnTrial { digest: "cd".repeat(32), lanes: 1, handled: 7, events: 100, ..OnTrial::default() };
+        status.on_trial = Some(OnTrial { ends_in: Duration::from_secs(40), ..trial });
+        let words = "version of shop/a: abababababababab, and cdcdcdcdcdcdcdcd on trial in 1 of 4 lanes: 7 of 100 events, ends \
+                     at the latest in 40 s";
         assert_eq!(version(&status), words);
     }
 

@@ -77,6 +77,7 @@ enum Output {
 /// A file with its cases.
 struct Tests {
     file: PathBuf,
+    topologies: Vec<PathBuf>,
     plan: Plan,
     /// With their lines.
     cases: Vec<(usize, Case)>,
@@ -126,8 +127,9 @@ pub(super) fn run(args: &Args) -> Outcome {
     let mut built = BTreeMap::new();
     let bed = TestBed::new(args::code_cache()).map_err(run::refused)?;
     let mut reports = Vec::new();
-    for Tests { file, plan, cases } in tests {
+    for Tests { file, topologies, plan, cases } in tests {
         let components = components(&plan, &mut built)?;
+        components::hold(&topologies, &plan, &components)?;
         let loaded = bed.load(plan, &components).map_err(|errors| {
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             Failure::new(Exit::BadConfiguration, errors.join("\n"))
@@ -200,7 +202,7 @@ fn read(args: &Args) -> Result<Vec<Tests>, Failure> {
             // What is wrong with a topology is printed there.
             match components::plan(&file.topologies) {
                 Ok(plan) => match file.resolve(&plan) {
-                    Ok(cases) => read = Some((plan, cases)),
+                    Ok(cases) => read = Some((file.topologies.clone(), plan, cases)),
                     Err(errors) => diagnostics.extend(errors),
                 },
                 Err(_) => is_bad = true,
@@ -208,8 +210,8 @@ fn read(args: &Args) -> Result<Vec<Tests>, Failure> {
         }
         is_bad |= diagnostics.iter().any(|diagnostic| diagnostic.is_error());
         write_diagnostics(&sources, &diagnostics, &mut anstream::stderr().lock())?;
-        if let Some((plan, cases)) = read {
-            tests.push(Tests { file: source.path.clone(), plan, cases: with_lines(source, cases) });
+        if let Some((topologies, plan, cases)) = read {
+            tests.push(Tests { file: source.path.clone(), topologies, plan, cases: with_lines(source, cases) });
         }
     }
     if is_bad { Err(Failure::silent(Exit::BadConfiguration)) } else { Ok(tests) }

@@ -80,6 +80,16 @@ impl Client {
         answer.into_inner().version.parse().map_err(nonsense)
     }
 
+    /// Ends the trial of a subscriber's new version: it is proven. Which one that is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn promote(&self, subscriber: &str) -> Result<Digest, ClientError> {
+        let request = v1::PromoteRequest { subscriber: subscriber.to_owned() };
+        let answer = self.plugins.clone().promote(request).await.map_err(|status| self.failed(&status))?;
+        answer.into_inner().version.parse().map_err(nonsense)
+    }
+
     /// Pins a subscriber to a version that is kept, by its digest or the start of it, or to the one that runs.
     ///
     /// # Errors

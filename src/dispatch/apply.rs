@@ -59,12 +59,15 @@ impl<E: Engine> Tree<E> {
         let mut found = both_sides(&self.shared.engine, &running.plan, plan);
         let snapshot = self.snapshot();
         let subscribers: HashMap<&str, _> = snapshot.subscribers.iter().map(|of| (of.name.as_str(), of)).collect();
+        let started: HashSet<String> = self.started_by(plan).into_iter().collect();
         let is_there = |change: &&mut Change| change.node == Node::Subscriber && change.what != What::Added;
         for change in found.changes.iter_mut().filter(is_there) {
             let runs_as = change.was.as_ref().unwrap_or(&change.name);
             let Some(of) = subscribers.get(runs_as.as_str()) else { continue };
             if matches!(change.what, What::Changed | What::Renamed) {
-                change.words.push("its lanes end their calls and go on from where they are".to_owned());
+                if started.contains(&change.name) {
+                    change.words.push("its lanes end their calls and go on from where they are".to_owned());
+                }
             } else if of.lag + of.waiting > 0 {
                 let words = format!("{} events of {} are not handled, and {} wait", of.lag, of.from, of.waiting);
                 change.words.push(words);

@@ -4,10 +4,13 @@
 //! among the changes. Pure: what is kept of a node is looked up by whoever asks.
 //! Must not know: lanes, engines.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::renames::Renames;
-use crate::topology::{LifecyclePlan, OutOfOrder, Plan, StartAt, SubscriberPlan, TopicIndex, TopicPlan};
+use crate::topology::{ConfigValue, LifecyclePlan, OutOfOrder, Plan, StartAt, SubscriberPlan, TopicIndex, TopicPlan};
+
+/// Characters of a value that are shown.
+const VALUE_CHARS_SHOWN: usize = 80;
 
 /// A topic or a subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -290,6 +293,8 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
             left.push(was);
         }
         let mut differs = differences((old, was), (new, subscriber));
+        // Lanes do the same with every event: it is no reason to start them again.
+        differs.extend(differing(&[("trial", was.trial != subscriber.trial)]));
         if let Some(topic) = renames.topic(&from) {
             differs.push(format!("what it takes from is called {from}, and was {topic}"));
         }
@@ -342,6 +347,7 @@ fn differences((old, was): (&Plan, &SubscriberPlan), (new, is): (&Plan, &Subscri
         ("claim_timeout", was.claim_timeout != is.claim_timeout),
     ];
     let mut words = differing(&differs);
+    words.extend(config_words(&was.config, &is.config));
     let target = |plan: &Plan, topic: TopicIndex| {
         let TopicPlan { key, schema, lifecycle, backlog, partitions, diverts_to, .. } = plan[topic].clone();
         (key, schema, lifecycle, backlog, partitions, diverts_to.map(|to| plan[to].label()))
@@ -355,8 +361,98 @@ fn differences((old, was): (&Plan, &SubscriberPlan), (new, is): (&Plan, &Subscri
     words
 }
 
+/// What a plugin is told otherwise, each setting in words. What may be a secret is told apart and not shown.
+fn config_words(was: &BTreeMap<String, ConfigValue>, is: &BTreeMap<String, ConfigValue>) -> Vec<String> {
+    let names: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    let word = |name: &&String| {
+        let word = match (was.get(*name), is.get(*name)) {
+            (None, Some(is)) => format!("is new: {}", shown(is, None)),
+            (Some(was), None) => format!("is gone: it was {}", shown(was, None)),
+            (Some(was), Some(is)) if was != is => {
+                let is_same = written(was).is_some() && written(was) == written(is);
+                let same = if is_same { ", of another value" } else { "" };
+                format!("is {}, and was {}{same}", shown(is, Some(was)), shown(was, Some(is)))
+            }
+            _ => return None,
+        };
+        Some(format!("`config.{name}` {word}"))
+    };
+    names.iter().filter_map(word).collect()
+}
+
+/// As it is written, where that says nothing of the value.
+fn written(value: &ConfigValue) -> Option<&str> {
+    match value {
+        ConfigValue::Variable { written, .. } => Some(written),
+        ConfigValue::Text(_) | ConfigValue::SecretFile(_) => None,
+    }
+}
+
+/// A value as far as it may be shown. What was written out where there is a variable or a file now, or the other way round, was or
+/// is the same secret, perhaps.
+fn shown(value: &ConfigValue, beside: Option<&ConfigValue>) -> String {
+    match (value, beside) {
+        (ConfigValue::Text(text), None | Some(ConfigValue::Text(_))) => {
+            let short: String = text.chars().take(VALUE_CHARS_SHOWN).collect();
+            let more = if short.len() < text.len() { "…" } else { "" };
+            format!("{short:?}{more}")
+        }
+        (ConfigValue::Text(_), Some(_)) => "a text that is not shown".to_owned(),
+        (ConfigValue::Variable { written, .. }, _) => format!("{written:?}"),
+        (ConfigValue::SecretFile(path), _) => format!("the secret in {}", path.display()),
+    }
+}
+
 /// The keys that differ, as one line.
 fn differing(keys: &[(&str, bool)]) -> Vec<String> {
     let differ: Vec<_> = keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("`{key}`")).collect();
     if differ.is_empty() { Vec::new() } else { vec![format!("another {}", differ.join(", "))] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_configuration_is_said_by_setting_and_secrets_are_not_shown() {
+        let text = |text: &str| ConfigValue::Text(text.to_owned());
+        let variable = |written: &str, text: &str| {
+            let (text, written) = (text.to_owned(), written.to_owned());
+            ConfigValue::Variable { text, written }
+        };
+        let config = |values: &[(&str, ConfigValue)]| {
+            values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<BTreeMap<_, _>>()
+        };
+        let file = |path: &str| ConfigValue::SecretFile(path.into());
+        let was = config(&[
+            ("currency", text("EUR")),
+            ("gone", text("1")),
+            ("key", file("old/key")),
+            ("moved", text("hush")),
+            ("same", variable("${SAME}", "x")),
+            ("token", variable("${TOKEN}", "hush 1")),
+        ]);
+        let is = config(&[
+            ("currency", text("CHF\u{1b}[31m")),
+            ("key", file("new/key")),
+            ("long", text(&"x".repeat(81))),
+            ("moved", variable("${MOVED}", "hush 2")),
+            ("same", text("x")),
+            ("token", variable("${TOKEN}", "hush 2")),
+        ]);
+        let words = config_words(&was, &is);
+        let long = format!("`config.long` is new: \"{}\"…", "x".repeat(80));
+        assert_eq!(
+            words,
+            [
+                "`config.currency` is \"CHF\\u{1b}[31m\", and was \"EUR\"",
+                "`config.gone` is gone: it was \"1\"",
+                "`config.key` is the secret in new/key, and was the secret in old/key",
+                &long,
+                "`config.moved` is \"${MOVED}\", and was a text that is not shown",
+                "`config.token` is \"${TOKEN}\", and was \"${TOKEN}\", of another value",
+            ]
+        );
+        assert_eq!(config_words(&was, &was), [""; 0]);
+    }
 }

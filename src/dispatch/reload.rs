@@ -36,16 +36,17 @@ pub enum VersionError {
 impl Roster {
     /// Puts what it says into a status.
     pub(super) fn read_into(&self, status: &mut SubscriberStatus) {
-        let assignment = self.assignment();
-        status.digest = assignment.proven.digest.to_string();
-        status.on_trial = assignment.on_trial.as_ref().map(|on_trial| {
-            let terms = on_trial.trial.terms();
-            let all = status.lanes.len() as u32;
-            let lanes = terms.lanes.map_or(all, |lanes| lanes.min(all));
-            let digest = on_trial.version.digest.to_string();
-            OnTrial { digest, lanes, handled: on_trial.trial.handled(), events: terms.events }
-        });
+        status.digest = self.assignment().proven.digest.to_string();
+        status.on_trial = self.on_trial(status.lanes.len() as u32);
         status.reload = self.note();
+    }
+
+    /// How the trial goes, if there is one. The subscriber has `all` lanes.
+    fn on_trial(&self, all: u32) -> Option<OnTrial> {
+        let assignment = self.assignment();
+        let on_trial = assignment.on_trial.as_ref()?;
+        let lanes = on_trial.trial.terms().lanes.map_or(all, |lanes| lanes.min(all));
+        Some(OnTrial { digest: on_trial.version.digest.to_string(), lanes, ..OnTrial::of(&on_trial.trial) })
     }
 }
 
@@ -119,6 +120,26 @@ impl<E: Engine> Tree<E> {
     /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
     pub fn hold_trial(&self, subscriber: &str, trial: &Arc<Trial>) -> Result<bool, ControlError> {
         Ok(self.roster(subscriber)?.hold(trial))
+    }
+
+    /// As [`Self::hold_trial`], whether or not it has done enough.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
+    pub fn hold_trial_now(&self, subscriber: &str, trial: &Arc<Trial>) -> Result<bool, ControlError> {
+        Ok(self.roster(subscriber)?.hold_now(trial))
+    }
+
+    /// How the trial of a subscriber goes, if there is one.
+    ///
+    /// # Errors
+    /// [`ControlError::UnknownSubscriber`], [`ControlError::AmbiguousSubscriber`].
+    pub fn on_trial(&self, subscriber: &str) -> Result<Option<OnTrial>, ControlError> {
+        let roster = self.roster(subscriber)?;
+        let found = self.subscriber(subscriber)?;
+        let plan = &found.running.plan;
+        let lanes = plan.subscribers.get(found.index).map_or(0, |of| plan[of.from].partitions);
+        Ok(roster.on_trial(lanes))
     }
 
     /// A trial that was held can fail again: what it failed on meanwhile counts.

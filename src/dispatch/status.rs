@@ -2,7 +2,11 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::versions::{Terms, Trial};
 use crate::engine::{Bounds, GuardCounts};
 
 /// Every node of the tree at about one moment, parents before children.
@@ -108,6 +112,22 @@ pub struct OnTrial {
     pub handled: u64,
     /// Events that it has to handle before it can be proven.
     pub events: u64,
+    /// How long it has been tried since the process began, or since it began in all lanes, at most `time`.
+    pub lasted: Duration,
+    /// How long it is tried at least.
+    pub time: Duration,
+    /// How long until it is proven at the latest, where it does not fail.
+    pub ends_in: Duration,
+}
+
+impl OnTrial {
+    /// How a trial goes; nothing of the version and of its lanes.
+    pub(super) fn of(trial: &Trial) -> Self {
+        let Terms { events, time, .. } = trial.terms();
+        let ends_in = trial.ends_at().saturating_duration_since(Instant::now());
+        let lasted = trial.lasted().min(time);
+        Self { handled: trial.handled(), events, lasted, time, ends_in, ..Self::default() }
+    }
 }
 
 /// How a lane is.

@@ -21,8 +21,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::handler::{HandleError, Handler};
 use crate::model::{Offset, VersionId};
@@ -74,6 +76,12 @@ pub struct Terms {
     pub events: u64,
     /// Only the first so many lanes call it; `None` for all.
     pub lanes: Option<u32>,
+    /// How long it is tried at least.
+    pub time: Duration,
+    /// How long it is tried at most, also where it handles fewer events.
+    pub at_most: Duration,
+    /// How much of that had passed when this process began to try it. It is tried for `time` all the same.
+    pub passed: Duration,
 }
 
 /// How a trial goes.
@@ -118,6 +126,7 @@ impl std::fmt::Display for TrialFailure {
 pub struct Trial {
     version: Arc<str>,
     terms: Terms,
+    began: Instant,
     handled: AtomicU64,
     verdict: watch::Sender<Verdict>,
 }
@@ -128,6 +137,7 @@ impl Trial {
         Self {
             version: version.digest.clone(),
             terms,
+            began: Instant::now(),
             handled: AtomicU64::new(0),
             verdict: watch::Sender::new(verdict),
         }
@@ -146,6 +156,27 @@ impl Trial {
     /// Events that the new version has handled.
     pub fn handled(&self) -> u64 {
         self.handled.load(Ordering::Relaxed)
+    }
+
+    /// How long this process has tried it.
+    pub fn lasted(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// When it may pass.
+    pub fn passes_at(&self) -> Instant {
+        self.began + self.terms.time
+    }
+
+    /// When it passes also where it has handled too few events.
+    pub fn ends_at(&self) -> Instant {
+        let Terms { time, at_most, passed, .. } = self.terms;
+        self.began + time.max(at_most.saturating_sub(passed))
+    }
+
+    /// It has lasted long enough, however few events there were. Not where a lane waits for somebody to decide.
+    pub fn has_lasted(&self) {
+        self.turn(Verdict::Enough);
     }
 
     /// How it goes, and every change of that.
@@ -277,14 +308,24 @@ impl Roster {
 
     /// A trial that has done enough cannot fail from here on, until it is let go or over. False where it has not, or is over.
     pub(super) fn hold(&self, trial: &Arc<Trial>) -> bool {
+        self.hold_if(trial, |verdict| *verdict == Verdict::Enough)
+    }
+
+    /// As [`Self::hold`], whether or not it has done enough.
+    pub(super) fn hold_now(&self, trial: &Arc<Trial>) -> bool {
+        self.hold_if(trial, |verdict| matches!(verdict, Verdict::Open | Verdict::Enough | Verdict::Asks(_)))
+    }
+
+    fn hold_if(&self, trial: &Arc<Trial>, may: impl FnOnce(&Verdict) -> bool) -> bool {
         let locked = self.lock();
         locked.is_tried(trial).is_some()
             && trial.verdict.send_if_modified(|verdict| {
-                let is_enough = *verdict == Verdict::Enough;
-                if is_enough {
-                    *verdict = Verdict::Passing(None);
+                let is_held = may(verdict);
+                if is_held {
+                    let before = std::mem::replace(verdict, Verdict::Passing(None));
+                    *verdict = Verdict::Passing(Some(Box::new(before)).filter(|before| **before != Verdict::Enough));
                 }
-                is_enough
+                is_held
             })
     }
 
@@ -298,6 +339,9 @@ impl Roster {
         trial.verdict.send_if_modified(|verdict| {
             let Verdict::Passing(meanwhile) = verdict else { return false };
             *verdict = meanwhile.take().map_or(Verdict::Enough, |meanwhile| *meanwhile);
+            if *verdict == Verdict::Open && trial.handled() >= trial.terms.events {
+                *verdict = Verdict::Enough;
+            }
             has_failed = matches!(verdict, Verdict::Failed(_));
             true
         });
@@ -322,7 +366,7 @@ impl Roster {
         let mut locked = self.lock();
         let version = locked.is_tried(trial)?.version.clone();
         trial.turn(Verdict::Over);
-        let wide = Arc::new(Trial::new(&version, Terms { lanes: None, ..trial.terms }));
+        let wide = Arc::new(Trial::new(&version, Terms { lanes: None, passed: Duration::ZERO, ..trial.terms }));
         let (proven, on_trial) = (locked.proven.clone(), Some(OnTrial { version, trial: wide.clone() }));
         self.set(&mut locked, Assignment { proven, on_trial });
         Some(wide)

@@ -29,6 +29,8 @@ const VERSION: u32 = 2;
 /// How the line of `dedupe` began and ended in version 0, where each that did not say a `count` had one of 100,000.
 const DEDUPE: &str = "    dedupe: { window: ";
 const OLD_COUNT: &str = ", count: 100000 }";
+/// How a line begins that the versions before 2 did not have.
+const TRIAL: &str = "    trial: { ";
 
 /// What was applied last.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -122,14 +124,16 @@ pub struct Files {
 }
 
 impl Proposal {
-    /// As a record of an early version has it: in version 0 with a count for each `dedupe` that says none, later without that.
+    /// As a record of an early version has it: without what it did not know, in version 0 with a count for each `dedupe` that says
+    /// none, later without that.
     fn as_of(&self, version: u32) -> Self {
         let line = |line: &str| match (line.starts_with(DEDUPE), version) {
             (true, 0) if !line.contains(", count: ") => line.replace(" }", OLD_COUNT),
             (true, 1..) => line.replace(OLD_COUNT, " }"),
             _ => line.to_owned(),
         };
-        let document = |text: &String| text.split_inclusive('\n').map(line).collect();
+        let is_known = |line: &&str| !line.starts_with(TRIAL);
+        let document = |text: &String| text.split_inclusive('\n').filter(is_known).map(line).collect();
         Self { documents: self.documents.iter().map(document).collect(), ..self.clone() }
     }
 

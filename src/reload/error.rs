@@ -93,6 +93,12 @@ pub enum ReloadError {
         /// The subscriber.
         subscriber: String,
     },
+    /// No version is on trial.
+    #[error("subscriber `{subscriber}` has no version on trial; `wattle plugin versions {subscriber}` lists them")]
+    NoTrial {
+        /// The subscriber.
+        subscriber: String,
+    },
     /// A version that is kept cannot run.
     #[error(transparent)]
     Kept(#[from] KeptError),

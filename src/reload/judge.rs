@@ -4,6 +4,7 @@
 //!   enough ──> held: cannot fail ──> record ──┬─ kept ─────> passed, or on trial in all lanes
 //!     ^                                       └─ not kept ─> released: what failed meanwhile counts ──┐
 //!     └──────────────────────────────────── after a pause ────────────────────────────────────────────┘
+//!   it lasted as long as it may: that is enough
 //!   failed: lanes are back already ──> record, again after a pause until it is kept or another version comes
 //! ```
 
@@ -12,11 +13,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::record::Tried;
 use super::reloader::{Reloader, Subject};
 use super::{Compile, ReloadError};
 use crate::dispatch::{Trial, Verdict};
+use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
+use crate::wasm::Digest;
 
 /// What became of a trial that had done enough.
 enum Passed {
@@ -47,7 +49,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let Ok(subject) = self.at(index) else { return };
         loop {
             let mut pause = PAUSE_MIN;
-            let mut passes = Instant::now() + self.shared.probation.time;
+            let (mut passes, ends) = (trial.passes_at(), trial.ends_at());
             let mut verdicts = trial.verdict();
             let next = loop {
                 let verdict = verdicts.borrow_and_update().clone();
@@ -66,18 +68,23 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     Verdict::Asks(failure) => {
                         let words = format!(
                             "a lane has halted and asks: the new version keeps state of another version, and failed on \
-                             {failure}; say `wattle plugin pin {name} DIGEST` to stay with it, or `wattle plugin rollback \
+                             {failure}; say `wattle plugin promote {name}` to stay with it, or `wattle plugin rollback \
                              {name}` to go back, on the state as it is, and then `wattle resume {name}`",
                             name = subject.name
                         );
                         tracing::error!(subscriber = subject.name, "{words}");
                         self.note(&subject, Some(words));
                     }
+                    Verdict::Open if Instant::now() >= ends => {
+                        trial.has_lasted();
+                        continue;
+                    }
                     Verdict::Open | Verdict::Enough | Verdict::Passing(_) => {}
                 }
                 tokio::select! {
                     changed = verdicts.changed() => if changed.is_err() { return },
                     () = tokio::time::sleep_until(passes), if verdict == Verdict::Enough => {}
+                    () = tokio::time::sleep_until(ends), if verdict == Verdict::Open => {}
                 }
             };
             trial = next;
@@ -137,7 +144,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let tried = store.decided(&name).and_then(|decided| decided.tried);
             let Some(tried) = tried.filter(|tried| tried.version.to_string() == version) else { return Ok(None) };
             store.decide(&name, |decided| match goes_on {
-                true => decided.tried = Some(Tried { lanes: None, ..tried }),
+                true => decided.widen_trial(SystemClock.now_ns()),
                 false => decided.prove(tried.version),
             })?;
             Ok(Some(tried.version.short()))
@@ -163,6 +170,56 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         tracing::info!(subscriber = subject.name, digest, "the new version is proven");
         self.note(subject, Some(format!("{digest} is proven")));
         Passed::Proven
+    }
+
+    /// Ends the trial of a subscriber's new version at once: it is proven, in all lanes. Which one that is.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; the trial goes on then, where there is one.
+    pub async fn promote(&self, subscriber: &str) -> Result<Digest, ReloadError> {
+        let (index, _) = self.subject(subscriber)?;
+        let reloader = self.clone();
+        self.whole(async move {
+            let subject = reloader.at(index)?;
+            let _turn = reloader.unless_closing(reloader.own_turn(&subject)).await?;
+            let tree = &reloader.shared.tree;
+            let none = || ReloadError::NoTrial { subscriber: subject.name.clone() };
+            let trial = tree.trial(&subject.name)?.ok_or_else(none)?;
+            if !tree.hold_trial_now(&subject.name, &trial)? {
+                return Err(none()); // it has failed
+            }
+            let (name, version) = (subject.name.clone(), trial.version().to_owned());
+            let decided = reloader.blocking(move |reloader| {
+                let mut store = reloader.store();
+                let tried = store.decided(&name).and_then(|decided| decided.tried);
+                let Some(tried) = tried.filter(|tried| tried.version.to_string() == version) else { return Ok(None) };
+                store.decide(&name, |decided| decided.prove(tried.version))?;
+                Ok(Some(tried.version))
+            });
+            match decided.await {
+                Ok(Some(version)) => {
+                    let _ = tree.pass_trial(&subject.name, &trial); // it was held
+                    let digest = version.short();
+                    tracing::info!(
+                        subscriber = subject.name,
+                        digest,
+                        "somebody ended the trial: the version is proven"
+                    );
+                    reloader.note(&subject, Some(format!("{digest} is proven: somebody said so")));
+                    Ok(version)
+                }
+                Ok(None) => {
+                    // it is not what was decided: nothing to keep
+                    let _ = tree.give_up_trial(&subject.name);
+                    Err(none())
+                }
+                Err(error) => {
+                    let _ = tree.release_trial(&subject.name, &trial);
+                    Err(error)
+                }
+            }
+        })
+        .await
     }
 
     fn not_kept(&self, subject: &Subject, error: &ReloadError) {

@@ -37,7 +37,8 @@ mod watch;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::dispatch::Handler;
+use crate::dispatch::{Handler, OnTrial, Terms};
+use crate::topology::TrialPlan;
 use crate::wasm::{Digest, Host, Plugin, PluginSpec, RegisterError};
 
 pub use adopt::{Instead, adopt, instead};
@@ -47,11 +48,11 @@ pub use proposal::{Proposal, rooted};
 pub use reloader::Reloader;
 pub use shadow::CompareError;
 pub use snapshot::Replaced;
-pub use source::{PluginError, register};
+pub use source::{PluginError, register, version};
 pub use start::{BeginError, Begun, Progress, begin, begin_with};
 pub use store::{Store, StoreError};
 pub use topology::TopologyError;
-pub use watch::{Changed, Watch};
+pub use watch::{Changed, Watch, sources};
 
 /// What makes handlers of components: the sandbox, or in tests something quicker.
 pub trait Compile: Clone + Send + Sync + 'static {
@@ -83,20 +84,9 @@ impl Compile for Host {
     }
 }
 
-/// How new versions are tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Probation {
-    /// Events that a version has to handle.
-    pub events: u64,
-    /// How long it is on trial at least.
-    pub time: Duration,
-}
-
-impl Default for Probation {
-    /// As many as a few batches have, and long enough for somebody to look.
-    fn default() -> Self {
-        Self { events: 1_000, time: Duration::from_secs(60) }
-    }
+/// How a version is tried, in all lanes or in some, of which the trial began so long ago.
+fn terms(TrialPlan { events, time, at_most }: TrialPlan, lanes: Option<u32>, passed: Duration) -> Terms {
+    Terms { events, lanes, time, at_most, passed }
 }
 
 /// How a version takes the place of another.
@@ -122,6 +112,8 @@ pub enum Outcome {
     Runs,
     /// It ran already.
     Unchanged,
+    /// It was on trial already.
+    OnTrial,
     /// It comes from a file that is as it was when it was decided about it, or its subscriber is pinned.
     Ignored,
 }
@@ -180,6 +172,8 @@ pub struct KeptVersion {
     pub decided_ns: u64,
     /// Why it was taken back, where it was.
     pub taken_back: Option<String>,
+    /// How its trial goes, where lanes try it.
+    pub trial: Option<OnTrial>,
 }
 
 /// Where a version came from whose component is that of another one, in words.

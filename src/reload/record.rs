@@ -352,6 +352,21 @@ impl Decided {
         self.forget();
     }
 
+    /// The version on trial in some lanes is tried in all of them, from now on.
+    pub(super) fn widen_trial(&mut self, now_ns: u64) {
+        let Some(tried) = &mut self.tried else { return };
+        let version = tried.version;
+        tried.lanes = None;
+        if let Some(kept) = self.kept.iter_mut().find(|kept| kept.version == version) {
+            kept.decided_ns = now_ns;
+        }
+    }
+
+    /// How long ago the trial of a version was decided on.
+    pub(super) fn tried_for(&self, version: Digest, now_ns: u64) -> Duration {
+        self.find(version).map_or(Duration::ZERO, |kept| Duration::from_nanos(now_ns.saturating_sub(kept.decided_ns)))
+    }
+
     /// A version is proven from now on.
     pub(super) fn prove(&mut self, version: Digest) {
         if self.proven != version {

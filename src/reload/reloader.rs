@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::MutexGuard as Turn;
@@ -16,10 +17,10 @@ use super::queue::{Place, Queue};
 use super::record::{Decided, Kept, Record, Said};
 use super::store::{Shown, StoreError};
 use super::{
-    Compile, KeptError, KeptVersion, Outcome, Policy, Probation, ReloadError, Reloaded, Standing, Store, Summary,
-    cause_of_file, source, start,
+    Compile, KeptError, KeptVersion, Outcome, Policy, ReloadError, Reloaded, Standing, Store, Summary, cause_of_file,
+    source, start, terms,
 };
-use crate::dispatch::{Called, ControlError, Terms, Tree, VersionError};
+use crate::dispatch::{Called, ControlError, Tree, VersionError};
 use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
@@ -53,7 +54,6 @@ pub(super) struct Shared<E, C> {
     pub(super) forgotten: Sender<u64>,
     /// The topology that runs.
     pub(super) topology: Sender<Arc<super::Proposal>>,
-    pub(super) probation: Probation,
     pub(super) tasks: TaskTracker,
     pub(super) closing: CancellationToken,
     pub(super) runtime: Handle,
@@ -89,6 +89,11 @@ impl Subject {
         self.of.read().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
+    /// Another topology says something of it that its lanes need not be started again for.
+    pub(super) fn follow(&self, plan: &Plan, subscriber: &SubscriberPlan) {
+        *self.of.write().unwrap_or_else(PoisonError::into_inner) = Self::of(plan, subscriber);
+    }
+
     fn lanes(&self) -> u32 {
         self.of.read().unwrap_or_else(PoisonError::into_inner).1
     }
@@ -116,7 +121,6 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         compiler: C,
         plan: &Plan,
         (store, notes): (Store, Vec<Option<String>>),
-        probation: Probation,
         runtime: &Handle,
     ) -> Self {
         let subject = |subscriber: &SubscriberPlan| Arc::new(Subject::new(plan, subscriber));
@@ -132,7 +136,6 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             files_refused: Mutex::default(),
             forgotten: Sender::default(),
             topology: Sender::new(applied.unwrap_or_default()),
-            probation,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             runtime: runtime.clone(),
@@ -198,7 +201,12 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     pub(super) fn follow(&self, plan: &Plan, mut notes: BTreeMap<String, Option<String>>) {
         for subscriber in &plan.subscribers {
             let name = subscriber.label();
-            let Some(note) = notes.remove(&name) else { continue };
+            let Some(note) = notes.remove(&name) else {
+                if let Some(subject) = self.all().iter().find(|subject| subject.name == name) {
+                    subject.follow(plan, subscriber);
+                }
+                continue;
+            };
             let (index, subject) = {
                 let mut subjects = self.shared.subjects.write().unwrap_or_else(PoisonError::into_inner);
                 let known = subjects.iter().position(|subject| subject.name == name);
@@ -209,7 +217,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 let Some(subject) = subjects.get(index).cloned() else { continue };
                 (index, subject)
             };
-            *subject.of.write().unwrap_or_else(PoisonError::into_inner) = Subject::of(plan, subscriber);
+            subject.follow(plan, subscriber);
             self.note(&subject, note);
             if let Ok(Some(trial)) = self.shared.tree.trial(&name) {
                 self.judge(index, trial);
@@ -234,7 +242,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     /// Does something to its end, also where whoever asked for it goes away.
-    async fn whole<T: Send + 'static>(
+    pub(super) async fn whole<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ReloadError>> + Send + 'static,
     ) -> Result<T, ReloadError> {
@@ -246,7 +254,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     /// Waits for what nothing hangs on yet, unless the bus stops.
-    async fn unless_closing<T>(&self, wait: impl Future<Output = Result<T, ReloadError>>) -> Result<T, ReloadError> {
+    pub(super) async fn unless_closing<T>(
+        &self,
+        wait: impl Future<Output = Result<T, ReloadError>>,
+    ) -> Result<T, ReloadError> {
         tokio::select! {
             biased;
             done = wait => done,
@@ -361,7 +372,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     /// As [`Self::turn_of`] for what does not wait for others of its kind.
-    async fn own_turn<'a>(&self, subject: &'a Subject) -> Result<Turn<'a, ()>, ReloadError> {
+    pub(super) async fn own_turn<'a>(&self, subject: &'a Subject) -> Result<Turn<'a, ()>, ReloadError> {
         let turn = subject.turn.lock().await;
         self.is_there(subject)?;
         Ok(turn)
@@ -387,7 +398,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 self.note(&subject, Some(format!("{} runs: it was asked for again", version.short())));
             }
             let outcome = match (outcome, aligned) {
-                (Outcome::Unchanged, Some(outcome)) => outcome,
+                (Outcome::Unchanged | Outcome::OnTrial, Some(outcome)) => outcome,
                 (outcome, _) => outcome,
             };
             return Ok(Reloaded { version, outcome });
@@ -443,7 +454,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 Outcome::Runs
             }
             Policy::Swap | Policy::Canary { .. } => {
-                let terms = Terms { events: self.shared.probation.events, lanes };
+                let terms = terms(subject.plan().trial, lanes, Duration::ZERO);
                 let trial = self.shared.tree.try_version(subscriber, handler, terms).await;
                 let trial = trial.map_err(|error| not_called(subscriber, version, error))?;
                 self.note(&subject, no_snapshot);
@@ -467,6 +478,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 store.decide(subscriber, |decided| decided.look_at(said))?;
                 Ok(Some(Outcome::Unchanged))
             }
+            (None, _) if runs && decided.tried.is_some() => Ok(Some(Outcome::OnTrial)),
             (None, _) if runs => Ok(Some(Outcome::Unchanged)),
             (None, true) => Err(ReloadError::Pinned { subscriber: subscriber.to_owned(), version: decided.proven }),
             (said, false) if decided.proven == version => {
@@ -643,7 +655,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             outcome = Some(Outcome::Runs);
         }
         if let Some((handler, lanes)) = new_tried {
-            let terms = Terms { events: self.shared.probation.events, lanes };
+            let passed = decided.tried_for(decided.newest(), SystemClock.now_ns());
+            let terms = terms(subject.plan().trial, lanes, passed);
             let trial = tree.try_version(&subject.name, handler, terms).await.map_err(not_called)?;
             self.note(&subject, None);
             self.judge(index, trial);
@@ -685,6 +698,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (_, subject) = self.subject(subscriber)?;
         let shown = self.shown();
         let Some(decided) = shown.0.subscribers.get(&subject.name) else { return Ok(Vec::new()) };
+        let on_trial = self.shared.tree.on_trial(&subject.name)?;
+        let trial = |kept: &Kept| on_trial.clone().filter(|trial| trial.digest == kept.version.to_string());
         let back_to = match decided.tried {
             Some(_) => Some(decided.proven),
             None => decided.before.last().copied(),
@@ -702,6 +717,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             cause: kept.cause.clone(),
             decided_ns: kept.decided_ns,
             taken_back: kept.taken_back.clone(),
+            trial: trial(kept),
         };
         Ok(decided.kept.iter().map(version).collect())
     }

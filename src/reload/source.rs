@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::KeptError;
-use crate::topology::{ConfigValue, Plan, SubscriberPlan};
-use crate::wasm::{COMPONENT_BYTES_MAX, Digest, Hidden, Host, Limits, Plugin, PluginSpec, RegisterError};
+use crate::topology::{ConfigSchema, ConfigValue, Plan, SubscriberPlan};
+use crate::wasm::{
+    COMPONENT_BYTES_MAX, Digest, Hidden, Host, Limits, Plugin, PluginSpec, RegisterError, config_schema,
+};
 
 /// Largest secret in bytes: certificates and keys fit, a wrong path to something else is noticed.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
@@ -62,6 +64,14 @@ pub enum PluginError {
         /// Why.
         why: String,
     },
+    /// What it is told is not what it declares.
+    #[error("subscriber `{subscriber}`: `config:` is not what its plugin declares: {}", .misfits.join("; "))]
+    Config {
+        /// The subscriber.
+        subscriber: String,
+        /// Everything that does not fit, in words.
+        misfits: Vec<String>,
+    },
     /// The version that was decided on cannot run, and there is no other.
     #[error("subscriber `{subscriber}`: what was decided before cannot run: {error}")]
     Kept {
@@ -82,11 +92,38 @@ pub enum PluginError {
     },
 }
 
-/// What a version is made of: what the topology says, and a component. Reads the secrets.
+/// What a version is made of: what the topology says, and a component that declares it so. Reads the secrets.
 pub(super) fn spec(subscriber: &SubscriberPlan, wasm: Vec<u8>) -> Result<PluginSpec, Vec<PluginError>> {
+    held(PluginSpec { wasm, ..settings_spec(subscriber)? })
+}
+
+/// As [`spec`], without a component.
+pub(super) fn settings_spec(subscriber: &SubscriberPlan) -> Result<PluginSpec, Vec<PluginError>> {
     let name = subscriber.label();
     let (config, hidden) = (config(&name, &subscriber.config)?, hidden(&subscriber.config));
-    Ok(PluginSpec { subscriber: name, wasm, config, hidden, ports: ports(subscriber), limits: limits(subscriber) })
+    let (ports, limits) = (ports(subscriber), limits(subscriber));
+    Ok(PluginSpec { subscriber: name, wasm: Vec::new(), config, hidden, ports, limits })
+}
+
+/// Holds a configuration against what its component declares. Not secrets, which may change while the version is the same.
+///
+/// # Errors
+/// [`PluginError::Config`].
+pub(super) fn held(spec: PluginSpec) -> Result<PluginSpec, Vec<PluginError>> {
+    let declared = config_schema(&spec.wasm).and_then(|schema| schema.map(ConfigSchema::compile).transpose());
+    let is_secret = |name: &String| spec.hidden.get(name) == Some(&Hidden::Secret);
+    let text = |(name, value): (&String, &String)| (name.clone(), Some(value.clone()).filter(|_| !is_secret(name)));
+    let misfits = match declared {
+        Ok(None) => Vec::new(),
+        Ok(Some(schema)) => {
+            schema.check(&spec.config.iter().map(text).collect()).iter().map(ToString::to_string).collect()
+        }
+        Err(why) => vec![format!("the section `wattle:config-schema` of the component cannot be used: it {why}")],
+    };
+    match misfits.is_empty() {
+        true => Ok(spec),
+        false => Err(vec![PluginError::Config { subscriber: spec.subscriber, misfits }]),
+    }
 }
 
 fn limits(subscriber: &SubscriberPlan) -> Limits {
@@ -104,7 +141,7 @@ pub(super) fn settings(subscriber: &SubscriberPlan) -> Digest {
 }
 
 /// The version that a component makes with what the topology says. Reads no secrets.
-pub(super) fn version(subscriber: &SubscriberPlan, component: &Digest) -> Digest {
+pub fn version(subscriber: &SubscriberPlan, component: &Digest) -> Digest {
     Digest::of_version(component, told(subscriber), &limits(subscriber), &ports(subscriber))
 }
 
@@ -134,8 +171,8 @@ pub(super) fn ports(subscriber: &SubscriberPlan) -> Vec<String> {
 /// As [`spec`], with the component from its file; everything that is wrong at once.
 pub(super) fn spec_of_file(subscriber: &SubscriberPlan, path: &Path) -> Result<PluginSpec, Vec<PluginError>> {
     let wasm = read(&subscriber.label(), path);
-    match (spec(subscriber, Vec::new()), wasm) {
-        (Ok(spec), Ok(wasm)) => Ok(PluginSpec { wasm, ..spec }),
+    match (settings_spec(subscriber), wasm) {
+        (Ok(spec), Ok(wasm)) => held(PluginSpec { wasm, ..spec }),
         (spec, wasm) => {
             let mut errors = spec.err().unwrap_or_default();
             errors.extend(wasm.err());

@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::record::{Decided, Kept, Said};
-use super::source::{PluginError, config, each, hidden, ports, read, settings, spec, spec_of_file};
+use super::source::{PluginError, config, each, held, hidden, ports, read, settings, settings_spec, spec_of_file};
 use super::store::{Store, StoreError};
-use super::{Compile, KeptError, Replaced};
-use crate::dispatch::{Starts, Terms};
+use super::{Compile, KeptError, Replaced, terms};
+use crate::dispatch::Starts;
 use crate::effects::{Clock, SystemClock};
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::{Digest, PluginSpec};
@@ -110,7 +110,6 @@ impl Change {
 struct Beginning<'a, C> {
     store: &'a Store,
     compiler: &'a C,
-    events: u64,
     now_ns: u64,
     /// Handlers run beside.
     is_beside: bool,
@@ -118,7 +117,7 @@ struct Beginning<'a, C> {
 }
 
 /// Decides which versions a bus starts with, durably, and has them ready. `files` are the components that the topology names,
-/// one for each subscriber of the plan, in its order; a version on trial has to handle so many `events`.
+/// one for each subscriber of the plan, in its order.
 ///
 /// # Errors
 /// [`BeginError`]; nothing was decided then.
@@ -127,10 +126,9 @@ pub fn begin<C: Compile>(
     compiler: &C,
     plan: &Plan,
     files: &[PathBuf],
-    events: u64,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Begun<C::Handler>, BeginError> {
-    begin_with(store, compiler, plan, files, events, progress, |_, _| Ok::<_, BeginError>(()))
+    begin_with(store, compiler, plan, files, progress, |_, _| Ok::<_, BeginError>(()))
 }
 
 /// As [`begin`], with something that is to be done and decided once it is certain that all of them can run, and before it is
@@ -143,12 +141,11 @@ pub fn begin_with<C: Compile, F: From<BeginError>>(
     compiler: &C,
     plan: &Plan,
     files: &[PathBuf],
-    events: u64,
     progress: &(dyn Fn(Progress) + Sync),
     first: impl FnOnce(&mut Store, &[Replaced]) -> Result<(), F>,
 ) -> Result<Begun<C::Handler>, F> {
     let renames = store.renames(plan);
-    let chosen = choose(&store.view(&renames), compiler, plan, files, events, None, progress);
+    let chosen = choose(&store.view(&renames), compiler, plan, files, None, progress);
     let Chosen { starts, notes, changes } = chosen.map_err(BeginError::Plugins)?;
     for (component, wasm) in components(&changes) {
         store.keep(component, wasm).map_err(BeginError::from)?;
@@ -174,12 +171,11 @@ pub(super) fn choose<C: Compile>(
     compiler: &C,
     plan: &Plan,
     files: &[PathBuf],
-    events: u64,
     only: Option<&[String]>,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Chosen<C::Handler>, Vec<PluginError>> {
     let now_ns = SystemClock.now_ns();
-    let beginning = Beginning { store, compiler, events, now_ns, is_beside: only.is_some(), progress };
+    let beginning = Beginning { store, compiler, now_ns, is_beside: only.is_some(), progress };
     let choices = each(plan, |index, subscriber| {
         if only.is_some_and(|only| !only.contains(&subscriber.label())) {
             return None;
@@ -255,7 +251,7 @@ impl<C: Compile> Beginning<'_, C> {
             return Ok(Choice { starts: Starts { proven, on_trial: None }, note: None, change: Change::First(new) });
         };
         let component = |wasm: Vec<u8>| FileComponent { digest: Digest::of(&wasm), wasm };
-        let (found, spec) = (read(&name, file).map(component), spec(subscriber, Vec::new()));
+        let (found, spec) = (read(&name, file).map(component), settings_spec(subscriber));
         let said = Said { component: found.as_ref().ok().map(|file| file.digest), settings: settings(subscriber) };
         let (mut refused, mut found_file) = (Vec::new(), None);
         match found {
@@ -316,6 +312,7 @@ impl<C: Compile> Beginning<'_, C> {
         if decided.runs(version) {
             return Ok(None);
         }
+        let spec = held(spec)?;
         let is_of_file = file.is_some_and(|file| file.digest == component);
         let kept = match is_of_file {
             true => self.kept(&spec, subscriber, path),
@@ -339,7 +336,7 @@ impl<C: Compile> Beginning<'_, C> {
                 );
                 // what only some lanes try does not go to all of them because of it
                 let lanes = decided.tried.filter(|_| decided.component() == Some(component)).and_then(|it| it.lanes);
-                let terms = Terms { events: self.events, lanes };
+                let terms = terms(subscriber.trial, lanes, Duration::ZERO);
                 let starts = Starts { proven, on_trial: Some((handler, terms)) };
                 Choice { starts, note, change: Change::Try(new, lanes) }
             }
@@ -363,7 +360,8 @@ impl<C: Compile> Beginning<'_, C> {
             None => None,
             Some(tried) => {
                 let handler = self.load(subscriber, decided, tried.version, file)?;
-                Some((handler, Terms { events: self.events, lanes: tried.lanes }))
+                let passed = decided.tried_for(tried.version, self.now_ns);
+                Some((handler, terms(subscriber.trial, tried.lanes, passed)))
             }
         };
         Ok(Starts { proven, on_trial })
@@ -434,6 +432,27 @@ pub(super) fn words(store: &Store, plan: &Plan, files: &[PathBuf], only: &[Strin
             None => continue,
         };
         found.insert(name, words);
+    }
+    found
+}
+
+/// What of subscribers that another plan starts is not what the component declares that they are to run, in words. Reads files;
+/// nothing happens.
+pub(super) fn misfits(store: &Store, plan: &Plan, files: &[PathBuf], only: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (subscriber, file) in plan.subscribers.iter().zip(files) {
+        let name = subscriber.label();
+        let component = |wasm: Vec<u8>| FileComponent { digest: Digest::of(&wasm), wasm };
+        // What cannot be read, or has no secrets, is refused as that.
+        let (Ok(spec), of_file) = (settings_spec(subscriber), read(&name, file).ok().map(component)) else { continue };
+        let said = Said { component: of_file.as_ref().map(|file| file.digest), settings: settings(subscriber) };
+        let proposed = match store.decided(&name).filter(|_| only.contains(&name)) {
+            None => said.component.filter(|_| only.contains(&name)),
+            Some(decided) => decided.proposed(said),
+        };
+        let wasm = proposed.and_then(|component| wasm_of(store, component, of_file.as_ref()).ok());
+        let held = wasm.map(|wasm| held(PluginSpec { wasm, ..spec }));
+        found.extend(held.and_then(Result::err).into_iter().flatten().map(|error| error.to_string()));
     }
     found
 }

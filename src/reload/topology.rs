@@ -88,12 +88,14 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Ok(changes)
     }
 
-    /// Says which version each subscriber that starts is to run. Reads the files of components.
+    /// Says which version each subscriber that starts is to run, and where its component declares another configuration. Reads the
+    /// files of components.
     fn tell_versions(&self, changes: &mut Changes, plan: &Plan, components: &[PathBuf]) {
         let tree = &self.shared.tree;
         let (started, renames) = (tree.started_by(plan), Renames::of(&tree.plan(), plan));
         let view = self.store().view(&renames);
         let mut words = super::start::words(&view, plan, components, &started);
+        changes.refusals.extend(super::start::misfits(&view, plan, components, &started));
         for change in changes.changes.iter_mut().filter(|change| change.node == Node::Subscriber) {
             change.words.extend(words.remove(&change.name));
         }
@@ -340,10 +342,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         renames: &Renames,
     ) -> Result<(Chosen<C::Handler>, Vec<Replaced>), TopologyError> {
         let (plan, components, started) = (plan.clone(), components.to_vec(), started.to_vec());
-        let (reloader, renames, events) = (self.clone(), renames.clone(), self.shared.probation.events);
+        let (reloader, renames) = (self.clone(), renames.clone());
         let work = move || {
             let (view, compiler) = (reloader.store().view(&renames), &reloader.shared.compiler);
-            let chosen = super::start::choose(&view, compiler, &plan, &components, events, Some(&started), &|_| ())?;
+            let chosen = super::start::choose(&view, compiler, &plan, &components, Some(&started), &|_| ())?;
             let replaced = chosen.changes.iter().filter_map(|(name, change)| change.replaces(&view, name)).collect();
             Ok((chosen, replaced))
         };

@@ -110,7 +110,7 @@ impl Watch {
                 path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
             );
             if path.is_dir() {
-                walk(path, &mut |folder, is_folder| {
+                sources(path, &mut |folder, is_folder| {
                     if is_folder {
                         folders.insert(folder.to_owned());
                     }
@@ -189,7 +189,7 @@ fn stamp(path: &Path) -> Stamp {
     let about = std::fs::metadata(path).ok()?;
     let mut hasher = DefaultHasher::new();
     if about.is_dir() {
-        walk(path, &mut |path, is_folder| {
+        sources(path, &mut |path, is_folder| {
             if !is_folder && let Ok(about) = std::fs::metadata(path) {
                 (path, about.len(), about.mtime(), about.mtime_nsec()).hash(&mut hasher);
             }
@@ -201,8 +201,8 @@ fn stamp(path: &Path) -> Stamp {
     Some(hasher.finish())
 }
 
-/// Shows every source in a folder, and every folder of sources, in one order.
-fn walk(folder: &Path, see: &mut impl FnMut(&Path, bool)) {
+/// Shows every source in a folder, and every folder of sources, in one order; `true` stands for a folder.
+pub fn sources(folder: &Path, see: &mut impl FnMut(&Path, bool)) {
     let (mut folders, mut count) = (vec![folder.to_owned()], 0);
     while let Some(folder) = folders.pop() {
         see(&folder, true);

@@ -41,6 +41,7 @@ impl From<Reloaded> for v1::DeployResponse {
             Outcome::Tried => v1::DeployOutcome::Tried,
             Outcome::Runs => v1::DeployOutcome::Runs,
             Outcome::Unchanged => v1::DeployOutcome::Unchanged,
+            Outcome::OnTrial => v1::DeployOutcome::OnTrial,
             // only what a file proposes is ignored
             Outcome::Ignored => v1::DeployOutcome::Unspecified,
         };
@@ -56,6 +57,7 @@ impl TryFrom<v1::DeployResponse> for Reloaded {
             v1::DeployOutcome::Tried => Outcome::Tried,
             v1::DeployOutcome::Runs => Outcome::Runs,
             v1::DeployOutcome::Unchanged => Outcome::Unchanged,
+            v1::DeployOutcome::OnTrial => Outcome::OnTrial,
             v1::DeployOutcome::Unspecified => Outcome::Ignored,
         };
         Ok(Self { version: response.version.parse()?, outcome })
@@ -81,7 +83,7 @@ impl TryFrom<v1::PluginSummary> for Summary {
 
 impl From<KeptVersion> for v1::PluginVersion {
     fn from(kept: KeptVersion) -> Self {
-        let KeptVersion { version, wasm, standing, is_next_back, cause, decided_ns, taken_back } = kept;
+        let KeptVersion { version, wasm, standing, is_next_back, cause, decided_ns, taken_back, trial } = kept;
         let standing = match standing {
             Standing::Proven => v1::VersionStanding::Proven,
             Standing::Tried => v1::VersionStanding::Tried,
@@ -96,6 +98,7 @@ impl From<KeptVersion> for v1::PluginVersion {
             cause,
             decided_time: Some(timestamp(decided_ns)),
             taken_back,
+            trial: trial.map(Into::into),
         }
     }
 }
@@ -110,9 +113,9 @@ impl TryFrom<v1::PluginVersion> for KeptVersion {
             v1::VersionStanding::TakenBack => Standing::TakenBack,
             v1::VersionStanding::Unspecified => Standing::Kept,
         };
-        let v1::PluginVersion { version, wasm, is_next_back, cause, decided_time, taken_back, .. } = kept;
+        let v1::PluginVersion { version, wasm, is_next_back, cause, decided_time, taken_back, trial, .. } = kept;
         let decided_ns = decided_time.as_ref().and_then(nanoseconds).unwrap_or(0);
         let (version, wasm) = (version.parse()?, wasm.parse()?);
-        Ok(Self { version, wasm, standing, is_next_back, cause, decided_ns, taken_back })
+        Ok(Self { version, wasm, standing, is_next_back, cause, decided_ns, taken_back, trial: trial.map(Into::into) })
     }
 }

@@ -72,6 +72,8 @@ pub const LANE_STOPPED: &str = "LANE_STOPPED";
 pub const PLUGIN_REFUSED: &str = "PLUGIN_REFUSED";
 /// What a plugin needs beside its component cannot be read.
 pub const PLUGIN_UNREADABLE: &str = "PLUGIN_UNREADABLE";
+/// The subscriber has no version on trial.
+pub const NO_TRIAL: &str = "NO_TRIAL";
 /// The subscriber is pinned to a version.
 pub const PINNED: &str = "PINNED";
 /// A later version was asked for before this one had its turn.

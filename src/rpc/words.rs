@@ -1,5 +1,7 @@
 //! The tree's words in the contract's, and back.
 
+use std::time::Duration;
+
 use crate::dispatch::{
     Addressed, Diverted, LaneState, Numbering, OnTrial, Published, Snapshot, SubscriberStatus, TopicStatus,
 };
@@ -83,14 +85,16 @@ impl From<&SubscriberStatus> for v1::Subscriber {
 }
 
 impl From<OnTrial> for v1::OnTrial {
-    fn from(OnTrial { digest, lanes, handled, events }: OnTrial) -> Self {
-        Self { digest, lanes, handled, events }
+    fn from(OnTrial { digest, lanes, handled, events, lasted, time, ends_in }: OnTrial) -> Self {
+        let ms = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+        Self { digest, lanes, handled, events, lasted_ms: ms(lasted), time_ms: ms(time), ends_in_ms: ms(ends_in) }
     }
 }
 
 impl From<v1::OnTrial> for OnTrial {
-    fn from(v1::OnTrial { digest, lanes, handled, events }: v1::OnTrial) -> Self {
-        Self { digest, lanes, handled, events }
+    fn from(v1::OnTrial { digest, lanes, handled, events, lasted_ms, time_ms, ends_in_ms }: v1::OnTrial) -> Self {
+        let [lasted, time, ends_in] = [lasted_ms, time_ms, ends_in_ms].map(Duration::from_millis);
+        Self { digest, lanes, handled, events, lasted, time, ends_in }
     }
 }
 

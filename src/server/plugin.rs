@@ -119,6 +119,13 @@ impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
         Ok(Response::new(v1::RollbackResponse { version }))
     }
 
+    async fn promote(&self, request: Request<v1::PromoteRequest>) -> Result<Response<v1::PromoteResponse>, Status> {
+        let subscriber = request.into_inner().subscriber;
+        let version = self.changing(self.reloader.promote(&subscriber)).await?.to_string();
+        tracing::info!(subscriber, version, "promoted");
+        Ok(Response::new(v1::PromoteResponse { version }))
+    }
+
     async fn pin(&self, request: Request<v1::PinRequest>) -> Result<Response<v1::PinResponse>, Status> {
         let v1::PinRequest { subscriber, version } = request.into_inner();
         let version = self.changing(self.reloader.pin(&subscriber, version.as_deref())).await?.to_string();

@@ -18,7 +18,7 @@ use crate::dispatch::{
 use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, SessionError, Stopped};
 use crate::limits;
 use crate::model::Offset;
-use crate::reload::{CompareError, ReloadError, TopologyError};
+use crate::reload::{CompareError, PluginError, ReloadError, TopologyError};
 use crate::rpc::{ERROR_DOMAIN, reason};
 
 /// A status under construction.
@@ -300,6 +300,9 @@ pub(super) fn plugin(error: &ReloadError) -> Status {
     match error {
         ReloadError::Control(error) => control(error),
         ReloadError::Refused(_) => Refusal::new(Code::InvalidArgument, reason::PLUGIN_REFUSED, error).status(),
+        ReloadError::Source(errors) if errors.iter().any(|error| matches!(error, PluginError::Config { .. })) => {
+            Refusal::new(Code::InvalidArgument, reason::PLUGIN_REFUSED, error).status()
+        }
         ReloadError::Source(_) => Refusal::new(Code::FailedPrecondition, reason::PLUGIN_UNREADABLE, error).status(),
         ReloadError::Pinned { version, .. } => {
             let metadata = [("version", version.to_string())];
@@ -314,6 +317,7 @@ pub(super) fn plugin(error: &ReloadError) -> Status {
             Refusal::new(Code::InvalidArgument, reason::AMBIGUOUS_VERSION, error).field("version").status()
         }
         ReloadError::OnTrial { .. } => Refusal::new(Code::FailedPrecondition, reason::VERSION_ON_TRIAL, error).status(),
+        ReloadError::NoTrial { .. } => Refusal::new(Code::FailedPrecondition, reason::NO_TRIAL, error).status(),
         ReloadError::Kept(_) => Refusal::new(Code::FailedPrecondition, reason::VERSION_UNUSABLE, error).status(),
         ReloadError::NoRoom { .. } => {
             let mut refusal = Refusal::new(Code::ResourceExhausted, reason::DISK_FULL, error);

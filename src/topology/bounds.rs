@@ -57,6 +57,18 @@ pub(crate) const SUGGESTIONS_MAX: usize = 64;
 /// Most cycles that are reported among vertices that all reach each other; breaking those shows the rest.
 pub(crate) const CYCLES_REPORTED_MAX: usize = 8;
 
+/// Events that a new version of a plugin has to handle before its trial can end: a few batches.
+pub const TRIAL_EVENTS_DEFAULT: u32 = 1_000;
+/// How long a trial lasts at least: long enough for somebody to look.
+pub const TRIAL_TIME_DEFAULT: Duration = Duration::from_secs(60);
+/// How long a trial lasts at most, however few events there are: a topic that is quiet for that long tells nothing more.
+pub const TRIAL_AT_MOST_DEFAULT: Duration = Duration::from_secs(60 * 60);
+
+/// Most patterns in the schema of a plugin's configuration: each is compiled on its own.
+pub(crate) const CONFIG_PATTERNS_MAX: usize = 100;
+/// Most bytes of one of them, compiled: a million characters and sets are enough for a value, and take milliseconds.
+pub(crate) const CONFIG_PATTERN_BYTES_MAX: usize = 1 << 20;
+
 /// Partitions of a topic that does not say.
 pub const PARTITIONS_DEFAULT: u32 = 1;
 

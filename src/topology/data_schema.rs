@@ -86,15 +86,8 @@ fn at(pointer: &str) -> String {
 impl DataSchema {
     /// Compiles the text of a file.
     pub(crate) fn compile(path: &Path, text: &str) -> Result<Self, SchemaError> {
-        let mut schema = serde_json::from_str(text).map_err(|error| SchemaError::NotJson(error.to_string()))?;
-        let is_first = !refers_into_lists(&schema);
-        count_applied(&mut schema, is_first);
-        let options = jsonschema::options()
-            .offline()
-            .with_pattern_options(PatternOptions::regex())
-            .should_validate_formats(true)
-            .with_keyword(APPLIED, |_, schemas, _| Ok(Box::new(Applied { schemas: schemas.as_u64().unwrap_or(1) })));
-        let validator = options.build(&schema).map_err(|error| refused(&error))?;
+        let schema = serde_json::from_str(text).map_err(|error| SchemaError::NotJson(error.to_string()))?;
+        let validator = compiled(schema, PatternOptions::regex())?;
         Ok(Self(Arc::new(Inner { path: path.to_owned(), text: text.to_owned(), validator })))
     }
 
@@ -140,6 +133,21 @@ impl DataSchema {
             reason: shown(&error.masked_with("the value").to_string()),
         })
     }
+}
+
+/// Compiles a schema that refers to nothing outside, and whose checks count their steps.
+pub(super) fn compiled(
+    mut schema: Value,
+    patterns: PatternOptions<jsonschema::Regex>,
+) -> Result<Validator, SchemaError> {
+    let is_first = !refers_into_lists(&schema);
+    count_applied(&mut schema, is_first);
+    let options = jsonschema::options()
+        .offline()
+        .with_pattern_options(patterns)
+        .should_validate_formats(true)
+        .with_keyword(APPLIED, |_, schemas, _| Ok(Box::new(Applied { schemas: schemas.as_u64().unwrap_or(1) })));
+    options.build(&schema).map_err(|error| refused(&error))
 }
 
 /// A keyword that no schema has: it counts how often a subschema is applied, and what it may look at each time. Its value is the
@@ -240,7 +248,7 @@ fn refused(error: &ValidationError<'_>) -> SchemaError {
 }
 
 /// As much of a text as anybody wants to read: names and values in it may be as long as the data is.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     match text.get(text.floor_char_boundary(SHOWN_BYTES_MAX)..) {
         None | Some("") => text.to_owned(),
         Some(rest) => format!("{}…", text.strip_suffix(rest).unwrap_or_default()),

@@ -187,6 +187,9 @@ struct Subscriber {
     retry: Retry,
     on_failure: OnFailure,
     capsules: u32,
+    /// Of a record from before there was one: what was so then. It is left out where it is that, for releases that do not know it.
+    #[serde(default, skip_serializing_if = "Trial::is_default")]
+    trial: Trial,
     waiting_events: u32,
     waiting_bytes: u64,
     delivery: Delivery,
@@ -229,6 +232,26 @@ struct Retry {
     max_ns: u64,
     /// In decimal, since numbers of JSON are read in another way by each reader.
     factor: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trial {
+    events: u64,
+    time_ns: u64,
+    at_most_ns: u64,
+}
+
+impl Default for Trial {
+    fn default() -> Self {
+        Self { events: 1_000, time_ns: 60 * 1_000_000_000, at_most_ns: 3_600 * 1_000_000_000 }
+    }
+}
+
+impl Trial {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -524,6 +547,7 @@ impl Subscriber {
             retry: plan::Retry { attempts, initial, max, factor },
             on_failure,
             capsules,
+            trial: plan::TrialPlan { events, time: least, at_most },
             waiting,
             delivery,
             rate,
@@ -573,6 +597,7 @@ impl Subscriber {
                 plan::OnFailure::Halt => OnFailure::Halt,
             },
             capsules: *capsules,
+            trial: Trial { events: *events, time_ns: nanoseconds(*least), at_most_ns: nanoseconds(*at_most) },
             waiting_events: waiting.max_events,
             waiting_bytes: waiting.max_bytes,
             delivery: match delivery {
@@ -660,6 +685,11 @@ impl Subscriber {
                 OnFailure::Halt => plan::OnFailure::Halt,
             },
             capsules: self.capsules,
+            trial: plan::TrialPlan {
+                events: self.trial.events,
+                time: Duration::from_nanos(self.trial.time_ns),
+                at_most: Duration::from_nanos(self.trial.at_most_ns),
+            },
             waiting: plan::Waiting { max_events: self.waiting_events, max_bytes: self.waiting_bytes },
             delivery: match self.delivery {
                 Delivery::ExactlyOnce => plan::Delivery::ExactlyOnce,

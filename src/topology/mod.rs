@@ -15,6 +15,8 @@
 pub mod bounds;
 pub mod budget;
 pub mod cases;
+mod config;
+mod config_schema;
 mod data_schema;
 pub mod diagnostic;
 pub mod draw;
@@ -39,13 +41,14 @@ mod yaml;
 
 use std::path::{Path, PathBuf};
 
+pub use config_schema::{ConfigMisfit, ConfigSchema, ConfigTexts};
 pub use data_schema::{DataSchema, Misfit};
 pub use diagnostic::{Code, Diagnostic, Label, Severity, Span};
 pub use expression::{CompileError, Condition, EventFields, ExpressionError, ExtensionAttributes, KeyExpression};
 pub use plan::{
     BacklogPlan, BatchPlan, ConfigValue, Delivery, HoldPlan, LifecyclePlan, Limits, OnFailure, OutOfOrder, Per, Plan,
     PluginSource, Rate, Retry, Runs, StartAt, StatePlan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan,
-    Waiting, WhenFull,
+    TrialPlan, Waiting, WhenFull,
 };
 pub use said::{Said, check_said};
 pub use schema::schema;
@@ -79,6 +82,15 @@ pub trait Surroundings {
     /// What whoever wrote the topology is told.
     fn text(&self, _path: &Path, _bytes_max: usize) -> Result<String, String> {
         Err("there is nothing to read it with".to_owned())
+    }
+
+    /// The JSON Schema that a plugin declares for its configuration, as text; none where it declares none, or is not there. Else
+    /// what is wrong with what it declares, in words.
+    ///
+    /// # Errors
+    /// What the author of the topology is told.
+    fn config_schema(&self, _plugin: &PluginSource) -> Result<Option<String>, String> {
+        Ok(None)
     }
 
     /// Whether what can be applied, and is probably not what was meant, is a problem. It is none in what was checked before: an
@@ -133,7 +145,11 @@ fn read(index: u32, source: &Source, surroundings: &dyn Surroundings, shared: &m
     let topology = match tree.root() {
         Some(root) => {
             let owner = Owner { key: "", span: root.span() };
-            raw::Topology::read(root, owner, &mut reader)
+            let topology = raw::Topology::read(root, owner, &mut reader);
+            if let Some(topology) = &topology {
+                config::check(topology, &mut reader);
+            }
+            topology
         }
         None => {
             let empty = Diagnostic::error(C::MissingKey, top, "nothing here", "this file is empty");

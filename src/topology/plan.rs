@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use super::bounds::{
     ATTEMPTS_DEFAULT, BACKOFF_FACTOR_DEFAULT, BACKOFF_INITIAL_DEFAULT, BACKOFF_MAX_DEFAULT, MEMORY_BYTES_DEFAULT,
-    OUTPUT_BYTES_DEFAULT, STATE_BYTES_DEFAULT, TIME_DEFAULT, WAITING_BYTES_DEFAULT, WAITING_EVENTS_DEFAULT,
+    OUTPUT_BYTES_DEFAULT, STATE_BYTES_DEFAULT, TIME_DEFAULT, TRIAL_AT_MOST_DEFAULT, TRIAL_EVENTS_DEFAULT,
+    TRIAL_TIME_DEFAULT, WAITING_BYTES_DEFAULT, WAITING_EVENTS_DEFAULT,
 };
 use super::data_schema::DataSchema;
 use super::expression::{Condition, KeyExpression};
@@ -150,6 +151,8 @@ pub struct SubscriberPlan {
     pub on_failure: OnFailure,
     /// Of how many events that failed for the last time a capsule is kept.
     pub capsules: u32,
+    /// When the trial of a new version of its plugin ends.
+    pub trial: TrialPlan,
     /// How many events of a lane may wait while others go on.
     pub waiting: Waiting,
     /// What is promised about each event.
@@ -295,6 +298,24 @@ pub enum OnFailure {
     Park,
     /// Its lane stops, also for what a plugin rejects: there is no topic for dead letters.
     Halt,
+}
+
+/// When the trial of a new version of a plugin ends, where it does not fail: after `events` and `time`, whichever is later, and
+/// after `at_most` however few events there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrialPlan {
+    /// Events that it has to handle.
+    pub events: u64,
+    /// How long it lasts at least.
+    pub time: Duration,
+    /// How long it lasts at most; not less than `time`.
+    pub at_most: Duration,
+}
+
+impl Default for TrialPlan {
+    fn default() -> Self {
+        TrialPlan { events: TRIAL_EVENTS_DEFAULT.into(), time: TRIAL_TIME_DEFAULT, at_most: TRIAL_AT_MOST_DEFAULT }
+    }
 }
 
 /// What is promised about each event.

@@ -220,6 +220,9 @@ keys! {
         /// Of how many events that failed for the last time a capsule is kept, the latest: a file with the event, what its
         /// plugin read and how it failed, with which `wattle capsule run` has the same failure anywhere. Default 10.
         capsules: Count<0, CAPSULES_MAX>,
+        /// When the trial of a new version of the plugin ends, where it does not fail on an event that the version before handles.
+        /// Changing it restarts nothing; a trial that goes on ends as it was said when it began.
+        trial: Trial,
         /// How many events may wait for another attempt, or parked, while others go on.
         waiting: Waiting,
         /// What is promised about each event.
@@ -322,6 +325,19 @@ choice! {
         Park = "park",
         /// The partition stops, also for what the plugin rejects: there are no dead letters.
         Halt = "halt",
+    }
+}
+
+keys! {
+    /// When the trial of a new version of the plugin ends: once it has handled `events` and `for` has passed, and in any case after
+    /// `at_most`. Then it is proven. `wattle plugin promote` ends it at once.
+    struct Trial {
+        /// Events that the new version has to handle. Default 1000.
+        events: Count<0, { u32::MAX }>,
+        /// How long the trial lasts at least. Default 1m.
+        time as "for": Period<0, MS_MAX>,
+        /// How long it lasts at most, however few events there are. Default 1h.
+        at_most: Positive,
     }
 }
 

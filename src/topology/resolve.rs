@@ -602,6 +602,7 @@ impl<'n, 'p> Planner<'n, 'p> {
             retry: settings.retry.clone(),
             on_failure: settings.on_failure,
             capsules: settings.capsules,
+            trial: settings.trial,
             waiting: settings.waiting,
             delivery: settings.delivery,
             rate: settings.rate,

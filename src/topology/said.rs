@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Found, Plan, Source, Surroundings, check, diagnostic::Diagnostic};
+use super::{Found, Plan, PluginSource, Source, Surroundings, check, diagnostic::Diagnostic};
 
 /// A digest of what files say. Values of variables are in it, so it is not to be kept as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,10 @@ impl Surroundings for Heard<'_> {
         let text = self.of.text(path, bytes_max);
         self.texts.borrow_mut().insert(path.to_owned(), text.clone().ok());
         text
+    }
+
+    fn config_schema(&self, plugin: &PluginSource) -> Result<Option<String>, String> {
+        self.of.config_schema(plugin)
     }
 }
 

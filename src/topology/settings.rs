@@ -16,7 +16,7 @@ use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::expression::{Condition, KeyExpression};
 use super::plan::{
     BacklogPlan, BatchPlan, ConfigValue, Delivery, HoldPlan, LifecyclePlan, Limits, OnFailure, OutOfOrder,
-    PluginSource, Rate, Retry, Runs, StartAt, StatePlan, Waiting, WhenFull,
+    PluginSource, Rate, Retry, Runs, StartAt, StatePlan, TrialPlan, Waiting, WhenFull,
 };
 use super::raw;
 use super::reader::{Field, Key, Shared};
@@ -105,6 +105,7 @@ pub(crate) struct Subscriber {
     pub(crate) retry: Retry,
     pub(crate) on_failure: OnFailure,
     pub(crate) capsules: u32,
+    pub(crate) trial: TrialPlan,
     pub(crate) waiting: Waiting,
     pub(crate) delivery: Delivery,
     pub(crate) rate: Option<Rate>,
@@ -354,6 +355,7 @@ pub(crate) fn subscriber(name: &str, declared: Span, raw: &raw::Subscriber, prob
         retry,
         on_failure,
         waiting: value(&raw.waiting).map_or_else(Waiting::default, |raw| waiting(&raw)),
+        trial: trial(&value(&raw.trial).unwrap_or_default(), problems),
         capsules: value(&raw.capsules).map_or(CAPSULES_DEFAULT, |count| count.0),
         delivery,
         rate: value(&raw.rate).map(|rate| rate.0),
@@ -420,6 +422,7 @@ fn check_leaf(raw: &raw::Subscriber, problems: &mut Problems) {
     refuse("limits", raw.limits.as_ref().map(|field| field.key), rule);
     refuse("grants", raw.grants.as_ref().map(|field| field.key), rule);
     refuse("capsules", raw.capsules.as_ref().map(|field| field.key), rule);
+    refuse("trial", raw.trial.as_ref().map(|field| field.key), rule);
     refuse("state", raw.state.as_ref().map(|field| field.key), rule);
     let exactly_once = raw.delivery.as_ref().filter(|field| field.value == Some(raw::Delivery::ExactlyOnce));
     refuse("delivery: exactly_once", exactly_once.map(|field| field.span), "the world outside is not part of a unit");
@@ -439,6 +442,26 @@ fn state(raw: &raw::State) -> StatePlan {
     StatePlan {
         ttl: value(&raw.ttl).map(|period| period.0),
         max_bytes: value(&raw.max).map_or(default.max_bytes, |size| size.0),
+    }
+}
+
+fn trial(raw: &raw::Trial, problems: &mut Problems) -> TrialPlan {
+    let default = TrialPlan::default();
+    let (time, at_most) = (value(&raw.time).map(|period| period.0), value(&raw.at_most).map(|period| period.0));
+    if let (Some(field), Some(time), Some(longest)) = (&raw.at_most, time, at_most.filter(|most| Some(*most) < time)) {
+        let (longest, time) = (show_duration(longest), show_duration(time));
+        let message =
+            format!("the trial lasts at most {longest}, which is shorter than the {time} that it lasts at least");
+        let bad = Diagnostic::error(Code::BadValue, field.span, "at most", message);
+        let least = raw.time.as_ref().map(|field| field.span);
+        let bad = least.into_iter().fold(bad, |bad, span| bad.label(span, "at least"));
+        problems.push(bad.help(format!("write an `at_most` of {time} or more")));
+    }
+    TrialPlan {
+        events: value(&raw.events).map_or(default.events, |count| count.0.into()),
+        // Who only says one of them does not mean the other to contradict it.
+        time: time.unwrap_or(default.time.min(at_most.unwrap_or(default.time))),
+        at_most: at_most.unwrap_or(default.at_most.max(time.unwrap_or(default.at_most))),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::plan::{
     ConfigValue, Delivery, HoldPlan, LifecyclePlan, OnFailure, OutOfOrder, Per, Plan, PluginSource, Rate, Runs,
-    StartAt, SubscriberPlan, TopicPlan, WhenFull,
+    StartAt, SubscriberPlan, TopicPlan, TrialPlan, WhenFull,
 };
 use super::units::{show_duration, show_size};
 use crate::model::{Compression, Dedupe};
@@ -211,6 +211,9 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, vari
     line!(shown, "    on_failure: {on_failure}");
     if let Runs::Plugin(_) = subscriber.runs {
         line!(shown, "    capsules: {}", subscriber.capsules);
+        let TrialPlan { events, time, at_most } = subscriber.trial;
+        let (time, at_most) = (show_duration(time), show_duration(at_most));
+        line!(shown, "    trial: {{ events: {events}, for: {time}, at_most: {at_most} }}");
     }
     let waiting = &subscriber.waiting;
     line!(shown, "    waiting: {{ max: {}, size: {} }}", waiting.max_events, show_size(waiting.max_bytes));

@@ -38,6 +38,9 @@ const MIB: u64 = 1024 * KIB;
 /// The largest component that is accepted. Python's is 18 MB; ten times the compile time of that is still bearable.
 pub const COMPONENT_BYTES_MAX: u64 = 64 * MIB;
 
+/// The longest schema that a component may declare for its configuration, in bytes: one setting in a hundred words takes one.
+pub(super) const CONFIG_SCHEMA_BYTES_MAX: usize = 64 << 10;
+
 /// The largest function that is compiled, in bytes. Interpreters have some of 300 KiB. What the compiler takes for one grows
 /// faster than its size, and it cannot be given up: see the test `functions_that_are_large_are_compiled_in_bounds`.
 pub(super) const FUNCTION_BYTES_MAX: usize = 1 << 20;

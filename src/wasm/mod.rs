@@ -52,4 +52,5 @@ pub use limits::{
 pub use logs::LogLevel;
 pub use plugin::{InstanceError, Lease, Plugin};
 pub use refusal::RegisterError;
+pub use sections::config_schema;
 pub use store::{Keys, NoState, Reads, StateError, StateRead, StateView, StateWrite};

@@ -1,5 +1,5 @@
-//! What is looked at in a component before it is compiled: the version of the state that it keeps, which it says beside its
-//! code, and how large its largest function is.
+//! What is looked at in a component before it is compiled: what it declares beside its code (the version of the state that it
+//! keeps, the schema of its configuration), and how large its largest function is.
 //!
 //! ```text
 //! component  \0asm 0d 00 01 00, sections
@@ -8,16 +8,19 @@
 //!                                                  id 10, of a module: code: count, then each body behind its length
 //! ```
 //!
-//! A plugin declares the version by a custom section of the component, or of a module or component in it: that is what a
-//! linker makes of a static. One without it has version 0. Released plugins keep their meaning: the section is looked at by
-//! nobody else.
+//! A plugin declares each of them by a custom section of the component, or of a module or component in it: that is what a
+//! linker makes of a static. Without the one its version is 0, without the other its configuration is not checked. Released
+//! plugins keep their meaning: the sections are looked at by nobody else.
 //!
 //! What compiling a function takes, of time and memory, grows faster than the function: a large one cannot be given up, many
 //! small ones can be compiled one after the other.
 
+use super::limits::CONFIG_SCHEMA_BYTES_MAX;
 use super::words;
 
-/// The name of the custom section: its content is the version, decimal.
+/// The name of the custom section whose content is a JSON Schema.
+const CONFIG_SCHEMA: &[u8] = b"wattle:config-schema";
+/// The name of the custom section whose content is the version, decimal.
 const STATE_VERSION: &[u8] = b"wattle:state-version";
 /// What is looked at of it: a number, and what a linker may have filled it up with.
 const VERSION_BYTES_MAX: usize = 64;
@@ -31,18 +34,40 @@ const DEPTH_MAX: u32 = 8;
 
 /// The version of the state that a component keeps. `Err`: what it declares is no number, or two of them.
 pub(super) fn state_version(wasm: &[u8]) -> Result<u32, String> {
-    let mut found = Vec::new();
-    look(wasm, DEPTH_MAX, &mut found);
-    found.dedup();
-    match found.as_slice() {
-        [] => Ok(0),
-        [version] => {
+    match declared(wasm, STATE_VERSION)? {
+        None => Ok(0),
+        Some(version) => {
             let start = version.get(..version.len().min(VERSION_BYTES_MAX)).unwrap_or_default();
             let text = String::from_utf8_lossy(start);
             let number = text.trim_end_matches('\0').trim().parse();
             number.map_err(|_| format!("\"{}\" is not a number from 0 to {}", words::name(&text), u32::MAX))
         }
-        several => Err(format!("it is declared {} times, and differs", several.len())),
+    }
+}
+
+/// The JSON Schema that a component declares for its configuration, as text.
+///
+/// # Errors
+/// What it declares is no text, too long a one, or declared twice and differs.
+pub fn config_schema(wasm: &[u8]) -> Result<Option<&str>, String> {
+    let Some(schema) = declared(wasm, CONFIG_SCHEMA)? else { return Ok(None) };
+    if schema.len() > CONFIG_SCHEMA_BYTES_MAX {
+        let bytes = schema.len();
+        return Err(format!("has {bytes} bytes, and at most {CONFIG_SCHEMA_BYTES_MAX} are accepted"));
+    }
+    let text = std::str::from_utf8(schema).map_err(|_| "is not UTF-8".to_owned())?;
+    Ok(Some(text.trim_end_matches('\0')))
+}
+
+/// What a component declares in the custom sections of a name; `Err` where they differ.
+fn declared<'a>(wasm: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String> {
+    let mut found = Vec::new();
+    look(wasm, name, &mut found);
+    found.dedup();
+    match found.as_slice() {
+        [] => Ok(None),
+        [content] => Ok(Some(*content)),
+        several => Err(format!("is declared {} times, and differs", several.len())),
     }
 }
 
@@ -61,11 +86,11 @@ pub(super) fn largest_function_bytes(wasm: &[u8]) -> usize {
     largest
 }
 
-fn look<'a>(wasm: &'a [u8], depth: u32, found: &mut Vec<&'a [u8]>) {
-    each_section(wasm, depth, &mut |_, id, content| {
+fn look<'a>(wasm: &'a [u8], wanted: &[u8], found: &mut Vec<&'a [u8]>) {
+    each_section(wasm, DEPTH_MAX, &mut |_, id, content| {
         if id == 0
             && let Some((name, content)) = sized(content)
-            && name == STATE_VERSION
+            && name == wanted
         {
             found.push(content);
         }
@@ -147,6 +172,19 @@ mod tests {
         let twice =
             r#"(component (@custom "wattle:state-version" "1") (core module (@custom "wattle:state-version" "2")))"#;
         assert!(version(twice).unwrap_err().contains("2 times"));
+    }
+
+    #[test]
+    fn a_schema_of_the_configuration_is_found_like_a_version() {
+        let schema = |text: &str| config_schema(&component(text)).map(|found| found.map(str::to_owned));
+        assert_eq!(schema(r#"(component (@custom "wattle:state-version" "7"))"#), Ok(None));
+        let inside = r#"(component (core module (@custom "wattle:config-schema" "{}\00")))"#;
+        assert_eq!(schema(inside), Ok(Some("{}".to_owned())));
+        let odd = r#"(component (@custom "wattle:config-schema" "\ff"))"#;
+        assert_eq!(schema(odd).unwrap_err(), "is not UTF-8");
+        let long =
+            format!(r#"(component (@custom "wattle:config-schema" "{}"))"#, " ".repeat(CONFIG_SCHEMA_BYTES_MAX + 1));
+        assert!(schema(&long).unwrap_err().contains("at most 65536"));
     }
 
     #[test]

@@ -171,7 +171,7 @@ const IN_A_PLUGIN: &[Mistake] = &[
     ("plugin: work.wasm\n    to: [sent]", "plugin: module.wasm\n    to: [sent]", "module.wasm is refused: "),
     ("plugin: work.wasm\n    to: [sent]", "plugin: world.wasm\n    to: [sent]", "world.wasm is refused: "),
     ("plugin: work.wasm\n    to: [sent]", "plugin: cut.wasm\n    to: [sent]", "cut.wasm is refused: "),
-    ("plugin: work.wasm\n    to: [sent]", "plugin: validate.wasm\n    to: [sent]", "validate.wasm is refused: "),
+    ("plugin: work.wasm\n    to: [sent]", "plugin: validate.wasm\n    to: [sent]", "the plugin has no setting `describe`"),
 ];
 
 /// A file, and words that are said of it.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use wattle::wasm::{Host, HostOptions, Limits, PluginSpec};
 
 use super::bus::{Bus, wattle};
+use crate::common::components::declaring;
 use crate::common::guests::{guest, guest_path};
 use crate::common::trees::PATIENCE;
 
@@ -113,10 +114,17 @@ fn versions_are_deployed_listed_gone_back_from_and_pinned() {
     let snapshots = bus.run(&["state", "snapshots", "work"]).ok();
     assert!(snapshots.contains(" deploy ") && snapshots.contains("in front of the deploy of "), "{snapshots}");
     let status = bus.run(&["status"]).ok();
-    assert!(status.contains("on trial in 1 of 1 lane, which has handled 0 of 1000 events"), "{status}");
+    assert!(
+        status.contains("on trial in 1 of 1 lane: 0 of 1,000 events, 0 s of 1 min, ends at the latest in "),
+        "{status}"
+    );
     assert_eq!(job(&bus, "echo"), "echo");
     let status: Value = serde_json::from_str(&bus.run(&["status", "-o", "json"]).ok()).unwrap();
     assert_eq!(status["subscribers"][0]["on_trial"]["handled"], 1);
+    let again = bus.run(&["plugin", "deploy", "work", &shop.other(1)]).ok();
+    assert!(again.contains(" on trial already: 1 of 1,000 events, "), "{again}");
+    let table = bus.run(&["plugin", "versions", "work"]).ok();
+    assert!(table.contains("COMPONENT") && table.contains(" 1 of 1,000 events, "), "{table}");
     assert!(bus.run(&["plugin", "rollback", "work"]).ok().ends_with(" again\n"));
     assert_eq!(standings(&bus), ["proven", "taken back"]);
     let deployed =
@@ -126,6 +134,14 @@ fn versions_are_deployed_listed_gone_back_from_and_pinned() {
     assert_eq!((&all[2]["version"], &all[2]["standing"]), (&deployed["version"], &json!("proven")));
     assert_eq!((&all[0]["next_back"], &all[1]["next_back"]), (&json!(true), &json!(false)));
 
+    bus.run(&["plugin", "deploy", "work", &shop.other(4), "--policy", "canary"]).ok();
+    let promoted = bus.run(&["plugin", "promote", "work", "-o", "json"]).json().remove(0);
+    let component = blake3::hash(&marked(&guest("hostile"), 4)).to_string();
+    let kept = versions(&bus).pop().unwrap();
+    assert_eq!((&kept["version"], &kept["standing"]), (&promoted["version"], &json!("proven")));
+    assert_eq!(kept["component"], component, "as `wattle build` calls it");
+    let refused = bus.run(&["plugin", "promote", "work"]);
+    assert!(refused.code == Some(1) && refused.notices.contains("no version on trial"), "{refused:?}");
     let first = all[0]["version"].as_str().unwrap();
     let pinned = bus.run(&["plugin", "pin", "work", &first[..10]]).ok();
     assert_eq!(pinned, format!("work is pinned to {} until `wattle plugin pin work --off`\n", &first[..16]));
@@ -137,18 +153,49 @@ fn versions_are_deployed_listed_gone_back_from_and_pinned() {
     assert_eq!(bus.run(&["plugin", "pin", "work", "--off"]).ok(), "work is not pinned\n");
     assert_eq!(bus.run(&["plugin", "list", "-o", "json"]).json()[0]["pinned"], false);
     let table = bus.run(&["plugin", "versions", "work"]).ok();
-    assert!(table.starts_with("VERSION ") && table.ends_with("3 versions\n"), "{table}");
+    assert!(table.starts_with("VERSION ") && table.ends_with("4 versions\n"), "{table}");
     bus.stop();
 }
 
 #[test]
 fn a_version_that_handles_what_it_has_to_is_proven_by_itself() {
     let shop = Shop::new();
-    let mut bus = shop.start(&["--probation-events", "2", "--probation-time", "0s"]);
+    let trial = "retry: { attempts: 1 }, trial: { events: 2, for: 0s } }";
+    std::fs::write(shop.path("shop.yaml"), TOPOLOGY.replace("retry: { attempts: 1 } }", trial)).unwrap();
+    let mut bus = shop.start(&[]);
     bus.run(&["plugin", "deploy", "work", &shop.other(1)]).ok();
     assert_eq!([job(&bus, "echo 1"), job(&bus, "echo 2")], ["echo 1", "echo 2"]);
     bus.wait_for("the new version is proven");
     assert_eq!(standings(&bus), ["kept", "proven"]);
+    bus.stop();
+}
+
+/// What a plugin declares that has one setting.
+const ONE_SETTING: &str = r#"{ "properties": { "describe": { "type": "string" } }, "additionalProperties": false }"#;
+
+#[test]
+fn a_mistyped_setting_is_refused_by_every_command_with_its_place() {
+    let shop = Shop::new();
+    shop.write(&declaring(&guest("hostile"), ONE_SETTING));
+    let bus = shop.start(&[]);
+    let mistyped = shop.path("mistyped.yaml").display().to_string();
+    std::fs::write(&mistyped, TOPOLOGY.replace("describe: done", "decribe: done")).unwrap();
+    let case = "topology: mistyped.yaml\ncases: [{ name: one, events: [{ data: { a: 1 } }], expect: { outputs: { done: [] } } }]\n";
+    std::fs::write(shop.path("mistyped.test.yaml"), case).unwrap();
+    for command in ["check", "plan", "apply", "test"] {
+        let refused = bus.run(&[command, &mistyped]);
+        assert_eq!(refused.code, Some(78), "{command}: {refused:?}");
+        for words in ["mistyped.yaml:5:", "the plugin has no setting `decribe`", "did you mean `describe`?"] {
+            assert!(refused.notices.contains(words), "{command}: {}", refused.notices);
+        }
+    }
+    let other = shop.path("other.wasm");
+    std::fs::write(&other, declaring(&guest("hostile"), &ONE_SETTING.replace("describe", "described"))).unwrap();
+    let refused = bus.run(&["plugin", "deploy", "work", &other.display().to_string()]);
+    assert_eq!(refused.code, Some(1));
+    let words = "the plugin has no setting `describe`: did you mean `described`?";
+    assert!(refused.notices.contains(words), "{}", refused.notices);
+    assert_eq!(job(&bus, "echo 1"), "echo 1");
     bus.stop();
 }
 
@@ -300,6 +347,12 @@ fn dev_builds_sources_that_change_and_runs_what_comes_of_them() {
     command.env("RUST_LOG", "info").args(["--log-format", "json"]);
     let mut bus = Bus::spawn_dev(command);
     assert_eq!(job(&bus, "x"), "one");
+    // both digests are those that the bus shows, under the same names
+    let built = wattle().current_dir(shop.folder.path()).args(["build", "shop.yaml"]).output().unwrap();
+    let (built, runs) = (String::from_utf8(built.stdout).unwrap(), versions(&bus).remove(0));
+    let short = |name: &str| runs[name].as_str().unwrap()[..16].to_owned();
+    let version = format!("version {} of shop/work", short("version"));
+    assert!(built.contains(&format!("component {}", short("component"))) && built.contains(&version), "{built}");
     // what the sources declare is in the component
     let spec = PluginSpec {
         subscriber: "work".into(),
@@ -319,6 +372,48 @@ fn dev_builds_sources_that_change_and_runs_what_comes_of_them() {
     says(&sources, "three");
     bus.wait_for("the new version is called from now on");
     assert_eq!(job(&bus, "x"), "three");
+    bus.stop();
+}
+
+#[test]
+fn dev_sees_what_a_plugin_depends_on_by_path_and_sources_that_come_with_an_old_time() {
+    let shop = Shop::new();
+    let sources = source(shop.folder.path(), "depending");
+    let words = shop.path("words");
+    std::fs::create_dir_all(words.join("src")).unwrap();
+    let manifest = "[package]\nname = \"words\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n";
+    std::fs::write(words.join("Cargo.toml"), manifest).unwrap();
+    let word = |text: &str| format!("pub const WORD: &str = \"{text}\";\n");
+    std::fs::write(words.join("src/lib.rs"), word("one")).unwrap();
+    let manifest = std::fs::read_to_string(sources.join("Cargo.toml")).unwrap();
+    let manifest = manifest.replace("[dependencies]\n", "[dependencies]\nwords = { path = \"../words\" }\n");
+    std::fs::write(sources.join("Cargo.toml"), manifest).unwrap();
+    let code = std::fs::read_to_string(sources.join("src/lib.rs")).unwrap().replace("\"one\"", "words::WORD");
+    std::fs::write(sources.join("src/lib.rs"), &code).unwrap();
+
+    let topology = TOPOLOGY.replace("plugin: work.wasm, config: { describe: done }", "plugin: depending");
+    std::fs::write(shop.path("shop.yaml"), topology).unwrap();
+    let mut command = wattle();
+    command.current_dir(shop.folder.path()).args(["dev", "shop.yaml", "--listen", "127.0.0.1:0"]);
+    command.env("RUST_LOG", "info").args(["--log-format", "json"]);
+    let mut bus = Bus::spawn_dev(command);
+    assert_eq!(job(&bus, "x"), "one");
+    std::fs::write(words.join("src/lib.rs"), word("two")).unwrap();
+    bus.wait_for("the new version is called from now on");
+    assert_eq!(job(&bus, "x"), "two");
+    // As `cp -p` leaves it: of the dependency, and of the plugin itself.
+    for (file, text, says) in [
+        (words.join("src/lib.rs"), word("three"), "three"),
+        (sources.join("src/lib.rs"), code.replace("words::WORD", "\"four\""), "four"),
+    ] {
+        let aside = shop.path("aside");
+        std::fs::write(&aside, text).unwrap();
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(24 * 60 * 60);
+        std::fs::File::options().write(true).open(&aside).unwrap().set_modified(old).unwrap();
+        std::fs::rename(&aside, &file).unwrap();
+        bus.wait_for("the new version is called from now on");
+        assert_eq!(job(&bus, "x"), says);
+    }
     bus.stop();
 }
 

@@ -61,6 +61,23 @@ pub fn trapping(names: &[&str]) -> Vec<u8> {
     plugin(&functions)
 }
 
+/// A component that declares this for its configuration: with another custom section at its end.
+pub fn declaring(wasm: &[u8], schema: &str) -> Vec<u8> {
+    let content = [sized(b"wattle:config-schema"), schema.as_bytes().to_vec()].concat();
+    [wasm, &[0], &sized(&content)].concat()
+}
+
+/// Bytes behind their length in LEB128.
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    let (mut sized, mut length) = (Vec::new(), bytes.len());
+    while length >= 0x80 {
+        sized.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    sized.push(length as u8);
+    [sized, bytes.to_vec()].concat()
+}
+
 /// A text as it is written between quotes.
 pub fn quoted(text: &str) -> String {
     text.bytes().fold(String::new(), |mut quoted, byte| {

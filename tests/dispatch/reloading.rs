@@ -15,7 +15,13 @@ use crate::bed::{ONE, backlog, one, one_of, publish, start};
 use crate::common::trees::{PATIENCE, by_key, contents, data, only, plan_of, settled, status, until};
 use crate::script::{Given, Script, Step, copy, on, out};
 
-const ALL: Terms = Terms { events: 1_000, lanes: None };
+const ALL: Terms = Terms {
+    events: 1_000,
+    lanes: None,
+    time: Duration::ZERO,
+    at_most: Duration::from_secs(3_600),
+    passed: Duration::ZERO,
+};
 
 /// Emits the event's data behind the name of the version.
 fn named(name: &'static str) -> Script {
@@ -183,7 +189,7 @@ async fn an_event_that_waits_for_its_next_attempt_is_compared_as_well_and_stays_
 async fn a_version_that_has_passed_is_not_asked_about_and_stays() {
     let (old, new) = (named("old"), second(|_| Step::Reject));
     let tree = start(ONE, &[("work", &old)]).await;
-    let trial = tries(&tree, &new, Terms { events: 2, lanes: None }).await;
+    let trial = tries(&tree, &new, Terms { events: 2, ..ALL }).await;
     publish(&tree, "in", &["a"]).await;
     settled(&tree).await;
     assert_eq!(verdict(&trial), Verdict::Open);
@@ -203,7 +209,7 @@ async fn a_version_that_has_passed_is_not_asked_about_and_stays() {
 async fn a_trial_with_enough_events_can_still_fail_and_then_does_not_pass() {
     let (old, new) = (named("old"), second(|_| Step::Reject));
     let tree = start(ONE, &[("work", &old)]).await;
-    let trial = tries(&tree, &new, Terms { events: 1, lanes: None }).await;
+    let trial = tries(&tree, &new, Terms { events: 1, ..ALL }).await;
     publish(&tree, "in", &["a", "b"]).await;
     settled(&tree).await;
     assert!(matches!(verdict(&trial), Verdict::Failed(_)));
@@ -216,7 +222,7 @@ async fn while_the_end_of_a_trial_is_written_nobody_fails_it_and_what_it_failed_
     for is_kept in [true, false] {
         let (old, new) = (named("old"), second(|_| Step::Reject));
         let tree = start(ONE, &[("work", &old)]).await;
-        let trial = tries(&tree, &new, Terms { events: 1, lanes: None }).await;
+        let trial = tries(&tree, &new, Terms { events: 1, ..ALL }).await;
         assert!(!tree.hold_trial("work", &trial).unwrap(), "it has not done enough");
         publish(&tree, "in", &["a"]).await;
         settled(&tree).await;
@@ -285,7 +291,7 @@ async fn makers(tree: &Tree<MemoryEngine>) -> Vec<Vec<String>> {
 async fn a_canary_is_called_by_some_lanes_first_and_by_all_once_it_has_passed() {
     let (old, new) = (named("old"), named("new").version(2));
     let tree = start(&wide(), &[("work", &old)]).await;
-    let trial = tries(&tree, &new, Terms { events: 2, lanes: Some(2) }).await;
+    let trial = tries(&tree, &new, Terms { events: 2, lanes: Some(2), ..ALL }).await;
     publish(&tree, "in", &MANY).await;
     settled(&tree).await;
     let made = makers(&tree).await;

@@ -49,11 +49,11 @@ fn write(world: &World, name: &str, text: &str) {
 async fn start(world: &World, disk: MemoryDisk) -> (Bus, Plan) {
     let store = Store::open(disk).unwrap();
     let (plan, components) = store.topology().unwrap_or_else(|| (world.plan.clone(), components(world, &world.plan)));
-    let begun = begin(store, &world.texts, &plan, &components, world.probation.events, &|_| ()).unwrap();
+    let begun = begin(store, &world.texts, &plan, &components, &|_| ()).unwrap();
     let tree: Tree<MemoryEngine> =
         Tree::start_with(world.engine.clone(), &plan, begun.starts, &Handle::current()).await.unwrap();
     let (versions, runtime) = ((begun.store, begun.notes), Handle::current());
-    let reloader = Reloader::start(tree.clone(), world.texts.clone(), &plan, versions, world.probation, &runtime);
+    let reloader = Reloader::start(tree.clone(), world.texts.clone(), &plan, versions, &runtime);
     (Bus { tree, reloader }, plan)
 }
 

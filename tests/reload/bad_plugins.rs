@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use wattle::dispatch::Tree;
 use wattle::effects::MemoryDisk;
 use wattle::engine::memory::MemoryEngine;
-use wattle::reload::{Outcome, Policy, Probation, ReloadError, Reloader, Store, begin};
+use wattle::reload::{Outcome, Policy, ReloadError, Reloader, Store, begin};
 use wattle::wasm::{COMPONENT_BYTES_MAX, Host, HostOptions};
 
 use crate::common::guests::{guest, guest_path};
@@ -29,14 +29,14 @@ struct Shop {
 }
 
 impl Shop {
-    async fn open(probation: Probation) -> Self {
+    async fn open() -> Self {
         let (plan, runtime) = (plan_of(&[SHOP]), Handle::current());
         let host = Host::new(HostOptions::default()).unwrap();
         let store = Store::open(MemoryDisk::default()).unwrap();
-        let begun = begin(store, &host, &plan, &[guest_path("validate")], probation.events, &|_| ()).unwrap();
+        let begun = begin(store, &host, &plan, &[guest_path("validate")], &|_| ()).unwrap();
         let tree = Tree::start_with(MemoryEngine::default(), &plan, begun.starts, &runtime).await.unwrap();
         let versions = (begun.store, begun.notes);
-        let reloader = Reloader::start(tree.clone(), host, &plan, versions, probation, &runtime);
+        let reloader = Reloader::start(tree.clone(), host, &plan, versions, &runtime);
         Self { tree, reloader, published: AtomicUsize::new(0) }
     }
 
@@ -115,7 +115,7 @@ fn bad_plugins() -> Vec<(String, Vec<u8>)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_bad_plugins_are_refused_while_the_good_one_serves() {
-    let shop = Arc::new(Shop::open(Probation::default()).await);
+    let shop = Arc::new(Shop::open().await);
     let stop = Arc::new(AtomicBool::new(false));
     let orders = {
         let (shop, stop) = (shop.clone(), stop.clone());
@@ -144,7 +144,7 @@ async fn a_hundred_bad_plugins_are_refused_while_the_good_one_serves() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_compiles_and_handles_nothing_is_rolled_back_by_the_first_event() {
-    let shop = Shop::open(Probation::default()).await;
+    let shop = Shop::open().await;
     shop.order().await;
     settled(&shop.tree).await;
     let began = Instant::now();
@@ -169,7 +169,7 @@ async fn a_second_start_loads_what_was_compiled_and_decided() {
         let host = HostOptions { cache_folder: Some(folder.path().join("code")), ..HostOptions::default() };
         let (host, began) = (Host::new(host).unwrap(), Instant::now());
         let store = Store::open(wattle::effects::DiskFolder::create(&folder.path().join("plugins")).unwrap()).unwrap();
-        let begun = begin(store, &host, &plan_of(&[SHOP]), &[guest_path("validate")], 1, &|_| ()).unwrap();
+        let begun = begin(store, &host, &plan_of(&[SHOP]), &[guest_path("validate")], &|_| ()).unwrap();
         assert!(begun.starts[0].on_trial.is_none());
         began.elapsed()
     };

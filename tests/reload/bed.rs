@@ -12,8 +12,8 @@ use wattle::dispatch::{HandleError, Handler, SubscriberStatus, Tree};
 use wattle::effects::MemoryDisk;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
-use wattle::reload::{BeginError, Begun, Compile, Outcome, Policy, Probation, Reloader, Store, begin};
-use wattle::topology::Plan;
+use wattle::reload::{BeginError, Begun, Compile, Outcome, Policy, Reloader, Store, begin};
+use wattle::topology::{Plan, TrialPlan};
 use wattle::wasm::{
     Action, Batch, CallError, CallErrorKind, Digest, Failure, Handled, Output, PluginSettings, PluginSpec,
     RegisterError, StateWrite,
@@ -180,7 +180,6 @@ pub(crate) struct World {
     pub(crate) folder: TempDir,
     pub(crate) plan: Plan,
     pub(crate) texts: Texts,
-    pub(crate) probation: Probation,
 }
 
 /// A running one.
@@ -189,24 +188,30 @@ pub(crate) struct Bus<E = MemoryEngine> {
     pub(crate) reloader: Reloader<E, Texts>,
 }
 
-/// Trials end when somebody ends them.
-pub(crate) const LONG: Probation = Probation { events: 1_000_000, time: Duration::from_secs(3_600) };
+/// As trials are where nothing is said: no test waits for their end.
+pub(crate) const LONG: TrialPlan = TrialPlan { events: 1_000, time: Duration::from_secs(60), at_most: HOUR };
+const HOUR: Duration = Duration::from_secs(3_600);
 /// Trials end with two events.
-pub(crate) const SHORT: Probation = Probation { events: 2, time: Duration::ZERO };
+pub(crate) const SHORT: TrialPlan = TrialPlan { events: 2, time: Duration::ZERO, at_most: HOUR };
+
+/// A plan whose trials end so.
+pub(crate) fn tried(mut plan: Plan, trial: TrialPlan) -> Plan {
+    plan.subscribers.iter_mut().for_each(|subscriber| subscriber.trial = trial);
+    plan
+}
 
 impl World {
     pub(crate) fn new(file: &str) -> Self {
         Self::of(ONE, file, LONG)
     }
 
-    pub(crate) fn of(yaml: &str, file: &str, probation: Probation) -> Self {
+    pub(crate) fn of(yaml: &str, file: &str, trial: TrialPlan) -> Self {
         let world = Self {
             engine: MemoryEngine::default(),
             disk: MemoryDisk::default(),
             folder: tempfile::tempdir().unwrap(),
-            plan: plan_of(&[yaml]),
+            plan: tried(plan_of(&[yaml]), trial),
             texts: Texts::default(),
-            probation,
         };
         world.write(file);
         world
@@ -222,7 +227,7 @@ impl World {
 
     pub(crate) fn begin(&self) -> Result<Begun<Worker>, BeginError> {
         let store = Store::open(self.disk.clone()).map_err(BeginError::Store)?;
-        begin(store, &self.texts, &self.plan, &[self.file()], self.probation.events, &|_| ())
+        begin(store, &self.texts, &self.plan, &[self.file()], &|_| ())
     }
 
     pub(crate) async fn start(&self) -> Bus {
@@ -234,8 +239,7 @@ impl World {
         let runtime = Handle::current();
         let tree = Tree::start_with(engine, &self.plan, begun.starts, lanes).await.unwrap();
         let versions = (begun.store, begun.notes);
-        let reloader =
-            Reloader::start(tree.clone(), self.texts.clone(), &self.plan, versions, self.probation, &runtime);
+        let reloader = Reloader::start(tree.clone(), self.texts.clone(), &self.plan, versions, &runtime);
         Bus { tree, reloader }
     }
 }

@@ -42,7 +42,7 @@ async fn noted(bus: &Bus) -> Result<(), ReloadError> {
     if said.contains("folder of plugins") { Err(ReloadError::Closed) } else { Ok(()) }
 }
 
-const CHANGES: [Change; 7] = [
+const CHANGES: [Change; 8] = [
     Change {
         name: "a deploy",
         before: "b",
@@ -77,6 +77,13 @@ const CHANGES: [Change; 7] = [
         after: "b",
         is_trying: true,
         make: |bus| Box::pin(async { bus.reloader.rollback("work").await.map(drop) }),
+    },
+    Change {
+        name: "the end of a trial that somebody asks for",
+        before: "try",
+        after: "try",
+        is_trying: true,
+        make: |bus| Box::pin(async { bus.reloader.promote("work").await.map(drop) }),
     },
     Change {
         name: "a pin to an older version",
@@ -150,10 +157,10 @@ fn pinned(error: ReloadError) -> Result<(), ReloadError> {
 }
 
 fn fresh(world: &World) -> World {
-    let World { engine, disk, plan, texts, probation, .. } = world;
+    let World { engine, disk, plan, texts, .. } = world;
     let folder = tempfile::tempdir().unwrap();
     let (engine, disk, plan, texts) = (engine.clone(), disk.clone(), plan.clone(), texts.clone());
-    World { engine, disk, folder, plan, texts, probation: *probation }
+    World { engine, disk, folder, plan, texts }
 }
 
 #[tokio::test]
@@ -313,7 +320,7 @@ fn started(world: &World, plan: &Plan, disk: MemoryDisk, runtime: &Runtime) -> R
         runtime.block_on(adopt(&world.engine, store, &plan, &files, (false, replaced)))?;
         Ok::<_, Broken>(store.saw(&said)?)
     };
-    let begun = begin_with(store, &world.texts, &plan, &files, LONG.events, &|_| (), decide)?;
+    let begun = begin_with(store, &world.texts, &plan, &files, &|_| (), decide)?;
     Ok((begun, plan))
 }
 

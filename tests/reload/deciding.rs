@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use wattle::dispatch::{LaneState, Terms};
 use wattle::reload::{Outcome, Policy, ReloadError, Standing};
+use wattle::topology::TrialPlan;
 
 use crate::bed::{Bus, LONG, ONE, SHORT, Texts, World};
 use crate::common::trees::{PATIENCE, data, event, settled, until};
@@ -266,7 +267,8 @@ async fn a_canary_of_a_subscriber_with_one_lane_is_a_swap() {
     let bus = world.start().await;
     bus.deploy("b", Policy::Canary { percent: 1 }).await;
     let trial = bus.tree.trial("work").unwrap().unwrap();
-    assert_eq!(trial.terms(), Terms { events: LONG.events, lanes: None });
+    let Terms { events, lanes, time, at_most, .. } = trial.terms();
+    assert_eq!((TrialPlan { events, time, at_most }, lanes), (LONG, None));
     assert_eq!(bus.who().await, "b");
 }
 
@@ -309,10 +311,10 @@ async fn across_versions_of_the_state_somebody_is_asked() {
         until("it asks", || bus.status().reload.is_some_and(|said| said.contains("halted and asks"))).await;
         assert_eq!(bus.status().lanes, [LaneState::Halted]);
         let said = bus.status().reload.unwrap();
-        assert!(said.contains("event 2 ") && said.contains("wattle plugin pin t/work"), "{said}");
+        assert!(said.contains("event 2 ") && said.contains("wattle plugin promote t/work"), "{said}");
         if stays {
             let new = bus.reloader.versions("work").unwrap()[1].version.to_string();
-            bus.reloader.pin("work", Some(&new)).await.unwrap();
+            assert_eq!(bus.reloader.promote("work").await.unwrap().to_string(), new);
         } else {
             bus.reloader.rollback("work").await.unwrap();
         }

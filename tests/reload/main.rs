@@ -11,6 +11,7 @@
 #[path = "../common"]
 mod common {
     #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
+    pub(crate) mod components;
     pub(crate) mod guests;
     pub(crate) mod random;
     pub(crate) mod trees;
@@ -21,11 +22,13 @@ mod bad_plugins;
 mod bed;
 mod crashes;
 mod deciding;
+mod declared;
 mod door;
 mod random_changes;
 mod records;
 mod renaming;
 mod snapshots;
 mod starting;
+mod trials;
 mod under_load;
 mod versions;

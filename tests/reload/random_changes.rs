@@ -168,8 +168,8 @@ async fn whatever_two_clients_change_in_whatever_order_one_state_is_decided_and_
     let wanted = std::env::var("WATTLE_CHANGES").ok().map_or(80, |wanted| wanted.parse().unwrap());
     let seed = std::env::var("WATTLE_SEED").ok().map_or(1, |seed| seed.parse::<u64>().unwrap());
     let mut random = Random::new(seed);
-    let probation = if random.one_in(2) { SHORT } else { LONG };
-    let (world, mut disks, mut published) = (World::of(ONE, "a", probation), Disks::new(), Vec::new());
+    let trial = if random.one_in(2) { SHORT } else { LONG };
+    let (world, mut disks, mut published) = (World::of(ONE, "a", trial), Disks::new(), Vec::new());
     let (mut changes, mut lives) = (0, 0);
     while changes < wanted {
         let context = format!("seed {seed}, life {lives}");

@@ -61,14 +61,12 @@ pub(crate) async fn start<E: Engine>(
         Some(plan) => (plan.clone(), components(world, plan)),
         None => store.topology().unwrap(),
     };
-    let (texts, begun) = (world.texts.clone(), (engine.clone(), plan.clone(), components, world.probation.events));
+    let (texts, begun) = (world.texts.clone(), (engine.clone(), plan.clone(), components));
     let runtime = Handle::current();
     let beginning = tokio::task::spawn_blocking(move || {
-        let (engine, plan, components, events) = begun;
+        let (engine, plan, components) = begun;
         let decide = |store: &mut Store| runtime.block_on(adopt(&engine, store, &plan, &components, (false, &[])));
-        begin_with(store, &texts, &plan, &components, events, &|_| (), |store, _| {
-            decide(store).map_err(Began::Topology)
-        })
+        begin_with(store, &texts, &plan, &components, &|_| (), |store, _| decide(store).map_err(Began::Topology))
     });
     let begun = beginning.await.unwrap().map_err(|error| match error {
         Began::Topology(error) => error,
@@ -77,8 +75,7 @@ pub(crate) async fn start<E: Engine>(
     let tree = Tree::start_with(engine, &plan, begun.starts, &Handle::current()).await;
     let tree = tree.map_err(TopologyError::Start)?;
     let versions = (begun.store, begun.notes);
-    let reloader =
-        Reloader::start(tree.clone(), world.texts.clone(), &plan, versions, world.probation, &Handle::current());
+    let reloader = Reloader::start(tree.clone(), world.texts.clone(), &plan, versions, &Handle::current());
     Ok((Bus { tree, reloader }, plan))
 }
 

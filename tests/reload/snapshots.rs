@@ -50,7 +50,7 @@ async fn a_deploy_leaves_the_state_that_it_found_in_a_snapshot() {
     bus.tree.resume("work").await.unwrap();
 
     // what changes nothing, and what is refused, takes none
-    assert_eq!(bus.deploy("b keeps", Policy::Swap).await, Outcome::Unchanged);
+    assert_eq!(bus.deploy("b keeps", Policy::Swap).await, Outcome::OnTrial);
     bus.reloader.deploy("work", b"bad".to_vec(), Policy::Swap, "a test").await.unwrap_err();
     bus.reloader.rollback("work").await.unwrap();
     assert_eq!(notes(&bus).len(), 1);

@@ -9,7 +9,8 @@ use tokio::task::JoinHandle;
 use wattle::dispatch::Tree;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::log::Durability;
-use wattle::reload::{Policy, Probation};
+use wattle::reload::Policy;
+use wattle::topology::TrialPlan;
 
 use crate::bed::World;
 use crate::common::trees::{contents, event, settled, status, until};
@@ -52,7 +53,7 @@ fn produce(tree: &Tree<EmbeddedEngine>, stop: &Arc<AtomicBool>) -> JoinHandle<us
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_reloads_under_load_lose_double_and_reorder_nothing() {
     let reloads: usize = std::env::var("WATTLE_RELOADS").map_or(1_000, |count| count.parse().unwrap());
-    let world = World::of(WIDE, "first", Probation { events: 200, time: Duration::ZERO });
+    let world = World::of(WIDE, "first", TrialPlan { events: 200, time: Duration::ZERO, ..TrialPlan::default() });
     let folder = tempfile::tempdir().unwrap();
     let engine = EmbeddedEngine::open(folder.path(), Durability::Os).unwrap();
     // as the bus has it, so that lanes that take all the time that they may do not keep others from reloading

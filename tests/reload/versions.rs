@@ -9,7 +9,7 @@ use wattle::reload::{KeptVersion, Outcome, Policy, Proposal, Standing, Store};
 use wattle::topology::Plan;
 use wattle::wasm::{Digest, Hidden, PluginSpec};
 
-use crate::bed::{Bus, LONG, ONE, SHORT, World};
+use crate::bed::{Bus, LONG, ONE, SHORT, World, tried};
 use crate::common::trees::{PATIENCE, plan_of};
 
 /// [`ONE`], whose plugin is told this.
@@ -280,7 +280,7 @@ async fn what_is_proven_with_new_settings_is_what_one_goes_back_from() {
     let world = World::of(ONE, "a", SHORT);
     let bus = world.start().await;
     let first = version(&bus, Standing::Proven);
-    apply(&bus, &world, &told("a: b")).await;
+    apply(&bus, &world, &tried(told("a: b"), SHORT)).await;
     bus.publish(&["1", "2"]).await;
     bus.is_proven().await;
     assert_eq!(version(&bus, Standing::Kept).version, first.version);

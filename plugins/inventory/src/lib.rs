@@ -6,12 +6,19 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use wattle_plugin::{Event, Failure, OrFail, Outputs, config_or, plugin};
+use wattle_plugin::{Event, Failure, OrFail, Outputs, config, plugin};
 
 plugin!(handle, ports: { RESERVED = "reserved", SHORT = "short" });
 
-/// The shelves of a shop that does not say what it has.
-const SHELVES: &str = "lamp=40 chair=40 table=20 rug=10 shelf=30 vase=40 mug=100 gift-card=*";
+config! {
+    /// What the shop has.
+    struct Settings {
+        /// What an order may take at once of each article; `*` for those that no shelf holds.
+        stock: String = "lamp=40 chair=40 table=20 rug=10 shelf=30 vase=40 mug=100 gift-card=*",
+        /// Units that an order may have.
+        per_order: u32 = 100,
+    }
+}
 
 #[derive(Deserialize, Serialize)]
 struct Order {
@@ -52,8 +59,8 @@ fn handle(event: Event) -> Result<Outputs, Failure> {
     if order.status != "paid" {
         return Ok(Outputs::none());
     }
-    let levels = config_or("stock", SHELVES.to_owned())?;
-    let stock = shelves(&levels)?;
+    let settings = Settings::get()?;
+    let stock = shelves(&settings.stock)?;
     let missing = missing(&order.items, &stock);
     if !missing.is_empty() {
         let shortage = Shortage { order_id: order.order_id, missing };
@@ -63,7 +70,7 @@ fn handle(event: Event) -> Result<Outputs, Failure> {
     for item in &order.items {
         units += item.qty;
     }
-    if units > config_or("per_order", 100)? {
+    if units > settings.per_order {
         let shortage = Shortage { order_id: order.order_id, missing: order.items };
         return Ok(SHORT.json(&shortage)?.kind("stock.short").into());
     }

@@ -5,6 +5,14 @@ use wattle_plugin::{Event, Failure, Output, config, debug, plugin};
 
 plugin!(handle, ports: { SENT = "sent" });
 
+config! {
+    /// Who writes.
+    struct Settings {
+        /// The name of the shop.
+        shop: String = "Wattle & Daub",
+    }
+}
+
 #[derive(Deserialize)]
 struct Parcel {
     part: String,
@@ -29,8 +37,7 @@ struct Message {
 fn handle(event: Event) -> Result<Output, Failure> {
     let parcel: Parcel = event.json()?;
     debug!("parcel {} goes to {}", parcel.tracking, parcel.customer.name);
-    let shop = config("shop").unwrap_or_else(|| "Wattle & Daub".into());
-    Ok(SENT.json(&message(parcel, &shop))?.kind("message.sent"))
+    Ok(SENT.json(&message(parcel, &Settings::get()?.shop))?.kind("message.sent"))
 }
 
 fn message(parcel: Parcel, shop: &str) -> Message {

@@ -30,9 +30,11 @@ mod event;
 mod failure;
 mod log;
 mod output;
+#[doc(hidden)]
+pub mod schema;
 pub mod state;
 
-pub use config::{config, config_or, config_required};
+pub use config::{Setting, config, config_or, config_required, setting};
 pub use event::Event;
 pub use failure::{Failure, OrFail};
 pub use log::{Level, log};

@@ -3,9 +3,17 @@
 //! `config: { units_per_parcel: 20 }` says how much a parcel holds.
 
 use serde::{Deserialize, Serialize};
-use wattle_plugin::{Event, Failure, Outputs, config_or, plugin};
+use wattle_plugin::{Event, Failure, Outputs, config, plugin};
 
 plugin!(handle, ports: { SHIPPED = "shipped" });
+
+config! {
+    /// How it packs.
+    struct Settings {
+        /// Units that a parcel holds.
+        units_per_parcel: u32 = 20,
+    }
+}
 
 #[derive(Deserialize)]
 struct Reservation {
@@ -32,7 +40,7 @@ struct Parcel {
 
 fn handle(event: Event) -> Result<Outputs, Failure> {
     let reservation: Reservation = event.json()?;
-    let sizes = pack(reservation.units, config_or("units_per_parcel", 20)?);
+    let sizes = pack(reservation.units, Settings::get()?.units_per_parcel);
     let parcels = sizes.len();
     (1..)
         .zip(sizes)

@@ -3,12 +3,18 @@
 //! An order that passes goes on as it came; one that does not goes to `refused` with all that is wrong with it. Data
 //! that is not an order at all is a dead letter.
 
-use std::sync::LazyLock;
-
 use serde::{Deserialize, Serialize};
 use wattle_plugin::{Event, Failure, Output, config, plugin};
 
 plugin!(handle, ports: { ACCEPTED = "accepted", REFUSED = "refused" });
+
+config! {
+    /// What the shop takes.
+    struct Settings {
+        /// The currency of its orders.
+        currency: String = "EUR",
+    }
+}
 
 #[derive(Deserialize)]
 struct Order {
@@ -40,10 +46,8 @@ struct Refusal {
 }
 
 fn handle(event: Event) -> Result<Output, Failure> {
-    static CURRENCY: LazyLock<String> = LazyLock::new(|| config("currency").unwrap_or_else(|| "EUR".into()));
-
     let order: Order = event.json()?;
-    let reasons = faults(&order, &CURRENCY);
+    let reasons = faults(&order, &Settings::get()?.currency);
     if reasons.is_empty() {
         return Ok(ACCEPTED.bytes(event.data).kind("order.accepted"));
     }

@@ -1,0 +1,78 @@
+//! What a component declares of its configuration is held against what the topology says, whichever of the two is new.
+
+use wattle::reload::{Policy, Proposal, Standing};
+use wattle::topology::Plan;
+use wattle::wasm::Digest;
+
+use crate::bed::{Bus, ONE, World};
+use crate::common::components::declaring;
+use crate::common::trees::plan_of;
+
+/// Without code, which the handlers of these tests do not need.
+fn component(setting: &str) -> Vec<u8> {
+    let schema =
+        format!(r#"{{ "properties": {{ "{setting}": {{ "type": "integer" }} }}, "additionalProperties": false }}"#);
+    declaring(b"\0asm\x0d\0\x01\0", &schema)
+}
+
+fn told(config: &str) -> Plan {
+    plan_of(&[&ONE.replace("to: {", &format!("config: {{ {config} }}, to: {{"))])
+}
+
+fn component_of(bus: &Bus, standing: Standing) -> Option<Digest> {
+    let versions = bus.reloader.versions("work").unwrap();
+    versions.into_iter().find(|version| version.standing == standing).map(|version| version.wasm)
+}
+
+#[tokio::test]
+async fn whatever_is_new_and_does_not_fit_the_other_is_refused_and_the_version_before_runs_on() {
+    let mut world = World::new("a");
+    world.plan = told("times: 7");
+    let bus = world.start().await;
+    let meant = "the plugin has no setting `times`: did you mean `time`?";
+    let deployed = bus.reloader.deploy("work", component("time"), Policy::Replace, "a test").await;
+    let refused = deployed.unwrap_err().to_string();
+    assert!(refused.contains(meant) && refused.contains("t/work"), "{refused}");
+    std::fs::write(world.file(), component("time")).unwrap();
+    let proposed = bus.reloader.propose("work", &world.file(), Policy::Replace).await;
+    assert!(proposed.unwrap_err().to_string().contains(meant));
+    assert_eq!((bus.who().await.as_str(), component_of(&bus, Standing::Tried)), ("a", None));
+
+    // Both at once fit each other; another setting alone does not.
+    let apply = |config: &str| bus.reloader.apply(Proposal::of(&told(config), &[world.file()]), false);
+    apply("time: 7").await.unwrap();
+    assert_eq!(component_of(&bus, Standing::Tried), Some(Digest::of(&component("time"))));
+    for (config, words) in [
+        ("tme: 7", "did you mean `time`?"),
+        ("time: soon", "the setting `time` does not fit: the value is not of type \"integer\""),
+    ] {
+        let refused = apply(config).await.unwrap_err().to_string();
+        assert!(refused.contains(words), "{refused}");
+        let planned = bus.reloader.changes(&Proposal::of(&told(config), &[world.file()])).unwrap();
+        assert!(planned.refusals.concat().contains(words), "a plan says what an apply does: {:?}", planned.refusals);
+    }
+    bus.stop().await;
+
+    // Nor at a start, where what was decided runs.
+    world.plan = told("tme: 7");
+    let bus = world.start().await;
+    assert_eq!(component_of(&bus, Standing::Tried), Some(Digest::of(&component("time"))));
+    let said = bus.status().reload.unwrap();
+    assert!(said.contains("did you mean `time`?"), "{said}");
+    bus.stop().await;
+}
+
+#[tokio::test]
+async fn a_secret_may_become_what_does_not_fit_since_the_version_is_the_same() {
+    let mut world = World::new("a");
+    std::fs::write(world.file(), component("time")).unwrap();
+    let secret = world.folder.path().join("secret");
+    std::fs::write(&secret, "7").unwrap();
+    world.plan = told(&format!("time: {{ file: {} }}", secret.display()));
+    let bus = world.start().await;
+    bus.stop().await;
+    std::fs::write(&secret, "soon").unwrap();
+    let bus = world.start().await;
+    assert_eq!(bus.status().reload, None);
+    bus.stop().await;
+}
