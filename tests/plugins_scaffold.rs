@@ -48,7 +48,7 @@ impl Surroundings for Files {
 fn a_new_plugins_topology_runs_it() {
     let parent = tempfile::tempdir().unwrap();
     let args = NewArgs { name: "greet-all".into(), lang: Language::Rust, parent: parent.path().to_owned() };
-    let path = create(&args).unwrap().join("topology.yaml");
+    let path = create(&args).unwrap().folder.join("topology.yaml");
     let text = fs::read_to_string(&path).unwrap();
     let (plan, diagnostics) = check(&[Source { path, text }], &Files);
     assert!(diagnostics.is_empty(), "{diagnostics:?}");
@@ -59,13 +59,13 @@ fn a_new_plugins_topology_runs_it() {
 async fn a_new_plugin_builds_by_itself_and_runs() {
     let parent = elsewhere();
     let args = NewArgs { name: "greet-all".into(), lang: Language::Rust, parent: parent.path().to_owned() };
-    let folder = create(&args).unwrap();
+    let folder = create(&args).unwrap().folder;
 
     let mut said = Vec::new();
     let built = build_folder(&folder, &mut |line| said.push(line.to_owned())).unwrap();
 
     assert!(said.iter().any(|line| line.contains("Compiling greet-all")), "{said:?}");
-    assert!(built.wasm.starts_with(folder.canonicalize().unwrap()), "{}", built.wasm.display());
+    assert!(built.wasm.starts_with(parent.path().canonicalize().unwrap()), "{}", built.wasm.display());
     let wasm = fs::read(&built.wasm).unwrap();
     assert_eq!((built.size_bytes, built.digest), (wasm.len() as u64, Digest::of(&wasm)));
 

@@ -5,6 +5,14 @@ use wattle_plugin::{Event, Failure, Output, config, plugin};
 
 plugin!(handle, ports: { GREETED = "greeted" });
 
+config! {
+    /// What the topology may tell this plugin, in `config:`. A mistyped name is refused before anything runs.
+    struct Settings {
+        /// What a greeting begins with.
+        word: String = "Hello",
+    }
+}
+
 #[derive(Deserialize)]
 struct Visit {
     name: String,
@@ -19,8 +27,7 @@ struct Greeting {
 /// event to the dead letters.
 fn handle(event: Event) -> Result<Output, Failure> {
     let visit: Visit = event.json()?;
-    let word = config("word").unwrap_or_else(|| "Hello".into());
-    GREETED.json(&greet(&visit, &word))
+    GREETED.json(&greet(&visit, &Settings::get()?.word))
 }
 
 fn greet(visit: &Visit, word: &str) -> Greeting {
