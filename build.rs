@@ -13,8 +13,9 @@ use prost_types::{DescriptorProto, FileDescriptorSet};
 const INCLUDE: &str = "proto";
 const EVENT_FILE: &str = "io/cloudevents/v1/cloudevents.proto";
 const EVENT_TYPE: &str = ".io.cloudevents.v1.CloudEvent";
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "wattle/v1/admin.proto",
+    "wattle/v1/capsule.proto",
     "wattle/v1/plugin.proto",
     "wattle/v1/publisher.proto",
     "wattle/v1/reader.proto",

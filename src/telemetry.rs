@@ -4,6 +4,7 @@
 //! `wattle::plugin=trace`). What plugins say is under `wattle::plugin`, with the subscriber and the event's id.
 //! Must not know: what is being logged.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
@@ -92,11 +93,37 @@ fn filter() -> Result<EnvFilter, TelemetryError> {
 struct Out;
 
 impl MakeWriter<'_> for Out {
-    type Writer = Self;
+    type Writer = LogLine;
 
-    fn make_writer(&self) -> Self {
-        Self
+    fn make_writer(&self) -> LogLine {
+        LogLine
     }
+}
+
+/// A log line, which is one line whatever is in it: what a plugin says is no line of ours.
+#[derive(Debug, Clone, Copy)]
+struct LogLine;
+
+impl Write for LogLine {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        Out.write_all(&one_line(line))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The same on one line.
+fn one_line(line: &[u8]) -> Cow<'_, [u8]> {
+    let body = line.strip_suffix(b"\n").unwrap_or(line);
+    if !body.contains(&b'\n') {
+        return line.into();
+    }
+    let mut one = body.split(|byte| *byte == b'\n').collect::<Vec<_>>().join(&b"\\n"[..]);
+    one.push(b'\n');
+    one.into()
 }
 
 impl Write for Out {
@@ -111,5 +138,16 @@ impl Write for Out {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_line_is_one_line() {
+        assert_eq!(one_line(b"said\n")[..], b"said\n"[..]);
+        assert_eq!(one_line(b"one\ntwo\n\n")[..], b"one\\ntwo\\n\n"[..]);
     }
 }

@@ -60,6 +60,7 @@ macro_rules! conformance {
                     a_read_starts_anywhere
                     a_read_keeps_to_its_budget
                     an_unknown_partition_is_not_empty_but_unknown
+                    when_an_event_was_appended_is_known_and_how_many_were_lately
                     events_carry_their_time_and_epoch
                     waiting_for_an_event_ends_when_it_is_durable
                     a_time_is_found_as_an_offset;

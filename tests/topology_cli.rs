@@ -171,7 +171,7 @@ fn effective_values_can_be_shown() {
     let (_folder, path) = good();
     let (code, out, _) = run(&["check", text(&path), "--show"]);
     assert_eq!(code, 0);
-    assert!(out.contains("limits: { memory: 64MiB, time: 1s, output: 1MiB }"), "{out}");
+    assert!(out.contains("limits: { memory: 64MiB, time: 1s, output: 1MiB, log: 100 }"), "{out}");
     assert!(out.contains("retention: { age: 7d, force: false }"), "{out}");
     assert_eq!(out.matches("dedupe: { window: 2m }").count(), 1, "only roots have it: {out}");
     let shown = path.join("shown.yaml");

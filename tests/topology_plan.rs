@@ -92,7 +92,8 @@ fn what_is_not_said_has_its_default() {
     let plan =
         plan_of(&[source("t.yaml", "wattle: v1\nname: n\ntopics: { t: }\nsubscribers: { s: { from: t, plugin: p } }")]);
     let subscriber = &plan.subscribers[0];
-    let limits = Limits { memory_bytes: 64 << 20, time: Duration::from_secs(1), output_bytes: 1 << 20 };
+    let (time, log_lines_per_second) = (Duration::from_secs(1), 100);
+    let limits = Limits { memory_bytes: 64 << 20, time, output_bytes: 1 << 20, log_lines_per_second };
     let (initial, max) = (Duration::from_millis(100), Duration::from_secs(30));
     assert_eq!(subscriber.limits, limits);
     assert_eq!(subscriber.retry, Retry { attempts: 5, initial, max, factor: 2.0 });
@@ -261,7 +262,7 @@ subscribers:
     when: 'data.price != "$$5"'
     to: { a: out, b: out, c: same }
     config: { text: EUR, number: 1.50, flag: no, empty: "", money: $$5, secret: { file: secrets/key.txt } }
-    limits: &limits { memory: 256MiB, time: 1m30s, output: 1B }
+    limits: &limits { memory: 256MiB, time: 1m30s, output: 1B, log: 7 }
     retry: { attempts: 1, backoff: { initial: 1h, factor: 1.5 } }
     on_failure: dead_letter
     waiting: { max: 7, size: 2MiB }
@@ -295,7 +296,8 @@ fn what_is_said_counts() {
         ("text", text("EUR")),
     ];
     assert_eq!(busy.config, expected.map(|(key, value)| (key.to_owned(), value)).into());
-    assert_eq!(busy.limits, Limits { memory_bytes: 256 << 20, time: Duration::from_secs(90), output_bytes: 1 });
+    let (time, log_lines_per_second) = (Duration::from_secs(90), 7);
+    assert_eq!(busy.limits, Limits { memory_bytes: 256 << 20, time, output_bytes: 1, log_lines_per_second });
     assert_eq!(busy.when.as_ref().unwrap().text(), "data.price != \"$5\"");
     // A longer first pause moves the default of the longest.
     let hour = Duration::from_secs(3_600);

@@ -4,6 +4,8 @@
 //! oldest going first. A capsule is a help, not a promise: one that cannot be written is said and left out, and no event
 //! waits for it.
 
+mod door;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -18,6 +20,9 @@ use crate::dispatch::capsule::{CapsuleError, ReplayError, Replayed};
 use crate::effects::{create_private, write_private};
 use crate::limits;
 use crate::wasm::{Digest, Hidden, Host, PluginSpec, RegisterError};
+
+pub(super) use door::Door;
+pub use door::file_name;
 
 /// The folder in a data folder.
 const FOLDER: &str = "capsules";
@@ -239,6 +244,14 @@ pub fn read(path: &Path) -> Result<Capsule, ReadError> {
     Capsule::decode(&bytes).map_err(|error| ReadError::Capsule { path: path.to_owned(), error })
 }
 
+/// Reads a capsule out of the bytes of its file; `name` is what messages call it.
+///
+/// # Errors
+/// [`ReadError::Capsule`].
+pub fn decode(name: &str, bytes: &[u8]) -> Result<Capsule, ReadError> {
+    Capsule::decode(bytes).map_err(|error| ReadError::Capsule { path: name.into(), error })
+}
+
 /// The component that a capsule's plugin was: beside the capsule, in the data folders, or one of these files.
 pub fn component_of(capsule: &Capsule, path: &Path, data: &[PathBuf], files: &[PathBuf]) -> Option<Vec<u8>> {
     let name = format!("{}.wasm", capsule.wasm_digest);
@@ -323,7 +336,7 @@ mod tests {
     use crate::dispatch::capsule::{CapsuleFailure, CapsuleLimits};
     use crate::model::Event;
 
-    fn capsule(saved_ns: u64, keep: u32) -> Capsule {
+    pub(super) fn capsule(saved_ns: u64, keep: u32) -> Capsule {
         let event = Event { id: "1".into(), source: "/s".into(), r#type: "t".into(), ..Event::default() };
         Capsule {
             release: "0".into(),

@@ -10,6 +10,7 @@ pub mod cases;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
@@ -221,7 +222,8 @@ impl Running {
             reloader.refuse_files(refused.clone());
             let remembering = reloader.clone();
             capsules.follow(reloader.forgotten(), move |name| remembering.remembers(name));
-            let server = Server::start_with(port, tree.clone(), Some(reloader.clone())).await?;
+            let door: Arc<dyn server::Capsules> = Arc::new(capsules::Door { data: options.data.clone() });
+            let server = Server::start_with(port, tree.clone(), Some(reloader.clone()), Some(door)).await?;
             Ok::<_, StartError>((tree, capsules, reloader, server))
         });
         let (tree, capsules, reloader, server) = started?;

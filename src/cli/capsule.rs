@@ -9,27 +9,35 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::pretty::pretty;
-use super::table::{Table, plain};
+use super::table::Table;
 use super::tree::plural;
-use super::{Exit, Failure, Outcome, Output, args, components, say};
+use super::words::plain;
+use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, components, say};
 use crate::app::capsules::{self, Ran};
+use crate::client::{CapsuleInfo, ClientError};
 use crate::dispatch::Capsule;
 use crate::dispatch::capsule::{CapsuleFailure, KeptRead, KeptValue, Outcome as Played};
+use crate::effects::write_private;
 use crate::model::json::{Members, is_json, json_on_one_line, member, to_json};
 use crate::model::{self, Event};
+use crate::rpc::reason::UNKNOWN_VERSION;
+use crate::rpc::times::nanoseconds;
 use crate::wasm::{Handled, Host, HostOptions};
 
 /// Look at events that failed, and have the same failure again
 ///
-/// When an event fails for the last time, a bus keeps a capsule in its data folder: a file with the event, what its plugin
-/// has read of its state, its limits and configuration (without secrets), and how it failed. How many, a topology says:
-/// `capsules`. Such a file can be taken to another machine, and be a case of `wattle test`.
+/// When an event fails for the last time, a bus keeps a capsule: the event, what its plugin has read of its state, its limits and
+/// configuration (without secrets), and how it failed. How many, a topology says: `capsules`. They are those of the bus at
+/// --server, or with --data those of a data folder. As a file, a capsule can be taken to another machine, and be a case of
+/// `wattle test`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
-  wattle capsule list --data /var/lib/wattle
-  wattle capsule show failed.capsule
-  wattle capsule run failed.capsule --data /var/lib/wattle
-  wattle capsule run failed.capsule --plugin target/wasm32-wasip2/release/validate.wasm")]
+  wattle capsule list
+  wattle capsule show shop/validate/01769860800000000000-3-17
+  wattle capsule run shop/validate/01769860800000000000-3-17 --plugin target/wasm32-wasip2/release/validate.wasm
+  wattle capsule fetch shop/validate/01769860800000000000-3-17 --to failed
+  wattle capsule run failed/01769860800000000000-3-17.capsule
+  wattle capsule list --data /var/lib/wattle")]
 pub(super) struct Args {
     #[command(subcommand)]
     action: Action,
@@ -37,44 +45,72 @@ pub(super) struct Args {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Action {
-    /// List the capsules of a data folder, or those in other folders
+    /// List the capsules of a bus, of a data folder (--data), or those in other folders
     List {
         /// Folders to look in instead
         #[arg(value_name = "FOLDER")]
         folders: Vec<PathBuf>,
-        /// Folder in which the bus keeps everything
-        #[arg(long, env = "WATTLE_DATA", default_value = args::DEFAULT_DATA, value_name = "FOLDER")]
-        data: PathBuf,
+        #[command(flatten)]
+        from: From,
         /// For whom the result is
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
     /// Print all that is in a capsule
     Show {
-        /// The capsule
-        file: PathBuf,
+        /// The capsule: a file, or SUBSCRIBER/ID as `list` shows it
+        #[arg(value_name = "FILE|SUBSCRIBER/ID")]
+        capsule: PathBuf,
+        #[command(flatten)]
+        from: From,
         /// For whom the result is
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Give the event to its plugin again, as it was given when it failed
+    /// Save a capsule of a bus as a file, and beside it the component that failed
     ///
-    /// With the plugin that failed, which is looked for beside the capsule, in the data folder and in the topology: exits with
-    /// 0 when it fails in the same way, and with 1 otherwise. With another one (--plugin): exits with 0 when that handles the
-    /// event, and with 1 otherwise.
+    /// The bus is not needed any more to run it: the two files are all there is to it, but for secrets.
+    Fetch {
+        /// The capsule, as `list` shows it
+        #[arg(value_name = "SUBSCRIBER/ID")]
+        capsule: PathBuf,
+        /// Save it in this folder
+        #[arg(long, default_value = ".", value_name = "FOLDER")]
+        to: PathBuf,
+        #[command(flatten)]
+        server: ServerArg,
+        /// For whom the result is
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Give the event to its plugin again, here, as it was given when it failed
+    ///
+    /// With the component that failed, which comes from where the capsule does: exits with 0 when it fails in the same way, and
+    /// with 1 otherwise. Of a file, that is looked for beside it, in the data folder and in the topology. With another one
+    /// (--plugin): exits with 0 when that handles the event, and with 1 otherwise.
     Run(RunArgs),
+}
+
+/// Where capsules are, but for those that are named as files.
+#[derive(Debug, Clone, clap::Args)]
+struct From {
+    #[command(flatten)]
+    server: ServerArg,
+    /// Look into this data folder instead of asking a bus
+    #[arg(long, env = "WATTLE_DATA", value_name = "FOLDER")]
+    data: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, clap::Args)]
 struct RunArgs {
-    /// The capsule
-    file: PathBuf,
+    /// The capsule: a file, or SUBSCRIBER/ID as `list` shows it
+    #[arg(value_name = "FILE|SUBSCRIBER/ID")]
+    capsule: PathBuf,
     /// Run this component instead of the one that failed
     #[arg(long, value_name = "WASM")]
     plugin: Option<PathBuf>,
-    /// Data folder that may have the component that failed
-    #[arg(long, env = "WATTLE_DATA", default_value = args::DEFAULT_DATA, value_name = "FOLDER")]
-    data: PathBuf,
+    #[command(flatten)]
+    from: From,
     /// Topologies whose subscriber may still have the component that failed
     #[arg(long, value_name = "TOPOLOGY")]
     topology: Vec<PathBuf>,
@@ -93,18 +129,154 @@ fn setting(text: &str) -> Result<(String, String), String> {
 
 pub(super) fn run(args: &Args) -> Outcome {
     match &args.action {
-        Action::List { folders, data, output } if folders.is_empty() => list(&[capsules::folder(data)], *output),
-        Action::List { folders, output, .. } => list(folders, *output),
-        Action::Show { file, output } => show(&read(file)?, *output),
+        Action::List { folders, from, output } => match &from.data {
+            _ if !folders.is_empty() => list(folders, *output),
+            Some(data) => list(&[capsules::folder(data)], *output),
+            None => block_on(list_kept(&from.server, *output)),
+        },
+        Action::Show { capsule, from, output } => show(&found(capsule, from)?.capsule, *output),
+        Action::Fetch { capsule, to, server, output } => block_on(fetch(capsule, to, server, *output)),
         Action::Run(args) => replay(args),
     }
 }
 
-fn read(file: &Path) -> Result<Capsule, Failure> {
-    capsules::read(file).map_err(|error| match error {
+fn unusable(error: capsules::ReadError) -> Failure {
+    match error {
         capsules::ReadError::Unreadable { .. } => Failure::new(Exit::Usage, error),
         capsules::ReadError::Capsule { .. } => Failure::new(Exit::BadConfiguration, error),
-    })
+    }
+}
+
+/// A capsule, and where it is from.
+struct Found {
+    capsule: Capsule,
+    source: Source,
+}
+
+enum Source {
+    /// This file.
+    File(PathBuf),
+    /// The bus.
+    Bus,
+}
+
+/// Finds a capsule: a file where there is one, else one of the data folder or of the bus.
+fn found(named: &Path, from: &From) -> Result<Found, Failure> {
+    let in_data = |data: &PathBuf| {
+        let mut kept = capsules::list(&capsules::folder(data)).unwrap_or_default().into_iter();
+        kept.find(|path| path.with_extension("").ends_with(named))
+    };
+    let file = Some(named.to_owned()).filter(|path| path.is_file());
+    if let Some(path) = file.or_else(|| from.data.as_ref().and_then(in_data)) {
+        return Ok(Found { capsule: capsules::read(&path).map_err(unusable)?, source: Source::File(path) });
+    }
+    let Some((subscriber, id)) = subscriber_and_id(named).filter(|_| from.data.is_none()) else {
+        let where_else = match &from.data {
+            Some(data) => format!(", nor such a capsule in the data folder {}", data.display()),
+            None => "; of a bus, a capsule is named SUBSCRIBER/ID, as `wattle capsule list` shows it".to_owned(),
+        };
+        return Err(Failure::new(Exit::Usage, format!("there is no file {}{where_else}", named.display())));
+    };
+    let bytes = block_on(async { Ok(from.server.connect().await?.fetch_capsule(&subscriber, &id).await?) })?;
+    let capsule = capsules::decode(&named.display().to_string(), &bytes).map_err(unusable)?;
+    Ok(Found { capsule, source: Source::Bus })
+}
+
+/// `namespace/name/ID`, or `name/ID`. Not the path of a file that is missing.
+fn subscriber_and_id(named: &Path) -> Option<(String, String)> {
+    let (subscriber, id) = named.to_str()?.rsplit_once('/')?;
+    let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    (is_id && !subscriber.is_empty()).then(|| (subscriber.to_owned(), id.to_owned()))
+}
+
+/// Lists the capsules of a bus.
+async fn list_kept(server: &ServerArg, output: Output) -> Outcome {
+    let mut kept = server.connect().await?.capsules(None);
+    let mut out = std::io::BufWriter::new(anstream::stdout());
+    let mut table = Table::new(&["TIME", "SUBSCRIBER", "EVENT", "KEY", "FAILURE", "REASON", "CAPSULE"], &[]);
+    let mut is_all = true;
+    while let Some(capsule) = kept.next().await? {
+        let CapsuleInfo { subscriber, id, event_id, key, failure, reason, .. } = capsule.clone();
+        let (saved_ns, place) = (saved_ns(&capsule), format!("{subscriber}/{id}"));
+        if let Some(why) = capsule.unreadable {
+            is_all = false;
+            say(&format!("{place} cannot be read: {why}"));
+            continue;
+        }
+        match output {
+            Output::Text => {
+                table.row(&mut out, vec![time(saved_ns), subscriber, event_id, key, failure, reason, place])?;
+            }
+            Output::Json => {
+                let line = json!({
+                    "capsule": place,
+                    "saved_ns": saved_ns,
+                    "subscriber": subscriber,
+                    "partition": capsule.partition,
+                    "offset": capsule.offset,
+                    "key": key,
+                    "event": { "id": event_id },
+                    "failure": { "kind": failure, "reason": reason },
+                    "digest": capsule.digest,
+                    "wasm_digest": capsule.wasm_digest,
+                    "size_bytes": capsule.size_bytes,
+                });
+                writeln!(out, "{line}")?;
+            }
+        }
+    }
+    if output == Output::Text {
+        table.end(&mut out)?;
+    }
+    out.flush()?;
+    if is_all { Ok(()) } else { Err(Failure::silent(Exit::Failed)) }
+}
+
+fn saved_ns(capsule: &CapsuleInfo) -> u64 {
+    capsule.save_time.as_ref().and_then(nanoseconds).unwrap_or(0)
+}
+
+/// Saves a capsule of a bus, and its component where the bus still has it.
+async fn fetch(named: &Path, to: &Path, server: &ServerArg, output: Output) -> Outcome {
+    let (subscriber, id) = subscriber_and_id(named).ok_or_else(|| {
+        let words = "is not the name of a capsule: write SUBSCRIBER/ID, as `wattle capsule list` shows it";
+        Failure::new(Exit::Usage, format!("{} {words}", named.display()))
+    })?;
+    let client = server.connect().await?;
+    let bytes = client.fetch_capsule(&subscriber, &id).await?;
+    let capsule = capsules::decode(&named.display().to_string(), &bytes).map_err(unusable)?;
+    let component = match capsule.wasm_digest.as_str() {
+        "" => None,
+        hash => match client.fetch_component(hash).await {
+            Err(ClientError::Refused(refused)) if refused.reason == UNKNOWN_VERSION => None,
+            component => Some(component?),
+        },
+    };
+    let save = |name: String, bytes: &[u8]| {
+        let path = to.join(name);
+        let saved = std::fs::create_dir_all(to).and_then(|()| write_private(&path, bytes));
+        saved
+            .map(|()| path.clone())
+            .map_err(|error| Failure::failed(format!("cannot save {}: {error}", path.display())))
+    };
+    let file = save(capsules::file_name(&id), &bytes)?;
+    let wasm = match &component {
+        Some(wasm) => Some(save(format!("{}.wasm", capsule.wasm_digest), wasm)?),
+        None => {
+            say(&format!("the bus does not keep the component that failed any more, {}", capsule.wasm_digest));
+            None
+        }
+    };
+    let mut out = anstream::stdout().lock();
+    match output {
+        Output::Json => writeln!(out, "{}", json!({ "capsule": file, "component": wasm }))?,
+        Output::Text => {
+            for path in std::iter::once(&file).chain(&wasm) {
+                writeln!(out, "{}", plain(&path.display().to_string()))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A capsule for programs: as it is kept, with the event in the JSON format of CloudEvents.
@@ -168,27 +340,28 @@ fn show(capsule: &Capsule, output: Output) -> Outcome {
     }
     let bold = Style::new().bold();
     let Capsule { subscriber, topic, partition, offset, key, attempt, limits, .. } = capsule;
-    writeln!(out, "{bold}subscriber{bold:#}  {subscriber}, version {}", capsule.digest)?;
-    writeln!(out, "{bold}component{bold:#}   {}", capsule.wasm_digest)?;
-    let key = plain(key);
+    writeln!(out, "{bold}subscriber{bold:#}  {}, version {}", plain(subscriber), plain(&capsule.digest))?;
+    writeln!(out, "{bold}component{bold:#}   {}", plain(&capsule.wasm_digest))?;
+    let (key, topic) = (plain(key), plain(topic));
     writeln!(
         out,
         "{bold}event{bold:#}       {topic}, partition {partition}, offset {offset}, key {key}, attempt {attempt}"
     )?;
     writeln!(out, "{bold}appended{bold:#}    {}", time(capsule.append_time_ns))?;
-    writeln!(out, "{bold}failed{bold:#}      {}, release {}", time(capsule.saved_ns), capsule.release)?;
+    writeln!(out, "{bold}failed{bold:#}      {}, release {}", time(capsule.saved_ns), plain(&capsule.release))?;
     let time_ms = limits.time_ns / 1_000_000;
     writeln!(
         out,
         "{bold}limits{bold:#}      memory {} bytes, time {time_ms} ms, output {} bytes",
         limits.memory_bytes, limits.output_bytes
     )?;
-    writeln!(out, "{bold}ports{bold:#}       {}", capsule.ports.join(", "))?;
+    writeln!(out, "{bold}ports{bold:#}       {}", plain(&capsule.ports.join(", ")))?;
     for (name, value) in &capsule.config {
         writeln!(
             out,
-            "{bold}config{bold:#}      {name} = {}",
-            value.as_deref().unwrap_or("(a secret, which is not kept)")
+            "{bold}config{bold:#}      {} = {}",
+            plain(name),
+            plain(value.as_deref().unwrap_or("(a secret, which is not kept)"))
         )?;
     }
     write_failure(&mut out, &capsule.failure)?;
@@ -238,7 +411,7 @@ fn shown(value: &KeptValue) -> String {
 fn write_failure(out: &mut impl Write, failure: &CapsuleFailure) -> std::io::Result<()> {
     let style = Style::new().fg_color(Some(AnsiColor::Red.into()));
     let mut lines = failure.reason.lines();
-    writeln!(out, "\n{style}{}{style:#}: {}", failure.kind, plain(lines.next().unwrap_or_default()))?;
+    writeln!(out, "\n{style}{}{style:#}: {}", plain(&failure.kind), plain(lines.next().unwrap_or_default()))?;
     for line in lines {
         writeln!(out, "  {}", plain(line))?;
     }
@@ -249,7 +422,7 @@ fn write_failure(out: &mut impl Write, failure: &CapsuleFailure) -> std::io::Res
 }
 
 /// The component to run.
-fn component(args: &RunArgs, capsule: &Capsule) -> Result<Vec<u8>, Failure> {
+fn component(args: &RunArgs, Found { capsule, source }: &Found) -> Result<Vec<u8>, Failure> {
     if let Some(path) = &args.plugin {
         let unreadable =
             |error| Failure::new(Exit::Usage, format!("cannot read the plugin {}: {error}", path.display()));
@@ -262,22 +435,39 @@ fn component(args: &RunArgs, capsule: &Capsule) -> Result<Vec<u8>, Failure> {
         let is_it = |label: &str| label == capsule.subscriber;
         files.extend(plan.subscribers.iter().zip(all).filter(|(plan, _)| is_it(&plan.label())).map(|(_, file)| file));
     }
-    capsules::component_of(capsule, &args.file, std::slice::from_ref(&args.data), &files).ok_or_else(|| {
-        let (folder, hash) = (args.file.parent().unwrap_or(Path::new("")), &capsule.wasm_digest);
+    let hash = &capsule.wasm_digest;
+    let file = match source {
+        Source::Bus if files.is_empty() => {
+            let fetched = block_on(async { Ok(args.from.server.connect().await?.fetch_component(hash).await?) });
+            return fetched.map_err(|failure| Failure {
+                message: format!(
+                    "{}; run another one with --plugin, or name a topology that still has it",
+                    failure.message
+                ),
+                ..failure
+            });
+        }
+        Source::Bus => Path::new(""),
+        Source::File(file) => file,
+    };
+    let data = args.from.data.clone().unwrap_or_else(|| args::DEFAULT_DATA.into());
+    capsules::component_of(capsule, file, std::slice::from_ref(&data), &files).ok_or_else(|| {
+        let folder = file.parent().unwrap_or(Path::new(""));
         Failure::failed(format!(
             "the component that failed, {hash}, is neither beside the capsule ({}) nor in the data folder ({}){}: name the \
              data folder of the bus with --data or a topology that still has it with --topology, put the file there as \
              {hash}.wasm, or run another one with --plugin",
             if folder.as_os_str().is_empty() { ".".into() } else { folder.display().to_string() },
-            args.data.display(),
+            data.display(),
             if args.topology.is_empty() { "" } else { " nor in the topology" },
         ))
     })
 }
 
 fn replay(args: &RunArgs) -> Outcome {
-    let capsule = read(&args.file)?;
-    let wasm = component(args, &capsule)?;
+    let found = found(&args.capsule, &args.from)?;
+    let wasm = component(args, &found)?;
+    let Found { capsule, .. } = found;
     for (name, _) in capsule.config.iter().filter(|(_, value)| value.is_none()) {
         if !args.config.iter().any(|(given, _)| given == name) {
             say(&format!("config.{name} is a secret, which is not in the capsule: give it with --config {name}=VALUE"));
@@ -288,8 +478,7 @@ fn replay(args: &RunArgs) -> Outcome {
     }
     let host = HostOptions { cache_folder: args::code_cache(), ..HostOptions::default() };
     let host = Host::new(host).map_err(Failure::failed)?;
-    let ran =
-        super::block_on(async { capsules::run(&host, &capsule, wasm, &args.config).await.map_err(Failure::failed) })?;
+    let ran = block_on(async { capsules::run(&host, &capsule, wasm, &args.config).await.map_err(Failure::failed) })?;
     if ran.has_other_settings {
         say(&format!(
             "this is not version {}, which failed: its configuration or its limits are others; give what is not in the capsule \
@@ -345,12 +534,13 @@ fn report(args: &RunArgs, capsule: &Capsule, ran: &Ran) -> Outcome {
                 writeln!(out, "{}", pretty(&output))?;
             }
             for write in writes(handled) {
-                writeln!(out, "writes {}", member(&write))?;
+                writeln!(out, "writes {}", plain(member(&write).get()))?;
             }
         }
     }
     for (bucket, key) in &replayed.unknown {
-        let what = key.as_ref().map_or("its keys".to_owned(), |key| format!("key {key}"));
+        let what = key.as_ref().map_or("its keys".to_owned(), |key| format!("key {}", plain(key)));
+        let bucket = plain(bucket);
         writeln!(
             out,
             "\nit read {what} in bucket {bucket}, which it did not read before: it was as if nothing were there"

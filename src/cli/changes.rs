@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::words::plain;
 use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, components, say};
 use crate::dispatch::{Change, Changes, Node, What};
 use crate::reload::Proposal;
@@ -134,14 +135,14 @@ pub(super) fn text(Changes { changes, refusals, losses }: &Changes) -> String {
             Node::Subscriber => "subscriber",
         };
         let was = was.as_ref().map(|was| format!("{was} -> ")).unwrap_or_default();
-        lines.push(format!("{sign} {node} {was}{name}: {}", word(*what)));
-        lines.extend(words.iter().map(|words| format!("    {words}")));
+        lines.push(format!("{sign} {node} {}: {}", plain(&format!("{was}{name}")), word(*what)));
+        lines.extend(words.iter().map(|words| format!("    {}", plain(words))));
     }
     if lines.is_empty() {
         lines.push("nothing changes".to_owned());
     }
-    lines.extend(losses.iter().map(|loss| format!("needs --allow-loss: {loss}")));
-    lines.extend(refusals.iter().map(|refusal| format!("refused: {refusal}")));
+    lines.extend(losses.iter().map(|loss| format!("needs --allow-loss: {}", plain(loss))));
+    lines.extend(refusals.iter().map(|refusal| format!("refused: {}", plain(refusal))));
     lines.into_iter().map(|line| line + "\n").collect()
 }
 

@@ -5,8 +5,12 @@ use std::io::Write;
 use serde_json::json;
 
 use super::failed::{self, FilterArgs, Listed};
+use super::table::Table;
 use super::tree::plural;
 use super::{Outcome, Output, ServerArg, block_on, say};
+use crate::client::{Client, ClientError};
+use crate::dispatch::{Reason, SubscriberStatus, Times};
+use crate::rpc::reason::UNKNOWN_SUBSCRIBER;
 
 /// Look at dead letters, redrive them or drop them
 ///
@@ -18,6 +22,7 @@ use super::{Outcome, Output, ServerArg, block_on, say};
     arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "Examples:
+  wattle dead list
   wattle dead list validate
   wattle dead show validate --id o-17
   wattle dead redrive validate --reason trap
@@ -37,18 +42,32 @@ enum Command {
 }
 
 /// List dead letters that were neither redriven nor dropped
+///
+/// Without a subscriber: how many there are of every one, by why they failed, the most frequent first. Reasons are told apart by
+/// the first line of what the handler said.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
+  wattle dead list
   wattle dead list validate
   wattle dead list validate --older-than 1d -n 20
-  wattle dead list validate -o json | jq -r .reason | sort | uniq -c")]
+  wattle dead list -o json | jq -r 'select(.failure == \"trap\") | [.subscriber, .count, .reason] | @tsv'")]
 struct List {
-    #[command(flatten)]
-    of: Of,
+    /// The subscriber: namespace/name, or name alone where only one namespace has it; all of them if it is not given
+    subscriber: Option<String>,
 
     /// End after so many
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+
+    #[command(flatten)]
+    filter: FilterArgs,
+
+    #[command(flatten)]
+    server: ServerArg,
+
+    /// For whom the result is; for programs, a line for each dead letter, or for each reason
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
 }
 
 /// Show dead letters whole: the event as it was, and why it failed
@@ -115,9 +134,16 @@ struct Of {
 
 pub(super) fn run(args: &Args) -> Outcome {
     match &args.command {
-        Command::List(List { of: Of { subscriber, filter, server, output }, count }) => block_on(async {
-            let mut letters = server.connect().await?.dead_letters(subscriber, filter.filter(false));
-            failed::list(subscriber, &mut letters, Listed::Dead, count.unwrap_or(u64::MAX), *output).await
+        Command::List(list) => block_on(async {
+            let List { subscriber, count, filter, server, output } = list;
+            let (client, count) = (server.connect().await?, count.unwrap_or(u64::MAX));
+            match subscriber {
+                None => reasons(&client, filter, count, *output).await,
+                Some(subscriber) => {
+                    let mut letters = client.dead_letters(subscriber, filter.filter(false));
+                    failed::list(subscriber, &mut letters, Listed::Dead, count, *output).await
+                }
+            }
         }),
         Command::Show(Show { of: Of { subscriber, filter, server, output }, count }) => block_on(async {
             let mut letters = server.connect().await?.dead_letters(subscriber, filter.filter(false));
@@ -144,6 +170,61 @@ pub(super) fn run(args: &Args) -> Outcome {
             Ok(())
         }
     }
+}
+
+/// Lists how many dead letters of every subscriber there are, by why they failed: at most so many reasons.
+async fn reasons(client: &Client, filter: &FilterArgs, count: u64, output: Output) -> Outcome {
+    let status = client.status().await?;
+    let has_some = |of: &&SubscriberStatus| of.dead_letters.is_some() && of.open_dead_letters != Some(0);
+    let mut out = std::io::BufWriter::new(anstream::stdout());
+    let header = ["SUBSCRIBER", "COUNT", "FIRST FAILED", "LAST FAILED", "REASON"];
+    let (mut table, mut shown, mut left_out, mut letters, mut subscribers) = (Table::new(&header, &[1]), 0, 0, 0, 0);
+    for SubscriberStatus { name, .. } in status.tree.subscribers.iter().filter(has_some) {
+        let reasons = match client.count_dead_letters(name, filter.filter(false)).await {
+            // the topology is another one by now
+            Err(ClientError::Refused(refused)) if refused.reason == UNKNOWN_SUBSCRIBER => continue,
+            reasons => reasons?,
+        };
+        letters += reasons.total();
+        subscribers += u64::from(reasons.total() > 0);
+        for (Reason { failure, words }, Times { count: times, first_ns, last_ns }) in reasons.by_count() {
+            if shown == count {
+                left_out += 1;
+                continue;
+            }
+            shown += 1;
+            match output {
+                Output::Json => {
+                    let (first, last) = (failed::exact_time(first_ns), failed::exact_time(last_ns));
+                    let line = json!({
+                        "subscriber": name, "failure": failure, "reason": words, "count": times,
+                        "first_failed_time": first, "last_failed_time": last,
+                    });
+                    writeln!(out, "{line}")?;
+                }
+                Output::Text => {
+                    let words = if words.is_empty() { "(others)" } else { words };
+                    let reason = format!("{failure}: {words}");
+                    let (first, last) = (failed::time(first_ns), failed::time(last_ns));
+                    table.row(&mut out, vec![name.clone(), times.to_string(), first, last, reason])?;
+                }
+            }
+        }
+    }
+    if output == Output::Text {
+        table.end(&mut out)?;
+        let more = if left_out > 0 { format!(", and {} more", plural(left_out, "reason")) } else { String::new() };
+        match letters {
+            0 => writeln!(out, "no dead letters")?,
+            _ => writeln!(
+                out,
+                "{} of {}{more}: `wattle dead list SUBSCRIBER` lists them",
+                plural(letters, "dead letter"),
+                plural(subscribers, "subscriber")
+            )?,
+        }
+    }
+    Ok(out.flush()?)
 }
 
 async fn redrive(of: &Of) -> Result<u64, super::Failure> {

@@ -16,6 +16,7 @@ use super::input::{self, Form, Source, Watcher};
 use super::live::Live;
 use super::signals::Signals;
 use super::tree::{self, Shown, plural};
+use super::words::plain;
 use super::{Exit, Failure, Outcome, build, components, run, say};
 use crate::app::{Options, Progress, Running, StartError};
 use crate::client::{Client, Read};
@@ -322,7 +323,7 @@ fn words(key: &str, event: &[u8]) -> String {
     let attempts = attribute("wattleattempts").parse().map_or(String::new(), |count| plural(count, "attempt"));
     let (kind, reason) = (attribute("wattlefailure"), attribute("wattlereason"));
     let reason = reason.lines().next().unwrap_or_default().to_owned();
-    format!("event {id} (key {key}), {attempts}, {kind}: {reason}")
+    plain(&format!("event {id} (key {key}), {attempts}, {kind}: {reason}"))
 }
 
 /// Prints the counts of every node and the failures.

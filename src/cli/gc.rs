@@ -4,6 +4,7 @@ use std::io::Write;
 
 use serde_json::json;
 
+use super::words::plain;
 use super::{Outcome, Output, ServerArg, block_on};
 
 /// Forget what is kept of subscribers that are gone
@@ -34,7 +35,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     match (args.output, forgotten.as_slice()) {
         (Output::Json, all) => writeln!(out, "{}", json!({ "forgotten": all }))?,
         (Output::Text, []) => writeln!(out, "there is nothing to forget")?,
-        (Output::Text, all) => all.iter().try_for_each(|name| writeln!(out, "{name} is forgotten"))?,
+        (Output::Text, all) => all.iter().try_for_each(|name| writeln!(out, "{} is forgotten", plain(name)))?,
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::json;
 
+use super::words::plain;
 use super::{Exit, Failure, Outcome, Output, args, say};
 use crate::engine::embedded::offline::{FrameInfo, Inspection, OfflineError, OfflineFolder};
 
@@ -26,6 +27,8 @@ pub(super) struct Args {
 #[derive(Debug, Clone, Subcommand)]
 enum Action {
     /// Read everything and say what is damaged; exits with 1 where anything is
+    ///
+    /// Nothing is written: the folder may be a snapshot, or mounted so that nothing can be.
     Verify {
         #[command(flatten)]
         folder: FolderArg,
@@ -74,8 +77,8 @@ impl From<OfflineError> for Failure {
 
 pub(super) fn run(args: &Args) -> Outcome {
     match &args.action {
-        Action::Verify { folder, output } => verify(&OfflineFolder::open(&folder.data)?.verify()?, *output),
-        Action::Dump { folder, from, output } => dump(&OfflineFolder::open(&folder.data)?, *from, *output),
+        Action::Verify { folder, output } => verify(&OfflineFolder::look(&folder.data)?.verify()?, *output),
+        Action::Dump { folder, from, output } => dump(&OfflineFolder::look(&folder.data)?, *from, *output),
         Action::Repair { folder, truncate_at } => {
             let gone = OfflineFolder::open(&folder.data)?.repair(*truncate_at)?;
             let (frames, events) = (gone.frames, gone.events);
@@ -109,7 +112,7 @@ fn verify(found: &Inspection, output: Output) -> Outcome {
             writeln!(out, "{events} events in {segments} segments, and in {frames} frames of the journal")?;
             writeln!(out, "journal: checkpoint at {checkpoint_position}, readable up to {end_position}")?;
             for damage in &found.damage {
-                writeln!(out, "damage: {damage}")?;
+                writeln!(out, "damage: {}", plain(damage))?;
             }
             if let (Some(position), Some((frames, events))) = (found.damaged_position, found.behind) {
                 writeln!(out, "behind it are {frames} whole frames with {events} events")?;

@@ -43,6 +43,7 @@ mod topics;
 mod trace;
 mod tree;
 mod trials;
+mod words;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -269,12 +270,12 @@ pub fn main() -> ExitCode {
 fn say_error(message: &str) {
     let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
     // There is nobody to tell that standard error is closed.
-    let _ = writeln!(anstream::stderr(), "{style}error{style:#}: {message}");
+    let _ = writeln!(anstream::stderr(), "{style}error{style:#}: {}", words::lines(message));
 }
 
 /// A line about what goes on.
 fn say(message: &str) {
-    crate::telemetry::say(message);
+    crate::telemetry::say(&words::lines(message));
 }
 
 /// How results are printed.

@@ -1,6 +1,8 @@
-//! JSON for people: line breaks and spaces, and every number, text and name as it came.
+//! JSON for people: line breaks and spaces, and every number, text and name as it came, without what a terminal would obey.
 
 use serde::Serialize;
+
+use super::words;
 
 /// Levels up to which each value has a line of its own; what is deeper is on one.
 const LEVELS_MAX: usize = 32;
@@ -24,7 +26,7 @@ fn spread(json: &str) -> String {
     };
     while let Some(char) = chars.next() {
         if is_text {
-            out.push(char);
+            words::push_json(&mut out, char);
             (is_text, is_escaped) = (is_escaped || char != '"', !is_escaped && char == '\\');
             continue;
         }
@@ -81,6 +83,11 @@ mod tests {
             spread(r#"{ "n" :1.10,"u":"\u00e9 \" ","n":-0 }"#),
             "{\n  \"n\": 1.10,\n  \"u\": \"\\u00e9 \\\" \",\n  \"n\": -0\n}"
         );
+    }
+
+    #[test]
+    fn nothing_is_left_that_a_terminal_obeys() {
+        assert_eq!(spread("[\"a\u{9b}2J\u{7f}\"]"), "[\n  \"a\\u009b2J\\u007f\"\n]");
     }
 
     #[test]

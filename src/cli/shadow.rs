@@ -13,8 +13,8 @@ use similar::{ChangeTag, TextDiff};
 
 use super::pretty::pretty;
 use super::signals::Signals;
-use super::table::plain;
 use super::tree::plural;
+use super::words::plain;
 use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, say, state};
 use crate::client::ShadowOver;
 use crate::dispatch::StateOfPartition;

@@ -1,6 +1,6 @@
 //! `wattle state`: what the handler of a subscriber keeps.
 
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{BufRead, BufReader, BufWriter, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::failed::{exact_time, time};
 use super::table::Table;
 use super::tree::plural;
+use super::words::lines;
 use super::{Failure, Outcome, Output, ServerArg, block_on, say};
 use crate::client::Client;
 use crate::dispatch::{SnapshotInfo, StateEntry, StateFilter, StateOfPartition, TakenBy};
@@ -385,7 +386,10 @@ async fn get(args: &Get) -> Outcome {
                 if !is_alone {
                     write!(out, "partition {}: ", entry.partition)?;
                 }
-                out.write_all(&entry.entry.value)?;
+                match std::io::stdout().is_terminal() {
+                    true => write!(out, "{}", lines(&String::from_utf8_lossy(&entry.entry.value)))?,
+                    false => out.write_all(&entry.entry.value)?,
+                }
                 writeln!(out)?;
             }
         }

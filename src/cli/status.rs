@@ -1,28 +1,38 @@
 //! `wattle status`: how a running bus is.
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::MissedTickBehavior;
 
-use super::changes;
+use super::live::Live;
 use super::tree::{self, Shown, WARNING, plural};
-use super::{Outcome, Output, ServerArg, block_on, topics, trials};
-use crate::dispatch::{LaneState, SubscriberStatus};
+use super::words::{self, plain};
+use super::{Outcome, Output, ServerArg, block_on, changes, topics, trials};
+use crate::client::{BusStatus, Client};
+use crate::dispatch::{Changes, LaneState, SubscriberStatus};
 use crate::engine::Storage;
 
-/// Show the tree of a running bus with its counts
+/// How often it is drawn again.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Show the tree of a running bus: what is true now, and what was counted since its start
 ///
-/// Events are those that are kept now; handled, emitted, retried, dead, passed over and repeated are counted since the bus was
-/// started. Repeated are events that a group of subscribers (`claim`) leaves out, since it was given one of their identity before.
-/// Behind are events that a subscriber has yet to look at; waiting those that it has looked at and not handled, some of them
-/// parked until they are released (`wattle parked`). What is held for a topic, and what is to come to it, has no place in it yet
-/// (`wattle pending`).
+/// Behind are events that a subscriber has yet to look at, with the age of the oldest; waiting those that it has looked at and not
+/// handled, with how long the first has waited, some of them parked until they are released (`wattle parked`). Open dead letters
+/// are those that were neither redriven nor dropped (`wattle dead list`). Rates are those of the last minute. What is held for a
+/// topic, and what is to come to it, has no place in it yet (`wattle pending`).
+///
+/// Handled, emitted, retried, dead, passed over and repeated are counted since the bus was started, and are 0 then. Repeated are
+/// events that a group of subscribers (`claim`) leaves out, since it was given one of their identity before.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle status
+  wattle status --watch
   wattle status --files topologies/orders.yaml
-  wattle status -o json | jq '.subscribers[] | {name, lag}'")]
+  wattle status -o json | jq '.subscribers[] | {name, lag, lag_seconds, open_dead_letters, handled: .since_start.handled}'")]
 pub(super) struct Args {
     #[command(flatten)]
     server: ServerArg,
@@ -31,7 +41,11 @@ pub(super) struct Args {
     #[arg(long, num_args = 1.., value_name = "TOPOLOGY")]
     files: Vec<PathBuf>,
 
-    /// For whom the result is
+    /// Show it again each second: on a terminal in its place, otherwise one after the other
+    #[arg(short, long, conflicts_with = "files")]
+    watch: bool,
+
+    /// For whom the result is; for programs, a line each time
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
@@ -41,66 +55,101 @@ pub(super) fn run(args: &Args) -> Outcome {
         [] => None,
         files => Some(changes::proposal(files)?),
     };
-    let (status, drift) = block_on(async {
+    block_on(async {
         let client = args.server.connect().await?;
+        if args.watch {
+            return watch(args, &client).await;
+        }
         let drift = match proposal {
             Some(proposal) => Some(client.changes(proposal).await?),
             None => None,
         };
-        Ok((client.status().await?, drift))
-    })?;
-    let mut out = anstream::stdout().lock();
-    match args.output {
-        Output::Json => {
-            let status = json!({
-                "version": status.version,
-                "serving": status.serving.is_ok(),
-                "reason": status.serving.as_ref().err(),
-                "storage": status.storage.as_ref().map(storage),
-                "files_refused": status.files_refused,
-                "drift": drift.as_ref().map(changes::shown),
-                "topics": status.tree.topics.iter().map(topics::json).collect::<Vec<_>>(),
-                "subscribers": status.tree.subscribers.iter().map(subscriber).collect::<Vec<_>>(),
-            });
-            writeln!(out, "{status}")?;
-        }
-        Output::Text => {
-            let state = match &status.serving {
-                Ok(()) => "serving".to_owned(),
-                Err(reason) => format!("not serving: {reason}"),
-            };
-            writeln!(out, "wattle {} at {}: {state}", status.version, args.server.server)?;
-            for warning in status.storage.iter().flat_map(warnings) {
-                writeln!(out, "{WARNING}{warning}{WARNING:#}")?;
-            }
-            for why in &status.files_refused {
-                writeln!(out, "{WARNING}what the files of the start say does not run: {why}{WARNING:#}")?;
-            }
-            if let Some(drift) = &drift {
-                match drift.is_empty() {
-                    true => writeln!(out, "what runs is what the files say")?,
-                    false => writeln!(
-                        out,
-                        "{WARNING}the files say something else, which `wattle apply` would run:{WARNING:#}"
-                    )?,
+        print(args, &client.status().await?, drift.as_ref())
+    })
+}
+
+/// Shows it again and again, until somebody interrupts it or the bus ends.
+async fn watch(args: &Args, client: &Client) -> Outcome {
+    // it is drawn on standard error
+    let is_drawn = args.output == Output::Text && io::stdout().is_terminal() && io::stderr().is_terminal();
+    let mut live = is_drawn.then(Live::new);
+    let mut ticks = tokio::time::interval(WATCH_EVERY);
+    // a bus that answers late is not asked the more often for that
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for is_first in std::iter::once(true).chain(std::iter::repeat(false)) {
+        ticks.tick().await;
+        let status = client.status().await?;
+        match &mut live {
+            Some(live) => live.draw(&lines(&args.server.server, &status, None)),
+            None => {
+                if !is_first && args.output == Output::Text {
+                    writeln!(io::stdout())?;
                 }
-                if !drift.is_empty() {
-                    write!(out, "{}", changes::text(drift))?;
-                }
-            }
-            write!(out, "{}", tree::text(&status.tree, Shown::All))?;
-            for subscriber in &status.tree.subscribers {
-                writeln!(out, "{}", version(subscriber))?;
-                if let Some(reload) = &subscriber.reload {
-                    writeln!(out, "last reload of {}: {reload}", subscriber.name)?;
-                }
-                if let Some(failure) = &subscriber.last_failure {
-                    writeln!(out, "last failure of {}: {failure}", subscriber.name)?;
-                }
+                print(args, &status, None)?;
             }
         }
     }
     Ok(())
+}
+
+fn print(args: &Args, status: &BusStatus, drift: Option<&Changes>) -> Outcome {
+    let mut out = anstream::stdout().lock();
+    match args.output {
+        Output::Json => writeln!(out, "{}", json(status, drift))?,
+        Output::Text => {
+            for line in lines(&args.server.server, status, drift) {
+                writeln!(out, "{line}")?;
+            }
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn json(status: &BusStatus, drift: Option<&Changes>) -> serde_json::Value {
+    json!({
+        "version": status.version,
+        "serving": status.serving.is_ok(),
+        "reason": status.serving.as_ref().err(),
+        "uptime_seconds": words::seconds(status.tree.uptime),
+        "storage": status.storage.as_ref().map(storage),
+        "files_refused": status.files_refused,
+        "drift": drift.map(changes::shown),
+        "topics": status.tree.topics.iter().map(topics::json).collect::<Vec<_>>(),
+        "subscribers": status.tree.subscribers.iter().map(subscriber).collect::<Vec<_>>(),
+    })
+}
+
+/// The text, with ANSI colours.
+fn lines(server: &str, status: &BusStatus, drift: Option<&Changes>) -> Vec<String> {
+    let state = match &status.serving {
+        Ok(()) => "serving".to_owned(),
+        Err(reason) => format!("not serving: {}", plain(reason)),
+    };
+    let uptime = words::age(status.tree.uptime);
+    let mut lines = vec![format!("wattle {} at {server}: {state}, started {uptime} ago", plain(&status.version))];
+    for warning in status.storage.iter().flat_map(warnings) {
+        lines.push(format!("{WARNING}{warning}{WARNING:#}"));
+    }
+    for why in &status.files_refused {
+        lines.push(format!("{WARNING}what the files of the start say does not run: {}{WARNING:#}", plain(why)));
+    }
+    match drift {
+        None => {}
+        Some(drift) if drift.is_empty() => lines.push("what runs is what the files say".to_owned()),
+        Some(drift) => {
+            let words = "the files say something else, which `wattle apply` would run:";
+            lines.push(format!("{WARNING}{words}{WARNING:#}"));
+            lines.extend(changes::text(drift).lines().map(str::to_owned));
+        }
+    }
+    lines.extend(tree::lines(&status.tree, Shown::All));
+    for subscriber in &status.tree.subscribers {
+        let name = plain(&subscriber.name);
+        lines.push(version(subscriber));
+        lines.extend(subscriber.reload.iter().map(|reload| format!("last reload of {name}: {}", plain(reload))));
+        lines.extend(subscriber.last_failure.iter().map(|why| format!("last failure of {name}: {}", plain(why))));
+    }
+    lines
 }
 
 /// The version that a subscriber runs, and the one that is to take its place.
@@ -164,15 +213,22 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
         "to": subscriber.to.iter().map(port).collect::<Vec<_>>(),
         "dead_letters": subscriber.dead_letters,
         "digest": subscriber.digest,
-        "handled": subscriber.handled,
-        "emitted": subscriber.emitted,
-        "retried": subscriber.retried,
-        "dead_lettered": subscriber.dead_lettered,
         "lag": subscriber.lag,
-        "passed_over": subscriber.passed_over,
-        "repeated": subscriber.repeated,
+        "lag_seconds": subscriber.lag_age.map(words::seconds),
         "waiting": subscriber.waiting,
+        "waiting_seconds": subscriber.waiting_age.map(words::seconds),
         "parked": subscriber.parked,
+        "open_dead_letters": subscriber.open_dead_letters,
+        "arrived_per_minute": subscriber.arrived_per_minute,
+        "handled_per_minute": subscriber.handled_per_minute,
+        "since_start": {
+            "handled": subscriber.handled,
+            "emitted": subscriber.emitted,
+            "retried": subscriber.retried,
+            "dead_lettered": subscriber.dead_lettered,
+            "passed_over": subscriber.passed_over,
+            "repeated": subscriber.repeated,
+        },
         "lanes": subscriber.lanes.iter().map(lane).collect::<Vec<_>>(),
         "last_failure": subscriber.last_failure,
         "on_trial": subscriber.on_trial.as_ref().map(trials::json),

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+pub(super) use super::words::plain;
+
 /// Rows that decide how wide the columns are.
 const FIRST_ROWS: usize = 200;
 /// The widest that a column gets; what is wider moves what is behind it.
@@ -16,15 +18,6 @@ pub(super) struct Table {
     held: Vec<Vec<String>>,
     /// Once they are known.
     widths: Option<Vec<usize>>,
-}
-
-/// A text in one line without anything that a terminal would obey.
-pub(super) fn plain(text: &str) -> String {
-    let escaped = |character: char| match character {
-        character if character.is_control() => character.escape_default().to_string(),
-        character => character.to_string(),
-    };
-    text.chars().map(escaped).collect()
 }
 
 impl Table {

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::check::write_diagnostics;
 use super::load::{World, load_tests, refuse};
+use super::words::plain;
 use super::{Exit, Failure, Outcome, args, build, components, run, say};
 use crate::app::capsules;
 use crate::app::cases::{DiffLine, Loaded, Mismatch, Partitions, TestBed, compare};
@@ -283,9 +284,10 @@ impl Report {
                 writeln!(out, "  {bad}FAILED{bad:#}  {}", case.name)?;
                 writeln!(out, "          {}:{}", case.file, case.line)?;
                 for line in case.error.iter().flat_map(|error| error.lines()) {
-                    writeln!(out, "          {line}")?;
+                    writeln!(out, "          {}", plain(line))?;
                 }
                 for MismatchReport { what, diff } in &case.mismatches {
+                    let what = plain(what);
                     writeln!(out, "          {what} ({bad}- expected{bad:#}, {good}+ found{good:#}):")?;
                     for line in diff {
                         let style = match line.get(..1) {
@@ -293,7 +295,7 @@ impl Report {
                             Some("+") => good,
                             _ => Style::new(),
                         };
-                        writeln!(out, "            {style}{line}{style:#}")?;
+                        writeln!(out, "            {style}{}{style:#}", plain(line))?;
                     }
                 }
             }

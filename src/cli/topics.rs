@@ -4,6 +4,7 @@ use std::io::Write;
 
 use serde_json::json;
 
+use super::words::plain;
 use super::{Outcome, Output, ServerArg, block_on};
 use crate::dispatch::TopicStatus;
 
@@ -36,7 +37,8 @@ pub(super) fn run(args: &Args) -> Outcome {
                 let diverted = topic.diverted_from.as_ref().map(|from| format!("{from}, out of order"));
                 let parent = topic.parent.as_ref().or(diverted.as_ref()).map_or("producers", String::as_str);
                 let dead = if topic.is_dead_letters { " (dead letters)" } else { "" };
-                let (name, partitions, events) = (&topic.name, topic.partitions.len(), topic.events());
+                let (name, partitions, events) = (plain(&topic.name), topic.partitions.len(), topic.events());
+                let parent = plain(parent);
                 writeln!(out, "{name:width$}  {partitions:>10} {events:>12}  {parent}{dead}")?;
             }
         }
@@ -62,6 +64,7 @@ pub(super) fn json(topic: &TopicStatus) -> serde_json::Value {
         "held_failure": topic.held_failure,
         "keys": topic.states.map(|keys| json!({ "living": keys.living, "ended": keys.ended, "held": keys.held })),
         "events": topic.events(),
+        "events_per_minute": topic.events_per_minute,
         "partitions": partitions,
     })
 }

@@ -5,8 +5,8 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::failed::{exact_time, time};
-use super::table::plain;
 use super::tree::{BAD, FAINT, SUBSCRIBER, TOPIC, WARNING, branch, plural};
+use super::words::plain;
 use super::{Outcome, Output, ServerArg, block_on, say, tail};
 use crate::client::Start;
 use crate::dispatch::TraceOf;

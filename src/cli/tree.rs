@@ -1,7 +1,10 @@
 //! The running tree as text: each node with its counts.
 
+use std::time::Duration;
+
 use anstyle::{AnsiColor, Style};
 
+use super::words;
 use crate::dispatch::{LaneState, Snapshot, SubscriberStatus, TopicStatus};
 
 /// Which nodes are shown.
@@ -47,7 +50,8 @@ pub(super) fn lines(snapshot: &Snapshot, shown: Shown) -> Vec<String> {
     let render = |line: &Line| {
         let counts: Vec<String> = line.counts.iter().map(|(count, style)| format!("{style}{count}{style:#}")).collect();
         let (style, gap) = (line.style, width - length(line));
-        format!("{FAINT}{}{FAINT:#}{style}{}{style:#}{:gap$}  {}", line.trunk, line.name, "", counts.join(", "))
+        let name = words::plain(&line.name);
+        format!("{FAINT}{}{FAINT:#}{style}{name}{style:#}{:gap$}  {}", line.trunk, "", counts.join(", "))
     };
     walk.lines.iter().map(render).collect()
 }
@@ -66,9 +70,15 @@ impl<'a> Walk<'a> {
             None => topic.name.clone(),
         };
         let style = if topic.is_dead_letters { FAINT } else { TOPIC };
-        let events = topic.events();
-        let bad = topic.is_dead_letters && events > 0;
-        let mut counts = vec![(plural(events, "event"), if bad { BAD } else { Style::new() })];
+        let mut counts = vec![(plural(topic.events(), "event"), Style::new())];
+        if topic.events_per_minute > 0 {
+            counts.push((words::rate(topic.events_per_minute), Style::new()));
+        }
+        let open = self.snapshot.subscribers.iter().filter(|of| of.dead_letters.as_ref() == Some(&topic.name));
+        let open: u64 = open.filter_map(|of| of.open_dead_letters).sum();
+        if open > 0 {
+            counts.push((format!("{open} of them open"), BAD));
+        }
         if topic.delayed > 0 {
             counts.push((format!("{} to come", topic.delayed), Style::new()));
         }
@@ -77,10 +87,10 @@ impl<'a> Walk<'a> {
             counts.push((words, Style::new()));
         }
         if let Some(why) = &topic.delay_failure {
-            counts.push((format!("late: {why}"), BAD));
+            counts.push((format!("late: {}", words::plain(why)), BAD));
         }
         if let Some(why) = &topic.held_failure {
-            counts.push((format!("not judged again: {why}"), BAD));
+            counts.push((format!("not judged again: {}", words::plain(why)), BAD));
         }
         if let Some(keys) = &topic.states {
             if keys.held > 0 {
@@ -131,20 +141,24 @@ pub(super) fn branch(is_last: bool) -> (&'static str, &'static str) {
 
 fn counts(subscriber: &SubscriberStatus) -> Vec<(String, Style)> {
     let plain = Style::new();
-    let mut counts =
-        vec![(format!("{} handled", subscriber.handled), plain), (format!("{} emitted", subscriber.emitted), plain)];
-    for (count, what, style) in [
-        (subscriber.retried, "retried", BAD),
-        (subscriber.dead_lettered, "dead", BAD),
-        (subscriber.passed_over, "passed over", plain),
-        (subscriber.repeated, "repeated", plain),
-        (subscriber.lag, "behind", plain),
-        (subscriber.waiting, "waiting", plain),
-        (subscriber.parked, "parked", BAD),
+    let mut counts = Vec::new();
+    if subscriber.handled_per_minute > 0 {
+        counts.push((words::rate(subscriber.handled_per_minute), plain));
+    }
+    let open = subscriber.open_dead_letters.unwrap_or(0);
+    for (count, what, age, style) in [
+        (subscriber.lag, "behind", subscriber.lag_age, plain),
+        (subscriber.waiting, "waiting", subscriber.waiting_age, plain),
+        (subscriber.parked, "parked", None, BAD),
+        (open, if open == 1 { "open dead letter" } else { "open dead letters" }, None, BAD),
     ] {
+        let age = age.map(|age: Duration| format!(" ({})", words::age(age))).unwrap_or_default();
         if count > 0 {
-            counts.push((format!("{count} {what}"), style));
+            counts.push((format!("{count} {what}{age}"), style));
         }
+    }
+    if subscriber.open_dead_letters.is_none() {
+        counts.push(("open dead letters not counted".to_owned(), WARNING));
     }
     let lanes = |state| subscriber.lanes.iter().filter(|lane| **lane == state).count() as u64;
     for (state, what, style) in [
@@ -159,6 +173,27 @@ fn counts(subscriber: &SubscriberStatus) -> Vec<(String, Style)> {
         let count = lanes(state);
         if count > 0 {
             counts.push((format!("{} {what}", plural(count, "lane")), style));
+        }
+    }
+    counts.extend(since_start(subscriber));
+    counts
+}
+
+/// What is counted since the start and kept nowhere: all of it in one place, named so.
+fn since_start(subscriber: &SubscriberStatus) -> Vec<(String, Style)> {
+    let plain = Style::new();
+    let mut counts = vec![
+        (format!("since start: {} handled", subscriber.handled), plain),
+        (format!("{} emitted", subscriber.emitted), plain),
+    ];
+    for (count, what) in [
+        (subscriber.retried, "retried"),
+        (subscriber.dead_lettered, "dead"),
+        (subscriber.passed_over, "passed over"),
+        (subscriber.repeated, "repeated"),
+    ] {
+        if count > 0 {
+            counts.push((format!("{count} {what}"), plain));
         }
     }
     counts
@@ -189,12 +224,15 @@ mod tests {
             held_failure: None,
             recognises_retries: false,
             states: None,
+            events_per_minute: 0,
             partitions,
         }
     }
 
     fn snapshot() -> Snapshot {
+        let uptime = Duration::from_secs(60);
         Snapshot {
+            uptime,
             topics: vec![
                 topic("shop/orders", None, false, 10),
                 topic("shop/orders.accepted", Some("shop/validate"), false, 7),
@@ -211,6 +249,8 @@ mod tests {
                         ("refused".into(), "shop/orders.refused".into()),
                     ],
                     dead_letters: Some("shop/validate.dead".into()),
+                    open_dead_letters: Some(1),
+                    handled_per_minute: 90,
                     handled: 10,
                     emitted: 8,
                     retried: 3,
@@ -223,6 +263,9 @@ mod tests {
                     dead_letters: Some("shop/ship.dead".into()),
                     handled: 5,
                     lag: 2,
+                    lag_age: Some(Duration::from_secs(7)),
+                    waiting_age: Some(Duration::from_secs(400)),
+                    open_dead_letters: Some(0),
                     passed_over: 4,
                     repeated: 2,
                     waiting: 3,
@@ -242,13 +285,13 @@ mod tests {
     fn the_tree_has_every_node_with_its_counts() {
         let expected = "\
 shop/orders                                10 events
-└─ validate                                10 handled, 8 emitted, 3 retried, 2 dead
+└─ validate                                90/min, 1 open dead letter, since start: 10 handled, 8 emitted, 3 retried, 2 dead
    ├─ accepted ▸ shop/orders.accepted      7 events
-   │  └─ ship                              5 handled, 0 emitted, 4 passed over, 2 repeated, 2 behind, 3 waiting, 1 parked, 1 lane \
-retrying, 1 lane paused, 1 lane halted
+   │  └─ ship                              2 behind (7 s), 3 waiting (6 min), 1 parked, 1 lane retrying, 1 lane paused, 1 lane \
+halted, since start: 5 handled, 0 emitted, 4 passed over, 2 repeated
    │     └─ dead letters ▸ shop/ship.dead  0 events
    ├─ refused ▸ shop/orders.refused        1 event
-   └─ dead letters ▸ shop/validate.dead    2 events
+   └─ dead letters ▸ shop/validate.dead    2 events, 1 of them open
 ";
         assert_eq!(plain(Shown::All), expected);
     }

@@ -4,6 +4,7 @@
 //! whether anything has happened. Nothing is published twice by this client on its own account.
 //! Must not know: the engine, the tree; types of the contract stay behind its door.
 
+mod capsules;
 mod error;
 mod pending;
 mod plugins;
@@ -25,6 +26,7 @@ use crate::limits;
 use crate::rpc::times::timestamp;
 use crate::rpc::v1;
 use crate::rpc::v1::admin_service_client::AdminServiceClient;
+use crate::rpc::v1::capsule_service_client::CapsuleServiceClient;
 use crate::rpc::v1::plugin_service_client::PluginServiceClient;
 use crate::rpc::v1::publisher_service_client::PublisherServiceClient;
 use crate::rpc::v1::reader_service_client::ReaderServiceClient;
@@ -32,6 +34,7 @@ use crate::rpc::v1::shadow_service_client::ShadowServiceClient;
 use crate::rpc::v1::subscriber_service_client::SubscriberServiceClient;
 use crate::rpc::v1::topology_service_client::TopologyServiceClient;
 
+pub use capsules::{CapsuleInfo, CapsuleInfos};
 pub use error::{ClientError, Refused};
 pub use pending::Pending;
 pub use publishing::{Publishing, Window};
@@ -58,6 +61,7 @@ pub struct Client {
     publisher: PublisherServiceClient<Channel>,
     reader: ReaderServiceClient<Channel>,
     admin: AdminServiceClient<Channel>,
+    capsules: CapsuleServiceClient<Channel>,
     subscribers: SubscriberServiceClient<Channel>,
     plugins: PluginServiceClient<Channel>,
     shadows: ShadowServiceClient<Channel>,
@@ -110,6 +114,7 @@ impl Client {
                 .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             reader: ReaderServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             admin: AdminServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
+            capsules: CapsuleServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             plugins: PluginServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             shadows: ShadowServiceClient::new(channel.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
             topologies: TopologyServiceClient::new(channel.clone())

@@ -8,8 +8,8 @@ use tonic::transport::Channel;
 
 use super::{Client, ClientError};
 use crate::dispatch::{
-    FailedEvent, Filter, LetterProgress, LettersDone, Moved, SeekState, SeekTo, SnapshotInfo, StateEntry, StateFilter,
-    StateOfPartition,
+    FailedEvent, Filter, LetterProgress, LettersDone, Moved, Reasons, SeekState, SeekTo, SnapshotInfo, StateEntry,
+    StateFilter, StateOfPartition,
 };
 use crate::rpc::times::timestamp;
 use crate::rpc::v1;
@@ -190,6 +190,27 @@ impl Client {
     /// Dead letters of a subscriber that were neither redriven nor dropped.
     pub fn dead_letters(&self, subscriber: &str, filter: Filter) -> Listing<Failed> {
         Listing::new(self, Failed { subscriber: subscriber.to_owned(), filter, is_dead: true })
+    }
+
+    /// Counts the dead letters of a subscriber that were neither redriven nor dropped, by why they failed.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn count_dead_letters(&self, subscriber: &str, filter: Filter) -> Result<Reasons, ClientError> {
+        let (mut reasons, mut from) = (Reasons::default(), None);
+        loop {
+            let (subscriber, filter) = (subscriber.to_owned(), Some(filter.clone().into()));
+            let request = v1::CountDeadLettersRequest { subscriber, filter, from };
+            let answer = self.subscribers().count_dead_letters(request).await;
+            let answer = answer.map_err(|status| self.failed_read(&status))?.into_inner();
+            for (reason, times) in answer.reasons.into_iter().map(Into::into) {
+                reasons.add(reason, times);
+            }
+            match answer.next {
+                None => return Ok(reasons),
+                next => from = next,
+            }
+        }
     }
 
     /// Has a subscriber handle dead letters once more: some of those that there are when it begins, or from where the call

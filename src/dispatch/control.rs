@@ -6,6 +6,7 @@
 //! was lost does no harm: a dead letter is redriven once.
 //! Must not know: gRPC, the command line.
 
+mod counted;
 mod letters;
 mod moving;
 
@@ -25,8 +26,9 @@ use super::waiting::{self, Waiter, WaitingError, now_ns};
 use crate::engine::{Engine, ReadError};
 use crate::model::{EventView, LaneId, Record, SubscriberId, TopicId};
 use crate::topology::{SubscriberIndex, SubscriberPlan};
+pub use counted::{Reason, Reasons, Times};
 pub use letters::{LetterProgress, LettersDone};
-pub(super) use letters::{dead_letter, done_key, done_of};
+pub(super) use letters::{dead_letter, done_key, done_of, read_done};
 pub use moving::{Move, Moved, SeekState, SeekTo};
 
 /// Waiting events that a lane is told about at once.

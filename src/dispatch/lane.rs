@@ -53,7 +53,7 @@ use super::entries::TOLD;
 use super::flow::{Backoff, Flow};
 use super::outputs::{Emitter, LastFailure};
 use super::state::LaneState as HandlerState;
-use super::status::{Counters, LaneState};
+use super::status::{Counters, LaneState, Waits};
 use super::supervisor::{Supervised, SupervisedParts};
 use super::together::Together;
 use super::versions::{Roster, Taken};
@@ -363,7 +363,13 @@ impl<S: Session, K: Entries> Lane<S, K> {
         };
         let counters = &self.parts.counters;
         let active = if self.works() { self.waiting.active_keys() } else { 0 } + usize::from(self.is_ahead);
-        counters.set_waiting(self.parts.partition, self.waiting.len(), self.waiting.parked(), active);
+        let waiting = Waits {
+            events: self.waiting.len() as u64,
+            parked: self.waiting.parked() as u64,
+            active: active as u64,
+            since_ns: self.waiting.since_ns().unwrap_or(0),
+        };
+        counters.set_waiting(self.parts.partition, waiting);
         counters.set_lane(self.parts.partition, state);
     }
 

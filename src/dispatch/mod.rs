@@ -24,9 +24,11 @@ mod handler;
 mod held;
 mod hidden;
 mod keys;
+mod lag;
 mod lane;
 mod losses;
 mod numbered;
+mod open_letters;
 mod outputs;
 mod pending;
 pub mod publish;
@@ -52,8 +54,8 @@ pub use changes::{Change, Changes, Node, What};
 pub use collect::{CollectError, Gone, Kept};
 pub use command::Refusal;
 pub use control::{
-    ControlError, FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Move, Moved, Page, SeekState, SeekTo,
-    StateFilter, StateOfPartition, StatePage, StatePosition,
+    ControlError, FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Move, Moved, Page, Reason, Reasons,
+    SeekState, SeekTo, StateFilter, StateOfPartition, StatePage, StatePosition, Times,
 };
 pub use delay::DelayRefused;
 pub use guards::StateUnknown;

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::open_letters::OpenLetters;
 use super::versions::{Terms, Trial};
+use super::waiting::now_ns;
 use crate::engine::{Bounds, GuardCounts};
+use crate::model::{Meter, Offset};
 
 /// Every node of the tree at about one moment, parents before children.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +19,8 @@ pub struct Snapshot {
     pub topics: Vec<TopicStatus>,
     /// The subscribers.
     pub subscribers: Vec<SubscriberStatus>,
+    /// How long the tree has run: what is counted since its start is counted since then.
+    pub uptime: Duration,
 }
 
 /// A topic.
@@ -42,6 +47,8 @@ pub struct TopicStatus {
     pub held_failure: Option<String>,
     /// What is published again within [`crate::limits::RETRIED_FOR`] is recognised and stored once.
     pub recognises_retries: bool,
+    /// Events that came in within the last minute.
+    pub events_per_minute: u64,
     /// What each partition holds.
     pub partitions: Vec<Bounds>,
 }
@@ -91,8 +98,18 @@ pub struct SubscriberStatus {
     pub repeated: u64,
     /// Events of its input that it has yet to look at.
     pub lag: u64,
+    /// How old the oldest of those is, by trusted time; `None` where there are none, or that cannot be read at the moment.
+    pub lag_age: Option<Duration>,
+    /// Events that came into its input within the last minute.
+    pub arrived_per_minute: u64,
+    /// Events that it has handled or given up within the last minute.
+    pub handled_per_minute: u64,
+    /// Dead letters that are kept and were neither redriven nor dropped; `None` where they cannot be counted at the moment.
+    pub open_dead_letters: Option<u64>,
     /// Events behind its position that wait for another attempt, for one of their key, or to be released.
     pub waiting: u64,
+    /// How long the one has waited that has waited for the longest time.
+    pub waiting_age: Option<Duration>,
     /// Those of them that wait to be released.
     pub parked: u64,
     /// How its lanes are, one for each partition.
@@ -173,11 +190,32 @@ struct Lane {
     waiting: AtomicU64,
     parked: AtomicU64,
     active: AtomicU64,
+    /// Since when the first of those that wait does, Unix nanoseconds; 0: none does.
+    since_ns: AtomicU64,
+    /// When an event was appended that had to be read for it, by its offset.
+    read_time_of: Mutex<Option<(Offset, u64)>>,
+}
+
+/// What waits in a lane.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waits {
+    /// How many events.
+    pub(super) events: u64,
+    /// How many of them are parked.
+    pub(super) parked: u64,
+    /// How many will be called by themselves or are being.
+    pub(super) active: u64,
+    /// Since when the first of them does, Unix nanoseconds; 0: none does.
+    pub(super) since_ns: u64,
 }
 
 /// What the lanes of a subscriber count. Nothing is decided by it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counters {
+    began: Instant,
+    /// What is handled, by the time since then.
+    rate: Meter,
+    pub(super) letters: OpenLetters,
     handled: AtomicU64,
     emitted: AtomicU64,
     retried: AtomicU64,
@@ -190,17 +228,35 @@ pub(super) struct Counters {
 
 impl Counters {
     pub(super) fn new(lanes: u32) -> Self {
-        Self { lanes: (0..lanes).map(|_| Lane::default()).collect(), ..Self::default() }
+        Self {
+            began: Instant::now(),
+            rate: Meter::default(),
+            letters: OpenLetters::default(),
+            handled: AtomicU64::new(0),
+            emitted: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+            dead_lettered: AtomicU64::new(0),
+            passed_over: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            last_failure: Mutex::new(None),
+        }
+    }
+
+    fn elapsed_ns(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn handled(&self, events: u64, emitted: u64) {
         self.handled.fetch_add(events, Ordering::Relaxed);
+        self.rate.add(self.elapsed_ns(), events);
         self.emitted.fetch_add(emitted, Ordering::Relaxed);
     }
 
     /// What was counted as handled was refused.
     pub(super) fn not_handled(&self, events: u64, emitted: u64) {
         self.handled.fetch_sub(events, Ordering::Relaxed);
+        self.rate.take_back(self.elapsed_ns(), events);
         self.emitted.fetch_sub(emitted, Ordering::Relaxed);
     }
 
@@ -210,6 +266,7 @@ impl Counters {
 
     pub(super) fn dead_lettered(&self) {
         self.handled.fetch_add(1, Ordering::Relaxed);
+        self.rate.add(self.elapsed_ns(), 1);
         self.dead_lettered.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -237,12 +294,25 @@ impl Counters {
         LaneState::from_number(before.unwrap_or_default())
     }
 
-    /// How many events wait in a lane, how many of them are parked, and how many will be called by themselves or are being.
-    pub(super) fn set_waiting(&self, partition: u32, waiting: usize, parked: usize, active: usize) {
+    /// What waits in a lane now.
+    pub(super) fn set_waiting(&self, partition: u32, waits: Waits) {
         if let Some(lane) = self.lanes.get(partition as usize) {
-            lane.waiting.store(waiting as u64, Ordering::Relaxed);
-            lane.parked.store(parked as u64, Ordering::Relaxed);
-            lane.active.store(active as u64, Ordering::Release);
+            lane.waiting.store(waits.events, Ordering::Relaxed);
+            lane.parked.store(waits.parked, Ordering::Relaxed);
+            lane.since_ns.store(waits.since_ns, Ordering::Relaxed);
+            lane.active.store(waits.active, Ordering::Release);
+        }
+    }
+
+    /// When the event at an offset was appended, where that was read for a lane before.
+    pub(super) fn read_time_of(&self, partition: u32, offset: Offset) -> Option<u64> {
+        let read = *self.lanes.get(partition as usize)?.read_time_of.lock().unwrap_or_else(PoisonError::into_inner);
+        read.filter(|(of, _)| *of == offset).map(|(_, time_ns)| time_ns)
+    }
+
+    pub(super) fn set_read_time_of(&self, partition: u32, offset: Offset, time_ns: u64) {
+        if let Some(lane) = self.lanes.get(partition as usize) {
+            *lane.read_time_of.lock().unwrap_or_else(PoisonError::into_inner) = Some((offset, time_ns));
         }
     }
 
@@ -271,6 +341,11 @@ impl Counters {
         status.dead_lettered = self.dead_lettered.load(Ordering::Relaxed);
         status.passed_over = self.passed_over.load(Ordering::Relaxed);
         status.repeated = self.repeated.load(Ordering::Relaxed);
+        status.handled_per_minute = self.rate.per_minute(self.elapsed_ns());
+        let since =
+            self.lanes.iter().map(|lane| lane.since_ns.load(Ordering::Relaxed)).filter(|since_ns| *since_ns > 0);
+        let now_ns = now_ns();
+        status.waiting_age = since.min().map(|since_ns| Duration::from_nanos(now_ns.saturating_sub(since_ns)));
         status.waiting = self.lanes.iter().map(|lane| lane.waiting.load(Ordering::Relaxed)).sum();
         status.parked = self.lanes.iter().map(|lane| lane.parked.load(Ordering::Relaxed)).sum();
         let state = |lane: &Lane| LaneState::from_number(lane.state.load(Ordering::Relaxed));

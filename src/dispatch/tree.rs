@@ -1,20 +1,23 @@
 //! A running tree: the lanes of every subscriber, and what one can ask of them from outside.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::capsule::{Capsule, Sink};
+use super::control::read_done;
 use super::handler::Handler;
 use super::numbered::{Numbered, blueprint_on, emitter};
 use super::outputs::Emitter;
 use super::publish::Publisher;
-use super::running::{Given, Holder, Running, Takes, Task, Timer, assemble};
+use super::running::{Branch, Given, Holder, Running, Takes, Task, Timer, assemble};
 use super::snapshots::Turns;
 use super::status::{Counters, Snapshot, SubscriberStatus, TopicStatus};
 use super::versions::{Roster, Terms, Version};
@@ -83,6 +86,7 @@ pub(super) struct Shared<E> {
     pub(super) stop: CancellationToken,
     lanes: TaskTracker,
     runtime: Handle,
+    began: Instant,
 }
 
 impl<E: Engine> Shared<E> {
@@ -172,6 +176,7 @@ impl<E: Engine> Tree<E> {
             stop,
             lanes: TaskTracker::new(),
             runtime: runtime.clone(),
+            began: Instant::now(),
         };
         shared.run(running, tasks);
         shared.lanes.close();
@@ -225,15 +230,34 @@ impl<E: Engine> Tree<E> {
         (0..partitions).map(move |partition| engine.bounds(PartitionId { topic, partition }).unwrap_or_default())
     }
 
-    /// Events of its input that a subscriber has not consumed; positions are read first.
-    fn lag(&self, numbered: &Numbered<'_>, subscriber: &SubscriberPlan, number: SubscriberId) -> u64 {
-        let Some((topic, input)) = numbered.topic(subscriber.from) else { return 0 };
-        let lane = |partition| LaneId { subscriber: number, partition };
-        let positions: Vec<_> = (0..topic.partitions).map(|p| self.shared.engine.position(lane(p))).collect();
-        let bounds = self.bounds(input, topic.partitions).zip(positions);
-        // what has expired is not to be consumed any more
-        let next = |bounds: &Bounds, position: Option<u64>| position.unwrap_or(0).max(bounds.start);
-        bounds.map(|(bounds, position)| bounds.written.saturating_sub(next(&bounds, position))).sum()
+    fn events_per_minute(&self, topic: TopicId, partitions: u32) -> u64 {
+        (0..partitions).map(|partition| self.shared.engine.appended_per_minute(PartitionId { topic, partition })).sum()
+    }
+
+    /// Dead letters of a subscriber that are open, where that can be told.
+    fn open_letters(
+        &self,
+        numbered: &Numbered<'_>,
+        plan: &SubscriberPlan,
+        subscriber: SubscriberId,
+        branch: &Branch,
+    ) -> Option<u64> {
+        let Some((letters, topic)) = plan.dead_letters.and_then(|letters| numbered.topic(letters)) else {
+            return Some(0);
+        };
+        let kept: Vec<Bounds> = self.bounds(topic, letters.partitions).collect();
+        branch.counters.letters.count(&kept, |each| {
+            let start = |partition: u32| kept.get(partition as usize).map_or(0, |bounds| bounds.start);
+            for partition in 0..branch.commands.len() as u32 {
+                let Some(entries) = self.shared.engine.entries(LaneId { subscriber, partition }) else { continue };
+                read_done(&entries, |of, offset| {
+                    if offset >= start(of) {
+                        each(of, offset);
+                    }
+                })?;
+            }
+            Ok(())
+        })
     }
 
     /// Whether every lane has consumed everything: nothing is on its way anywhere in the tree.
@@ -301,9 +325,12 @@ impl<E: Engine> Tree<E> {
         positions.iter().all(at_end)
     }
 
-    /// Every node at about this moment.
-    pub fn snapshot(&self) -> Snapshot {
-        let running = self.shared.running();
+    /// Every topic at about this moment, parents before children.
+    pub fn topics(&self) -> Vec<TopicStatus> {
+        self.topics_of(&self.shared.running())
+    }
+
+    fn topics_of(&self, running: &Running) -> Vec<TopicStatus> {
         let numbered = running.numbered();
         let topics = numbered.topics().zip(&running.timers).map(|((topic, number), timer)| TopicStatus {
             name: topic.label(),
@@ -324,26 +351,46 @@ impl<E: Engine> Tree<E> {
             }
             .filter(|states| topic.lifecycle.is_some() || states.held > 0),
             recognises_retries: topic.recognises_within(limits::RETRIED_FOR),
+            events_per_minute: self.events_per_minute(number, topic.partitions),
             partitions: self.bounds(number, topic.partitions).collect(),
         });
+        topics.collect()
+    }
+
+    /// Every node at about this moment. May read a little from a disk.
+    pub fn snapshot(&self) -> Snapshot {
+        let running = self.shared.running();
+        let numbered = running.numbered();
+        let (topics, now_ns) = (self.topics_of(&running), self.shared.engine.trusted_now_ns());
+        let arrived: HashMap<&str, u64> =
+            topics.iter().map(|topic| (topic.name.as_str(), topic.events_per_minute)).collect();
         let name = |index: TopicIndex| numbered.topic(index).map(|(topic, _)| topic.label()).unwrap_or_default();
         let subscribers = running.plan.subscribers.iter().enumerate().map(|(index, subscriber)| {
-            let number = running.numbers.subscribers.get(index).copied();
+            let (number, branch) = (running.numbers.subscribers.get(index).copied(), running.branches.get(index));
+            let input = numbered.topic(subscriber.from).map(|(topic, input)| (input, topic.partitions));
+            let counters = branch.map(|branch| &*branch.counters);
+            let lag = number.zip(input).map(|(number, input)| self.lag(number, input, counters)).unwrap_or_default();
+            let from = name(subscriber.from);
             let mut status = SubscriberStatus {
                 name: subscriber.label(),
-                from: name(subscriber.from),
+                arrived_per_minute: arrived.get(from.as_str()).copied().unwrap_or(0),
+                from,
                 to: subscriber.ports.iter().map(|(port, topic)| (port.clone(), name(*topic))).collect(),
                 dead_letters: subscriber.dead_letters.map(name),
-                lag: number.map_or(0, |number| self.lag(&numbered, subscriber, number)),
+                lag: lag.events,
+                lag_age: lag.oldest_ns.map(|oldest_ns| Duration::from_nanos(now_ns.saturating_sub(oldest_ns))),
                 ..SubscriberStatus::default()
             };
-            if let Some(branch) = running.branches.get(index) {
+            if let Some(branch) = branch {
+                status.open_dead_letters =
+                    number.and_then(|number| self.open_letters(&numbered, subscriber, number, branch));
                 branch.counters.read_into(&mut status);
                 branch.roster.read_into(&mut status);
             }
             status
         });
-        Snapshot { topics: topics.collect(), subscribers: subscribers.collect() }
+        let subscribers = subscribers.collect();
+        Snapshot { topics, subscribers, uptime: self.shared.began.elapsed() }
     }
 
     /// Lets every lane end its call and commit it, and stops. False where some lane did not within the deadline; what

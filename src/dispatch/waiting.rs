@@ -130,6 +130,7 @@ struct Known {
     key: Arc<str>,
     attempts: u32,
     is_parked: bool,
+    since_ns: u64,
     due: Instant,
     bytes: u64,
 }
@@ -262,7 +263,8 @@ impl WaitingSet {
         if queue.len() == 1 && !waiter.is_parked {
             self.due.insert((due, number));
         }
-        let known = Known { key, attempts: waiter.attempts, is_parked: waiter.is_parked, due, bytes };
+        let Waiter { attempts, is_parked, since_ns, .. } = *waiter;
+        let known = Known { key, attempts, is_parked, since_ns, due, bytes };
         self.known.insert(number, known);
         self.next_number = self.next_number.max(number + 1);
     }
@@ -285,6 +287,11 @@ impl WaitingSet {
     /// Events in it.
     pub(super) fn len(&self) -> usize {
         self.known.len()
+    }
+
+    /// Since when the one waits that came in first, Unix nanoseconds.
+    pub(super) fn since_ns(&self) -> Option<u64> {
+        self.known.first_key_value().map(|(_, known)| known.since_ns)
     }
 
     /// Keys of which some event will be called without anybody's help.

@@ -3,6 +3,7 @@
 //! Promises: nothing else in the bus that decides what is kept reads the disk or the wall clock in another way.
 //! Must not know: what is written, or why.
 
+mod looked_at;
 pub mod memory;
 mod real;
 mod watched;
@@ -11,6 +12,7 @@ use std::io;
 
 use bytes::Bytes;
 
+pub use looked_at::LookedAt;
 pub use memory::{ManualClock, MemoryDisk};
 pub use real::{DiskFolder, SystemClock, create_new_private, create_private, random, write_private};
 pub use watched::Watched;

@@ -17,7 +17,7 @@ use super::catalogue::Catalogue;
 use super::{
     AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, EntryPage,
     Health, Hold, LaneWrite, Numbers, PageBudget, ReadBudget, ReadError, Retention, Session, SessionError, Slices,
-    Stopped, Storage, Unit,
+    Stopped, Storage, TimeOf, Unit,
 };
 use crate::effects::{Disk, MemoryDisk};
 use crate::limits;
@@ -412,6 +412,26 @@ impl Engine for MemoryEngine {
         let last = chunks.iter().take_while(|chunk| is_beyond(chunk)).last();
         let end = last.map_or(0, Chunk::end_offset);
         Some(Beyond { surely: end, perhaps: end })
+    }
+
+    fn appended_per_minute(&self, partition: PartitionId) -> u64 {
+        let since_ns = self.shared.now_ns().saturating_sub(60_000_000_000);
+        let state = self.shared.state();
+        let Some(chunks) = state.partitions.get(&partition) else { return 0 };
+        let before = chunks.partition_point(|chunk| chunk.trusted_time_ns < since_ns);
+        chunks.iter().skip(before).map(|chunk| u64::from(chunk.count)).sum()
+    }
+
+    fn time_of(&self, partition: PartitionId, offset: Offset) -> Option<TimeOf> {
+        let state = self.shared.state();
+        let chunks = state.partitions.get(&partition)?;
+        let first = chunks.partition_point(|chunk| chunk.end_offset() <= offset);
+        Some(TimeOf::At(chunks.get(first)?.trusted_time_ns))
+    }
+
+    fn read_time_of(&self, partition: PartitionId, offset: Offset) -> Result<Option<u64>, ReadError> {
+        let time = self.time_of(partition, offset);
+        Ok(time.map(|(TimeOf::At(time_ns) | TimeOf::NotBefore(time_ns))| time_ns))
     }
 
     fn hold(&self, partition: PartitionId) -> Option<Hold> {

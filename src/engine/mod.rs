@@ -31,7 +31,7 @@ use crate::limits;
 use crate::model::writes::LANE_KEY_BYTES_MAX;
 pub use crate::model::{
     Aside, Chunk, Duplicate, EntryPage, Fence, Guard, GuardCounts, GuardReason, GuardRefused, LaneWrite, Lifecycle,
-    Mark, PageBudget, ProducerUnknown, Retention, SetAside, SliceFull, Slices, Stored, TopicSettings,
+    Mark, PageBudget, ProducerUnknown, Retention, SetAside, SliceFull, Slices, Stored, TimeOf, TopicSettings,
 };
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
 
@@ -427,6 +427,19 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// What of a partition is beyond a retention by now, whether or not it is that of its topic, and whoever has yet to process
     /// it; `None` where there is no such partition. Looks at nothing but what is in memory, so it may not know exactly.
     fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<Beyond>;
+
+    /// How many events were appended to a partition within the last minute of trusted time, as far as this process knows.
+    fn appended_per_minute(&self, partition: PartitionId) -> u64;
+
+    /// When the event at an offset, or the first one behind it that is kept, was appended, as far as that is in memory; `None`
+    /// where there is none.
+    fn time_of(&self, partition: PartitionId, offset: Offset) -> Option<TimeOf>;
+
+    /// The same exactly, trusted time. May read from a disk.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`], [`ReadError::Passing`].
+    fn read_time_of(&self, partition: PartitionId, offset: Offset) -> Result<Option<u64>, ReadError>;
 
     /// As [`Self::bounds`], once all that is written by now is durable: a caller that has seen that an event was handled finds
     /// what came of it.

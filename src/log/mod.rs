@@ -492,6 +492,11 @@ impl Log {
         self.partition(id).beyond(retention, self.trusted_now_ns())
     }
 
+    /// How many events were appended to a partition within the last minute, of those that this process has appended or replayed.
+    pub fn appended_per_minute(&self, id: PartitionId) -> u64 {
+        self.partition(id).appended_per_minute(self.trusted_now_ns())
+    }
+
     /// Keeps what a partition holds from now on, however short its retention is, until that is dropped.
     pub fn hold(&self, id: PartitionId) -> Held {
         let partition = self.shared.partition(id);

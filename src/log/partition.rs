@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::segments::Segments;
 use super::store::Extent;
 use super::unconsumed::Counts;
-use crate::model::{Chunk, Offset, Retention};
+use crate::model::{Chunk, Meter, Offset, Retention, TimeOf};
 
 /// A partition. All of it is shared: the appender and the checkpointer write, anyone reads.
 #[derive(Debug, Default)]
@@ -31,6 +31,8 @@ pub struct Partition {
     /// How many readers outside wait for events to be durable.
     awaited_outside: AtomicUsize,
     counts: Counts,
+    /// What is appended, by trusted time.
+    appended: Meter,
 }
 
 /// What is to be had in memory.
@@ -138,6 +140,7 @@ impl Partition {
     /// Adds events that are written. Nobody is woken before [`Self::wake_written`].
     pub(super) fn push(&self, chunk: Chunk) {
         let end = chunk.end_offset();
+        self.appended.add(chunk.trusted_time_ns, u64::from(chunk.count));
         lock(&self.recent).push_back(chunk);
         self.written.store(end, Ordering::SeqCst);
         self.counts.count_anew();
@@ -223,6 +226,29 @@ impl Partition {
     /// Where it counts.
     pub(super) fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// How many events were appended within the last minute before a trusted time.
+    pub(super) fn appended_per_minute(&self, now_ns: u64) -> u64 {
+        self.appended.per_minute(now_ns)
+    }
+
+    /// When the event at an offset, or the first one behind it that is kept, was appended; `None` where there is none.
+    pub fn time_of(&self, offset: Offset) -> Option<TimeOf> {
+        let offset = offset.max(self.start());
+        if offset >= self.written() {
+            return None;
+        }
+        let recent = lock(&self.recent);
+        let first = recent.partition_point(|chunk| chunk.end_offset() <= offset);
+        if let Some(chunk) = recent.get(first).filter(|chunk| chunk.base_offset <= offset) {
+            return Some(TimeOf::At(chunk.trusted_time_ns));
+        }
+        drop(recent);
+        let segments = self.segments();
+        let segment = segments.find(offset)?;
+        let is_known = segment.base_offset >= offset || segment.first_trusted_ns == segment.last_trusted_ns;
+        Some(if is_known { TimeOf::At(segment.first_trusted_ns) } else { TimeOf::NotBefore(segment.first_trusted_ns) })
     }
 
     /// The first event in front of `end` that was appended at or after a time.
@@ -345,6 +371,32 @@ mod tests {
         partition.forget(3);
         assert!(matches!(partition.recent(2, 4, 9, 999), Recent::Cold));
         assert_eq!(texts(partition.recent(3, 4, 9, 999)), ["d"]);
+    }
+
+    #[test]
+    fn when_an_event_was_appended_is_known_as_far_as_it_is_in_memory() {
+        let partition = Partition::default();
+        for (base_offset, trusted_time_ns) in [(0, 10), (1, 20), (2, 30)] {
+            partition.push(Chunk { trusted_time_ns, ..chunk(base_offset, &["x"]) });
+        }
+        let times = |partition: &Partition| [0, 1, 2, 3].map(|offset| partition.time_of(offset));
+        assert_eq!(times(&partition), [Some(TimeOf::At(10)), Some(TimeOf::At(20)), Some(TimeOf::At(30)), None]);
+        let segment = super::super::segment::SegmentMeta {
+            base_offset: 0,
+            end_offset: 2,
+            bytes: 1,
+            first_time_ns: 10,
+            last_time_ns: 20,
+            first_trusted_ns: 10,
+            last_trusted_ns: 20,
+            is_sealed: false,
+        };
+        partition.set_segments([segment].as_slice().into(), 0);
+        partition.forget(2);
+        assert_eq!(times(&partition)[..3], [Some(TimeOf::At(10)), Some(TimeOf::NotBefore(10)), Some(TimeOf::At(30))]);
+        assert_eq!(partition.appended_per_minute(30), 3);
+        partition.set_segments([segment].as_slice().into(), 2);
+        assert_eq!(times(&partition), [Some(TimeOf::At(30)), Some(TimeOf::At(30)), Some(TimeOf::At(30)), None]);
     }
 
     #[test]

@@ -22,6 +22,15 @@ pub struct Chunk {
     pub records: Bytes,
 }
 
+/// When an event was appended, trusted time, Unix nanoseconds, as far as that is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeOf {
+    /// Then.
+    At(u64),
+    /// Then at the earliest: when it was is on the disk only.
+    NotBefore(u64),
+}
+
 /// One stored event.
 #[derive(Debug, Clone, Copy)]
 pub struct Stored<'a> {

@@ -9,6 +9,7 @@ mod fence;
 pub(crate) mod guard;
 pub mod identity;
 pub mod json;
+mod meter;
 pub mod record;
 pub mod settings;
 pub mod slices;
@@ -16,7 +17,7 @@ mod time;
 mod wire;
 pub mod writes;
 
-pub use chunk::{Chunk, Stored};
+pub use chunk::{Chunk, Stored, TimeOf};
 pub use event::{Attribute, AttributeView, Event, EventError, EventView};
 pub use fence::Fence;
 pub use guard::{
@@ -27,6 +28,7 @@ pub use identity::{
     EventId, LaneId, Offset, OutputId, OutputIds, PartitionId, Place, ProducerId, SubscriberId, TopicId, VersionId,
     partition_of,
 };
+pub use meter::Meter;
 pub use record::{Lineage, Record, RecordError};
 pub use settings::{Compression, Dedupe, Retention, TopicSettings};
 pub use slices::{Duplicate, Mark, ProducerUnknown, SliceFull, Slices};

@@ -131,6 +131,7 @@ fn limits(subscriber: &SubscriberPlan) -> Limits {
         memory_bytes: subscriber.limits.memory_bytes,
         time: subscriber.limits.time,
         output_bytes: subscriber.limits.output_bytes,
+        log_lines_per_second: subscriber.limits.log_lines_per_second,
         ..Limits::default()
     }
 }

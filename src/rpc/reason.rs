@@ -48,6 +48,8 @@ pub const UNKNOWN_SUBSCRIBER: &str = "UNKNOWN_SUBSCRIBER";
 pub const AMBIGUOUS_SUBSCRIBER: &str = "AMBIGUOUS_SUBSCRIBER";
 /// The subscriber keeps no dead letters.
 pub const NO_DEAD_LETTERS: &str = "NO_DEAD_LETTERS";
+/// There is no such capsule, or not any more.
+pub const UNKNOWN_CAPSULE: &str = "UNKNOWN_CAPSULE";
 /// Events wait that would be left behind.
 pub const EVENTS_WAIT: &str = "EVENTS_WAIT";
 /// The subscriber shares its events with others, so it cannot be moved among them.

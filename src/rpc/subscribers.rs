@@ -1,8 +1,8 @@
 //! What is asked of subscribers in the contract's words, and back.
 
 use crate::dispatch::{
-    FailedEvent, Filter, LetterProgress, ListPosition, Moved, SnapshotInfo, StateEntry, StateOfPartition,
-    StatePosition, TakenBy, Waiter,
+    FailedEvent, Filter, LetterProgress, ListPosition, Moved, Reason, SnapshotInfo, StateEntry, StateOfPartition,
+    StatePosition, TakenBy, Times, Waiter,
 };
 
 use super::times::{nanoseconds, timestamp};
@@ -51,6 +51,24 @@ impl From<LetterProgress> for v1::DeadLetterProgress {
 impl From<v1::DeadLetterProgress> for LetterProgress {
     fn from(v1::DeadLetterProgress { at, ends }: v1::DeadLetterProgress) -> Self {
         Self { at: at.map(Into::into).unwrap_or_default(), ends }
+    }
+}
+
+impl From<(Reason, Times)> for v1::count_dead_letters_response::Reason {
+    fn from((reason, times): (Reason, Times)) -> Self {
+        let (Reason { failure, words: reason }, Times { count, first_ns, last_ns }) = (reason, times);
+        let (first_failed_time, last_failed_time) = (Some(timestamp(first_ns)), Some(timestamp(last_ns)));
+        Self { failure, reason, count, first_failed_time, last_failed_time }
+    }
+}
+
+impl From<v1::count_dead_letters_response::Reason> for (Reason, Times) {
+    fn from(counted: v1::count_dead_letters_response::Reason) -> Self {
+        let v1::count_dead_letters_response::Reason { failure, reason, count, first_failed_time, last_failed_time } =
+            counted;
+        let time = |time: Option<prost_types::Timestamp>| time.as_ref().and_then(nanoseconds).unwrap_or(0);
+        let times = Times { count, first_ns: time(first_failed_time), last_ns: time(last_failed_time) };
+        (Reason { failure, words: reason }, times)
     }
 }
 

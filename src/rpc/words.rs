@@ -24,6 +24,7 @@ impl From<&TopicStatus> for v1::Topic {
             diverted_from: topic.diverted_from.clone(),
             held_failure: topic.held_failure.clone(),
             recognises_retries: topic.recognises_retries,
+            events_per_minute: topic.events_per_minute,
         }
     }
 }
@@ -42,6 +43,7 @@ impl From<v1::Topic> for TopicStatus {
             diverted_from: topic.diverted_from,
             held_failure: topic.held_failure,
             recognises_retries: topic.recognises_retries,
+            events_per_minute: topic.events_per_minute,
         }
     }
 }
@@ -80,6 +82,12 @@ impl From<&SubscriberStatus> for v1::Subscriber {
             last_failure: subscriber.last_failure.clone(),
             on_trial: subscriber.on_trial.clone().map(Into::into),
             reload: subscriber.reload.clone(),
+            // no event is older than the longest duration there is
+            lag_age: subscriber.lag_age.and_then(|age| age.try_into().ok()),
+            waiting_age: subscriber.waiting_age.and_then(|age| age.try_into().ok()),
+            open_dead_letters: subscriber.open_dead_letters,
+            arrived_per_minute: subscriber.arrived_per_minute,
+            handled_per_minute: subscriber.handled_per_minute,
         }
     }
 }
@@ -121,6 +129,11 @@ impl From<v1::Subscriber> for SubscriberStatus {
             last_failure: subscriber.last_failure,
             on_trial: subscriber.on_trial.map(Into::into),
             reload: subscriber.reload,
+            lag_age: subscriber.lag_age.and_then(|age| age.try_into().ok()),
+            waiting_age: subscriber.waiting_age.and_then(|age| age.try_into().ok()),
+            open_dead_letters: subscriber.open_dead_letters,
+            arrived_per_minute: subscriber.arrived_per_minute,
+            handled_per_minute: subscriber.handled_per_minute,
         }
     }
 }
@@ -273,6 +286,7 @@ impl v1::GetStatusResponse {
         Snapshot {
             topics: self.topics.into_iter().map(Into::into).collect(),
             subscribers: self.subscribers.into_iter().map(Into::into).collect(),
+            uptime: self.uptime.and_then(|uptime| uptime.try_into().ok()).unwrap_or_default(),
         }
     }
 }

@@ -19,12 +19,15 @@ pub(super) struct Admin<E, C> {
 #[tonic::async_trait]
 impl<E: Engine, C: Compile> AdminService for Admin<E, C> {
     async fn list_topics(&self, _: Request<v1::ListTopicsRequest>) -> Result<Response<v1::ListTopicsResponse>, Status> {
-        let topics = self.tree.snapshot().topics.iter().map(Into::into).collect();
+        let topics = self.tree.topics().iter().map(Into::into).collect();
         Ok(Response::new(v1::ListTopicsResponse { topics }))
     }
 
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
-        let snapshot = self.tree.snapshot();
+        let tree = self.tree.clone();
+        // it may read from a disk
+        let snapshot = tokio::task::spawn_blocking(move || tree.snapshot()).await;
+        let snapshot = snapshot.map_err(|error| Status::internal(error.to_string()))?;
         let health = self.tree.engine().health().borrow().clone();
         let (state, reason) = match health {
             Health::Stopped(stopped @ Stopped::Poisoned(_)) => (v1::ServingState::Failed, stopped.to_string()),
@@ -39,6 +42,7 @@ impl<E: Engine, C: Compile> AdminService for Admin<E, C> {
             topics: snapshot.topics.iter().map(Into::into).collect(),
             subscribers: snapshot.subscribers.iter().map(Into::into).collect(),
             storage: Some(self.tree.engine().storage().into()),
+            uptime: snapshot.uptime.try_into().ok(),
             files_refused: self.reloader.as_ref().map(Reloader::files_refused).unwrap_or_default(),
         }))
     }

@@ -66,6 +66,12 @@ pub(super) const NOTE_BYTES_MAX: usize = 200;
 /// Entries of a state that are taken in one unit: as many as a publish may have events.
 pub(super) const IMPORTED_MAX: usize = limits::PUBLISH_EVENTS_MAX;
 
+/// Listings of capsules, and capsules and components that are given out, at once: each holds a file open, and a listing reads as
+/// much as one capsule may have.
+pub(super) const CAPSULE_READERS_MAX: usize = 4;
+/// Bytes of a capsule or a component in one message.
+pub(super) const CAPSULE_PART_BYTES: u64 = 1 << 20;
+
 /// Bytes of components that come in or wait to be compiled, all together: of the largest, a few.
 pub(super) const DEPLOYS_BYTES_MAX: u64 = 4 * COMPONENT_BYTES_MAX;
 /// How long a component, and what comes with it, may take to come in, whatever its sender says.
@@ -98,4 +104,5 @@ pub(super) const CLOSE_GRACE: Duration = Duration::from_millis(500);
 pub(super) const TIMER_STEP: Duration = Duration::from_millis(1);
 
 const _: () = assert!(READ_BYTES < limits::MESSAGE_BYTES_MAX && limits::EVENT_BYTES_MAX < limits::MESSAGE_BYTES_MAX);
+const _: () = assert!(CAPSULE_PART_BYTES < limits::MESSAGE_BYTES_MAX as u64);
 const _: () = assert!(STREAM_WINDOW_BYTES < CONNECTION_WINDOW_BYTES, "one stream cannot stop the others");

@@ -8,6 +8,7 @@
 mod admin;
 mod bounds;
 mod calls;
+mod capsule;
 mod door;
 mod listener;
 mod plugin;
@@ -23,6 +24,7 @@ mod topology;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
@@ -33,6 +35,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use calls::Calls;
+pub use capsule::{Capsules, Listed, Opened};
 
 use crate::dispatch::Tree;
 use crate::engine::{Engine, Health};
@@ -40,6 +43,7 @@ use crate::limits;
 use crate::reload::{Compile, Reloader};
 use crate::rpc;
 use crate::rpc::v1::admin_service_server::AdminServiceServer;
+use crate::rpc::v1::capsule_service_server::CapsuleServiceServer;
 use crate::rpc::v1::plugin_service_server::PluginServiceServer;
 use crate::rpc::v1::publisher_service_server::PublisherServiceServer;
 use crate::rpc::v1::reader_service_server::ReaderServiceServer;
@@ -144,7 +148,7 @@ pub struct Server {
 }
 
 /// Names by which health can be asked for; the empty one is the whole.
-const HEALTH_NAMES: [&str; 8] = [
+const HEALTH_NAMES: [&str; 9] = [
     "",
     rpc::v1::publisher_service_server::SERVICE_NAME,
     rpc::v1::reader_service_server::SERVICE_NAME,
@@ -153,6 +157,7 @@ const HEALTH_NAMES: [&str; 8] = [
     rpc::v1::plugin_service_server::SERVICE_NAME,
     rpc::v1::shadow_service_server::SERVICE_NAME,
     rpc::v1::topology_service_server::SERVICE_NAME,
+    rpc::v1::capsule_service_server::SERVICE_NAME,
 ];
 
 async fn report(health: &HealthReporter, status: ServingStatus) {
@@ -190,10 +195,10 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing was started then.
     pub async fn start<E: Engine>(port: Port, tree: Tree<E>) -> Result<Self, StartError> {
-        Self::start_with(port, tree, None::<Reloader<E, Host>>).await
+        Self::start_with(port, tree, None::<Reloader<E, Host>>, None).await
     }
 
-    /// As [`Self::start`], with the versions of its plugins, which can be changed.
+    /// As [`Self::start`], with the versions of its plugins, which can be changed, and with what is kept of events that failed.
     ///
     /// # Errors
     /// [`StartError`]; nothing was started then.
@@ -201,6 +206,7 @@ impl Server {
         port: Port,
         tree: Tree<E>,
         reloader: Option<Reloader<E, C>>,
+        capsules: Option<Arc<dyn Capsules>>,
     ) -> Result<Self, StartError> {
         let Port { listener, listen } = port;
         let address = listener.local_addr().map_err(|source| StartError::Bind { listen, source })?;
@@ -215,6 +221,11 @@ impl Server {
         let publishing = publish::Publishing { publisher, closing: closing.clone(), calls: calls.clone(), waiting };
         let reading = read::Reading { tree: tree.clone(), engine, closing: closing.clone() };
         let admin = admin::Admin { tree: tree.clone(), reloader: reloader.clone(), closing: closing.clone() };
+        let capsules = capsules.map(|capsules| {
+            let fetching = capsule::Fetching::new(tree.clone(), capsules, closing.clone());
+            let fetching = CapsuleServiceServer::new(fetching);
+            door::Door(fetching.max_encoding_message_size(limits::MESSAGE_BYTES_MAX))
+        });
         let subscribers = subscriber::Subscribers { tree, closing: closing.clone(), calls: calls.clone() };
         let shadows = reloader.clone().map(|reloader| {
             let shadows = shadow::Shadows::new(reloader, closing.clone(), calls.clone());
@@ -253,6 +264,7 @@ impl Server {
             .add_optional_service(plugins)
             .add_optional_service(shadows)
             .add_optional_service(topologies)
+            .add_optional_service(capsules)
             .add_service(door::Door(
                 SubscriberServiceServer::new(subscribers)
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)

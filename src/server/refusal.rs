@@ -182,6 +182,17 @@ pub(super) fn publish(error: &PublishError) -> Status {
     }
 }
 
+/// A capsule, or a component, that is not there.
+pub(super) fn unknown_capsule(reason: &'static str, what: &str) -> Status {
+    let words = format!("there is no {what}, or not any more; `wattle capsule list` lists what there is");
+    Refusal::new(Code::NotFound, reason, &words).status()
+}
+
+/// A capsule, or a component, that cannot be read.
+pub(super) fn unreadable_capsule(error: &std::io::Error) -> Status {
+    Refusal::new(Code::DataLoss, reason::UNREADABLE, &format!("what is kept cannot be read: {error}")).status()
+}
+
 /// Something that a subscriber was not told, or does not do.
 pub(super) fn control(error: &ControlError) -> Status {
     match error {

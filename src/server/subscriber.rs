@@ -137,6 +137,19 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         Ok(Response::new(v1::ListDeadLettersResponse { events, next: page.next.map(Into::into) }))
     }
 
+    async fn count_dead_letters(
+        &self,
+        request: Request<v1::CountDeadLettersRequest>,
+    ) -> Result<Response<v1::CountDeadLettersResponse>, Status> {
+        self.check_open()?;
+        let request = request.into_inner();
+        let (filter, from) = (filter(request.filter)?, request.from.map(Into::into));
+        let counted = self.tree.count_some_dead_letters(&request.subscriber, &filter, from).await;
+        let (reasons, next) = counted.map_err(|error| refusal::control(&error))?;
+        let reasons = reasons.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::CountDeadLettersResponse { reasons, next: next.map(Into::into) }))
+    }
+
     async fn redrive(&self, request: Request<v1::RedriveRequest>) -> Result<Response<v1::RedriveResponse>, Status> {
         let request = request.into_inner();
         let (filter, from) = (filter(request.filter)?, request.from.map(Into::into));

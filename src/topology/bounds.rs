@@ -109,6 +109,12 @@ pub const OUTPUT_BYTES_MIN: u64 = 1;
 /// Most output per event, in bytes: a unit with it still has to fit into memory a few times.
 pub const OUTPUT_BYTES_MAX: u64 = 1 << 30;
 
+/// Log lines per second for a plugin that does not say: what somebody can still follow.
+pub const LOG_LINES_DEFAULT: u32 = 100;
+/// Most log lines per second: more than that is data, and belongs into a topic.
+pub const LOG_LINES_MAX: u32 = 100_000;
+const _: () = assert!(LOG_LINES_DEFAULT <= LOG_LINES_MAX);
+
 /// Attempts per event, counting the first.
 pub const ATTEMPTS_DEFAULT: u32 = 5;
 /// Most attempts per event.

@@ -182,6 +182,9 @@ struct Subscriber {
     memory_bytes: u64,
     time_ns: u64,
     output_bytes: u64,
+    /// Added later: one hundred where it is missing, whatever the default is.
+    #[serde(default = "hundred", skip_serializing_if = "is_hundred")]
+    log_lines_per_second: u32,
     state_ttl_ns: Option<u64>,
     state_bytes: u64,
     retry: Retry,
@@ -200,6 +203,15 @@ struct Subscriber {
     group_timeout_ns: u64,
     start: Start,
     was: Option<String>,
+}
+
+fn hundred() -> u32 {
+    100
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_hundred(count: &u32) -> bool {
+    *count == hundred()
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -542,7 +554,7 @@ impl Subscriber {
             ports,
             dead_letters,
             config,
-            limits: plan::Limits { memory_bytes, time, output_bytes },
+            limits: plan::Limits { memory_bytes, time, output_bytes, log_lines_per_second },
             state: plan::StatePlan { ttl, max_bytes },
             retry: plan::Retry { attempts, initial, max, factor },
             on_failure,
@@ -583,6 +595,7 @@ impl Subscriber {
             memory_bytes: *memory_bytes,
             time_ns: nanoseconds(*time),
             output_bytes: *output_bytes,
+            log_lines_per_second: *log_lines_per_second,
             state_ttl_ns: ttl.map(nanoseconds),
             state_bytes: *max_bytes,
             retry: Retry {
@@ -671,6 +684,7 @@ impl Subscriber {
                 memory_bytes: self.memory_bytes,
                 time: Duration::from_nanos(self.time_ns),
                 output_bytes: self.output_bytes,
+                log_lines_per_second: self.log_lines_per_second,
             },
             state: plan::StatePlan { ttl: period(self.state_ttl_ns), max_bytes: self.state_bytes },
             retry: plan::Retry {

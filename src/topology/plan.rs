@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounds::{
-    ATTEMPTS_DEFAULT, BACKOFF_FACTOR_DEFAULT, BACKOFF_INITIAL_DEFAULT, BACKOFF_MAX_DEFAULT, MEMORY_BYTES_DEFAULT,
-    OUTPUT_BYTES_DEFAULT, STATE_BYTES_DEFAULT, TIME_DEFAULT, TRIAL_AT_MOST_DEFAULT, TRIAL_EVENTS_DEFAULT,
-    TRIAL_TIME_DEFAULT, WAITING_BYTES_DEFAULT, WAITING_EVENTS_DEFAULT,
+    ATTEMPTS_DEFAULT, BACKOFF_FACTOR_DEFAULT, BACKOFF_INITIAL_DEFAULT, BACKOFF_MAX_DEFAULT, LOG_LINES_DEFAULT,
+    MEMORY_BYTES_DEFAULT, OUTPUT_BYTES_DEFAULT, STATE_BYTES_DEFAULT, TIME_DEFAULT, TRIAL_AT_MOST_DEFAULT,
+    TRIAL_EVENTS_DEFAULT, TRIAL_TIME_DEFAULT, WAITING_BYTES_DEFAULT, WAITING_EVENTS_DEFAULT,
 };
 use super::data_schema::DataSchema;
 use super::expression::{Condition, KeyExpression};
@@ -255,11 +255,18 @@ pub struct Limits {
     pub time: Duration,
     /// Output per event, in bytes.
     pub output_bytes: u64,
+    /// Log lines per second, over all instances.
+    pub log_lines_per_second: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { memory_bytes: MEMORY_BYTES_DEFAULT, time: TIME_DEFAULT, output_bytes: OUTPUT_BYTES_DEFAULT }
+        Limits {
+            memory_bytes: MEMORY_BYTES_DEFAULT,
+            time: TIME_DEFAULT,
+            output_bytes: OUTPUT_BYTES_DEFAULT,
+            log_lines_per_second: LOG_LINES_DEFAULT,
+        }
     }
 }
 

@@ -5,8 +5,8 @@
 
 use super::bounds::{
     ATTEMPTS_MAX, BACKOFF_FACTOR_MAX, BATCH_WAIT_MAX, CAPSULES_MAX, DEDUPE_COUNT_MAX, FORGET_MIN, HELD_MAX,
-    LIFECYCLE_KEYS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN, PARTITIONS_MAX,
-    TIME_MAX, TIME_MIN, WAITING_BYTES_MAX, WAITING_BYTES_MIN, WAITING_EVENTS_MAX,
+    LIFECYCLE_KEYS_MAX, LOG_LINES_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN,
+    PARTITIONS_MAX, TIME_MAX, TIME_MIN, WAITING_BYTES_MAX, WAITING_BYTES_MIN, WAITING_EVENTS_MAX,
 };
 use super::reader::{choice, keys};
 use super::values::{
@@ -272,6 +272,8 @@ keys! {
         time: HandlerTime,
         /// Bytes of output per event. Default 1MiB.
         output: Output,
+        /// Log lines per second that are logged, of all its instances together; how many are left out is said. Default 100.
+        log: Count<1, LOG_LINES_MAX>,
     }
 }
 

@@ -434,6 +434,7 @@ fn limits(raw: &raw::Limits) -> Limits {
         memory_bytes: value(&raw.memory).map_or(default.memory_bytes, |size| size.0),
         time: value(&raw.time).map_or(default.time, |period| period.0),
         output_bytes: value(&raw.output).map_or(default.output_bytes, |size| size.0),
+        log_lines_per_second: value(&raw.log).map_or(default.log_lines_per_second, |count| count.0),
     }
 }
 

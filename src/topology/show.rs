@@ -188,7 +188,8 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, vari
         }
         let limits = &subscriber.limits;
         let (memory, time) = (show_size(limits.memory_bytes), show_duration(limits.time));
-        line!(shown, "    limits: {{ memory: {memory}, time: {time}, output: {} }}", show_size(limits.output_bytes));
+        let (output, log) = (show_size(limits.output_bytes), limits.log_lines_per_second);
+        line!(shown, "    limits: {{ memory: {memory}, time: {time}, output: {output}, log: {log} }}");
         let state = &subscriber.state;
         let ttl = state.ttl.map(|ttl| format!("ttl: {}, ", show_duration(ttl))).unwrap_or_default();
         line!(shown, "    state: {{ {ttl}max: {} }}", show_size(state.max_bytes));

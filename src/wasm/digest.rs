@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
 
+/// Log lines per second of all plugins when no topology could say how many.
+const LOG_LINES_UNSAID: u32 = 100;
+
 /// A BLAKE3 hash. As a version: of the component's bytes, its configuration, limits and ports, so that a change of any
 /// of them is another version. Of a secret only its name is in it: the same version runs with the secret of the day.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,10 +78,15 @@ impl Digest {
     ) -> Digest {
         let mut parts = Parts::of("wattle plugin settings 1");
         parts.told(config);
-        let Limits { memory_bytes, time, output_bytes, .. } = limits;
+        let Limits { memory_bytes, time, output_bytes, log_lines_per_second, .. } = limits;
         parts.add(&memory_bytes.to_le_bytes());
         parts.add(&time.as_nanos().to_le_bytes());
         parts.add(&output_bytes.to_le_bytes());
+        // what a topology could not always say: what it said then is the same. No port has such a name.
+        if *log_lines_per_second != LOG_LINES_UNSAID {
+            parts.add(b"\0log");
+            parts.add(&log_lines_per_second.to_le_bytes());
+        }
         parts.ports(ports);
         parts.end()
     }
@@ -202,17 +210,19 @@ mod tests {
         };
         let limits = Limits::default();
         let slower = Limits { time: Duration::from_secs(2), ..limits };
+        let quieter = Limits { log_lines_per_second: 7, ..limits };
         let settings = [
             of(&[], limits, &[]),
             of(&[("a", Some(""))], limits, &[]),
             of(&[("a", None)], limits, &[]),
             of(&[], slower, &[]),
+            of(&[], quieter, &[]),
             of(&[], limits, &["a".to_owned()]),
         ];
         for (i, a) in settings.iter().enumerate() {
             assert!(settings.iter().skip(i + 1).all(|b| a != b), "settings {i} are not unique");
         }
-        let other_release = Limits { handles: 7, log_lines_per_second: 7, ..limits };
+        let other_release = Limits { handles: 7, ..limits };
         assert_eq!(of(&[], other_release, &[]), of(&[], limits, &[]));
     }
 

@@ -253,13 +253,14 @@ impl Host {
             sections::state_version(&wasm).map_err(|message| RegisterError::StateVersion { message })?;
         let wasm_digest = Digest::of(&wasm);
         let pre = refusal::examine(&host.engine, &host.linker, host.cache.as_ref(), &wasm, &wasm_digest)?;
+        let subscriber: Arc<str> = subscriber.into();
         let mut kind = Kind {
-            subscriber: subscriber.into(),
+            gate: Gate::new(&subscriber, limits.log_lines_per_second),
+            subscriber,
             pre,
             limits,
             ports: ports.into(),
             config: Arc::new(config),
-            gate: Arc::new(Gate::new(limits.log_lines_per_second)),
         };
         let (described, instance) = describe(host, &kind)?;
         let (ports, port_order) = refusal::matched(described, &kind.ports)?;
@@ -303,13 +304,14 @@ impl Host {
         let digest = Digest::of(wasm);
         let pre = refusal::examine(&host.engine, &host.linker, host.cache.as_ref(), wasm, &digest)?;
         let limits = Limits::default();
+        let subscriber: Arc<str> = "inspection".into();
         let kind = Kind {
-            subscriber: "inspection".into(),
+            gate: Gate::new(&subscriber, limits.log_lines_per_second),
+            subscriber,
             pre,
             limits,
             ports: Arc::new([]),
             config: Arc::default(),
-            gate: Arc::new(Gate::new(limits.log_lines_per_second)),
         };
         Ok(Inspection { digest, ports: describe(host, &kind)?.0 })
     }

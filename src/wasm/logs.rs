@@ -1,7 +1,12 @@
 //! What a plugin says: log lines, each with the event that it was written for, bounded in length and in number.
+//!
+//! Promises: how many lines were left out is said within a second of the first of them, also where no more come, and at the
+//! plugin's end.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::EventContext;
 use super::limits::LOG_LINE_BYTES_MAX;
@@ -21,36 +26,88 @@ pub enum LogLevel {
     Error,
 }
 
-/// Lets a number of lines per second pass, over all instances of a plugin.
+/// Lets a number of lines per second pass, over all instances of a plugin, and says how many did not.
 pub(super) struct Gate {
     lines_per_second: u32,
     window: Mutex<Window>,
+    /// Is told how many were left out.
+    tell: Box<dyn Fn(u64) + Send + Sync>,
 }
 
 struct Window {
     since: Instant,
     passed: u32,
-    held_back: u64,
+    left_out: u64,
 }
 
+/// How long a window is.
+const WINDOW: Duration = Duration::from_secs(1);
+
 impl Gate {
-    pub(super) fn new(lines_per_second: u32) -> Gate {
-        Gate { lines_per_second, window: Mutex::new(Window { since: Instant::now(), passed: 0, held_back: 0 }) }
+    pub(super) fn new(subscriber: &Arc<str>, lines_per_second: u32) -> Arc<Gate> {
+        let subscriber = subscriber.clone();
+        Gate::telling(lines_per_second, move |count| {
+            let lines = if count == 1 { "line" } else { "lines" };
+            tracing::warn!(
+                target: "wattle::plugin",
+                subscriber = &*subscriber,
+                "{count} log {lines} left out: {lines_per_second} are logged in a second (`limits: {{ log: … }}`)"
+            );
+        })
     }
 
-    /// None: the line is dropped. Otherwise how many were dropped since the last one that was not.
-    fn pass(&self, now: Instant) -> Option<u64> {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.duration_since(window.since) >= Duration::from_secs(1) {
-            window.since = now;
-            window.passed = 0;
+    fn telling(lines_per_second: u32, tell: impl Fn(u64) + Send + Sync + 'static) -> Arc<Gate> {
+        let window = Mutex::new(Window { since: Instant::now(), passed: 0, left_out: 0 });
+        Arc::new(Gate { lines_per_second, window, tell: Box::new(tell) })
+    }
+
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a line may pass.
+    fn passes(self: &Arc<Self>) -> bool {
+        let (now, mut window) = (Instant::now(), self.window());
+        if now.duration_since(window.since) >= WINDOW {
+            let left_out = std::mem::take(&mut window.left_out);
+            (window.since, window.passed) = (now, 0);
+            if left_out > 0 {
+                // before the line that passes now
+                (self.tell)(left_out);
+            }
         }
-        if window.passed >= self.lines_per_second {
-            window.held_back += 1;
-            return None;
+        if window.passed < self.lines_per_second {
+            window.passed += 1;
+            return true;
         }
-        window.passed += 1;
-        Some(std::mem::take(&mut window.held_back))
+        window.left_out += 1;
+        let is_first = window.left_out == 1;
+        let end = window.since + WINDOW;
+        drop(window);
+        // Without a runtime nothing runs that could wait: the next line says it, or the end.
+        if is_first && let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let gate = Arc::downgrade(self);
+            runtime.spawn(async move {
+                tokio::time::sleep_until(end).await;
+                if let Some(gate) = gate.upgrade() {
+                    gate.tell_left_out();
+                }
+            });
+        }
+        false
+    }
+
+    fn tell_left_out(&self) {
+        let left_out = std::mem::take(&mut self.window().left_out);
+        if left_out > 0 {
+            (self.tell)(left_out);
+        }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.tell_left_out();
     }
 }
 
@@ -85,6 +142,11 @@ impl Log {
         if context == PANIC && level == LogLevel::Error {
             self.last_words = cut(line).into_owned();
             self.panicked = true;
+            // It is the reason of the call's failure, which is logged once for each attempt. The call may be of several events,
+            // and is made again for one alone then.
+            if to.is_some() {
+                return;
+            }
         }
         self.emit(to, level, cut(context).as_ref(), cut(line).as_ref());
     }
@@ -142,13 +204,9 @@ impl Log {
     }
 
     fn emit(&self, to: Audience<'_>, level: LogLevel, context: &str, line: &str) {
-        let Some(held_back) = self.gate.pass(Instant::now()) else { return };
-        if held_back > 0 {
-            let most = self.gate.lines_per_second;
-            let note = format!("{held_back} lines were dropped before this one: a plugin may log {most} per second");
-            self.send(to, LogLevel::Warn, "wattle", &note);
+        if self.gate.passes() {
+            self.send(to, level, context, line);
         }
-        self.send(to, level, context, line);
     }
 
     fn send(&self, to: Audience<'_>, level: LogLevel, context: &str, line: &str) {
@@ -230,7 +288,7 @@ mod tests {
     #[test]
     fn a_line_ends_with_its_newline_or_with_its_event() {
         let heard = Heard::default();
-        let mut log = Log::new("s".into(), Arc::new(Gate::new(100)));
+        let mut log = Log::new("s".into(), Gate::new(&"s".into(), 100));
         log.write(Some((&heard, Some(0))), Stream::Output, b"one\ntw");
         log.write(Some((&heard, Some(0))), Stream::Errors, b"oops");
         log.write(Some((&heard, Some(0))), Stream::Output, b"o");
@@ -242,7 +300,7 @@ mod tests {
     #[test]
     fn an_endless_line_is_cut_and_says_so() {
         let heard = Heard::default();
-        let mut log = Log::new("s".into(), Arc::new(Gate::new(100)));
+        let mut log = Log::new("s".into(), Gate::new(&"s".into(), 100));
         for _ in 0..10 {
             log.write(Some((&heard, None)), Stream::Output, &[b'x'; 1000]);
         }
@@ -252,12 +310,52 @@ mod tests {
         assert_eq!(cut(&"é".repeat(3_000)).chars().filter(|c| *c == 'é').count(), 2_048);
     }
 
+    /// A gate that lets three lines pass, and what it tells.
+    fn gate() -> (Arc<Gate>, Arc<Mutex<Vec<u64>>>) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let heard = told.clone();
+        (Gate::telling(3, move |count| heard.lock().unwrap().push(count)), told)
+    }
+
+    fn passed(gate: &Arc<Gate>, lines: usize) -> usize {
+        (0..lines).filter(|_| gate.passes()).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn how_many_lines_a_flood_has_left_out_is_told_within_a_second() {
+        let (gate, told) = gate();
+        assert_eq!(passed(&gate, 10), 3);
+        assert!(told.lock().unwrap().is_empty());
+        tokio::time::sleep(WINDOW + Duration::from_millis(1)).await;
+        assert_eq!(*told.lock().unwrap(), [7], "though no more lines come");
+        assert_eq!(passed(&gate, 3), 3);
+        tokio::time::sleep(3 * WINDOW).await;
+        assert_eq!(*told.lock().unwrap(), [7], "nothing was left out");
+        assert_eq!(passed(&gate, 4), 3);
+        drop(gate);
+        assert_eq!(*told.lock().unwrap(), [7, 1], "at the end");
+        tokio::time::sleep(3 * WINDOW).await;
+        assert_eq!(*told.lock().unwrap(), [7, 1], "once");
+    }
+
     #[test]
-    fn a_flood_passes_at_its_rate_and_its_size_is_told() {
-        let gate = Gate::new(3);
-        let start = Instant::now();
-        let passed = (0..10).filter(|_| gate.pass(start).is_some()).count();
-        assert_eq!(passed, 3);
-        assert_eq!(gate.pass(start + Duration::from_secs(2)), Some(7));
+    fn where_nothing_can_wait_it_is_told_at_the_end() {
+        let (gate, told) = gate();
+        assert_eq!(passed(&gate, 10), 3);
+        drop(gate);
+        assert_eq!(*told.lock().unwrap(), [7]);
+    }
+
+    #[test]
+    fn a_panic_of_a_call_is_no_line_of_its_own() {
+        let heard = Heard::default();
+        let mut log = Log::new("s".into(), Gate::new(&"s".into(), 100));
+        log.line(Some((&heard, Some(0))), LogLevel::Error, "panic", "panicked at x: no such shelf");
+        log.line(Some((&heard, Some(0))), LogLevel::Error, "other", "kept");
+        assert_eq!(*heard.0.lock().unwrap(), ["Some(0) Error kept"]);
+        assert_eq!(
+            (log.panic(), log.last_words()),
+            (Some("panicked at x: no such shelf"), "panicked at x: no such shelf")
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::bus::{Ran, wattle};
+use super::bus::{Bus, Ran, wattle};
 use crate::common::guests::guest_path;
 
 /// A bus that has handled these events, each with its data, and ended; what it kept is in `data`.
@@ -36,6 +36,78 @@ fn capsule(folder: &Path, arguments: &[&str]) -> Ran {
 /// The capsules of a data folder, oldest first.
 fn listed(folder: &Path) -> Vec<Value> {
     capsule(folder, &["list", "-o", "json"]).json()
+}
+
+/// A bus on the data folder that [`handled`] has left.
+fn served(folder: &Path) -> Bus {
+    let mut command = wattle();
+    command.current_dir(folder).args(["run", "lab.yaml", "--data", "data", "--listen", "127.0.0.1:0"]);
+    command.args(["--log-format", "json"]);
+    Bus::spawn(command)
+}
+
+#[test]
+fn capsules_of_a_bus_elsewhere_are_listed_shown_fetched_and_run() {
+    let folder = tempfile::tempdir().unwrap();
+    handled(folder.path(), "    capsules: 3\n", &["panic no such shelf", "reject", "echo", "state get a\nreject"]);
+    let local = listed(folder.path());
+    let bus = served(folder.path());
+    let (elsewhere, server) = (tempfile::tempdir().unwrap(), bus.address.clone());
+    let run = |arguments: &[&str]| -> Ran {
+        let mut command = wattle();
+        command.current_dir(elsewhere.path()).env("WATTLE_SERVER", &server).arg("capsule").args(arguments);
+        command.output().unwrap().into()
+    };
+    let kept = run(&["list", "-o", "json"]).json();
+    let seen = |of: &Value| {
+        let of = ["saved_ns", "subscriber", "partition", "offset", "key", "digest", "wasm_digest"].map(|key| &of[key]);
+        of.map(Value::clone)
+    };
+    assert_eq!(kept.iter().map(seen).collect::<Vec<_>>(), local.iter().map(seen).collect::<Vec<_>>());
+    assert!(kept.iter().zip(&local).all(|(one, other)| one["event"]["id"] == other["event"]["id"]), "{kept:#?}");
+    let place = |of: &Value| of["capsule"].as_str().unwrap().to_owned();
+    let panicked = place(&kept[0]);
+    let text = run(&["list"]).ok();
+    assert!(text.contains(&panicked) && text.contains("no such shelf"), "{text}");
+
+    let whole = run(&["show", &panicked, "-o", "json"]).json().remove(0);
+    let mut expected = local[0].clone();
+    expected.as_object_mut().unwrap().remove("file");
+    assert_eq!(whole, expected);
+    assert!(run(&["show", panicked.strip_prefix("lab/").unwrap()]).ok().contains("no such shelf"), "by the short name");
+
+    // the component comes from the bus as well
+    let ran = run(&["run", &panicked]);
+    assert!(ran.code == Some(0) && ran.out.contains("reproduced"), "{ran:?}");
+    let saved = run(&["fetch", &panicked, "--to", "failed", "-o", "json"]).json().remove(0);
+    let [capsule, component] = ["capsule", "component"].map(|key| saved[key].as_str().unwrap().to_owned());
+    assert!(elsewhere.path().join(component).is_file());
+    let stored = std::fs::read(folder.path().join(file(&local[0]))).unwrap();
+    assert_eq!(std::fs::read(elsewhere.path().join(&capsule)).unwrap(), stored);
+
+    let missing = run(&["show", "lab/do/00000000000000000001-0-0"]);
+    assert!(missing.code == Some(1) && missing.notices.contains("there is no capsule"), "{missing:?}");
+    let nobody = run(&["show", "lab/nobody/00000000000000000001-0-0"]);
+    assert!(nobody.code == Some(1) && nobody.notices.contains("there is no"), "{nobody:?}");
+    let misspelt = run(&["show", "failed/nothing.capsule"]);
+    assert!(misspelt.code == Some(2) && misspelt.notices.contains("there is no file"), "{misspelt:?}");
+    // with a data folder no bus is asked
+    let by_folder = |arguments: &[&str]| capsule_of(folder.path(), arguments);
+    assert_eq!(by_folder(&["list", "-o", "json"]).json().len(), 3);
+    assert!(by_folder(&["show", &panicked]).ok().contains("no such shelf"));
+    bus.stop();
+
+    // nor is one needed for what was fetched
+    let ran = run(&["run", &capsule]);
+    assert!(ran.code == Some(0) && ran.out.contains("reproduced"), "{ran:?}");
+    assert_eq!(run(&["list"]).code, Some(3));
+}
+
+fn capsule_of(folder: &Path, arguments: &[&str]) -> Ran {
+    let data = folder.join("data");
+    let mut command = wattle();
+    command.env("WATTLE_SERVER", "127.0.0.1:1").arg("capsule").args(arguments).arg("--data").arg(data);
+    command.output().unwrap().into()
 }
 
 fn file(capsule: &Value) -> &str {

@@ -38,8 +38,8 @@ fn a_data_folder_that_is_named_is_kept() {
     let line = |id: u32| format!("{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/s\",\"type\":\"t\"}}\n");
     // What was there before is recognised.
     for (input, expected) in [
-        (line(1), "shop/log     1 event\n"),
-        (line(2), "shop/log     2 events\n"),
+        (line(1), "shop/log     1 event,"),
+        (line(2), "shop/log     2 events,"),
         (line(1) + &line(2), "shop/log     2 events\n"),
     ] {
         std::fs::write(folder.path().join("events.ndjson"), input).unwrap();

@@ -126,6 +126,22 @@ fn dead_letters_say_what_they_were_and_why() {
     assert_eq!(bus.run(&["dead", "list", "inventory", "--reason", "overflow"]).ok().lines().count(), 3);
     assert_eq!(bus.run(&["dead", "list", "inventory", "--older-than", "1h"]).ok(), "no dead letters\n");
 
+    // of all subscribers, by why
+    let all = bus.run(&["dead", "list"]).ok();
+    let end = "3 dead letters of 2 subscribers: `wattle dead list SUBSCRIBER` lists them\n";
+    assert!(all.starts_with("SUBSCRIBER ") && all.ends_with(end), "{all}");
+    let reasons = bus.run(&["dead", "list", "-o", "json"]).json();
+    let counts: Vec<_> = reasons.iter().map(|of| (&of["subscriber"], &of["failure"], &of["count"])).collect();
+    let (validate, inventory) = (json!("shop/validate"), json!("shop/inventory"));
+    assert!(counts.contains(&(&inventory, &json!("trap"), &json!(1))), "{reasons:#?}");
+    let of_validate = counts.iter().filter(|(subscriber, ..)| **subscriber == validate);
+    assert_eq!(of_validate.map(|(.., count)| count.as_u64().unwrap()).sum::<u64>(), 2, "{reasons:#?}");
+    assert!(reasons.iter().all(|of| of["first_failed_time"].is_string() && of["reason"] != ""), "{reasons:#?}");
+    let some = bus.run(&["dead", "list", "--reason", "trap"]).ok();
+    assert!(some.ends_with("1 dead letter of 1 subscriber: `wattle dead list SUBSCRIBER` lists them\n"), "{some}");
+    let first = bus.run(&["dead", "list", "-n", "1"]).ok();
+    assert!(first.lines().count() == 3 && first.contains(" more: `wattle"), "{first}");
+
     let none = bus.run(&["dead", "show", "validate", "--id", "nothing"]);
     assert_eq!(none.code, Some(1), "{none:?}");
     assert!(none.notices.contains("wattle dead list validate"), "{}", none.notices);
@@ -143,6 +159,8 @@ fn dead_letters_are_dropped_and_those_that_fail_again_come_again() {
     settle(&bus);
     assert_eq!(count(bus.run(&["dead", "drop", "validate", "--all", "-o", "json"]), "dropped"), 1, "a new one");
     assert_eq!(bus.run(&["dead", "list", "validate"]).ok(), "no dead letters\n");
+    let open = status(&bus).iter().map(|of| of["open_dead_letters"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(open, 1, "inventory has one, whatever is kept of those of validate");
     assert_eq!((accepted(), bus.run(&["tail", "validate.dead"]).json().len()), (before, 3));
     bus.stop();
 }
@@ -194,7 +212,8 @@ fn parked_events_hold_their_key_until_they_are_released_or_dropped() {
         assert!(begin.elapsed() < PATIENCE, "{of:#}");
     };
     assert_eq!(of["waiting"], 3);
-    assert!(bus.run(&["status"]).ok().contains("3 waiting, 2 parked"));
+    let shown = bus.run(&["status"]).ok();
+    assert!(shown.contains("3 waiting (") && shown.contains("), 2 parked"), "{shown}");
     let parked = bus.run(&["parked", "list", "work"]).ok();
     assert!(parked.ends_with("2 parked events\n") && parked.contains("trap: "), "{parked}");
     let all = bus.run(&["parked", "list", "work", "--all", "--key", "a"]).ok();
@@ -227,8 +246,13 @@ fn a_pause_outlasts_a_restart() {
     bus.stop();
     let bus = start(folder.path(), &counting());
     let of = &status(&bus)[0];
-    assert_eq!((&of["lanes"], &of["lag"], &of["handled"]), (&json!(["paused", "paused"]), &json!(1), &json!(0)));
-    assert!(bus.run(&["status"]).ok().contains("1 behind, 2 lanes paused"));
+    assert_eq!(
+        (&of["lanes"], &of["lag"], &of["since_start"]["handled"]),
+        (&json!(["paused", "paused"]), &json!(1), &json!(0))
+    );
+    let shown = bus.run(&["status"]).ok();
+    assert!(shown.contains("1 behind (") && shown.contains("), 2 lanes paused"), "{shown}");
+    assert!(of["lag_seconds"].as_f64().unwrap() >= 0.0, "{of}");
     bus.run(&["resume", "count"]).ok();
     settle(&bus);
     assert_eq!(bus.run(&["tail", "totals"]).json().len(), 1);

@@ -1,15 +1,19 @@
 //! What the tree says of itself.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use wattle::dispatch::{LaneState, Tree};
+use wattle::dispatch::{Filter, LaneState, Tree};
+use wattle::effects::MemoryDisk;
+use wattle::effects::memory::Operation;
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::log::Durability;
 use wattle::topology::Plan;
 
-use crate::bed::{ONE, one, publish, start, start_on};
+use crate::bed::{Hand, Home, ONE, ends, one, publish, start, start_on};
 use crate::common::trees::{PATIENCE, event, plan_of, settled, status, until};
 use crate::script::{Script, Step, copy, out};
 
@@ -167,4 +171,141 @@ async fn lag_is_what_waits_also_before_the_first_unit() {
     settled(&tree).await;
     assert_eq!(status(&tree.snapshot(), "t/work").lag, 0);
     assert!(tree.drain(Duration::from_secs(1)).await);
+}
+
+async fn open_dead_letters_are_those_that_nothing_was_done_about(home: impl Home) {
+    let plan = plan_of(&[&ONE.replace("in: {}", "in: { partitions: 3 }")]);
+    let rejects = Script::each(|_| Step::Reject);
+    let of = |tree: &Tree<_>| {
+        let now = status(&tree.snapshot(), "t/work");
+        (now.open_dead_letters, now.dead_lettered)
+    };
+    let tree = start_on(home.open().await, &plan, &[("work", &rejects)]).await;
+    assert_eq!(of(&tree), (Some(0), 0));
+    publish(&tree, "in", &["a", "b", "c", "d", "e"]).await;
+    settled(&tree).await;
+    assert_eq!(of(&tree), (Some(5), 5));
+    let only = |id: &str| Filter { id: Some(id.into()), ..Filter::default() };
+    for _ in 0..2 {
+        tree.drop_dead_letters("work", &only("b")).await.unwrap();
+        assert_eq!(of(&tree), (Some(4), 5), "dropped twice is dropped once");
+    }
+    tree.redrive("work", &only("d")).await.unwrap();
+    settled(&tree).await;
+    assert_eq!(of(&tree), (Some(4), 6), "what fails again is another one");
+    ends(tree).await;
+
+    let copies = Script::each(copy);
+    let tree = start_on(home.open().await, &plan, &[("work", &copies)]).await;
+    assert_eq!(of(&tree), (Some(4), 0), "what is kept outlives a start, what is counted does not");
+    tree.redrive("work", &Filter::default()).await.unwrap();
+    settled(&tree).await;
+    assert_eq!(of(&tree), (Some(0), 0));
+    ends(tree).await;
+}
+
+#[tokio::test]
+async fn open_dead_letters_are_those_that_nothing_was_done_about_in_memory() {
+    open_dead_letters_are_those_that_nothing_was_done_about(MemoryEngine::default()).await;
+}
+
+#[tokio::test]
+async fn open_dead_letters_are_those_that_nothing_was_done_about_on_disk() {
+    open_dead_letters_are_those_that_nothing_was_done_about(tempfile::tempdir().unwrap()).await;
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn what_is_behind_is_as_old_as_its_oldest_event_also_where_only_the_disk_knows_that() {
+    let (disk, hand) = (MemoryDisk::default(), Hand::default());
+    let (plan, work) = (plan_of(&[ONE]), Script::each(copy));
+    let age = |tree: &Tree<EmbeddedEngine>| {
+        let now = status(&tree.snapshot(), "t/work");
+        (now.lag, now.lag_age.map(|age| age.as_secs() / 60))
+    };
+    let tree = start_on(hand.engine(&disk), &plan, &[("work", &work)]).await;
+    publish(&tree, "in", &["a"]).await;
+    settled(&tree).await;
+    assert_eq!(age(&tree), (0, None));
+    tree.pause("work").await.unwrap();
+    for name in ["b", "c"] {
+        hand.moves(HOUR);
+        publish(&tree, "in", &[name]).await;
+    }
+    hand.moves(HOUR);
+    assert_eq!(age(&tree), (2, Some(120)));
+    assert!(tree.drain(PATIENCE).await);
+    tree.engine().close().await.unwrap();
+
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counted = reads.clone();
+    let tree = start_on(hand.engine(&disk), &plan, &[("work", &work)]).await;
+    disk.set_fault_on(move |name, operation| {
+        if name.starts_with("segment") && matches!(operation, Operation::Read(_)) {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    });
+    assert_eq!(age(&tree), (2, Some(120)), "and not the age of the first event of its segment");
+    let once = reads.swap(0, Ordering::SeqCst);
+    assert!(once > 0);
+    hand.moves(HOUR);
+    assert_eq!((age(&tree), reads.load(Ordering::SeqCst)), ((2, Some(180)), 0), "it is read once");
+    assert!(tree.drain(PATIENCE).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rates_are_those_of_the_last_minute() {
+    let yaml = ONE.replace("retry: { attempts: 3", "on_failure: park\n    retry: { attempts: 1");
+    let work = Script::each(|given| if given.data == "x" { Step::Retry(None) } else { copy(given) });
+    let tree = start(&yaml, &[("work", &work)]).await;
+    let now = || {
+        let now = status(&tree.snapshot(), "t/work");
+        (now.arrived_per_minute, now.handled_per_minute)
+    };
+    assert_eq!(now(), (0, 0));
+    publish(&tree, "in", &["a", "b", "x"]).await;
+    settled(&tree).await;
+    assert_eq!(now(), (3, 2), "what is parked is not handled");
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    publish(&tree, "in", &["c"]).await;
+    settled(&tree).await;
+    assert_eq!(now(), (4, 3));
+    let topics = tree.topics();
+    assert_eq!(topics.iter().find(|topic| topic.name == "t/out").unwrap().events_per_minute, 3);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(now(), (1, 1));
+    let found = status(&tree.snapshot(), "t/work");
+    assert_eq!((found.waiting, found.parked, found.waiting_age.is_some()), (1, 1, true));
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert_eq!(now(), (0, 0));
+    assert!(tree.snapshot().uptime >= Duration::from_secs(110));
+}
+
+#[tokio::test]
+async fn a_status_of_many_lanes_looks_at_nothing_that_they_keep() {
+    let yaml = "
+wattle: v1
+name: t
+topics: { in: { partitions: 1024 } }
+subscribers:
+  one: { from: in, plugin: p.wasm }
+  two: { from: in, plugin: p.wasm }
+  three: { from: in, plugin: p.wasm }
+";
+    let rejects = Script::each(|_| Step::Reject);
+    let engine = MemoryEngine::default();
+    let scripts = [("one", &rejects), ("two", &rejects), ("three", &rejects)];
+    let tree = start_on(engine.clone(), &plan_of(&[yaml]), &scripts).await;
+    let names: Vec<String> = (0..3_000).map(|name| name.to_string()).collect();
+    publish(&tree, "in", &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    settled(&tree).await;
+    let open = || ["t/one", "t/two", "t/three"].map(|name| status(&tree.snapshot(), name).open_dead_letters);
+    assert_eq!(open(), [Some(3_000); 3]);
+    let one = Filter { id: Some("7".into()), ..Filter::default() };
+    tree.drop_dead_letters("two", &one).await.unwrap();
+    let before = engine.entries_read();
+    assert_eq!(open(), [Some(3_000), Some(2_999), Some(3_000)]);
+    assert_eq!(engine.entries_read(), before);
 }

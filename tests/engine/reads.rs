@@ -1,6 +1,6 @@
 //! Reads from outside: any start, within the budget, never more than what is durable.
 
-use wattle::engine::{Engine, ReadBudget, ReadError};
+use wattle::engine::{Engine, ReadBudget, ReadError, TimeOf};
 use wattle::model::TopicId;
 
 use super::home::Home;
@@ -51,6 +51,30 @@ pub(crate) async fn a_read_keeps_to_its_budget(home: impl Home) {
             }
         }
     }
+}
+
+pub(crate) async fn when_an_event_was_appended_is_known_and_how_many_were_lately(home: impl Home) {
+    let engine = home.open();
+    let tree = tree(&engine).await;
+    let (here, empty) = (partition(tree.orders, 0), partition(tree.orders, 1));
+    append(&engine, here, &["a", "b"]).await;
+    append(&engine, here, &["c"]).await;
+    let chunks = engine.read(here, 0, ALL).await.unwrap();
+    let stored = chunks.iter().flat_map(|chunk| chunk.iter().map(|stored| (stored.offset, stored.trusted_time_ns)));
+    for (offset, time_ns) in stored {
+        assert_eq!(engine.read_time_of(here, offset).unwrap(), Some(time_ns), "of {offset}");
+        match engine.time_of(here, offset).unwrap() {
+            TimeOf::At(known_ns) => assert_eq!(known_ns, time_ns),
+            TimeOf::NotBefore(known_ns) => assert!(known_ns <= time_ns),
+        }
+    }
+    let unknown = partition(TopicId(99), 0);
+    for (of, offset) in [(here, 3), (empty, 0), (unknown, 0)] {
+        assert_eq!(engine.time_of(of, offset), None);
+        assert_eq!(engine.read_time_of(of, offset).unwrap(), None);
+    }
+    let lately = [here, empty, unknown].map(|of| engine.appended_per_minute(of));
+    assert_eq!(lately, [3, 0, 0]);
 }
 
 pub(crate) async fn an_unknown_partition_is_not_empty_but_unknown(home: impl Home) {

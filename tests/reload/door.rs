@@ -33,7 +33,7 @@ impl Door {
         let bus = world.start().await;
         let options = Options { listen: "127.0.0.1:0".parse().unwrap(), insecure_allow_remote: false };
         let port = Port::take(&options).unwrap();
-        let server = Server::start_with(port, bus.tree.clone(), Some(bus.reloader.clone())).await.unwrap();
+        let server = Server::start_with(port, bus.tree.clone(), Some(bus.reloader.clone()), None).await.unwrap();
         let address = server.address().to_string();
         let client = Client::connect(&address).await.unwrap();
         Self { bus, client, address, _server: server, world }

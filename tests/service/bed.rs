@@ -12,7 +12,7 @@ use wattle::effects::Disk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
     AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Hold, Numbers,
-    ProducerUnknown, ReadBudget, ReadError, Retention, SessionError, Slices, Stopped, Storage,
+    ProducerUnknown, ReadBudget, ReadError, Retention, SessionError, Slices, Stopped, Storage, TimeOf,
 };
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
@@ -129,6 +129,18 @@ impl Engine for GatedEngine {
 
     fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<Beyond> {
         self.inner.beyond(partition, retention)
+    }
+
+    fn appended_per_minute(&self, partition: PartitionId) -> u64 {
+        self.inner.appended_per_minute(partition)
+    }
+
+    fn time_of(&self, partition: PartitionId, offset: Offset) -> Option<TimeOf> {
+        self.inner.time_of(partition, offset)
+    }
+
+    fn read_time_of(&self, partition: PartitionId, offset: Offset) -> Result<Option<u64>, ReadError> {
+        self.inner.read_time_of(partition, offset)
     }
 
     fn hold(&self, partition: PartitionId) -> Option<Hold> {

@@ -5,24 +5,27 @@
 //!                                                              └─ drop: the lane notes it
 //! ```
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::super::command::{Command, Letter};
-use super::super::entries::DONE;
+use super::super::entries::{DONE, end_of};
 use super::super::outputs::FIRST_OF_FAILURE;
 use super::super::tree::Tree;
 use super::super::waiting::{Waiter, now_ns};
 use super::{ControlError, FailedEvent, Filter, Found, ListPosition, NUMBERS_MAX, Page, is_full};
-use crate::engine::{Engine, Entries, ReadBudget};
+use crate::engine::{Engine, Entries, PageBudget, ReadBudget, ReadError};
 use crate::model::{Offset, PartitionId, Record, TopicId};
 
 /// Dead letters that a lane is given at once.
 const LETTERS_MAX: usize = 256;
 /// Dead letters that one part of a listing looks through: what a filter leaves out takes time as well.
 const LOOKED_AT_MAX: usize = 50_000;
+/// Notes of what is done that are read at once.
+const NOTES_AT_ONCE: usize = 1_000;
 /// Dead letters that something is done to before it says how far it has come.
 const PART_LETTERS_MAX: u64 = 10_000;
 /// The same in time, before the next ones are begun.
@@ -64,6 +67,24 @@ pub(in crate::dispatch) fn done_key(dead_partition: u32, offset: Offset) -> Byte
 pub(in crate::dispatch) fn done_of(key: &[u8]) -> Option<(u32, Offset)> {
     let (partition, offset) = key.strip_prefix(&[DONE])?.split_at_checked(4)?;
     Some((u32::from_be_bytes(partition.try_into().ok()?), u64::from_be_bytes(offset.try_into().ok()?)))
+}
+
+/// Tells of every dead letter that a lane has noted as done: its partition and offset.
+pub(in crate::dispatch) fn read_done(
+    entries: &impl Entries,
+    mut each: impl FnMut(u32, Offset),
+) -> Result<(), ReadError> {
+    let mut from = Bound::Included(Bytes::from_static(&[DONE]));
+    loop {
+        let page = entries.range(from.as_ref().map(Bytes::as_ref), &end_of(DONE), PageBudget::of(NOTES_AT_ONCE))?;
+        for (partition, offset) in page.entries.iter().filter_map(|(key, _)| done_of(key)) {
+            each(partition, offset);
+        }
+        match page.entries.into_iter().next_back() {
+            Some((last, _)) if !page.is_last => from = Bound::Excluded(last),
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// A stored dead letter, as the event that it was.
@@ -153,7 +174,7 @@ impl<E: Engine> Tree<E> {
         Ok(ends)
     }
 
-    async fn letters(
+    pub(super) async fn letters(
         &self,
         found: &Found,
         filter: &Filter,
@@ -252,7 +273,11 @@ impl<E: Engine> Tree<E> {
         }
     }
 
-    async fn progress(&self, found: &Found, from: Option<LetterProgress>) -> Result<LetterProgress, ControlError> {
+    pub(super) async fn progress(
+        &self,
+        found: &Found,
+        from: Option<LetterProgress>,
+    ) -> Result<LetterProgress, ControlError> {
         let ends = self.ends_of_letters(found).await?;
         Ok(from.unwrap_or(LetterProgress { at: ListPosition::default(), ends }))
     }

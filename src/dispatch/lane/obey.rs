@@ -3,11 +3,12 @@
 use tokio::time::Instant;
 
 use super::super::command::{Command, Look, Refusal};
+use super::super::control::done_of;
 use super::super::entries::DONE;
 use super::super::waiting::{self, Waiter};
 use super::{HALTED, Lane, LaneError, Leave, PAUSED, Told};
 use crate::engine::{Entries, LaneWrite, Session, Unit};
-use crate::model::Record;
+use crate::model::{Offset, Record};
 
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Does what somebody outside asks for.
@@ -55,7 +56,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 drop(answer.send(Ok(dropped)));
             }
             Command::Redrive(letters, answer) => {
-                let (mut writes, mut taken) = (Vec::new(), 0);
+                let (mut writes, mut taken, mut noted) = (Vec::new(), 0, Vec::new());
                 for letter in letters {
                     // before, by somebody whose answer was lost; or it went since it was listed, and its note may have gone too
                     if self.parts.entries.get(&letter.done)?.is_some() || self.is_letter_gone(&letter.done) {
@@ -67,19 +68,19 @@ impl<S: Session, K: Entries> Lane<S, K> {
                     }
                     let Ok(parsed) = Record::parse(&letter.record) else { continue };
                     writes.extend(self.waiting.add(parsed.key, &letter.waiter, letter.record.clone(), Instant::now()));
+                    noted.extend(done_of(&letter.done));
                     writes.push(LaneWrite::put(letter.done, ""));
                     taken += 1;
                 }
-                self.tell(writes).await?;
-                self.chores.are_noted();
+                self.note(writes, noted).await?;
                 drop(answer.send(Ok(taken)));
             }
             Command::Forget(done, answer) => {
                 let count = done.len() as u64;
-                let noted = done.into_iter().filter(|key| key.first() == Some(&DONE) && !self.is_letter_gone(key));
-                let writes = noted.map(|key| LaneWrite::put(key, "")).collect();
-                self.tell(writes).await?;
-                self.chores.are_noted();
+                let keys = done.into_iter().filter(|key| key.first() == Some(&DONE) && !self.is_letter_gone(key));
+                let keys: Vec<_> = keys.collect();
+                let noted = keys.iter().filter_map(|key| done_of(key)).collect();
+                self.note(keys.into_iter().map(|key| LaneWrite::put(key, "")).collect(), noted).await?;
                 drop(answer.send(Ok(count)));
             }
             Command::Import(mut writes, answer) => {
@@ -103,6 +104,18 @@ impl<S: Session, K: Entries> Lane<S, K> {
         }
         self.show();
         Ok(())
+    }
+
+    /// Commits these writes, which note dead letters as done.
+    async fn note(&mut self, writes: Vec<LaneWrite>, done: Vec<(u32, Offset)>) -> Result<(), LaneError> {
+        let told = self.tell(writes).await;
+        let letters = &self.parts.counters.letters;
+        match &told {
+            Ok(()) => letters.are_done(done.into_iter()),
+            Err(_) => letters.may_be_done(),
+        }
+        self.chores.are_noted();
+        told
     }
 
     fn release(&mut self, number: u64, waiter: Waiter) -> Option<LaneWrite> {

@@ -18,9 +18,9 @@ use super::catalogue::{Catalogue, CatalogueError, numbers_by_name};
 use super::{
     AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, EntryPage,
     Health, Hold, Numbers, PageBudget, ReadBudget, ReadError, Retention, Session, SessionError, Slices, Stopped,
-    Storage, Unconsumed, Unit,
+    Storage, TimeOf, Unconsumed, Unit,
 };
-use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
+use crate::effects::{Clock, Disk, DiskFolder, LookedAt, SystemClock, random};
 use crate::limits;
 use crate::log::{
     Acquired, ColdError, ColdReader, Condition, EntriesError, LaneEntries, Log, NotPlaced, OpenError, Placed, Recent,
@@ -124,7 +124,7 @@ impl EmbeddedEngine {
             error,
         })?;
         let options = LogOptions { durability, first_sequence: random() >> 1, ..LogOptions::default() };
-        let kept = (Some(Arc::new(snapshots) as Arc<dyn Disk>), Some(lock));
+        let kept = (Some(Arc::new(snapshots) as Arc<dyn Disk>), lock);
         Self::open_on(folder, disk, Arc::new(SystemClock), options, kept)
     }
 
@@ -191,7 +191,7 @@ impl EmbeddedEngine {
 struct Folder {
     /// The log in it.
     disk: Arc<dyn Disk>,
-    lock: File,
+    lock: Option<File>,
 }
 
 impl Folder {
@@ -220,6 +220,29 @@ impl Folder {
             home.sync_folder().map_err(io("sync", folder))?;
         }
         let disk = DiskFolder::create(&log).map_err(io("create", &log))?;
+        Ok(Self { disk: Arc::new(disk), lock: Some(lock) })
+    }
+
+    /// The same, only to look at: nothing in it is written, so it may be where nothing can be.
+    fn look(folder: &Path) -> Result<Self, EmbeddedError> {
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |error| EmbeddedError::Io { what, path, error }
+        };
+        let lock_path = folder.join(LOCK_FILE);
+        let lock = match File::open(&lock_path) {
+            // no bus was ever started on it, or the folder is a copy
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            lock => Some(lock.map_err(io("open", &lock_path))?),
+        };
+        match lock.as_ref().map(File::try_lock_shared) {
+            None | Some(Ok(())) => {}
+            Some(Err(TryLockError::WouldBlock)) => return Err(EmbeddedError::InUse { folder: folder.to_owned() }),
+            Some(Err(TryLockError::Error(error))) => return Err(io("lock", &lock_path)(error)),
+        }
+        let log = [LOG_FOLDER, EARLIER_LOG_FOLDER].map(|name| folder.join(name));
+        let log = log.iter().find(|path| path.is_dir()).unwrap_or(&log[0]);
+        let disk = LookedAt::open(log).map_err(io("read", log))?;
         Ok(Self { disk: Arc::new(disk), lock })
     }
 }
@@ -434,6 +457,31 @@ impl Engine for EmbeddedEngine {
     fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<Beyond> {
         let has = self.shared.catalogue().has(partition);
         has.then(|| self.shared.log.beyond(partition, retention)).map(|(surely, perhaps)| Beyond { surely, perhaps })
+    }
+
+    fn appended_per_minute(&self, partition: PartitionId) -> u64 {
+        let has = self.shared.catalogue().has(partition);
+        if has { self.shared.log.appended_per_minute(partition) } else { 0 }
+    }
+
+    fn time_of(&self, partition: PartitionId, offset: Offset) -> Option<TimeOf> {
+        let has = self.shared.catalogue().has(partition);
+        has.then(|| self.shared.log.partition(partition).time_of(offset))?
+    }
+
+    fn read_time_of(&self, partition: PartitionId, offset: Offset) -> Result<Option<u64>, ReadError> {
+        match self.time_of(partition, offset) {
+            None => return Ok(None),
+            Some(TimeOf::At(time_ns)) => return Ok(Some(time_ns)),
+            Some(TimeOf::NotBefore(_)) => {}
+        }
+        let (log, end) = (&self.shared.log, self.shared.log.partition(partition).written());
+        let read = log.read_cold(&mut log.cold_reader(), partition, offset, end, 1, 1);
+        match read {
+            Ok(chunks) => Ok(chunks.first().map(|chunk| chunk.trusted_time_ns)),
+            Err(error) if error.is_passing() => Err(ReadError::Passing(error.to_string().into())),
+            Err(error) => Err(storage(&error)),
+        }
     }
 
     fn hold(&self, partition: PartitionId) -> Option<Hold> {

@@ -40,6 +40,17 @@ impl OfflineFolder {
         Ok(Self { folder: folder.to_owned(), held: Folder::take(folder)? })
     }
 
+    /// A folder that exists, only to be looked at: it may be one in which nothing can be written.
+    ///
+    /// # Errors
+    /// [`OfflineError`], among others where a bus is running on it.
+    pub fn look(folder: &Path) -> Result<Self, OfflineError> {
+        if !Folder::has_log(folder) {
+            return Err(OfflineError::NoLog(folder.to_owned()));
+        }
+        Ok(Self { folder: folder.to_owned(), held: Folder::look(folder)? })
+    }
+
     fn disk(&self) -> &Arc<dyn Disk> {
         &self.held.disk
     }

@@ -48,7 +48,8 @@ impl Subscriber {
     }
 
     pub(super) fn number(&self, name: &str) -> u64 {
-        self.0.get(name).and_then(Value::as_u64).unwrap_or_default()
+        let since_start = || self.0.get("since_start")?.get(name);
+        self.0.get(name).or_else(since_start).and_then(Value::as_u64).unwrap_or_default()
     }
 }
 
