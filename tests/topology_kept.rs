@@ -22,7 +22,7 @@ use wattle::effects::MemoryDisk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::reload::{Proposal, Store, adopt};
 use wattle::topology::kept::KeptPlan;
-use wattle::topology::{Found, Plan, Source, Surroundings, check, show};
+use wattle::topology::{Base, Found, Plan, Source, Surroundings, check, check_on, show};
 
 const SCHEMA: &str = "{ \"type\": \"object\", \"description\": \"\u{7f} \u{2028}\" }";
 
@@ -241,6 +241,18 @@ fn all(plan: &Plan) -> String {
     format!("{plan:#?}")
 }
 
+fn show_on(plan: &Plan) -> Vec<Source> {
+    vec![Source { path: "/there/n.yaml".into(), text: show(plan) }]
+}
+
+/// All of it but the names that things had.
+fn without_was(plan: &Plan) -> String {
+    let mut plan = plan.clone();
+    plan.topics.iter_mut().for_each(|topic| topic.was = None);
+    plan.subscribers.iter_mut().for_each(|subscriber| subscriber.was = None);
+    all(&plan)
+}
+
 fn cases() -> ProptestConfig {
     let cases = std::env::var("WATTLE_KEPT_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256);
     ProptestConfig {
@@ -272,6 +284,16 @@ proptest! {
         // as a client sends it
         let (read, files) = Proposal::of(&plan, &components).read().unwrap();
         prop_assert_eq!((all(&read), files), (all(&plan), components));
+        // as what is applied, on top of which nothing is said, or its own texts are
+        let base = Base::of(&plan, |_| true);
+        let nothing = Source { path: "n.yaml".into(), text: "wattle: v1\nname: n\n".into() };
+        let own = show_on(&plan);
+        for (sources, prune) in [(vec![nothing], false), (own.clone(), false), (own, true)] {
+            let (merged, problems) = check_on(&sources, &world, &base, prune);
+            prop_assert!(merged.is_some(), "{:?}\n{:?}", problems, base.documents);
+            let merged = merged.unwrap().with_applied(&plan).plan;
+            prop_assert_eq!(without_was(&merged), without_was(&plan), "{:?}", base.documents);
+        }
         // as it is shown
         let shown = plan_of(&show(&plan), &world);
         prop_assert_eq!(shown.as_ref().map(all), Ok(all(&plan)), "{}", show(&plan));

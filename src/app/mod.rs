@@ -9,7 +9,7 @@ pub mod capsules;
 pub mod cases;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,11 @@ use crate::dispatch::{PrepareError, Tree};
 use crate::engine::embedded::{Durability, EmbeddedEngine, EmbeddedError, Recovery};
 use crate::engine::{ApplyError, Engine, Stopped};
 use crate::server::{self, Port, Server};
+use crate::topology::{Plan, Said};
 use crate::wasm::{Host, HostError, HostOptions};
 
 use crate::effects::DiskFolder;
-use crate::reload::{self, BeginError, Files, Reloader, Replaced, Store, StoreError, TopologyError};
+use crate::reload::{self, BeginError, Files, Instead, Reloader, Replaced, Store, StoreError, TopologyError};
 
 /// The folder in the data folder that holds versions of plugins.
 const VERSIONS: &str = "plugins";
@@ -90,6 +91,11 @@ pub enum StartError {
     /// What was applied last, or what is to be.
     #[error(transparent)]
     Topology(#[from] TopologyError),
+    /// There is nothing to run.
+    #[error(
+        "no topology was applied to this data folder yet, and no file says one: name topology files, or folders of them"
+    )]
+    Nothing,
     /// The tree.
     #[error(transparent)]
     Tree(#[from] crate::dispatch::StartError),
@@ -108,6 +114,7 @@ impl StartError {
                     | TopologyError::Prepare(PrepareError::Apply(ApplyError::Partitions { .. }))
             ),
             Self::Server(error) => matches!(error, server::StartError::Remote(_)),
+            Self::Nothing => true,
             Self::Runtime(_) | Self::Engine(_) | Self::Host(_) | Self::Versions(_) | Self::Store(_) => false,
         }
     }
@@ -166,12 +173,27 @@ fn runtime(name: &'static str) -> Result<Runtime, StartError> {
     Builder::new_multi_thread().thread_name(name).enable_all().build().map_err(StartError::Runtime)
 }
 
-impl Running {
-    /// Starts a bus with what its files say, or with what was applied before. Blocks until it serves; `progress` may be called from several threads.
+/// A bus whose data folder is open, and that runs nothing yet.
+pub struct Opened {
+    service: Runtime,
+    lanes: Runtime,
+    port: Port,
+    engine: EmbeddedEngine,
+    recovery: Recovery,
+    store: Store,
+}
+
+/// Whether something was applied to a data folder before, as far as can be told without opening it.
+pub fn was_applied(data: &Path) -> bool {
+    data.join(VERSIONS).join(Store::TOPOLOGY).exists()
+}
+
+impl Opened {
+    /// Opens a data folder. Blocks; `progress` is told of it.
     ///
     /// # Errors
-    /// [`StartError`]; nothing runs then.
-    pub fn start(files: &Files, options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Result<Self, StartError> {
+    /// [`StartError`]; nothing is open then.
+    pub fn open(options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Result<Self, StartError> {
         let (service, lanes) = (server::runtime().map_err(StartError::Runtime)?, runtime("lane")?);
         // The socket and the engine's watch belong to the service.
         let entered = service.enter();
@@ -183,29 +205,59 @@ impl Running {
         if options.confirm_clock && engine.confirm_clock() {
             tracing::info!("the clock is confirmed, as it is at each start: what it is ahead by has passed");
         }
+        let versions = DiskFolder::create(&options.data.join(VERSIONS)).map_err(StartError::Versions)?;
+        let store = Store::open(versions)?;
+        drop(entered);
+        Ok(Self { service, lanes, port, engine, recovery, store })
+    }
 
+    /// What was applied last, with the component of each subscriber, in its order.
+    pub fn applied(&self) -> Option<(Plan, Vec<PathBuf>)> {
+        self.store.topology()
+    }
+
+    /// Whether files say what they said at the start before, by which they propose nothing.
+    pub fn has_seen(&self, said: Said, prune: bool) -> bool {
+        self.store.has_seen(said, prune)
+    }
+
+    /// Starts the bus with what its files say, or with what was applied before: also where there are no files. Blocks until it
+    /// serves; `progress` may be called from several threads.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub fn start(
+        self,
+        files: Option<&Files>,
+        options: &Options,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Running, StartError> {
+        let Self { service, lanes, port, engine, recovery, store } = self;
+        let entered = service.enter();
         let mut host = HostOptions { cache_folder: options.code_cache.clone(), ..HostOptions::default() };
         if let Some(bytes) = options.plugin_memory_bytes {
             host.memory_budget_bytes = bytes;
         }
         let host = Host::new(host)?;
-        let versions = DiskFolder::create(&options.data.join(VERSIONS)).map_err(StartError::Versions)?;
-        let store = Store::open(versions)?;
         let told = |of| progress(Progress::Plugin(of));
-        let instead = reload::instead(&engine, &store, files, options.allow_loss);
-        let instead = service.block_on(instead)?;
+        let instead = match (files, store.topology()) {
+            (Some(files), _) => service.block_on(reload::instead(&engine, &store, files, options.allow_loss))?,
+            (None, Some((plan, components))) => Some(Instead { plan, components, refused: Vec::new() }),
+            (None, None) => return Err(StartError::Nothing),
+        };
         let refused = instead.as_ref().map(|instead| instead.refused.clone()).unwrap_or_default();
-        if instead.is_some() {
+        if instead.is_some() && files.is_some() {
             tell_what_runs(&refused);
         }
-        let (plan, components) = match &instead {
-            Some(instead) => (&instead.plan, instead.components.as_slice()),
-            None => (&files.plan, files.components.as_slice()),
+        let (plan, components) = match (&instead, files) {
+            (Some(instead), _) => (&instead.plan, instead.components.as_slice()),
+            (None, Some(files)) => (&files.plan, files.components.as_slice()),
+            (None, None) => return Err(StartError::Nothing),
         };
         let decide = |store: &mut Store, replaced: &[Replaced]| {
             service.block_on(reload::adopt(&engine, store, plan, components, (options.allow_loss, replaced)))?;
             // what was refused is proposed again by the next start, which may allow it
-            if refused.is_empty() {
+            if let Some(files) = files.filter(|_| refused.is_empty()) {
                 store.saw(files)?;
             }
             Ok::<_, StartError>(())
@@ -227,9 +279,11 @@ impl Running {
             Ok::<_, StartError>((tree, capsules, reloader, server))
         });
         let (tree, capsules, reloader, server) = started?;
-        Ok(Self { service, lanes, server, tree, capsules, reloader, recovery })
+        Ok(Running { service, lanes, server, tree, capsules, reloader, recovery })
     }
+}
 
+impl Running {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address()

@@ -5,23 +5,30 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::components::Declared;
 use super::words::plain;
 use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, components, say};
+use crate::client::{Client, ClientError};
 use crate::dispatch::{Change, Changes, Node, What};
 use crate::reload::Proposal;
 
-/// Show what applying changed topologies would do to what runs
+/// Show what applying topologies would do to what runs
 ///
-/// Nothing happens. Everything that is not listed goes on as it is. Exits with 78 where the topologies cannot be applied, also
-/// where that would lose something and --allow-loss is not there.
+/// Nothing happens. Files are read on top of what is applied, as by `wattle apply`. What is not listed goes on as it is. Exits
+/// as `wattle apply` would: with 78 where it would be refused, also where something would be lost and --allow-loss is not
+/// there.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle plan topologies/orders.yaml
-  wattle plan topologies/ --output json")]
+  wattle plan topologies/ --prune --output json")]
 pub(super) struct PlanArgs {
-    /// Topology files, or folders of them; together they are what is to run
+    /// Topology files, or folders of them
     #[arg(required = true, value_name = "TOPOLOGY")]
     topologies: Vec<PathBuf>,
+
+    /// As `apply --prune`
+    #[arg(long)]
+    prune: bool,
 
     /// As `apply --allow-loss`: what would be lost is shown, and no reason to fail
     #[arg(long)]
@@ -35,23 +42,35 @@ pub(super) struct PlanArgs {
     output: Output,
 }
 
-/// Have topologies take the place of those that run, live
+/// Apply topologies to a running bus, live
 ///
-/// All or nothing, and durable: what was applied is what runs, also after the next start, unless the files of that have changed.
-/// What stays as it is does not pause; what changes ends the events that it is at first, and where its plugin is refused
-/// nothing is applied. Plugins are run as they were built, from their files on the machine of the bus.
+/// An apply is about the namespaces that its files name. What they declare takes the place of what is applied by the same
+/// name, and may refer to topics that are applied. What is applied in those namespaces and not declared stays, unless --prune
+/// is there; of other namespaces nothing ever goes. All or nothing, and durable: what was applied is what runs, also after the
+/// next start. What stays as it is does not pause; what changes ends the events that it is at first, and where its plugin is
+/// refused nothing is applied. Plugins are run as they were built, from their files on the machine of the bus. Where something
+/// else was applied since this command looked, nothing is, and it exits with 5.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle apply topologies/orders.yaml
-  wattle apply topologies/ --allow-loss")]
+  wattle apply topologies/ --prune --allow-loss
+  wattle apply topologies/ --if \"$(wattle plan topologies/ -o json | jq -r .revision)\"")]
 pub(super) struct ApplyArgs {
-    /// Topology files, or folders of them; together they are what is to run
+    /// Topology files, or folders of them
     #[arg(required = true, value_name = "TOPOLOGY")]
     topologies: Vec<PathBuf>,
 
-    /// Also where that loses something, such as events of a topic that is removed, or beyond a shorter retention
+    /// Remove what is applied in the namespaces of the files and is not declared in them
+    #[arg(long)]
+    prune: bool,
+
+    /// Also where that loses something, such as events of a topic that is removed, or the place of a subscriber
     #[arg(long)]
     allow_loss: bool,
+
+    /// Only where this revision is applied, as `plan -o json` and `status` show it; the one that is found if it is not given
+    #[arg(long = "if", value_name = "REVISION")]
+    if_revision: Option<String>,
 
     #[command(flatten)]
     server: ServerArg,
@@ -61,68 +80,92 @@ pub(super) struct ApplyArgs {
     output: Output,
 }
 
-/// What files propose, all of their problems having been printed.
-pub(super) fn proposal(topologies: &[PathBuf]) -> Result<Proposal, Failure> {
-    let (plan, components) = components::rooted(topologies, components::built)?;
-    Ok(Proposal::of(&plan, &components))
+/// What files propose on top of what is applied, all of their problems having been printed, and the revision of that.
+pub(super) async fn proposal(
+    server: &ServerArg,
+    topologies: &[PathBuf],
+    prune: bool,
+) -> Result<(Client, Proposal, String), Failure> {
+    let sources = components::sources(topologies)?;
+    let namespaces = components::namespaces(&sources);
+    let looked = async {
+        let client = server.connect().await?;
+        let applied = client.applied(namespaces).await?;
+        Ok::<_, ClientError>((client, applied))
+    };
+    let (client, (base, revision)) = match looked.await {
+        Ok(looked) => looked,
+        Err(error) => {
+            components::alone(&sources)?; // what is wrong with the files is so wherever they are applied
+            return Err(error.into());
+        }
+    };
+    let merged = components::checked(&sources, &Declared::default(), (&base, prune))?;
+    let proposal = components::proposal(merged, prune, components::built)?;
+    Ok((client, proposal, revision))
 }
 
 pub(super) fn plan(args: &PlanArgs) -> Outcome {
-    let proposal = proposal(&args.topologies)?;
-    let changes = block_on(async { Ok(args.server.connect().await?.changes(proposal).await?) })?;
-    print(&changes, args.output)?;
+    let (changes, revision) = block_on(async {
+        let (client, proposal, _) = proposal(&args.server, &args.topologies, args.prune).await?;
+        client.plan(proposal).await.map_err(refused)
+    })?;
+    print(&changes, &revision, args.output)?;
     let may_be = changes.refusals.is_empty() && (args.allow_loss || changes.losses.is_empty());
     if may_be { Ok(()) } else { Err(Failure::silent(Exit::BadConfiguration)) }
 }
 
 pub(super) fn apply(args: &ApplyArgs) -> Outcome {
-    let proposal = proposal(&args.topologies)?;
-    let changes = block_on(async { Ok(args.server.connect().await?.apply(proposal, args.allow_loss).await?) })?;
+    let (changes, revision) = block_on(async {
+        let (client, proposal, found) = proposal(&args.server, &args.topologies, args.prune).await?;
+        let revision = args.if_revision.clone().unwrap_or(found);
+        client.apply(proposal, args.allow_loss, Some(revision)).await.map_err(refused)
+    })?;
     let is_empty = changes.is_empty();
-    print(&Changes { changes, ..Changes::default() }, args.output)?;
+    print(&Changes { changes, ..Changes::default() }, &revision, args.output)?;
     if args.output == Output::Text && !is_empty {
         say("applied");
     }
     Ok(())
 }
 
-fn print(changes: &Changes, output: Output) -> io::Result<()> {
+/// A topology that is refused is a bad one, whoever finds that out.
+fn refused(error: ClientError) -> Failure {
+    match error.is_of_topology() {
+        true => Failure::new(Exit::BadConfiguration, error),
+        false => error.into(),
+    }
+}
+
+fn print(changes: &Changes, revision: &str, output: Output) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     match output {
-        Output::Json => writeln!(out, "{}", shown(changes)),
+        Output::Json => {
+            let mut shown = shown(changes);
+            shown["revision"] = revision.into();
+            writeln!(out, "{shown}")
+        }
         Output::Text => write!(out, "{}", text(changes)),
     }
 }
 
 /// Changes for programs.
-pub(super) fn shown(Changes { changes, refusals, losses }: &Changes) -> serde_json::Value {
+pub(super) fn shown(Changes { changes, refusals, losses, missing }: &Changes) -> serde_json::Value {
     let change = |change: &Change| {
-        let node = match change.node {
-            Node::Topic => "topic",
-            Node::Subscriber => "subscriber",
-        };
-        let Change { name, was, what, words, .. } = change;
-        json!({ "node": node, "name": name, "was": was, "what": word(*what), "words": words })
+        let Change { node, name, was, what, words } = change;
+        json!({ "node": node.word(), "name": name, "was": was, "what": what.word(), "words": words })
     };
+    let name = |(node, name): &(Node, String)| json!({ "node": node.word(), "name": name });
     json!({
         "changes": changes.iter().map(change).collect::<Vec<_>>(),
         "refusals": refusals,
         "losses": losses,
+        "missing": missing.iter().map(name).collect::<Vec<_>>(),
     })
 }
 
-fn word(what: What) -> &'static str {
-    match what {
-        What::Added => "added",
-        What::Removed => "removed",
-        What::Changed => "changed",
-        What::Moved => "moved",
-        What::Renamed => "renamed",
-    }
-}
-
 /// Changes for people: a line for each node, and what is to be known about it below.
-pub(super) fn text(Changes { changes, refusals, losses }: &Changes) -> String {
+pub(super) fn text(Changes { changes, refusals, losses, missing }: &Changes) -> String {
     let mut lines = Vec::new();
     for Change { node, name, was, what, words } in changes {
         let sign = match what {
@@ -130,17 +173,17 @@ pub(super) fn text(Changes { changes, refusals, losses }: &Changes) -> String {
             What::Removed => '-',
             What::Changed | What::Moved | What::Renamed => '~',
         };
-        let node = match node {
-            Node::Topic => "topic",
-            Node::Subscriber => "subscriber",
-        };
         let was = was.as_ref().map(|was| format!("{was} -> ")).unwrap_or_default();
-        lines.push(format!("{sign} {node} {}: {}", plain(&format!("{was}{name}")), word(*what)));
+        let name = plain(&format!("{was}{name}"));
+        lines.push(format!("{sign} {} {name}: {}", node.word(), what.word()));
         lines.extend(words.iter().map(|words| format!("    {}", plain(words))));
     }
     if lines.is_empty() {
         lines.push("nothing changes".to_owned());
     }
+    let stays =
+        |(node, name): &(Node, String)| format!("= {} {}: would be removed with --prune", node.word(), plain(name));
+    lines.extend(missing.iter().map(stays));
     lines.extend(losses.iter().map(|loss| format!("needs --allow-loss: {}", plain(loss))));
     lines.extend(refusals.iter().map(|refusal| format!("refused: {}", plain(refusal))));
     lines.into_iter().map(|line| line + "\n").collect()
@@ -167,9 +210,10 @@ mod tests {
             ],
             refusals: vec!["no".into()],
             losses: vec!["a has 2 events".into()],
+            missing: vec![(Node::Topic, "shop/d".into())],
         };
         let expected = "- topic shop/a: removed\n    so\n~ subscriber shop/b: moved\n    so\n~ subscriber shop/old -> shop/c: \
-                        renamed\n    so\nneeds --allow-loss: a has 2 events\nrefused: no\n";
+                        renamed\n    so\n= topic shop/d: would be removed with --prune\nneeds --allow-loss: a has 2 events\nrefused: no\n";
         assert_eq!(text(&changes), expected);
         assert_eq!(text(&Changes::default()), "nothing changes\n");
     }

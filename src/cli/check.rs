@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::components::Declared;
+use super::components::{self, Declared};
 use super::load::{EXIT_BAD_CONFIGURATION, EXIT_FAILED, EXIT_OK, load, refuse};
 use crate::topology::render::{self, Report, Style};
 use crate::topology::{Diagnostic, Plan, Source, check, show};
@@ -15,6 +15,8 @@ use crate::topology::{Diagnostic, Plan, Source, check, show};
 pub(super) const WIDTH: usize = 140;
 
 /// Checks topologies, and says everything that is wrong with them.
+///
+/// Plugins that are built are looked at as well, as a bus would that is to run them.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Topology files, or folders of them; all of them are checked together
@@ -70,16 +72,19 @@ pub fn write(args: &Args, out: &mut dyn Write, notices: &mut dyn Write) -> io::R
         Err(errors) => return refuse(&errors, notices),
     };
     let (plan, diagnostics) = check(&sources, &Declared::default());
-    let bad = diagnostics.iter().any(|diagnostic| args.deny_warnings || diagnostic.is_error());
+    let plugins = plan.as_ref().map(components::misfits).unwrap_or_default();
+    let bad = !plugins.is_empty() || diagnostics.iter().any(|diagnostic| args.deny_warnings || diagnostic.is_error());
     match args.output {
         Output::Json => {
             let report = render::report(&sources, &diagnostics, args.deny_warnings);
+            let report = if bad { report.refused() } else { report };
             let effective = plan.as_ref().filter(|_| args.show).map(show);
-            serde_json::to_writer(&mut *out, &Shown { report, effective })?;
+            serde_json::to_writer(&mut *out, &Shown { report, plugins, effective })?;
             writeln!(out)?;
         }
         Output::Text => {
             write_diagnostics(&sources, &diagnostics, notices)?;
+            plugins.iter().try_for_each(|why| writeln!(notices, "error: {why}"))?;
             if let Some(plan) = plan.filter(|_| !bad) {
                 match args.show {
                     true => write!(out, "{}", show(&plan))?,
@@ -95,6 +100,9 @@ pub fn write(args: &Args, out: &mut dyn Write, notices: &mut dyn Write) -> io::R
 struct Shown {
     #[serde(flatten)]
     report: Report,
+    /// Why plugins that are built do not fit, each in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    plugins: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     effective: Option<String>,
 }

@@ -2,15 +2,20 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::check::{WIDTH, write_diagnostics};
 use super::load::{World, load, refuse};
-use super::{Exit, Failure, build};
-use crate::reload::{self, Files};
+use super::{Exit, Failure, args, build};
+use crate::app::Opened;
+use crate::reload::{self, Files, Proposal};
 use crate::topology::render::{self, Style};
-use crate::topology::{Diagnostic, Found, Plan, PluginSource, Runs, Said, Surroundings, check, check_said};
-use crate::wasm::{COMPONENT_BYTES_MAX, config_schema};
+use crate::topology::{
+    self, Base, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Said, Source, SubscriberPlan, Surroundings, check,
+    check_said_on,
+};
+use crate::wasm::{COMPONENT_BYTES_MAX, Host, HostOptions, config_schema};
 
 /// The world, with what the plugins in it declare of their configuration: those that are components, and those that were built
 /// lately, or are known to be built.
@@ -79,72 +84,121 @@ pub(super) fn hold(topologies: &[PathBuf], plan: &Plan, components: &[PathBuf]) 
 
 /// The plan of topologies, all of their problems having been printed.
 pub(super) fn plan(topologies: &[PathBuf]) -> Result<Plan, Failure> {
-    Ok(checked(topologies)?.0)
+    let sources = sources(topologies)?;
+    Ok(checked(&sources, &World, (&Base::default(), false))?.plan)
 }
 
 fn here() -> Result<PathBuf, Failure> {
     std::path::absolute(".").map_err(|error| Failure::failed(format!("cannot tell which folder this is: {error}")))
 }
 
-/// The plan of topologies and what their files say, all of their problems having been printed.
-pub(super) fn checked(topologies: &[PathBuf]) -> Result<(Plan, Said), Failure> {
-    checked_in(topologies, &World)
+/// The files of topologies; why they cannot be read has been printed.
+pub(super) fn sources(topologies: &[PathBuf]) -> Result<Vec<Source>, Failure> {
+    load(topologies).map_err(|errors| match refuse(&errors, &mut anstream::stderr().lock()) {
+        Ok(code) if code == Exit::Usage as u8 => Failure::silent(Exit::Usage),
+        Ok(_) => Failure::silent(Exit::BadConfiguration),
+        Err(error) => error.into(),
+    })
 }
 
-fn checked_in(topologies: &[PathBuf], world: &dyn Surroundings) -> Result<(Plan, Said), Failure> {
-    let mut notices = anstream::stderr().lock();
-    let sources = match load(topologies) {
-        Ok(sources) => sources,
-        Err(errors) => {
-            let code = refuse(&errors, &mut notices)?;
-            let exit = if code == Exit::Usage as u8 { Exit::Usage } else { Exit::BadConfiguration };
-            return Err(Failure::silent(exit));
+/// Checks files on top of what is applied, and prints all of their problems.
+pub(super) fn checked(
+    sources: &[Source],
+    world: &dyn Surroundings,
+    (base, prune): (&Base, bool),
+) -> Result<Merged, Failure> {
+    look(sources, world, (base, prune))?.0.ok_or_else(|| Failure::silent(Exit::BadConfiguration))
+}
+
+fn look(
+    sources: &[Source],
+    world: &dyn Surroundings,
+    (base, prune): (&Base, bool),
+) -> Result<(Option<Merged>, Said), Failure> {
+    let (merged, diagnostics, said) = check_said_on(sources, world, &here()?, (base, prune));
+    let sources: Vec<_> = sources.iter().cloned().chain(base.sources()).collect();
+    write_diagnostics(&sources, &diagnostics, &mut anstream::stderr().lock())?;
+    Ok((merged, said))
+}
+
+/// The plan of files by themselves, with absolute paths. What is wrong with them is printed, nothing else.
+pub(super) fn alone(sources: &[Source]) -> Result<Plan, Failure> {
+    let (plan, diagnostics) = check(sources, &World);
+    match plan {
+        Some(plan) => Ok(reload::rooted(plan, &here()?)),
+        None => {
+            write_diagnostics(sources, &diagnostics, &mut anstream::stderr().lock())?;
+            Err(Failure::silent(Exit::BadConfiguration))
         }
+    }
+}
+
+/// The namespaces that files name, as far as they can be read.
+pub(super) fn namespaces(sources: &[Source]) -> Vec<String> {
+    topology::namespaces(sources, &World).into_iter().collect()
+}
+
+/// What the files of a start say on top of what was applied before. None where they cannot be any more, and say what they said
+/// at the start before.
+pub(super) fn of_start(
+    sources: &[Source],
+    opened: &Opened,
+    prune: bool,
+    folder: impl FnMut(&Path) -> Result<PathBuf, String>,
+) -> Result<Option<Files>, Failure> {
+    let applied = opened.applied();
+    let base = applied.as_ref().map(|(plan, _)| Base::of(plan, |_| true)).unwrap_or_default();
+    let (merged, said) = look(sources, &World, (&base, prune))?;
+    let Some(merged) = merged else {
+        if opened.has_seen(said, prune) {
+            tracing::warn!("the files do not go with what was applied since the last start, which runs");
+            return Ok(None);
+        }
+        return Err(Failure::silent(Exit::BadConfiguration));
     };
-    let (plan, diagnostics, said) = check_said(&sources, world, &here()?);
-    write_diagnostics(&sources, &diagnostics, &mut notices)?;
-    Ok((plan.ok_or_else(|| Failure::silent(Exit::BadConfiguration))?, said))
+    let (merged, components) = with_components(merged, folder)?;
+    let files = Files::on(applied.as_ref(), merged, components, (said, prune));
+    files.map(Some).map_err(|error| Failure::new(Exit::BadConfiguration, error))
 }
 
-/// What the files of a start say, with absolute paths, and the component of every subscriber, as [`of`].
-pub(super) fn files(
-    (plan, said): (Plan, Said),
+/// What files propose on top of what is applied.
+pub(super) fn proposal(
+    merged: Merged,
+    prune: bool,
     folder: impl FnMut(&Path) -> Result<PathBuf, String>,
-) -> Result<Files, Failure> {
-    let (plan, components) = with_components(plan, folder)?;
-    Ok(Files { plan, components, said })
+) -> Result<Proposal, Failure> {
+    let (merged, components) = with_components(merged, folder)?;
+    Ok(Proposal { prune, ..Proposal::of_files(&merged, components) })
 }
 
-/// The plan of topologies with absolute paths, so that it means the same wherever it is read, and the component of every
-/// subscriber, as [`of`].
-pub(super) fn rooted(
-    topologies: &[PathBuf],
-    folder: impl FnMut(&Path) -> Result<PathBuf, String>,
-) -> Result<(Plan, Vec<PathBuf>), Failure> {
-    let (plan, _) = checked_in(topologies, &Declared::default())?;
-    with_components(plan, folder)
-}
-
-/// As [`rooted`], of a plan.
+/// The same with absolute paths, so that it means the same wherever it is read, and the components of the subscribers that
+/// files declare, as [`of`].
 fn with_components(
-    plan: Plan,
+    mut merged: Merged,
     folder: impl FnMut(&Path) -> Result<PathBuf, String>,
-) -> Result<(Plan, Vec<PathBuf>), Failure> {
+) -> Result<(Merged, BTreeMap<String, PathBuf>), Failure> {
     let here = here()?;
-    let plan = reload::rooted(plan, &here);
-    let components = of(&plan, folder)?.iter().map(|path| here.join(path)).collect();
-    Ok((plan, components))
+    merged.plan = reload::rooted(merged.plan, &here);
+    let declared = merged.plan.subscribers.iter().filter(|of| merged.subscribers.contains(&of.label()));
+    let declared: Vec<_> = declared.collect();
+    let components = of_each(&declared, folder)?.into_iter().map(|path| here.join(path));
+    let components = declared.iter().map(|of| of.label()).zip(components).collect();
+    Ok((merged, components))
 }
 
 /// The component of every subscriber, built where `folder` makes one from a source folder. Each folder is asked for once.
 /// Everything that is missing is said at once.
-pub(super) fn of(
-    plan: &Plan,
+pub(super) fn of(plan: &Plan, folder: impl FnMut(&Path) -> Result<PathBuf, String>) -> Result<Vec<PathBuf>, Failure> {
+    of_each(&plan.subscribers.iter().collect::<Vec<_>>(), folder)
+}
+
+fn of_each(
+    subscribers: &[&SubscriberPlan],
     mut folder: impl FnMut(&Path) -> Result<PathBuf, String>,
 ) -> Result<Vec<PathBuf>, Failure> {
     let mut known: BTreeMap<&PathBuf, Result<PathBuf, String>> = BTreeMap::new();
     let (mut components, mut errors) = (Vec::new(), Vec::new());
-    for subscriber in &plan.subscribers {
+    for subscriber in subscribers {
         match &subscriber.runs {
             Runs::Plugin(PluginSource::Wasm(path)) => components.push(path.clone()),
             Runs::Plugin(PluginSource::Folder(source)) => {
@@ -161,6 +215,39 @@ pub(super) fn of(
         }
     }
     if errors.is_empty() { Ok(components) } else { Err(Failure::new(Exit::BadConfiguration, errors.join("\n"))) }
+}
+
+/// Why plugins of a plan that are built cannot be run, each in words. Nothing is built; what is no component yet is not looked at.
+pub(super) fn misfits(plan: &Plan) -> Vec<String> {
+    let mut known: BTreeMap<&PathBuf, Option<PathBuf>> = BTreeMap::new();
+    let mut components = Vec::new();
+    for subscriber in &plan.subscribers {
+        let component = match &subscriber.runs {
+            Runs::Plugin(PluginSource::Folder(folder)) => {
+                known.entry(folder).or_insert_with(|| built(folder).ok()).clone()
+            }
+            Runs::Plugin(PluginSource::Wasm(path)) => Some(path.clone()),
+            Runs::Plugin(PluginSource::Stored { .. }) | Runs::Push { .. } | Runs::Pull => None,
+        };
+        components.push(component.filter(|path| is_component(path)));
+    }
+    if components.iter().all(Option::is_none) {
+        return Vec::new();
+    }
+    let options = HostOptions { cache_folder: args::code_cache(), ..HostOptions::default() };
+    match Host::new(options) {
+        Ok(host) => reload::misfits(&host, plan, &components).iter().map(ToString::to_string).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "plugins are not looked at");
+            Vec::new()
+        }
+    }
+}
+
+/// Whether a file begins as components do: a place that is kept for one that is to be built does not.
+fn is_component(path: &Path) -> bool {
+    let mut head = [0; 4];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == *b"\0asm"
 }
 
 /// The source folders of a plan, each once.

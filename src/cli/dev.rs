@@ -18,15 +18,15 @@ use super::signals::Signals;
 use super::tree::{self, Shown, plural};
 use super::words::plain;
 use super::{Exit, Failure, Outcome, build, components, run, say};
-use crate::app::{Options, Progress, Running, StartError};
+use crate::app::{Opened, Options, Progress, Running, StartError};
 use crate::client::{Client, Read};
 use crate::dispatch::{Published, Snapshot};
 use crate::effects::create_new_private;
 use crate::model::{Event, EventView};
-use crate::reload::{self, Files, Policy, Proposal, Watch};
+use crate::reload::{self, Policy, Proposal, Watch};
 use crate::server;
 use crate::telemetry::{self, LogFormat};
-use crate::topology::{Plan, Said};
+use crate::topology::{self, Plan};
 
 /// How often it is looked whether everything is handled.
 const SETTLED_EVERY: Duration = Duration::from_millis(10);
@@ -40,7 +40,8 @@ const FAILURES_SHOWN: usize = 20;
 ///
 /// Builds the plugin folders that the topologies name, and runs everything on a fresh data folder that is removed at the
 /// end. When the sources of a plugin change, also of one that is applied meanwhile, it is built again, and takes the place of
-/// the one that runs. On a terminal it shows the tree with its counts.
+/// the one that runs. What a folder of before (--data) has in the namespaces of the topologies, and they do not declare, is
+/// removed. On a terminal it shows the tree with its counts.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle dev topologies/orders.yaml
@@ -73,13 +74,14 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     telemetry::start(args.log_format).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let (plan, said) = components::checked(&args.topologies)?;
+    let sources = components::sources(&args.topologies)?;
+    let plan = components::alone(&sources)?;
     let inputs = inputs(args, &plan)?;
-    let (files, built) = build_all((plan, said))?;
-    components::hold(&args.topologies, &files.plan, &files.components)?;
+    let Built { components, of_folders, from } = build_all(&plan)?;
+    components::hold(&args.topologies, &plan, &components)?;
     let mut signals = Signals::listen()?;
     let data = Data::new(args.data.as_deref())?;
-    let running = start(args, &files, &data)?;
+    let running = start(args, &sources, &of_folders, &data)?;
     let server = running.address().to_string();
     if !args.once {
         say(&format!("serving on {server}; Ctrl-C ends it"));
@@ -106,7 +108,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             result = work => result,
             () = shown => Ok(None),
             () = reloaded, if !args.once => Ok(None),
-            () = rebuild(running.reloader().topology(), built), if !args.once => Ok(None),
+            () = rebuild(running.reloader().topology(), from), if !args.once => Ok(None),
             () = signals.first() => Ok(None),
             why = running.tree().stopped() => {
                 stopped = Some(why);
@@ -157,8 +159,17 @@ fn inputs(args: &Args, plan: &Plan) -> Result<Vec<(String, Source)>, Failure> {
 /// What plugins are built from: for each folder that is one itself and what it depends on.
 type BuiltFrom = BTreeMap<PathBuf, Vec<PathBuf>>;
 
+/// What was built.
+struct Built {
+    /// The component of each subscriber, in the plan's order.
+    components: Vec<PathBuf>,
+    /// The component of each folder.
+    of_folders: BTreeMap<PathBuf, PathBuf>,
+    from: BuiltFrom,
+}
+
 /// Builds every plugin folder.
-fn build_all(checked: (Plan, Said)) -> Result<(Files, BuiltFrom), Failure> {
+fn build_all(plan: &Plan) -> Result<Built, Failure> {
     let mut from = BuiltFrom::new();
     let bar = match io::stderr().is_terminal() {
         true => ProgressBar::new_spinner(),
@@ -168,18 +179,21 @@ fn build_all(checked: (Plan, Said)) -> Result<(Files, BuiltFrom), Failure> {
         bar.set_style(style);
     }
     bar.enable_steady_tick(DRAW_EVERY);
-    let built = components::files(checked, |folder| {
+    let mut all = BTreeMap::new();
+    let built = components::of(plan, |folder| {
         let name = folder.display().to_string();
         tracing::info!(folder = name, "building");
         bar.set_message(name.clone());
         let mut progress = |line: &str| bar.set_message(format!("{name}: {line}"));
         let built = build::build_folder(folder, &mut progress).map_err(|error| error.to_string())?;
         from.insert(folder.to_owned(), built.depends_on);
+        all.insert(folder.to_owned(), built.wasm.clone());
         Ok(built.wasm)
     });
     bar.finish_and_clear();
     // Folders that do not build are the work's failure, not a fault of the configuration.
-    Ok((built.map_err(|failure| Failure { exit: Exit::Failed, ..failure })?, from))
+    let components = built.map_err(|failure| Failure { exit: Exit::Failed, ..failure })?;
+    Ok(Built { components, of_folders: all, from })
 }
 
 /// Builds plugin folders of the topology that runs whose sources change, or those of what they depend on, for as long as this
@@ -227,23 +241,32 @@ async fn rebuild(mut topology: Receiver<Arc<Proposal>>, mut from: BuiltFrom) {
     }
 }
 
-/// Starts the bus. Where nobody said where to listen and the usual port is taken, another one will do.
-fn start(args: &Args, files: &Files, data: &Data) -> Result<Running, Failure> {
+/// Starts the bus with exactly what the files say of their namespaces. Where nobody said where to listen and the usual port is
+/// taken, another one will do.
+fn start(
+    args: &Args,
+    sources: &[topology::Source],
+    built: &BTreeMap<PathBuf, PathBuf>,
+    data: &Data,
+) -> Result<Running, Failure> {
     let options = |listen: SocketAddr| -> Options {
         Options { allow_loss: true, ..args.bus.options(data.folder.clone(), listen) }
     };
     let listen = args.bus.listen_or_default();
-    let start = |listen| Running::start(files, &options(listen), &log_progress);
-    let started = match start(listen) {
+    let open = |listen| Opened::open(&options(listen), &log_progress);
+    let opened = match open(listen) {
         Err(StartError::Server(server::StartError::Bind { source, .. }))
             if source.kind() == io::ErrorKind::AddrInUse && args.bus.listen.is_none() =>
         {
             tracing::info!(%listen, "somebody else has the port: taking a free one");
-            start(SocketAddr::new(listen.ip(), 0))
+            open(SocketAddr::new(listen.ip(), 0))
         }
-        started => started,
+        opened => opened,
     };
-    started.map_err(run::refused)
+    let opened = opened.map_err(run::refused)?;
+    let component = |folder: &Path| built.get(folder).cloned().ok_or_else(|| "it was not built".to_owned());
+    let files = components::of_start(sources, &opened, true, component)?;
+    opened.start(files.as_ref(), &options(listen), &log_progress).map_err(run::refused)
 }
 
 fn log_progress(progress: Progress) {

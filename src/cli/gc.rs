@@ -1,25 +1,33 @@
 //! `wattle gc`: what is kept of subscribers that are gone.
 
-use std::io::Write;
+use std::io::{self, BufRead, IsTerminal, Write};
 
 use serde_json::json;
 
 use super::words::plain;
-use super::{Outcome, Output, ServerArg, block_on};
+use super::{Exit, Failure, Outcome, Output, ServerArg, block_on};
 
 /// Forget what is kept of subscribers that are gone
 ///
 /// A subscriber that was taken out of the topology keeps its place, its state and what waits, and goes on with them when it
 /// comes back. From here on it is new when it does. Its snapshots and capsules go as well. What breaks off is gone on with by
-/// the next start, or by this once more. The events of topics stay.
+/// the next start, or by this once more. The events of topics stay. On a terminal it shows what would be lost, and asks.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
-  wattle gc
-  wattle gc --allow-loss")]
+  wattle gc --dry-run
+  wattle gc --yes --allow-loss")]
 pub(super) struct Args {
-    /// Also where they have state, snapshots, or events that they have yet to handle
+    /// Say what would be forgotten, and what would be lost by that; nothing happens
+    #[arg(long, conflicts_with_all = ["allow_loss", "yes"])]
+    dry_run: bool,
+
+    /// Also where they have a place, state, snapshots, or events that they have yet to handle
     #[arg(long)]
     allow_loss: bool,
+
+    /// Do not ask, also on a terminal
+    #[arg(short, long)]
+    yes: bool,
 
     #[command(flatten)]
     server: ServerArg,
@@ -30,7 +38,19 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let forgotten = block_on(async { Ok(args.server.connect().await?.collect_garbage(args.allow_loss).await?) })?;
+    let asks = !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal();
+    let mut allow_loss = args.allow_loss;
+    if args.dry_run || asks {
+        let (subscribers, losses) = block_on(async { Ok(args.server.connect().await?.garbage().await?) })?;
+        if args.dry_run {
+            return show(args.output, &subscribers, &losses);
+        }
+        if !subscribers.is_empty() {
+            confirm(&subscribers, &losses, &mut io::stdin().lock(), &mut anstream::stderr().lock())?;
+            allow_loss = true; // what is lost was shown
+        }
+    }
+    let forgotten = block_on(async { Ok(args.server.connect().await?.collect_garbage(allow_loss).await?) })?;
     let mut out = anstream::stdout().lock();
     match (args.output, forgotten.as_slice()) {
         (Output::Json, all) => writeln!(out, "{}", json!({ "forgotten": all }))?,
@@ -38,4 +58,47 @@ pub(super) fn run(args: &Args) -> Outcome {
         (Output::Text, all) => all.iter().try_for_each(|name| writeln!(out, "{} is forgotten", plain(name)))?,
     }
     Ok(())
+}
+
+fn show(output: Output, subscribers: &[String], losses: &[String]) -> Outcome {
+    let mut out = anstream::stdout().lock();
+    match (output, subscribers) {
+        (Output::Json, all) => writeln!(out, "{}", json!({ "would_forget": all, "losses": losses }))?,
+        (Output::Text, []) => writeln!(out, "there is nothing to forget")?,
+        (Output::Text, all) => {
+            all.iter().try_for_each(|name| writeln!(out, "{} would be forgotten", plain(name)))?;
+            losses.iter().try_for_each(|loss| writeln!(out, "needs --allow-loss: {}", plain(loss)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks whether that is meant.
+fn confirm(subscribers: &[String], losses: &[String], from: &mut dyn BufRead, to: &mut dyn Write) -> Outcome {
+    subscribers.iter().try_for_each(|name| writeln!(to, "{} would be forgotten", plain(name)))?;
+    losses.iter().try_for_each(|loss| writeln!(to, "this would lose: {}", plain(loss)))?;
+    write!(to, "forget that? [y/N] ")?;
+    to.flush()?;
+    let mut answer = String::new();
+    from.read_line(&mut answer)?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::new(Exit::Failed, "nothing was forgotten: the answer was not `y`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_yes_is_yes_and_what_would_be_lost_is_shown_first() {
+        for (answer, is_yes) in [("y\n", true), (" YES \n", true), ("n\n", false), ("\n", false), ("", false)] {
+            let mut shown = Vec::new();
+            let asked = confirm(&["t/a".into()], &["its place".into()], &mut answer.as_bytes(), &mut shown);
+            assert_eq!(asked.is_ok(), is_yes, "{answer:?}");
+            let expected = "t/a would be forgotten\nthis would lose: its place\nforget that? [y/N] ";
+            assert_eq!(String::from_utf8(shown).unwrap(), expected);
+        }
+    }
 }

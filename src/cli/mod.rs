@@ -65,6 +65,8 @@ pub enum Exit {
     Unreachable = 3,
     /// The connection or the bus ended in the middle: what was asked for may have happened or not.
     Unknown = 4,
+    /// What it was to change has been changed by somebody else since it was looked at. Nothing happened.
+    Conflict = 5,
     /// The configuration is wrong: `EX_CONFIG` of BSD's sysexits.
     BadConfiguration = 78,
     /// Interrupted twice: 128 + SIGINT.
@@ -107,6 +109,7 @@ impl From<ClientError> for Failure {
         let exit = match &error {
             ClientError::Address { .. } => Exit::Usage,
             error if error.is_unreachable() => Exit::Unreachable,
+            error if error.is_conflict() => Exit::Conflict,
             error if !error.has_no_side_effects() => {
                 return Self::new(Exit::Unknown, format!("{error}; what was asked for may have happened or not"));
             }
@@ -136,8 +139,8 @@ Topologies:
   check        Say everything that is wrong with topologies
   graph        Draw topologies
   schema       Print the JSON Schema of topology files
-  plan         Show what applying changed topologies would do to what runs
-  apply        Have topologies take the place of those that run, live
+  plan         Show what applying topologies would do to what runs
+  apply        Apply topologies to a running bus, live
   gc           Forget what is kept of subscribers that are gone
 Plugins:
   new          Begin a plugin
@@ -182,7 +185,8 @@ Other:
     before_help = GROUPS,
     after_help = "`wattle COMMAND --help` says more and shows examples.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no bus there, 4 not known whether it was done, 78 bad configuration."
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no bus there, 4 not known whether it was done, 5 changed by somebody
+else meanwhile, 78 bad configuration."
 )]
 struct Cli {
     #[command(subcommand)]

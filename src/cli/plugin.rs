@@ -62,6 +62,9 @@ struct Deploy {
     #[arg(long, value_enum, default_value_t)]
     policy: How,
 
+    #[command(flatten)]
+    expected: Expected,
+
     /// Lanes that call a canary first, rounded up
     #[arg(long, value_parser = percent, default_value = "10%", value_name = "PERCENT")]
     share: u32,
@@ -123,6 +126,9 @@ struct Promote {
 struct Rollback {
     #[command(flatten)]
     of: Of,
+
+    #[command(flatten)]
+    expected: Expected,
 }
 
 /// Run a version that is kept, and let no other take its place
@@ -140,8 +146,18 @@ struct Pin {
     digest: Option<String>,
 
     /// Let other versions take its place again
-    #[arg(long)]
+    #[arg(long, conflicts_with = "version")]
     off: bool,
+
+    #[command(flatten)]
+    expected: Expected,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Expected {
+    /// Only where the version that was decided on last, on trial or proven, has a digest that begins so; else exit with 5
+    #[arg(long = "if", value_name = "VERSION")]
+    version: Option<String>,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -186,7 +202,7 @@ fn deploy(args: &Deploy) -> Outcome {
     let cause = args.file.display().to_string();
     let (reloaded, trial) = block_on(async {
         let client = server.connect().await?;
-        let reloaded = client.deploy(subscriber, wasm.into(), policy, &cause).await?;
+        let reloaded = client.deploy(subscriber, wasm.into(), policy, &cause, args.expected.version.clone()).await?;
         let trial = match reloaded.outcome {
             reload::Outcome::OnTrial => client.versions(subscriber).await?.into_iter().find_map(|kept| kept.trial),
             _ => None,
@@ -314,7 +330,8 @@ fn promote(args: &Promote) -> Outcome {
 
 fn rollback(args: &Rollback) -> Outcome {
     let Of { subscriber, server, output } = &args.of;
-    let version = block_on(async { Ok(server.connect().await?.rollback(subscriber).await?) })?;
+    let version =
+        block_on(async { Ok(server.connect().await?.rollback(subscriber, args.expected.version.clone()).await?) })?;
     let mut out = anstream::stdout().lock();
     match output {
         Output::Json => writeln!(out, "{}", json!({ "version": version.to_string() }))?,
@@ -329,7 +346,7 @@ fn pin(args: &Pin) -> Outcome {
         let client = server.connect().await?;
         match args.off {
             true => Ok(client.unpin(subscriber).await.map(|()| None)?),
-            false => Ok(Some(client.pin(subscriber, args.digest.as_deref()).await?)),
+            false => Ok(Some(client.pin(subscriber, args.digest.as_deref(), args.expected.version.clone()).await?)),
         }
     })?;
     let mut out = anstream::stdout().lock();

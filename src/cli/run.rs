@@ -8,16 +8,16 @@ use clap::builder::FalseyValueParser;
 use super::args::{self, BusArgs};
 use super::signals::Signals;
 use super::{Exit, Failure, Outcome, components};
-use crate::app::{Options, Progress, Running, StartError, Stop};
+use crate::app::{self, Opened, Options, Progress, StartError, Stop};
 use crate::engine::Stopped;
 use crate::reload::{self, Policy};
 use crate::telemetry::{self, LogFormat};
 
 /// Run topologies, durably, until told to stop
 ///
-/// What runs is what was applied last. Files propose: what they say is applied first, all or nothing, as `wattle apply` does,
-/// unless it is what they said at the start before. Where that would lose something, or cannot be, what was applied before runs
-/// on; the log and `wattle status` say why.
+/// What runs is what was applied last. Files propose: what they say is applied first, all or nothing, as `wattle apply` does it
+/// on top of what is applied, unless it is what they said at the start before. Where that would lose something, or cannot be,
+/// what was applied before runs on; the log and `wattle status` say why. Without files, what was applied last runs.
 /// Plugins are run as they were built: `wattle build` builds them. What runs is what was decided last: a file that has changed
 /// since is tried beside the version before, and a bad one lets that run. On SIGTERM or Ctrl-C the bus refuses new events,
 /// answers what it has taken in, lets every subscriber end the events that it is at, and exits with 0; a second signal ends
@@ -25,11 +25,16 @@ use crate::telemetry::{self, LogFormat};
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle run topologies/orders.yaml
-  wattle run topologies/ --data /var/lib/wattle --listen 127.0.0.1:7411 --log-format json")]
+  wattle run --data /var/lib/wattle
+  wattle run topologies/ --prune --data /var/lib/wattle --listen 127.0.0.1:7411 --log-format json")]
 pub(super) struct Args {
-    /// Topology files, or folders of them; together they are what runs
-    #[arg(required = true, value_name = "TOPOLOGY")]
+    /// Topology files, or folders of them; what was applied last runs where there are none
+    #[arg(value_name = "TOPOLOGY")]
     topologies: Vec<PathBuf>,
+
+    /// Remove what was applied in the namespaces of the files and is not declared in them
+    #[arg(long, requires = "topologies")]
+    prune: bool,
 
     /// Folder in which the bus keeps everything
     #[arg(long, env = "WATTLE_DATA", default_value = args::DEFAULT_DATA, value_name = "FOLDER")]
@@ -57,7 +62,16 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     telemetry::start(args.log_format).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let files = components::files(components::checked(&args.topologies)?, components::built)?;
+    let sources = match args.topologies.as_slice() {
+        [] => None,
+        topologies => Some(components::sources(topologies)?),
+    };
+    // Where nothing was applied, files say all, and what is wrong with them is said before anything is opened.
+    match &sources {
+        _ if app::was_applied(&args.data) => {}
+        Some(sources) => drop(components::alone(sources)?),
+        None => return Err(Failure::new(Exit::Usage, StartError::Nothing)),
+    }
     let mut signals = Signals::listen()?;
     let options = args.bus.options(args.data.clone(), args.bus.listen_or_default());
     if options.code_cache.is_none() {
@@ -66,7 +80,12 @@ pub(super) fn run(args: &Args) -> Outcome {
         );
     }
     let options = Options { allow_loss: args.allow_loss, confirm_clock: args.confirm_clock, ..options };
-    let running = Running::start(&files, &options, &log_progress).map_err(refused)?;
+    let opened = Opened::open(&options, &log_progress).map_err(refused)?;
+    let files = match &sources {
+        Some(sources) => components::of_start(sources, &opened, args.prune, components::built)?,
+        None => None,
+    };
+    let running = opened.start(files.as_ref(), &options, &log_progress).map_err(refused)?;
     tracing::info!(address = %running.address(), data = %args.data.display(), "serving");
     let stopped = running.block_on(async {
         tokio::select! {

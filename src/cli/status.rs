@@ -51,19 +51,18 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let proposal = match args.files.as_slice() {
-        [] => None,
-        files => Some(changes::proposal(files)?),
-    };
     block_on(async {
-        let client = args.server.connect().await?;
+        let (client, drift) = match args.files.as_slice() {
+            [] => (args.server.connect().await?, None),
+            files => {
+                let (client, proposal, _) = changes::proposal(&args.server, files, false).await?;
+                let drift = client.plan(proposal).await?.0;
+                (client, Some(drift))
+            }
+        };
         if args.watch {
             return watch(args, &client).await;
         }
-        let drift = match proposal {
-            Some(proposal) => Some(client.changes(proposal).await?),
-            None => None,
-        };
         print(args, &client.status().await?, drift.as_ref())
     })
 }
@@ -112,6 +111,7 @@ fn json(status: &BusStatus, drift: Option<&Changes>) -> serde_json::Value {
         "reason": status.serving.as_ref().err(),
         "uptime_seconds": words::seconds(status.tree.uptime),
         "storage": status.storage.as_ref().map(storage),
+        "topology_revision": status.topology_revision,
         "files_refused": status.files_refused,
         "drift": drift.map(changes::shown),
         "topics": status.tree.topics.iter().map(topics::json).collect::<Vec<_>>(),
@@ -127,6 +127,9 @@ fn lines(server: &str, status: &BusStatus, drift: Option<&Changes>) -> Vec<Strin
     };
     let uptime = words::age(status.tree.uptime);
     let mut lines = vec![format!("wattle {} at {server}: {state}, started {uptime} ago", plain(&status.version))];
+    if !status.topology_revision.is_empty() {
+        lines.push(format!("topology: revision {}", plain(&status.topology_revision)));
+    }
     for warning in status.storage.iter().flat_map(warnings) {
         lines.push(format!("{WARNING}{warning}{WARNING:#}"));
     }
@@ -135,9 +138,14 @@ fn lines(server: &str, status: &BusStatus, drift: Option<&Changes>) -> Vec<Strin
     }
     match drift {
         None => {}
-        Some(drift) if drift.is_empty() => lines.push("what runs is what the files say".to_owned()),
+        Some(drift) if drift.is_empty() && drift.missing.is_empty() => {
+            lines.push("what runs is what the files say".to_owned());
+        }
         Some(drift) => {
-            let words = "the files say something else, which `wattle apply` would run:";
+            let words = match drift.is_empty() {
+                true => "what runs is what the files say and more, which `wattle apply --prune` would remove:",
+                false => "the files say something else, which `wattle apply` would run:",
+            };
             lines.push(format!("{WARNING}{words}{WARNING:#}"));
             lines.extend(changes::text(drift).lines().map(str::to_owned));
         }

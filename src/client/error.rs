@@ -112,6 +112,18 @@ impl ClientError {
         }
     }
 
+    /// Whether a topology was refused for what it is, or what it would lose.
+    pub fn is_of_topology(&self) -> bool {
+        let reasons = [reason::TOPOLOGY_REFUSED, reason::PLUGIN_REFUSED, reason::WOULD_LOSE];
+        matches!(self, Self::Refused(refused) if reasons.contains(&refused.reason.as_str()))
+    }
+
+    /// Whether nothing happened, since what was to be changed is not any more what the caller has looked at.
+    pub fn is_conflict(&self) -> bool {
+        let reasons = [reason::TOPOLOGY_MOVED, reason::VERSION_MOVED];
+        matches!(self, Self::Refused(refused) if reasons.contains(&refused.reason.as_str()))
+    }
+
     /// Whether no server was reached, so that nothing happened.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Lost { is_read: true, .. })

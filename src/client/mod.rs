@@ -79,6 +79,8 @@ pub struct BusStatus {
     pub storage: Option<Storage>,
     /// Why what the files of its start say does not run, each reason in words.
     pub files_refused: Vec<String>,
+    /// Which topology is applied, in short.
+    pub topology_revision: String,
     /// Its tree.
     pub tree: Snapshot,
 }
@@ -231,7 +233,8 @@ impl Client {
         };
         let storage = answer.storage.map(Into::into);
         let (version, files_refused) = (answer.version.clone(), answer.files_refused.clone());
-        Ok(BusStatus { version, serving, storage, files_refused, tree: answer.into_snapshot() })
+        let topology_revision = answer.topology_revision.clone();
+        Ok(BusStatus { version, serving, storage, files_refused, topology_revision, tree: answer.into_snapshot() })
     }
 
     /// Says that the clock of the bus's machine is right, so that what waited for that may expire. Whether anything had.

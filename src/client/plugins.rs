@@ -25,7 +25,8 @@ fn nonsense(error: NotADigest) -> ClientError {
 }
 
 impl Client {
-    /// Has a component take the place of the one that a subscriber runs. `cause` says where it comes from.
+    /// Has a component take the place of the one that a subscriber runs. `cause` says where it comes from; `if_version`, which
+    /// version has to be there, by the start of its digest.
     ///
     /// # Errors
     /// [`ClientError`]; where the bus refuses, the version before runs on.
@@ -35,9 +36,10 @@ impl Client {
         wasm: Bytes,
         policy: Policy,
         cause: &str,
+        if_version: Option<String>,
     ) -> Result<Reloaded, ClientError> {
-        let (subscriber, cause) = (subscriber.to_owned(), cause.to_owned());
-        let begin = Begin { subscriber, size_bytes: wasm.len() as u64, cause, ..Begin::default() }.with(policy);
+        let (subscriber, cause, size_bytes) = (subscriber.to_owned(), cause.to_owned(), wasm.len() as u64);
+        let begin = Begin { subscriber, size_bytes, cause, if_version, ..Begin::default() }.with(policy);
         let chunks = (0..wasm.len()).step_by(CHUNK_BYTES).map(move |at| {
             let end = wasm.len().min(at + CHUNK_BYTES);
             Part::Chunk(wasm.slice(at..end))
@@ -74,8 +76,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn rollback(&self, subscriber: &str) -> Result<Digest, ClientError> {
-        let request = v1::RollbackRequest { subscriber: subscriber.to_owned() };
+    pub async fn rollback(&self, subscriber: &str, if_version: Option<String>) -> Result<Digest, ClientError> {
+        let request = v1::RollbackRequest { subscriber: subscriber.to_owned(), if_version };
         let answer = self.plugins.clone().rollback(request).await.map_err(|status| self.failed(&status))?;
         answer.into_inner().version.parse().map_err(nonsense)
     }
@@ -94,8 +96,14 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn pin(&self, subscriber: &str, version: Option<&str>) -> Result<Digest, ClientError> {
-        let request = v1::PinRequest { subscriber: subscriber.to_owned(), version: version.map(str::to_owned) };
+    pub async fn pin(
+        &self,
+        subscriber: &str,
+        version: Option<&str>,
+        if_version: Option<String>,
+    ) -> Result<Digest, ClientError> {
+        let version = version.map(str::to_owned);
+        let request = v1::PinRequest { subscriber: subscriber.to_owned(), version, if_version };
         let answer = self.plugins.clone().pin(request).await.map_err(|status| self.failed(&status))?;
         answer.into_inner().version.parse().map_err(nonsense)
     }

@@ -4,27 +4,69 @@ use super::{Client, ClientError};
 use crate::dispatch::{Change, Changes};
 use crate::reload::Proposal;
 use crate::rpc::v1;
+use crate::topology::Base;
 
 impl Client {
+    /// What is applied in these namespaces, or in all where none is named, and the revision of all that is applied.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn applied(&self, namespaces: Vec<String>) -> Result<(Base, String), ClientError> {
+        let request = v1::GetTopologyRequest { namespaces };
+        let answer = self.topologies.clone().get_topology(request).await;
+        let answer = answer.map_err(|status| self.failed_read(&status))?.into_inner();
+        let revision = answer.revision.clone();
+        Ok((answer.into(), revision))
+    }
+
     /// What applying a topology would change.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn changes(&self, proposal: Proposal) -> Result<Changes, ClientError> {
-        let request = v1::PlanTopologyRequest { topology: Some(proposal.into()) };
-        let answer = self.topologies.clone().plan_topology(request).await;
-        Ok(answer.map_err(|status| self.failed_read(&status))?.into_inner().into())
+        Ok(self.plan(proposal).await?.0)
     }
 
-    /// Has a topology take the place of the one that runs. What has changed.
+    /// What applying a topology would change, and the revision of what is applied.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn plan(&self, proposal: Proposal) -> Result<(Changes, String), ClientError> {
+        let request = v1::PlanTopologyRequest { topology: Some(proposal.into()) };
+        let answer = self.topologies.clone().plan_topology(request).await;
+        let answer = answer.map_err(|status| self.failed_read(&status))?.into_inner();
+        let revision = answer.revision.clone();
+        Ok((answer.into(), revision))
+    }
+
+    /// Applies a topology, where this revision is what is applied, if one is said. What has changed, and the revision from then
+    /// on.
     ///
     /// # Errors
     /// [`ClientError`]; where the bus refuses, what ran before runs on.
-    pub async fn apply(&self, proposal: Proposal, allow_loss: bool) -> Result<Vec<Change>, ClientError> {
-        let request = v1::ApplyTopologyRequest { topology: Some(proposal.into()), allow_loss };
+    pub async fn apply(
+        &self,
+        proposal: Proposal,
+        allow_loss: bool,
+        if_revision: Option<String>,
+    ) -> Result<(Vec<Change>, String), ClientError> {
+        let request = v1::ApplyTopologyRequest { topology: Some(proposal.into()), allow_loss, if_revision };
         let answer = self.topologies.clone().apply_topology(request).await;
-        let changes = answer.map_err(|status| self.failed(&status))?.into_inner().changes;
-        Ok(changes.into_iter().map(Into::into).collect())
+        let v1::ApplyTopologyResponse { changes, revision } =
+            answer.map_err(|status| self.failed(&status))?.into_inner();
+        Ok((changes.into_iter().map(Into::into).collect(), revision))
+    }
+
+    /// Subscribers that are gone, by their full names, and what is lost, in words, where what is kept of them is forgotten.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn garbage(&self) -> Result<(Vec<String>, Vec<String>), ClientError> {
+        let request = v1::CollectGarbageRequest { allow_loss: false, dry_run: true };
+        let answer = self.topologies.clone().collect_garbage(request).await;
+        let v1::CollectGarbageResponse { subscribers, losses } =
+            answer.map_err(|status| self.failed_read(&status))?.into_inner();
+        Ok((subscribers, losses))
     }
 
     /// Forgets what is kept of subscribers that are gone. Their full names.
@@ -32,7 +74,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; where the bus refuses, nothing is forgotten.
     pub async fn collect_garbage(&self, allow_loss: bool) -> Result<Vec<String>, ClientError> {
-        let request = v1::CollectGarbageRequest { allow_loss };
+        let request = v1::CollectGarbageRequest { allow_loss, dry_run: false };
         let answer = self.topologies.clone().collect_garbage(request).await;
         Ok(answer.map_err(|status| self.failed(&status))?.into_inner().subscribers)
     }

@@ -236,7 +236,8 @@ fn both_sides<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Changes {
     found.refusals.extend(other_partitions(engine, old, new));
     for loss in losses(engine, old, new) {
         let of = |change: &&mut Change| (change.node, &change.name) == (loss.node, &loss.name);
-        if let Some(change) = found.changes.iter_mut().find(of).filter(|change| change.what == What::Removed) {
+        let goes = |change: &&mut Change| matches!(change.what, What::Removed | What::Moved);
+        if let Some(change) = found.changes.iter_mut().find(of).filter(goes) {
             change.words.push(format!("it {}", loss.what));
         }
         found.losses.push(loss.to_string());

@@ -36,6 +36,29 @@ pub enum What {
     Renamed,
 }
 
+impl Node {
+    /// As a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Topic => "topic",
+            Self::Subscriber => "subscriber",
+        }
+    }
+}
+
+impl What {
+    /// As a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Changed => "changed",
+            Self::Moved => "moved",
+            Self::Renamed => "renamed",
+        }
+    }
+}
+
 /// A change of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -60,6 +83,8 @@ pub struct Changes {
     pub refusals: Vec<String>,
     /// What it would lose, in words: it has to be allowed.
     pub losses: Vec<String>,
+    /// What runs, is not asked for, and stays all the same, by full names: it would be removed with the rest of what is not.
+    pub missing: Vec<(Node, String)>,
 }
 
 impl Changes {

@@ -34,6 +34,8 @@ pub struct Gone {
 /// What is kept of one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kept {
+    /// Events that it has handled, as far as they are kept: a new one of its name would handle them again.
+    pub handled: u64,
     /// Events that it has yet to handle, as far as they are kept.
     pub behind: u64,
     /// Entries: of its handler's state, of events that wait, of what it was told.
@@ -82,6 +84,7 @@ impl<E: Engine> Tree<E> {
                 |error: ReadError| CollectError::Lane { subscriber: gone.name.clone(), error: error.into() };
             let bounds = engine.bounds(place).unwrap_or_default();
             let position = engine.position(lane).unwrap_or(0).max(bounds.start);
+            kept.handled += position.min(bounds.written) - bounds.start.min(bounds.written);
             kept.behind += bounds.written.saturating_sub(position);
             kept.entries += count(engine, lane).map_err(unreadable)?;
         }

@@ -8,6 +8,7 @@
 //! | a shorter `dedupe`, another `id` | what was taken already is stored again when it comes again |
 //! | a shorter `remember`, a smaller `remember_max` | keys that have ended may begin again |
 //! | a `ttl`, a shorter one | state that is older |
+//! | a subscriber that is removed, or takes from another topic | its place, and what it keeps |
 //! | a `state.max` below what is kept | nothing, but there is no room for more |
 //!
 //! Promises: whatever would be lost by now is said, each with how much at the most; what is kept and stays is not. Looks at
@@ -15,13 +16,14 @@
 //! Must not know: who asks, whether it is allowed.
 
 use std::fmt;
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::changes::{Node, places, topic_places};
 use super::delay;
 use super::renames::Renames;
 use super::state::{self, Look};
-use crate::engine::{Beyond, Bounds, Engine, Entries, GuardCounts, ReadError};
+use crate::engine::{Beyond, Bounds, Engine, Entries, GuardCounts, PageBudget, ReadError};
 use crate::model::{Dedupe, LaneId, PartitionId, Retention, TopicId};
 use crate::topology::{Plan, SubscriberPlan, TopicPlan, show_duration, show_size};
 
@@ -67,10 +69,12 @@ pub(super) fn losses<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<Loss>
     for (was, called) in old.subscribers.iter().zip(&followed.subscribers) {
         let name = called.label();
         let is = subscribers.get(&name).and_then(|at| new.subscribers.get(*at));
-        // one that takes from another topic is another one, and what is kept of this one stays
-        let Some(is) = is.filter(|is| new[is.from].label() == followed[called.from].label()) else { continue };
         let mut lost = Lost { node: Node::Subscriber, name: &name, found: &mut found };
-        looker.subscriber(old, (was, is), &mut lost);
+        // one that takes from another topic is another one
+        match is.filter(|is| new[is.from].label() == followed[called.from].label()) {
+            Some(is) => looker.subscriber(old, (was, is), &mut lost),
+            None => looker.gone(old, was, &mut lost),
+        }
     }
     found
 }
@@ -280,6 +284,29 @@ impl<E: Engine> Looker<'_, E> {
             let (remember, max) = (show_duration(was_remembered), before.remembered_max);
             let what = format!("forgets up to {ends} ends of keys, which may begin again then");
             lost.add(what, format!("they are remembered with `remember: {remember}` and `remember_max: {max}`"));
+        }
+    }
+
+    /// A subscriber that there is no more has no place, and nothing that it keeps.
+    fn gone(&self, old: &Plan, was: &SubscriberPlan, lost: &mut Lost<'_>) {
+        let input = &old[was.from];
+        let Some(topic) = self.engine.topic(&input.label()) else { return };
+        let Some(subscriber) = self.engine.subscriber(&was.label(), topic) else { return };
+        let (mut handled, mut found, mut is_all) = (0, 0, true);
+        for partition in 0..input.partitions {
+            let lane = LaneId { subscriber, partition };
+            let Bounds { start, written, .. } = self.bounds(topic, partition);
+            handled += self.engine.position(lane).unwrap_or(0).min(written).saturating_sub(start);
+            let Some(entries) = self.engine.entries(lane).filter(|_| found < LOOK_ENTRIES) else { continue };
+            let page = entries.range(Bound::Unbounded, &[u8::MAX], PageBudget::of(LOOK_ENTRIES - found));
+            let Some(page) = lost.looked("what it keeps", page) else { return };
+            (found, is_all) = (found + page.entries.len(), is_all && found + page.entries.len() < LOOK_ENTRIES);
+        }
+        if handled > 0 || found > 0 {
+            let more = if is_all { "" } else { " or more" };
+            let what =
+                format!("gives up its place in {}, behind {handled} events, and {found} entries{more}", input.label());
+            lost.add(what, "they are kept until `wattle gc`, for the case that it comes back");
         }
     }
 

@@ -21,11 +21,13 @@ use crate::dispatch::{Gone, PrepareError, Renames, rename};
 use crate::engine::{Engine, Names};
 use crate::model::{SubscriberId, TopicId};
 use crate::topology::kept::{KeptPath, KeptPlan};
-use crate::topology::{ConfigValue, Plan, Said, SubscriberPlan};
+use crate::topology::{ConfigValue, Merged, Plan, Said, SubscriberPlan};
 use crate::wasm::Digest;
 
 /// Of records that this release writes, and the latest that it reads.
 const VERSION: u32 = 2;
+/// Hexadecimal digits of a revision: two topologies of one bus do not have the same by chance.
+const REVISION_DIGITS: usize = 16;
 /// How the line of `dedupe` began and ended in version 0, where each that did not say a `count` had one of 100,000.
 const DEDUPE: &str = "    dedupe: { window: ";
 const OLD_COUNT: &str = ", count: 100000 }";
@@ -115,12 +117,52 @@ struct Old {
 /// What the files of a start say.
 #[derive(Debug, Clone)]
 pub struct Files {
-    /// What they mean, with absolute paths.
+    /// What they mean on top of what is applied, with absolute paths.
     pub plan: Plan,
     /// The component of each subscriber, in its order.
     pub components: Vec<PathBuf>,
+    /// What they say by themselves.
+    pub own: Proposal,
     /// Their own bytes, in short.
     pub said: Said,
+}
+
+impl Files {
+    /// Files that declare all of a plan.
+    pub fn whole(plan: Plan, components: Vec<PathBuf>, said: Said) -> Self {
+        let own = Proposal::of(&plan, &components);
+        Self { plan, components, own, said }
+    }
+
+    /// Files on top of what is applied, with the component of each of their subscribers, by its full name.
+    ///
+    /// # Errors
+    /// The subscribers whose components nobody knows.
+    pub fn on(
+        applied: Option<&(Plan, Vec<PathBuf>)>,
+        merged: Merged,
+        components: BTreeMap<String, PathBuf>,
+        (said, prune): (Said, bool),
+    ) -> Result<Self, TopologyError> {
+        let own = Proposal { prune, ..Proposal::of_files(&merged, components) };
+        let known = applied.map(|(plan, components)| by_name(plan, components)).unwrap_or_default();
+        let plan = match applied {
+            Some((plan, _)) => merged.with_applied(plan).plan,
+            None => merged.plan,
+        };
+        let component = |subscriber: &SubscriberPlan| {
+            let name = subscriber.label();
+            let missing = || TopologyError::Unreadable(format!("no component is known for `{name}`"));
+            own.components.get(&name).or_else(|| known.get(&name)).cloned().ok_or_else(missing)
+        };
+        let components = plan.subscribers.iter().map(component).collect::<Result<_, _>>()?;
+        Ok(Self { plan, components, own, said })
+    }
+}
+
+/// The components of a plan's subscribers by their full names.
+pub(super) fn by_name(plan: &Plan, components: &[PathBuf]) -> BTreeMap<String, PathBuf> {
+    plan.subscribers.iter().map(SubscriberPlan::label).zip(components.iter().cloned()).collect()
 }
 
 impl Proposal {
@@ -206,6 +248,21 @@ impl Written for Applied {
 }
 
 impl Applied {
+    /// The components of its subscribers by their full names.
+    pub(super) fn components_by_name(&self) -> BTreeMap<String, PathBuf> {
+        by_name(&self.plan, &self.components)
+    }
+
+    /// Which topology this is, in short: the same as long as the same is applied, over every start. Values of variables
+    /// cannot be guessed from it.
+    pub(super) fn revision(&self, values: &Values) -> String {
+        let plan = KeptPlan::of(&self.plan, &|text| values.seal(text.as_bytes()));
+        let components: Vec<KeptPath> = self.components.iter().map(|path| path.as_path().into()).collect();
+        let mut hasher = blake3::Hasher::new_derive_key("wattle topology revision 1");
+        hasher.update(&serde_json::to_vec(&(plan, components)).unwrap_or_default()); // its keys are texts
+        hasher.finalize().to_hex().chars().take(REVISION_DIGITS).collect()
+    }
+
     /// What is applied after this, where something was applied, and what is called otherwise by that.
     pub(super) fn next(
         before: Option<&Self>,
@@ -236,14 +293,12 @@ impl Applied {
         Self { seen: Some(Seen::Files(sealed)), ..self.clone() }
     }
 
-    /// Whether files say what they said at the start before.
-    fn has_seen(&self, files: &Files, sealed: &str) -> bool {
+    /// Whether files say what they said at the start before, which stands for one of these.
+    fn has_seen(&self, files: &Files, sealed: &[String]) -> bool {
         match &self.seen {
             None => false,
-            Some(Seen::Files(seen)) => seen == sealed,
-            Some(Seen::Rendered { digest, version }) => {
-                Proposal::of(&files.plan, &files.components).as_of(*version).digest() == *digest
-            }
+            Some(Seen::Files(seen)) => sealed.contains(seen),
+            Some(Seen::Rendered { digest, version }) => files.own.as_of(*version).digest() == *digest,
         }
     }
 
@@ -326,7 +381,24 @@ impl Store {
     pub fn applied_since(&self, files: &Files) -> Option<(Plan, Vec<PathBuf>)> {
         let applied = self.applied()?;
         let is_other = (&applied.plan, &applied.components) != (&files.plan, &files.components);
-        (is_other && applied.has_seen(files, &self.seal(files.said.as_bytes()))).then(|| self.topology())?
+        (is_other && applied.has_seen(files, &self.sealed(files.said, files.own.prune))).then(|| self.topology())?
+    }
+
+    /// Whether files of which no plan can be made any more say what they said at the start before.
+    pub fn has_seen(&self, said: Said, prune: bool) -> bool {
+        match self.applied().map(|applied| &applied.seen) {
+            Some(Some(Seen::Files(seen))) => self.sealed(said, prune).contains(seen),
+            _ => false,
+        }
+    }
+
+    /// What stands for what files say: first as it is remembered. To prune is something to say, not to prune is nothing new.
+    fn sealed(&self, said: Said, prune: bool) -> [String; 2] {
+        let pruned = self.seal(&[said.as_bytes().as_slice(), b"prune"].concat());
+        match prune {
+            true => [pruned.clone(), pruned],
+            false => [self.seal(said.as_bytes()), pruned],
+        }
     }
 
     /// Remembers what the files of a start said, durably.
@@ -334,7 +406,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn saw(&mut self, files: &Files) -> Result<(), StoreError> {
-        let sealed = self.seal(files.said.as_bytes());
+        let [sealed, _] = self.sealed(files.said, files.own.prune);
         match self.applied().map(|applied| applied.saw(sealed)) {
             Some(applied) => self.apply(applied),
             None => Ok(()),

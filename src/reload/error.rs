@@ -61,6 +61,19 @@ pub enum ReloadError {
         /// The version that it is pinned to.
         version: Digest,
     },
+    /// Another version was decided on than what was looked at.
+    #[error(
+        "version {} of `{subscriber}` is there, and not {expected}: somebody has changed it, so nothing was changed. Look again, \
+         with `wattle plugin versions {subscriber}`", is.short()
+    )]
+    Moved {
+        /// The subscriber.
+        subscriber: String,
+        /// The version that was looked at, or the start of it.
+        expected: String,
+        /// The one that was decided on last.
+        is: Digest,
+    },
     /// A later one took its place before its turn.
     #[error("a later version of the plugin of `{subscriber}` has come before this one had its turn")]
     Superseded {

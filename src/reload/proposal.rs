@@ -1,4 +1,4 @@
-//! A topology on its way to a bus: complete without its files.
+//! A topology, or a part of one, on its way to a bus: complete without its files but for what is applied there.
 //!
 //! Must not know: what is kept, who decides.
 
@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::TopologyError;
+use crate::dispatch::Node;
 use crate::topology::{
-    ConfigValue, Found, Plan, PluginSource, Runs, Source, SubscriberPlan, Surroundings, check, documents,
+    Base, Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Source, SubscriberPlan, Surroundings,
+    check_on, documents,
 };
 
-/// A topology with all that is needed to read it again, wherever and whenever: nothing of it is in other files but plugins
-/// and secrets. As it is serialized it was kept in records of version 1, and is read there.
+/// A topology, or a part of one, with all that is needed to read it again, wherever and whenever: nothing of it is in other
+/// files but plugins and secrets. As it is serialized it was kept in records of version 1, and is read there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
-    /// A YAML text for each namespace, with every default written out.
+    /// YAML texts with every default written out.
     pub documents: Vec<String>,
     /// The texts of the schemas that they name, by path.
     #[serde(default)]
@@ -31,50 +33,68 @@ pub struct Proposal {
     /// are shown to nobody. Not in records of version 1.
     #[serde(skip)]
     pub written: BTreeMap<(String, String), String>,
+    /// What is applied in its namespaces and not declared in it is to go. No part of any record.
+    #[serde(skip)]
+    pub prune: bool,
+}
+
+/// What a proposal is on top of what is applied.
+#[derive(Debug, Clone)]
+pub(super) struct Proposed {
+    pub(super) plan: Plan,
+    /// The component of each subscriber, in its order.
+    pub(super) components: Vec<PathBuf>,
+    /// What is applied in its namespaces, is not declared in it and stays, by full names.
+    pub(super) missing: Vec<(Node, String)>,
 }
 
 impl Proposal {
     /// A plan whose paths are absolute, with the component of each subscriber, in its order.
     pub fn of(plan: &Plan, components: &[PathBuf]) -> Self {
-        let schemas = plan.topics.iter().filter_map(|topic| topic.schema.as_ref());
+        let whole = Merged::whole(plan.clone());
+        let names = plan.subscribers.iter().map(SubscriberPlan::label);
+        Self { documents: documents(plan), ..Self::of_files(&whole, names.zip(components.iter().cloned()).collect()) }
+    }
+
+    /// What files declare, with absolute paths, and the component of each of their subscribers, by its full name.
+    pub fn of_files(merged: &Merged, components: BTreeMap<String, PathBuf>) -> Self {
+        let plan = &merged.plan;
+        let topics = plan.topics.iter().filter(|topic| merged.topics.contains(&topic.label()));
+        let schemas = topics.filter_map(|topic| topic.schema.as_ref());
         let folder = |subscriber: &SubscriberPlan| match &subscriber.runs {
             Runs::Plugin(PluginSource::Folder(path)) => Some(path.clone()),
             _ => None,
         };
-        let mut written = BTreeMap::new();
-        for subscriber in &plan.subscribers {
-            for (setting, value) in &subscriber.config {
-                if let ConfigValue::Variable { written: as_written, .. } = value {
-                    written.insert((subscriber.label(), setting.clone()), as_written.clone());
-                }
-            }
-        }
+        let subscribers = plan.subscribers.iter().filter(|of| merged.subscribers.contains(&of.label()));
         Self {
-            written,
-            documents: documents(plan),
+            documents: merged.documents(),
             schemas: schemas.map(|schema| (schema.path().to_owned(), schema.text().to_owned())).collect(),
-            folders: plan.subscribers.iter().filter_map(folder).collect(),
-            components: plan.subscribers.iter().map(SubscriberPlan::label).zip(components.iter().cloned()).collect(),
+            folders: subscribers.filter_map(folder).collect(),
+            components,
+            written: merged.written(),
+            prune: false,
         }
     }
 
-    /// The plan, with the component of each subscriber, in its order.
+    /// The plan of this alone, with the component of each subscriber, in its order.
     ///
     /// # Errors
     /// [`TopologyError::Unreadable`].
     pub fn read(&self) -> Result<(Plan, Vec<PathBuf>), TopologyError> {
+        let Proposed { plan, components, .. } = self.read_on(&Plan::default(), &BTreeMap::new())?;
+        Ok((plan, components))
+    }
+
+    /// The plan of this and of what is applied, whose components are known by the full names of subscribers.
+    pub(super) fn read_on(&self, applied: &Plan, known: &BTreeMap<String, PathBuf>) -> Result<Proposed, TopologyError> {
         let source = |(number, text): (usize, &String)| Source {
             path: format!("applied-{number}.yaml").into(),
             text: text.clone(),
         };
         let sources: Vec<_> = self.documents.iter().enumerate().map(source).collect();
-        let (plan, problems) = check(&sources, &Alone(self));
-        let Some(plan) = plan else {
-            let words: Vec<_> =
-                problems.iter().filter(|problem| problem.is_error()).map(|it| it.message.clone()).collect();
-            return Err(TopologyError::Unreadable(words.join("; ")));
-        };
-        let mut plan = plan;
+        let (merged, problems) = check_on(&sources, &Alone(self), &Base::of(applied, |_| true), self.prune);
+        let Some(merged) = merged else { return Err(unreadable(&problems)) };
+        let Merged { mut plan, subscribers, missing_topics, missing_subscribers, .. } = merged.with_applied(applied);
         for subscriber in &mut plan.subscribers {
             let name = subscriber.label();
             for (setting, value) in &mut subscriber.config {
@@ -87,11 +107,31 @@ impl Proposal {
         }
         let component = |subscriber: &SubscriberPlan| {
             let name = subscriber.label();
+            let component = if subscribers.contains(&name) { self.components.get(&name) } else { known.get(&name) };
             let missing = || TopologyError::Unreadable(format!("it names no component for `{name}`"));
-            self.components.get(&name).cloned().ok_or_else(missing)
+            component.cloned().ok_or_else(missing)
         };
         let components = plan.subscribers.iter().map(component).collect::<Result<_, _>>()?;
-        Ok((plan, components))
+        let of = |node| move |name| (node, name);
+        let missing = missing_topics.into_iter().map(of(Node::Topic));
+        let missing = missing.chain(missing_subscribers.into_iter().map(of(Node::Subscriber))).collect();
+        Ok(Proposed { plan, components, missing })
+    }
+}
+
+/// Why a proposal has no plan: it cannot be read, or what it declares and what is applied do not go together.
+fn unreadable(problems: &[Diagnostic]) -> TopologyError {
+    let errors: Vec<_> = problems.iter().filter(|problem| problem.is_error()).collect();
+    let is_of_whole = |problem: &&Diagnostic| {
+        matches!(
+            problem.code,
+            Code::UnknownTopic | Code::Cycle | Code::TwoParents | Code::SelfLoop | Code::NoRoot | Code::DuplicateName
+        )
+    };
+    let words: Vec<_> = errors.iter().map(|problem| problem.message.clone()).collect();
+    match errors.iter().all(is_of_whole) {
+        true => TopologyError::Refused(words),
+        false => TopologyError::Unreadable(words.join("; ")),
     }
 }
 

@@ -12,10 +12,10 @@ use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::applied::Applied;
 use super::queue::{Place, Queue};
-use super::record::{Decided, Kept, Record, Said};
-use super::store::{Shown, StoreError};
+use super::record::{Decided, Kept, Said};
+use super::revision::History;
+use super::store::{AllKept, Shown, StoreError};
 use super::{
     Compile, KeptError, KeptVersion, Outcome, Policy, ReloadError, Reloaded, Standing, Store, Summary, cause_of_file,
     source, start, terms,
@@ -48,6 +48,8 @@ pub(super) struct Shared<E, C> {
     pub(super) applying: tokio::sync::Mutex<()>,
     /// A topology was decided that does not run as a whole.
     pub(super) is_unfinished: AtomicBool,
+    /// What has changed of what is applied.
+    pub(super) history: Mutex<History>,
     /// Why what the files of the start say does not run.
     pub(super) files_refused: Mutex<Vec<String>>,
     /// How often something was forgotten.
@@ -133,6 +135,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             subjects: RwLock::new(plan.subscribers.iter().map(subject).collect()),
             applying: tokio::sync::Mutex::new(()),
             is_unfinished: AtomicBool::new(false),
+            history: Mutex::default(),
             files_refused: Mutex::default(),
             forgotten: Sender::default(),
             topology: Sender::new(applied.unwrap_or_default()),
@@ -160,7 +163,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     /// What is kept, for those who only look: nobody waits for a disk.
-    pub(super) fn shown(&self) -> Arc<(Record, Option<Applied>)> {
+    pub(super) fn shown(&self) -> Arc<AllKept> {
         self.shared.shown.now()
     }
 
@@ -275,6 +278,18 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         done.unwrap_or(Err(ReloadError::Closed))
     }
 
+    /// Refuses where the version that was decided on last does not begin so. Whose turn it is calls this.
+    fn is_still(&self, subject: &Subject, expected: Option<&str>) -> Result<(), ReloadError> {
+        let Some(expected) = expected else { return Ok(()) };
+        let shown = self.shown();
+        match shown.0.subscribers.get(&subject.name).map(Decided::newest) {
+            Some(is) if !is.to_string().starts_with(expected) => {
+                Err(ReloadError::Moved { subscriber: subject.name.clone(), expected: expected.to_owned(), is })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Has a component take the place of the one that a subscriber runs; `cause` says where it came from.
     ///
     /// # Errors
@@ -286,12 +301,28 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         policy: Policy,
         cause: &str,
     ) -> Result<Reloaded, ReloadError> {
+        self.deploy_if(subscriber, wasm, policy, cause, None).await
+    }
+
+    /// As [`Self::deploy`], where the version that was decided on last, on trial or proven, begins so.
+    ///
+    /// # Errors
+    /// [`ReloadError`], [`ReloadError::Moved`] where it is another one.
+    pub async fn deploy_if(
+        &self,
+        subscriber: &str,
+        wasm: Vec<u8>,
+        policy: Policy,
+        cause: &str,
+        expected: Option<String>,
+    ) -> Result<Reloaded, ReloadError> {
         let (index, _) = self.subject(subscriber)?;
         let (reloader, cause) = (self.clone(), cause.to_owned());
         self.whole(async move {
             let subject = reloader.at(index)?;
             let place = subject.queue.join();
             let _turn = reloader.unless_closing(reloader.turn_of(&subject, &place)).await?;
+            reloader.is_still(&subject, expected.as_deref())?;
             let plan = subject.plan();
             let spec = reloader.blocking(move |_| source::spec(&plan, wasm).map_err(ReloadError::Source)).await?;
             let reloaded = reloader.reload(index, Proposal { spec, cause, said: None, policy }).await?;
@@ -500,12 +531,21 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// # Errors
     /// [`ReloadError`]; what ran before runs on, but for [`ReloadError::NotCalled`].
     pub async fn rollback(&self, subscriber: &str) -> Result<Digest, ReloadError> {
+        self.rollback_if(subscriber, None).await
+    }
+
+    /// As [`Self::rollback`], where the version that was decided on last begins so.
+    ///
+    /// # Errors
+    /// [`ReloadError`], [`ReloadError::Moved`] where it is another one.
+    pub async fn rollback_if(&self, subscriber: &str, expected: Option<String>) -> Result<Digest, ReloadError> {
         const WHY: &str = "somebody went back from it";
         let (index, _) = self.subject(subscriber)?;
         let reloader = self.clone();
         self.whole(async move {
             let subject = reloader.at(index)?;
             let _turn = reloader.unless_closing(reloader.own_turn(&subject)).await?;
+            reloader.is_still(&subject, expected.as_deref())?;
             let name = subject.name.clone();
             let looked = reloader.blocking(move |reloader| {
                 let store = reloader.store();
@@ -532,11 +572,25 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// # Errors
     /// [`ReloadError`]; what ran before runs on.
     pub async fn pin(&self, subscriber: &str, prefix: Option<&str>) -> Result<Digest, ReloadError> {
+        self.pin_if(subscriber, prefix, None).await
+    }
+
+    /// As [`Self::pin`], where the version that was decided on last begins so.
+    ///
+    /// # Errors
+    /// [`ReloadError`], [`ReloadError::Moved`] where it is another one.
+    pub async fn pin_if(
+        &self,
+        subscriber: &str,
+        prefix: Option<&str>,
+        expected: Option<String>,
+    ) -> Result<Digest, ReloadError> {
         let (index, _) = self.subject(subscriber)?;
         let (reloader, prefix) = (self.clone(), prefix.map(str::to_owned));
         self.whole(async move {
             let subject = reloader.at(index)?;
             let _turn = reloader.unless_closing(reloader.own_turn(&subject)).await?;
+            reloader.is_still(&subject, expected.as_deref())?;
             let name = subject.name.clone();
             let version = reloader
                 .blocking(move |reloader| {

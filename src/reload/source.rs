@@ -204,6 +204,24 @@ pub fn register(host: &Host, plan: &Plan, components: &[PathBuf]) -> Result<Vec<
     if errors.is_empty() { Ok(plugins) } else { Err(errors) }
 }
 
+/// What is wrong with the components of a plan's subscribers, as far as they are known: what [`register`] would say of them. Says
+/// nothing of one whose secrets cannot be read here.
+pub fn misfits(host: &Host, plan: &Plan, components: &[Option<PathBuf>]) -> Vec<PluginError> {
+    let look = |index: usize, subscriber: &SubscriberPlan| {
+        let Some(path) = components.get(index).and_then(Option::as_ref) else { return Vec::new() };
+        let spec = match spec_of_file(subscriber, path) {
+            Ok(spec) => spec,
+            Err(errors) => {
+                let is_secret = |error: &PluginError| matches!(error, PluginError::Secret { .. });
+                return errors.into_iter().filter(|error| !is_secret(error)).collect();
+            }
+        };
+        let refused = |error| PluginError::Refused { subscriber: subscriber.label(), path: path.clone(), error };
+        host.register(spec).err().map(refused).into_iter().collect()
+    };
+    each(plan, look).into_iter().flatten().collect()
+}
+
 /// Does something for each subscriber of a plan, several at the same time. The results are in the plan's order.
 pub(super) fn each<T: Send>(plan: &Plan, work: impl Fn(usize, &SubscriberPlan) -> T + Sync) -> Vec<T> {
     let subscribers = &plan.subscribers;

@@ -124,8 +124,8 @@ pub enum StoreError {
 #[derive(Clone, Default)]
 pub(super) struct Shown(Arc<RwLock<Arc<AllKept>>>);
 
-/// What was decided about versions, and what was applied.
-pub(super) type AllKept = (Record, Option<Applied>);
+/// What was decided about versions, what was applied, and the revision of that.
+pub(super) type AllKept = (Record, Option<Applied>, Arc<str>);
 
 impl Shown {
     /// What is kept now.
@@ -133,8 +133,8 @@ impl Shown {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn show(&self, record: &Record, topology: Option<&Applied>) {
-        let shown = Arc::new((record.clone(), topology.cloned()));
+    fn show(&self, record: &Record, topology: Option<&Applied>, revision: &Arc<str>) {
+        let shown = Arc::new((record.clone(), topology.cloned(), revision.clone()));
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = shown;
     }
 }
@@ -159,6 +159,8 @@ pub struct Store {
     shown: Shown,
     record: Record,
     topology: Option<Applied>,
+    /// Of what was applied.
+    revision: Arc<str>,
     /// The values of variables, as they are on the disk; a salt that is not there yet otherwise.
     values: Values,
     has_values: bool,
@@ -175,6 +177,10 @@ impl std::fmt::Debug for Store {
     }
 }
 
+fn revision_of(applied: Option<&Applied>, values: &Values) -> Arc<str> {
+    applied.map(|applied| applied.revision(values)).unwrap_or_default().into()
+}
+
 fn failed(what: &'static str) -> impl Fn(io::Error) -> StoreError {
     move |error| StoreError::Disk { what, error: Arc::new(error) }
 }
@@ -184,6 +190,9 @@ fn name_of(wasm: Digest) -> String {
 }
 
 impl Store {
+    /// The name of the file with what was applied.
+    pub const TOPOLOGY: &str = TOPOLOGY;
+
     /// Opens what is kept on a disk.
     ///
     /// # Errors
@@ -207,7 +216,9 @@ impl Store {
         let named = BTreeMap::from([(RECORD, record.variables()), (TOPOLOGY, of_topology)]);
         let shelf = Shelf { disk: disk.clone(), one_at_a_time: Arc::default() };
         let (shown, to_be_named, poison) = (Shown::default(), BTreeMap::new(), None);
-        let mut store = Self { disk, shelf, shown, record, topology, values, has_values, named, to_be_named, poison };
+        let revision = revision_of(topology.as_ref(), &values);
+        let mut store =
+            Self { disk, shelf, shown, record, topology, revision, values, has_values, named, to_be_named, poison };
         store.record = store.record_by(&Renames::default());
         store.show();
         // Of a change that was interrupted. What names it no more has to be durable first: it may only have been written.
@@ -219,13 +230,14 @@ impl Store {
 
     /// What is kept as it is now, to look at, with the names that subscribers are to have.
     pub(super) fn view(&self, renames: &Renames) -> Self {
-        let Self { disk, shelf, topology, values, has_values, named, to_be_named, poison, .. } = self;
+        let Self { disk, shelf, topology, revision, values, has_values, named, to_be_named, poison, .. } = self;
         Self {
             disk: disk.clone(),
             shelf: shelf.clone(),
             shown: Shown::default(),
             record: self.record_by(renames),
             topology: topology.clone(),
+            revision: revision.clone(),
             values: values.clone(),
             has_values: *has_values,
             named: named.clone(),
@@ -240,7 +252,12 @@ impl Store {
     }
 
     fn show(&self) {
-        self.shown.show(&self.record, self.topology.as_ref());
+        self.shown.show(&self.record, self.topology.as_ref(), &self.revision);
+    }
+
+    /// The revision of what was applied last.
+    pub fn revision(&self) -> &str {
+        &self.revision
     }
 
     /// What was decided about the subscribers that there are, under the names that they have and those that they are to have.
@@ -279,6 +296,7 @@ impl Store {
             return Ok(());
         }
         self.write_record(&applied)?;
+        self.revision = revision_of(Some(&applied), &self.values);
         self.topology = Some(applied);
         self.record = self.record_by(&Renames::default());
         self.show();

@@ -23,13 +23,14 @@ use tokio::sync::watch;
 
 use super::adopt::permit;
 use super::applied::{Applied, Retired, news, taken};
+use super::proposal::Proposed;
 use super::snapshot::snapshot_where_nothing_runs;
 use super::source::PluginError;
 use super::start::{Change, Chosen};
 use super::{Compile, Proposal, Reloader, Replaced, StoreError};
 use crate::dispatch::{Changes, CollectError, Kept, Node, PrepareError, Renames, StartError};
 use crate::engine::Engine;
-use crate::topology::{Plan, SubscriberPlan};
+use crate::topology::{Base, Plan, SubscriberPlan};
 
 /// Losses that a refusal says one by one: it has to fit into the head of an answer.
 const LOSSES_SAID: usize = 20;
@@ -46,6 +47,19 @@ pub enum TopologyError {
     /// It would lose something, and nobody said that it may.
     #[error("this would lose data, so nothing was changed: {}; say --allow-loss if that is meant", first_of(.0))]
     Loss(Vec<String>),
+    /// Something else is applied than what was looked at.
+    #[error(
+        "what is applied has changed since it was looked at, so nothing was changed: revision {is} is applied, not {expected}; \
+         {since}. Look again, with `wattle plan`"
+    )]
+    Moved {
+        /// The revision that was looked at.
+        expected: String,
+        /// The one that is applied.
+        is: String,
+        /// What has changed, in words.
+        since: String,
+    },
     /// Plugins, all that do not fit.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Plugins(Vec<PluginError>),
@@ -77,15 +91,64 @@ fn first_of(words: &[String]) -> String {
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// What applying a topology would change. Nothing happens. Blocks on the disk.
+    /// What applying a topology would change, and whether that can be: an apply would say the same. Nothing happens. Blocks on
+    /// the disk, and until components are compiled.
     ///
     /// # Errors
-    /// [`TopologyError::Unreadable`].
+    /// [`TopologyError::Unreadable`], [`TopologyError::Refused`].
     pub fn changes(&self, proposal: &Proposal) -> Result<Changes, TopologyError> {
-        let (plan, components) = proposal.read()?;
-        let mut changes = self.changes_to(&plan);
-        self.tell_versions(&mut changes, &plan, &components);
+        let proposed = self.proposed(proposal)?;
+        let mut changes = self.looked_at(&proposed);
+        if changes.refusals.is_empty() {
+            let Proposed { plan, components, .. } = &proposed;
+            let tree = &self.shared.tree;
+            let (started, renames) = (tree.started_by(plan), Renames::of(&tree.plan(), plan));
+            if let Err(errors) = self.chosen(plan, components, &started, &renames) {
+                changes.refusals.extend(errors.iter().map(ToString::to_string));
+            }
+        }
         Ok(changes)
+    }
+
+    /// What is proposed, on top of what is applied.
+    fn proposed(&self, proposal: &Proposal) -> Result<Proposed, TopologyError> {
+        match &self.shown().1 {
+            Some(applied) => proposal.read_on(&applied.plan, &applied.components_by_name()),
+            None => proposal.read_on(&self.shared.tree.plan(), &self.topology().borrow().components),
+        }
+    }
+
+    /// What a plan would change, in words.
+    fn looked_at(&self, Proposed { plan, components, missing }: &Proposed) -> Changes {
+        let mut changes = self.changes_to(plan);
+        self.tell_versions(&mut changes, plan, components);
+        Changes { missing: missing.clone(), ..changes }
+    }
+
+    /// What is applied now, as other topologies are read on top of it, as far as it is of these namespaces, and its revision.
+    pub fn base(&self, is_asked_for: impl Fn(&str) -> bool) -> (Base, String) {
+        let shown = self.shown();
+        let base = match &shown.1 {
+            Some(applied) => Base::of(&applied.plan, is_asked_for),
+            None => Base::of(&self.shared.tree.plan(), is_asked_for),
+        };
+        (base, shown.2.to_string())
+    }
+
+    /// The revision of what is applied: the same over every start, as long as the same is applied.
+    pub fn revision(&self) -> String {
+        self.shown().2.to_string()
+    }
+
+    fn is_revision(&self, expected: Option<String>) -> Result<(), TopologyError> {
+        let is = self.revision();
+        match expected.filter(|expected| *expected != is) {
+            None => Ok(()),
+            Some(expected) => {
+                let since = self.shared.history.lock().unwrap_or_else(PoisonError::into_inner).since(&expected);
+                Err(TopologyError::Moved { expected, is, since })
+            }
+        }
     }
 
     /// Says which version each subscriber that starts is to run, and where its component declares another configuration. Reads the
@@ -137,22 +200,41 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         task.await.unwrap_or(Err(TopologyError::Closed))
     }
 
+    /// Those that [`Self::collect`] would forget, by their full names, and what would be lost by that, in words. Nothing happens.
+    ///
+    /// # Errors
+    /// [`TopologyError`].
+    pub async fn collectable(&self) -> Result<(Vec<String>, Vec<String>), TopologyError> {
+        let _alone = self.shared.applying.lock().await;
+        let gone = self.retired();
+        let losses = self.losses_of(&gone).await?;
+        let begun = self.shown().1.iter().flat_map(|applied| applied.forgetting.clone()).collect::<Vec<_>>();
+        Ok((gone.into_iter().chain(begun).map(|gone| gone.name).collect(), losses))
+    }
+
+    /// What would be lost of subscribers that are gone, in words.
+    async fn losses_of(&self, all: &[Retired]) -> Result<Vec<String>, TopologyError> {
+        let mut losses = Vec::new();
+        for gone in all {
+            let Kept { handled, behind, entries, snapshots } = self.shared.tree.kept_of(&gone.clone().into()).await?;
+            if handled + behind + entries + snapshots == 0 {
+                continue;
+            }
+            let Retired { name, from, .. } = gone;
+            let has_snapshots = if snapshots > 0 { format!(", and {snapshots} snapshots") } else { String::new() };
+            losses.push(format!(
+                "`{name}` has yet to handle {behind} events of {from}, has handled {handled} that it would be given again, and \
+                 keeps {entries} entries{has_snapshots}"
+            ));
+        }
+        Ok(losses)
+    }
+
     async fn collected(&self, allow_loss: bool) -> Result<Vec<String>, TopologyError> {
         let _alone = self.shared.applying.lock().await;
         self.is_finished()?;
-        let mut changes = Changes::default();
-        for gone in self.retired() {
-            let Kept { behind, entries, snapshots } = self.shared.tree.kept_of(&gone.clone().into()).await?;
-            if behind + entries + snapshots > 0 {
-                let Retired { name, from, .. } = gone;
-                let has_snapshots = if snapshots > 0 { format!(", and {snapshots} snapshots") } else { String::new() };
-                let words = format!(
-                    "`{name}` has yet to handle {behind} events of {from}, and keeps {entries} entries{has_snapshots}"
-                );
-                changes.losses.push(words);
-            }
-        }
-        permit(&changes, allow_loss)?;
+        let losses = self.losses_of(&self.retired()).await?;
+        permit(&Changes { losses, ..Changes::default() }, allow_loss)?;
         // Decided first: whoever has the name of one that is half forgotten is new, and begins with nothing.
         self.change_applied(|mut applied| {
             applied.forgetting.append(&mut applied.retired);
@@ -215,16 +297,29 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         .await
     }
 
-    /// Has a topology take the place of the one that runs, to its end also where whoever asked for it goes away.
+    /// Applies a topology on top of what is applied, to its end also where whoever asked for it goes away.
     ///
     /// # Errors
     /// [`TopologyError`]; but for [`TopologyError::Start`], what ran before runs on.
     pub async fn apply(&self, proposal: Proposal, allow_loss: bool) -> Result<Changes, TopologyError> {
+        self.apply_if(proposal, allow_loss, None).await
+    }
+
+    /// As [`Self::apply`], where this revision is what is applied.
+    ///
+    /// # Errors
+    /// [`TopologyError`], [`TopologyError::Moved`] where another one is.
+    pub async fn apply_if(
+        &self,
+        proposal: Proposal,
+        allow_loss: bool,
+        revision: Option<String>,
+    ) -> Result<Changes, TopologyError> {
         if self.shared.closing.is_cancelled() {
             return Err(TopologyError::Closed);
         }
         let reloader = self.clone();
-        let applying = async move { reloader.applied(proposal, allow_loss).await };
+        let applying = async move { reloader.applied(proposal, allow_loss, revision).await };
         let task = self.shared.tasks.spawn_on(applying, &self.shared.runtime);
         task.await.unwrap_or(Err(TopologyError::Closed))
     }
@@ -236,10 +331,20 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
     }
 
-    async fn applied(&self, proposal: Proposal, allow_loss: bool) -> Result<Changes, TopologyError> {
+    async fn applied(
+        &self,
+        proposal: Proposal,
+        allow_loss: bool,
+        revision: Option<String>,
+    ) -> Result<Changes, TopologyError> {
         let _alone = self.shared.applying.lock().await;
         self.is_finished()?;
-        let (plan, components) = proposal.read()?;
+        self.is_revision(revision)?;
+        let before = self.revision();
+        let reloader = self.clone();
+        let proposed = self.shared.runtime.spawn_blocking(move || reloader.proposed(&proposal)).await;
+        let proposed = proposed.map_err(|_| TopologyError::Closed)??;
+        let (plan, components) = (proposed.plan.clone(), proposed.components.clone());
         let (tree, old) = (&self.shared.tree, self.shared.tree.plan());
         // Nobody changes versions of what changes meanwhile.
         let subjects = self.all();
@@ -252,12 +357,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         for subject in subjects.iter().filter(|subject| !stays(&subject.name)) {
             turns.push(subject.turn.lock().await);
         }
-        let (reloader, wanted, files) = (self.clone(), plan.clone(), components.clone());
-        let looked = self.shared.runtime.spawn_blocking(move || {
-            let mut changes = reloader.changes_to(&wanted);
-            reloader.tell_versions(&mut changes, &wanted, &files);
-            changes
-        });
+        let reloader = self.clone();
+        let looked = self.shared.runtime.spawn_blocking(move || reloader.looked_at(&proposed));
         let changes = looked.await.map_err(|_| TopologyError::Closed)?;
         permit(&changes, allow_loss)?;
         let renames = Renames::of(&old, &plan);
@@ -287,8 +388,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
         // What is new is kept before it is decided that it runs, and is nothing if that is not decided.
         let first: Vec<_> = versions.extract_if(.., |(_, change)| matches!(change, Change::First(..))).collect();
-        let (decided, called, files, topology) =
-            (plan.clone(), renames.clone(), components.clone(), Arc::new(proposal));
+        let (decided, called, files) = (plan.clone(), renames.clone(), components.clone());
         self.on_disk(move |reloader| {
             reloader.keep(&first)?;
             if let Err(error) = reloader.keep(&versions) {
@@ -326,7 +426,13 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.refuse_files(Vec::new());
         let notes: BTreeMap<_, _> = started.into_iter().zip(notes).collect();
         self.follow(&plan, notes);
-        self.shared.topology.send_replace(topology);
+        self.shared.topology.send_replace(Arc::new(Proposal::of(&plan, &components)));
+        if self.revision() != before {
+            let words = changes.changes.iter().map(|change| format!("{} was {}", change.name, change.what.word()));
+            let words = Some(first_of(&words.collect::<Vec<_>>())).filter(|words| !words.is_empty());
+            let words = words.unwrap_or_else(|| "it was written in another way".to_owned());
+            self.shared.history.lock().unwrap_or_else(PoisonError::into_inner).add(before, words);
+        }
         for change in &changes.changes {
             tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
         }
@@ -343,14 +449,23 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     ) -> Result<(Chosen<C::Handler>, Vec<Replaced>), TopologyError> {
         let (plan, components, started) = (plan.clone(), components.to_vec(), started.to_vec());
         let (reloader, renames) = (self.clone(), renames.clone());
-        let work = move || {
-            let (view, compiler) = (reloader.store().view(&renames), &reloader.shared.compiler);
-            let chosen = super::start::choose(&view, compiler, &plan, &components, Some(&started), &|_| ())?;
-            let replaced = chosen.changes.iter().filter_map(|(name, change)| change.replaces(&view, name)).collect();
-            Ok((chosen, replaced))
-        };
+        let work = move || reloader.chosen(&plan, &components, &started, &renames);
         let chosen = self.shared.runtime.spawn_blocking(work).await;
         chosen.map_err(|_| TopologyError::Closed)?.map_err(TopologyError::Plugins)
+    }
+
+    /// As [`Self::choose`]. Blocks.
+    fn chosen(
+        &self,
+        plan: &Plan,
+        components: &[PathBuf],
+        started: &[String],
+        renames: &Renames,
+    ) -> Result<(Chosen<C::Handler>, Vec<Replaced>), Vec<PluginError>> {
+        let (view, compiler) = (self.store().view(renames), &self.shared.compiler);
+        let chosen = super::start::choose(&view, compiler, plan, components, Some(started), &|_| ())?;
+        let replaced = chosen.changes.iter().filter_map(|(name, change)| change.replaces(&view, name)).collect();
+        Ok((chosen, replaced))
     }
 
     async fn on_disk(

@@ -11,7 +11,7 @@ pub mod reason;
 mod shadow;
 mod subscribers;
 pub mod times;
-mod topologies;
+pub mod topologies;
 mod tracing;
 mod words;
 

@@ -94,6 +94,10 @@ pub const VERSION_ON_TRIAL: &str = "VERSION_ON_TRIAL";
 pub const VERSION_UNUSABLE: &str = "VERSION_UNUSABLE";
 /// A topology cannot be applied.
 pub const TOPOLOGY_REFUSED: &str = "TOPOLOGY_REFUSED";
+/// Something else is applied than what the caller has looked at.
+pub const TOPOLOGY_MOVED: &str = "TOPOLOGY_MOVED";
+/// Another version runs than the one that the caller has looked at.
+pub const VERSION_MOVED: &str = "VERSION_MOVED";
 /// Applying a topology would lose something, and it was not said that it may.
 pub const WOULD_LOSE: &str = "WOULD_LOSE";
 /// A topology cannot be kept, or does not run as a whole.

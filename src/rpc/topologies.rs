@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use super::v1;
 use crate::dispatch::{Change, Changes, Node, What};
 use crate::reload::Proposal;
+use crate::topology::Base;
 
 fn shown(path: PathBuf) -> String {
     path.to_string_lossy().into_owned()
 }
 
 impl From<Proposal> for v1::Topology {
-    fn from(Proposal { documents, schemas, folders, components, written }: Proposal) -> Self {
+    fn from(Proposal { documents, schemas, folders, components, written, prune }: Proposal) -> Self {
         let written = written.into_iter();
         Self {
+            prune,
             written: written
                 .map(|((subscriber, setting), written)| v1::WrittenSetting { subscriber, setting, written })
                 .collect(),
@@ -26,9 +28,10 @@ impl From<Proposal> for v1::Topology {
 }
 
 impl From<v1::Topology> for Proposal {
-    fn from(v1::Topology { documents, schemas, folders, components, written }: v1::Topology) -> Self {
+    fn from(v1::Topology { documents, schemas, folders, components, written, prune }: v1::Topology) -> Self {
         let written = written.into_iter();
         Self {
+            prune,
             written: written
                 .map(|v1::WrittenSetting { subscriber, setting, written }| ((subscriber, setting), written))
                 .collect(),
@@ -42,10 +45,6 @@ impl From<v1::Topology> for Proposal {
 
 impl From<Change> for v1::NodeChange {
     fn from(Change { node, name, was, what, words }: Change) -> Self {
-        let node = match node {
-            Node::Topic => v1::NodeKind::Topic,
-            Node::Subscriber => v1::NodeKind::Subscriber,
-        };
         let fate = match what {
             What::Added => v1::NodeFate::Added,
             What::Removed => v1::NodeFate::Removed,
@@ -53,17 +52,14 @@ impl From<Change> for v1::NodeChange {
             What::Moved => v1::NodeFate::Moved,
             What::Renamed => v1::NodeFate::Renamed,
         };
-        Self { node: node.into(), name, was, fate: fate.into(), words }
+        Self { node: kind(node).into(), name, was, fate: fate.into(), words }
     }
 }
 
 impl From<v1::NodeChange> for Change {
     /// What a later release calls otherwise is a change of something.
     fn from(change: v1::NodeChange) -> Self {
-        let node = match change.node() {
-            v1::NodeKind::Topic => Node::Topic,
-            v1::NodeKind::Subscriber | v1::NodeKind::Unspecified => Node::Subscriber,
-        };
+        let node = node(change.node());
         let what = match change.fate() {
             v1::NodeFate::Added => What::Added,
             v1::NodeFate::Removed => What::Removed,
@@ -75,14 +71,57 @@ impl From<v1::NodeChange> for Change {
     }
 }
 
-impl From<Changes> for v1::PlanTopologyResponse {
-    fn from(Changes { changes, refusals, losses }: Changes) -> Self {
-        Self { changes: changes.into_iter().map(Into::into).collect(), refusals, losses }
+fn kind(node: Node) -> v1::NodeKind {
+    match node {
+        Node::Topic => v1::NodeKind::Topic,
+        Node::Subscriber => v1::NodeKind::Subscriber,
+    }
+}
+
+fn node(kind: v1::NodeKind) -> Node {
+    match kind {
+        v1::NodeKind::Topic => Node::Topic,
+        v1::NodeKind::Subscriber | v1::NodeKind::Unspecified => Node::Subscriber,
+    }
+}
+
+/// What would change, and the revision of what is applied.
+pub(crate) fn planned(changes: Changes, revision: String) -> v1::PlanTopologyResponse {
+    let Changes { changes, refusals, losses, missing } = changes;
+    let name = |(node, name)| v1::NodeName { node: kind(node).into(), name };
+    v1::PlanTopologyResponse {
+        changes: changes.into_iter().map(Into::into).collect(),
+        refusals,
+        losses,
+        missing: missing.into_iter().map(name).collect(),
+        revision,
     }
 }
 
 impl From<v1::PlanTopologyResponse> for Changes {
-    fn from(v1::PlanTopologyResponse { changes, refusals, losses }: v1::PlanTopologyResponse) -> Self {
-        Self { changes: changes.into_iter().map(Into::into).collect(), refusals, losses }
+    fn from(v1::PlanTopologyResponse { changes, refusals, losses, missing, .. }: v1::PlanTopologyResponse) -> Self {
+        let missing = missing.into_iter().map(|of| (node(of.node()), of.name)).collect();
+        Self { changes: changes.into_iter().map(Into::into).collect(), refusals, losses, missing }
+    }
+}
+
+/// What is applied, and its revision.
+pub(crate) fn applied((base, revision): (Base, String)) -> v1::GetTopologyResponse {
+    let Base { documents, schemas, folders } = base;
+    v1::GetTopologyResponse {
+        revision,
+        documents,
+        schemas: schemas.into_iter().map(|(path, text)| (shown(path), text)).collect(),
+        folders: folders.into_iter().map(shown).collect(),
+    }
+}
+
+impl From<v1::GetTopologyResponse> for Base {
+    fn from(v1::GetTopologyResponse { documents, schemas, folders, .. }: v1::GetTopologyResponse) -> Self {
+        Self {
+            documents,
+            schemas: schemas.into_iter().map(|(path, text)| (path.into(), text)).collect(),
+            folders: folders.into_iter().map(PathBuf::from).collect(),
+        }
     }
 }

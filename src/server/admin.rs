@@ -44,6 +44,7 @@ impl<E: Engine, C: Compile> AdminService for Admin<E, C> {
             storage: Some(self.tree.engine().storage().into()),
             uptime: snapshot.uptime.try_into().ok(),
             files_refused: self.reloader.as_ref().map(Reloader::files_refused).unwrap_or_default(),
+            topology_revision: self.reloader.as_ref().map(Reloader::revision).unwrap_or_default(),
         }))
     }
 

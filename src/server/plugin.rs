@@ -91,7 +91,8 @@ impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
         let policy = begin.how().ok_or_else(|| refusal::field("begin.policy", "is not one of those that there are"))?;
         let end = begin.cause.floor_char_boundary(bounds::CAUSE_BYTES_MAX.min(begin.cause.len()));
         let cause = format!("deployed: {}", begin.cause.get(..end).unwrap_or_default());
-        let reloaded = self.changing(self.reloader.deploy(&begin.subscriber, wasm, policy, &cause)).await?;
+        let deploying = self.reloader.deploy_if(&begin.subscriber, wasm, policy, &cause, begin.if_version);
+        let reloaded = self.changing(deploying).await?;
         Ok(Response::new(reloaded.into()))
     }
 
@@ -113,8 +114,8 @@ impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
     }
 
     async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Result<Response<v1::RollbackResponse>, Status> {
-        let subscriber = request.into_inner().subscriber;
-        let version = self.changing(self.reloader.rollback(&subscriber)).await?.to_string();
+        let v1::RollbackRequest { subscriber, if_version } = request.into_inner();
+        let version = self.changing(self.reloader.rollback_if(&subscriber, if_version)).await?.to_string();
         tracing::info!(subscriber, version, "went back to a version");
         Ok(Response::new(v1::RollbackResponse { version }))
     }
@@ -127,8 +128,9 @@ impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
     }
 
     async fn pin(&self, request: Request<v1::PinRequest>) -> Result<Response<v1::PinResponse>, Status> {
-        let v1::PinRequest { subscriber, version } = request.into_inner();
-        let version = self.changing(self.reloader.pin(&subscriber, version.as_deref())).await?.to_string();
+        let v1::PinRequest { subscriber, version, if_version } = request.into_inner();
+        let pinning = self.reloader.pin_if(&subscriber, version.as_deref(), if_version);
+        let version = self.changing(pinning).await?.to_string();
         tracing::info!(subscriber, version, "pinned");
         Ok(Response::new(v1::PinResponse { version }))
     }

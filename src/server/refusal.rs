@@ -319,6 +319,10 @@ pub(super) fn plugin(error: &ReloadError) -> Status {
             let metadata = [("version", version.to_string())];
             Refusal::with(Code::FailedPrecondition, reason::PINNED, error, metadata).status()
         }
+        ReloadError::Moved { is, .. } => {
+            let metadata = [("version", is.to_string())];
+            Refusal::with(Code::Aborted, reason::VERSION_MOVED, error, metadata).status()
+        }
         ReloadError::Superseded { .. } => Refusal::new(Code::Aborted, reason::SUPERSEDED, error).status(),
         ReloadError::NoneBefore { .. } => {
             Refusal::new(Code::FailedPrecondition, reason::NO_VERSION_BEFORE, error).status()
@@ -377,6 +381,10 @@ pub(super) fn topology(error: &TopologyError) -> Status {
             Refusal::new(Code::InvalidArgument, reason::TOPOLOGY_REFUSED, error).field("topology").status()
         }
         TopologyError::Unfinished => Refusal::new(Code::FailedPrecondition, reason::TOPOLOGY_FAILED, error).status(),
+        TopologyError::Moved { is, .. } => {
+            let metadata = [("revision", is.clone())];
+            Refusal::with(Code::Aborted, reason::TOPOLOGY_MOVED, error, metadata).status()
+        }
         TopologyError::Loss(_) => Refusal::new(Code::FailedPrecondition, reason::WOULD_LOSE, error).status(),
         TopologyError::Plugins(_) => Refusal::new(Code::InvalidArgument, reason::PLUGIN_REFUSED, error).status(),
         TopologyError::Prepare(PrepareError::Apply(ApplyError::Stopped(stopped)))

@@ -9,8 +9,8 @@ use super::calls::Calls;
 use super::refusal;
 use crate::engine::Engine;
 use crate::reload::{Compile, Reloader};
-use crate::rpc::v1;
 use crate::rpc::v1::topology_service_server::TopologyService;
+use crate::rpc::{topologies, v1};
 
 /// The service.
 pub(super) struct Topologies<E, C> {
@@ -26,16 +26,31 @@ fn present(topology: Option<v1::Topology>) -> Result<v1::Topology, Status> {
 
 #[tonic::async_trait]
 impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
+    async fn get_topology(
+        &self,
+        request: Request<v1::GetTopologyRequest>,
+    ) -> Result<Response<v1::GetTopologyResponse>, Status> {
+        let v1::GetTopologyRequest { namespaces } = request.into_inner();
+        let reloader = self.reloader.clone();
+        let is_asked_for = move |name: &str| namespaces.is_empty() || namespaces.iter().any(|wanted| wanted == name);
+        let looked = tokio::task::spawn_blocking(move || reloader.base(is_asked_for)).await;
+        let base = looked.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(topologies::applied(base)))
+    }
+
     async fn plan_topology(
         &self,
         request: Request<v1::PlanTopologyRequest>,
     ) -> Result<Response<v1::PlanTopologyResponse>, Status> {
         let proposal = present(request.into_inner().topology)?.into();
         let reloader = self.reloader.clone();
-        let looked = tokio::task::spawn_blocking(move || reloader.changes(&proposal)).await;
-        let changes = looked.map_err(|error| Status::internal(error.to_string()))?;
-        let changes = changes.map_err(|error| refusal::topology(&error))?;
-        Ok(Response::new(changes.into()))
+        let looked = tokio::task::spawn_blocking(move || {
+            let revision = reloader.revision();
+            reloader.changes(&proposal).map(|changes| (changes, revision))
+        });
+        let looked = looked.await.map_err(|error| Status::internal(error.to_string()))?;
+        let (changes, revision) = looked.map_err(|error| refusal::topology(&error))?;
+        Ok(Response::new(topologies::planned(changes, revision)))
     }
 
     async fn apply_topology(
@@ -46,10 +61,13 @@ impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
             return Err(refusal::shutting_down());
         }
         let _call = self.calls.token();
-        let v1::ApplyTopologyRequest { topology, allow_loss } = request.into_inner();
-        let applied = self.reloader.apply(present(topology)?.into(), allow_loss).await;
+        let v1::ApplyTopologyRequest { topology, allow_loss, if_revision } = request.into_inner();
+        let applied = self.reloader.apply_if(present(topology)?.into(), allow_loss, if_revision).await;
         let changes = applied.map_err(|error| refusal::topology(&error))?.changes;
-        Ok(Response::new(v1::ApplyTopologyResponse { changes: changes.into_iter().map(Into::into).collect() }))
+        Ok(Response::new(v1::ApplyTopologyResponse {
+            changes: changes.into_iter().map(Into::into).collect(),
+            revision: self.reloader.revision(),
+        }))
     }
 
     async fn collect_garbage(
@@ -60,8 +78,12 @@ impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
             return Err(refusal::shutting_down());
         }
         let _call = self.calls.token();
-        let collected = self.reloader.collect(request.into_inner().allow_loss).await;
-        let subscribers = collected.map_err(|error| refusal::topology(&error))?;
-        Ok(Response::new(v1::CollectGarbageResponse { subscribers }))
+        let v1::CollectGarbageRequest { allow_loss, dry_run } = request.into_inner();
+        let collected = match dry_run {
+            true => self.reloader.collectable().await,
+            false => self.reloader.collect(allow_loss).await.map(|subscribers| (subscribers, Vec::new())),
+        };
+        let (subscribers, losses) = collected.map_err(|error| refusal::topology(&error))?;
+        Ok(Response::new(v1::CollectGarbageResponse { subscribers, losses }))
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! Must not know: how plugins run, how events are kept, who asked.
 
+mod base;
 pub mod bounds;
 pub mod budget;
 pub mod cases;
@@ -41,6 +42,7 @@ mod yaml;
 
 use std::path::{Path, PathBuf};
 
+pub use base::{Base, Merged, check_on, namespaces};
 pub use config_schema::{ConfigMisfit, ConfigSchema, ConfigTexts};
 pub use data_schema::{DataSchema, Misfit};
 pub use diagnostic::{Code, Diagnostic, Label, Severity, Span};
@@ -50,7 +52,7 @@ pub use plan::{
     PluginSource, Rate, Retry, Runs, StartAt, StatePlan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan,
     TrialPlan, Waiting, WhenFull,
 };
-pub use said::{Said, check_said};
+pub use said::{Said, check_said, check_said_on};
 pub use schema::schema;
 pub use show::{documents, show};
 pub(crate) use units::{duration, show_duration, show_size, size};
@@ -117,19 +119,8 @@ pub enum Found {
 /// Checks files together. The diagnostics are in the order of the files and the places in them; there is a plan exactly
 /// when none of them is an error.
 pub fn check(sources: &[Source], surroundings: &dyn Surroundings) -> (Option<Plan>, Vec<Diagnostic>) {
-    let mut shared = Shared::default();
-    let mut problems = Problems::default();
-    let mut files = Vec::with_capacity(sources.len());
-    for (index, source) in (0..).zip(sources) {
-        let (file, found) = read(index, source, surroundings, &mut shared);
-        files.push(file);
-        problems.append(found);
-    }
-    let texts: Vec<&str> = sources.iter().map(|source| source.text.as_str()).collect();
-    let plan = resolve::resolve(&files, &texts, &mut shared, &mut problems);
-    let mut diagnostics = problems.finish();
-    shared.hide_variables(&mut diagnostics);
-    (plan, diagnostics)
+    let (merged, diagnostics) = check_on(sources, surroundings, &Base::default(), false);
+    (merged.map(|merged| merged.plan), diagnostics)
 }
 
 /// Reads one file by itself.

@@ -122,6 +122,14 @@ fn code_text<S: serde::Serializer>(code: &Code, serializer: S) -> Result<S::Ok, 
     serializer.serialize_str(code.as_str())
 }
 
+impl Report {
+    /// The same of topologies that cannot be run for another reason.
+    #[must_use]
+    pub fn refused(self) -> Self {
+        Self { ok: false, ..self }
+    }
+}
+
 /// The result of a check; `ok` if there is no error, or with `deny_warnings`, nothing at all.
 pub fn report(sources: &[Source], diagnostics: &[Diagnostic], deny_warnings: bool) -> Report {
     let lines: Vec<Lines<'_>> = sources.iter().map(|source| Lines::new(&source.text)).collect();

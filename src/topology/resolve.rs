@@ -3,7 +3,7 @@
 //! Promises: a plan exactly when nothing is wrong. Where a file could not be read whole, nothing is said about names
 //! that may be declared in it, so that one mistake does not look like a hundred.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::faults;
@@ -65,6 +65,17 @@ pub(crate) struct Subscriber {
     dead_letters: Option<usize>,
 }
 
+impl Namespace {
+    /// Puts declarations in order, before anything refers to their places.
+    fn sort(&mut self, order: &Order) {
+        let place = |places: &HashMap<String, usize>, name: &str| places.get(name).copied().unwrap_or(usize::MAX);
+        self.topics.sort_by_key(|topic| place(&order.topics, &topic.name));
+        self.subscribers.sort_by_key(|subscriber| place(&order.subscribers, &subscriber.name));
+        self.topic_by_name = self.topics.iter().map(|topic| topic.name.clone()).zip(0..).collect();
+        self.subscriber_by_name = self.subscribers.iter().map(|of| of.name.clone()).zip(0..).collect();
+    }
+}
+
 impl Subscriber {
     /// The place where an edge from it is written, and what it is called there.
     pub(crate) fn port(&self, port: usize) -> (Span, Option<&str>) {
@@ -78,14 +89,38 @@ impl Subscriber {
     }
 }
 
+/// What is known of files beside what they say.
+#[derive(Clone, Copy)]
+pub(crate) struct Whole<'w> {
+    /// From this one on they are texts of what is applied, in which nobody can be told to change something.
+    pub(crate) applied_from: u32,
+    /// Namespaces of which nothing has to be left.
+    pub(crate) emptied: &'w BTreeSet<String>,
+    /// In which order declarations are, by namespace; others come behind those, as they are written.
+    pub(crate) order: &'w BTreeMap<String, Order>,
+}
+
+/// The places of topics and subscribers of a namespace, by their names.
+#[derive(Debug, Default)]
+pub(crate) struct Order {
+    pub(crate) topics: HashMap<String, usize>,
+    pub(crate) subscribers: HashMap<String, usize>,
+}
+
 /// Checks all files together.
-pub(crate) fn resolve(files: &[File], texts: &[&str], shared: &mut Shared, problems: &mut Problems) -> Option<Plan> {
+pub(crate) fn resolve(
+    files: &[File],
+    texts: &[&str],
+    whole: Whole<'_>,
+    shared: &mut Shared,
+    problems: &mut Problems,
+) -> Option<Plan> {
     let incomplete = files.iter().filter(|file| file.missed == Missed::Some);
     let incomplete = incomplete.filter_map(|file| texts.get(file.source as usize));
     let incomplete: HashSet<&str> = incomplete.flat_map(|text| seemingly_declared(text)).collect();
     let complete = files.iter().all(|file| file.missed == Missed::Nothing);
     let unknowable = files.iter().any(|file| file.missed == Missed::All);
-    let mut namespaces = gather(files, shared, problems);
+    let mut namespaces = gather(files, whole, shared, problems);
     let mut declared_in: HashMap<String, Vec<String>> = HashMap::new();
     // Of a single namespace there is no other.
     for namespace in namespaces.iter().filter(|_| namespaces.len() > 1) {
@@ -109,7 +144,7 @@ pub(crate) fn resolve(files: &[File], texts: &[&str], shared: &mut Shared, probl
         check_roots(namespace, &shape, problems);
         check_diverted(namespace, problems);
         if complete {
-            check_used(namespace, &shape, &meant, problems);
+            check_used(namespace, &shape, &meant, whole, problems);
         }
         check_groups(namespace, problems);
         check_renames(namespace, problems);
@@ -119,7 +154,7 @@ pub(crate) fn resolve(files: &[File], texts: &[&str], shared: &mut Shared, probl
 }
 
 /// Puts the declarations of files together by namespace.
-fn gather(files: &[File], shared: &mut Shared, problems: &mut Problems) -> Vec<Namespace> {
+fn gather(files: &[File], whole: Whole<'_>, shared: &mut Shared, problems: &mut Problems) -> Vec<Namespace> {
     let mut named: BTreeMap<String, Namespace> = BTreeMap::new();
     let mut nameless = Vec::new();
     for topology in files.iter().filter_map(|file| file.topology.as_ref()) {
@@ -135,6 +170,11 @@ fn gather(files: &[File], shared: &mut Shared, problems: &mut Problems) -> Vec<N
                 declare(&mut namespace, topology, shared, problems);
                 nameless.push(namespace);
             }
+        }
+    }
+    for (name, namespace) in &mut named {
+        if let Some(order) = whole.order.get(name) {
+            namespace.sort(order);
         }
     }
     let mut namespaces: Vec<Namespace> = named.into_values().chain(nameless).collect();
@@ -390,7 +430,13 @@ fn check_diverted(namespace: &Namespace, problems: &mut Problems) {
 }
 
 /// Reports roots that nobody takes from, and namespaces without any topic.
-fn check_used(namespace: &Namespace, shape: &Shape, meant: &HashSet<String>, problems: &mut Problems) {
+fn check_used(
+    namespace: &Namespace,
+    shape: &Shape,
+    meant: &HashSet<String>,
+    whole: Whole<'_>,
+    problems: &mut Problems,
+) {
     let mut used = vec![false; shape.topics];
     let named = shape.subscribers.iter().flat_map(|links| links.to.iter().copied().chain([links.from]));
     for topic in named.chain(shape.diverts.iter().copied()).flatten() {
@@ -404,11 +450,17 @@ fn check_used(namespace: &Namespace, shape: &Shape, meant: &HashSet<String>, pro
         if names::problem(&topic.name).is_some() || names::dead_letters_of(&topic.name).is_some() {
             continue;
         }
+        if topic.span.source >= whole.applied_from {
+            continue;
+        }
         let message = format!("nobody takes from the topic `{}`", topic.name);
         let unused = Diagnostic::warning(Code::UnusedTopic, topic.span, "no subscriber", message);
         problems.push(unused.help("subscribe to it, or remove it; events that are published to it just stay"));
     }
     if let Some((name, span)) = namespace.name.as_ref().filter(|_| declared().next().is_none()) {
+        if whole.emptied.contains(name) {
+            return;
+        }
         let message = format!("the namespace `{name}` has no topic to publish to");
         let no_root = Diagnostic::error(Code::NoRoot, *span, "no topics", message);
         problems.push(no_root.help("declare one below `topics`, for example `orders: {}`"));

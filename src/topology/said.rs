@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Found, Plan, PluginSource, Source, Surroundings, check, diagnostic::Diagnostic};
+use super::{Base, Found, Merged, Plan, PluginSource, Source, Surroundings, check_on, diagnostic::Diagnostic};
 
 /// A digest of what files say. Values of variables are in it, so it is not to be kept as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,19 +57,31 @@ impl Surroundings for Heard<'_> {
     }
 }
 
-/// As [`check`], and what the files say. Relative paths start from `here`, which is a part of that.
+/// As [`super::check`], and what the files say. Relative paths start from `here`, which is a part of that.
 pub fn check_said(
     sources: &[Source],
     surroundings: &dyn Surroundings,
     here: &Path,
 ) -> (Option<Plan>, Vec<Diagnostic>, Said) {
+    let (merged, diagnostics, said) = check_said_on(sources, surroundings, here, (&Base::default(), false));
+    (merged.map(|merged| merged.plan), diagnostics, said)
+}
+
+/// As [`check_on`], and what the files say by themselves, whatever is applied. Relative paths start from `here`, which is a part
+/// of that.
+pub fn check_said_on(
+    sources: &[Source],
+    surroundings: &dyn Surroundings,
+    here: &Path,
+    (base, prune): (&Base, bool),
+) -> (Option<Merged>, Vec<Diagnostic>, Said) {
     let heard = Heard {
         of: surroundings,
         variables: RefCell::default(),
         folders: RefCell::default(),
         texts: RefCell::default(),
     };
-    let (plan, diagnostics) = check(sources, &heard);
+    let (merged, diagnostics) = check_on(sources, &heard, base, prune);
     let mut hasher = blake3::Hasher::new_derive_key("wattle topology files 1");
     let mut part = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
@@ -95,5 +107,5 @@ pub fn check_said(
         part(&bytes(&path));
         part(text.unwrap_or_default().as_bytes());
     }
-    (plan, diagnostics, Said(*hasher.finalize().as_bytes()))
+    (merged, diagnostics, Said(*hasher.finalize().as_bytes()))
 }

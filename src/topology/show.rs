@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::bounds::DEDUPE_WINDOW_DEFAULT;
 use super::plan::{
     ConfigValue, Delivery, HoldPlan, LifecyclePlan, OnFailure, OutOfOrder, Per, Plan, PluginSource, Rate, Runs,
     StartAt, SubscriberPlan, TopicPlan, TrialPlan, WhenFull,
@@ -16,37 +18,108 @@ use crate::model::{Compression, Dedupe};
 
 /// Shows a plan: one YAML document for each namespace. Values out of the environment are not in it.
 pub fn show(plan: &Plan) -> String {
-    documents_with(plan, Variables::ByName).join("---\n")
+    documents_of(&Part::whole(plan), As { variables: Variables::ByName, ..As::default() }).join("---\n")
 }
 
 /// A plan as YAML texts, one for each namespace, complete by itself: values out of the environment are in it.
 pub fn documents(plan: &Plan) -> Vec<String> {
-    documents_with(plan, Variables::InClear)
+    documents_of(&Part::whole(plan), As::default())
+}
+
+/// A part of a plan as [`documents`]: these topics and subscribers of these namespaces.
+pub(super) fn part(
+    plan: &Plan,
+    namespaces: &BTreeSet<String>,
+    topics: &BTreeSet<String>,
+    subscribers: &BTreeSet<String>,
+) -> Vec<String> {
+    let mut part = Part { plan, namespaces: BTreeMap::new() };
+    for namespace in namespaces {
+        part.namespaces.entry(namespace).or_default();
+    }
+    part.add(|topic| topics.contains(&topic.label()), |subscriber| subscribers.contains(&subscriber.label()));
+    documents_of(&part, As::default())
+}
+
+/// Most nodes of a text of what is applied: far below what one file may have.
+const APPLIED_NODES_MAX: usize = 1_000;
+
+/// The namespaces of a plan that are asked for, as what is applied: without what only means something once (`was`), without what
+/// plugins are told (`config`), which concerns nobody else, and with what roots have by themselves only where it is another than
+/// they have by default, since they may become something else. Several texts may be of one namespace.
+pub(super) fn applied(plan: &Plan, is_asked_for: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut whole = Part::whole(plan);
+    whole.namespaces.retain(|name, _| is_asked_for(name));
+    let mut texts = Vec::new();
+    for (name, (topics, subscribers)) in whole.namespaces {
+        let mut one = |topics: &[&TopicPlan], subscribers: &[&SubscriberPlan]| {
+            let namespaces = BTreeMap::from([(name, (topics.to_vec(), subscribers.to_vec()))]);
+            texts.extend(documents_of(&Part { plan, namespaces }, As { is_applied: true, ..As::default() }));
+        };
+        topics.chunks(APPLIED_NODES_MAX).for_each(|topics| one(topics, &[]));
+        subscribers.chunks(APPLIED_NODES_MAX).for_each(|subscribers| one(&[], subscribers));
+    }
+    texts
+}
+
+/// The source folders of the namespaces of a plan that are asked for.
+pub(super) fn folders(plan: &Plan, is_asked_for: impl Fn(&str) -> bool) -> BTreeSet<PathBuf> {
+    let folder = |subscriber: &SubscriberPlan| match &subscriber.runs {
+        Runs::Plugin(PluginSource::Folder(path)) => Some(path.clone()),
+        _ => None,
+    };
+    plan.subscribers.iter().filter(|subscriber| is_asked_for(&subscriber.namespace)).filter_map(folder).collect()
 }
 
 /// How the values of variables are shown.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Variables {
     ByName,
+    #[default]
     InClear,
 }
 
-fn documents_with(plan: &Plan, variables: Variables) -> Vec<String> {
-    let mut namespaces: BTreeMap<&str, (Vec<&TopicPlan>, Vec<&SubscriberPlan>)> = BTreeMap::new();
-    for topic in plan.topics.iter().filter(|topic| topic.dead_letters_of.is_none()) {
-        namespaces.entry(&topic.namespace).or_default().0.push(topic);
+/// How a plan is shown.
+#[derive(Clone, Copy, Default)]
+struct As {
+    variables: Variables,
+    /// As [`applied`].
+    is_applied: bool,
+}
+
+/// What is shown of a plan, by namespace.
+struct Part<'p> {
+    plan: &'p Plan,
+    namespaces: BTreeMap<&'p str, (Vec<&'p TopicPlan>, Vec<&'p SubscriberPlan>)>,
+}
+
+impl<'p> Part<'p> {
+    fn whole(plan: &'p Plan) -> Self {
+        let mut part = Self { plan, namespaces: BTreeMap::new() };
+        part.add(|_| true, |_| true);
+        part
     }
-    for subscriber in &plan.subscribers {
-        namespaces.entry(&subscriber.namespace).or_default().1.push(subscriber);
+
+    fn add(&mut self, topics: impl Fn(&TopicPlan) -> bool, subscribers: impl Fn(&SubscriberPlan) -> bool) {
+        let written = self.plan.topics.iter().filter(|topic| topic.dead_letters_of.is_none());
+        for topic in written.filter(|topic| topics(topic)) {
+            self.namespaces.entry(&topic.namespace).or_default().0.push(topic);
+        }
+        for subscriber in self.plan.subscribers.iter().filter(|subscriber| subscribers(subscriber)) {
+            self.namespaces.entry(&subscriber.namespace).or_default().1.push(subscriber);
+        }
     }
-    let documents = namespaces.iter().map(|(name, (topics, subscribers))| {
+}
+
+fn documents_of(part: &Part<'_>, how: As) -> Vec<String> {
+    let documents = part.namespaces.iter().map(|(name, (topics, subscribers))| {
         let mut shown = format!("wattle: v1\nname: {}\n", scalar(name));
-        shown += "topics:\n";
-        topics.iter().for_each(|shown_topic| topic(&mut shown, plan, shown_topic));
+        shown += if topics.is_empty() { "topics: {}\n" } else { "topics:\n" };
+        topics.iter().for_each(|shown_topic| topic(&mut shown, part.plan, shown_topic, how));
         if !subscribers.is_empty() {
             shown += "subscribers:\n";
         }
-        subscribers.iter().for_each(|shown_subscriber| subscriber(&mut shown, plan, shown_subscriber, variables));
+        subscribers.iter().for_each(|shown_subscriber| subscriber(&mut shown, part.plan, shown_subscriber, how));
         shown
     });
     documents.collect()
@@ -59,9 +132,9 @@ macro_rules! line {
     }};
 }
 
-fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan) {
+fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan, how: As) {
     line!(shown, "  {}:", key(&topic.name));
-    if let Some(was) = &topic.was {
+    if let Some(was) = topic.was.as_ref().filter(|_| !how.is_applied) {
         line!(shown, "    was: {}", scalar(was));
     }
     if topic.diverted_from.is_none() {
@@ -113,7 +186,9 @@ fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan) {
     let size =
         retention.partition_bytes.map(|bytes| format!("size: {}, ", show_size(whole(bytes)))).unwrap_or_default();
     line!(shown, "    retention: {{ {age}{size}force: {} }}", retention.force);
+    let is_default = |dedupe: Dedupe| dedupe.window == DEDUPE_WINDOW_DEFAULT && dedupe.count.is_none();
     match topic.settings.dedupe {
+        Some(dedupe) if how.is_applied && topic.is_root() && is_default(dedupe) => {}
         Some(Dedupe { window, count }) => {
             let count = count.map(|count| format!(", count: {count}")).unwrap_or_default();
             line!(shown, "    dedupe: {{ window: {}{count} }}", show_duration(window));
@@ -137,15 +212,15 @@ fn topic(shown: &mut String, plan: &Plan, topic: &TopicPlan) {
             WhenFull::Reject => "reject",
             WhenFull::Wait => "wait",
         };
-        if topic.is_root() {
+        if topic.is_root() && !(how.is_applied && backlog.when_full == WhenFull::Reject) {
             line!(shown, "    when_full: {when_full}");
         }
     }
 }
 
-fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, variables: Variables) {
+fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, how: As) {
     line!(shown, "  {}:", key(&subscriber.name));
-    if let Some(was) = &subscriber.was {
+    if let Some(was) = subscriber.was.as_ref().filter(|_| !how.is_applied) {
         line!(shown, "    was: {}", scalar(was));
     }
     line!(shown, "    from: {}", scalar(&plan[subscriber.from].name));
@@ -169,12 +244,13 @@ fn subscriber(shown: &mut String, plan: &Plan, subscriber: &SubscriberPlan, vari
         line!(shown, "      {}: {}", key(port), scalar(&plan[*topic].name));
     }
     if let Runs::Plugin(_) = subscriber.runs {
-        if !subscriber.config.is_empty() {
+        let config = if how.is_applied { &BTreeMap::new() } else { &subscriber.config };
+        if !config.is_empty() {
             line!(shown, "    config:");
         }
-        for (setting, value) in &subscriber.config {
+        for (setting, value) in config {
             match value {
-                ConfigValue::Variable { written, .. } if variables == Variables::ByName => {
+                ConfigValue::Variable { written, .. } if how.variables == Variables::ByName => {
                     // As it was read: what is not a reference is escaped already.
                     line!(shown, "      {}: {}", key(setting), quoted(written));
                 }

@@ -113,13 +113,12 @@ fn the_first_thing_to_try_goes_as_the_readme_tells() {
     command.args(["--listen", "127.0.0.1:0"]);
     let mut bus = Bus::spawn_dev(command);
     bus.wait_for("published the input");
-    let plan = bus.run(&told("wattle plan topologies/orders.yaml topologies/orders-sms.yaml")).ok();
-    assert_eq!(
-        plan,
-        "+ topic shop/texts: added\n    a child of shop/sms\n+ subscriber shop/sms: added\n    takes from shop/parcels, \
-         all that it has\n"
-    );
-    assert_eq!(bus.run(&told("wattle apply topologies/orders.yaml topologies/orders-sms.yaml")).ok(), plan);
+    let plan = bus.run(&told("wattle plan topologies/orders-sms.yaml")).ok();
+    let added = "+ topic shop/texts: added\n    a child of shop/sms\n+ subscriber shop/sms: added\n    takes from shop/parcels, \
+                 all that it has\n";
+    assert!(plan.starts_with(added), "{plan}");
+    assert!(plan.contains("= topic shop/orders: would be removed with --prune\n"), "{plan}");
+    assert_eq!(bus.run(&told("wattle apply topologies/orders-sms.yaml")).ok(), added);
     has(&bus, "texts", 195);
     has(&bus, "messages", 195);
     let texts = bus.run(&told("wattle tail texts --count 3")).json();
@@ -162,7 +161,7 @@ fn a_start_with_files_that_have_not_changed_runs_what_was_applied_since() {
     let sms = after().lines().last().unwrap().to_owned();
     let sms = format!("wattle: v1\nname: shop\ntopics: {{ sent: {{}} }}\nsubscribers:\n{sms}\n");
     std::fs::write(shop.path("sms.yaml"), sms).unwrap();
-    bus.run(&["apply", &shop.file(), &shop.path("sms.yaml").display().to_string()]).ok();
+    bus.run(&["apply", &shop.path("sms.yaml").display().to_string()]).ok();
     bus.signal("KILL");
     bus.end();
     for number in 1..3 {
@@ -170,18 +169,35 @@ fn a_start_with_files_that_have_not_changed_runs_what_was_applied_since() {
         publish(&bus, &format!("echo {number}"));
         has(&bus, "sent", number);
         let status = bus.run(&["status", "--files", &shop.file()]).ok();
-        assert!(status.contains("the files say something else"), "{status}");
+        assert!(status.contains("what runs is what the files say and more"), "{status}");
+        assert!(status.contains("= subscriber shop/sms: would be removed with --prune\n"), "{status}");
         bus.signal("TERM");
         let (_, said) = bus.end();
-        assert!(said.contains("what was applied since the last start runs"), "{said}");
+        assert!(!said.contains("not what the files say"), "it is what they say, and more: {said}");
     }
-    // A file that has changed proposes what it says.
+    // What was applied is the last word also where the file says something else.
+    let other = shop.path("other.yaml");
+    std::fs::write(&other, BEFORE.replace("attempts: 1", "attempts: 3")).unwrap();
+    let bus = Bus::spawn(shop.command(&[]));
+    bus.run(&["apply", &other.display().to_string()]).ok();
+    bus.stop();
+    let bus = Bus::spawn(shop.command(&[]));
+    let status = bus.run(&["status", "--files", &shop.file()]).ok();
+    assert!(status.contains("the files say something else"), "{status}");
+    bus.signal("TERM");
+    let (_, said) = bus.end();
+    assert!(said.contains("what was applied since the last start runs"), "{said}");
+    // A file that has changed proposes what it says, on top of what is applied.
     shop.write(&BEFORE.replace("attempts: 1", "attempts: 2"));
     let bus = Bus::spawn(shop.command(&[]));
     has(&bus, "sent", 2);
+    assert!(!bus.run(&["status"]).ok().contains("does not run"));
+    bus.stop();
+    let bus = Bus::spawn(shop.command(&["--prune"]));
+    has(&bus, "sent", 2);
     assert!(bus.run(&["status"]).ok().contains("topic `shop/sent` still has 2 events"), "it is lost by nobody");
     bus.stop();
-    let bus = Bus::spawn(shop.command(&["--allow-loss"]));
+    let bus = Bus::spawn(shop.command(&["--prune", "--allow-loss"]));
     assert_ne!(bus.run(&["tail", "sent"]).code, Some(0), "it is gone");
     bus.stop();
 }
@@ -195,20 +211,20 @@ fn what_would_lose_events_has_to_be_allowed_also_at_a_start() {
     has(&bus, "sent", 1);
     has(&bus, "done", 1);
     shop.write(BEFORE);
-    let shown = bus.run(&["plan", &shop.file()]);
+    let shown = bus.run(&["plan", "--prune", &shop.file()]);
     assert_eq!(shown.code, Some(78), "an apply would be refused");
-    let plan = bus.run(&["plan", &shop.file(), "--allow-loss"]).ok();
+    let plan = bus.run(&["plan", "--prune", &shop.file(), "--allow-loss"]).ok();
     assert_eq!(plan, shown.out);
     assert!(plan.contains("- subscriber shop/sms: removed\n"), "{plan}");
     assert!(plan.contains("needs --allow-loss: topic `shop/sent` still has 1 events"), "{plan}");
-    let refused = bus.run(&["apply", &shop.file()]);
+    let refused = bus.run(&["apply", "--prune", &shop.file()]);
     assert!(refused.code != Some(0) && refused.notices.contains("--allow-loss"), "{}", refused.notices);
     bus.stop();
     // A start with such a file runs what was applied, says so, and says the same as a plan; as often as it is started.
     for _ in 0..2 {
-        let bus = Bus::spawn(shop.command(&[]));
+        let bus = Bus::spawn(shop.command(&["--prune"]));
         has(&bus, "sent", 1);
-        assert_eq!(bus.run(&["plan", &shop.file()]).out, shown.out);
+        assert_eq!(bus.run(&["plan", "--prune", &shop.file()]).out, shown.out);
         let status = bus.run(&["status"]).ok();
         let lost = shown.out.lines().find_map(|line| line.strip_prefix("needs --allow-loss: ")).unwrap();
         assert!(status.contains(&format!("what the files of the start say does not run: {lost}\n")), "{status}");
@@ -229,12 +245,18 @@ fn what_would_lose_events_has_to_be_allowed_also_at_a_start() {
     has(&bus, "sent", 1);
     bus.stop();
     shop.write(BEFORE);
-    let bus = Bus::spawn(shop.command(&["--allow-loss"]));
+    let bus = Bus::spawn(shop.command(&["--prune", "--allow-loss"]));
     assert_ne!(bus.run(&["tail", "sent"]).code, Some(0), "it is gone");
     publish(&bus, "echo 2");
     has(&bus, "done", 2);
     let refused = bus.run(&["gc"]);
     assert!(refused.code != Some(0) && refused.notices.contains("has yet to handle 1 events"), "{}", refused.notices);
+    let shown = bus.run(&["gc", "--dry-run"]).ok();
+    assert!(
+        shown.starts_with("shop/sms would be forgotten\nneeds --allow-loss: `shop/sms` has yet to handle 1"),
+        "{shown}"
+    );
+    assert_eq!(bus.run(&["gc", "--dry-run", "-o", "json"]).json()[0]["would_forget"][0], "shop/sms");
     assert_eq!(bus.run(&["gc", "--allow-loss"]).ok(), "shop/sms is forgotten\n");
     assert_eq!(bus.run(&["gc"]).ok(), "there is nothing to forget\n");
     bus.stop();
@@ -290,7 +312,7 @@ fn files_of_what_is_applied_are_watched_and_of_what_is_removed_are_not() {
     let called = bus.wait_for("the new version is called from now on");
     assert!(called.contains("shop/sms"), "{called}");
     shop.write(BEFORE);
-    bus.run(&["apply", &shop.file(), "--allow-loss"]).ok();
+    bus.run(&["apply", "--prune", &shop.file(), "--allow-loss"]).ok();
     std::fs::write(shop.path("sms.wasm"), marked(2)).unwrap();
     std::fs::write(shop.path("work.wasm"), marked(3)).unwrap();
     let called = bus.wait_for("the new version is called from now on");

@@ -31,6 +31,7 @@ mod fidelity;
 mod log;
 mod logging;
 mod plugins;
+mod scopes;
 mod shadow;
 mod status;
 mod stopping;

@@ -313,7 +313,7 @@ async fn after_a_sync_whose_outcome_is_not_known_nothing_is_changed_and_what_run
 fn started(world: &World, plan: &Plan, disk: MemoryDisk, runtime: &Runtime) -> Result<(Begun<Worker>, Plan), Broken> {
     let (store, files) = (Store::open(disk)?, [world.file()]);
     let said = Said::of(format!("{plan:?}").as_bytes());
-    let said = Files { plan: plan.clone(), components: files.to_vec(), said };
+    let said = Files::whole(plan.clone(), files.to_vec(), said);
     let before = runtime.block_on(instead(&world.engine, &store, &said, false))?;
     let plan = before.map_or_else(|| plan.clone(), |before| before.plan);
     let decide = |store: &mut Store, replaced: &[Replaced]| {

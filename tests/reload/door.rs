@@ -40,7 +40,7 @@ impl Door {
     }
 
     async fn deploy(&self, text: &'static str, policy: Policy) -> Result<Outcome, ClientError> {
-        let reloaded = self.client.deploy("work", Bytes::from_static(text.as_bytes()), policy, "a test").await?;
+        let reloaded = self.client.deploy("work", Bytes::from_static(text.as_bytes()), policy, "a test", None).await?;
         Ok(reloaded.outcome)
     }
 
@@ -77,11 +77,11 @@ async fn a_version_is_deployed_listed_taken_back_and_pinned() {
     assert_eq!(standings, [(Standing::Kept, false), (Standing::Proven, true), (Standing::Tried, false)]);
     assert_eq!(versions[1].cause, "deployed: a test");
     assert!(versions[0].cause.ends_with("work.wasm") && versions[0].decided_ns > 0);
-    assert_eq!(door.client.rollback("t/work").await.unwrap(), versions[1].version);
-    assert_eq!(door.client.rollback("work").await.unwrap(), versions[0].version);
+    assert_eq!(door.client.rollback("t/work", None).await.unwrap(), versions[1].version);
+    assert_eq!(door.client.rollback("work", None).await.unwrap(), versions[0].version);
     assert_eq!(door.bus.who().await, "a");
     let b = versions[1].version;
-    assert_eq!(door.client.pin("work", Some(&b.short())).await.unwrap(), b);
+    assert_eq!(door.client.pin("work", Some(&b.short()), None).await.unwrap(), b);
     let [summary] = <[_; 1]>::try_from(door.client.plugins().await.unwrap()).unwrap();
     assert_eq!((summary.subscriber.as_str(), summary.proven, summary.tried), ("t/work", b, None));
     assert_eq!((summary.is_pinned, summary.kept), (true, 3));
@@ -96,17 +96,17 @@ async fn a_version_is_deployed_listed_taken_back_and_pinned() {
 async fn what_is_refused_says_why() {
     let door = Door::open().await;
     refused(door.deploy("bad", Policy::Swap).await, Code::InvalidArgument, reason::PLUGIN_REFUSED);
-    refused(door.client.rollback("work").await, Code::FailedPrecondition, reason::NO_VERSION_BEFORE);
-    refused(door.client.pin("work", Some("zz")).await, Code::NotFound, reason::UNKNOWN_VERSION);
+    refused(door.client.rollback("work", None).await, Code::FailedPrecondition, reason::NO_VERSION_BEFORE);
+    refused(door.client.pin("work", Some("zz"), None).await, Code::NotFound, reason::UNKNOWN_VERSION);
     refused(door.client.versions("nobody").await, Code::NotFound, reason::UNKNOWN_SUBSCRIBER);
     refused(door.client.unpin("nobody").await, Code::NotFound, reason::UNKNOWN_SUBSCRIBER);
     door.deploy("b", Policy::Swap).await.unwrap();
-    refused(door.client.pin("work", Some("")).await, Code::InvalidArgument, reason::AMBIGUOUS_VERSION);
-    refused(door.client.pin("work", None).await, Code::FailedPrecondition, reason::VERSION_ON_TRIAL);
+    refused(door.client.pin("work", Some(""), None).await, Code::InvalidArgument, reason::AMBIGUOUS_VERSION);
+    refused(door.client.pin("work", None, None).await, Code::FailedPrecondition, reason::VERSION_ON_TRIAL);
     door.world.disk.remove_durably(door.world.disk.contents().keys().find(|name| name.ends_with(".wasm")).unwrap());
     let first = door.client.versions("work").await.unwrap();
     for kept in first {
-        let pinned = door.client.pin("work", Some(&kept.version.to_string())).await;
+        let pinned = door.client.pin("work", Some(&kept.version.to_string()), None).await;
         if pinned.is_err() {
             refused(pinned, Code::FailedPrecondition, reason::VERSION_UNUSABLE);
             return;

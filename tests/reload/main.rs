@@ -27,6 +27,7 @@ mod door;
 mod random_changes;
 mod records;
 mod renaming;
+mod scoping;
 mod snapshots;
 mod starting;
 mod trials;

@@ -58,7 +58,7 @@ fn files_with(names: &[&str], there: &There, edit: impl Fn(String) -> String) ->
     let (plan, problems, said) = check_said(&sources, there, Path::new(THERE));
     let plan = rooted(plan.unwrap_or_else(|| panic!("{problems:?}")), Path::new(THERE));
     let components = plan.subscribers.iter().map(|_| Path::new(THERE).join("work.wasm")).collect();
-    Files { plan, components, said }
+    Files::whole(plan, components, said)
 }
 
 fn files(names: &[&str], there: &There) -> Files {
@@ -231,7 +231,7 @@ async fn what_topologies_can_hardly_say_is_kept_all_the_same() {
         plan.subscribers[0].config.insert(key.to_owned(), ConfigValue::Text(value.to_owned()));
     }
     plan.subscribers[0].config.insert("key".to_owned(), ConfigValue::SecretFile(path.with_extension("key")));
-    let files = Files { plan, components: vec![path.to_owned()], said: Said::of(b"it") };
+    let files = Files::whole(plan, vec![path.to_owned()], Said::of(b"it"));
     start(&disk, &files).await.unwrap();
     assert_eq!(Store::open(disk).unwrap().topology().unwrap(), (files.plan, files.components));
 }
@@ -264,7 +264,7 @@ fn wide(count: usize) -> Plan {
 async fn ten_thousand_topics_with_a_subscriber_each_are_kept() {
     let (disk, plan) = (MemoryDisk::default(), wide(10_000));
     let components = vec![PathBuf::from("/a.wasm"); 10_000];
-    let files = Files { plan, components, said: Said::of(b"it") };
+    let files = Files::whole(plan, components, Said::of(b"it"));
     start(&disk, &files).await.unwrap();
     assert!(Store::open(disk).unwrap().topology().unwrap() == (files.plan, files.components));
 }

@@ -41,7 +41,7 @@ fn components(world: &World, plan: &Plan) -> Vec<PathBuf> {
 }
 
 pub(crate) fn proposal(world: &World, plan: &Plan) -> Proposal {
-    Proposal::of(plan, &components(world, plan))
+    Proposal { prune: true, ..Proposal::of(plan, &components(world, plan)) }
 }
 
 pub(crate) fn open(disk: &MemoryDisk) -> EmbeddedEngine {

@@ -39,7 +39,7 @@ fn version(bus: &Bus, standing: Standing) -> KeptVersion {
 }
 
 async fn apply(bus: &Bus, world: &World, plan: &Plan) -> Vec<String> {
-    let proposal = Proposal::of(plan, &[world.file()]);
+    let proposal = Proposal { prune: true, ..Proposal::of(plan, &[world.file()]) };
     let planned = bus.reloader.changes(&proposal).unwrap();
     let applied = bus.reloader.apply(proposal, false).await.unwrap();
     assert_eq!(planned, applied);
