@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::pretty::pretty;
 use super::table::Table;
 use super::tree::plural;
-use super::words::plain;
+use super::words::{json_out, plain};
 use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, components, say};
 use crate::app::capsules::{self, Ran};
 use crate::client::{CapsuleInfo, ClientError};
@@ -315,7 +315,7 @@ fn list(folders: &[PathBuf], output: Output) -> Outcome {
                 }
             };
             if output == Output::Json {
-                writeln!(std::io::stdout(), "{}", as_json(Some(&path), &capsule)?)?;
+                writeln!(json_out(), "{}", as_json(Some(&path), &capsule)?)?;
                 continue;
             }
             let id = Event::decode(&capsule.event).map(|event| event.id).unwrap_or_default();
@@ -335,7 +335,7 @@ fn list(folders: &[PathBuf], output: Output) -> Outcome {
 fn show(capsule: &Capsule, output: Output) -> Outcome {
     let mut out = anstream::stdout().lock();
     if output == Output::Json {
-        writeln!(std::io::stdout(), "{}", as_json(None, capsule)?)?;
+        writeln!(json_out(), "{}", as_json(None, capsule)?)?;
         return Ok(());
     }
     let bold = Style::new().bold();
@@ -514,7 +514,7 @@ fn report(args: &RunArgs, capsule: &Capsule, ran: &Ran) -> Outcome {
             ("writes".to_owned(), member(&handled.map(writes))),
             ("unknown_reads".to_owned(), member(&unknown.collect::<Vec<_>>())),
         ]);
-        writeln!(std::io::stdout(), "{}", member(&report))?;
+        writeln!(json_out(), "{}", member(&report))?;
         return Ok(());
     }
     match &replayed.outcome {

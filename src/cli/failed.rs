@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::pretty::pretty;
 use super::tree::plural;
+use super::words::json_out;
 use super::{Exit, Failure, Output, args, table::Table};
 use crate::client::{Failed, Listing};
 use crate::dispatch::{FailedEvent, Filter};
@@ -206,7 +207,7 @@ pub(super) async fn show(
     output: Output,
 ) -> Result<(), Failure> {
     // as it is: what takes styles out takes characters of data out as well
-    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut out = std::io::BufWriter::new(json_out());
     let mut found = 0;
     while let Some(event) = if found < count { events.next().await? } else { None } {
         found += 1;

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::failed::{exact_time, time};
 use super::table::Table;
 use super::tree::plural;
+use super::words::json_out;
 use super::{Failure, Outcome, Output, ServerArg, block_on};
 use crate::dispatch::{PendingEvent, PendingFilter, PendingKind};
 use crate::model::Event;
@@ -73,7 +74,7 @@ async fn list(args: &Args, filter: PendingFilter) -> Outcome {
         }
         match args.output {
             // as it is: what takes styles out takes characters of data out as well
-            Output::Json => writeln!(std::io::stdout(), "{}", json(&event)?)?,
+            Output::Json => writeln!(json_out(), "{}", json(&event)?)?,
             Output::Text => table.row(&mut out, row(&event))?,
         }
     }

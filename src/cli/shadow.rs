@@ -14,7 +14,7 @@ use similar::{ChangeTag, TextDiff};
 use super::pretty::pretty;
 use super::signals::Signals;
 use super::tree::plural;
-use super::words::plain;
+use super::words::{json_out, plain};
 use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, say, state};
 use crate::client::ShadowOver;
 use crate::dispatch::StateOfPartition;
@@ -106,7 +106,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     })?;
     let mut out = anstream::stdout().lock();
     match args.output {
-        Output::Json => writeln!(std::io::stdout(), "{}", as_json(&report))?,
+        Output::Json => writeln!(json_out(), "{}", as_json(&report))?,
         Output::Text => write(&mut out, &report)?,
     }
     match not_shown_equal(args, &report) {

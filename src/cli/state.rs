@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::failed::{exact_time, time};
 use super::table::Table;
 use super::tree::plural;
-use super::words::lines;
+use super::words::{json_out, lines};
 use super::{Failure, Outcome, Output, ServerArg, block_on, say};
 use crate::client::Client;
 use crate::dispatch::{SnapshotInfo, StateEntry, StateFilter, StateOfPartition, TakenBy};
@@ -269,7 +269,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         Command::DropSnapshot(args) => drop_snapshot(args),
         Command::Export(Export { subscriber, server }) => block_on(async {
             let mut entries = server.connect().await?.states(subscriber, StateFilter::default());
-            let mut out = BufWriter::new(std::io::stdout());
+            let mut out = BufWriter::new(json_out());
             while let Some(entry) = entries.next().await? {
                 print(&mut out, entry)?;
             }
@@ -381,7 +381,7 @@ async fn get(args: &Get) -> Outcome {
     let mut out = std::io::stdout().lock();
     while let (Some(entry), next) = entries {
         match output {
-            Output::Json => print(&mut out, entry)?,
+            Output::Json => print(&mut json_out(), entry)?,
             Output::Text => {
                 if !is_alone {
                     write!(out, "partition {}: ", entry.partition)?;

@@ -4,6 +4,7 @@
 //! obeys what is in it. So what a command prints of it in text goes through [`plain`] or [`lines`], and JSON for people through
 //! [`push_json`].
 
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 /// Whether a terminal would obey it, or show the text in another order than it has.
@@ -44,6 +45,39 @@ pub(super) fn lines(text: &str) -> String {
     escaped(text, |character| character == '\n')
 }
 
+/// Standard output for JSON of what others chose: as it is, but on a terminal without anything that it would obey.
+pub(super) fn json_out() -> Box<dyn Write> {
+    let out = io::stdout();
+    if out.is_terminal() { Box::new(Escaping { out, begun: Vec::new() }) } else { Box::new(out) }
+}
+
+/// Escapes JSON on its way.
+struct Escaping<W> {
+    out: W,
+    /// The beginning of a character whose end has not come yet.
+    begun: Vec<u8>,
+}
+
+impl<W: Write> Write for Escaping<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.begun.extend_from_slice(bytes);
+        let whole = match std::str::from_utf8(&self.begun) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => self.begun.len(),
+        };
+        let rest = self.begun.split_off(whole);
+        let text = std::mem::replace(&mut self.begun, rest);
+        let mut safe = String::with_capacity(text.len());
+        String::from_utf8_lossy(&text).chars().for_each(|character| push_json(&mut safe, character));
+        self.out.write_all(safe.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// How old something is, as exactly as matters.
 pub(super) fn age(age: Duration) -> String {
     match age.as_secs() {
@@ -78,6 +112,16 @@ mod tests {
         "[\"\u{7f}\u{9b}\u{202e}é\",\n\t1]".chars().for_each(|character| push_json(&mut json, character));
         assert_eq!(json, "[\"\\u007f\\u009b\\u202eé\",\n\t1]");
         assert_eq!(lines("one\n\ttwo\r\nthree\x1b"), "one\n\\ttwo\\r\nthree\\u{1b}");
+    }
+
+    #[test]
+    fn json_is_escaped_on_its_way_however_it_is_cut() {
+        let text = "{\"a\":\"é\u{9b}2J\u{202e}日\"}\n";
+        for size in 1..9 {
+            let mut escaping = Escaping { out: Vec::new(), begun: Vec::new() };
+            text.as_bytes().chunks(size).for_each(|part| escaping.write_all(part).unwrap());
+            assert_eq!(String::from_utf8(escaping.out).unwrap(), "{\"a\":\"é\\u009b2J\\u202e日\"}\n");
+        }
     }
 
     #[test]

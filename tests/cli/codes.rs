@@ -57,7 +57,7 @@ fn wrong_usage_is_2() {
         &["clock"],
         &["clock", "set"],
         &["dead"],
-        &["dead", "list"],
+        &["dead", "show"],
         &["dead", "redrive", "s"],
         &["dead", "drop", "s"],
         &["dead", "list", "s", "--older-than", "5"],
