@@ -1,6 +1,5 @@
 //! `wattle build`: plugin folders to components, with the compiler of their language.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -10,8 +9,9 @@ use std::thread;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+use super::built::{Compiled, Packages, compiled};
 use super::components;
-use crate::reload::{self, sources};
+use crate::reload;
 use crate::topology::{ConfigSchema, Plan, PluginSource, Runs, SubscriberPlan};
 use crate::wasm::{Digest, Host, HostOptions, RegisterError, config_schema};
 
@@ -117,7 +117,7 @@ pub enum BuildError {
 }
 
 /// What Rust calls components with WASI 0.2.
-const TARGET: &str = "wasm32-wasip2";
+pub(super) const TARGET: &str = "wasm32-wasip2";
 
 /// How much of what the compiler said is kept for the error.
 const OUTPUT_LINES_KEPT: usize = 200;
@@ -297,73 +297,6 @@ fn clean(folder: &Path, workspace: &Path, packages: &[&str]) -> Result<(), Build
     Err(BuildError::Compile { folder: folder.to_owned(), output })
 }
 
-/// What cargo says of a build.
-#[derive(Debug, Default)]
-struct Compiled {
-    component: Option<PathBuf>,
-    /// The packages on this machine that are in it, by their folders.
-    packages: BTreeMap<PathBuf, LocalPackage>,
-}
-
-#[derive(Debug)]
-struct LocalPackage {
-    id: String,
-    /// Nothing of it was compiled: cargo takes it as it is.
-    is_fresh: bool,
-}
-
-/// The sources of packages, in short. Those of the last build are beside the component.
-struct Packages(BTreeMap<String, String>);
-
-impl Packages {
-    /// As they are now.
-    fn of(compiled: &Compiled) -> Self {
-        let digest = |folder: &PathBuf| (folder.display().to_string(), digest_of_sources(folder).to_string());
-        Self(compiled.packages.keys().map(digest).collect())
-    }
-
-    fn file(compiled: &Compiled) -> Option<PathBuf> {
-        Some(compiled.component.as_ref()?.with_extension("sources.json"))
-    }
-
-    /// Packages that were not compiled although they are not what they were at the last build.
-    fn stale<'c>(&self, compiled: &'c Compiled) -> Vec<&'c str> {
-        let known = Self::file(compiled).and_then(|file| std::fs::read(file).ok());
-        let known: BTreeMap<String, String> =
-            known.and_then(|known| serde_json::from_slice(&known).ok()).unwrap_or_default();
-        let is_stale = |(folder, package): (&PathBuf, &LocalPackage)| {
-            let name = folder.display().to_string();
-            package.is_fresh && known.get(&name).is_some_and(|before| self.0.get(&name) != Some(before))
-        };
-        let packages = compiled.packages.iter();
-        packages.filter(|package| is_stale(*package)).map(|(_, package)| package.id.as_str()).collect()
-    }
-
-    fn keep(&self, compiled: &Compiled) {
-        let text = serde_json::to_vec(&self.0).unwrap_or_default();
-        // Where it is not kept, the next build goes by times alone.
-        let _ = Self::file(compiled).map(|file| std::fs::write(file, text));
-    }
-}
-
-/// Bytes of a source that are read; of a larger one, which is none, its length and time say whether it is another.
-const SOURCE_BYTES_MAX: u64 = 4 << 20;
-
-fn digest_of_sources(folder: &Path) -> Digest {
-    let mut all = Vec::new();
-    sources(folder, &mut |path, is_folder| {
-        let Some(about) = std::fs::metadata(path).ok().filter(|_| !is_folder) else { return };
-        let content = match about.len() <= SOURCE_BYTES_MAX {
-            true => std::fs::read(path).unwrap_or_default(),
-            false => format!("{} {:?}", about.len(), about.modified().ok()).into_bytes(),
-        };
-        all.extend_from_slice(path.as_os_str().as_encoded_bytes());
-        all.push(0);
-        all.extend_from_slice(Digest::of(&content).as_bytes());
-    });
-    Digest::of(&all)
-}
-
 /// What `cargo metadata` says of a workspace.
 #[derive(Deserialize)]
 struct Metadata {
@@ -414,43 +347,6 @@ pub fn built(folder: &Path) -> Result<PathBuf, BuildError> {
     let file = format!("{}.wasm", name.replace('-', "_"));
     let wasm = workspace(folder)?.join("target").join(TARGET).join("release").join(file);
     if wasm.is_file() { Ok(wasm) } else { Err(BuildError::NotBuilt { folder: folder.to_owned() }) }
-}
-
-/// The component that was built of a folder last, where it is not older than the sources in it. Runs nothing: what is found
-/// only says more about a topology.
-pub(super) fn lately(folder: &Path) -> Option<PathBuf> {
-    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).ok()?;
-    let file = format!("{}.wasm", library(&manifest)?.replace('-', "_"));
-    let folder = folder.canonicalize().ok()?;
-    let target = Path::new("target").join(TARGET).join("release").join(file);
-    let wasm = folder.ancestors().map(|above| above.join(&target)).find(|wasm| wasm.is_file())?;
-    let built = wasm.metadata().and_then(|about| about.modified()).ok()?;
-    let mut is_older = false;
-    sources(&folder, &mut |path, is_folder| {
-        let changed = std::fs::metadata(path).and_then(|about| about.modified());
-        is_older |= !is_folder && changed.is_ok_and(|changed| changed > built);
-    });
-    (!is_older).then_some(wasm)
-}
-
-/// The name of the library that a manifest makes: its own, or else that of the package.
-fn library(manifest: &str) -> Option<String> {
-    let (mut section, mut package, mut library) = ("", None, None);
-    for line in manifest.lines().map(str::trim) {
-        if line.starts_with('[') {
-            section = line;
-        } else if let Some((key, value)) = line.split_once('=')
-            && key.trim() == "name"
-        {
-            let name = value.trim().split('"').nth(1).map(str::to_owned);
-            match section {
-                "[package]" => package = name,
-                "[lib]" => library = name,
-                _ => {}
-            }
-        }
-    }
-    library.or(package)
 }
 
 /// Adds the standard library for WebAssembly where it lacks. Asks the compiler rather than rustup, which not everybody
@@ -525,43 +421,6 @@ fn is_foreign(variable: &OsStr, within_cargo: bool) -> bool {
     cargos && !kept || NOT_FOR_GUESTS.contains(&variable) || within_cargo && variable == "RUSTUP_TOOLCHAIN"
 }
 
-/// What cargo says about something that it built.
-#[derive(Deserialize)]
-struct Artifact {
-    reason: String,
-    #[serde(default)]
-    package_id: String,
-    #[serde(default)]
-    manifest_path: PathBuf,
-    #[serde(default)]
-    filenames: Vec<PathBuf>,
-    #[serde(default)]
-    fresh: bool,
-}
-
-/// How the id of a package on this machine begins.
-const LOCAL: &str = "path+file://";
-
-/// What cargo built from a manifest, and of what.
-fn compiled(stdout: Option<impl Read>, manifest: &Path) -> Compiled {
-    let lines = stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()).map_while(Result::ok);
-    let artifacts = lines.filter_map(|line| serde_json::from_str::<Artifact>(&line).ok());
-    let mut compiled = Compiled::default();
-    for artifact in artifacts.filter(|artifact| artifact.reason == "compiler-artifact") {
-        let Ok(path) = artifact.manifest_path.canonicalize() else { continue };
-        if path == manifest {
-            let is_component = |file: &PathBuf| file.extension() == Some(OsStr::new("wasm"));
-            compiled.component = compiled.component.or(artifact.filenames.into_iter().find(is_component));
-        }
-        if let (true, Some(folder)) = (artifact.package_id.starts_with(LOCAL), path.parent()) {
-            let package = compiled.packages.entry(folder.to_owned());
-            let package = package.or_insert(LocalPackage { id: artifact.package_id, is_fresh: true });
-            package.is_fresh &= artifact.fresh;
-        }
-    }
-    compiled
-}
-
 /// Gives each line to `progress`, and the last ones back.
 fn pass_on(stderr: Option<impl Read>, progress: &mut dyn FnMut(&str)) -> String {
     let mut kept = std::collections::VecDeque::new();
@@ -591,30 +450,6 @@ mod tests {
         }
         assert!(foreign("RUSTUP_TOOLCHAIN", true));
         assert!(!foreign("RUSTUP_TOOLCHAIN", false), "the user said it");
-    }
-
-    #[test]
-    fn what_was_built_last_is_found_without_cargo_unless_it_is_older_than_its_sources() {
-        let above = tempfile::tempdir().unwrap();
-        let (folder, release) =
-            (above.path().join("greet-all"), above.path().join("target").join(TARGET).join("release"));
-        std::fs::create_dir_all(folder.join("src")).unwrap();
-        std::fs::create_dir_all(&release).unwrap();
-        std::fs::write(folder.join("Cargo.toml"), "[package]\nname = \"greet-all\"\n[lib]\ncrate-type = []\n").unwrap();
-        std::fs::write(folder.join("src/lib.rs"), "").unwrap();
-        assert_eq!(lately(&folder), None);
-        let wasm = release.join("greet_all.wasm");
-        std::fs::write(&wasm, "").unwrap();
-        let at = |seconds| std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
-        let date =
-            |path: &Path, seconds| std::fs::File::options().write(true).open(path).unwrap().set_modified(at(seconds));
-        date(&folder.join("Cargo.toml"), 1).unwrap();
-        date(&folder.join("src/lib.rs"), 2).unwrap();
-        date(&wasm, 2).unwrap();
-        assert_eq!(lately(&folder), Some(wasm.canonicalize().unwrap()));
-        date(&folder.join("src/lib.rs"), 3).unwrap();
-        assert_eq!(lately(&folder), None);
-        assert_eq!(library("[package]\nname = \"a\"\n[lib]\nname=\"b\"\n[[bin]]\nname = \"c\"").as_deref(), Some("b"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::{WIDTH, write_diagnostics};
 use super::load::{World, load, refuse};
-use super::{Exit, Failure, args, build};
+use super::{Exit, Failure, args, build, built};
 use crate::app::Opened;
 use crate::reload::{self, Files, Proposal};
 use crate::topology::render::{self, Style};
@@ -52,7 +52,7 @@ impl Surroundings for Declared {
             PluginSource::Wasm(path) => Some(path.clone()),
             PluginSource::Folder(path) => {
                 let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                self.built.get(&absolute).cloned().or_else(|| build::lately(path))
+                self.built.get(&absolute).cloned().or_else(|| built::lately(path))
             }
             PluginSource::Stored { .. } => None,
         };

@@ -7,6 +7,7 @@
 mod args;
 mod bench;
 pub mod build;
+mod built;
 mod capsule;
 mod changes;
 pub mod check;

@@ -45,7 +45,7 @@ fn topology(random: &mut Random) -> String {
 async fn act(bus: &Bus<EmbeddedEngine>, world: &World, random: &mut Random) -> String {
     let who = ["work", "check", "more"][random.below(3) as usize];
     let reloader = &bus.reloader;
-    match random.below(10) {
+    match random.below(11) {
         0..=2 => {
             let (text, allow_loss) = (topology(random), random.one_in(2));
             let applied = reloader.apply(proposal(world, &plan_of(&[&text])), allow_loss).await;
@@ -62,6 +62,7 @@ async fn act(bus: &Bus<EmbeddedEngine>, world: &World, random: &mut Random) -> S
             true => format!("pin {who}: {:?}", reloader.pin(who, None).await.map_err(|error| error.to_string())),
             false => format!("unpin {who}: {:?}", reloader.unpin(who).await.map_err(|error| error.to_string())),
         },
+        9 => format!("promote {who}: {:?}", reloader.promote(who).await.map_err(|error| error.to_string())),
         _ => format!("collect: {:?}", reloader.collect(true).await.map_err(|error| error.to_string())),
     }
 }
