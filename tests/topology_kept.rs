@@ -189,6 +189,9 @@ fn subscriber() -> impl Strategy<Value = Map<String, Value>> {
         json!({ "initial": format!("{initial}ms"), "max": format!("{}ms", initial + more), "factor": factor })
     });
     let retry = some(vec![("attempts", number(1..9u32)), ("backoff", backoff.boxed())]).prop_map(Value::Object);
+    let trial = (number(0..9u32), 0..100u32, 1..100u32).prop_map(|(events, least, more)| {
+        json!({ "events": events, "for": format!("{least}s"), "at_most": format!("{}s", least + more) })
+    });
     let times = "[12]0[0-9]{2}-0[1-9]-[12][0-9]T0[0-9]:[0-5][0-9]:00(\\.[0-9]{1,9})?Z";
     some(vec![
         ("when", expression(condition())),
@@ -201,6 +204,7 @@ fn subscriber() -> impl Strategy<Value = Map<String, Value>> {
         ("retry", retry.boxed()),
         ("on_failure", select(vec![json!("dead_letter"), json!("park"), json!("halt")]).boxed()),
         ("capsules", number(0..9u32)),
+        ("trial", trial.boxed()),
         ("waiting", number(1..9u32).prop_map(|max| json!({ "max": max })).boxed()),
         ("delivery", select(vec![json!("exactly_once"), json!("at_least_once")]).boxed()),
         ("rate", (1..9u32, select(vec!["s", "m", "h"])).prop_map(|(n, per)| json!(format!("{n}/{per}"))).boxed()),

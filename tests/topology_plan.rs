@@ -16,7 +16,7 @@ use std::time::Duration;
 use wattle::model::{Compression, Dedupe, Retention, TopicSettings};
 use wattle::topology::{
     BatchPlan, Condition, ConfigValue, Delivery, Found, Limits, OnFailure, OutOfOrder, Per, Plan, PluginSource, Rate,
-    Retry, Runs, Source, StatePlan, SubscriberPlan, Surroundings, Waiting, check, draw, show,
+    Retry, Runs, Source, StatePlan, SubscriberPlan, Surroundings, TrialPlan, Waiting, check, draw, show,
 };
 
 /// A world in which every folder is a plugin and every file exists.
@@ -270,6 +270,7 @@ subscribers:
     rate: 30/m
     concurrency: 2
     capsules: 3
+    trial: { events: 3, for: 0s, at_most: 7m }
     batch: { max: 2, size: 1KiB, wait: 1s }
     state: { ttl: 1d, max: 1KiB }
     start: start
@@ -298,6 +299,8 @@ fn what_is_said_counts() {
     assert_eq!(busy.config, expected.map(|(key, value)| (key.to_owned(), value)).into());
     let (time, log_lines_per_second) = (Duration::from_secs(90), 7);
     assert_eq!(busy.limits, Limits { memory_bytes: 256 << 20, time, output_bytes: 1, log_lines_per_second });
+    let at_most = Duration::from_secs(7 * 60);
+    assert_eq!(busy.trial, TrialPlan { events: 3, time: Duration::ZERO, at_most });
     assert_eq!(busy.when.as_ref().unwrap().text(), "data.price != \"$5\"");
     // A longer first pause moves the default of the longest.
     let hour = Duration::from_secs(3_600);
