@@ -15,11 +15,13 @@ const NAMES_SHOWN: usize = 20;
 /// Reports what does not fit, of plugins that are there and declare something.
 pub(super) fn check(topology: &raw::Topology, reader: &mut Reader<'_>) {
     let subscribers = topology.subscribers.iter().filter_map(|field| field.value.as_ref()).flat_map(|named| &named.0);
+    // Large topologies have the same few plugins in thousands of subscribers.
+    let mut compiled = HashMap::new();
     for (_, field) in subscribers {
         let Some(subscriber) = &field.value else { continue };
         let Some(plugin) = subscriber.plugin.as_deref() else { continue };
         let Some(source) = plugin.value.as_ref().map(|plugin| &plugin.0) else { continue };
-        let schema = match declared(source, reader) {
+        let schema = match declared(source, reader, &mut compiled) {
             Ok(Some(schema)) => schema,
             Ok(None) => continue,
             Err(why) => {
@@ -36,8 +38,13 @@ pub(super) fn check(topology: &raw::Topology, reader: &mut Reader<'_>) {
     }
 }
 
-fn declared(plugin: &PluginSource, reader: &Reader<'_>) -> Result<Option<ConfigSchema>, String> {
-    reader.surroundings.config_schema(plugin)?.map(|text| ConfigSchema::compile(&text)).transpose()
+fn declared(
+    plugin: &PluginSource,
+    reader: &Reader<'_>,
+    compiled: &mut HashMap<String, Result<ConfigSchema, String>>,
+) -> Result<Option<ConfigSchema>, String> {
+    let Some(text) = reader.surroundings.config_schema(plugin)? else { return Ok(None) };
+    compiled.entry(text).or_insert_with_key(|text| ConfigSchema::compile(text)).clone().map(Some)
 }
 
 fn hold(schema: &ConfigSchema, settings: &[(String, Field<Setting>)], whole: Span, reader: &mut Reader<'_>) {
