@@ -1,19 +1,19 @@
 //! The settings of a bus: flags, each also a `WATTLE_*` variable.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 
 use crate::app::Options;
+use crate::client::{Address, DEFAULT_PORT};
 use crate::engine::embedded::Durability;
 use crate::server;
 use crate::topology;
 
 /// Where a bus listens, and clients look for it, where nothing else is said.
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:7411";
-const DEFAULT_PORT: u16 = 7411;
 /// Where a bus keeps what it keeps, where nothing else is said.
 pub(super) const DEFAULT_DATA: &str = ".wattle";
 /// The folder of compiled plugins in that of what can be made again.
@@ -23,8 +23,9 @@ const CODE_CACHE: &str = "wattle/code";
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Settings of the bus")]
 pub(super) struct BusArgs {
-    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:7411]
-    #[arg(long, env = "WATTLE_LISTEN", value_name = "ADDRESS:PORT")]
+    /// Address to listen on, by name or by number; the port is 7411 unless it is said, and 0 takes a free one [default:
+    /// 127.0.0.1:7411]
+    #[arg(long, env = "WATTLE_LISTEN", value_parser = listen, value_name = "HOST[:PORT]")]
     pub(super) listen: Option<SocketAddr>,
 
     /// Listen on addresses that other machines can reach, without encryption or authentication: every client may use the whole
@@ -74,6 +75,16 @@ pub(super) fn code_cache() -> Option<PathBuf> {
     Some(caches.join(CODE_CACHE))
 }
 
+/// Where to listen. Of a name with several addresses it is the first of IPv4, as of the address where nothing is said: who
+/// looks for the bus by that name tries all.
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let address: Address = text.parse()?;
+    let found = (address.host(), address.port()).to_socket_addrs();
+    let found: Vec<_> = found.map_err(|error| format!("`{}` is not known here: {error}", address.host()))?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied();
+    first.ok_or_else(|| format!("`{}` stands for no address", address.host()))
+}
+
 fn durability(text: &str) -> Result<Durability, String> {
     match text.split_once('=') {
         None if text == "sync" => Ok(Durability::Sync),
@@ -102,6 +113,25 @@ mod tests {
     fn the_default_address_is_the_same_for_both_sides() {
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEFAULT_PORT);
         assert_eq!(address.to_string(), DEFAULT_LISTEN);
+    }
+
+    #[test]
+    fn a_bus_listens_on_names_and_numbers() {
+        for (text, address) in [
+            ("127.0.0.1", "127.0.0.1:7411"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("localhost", "127.0.0.1:7411"),
+            ("localhost:80", "127.0.0.1:80"),
+            ("[::1]:80", "[::1]:80"),
+            ("::1", "[::1]:7411"),
+        ] {
+            assert_eq!(listen(text), Ok(address.parse().unwrap()), "{text}");
+        }
+        for (wrong, words) in
+            [("", "host is missing"), (":7411", "host is missing"), ("no.such.host.invalid", "not known here")]
+        {
+            assert!(listen(wrong).unwrap_err().contains(words), "{wrong:?}");
+        }
     }
 
     #[test]

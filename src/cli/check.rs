@@ -19,7 +19,7 @@ pub(super) const WIDTH: usize = 140;
 /// Plugins that are built are looked at as well, as a bus would that is to run them.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Topology files, or folders of them; all of them are checked together
+    /// Topology files, or folders of them; all of them are checked together; `-` is standard input
     #[arg(required = true, value_name = "FILE|FOLDER")]
     pub paths: Vec<PathBuf>,
 

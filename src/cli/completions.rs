@@ -1,23 +1,146 @@
-//! `wattle completions`: completions for a shell.
+//! `wattle completions`: completions for a shell, also of the names that a running bus has.
+//!
+//! The script that is printed has this binary called at each completion, with [`VARIABLE`] set. Names of topics and subscribers
+//! are asked of the bus then, within a moment: where there is none, there are none.
 
+use std::ffi::OsStr;
 use std::io::Write;
+use std::time::Duration;
 
-use super::Outcome;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
+use clap_complete::{CompleteEnv, Shell};
+
+use super::{Failure, Outcome, args, block_on};
+use crate::client::{Client, Patience};
+use crate::dispatch::Snapshot;
+
+/// By which a call for completions is known.
+const VARIABLE: &str = "WATTLE_COMPLETE";
+/// How long a bus is waited for: somebody waits at a prompt.
+const WITHIN: Duration = Duration::from_millis(500);
 
 /// Print completions for a shell
+///
+/// They complete commands and options, and names of topics and subscribers, for which they ask the bus at WATTLE_SERVER, or
+/// --server.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
-  wattle completions bash > ~/.local/share/bash-completion/completions/wattle
-  wattle completions zsh > \"${fpath[1]}/_wattle\"
+  echo 'source <(wattle completions bash)' >> ~/.bashrc
+  echo 'source <(wattle completions zsh)' >> ~/.zshrc
   wattle completions fish > ~/.config/fish/completions/wattle.fish")]
 pub(super) struct Args {
     /// The shell
     #[arg(value_enum)]
-    shell: clap_complete::Shell,
+    shell: Shell,
 }
 
-pub(super) fn run(args: &Args, command: &mut clap::Command) -> Outcome {
+pub(super) fn run(args: &Args) -> Outcome {
+    let shell: &dyn EnvCompleter = match args.shell {
+        Shell::Bash => &Bash,
+        Shell::Elvish => &Elvish,
+        Shell::Fish => &Fish,
+        Shell::PowerShell => &Powershell,
+        Shell::Zsh => &Zsh,
+        other => return Err(Failure::failed(format!("there are no completions for {other}"))),
+    };
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, command, "wattle", &mut script);
+    shell.write_registration(VARIABLE, "wattle", "wattle", "wattle", &mut script)?;
     Ok(std::io::stdout().lock().write_all(&script)?)
+}
+
+/// Answers a shell that asks for completions. Whether one did.
+pub(super) fn answer(command: fn() -> clap::Command) -> bool {
+    let answered =
+        CompleteEnv::with_factory(|| with_names(command(), "")).var(VARIABLE).try_complete(std::env::args_os(), None);
+    // There is nobody to tell why.
+    answered.unwrap_or(true)
+}
+
+/// The command with what completes names: of topics those that can be published to where that is what is done.
+fn with_names(command: clap::Command, name: &str) -> clap::Command {
+    let names: fn(&Snapshot) -> Vec<&str> = if name == "publish" { roots } else { topics };
+    let command = command.mut_args(|argument| match argument.get_id().as_str() {
+        "topic" => argument.add(ArgValueCompleter::new(move |begun: &OsStr| complete(begun, names))),
+        "subscriber" => argument.add(ArgValueCompleter::new(|begun: &OsStr| complete(begun, subscribers))),
+        _ => argument,
+    });
+    command.mut_subcommands(|command| {
+        let name = command.get_name().to_owned();
+        with_names(command, &name)
+    })
+}
+
+fn topics(tree: &Snapshot) -> Vec<&str> {
+    tree.topics.iter().map(|topic| topic.name.as_str()).collect()
+}
+
+fn roots(tree: &Snapshot) -> Vec<&str> {
+    let roots = tree.topics.iter().filter(|topic| topic.parent.is_none() && topic.diverted_from.is_none());
+    roots.map(|topic| topic.name.as_str()).collect()
+}
+
+fn subscribers(tree: &Snapshot) -> Vec<&str> {
+    tree.subscribers.iter().map(|subscriber| subscriber.name.as_str()).collect()
+}
+
+/// The names that begin as the word does that is completed.
+fn complete(begun: &OsStr, names: fn(&Snapshot) -> Vec<&str>) -> Vec<CompletionCandidate> {
+    let (Some(begun), Some(tree)) = (begun.to_str(), tree()) else { return Vec::new() };
+    let found = shown(&names(&tree), begun.contains('/'));
+    found.into_iter().filter(|name| name.starts_with(begun)).map(CompletionCandidate::new).collect()
+}
+
+/// Names as one would write them: without the namespace, where that is clear and nobody has begun with it.
+fn shown(names: &[&str], in_full: bool) -> Vec<String> {
+    let short = |name: &str| name.rsplit_once('/').map_or(name.to_owned(), |(_, short)| short.to_owned());
+    let shown = names.iter().map(|name| {
+        let is_clear = names.iter().filter(|other| short(other) == short(name)).count() == 1;
+        if is_clear && !in_full { short(name) } else { (*name).to_owned() }
+    });
+    shown.collect()
+}
+
+/// What the bus has.
+fn tree() -> Option<Snapshot> {
+    let words: Vec<String> = std::env::args().collect();
+    let server =
+        server(&words).or_else(|| std::env::var("WATTLE_SERVER").ok()).unwrap_or(args::DEFAULT_LISTEN.to_owned());
+    let asked = async {
+        let asked = async { Client::connect_with(&server, Patience::of(Some(WITHIN))).await?.status().await };
+        Ok(tokio::time::timeout(WITHIN, asked).await.ok().and_then(Result::ok))
+    };
+    block_on(asked).ok().flatten().map(|status| status.tree)
+}
+
+/// The bus that the line says which is being completed.
+fn server(words: &[String]) -> Option<String> {
+    let behind = |at: usize| words.get(at + 1).cloned();
+    let option = words.iter().enumerate().rev();
+    option
+        .filter_map(|(at, word)| {
+            word.strip_prefix("--server=").map(str::to_owned).or_else(|| (word == "--server").then(|| behind(at))?)
+        })
+        .next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short_where_that_is_clear() {
+        let names = ["shop/orders", "shop/log", "other/log"];
+        assert_eq!(shown(&names, false), ["orders", "shop/log", "other/log"]);
+        assert_eq!(shown(&names, true), names);
+    }
+
+    #[test]
+    fn the_bus_is_the_one_that_the_line_names() {
+        let server = |line: &str| server(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(server("wattle -- wattle tail --server a:1 or"), Some("a:1".to_owned()));
+        assert_eq!(server("wattle -- wattle tail --server=b or"), Some("b".to_owned()));
+        assert_eq!(server("wattle -- wattle tail or"), None);
+        assert_eq!(server("wattle -- wattle tail or --server"), None);
+    }
 }

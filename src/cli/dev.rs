@@ -14,7 +14,7 @@ use tokio::sync::watch::Receiver;
 use super::args::BusArgs;
 use super::input::{self, Form, Source, Watcher};
 use super::live::Live;
-use super::signals::Signals;
+use super::signals::{Interruption, Signals};
 use super::tree::{self, Shown, plural};
 use super::words::plain;
 use super::{Exit, Failure, Outcome, build, components, run, say};
@@ -92,7 +92,10 @@ pub(super) fn run(args: &Args) -> Outcome {
         let work = async {
             let client = Client::connect(&server).await?;
             for (topic, source) in &inputs {
-                let sum = input::publish(&client, topic, source, Form::CloudEvents, &mut Unwatched).await?;
+                let sum = {
+                    let (form, others) = (Form::CloudEvents, Interruption::none());
+                    input::publish(&client, topic, source, form, others, &mut Unwatched).await?
+                };
                 tracing::info!(topic, events = sum.events, duplicates = sum.duplicates, "published the input");
             }
             if !args.once {
@@ -285,6 +288,10 @@ impl Watcher for Unwatched {
 
     fn places(&mut self, _: &Published) -> Result<(), Failure> {
         Ok(())
+    }
+
+    fn waits(&mut self, words: &str) {
+        say(words);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
 
 use super::pretty::pretty;
@@ -22,11 +23,11 @@ pub(super) struct FilterArgs {
     key: Option<String>,
 
     /// Only the event with this id
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     id: Option<String>,
 
     /// Only events whose failure is of this kind, or whose reason has this text in it
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     reason: Option<String>,
 
     /// Only events whose last attempt failed at least so long ago, such as 2h
@@ -46,7 +47,9 @@ impl FilterArgs {
 
     /// Refuses to change all there is where nobody said so.
     pub(super) fn check(&self, all: bool, what: &str) -> Result<(), Failure> {
-        if all || self.filter(false) != Filter::default() {
+        // Every event is older than no time at all.
+        let older_than = self.older_than.filter(|age| *age > Duration::ZERO);
+        if all || (Filter { older_than, ..self.filter(false) }) != Filter::default() {
             return Ok(());
         }
         let words = format!(

@@ -1,19 +1,23 @@
 //! Events from lines: CloudEvents in JSON, or plain data; and from there to a topic, with several batches on their way.
 //!
 //! Lines are read and parsed on a thread of their own, a bounded number ahead. An event is sent as soon as it is there: a
-//! slow source is not held back until a batch is full.
+//! slow source is not held back until a batch is full. A bus that takes nothing for a while is said to, with how many events
+//! are in.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::Failure;
+use super::signals::Interruption;
 use super::tree::plural;
+use super::{Exit, Failure};
 use crate::client::{Client, ClientError, Publishing, Window};
 use crate::dispatch::{Addressed, Published};
 use crate::effects::random;
@@ -29,6 +33,8 @@ const BATCH_BYTES: usize = 1 << 20;
 const AHEAD_EVENTS: usize = 4 * BATCH_EVENTS;
 /// Longest line in bytes: an event of the largest size whose data is escaped or in base64.
 const LINE_BYTES_MAX: u64 = 4 * limits::EVENT_BYTES_MAX as u64;
+/// How long nothing is answered before that is said.
+const WAIT_SAID_AFTER: Duration = Duration::from_secs(2);
 
 /// What an event has beside its data.
 #[derive(Debug, Clone)]
@@ -42,17 +48,16 @@ pub(super) struct Template {
     pub(super) is_text: bool,
 }
 
-/// What begins as JSON and is none: a mistake, more often than a text that looks so.
-fn broken_json(data: &str, error: &serde_json::Error) -> Option<JsonError> {
-    let begin = data.trim_ascii_start();
-    let rest = data.get(data.floor_char_boundary(error.column().saturating_sub(1))..).unwrap_or_default();
-    let is_broken = match begin.bytes().next() {
+/// Whether what is no JSON begins as such: a mistake, more often than a text that looks so.
+fn is_broken_json(data: &str, error: &serde_json::Error) -> bool {
+    let line = data.split('\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let rest = line.get(line.floor_char_boundary(error.column().saturating_sub(1))..).unwrap_or_default();
+    match data.trim_ascii_start().bytes().next() {
         Some(b'{') => true,
         // lines of logs begin with it as well
         Some(b'[') => error.is_eof() || rest.starts_with([',', '{', '[']),
         _ => false,
-    };
-    is_broken.then(|| JsonError::syntax(error, data))
+    }
 }
 
 impl Template {
@@ -64,14 +69,12 @@ impl Template {
         let is_json = !self.is_text
             && match json::check(data.as_bytes()) {
                 Ok(()) => true,
-                Err(error) => match broken_json(data, &error) {
-                    None => false,
-                    Some(error) => {
-                        let why =
-                            format!("this looks like JSON and is not: {error} (with --text it is published as text)");
-                        return Err(BadText { column: error.column(), why });
-                    }
-                },
+                Err(error) if is_broken_json(data, &error) => {
+                    let error = JsonError::syntax(&error, data);
+                    let why = format!("this looks like JSON and is not: {error} (with --text it is published as text)");
+                    return Err(BadText { column: error.column(), why });
+                }
+                Err(_) => false,
             };
         let (content_type, data) = match is_json {
             true => ("application/json", Data::Binary(Bytes::copy_from_slice(data.as_bytes()))),
@@ -96,6 +99,38 @@ impl Template {
         event.attributes.extend(more);
         Ok(event)
     }
+}
+
+/// What is wrong with the data of one event, which may have several lines; with its line and column. `None` where it is JSON,
+/// or a text that does not look like it.
+pub(super) fn bad_data(data: &str) -> Option<String> {
+    let error = json::check(data.as_bytes()).err().filter(|error| is_broken_json(data, error))?;
+    let line = data.split('\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let before = line.get(..line.floor_char_boundary(error.column().saturating_sub(1))).unwrap_or_default();
+    let said = error.to_string();
+    let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
+    let column = before.chars().count() + 1;
+    Some(format!(
+        "{}:{column}: this looks like JSON and is not: {said}; with --text it is published as text",
+        error.line()
+    ))
+}
+
+/// All of standard input, without the line end behind it: the data of one event.
+///
+/// # Errors
+/// It cannot be read, is no text, or is more than an event may be.
+pub(super) fn whole_input() -> Result<String, Failure> {
+    let bad = |why: String| Failure::failed(format!("{}: {why}", Source::Stdin.label()));
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(LINE_BYTES_MAX).read_to_end(&mut bytes);
+    read.map_err(|error| bad(format!("it cannot be read: {error}")))?;
+    if bytes.len() as u64 == LINE_BYTES_MAX {
+        return Err(bad(format!(
+            "it has more than {LINE_BYTES_MAX} bytes, and no event does; --file publishes an event of each line"
+        )));
+    }
+    content(&bytes, 1).map(str::to_owned).map_err(|BadText { why, .. }| bad(why))
 }
 
 /// Why a text is no event.
@@ -249,6 +284,9 @@ pub(super) trait Watcher {
     /// # Errors
     /// Of writing that down; publishing stops then.
     fn places(&mut self, published: &Published) -> Result<(), Failure>;
+
+    /// Nothing was answered for a while; in words.
+    fn waits(&mut self, words: &str);
 }
 
 /// How many events were durable in the end.
@@ -334,7 +372,7 @@ fn at(source: &Source, line: u64, BadText { column, why }: &BadText) -> String {
     format!("{}:{line}{column}: {why}", source.label())
 }
 
-/// Publishes every line, in order.
+/// Publishes every line, in order, until somebody interrupts it.
 ///
 /// # Errors
 /// The first line that is no event, or that the bus refuses; what is in front of it has been published then.
@@ -343,6 +381,7 @@ pub(super) async fn publish(
     topic: &str,
     source: &Source,
     form: Form,
+    interruption: Interruption,
     watcher: &mut dyn Watcher,
 ) -> Result<Sum, Failure> {
     let (sender, mut lines) = mpsc::channel(AHEAD_EVENTS);
@@ -351,14 +390,14 @@ pub(super) async fn publish(
     reading.map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
 
     let publishing = client.publishing(topic, Window::default());
-    let mut way = Way { publishing, lines: VecDeque::new(), bytes: 0, duplicates: 0 };
+    let attention = Attention { interruption, since: Instant::now(), is_said: false };
+    let mut way = Way { publishing, attention, source, lines: VecDeque::new(), bytes: 0, duplicates: 0 };
     let (mut ready, mut bad) = (Vec::new(), None);
     while bad.is_none() {
         let read = tokio::select! {
             read = lines.recv_many(&mut ready, BATCH_EVENTS) => read,
-            answer = way.publishing.answered() => {
-                let answer = answer.map_err(|error| way.failed(source, error))?;
-                way.take(answer, watcher)?;
+            answered = way.answered(watcher) => {
+                answered?;
                 continue;
             }
         };
@@ -371,7 +410,7 @@ pub(super) async fn publish(
             match line {
                 Ok(Parsed { line, event, bytes }) => {
                     if batch_bytes + event.len() > BATCH_BYTES && !batch.is_empty() {
-                        way.send(source, std::mem::take(&mut batch), watcher).await?;
+                        way.send(std::mem::take(&mut batch), watcher).await?;
                         batch_bytes = 0;
                     }
                     batch_bytes += event.len();
@@ -382,20 +421,56 @@ pub(super) async fn publish(
             }
         }
         if !batch.is_empty() {
-            way.send(source, batch, watcher).await?;
+            way.send(batch, watcher).await?;
         }
     }
-    let answers = way.publishing.finish().await.map_err(|error| way.failed(source, error))?;
-    way.take(answers, watcher)?;
+    while way.publishing.unanswered() > 0 {
+        way.answered(watcher).await?;
+    }
+    way.publishing.finish().await.map_err(|error| way.failed(error))?;
     match bad {
-        Some(BadLine { line, bad }) => Err(way.stopped_at(source, line, &bad)),
+        Some(BadLine { line, bad }) => Err(way.stopped_at(line, &bad)),
         None => Ok(Sum { events: way.publishing.answered_events(), duplicates: way.duplicates }),
     }
 }
 
+/// What else may happen while a bus is waited for.
+struct Attention {
+    interruption: Interruption,
+    /// Since when it is waited for.
+    since: Instant,
+    /// It was said that it is.
+    is_said: bool,
+}
+
+enum Happened {
+    /// Somebody wants no more.
+    Interrupted(Exit),
+    /// It takes long.
+    TakesLong,
+}
+
+impl Attention {
+    fn begin(&mut self) {
+        (self.since, self.is_said) = (Instant::now(), false);
+    }
+
+    async fn happened(&mut self, is_waiting: bool) -> Happened {
+        tokio::select! {
+            exit = self.interruption.came() => Happened::Interrupted(exit),
+            () = tokio::time::sleep_until(self.since + WAIT_SAID_AFTER), if is_waiting && !self.is_said => {
+                self.is_said = true;
+                Happened::TakesLong
+            }
+        }
+    }
+}
+
 /// Events on their way.
-struct Way {
+struct Way<'a> {
     publishing: Publishing,
+    attention: Attention,
+    source: &'a Source,
     /// Of those that are not answered: the number of the line, and its length.
     lines: VecDeque<(u64, u64)>,
     /// Of those that are answered.
@@ -404,14 +479,65 @@ struct Way {
     duplicates: u64,
 }
 
-impl Way {
-    async fn send(&mut self, source: &Source, batch: Vec<Bytes>, watcher: &mut dyn Watcher) -> Result<(), Failure> {
-        let answers = self.publishing.send(batch).await.map_err(|error| self.failed(source, error))?;
-        self.take(answers, watcher)
+impl Way<'_> {
+    /// Sends a batch once there is room for it.
+    async fn send(&mut self, batch: Vec<Bytes>, watcher: &mut dyn Watcher) -> Result<(), Failure> {
+        if self.publishing.unanswered() == 0 {
+            self.attention.begin();
+        }
+        // The batch is taken, also where the sending is left off: what is left of it is done with the next answer.
+        let sent = tokio::select! {
+            sent = self.publishing.send(batch) => Ok(sent),
+            happened = self.attention.happened(true) => Err(happened),
+        };
+        match sent {
+            Ok(answers) => {
+                let answers = answers.map_err(|error| self.failed(error))?;
+                self.take(answers, watcher)?;
+            }
+            Err(happened) => self.happened(&happened, watcher)?,
+        }
+        while self.publishing.is_over_window() {
+            self.answered(watcher).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next answer, or for what else may happen; for ever where nothing is on its way. Nothing is lost when the
+    /// future is dropped.
+    async fn answered(&mut self, watcher: &mut dyn Watcher) -> Result<(), Failure> {
+        let is_waiting = self.publishing.unanswered() > 0;
+        let answer = tokio::select! {
+            answer = self.publishing.answered() => Ok(answer),
+            happened = self.attention.happened(is_waiting) => Err(happened),
+        };
+        match answer {
+            Ok(answer) => {
+                let answer = answer.map_err(|error| self.failed(error))?;
+                self.take(answer, watcher)
+            }
+            Err(happened) => self.happened(&happened, watcher),
+        }
+    }
+
+    fn happened(&self, happened: &Happened, watcher: &mut dyn Watcher) -> Result<(), Failure> {
+        let published = plural(self.publishing.answered_events(), "event");
+        match happened {
+            Happened::Interrupted(exit) => {
+                let rest = if self.publishing.unanswered() > 0 { ", and perhaps more" } else { "" };
+                Err(Failure::new(*exit, format!("interrupted: {published} had been published{rest}")))
+            }
+            Happened::TakesLong => {
+                let why = self.publishing.busy().map(|busy| format!(": {busy}")).unwrap_or_default();
+                watcher.waits(&format!("waiting for the bus, {published} published so far{why}"));
+                Ok(())
+            }
+        }
     }
 
     fn take(&mut self, answers: impl IntoIterator<Item = Published>, watcher: &mut dyn Watcher) -> Result<(), Failure> {
         for answer in answers {
+            self.attention.begin();
             let answered = self.lines.drain(..answer.places.len().min(self.lines.len()));
             self.bytes += answered.map(|(_, bytes)| bytes).sum::<u64>();
             self.duplicates += answer.duplicates() as u64;
@@ -421,10 +547,10 @@ impl Way {
         Ok(())
     }
 
-    fn failed(&self, source: &Source, error: ClientError) -> Failure {
+    fn failed(&self, error: ClientError) -> Failure {
         // The refused batch is the first that was not answered.
         if let Some((line, _)) = blamed(&error).and_then(|index| self.lines.get(index)) {
-            return self.stopped_at(source, *line, &error.to_string().into());
+            return self.stopped_at(*line, &error.to_string().into());
         }
         let published = plural(self.publishing.answered_events(), "event");
         let rest = if error.has_no_side_effects() { "" } else { ", and perhaps more" };
@@ -433,9 +559,9 @@ impl Way {
         failure
     }
 
-    fn stopped_at(&self, source: &Source, line: u64, bad: &BadText) -> Failure {
+    fn stopped_at(&self, line: u64, bad: &BadText) -> Failure {
         let published = plural(self.publishing.answered_events(), "event");
-        Failure::failed(format!("{}; {published} before it had been published", at(source, line, bad)))
+        Failure::failed(format!("{}; {published} before it had been published", at(self.source, line, bad)))
     }
 }
 
@@ -534,6 +660,24 @@ mod tests {
         }
         let number = events(b"5", &Form::Plain(Template { is_text: true, ..template() })).remove(0).unwrap().1;
         assert_eq!(number.attributes["datacontenttype"].to_string(), "text/plain");
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_data_of_one_event_is_said_with_its_line_and_column() {
+        for (data, place) in [
+            ("{\"a\":1,}", "1:8:"),
+            ("{\n  \"a\": 1\n  \"b\": 2\n}", "3:3:"),
+            ("{\n  \"é\": x\n}", "2:8:"),
+            ("{\"a\":", "1:"),
+            ("[\n  1,\n", "3:1:"),
+            ("[1]\n[2]", "2:1:"),
+        ] {
+            let why = bad_data(data).unwrap();
+            assert!(why.starts_with(place) && why.contains("--text"), "{data}: {why}");
+        }
+        for good in ["{}", "{\n}\n", "[info] started", "[12] a\nb", "5 apples", "", "\"quoted\" and more"] {
+            assert_eq!(bad_data(good), None, "{good}");
+        }
     }
 
     #[test]

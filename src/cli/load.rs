@@ -65,7 +65,10 @@ impl LoadError {
     }
 }
 
-/// Reads files, and of folders every `*.yaml` and `*.yml` that is neither hidden nor a test file, by name. What is named
+/// What messages call the topology that comes from standard input. Paths in it start from the working folder.
+const STDIN: &str = "standard input";
+
+/// Reads files, `-` from standard input, and of folders every `*.yaml` and `*.yml` that is neither hidden nor a test file, by name. What is named
 /// twice is read once.
 ///
 /// # Errors
@@ -121,8 +124,12 @@ pub(super) fn refuse(errors: &[LoadError], to: &mut dyn Write) -> io::Result<u8>
     Ok(errors.iter().map(LoadError::exit_code).min().unwrap_or(EXIT_USAGE))
 }
 
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
 fn topologies(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    if !is_folder(path)? {
+    if is_stdin(path) || !is_folder(path)? {
         return Ok(vec![path.to_owned()]);
     }
     let files = files_in(path, |file| !cases::is_test_file(file))?;
@@ -170,7 +177,13 @@ fn read(path: PathBuf) -> Result<Source, LoadError> {
     // One byte more than a check accepts, so that it sees that there is more, without reading what it refuses anyway.
     let most = bounds::TEXT_BYTES_MAX as u64 + 1;
     let mut bytes = Vec::new();
-    let read = File::open(&path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+    let (path, read) = match is_stdin(&path) {
+        true => (PathBuf::from(STDIN), io::stdin().lock().take(most).read_to_end(&mut bytes)),
+        false => {
+            let read = File::open(&path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+            (path, read)
+        }
+    };
     if let Err(error) = read {
         return Err(LoadError::Unreadable { path, error });
     }

@@ -48,10 +48,11 @@ mod words;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Patience};
 
 /// How a command ended, as its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +172,7 @@ Subscribers:
 Other:
   bench        Measure whole paths against yardsticks
   completions  Print completions for a shell
+  help         Say more of a command
 ";
 
 /// An event bus whose subscribers are WebAssembly plugins
@@ -181,10 +183,9 @@ Other:
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true,
-    disable_help_subcommand = true,
     help_template = "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}",
     before_help = GROUPS,
-    after_help = "`wattle COMMAND --help` says more and shows examples.
+    after_help = "`wattle help COMMAND`, or `wattle COMMAND --help`, says more and shows examples.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no bus there, 4 not known whether it was done, 5 changed by somebody
 else meanwhile, 78 bad configuration."
@@ -227,8 +228,16 @@ enum Command {
     Completions(completions::Args),
 }
 
+/// The whole command line, for whatever goes through all commands.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command that the process was called with.
 pub fn main() -> ExitCode {
+    if completions::answer(command) {
+        return Exit::Ok.into();
+    }
     let outcome = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Dev(args) => dev::run(&args),
@@ -258,7 +267,7 @@ pub fn main() -> ExitCode {
         Command::Seek(args) => moves::seek(&args),
         Command::State(args) => state::run(&args),
         Command::Bench(args) => bench::run(&args),
-        Command::Completions(args) => completions::run(&args, &mut Cli::command()),
+        Command::Completions(args) => completions::run(&args),
     };
     match outcome {
         Ok(()) => Exit::Ok.into(),
@@ -293,17 +302,47 @@ enum Output {
     Json,
 }
 
-/// Where the bus is.
+/// Where the bus is, and how long it is waited for: every command that talks to one has this, and no other way to it.
 #[derive(Debug, Clone, clap::Args)]
 struct ServerArg {
-    /// Address of the bus
-    #[arg(long, env = "WATTLE_SERVER", default_value = args::DEFAULT_LISTEN, value_name = "HOST:PORT")]
+    /// Address of the bus; the port is 7411 unless it is said
+    #[arg(long, env = "WATTLE_SERVER", default_value = args::DEFAULT_LISTEN, value_name = "HOST[:PORT]")]
     server: String,
+
+    /// How long the bus may take without an answer or progress, such as 10s; `none`: as long as it takes [default: 30s, and 5m
+    /// where it compiles plugins]
+    #[arg(long, env = "WATTLE_TIMEOUT", value_parser = timeout, value_name = "TIME")]
+    timeout: Option<Timeout>,
+}
+
+/// How long the bus is waited for; `None`: as long as it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Timeout(Option<Duration>);
+
+/// How long that is where nobody says it, and where the bus compiles plugins.
+const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT_COMPILING: Duration = Duration::from_secs(300);
+
+fn timeout(text: &str) -> Result<Timeout, String> {
+    match text {
+        "none" | "0" => Ok(Timeout(None)),
+        _ => {
+            let time = args::duration(text).map_err(|error| format!("{error}, or `none`"))?;
+            Ok(Timeout((time > Duration::ZERO).then_some(time)))
+        }
+    }
 }
 
 impl ServerArg {
+    fn patience(&self) -> Patience {
+        match self.timeout {
+            Some(Timeout(time)) => Patience::of(time),
+            None => Patience { compiling: Some(TIMEOUT_COMPILING), ..Patience::of(Some(TIMEOUT)) },
+        }
+    }
+
     async fn connect(&self) -> Result<Client, ClientError> {
-        Client::connect(&self.server).await
+        Client::connect_with(&self.server, self.patience()).await
     }
 }
 
@@ -323,13 +362,26 @@ mod tests {
     }
 
     #[test]
+    fn a_timeout_has_a_unit_or_is_none() {
+        assert_eq!(timeout("10s"), Ok(Timeout(Some(Duration::from_secs(10)))));
+        assert_eq!(timeout("1m30s"), Ok(Timeout(Some(Duration::from_secs(90)))));
+        for none in ["none", "0", "0s"] {
+            assert_eq!(timeout(none), Ok(Timeout(None)), "{none}");
+        }
+        for wrong in ["", "5", "-1s", "5M", "forever"] {
+            assert!(timeout(wrong).unwrap_err().contains("`none`"), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn every_command_is_in_one_group_and_every_group_has_only_commands() {
         let listed: Vec<&str> = GROUPS
             .lines()
             .filter_map(|line| line.strip_prefix("  "))
             .filter_map(|line| line.split_whitespace().next())
             .collect();
-        let command = Cli::command();
+        let mut command = Cli::command();
+        command.build();
         let mut names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
         let mut sorted = listed.clone();
         sorted.sort_unstable();

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::input::{self, Form, Source, Sum, Template, Watcher, addressed, blamed, fresh_id};
+use super::signals::Interruption;
 use super::tree::plural;
 use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, say};
 use crate::client::ClientError;
@@ -22,8 +23,9 @@ use crate::model::{Attribute, EventError};
 
 /// Publish events to a root topic
 ///
-/// One event from arguments, or many from a file or standard input, one on each line: CloudEvents in JSON, or with --plain
-/// the data alone. Ends when they are durable.
+/// One event, whose data is the argument, or all of standard input where there is none or where it is `-`, without the line end
+/// behind it. With --file many, one on each line: CloudEvents in JSON, or with --plain the data alone. Ends when they are
+/// durable.
 ///
 /// An event with the source and id of one that was published a short while ago (the topic's `dedupe`) is not published again:
 /// a file of CloudEvents whose publishing broke off can be published again whole.
@@ -31,17 +33,23 @@ use crate::model::{Attribute, EventError};
 #[command(after_help = "Examples:
   wattle publish orders '{\"order_id\":\"order-17\"}' --type order.created
   wattle publish orders '{\"order_id\":\"order-17\"}' --attribute delay=10m
+  jq .order mail.json | wattle publish orders          one event
   wattle publish orders --file topologies/orders.ndjson
-  tail -f access.log | wattle publish log --file - --plain --type log.line
+  tail -f access.log | wattle publish log --plain --type log.line    an event of each line
   wattle publish --together order-and-payment.ndjson")]
 pub(super) struct Args {
     /// The topic: namespace/name, or name alone where only one namespace has it
     #[arg(required_unless_present = "together")]
     topic: Option<String>,
 
-    /// Data of the event: JSON if it can be read as such, else text
+    /// Data of the event: JSON if it can be read as such, else text; what looks like JSON and is not is refused. `-` is standard
+    /// input, which is also taken where this is left out, unless it is a terminal
     #[arg(allow_hyphen_values = true)]
     data: Option<String>,
+
+    /// The event has no data
+    #[arg(long, conflicts_with_all = ["data", "file", "together", "plain", "text"])]
+    empty: bool,
 
     /// Read events from a file, one on each line; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "data"])]
@@ -53,8 +61,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["topic", "id", "data", "file", "plain", "text", "type", "source", "subject", "key", "attributes"])]
     together: Option<PathBuf>,
 
-    /// The lines of the file are data, and not CloudEvents in JSON: each without its end, and nothing else taken off
-    #[arg(long, requires = "file")]
+    /// The lines of the file, or of standard input, are data and not CloudEvents in JSON: each without its end, and nothing else
+    /// taken off
+    #[arg(long, conflicts_with_all = ["data", "id"])]
     plain: bool,
 
     /// The data is text, whatever it looks like
@@ -167,20 +176,46 @@ pub(super) fn run(args: &Args) -> Outcome {
     if let Some(name) = args.twice() {
         return Err(Failure::new(super::Exit::Usage, EventError::Twice(name.to_owned())));
     }
-    block_on(async {
-        match (&args.file, &args.together) {
-            (Some(file), _) => many(args, &Source::from_argument(file)).await,
-            (None, Some(file)) => together(args, &Source::from_argument(file)).await,
-            (None, None) => one(args).await,
+    match (&args.file, &args.together) {
+        (Some(file), _) => block_on(many(args, &Source::from_argument(file))),
+        (None, Some(file)) => block_on(together(args, &Source::from_argument(file))),
+        (None, None) if args.plain => block_on(many(args, &Source::Stdin)),
+        (None, None) => {
+            let data = data(args)?;
+            block_on(one(args, data))
         }
-    })
+    }
 }
 
-async fn one(args: &Args) -> Outcome {
+/// The data of a single event; `None`: it has none.
+fn data(args: &Args) -> Result<Option<String>, Failure> {
+    let usage = |words: String| Err(Failure::new(Exit::Usage, words));
+    let (label, data) = match args.data.as_deref() {
+        _ if args.empty => return Ok(None),
+        None if std::io::stdin().is_terminal() => {
+            let words = "say what to publish: data, `-` for what is typed until Ctrl-D, --file for many events, or --empty for an event \
+                         without data";
+            return usage(words.to_owned());
+        }
+        None | Some("-") => (Source::Stdin.label(), input::whole_input()?),
+        Some(data) => ("data".to_owned(), data.to_owned()),
+    };
+    if data.is_empty() && args.data.as_deref() != Some("") {
+        return usage(format!(
+            "{label} is empty: --empty publishes an event without data, and '' one with an empty text"
+        ));
+    }
+    match input::bad_data(&data) {
+        Some(why) if !args.text => usage(format!("{label}:{why}")),
+        _ => Ok(Some(data)),
+    }
+}
+
+async fn one(args: &Args, data: Option<String>) -> Outcome {
     let id = args.id.clone().unwrap_or_else(fresh_id);
-    let event = args.template().event(id.clone(), args.data.as_deref().unwrap_or_default());
+    let event = args.template().event(id.clone(), data.as_deref().unwrap_or_default());
     let mut event = event.map_err(|bad| Failure::new(Exit::Usage, bad.why))?;
-    if args.data.is_none() {
+    if data.is_none() {
         event.data = None;
         event.attributes.remove("datacontenttype");
     }
@@ -222,7 +257,9 @@ async fn sent(args: &Args, id: &str, event: Bytes) -> Result<Published, Failure>
         Err(error) if error.has_no_side_effects() => return Err(error.into()),
         Err(error) => error,
     };
-    let (end, mut pause) = (Instant::now() + args.try_for, TRIED_FIRST_AFTER);
+    // A bus that said nothing for all of the time is not asked for more of it.
+    let try_for = if matches!(error, ClientError::Silent { .. }) { Duration::ZERO } else { args.try_for };
+    let (end, mut pause) = (Instant::now() + try_for, TRIED_FIRST_AFTER);
     let mut hint = format!("`--id {id}` publishes it again and stores it once");
     while Instant::now() + pause < end {
         say(&format!("{error}; trying again, with the id {id}"));
@@ -295,7 +332,8 @@ async fn many(args: &Args, source: &Source) -> Outcome {
     let form = if args.plain { Form::Plain(args.template()) } else { Form::CloudEvents };
     let mut watcher =
         Bar { bar: bar(source), places_of: (args.output == Output::Json).then(|| args.topic().to_owned()) };
-    let result = input::publish(&client, args.topic(), source, form, &mut watcher).await;
+    let interruption = Interruption::listen()?;
+    let result = input::publish(&client, args.topic(), source, form, interruption, &mut watcher).await;
     watcher.bar.finish_and_clear();
     say(&result?.words(args.topic()));
     Ok(())
@@ -333,6 +371,10 @@ impl Watcher for Bar {
             Some(topic) => print_places(std::iter::repeat(topic.as_str()), published, None),
             None => Ok(()),
         }
+    }
+
+    fn waits(&mut self, words: &str) {
+        self.bar.suspend(|| say(words));
     }
 }
 

@@ -1,25 +1,35 @@
 //! `wattle tail`: events of a topic, as JSON lines.
 
+mod following;
+mod last;
+
 use std::io::{BufWriter, Write};
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::table::plain;
 use super::{Failure, Outcome, ServerArg, args, block_on};
 use crate::client::{Read, Received, Start};
 use crate::model::json::{self, Members};
 use crate::model::{Event, Time};
 
-/// Print events of a topic, one JSON object on each line
+/// Print events of a topic
 ///
-/// `event` is the event in the CloudEvents JSON format; beside it is where it is. Reading changes nothing for any
-/// subscriber.
+/// As JSON each is a line: `event` is the event in the CloudEvents JSON format, and beside it is where it is. Reading changes
+/// nothing for any subscriber.
+///
+/// With --follow it goes on until Ctrl-C. Where the connection breaks, or the bus starts again, it tries again until it is there,
+/// and goes on at its place: nothing is left out and nothing comes twice.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle tail orders                              everything that is there
+  wattle tail orders -n 10                        the last ten
   wattle tail orders --follow                     everything from now on
+  wattle tail orders --follow -n 10               the last ten, and everything from now on
   wattle tail orders --from 10m --type order.paid what came in the last ten minutes
-  wattle tail parcels --key order-17 --count 1 | jq .event.data")]
+  wattle tail orders --from start -n 10           the first ten
+  wattle tail parcels --key order-17 -o data | jq .address")]
 pub(super) struct Args {
     /// The topic: namespace/name, or name alone where only one namespace has it
     topic: String,
@@ -45,12 +55,29 @@ pub(super) struct Args {
     #[arg(short, long)]
     follow: bool,
 
-    /// Stop after this many events
+    /// Only the last ones, this many of all partitions, in the order in which they were appended; with --from the first ones from
+    /// there, and then it ends
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
+    /// How events are printed
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+
     #[command(flatten)]
     server: ServerArg,
+}
+
+/// How events are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// Whole, as JSON, with where each is
+    #[default]
+    Json,
+    /// Their data alone, as it is, with a line end behind each
+    Data,
+    /// A line for each, for people: when, where, key, id, type, data
+    Wide,
 }
 
 pub(super) fn start(text: &str) -> Result<Start, String> {
@@ -72,7 +99,46 @@ pub(super) fn start(text: &str) -> Result<Start, String> {
     jiff::Timestamp::now().checked_sub(ago).map(Start::Time).map_err(|_| "that is too long ago".to_owned())
 }
 
-/// A line.
+pub(super) fn run(args: &Args) -> Outcome {
+    let default = if args.follow { Start::Latest } else { Start::Earliest };
+    let mut printer = Printer { topic: &args.topic, output: args.output, out: BufWriter::new(std::io::stdout()) };
+    let mut print = |events: &[Received]| printer.print(events);
+    let read = Read {
+        topic: args.topic.clone(),
+        partitions: args.partition.clone(),
+        start: args.from.clone().unwrap_or(default),
+        follow: args.follow,
+        key: args.key.clone(),
+        r#type: args.r#type.clone(),
+        limit: args.count,
+    };
+    block_on(async {
+        let client = args.server.connect().await?;
+        match args.count {
+            Some(count) if args.from.is_none() => {
+                let last = last::read(&client, &read, count).await?;
+                print(&last.events)?;
+                if args.follow {
+                    let read = Read { start: Start::Positions(last.ends), limit: None, ..read };
+                    following::read(&args.server, client, read, &mut print).await?;
+                }
+            }
+            _ if args.follow => following::read(&args.server, client, read, &mut print).await?,
+            _ => {
+                let mut reading = client.read(read).await?;
+                while let Some(events) = reading.next().await? {
+                    print(&events)?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What is done with events that were read.
+type Print<'p> = &'p mut dyn FnMut(&[Received]) -> Result<(), Failure>;
+
+/// A line of JSON.
 #[derive(Serialize)]
 struct Line<'a> {
     topic: &'a str,
@@ -84,51 +150,58 @@ struct Line<'a> {
     event: Members,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
-    let default = if args.follow { Start::Latest } else { Start::Earliest };
-    let read = Read {
-        topic: args.topic.clone(),
-        partitions: args.partition.clone(),
-        start: args.from.clone().unwrap_or(default),
-        follow: args.follow,
-        key: args.key.clone(),
-        r#type: args.r#type.clone(),
-        limit: args.count,
-    };
-    block_on(async {
-        let mut reading = args.server.connect().await?.read(read).await?;
-        let mut out = BufWriter::new(std::io::stdout());
-        while let Some(events) = reading.next().await? {
-            for event in &events {
-                print(&mut out, &args.topic, event)?;
-            }
-            out.flush()?;
-        }
-        Ok(())
-    })
+struct Printer<'a, W> {
+    topic: &'a str,
+    output: Output,
+    out: W,
 }
 
-fn print(out: &mut impl Write, topic: &str, received: &Received) -> Result<(), Failure> {
-    let (partition, offset) = (received.partition, received.offset);
-    let event = Event::decode(&received.event).map_err(|error| {
-        Failure::failed(format!("the event at partition {partition}, offset {offset} of {topic}: {error}"))
-    })?;
-    let line = Line {
-        topic,
-        partition,
-        offset,
-        epoch: received.epoch,
-        append_time: received.append_time.to_string(),
-        key: &received.key,
-        event: json::to_json(&event),
-    };
-    serde_json::to_writer(&mut *out, &line).map_err(std::io::Error::from)?;
-    Ok(writeln!(out)?)
+impl<W: Write> Printer<'_, W> {
+    fn print(&mut self, events: &[Received]) -> Result<(), Failure> {
+        for received in events {
+            let Received { partition, offset, key, .. } = received;
+            let event = Event::decode(&received.event).map_err(|error| {
+                Failure::failed(format!(
+                    "the event at partition {partition}, offset {offset} of {}: {error}",
+                    self.topic
+                ))
+            })?;
+            let data = || event.data.as_ref().map_or(&[][..], |data| data.as_bytes());
+            match self.output {
+                Output::Json => {
+                    let line = Line {
+                        topic: self.topic,
+                        partition: *partition,
+                        offset: *offset,
+                        epoch: received.epoch,
+                        append_time: received.append_time.to_string(),
+                        key,
+                        event: json::to_json(&event),
+                    };
+                    serde_json::to_writer(&mut self.out, &line).map_err(std::io::Error::from)?;
+                }
+                Output::Data => self.out.write_all(data())?,
+                Output::Wide => {
+                    let data = match std::str::from_utf8(data()) {
+                        Ok(text) => plain(text),
+                        Err(_) => format!("({} bytes that are no text)", data().len()),
+                    };
+                    let (id, kind) = (plain(&event.id), plain(&event.r#type));
+                    let time = received.append_time;
+                    write!(self.out, "{time:.3}  {partition}:{offset}  {}  {id}  {kind}  {data}", plain(key))?;
+                }
+            }
+            writeln!(self.out)?;
+        }
+        Ok(self.out.flush()?)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Attribute;
+    use crate::model::event::Data;
 
     #[test]
     fn a_start_is_a_word_an_offset_a_time_or_how_long_ago() {
@@ -141,5 +214,37 @@ mod tests {
         for wrong in ["", "-1", "yesterday", "2026-01-31", "10"] {
             assert!(matches!(start(wrong), Err(_) | Ok(Start::Offset(10))), "{wrong:?}");
         }
+    }
+
+    fn printed(output: Output, data: Option<Data>) -> String {
+        let mut event = Event { id: "a\n".into(), source: "/s".into(), r#type: "t".into(), data, ..Event::default() };
+        event.attributes.insert("datacontenttype".into(), Attribute::String("text/plain".into()));
+        let received = Received {
+            partition: 3,
+            offset: 17,
+            epoch: 1,
+            append_time: "2026-01-31T12:00:00.123456Z".parse().unwrap(),
+            key: "k\u{1b}[2J".to_owned(),
+            event: event.encode(),
+        };
+        let mut out = Vec::new();
+        Printer { topic: "log", output, out: &mut out }.print(&[received]).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn events_are_printed_whole_as_data_or_for_people() {
+        let text = || Some(Data::Text("é\n".to_owned()));
+        assert_eq!(printed(Output::Data, text()), "é\n\n");
+        assert_eq!(printed(Output::Data, None), "\n");
+        let wide = printed(Output::Wide, text());
+        assert_eq!(
+            wide, "2026-01-31T12:00:00.123Z  3:17  k\\u{1b}[2J  a\\n  t  é\\n\n",
+            "nothing that a terminal obeys"
+        );
+        let binary = printed(Output::Wide, Some(Data::Binary(vec![0xff, 0].into())));
+        assert!(binary.ends_with("  (2 bytes that are no text)\n"), "{binary}");
+        let json: serde_json::Value = serde_json::from_str(&printed(Output::Json, text())).unwrap();
+        assert_eq!((&json["offset"], &json["event"]["data"]), (&17.into(), &"é\n".into()));
     }
 }

@@ -1,17 +1,19 @@
 //! What can go wrong between a client and a bus, in two questions: may it be tried again, and has anything happened.
 
+use std::error::Error;
 use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use super::line::Trouble;
 use crate::rpc::{ERROR_DOMAIN, reason};
 
 /// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
     /// The address makes no sense.
-    #[error("`{server}` is not the address of a bus: {why}; write it as host:port, such as 127.0.0.1:7411")]
+    #[error("`{server}` is not the address of a bus: {why}; write it as host:port or host, such as 127.0.0.1:7411")]
     Address {
         /// What was given.
         server: String,
@@ -25,6 +27,27 @@ pub enum ClientError {
         server: String,
         /// What the network says.
         why: String,
+    },
+    /// Somebody answers there who is no bus.
+    #[error("what answers at {server} is no Wattle bus: {why}")]
+    NoBus {
+        /// Where it was sought.
+        server: String,
+        /// How it is known.
+        why: String,
+    },
+    /// Nothing came from there for too long, not even progress.
+    #[error(
+        "no answer from the bus at {server} for {}, and no progress; --timeout says how long to wait",
+        humantime::format_duration(*after)
+    )]
+    Silent {
+        /// Where it is.
+        server: String,
+        /// How long it was waited for.
+        after: Duration,
+        /// It was of a call that changes nothing.
+        is_read: bool,
     },
     /// The connection broke, and with it the knowledge of what happened to the call.
     #[error("lost the connection to the bus at {server}: {why}")]
@@ -63,6 +86,7 @@ impl ClientError {
     pub(super) fn of_read(server: &str, status: &Status) -> Self {
         match Self::from_status(server, status) {
             Self::Lost { server, why, .. } => Self::Lost { server, why, is_read: true },
+            Self::Silent { server, after, .. } => Self::Silent { server, after, is_read: true },
             Self::Refused(refused) => Self::Refused(Refused { outcome_unknown: false, ..refused }),
             error => error,
         }
@@ -70,12 +94,34 @@ impl ClientError {
 
     /// What a status says.
     pub(super) fn from_status(server: &str, status: &Status) -> Self {
+        let server_name = || server.to_owned();
+        match status.source().and_then(|source| source.downcast_ref()) {
+            Some(Trouble::Silent(after)) => {
+                return Self::Silent { server: server_name(), after: *after, is_read: false };
+            }
+            Some(Trouble::Stranger(stranger)) => {
+                return Self::NoBus { server: server_name(), why: stranger.to_string() };
+            }
+            None => {}
+        }
         let details = status.get_error_details();
         let info = details.error_info().filter(|info| info.domain == ERROR_DOMAIN);
+        // A bus gives its reasons with these.
+        let no_bus = match status.code() {
+            _ if info.is_some() => None,
+            Code::Unimplemented => {
+                Some("it speaks gRPC and does not know what it was asked for, or it is of another release")
+            }
+            Code::Unauthenticated | Code::PermissionDenied => Some("it asks who this is, which no bus does"),
+            _ => None,
+        };
+        if let Some(why) = no_bus {
+            return Self::NoBus { server: server_name(), why: why.to_owned() };
+        }
         let from_the_network =
             matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled);
         if info.is_none() && from_the_network {
-            return Self::Lost { server: server.to_owned(), why: words(status), is_read: false };
+            return Self::Lost { server: server_name(), why: words(status), is_read: false };
         }
         let outcome = info.and_then(|info| info.metadata.get(reason::OUTCOME));
         Self::Refused(Refused {
@@ -95,8 +141,8 @@ impl ClientError {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Address { .. } => false,
-            Self::Unreachable { .. } | Self::Lost { .. } => true,
+            Self::Address { .. } | Self::NoBus { .. } => false,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::Silent { .. } => true,
             Self::Refused(refused) => {
                 matches!(refused.code, Code::Unavailable | Code::DeadlineExceeded) || refused.retry_after.is_some()
             }
@@ -106,8 +152,8 @@ impl ClientError {
     /// Whether it is sure that nothing happened.
     pub fn has_no_side_effects(&self) -> bool {
         match self {
-            Self::Address { .. } | Self::Unreachable { .. } => true,
-            Self::Lost { is_read, .. } => *is_read,
+            Self::Address { .. } | Self::Unreachable { .. } | Self::NoBus { .. } => true,
+            Self::Lost { is_read, .. } | Self::Silent { is_read, .. } => *is_read,
             Self::Refused(refused) => !refused.outcome_unknown,
         }
     }
@@ -124,9 +170,13 @@ impl ClientError {
         matches!(self, Self::Refused(refused) if reasons.contains(&refused.reason.as_str()))
     }
 
-    /// Whether no server was reached, so that nothing happened.
+    /// Whether no bus was reached, so that nothing happened.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Lost { is_read: true, .. })
+        match self {
+            Self::Unreachable { .. } | Self::NoBus { .. } => true,
+            Self::Lost { is_read, .. } | Self::Silent { is_read, .. } => *is_read,
+            Self::Address { .. } | Self::Refused(_) => false,
+        }
     }
 }
 

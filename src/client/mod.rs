@@ -4,8 +4,10 @@
 //! whether anything has happened. Nothing is published twice by this client on its own account.
 //! Must not know: the engine, the tree; types of the contract stay behind its door.
 
+mod address;
 mod capsules;
 mod error;
+mod line;
 mod pending;
 mod plugins;
 mod publishing;
@@ -17,8 +19,7 @@ mod topologies;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tonic::Request;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use crate::dispatch::{Addressed, Numbering, Published, Snapshot, TopicStatus, Trace, TraceOf};
 use crate::engine::Storage;
@@ -34,8 +35,11 @@ use crate::rpc::v1::shadow_service_client::ShadowServiceClient;
 use crate::rpc::v1::subscriber_service_client::SubscriberServiceClient;
 use crate::rpc::v1::topology_service_client::TopologyServiceClient;
 
+pub use address::{Address, DEFAULT_PORT};
 pub use capsules::{CapsuleInfo, CapsuleInfos};
 pub use error::{ClientError, Refused};
+use line::Line;
+pub use line::Patience;
 pub use pending::Pending;
 pub use publishing::{Publishing, Window};
 pub use reading::{Position, Read, Reading, Received, Start};
@@ -44,8 +48,6 @@ pub use subscribers::{Failed, Listing, Part, Seek, Source, StateUnder, States};
 
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// How long an answer about the tree may take; it needs no disk.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// What a bus may have on its way to us without being asked, for one call and for all.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
@@ -58,14 +60,15 @@ const KEEPALIVE_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Client {
     server: String,
-    publisher: PublisherServiceClient<Channel>,
-    reader: ReaderServiceClient<Channel>,
-    admin: AdminServiceClient<Channel>,
-    capsules: CapsuleServiceClient<Channel>,
-    subscribers: SubscriberServiceClient<Channel>,
-    plugins: PluginServiceClient<Channel>,
-    shadows: ShadowServiceClient<Channel>,
-    topologies: TopologyServiceClient<Channel>,
+    patience: Patience,
+    publisher: PublisherServiceClient<Line>,
+    reader: ReaderServiceClient<Line>,
+    admin: AdminServiceClient<Line>,
+    capsules: CapsuleServiceClient<Line>,
+    subscribers: SubscriberServiceClient<Line>,
+    plugins: PluginServiceClient<Line>,
+    shadows: ShadowServiceClient<Line>,
+    topologies: TopologyServiceClient<Line>,
 }
 
 /// How the bus is.
@@ -86,31 +89,36 @@ pub struct BusStatus {
 }
 
 impl Client {
-    /// Connects to the bus at `server`, `host:port`.
+    /// Connects to the bus at `server`, an [`Address`], and waits for each of its answers as long as that takes.
     ///
     /// # Errors
     /// [`ClientError::Address`], [`ClientError::Unreachable`].
     pub async fn connect(server: &str) -> Result<Self, ClientError> {
-        let address = |why: String| ClientError::Address { server: server.to_owned(), why };
-        let url = match server.split_once("://") {
-            None => format!("http://{server}"),
-            Some(("http", _)) => server.to_owned(),
-            Some((scheme, _)) => return Err(address(format!("the scheme {scheme} is not spoken, only http is"))),
-        };
-        let endpoint = Endpoint::from_shared(url).map_err(|error| address(error::words(&error)))?;
-        let channel = endpoint
-            .connect_timeout(CONNECT_WITHIN)
-            .tcp_nodelay(true)
+        Self::connect_with(server, Patience::default()).await
+    }
+
+    /// Connects to the bus at `server`, and waits for none of its answers for longer than `patience` without progress.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`], [`ClientError::Unreachable`].
+    pub async fn connect_with(server: &str, patience: Patience) -> Result<Self, ClientError> {
+        let address: Address = server.parse().map_err(|why| ClientError::Address { server: server.to_owned(), why })?;
+        let server = address.to_string();
+        // The zone of an address is for this machine only, and no part of what is sent.
+        let endpoint = Endpoint::from_shared(format!("http://{server}")).unwrap_or(Endpoint::from_static("http://bus"));
+        let endpoint = endpoint
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES)
             .http2_keep_alive_interval(KEEPALIVE_AFTER)
-            .keep_alive_timeout(KEEPALIVE_WITHIN)
-            .connect()
+            .keep_alive_timeout(KEEPALIVE_WITHIN);
+        let within = patience.usual.map_or(CONNECT_WITHIN, |time| time.min(CONNECT_WITHIN));
+        let channel = Line::connect(&endpoint, address, within, patience)
             .await
-            .map_err(|error| ClientError::Unreachable { server: server.to_owned(), why: error::words(&error) })?;
+            .map_err(|error| ClientError::Unreachable { server: server.clone(), why: error::words(&error) })?;
         Ok(Self {
-            server: server.to_owned(),
+            server,
+            patience,
             publisher: PublisherServiceClient::new(channel.clone())
                 .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
                 .max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
@@ -210,8 +218,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn topics(&self) -> Result<Vec<TopicStatus>, ClientError> {
-        let mut request = Request::new(v1::ListTopicsRequest {});
-        request.set_timeout(ANSWER_WITHIN);
+        let request = v1::ListTopicsRequest {};
         let answer = self.admin.clone().list_topics(request).await.map_err(|status| self.failed_read(&status))?;
         Ok(answer.into_inner().topics.into_iter().map(Into::into).collect())
     }
@@ -221,8 +228,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn status(&self) -> Result<BusStatus, ClientError> {
-        let mut request = Request::new(v1::GetStatusRequest {});
-        request.set_timeout(ANSWER_WITHIN);
+        let request = v1::GetStatusRequest {};
         let answer =
             self.admin.clone().get_status(request).await.map_err(|status| self.failed_read(&status))?.into_inner();
         let serving = match answer.state() {
@@ -242,8 +248,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn confirm_clock(&self) -> Result<bool, ClientError> {
-        let mut request = Request::new(v1::ConfirmClockRequest {});
-        request.set_timeout(ANSWER_WITHIN);
+        let request = v1::ConfirmClockRequest {};
         let answer = self.admin.clone().confirm_clock(request).await.map_err(|status| self.failed(&status))?;
         Ok(answer.into_inner().was_waiting)
     }

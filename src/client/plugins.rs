@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tonic::Code;
 
+use super::line::{self, Compiling};
 use super::{Client, ClientError, Refused};
 use crate::reload::{KeptVersion, Policy, Reloaded, Summary};
 use crate::rpc::v1;
@@ -46,6 +47,7 @@ impl Client {
         });
         let parts = std::iter::once(Part::Begin(begin)).chain(chunks.collect::<Vec<_>>());
         let requests = tokio_stream::iter(parts.map(|part| v1::DeployRequest { part: Some(part) }));
+        let requests = line::marked(Compiling, requests);
         let answer = self.plugins.clone().deploy(requests).await.map_err(|status| self.failed(&status))?;
         answer.into_inner().try_into().map_err(nonsense)
     }
@@ -78,7 +80,12 @@ impl Client {
     /// [`ClientError`].
     pub async fn rollback(&self, subscriber: &str, if_version: Option<String>) -> Result<Digest, ClientError> {
         let request = v1::RollbackRequest { subscriber: subscriber.to_owned(), if_version };
-        let answer = self.plugins.clone().rollback(request).await.map_err(|status| self.failed(&status))?;
+        let answer = self
+            .plugins
+            .clone()
+            .rollback(line::marked(Compiling, request))
+            .await
+            .map_err(|status| self.failed(&status))?;
         answer.into_inner().version.parse().map_err(nonsense)
     }
 
@@ -104,7 +111,8 @@ impl Client {
     ) -> Result<Digest, ClientError> {
         let version = version.map(str::to_owned);
         let request = v1::PinRequest { subscriber: subscriber.to_owned(), version, if_version };
-        let answer = self.plugins.clone().pin(request).await.map_err(|status| self.failed(&status))?;
+        let answer =
+            self.plugins.clone().pin(line::marked(Compiling, request)).await.map_err(|status| self.failed(&status))?;
         answer.into_inner().version.parse().map_err(nonsense)
     }
 

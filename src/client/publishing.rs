@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -16,14 +15,12 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::line::{self, Patience, Unhurried};
 use super::{Client, ClientError, Refused};
 use crate::dispatch::{Numbering, Published};
 use crate::limits;
 use crate::rpc::times::timestamp;
 use crate::rpc::v1;
-
-/// How long a bus may stay too busy to take anything before that becomes the caller's problem.
-const BUSY_MAX: Duration = Duration::from_secs(60);
 
 /// How much may be on its way.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +55,12 @@ pub struct Publishing {
     handed_over: usize,
     handed_over_bytes: usize,
     answered_events: u64,
-    busy_since: Option<Instant>,
+    /// Since when nothing more was answered, while something is unanswered.
+    waiting_since: Instant,
+    /// When anything came from the bus for the last time, or was first sent to it after that.
+    sign_at: Instant,
+    /// The latest refusal of a bus that is busy, where nothing was answered after it.
+    busy: Option<ClientError>,
 }
 
 type Requests = mpsc::Sender<v1::PublishStreamRequest>;
@@ -90,7 +92,9 @@ impl Publishing {
             handed_over: 0,
             handed_over_bytes: 0,
             answered_events: 0,
-            busy_since: None,
+            waiting_since: Instant::now(),
+            sign_at: Instant::now(),
+            busy: None,
         }
     }
 
@@ -119,6 +123,16 @@ impl Publishing {
         self.answered_events
     }
 
+    /// Batches that were sent, or are to be, and are not answered.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    /// Why nothing more is taken at the moment, where the bus says that it is busy.
+    pub fn busy(&self) -> Option<&ClientError> {
+        self.busy.as_ref()
+    }
+
     /// Sends a batch, waiting for answers first where the window is full. Returns the answers that have come meanwhile, in
     /// the order of the batches. The batch is taken in any case, also where this fails or is dropped.
     ///
@@ -127,6 +141,9 @@ impl Publishing {
     /// if [`ClientError::has_no_side_effects`] says so.
     pub async fn send(&mut self, batch: Vec<Bytes>) -> Result<Vec<Published>, ClientError> {
         let mut answers = Vec::new();
+        if self.unanswered.is_empty() {
+            (self.waiting_since, self.sign_at) = (Instant::now(), Instant::now());
+        }
         self.unanswered_bytes += bytes_of(&batch);
         self.unanswered.push_back(batch);
         while self.is_over_window() {
@@ -167,7 +184,8 @@ impl Publishing {
         Ok(answers)
     }
 
-    fn is_over_window(&self) -> bool {
+    /// Whether the next batch waits for answers before it is sent.
+    pub fn is_over_window(&self) -> bool {
         self.unanswered.len() > 1
             && (self.unanswered.len() > self.window.batches || self.unanswered_bytes > self.window.bytes)
     }
@@ -201,12 +219,33 @@ impl Publishing {
         v1::PublishStreamRequest { topic, events: batch.to_vec(), numbering }
     }
 
-    /// One step towards the next answer, or that answer.
+    /// One step towards the next answer, or that answer, or the end of the patience with the bus: with one that says nothing,
+    /// and with one that says that it is busy.
     async fn answer(&mut self) -> Result<Option<Published>, ClientError> {
+        let Patience { usual, busy, .. } = self.client.patience;
+        let (since, patience) = match (&self.stream, &self.busy) {
+            (State::Closed(_), None) => return self.step().await,
+            (State::Closed(_), Some(_)) => (self.waiting_since, busy),
+            (State::Opening(..) | State::Open(..), _) => (self.sign_at, usual),
+        };
+        let Some(patience) = patience else { return self.step().await };
+        if let Ok(answer) = tokio::time::timeout_at(since + patience, self.step()).await {
+            return answer;
+        }
+        // A caller that goes on all the same does so on a new stream, with all of the time.
+        let silent = ClientError::Silent { server: self.client.server.clone(), after: patience, is_read: false };
+        let error = if matches!(self.stream, State::Closed(_)) { self.busy.take() } else { None };
+        self.stream = State::Closed(Instant::now());
+        (self.waiting_since, self.sign_at, self.busy) = (Instant::now(), Instant::now(), None);
+        Err(error.unwrap_or(silent))
+    }
+
+    async fn step(&mut self) -> Result<Option<Published>, ClientError> {
         self.hand_over();
         match &mut self.stream {
             State::Closed(until) => {
                 tokio::time::sleep_until(*until).await;
+                self.sign_at = Instant::now();
                 self.open();
                 Ok(None)
             }
@@ -248,7 +287,9 @@ impl Publishing {
     fn open(&mut self) {
         let (requests, receiver) = mpsc::channel(self.window.batches.max(1));
         let mut publisher = self.client.publisher.clone();
-        let opening = Box::pin(async move { publisher.publish_stream(ReceiverStream::new(receiver)).await });
+        // It may be quiet for as long as nothing is sent, so what is waited for is counted here.
+        let requests_of = line::marked(Unhurried, ReceiverStream::new(receiver));
+        let opening = Box::pin(async move { publisher.publish_stream(requests_of).await });
         self.stream = State::Opening(requests, opening);
         (self.handed_over, self.handed_over_bytes) = (0, 0);
         self.hand_over();
@@ -261,7 +302,7 @@ impl Publishing {
         self.answered_events += batch.len() as u64;
         self.handed_over = self.handed_over.saturating_sub(1);
         self.handed_over_bytes = self.handed_over_bytes.saturating_sub(bytes);
-        self.busy_since = None;
+        (self.waiting_since, self.sign_at, self.busy) = (Instant::now(), Instant::now(), None);
         answer.into()
     }
 
@@ -269,10 +310,10 @@ impl Publishing {
     fn ended(&mut self, status: &Status) -> Result<(), ClientError> {
         self.stream = State::Closed(Instant::now());
         let error = self.client.failed(status);
-        let since = *self.busy_since.get_or_insert_with(Instant::now);
         match &error {
-            ClientError::Refused(Refused { retry_after: Some(delay), .. }) if since.elapsed() < BUSY_MAX => {
+            ClientError::Refused(Refused { retry_after: Some(delay), .. }) => {
                 self.stream = State::Closed(Instant::now() + *delay);
+                self.busy = Some(error);
                 Ok(())
             }
             _ => Err(error),

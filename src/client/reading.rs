@@ -1,8 +1,9 @@
 //! Events in: by range, or followed.
 
 use bytes::Bytes;
-use tonic::Streaming;
+use tonic::{Request, Streaming};
 
+use super::line::{self, Unhurried};
 use super::{Client, ClientError};
 use crate::model::Offset;
 use crate::rpc::v1;
@@ -102,6 +103,8 @@ impl Reading {
             filter: Some(v1::Filter { key: read.key, r#type: read.r#type }),
             limit: read.limit.unwrap_or(0),
         };
+        // Who follows waits for events, and not for the bus.
+        let request = if read.follow { line::marked(Unhurried, request) } else { Request::new(request) };
         let answers = client.reader.clone().read(request).await.map_err(|status| client.failed_read(&status))?;
         Ok(Self { server: client.server.clone(), answers: answers.into_inner() })
     }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::line::{self, Compiling, Unhurried};
 use super::{Client, ClientError};
 use crate::dispatch::StateOfPartition;
 use crate::dispatch::shadow::ShadowReport;
@@ -80,6 +81,7 @@ impl Client {
         let open = Some(open).filter(|_| is_coming);
         let requests = tokio_stream::iter(parts.into_iter().map(|part| v1::ShadowRequest { part: Some(part) }));
         let requests = requests.chain(ReceiverStream::new(rest));
+        let requests = if is_coming { line::marked(Unhurried, requests) } else { line::marked(Compiling, requests) };
         let mut shadows = self.shadows.clone();
         let mut answer = pin!(shadows.shadow(requests));
         let answer = tokio::select! {

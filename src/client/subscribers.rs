@@ -4,8 +4,7 @@
 
 use std::vec;
 
-use tonic::transport::Channel;
-
+use super::line::Line;
 use super::{Client, ClientError};
 use crate::dispatch::{
     FailedEvent, Filter, LetterProgress, LettersDone, Moved, Reasons, SeekState, SeekTo, SnapshotInfo, StateEntry,
@@ -158,7 +157,7 @@ impl Source for StateUnder {
 }
 
 impl Client {
-    fn subscribers(&self) -> SubscriberServiceClient<Channel> {
+    fn subscribers(&self) -> SubscriberServiceClient<Line> {
         self.subscribers.clone()
     }
 

@@ -1,5 +1,8 @@
 //! What a lane can be told while it runs. It does so between two calls, in one unit, and answers when that is durable.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,9 +24,10 @@ pub(super) enum Command {
     Release(Vec<u64>, Answer),
     /// To forget these waiting events.
     Drop(Vec<u64>, Answer),
-    /// To take these dead letters in once more, in their order, as far as there is room for them.
-    Redrive(Vec<Letter>, Answer),
-    /// To remember that these dead letters are done.
+    /// To take these dead letters in once more, in their order, as far as there is room for them. Those that were done before count
+    /// as taken; how many were not is added to the number beside.
+    Redrive(Vec<Letter>, Arc<AtomicU64>, Answer),
+    /// To remember that these dead letters are done. Those that were done before do not count.
     Forget(Vec<Bytes>, Answer),
     /// To keep these entries of its handler's state.
     Import(Vec<LaneWrite>, Answer),
@@ -39,12 +43,27 @@ impl Command {
         match self {
             Self::Pause(answer) | Self::Resume(answer) => answer,
             Self::Release(_, answer) | Self::Drop(_, answer) => answer,
-            Self::Redrive(_, answer) => answer,
+            Self::Redrive(_, _, answer) => answer,
             Self::Forget(_, answer) => answer,
             Self::Import(_, answer) => answer,
             Self::Seek(_, answer) => answer,
             Self::Look(_, answer) => answer,
         }
+    }
+
+    /// Whether nobody waits for it any more: whoever asked is gone, or was told that it is not done in time. It is not begun
+    /// then, so that nothing happens later than anybody expects it.
+    pub(super) fn is_given_up(&self) -> bool {
+        let answer = match self {
+            Self::Pause(answer) | Self::Resume(answer) => answer,
+            Self::Release(_, answer) | Self::Drop(_, answer) => answer,
+            Self::Redrive(_, _, answer) => answer,
+            Self::Forget(_, answer) => answer,
+            Self::Import(_, answer) => answer,
+            Self::Seek(_, answer) => answer,
+            Self::Look(_, answer) => answer,
+        };
+        answer.is_closed()
     }
 }
 

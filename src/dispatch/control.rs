@@ -24,7 +24,7 @@ use super::state::{self, StateEntry};
 use super::tree::Tree;
 use super::waiting::{self, Waiter, WaitingError, now_ns};
 use crate::engine::{Engine, ReadError};
-use crate::model::{EventView, LaneId, Record, SubscriberId, TopicId};
+use crate::model::{EventView, LaneId, Offset, Record, SubscriberId, TopicId};
 use crate::topology::{SubscriberIndex, SubscriberPlan};
 pub use counted::{Reason, Reasons, Times};
 pub use letters::{LetterProgress, LettersDone};
@@ -100,6 +100,21 @@ pub enum ControlError {
     /// A snapshot.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// It would go on where there is nothing yet.
+    #[error(
+        "partition {partition} of `{subscriber}` ends at {end}, so it cannot go on at {offset}: say an offset up to {end}, `end`, or with \
+         `--partition` another one"
+    )]
+    BeyondEnd {
+        /// The subscriber.
+        subscriber: String,
+        /// The partition.
+        partition: u32,
+        /// What was asked for.
+        offset: Offset,
+        /// Behind its last event.
+        end: Offset,
+    },
     /// Some of the lanes, or of the events, did what they were told before one did not.
     #[error("{error}; {done} had done it before")]
     Partly {
@@ -312,8 +327,7 @@ impl<E: Engine> Tree<E> {
     ) -> Result<u64, ControlError> {
         let told = self.hand_in(found, partition, command);
         let in_time = tokio::time::timeout(ANSWER_WITHIN, async { told.await?.answer().await }).await;
-        in_time
-            .unwrap_or_else(|_| Err(stopped(partition, "it is in a call that does not end; it may do it afterwards")))
+        in_time.unwrap_or_else(|_| Err(late(partition)))
     }
 
     /// Tells a lane something, which it will answer.
@@ -579,7 +593,7 @@ impl Told {
 
 /// A lane does not answer.
 pub(super) fn late(partition: u32) -> ControlError {
-    stopped(partition, "it is in a call that does not end; it will do it afterwards")
+    stopped(partition, "it is in a call that does not end; what it has not begun by now it does not do")
 }
 
 /// A lane does not answer, with the reason.

@@ -206,6 +206,10 @@ pub(super) fn control(error: &ControlError) -> Status {
         ControlError::UnknownPartition { .. } => {
             Refusal::new(Code::InvalidArgument, reason::UNKNOWN_PARTITION, error).field("partition").status()
         }
+        ControlError::BeyondEnd { partition, offset, .. } => {
+            let metadata = [("partition", partition.to_string()), ("offset", offset.to_string())];
+            Refusal::with(Code::FailedPrecondition, reason::POSITION_BEYOND_END, error, metadata).status()
+        }
         ControlError::NoDeadLetters { .. } => {
             Refusal::new(Code::FailedPrecondition, reason::NO_DEAD_LETTERS, error).status()
         }

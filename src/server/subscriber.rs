@@ -31,7 +31,12 @@ pub(super) struct Subscribers<E> {
 
 fn filter(filter: Option<v1::FailedFilter>) -> Result<Filter, Status> {
     let filter = filter.map(TryInto::try_into).transpose();
-    Ok(filter.map_err(|what| refusal::field("filter.older_than", what))?.unwrap_or_default())
+    let filter: Filter = filter.map_err(|what| refusal::field("filter.older_than", what))?.unwrap_or_default();
+    // Every reason has no text in it, so that would be all events for somebody who means some.
+    match filter.reason.as_deref() {
+        Some("") => Err(refusal::field("filter.reason", "is empty: leave it out for events of every reason")),
+        _ => Ok(filter),
+    }
 }
 
 impl<E: Engine> Subscribers<E> {
@@ -47,8 +52,8 @@ impl<E: Engine> Subscribers<E> {
         read.map_err(|error| refusal::control(&error))
     }
 
-    /// Does what changes something, to its end also where the caller goes away, and is answered also where the bus is told to
-    /// stop meanwhile. `what` is done to whom is logged before, and how it ends behind it.
+    /// Does what changes something, and is answered also where the bus is told to stop meanwhile. Where the caller goes away, what
+    /// a lane has begun by then is done, and nothing else. `what` is done to whom is logged before, and how it ends behind it.
     async fn changing<T, F>(
         &self,
         (what, subscriber): (&'static str, &str),
@@ -62,17 +67,25 @@ impl<E: Engine> Subscribers<E> {
         let (call, subscriber) = (self.calls.token(), subscriber.to_owned());
         tracing::info!(subscriber, what, "asked for");
         let change = change(self.tree.clone(), subscriber.clone());
+        let gone = CancellationToken::new();
+        let _caller = gone.clone().drop_guard();
         let changed = tokio::spawn(async move {
             let _call = call;
-            let changed = change.await;
-            match &changed {
-                Ok(done) => tracing::info!(subscriber, what, ?done, "done"),
-                Err(error) => tracing::warn!(subscriber, what, %error, "not done, or not all of it"),
+            tokio::select! {
+                changed = change => {
+                    match &changed {
+                        Ok(done) => tracing::info!(subscriber, what, ?done, "done"),
+                        Err(error) => tracing::warn!(subscriber, what, %error, "not done, or not all of it"),
+                    }
+                    changed.map_err(|error| refusal::control(&error))
+                }
+                () = gone.cancelled() => {
+                    tracing::warn!(subscriber, what, "the caller is gone: what was not begun is not done");
+                    Err(Status::cancelled("the caller is gone"))
+                }
             }
-            changed
         });
-        let changed = changed.await.map_err(|error| Status::internal(format!("it was not finished: {error}")))?;
-        changed.map_err(|error| refusal::control(&error))
+        changed.await.map_err(|error| Status::internal(format!("it was not finished: {error}")))?
     }
 
     /// Does a part of what goes on later where it was left, and is left where the bus is told to stop.

@@ -151,7 +151,7 @@ fn a_bad_line_is_named_and_what_is_in_front_of_it_is_published() {
 fn tail_chooses_by_position_key_type_and_count() {
     let (_folder, bus) = bus();
     for (id, key, r#type) in [("a", "k", "t"), ("b", "l", "t"), ("c", "k", "u"), ("d", "l", "u")] {
-        bus.run(&["publish", "log", "--id", id, "--key", key, "--type", r#type]).ok();
+        bus.run(&["publish", "log", "--empty", "--id", id, "--key", key, "--type", r#type]).ok();
     }
     let tail = |more: &[&str]| {
         let events = bus.run(&[&["tail", "log"], more].concat()).json();
@@ -163,7 +163,8 @@ fn tail_chooses_by_position_key_type_and_count() {
     assert_eq!(tail(&["--from", "1h"]), "abcd");
     assert_eq!(tail(&["--from", "2100-01-01T00:00:00Z"]), "");
     assert_eq!(tail(&["--key", "k"]), "ac");
-    assert_eq!(tail(&["--type", "u", "-n", "1"]), "c");
+    assert_eq!(tail(&["--type", "u", "-n", "1"]), "d");
+    assert_eq!(tail(&["--type", "u", "-n", "1", "--from", "start"]), "c");
     assert_eq!(tail(&["--partition", "0", "--follow", "--from", "start", "-n", "3"]), "abc");
     bus.stop();
 }
@@ -171,16 +172,16 @@ fn tail_chooses_by_position_key_type_and_count() {
 #[test]
 fn tail_follows_and_ends_quietly_when_nobody_reads() {
     let (_folder, bus) = bus();
-    bus.run(&["publish", "log", "--id", "before"]).ok();
+    bus.run(&["publish", "log", "--empty", "--id", "before"]).ok();
     let mut command = wattle();
     command.args(["tail", "log", "--follow", "--from", "start", "--server", &bus.address]);
     let mut tail = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
     assert!(lines.next().unwrap().unwrap().contains("before"));
-    bus.run(&["publish", "log", "--id", "after"]).ok();
+    bus.run(&["publish", "log", "--empty", "--id", "after"]).ok();
     assert!(lines.next().unwrap().unwrap().contains("after"));
     drop(lines);
-    bus.run(&["publish", "log", "--id", "unheard"]).ok();
+    bus.run(&["publish", "log", "--empty", "--id", "unheard"]).ok();
     let output = tail.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
     bus.stop();

@@ -114,7 +114,7 @@ async fn a_second_signal_ends_it_at_once_and_loses_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let mut bus = working(folder.path(), 2, &["--drain-deadline", "1h"]);
         have_it(&mut bus, "loop");
-        bus.run(&["publish", "orders", "--id", "acknowledged"]).ok();
+        bus.run(&["publish", "orders", "--empty", "--id", "acknowledged"]).ok();
         bus.signal("TERM");
         bus.wait_for("nothing more is taken in");
         bus.signal(second);

@@ -107,3 +107,26 @@ async fn what_is_noted_of_dead_letters_goes_when_they_do_and_none_is_redriven_tw
     assert_eq!(data(&tree, "out").await, ["b", "e", "f"], "each once");
     assert_eq!(notes(&tree), [3, 4, 5]);
 }
+
+#[tokio::test]
+async fn two_that_redrive_or_drop_the_same_dead_letters_count_each_once() {
+    let seen = Mutex::new(HashSet::new());
+    let work = Script::each(
+        move |given| if seen.lock().unwrap().insert(given.data.clone()) { Step::Reject } else { copy(given) },
+    );
+    let disk = MemoryDisk::default();
+    let tree = start_on(Hand::default().engine(&disk), &plan(&["work.dead"]), &[("work", &work)]).await;
+    let names: Vec<String> = (0..50).map(|n| format!("e{n:02}")).collect();
+    publish(&tree, "in", &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    settled(&tree).await;
+    let only = |key: &str| Filter { key: Some(key.into()), ..Filter::default() };
+    let (first, fifth) = (only("e00"), only("e05"));
+    let dropped = tokio::join!(tree.drop_dead_letters("work", &first), tree.drop_dead_letters("work", &first));
+    assert_eq!(dropped.0.unwrap() + dropped.1.unwrap(), 1);
+    // Each has listed them before either has told the lane.
+    let (all, some) = (Filter::default(), fifth);
+    let redriven = tokio::join!(tree.redrive("work", &all), tree.redrive("work", &all), tree.redrive("work", &some));
+    assert_eq!(redriven.0.unwrap() + redriven.1.unwrap() + redriven.2.unwrap(), 49);
+    settled(&tree).await;
+    assert_eq!(data(&tree, "out").await, names[1..], "each once, in their order");
+}

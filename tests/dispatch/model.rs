@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use wattle::dispatch::{LaneState, Move, Moved, SeekState, SeekTo, Tree, Waiter};
+use wattle::dispatch::{ControlError, LaneState, Move, Moved, SeekState, SeekTo, Tree, Waiter};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{Blueprint, Engine, Entries as _, Numbers, PageBudget, SubscriberSpec, TopicSpec};
@@ -565,8 +565,13 @@ async fn send_back<E: Engine>(tree: &Tree<E>, plan: &Plan, random: &mut Random) 
     let to = if random.one_in(2) { SeekTo::Start } else { SeekTo::Offset(random.below(30)) };
     let empties_state = random.one_in(2);
     let state = if empties_state { SeekState::Empty } else { SeekState::Keep };
-    let to = Move { to, partition: None, state, drops_waiting: true, dry_run: false };
-    let moved = tree.seek(&subscriber, to).await.unwrap();
+    let mut to = Move { to, partition: None, state, drops_waiting: true, dry_run: false };
+    let moved = loop {
+        match tree.seek(&subscriber, to).await {
+            Err(ControlError::BeyondEnd { end, .. }) => to.to = SeekTo::Offset(end),
+            moved => break moved.unwrap(),
+        }
+    };
     Sent { subscriber, moved, empties_state }
 }
 

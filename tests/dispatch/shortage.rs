@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use wattle::dispatch::{ControlError, LaneState, Refusal, Tree};
+use wattle::dispatch::snapshots::TakenBy;
+use wattle::dispatch::{ControlError, LaneState, Move, Refusal, SeekState, SeekTo, Tree};
 use wattle::effects::memory::Operation;
 use wattle::effects::{Clock, MemoryDisk, SystemClock};
 use wattle::engine::Engine;
@@ -17,10 +18,10 @@ use wattle::engine::embedded::{EmbeddedEngine, LogOptions};
 use wattle::log::Durability;
 use wattle::model::{Attribute, Event};
 
-use crate::bed::start_on;
+use crate::bed::{self, ONE, start_on};
 use crate::common::mounted::Mounted;
 use crate::common::trees::{PATIENCE, data, event, only, plan_of, settled, status, until};
-use crate::script::{Script, Step, out};
+use crate::script::{Script, Step, copy, out};
 
 const TREE: &str = "
 wattle: v1
@@ -243,4 +244,32 @@ async fn a_real_disk_that_another_program_fills_loses_and_doubles_nothing() {
     assert_eq!(lane(&tree, "t/work"), LaneState::Running);
     assert!(only(&tree, "work.dead").await.is_empty());
     tree.engine().close().await.unwrap();
+}
+
+/// Something that is asked for while a lane waits for room, and given up before there is some.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_for_by_somebody_who_is_gone_is_not_done_once_there_is_room() {
+    let disk = Disk::new();
+    let script = Script::each(copy);
+    let tree = start_on(disk.open(), &plan_of(&[ONE]), &[("work", &script)]).await;
+    tree.pause("t/work").await.unwrap();
+    bed::publish(&tree, "in", &["a"]).await;
+    let bytes: usize = disk.disk.contents().values().map(Vec::len).sum();
+    disk.disk.set_capacity(Some(bytes as u64 / 2));
+    tree.resume("t/work").await.unwrap();
+    until("what it emits waits for room", || script.called().len() == 1).await;
+    let state = SeekState::Empty;
+    let to_start = Move { to: SeekTo::Start, partition: None, state, drops_waiting: true, dry_run: false };
+    let moment = Duration::from_millis(20);
+    assert!(tokio::time::timeout(moment, tree.seek("t/work", to_start)).await.is_err(), "the lane is not free");
+    assert!(tokio::time::timeout(moment, tree.take_snapshot("t/work", TakenBy::Hand, "", 8)).await.is_err());
+    assert!(tokio::time::timeout(moment, tree.pause("t/work")).await.is_err());
+
+    disk.disk.set_capacity(None);
+    tree.resume("t/work").await.unwrap(); // it is told that behind all else
+    settled(&tree).await;
+    assert_eq!(lane(&tree, "t/work"), LaneState::Running);
+    assert_eq!(script.called().len(), 1, "it was not moved");
+    assert_eq!(tree.snapshots("t/work").unwrap(), []);
+    assert_eq!(data(&tree, "out").await, ["a"]);
 }

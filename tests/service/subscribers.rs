@@ -1,5 +1,6 @@
 //! Subscribers are looked after through the client and, where that would not ask so, through the contract itself.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -276,15 +277,22 @@ async fn a_subscriber_is_moved_and_a_dry_run_says_how() {
     settled(&bed.tree).await;
     assert_eq!(read_all(&bed.client, all_of("orders.accepted")).await.len(), 5);
     let time = read_all(&bed.client, all_of(ORDERS)).await[3].append_time.as_nanosecond() as u64;
-    for (to, expected) in [
-        (SeekTo::Time(time), 3),
-        (SeekTo::Time(time + 1_000_000_000_000), 4),
-        (SeekTo::End, 4),
-        (SeekTo::Offset(u64::MAX), 4),
-    ] {
+    for (to, expected) in [(SeekTo::Time(time), 3), (SeekTo::Time(time + 1_000_000_000_000), 4), (SeekTo::End, 4)] {
         let dry = bed.client.seek(VALIDATE, Seek { dry_run: true, ..seek(to) }).await.unwrap();
         assert_eq!(at(&dry), (4, expected), "{to:?}");
     }
+    for (offset, is_there) in [(4, true), (5, false), (u64::MAX, false)] {
+        let only = Seek { partition: Some(partition), dry_run: true, ..seek(SeekTo::Offset(offset)) };
+        match bed.client.seek(VALIDATE, only).await {
+            Ok(moved) => assert!(is_there && at(&moved) == (4, 4), "{offset}"),
+            Err(ClientError::Refused(refused)) => {
+                assert!(!is_there && refused.message.contains("ends at 4"), "{offset}: {refused:?}");
+                assert_eq!(refused.reason, "POSITION_BEYOND_END");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(bed.client.seek(VALIDATE, seek(SeekTo::Offset(4))).await.is_err(), "the others end before it");
 }
 
 #[tokio::test]
@@ -380,8 +388,32 @@ async fn what_many_partitions_have_under_a_key_comes_in_parts() {
     assert_eq!(partitions.iter().map(|of| of.partition).collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
 
+/// What is logged on this thread, which is that of the bus as well.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn has(&self, words: &str) -> bool {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).contains(words)
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(line)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
-async fn a_seek_goes_to_its_end_where_whoever_asked_for_it_goes_away() {
+async fn what_is_not_begun_when_whoever_asked_for_it_goes_away_is_not_done() {
+    let log = Log::default();
+    let writer = log.clone();
+    let logging = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(logging);
     let bed = bed().await;
     let key_of = |partition| (0..).map(|n| n.to_string()).find(|key| partition_of(key, 2) == partition).unwrap();
     let (first, second) = (key_of(0), key_of(1));
@@ -392,9 +424,12 @@ async fn a_seek_goes_to_its_end_where_whoever_asked_for_it_goes_away() {
     until("the first partition is moved", || of(&bed, WORK).handled == 2).await;
     asked.abort();
     assert!(asked.await.is_err(), "the second one is in a call");
-    tokio::time::sleep(Duration::from_millis(50)).await; // the bus gets to know of it before the call ends
+    until("the bus knows", || log.has("the caller is gone")).await;
     bed.healed.send_replace(true);
-    until("all is handled twice", || of(&bed, WORK).handled == 2 + 2).await;
+    bed.client.resume(WORK).await.unwrap(); // behind all that it was told
+    settled(&bed.tree).await;
+    assert_eq!(of(&bed, WORK).handled, 2 + 1, "the second one was not moved");
+    assert!(log.has("moving a partition") && log.has("asked for"));
 }
 
 async fn service(bed: &Bed) -> SubscriberServiceClient<tonic::transport::Channel> {

@@ -6,6 +6,8 @@
 //! ```
 
 use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -242,7 +244,10 @@ impl<E: Engine> Tree<E> {
     ) -> Result<LettersDone, ControlError> {
         let found = self.subscriber(subscriber)?;
         let mut progress = self.progress(&found, from).await?;
-        let (end, mut done) = (Instant::now() + PART_WITHIN, 0);
+        // Somebody else may redrive the same ones, so each lane says how many it had not taken before.
+        let redriven = Arc::new(AtomicU64::new(0));
+        let done = |next| LettersDone { count: redriven.load(Ordering::Relaxed), next };
+        let (end, mut looked_at) = (Instant::now() + PART_WITHIN, 0);
         let mut room_by = Instant::now() + ROOM_WITHIN;
         loop {
             let page = self.letters(&found, filter, progress.at, LETTERS_MAX, &progress.ends).await?;
@@ -250,24 +255,25 @@ impl<E: Engine> Tree<E> {
             while let Some(first) = rest.first() {
                 progress.at = first.place();
                 let now = Instant::now();
-                if now >= end || now >= room_by || done >= PART_LETTERS_MAX {
-                    return Ok(LettersDone { count: done, next: Some(progress) });
+                if now >= end || now >= room_by || looked_at >= PART_LETTERS_MAX {
+                    return Ok(done(Some(progress)));
                 }
                 let partition = first.partition;
                 let count = rest.iter().take_while(|letter| letter.partition == partition).count();
                 let letters: Vec<_> = rest.iter().take(count).filter_map(FailedEvent::letter).collect();
-                let taken = self.tell(&found, partition, |answer| Command::Redrive(letters, answer)).await?;
+                let redrive = |answer| Command::Redrive(letters, redriven.clone(), answer);
+                let taken = self.tell(&found, partition, redrive).await?;
                 match taken {
                     0 => tokio::time::sleep(ROOM_LOOK_EVERY).await,
                     _ => room_by = Instant::now() + ROOM_WITHIN,
                 }
-                done += taken;
+                looked_at += taken;
                 rest = rest.get(taken as usize..).unwrap_or_default();
             }
-            let Some(next) = page.next else { return Ok(LettersDone { count: done, next: None }) };
+            let Some(next) = page.next else { return Ok(done(None)) };
             progress.at = next;
             if Instant::now() >= end {
-                return Ok(LettersDone { count: done, next: Some(progress) });
+                return Ok(done(Some(progress)));
             }
             room_by = Instant::now() + ROOM_WITHIN;
         }

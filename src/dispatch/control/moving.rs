@@ -28,7 +28,7 @@ pub enum SeekTo {
     Start,
     /// Behind the last one.
     End,
-    /// At this offset of each partition.
+    /// At this offset of each partition, which it has to have or end at.
     Offset(Offset),
     /// At the first event that was appended at or after this time, Unix nanoseconds.
     Time(u64),
@@ -137,7 +137,11 @@ impl<E: Engine> Tree<E> {
             let target = match to.to {
                 SeekTo::Start => start,
                 SeekTo::End => bounds.written,
-                SeekTo::Offset(offset) => offset.min(bounds.written).max(start),
+                SeekTo::Offset(offset) if offset > bounds.written => {
+                    let (subscriber, end) = (found.plan().label(), bounds.written);
+                    return Err(ControlError::BeyondEnd { subscriber, partition, offset, end });
+                }
+                SeekTo::Offset(offset) => offset.max(start),
                 SeekTo::Time(time_ns) => self.shared.engine.offset_at_time(input, time_ns).await?.max(start),
                 SeekTo::Snapshot => match &snapshot {
                     Some(snapshot) => snapshot.position(partition, start, bounds.written)?,
@@ -161,15 +165,10 @@ impl<E: Engine> Tree<E> {
                 };
                 let seek = Seek { to: target, hold, from: state, drops_waiting: to.drops_waiting };
                 let so_far = moved.len() as u64;
+                // Before it is done: whoever asked may be gone when it is.
+                tracing::info!(subscriber = found.plan().label(), partition, from, to = target, "moving a partition");
                 let told = self.tell(&found, partition, |answer| Command::Seek(seek, answer)).await;
                 told.map_err(|error| error.after(so_far, "partition"))?;
-                tracing::info!(
-                    subscriber = found.plan().label(),
-                    partition,
-                    from,
-                    to = target,
-                    "a partition was moved"
-                );
                 if let Some(feeding) = feeding {
                     let fed = feeding.await.map_err(|_| stopped(partition, "the snapshot was not read"));
                     snapshot = Some(fed.map_err(|error| error.after(so_far + 1, "partition"))?);

@@ -1,4 +1,7 @@
-//! A lane does as it is told: between two calls, each command in units of its own, answered once they are durable.
+//! A lane does as it is told: between two calls, each command in units of its own, answered once they are durable. What
+//! nobody waits for any more when its turn comes is not begun.
+
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
@@ -13,6 +16,9 @@ use crate::model::{Offset, Record};
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Does what somebody outside asks for.
     pub(super) async fn obey(&mut self, command: Command) -> Result<(), Leave> {
+        if command.is_given_up() {
+            return Ok(());
+        }
         match command {
             Command::Pause(answer) => {
                 self.told.is_paused = true;
@@ -55,7 +61,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
                 self.tell(removed.into_iter().flatten().collect()).await?;
                 drop(answer.send(Ok(dropped)));
             }
-            Command::Redrive(letters, answer) => {
+            Command::Redrive(letters, redriven, answer) => {
                 let (mut writes, mut taken, mut noted) = (Vec::new(), 0, Vec::new());
                 for letter in letters {
                     // before, by somebody whose answer was lost; or it went since it was listed, and its note may have gone too
@@ -72,15 +78,22 @@ impl<S: Session, K: Entries> Lane<S, K> {
                     writes.push(LaneWrite::put(letter.done, ""));
                     taken += 1;
                 }
+                let new = noted.len() as u64;
                 self.note(writes, noted).await?;
+                redriven.fetch_add(new, Ordering::Relaxed);
                 drop(answer.send(Ok(taken)));
             }
             Command::Forget(done, answer) => {
-                let count = done.len() as u64;
-                let keys = done.into_iter().filter(|key| key.first() == Some(&DONE) && !self.is_letter_gone(key));
-                let keys: Vec<_> = keys.collect();
-                let noted = keys.iter().filter_map(|key| done_of(key)).collect();
-                self.note(keys.into_iter().map(|key| LaneWrite::put(key, "")).collect(), noted).await?;
+                let (mut writes, mut noted) = (Vec::new(), Vec::new());
+                for key in done {
+                    let is_letter = key.first() == Some(&DONE) && !self.is_letter_gone(&key);
+                    if is_letter && self.parts.entries.get(&key)?.is_none() {
+                        noted.extend(done_of(&key));
+                        writes.push(LaneWrite::put(key, ""));
+                    }
+                }
+                let count = writes.len() as u64;
+                self.note(writes, noted).await?;
                 drop(answer.send(Ok(count)));
             }
             Command::Import(mut writes, answer) => {
