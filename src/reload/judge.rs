@@ -181,7 +181,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let reloader = self.clone();
         self.whole(async move {
             let subject = reloader.at(index)?;
-            let _turn = reloader.unless_closing(reloader.own_turn(&subject)).await?;
+            let _turn = reloader.to_begin(reloader.own_turn(&subject)).await?;
             let tree = &reloader.shared.tree;
             let none = || ReloadError::NoTrial { subscriber: subject.name.clone() };
             let trial = tree.trial(&subject.name)?.ok_or_else(none)?;

@@ -61,6 +61,11 @@ pub(super) struct Shared<E, C> {
     pub(super) runtime: Handle,
 }
 
+tokio::task_local! {
+    /// Cancelled when whoever asked for what is done is gone.
+    static GONE: CancellationToken;
+}
+
 /// A subscriber whose plugin can be reloaded.
 pub(super) struct Subject {
     pub(super) name: String,
@@ -244,7 +249,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let _ = self.shared.tree.note_reload(&subject.name, note);
     }
 
-    /// Does something to its end, also where whoever asked for it goes away.
+    /// Does something to its end, also where whoever asked for it goes away, unless it was not begun by then ([`Self::to_begin`]).
     pub(super) async fn whole<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ReloadError>> + Send + 'static,
@@ -252,8 +257,23 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         if self.shared.closing.is_cancelled() {
             return Err(ReloadError::Closed);
         }
-        let task = self.shared.tasks.spawn_on(work, &self.shared.runtime);
+        let gone = CancellationToken::new();
+        let _caller = gone.clone().drop_guard();
+        let task = self.shared.tasks.spawn_on(GONE.scope(gone, work), &self.shared.runtime);
         task.await.unwrap_or(Err(ReloadError::Closed))
+    }
+
+    /// Waits for a turn, unless the bus stops or whoever asked is gone: nothing begins that nobody waits for any more.
+    pub(super) async fn to_begin<T>(
+        &self,
+        turn: impl Future<Output = Result<T, ReloadError>>,
+    ) -> Result<T, ReloadError> {
+        let gone = GONE.try_with(Clone::clone).unwrap_or_default();
+        tokio::select! {
+            biased;
+            () = gone.cancelled() => Err(ReloadError::Closed), // which nobody is told
+            turn = self.unless_closing(turn) => turn,
+        }
     }
 
     /// Waits for what nothing hangs on yet, unless the bus stops.
@@ -321,7 +341,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.whole(async move {
             let subject = reloader.at(index)?;
             let place = subject.queue.join();
-            let _turn = reloader.unless_closing(reloader.turn_of(&subject, &place)).await?;
+            let _turn = reloader.to_begin(reloader.turn_of(&subject, &place)).await?;
             reloader.is_still(&subject, expected.as_deref())?;
             let plan = subject.plan();
             let spec = reloader.blocking(move |_| source::spec(&plan, wasm).map_err(ReloadError::Source)).await?;
@@ -342,7 +362,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.whole(async move {
             let subject = reloader.at(index)?;
             let place = subject.queue.join();
-            let _turn = reloader.unless_closing(reloader.turn_of(&subject, &place)).await?;
+            let _turn = reloader.to_begin(reloader.turn_of(&subject, &place)).await?;
             let plan = subject.plan();
             let looked = reloader.blocking(move |reloader| reloader.look_at_file(&plan, &file, policy)).await;
             let reloaded = match looked {
@@ -544,7 +564,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let reloader = self.clone();
         self.whole(async move {
             let subject = reloader.at(index)?;
-            let _turn = reloader.unless_closing(reloader.own_turn(&subject)).await?;
+            let _turn = reloader.to_begin(reloader.own_turn(&subject)).await?;
             reloader.is_still(&subject, expected.as_deref())?;
             let name = subject.name.clone();
             let looked = reloader.blocking(move |reloader| {
@@ -589,7 +609,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (reloader, prefix) = (self.clone(), prefix.map(str::to_owned));
         self.whole(async move {
             let subject = reloader.at(index)?;
-            let _turn = reloader.unless_closing(reloader.own_turn(&subject)).await?;
+            let _turn = reloader.to_begin(reloader.own_turn(&subject)).await?;
             reloader.is_still(&subject, expected.as_deref())?;
             let name = subject.name.clone();
             let version = reloader
@@ -622,7 +642,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let reloader = self.clone();
         self.whole(async move {
             let subject = reloader.at(index)?;
-            let _turn = reloader.unless_closing(reloader.own_turn(&subject)).await?;
+            let _turn = reloader.to_begin(reloader.own_turn(&subject)).await?;
             let (name, unpin) = (subject.name.clone(), |decided: &mut Decided| decided.is_pinned = false);
             reloader.blocking(move |reloader| Ok(reloader.store().decide(&name, unpin)?)).await
         })

@@ -220,6 +220,28 @@ async fn a_deploy_goes_on_where_whoever_asked_for_it_goes_away() {
 }
 
 #[tokio::test]
+async fn a_deploy_that_waits_for_its_turn_is_given_up_where_whoever_asked_for_it_goes_away() {
+    let world = World::new("a");
+    let bus = world.start().await;
+    world.texts.shut(true);
+    let deploy = |text: &'static str| {
+        let reloader = bus.reloader.clone();
+        tokio::spawn(async move { reloader.deploy("work", text.into(), Policy::Replace, "a test").await })
+    };
+    let first = deploy("b");
+    until("the first compiles", || world.texts.begun.load(Ordering::SeqCst) == 1).await;
+    let second = deploy("c");
+    until("the second waits", || bus.reloader.waiting("work").unwrap() == 2).await;
+    second.abort();
+    assert!(second.await.is_err());
+    world.texts.shut(false);
+    first.await.unwrap().unwrap();
+    bus.reloader.unpin("work").await.unwrap(); // behind everything that waits
+    assert_eq!(stands(&bus), [Standing::Kept, Standing::Proven], "only one was kept beside the first");
+    assert_eq!(bus.who().await, "b");
+}
+
+#[tokio::test]
 async fn a_stop_does_not_wait_for_what_is_compiled_and_nothing_is_decided_then() {
     let world = World::new("a");
     let bus = world.start().await;
