@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use wattle::dispatch::snapshots::TakenBy;
-use wattle::dispatch::{ControlError, LaneState, Move, Refusal, SeekState, SeekTo, Tree};
+use wattle::dispatch::{ControlError, LaneState, Move, Refusal, SeekState, SeekTo, StateEntry, Tree};
 use wattle::effects::memory::Operation;
 use wattle::effects::{Clock, MemoryDisk, SystemClock};
 use wattle::engine::Engine;
@@ -256,13 +255,15 @@ async fn what_was_asked_for_by_somebody_who_is_gone_is_not_done_once_there_is_ro
     bed::publish(&tree, "in", &["a"]).await;
     let bytes: usize = disk.disk.contents().values().map(Vec::len).sum();
     disk.disk.set_capacity(Some(bytes as u64 / 2));
+    until("it is full", || !tree.engine().storage().takes_outputs).await;
     tree.resume("t/work").await.unwrap();
     until("what it emits waits for room", || script.called().len() == 1).await;
     let state = SeekState::Empty;
     let to_start = Move { to: SeekTo::Start, partition: None, state, drops_waiting: true, dry_run: false };
     let moment = Duration::from_millis(20);
     assert!(tokio::time::timeout(moment, tree.seek("t/work", to_start)).await.is_err(), "the lane is not free");
-    assert!(tokio::time::timeout(moment, tree.take_snapshot("t/work", TakenBy::Hand, "", 8)).await.is_err());
+    let entry = StateEntry { bucket: "b".into(), key: "k".into(), written_ns: 1, value: "v".into() };
+    assert!(tokio::time::timeout(moment, tree.import_state("t/work", 0, &[entry])).await.is_err());
     assert!(tokio::time::timeout(moment, tree.pause("t/work")).await.is_err());
 
     disk.disk.set_capacity(None);
@@ -270,6 +271,6 @@ async fn what_was_asked_for_by_somebody_who_is_gone_is_not_done_once_there_is_ro
     settled(&tree).await;
     assert_eq!(lane(&tree, "t/work"), LaneState::Running);
     assert_eq!(script.called().len(), 1, "it was not moved");
-    assert_eq!(tree.snapshots("t/work").unwrap(), []);
+    assert!(tree.state("t/work", ("b", "k"), 0).unwrap().0.is_empty(), "nothing was put in");
     assert_eq!(data(&tree, "out").await, ["a"]);
 }
