@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::table::plain;
+use super::words::plain;
 use super::{Failure, Outcome, ServerArg, args, block_on};
 use crate::client::{Read, Received, Start};
 use crate::model::json::{self, Members};

@@ -51,6 +51,7 @@ fn more(path: &str, folder: &std::path::Path) -> Vec<String> {
         "seek" => &["s", "--to", "start"],
         "state get" => &["s", "k"],
         "dead redrive" | "dead drop" | "parked release" | "parked drop" => &["s", "--all"],
+        "capsule show" | "capsule fetch" | "capsule run" => &["shop/s/1"],
         "plan" | "apply" => return vec![file("shop.yaml")],
         "plugin deploy" | "plugin shadow" | "state import" => return vec!["s".to_owned(), file("lines")],
         _ => &[],
