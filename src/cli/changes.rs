@@ -142,7 +142,7 @@ fn print(changes: &Changes, revision: &str, output: Output) -> io::Result<()> {
     match output {
         Output::Json => {
             let mut shown = shown(changes);
-            shown["revision"] = revision.into();
+            shown.as_object_mut().map(|shown| shown.insert("revision".to_owned(), revision.into()));
             writeln!(out, "{shown}")
         }
         Output::Text => write!(out, "{}", text(changes)),

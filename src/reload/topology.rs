@@ -83,6 +83,9 @@ pub enum TopologyError {
     Closed,
 }
 
+/// What is to run, compiled, and which versions it takes the place of.
+type Ready<H> = (Chosen<H>, Vec<Replaced>);
+
 /// The first of some words, and how many more there are.
 fn first_of(words: &[String]) -> String {
     let (first, more) = words.split_at(words.len().min(LOSSES_SAID));
@@ -446,7 +449,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         components: &[PathBuf],
         started: &[String],
         renames: &Renames,
-    ) -> Result<(Chosen<C::Handler>, Vec<Replaced>), TopologyError> {
+    ) -> Result<Ready<C::Handler>, TopologyError> {
         let (plan, components, started) = (plan.clone(), components.to_vec(), started.to_vec());
         let (reloader, renames) = (self.clone(), renames.clone());
         let work = move || reloader.chosen(&plan, &components, &started, &renames);
@@ -461,7 +464,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         components: &[PathBuf],
         started: &[String],
         renames: &Renames,
-    ) -> Result<(Chosen<C::Handler>, Vec<Replaced>), Vec<PluginError>> {
+    ) -> Result<Ready<C::Handler>, Vec<PluginError>> {
         let (view, compiler) = (self.store().view(renames), &self.shared.compiler);
         let chosen = super::start::choose(&view, compiler, plan, components, Some(started), &|_| ())?;
         let replaced = chosen.changes.iter().filter_map(|(name, change)| change.replaces(&view, name)).collect();
