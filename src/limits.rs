@@ -192,6 +192,12 @@ pub const LANE_LOOK_MAX: Duration = Duration::from_secs(1);
 pub const LANE_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// Identities that a group of subscribers remembers per partition, whatever its topic's `dedupe` says: about 1 GiB on the disk.
 pub const CLAIM_IDENTITIES_MAX: u64 = 10_000_000;
+/// Rows of topics that are gone for good that a checkpoint removes at the most: some ten milliseconds of it.
+pub const GONE_ROWS: usize = 10_000;
+/// Bytes of such rows: large ones are read as they are removed.
+pub const GONE_BYTES: usize = 16 << 20;
+/// Topics that are gone for good of which a checkpoint removes rows: it looks for some ten kinds of each.
+pub const GONE_TOPICS: usize = 100;
 /// Producers of a topic that each checkpoint looks at to find those that are to be forgotten: a millisecond of it.
 pub const PRODUCERS_LOOKED_AT: usize = 1024;
 /// Rows of a topic's producers, one for each partition, that a checkpoint removes at the most.

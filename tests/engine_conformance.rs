@@ -45,6 +45,7 @@ macro_rules! conformance {
                     another_input_makes_another_subscriber
                     a_name_is_given_to_what_has_a_number_and_is_free_again
                     a_blueprint_that_is_refused_renames_nothing
+                    a_topic_that_is_gone_has_nothing_and_leaves_its_name
                     an_apply_that_nobody_waits_for_shares_no_number;
                 appends:
                     capabilities_hold
@@ -118,6 +119,7 @@ macro_rules! restarts {
                     epochs_and_times_only_grow
                     numbers_survive_a_restart
                     names_survive_a_restart
+                    what_is_gone_is_gone_after_a_restart
                     an_apply_that_nobody_waits_for_shares_no_number_later
                     a_folder_belongs_to_one_engine
                     what_was_published_is_recognised_after_a_restart;

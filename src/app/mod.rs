@@ -115,7 +115,8 @@ impl StartError {
             ),
             Self::Server(error) => matches!(error, server::StartError::Remote(_)),
             Self::Nothing => true,
-            Self::Runtime(_) | Self::Engine(_) | Self::Host(_) | Self::Versions(_) | Self::Store(_) => false,
+            Self::Engine(error) => matches!(error, EmbeddedError::NotOurs { .. } | EmbeddedError::Stranger { .. }),
+            Self::Runtime(_) | Self::Host(_) | Self::Versions(_) | Self::Store(_) => false,
         }
     }
 }

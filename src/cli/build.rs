@@ -9,7 +9,7 @@ use std::thread;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use super::built::{Compiled, Packages, compiled};
+use super::built::{self, Compiled, Packages, compiled};
 use super::components;
 use crate::reload;
 use crate::topology::{ConfigSchema, Plan, PluginSource, Runs, SubscriberPlan};
@@ -330,10 +330,13 @@ pub fn built(folder: &Path) -> Result<PathBuf, BuildError> {
     }
     let manifest = folder.join("Cargo.toml");
     let manifest = manifest.canonicalize().map_err(|source| BuildError::Io { path: manifest, source })?;
-    let output = tool("cargo", folder)
-        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
-        .output()
-        .map_err(|source| BuildError::NoTool { tool: "cargo", source })?;
+    let output = tool("cargo", folder).args(["metadata", "--no-deps", "--offline", "--format-version", "1"]).output();
+    let output = match output {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return built::before(folder).ok_or_else(|| BuildError::NotBuilt { folder: folder.to_owned() });
+        }
+        output => output.map_err(|source| BuildError::NoTool { tool: "cargo", source })?,
+    };
     let refused = |output: String| BuildError::Compile { folder: folder.to_owned(), output };
     if !output.status.success() {
         return Err(refused(String::from_utf8_lossy(&output.stderr).trim().to_owned()));

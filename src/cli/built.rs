@@ -118,14 +118,20 @@ pub(super) fn compiled(stdout: Option<impl Read>, manifest: &Path) -> Compiled {
     compiled
 }
 
+/// The component that was built of a folder, where there is no cargo to ask: in its own target folder, or in that of the
+/// workspace around it.
+pub(super) fn before(folder: &Path) -> Option<PathBuf> {
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).ok()?;
+    let file = format!("{}.wasm", library(&manifest)?.replace('-', "_"));
+    let target = Path::new("target").join(TARGET).join("release").join(file);
+    folder.canonicalize().ok()?.ancestors().map(|above| above.join(&target)).find(|wasm| wasm.is_file())
+}
+
 /// The component that was built of a folder last, where it is not older than the sources in it. Runs nothing: what is found
 /// only says more about a topology.
 pub(super) fn lately(folder: &Path) -> Option<PathBuf> {
-    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).ok()?;
-    let file = format!("{}.wasm", library(&manifest)?.replace('-', "_"));
+    let wasm = before(folder)?;
     let folder = folder.canonicalize().ok()?;
-    let target = Path::new("target").join(TARGET).join("release").join(file);
-    let wasm = folder.ancestors().map(|above| above.join(&target)).find(|wasm| wasm.is_file())?;
     let built = wasm.metadata().and_then(|about| about.modified()).ok()?;
     let mut is_older = false;
     sources(&folder, &mut |path, is_folder| {

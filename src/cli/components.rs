@@ -6,14 +6,14 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::check::{WIDTH, write_diagnostics};
-use super::load::{World, load, refuse};
+use super::load::{WithoutPlugins, World, load, refuse};
 use super::{Exit, Failure, args, build, built};
 use crate::app::Opened;
 use crate::reload::{self, Files, Proposal};
 use crate::topology::render::{self, Style};
 use crate::topology::{
-    self, Base, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Said, Source, SubscriberPlan, Surroundings, check,
-    check_said_on,
+    self, Base, Code, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Said, Source, SubscriberPlan, Surroundings,
+    check, check_said_on,
 };
 use crate::wasm::{COMPONENT_BYTES_MAX, Host, HostOptions, config_schema};
 
@@ -148,7 +148,13 @@ pub(super) fn of_start(
 ) -> Result<Option<Files>, Failure> {
     let applied = opened.applied();
     let base = applied.as_ref().map(|(plan, _)| Base::of(plan, |_| true)).unwrap_or_default();
-    let (merged, said) = look(sources, &World, (&base, prune))?;
+    // Those that are not there are told of, and do not keep a bus from starting that has what was decided.
+    let missing = if applied.is_some() { missing_plugins(sources, (&base, prune))? } else { Vec::new() };
+    for why in &missing {
+        tracing::warn!(why, "what was decided before runs where this plugin is");
+    }
+    let world: &dyn Surroundings = if missing.is_empty() { &World } else { &WithoutPlugins };
+    let (merged, said) = look(sources, world, (&base, prune))?;
     let Some(merged) = merged else {
         if opened.has_seen(said, prune) {
             tracing::warn!("the files do not go with what was applied since the last start, which runs");
@@ -159,6 +165,29 @@ pub(super) fn of_start(
     let (merged, components) = with_components(merged, folder)?;
     let files = Files::on(applied.as_ref(), merged, components, (said, prune));
     files.map(Some).map_err(|error| Failure::new(Exit::BadConfiguration, error))
+}
+
+/// What is said of plugins that are not there, where nothing else is wrong with files.
+fn missing_plugins(sources: &[Source], (base, prune): (&Base, bool)) -> Result<Vec<String>, Failure> {
+    let (_, diagnostics, _) = check_said_on(sources, &World, &here()?, (base, prune));
+    let errors: Vec<_> = diagnostics.into_iter().filter(Diagnostic::is_error).collect();
+    let are_all = errors.iter().all(|diagnostic| diagnostic.code == Code::PluginNotFound);
+    Ok(errors.into_iter().filter(|_| are_all).map(|missing| missing.message).collect())
+}
+
+/// What was built of a source folder before. Where a data folder has what runs, one that was not built is only told of: files
+/// propose, and this one proposes nothing.
+pub(super) fn built_or_decided(opened: &Opened) -> impl FnMut(&Path) -> Result<PathBuf, String> {
+    let is_applied = opened.applied().is_some();
+    move |folder| {
+        built(folder).or_else(|why| match is_applied {
+            true => {
+                tracing::warn!(why, "what was decided before runs where this plugin is");
+                Ok(folder.to_owned())
+            }
+            false => Err(why),
+        })
+    }
 }
 
 /// What files propose on top of what is applied.

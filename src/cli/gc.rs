@@ -1,4 +1,4 @@
-//! `wattle gc`: what is kept of subscribers that are gone.
+//! `wattle gc`: what is kept of topics and subscribers that are gone.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -6,12 +6,15 @@ use serde_json::json;
 
 use super::words::plain;
 use super::{Exit, Failure, Outcome, Output, ServerArg, block_on};
+use crate::dispatch::Node;
+use crate::reload::Garbage;
 
-/// Forget what is kept of subscribers that are gone
+/// Forget what is kept of topics and subscribers that are gone
 ///
-/// A subscriber that was taken out of the topology keeps its place, its state and what waits, and goes on with them when it
-/// comes back. From here on it is new when it does. Its snapshots and capsules go as well. What breaks off is gone on with by
-/// the next start, or by this once more. The events of topics stay. On a terminal it shows what would be lost, and asks.
+/// A topic that was taken out of the topology keeps its events, and a subscriber its place, its state and what waits; both go
+/// on with them when they come back. From here on they are new when they do: nothing of the old events, of what was
+/// recognised, of states and positions is there. Snapshots and capsules go as well. The disk is given back within seconds. What
+/// breaks off is gone on with by the next start, or by this once more. On a terminal it shows what would be lost, and asks.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle gc --dry-run
@@ -21,7 +24,7 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["allow_loss", "yes"])]
     dry_run: bool,
 
-    /// Also where they have a place, state, snapshots, or events that they have yet to handle
+    /// Also where there are events, places, state, or snapshots
     #[arg(long)]
     allow_loss: bool,
 
@@ -41,16 +44,18 @@ pub(super) fn run(args: &Args) -> Outcome {
     let asks = !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal();
     let mut allow_loss = args.allow_loss;
     if args.dry_run || asks {
-        let (subscribers, losses) = block_on(async { Ok(args.server.connect().await?.garbage().await?) })?;
+        let garbage = block_on(async { Ok(args.server.connect().await?.garbage().await?) })?;
+        let (names, losses) = words(&garbage);
         if args.dry_run {
-            return show(args.output, &subscribers, &losses);
+            return show(args.output, &names, &losses);
         }
-        if !subscribers.is_empty() {
-            confirm(&subscribers, &losses, &mut io::stdin().lock(), &mut anstream::stderr().lock())?;
+        if !names.is_empty() {
+            confirm(&names, &losses, &mut io::stdin().lock(), &mut anstream::stderr().lock())?;
             allow_loss = true; // what is lost was shown
         }
     }
     let forgotten = block_on(async { Ok(args.server.connect().await?.collect_garbage(allow_loss).await?) })?;
+    let forgotten = words(&forgotten).0;
     let mut out = anstream::stdout().lock();
     match (args.output, forgotten.as_slice()) {
         (Output::Json, all) => writeln!(out, "{}", json!({ "forgotten": all }))?,
@@ -58,6 +63,16 @@ pub(super) fn run(args: &Args) -> Outcome {
         (Output::Text, all) => all.iter().try_for_each(|name| writeln!(out, "{} is forgotten", plain(name)))?,
     }
     Ok(())
+}
+
+/// What is gone by name, and what is lost with it.
+fn words(garbage: &[Garbage]) -> (Vec<String>, Vec<String>) {
+    let name = |of: &Garbage| match of.node {
+        Node::Topic => format!("topic {}", of.name),
+        Node::Subscriber => of.name.clone(),
+    };
+    let losses = garbage.iter().filter(|of| of.is_loss()).map(ToString::to_string);
+    (garbage.iter().map(name).collect(), losses.collect())
 }
 
 fn show(output: Output, subscribers: &[String], losses: &[String]) -> Outcome {

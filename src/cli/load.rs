@@ -235,3 +235,25 @@ impl Surroundings for World {
         String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
     }
 }
+
+/// The same where plugins need not be there, nor what they are built from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WithoutPlugins;
+
+impl Surroundings for WithoutPlugins {
+    fn variable(&self, name: &str) -> Option<String> {
+        World.variable(name)
+    }
+
+    fn at(&self, path: &Path) -> Found {
+        match World.at(path) {
+            Found::Nothing if path.extension() == Some(OsStr::new("wasm")) => Found::File,
+            Found::Nothing | Found::Folder { .. } => Found::Folder { manifest: true },
+            Found::File => Found::File,
+        }
+    }
+
+    fn text(&self, path: &Path, bytes_max: usize) -> Result<String, String> {
+        World.text(path, bytes_max)
+    }
+}

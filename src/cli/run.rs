@@ -82,7 +82,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let options = Options { allow_loss: args.allow_loss, confirm_clock: args.confirm_clock, ..options };
     let opened = Opened::open(&options, &log_progress).map_err(refused)?;
     let files = match &sources {
-        Some(sources) => components::of_start(sources, &opened, args.prune, components::built)?,
+        Some(sources) => components::of_start(sources, &opened, args.prune, components::built_or_decided(&opened))?,
         None => None,
     };
     let running = opened.start(files.as_ref(), &options, &log_progress).map_err(refused)?;

@@ -3,7 +3,7 @@
 use super::line::{self, Compiling};
 use super::{Client, ClientError};
 use crate::dispatch::{Change, Changes};
-use crate::reload::Proposal;
+use crate::reload::{Garbage, Proposal};
 use crate::rpc::v1;
 use crate::topology::Base;
 
@@ -58,25 +58,23 @@ impl Client {
         Ok((changes.into_iter().map(Into::into).collect(), revision))
     }
 
-    /// Subscribers that are gone, by their full names, and what is lost, in words, where what is kept of them is forgotten.
+    /// What is kept of topics and subscribers that are gone.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn garbage(&self) -> Result<(Vec<String>, Vec<String>), ClientError> {
+    pub async fn garbage(&self) -> Result<Vec<Garbage>, ClientError> {
         let request = v1::CollectGarbageRequest { allow_loss: false, dry_run: true };
         let answer = self.topologies.clone().collect_garbage(request).await;
-        let v1::CollectGarbageResponse { subscribers, losses } =
-            answer.map_err(|status| self.failed_read(&status))?.into_inner();
-        Ok((subscribers, losses))
+        Ok(answer.map_err(|status| self.failed_read(&status))?.into_inner().into())
     }
 
-    /// Forgets what is kept of subscribers that are gone. Their full names.
+    /// Forgets what is kept of topics and subscribers that are gone. What was forgotten.
     ///
     /// # Errors
     /// [`ClientError`]; where the bus refuses, nothing is forgotten.
-    pub async fn collect_garbage(&self, allow_loss: bool) -> Result<Vec<String>, ClientError> {
+    pub async fn collect_garbage(&self, allow_loss: bool) -> Result<Vec<Garbage>, ClientError> {
         let request = v1::CollectGarbageRequest { allow_loss, dry_run: false };
         let answer = self.topologies.clone().collect_garbage(request).await;
-        Ok(answer.map_err(|status| self.failed(&status))?.into_inner().subscribers)
+        Ok(answer.map_err(|status| self.failed(&status))?.into_inner().into())
     }
 }

@@ -225,15 +225,36 @@ fn other_partitions<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<String
         let has = |partition: &u32| engine.bounds(PartitionId { topic: number, partition: *partition }).is_some();
         let existing = (0..PARTITIONS_MAX).take_while(has).count() as u32;
         let partitions = || ApplyError::Partitions { topic: topic.label(), existing, wanted: topic.partitions };
-        (existing != topic.partitions).then(|| partitions().to_string())
+        let words = || format!("{}; or have the one that was removed forgotten by `wattle gc` first", partitions());
+        (existing != topic.partitions).then(words)
     };
     back.filter_map(word).collect()
+}
+
+/// Why topics cannot be called as one that was removed and has events: nobody could reach those any more.
+fn names_of_removed<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<String> {
+    let renames = Renames::of(old, new);
+    let word = |topic: &TopicPlan| {
+        let name = topic.label();
+        let number = renames.topic(&name).and_then(|_| engine.topic(&name))?;
+        let bounds = |partition| engine.bounds(PartitionId { topic: number, partition });
+        let events: u64 = (0..PARTITIONS_MAX).map_while(bounds).map(|bounds| bounds.written - bounds.start).sum();
+        let words = || {
+            format!(
+                "`{name}` cannot be a new name yet: a topic of that name was removed, and its {events} events are kept. \
+                 Take another name, or have it forgotten by `wattle gc` first"
+            )
+        };
+        (events > 0).then(words)
+    };
+    new.topics.iter().filter_map(word).collect()
 }
 
 /// What changes, by what the plans say and by what is kept.
 fn both_sides<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Changes {
     let mut found = changes::compare(old, new);
     found.refusals.extend(other_partitions(engine, old, new));
+    found.refusals.extend(names_of_removed(engine, old, new));
     for loss in losses(engine, old, new) {
         let of = |change: &&mut Change| (change.node, &change.name) == (loss.node, &loss.name);
         let goes = |change: &&mut Change| matches!(change.what, What::Removed | What::Moved);
@@ -267,7 +288,7 @@ fn backlog(
 }
 
 /// What is in either blueprint. What runs is as it was.
-pub(super) fn both(mut running: Blueprint, wanted: &Blueprint) -> Blueprint {
+fn both(mut running: Blueprint, wanted: &Blueprint) -> Blueprint {
     let there: HashSet<&str> = running.topics.iter().map(|topic| topic.name.as_str()).collect();
     let new = wanted.topics.iter().filter(|topic| !there.contains(topic.name.as_str()));
     let new: Vec<_> = new.cloned().collect();

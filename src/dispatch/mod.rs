@@ -51,7 +51,7 @@ pub use apply::{PrepareError, changes_of, prepare, rename, untouched};
 pub use backlog::{Admission, BacklogFull};
 pub use capsule::Capsule;
 pub use changes::{Change, Changes, Node, What};
-pub use collect::{CollectError, Gone, Kept};
+pub use collect::{CollectError, Gone, Kept, RemovedTopic};
 pub use command::Refusal;
 pub use control::{
     ControlError, FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Move, Moved, Page, Reason, Reasons,

@@ -14,7 +14,9 @@ use bytes::Bytes;
 
 pub use looked_at::LookedAt;
 pub use memory::{ManualClock, MemoryDisk};
-pub use real::{DiskFolder, SystemClock, create_new_private, create_private, random, write_private};
+pub use real::{
+    DiskFolder, FILE_MODE, FOLDER_MODE, SystemClock, create_new_private, create_private, random, write_private,
+};
 pub use watched::Watched;
 
 /// A folder of files.

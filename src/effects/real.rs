@@ -32,8 +32,9 @@ impl DiskFolder {
 }
 
 /// Data may be confidential: only the owner may read it.
-const FOLDER_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+pub const FOLDER_MODE: u32 = 0o700;
+/// The same for files.
+pub const FILE_MODE: u32 = 0o600;
 
 /// Creates a folder that is not there: for this user alone.
 ///

@@ -4,6 +4,9 @@
 //! one that had it has none from then on. What is kept for ever beside a number is its *origin*: a name that no other
 //! number of its kind has, the first one that it had where that was free.
 //!
+//! A topic that is *gone* for good is called `NAME#NUMBER` from then on ([`gone_name`]), which no topology can say. It has no
+//! partitions and no lanes any more; another topic may have its name, and begins with nothing.
+//!
 //! An engine that outlives its process keeps an entry for each change:
 //!
 //! ```text
@@ -16,12 +19,12 @@
 //!   name:        u16 length, name
 //! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::{ApplyError, Blueprint, Names, Numbers};
+use super::{ApplyError, Blueprint, KnownTopic, Names, Numbers};
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId, VersionId};
 
 const TOPIC: u8 = 1;
@@ -69,6 +72,17 @@ struct Subscriber {
     name: String,
     origin: Arc<str>,
     input: TopicId,
+}
+
+/// What a topic is called that is gone for good.
+pub(super) fn gone_name(name: &str, number: TopicId) -> String {
+    format!("{name}#{number}", number = number.0)
+}
+
+impl Topic {
+    fn is_gone(&self) -> bool {
+        self.name.contains('#')
+    }
 }
 
 /// No name has a `#`, so this is none that another number could have.
@@ -238,7 +252,34 @@ impl Catalogue {
     }
 
     pub(super) fn has(&self, partition: PartitionId) -> bool {
-        self.of_topics.get(&partition.topic).is_some_and(|topic| partition.partition < topic.partitions)
+        let topic = self.of_topics.get(&partition.topic).filter(|topic| !topic.is_gone());
+        topic.is_some_and(|topic| partition.partition < topic.partitions)
+    }
+
+    /// All topics but those that are gone for good, by number.
+    pub(super) fn topics(&self) -> Vec<KnownTopic> {
+        let there = self.of_topics.iter().filter(|(_, topic)| !topic.is_gone());
+        let known = |(number, topic): (&TopicId, &Topic)| KnownTopic {
+            number: *number,
+            name: topic.name.clone(),
+            partitions: topic.partitions,
+        };
+        let mut topics: Vec<_> = there.map(known).collect();
+        topics.sort_unstable_by_key(|topic| topic.number);
+        topics
+    }
+
+    /// Topics that are gone for good, each with the subscribers that it had.
+    pub(super) fn gone(&self) -> BTreeMap<TopicId, Vec<SubscriberId>> {
+        let gone = self.of_topics.iter().filter(|(_, topic)| topic.is_gone());
+        let mut gone: BTreeMap<TopicId, Vec<_>> = gone.map(|(number, _)| (*number, Vec::new())).collect();
+        for (number, subscriber) in &self.of_subscribers {
+            if let Some(subscribers) = gone.get_mut(&subscriber.input) {
+                subscribers.push(*number);
+            }
+        }
+        gone.values_mut().for_each(|subscribers| subscribers.sort_unstable());
+        gone
     }
 
     pub(super) fn topic(&self, name: &str) -> Option<TopicId> {
@@ -354,6 +395,24 @@ mod tests {
         let replayed = Catalogue::replay(&[entry.unwrap(), line]).unwrap();
         assert_eq!(replayed, catalogue);
         assert_eq!(catalogue.apply(&swapped).unwrap(), (second, None), "said again it changes nothing");
+    }
+
+    #[test]
+    fn a_topic_that_is_gone_leaves_its_name_to_another_one_and_has_nothing() {
+        let mut catalogue = Catalogue::default();
+        let before = blueprint(&[("a", 2)], &[("s", "a")], &[]);
+        let (first, entry) = catalogue.apply(&before).unwrap();
+        let (topic, subscriber) = (first.topics[0], first.subscribers[0]);
+        let names = Names { topics: vec![(topic, gone_name("a", topic))], ..Names::default() };
+        let (_, gone) = catalogue.apply(&Blueprint { names, ..Blueprint::default() }).unwrap();
+        let lane = LaneId { subscriber, partition: 0 };
+        assert_eq!((catalogue.has(PartitionId { topic, partition: 0 }), catalogue.input(lane)), (false, None));
+        assert_eq!((catalogue.topics(), catalogue.gone()), (Vec::new(), [(topic, vec![subscriber])].into()));
+        let (second, again) = catalogue.apply(&blueprint(&[("a", 3)], &[("s", "a")], &[])).unwrap();
+        assert!(second.topics[0] != topic && second.subscribers[0] != subscriber, "nothing of the old one");
+        assert!(second.topic_origins != first.topic_origins, "nor are its outputs named the same");
+        let replayed = Catalogue::replay(&[entry.unwrap(), gone.unwrap(), again.unwrap()]).unwrap();
+        assert_eq!(replayed, catalogue);
     }
 
     #[test]

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use super::catalogue::Catalogue;
 use super::{
     AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, EntryPage,
-    Health, Hold, LaneWrite, Numbers, PageBudget, ReadBudget, ReadError, Retention, Session, SessionError, Slices,
-    Stopped, Storage, TimeOf, Unit,
+    Health, Hold, KnownTopic, LaneWrite, Numbers, PageBudget, ReadBudget, ReadError, Retention, Session, SessionError,
+    Slices, Stopped, Storage, TimeOf, Unit,
 };
 use crate::effects::{Disk, MemoryDisk};
 use crate::limits;
@@ -106,6 +106,17 @@ impl MemoryEngine {
 }
 
 impl State {
+    /// Nothing of a topic stays.
+    fn forget(&mut self, topic: TopicId, subscribers: &[SubscriberId]) {
+        self.partitions.retain(|partition, _| partition.topic != topic);
+        let keeper = keeper_of(PartitionId { topic, partition: 0 }).subscriber;
+        self.lanes.retain(|lane, _| lane.subscriber != keeper && !subscribers.contains(&lane.subscriber));
+        self.settings.remove(&topic);
+        self.lifecycles.remove(&topic);
+        self.recognised.remove(&topic);
+        self.producers.retain(|(partition, _), _| partition.topic != topic);
+    }
+
     fn end(&self, partition: PartitionId) -> Option<Offset> {
         Some(self.partitions.get(&partition)?.last().map_or(0, Chunk::end_offset))
     }
@@ -320,6 +331,9 @@ impl Engine for MemoryEngine {
         let mut state = self.shared.state();
         let mut next = state.catalogue.clone();
         let (numbers, _) = next.apply(blueprint)?;
+        for (topic, subscribers) in next.gone() {
+            state.forget(topic, &subscribers);
+        }
         state.catalogue = next;
         for (topic, number) in blueprint.topics.iter().zip(&numbers.topics) {
             for partition in 0..topic.partitions {
@@ -443,6 +457,15 @@ impl Engine for MemoryEngine {
         let state = self.shared.state();
         state.catalogue.input(lane)?;
         Some(state.lanes.get(&lane).map_or(0, |lane| lane.position))
+    }
+
+    fn topics(&self) -> Vec<KnownTopic> {
+        self.shared.state().catalogue.topics()
+    }
+
+    fn bytes(&self, partition: PartitionId) -> Option<u64> {
+        let state = self.shared.state();
+        Some(state.partitions.get(&partition)?.iter().map(|chunk| chunk.records.len() as u64).sum())
     }
 
     fn topic(&self, name: &str) -> Option<TopicId> {

@@ -70,6 +70,24 @@ pub struct Names {
     pub subscribers: Vec<(SubscriberId, String)>,
 }
 
+/// A topic that has a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownTopic {
+    /// Its number.
+    pub number: TopicId,
+    /// The full name that it has, or had last, where another topic has that by now.
+    pub name: String,
+    /// How many partitions it has.
+    pub partitions: u32,
+}
+
+impl KnownTopic {
+    /// The name by which it is gone for good, with all that is kept of it, once a [`Blueprint`] gives it that.
+    pub fn gone_name(&self) -> String {
+        catalogue::gone_name(&self.name, self.number)
+    }
+}
+
 /// A topic that is to exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
@@ -398,7 +416,8 @@ pub trait Engine: Clone + Send + Sync + 'static {
     fn capabilities(&self) -> Capabilities;
 
     /// Gives names as the blueprint says and creates what is in it and does not exist yet, all or nothing. What exists and is not in the blueprint
-    /// stays as it is, with all its events. The blueprint's settings hold from then on, and its subscribers are those whose
+    /// stays as it is, with all its events, unless it is given the name of one that is gone for good: then it has no partitions
+    /// and no lanes any more, and all that is kept of it goes in the time that follows, also after a restart. The blueprint's settings hold from then on, and its subscribers are those whose
     /// events stay until they have processed them.
     fn apply(&self, blueprint: &Blueprint) -> impl Future<Output = Result<Numbers, ApplyError>> + Send;
 
@@ -472,6 +491,13 @@ pub trait Engine: Clone + Send + Sync + 'static {
             (0..partitions).filter_map(of_partition).sum()
         })
     }
+
+    /// All topics but those that are gone for good ([`KnownTopic::gone_name`]), by number, whether or not anything that runs
+    /// has them.
+    fn topics(&self) -> Vec<KnownTopic>;
+
+    /// Bytes that the events of a partition take, about; `None` where there is no such partition.
+    fn bytes(&self, partition: PartitionId) -> Option<u64>;
 
     /// The number of the topic that has a name.
     fn topic(&self, name: &str) -> Option<TopicId>;

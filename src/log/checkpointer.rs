@@ -15,28 +15,30 @@
 //!   that nobody speaks of.
 //! - Where the disk is full, or descriptors are short, nothing has happened, and it is tried again.
 //! - An event goes only when its topic's settings let it, and when every subscriber has processed it (durably), unless the
-//!   settings force it.
+//!   settings force it, or its topic is gone for good.
 //!
 //! Must not know: who waits for what, what is inside a record.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::sync::Arc;
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use super::block::write_block;
 use super::clock::ClockState;
+use super::gone::Leaving;
 use super::identities::{Identities, Resealed};
 use super::producers::Forgetting;
 use super::sealed::Sealed;
 use super::segment::{SegmentId, SegmentMeta, is_out_of_descriptors};
 use super::segments::Segments;
-use super::store::{Changes, Checkpoint, Contents, Entries, Extent, Store, StoreError};
+use super::store::{Changes, Checkpoint, Contents, Entries, Extent, RowRange, Store, StoreError};
 use super::syncer::End;
 use super::unsynced::Unsynced;
 use super::{Durability, LogOptions, Settings, Shared, failed_sync, is_passing, lock};
 use crate::limits;
-use crate::model::{Chunk, LaneId, Offset, PartitionId, Retention, SubscriberId};
+use crate::model::{Chunk, LaneId, Offset, PartitionId, Retention, SubscriberId, TopicId};
 
 /// Why a checkpoint was not made.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +103,7 @@ pub(super) struct Checkpointer {
     cursors: HashMap<LaneId, Offset>,
     identities: Identities,
     forgetting: Forgetting,
+    leaving: Leaving,
     unsynced: Unsynced,
     /// Trusted time of the last frame that was moved, 0 before the first one since the start: no frame that is not moved is
     /// older.
@@ -116,6 +119,19 @@ struct Outcome {
     /// Those that it let something go of.
     partitions: BTreeMap<PartitionId, Kept>,
     identities: Resealed,
+    /// Topics that are gone for good of which rows were looked for.
+    leaves: Vec<Leaves>,
+    /// How many there were, where that is known.
+    rows_gone: Option<usize>,
+}
+
+/// A topic that is gone for good of which rows are removed.
+struct Leaves {
+    topic: TopicId,
+    /// Those of its partitions among them.
+    is_last: bool,
+    /// There is nothing else that has to wait.
+    is_all: bool,
 }
 
 impl Checkpointer {
@@ -140,6 +156,7 @@ impl Checkpointer {
             cursors: contents.cursors.clone(),
             identities: Identities::new(contents, hashing),
             forgetting: Forgetting::default(),
+            leaving: Leaving::default(),
             unsynced: Unsynced::new(options.durability != Durability::Sync),
             moved_ns: 0,
             looked_ns: 0,
@@ -235,18 +252,17 @@ impl Checkpointer {
         let mut partitions = BTreeMap::new();
         self.expire(shared, (&settings, now), &mut partitions, &mut changes);
         self.looked_ns = shared.clock.elapsed_ns();
+        let leaves = self.leave(shared, &settings, &partitions, &mut changes);
         let noted_ns = now.trusted_ns.saturating_sub(self.checkpoint.clock.trusted_ns);
         let is_needed = changes.checkpoint.link != self.checkpoint.link
             || !partitions.is_empty()
+            || !leaves.is_empty()
             || noted_ns >= limits::CLOCK_NOTED_EVERY.as_nanos() as u64;
         if !is_needed {
             return Ok(());
         }
         let identities = self.identities.seal(&settings, now.trusted_ns, &self.entries, &mut changes)?;
-        let of_topic = |topic| {
-            let all = PartitionId { topic, partition: 0 }..=PartitionId { topic, partition: u32::MAX };
-            self.partitions.range(all).map(|(id, _)| *id).collect()
-        };
+        let of_topic = |topic| self.partitions.range(all_of(topic)).map(|(id, _)| *id).collect();
         let changed = (&self.pending, &mut changes);
         // not by the time of now: a frame that is not moved may be of a producer whose time is over but for that
         self.forgetting.forget(&settings, self.moved_ns, &self.entries, changed, of_topic)?;
@@ -262,9 +278,9 @@ impl Checkpointer {
         }
         let committed =
             self.store.commit(changes.checkpoint, &[&self.pending, &changes]).map_err(CheckpointError::from);
-        let outcome = Outcome { changes, partitions, identities };
+        let outcome = Outcome { changes, partitions, identities, leaves, rows_gone: None };
         match committed {
-            Ok(()) => self.happened(shared, outcome),
+            Ok(rows) => self.happened(shared, Outcome { rows_gone: Some(rows), ..outcome }),
             Err(error) => {
                 self.unsure = Some(outcome);
                 return Err(error);
@@ -289,7 +305,7 @@ impl Checkpointer {
 
     /// A checkpoint is durable: whoever should know is told, and what it makes superfluous is removed.
     fn happened(&mut self, shared: &Shared, outcome: Outcome) {
-        let Outcome { changes, partitions, identities } = outcome;
+        let Outcome { changes, partitions, identities, leaves, rows_gone } = outcome;
         self.checkpoint = changes.checkpoint;
         self.identities.happened(shared, changes.checkpoint.link.position, identities);
         let pending = std::mem::replace(&mut self.pending, Changes::new(changes.checkpoint));
@@ -301,8 +317,57 @@ impl Checkpointer {
         for (id, partition) in partitions {
             self.adopt(shared, id, partition);
         }
+        self.left(shared, &leaves, rows_gone);
         shared.tail.committed();
         clean_up(shared, &changes);
+    }
+
+    /// Takes out rows of topics that are gone for good. Those of which it does.
+    fn leave(
+        &self,
+        shared: &Shared,
+        settings: &Settings,
+        changed: &BTreeMap<PartitionId, Kept>,
+        changes: &mut Changes,
+    ) -> Vec<Leaves> {
+        let is_quiet = |id: &PartitionId, kept: &Kept| {
+            !changed.contains_key(id)
+                && kept.segments.last().is_none()
+                && kept.extent.end == shared.partition(*id).written()
+        };
+        let mut leaves = Vec::new();
+        for (topic, gone) in self.leaving.next(settings) {
+            for lane in gone.readers.iter().flat_map(|reader| RowRange::of_subscriber(*reader)) {
+                changes.rows_gone.push(lane);
+            }
+            changes.rows_gone.extend(RowRange::of_topic(topic));
+            // What may still be written to has to say where it goes on.
+            let is_last = gone.is_closed && self.partitions.range(all_of(topic)).all(|(id, kept)| is_quiet(id, kept));
+            if is_last {
+                changes.rows_gone.push(RowRange::of_partitions(topic));
+            }
+            leaves.push(Leaves { topic, is_last, is_all: is_last || !gone.is_closed });
+        }
+        leaves
+    }
+
+    /// Rows of topics that are gone for good are gone, so many.
+    fn left(&mut self, shared: &Shared, leaves: &[Leaves], rows: Option<usize>) {
+        if leaves.is_empty() {
+            return;
+        }
+        if rows != Some(0) {
+            shared.tail.ask(); // there may be more
+            return;
+        }
+        for Leaves { topic, is_last, .. } in leaves.iter().filter(|leaves| leaves.is_all) {
+            self.leaving.has_left(*topic);
+            let all: Vec<_> = self.partitions.range(all_of(*topic)).map(|(id, _)| *id).collect();
+            for id in all.iter().filter(|_| *is_last) {
+                self.partitions.remove(id);
+                shared.partitions.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+            }
+        }
     }
 
     /// Takes out the segments that may go.
@@ -315,6 +380,21 @@ impl Checkpointer {
     ) {
         let mut holds = shared.holds.decide();
         for (id, partition) in &self.partitions {
+            if settings.gone.contains_key(&id.topic) {
+                let mut partition = partition.clone();
+                let all = partition.segments.iter().count();
+                if all == 0 {
+                    continue;
+                }
+                for segment in partition.segments.remove_first(all) {
+                    changes.segments_gone.push((*id, segment.base_offset));
+                }
+                partition.extent.start = partition.extent.end;
+                holds.goes(*id, partition.extent.start);
+                changes.partitions.insert(*id, partition.extent);
+                kept.insert(*id, partition);
+                continue;
+            }
             let Some(topic) = settings.topics.get(&id.topic) else { continue }; // not declared any more: kept
             let seals = partition.segments.open().is_some_and(|open| {
                 is_to_be_sealed(&open, &topic.retention, now.horizon_ns(seal_age(&topic.retention)))
@@ -346,6 +426,11 @@ impl Checkpointer {
             kept.insert(*id, partition);
         }
     }
+}
+
+/// All partitions of a topic.
+fn all_of(topic: TopicId) -> RangeInclusive<PartitionId> {
+    PartitionId { topic, partition: 0 }..=PartitionId { topic, partition: u32::MAX }
 }
 
 /// How many segments of a partition may go, from the first on; `seals` says that the last one is sealed now.

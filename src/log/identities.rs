@@ -58,7 +58,9 @@ impl Identities {
     /// Takes what was moved. A topic without settings keeps it: a replay makes checkpoints before anybody has said what runs.
     pub(super) fn take<'a>(&mut self, settings: &Settings, moved: impl Iterator<Item = &'a (TopicId, Batch)>) {
         for (topic, batch) in moved {
-            if settings.topics.get(topic).is_some_and(|settings| settings.dedupe.is_none()) {
+            if settings.gone.contains_key(topic)
+                || settings.topics.get(topic).is_some_and(|settings| settings.dedupe.is_none())
+            {
                 continue;
             }
             self.pending_bytes += batch.bytes();
@@ -74,6 +76,7 @@ impl Identities {
             (None, runs) => runs.map_or(0, |runs| runs.next_number()),
         };
         match settings.topics.get(&topic) {
+            _ if settings.gone.contains_key(&topic) => None,
             None => Some(Horizon::everything()),
             Some(settings) => settings.dedupe.map(|dedupe| Horizon::new(dedupe, now_ns, next_number())),
         }

@@ -33,6 +33,7 @@ mod cold_cache;
 mod files;
 mod filter;
 mod frame;
+mod gone;
 mod guards;
 mod holds;
 mod identities;
@@ -69,6 +70,7 @@ use tokio::sync::watch;
 
 pub use clock::Frozen;
 pub use cold::{ColdError, ColdReader};
+pub use gone::GoneTopic;
 pub use holds::Held;
 pub use inspect::{FrameInfo, Inspection, RepairError, Repaired, dump, repair, verify};
 pub use kept::{EntriesError, LaneEntries};
@@ -162,6 +164,8 @@ pub struct Settings {
     pub readers: HashMap<TopicId, Vec<SubscriberId>>,
     /// The guards of topics that have one.
     pub lifecycles: HashMap<TopicId, Arc<Lifecycle>>,
+    /// Topics that are gone for good: nothing of them stays.
+    pub gone: BTreeMap<TopicId, GoneTopic>,
 }
 
 /// Why the log could not be opened.
@@ -474,7 +478,11 @@ impl Log {
 
     /// What runs from now on.
     pub fn configure(&self, settings: Settings) {
+        let goes = settings.gone.len() > self.shared.settings().gone.len();
         *self.shared.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        if goes {
+            self.shared.tail.ask();
+        }
     }
 
     /// A partition; it comes into being when first asked for.

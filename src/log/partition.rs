@@ -223,6 +223,16 @@ impl Partition {
         (surely, perhaps)
     }
 
+    /// Bytes that its events take, in segments, and in memory where they are in none yet.
+    pub fn bytes(&self) -> u64 {
+        let segments = self.segments();
+        let moved = segments.last().map_or(self.start(), |last| last.end_offset);
+        let recent = lock(&self.recent);
+        let first = recent.partition_point(|chunk| chunk.end_offset() <= moved);
+        let in_memory = recent.range(first..).map(|chunk| chunk.records.len() as u64);
+        segments.iter().map(|segment| segment.bytes).chain(in_memory).sum()
+    }
+
     /// Where it counts.
     pub(super) fn counts(&self) -> &Counts {
         &self.counts

@@ -49,7 +49,7 @@ use super::sealed::{Generation, Hashing, TopicRuns};
 use super::segment::SegmentMeta;
 use crate::effects::{Disk, DiskFile};
 use crate::limits;
-use crate::model::{EntryPage, LaneId, Offset, PageBudget, PartitionId, ProducerId, SubscriberId, TopicId};
+use crate::model::{EntryPage, LaneId, Offset, PageBudget, PartitionId, ProducerId, SubscriberId, TopicId, keeper_of};
 
 /// The name of its file.
 pub(super) const FILE_NAME: &str = "state";
@@ -217,6 +217,42 @@ pub(super) struct Changes {
     pub(super) entries: BTreeMap<(LaneId, Bytes), Option<Bytes>>,
     /// Bytes of those.
     pub(super) entries_bytes: usize,
+    /// Rows that are removed behind all else, as many of them as [`limits::GONE_ROWS`] and [`limits::GONE_BYTES`] allow.
+    pub(super) rows_gone: Vec<RowRange>,
+}
+
+/// Rows that belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RowRange {
+    first: Vec<u8>,
+    behind: Vec<u8>,
+}
+
+impl RowRange {
+    /// All rows of a kind that are of one number.
+    fn of(kind: u8, number: u32) -> Self {
+        let key = |number| Key::new(kind).u32(number).0;
+        Self { first: key(number), behind: key(number.saturating_add(1)) }
+    }
+
+    /// What a subscriber's lanes keep, and where they are.
+    pub(super) fn of_subscriber(subscriber: SubscriberId) -> [Self; 2] {
+        [CURSOR, ENTRY].map(|kind| Self::of(kind, subscriber.0))
+    }
+
+    /// All of a topic but its partitions themselves.
+    pub(super) fn of_topic(topic: TopicId) -> [Self; 5] {
+        let keeper = keeper_of(PartitionId { topic, partition: 0 }).subscriber;
+        let kept = Self::of(ENTRY, keeper.0);
+        let [segments, identities, producers, forgotten] =
+            [SEGMENT, IDENTITIES, PRODUCER, FORGOTTEN].map(|kind| Self::of(kind, topic.0));
+        [kept, segments, identities, producers, forgotten]
+    }
+
+    /// The partitions of a topic.
+    pub(super) fn of_partitions(topic: TopicId) -> Self {
+        Self::of(PARTITION, topic.0)
+    }
 }
 
 impl Changes {
@@ -236,6 +272,7 @@ impl Changes {
             forgotten: BTreeMap::new(),
             entries: BTreeMap::new(),
             entries_bytes: 0,
+            rows_gone: Vec::new(),
         }
     }
 
@@ -418,6 +455,12 @@ impl Entries {
         Ok(Pinned { shelf: self.shelf.clone(), closed, table })
     }
 
+    /// The keys of all rows.
+    #[cfg(test)]
+    pub(super) fn keys(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.read(|table| table.range::<&[u8]>(..)?.map(|row| Ok(row?.0.value().to_vec())).collect())
+    }
+
     fn read<T>(&self, look: impl FnOnce(&Rows) -> Result<T, StoreError>) -> Result<T, StoreError> {
         #[cfg(test)]
         LOOKS.set(LOOKS.get() + 1);
@@ -550,13 +593,13 @@ impl Store {
     }
 
     /// Commits a checkpoint with changes, one after the other, durably. Where that fails it may have happened all the same:
-    /// [`Store::generation`] says.
-    pub(super) fn commit(&mut self, checkpoint: Checkpoint, changes: &[&Changes]) -> Result<(), StoreError> {
+    /// [`Store::generation`] says. How many rows of [`Changes::rows_gone`] it removed: where that is none, there are none left.
+    pub(super) fn commit(&mut self, checkpoint: Checkpoint, changes: &[&Changes]) -> Result<usize, StoreError> {
         self.shelf.let_go(); // what this replaces is free again with the next commit, where nobody looks meanwhile
         let written = self.shelf.with(|database| write(database, &checkpoint, changes, self.catalogue_entries));
         self.shelf.let_go(); // before memory forgets what is in the store from here on
         match written {
-            Ok(()) => self.catalogue_entries += changes.iter().map(|of| of.catalogue.len() as u32).sum::<u32>(),
+            Ok(_) => self.catalogue_entries += changes.iter().map(|of| of.catalogue.len() as u32).sum::<u32>(),
             Err(_) => self.shelf.close(),
         }
         written
@@ -666,19 +709,41 @@ fn write(
     checkpoint: &Checkpoint,
     changes: &[&Changes],
     mut catalogue_entries: u32,
-) -> Result<(), StoreError> {
+) -> Result<usize, StoreError> {
     let mut transaction = database.begin_write().map_err(redb::Error::from)?;
     transaction.set_two_phase_commit(true);
-    {
+    let removed = {
         let mut table = transaction.open_table(TABLE).map_err(redb::Error::from)?;
         put(&mut table, &Key::new(CHECKPOINT), encode_checkpoint(checkpoint))?;
         for changes in changes {
             write_changes(&mut table, changes, catalogue_entries)?;
             catalogue_entries += changes.catalogue.len() as u32;
         }
-    }
+        // behind all that was put
+        remove_rows(&mut table, changes.iter().flat_map(|changes| &changes.rows_gone))?
+    };
     transaction.commit().map_err(redb::Error::from)?;
-    Ok(())
+    Ok(removed)
+}
+
+/// Removes rows, as many as one commit may. How many.
+fn remove_rows<'r>(table: &mut Table<'_>, ranges: impl Iterator<Item = &'r RowRange>) -> Result<usize, StoreError> {
+    let (mut rows, mut bytes) = (0, 0);
+    let is_enough = |rows, bytes| rows >= limits::GONE_ROWS || bytes >= limits::GONE_BYTES;
+    for RowRange { first, behind } in ranges {
+        if is_enough(rows, bytes) {
+            break;
+        }
+        // what is not read from it stays
+        let mut going = table.extract_from_if::<&[u8], _>(first.as_slice()..behind.as_slice(), |_, _| true)?;
+        while !is_enough(rows, bytes)
+            && let Some(row) = going.next()
+        {
+            rows += 1;
+            bytes += row?.1.value().len();
+        }
+    }
+    Ok(rows)
 }
 
 type Table<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::store::{Unread, Written};
 use super::values::Values;
 use super::{Proposal, Store, StoreError, TopologyError};
-use crate::dispatch::{Gone, PrepareError, Renames, rename};
+use crate::dispatch::{Gone, PrepareError, RemovedTopic, Renames, rename};
 use crate::engine::{Engine, Names};
 use crate::model::{SubscriberId, TopicId};
 use crate::topology::kept::{KeptPath, KeptPlan};
@@ -281,6 +281,22 @@ impl Applied {
         };
         let seen = before.and_then(|before| before.seen.clone());
         Self { plan: new.clone(), components: components.to_vec(), retired, forgetting, renamed, seen }
+    }
+
+    /// The same where all that is gone is to be forgotten, these topics among it. The engine is told of them again at each
+    /// start until something else is applied, and of a subscriber what its lanes kept is gone with its topic.
+    pub(super) fn forgets(mut self, topics: &[RemovedTopic]) -> Self {
+        let gone = |from: &str| {
+            let topic = topics.iter().find(|topic| topic.name == from)?;
+            let name = topic.names.iter().find(|(_, name)| name.split('#').next() == Some(from));
+            name.map(|(_, name)| name.clone())
+        };
+        let all = std::mem::take(&mut self.retired).into_iter().chain(std::mem::take(&mut self.forgetting));
+        let of_gone = |retired: Retired| Retired { from: gone(&retired.from).unwrap_or(retired.from), ..retired };
+        self.forgetting = all.map(of_gone).collect();
+        let names = topics.iter().flat_map(|topic| &topic.names);
+        self.renamed.topics.extend(names.map(|(number, name)| (number.0, name.clone())));
+        self
     }
 
     /// The same where all is forgotten that was to be.

@@ -23,12 +23,13 @@ use tokio::sync::watch;
 
 use super::adopt::permit;
 use super::applied::{Applied, Retired, news, taken};
+use super::garbage::Garbage;
 use super::proposal::Proposed;
 use super::snapshot::snapshot_where_nothing_runs;
 use super::source::PluginError;
 use super::start::{Change, Chosen};
 use super::{Compile, Proposal, Reloader, Replaced, StoreError};
-use crate::dispatch::{Changes, CollectError, Kept, Node, PrepareError, Renames, StartError};
+use crate::dispatch::{Changes, CollectError, Kept, Node, PrepareError, RemovedTopic, Renames, StartError};
 use crate::engine::Engine;
 use crate::topology::{Base, Plan, SubscriberPlan};
 
@@ -188,12 +189,30 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.shown().1.iter().flat_map(|applied| applied.retired.iter().cloned()).collect()
     }
 
-    /// Forgets what is kept of subscribers that are gone: where they are, their state, and what waits. Those that were
-    /// forgotten, by their full names.
+    /// What is kept of topics and subscribers that are gone. Nothing happens.
+    ///
+    /// # Errors
+    /// [`TopologyError`].
+    pub async fn garbage(&self) -> Result<Vec<Garbage>, TopologyError> {
+        Ok(self.looked_for_garbage().await?.0)
+    }
+
+    async fn looked_for_garbage(&self) -> Result<(Vec<Garbage>, Vec<RemovedTopic>), TopologyError> {
+        let mut found = Vec::new();
+        for gone in self.retired() {
+            let kept = self.shared.tree.kept_of(&gone.clone().into()).await?;
+            found.push(Garbage::subscriber(gone, kept));
+        }
+        let topics = self.shared.tree.removed_topics().await?;
+        found.extend(topics.iter().map(Garbage::topic));
+        Ok((found, topics))
+    }
+
+    /// Forgets what is kept of topics and subscribers that are gone: events, places, state, and what waits. What was forgotten.
     ///
     /// # Errors
     /// [`TopologyError`]. Where something would be lost and may not be, nothing is forgotten.
-    pub async fn collect(&self, allow_loss: bool) -> Result<Vec<String>, TopologyError> {
+    pub async fn collect(&self, allow_loss: bool) -> Result<Vec<Garbage>, TopologyError> {
         if self.shared.closing.is_cancelled() {
             return Err(TopologyError::Closed);
         }
@@ -203,59 +222,32 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         task.await.unwrap_or(Err(TopologyError::Closed))
     }
 
-    /// Those that [`Self::collect`] would forget, by their full names, and what would be lost by that, in words. Nothing happens.
-    ///
-    /// # Errors
-    /// [`TopologyError`].
-    pub async fn collectable(&self) -> Result<(Vec<String>, Vec<String>), TopologyError> {
-        let _alone = self.shared.applying.lock().await;
-        let gone = self.retired();
-        let losses = self.losses_of(&gone).await?;
-        let begun = self.shown().1.iter().flat_map(|applied| applied.forgetting.clone()).collect::<Vec<_>>();
-        Ok((gone.into_iter().chain(begun).map(|gone| gone.name).collect(), losses))
-    }
-
-    /// What would be lost of subscribers that are gone, in words.
-    async fn losses_of(&self, all: &[Retired]) -> Result<Vec<String>, TopologyError> {
-        let mut losses = Vec::new();
-        for gone in all {
-            let Kept { handled, behind, entries, snapshots } = self.shared.tree.kept_of(&gone.clone().into()).await?;
-            if handled + behind + entries + snapshots == 0 {
-                continue;
-            }
-            let Retired { name, from, .. } = gone;
-            let has_snapshots = if snapshots > 0 { format!(", and {snapshots} snapshots") } else { String::new() };
-            losses.push(format!(
-                "`{name}` has yet to handle {behind} events of {from}, has handled {handled} that it would be given again, and \
-                 keeps {entries} entries{has_snapshots}"
-            ));
-        }
-        Ok(losses)
-    }
-
-    async fn collected(&self, allow_loss: bool) -> Result<Vec<String>, TopologyError> {
+    async fn collected(&self, allow_loss: bool) -> Result<Vec<Garbage>, TopologyError> {
         let _alone = self.shared.applying.lock().await;
         self.is_finished()?;
-        let losses = self.losses_of(&self.retired()).await?;
+        let (mut found, topics) = self.looked_for_garbage().await?;
+        let losses = found.iter().filter(|garbage| garbage.is_loss()).map(ToString::to_string).collect();
         permit(&Changes { losses, ..Changes::default() }, allow_loss)?;
-        // Decided first: whoever has the name of one that is half forgotten is new, and begins with nothing.
-        self.change_applied(|mut applied| {
-            applied.forgetting.append(&mut applied.retired);
-            applied
-        })
-        .await?;
-        self.forget_all().await
+        // Decided first: whoever has the name of what is half forgotten is new, and begins with nothing.
+        let names = topics.iter().flat_map(|topic| topic.names.clone()).collect();
+        self.change_applied(move |applied| applied.forgets(&topics)).await?;
+        self.shared.tree.forget_topics(names).await?;
+        // with those of which that broke off before
+        let known = found.iter().map(|garbage| garbage.name.clone()).collect::<HashSet<_>>();
+        let all = self.forget_all().await?.into_iter().filter(|gone| !known.contains(&gone.name));
+        found.extend(all.map(|gone| Garbage::subscriber(gone, Kept::default())));
+        Ok(found)
     }
 
     /// Forgets those that are to be, also where that broke off before. An apply waits meanwhile.
-    async fn forget_all(&self) -> Result<Vec<String>, TopologyError> {
+    async fn forget_all(&self) -> Result<Vec<Retired>, TopologyError> {
         let all: Vec<Retired> = self.shown().1.iter().flat_map(|applied| applied.forgetting.iter().cloned()).collect();
         for gone in &all {
             self.shared.tree.forget(&gone.clone().into()).await?;
         }
         self.change_applied(Applied::forgot).await?;
         self.shared.forgotten.send_modify(|count| *count += 1);
-        Ok(all.into_iter().map(|gone| gone.name).collect())
+        Ok(all)
     }
 
     /// Changes whenever subscribers were forgotten, for those who keep something beside.
@@ -277,7 +269,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let forgetting = async move {
             let _alone = reloader.shared.applying.lock().await;
             match reloader.forget_all().await {
-                Ok(names) => tracing::info!(names = names.join(", "), "what was to be forgotten is"),
+                Ok(all) => {
+                    let names: Vec<_> = all.into_iter().map(|gone| gone.name).collect();
+                    tracing::info!(names = names.join(", "), "what was to be forgotten is");
+                }
                 Err(error) => {
                     tracing::error!(%error, "what is to be forgotten is still there: `wattle gc` tries again")
                 }

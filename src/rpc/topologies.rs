@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::v1;
 use crate::dispatch::{Change, Changes, Node, What};
-use crate::reload::Proposal;
+use crate::reload::{Garbage, Proposal};
 use crate::topology::Base;
 
 fn shown(path: PathBuf) -> String {
@@ -43,8 +43,46 @@ impl From<v1::Topology> for Proposal {
     }
 }
 
+fn kind(node: Node) -> v1::NodeKind {
+    match node {
+        Node::Topic => v1::NodeKind::Topic,
+        Node::Subscriber => v1::NodeKind::Subscriber,
+    }
+}
+
+fn node(kind: v1::NodeKind) -> Node {
+    match kind {
+        v1::NodeKind::Topic => Node::Topic,
+        v1::NodeKind::Subscriber | v1::NodeKind::Unspecified => Node::Subscriber,
+    }
+}
+
+impl From<Vec<Garbage>> for v1::CollectGarbageResponse {
+    fn from(garbage: Vec<Garbage>) -> Self {
+        let subscribers = garbage.iter().filter(|of| of.node == Node::Subscriber).map(|of| of.name.clone()).collect();
+        let of = |Garbage { node, name, from, events, handled, bytes, entries, snapshots }: Garbage| {
+            let node = kind(node).into();
+            v1::Garbage { node, name, from, events, bytes, entries, snapshots, handled }
+        };
+        let losses = garbage.iter().filter(|of| of.is_loss()).map(ToString::to_string).collect();
+        Self { subscribers, losses, garbage: garbage.into_iter().map(of).collect() }
+    }
+}
+
+impl From<v1::CollectGarbageResponse> for Vec<Garbage> {
+    fn from(answer: v1::CollectGarbageResponse) -> Self {
+        let of = |garbage: v1::Garbage| {
+            let node = node(garbage.node());
+            let v1::Garbage { name, from, events, bytes, entries, snapshots, handled, .. } = garbage;
+            Garbage { node, name, from, events, handled, bytes, entries, snapshots }
+        };
+        answer.garbage.into_iter().map(of).collect()
+    }
+}
+
 impl From<Change> for v1::NodeChange {
     fn from(Change { node, name, was, what, words }: Change) -> Self {
+        let node = kind(node);
         let fate = match what {
             What::Added => v1::NodeFate::Added,
             What::Removed => v1::NodeFate::Removed,

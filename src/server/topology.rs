@@ -80,10 +80,9 @@ impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
         let _call = self.calls.token();
         let v1::CollectGarbageRequest { allow_loss, dry_run } = request.into_inner();
         let collected = match dry_run {
-            true => self.reloader.collectable().await,
-            false => self.reloader.collect(allow_loss).await.map(|subscribers| (subscribers, Vec::new())),
+            true => self.reloader.garbage().await,
+            false => self.reloader.collect(allow_loss).await,
         };
-        let (subscribers, losses) = collected.map_err(|error| refusal::topology(&error))?;
-        Ok(Response::new(v1::CollectGarbageResponse { subscribers, losses }))
+        Ok(Response::new(collected.map_err(|error| refusal::topology(&error))?.into()))
     }
 }

@@ -253,11 +253,15 @@ fn what_would_lose_events_has_to_be_allowed_also_at_a_start() {
     assert!(refused.code != Some(0) && refused.notices.contains("has yet to handle 1 events"), "{}", refused.notices);
     let shown = bus.run(&["gc", "--dry-run"]).ok();
     assert!(
-        shown.starts_with("shop/sms would be forgotten\nneeds --allow-loss: `shop/sms` has yet to handle 1"),
+        shown.starts_with("shop/sms would be forgotten\n")
+            && shown.contains("\nneeds --allow-loss: `shop/sms` has yet to handle 1"),
         "{shown}"
     );
     assert_eq!(bus.run(&["gc", "--dry-run", "-o", "json"]).json()[0]["would_forget"][0], "shop/sms");
-    assert_eq!(bus.run(&["gc", "--allow-loss"]).ok(), "shop/sms is forgotten\n");
+    assert_eq!(
+        bus.run(&["gc", "--allow-loss"]).ok(),
+        "shop/sms is forgotten\ntopic shop/sent is forgotten\ntopic shop/sms.dead is forgotten\n"
+    );
     assert_eq!(bus.run(&["gc"]).ok(), "there is nothing to forget\n");
     bus.stop();
 }
@@ -320,4 +324,76 @@ fn files_of_what_is_applied_are_watched_and_of_what_is_removed_are_not() {
     bus.signal("TERM");
     let (_, said) = bus.end();
     assert!(!said.contains("\"ERROR\""), "nobody looks at the file of who is gone: {said}");
+}
+
+/// Everything that the topology names is gone, and so are the tools that could build it.
+fn without_files(shop: &Shop, more: &[&str]) -> std::process::Command {
+    let mut command = wattle();
+    command.arg("run").args(more).arg("--data").arg(shop.path("data"));
+    command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]).env("PATH", "/nowhere");
+    command
+}
+
+#[test]
+fn a_data_folder_alone_has_all_that_a_bus_needs() {
+    let shop = Shop::new();
+    let nothing = without_files(&shop, &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&nothing.stderr);
+    assert!(nothing.status.code() == Some(2) && said.contains("nothing was ever applied"), "{said}");
+    assert!(!shop.path("data").exists(), "nothing is made");
+    let bus = Bus::spawn(shop.command(&[]));
+    publish(&bus, "echo 1");
+    has(&bus, "done", 1);
+    bus.stop();
+    std::fs::remove_file(shop.path("work.wasm")).unwrap();
+    std::fs::remove_file(shop.path("shop.yaml")).unwrap();
+    let bus = Bus::spawn(without_files(&shop, &[]));
+    publish(&bus, "echo 2");
+    has(&bus, "done", 2);
+    bus.stop();
+}
+
+#[test]
+fn files_whose_plugins_are_gone_propose_nothing_and_what_was_decided_runs() {
+    let shop = Shop::new();
+    let plugin = shop.path("work");
+    std::fs::create_dir_all(plugin.join("target/wasm32-wasip2/release")).unwrap();
+    std::fs::write(plugin.join("Cargo.toml"), "[package]\nname = \"work\"\n").unwrap();
+    std::fs::rename(shop.path("work.wasm"), plugin.join("target/wasm32-wasip2/release/work.wasm")).unwrap();
+    shop.write(&BEFORE.replace("plugin: work.wasm", "plugin: work"));
+    let file = shop.file();
+    // what was built is run where there is nothing to build with
+    let bus = Bus::spawn(without_files(&shop, &[&file]));
+    publish(&bus, "echo 1");
+    has(&bus, "done", 1);
+    let planned = wattle().args(["plan", &file]).env("WATTLE_SERVER", &bus.address).env("PATH", "/nowhere").output();
+    let planned = planned.unwrap();
+    assert_eq!(String::from_utf8_lossy(&planned.stdout), "nothing changes\n");
+    bus.stop();
+    for gone in [plugin.join("target"), plugin.clone()] {
+        std::fs::remove_dir_all(gone).unwrap();
+        let mut bus = Bus::spawn_silent(without_files(&shop, &[&file]));
+        bus.wait_for("what was decided before runs where this plugin is");
+        bus.serves();
+        publish(&bus, "echo 2");
+        bus.stop();
+    }
+    // one that was never decided on has to be there
+    shop.write(&after().replace("plugin: work.wasm", "plugin: work"));
+    let refused = without_files(&shop, &[&file]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(78) && said.contains("shop/sms"), "{said}");
+}
+
+#[test]
+fn a_folder_of_something_else_is_no_data_folder() {
+    let shop = Shop::new();
+    let mut command = wattle();
+    command.arg("run").arg(shop.path("shop.yaml")).arg("--data").arg(shop.folder.path());
+    let refused = command.args(["--listen", "127.0.0.1:0"]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(78) && said.contains("is not the data folder of a bus"), "{said}");
+    let mut found: Vec<_> = std::fs::read_dir(shop.folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    found.sort();
+    assert_eq!(found, ["shop.yaml", "work.wasm"], "nothing was changed");
 }

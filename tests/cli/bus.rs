@@ -93,10 +93,15 @@ impl Bus {
     /// Starts a bus with this command, and waits until it serves.
     pub(crate) fn spawn(command: Command) -> Self {
         let mut bus = Self::spawn_silent(command);
-        let serving = bus.wait_for("\"serving\"");
-        let serving: Value = serde_json::from_str(&serving).unwrap();
-        bus.address = serving["address"].as_str().unwrap().to_owned();
+        bus.serves();
         bus
+    }
+
+    /// Waits until it serves.
+    pub(crate) fn serves(&mut self) {
+        let serving = self.wait_for("\"serving\"");
+        let serving: Value = serde_json::from_str(&serving).unwrap();
+        self.address = serving["address"].as_str().unwrap().to_owned();
     }
 
     /// The same with `wattle dev`, which says so in words.
@@ -108,7 +113,7 @@ impl Bus {
         bus
     }
 
-    fn spawn_silent(mut command: Command) -> Self {
+    pub(crate) fn spawn_silent(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, log) = mpsc::channel();

@@ -1,9 +1,9 @@
 //! Blueprints: all or nothing, and numbers that stay.
 
-use wattle::engine::{ApplyError, Blueprint, Engine, Names, Session};
+use wattle::engine::{AppendError, ApplyError, Blueprint, Engine, Entries, LaneWrite, Names, Session, Unit};
 
 use super::home::Home;
-use super::{append, blueprint, commit, everything, lane, partition, still_waits, tree};
+use super::{append, blueprint, commit, everything, lane, partition, slices, still_waits, tree};
 
 pub(crate) async fn numbers_are_given_once_and_stay(home: impl Home) {
     let engine = home.open();
@@ -105,6 +105,46 @@ pub(crate) async fn a_blueprint_that_is_refused_renames_nothing(home: impl Home)
     let refused = engine.apply(&Blueprint { names, ..blueprint(&[("b", 3)], &[]) }).await.unwrap_err();
     assert!(matches!(refused, ApplyError::Partitions { existing: 2, wanted: 3, .. }), "{refused:?}");
     assert_eq!((engine.topic("a"), engine.topic("b")), (Some(first.topics[0]), None));
+}
+
+pub(crate) async fn a_topic_that_is_gone_has_nothing_and_leaves_its_name(home: impl Home) {
+    let engine = home.open();
+    let before = blueprint(&[("a", 2), ("b", 1)], &[("s", "a"), ("t", "b")]);
+    let first = engine.apply(&before).await.unwrap();
+    let (topic, own) = (first.topics[0], lane(first.subscribers[0], 1));
+    append(&engine, partition(topic, 1), &["x", "y"]).await;
+    let mut session = engine.acquire(own).await.unwrap();
+    let writes = vec![LaneWrite::put("k", "v")];
+    session.commit(Unit { consumed_to: 1, writes, ..Unit::default() }).await.unwrap();
+    session.sync().await.unwrap();
+    let without = blueprint(&[("b", 1)], &[("t", "b")]);
+    engine.apply(&without).await.unwrap();
+    assert_eq!(everything(&engine, partition(topic, 1)).await, ["x", "y"], "what is removed stays");
+    let known = engine.topics();
+    assert_eq!((known[0].number, known[0].name.as_str(), known[0].partitions), (topic, "a", 2));
+    assert!(engine.bytes(partition(topic, 1)).unwrap() > 0 && engine.bytes(partition(topic, 0)) == Some(0));
+
+    let gone = || Names { topics: vec![(topic, known[0].gone_name())], ..Names::default() };
+    engine.apply(&Blueprint { names: gone(), ..without.clone() }).await.unwrap();
+    assert_eq!(engine.topics().iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!((engine.topic("a"), engine.bounds(partition(topic, 1)), engine.position(own)), (None, None, None));
+    assert!(engine.entries(own).is_none() && engine.states(partition(topic, 1)).is_none());
+    assert!(engine.bytes(partition(topic, 1)).is_none() && engine.acquire(own).await.is_err());
+    let refused = engine.append(slices(&[(partition(topic, 1), "z")])).await.unwrap_err();
+    assert!(matches!(refused, AppendError::UnknownPartition(_)), "{refused}");
+
+    let before = blueprint(&[("a", 3), ("b", 1)], &[("s", "a"), ("t", "b")]);
+    let again = engine.apply(&before).await.unwrap();
+    assert!(!first.topics.contains(&again.topics[0]) && !first.subscribers.contains(&again.subscribers[0]));
+    assert_eq!(again.topics[1], first.topics[1]);
+    assert!(everything(&engine, partition(again.topics[0], 1)).await.is_empty());
+    let own = lane(again.subscribers[0], 1);
+    assert_eq!((engine.position(own), engine.entries(own).unwrap().get(b"k").unwrap()), (Some(0), None));
+    assert_eq!(
+        engine.apply(&Blueprint { names: gone(), ..before }).await.unwrap(),
+        again,
+        "said again it changes nothing"
+    );
 }
 
 pub(crate) async fn an_apply_that_nobody_waits_for_shares_no_number(home: impl Home) {

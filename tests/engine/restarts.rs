@@ -68,6 +68,31 @@ pub(crate) async fn epochs_and_times_only_grow(home: OnDisk) {
     assert!(chunks.is_sorted_by_key(|chunk| chunk.append_time_ns));
 }
 
+pub(crate) async fn what_is_gone_is_gone_after_a_restart(home: OnDisk) {
+    let engine = home.open();
+    let both = blueprint(&[("a", 1), ("b", 1)], &[("s", "a")]);
+    let first = engine.apply(&both).await.unwrap();
+    append(&engine, partition(first.topics[0], 0), &["x"]).await;
+    append(&engine, partition(first.topics[1], 0), &["y"]).await;
+    let names = Names { topics: vec![(first.topics[0], engine.topics()[0].gone_name())], ..Names::default() };
+    engine.apply(&Blueprint { names, ..blueprint(&[("b", 1)], &[]) }).await.unwrap();
+    drop(engine);
+    for _ in 0..2 {
+        let engine = home.open();
+        assert_eq!((engine.topic("a"), engine.topics().len()), (None, 1));
+        engine.apply(&blueprint(&[("b", 1)], &[])).await.unwrap();
+        assert_eq!(everything(&engine, partition(first.topics[1], 0)).await, ["y"]);
+        drop(engine);
+        let segments = std::fs::read_dir(home.folder().join("log")).unwrap().map(|file| file.unwrap().file_name());
+        let segments: Vec<_> =
+            segments.filter(|name| name.to_string_lossy().starts_with("segment-00000001-")).collect();
+        assert!(segments.is_empty(), "{segments:?}");
+    }
+    let engine = home.open();
+    let again = engine.apply(&both).await.unwrap();
+    assert!(again.topics[0] != first.topics[0] && everything(&engine, partition(again.topics[0], 0)).await.is_empty());
+}
+
 pub(crate) async fn names_survive_a_restart(home: OnDisk) {
     let engine = home.open();
     let first = engine.apply(&blueprint(&[("a", 1)], &[("s", "a")])).await.unwrap();

@@ -20,6 +20,7 @@ mod common {
 mod applying;
 mod bad_plugins;
 mod bed;
+mod collecting;
 mod crashes;
 mod deciding;
 mod declared;

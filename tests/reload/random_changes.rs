@@ -1,5 +1,5 @@
 //! Two clients that apply, deploy, roll back, pin and rename in any order, and a power cut between: one state is decided, it is
-//! what runs, and nothing else is on the disk.
+//! what runs, and nothing is on the disk that is not of it, or listed as removed.
 //!
 //! A few changes each time; `WATTLE_CHANGES=1000 cargo test --test reload random_changes` makes more.
 
@@ -12,6 +12,7 @@ use wattle::reload::Policy;
 use wattle::topology::Plan;
 
 use crate::bed::{Bus, LONG, ONE, SHORT, World};
+use crate::collecting::all_is_listed;
 use crate::common::random::Random;
 use crate::common::trees::{data, event, plan_of, settled, until};
 use crate::renaming::{Disks, ends, open, proposal, start};
@@ -117,6 +118,7 @@ async fn live(
     let (bus, plan) = begun.unwrap_or_else(|error| panic!("{context}: it does not start: {error}"));
     until(&format!("{context}: what runs after a start is what was decided"), || called(&bus) == decided(&bus)).await;
     files_are_named(&disks.plugins, &bus, context);
+    all_is_listed(&disks.log, &bus, context).await;
     let (root, made) = topics(&plan);
     // what was acked before is there, handled once and in order
     for _ in 0..3 {

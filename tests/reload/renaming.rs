@@ -30,7 +30,7 @@ fn renamed() -> String {
 }
 
 /// [`ONE`] with `more` beside `work`.
-fn two() -> String {
+pub(crate) fn two() -> String {
     let more = "  more: { from: in, plugin: more.wasm, to: { out: extra } }\n";
     format!("{ONE}{more}").replace("out: {} }", "out: {}, extra: {} }")
 }
@@ -90,7 +90,7 @@ impl From<wattle::reload::BeginError> for Began {
     }
 }
 
-async fn publish<E: Engine>(bus: &Bus<E>, topic: &str, name: &str) {
+pub(crate) async fn publish<E: Engine>(bus: &Bus<E>, topic: &str, name: &str) {
     bus.tree.publisher().publish(topic, &[event(name, name, name)], None).await.unwrap();
     settled(&bus.tree).await;
 }
@@ -117,6 +117,11 @@ impl Disks {
                 _ => Err(io::Error::other("the power is gone")),
             });
         }
+    }
+
+    /// Whether the power has gone.
+    pub(crate) fn has_failed(&self, crash_at: usize) -> bool {
+        self.operations.load(Ordering::SeqCst) > crash_at
     }
 
     pub(crate) fn after_crash(&self, random: &mut Random) -> (MemoryDisk, MemoryDisk) {

@@ -11,8 +11,9 @@ use wattle::dispatch::{HandleError, Handler, Tree};
 use wattle::effects::Disk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
-    AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Hold, Numbers,
-    ProducerUnknown, ReadBudget, ReadError, Retention, SessionError, Slices, Stopped, Storage, TimeOf,
+    AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Hold,
+    KnownTopic, Numbers, ProducerUnknown, ReadBudget, ReadError, Retention, SessionError, Slices, Stopped, Storage,
+    TimeOf,
 };
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
@@ -149,6 +150,14 @@ impl Engine for GatedEngine {
 
     fn position(&self, lane: LaneId) -> Option<Offset> {
         self.inner.position(lane)
+    }
+
+    fn topics(&self) -> Vec<KnownTopic> {
+        self.inner.topics()
+    }
+
+    fn bytes(&self, partition: PartitionId) -> Option<u64> {
+        self.inner.bytes(partition)
     }
 
     fn topic(&self, name: &str) -> Option<TopicId> {

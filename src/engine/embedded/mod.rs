@@ -3,9 +3,11 @@
 //! Promises: a unit is one journal frame; lanes run ahead at *written*, the outside waits for *durable*.
 //! Relies on: the log for order, durability and retention, `engine::catalogue` for numbers.
 
+mod folder;
 pub mod offline;
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -14,29 +16,25 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use folder::Folder;
+
 use super::catalogue::{Catalogue, CatalogueError, numbers_by_name};
 use super::{
     AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, EntryPage,
-    Health, Hold, Numbers, PageBudget, ReadBudget, ReadError, Retention, Session, SessionError, Slices, Stopped,
-    Storage, TimeOf, Unconsumed, Unit,
+    Health, Hold, KnownTopic, Numbers, PageBudget, ReadBudget, ReadError, Retention, Session, SessionError, Slices,
+    Stopped, Storage, TimeOf, Unconsumed, Unit,
 };
-use crate::effects::{Clock, Disk, DiskFolder, LookedAt, SystemClock, random};
+use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
 use crate::limits;
 use crate::log::{
-    Acquired, ColdError, ColdReader, Condition, EntriesError, LaneEntries, Log, NotPlaced, OpenError, Placed, Recent,
-    Refused, Settings, SpaceLevel,
+    Acquired, ColdError, ColdReader, Condition, EntriesError, GoneTopic, LaneEntries, Log, NotPlaced, OpenError,
+    Placed, Recent, Refused, Settings, SpaceLevel,
 };
 pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId, keeper_of};
 
-/// The folder inside the data folder that holds the log.
-const LOG_FOLDER: &str = "log";
-/// What it was called when there was nothing in it but the journal.
-const EARLIER_LOG_FOLDER: &str = "journal";
 /// The folder for snapshots of what lanes keep.
 const SNAPSHOTS_FOLDER: &str = "snapshots";
-/// Locked while a bus owns the data folder.
-const LOCK_FILE: &str = "lock";
 
 /// Why a data folder could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +46,28 @@ pub enum EmbeddedError {
     InUse {
         /// The folder.
         folder: PathBuf,
+    },
+    /// It is not the data folder of a bus, and not empty.
+    #[error(
+        "{folder} is not the data folder of a bus, and not empty ({found} is in it): name a new folder with --data, or the one \
+         in which a bus keeps its data; nothing was changed"
+    )]
+    NotOurs {
+        /// The folder.
+        folder: PathBuf,
+        /// Something that is in it.
+        found: String,
+    },
+    /// It is the data folder of another user's bus.
+    #[error(
+        "the data folder {folder} belongs to another user (uid {owner}): run the bus as that user, or name another folder with \
+         --data; nothing was changed"
+    )]
+    Stranger {
+        /// The folder.
+        folder: PathBuf,
+        /// Whose it is.
+        owner: u32,
     },
     /// The file system says no.
     #[error("cannot {what} {path}: {error}")]
@@ -101,6 +121,8 @@ struct Shared {
     durability: Durability,
     /// Replaced as a whole, so that nobody who looks up a number waits for another one who does.
     catalogue: RwLock<Arc<Catalogue>>,
+    /// Topics that were gone for good when it was opened.
+    gone_before: BTreeSet<TopicId>,
     /// One blueprint at a time, from the look at the catalogue to the durable entries.
     applying: tokio::sync::Mutex<()>,
     recovery: Recovery,
@@ -172,6 +194,7 @@ impl EmbeddedEngine {
                 condition,
                 health,
                 durability,
+                gone_before: catalogue.gone().into_keys().collect(),
                 catalogue: RwLock::new(Arc::new(catalogue)),
                 applying: tokio::sync::Mutex::new(()),
                 recovery,
@@ -184,66 +207,6 @@ impl EmbeddedEngine {
     /// What was found in the data folder.
     pub fn recovery(&self) -> Recovery {
         self.shared.recovery
-    }
-}
-
-/// A data folder that this process has for itself.
-struct Folder {
-    /// The log in it.
-    disk: Arc<dyn Disk>,
-    lock: Option<File>,
-}
-
-impl Folder {
-    /// Whether there is a log in it.
-    fn has_log(folder: &Path) -> bool {
-        folder.join(LOG_FOLDER).is_dir() || folder.join(EARLIER_LOG_FOLDER).is_dir()
-    }
-
-    fn take(folder: &Path) -> Result<Self, EmbeddedError> {
-        let io = |what, path: &Path| {
-            let path = path.to_owned();
-            move |error| EmbeddedError::Io { what, path, error }
-        };
-        let home = DiskFolder::create(folder).map_err(io("create", folder))?;
-        let lock_path = folder.join(LOCK_FILE);
-        let options = OpenOptions::new().create(true).write(true).truncate(false).open(&lock_path);
-        let lock = options.map_err(io("open", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(EmbeddedError::InUse { folder: folder.to_owned() }),
-            Err(TryLockError::Error(error)) => return Err(io("lock", &lock_path)(error)),
-        }
-        let (log, earlier) = (folder.join(LOG_FOLDER), folder.join(EARLIER_LOG_FOLDER));
-        if earlier.is_dir() && !log.exists() {
-            home.rename(EARLIER_LOG_FOLDER, LOG_FOLDER).map_err(io("rename", &earlier))?;
-            home.sync_folder().map_err(io("sync", folder))?;
-        }
-        let disk = DiskFolder::create(&log).map_err(io("create", &log))?;
-        Ok(Self { disk: Arc::new(disk), lock: Some(lock) })
-    }
-
-    /// The same, only to look at: nothing in it is written, so it may be where nothing can be.
-    fn look(folder: &Path) -> Result<Self, EmbeddedError> {
-        let io = |what, path: &Path| {
-            let path = path.to_owned();
-            move |error| EmbeddedError::Io { what, path, error }
-        };
-        let lock_path = folder.join(LOCK_FILE);
-        let lock = match File::open(&lock_path) {
-            // no bus was ever started on it, or the folder is a copy
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            lock => Some(lock.map_err(io("open", &lock_path))?),
-        };
-        match lock.as_ref().map(File::try_lock_shared) {
-            None | Some(Ok(())) => {}
-            Some(Err(TryLockError::WouldBlock)) => return Err(EmbeddedError::InUse { folder: folder.to_owned() }),
-            Some(Err(TryLockError::Error(error))) => return Err(io("lock", &lock_path)(error)),
-        }
-        let log = [LOG_FOLDER, EARLIER_LOG_FOLDER].map(|name| folder.join(name));
-        let log = log.iter().find(|path| path.is_dir()).unwrap_or(&log[0]);
-        let disk = LookedAt::open(log).map_err(io("read", log))?;
-        Ok(Self { disk: Arc::new(disk), lock })
     }
 }
 
@@ -289,8 +252,13 @@ impl Shared {
         {
             return Err(self.stopped().await.into());
         }
+        let gone = next.gone().into_iter().map(|(topic, readers)| {
+            let is_closed = self.gone_before.contains(&topic);
+            (topic, GoneTopic { readers, is_closed })
+        });
+        let settings = Settings { gone: gone.collect(), ..settings(blueprint, &numbers) };
         *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
-        self.log.configure(settings(blueprint, &numbers));
+        self.log.configure(settings);
         Ok(numbers)
     }
 
@@ -497,6 +465,14 @@ impl Engine for EmbeddedEngine {
     fn unconsumed(&self, topic: TopicId, partitions: u32, readers: &[SubscriberId]) -> Unconsumed {
         let unconsumed = self.shared.log.unconsumed(topic, partitions, readers);
         Box::new(move || unconsumed.count())
+    }
+
+    fn topics(&self) -> Vec<KnownTopic> {
+        self.shared.catalogue().topics()
+    }
+
+    fn bytes(&self, partition: PartitionId) -> Option<u64> {
+        self.shared.catalogue().has(partition).then(|| self.shared.log.partition(partition).bytes())
     }
 
     fn topic(&self, name: &str) -> Option<TopicId> {
