@@ -27,6 +27,8 @@ use crate::reload::{self, BeginError, Files, Instead, Reloader, Replaced, Store,
 
 /// The folder in the data folder that holds versions of plugins.
 const VERSIONS: &str = "plugins";
+/// The folder in the data folder in which earlier code kept compiled plugins.
+const OLD_CODE: &str = "code";
 /// How long a runtime may take to end its blocking tasks once everything else has ended.
 const RUNTIME_END: Duration = Duration::from_millis(500);
 
@@ -170,6 +172,22 @@ fn tell_what_runs(refused: &[String]) {
     }
 }
 
+/// Removes what earlier code kept of compiled plugins: nobody looks at it any more. Whatever else is there stays.
+fn remove_old_code(data: &Path) {
+    let folder = data.join(OLD_CODE);
+    let is_code = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "code"))
+    };
+    let is_folder = std::fs::symlink_metadata(&folder).is_ok_and(|found| found.is_dir());
+    if !is_folder || !std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.all(is_code)) {
+        return;
+    }
+    match std::fs::remove_dir_all(&folder) {
+        Ok(()) => tracing::info!("removed what an earlier release kept of compiled plugins in the data folder"),
+        Err(error) => tracing::warn!(%error, "cannot remove what an earlier release kept of compiled plugins"),
+    }
+}
+
 fn runtime(name: &'static str) -> Result<Runtime, StartError> {
     Builder::new_multi_thread().thread_name(name).enable_all().build().map_err(StartError::Runtime)
 }
@@ -201,13 +219,17 @@ impl Opened {
         let port = Port::take(&options.listen)?;
         let opening = Instant::now();
         let engine = EmbeddedEngine::open(&options.data, options.durability)?;
+        remove_old_code(&options.data);
         let recovery = engine.recovery();
         progress(Progress::Opened { recovery, took: opening.elapsed() });
         if options.confirm_clock && engine.confirm_clock() {
             tracing::info!("the clock is confirmed, as it is at each start: what it is ahead by has passed");
         }
         let versions = DiskFolder::create(&options.data.join(VERSIONS)).map_err(StartError::Versions)?;
-        let store = Store::open(versions)?;
+        let mut store = Store::open(versions)?;
+        if !engine.storage().takes_events {
+            store.takes_no_more();
+        }
         drop(entered);
         Ok(Self { service, lanes, port, engine, recovery, store })
     }
@@ -327,5 +349,25 @@ impl Running {
         lanes.shutdown_timeout(RUNTIME_END);
         service.shutdown_timeout(RUNTIME_END);
         stop
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compiled_plugins_of_earlier_code_go_and_nothing_else() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = data.path().join(OLD_CODE);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("a-b.code"), "x").unwrap();
+        std::fs::write(folder.join("mine.txt"), "x").unwrap();
+        remove_old_code(data.path());
+        assert!(folder.join("a-b.code").exists(), "somebody else's folder");
+        std::fs::remove_file(folder.join("mine.txt")).unwrap();
+        remove_old_code(data.path());
+        assert!(!folder.exists());
+        remove_old_code(data.path());
     }
 }

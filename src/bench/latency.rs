@@ -31,7 +31,8 @@ const PUBLISHERS: usize = 8;
 pub struct Latency {
     /// The steady rate, in events per second.
     pub rate: f64,
-    /// One `fdatasync` of one event's bytes, median and 99th percentile, measured in front and behind.
+    /// One `fdatasync` of one event's bytes, median and 99th percentile, measured before and after: on an idle disk, so the bus,
+    /// whose syncs meet each other, is not flattered.
     pub sync: (f64, f64),
     /// A call that publishes nothing, through the same connections at the same rate, median and 99th percentile: what gRPC
     /// and the processors cost without the bus.

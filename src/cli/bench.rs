@@ -145,7 +145,7 @@ fn measure(what: What, args: &Args, subject: Option<&Subject>) -> Result<(&'stat
                 format!("{LATENCY_RATE} orders/s for {LATENCY_SECONDS} s, microseconds since each was due\n");
             let mut value = serde_json::Map::new();
             for (name, is, (median, high)) in [
-                ("sync", "one write + fdatasync (yardstick)", result.sync),
+                ("sync", "one write + fdatasync, idle disk (yardstick)", result.sync),
                 ("called", "a call that publishes nothing", result.called),
                 ("acked", "acked to the producer", result.acked),
                 ("handled", "handled on the third level", result.handled),

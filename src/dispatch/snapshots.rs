@@ -224,10 +224,23 @@ fn add<E: Engine>(
 /// As [`Tree::take_snapshot`], of a subscriber of a plan that is to run and whose lanes do not: they never did, or ended. None
 /// where its handler keeps nothing. `renames` are those that have not happened yet.
 ///
+/// Relies on: nothing runs, so nobody else takes one; beside a tree that is [`Tree::take_where_it_does_not_run`].
+///
 /// # Errors
 /// [`SnapshotError`]; nothing has changed then.
 pub async fn take_where_nothing_runs<E: Engine>(
     engine: &E,
+    names: (&Plan, &Renames),
+    subscriber: &str,
+    about: (TakenBy, &str, &str),
+    keep: usize,
+) -> Result<Option<SnapshotInfo>, SnapshotError> {
+    take_in_turn(engine, &Turns::default(), names, subscriber, about, keep).await
+}
+
+async fn take_in_turn<E: Engine>(
+    engine: &E,
+    turns: &Turns,
     (plan, renames): (&Plan, &Renames),
     subscriber: &str,
     (by, digest, note): (TakenBy, &str, &str),
@@ -237,6 +250,8 @@ pub async fn take_where_nothing_runs<E: Engine>(
     let input = engine.topic(renames.old_topic(&plan[of.from].label()));
     let number = input.and_then(|input| engine.subscriber(renames.old_subscriber(subscriber), input));
     let Some(number) = number else { return Ok(None) };
+    // one that was begun while it ran may still be written
+    let one_at_a_time = turns.of(number).lock_owned().await;
     let (mut positions, mut lanes, mut has_state) = (Vec::new(), Vec::new(), false);
     for partition in 0..plan[of.from].partitions {
         let lane = LaneId { subscriber: number, partition };
@@ -253,11 +268,28 @@ pub async fn take_where_nothing_runs<E: Engine>(
     let (subscriber, digest, note) = (subscriber.to_owned(), digest.to_owned(), note.to_owned());
     let about = About { subscriber, taken_ns: now_ns(), digest, note, by, positions };
     let engine = engine.clone();
-    let written = tokio::task::spawn_blocking(move || add(&engine, &disk, number, about, &lanes, keep));
+    let written = tokio::task::spawn_blocking(move || {
+        let _one_at_a_time = one_at_a_time;
+        add(&engine, &disk, number, about, &lanes, keep)
+    });
     Ok(Some(written.await.map_err(|error| SnapshotError::Disk(error.to_string()))??))
 }
 
 impl<E: Engine> Tree<E> {
+    /// As [`take_where_nothing_runs`], where this subscriber does not run and others do.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; nothing has changed then.
+    pub async fn take_where_it_does_not_run(
+        &self,
+        names: (&Plan, &Renames),
+        subscriber: &str,
+        about: (TakenBy, &str, &str),
+        keep: usize,
+    ) -> Result<Option<SnapshotInfo>, SnapshotError> {
+        take_in_turn(&self.shared.engine, &self.shared.snapshots, names, subscriber, about, keep).await
+    }
+
     /// Takes a snapshot of a subscriber while it runs, and lets older ones go that were taken by the same, so that `keep` of
     /// those are left, at least the new one. `note` says why it was taken.
     ///

@@ -329,6 +329,11 @@ impl Decided {
         self.kept.iter().find(|kept| kept.version == version)
     }
 
+    /// Whether some version that is kept has this component.
+    pub(super) fn has_component(&self, wasm: Digest) -> bool {
+        self.kept.iter().any(|kept| kept.wasm == wasm)
+    }
+
     /// The version that was decided on last.
     pub(super) fn newest(&self) -> Digest {
         self.tried.map_or(self.proven, |tried| tried.version)

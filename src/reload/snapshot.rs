@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::reloader::Subject;
 use super::{Compile, ReloadError, Reloader};
 use crate::dispatch::snapshots::{KEPT_DEFAULT, take_where_nothing_runs};
-use crate::dispatch::{Renames, SnapshotInfo, TakenBy};
+use crate::dispatch::{Renames, SnapshotError, SnapshotInfo, TakenBy, Tree};
 use crate::engine::Engine;
 use crate::topology::Plan;
 use crate::wasm::Digest;
@@ -67,15 +67,36 @@ fn told(subscriber: &str, version: Digest, taken: Result<Option<SnapshotInfo>, S
 /// in words, which the log says, too.
 pub(super) async fn snapshot_where_nothing_runs<E: Engine>(
     engine: &E,
-    (plan, renames): (&Plan, &Renames),
+    names: (&Plan, &Renames),
     replaced: &Replaced,
+) -> Option<String> {
+    snapshot_before(replaced, async |subscriber, by| {
+        take_where_nothing_runs(engine, names, subscriber, by, KEPT_DEFAULT).await
+    })
+    .await
+}
+
+/// The same where others run.
+pub(super) async fn snapshot_where_it_does_not_run<E: Engine>(
+    tree: &Tree<E>,
+    names: (&Plan, &Renames),
+    replaced: &Replaced,
+) -> Option<String> {
+    snapshot_before(replaced, async |subscriber, by| {
+        tree.take_where_it_does_not_run(names, subscriber, by, KEPT_DEFAULT).await
+    })
+    .await
+}
+
+async fn snapshot_before(
+    replaced: &Replaced,
+    take: impl AsyncFnOnce(&str, (TakenBy, &str, &str)) -> Result<Option<SnapshotInfo>, SnapshotError>,
 ) -> Option<String> {
     let Replaced { subscriber, before, version } = replaced;
     let (digest, note) = (before.to_string(), note(*version, Some(*before)));
-    let by = (TakenBy::Deploy, digest.as_str(), note.as_str());
-    let taken = take_where_nothing_runs(engine, (plan, renames), subscriber, by, KEPT_DEFAULT);
+    let taken = take(subscriber, (TakenBy::Deploy, digest.as_str(), note.as_str())).await;
     // Nothing runs that could wait for it, and the next one of this subscriber is to find it whole.
-    told(subscriber, *version, taken.await.map_err(|error| error.to_string()))
+    told(subscriber, *version, taken.map_err(|error| error.to_string()))
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {

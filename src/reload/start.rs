@@ -145,17 +145,37 @@ pub fn begin_with<C: Compile, F: From<BeginError>>(
     first: impl FnOnce(&mut Store, &[Replaced]) -> Result<(), F>,
 ) -> Result<Begun<C::Handler>, F> {
     let renames = store.renames(plan);
-    let chosen = choose(&store.view(&renames), compiler, plan, files, None, progress);
-    let Chosen { starts, notes, changes } = chosen.map_err(BeginError::Plugins)?;
-    for (component, wasm) in components(&changes) {
-        store.keep(component, wasm).map_err(BeginError::from)?;
+    let choose_on = |store: &Store| {
+        choose(&store.view(&renames), compiler, plan, files, None, progress).map_err(BeginError::Plugins)
+    };
+    let mut chosen = choose_on(&store)?;
+    if let Err(error) = keep_all(&mut store, &chosen.changes) {
+        if !error.is_for_room() || !store.has_room() {
+            return Err(BeginError::from(error).into());
+        }
+        // A full disk keeps no bus from starting with what it has.
+        store.takes_no_more();
+        chosen = choose_on(&store)?;
+        keep_all(&mut store, &chosen.changes).map_err(BeginError::from)?;
     }
+    let Chosen { starts, notes, changes } = chosen;
     let view = store.view(&renames);
     let replaced: Vec<_> =
         changes.iter().filter_map(|(subscriber, change)| change.replaces(&view, subscriber)).collect();
     first(&mut store, &replaced)?;
     decide(&mut store, changes).map_err(BeginError::from)?;
     Ok(Begun { store, starts, notes })
+}
+
+/// Keeps the components of what changes, all or none.
+fn keep_all(store: &mut Store, changes: &[(String, Change)]) -> Result<(), StoreError> {
+    for (at, (component, wasm)) in components(changes).enumerate() {
+        if let Err(error) = store.keep(component, wasm) {
+            components(changes).take(at).for_each(|(component, _)| store.release(component));
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// Versions that can run, in the order of their subscribers. Nothing is decided.
@@ -240,10 +260,17 @@ pub(super) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Resul
     decided
 }
 
+fn no_room(subscriber: &str) -> PluginError {
+    PluginError::Kept { subscriber: subscriber.to_owned(), error: KeptError::Store(StoreError::NoRoom) }
+}
+
 impl<C: Compile> Beginning<'_, C> {
     fn choose(&self, subscriber: &SubscriberPlan, file: &Path) -> Result<Choice<C::Handler>, Vec<PluginError>> {
         let name = subscriber.label();
         let Some(decided) = self.store.decided(&name) else {
+            if !self.store.has_room() {
+                return Err(vec![no_room(&name)]);
+            }
             let spec = spec_of_file(subscriber, file)?;
             let kept = self.kept(&spec, subscriber, file);
             let new = Proposed { said: kept.said(), kept, wasm: spec.wasm.clone() };
@@ -259,6 +286,10 @@ impl<C: Compile> Beginning<'_, C> {
             Err(error) => refused.push(error),
         }
         let proposed = match (spec, decided.proposed(said)) {
+            (Ok(_), Some(component)) if !self.store.has_room() && !decided.has_component(component) => {
+                refused.push(no_room(&name));
+                None
+            }
             (Ok(spec), Some(component)) => Some((spec, component)),
             (Ok(_), None) => None,
             (Err(errors), _) => {

@@ -51,6 +51,9 @@ pub enum StoreError {
         /// Why not.
         error: Arc<io::Error>,
     },
+    /// The disk has no room for another component.
+    #[error("the disk has too little room to keep another version of a plugin: make some first")]
+    NoRoom,
     /// A write before failed, and what is on the disk is not known.
     #[error(
         "a write to the folder of plugins failed ({reason}): no version is changed until the bus has been restarted"
@@ -128,6 +131,17 @@ pub(super) struct Shown(Arc<RwLock<Arc<AllKept>>>);
 /// What was decided about versions, what was applied, and the revision of that.
 pub(super) type AllKept = (Record, Option<Applied>, Arc<str>);
 
+impl StoreError {
+    /// Whether the disk had no room for it.
+    pub(super) fn is_for_room(&self) -> bool {
+        match self {
+            Self::NoRoom => true,
+            Self::Disk { error, .. } => error.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+}
+
 impl Shown {
     /// What is kept now.
     pub(super) fn now(&self) -> Arc<AllKept> {
@@ -169,6 +183,8 @@ pub struct Store {
     named: BTreeMap<&'static str, BTreeSet<String>>,
     /// Names of components that are kept for records which are still to come, and for how many.
     to_be_named: BTreeMap<String, usize>,
+    /// There is no room for more components.
+    is_full: bool,
     poison: Option<String>,
 }
 
@@ -216,10 +232,11 @@ impl Store {
         let of_topology = topology.iter().flat_map(Written::variables).collect();
         let named = BTreeMap::from([(RECORD, record.variables()), (TOPOLOGY, of_topology)]);
         let shelf = Shelf { disk: disk.clone(), one_at_a_time: Arc::default() };
-        let (shown, to_be_named, poison) = (Shown::default(), BTreeMap::new(), None);
+        let (shown, to_be_named, is_full, poison) = (Shown::default(), BTreeMap::new(), false, None);
         let revision = revision_of(topology.as_ref(), &values);
-        let mut store =
-            Self { disk, shelf, shown, record, topology, revision, values, has_values, named, to_be_named, poison };
+        let mut store = Self {
+            disk, shelf, shown, record, topology, revision, values, has_values, named, to_be_named, is_full, poison,
+        };
         store.record = store.record_by(&Renames::default());
         store.show();
         // Of a change that was interrupted. What names it no more has to be durable first: it may only have been written.
@@ -231,7 +248,7 @@ impl Store {
 
     /// What is kept as it is now, to look at, with the names that subscribers are to have.
     pub(super) fn view(&self, renames: &Renames) -> Self {
-        let Self { disk, shelf, topology, revision, values, has_values, named, to_be_named, poison, .. } = self;
+        let Self { disk, shelf, topology, revision, values, has_values, named, to_be_named, is_full, poison, .. } = self;
         Self {
             disk: disk.clone(),
             shelf: shelf.clone(),
@@ -243,8 +260,19 @@ impl Store {
             has_values: *has_values,
             named: named.clone(),
             to_be_named: to_be_named.clone(),
+            is_full: *is_full,
             poison: poison.clone(),
         }
+    }
+
+    /// There is no room for more components: what files propose waits for the next start, and what was decided before runs.
+    pub fn takes_no_more(&mut self) {
+        self.is_full = true;
+    }
+
+    /// Whether a component may be kept that is not.
+    pub(super) fn has_room(&self) -> bool {
+        !self.is_full
     }
 
     /// What is kept, for those who only look.

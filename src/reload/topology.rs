@@ -25,7 +25,7 @@ use super::adopt::permit;
 use super::applied::{Applied, Retired, news, taken};
 use super::garbage::Garbage;
 use super::proposal::Proposed;
-use super::snapshot::snapshot_where_nothing_runs;
+use super::snapshot::snapshot_where_it_does_not_run;
 use super::source::PluginError;
 use super::start::{Change, Chosen};
 use super::{Compile, Proposal, Reloader, Replaced, StoreError};
@@ -67,6 +67,9 @@ pub enum TopologyError {
     /// What is new cannot be there.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    /// The disk has no room for the components that it brings.
+    #[error("the disk has too little room to keep other versions of plugins, so nothing was changed: make some first")]
+    NoRoom,
     /// It cannot be kept.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -362,6 +365,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let renames = Renames::of(&old, &plan);
         let (chosen, replaced) = self.choose(&plan, &components, &started, &renames).await?;
         let Chosen { starts, mut notes, changes: mut versions } = chosen;
+        // Components take up to 64 MiB each, and what is left is for what makes room again, as a shorter retention does.
+        if super::start::components(&versions).next().is_some() && !tree.engine().storage().takes_events {
+            return Err(TopologyError::NoRoom);
+        }
         // Before it is decided, as in front of any other deploy.
         let takes_from = |of: &SubscriberPlan, plan: &Plan| (of.label(), plan[of.from].label());
         let ran: HashSet<(String, String)> = old.subscribers.iter().map(|of| takes_from(of, &old)).collect();
@@ -374,7 +381,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let running = known.get(&runs_as);
             let why_not = match running.filter(|_| ran.contains(&(runs_as.clone(), from))) {
                 Some(subject) => self.snapshot(subject, replaced.version).await,
-                None => snapshot_where_nothing_runs(tree.engine(), (&plan, &renames), replaced).await,
+                None => snapshot_where_it_does_not_run(tree, (&plan, &renames), replaced).await,
             };
             let note = start.get(name).and_then(|at| notes.get_mut(*at));
             if let (Some(note), Some(why_not)) = (note, why_not) {

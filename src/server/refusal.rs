@@ -384,6 +384,11 @@ pub(super) fn topology(error: &TopologyError) -> Status {
         TopologyError::Unreadable(_) | TopologyError::Refused(_) => {
             Refusal::new(Code::InvalidArgument, reason::TOPOLOGY_REFUSED, error).field("topology").status()
         }
+        TopologyError::NoRoom => {
+            let mut refusal = Refusal::new(Code::ResourceExhausted, reason::DISK_FULL, error);
+            refusal.details.set_retry_info(Some(limits::FULL_RETRY_AFTER));
+            refusal.status()
+        }
         TopologyError::Unfinished => Refusal::new(Code::FailedPrecondition, reason::TOPOLOGY_FAILED, error).status(),
         TopologyError::Moved { is, .. } => {
             let metadata = [("revision", is.clone())];

@@ -25,6 +25,7 @@ mod crashes;
 mod deciding;
 mod declared;
 mod door;
+mod full;
 mod random_changes;
 mod records;
 mod renaming;

@@ -4,8 +4,10 @@
 //! A few changes each time; `WATTLE_CHANGES=1000 cargo test --test reload random_changes` makes more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use wattle::effects::Disk;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::reload::Policy;
@@ -23,15 +25,19 @@ const AT_ONCE: u64 = 6;
 /// The names of the root, of what is made, and of the subscriber, one way and the other.
 const NAMES: [[&str; 3]; 2] = [["in", "out", "work"], ["orders", "made", "check"]];
 
-/// A topology by one of the two sets of names, perhaps with another configuration, and with a second subscriber.
-fn topology(random: &mut Random) -> String {
-    let way = random.below(2) as usize;
+/// [`ONE`] by one of the two sets of names, which says what it was called by the other.
+fn called_by(way: usize) -> String {
     let ([root, made, who], [old_root, old_made, old_who]) = (NAMES[way], NAMES[1 - way]);
-    let mut text = ONE
-        .replace("in: {", &format!("{root}: {{ was: {old_root},"))
+    ONE.replace("in: {", &format!("{root}: {{ was: {old_root},"))
         .replace("out: {}", &format!("{made}: {{ was: {old_made} }}"))
         .replace("work: { from: in,", &format!("{who}: {{ was: {old_who}, from: {root},"))
-        .replace("to: { out: out }", &format!("to: {{ out: {made} }}"));
+        .replace("to: { out: out }", &format!("to: {{ out: {made} }}"))
+}
+
+/// Such a topology, perhaps with another configuration, and with a second subscriber.
+fn topology(random: &mut Random) -> String {
+    let way = random.below(2) as usize;
+    let (root, mut text) = (NAMES[way][0], called_by(way));
     if random.one_in(3) {
         text = text.replace("plugin: work.wasm", "plugin: work.wasm, config: { word: other }");
     }
@@ -182,4 +188,44 @@ async fn whatever_two_clients_change_in_whatever_order_one_state_is_decided_and_
         lives += 1;
     }
     eprintln!("{changes} changes in {lives} lives");
+}
+
+/// What a bus holds in memory for what runs on it: handlers, and tasks.
+fn held(world: &World) -> (usize, usize) {
+    (Arc::strong_count(&world.texts.pauses), Handle::current().metrics().num_alive_tasks())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_much_was_changed_a_bus_holds_what_runs_and_nothing_else() {
+    let wanted = std::env::var("WATTLE_CHANGES").ok().map_or(60, |wanted| wanted.parse::<u64>().unwrap());
+    let seed = std::env::var("WATTLE_SEED").ok().map_or(1, |seed| seed.parse::<u64>().unwrap());
+    let (mut random, world, disks) = (Random::new(seed), World::of(ONE, "a", SHORT), Disks::new());
+    let (bus, _) = start(open(&disks.log), disks.plugins.clone(), &world, Some(&plan_of(&[ONE]))).await.unwrap();
+    let mut first = None;
+    for round in 0..4 {
+        for _ in 0..wanted / 4 {
+            act(&bus, &world, &mut random).await;
+        }
+        // the same state each time
+        bus.reloader.apply(proposal(&world, &plan_of(&[&called_by(0)])), true).await.unwrap();
+        bus.reloader.unpin("work").await.unwrap();
+        bus.deploy("a", Policy::Replace).await;
+        bus.reloader.collect(true).await.unwrap();
+        until("what runs is what was decided", || called(&bus) == decided(&bus)).await;
+        let Some((handlers, tasks)) = first else {
+            tokio::time::sleep(Duration::from_millis(500)).await; // what has ended is gone by then, or counts as held
+            first = Some(held(&world));
+            continue;
+        };
+        let is_as_before = || {
+            let (now_handlers, now_tasks) = held(&world);
+            now_handlers <= handlers && now_tasks <= tasks
+        };
+        until(
+            &format!("seed {seed}, round {round}: it holds {:?}, and {first:?} at first", held(&world)),
+            is_as_before,
+        )
+        .await;
+    }
+    ends(bus).await;
 }

@@ -1,8 +1,11 @@
 //! The snapshot of the state that a new version has behind it.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
-use wattle::dispatch::{Move, SeekState, SeekTo, TakenBy, Tree};
+use wattle::dispatch::{Move, Renames, SeekState, SeekTo, TakenBy, Tree};
+use wattle::effects::memory::Operation;
 use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
@@ -10,6 +13,7 @@ use wattle::log::LogOptions;
 use wattle::reload::{Outcome, Policy};
 
 use crate::bed::{Bus, World};
+use crate::common::trees::until;
 
 /// What a handler left in its state.
 fn last<E: Engine>(tree: &Tree<E>) -> String {
@@ -76,5 +80,39 @@ async fn a_deploy_goes_on_where_there_can_be_no_snapshot_and_says_so() {
         assert!(said.contains("there is no snapshot of the state"), "{said}");
         assert_eq!(bus.who().await, &text[..1]);
     }
+    bus.stop().await;
+}
+
+/// Holds back the first write of a disk until it is let through.
+fn hold_first_write(disk: &MemoryDisk) -> (Arc<AtomicBool>, mpsc::Sender<()>) {
+    let (open, gate) = mpsc::channel();
+    let (is_held, gate) = (Arc::new(AtomicBool::new(false)), Mutex::new(gate));
+    let held = is_held.clone();
+    disk.set_fault(move |operation| {
+        if matches!(operation, Operation::Write(_)) && !held.swap(true, Ordering::SeqCst) {
+            let _ = gate.lock().unwrap().recv();
+        }
+        Ok(())
+    });
+    (is_held, open)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_before_a_start_waits_for_one_by_hand_that_is_being_written() {
+    let world = World::new("a keeps");
+    let bus = world.start().await;
+    bus.publish(&["1"]).await;
+    let (is_held, open) = hold_first_write(&world.engine.snapshot_disk());
+    let (tree, plan) = (bus.tree.clone(), bus.tree.plan());
+    let by_hand = tokio::spawn(async move { tree.take_snapshot("work", TakenBy::Hand, "", 8).await });
+    until("it is being written", || is_held.load(Ordering::SeqCst)).await;
+    let (renames, about) = (Renames::default(), (TakenBy::Deploy, "d", "n"));
+    let mut other = Box::pin(bus.tree.take_where_it_does_not_run((&plan, &renames), "t/work", about, 8));
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut other).await;
+    assert!(early.is_err(), "{early:?}");
+    open.send(()).unwrap();
+    let numbers = [by_hand.await.unwrap().unwrap().number, other.await.unwrap().unwrap().number];
+    assert_eq!(numbers, [1, 2]);
+    assert_eq!(bus.tree.snapshots("work").unwrap().len(), 2, "neither took the place of the other");
     bus.stop().await;
 }

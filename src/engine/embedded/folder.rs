@@ -109,7 +109,7 @@ fn is_marked(folder: &Path) -> Result<bool, EmbeddedError> {
     let names: Vec<_> = names.collect::<io::Result<_>>().map_err(failed("look into", folder))?;
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
     let is_marked = has(MARK_FILE);
-    let is_known = has(LOCK_FILE) && Folder::has_log(folder) || has_journal(folder);
+    let is_known = has(LOCK_FILE) && Folder::has_log(folder) || has_files_of_log(folder);
     if !is_marked && !is_known {
         let is_free = |name: &OsStr| OF_FILE_SYSTEMS.iter().any(|of| name == *of);
         return match names.iter().find(|name| !is_free(name)) {
@@ -127,11 +127,11 @@ fn is_marked(folder: &Path) -> Result<bool, EmbeddedError> {
     Ok(is_marked)
 }
 
-/// Whether there is a file of a journal where a log has them: a folder that was copied without its lock.
-fn has_journal(folder: &Path) -> bool {
+/// Whether there are files of a log where a bus has them: a folder that was copied without its lock.
+fn has_files_of_log(folder: &Path) -> bool {
     let files = [LOG_FOLDER, EARLIER_LOG_FOLDER].iter().filter_map(|log| fs::read_dir(folder.join(log)).ok());
     let mut names = files.flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.any(|name| name.starts_with("journal-"))
+    names.any(|name| name == "state" || name.starts_with("journal-"))
 }
 
 /// Lets nobody but its owner look into a folder that was there, with whatever mode.
