@@ -150,8 +150,9 @@ mod tests {
             of[0].contains(&kind) && (number == reader(topic).0 || number == keeper)
                 || of[1].contains(&kind) && kind != 8 && number == topic.0
         };
-        let prefix = format!("-{:08x}-", topic.0);
-        let files = disk.list().unwrap().into_iter().filter(|name| name.contains(&prefix));
+        let prefixes = ["segment", "index"].map(|kind| format!("{kind}-{:08x}-", topic.0));
+        let files = disk.list().unwrap().into_iter();
+        let files = files.filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)));
         (rows.iter().filter(is_of).count(), files.count())
     }
 

@@ -241,12 +241,12 @@ impl RowRange {
     }
 
     /// All of a topic but its partitions themselves.
-    pub(super) fn of_topic(topic: TopicId) -> [Self; 5] {
+    pub(super) fn of_topic(topic: TopicId) -> [Self; 6] {
         let keeper = keeper_of(PartitionId { topic, partition: 0 }).subscriber;
-        let kept = Self::of(ENTRY, keeper.0);
+        let [places, kept] = Self::of_subscriber(keeper);
         let [segments, identities, producers, forgotten] =
             [SEGMENT, IDENTITIES, PRODUCER, FORGOTTEN].map(|kind| Self::of(kind, topic.0));
-        [kept, segments, identities, producers, forgotten]
+        [places, kept, segments, identities, producers, forgotten]
     }
 
     /// The partitions of a topic.
