@@ -235,7 +235,18 @@ impl Store {
         let (shown, to_be_named, is_full, poison) = (Shown::default(), BTreeMap::new(), false, None);
         let revision = revision_of(topology.as_ref(), &values);
         let mut store = Self {
-            disk, shelf, shown, record, topology, revision, values, has_values, named, to_be_named, is_full, poison,
+            disk,
+            shelf,
+            shown,
+            record,
+            topology,
+            revision,
+            values,
+            has_values,
+            named,
+            to_be_named,
+            is_full,
+            poison,
         };
         store.record = store.record_by(&Renames::default());
         store.show();
@@ -248,7 +259,8 @@ impl Store {
 
     /// What is kept as it is now, to look at, with the names that subscribers are to have.
     pub(super) fn view(&self, renames: &Renames) -> Self {
-        let Self { disk, shelf, topology, revision, values, has_values, named, to_be_named, is_full, poison, .. } = self;
+        let Self { disk, shelf, topology, revision, values, has_values, named, to_be_named, is_full, poison, .. } =
+            self;
         Self {
             disk: disk.clone(),
             shelf: shelf.clone(),

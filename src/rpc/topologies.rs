@@ -43,20 +43,6 @@ impl From<v1::Topology> for Proposal {
     }
 }
 
-fn kind(node: Node) -> v1::NodeKind {
-    match node {
-        Node::Topic => v1::NodeKind::Topic,
-        Node::Subscriber => v1::NodeKind::Subscriber,
-    }
-}
-
-fn node(kind: v1::NodeKind) -> Node {
-    match kind {
-        v1::NodeKind::Topic => Node::Topic,
-        v1::NodeKind::Subscriber | v1::NodeKind::Unspecified => Node::Subscriber,
-    }
-}
-
 impl From<Vec<Garbage>> for v1::CollectGarbageResponse {
     fn from(garbage: Vec<Garbage>) -> Self {
         let subscribers = garbage.iter().filter(|of| of.node == Node::Subscriber).map(|of| of.name.clone()).collect();
@@ -82,7 +68,6 @@ impl From<v1::CollectGarbageResponse> for Vec<Garbage> {
 
 impl From<Change> for v1::NodeChange {
     fn from(Change { node, name, was, what, words }: Change) -> Self {
-        let node = kind(node);
         let fate = match what {
             What::Added => v1::NodeFate::Added,
             What::Removed => v1::NodeFate::Removed,
