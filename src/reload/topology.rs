@@ -197,7 +197,12 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// # Errors
     /// [`TopologyError`].
     pub async fn garbage(&self) -> Result<Vec<Garbage>, TopologyError> {
-        Ok(self.looked_for_garbage().await?.0)
+        let _alone = self.shared.applying.lock().await;
+        let mut found = self.looked_for_garbage().await?.0;
+        // with those of which it was begun, and broke off
+        let begun: Vec<Retired> = self.shown().1.iter().flat_map(|applied| applied.forgetting.clone()).collect();
+        found.extend(begun.into_iter().map(|gone| Garbage::subscriber(gone, Kept::default())));
+        Ok(found)
     }
 
     async fn looked_for_garbage(&self) -> Result<(Vec<Garbage>, Vec<RemovedTopic>), TopologyError> {
