@@ -132,9 +132,13 @@ async fn memory_does_not_grow_with_what_waits_for_a_stuck_leaf() {
 }
 
 const PARTITIONS: u64 = 1_024;
+/// Of each partition. All of them are twice what may be taken, so that a cache that keeps what was read shows.
+const EVENTS_EACH: u64 = 64;
+const BEHIND_EVENT_BYTES: usize = 4 << 10;
 /// What lanes that are behind may take, all together: an event for each, what is kept of the disk for all of them, and the
 /// lanes themselves.
 const BEHIND_BYTES_MAX: u64 = 128 << 20;
+const _: () = assert!(PARTITIONS * EVENTS_EACH * BEHIND_EVENT_BYTES as u64 >= 2 * BEHIND_BYTES_MAX);
 
 /// A handler that does nothing, and hardly ever may.
 #[derive(Clone)]
@@ -162,14 +166,14 @@ async fn memory_does_not_grow_with_how_many_lanes_are_behind() {
         )])
     };
     let handlers = || plan.subscribers.iter().map(|_| Idle).collect();
-    let filling = "x".repeat(4 << 10);
+    let filling = "x".repeat(BEHIND_EVENT_BYTES);
     {
         let engine = EmbeddedEngine::open(folder.path(), Durability::Os).unwrap();
         let bus = Tree::start(engine, &plan, handlers(), &Handle::current()).await.unwrap();
         for subscriber in ["a", "b", "c"] {
             bus.pause(subscriber).await.unwrap();
         }
-        for batch in 0..16 * PARTITIONS / 128 {
+        for batch in 0..EVENTS_EACH * PARTITIONS / 128 {
             let numbers = batch * 128..(batch + 1) * 128;
             let events: Vec<_> =
                 numbers.map(|n| event(&n.to_string(), &format!("k{}", n % (4 * PARTITIONS)), &filling)).collect();
@@ -196,7 +200,7 @@ async fn memory_does_not_grow_with_how_many_lanes_are_behind() {
         }
         behind = now;
     }
-    let all = 3 * 16 * PARTITIONS;
+    let all = 3 * EVENTS_EACH * PARTITIONS;
     let lag: u64 = ["t/a", "t/b", "t/c"].iter().map(|name| status(&bus.snapshot(), name).lag).sum();
     assert!(lag + 3 >= all, "{lag} of {all} are behind");
     eprintln!(
