@@ -178,6 +178,20 @@ pub fn payload(event: &Event) -> Option<Bytes> {
     event.data.as_ref().map(|data| Bytes::copy_from_slice(data.as_bytes()))
 }
 
+/// What an output cannot say, or says otherwise.
+pub const NOT_OF_OUTPUTS: [&str; 5] = ["id", "source", "time", "datacontenttype", "partitionkey"];
+
+/// An output that answers an event with all that it is has the event's data, type and further attributes.
+pub fn assert_mirrored(came: &Event, answer: &Event) {
+    let data = payload(came).unwrap_or_default();
+    assert_eq!(payload(answer), Some(data), "{came:?}");
+    assert_eq!(answer.r#type, came.r#type);
+    for (name, value) in came.attributes.iter().filter(|(name, _)| !NOT_OF_OUTPUTS.contains(&name.as_str())) {
+        let text = Some(value.to_string()).filter(|text| !text.is_empty());
+        assert_eq!(answer.attributes.get(name).map(ToString::to_string), text, "{name} of {came:?}");
+    }
+}
+
 /// What of an event is the same in every format of CloudEvents: of the value of an attribute, its text.
 pub fn canonical(event: &Event) -> (String, String, String, Vec<(String, String)>, Option<Bytes>) {
     let attributes = event.attributes.iter().map(|(name, value)| (name.clone(), value.to_string()));

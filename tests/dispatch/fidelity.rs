@@ -13,7 +13,7 @@ use wattle::model::{Event, EventView};
 use wattle::topology::{Condition, EventFields, ExpressionError, KeyExpression};
 use wattle::wasm::{Action, Batch, Failure, Handled, Output};
 
-use crate::common::events::{canonical, cases, event, json, payload, seed};
+use crate::common::events::{NOT_OF_OUTPUTS, assert_mirrored, canonical, cases, event, json, seed};
 use crate::common::random::Random;
 use crate::common::trees::{Seen, contents, plan_of, settled};
 
@@ -35,9 +35,6 @@ struct Mirror {
     rejects: bool,
 }
 
-/// What an output cannot say, or says otherwise.
-const NOT_FURTHER: [&str; 5] = ["id", "source", "time", "datacontenttype", "partitionkey"];
-
 impl Handler for Mirror {
     fn digest(&self) -> [u8; 32] {
         [1; 32]
@@ -51,7 +48,7 @@ impl Handler for Mirror {
                 break;
             }
             let attributes = batch.context.attributes(index);
-            let is_further = |line: &&str| !NOT_FURTHER.contains(&line.split_once('=').unwrap().0);
+            let is_further = |line: &&str| !NOT_OF_OUTPUTS.contains(&line.split_once('=').unwrap().0);
             let further: Vec<&str> = attributes.split_terminator('\n').filter(is_further).collect();
             handled.outputs.push(Output {
                 event: index,
@@ -123,13 +120,7 @@ async fn an_event_is_stored_handled_and_a_dead_letter_as_it_came() {
     let answers = with_what_came(&contents(&tree, "out").await.concat());
     assert_eq!(answers.len(), events.len());
     for (came, answer) in answers {
-        let data = payload(&came).unwrap_or_default();
-        assert_eq!(payload(&answer), Some(data), "{came:?}");
-        assert_eq!(answer.r#type, came.r#type);
-        for (name, value) in came.attributes.iter().filter(|(name, _)| !NOT_FURTHER.contains(&name.as_str())) {
-            let text = Some(value.to_string()).filter(|text| !text.is_empty());
-            assert_eq!(answer.attributes.get(name).map(ToString::to_string), text, "{name} of {came:?}");
-        }
+        assert_mirrored(&came, &answer);
     }
 
     for subscriber in ["reject", "mourn"] {

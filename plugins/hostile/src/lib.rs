@@ -61,9 +61,14 @@ impl Guest for Hostile {
             let program = String::from_utf8_lossy(program);
             let _ = state::run(program.lines().next().unwrap_or_default());
         }
+        let mirrors = config("answers").as_deref() == Some("mirror");
         let early = events.first().filter(|event| event.data == b"early-clock").map(|_| seen());
         for (index, event) in (0..).zip(&events) {
             context::current(index);
+            if mirrors {
+                handled.outputs.push(mirror(index, event));
+                continue;
+            }
             if let Some((clock, random)) = early {
                 let (later, more) = seen();
                 let clock = if later > clock { "goes on" } else { "goes back" };
@@ -152,6 +157,17 @@ fn act(index: u32, event: &Event, outputs: &mut Vec<Output>) -> Option<Failure> 
         _ => return fail(Action::Reject, &format!("no such verb: {verb}")),
     }
     None
+}
+
+/// An event as an output, with all that an output can say of it.
+fn mirror(index: u32, event: &Event) -> Output {
+    let attributes = context::attributes();
+    let further = attributes.split_terminator('\n').filter(|line| {
+        let name = line.split_once('=').map_or(*line, |(name, _)| name);
+        !["id", "source", "time", "datacontenttype", "partitionkey"].contains(&name)
+    });
+    let attributes = further.map(|line| format!("{line}\n")).collect();
+    Output { attributes, type_: event.type_.clone(), ..output(index, event.data.clone()) }
 }
 
 fn output(event: u32, data: Vec<u8>) -> Output {
