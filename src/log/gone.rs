@@ -95,6 +95,11 @@ mod tests {
         }
     }
 
+    fn one_byte(out: &mut Vec<u8>) -> Result<(), ()> {
+        out.push(b'x');
+        Ok(())
+    }
+
     fn done<T>(stepper: &mut Stepper, future: impl Future<Output = T>) -> T {
         let (mut future, mut context) = (pin!(future), Context::from_waker(Waker::noop()));
         loop {
@@ -118,11 +123,11 @@ mod tests {
                 let partition = PartitionId { topic, partition: number % 2 };
                 let mut named = Slices::default();
                 let mark = Mark::Identity(EventId(u128::from(number) + 1));
-                named.push_marked(partition, mark, |out| Ok::<_, ()>(out.push(b'x'))).unwrap();
+                named.push_marked(partition, mark, one_byte).unwrap();
                 append(log, stepper, named);
                 let mut numbered = Slices::default();
                 let mark = Mark::Sequence(u64::from(number) + 1);
-                numbered.push_marked(partition, mark, |out| Ok::<_, ()>(out.push(b'x'))).unwrap();
+                numbered.push_marked(partition, mark, one_byte).unwrap();
                 numbered.set_producer(ProducerId(7));
                 numbered.set_began(1);
                 append(log, stepper, numbered);
@@ -175,7 +180,7 @@ mod tests {
         assert_eq!(left(&log, &disk, STAYS), stays);
         // What somebody hands in who had looked before goes the same way.
         let mut late = Slices::default();
-        late.push(PartitionId { topic: GOES, partition: 0 }, |out| Ok::<_, ()>(out.push(b'x'))).unwrap();
+        late.push(PartitionId { topic: GOES, partition: 0 }, one_byte).unwrap();
         append(&log, &mut stepper, late);
         (0..3).for_each(|_| assert!(stepper.checkpoint()));
         assert_eq!(left(&log, &disk, GOES), (2, 0));

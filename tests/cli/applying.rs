@@ -339,7 +339,10 @@ fn a_data_folder_alone_has_all_that_a_bus_needs() {
     let shop = Shop::new();
     let nothing = without_files(&shop, &[]).output().unwrap();
     let said = String::from_utf8_lossy(&nothing.stderr);
-    assert!(nothing.status.code() == Some(2) && said.contains("nothing was ever applied"), "{said}");
+    assert!(
+        nothing.status.code() == Some(2) && said.contains("no topology was applied to this data folder yet"),
+        "{said}"
+    );
     assert!(!shop.path("data").exists(), "nothing is made");
     let bus = Bus::spawn(shop.command(&[]));
     publish(&bus, "echo 1");
