@@ -129,7 +129,7 @@ pub(super) fn apply(args: &ApplyArgs) -> Outcome {
     Ok(())
 }
 
-/// A topology that is refused is a bad one, whoever finds that out.
+/// A topology that is refused is a bad one, whether the command or the bus finds that out.
 fn refused(error: ClientError) -> Failure {
     match error.is_of_topology() {
         true => Failure::new(Exit::BadConfiguration, error),

@@ -172,7 +172,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
 }
 
-/// Lists how many dead letters of every subscriber there are, by why they failed: at most so many reasons.
+/// Lists how many dead letters of every subscriber there are, by why they failed, with a bounded number of reasons.
 async fn reasons(client: &Client, filter: &FilterArgs, count: u64, output: Output) -> Outcome {
     let status = client.status().await?;
     let has_some = |of: &&SubscriberStatus| of.dead_letters.is_some() && of.open_dead_letters != Some(0);

@@ -114,6 +114,9 @@ struct Versions {
 struct Promote {
     #[command(flatten)]
     of: Of,
+
+    #[command(flatten)]
+    expected: Expected,
 }
 
 /// Go back to the version before
@@ -319,7 +322,8 @@ fn versions(args: &Versions) -> Outcome {
 
 fn promote(args: &Promote) -> Outcome {
     let Of { subscriber, server, output } = &args.of;
-    let version = block_on(async { Ok(server.connect().await?.promote(subscriber).await?) })?;
+    let version =
+        block_on(async { Ok(server.connect().await?.promote(subscriber, args.expected.version.clone()).await?) })?;
     let mut out = anstream::stdout().lock();
     match output {
         Output::Json => writeln!(out, "{}", json!({ "version": version.to_string() }))?,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::words::plain;
+use super::words::{self, plain};
 use super::{Failure, Outcome, ServerArg, args, block_on};
 use crate::client::{Read, Received, Start};
 use crate::model::json::{self, Members};
@@ -101,7 +101,12 @@ pub(super) fn start(text: &str) -> Result<Start, String> {
 
 pub(super) fn run(args: &Args) -> Outcome {
     let default = if args.follow { Start::Latest } else { Start::Earliest };
-    let mut printer = Printer { topic: &args.topic, output: args.output, out: BufWriter::new(std::io::stdout()) };
+    // Data is the bytes themselves; text is made safe where it is put together.
+    let out: Box<dyn Write> = match args.output {
+        Output::Json => words::json_out(),
+        Output::Data | Output::Wide => Box::new(std::io::stdout()),
+    };
+    let mut printer = Printer { topic: &args.topic, output: args.output, out: BufWriter::new(out) };
     let mut print = |events: &[Received]| printer.print(events);
     let read = Read {
         topic: args.topic.clone(),

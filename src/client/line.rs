@@ -510,7 +510,7 @@ mod tests {
     async fn a_caller_that_takes_its_time_is_not_the_silence_of_the_bus() {
         let mut parts = answer(vec![Duration::from_secs(1), 5 * PATIENCE], Some(PATIENCE));
         assert!(next(&mut parts).await.unwrap().is_ok());
-        tokio::time::sleep(5 * PATIENCE - Duration::from_secs(5)).await; // whoever reads it is paused
+        tokio::time::sleep(5 * PATIENCE - Duration::from_secs(5)).await; // its reader is paused
         assert!(next(&mut parts).await.unwrap().is_ok());
     }
 

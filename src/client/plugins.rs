@@ -93,8 +93,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn promote(&self, subscriber: &str) -> Result<Digest, ClientError> {
-        let request = v1::PromoteRequest { subscriber: subscriber.to_owned() };
+    pub async fn promote(&self, subscriber: &str, if_version: Option<String>) -> Result<Digest, ClientError> {
+        let request = v1::PromoteRequest { subscriber: subscriber.to_owned(), if_version };
         let answer = self.plugins.clone().promote(request).await.map_err(|status| self.failed(&status))?;
         answer.into_inner().version.parse().map_err(nonsense)
     }

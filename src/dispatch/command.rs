@@ -51,7 +51,7 @@ impl Command {
         }
     }
 
-    /// Whether nobody waits for it any more: whoever asked is gone, or was told that it is not done in time. It is not begun
+    /// Whether nobody waits for it any more: the caller is gone, or was told that it is not done in time. It is not begun
     /// then, so that nothing happens later than anybody expects it.
     pub(super) fn is_given_up(&self) -> bool {
         let answer = match self {

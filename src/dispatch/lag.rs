@@ -28,7 +28,7 @@ impl Lag {
 }
 
 impl<E: Engine> Tree<E> {
-    /// Events of a topic with so many partitions that a subscriber has yet to look at. Positions are read first.
+    /// Events of a topic with that number of partitions that a subscriber has yet to look at. Positions are read first.
     pub(super) fn lag(
         &self,
         subscriber: SubscriberId,

@@ -351,7 +351,7 @@ impl Checkpointer {
         leaves
     }
 
-    /// Rows of topics that are gone for good are gone, so many.
+    /// A number of rows of topics that are gone for good are gone.
     fn left(&mut self, shared: &Shared, leaves: &[Leaves], rows: Option<usize>) {
         if leaves.is_empty() {
             return;

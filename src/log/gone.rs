@@ -9,7 +9,7 @@
 //! A producer that looked at the topics just before may still hand in events. Those go the way of all others, and so do
 //! their segments, as long as the partition says where it goes on.
 //!
-//! Promises: what goes, goes in bounded parts, and is gone on with after a crash, since whoever configures the log says the same
+//! Promises: what goes, goes in bounded parts, and is gone on with after a crash, since the log's settings say the same
 //! again.
 //! Must not know: who decided that.
 

@@ -177,11 +177,20 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// # Errors
     /// [`ReloadError`]; the trial goes on then, where there is one.
     pub async fn promote(&self, subscriber: &str) -> Result<Digest, ReloadError> {
+        self.promote_if(subscriber, None).await
+    }
+
+    /// As [`Self::promote`], where the version that was decided on last begins so.
+    ///
+    /// # Errors
+    /// [`ReloadError`], [`ReloadError::Moved`] where it is another one.
+    pub async fn promote_if(&self, subscriber: &str, expected: Option<String>) -> Result<Digest, ReloadError> {
         let (index, _) = self.subject(subscriber)?;
         let reloader = self.clone();
         self.whole(async move {
             let subject = reloader.at(index)?;
             let _turn = reloader.to_begin(reloader.own_turn(&subject)).await?;
+            reloader.is_still(&subject, expected.as_deref())?;
             let tree = &reloader.shared.tree;
             let none = || ReloadError::NoTrial { subscriber: subject.name.clone() };
             let trial = tree.trial(&subject.name)?.ok_or_else(none)?;

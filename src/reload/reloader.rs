@@ -62,7 +62,7 @@ pub(super) struct Shared<E, C> {
 }
 
 tokio::task_local! {
-    /// Cancelled when whoever asked for what is done is gone.
+    /// Cancelled when the caller is gone.
     static GONE: CancellationToken;
 }
 
@@ -249,7 +249,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let _ = self.shared.tree.note_reload(&subject.name, note);
     }
 
-    /// Does something to its end, also where whoever asked for it goes away, unless it was not begun by then ([`Self::to_begin`]).
+    /// Does something to its end, also where the caller goes away, unless it was not begun by then ([`Self::to_begin`]).
     pub(super) async fn whole<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ReloadError>> + Send + 'static,
@@ -263,7 +263,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         task.await.unwrap_or(Err(ReloadError::Closed))
     }
 
-    /// Waits for a turn, unless the bus stops or whoever asked is gone: nothing begins that nobody waits for any more.
+    /// Waits for a turn, unless the bus stops or the caller is gone: nothing begins that nobody waits for any more.
     pub(super) async fn to_begin<T>(
         &self,
         turn: impl Future<Output = Result<T, ReloadError>>,
@@ -299,7 +299,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     /// Refuses where the version that was decided on last does not begin so. Whose turn it is calls this.
-    fn is_still(&self, subject: &Subject, expected: Option<&str>) -> Result<(), ReloadError> {
+    pub(super) fn is_still(&self, subject: &Subject, expected: Option<&str>) -> Result<(), ReloadError> {
         let Some(expected) = expected else { return Ok(()) };
         let shown = self.shown();
         match shown.0.subscribers.get(&subject.name).map(Decided::newest) {

@@ -1,6 +1,6 @@
 //! What has changed since a topology was looked at.
 //!
-//! Promises: whoever applies on top of what was looked at before, and is refused since something else is applied by now, is
+//! Promises: a caller that applies on top of what was looked at before, and is refused since something else is applied by now, is
 //! told what came between, as far back as the last [`REMEMBERED`] changes since the start.
 
 use std::collections::VecDeque;

@@ -236,7 +236,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (mut found, topics) = self.looked_for_garbage().await?;
         let losses = found.iter().filter(|garbage| garbage.is_loss()).map(ToString::to_string).collect();
         permit(&Changes { losses, ..Changes::default() }, allow_loss)?;
-        // Decided first: whoever has the name of what is half forgotten is new, and begins with nothing.
+        // Decided first: what has the name of what is half forgotten is new, and begins with nothing.
         let names = topics.iter().flat_map(|topic| topic.names.clone()).collect();
         self.change_applied(move |applied| applied.forgets(&topics)).await?;
         self.shared.tree.forget_topics(names).await?;
@@ -303,7 +303,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         .await
     }
 
-    /// Applies a topology on top of what is applied, to its end also where whoever asked for it goes away.
+    /// Applies a topology on top of what is applied, to its end also where the caller goes away.
     ///
     /// # Errors
     /// [`TopologyError`]; but for [`TopologyError::Start`], what ran before runs on.

@@ -22,7 +22,7 @@ use crate::rpc::v1::capsule_service_server::CapsuleService;
 
 /// What a bus keeps of events that failed.
 pub trait Capsules: Send + Sync + 'static {
-    /// Capsules of a subscriber, or of all, by subscriber and id: those behind a place, at most so many and fewer where they are
+    /// Capsules of a subscriber, or of all, by subscriber and id: those after a place, at most a number and fewer where they are
     /// large, and the place where to go on; `None`: there are no more. Reads from a disk.
     ///
     /// # Errors

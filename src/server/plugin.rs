@@ -121,8 +121,8 @@ impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
     }
 
     async fn promote(&self, request: Request<v1::PromoteRequest>) -> Result<Response<v1::PromoteResponse>, Status> {
-        let subscriber = request.into_inner().subscriber;
-        let version = self.changing(self.reloader.promote(&subscriber)).await?.to_string();
+        let v1::PromoteRequest { subscriber, if_version } = request.into_inner();
+        let version = self.changing(self.reloader.promote_if(&subscriber, if_version)).await?.to_string();
         tracing::info!(subscriber, version, "promoted");
         Ok(Response::new(v1::PromoteResponse { version }))
     }

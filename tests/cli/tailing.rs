@@ -115,7 +115,7 @@ fn again(folder: &Path, address: &str) -> Bus {
     Bus::spawn(command)
 }
 
-/// The ids of so many events, in whatever order partitions took turns.
+/// The ids of that number of events, in whatever order partitions took turns.
 fn some(tail: &Tail, count: u32) -> Vec<u32> {
     let mut some: Vec<u32> = (0..count).map(|_| tail.next().parse().unwrap()).collect();
     some.sort_unstable();

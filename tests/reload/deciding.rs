@@ -220,7 +220,7 @@ async fn a_deploy_goes_on_where_whoever_asked_for_it_goes_away() {
 }
 
 #[tokio::test]
-async fn a_deploy_that_waits_for_its_turn_is_given_up_where_whoever_asked_for_it_goes_away() {
+async fn a_deploy_that_waits_for_its_turn_is_given_up_where_its_caller_goes_away() {
     let world = World::new("a");
     let bus = world.start().await;
     world.texts.shut(true);

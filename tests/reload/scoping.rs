@@ -275,7 +275,12 @@ async fn a_version_is_changed_only_where_it_is_the_one_that_was_looked_at() {
     assert_eq!(bus.who().await, "a");
     // one that is on trial is the one that counts
     bus.deploy("d", Policy::Swap).await;
-    assert!(matches!(bus.reloader.rollback_if("work", Some(a)).await, Err(ReloadError::Moved { .. })));
+    let of_a = Some(a);
+    assert!(matches!(bus.reloader.rollback_if("work", of_a.clone()).await, Err(ReloadError::Moved { .. })));
+    assert!(matches!(bus.reloader.promote_if("work", of_a).await, Err(ReloadError::Moved { .. })));
+    let d = bus.reloader.list()[0].tried.map(|tried| tried.to_string());
+    bus.reloader.promote_if("work", d).await.unwrap();
+    assert_eq!(bus.who().await, "d");
     bus.stop().await;
 }
 

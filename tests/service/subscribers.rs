@@ -409,7 +409,7 @@ impl std::io::Write for Log {
 }
 
 #[tokio::test]
-async fn what_is_not_begun_when_whoever_asked_for_it_goes_away_is_not_done() {
+async fn what_is_not_begun_when_its_caller_goes_away_is_not_done() {
     let log = Log::default();
     let writer = log.clone();
     let logging = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();

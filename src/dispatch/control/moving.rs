@@ -165,7 +165,7 @@ impl<E: Engine> Tree<E> {
                 };
                 let seek = Seek { to: target, hold, from: state, drops_waiting: to.drops_waiting };
                 let so_far = moved.len() as u64;
-                // Before it is done: whoever asked may be gone when it is.
+                // Before it is done: the caller may be gone when it is.
                 tracing::info!(subscriber = found.plan().label(), partition, from, to = target, "moving a partition");
                 let told = self.tell(&found, partition, |answer| Command::Seek(seek, answer)).await;
                 told.map_err(|error| error.after(so_far, "partition"))?;
