@@ -148,13 +148,20 @@ pub(super) fn of_start(
 ) -> Result<Option<Files>, Failure> {
     let applied = opened.applied();
     let base = applied.as_ref().map(|(plan, _)| Base::of(plan, |_| true)).unwrap_or_default();
-    // Those that are not there are told of, and do not keep a bus from starting that has what was decided.
+    // Those that ran before and are not there any more are told of: the bus has what was decided. One that is new is a mistake.
     let missing = if applied.is_some() { missing_plugins(sources, (&base, prune))? } else { Vec::new() };
+    let world: &dyn Surroundings = if missing.is_empty() { &World } else { &WithoutPlugins };
+    let (merged, said) = look(sources, world, (&base, prune))?;
+    if let (Some(merged), Some((plan, _)), false) =
+        (&merged, &applied, missing.is_empty() || opened.has_seen(said, prune))
+        && has_new_and_missing(&merged.plan, plan)?
+    {
+        look(sources, &World, (&base, prune))?;
+        return Err(Failure::silent(Exit::BadConfiguration));
+    }
     for why in &missing {
         tracing::warn!(why, "what was decided before runs where this plugin is");
     }
-    let world: &dyn Surroundings = if missing.is_empty() { &World } else { &WithoutPlugins };
-    let (merged, said) = look(sources, world, (&base, prune))?;
     let Some(merged) = merged else {
         if opened.has_seen(said, prune) {
             tracing::warn!("the files do not go with what was applied since the last start, which runs");
@@ -165,6 +172,19 @@ pub(super) fn of_start(
     let (merged, components) = with_components(merged, folder)?;
     let files = Files::on(applied.as_ref(), merged, components, (said, prune));
     files.map(Some).map_err(|error| Failure::new(Exit::BadConfiguration, error))
+}
+
+/// Whether a plan names a plugin that is not there, and that what was applied does not name.
+fn has_new_and_missing(plan: &Plan, applied: &Plan) -> Result<bool, Failure> {
+    fn plugins(plan: &Plan) -> impl Iterator<Item = &PathBuf> {
+        plan.subscribers.iter().filter_map(|subscriber| match &subscriber.runs {
+            Runs::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) => Some(path),
+            Runs::Plugin(PluginSource::Stored { .. }) | Runs::Push { .. } | Runs::Pull => None,
+        })
+    }
+    let known: BTreeSet<&PathBuf> = plugins(applied).collect();
+    let plan = reload::rooted(plan.clone(), &here()?);
+    Ok(plugins(&plan).any(|path| !path.exists() && !known.contains(path)))
 }
 
 /// What is said of plugins that are not there, where nothing else is wrong with files.

@@ -254,13 +254,20 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         &self,
         work: impl Future<Output = Result<T, ReloadError>> + Send + 'static,
     ) -> Result<T, ReloadError> {
+        self.detached(work).await.unwrap_or(Err(ReloadError::Closed))
+    }
+
+    /// Runs something as a task of its own, which knows whether its caller is gone. `None` where the bus is stopping.
+    pub(super) async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
         if self.shared.closing.is_cancelled() {
-            return Err(ReloadError::Closed);
+            return None;
         }
         let gone = CancellationToken::new();
         let _caller = gone.clone().drop_guard();
-        let task = self.shared.tasks.spawn_on(GONE.scope(gone, work), &self.shared.runtime);
-        task.await.unwrap_or(Err(ReloadError::Closed))
+        self.shared.tasks.spawn_on(GONE.scope(gone, work), &self.shared.runtime).await.ok()
     }
 
     /// Waits for a turn, unless the bus stops or the caller is gone: nothing begins that nobody waits for any more.
@@ -268,11 +275,18 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         &self,
         turn: impl Future<Output = Result<T, ReloadError>>,
     ) -> Result<T, ReloadError> {
+        self.while_wanted(turn).await.unwrap_or(Err(ReloadError::Closed))
+    }
+
+    /// What is waited for before anything has begun; `None` where the bus stops or the caller is gone meanwhile, which nobody is
+    /// told.
+    pub(super) async fn while_wanted<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
         let gone = GONE.try_with(Clone::clone).unwrap_or_default();
         tokio::select! {
             biased;
-            () = gone.cancelled() => Err(ReloadError::Closed), // which nobody is told
-            turn = self.unless_closing(turn) => turn,
+            () = gone.cancelled() => None,
+            done = wait => Some(done),
+            () = self.shared.closing.cancelled() => None,
         }
     }
 

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{MutexGuard, watch};
 
 use super::adopt::permit;
 use super::applied::{Applied, Retired, news, taken};
@@ -221,17 +221,13 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// # Errors
     /// [`TopologyError`]. Where something would be lost and may not be, nothing is forgotten.
     pub async fn collect(&self, allow_loss: bool) -> Result<Vec<Garbage>, TopologyError> {
-        if self.shared.closing.is_cancelled() {
-            return Err(TopologyError::Closed);
-        }
         let reloader = self.clone();
         let collecting = async move { reloader.collected(allow_loss).await };
-        let task = self.shared.tasks.spawn_on(collecting, &self.shared.runtime);
-        task.await.unwrap_or(Err(TopologyError::Closed))
+        self.detached(collecting).await.unwrap_or(Err(TopologyError::Closed))
     }
 
     async fn collected(&self, allow_loss: bool) -> Result<Vec<Garbage>, TopologyError> {
-        let _alone = self.shared.applying.lock().await;
+        let _alone = self.alone().await?;
         self.is_finished()?;
         let (mut found, topics) = self.looked_for_garbage().await?;
         let losses = found.iter().filter(|garbage| garbage.is_loss()).map(ToString::to_string).collect();
@@ -303,7 +299,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         .await
     }
 
-    /// Applies a topology on top of what is applied, to its end also where the caller goes away.
+    /// Applies a topology on top of what is applied, to its end also where the caller goes away, unless it still waited for its
+    /// turn then.
     ///
     /// # Errors
     /// [`TopologyError`]; but for [`TopologyError::Start`], what ran before runs on.
@@ -321,13 +318,14 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         allow_loss: bool,
         revision: Option<String>,
     ) -> Result<Changes, TopologyError> {
-        if self.shared.closing.is_cancelled() {
-            return Err(TopologyError::Closed);
-        }
         let reloader = self.clone();
         let applying = async move { reloader.applied(proposal, allow_loss, revision).await };
-        let task = self.shared.tasks.spawn_on(applying, &self.shared.runtime);
-        task.await.unwrap_or(Err(TopologyError::Closed))
+        self.detached(applying).await.unwrap_or(Err(TopologyError::Closed))
+    }
+
+    /// Waits until nothing else changes what is applied.
+    async fn alone(&self) -> Result<MutexGuard<'_, ()>, TopologyError> {
+        self.while_wanted(self.shared.applying.lock()).await.ok_or(TopologyError::Closed)
     }
 
     fn is_finished(&self) -> Result<(), TopologyError> {
@@ -343,7 +341,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         allow_loss: bool,
         revision: Option<String>,
     ) -> Result<Changes, TopologyError> {
-        let _alone = self.shared.applying.lock().await;
+        let _alone = self.alone().await?;
         self.is_finished()?;
         self.is_revision(revision)?;
         let before = self.revision();
@@ -361,7 +359,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let stays = |name: &String| places.contains_key(name) && !start.contains_key(name);
         let mut turns = Vec::new();
         for subject in subjects.iter().filter(|subject| !stays(&subject.name)) {
-            turns.push(subject.turn.lock().await);
+            turns.push(self.while_wanted(subject.turn.lock()).await.ok_or(TopologyError::Closed)?);
         }
         let reloader = self.clone();
         let looked = self.shared.runtime.spawn_blocking(move || reloader.looked_at(&proposed));

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::runtime::Handle;
 use wattle::dispatch::{TakenBy, Tree};
@@ -101,6 +101,54 @@ async fn a_subscriber_is_added_and_its_plugin_is_changed_and_taken_out_again() {
     settled(&bus.tree).await;
     assert_eq!(data(&bus.tree, "extra").await, ["m 1", "m 2", "n 3", "n 4"]);
     assert!(bus.reloader.retired().is_empty());
+    bus.stop().await;
+}
+
+/// Asks for something, and goes away as soon as it has been handed in.
+async fn ask_and_leave<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) {
+    let is_handed_in = Arc::new(AtomicBool::new(false));
+    let asked = {
+        let is_handed_in = is_handed_in.clone();
+        tokio::spawn(async move {
+            is_handed_in.store(true, Ordering::SeqCst);
+            work.await
+        })
+    };
+    until("it is handed in", || is_handed_in.load(Ordering::SeqCst)).await;
+    asked.abort();
+    assert!(asked.await.is_err());
+}
+
+#[tokio::test]
+async fn what_waits_for_its_turn_is_given_up_where_its_caller_goes_away() {
+    let world = World::of(ONE, "a", LONG);
+    write(&world, "more", "m");
+    let (bus, before) = start(&world, world.disk.clone()).await;
+    bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
+    bus.reloader.apply(proposal(&world, &before), true).await.unwrap();
+    assert_eq!(bus.reloader.retired().len(), 1);
+    let compiled = world.texts.begun.load(Ordering::SeqCst);
+    world.texts.shut(true);
+    let deploying = {
+        let reloader = bus.reloader.clone();
+        tokio::spawn(async move { reloader.deploy("work", b"b".to_vec(), Policy::Replace, "a test").await })
+    };
+    until("it compiles", || world.texts.begun.load(Ordering::SeqCst) > compiled).await;
+    // what changes `work` has to wait for that, and the other for both
+    let (applier, collector) = (bus.reloader.clone(), bus.reloader.clone());
+    let changed = proposal(&world, &changed());
+    let last = {
+        let (reloader, same) = (bus.reloader.clone(), proposal(&world, &before));
+        ask_and_leave(async move { applier.apply(changed, true).await }).await;
+        ask_and_leave(async move { collector.collect(true).await }).await;
+        tokio::spawn(async move { reloader.apply(same, false).await })
+    };
+    world.texts.shut(false);
+    deploying.await.unwrap().unwrap();
+    last.await.unwrap().unwrap(); // behind all of them
+    assert_eq!(bus.tree.plan(), before, "it was not applied");
+    assert_eq!(bus.reloader.retired().len(), 1, "nothing was forgotten");
+    assert_eq!(bus.who().await, "b");
     bus.stop().await;
 }
 
