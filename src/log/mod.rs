@@ -189,7 +189,8 @@ pub enum OpenError {
     Thread(io::Error),
 }
 
-fn advice(error: &io::Error) -> &'static str {
+/// What to do about what the file system said, to follow it.
+pub(crate) fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull => "; make room on the disk, nothing was lost",
         _ => "",

@@ -18,7 +18,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use super::appender::Appender;
 use super::queue::Woken;
@@ -51,15 +51,27 @@ impl Seat {
             if self.shared.is_poisoned() {
                 return Ok(()); // the reason was said where it failed
             }
-            match woken {
-                Woken::Closed => return appender.finish(),
-                Woken::Called => appender.write(self.shared.queue.take())?,
-                Woken::Time if seen == appender.unmarked() => appender.idle()?,
-                Woken::Time => {} // others have written meanwhile
+            let done = match woken {
+                Woken::Closed => return Self::ended(appender.finish(), &mut seat),
+                Woken::Called => appender.write(self.shared.queue.take()),
+                Woken::Time if seen == appender.unmarked() => appender.idle(),
+                Woken::Time => Ok(()), // others have written meanwhile
+            };
+            if done.is_err() {
+                return Self::ended(done, &mut seat);
             }
             seen = appender.unmarked();
             self.shared.queue.set_unmarked(seen.is_some());
         }
+    }
+
+    /// The appender's thread ends. After a failure nobody has the appender any more: nothing is written after what failed, also
+    /// before the log is known to have failed.
+    fn ended(done: io::Result<()>, seat: &mut Option<Appender>) -> io::Result<()> {
+        if done.is_err() {
+            *seat = None;
+        }
+        done
     }
 
     /// Sees to it that the queue is written: by the appender's current user, by the caller, or by the appender's thread.
@@ -80,22 +92,27 @@ impl Seat {
             };
             let written = catch_unwind(AssertUnwindSafe(|| appender.write_at_once(submissions)));
             queue.set_unmarked(appender.unmarked().is_some());
+            // Before anybody else has the appender: nothing is written after what failed.
+            match &written {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => self.shared.poison(&error.to_string()),
+                Err(_) => self.shared.poison("the appender panicked"),
+            }
             drop(seat);
             match written {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return queue.wake(), // it begins with what was not written
-                Ok(Err(error)) => return self.shared.poison(&error.to_string()),
-                Err(_) => return self.shared.poison("the appender panicked"),
+                Ok(Err(_)) | Err(_) => return,
             }
         }
     }
 
-    /// The appender, if it is not in use.
+    /// The appender, if it is not in use and may be used.
     fn try_sit(&self) -> Option<MutexGuard<'_, Option<Appender>>> {
         match self.appender.try_lock() {
             Ok(seat) => Some(seat),
-            Err(TryLockError::Poisoned(poisoned)) => Some(PoisonError::into_inner(poisoned)),
-            Err(TryLockError::WouldBlock) => None,
+            // its thread panicked, which ends the log
+            Err(TryLockError::Poisoned(_) | TryLockError::WouldBlock) => None,
         }
     }
 }

@@ -52,8 +52,12 @@ fn topology() -> String {
     text += "subscribers:\n";
     for (name, from, ports) in TREE {
         let ports: Vec<_> = ports.iter().map(|(port, topic)| format!("{port}: {topic}")).collect();
+        let config = match name {
+            "inventory" => format!("config: {{ stock: \"{STOCK_CONFIG}\" }}"),
+            _ => "config: {}".to_owned(),
+        };
         text += &format!(
-            "  {name}:\n    from: {from}\n    plugin: {}\n    to: {{ {} }}\n    config: {{ stock: \"{STOCK_CONFIG}\" }}\n    \
+            "  {name}:\n    from: {from}\n    plugin: {}\n    to: {{ {} }}\n    {config}\n    \
              retry: {{ attempts: 2, backoff: {{ initial: 1ms, max: 1ms }} }}\n",
             guest_path(name).display(),
             ports.join(", ")

@@ -70,7 +70,7 @@ pub enum EmbeddedError {
         owner: u32,
     },
     /// The file system says no.
-    #[error("cannot {what} {path}: {error}")]
+    #[error("cannot {what} {path}: {error}{advice}", advice = crate::log::advice(error))]
     Io {
         /// What was tried.
         what: &'static str,
