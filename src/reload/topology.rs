@@ -423,8 +423,11 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             Ok(())
         })
         .await?;
-        for name in &started {
-            let _ = tree.give_up_trial(renames.old_subscriber(name)); // of what is new there is none
+        // Trials of what goes as well: whoever judges one would wait for ever.
+        let stay: HashSet<&str> =
+            places.keys().filter(|name| stays(name)).map(|name| renames.old_subscriber(name)).collect();
+        for name in subjects.iter().map(|subject| subject.name.as_str()).filter(|name| !stay.contains(name)) {
+            let _ = tree.give_up_trial(name); // of what is new, and of what is gone already, there is none
         }
         let starts: BTreeMap<_, _> = started.iter().cloned().zip(starts).collect();
         // What runs is not what was decided where this fails, and nothing may be compared with it any more.

@@ -195,6 +195,9 @@ fn held(world: &World) -> (usize, usize) {
     (Arc::strong_count(&world.texts.pauses), Handle::current().metrics().num_alive_tasks())
 }
 
+/// The compiler, once for who has it, the version that runs, and the one that a lane called last, until it looks again.
+const HANDLERS_MAX: usize = 6;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn however_much_was_changed_a_bus_holds_what_runs_and_nothing_else() {
     let wanted = std::env::var("WATTLE_CHANGES").ok().map_or(60, |wanted| wanted.parse::<u64>().unwrap());
@@ -202,27 +205,27 @@ async fn however_much_was_changed_a_bus_holds_what_runs_and_nothing_else() {
     let (mut random, world, disks) = (Random::new(seed), World::of(ONE, "a", SHORT), Disks::new());
     let (bus, _) = start(open(&disks.log), disks.plugins.clone(), &world, Some(&plan_of(&[ONE]))).await.unwrap();
     let mut first = None;
-    for round in 0..4 {
-        for _ in 0..wanted / 4 {
+    for round in 0..5 {
+        for _ in 0..if round == 0 { 0 } else { wanted / 4 } {
             act(&bus, &world, &mut random).await;
         }
-        // the same state each time
+        // the same state each time: one topology, and a version that is new and not on trial
         bus.reloader.apply(proposal(&world, &plan_of(&[&called_by(0)])), true).await.unwrap();
         bus.reloader.unpin("work").await.unwrap();
-        bus.deploy("a", Policy::Replace).await;
+        bus.deploy(&format!("z{round}"), Policy::Replace).await;
         bus.reloader.collect(true).await.unwrap();
         until("what runs is what was decided", || called(&bus) == decided(&bus)).await;
-        let Some((handlers, tasks)) = first else {
+        let Some(tasks) = first else {
             tokio::time::sleep(Duration::from_millis(500)).await; // what has ended is gone by then, or counts as held
-            first = Some(held(&world));
+            first = Some(held(&world).1);
             continue;
         };
         let is_as_before = || {
-            let (now_handlers, now_tasks) = held(&world);
-            now_handlers <= handlers && now_tasks <= tasks
+            let (handlers, now) = held(&world);
+            now <= tasks && handlers <= HANDLERS_MAX
         };
         until(
-            &format!("seed {seed}, round {round}: it holds {:?}, and {first:?} at first", held(&world)),
+            &format!("seed {seed}, round {round}: it holds {:?}, {first:?} tasks at first", held(&world)),
             is_as_before,
         )
         .await;
