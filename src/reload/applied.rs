@@ -33,6 +33,9 @@ const DEDUPE: &str = "    dedupe: { window: ";
 const OLD_COUNT: &str = ", count: 100000 }";
 /// How a line begins that the versions before 2 did not have.
 const TRIAL: &str = "    trial: { ";
+/// How the line of `limits` begins, and its last part, which those versions did not have either.
+const LIMITS: &str = "    limits: { ";
+const LOG: &str = ", log: ";
 
 /// What was applied last.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -172,7 +175,10 @@ impl Proposal {
         let line = |line: &str| match (line.starts_with(DEDUPE), version) {
             (true, 0) if !line.contains(", count: ") => line.replace(" }", OLD_COUNT),
             (true, 1..) => line.replace(OLD_COUNT, " }"),
-            _ => line.to_owned(),
+            _ => match line.rsplit_once(LOG).filter(|_| line.starts_with(LIMITS)) {
+                Some((known, _)) => format!("{known} }}\n"),
+                None => line.to_owned(),
+            },
         };
         let is_known = |line: &&str| !line.starts_with(TRIAL);
         let document = |text: &String| text.split_inclusive('\n').filter(is_known).map(line).collect();
