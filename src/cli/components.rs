@@ -184,7 +184,8 @@ fn has_new_and_missing(plan: &Plan, applied: &Plan) -> Result<bool, Failure> {
     }
     let known: BTreeSet<&PathBuf> = plugins(applied).collect();
     let plan = reload::rooted(plan.clone(), &here()?);
-    Ok(plugins(&plan).any(|path| !path.exists() && !known.contains(path)))
+    let is_there = |path: &PathBuf| matches!(World.at(path), Found::File | Found::Folder { manifest: true });
+    Ok(plugins(&plan).any(|path| !is_there(path) && !known.contains(path)))
 }
 
 /// What is said of plugins that are not there, where nothing else is wrong with files.

@@ -276,7 +276,12 @@ fn time(decided_ns: u64) -> String {
 
 fn versions(args: &Versions) -> Outcome {
     let Of { subscriber, server, output } = &args.of;
-    let versions = block_on(async { Ok(server.connect().await?.versions(subscriber).await?) })?;
+    let (versions, pinned) = block_on(async {
+        let client = server.connect().await?;
+        Ok((client.versions(subscriber).await?, client.plugins().await?))
+    })?;
+    let is_of = |name: &str| name == subscriber || name.rsplit_once('/').is_some_and(|(_, name)| name == subscriber);
+    let pinned = pinned.into_iter().find(|of| of.is_pinned && is_of(&of.subscriber)).map(|of| of.proven);
     let mut out = anstream::stdout().lock();
     match output {
         Output::Json => {
@@ -290,6 +295,7 @@ fn versions(args: &Versions) -> Outcome {
                     "decided": time(kept.decided_ns),
                     "taken_back": kept.taken_back,
                     "trial": kept.trial.as_ref().map(trials::json),
+                    "pinned": pinned == Some(kept.version),
                 });
                 writeln!(out, "{line}")?;
             }
@@ -298,6 +304,9 @@ fn versions(args: &Versions) -> Outcome {
             let mut table = Table::new(&["VERSION", "COMPONENT", "STANDING", "DECIDED", "CAUSE", ""], &[]);
             for kept in &versions {
                 let note = match (&kept.taken_back, &kept.trial) {
+                    _ if pinned == Some(kept.version) => {
+                        "pinned: no other takes its place before `pin --off`".to_owned()
+                    }
                     (Some(why), _) => why.clone(),
                     (None, Some(trial)) => trials::words(trial),
                     (None, None) if kept.is_next_back => "`rollback` goes back to it".to_owned(),

@@ -27,8 +27,9 @@ use crate::model::{Attribute, EventError};
 /// behind it. With --file many, one on each line: CloudEvents in JSON, or with --plain the data alone. Ends when they are
 /// durable.
 ///
-/// An event with the source and id of one that was published a short while ago (the topic's `dedupe`) is not published again:
-/// a file of CloudEvents whose publishing broke off can be published again whole.
+/// An event with the source and id of one that was published within the topic's `dedupe` window (2 minutes where it says none)
+/// is not published again: for that long, a file of CloudEvents whose publishing broke off can be published again whole. Lines
+/// of --plain get a new id each time, so they are published again.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle publish orders '{\"order_id\":\"order-17\"}' --type order.created

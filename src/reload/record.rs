@@ -414,7 +414,9 @@ impl Decided {
         Some(version)
     }
 
+    /// A version was taken back, which is not one to go back to any more.
     fn mark(&mut self, version: Digest, why: &str) {
+        self.before.retain(|before| *before != version);
         if let Some(kept) = self.kept.iter_mut().find(|kept| kept.version == version) {
             let end = why.floor_char_boundary(REASON_BYTES_MAX.min(why.len()));
             kept.taken_back = why.get(..end).map(str::to_owned);

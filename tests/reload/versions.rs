@@ -5,7 +5,7 @@ use std::path::Path;
 
 use wattle::dispatch::Capsule;
 use wattle::effects::{Disk, MemoryDisk};
-use wattle::reload::{KeptVersion, Outcome, Policy, Proposal, Standing, Store};
+use wattle::reload::{KeptVersion, Outcome, Policy, Proposal, ReloadError, Standing, Store};
 use wattle::topology::Plan;
 use wattle::wasm::{Digest, Hidden, PluginSpec};
 
@@ -337,5 +337,21 @@ async fn a_capsule_has_the_settings_of_the_version_that_failed_and_not_those_of_
     expect("2", "10", 3_000, version(&bus, Standing::Tried).version).await;
     bus.reloader.rollback("work").await.unwrap();
     expect("3", "5", 2_000, five).await;
+    bus.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_taken_back_is_not_gone_back_to() {
+    let world = World::new("a");
+    let bus = world.start().await;
+    for text in ["b", "c"] {
+        bus.deploy(text, Policy::Replace).await;
+    }
+    assert_eq!(bus.deploy("b", Policy::Swap).await, Outcome::Tried);
+    bus.reloader.rollback("work").await.unwrap();
+    assert_eq!(bus.who().await, "c");
+    bus.reloader.rollback("work").await.unwrap();
+    assert_eq!(bus.who().await, "a", "and not the one that was taken back just before");
+    assert!(matches!(bus.reloader.rollback("work").await, Err(ReloadError::NoneBefore { .. })));
     bus.stop().await;
 }
