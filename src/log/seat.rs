@@ -18,7 +18,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::appender::Appender;
 use super::queue::Woken;
@@ -109,10 +109,6 @@ impl Seat {
 
     /// The appender, if it is not in use and may be used.
     fn try_sit(&self) -> Option<MutexGuard<'_, Option<Appender>>> {
-        match self.appender.try_lock() {
-            Ok(seat) => Some(seat),
-            // its thread panicked, which ends the log
-            Err(TryLockError::Poisoned(_) | TryLockError::WouldBlock) => None,
-        }
+        self.appender.try_lock().ok() // or its thread panicked, which ends the log
     }
 }
