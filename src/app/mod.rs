@@ -172,7 +172,7 @@ fn tell_what_runs(refused: &[String]) {
     }
 }
 
-/// Removes what earlier code kept of compiled plugins: nobody looks at it any more. Whatever else is there stays.
+/// Removes what earlier code kept of compiled plugins: it is not used any more. All other files there stay.
 fn remove_old_code(data: &Path) {
     let folder = data.join(OLD_CODE);
     let is_code = |entry: std::io::Result<std::fs::DirEntry>| {

@@ -14,7 +14,7 @@ use crate::reload::Proposal;
 
 /// Show what applying topologies would do to what runs
 ///
-/// Nothing happens. Files are read on top of what is applied, as by `wattle apply`. What is not listed goes on as it is. Exits
+/// Nothing happens. Files are read on top of what is applied, as by `wattle apply`. What is not listed stays unchanged. Exits
 /// as `wattle apply` would: with 78 where it would be refused, also where something would be lost and --allow-loss is not
 /// there.
 #[derive(Debug, Clone, clap::Args)]

@@ -17,7 +17,7 @@ use crate::dispatch::Snapshot;
 
 /// By which a call for completions is known.
 const VARIABLE: &str = "WATTLE_COMPLETE";
-/// How long a bus is waited for: somebody waits at a prompt.
+/// The deadline for the bus's answer: completion runs at an interactive prompt.
 const WITHIN: Duration = Duration::from_millis(500);
 
 /// Print completions for a shell
@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 pub(super) fn answer(command: fn() -> clap::Command) -> bool {
     let answered =
         CompleteEnv::with_factory(|| with_names(command(), "")).var(VARIABLE).try_complete(std::env::args_os(), None);
-    // There is nobody to tell why.
+    // Completion has no place to print an error.
     answered.unwrap_or(true)
 }
 
@@ -91,7 +91,7 @@ fn complete(begun: &OsStr, names: fn(&Snapshot) -> Vec<&str>) -> Vec<CompletionC
     found.into_iter().filter(|name| name.starts_with(begun)).map(CompletionCandidate::new).collect()
 }
 
-/// Names as one would write them: without the namespace, where that is clear and nobody has begun with it.
+/// Names in their shortest unambiguous form; with the namespace where the typed prefix has one.
 fn shown(names: &[&str], in_full: bool) -> Vec<String> {
     let short = |name: &str| name.rsplit_once('/').map_or(name.to_owned(), |(_, short)| short.to_owned());
     let shown = names.iter().map(|name| {

@@ -244,7 +244,7 @@ async fn rebuild(mut topology: Receiver<Arc<Proposal>>, mut from: BuiltFrom) {
     }
 }
 
-/// Starts the bus with exactly what the files say of their namespaces. Where nobody said where to listen and the usual port is
+/// Starts the bus with exactly what the files say of their namespaces. Where no address is given and the default port is
 /// taken, another one will do.
 fn start(
     args: &Args,

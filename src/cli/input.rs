@@ -372,7 +372,7 @@ fn at(source: &Source, line: u64, BadText { column, why }: &BadText) -> String {
     format!("{}:{line}{column}: {why}", source.label())
 }
 
-/// Publishes every line, in order, until somebody interrupts it.
+/// Publishes every line, in order, until interrupted.
 ///
 /// # Errors
 /// The first line that is no event, or that the bus refuses; what is in front of it has been published then.
@@ -444,7 +444,7 @@ struct Attention {
 }
 
 enum Happened {
-    /// Somebody wants no more.
+    /// Interrupted.
     Interrupted(Exit),
     /// It takes long.
     TakesLong,

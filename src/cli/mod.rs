@@ -67,7 +67,7 @@ pub enum Exit {
     Unreachable = 3,
     /// The connection or the bus ended in the middle: what was asked for may have happened or not.
     Unknown = 4,
-    /// What it was to change has been changed by somebody else since it was looked at. Nothing happened.
+    /// The target was changed by another client since it was looked at. Nothing happened.
     Conflict = 5,
     /// The configuration is wrong: `EX_CONFIG` of BSD's sysexits.
     BadConfiguration = 78,
@@ -187,8 +187,8 @@ Other:
     before_help = GROUPS,
     after_help = "`wattle help COMMAND`, or `wattle COMMAND --help`, says more and shows examples.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no bus there, 4 not known whether it was done, 5 changed by somebody
-else meanwhile, 78 bad configuration."
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no bus there, 4 not known whether it was done, 5 changed by another
+client meanwhile, 78 bad configuration."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -319,7 +319,7 @@ struct ServerArg {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Timeout(Option<Duration>);
 
-/// How long that is where nobody says it, and where the bus compiles plugins.
+/// The default timeout, and the one where the bus compiles plugins.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUT_COMPILING: Duration = Duration::from_secs(300);
 

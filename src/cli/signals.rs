@@ -67,7 +67,7 @@ impl Interruption {
         Ok(Self(Some((interrupt, signal(SignalKind::terminate()).map_err(failed)?))))
     }
 
-    /// Somebody else listens.
+    /// Signals are handled elsewhere in this process.
     pub(super) fn none() -> Self {
         Self(None)
     }

@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     })
 }
 
-/// Shows it again and again, until somebody interrupts it or the bus ends.
+/// Refreshes it every interval, until interrupted or until the bus ends.
 async fn watch(args: &Args, client: &Client) -> Outcome {
     // it is drawn on standard error
     let is_drawn = args.output == Output::Text && io::stdout().is_terminal() && io::stderr().is_terminal();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-/// The port of a bus, where nobody says another.
+/// The default port of a bus.
 pub const DEFAULT_PORT: u16 = 7411;
 
 /// A host, by name or by number, and a port.

@@ -28,7 +28,7 @@ pub enum ClientError {
         /// What the network says.
         why: String,
     },
-    /// Somebody answers there who is no bus.
+    /// What answers there is no bus.
     #[error("what answers at {server} is no Wattle bus: {why}")]
     NoBus {
         /// Where it was sought.

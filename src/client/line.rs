@@ -47,7 +47,7 @@ impl Default for Patience {
     }
 }
 
-/// How long a bus may be busy, where nobody says it.
+/// How long a bus may be busy by default.
 const BUSY_MAX: Duration = Duration::from_secs(60);
 
 impl Patience {
