@@ -104,8 +104,8 @@ async fn a_subscriber_is_added_and_its_plugin_is_changed_and_taken_out_again() {
     bus.stop().await;
 }
 
-/// Asks for something, and goes away as soon as it has been handed in.
-async fn ask_and_leave<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) {
+/// Asks for something: its caller, once it has been handed in.
+async fn ask<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     let is_handed_in = Arc::new(AtomicBool::new(false));
     let asked = {
         let is_handed_in = is_handed_in.clone();
@@ -115,8 +115,13 @@ async fn ask_and_leave<T: Send + 'static>(work: impl Future<Output = T> + Send +
         })
     };
     until("it is handed in", || is_handed_in.load(Ordering::SeqCst)).await;
-    asked.abort();
-    assert!(asked.await.is_err());
+    asked
+}
+
+/// A caller goes away.
+async fn leave<T>(caller: JoinHandle<T>) {
+    caller.abort();
+    assert!(caller.await.is_err());
 }
 
 #[tokio::test]
@@ -139,8 +144,11 @@ async fn what_waits_for_its_turn_is_given_up_where_its_caller_goes_away() {
     let changed = proposal(&world, &changed());
     let last = {
         let (reloader, same) = (bus.reloader.clone(), proposal(&world, &before));
-        ask_and_leave(async move { applier.apply(changed, true).await }).await;
-        ask_and_leave(async move { collector.collect(true).await }).await;
+        let first = ask(async move { applier.apply(changed, true).await }).await;
+        let second = ask(async move { collector.collect(true).await }).await;
+        // The second before the first, which would let it begin.
+        leave(second).await;
+        leave(first).await;
         tokio::spawn(async move { reloader.apply(same, false).await })
     };
     world.texts.shut(false);
