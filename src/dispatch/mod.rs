@@ -1,73 +1,62 @@
 //! From topics to handlers: lanes, delivery policy, admission.
 //!
+//! ```floors
+//! ops
+//! tree
+//! lane
+//! intake
+//! rules apart
+//! ```
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | `ops` | what people ask of a bus that runs: listings, dead letters, seek, snapshots, traces, comparisons of versions |
+//! | `tree` | what runs: it is started, changed by a plan, drained |
+//! | `lane` | one subscriber on one partition: it reads, calls its handler, commits; and all that it keeps |
+//! | `intake` | producers: admission, and a place for each event |
+//! | `rules` | what the topology says about one event: its key, conditions, guards, delays; pure |
+//!
 //! Promises: every event of a topic reaches every subscriber of it once, in order per key; what cannot be handled goes
 //! the way that the topology says and holds up nothing but its key.
 //! Relies on: the engine's sessions for exactly once, the Wasm host for isolation.
 //! Must not know: gRPC, the command line, how an engine keeps what it keeps.
 
 mod apart;
-mod apply;
-mod backlog;
-mod batch;
-pub mod capsule;
-mod changes;
-mod claims;
-mod collect;
-mod command;
-mod committed;
-pub mod control;
-mod delay;
-mod entries;
-mod flow;
-mod guards;
-mod handler;
-mod held;
-mod hidden;
-mod keys;
-mod lag;
+mod intake;
 mod lane;
-mod losses;
-mod numbered;
-mod open_letters;
-mod outputs;
-mod pending;
-pub mod publish;
-mod reload;
-mod renames;
-mod running;
-pub mod shadow;
-pub mod snapshots;
-mod state;
-pub mod status;
-mod supervisor;
-mod together;
-pub mod trace;
+mod ops;
+mod rules;
 mod tree;
-mod versions;
-mod waiting;
-mod when;
 
-pub use apply::{PrepareError, changes_of, prepare, rename, untouched};
-pub use backlog::{Admission, BacklogFull};
-pub use capsule::Capsule;
-pub use changes::{Change, Changes, Node, What};
-pub use collect::{CollectError, Gone, Kept, RemovedTopic};
-pub use command::Refusal;
-pub use control::{
-    ControlError, FailedEvent, Filter, LetterProgress, LettersDone, ListPosition, Move, Moved, Page, Reason, Reasons,
-    SeekState, SeekTo, StateFilter, StateOfPartition, StatePage, StatePosition, Times,
+pub use intake::publish;
+pub use lane::{capsule, status};
+pub use ops::{shadow, snapshots, trace};
+
+pub use intake::backlog::{Admission, BacklogFull};
+pub use intake::publish::{Addressed, Diverted, Numbering, PublishError, Published, Publisher};
+pub use lane::capsule::Capsule;
+pub use lane::command::Refusal;
+pub use lane::handler::{HandleError, Handler};
+pub use lane::state::StateEntry;
+pub use lane::status::{LaneState, OnTrial, Snapshot, SubscriberStatus, TopicStatus};
+pub use lane::versions::{Terms, Trial, TrialFailure, Verdict};
+pub use lane::waiting::{Waiter, WaitingError};
+pub use ops::collect::{CollectError, Gone, Kept, RemovedTopic};
+pub use ops::counted::{Reason, Reasons, Times};
+pub use ops::error::{ControlError, SnapshotError};
+pub use ops::letters::{LetterProgress, LettersDone};
+pub use ops::listings::{
+    FailedEvent, Filter, ListPosition, Page, StateFilter, StateOfPartition, StatePage, StatePosition,
 };
-pub use delay::DelayRefused;
-pub use guards::StateUnknown;
-pub use handler::{HandleError, Handler};
-pub use pending::{PendingError, PendingEvent, PendingFilter, PendingKind, PendingPage};
-pub use publish::{Addressed, Diverted, Numbering, PublishError, Published, Publisher};
-pub use reload::{Called, VersionError};
-pub use renames::{Renames, unremembered};
-pub use snapshots::{SnapshotError, SnapshotInfo, TakenBy};
-pub use state::StateEntry;
-pub use status::{LaneState, OnTrial, Snapshot, SubscriberStatus, TopicStatus};
-pub use trace::{Trace, TraceError, TraceOf};
-pub use tree::{StartError, Starts, Tree};
-pub use versions::{Terms, Trial, TrialFailure, Verdict};
-pub use waiting::{Waiter, WaitingError};
+pub use ops::moving::{Move, Moved, SeekState, SeekTo};
+pub use ops::pending::{PendingError, PendingEvent, PendingFilter, PendingKind, PendingPage};
+pub use ops::snapshots::{SnapshotInfo, TakenBy};
+pub use ops::trace::{Trace, TraceError, TraceOf};
+pub use ops::versions::{Called, VersionError};
+pub use rules::delay::DelayRefused;
+pub use rules::guards::StateUnknown;
+pub use tree::apply::{PrepareError, changes_of, prepare, rename, untouched};
+pub use tree::changes::{Change, Changes, Node, What};
+pub use tree::error::StartError;
+pub use tree::renames::{Renames, unremembered};
+pub use tree::{Starts, Tree};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use wattle::dispatch::control::StateOfPartition;
+use wattle::dispatch::StateOfPartition;
 use wattle::dispatch::shadow::{DifferenceKind, Over, ShadowError, ShadowOptions, ShadowReport};
 use wattle::dispatch::{ControlError, SnapshotError, StateEntry, TakenBy, Tree};
 use wattle::engine::memory::MemoryEngine;

@@ -20,10 +20,10 @@ use tokio::runtime::{Handle, Runtime};
 
 use super::StartError;
 use crate::dispatch::capsule::{CapsuleFailure, Outcome, ReplayError};
-use crate::dispatch::control::{Filter, ListPosition};
 use crate::dispatch::{
     Capsule, ControlError, FailedEvent, HandleError, Handler, LaneState, PublishError, StateEntry, Tree,
 };
+use crate::dispatch::{Filter, ListPosition};
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Blueprint, Engine, ReadBudget, ReadError, TopicSpec};
 use crate::model::{Event, PartitionId, Record};

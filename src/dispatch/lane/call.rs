@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::super::batch::{Context, Held, Parsed};
-use super::super::command::Command;
-use super::super::flow::Permit;
-use super::super::handler::HandleError;
-use super::super::outputs::LastFailure;
-use super::{Lane, LaneError, Leave, Of, Parts, Place, Progress, Read};
+use super::batch::{Context, Held, Parsed};
+use super::command::Command;
+use super::error::LaneError;
+use super::failure::LastFailure;
+use super::flow::Permit;
+use super::handler::HandleError;
+use super::{Lane, Leave, Of, Parts, Place, Progress, Read};
 use crate::engine::{Entries, Session, Unit};
 use crate::wasm::{Batch, CallErrorKind, Event, Handled};
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::batch::Held;
-use super::super::control::{done_key, done_of};
-use super::super::entries::{DONE, end_of};
+use super::batch::Held;
+use super::done::{done_key, done_of};
+use super::entries::{DONE, end_of};
 use super::{Lane, Leave};
 use crate::engine::{Entries, LaneWrite, PageBudget, ReadError, Session, Unit};
 use crate::limits;
@@ -25,7 +25,7 @@ const NOTES_AT_ONCE: usize = 1_000;
 
 /// When there is more to do.
 #[derive(Debug, Default)]
-pub(super) struct Chores {
+pub(crate) struct Chores {
     /// Trusted time of the last event, by which state expires.
     now_ns: u64,
     expires: Option<Instant>,

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::batch::{Held, Parsed};
-use super::super::capsule::Source;
-use super::super::handler::HandleError;
-use super::super::outputs::{LastFailure, cut};
-use super::super::waiting::{Waiter, get, gone, kept, now_ns, record};
-use super::super::when;
+use super::batch::{Held, Parsed};
+use super::capsule::Source;
+use super::failure::{LastFailure, cut};
+use super::handler::HandleError;
+use super::waiting::{Waiter, get, gone, kept, now_ns, record};
 use super::{HALTED, Lane, Leave, Of, Parts, Progress, Read};
+use crate::dispatch::rules::when;
 use crate::engine::{Entries, LaneWrite, Session, Unit};
 use crate::topology::OnFailure;
 use crate::wasm::CallErrorKind;

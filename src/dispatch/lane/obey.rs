@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::super::command::{Command, Look, Refusal};
-use super::super::control::done_of;
-use super::super::entries::DONE;
-use super::super::waiting::{self, Waiter};
-use super::{HALTED, Lane, LaneError, Leave, PAUSED, Told};
+use super::command::{Command, Look, Refusal};
+use super::done::done_of;
+use super::entries::DONE;
+use super::error::LaneError;
+use super::waiting::{self, Waiter};
+use super::{HALTED, Lane, Leave, PAUSED, Told};
 use crate::engine::{Entries, LaneWrite, Session, Unit};
 use crate::model::{Offset, Record};
 

@@ -10,9 +10,9 @@
 
 use std::sync::Arc;
 
-use super::super::batch::{Held, Parsed};
-use super::super::outputs::LastFailure;
-use super::super::versions::{Taken, TrialFailure};
+use super::batch::{Held, Parsed};
+use super::failure::LastFailure;
+use super::versions::{Taken, TrialFailure};
 use super::{Lane, Leave, Of};
 use crate::engine::{Entries, Session};
 use crate::topology::OnFailure;

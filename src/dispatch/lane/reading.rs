@@ -12,15 +12,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::super::batch::{Held, Parsed, Unreadable};
-use super::super::when;
+use super::batch::{Held, Parsed, Unreadable};
+use crate::dispatch::rules::when;
 use crate::engine::Chunk;
 use crate::model::Offset;
 use crate::topology::Condition;
 
 /// Events that were read.
 #[derive(Default)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     /// Those that are for the lane, or of which that cannot be said.
     pub(super) held: Vec<Held>,
     /// One for each of them.
@@ -33,7 +33,7 @@ pub(super) struct Reading {
 
 /// What is consumed with an event.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Where the lane is once the event is done: behind those that are passed over after it.
     pub(super) end: Offset,
     /// How many are passed over with it.
@@ -44,7 +44,7 @@ pub(super) struct Place {
 
 /// Events that were read and are for the lane, on their way to their ends.
 #[derive(Clone, Copy)]
-pub(super) struct Read<'e> {
+pub(crate) struct Read<'e> {
     pub(super) held: &'e Arc<Vec<Held>>,
     pub(super) places: &'e [Place],
     pub(super) events: &'e [Parsed<'e>],

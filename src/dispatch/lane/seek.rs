@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::super::command::{Answer, Refusal, Restored, Seek, SeekFrom};
-use super::super::entries::{RECORD, STATE, WAITING, number_of};
-use super::super::state;
-use super::super::waiting::{Waiter, WaitingSet, decode};
-use super::{BROKEN, Lane, LaneError, Leave};
+use super::command::{Answer, Refusal, Restored, Seek, SeekFrom};
+use super::entries::{RECORD, STATE, WAITING, number_of};
+use super::error::LaneError;
+use super::waiting::{Waiter, WaitingSet, decode};
+use super::{BROKEN, Lane, Leave, state};
 use crate::engine::{Entries, LaneWrite, Session, Unit};
 use crate::limits;
 use crate::model::{Offset, Record};

@@ -1,10 +1,12 @@
 //! Outputs, state and position of what was handled, as one unit.
 
-use super::super::batch::Parsed;
-use super::super::outputs::{Fit, LastFailure};
-use super::super::state::LaneState as HandlerState;
-use super::super::waiting::{GONE_BYTES, gone};
-use super::{Lane, LaneError, Leave, Of};
+use super::batch::Parsed;
+use super::error::LaneError;
+use super::failure::LastFailure;
+use super::outputs::Fit;
+use super::state::LaneState as HandlerState;
+use super::waiting::{GONE_BYTES, gone};
+use super::{Lane, Leave, Of};
 use crate::engine::{Entries, LaneWrite, Session, SessionError, Unit};
 use crate::limits;
 use crate::wasm::{Action, Handled};

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use super::super::claims;
-use super::{Lane, LaneError, Leave, Reading};
+use super::error::LaneError;
+use super::reading::Reading;
+use super::{Lane, Leave, claims};
 use crate::engine::{Entries, Session, Unit};
 use crate::limits;
 use crate::model::Offset;
 
 /// What a lane knows of its part.
 #[derive(Debug, Default)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// Since when it is paused or halted, trusted time; `None` once it has given back what it had.
     pub(super) stands_since_ns: Option<u64>,
     /// It has gone back as far as there is something to look at, and was there before.

@@ -1,0 +1,456 @@
+//! Events from outside into roots: checked, keyed, placed, appended. All of a call or nothing.
+
+mod refused;
+mod targets;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use super::backlog::{self, Admission, Backlog, Wanted};
+use crate::dispatch::apart;
+use crate::dispatch::rules::{delay, guards, keys};
+use crate::engine::{
+    AppendError, Engine, Fence, Guard, GuardRefused, Health, Mark, Placement, ProducerUnknown, SliceFull, Slices,
+};
+use crate::limits;
+use crate::model::event::bad_character;
+use crate::model::{EventId, EventView, PartitionId, ProducerId, Record, partition_of};
+pub use refused::{EventRefused, NumberingRefused, PublishError};
+pub use targets::{Target, Targets};
+
+/// Where the events of a call went.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Published {
+    /// The recovery epoch in which the offsets hold.
+    pub epoch: u32,
+    /// One for each event, in their order; that of a duplicate is where the first one is.
+    pub places: Vec<Placement>,
+    /// The indices of those that come later, ascending. They have no offset before they are due.
+    pub delayed: Vec<u32>,
+    /// The indices of those that are held until their key is in another state, ascending. They have no offset before that.
+    pub held: Vec<u32>,
+    /// Those that are in another topic, since their state may not follow that of their key, ascending.
+    pub diverted: Vec<Diverted>,
+}
+
+/// An event that is in another topic than the one that it was published to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diverted {
+    /// Its index; its place is that in the other topic.
+    pub index: u32,
+    /// The full name of that.
+    pub topic: Arc<str>,
+}
+
+impl Published {
+    /// How many of the events had been published before.
+    pub fn duplicates(&self) -> usize {
+        self.places.iter().filter(|place| place.is_duplicate).count()
+    }
+}
+
+/// The numbers of a call's events among all that their producer ever sends to the topic. They only grow, and calls are
+/// made one after another: what has a number that is not above the last one is taken for something that came before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbering {
+    /// Name of the producer, 1 to [`limits::PRODUCER_BYTES_MAX`] bytes; nobody else may have it.
+    pub producer: String,
+    /// Number of the call's first event; the others follow without gaps.
+    pub first_sequence: u64,
+    /// When the producer began with its first number, Unix nanoseconds by its own clock, the same in all its calls. Another time
+    /// makes another producer. Topics that forget producers take none that they do not know and that does not say it.
+    pub began_ns: Option<u64>,
+}
+
+impl Numbering {
+    /// That it can be for so many events, at this time.
+    fn check(&self, count: usize, now_ns: u64) -> Result<(), NumberingRefused> {
+        let (bytes, max) = (self.producer.len(), limits::PRODUCER_BYTES_MAX);
+        if bytes == 0 || bytes > max {
+            return Err(NumberingRefused::Producer { bytes, max });
+        }
+        let ahead = Duration::from_nanos(self.began_ns.map_or(0, |began_ns| began_ns.saturating_sub(now_ns)));
+        if ahead > limits::CLOCK_JUMP_MAX {
+            return Err(NumberingRefused::Ahead { ahead });
+        }
+        let first_sequence = self.first_sequence;
+        match first_sequence.checked_add(count as u64) {
+            Some(_) => Ok(()),
+            None => Err(NumberingRefused::Exhausted { first_sequence, count }),
+        }
+    }
+}
+
+/// Publishes from outside. Cheap to clone.
+pub struct Publisher<E> {
+    engine: E,
+    targets: Arc<RwLock<Arc<Targets>>>,
+    /// Turns of calls whose events may take long to be looked at.
+    turns: Arc<Semaphore>,
+}
+
+impl<E: Clone> Clone for Publisher<E> {
+    fn clone(&self) -> Self {
+        Self { engine: self.engine.clone(), targets: self.targets.clone(), turns: self.turns.clone() }
+    }
+}
+
+impl<E: Engine> Publisher<E> {
+    /// A publisher into the topics of a tree.
+    pub fn new(engine: E, targets: Arc<Targets>) -> Self {
+        Self { engine, targets: Arc::new(RwLock::new(targets)), turns: Arc::new(Semaphore::new(apart::turns())) }
+    }
+
+    /// The topics that there are now.
+    pub fn targets(&self) -> Arc<Targets> {
+        self.targets.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// There are other topics from now on.
+    pub(crate) fn publish_into(&self, targets: Targets) {
+        *self.targets.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(targets);
+    }
+
+    /// Publishes events, each in the CloudEvents protobuf format, to one root, all or nothing. Resolves when they are
+    /// durable.
+    ///
+    /// What was published before is not published again: it is recognised by its number where there is a `numbering`,
+    /// however long ago that was; else by `source` and `id`, as long as the topic's settings say.
+    ///
+    /// # Errors
+    /// [`PublishError`]. Nothing was published, except where [`AppendError::has_no_side_effects`] says that one cannot
+    /// know.
+    pub async fn publish(
+        &self,
+        topic: &str,
+        events: &[Bytes],
+        numbering: Option<Numbering>,
+    ) -> Result<Published, PublishError> {
+        let admission = self.admit(topic, events.len()).await?;
+        self.publish_admitted(topic, events, numbering, admission, None).await
+    }
+
+    /// Room for so many events in a topic. Where the topology bounds what waits in it, that is refused or waited for; else it is
+    /// there at once.
+    ///
+    /// # Errors
+    /// [`PublishError`]: the topic, its backlog, or an engine that has stopped.
+    pub async fn admit(&self, topic: &str, events: usize) -> Result<Admission, PublishError> {
+        let targets = self.targets();
+        let target = targets.root(topic)?;
+        let wanted = target.backlog.iter().map(|backlog| (backlog.clone(), events as u64));
+        let admission = self.reserve(wanted.collect()).await?;
+        Ok(self.turn(admission, target.takes_long()).await)
+    }
+
+    /// As [`Self::admit`], for events of several topics.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn admit_together(&self, events: &[Addressed]) -> Result<Admission, PublishError> {
+        let targets = self.targets();
+        let mut wanted: BTreeMap<&str, (Arc<Backlog>, u64)> = BTreeMap::new();
+        let mut takes_long = false;
+        for (target, _) in targets.addressed(events)? {
+            takes_long |= target.takes_long();
+            if let Some(backlog) = &target.backlog {
+                wanted.entry(&target.name).or_insert_with(|| (backlog.clone(), 0)).1 += 1;
+            }
+        }
+        let admission = self.reserve(wanted.into_values().collect()).await?;
+        Ok(self.turn(admission, takes_long).await)
+    }
+
+    /// Waits for a turn, where it takes one: such calls keep few processors busy, however many there are.
+    async fn turn(&self, admission: Admission, takes_long: bool) -> Admission {
+        match takes_long {
+            true => match self.turns.clone().acquire_owned().await {
+                Ok(turn) => admission.with_turn(turn),
+                Err(_) => admission, // it is never closed
+            },
+            false => admission,
+        }
+    }
+
+    async fn reserve(&self, wanted: Vec<Wanted>) -> Result<Admission, PublishError> {
+        if wanted.is_empty() {
+            return Ok(Admission::default());
+        }
+        let health = self.engine.health();
+        backlog::admit(wanted, || match &*health.borrow() {
+            Health::Serving => Ok(()),
+            Health::Stopped(stopped) => Err(AppendError::from(stopped.clone()).into()),
+        })
+        .await
+    }
+
+    /// [`Self::publish`] of events that have been admitted, behind others of the same stream where there is a fence: where
+    /// one of those was refused these are not published.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn publish_admitted(
+        &self,
+        topic: &str,
+        events: &[Bytes],
+        numbering: Option<Numbering>,
+        until_durable: Admission,
+        fence: Option<Fence>,
+    ) -> Result<Published, PublishError> {
+        let targets = self.targets();
+        let target = targets.root(topic)?;
+        let marks = self.marks(numbering, target.dedupes, events.len())?;
+        let room = Room::of(events, target.partitions);
+        self.append(events.iter().map(|event| (target, event)), room, marks, fence, until_durable).await
+    }
+
+    /// Publishes events to several roots, all of them in one commit or none; resolves when they are durable. Within each
+    /// partition they have the order that they are given in. Duplicates are as in [`Self::publish`]: of events that were
+    /// published before, only the others are.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub async fn publish_together(
+        &self,
+        events: &[Addressed],
+        numbering: Option<Numbering>,
+    ) -> Result<Published, PublishError> {
+        let admission = self.admit_together(events).await?;
+        self.publish_together_admitted(events, numbering, admission).await
+    }
+
+    /// [`Self::publish_together`] of events that have been admitted.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn publish_together_admitted(
+        &self,
+        events: &[Addressed],
+        numbering: Option<Numbering>,
+        until_durable: Admission,
+    ) -> Result<Published, PublishError> {
+        let targets = self.targets();
+        let addressed = targets.addressed(events)?;
+        // A frame has marks of one kind: a topic that recognises nothing does not look at them.
+        let dedupes = addressed.iter().any(|(target, _)| target.dedupes);
+        let marks = self.marks(numbering, dedupes, events.len())?;
+        self.append(addressed.into_iter(), Room::default(), marks, None, until_durable).await
+    }
+
+    /// By what the events of a call of so many are recognised; `dedupes`: their topic recognises them by themselves.
+    fn marks(&self, numbering: Option<Numbering>, dedupes: bool, count: usize) -> Result<Marks, PublishError> {
+        if count > limits::PUBLISH_EVENTS_MAX {
+            return Err(PublishError::TooMany { count, max: limits::PUBLISH_EVENTS_MAX });
+        }
+        match numbering {
+            Some(numbering) => {
+                // by the clock that is ahead, since the other one may be wrong for long
+                numbering.check(count, self.engine.now_ns().max(self.engine.trusted_now_ns()))?;
+                Ok(Marks::Numbers(numbering))
+            }
+            None if dedupes => Ok(Marks::Identities),
+            None => Ok(Marks::Nothing),
+        }
+    }
+
+    /// Gives events to the engine, or refuses them, the first time that it is polled. The engine's own refusal may be later.
+    async fn append<'a>(
+        &self,
+        events: impl Iterator<Item = (&'a Target, &'a Bytes)> + Clone + Send,
+        room: Room,
+        marks: Marks,
+        fence: Option<Fence>,
+        mut until_durable: Admission,
+    ) -> Result<Published, PublishError> {
+        let mut slices = Slices::with_room(room.bytes, room.partitions);
+        if let Marks::Numbers(numbering) = &marks {
+            numbering.began_ns.into_iter().for_each(|began_ns| slices.set_began(began_ns));
+            slices.set_producer(match numbering.began_ns {
+                Some(began_ns) => ProducerId::begun(&numbering.producer, began_ns),
+                None => ProducerId::new(&numbering.producer),
+            });
+        }
+        let (mut placed, mut targets) = (Vec::with_capacity(events.size_hint().0), Vec::new());
+        let now_ns = self.engine.now_ns();
+        let takes_long = takes_long(events.clone());
+        apart::run(takes_long, || {
+            for (index, (target, event)) in events.enumerate() {
+                let refused = |error| PublishError::Event { index, topic: target.name.clone(), error };
+                placed.push(place(target, event, &marks, index, now_ns, &mut slices).map_err(refused)?);
+                targets.push(target);
+            }
+            Ok::<_, PublishError>(())
+        })?;
+        until_durable.end_turn();
+        if slices.is_empty() {
+            return Ok(Published::default());
+        }
+        if let Some(fence) = fence {
+            slices.set_fence(fence);
+        }
+        let partitions: Vec<PartitionId> = slices.partitions().collect();
+        let appended = self.engine.append(slices).await.map_err(|error| match error {
+            AppendError::Guard(GuardRefused { of, why }) => PublishError::Event {
+                index: of as usize,
+                topic: targets.get(of as usize).map(|target: &&Target| target.name.clone()).unwrap_or_default(),
+                error: EventRefused::Lifecycle(why),
+            },
+            AppendError::Producer(ProducerUnknown { partition, since_ns }) => {
+                let at = partitions.iter().position(|of| *of == partition);
+                let first = placed.iter().position(|(slice, _)| Some(*slice) == at);
+                let target = first.and_then(|first| targets.get(first));
+                let Marks::Numbers(Numbering { producer, began_ns, .. }) = &marks else { return error.into() };
+                PublishError::ProducerUnknown {
+                    topic: target.map(|target: &&Target| target.name.clone()).unwrap_or_default(),
+                    producer: producer.clone(),
+                    began_ns: *began_ns,
+                    since_ns,
+                }
+            }
+            error => error.into(),
+        })?;
+        let mut published = Published { epoch: appended.epoch, ..Published::default() };
+        for (index, ((slice, record), target)) in (0..).zip(placed.into_iter().zip(targets)) {
+            let Some(PartitionId { topic, partition }) = partitions.get(slice) else { continue };
+            let mut place = appended.place(slice, record, *partition);
+            if let Some(aside) = appended.aside(slice, record) {
+                let diverted = target.guard.as_ref().and_then(|guard| guard.diverted.as_ref());
+                match diverted.filter(|(topic, _)| *topic == aside.to.topic) {
+                    Some((_, topic)) => published.diverted.push(Diverted { index, topic: topic.clone() }),
+                    None => {
+                        place.offset = None; // that is its place among those that are held
+                        published.held.push(index);
+                    }
+                }
+            }
+            if target.delayed == Some(*topic) {
+                place.offset = None; // that is its place among those that wait
+                published.delayed.push(index);
+            }
+            published.places.push(place);
+        }
+        Ok(published)
+    }
+}
+
+/// Whether it may take long to look at some events: by what their topics look at, or by how much there is to be looked at.
+fn takes_long<'a>(events: impl Iterator<Item = (&'a Target, &'a Bytes)>) -> bool {
+    let mut bytes = 0;
+    for (target, event) in events {
+        bytes += if target.reads_data() { event.len() } else { 0 };
+        if bytes > limits::DATA_READ_AT_ONCE_BYTES_MAX || target.takes_long() {
+            return true;
+        }
+    }
+    false
+}
+
+/// What the records of a call will need.
+#[derive(Default)]
+struct Room {
+    bytes: usize,
+    partitions: usize,
+}
+
+impl Room {
+    /// For events of one topic.
+    fn of(events: &[Bytes], partitions: u32) -> Self {
+        let bytes = events.iter().map(|event| event.len() + RECORD_HEAD_BYTES).sum();
+        Self { bytes, partitions: events.len().min(partitions as usize) }
+    }
+}
+
+/// Bytes of a record beside its event: its length, a key as long as most are, and what tells them apart.
+const RECORD_HEAD_BYTES: usize = 48;
+
+/// An event with its topic, for a call to several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addressed {
+    /// The topic, by its full or its short name; empty for that of the event in front of it.
+    pub topic: String,
+    /// The event in the CloudEvents protobuf format.
+    pub event: Bytes,
+}
+
+/// By what the events of a call are recognised when they come again.
+enum Marks {
+    Nothing,
+    Identities,
+    Numbers(Numbering),
+}
+
+impl Marks {
+    /// That of the `index`-th event, whose key is `key`, in its topic.
+    fn mark(&self, index: usize, target: &Target, view: &EventView<'_>, key: &str) -> Result<Mark, EventRefused> {
+        Ok(match self {
+            Self::Identities if target.dedupes => {
+                Mark::Identity(keys::identity(target.id.as_ref(), view, key).map_err(EventRefused::Id)?)
+            }
+            Self::Nothing => Mark::None,
+            Self::Identities => Mark::Identity(EventId::new(view.source, view.id)),
+            Self::Numbers(numbering) => Mark::Sequence(numbering.first_sequence + index as u64),
+        })
+    }
+}
+
+fn place(
+    target: &Target,
+    event: &Bytes,
+    marks: &Marks,
+    index: usize,
+    now_ns: u64,
+    slices: &mut Slices,
+) -> Result<(usize, u32), EventRefused> {
+    if event.len() > limits::EVENT_BYTES_MAX {
+        return Err(EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX });
+    }
+    let view = match target.is_dead_letters {
+        false => EventView::accept(event)?,
+        true => EventView::accept_dead_letter(event)?,
+    };
+    if let Some(schema) = &target.schema {
+        schema.check(view.data, view.content_type)?;
+    }
+    let computed;
+    let key = match &target.key {
+        Some(expression) => {
+            computed = keys::evaluate(expression, &view, None).map_err(EventRefused::Key)?;
+            if let Some(what) = bad_character(&computed) {
+                return Err(EventRefused::Key(format!("`{}` is {what}", expression.text())));
+            }
+            computed.as_str()
+        }
+        None => view.default_key(),
+    };
+    let is_delayed = target.delayed.is_some() && delay::is_event_delayed(&view, now_ns)?;
+    // also of one that comes later: its state is one of the topic's, whenever that is
+    let state = target.guard.as_ref().map(|guard| guards::state_of(&guard.plan, &view, Some(key))).transpose()?;
+    let partition = match target.delayed {
+        Some(delayed) if is_delayed => PartitionId { topic: delayed, partition: 0 },
+        _ => PartitionId { topic: target.topic, partition: partition_of(key, target.partitions) },
+    };
+    let id = match marks {
+        Marks::Numbers(_) => None,
+        _ if !target.per_key => None,
+        _ => Some(keys::identity(target.id.as_ref(), &view, key).map_err(EventRefused::Id)?),
+    };
+    let mark = marks.mark(index, target, &view, key)?;
+    let write = |out: &mut Vec<u8>| Record { key, lineage: None, event }.write(out);
+    let place = slices.push_marked(partition, mark, write).map_err(|error| match error {
+        SliceFull::Record(error) => EventRefused::from(error),
+        SliceFull::TooLarge => EventRefused::TooLarge { bytes: event.len(), max: limits::EVENT_BYTES_MAX },
+    })?;
+    // whether it comes later or not, it is the same event
+    if let (Mark::Identity(_), Some(delayed)) = (mark, target.delayed) {
+        slices.known_in(place.0, if is_delayed { target.topic } else { delayed });
+    }
+    if let Some((guard, state)) = target.guard.as_ref().zip(state).filter(|_| !is_delayed) {
+        let guard = guard.of(partition.partition, key, state, index as u32);
+        slices.guard_last(place.0, id.into_iter().fold(guard, Guard::recognised_by));
+    }
+    Ok(place)
+}

@@ -1,0 +1,170 @@
+//! Events on their way into a handler, copied once out of what the engine gives: that is memory which many share, a lane may
+//! hold its few events for long, and a few bytes would keep megabytes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::engine::{Chunk, Stored};
+use crate::model::{EventView, Offset, Record, RecordError};
+use crate::wasm::{EventContext, LogLevel};
+
+/// An event that a lane has read.
+pub(crate) struct Held {
+    pub(crate) offset: Offset,
+    pub(crate) append_time_ns: u64,
+    pub(crate) trusted_time_ns: u64,
+    pub(crate) record: Bytes,
+}
+
+/// An event that has been looked into.
+#[derive(Clone, Copy)]
+pub(crate) struct Parsed<'a> {
+    pub(crate) offset: Offset,
+    pub(crate) append_time_ns: u64,
+    pub(crate) trusted_time_ns: u64,
+    pub(crate) key: &'a str,
+    pub(crate) view: EventView<'a>,
+}
+
+/// A stored event that cannot be read: damage, or a bug. The lane cannot go on without losing it.
+#[derive(Debug, thiserror::Error)]
+#[error("the event at offset {offset} cannot be read: {error}")]
+pub(crate) struct Unreadable {
+    offset: Offset,
+    error: RecordError,
+}
+
+impl Unreadable {
+    pub(crate) fn new(offset: Offset, error: RecordError) -> Self {
+        Self { offset, error }
+    }
+}
+
+impl Held {
+    /// The events of some chunks.
+    pub(crate) fn all(chunks: &[Chunk]) -> Vec<Self> {
+        Self::copies(&chunks.iter().flat_map(Chunk::iter).collect::<Vec<_>>())
+    }
+
+    /// These events, in one piece of memory.
+    pub(super) fn copies(events: &[Stored<'_>]) -> Vec<Self> {
+        let mut records = Vec::with_capacity(events.iter().map(|stored| stored.record.len()).sum());
+        events.iter().for_each(|stored| records.extend_from_slice(stored.record));
+        let mut rest = Bytes::from(records);
+        events
+            .iter()
+            .map(|stored| Self {
+                offset: stored.offset,
+                append_time_ns: stored.append_time_ns,
+                trusted_time_ns: stored.trusted_time_ns,
+                record: rest.split_to(stored.record.len()),
+            })
+            .collect()
+    }
+
+    /// Bytes of its record.
+    pub(crate) fn bytes(&self) -> usize {
+        self.record.len()
+    }
+
+    pub(crate) fn parse(&self) -> Result<Parsed<'_>, Unreadable> {
+        Parsed::parse(self.offset, (self.append_time_ns, self.trusted_time_ns), &self.record)
+    }
+}
+
+impl<'a> Parsed<'a> {
+    /// Looks into an event where it is stored.
+    pub(crate) fn of(stored: &Stored<'a>) -> Result<Self, Unreadable> {
+        Self::parse(stored.offset, (stored.append_time_ns, stored.trusted_time_ns), stored.record)
+    }
+
+    fn parse(
+        offset: Offset,
+        (append_time_ns, trusted_time_ns): (u64, u64),
+        record: &'a [u8],
+    ) -> Result<Self, Unreadable> {
+        let parse = || {
+            let record = Record::parse(record)?;
+            Ok((record.key, record.view()?))
+        };
+        let (key, view) = parse().map_err(|error| Unreadable { offset, error })?;
+        Ok(Self { offset, append_time_ns, trusted_time_ns, key, view })
+    }
+}
+
+/// What a handler may ask of the events of one call.
+pub(crate) struct Context {
+    pub(crate) subscriber: Arc<str>,
+    /// What it is called for good.
+    pub(crate) origin: Arc<str>,
+    pub(crate) held: Arc<Vec<Held>>,
+    /// The first event of the call in `held`.
+    pub(crate) first: usize,
+}
+
+impl Context {
+    fn event(&self, index: u32) -> Option<Parsed<'_>> {
+        self.held.get(self.first + index as usize)?.parse().ok()
+    }
+}
+
+/// A value in a line of its own: what would end the line becomes a space.
+fn put_line(lines: &mut String, name: &str, value: &str) {
+    lines.push_str(name);
+    lines.push('=');
+    lines.extend(value.chars().map(|char| if char.is_control() { ' ' } else { char }));
+    lines.push('\n');
+}
+
+/// What the random bytes of an event follow from.
+pub(crate) fn seed(origin: &str, event: Option<&EventView<'_>>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(origin.as_bytes());
+    if let Some(event) = event {
+        // source and id together are what CloudEvents calls unique; a zero byte is in none of the three
+        for part in [event.source, event.id] {
+            hasher.update(&[0]);
+            hasher.update(part.as_bytes());
+        }
+    }
+    *hasher.finalize().as_bytes()
+}
+
+impl EventContext for Context {
+    fn attributes(&self, index: u32) -> String {
+        let mut lines = String::new();
+        if let Some(event) = self.event(index) {
+            put_line(&mut lines, "id", event.view.id);
+            put_line(&mut lines, "source", event.view.source);
+            for (name, value) in event.view.attributes_once() {
+                match value.as_text() {
+                    Some(text) => put_line(&mut lines, name, text),
+                    None => put_line(&mut lines, name, &value.to_owned().to_string()),
+                }
+            }
+        }
+        lines
+    }
+
+    fn seed(&self, index: u32) -> [u8; 32] {
+        seed(&self.origin, self.event(index).as_ref().map(|event| &event.view))
+    }
+
+    fn log(&self, index: Option<u32>, level: LogLevel, context: &str, line: &str) {
+        let event = index.and_then(|index| self.event(index));
+        let (subscriber, id) = (&*self.subscriber, event.map_or("", |event| event.view.id));
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::event!(target: "wattle::plugin", tracing::Level::$level, subscriber, event = id, context, "{line}")
+            };
+        }
+        match level {
+            LogLevel::Trace => log!(TRACE),
+            LogLevel::Debug => log!(DEBUG),
+            LogLevel::Info => log!(INFO),
+            LogLevel::Warn => log!(WARN),
+            LogLevel::Error => log!(ERROR),
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! What a keeper knows, and how it changes: which events are unclaimed, and which a member has claimed and not passed.
+//!
+//! ```text
+//!                  floor              end
+//!   ─────────────────┼──▒▒▒────▒▒──────┼─────────────>   ▒ unclaimed: runs, each an entry
+//!   all is claimed                       unclaimed
+//!
+//! entry  07 00                           little endian: u64 end, floor, number of runs, number of identities
+//!        07 01, u64 big endian: end      u64 little endian: first offset of an unclaimed run
+//!        07 03                           u64 from, u64 until: between them, some was given back by who had claimed it
+//!        07 02, u32 and u64 big endian:  u64 little endian: end of a run that this member has claimed and not passed
+//!               member, first offset
+//! ```
+//!
+//! Runs begin where a member passes over what another one may want, so they grow by that alone: where every member takes
+//! what comes, there are none, also while one is paused. They are read as they are needed. What is before the floor, where
+//! the slowest member is, is not looked at any more.
+//!
+//! A member that gives back what it has claimed makes it unclaimed again. The others are past it by then: each goes back once,
+//! to look whether that is for it. What it finds there besides is its own no more, or never was.
+//!
+//! Promises: what it says and the entries change together, or not at all.
+//! Must not know: sessions, lanes.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::super::entries::CLAIM;
+use super::Claimed;
+use super::former::Former;
+use super::identities::{Known, Wanted, Window};
+use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
+use crate::model::{Offset, SubscriberId};
+
+const MARK: &[u8] = &[CLAIM, 0];
+const RUN: u8 = 1;
+const OWN: u8 = 2;
+const GIVEN_BACK: &[u8] = &[CLAIM, 3];
+/// Entries that are read, or forgotten, at once.
+const PAGE: PageBudget = PageBudget::of(1_000);
+
+/// Runs by one end, with the other one.
+type Runs = BTreeMap<Offset, Offset>;
+
+/// What a keeper knows of a partition.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    /// From here on nothing is claimed.
+    pub(super) end: Offset,
+    /// In front of it every event is somebody's, or nobody's to take any more.
+    pub(super) floor: Offset,
+    /// Entries of runs that nobody has claimed.
+    pub(super) runs: u64,
+    /// Identities that were given and are remembered.
+    pub(super) identities: u64,
+    pub(super) members: Vec<Member>,
+    /// Between these, some was given back.
+    pub(super) given_back: Option<(Offset, Offset)>,
+    /// There are entries of all this.
+    is_kept: bool,
+    pub(super) former: Former,
+}
+
+/// A member.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) number: SubscriberId,
+    /// In front of it, all that was its own is done or in its waiting set.
+    pub(super) position: Offset,
+    /// Runs that it has claimed, by their first offsets. Those it has passed go with its next claim.
+    pub(super) own: Runs,
+}
+
+impl Member {
+    fn owns(&self, offset: Offset) -> bool {
+        self.own.range(..=offset).next_back().is_some_and(|(_, end)| offset < *end)
+    }
+}
+
+fn own_prefix(member: SubscriberId) -> Bytes {
+    [&[CLAIM, OWN][..], &member.0.to_be_bytes()].concat().into()
+}
+
+fn own_key(member: SubscriberId, first: Offset) -> Bytes {
+    [&own_prefix(member)[..], &first.to_be_bytes()].concat().into()
+}
+
+fn run_key(end: Offset) -> Bytes {
+    [&[CLAIM, RUN][..], &end.to_be_bytes()].concat().into()
+}
+
+/// The number that a key ends with.
+fn last_number(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+fn number_at(value: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(value.get(at..at + 8)?.try_into().ok()?))
+}
+
+fn put(key: Bytes, value: Offset) -> LaneWrite {
+    LaneWrite::put(key, value.to_le_bytes().to_vec())
+}
+
+/// What is to be written for runs that were so and are so.
+fn changes(before: &Runs, now: &Runs, key: impl Fn(Offset) -> Bytes) -> Vec<LaneWrite> {
+    let gone = before.keys().filter(|at| !now.contains_key(at)).map(|at| LaneWrite::delete(key(*at)));
+    let new = now.iter().filter(|(at, other)| before.get(at) != Some(other)).map(|(at, other)| put(key(*at), *other));
+    gone.chain(new).collect()
+}
+
+impl Book {
+    pub(super) fn load(entries: &impl Entries) -> Result<Self, ReadError> {
+        let mut book = Self::default();
+        if let Some(mark) = entries.get(MARK)? {
+            let number = |at| number_at(&mark, at).unwrap_or(0);
+            (book.end, book.floor, book.runs, book.is_kept) = (number(0), number(8), number(16), true);
+            book.identities = number(24);
+        }
+        if let Some(range) = entries.get(GIVEN_BACK)? {
+            book.given_back = number_at(&range, 0).zip(number_at(&range, 8));
+        }
+        Ok(book)
+    }
+
+    /// Another member. Its place among them.
+    pub(super) fn join(
+        &mut self,
+        entries: &impl Entries,
+        number: SubscriberId,
+        position: Offset,
+    ) -> Result<usize, ReadError> {
+        let mut own = Runs::new();
+        let (mut from, until) = (own_prefix(number), own_prefix(SubscriberId(number.0.saturating_add(1))));
+        loop {
+            let page = entries.range(Bound::Excluded(&from), &until, PAGE)?.entries;
+            let Some((last, _)) = page.last() else { break };
+            from = last.clone();
+            own.extend(page.iter().filter_map(|(key, end)| last_number(key).zip(number_at(end, 0))));
+        }
+        // one that is taken up again is who it was
+        let known = self.members.iter().position(|member| member.number == number);
+        let at = known.unwrap_or(self.members.len());
+        let joined = Member { number, position, own };
+        match self.members.get_mut(at) {
+            Some(member) => *member = joined,
+            None => self.members.push(joined),
+        }
+        Ok(at)
+    }
+
+    /// What a lane of an earlier release has kept with a member. Whether that was anything.
+    pub(super) fn join_former(&mut self, member: usize, entries: &impl Entries) -> Result<bool, ReadError> {
+        match self.is_kept {
+            true => Former::is_in(entries),
+            false => self.former.read(member, entries),
+        }
+    }
+
+    /// What is to be written before the first claim of all; the last of it says that it is there.
+    pub(super) fn begin(&mut self) -> Vec<LaneWrite> {
+        if std::mem::replace(&mut self.is_kept, true) {
+            return Vec::new();
+        }
+        let slowest = self.slowest();
+        let former = std::mem::take(&mut self.former);
+        self.floor = slowest.max(former.floor);
+        self.end = former.end().max(self.floor);
+        let unclaimed = former.unclaimed(self.floor, self.end);
+        self.runs = unclaimed.len() as u64;
+        let mut writes = changes(&Runs::new(), &unclaimed, run_key);
+        for (first, (end, member)) in former.ranges {
+            if let Some(member) = self.members.get_mut(member).filter(|member| end > member.position) {
+                member.own.insert(first, end);
+                writes.push(put(own_key(member.number, first), end));
+            }
+        }
+        writes.push(self.mark());
+        writes
+    }
+
+    fn slowest(&self) -> Offset {
+        self.members.iter().map(|member| member.position).min().unwrap_or(0)
+    }
+
+    fn mark(&self) -> LaneWrite {
+        LaneWrite::put(MARK, [self.end, self.floor, self.runs, self.identities].map(u64::to_le_bytes).concat())
+    }
+
+    /// The unclaimed runs in front of the end that have any of some offsets, by their ends.
+    fn runs_over(&self, entries: &impl Entries, first: Offset, last: Offset) -> Result<Runs, ReadError> {
+        let mut runs = Runs::new();
+        if self.runs == 0 || first >= self.end {
+            return Ok(runs);
+        }
+        let mut from = run_key(first);
+        loop {
+            let page = entries.range(Bound::Excluded(&from), &[CLAIM, RUN + 1], PAGE)?.entries;
+            for (key, start) in &page {
+                let Some((end, start)) = last_number(key).zip(number_at(start, 0)) else { continue };
+                if start > last {
+                    return Ok(runs);
+                }
+                runs.insert(end, start);
+            }
+            let Some((key, _)) = page.last() else { return Ok(runs) };
+            from = key.clone();
+        }
+    }
+
+    /// Some of the runs in front of an offset, as they are to be deleted.
+    fn runs_in_front(&self, entries: &impl Entries, floor: Offset) -> Result<Vec<LaneWrite>, ReadError> {
+        if self.runs == 0 {
+            return Ok(Vec::new());
+        }
+        let page = entries.range(Bound::Included(&[CLAIM, RUN]), &run_key(floor.saturating_add(1)), PAGE)?.entries;
+        Ok(page.into_iter().map(|(key, _)| LaneWrite::delete(key)).collect())
+    }
+
+    /// A member that has come to a position wants events, which ascend. What becomes of that, and what is to be written.
+    pub(super) fn claim(
+        &mut self,
+        entries: &impl Entries,
+        member: usize,
+        position: Offset,
+        wanted: &[Wanted],
+        window: Option<Window>,
+    ) -> Result<(Claimed, Vec<LaneWrite>), ReadError> {
+        let mut claimed = Claimed::default();
+        let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else {
+            self.moves(member, position);
+            return Ok((claimed, Vec::new()));
+        };
+        let before = self.runs_over(entries, first.offset.max(self.floor), last.offset)?;
+        let mut known = Known::look(entries, window, self.identities, wanted)?;
+        self.moves(member, position);
+        let floor = self.floor.max(self.slowest());
+        let mut writes = self.runs_in_front(entries, floor)?;
+        let forgotten = writes.len() as u64;
+        let Some(member) = self.members.get_mut(member) else { return Ok((claimed, Vec::new())) };
+        let (own_before, mut runs) = (member.own.clone(), before.clone());
+        member.own.retain(|_, end| *end > position);
+        let mut is_changed = false;
+        for wanted in wanted {
+            let offset = &wanted.offset;
+            let is_free = if member.owns(*offset) {
+                continue;
+            } else if *offset < self.floor {
+                false
+            } else if *offset >= self.end {
+                if *offset > self.end {
+                    runs.insert(*offset, self.end);
+                }
+                self.end = offset + 1;
+                true
+            } else {
+                take(&mut runs, *offset)
+            };
+            is_changed |= is_free;
+            if !is_free || known.is_given(*wanted) {
+                claimed.lost.insert(*offset);
+                claimed.repeated += u64::from(is_free);
+                continue;
+            }
+            claimed.is_new = true;
+            match member.own.range_mut(..offset).next_back() {
+                Some((_, end)) if *end == *offset => *end += 1,
+                _ => drop(member.own.insert(*offset, offset + 1)),
+            }
+        }
+        if !is_changed {
+            member.own = own_before;
+            return Ok((claimed, Vec::new()));
+        }
+        let number = member.number;
+        writes.extend(changes(&own_before, &member.own, |first| own_key(number, first)));
+        writes.extend(changes(&before, &runs, run_key));
+        self.runs = (self.runs + runs.len() as u64).saturating_sub(before.len() as u64 + forgotten);
+        writes.append(&mut known.writes);
+        self.identities = known.count;
+        self.floor = floor;
+        if self.given_back.is_some_and(|(_, until)| until <= floor) {
+            self.given_back = None;
+            writes.push(LaneWrite::delete(GIVEN_BACK));
+        }
+        writes.push(self.mark());
+        Ok((claimed, writes))
+    }
+
+    /// A member that has come to a position gives back what it has claimed from there on. What is to be written, where that
+    /// is anything.
+    pub(super) fn give_back(&mut self, member: usize, position: Offset) -> Vec<LaneWrite> {
+        let Some(member) = self.members.get_mut(member) else { return Vec::new() };
+        let (number, own) = (member.number, std::mem::take(&mut member.own));
+        let mut writes: Vec<_> = own.keys().map(|first| LaneWrite::delete(own_key(number, *first))).collect();
+        let given: Runs =
+            own.iter().filter(|(_, end)| **end > position).map(|(first, end)| (*end, (*first).max(position))).collect();
+        let hull = given.first_key_value().map(|(_, first)| *first).zip(given.last_key_value().map(|(end, _)| *end));
+        let Some((from, until)) = hull else {
+            member.own = own;
+            return Vec::new();
+        };
+        writes.extend(changes(&Runs::new(), &given, run_key));
+        self.runs += given.len() as u64;
+        let range = self.given_back.map_or((from, until), |before| (before.0.min(from), before.1.max(until)));
+        self.given_back = Some(range);
+        writes.push(LaneWrite::put(GIVEN_BACK, [range.0, range.1].map(u64::to_le_bytes).concat()));
+        writes.push(self.mark());
+        writes
+    }
+
+    /// Whether a member that has come to a position has passed anything that was given back, and between which offsets that
+    /// is. From now on it is at the first of these; what is to be written for that.
+    pub(super) fn go_back(&mut self, member: usize, position: Offset) -> Option<((Offset, Offset), Vec<LaneWrite>)> {
+        let range = self.given_back.filter(|(from, _)| *from < position)?;
+        let member = self.members.get_mut(member)?;
+        let before = std::mem::take(&mut member.own);
+        // what it has passed is done, so it must not find that it is its own
+        let rest = before.iter().filter(|(_, end)| **end > position);
+        member.own = rest.map(|(first, end)| ((*first).max(position), *end)).collect();
+        member.position = range.0;
+        let number = member.number;
+        Some((range, changes(&before, &member.own, |first| own_key(number, first))))
+    }
+
+    fn moves(&mut self, member: usize, position: Offset) {
+        if let Some(member) = self.members.get_mut(member) {
+            member.position = member.position.max(position);
+        }
+    }
+}
+
+/// Takes an offset out of the run that has it. Whether one has.
+fn take(runs: &mut Runs, offset: Offset) -> bool {
+    let found = runs.range((Bound::Excluded(offset), Bound::Unbounded)).next();
+    let Some((end, start)) = found.map(|(end, start)| (*end, *start)).filter(|(_, start)| *start <= offset) else {
+        return false;
+    };
+    runs.remove(&end);
+    if start < offset {
+        runs.insert(offset, start);
+    }
+    if offset + 1 < end {
+        runs.insert(end, offset + 1);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+//! Why an event was not handled, as a lane remembers it.
+
+use std::time::Duration;
+
+use crate::model::event::ATTRIBUTE_VALUE_BYTES_MAX;
+use crate::wasm::{CallError, CallErrorKind, InstanceError};
+
+/// Longest text of an attribute: what a reader accepts, less the text's own head.
+pub(super) const ATTRIBUTE_TEXT_BYTES_MAX: usize = ATTRIBUTE_VALUE_BYTES_MAX - 3;
+
+/// Why an event failed last.
+#[derive(Debug, Clone)]
+pub(crate) struct LastFailure {
+    /// `reject`, `retry`, `refused`, or the kind of a call's failure.
+    pub(crate) kind: &'static str,
+    pub(crate) reason: String,
+    pub(crate) backtrace: Option<String>,
+    /// Trying again can help.
+    pub(crate) may_pass: bool,
+    /// How long the handler itself asked to wait.
+    pub(crate) delay: Option<Duration>,
+}
+
+impl LastFailure {
+    /// The kind of [`Self::of_condition`].
+    pub(super) const OF_CONDITION: &str = "when";
+
+    /// There was no instance to call.
+    pub(super) fn of_instance(error: &InstanceError) -> Self {
+        Self { kind: "instance", reason: error.to_string(), backtrace: None, may_pass: true, delay: None }
+    }
+
+    /// Whether the event is one to be handled cannot be said.
+    pub(super) fn of_condition(reason: &str) -> Self {
+        let reason = format!("its `when` has no answer: {reason}");
+        Self { kind: Self::OF_CONDITION, reason, backtrace: None, may_pass: false, delay: None }
+    }
+
+    /// A call with this event alone has failed.
+    pub(crate) fn of_call(error: CallError) -> Self {
+        let may_pass = error.kind != CallErrorKind::Protocol;
+        Self { kind: error.kind.as_str(), reason: error.message, backtrace: error.backtrace, may_pass, delay: None }
+    }
+}
+
+/// As much of a text as an attribute may have.
+pub(super) fn cut(text: &str) -> &str {
+    let end = text.floor_char_boundary(ATTRIBUTE_TEXT_BYTES_MAX.min(text.len()));
+    match text.get(..end) {
+        Some("") | None => "unknown",
+        Some(text) => text,
+    }
+}

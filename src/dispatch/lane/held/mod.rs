@@ -1,0 +1,376 @@
+//! Events whose state may not follow that of their key now: held until it may, or for as long as their topic says.
+//!
+//! ```text
+//!   publish, outputs ── the guard ──> `T`
+//!                           │          │ their keys: those of which something is held are judged again
+//!                           v          v
+//!                       `T@held` ──> entries by key and arrival ── may follow ──> `T`
+//!                       a hidden                                └─ too late ────> `T@refused`
+//!                       topic
+//! ```
+//!
+//! The guard puts such an event into the hidden topic `T@held`, in the partition that it would have in `T`, where the place
+//! of its key is. It has its place in `T` only when it may follow: as if it had been published then.
+//!
+//! Promises: each event goes to `T` or to `T@refused`, once, however often the bus is killed meanwhile. Of a key, the first
+//! one goes that may follow, then again the first that may. One that may follow when it is published does not wait for those.
+//! How many are held is bounded by the guard (`model/guard.rs`), which is told of each that goes. A topic that has no
+//! lifecycle any more takes all that is held for it, of each key in the order in which it came.
+//! Relies on: the engine's units, as any lane; that only events of a topic change the states of its keys.
+//! Memory: of each event that is held its place, its state and its time (`Book`); its record is read when it goes.
+
+mod book;
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::batch::Unreadable;
+use super::command::Command;
+use super::entries::{HELD, HELD_UNTIL, end_of};
+use super::error::LaneError;
+use super::hidden::{self, after, put, refuse};
+use super::supervisor::Supervised;
+use crate::dispatch::rules::guards::{self, TopicGuard};
+use crate::engine::{Engine, Entries, Guard, LaneWrite, PageBudget, ReadBudget, Session, SessionError, Unit};
+use crate::limits;
+use crate::model::guard::{key_hash, may_follow};
+use crate::model::{Chunk, Offset, PartitionId, Record};
+use crate::topology::OutOfOrder;
+use book::{Book, HeldEvent, KeyHash};
+
+/// What is behind the name of a topic in that of its hidden topic. No name in a topology has it.
+pub(crate) const SUFFIX: &str = "@held";
+/// What does not happen where such a lane fails, for the log.
+pub(crate) const FAILS: &str = "what is held is not judged again";
+
+/// Entries that are looked at together.
+const PAGE: PageBudget = PageBudget { entries: limits::BATCH_EVENTS_MAX as usize, bytes: limits::BATCH_BYTES_MAX };
+
+/// What its lane has beside what all of hidden topics have.
+pub(crate) struct Own<E: Engine> {
+    /// What the partition keeps of its keys' states.
+    pub(crate) states: E::Entries,
+    /// The partition of the topic.
+    pub(crate) place: PartitionId,
+    /// `None` where the topic has no lifecycle any more.
+    pub(crate) guard: Option<TopicGuard>,
+}
+
+/// What a lane is made of.
+pub(crate) type Parts<E> = hidden::Parts<E, Own<E>>;
+
+/// Who holds the events of a partition.
+pub(crate) struct HeldLane<E: Engine> {
+    parts: Box<Parts<E>>,
+    position: Offset,
+    book: Book,
+    /// Keys that are to be judged again.
+    moved: BTreeSet<KeyHash>,
+    /// Up to where the topic's partition was looked through for keys, as long as anything is held.
+    looked: Offset,
+}
+
+/// The key of the entry of an event that is held.
+pub(crate) fn entry_key(hash: &KeyHash, offset: Offset) -> Vec<u8> {
+    [&[HELD], hash.as_slice(), &offset.to_be_bytes()].concat()
+}
+
+/// The key and the offset of an entry.
+fn parse_entry_key(key: &[u8]) -> Option<(KeyHash, Offset)> {
+    let (hash, offset) = key.strip_prefix(&[HELD])?.split_first_chunk()?;
+    Some((*hash, Offset::from_be_bytes(offset.try_into().ok()?)))
+}
+
+/// In the time at which an event is given up, which is before 2262: the time since when it is held is behind it. Entries of
+/// earlier versions do not have that.
+const HAS_SINCE: u64 = 1 << 63;
+
+/// What is kept of an event that is held: `u64` when it is given up, with [`HAS_SINCE`], `u64` when it came, its record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeldValue {
+    /// When it is given up, trusted time.
+    pub(crate) due_ns: u64,
+    /// When it came, by the clock of the bus.
+    pub(crate) since_ns: Option<u64>,
+    pub(crate) record: Bytes,
+}
+
+impl HeldValue {
+    pub(crate) fn parse(value: &Bytes) -> Option<Self> {
+        let (due_ns, rest) = value.split_first_chunk()?;
+        let due_ns = u64::from_le_bytes(*due_ns);
+        if due_ns & HAS_SINCE == 0 {
+            return Some(Self { due_ns, since_ns: None, record: value.slice_ref(rest) });
+        }
+        let (since_ns, rest) = rest.split_first_chunk()?;
+        let since_ns = Some(u64::from_le_bytes(*since_ns));
+        Some(Self { due_ns: due_ns & !HAS_SINCE, since_ns, record: value.slice_ref(rest) })
+    }
+
+    fn encode(due_ns: u64, since_ns: u64, record: &[u8]) -> Vec<u8> {
+        [&(due_ns | HAS_SINCE).to_le_bytes(), since_ns.to_le_bytes().as_slice(), record].concat()
+    }
+}
+
+impl<E: Engine> Supervised for HeldLane<E> {
+    type Parts = Parts<E>;
+
+    fn load(parts: Box<Parts<E>>) -> Result<Self, (LaneError, Box<Parts<E>>)> {
+        let position = parts.session.next_offset();
+        let mut lane = Self { parts, position, book: Book::default(), moved: BTreeSet::new(), looked: 0 };
+        match lane.read() {
+            Ok(()) => Ok(lane),
+            Err(error) => Err((error, lane.parts)),
+        }
+    }
+
+    async fn run(mut self, _: Option<Command>) -> (LaneError, Box<Parts<E>>) {
+        let ended = self.work().await.map_or_else(|error| error, |()| LaneError::Stopped);
+        (ended, self.parts)
+    }
+}
+
+impl<E: Engine> HeldLane<E> {
+    /// Reads what is kept of it: everything that it holds is judged again.
+    fn read(&mut self) -> Result<(), LaneError> {
+        self.looked = self.parts.engine.bounds(self.parts.own.place).unwrap_or_default().written;
+        let mut from = Bound::Included(vec![HELD]);
+        loop {
+            let from_ref = from.as_ref().map(Vec::as_slice);
+            let found = self.parts.entries.range(from_ref, &end_of(HELD), PAGE)?.entries;
+            let Some((last, _)) = found.last() else { break };
+            from = Bound::Excluded(last.to_vec());
+            for (key, value) in &found {
+                let Some(((key, offset), held)) = parse_entry_key(key).zip(HeldValue::parse(value)) else {
+                    continue;
+                };
+                let HeldValue { due_ns, record, .. } = held;
+                let state = self.state_of(offset, &record)?;
+                self.book.put(HeldEvent { key, offset, due_ns, state });
+            }
+        }
+        self.moved = self.book.keys().copied().collect();
+        self.tell();
+        self.parts.seen.set_failure(None);
+        Ok(())
+    }
+
+    /// The state that an event brings, where the lifecycle knows it. All are the same where there is no lifecycle.
+    fn state_of(&self, offset: Offset, record: &[u8]) -> Result<Option<Arc<str>>, LaneError> {
+        let Some(guard) = &self.parts.own.guard else { return Ok(Some("".into())) };
+        let parse = || {
+            let record = Record::parse(record)?;
+            Ok((record.key, record.view()?))
+        };
+        let (key, view) = parse().map_err(|error| Unreadable::new(offset, error))?;
+        Ok(guards::state_of(&guard.plan, &view, Some(key)).ok())
+    }
+
+    /// When the first one is given up; never where all may follow.
+    fn next_ns(&self) -> Option<u64> {
+        self.book.next_ns().filter(|_| self.parts.own.guard.is_some())
+    }
+
+    fn tell(&self) {
+        self.parts.seen.set_count(self.book.count());
+        self.parts.seen.set_next(self.next_ns());
+    }
+
+    /// Forgets entries of earlier versions, which had another one by the time of each event.
+    async fn forget_times(&mut self) -> Result<(), LaneError> {
+        loop {
+            let times = self.parts.entries.range(Bound::Included(&[HELD_UNTIL]), &end_of(HELD_UNTIL), PAGE)?.entries;
+            if times.is_empty() {
+                return Ok(());
+            }
+            let writes = times.into_iter().map(|(key, _)| LaneWrite::delete(key)).collect();
+            let unit = Unit { consumed_to: self.position, writes, ..Unit::default() };
+            self.parts.session.commit(unit).await?;
+        }
+    }
+
+    /// Works until it is told to stop or cannot go on.
+    async fn work(&mut self) -> Result<(), LaneError> {
+        let budget = ReadBudget { events: limits::BATCH_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
+        self.forget_times().await?;
+        loop {
+            if self.parts.stop.is_cancelled() {
+                return Ok(self.parts.session.flush().await?);
+            }
+            if let Some(hash) = self.moved.pop_first() {
+                self.judge_again(hash).await?;
+                continue;
+            }
+            let now_ns = self.parts.engine.trusted_now_ns();
+            let pause = self.next_ns().map(|due_ns| Duration::from_nanos(due_ns.saturating_sub(now_ns)));
+            // What has changed by now is seen before anything is given up.
+            if pause == Some(Duration::ZERO) && !self.look_through(budget).await? {
+                self.give_up(now_ns).await?;
+                continue;
+            }
+            let pause = pause.map(|pause| pause.min(limits::DELAY_LOOK_EVERY));
+            let (engine, place, looked) = (self.parts.engine.clone(), self.parts.own.place, self.looked);
+            tokio::select! {
+                biased;
+                () = self.parts.stop.cancelled() => {}
+                chunks = self.parts.session.read(budget) => self.take_in(&chunks?).await?,
+                () = after(pause) => {}
+                came = engine.wait_durable(place, looked), if self.book.count() > 0 => {
+                    came.map_err(SessionError::from)?;
+                    self.look_through(budget).await?;
+                }
+            }
+        }
+    }
+
+    /// Takes in events that were put aside.
+    async fn take_in(&mut self, chunks: &[Chunk]) -> Result<(), LaneError> {
+        let Some(last) = chunks.last() else { return Ok(()) };
+        if self.book.count() == 0 {
+            // before their states are looked at: what comes later is looked through
+            self.looked = self.parts.engine.bounds(self.parts.own.place).unwrap_or_default().written;
+        }
+        let period = match self.parts.own.guard.as_ref().map(|guard| guard.plan.out_of_order) {
+            Some(OutOfOrder::Hold(hold)) => hold.period,
+            Some(OutOfOrder::Refuse | OutOfOrder::Divert) | None => Duration::ZERO,
+        };
+        let period_ns = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+        let mut writes = Vec::new();
+        for held in chunks.iter().flat_map(Chunk::iter) {
+            let (offset, due_ns) = (held.offset, held.trusted_time_ns.saturating_add(period_ns).min(HAS_SINCE - 1));
+            let record = Record::parse(held.record).map_err(|error| Unreadable::new(offset, error))?;
+            let key = key_hash(record.key);
+            let value = HeldValue::encode(due_ns, held.append_time_ns, held.record);
+            writes.push(LaneWrite::put(entry_key(&key, offset), value));
+            let state = self.state_of(offset, held.record)?;
+            self.book.put(HeldEvent { key, offset, due_ns, state });
+            self.moved.insert(key);
+        }
+        // Before the position: whoever sees that all was read sees that something is held.
+        self.tell();
+        self.position = last.end_offset();
+        let unit = Unit { consumed_to: self.position, writes, ..Unit::default() };
+        Ok(self.parts.session.commit(unit).await?)
+    }
+
+    /// Looks which keys that something is held of have come by in the topic. Whether any has.
+    async fn look_through(&mut self, budget: ReadBudget) -> Result<bool, LaneError> {
+        let read = self.parts.engine.read(self.parts.own.place, self.looked, budget).await;
+        let chunks = read.map_err(SessionError::from)?;
+        for stored in chunks.iter().flat_map(|chunk| chunk.iter()) {
+            let record = Record::parse(stored.record).map_err(|error| Unreadable::new(self.looked, error))?;
+            let hash = key_hash(record.key);
+            if self.book.has(&hash) {
+                self.moved.insert(hash);
+            }
+        }
+        if let Some(last) = chunks.last() {
+            self.looked = last.end_offset();
+        }
+        Ok(!self.moved.is_empty() || !chunks.is_empty())
+    }
+
+    /// Gives those events of a key their places that may follow now.
+    async fn judge_again(&mut self, hash: KeyHash) -> Result<(), LaneError> {
+        let mut most = limits::BATCH_EVENTS_MAX as usize;
+        let all = BTreeSet::from(["".into()]);
+        while self.book.has(&hash) && !self.parts.stop.is_cancelled() {
+            let stored = self.parts.own.states.get(&hash)?;
+            let lifecycle = self.parts.own.guard.as_ref().map(|guard| guard.plan.lifecycle.clone());
+            let mut next = match &lifecycle {
+                Some(lifecycle) => may_follow(lifecycle, stored.as_deref(), self.parts.engine.trusted_now_ns()),
+                None => Some(&all),
+            };
+            let mut unit = Unit { consumed_to: self.position, ..Unit::default() };
+            let mut gone: Vec<HeldEvent> = Vec::new();
+            while let Some(may) = next.filter(|_| gone.len() < most) {
+                let Some(held) = self.book.take_first(&hash, may) else { break };
+                let record = self.record_of(&held)?;
+                if !gone.is_empty() && unit.emits.bytes() + record.len() > limits::BATCH_BYTES_MAX {
+                    self.book.put(held);
+                    break;
+                }
+                let key = Record::parse(&record).map_err(|error| Unreadable::new(held.offset, error))?.key;
+                let slice = put(&mut unit.emits, self.parts.own.place, &record);
+                if let Some((lifecycle, state)) = lifecycle.as_ref().zip(held.state.as_ref()) {
+                    unit.emits.guard_last(slice, Guard::new(key, state.clone(), gone.len() as u32));
+                    next = lifecycle.follows(state);
+                }
+                unit.writes.push(LaneWrite::delete(entry_key(&hash, held.offset)));
+                gone.push(held);
+            }
+            if gone.is_empty() {
+                break;
+            }
+            unit.emits.release(self.parts.own.place, gone.len() as u32);
+            match self.parts.session.commit(unit).await {
+                Ok(()) => self.went().await?,
+                // Its state has changed just now: that event is seen, and looked at then.
+                Err(SessionError::Guard(refused)) if refused.is_for_its_event() => {
+                    gone.into_iter().for_each(|held| self.book.put(held));
+                    most = refused.of as usize;
+                    if most == 0 {
+                        break;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The record of an event that is held.
+    fn record_of(&self, held: &HeldEvent) -> Result<Bytes, LaneError> {
+        let value = self.parts.entries.get(&entry_key(&held.key, held.offset))?;
+        Ok(value.as_ref().and_then(HeldValue::parse).map(|held| held.record).unwrap_or_default())
+    }
+
+    /// Gives up what has been held for as long as it may.
+    async fn give_up(&mut self, now_ns: u64) -> Result<(), LaneError> {
+        let (mut unit, mut count) = (Unit { consumed_to: self.position, ..Unit::default() }, 0);
+        let refused = self.parts.own.guard.as_ref().map(|guard| guard.refused);
+        while let Some(refused) = refused.filter(|_| count < limits::BATCH_EVENTS_MAX) {
+            let Some(held) = self.book.take_late(now_ns) else { break };
+            let record = self.record_of(&held)?;
+            if count > 0 && unit.emits.bytes() + record.len() > limits::BATCH_BYTES_MAX {
+                self.book.put(held);
+                break;
+            }
+            let why = "its state could not follow that of its key for as long as it was held";
+            refuse(&mut unit.emits, refused, &record, why).map_err(|error| Unreadable::new(held.offset, error))?;
+            unit.writes.push(LaneWrite::delete(entry_key(&held.key, held.offset)));
+            count += 1;
+        }
+        unit.emits.release(self.parts.own.place, count);
+        self.parts.session.commit(unit).await?;
+        self.went().await
+    }
+
+    /// What is held no longer is in its topic before it is counted no longer.
+    async fn went(&mut self) -> Result<(), LaneError> {
+        self.parts.session.flush().await?;
+        self.tell();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_an_event_is_a_promise_also_of_those_of_earlier_versions() {
+        let value = HeldValue::encode(0x0203, 0x0405, b"record");
+        let head: String = value[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((head.as_str(), &value[16..]), ("03020000000000800504000000000000", &b"record"[..]));
+        let record = Bytes::from_static(b"record");
+        let held = |since_ns| HeldValue { due_ns: 0x0203, since_ns, record: record.clone() };
+        assert_eq!(HeldValue::parse(&value.into()), Some(held(Some(0x0405))));
+        let before = [0x0203_u64.to_le_bytes().as_slice(), b"record"].concat();
+        assert_eq!(HeldValue::parse(&before.into()), Some(held(None)));
+    }
+}

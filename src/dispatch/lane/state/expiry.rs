@@ -1,0 +1,407 @@
+//! Which of a handler's state expires next: an entry for each key, in the order of the time at which it was written, so that
+//! nothing is looked through for what has expired.
+//!
+//! ```text
+//! entry  08, u64 time, bucket, 00, key     big endian; nothing is under it
+//! entry  04 "expiry"                       u8: how far the entries above are, where there are any
+//!                                            0: they go; 1: all keys up to the one behind it have one; 2: all keys have one
+//!
+//!          no `ttl` any more               all gone, no `ttl`
+//!   (any) ──────────────────> they go (0) ─────────────────────> none
+//!                                   │ all gone, a `ttl`            │ a `ttl`, keys that have none
+//!                                   └──────────> they come (1) <───┘
+//!                                                     │ at the last key
+//!                                                     └─────────────────> complete (2): what is due is removed
+//! ```
+//!
+//! The time is that of the write and not that of the expiry, so that another `ttl` changes nothing here; it is told in steps of
+//! [`STEP_NS`], so that what is written again and again is not entered again and again. A state that was kept without them (by
+//! an earlier release, or without a `ttl`) gets them page by page, beside the lane's work.
+//!
+//! Promises: a step is bounded in entries and bytes. What is removed has expired by its own word: the value is looked at.
+//! Time is that of events: a lane that gets none removes nothing.
+
+use std::ops::Bound;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes};
+
+use super::super::entries::{STATE, TOLD, WRITTEN, end_of};
+use super::{Before, time_of};
+use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
+use crate::limits::STATE_SWEEP_ENTRIES;
+
+/// How far the entries are.
+const MARK: &[u8] = &[TOLD, b'e', b'x', b'p', b'i', b'r', b'y'];
+const GOES: u8 = 0;
+const COMES: u8 = 1;
+const IS_COMPLETE: u8 = 2;
+/// Bytes of the mark as it is written beside others.
+pub(super) const MARK_BYTES: usize = MARK.len() + 1;
+/// What one entry weighs more than the key that it is of.
+const TIME_BYTES: usize = 8;
+/// Bytes of values after which a step looks at no more.
+const VALUE_BYTES: u64 = 1 << 20;
+/// Bytes of keys and values after which a look at what would expire sees no more.
+const LOOK_BYTES: u64 = 64 << 20;
+/// Entries that one step looks at.
+const PAGE: PageBudget = PageBudget::of(STATE_SWEEP_ENTRIES);
+
+/// Times are told apart by so many nanoseconds, about a second: a key is entered again only where it is written in another
+/// one, and is removed no later than that after it has expired, unless the room is needed before.
+const STEP_NS: u64 = 1 << 30;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    /// There are none.
+    None,
+    /// They go.
+    Goes,
+    /// Those of keys up to this one are there.
+    Comes(Vec<u8>),
+    Complete,
+}
+
+/// What is known of when state expires.
+#[derive(Debug)]
+pub(super) struct Expiry {
+    ttl_ns: Option<u64>,
+    phase: Phase,
+    /// The mark says something else.
+    is_unmarked: bool,
+    /// No entry is before this key. What was deleted there since the last checkpoint has to be passed over by whoever looks
+    /// from further ahead, and that may be very much.
+    front: Vec<u8>,
+    /// Nothing that is still there was written before.
+    oldest_ns: u64,
+    /// Where the look at the step of time goes on that is not over yet, and when the oldest of what stays of it was written.
+    rest: Option<(Vec<u8>, u64)>,
+}
+
+/// What one step has found.
+pub(crate) struct Step {
+    /// What is to be committed.
+    pub(crate) writes: Vec<LaneWrite>,
+    /// How many entries it has looked at.
+    pub(crate) looked_at: usize,
+}
+
+/// The entry that says when a key was written.
+fn entry(written_ns: u64, key: &[u8]) -> Vec<u8> {
+    let mut entry = since(written_ns);
+    entry.extend_from_slice(key.get(1..).unwrap_or_default());
+    entry
+}
+
+/// Where the entries of a time begin.
+fn since(written_ns: u64) -> Vec<u8> {
+    let mut entry = vec![WRITTEN];
+    entry.put_u64(written_ns / STEP_NS);
+    entry
+}
+
+/// The key that an entry is of.
+fn key_of(entry: &[u8]) -> Vec<u8> {
+    let mut key = vec![STATE];
+    key.extend_from_slice(entry.get(1 + TIME_BYTES..).unwrap_or_default());
+    key
+}
+
+/// When the first of a step was written at the earliest.
+fn begin_of(entry: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(entry.get(1..=TIME_BYTES)?.try_into().ok()?) * STEP_NS)
+}
+
+impl Expiry {
+    /// As a lane left it, for the `ttl` that holds now.
+    pub(super) fn load(entries: &impl Entries, ttl_ns: Option<u64>) -> Result<Self, ReadError> {
+        let mark = entries.get(MARK)?;
+        let known = mark.as_deref().and_then(|mark| mark.split_first());
+        let (phase, is_unmarked) = match (ttl_ns, known) {
+            (None, None) => (Phase::None, false),
+            (None, Some((how, _))) => (Phase::Goes, *how != GOES),
+            (Some(_), Some((&IS_COMPLETE, _))) => (Phase::Complete, false),
+            (Some(_), Some((&COMES, key))) => (Phase::Comes(key.to_vec()), false),
+            (Some(_), Some(_)) => (Phase::Goes, false),
+            (Some(_), None) => {
+                let first = entries.range(Bound::Included(&[STATE]), &end_of(STATE), PageBudget::of(1))?;
+                let phase = if first.entries.is_empty() { Phase::Complete } else { Phase::Comes(vec![STATE]) };
+                (phase, true)
+            }
+        };
+        Ok(Self { ttl_ns, phase, is_unmarked, front: vec![WRITTEN], oldest_ns: 0, rest: None })
+    }
+
+    /// Whether something written at a time has expired by another.
+    pub(super) fn has_expired(&self, written_ns: u64, time_ns: u64) -> bool {
+        self.ttl_ns.is_some_and(|ttl_ns| written_ns.saturating_add(ttl_ns) <= time_ns)
+    }
+
+    /// What changing a key may add to a unit at the most.
+    pub(super) fn bytes(&self, key: &[u8]) -> usize {
+        if self.ttl_ns.is_some() { 2 * (TIME_BYTES + key.len()) } else { 0 }
+    }
+
+    /// What has to be written where the mark says something else.
+    pub(super) fn mark(&mut self) -> Option<LaneWrite> {
+        std::mem::take(&mut self.is_unmarked).then(|| match &self.phase {
+            Phase::None => LaneWrite::delete(MARK),
+            Phase::Goes => LaneWrite::put(MARK, vec![GOES]),
+            Phase::Comes(key) => {
+                let mut mark = vec![COMES];
+                mark.extend_from_slice(key);
+                LaneWrite::put(MARK, mark)
+            }
+            Phase::Complete => LaneWrite::put(MARK, vec![IS_COMPLETE]),
+        })
+    }
+
+    /// Whether the mark has yet to be written.
+    pub(super) fn is_unmarked(&self) -> bool {
+        self.is_unmarked
+    }
+
+    /// The mark was not written after all.
+    pub(super) fn set_unmarked(&mut self, is_unmarked: bool) {
+        self.is_unmarked = is_unmarked;
+    }
+
+    /// A key changes: what that changes here.
+    pub(super) fn change(
+        &mut self,
+        key: &[u8],
+        before: Option<Before>,
+        after: Option<Before>,
+        writes: &mut Vec<LaneWrite>,
+    ) {
+        if !matches!(self.phase, Phase::Comes(_) | Phase::Complete) {
+            return;
+        }
+        let entered = |of: Option<Before>| of.map(|of| entry(of.written_ns, key));
+        let (old, new) = (entered(before), entered(after));
+        if let Some(after) = after {
+            self.oldest_ns = self.oldest_ns.min(after.written_ns);
+        }
+        if let Some(new) = &new
+            && *new < self.front
+        {
+            self.front.clone_from(new);
+        }
+        if old != new {
+            writes.extend(old.map(LaneWrite::delete));
+            writes.extend(new.map(|new| LaneWrite::put(new, Bytes::new())));
+        }
+    }
+
+    /// Whether there is something to do without any event.
+    pub(super) fn is_behind(&self) -> bool {
+        matches!(self.phase, Phase::Goes | Phase::Comes(_))
+    }
+
+    /// Whether there may be something whose removal makes room.
+    pub(super) fn may_make_room(&self, time_ns: u64) -> bool {
+        self.ttl_ns.is_some() && (self.is_behind() || self.has_expired(self.oldest_ns, time_ns))
+    }
+
+    /// Goes a step further; none where there is nothing to do. For `all`, also what has expired in the step of time that is not
+    /// over yet goes. `value` is what is under a key.
+    pub(super) fn step(
+        &mut self,
+        entries: &impl Entries,
+        (time_ns, all): (u64, bool),
+        value: impl Fn(&[u8]) -> Result<Option<Before>, ReadError>,
+    ) -> Result<Option<Step>, ReadError> {
+        match (&self.phase, self.ttl_ns) {
+            (Phase::Goes, _) => self.go(entries).map(Some),
+            (Phase::Comes(from), _) => {
+                let from = from.clone();
+                self.come(entries, &from).map(Some)
+            }
+            (Phase::Complete, Some(ttl_ns)) => {
+                let Some(last_ns) = time_ns.checked_sub(ttl_ns) else { return Ok(None) };
+                match self.remove(entries, last_ns, &value)? {
+                    None if all => self.remove_rest(entries, last_ns, &value),
+                    step => Ok(step),
+                }
+            }
+            (Phase::None | Phase::Complete, _) => Ok(None),
+        }
+    }
+
+    /// Entries go that nobody keeps up to date.
+    fn go(&mut self, entries: &impl Entries) -> Result<Step, ReadError> {
+        let page = entries.range(Bound::Included(&self.front), &end_of(WRITTEN), PAGE)?;
+        let mut writes: Vec<_> = page.entries.iter().map(|(entry, _)| LaneWrite::delete(entry.clone())).collect();
+        if let Some((last, _)) = page.entries.last() {
+            self.front = last.to_vec();
+        }
+        if page.is_last {
+            self.front = vec![WRITTEN];
+            self.phase = if self.ttl_ns.is_some() { Phase::Comes(vec![STATE]) } else { Phase::None };
+            self.is_unmarked = true;
+        }
+        writes.extend(self.mark());
+        Ok(Step { writes, looked_at: page.entries.len() })
+    }
+
+    /// The next keys get their entries.
+    fn come(&mut self, entries: &impl Entries, from: &[u8]) -> Result<Step, ReadError> {
+        let page = entries.range(Bound::Excluded(from), &end_of(STATE), PAGE)?;
+        let made = page.entries.iter().filter_map(|(key, value)| Some(entry(time_of(value)?, key)));
+        let mut writes: Vec<_> = made.map(|entry| LaneWrite::put(entry, Bytes::new())).collect();
+        self.phase = match page.entries.last() {
+            Some((last, _)) if !page.is_last => Phase::Comes(last.to_vec()),
+            _ => Phase::Complete,
+        };
+        self.is_unmarked = true;
+        writes.extend(self.mark());
+        Ok(Step { writes, looked_at: page.entries.len() })
+    }
+
+    /// What was written in steps of time that have expired as a whole goes: up to a time.
+    fn remove(
+        &mut self,
+        entries: &impl Entries,
+        last_ns: u64,
+        value: &impl Fn(&[u8]) -> Result<Option<Before>, ReadError>,
+    ) -> Result<Option<Step>, ReadError> {
+        let until = since(last_ns.saturating_add(1));
+        if until <= self.front {
+            return Ok(None);
+        }
+        let page = entries.range(Bound::Included(&self.front), &until, PAGE)?;
+        if page.entries.is_empty() {
+            // what comes next is not looked for again until its time has come
+            let first = entries.range(Bound::Included(&until), &end_of(WRITTEN), PageBudget::of(1))?;
+            let first = first.entries.into_iter().next().map(|(first, _)| first.to_vec());
+            self.oldest_ns = self.oldest_ns.max(first.as_deref().and_then(begin_of).unwrap_or(u64::MAX));
+            self.front = first.unwrap_or_else(|| end_of(WRITTEN).to_vec());
+            return Ok(None);
+        }
+        let looked = look(&page.entries, last_ns, value)?;
+        self.front = looked.behind;
+        Ok(Some(looked.step))
+    }
+
+    /// What was written up to a time goes that is in the step of time that is not over yet.
+    fn remove_rest(
+        &mut self,
+        entries: &impl Entries,
+        last_ns: u64,
+        value: &impl Fn(&[u8]) -> Result<Option<Before>, ReadError>,
+    ) -> Result<Option<Step>, ReadError> {
+        if self.oldest_ns > last_ns {
+            return Ok(None);
+        }
+        let next_ns = (last_ns / STEP_NS + 1).saturating_mul(STEP_NS);
+        let (from, oldest_ns) = self.rest.take().unwrap_or_else(|| (self.front.clone(), next_ns));
+        let page = entries.range(Bound::Included(&from), &since(next_ns), PAGE)?;
+        let looked = look(&page.entries, last_ns, value)?;
+        let oldest_ns = oldest_ns.min(looked.oldest_ns);
+        if page.is_last && looked.step.looked_at == page.entries.len() {
+            self.oldest_ns = oldest_ns;
+        } else {
+            self.rest = Some((looked.behind, oldest_ns));
+        }
+        Ok(Some(looked.step))
+    }
+}
+
+/// A look at how much of some lanes' state expires by another `ttl`, with a bound on what is looked at.
+pub(crate) struct Look {
+    /// What was written then or before has expired already.
+    expired_ns: Option<u64>,
+    /// What was written then or before expires.
+    expires_ns: u64,
+    entries_left: usize,
+    bytes_left: u64,
+    /// How many keys.
+    pub(crate) expired: u64,
+    /// All of them were looked at.
+    pub(crate) is_all: bool,
+}
+
+impl Look {
+    /// From one `ttl` to a shorter one, or to the first one.
+    pub(crate) fn new(entries_max: usize, (before, after): (Option<Duration>, Duration), now_ns: u64) -> Self {
+        let since = |ttl: Duration| now_ns.checked_sub(u64::try_from(ttl.as_nanos()).ok()?);
+        Self {
+            expired_ns: before.and_then(since),
+            expires_ns: since(after).unwrap_or(0),
+            entries_left: entries_max,
+            bytes_left: LOOK_BYTES,
+            expired: 0,
+            is_all: true,
+        }
+    }
+
+    /// At those of one lane more.
+    pub(crate) fn at(&mut self, entries: &impl Entries) -> Result<(), ReadError> {
+        let is_complete = entries.get(MARK)?.is_some_and(|mark| mark.first() == Some(&IS_COMPLETE));
+        let (from, until) = match is_complete {
+            true => (self.expired_ns.map_or(vec![WRITTEN], since), since(self.expires_ns.saturating_add(STEP_NS))),
+            false => (vec![STATE], end_of(STATE).to_vec()),
+        };
+        let mut from = Bound::Included(from);
+        loop {
+            if self.entries_left == 0 || self.bytes_left == 0 {
+                self.is_all = false;
+                return Ok(());
+            }
+            let budget = PageBudget::of(self.entries_left.min(STATE_SWEEP_ENTRIES));
+            let page = entries.range(from.as_ref().map(Vec::as_slice), &until, budget)?;
+            for (key, value) in &page.entries {
+                self.entries_left = self.entries_left.saturating_sub(1);
+                self.bytes_left = self.bytes_left.saturating_sub((key.len() + value.len()) as u64);
+                // where there is an index it says when to the second
+                let written_ns = if is_complete { begin_of(key) } else { time_of(value) };
+                let expires = |written_ns| {
+                    written_ns <= self.expires_ns && self.expired_ns.is_none_or(|expired_ns| written_ns > expired_ns)
+                };
+                self.expired += u64::from(written_ns.is_some_and(expires));
+            }
+            match page.entries.last() {
+                Some((last, _)) if !page.is_last => from = Bound::Excluded(last.to_vec()),
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+/// What is left of some entries where all goes that was written up to a time.
+struct Looked {
+    step: Step,
+    /// Behind the last one that was looked at.
+    behind: Vec<u8>,
+    /// When the oldest of what stays was written.
+    oldest_ns: u64,
+}
+
+fn look(
+    entered: &[(Bytes, Bytes)],
+    last_ns: u64,
+    value: impl Fn(&[u8]) -> Result<Option<Before>, ReadError>,
+) -> Result<Looked, ReadError> {
+    let step = Step { writes: Vec::new(), looked_at: 0 };
+    let (mut looked, mut bytes) = (Looked { step, behind: Vec::new(), oldest_ns: u64::MAX }, 0);
+    for (entered, _) in entered {
+        if bytes > VALUE_BYTES {
+            break;
+        }
+        let key = key_of(entered);
+        let found = value(&key)?;
+        bytes += found.map_or(0, |found| found.bytes);
+        looked.step.looked_at += 1;
+        looked.behind = [entered.as_ref(), &[0]].concat();
+        match found {
+            Some(found) if entry(found.written_ns, &key) == *entered && found.written_ns > last_ns => {
+                looked.oldest_ns = looked.oldest_ns.min(found.written_ns);
+            }
+            // its entry goes with it
+            Some(found) if entry(found.written_ns, &key) == *entered => looked.step.writes.push(LaneWrite::delete(key)),
+            // what is there was written in another step of time, and has an entry of its own
+            _ => looked.step.writes.push(LaneWrite::delete(entered.clone())),
+        }
+    }
+    Ok(looked)
+}

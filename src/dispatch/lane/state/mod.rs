@@ -1,0 +1,392 @@
+//! The state of a lane's handler: its view during a call, and its writes on their way into a unit.
+//!
+//! ```text
+//! entry  01, bucket, 00, key   (no bucket's name has a zero byte in it)
+//! value  u64 little endian: trusted time of the event that wrote it, Unix nanoseconds; then the handler's value
+//! entry  04 "state"            u64 little endian: bytes of all keys and values
+//! ```
+//!
+//! Promises: what a handler reads is what units before wrote; a write that would make the state larger than it may be
+//! fails its event, and nothing of that event is kept. What has expired is not seen, takes no room that is needed, and goes
+//! (see [`expiry`]). What was read once is not read again for the same unit.
+
+pub(crate) mod expiry;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes};
+
+use super::entries::{STATE, TOLD, end_of};
+use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
+use crate::topology::StatePlan;
+use crate::wasm::{Keys, StateError, StateView, StateWrite};
+use expiry::Expiry;
+pub(crate) use expiry::{Look, Step};
+
+/// The entry with the size of the state.
+const SIZE: &[u8] = &[TOLD, b's', b't', b'a', b't', b'e'];
+const TIME_BYTES: usize = 8;
+/// Pages of entries that one look for keys may take, each of a megabyte at the most: nothing else runs on its thread until it
+/// is done.
+const PAGES_PER_LOOK: usize = 4;
+/// Bytes of keys that are remembered of what was read: those of a few hundred, in each of many lanes.
+const READ_BYTES_MAX: usize = 64 << 10;
+
+/// The state of a lane.
+#[derive(Debug)]
+pub(crate) struct LaneState<K> {
+    entries: K,
+    bytes_max: u64,
+    /// Bytes of all keys and values that are kept.
+    bytes: AtomicU64,
+    expiry: Mutex<Expiry>,
+    read: Mutex<Read>,
+    /// Entries that were written since it was last asked.
+    written: AtomicUsize,
+}
+
+/// What is under a key before a unit changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Before {
+    /// Of key and value.
+    bytes: u64,
+    written_ns: u64,
+}
+
+impl Before {
+    fn of(key: &[u8], value: &[u8]) -> Self {
+        Self { bytes: (key.len() + value.len()) as u64, written_ns: time_of(value).unwrap_or(0) }
+    }
+}
+
+/// What was read since the last unit, by the keys of entries.
+#[derive(Debug, Default)]
+struct Read {
+    before: HashMap<Vec<u8>, Option<Before>>,
+    bytes: usize,
+}
+
+impl Read {
+    fn forget(&mut self) {
+        self.before.clear();
+        self.bytes = 0;
+    }
+}
+
+/// What was so before writes were accounted for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Accounted {
+    bytes: u64,
+    is_unmarked: bool,
+}
+
+/// When a value was written.
+fn time_of(value: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(value.get(..TIME_BYTES)?.try_into().ok()?))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bytes that count for an entry.
+pub(crate) fn entry_bytes(bucket: &str, key: &str, value: &[u8]) -> u64 {
+    (2 + bucket.len() + key.len() + TIME_BYTES + value.len()) as u64
+}
+
+/// Why an event is refused that would make the state larger than it may be.
+pub(crate) fn too_large(bytes: u64, bytes_max: u64) -> String {
+    format!(
+        "the state would have {bytes} bytes, and may have {bytes_max}: delete what is not needed, or raise `state.max`"
+    )
+}
+
+fn entry_key(bucket: &str, key: &str) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(2 + bucket.len() + key.len());
+    entry.push(STATE);
+    entry.extend_from_slice(bucket.as_bytes());
+    entry.push(0);
+    entry.extend_from_slice(key.as_bytes());
+    entry
+}
+
+/// An entry of the state, for whoever looks from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateEntry {
+    /// The bucket.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// When it was written, trusted time, Unix nanoseconds.
+    pub written_ns: u64,
+    /// The value.
+    pub value: Bytes,
+}
+
+impl StateEntry {
+    pub(crate) fn parse(key: &[u8], value: &Bytes) -> Option<Self> {
+        let (bucket, key) = std::str::from_utf8(key.get(1..)?).ok()?.split_once('\0')?;
+        let written_ns = time_of(value)?;
+        let (bucket, key, value) = (bucket.to_owned(), key.to_owned(), value.slice(TIME_BYTES..));
+        Some(Self { bucket, key, written_ns, value })
+    }
+}
+
+/// Where a listing of the state goes on.
+pub(crate) fn position_behind(bucket: &str, key: &str) -> Vec<u8> {
+    entry_key(bucket, key)
+}
+
+/// Entries of a lane's state behind a position: at most `count`, and fewer where they are large. Whether those are the last.
+pub(crate) fn list(
+    entries: &impl Entries,
+    behind: Option<&[u8]>,
+    count: usize,
+) -> Result<(Vec<StateEntry>, bool), ReadError> {
+    let from = behind.map_or(Bound::Included([STATE].as_slice()), Bound::Excluded);
+    let page = entries.range(from, &end_of(STATE), PageBudget::of(count))?;
+    Ok((page.entries.iter().filter_map(|(key, value)| StateEntry::parse(key, value)).collect(), page.is_last))
+}
+
+/// What is under a key of a lane's state.
+pub(crate) fn get(entries: &impl Entries, bucket: &str, key: &str) -> Result<Option<StateEntry>, ReadError> {
+    let entry = entry_key(bucket, key);
+    Ok(entries.get(&entry)?.and_then(|value| StateEntry::parse(&entry, &value)))
+}
+
+/// Bytes of all keys and values that a lane keeps.
+pub(crate) fn size_of(entries: &impl Entries) -> Result<u64, ReadError> {
+    let size = entries.get(SIZE)?;
+    Ok(size.and_then(|size| Some(u64::from_le_bytes(size.get(..8)?.try_into().ok()?))).unwrap_or(0))
+}
+
+/// An entry of the state as a lane keeps it.
+pub(crate) fn write_of(entry: &StateEntry) -> LaneWrite {
+    let mut value = Vec::with_capacity(TIME_BYTES + entry.value.len());
+    value.put_u64_le(entry.written_ns);
+    value.extend_from_slice(&entry.value);
+    LaneWrite::put(entry_key(&entry.bucket, &entry.key), value)
+}
+
+/// Writes, each with the index of its event.
+pub(crate) type OfEvents = Vec<(u32, LaneWrite)>;
+
+impl<K: Entries> LaneState<K> {
+    /// Bytes of what [`Self::account`] adds to a unit, beside [`Self::unit_bytes`] of each of its writes.
+    pub(crate) const NOTES_BYTES: usize = SIZE.len() + 8 + expiry::MARK_BYTES;
+
+    /// Of a lane with these entries.
+    pub(crate) fn load(entries: K, plan: StatePlan) -> Result<Self, ReadError> {
+        let bytes = size_of(&entries)?;
+        let nanoseconds = |ttl: Duration| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
+        let expiry = Mutex::new(Expiry::load(&entries, plan.ttl.map(nanoseconds))?);
+        Ok(Self {
+            entries,
+            bytes_max: plan.max_bytes,
+            bytes: bytes.into(),
+            expiry,
+            read: Mutex::default(),
+            written: 0.into(),
+        })
+    }
+
+    fn is_expired(&self, written_ns: u64, time_ns: u64) -> bool {
+        lock(&self.expiry).has_expired(written_ns, time_ns)
+    }
+
+    /// What is under a key of an entry.
+    fn before(&self, key: &[u8]) -> Result<Option<Before>, ReadError> {
+        if let Some(before) = lock(&self.read).before.get(key) {
+            return Ok(*before);
+        }
+        let before = self.entries.get(key)?.map(|value| Before::of(key, &value));
+        self.has_read(key, before);
+        Ok(before)
+    }
+
+    fn has_read(&self, key: &[u8], before: Option<Before>) {
+        let mut read = lock(&self.read);
+        if read.bytes + key.len() <= READ_BYTES_MAX && read.before.insert(key.to_vec(), before).is_none() {
+            read.bytes += key.len();
+        }
+    }
+
+    /// What the events of a call wrote, as entries, as far as they fit: where one does not, its event and why. `time_ns`
+    /// says when an event was appended.
+    pub(crate) fn entries_of(
+        &self,
+        writes: &[StateWrite],
+        time_ns: impl Fn(u32) -> u64,
+    ) -> Result<(OfEvents, Option<(u32, String)>), ReadError> {
+        let (mut made, mut bytes) = (Vec::with_capacity(writes.len()), self.bytes.load(Ordering::Relaxed));
+        let size = |write: &StateWrite| {
+            let value_bytes = write.value.as_ref().map_or(0, |value| TIME_BYTES + value.len());
+            (2 + write.bucket.len() + write.key.len() + value_bytes) as u64
+        };
+        // mostly there is room for all of it, whatever it replaces
+        let has_room = bytes.saturating_add(writes.iter().map(size).sum()) <= self.bytes_max;
+        // within a call, an event may write what one in front of it wrote
+        let mut sizes: HashMap<Vec<u8>, u64> = HashMap::new();
+        for write in writes {
+            let key = entry_key(&write.bucket, &write.key);
+            let before = match sizes.get(&key) {
+                Some(size) => *size,
+                None if has_room => 0,
+                None => self.before(&key)?.map_or(0, |before| before.bytes),
+            };
+            let value = write.value.as_ref().map(|value| {
+                let mut kept = Vec::with_capacity(TIME_BYTES + value.len());
+                kept.put_u64_le(time_ns(write.event));
+                kept.extend_from_slice(value);
+                Bytes::from(kept)
+            });
+            let size = value.as_ref().map_or(0, |value| (key.len() + value.len()) as u64);
+            let after = (bytes + size).saturating_sub(before);
+            if !has_room && size > before && after > self.bytes_max {
+                let reason = too_large(after, self.bytes_max);
+                made.retain(|(event, _)| *event < write.event);
+                return Ok((made, Some((write.event, reason))));
+            }
+            bytes = after;
+            sizes.insert(key.clone(), size);
+            made.push((write.event, LaneWrite { key: key.into(), value }));
+        }
+        Ok((made, None))
+    }
+
+    /// Bytes of all keys and values that are kept.
+    pub(crate) fn size(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many there may be.
+    pub(crate) fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// Bytes that a write takes in a unit at the most, with what it changes beside itself.
+    pub(crate) fn unit_bytes(&self, write: &LaneWrite) -> usize {
+        write.bytes() + lock(&self.expiry).bytes(&write.key)
+    }
+
+    /// What was accounted for last did not happen.
+    pub(crate) fn take_back(&self, accounted: Accounted) {
+        self.bytes.store(accounted.bytes, Ordering::Relaxed);
+        lock(&self.expiry).set_unmarked(accounted.is_unmarked);
+    }
+
+    /// Adds to the writes of a unit, which is handed in next, what they change beside themselves: the new size, and when what
+    /// is written expires.
+    pub(crate) fn account(&self, writes: &mut Vec<LaneWrite>) -> Result<Accounted, ReadError> {
+        let mut expiry = lock(&self.expiry);
+        let mut bytes = self.bytes.load(Ordering::Relaxed);
+        let accounted = Accounted { bytes, is_unmarked: expiry.is_unmarked() };
+        // what was there, and what will be; of one key the last counts
+        let mut changed: BTreeMap<&Bytes, (Option<Before>, Option<Before>)> = BTreeMap::new();
+        for LaneWrite { key, value } in writes.iter().filter(|write| write.key.first() == Some(&STATE)) {
+            let after = value.as_ref().map(|value| Before::of(key, value));
+            match changed.get_mut(key) {
+                Some((_, last)) => *last = after,
+                None => drop(changed.insert(key, (self.before(key)?, after))),
+            }
+        }
+        lock(&self.read).forget();
+        if changed.is_empty() {
+            return Ok(accounted);
+        }
+        self.written.fetch_add(changed.len(), Ordering::Relaxed);
+        let mut more = Vec::new();
+        for (key, (before, after)) in changed {
+            let size = |of: Option<Before>| of.map_or(0, |of| of.bytes);
+            bytes = (bytes + size(after)).saturating_sub(size(before));
+            expiry.change(key, before, after, &mut more);
+        }
+        more.push(LaneWrite::put(SIZE, bytes.to_le_bytes().to_vec()));
+        more.extend(expiry.mark());
+        self.bytes.store(bytes, Ordering::Relaxed);
+        writes.append(&mut more);
+        Ok(accounted)
+    }
+
+    /// How many entries were written since this was last asked.
+    pub(crate) fn take_written(&self) -> usize {
+        self.written.swap(0, Ordering::Relaxed)
+    }
+
+    /// Whether there is something to be done about what has expired that no event is needed for.
+    pub(crate) fn is_behind(&self) -> bool {
+        lock(&self.expiry).is_behind()
+    }
+
+    /// Whether there may be something that has expired by a time.
+    pub(crate) fn may_make_room(&self, time_ns: u64) -> bool {
+        lock(&self.expiry).may_make_room(time_ns)
+    }
+
+    /// The next step of removing what has expired by a time; for `all` to the nanosecond. None where there is nothing to do.
+    /// It is to be committed, accounted for.
+    pub(crate) fn expire(&self, time_ns: u64, all: bool) -> Result<Option<Step>, ReadError> {
+        lock(&self.expiry).step(&self.entries, (time_ns, all), |key| self.before(key))
+    }
+}
+
+fn trouble(error: ReadError) -> StateError {
+    StateError(error.to_string())
+}
+
+impl<K: Entries> StateView for LaneState<K> {
+    fn get(&self, bucket: &str, key: &str, time_ns: u64) -> Result<Option<Bytes>, StateError> {
+        let entry = entry_key(bucket, key);
+        let value = self.entries.get(&entry).map_err(trouble)?;
+        self.has_read(&entry, value.as_ref().map(|value| Before::of(&entry, value)));
+        let is_there = |value: &Bytes| time_of(value).is_some_and(|written_ns| !self.is_expired(written_ns, time_ns));
+        Ok(value.filter(is_there).map(|value| value.slice(TIME_BYTES..)))
+    }
+
+    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Keys, StateError> {
+        let mut found = Keys { keys: Vec::new(), looked_to: after.map(str::to_owned) };
+        let mut from = entry_key(bucket, after.unwrap_or_default());
+        let mut until = entry_key(bucket, "");
+        if let Some(last) = until.last_mut() {
+            *last = 1; // behind the zero byte
+        }
+        let mut is_first = after.is_none();
+        for _ in 0..PAGES_PER_LOOK {
+            let more = count - found.keys.len();
+            if more == 0 {
+                break;
+            }
+            // a key may be empty only in thought, so the first bound is as good as any
+            let bound = if is_first { Bound::Included(from.as_slice()) } else { Bound::Excluded(from.as_slice()) };
+            let page = self.entries.range(bound, &until, PageBudget::of(more)).map_err(trouble)?;
+            is_first = false;
+            for StateEntry { key, written_ns, .. } in
+                page.entries.iter().filter_map(|(entry, value)| StateEntry::parse(entry, value))
+            {
+                found.looked_to = Some(key.clone());
+                if !self.is_expired(written_ns, time_ns) {
+                    found.keys.push(key);
+                }
+            }
+            match page.entries.last() {
+                Some((last, _)) if !page.is_last => from = last.to_vec(),
+                _ => {
+                    found.looked_to = None;
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn has_expired(&self, _: &str, written_ns: u64, time_ns: u64) -> bool {
+        self.is_expired(written_ns, time_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! How many events go into one unit where guards refuse some of them.
+//!
+//! A unit is refused as a whole for one of its events. If as many went into the next one again, each of `k` refusals would
+//! cost a whole batch. So after a refusal as many go together as were in front of it, and twice as many after each unit that
+//! passes: what is handed in vain is a multiple of what passes, and where every event is refused, each goes alone.
+
+use crate::limits;
+
+/// How many go together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Together(usize);
+
+impl Default for Together {
+    /// As many as there are.
+    fn default() -> Self {
+        Self(limits::BATCH_EVENTS_MAX as usize)
+    }
+}
+
+impl Together {
+    /// The most that go into the next unit.
+    pub(crate) fn most(self) -> usize {
+        self.0
+    }
+
+    /// The event behind so many was refused.
+    pub(crate) fn refused(&mut self, in_front: usize) {
+        self.0 = in_front.max(1);
+    }
+
+    /// A unit of so many has passed.
+    pub(super) fn passed(&mut self, events: usize) {
+        if events >= self.0 {
+            self.0 = (2 * self.0).min(limits::BATCH_EVENTS_MAX as usize);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Events that are handed in, as often as they are, and units, until all of a batch are done; those are refused.
+    fn handed_in(count: usize, is_refused: impl Fn(usize) -> bool) -> (usize, usize) {
+        let (mut together, mut at, mut events, mut units) = (Together::default(), 0, 0, 0);
+        while at < count {
+            let unit = together.most().min(count - at);
+            (events, units) = (events + unit, units + 1);
+            match (at..at + unit).position(&is_refused) {
+                None => {
+                    together.passed(unit);
+                    at += unit;
+                }
+                Some(in_front) => {
+                    together.refused(in_front);
+                    // those in front, and what is done about the refused one
+                    (events, units) = (events + in_front + 1, units + 1);
+                    at += in_front + 1;
+                }
+            }
+        }
+        (events, units)
+    }
+
+    #[test]
+    fn refusals_cost_a_multiple_of_the_events_and_not_of_their_product() {
+        let batch = limits::BATCH_EVENTS_MAX as usize;
+        assert_eq!(handed_in(batch, |_| false), (batch, 1));
+        let (events, units) = handed_in(batch, |_| true);
+        assert!(events <= 3 * batch && units <= 2 * batch, "all: {events} events in {units} units");
+        for apart in [2, 3, 5, 10, 50, 100] {
+            for first in 0..apart {
+                let (events, units) = handed_in(batch, |at| at % apart == first);
+                let refused = batch / apart + 1;
+                let rounds = usize::ilog2(apart) as usize + 3;
+                assert!(events <= 5 * batch, "each {apart}th from {first}: {events} events");
+                assert!(units <= refused * rounds + 8, "each {apart}th from {first}: {units} units");
+            }
+        }
+    }
+
+    #[test]
+    fn after_the_refusals_batches_are_whole_again_soon() {
+        let mut together = Together::default();
+        together.refused(0);
+        let grown = std::iter::repeat_with(|| {
+            let most = together.most();
+            together.passed(most);
+            most
+        });
+        assert_eq!(grown.take(10).collect::<Vec<_>>(), [1, 2, 4, 8, 16, 32, 64, 128, 256, 256]);
+    }
+}

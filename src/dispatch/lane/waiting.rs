@@ -1,0 +1,445 @@
+//! The waiting set of a lane: events behind its position that are not done, each with the key that it holds up.
+//!
+//! ```text
+//!            fails, may pass              its time comes         passes, or is given up
+//!   position ────────────────> waiting ─────────────────> called ──────────────────────> gone, the next of its key's turn
+//!      │  its key waits         ^  │ last attempt, `park`
+//!      └────────────────────────┘  └──────────────────────> parked, until it is released
+//! ```
+//!
+//! Promises: events of a key stay in their order; only the first one of a key is ever called, or as many from the front as
+//! have not been tried. What is kept of an event is its record, so it is there however short retention is. The set is as
+//! durable as the lane's position: both change in one unit. Events and their bytes are bounded; who adds asks first.
+//!
+//! In memory is a few words for each event; records are read when their turn comes.
+//! Must not know: sessions, handlers, topics.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::entries::{RECORD, TOLD, WAITING, end_of, number_of, numbered};
+use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
+use crate::model::{Offset, Record};
+use crate::topology::Waiting;
+
+/// How many entries are read at once when a lane starts.
+const PAGE: usize = 256;
+/// In front of this number, an u64 in little endian, some event may have had it. Entries are removed, and whoever was told a
+/// number of one may still come back with it: it must not be another's then.
+const NUMBERS: &[u8] = &[TOLD, b'n', b'u', b'm', b'b', b'e', b'r', b's'];
+/// So many numbers are reserved at once.
+const NUMBERS_RESERVED: u64 = 1_000;
+
+/// An event that waits, as it is kept. It grows by fields that have a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Waiter {
+    /// Its offset in the partition that the lane consumes.
+    pub offset: Offset,
+    /// When it was appended there, engine time, Unix nanoseconds.
+    pub append_time_ns: u64,
+    /// The same by trusted time; 0 where an earlier release kept it, which knew none.
+    #[serde(default)]
+    pub trusted_time_ns: u64,
+    /// Attempts so far; none where it only waits for its key.
+    #[serde(default)]
+    pub attempts: u32,
+    /// When it came into the set, Unix nanoseconds.
+    #[serde(default)]
+    pub since_ns: u64,
+    /// When its last attempt failed, Unix nanoseconds; 0 where there was none.
+    #[serde(default)]
+    pub failed_ns: u64,
+    /// When the next attempt is due, Unix nanoseconds.
+    #[serde(default)]
+    pub due_ns: u64,
+    /// It waits until somebody releases it.
+    #[serde(default)]
+    pub is_parked: bool,
+    /// Why its last attempt failed; empty where there was none.
+    #[serde(default)]
+    pub failure: String,
+    /// The same in words.
+    #[serde(default)]
+    pub reason: String,
+    /// Where in the plugin that was.
+    #[serde(default)]
+    pub backtrace: Option<String>,
+    /// The version that failed, hexadecimal digest.
+    #[serde(default)]
+    pub digest: String,
+}
+
+impl Waiter {
+    /// An event that has not been tried, and waits for its key.
+    pub(crate) fn new(offset: Offset, (append_time_ns, trusted_time_ns): (u64, u64)) -> Self {
+        Self {
+            offset,
+            append_time_ns,
+            trusted_time_ns,
+            attempts: 0,
+            since_ns: now_ns(),
+            failed_ns: 0,
+            due_ns: 0,
+            is_parked: false,
+            failure: String::new(),
+            reason: String::new(),
+            backtrace: None,
+            digest: String::new(),
+        }
+    }
+}
+
+impl Waiter {
+    /// By which its handler's state expires.
+    pub(crate) fn trusted_time_ns(&self) -> u64 {
+        if self.trusted_time_ns == 0 { self.append_time_ns } else { self.trusted_time_ns }
+    }
+
+    /// Whether its last attempt may be what a lane has halted for: nothing else has no pause behind it, but where the
+    /// topology wants none.
+    pub(super) fn may_have_halted(&self) -> bool {
+        !self.is_parked && self.failed_ns > 0 && self.due_ns <= self.failed_ns
+    }
+}
+
+/// An entry that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitingError {
+    /// The disk.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What is there was not written by this release.
+    #[error("what is kept of a waiting event (number {number}) cannot be understood: {reason}")]
+    Malformed {
+        /// Its number.
+        number: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What is in memory of an event.
+#[derive(Debug)]
+struct Known {
+    key: Arc<str>,
+    attempts: u32,
+    is_parked: bool,
+    since_ns: u64,
+    due: Instant,
+    bytes: u64,
+}
+
+/// The set.
+#[derive(Debug)]
+pub(crate) struct WaitingSet {
+    known: BTreeMap<u64, Known>,
+    /// By key, in their order.
+    queues: HashMap<Arc<str>, VecDeque<u64>>,
+    /// The first one of each key that is not parked, by when it is due.
+    due: BTreeSet<(Instant, u64)>,
+    next_number: u64,
+    /// Numbers in front of it are reserved.
+    reserved: u64,
+    parked: usize,
+    bytes: u64,
+    bound: Waiting,
+}
+
+/// Nanoseconds since 1970, by this machine.
+pub(crate) fn now_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+pub(super) fn decode(number: u64, value: &[u8]) -> Result<Waiter, WaitingError> {
+    serde_json::from_slice(value).map_err(|error| WaitingError::Malformed { number, reason: error.to_string() })
+}
+
+fn encode(waiter: &Waiter) -> Vec<u8> {
+    serde_json::to_vec(waiter).unwrap_or_default() // it has no map with keys that are not texts
+}
+
+/// Events that wait in a lane, from a number on, with their numbers: at most `count`, and fewer where they are large. None
+/// where there are no more.
+///
+/// # Errors
+/// [`WaitingError`].
+pub(crate) fn list(entries: &impl Entries, from: u64, count: usize) -> Result<Vec<(u64, Waiter)>, WaitingError> {
+    let page = entries.range(Bound::Included(&numbered(WAITING, from)), &end_of(WAITING), PageBudget::of(count))?;
+    page.entries
+        .iter()
+        .map(|(key, value)| {
+            let number = number_of(key).unwrap_or(0);
+            Ok((number, decode(number, value)?))
+        })
+        .collect()
+}
+
+/// An event that waits.
+pub(crate) fn get(entries: &impl Entries, number: u64) -> Result<Waiter, WaitingError> {
+    let value = entries.get(&numbered(WAITING, number))?;
+    let value = value.ok_or_else(|| WaitingError::Malformed { number, reason: "it is missing".to_owned() })?;
+    decode(number, &value)
+}
+
+/// The record of an event that waits.
+pub(crate) fn record(entries: &impl Entries, number: u64) -> Result<Bytes, WaitingError> {
+    let record = entries.get(&numbered(RECORD, number))?;
+    record.ok_or_else(|| WaitingError::Malformed { number, reason: "its record is missing".to_owned() })
+}
+
+/// What keeps an event.
+pub(crate) fn kept(number: u64, waiter: &Waiter, record: &[u8]) -> [LaneWrite; 2] {
+    // a copy: the record's memory may be that of the batch that it came in
+    let record = Bytes::copy_from_slice(record);
+    [LaneWrite::put(numbered(WAITING, number), encode(waiter)), LaneWrite::put(numbered(RECORD, number), record)]
+}
+
+/// Bytes of what keeps an event no longer: two keys.
+pub(super) const GONE_BYTES: usize = 2 * 9;
+
+/// What keeps an event no longer.
+pub(crate) fn gone(number: u64) -> [LaneWrite; 2] {
+    [LaneWrite::delete(numbered(WAITING, number)), LaneWrite::delete(numbered(RECORD, number))]
+}
+
+impl WaitingSet {
+    fn new(bound: Waiting) -> Self {
+        Self {
+            known: BTreeMap::new(),
+            queues: HashMap::new(),
+            due: BTreeSet::new(),
+            next_number: 0,
+            reserved: 0,
+            parked: 0,
+            bytes: 0,
+            bound,
+        }
+    }
+
+    /// What a lane has in its entries. A pause that was interrupted goes on for as long as was left of it, never longer
+    /// than it was as a whole, and never longer than `longest`, whatever the clock says.
+    pub(crate) fn load(entries: &impl Entries, bound: Waiting, longest: Duration) -> Result<Self, WaitingError> {
+        let mut set = Self::new(bound);
+        let (now, now_ns) = (Instant::now(), now_ns());
+        loop {
+            let page = list(entries, set.next_number, PAGE)?;
+            if page.is_empty() {
+                let reserved = entries.get(NUMBERS)?;
+                let reserved = reserved.and_then(|value| Some(u64::from_le_bytes(value.get(..8)?.try_into().ok()?)));
+                set.reserved = reserved.unwrap_or(0);
+                set.next_number = set.next_number.max(set.reserved);
+                return Ok(set);
+            }
+            for (number, waiter) in page {
+                let record = record(entries, number)?;
+                let malformed =
+                    |error: crate::model::RecordError| WaitingError::Malformed { number, reason: error.to_string() };
+                let key = Record::parse(&record).map_err(malformed)?.key;
+                let (left, whole) =
+                    (waiter.due_ns.saturating_sub(now_ns), waiter.due_ns.saturating_sub(waiter.failed_ns));
+                let pause = Duration::from_nanos(left.min(whole)).min(longest);
+                set.insert(number, key, &waiter, record.len(), now + pause);
+            }
+        }
+    }
+
+    fn insert(&mut self, number: u64, key: &str, waiter: &Waiter, record_bytes: usize, due: Instant) {
+        let key: Arc<str> = match self.queues.get_key_value(key) {
+            Some((key, _)) => key.clone(),
+            None => key.into(),
+        };
+        let bytes = record_bytes as u64;
+        self.bytes += bytes;
+        self.parked += usize::from(waiter.is_parked);
+        let queue = self.queues.entry(key.clone()).or_default();
+        queue.push_back(number);
+        if queue.len() == 1 && !waiter.is_parked {
+            self.due.insert((due, number));
+        }
+        let Waiter { attempts, is_parked, since_ns, .. } = *waiter;
+        let known = Known { key, attempts, is_parked, since_ns, due, bytes };
+        self.known.insert(number, known);
+        self.next_number = self.next_number.max(number + 1);
+    }
+
+    /// Whether events of a key have to wait.
+    pub(crate) fn holds(&self, key: &str) -> bool {
+        self.queues.contains_key(key)
+    }
+
+    /// Whether an event is still in it.
+    pub(crate) fn contains(&self, number: u64) -> bool {
+        self.known.contains_key(&number)
+    }
+
+    /// The numbers of all events in it.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        self.known.keys().copied().collect()
+    }
+
+    /// Events in it.
+    pub(crate) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Since when the one waits that came in first, Unix nanoseconds.
+    pub(crate) fn since_ns(&self) -> Option<u64> {
+        self.known.first_key_value().map(|(_, known)| known.since_ns)
+    }
+
+    /// Keys of which some event will be called without anybody's help.
+    pub(super) fn active_keys(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Events that are parked.
+    pub(crate) fn parked(&self) -> usize {
+        self.parked
+    }
+
+    /// Whether an event with a record of so many bytes may come in. One always may where there is none.
+    pub(crate) fn has_room(&self, record_bytes: usize) -> bool {
+        self.known.is_empty()
+            || (self.known.len() < self.bound.max_events as usize
+                && self.bytes + record_bytes as u64 <= self.bound.max_bytes)
+    }
+
+    /// An event comes in, behind all others of its key. What is to be written for it.
+    pub(crate) fn add(&mut self, key: &str, waiter: &Waiter, record: Bytes, due: Instant) -> Vec<LaneWrite> {
+        let number = self.next_number;
+        self.insert(number, key, waiter, record.len(), due);
+        let mut writes = kept(number, waiter, &record).to_vec();
+        if number >= self.reserved {
+            self.reserved = number + NUMBERS_RESERVED;
+            writes.push(LaneWrite::put(NUMBERS, self.reserved.to_le_bytes().to_vec()));
+        }
+        writes
+    }
+
+    /// An event stays after another attempt, or is parked, or released. What is to be written for it.
+    pub(super) fn update(&mut self, number: u64, waiter: &Waiter, due: Instant) -> Option<LaneWrite> {
+        let known = self.known.get_mut(&number)?;
+        self.due.remove(&(known.due, number));
+        self.parked = self.parked - usize::from(known.is_parked) + usize::from(waiter.is_parked);
+        (known.attempts, known.is_parked, known.due) = (waiter.attempts, waiter.is_parked, due);
+        let is_first = self.queues.get(&known.key).and_then(VecDeque::front) == Some(&number);
+        if is_first && !waiter.is_parked {
+            self.due.insert((due, number));
+        }
+        Some(LaneWrite::put(numbered(WAITING, number), encode(waiter)))
+    }
+
+    /// An event is done. What is to be written for it. The next one of its key is due at once.
+    pub(crate) fn remove(&mut self, number: u64) -> Option<[LaneWrite; 2]> {
+        let known = self.known.remove(&number)?;
+        self.bytes -= known.bytes;
+        self.parked -= usize::from(known.is_parked);
+        self.due.remove(&(known.due, number));
+        if let Some(queue) = self.queues.get_mut(&known.key) {
+            match queue.front() {
+                Some(first) if *first == number => drop(queue.pop_front()),
+                _ => queue.retain(|other| *other != number),
+            }
+            match queue.front() {
+                None => drop(self.queues.remove(&known.key)),
+                Some(next) => {
+                    if let Some(next_known) = self.known.get(next).filter(|next| !next.is_parked) {
+                        self.due.insert((next_known.due, *next));
+                    }
+                }
+            }
+        }
+        Some(gone(number))
+    }
+
+    /// When the next one is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// What is to be called now: an event that was tried before alone; otherwise the events of one key from its front that
+    /// were not, at most so many.
+    pub(super) fn take_due(&self, now: Instant, most: usize) -> Vec<u64> {
+        let Some((_, first)) = self.due.first().filter(|(due, _)| *due <= now) else { return Vec::new() };
+        let Some(known) = self.known.get(first).filter(|known| known.attempts == 0) else { return vec![*first] };
+        let queue = self.queues.get(&known.key).into_iter().flatten();
+        let is_fresh =
+            |number: &&u64| self.known.get(number).is_some_and(|known| known.attempts == 0 && !known.is_parked);
+        queue.take_while(is_fresh).take(most.max(1)).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiter(attempts: u32) -> Waiter {
+        serde_json::from_str(&format!(r#"{{"offset":1,"append_time_ns":2,"attempts":{attempts}}}"#)).unwrap()
+    }
+
+    fn set(max_events: u32) -> WaitingSet {
+        WaitingSet::new(Waiting { max_events, max_bytes: 100 })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_of_a_key_is_called_and_then_the_next() {
+        let (mut set, now) = (set(9), Instant::now());
+        let later = now + Duration::from_secs(1);
+        set.add("a", &waiter(1), Bytes::from_static(b"12"), later);
+        set.add("a", &waiter(0), Bytes::from_static(b"12"), now);
+        set.add("a", &waiter(0), Bytes::from_static(b"12"), now);
+        set.add("b", &waiter(0), Bytes::from_static(b"12"), now);
+        assert_eq!(set.take_due(now, 9), [3], "a's first is not due, and holds up the others");
+        set.remove(3);
+        assert!(!set.holds("b") && set.holds("a"));
+        assert_eq!(set.next_due(), Some(later));
+        assert_eq!(set.take_due(later, 9), [0], "alone, since it was tried before");
+        set.remove(0);
+        assert_eq!(set.take_due(now, 9), [1, 2]);
+        assert_eq!(set.take_due(now, 1), [1]);
+        set.remove(1);
+        set.remove(2);
+        assert_eq!((set.len(), set.bytes, set.active_keys()), (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_parked_event_holds_its_key_until_it_is_released() {
+        let (mut set, now) = (set(9), Instant::now());
+        set.add("a", &waiter(1), Bytes::new(), now);
+        set.add("a", &waiter(0), Bytes::new(), now);
+        let mut parked = waiter(3);
+        parked.is_parked = true;
+        set.update(0, &parked, now).unwrap();
+        assert_eq!((set.active_keys(), set.parked(), set.next_due()), (0, 1, None));
+        assert!(set.holds("a"));
+        set.update(0, &waiter(0), now).unwrap();
+        assert_eq!(set.take_due(now, 9), [0, 1]);
+    }
+
+    #[test]
+    fn it_is_bounded_and_never_without_room_for_one() {
+        let now = Instant::now();
+        let mut set = set(2);
+        assert!(set.has_room(1_000), "however large");
+        set.add("a", &waiter(0), vec![0; 60].into(), now);
+        assert!(set.has_room(40) && !set.has_room(41));
+        set.add("b", &waiter(0), vec![0; 1].into(), now);
+        assert!(!set.has_room(1), "two are as many as it may have");
+    }
+
+    #[test]
+    fn what_is_kept_survives_its_encoding_and_later_fields() {
+        let mut kept = waiter(7);
+        kept.backtrace = Some("in a".into());
+        assert_eq!(decode(1, &encode(&kept)).unwrap(), kept);
+        assert!(decode(1, br#"{"offset":1,"append_time_ns":2,"of_a_later_release":[]}"#).is_ok());
+        assert!(decode(1, b"{").is_err());
+    }
+}

@@ -1,0 +1,313 @@
+//! Dead letters: listed, handled once more, taken off the list.
+//!
+//! ```text
+//!   the topic `S.dead` ──> those that match and are not done ──┬─ redrive: the lane's waiting set takes it in, and notes it
+//!                                                              └─ drop: the lane notes it
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::error::ControlError;
+use super::find::{Found, stopped};
+use super::listings::{FailedEvent, Filter, ListPosition, NUMBERS_MAX, Page, is_full};
+use crate::dispatch::lane::command::{Command, Letter};
+use crate::dispatch::lane::done::done_key;
+use crate::dispatch::lane::outputs::FIRST_OF_FAILURE;
+use crate::dispatch::lane::waiting::{Waiter, now_ns};
+use crate::dispatch::tree::Tree;
+use crate::engine::{Engine, Entries, ReadBudget};
+use crate::model::{Offset, PartitionId, Record, TopicId};
+
+/// Dead letters that a lane is given at once.
+const LETTERS_MAX: usize = 256;
+/// Dead letters that one part of a listing looks through: what a filter leaves out takes time as well.
+const LOOKED_AT_MAX: usize = 50_000;
+/// Dead letters that something is done to before it says how far it has come.
+const PART_LETTERS_MAX: u64 = 10_000;
+/// The same in time, before the next ones are begun.
+const PART_WITHIN: Duration = Duration::from_secs(10);
+/// How long a lane that has no room is waited for before whoever asked is told.
+const ROOM_WITHIN: Duration = Duration::from_secs(2);
+/// How soon a lane that had no room is asked again.
+const ROOM_LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How far something has come that is done to dead letters. It is done to those that were there when it began, so that it
+/// ends although what is redriven may fail again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LetterProgress {
+    /// The next one to look at.
+    pub at: ListPosition,
+    /// Behind the last one, of each partition of their topic.
+    pub ends: Vec<Offset>,
+}
+
+/// Some dead letters that something was done to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LettersDone {
+    /// How many.
+    pub count: u64,
+    /// Where to go on; `None`: it is done to all.
+    pub next: Option<LetterProgress>,
+}
+
+/// A stored dead letter, as the event that it was.
+pub(crate) fn dead_letter(dead_partition: u32, offset: Offset, record: &[u8]) -> Option<FailedEvent> {
+    let record = Record::parse(record).ok()?;
+    let (lineage, view) = (record.lineage?, record.view().ok()?);
+    let original = view.before_failure(FIRST_OF_FAILURE)?;
+    let mut waiter = Waiter::new(lineage.offset, (0, 0));
+    for (name, value) in view.attributes() {
+        let Some(text) = value.as_text() else { continue };
+        let number = || text.parse().unwrap_or(0);
+        match name {
+            // what is in front is the original's, of a release that left it there
+            FIRST_OF_FAILURE => waiter = Waiter::new(lineage.offset, (0, 0)),
+            "wattleappended" => waiter.append_time_ns = number(),
+            "wattlefailed" => waiter.failed_ns = number(),
+            "wattleattempts" => waiter.attempts = text.parse().unwrap_or(0),
+            "wattlefailure" => waiter.failure = text.to_owned(),
+            "wattlereason" => waiter.reason = text.to_owned(),
+            "wattlebacktrace" => waiter.backtrace = Some(text.to_owned()),
+            "wattledigest" => waiter.digest = text.to_owned(),
+            _ => {}
+        }
+    }
+    Some(FailedEvent {
+        number: offset,
+        partition: lineage.partition,
+        key: record.key.to_owned(),
+        id: view.id.to_owned(),
+        waiter,
+        event: original,
+        dead_partition: Some(dead_partition),
+    })
+}
+
+/// Does part after part. How many dead letters that were.
+async fn to_the_end(
+    part: impl AsyncFn(Option<LetterProgress>) -> Result<LettersDone, ControlError>,
+) -> Result<u64, ControlError> {
+    let (mut from, mut done) = (None, 0);
+    loop {
+        let LettersDone { count, next } = part(from).await?;
+        done += count;
+        match next {
+            Some(next) => from = Some(next),
+            None => return Ok(done),
+        }
+    }
+}
+
+impl<E: Engine> Tree<E> {
+    /// Dead letters of a subscriber that are neither redriven nor dropped, from a position on, at most so many. There may be
+    /// fewer, or none, and more behind them.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn dead_letters(
+        &self,
+        subscriber: &str,
+        filter: &Filter,
+        from: ListPosition,
+        count: usize,
+    ) -> Result<Page<FailedEvent>, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let ends = self.ends_of_letters(&found).await?;
+        self.letters(&found, filter, from, count, &ends).await
+    }
+
+    /// The topic of a subscriber's dead letters.
+    fn topic_of_letters(&self, found: &Found) -> Result<(TopicId, u32), ControlError> {
+        let none = || ControlError::NoDeadLetters { subscriber: found.plan().label() };
+        let at = found.plan().dead_letters.ok_or_else(none)?.0 as usize;
+        let topic = *found.running.numbers.topics.get(at).ok_or_else(none)?;
+        Ok((topic, found.running.plan.topics.get(at).ok_or_else(none)?.partitions))
+    }
+
+    /// Behind the last dead letter that there is now, of each partition.
+    async fn ends_of_letters(&self, found: &Found) -> Result<Vec<Offset>, ControlError> {
+        let (topic, partitions) = self.topic_of_letters(found)?;
+        let mut ends = Vec::new();
+        for partition in 0..partitions {
+            let bounds = self.shared.engine.durable_bounds(PartitionId { topic, partition }).await;
+            ends.push(bounds.map_err(|error| stopped(partition, &error.to_string()))?.unwrap_or_default().durable);
+        }
+        Ok(ends)
+    }
+
+    pub(super) async fn letters(
+        &self,
+        found: &Found,
+        filter: &Filter,
+        from: ListPosition,
+        count: usize,
+        ends: &[Offset],
+    ) -> Result<Page<FailedEvent>, ControlError> {
+        let (topic, partitions) = self.topic_of_letters(found)?;
+        found.check(filter.partition)?;
+        let (mut letters, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+        for (partition, end) in (0..partitions).zip(ends).skip(from.partition as usize) {
+            let mut offset = if partition == from.partition { from.number } else { 0 };
+            let budget = ReadBudget { events: 1_000, bytes: 1 << 20 };
+            while offset < *end {
+                let chunks = self.shared.engine.read(PartitionId { topic, partition }, offset, budget).await?;
+                let Some(last) = chunks.last() else { break };
+                let next = last.end_offset();
+                let stored = chunks.iter().flat_map(|chunk| chunk.iter());
+                for stored in stored.filter(|stored| (offset..*end).contains(&stored.offset)) {
+                    looked_at += 1;
+                    let here = ListPosition { partition, number: stored.offset };
+                    if looked_at > LOOKED_AT_MAX {
+                        return Ok(Page { found: letters, next: Some(here) });
+                    }
+                    let Some(letter) = dead_letter(partition, stored.offset, stored.record) else { continue };
+                    if !filter.matches(&letter) {
+                        continue;
+                    }
+                    let entries = self.entries(found, letter.partition)?;
+                    if entries.get(&done_key(partition, stored.offset))?.is_some() {
+                        continue;
+                    }
+                    if is_full(letters.len(), count, bytes, letter.bytes()) {
+                        return Ok(Page { found: letters, next: Some(here) });
+                    }
+                    bytes += letter.bytes();
+                    letters.push(letter);
+                }
+                offset = next;
+            }
+        }
+        Ok(Page { found: letters, next: None })
+    }
+
+    /// Has a subscriber handle dead letters once more, each key's in their order, behind what waits of that key; nobody else
+    /// sees them again. Resolves when all that there were are in the lanes' waiting sets, which may have to make room first.
+    /// How many.
+    ///
+    /// # Errors
+    /// [`ControlError`]; those in front may have been redriven.
+    pub async fn redrive(&self, subscriber: &str, filter: &Filter) -> Result<u64, ControlError> {
+        to_the_end(async |from| self.redrive_some(subscriber, filter, from).await).await
+    }
+
+    /// The part of [`Self::redrive`] that takes no longer than a caller waits, from the beginning or where the part before
+    /// ended.
+    ///
+    /// # Errors
+    /// [`ControlError`]; those in front may have been redriven.
+    pub async fn redrive_some(
+        &self,
+        subscriber: &str,
+        filter: &Filter,
+        from: Option<LetterProgress>,
+    ) -> Result<LettersDone, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let mut progress = self.progress(&found, from).await?;
+        // Somebody else may redrive the same ones, so each lane says how many it had not taken before.
+        let redriven = Arc::new(AtomicU64::new(0));
+        let done = |next| LettersDone { count: redriven.load(Ordering::Relaxed), next };
+        let (end, mut looked_at) = (Instant::now() + PART_WITHIN, 0);
+        let mut room_by = Instant::now() + ROOM_WITHIN;
+        loop {
+            let page = self.letters(&found, filter, progress.at, LETTERS_MAX, &progress.ends).await?;
+            let mut rest = page.found.as_slice();
+            while let Some(first) = rest.first() {
+                progress.at = first.place();
+                let now = Instant::now();
+                if now >= end || now >= room_by || looked_at >= PART_LETTERS_MAX {
+                    return Ok(done(Some(progress)));
+                }
+                let partition = first.partition;
+                let count = rest.iter().take_while(|letter| letter.partition == partition).count();
+                let letters: Vec<_> = rest.iter().take(count).filter_map(FailedEvent::letter).collect();
+                let redrive = |answer| Command::Redrive(letters, redriven.clone(), answer);
+                let taken = self.tell(&found, partition, redrive).await?;
+                match taken {
+                    0 => tokio::time::sleep(ROOM_LOOK_EVERY).await,
+                    _ => room_by = Instant::now() + ROOM_WITHIN,
+                }
+                looked_at += taken;
+                rest = rest.get(taken as usize..).unwrap_or_default();
+            }
+            let Some(next) = page.next else { return Ok(done(None)) };
+            progress.at = next;
+            if Instant::now() >= end {
+                return Ok(done(Some(progress)));
+            }
+            room_by = Instant::now() + ROOM_WITHIN;
+        }
+    }
+
+    pub(super) async fn progress(
+        &self,
+        found: &Found,
+        from: Option<LetterProgress>,
+    ) -> Result<LetterProgress, ControlError> {
+        let ends = self.ends_of_letters(found).await?;
+        Ok(from.unwrap_or(LetterProgress { at: ListPosition::default(), ends }))
+    }
+
+    /// Takes dead letters off the list: they stay in their topic as long as that keeps them. How many.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn drop_dead_letters(&self, subscriber: &str, filter: &Filter) -> Result<u64, ControlError> {
+        to_the_end(async |from| self.drop_some_dead_letters(subscriber, filter, from).await).await
+    }
+
+    /// The part of [`Self::drop_dead_letters`] that takes no longer than a caller waits, from the beginning or where the
+    /// part before ended.
+    ///
+    /// # Errors
+    /// [`ControlError`]; those in front may have been dropped.
+    pub async fn drop_some_dead_letters(
+        &self,
+        subscriber: &str,
+        filter: &Filter,
+        from: Option<LetterProgress>,
+    ) -> Result<LettersDone, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let mut progress = self.progress(&found, from).await?;
+        let (end, mut done) = (Instant::now() + PART_WITHIN, 0);
+        loop {
+            let page = self.letters(&found, filter, progress.at, NUMBERS_MAX, &progress.ends).await?;
+            for partition in 0..found.partitions {
+                let of_partition = page.found.iter().filter(|letter| letter.partition == partition);
+                let keys: Vec<_> = of_partition.map(FailedEvent::done_key).collect();
+                if !keys.is_empty() {
+                    done += self.tell(&found, partition, |answer| Command::Forget(keys, answer)).await?;
+                }
+            }
+            let Some(next) = page.next else { return Ok(LettersDone { count: done, next: None }) };
+            progress.at = next;
+            if Instant::now() >= end || done >= PART_LETTERS_MAX {
+                return Ok(LettersDone { count: done, next: Some(progress) });
+            }
+        }
+    }
+}
+
+impl FailedEvent {
+    fn done_key(&self) -> Bytes {
+        done_key(self.dead_partition.unwrap_or(0), self.number)
+    }
+
+    /// Where a dead letter is listed.
+    fn place(&self) -> ListPosition {
+        ListPosition { partition: self.dead_partition.unwrap_or(0), number: self.number }
+    }
+
+    /// As its lane takes it in.
+    fn letter(&self) -> Option<Letter> {
+        let waiter = Waiter { attempts: 0, since_ns: now_ns(), due_ns: 0, is_parked: false, ..self.waiter.clone() };
+        let mut record = Vec::with_capacity(self.key.len() + self.event.len() + 16);
+        // its key was stored before, so it fits
+        Record { key: &self.key, lineage: None, event: &self.event }.write(&mut record).ok()?;
+        Some(Letter { done: self.done_key(), waiter, record: record.into() })
+    }
+}

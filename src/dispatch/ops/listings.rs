@@ -1,0 +1,374 @@
+//! What a subscriber keeps, page by page: events that wait, and its handler's state.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::error::ControlError;
+use crate::dispatch::lane::command::{Answer, Command};
+use crate::dispatch::lane::state::{self, StateEntry};
+use crate::dispatch::lane::waiting::{self, Waiter, WaitingError, now_ns};
+use crate::dispatch::tree::Tree;
+use crate::engine::Engine;
+use crate::model::{EventView, Record};
+
+/// Waiting events that a lane is told about at once.
+pub(super) const NUMBERS_MAX: usize = 1_000;
+/// Bytes of events that a listing has, unless one event alone has more: several listings are nothing, and one is a message.
+const LISTING_BYTES: usize = 4 << 20;
+/// Entries of a state that are read at once: each may be as large as a value may be.
+const STATE_ENTRIES: usize = 32;
+/// Entries of a state that one part of a listing looks through.
+const STATE_LOOKED_AT_MAX: usize = 10_000;
+
+/// Which events are meant: those of which all that is said is true.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of this key.
+    pub key: Option<String>,
+    /// With this id.
+    pub id: Option<String>,
+    /// Whose failure is of this kind, or whose reason has this text in it.
+    pub reason: Option<String>,
+    /// Whose last attempt failed at least so long ago; of an event that was never tried, that waits for at least so long.
+    pub older_than: Option<Duration>,
+    /// Of this partition of the subscriber's input.
+    pub partition: Option<u32>,
+    /// Only those that are parked. Of dead letters, none is.
+    pub parked: bool,
+}
+
+impl Filter {
+    pub(super) fn matches(&self, event: &FailedEvent) -> bool {
+        let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
+        let waiter = &event.waiter;
+        let is_reason = |wanted: &String| waiter.failure == *wanted || waiter.reason.contains(wanted.as_str());
+        let last_ns = if waiter.failed_ns == 0 { waiter.since_ns } else { waiter.failed_ns };
+        let age_ns = now_ns().saturating_sub(last_ns);
+        is(&self.key, &event.key)
+            && is(&self.id, &event.id)
+            && self.partition.is_none_or(|partition| partition == event.partition)
+            && self.reason.as_ref().is_none_or(is_reason)
+            && self.older_than.is_none_or(|age| u128::from(age_ns) >= age.as_nanos())
+            && (!self.parked || waiter.is_parked)
+    }
+}
+
+/// An event that a subscriber has not handled: one that waits, or a dead letter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FailedEvent {
+    /// Where it is listed: a number in the waiting set of its lane, or the offset of the dead letter.
+    pub number: u64,
+    /// The partition of the subscriber's input that it is of.
+    pub partition: u32,
+    /// Its ordering key.
+    pub key: String,
+    /// Its CloudEvents id.
+    pub id: String,
+    /// What became of it.
+    pub waiter: Waiter,
+    /// The event, untouched, in the CloudEvents protobuf format.
+    pub event: Bytes,
+    /// The partition of the dead-letter topic, for a dead letter.
+    pub dead_partition: Option<u32>,
+}
+
+/// Where a listing goes on: a partition, and a number in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ListPosition {
+    /// The partition.
+    pub partition: u32,
+    /// The number or offset.
+    pub number: u64,
+}
+
+/// A part of a listing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// What was found.
+    pub found: Vec<T>,
+    /// Where to go on; `None`: there is no more.
+    pub next: Option<ListPosition>,
+}
+
+/// Which entries of a subscriber's state are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StateFilter {
+    /// Of this partition.
+    pub partition: Option<u32>,
+    /// Of this bucket.
+    pub bucket: Option<String>,
+    /// Whose key begins so.
+    pub prefix: String,
+}
+
+/// Where a listing of state goes on: behind an entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatePosition {
+    /// Its partition.
+    pub partition: u32,
+    /// Its bucket.
+    pub bucket: String,
+    /// Its key; where it is empty, at the beginning of the bucket.
+    pub key: String,
+}
+
+/// A part of a listing of state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatePage {
+    /// What was found.
+    pub found: Vec<StateOfPartition>,
+    /// Where to go on; `None`: there is no more.
+    pub next: Option<StatePosition>,
+}
+
+/// An entry of the state with its partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateOfPartition {
+    /// The partition.
+    pub partition: u32,
+    /// The entry.
+    pub entry: StateEntry,
+}
+
+impl<E: Engine> Tree<E> {
+    /// Events of a subscriber that wait, from a position on, at most so many. There may be fewer, for their size, and more
+    /// behind them. Reads from a disk.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn waiting(
+        &self,
+        subscriber: &str,
+        filter: &Filter,
+        from: ListPosition,
+        count: usize,
+    ) -> Result<Page<FailedEvent>, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        found.check(filter.partition)?;
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        for partition in from.partition..found.partitions {
+            if filter.partition.is_some_and(|only| only != partition) {
+                continue;
+            }
+            let entries = self.entries(&found, partition)?;
+            let mut number = if partition == from.partition { from.number } else { 0 };
+            loop {
+                let page = waiting::list(&entries, number, NUMBERS_MAX)?;
+                let Some((last, _)) = page.last() else { break };
+                let next = last + 1;
+                for (at, waiter) in page {
+                    let record = match waiting::record(&entries, at) {
+                        Err(WaitingError::Malformed { .. }) => continue, // done meanwhile
+                        record => record?,
+                    };
+                    let Some(event) = failed_event(partition, at, waiter, record) else { continue };
+                    if !filter.matches(&event) {
+                        continue;
+                    }
+                    if is_full(events.len(), count, bytes, event.bytes()) {
+                        return Ok(Page { found: events, next: Some(ListPosition { partition, number: at }) });
+                    }
+                    bytes += event.bytes();
+                    events.push(event);
+                }
+                number = next;
+            }
+        }
+        Ok(Page { found: events, next: None })
+    }
+
+    /// Lets waiting events be tried at once, as if for the first time; those that are parked as well. How many.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn release(&self, subscriber: &str, filter: &Filter) -> Result<u64, ControlError> {
+        self.tell_waiting(subscriber, filter, Command::Release).await
+    }
+
+    /// Forgets waiting events. How many.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn drop_waiting(&self, subscriber: &str, filter: &Filter) -> Result<u64, ControlError> {
+        self.tell_waiting(subscriber, filter, Command::Drop).await
+    }
+
+    async fn tell_waiting(
+        &self,
+        subscriber: &str,
+        filter: &Filter,
+        command: fn(Vec<u64>, Answer) -> Command,
+    ) -> Result<u64, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let (mut from, mut done) = (ListPosition::default(), 0);
+        loop {
+            let page =
+                self.waiting(subscriber, filter, from, NUMBERS_MAX).map_err(|error| error.after(done, "event"))?;
+            let mut rest = page.found.as_slice();
+            while let Some(first) = rest.first() {
+                let partition = first.partition;
+                let count = rest.iter().take_while(|event| event.partition == partition).count();
+                let (these, others) = rest.split_at(count);
+                let numbers = these.iter().map(|event| event.number).collect();
+                let told = self.tell(&found, partition, |answer| command(numbers, answer)).await;
+                done += told.map_err(|error| error.after(done, "event"))?;
+                rest = others;
+            }
+            match page.next {
+                Some(next) => from = next,
+                None => return Ok(done),
+            }
+        }
+    }
+
+    /// Whether a subscriber's handler keeps anything, in a partition or in any.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn has_state(&self, subscriber: &str, partition: Option<u32>) -> Result<bool, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        found.check(partition)?;
+        for partition in (0..found.partitions).filter(|of| partition.is_none_or(|only| only == *of)) {
+            if !state::list(&self.entries(&found, partition)?, None, 1)?.0.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What is under a key of a subscriber's state, in each partition that has it: keys of events decide where that is. From a
+    /// partition on as much as a listing has, and the partition where to go on; `None`: there is no more.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn state(
+        &self,
+        subscriber: &str,
+        (bucket, key): (&str, &str),
+        from: u32,
+    ) -> Result<(Vec<StateOfPartition>, Option<u32>), ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let (mut some, mut bytes) = (Vec::new(), 0);
+        for partition in from..found.partitions {
+            let Some(entry) = state::get(&self.entries(&found, partition)?, bucket, key)? else { continue };
+            let size = entry.bucket.len() + entry.key.len() + entry.value.len();
+            if is_full(some.len(), usize::MAX, bytes, size) {
+                return Ok((some, Some(partition)));
+            }
+            bytes += size;
+            some.push(StateOfPartition { partition, entry });
+        }
+        Ok((some, None))
+    }
+
+    /// A subscriber's state in a partition behind an entry (bucket and key): at most `count` entries, and fewer where they are
+    /// large. None where there are no more.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn list_state(
+        &self,
+        subscriber: &str,
+        partition: u32,
+        behind: Option<(&str, &str)>,
+        count: usize,
+    ) -> Result<Vec<StateEntry>, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let entries = self.entries(&found, partition)?;
+        let behind = behind.map(|(bucket, key)| state::position_behind(bucket, key));
+        Ok(state::list(&entries, behind.as_deref(), count)?.0)
+    }
+
+    /// Entries of a subscriber's state, by partition, bucket and key, from a position on, at most so many. There may be
+    /// fewer, or none, and more behind them. Reads from a disk.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn state_page(
+        &self,
+        subscriber: &str,
+        filter: &StateFilter,
+        from: StatePosition,
+        count: usize,
+    ) -> Result<StatePage, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        found.check(filter.partition)?;
+        let (mut entries, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+        for partition in from.partition..found.partitions {
+            if filter.partition.is_some_and(|only| only != partition) {
+                continue;
+            }
+            let kept = self.entries(&found, partition)?;
+            let is_begun = partition == from.partition && (&from.bucket, &from.key) != (&String::new(), &String::new());
+            let mut behind = match (&filter.bucket, is_begun) {
+                (_, true) => Some((from.bucket.clone(), from.key.clone())),
+                (Some(bucket), false) => Some((bucket.clone(), String::new())),
+                (None, false) => None,
+            };
+            'partition: loop {
+                let position = behind.as_ref().map(|(bucket, key)| state::position_behind(bucket, key));
+                let (page, is_last) = state::list(&kept, position.as_deref(), STATE_ENTRIES)?;
+                for entry in page {
+                    if filter.bucket.as_ref().is_some_and(|bucket| *bucket < entry.bucket) {
+                        break 'partition;
+                    }
+                    let (bucket, key) = behind.clone().unwrap_or_default();
+                    let size = entry.bucket.len() + entry.key.len() + entry.value.len();
+                    if looked_at >= STATE_LOOKED_AT_MAX || is_full(entries.len(), count, bytes, size) {
+                        return Ok(StatePage { found: entries, next: Some(StatePosition { partition, bucket, key }) });
+                    }
+                    looked_at += 1;
+                    behind = Some((entry.bucket.clone(), entry.key.clone()));
+                    if filter.bucket.as_ref().is_none_or(|bucket| *bucket == entry.bucket)
+                        && entry.key.starts_with(&filter.prefix)
+                    {
+                        bytes += size;
+                        entries.push(StateOfPartition { partition, entry });
+                    }
+                }
+                if is_last {
+                    break;
+                }
+            }
+        }
+        Ok(StatePage { found: entries, next: None })
+    }
+
+    /// Puts entries into a subscriber's state, in place of what may be there. How many.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn import_state(
+        &self,
+        subscriber: &str,
+        partition: u32,
+        entries: &[StateEntry],
+    ) -> Result<u64, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let writes = entries.iter().map(state::write_of).collect();
+        self.tell(&found, partition, |answer| Command::Import(writes, answer)).await
+    }
+}
+
+/// Whether a listing that has so many entries and bytes takes one more.
+pub(super) fn is_full(entries: usize, entries_max: usize, bytes: usize, more_bytes: usize) -> bool {
+    entries >= entries_max || (entries > 0 && bytes + more_bytes > LISTING_BYTES)
+}
+
+impl FailedEvent {
+    /// About how much room it takes in a listing.
+    pub(super) fn bytes(&self) -> usize {
+        let Waiter { reason, backtrace, .. } = &self.waiter;
+        let texts = self.key.len() + self.id.len() + reason.len() + backtrace.as_ref().map_or(0, String::len);
+        std::mem::size_of::<Self>() + texts + self.event.len()
+    }
+}
+
+fn failed_event(partition: u32, number: u64, waiter: Waiter, record: Bytes) -> Option<FailedEvent> {
+    let parsed = Record::parse(&record).ok()?;
+    let view = EventView::parse(parsed.event).ok()?;
+    let (key, id) = (parsed.key.to_owned(), view.id.to_owned());
+    let event = record.slice_ref(parsed.event);
+    Some(FailedEvent { number, partition, key, id, waiter, event, dead_partition: None })
+}

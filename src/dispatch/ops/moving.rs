@@ -1,0 +1,183 @@
+//! Subscribers pause, go on, and go on somewhere else.
+
+use tokio::time::Instant;
+
+use super::error::{ControlError, SnapshotError};
+use super::find::{ANSWER_WITHIN, late, stopped};
+use super::listings::NUMBERS_MAX;
+use super::snapshots::Restoring;
+use crate::dispatch::lane::command::{Answer, Command, Refusal, Seek, SeekFrom};
+use crate::dispatch::lane::waiting;
+use crate::dispatch::tree::Tree;
+use crate::engine::Engine;
+use crate::model::{LaneId, Offset, PartitionId};
+
+/// What becomes of the state of a handler whose subscriber is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeekState {
+    /// It stays as it is, though it may know events that come again.
+    Keep,
+    /// It is emptied.
+    Empty,
+    /// It is that of the snapshot with this number, and of the events that waited then, those wait again that do not come again.
+    Snapshot(u64),
+}
+
+/// Where a subscriber is to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeekTo {
+    /// At the first event that is kept.
+    Start,
+    /// Behind the last one.
+    End,
+    /// At this offset of each partition, which it has to have or end at.
+    Offset(Offset),
+    /// At the first event that was appended at or after this time, Unix nanoseconds.
+    Time(u64),
+    /// Where it was when the snapshot was taken whose state it gets.
+    Snapshot,
+}
+
+/// How a subscriber is to be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    /// Where to.
+    pub to: SeekTo,
+    /// Only this partition; `None` for all.
+    pub partition: Option<u32>,
+    /// What becomes of its handler's state.
+    pub state: SeekState,
+    /// Events that wait are forgotten.
+    pub drops_waiting: bool,
+    /// Nothing is done: only what would be.
+    pub dry_run: bool,
+}
+
+/// How a lane was moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    /// Its partition.
+    pub partition: u32,
+    /// Where it was.
+    pub from: Offset,
+    /// Where it is.
+    pub to: Offset,
+}
+
+impl<E: Engine> Tree<E> {
+    /// Has a subscriber read and call nothing more until it is resumed, also after a restart.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn pause(&self, subscriber: &str) -> Result<(), ControlError> {
+        self.tell_all(subscriber, Command::Pause).await
+    }
+
+    /// Has a subscriber go on, also where it halted: what it halted for is tried again.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn resume(&self, subscriber: &str) -> Result<(), ControlError> {
+        self.tell_all(subscriber, Command::Resume).await
+    }
+
+    /// Tells all lanes at once, and waits for their answers.
+    async fn tell_all(&self, subscriber: &str, command: fn(Answer) -> Command) -> Result<(), ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let within = Instant::now() + ANSWER_WITHIN;
+        let mut told = Vec::new();
+        for partition in 0..found.partitions {
+            let handed_in = self.hand_in(&found, partition, command);
+            told.push(tokio::time::timeout_at(within, handed_in).await.unwrap_or_else(|_| Err(late(partition))));
+        }
+        // All of them, also behind one that does not: each does as it was told.
+        let (mut done, mut failed) = (0, None);
+        for told in told {
+            let answered = match told {
+                Ok(told) => {
+                    let partition = told.partition;
+                    tokio::time::timeout_at(within, told.answer()).await.unwrap_or_else(|_| Err(late(partition)))
+                }
+                Err(error) => Err(error),
+            };
+            match answered {
+                Ok(_) => done += 1,
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(()), |error: ControlError| Err(error.after(done, "partition")))
+    }
+
+    /// Moves a subscriber. Lanes are moved one after another; each is moved whole or not at all, and that is logged. Whether
+    /// anything waits that would be left behind is looked at first, in all of them.
+    ///
+    /// # Errors
+    /// [`ControlError`]; lanes in front may have been moved.
+    pub async fn seek(&self, subscriber: &str, to: Move) -> Result<Vec<Moved>, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        found.check(to.partition)?;
+        let mut moved = Vec::new();
+        let partitions = || (0..found.partitions).filter(|of| to.partition.is_none_or(|only| only == *of));
+        for partition in partitions().filter(|_| !to.drops_waiting) {
+            let waiting = waiting::list(&self.entries(&found, partition)?, 0, NUMBERS_MAX)?.len();
+            if waiting > 0 {
+                return Err(ControlError::Refused { partition, refusal: Refusal::Waits { waiting } });
+            }
+        }
+        let mut snapshot = match to.state {
+            SeekState::Snapshot(number) => Some(self.restoring(&found, number).await?),
+            SeekState::Keep | SeekState::Empty => None,
+        };
+        // Where to is fixed for all of them first: what is refused is refused whole. What is there stays until each lane is told,
+        // so that it begins where it is said to.
+        let mut targets = Vec::new();
+        for partition in partitions() {
+            let input = PartitionId { topic: found.input, partition };
+            let hold = self.shared.engine.hold(input);
+            let bounds = self.shared.engine.bounds(input).unwrap_or_default();
+            let start = hold.as_ref().map_or(bounds.start, |hold| hold.start);
+            let target = match to.to {
+                SeekTo::Start => start,
+                SeekTo::End => bounds.written,
+                SeekTo::Offset(offset) if offset > bounds.written => {
+                    let (subscriber, end) = (found.plan().label(), bounds.written);
+                    return Err(ControlError::BeyondEnd { subscriber, partition, offset, end });
+                }
+                SeekTo::Offset(offset) => offset.max(start),
+                SeekTo::Time(time_ns) => self.shared.engine.offset_at_time(input, time_ns).await?.max(start),
+                SeekTo::Snapshot => match &snapshot {
+                    Some(snapshot) => snapshot.position(partition, start, bounds.written)?,
+                    None => return Err(SnapshotError::NoPosition.into()),
+                },
+            };
+            targets.push((partition, target, hold));
+        }
+        for (partition, target, hold) in targets {
+            let lane = LaneId { subscriber: found.number, partition };
+            let from = self.shared.engine.position(lane).unwrap_or(0);
+            if !to.dry_run {
+                let (state, feeding) = match (to.state, snapshot.take()) {
+                    (SeekState::Snapshot(_), Some(snapshot)) => {
+                        let (sender, receiver) = Restoring::channel();
+                        let feeding = tokio::task::spawn_blocking(move || snapshot.feed(partition, &sender));
+                        (SeekFrom::Snapshot(receiver), Some(feeding))
+                    }
+                    (SeekState::Empty, _) => (SeekFrom::Empty, None),
+                    _ => (SeekFrom::Kept, None),
+                };
+                let seek = Seek { to: target, hold, from: state, drops_waiting: to.drops_waiting };
+                let so_far = moved.len() as u64;
+                // Before it is done: the caller may be gone when it is.
+                tracing::info!(subscriber = found.plan().label(), partition, from, to = target, "moving a partition");
+                let told = self.tell(&found, partition, |answer| Command::Seek(seek, answer)).await;
+                told.map_err(|error| error.after(so_far, "partition"))?;
+                if let Some(feeding) = feeding {
+                    let fed = feeding.await.map_err(|_| stopped(partition, "the snapshot was not read"));
+                    snapshot = Some(fed.map_err(|error| error.after(so_far + 1, "partition"))?);
+                }
+            }
+            moved.push(Moved { partition, from, to: target });
+        }
+        Ok(moved)
+    }
+}

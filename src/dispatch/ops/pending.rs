@@ -1,0 +1,359 @@
+//! Events of a topic that have no place in it yet: those that are held, and those that are to come later.
+//!
+//! ```text
+//!   held: by partition and key, of each key in the order in which they came ──> to come: in the order in which they are due
+//! ```
+//!
+//! Promises: what is listed is read beside the lanes that keep it, page by page, while they run; no lane waits. A page is bounded
+//! in events and in bytes, and so is what is looked through for it: there may be less in it than was asked for, or nothing, and
+//! more behind it. An event that leaves meanwhile is listed or is not; all others are, once.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::dispatch::intake::publish::PublishError;
+use crate::dispatch::lane::delay::{due_of, since_of};
+use crate::dispatch::lane::entries::{DELAYED, HELD, end_of};
+use crate::dispatch::lane::held::{HeldValue, entry_key};
+use crate::dispatch::rules::guards::{self, TopicGuard};
+use crate::dispatch::tree::Tree;
+use crate::engine::{Engine, Entries, PageBudget, ReadError};
+use crate::model::guard::{key_hash, why_not};
+use crate::model::{EventView, LaneId, Offset, PartitionId, Record, TopicId, partition_of};
+use crate::topology::TopicIndex;
+
+/// Bytes of events that a page has, unless one event alone has more.
+const PAGE_BYTES: usize = 4 << 20;
+/// Entries that are read at once.
+const READ_AT_ONCE: PageBudget = PageBudget::of(256);
+/// Entries that are looked through for one page, and their bytes: what a filter leaves out takes time as well.
+const LOOKED_AT_MAX: usize = 10_000;
+const LOOKED_AT_BYTES_MAX: usize = 64 << 20;
+/// How long a listing waits at its beginning for lanes that have yet to take in what is theirs: nearly always none.
+const TAKEN_IN_WITHIN: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Why an event has no place in its topic yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PendingKind {
+    /// Its state may not follow that of its key now.
+    Held,
+    /// It is to come later.
+    Delayed,
+}
+
+/// Which events are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PendingFilter {
+    /// Only these; `None`: both.
+    pub kind: Option<PendingKind>,
+    /// Only those of this key.
+    pub key: Option<String>,
+}
+
+/// An event that has no place in its topic yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingEvent {
+    /// Why not.
+    pub kind: PendingKind,
+    /// The full name of its topic.
+    pub topic: String,
+    /// The partition that it will have there.
+    pub partition: u32,
+    /// Its ordering key.
+    pub key: String,
+    /// Its CloudEvents id.
+    pub id: String,
+    /// Its CloudEvents type.
+    pub r#type: String,
+    /// The state that it brings to its key, of one that is held and brings one.
+    pub state: Option<String>,
+    /// When it came, by the clock of the bus; `None` where an earlier version took it in.
+    pub since_ns: Option<u64>,
+    /// When it comes, or is given up where it is held, trusted time; `None` where that will not be.
+    pub due_ns: Option<u64>,
+    /// Why it is held, in words.
+    pub reason: String,
+    /// The event in the CloudEvents protobuf format.
+    pub event: Bytes,
+}
+
+/// Some events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingPage {
+    /// What was found.
+    pub events: Vec<PendingEvent>,
+    /// Where to go on; `None`: there is no more.
+    pub next: Option<Bytes>,
+}
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum PendingError {
+    /// The topic is not one.
+    #[error(transparent)]
+    Topic(#[from] PublishError),
+    /// The position is not one that a page said.
+    #[error("is not what an earlier page of this listing said")]
+    Position,
+    /// What is stored cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Who keeps some of them.
+struct Keeper {
+    kind: PendingKind,
+    lane: LaneId,
+    /// What it takes them from.
+    hidden: PartitionId,
+}
+
+/// A topic, and who keeps what has no place in it yet, in the order of listings.
+struct Pending {
+    name: String,
+    partitions: u32,
+    guard: Option<TopicGuard>,
+    keepers: Vec<Keeper>,
+    /// `None` where nothing waits for it ever.
+    topic: Option<TopicId>,
+}
+
+/// Behind which entry of which keeper a page begins: the number of its partition, and the entry's key.
+struct Position {
+    partition: u32,
+    behind: Vec<u8>,
+}
+
+impl Position {
+    fn encode(&self) -> Bytes {
+        [&self.partition.to_be_bytes(), self.behind.as_slice()].concat().into()
+    }
+
+    fn parse(encoded: &[u8]) -> Result<Self, PendingError> {
+        let (partition, behind) = encoded.split_first_chunk().ok_or(PendingError::Position)?;
+        match behind.first() {
+            Some(&(HELD | DELAYED)) if behind.len() <= 1 + 3 * size_of::<u64>() => {
+                Ok(Self { partition: u32::from_be_bytes(*partition), behind: behind.to_vec() })
+            }
+            _ => Err(PendingError::Position),
+        }
+    }
+}
+
+impl Keeper {
+    /// The first byte of its entries' keys.
+    fn first_byte(&self) -> u8 {
+        match self.kind {
+            PendingKind::Held => HELD,
+            PendingKind::Delayed => DELAYED,
+        }
+    }
+
+    /// Where its entries begin and end that may be of this key.
+    fn range(&self, key: Option<&str>) -> (Vec<u8>, Vec<u8>) {
+        match (self.kind, key) {
+            (PendingKind::Held, Some(key)) => {
+                let hash = key_hash(key);
+                (entry_key(&hash, 0), [entry_key(&hash, Offset::MAX), vec![0]].concat())
+            }
+            _ => (vec![self.first_byte()], end_of(self.first_byte()).to_vec()),
+        }
+    }
+}
+
+impl<E: Engine> Tree<E> {
+    /// Events of a topic that have no place in it yet, behind what an earlier page says, at most that number. There may be fewer, for
+    /// their size or since others were looked through, and more behind them.
+    ///
+    /// # Errors
+    /// [`PendingError`].
+    pub async fn pending(
+        &self,
+        topic: &str,
+        filter: PendingFilter,
+        from: Option<Bytes>,
+        count: usize,
+    ) -> Result<PendingPage, PendingError> {
+        let from = from.map(|from| Position::parse(&from)).transpose()?;
+        let mut found = self.find_pending(topic)?;
+        let key = filter.key.as_ref();
+        found.keepers.retain(|keeper| {
+            let has_key = |key: &String| partition_of(key, found.partitions) == keeper.lane.partition;
+            filter.kind.is_none_or(|kind| kind == keeper.kind)
+                && (keeper.kind == PendingKind::Delayed || key.is_none_or(has_key))
+        });
+        if from.is_none() {
+            self.taken_in(&found).await;
+        }
+        let engine = self.engine().clone();
+        let listed = tokio::task::spawn_blocking(move || list(&engine, &found, filter.key.as_deref(), from, count));
+        listed.await.unwrap_or_else(|error| Err(ReadError::Storage(error.to_string().into()).into()))
+    }
+
+    fn find_pending(&self, topic: &str) -> Result<Pending, PendingError> {
+        let (targets, running) = (self.publisher().targets(), self.shared.running());
+        let target = targets.find(topic)?;
+        let mut found = Pending {
+            name: target.name.clone(),
+            partitions: target.partitions,
+            guard: target.guard.clone(),
+            keepers: Vec::new(),
+            topic: None,
+        };
+        // the topic of what is given up has none
+        let Some(index) =
+            running.numbers.topics.iter().take(running.plan.topics.len()).position(|n| *n == target.topic)
+        else {
+            return Ok(found);
+        };
+        found.topic = Some(target.topic);
+        let holder = running.timers.get(index).and_then(|timer| timer.as_ref()?.held.as_ref());
+        let held = holder.iter().flat_map(|holder| {
+            (0..target.partitions).map(|partition| Keeper {
+                kind: PendingKind::Held,
+                lane: LaneId { subscriber: holder.subscriber, partition },
+                hidden: PartitionId { topic: holder.topic, partition },
+            })
+        });
+        let delayed = running.numbered().delayed(TopicIndex(index as u32)).map(|(hidden, subscriber)| Keeper {
+            kind: PendingKind::Delayed,
+            lane: LaneId { subscriber, partition: 0 },
+            hidden: PartitionId { topic: hidden, partition: 0 },
+        });
+        found.keepers = held.chain(delayed).collect();
+        Ok(found)
+    }
+
+    /// Waits for a moment until what was put into the hidden topics is where it is listed: a client that has seen the answer to a
+    /// publish finds it.
+    async fn taken_in(&self, found: &Pending) {
+        let (engine, until) = (self.engine(), Instant::now() + TAKEN_IN_WITHIN);
+        let ends = found.keepers.iter().map(|keeper| engine.bounds(keeper.hidden).unwrap_or_default().durable);
+        for (keeper, end) in found.keepers.iter().zip(ends.collect::<Vec<_>>()) {
+            while engine.position(keeper.lane).is_some_and(|position| position < end) && Instant::now() < until {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+}
+
+/// A page. Reads from a disk.
+fn list<E: Engine>(
+    engine: &E,
+    found: &Pending,
+    key: Option<&str>,
+    from: Option<Position>,
+    count: usize,
+) -> Result<PendingPage, PendingError> {
+    let (mut events, mut bytes, mut looked_at, mut looked_at_bytes) = (Vec::new(), 0, 0, 0);
+    let begins = |keeper: &Keeper| {
+        let is_it = |from: &Position| {
+            from.behind.first() == Some(&keeper.first_byte()) && from.partition == keeper.lane.partition
+        };
+        from.as_ref().is_none_or(is_it)
+    };
+    for (number, keeper) in found.keepers.iter().skip_while(|keeper| !begins(keeper)).enumerate() {
+        let Some(entries) = engine.entries(keeper.lane) else { continue };
+        let (first, until) = keeper.range(key);
+        let here = from.as_ref().filter(|_| number == 0).map(|from| from.behind.clone());
+        let mut behind = here.unwrap_or_else(|| vec![keeper.first_byte()]);
+        let mut why = Why::new(engine, found, keeper);
+        loop {
+            let bound = if behind < first { Bound::Included(&*first) } else { Bound::Excluded(&*behind) };
+            let page = entries.range(bound, &until, READ_AT_ONCE)?;
+            let is_last = page.is_last || page.entries.is_empty();
+            for (at, value) in page.entries {
+                let next = || Position { partition: keeper.lane.partition, behind: behind.clone() }.encode();
+                if looked_at >= LOOKED_AT_MAX || looked_at_bytes > LOOKED_AT_BYTES_MAX {
+                    return Ok(PendingPage { events, next: Some(next()) });
+                }
+                (looked_at, looked_at_bytes) = (looked_at + 1, looked_at_bytes + value.len());
+                let event = pending(found, keeper, &at, &value);
+                if let Some(event) = event.filter(|event| key.is_none_or(|key| key == event.key)) {
+                    let size = event.event.len() + event.key.len() + size_of::<PendingEvent>();
+                    if !events.is_empty() && (events.len() >= count || bytes + size > PAGE_BYTES) {
+                        return Ok(PendingPage { events, next: Some(next()) });
+                    }
+                    bytes += size;
+                    events.push(why.explain(event)?);
+                }
+                behind = at.to_vec();
+            }
+            if is_last {
+                break;
+            }
+        }
+    }
+    Ok(PendingPage { events, next: None })
+}
+
+/// An event as it is kept, without why it is held.
+fn pending(found: &Pending, keeper: &Keeper, at: &[u8], value: &Bytes) -> Option<PendingEvent> {
+    let (since_ns, due_ns, record) = match keeper.kind {
+        PendingKind::Held => {
+            let HeldValue { due_ns, since_ns, record } = HeldValue::parse(value)?;
+            (since_ns, Some(due_ns).filter(|_| found.guard.is_some()), record)
+        }
+        PendingKind::Delayed => (since_of(at), due_of(at), value.clone()),
+    };
+    let parsed = Record::parse(&record).ok()?;
+    let view = parsed.view().ok()?;
+    Some(PendingEvent {
+        kind: keeper.kind,
+        topic: found.name.clone(),
+        partition: partition_of(parsed.key, found.partitions),
+        key: parsed.key.to_owned(),
+        id: view.id.to_owned(),
+        r#type: view.r#type.to_owned(),
+        state: None,
+        since_ns,
+        due_ns,
+        reason: String::new(),
+        event: record.slice_ref(parsed.event),
+    })
+}
+
+/// Says why events are held, those of one key one after the other.
+struct Why<'a, E: Engine> {
+    engine: &'a E,
+    /// Nothing is said of events that are to come later.
+    guard: Option<Option<&'a TopicGuard>>,
+    states: Option<E::Entries>,
+    /// What is kept of the state of the key before.
+    known: Option<(String, Option<Bytes>)>,
+}
+
+impl<'a, E: Engine> Why<'a, E> {
+    fn new(engine: &'a E, found: &'a Pending, keeper: &Keeper) -> Self {
+        let guard = (keeper.kind == PendingKind::Held).then_some(found.guard.as_ref());
+        let place = found.topic.map(|topic| PartitionId { topic, partition: keeper.lane.partition });
+        Self { engine, guard, states: place.and_then(|place| engine.states(place)), known: None }
+    }
+
+    fn explain(&mut self, event: PendingEvent) -> Result<PendingEvent, ReadError> {
+        let (Some(guard), Ok(view)) = (self.guard, EventView::parse(&event.event)) else { return Ok(event) };
+        let Some(guard) = guard else {
+            return Ok(PendingEvent {
+                reason: "its topic has no lifecycle now: it is about to follow".to_owned(),
+                ..event
+            });
+        };
+        let state: Arc<str> = match guards::state_of(&guard.plan, &view, Some(&event.key)) {
+            Ok(state) => state,
+            Err(unknown) => return Ok(PendingEvent { reason: unknown.to_string(), ..event }),
+        };
+        if self.known.as_ref().is_none_or(|(key, _)| *key != event.key) {
+            let stored = self.states.as_ref().map(|states| states.get(&key_hash(&event.key))).transpose()?.flatten();
+            self.known = Some((event.key.clone(), stored));
+        }
+        let stored = self.known.as_ref().and_then(|(_, stored)| stored.as_deref());
+        let why = why_not(&guard.plan.lifecycle, stored, &state, self.engine.trusted_now_ns());
+        let reason = why.map_or_else(|| "it may follow now, and is about to".to_owned(), |why| why.to_string());
+        Ok(PendingEvent { state: Some(state.as_ref().to_owned()), reason, ..event })
+    }
+}

@@ -1,0 +1,175 @@
+//! The events that come: compared once the lanes have handled them, so that what is recorded of them is there as well.
+//!
+//! ```text
+//!   lanes   ──────────────────> position        what the lane keeps is looked at once, between two calls, with its position
+//!   beside  ─────> next ~ ~ ~ ~ ~ ^             from there on the states of the versions go on by themselves
+//! ```
+//!
+//! Promises: no lane waits for it, and nothing is kept for it: what is gone when it comes to it is counted and left out.
+//! What is dropped in the middle leaves the report as it was.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::run::States;
+use super::{ShadowError, ShadowReport, Versions};
+use crate::dispatch::lane::handler::Handler;
+use crate::dispatch::lane::state;
+use crate::dispatch::ops::error::{ControlError, SnapshotError};
+use crate::dispatch::ops::find::Found;
+use crate::dispatch::ops::listings::StateOfPartition;
+use crate::dispatch::tree::Tree;
+use crate::engine::{Engine, Entries};
+use crate::limits;
+use crate::model::Offset;
+
+/// Events of a partition that are compared in one go: those of others take turns with them.
+const ROUND_EVENTS: u64 = 256;
+/// Where no more than so many events of a partition are still to be compared, they are held against what is recorded of them:
+/// what was recorded is looked for from the first of them to the end, which further behind would be more and more each time.
+const RECORD_WITHIN: u64 = 1_000;
+/// How often it is looked whether lanes have handled more.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How many entries of a state are looked at in one go.
+const STATE_PAGE: usize = 1_000;
+/// What an entry takes in memory beside its key and its value.
+const ENTRY_BYTES: usize = 128;
+
+/// How far a partition has been compared.
+struct Place {
+    partition: u32,
+    next: Offset,
+    states: States,
+}
+
+impl<E: Engine> Tree<E> {
+    /// Compares what lanes handle from now on.
+    pub(super) async fn shadow_coming<H: Handler>(
+        &self,
+        found: &Found,
+        versions: &Versions<'_, H>,
+        (events, enough): (u64, &CancellationToken),
+        shown: usize,
+        report: &mut ShadowReport,
+    ) -> Result<(), ShadowError> {
+        let Some(begun) = enough.run_until_cancelled(self.state_now(found)).await else { return Ok(()) };
+        let (positions, states) = begun?;
+        let place = |(partition, (next, state)): (u32, (Offset, Vec<_>))| Place {
+            partition,
+            next,
+            states: States::of(&state, partition, found.plan()),
+        };
+        let mut places: Vec<_> = (0..).zip(positions.into_iter().zip(states)).map(place).collect();
+        let followed = self.follow(found, versions, &mut places, (events, enough), shown, report).await;
+        for place in &places {
+            report.not_reached += self.handled_of(found, place.partition).end.saturating_sub(place.next);
+        }
+        match followed {
+            // What was compared by then counts, however long it took to come to it.
+            Err(error) if report.events > 0 => report.broke_off = Some(error.to_string()),
+            followed => followed?,
+        }
+        Ok(())
+    }
+
+    /// Compares what is published from now on. After an error the report is that of what came before.
+    async fn follow<H: Handler>(
+        &self,
+        found: &Found,
+        versions: &Versions<'_, H>,
+        places: &mut [Place],
+        (events, enough): (u64, &CancellationToken),
+        shown: usize,
+        report: &mut ShadowReport,
+    ) -> Result<(), ShadowError> {
+        let (name, compared) = (found.plan().label(), self.proven_version(found.index));
+        while !enough.is_cancelled() && report.events < events {
+            let now = self.subscriber(&name).ok().filter(|now| now.number == found.number && now.input == found.input);
+            if now.and_then(|now| self.proven_version(now.index)) != compared {
+                report.is_superseded = true;
+                break;
+            }
+            let mut is_idle = true;
+            for place in &mut *places {
+                // it may have been changed, or taken out
+                let found = self.subscriber(&name)?;
+                let (before, most) = (report.clone(), events.saturating_sub(report.events).min(ROUND_EVENTS));
+                let round = self.round(&found, versions, place, (most, shown), report);
+                match enough.run_until_cancelled(round).await {
+                    Some(Ok(compared)) => is_idle &= !compared,
+                    Some(Err(error)) => {
+                        *report = before;
+                        return Err(error);
+                    }
+                    None => {
+                        *report = before;
+                        break;
+                    }
+                }
+            }
+            if places.iter().map(|place| place.states.bytes()).sum::<u64>() > limits::SHADOW_BYTES_MAX as u64 {
+                return Err(ShadowError::TooLarge { max: limits::SHADOW_BYTES_MAX });
+            }
+            if is_idle {
+                enough.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the next events of a partition, if there are any.
+    async fn round<H: Handler>(
+        &self,
+        found: &Found,
+        versions: &Versions<'_, H>,
+        place: &mut Place,
+        (most, shown): (u64, usize),
+        report: &mut ShadowReport,
+    ) -> Result<bool, ShadowError> {
+        let handled = self.handled_of(found, place.partition);
+        if place.next < handled.start {
+            report.not_reached += handled.start - place.next;
+            place.next = handled.start;
+        }
+        if place.next >= handled.end || most == 0 {
+            return Ok(false);
+        }
+        let (mut part, next) = self.read_part(found, place.partition, place.next..handled.end, most, &mut 0).await?;
+        // Of events that are shared, only the record tells whose they are.
+        let is_near = handled.end - place.next <= RECORD_WITHIN || found.plan().claim.is_some();
+        let parts = vec![(&mut part, &place.states)];
+        self.compare_parts(found, versions, parts, (is_near, shown), report).await?;
+        place.next = next;
+        Ok(true)
+    }
+
+    /// What the lanes of a subscriber keep, and where they are, each of one moment.
+    async fn state_now(&self, found: &Found) -> Result<(Vec<Offset>, Vec<Vec<StateOfPartition>>), ShadowError> {
+        let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze(found).await?.into_iter().unzip();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = 0;
+            let states = (0..).zip(&lanes).map(|(partition, entries)| read_state(partition, entries, &mut bytes));
+            states.collect::<Result<Vec<_>, ShadowError>>()
+        });
+        let state = read.await.map_err(|error| ControlError::Snapshot(SnapshotError::Disk(error.to_string())))??;
+        Ok((positions, state))
+    }
+}
+
+/// The state of a lane; `bytes` are those that were read so far.
+fn read_state(partition: u32, entries: &impl Entries, bytes: &mut usize) -> Result<Vec<StateOfPartition>, ShadowError> {
+    let (mut behind, mut all) = (None::<Vec<u8>>, Vec::new());
+    loop {
+        let (page, is_last) = state::list(entries, behind.as_deref(), STATE_PAGE)?;
+        behind = page.last().map(|last| state::position_behind(&last.bucket, &last.key));
+        *bytes += page.iter().map(|entry| entry.key.len() + entry.value.len() + ENTRY_BYTES).sum::<usize>();
+        if *bytes > limits::SHADOW_BYTES_MAX {
+            return Err(ShadowError::TooLarge { max: limits::SHADOW_BYTES_MAX });
+        }
+        all.extend(page.into_iter().map(|entry| StateOfPartition { partition, entry }));
+        if is_last {
+            return Ok(all);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What there is to compare over: the events that a subscriber has handled last, and what is recorded of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Seen, ShadowError, TopicNames, output_of};
+use crate::dispatch::lane::batch::Held;
+use crate::dispatch::lane::waiting;
+use crate::dispatch::ops::error::ControlError;
+use crate::dispatch::ops::find::Found;
+use crate::dispatch::rules::when;
+use crate::dispatch::tree::Tree;
+use crate::engine::{Engine, ReadBudget};
+use crate::limits;
+use crate::model::{LaneId, Offset, PartitionId, Record};
+
+const BUDGET: ReadBudget = ReadBudget { events: 1_000, bytes: 1 << 20 };
+/// How many waiting events are looked at in one go.
+const WAITING_PAGE: usize = 1_000;
+
+/// Events of one partition.
+pub(super) struct Selected {
+    pub(super) partition: u32,
+    /// Those that were handled, in their order.
+    pub(super) held: Arc<Vec<Held>>,
+    pub(super) passed_over: u64,
+    pub(super) waiting: u64,
+}
+
+/// What is recorded of the events.
+#[derive(Default)]
+pub(super) struct Recorded {
+    events: BTreeMap<(u32, Offset), RecordOf>,
+    /// From this offset of each partition on, the running version has handled the events.
+    running_from: BTreeMap<u32, Offset>,
+    /// What was made of events in front of this time may not be there any more.
+    whole_from_ns: u64,
+}
+
+/// What is recorded of one event.
+#[derive(Default)]
+pub(super) struct RecordOf {
+    pub(super) seen: Seen,
+}
+
+impl RecordOf {
+    /// Whether a version that handles the event again does what is recorded: its outputs, or that it fails.
+    pub(super) fn is_like(&self, seen: &Seen) -> bool {
+        let (recorded, made) = (&self.seen.outputs, &seen.outputs);
+        let is_there = |(id, output): (&String, &super::SeenOutput)| match recorded.get(id) {
+            Some(recorded) => {
+                (&recorded.topic, &recorded.key, &recorded.event) == (&output.topic, &output.key, &output.event)
+            }
+            None => output.is_delayed,
+        };
+        let has_failed = self.seen.failure.is_some() && recorded.is_empty();
+        made.iter().all(is_there)
+            && recorded.keys().all(|id| made.contains_key(id))
+            && has_failed == seen.failure.is_some()
+    }
+}
+
+impl Recorded {
+    /// Leaves the events of which something is recorded. How many are left out.
+    pub(super) fn keep_known(&self, part: &mut Selected) -> u64 {
+        let Some(mut held) = Arc::get_mut(&mut part.held).map(std::mem::take) else { return 0 };
+        let before = held.len();
+        held.retain(|held| self.events.contains_key(&(part.partition, held.offset)));
+        let left_out = before - held.len();
+        part.held = Arc::new(held);
+        left_out as u64
+    }
+
+    /// What is recorded of an event, if that is all there was of it and the running version's doing. An event of which
+    /// nothing is recorded may as well never have been handled, since somebody moved the subscriber or dropped it.
+    pub(super) fn of(&self, part: &Selected, at: usize) -> Option<&RecordOf> {
+        let held = part.held.get(at)?;
+        let is_running = self.running_from.get(&part.partition).is_some_and(|from| held.offset >= *from);
+        if !is_running || held.append_time_ns < self.whole_from_ns {
+            return None;
+        }
+        self.events.get(&(part.partition, held.offset))
+    }
+}
+
+/// How many of the last events each partition gives, so that there are `last` in all if there are so many.
+fn shares(available: &[u64], last: u64) -> Vec<u64> {
+    let mut order: Vec<usize> = (0..available.len()).collect();
+    order.sort_by_key(|index| available.get(*index).copied());
+    let (mut shares, mut left, mut partitions) = (vec![0; available.len()], last, available.len() as u64);
+    for index in order {
+        let share = available.get(index).copied().unwrap_or(0).min(left.div_ceil(partitions.max(1)));
+        if let Some(of) = shares.get_mut(index) {
+            *of = share;
+        }
+        left -= share;
+        partitions -= 1;
+    }
+    shares
+}
+
+impl<E: Engine> Tree<E> {
+    /// The last events that a subscriber has handled.
+    pub(super) async fn select_last(&self, found: &Found, last: u32) -> Result<Vec<Selected>, ShadowError> {
+        let handled = self.handled(found);
+        let available: Vec<u64> = handled.iter().map(|of| of.end.saturating_sub(of.start)).collect();
+        let shares = shares(&available, u64::from(last));
+        let ranges = handled.into_iter().zip(shares).map(|(of, share)| of.end - share..of.end);
+        self.read_parts(found, ranges.collect()).await
+    }
+
+    /// The first events that a subscriber has handled behind these positions.
+    pub(super) async fn select_behind(
+        &self,
+        found: &Found,
+        positions: &[Offset],
+        most: u32,
+    ) -> Result<Vec<Selected>, ShadowError> {
+        let ends = self.handled(found).into_iter().map(|of| of.end);
+        let behind: Vec<_> = positions.iter().zip(ends).map(|(from, end)| *from..end.max(*from)).collect();
+        let available: Vec<u64> = behind.iter().map(|of| of.end - of.start).collect();
+        let shares = shares(&available, u64::from(most));
+        let ranges = behind.into_iter().zip(shares).map(|(of, share)| of.start..of.start + share);
+        self.read_parts(found, ranges.collect()).await
+    }
+
+    /// What is kept of what a subscriber has handled, by partition.
+    fn handled(&self, found: &Found) -> Vec<Range<Offset>> {
+        (0..found.partitions).map(|partition| self.handled_of(found, partition)).collect()
+    }
+
+    pub(super) fn handled_of(&self, found: &Found, partition: u32) -> Range<Offset> {
+        let position = self.engine().position(LaneId { subscriber: found.number, partition }).unwrap_or(0);
+        let kept = self.engine().bounds(PartitionId { topic: found.input, partition }).unwrap_or_default();
+        kept.start..position.min(kept.written)
+    }
+
+    async fn read_parts(&self, found: &Found, ranges: Vec<Range<Offset>>) -> Result<Vec<Selected>, ShadowError> {
+        let (mut selected, mut bytes) = (Vec::new(), 0);
+        for (partition, range) in (0..).zip(ranges) {
+            let (part, _) = self.read_part(found, partition, range, u64::MAX, &mut bytes).await?;
+            selected.push(part);
+        }
+        Ok(selected)
+    }
+
+    /// Events of a range, at most so many that were handled, and where it goes on behind them. `bytes` counts what is held.
+    pub(super) async fn read_part(
+        &self,
+        found: &Found,
+        partition: u32,
+        range: Range<Offset>,
+        most: u64,
+        bytes: &mut usize,
+    ) -> Result<(Selected, Offset), ShadowError> {
+        let input = PartitionId { topic: found.input, partition };
+        self.until_durable(input, range.end).await?;
+        let entries = self.entries(found, partition)?;
+        let mut waiting_offsets = BTreeSet::new();
+        let mut number = 0;
+        loop {
+            let page = waiting::list(&entries, number, WAITING_PAGE).map_err(ControlError::from)?;
+            let Some((last, _)) = page.last() else { break };
+            number = last + 1;
+            waiting_offsets.extend(page.into_iter().map(|(_, waiter)| waiter.offset));
+        }
+        let mut part = Selected { partition, held: Arc::default(), passed_over: 0, waiting: 0 };
+        let (mut held, mut from, mut next) = (Vec::new(), range.start, range.end);
+        'range: while from < range.end {
+            let chunks = self.engine().read(input, from, BUDGET).await?;
+            let Some(last) = chunks.last() else { break };
+            from = last.end_offset();
+            for event in Held::all(&chunks).into_iter().filter(|event| range.contains(&event.offset)) {
+                if held.len() as u64 >= most {
+                    next = event.offset;
+                    break 'range;
+                }
+                if waiting_offsets.contains(&event.offset) {
+                    part.waiting += 1;
+                    continue;
+                }
+                let parsed = event.parse().map_err(|error| ShadowError::Unreadable(error.to_string()))?;
+                let passes = found.plan().when.as_ref().map(|when| when::passes(when, &parsed.view, Some(parsed.key)));
+                if matches!(passes, Some(Ok(false) | Err(_))) {
+                    // Of an error no plugin heard either.
+                    part.passed_over += 1;
+                    continue;
+                }
+                *bytes += event.bytes();
+                if *bytes > limits::SHADOW_BYTES_MAX {
+                    return Err(ShadowError::TooLarge { max: limits::SHADOW_BYTES_MAX });
+                }
+                held.push(event);
+            }
+        }
+        part.held = Arc::new(held);
+        Ok((part, next))
+    }
+
+    /// Only what is durable can be read from here: waits until all in front of an offset is.
+    async fn until_durable(&self, partition: PartitionId, end: Offset) -> Result<(), ShadowError> {
+        match end.checked_sub(1) {
+            Some(last) => Ok(self.engine().wait_durable(partition, last).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// The topics that a subscriber sends to, by number: with their names, and whether it is one of dead letters.
+    pub(super) fn topics_behind(&self, subscriber: &str) -> Result<TopicNames, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let plan = &found.running.plan;
+        let ports = found.plan().ports.iter().map(|(_, topic)| (*topic, false));
+        let all = ports.chain(found.plan().dead_letters.map(|topic| (topic, true)));
+        let named = all.filter_map(|(topic, is_dead)| {
+            let of = plan.topics.get(topic.0 as usize)?;
+            // what was diverted was sent to the same topic
+            let numbers = [Some(topic), of.diverts_to].into_iter().flatten();
+            let numbers = numbers.filter_map(|topic| found.running.numbers.topics.get(topic.0 as usize));
+            Some(numbers.map(move |number| (*number, (of.label(), is_dead))))
+        });
+        let named = named.flatten();
+        Ok(Arc::new(named.collect()))
+    }
+
+    /// What is recorded of events: what in the topics behind their subscriber was made from them.
+    pub(super) async fn recorded<'s>(
+        &self,
+        subscriber: &str,
+        selected: impl Iterator<Item = &'s Selected> + Clone,
+    ) -> Result<Recorded, ShadowError> {
+        let found = self.subscriber(subscriber)?;
+        let running = self.proven_version(found.index);
+        let first = selected.clone().filter_map(|part| part.held.first()).map(|held| held.append_time_ns).min();
+        let mut recorded = Recorded::default();
+        let Some(first_ns) = first else { return Ok(recorded) };
+        let ranges: BTreeMap<u32, (Offset, Offset)> = selected
+            .filter_map(|part| Some((part.partition, (part.held.first()?.offset, part.held.last()?.offset))))
+            .collect();
+        // The first offset of each partition that the running version made something of, and the last of another one.
+        let mut versions: BTreeMap<u32, (Option<Offset>, Option<Offset>)> = BTreeMap::new();
+        let mut bytes = 0;
+        for (topic, (label, is_dead)) in self.topics_behind(subscriber)?.iter() {
+            for partition in (0..).map(|partition| PartitionId { topic: *topic, partition }) {
+                let Some(bounds) = self.engine().bounds(partition) else { break };
+                self.until_durable(partition, bounds.written).await?;
+                // An output is never appended before what it was made from.
+                let mut from = self.engine().offset_at_time(partition, first_ns).await?.max(bounds.start);
+                let mut is_first = true;
+                while from < bounds.written {
+                    let chunks = self.engine().read(partition, from, BUDGET).await?;
+                    let Some(last) = chunks.last() else { break };
+                    from = last.end_offset();
+                    for stored in chunks.iter().flat_map(|chunk| chunk.iter()) {
+                        if std::mem::take(&mut is_first) && bounds.start > 0 && stored.offset == bounds.start {
+                            recorded.whole_from_ns = recorded.whole_from_ns.max(stored.append_time_ns);
+                        }
+                        let unreadable =
+                            |reason: String| ShadowError::Unreadable(format!("what is in {label}: {reason}"));
+                        let record = Record::parse(stored.record).map_err(|error| unreadable(error.to_string()))?;
+                        let Some(lineage) = record.lineage.filter(|lineage| lineage.subscriber == found.number) else {
+                            continue;
+                        };
+                        let (of, at) = (lineage.partition, lineage.offset);
+                        if !ranges.get(&of).is_some_and(|(first, last)| (*first..=*last).contains(&at)) {
+                            continue;
+                        }
+                        let (running_first, others_last) = versions.entry(of).or_default();
+                        match Some(lineage.version) == running {
+                            true => *running_first = Some(running_first.map_or(at, |first| first.min(at))),
+                            false => *others_last = Some(others_last.map_or(at, |last| last.max(at))),
+                        }
+                        let event = recorded.events.entry((of, at)).or_default();
+                        if *is_dead {
+                            event.seen.failure = Some(("dead_letter".to_owned(), "it is a dead letter".to_owned()));
+                            continue;
+                        }
+                        bytes += stored.record.len();
+                        if bytes > limits::SHADOW_BYTES_MAX {
+                            return Err(ShadowError::TooLarge { max: limits::SHADOW_BYTES_MAX });
+                        }
+                        let (id, output) = output_of(label, stored.record, false).map_err(unreadable)?;
+                        event.seen.outputs.insert(id, output);
+                    }
+                }
+                if is_first && bounds.start > 0 && bounds.start == bounds.written {
+                    // Everything has expired.
+                    recorded.whole_from_ns = u64::MAX;
+                }
+            }
+        }
+        recorded.running_from = versions
+            .into_iter()
+            .filter_map(|(partition, (running, others))| {
+                let behind_others = others.map_or(0, |last| last + 1);
+                Some((partition, running?.max(behind_others)))
+            })
+            .collect();
+        Ok(recorded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_give_equal_shares_as_far_as_they_have_them() {
+        assert_eq!(shares(&[10, 10, 10, 10], 8), [2, 2, 2, 2]);
+        assert_eq!(shares(&[1, 100, 0, 100], 9), [1, 4, 0, 4]);
+        assert_eq!(shares(&[3, 4], 100), [3, 4]);
+        assert_eq!(shares(&[5, 5], 1).iter().sum::<u64>(), 1);
+        assert_eq!(shares(&[], 5), Vec::<u64>::new());
+    }
+}

@@ -1,0 +1,397 @@
+//! Runs one version over events, as a lane would, and commits nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3;
+
+use super::record::Selected;
+use super::{Cost, Seen, ShadowError, TopicNames, output_of};
+use crate::dispatch::lane::batch::{Context, Held, Parsed};
+use crate::dispatch::lane::failure::LastFailure;
+use crate::dispatch::lane::handler::{HandleError, Handler};
+use crate::dispatch::lane::outputs::{Emitter, Fit};
+use crate::dispatch::lane::state::{entry_bytes, too_large};
+use crate::dispatch::ops::listings::StateOfPartition;
+use crate::dispatch::tree::Tree;
+use crate::engine::Engine;
+use crate::model::slices::records;
+use crate::topology::{StatePlan, SubscriberPlan};
+use crate::wasm::{Action, Batch, Event, Handled, Keys, Output, Reads, StateError, StateView, StateWrite};
+
+/// Most events of a call: enough for what depends on batches to show, and few enough that a failure is found quickly.
+const CALL_EVENTS_MAX: u64 = 64;
+
+/// What a version did with an event.
+pub(super) struct Ran {
+    /// Which event it is.
+    pub(super) at: usize,
+    pub(super) seen: Seen,
+    /// It has read its state.
+    pub(super) has_read: bool,
+}
+
+/// Runs versions over the events of one partition.
+pub(super) struct Runner {
+    held: Arc<Vec<Held>>,
+    partition: u32,
+    plan: SubscriberPlan,
+    emitter: Emitter,
+    topics: TopicNames,
+}
+
+impl<E: Engine> Tree<E> {
+    pub(super) fn runner(&self, subscriber: &str, part: &Selected) -> Result<Option<Runner>, ShadowError> {
+        let found = self.subscriber(subscriber)?;
+        let topics = self.topics_behind(subscriber)?;
+        let emitter = self.emitter_of(found.index, part.partition);
+        let (held, partition) = (part.held.clone(), part.partition);
+        Ok(emitter.map(|emitter| Runner { held, partition, plan: found.plan().clone(), emitter, topics }))
+    }
+}
+
+impl Runner {
+    /// Runs a version over what it keeps; one [`Ran`] for each event, in their order. Sizes of calls follow from `seed`.
+    pub(super) async fn run(
+        &self,
+        handler: &impl Handler,
+        state: &Arc<ShadowState>,
+        seed: u64,
+        cost: &mut Cost,
+    ) -> Result<Vec<Ran>, ShadowError> {
+        let parsed = self.held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>();
+        let events = parsed.map_err(|error| ShadowError::Unreadable(error.to_string()))?;
+        let mut ran: Vec<Ran> = Vec::with_capacity(events.len());
+        // Up to here events run alone, so that it is certain which one fails.
+        let (mut attempt, mut alone_to) = (1, 0);
+        while let Some(rest) = events.get(ran.len()..).filter(|rest| !rest.is_empty()) {
+            let at = ran.len();
+            let count = if attempt > 1 || at < alone_to { 1 } else { self.call_size(rest, seed, at) };
+            let run = rest.get(..count).unwrap_or_default();
+            let failure = match self.call(handler, state, at, run, attempt, cost).await {
+                Ok(handled) => {
+                    let done = handled.failed.as_ref().map_or(run.len(), |failed| failed.event as usize);
+                    if self.take(run, &handled, done, state, &mut ran)? {
+                        attempt = 1;
+                        cost.failed += 1;
+                        continue; // the outputs of one were refused; those behind it run again
+                    }
+                    attempt = if done > 0 { 1 } else { attempt };
+                    let Some(failed) = handled.failed else {
+                        attempt = 1;
+                        continue;
+                    };
+                    let (kind, may_pass) = match failed.action {
+                        Action::Retry(_) => ("retry", true),
+                        Action::Reject => ("reject", false),
+                    };
+                    (kind.to_owned(), failed.reason, may_pass, failed.event)
+                }
+                Err(HandleError::Instance(error)) => return Err(error.into()),
+                Err(HandleError::Call(_)) if count > 1 => {
+                    alone_to = at + count;
+                    continue;
+                }
+                Err(HandleError::Call(error)) => {
+                    let LastFailure { kind, reason, may_pass, .. } = LastFailure::of_call(error);
+                    (kind.to_owned(), reason, may_pass, 0)
+                }
+            };
+            let (kind, reason, may_pass, index) = failure;
+            if may_pass && attempt < self.plan.retry.attempts {
+                attempt += 1;
+                continue;
+            }
+            cost.failed += 1;
+            let seen = Seen { failure: Some((kind, reason)), ..Seen::default() };
+            ran.push(Ran { at: ran.len(), seen, has_read: state.has_read(index) });
+            attempt = 1;
+        }
+        Ok(ran)
+    }
+
+    /// How many of these events go into a call.
+    fn call_size(&self, rest: &[Parsed<'_>], seed: u64, at: usize) -> usize {
+        // Few events make several calls as well, or there would be no other way to cut them.
+        let most = (self.held.len() as u64).div_ceil(2).min(CALL_EVENTS_MAX).min(self.plan.batch.max_events.into());
+        let size = 1 + xxh3::xxh3_64_with_seed(&(at as u64).to_le_bytes(), seed) % most.max(1);
+        let content_type = rest.first().and_then(|event| event.view.content_type);
+        let mut bytes = 0;
+        let goes_along = |event: &&Parsed<'_>| {
+            bytes += event.view.encoded().len();
+            event.view.content_type == content_type && bytes <= self.plan.batch.max_bytes
+        };
+        rest.iter().take(size as usize).take_while(goes_along).count().max(1)
+    }
+
+    async fn call(
+        &self,
+        handler: &impl Handler,
+        state: &Arc<ShadowState>,
+        at: usize,
+        run: &[Parsed<'_>],
+        attempt: u32,
+        cost: &mut Cost,
+    ) -> Result<Handled, HandleError> {
+        let events: Vec<Event<'_>> = run
+            .iter()
+            .enumerate()
+            .map(|(index, event)| Event {
+                key: event.key,
+                r#type: event.view.r#type,
+                time_ns: event.append_time_ns,
+                trusted_time_ns: event.trusted_time_ns,
+                attempt: if index == 0 { attempt } else { 1 },
+                data: event.view.data.unwrap_or_default(),
+            })
+            .collect();
+        let (subscriber, origin) = (self.emitter.name.as_str().into(), self.emitter.origin.clone());
+        let batch = Batch {
+            topic: &self.emitter.from,
+            partition: self.partition,
+            content_type: run.first().and_then(|event| event.view.content_type).unwrap_or_default(),
+            events: &events,
+            context: Arc::new(Quiet(Context { subscriber, origin, held: self.held.clone(), first: at })),
+            state: state.clone(),
+        };
+        state.begin();
+        cost.calls += 1;
+        let began = Instant::now();
+        let handled = handler.handle(batch).await;
+        cost.took += began.elapsed();
+        handled
+    }
+
+    /// What a lane would commit of the events in front of `done`. Whether one of them was refused, which ends it.
+    fn take(
+        &self,
+        run: &[Parsed<'_>],
+        handled: &Handled,
+        done: usize,
+        state: &ShadowState,
+        ran: &mut Vec<Ran>,
+    ) -> Result<bool, ShadowError> {
+        for (index, event) in (0_u32..).zip(run.iter().take(done)) {
+            let outputs = handled.outputs.iter().filter(|output| output.event == index);
+            let outputs: Vec<Output> = outputs.map(|output| Output { event: 0, ..output.clone() }).collect();
+            let (slices, fit) = self.emitter.emit(std::slice::from_ref(event), &outputs);
+            let has_read = state.has_read(index);
+            let writes = handled.writes.iter().filter(|write| write.event == index);
+            let too_large = state.too_large(writes.clone(), event.trusted_time_ns);
+            let refused = too_large.or(match fit {
+                Fit::Refused(_, reason) => Some(reason),
+                _ => None,
+            });
+            if let Some(reason) = refused {
+                let seen = Seen { failure: Some(("refused".to_owned(), reason)), ..Seen::default() };
+                ran.push(Ran { at: ran.len(), seen, has_read });
+                return Ok(true);
+            }
+            let mut seen = Seen::default();
+            for slice in slices.iter() {
+                let (topic, is_delayed) = self.topic_of(slice.partition.topic);
+                for record in records(&slice.records) {
+                    let output = output_of(&topic, record, is_delayed).map_err(ShadowError::Unreadable)?;
+                    seen.outputs.insert(output.0, output.1);
+                }
+            }
+            for write in writes {
+                seen.writes.insert((write.bucket.clone(), write.key.clone()), write.value.clone());
+                state.write(write, event.trusted_time_ns);
+            }
+            ran.push(Ran { at: ran.len(), seen, has_read });
+        }
+        Ok(false)
+    }
+
+    /// The name of a topic, and whether it is only the way to it.
+    fn topic_of(&self, number: crate::model::TopicId) -> (String, bool) {
+        if let Some((name, _)) = self.topics.get(&number) {
+            return (name.clone(), false);
+        }
+        let target = self.emitter.targets.iter().find(|target| target.delayed == Some(number));
+        let named = target.and_then(|target| self.topics.get(&target.topic));
+        (named.map(|(name, _)| name.clone()).unwrap_or_default(), true)
+    }
+}
+
+/// A context whose log lines nobody sees: the events were handled long ago.
+struct Quiet(Context);
+
+impl crate::wasm::EventContext for Quiet {
+    fn attributes(&self, index: u32) -> String {
+        self.0.attributes(index)
+    }
+
+    fn seed(&self, index: u32) -> [u8; 32] {
+        self.0.seed(index)
+    }
+
+    fn log(&self, _: Option<u32>, _: crate::wasm::LogLevel, _: &str, _: &str) {}
+}
+
+/// Bucket and key.
+type StateKey = (String, String);
+
+/// What the versions keep in a partition, each for itself.
+pub(super) struct States {
+    pub(super) running: Arc<ShadowState>,
+    pub(super) again: Arc<ShadowState>,
+    pub(super) other: Arc<ShadowState>,
+}
+
+impl States {
+    /// All begin with the same, out of what is kept in all partitions.
+    pub(super) fn of(state: &[StateOfPartition], partition: u32, plan: &SubscriberPlan) -> Self {
+        let of = || {
+            let entries = state.iter().filter(|entry| entry.partition == partition);
+            Arc::new(ShadowState::of(entries, plan.state))
+        };
+        Self { running: of(), again: of(), other: of() }
+    }
+
+    /// Bytes of keys and values of the one that has the most.
+    pub(super) fn bytes(&self) -> u64 {
+        [&self.running, &self.again, &self.other].into_iter().map(|state| state.bytes()).max().unwrap_or(0)
+    }
+}
+
+/// State that is forgotten afterwards. It changes between calls only.
+pub(super) struct ShadowState {
+    kept: Mutex<Kept>,
+    bytes_max: u64,
+    ttl_ns: Option<u64>,
+    /// What the events of a call have read, where that was told; else whether any has.
+    reads: Mutex<(Option<Reads>, bool)>,
+}
+
+/// What a version keeps.
+#[derive(Default)]
+struct Kept {
+    /// Values, each with the time at which it was written.
+    entries: BTreeMap<StateKey, (Bytes, u64)>,
+    /// The keys in the order of those times, where entries expire.
+    by_time: BTreeSet<(u64, StateKey)>,
+    /// Bytes of keys and values, as a lane counts them.
+    bytes: u64,
+}
+
+impl Kept {
+    fn put(&mut self, place: StateKey, value: Option<Bytes>, time_ns: u64, expires: bool) {
+        if let Some((before, written_ns)) = self.entries.remove(&place) {
+            self.bytes -= entry_bytes(&place.0, &place.1, &before);
+            if expires {
+                self.by_time.remove(&(written_ns, place.clone()));
+            }
+        }
+        let Some(value) = value else { return };
+        self.bytes += entry_bytes(&place.0, &place.1, &value);
+        if expires {
+            self.by_time.insert((time_ns, place.clone()));
+        }
+        self.entries.insert(place, (value, time_ns));
+    }
+}
+
+impl ShadowState {
+    fn of<'e>(entries: impl Iterator<Item = &'e StateOfPartition>, plan: StatePlan) -> Self {
+        let ttl_ns = plan.ttl.map(|ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
+        let mut kept = Kept::default();
+        for StateOfPartition { entry, .. } in entries {
+            let place = (entry.bucket.clone(), entry.key.clone());
+            kept.put(place, Some(entry.value.clone()), entry.written_ns, ttl_ns.is_some());
+        }
+        Self { kept: Mutex::new(kept), bytes_max: plan.max_bytes, ttl_ns, reads: Mutex::default() }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.kept().bytes
+    }
+
+    /// Why an event is refused that writes this, where it makes the state larger than it may be. What has expired by then
+    /// goes first.
+    fn too_large<'w>(&self, writes: impl Iterator<Item = &'w StateWrite>, time_ns: u64) -> Option<String> {
+        let mut kept = self.kept();
+        while let Some((written_ns, _)) = kept.by_time.first()
+            && self.has_expired("", *written_ns, time_ns)
+            && let Some((_, place)) = kept.by_time.pop_first()
+        {
+            kept.put(place, None, time_ns, true);
+        }
+        let (mut bytes, mut sizes) = (kept.bytes, BTreeMap::new());
+        for write in writes {
+            let place = (write.bucket.clone(), write.key.clone());
+            let size = write.value.as_ref().map_or(0, |value| entry_bytes(&place.0, &place.1, value));
+            let kept = || kept.entries.get(&place).map_or(0, |(value, _)| entry_bytes(&place.0, &place.1, value));
+            let before = sizes.get(&place).copied().unwrap_or_else(kept);
+            let after = (bytes + size).saturating_sub(before);
+            if size > before && after > self.bytes_max {
+                return Some(too_large(after, self.bytes_max));
+            }
+            bytes = after;
+            sizes.insert(place, size);
+        }
+        None
+    }
+
+    fn begin(&self) {
+        *self.reads.lock().unwrap_or_else(PoisonError::into_inner) = (None, false);
+    }
+
+    fn has_read(&self, event: u32) -> bool {
+        let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*reads {
+            (Some(reads), _) => reads.of(event).is_none_or(|reads| !reads.is_empty()),
+            (None, any) => *any,
+        }
+    }
+
+    fn note(&self) {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+    }
+
+    fn write(&self, write: &StateWrite, time_ns: u64) {
+        let place = (write.bucket.clone(), write.key.clone());
+        self.kept().put(place, write.value.clone(), time_ns, self.ttl_ns.is_some());
+    }
+}
+
+impl StateView for ShadowState {
+    fn get(&self, bucket: &str, key: &str, time_ns: u64) -> Result<Option<Bytes>, StateError> {
+        self.note();
+        let kept = self.kept();
+        let found = kept.entries.get(&(bucket.to_owned(), key.to_owned()));
+        Ok(found
+            .filter(|(_, written_ns)| !self.has_expired(bucket, *written_ns, time_ns))
+            .map(|(value, _)| value.clone()))
+    }
+
+    fn keys(&self, bucket: &str, after: Option<&str>, count: usize, time_ns: u64) -> Result<Keys, StateError> {
+        self.note();
+        let kept = self.kept();
+        let start = (bucket.to_owned(), after.unwrap_or_default().to_owned());
+        let start = if after.is_some() { Bound::Excluded(start) } else { Bound::Included(start) };
+        let found = kept.entries.range((start, Bound::Unbounded)).take_while(|((of, _), _)| of == bucket);
+        let found = found.filter(|(_, (_, written_ns))| !self.has_expired(bucket, *written_ns, time_ns));
+        Ok(Keys::first(&mut found.map(|((_, key), _)| key.clone()), count))
+    }
+
+    fn has_expired(&self, _: &str, written_ns: u64, time_ns: u64) -> bool {
+        self.ttl_ns.is_some_and(|ttl_ns| written_ns.saturating_add(ttl_ns) <= time_ns)
+    }
+
+    fn wants_reads(&self) -> bool {
+        true
+    }
+
+    fn have_read(&self, reads: Reads) {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(reads);
+    }
+}

@@ -1,0 +1,458 @@
+//! Snapshots of a subscriber: what its handler keeps, and the events that wait, each lane's as of one moment between two calls,
+//! with the position that it had then.
+//!
+//! ```text
+//!   lanes, each between two calls ──> frozen entries, position ──> one file, whole or not there at all
+//!                        and go on        read beside the lanes
+//!
+//!   the file, checked whole ──> lane by lane: what is there goes, what was there comes, then the position
+//! ```
+//!
+//! Promises: a lane is held up for no longer than its changes since the last checkpoint take to copy. A snapshot is only of
+//! what is durable. A seek from one leaves state, waiting events and position as they were together; what breaks off leaves
+//! the lane standing until it is sought again.
+//! What is not in it: what lanes were told, and which dead letters are done.
+
+mod file;
+
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::error::SnapshotError;
+use crate::dispatch::lane::command::{Command, Look, Restored};
+use crate::dispatch::lane::entries::{RECORD, STATE, end_of};
+use crate::dispatch::lane::state::{self, StateEntry};
+use crate::dispatch::lane::waiting::now_ns;
+use crate::dispatch::ops::error::ControlError;
+use crate::dispatch::ops::find::{ANSWER_WITHIN, Found, late};
+use crate::dispatch::ops::listings::StateOfPartition;
+use crate::dispatch::tree::Tree;
+use crate::dispatch::tree::renames::Renames;
+use crate::dispatch::tree::turns::Turns;
+use crate::effects::Disk;
+use crate::engine::{Engine, Entries, PageBudget};
+use crate::limits::SHADOW_BYTES_MAX;
+use crate::model::{LaneId, Offset, PartitionId, SubscriberId};
+use crate::topology::Plan;
+use file::{About, FileError, Part, Reader, Size, Writer};
+
+/// Entries that are read at once.
+const PAGE: usize = 1_000;
+/// Blocks of a file that wait for a lane.
+const BLOCKS_AHEAD: usize = 4;
+/// Snapshots of a subscriber that stay where nobody says otherwise: so many of those that somebody took, and so many of
+/// those that deploys took.
+pub const KEPT_DEFAULT: usize = 8;
+
+/// Who had a snapshot taken. What is in a file is its name here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TakenBy {
+    /// Somebody who wanted one.
+    #[default]
+    Hand,
+    /// A version that was about to take the place of another.
+    Deploy,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Its number among those of its subscriber, which grow.
+    pub number: u64,
+    /// When it was taken, Unix nanoseconds.
+    pub taken_ns: u64,
+    /// The version that ran, hexadecimal digest.
+    pub digest: String,
+    /// Why it was taken, in words.
+    pub note: String,
+    /// Who had it taken.
+    pub by: TakenBy,
+    /// Where each lane was, by partition.
+    pub positions: Vec<Offset>,
+    /// How many entries it has: keys of the state, and two for each event that waits.
+    pub entries: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+}
+
+fn unusable(number: u64) -> impl Fn(FileError) -> SnapshotError {
+    move |error| SnapshotError::Unusable { number, reason: error.to_string() }
+}
+
+impl SnapshotInfo {
+    fn new(number: u64, about: About, size: Size) -> Self {
+        let About { taken_ns, digest, note, by, positions, .. } = about;
+        Self { number, taken_ns, digest, note, by, positions, entries: size.entries, bytes: size.bytes }
+    }
+}
+
+/// The numbers of a subscriber's snapshots, ascending.
+fn numbers(disk: &dyn Disk, subscriber: SubscriberId) -> io::Result<Vec<u64>> {
+    let names = disk.list()?;
+    let mut numbers: Vec<_> = names.iter().filter_map(|name| file::number_of(subscriber, name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// How many snapshots a subscriber has.
+pub(crate) fn count_of(disk: &dyn Disk, subscriber: SubscriberId) -> Result<u64, SnapshotError> {
+    Ok(numbers(disk, subscriber)?.len() as u64)
+}
+
+/// Removes all snapshots of a subscriber.
+pub(crate) fn remove_of(disk: &dyn Disk, subscriber: SubscriberId) -> Result<(), SnapshotError> {
+    for number in numbers(disk, subscriber)? {
+        disk.remove(&file::name_of(subscriber, number))?;
+    }
+    Ok(disk.sync_folder()?)
+}
+
+/// Writes a snapshot of lanes, and lets older ones of its kind go.
+fn add<E: Engine>(
+    engine: &E,
+    disk: &Arc<dyn Disk>,
+    subscriber: SubscriberId,
+    about: About,
+    lanes: &[E::Entries],
+    keep: usize,
+) -> Result<SnapshotInfo, SnapshotError> {
+    let number = numbers(&**disk, subscriber)?.last().map_or(1, |last| last + 1);
+    let name = file::name_of(subscriber, number);
+    let size = write(disk.clone(), &name, &about, lanes, || engine.storage().takes_events)?;
+    forget_old(&**disk, subscriber, about.by, keep)?;
+    Ok(SnapshotInfo::new(number, about, size))
+}
+
+/// As [`Tree::take_snapshot`], of a subscriber of a plan that is to run and whose lanes do not: they never did, or ended. None
+/// where its handler keeps nothing. `renames` are those that have not happened yet.
+///
+/// Relies on: nothing runs, so nobody else takes one; beside a tree that is [`Tree::take_where_it_does_not_run`].
+///
+/// # Errors
+/// [`SnapshotError`]; nothing has changed then.
+pub async fn take_where_nothing_runs<E: Engine>(
+    engine: &E,
+    names: (&Plan, &Renames),
+    subscriber: &str,
+    about: (TakenBy, &str, &str),
+    keep: usize,
+) -> Result<Option<SnapshotInfo>, SnapshotError> {
+    take_in_turn(engine, &Turns::default(), names, subscriber, about, keep).await
+}
+
+async fn take_in_turn<E: Engine>(
+    engine: &E,
+    turns: &Turns,
+    (plan, renames): (&Plan, &Renames),
+    subscriber: &str,
+    (by, digest, note): (TakenBy, &str, &str),
+    keep: usize,
+) -> Result<Option<SnapshotInfo>, SnapshotError> {
+    let Some(of) = plan.subscribers.iter().find(|of| of.label() == subscriber) else { return Ok(None) };
+    let input = engine.topic(renames.old_topic(&plan[of.from].label()));
+    let number = input.and_then(|input| engine.subscriber(renames.old_subscriber(subscriber), input));
+    let Some(number) = number else { return Ok(None) };
+    // one that was begun while it ran may still be written
+    let one_at_a_time = turns.of(number).lock_owned().await;
+    let (mut positions, mut lanes, mut has_state) = (Vec::new(), Vec::new(), false);
+    for partition in 0..plan[of.from].partitions {
+        let lane = LaneId { subscriber: number, partition };
+        let Some(entries) = engine.entries(lane) else { return Ok(None) };
+        let entries = entries.frozen()?; // nobody owns it, so nothing is handed in
+        has_state |= !state::list(&entries, None, 1)?.0.is_empty();
+        positions.push(engine.position(lane).unwrap_or(0));
+        lanes.push(entries);
+    }
+    if !has_state {
+        return Ok(None);
+    }
+    let disk = engine.snapshots().ok_or(SnapshotError::Unsupported)?;
+    let (subscriber, digest, note) = (subscriber.to_owned(), digest.to_owned(), note.to_owned());
+    let about = About { subscriber, taken_ns: now_ns(), digest, note, by, positions };
+    let engine = engine.clone();
+    let written = tokio::task::spawn_blocking(move || {
+        let _one_at_a_time = one_at_a_time;
+        add(&engine, &disk, number, about, &lanes, keep)
+    });
+    Ok(Some(written.await.map_err(|error| SnapshotError::Disk(error.to_string()))??))
+}
+
+impl<E: Engine> Tree<E> {
+    /// As [`take_where_nothing_runs`], where this subscriber does not run and others do.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; nothing has changed then.
+    pub async fn take_where_it_does_not_run(
+        &self,
+        names: (&Plan, &Renames),
+        subscriber: &str,
+        about: (TakenBy, &str, &str),
+        keep: usize,
+    ) -> Result<Option<SnapshotInfo>, SnapshotError> {
+        take_in_turn(&self.shared.engine, &self.shared.snapshots, names, subscriber, about, keep).await
+    }
+
+    /// Takes a snapshot of a subscriber while it runs, and lets older ones go that were taken by the same, so that `keep` of
+    /// those are left, at least the new one. `note` says why it was taken.
+    ///
+    /// # Errors
+    /// [`ControlError`]; nothing has changed then.
+    pub async fn take_snapshot(
+        &self,
+        subscriber: &str,
+        by: TakenBy,
+        note: &str,
+        keep: usize,
+    ) -> Result<SnapshotInfo, ControlError> {
+        let found = self.subscriber(subscriber)?;
+        let (number_of, disk) = (found.number, self.snapshot_disk()?);
+        // One subscriber at a time: a large state of one delays no snapshot of another.
+        let one_at_a_time = self.shared.snapshots.of(found.number).lock_owned().await;
+        let (positions, lanes): (Vec<Offset>, Vec<E::Entries>) = self.freeze(&found).await?.into_iter().unzip();
+        let about = About {
+            subscriber: found.plan().label(),
+            taken_ns: now_ns(),
+            digest: self.shared.digest(found.index),
+            note: note.to_owned(),
+            by,
+            positions,
+        };
+        let engine = self.shared.engine.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let _one_at_a_time = one_at_a_time; // also where nobody waits any more
+            add(&engine, &disk, number_of, about, &lanes, keep)
+        });
+        Ok(written.await.map_err(|error| SnapshotError::Disk(error.to_string()))??)
+    }
+
+    /// What each lane keeps, and where it is, between two calls; as durable as all else is.
+    pub(crate) async fn freeze(&self, found: &Found) -> Result<Vec<(Offset, E::Entries)>, ControlError> {
+        let within = Instant::now() + ANSWER_WITHIN;
+        let mut told = Vec::new();
+        for partition in 0..found.partitions {
+            let entries = self.entries(found, partition)?;
+            let (sender, frozen) = oneshot::channel();
+            let look = Look(Box::new(move |position| {
+                let frozen = entries.frozen().map(|entries| (position, entries));
+                drop(sender.send(frozen)); // whoever asked may have gone
+            }));
+            let handed_in = self.hand_in(found, partition, |answer| Command::Look(look, answer));
+            let handed_in = tokio::time::timeout_at(within, handed_in).await;
+            told.push((handed_in.unwrap_or_else(|_| Err(late(partition)))?, frozen));
+        }
+        let mut lanes = Vec::new();
+        for (told, frozen) in told {
+            let partition = told.partition;
+            tokio::time::timeout_at(within, told.answer()).await.unwrap_or_else(|_| Err(late(partition)))?;
+            // it has answered, so it has looked
+            lanes.push(frozen.await.map_err(|_| late(partition))??);
+        }
+        Ok(lanes)
+    }
+
+    fn snapshot_disk(&self) -> Result<Arc<dyn Disk>, SnapshotError> {
+        self.shared.engine.snapshots().ok_or(SnapshotError::Unsupported)
+    }
+
+    /// The snapshots of a subscriber, the oldest first. Reads from a disk.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn snapshots(&self, subscriber: &str) -> Result<Vec<SnapshotInfo>, ControlError> {
+        let (found, disk) = (self.subscriber(subscriber)?, self.snapshot_disk()?);
+        let info = |number| {
+            let (reader, about) = Reader::open(&*disk, &file::name_of(found.number, number))?;
+            Ok::<_, FileError>(SnapshotInfo::new(number, about, reader.size()?))
+        };
+        let numbers = numbers(&*disk, found.number).map_err(SnapshotError::from)?;
+        Ok(numbers.into_iter().map(|number| info(number).map_err(unusable(number))).collect::<Result<_, _>>()?)
+    }
+
+    /// Removes a snapshot of a subscriber.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn drop_snapshot(&self, subscriber: &str, number: u64) -> Result<(), ControlError> {
+        let (found, disk) = (self.subscriber(subscriber)?, self.snapshot_disk()?);
+        let removed = disk.remove(&file::name_of(found.number, number)).and_then(|()| disk.sync_folder());
+        Ok(removed.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => SnapshotError::Unknown { subscriber: found.plan().label(), number },
+            _ => error.into(),
+        })?)
+    }
+
+    /// Where the lanes of a subscriber were in a snapshot, and what its handler kept, if what came behind it is still there.
+    pub(crate) async fn state_of_snapshot(
+        &self,
+        found: &Found,
+        number: u64,
+    ) -> Result<(Vec<Offset>, Vec<StateOfPartition>), ControlError> {
+        let snapshot = self.restoring(found, number).await?;
+        for partition in 0..found.partitions {
+            let kept = self.engine().bounds(PartitionId { topic: found.input, partition }).unwrap_or_default();
+            snapshot.position(partition, kept.start, kept.written)?;
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            let bytes = snapshot.reader.size().map_err(unusable(number))?.bytes;
+            if bytes > SHADOW_BYTES_MAX as u64 {
+                let reason = format!("it has {bytes} bytes, and a comparison holds at most {SHADOW_BYTES_MAX}");
+                return Err(SnapshotError::Unusable { number, reason });
+            }
+            snapshot.state().map_err(unusable(number))
+        });
+        Ok(read.await.map_err(|error| SnapshotError::Disk(error.to_string()))??)
+    }
+
+    /// A snapshot that is to be gone back to, once all of it has been read and found to be as it was written.
+    pub(crate) async fn restoring(&self, found: &Found, number: u64) -> Result<Restoring, ControlError> {
+        let (disk, name) = (self.snapshot_disk()?, file::name_of(found.number, number));
+        let (subscriber, partitions) = (found.plan().label(), found.partitions as usize);
+        let opened = tokio::task::spawn_blocking(move || {
+            let open = || match Reader::open(&*disk, &name) {
+                Err(FileError::Disk(error)) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(SnapshotError::Unknown { subscriber: subscriber.clone(), number })
+                }
+                opened => opened.map_err(unusable(number)),
+            };
+            let (mut reader, about) = open()?;
+            while reader.next().map_err(unusable(number))?.is_some() {}
+            if about.positions.len() != partitions {
+                let reason = format!("it is of {} partitions, and there are {partitions}", about.positions.len());
+                return Err(SnapshotError::Unusable { number, reason });
+            }
+            let (reader, _) = open()?;
+            Ok(Restoring { number, positions: about.positions, reader, lane: None })
+        });
+        Ok(opened.await.map_err(|error| SnapshotError::Disk(error.to_string()))??)
+    }
+}
+
+/// Writes what lanes keep. `has_room` says whether the disk has more to give.
+fn write<K: Entries>(
+    disk: Arc<dyn Disk>,
+    name: &str,
+    about: &About,
+    lanes: &[K],
+    has_room: impl Fn() -> bool,
+) -> Result<Size, SnapshotError> {
+    let mut writer = Writer::create(disk, name, about)?;
+    let mut write_all = || {
+        for (partition, entries) in (0..).zip(lanes) {
+            writer.lane(partition)?;
+            let mut from = Bound::Included(vec![STATE]);
+            loop {
+                if !has_room() {
+                    return Err(SnapshotError::NoRoom);
+                }
+                let page = entries.range(from.as_ref().map(Vec::as_slice), &end_of(RECORD), PageBudget::of(PAGE))?;
+                for (key, value) in &page.entries {
+                    writer.entry(key, value)?;
+                }
+                match page.entries.last() {
+                    Some((last, _)) if !page.is_last => from = Bound::Excluded(last.to_vec()),
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
+    };
+    match write_all() {
+        Ok(()) => Ok(writer.finish()?),
+        Err(error) => {
+            writer.abandon();
+            Err(error)
+        }
+    }
+}
+
+/// Removes the oldest snapshots of a subscriber that were taken by this, so that `keep` of them are left, at least one. One
+/// that cannot be read stays: nobody knows whose it is.
+fn forget_old(disk: &dyn Disk, subscriber: SubscriberId, by: TakenBy, keep: usize) -> Result<(), SnapshotError> {
+    let is_by =
+        |number: &u64| Reader::open(disk, &file::name_of(subscriber, *number)).is_ok_and(|(_, about)| about.by == by);
+    let numbers: Vec<_> = numbers(disk, subscriber)?.into_iter().filter(is_by).collect();
+    for number in numbers.iter().take(numbers.len().saturating_sub(keep.max(1))) {
+        disk.remove(&file::name_of(subscriber, *number))?;
+    }
+    Ok(disk.sync_folder()?)
+}
+
+/// A snapshot on its way into lanes, which come in their order.
+pub(crate) struct Restoring {
+    number: u64,
+    positions: Vec<Offset>,
+    reader: Reader,
+    /// The lane whose entries come next.
+    lane: Option<u32>,
+}
+
+impl Restoring {
+    /// Where a lane was, if what is kept of its topic still allows to go on there.
+    pub(crate) fn position(&self, partition: u32, start: Offset, end: Offset) -> Result<Offset, SnapshotError> {
+        let number = self.number;
+        match self.positions.get(partition as usize).copied() {
+            Some(position) if position < start => Err(SnapshotError::Expired { number, partition, position, start }),
+            Some(position) if position > end => Err(SnapshotError::Ahead { number, partition, position, end }),
+            Some(position) => Ok(position),
+            None => Err(SnapshotError::Unusable { number, reason: format!("it has no partition {partition}") }),
+        }
+    }
+
+    /// Gives a lane what it kept. Blocks on the disk and until the lane takes it; ends early where that does not want it.
+    pub(crate) fn feed(mut self, partition: u32, lane: &mpsc::Sender<Restored>) -> Self {
+        let end = match self.feed_all(partition, lane) {
+            Ok(()) => Restored::End,
+            Err(error) => Restored::Broken(error.to_string()),
+        };
+        drop(lane.blocking_send(end)); // it may have stopped
+        self
+    }
+
+    fn feed_all(&mut self, partition: u32, lane: &mpsc::Sender<Restored>) -> Result<(), FileError> {
+        loop {
+            match self.reader.next()? {
+                Some(Part::Lane(next)) => {
+                    if self.lane.replace(next) == Some(partition) {
+                        return Ok(());
+                    }
+                }
+                Some(Part::Entries(entries)) => {
+                    if self.lane == Some(partition) && lane.blocking_send(Restored::Entries(entries)).is_err() {
+                        return Ok(());
+                    }
+                }
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Where lanes were, and the state that is in it. Blocks on the disk.
+    fn state(mut self) -> Result<(Vec<Offset>, Vec<StateOfPartition>), FileError> {
+        let (mut partition, mut state) = (0, Vec::new());
+        while let Some(part) = self.reader.next()? {
+            match part {
+                Part::Lane(next) => partition = next,
+                Part::Entries(entries) => {
+                    let of_state = entries.iter().filter(|(key, _)| key.first() == Some(&STATE));
+                    let entries = of_state.filter_map(|(key, value)| StateEntry::parse(key, value));
+                    state.extend(entries.map(|entry| StateOfPartition { partition, entry }));
+                }
+            }
+        }
+        Ok((self.positions, state))
+    }
+
+    /// A channel to a lane.
+    pub(crate) fn channel() -> (mpsc::Sender<Restored>, mpsc::Receiver<Restored>) {
+        mpsc::channel(BLOCKS_AHEAD)
+    }
+}
+
+#[cfg(test)]
+mod tests;

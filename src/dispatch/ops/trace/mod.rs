@@ -1,0 +1,547 @@
+//! The lineage of one event: the tree of everything that was made from the event that it goes back to.
+//!
+//! ```text
+//!   find it by its id ──> up, parent by parent ──> down from there: for each event, what became of it
+//!   newest first          one read each            at every subscriber of its topic, and what was made of it
+//! ```
+//!
+//! Cheap because of the tree: an event has one parent, whose place is stored with it, and all that was made of an event was
+//! appended in one unit, at one time, after it. So only the topics below its own are looked at, from its time on, and once
+//! one output is found, only at that time.
+//!
+//! Promises: what it shows is what is stored, as far as that is durable; nothing is changed and no lane waits. It looks at a
+//! bounded number of events, and says where that was not enough ([`Trace::is_cut`]).
+//! Cannot know: what is not stored. An event that was handled without outputs, one that was dropped from the waiting set and
+//! one that a seek went past look alike.
+
+mod search;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::letters::dead_letter;
+use crate::dispatch::Tree;
+use crate::dispatch::intake::publish::PublishError;
+use crate::dispatch::lane::done::done_key;
+use crate::dispatch::lane::waiting::{self, Waiter, WaitingError};
+use crate::dispatch::ops::listings::FailedEvent;
+use crate::dispatch::rules::when;
+use crate::dispatch::trace::search::{Budget, Search};
+use crate::dispatch::tree::running::Running;
+use crate::engine::{Engine, Entries, ReadError, Stopped};
+use crate::model::{EventView, LaneId, Lineage, Offset, PartitionId, Place, SubscriberId, partition_of};
+use crate::topology::{SubscriberPlan, TopicIndex};
+use search::{Found, Within};
+
+/// Events of a trace: more are nothing that anybody reads.
+const EVENTS_MAX: usize = 1_000;
+/// Bytes of their texts: a trace is one message.
+const BYTES_MAX: usize = 4 << 20;
+/// Events that are looked at to find the one that is asked for, and those that were made of it: some seconds each.
+const LOOKED_AT_MAX: u64 = 4_000_000;
+/// Waiting events that are read at once.
+const WAITING_PAGE: usize = 1_000;
+
+/// Which event is meant: of those of which all that is said is true, the latest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TraceOf {
+    /// Its CloudEvents id.
+    pub id: String,
+    /// Its CloudEvents source.
+    pub source: Option<String>,
+    /// The topic that it is in, by its full or its short name.
+    pub topic: Option<String>,
+    /// It was appended at this time or later, Unix nanoseconds.
+    pub since_ns: Option<u64>,
+}
+
+/// Why there is no trace.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The topic is not one.
+    #[error(transparent)]
+    Topic(#[from] PublishError),
+    /// It is not there.
+    #[error("there is no event `{id}` in what is kept{}", of_topic(topic.as_ref()))]
+    NotFound {
+        /// Its id.
+        id: String,
+        /// The only topic that was looked at.
+        topic: Option<String>,
+    },
+    /// It is not among those that were looked at.
+    #[error(
+        "the event `{id}` is not among the {looked_at} latest ones: say which topic it is in (`--topic`), or since when it \
+         may be there (`--since`)"
+    )]
+    NotReached {
+        /// Its id.
+        id: String,
+        /// How many were looked at.
+        looked_at: u64,
+    },
+    /// What is stored cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The engine has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+fn of_topic(topic: Option<&String>) -> String {
+    topic.map(|topic| format!(" of topic `{topic}`")).unwrap_or_default()
+}
+
+impl From<ReadError> for TraceError {
+    fn from(error: ReadError) -> Self {
+        Self::Unreadable(error.to_string())
+    }
+}
+
+impl From<WaitingError> for TraceError {
+    fn from(error: WaitingError) -> Self {
+        Self::Unreadable(error.to_string())
+    }
+}
+
+/// The lineage of an event.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trace {
+    /// Parents before children; the first is what all others were made from, as far back as it is kept.
+    pub events: Vec<TracedEvent>,
+    /// Which of them was asked for.
+    pub found: usize,
+    /// There may be more than what is shown: it would have been too much, or too much had to be looked at.
+    pub is_cut: bool,
+}
+
+/// An event of a trace.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TracedEvent {
+    /// The full name of its topic.
+    pub topic: String,
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset.
+    pub offset: Offset,
+    /// When it was appended, engine time, Unix nanoseconds.
+    pub append_time_ns: u64,
+    /// Its ordering key.
+    pub key: String,
+    /// Its CloudEvents id.
+    pub id: String,
+    /// Its CloudEvents source.
+    pub source: String,
+    /// Its CloudEvents type.
+    pub r#type: String,
+    /// Who made it, and from what; `None` for one that came from outside.
+    pub origin: Option<Origin>,
+    /// What became of it, one for each subscriber of its topic.
+    pub handlings: Vec<Handling>,
+}
+
+/// Where an event comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// Which event of the trace it was made from; `None` where that is not kept any more.
+    pub parent: Option<usize>,
+    /// The full name of the subscriber that made it; `None` where it is not in the topology any more.
+    pub subscriber: Option<String>,
+    /// The version that made it, hexadecimal digest; `None` where the engine does not know it.
+    pub digest: Option<String>,
+    /// It is what that subscriber could not handle.
+    pub is_dead_letter: bool,
+}
+
+/// What became of an event at a subscriber.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handling {
+    /// The subscriber's full name.
+    pub subscriber: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Events that were made of it, dead letters not among them.
+    pub outputs: u64,
+    /// Attempts so far, where they are known: of what waits, and of dead letters.
+    pub attempts: Option<u32>,
+    /// The version that handled it, or that failed last, hexadecimal digest; `None` where that left no trace.
+    pub digest: Option<String>,
+    /// The kind of the last failure; empty where there was none, or none is known.
+    pub failure: String,
+    /// The same in words.
+    pub reason: String,
+    /// When it is tried again, Unix nanoseconds.
+    pub due_ns: Option<u64>,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing: the subscriber has not come to it.
+    NotYet,
+    /// It was handled.
+    Handled,
+    /// The subscriber does not want it, as its `when` says now.
+    PassedOver,
+    /// It waits for another attempt, or behind one of its key that does.
+    Waiting,
+    /// It waits until it is released.
+    Parked,
+    /// It was given up.
+    DeadLetter,
+    /// It was given up, and its dead letter was redriven or dropped; nothing came of that.
+    DeadLetterDone,
+}
+
+impl<E: Engine> Tree<E> {
+    /// The lineage of an event: what it was made from, all that was made from that, and what became of each.
+    ///
+    /// # Errors
+    /// [`TraceError`].
+    pub async fn trace(&self, of: &TraceOf) -> Result<Trace, TraceError> {
+        let search = Search { engine: &self.shared.engine };
+        let found = self.find(&search, of).await?;
+        let mut walk = Walk {
+            tree: self,
+            running: self.shared.running(),
+            search,
+            budget: Budget::new(LOOKED_AT_MAX),
+            lanes: HashMap::new(),
+        };
+        walk.run(found).await
+    }
+
+    /// The latest of the events that are meant.
+    async fn find(&self, search: &Search<'_, E>, of: &TraceOf) -> Result<Found, TraceError> {
+        let only = match &of.topic {
+            Some(topic) => Some(self.publisher().targets().find(topic)?.topic),
+            None => None,
+        };
+        let running = self.shared.running();
+        let topics = running.plan.topics.iter().zip(&running.numbers.topics);
+        let partitions =
+            topics.filter(|(_, number)| only.is_none_or(|only| only == **number)).flat_map(|(topic, number)| {
+                (0..topic.partitions).map(|partition| PartitionId { topic: *number, partition })
+            });
+        let mut ranges = Vec::new();
+        for partition in partitions {
+            ranges.push(search.range(partition, of.since_ns).await?);
+        }
+        let is_meant =
+            |view: &EventView<'_>| view.id == of.id && of.source.as_ref().is_none_or(|source| source == view.source);
+        let mut budget = Budget::new(LOOKED_AT_MAX);
+        let found = search.latest(ranges, is_meant, &mut budget).await?;
+        found.ok_or_else(|| match budget.is_spent() {
+            true => TraceError::NotReached { id: of.id.clone(), looked_at: LOOKED_AT_MAX },
+            false => TraceError::NotFound { id: of.id.clone(), topic: of.topic.clone() },
+        })
+    }
+}
+
+/// A trace in the making.
+struct Walk<'a, E: Engine> {
+    tree: &'a Tree<E>,
+    running: Arc<Running>,
+    search: Search<'a, E>,
+    budget: Budget,
+    lanes: HashMap<LaneId, Seen>,
+}
+
+/// How a lane was when it was looked at, its position first: what is in front of that and does not wait is done.
+struct Seen {
+    position: Offset,
+    /// By offset.
+    waiting: HashMap<Offset, Waiter>,
+}
+
+/// The events of a trace, as they are found.
+#[derive(Default)]
+struct Events {
+    trace: Trace,
+    places: HashSet<Place>,
+    /// Those that are to be followed, with what is stored of them.
+    next: VecDeque<(usize, Found)>,
+    bytes: usize,
+}
+
+impl Events {
+    fn push(&mut self, found: Found, event: TracedEvent) -> usize {
+        let index = self.trace.events.len();
+        self.bytes += event.bytes();
+        self.places.insert(found.place);
+        self.trace.events.push(event);
+        self.next.push_back((index, found));
+        index
+    }
+
+    fn has_room(&self) -> bool {
+        self.trace.events.len() < EVENTS_MAX && self.bytes < BYTES_MAX
+    }
+}
+
+impl TracedEvent {
+    /// About how much room it takes.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.key.len() + self.id.len() + self.source.len() + self.r#type.len()
+    }
+}
+
+fn hex(digest: [u8; 32]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl<E: Engine> Walk<'_, E> {
+    async fn run(&mut self, found: Found) -> Result<Trace, TraceError> {
+        // Up: the line from the first one that is kept to the one that was asked for is shown in any case.
+        let mut line = vec![found];
+        while let Some(parent) = match line.last() {
+            Some(event) => self.parent(event).await?,
+            None => None,
+        } {
+            line.push(parent);
+        }
+        let mut events = Events::default();
+        let mut parent = None;
+        for found in line.into_iter().rev() {
+            let event = self.event(&found, parent)?;
+            parent = Some(events.push(found, event));
+        }
+        events.trace.found = parent.unwrap_or(0);
+        while let Some((index, found)) = events.next.pop_front() {
+            self.follow(index, &found, &mut events).await?;
+        }
+        events.trace.is_cut |= self.budget.is_spent();
+        Ok(events.trace)
+    }
+
+    /// The event that one was made from, where that is kept.
+    async fn parent(&self, child: &Found) -> Result<Option<Found>, TraceError> {
+        let Some(lineage) = child.lineage()? else { return Ok(None) };
+        let Some((subscriber, _)) = self.subscriber(lineage.subscriber) else { return Ok(None) };
+        let Some(topic) = self.number(subscriber.from) else { return Ok(None) };
+        let partition = PartitionId { topic, partition: lineage.partition };
+        Ok(self.search.at(Place { partition, offset: lineage.offset }).await?)
+    }
+
+    fn subscriber(&self, number: SubscriberId) -> Option<(&SubscriberPlan, usize)> {
+        let running = &self.running;
+        let index = running.numbers.subscribers.iter().position(|of| *of == number)?;
+        Some((running.plan.subscribers.get(index)?, index))
+    }
+
+    fn number(&self, topic: TopicIndex) -> Option<crate::model::TopicId> {
+        self.running.numbers.topics.get(topic.0 as usize).copied()
+    }
+
+    fn index(&self, found: &Found) -> Option<TopicIndex> {
+        let topic = found.place.partition.topic;
+        let index = self.running.numbers.topics.iter().position(|of| *of == topic)?;
+        Some(TopicIndex(u32::try_from(index).ok()?))
+    }
+
+    fn digest(&self, lineage: Lineage) -> Option<String> {
+        self.tree.shared.engine.digest(lineage.version).map(hex)
+    }
+
+    fn event(&self, found: &Found, parent: Option<usize>) -> Result<TracedEvent, TraceError> {
+        let topic = self.index(found).and_then(|index| self.running.plan.topics.get(index.0 as usize));
+        let (record, view) = found.parse()?;
+        let origin = record.lineage.map(|lineage| Origin {
+            parent,
+            subscriber: self.subscriber(lineage.subscriber).map(|(subscriber, _)| subscriber.label()),
+            digest: self.digest(lineage),
+            is_dead_letter: topic.is_some_and(|topic| topic.dead_letters_of.is_some()),
+        });
+        Ok(TracedEvent {
+            topic: topic.map(|topic| topic.label()).unwrap_or_default(),
+            partition: found.place.partition.partition,
+            offset: found.place.offset,
+            append_time_ns: found.append_time_ns,
+            key: record.key.to_owned(),
+            id: view.id.to_owned(),
+            source: view.source.to_owned(),
+            r#type: view.r#type.to_owned(),
+            origin,
+            handlings: Vec::new(),
+        })
+    }
+
+    /// What became of an event at every subscriber of its topic. What was made of it is to be followed as well.
+    async fn follow(&mut self, index: usize, found: &Found, events: &mut Events) -> Result<(), TraceError> {
+        let Some(topic) = self.index(found) else { return Ok(()) };
+        let running = self.running.clone();
+        let subscribers = running.plan.subscribers.iter().zip(&running.numbers.subscribers);
+        for (subscriber, number) in subscribers.filter(|(subscriber, _)| subscriber.from == topic) {
+            let lane = LaneId { subscriber: *number, partition: found.place.partition.partition };
+            let (handling, made) = self.handling(subscriber, lane, found).await?;
+            if let Some(event) = events.trace.events.get_mut(index) {
+                event.handlings.push(handling);
+            }
+            for child in made {
+                if events.places.contains(&child.place) {
+                    continue; // in the line to the one that was asked for
+                }
+                if !events.has_room() {
+                    events.trace.is_cut = true;
+                    return Ok(());
+                }
+                let event = self.event(&child, Some(index))?;
+                events.push(child, event);
+            }
+        }
+        Ok(())
+    }
+
+    /// What became of an event at a subscriber, and what was made of it there.
+    async fn handling(
+        &mut self,
+        subscriber: &SubscriberPlan,
+        lane: LaneId,
+        found: &Found,
+    ) -> Result<(Handling, Vec<Found>), TraceError> {
+        let mut handling = Handling::of(subscriber.label());
+        let seen = self.look(lane).await?;
+        if found.place.offset >= seen.position {
+            return Ok((handling, Vec::new()));
+        }
+        if let Some(waiter) = seen.waiting.get(&found.place.offset) {
+            handling.waits(waiter);
+            return Ok((handling, Vec::new()));
+        }
+        let made = self.outputs(subscriber, lane, found).await?;
+        handling.outcome = Outcome::Handled;
+        handling.outputs = made.len() as u64;
+        if let Some(lineage) = made.first().map(Found::lineage).transpose()?.flatten() {
+            handling.digest = self.digest(lineage);
+        }
+        let letter = self.dead_letter(subscriber, lane, found).await?;
+        if let (Some((_, letter, is_done)), true) = (&letter, made.is_empty()) {
+            handling.given_up(letter, *is_done);
+        } else if made.is_empty() && Self::is_passed_over(subscriber, found)? {
+            handling.outcome = Outcome::PassedOver;
+        }
+        Ok((handling, made.into_iter().chain(letter.map(|(found, ..)| found)).collect()))
+    }
+
+    fn is_passed_over(subscriber: &SubscriberPlan, found: &Found) -> Result<bool, TraceError> {
+        let Some(condition) = &subscriber.when else { return Ok(false) };
+        let (record, view) = found.parse()?;
+        Ok(when::passes(condition, &view, Some(record.key)) == Ok(false))
+    }
+
+    /// How a lane is, read once.
+    async fn look(&mut self, lane: LaneId) -> Result<&Seen, TraceError> {
+        if !self.lanes.contains_key(&lane) {
+            let engine = &self.tree.shared.engine;
+            let position = engine.position(lane).unwrap_or(0);
+            let entries = engine.entries(lane);
+            let read = tokio::task::spawn_blocking(move || entries.map_or(Ok(HashMap::new()), |of| read_waiting(&of)));
+            // a task ends in front of its time only together with the runtime
+            let waiting = read.await.map_err(|_| Stopped::Closed)??;
+            self.lanes.insert(lane, Seen { position, waiting });
+        }
+        self.lanes.get(&lane).ok_or_else(|| TraceError::Unreadable("a lane is gone".to_owned()))
+    }
+
+    /// What a lane made of an event.
+    async fn outputs(
+        &mut self,
+        subscriber: &SubscriberPlan,
+        lane: LaneId,
+        found: &Found,
+    ) -> Result<Vec<Found>, TraceError> {
+        let plan = &self.running.plan;
+        let diverted = |topic: TopicIndex| plan.topics.get(topic.0 as usize)?.diverts_to;
+        let ports = subscriber.ports.iter().map(|(_, topic)| *topic);
+        let mut topics: Vec<TopicIndex> = ports.flat_map(|topic| [Some(topic), diverted(topic)]).flatten().collect();
+        topics.sort_unstable_by_key(|topic| topic.0);
+        topics.dedup();
+        let key = found.parse()?.0.key;
+        let mut partitions = Vec::new();
+        for topic in topics {
+            let (Some(plan), Some(number)) = (self.running.plan.topics.get(topic.0 as usize), self.number(topic))
+            else {
+                continue;
+            };
+            // Where the key is inherited it is there; a plugin may set another one, so it can be anywhere.
+            let first = partition_of(key, plan.partitions);
+            let others = (0..plan.partitions).filter(|other| *other != first);
+            let of_topic = |partition| PartitionId { topic: number, partition };
+            partitions.extend(std::iter::once(first).chain(others).map(of_topic));
+        }
+        let made = self.search.made_of(lane, found, &partitions, Within::OneUnit, &mut self.budget).await?;
+        Ok(made)
+    }
+
+    /// The last dead letter of an event, and whether it was redriven or dropped.
+    async fn dead_letter(
+        &mut self,
+        subscriber: &SubscriberPlan,
+        lane: LaneId,
+        found: &Found,
+    ) -> Result<Option<(Found, FailedEvent, bool)>, TraceError> {
+        let Some(topic) = subscriber.dead_letters else { return Ok(None) };
+        let (Some(plan), Some(number)) = (self.running.plan.topics.get(topic.0 as usize), self.number(topic)) else {
+            return Ok(None);
+        };
+        let key = found.parse()?.0.key;
+        let partition = PartitionId { topic: number, partition: partition_of(key, plan.partitions) };
+        let mut letters = self.search.made_of(lane, found, &[partition], Within::Any, &mut self.budget).await?;
+        let Some(last) = letters.pop() else { return Ok(None) };
+        let Some(letter) = dead_letter(partition.partition, last.place.offset, &last.record) else {
+            return Ok(None);
+        };
+        let done = done_key(partition.partition, last.place.offset);
+        let is_done = match self.tree.shared.engine.entries(lane) {
+            Some(entries) => entries.get(&done)?.is_some(),
+            None => false,
+        };
+        Ok(Some((last, letter, is_done)))
+    }
+}
+
+/// What waits in a lane, without what is not shown of it.
+fn read_waiting(entries: &impl Entries) -> Result<HashMap<Offset, Waiter>, WaitingError> {
+    let (mut all, mut from) = (HashMap::new(), 0);
+    loop {
+        let page = waiting::list(entries, from, WAITING_PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(all) };
+        from = last + 1;
+        all.extend(page.into_iter().map(|(_, waiter)| (waiter.offset, Waiter { backtrace: None, ..waiter })));
+    }
+}
+
+impl Handling {
+    /// Nothing has become of it.
+    fn of(subscriber: String) -> Self {
+        let (failure, reason) = (String::new(), String::new());
+        Self {
+            subscriber,
+            outcome: Outcome::NotYet,
+            outputs: 0,
+            attempts: None,
+            digest: None,
+            failure,
+            reason,
+            due_ns: None,
+        }
+    }
+
+    fn failed(&mut self, waiter: &Waiter) {
+        self.attempts = Some(waiter.attempts);
+        self.digest = Some(waiter.digest.clone()).filter(|digest| !digest.is_empty());
+        self.failure = waiter.failure.clone();
+        self.reason = waiter.reason.clone();
+    }
+
+    fn waits(&mut self, waiter: &Waiter) {
+        self.failed(waiter);
+        self.outcome = if waiter.is_parked { Outcome::Parked } else { Outcome::Waiting };
+        self.due_ns = Some(waiter.due_ns).filter(|due_ns| *due_ns > 0 && !waiter.is_parked);
+    }
+
+    fn given_up(&mut self, letter: &FailedEvent, is_done: bool) {
+        self.failed(&letter.waiter);
+        self.outcome = if is_done { Outcome::DeadLetterDone } else { Outcome::DeadLetter };
+    }
+}

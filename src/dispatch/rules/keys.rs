@@ -1,0 +1,86 @@
+//! Ordering keys by a topic's `key:` expression, and what events are recognised by, by its `id:`.
+
+use crate::model::{EventId, EventView};
+use crate::topology::{EventFields, ExtensionAttributes, KeyExpression};
+
+/// Extension attributes of an encoded event, as expressions see them.
+struct Extensions<'a>(EventView<'a>);
+
+impl ExtensionAttributes for Extensions<'_> {
+    fn each(&self, see: &mut dyn FnMut(&str, &str)) {
+        for (name, value) in self.0.attributes() {
+            match value.as_text() {
+                Some(text) => see(name, text),
+                None => see(name, &value.to_owned().to_string()),
+            }
+        }
+    }
+}
+
+/// Shows an encoded event, whose ordering key is `key` so far, as expressions see it.
+pub(super) fn with_fields<T>(event: &EventView<'_>, key: Option<&str>, see: impl FnOnce(&EventFields<'_>) -> T) -> T {
+    let time = event.attributes().filter(|(name, _)| *name == "time").last().map(|(_, value)| value.to_owned());
+    let time = time.map(|time| time.to_string());
+    see(&EventFields {
+        id: event.id,
+        source: event.source,
+        kind: event.r#type,
+        subject: event.subject,
+        time: time.as_deref(),
+        key,
+        content_type: event.content_type,
+        data: event.data.unwrap_or_default(),
+        attributes: &Extensions(*event),
+    })
+}
+
+/// The key that `expression` gives an event whose key was `key` so far.
+///
+/// # Errors
+/// Why there is none, in words for who made the event.
+pub(crate) fn evaluate(expression: &KeyExpression, event: &EventView<'_>, key: Option<&str>) -> Result<String, String> {
+    match with_fields(event, key, |fields| expression.evaluate(fields)) {
+        // CloudEvents has no empty partition key either: it is a mistake in the data, and would put all such events
+        // behind each other.
+        Ok(key) if key.is_empty() => Err(format!("`{}` is an empty text", expression.text())),
+        Ok(key) => Ok(key),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What an event is recognised by, where its topic has this `id:` or none.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(crate) fn identity(id: Option<&KeyExpression>, event: &EventView<'_>, key: &str) -> Result<EventId, String> {
+    match id {
+        Some(expression) => Ok(EventId::of_text(&evaluate(expression, event, Some(key))?)),
+        None => Ok(EventId::new(event.source, event.id)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Attribute, Event, event::Data};
+
+    fn key(expression: &str, data: &'static str) -> Result<String, String> {
+        let mut event = Event { id: "i".into(), source: "/s".into(), r#type: "t".into(), ..Event::default() };
+        event.attributes.insert("count".into(), Attribute::Integer(7));
+        event.data = Some(Data::Binary(data.into()));
+        let encoded = event.encode();
+        let expression = KeyExpression::compile(expression).unwrap();
+        evaluate(&expression, &EventView::parse(&encoded).unwrap(), Some("old"))
+    }
+
+    #[test]
+    fn a_key_comes_from_data_attributes_and_the_key_so_far() {
+        assert_eq!(key("data.id", r#"{"id":"a"}"#), Ok("a".into()));
+        assert_eq!(key("attributes.count + '/' + key", "{}"), Ok("7/old".into()));
+    }
+
+    #[test]
+    fn an_empty_text_is_no_key() {
+        assert_eq!(key("data.id", r#"{"id":""}"#), Err("`data.id` is an empty text".into()));
+    }
+}

@@ -1,0 +1,462 @@
+//! Another plan takes the place of the one that runs, live.
+//!
+//! ```text
+//!   changes ──> prepare ─────────────────> (whoever decides, decides) ──> apply
+//!   nothing     numbers of what is new,                                   stop what changes, at a batch boundary;
+//!   happens     where it begins: adds                                     start it and what is new
+//! ```
+//!
+//! Promises: lanes of subscribers that are the same are not touched, before, within or after. [`Tree::prepare`] only adds:
+//! what runs goes on as it is, by the names that it has, whether or not anything follows. A lane that stops ends the call
+//! that it is at and commits it; the one that takes its place goes on from there.
+//! Relies on: whoever applies does so one at a time, and has made durable what it decided between the two steps.
+//! Must not know: files, who decides.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::changes::{self, Change, Changes, Node, What, places, topic_places};
+use super::error::StartError;
+use super::leftovers::{clear, count};
+use super::losses::losses;
+use super::numbered::{Numbered, blueprint, blueprint_on, groups};
+use super::renames::Renames;
+use super::running::{Branch, Given, Running, Takes, Timer, assemble};
+use super::{Starts, Tree, digests, rosters};
+use crate::dispatch::lane::claims;
+use crate::dispatch::lane::handler::Handler;
+use crate::engine::{ApplyError, Blueprint, Engine, Names, Numbers, ReadError, SessionError, Stopped, SubscriberSpec};
+use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
+use crate::topology::bounds::PARTITIONS_MAX;
+use crate::topology::{Plan, StartAt, SubscriberPlan, TopicPlan};
+
+/// Why what is new cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The engine refused what the topology wants.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// Where a subscriber begins cannot be found or kept.
+    #[error("cannot say where `{subscriber}` begins in partition {partition}: {error}")]
+    Begin {
+        /// The subscriber's full name.
+        subscriber: String,
+        /// The partition.
+        partition: u32,
+        /// Why.
+        error: SessionError,
+    },
+}
+
+impl<E: Engine> Tree<E> {
+    /// The plan that runs.
+    pub fn plan(&self) -> Plan {
+        self.shared.running().plan.clone()
+    }
+
+    /// What another plan would change, and lose. Nothing happens. May read from a disk.
+    pub fn changes(&self, plan: &Plan) -> Changes {
+        let running = self.shared.running();
+        let mut found = both_sides(&self.shared.engine, &running.plan, plan);
+        let snapshot = self.snapshot();
+        let subscribers: HashMap<&str, _> = snapshot.subscribers.iter().map(|of| (of.name.as_str(), of)).collect();
+        let started: HashSet<String> = self.started_by(plan).into_iter().collect();
+        let is_there = |change: &&mut Change| change.node == Node::Subscriber && change.what != What::Added;
+        for change in found.changes.iter_mut().filter(is_there) {
+            let runs_as = change.was.as_ref().unwrap_or(&change.name);
+            let Some(of) = subscribers.get(runs_as.as_str()) else { continue };
+            if matches!(change.what, What::Changed | What::Renamed) {
+                if started.contains(&change.name) {
+                    change.words.push("its lanes end their calls and go on from where they are".to_owned());
+                }
+            } else if of.lag + of.waiting > 0 {
+                let words = format!("{} events of {} are not handled, and {} wait", of.lag, of.from, of.waiting);
+                change.words.push(words);
+            }
+        }
+        found
+    }
+
+    /// The full names of the subscribers whose lanes another plan starts: those that are new, and those that change.
+    pub fn started_by(&self, plan: &Plan) -> Vec<String> {
+        let same = changes::same(&self.shared.running().plan, plan);
+        let started = plan.subscribers.iter().zip(same).filter(|(_, same)| same.is_none());
+        started.map(|(subscriber, _)| subscriber.label()).collect()
+    }
+
+    /// Has everything of another plan be there beside what runs, and those of its subscribers that `is_new` says are new
+    /// begin where they say. What runs goes on as it is. The names that are to be given once the plan is decided on.
+    ///
+    /// # Errors
+    /// [`PrepareError`]; what was added by then does no harm.
+    pub async fn prepare(
+        &self,
+        plan: &Plan,
+        is_new: impl Fn(&SubscriberPlan) -> bool + Send + Sync,
+    ) -> Result<Names, PrepareError> {
+        let _alone = self.shared.applying.lock().await;
+        prepare(&self.shared.engine, &self.shared.running().plan, plan, is_new).await
+    }
+
+    /// Runs another plan, with the versions of the subscribers that [`Self::started_by`] names, by their full names.
+    ///
+    /// # Errors
+    /// [`StartError`]. Where a version is missing nothing has changed; else lanes that were to stop have, and the next start
+    /// runs what was decided.
+    pub async fn apply<H: Handler>(
+        &self,
+        plan: &Plan,
+        mut starts: BTreeMap<String, Starts<H>>,
+    ) -> Result<(), StartError> {
+        let _alone = self.shared.applying.lock().await;
+        let (running, engine) = (self.shared.running(), &self.shared.engine);
+        if self.shared.stop.is_cancelled() {
+            return Err(StartError::Apply(Stopped::Closed.into()));
+        }
+        let renames = Renames::of(&running.plan, plan);
+        let old = renames.follow(&running.plan);
+        let same = changes::same(&running.plan, plan);
+        let needed = plan.subscribers.iter().zip(&same).filter(|(_, same)| same.is_none());
+        let given: Vec<Starts<H>> =
+            needed.clone().filter_map(|(subscriber, _)| starts.remove(&subscriber.label())).collect();
+        if given.len() != needed.count() {
+            let subscribers = same.iter().filter(|same| same.is_none()).count();
+            return Err(StartError::Handlers { handlers: given.len(), subscribers });
+        }
+        let stay: HashSet<usize> = same.iter().flatten().copied().collect();
+        let names = topic_places(&running.plan);
+        let timers: Vec<Option<Arc<Timer>>> =
+            plan.topics.iter().map(|topic| timer(&running, &names, (plan, topic))).collect();
+        let ending = running.branches.iter().enumerate().filter(|(at, _)| !stay.contains(at)).map(|(_, branch)| branch);
+        let queues_that_stay: HashSet<_> = timers.iter().flatten().map(|timer| Arc::as_ptr(timer).addr()).collect();
+        let queues =
+            running.timers.iter().flatten().filter(|timer| !queues_that_stay.contains(&Arc::as_ptr(timer).addr()));
+        // All are told first: they end at the same time.
+        let groups: Vec<_> = ending.map(|branch| &branch.group).chain(queues.map(|timer| &timer.group)).collect();
+        groups.iter().for_each(|group| group.stop());
+        for group in groups {
+            group.drain().await;
+        }
+        let names = renames.names(engine, plan);
+        let numbers = engine.apply(&Blueprint { names, ..blueprint_on(engine, plan, digests(&given)) }).await?;
+        let before = places(&old);
+        let versions = numbers.versions.clone();
+        let mut rosters = rosters(given, &versions);
+        let branch = |at: usize| -> Option<Arc<Branch>> { running.branches.get(at).cloned() };
+        let mut branches = Vec::new();
+        for (subscriber, same) in plan.subscribers.iter().zip(&same) {
+            if let Some(branch) = same.and_then(branch) {
+                branches.push(Given::Kept(branch));
+            } else if let Some(roster) = rosters.next() {
+                let was = before.get(&subscriber.label()).and_then(|at| old.subscribers.get(*at));
+                let goes_on = was.filter(|was| old[was.from].label() == plan[subscriber.from].label());
+                let counters = goes_on.and_then(|_| branch(*before.get(&subscriber.label())?));
+                branches.push(Given::Started(roster, counters.map(|branch| branch.counters.clone())));
+            }
+        }
+        let names = topic_places(&old);
+        let backlogs = plan.topics.iter().map(|topic| backlog(&running, (&old, &names), topic)).collect();
+        let takes = Takes { branches, timers, backlogs };
+        let (capsules, stop) = (&self.shared.capsules, &self.shared.stop);
+        let (next, tasks) = assemble(engine, plan, numbers, takes, capsules, stop).await?;
+        self.shared.run(next, tasks);
+        Ok(())
+    }
+}
+
+/// Has everything of a plan be there before anything runs, and those of its subscribers that `is_new` says are new begin
+/// where they say. As [`Tree::prepare`], where nothing runs yet; `old` is what ran, by the names that it has.
+///
+/// # Errors
+/// [`PrepareError`]; what was added by then does no harm.
+pub async fn prepare<E: Engine>(
+    engine: &E,
+    old: &Plan,
+    plan: &Plan,
+    is_new: impl Fn(&SubscriberPlan) -> bool + Send + Sync,
+) -> Result<Names, PrepareError> {
+    let renames = Renames::of(old, plan);
+    let wanted = renames.back(blueprint(plan, Vec::new()));
+    let all = both(blueprint(old, Vec::new()), &wanted);
+    let numbers = of_blueprint(&wanted, &all, &engine.apply(&all).await?);
+    begin(engine, plan, &numbers, is_new).await?;
+    Ok(renames.names(engine, plan))
+}
+
+/// Has an engine call things as was decided with a plan, before anything of it runs. Said again it changes nothing.
+///
+/// # Errors
+/// [`ApplyError`]; nothing has another name then.
+pub async fn rename<E: Engine>(engine: &E, plan: &Plan, names: Names) -> Result<(), ApplyError> {
+    engine.apply(&Blueprint { names, ..blueprint(plan, Vec::new()) }).await.map(drop)
+}
+
+/// Whether nothing was ever done for a subscriber of a plan, and so it is new, where nobody remembers which ones were there.
+/// What is asked is asked of a plan that the engine has applied.
+///
+/// # Errors
+/// [`ApplyError`].
+pub async fn untouched<E: Engine>(engine: &E, plan: &Plan) -> Result<Vec<String>, ApplyError> {
+    let numbers = engine.apply(&blueprint(plan, Vec::new())).await?;
+    let is_untouched = |(subscriber, number): &(&SubscriberPlan, &SubscriberId)| {
+        let lane = |partition| LaneId { subscriber: **number, partition };
+        let is_empty =
+            |lane| engine.position(lane).unwrap_or(0) == 0 && count(engine, lane).is_ok_and(|found| found == 0);
+        (0..plan[subscriber.from].partitions).all(|partition| is_empty(lane(partition)))
+    };
+    let subscribers = plan.subscribers.iter().zip(&numbers.subscribers).filter(is_untouched);
+    Ok(subscribers.map(|(subscriber, _)| subscriber.label()).collect())
+}
+
+/// What a plan would change of another one that ran before, and lose, where nothing runs. Nothing happens.
+///
+/// # Errors
+/// [`ApplyError`].
+pub async fn changes_of<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Result<Changes, ApplyError> {
+    engine.apply(&blueprint_on(engine, old, Vec::new())).await?;
+    Ok(both_sides(engine, old, new))
+}
+
+/// Why topics cannot come back that were there before: they have as many partitions as they had.
+fn other_partitions<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<String> {
+    let known = topic_places(&Renames::of(old, new).follow(old));
+    let back = new.topics.iter().filter(|topic| !known.contains_key(&topic.label()));
+    let word = |topic: &TopicPlan| {
+        let number = engine.topic(&topic.label())?;
+        let has = |partition: &u32| engine.bounds(PartitionId { topic: number, partition: *partition }).is_some();
+        let existing = (0..PARTITIONS_MAX).take_while(has).count() as u32;
+        let partitions = || ApplyError::Partitions { topic: topic.label(), existing, wanted: topic.partitions };
+        let words = || format!("{}; or have the one that was removed forgotten by `wattle gc` first", partitions());
+        (existing != topic.partitions).then(words)
+    };
+    back.filter_map(word).collect()
+}
+
+/// Why topics cannot be called as one that was removed and has events: nobody could reach those any more.
+fn names_of_removed<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<String> {
+    let renames = Renames::of(old, new);
+    let word = |topic: &TopicPlan| {
+        let name = topic.label();
+        let number = renames.topic(&name).and_then(|_| engine.topic(&name))?;
+        let bounds = |partition| engine.bounds(PartitionId { topic: number, partition });
+        let events: u64 = (0..PARTITIONS_MAX).map_while(bounds).map(|bounds| bounds.written - bounds.start).sum();
+        let words = || {
+            format!(
+                "`{name}` cannot be a new name yet: a topic of that name was removed, and its {events} events are kept. \
+                 Take another name, or have it forgotten by `wattle gc` first"
+            )
+        };
+        (events > 0).then(words)
+    };
+    new.topics.iter().filter_map(word).collect()
+}
+
+/// What changes, by what the plans say and by what is kept.
+fn both_sides<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Changes {
+    let mut found = changes::compare(old, new);
+    found.refusals.extend(other_partitions(engine, old, new));
+    found.refusals.extend(names_of_removed(engine, old, new));
+    for loss in losses(engine, old, new) {
+        let of = |change: &&mut Change| (change.node, &change.name) == (loss.node, &loss.name);
+        let goes = |change: &&mut Change| matches!(change.what, What::Removed | What::Moved);
+        if let Some(change) = found.changes.iter_mut().find(of).filter(goes) {
+            change.words.push(format!("it {}", loss.what));
+        }
+        found.losses.push(loss.to_string());
+    }
+    found
+}
+
+/// Where a topic is the same and called the same, what waits in front of it goes on.
+fn timer(running: &Running, names: &BTreeMap<String, usize>, (plan, topic): (&Plan, &TopicPlan)) -> Option<Arc<Timer>> {
+    let at = *names.get(&topic.label())?;
+    let was = running.plan.topics.get(at)?;
+    let diverts_to = |plan: &Plan, topic: &TopicPlan| topic.diverts_to.map(|to| plan[to].label());
+    let is_same = was.lifecycle == topic.lifecycle
+        && was.partitions == topic.partitions
+        && diverts_to(&running.plan, was) == diverts_to(plan, topic);
+    running.timers.get(at)?.clone().filter(|_| is_same && topic.dead_letters_of.is_none())
+}
+
+fn backlog(
+    running: &Running,
+    (old, names): (&Plan, &BTreeMap<String, usize>),
+    topic: &TopicPlan,
+) -> Option<Arc<crate::dispatch::intake::backlog::Backlog>> {
+    let at = *names.get(&topic.label())?;
+    let was = old.topics.get(at)?;
+    running.backlogs.get(at)?.clone().filter(|_| was.backlog == topic.backlog && was.partitions == topic.partitions)
+}
+
+/// What is in either blueprint. What runs is as it was.
+fn both(mut running: Blueprint, wanted: &Blueprint) -> Blueprint {
+    let there: HashSet<&str> = running.topics.iter().map(|topic| topic.name.as_str()).collect();
+    let new = wanted.topics.iter().filter(|topic| !there.contains(topic.name.as_str()));
+    let new: Vec<_> = new.cloned().collect();
+    running.topics.extend(new);
+    let there: HashSet<&SubscriberSpec> = running.subscribers.iter().collect();
+    let new: Vec<_> = wanted.subscribers.iter().filter(|subscriber| !there.contains(subscriber)).cloned().collect();
+    running.subscribers.extend(new);
+    let there: HashSet<&SubscriberSpec> = running.keepers.iter().collect();
+    let new: Vec<_> = wanted.keepers.iter().filter(|keeper| !there.contains(keeper)).cloned().collect();
+    running.keepers.extend(new);
+    running
+}
+
+/// The numbers of one blueprint, out of those of another that has all of it.
+fn of_blueprint(wanted: &Blueprint, all: &Blueprint, numbers: &Numbers) -> Numbers {
+    let topics: HashMap<&str, TopicId> =
+        all.topics.iter().map(|topic| topic.name.as_str()).zip(numbers.topics.iter().copied()).collect();
+    let subscribers: HashMap<&SubscriberSpec, SubscriberId> =
+        all.subscribers.iter().zip(numbers.subscribers.iter().copied()).collect();
+    let keepers: HashMap<&SubscriberSpec, SubscriberId> =
+        all.keepers.iter().zip(numbers.keepers.iter().copied()).collect();
+    Numbers {
+        topics: wanted.topics.iter().filter_map(|wanted| topics.get(wanted.name.as_str()).copied()).collect(),
+        subscribers: wanted.subscribers.iter().filter_map(|wanted| subscribers.get(wanted).copied()).collect(),
+        keepers: wanted.keepers.iter().filter_map(|wanted| keepers.get(wanted).copied()).collect(),
+        ..Numbers::default()
+    }
+}
+
+/// Has the lanes of those that are new begin where they say, with nothing, durably.
+async fn begin<E: Engine>(
+    engine: &E,
+    plan: &Plan,
+    numbers: &Numbers,
+    is_new: impl Fn(&SubscriberPlan) -> bool + Send + Sync,
+) -> Result<(), PrepareError> {
+    let numbered = Numbered::new(plan, numbers);
+    for (subscriber, number) in plan.subscribers.iter().zip(&numbers.subscribers) {
+        let Some((topic, input)) = numbered.topic(subscriber.from).filter(|_| is_new(subscriber)) else { continue };
+        for partition in 0..topic.partitions {
+            let place = PartitionId { topic: input, partition };
+            let lane = LaneId { subscriber: *number, partition };
+            let moved = async {
+                let consumed_to = match subscriber.start {
+                    StartAt::Earliest => 0,
+                    StartAt::Latest => engine.bounds(place).ok_or(ReadError::UnknownPartition)?.written,
+                    StartAt::Time(time) => {
+                        let time_ns = time.unix_ns().unwrap_or(if time.second() < 0 { 0 } else { u64::MAX });
+                        engine.offset_at_time(place, time_ns).await?
+                    }
+                };
+                clear(engine, lane, consumed_to).await
+            };
+            let name = || subscriber.label();
+            moved.await.map_err(|error| PrepareError::Begin { subscriber: name(), partition, error })?;
+        }
+    }
+    // a group that is new as a whole has claimed nothing
+    let known: HashSet<_> = plan.subscribers.iter().filter(|of| !is_new(of)).filter_map(changes::group).collect();
+    for ((member, group), number) in groups(plan).zip(&numbers.keepers) {
+        if changes::group(member).is_some_and(|group| known.contains(&group)) {
+            continue;
+        }
+        for partition in 0..plan[member.from].partitions {
+            let cleared = clear(engine, LaneId { subscriber: *number, partition }, 0).await;
+            let subscriber = claims::keeper_name(member, group);
+            cleared.map_err(|error| PrepareError::Begin { subscriber, partition, error })?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use rustix::time::{ClockId, clock_gettime};
+
+    use super::*;
+    use crate::engine::memory::MemoryEngine;
+    use crate::topology::{Found, Source, Surroundings, TopicIndex, check};
+
+    struct Anything;
+
+    impl Surroundings for Anything {
+        fn variable(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn at(&self, _: &std::path::Path) -> Found {
+            Found::File
+        }
+    }
+
+    /// As many topics, each with a subscriber that shares its events with another one.
+    fn wide(count: u32) -> Plan {
+        let text = "wattle: v1\nname: t\ntopics: { a: { lifecycle: { state: id, start: [a], allow: {} } } }\nsubscribers: { s: { from: a, plugin: s.wasm, claim: g } }\n";
+        let (plan, problems) = check(&[Source { path: "t.yaml".into(), text: text.to_owned() }], &Anything);
+        let plan = plan.unwrap_or_else(|| panic!("{problems:?}"));
+        let numbered = |name: &str, number: u32| format!("{name}-{number}");
+        let topic = |number| TopicPlan { name: numbered("a", number), ..plan.topics[0].clone() };
+        let subscriber = |number: u32| SubscriberPlan {
+            name: numbered("s", number),
+            from: TopicIndex(number),
+            claim: Some(numbered("g", number / 2)),
+            dead_letters: None,
+            ..plan.subscribers[0].clone()
+        };
+        Plan { topics: (0..count).map(topic).collect(), subscribers: (0..count).map(subscriber).collect() }
+    }
+
+    /// Time of the processor that applying a plan takes, but for its lanes; the least of some.
+    fn cost(count: u32) -> u64 {
+        let (old, new) = (wide(count), wide(count + 2));
+        let once = |_| {
+            let spent = || clock_gettime(ClockId::ThreadCPUTime);
+            let began = spent();
+            assert_eq!(changes::compare(&old, &new).changes.len(), 4);
+            assert_eq!(changes::same(&old, &new).iter().flatten().count(), count as usize);
+            let wanted = blueprint(&new, Vec::new());
+            let all = both(blueprint(&old, Vec::new()), &wanted);
+            let engine = MemoryEngine::default();
+            let mut applied = std::pin::pin!(engine.apply(&all));
+            let Poll::Ready(numbers) = applied.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+                panic!("it waits for nothing")
+            };
+            let numbers = of_blueprint(&wanted, &all, &numbers.unwrap());
+            assert_eq!((numbers.topics.len(), numbers.keepers.len()), (4 * new.topics.len(), new.topics.len() / 2));
+            let numbered = Numbered::new(&new, &numbers);
+            let has_guard = |index| numbered.guard(index).zip(numbered.holder(index)).is_some();
+            assert!(new.topics().all(|(index, _)| has_guard(index)));
+            let ended = spent();
+            (ended.tv_sec - began.tv_sec) as u64 * 1_000_000_000 + ended.tv_nsec as u64 - began.tv_nsec as u64
+        };
+        (0..3).map(once).min().unwrap()
+    }
+
+    /// How many nodes are looked at to ask about each topic of a plan.
+    fn looked_at(count: u32) -> usize {
+        use super::super::numbered::LOOKED_AT;
+        let plan = wide(count);
+        let hidden = plan.topics.len() * 4;
+        let numbers = Numbers {
+            topics: (0..hidden as u32).map(crate::model::TopicId).collect(),
+            subscribers: (0..hidden as u32).map(SubscriberId).collect(),
+            ..Numbers::default()
+        };
+        let before = LOOKED_AT.get();
+        let numbered = Numbered::new(&plan, &numbers);
+        for (index, topic) in plan.topics() {
+            assert!(numbered.guard(index).zip(numbered.holder(index)).zip(numbered.target(index)).is_some());
+            assert!(numbered.parent(topic).is_none() && numbered.diverted_from(topic).is_none());
+        }
+        LOOKED_AT.get() - before
+    }
+
+    #[test]
+    fn each_topic_is_asked_about_without_a_look_at_the_others() {
+        assert_eq!(looked_at(20_000), 10 * looked_at(2_000));
+        assert!(looked_at(2_000) <= 10 * 2_000, "{}", looked_at(2_000));
+    }
+
+    #[test]
+    fn ten_times_the_topics_cost_ten_times_the_work_and_not_a_hundred() {
+        let (small, large) = (cost(2_000), cost(20_000));
+        let ratio = large as f64 / small as f64;
+        println!("2,000 topics: {} ms, 20,000 topics: {} ms, {ratio:.1}", small / 1_000_000, large / 1_000_000);
+        assert!(ratio < 33.0, "{ratio}");
+    }
+}

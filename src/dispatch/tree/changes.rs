@@ -1,0 +1,484 @@
+//! What another plan changes of the one that runs.
+//!
+//! Promises: a subscriber is the same exactly where its lanes would do the same with every event; what is the same is never
+//! among the changes. Pure: what is kept of a node is looked up by whoever asks.
+//! Must not know: lanes, engines.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::renames::Renames;
+use crate::dispatch::tree::HashMap;
+use crate::topology::{ConfigValue, LifecyclePlan, OutOfOrder, Plan, StartAt, SubscriberPlan, TopicIndex, TopicPlan};
+
+/// Characters of a value that are shown.
+const VALUE_CHARS_SHOWN: usize = 80;
+
+/// A topic or a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Node {
+    /// A topic.
+    Topic,
+    /// A subscriber.
+    Subscriber,
+}
+
+/// What happens to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// It begins.
+    Added,
+    /// It ends; what is kept of it stays.
+    Removed,
+    /// It goes on as the same, in another way.
+    Changed,
+    /// A subscriber takes from another topic, and so is another one.
+    Moved,
+    /// It goes on as the same by another name, and perhaps in another way.
+    Renamed,
+}
+
+impl Node {
+    /// As a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Topic => "topic",
+            Self::Subscriber => "subscriber",
+        }
+    }
+}
+
+impl What {
+    /// As a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Changed => "changed",
+            Self::Moved => "moved",
+            Self::Renamed => "renamed",
+        }
+    }
+}
+
+/// A change of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What kind of node.
+    pub node: Node,
+    /// Its full name.
+    pub name: String,
+    /// Its full name before, where that is another.
+    pub was: Option<String>,
+    /// What happens to it.
+    pub what: What,
+    /// What is to be known about it, each in words.
+    pub words: Vec<String>,
+}
+
+/// Everything that another plan changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The nodes that change: topics, then subscribers, each by name.
+    pub changes: Vec<Change>,
+    /// Why it cannot be, in words.
+    pub refusals: Vec<String>,
+    /// What it would lose, in words: it has to be allowed.
+    pub losses: Vec<String>,
+    /// What runs, is not asked for, and stays all the same, by full names: it would be removed with the rest of what is not.
+    pub missing: Vec<(Node, String)>,
+}
+
+impl Changes {
+    /// Whether everything stays as it is.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.refusals.is_empty()
+    }
+}
+
+/// The subscribers of `new` that are the same in `old`: where they are there. One whose events are to say another name of it or
+/// of its topic is not.
+pub(crate) fn same(old: &Plan, new: &Plan) -> Vec<Option<usize>> {
+    let renames = Renames::of(old, new);
+    let old = &renames.follow(old);
+    let places = places(old);
+    let is_same = |subscriber: &SubscriberPlan| {
+        let at = *places.get(&subscriber.label()).filter(|_| !renames.touches(new, subscriber))?;
+        differences((old, old.subscribers.get(at)?), (new, subscriber)).is_empty().then_some(at)
+    };
+    let same: Vec<_> = new.subscribers.iter().map(is_same).collect();
+    // Whoever shares events does so with all of its group: they know of each other from the start.
+    let stay: HashSet<usize> = same.iter().flatten().copied().collect();
+    let come = new.subscribers.iter().zip(&same).filter(|(_, place)| place.is_none()).map(|(subscriber, _)| subscriber);
+    let go = old.subscribers.iter().enumerate().filter(|(at, _)| !stay.contains(at)).map(|(_, subscriber)| subscriber);
+    let broken: HashSet<Group<'_>> = come.chain(go).filter_map(group).collect();
+    let is_broken = |subscriber| group(subscriber).is_some_and(|group| broken.contains(&group));
+    new.subscribers.iter().zip(&same).map(|(subscriber, place)| place.filter(|_| !is_broken(subscriber))).collect()
+}
+
+/// Those who share events, by namespace and name.
+pub(crate) type Group<'p> = (&'p str, &'p str);
+
+pub(crate) fn group(subscriber: &SubscriberPlan) -> Option<Group<'_>> {
+    Some((&subscriber.namespace, subscriber.claim.as_ref()?))
+}
+
+/// The topics of a plan by their full names.
+pub(super) fn topic_places(plan: &Plan) -> BTreeMap<String, usize> {
+    plan.topics.iter().enumerate().map(|(at, topic)| (topic.label(), at)).collect()
+}
+
+/// The subscribers of a plan by their full names.
+pub(crate) fn places(plan: &Plan) -> BTreeMap<String, usize> {
+    plan.subscribers.iter().enumerate().map(|(at, subscriber)| (subscriber.label(), at)).collect()
+}
+
+/// Everything that changes, but for what is kept of the nodes.
+pub(crate) fn compare(old: &Plan, new: &Plan) -> Changes {
+    let mut changes = Changes::default();
+    let renames = Renames::of(old, new);
+    let followed = renames.follow(old);
+    topics(&followed, new, &renames, &mut changes);
+    subscribers(&followed, new, &renames, &mut changes);
+    let (old_subscribers, new_topics, new_subscribers) = (places(old), topic_places(new), places(new));
+    for change in changes.changes.iter_mut().filter(|change| change.what == What::Added) {
+        let was = match change.node {
+            Node::Topic => new_topics.get(&change.name).and_then(|at| new.topics.get(*at)?.was.as_ref()),
+            Node::Subscriber => new_subscribers.get(&change.name).and_then(|at| new.subscribers.get(*at)?.was.as_ref()),
+        };
+        let namespace = change.name.split('/').next().unwrap_or_default();
+        let Some(was) = was.map(|was| format!("{namespace}/{was}")) else { continue };
+        change.words.push(match old_subscribers.contains_key(&was) && change.node == Node::Subscriber {
+            true => format!("{was} takes from another topic, so that this is not the same by another name"),
+            false => format!("nothing that runs is called {was}, so that `was` says nothing"),
+        });
+    }
+    changes.changes.sort_by(|one, other| (one.node, &one.name).cmp(&(other.node, &other.name)));
+    changes
+}
+
+fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
+    let by_name = |plan: &Plan| -> BTreeMap<String, TopicPlan> {
+        let written = plan.topics.iter().filter(|topic| topic.dead_letters_of.is_none());
+        written.map(|topic| (topic.label(), topic.clone())).collect()
+    };
+    let (before, after) = (by_name(old), by_name(new));
+    let mut change = |name: &str, what, words| {
+        let was = renames.topic(name).cloned();
+        let what = if was.is_some() { What::Renamed } else { what };
+        changes.changes.push(Change { node: Node::Topic, name: name.to_owned(), was, what, words });
+    };
+    for (name, topic) in &after {
+        let parent = |plan: &Plan, topic: &TopicPlan| topic.parent.map(|parent| plan[parent].label());
+        let diverted_from = |plan: &Plan, topic: &TopicPlan| topic.diverted_from.map(|from| plan[from].label());
+        let Some(was) = before.get(name) else {
+            let place = match (parent(new, topic), diverted_from(new, topic)) {
+                (Some(parent), _) => format!("a child of {parent}"),
+                (None, Some(from)) => format!("takes what {from} diverts to it"),
+                (None, None) => "a root".to_owned(),
+            };
+            change(name, What::Added, vec![place]);
+            continue;
+        };
+        if was.partitions != topic.partitions {
+            let (has, wanted) = (was.partitions, topic.partitions);
+            changes.refusals.push(format!(
+                "topic `{name}` has {has} partitions and cannot have {wanted}: the number never changes, since keys would \
+                 move; set `partitions: {has}`, or make a topic of another name"
+            ));
+            continue;
+        }
+        let mut words = Vec::new();
+        match (parent(old, was), parent(new, topic)) {
+            (one, other) if one == other => {}
+            (_, Some(parent)) => words.push(format!("{parent} publishes to it, and nobody else does")),
+            (Some(parent), None) => words.push(format!("{parent} no longer publishes to it")),
+            (None, None) => {}
+        }
+        match (diverted_from(old, was), diverted_from(new, topic)) {
+            (one, other) if one == other => {}
+            (_, Some(from)) => words.push(format!("{from} diverts to it, and nothing else is published to it")),
+            (Some(from), None) => words.push(format!("{from} no longer diverts to it")),
+            (None, None) => {}
+        }
+        if topic.is_root() && !was.is_root() {
+            words.push("it is a root".to_owned());
+        }
+        let settings = (&was.settings, &topic.settings);
+        let differs = [
+            ("key", was.key != topic.key),
+            ("id", was.id != topic.id),
+            ("schema", was.schema != topic.schema),
+            ("lifecycle", orders(was).zip(orders(topic)).is_some_and(|(before, after)| before != after)),
+            ("retention", settings.0.retention != settings.1.retention),
+            ("dedupe", settings.0.dedupe != settings.1.dedupe || was.per_key != topic.per_key),
+            ("producers", settings.0.forget_producers != settings.1.forget_producers),
+            ("compression", settings.0.compression != settings.1.compression),
+            ("backlog", was.backlog != topic.backlog),
+        ];
+        words.extend(differing(&differs));
+        words.extend(guard_words((old, was), (new, topic)));
+        if !words.is_empty() || renames.topic(name).is_some() {
+            change(name, What::Changed, words);
+        }
+    }
+    for name in before.keys().filter(|name| !after.contains_key(*name)) {
+        change(name, What::Removed, Vec::new());
+    }
+}
+
+/// What a lifecycle says of the orders of states, where there is one before and after.
+fn orders(topic: &TopicPlan) -> Option<impl PartialEq> {
+    let LifecyclePlan { state, lifecycle, .. } = topic.lifecycle.as_ref()?;
+    Some((state, &lifecycle.start, &lifecycle.allow, lifecycle.keys_max))
+}
+
+/// What becomes of keys and of what is held where a topic's lifecycle changes, each in words.
+fn guard_words((old, was): (&Plan, &TopicPlan), (new, is): (&Plan, &TopicPlan)) -> Vec<String> {
+    let (before, after) = match (&was.lifecycle, &is.lifecycle) {
+        (None, None) => return Vec::new(),
+        (None, Some(_)) => return vec!["a key begins with what comes for it next".to_owned()],
+        (Some(_), None) => {
+            return vec![
+                "transitions are no longer checked, and held events are stored in the order in which they came".into(),
+            ];
+        }
+        (Some(before), Some(after)) => (before, after),
+    };
+    let mut words = Vec::new();
+    let period = |period| humantime::format_duration(period);
+    match (before.lifecycle.remember, after.lifecycle.remember) {
+        (one, other) if one == other => {}
+        (_, None) => words.push("keys that have ended may begin again at once".to_owned()),
+        (None, Some(is)) => words.push(format!("ends of keys are remembered from now on, for {}", period(is))),
+        (Some(was), Some(is)) if is < was => {
+            words.push(format!("ends of keys that are older than {} are forgotten, a few with each event", period(is)));
+        }
+        (Some(_), Some(is)) => {
+            words.push(format!("ends of keys are remembered for {}; those that are forgotten stay so", period(is)));
+        }
+    }
+    let (had, has) = (before.lifecycle.remembered_max, after.lifecycle.remembered_max);
+    if has < had {
+        words.push(format!("of more than {has} ends in a partition the oldest are forgotten, a few with each event"));
+    } else if has > had {
+        words.push(format!("up to {has} ends are remembered in each partition"));
+    }
+    let to = |plan: &Plan, topic: &TopicPlan| topic.diverts_to.map(|to| plan[to].label());
+    if (before.out_of_order, to(old, was)) == (after.out_of_order, to(new, is)) {
+        return words;
+    }
+    let from_now_on = match (after.out_of_order, to(new, is)) {
+        (OutOfOrder::Hold(hold), _) => format!("held for {}, at most {} in a partition", period(hold.period), hold.max),
+        (OutOfOrder::Divert, Some(to)) => format!("diverted to {to}"),
+        (OutOfOrder::Divert | OutOfOrder::Refuse, _) => "refused".to_owned(),
+    };
+    words.push(format!("what is out of order is {from_now_on} from now on"));
+    match (before.out_of_order, to(old, was)) {
+        (OutOfOrder::Hold(_), _) => {
+            let label = is.label();
+            words.push(format!(
+                "what is held already follows when it may, or goes to {label}@refused at the time that it has"
+            ));
+        }
+        (OutOfOrder::Divert, Some(to)) => words.push(format!("what was diverted to {to} stays there")),
+        (OutOfOrder::Divert | OutOfOrder::Refuse, _) => {}
+    }
+    words
+}
+
+fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
+    let (before, after) = (places(old), places(new));
+    let mut change = |name: &str, what, words| {
+        let was = renames.subscribers().get(name).cloned();
+        let what = if was.is_some() { What::Renamed } else { what };
+        changes.changes.push(Change { node: Node::Subscriber, name: name.to_owned(), was, what, words });
+    };
+    let mut left = Vec::new();
+    for subscriber in &new.subscribers {
+        let (name, from) = (subscriber.label(), new[subscriber.from].label());
+        let begins = || match subscriber.start {
+            StartAt::Earliest => format!("takes from {from}, all that it has"),
+            StartAt::Latest => format!("takes from {from}, what comes from now on"),
+            StartAt::Time(time) => format!("takes from {from}, what came at {time} or later"),
+        };
+        let Some(was) = before.get(&name).and_then(|at| old.subscribers.get(*at)) else {
+            change(&name, What::Added, vec![begins()]);
+            continue;
+        };
+        let had = old[was.from].label();
+        if had != from {
+            left.push(was);
+            let words = vec![
+                begins(),
+                format!("what it keeps, and its place in {had}, are kept until `wattle gc`; it begins with neither"),
+            ];
+            change(&name, What::Moved, words);
+            continue;
+        }
+        if was.claim != subscriber.claim {
+            left.push(was);
+        }
+        let mut differs = differences((old, was), (new, subscriber));
+        // Lanes do the same with every event: it is no reason to start them again.
+        differs.extend(differing(&[("trial", was.trial != subscriber.trial)]));
+        if let Some(topic) = renames.topic(&from) {
+            differs.push(format!("what it takes from is called {from}, and was {topic}"));
+        }
+        if !differs.is_empty() || renames.touches(new, subscriber) {
+            change(&name, What::Changed, differs);
+        }
+    }
+    for subscriber in old.subscribers.iter().filter(|subscriber| !after.contains_key(&subscriber.label())) {
+        left.push(subscriber);
+        let words = vec!["its place and what it keeps are kept until `wattle gc`".to_owned()];
+        change(&subscriber.label(), What::Removed, words);
+    }
+    // the first one of each
+    let groups: HashMap<Group<'_>, &SubscriberPlan> =
+        new.subscribers.iter().rev().filter_map(|other| Some((group(other)?, other))).collect();
+    for subscriber in left {
+        let Some((namespace, group)) = group(subscriber) else { continue };
+        if let Some(other) = groups.get(&(namespace, group)) {
+            let (name, other) = (subscriber.label(), other.label());
+            changes.refusals.push(format!(
+                "`{name}` cannot leave the group `{group}` while `{other}` stays in it: what it has handled would be \
+                 handled again; rename the group of those that stay, with `start: latest`, or let it stay"
+            ));
+        }
+    }
+}
+
+/// What is not the same about a subscriber: keys of the topology, or topics whose events it makes in another way.
+fn differences((old, was): (&Plan, &SubscriberPlan), (new, is): (&Plan, &SubscriberPlan)) -> Vec<String> {
+    let ports = |plan: &Plan, of: &SubscriberPlan| -> Vec<(String, String)> {
+        of.ports.iter().map(|(port, topic)| (port.clone(), plan[*topic].label())).collect()
+    };
+    let differs = [
+        ("from", old[was.from].label() != new[is.from].label()),
+        ("plugin", was.runs != is.runs),
+        ("when", was.when != is.when),
+        ("to", ports(old, was) != ports(new, is)),
+        ("config", was.config != is.config),
+        ("limits", was.limits != is.limits),
+        ("state", was.state != is.state),
+        ("retry", was.retry != is.retry),
+        ("on_failure", was.on_failure != is.on_failure || was.dead_letters.is_some() != is.dead_letters.is_some()),
+        ("capsules", was.capsules != is.capsules),
+        ("waiting", was.waiting != is.waiting),
+        ("delivery", was.delivery != is.delivery),
+        ("rate", was.rate != is.rate),
+        ("concurrency", was.concurrency != is.concurrency),
+        ("batch", was.batch != is.batch),
+        ("claim", was.claim != is.claim),
+        ("claim_timeout", was.claim_timeout != is.claim_timeout),
+    ];
+    let mut words = differing(&differs);
+    words.extend(config_words(&was.config, &is.config));
+    let target = |plan: &Plan, topic: TopicIndex| {
+        let TopicPlan { key, schema, lifecycle, backlog, partitions, diverts_to, .. } = plan[topic].clone();
+        (key, schema, lifecycle, backlog, partitions, diverts_to.map(|to| plan[to].label()))
+    };
+    for ((_, before), (_, after)) in was.ports.iter().zip(&is.ports) {
+        let name = new[*after].label();
+        if old[*before].label() == name && target(old, *before) != target(new, *after) {
+            words.push(format!("what it publishes to {name} is checked in another way"));
+        }
+    }
+    words
+}
+
+/// What a plugin is told otherwise, each setting in words. What may be a secret is told apart and not shown.
+fn config_words(was: &BTreeMap<String, ConfigValue>, is: &BTreeMap<String, ConfigValue>) -> Vec<String> {
+    let names: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    let word = |name: &&String| {
+        let word = match (was.get(*name), is.get(*name)) {
+            (None, Some(is)) => format!("is new: {}", shown(is, None)),
+            (Some(was), None) => format!("is gone: it was {}", shown(was, None)),
+            (Some(was), Some(is)) if was != is => {
+                let is_same = written(was).is_some() && written(was) == written(is);
+                let same = if is_same { ", of another value" } else { "" };
+                format!("is {}, and was {}{same}", shown(is, Some(was)), shown(was, Some(is)))
+            }
+            _ => return None,
+        };
+        Some(format!("`config.{name}` {word}"))
+    };
+    names.iter().filter_map(word).collect()
+}
+
+/// As it is written, where that says nothing of the value.
+fn written(value: &ConfigValue) -> Option<&str> {
+    match value {
+        ConfigValue::Variable { written, .. } => Some(written),
+        ConfigValue::Text(_) | ConfigValue::SecretFile(_) => None,
+    }
+}
+
+/// A value as far as it may be shown. What was written out where there is a variable or a file now, or the other way round, was or
+/// is the same secret, perhaps.
+fn shown(value: &ConfigValue, beside: Option<&ConfigValue>) -> String {
+    match (value, beside) {
+        (ConfigValue::Text(text), None | Some(ConfigValue::Text(_))) => {
+            let short: String = text.chars().take(VALUE_CHARS_SHOWN).collect();
+            let more = if short.len() < text.len() { "…" } else { "" };
+            format!("{short:?}{more}")
+        }
+        (ConfigValue::Text(_), Some(_)) => "a text that is not shown".to_owned(),
+        (ConfigValue::Variable { written, .. }, _) => format!("{written:?}"),
+        (ConfigValue::SecretFile(path), _) => format!("the secret in {}", path.display()),
+    }
+}
+
+/// The keys that differ, as one line.
+fn differing(keys: &[(&str, bool)]) -> Vec<String> {
+    let differ: Vec<_> = keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("`{key}`")).collect();
+    if differ.is_empty() { Vec::new() } else { vec![format!("another {}", differ.join(", "))] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_configuration_is_said_by_setting_and_secrets_are_not_shown() {
+        let text = |text: &str| ConfigValue::Text(text.to_owned());
+        let variable = |written: &str, text: &str| {
+            let (text, written) = (text.to_owned(), written.to_owned());
+            ConfigValue::Variable { text, written }
+        };
+        let config = |values: &[(&str, ConfigValue)]| {
+            values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<BTreeMap<_, _>>()
+        };
+        let file = |path: &str| ConfigValue::SecretFile(path.into());
+        let was = config(&[
+            ("currency", text("EUR")),
+            ("gone", text("1")),
+            ("key", file("old/key")),
+            ("moved", text("hush")),
+            ("same", variable("${SAME}", "x")),
+            ("token", variable("${TOKEN}", "hush 1")),
+        ]);
+        let is = config(&[
+            ("currency", text("CHF\u{1b}[31m")),
+            ("key", file("new/key")),
+            ("long", text(&"x".repeat(81))),
+            ("moved", variable("${MOVED}", "hush 2")),
+            ("same", text("x")),
+            ("token", variable("${TOKEN}", "hush 2")),
+        ]);
+        let words = config_words(&was, &is);
+        let long = format!("`config.long` is new: \"{}\"…", "x".repeat(80));
+        assert_eq!(
+            words,
+            [
+                "`config.currency` is \"CHF\\u{1b}[31m\", and was \"EUR\"",
+                "`config.gone` is gone: it was \"1\"",
+                "`config.key` is the secret in new/key, and was the secret in old/key",
+                &long,
+                "`config.moved` is \"${MOVED}\", and was a text that is not shown",
+                "`config.token` is \"${TOKEN}\", and was \"${TOKEN}\", of another value",
+            ]
+        );
+        assert_eq!(config_words(&was, &was), [""; 0]);
+    }
+}

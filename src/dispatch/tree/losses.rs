@@ -1,0 +1,364 @@
+//! What another plan loses of what is kept: one answer for a plan that is looked at, one that is applied, and one of a start.
+//!
+//! | what is said | what goes |
+//! |---|---|
+//! | a topic that is removed | its events, those that are held or come later among them |
+//! | a shorter `retention` | events beyond it |
+//! | `force` | events beyond the retention that a subscriber has yet to handle |
+//! | a shorter `dedupe`, another `id` | what was taken already is stored again when it comes again |
+//! | a shorter `remember`, a smaller `remember_max` | keys that have ended may begin again |
+//! | a `ttl`, a shorter one | state that is older |
+//! | a subscriber that is removed, or takes from another topic | its place, and what it keeps |
+//! | a `state.max` below what is kept | nothing, but there is no room for more |
+//!
+//! Promises: whatever would be lost by now is said, each with how much at the most; what is kept and stays is not. Looks at
+//! what is in memory, at few entries of each lane, and for state without an index at [`LOOK_ENTRIES`] of a subscriber.
+//! Must not know: who asks, whether it is allowed.
+
+use std::fmt;
+use std::ops::Bound;
+use std::time::Duration;
+
+use super::changes::{Node, places, topic_places};
+use super::renames::Renames;
+use crate::dispatch::lane::delay;
+use crate::dispatch::lane::state::{self, Look};
+use crate::dispatch::rules;
+use crate::engine::{Beyond, Bounds, Engine, Entries, GuardCounts, PageBudget, ReadError};
+use crate::model::{Dedupe, LaneId, PartitionId, Retention, TopicId};
+use crate::topology::{Plan, SubscriberPlan, TopicPlan, show_duration, show_size};
+
+/// Entries of a subscriber's state that are looked at where nothing says which are old: some megabytes.
+const LOOK_ENTRIES: usize = 10_000;
+
+/// Something that would be lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Loss {
+    pub(super) node: Node,
+    /// The full name of what it is lost of, as the new plan has it.
+    pub(crate) name: String,
+    /// What and how much, to be said of that.
+    pub(crate) what: String,
+    /// What to do so that it stays.
+    stays: String,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = match self.node {
+            Node::Topic => "topic",
+            Node::Subscriber => "subscriber",
+        };
+        write!(formatter, "{node} `{}` {} ({})", self.name, self.what, self.stays)
+    }
+}
+
+/// What a plan would lose of what an engine keeps for the one that runs, or ran.
+pub(super) fn losses<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<Loss> {
+    let renames = Renames::of(old, new);
+    let followed = renames.follow(old);
+    let looker = Looker { engine, now_ns: engine.trusted_now_ns() };
+    let mut found = Vec::new();
+    let topics = topic_places(new);
+    for (was, called) in old.topics.iter().zip(&followed.topics).filter(|(was, _)| was.dead_letters_of.is_none()) {
+        let name = called.label();
+        let is = topics.get(&name).and_then(|at| new.topics.get(*at));
+        let mut lost = Lost { node: Node::Topic, name: &name, found: &mut found };
+        looker.topic(old, (was, is), &mut lost);
+    }
+    let subscribers = places(new);
+    for (was, called) in old.subscribers.iter().zip(&followed.subscribers) {
+        let name = called.label();
+        let is = subscribers.get(&name).and_then(|at| new.subscribers.get(*at));
+        let mut lost = Lost { node: Node::Subscriber, name: &name, found: &mut found };
+        // one that takes from another topic is another one
+        match is.filter(|is| new[is.from].label() == followed[called.from].label()) {
+            Some(is) => looker.subscriber(old, (was, is), &mut lost),
+            None => looker.gone(old, was, &mut lost),
+        }
+    }
+    found
+}
+
+/// What is found of one node.
+struct Lost<'a> {
+    node: Node,
+    name: &'a str,
+    found: &'a mut Vec<Loss>,
+}
+
+impl Lost<'_> {
+    fn add(&mut self, what: String, stays: impl Into<String>) {
+        self.found.push(Loss { node: self.node, name: self.name.to_owned(), what, stays: stays.into() });
+    }
+
+    /// The same of what could be looked at; what could not may be lost as well.
+    fn looked<T>(&mut self, of: &str, looked: Result<T, ReadError>) -> Option<T> {
+        looked
+            .inspect_err(|error| self.add(format!("may lose {of}, which cannot be looked at: {error}"), "try again"))
+            .ok()
+    }
+}
+
+struct Looker<'e, E> {
+    engine: &'e E,
+    now_ns: u64,
+}
+
+/// How a topic recognises what comes again.
+#[derive(PartialEq, Eq)]
+enum Recognises {
+    Nothing,
+    InWindow(Dedupe),
+    PerKey,
+}
+
+impl Recognises {
+    fn of(topic: &TopicPlan) -> Self {
+        match topic.settings.dedupe {
+            _ if topic.per_key => Self::PerKey,
+            Some(dedupe) => Self::InWindow(dedupe),
+            None => Self::Nothing,
+        }
+    }
+}
+
+impl<E: Engine> Looker<'_, E> {
+    fn topic(&self, old: &Plan, (was, is): (&TopicPlan, Option<&TopicPlan>), lost: &mut Lost<'_>) {
+        let Some(number) = self.engine.topic(&was.label()) else { return };
+        let Some(is) = is else {
+            let kept = lost.looked("events", self.events(was, number));
+            if let Some(kept @ 1..) = kept {
+                lost.add(format!("still has {kept} events"), "they stay reachable as long as it is declared");
+            }
+            return;
+        };
+        if was.partitions != is.partitions {
+            return; // that cannot be
+        }
+        self.retention(old, (was, is), number, lost);
+        self.recognised((was, is), number, lost);
+        self.ends((was, is), number, lost);
+    }
+
+    fn bounds(&self, topic: TopicId, partition: u32) -> Bounds {
+        self.engine.bounds(PartitionId { topic, partition }).unwrap_or_default()
+    }
+
+    /// Events of a topic, in it and on their way to it.
+    fn events(&self, topic: &TopicPlan, number: TopicId) -> Result<u64, ReadError> {
+        let mut events = 0;
+        for partition in 0..topic.partitions {
+            let Bounds { start, written, .. } = self.bounds(number, partition);
+            events += written.saturating_sub(start);
+            events += self.guard_counts(number, partition)?.held;
+        }
+        let delayed = format!("{}{}", topic.label(), rules::delay::SUFFIX);
+        let lane = self.engine.topic(&delayed).and_then(|topic| self.engine.subscriber(&delayed, topic));
+        let lane = lane.map(|subscriber| LaneId { subscriber, partition: 0 });
+        if let Some(entries) = lane.and_then(|lane| self.engine.entries(lane)) {
+            events += delay::waiting(&entries)?;
+        }
+        Ok(events)
+    }
+
+    fn guard_counts(&self, topic: TopicId, partition: u32) -> Result<GuardCounts, ReadError> {
+        let Some(states) = self.engine.states(PartitionId { topic, partition }) else { return Ok(Default::default()) };
+        GuardCounts::read(|key| states.get(key))
+    }
+
+    fn beyond(&self, topic: TopicId, partition: u32, retention: &Retention) -> Beyond {
+        self.engine.beyond(PartitionId { topic, partition }, retention).unwrap_or_default()
+    }
+
+    fn retention(&self, old: &Plan, (was, is): (&TopicPlan, &TopicPlan), number: TopicId, lost: &mut Lost<'_>) {
+        let (before, after) = (was.settings.retention, is.settings.retention);
+        let is_less = |was: Option<u64>, is: Option<u64>| is.is_some_and(|is| was.is_none_or(|was| is < was));
+        let nanoseconds = |age: Option<Duration>| age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+        let is_shorter = is_less(nanoseconds(before.age), nanoseconds(after.age))
+            || is_less(before.partition_bytes, after.partition_bytes);
+        // what its lifecycle refused when it was due is kept as the topic's own events are
+        let refused = self.engine.topic(&format!("{}{}", was.label(), rules::delay::REFUSED_SUFFIX));
+        let all = (0..was.partitions).map(|partition| (number, partition)).chain(refused.map(|topic| (topic, 0)));
+        if is_shorter {
+            let goes = |(topic, partition)| {
+                let kept_from = self.beyond(topic, partition, &before).surely.max(self.bounds(topic, partition).start);
+                self.beyond(topic, partition, &after).perhaps.saturating_sub(kept_from)
+            };
+            let events = all.map(goes).sum::<u64>();
+            if events > 0 {
+                let what = format!("has up to {events} events beyond `retention: {}`", shown(&after, is.partitions));
+                lost.add(what, format!("they stay with `retention: {}`", shown(&before, was.partitions)));
+            }
+        }
+        if after.force && !before.force {
+            let readers = old.subscribers.iter().filter(|reader| old[reader.from].label() == was.label());
+            let readers: Vec<_> =
+                readers.filter_map(|reader| self.engine.subscriber(&reader.label(), number)).collect();
+            let waits = |partition| {
+                let position = |subscriber: &_| self.engine.position(LaneId { subscriber: *subscriber, partition });
+                let slowest = readers.iter().map(|reader| position(reader).unwrap_or(0)).min()?;
+                let from = slowest.max(self.bounds(number, partition).start);
+                Some(self.beyond(number, partition, &after).perhaps.saturating_sub(from))
+            };
+            let events = (0..was.partitions).filter_map(waits).sum::<u64>();
+            if events > 0 {
+                let what = format!("has up to {events} events beyond its `retention` that are yet to be handled");
+                lost.add(what, "they wait for that without `force: true`");
+            }
+        }
+    }
+
+    fn recognised(&self, (was, is): (&TopicPlan, &TopicPlan), number: TopicId, lost: &mut Lost<'_>) {
+        let (before, after) = (Recognises::of(was), Recognises::of(is));
+        let is_other = was.id.as_ref().map(|id| id.text()) != is.id.as_ref().map(|id| id.text());
+        match before {
+            Recognises::Nothing => {}
+            Recognises::PerKey if is_other || after != Recognises::PerKey => {
+                let keys = (0..was.partitions)
+                    .map(|partition| self.guard_counts(number, partition).map(|counts| counts.living + counts.ended));
+                if let Some(keys @ 1..) = lost.looked("what is recognised of keys", keys.sum()) {
+                    let what = format!("recognises no event of {keys} keys any more that it has taken already");
+                    lost.add(what, "it does with `dedupe: { per: key }` and the same `id`");
+                }
+            }
+            Recognises::PerKey => {}
+            Recognises::InWindow(before) => {
+                let after = match after {
+                    Recognises::InWindow(after) if !is_other => Some(after),
+                    _ => None,
+                };
+                let events = self.unrecognised(was, number, before, after);
+                if events > 0 {
+                    let count = before.count.map(|count| format!(", count: {count}")).unwrap_or_default();
+                    let window = format!("`dedupe: {{ window: {}{count} }}`", show_duration(before.window));
+                    let what = format!("no longer recognises up to {events} events that it has taken already");
+                    lost.add(what, format!("it does with {window} and the same `id`"));
+                }
+            }
+        }
+    }
+
+    /// How many events are no longer recognised where they come again, at the most.
+    fn unrecognised(&self, topic: &TopicPlan, number: TopicId, before: Dedupe, after: Option<Dedupe>) -> u64 {
+        let age = |window| Retention { age: Some(window), ..Retention::default() };
+        let (mut were, mut are) = (0, 0);
+        for partition in 0..topic.partitions {
+            let Bounds { start, written, .. } = self.bounds(number, partition);
+            // what retention has removed may be recognised all the same
+            let from = Some(self.beyond(number, partition, &age(before.window)).surely).filter(|from| *from > start);
+            let from = from.unwrap_or(0);
+            were += written.saturating_sub(from);
+            are += match after {
+                None => 0,
+                Some(after) if after.window >= before.window => written.saturating_sub(from),
+                Some(after) => {
+                    let beyond = self.beyond(number, partition, &age(after.window)).perhaps;
+                    written.saturating_sub(beyond.max(from))
+                }
+            };
+        }
+        let at_most = |dedupe: Dedupe, events: u64| events.min(dedupe.count.map_or(u64::MAX, u64::from));
+        at_most(before, were).saturating_sub(after.map_or(0, |after| at_most(after, are)))
+    }
+
+    fn ends(&self, (was, is): (&TopicPlan, &TopicPlan), number: TopicId, lost: &mut Lost<'_>) {
+        let (Some(before), Some(after)) = (&was.lifecycle, &is.lifecycle) else { return };
+        let (before, after) = (&before.lifecycle, &after.lifecycle);
+        let Some(was_remembered) = before.remember else { return };
+        let is_shorter = after.remember.is_none_or(|remember| remember < was_remembered);
+        if !is_shorter && after.remembered_max >= before.remembered_max {
+            return;
+        }
+        let forgotten = (0..was.partitions).map(|partition| {
+            let Some(states) = self.engine.states(PartitionId { topic: number, partition }) else { return Ok(0) };
+            let until =
+                |period: Duration| self.now_ns.saturating_sub(u64::try_from(period.as_nanos()).unwrap_or(u64::MAX));
+            let ended_until = |time_ns| GuardCounts::ended_until(|key| states.get(key), time_ns);
+            let all = GuardCounts::read(|key| states.get(key))?.ended;
+            let were_old = ended_until(until(was_remembered))?;
+            let are_old = after.remember.map_or(Ok(all), |remember| ended_until(until(remember)))?;
+            let too_many = all.saturating_sub(after.remembered_max);
+            Ok(are_old.max(too_many).saturating_sub(were_old))
+        });
+        if let Some(ends @ 1..) = lost.looked("ends of keys", forgotten.sum()) {
+            let (remember, max) = (show_duration(was_remembered), before.remembered_max);
+            let what = format!("forgets up to {ends} ends of keys, which may begin again then");
+            lost.add(what, format!("they are remembered with `remember: {remember}` and `remember_max: {max}`"));
+        }
+    }
+
+    /// A subscriber that there is no more has no place, and nothing that it keeps.
+    fn gone(&self, old: &Plan, was: &SubscriberPlan, lost: &mut Lost<'_>) {
+        let input = &old[was.from];
+        let Some(topic) = self.engine.topic(&input.label()) else { return };
+        let Some(subscriber) = self.engine.subscriber(&was.label(), topic) else { return };
+        let (mut handled, mut found, mut is_all) = (0, 0, true);
+        for partition in 0..input.partitions {
+            let lane = LaneId { subscriber, partition };
+            let Bounds { start, written, .. } = self.bounds(topic, partition);
+            handled += self.engine.position(lane).unwrap_or(0).min(written).saturating_sub(start);
+            let Some(entries) = self.engine.entries(lane).filter(|_| found < LOOK_ENTRIES) else { continue };
+            let page = entries.range(Bound::Unbounded, &[u8::MAX], PageBudget::of(LOOK_ENTRIES - found));
+            let Some(page) = lost.looked("what it keeps", page) else { return };
+            (found, is_all) = (found + page.entries.len(), is_all && found + page.entries.len() < LOOK_ENTRIES);
+        }
+        if handled > 0 || found > 0 {
+            let more = if is_all { "" } else { " or more" };
+            let what =
+                format!("gives up its place in {}, behind {handled} events, and {found} entries{more}", input.label());
+            lost.add(what, "they are kept until `wattle gc`, for the case that it comes back");
+        }
+    }
+
+    fn subscriber(&self, old: &Plan, (was, is): (&SubscriberPlan, &SubscriberPlan), lost: &mut Lost<'_>) {
+        let (before, after) = (was.state, is.state);
+        let ttl = after.ttl.filter(|ttl| before.ttl.is_none_or(|before| *ttl < before));
+        if ttl.is_none() && after.max_bytes >= before.max_bytes {
+            return;
+        }
+        let input = &old[was.from];
+        let number = self.engine.topic(&input.label());
+        let Some(number) = number.and_then(|topic| self.engine.subscriber(&was.label(), topic)) else { return };
+        let lanes = (0..input.partitions).map(|partition| LaneId { subscriber: number, partition });
+        let entries: Vec<_> = lanes.filter_map(|lane| self.engine.entries(lane)).collect();
+        if let Some(ttl) = ttl {
+            let mut look = Look::new(LOOK_ENTRIES, (before.ttl, ttl), self.now_ns);
+            let looked = entries.iter().try_for_each(|entries| look.at(entries));
+            if lost.looked("state", looked).is_some() && (look.expired > 0 || !look.is_all) {
+                let more = if look.is_all { "" } else { " at least, as only a part was looked at," };
+                let what = format!(
+                    "keeps {} entries of state{more} that are older than `ttl: {}`",
+                    look.expired,
+                    show_duration(ttl)
+                );
+                let before =
+                    before.ttl.map_or("without `ttl`".to_owned(), |ttl| format!("with `ttl: {}`", show_duration(ttl)));
+                lost.add(what, format!("they stay {before}"));
+            }
+        }
+        if after.max_bytes < before.max_bytes {
+            let sizes = entries.iter().map(state::size_of).collect::<Result<Vec<_>, _>>();
+            let Some(sizes) = lost.looked("room for state", sizes) else { return };
+            let full = sizes.iter().filter(|size| **size > after.max_bytes).count();
+            if let (1.., Some(largest)) = (full, sizes.iter().max()) {
+                let what = format!(
+                    "keeps up to {} of state in each of {full} partitions, more than `state.max: {}`: events that need room there \
+                     fail",
+                    show_size(*largest),
+                    show_size(after.max_bytes)
+                );
+                lost.add(what, format!("there is room with `max: {}`", show_size(before.max_bytes)));
+            }
+        }
+    }
+}
+
+/// A retention as it is written, of a topic with that number of partitions.
+fn shown(retention: &Retention, partitions: u32) -> String {
+    let whole = |bytes: u64| bytes.saturating_mul(partitions.into());
+    let age = retention.age.map(|age| format!("age: {}", show_duration(age)));
+    let size = retention.partition_bytes.map(|bytes| format!("size: {}", show_size(whole(bytes))));
+    let bounds: Vec<_> = age.into_iter().chain(size).collect();
+    format!("{{ {} }}", bounds.join(", "))
+}

@@ -1,0 +1,244 @@
+//! A plan with the engine's numbers: which topic, hidden ones as well, and which subscriber is which.
+//!
+//! Relies on: the order of a blueprint, in which numbers come back.
+
+use std::collections::{HashMap, HashSet};
+
+use super::changes::{Group, group};
+use crate::dispatch::lane::outputs::{Emitter, Target};
+use crate::dispatch::lane::versions::{Roster, Taken};
+use crate::dispatch::lane::{claims, delay, held};
+use crate::dispatch::rules;
+use crate::dispatch::rules::guards::TopicGuard;
+use crate::engine::{Blueprint, Engine, Numbers, SubscriberSpec, TopicSpec};
+use crate::model::{OutputIds, SubscriberId, TopicId, TopicSettings};
+use crate::topology::{Plan, SubscriberPlan, TopicIndex, TopicPlan};
+
+/// Nodes of a plan. Tests count how many of them are looked at: plans have tens of thousands, and each is asked about.
+struct Nodes<'a, T>(&'a [T]);
+
+#[cfg(test)]
+thread_local! {
+    /// How many nodes were looked at on this thread.
+    pub(super) static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Notes that a node was looked at.
+fn looks() {
+    #[cfg(test)]
+    LOOKED_AT.set(LOOKED_AT.get() + 1);
+}
+
+impl<'a, T> Nodes<'a, T> {
+    fn get(&self, at: usize) -> Option<&'a T> {
+        looks();
+        self.0.get(at)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &'a T> + use<'a, T> {
+        self.0.iter().inspect(|_| looks())
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A plan's nodes with the engine's numbers.
+pub(crate) struct Numbered<'a> {
+    topics: Nodes<'a, TopicPlan>,
+    subscribers: Nodes<'a, SubscriberPlan>,
+    numbers: &'a Numbers,
+    /// For each topic, how many before it have a guard; and how many of all.
+    guards_before: Vec<usize>,
+    guards: usize,
+}
+
+impl<'a> Numbered<'a> {
+    pub(crate) fn new(plan: &'a Plan, numbers: &'a Numbers) -> Self {
+        let (topics, subscribers) = (Nodes(&plan.topics), Nodes(&plan.subscribers));
+        let mut guards = 0;
+        let counted = topics.iter().map(|topic| {
+            guards += usize::from(topic.lifecycle.is_some());
+            guards - usize::from(topic.lifecycle.is_some())
+        });
+        let guards_before = counted.collect();
+        Self { topics, subscribers, numbers, guards_before, guards }
+    }
+
+    pub(crate) fn topics(&self) -> impl Iterator<Item = (&'a TopicPlan, TopicId)> {
+        self.topics.iter().zip(self.numbers.topics.iter().copied())
+    }
+
+    pub(crate) fn topic(&self, index: TopicIndex) -> Option<(&'a TopicPlan, TopicId)> {
+        let at = index.0 as usize;
+        Some((self.topics.get(at)?, *self.numbers.topics.get(at)?))
+    }
+
+    pub(crate) fn target(&self, index: TopicIndex) -> Option<Target> {
+        let (topic, number) = self.topic(index)?;
+        let delayed = self.delayed(index).map(|(delayed, _)| delayed);
+        let TopicPlan { partitions, key, schema, .. } = topic.clone();
+        Some(Target { topic: number, partitions, key, schema, delayed, guard: self.guard(index) })
+    }
+
+    /// The hidden topic in which what is to come later waits, and who takes it from there. Behind all that the plan has.
+    pub(crate) fn delayed(&self, index: TopicIndex) -> Option<(TopicId, SubscriberId)> {
+        let at = index.0 as usize;
+        self.topics.get(at).filter(|topic| topic.dead_letters_of.is_none())?;
+        let topic = self.numbers.topics.get(self.topics.len() + at)?;
+        Some((*topic, *self.numbers.subscribers.get(self.subscribers.len() + at)?))
+    }
+
+    /// The guard of a topic. Each has hidden topics of events that are held and of those that are given up: what was held
+    /// before it says `refuse` is held on.
+    pub(crate) fn guard(&self, index: TopicIndex) -> Option<TopicGuard> {
+        let (topic, at) = (self.topics.get(index.0 as usize)?, index.0 as usize);
+        let (plan, before) = (topic.lifecycle.clone()?, *self.guards_before.get(at)?);
+        let hidden = 2 * self.topics.len() + before;
+        let diverted = topic.diverts_to.and_then(|to| self.topic(to));
+        Some(TopicGuard {
+            plan,
+            refused: *self.numbers.topics.get(hidden)?,
+            held: *self.numbers.topics.get(hidden + self.guards)?,
+            diverted: diverted.map(|(to, number)| (number, to.label().into())),
+        })
+    }
+
+    /// Who takes events that are held for a topic from the hidden one.
+    pub(crate) fn holder(&self, index: TopicIndex) -> Option<SubscriberId> {
+        let at = index.0 as usize;
+        self.topics.get(at)?.lifecycle.as_ref()?;
+        let before = *self.guards_before.get(at)?;
+        self.numbers.subscribers.get(self.subscribers.len() + self.topics.len() + before).copied()
+    }
+
+    pub(crate) fn parent(&self, topic: &TopicPlan) -> Option<String> {
+        let parent = self.subscribers.get(topic.parent?.0 as usize)?;
+        Some(parent.label())
+    }
+
+    pub(crate) fn diverted_from(&self, topic: &TopicPlan) -> Option<String> {
+        Some(self.topics.get(topic.diverted_from?.0 as usize)?.label())
+    }
+}
+
+/// The groups that share events, each by its first member and its name.
+pub(super) fn groups(plan: &Plan) -> impl Iterator<Item = (&SubscriberPlan, &String)> {
+    let mut seen = HashSet::new();
+    let groups = plan.subscribers.iter().filter_map(|member| Some((member, member.claim.as_ref()?)));
+    groups.filter(move |(member, group)| seen.insert((&member.namespace, *group)))
+}
+
+/// Who keeps what each group shares.
+pub(crate) fn keepers<'p>(plan: &'p Plan, numbers: &Numbers) -> HashMap<Group<'p>, SubscriberId> {
+    groups(plan).filter_map(|(member, _)| group(member)).zip(numbers.keepers.iter().copied()).collect()
+}
+
+/// How the hidden topics keep events in which those of a topic wait. Producers are not forgotten there: that one sends no
+/// event that is to wait does not say that it sends none.
+fn hidden(topic: &TopicPlan) -> TopicSettings {
+    TopicSettings { retention: delay::RETENTION, forget_producers: None, ..topic.settings }
+}
+
+/// What is to exist for a plan.
+pub(crate) fn blueprint(plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
+    let topics = plan.topics.iter().map(|topic| TopicSpec {
+        name: topic.label(),
+        partitions: topic.partitions,
+        settings: match topic.diverted_from {
+            // what comes from there is recognised there when it is published again
+            Some(from) => TopicSettings { dedupe: plan[from].settings.dedupe, ..topic.settings },
+            None => topic.settings,
+        },
+        lifecycle: topic.lifecycle.as_ref().map(|guard| guard.lifecycle.clone()),
+    });
+    let delayed = |topic: &TopicPlan| format!("{}{}", topic.label(), rules::delay::SUFFIX);
+    let delays = plan.topics.iter().map(|topic| TopicSpec {
+        name: delayed(topic),
+        partitions: 1,
+        settings: hidden(topic),
+        lifecycle: None,
+    });
+    // what a lifecycle refuses when it is due
+    let guarded = || plan.topics.iter().filter(|topic| topic.lifecycle.is_some());
+    let refused = guarded().map(|topic| TopicSpec {
+        name: format!("{}{}", topic.label(), rules::delay::REFUSED_SUFFIX),
+        partitions: 1,
+        settings: topic.settings,
+        lifecycle: None,
+    });
+    let held = |topic: &TopicPlan| format!("{}{}", topic.label(), held::SUFFIX);
+    let helds = guarded().map(|topic| TopicSpec {
+        name: held(topic),
+        partitions: topic.partitions,
+        settings: hidden(topic),
+        lifecycle: None,
+    });
+    let holders = guarded().map(|topic| SubscriberSpec { name: held(topic), from: held(topic) });
+    let timers = plan.topics.iter().map(|topic| SubscriberSpec { name: delayed(topic), from: delayed(topic) });
+    let from = |index: TopicIndex| plan.topics.get(index.0 as usize).map(TopicPlan::label).unwrap_or_default();
+    let subscribers = plan.subscribers.iter();
+    Blueprint {
+        topics: topics.chain(delays).chain(refused).chain(helds).collect(),
+        subscribers: subscribers
+            .map(|s| SubscriberSpec { name: s.label(), from: from(s.from) })
+            .chain(timers)
+            .chain(holders)
+            .collect(),
+        keepers: groups(plan)
+            .map(|(member, group)| SubscriberSpec { name: claims::keeper_name(member, group), from: from(member.from) })
+            .collect(),
+        versions,
+        ..Blueprint::default()
+    }
+}
+
+/// The hidden topic of held events, and its subscriber, of a topic that had a lifecycle and no longer has one: events that are
+/// still held are not lost.
+pub(super) fn held_before<E: Engine>(engine: &E, topic: &TopicPlan) -> Option<(TopicId, SubscriberId)> {
+    let name = format!("{}{}", topic.label(), held::SUFFIX);
+    let number = engine.topic(&name).filter(|_| topic.lifecycle.is_none())?;
+    Some((number, engine.subscriber(&name, number)?))
+}
+
+/// What is to exist for a plan that is to run, with the hidden topics of those that no longer have a lifecycle.
+pub(crate) fn blueprint_on<E: Engine>(engine: &E, plan: &Plan, versions: Vec<[u8; 32]>) -> Blueprint {
+    let mut wanted = blueprint(plan, versions);
+    for topic in plan.topics.iter().filter(|topic| held_before(engine, topic).is_some()) {
+        let name = format!("{}{}", topic.label(), held::SUFFIX);
+        let (partitions, settings) = (topic.partitions, hidden(topic));
+        wanted.topics.push(TopicSpec { name: name.clone(), partitions, settings, lifecycle: None });
+        wanted.subscribers.push(SubscriberSpec { name: name.clone(), from: name });
+    }
+    wanted
+}
+
+/// What a lane of a subscriber makes its units with.
+pub(crate) fn emitter(
+    numbered: &Numbered<'_>,
+    index: usize,
+    subscriber: &SubscriberPlan,
+    roster: &Roster,
+    partition: u32,
+) -> Option<Emitter> {
+    let name = subscriber.label();
+    let taken = Taken::of(roster, partition);
+    let (input, _) = numbered.topic(subscriber.from)?;
+    // Who handles an event again names its outputs the same, whatever it and its topic are called meanwhile.
+    let numbers = numbered.numbers;
+    let origin = numbers.subscriber_origins.get(index)?;
+    Some(Emitter {
+        subscriber: *numbers.subscribers.get(index)?,
+        source: format!("/{name}"),
+        from: input.label(),
+        partition,
+        version: taken.version.number,
+        digest: taken.version.digest.to_string(),
+        targets: subscriber.ports.iter().map(|(_, topic)| numbered.target(*topic)).collect::<Option<_>>()?,
+        dead_letters: subscriber.dead_letters.and_then(|topic| numbered.target(topic)),
+        ids: OutputIds::new(origin, numbers.topic_origins.get(subscriber.from.0 as usize)?, partition),
+        origin: origin.clone(),
+        name,
+    })
+}

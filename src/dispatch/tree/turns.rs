@@ -1,0 +1,18 @@
+//! One after another, for each subscriber.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::model::SubscriberId;
+
+/// A turn for each subscriber of which a snapshot is taken.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Mutex<BTreeMap<SubscriberId, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    pub(crate) fn of(&self, subscriber: SubscriberId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(subscriber).or_default().clone()
+    }
+}
