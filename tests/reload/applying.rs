@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use wattle::dispatch::{TakenBy, Tree};
 use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
