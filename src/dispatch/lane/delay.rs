@@ -26,11 +26,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::alarm::Alarm;
 use super::batch::{Held, Unreadable};
 use super::command::Command;
 use super::entries::{DELAYED, TOLD, end_of};
 use super::error::LaneError;
-use super::hidden::{self, after, put, refuse};
+use super::hidden::{self, put, refuse};
 use super::supervisor::Supervised;
 use super::together::Together;
 use crate::dispatch::rules::delay::{When, when_of_stored};
@@ -78,6 +79,8 @@ pub(crate) struct DelayLane<E: Engine> {
     count: u64,
     /// When the first one is due.
     next_ns: Option<u64>,
+    /// What was due by then was looked for last.
+    delivered_ns: u64,
     /// No entry is in front of this key. What was deleted there since the last checkpoint has to be passed over by whoever
     /// looks from further in front, and that may be very much.
     front: Vec<u8>,
@@ -105,6 +108,23 @@ fn number_at(key: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(*key.get(at..)?.first_chunk()?))
 }
 
+/// When the first one is delivered, if what was due by `delivered_ns` was looked for last. Those that were left then go at
+/// once.
+fn delivers_at(due_ns: u64, delivered_ns: u64) -> u64 {
+    const APART_NS: u64 = limits::DELAYED_UNITS_APART.as_nanos() as u64;
+    if due_ns <= delivered_ns { due_ns } else { due_ns.max(delivered_ns.saturating_add(APART_NS)) }
+}
+
+/// Waits until it may be so late. The clock may be confirmed, so it is looked at again and again.
+async fn reach(at_ns: Option<u64>, now_ns: u64, alarm: &mut Alarm) {
+    let Some(at_ns) = at_ns else { return std::future::pending().await };
+    let (pause, look) = (Duration::from_nanos(at_ns.saturating_sub(now_ns)), limits::DELAY_LOOK_EVERY);
+    match pause > look + look / 100 {
+        true => tokio::time::sleep(look).await,
+        false => alarm.wait(at_ns, pause).await,
+    }
+}
+
 /// When an event is due.
 pub(crate) fn due_of(key: &[u8]) -> Option<u64> {
     number_at(key, 1)
@@ -120,8 +140,15 @@ impl<E: Engine> Supervised for DelayLane<E> {
 
     fn load(parts: Box<Parts<E>>) -> Result<Self, (LaneError, Box<Parts<E>>)> {
         let position = parts.session.next_offset();
-        let mut lane =
-            Self { parts, position, count: 0, next_ns: None, front: vec![DELAYED], together: Together::default() };
+        let mut lane = Self {
+            parts,
+            position,
+            count: 0,
+            next_ns: None,
+            delivered_ns: 0,
+            front: vec![DELAYED],
+            together: Together::default(),
+        };
         match lane.read() {
             Ok(()) => Ok(lane),
             Err(error) => Err((error, lane.parts)),
@@ -154,13 +181,12 @@ impl<E: Engine> DelayLane<E> {
     /// Works until it is told to stop or cannot go on.
     async fn work(&mut self) -> Result<(), LaneError> {
         let budget = ReadBudget { events: limits::BATCH_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
-        let mut counts_from = Instant::now();
+        let (mut counts_from, mut alarm) = (Instant::now(), Alarm::default());
         loop {
             self.parts.seen.set_next(self.next_ns);
             let now_ns = self.parts.engine.trusted_now_ns();
-            // It may be confirmed, so it is looked at again and again.
-            let pause = self.next_ns.map(|due_ns| Duration::from_nanos(due_ns.saturating_sub(now_ns)));
-            if pause == Some(Duration::ZERO) && !self.parts.stop.is_cancelled() {
+            let at_ns = self.next_ns.map(|due_ns| delivers_at(due_ns, self.delivered_ns));
+            if at_ns.is_some_and(|at_ns| at_ns <= now_ns) && !self.parts.stop.is_cancelled() {
                 self.deliver(now_ns).await?;
                 continue;
             }
@@ -168,11 +194,10 @@ impl<E: Engine> DelayLane<E> {
                 self.parts.own.awaits_clock.store(self.count_early(now_ns)?, Ordering::Release);
                 counts_from = Instant::now() + limits::DELAY_LOOK_EVERY;
             }
-            let pause = pause.map(|pause| pause.min(limits::DELAY_LOOK_EVERY));
             tokio::select! {
                 biased;
                 () = self.parts.stop.cancelled() => return Ok(self.parts.session.flush().await?),
-                () = after(pause) => {}
+                () = reach(at_ns, now_ns, &mut alarm) => {}
                 chunks = self.parts.session.read(budget) => self.take_in(&Held::all(&chunks?)).await?,
             }
         }
@@ -261,6 +286,7 @@ impl<E: Engine> DelayLane<E> {
         // What is counted no longer is in its topic.
         self.parts.session.flush().await?;
         self.parts.seen.set_count(self.count);
+        self.delivered_ns = now_ns;
         self.front = front.unwrap_or(std::mem::take(&mut self.front));
         self.look()
     }
@@ -338,6 +364,17 @@ impl<E: Engine> DelayLane<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW_NS: u64 = 1_800_000_000_000_000_000;
+
+    #[test]
+    fn units_are_apart_unless_more_was_due_already() {
+        let apart = limits::DELAYED_UNITS_APART.as_nanos() as u64;
+        assert_eq!(delivers_at(NOW_NS, 0), NOW_NS, "the first one");
+        assert_eq!(delivers_at(NOW_NS, NOW_NS), NOW_NS, "it was left, or has come after its time");
+        assert_eq!(delivers_at(NOW_NS + 1, NOW_NS), NOW_NS + apart);
+        assert_eq!(delivers_at(NOW_NS + 2 * apart, NOW_NS), NOW_NS + 2 * apart);
+    }
 
     #[test]
     fn entries_are_in_the_order_of_their_times_and_then_of_their_arrival() {

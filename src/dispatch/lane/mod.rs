@@ -21,6 +21,7 @@
 //! Where the waiting set has no room for an event that has to wait, the lane reads nothing more until there is some. Where a
 //! topic that it publishes to is full, it makes no call.
 
+mod alarm;
 pub(super) mod batch;
 mod call;
 pub mod capsule;

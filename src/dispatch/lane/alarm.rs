@@ -1,0 +1,114 @@
+//! A wait that ends on time.
+//!
+//! The runtime's timer has a grain of a millisecond and rounds up: asked for 10 us it comes after 1,150. So it is used until
+//! shortly before the time, and a thread of the runtime's pool sleeps for the rest, which is good to about 0.1 ms.
+//!
+//! Promises: one thread at a time sleeps, for [`TIMER_LATE`] twice at the most, unless an earlier time is asked for meanwhile.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+/// By how much the runtime's timer may be late.
+const TIMER_LATE: Duration = Duration::from_millis(2);
+/// What is waited for may be measured by a clock that goes slower by one part in so many.
+const SLOWER_PART: u32 = crate::limits::CLOCK_MELTS_PART as u32;
+
+/// Something that is to be done at a time, which may change before it has come. Times are numbers that only grow.
+#[derive(Default)]
+pub(super) struct Alarm {
+    /// A thread that sleeps until then.
+    sleeper: Option<(u64, JoinHandle<()>)>,
+    /// The last time for which a thread slept to the end.
+    rang: Option<u64>,
+}
+
+impl Alarm {
+    /// Waits for `pause`, after which it should be `at`; where the clock says otherwise, this is to be called again. It may
+    /// be dropped before, and called with another time.
+    pub(super) async fn wait(&mut self, at: u64, pause: Duration) {
+        if pause > 2 * TIMER_LATE {
+            return tokio::time::sleep(pause - TIMER_LATE).await;
+        }
+        if self.rang == Some(at) {
+            // The clock does not go on with the time that passes here: it stands still, or is a test's.
+            return tokio::time::sleep(pause).await;
+        }
+        if self.sleeper.as_ref().is_none_or(|(until, _)| *until > at) {
+            let pause = pause + pause / SLOWER_PART;
+            self.sleeper = Some((at, tokio::task::spawn_blocking(move || std::thread::sleep(pause))));
+        }
+        if let Some((until, sleeper)) = &mut self.sleeper {
+            // An error: the runtime is shut down, and the timer does as well.
+            let _ = sleeper.await;
+            self.rang = Some(*until);
+        }
+        self.sleeper = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    fn sleeper(alarm: &Alarm) -> Option<tokio::task::Id> {
+        alarm.sleeper.as_ref().map(|(_, sleeper)| sleeper.id())
+    }
+
+    /// Begins to wait and turns to something else.
+    async fn begin(alarm: &mut Alarm, at: u64, pause: Duration) {
+        tokio::select! {
+            biased;
+            () = alarm.wait(at, pause) => {}
+            () = std::future::ready(()) => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_never_early() {
+        let mut alarm = Alarm::default();
+        for (at, micros) in [(1, 0), (2, 10), (3, 900), (4, 3_900)] {
+            let (began, pause) = (Instant::now(), Duration::from_micros(micros));
+            alarm.wait(at, pause).await;
+            assert!(began.elapsed() >= pause);
+            assert!(sleeper(&alarm).is_none() && alarm.rang == Some(at));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thread_sleeps_for_the_end_only() {
+        let (mut alarm, began) = (Alarm::default(), tokio::time::Instant::now());
+        alarm.wait(9, Duration::from_secs(3600)).await;
+        let left = Duration::from_secs(3600).saturating_sub(began.elapsed());
+        assert!(left <= TIMER_LATE, "{left:?} are left");
+        assert!(sleeper(&alarm).is_none() && alarm.rang.is_none());
+    }
+
+    #[tokio::test]
+    async fn one_thread_sleeps_however_often_it_is_asked() {
+        let mut alarm = Alarm::default();
+        begin(&mut alarm, 5, 4 * MILLISECOND).await;
+        let first = sleeper(&alarm);
+        assert!(first.is_some());
+        for at in [5, 6, 7] {
+            begin(&mut alarm, at, 4 * MILLISECOND).await;
+            assert_eq!(sleeper(&alarm), first, "it wakes before {at}, which is looked at again then");
+        }
+        begin(&mut alarm, 4, MILLISECOND).await;
+        assert_ne!(sleeper(&alarm), first, "it would wake too late");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_stands_still_costs_no_thread_after_thread() {
+        let (mut alarm, began) = (Alarm::default(), tokio::time::Instant::now());
+        alarm.wait(5, MILLISECOND).await;
+        assert_eq!(alarm.rang, Some(5));
+        assert_eq!(began.elapsed(), Duration::ZERO, "a thread slept, and the clock of the test stood still");
+        alarm.wait(5, MILLISECOND).await;
+        assert!(began.elapsed() >= MILLISECOND, "by the timer");
+    }
+}
