@@ -203,8 +203,12 @@ pub struct Opened {
 }
 
 /// Whether something was applied to a data folder before, as far as can be told without opening it.
-pub fn was_applied(data: &Path) -> bool {
-    data.join(VERSIONS).join(Store::TOPOLOGY).exists()
+///
+/// # Errors
+/// It cannot be told, such as of a folder that this user may not look into.
+pub fn was_applied(data: &Path) -> Result<bool, StartError> {
+    let unreadable = |error| EmbeddedError::Io { what: "look into", path: data.to_owned(), error };
+    Ok(data.join(VERSIONS).join(Store::TOPOLOGY).try_exists().map_err(unreadable)?)
 }
 
 impl Opened {

@@ -126,7 +126,7 @@ const OUTPUT_LINES_KEPT: usize = 200;
 pub fn run(args: &BuildArgs, plan_of: impl Fn(&Path) -> Result<Plan, String>) -> ExitCode {
     let (mut folders, mut subscribers) = (Vec::new(), Vec::new());
     for what in &args.what {
-        if is_plugin_folder(what) || !what.exists() {
+        if is_plugin_folder(what) || !matches!(what.try_exists(), Ok(true)) {
             folders.push(what.clone());
             continue;
         }
@@ -200,6 +200,19 @@ fn looked_at(host: &Host, built: &BuiltPlugin) -> Result<(Vec<String>, Option<Ve
 const MANIFESTS: [(&str, &str); 4] =
     [("Cargo.toml", "Rust"), ("go.mod", "Go"), ("package.json", "JavaScript"), ("pyproject.toml", "Python")];
 
+/// A folder that is to be built, or was. What this user may not look into is no folder that is missing.
+fn look_into(folder: &Path) -> Result<(), BuildError> {
+    let unreadable = |source| BuildError::Io { path: folder.to_owned(), source };
+    match std::fs::read_dir(folder) {
+        // with what is in it, which may be closed where the folder is not
+        Ok(_) => folder.join("Cargo.toml").try_exists().map(drop).map_err(unreadable),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(BuildError::NoFolder { folder: folder.to_owned() })
+        }
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
 fn language(folder: &Path) -> Option<&'static str> {
     MANIFESTS.iter().find(|(manifest, _)| folder.join(manifest).is_file()).map(|(_, language)| *language)
 }
@@ -217,9 +230,7 @@ pub fn is_plugin_folder(path: &Path) -> bool {
 /// # Errors
 /// When the folder, its language or a tool is not there, or when the code does not compile.
 pub fn build_folder(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuiltPlugin, BuildError> {
-    if !folder.is_dir() {
-        return Err(BuildError::NoFolder { folder: folder.to_owned() });
-    }
+    look_into(folder)?;
     match language(folder) {
         Some("Rust") => build_rust(folder, progress),
         Some(language) => Err(BuildError::Language { folder: folder.to_owned(), language }),
@@ -320,9 +331,7 @@ struct Target {
 /// # Errors
 /// When there is none, or cargo cannot say where it would be.
 pub fn built(folder: &Path) -> Result<PathBuf, BuildError> {
-    if !folder.is_dir() {
-        return Err(BuildError::NoFolder { folder: folder.to_owned() });
-    }
+    look_into(folder)?;
     match language(folder) {
         Some("Rust") => {}
         Some(language) => return Err(BuildError::Language { folder: folder.to_owned(), language }),

@@ -12,7 +12,7 @@ use super::pretty::pretty;
 use super::table::Table;
 use super::tree::plural;
 use super::words::{json_out, plain};
-use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, components, say};
+use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, components, load, say};
 use crate::app::capsules::{self, Ran};
 use crate::client::{CapsuleInfo, ClientError};
 use crate::dispatch::Capsule;
@@ -160,14 +160,19 @@ enum Source {
     Bus,
 }
 
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Usage, format!("cannot look into {}: {error}", path.display()))
+}
+
 /// Finds a capsule: a file where there is one, else one of the data folder or of the bus.
 fn found(named: &Path, from: &From) -> Result<Found, Failure> {
-    let in_data = |data: &PathBuf| {
-        let mut kept = capsules::list(&capsules::folder(data)).unwrap_or_default().into_iter();
-        kept.find(|path| path.with_extension("").ends_with(named))
-    };
-    let file = Some(named.to_owned()).filter(|path| path.is_file());
-    if let Some(path) = file.or_else(|| from.data.as_ref().and_then(in_data)) {
+    let mut file = load::is_file(named).map_err(|error| unreadable(named, &error))?.then(|| named.to_owned());
+    if let (None, Some(data)) = (&file, &from.data) {
+        let folder = capsules::folder(data);
+        let kept = capsules::list(&folder).map_err(|error| unreadable(&folder, &error))?;
+        file = kept.into_iter().find(|path| path.with_extension("").ends_with(named));
+    }
+    if let Some(path) = file {
         return Ok(Found { capsule: capsules::read(&path).map_err(unusable)?, source: Source::File(path) });
     }
     let Some((subscriber, id)) = subscriber_and_id(named).filter(|_| from.data.is_none()) else {
@@ -299,12 +304,11 @@ fn list(folders: &[PathBuf], output: Output) -> Outcome {
     let mut table = Table::new(&["TIME", "SUBSCRIBER", "EVENT", "KEY", "FAILURE", "REASON", "FILE"], &[]);
     let mut is_all = true;
     for folder in folders {
-        if !folder.is_dir() {
+        if !folder.try_exists().map_err(|error| unreadable(folder, &error))? {
             say(&format!("there is no folder {}: no capsule was saved there", folder.display()));
             continue;
         }
-        let found = capsules::list(folder);
-        let found = found.map_err(|error| Failure::failed(format!("cannot look in {}: {error}", folder.display())))?;
+        let found = capsules::list(folder).map_err(|error| unreadable(folder, &error))?;
         for path in found {
             let capsule = match capsules::read(&path) {
                 Ok(capsule) => capsule,

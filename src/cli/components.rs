@@ -121,6 +121,17 @@ fn look(
     Ok((merged, said))
 }
 
+/// Files on top of what is applied, with absolute paths, where what they do not declare of their namespaces goes; or everything
+/// that is wrong with them, in words.
+pub(super) fn merged(sources: &[Source], base: &Base) -> Result<Merged, String> {
+    let here = here().map_err(|failure| failure.message)?;
+    let (merged, diagnostics, _) = check_said_on(sources, &Declared::default(), &here, (base, true));
+    let shown: Vec<_> = sources.iter().cloned().chain(base.sources()).collect();
+    let mut merged = merged.ok_or_else(|| render::text(&shown, &diagnostics, Style { colour: false, width: WIDTH }))?;
+    merged.plan = reload::rooted(merged.plan, &here);
+    Ok(merged)
+}
+
 /// The plan of files by themselves, with absolute paths. What is wrong with them is printed, nothing else.
 pub(super) fn alone(sources: &[Source]) -> Result<Plan, Failure> {
     let (plan, diagnostics) = check(sources, &World);

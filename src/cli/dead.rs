@@ -5,6 +5,7 @@ use std::io::Write;
 use serde_json::json;
 
 use super::failed::{self, FilterArgs, Listed};
+use super::moves::Standing;
 use super::table::Table;
 use super::tree::plural;
 use super::{Outcome, Output, ServerArg, block_on, say};
@@ -44,7 +45,7 @@ enum Command {
 /// List dead letters that were neither redriven nor dropped
 ///
 /// Without a subscriber: how many there are of every one, by why they failed, the most frequent first. Reasons are told apart by
-/// the first line of what the handler said.
+/// the first line of what the handler said, without the places in the data that it names (`line N column N`).
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattle dead list
@@ -152,6 +153,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         Command::Redrive(Redrive { of, all }) => {
             of.filter.check(*all, "dead letters")?;
             let redriven = block_on(redrive(of))?;
+            of.filter.found(redriven, &of.subscriber, Listed::Dead)?;
             let mut out = anstream::stdout().lock();
             match of.output {
                 Output::Json => writeln!(out, "{}", json!({ "redriven": redriven }))?,
@@ -162,6 +164,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         Command::Drop(Drop { of, all }) => {
             of.filter.check(*all, "dead letters")?;
             let dropped = block_on(drop(of))?;
+            of.filter.found(dropped, &of.subscriber, Listed::Dead)?;
             let mut out = anstream::stdout().lock();
             match of.output {
                 Output::Json => writeln!(out, "{}", json!({ "dropped": dropped }))?,
@@ -234,7 +237,12 @@ async fn redrive(of: &Of) -> Result<u64, super::Failure> {
         let done = client.redrive(&of.subscriber, of.filter.filter(false), from).await?;
         redriven += done.count;
         match done.next {
-            None => return Ok(redriven),
+            None => {
+                if redriven > 0 {
+                    Standing::of(&client, &of.subscriber).await.say(&of.subscriber);
+                }
+                return Ok(redriven);
+            }
             Some(next) if done.count == 0 && !is_said => {
                 is_said = true;
                 say(&format!(

@@ -1,5 +1,7 @@
 //! `wattle dev`: builds and runs topologies, to try them out.
 
+mod reapply;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -11,6 +13,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch::Receiver;
 
+use self::reapply::reapply;
 use super::args::BusArgs;
 use super::input::{self, Form, Source, Watcher};
 use super::live::Live;
@@ -40,7 +43,8 @@ const FAILURES_SHOWN: usize = 20;
 ///
 /// Builds the plugin folders that the topologies name, and runs everything on a fresh data folder that is removed at the
 /// end. When the sources of a plugin change, also of one that is applied meanwhile, it is built again, and takes the place of
-/// the one that runs. What a folder of before (--data) has in the namespaces of the topologies, and they do not declare, is
+/// the one that runs. When a topology file changes, it is checked, and what it says then is applied, whatever is lost by that; where
+/// something is wrong with it that is said, and what ran before runs on. What a folder of before (--data) has in the namespaces of the topologies, and they do not declare, is
 /// removed. On a terminal it shows the tree with its counts.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
@@ -112,6 +116,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             () = shown => Ok(None),
             () = reloaded, if !args.once => Ok(None),
             () = rebuild(running.reloader().topology(), from), if !args.once => Ok(None),
+            () = reapply(&running, &args.topologies, sources, of_folders), if !args.once => Ok(None),
             () = signals.first() => Ok(None),
             why = running.tree().stopped() => {
                 stopped = Some(why);
@@ -151,8 +156,19 @@ fn inputs(args: &Args, plan: &Plan) -> Result<Vec<(String, Source)>, Failure> {
             }
         };
         let path = Path::new(file);
-        if file != "-" && !path.is_file() {
-            return Err(Failure::new(Exit::Usage, format!("there is no file `{file}` to publish (--input)")));
+        match std::fs::metadata(path) {
+            _ if file == "-" => {}
+            Ok(found) if found.is_dir() => {
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!("`{file}` is a folder, and no file to publish (--input)"),
+                ));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Failure::new(Exit::Usage, format!("there is no file `{file}` to publish (--input)")));
+            }
+            Err(error) => return Err(Failure::new(Exit::Usage, format!("cannot read `{file}` (--input): {error}"))),
         }
         inputs.push((topic, Source::from_argument(path)));
     }

@@ -45,6 +45,18 @@ impl FilterArgs {
         Filter { key, id, reason, older_than, partition, parked }
     }
 
+    /// Refuses an id that none of them has: whoever names one means it.
+    pub(super) fn found(&self, count: u64, subscriber: &str, what: Listed) -> Result<(), Failure> {
+        let Some(id) = self.id.as_ref().filter(|_| count == 0) else { return Ok(()) };
+        let has_more = FilterArgs { id: None, ..self.clone() }.filter(false) != Filter::default();
+        let more = if has_more { " and all else that was asked for" } else { "" };
+        Err(Failure::failed(format!(
+            "no {} of {subscriber} has the id `{id}`{more}: `wattle {} {subscriber}` lists those that there are",
+            what.word(),
+            what.listing()
+        )))
+    }
+
     /// Refuses to change all there is where nobody said so.
     pub(super) fn check(&self, all: bool, what: &str) -> Result<(), Failure> {
         // Every event is older than no time at all.
@@ -93,6 +105,14 @@ impl Listed {
             Self::Parked => "parked event",
             Self::Waiting => "event",
             Self::Dead => "dead letter",
+        }
+    }
+
+    /// The command that lists them.
+    fn listing(self) -> &'static str {
+        match self {
+            Self::Dead => "dead list",
+            Self::Parked | Self::Waiting => "parked list --all",
         }
     }
 }
@@ -222,13 +242,10 @@ pub(super) async fn show(
     }
     out.flush()?;
     if found == 0 {
-        let command = match what {
-            Listed::Dead => "dead list",
-            Listed::Parked | Listed::Waiting => "parked list --all",
-        };
         return Err(Failure::failed(format!(
-            "no such {}: `wattle {command} {subscriber}` lists those that there are",
-            what.word()
+            "no such {}: `wattle {} {subscriber}` lists those that there are",
+            what.word(),
+            what.listing()
         )));
     }
     Ok(())

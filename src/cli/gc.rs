@@ -20,8 +20,8 @@ use crate::reload::Garbage;
   wattle gc --dry-run
   wattle gc --yes --allow-loss")]
 pub(super) struct Args {
-    /// Say what would be forgotten, and what would be lost by that; nothing happens
-    #[arg(long, conflicts_with_all = ["allow_loss", "yes"])]
+    /// Say what would be forgotten, and what would be lost by that; nothing happens. Exits as it would without this
+    #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
 
     /// Also where there are events, places, state, or snapshots
@@ -47,7 +47,9 @@ pub(super) fn run(args: &Args) -> Outcome {
         let garbage = block_on(async { Ok(args.server.connect().await?.garbage().await?) })?;
         let (names, losses) = words(&garbage);
         if args.dry_run {
-            return show(args.output, &names, &losses);
+            show(args.output, &garbage)?;
+            let may_be = args.allow_loss || losses.is_empty();
+            return if may_be { Ok(()) } else { Err(Failure::silent(Exit::Failed)) };
         }
         if !names.is_empty() {
             confirm(&names, &losses, &mut io::stdin().lock(), &mut anstream::stderr().lock())?;
@@ -67,22 +69,33 @@ pub(super) fn run(args: &Args) -> Outcome {
 
 /// What is gone by name, and what is lost with it.
 fn words(garbage: &[Garbage]) -> (Vec<String>, Vec<String>) {
-    let name = |of: &Garbage| match of.node {
-        Node::Topic => format!("topic {}", of.name),
-        Node::Subscriber => of.name.clone(),
-    };
     let losses = garbage.iter().filter(|of| of.is_loss()).map(ToString::to_string);
     (garbage.iter().map(name).collect(), losses.collect())
 }
 
-fn show(output: Output, subscribers: &[String], losses: &[String]) -> Outcome {
+/// What is gone, so that it is told apart: two subscribers of one name took from different topics.
+fn name(of: &Garbage) -> String {
+    match (of.node, &of.from) {
+        (Node::Topic, _) => format!("topic {}", of.name),
+        (Node::Subscriber, Some(from)) => format!("{} (from {from})", of.name),
+        (Node::Subscriber, None) => of.name.clone(),
+    }
+}
+
+/// Each once, with what would be lost with it.
+fn show(output: Output, garbage: &[Garbage]) -> Outcome {
     let mut out = anstream::stdout().lock();
-    match (output, subscribers) {
-        (Output::Json, all) => writeln!(out, "{}", json!({ "would_forget": all, "losses": losses }))?,
+    let (names, losses) = words(garbage);
+    match (output, garbage) {
+        (Output::Json, _) => writeln!(out, "{}", json!({ "would_forget": names, "losses": losses }))?,
         (Output::Text, []) => writeln!(out, "there is nothing to forget")?,
         (Output::Text, all) => {
-            all.iter().try_for_each(|name| writeln!(out, "{} would be forgotten", plain(name)))?;
-            losses.iter().try_for_each(|loss| writeln!(out, "needs --allow-loss: {}", plain(loss)))?;
+            for of in all {
+                writeln!(out, "{} would be forgotten", plain(&name(of)))?;
+                if of.is_loss() {
+                    writeln!(out, "    needs --allow-loss: {}", plain(&of.to_string()))?;
+                }
+            }
         }
     }
     Ok(())

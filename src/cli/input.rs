@@ -56,6 +56,8 @@ fn is_broken_json(data: &str, error: &serde_json::Error) -> bool {
         Some(b'{') => true,
         // lines of logs begin with it as well
         Some(b'[') => error.is_eof() || rest.starts_with([',', '{', '[']),
+        // a string that does not end, or is none inside; `"quoted" and more` is a text
+        Some(b'"') => !error.to_string().starts_with("trailing characters"),
         _ => false,
     }
 }
@@ -304,19 +306,34 @@ impl Sum {
         let new = plural(self.events - self.duplicates, "event");
         match self.duplicates {
             0 => format!("published {new} to {topic}"),
-            1 => format!("published {new} to {topic}; 1 more had been published before and is there once"),
-            more => format!("published {new} to {topic}; {more} more had been published before and are there once"),
+            1 => format!("published {new} to {topic}; 1 was there already and is not stored again"),
+            more => format!("published {new} to {topic}; {more} were there already and are not stored again"),
         }
     }
 }
 
 /// The event of a refused request that is to blame.
 pub(super) fn blamed(error: &ClientError) -> Option<usize> {
-    let index = |field: &String| field.strip_prefix("events[")?.strip_suffix(']')?.parse::<usize>().ok();
     match error {
-        ClientError::Refused(refused) => refused.fields.iter().find_map(index),
+        ClientError::Refused(refused) => refused.fields.iter().find_map(|field| index_of(field)),
         _ => None,
     }
+}
+
+fn index_of(field: &str) -> Option<usize> {
+    field.strip_prefix("events[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Why, without the number that the event has in a request: whoever calls says which one it is, or there is only one.
+pub(super) fn without_number(mut error: ClientError) -> ClientError {
+    if let (Some(index), ClientError::Refused(refused)) = (blamed(&error), &mut error) {
+        let rest = refused.message.strip_prefix(&format!("event {index}"));
+        let rest = rest.and_then(|rest| rest.strip_prefix(": ").or(rest.strip_prefix(" for ")));
+        if let Some(rest) = rest.map(str::to_owned) {
+            refused.message = rest;
+        }
+    }
+    error
 }
 
 /// A line with an event and its topic; what else `tail` says of it is nothing to a publish.
@@ -550,7 +567,7 @@ impl Way<'_> {
     fn failed(&self, error: ClientError) -> Failure {
         // The refused batch is the first that was not answered.
         if let Some((line, _)) = blamed(&error).and_then(|index| self.lines.get(index)) {
-            return self.stopped_at(*line, &error.to_string().into());
+            return self.stopped_at(*line, &without_number(error).to_string().into());
         }
         let published = plural(self.publishing.answered_events(), "event");
         let rest = if error.has_no_side_effects() { "" } else { ", and perhaps more" };
@@ -647,6 +664,8 @@ mod tests {
             (b"{\"a\":1,}\n", 8, "trailing comma"),
             (b"{a}\n", 2, "key must be a string"),
             (b"{\"s\":\"\\ud800\"}\n", 13, "hex escape"),
+            (b"\"unterminated\n", 14, "it ends before the event does"),
+            (b"\"C:\\dir\"\n", 5, "--text"),
         ] {
             let shown = String::from_utf8_lossy(line);
             let bad = events(line, &Form::Plain(template())).remove(0).unwrap_err().1;
@@ -655,7 +674,8 @@ mod tests {
             let text = Template { is_text: true, ..template() };
             assert!(events(line, &Form::Plain(text)).remove(0).is_ok(), "{shown}");
         }
-        for text in [&b"[info] started"[..], b"[12] started", b"5 apples", b"\"quoted\" and more", b"}"] {
+        for text in [&b"[info] started"[..], b"[12] started", b"5 apples", b"\"quoted\" and more", b"}", b"it's \"so\""]
+        {
             assert_eq!(plain(text), [(String::from_utf8(text.to_vec()).unwrap(), false)]);
         }
         let number = events(b"5", &Form::Plain(Template { is_text: true, ..template() })).remove(0).unwrap().1;
@@ -671,6 +691,8 @@ mod tests {
             ("{\"a\":", "1:"),
             ("[\n  1,\n", "3:1:"),
             ("[1]\n[2]", "2:1:"),
+            ("\"unterminated", "1:13:"),
+            (" \"a\\q\"", "1:"),
         ] {
             let why = bad_data(data).unwrap();
             assert!(why.starts_with(place) && why.contains("--text"), "{data}: {why}");

@@ -124,7 +124,20 @@ pub(super) fn refuse(errors: &[LoadError], to: &mut dyn Write) -> io::Result<u8>
     Ok(errors.iter().map(LoadError::exit_code).min().unwrap_or(EXIT_USAGE))
 }
 
-fn is_stdin(path: &Path) -> bool {
+/// Whether there is a file.
+///
+/// # Errors
+/// It cannot be told, such as in a folder that this user may not look into.
+pub(super) fn is_file(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_file()),
+        // what is below a file is not there either
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
@@ -147,7 +160,12 @@ fn tests(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
     }
     let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
     let beside = cases::SUFFIXES.iter().map(|suffix| path.with_file_name(format!("{stem}{suffix}")));
-    beside.into_iter().find(|file| file.is_file()).map(|file| vec![file]).ok_or_else(none)
+    for file in beside {
+        if is_file(&file).map_err(|error| LoadError::Unreadable { path: file.clone(), error })? {
+            return Ok(vec![file]);
+        }
+    }
+    Err(none())
 }
 
 fn is_folder(path: &Path) -> Result<bool, LoadError> {
@@ -163,8 +181,12 @@ fn files_in(path: &Path, is_asked_for: impl Fn(&Path) -> bool) -> Result<Vec<Pat
         let file = entry.map_err(unreadable)?.path();
         let yaml = file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
         let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if yaml && !hidden && is_asked_for(&file) && file.is_file() {
-            files.push(file);
+        if yaml && !hidden && is_asked_for(&file) {
+            match is_file(&file) {
+                Ok(true) => files.push(file),
+                Ok(false) => {}
+                Err(error) => return Err(LoadError::Unreadable { path: file, error }),
+            }
         }
     }
     files.sort_by(|one, other| {
@@ -217,10 +239,16 @@ impl Surroundings for World {
     fn at(&self, path: &Path) -> Found {
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => {
-                let manifest = PLUGIN_MANIFESTS.iter().any(|manifest| path.join(manifest).is_file());
-                Found::Folder { manifest }
+                let manifests = PLUGIN_MANIFESTS.iter().map(|manifest| is_file(&path.join(manifest)));
+                match manifests.collect::<io::Result<Vec<bool>>>() {
+                    Ok(are_there) => Found::Folder { manifest: are_there.contains(&true) },
+                    Err(_) => Found::Unreadable,
+                }
             }
             Ok(found) if found.is_file() => Found::File,
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Found::Unreadable
+            }
             _ => Found::Nothing,
         }
     }
@@ -249,7 +277,7 @@ impl Surroundings for WithoutPlugins {
         match World.at(path) {
             Found::Nothing if path.extension() == Some(OsStr::new("wasm")) => Found::File,
             Found::Nothing | Found::Folder { .. } => Found::Folder { manifest: true },
-            Found::File => Found::File,
+            found @ (Found::File | Found::Unreadable) => found,
         }
     }
 

@@ -30,6 +30,7 @@ mod pending;
 mod plugin;
 mod pretty;
 mod publish;
+mod reader;
 mod run;
 mod scaffold;
 pub mod schema;
@@ -50,6 +51,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::client::{Client, ClientError, Patience};
@@ -238,7 +240,8 @@ pub fn main() -> ExitCode {
     if completions::answer(command) {
         return Exit::Ok.into();
     }
-    let outcome = match Cli::parse().command {
+    let cli = Cli::try_parse().unwrap_or_else(|error| without_wrong_tips(error).exit());
+    let outcome = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Dev(args) => dev::run(&args),
         Command::Check(args) => return check::run(&args),
@@ -278,6 +281,18 @@ pub fn main() -> ExitCode {
             exit.into()
         }
     }
+}
+
+/// Wrong usage, in words. To pass an option that is not there as a value (`-- --all`) is no advice: it would be taken for a
+/// name, and another command might act on it.
+fn without_wrong_tips(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::StyledStrs(tips)) = error.remove(ContextKind::Suggested) {
+        let tips: Vec<_> = tips.into_iter().filter(|tip| !tip.to_string().contains("as a value")).collect();
+        if !tips.is_empty() {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+        }
+    }
+    error
 }
 
 /// A line about what went wrong.

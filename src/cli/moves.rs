@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::table::Table;
 use super::tree::plural;
-use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, tail};
-use crate::client::{Seek, Start};
-use crate::dispatch::{SeekState, SeekTo};
+use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, say, tail};
+use crate::client::{Client, Seek, Start};
+use crate::dispatch::{LaneState, SeekState, SeekTo};
 
 /// Have a subscriber read and call nothing more until it is resumed
 ///
@@ -139,13 +139,20 @@ pub(super) fn seek(args: &SeekArgs) -> Outcome {
         drops_waiting: args.drop_waiting,
         dry_run: args.dry_run,
     };
-    let moved = block_on(async { Ok(args.server.connect().await?.seek(&args.subscriber, seek).await?) })?;
+    let (moved, standing) = block_on(async {
+        let client = args.server.connect().await?;
+        let moved = client.seek(&args.subscriber, seek).await?;
+        let standing = Standing::of(&client, &args.subscriber).await;
+        Ok((moved, standing.only(args.partition)))
+    })?;
     let mut out = anstream::stdout().lock();
     match args.output {
         Output::Json => {
             let lane = |lane: &crate::dispatch::Moved| json!({ "partition": lane.partition, "from": lane.from, "to": lane.to });
             let moved: Vec<_> = moved.iter().map(lane).collect();
-            writeln!(out, "{}", json!({ "dry_run": args.dry_run, "partitions": moved }))?;
+            let Standing { halted, paused } = &standing;
+            let line = json!({ "dry_run": args.dry_run, "partitions": moved, "halted": halted, "paused": paused });
+            writeln!(out, "{line}")?;
         }
         Output::Text => {
             let mut table = Table::new(&["PARTITION", "FROM", "TO"], &[0, 1, 2]);
@@ -160,5 +167,65 @@ pub(super) fn seek(args: &SeekArgs) -> Outcome {
             }
         }
     }
+    drop(out);
+    standing.say(&args.subscriber);
     Ok(())
+}
+
+/// Partitions of a subscriber that call nothing until somebody resumes them, whatever else is done to them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    halted: Vec<u32>,
+    paused: Vec<u32>,
+}
+
+impl Standing {
+    /// Those of now; none where the bus does not say.
+    pub(super) async fn of(client: &Client, subscriber: &str) -> Self {
+        let tree = client.status().await.map(|status| status.tree).unwrap_or_default();
+        let is_short = |name: &str| name.rsplit_once('/').is_some_and(|(_, short)| short == subscriber);
+        let mut found = tree.subscribers.iter().filter(|of| of.name == subscriber || is_short(&of.name));
+        found.next().map(|of| Self::in_lanes(&of.lanes)).unwrap_or_default()
+    }
+
+    fn in_lanes(lanes: &[LaneState]) -> Self {
+        let are = |state: LaneState| (0..).zip(lanes).filter(|(_, lane)| **lane == state).map(|(at, _)| at).collect();
+        Self { halted: are(LaneState::Halted), paused: are(LaneState::Paused) }
+    }
+
+    fn only(mut self, partition: Option<u32>) -> Self {
+        self.halted.retain(|at| partition.is_none_or(|only| only == *at));
+        self.paused.retain(|at| partition.is_none_or(|only| only == *at));
+        self
+    }
+
+    fn words(&self, subscriber: &str) -> Option<String> {
+        let are = [(&self.halted, "halted"), (&self.paused, "paused")];
+        let are = are.into_iter().filter(|(lanes, _)| !lanes.is_empty());
+        let are: Vec<_> = are.map(|(lanes, what)| format!("{} {what}", plural(lanes.len() as u64, "lane"))).collect();
+        let goes_on = format!("`wattle resume {subscriber}` has it go on");
+        (!are.is_empty()).then(|| format!("{subscriber} still has {}: {goes_on}", are.join(" and ")))
+    }
+
+    /// Says that nothing is handled there yet.
+    pub(super) fn say(&self, subscriber: &str) {
+        if let Some(words) = self.words(subscriber) {
+            say(&words);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_that_stand_are_told_of_with_what_has_them_go_on() {
+        let lanes = [LaneState::Halted, LaneState::Running, LaneState::Paused, LaneState::Halted];
+        let standing = Standing::in_lanes(&lanes);
+        assert_eq!(standing, Standing { halted: vec![0, 3], paused: vec![2] });
+        let words = "s still has 2 lanes halted and 1 lane paused: `wattle resume s` has it go on";
+        assert_eq!(standing.words("s").as_deref(), Some(words));
+        assert_eq!(standing.only(Some(1)).words("s"), None);
+    }
 }

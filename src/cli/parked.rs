@@ -5,6 +5,7 @@ use std::io::Write;
 use serde_json::json;
 
 use super::failed::{self, FilterArgs, Listed};
+use super::moves::Standing;
 use super::tree::plural;
 use super::{Outcome, Output, ServerArg, block_on};
 
@@ -145,8 +146,15 @@ pub(super) fn run(args: &Args) -> Outcome {
         Command::Release(change) => {
             let Change { subscriber, all, waiting, filter, server, output } = change;
             filter.check(*all, "parked events")?;
-            let released =
-                block_on(async { Ok(server.connect().await?.release(subscriber, filter.filter(!waiting)).await?) })?;
+            let released = block_on(async {
+                let client = server.connect().await?;
+                let released = client.release(subscriber, filter.filter(!waiting)).await?;
+                if released > 0 {
+                    Standing::of(&client, subscriber).await.say(subscriber);
+                }
+                Ok(released)
+            })?;
+            filter.found(released, subscriber, Listed::waiting(*waiting))?;
             let mut out = anstream::stdout().lock();
             match output {
                 Output::Json => writeln!(out, "{}", json!({ "released": released }))?,
@@ -160,6 +168,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             let dropped = block_on(async {
                 Ok(server.connect().await?.drop_waiting(subscriber, filter.filter(!waiting)).await?)
             })?;
+            filter.found(dropped, subscriber, Listed::waiting(*waiting))?;
             let mut out = anstream::stdout().lock();
             match output {
                 Output::Json => writeln!(out, "{}", json!({ "dropped": dropped }))?,

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::input::{self, Form, Source, Sum, Template, Watcher, addressed, blamed, fresh_id};
+use super::input::{self, Form, Source, Sum, Template, Watcher, addressed, blamed, fresh_id, without_number};
 use super::signals::Interruption;
 use super::tree::plural;
 use super::{Exit, Failure, Outcome, Output, ServerArg, args, block_on, say};
@@ -64,7 +64,7 @@ pub(super) struct Args {
 
     /// The lines of the file, or of standard input, are data and not CloudEvents in JSON: each without its end, and nothing else
     /// taken off
-    #[arg(long, conflicts_with_all = ["data", "id"])]
+    #[arg(long, conflicts_with = "id")]
     plain: bool,
 
     /// The data is text, whatever it looks like
@@ -95,7 +95,8 @@ pub(super) struct Args {
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, Attribute)>,
 
-    /// Where it is not known whether a single event was stored, try again for this long, with the same id: it is stored once.
+    /// Where it is not known whether a single event was stored, also since the bus was silent, try again for this long, with the
+    /// same id: it is stored once.
     /// Nothing is tried again where its topic does not recognise what is published twice
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = try_for, conflicts_with_all = ["file", "together"])]
     try_for: Duration,
@@ -180,6 +181,11 @@ pub(super) fn run(args: &Args) -> Outcome {
     match (&args.file, &args.together) {
         (Some(file), _) => block_on(many(args, &Source::from_argument(file))),
         (None, Some(file)) => block_on(together(args, &Source::from_argument(file))),
+        (None, None) if args.plain && args.data.as_deref().is_some_and(|data| data != "-") => {
+            let words = "--plain publishes an event of each line of --file, or of standard input (`-`): leave it out where the data \
+                         of one event is the argument, or write --text where that is a text whatever it looks like";
+            Err(Failure::new(Exit::Usage, words))
+        }
         (None, None) if args.plain => block_on(many(args, &Source::Stdin)),
         (None, None) => {
             let data = data(args)?;
@@ -233,7 +239,6 @@ async fn one(args: &Args, data: Option<String>) -> Outcome {
                     say(&format!("held for {} until its key is in another state, id {id}", args.topic()));
                     continue;
                 }
-                let what = if *is_duplicate { "had been published before" } else { "published" };
                 let offset = offset.map(|offset| format!(", offset {offset}")).unwrap_or_default();
                 if let Some(topic) = diverted(&published, index) {
                     say(&format!(
@@ -242,7 +247,13 @@ async fn one(args: &Args, data: Option<String>) -> Outcome {
                     ));
                     continue;
                 }
-                say(&format!("{what} to {}, partition {partition}{offset}, id {id}", args.topic()));
+                let topic = args.topic();
+                say(&match is_duplicate {
+                    true => {
+                        format!("already in {topic}, partition {partition}{offset}, id {id}: it is not stored again")
+                    }
+                    false => format!("published to {topic}, partition {partition}{offset}, id {id}"),
+                });
             }
         }
     }
@@ -255,12 +266,10 @@ async fn sent(args: &Args, id: &str, event: Bytes) -> Result<Published, Failure>
     let client = args.server.connect().await?;
     let mut error = match client.publish(args.topic(), vec![event.clone()]).await {
         Ok(published) => return Ok(published),
-        Err(error) if error.has_no_side_effects() => return Err(error.into()),
+        Err(error) if error.has_no_side_effects() => return Err(without_number(error).into()),
         Err(error) => error,
     };
-    // A bus that said nothing for all of the time is not asked for more of it.
-    let try_for = if matches!(error, ClientError::Silent { .. }) { Duration::ZERO } else { args.try_for };
-    let (end, mut pause) = (Instant::now() + try_for, TRIED_FIRST_AFTER);
+    let (end, mut pause) = (Instant::now() + args.try_for, TRIED_FIRST_AFTER);
     let mut hint = format!("`--id {id}` publishes it again and stores it once");
     while Instant::now() + pause < end {
         say(&format!("{error}; trying again, with the id {id}"));
@@ -281,6 +290,7 @@ async fn sent(args: &Args, id: &str, event: Bytes) -> Result<Published, Failure>
             Err(_) => break,
         }
     }
+    let error = without_number(error);
     let words = format!("{error}; it is not known whether the event with the id {id} is in {}: {hint}", args.topic());
     Err(Failure::new(Exit::Unknown, words))
 }
@@ -309,7 +319,7 @@ async fn together(args: &Args, source: &Source) -> Outcome {
         Err(error) => {
             let line = blamed(&error).and_then(|index| numbers.get(index)).copied();
             let nothing = if error.has_no_side_effects() { "; nothing was published" } else { "" };
-            let mut failure = Failure::from(error);
+            let mut failure = Failure::from(without_number(error));
             if let Some(line) = line {
                 failure.message = format!("{}:{line}: {}", source.label(), failure.message);
             }

@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     };
     // Where nothing was applied, files say all, and what is wrong with them is said before anything is opened.
     match &sources {
-        _ if app::was_applied(&args.data) => {}
+        _ if app::was_applied(&args.data).map_err(refused)? => {}
         Some(sources) => drop(components::alone(sources)?),
         None => return Err(Failure::new(Exit::Usage, StartError::Nothing)),
     }

@@ -4,16 +4,17 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
 use super::live::Live;
-use super::tree::{self, Shown, WARNING, plural};
+use super::tree::{self, BAD, Shown, WARNING, plural};
 use super::words::{self, plain};
-use super::{Outcome, Output, ServerArg, block_on, changes, topics, trials};
+use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, changes, reader, say, topics, trials};
 use crate::client::{BusStatus, Client};
 use crate::dispatch::{Changes, LaneState, SubscriberStatus};
-use crate::engine::Storage;
+use crate::engine::{MissingEvents, Room, Storage};
 
 /// How often it is drawn again.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -41,7 +42,8 @@ pub(super) struct Args {
     #[arg(long, num_args = 1.., value_name = "TOPOLOGY")]
     files: Vec<PathBuf>,
 
-    /// Show it again each second: on a terminal in its place, otherwise one after the other
+    /// Show it again each second, until Ctrl-C: on a terminal in its place, otherwise one after the other. A bus that is away
+    /// meanwhile is waited for
     #[arg(short, long, conflicts_with = "files")]
     watch: bool,
 
@@ -61,25 +63,59 @@ pub(super) fn run(args: &Args) -> Outcome {
             }
         };
         if args.watch {
-            return watch(args, &client).await;
+            return tokio::select! {
+                ended = watch(args, client) => ended,
+                () = reader::gone() => Err(Failure::silent(Exit::Ok)),
+            };
         }
         print(args, &client.status().await?, drift.as_ref())
     })
 }
 
-/// Refreshes it every interval, until interrupted or until the bus ends.
-async fn watch(args: &Args, client: &Client) -> Outcome {
+/// Refreshes it every interval, until interrupted. A bus that stops and starts again is away in between.
+async fn watch(args: &Args, client: Client) -> Outcome {
     // it is drawn on standard error
     let is_drawn = args.output == Output::Text && io::stdout().is_terminal() && io::stderr().is_terminal();
     let mut live = is_drawn.then(Live::new);
     let mut ticks = tokio::time::interval(WATCH_EVERY);
     // a bus that answers late is not asked the more often for that
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let server = &args.server.server;
+    let (mut client, mut is_away, mut last) = (Some(client), false, Vec::new());
     for is_first in std::iter::once(true).chain(std::iter::repeat(false)) {
         ticks.tick().await;
-        let status = client.status().await?;
+        let connected = match client.take() {
+            Some(client) => Ok(client),
+            None => args.server.connect().await,
+        };
+        let looked = match connected {
+            Ok(connected) => connected.status().await.inspect(|_| client = Some(connected)),
+            Err(error) => Err(error),
+        };
+        let status = match looked {
+            Ok(status) => status,
+            Err(error) if !is_first && error.is_retryable() => {
+                if !is_away {
+                    say(&format!("{error}; looking again each second until it is there"));
+                }
+                is_away = true;
+                if let Some(live) = &mut live {
+                    let away = format!("{BAD}the bus at {server} is away; what was there before:{BAD:#}");
+                    live.draw(&std::iter::once(away).chain(last.iter().skip(1).cloned()).collect::<Vec<_>>());
+                }
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if is_away {
+            say("the bus is there again");
+        }
+        is_away = false;
         match &mut live {
-            Some(live) => live.draw(&lines(&args.server.server, &status, None)),
+            Some(live) => {
+                last = lines(server, &status, None);
+                live.draw(&last);
+            }
             None => {
                 if !is_first && args.output == Output::Text {
                     writeln!(io::stdout())?;
@@ -181,17 +217,61 @@ fn storage(storage: &Storage) -> serde_json::Value {
         "takes_events": storage.takes_events,
         "takes_outputs": storage.takes_outputs,
         "clock_jumped_seconds": storage.clock_jumped.map(|jumped| jumped.as_secs()),
+        "left_bytes": storage.room.map(|room| room.left_bytes),
+        "reserve_bytes": storage.room.map(|room| room.reserve_bytes),
+        "publish_bytes_max": storage.publish_bytes_max(),
+        "waits": waits(storage),
+        "missing": storage.missing.iter().map(missing).collect::<Vec<_>>(),
     })
+}
+
+/// What waits until the disk has room.
+fn waits(storage: &Storage) -> &'static [&'static str] {
+    match (storage.takes_events, storage.takes_outputs) {
+        (_, false) => &["publishes", "outputs"],
+        (false, true) => &["publishes"],
+        (true, true) if storage.publish_bytes_max().is_some() => &["large_publishes"],
+        (true, true) => &[],
+    }
+}
+
+fn missing(missing: &MissingEvents) -> serde_json::Value {
+    let MissingEvents { file, topic, partition, first_offset, last_offset } = missing;
+    json!({ "file": file, "topic": topic, "partition": partition, "first_offset": first_offset, "last_offset": last_offset })
 }
 
 /// What is wrong with what the bus keeps things on, and what to do.
 fn warnings(storage: &Storage) -> Vec<String> {
     let room = "make room on it, or shorten the retention of topics";
-    let disk = match (storage.takes_events, storage.takes_outputs) {
-        (_, false) => Some(format!("the disk is full: publishes are refused and handlers that emit wait; {room}")),
-        (false, true) => Some(format!("the disk is nearly full: publishes are refused until there is room; {room}")),
-        (true, true) => None,
+    let left = storage.room.map(|Room { left_bytes, reserve_bytes, .. }| {
+        let (left, reserve) = (ByteSize(left_bytes), ByteSize(reserve_bytes));
+        format!(" ({left} left, of which {reserve} are kept for handlers and for making room)")
+    });
+    let left = left.unwrap_or_default();
+    let disk = match (storage.takes_events, storage.takes_outputs, storage.publish_bytes_max()) {
+        (_, false, _) => {
+            Some(format!("the disk is full{left}: publishes are refused and handlers that emit wait; {room}"))
+        }
+        (false, true, _) => {
+            Some(format!("the disk is nearly full{left}: publishes are refused until there is room; {room}"))
+        }
+        (true, true, Some(most)) => Some(format!(
+            "the disk is nearly full{left}: a publish of more than {} is refused until there is room, smaller ones pass; {room}",
+            ByteSize(most)
+        )),
+        (true, true, None) => None,
     };
+    let missing = storage.missing.iter().map(|missing| {
+        let MissingEvents { file, topic, partition, first_offset, last_offset } = missing;
+        format!(
+            "a file of events is missing: {}, offsets {first_offset} to {last_offset} of {}, partition {partition}; stop the \
+             bus and put it back. If it is lost, `wattle seek SUBSCRIBER --to {} --partition {partition}` moves a subscriber \
+             that stands before it behind it",
+            plain(file),
+            plain(topic),
+            last_offset + 1
+        )
+    });
     let clock = storage.clock_jumped.map(|jumped| {
         format!(
             "the clock is ahead by {} of the time that has passed, or the bus was off: that does not count, and no event is \
@@ -200,7 +280,7 @@ fn warnings(storage: &Storage) -> Vec<String> {
             plural(jumped.as_secs() / 3600, "hour")
         )
     });
-    disk.into_iter().chain(clock).collect()
+    disk.into_iter().chain(missing).chain(clock).collect()
 }
 
 fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
@@ -268,7 +348,7 @@ mod tests {
     fn what_is_wrong_with_the_storage_is_said_with_what_to_do() {
         let said = |takes_events, takes_outputs, jumped_hours: Option<u64>| {
             let clock_jumped = jumped_hours.map(|hours| Duration::from_secs(hours * 3600));
-            warnings(&Storage { takes_events, takes_outputs, clock_jumped })
+            warnings(&Storage { takes_events, takes_outputs, clock_jumped, ..Storage::default() })
         };
         assert_eq!(said(true, true, None), Vec::<String>::new());
         let nearly = said(false, true, None).concat();
@@ -278,5 +358,38 @@ mod tests {
         let frozen = said(true, true, Some(48)).concat();
         assert!(frozen.contains("48 hours") && frozen.contains("wattle clock confirm"), "{frozen}");
         assert_eq!(said(false, false, Some(48)).len(), 2);
+    }
+
+    #[test]
+    fn a_disk_on_which_only_small_publishes_pass_is_said_to_be_nearly_full() {
+        let room = |publish_bytes| Some(Room { left_bytes: 200 << 20, reserve_bytes: 192 << 20, publish_bytes });
+        let storage = |publish_bytes| Storage { room: room(publish_bytes), ..Storage::default() };
+        assert!(warnings(&storage(8 << 20)).is_empty() && waits(&storage(8 << 20)).is_empty());
+        let said = warnings(&storage(4 << 20)).concat();
+        for words in ["nearly full (200.0 MiB left, of which 192.0 MiB", "more than 4.0 MiB is refused", "make room"] {
+            assert!(said.contains(words), "{said}");
+        }
+        let json = super::storage(&storage(4 << 20));
+        assert_eq!((&json["takes_events"], &json["left_bytes"]), (&json!(true), &json!(200 << 20)));
+        assert_eq!((&json["publish_bytes_max"], &json["waits"]), (&json!(4 << 20), &json!(["large_publishes"])));
+    }
+
+    #[test]
+    fn files_that_are_missing_are_named_with_what_to_do() {
+        let missing = MissingEvents {
+            file: "/data/log/segment-1".into(),
+            topic: "shop/orders".into(),
+            partition: 3,
+            first_offset: 10,
+            last_offset: 19,
+        };
+        let storage = Storage { missing: vec![missing], ..Storage::default() };
+        let said = warnings(&storage).concat();
+        for words in
+            ["/data/log/segment-1", "10 to 19 of shop/orders, partition 3", "--to 20 --partition 3", "put it back"]
+        {
+            assert!(said.contains(words), "{said}");
+        }
+        assert_eq!(super::storage(&storage)["missing"][0]["last_offset"], 19);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::words::{self, plain};
-use super::{Failure, Outcome, ServerArg, args, block_on};
+use super::{Exit, Failure, Outcome, ServerArg, args, block_on, reader};
 use crate::client::{Read, Received, Start};
 use crate::model::json::{self, Members};
 use crate::model::{Event, Time};
@@ -117,7 +117,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         r#type: args.r#type.clone(),
         limit: args.count,
     };
-    block_on(async {
+    let work = async {
         let client = args.server.connect().await?;
         match args.count {
             Some(count) if args.from.is_none() => {
@@ -137,6 +137,12 @@ pub(super) fn run(args: &Args) -> Outcome {
             }
         }
         Ok(())
+    };
+    block_on(async {
+        tokio::select! {
+            ended = work => ended,
+            () = reader::gone() => Err(Failure::silent(Exit::Ok)),
+        }
     })
 }
 

@@ -229,7 +229,7 @@ impl Client {
     /// [`ClientError`].
     pub async fn status(&self) -> Result<BusStatus, ClientError> {
         let request = v1::GetStatusRequest {};
-        let answer =
+        let mut answer =
             self.admin.clone().get_status(request).await.map_err(|status| self.failed_read(&status))?.into_inner();
         let serving = match answer.state() {
             v1::ServingState::Serving => Ok(()),
@@ -237,7 +237,7 @@ impl Client {
                 Err(answer.reason.clone())
             }
         };
-        let storage = answer.storage.map(Into::into);
+        let storage = answer.storage.take().map(Into::into);
         let (version, files_refused) = (answer.version.clone(), answer.files_refused.clone());
         let topology_revision = answer.topology_revision.clone();
         Ok(BusStatus { version, serving, storage, files_refused, topology_revision, tree: answer.into_snapshot() })

@@ -510,7 +510,7 @@ impl Engine for MemoryEngine {
     }
 
     fn storage(&self) -> Storage {
-        Storage { takes_events: true, takes_outputs: true, clock_jumped: None }
+        Storage::default()
     }
 
     fn confirm_clock(&self) -> bool {

@@ -550,14 +550,59 @@ pub trait Engine: Clone + Send + Sync + 'static {
 }
 
 /// How it is with what an engine keeps things on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
-    /// There is room for events from outside.
+    /// There is room for events from outside, though perhaps for small publishes only: see [`Self::room`].
     pub takes_events: bool,
     /// There is room for what handlers emit; where there is not, their lanes wait.
     pub takes_outputs: bool,
     /// The clock has jumped ahead by so much, and nothing expires until [`Engine::confirm_clock`].
     pub clock_jumped: Option<Duration>,
+    /// How much room there is; `None` where that is not known.
+    pub room: Option<Room>,
+    /// Events that are to be kept and cannot be read, since the file that has them is gone.
+    pub missing: Vec<MissingEvents>,
+}
+
+impl Default for Storage {
+    /// All is well, and it is not known how much room there is.
+    fn default() -> Self {
+        Self { takes_events: true, takes_outputs: true, clock_jumped: None, room: None, missing: Vec::new() }
+    }
+}
+
+impl Storage {
+    /// The largest publish that is taken, where that is less than a publish may be: larger ones are refused until there is room.
+    pub fn publish_bytes_max(&self) -> Option<u64> {
+        let most = self.room?.publish_bytes;
+        (most < limits::MESSAGE_BYTES_MAX as u64).then_some(most)
+    }
+}
+
+/// How much room there is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// What is left, beyond what was taken in already.
+    pub left_bytes: u64,
+    /// What of it is kept for handlers, and for what makes room again: publishes do not get it.
+    pub reserve_bytes: u64,
+    /// The largest publish that is taken.
+    pub publish_bytes: u64,
+}
+
+/// Events of a file that is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingEvents {
+    /// The path of the file.
+    pub file: String,
+    /// The full name of the topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// Offset of the first of them.
+    pub first_offset: Offset,
+    /// Offset of the last of them.
+    pub last_offset: Offset,
 }
 
 /// Where an append went.

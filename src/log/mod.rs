@@ -76,9 +76,9 @@ pub use inspect::{FrameInfo, Inspection, RepairError, Repaired, dump, repair, ve
 pub use kept::{EntriesError, LaneEntries};
 pub use partition::{Partition, Recent};
 pub use queue::{Acquired, NotPlaced, Placed, Refused, Ticket};
-pub use recovery::Damage;
+pub use recovery::{Damage, MissingSegment};
 pub use sealed::WindowOptions;
-pub use space::SpaceLevel;
+pub use space::{Room, SpaceLevel};
 pub use threads::Stepper;
 pub use unconsumed::Unconsumed;
 
@@ -267,6 +267,8 @@ pub(crate) struct Shared {
     /// Of guarded partitions.
     oldest_ends: Mutex<HashMap<PartitionId, guards::Oldest>>,
     trusted: TrustedClock,
+    /// Of the start.
+    missing: Vec<MissingSegment>,
     condition: watch::Sender<Condition>,
     closing: Closing,
     epoch: u32,
@@ -431,6 +433,11 @@ impl Log {
             (*id, Arc::new(Partition::recovered(*extent, segments)))
         };
         let lane = |(id, position): (&LaneId, &Offset)| (*id, Arc::new(Lane::new(*id, *position)));
+        let missing = recovery::missing_segments(disk.as_ref(), &contents).map_err(|error| OpenError::Disk {
+            what: "list",
+            name: "the log's folder".to_owned(),
+            error,
+        })?;
         let shared = Arc::new(Shared {
             partitions: RwLock::new(contents.partitions.iter().map(partition).collect()),
             lanes: RwLock::new(contents.cursors.iter().map(lane).collect()),
@@ -449,6 +456,7 @@ impl Log {
             checkpoints: AtomicU64::new(0),
             oldest_ends: Mutex::default(),
             trusted: TrustedClock::open(clock.clone(), recovered.clock),
+            missing,
             condition: watch::Sender::new(Condition::Working),
             closing: Closing::default(),
             epoch: recovered.link.epoch,
@@ -541,6 +549,17 @@ impl Log {
     /// Who may write so many bytes more, as far as room on the disk goes. Looks at the disk.
     pub fn space(&self, bytes: usize) -> SpaceLevel {
         self.shared.space.level_now(&self.shared, bytes)
+    }
+
+    /// How much the disk had left at the last look.
+    pub fn room(&self) -> Option<Room> {
+        self.shared.space.room()
+    }
+
+    /// Segments that were not there at the start, of those whose events are still to be kept.
+    pub fn missing(&self) -> Vec<MissingSegment> {
+        let is_kept = |missing: &&MissingSegment| missing.end_offset > self.partition(missing.partition).start();
+        self.shared.missing.iter().filter(is_kept).cloned().collect()
     }
 
     /// Whether nothing is removed for its age, since the clock is far ahead.

@@ -13,6 +13,7 @@
 //!   V  a store of an unknown version                               refuse: a newer release wrote it
 //!   W  a store, and no journal file that holds its position        damage: refuse
 //!   X  a store, and files wholly in front of its position          the files are used again, nobody needs them
+//!   Y  a store, and a segment that it knows of is not there        serve all others, say which events are missing
 //!
 //!      what stands where a frame should be          proof behind   decision
 //!   A  the end of the last file                     -              accept, the journal ends here
@@ -34,7 +35,7 @@
 //! the new epoch. Nothing is served before that. What is void stays where it is: its frames are of an older epoch and say
 //! nothing of what will stand in front of them, so they are never taken for frames, nor for proof.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -160,7 +161,7 @@ struct Accepted {
     void_bytes: u64,
 }
 
-/// Rows S to X, G and H: reads the state store and opens the files.
+/// Rows S to X (Y is looked for once all else is read), G and H: reads the state store and opens the files.
 pub(super) fn find(disk: &Arc<dyn Disk>, options: &LogOptions) -> Result<Found, OpenError> {
     let names = disk.list().map_err(disk_error("list", "the log's folder"))?;
     let mut positions: Vec<u64> = names.iter().filter_map(|name| position_of_name(name)).collect();
@@ -367,6 +368,37 @@ fn rewrite(file: &JournalFile, mut from: u64, to: u64) -> std::io::Result<()> {
         from += length as u64;
     }
     Ok(())
+}
+
+/// A segment that the state store knows of, and whose file is not there: somebody took it away, or restored a part of the
+/// folder. Its events cannot be read, all others can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingSegment {
+    /// The file that is to be put back.
+    pub file: String,
+    /// Whose events it has.
+    pub partition: PartitionId,
+    /// Of its first event.
+    pub base_offset: Offset,
+    /// Behind its last event.
+    pub end_offset: Offset,
+}
+
+/// All that are missing, found by their names alone: opening thousands of files would make each start slow.
+pub(super) fn missing_segments(disk: &dyn Disk, contents: &Contents) -> std::io::Result<Vec<MissingSegment>> {
+    let names: HashSet<String> = disk.list()?.into_iter().collect();
+    let mut missing = Vec::new();
+    for (partition, segments) in &contents.segments {
+        for meta in segments {
+            let file = SegmentId { partition: *partition, base_offset: meta.base_offset }.file_name();
+            if !names.contains(&file) {
+                let (base_offset, end_offset) = (meta.base_offset, meta.end_offset);
+                missing.push(MissingSegment { file, partition: *partition, base_offset, end_offset });
+            }
+        }
+    }
+    missing.sort_by_key(|missing| (missing.partition, missing.base_offset));
+    Ok(missing)
 }
 
 /// Removes segments that nobody speaks of: those in front of what is kept, whose removal a crash undid, and those that a

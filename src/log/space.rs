@@ -28,6 +28,17 @@ pub enum SpaceLevel {
     Critical,
 }
 
+/// How much the disk has left, in bytes, beyond what was admitted already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// All of it.
+    pub left_bytes: u64,
+    /// What of it producers do not get: the reserves.
+    pub reserve_bytes: u64,
+    /// The largest publish that is taken: it has room in the journal and in a segment.
+    pub publish_bytes: u64,
+}
+
 impl SpaceLevel {
     pub(super) fn admits_producers(self) -> bool {
         self == Self::Ample
@@ -112,6 +123,14 @@ impl SpaceWatch {
         } else {
             SpaceLevel::Critical
         }
+    }
+
+    /// How much is left, by the last look; `None` where there was none.
+    pub(super) fn room(&self) -> Option<Room> {
+        let (left_bytes, reserve) = (self.left.load(Ordering::Relaxed), self.reserve.load(Ordering::Relaxed));
+        let reserve_bytes = 3 * reserve;
+        let publish_bytes = left_bytes.saturating_sub(reserve_bytes) / twice(1);
+        (left_bytes != u64::MAX).then_some(Room { left_bytes, reserve_bytes, publish_bytes })
     }
 
     /// Whether so many bytes can be taken and everybody may still write.

@@ -65,10 +65,12 @@ pub enum PluginError {
         why: String,
     },
     /// What it is told is not what it declares.
-    #[error("subscriber `{subscriber}`: `config:` is not what its plugin declares: {}", .misfits.join("; "))]
+    #[error("subscriber `{subscriber}`: `config:` is not what {} declares: {}", declares(deployed.as_deref()), .misfits.join("; "))]
     Config {
         /// The subscriber.
         subscriber: String,
+        /// The component that declares it, in short, where that is the deployed one and not that of the file.
+        deployed: Option<String>,
         /// Everything that does not fit, in words.
         misfits: Vec<String>,
     },
@@ -105,6 +107,25 @@ pub(super) fn settings_spec(subscriber: &SubscriberPlan) -> Result<PluginSpec, V
     Ok(PluginSpec { subscriber: name, wasm: Vec::new(), config, hidden, ports, limits })
 }
 
+/// What declares a configuration, in words.
+fn declares(deployed: Option<&str>) -> String {
+    deployed.map_or("its plugin".to_owned(), |component| {
+        format!(
+            "the deployed component {component}, which the subscriber goes on with and which is not that of its file,"
+        )
+    })
+}
+
+/// The same errors, of a configuration that was held against a component that was deployed.
+pub(super) fn of_deployed(mut errors: Vec<PluginError>, component: &Digest) -> Vec<PluginError> {
+    for error in &mut errors {
+        if let PluginError::Config { deployed, .. } = error {
+            *deployed = Some(component.short().to_string());
+        }
+    }
+    errors
+}
+
 /// Holds a configuration against what its component declares. Not secrets, which may change while the version is the same.
 ///
 /// # Errors
@@ -122,7 +143,7 @@ pub(super) fn held(spec: PluginSpec) -> Result<PluginSpec, Vec<PluginError>> {
     };
     match misfits.is_empty() {
         true => Ok(spec),
-        false => Err(vec![PluginError::Config { subscriber: spec.subscriber, misfits }]),
+        false => Err(vec![PluginError::Config { subscriber: spec.subscriber, deployed: None, misfits }]),
     }
 }
 

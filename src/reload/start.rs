@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::record::{Decided, Kept, Said};
-use super::source::{PluginError, config, each, held, hidden, ports, read, settings, settings_spec, spec_of_file};
+use super::source::{
+    PluginError, config, each, held, hidden, of_deployed, ports, read, settings, settings_spec, spec_of_file,
+};
 use super::store::{Store, StoreError};
 use super::{Compile, KeptError, Replaced, terms};
 use crate::dispatch::Starts;
@@ -343,8 +345,8 @@ impl<C: Compile> Beginning<'_, C> {
         if decided.runs(version) {
             return Ok(None);
         }
-        let spec = held(spec)?;
         let is_of_file = file.is_some_and(|file| file.digest == component);
+        let spec = held(spec).map_err(|errors| if is_of_file { errors } else { of_deployed(errors, &component) })?;
         let kept = match is_of_file {
             true => self.kept(&spec, subscriber, path),
             false => Kept::new(&spec, &subscriber.config, (super::OTHER_SETTINGS, self.now_ns)),
@@ -481,9 +483,12 @@ pub(super) fn misfits(store: &Store, plan: &Plan, files: &[PathBuf], only: &[Str
             None => said.component.filter(|_| only.contains(&name)),
             Some(decided) => decided.proposed(said),
         };
-        let wasm = proposed.and_then(|component| wasm_of(store, component, of_file.as_ref()).ok());
-        let held = wasm.map(|wasm| held(PluginSpec { wasm, ..spec }));
-        found.extend(held.and_then(Result::err).into_iter().flatten().map(|error| error.to_string()));
+        let Some(component) = proposed else { continue };
+        let Ok(wasm) = wasm_of(store, component, of_file.as_ref()) else { continue };
+        let is_of_file = said.component == Some(component);
+        let errors = held(PluginSpec { wasm, ..spec }).err().unwrap_or_default();
+        let errors = if is_of_file { errors } else { of_deployed(errors, &component) };
+        found.extend(errors.iter().map(ToString::to_string));
     }
     found
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::dispatch::{
     Addressed, Diverted, LaneState, Numbering, OnTrial, Published, Snapshot, SubscriberStatus, TopicStatus,
 };
-use crate::engine::{Bounds, GuardCounts, Placement, Storage};
+use crate::engine::{Bounds, GuardCounts, MissingEvents, Placement, Room, Storage};
 
 use super::times::{nanoseconds, timestamp};
 use super::v1;
@@ -264,19 +264,38 @@ impl From<v1::Numbering> for Numbering {
 
 impl From<Storage> for v1::Storage {
     fn from(storage: Storage) -> Self {
-        let Storage { takes_events, takes_outputs, clock_jumped } = storage;
+        let Storage { takes_events, takes_outputs, clock_jumped, room, missing } = storage;
+        let room = room.map(|Room { left_bytes, reserve_bytes, publish_bytes }| v1::Room {
+            left_bytes,
+            reserve_bytes,
+            publish_bytes,
+        });
+        let missing = missing.into_iter().map(|MissingEvents { file, topic, partition, first_offset, last_offset }| {
+            v1::MissingEvents { file, topic, partition, first_offset, last_offset }
+        });
+        let missing = missing.collect();
         // No clock jumps further than the longest duration there is.
         let clock_jumped = clock_jumped.and_then(|jumped| jumped.try_into().ok());
-        Self { takes_events, takes_outputs, clock_jumped }
+        Self { takes_events, takes_outputs, clock_jumped, room, missing }
     }
 }
 
 impl From<v1::Storage> for Storage {
     fn from(storage: v1::Storage) -> Self {
-        let v1::Storage { takes_events, takes_outputs, clock_jumped } = storage;
+        let v1::Storage { takes_events, takes_outputs, clock_jumped, room, missing } = storage;
+        let room = room.map(|v1::Room { left_bytes, reserve_bytes, publish_bytes }| Room {
+            left_bytes,
+            reserve_bytes,
+            publish_bytes,
+        });
+        let missing =
+            missing.into_iter().map(|v1::MissingEvents { file, topic, partition, first_offset, last_offset }| {
+                MissingEvents { file, topic, partition, first_offset, last_offset }
+            });
+        let missing = missing.collect();
         // Back in time is no jump that anything waits for.
         let clock_jumped = clock_jumped.map(|jumped| jumped.try_into().unwrap_or_default());
-        Self { takes_events, takes_outputs, clock_jumped }
+        Self { takes_events, takes_outputs, clock_jumped, room, missing }
     }
 }
 

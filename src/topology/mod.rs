@@ -105,8 +105,10 @@ pub trait Surroundings {
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing, or nothing that can be read.
+    /// Nothing.
     Nothing,
+    /// It cannot be told: who runs this may not look there.
+    Unreadable,
     /// A file.
     File,
     /// A folder.

@@ -293,6 +293,7 @@ impl Read for FilePath {
             Found::File => return Some(FilePath(path)),
             Found::Folder { .. } => "is a folder, not a file",
             Found::Nothing => "does not exist",
+            Found::Unreadable => "cannot be read: this user may not look there",
         };
         let message = format!("`{}` {found}", path.display());
         reader.bad(text.span, message, "a relative path starts from the folder of this file")
@@ -419,6 +420,10 @@ impl Read for Plugin {
             Found::File => (
                 format!("`{shown}` is a file, but not a Wasm component"),
                 "name the plugin's source folder, or a file that ends with .wasm".to_owned(),
+            ),
+            Found::Unreadable => (
+                format!("`{shown}` cannot be read: this user may not look there"),
+                "give this user the permission to, or run this as another one".to_owned(),
             ),
             Found::Nothing => (
                 format!("there is nothing at `{shown}`"),

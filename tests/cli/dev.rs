@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::bus::{Ran, TOPOLOGY, wattle};
+use super::bus::{Bus, Ran, TOPOLOGY, wattle};
 
 fn dev(folder: &Path, more: &[&str]) -> Ran {
     // In a folder of its own, since it keeps compiled plugins beside where it is run.
@@ -29,6 +29,35 @@ fn once_handles_its_input_prints_every_node_and_leaves_nothing_behind() {
     assert_eq!(ran.code, Some(2), "{ran:?}");
     let left = std::fs::read_dir(folder.path().join("tmp")).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(left.collect::<Vec<_>>(), Vec::<std::ffi::OsString>::new());
+}
+
+#[test]
+fn a_topology_that_changes_is_applied_or_told_what_is_wrong_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shop.yaml");
+    std::fs::write(&file, TOPOLOGY).unwrap();
+    let mut command = wattle();
+    command.current_dir(folder.path()).args(["dev", "shop.yaml", "--listen", "127.0.0.1:0", "--log-format", "json"]);
+    let mut bus = Bus::spawn_dev(command);
+    let topics = |bus: &Bus| {
+        let topics = bus.run(&["topics", "-o", "json"]).json().remove(0);
+        let names = topics.as_array().unwrap().iter().map(|topic| topic["name"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(topics(&bus), "shop/orders shop/log");
+    std::fs::write(&file, TOPOLOGY.replace("log: {}", "log: {}\n  more: {}")).unwrap();
+    bus.wait_for("has changed and was applied");
+    assert_eq!(topics(&bus), "shop/orders shop/log shop/more");
+    std::fs::write(&file, TOPOLOGY.replace("log: {}", "log: { colour: red }")).unwrap();
+    bus.wait_for("colour");
+    bus.wait_for("what ran before runs on");
+    assert_eq!(topics(&bus), "shop/orders shop/log shop/more");
+    // what is taken out goes, and a file that is put in its place is another one
+    std::fs::write(folder.path().join("new.yaml"), TOPOLOGY).unwrap();
+    std::fs::rename(folder.path().join("new.yaml"), &file).unwrap();
+    bus.wait_for("has changed and was applied");
+    assert_eq!(topics(&bus), "shop/orders shop/log");
+    bus.stop();
 }
 
 #[test]

@@ -93,8 +93,8 @@ fn what_is_published_twice_is_there_once_and_said_so() {
     let arguments = ["publish", "log", "--file", file.to_str().unwrap()];
     for (count, words) in [
         (2_000, "published 2000 events to log\n"),
-        (2_000, "published 0 events to log; 2000 more had been published before and are there once\n"),
-        (2_001, "published 1 event to log; 2000 more had been published before and are there once\n"),
+        (2_000, "published 0 events to log; 2000 were there already and are not stored again\n"),
+        (2_001, "published 1 event to log; 2000 were there already and are not stored again\n"),
     ] {
         std::fs::write(&file, lines(0..count)).unwrap();
         let ran = bus.run(&arguments);
@@ -110,7 +110,7 @@ fn what_is_published_twice_is_there_once_and_said_so() {
 
     let one = ["publish", "orders", "x", "--id", "1"];
     assert!(bus.run(&one).notices.starts_with("published to orders, partition"));
-    assert!(bus.run(&one).notices.starts_with("had been published before to orders, partition"));
+    assert!(bus.run(&one).notices.starts_with("already in orders, partition"));
     assert_eq!(bus.run(&[&one[..], &["-o", "json"]].concat()).json()[0]["duplicate"], true);
     bus.stop();
 }
@@ -121,8 +121,11 @@ fn a_clock_that_has_not_jumped_needs_no_word() {
     assert_eq!(bus.run(&["clock", "confirm"]).ok(), "nothing was waiting: the clock has not jumped\n");
     assert_eq!(bus.run(&["clock", "confirm", "-o", "json"]).json(), [json!({ "was_waiting": false })]);
     let status: Value = serde_json::from_str(&bus.run(&["status", "-o", "json"]).ok()).unwrap();
-    let expected = json!({ "takes_events": true, "takes_outputs": true, "clock_jumped_seconds": null });
-    assert_eq!(status["storage"], expected);
+    let storage = &status["storage"];
+    assert_eq!((&storage["takes_events"], &storage["takes_outputs"]), (&json!(true), &json!(true)));
+    assert_eq!((&storage["clock_jumped_seconds"], &storage["missing"]), (&Value::Null, &json!([])));
+    let bytes = |what: &str| storage[what].as_u64().unwrap();
+    assert!(bytes("left_bytes") > bytes("reserve_bytes"), "{storage}");
     bus.stop();
 }
 
@@ -188,6 +191,47 @@ fn tail_follows_and_ends_quietly_when_nobody_reads() {
 }
 
 #[test]
+fn a_tail_ends_with_its_reader_though_nothing_comes() {
+    let (_folder, bus) = bus();
+    bus.run(&["publish", "log", "--empty", "--id", "last"]).ok();
+    for more in [&["-n", "1"][..], &["--from", "start"], &["-n", "1", "-o", "data"]] {
+        let mut command = wattle();
+        command.args(["tail", "log", "--follow", "--server", &bus.address]).args(more);
+        let mut tail = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+        lines.next().unwrap().unwrap();
+        drop(lines);
+        let output = tail.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{more:?}");
+    }
+    bus.stop();
+}
+
+#[test]
+fn a_publish_that_is_refused_says_what_to_do_and_no_number_of_the_only_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let topology = folder.path().join("keyed.yaml");
+    std::fs::write(&topology, "wattle: v1\nname: shop\ntopics: { orders: { key: data.id } }\nsubscribers: {}\n")
+        .unwrap();
+    let mut command = wattle();
+    command.arg("run").arg(&topology).arg("--data").arg(folder.path().join("data"));
+    command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
+    let bus = Bus::spawn(command);
+    for (data, words) in [
+        ("--empty", "`data.id` is read from the data, and this event has none: publish it with data"),
+        ("{}", "this event has no `data.id`"),
+    ] {
+        let ran = bus.run(&["publish", "orders", data]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.notices.contains(words) && !ran.notices.contains("event 0"), "{ran:?}");
+        assert!(ran.notices.contains("`shop/orders`"), "{ran:?}");
+    }
+    let ran = bus.run_with(&["publish", "orders", "--plain"], "{\"id\":\"a\"}\n{}\n");
+    assert!(ran.notices.contains("standard input:2: `shop/orders`: "), "{ran:?}");
+    bus.stop();
+}
+
+#[test]
 fn topics_and_status_say_what_is_there() {
     let (_folder, bus) = bus();
     bus.run(&["publish", "log", "x"]).ok();
@@ -220,13 +264,13 @@ fn events_of_a_file_go_to_several_topics_at_once() {
     assert_eq!(seen, [(&json!("orders"), &json!(true)), (&json!("log"), &json!(true))]);
     // what `tail` prints can be published as it is
     let tailed = bus.run(&["tail", "log"]).ok();
-    assert!(bus.run_with(&["publish", "--together", "-"], &tailed).notices.contains("had been published before"));
+    assert!(bus.run_with(&["publish", "--together", "-"], &tailed).notices.contains("was there already"));
 
     for (bad, words) in [
         (line("log", 4) + "{}", "standard input:2: it is not `{\"topic\""),
         (line("log", 4) + &line("", 5), "standard input:2: its topic has no name"),
         (line("log", 4) + "{\"topic\":\"log\",\"event\":{}}", "standard input:2: "),
-        (line("log", 4) + "\n" + &line("lgo", 5), "standard input:3: event 1: there is no topic `lgo`; did you mean"),
+        (line("log", 4) + "\n" + &line("lgo", 5), "standard input:3: there is no topic `lgo`; did you mean"),
         (line("log", 4) + &line("lgo", 5), "; nothing was published"),
         (line("log", 4) + "[", "standard input:2:1: "),
         (line("log", 4) + "{\"topic\":\"log\",\"event\":{\"specversion\":x}}", "standard input:2:39: it is not"),

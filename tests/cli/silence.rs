@@ -47,7 +47,7 @@ fn spawn(arguments: &[String]) -> Child {
 fn more(path: &str, folder: &std::path::Path) -> Vec<String> {
     let file = |name: &str| folder.join(name).display().to_string();
     let words: &[&str] = match path {
-        "publish" => &["t", "x"],
+        "publish" => &["t", "x", "--try-for", "1s"],
         "seek" => &["s", "--to", "start"],
         "state get" => &["s", "k"],
         "dead redrive" | "dead drop" | "parked release" | "parked drop" => &["s", "--all"],
@@ -140,6 +140,16 @@ fn commands_that_only_look_say_that_there_is_no_bus_and_others_that_they_do_not_
     for change in [&["pause", "s"][..], &["clock", "confirm"], &["seek", "s", "--to", "end"]] {
         assert_eq!(code(change), Some(4), "{change:?}");
     }
+}
+
+#[test]
+fn a_publish_after_which_the_bus_is_silent_is_tried_again() {
+    let address = silent();
+    let words = ["publish", "t", "x", "--server", &address, "--timeout", MOMENT, "--try-for", "2s"];
+    let ran = end(spawn(&words.map(str::to_owned)), "publish");
+    assert_eq!(ran.code, Some(4), "{ran:?}");
+    assert!(ran.notices.matches("trying again, with the id").count() >= 2, "{ran:?}");
+    assert!(ran.notices.contains("it is not known whether the event with the id"), "{ran:?}");
 }
 
 #[test]

@@ -27,8 +27,10 @@ fn standard_input_is_the_data_of_one_event_where_no_data_is_given() {
         assert_eq!(found, data, "{arguments:?} {input:?}");
         assert_eq!(event.get("datacontenttype").is_none(), data.is_null(), "{event}");
     }
-    let lines = bus.run_with(&["publish", "orders", "--plain"], "a\nb\n");
-    assert!(lines.notices.contains("published 2 events"), "{lines:?}");
+    for stdin in [&["publish", "orders", "--plain"][..], &["publish", "orders", "--plain", "-"]] {
+        let lines = bus.run_with(stdin, "a\nb\n");
+        assert!(lines.notices.contains("published 2 events"), "{stdin:?}: {lines:?}");
+    }
     bus.stop();
 }
 
@@ -44,7 +46,9 @@ fn what_is_no_event_is_refused_before_anything_is_sent() {
         (&["publish", "log", "{\"a\":1,}"], "", "data:1:8:"),
         (&["publish", "log", "{\"a\":1,}"], "", "--text"),
         (&["publish", "log", "x", "--empty"], "", "--empty"),
-        (&["publish", "log", "x", "--plain"], "", "--plain"),
+        (&["publish", "log", "x", "--plain"], "", "--plain publishes an event of each line"),
+        (&["publish", "log", "\"unterminated"], "", "data:1:13: this looks like JSON and is not"),
+        (&["publish", "log", "\"unterminated"], "", "with --text it is published as text"),
         (&["publish", "log", "--text", "--empty"], "", "--empty"),
     ] {
         let ran = run_with(&[arguments, &server].concat(), input);

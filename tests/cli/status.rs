@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::bus::{bus, wattle};
+use super::bus::{Bus, bus, wattle};
 
 /// What it prints first when it goes on.
 fn first_lines(address: &str, arguments: &[&str], count: usize) -> Vec<String> {
@@ -19,8 +19,8 @@ fn first_lines(address: &str, arguments: &[&str], count: usize) -> Vec<String> {
 }
 
 #[test]
-fn it_is_shown_again_each_second_and_ends_with_the_bus() {
-    let (_folder, bus) = bus();
+fn it_is_shown_again_each_second_and_goes_on_where_the_bus_starts_again() {
+    let (folder, bus) = bus();
     bus.run(&["publish", "orders", "{}"]).ok();
     let lines = first_lines(&bus.address, &["-o", "json"], 2);
     let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -37,7 +37,23 @@ fn it_is_shown_again_each_second_and_ends_with_the_bus() {
     command.env("WATTLE_SERVER", &bus.address).args(["status", "--watch", "-o", "json"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut notices = BufReader::new(child.stderr.take().unwrap()).lines();
     lines.next().unwrap().unwrap();
+    let address = bus.address.clone();
     bus.stop();
-    assert_eq!(child.wait().unwrap().code(), Some(3));
+    assert!(notices.next().unwrap().unwrap().contains("looking again each second"));
+    let mut command = wattle();
+    command.arg("run").arg(folder.path().join("shop.yaml")).arg("--data").arg(folder.path().join("data"));
+    command.args(["--listen", &address, "--log-format", "json"]);
+    let bus = Bus::spawn(command);
+    assert_eq!(notices.next().unwrap().unwrap(), "the bus is there again");
+    let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(line["topics"][0]["events"], 1);
+    // Nobody reads it any more.
+    drop(lines);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    bus.stop();
+
+    let ran = wattle().args(["status", "--watch", "--server", "127.0.0.1:1"]).output().unwrap();
+    assert_eq!(ran.status.code(), Some(3), "a bus that was never there");
 }

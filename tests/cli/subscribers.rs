@@ -142,6 +142,15 @@ fn dead_letters_say_what_they_were_and_why() {
     let first = bus.run(&["dead", "list", "-n", "1"]).ok();
     assert!(first.lines().count() == 3 && first.contains(" more: `wattle"), "{first}");
 
+    for change in [&["dead", "redrive"][..], &["dead", "drop"], &["parked", "release"], &["parked", "drop"]] {
+        let ran = bus.run(&[change, &["validate", "--id", "nothing"]].concat());
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{ran:?}");
+        assert!(ran.notices.contains("of validate has the id `nothing`"), "{ran:?}");
+    }
+    let missing = bus.run(&["dead", "list", "--reason", "missing field `currency` at line N column N", "-o", "json"]);
+    assert_eq!(missing.json()[0]["reason"].as_str().map(|why| why.contains("column N")), Some(true));
+    let wrong = bus.run(&["dead", "list", "--all"]);
+    assert!(wrong.code == Some(2) && !wrong.notices.contains("as a value"), "{wrong:?}");
     let none = bus.run(&["dead", "show", "validate", "--id", "nothing"]);
     assert_eq!(none.code, Some(1), "{none:?}");
     assert!(none.notices.contains("wattle dead list validate"), "{}", none.notices);
@@ -256,6 +265,29 @@ fn a_pause_outlasts_a_restart() {
     bus.run(&["resume", "count"]).ok();
     settle(&bus);
     assert_eq!(bus.run(&["tail", "totals"]).json().len(), 1);
+    bus.stop();
+}
+
+#[test]
+fn a_seek_says_that_a_lane_is_still_halted() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = start(folder.path(), &parking(1).replace("on_failure: park", "on_failure: halt"));
+    bus.run(&["publish", "jobs", "panic 1", "--key", "a"]).ok();
+    let begin = Instant::now();
+    while status(&bus)[0]["lanes"] != json!(["halted"]) {
+        assert!(begin.elapsed() < PATIENCE, "{:#?}", status(&bus));
+    }
+    let still = "work still has 1 lane halted: `wattle resume work` has it go on";
+    let moved = bus.run(&["seek", "work", "--to", "end", "--drop-waiting"]);
+    assert!(moved.code == Some(0) && moved.notices.contains(still), "{moved:?}");
+    let moved = bus.run(&["seek", "work", "--to", "end", "-o", "json"]).json();
+    assert_eq!((&moved[0]["halted"], &moved[0]["paused"]), (&json!([0]), &json!([])));
+    bus.run(&["resume", "work"]).ok();
+    let moved = bus.run(&["seek", "work", "--to", "end"]);
+    assert!(moved.code == Some(0) && !moved.notices.contains("halted"), "{moved:?}");
+    bus.run(&["pause", "work"]).ok();
+    let moved = bus.run(&["seek", "work", "--to", "end"]);
+    assert!(moved.notices.contains("1 lane paused: `wattle resume work`"), "{moved:?}");
     bus.stop();
 }
 

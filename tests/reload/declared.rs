@@ -63,6 +63,25 @@ async fn whatever_is_new_and_does_not_fit_the_other_is_refused_and_the_version_b
 }
 
 #[tokio::test]
+async fn a_setting_that_the_deployed_component_does_not_have_is_refused_with_its_name() {
+    let mut world = World::new("a");
+    world.plan = told("time: 7");
+    let bus = world.start().await;
+    bus.reloader.deploy("work", component("time"), Policy::Replace, "a test").await.unwrap();
+    let deployed = format!("the deployed component {}", Digest::of(&component("time")).short());
+    let other = Proposal::of(&told("tme: 7"), &[world.file()]);
+    let planned = bus.reloader.changes(&other).unwrap().refusals.concat();
+    assert!(planned.contains(&deployed) && planned.contains("did you mean `time`?"), "{planned}");
+    let refused = bus.reloader.apply(other, false).await.unwrap_err().to_string();
+    assert!(refused.contains(&deployed), "{refused}");
+    // That of the file is not called so.
+    std::fs::write(world.file(), component("time")).unwrap();
+    let planned = bus.reloader.changes(&Proposal::of(&told("tme: 7"), &[world.file()])).unwrap().refusals.concat();
+    assert!(planned.contains("not what its plugin declares") && planned.contains("did you mean"), "{planned}");
+    bus.stop().await;
+}
+
+#[tokio::test]
 async fn a_secret_may_become_what_does_not_fit_since_the_version_is_the_same() {
     let mut world = World::new("a");
     std::fs::write(world.file(), component("time")).unwrap();

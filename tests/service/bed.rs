@@ -56,7 +56,7 @@ impl GatedEngine {
             given: Arc::default(),
             busy: Arc::default(),
             forgets: watch::Sender::new(false),
-            storage: watch::Sender::new(Storage { takes_events: true, takes_outputs: true, clock_jumped: None }),
+            storage: watch::Sender::new(Storage::default()),
             arrived: watch::Sender::new(0),
             health: watch::Sender::new(Health::Serving),
         }
@@ -197,7 +197,7 @@ impl Engine for GatedEngine {
     }
 
     fn storage(&self) -> Storage {
-        *self.storage.borrow()
+        self.storage.borrow().clone()
     }
 
     fn confirm_clock(&self) -> bool {

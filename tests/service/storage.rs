@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::Code;
 use wattle::client::{ClientError, Window};
-use wattle::engine::Storage;
+use wattle::engine::{MissingEvents, Room, Storage};
 
 use super::bed::{LOG, all_of, bed, event, read_all};
 
@@ -20,7 +20,21 @@ async fn a_full_disk_refuses_producers_and_says_when_to_try_again() {
     assert!(refused.message.contains("make room"), "{}", refused.message);
     let status = bed.client.status().await.unwrap();
     assert_eq!(status.serving, Ok(()), "it still gives out events");
-    assert_eq!(status.storage, Some(Storage { takes_events: false, takes_outputs: true, clock_jumped: None }));
+    assert_eq!(status.storage, Some(Storage { takes_events: false, ..Storage::default() }));
+}
+
+#[tokio::test]
+async fn how_much_room_there_is_and_what_is_missing_is_said_as_it_is() {
+    let bed = bed().await;
+    let room = Room { left_bytes: 10 << 20, reserve_bytes: 8 << 20, publish_bytes: 1 << 20 };
+    let (file, topic) = ("/data/log/segment-1".to_owned(), LOG.to_owned());
+    let missing = vec![MissingEvents { file, topic, partition: 1, first_offset: 7, last_offset: 9 }];
+    bed.engine.storage.send_modify(|storage| (storage.room, storage.missing) = (Some(room), missing.clone()));
+    let status = bed.client.status().await.unwrap();
+    assert_eq!(status.serving, Ok(()));
+    let storage = status.storage.unwrap();
+    assert_eq!(storage, Storage { room: Some(room), missing, ..Storage::default() });
+    assert_eq!(storage.publish_bytes_max(), Some(1 << 20), "less than a publish may have");
 }
 
 #[tokio::test]

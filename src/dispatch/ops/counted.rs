@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::error::ControlError;
 use super::letters::LetterProgress;
 use super::listings::{FailedEvent, Filter};
+use super::places::without_positions;
 use crate::dispatch::tree::Tree;
 use crate::engine::Engine;
 
@@ -22,7 +23,7 @@ const LETTERS_AT_ONCE: usize = 10_000;
 pub struct Reason {
     /// The kind of the failure.
     pub failure: String,
-    /// The first line of the reason, or the beginning of it; empty for all others of this kind.
+    /// The first line of the reason without places in the data, or the beginning of it; empty for all others of this kind.
     pub words: String,
 }
 
@@ -53,7 +54,8 @@ impl Reasons {
     }
 
     fn count(&mut self, letter: &FailedEvent) {
-        let (line, failed_ns) = (letter.waiter.reason.lines().next().unwrap_or_default(), letter.waiter.failed_ns);
+        let line = without_positions(letter.waiter.reason.lines().next().unwrap_or_default());
+        let failed_ns = letter.waiter.failed_ns;
         let words = match line.get(..line.floor_char_boundary(REASON_BYTES_MAX)) {
             Some(begin) if begin.len() < line.len() => format!("{begin}…"),
             _ => line.to_owned(),

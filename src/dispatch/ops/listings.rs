@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::error::ControlError;
+use super::places::without_positions;
 use crate::dispatch::lane::command::{Answer, Command};
 use crate::dispatch::lane::state::{self, StateEntry};
 use crate::dispatch::lane::waiting::{self, Waiter, WaitingError, now_ns};
@@ -42,7 +43,12 @@ impl Filter {
     pub(super) fn matches(&self, event: &FailedEvent) -> bool {
         let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
         let waiter = &event.waiter;
-        let is_reason = |wanted: &String| waiter.failure == *wanted || waiter.reason.contains(wanted.as_str());
+        // as it is, and as it is counted
+        let is_reason = |wanted: &String| {
+            waiter.failure == *wanted
+                || waiter.reason.contains(wanted.as_str())
+                || without_positions(&waiter.reason).contains(wanted.as_str())
+        };
         let last_ns = if waiter.failed_ns == 0 { waiter.since_ns } else { waiter.failed_ns };
         let age_ns = now_ns().saturating_sub(last_ns);
         is(&self.key, &event.key)

@@ -14,6 +14,7 @@ pub(super) mod letters;
 pub(super) mod listings;
 pub(super) mod moving;
 pub(super) mod pending;
+mod places;
 pub mod shadow;
 pub mod snapshots;
 pub mod trace;

@@ -1,7 +1,7 @@
 //! Ordering keys by a topic's `key:` expression, and what events are recognised by, by its `id:`.
 
 use crate::model::{EventId, EventView};
-use crate::topology::{EventFields, ExtensionAttributes, KeyExpression};
+use crate::topology::{EventFields, ExpressionError, ExtensionAttributes, KeyExpression};
 
 /// Extension attributes of an encoded event, as expressions see them.
 struct Extensions<'a>(EventView<'a>);
@@ -44,7 +44,20 @@ pub(crate) fn evaluate(expression: &KeyExpression, event: &EventView<'_>, key: O
         // behind each other.
         Ok(key) if key.is_empty() => Err(format!("`{}` is an empty text", expression.text())),
         Ok(key) => Ok(key),
+        Err(error) if is_of_data(&error) && event.data.is_none_or(<[u8]>::is_empty) => Err(format!(
+            "`{}` is read from the data, and this event has none: publish it with data in JSON that has that",
+            expression.text()
+        )),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether an expression was not given what it looks for in the data.
+fn is_of_data(error: &ExpressionError) -> bool {
+    match error {
+        ExpressionError::NotJson { .. } | ExpressionError::BrokenJson { .. } => true,
+        ExpressionError::Missing { path, .. } => path.starts_with("data"),
+        _ => false,
     }
 }
 
@@ -77,6 +90,15 @@ mod tests {
     fn a_key_comes_from_data_attributes_and_the_key_so_far() {
         assert_eq!(key("data.id", r#"{"id":"a"}"#), Ok("a".into()));
         assert_eq!(key("attributes.count + '/' + key", "{}"), Ok("7/old".into()));
+    }
+
+    #[test]
+    fn an_event_without_data_is_told_that_its_key_is_read_from_there() {
+        for expression in ["data.id", "data.a.b + ''", "string(data.id)"] {
+            let why = key(expression, "").unwrap_err();
+            assert!(why.contains("this event has none: publish it with data"), "{expression}: {why}");
+        }
+        assert!(key("subject", "").unwrap_err().contains("`subject`"), "no data would help");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::EmbeddedError;
 use crate::effects::{Disk, DiskFolder, FILE_MODE, FOLDER_MODE, LookedAt, write_private};
 
 /// The folder inside the data folder that holds the log.
-const LOG_FOLDER: &str = "log";
+pub(super) const LOG_FOLDER: &str = "log";
 /// What it was called when there was nothing in it but the journal.
 const EARLIER_LOG_FOLDER: &str = "journal";
 /// Locked while a bus owns the data folder.
@@ -48,9 +48,18 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Embedded
 }
 
 impl Folder {
-    /// Whether there is a log in it.
-    pub(super) fn has_log(folder: &Path) -> bool {
-        folder.join(LOG_FOLDER).is_dir() || folder.join(EARLIER_LOG_FOLDER).is_dir()
+    /// Whether there is a log in it. An error where that cannot be seen: it may be one that this user may not look into.
+    pub(super) fn has_log(folder: &Path) -> Result<bool, EmbeddedError> {
+        for log in [LOG_FOLDER, EARLIER_LOG_FOLDER] {
+            match fs::metadata(folder.join(log)) {
+                Ok(found) if found.is_dir() => return Ok(true),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("look into", folder)(error));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(false)
     }
 
     pub(super) fn take(folder: &Path) -> Result<Self, EmbeddedError> {
@@ -109,7 +118,7 @@ fn is_marked(folder: &Path) -> Result<bool, EmbeddedError> {
     let names: Vec<_> = names.collect::<io::Result<_>>().map_err(failed("look into", folder))?;
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
     let is_marked = has(MARK_FILE);
-    let is_known = has(LOCK_FILE) && Folder::has_log(folder) || has_files_of_log(folder);
+    let is_known = has(LOCK_FILE) && Folder::has_log(folder)? || has_files_of_log(folder);
     if !is_marked && !is_known {
         let is_free = |name: &OsStr| OF_FILE_SYSTEMS.iter().any(|of| name == *of);
         return match names.iter().find(|name| !is_free(name)) {

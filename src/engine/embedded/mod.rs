@@ -6,7 +6,7 @@
 mod folder;
 pub mod offline;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
@@ -16,19 +16,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use folder::Folder;
+use folder::{Folder, LOG_FOLDER};
 
 use super::catalogue::{Catalogue, CatalogueError, numbers_by_name};
 use super::{
     AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, EntryPage,
-    Health, Hold, KnownTopic, Numbers, PageBudget, ReadBudget, ReadError, Retention, Session, SessionError, Slices,
-    Stopped, Storage, TimeOf, Unconsumed, Unit,
+    Health, Hold, KnownTopic, MissingEvents, Numbers, PageBudget, ReadBudget, ReadError, Retention, Room, Session,
+    SessionError, Slices, Stopped, Storage, TimeOf, Unconsumed, Unit,
 };
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
 use crate::limits;
 use crate::log::{
-    Acquired, ColdError, ColdReader, Condition, EntriesError, GoneTopic, LaneEntries, Log, NotPlaced, OpenError,
-    Placed, Recent, Refused, Settings, SpaceLevel,
+    Acquired, ColdError, ColdReader, Condition, EntriesError, GoneTopic, LaneEntries, Log, MissingSegment, NotPlaced,
+    OpenError, Placed, Recent, Refused, Settings, SpaceLevel,
 };
 pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId, keeper_of};
@@ -127,6 +127,8 @@ struct Shared {
     applying: tokio::sync::Mutex<()>,
     recovery: Recovery,
     snapshots: Option<Arc<dyn Disk>>,
+    /// What messages call the folder of the log.
+    log_folder: PathBuf,
     /// Held as long as the engine lives.
     _lock: Option<File>,
 }
@@ -199,9 +201,28 @@ impl EmbeddedEngine {
                 applying: tokio::sync::Mutex::new(()),
                 recovery,
                 snapshots,
+                log_folder: folder().join(LOG_FOLDER),
                 _lock: lock,
             }),
         })
+        .inspect(Self::tell_missing)
+    }
+
+    /// Says which files are gone, and what to do. All else is served: nobody is helped by a bus that does not run for the old
+    /// events of one partition.
+    fn tell_missing(&self) {
+        for MissingEvents { file, topic, partition, first_offset, last_offset } in self.shared.missing() {
+            tracing::error!(
+                file,
+                topic,
+                partition,
+                first_offset,
+                last_offset,
+                "a file of events is missing: stop the bus and put it back; all other events are served. If it is lost, \
+                 `wattle seek SUBSCRIBER --to {} --partition {partition}` moves a subscriber that stands before it behind it",
+                last_offset + 1
+            );
+        }
     }
 
     /// What was found in the data folder.
@@ -225,6 +246,24 @@ impl Shared {
 
     fn has_stopped(&self) -> Option<Stopped> {
         stopped(&self.condition.borrow())
+    }
+
+    /// Events whose file is gone.
+    fn missing(&self) -> Vec<MissingEvents> {
+        let missing = self.log.missing();
+        if missing.is_empty() {
+            return Vec::new();
+        }
+        let topics: HashMap<TopicId, String> =
+            self.catalogue().topics().into_iter().map(|topic| (topic.number, topic.name)).collect();
+        let named = |MissingSegment { file, partition, base_offset, end_offset }| MissingEvents {
+            file: self.log_folder.join(file).display().to_string(),
+            topic: topics.get(&partition.topic).cloned().unwrap_or_else(|| partition.topic.to_string()),
+            partition: partition.partition,
+            first_offset: base_offset,
+            last_offset: end_offset.saturating_sub(1),
+        };
+        missing.into_iter().map(named).collect()
     }
 
     /// Why a submission was refused or its ticket ended: the log has stopped, or is just about to say so.
@@ -532,6 +571,12 @@ impl Engine for EmbeddedEngine {
             takes_events: level == SpaceLevel::Ample,
             takes_outputs: level != SpaceLevel::Critical,
             clock_jumped: self.shared.log.frozen().map(|frozen| frozen.skew),
+            room: self.shared.log.room().map(|crate::log::Room { left_bytes, reserve_bytes, publish_bytes }| Room {
+                left_bytes,
+                reserve_bytes,
+                publish_bytes,
+            }),
+            missing: self.shared.missing(),
         }
     }
 

@@ -34,7 +34,7 @@ impl OfflineFolder {
     /// # Errors
     /// [`OfflineError`], among others where a bus is running on it.
     pub fn open(folder: &Path) -> Result<Self, OfflineError> {
-        if !Folder::has_log(folder) {
+        if !Folder::has_log(folder)? {
             return Err(OfflineError::NoLog(folder.to_owned()));
         }
         Ok(Self { folder: folder.to_owned(), held: Folder::take(folder)? })
@@ -45,7 +45,7 @@ impl OfflineFolder {
     /// # Errors
     /// [`OfflineError`], among others where a bus is running on it.
     pub fn look(folder: &Path) -> Result<Self, OfflineError> {
-        if !Folder::has_log(folder) {
+        if !Folder::has_log(folder)? {
             return Err(OfflineError::NoLog(folder.to_owned()));
         }
         Ok(Self { folder: folder.to_owned(), held: Folder::look(folder)? })
