@@ -121,9 +121,8 @@ pub(super) fn apply(args: &ApplyArgs) -> Outcome {
         let revision = args.if_revision.clone().unwrap_or(found);
         client.apply(proposal, args.allow_loss, Some(revision)).await.map_err(refused)
     })?;
-    let is_empty = changes.is_empty();
-    print(&Changes { changes, ..Changes::default() }, &revision, args.output)?;
-    if args.output == Output::Text && !is_empty {
+    print(&changes, &revision, args.output)?;
+    if args.output == Output::Text && !changes.is_empty() {
         say("applied");
     }
     Ok(())
@@ -150,7 +149,7 @@ fn print(changes: &Changes, revision: &str, output: Output) -> io::Result<()> {
 }
 
 /// Changes for programs.
-pub(super) fn shown(Changes { changes, refusals, losses, missing }: &Changes) -> serde_json::Value {
+pub(super) fn shown(Changes { changes, refusals, losses, missing, differs }: &Changes) -> serde_json::Value {
     let change = |change: &Change| {
         let Change { node, name, was, what, words } = change;
         json!({ "node": node.word(), "name": name, "was": was, "what": what.word(), "words": words })
@@ -161,11 +160,12 @@ pub(super) fn shown(Changes { changes, refusals, losses, missing }: &Changes) ->
         "refusals": refusals,
         "losses": losses,
         "missing": missing.iter().map(name).collect::<Vec<_>>(),
+        "differs": differs,
     })
 }
 
 /// Changes for people: a line for each node, and what is to be known about it below.
-pub(super) fn text(Changes { changes, refusals, losses, missing }: &Changes) -> String {
+pub(super) fn text(Changes { changes, refusals, losses, missing, differs }: &Changes) -> String {
     let mut lines = Vec::new();
     for Change { node, name, was, what, words } in changes {
         let sign = match what {
@@ -184,6 +184,7 @@ pub(super) fn text(Changes { changes, refusals, losses, missing }: &Changes) -> 
     let stays =
         |(node, name): &(Node, String)| format!("= {} {}: would be removed with --prune", node.word(), plain(name));
     lines.extend(missing.iter().map(stays));
+    lines.extend(differs.iter().map(|why| format!("! {}", plain(why))));
     lines.extend(losses.iter().map(|loss| format!("needs --allow-loss: {}", plain(loss))));
     lines.extend(refusals.iter().map(|refusal| format!("refused: {}", plain(refusal))));
     lines.into_iter().map(|line| line + "\n").collect()
@@ -211,9 +212,10 @@ mod tests {
             refusals: vec!["no".into()],
             losses: vec!["a has 2 events".into()],
             missing: vec![(Node::Topic, "shop/d".into())],
+            differs: vec!["subscriber shop/e: so".into()],
         };
         let expected = "- topic shop/a: removed\n    so\n~ subscriber shop/b: moved\n    so\n~ subscriber shop/old -> shop/c: \
-                        renamed\n    so\n= topic shop/d: would be removed with --prune\nneeds --allow-loss: a has 2 events\nrefused: no\n";
+                        renamed\n    so\n= topic shop/d: would be removed with --prune\n! subscriber shop/e: so\nneeds --allow-loss: a has 2 events\nrefused: no\n";
         assert_eq!(text(&changes), expected);
         assert_eq!(text(&Changes::default()), "nothing changes\n");
     }

@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::table::Table;
 use super::tree::plural;
+use super::words::plain;
 use super::{Failure, Outcome, Output, ServerArg, block_on, shadow, trials};
-use crate::reload::{self, KeptVersion, Policy, Standing, Summary};
+use crate::reload::{self, KeptVersion, Policy, Standing, Summary, Unpinned};
 use crate::wasm::Digest;
 
 /// Change the versions of plugins while they run
@@ -355,23 +356,41 @@ fn rollback(args: &Rollback) -> Outcome {
 
 fn pin(args: &Pin) -> Outcome {
     let Of { subscriber, server, output } = &args.of;
+    if args.off {
+        return unpin(&args.of);
+    }
     let version = block_on(async {
         let client = server.connect().await?;
-        match args.off {
-            true => Ok(client.unpin(subscriber).await.map(|()| None)?),
-            false => Ok(Some(client.pin(subscriber, args.digest.as_deref(), args.expected.version.clone()).await?)),
-        }
+        Ok(client.pin(subscriber, args.digest.as_deref(), args.expected.version.clone()).await?)
     })?;
     let mut out = anstream::stdout().lock();
-    match (output, version) {
-        (Output::Json, version) => {
-            let line = json!({ "pinned": version.is_some(), "version": version.map(|version| version.to_string()) });
-            writeln!(out, "{line}")?;
-        }
-        (Output::Text, Some(version)) => {
+    match output {
+        Output::Json => writeln!(out, "{}", json!({ "pinned": true, "version": version.to_string() }))?,
+        Output::Text => {
             writeln!(out, "{subscriber} is pinned to {} until `wattle plugin pin {subscriber} --off`", version.short())?
         }
-        (Output::Text, None) => writeln!(out, "{subscriber} is not pinned")?,
+    }
+    Ok(())
+}
+
+fn unpin(Of { subscriber, server, output }: &Of) -> Outcome {
+    let Unpinned { tries, refused } = block_on(async { Ok(server.connect().await?.unpin(subscriber).await?) })?;
+    let mut out = anstream::stdout().lock();
+    match output {
+        Output::Json => {
+            let tries = tries.map(|version| version.to_string());
+            writeln!(out, "{}", json!({ "pinned": false, "version": null, "tries": tries, "refused": refused }))?;
+        }
+        Output::Text => {
+            let then = match (tries, refused) {
+                (Some(version), _) => {
+                    format!("; {} is tried, since its file or the topology has changed meanwhile", version.short())
+                }
+                (None, Some(why)) => format!("; what its file and the topology say is not tried: {}", plain(&why)),
+                (None, None) => String::new(),
+            };
+            writeln!(out, "{subscriber} is not pinned{then}")?;
+        }
     }
     Ok(())
 }

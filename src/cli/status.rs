@@ -174,13 +174,14 @@ fn lines(server: &str, status: &BusStatus, drift: Option<&Changes>) -> Vec<Strin
     }
     match drift {
         None => {}
-        Some(drift) if drift.is_empty() && drift.missing.is_empty() => {
+        Some(drift) if drift.is_empty() && drift.missing.is_empty() && drift.differs.is_empty() => {
             lines.push("what runs is what the files say".to_owned());
         }
         Some(drift) => {
-            let words = match drift.is_empty() {
-                true => "what runs is what the files say and more, which `wattle apply --prune` would remove:",
-                false => "the files say something else, which `wattle apply` would run:",
+            let words = match (drift.is_empty(), drift.missing.is_empty()) {
+                (true, true) => "what is applied is what the files say, and other settings run:",
+                (true, false) => "what runs is what the files say and more, which `wattle apply --prune` would remove:",
+                (false, _) => "the files say something else, which `wattle apply` would run:",
             };
             lines.push(format!("{WARNING}{words}{WARNING:#}"));
             lines.extend(changes::text(drift).lines().map(str::to_owned));
@@ -190,6 +191,8 @@ fn lines(server: &str, status: &BusStatus, drift: Option<&Changes>) -> Vec<Strin
     for subscriber in &status.tree.subscribers {
         let name = plain(&subscriber.name);
         lines.push(version(subscriber));
+        let other = subscriber.other_settings.iter();
+        lines.extend(other.map(|why| format!("{WARNING}settings of {name}: {}{WARNING:#}", plain(why))));
         lines.extend(subscriber.reload.iter().map(|reload| format!("last reload of {name}: {}", plain(reload))));
         lines.extend(subscriber.last_failure.iter().map(|why| format!("last failure of {name}: {}", plain(why))));
     }
@@ -199,7 +202,8 @@ fn lines(server: &str, status: &BusStatus, drift: Option<&Changes>) -> Vec<Strin
 /// The version that a subscriber runs, and the one that is to take its place.
 fn version(subscriber: &SubscriberStatus) -> String {
     let short = |digest: &str| digest.chars().take(16).collect::<String>();
-    let proven = format!("version of {}: {}", subscriber.name, short(&subscriber.digest));
+    let pinned = if subscriber.is_pinned { ", pinned" } else { "" };
+    let proven = format!("version of {}: {}{pinned}", subscriber.name, short(&subscriber.digest));
     match &subscriber.on_trial {
         None => proven,
         Some(trial) => format!(
@@ -320,6 +324,9 @@ fn subscriber(subscriber: &SubscriberStatus) -> serde_json::Value {
         "lanes": subscriber.lanes.iter().map(lane).collect::<Vec<_>>(),
         "last_failure": subscriber.last_failure,
         "on_trial": subscriber.on_trial.as_ref().map(trials::json),
+        "pinned": subscriber.is_pinned,
+        "settings": if subscriber.other_settings.is_some() { "other" } else { "applied" },
+        "other_settings": subscriber.other_settings,
         "reload": subscriber.reload,
     })
 }

@@ -5,7 +5,7 @@ use tonic::Code;
 
 use super::line::{self, Compiling};
 use super::{Client, ClientError, Refused};
-use crate::reload::{KeptVersion, Policy, Reloaded, Summary};
+use crate::reload::{KeptVersion, Policy, Reloaded, Summary, Unpinned};
 use crate::rpc::v1;
 use crate::rpc::v1::deploy_request::{Begin, Part};
 use crate::wasm::{Digest, NotADigest};
@@ -116,13 +116,14 @@ impl Client {
         answer.into_inner().version.parse().map_err(nonsense)
     }
 
-    /// Lets other versions take the place of the one that a subscriber is pinned to.
+    /// Lets other versions take the place of the one that a subscriber is pinned to, and tries what was applied meanwhile.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn unpin(&self, subscriber: &str) -> Result<(), ClientError> {
+    pub async fn unpin(&self, subscriber: &str) -> Result<Unpinned, ClientError> {
         let request = v1::UnpinRequest { subscriber: subscriber.to_owned() };
-        self.plugins.clone().unpin(request).await.map_err(|status| self.failed(&status))?;
-        Ok(())
+        let answer = self.plugins.clone().unpin(line::marked(Compiling, request)).await;
+        let v1::UnpinResponse { tries, refused } = answer.map_err(|status| self.failed(&status))?.into_inner();
+        Ok(Unpinned { tries: tries.map(|version| version.parse::<Digest>()).transpose().map_err(nonsense)?, refused })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::line::{self, Compiling};
 use super::{Client, ClientError};
-use crate::dispatch::{Change, Changes};
+use crate::dispatch::Changes;
 use crate::reload::{Garbage, Proposal};
 use crate::rpc::v1;
 use crate::topology::Base;
@@ -40,8 +40,8 @@ impl Client {
         Ok((answer.into(), revision))
     }
 
-    /// Applies a topology, where this revision is what is applied, if one is said. What has changed, and the revision from then
-    /// on.
+    /// Applies a topology, where this revision is what is applied, if one is said. What has changed, or differs from what is
+    /// applied, and the revision from then on.
     ///
     /// # Errors
     /// [`ClientError`]; where the bus refuses, what ran before runs on.
@@ -50,12 +50,13 @@ impl Client {
         proposal: Proposal,
         allow_loss: bool,
         if_revision: Option<String>,
-    ) -> Result<(Vec<Change>, String), ClientError> {
+    ) -> Result<(Changes, String), ClientError> {
         let request = v1::ApplyTopologyRequest { topology: Some(proposal.into()), allow_loss, if_revision };
         let answer = self.topologies.clone().apply_topology(line::marked(Compiling, request)).await;
-        let v1::ApplyTopologyResponse { changes, revision } =
+        let v1::ApplyTopologyResponse { changes, revision, differs } =
             answer.map_err(|status| self.failed(&status))?.into_inner();
-        Ok((changes.into_iter().map(Into::into).collect(), revision))
+        let changes = changes.into_iter().map(Into::into).collect();
+        Ok((Changes { changes, differs, ..Changes::default() }, revision))
     }
 
     /// What is kept of topics and subscribers that are gone.

@@ -130,6 +130,15 @@ pub struct Reloaded {
     pub outcome: Outcome,
 }
 
+/// What became of a subscriber that is no longer pinned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unpinned {
+    /// The version that is tried from now on, since its file or the topology has changed meanwhile.
+    pub tries: Option<Digest>,
+    /// Why what they say is not tried, in words.
+    pub refused: Option<String>,
+}
+
 /// The versions of a subscriber, in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {

@@ -314,6 +314,42 @@ impl Decided {
         }
     }
 
+    /// Whether it is the file that proposes something now, and not only the topology.
+    pub(super) fn is_of_file(&self, said: Said) -> bool {
+        said.component.is_some() && self.looked_at.and_then(|before| before.component) != said.component
+    }
+
+    /// Where the version that was decided on last has other settings than these, which are applied: why, and what to do.
+    pub(super) fn other_settings(&self, settings: Digest, subscriber: &str) -> Option<String> {
+        let has = |kept: &&Kept| kept.said().settings == settings;
+        if self.find(self.newest()).is_none_or(|kept| has(&kept)) {
+            return None;
+        }
+        let is_new = self.looked_at.is_some_and(|before| before.settings != settings);
+        let runs = self.newest().short();
+        let try_them = format!("`wattle plugin deploy {subscriber} FILE` tries the applied ones");
+        let taken_back = self.kept.iter().rev().filter(has).find_map(|kept| Some((kept, kept.taken_back.as_ref()?)));
+        let why = match (self.is_pinned, taken_back) {
+            (true, _) if is_new => {
+                format!(
+                    "it is pinned to {runs}; `wattle plugin pin {subscriber} --off` brings the applied ones on trial"
+                )
+            }
+            (true, _) => format!("it is pinned to {runs}; after `wattle plugin pin {subscriber} --off`, {try_them}"),
+            (false, _) if is_new => {
+                format!("{runs} runs on until the next start tries the applied ones; {try_them} now")
+            }
+            (false, Some((kept, why))) => {
+                format!(
+                    "{}, which has the applied ones, was taken back: {why}; change them, or {try_them} again",
+                    kept.version.short()
+                )
+            }
+            (false, None) => format!("{runs} was chosen by hand; {try_them}"),
+        };
+        Some(format!("other settings run than those applied: {why}"))
+    }
+
     /// What is said now has been looked at. A file that cannot be read is still to be.
     pub(super) fn look_at(&mut self, said: Said) {
         let component = said.component.or(self.looked_at.and_then(|before| before.component));

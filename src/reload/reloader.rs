@@ -1,7 +1,7 @@
 //! What changes versions, one at a time for each subscriber.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -17,10 +17,10 @@ use super::record::{Decided, Kept, Said};
 use super::revision::History;
 use super::store::{AllKept, Shown, StoreError};
 use super::{
-    Compile, KeptError, KeptVersion, Outcome, Policy, ReloadError, Reloaded, Standing, Store, Summary, cause_of_file,
-    source, start, terms,
+    Compile, KeptError, KeptVersion, Outcome, Policy, ReloadError, Reloaded, Standing, Store, Summary, Unpinned,
+    cause_of_file, source, start, terms,
 };
-use crate::dispatch::{Called, ControlError, Tree, VersionError};
+use crate::dispatch::{Called, ControlError, SubscriberStatus, Tree, VersionError};
 use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
@@ -396,35 +396,53 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     /// What the file of a plugin proposes. Blocks.
     fn look_at_file(&self, plan: &SubscriberPlan, file: &Path, policy: Policy) -> Result<Looked, ReloadError> {
-        let name = plan.label();
-        let wasm = source::read(&name, file).map_err(|error| ReloadError::Source(vec![error]))?;
+        let wasm = source::read(&plan.label(), file).map_err(|error| ReloadError::Source(vec![error]))?;
         let component = Digest::of(&wasm);
-        let said = Said { component: Some(component), settings: source::settings(plan) };
-        let mut store = self.store();
-        let proposed = match store.decided(&name) {
-            None => Some(component),
-            Some(decided) => match decided.proposed(said) {
-                None => {
-                    let runs = decided.component() == Some(component) && !decided.is_pinned;
-                    let outcome = if runs { Outcome::Unchanged } else { Outcome::Ignored };
-                    let version = if runs { decided.newest() } else { source::version(plan, &component) };
-                    if decided.looked_at.is_none() {
-                        store.decide(&name, |decided| decided.look_at(said))?;
-                    }
-                    return Ok(Looked::Nothing(Reloaded { version, outcome }));
-                }
-                proposed => proposed,
-            },
-        };
-        let (wasm, cause) = match proposed {
-            Some(other) if other != component => {
-                (store.component(other).map_err(KeptError::Store)?, super::OTHER_SETTINGS.to_owned())
+        Ok(match self.proposal_now(plan, Some((file, wasm)), policy)? {
+            Some(proposal) => Looked::New(proposal.into()),
+            None => {
+                let shown = self.shown();
+                let decided = shown.0.subscribers.get(&plan.label());
+                let runs = decided.filter(|decided| decided.component() == Some(component) && !decided.is_pinned);
+                let (version, outcome) = match runs {
+                    Some(decided) => (decided.newest(), Outcome::Unchanged),
+                    None => (source::version(plan, &component), Outcome::Ignored),
+                };
+                Looked::Nothing(Reloaded { version, outcome })
             }
-            _ => (wasm, cause_of_file(file)),
+        })
+    }
+
+    /// What is proposed by the topology, and by a file where that can be read: the same at any time, as at a start. Blocks.
+    fn proposal_now(
+        &self,
+        plan: &SubscriberPlan,
+        file: Option<(&Path, Vec<u8>)>,
+        policy: Policy,
+    ) -> Result<Option<Proposal>, ReloadError> {
+        let name = plan.label();
+        let component = file.as_ref().map(|(_, wasm)| Digest::of(wasm));
+        let said = Said { component, settings: source::settings(plan) };
+        let mut store = self.store();
+        let (proposed, is_of_file) = match store.decided(&name) {
+            None => (component, true),
+            Some(decided) => (decided.proposed(said), decided.is_of_file(said)),
+        };
+        let Some(proposed) = proposed else {
+            if store.decided(&name).is_some_and(|decided| decided.looked_at.is_none()) {
+                store.decide(&name, |decided| decided.look_at(said))?;
+            }
+            return Ok(None);
+        };
+        let cause = file.as_ref().filter(|_| is_of_file).map(|(path, _)| cause_of_file(path));
+        let wasm = match file {
+            Some((_, wasm)) if component == Some(proposed) => wasm,
+            _ => store.component(proposed).map_err(KeptError::Store)?,
         };
         drop(store);
+        let cause = cause.unwrap_or_else(|| super::OTHER_SETTINGS.to_owned());
         let spec = source::spec(plan, wasm).map_err(ReloadError::Source)?;
-        Ok(Looked::New(Proposal { spec, cause, said: Some(said), policy }.into()))
+        Ok(Some(Proposal { spec, cause, said: Some(said), policy }))
     }
 
     /// Waits for the turn of a reload, unless one that was asked for later has taken place by then. Its subscriber may have
@@ -647,20 +665,58 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         .await
     }
 
-    /// Lets other versions take the place of the one that a subscriber is pinned to.
+    /// Lets other versions take the place of the one that a subscriber is pinned to. What its file and the topology say, and did
+    /// not say before it was pinned, is tried at once, as the next start would.
     ///
     /// # Errors
-    /// [`ReloadError`].
-    pub async fn unpin(&self, subscriber: &str) -> Result<(), ReloadError> {
+    /// [`ReloadError`]; it is pinned then.
+    pub async fn unpin(&self, subscriber: &str) -> Result<Unpinned, ReloadError> {
         let (index, _) = self.subject(subscriber)?;
         let reloader = self.clone();
         self.whole(async move {
             let subject = reloader.at(index)?;
             let _turn = reloader.to_begin(reloader.own_turn(&subject)).await?;
             let (name, unpin) = (subject.name.clone(), |decided: &mut Decided| decided.is_pinned = false);
-            reloader.blocking(move |reloader| Ok(reloader.store().decide(&name, unpin)?)).await
+            reloader.blocking(move |reloader| Ok(reloader.store().decide(&name, unpin)?)).await?;
+            let (plan, file) = (subject.plan(), reloader.file_of(&subject.name));
+            let proposed = reloader.blocking(move |reloader| {
+                let read = |file| source::read(&plan.label(), file).ok().map(|wasm| (file, wasm));
+                reloader.proposal_now(&plan, file.as_deref().and_then(read), Policy::Swap)
+            });
+            let tried = match proposed.await {
+                Ok(Some(proposal)) => reloader.reload(index, proposal).await.map(Some),
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            };
+            Ok(match tried {
+                Ok(tried) => {
+                    let is_tried = |it: &Reloaded| matches!(it.outcome, Outcome::Tried | Outcome::Runs);
+                    Unpinned { tries: tried.filter(is_tried).map(|it| it.version), refused: None }
+                }
+                Err(error) => {
+                    reloader.note(&subject, Some(format!("the version before runs on: {error}")));
+                    Unpinned { tries: None, refused: Some(error.to_string()) }
+                }
+            })
         })
         .await
+    }
+
+    /// The file of a subscriber's plugin, as it is applied.
+    fn file_of(&self, subscriber: &str) -> Option<PathBuf> {
+        self.shown().1.as_ref()?.components_by_name().remove(subscriber)
+    }
+
+    /// Adds what was decided to what is known of subscribers that run.
+    pub fn tell(&self, statuses: &mut [SubscriberStatus]) {
+        let (shown, subjects) = (self.shown(), self.all());
+        let subjects: BTreeMap<_, _> = subjects.iter().map(|subject| (&subject.name, subject)).collect();
+        for status in statuses {
+            let Some(decided) = shown.0.subscribers.get(&status.name) else { continue };
+            status.is_pinned = decided.is_pinned;
+            let settings = subjects.get(&status.name).map(|subject| source::settings(&subject.plan()));
+            status.other_settings = settings.and_then(|settings| decided.other_settings(settings, &status.name));
+        }
     }
 
     /// Runs a version that is kept, without a trial, whatever lanes call now. Whose turn it is calls this.

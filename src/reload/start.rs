@@ -345,8 +345,10 @@ impl<C: Compile> Beginning<'_, C> {
         if decided.runs(version) {
             return Ok(None);
         }
-        let is_of_file = file.is_some_and(|file| file.digest == component);
-        let spec = held(spec).map_err(|errors| if is_of_file { errors } else { of_deployed(errors, &component) })?;
+        let has_file_component = file.is_some_and(|file| file.digest == component);
+        let spec =
+            held(spec).map_err(|errors| if has_file_component { errors } else { of_deployed(errors, &component) })?;
+        let is_of_file = decided.is_of_file(said);
         let kept = match is_of_file {
             true => self.kept(&spec, subscriber, path),
             false => Kept::new(&spec, &subscriber.config, (super::OTHER_SETTINGS, self.now_ns)),
@@ -467,6 +469,16 @@ pub(super) fn words(store: &Store, plan: &Plan, files: &[PathBuf], only: &[Strin
         found.insert(name, words);
     }
     found
+}
+
+/// Of the subscribers that another plan lets run as they are, those that run with other settings than it has for them, and why.
+pub(super) fn differs(store: &Store, plan: &Plan, started: &[String]) -> Vec<String> {
+    let words = |subscriber: &SubscriberPlan| {
+        let name = subscriber.label();
+        let decided = store.decided(&name).filter(|_| !started.contains(&name))?;
+        Some(format!("subscriber {name}: {}", decided.other_settings(settings(subscriber), &name)?))
+    };
+    plan.subscribers.iter().filter_map(words).collect()
 }
 
 /// What of subscribers that another plan starts is not what the component declares that they are to run, in words. Reads files;

@@ -165,6 +165,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (started, renames) = (tree.started_by(plan), Renames::of(&tree.plan(), plan));
         let view = self.store().view(&renames);
         let mut words = super::start::words(&view, plan, components, &started);
+        changes.differs = super::start::differs(&view, plan, &started);
         changes.refusals.extend(super::start::misfits(&view, plan, components, &started));
         for change in changes.changes.iter_mut().filter(|change| change.node == Node::Subscriber) {
             change.words.extend(words.remove(&change.name));

@@ -110,7 +110,7 @@ fn node(kind: v1::NodeKind) -> Node {
 
 /// What would change, and the revision of what is applied.
 pub(crate) fn planned(changes: Changes, revision: String) -> v1::PlanTopologyResponse {
-    let Changes { changes, refusals, losses, missing } = changes;
+    let Changes { changes, refusals, losses, missing, differs } = changes;
     let name = |(node, name)| v1::NodeName { node: kind(node).into(), name };
     v1::PlanTopologyResponse {
         changes: changes.into_iter().map(Into::into).collect(),
@@ -118,13 +118,15 @@ pub(crate) fn planned(changes: Changes, revision: String) -> v1::PlanTopologyRes
         losses,
         missing: missing.into_iter().map(name).collect(),
         revision,
+        differs,
     }
 }
 
 impl From<v1::PlanTopologyResponse> for Changes {
-    fn from(v1::PlanTopologyResponse { changes, refusals, losses, missing, .. }: v1::PlanTopologyResponse) -> Self {
+    fn from(answer: v1::PlanTopologyResponse) -> Self {
+        let v1::PlanTopologyResponse { changes, refusals, losses, missing, differs, .. } = answer;
         let missing = missing.into_iter().map(|of| (node(of.node()), of.name)).collect();
-        Self { changes: changes.into_iter().map(Into::into).collect(), refusals, losses, missing }
+        Self { changes: changes.into_iter().map(Into::into).collect(), refusals, losses, missing, differs }
     }
 }
 

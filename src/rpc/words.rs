@@ -82,6 +82,8 @@ impl From<&SubscriberStatus> for v1::Subscriber {
             last_failure: subscriber.last_failure.clone(),
             on_trial: subscriber.on_trial.clone().map(Into::into),
             reload: subscriber.reload.clone(),
+            is_pinned: subscriber.is_pinned,
+            other_settings: subscriber.other_settings.clone(),
             // no event is older than the longest duration there is
             lag_age: subscriber.lag_age.and_then(|age| age.try_into().ok()),
             waiting_age: subscriber.waiting_age.and_then(|age| age.try_into().ok()),
@@ -129,6 +131,8 @@ impl From<v1::Subscriber> for SubscriberStatus {
             last_failure: subscriber.last_failure,
             on_trial: subscriber.on_trial.map(Into::into),
             reload: subscriber.reload,
+            is_pinned: subscriber.is_pinned,
+            other_settings: subscriber.other_settings,
             lag_age: subscriber.lag_age.and_then(|age| age.try_into().ok()),
             waiting_age: subscriber.waiting_age.and_then(|age| age.try_into().ok()),
             open_dead_letters: subscriber.open_dead_letters,

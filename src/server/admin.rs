@@ -27,7 +27,10 @@ impl<E: Engine, C: Compile> AdminService for Admin<E, C> {
         let tree = self.tree.clone();
         // it may read from a disk
         let snapshot = tokio::task::spawn_blocking(move || tree.snapshot()).await;
-        let snapshot = snapshot.map_err(|error| Status::internal(error.to_string()))?;
+        let mut snapshot = snapshot.map_err(|error| Status::internal(error.to_string()))?;
+        if let Some(reloader) = &self.reloader {
+            reloader.tell(&mut snapshot.subscribers);
+        }
         let health = self.tree.engine().health().borrow().clone();
         let (state, reason) = match health {
             Health::Stopped(stopped @ Stopped::Poisoned(_)) => (v1::ServingState::Failed, stopped.to_string()),

@@ -11,7 +11,7 @@ use super::calls::Calls;
 use super::room::{Room, next_part};
 use super::{bounds, door, refusal};
 use crate::engine::Engine;
-use crate::reload::{Compile, ReloadError, Reloader};
+use crate::reload::{Compile, ReloadError, Reloader, Unpinned};
 use crate::rpc::v1;
 use crate::rpc::v1::deploy_request::{Begin, Part};
 use crate::rpc::v1::plugin_service_server::PluginService;
@@ -137,8 +137,9 @@ impl<E: Engine, C: Compile> PluginService for Plugins<E, C> {
 
     async fn unpin(&self, request: Request<v1::UnpinRequest>) -> Result<Response<v1::UnpinResponse>, Status> {
         let subscriber = request.into_inner().subscriber;
-        self.changing(self.reloader.unpin(&subscriber)).await?;
-        tracing::info!(subscriber, "not pinned any more");
-        Ok(Response::new(v1::UnpinResponse {}))
+        let Unpinned { tries, refused } = self.changing(self.reloader.unpin(&subscriber)).await?;
+        let tries = tries.map(|version| version.to_string());
+        tracing::info!(subscriber, tries, refused, "not pinned any more");
+        Ok(Response::new(v1::UnpinResponse { tries, refused }))
     }
 }

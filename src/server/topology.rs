@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::calls::Calls;
 use super::refusal;
+use crate::dispatch::Changes;
 use crate::engine::Engine;
 use crate::reload::{Compile, Reloader};
 use crate::rpc::v1::topology_service_server::TopologyService;
@@ -63,10 +64,11 @@ impl<E: Engine, C: Compile> TopologyService for Topologies<E, C> {
         let _call = self.calls.token();
         let v1::ApplyTopologyRequest { topology, allow_loss, if_revision } = request.into_inner();
         let applied = self.reloader.apply_if(present(topology)?.into(), allow_loss, if_revision).await;
-        let changes = applied.map_err(|error| refusal::topology(&error))?.changes;
+        let Changes { changes, differs, .. } = applied.map_err(|error| refusal::topology(&error))?;
         Ok(Response::new(v1::ApplyTopologyResponse {
             changes: changes.into_iter().map(Into::into).collect(),
             revision: self.reloader.revision(),
+            differs,
         }))
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wattle::dispatch::Capsule;
+use wattle::dispatch::{Capsule, Changes};
 use wattle::effects::{Disk, MemoryDisk};
 use wattle::reload::{KeptVersion, Outcome, Policy, Proposal, ReloadError, Standing, Store};
 use wattle::topology::Plan;
@@ -124,9 +124,71 @@ async fn a_pinned_version_has_its_settings_until_it_is_let_go() {
     let words = apply(&bus, &world, &told("a: b")).await.join("; ");
     assert!(words.contains("runs on with the settings that it has: it is pinned"), "{words}");
     assert_eq!((version(&bus, Standing::Proven).version, bus.status().on_trial), (pinned, None));
-    bus.reloader.unpin("work").await.unwrap();
-    assert_eq!(bus.propose(&world).await, Outcome::Tried);
-    assert_eq!(version(&bus, Standing::Tried).wasm, Digest::of(b"a"));
+    let other = |bus: &Bus| {
+        let mut statuses = [bus.status()];
+        bus.reloader.tell(&mut statuses);
+        let [status] = statuses;
+        (status.is_pinned, status.other_settings.unwrap_or_default())
+    };
+    // both what runs and what is applied are told of, by a look, an apply and the status
+    let differs = |changes: &Changes| changes.changes.is_empty() && changes.differs.len() == 1;
+    let same = Proposal { prune: true, ..Proposal::of(&told("a: b"), &[world.file()]) };
+    let changes = bus.reloader.apply(same.clone(), false).await.unwrap();
+    assert!(differs(&changes) && changes.differs[0].contains("it is pinned to"), "{changes:?}");
+    let (is_pinned, why) = other(&bus);
+    assert!(is_pinned && why.contains("`wattle plugin pin t/work --off` brings the applied ones on trial"), "{why}");
+    // letting it go tries what was applied, at once, and says so
+    let unpinned = bus.reloader.unpin("work").await.unwrap();
+    let tried = version(&bus, Standing::Tried);
+    assert_eq!((unpinned.tries, tried.wasm), (Some(tried.version), Digest::of(b"a")));
+    assert!(tried.cause.contains("other settings"), "its file is as it was: {}", tried.cause);
+    assert_eq!(other(&bus), (false, String::new()));
+    assert_eq!(bus.propose(&world).await, Outcome::Unchanged);
+    // what was applied and taken back is told of as long as it is applied
+    bus.reloader.rollback("work").await.unwrap();
+    let changes = bus.reloader.apply(same, false).await.unwrap();
+    assert!(differs(&changes) && changes.differs[0].contains("was taken back: somebody went back"), "{changes:?}");
+    let (is_pinned, why) = other(&bus);
+    assert!(!is_pinned && why.contains("`wattle plugin deploy t/work FILE` tries the applied ones again"), "{why}");
+    assert_eq!(bus.deploy("a", Policy::Swap).await, Outcome::Tried);
+    assert_eq!(other(&bus), (false, String::new()));
+    bus.stop().await;
+}
+
+#[tokio::test]
+async fn what_comes_after_a_pin_is_the_same_for_a_running_bus_and_for_a_start() {
+    for is_live in [true, false] {
+        let mut world = World::new("a");
+        let bus = world.start().await;
+        apply(&bus, &world, &world.plan).await;
+        bus.reloader.pin("work", None).await.unwrap();
+        world.write("b");
+        apply(&bus, &world, &told("a: b")).await;
+        let tries = bus.reloader.unpin("work").await.unwrap().tries;
+        assert!(tries.is_some());
+        let bus = if is_live {
+            bus
+        } else {
+            bus.stop().await;
+            world.plan = told("a: b");
+            world.start().await
+        };
+        let tried = version(&bus, Standing::Tried);
+        assert_eq!((Some(tried.version), tried.wasm), (tries, Digest::of(b"b")));
+        bus.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_tried_after_a_pin_is_told_and_what_ran_runs_on() {
+    let world = World::new("a");
+    let bus = world.start().await;
+    apply(&bus, &world, &world.plan).await;
+    bus.reloader.pin("work", None).await.unwrap();
+    world.write("bad");
+    let unpinned = bus.reloader.unpin("work").await.unwrap();
+    assert!(unpinned.tries.is_none() && unpinned.refused.is_some(), "{unpinned:?}");
+    assert_eq!((bus.who().await.as_str(), bus.reloader.list()[0].is_pinned), ("a", false));
     bus.stop().await;
 }
 

@@ -80,6 +80,10 @@ pub struct SubscriberStatus {
     pub digest: String,
     /// The version that is on trial.
     pub on_trial: Option<OnTrial>,
+    /// It is pinned: nothing takes the place of the version that runs.
+    pub is_pinned: bool,
+    /// Why what runs has other settings than those that are applied, and what to do, in words; `None` where it has them.
+    pub other_settings: Option<String>,
     /// What became of the last reload, in words.
     pub reload: Option<String>,
     /// Events that it has handled or given up since the start of the process.

@@ -86,6 +86,8 @@ pub struct Changes {
     pub losses: Vec<String>,
     /// What runs, is not asked for, and stays all the same, by full names: it would be removed with the rest of what is not.
     pub missing: Vec<(Node, String)>,
+    /// What stays as it is and does not run with the settings that are applied, and why, in words.
+    pub differs: Vec<String>,
 }
 
 impl Changes {
