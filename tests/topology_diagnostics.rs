@@ -9,12 +9,12 @@
     reason = "a test that cannot go on has failed"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use wattle::topology::render::{self, Style};
-use wattle::topology::{Code, Diagnostic, Found, PluginSource, Source, Surroundings, check};
+use wattle::topology::{Code, ConfigValue, Diagnostic, Found, PluginSource, Source, Surroundings, check};
 
 /// A small world: one variable, some plugins, a schema and a secret.
 struct SmallWorld;
@@ -32,6 +32,7 @@ impl Surroundings for SmallWorld {
             | "build/declares.wasm"
             | "build/open.wasm"
             | "build/broken.wasm"
+            | "build/ported.wasm"
             | "readme.md"
             | "secrets/key"
             | "schemas/order.json" => Found::File,
@@ -53,6 +54,12 @@ impl Surroundings for SmallWorld {
             "build/broken.wasm" => Some("{".to_owned()),
             _ => None,
         })
+    }
+
+    fn ports(&self, plugin: &PluginSource, told: &BTreeMap<String, ConfigValue>) -> Option<Vec<String>> {
+        let is_ported = *plugin == PluginSource::Wasm("build/ported.wasm".into());
+        let ports: &[&str] = if told.contains_key("any") { &[] } else { &["accepted", "refused"] };
+        is_ported.then(|| ports.iter().map(|port| (*port).to_owned()).collect())
     }
 
     fn text(&self, path: &Path, _: usize) -> Result<String, String> {

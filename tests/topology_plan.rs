@@ -293,7 +293,7 @@ fn what_is_said_counts() {
         ("flag", text("no")),
         ("money", text("$5")),
         ("number", text("1.50")),
-        ("secret", ConfigValue::SecretFile("some/folder/secrets/key.txt".into())),
+        ("secret", ConfigValue::SecretFile("secrets/key.txt".into())),
         ("text", text("EUR")),
     ];
     assert_eq!(busy.config, expected.map(|(key, value)| (key.to_owned(), value)).into());

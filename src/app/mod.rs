@@ -23,7 +23,9 @@ use crate::topology::{Plan, Said};
 use crate::wasm::{Host, HostError, HostOptions};
 
 use crate::effects::DiskFolder;
-use crate::reload::{self, BeginError, Files, Instead, Reloader, Replaced, Store, StoreError, TopologyError};
+use crate::reload::{
+    self, BeginError, Files, Instead, Reloader, Replaced, SecretFolders, Store, StoreError, TopologyError,
+};
 
 /// The folder in the data folder that holds versions of plugins.
 const VERSIONS: &str = "plugins";
@@ -46,6 +48,8 @@ pub struct Options {
     pub plugin_memory_bytes: Option<u64>,
     /// Where compiled plugins are kept between runs; `None` for nowhere.
     pub code_cache: Option<PathBuf>,
+    /// The folders below which topologies that are applied while it runs name secrets.
+    pub secrets: SecretFolders,
     /// A topology is applied also where that loses something.
     pub allow_loss: bool,
     /// The machine's clock is right, however long the bus was off.
@@ -299,6 +303,7 @@ impl Opened {
             let versions = (begun.store, begun.notes);
             let reloader = Reloader::start(tree.clone(), host, plan, versions, service.handle());
             reloader.refuse_files(refused.clone());
+            reloader.keep_secrets_below(options.secrets.clone());
             let remembering = reloader.clone();
             capsules.follow(reloader.forgotten(), move |name| remembering.remembers(name));
             let door: Arc<dyn server::Capsules> = Arc::new(capsules::Door { data: options.data.clone() });

@@ -9,6 +9,7 @@ use clap::builder::FalseyValueParser;
 use crate::app::Options;
 use crate::client::{Address, DEFAULT_PORT};
 use crate::engine::embedded::Durability;
+use crate::reload::SecretFolders;
 use crate::server;
 use crate::topology;
 
@@ -28,10 +29,18 @@ pub(super) struct BusArgs {
     #[arg(long, env = "WATTLE_LISTEN", value_parser = listen, value_name = "HOST[:PORT]")]
     pub(super) listen: Option<SocketAddr>,
 
-    /// Listen on addresses that other machines can reach, without encryption or authentication: every client may use the whole
-    /// API, and read every file that this process can read
+    /// Listen on addresses that other machines can reach, without encryption or authentication: anyone who can connect may use the
+    /// whole API, as under --secrets
     #[arg(long, env = "WATTLE_INSECURE_ALLOW_REMOTE", value_parser = FalseyValueParser::new())]
     pub(super) insecure_allow_remote: bool,
+
+    /// A folder of secrets: those that a topology names (`config: { key: { file: NAME } }`) are below it, and relative names start
+    /// from it; several are separated by colons. Anyone who can connect to the bus may do everything that its user can, as far as
+    /// the API goes: of files they may read components, and through plugins of their own those below these folders. Only the
+    /// topologies of the start may name secrets elsewhere, by absolute paths [default: the folders of the topology files; none
+    /// without such files]
+    #[arg(long, env = "WATTLE_SECRETS", value_delimiter = ':', value_name = "FOLDER")]
+    pub(super) secrets: Vec<PathBuf>,
 
     /// When an event counts as kept: `sync` (on the disk), `interval=TIME` (on the disk within that time), `os` (given to
     /// the operating system)
@@ -61,6 +70,7 @@ impl BusArgs {
             durability: self.durability,
             plugin_memory_bytes: self.plugin_memory,
             code_cache: code_cache(),
+            secrets: SecretFolders::default(),
             allow_loss: false,
             confirm_clock: false,
         }

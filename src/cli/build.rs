@@ -1,5 +1,6 @@
 //! `wattle build`: plugin folders to components, with the compiler of their language.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -189,7 +190,7 @@ fn build_and_show(host: &Host, folder: &Path, subscribers: &[&SubscriberPlan]) -
 fn looked_at(host: &Host, built: &BuiltPlugin) -> Result<(Vec<String>, Option<Vec<String>>), String> {
     let wasm = std::fs::read(&built.wasm).map_err(|error| format!("{}: {error}", built.wasm.display()))?;
     let refused = |error: RegisterError| format!("{} was built, but is no plugin: {error}", built.wasm.display());
-    let ports = host.inspect(&wasm).map_err(refused)?.ports;
+    let ports = host.inspect(&wasm, BTreeMap::new()).map_err(refused)?.ports;
     let schema = config_schema(&wasm).and_then(|schema| schema.map(ConfigSchema::compile).transpose());
     let schema =
         schema.map_err(|why| format!("{} was built, but its `wattle:config-schema` {why}", built.wasm.display()))?;

@@ -71,8 +71,8 @@ pub fn write(args: &Args, out: &mut dyn Write, notices: &mut dyn Write) -> io::R
         Ok(sources) => sources,
         Err(errors) => return refuse(&errors, notices),
     };
-    let (plan, diagnostics) = check(&sources, &Declared::default());
-    let plugins = plan.as_ref().map(components::misfits).unwrap_or_default();
+    let (plan, diagnostics) = check(&sources, &Declared::default().with_ports(&sources));
+    let plugins = plan.as_ref().map(|plan| components::misfits(&sources, plan)).unwrap_or_default();
     let bad = !plugins.is_empty() || diagnostics.iter().any(|diagnostic| args.deny_warnings || diagnostic.is_error());
     match args.output {
         Output::Json => {

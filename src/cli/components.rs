@@ -1,6 +1,6 @@
 //! From the arguments to what a bus is started with: a checked plan, and the component of every subscriber.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use super::check::{WIDTH, write_diagnostics};
 use super::load::{WithoutPlugins, World, load, refuse};
 use super::{Exit, Failure, args, build, built};
 use crate::app::Opened;
-use crate::reload::{self, Files, Proposal};
+use crate::reload::{self, Files, Proposal, SecretFolders};
 use crate::topology::render::{self, Style};
 use crate::topology::{
-    self, Base, Code, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Said, Source, SubscriberPlan, Surroundings,
-    check, check_said_on,
+    self, Base, Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Said, Source, SubscriberPlan,
+    Surroundings, check, check_said_on,
 };
 use crate::wasm::{COMPONENT_BYTES_MAX, Host, HostOptions, config_schema};
 
@@ -23,9 +23,57 @@ use crate::wasm::{COMPONENT_BYTES_MAX, Host, HostOptions, config_schema};
 pub(super) struct Declared {
     built: BTreeMap<PathBuf, PathBuf>,
     known: RefCell<BTreeMap<PathBuf, Result<Option<String>, String>>>,
+    /// Where components are also started, to be asked for their ports.
+    starts: Option<Starts>,
+}
+
+/// What components are started with.
+#[derive(Debug)]
+struct Starts {
+    secrets: SecretFolders,
+    host: OnceCell<Option<Host>>,
+    ports: RefCell<BTreeMap<Told, Option<Vec<String>>>>,
+}
+
+/// A component, and what it is told.
+type Told = (PathBuf, String);
+
+impl Starts {
+    fn new(sources: &[Source]) -> Option<Self> {
+        let secrets = secret_folders(&[], sources).ok()?;
+        Some(Self { secrets, host: OnceCell::new(), ports: RefCell::default() })
+    }
+
+    fn ports(&self, component: PathBuf, told: &BTreeMap<String, ConfigValue>) -> Option<Vec<String>> {
+        let host = self.host.get_or_init(|| {
+            let options = HostOptions { cache_folder: args::code_cache(), ..HostOptions::default() };
+            Host::new(options).ok()
+        });
+        let host = host.as_ref()?;
+        let mut known = self.ports.borrow_mut();
+        let ports = known.entry((component, format!("{told:?}")));
+        ports.or_insert_with_key(|(component, _)| reload::described_ports(host, component, told, &self.secrets)).clone()
+    }
 }
 
 impl Declared {
+    /// The same, and components are started to be asked for their ports.
+    pub(super) fn with_ports(self, sources: &[Source]) -> Self {
+        Self { starts: Starts::new(sources), ..self }
+    }
+
+    /// The component of a plugin, as far as there is one.
+    fn component(&self, plugin: &PluginSource) -> Option<PathBuf> {
+        match plugin {
+            PluginSource::Wasm(path) => Some(path.clone()),
+            PluginSource::Folder(path) => {
+                let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                self.built.get(&absolute).cloned().or_else(|| built::lately(path))
+            }
+            PluginSource::Stored { .. } => None,
+        }
+    }
+
     fn look(component: &Path) -> Result<Option<String>, String> {
         let is_accepted = std::fs::metadata(component).is_ok_and(|about| about.len() <= COMPONENT_BYTES_MAX);
         // What is no component, or not there, is refused where it is to run.
@@ -48,17 +96,13 @@ impl Surroundings for Declared {
     }
 
     fn config_schema(&self, plugin: &PluginSource) -> Result<Option<String>, String> {
-        let component = match plugin {
-            PluginSource::Wasm(path) => Some(path.clone()),
-            PluginSource::Folder(path) => {
-                let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                self.built.get(&absolute).cloned().or_else(|| built::lately(path))
-            }
-            PluginSource::Stored { .. } => None,
-        };
-        let Some(component) = component else { return Ok(None) };
+        let Some(component) = self.component(plugin) else { return Ok(None) };
         let mut known = self.known.borrow_mut();
         known.entry(component).or_insert_with_key(|component| Self::look(component)).clone()
+    }
+
+    fn ports(&self, plugin: &PluginSource, told: &BTreeMap<String, ConfigValue>) -> Option<Vec<String>> {
+        self.starts.as_ref()?.ports(self.component(plugin)?, told)
     }
 }
 
@@ -72,7 +116,7 @@ pub(super) fn hold(topologies: &[PathBuf], plan: &Plan, components: &[PathBuf]) 
         Runs::Plugin(PluginSource::Wasm(_) | PluginSource::Stored { .. }) | Runs::Push { .. } | Runs::Pull => None,
     });
     let before = check(&sources, &World).1;
-    let declared = Declared { built: built.collect(), ..Declared::default() };
+    let declared = Declared { built: built.collect(), ..Declared::default() }.with_ports(&sources);
     let mut diagnostics = check(&sources, &declared).1;
     diagnostics.retain(|diagnostic| !before.contains(diagnostic));
     write_diagnostics(&sources, &diagnostics, &mut anstream::stderr().lock())?;
@@ -85,7 +129,27 @@ pub(super) fn hold(topologies: &[PathBuf], plan: &Plan, components: &[PathBuf]) 
 /// The plan of topologies, all of their problems having been printed.
 pub(super) fn plan(topologies: &[PathBuf]) -> Result<Plan, Failure> {
     let sources = sources(topologies)?;
-    Ok(checked(&sources, &World, (&Base::default(), false))?.plan)
+    let mut plan = checked(&sources, &World, (&Base::default(), false))?.plan;
+    with_secrets(&mut plan, &secret_folders(&[], &sources)?)?;
+    Ok(plan)
+}
+
+/// The folders of secrets: those that are given, or else those of the files.
+pub(super) fn secret_folders(given: &[PathBuf], sources: &[Source]) -> Result<SecretFolders, Failure> {
+    let here = here()?;
+    if let Some(missing) = given.iter().find(|folder| !folder.is_dir()) {
+        return Err(Failure::new(Exit::Usage, format!("there is no folder `{}` (--secrets)", missing.display())));
+    }
+    let below = |folder: &Path| if folder == "" { here.clone() } else { here.join(folder) };
+    Ok(match given {
+        [] => SecretFolders::new(sources.iter().map(|source| below(source.path.parent().unwrap_or(Path::new(""))))),
+        given => SecretFolders::new(given.iter().map(|folder| below(folder))),
+    })
+}
+
+/// Makes the paths of secrets absolute in a plan of files that may name any.
+fn with_secrets(plan: &mut Plan, secrets: &SecretFolders) -> Result<(), Failure> {
+    secrets.root(plan).map_err(|refused| Failure::new(Exit::BadConfiguration, refused.join("\n")))
 }
 
 fn here() -> Result<PathBuf, Failure> {
@@ -132,7 +196,7 @@ pub(super) fn merged(sources: &[Source], base: &Base) -> Result<Merged, String> 
     Ok(merged)
 }
 
-/// The plan of files by themselves, with absolute paths. What is wrong with them is printed, nothing else.
+/// The plan of files by themselves, with absolute paths but for those of secrets. What is wrong with them is printed, nothing else.
 pub(super) fn alone(sources: &[Source]) -> Result<Plan, Failure> {
     let (plan, diagnostics) = check(sources, &World);
     match plan {
@@ -154,7 +218,7 @@ pub(super) fn namespaces(sources: &[Source]) -> Vec<String> {
 pub(super) fn of_start(
     sources: &[Source],
     opened: &Opened,
-    prune: bool,
+    (prune, secrets): (bool, &SecretFolders),
     folder: impl FnMut(&Path) -> Result<PathBuf, String>,
 ) -> Result<Option<Files>, Failure> {
     let applied = opened.applied();
@@ -173,13 +237,14 @@ pub(super) fn of_start(
     for why in &missing {
         tracing::warn!(why, "what was decided before runs where this plugin is");
     }
-    let Some(merged) = merged else {
+    let Some(mut merged) = merged else {
         if opened.has_seen(said, prune) {
             tracing::warn!("the files do not go with what was applied since the last start, which runs");
             return Ok(None);
         }
         return Err(Failure::silent(Exit::BadConfiguration));
     };
+    with_secrets(&mut merged.plan, secrets)?;
     let (merged, components) = with_components(merged, folder)?;
     let files = Files::on(applied.as_ref(), merged, components, (said, prune));
     files.map(Some).map_err(|error| Failure::new(Exit::BadConfiguration, error))
@@ -232,7 +297,7 @@ pub(super) fn proposal(
     Ok(Proposal { prune, ..Proposal::of_files(&merged, components) })
 }
 
-/// The same with absolute paths, so that it means the same wherever it is read, and the components of the subscribers that
+/// The same with absolute paths but for those of secrets, so that it means the same wherever it is read, and the components of the subscribers that
 /// files declare, as [`of`].
 fn with_components(
     mut merged: Merged,
@@ -279,7 +344,7 @@ fn of_each(
 }
 
 /// Why plugins of a plan that are built cannot be run, each in words. Nothing is built; what is no component yet is not looked at.
-pub(super) fn misfits(plan: &Plan) -> Vec<String> {
+pub(super) fn misfits(sources: &[Source], plan: &Plan) -> Vec<String> {
     let mut known: BTreeMap<&PathBuf, Option<PathBuf>> = BTreeMap::new();
     let mut components = Vec::new();
     for subscriber in &plan.subscribers {
@@ -295,9 +360,12 @@ pub(super) fn misfits(plan: &Plan) -> Vec<String> {
     if components.iter().all(Option::is_none) {
         return Vec::new();
     }
+    let mut plan = plan.clone();
+    // What is not there, or in several places, is said of nothing that is only checked.
+    let _ = secret_folders(&[], sources).and_then(|secrets| with_secrets(&mut plan, &secrets));
     let options = HostOptions { cache_folder: args::code_cache(), ..HostOptions::default() };
     match Host::new(options) {
-        Ok(host) => reload::misfits(&host, plan, &components).iter().map(ToString::to_string).collect(),
+        Ok(host) => reload::misfits(&host, &plan, &components).iter().map(ToString::to_string).collect(),
         Err(error) => {
             tracing::warn!(%error, "plugins are not looked at");
             Vec::new()

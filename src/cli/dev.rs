@@ -268,8 +268,10 @@ fn start(
     built: &BTreeMap<PathBuf, PathBuf>,
     data: &Data,
 ) -> Result<Running, Failure> {
+    let secrets = components::secret_folders(&args.bus.secrets, sources)?;
     let options = |listen: SocketAddr| -> Options {
-        Options { allow_loss: true, ..args.bus.options(data.folder.clone(), listen) }
+        let secrets = secrets.clone();
+        Options { allow_loss: true, secrets, ..args.bus.options(data.folder.clone(), listen) }
     };
     let listen = args.bus.listen_or_default();
     let open = |listen| Opened::open(&options(listen), &log_progress);
@@ -284,7 +286,7 @@ fn start(
     };
     let opened = opened.map_err(run::refused)?;
     let component = |folder: &Path| built.get(folder).cloned().ok_or_else(|| "it was not built".to_owned());
-    let files = components::of_start(sources, &opened, true, component)?;
+    let files = components::of_start(sources, &opened, (true, &secrets), component)?;
     opened.start(files.as_ref(), &options(listen), &log_progress).map_err(run::refused)
 }
 

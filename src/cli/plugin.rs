@@ -8,7 +8,7 @@ use serde_json::json;
 use super::table::Table;
 use super::tree::plural;
 use super::words::plain;
-use super::{Failure, Outcome, Output, ServerArg, block_on, shadow, trials};
+use super::{Failure, Outcome, Output, ServerArg, block_on, say, shadow, trials};
 use crate::reload::{self, KeptVersion, Policy, Standing, Summary, Unpinned};
 use crate::wasm::Digest;
 
@@ -228,9 +228,13 @@ fn deploy(args: &Deploy) -> Outcome {
     match output {
         Output::Json => {
             let trial = trial.as_ref().map(trials::json);
-            writeln!(out, "{}", json!({ "version": version.to_string(), "outcome": name, "trial": trial }))?;
+            let (version, notice) = (version.to_string(), &reloaded.notice);
+            writeln!(out, "{}", json!({ "version": version, "outcome": name, "trial": trial, "notice": notice }))?;
         }
-        Output::Text => writeln!(out, "{words}")?,
+        Output::Text => {
+            writeln!(out, "{words}")?;
+            reloaded.notice.iter().for_each(|notice| say(&format!("warning: {}", plain(notice))));
+        }
     }
     Ok(())
 }

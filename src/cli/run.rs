@@ -79,10 +79,14 @@ pub(super) fn run(args: &Args) -> Outcome {
             "neither XDG_CACHE_HOME nor HOME is set: compiled plugins are not kept, and each start compiles them"
         );
     }
-    let options = Options { allow_loss: args.allow_loss, confirm_clock: args.confirm_clock, ..options };
+    let secrets = components::secret_folders(&args.bus.secrets, sources.as_deref().unwrap_or_default())?;
+    let options = Options { allow_loss: args.allow_loss, confirm_clock: args.confirm_clock, secrets, ..options };
     let opened = Opened::open(&options, &log_progress).map_err(refused)?;
     let files = match &sources {
-        Some(sources) => components::of_start(sources, &opened, args.prune, components::built_or_decided(&opened))?,
+        Some(sources) => {
+            let said = (args.prune, &options.secrets);
+            components::of_start(sources, &opened, said, components::built_or_decided(&opened))?
+        }
         None => None,
     };
     let running = opened.start(files.as_ref(), &options, &log_progress).map_err(refused)?;

@@ -27,6 +27,7 @@ mod queue;
 mod record;
 mod reloader;
 mod revision;
+mod secrets;
 mod shadow;
 mod snapshot;
 mod source;
@@ -49,9 +50,10 @@ pub use error::{KeptError, ReloadError};
 pub use garbage::Garbage;
 pub use proposal::{Proposal, rooted};
 pub use reloader::Reloader;
+pub use secrets::SecretFolders;
 pub use shadow::CompareError;
 pub use snapshot::Replaced;
-pub use source::{PluginError, misfits, register, version};
+pub use source::{PluginError, described_ports, misfits, register, version};
 pub use start::{BeginError, Begun, Progress, begin, begin_with};
 pub use store::{Store, StoreError};
 pub use topology::TopologyError;
@@ -122,12 +124,14 @@ pub enum Outcome {
 }
 
 /// A version that was asked for, and what became of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reloaded {
     /// The version.
     pub version: Digest,
     /// What became of it.
     pub outcome: Outcome,
+    /// What is to be known about it, in words.
+    pub notice: Option<String>,
 }
 
 /// What became of a subscriber that is no longer pinned.
@@ -186,6 +190,14 @@ pub struct KeptVersion {
     pub taken_back: Option<String>,
     /// How its trial goes, where lanes try it.
     pub trial: Option<OnTrial>,
+}
+
+/// Of a version that says nothing of outputs in place of one that does, which may be a mistake; none where the topology connects
+/// nothing.
+fn declares_no_outputs(version: Digest, ports: &[String]) -> Option<String> {
+    let connected =
+        || format!("{} declares no outputs; the topology connects `{}`", version.short(), ports.join("`, `"));
+    (!ports.is_empty()).then(connected)
 }
 
 /// Where a version came from whose component is that of another one, in words.

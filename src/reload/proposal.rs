@@ -46,6 +46,8 @@ pub(super) struct Proposed {
     pub(super) components: Vec<PathBuf>,
     /// What is applied in its namespaces, is not declared in it and stays, by full names.
     pub(super) missing: Vec<(Node, String)>,
+    /// Which files it may not name as secrets, in words.
+    pub(super) refused_secrets: Vec<String>,
 }
 
 impl Proposal {
@@ -115,7 +117,7 @@ impl Proposal {
         let of = |node| move |name| (node, name);
         let missing = missing_topics.into_iter().map(of(Node::Topic));
         let missing = missing.chain(missing_subscribers.into_iter().map(of(Node::Subscriber))).collect();
-        Ok(Proposed { plan, components, missing })
+        Ok(Proposed { plan, components, missing, refused_secrets: Vec::new() })
     }
 }
 
@@ -156,7 +158,7 @@ impl Surroundings for Alone<'_> {
     }
 }
 
-/// A plan with absolute paths: what is relative starts from a folder.
+/// A plan with absolute paths but for those of secrets ([`super::SecretFolders`]): what is relative starts from a folder.
 #[must_use]
 pub fn rooted(mut plan: Plan, at: &Path) -> Plan {
     for topic in &mut plan.topics {
@@ -165,11 +167,6 @@ pub fn rooted(mut plan: Plan, at: &Path) -> Plan {
     for subscriber in &mut plan.subscribers {
         if let Runs::Plugin(PluginSource::Folder(path) | PluginSource::Wasm(path)) = &mut subscriber.runs {
             *path = at.join(&*path);
-        }
-        for value in subscriber.config.values_mut() {
-            if let ConfigValue::SecretFile(path) = value {
-                *path = at.join(&*path);
-            }
         }
     }
     plan

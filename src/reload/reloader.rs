@@ -15,12 +15,13 @@ use tokio_util::task::TaskTracker;
 use super::queue::{Place, Queue};
 use super::record::{Decided, Kept, Said};
 use super::revision::History;
+use super::secrets::SecretFolders;
 use super::store::{AllKept, Shown, StoreError};
 use super::{
     Compile, KeptError, KeptVersion, Outcome, Policy, ReloadError, Reloaded, Standing, Store, Summary, Unpinned,
     cause_of_file, source, start, terms,
 };
-use crate::dispatch::{Called, ControlError, SubscriberStatus, Tree, VersionError};
+use crate::dispatch::{Called, ControlError, Handler as _, SubscriberStatus, Tree, VersionError};
 use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
@@ -52,6 +53,8 @@ pub(super) struct Shared<E, C> {
     pub(super) history: Mutex<History>,
     /// Why what the files of the start say does not run.
     pub(super) files_refused: Mutex<Vec<String>>,
+    /// Below which topologies that are applied name secrets.
+    pub(super) secrets: RwLock<SecretFolders>,
     /// How often something was forgotten.
     pub(super) forgotten: Sender<u64>,
     /// The topology that runs.
@@ -142,6 +145,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             is_unfinished: AtomicBool::new(false),
             history: Mutex::default(),
             files_refused: Mutex::default(),
+            secrets: RwLock::default(),
             forgotten: Sender::default(),
             topology: Sender::new(applied.unwrap_or_default()),
             tasks: TaskTracker::new(),
@@ -408,7 +412,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     Some(decided) => (decided.newest(), Outcome::Unchanged),
                     None => (source::version(plan, &component), Outcome::Ignored),
                 };
-                Looked::Nothing(Reloaded { version, outcome })
+                Looked::Nothing(Reloaded { version, outcome, notice: None })
             }
         })
     }
@@ -484,7 +488,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 (Outcome::Unchanged | Outcome::OnTrial, Some(outcome)) => outcome,
                 (outcome, _) => outcome,
             };
-            return Ok(Reloaded { version, outcome });
+            return Ok(Reloaded { version, outcome, notice: None });
         }
         let Proposal { spec, cause, said, policy } = proposal;
         // A component takes up to 64 MiB, and what is left is for what makes room again.
@@ -500,6 +504,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let handler = self.unless_closing(compiled).await.inspect_err(|error| {
             self.note(&subject, Some(format!("{digest} is refused, and the version before runs on: {error}")));
         })?;
+        let loses_ports = !handler.declares_ports() && self.shared.tree.called(&subject.name)?.declares_ports;
+        let notice = super::declares_no_outputs(version, &settings.ports).filter(|_| loses_ports);
         // Before it is decided: also a version that a crash lets begin at the next start has it behind it.
         let no_snapshot = self.snapshot(&subject, version).await;
         let lanes = match policy {
@@ -546,7 +552,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             }
         };
         tracing::info!(subscriber, digest, cause, ?outcome, "the new version is called from now on");
-        Ok(Reloaded { version, outcome })
+        if let Some(notice) = &notice {
+            tracing::warn!(subscriber, "{notice}");
+        }
+        Ok(Reloaded { version, outcome, notice })
     }
 
     /// What becomes of a version where nothing is to be compiled for it. Where it is the proven one, and another is on trial,

@@ -1,12 +1,17 @@
 //! From what a topology says of a subscriber, and a component, to a version of its plugin.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::num::NonZeroUsize;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::KeptError;
+use rustix::fs::OFlags;
+
+use super::{KeptError, SecretFolders};
 use crate::topology::{ConfigSchema, ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::{
     COMPONENT_BYTES_MAX, Digest, Hidden, Host, Limits, Plugin, PluginSpec, RegisterError, config_schema,
@@ -243,6 +248,23 @@ pub fn misfits(host: &Host, plan: &Plan, components: &[Option<PathBuf>]) -> Vec<
     each(plan, look).into_iter().flatten().collect()
 }
 
+/// The ports that a component says it has where it is told this; none where it cannot be asked.
+pub fn described_ports(
+    host: &Host,
+    component: &Path,
+    told: &BTreeMap<String, ConfigValue>,
+    secrets: &SecretFolders,
+) -> Option<Vec<String>> {
+    let mut told = told.clone();
+    for value in told.values_mut() {
+        if let ConfigValue::SecretFile(path) = value {
+            *path = secrets.first(path)?;
+        }
+    }
+    let (wasm, config) = (read("", component).ok()?, config("", &told).ok()?);
+    Some(host.inspect(&wasm, config).ok()?.ports)
+}
+
 /// Does something for each subscriber of a plan, several at the same time. The results are in the plan's order.
 pub(super) fn each<T: Send>(plan: &Plan, work: impl Fn(usize, &SubscriberPlan) -> T + Sync) -> Vec<T> {
     let subscribers = &plan.subscribers;
@@ -270,13 +292,38 @@ pub(super) fn each<T: Send>(plan: &Plan, work: impl Fn(usize, &SubscriberPlan) -
 }
 
 pub(super) fn read(subscriber: &str, path: &Path) -> Result<Vec<u8>, PluginError> {
-    let unreadable =
-        |error| PluginError::Unreadable { subscriber: subscriber.to_owned(), path: path.to_owned(), error };
-    let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
-    if bytes > COMPONENT_BYTES_MAX {
-        return Err(PluginError::TooLarge { subscriber: subscriber.to_owned(), path: path.to_owned(), bytes });
+    let (subscriber, path) = (subscriber.to_owned(), path.to_owned());
+    match read_file(&path, COMPONENT_BYTES_MAX) {
+        Ok(wasm) => Ok(wasm),
+        Err(Unread::TooLarge(bytes)) => Err(PluginError::TooLarge { subscriber, path, bytes }),
+        Err(Unread::Failed(error)) => Err(PluginError::Unreadable { subscriber, path, error }),
     }
-    std::fs::read(path).map_err(unreadable)
+}
+
+/// Why a file was not read.
+enum Unread {
+    /// It has more bytes than it may.
+    TooLarge(u64),
+    Failed(io::Error),
+}
+
+/// All of a regular file, which clients name and which is read as the user of the bus. Anything else could be endless, or keep its
+/// reader waiting.
+fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Unread> {
+    let mut options = File::options();
+    options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()); // a pipe that nobody writes to
+    let file = options.open(path).map_err(Unread::Failed)?;
+    let about = file.metadata().map_err(Unread::Failed)?;
+    if !about.is_file() {
+        return Err(Unread::Failed(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+    }
+    let (mut bytes, length) = (Vec::new(), about.len());
+    if length > bytes_max {
+        return Err(Unread::TooLarge(length));
+    }
+    // It may grow meanwhile.
+    let count = file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(Unread::Failed)? as u64;
+    if count > bytes_max { Err(Unread::TooLarge(count)) } else { Ok(bytes) }
 }
 
 /// What the plugin can ask for, with the secrets read from their files.
@@ -308,11 +355,11 @@ pub(super) fn config(
 
 /// The content of a file without the line break that editors put at its end.
 fn secret(path: &Path) -> Result<String, String> {
-    let length = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if length > SECRET_BYTES_MAX {
-        return Err(format!("{length} bytes are more than a secret may have ({SECRET_BYTES_MAX})"));
-    }
-    let mut text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let bytes = read_file(path, SECRET_BYTES_MAX).map_err(|why| match why {
+        Unread::TooLarge(bytes) => format!("{bytes} bytes are more than a secret may have ({SECRET_BYTES_MAX})"),
+        Unread::Failed(error) => error.to_string(),
+    })?;
+    let mut text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -337,5 +384,39 @@ mod tests {
         std::fs::write(&path, vec![b'x'; 65 << 10]).unwrap();
         assert!(secret(&path).unwrap_err().contains("more than a secret may have"));
         assert!(secret(&folder.path().join("nothing")).is_err());
+        std::fs::write(&path, [b'a', 0xff]).unwrap();
+        assert_eq!(secret(&path).unwrap_err(), "it is not UTF-8");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        for path in [pipe.as_path(), folder.path(), Path::new("/dev/zero")] {
+            assert_eq!(secret(path).unwrap_err(), "it is no regular file", "{path:?}");
+            let error = read("t/work", path).unwrap_err().to_string();
+            assert!(error.ends_with("it is no regular file"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_component_is_refused_without_a_word_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("id");
+        std::fs::write(&path, "hunter2 and more").unwrap();
+        let host = Host::new(crate::wasm::HostOptions { cache_folder: None, ..Default::default() }).unwrap();
+        let wasm = read("t/work", &path).unwrap();
+        let spec = PluginSpec {
+            subscriber: "t/work".to_owned(),
+            wasm,
+            config: BTreeMap::new(),
+            hidden: BTreeMap::new(),
+            ports: Vec::new(),
+            limits: Limits::default(),
+        };
+        let error = host.register(spec).unwrap_err().to_string();
+        assert!(error.contains("not a WebAssembly file") && !error.contains("hunter"), "{error}");
     }
 }

@@ -20,7 +20,7 @@ use super::source::{
 };
 use super::store::{Store, StoreError};
 use super::{Compile, KeptError, Replaced, terms};
-use crate::dispatch::Starts;
+use crate::dispatch::{Handler as _, Starts};
 use crate::effects::{Clock, SystemClock};
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::{Digest, PluginSpec};
@@ -353,8 +353,7 @@ impl<C: Compile> Beginning<'_, C> {
             true => self.kept(&spec, subscriber, path),
             false => Kept::new(&spec, &subscriber.config, (super::OTHER_SETTINGS, self.now_ns)),
         };
-        let handler = self.compile(spec, path)?;
-        let note = None;
+        let (handler, note) = (self.compile(spec, path)?, None);
         if version == decided.proven {
             let starts = Starts { proven: handler, on_trial: None };
             return Ok(Some(Choice { starts, note, change: Change::Back(said) }));
@@ -372,6 +371,8 @@ impl<C: Compile> Beginning<'_, C> {
                 // what only some lanes try does not go to all of them because of it
                 let lanes = decided.tried.filter(|_| decided.component() == Some(component)).and_then(|it| it.lanes);
                 let terms = terms(subscriber.trial, lanes, Duration::ZERO);
+                let loses_ports = proven.declares_ports() && !handler.declares_ports();
+                let note = super::declares_no_outputs(version, &ports(subscriber)).filter(|_| loses_ports);
                 let starts = Starts { proven, on_trial: Some((handler, terms)) };
                 Choice { starts, note, change: Change::Try(new, lanes) }
             }

@@ -28,7 +28,7 @@ use super::proposal::Proposed;
 use super::snapshot::snapshot_where_it_does_not_run;
 use super::source::PluginError;
 use super::start::{Change, Chosen};
-use super::{Compile, Proposal, Reloader, Replaced, StoreError};
+use super::{Compile, Proposal, Reloader, Replaced, SecretFolders, StoreError};
 use crate::dispatch::{Changes, CollectError, Kept, Node, PrepareError, RemovedTopic, Renames, StartError};
 use crate::engine::Engine;
 use crate::topology::{Base, Plan, SubscriberPlan};
@@ -97,6 +97,14 @@ fn first_of(words: &[String]) -> String {
     first.iter().cloned().chain(more).collect::<Vec<_>>().join("; ")
 }
 
+/// Adds what is to be said of subscribers that start, in their order.
+fn tell_notes(changes: &mut Changes, started: &[String], notes: &[Option<String>]) {
+    for change in changes.changes.iter_mut().filter(|change| change.node == Node::Subscriber) {
+        let at = started.iter().position(|name| *name == change.name);
+        change.words.extend(at.and_then(|at| notes.get(at)?.clone()));
+    }
+}
+
 impl<E: Engine, C: Compile> Reloader<E, C> {
     /// What applying a topology would change, and whether that can be: an apply would say the same. Nothing happens. Blocks on
     /// the disk, and until components are compiled.
@@ -110,8 +118,9 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             let Proposed { plan, components, .. } = &proposed;
             let tree = &self.shared.tree;
             let (started, renames) = (tree.started_by(plan), Renames::of(&tree.plan(), plan));
-            if let Err(errors) = self.chosen(plan, components, &started, &renames) {
-                changes.refusals.extend(errors.iter().map(ToString::to_string));
+            match self.chosen(plan, components, &started, &renames) {
+                Ok((chosen, _)) => tell_notes(&mut changes, &started, &chosen.notes),
+                Err(errors) => changes.refusals.extend(errors.iter().map(ToString::to_string)),
             }
         }
         Ok(changes)
@@ -119,16 +128,36 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     /// What is proposed, on top of what is applied.
     fn proposed(&self, proposal: &Proposal) -> Result<Proposed, TopologyError> {
+        let secrets = self.shared.secrets.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let admitted = |mut proposed: Proposed, applied: &Plan| Proposed {
+            refused_secrets: secrets.admit(&mut proposed.plan, applied),
+            ..proposed
+        };
         match &self.shown().1 {
-            Some(applied) => proposal.read_on(&applied.plan, &applied.components_by_name()),
-            None => proposal.read_on(&self.shared.tree.plan(), &self.topology().borrow().components),
+            Some(applied) => {
+                let proposed = proposal.read_on(&applied.plan, &applied.components_by_name())?;
+                Ok(admitted(proposed, &applied.plan))
+            }
+            None => {
+                let running = self.shared.tree.plan();
+                let proposed = proposal.read_on(&running, &self.topology().borrow().components)?;
+                Ok(admitted(proposed, &running))
+            }
         }
     }
 
+    /// Topologies that are applied from now on name secrets below these folders only, but for those that are named already.
+    pub fn keep_secrets_below(&self, folders: SecretFolders) {
+        *self.shared.secrets.write().unwrap_or_else(PoisonError::into_inner) = folders;
+    }
+
     /// What a plan would change, in words.
-    fn looked_at(&self, Proposed { plan, components, missing }: &Proposed) -> Changes {
+    fn looked_at(&self, Proposed { plan, components, missing, refused_secrets }: &Proposed) -> Changes {
         let mut changes = self.changes_to(plan);
-        self.tell_versions(&mut changes, plan, components);
+        match refused_secrets.as_slice() {
+            [] => self.tell_versions(&mut changes, plan, components),
+            refused => changes.refusals.extend_from_slice(refused), // and nothing of them is read
+        }
         Changes { missing: missing.clone(), ..changes }
     }
 
@@ -364,11 +393,12 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
         let reloader = self.clone();
         let looked = self.shared.runtime.spawn_blocking(move || reloader.looked_at(&proposed));
-        let changes = looked.await.map_err(|_| TopologyError::Closed)?;
+        let mut changes = looked.await.map_err(|_| TopologyError::Closed)?;
         permit(&changes, allow_loss)?;
         let renames = Renames::of(&old, &plan);
         let (chosen, replaced) = self.choose(&plan, &components, &started, &renames).await?;
         let Chosen { starts, mut notes, changes: mut versions } = chosen;
+        tell_notes(&mut changes, &started, &notes);
         // Components take up to 64 MiB each, and what is left is for what makes room again, as a shorter retention does.
         if super::start::components(&versions).next().is_some() && !tree.engine().storage().takes_events {
             return Err(TopologyError::NoRoom);

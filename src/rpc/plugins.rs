@@ -36,7 +36,7 @@ impl v1::deploy_request::Begin {
 }
 
 impl From<Reloaded> for v1::DeployResponse {
-    fn from(Reloaded { version, outcome }: Reloaded) -> Self {
+    fn from(Reloaded { version, outcome, notice }: Reloaded) -> Self {
         let outcome = match outcome {
             Outcome::Tried => v1::DeployOutcome::Tried,
             Outcome::Runs => v1::DeployOutcome::Runs,
@@ -45,7 +45,7 @@ impl From<Reloaded> for v1::DeployResponse {
             // only what a file proposes is ignored
             Outcome::Ignored => v1::DeployOutcome::Unspecified,
         };
-        Self { version: version.to_string(), outcome: outcome.into() }
+        Self { version: version.to_string(), outcome: outcome.into(), notice }
     }
 }
 
@@ -60,7 +60,7 @@ impl TryFrom<v1::DeployResponse> for Reloaded {
             v1::DeployOutcome::OnTrial => Outcome::OnTrial,
             v1::DeployOutcome::Unspecified => Outcome::Ignored,
         };
-        Ok(Self { version: response.version.parse()?, outcome })
+        Ok(Self { version: response.version.parse()?, outcome, notice: response.notice })
     }
 }
 

@@ -109,7 +109,7 @@ pub enum StartError {
     #[error(
         "refusing to listen on {0}: other machines can reach it, and there is neither encryption nor authentication yet; \
          listen on 127.0.0.1, or say --insecure-allow-remote if everybody who can reach it may do all that this bus can: publish, read, run plugins \
-         of their own, and have them told what is in any file that this user can read"
+         of their own, and have them told what is in the files below its folders of secrets (--secrets)"
     )]
     Remote(SocketAddr),
     /// The address cannot be listened on.

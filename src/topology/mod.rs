@@ -27,6 +27,7 @@ mod graph;
 pub mod kept;
 mod names;
 pub mod plan;
+mod ports;
 mod raw;
 mod reader;
 pub mod render;
@@ -40,6 +41,7 @@ mod values;
 mod variables;
 mod yaml;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use base::{Base, Merged, check_on, namespaces};
@@ -95,6 +97,12 @@ pub trait Surroundings {
         Ok(None)
     }
 
+    /// The ports that a plugin says it has where it is told this, in its order; empty where it leaves them to the topology. None
+    /// where they are not known here.
+    fn ports(&self, _plugin: &PluginSource, _told: &BTreeMap<String, ConfigValue>) -> Option<Vec<String>> {
+        None
+    }
+
     /// Whether what can be applied, and is probably not what was meant, is a problem. It is none in what was checked before: an
     /// expression that was taken once is taken for good.
     fn lints(&self) -> bool {
@@ -141,6 +149,7 @@ fn read(index: u32, source: &Source, surroundings: &dyn Surroundings, shared: &m
             let topology = raw::Topology::read(root, owner, &mut reader);
             if let Some(topology) = &topology {
                 config::check(topology, &mut reader);
+                ports::check(topology, &mut reader);
             }
             topology
         }

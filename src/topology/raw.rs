@@ -381,7 +381,7 @@ keys! {
 keys! {
     /// A secret that stands in a file.
     struct Secret {
-        /// The file with the secret.
+        /// The file with the secret, below a folder of secrets of the bus, where relative paths start from.
         file(required): Word,
     }
 }

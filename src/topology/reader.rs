@@ -191,7 +191,7 @@ impl<'c> Reader<'c> {
     }
 
     /// A path as the topology writes it, from where the file is.
-    pub(crate) fn resolve(&self, path: &str) -> PathBuf {
+    pub(crate) fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
         self.directory.join(path)
     }
 

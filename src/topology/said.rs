@@ -7,7 +7,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Base, Found, Merged, Plan, PluginSource, Source, Surroundings, check_on, diagnostic::Diagnostic};
+use super::{
+    Base, ConfigValue, Found, Merged, Plan, PluginSource, Source, Surroundings, check_on, diagnostic::Diagnostic,
+};
 
 /// A digest of what files say. Values of variables are in it, so it is not to be kept as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,10 @@ impl Surroundings for Heard<'_> {
 
     fn config_schema(&self, plugin: &PluginSource) -> Result<Option<String>, String> {
         self.of.config_schema(plugin)
+    }
+
+    fn ports(&self, plugin: &PluginSource, told: &BTreeMap<String, ConfigValue>) -> Option<Vec<String>> {
+        self.of.ports(plugin, told)
     }
 }
 

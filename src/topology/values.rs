@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -288,7 +288,7 @@ inline_schema!(FilePath, json_schema!({ "type": "string", "minLength": 1 }));
 impl Read for FilePath {
     fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let text = reader.text(node, "the path of a file")?;
-        let path = reader.resolve(&text.text);
+        let path = reader.resolve(&*text.text);
         let found = match reader.surroundings.at(&path) {
             Found::File => return Some(FilePath(path)),
             Found::Folder { .. } => "is a folder, not a file",
@@ -656,7 +656,7 @@ inline_schema!(
             { "type": ["string", "number", "boolean"] },
             {
                 "type": "object",
-                "properties": { "file": { "type": "string", "description": "The file with the secret." } },
+                "properties": { "file": { "type": "string", "description": "The file with the secret, below a folder of secrets of the bus, where relative paths start from." } },
                 "required": ["file"],
                 "additionalProperties": false,
             },
@@ -677,14 +677,20 @@ impl Read for Setting {
         }
         let secret = super::raw::Secret::read(node, owner, reader)?;
         let file = secret.file?;
-        let path = reader.resolve(&file.value?.0);
+        let written = PathBuf::from(file.value?.0);
+        if written.is_relative() && written.components().any(|part| part == Component::ParentDir) {
+            let message = format!("`{}` leads out of the folder of secrets", written.display());
+            return reader.bad(file.span, message, "write a path below that folder, without `..`");
+        }
+        let path = reader.resolve(&written);
         // Where a topology is checked the secrets of where it runs need not be, so this alone does not refuse it.
         if reader.surroundings.at(&path) != Found::File {
             let message = format!("there is no file `{}`", path.display());
             let missing = Diagnostic::warning(Code::BadValue, file.span, "no such file here", message);
-            reader
-                .report(missing.help("it has to be there when the topology runs; relative paths start from this file"));
+            let help = "it has to be below a folder of secrets where the topology runs (`wattle run --secrets`): the folder of \
+                        its file, where nothing else is said";
+            reader.report(missing.help(help));
         }
-        Some(Setting(plan::ConfigValue::SecretFile(path)))
+        Some(Setting(plan::ConfigValue::SecretFile(written)))
     }
 }

@@ -263,6 +263,7 @@ impl Host {
             config: Arc::new(config),
         };
         let (described, instance) = describe(host, &kind)?;
+        let declares_ports = !described.is_empty();
         let (ports, port_order) = refusal::matched(described, &kind.ports)?;
         // The first call finds one that has started, unless it would tell it other ports than those to come.
         let ready = (ports == kind.ports).then_some(instance);
@@ -275,6 +276,7 @@ impl Host {
             settings,
             state_version,
             port_order,
+            declares_ports,
             seats: Arc::new(Semaphore::new(host.instances_per_plugin.min(Semaphore::MAX_PERMITS))),
             idle: Mutex::default(),
             generation: AtomicU64::new(0),
@@ -295,11 +297,11 @@ impl Host {
         self.0.beside.run(|| self.register(spec))
     }
 
-    /// What a component says about itself, checked as by [`Host::register`] but for no topology.
+    /// What a component says about itself where it is told this, checked as by [`Host::register`] but for no topology.
     ///
     /// # Errors
     /// When it is not a plugin.
-    pub fn inspect(&self, wasm: &[u8]) -> Result<Inspection, RegisterError> {
+    pub fn inspect(&self, wasm: &[u8], config: BTreeMap<String, String>) -> Result<Inspection, RegisterError> {
         let host = &self.0;
         let digest = Digest::of(wasm);
         let pre = refusal::examine(&host.engine, &host.linker, host.cache.as_ref(), wasm, &digest)?;
@@ -311,7 +313,7 @@ impl Host {
             pre,
             limits,
             ports: Arc::new([]),
-            config: Arc::default(),
+            config: Arc::new(config),
         };
         Ok(Inspection { digest, ports: describe(host, &kind)?.0 })
     }

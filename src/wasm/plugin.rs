@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) state_version: u32,
     /// For each port in the order in which the plugin numbers them, its place in `PluginSpec::ports`.
     pub(super) port_order: Vec<u32>,
+    /// Whether it says which ports it has.
+    pub(super) declares_ports: bool,
     pub(super) seats: Arc<Semaphore>,
     pub(super) idle: Mutex<Vec<Instance>>,
     /// How often it has begun afresh. Changes with `idle` in hand.
@@ -99,6 +101,11 @@ impl Plugin {
     /// What it was made with beside its component.
     pub fn settings(&self) -> Arc<PluginSettings> {
         self.0.settings.clone()
+    }
+
+    /// Whether it says which ports it has; else it has those that the topology connects.
+    pub fn declares_ports(&self) -> bool {
+        self.0.declares_ports
     }
 
     /// The version of the state that it keeps: one of another version cannot read what it has written. 0 where it does not

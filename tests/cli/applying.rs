@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use super::bus::{Bus, wattle};
+use super::bus::{Bus, Ran, wattle};
 use crate::common::guests::guest;
 use crate::common::trees::PATIENCE;
 
@@ -399,4 +399,45 @@ fn a_folder_of_something_else_is_no_data_folder() {
     let mut found: Vec<_> = std::fs::read_dir(shop.folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
     found.sort();
     assert_eq!(found, ["shop.yaml", "work.wasm"], "nothing was changed");
+}
+
+#[test]
+fn a_topology_that_is_applied_names_secrets_of_the_bus_and_no_others() {
+    let shop = Shop::new();
+    let with = |secret: &str| {
+        let config = format!("config: {{ describe: done, token: {{ file: {secret} }} }}");
+        let text = BEFORE.replace("config: { describe: done }", &config);
+        text.replace("work.wasm", &shop.path("work.wasm").display().to_string())
+    };
+    let elsewhere = tempfile::tempdir().unwrap();
+    let at = |name: &str| elsewhere.path().join(name).display().to_string();
+    for path in [shop.path("token"), at("own").into(), at("key").into()] {
+        std::fs::write(path, "hunter2").unwrap();
+    }
+    shop.write(&with(&at("own"))); // the files of a start may name any
+    let bus = Bus::spawn(shop.command(&[]));
+    publish(&bus, "echo 1");
+    has(&bus, "done", 1);
+    // whoever applies need not have the file
+    let apply = |bus: &Bus, secret: &str| {
+        std::fs::write(at("shop.yaml"), with(secret)).unwrap();
+        bus.run(&["apply", &at("shop.yaml")])
+    };
+    apply(&bus, "token").ok();
+    let refused = apply(&bus, &at("key"));
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    for words in ["`config.token`", "no file below a folder of secrets", "wattle run --secrets FOLDER"] {
+        assert!(refused.notices.contains(words), "{words}: {refused:?}");
+    }
+    let planned = bus.run(&["plan", &at("shop.yaml")]);
+    assert!(planned.code == Some(78) && planned.out.contains("refused: subscriber `shop/work`"), "{planned:?}");
+    bus.stop();
+    let bus = Bus::spawn(shop.command(&["--secrets", elsewhere.path().to_str().unwrap()]));
+    publish(&bus, "echo 2");
+    has(&bus, "done", 2);
+    apply(&bus, "key").ok();
+    assert_eq!(apply(&bus, "token").code, Some(78));
+    bus.stop();
+    let missing: Ran = shop.command(&["--secrets", "no-such-folder"]).output().unwrap().into();
+    assert!(missing.notices.contains("there is no folder `no-such-folder` (--secrets)"), "{missing:?}");
 }

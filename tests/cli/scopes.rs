@@ -189,7 +189,7 @@ fn a_plan_and_a_check_exit_as_an_apply_does() {
             assert!(applied.notices.contains(words) && checks.notices.contains(words), "{applied:?} {checks:?}");
             let checks = run(&["check", "-o", "json", &file]);
             let report: Value = serde_json::from_str(&checks.out).unwrap();
-            assert!(report["ok"] == false && report["plugins"][0].as_str().unwrap().contains(words), "{report}");
+            assert!(report["ok"] == false && report.to_string().contains(words), "{report}");
         }
     }
     bus.stop();
@@ -220,4 +220,23 @@ fn who_applies_on_top_of_what_is_not_applied_any_more_is_refused_with_a_code_of_
     let bus = shop.start(&["jobs"], &[]);
     assert_eq!(revision(&bus), after, "over a start");
     bus.stop();
+}
+
+#[test]
+fn a_port_that_is_misspelt_is_shown_in_the_file_beside_all_else_that_is_wrong() {
+    let shop = Shop::new();
+    let misspelt = JOBS.replace("to: [done]", "to: { doen: done }, retry: { atempts: 3 }");
+    let file = shop.write("next", &misspelt.replace("from: jobs", "from: jbos"));
+    let checked = run(&["check", &file]);
+    for words in [
+        "the topology connects `doen`, which the plugin does not have",
+        "next.yaml:5:76",
+        "did you mean `done`?",
+        "did you mean `attempts`?",
+        "did you mean `jobs`?",
+        "3 errors",
+    ] {
+        assert!(checked.notices.contains(words), "{words}: {checked:?}");
+    }
+    refused(checked, 78, "unknown port");
 }

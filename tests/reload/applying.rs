@@ -13,8 +13,8 @@ use wattle::effects::memory::Operation;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::reload::{
-    BeginError, Garbage, Outcome, Policy, Proposal, ReloadError, Reloader, Store, StoreError, TopologyError, adopt,
-    begin,
+    BeginError, Garbage, Outcome, Policy, Proposal, ReloadError, Reloader, SecretFolders, Store, StoreError,
+    TopologyError, adopt, begin,
 };
 use wattle::topology::Plan;
 use wattle::wasm::Digest;
@@ -472,5 +472,56 @@ async fn who_comes_back_while_it_is_to_be_forgotten_is_new_and_stays() {
     bus.publish(&["2"]).await;
     assert_eq!(data(&bus.tree, "extra").await, ["m 1", "m 2"]);
     assert!(!bus.tree.state("more", ("b", "last"), 0).unwrap().0.is_empty());
+    bus.stop().await;
+}
+
+#[tokio::test]
+async fn secrets_are_named_below_the_folders_of_the_start_only() {
+    let home = tempfile::tempdir().unwrap();
+    let [inside, outside] = ["inside", "outside"].map(|name| home.path().join(name));
+    for folder in [&inside, &outside] {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::write(folder.join("token"), "hunter2").unwrap();
+    }
+    std::fs::write(outside.join("of-the-start"), "hunter2").unwrap();
+    std::os::unix::fs::symlink(outside.join("token"), inside.join("link")).unwrap();
+    let text = |path: &std::path::Path| {
+        let config = format!("config: {{ token: {{ file: {:?} }} }}, to: {{ out: out }}", path.display().to_string());
+        ONE.replace("to: { out: out }", &config)
+    };
+    let mut world = World::of(ONE, "a", LONG);
+    world.plan = plan_of(&[&text(&outside.join("of-the-start"))]);
+    let (bus, _) = start(&world, world.disk.clone()).await;
+    let with = |path: PathBuf| Proposal::of(&plan_of(&[&text(&path)]), &[world.file()]);
+    // without a folder none is named anew
+    assert_eq!(bus.reloader.changes(&with(inside.join("token"))).unwrap().refusals.len(), 1);
+    bus.reloader.keep_secrets_below(SecretFolders::new([inside.clone()]));
+    for strange in [
+        outside.join("token"),
+        inside.join("link"),
+        inside.join("../outside/token"),
+        "link".into(),
+        "of-the-start".into(),
+    ] {
+        let refusals = bus.reloader.changes(&with(strange.clone())).unwrap().refusals;
+        assert!(refusals[0].starts_with("subscriber `t/work`: `config.token` names the secret"), "{refusals:?}");
+        let refused = bus.reloader.apply(with(strange), true).await.unwrap_err();
+        assert!(matches!(&refused, TopologyError::Refused(_)), "{refused}");
+        assert!(refused.to_string().contains("--secrets"), "{refused}");
+    }
+    let up = |text: &String| text.replace("strange", "../outside/token");
+    let up =
+        Proposal { documents: with("strange".into()).documents.iter().map(up).collect(), ..with("strange".into()) };
+    let up = bus.reloader.apply(up, true).await.unwrap_err().to_string();
+    assert!(up.contains("leads out of the folder of secrets"), "{up}");
+    // what is applied goes on, wherever it is, until it is not named any more
+    assert_eq!(bus.reloader.changes(&with(outside.join("of-the-start"))).unwrap().refusals, [""; 0]);
+    bus.reloader.apply(with("token".into()), true).await.unwrap();
+    assert_eq!(bus.reloader.changes(&with(inside.join("token"))).unwrap().changes, [], "kept as an absolute path");
+    assert_eq!(bus.reloader.changes(&with(outside.join("of-the-start"))).unwrap().refusals.len(), 1);
+    bus.stop().await;
+    // and over a start, which needs no folder for it
+    let (bus, plan) = start(&world, world.disk.clone()).await;
+    assert_eq!(plan, plan_of(&[&text(&inside.join("token"))]));
     bus.stop().await;
 }

@@ -12,7 +12,7 @@ use wattle::dispatch::{HandleError, Handler, SubscriberStatus, Tree};
 use wattle::effects::MemoryDisk;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
-use wattle::reload::{BeginError, Begun, Compile, Outcome, Policy, Reloader, Store, begin};
+use wattle::reload::{BeginError, Begun, Compile, Outcome, Policy, Reloader, SecretFolders, Store, begin};
 use wattle::topology::{Plan, TrialPlan};
 use wattle::wasm::{
     Action, Batch, CallError, CallErrorKind, Digest, Failure, Handled, Output, PluginSettings, PluginSpec,
@@ -32,7 +32,7 @@ subscribers:
 
 /// A handler that emits its name and the event's data. Its text is `NAME`, then words: `reject=DATA`, `timeout=DATA`,
 /// `sometimes=N`, which rejects data whose number is divisible by that, `state=N`, the version of its state, `keeps`:
-/// it leaves its name in its state, under `last`, and `tells=KEY`: it adds what its configuration says of that to its name.
+/// it leaves its name in its state, under `last`, `portless`: it says nothing of outputs, and `tells=KEY`: it adds what its configuration says of that to its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     version: Digest,
@@ -70,6 +70,10 @@ impl Handler for Worker {
 
     fn settings(&self) -> Arc<PluginSettings> {
         self.settings.clone()
+    }
+
+    fn declares_ports(&self) -> bool {
+        !self.text.contains("portless")
     }
 
     fn state_version(&self) -> u32 {
@@ -158,7 +162,7 @@ impl Compile for Texts {
     fn compile(&self, spec: PluginSpec) -> Result<Worker, RegisterError> {
         let (version, text) = (spec.digest(), String::from_utf8_lossy(&spec.wasm).into_owned());
         match text.strip_prefix("bad") {
-            Some(_) => Err(RegisterError::NotWasm { start: text }),
+            Some(_) => Err(RegisterError::NotWasm),
             None => {
                 let (settings, pauses) = (Arc::new(spec.settings()), self.pauses.clone());
                 Ok(Worker { version, text, settings, config: spec.config, pauses })
@@ -240,6 +244,7 @@ impl World {
         let tree = Tree::start_with(engine, &self.plan, begun.starts, lanes).await.unwrap();
         let versions = (begun.store, begun.notes);
         let reloader = Reloader::start(tree.clone(), self.texts.clone(), &self.plan, versions, &runtime);
+        reloader.keep_secrets_below(SecretFolders::new([self.folder.path().to_owned()]));
         Bus { tree, reloader }
     }
 }

@@ -1,5 +1,6 @@
 //! What a component declares of its configuration is held against what the topology says, whichever of the two is new.
 
+use wattle::dispatch::Change;
 use wattle::reload::{Policy, Proposal, Standing};
 use wattle::topology::Plan;
 use wattle::wasm::Digest;
@@ -94,4 +95,43 @@ async fn a_secret_may_become_what_does_not_fit_since_the_version_is_the_same() {
     let bus = world.start().await;
     assert_eq!(bus.status().reload, None);
     bus.stop().await;
+}
+
+#[tokio::test]
+async fn a_version_that_says_nothing_of_outputs_in_place_of_one_that_does_is_told_of() {
+    let mut world = World::new("a");
+    let bus = world.start().await;
+    let deploy = async |text: &str| {
+        bus.reloader.deploy("work", text.as_bytes().to_vec(), Policy::Replace, "a test").await.unwrap()
+    };
+    assert_eq!(deploy("b").await.notice, None);
+    let told = deploy("c portless").await;
+    let notice = format!("{} declares no outputs; the topology connects `out`", told.version.short());
+    assert_eq!(told.notice, Some(notice));
+    // it is what runs from then on
+    assert_eq!(deploy("d portless").await.notice, None);
+    assert_eq!(deploy("e").await.notice, None);
+    bus.stop().await;
+    // a topology that proposes one says it in a plan, an apply, and at a start
+    std::fs::write(world.file(), "f portless").unwrap();
+    world.plan = world_with_retry();
+    let bus = world.start().await;
+    let noted = bus.status().reload.unwrap();
+    assert!(noted.contains("declares no outputs; the topology connects `out`"), "{noted}");
+    bus.stop().await;
+    let world = World::new("a");
+    let bus = world.start().await;
+    std::fs::write(world.file(), "f portless").unwrap();
+    let is_told = |changes: &[Change]| {
+        changes.iter().flat_map(|change| &change.words).any(|words| words.contains("declares no outputs"))
+    };
+    let proposal = || Proposal::of(&world_with_retry(), &[world.file()]);
+    assert!(is_told(&bus.reloader.changes(&proposal()).unwrap().changes));
+    assert!(is_told(&bus.reloader.apply(proposal(), false).await.unwrap().changes));
+    bus.stop().await;
+}
+
+/// [`ONE`], whose subscriber has to start anew.
+fn world_with_retry() -> Plan {
+    plan_of(&[&ONE.replace("attempts: 2", "attempts: 3")])
 }

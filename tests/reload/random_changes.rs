@@ -183,7 +183,7 @@ async fn whatever_two_clients_change_in_whatever_order_one_state_is_decided_and_
     while changes < wanted {
         let context = format!("seed {seed}, life {lives}");
         let made;
-        (disks, made) = live(&world, disks, &mut random, &mut published, &context).await;
+        (disks, made) = Box::pin(live(&world, disks, &mut random, &mut published, &context)).await;
         changes += made;
         lives += 1;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use wattle::effects::{Disk, MemoryDisk};
 use wattle::engine::memory::MemoryEngine;
-use wattle::reload::{Files, Proposal, Store, TopologyError, adopt, instead, rooted};
+use wattle::reload::{Files, Proposal, SecretFolders, Store, TopologyError, adopt, instead, rooted};
 use wattle::topology::{ConfigValue, Found, Plan, PluginSource, Runs, Said, Source, Surroundings, check_said};
 use wattle::wasm::Digest;
 
@@ -56,7 +56,8 @@ fn files_with(names: &[&str], there: &There, edit: impl Fn(String) -> String) ->
     };
     let sources: Vec<_> = names.iter().map(source).collect();
     let (plan, problems, said) = check_said(&sources, there, Path::new(THERE));
-    let plan = rooted(plan.unwrap_or_else(|| panic!("{problems:?}")), Path::new(THERE));
+    let mut plan = rooted(plan.unwrap_or_else(|| panic!("{problems:?}")), Path::new(THERE));
+    SecretFolders::new([THERE.into()]).root(&mut plan).unwrap();
     let components = plan.subscribers.iter().map(|_| Path::new(THERE).join("work.wasm")).collect();
     Files::whole(plan, components, said)
 }

@@ -20,6 +20,11 @@ pub trait Handler: Clone + Send + Sync + 'static {
         Arc::default()
     }
 
+    /// Whether it says which outputs it has; else it has those that the topology connects.
+    fn declares_ports(&self) -> bool {
+        true
+    }
+
     /// The version of the state that it keeps: one of another version cannot read what this one has written.
     fn state_version(&self) -> u32 {
         0
@@ -56,6 +61,10 @@ impl Handler for Plugin {
 
     fn settings(&self) -> Arc<PluginSettings> {
         Plugin::settings(self)
+    }
+
+    fn declares_ports(&self) -> bool {
+        Plugin::declares_ports(self)
     }
 
     fn state_version(&self) -> u32 {

@@ -55,13 +55,15 @@ pub(crate) struct Version {
     pub(super) wasm_digest: Option<[u8; 32]>,
     pub(crate) settings: Arc<PluginSettings>,
     pub(super) state_version: u32,
+    pub(crate) declares_ports: bool,
 }
 
 impl Version {
     pub(crate) fn new<H: Handler>(handler: H, number: VersionId) -> Self {
         let (digest, wasm_digest) = (hex(&handler.digest()).into(), handler.wasm_digest());
         let (settings, state_version) = (handler.settings(), handler.state_version());
-        Self { handler: Arc::new(handler), number, digest, wasm_digest, settings, state_version }
+        let declares_ports = handler.declares_ports();
+        Self { handler: Arc::new(handler), number, digest, wasm_digest, settings, state_version, declares_ports }
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Called {
     pub tried: Option<(String, Option<u32>)>,
     /// What the newer of them was made with.
     pub settings: Arc<PluginSettings>,
+    /// Whether the newer of them says which outputs it has.
+    pub declares_ports: bool,
 }
 
 /// Why a version is not called.
@@ -110,7 +112,8 @@ impl<E: Engine> Tree<E> {
         let tried =
             on_trial.as_ref().map(|on_trial| (on_trial.version.digest.to_string(), on_trial.trial.terms().lanes));
         let newest = on_trial.as_ref().map_or(proven, |on_trial| &on_trial.version);
-        Ok(Called { proven: proven.digest.to_string(), tried, settings: newest.settings.clone() })
+        let (settings, declares_ports) = (newest.settings.clone(), newest.declares_ports);
+        Ok(Called { proven: proven.digest.to_string(), tried, settings, declares_ports })
     }
 
     /// A trial that has done enough cannot fail from here on, until it passes, is released, or is over for another reason. False
