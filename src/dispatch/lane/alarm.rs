@@ -3,16 +3,23 @@
 //! The runtime's timer has a grain of a millisecond and rounds up: asked for 10 us it comes after 1,150. So it is used until
 //! shortly before the time, and a thread of the runtime's pool sleeps for the rest, which is good to about 0.1 ms.
 //!
-//! Promises: one thread at a time sleeps, for [`TIMER_LATE`] twice at the most, unless an earlier time is asked for meanwhile.
+//! Promises: one thread at a time sleeps for an alarm, for [`TIMER_LATE`] twice at the most, unless an earlier time is asked for
+//! meanwhile; and [`SLEEPERS_MAX`] for all of them, past which the runtime's timer has to do.
 
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// By how much the runtime's timer may be late.
 const TIMER_LATE: Duration = Duration::from_millis(2);
 /// What is waited for may be measured by a clock that goes slower by one part in so many.
 const SLOWER_PART: u32 = crate::limits::CLOCK_MELTS_PART as u32;
+
+/// Threads that sleep at once: the pool has some hundred, and others work with them.
+const SLEEPERS_MAX: usize = 16;
+
+static SLEEPERS: Semaphore = Semaphore::const_new(SLEEPERS_MAX);
 
 /// Something that is to be done at a time, which may change before it has come. Times are numbers that only grow.
 #[derive(Default)]
@@ -35,8 +42,13 @@ impl Alarm {
             return tokio::time::sleep(pause).await;
         }
         if self.sleeper.as_ref().is_none_or(|(until, _)| *until > at) {
+            let Ok(permit) = SLEEPERS.try_acquire() else { return tokio::time::sleep(pause).await };
             let pause = pause + pause / SLOWER_PART;
-            self.sleeper = Some((at, tokio::task::spawn_blocking(move || std::thread::sleep(pause))));
+            let sleep = move || {
+                let _permit = permit;
+                std::thread::sleep(pause);
+            };
+            self.sleeper = Some((at, tokio::task::spawn_blocking(sleep)));
         }
         if let Some((until, sleeper)) = &mut self.sleeper {
             // An error: the runtime is shut down, and the timer does as well.
