@@ -1,4 +1,5 @@
-//! Files that were made to hurt: whatever the text, a check ends, refuses, and stays within bounds.
+//! Files that were made to hurt: whatever the text, a check ends, refuses, and stays within bounds. What it takes is the same
+//! plan when it comes back from what is shown, from the record of what is applied, and from a client's request.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,11 +9,13 @@
     reason = "a test that cannot go on has failed"
 )]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use wattle::reload::Proposal;
 use wattle::topology::bounds::{ALIASES_MAX, NODES_MAX, TEXT_BYTES_MAX};
+use wattle::topology::kept::KeptPlan;
 use wattle::topology::render::{self, Style};
 use wattle::topology::{Code, Found, Source, Surroundings, check, show};
 
@@ -236,6 +239,13 @@ proptest! {
             let shown = show(plan);
             let (again, _) = check(&[Source { path: "t.yaml".into(), text: shown.clone() }], &World);
             prop_assert_eq!(again.as_ref(), Some(plan), "{}", shown);
+            let record = serde_json::to_string(&KeptPlan::of(plan, &str::to_owned)).unwrap();
+            let kept: KeptPlan = serde_json::from_str(&record).unwrap();
+            let read = kept.read(&|sealed| Some(sealed.to_owned())).map_err(|error| format!("{error:?}"));
+            prop_assert_eq!(read.as_ref(), Ok(plan), "{}", record);
+            let components: Vec<PathBuf> = plan.subscribers.iter().map(|of| format!("{}.wasm", of.name).into()).collect();
+            let sent = Proposal::of(plan, &components).read().map_err(|error| format!("{error:?}"));
+            prop_assert_eq!(sent, Ok((plan.clone(), components)));
         }
         prop_assert_eq!(plan.is_some(), !diagnostics.iter().any(|diagnostic| diagnostic.is_error()));
         for label in diagnostics.iter().flat_map(|diagnostic| &diagnostic.labels) {

@@ -154,7 +154,8 @@ async fn one_reload_is_under_way_and_the_newest_waits() {
     let mut waiting = Vec::new();
     for text in ["c", "d", "e"] {
         waiting.push(deploy(text));
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await; // so that they come in this order
+        // so that they come in this order
+        until("it waits", || bus.reloader.waiting("work").unwrap() == 1 + waiting.len()).await;
     }
     assert_eq!(bus.who().await, "a", "the old one serves");
     world.texts.shut(false);
