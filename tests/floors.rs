@@ -95,7 +95,7 @@ impl House {
     /// A path from the root of the crate on, as a module says it.
     fn absolute(&self, from: &Module, path: &[String]) -> Option<Module> {
         let ups = path.iter().take_while(|name| *name == "super").count();
-        let is_child = |name: &String| self.0.contains_key(&[from.as_slice(), &[name.clone()]].concat());
+        let is_child = |name: &String| self.0.contains_key(&[from.as_slice(), std::slice::from_ref(name)].concat());
         match path.first()?.as_str() {
             "crate" => Some(path[1..].to_vec()),
             "super" => Some([from.get(..from.len().checked_sub(ups)?)?, &path[ups..]].concat()),
@@ -223,10 +223,9 @@ fn circles(house: &House) -> Vec<String> {
     for room in rooms {
         let mut reached: BTreeSet<(&str, &str)> = BTreeSet::new();
         for (from, to) in &arrows {
-            if from.starts_with(&room) && to.starts_with(&room) {
-                if let (Some(from), Some(to)) = (from.get(room.len()), to.get(room.len())) {
-                    reached.insert((from, to));
-                }
+            let is_inside = from.starts_with(&room) && to.starts_with(&room);
+            if let (true, Some(from), Some(to)) = (is_inside, from.get(room.len()), to.get(room.len())) {
+                reached.insert((from, to));
             }
         }
         loop {

@@ -693,7 +693,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 reloader.proposal_now(&plan, file.as_deref().and_then(read), Policy::Swap)
             });
             let tried = match proposed.await {
-                Ok(Some(proposal)) => reloader.reload(index, proposal).await.map(Some),
+                Ok(Some(proposal)) => Box::pin(reloader.reload(index, proposal)).await.map(Some),
                 Ok(None) => Ok(None),
                 Err(error) => Err(error),
             };
