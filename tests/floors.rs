@@ -14,8 +14,6 @@ const CIRCLES: &[&str] = &[
     "log: checkpointer guards identities kept partition producers queue sealed store syncer unconsumed window",
     "model: guard slices",
     "reload: adopt applied error garbage proposal record reloader snapshot source start store topology",
-    "topology: faults resolve",
-    "topology: raw reader schema values",
     "wasm: answer call contract host keyvalue logs plugin refusal state store wasi",
 ];
 

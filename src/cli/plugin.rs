@@ -1,5 +1,6 @@
 //! `wattle plugin`: the versions of plugins that a running bus has.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -240,24 +241,32 @@ fn deploy(args: &Deploy) -> Outcome {
 }
 
 fn list(args: &List) -> Outcome {
-    let plugins = block_on(async { Ok(args.server.connect().await?.plugins().await?) })?;
+    let (plugins, status) = block_on(async {
+        let client = args.server.connect().await?;
+        Ok((client.plugins().await?, client.status().await?))
+    })?;
+    let subscribers = status.tree.subscribers.into_iter();
+    let trials: BTreeMap<_, _> = subscribers.filter_map(|of| Some((of.name, of.on_trial?))).collect();
     let mut out = anstream::stdout().lock();
     match args.output {
         Output::Json => {
             for Summary { subscriber, proven, tried, is_pinned, kept } in plugins {
                 let (proven, tried) = (proven.to_string(), tried.as_ref().map(Digest::to_string));
+                let trial = trials.get(&subscriber).map(trials::json);
                 let line = json!({
-                    "subscriber": subscriber, "proven": proven, "tried": tried, "pinned": is_pinned, "kept": kept,
+                    "subscriber": subscriber, "proven": proven, "tried": tried, "trial": trial, "pinned": is_pinned,
+                    "kept": kept,
                 });
                 writeln!(out, "{line}")?;
             }
         }
         Output::Text => {
-            let mut table = Table::new(&["SUBSCRIBER", "PROVEN", "ON TRIAL", "PINNED", "KEPT"], &[4]);
+            let mut table = Table::new(&["SUBSCRIBER", "PROVEN", "ON TRIAL", "PINNED", "KEPT", ""], &[4]);
             for Summary { subscriber, proven, tried, is_pinned, kept } in plugins {
                 let tried = tried.map_or(String::new(), |tried| tried.short());
                 let pinned = if is_pinned { "yes" } else { "" }.to_owned();
-                table.row(&mut out, vec![subscriber, proven.short(), tried, pinned, kept.to_string()])?;
+                let stands = trials.get(&subscriber).map(trials::words).unwrap_or_default();
+                table.row(&mut out, vec![subscriber, proven.short(), tried, pinned, kept.to_string(), stands])?;
             }
             table.end(&mut out)?;
         }

@@ -371,7 +371,7 @@ impl From<Retired> for Gone {
 }
 
 impl Retired {
-    fn of(plan: &Plan, subscriber: &SubscriberPlan) -> Self {
+    pub(super) fn of(plan: &Plan, subscriber: &SubscriberPlan) -> Self {
         let from = &plan[subscriber.from];
         Self { name: subscriber.label(), from: from.label(), partitions: from.partitions }
     }

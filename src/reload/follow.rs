@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch::Receiver;
 
+use super::source::PluginError;
 use super::{Changed, Compile, Policy, Proposal, ReloadError, Reloader, Watch};
 use crate::engine::Engine;
 
@@ -65,6 +66,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             async move {
                 match reloader.propose(&subscriber, &file, policy).await {
                     Ok(_) | Err(ReloadError::Superseded { .. } | ReloadError::Closed) => {}
+                    // the start has said so
+                    Err(ReloadError::Source(errors)) if errors.iter().all(PluginError::is_gone) => {
+                        tracing::debug!(subscriber, "the file of the plugin is not there");
+                    }
                     Err(error) => tracing::error!(subscriber, %error, "the version before runs on"),
                 }
             },

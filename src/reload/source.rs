@@ -300,6 +300,13 @@ pub(super) fn read(subscriber: &str, path: &Path) -> Result<Vec<u8>, PluginError
     }
 }
 
+impl PluginError {
+    /// Whether all that is the matter is a file that is not there.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::NotFound)
+    }
+}
+
 /// Why a file was not read.
 enum Unread {
     /// It has more bytes than it may.

@@ -316,8 +316,15 @@ impl<C: Compile> Beginning<'_, C> {
             Ok(starts) => {
                 let words = refused.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 let note = Some(words).filter(|words| !words.is_empty());
-                if let Some(words) = &note {
-                    tracing::error!(subscriber = name, "what was decided before runs: {words}");
+                match &note {
+                    None => {}
+                    // as a disk is on which only the data is
+                    Some(words) if refused.iter().all(PluginError::is_gone) => {
+                        tracing::warn!(subscriber = name, "the version that was decided before runs: {words}");
+                    }
+                    Some(words) => {
+                        tracing::error!(subscriber = name, "the version that was decided before runs: {words}");
+                    }
                 }
                 Ok(Choice { starts, note, change })
             }

@@ -29,7 +29,7 @@ use super::snapshot::snapshot_where_it_does_not_run;
 use super::source::PluginError;
 use super::start::{Change, Chosen};
 use super::{Compile, Proposal, Reloader, Replaced, SecretFolders, StoreError};
-use crate::dispatch::{Changes, CollectError, Kept, Node, PrepareError, RemovedTopic, Renames, StartError};
+use crate::dispatch::{Changes, CollectError, Kept, Node, PrepareError, RemovedTopic, Renames, StartError, What};
 use crate::engine::Engine;
 use crate::topology::{Base, Plan, SubscriberPlan};
 
@@ -203,7 +203,19 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
 
     fn changes_to(&self, plan: &Plan) -> Changes {
         let mut changes = self.shared.tree.changes(plan);
-        changes.refusals.extend(taken(self.shown().1.as_ref(), &self.shared.tree.plan(), plan));
+        let (shown, tree) = (self.shown(), &self.shared.tree);
+        let old = tree.plan();
+        changes.refusals.extend(taken(shown.1.as_ref(), &old, plan));
+        let is_new = news(&old, shown.1.as_ref(), plan);
+        let renames = Renames::of(&old, plan);
+        for change in changes.changes.iter_mut().filter(|change| matches!(change.what, What::Added | What::Moved)) {
+            let is_it = |of: &&SubscriberPlan| change.node == Node::Subscriber && of.label() == change.name;
+            if let Some(subscriber) = plan.subscribers.iter().find(is_it).filter(|subscriber| !is_new(subscriber)) {
+                let back = Retired::of(plan, subscriber);
+                let known_as = Retired { from: renames.old_topic(&back.from).to_owned(), ..back.clone() };
+                change.comes_back(&back.from, tree.lag_of(&known_as.into()));
+            }
+        }
         changes
     }
 

@@ -16,9 +16,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Severity};
+use super::namespace::Order;
 use super::plan::{ConfigValue, Plan};
 use super::reader::{Key, Shared};
-use super::resolve::{self, File, Order, Whole};
+use super::resolve::{self, File, Whole};
 use super::values::{Named, OrRefuse, Word};
 use super::{Found, Problems, Source, Surroundings, names, raw, read, show};
 

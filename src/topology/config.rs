@@ -7,7 +7,7 @@ use super::diagnostic::{Code, Diagnostic, Span};
 use super::plan::{ConfigValue, PluginSource};
 use super::raw;
 use super::reader::{Field, Reader};
-use super::values::Setting;
+use super::setting::Setting;
 
 /// Declared settings that are named where none is near.
 const NAMES_SHOWN: usize = 20;

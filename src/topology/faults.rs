@@ -2,7 +2,7 @@
 
 use super::diagnostic::{Code, Diagnostic, Span};
 use super::graph::{Edge, Fault};
-use super::resolve::Namespace;
+use super::namespace::{Namespace, Topic};
 
 /// Most vertices of a path that a message names; of longer ones the beginning and the end.
 const PATH_NAMES_MAX: usize = 24;
@@ -51,7 +51,7 @@ impl<'n> Names<'n> {
                 let written = declared.and_then(|it| it.settings.ports.get(port)).map(|port| port.topic.as_str());
                 // What is not written is the topic for dead letters.
                 let dead_letters = || {
-                    let of = |topic: &&super::resolve::Topic| topic.dead_letters_of == Some(subscriber);
+                    let of = |topic: &&Topic| topic.dead_letters_of == Some(subscriber);
                     self.namespace.topics.iter().find(of).map_or("", |topic| &topic.name)
                 };
                 let topic = written.unwrap_or_else(dead_letters);

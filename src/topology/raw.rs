@@ -9,9 +9,10 @@ use super::bounds::{
     PARTITIONS_MAX, TIME_MAX, TIME_MIN, WAITING_BYTES_MAX, WAITING_BYTES_MIN, WAITING_EVENTS_MAX,
 };
 use super::reader::{choice, keys};
+use super::setting::Setting;
 use super::values::{
     Condition, Count, Expression, Flag, Host, List, MS_MAX, Name, Named, Number, OrOff, OrRefuse, Period, Plugin,
-    Ports, Rate, SchemaFile, Setting, Size, Start, Table, Url, Word,
+    Ports, Rate, SchemaFile, Size, Start, Table, Url, Word,
 };
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 
@@ -375,13 +376,5 @@ keys! {
         size: Size<1, { BATCH_BYTES_MAX as u64 }>,
         /// How long to wait for more events than there are. Default: not at all.
         wait: Period<1, { BATCH_WAIT_MAX.as_millis() as u64 }>,
-    }
-}
-
-keys! {
-    /// A secret that stands in a file.
-    struct Secret {
-        /// The file with the secret, below a folder of secrets of the bus, where relative paths start from.
-        file(required): Word,
     }
 }

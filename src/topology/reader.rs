@@ -516,7 +516,7 @@ macro_rules! keys {
             }
 
             fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                let mut schema = $crate::topology::schema::Keys::new(concat!($($doc, "\n"),*));
+                let mut schema = $crate::topology::schema_parts::Keys::new(concat!($($doc, "\n"),*));
                 $(
                     let marks: &[&str] = &[$( stringify!($mark) )?];
                     let of = generator.subschema_for::<$type>();
@@ -595,7 +595,7 @@ macro_rules! choice {
                     let marks: &[&str] = &[$( stringify!($mark) )?];
                     marks
                 }) ),*];
-                $crate::topology::schema::choices(&choices)
+                $crate::topology::schema_parts::choices(&choices)
             }
         }
     };

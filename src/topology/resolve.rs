@@ -9,6 +9,7 @@ use super::diagnostic::{Code, Diagnostic, Problems, Span};
 use super::faults;
 use super::graph::{self, Links, Shape};
 use super::names;
+use super::namespace::{Namespace, Order, Subscriber, Topic};
 use super::plan::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
 use super::raw;
 use super::reader::Shared;
@@ -33,62 +34,6 @@ pub(crate) enum Missed {
     All,
 }
 
-/// All that files with the same name declare.
-#[derive(Default)]
-pub(crate) struct Namespace {
-    /// Its name, unless it was reported.
-    pub(crate) name: Option<(String, Span)>,
-    pub(crate) topics: Vec<Topic>,
-    pub(crate) subscribers: Vec<Subscriber>,
-    topic_by_name: HashMap<String, usize>,
-    subscriber_by_name: HashMap<String, usize>,
-}
-
-pub(crate) struct Topic {
-    pub(crate) name: String,
-    /// Where it is declared; for dead letters, where their subscriber is.
-    pub(crate) span: Span,
-    pub(crate) settings: settings::Topic,
-    pub(crate) dead_letters_of: Option<usize>,
-    /// The topic that it diverts to, once looked up.
-    diverts_to: Option<usize>,
-}
-
-pub(crate) struct Subscriber {
-    pub(crate) name: String,
-    pub(crate) span: Span,
-    pub(crate) settings: settings::Subscriber,
-    /// The topic it takes from, once looked up.
-    from: Option<usize>,
-    /// The topic of each port.
-    to: Vec<Option<usize>>,
-    dead_letters: Option<usize>,
-}
-
-impl Namespace {
-    /// Puts declarations in order, before anything refers to their places.
-    fn sort(&mut self, order: &Order) {
-        let place = |places: &HashMap<String, usize>, name: &str| places.get(name).copied().unwrap_or(usize::MAX);
-        self.topics.sort_by_key(|topic| place(&order.topics, &topic.name));
-        self.subscribers.sort_by_key(|subscriber| place(&order.subscribers, &subscriber.name));
-        self.topic_by_name = self.topics.iter().map(|topic| topic.name.clone()).zip(0..).collect();
-        self.subscriber_by_name = self.subscribers.iter().map(|of| of.name.clone()).zip(0..).collect();
-    }
-}
-
-impl Subscriber {
-    /// The place where an edge from it is written, and what it is called there.
-    pub(crate) fn port(&self, port: usize) -> (Span, Option<&str>) {
-        // After the ports comes the topic for dead letters, which is not written anywhere.
-        self.settings.ports.get(port).map_or((self.span, None), |port| (port.span, Some(port.name.as_str())))
-    }
-
-    /// The place where the edge to it is written.
-    pub(crate) fn span_of_from(&self) -> Span {
-        self.settings.from.as_ref().map_or(self.span, |(_, span)| *span)
-    }
-}
-
 /// What is known of files beside what they say.
 #[derive(Clone, Copy)]
 pub(crate) struct Whole<'w> {
@@ -98,13 +43,6 @@ pub(crate) struct Whole<'w> {
     pub(crate) emptied: &'w BTreeSet<String>,
     /// In which order declarations are, by namespace; others come behind those, as they are written.
     pub(crate) order: &'w BTreeMap<String, Order>,
-}
-
-/// The places of topics and subscribers of a namespace, by their names.
-#[derive(Debug, Default)]
-pub(crate) struct Order {
-    pub(crate) topics: HashMap<String, usize>,
-    pub(crate) subscribers: HashMap<String, usize>,
 }
 
 /// Checks all files together.

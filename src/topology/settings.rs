@@ -20,8 +20,9 @@ use super::plan::{
 };
 use super::raw;
 use super::reader::{Field, Key, Shared};
+use super::setting::Setting;
 use super::units::show_duration;
-use super::values::{Count, List, OrOff, OrRefuse, Setting, Word};
+use super::values::{Count, List, OrOff, OrRefuse, Word};
 use crate::model::{Compression, Dedupe, Lifecycle, Retention, TopicSettings};
 
 /// A topic, as far as it does not depend on others. The default is one of which nothing is said.

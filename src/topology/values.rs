@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
-use std::path::{Component, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -13,7 +13,7 @@ use super::diagnostic::{Code, Diagnostic, Span};
 use super::expression::{self, KeyExpression};
 use super::names;
 use super::reader::{Field, Owner, Read, Reader};
-use super::schema;
+use super::schema_parts;
 use super::units::{self, UnitError};
 use super::yaml::{NodeRef, View};
 use super::{Found, plan};
@@ -41,6 +41,8 @@ macro_rules! inline_schema {
     };
 }
 
+pub(super) use inline_schema;
+
 /// Any text that is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Word(pub(crate) String);
@@ -66,7 +68,7 @@ pub(crate) fn name_pattern() -> String {
     format!("^[a-z0-9][a-z0-9._-]{{0,{}}}$", NAME_BYTES_MAX - 1)
 }
 
-inline_schema!(Name, schema::text(&name_pattern(), &["shop"]));
+inline_schema!(Name, schema_parts::text(&name_pattern(), &["shop"]));
 
 impl Name {
     /// Reports what is wrong with a name.
@@ -89,7 +91,7 @@ impl Read for Name {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count<const MIN: u32, const MAX: u32>(pub(crate) u32);
 
-inline_schema!(generic [const MIN: u32, const MAX: u32] Count<MIN, MAX>, schema::count(MIN, MAX));
+inline_schema!(generic [const MIN: u32, const MAX: u32] Count<MIN, MAX>, schema_parts::count(MIN, MAX));
 
 impl<const MIN: u32, const MAX: u32> Read for Count<MIN, MAX> {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
@@ -162,7 +164,7 @@ pub(crate) const MS_MAX: u64 = DURATION_MAX.as_millis() as u64;
 
 inline_schema!(
     generic [const MIN: u64, const MAX: u64] Period<MIN, MAX>,
-    schema::text(r"^(\d+(\.\d+)?\s*(ns|us|ms|s|m|h|d|w)\s*)+$", &["100ms", "30s", "10m", "7d"])
+    schema_parts::text(r"^(\d+(\.\d+)?\s*(ns|us|ms|s|m|h|d|w)\s*)+$", &["100ms", "30s", "10m", "7d"])
 );
 
 impl<const MIN: u64, const MAX: u64> Read for Period<MIN, MAX> {
@@ -191,7 +193,7 @@ pub(crate) struct Size<const MIN: u64, const MAX: u64>(pub(crate) u64);
 
 inline_schema!(
     generic [const MIN: u64, const MAX: u64] Size<MIN, MAX>,
-    schema::text(r"^\d+(\.\d+)?\s*([kMGT]B|[KMGT]iB|B)$", &["512KiB", "64MiB", "10GiB"])
+    schema_parts::text(r"^\d+(\.\d+)?\s*([kMGT]B|[KMGT]iB|B)$", &["512KiB", "64MiB", "10GiB"])
 );
 
 impl<const MIN: u64, const MAX: u64> Read for Size<MIN, MAX> {
@@ -233,7 +235,7 @@ fn with_unit(error: &UnitError, text: &str, likely: &[&str], units: &str) -> Str
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rate(pub(crate) plan::Rate);
 
-inline_schema!(Rate, schema::text(r"^\d+\s*/\s*(s|m|h)$", &["100/s", "30/m"]));
+inline_schema!(Rate, schema_parts::text(r"^\d+\s*/\s*(s|m|h)$", &["100/s", "30/m"]));
 
 impl Read for Rate {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
@@ -320,7 +322,7 @@ impl Read for SchemaFile {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Url(pub(crate) String);
 
-inline_schema!(Url, schema::text("^https?://.+$", &["https://example.test/hook"]));
+inline_schema!(Url, schema_parts::text("^https?://.+$", &["https://example.test/hook"]));
 
 impl Read for Url {
     fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
@@ -342,7 +344,7 @@ impl Read for Url {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Host(pub(crate) String);
 
-inline_schema!(Host, schema::text(r"^[A-Za-z0-9.-]+(:\d+)?$", &["api.example.test"]));
+inline_schema!(Host, schema_parts::text(r"^[A-Za-z0-9.-]+(:\d+)?$", &["api.example.test"]));
 
 impl Read for Host {
     fn read(node: NodeRef<'_>, _: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
@@ -367,7 +369,7 @@ pub(crate) struct Start(pub(crate) plan::StartAt);
 
 inline_schema!(
     Start,
-    schema::text("^(earliest|latest|start|end)$|^\\d{4}-", &["earliest", "latest", "2026-01-31T00:00:00Z"])
+    schema_parts::text("^(earliest|latest|start|end)$|^\\d{4}-", &["earliest", "latest", "2026-01-31T00:00:00Z"])
 );
 
 impl Read for Start {
@@ -561,7 +563,7 @@ impl<T: JsonSchema> JsonSchema for Table<T> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        schema::map::<T>(generator, None)
+        schema_parts::map::<T>(generator, None)
     }
 }
 
@@ -590,7 +592,7 @@ impl<T: JsonSchema> JsonSchema for Named<T> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        schema::map::<T>(generator, Some(&name_pattern()))
+        schema_parts::map::<T>(generator, Some(&name_pattern()))
     }
 }
 
@@ -617,7 +619,7 @@ impl JsonSchema for Ports {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let list = generator.subschema_for::<List<Word>>();
-        json_schema!({ "anyOf": [schema::map::<Word>(generator, Some(&name_pattern())), list] })
+        json_schema!({ "anyOf": [schema_parts::map::<Word>(generator, Some(&name_pattern())), list] })
     }
 }
 
@@ -642,55 +644,5 @@ impl Read for Ports {
             ports.push((topic.0.clone(), Field { key: span, span, value: Some(topic) }));
         }
         Some(Ports(ports))
-    }
-}
-
-/// A value of a plugin's configuration.
-#[derive(Clone, Debug)]
-pub(crate) struct Setting(pub(crate) plan::ConfigValue);
-
-inline_schema!(
-    Setting,
-    json_schema!({
-        "anyOf": [
-            { "type": ["string", "number", "boolean"] },
-            {
-                "type": "object",
-                "properties": { "file": { "type": "string", "description": "The file with the secret, below a folder of secrets of the bus, where relative paths start from." } },
-                "required": ["file"],
-                "additionalProperties": false,
-            },
-        ]
-    })
-);
-
-impl Read for Setting {
-    fn read(node: NodeRef<'_>, owner: Owner<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        if !matches!(node.view(), View::Mapping(_)) {
-            let text = reader.text(node, "a text, a number, a boolean or `{ file: path }`")?;
-            let written = text.with_variables.map(str::to_owned);
-            let text = text.text.into_owned();
-            return Some(Setting(match written {
-                Some(written) => plan::ConfigValue::Variable { text, written },
-                None => plan::ConfigValue::Text(text),
-            }));
-        }
-        let secret = super::raw::Secret::read(node, owner, reader)?;
-        let file = secret.file?;
-        let written = PathBuf::from(file.value?.0);
-        if written.is_relative() && written.components().any(|part| part == Component::ParentDir) {
-            let message = format!("`{}` leads out of the folder of secrets", written.display());
-            return reader.bad(file.span, message, "write a path below that folder, without `..`");
-        }
-        let path = reader.resolve(&written);
-        // Where a topology is checked the secrets of where it runs need not be, so this alone does not refuse it.
-        if reader.surroundings.at(&path) != Found::File {
-            let message = format!("there is no file `{}`", path.display());
-            let missing = Diagnostic::warning(Code::BadValue, file.span, "no such file here", message);
-            let help = "it has to be below a folder of secrets where the topology runs (`wattle run --secrets`): the folder of \
-                        its file, where nothing else is said";
-            reader.report(missing.help(help));
-        }
-        Some(Setting(plan::ConfigValue::SecretFile(written)))
     }
 }

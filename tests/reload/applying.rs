@@ -97,7 +97,11 @@ async fn a_subscriber_is_added_and_its_plugin_is_changed_and_taken_out_again() {
     assert_eq!(bus.reloader.list().len(), 1);
     assert_eq!(bus.reloader.retired()[0].name, "t/more");
     bus.publish(&["4"]).await;
-    // It comes back, to its place and the version that was decided on.
+    // It comes back, to its place and the version that was decided on, and the plan says so.
+    let planned = bus.reloader.changes(&proposal(&world, &two())).unwrap();
+    let words = |name: &str| &planned.changes.iter().find(|change| change.name == name).unwrap().words;
+    assert_eq!(words("t/more")[0], "comes back: it continues in t/in where it was, with what it kept; lag: 1 events");
+    assert_eq!(words("t/extra")[1], "it was removed before, and comes back with its 3 events");
     bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
     settled(&bus.tree).await;
     assert_eq!(data(&bus.tree, "extra").await, ["m 1", "m 2", "n 3", "n 4"]);
@@ -158,6 +162,28 @@ async fn what_waits_for_its_turn_is_given_up_where_its_caller_goes_away() {
     assert_eq!(bus.tree.plan(), before, "it was not applied");
     assert_eq!(bus.reloader.retired().len(), 1, "nothing was forgotten");
     assert_eq!(bus.who().await, "b");
+    bus.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_goes_back_to_a_topic_continues_there_and_the_plan_says_so() {
+    let text = ONE.replace("topics: {", "topics: { other: { partitions: 1 },");
+    let (here, there) = (plan_of(&[&text]), plan_of(&[&text.replace("from: in", "from: other")]));
+    let world = World::of(&text, "a", LONG);
+    let (bus, _) = start(&world, world.disk.clone()).await;
+    bus.publish(&["1"]).await;
+    let words = |plan: &Plan| {
+        let planned = bus.reloader.changes(&proposal(&world, plan)).unwrap();
+        planned.changes.into_iter().find(|change| change.name == "t/work").unwrap().words
+    };
+    assert_eq!(words(&there)[0], "takes from t/other, all that it has");
+    assert!(words(&there).contains(&"it begins with neither".to_owned()));
+    bus.reloader.apply(proposal(&world, &there), true).await.unwrap();
+    assert_eq!(words(&here)[0], "comes back: it continues in t/in where it was, with what it kept; lag: 0 events");
+    assert!(words(&here).contains(&"what it keeps, and its place in t/other, are kept until `wattle gc`".to_owned()));
+    assert!(!words(&here).contains(&"it begins with neither".to_owned()));
+    bus.reloader.apply(proposal(&world, &here), true).await.unwrap();
+    assert_eq!(data(&bus.tree, "out").await, ["a 1"]);
     bus.stop().await;
 }
 

@@ -125,6 +125,17 @@ impl<E: Engine> Tree<E> {
         Ok(kept)
     }
 
+    /// How many events a subscriber that is gone has yet to handle, were it to come back.
+    pub fn lag_of(&self, gone: &Gone) -> u64 {
+        let Some((topic, subscriber)) = self.numbers_of(gone) else { return 0 };
+        let lag = |partition| {
+            let bounds = self.shared.engine.bounds(PartitionId { topic, partition }).unwrap_or_default();
+            let position = self.shared.engine.position(LaneId { subscriber, partition }).unwrap_or(0);
+            bounds.written.saturating_sub(position.max(bounds.start))
+        };
+        (0..gone.partitions).map(lag).sum()
+    }
+
     /// Forgets what is kept of a subscriber that is gone: what its lanes keep, and snapshots of that.
     ///
     /// # Errors

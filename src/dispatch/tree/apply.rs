@@ -60,6 +60,14 @@ impl<E: Engine> Tree<E> {
         let mut found = both_sides(&self.shared.engine, &running.plan, plan);
         let snapshot = self.snapshot();
         let subscribers: HashMap<&str, _> = snapshot.subscribers.iter().map(|of| (of.name.as_str(), of)).collect();
+        for change in found.changes.iter_mut().filter(|change| (change.node, change.what) == (Node::Topic, What::Added))
+        {
+            // it has a number, so it was there before
+            if let Some(number) = self.shared.engine.topic(&change.name) {
+                let events = events_of(&self.shared.engine, number);
+                change.words.push(format!("it was removed before, and comes back with its {events} events"));
+            }
+        }
         let started: HashSet<String> = self.started_by(plan).into_iter().collect();
         let is_there = |change: &&mut Change| change.node == Node::Subscriber && change.what != What::Added;
         for change in found.changes.iter_mut().filter(is_there) {
@@ -217,6 +225,12 @@ pub async fn changes_of<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Result
     Ok(both_sides(engine, old, new))
 }
 
+/// How many events a topic has.
+fn events_of<E: Engine>(engine: &E, topic: TopicId) -> u64 {
+    let bounds = |partition| engine.bounds(PartitionId { topic, partition });
+    (0..PARTITIONS_MAX).map_while(bounds).map(|bounds| bounds.written - bounds.start).sum()
+}
+
 /// Why topics cannot come back that were there before: they have as many partitions as they had.
 fn other_partitions<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<String> {
     let known = topic_places(&Renames::of(old, new).follow(old));
@@ -238,8 +252,7 @@ fn names_of_removed<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<String
     let word = |topic: &TopicPlan| {
         let name = topic.label();
         let number = renames.topic(&name).and_then(|_| engine.topic(&name))?;
-        let bounds = |partition| engine.bounds(PartitionId { topic: number, partition });
-        let events: u64 = (0..PARTITIONS_MAX).map_while(bounds).map(|bounds| bounds.written - bounds.start).sum();
+        let events = events_of(engine, number);
         let words = || {
             format!(
                 "`{name}` cannot be a new name yet: a topic of that name was removed, and its {events} events are kept. \

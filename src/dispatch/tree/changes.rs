@@ -60,6 +60,9 @@ impl What {
     }
 }
 
+/// Of a subscriber that moves to a topic from which it never took.
+const BEGINS_WITH_NEITHER: &str = "it begins with neither";
+
 /// A change of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -94,6 +97,18 @@ impl Changes {
     /// Whether everything stays as it is.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.refusals.is_empty()
+    }
+}
+
+impl Change {
+    /// Of a subscriber that begins: it was there before, from the same topic, and goes on where it was.
+    pub fn comes_back(&mut self, from: &str, behind: u64) {
+        let back = format!("comes back: it continues in {from} where it was, with what it kept; lag: {behind} events");
+        self.words.retain(|word| word != BEGINS_WITH_NEITHER);
+        match self.words.first_mut() {
+            Some(begins) => *begins = back,
+            None => self.words.push(back),
+        }
     }
 }
 
@@ -312,7 +327,8 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
             left.push(was);
             let words = vec![
                 begins(),
-                format!("what it keeps, and its place in {had}, are kept until `wattle gc`; it begins with neither"),
+                format!("what it keeps, and its place in {had}, are kept until `wattle gc`"),
+                BEGINS_WITH_NEITHER.to_owned(),
             ];
             change(&name, What::Moved, words);
             continue;

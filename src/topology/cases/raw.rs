@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use crate::model;
 use crate::topology::diagnostic::Span;
 use crate::topology::reader::{Owner, Read, Reader, choice, keys};
-use crate::topology::schema;
+use crate::topology::schema_parts;
 use crate::topology::values::{Count, FilePath, List, MS_MAX, Period, Table, Word};
 use crate::topology::yaml::{NodeRef, View};
 
@@ -188,7 +188,7 @@ impl JsonSchema for Time {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        schema::text(
+        schema_parts::text(
             r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$",
             &["2026-01-01T12:00:00Z"],
         )
