@@ -12,7 +12,6 @@ use std::path::Path;
 const CIRCLES: &[&str] = &[
     "cli: build built check components",
     "log: checkpointer guards identities kept partition producers queue sealed store syncer unconsumed window",
-    "model: guard slices",
     "reload: adopt applied error garbage proposal record reloader snapshot source start store topology",
     "wasm: answer call contract host keyvalue logs plugin refusal state store wasi",
 ];

@@ -26,18 +26,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, Bytes};
 use xxhash_rust::xxh3;
 
-use super::identity::{EventId, LaneId, Offset, PartitionId, SubscriberId, TopicId};
-use super::slices::{Duplicate, Slices};
-use super::writes::LaneWrite;
+use super::identity::{EventId, LaneId, Offset, PartitionId, SubscriberId};
 
 mod identities;
 
 pub use identities::KEY_IDENTITIES_MAX;
 pub(crate) use identities::identities_bytes;
-use identities::{Identities, ROW_BYTES};
+pub(super) use identities::{Identities, ROW_BYTES};
 
 /// The states of a topic's keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -74,13 +72,13 @@ impl Lifecycle {
     }
 
     /// Whether an end of that time is not remembered any more.
-    fn forgets(&self, ended_ns: u64, now_ns: u64) -> bool {
+    pub(super) fn forgets(&self, ended_ns: u64, now_ns: u64) -> bool {
         let remember = |remember: Duration| u64::try_from(remember.as_nanos()).unwrap_or(u64::MAX);
         self.remember.is_none_or(|period| ended_ns.saturating_add(remember(period)) <= now_ns)
     }
 
     /// The states that may follow what is known of a key; or else the state that none may follow.
-    fn next_of<'a>(&'a self, known: &Known<'a>, now_ns: u64) -> Result<&'a BTreeSet<Arc<str>>, &'a str> {
+    pub(super) fn next_of<'a>(&'a self, known: &Known<'a>, now_ns: u64) -> Result<&'a BTreeSet<Arc<str>>, &'a str> {
         let state = match known {
             Known::Nothing => return Ok(&self.start),
             Known::Living(state) | Known::Ended { state, .. } => state,
@@ -101,17 +99,17 @@ impl Lifecycle {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
     /// A hash of the key.
-    key: u128,
+    pub(super) key: u128,
     /// The state that it brings.
-    state: Arc<str>,
+    pub(super) state: Arc<str>,
     /// What it is for whoever hands it in: the number of its event in a publish or a call.
-    of: u32,
+    pub(super) of: u32,
     /// Where it goes where its state may not follow now.
-    aside: Option<Aside>,
+    pub(super) aside: Option<Aside>,
     /// Where others of its partition are held, whether or not it would be.
-    held: Option<PartitionId>,
+    pub(super) held: Option<PartitionId>,
     /// By what it is recognised for as long as its key is known.
-    id: Option<EventId>,
+    pub(super) id: Option<EventId>,
 }
 
 /// Where a record goes whose state may not follow now.
@@ -274,23 +272,23 @@ pub trait GuardStates {
 }
 
 /// The entry with the number of keys whose lives go on.
-const LIVING: &[u8] = &[0];
+pub(super) const LIVING: &[u8] = &[0];
 /// The entry with the slots of ends that are remembered.
-const ENDED: &[u8] = &[1];
+pub(super) const ENDED: &[u8] = &[1];
 /// The entry with the number of events that are held.
-const HELD: &[u8] = &[3];
+pub(super) const HELD: &[u8] = &[3];
 /// In the key of a slot, before its number.
 const SLOT: u8 = 2;
 /// Before the state of a key whose life has ended: nothing that a text can begin with, then its slot and its time.
-const ENDED_MARK: u8 = 0xff;
+pub(super) const ENDED_MARK: u8 = 0xff;
 const ENDED_HEAD_BYTES: usize = 1 + 2 * size_of::<u64>();
-const SLOT_BYTES: usize = size_of::<u64>() + size_of::<u128>();
+pub(super) const SLOT_BYTES: usize = size_of::<u64>() + size_of::<u128>();
 /// Ends that are forgotten with each record at the most: one more than it can bring, so that what is due comes to an end.
-const FORGOTTEN_AT_ONCE: usize = 2;
+pub(super) const FORGOTTEN_AT_ONCE: usize = 2;
 
 /// What is known of a key.
 #[derive(Debug)]
-enum Known<'a> {
+pub(super) enum Known<'a> {
     /// It has not begun, or is forgotten.
     Nothing,
     Living(&'a str),
@@ -302,7 +300,7 @@ enum Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn parse(stored: Option<&'a [u8]>) -> Self {
+    pub(super) fn parse(stored: Option<&'a [u8]>) -> Self {
         let Some((_, stored)) = stored.map(Identities::split) else { return Self::Nothing };
         let ended = || {
             let mut head = stored.strip_prefix(&[ENDED_MARK])?;
@@ -316,32 +314,32 @@ impl<'a> Known<'a> {
 
 /// The numbers of the slots that are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Slots {
-    first: u64,
-    next: u64,
+pub(super) struct Slots {
+    pub(super) first: u64,
+    pub(super) next: u64,
 }
 
 impl Slots {
-    fn parse(stored: Option<&[u8]>) -> Self {
+    pub(super) fn parse(stored: Option<&[u8]>) -> Self {
         let parse = |mut stored: &[u8]| {
             Some(Self { first: stored.try_get_u64_le().ok()?, next: stored.try_get_u64_le().ok()? })
         };
         stored.and_then(parse).unwrap_or_default()
     }
 
-    fn count(self) -> u64 {
+    pub(super) fn count(self) -> u64 {
         self.next.saturating_sub(self.first)
     }
 }
 
-fn slot_key(number: u64) -> [u8; 9] {
+pub(super) fn slot_key(number: u64) -> [u8; 9] {
     let mut key = [SLOT; 9];
     let [_, rest @ ..] = &mut key;
     *rest = number.to_be_bytes();
     key
 }
 
-fn number_of(stored: Option<&[u8]>) -> u64 {
+pub(super) fn number_of(stored: Option<&[u8]>) -> u64 {
     stored.and_then(|mut stored| stored.try_get_u64_le().ok()).unwrap_or(0)
 }
 
@@ -393,290 +391,8 @@ pub fn keeper_of(partition: PartitionId) -> LaneId {
     LaneId { subscriber: SubscriberId(1 << 31 | partition.topic.0), partition: partition.partition }
 }
 
-/// The verdict on some guarded records of partitions, in their order, as one: what their partitions keep from now on.
-#[derive(Debug)]
-pub struct GuardJudge<'s, S> {
-    states: &'s S,
-    now_ns: u64,
-    changed: BTreeMap<PartitionId, BTreeMap<Bytes, Option<Bytes>>>,
-}
-
-impl<'s, S: GuardStates> GuardJudge<'s, S> {
-    /// Over what is kept so far, at a time that never goes back.
-    pub fn new(states: &'s S, now_ns: u64) -> Self {
-        Self { states, now_ns, changed: BTreeMap::new() }
-    }
-
-    fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, Arc<str>> {
-        match self.changed.get(&partition).and_then(|changed| changed.get(key)) {
-            Some(value) => Ok(value.clone()),
-            None => self.states.get(partition, key),
-        }
-    }
-
-    /// The next record, which gets this offset where it follows.
-    ///
-    /// # Errors
-    /// [`GuardRefused`]: nothing of what was judged may happen.
-    pub fn judge(
-        &mut self,
-        partition: PartitionId,
-        lifecycle: &Lifecycle,
-        guard: &Guard,
-        offset: Offset,
-    ) -> Result<Verdict, GuardRefused> {
-        if let Some(id) = guard.id {
-            let stored = self.get(partition, &guard.key.to_be_bytes());
-            let stored = stored.map_err(|why| GuardRefused { of: guard.of, why: GuardReason::Unreadable(why) })?;
-            if let Some(first) = identities_of(stored.as_deref(), lifecycle, self.now_ns).find(id) {
-                return Ok(Verdict::Known(first));
-            }
-        }
-        let verdict = match (self.decide(partition, lifecycle, guard, offset), guard.aside) {
-            (Ok(()), _) => Ok(Verdict::Follows),
-            (Err(why @ GuardReason::Order { .. }), Some(Aside { to, held_max })) => {
-                let aside = match held_max {
-                    None => Ok(Verdict::Aside(to)),
-                    Some(_) if self.has_ended(partition, lifecycle, guard) => Err(why),
-                    Some(max) => self.hold(partition, (to, max), why),
-                };
-                aside.and_then(|aside| self.recognise_aside(partition, lifecycle, guard).map(|()| aside))
-            }
-            (Err(why), _) => Err(why),
-        };
-        verdict.map_err(|why| GuardRefused { of: guard.of, why })
-    }
-
-    /// The guarded records of some slices in their order, but for the duplicates among them. Those that came before by what is kept
-    /// of their keys are duplicates from then on, and what they are said to repeat is where it would be if nothing were put aside.
-    /// `next_offset` is that of a partition's next record. What is put aside.
-    ///
-    /// # Errors
-    /// As [`Self::judge`].
-    pub(crate) fn judge_all<'l>(
-        &mut self,
-        slices: &Slices,
-        lifecycle_of: impl Fn(TopicId) -> Option<&'l Arc<Lifecycle>>,
-        duplicates: &mut Vec<Duplicate>,
-        mut next_offset: impl FnMut(PartitionId) -> Offset,
-    ) -> Result<Vec<SetAside>, GuardRefused> {
-        let (mut aside, mut repeated) = (Vec::new(), Vec::new());
-        for (number, slice) in (0..).zip(slices.iter()) {
-            let Some(lifecycle) = lifecycle_of(slice.partition.topic) else { continue };
-            let (base, partition) = (next_offset(slice.partition), slice.partition.partition);
-            // How many records are new, and the numbers among them of those that are not put aside.
-            let (mut new, mut follow) = (0, Vec::new());
-            for (record, guard) in (0..).zip(&slice.guards) {
-                let at = duplicates.binary_search_by_key(&(number, record), |known| (known.slice, known.record));
-                if at.is_ok() {
-                    continue;
-                }
-                match self.judge(slice.partition, lifecycle, guard, base + follow.len() as Offset)? {
-                    Verdict::Follows => follow.push(new),
-                    Verdict::Aside(to) => aside.push(SetAside { slice: number, record, to, at: (0, 0) }),
-                    Verdict::Known(first) => {
-                        let of_these =
-                            first.and_then(|first| follow.get(usize::try_from(first.checked_sub(base)?).ok()?));
-                        let offset = of_these.map(|number| base + number).or(first);
-                        repeated.push(Duplicate { slice: number, record, partition, offset });
-                        continue;
-                    }
-                }
-                new += 1;
-            }
-        }
-        if !repeated.is_empty() {
-            duplicates.append(&mut repeated);
-            duplicates.sort_unstable_by_key(|known| (known.slice, known.record));
-        }
-        for (partition, count) in slices.released() {
-            self.release(*partition, *count)?;
-        }
-        Ok(aside)
-    }
-
-    /// Whether nothing may follow the state of a key, and so no waiting helps.
-    fn has_ended(&self, partition: PartitionId, lifecycle: &Lifecycle, guard: &Guard) -> bool {
-        let stored = self.get(partition, &guard.key.to_be_bytes()).ok().flatten();
-        lifecycle.next_of(&Known::parse(stored.as_deref()), self.now_ns).is_err()
-    }
-
-    fn hold(
-        &mut self,
-        partition: PartitionId,
-        (to, max): (PartitionId, u64),
-        why: GuardReason,
-    ) -> Result<Verdict, GuardReason> {
-        let held = number_of(self.get(partition, HELD).map_err(GuardReason::Unreadable)?.as_deref());
-        if held >= max {
-            return Err(GuardReason::HeldFull { why: Box::new(why), max });
-        }
-        self.put(partition, HELD, Some(Bytes::copy_from_slice(&(held + 1).to_le_bytes())));
-        Ok(Verdict::Aside(to))
-    }
-
-    /// Notes the identity of an event that is put aside with what is kept of its key.
-    fn recognise_aside(
-        &mut self,
-        partition: PartitionId,
-        lifecycle: &Lifecycle,
-        guard: &Guard,
-    ) -> Result<(), GuardReason> {
-        let Some(id) = guard.id else { return Ok(()) };
-        let key = guard.key.to_be_bytes();
-        let stored = self.get(partition, &key).map_err(GuardReason::Unreadable)?;
-        let identities = identities_of(stored.as_deref(), lifecycle, self.now_ns);
-        if !identities.has_room() {
-            return Err(GuardReason::Recognised { max: KEY_IDENTITIES_MAX });
-        }
-        let mut value = identities.with(Some((id, None)));
-        let known = Known::parse(stored.as_deref());
-        let slot = match known {
-            Known::Living(_) => None,
-            Known::Ended { ended_ns, .. } if !lifecycle.forgets(ended_ns, self.now_ns) => None,
-            Known::Ended { slot, .. } => Some(Some(slot)),
-            Known::Nothing => Some(None),
-        };
-        let Some(slot_before) = slot else {
-            let (_, rest) = stored.as_deref().map(Identities::split).unwrap_or_default();
-            value.extend_from_slice(rest);
-            self.put(partition, &key, Some(value.into()));
-            return Ok(());
-        };
-        let before = self.slots(partition)?;
-        let mut slots = before;
-        if let Some(slot) = slot_before {
-            self.put(partition, &slot_key(slot), Some(Bytes::new()));
-        }
-        self.put_ended(partition, key, value, "", &mut slots);
-        self.forget(partition, lifecycle, &mut slots);
-        self.put_slots(partition, before, slots);
-        Ok(())
-    }
-
-    fn slots(&self, partition: PartitionId) -> Result<Slots, GuardReason> {
-        Ok(Slots::parse(self.get(partition, ENDED).map_err(GuardReason::Unreadable)?.as_deref()))
-    }
-
-    fn put_slots(&mut self, partition: PartitionId, before: Slots, slots: Slots) {
-        if slots != before {
-            let rows = [slots.first.to_le_bytes(), slots.next.to_le_bytes()].concat();
-            self.put(partition, ENDED, Some(rows.into()));
-        }
-    }
-
-    /// Keeps the end of a key's life behind what is recognised of it, and gives it a slot.
-    fn put_ended(&mut self, partition: PartitionId, key: [u8; 16], mut value: Vec<u8>, state: &str, slots: &mut Slots) {
-        value.put_u8(ENDED_MARK);
-        value.put_u64_le(slots.next);
-        value.put_u64_le(self.now_ns);
-        value.put_slice(state.as_bytes());
-        self.put(partition, &key, Some(value.into()));
-        let mut slot = Vec::with_capacity(SLOT_BYTES);
-        slot.put_u64_le(self.now_ns);
-        slot.put_slice(&key);
-        self.put(partition, &slot_key(slots.next), Some(slot.into()));
-        slots.next += 1;
-    }
-
-    /// So many events of a partition are held no longer.
-    ///
-    /// # Errors
-    /// What is kept cannot be read.
-    pub fn release(&mut self, partition: PartitionId, count: u32) -> Result<(), GuardRefused> {
-        let held =
-            self.get(partition, HELD).map_err(|why| GuardRefused { of: 0, why: GuardReason::Unreadable(why) })?;
-        let held = number_of(held.as_deref()).saturating_sub(count.into());
-        self.put(partition, HELD, Some(Bytes::copy_from_slice(&held.to_le_bytes())));
-        Ok(())
-    }
-
-    fn decide(
-        &mut self,
-        partition: PartitionId,
-        lifecycle: &Lifecycle,
-        guard: &Guard,
-        offset: Offset,
-    ) -> Result<(), GuardReason> {
-        let key = guard.key.to_be_bytes();
-        let stored = self.get(partition, &key).map_err(GuardReason::Unreadable)?;
-        let known = Known::parse(stored.as_deref());
-        check_order(lifecycle, &known, &guard.state, self.now_ns)?;
-        let identities = identities_of(stored.as_deref(), lifecycle, self.now_ns);
-        if guard.id.is_some() && !identities.has_room() {
-            return Err(GuardReason::Recognised { max: KEY_IDENTITIES_MAX });
-        }
-        let mut value = identities.with(guard.id.map(|id| (id, Some(offset))));
-        let goes_on = lifecycle.follows(&guard.state).is_some();
-        let went_on = matches!(known, Known::Living(_));
-        if went_on != goes_on {
-            let living = number_of(self.get(partition, LIVING).map_err(GuardReason::Unreadable)?.as_deref());
-            if goes_on && living >= lifecycle.keys_max {
-                return Err(GuardReason::Full { max: lifecycle.keys_max });
-            }
-            let living = if goes_on { living + 1 } else { living.saturating_sub(1) };
-            self.put(partition, LIVING, Some(Bytes::copy_from_slice(&living.to_le_bytes())));
-        }
-        let before = self.slots(partition)?;
-        let mut slots = before;
-        if let Known::Ended { slot, .. } = known {
-            self.put(partition, &slot_key(slot), Some(Bytes::new()));
-        }
-        if goes_on {
-            value.extend_from_slice(guard.state.as_bytes());
-            self.put(partition, &key, Some(value.into()));
-        } else if lifecycle.remember.is_some() {
-            self.put_ended(partition, key, value, &guard.state, &mut slots);
-        } else if stored.is_some() {
-            self.put(partition, &key, None);
-        }
-        self.forget(partition, lifecycle, &mut slots);
-        self.put_slots(partition, before, slots);
-        Ok(())
-    }
-
-    /// Forgets the oldest ends that are not to be remembered any more.
-    fn forget(&mut self, partition: PartitionId, lifecycle: &Lifecycle, slots: &mut Slots) {
-        for _ in 0..FORGOTTEN_AT_ONCE {
-            if slots.count() == 0 {
-                return;
-            }
-            let key = slot_key(slots.first);
-            let is_one_too_many = slots.count() > lifecycle.remembered_max;
-            let changed = self.changed.get(&partition).and_then(|changed| changed.get(key.as_slice())).cloned();
-            let at_hand = changed.or_else(|| self.states.glance(partition, &key));
-            // one that is only old can be forgotten with a later record
-            let Some(slot) = at_hand.or_else(|| self.states.get(partition, &key).ok().filter(|_| is_one_too_many))
-            else {
-                return;
-            };
-            let mut slot = slot.unwrap_or_default();
-            if let Ok(ended_ns) = slot.try_get_u64_le() {
-                if !is_one_too_many && !lifecycle.forgets(ended_ns, self.now_ns) {
-                    return;
-                }
-                self.put(partition, &slot, None);
-            }
-            self.put(partition, &key, None);
-            slots.first += 1;
-        }
-    }
-
-    fn put(&mut self, partition: PartitionId, key: &[u8], value: Option<Bytes>) {
-        self.changed.entry(partition).or_default().insert(Bytes::copy_from_slice(key), value);
-    }
-
-    /// What partitions keep, or do not any more, once the records have their places.
-    pub fn writes(self) -> Vec<(PartitionId, Vec<LaneWrite>)> {
-        let writes = |changed: BTreeMap<Bytes, Option<Bytes>>| {
-            changed.into_iter().map(|(key, value)| LaneWrite { key, value }).collect()
-        };
-        self.changed.into_iter().map(|(partition, changed)| (partition, writes(changed))).collect()
-    }
-}
-
 /// What is recognised of a key: nothing once its end is forgotten.
-fn identities_of<'a>(stored: Option<&'a [u8]>, lifecycle: &Lifecycle, now_ns: u64) -> Identities<'a> {
+pub(super) fn identities_of<'a>(stored: Option<&'a [u8]>, lifecycle: &Lifecycle, now_ns: u64) -> Identities<'a> {
     match Known::parse(stored) {
         Known::Ended { ended_ns, .. } if lifecycle.forgets(ended_ns, now_ns) => Identities::default(),
         _ => stored.map(Identities::split).unwrap_or_default().0,
@@ -708,7 +424,12 @@ pub(crate) fn why_not(
 }
 
 /// That a state may follow what is known of its key.
-fn check_order(lifecycle: &Lifecycle, known: &Known<'_>, to: &Arc<str>, now_ns: u64) -> Result<(), GuardReason> {
+pub(super) fn check_order(
+    lifecycle: &Lifecycle,
+    known: &Known<'_>,
+    to: &Arc<str>,
+    now_ns: u64,
+) -> Result<(), GuardReason> {
     let next = lifecycle.next_of(known, now_ns);
     if next.is_ok_and(|next| next.contains(to)) {
         return Ok(());

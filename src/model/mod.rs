@@ -9,6 +9,7 @@ mod fence;
 pub(crate) mod guard;
 pub mod identity;
 pub mod json;
+mod judge;
 mod meter;
 pub mod record;
 pub mod settings;
@@ -21,13 +22,14 @@ pub use chunk::{Chunk, Stored, TimeOf};
 pub use event::{Attribute, AttributeView, Event, EventError, EventView};
 pub use fence::Fence;
 pub use guard::{
-    Aside, Guard, GuardCounts, GuardJudge, GuardReason, GuardRefused, GuardStates, KEY_IDENTITIES_MAX, Lifecycle,
-    SetAside, Verdict, keeper_of,
+    Aside, Guard, GuardCounts, GuardReason, GuardRefused, GuardStates, KEY_IDENTITIES_MAX, Lifecycle, SetAside,
+    Verdict, keeper_of,
 };
 pub use identity::{
     EventId, LaneId, Offset, OutputId, OutputIds, PartitionId, Place, ProducerId, SubscriberId, TopicId, VersionId,
     partition_of,
 };
+pub use judge::GuardJudge;
 pub use meter::Meter;
 pub use record::{Lineage, Record, RecordError};
 pub use settings::{Compression, Dedupe, Retention, TopicSettings};

@@ -18,15 +18,15 @@ pub const KEY_IDENTITIES_MAX: usize = 256;
 const MARK: u8 = 0xfe;
 const HEAD_BYTES: usize = 1 + size_of::<u16>();
 /// Bytes of one.
-pub(super) const ROW_BYTES: usize = 2 * size_of::<u64>();
+pub(in crate::model) const ROW_BYTES: usize = 2 * size_of::<u64>();
 
 /// The identities of a key's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Identities<'a>(&'a [[u8; ROW_BYTES]]);
+pub(in crate::model) struct Identities<'a>(&'a [[u8; ROW_BYTES]]);
 
 impl<'a> Identities<'a> {
     /// Those in an entry, and what is behind them.
-    pub(super) fn split(stored: &'a [u8]) -> (Self, &'a [u8]) {
+    pub(in crate::model) fn split(stored: &'a [u8]) -> (Self, &'a [u8]) {
         let split = || {
             let mut rest = stored.strip_prefix(&[MARK])?;
             let count = usize::from(rest.try_get_u16_le().ok()?);
@@ -37,19 +37,19 @@ impl<'a> Identities<'a> {
     }
 
     /// Whether an event is among them; then its offset, where it has one.
-    pub(super) fn find(self, id: EventId) -> Option<Option<Offset>> {
+    pub(in crate::model) fn find(self, id: EventId) -> Option<Option<Offset>> {
         let row = self.0.iter().find(|row| row.as_slice().get_u64_le() == half(id))?;
         let offset = row.as_slice().get(size_of::<u64>()..).map_or(Offset::MAX, |mut offset| offset.get_u64_le());
         Some((offset != Offset::MAX).then_some(offset))
     }
 
     /// Whether there may be one more.
-    pub(super) fn has_room(self) -> bool {
+    pub(in crate::model) fn has_room(self) -> bool {
         self.0.len() < KEY_IDENTITIES_MAX
     }
 
     /// The beginning of an entry: these, and one more.
-    pub(super) fn with(self, more: Option<(EventId, Option<Offset>)>) -> Vec<u8> {
+    pub(in crate::model) fn with(self, more: Option<(EventId, Option<Offset>)>) -> Vec<u8> {
         let count = self.0.len() + more.iter().len();
         let mut out = Vec::new();
         if count > 0 {

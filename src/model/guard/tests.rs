@@ -2,7 +2,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::*;
-use crate::model::TopicId;
+use crate::model::{GuardJudge, LaneWrite, TopicId};
 
 #[derive(Default)]
 struct Kept(RefCell<HashMap<(PartitionId, Bytes), Bytes>>);
