@@ -7,8 +7,7 @@ use bytes::{Buf, BufMut, Bytes};
 
 use super::guard::{
     Aside, ENDED, ENDED_MARK, FORGOTTEN_AT_ONCE, Guard, GuardReason, GuardRefused, GuardStates, HELD, Identities,
-    Known, LIVING, Lifecycle, SLOT_BYTES, SetAside, Slots, Verdict, check_order, identities_of, number_of,
-    slot_key,
+    Known, LIVING, Lifecycle, SLOT_BYTES, SetAside, Slots, Verdict, check_order, identities_of, number_of, slot_key,
 };
 use super::identity::{Offset, PartitionId};
 use super::slices::{Duplicate, Slices};
