@@ -65,8 +65,8 @@ fn paths(tree: &str, prefix: &[String], into: &mut Vec<Module>) {
 
 impl House {
     fn of(sources: impl IntoIterator<Item = (String, String)>) -> Self {
-        let all = sources.into_iter();
-        Self(all.map(|(path, source)| (module(&path), without_comments_and_tests(&source))).collect())
+        let all = sources.into_iter().map(|(path, source)| (module(&path), without_comments_and_tests(&source)));
+        Self(all.filter(|(module, _)| module.last().is_none_or(|last| last != "tests")).collect())
     }
 
     /// As it stands.
