@@ -11,7 +11,7 @@
 //! the new one. A subscriber that is gone is remembered, so that it goes on from its place when it comes back. What is called
 //! otherwise (`was`) has its new name by that record: it says the numbers of what is renamed, so that the engine can be told
 //! again, however often; versions are under both names in front of it, and under the one that counts behind it.
-//! Relies on: [`crate::dispatch::Tree::apply`] for lanes that are not touched, [`Store`] for what is durable.
+//! Relies on: [`crate::dispatch::Tree::apply`] for lanes that are not touched, [`super::Store`] for what is durable.
 //! Must not know: gRPC, the command line, which files propose.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
