@@ -63,7 +63,7 @@ pub enum ReloadError {
     },
     /// Another version was decided on than what was looked at.
     #[error(
-        "version {} of `{subscriber}` is there, and not {expected}: somebody has changed it, so nothing was changed. Look again, \
+        "version {} of `{subscriber}` is there, and not {expected}: another change came first, so nothing was changed. Look again, \
          with `wattle plugin versions {subscriber}`", is.short()
     )]
     Moved {

@@ -214,7 +214,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                         digest,
                         "somebody ended the trial: the version is proven"
                     );
-                    reloader.note(&subject, Some(format!("{digest} is proven: somebody said so")));
+                    reloader.note(&subject, Some(format!("{digest} is proven: it was promoted by hand")));
                     Ok(version)
                 }
                 Ok(None) => {

@@ -600,7 +600,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     /// # Errors
     /// [`ReloadError`], [`ReloadError::Moved`] where it is another one.
     pub async fn rollback_if(&self, subscriber: &str, expected: Option<String>) -> Result<Digest, ReloadError> {
-        const WHY: &str = "somebody went back from it";
+        const WHY: &str = "it was rolled back by hand";
         let (index, _) = self.subject(subscriber)?;
         let reloader = self.clone();
         self.whole(async move {

@@ -213,7 +213,7 @@ fn who_applies_on_top_of_what_is_not_applied_any_more_is_refused_with_a_code_of_
     for command in
         [&["plugin", "deploy", "work", &component][..], &["plugin", "rollback", "work"], &["plugin", "pin", "work"]]
     {
-        refused(bus.run(&[command, &["--if", wrong]].concat()), 5, "somebody has changed it");
+        refused(bus.run(&[command, &["--if", wrong]].concat()), 5, "another change came first");
     }
     bus.run(&["plugin", "pin", "work", "--if", &version]).ok();
     bus.stop();
