@@ -147,7 +147,10 @@ async fn a_pinned_version_has_its_settings_until_it_is_let_go() {
     // what was applied and taken back is told of as long as it is applied
     bus.reloader.rollback("work").await.unwrap();
     let changes = bus.reloader.apply(same, false).await.unwrap();
-    assert!(differs(&changes) && changes.differs[0].contains("was taken back: somebody went back"), "{changes:?}");
+    assert!(
+        differs(&changes) && changes.differs[0].contains("was taken back: it was rolled back by hand"),
+        "{changes:?}"
+    );
     let (is_pinned, why) = other(&bus);
     assert!(!is_pinned && why.contains("`wattle plugin deploy t/work FILE` tries the applied ones again"), "{why}");
     assert_eq!(bus.deploy("a", Policy::Swap).await, Outcome::Tried);
