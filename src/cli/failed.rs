@@ -45,7 +45,7 @@ impl FilterArgs {
         Filter { key, id, reason, older_than, partition, parked }
     }
 
-    /// Refuses an id that none of them has: whoever names one means it.
+    /// Refuses an id that none of them has.
     pub(super) fn found(&self, count: u64, subscriber: &str, what: Listed) -> Result<(), Failure> {
         let Some(id) = self.id.as_ref().filter(|_| count == 0) else { return Ok(()) };
         let has_more = FilterArgs { id: None, ..self.clone() }.filter(false) != Filter::default();

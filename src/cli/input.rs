@@ -324,7 +324,7 @@ fn index_of(field: &str) -> Option<usize> {
     field.strip_prefix("events[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// Why, without the number that the event has in a request: whoever calls says which one it is, or there is only one.
+/// Why, without the number that the event has in a request: the caller names the event itself, or there is only one.
 pub(super) fn without_number(mut error: ClientError) -> ClientError {
     if let (Some(index), ClientError::Refused(refused)) = (blamed(&error), &mut error) {
         let rest = refused.message.strip_prefix(&format!("event {index}"));

@@ -172,7 +172,7 @@ pub(super) fn seek(args: &SeekArgs) -> Outcome {
     Ok(())
 }
 
-/// Partitions of a subscriber that call nothing until somebody resumes them, whatever else is done to them.
+/// Partitions of a subscriber that make no call until they are resumed, whatever else is done to them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Standing {
     halted: Vec<u32>,

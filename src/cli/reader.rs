@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use tokio::io::Interest;
 use tokio::net::unix::pipe;
 
-/// Resolves when standard output is a pipe or a socket that nobody reads any more. A command that goes on until it is stopped
+/// Resolves when standard output is a pipe or a socket without a reader. A command that runs until it is stopped
 /// ends then: it may have nothing to print for hours, and only a write would tell it otherwise.
 pub(super) async fn gone() {
     let ended = async {

@@ -42,7 +42,7 @@ pub(super) struct Args {
     #[arg(long, num_args = 1.., value_name = "TOPOLOGY")]
     files: Vec<PathBuf>,
 
-    /// Show it again each second, until Ctrl-C: on a terminal in its place, otherwise one after the other. A bus that is away
+    /// Show it again each second, until Ctrl-C: on a terminal redrawn, otherwise one after the other. A bus that is away
     /// meanwhile is waited for
     #[arg(short, long, conflicts_with = "files")]
     watch: bool,

@@ -370,7 +370,7 @@ fn rewrite(file: &JournalFile, mut from: u64, to: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A segment that the state store knows of, and whose file is not there: somebody took it away, or restored a part of the
+/// A segment that the state store knows of, and whose file is missing: it was removed, or someone restored a part of the
 /// folder. Its events cannot be read, all others can.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingSegment {

@@ -668,7 +668,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 decided.prove(version);
                 decided.is_pinned = true;
             };
-            reloader.run_kept(index, version, "somebody said so", pin).await?;
+            reloader.run_kept(index, version, "it was pinned by hand", pin).await?;
             Ok(version)
         })
         .await

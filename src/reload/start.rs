@@ -459,6 +459,9 @@ pub(super) fn words(store: &Store, plan: &Plan, files: &[PathBuf], only: &[Strin
         let is_compared = decided.find(decided.proven).is_some_and(|kept| kept.ports == ports(subscriber));
         let comes = if is_compared { "comes on trial" } else { "runs at once, since other ports cannot be compared," };
         let words = match proposed {
+            Some(_) if proposed == before && !is_other => {
+                format!("component {}, which runs, has these settings already", short(before))
+            }
             Some(_) if proposed == component && component != before => {
                 format!("component {} of its file {comes} in place of {}", short(component), short(before))
             }

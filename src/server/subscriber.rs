@@ -205,7 +205,7 @@ impl<E: Engine> SubscriberService for Subscribers<E> {
         };
         let to = match &request.to {
             None if matches!(state, Some(SeekState::Snapshot(_))) => SeekTo::Snapshot,
-            None => return Err(refusal::field("to", "is missing: say where the subscriber goes on")),
+            None => return Err(refusal::field("to", "is missing: name the position to continue from")),
             Some(To::Start(_)) => SeekTo::Start,
             Some(To::End(_)) => SeekTo::End,
             Some(To::Offset(offset)) => SeekTo::Offset(*offset),

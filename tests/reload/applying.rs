@@ -218,7 +218,7 @@ async fn what_is_kept_of_one_that_is_gone_is_forgotten_when_that_is_asked_for() 
 #[tokio::test]
 async fn a_changed_configuration_is_another_version_that_is_tried() {
     let world = World::of(ONE, "a", LONG);
-    let (bus, _) = start(&world, world.disk.clone()).await;
+    let (bus, before) = start(&world, world.disk.clone()).await;
     let was = status(&bus.tree.snapshot(), "t/work").digest;
     bus.reloader.apply(proposal(&world, &changed()), false).await.unwrap();
     let now = status(&bus.tree.snapshot(), "t/work");
@@ -227,6 +227,9 @@ async fn a_changed_configuration_is_another_version_that_is_tried() {
     assert_ne!(trial.digest, was);
     bus.reloader.rollback("work").await.unwrap();
     assert_eq!(bus.who().await, "a");
+    let planned = bus.reloader.changes(&proposal(&world, &before)).unwrap();
+    let last = planned.changes[0].words.last().unwrap();
+    assert!(last.contains("has these settings already"), "nothing comes on trial: {last}");
     bus.stop().await;
 }
 

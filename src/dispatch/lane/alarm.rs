@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 /// By how much the runtime's timer may be late.
 const TIMER_LATE: Duration = Duration::from_millis(2);
-/// What is waited for may be measured by a clock that goes slower by one part in so many.
+/// The awaited time may be that of a clock which is slower by one part in this number.
 const SLOWER_PART: u32 = crate::limits::CLOCK_MELTS_PART as u32;
 
 /// Threads that sleep at once: the pool has some hundred, and others work with them.

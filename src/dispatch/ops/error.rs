@@ -43,7 +43,7 @@ pub enum ControlError {
         /// The subscriber.
         subscriber: String,
     },
-    /// It has state, and nobody said what becomes of it.
+    /// It has state, and the request does not say what to do with it.
     #[error(
         "subscriber `{subscriber}` keeps state: say whether it is emptied (`--state empty`), goes back to a snapshot (`--state \
          NUMBER`; `wattle state snapshots {subscriber}` lists them), or stays as it is though it may know events that come \
@@ -141,7 +141,7 @@ pub enum SnapshotError {
         number: u64,
     },
     /// No snapshot was named whose position could be gone back to.
-    #[error("no snapshot was named: say where the subscriber goes on")]
+    #[error("no snapshot was named: name the position to continue from")]
     NoPosition,
     /// The disk is nearly full.
     #[error("the disk of the bus is nearly full, and a snapshot would take room from events")]

@@ -1,4 +1,4 @@
-//! What the topology says about one event. Pure: the same for a producer, a lane, and whoever looks.
+//! What the topology says about one event. Pure: the same for a producer, a lane and an operator.
 
 pub(super) mod delay;
 pub(super) mod guards;

@@ -101,7 +101,7 @@ impl Changes {
 }
 
 impl Change {
-    /// Of a subscriber that begins: it was there before, from the same topic, and goes on where it was.
+    /// Of a subscriber that begins: it was there before, from the same topic, and continues from its position.
     pub fn comes_back(&mut self, from: &str, behind: u64) {
         let back = format!("comes back: it continues in {from} where it was, with what it kept; lag: {behind} events");
         self.words.retain(|word| word != BEGINS_WITH_NEITHER);

@@ -208,7 +208,7 @@ impl EmbeddedEngine {
         .inspect(Self::tell_missing)
     }
 
-    /// Says which files are gone, and what to do. All else is served: nobody is helped by a bus that does not run for the old
+    /// Says which files are gone, and what to do. All else is served: a bus that does not run helps no one for the old
     /// events of one partition.
     fn tell_missing(&self) {
         for MissingEvents { file, topic, partition, first_offset, last_offset } in self.shared.missing() {
