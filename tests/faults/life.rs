@@ -137,7 +137,18 @@ pub(crate) fn name_of(record: &[u8]) -> &str {
     std::str::from_utf8(record).unwrap().split(' ').next().unwrap()
 }
 
-async fn handle(engine: EmbeddedEngine, tree: Tree, partition: u32) -> Result<(), SessionError> {
+/// Runs a lane until the engine stops. A read that fails ends the session, and a new one goes on from the committed
+/// position, as the bus itself does it: the reader needs files too, and may be the one that meets the fault.
+async fn run_lane(engine: EmbeddedEngine, tree: Tree, partition: u32) -> Result<(), SessionError> {
+    loop {
+        match handle(&engine, tree, partition).await {
+            Err(SessionError::Read(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+            ended => return ended,
+        }
+    }
+}
+
+async fn handle(engine: &EmbeddedEngine, tree: Tree, partition: u32) -> Result<(), SessionError> {
     let mut session = engine.acquire(tree.lane(partition)).await?;
     loop {
         let chunks = session.read(ReadBudget { events: 16, bytes: usize::MAX }).await?;
@@ -163,7 +174,7 @@ async fn live(life: &Life) -> Result<(), String> {
     // little, so that old events go all the time
     let tree = apply(&engine, Retention { partition_bytes: Some(4_000), ..Retention::default() }).await?;
     let lanes: Vec<_> =
-        (0..PARTITIONS).map(|partition| tokio::spawn(handle(engine.clone(), tree, partition))).collect();
+        (0..PARTITIONS).map(|partition| tokio::spawn(run_lane(engine.clone(), tree, partition))).collect();
     for number in 0..life.appends {
         append(&engine, tree, life, number).await?;
     }
