@@ -1,14 +1,16 @@
-//! The one writer: takes submissions in their order, gives offsets, writes them as a group, hands it to the syncer.
+//! The only writer of the journal: takes submissions in order, assigns offsets, writes them as a group, and passes the
+//! group to the syncer.
 //!
 //! ```text
 //!   submitted -> judged -> encoded -> written ------> durable -> acked (events from outside)
 //!                                        └-> lanes see it         └-> readers outside see it
 //! ```
 //!
-//! Everything that has an order goes through the queue, also the acquisition of lanes, so a fenced session's units are
-//! either in front of the acquisition, and counted in the position that it returns, or behind it, and refused.
+//! Everything that needs an order goes through the queue, also the acquisition of lanes. So a unit of a fenced session
+//! is either before the acquisition, and counted in the position that the acquisition returns, or after it, and
+//! refused.
 //!
-//! It waits for the disk, and for a checkpoint where the recent part is full; for nothing else.
+//! The appender waits for the disk, and for a checkpoint if the recent part is full; for nothing else.
 
 mod encode;
 
@@ -35,7 +37,7 @@ use super::{Durability, LogOptions, Shared, is_passing};
 use crate::limits;
 use crate::model::{Chunk, LaneWrite, Offset, PartitionId, keeper_of};
 
-/// A partition as the appender knows it.
+/// A partition from the appender's view.
 struct Writer {
     partition: Arc<Partition>,
     next_offset: Offset,
@@ -46,26 +48,26 @@ pub(super) struct Appender {
     syncer: Arc<Syncer>,
     options: LogOptions,
     file: Arc<JournalFile>,
-    /// Of the next frame that is encoded.
+    /// Link of the next frame to encode.
     link: Link,
-    /// Of all that is encoded now.
+    /// Trusted time of the group that is being encoded.
     trusted_time_ns: u64,
-    /// The position behind the last group that is written.
+    /// The end position of the last written group.
     written: u64,
     writers: HashMap<PartitionId, Writer>,
     sequencer: Sequencer,
     hashing: Hashing,
-    /// The last frame is a mark, so another would say nothing new.
+    /// The last frame is a mark: another mark would add nothing.
     is_marked: bool,
-    /// Bytes that were written and not given to the syncer, where nobody waits for it.
+    /// Bytes written but not yet passed to the syncer, because no ack depends on them.
     unsynced_bytes: usize,
-    /// The group that is encoded, and not written.
+    /// The group that is encoded but not written.
     unfinished: Option<Encoded>,
-    /// Behind that: what was handed in and is not encoded.
+    /// Submissions that follow the unfinished group and are not encoded yet.
     left: VecDeque<Submission>,
-    /// The thread that uses it waits where it must; else that is left.
+    /// Whether the current thread may wait for room or for the disk. If not, submissions stay in `left`.
     may_wait: bool,
-    /// Nobody else makes checkpoints: there are no threads, or not yet.
+    /// No other thread makes checkpoints: the log is stepped, or its threads have not started yet.
     is_alone: bool,
 }
 
@@ -99,13 +101,13 @@ impl Appender {
         }
     }
 
-    /// Writes what was handed in, waiting for room and for the disk where it must.
+    /// Writes submissions, waiting for room and for the disk if necessary.
     pub(super) fn write(&mut self, submissions: Vec<Submission>) -> io::Result<()> {
         self.left.extend(submissions);
         self.finish_left()
     }
 
-    /// Writes what was handed in so far.
+    /// Writes all submissions that were accepted so far.
     fn finish_left(&mut self) -> io::Result<()> {
         let mut finish = || loop {
             self.finish_group()?;
@@ -116,14 +118,15 @@ impl Appender {
         };
         let finished = finish();
         if finished.is_err() {
-            let (group, left) = (self.unfinished.take(), std::mem::take(&mut self.left)); // those who wait are told
+            // dropping them tells their callers
+            let (group, left) = (self.unfinished.take(), std::mem::take(&mut self.left));
             let requests = group.as_ref().map_or(0, |group| group.then.len()) + left.len();
             if self.shared.has_given_up() {
                 let bytes = group.map_or(0, |group| group.bytes.len());
                 tracing::error!(
                     requests,
                     bytes,
-                    "the log is closed though its disk is full: what was not acknowledged is not stored"
+                    "the log closes although its disk is full: requests that were not acknowledged are not stored"
                 );
             }
         }
@@ -141,8 +144,8 @@ impl Appender {
             && self.syncer.is_keeping_up()
     }
 
-    /// Writes what was handed in, which [`Self::writes_at_once`]. False: the disk had no room after all, or a checkpoint would
-    /// have to be waited for, and the next [`Self::write`] begins with what is left.
+    /// Writes submissions for which [`Self::writes_at_once`] was true. Returns false if the disk had no room after all,
+    /// or if it would have to wait for a checkpoint; then the next [`Self::write`] begins with the rest.
     pub(super) fn write_at_once(&mut self, submissions: Vec<Submission>) -> io::Result<bool> {
         self.left.extend(submissions);
         self.may_wait = false;
@@ -164,19 +167,19 @@ impl Appender {
         }
     }
 
-    /// The position behind what is written, where no mark says that it is durable.
+    /// The end of the written part, if no mark states yet that it is durable.
     pub(super) fn unmarked(&self) -> Option<u64> {
         (!self.is_marked || self.unfinished.is_some() || !self.left.is_empty()).then_some(self.written)
     }
 
-    /// Nothing more comes: what is written is handed to the syncer.
+    /// Writes the remaining submissions and passes everything to the syncer. No submissions follow.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         let finished = self.finish_left();
         self.submit(Ends::default(), Vec::new());
         finished
     }
 
-    /// Nothing has come for a while: what is not durable is made so, then a mark says that it is.
+    /// Called when no submission has arrived for a while: makes everything durable, then writes a mark that says so.
     pub(super) fn idle(&mut self) -> io::Result<()> {
         self.finish_left()?;
         if self.syncer.durable() == self.link.position {
@@ -187,14 +190,14 @@ impl Appender {
         Ok(())
     }
 
-    /// Everything is durable, and the next start shall know it.
+    /// Writes the final mark of a clean close: everything is durable, and the next start can rely on it.
     pub(super) fn last_mark(&mut self) -> io::Result<()> {
-        // behind what was given up there is no place for a mark
+        // after a group that was given up there is no valid position for a mark
         if self.is_marked || self.shared.is_poisoned() || self.shared.has_given_up() {
             return Ok(());
         }
         if let Err(error) = self.write_mark() {
-            return self.shared.unless_given_up(Err(error)); // without it the next start looks for the end
+            return self.shared.unless_given_up(Err(error)); // without the mark, the next start searches for the end
         }
         self.file.file.sync()?;
         self.shared.tail.set_settled(self.written);
@@ -216,7 +219,7 @@ impl Appender {
         self.syncer.submit(Written { file, end_position, ends, acks }, &self.shared);
     }
 
-    /// Writes the group that is encoded, where there is one, however long that takes.
+    /// Writes the encoded group, if there is one, however long that takes.
     fn finish_group(&mut self) -> io::Result<()> {
         let Some(group) = self.unfinished.take() else { return Ok(()) };
         let length = group.bytes.len();
@@ -233,7 +236,7 @@ impl Appender {
         written
     }
 
-    /// Tells everybody of a group that is written.
+    /// Publishes a written group: partitions, lanes and callers see it.
     fn group_written(&mut self, Encoded { bytes, slices, changes, then }: Encoded) {
         let mut ends = Ends::default();
         if !bytes.is_empty() {
@@ -251,7 +254,7 @@ impl Appender {
                     if !writes.is_empty() {
                         lane.changed.written(number, end_position, writes);
                     }
-                    // after the outputs: whoever sees the position sees what was emitted for it
+                    // after the outputs: a reader that sees the position also sees the outputs of those events
                     lane.position.store(consumed_to, Ordering::Release);
                     lane.counts.count_anew();
                     drop(permit);
@@ -266,28 +269,28 @@ impl Appender {
             }
         }
         if self.options.durability == Durability::Sync {
-            // Lanes are woken after the syncer: the disk takes longest.
+            // Wake the lanes after the syncer: the disk takes longest.
             self.submit(ends.clone(), acks);
             return wake(&ends);
         }
         wake(&ends);
-        // The setting promises no more than that it is written.
+        // This setting promises only that events are written.
         for end in ends.iter() {
             end.partition.set_durable(end.offset);
         }
         self.shared.tail.set_settled(self.written);
         acks.into_iter().for_each(Ack::send);
-        // Even where nothing else asks for a sync: the one at the end of a file shall have little to do.
+        // Sync regularly although no ack needs it, so that the sync at the end of a file has little left to do.
         if self.options.durability != Durability::Os || self.unsynced_bytes >= self.options.move_bytes {
             self.submit(Ends::default(), Vec::new());
         }
     }
 
-    /// Waits where the recent part is full, or too much has no checkpoint.
+    /// Waits while the recent part is full, or while too much of the journal has no checkpoint.
     fn wait_for_room(&mut self, bytes: usize) -> io::Result<()> {
         while !self.shared.tail.has_room(bytes) {
             if self.is_alone {
-                self.syncer.settle(&self.file, self.written, &self.shared)?; // only what is settled goes
+                self.syncer.settle(&self.file, self.written, &self.shared)?; // only durable data can be moved out
                 self.shared.checkpoint(Turn::Move);
             } else {
                 self.syncer.hurry();
@@ -303,13 +306,13 @@ impl Appender {
         Ok(())
     }
 
-    /// Begins the next file where a group of `length` bytes does not fit into this one.
+    /// Begins the next file if a group of `length` bytes does not fit into this one.
     fn roll_before(&mut self, length: usize) -> io::Result<()> {
         let used = self.written - self.file.first_position;
         if used == 0 || used + length as u64 <= self.options.file_bytes {
             return Ok(());
         }
-        // A file that follows proves that all of this one is durable: recovery relies on it.
+        // The existence of a next file proves that all of this one is durable: recovery relies on it.
         self.syncer.settle(&self.file, self.written, &self.shared)?;
         self.file = self.when_there_is_room(|appender| appender.shared.files.begin(appender.written))?;
         Ok(())
@@ -321,14 +324,14 @@ impl Appender {
         Ok(())
     }
 
-    /// Tries again for as long as the disk is full, or descriptors are short, and the log is not to close: the same bytes in the
-    /// same place are harmless.
+    /// Repeats a write while the disk is full or descriptors are short, unless the log is closing: writing the same
+    /// bytes to the same position again is harmless.
     fn when_there_is_room<T>(&self, act: impl Fn(&Self) -> io::Result<T>) -> io::Result<T> {
         loop {
             match act(self) {
                 Err(error) if is_passing(&error) && !self.shared.is_poisoned() && !self.shared.gives_up() => {
-                    self.shared.open_segments.clear(); // readers open theirs again
-                    // a checkpoint gives journal files back
+                    self.shared.open_segments.clear(); // readers reopen theirs
+                    // a checkpoint frees journal files
                     if self.is_alone {
                         self.shared.checkpoint(Turn::Checkpoint);
                     } else {
@@ -341,7 +344,8 @@ impl Appender {
         }
     }
 
-    /// Lets lanes see a written group, whose frames `bytes` are, once they look. How far it goes in each partition.
+    /// Makes a written group, whose frames are `bytes`, visible to lanes without waking them. Returns the new end of
+    /// each partition.
     fn publish(&mut self, bytes: Bytes, slices: &[PlacedSlice], changes: GroupChanges) -> Ends {
         let (append_time_ns, trusted_time_ns, epoch) =
             (self.link.append_time_ns, self.trusted_time_ns, self.link.epoch);
@@ -355,7 +359,7 @@ impl Appender {
         ends
     }
 
-    /// Adds events to what lanes see. They are not woken yet.
+    /// Adds events to the partitions' recent parts. Lanes are not woken yet.
     fn show(&mut self, chunks: impl Iterator<Item = (PartitionId, Chunk)>) -> Ends {
         let mut ends: Vec<End> = Vec::new();
         for (id, chunk) in chunks {
@@ -370,18 +374,18 @@ impl Appender {
         ends.into()
     }
 
-    /// Hands a written group to the checkpointer.
+    /// Passes a written group to the checkpointer.
     fn push(&mut self, bytes: Bytes, ends: Ends, changes: GroupChanges) {
         let identities = self.sequencer.written(self.link.position).into();
         self.shared.tail.push(Group { bytes, end: self.link, ends, changes: Arc::new(changes), identities });
     }
 
-    /// Everything that recovery accepted has been taken in.
+    /// Recovery has finished: every accepted frame has been replayed.
     pub(super) fn replayed(&mut self) {
         self.is_alone = self.options.is_stepped;
     }
 
-    /// Takes in frames that recovery has accepted and made durable, as if they had just been written.
+    /// Applies frames that recovery has accepted and made durable, as if they had just been written.
     pub(super) fn replay(&mut self, bytes: Bytes, end: Link) -> io::Result<()> {
         self.wait_for_room(bytes.len())?;
         let (mut chunks, mut changes) = (Vec::new(), GroupChanges::default());
@@ -392,7 +396,7 @@ impl Appender {
                     changes.catalogue.push(body);
                     continue;
                 }
-                Kind::Unit => UnitBody::parse(&head, body).map_err(io::Error::other)?, // it was parsed before
+                Kind::Unit => UnitBody::parse(&head, body).map_err(io::Error::other)?, // recovery has parsed it before
             };
             let mut numbers = Vec::new();
             while let Some(slice) = unit.next_slice().map_err(io::Error::other)? {
@@ -437,12 +441,12 @@ impl Appender {
     }
 }
 
-/// Lanes see what was written.
+/// Wakes the lanes that read these partitions.
 fn wake(ends: &Ends) {
     ends.iter().for_each(|end| end.partition.wake_written());
 }
 
-/// Entries with memory of their own: they stay longer than the frames that they came in.
+/// Copies entries into memory of their own: they live longer than the frames from which they come.
 fn compact(writes: Vec<LaneWrite>) -> Vec<LaneWrite> {
     let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
     writes.iter().map(|write| LaneWrite { key: own(&write.key), value: write.value.as_ref().map(own) }).collect()

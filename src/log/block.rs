@@ -19,7 +19,7 @@
 //!   60  u32  head checksum      CRC32C of bytes 0..60
 //!
 //! body
-//!    0  per run, a run being what was appended at once
+//!    0  per run; a run is the records of one append
 //!       u64  append time
 //!       u64  trusted time       only from version 2 on, in version 1 it is the append time
 //!       u32  epoch
@@ -28,14 +28,14 @@
 //!    +  the records of all runs, each u32 length and bytes
 //! ```
 //!
-//! The head has a checksum of its own, so that blocks can be hopped over by their heads alone, and says whose events it
-//! has, so that a block which lies where another belongs is noticed.
+//! The head has a checksum of its own, so that blocks can be skipped by reading their heads alone. It also names the
+//! partition, so that a block in the wrong place is detected.
 
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::model::{Chunk, Compression, Offset, PartitionId, TopicId};
 
-/// Bytes of a block in front of its body.
+/// Bytes of a block before its body.
 pub(super) const BLOCK_HEAD_BYTES: usize = 64;
 const RUN_BYTES: usize = 28;
 const RUN_V1_BYTES: usize = 20;
@@ -45,7 +45,7 @@ const OLDEST_VERSION: u8 = 1;
 const UNCOMPRESSED: u8 = 0;
 const LZ4: u8 = 1;
 
-/// A block's head, apart from what says that it is one.
+/// A block's head, without the fields that only identify the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BlockHead {
     pub(super) partition: PartitionId,
@@ -61,7 +61,7 @@ pub(super) struct BlockHead {
     raw_bytes: u32,
 }
 
-/// Why bytes are not the block that should be here.
+/// Why bytes are not the expected block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BlockError {
     #[error("the file ends inside a block")]
@@ -72,11 +72,11 @@ pub(super) enum BlockError {
     HeadChecksum,
     #[error("the block is of version {0}; this release knows versions {OLDEST_VERSION} and {VERSION}")]
     Version(u8),
-    #[error("the block holds other events than those that belong here")]
+    #[error("the block holds events that belong to another place")]
     Misplaced,
     #[error("the checksum of the block's events is wrong")]
     BodyChecksum,
-    #[error("the block's events make no sense, though their checksum is right")]
+    #[error("the block's events are malformed although their checksum is right")]
     Body,
 }
 
@@ -86,12 +86,12 @@ impl BlockHead {
         BLOCK_HEAD_BYTES as u64 + u64::from(self.body_bytes)
     }
 
-    /// The offset behind its last event.
+    /// The offset after its last event.
     pub(super) fn end_offset(&self) -> Offset {
         self.base_offset + Offset::from(self.count)
     }
 
-    /// Reads a head and checks all of it.
+    /// Parses a head and checks all of it.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, BlockError> {
         let bytes = bytes.get(..BLOCK_HEAD_BYTES).ok_or(BlockError::Short)?;
         let (checked, mut sum) = bytes.split_at_checked(BLOCK_HEAD_BYTES - 4).ok_or(BlockError::Short)?;
@@ -121,7 +121,7 @@ impl BlockHead {
         })
     }
 
-    /// The events of a block, given its body. Where it is not compressed they share the body's bytes.
+    /// The events of a block, given its body. Without compression they share the body's memory.
     pub(super) fn chunks(&self, body: Bytes) -> Result<Vec<Chunk>, BlockError> {
         if body.len() != self.body_bytes as usize {
             return Err(BlockError::Short);
@@ -157,7 +157,8 @@ impl BlockHead {
     }
 }
 
-/// Appends a block with these events, which follow each other in the partition and are not none. Its head.
+/// Appends a block with these events to `out` and returns its head. The chunks must be consecutive in the partition;
+/// without chunks, no block is written.
 pub(super) fn write_block(
     out: &mut Vec<u8>,
     partition: PartitionId,
@@ -248,7 +249,7 @@ mod tests {
     }
 
     fn block_of(runs: &[Vec<Vec<u8>>], compression: Compression) -> (Bytes, BlockHead) {
-        let mut out = vec![0xaa; 3]; // a block does not care what is in front of it
+        let mut out = vec![0xaa; 3]; // a block is independent of the bytes before it
         let head = write_block(&mut out, P, &chunks_of(runs), compression).unwrap();
         (Bytes::from(out).slice(3..), head)
     }
@@ -291,7 +292,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = BlockHead::parse(&bytes);
-            // also behind a head that is whole
+            // also after an intact head
             let (_, head) = block_of(&[vec![vec![1; 30]; 3]], Compression::Lz4);
             let body = Bytes::from(bytes);
             let forged = BlockHead { body_bytes: body.len() as u32, body_checksum: crc32c::crc32c(&body), ..head };

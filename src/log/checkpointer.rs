@@ -1,7 +1,8 @@
-//! The checkpointer: moves what is settled from the journal into segments and the state store, and lets old segments go.
+//! The checkpointer: moves durable events from the journal into segments and the state store, and removes expired
+//! segments.
 //!
 //! ```text
-//!            move, often: memory is given back          checkpoint, rarely: the journal is given back
+//!            move, often: frees memory                  checkpoint, rarely: frees the journal
 //!
 //!            ┌ 1. blocks ──> segments, not synced ┐                           ┌ 4. journal files are recycled
 //!   groups ──┤       where readers see them       ├─ 2. one sync  ─ 3. one ───┤
@@ -9,15 +10,15 @@
 //! ```
 //!
 //! Promises:
-//! - Only what may be acked is taken.
-//! - The commit comes after the sync of all that it speaks of, the journal up to there as well, and everything that cannot
-//!   be undone comes after the commit. So a crash anywhere leaves the state before or after, and files, and ends of files,
-//!   that nobody speaks of.
-//! - Where the disk is full, or descriptors are short, nothing has happened, and it is tried again.
-//! - An event goes only when its topic's settings let it, and when every subscriber has processed it (durably), unless the
-//!   settings force it, or its topic is gone for good.
+//! - Only events that may be acked are moved.
+//! - The commit comes after the sync of everything that it refers to, including the journal up to that position, and
+//!   before every step that cannot be undone. So a crash at any point leaves the state before or after the commit, and
+//!   at most files, or ends of files, to which nothing refers.
+//! - If the disk is full or descriptors are short, nothing has changed, and the checkpoint is repeated later.
+//! - An event is removed only when its topic's settings allow it and every subscriber has durably processed it, unless
+//!   the settings force the removal or its topic is removed for good.
 //!
-//! Must not know: who waits for what, what is inside a record.
+//! Must not know: who waits for a checkpoint, what a record contains.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -43,10 +44,10 @@ use crate::model::{Chunk, LaneId, Offset, PartitionId, Retention, SubscriberId, 
 /// Why a checkpoint was not made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CheckpointError {
-    /// Nothing has happened; the same may succeed later.
+    /// Nothing has changed; a repetition may succeed.
     #[error("the disk is full")]
     Full,
-    /// Nothing has happened; the same may succeed later.
+    /// Nothing has changed; a repetition may succeed.
     #[error("too many files are open")]
     Descriptors,
     /// The disk failed: nothing can be promised any more.
@@ -74,19 +75,19 @@ impl From<StoreError> for CheckpointError {
     }
 }
 
-/// A partition as the checkpointer knows it.
+/// A partition from the checkpointer's view.
 #[derive(Debug, Clone, Default)]
 struct Kept {
     extent: Extent,
     segments: Segments,
 }
 
-/// How far the checkpointer goes in one turn.
+/// What one turn of the checkpointer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// What is written is moved, and a checkpoint is made where enough was.
+    /// Moves written groups, and makes a checkpoint if one is due.
     Move,
-    /// A checkpoint is made of all there is.
+    /// Moves written groups and makes a checkpoint of them.
     Checkpoint,
 }
 
@@ -94,48 +95,48 @@ pub(super) struct Checkpointer {
     store: Store,
     entries: Entries,
     checkpoint: Checkpoint,
-    /// What was moved since, up to the link: what the next checkpoint says of it.
+    /// Changes that were moved since the last checkpoint, up to the link: the next checkpoint commits them.
     pending: Changes,
-    /// A commit that failed: it may have happened. Nothing is moved before that is known.
+    /// A commit that failed and may have happened nevertheless. Nothing is moved until that is known.
     unsure: Option<Outcome>,
-    /// In an order, so that a simulation sees the same each time.
+    /// Ordered, so that a simulation is deterministic.
     partitions: BTreeMap<PartitionId, Kept>,
     cursors: HashMap<LaneId, Offset>,
     identities: Identities,
     forgetting: Forgetting,
     leaving: Leaving,
     unsynced: Unsynced,
-    /// Trusted time of the last frame that was moved, 0 before the first one since the start: no frame that is not moved is
+    /// Trusted time of the last moved frame, 0 before the first one since the start. No frame that is not moved yet is
     /// older.
     moved_ns: u64,
-    /// When it was last looked what has expired, by the clock that never jumps.
+    /// When expiry was last checked, by the monotonic clock.
     looked_ns: u64,
     checkpoint_bytes: usize,
 }
 
-/// What is so once a checkpoint is committed, beside what is pending.
+/// The state after a checkpoint is committed, in addition to the pending changes.
 struct Outcome {
     changes: Changes,
-    /// Those that it let something go of.
+    /// The partitions of which segments expire.
     partitions: BTreeMap<PartitionId, Kept>,
     identities: Resealed,
-    /// Topics that are gone for good of which rows were looked for.
+    /// Removed topics whose rows this checkpoint deletes.
     leaves: Vec<Leaves>,
-    /// How many there were, where that is known.
+    /// How many rows it deleted, if known.
     rows_gone: Option<usize>,
 }
 
-/// A topic that is gone for good of which rows are removed.
+/// A removed topic whose rows a checkpoint deletes.
 struct Leaves {
     topic: TopicId,
-    /// Those of its partitions among them.
+    /// The rows of its partitions are among them.
     is_last: bool,
-    /// There is nothing else that has to wait.
+    /// No other rows of it have to wait for a later start.
     is_all: bool,
 }
 
 impl Checkpointer {
-    /// Goes on from what the store holds.
+    /// Continues from the contents of the store.
     pub(super) fn new(store: Store, contents: &Contents, options: &LogOptions) -> Self {
         let hashing = options.hashing();
         let mut partitions: BTreeMap<PartitionId, Kept> = BTreeMap::new();
@@ -164,12 +165,12 @@ impl Checkpointer {
         }
     }
 
-    /// The identities that are in the store.
+    /// The identities in the store.
     pub(super) fn sealed(&self) -> Arc<Sealed> {
         self.identities.sealed()
     }
 
-    /// Moves all that is written, and makes a checkpoint where that is due: with one, what has expired is removed as well.
+    /// Moves all written groups, and makes a checkpoint if one is due. A checkpoint also removes expired segments.
     pub(super) fn turn(&mut self, shared: &Shared, turn: Turn) -> Result<(), CheckpointError> {
         self.settle(shared)?;
         let moved = self.move_waiting(shared);
@@ -180,14 +181,14 @@ impl Checkpointer {
             || self.pending.entries_bytes > limits::CHECKPOINT_ENTRIES_BYTES
             || self.identities.pending_bytes() > limits::CHECKPOINT_IDENTITIES_BYTES
             || shared.space.is_tight();
-        // what finds no room may find it once a checkpoint has given files back
+        // after a move that found no room: a checkpoint frees files
         if turn == Turn::Checkpoint || is_due || moved.is_err() {
             self.commit(shared)?;
         }
         moved
     }
 
-    /// Writes the groups of the tail into segments, and gives their memory back.
+    /// Writes the groups of the tail into segments and frees their memory.
     fn move_waiting(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
         let groups = shared.tail.waiting();
         let Some(link) = groups.last().map(|group| group.end) else { return Ok(()) };
@@ -195,7 +196,7 @@ impl Checkpointer {
         let mut ends: BTreeMap<PartitionId, &End> = BTreeMap::new();
         ends.extend(groups.iter().flat_map(|group| group.ends.iter()).map(|end| (end.id, end)));
         let mut moved_ns = self.moved_ns;
-        // Until all is written, nothing of it is so: after an error the same is written once more.
+        // The state changes only after all of it is written: after an error, the same is written again.
         let (mut partitions, mut changed): (BTreeMap<PartitionId, Kept>, Vec<_>) = Default::default();
         for (id, end) in ends {
             let mut partition = self.partitions.get(&id).cloned().unwrap_or_default();
@@ -204,7 +205,8 @@ impl Checkpointer {
             let metas = add(shared, &mut self.unsynced, &settings, id, &mut partition, &chunks)?;
             changed.extend(metas.into_iter().map(|meta| ((id, meta.base_offset), meta)));
             partitions.insert(id, partition);
-            // All of it takes milliseconds, and where processors are few a sync that is done waits for its thread to run.
+            // The whole move takes milliseconds; with few processors, a thread whose sync has finished would wait for
+            // it.
             std::thread::yield_now();
         }
         let moved = partitions.len();
@@ -226,25 +228,25 @@ impl Checkpointer {
         }
         self.identities.take(&settings, groups.iter().flat_map(|group| &*group.identities));
         shared.tail.moved(groups.len(), moved);
-        // What is much waits for no quiet moment: the rest is begun bit by bit.
+        // A large backlog does not wait for a quiet moment: start writing the excess now.
         self.unsynced.begin(self.unsynced.to_begin().saturating_sub(limits::SEGMENTS_BEGUN_LATER_BYTES_MAX));
         Ok(())
     }
 
-    /// Lets the disk begin to write a part of what was moved. Whether there is more.
+    /// Starts the writeback of a part of the moved data. Returns whether more is left.
     pub(super) fn begin_writing(&mut self) -> bool {
         let bytes = self.unsynced.to_begin();
         self.unsynced.begin((bytes / limits::SEGMENTS_BEGUN_PART).max(limits::SEGMENTS_BEGUN_AT_ONCE_BYTES));
         self.unsynced.to_begin() > 0
     }
 
-    /// Lets readers see a partition's segments.
+    /// Makes a partition's new segments visible to readers.
     fn adopt(&mut self, shared: &Shared, id: PartitionId, partition: Kept) {
         shared.partition(id).set_segments(partition.segments.clone(), partition.extent.start);
         self.partitions.insert(id, partition);
     }
 
-    /// Makes a checkpoint of all that was moved.
+    /// Makes a checkpoint of everything that was moved.
     fn commit(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
         let settings = shared.settings();
         let (generation, now) = (self.checkpoint.generation + 1, shared.trusted.now());
@@ -264,10 +266,11 @@ impl Checkpointer {
         let identities = self.identities.seal(&settings, now.trusted_ns, &self.entries, &mut changes)?;
         let of_topic = |topic| self.partitions.range(all_of(topic)).map(|(id, _)| *id).collect();
         let changed = (&self.pending, &mut changes);
-        // not by the time of now: a frame that is not moved may be of a producer whose time is over but for that
+        // Not by the current time: a frame that is not moved yet may come from a producer that would otherwise be
+        // forgotten.
         self.forgetting.forget(&settings, self.moved_ns, &self.entries, changed, of_topic)?;
         for (topic, floor_ns) in &changes.forgotten {
-            // before they are gone from the store: who does not find them is to see it
+            // before they are removed from the store: a reader that does not find a producer must see this
             let mut forgotten = lock(&shared.forgotten);
             let known = forgotten.entry(*topic).or_default();
             *known = (*known).max(*floor_ns);
@@ -289,7 +292,7 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Finds out about a commit that failed.
+    /// Finds out whether a failed commit has happened.
     pub(super) fn settle(&mut self, shared: &Shared) -> Result<(), CheckpointError> {
         if self.unsure.is_none() {
             return Ok(());
@@ -303,7 +306,7 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// A checkpoint is durable: whoever should know is told, and what it makes superfluous is removed.
+    /// A checkpoint is durable: publishes the new state and removes files that are no longer needed.
     fn happened(&mut self, shared: &Shared, outcome: Outcome) {
         let Outcome { changes, partitions, identities, leaves, rows_gone } = outcome;
         self.checkpoint = changes.checkpoint;
@@ -322,7 +325,7 @@ impl Checkpointer {
         clean_up(shared, &changes);
     }
 
-    /// Takes out rows of topics that are gone for good. Those of which it does.
+    /// Adds the rows of removed topics to the deletions of this checkpoint. Returns those topics.
     fn leave(
         &self,
         shared: &Shared,
@@ -341,7 +344,7 @@ impl Checkpointer {
                 changes.rows_gone.push(lane);
             }
             changes.rows_gone.extend(RowRange::of_topic(topic));
-            // What may still be written to has to say where it goes on.
+            // A partition that can still be written to needs its row for the next offset.
             let is_last = gone.is_closed && self.partitions.range(all_of(topic)).all(|(id, kept)| is_quiet(id, kept));
             if is_last {
                 changes.rows_gone.push(RowRange::of_partitions(topic));
@@ -351,13 +354,13 @@ impl Checkpointer {
         leaves
     }
 
-    /// A number of rows of topics that are gone for good are gone.
+    /// Rows of removed topics were deleted.
     fn left(&mut self, shared: &Shared, leaves: &[Leaves], rows: Option<usize>) {
         if leaves.is_empty() {
             return;
         }
         if rows != Some(0) {
-            shared.tail.ask(); // there may be more
+            shared.tail.ask(); // there may be more rows
             return;
         }
         for Leaves { topic, is_last, .. } in leaves.iter().filter(|leaves| leaves.is_all) {
@@ -370,7 +373,7 @@ impl Checkpointer {
         }
     }
 
-    /// Takes out the segments that may go.
+    /// Selects the segments that expire.
     fn expire(
         &self,
         shared: &Shared,
@@ -395,21 +398,23 @@ impl Checkpointer {
                 kept.insert(*id, partition);
                 continue;
             }
-            let Some(topic) = settings.topics.get(&id.topic) else { continue }; // not declared any more: kept
+            // no longer declared: it keeps everything
+            let Some(topic) = settings.topics.get(&id.topic) else { continue };
             let seals = partition.segments.open().is_some_and(|open| {
                 is_to_be_sealed(&open, &topic.retention, now.horizon_ns(seal_age(&topic.retention)))
             });
             let cursor = |lane: LaneId| self.cursors.get(&lane).copied().unwrap_or(0);
             let mut gone = expired(&topic.retention, now, partition, reached(settings, *id, cursor), seals);
             if gone > 0 {
-                // A lane that goes back does so before that is durable; whoever sent it there has let go by then.
+                // A lane that seeks back moves before the seek is durable; the hold for the seek may be released by
+                // then.
                 let back = |lane: LaneId| cursor(lane).min(shared.lane(lane).position());
                 gone = expired(&topic.retention, now, partition, reached(settings, *id, back), seals);
                 let held = holds.first(*id);
                 gone = partition.segments.iter().take(gone).take_while(|gone| gone.end_offset <= held).count();
             }
             if !seals && gone == 0 {
-                continue; // as nearly always, so nothing is copied for it
+                continue; // the usual case: nothing is copied
             }
             let mut partition = partition.clone();
             if let Some(open) = partition.segments.open().filter(|_| seals) {
@@ -428,12 +433,12 @@ impl Checkpointer {
     }
 }
 
-/// All partitions of a topic.
+/// The range of all partitions of a topic.
 fn all_of(topic: TopicId) -> RangeInclusive<PartitionId> {
     PartitionId { topic, partition: 0 }..=PartitionId { topic, partition: u32::MAX }
 }
 
-/// How many segments of a partition may go, from the first on; `seals` says that the last one is sealed now.
+/// How many segments of a partition may be removed, from the first on. `seals` states that the last one is sealed now.
 fn expired(retention: &Retention, now: ClockState, partition: &Kept, reached: Offset, seals: bool) -> usize {
     let horizon_ns = retention.age.and_then(|age| now.horizon_ns(age));
     let mut bytes: u64 = partition.segments.iter().map(|meta| meta.bytes).sum();
@@ -446,7 +451,7 @@ fn expired(retention: &Retention, now: ClockState, partition: &Kept, reached: Of
     partition.segments.iter().take_while(|segment| may_go(segment)).count()
 }
 
-/// Up to where every live subscriber of a partition has processed it.
+/// The offset up to which every live subscriber has processed the partition.
 fn reached(settings: &Settings, id: PartitionId, cursor: impl Fn(LaneId) -> Offset) -> Offset {
     let readers = settings.readers.get(&id.topic).map(Vec::as_slice).unwrap_or_default();
     let lane = |subscriber: &SubscriberId| LaneId { subscriber: *subscriber, partition: id.partition };
@@ -463,12 +468,12 @@ fn seal_bytes(retention: &Retention) -> u64 {
     retention.partition_bytes.map_or(limits::SEGMENT_BYTES, part).clamp(1, limits::SEGMENT_BYTES)
 }
 
-/// Whether nothing more shall be added to a segment; events older than the horizon are so old that it is to be closed.
+/// Whether a segment should be closed: it is large enough, or its first event is older than the horizon.
 fn is_to_be_sealed(segment: &SegmentMeta, retention: &Retention, horizon_ns: Option<u64>) -> bool {
     segment.bytes >= seal_bytes(retention) || horizon_ns.is_some_and(|horizon| segment.first_trusted_ns < horizon)
 }
 
-/// Adds events to the partition's segments on the disk. The segments that changed.
+/// Appends events to the partition's segments on the disk. Returns the segments that changed.
 fn add(
     shared: &Shared,
     unsynced: &mut Unsynced,
@@ -509,7 +514,7 @@ fn add(
                 break;
             }
             if bytes.len() >= limits::SEGMENT_WRITE_BYTES {
-                break; // the rest with the next write, from the same memory
+                break; // the rest with the next write, reusing the buffer
             }
         }
         let segment = SegmentId { partition: id, base_offset: meta.base_offset };
@@ -523,7 +528,7 @@ fn add(
     Ok(changed)
 }
 
-/// Groups chunks into blocks, splitting those that are larger.
+/// Groups chunks into blocks and splits chunks that are larger than a block.
 fn blocks(chunks: &[Chunk]) -> Vec<Vec<Chunk>> {
     let (mut blocks, mut block, mut room) = (Vec::new(), Vec::new(), limits::BLOCK_BYTES);
     for chunk in chunks {
@@ -546,9 +551,11 @@ fn blocks(chunks: &[Chunk]) -> Vec<Vec<Chunk>> {
     blocks
 }
 
-/// Removes what nobody needs any more. What fails is done again by the next checkpoint or the next start.
+/// Removes files that are no longer needed. The next checkpoint or the next start repeats a removal that fails.
 fn clean_up(shared: &Shared, changes: &Changes) {
-    let report = |what: &str, error: &io::Error| tracing::warn!(what, %error, "cannot clean up; it is tried again");
+    let report = |what: &str, error: &io::Error| {
+        tracing::warn!(what, %error, "cannot clean up; the next checkpoint tries again");
+    };
     for (partition, base_offset) in &changes.segments_gone {
         let id = SegmentId { partition: *partition, base_offset: *base_offset };
         shared.open_segments.close(id);
@@ -563,7 +570,7 @@ fn clean_up(shared: &Shared, changes: &Changes) {
     if let Err(error) = shared.files.recycle(changes.checkpoint.link.position) {
         report("the journal", &error);
     }
-    // The one for the next file, unless the room that it takes is needed for something better.
+    // A spare file for the next roll, unless that room is needed for something more important.
     if shared.queue.is_open()
         && shared.space.has_room_for(shared, shared.files.file_bytes())
         && let Err(error) = shared.files.keep_a_spare()

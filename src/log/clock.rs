@@ -1,24 +1,25 @@
-//! Trusted time: what ages, windows and timers are measured by, whatever is done to the machine's clock.
+//! Trusted time: the clock for ages, windows and timers, independent of changes to the machine's clock.
 //!
-//! Append times follow the wall clock, which may be set, or be wrong. What expires, or falls due, must not follow it: a
-//! wall clock that jumps ahead would make everything old at once. So there is a time of the log's own. It goes on by what
-//! really passes, and comes nearer to the wall clock only slowly.
+//! Append times follow the wall clock, which can be set and can be wrong. Expiry and timers must not follow it: a wall
+//! clock that jumps ahead would make everything old at once. So the log has a time of its own, which advances with the
+//! time that really passes and approaches the wall clock only slowly.
 //!
 //! ```text
 //!   wall clock    ──────────┐ jump ┌────────┐ back ┌────>
-//!   trusted time  ──────────────────────────────────────>   as much as really passes, and at most a hundredth more or less
+//!   trusted time  ──────────────────────────────────────>   the time that really passes, plus or minus 1% at most
 //! ```
 //!
-//! - While the bus runs, trusted time goes on by a clock that never jumps, which also counts while the machine is suspended.
-//!   It never goes back.
-//! - A wall clock that is up to [`limits::CLOCK_JUMP_MAX`] away is taken for right in the long run: trusted time goes a
-//!   hundredth faster or slower until the two meet. So a duration is right to one per cent, and a correction of a few
-//!   minutes is taken over within hours.
-//! - A wall clock that is further ahead is believed only when somebody says so, which [`TrustedClock::confirm`] is. Until
-//!   then nothing is removed for its age; all else goes on by what really passes.
-//! - Nobody can say how long a bus was off. Up to a day it is what the wall clock says; more is a clock that is far ahead.
-//! - The appender decides one trusted time for each group and records it in the frames. So a start goes on where the last
-//!   frame was, or the last checkpoint, and whoever reads an event again sees the time that was seen first.
+//! - While the bus runs, trusted time follows a monotonic clock that also counts while the machine is suspended. It
+//!   never goes back.
+//! - A wall clock that differs by at most [`limits::CLOCK_JUMP_MAX`] is assumed right in the long run: trusted time
+//!   runs 1% faster or slower until the two meet. So a duration is right to 1%, and a correction of a few minutes takes
+//!   effect within hours.
+//! - A wall clock that is further ahead is believed only when an operator confirms it with [`TrustedClock::confirm`].
+//!   Until then nothing expires by age; everything else continues with the time that really passes.
+//! - How long a bus was stopped cannot be measured. Up to a day, the wall clock is believed; more counts as a clock
+//!   that is far ahead.
+//! - The appender chooses one trusted time per group and records it in the frames. So a start continues from the last
+//!   frame or checkpoint, and an event that is read again has the same time as at first.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use crate::effects::Clock;
 use crate::limits;
 
-/// What of it survives a restart: both clocks at one moment. All zero where nothing is known.
+/// The part that survives a restart: both clocks at one moment. All zero if nothing is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct ClockState {
     /// Unix nanoseconds.
@@ -36,12 +37,12 @@ pub(super) struct ClockState {
 }
 
 impl ClockState {
-    /// Whichever of two was later.
+    /// The later of two states.
     pub(super) fn later(self, other: Self) -> Self {
         if other.trusted_ns >= self.trusted_ns { other } else { self }
     }
 
-    /// By how much the wall clock is ahead.
+    /// How far the wall clock is ahead.
     fn ahead_ns(self) -> u64 {
         self.wall_ns.saturating_sub(self.trusted_ns)
     }
@@ -50,22 +51,22 @@ impl ClockState {
         self.ahead_ns() > JUMP_NS_MAX
     }
 
-    /// What is older than `age` has a trusted time before this; `None` while nothing may be removed for its age.
+    /// Events with a trusted time before the result are older than `age`; `None` while nothing may expire by age.
     pub(super) fn horizon_ns(self, age: Duration) -> Option<u64> {
         let age_ns = u64::try_from(age.as_nanos()).ok()?;
         (!self.is_frozen()).then(|| self.trusted_ns.saturating_sub(age_ns))
     }
 }
 
-/// The wall clock is so far ahead that nothing is removed for its age until somebody confirms it.
+/// The wall clock is so far ahead that nothing expires by age until the clock is confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frozen {
-    /// By how much it is ahead.
+    /// How far it is ahead.
     pub skew: Duration,
 }
 
 const JUMP_NS_MAX: u64 = limits::CLOCK_JUMP_MAX.as_nanos() as u64;
-/// A clock that is confirmed was waited for if it was ahead by this.
+/// A confirmation had an effect if the clock was ahead by at least this.
 const NOTICED_NS: u64 = 1_000_000_000;
 
 pub(super) struct TrustedClock {
@@ -75,20 +76,20 @@ pub(super) struct TrustedClock {
 
 struct State {
     now: ClockState,
-    /// By the clock that never jumps.
+    /// By the monotonic clock.
     elapsed_ns: u64,
-    /// It was said that the wall clock is far ahead.
+    /// The warning that the wall clock is far ahead was logged.
     is_told: bool,
 }
 
 impl TrustedClock {
-    /// Goes on from what is known of the time before.
+    /// Continues from the last state that is known.
     pub(super) fn open(clock: Arc<dyn Clock>, known: ClockState) -> Self {
         let (wall_ns, elapsed_ns) = (clock.now_ns(), clock.elapsed_ns());
         let off_ns = match wall_ns.checked_sub(known.wall_ns) {
             _ if known == ClockState::default() => wall_ns, // nothing is older than now
             Some(off_ns) => off_ns,
-            // it was ahead and has been put back: what it was behind by is believed no more than what it is ahead by
+            // the clock was ahead and was set back: the time since then is believed under the same limit
             None => wall_ns.saturating_sub(known.trusted_ns),
         };
         let is_believed = known == ClockState::default() || off_ns <= JUMP_NS_MAX;
@@ -97,9 +98,9 @@ impl TrustedClock {
         if !is_believed {
             tracing::warn!(
                 off = %days_and_hours(off_ns),
-                "the bus was off for more than a day, or the clock was set meanwhile: none of that time counts before `wattle \
-                 clock confirm` says that the clock is right. Until then no event is removed for its age, and state, windows of \
-                 `dedupe` and delayed events are as old as they were; `wattle run --confirm-clock` says it at each start"
+                "the bus was off for more than a day, or the clock was set in the meantime: that time counts only \
+                 after `wattle clock confirm`. Until then no event expires by age, and state, `dedupe` windows and delayed \
+                 events are as old as before; `wattle run --confirm-clock` confirms at each start"
             );
         }
         let state = State { now, elapsed_ns, is_told: !is_believed };
@@ -112,18 +113,19 @@ impl TrustedClock {
 
     /// Both clocks, now.
     pub(super) fn now(&self) -> ClockState {
-        let mut state = self.state(); // first, so that nobody looks at an earlier moment later
+        let mut state = self.state(); // locked first, so that readings of the clocks are applied in order
         state.look(self.clock.now_ns(), self.clock.elapsed_ns());
         state.now
     }
 
-    /// Whether nothing is removed for its age.
+    /// `Some` while nothing expires by age.
     pub(super) fn frozen(&self) -> Option<Frozen> {
         let now = self.now();
         now.is_frozen().then(|| Frozen { skew: Duration::from_nanos(now.ahead_ns()) })
     }
 
-    /// Somebody says that the wall clock is right: where it is ahead, so much time has passed. Whether that was noticeable.
+    /// Confirms that the wall clock is right: if it is ahead, that much time has passed. Returns whether that made a
+    /// difference.
     pub(super) fn confirm(&self) -> bool {
         let mut state = self.state();
         state.look(self.clock.now_ns(), self.clock.elapsed_ns());
@@ -149,8 +151,8 @@ impl State {
         if self.now.is_frozen() && !self.is_told {
             tracing::warn!(
                 ahead = %days_and_hours(self.now.ahead_ns()),
-                "the clock has jumped ahead by more than a day: that counts only when `wattle clock confirm` says that it is \
-                 right. Until then no event is removed for its age, and all else goes on by the time that really passes"
+                "the clock has jumped ahead by more than a day: that counts only after `wattle clock confirm`. Until \
+                 then no event expires by age, and everything else continues with the time that really passes"
             );
         }
         self.is_told = self.now.is_frozen();
@@ -309,11 +311,11 @@ mod tests {
 
     #[test]
     fn what_was_skew_is_skew_after_a_start() {
-        // ten years ahead when it stopped, and still so a minute later
+        // ten years ahead when the bus stopped, and still so a minute later
         let clock = open(&Hands::at(START + 10 * YEAR + MINUTE), START, START + 10 * YEAR);
         assert_eq!(minutes(&clock), 1);
         assert!(clock.frozen().is_some());
-        // put right meanwhile: an hour has passed, as far as anybody can tell
+        // corrected in the meantime: as far as can be known, an hour has passed
         let clock = open(&Hands::at(START + HOUR), START, START + 10 * YEAR);
         assert_eq!((minutes(&clock), clock.frozen()), (60, None));
         let clock = open(&Hands::at(START - HOUR), START, START + 10 * YEAR);

@@ -1,6 +1,7 @@
-//! How long a log that is told to close waits for room: not without end, though the disk is full.
+//! Bounds how long a log that is closing waits for room on a full disk.
 //!
-//! What is given up was not acknowledged, and is not in the journal. What was acknowledged is there, and the next start has it.
+//! Submissions that are given up were not acknowledged and are not in the journal. Everything that was acknowledged is
+//! in the journal, and the next start recovers it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -8,28 +9,28 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use super::{Shared, is_passing};
 use crate::limits;
 
-/// Of one log.
+/// The state of one log's closing.
 #[derive(Debug, Default)]
 pub(super) struct Closing {
-    /// How often it was looked for room since.
+    /// How many times a thread has found no room since the close began.
     looks: AtomicU32,
-    /// The last checkpoint found none.
+    /// The last checkpoint found no room.
     has_no_room: AtomicBool,
     has_given_up: AtomicBool,
 }
 
 impl Shared {
-    /// A checkpoint found room, or found none.
+    /// Records whether a checkpoint found room.
     pub(super) fn found_room(&self, has_room: bool) {
         self.closing.has_no_room.store(!has_room, Ordering::Release);
     }
 
-    /// Whether a thread that waits for a checkpoint to make room gives that up.
+    /// Whether a thread that waits for a checkpoint to free room should give up.
     pub(super) fn gives_up_on_checkpoints(&self) -> bool {
         self.closing.has_no_room.load(Ordering::Acquire) && self.gives_up()
     }
 
-    /// Whether a thread that found no room gives it up, rather than looking again.
+    /// Whether a thread that found no room should give up instead of trying again.
     pub(super) fn gives_up(&self) -> bool {
         if self.queue.is_open() {
             return false;
@@ -43,7 +44,7 @@ impl Shared {
         self.closing.has_given_up.load(Ordering::Acquire)
     }
 
-    /// How something ended, where that it was given up is no failure.
+    /// Turns a failure for lack of room into success if the log has given up.
     pub(super) fn unless_given_up(&self, ended: io::Result<()>) -> io::Result<()> {
         match ended {
             Err(error) if is_passing(&error) && self.has_given_up() => Ok(()),

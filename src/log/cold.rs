@@ -1,8 +1,8 @@
-//! Reads of what is no longer in memory: block by block from the segments.
+//! Reads of events that are no longer in memory: block by block from the segments.
 //!
-//! A reader keeps its place and nothing else: bytes are in the windows that all readers share, so lanes that catch up
-//! together read each byte of a segment once. Events are slices of a window, unless a block is compressed; few of them are
-//! copied out of it, or whoever holds them would hold all of the window.
+//! A reader holds only its position: the bytes are in windows that all readers share, so lanes that catch up together
+//! read each byte of a segment once. Events are slices of a window unless their block is compressed. A few events are
+//! copied out of the window, because a slice keeps the whole window in memory.
 
 use std::sync::Arc;
 
@@ -21,13 +21,13 @@ pub struct ColdReader {
     place: Option<Place>,
 }
 
-/// Where a reader is.
+/// The position of a reader.
 struct Place {
     partition: PartitionId,
     meta: SegmentMeta,
-    /// Of the next block.
+    /// Of the next block, in the segment.
     position: u64,
-    /// The next offset that is wanted.
+    /// The next offset to return.
     offset: Offset,
 }
 
@@ -37,7 +37,7 @@ struct Place {
 pub struct ColdError(#[from] SegmentError);
 
 impl ColdError {
-    /// Whether the same read may succeed later: nothing is wrong with what is stored, descriptors are short.
+    /// Whether the same read may succeed later: the stored data is intact, descriptors are short.
     pub fn is_passing(&self) -> bool {
         matches!(&self.0, SegmentError::Disk { error, .. } if is_out_of_descriptors(error))
     }
@@ -49,9 +49,9 @@ impl ColdReader {
         Self { shared, place: None }
     }
 
-    /// Events of a partition from `from` on, or from its first one that is kept, in front of `end`, all of which must be
-    /// written and not in memory. At least one chunk where there is any; as many as `events` and `bytes` allow and one
-    /// window holds. Blocks on the disk.
+    /// Events of a partition from `from` (or its first retained event) and before `end`. All of them must be written
+    /// and no longer in memory. Returns at least one chunk if there is any, and as many as `events` and `bytes` allow
+    /// and one window holds. Blocks on the disk.
     ///
     /// # Errors
     /// [`ColdError`].
@@ -75,7 +75,7 @@ impl ColdReader {
             };
             let damaged = |error| place.damaged(&self.shared, error);
             if head.base_offset > taken.from {
-                return Err(damaged(BlockError::Misplaced).into()); // what should be in front of it is damaged
+                return Err(damaged(BlockError::Misplaced).into()); // the block before it is damaged
             }
             let chunks = head.chunks(body).map_err(damaged)?;
             let wants_more = chunks.into_iter().all(|chunk| taken.add(chunk));
@@ -94,7 +94,8 @@ impl ColdReader {
         Ok(apart(taken.chunks))
     }
 
-    /// The first event in front of `end` that was appended at or after a time; else `end`. Blocks on the disk.
+    /// The offset of the first event before `end` that was appended at or after a time, or `end` if there is none.
+    /// Blocks on the disk.
     ///
     /// # Errors
     /// [`ColdError`].
@@ -107,7 +108,7 @@ impl ColdReader {
         }
         let segments = known.segments();
         let Some(meta) = segments.iter().find(|meta| meta.last_time_ns >= time_ns) else {
-            // all that is in segments is older: the first one in memory is it, where there is one
+            // all events in segments are older: the result is the first one in memory, if there is one
             let behind = segments.last().map_or(known.start(), |meta| meta.end_offset);
             return Ok(behind.min(end));
         };
@@ -116,7 +117,7 @@ impl ColdReader {
         let mut place = Place { partition, meta: *meta, position, offset: meta.base_offset };
         while let Some((head, body)) = place.block(&self.shared, true)? {
             if head.first_time_ns >= time_ns && head.base_offset > place.offset {
-                // what should be in front of it is damaged, and may have been appended then as well
+                // the block before this one is damaged and may contain the event
                 return Err(place.damaged(&self.shared, BlockError::Misplaced).into());
             }
             let chunks = head.chunks(body).map_err(|error| place.damaged(&self.shared, error))?;
@@ -129,7 +130,7 @@ impl ColdReader {
         Ok(meta.end_offset.min(end))
     }
 
-    /// The place of an offset: where this reader is, or found by the index. `None` where no segment has it.
+    /// The position of an offset: the reader's own, or found by the index. `None` if no segment contains it.
     fn place(
         &mut self,
         partition: PartitionId,
@@ -162,13 +163,14 @@ impl Place {
         SegmentId { partition: self.partition, base_offset: self.meta.base_offset }
     }
 
-    /// What is stored here is not what was written. Whoever looks again looks at the disk.
+    /// The stored bytes are not the written ones. The cached window is dropped, so that the next read looks at the
+    /// disk.
     fn damaged(&self, shared: &Shared, error: BlockError) -> SegmentError {
         shared.cold_cache.forget(self.id());
         self.id().damaged(self.position, error)
     }
 
-    /// The block at this place. `None` behind the last one, or where it is in no window and `may_load` is false.
+    /// The block at this position. `None` after the last one, or if no window has it and `may_load` is false.
     fn block(&self, shared: &Shared, may_load: bool) -> Result<Option<(BlockHead, Bytes)>, SegmentError> {
         if self.position >= self.meta.bytes {
             return Ok(None);
@@ -178,7 +180,7 @@ impl Place {
             segment.read(position, length)
         };
         let mut wanted = BLOCK_HEAD_BYTES;
-        // at the most: the window ends inside the block
+        // Twice at most: the window may end inside the block.
         for _ in 0..2 {
             let bytes = if may_load {
                 shared.cold_cache.get(self.id(), self.position, wanted, self.meta.bytes, load)?
@@ -203,7 +205,7 @@ impl Place {
     }
 }
 
-/// Few events in memory of their own, so that who holds them does not hold a window, which counts for nobody then.
+/// Copies a few events into memory of their own: otherwise they would keep a window in memory that no limit counts.
 fn apart(mut chunks: Vec<Chunk>) -> Vec<Chunk> {
     let bytes = chunks.iter().map(|chunk| chunk.records.len()).sum();
     if bytes < limits::COLD_READ_BYTES / 2 {

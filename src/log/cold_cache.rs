@@ -1,14 +1,14 @@
-//! What was read of segments last: windows of bytes that all readers share.
+//! The cache of segment reads: windows of bytes that all readers share.
 //!
 //! ```text
 //!   segment   ├──block──┼──block──┼──block──┼─ … ─┤
 //!   windows   └────────── one ────────┘
-//!                                 └────────── next ──────┘    begins with the block that the one in front has a part of
+//!                                 └────────── next ──────┘    begins with the block that the previous one cuts off
 //! ```
 //!
-//! Promises: bounded in bytes, however many readers there are: the more of them, the smaller the windows. Several who want the
-//! same bytes wait for one read. Whoever stands still holds nothing.
-//! Relies on: the bytes of a segment that the state store knows of never change.
+//! Promises: the total size is bounded for any number of readers: the more readers, the smaller the windows. Several
+//! readers of the same bytes wait for one read. An idle reader holds nothing. Relies on: the bytes of a segment up to
+//! the length in the state store never change.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,17 +21,17 @@ use crate::limits;
 
 pub(super) struct ColdCache {
     state: Mutex<State>,
-    /// Those who read what is no longer in memory.
+    /// Number of readers of cold data.
     readers: AtomicUsize,
     bytes_max: usize,
 }
 
 #[derive(Default)]
 struct State {
-    /// By their first byte.
+    /// By segment and position of the first byte.
     windows: BTreeMap<(SegmentId, u64), Window>,
     bytes: usize,
-    /// Counts looks, so that the window that was wanted the longest ago is known.
+    /// Counts lookups, which orders windows by their last use.
     looks: u64,
 }
 
@@ -41,7 +41,7 @@ struct Window {
     content: Arc<Content>,
 }
 
-/// Locked by whoever reads it from the disk; the others wait for that.
+/// Locked by the thread that reads it from the disk; others wait for the lock.
 type Content = Mutex<Option<Bytes>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -49,7 +49,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl State {
-    /// The window that has some bytes, and where it begins.
+    /// The window that contains these bytes, and its first position.
     fn find(&mut self, id: SegmentId, position: u64, length: usize) -> Option<(Arc<Content>, u64)> {
         self.looks += 1;
         let ((of, first), window) = self.windows.range_mut(..=(id, position)).next_back()?;
@@ -86,7 +86,7 @@ impl ColdCache {
         Self { state: Mutex::default(), readers: AtomicUsize::new(0), bytes_max }
     }
 
-    /// One more reads, until the end of its [`ColdCache::left`].
+    /// Registers a reader, until [`ColdCache::left`].
     pub(super) fn joined(&self) {
         self.readers.fetch_add(1, Ordering::Relaxed);
     }
@@ -95,25 +95,27 @@ impl ColdCache {
         self.readers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Bytes that are kept.
+    /// Bytes in the cache.
     pub(super) fn bytes(&self) -> usize {
         lock(&self.state).bytes
     }
 
-    /// How much is read at once, so that every reader may have a window, and one block at least.
+    /// How much to read at once: every reader can have a window, and a window has room for at least one block.
     fn length(&self) -> usize {
         let share = self.bytes_max / self.readers.load(Ordering::Relaxed).max(1);
         share.clamp(limits::COLD_READ_BYTES_MIN, limits::COLD_READ_BYTES)
     }
 
-    /// Bytes of a segment from a position on, `length` of them at least where the segment has so many, if they are here.
+    /// Bytes of a segment from a position on, at least `length` of them unless the segment is shorter, if they are
+    /// cached.
     pub(super) fn find(&self, id: SegmentId, position: u64, length: usize) -> Option<Bytes> {
         let (content, first) = lock(&self.state).find(id, position, length)?;
         let bytes = content.try_lock().ok()?.clone()?;
         Some(behind(bytes, position - first))
     }
 
-    /// The same, read from the disk where they are not. `end` is that of the segment; `read` is given where and how much.
+    /// As [`ColdCache::find`], but reads from the disk if necessary. `end` is the length of the segment; `read` gets a
+    /// position and a length.
     pub(super) fn get<E>(
         &self,
         id: SegmentId,
@@ -136,7 +138,7 @@ impl ColdCache {
             return Ok(behind(bytes.clone(), position - first));
         }
         match read(position, wanted) {
-            // Who waited for one that failed reads from its own place on, which is behind the window's.
+            // A reader that waited for a failed read continues at its own position, which is after the window's.
             Ok(found) if first == position => {
                 *bytes = Some(found.clone());
                 Ok(found)
@@ -149,7 +151,7 @@ impl ColdCache {
         }
     }
 
-    /// The segment is gone, or does not give back what was written.
+    /// Drops the windows of a segment that was removed or is damaged.
     pub(super) fn forget(&self, id: SegmentId) {
         let mut state = lock(&self.state);
         let of: Vec<_> = state.windows.range((id, 0)..=(id, u64::MAX)).map(|(at, _)| *at).collect();
@@ -170,7 +172,7 @@ mod tests {
         SegmentId { partition: PartitionId { topic: TopicId(1), partition }, base_offset: 0 }
     }
 
-    /// A segment whose bytes tell where they are.
+    /// A segment whose bytes show their position.
     fn of(position: u64, length: usize) -> Result<Bytes, ()> {
         Ok((position..position + length as u64).map(|at| at as u8).collect::<Vec<_>>().into())
     }

@@ -1,4 +1,4 @@
-//! The files of the journal: their names, their heads, which of them holds a position, and their second life.
+//! The files of the journal: names, heads, lookup by position, and reuse.
 //!
 //! ```text
 //! journal-<position of the first frame, 16 hexadecimal digits>
@@ -6,10 +6,10 @@
 //!    8  u64      position   of the first frame, as in the name
 //!   16  u32      checksum   CRC32C of bytes 0..16
 //!   20  12 bytes 0
-//!   32  frames, one behind the other; none spans two files
-//!       behind them whatever was there before: zeroes, or frames of an earlier life, which belong at other positions
+//!   32  frames, one after the other; none spans two files
+//!       after them, old content: zeroes, or frames of an earlier use, which belong to other positions
 //!
-//! spare-<number>: room that was taken beforehand, for a journal file to be
+//! spare-<number>: preallocated, for the next journal file
 //! ```
 //!
 //! ```text
@@ -19,8 +19,8 @@
 //!
 //! Positions count frames' bytes only, so a file's frames are at `file head + position - first position`.
 //!
-//! Promises: a file has a journal's name only once its head is durable. All room of a file is taken, and has been written
-//! once, before the first frame is: so a sync writes frames and nothing else.
+//! Promises: a file gets a journal's name only after its head is durable. All room of a file is allocated, and was
+//! written once, before its first frame: so a sync writes frames and no metadata.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,7 +30,7 @@ use super::failed_sync;
 use crate::effects::{Disk, DiskFile};
 use crate::limits;
 
-/// Bytes of a file in front of its frames.
+/// Bytes of a file before its frames.
 pub(super) const FILE_HEAD_BYTES: u64 = 32;
 const MAGIC: &[u8; 8] = b"WATTLEJ1";
 const PREFIX: &str = "journal-";
@@ -58,12 +58,12 @@ struct State {
     next_spare: u64,
 }
 
-/// The name of the file whose first frame is at a position.
+/// The name of the file whose first frame is at `first_position`.
 pub(super) fn file_name(first_position: u64) -> String {
     format!("{PREFIX}{first_position:016x}")
 }
 
-/// The position in a file's name; `None` for files that are not the journal's.
+/// The position in a file's name; `None` if it is not a journal file.
 pub(super) fn position_of_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(PREFIX).filter(|digits| digits.len() == 16)?;
     u64::from_str_radix(digits, 16).ok().filter(|position| file_name(*position) == name)
@@ -87,7 +87,7 @@ pub(super) fn encode_head(first_position: u64) -> [u8; FILE_HEAD_BYTES as usize]
 }
 
 impl JournalFile {
-    /// Where a position of the journal is in the file.
+    /// The offset in the file of a position of the journal.
     pub(super) fn at(&self, position: u64) -> u64 {
         FILE_HEAD_BYTES + (position - self.first_position)
     }
@@ -102,7 +102,7 @@ impl JournalFile {
 }
 
 impl Files {
-    /// The files of a journal: what `recovery` found of it, and all names of its folder.
+    /// The files of a journal: `files` as recovery found them, and the names of all files in the folder.
     pub(super) fn new(disk: Arc<dyn Disk>, file_bytes: u64, files: Vec<JournalFile>, names: &[String]) -> Self {
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| spare_number(name)).collect();
         numbers.sort_unstable();
@@ -116,12 +116,13 @@ impl Files {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins the file whose first frame is at a position, durably. All in front of it must be durable.
+    /// Begins the file whose first frame is at `first_position`, durably. Everything before that position must be
+    /// durable.
     ///
     /// # Errors
-    /// As the disk says; what passes may succeed later.
+    /// I/O errors; see [`is_passing`](super::is_passing) for those after which a repetition may succeed.
     pub(super) fn begin(&self, first_position: u64) -> io::Result<Arc<JournalFile>> {
-        let spare = self.state().spares.pop(); // nobody else may give it up from here on
+        let spare = self.state().spares.pop(); // taken out of the list, so that no other thread removes it
         let name = match spare {
             Some(name) => name,
             None => self.make_spare(false)?,
@@ -135,19 +136,20 @@ impl Files {
 
     fn begin_as(&self, name: &str, first_position: u64) -> io::Result<Arc<JournalFile>> {
         let file = self.disk.open(name)?;
-        file.allocate(FILE_HEAD_BYTES + self.file_bytes)?; // a file of an earlier setting may be shorter
+        file.allocate(FILE_HEAD_BYTES + self.file_bytes)?; // a file from an earlier setting may be shorter
         file.write_at(&encode_head(first_position), 0)?;
         file.sync().map_err(failed_sync)?;
         self.disk.rename(name, &file_name(first_position))?;
         self.disk.sync_folder().map_err(failed_sync)?;
-        // By its new name, for whoever watches the disk. But it cannot be begun once more, so nothing may fail for that.
+        // Reopened by its new name, for a disk that traces names. The file has begun, so a failure here must not fail
+        // the call.
         let renamed = self.disk.open(&file_name(first_position));
         let file = Arc::new(JournalFile { first_position, file: renamed.unwrap_or(file) });
         self.state().files.insert(first_position, file.clone());
         Ok(file)
     }
 
-    /// Takes the room of one more file; `is_written` also writes all of it, which takes its time.
+    /// Allocates one more file; `is_written` also writes all of it, which takes some time.
     fn make_spare(&self, is_written: bool) -> io::Result<String> {
         let mut state = self.state();
         let name = format!("{SPARE_PREFIX}{}", state.next_spare);
@@ -155,7 +157,7 @@ impl Files {
         drop(state);
         let made = self.fill(&name, is_written);
         if made.is_err() {
-            drop(self.disk.remove(&name)); // half of it helps nobody, and its room may help somebody
+            drop(self.disk.remove(&name)); // an incomplete file is useless and takes room
         }
         made.map(|()| name)
     }
@@ -176,10 +178,10 @@ impl Files {
         Ok(())
     }
 
-    /// Sees to it that there is a spare file.
+    /// Makes sure that there is a spare file.
     ///
     /// # Errors
-    /// As the disk says.
+    /// I/O errors.
     pub(super) fn keep_a_spare(&self) -> io::Result<()> {
         let has_none = self.state().spares.is_empty();
         if has_none {
@@ -189,17 +191,17 @@ impl Files {
         Ok(())
     }
 
-    /// Gives the room of spare files back to the disk; false where there were none.
+    /// Removes the spare files, which frees their room. Returns false if there were none.
     pub(super) fn give_up_spares(&self) -> bool {
         let spares = std::mem::take(&mut self.state().spares);
         spares.iter().filter(|name| self.disk.remove(name).is_ok()).count() > 0
     }
 
-    /// Everything in front of a position is kept elsewhere: files that end there become spare ones, or are removed where
-    /// there are enough of those.
+    /// Frees the files before a position, whose content is in segments and the state store: they become spare files, or
+    /// are removed if there are enough of those.
     ///
     /// # Errors
-    /// As the disk says.
+    /// I/O errors.
     pub(super) fn recycle(&self, position: u64) -> io::Result<()> {
         loop {
             let mut state = self.state();
@@ -231,12 +233,12 @@ impl Files {
         self.file_bytes
     }
 
-    /// The first position of the file behind the one that a position lies in.
+    /// The first position of the file after the one that contains `position`.
     pub(super) fn next_position(&self, position: u64) -> Option<u64> {
         self.state().files.range(position + 1..).next().map(|(first, _)| *first)
     }
 
-    /// The file that a position lies in.
+    /// The file that contains a position.
     pub(super) fn find(&self, position: u64) -> Option<Arc<JournalFile>> {
         let state = self.state();
         state.files.range(..=position).next_back().map(|(_, file)| file.clone())
@@ -295,7 +297,7 @@ mod tests {
             }
             Ok(())
         });
-        // names that are not durable are gone in a crash; the contents of those that are can be looked at
+        // A crash loses names that are not durable; the contents under durable names can be examined.
         files.keep_a_spare().unwrap();
         disk.sync_folder().unwrap();
         files.begin(77).unwrap();

@@ -1,26 +1,26 @@
-//! Which of some runs may hold an identity: sorted fingerprints in few bits, in memory.
+//! An in-memory filter that says which runs may contain an identity: sorted fingerprints of few bits.
 //!
 //! ```text
 //!   fingerprint   the first bits of a hash: [ bucket | remainder ]
 //!   starts        per bucket, the number of its first entry
-//!   packed        the entries [ remainder | run ], each in as few bits as that takes, sorted within their bucket
+//!   packed        the entries [ remainder | run ], bit-packed, sorted within their bucket
 //! ```
 //!
-//! Promises: what was put in is always found. What was not is found with a chance of 1 in 2^(bits of the fingerprint) for
-//! each entry. Filters are joined, and runs taken out of them, without a look at the identities.
+//! Promises: no false negatives. A false positive has a probability of 1 in 2^(bits of the fingerprint) per entry.
+//! Filters can be merged, and runs removed from them, without reading the identities.
 
-/// About how many entries share a bucket: 16 to 31, so that 32 bits for each bucket are at most 2 for each entry, and a
-/// search stays within two lines of the processor's cache.
+/// Binary logarithm of the minimum entries per bucket. With 16 to 31 entries, the 32 bits per bucket cost at most 2
+/// bits per entry, and a search stays within two cache lines.
 const BUCKET_ENTRIES_LOG2: u32 = 4;
-/// How many fingerprints are looked for side by side.
+/// How many fingerprints are prefetched together.
 pub(super) const TOUCHED_MAX: usize = 16;
-/// Bytes behind the last entry, so that each can be read as one number of 64 bits.
+/// Bytes after the last entry, so that each entry can be read as one 64-bit number.
 const PADDING: usize = 8;
 
-/// A fingerprint, and the number of the run that has it.
+/// A fingerprint and the number of the run that contains it.
 pub(super) type Entry = (u64, u32);
 
-/// Fingerprints of the identities of some runs.
+/// Fingerprints of the identities in some runs.
 #[derive(Debug)]
 pub(super) struct Filter {
     remainder_bits: u32,
@@ -31,7 +31,7 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Of `count` entries, which ascend, of so many runs. Fingerprints have `bits` bits.
+    /// A filter of `count` entries in ascending order, from `runs` runs. Fingerprints have `bits` bits.
     pub(super) fn new(bits: u32, runs: usize, count: usize, entries: impl Iterator<Item = Entry>) -> Self {
         let bucket_bits = count.max(1).ilog2().saturating_sub(BUCKET_ENTRIES_LOG2).min(bits);
         let remainder_bits = bits - bucket_bits;
@@ -57,7 +57,7 @@ impl Filter {
         Self { remainder_bits, run_bits, count: filled, starts, packed }
     }
 
-    /// How many entries it has.
+    /// The number of entries.
     pub(super) fn count(&self) -> usize {
         self.count
     }
@@ -80,8 +80,8 @@ impl Filter {
         self.starts.get(bucket).map_or(self.count, |start| *start as usize)
     }
 
-    /// Brings what [`Self::find`] will look at into the processor's cache, for a few fingerprints side by side: one after the
-    /// other, each would wait for memory twice.
+    /// Prefetches into the cache what [`Self::find`] will read, for several fingerprints together: one at a time, each
+    /// would wait for memory twice.
     pub(super) fn touch(&self, fingerprints: &[u64]) {
         let mut near = [0; TOUCHED_MAX];
         for (near, fingerprint) in near.iter_mut().zip(fingerprints) {
@@ -91,18 +91,18 @@ impl Filter {
         std::hint::black_box(touched);
     }
 
-    /// About where a fingerprint is, and where its bucket begins and ends.
+    /// The approximate index of a fingerprint, and the bounds of its bucket.
     #[inline]
     fn near(&self, fingerprint: u64) -> (usize, usize, usize) {
         let bucket = (fingerprint >> self.remainder_bits) as usize;
         let remainder = fingerprint & mask(self.remainder_bits);
         let (first, last) = (self.start(bucket), self.start(bucket + 1));
-        // Fingerprints are spread evenly, so it is near where it would be if they were exactly. (A bisection takes 1.6 times as long.)
+        // Fingerprints are uniformly distributed, so interpolation is close. (Binary search takes 1.6 times as long.)
         let part = (u128::from(remainder) * (last - first) as u128) >> self.remainder_bits;
         (first + part as usize, first, last)
     }
 
-    /// The runs that may hold what has this fingerprint, in their order.
+    /// The runs that may contain the identity with this fingerprint, in order.
     #[inline]
     pub(super) fn find(&self, fingerprint: u64) -> impl DoubleEndedIterator<Item = u32> + use<'_> {
         let remainder = fingerprint & mask(self.remainder_bits);
@@ -120,7 +120,7 @@ impl Filter {
         (from..end).map(|number| (self.entry(number) & mask(self.run_bits)) as u32)
     }
 
-    /// All entries, ascending.
+    /// All entries in ascending order.
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         let mut bucket = 0;
         (0..self.count).map(move |number| {
@@ -134,13 +134,13 @@ impl Filter {
     }
 }
 
-/// So many bits.
+/// A mask of the lowest `bits` bits.
 #[inline]
 fn mask(bits: u32) -> u64 {
     (1 << bits) - 1
 }
 
-/// The entries of two filters as those of one.
+/// Merges the entries of two filters.
 pub(super) fn join(a: impl Iterator<Item = Entry>, b: impl Iterator<Item = Entry>) -> impl Iterator<Item = Entry> {
     let (mut a, mut b) = (a.peekable(), b.peekable());
     std::iter::from_fn(move || match (a.peek(), b.peek()) {

@@ -8,33 +8,33 @@
 //!    6  u16  0
 //!    8  u32  body length        in bytes
 //!   12  u32  checksum           CRC32C of bytes 0..12, then 16.. to the end of the body
-//!   16  u64  position           of this frame in the journal: a frame that lies elsewhere is not a frame
-//!   24  u64  durable position   everything in front of it was durable when this frame was written
-//!   32  u64  append time        engine time, Unix nanoseconds, never less than that of the frame in front
-//!   40  u64  sequence           one more than that of the frame in front; the first one's is drawn at random, so that no
-//!                               producer can put what looks like a later frame into the data of an event
+//!   16  u64  position           of this frame in the journal; at any other position it is invalid
+//!   24  u64  durable position   everything before it was durable when this frame was written
+//!   32  u64  append time        engine time, Unix nanoseconds, never less than that of the previous frame
+//!   40  u64  sequence           one more than that of the previous frame; the first is random, so that no
+//!                               producer can imitate a later frame in the data of an event
 //!   48  u32  epoch              of the recovery after which it was written; grows with each start
-//!   52  u32  previous checksum  of the frame in front; 0 for the first one
+//!   52  u32  previous checksum  of the previous frame; 0 for the first one
 //!
 //! unit body
 //!    0  u32  slice count
-//!    4  u32  flags              bit 0: has a lane; from version 2 on bit 1: identities, bit 2: a producer; from version 3
-//!                               on bit 3: a lane's entries; from version 4 on bit 4: entries of topics; from version 5 on
-//!                               bit 5: when the producer began
+//!    4  u32  flags              bit 0: has a lane; from version 2 on bit 1: identities, bit 2: a producer;
+//!                               from version 3 on bit 3: a lane's entries; from version 4 on bit 4: entries of topics;
+//!                               from version 5 on bit 5: the producer's start
 //!    8 [u64  trusted time       Unix nanoseconds; only from version 5 on, in earlier ones it is the append time]
 //!    + [u32  subscriber         only with a lane, 16 bytes
 //!       u32  partition
 //!       u64  consumed to]
-//!    + [u128 producer           only with one, 16 bytes]
-//!    + [u64  its beginning      Unix nanoseconds, as it said; only with a producer that did]
+//!    + [u128 producer           only with a producer, 16 bytes]
+//!    + [u64  its start          Unix nanoseconds, as the producer stated; only with bit 5]
 //!    + [u32  entry count        only with a lane's entries; per entry
 //!       u16  key length
-//!       u32  value length       2^32 - 1: the entry is no more, and there is no value
+//!       u32  value length       2^32 - 1: the entry is deleted and has no value
 //!       the key, the value]
 //!    + [u32  topic count        only with entries of topics; per topic
 //!       u32  topic
 //!       u32  partition
-//!       u32  entry count, and the entries as those of a lane]
+//!       u32  entry count, and the entries in the same form]
 //!    +  per slice
 //!       u32  topic
 //!       u32  partition
@@ -45,10 +45,10 @@
 //!      [u128 identity of each record, only with identities]
 //!      [u64  sequence of the last record, only with a producer]
 //!
-//! mark body: empty. catalogue body: as the engine says.
+//! mark body: empty. catalogue body: defined by the engine.
 //!
-//! In every version the first 16 bytes are these, and the checksum covers what it covers here: so a release can tell a
-//! frame of a later one from a torn write.
+//! In every version, the first 16 bytes and the range of the checksum are the same: so a release can tell a
+//! frame of a later release from a torn write.
 //! ```
 
 use std::ops::Range;
@@ -62,11 +62,11 @@ use crate::model::{
     Chunk, EventId, Guard, LaneId, LaneWrite, Offset, PartitionId, ProducerId, Slices, SubscriberId, TopicId,
 };
 
-/// Bytes of a frame in front of its body.
+/// Bytes of a frame before its body.
 pub(super) const HEAD_BYTES: usize = 56;
 const MAGIC: u32 = u32::from_le_bytes(*b"WTTL");
 const VERSION: u8 = 5;
-/// From which version on units say their trusted time.
+/// The first version whose units state their trusted time.
 const TRUSTED_FROM_VERSION: u8 = 5;
 const OLDEST_VERSION: u8 = 1;
 const UNIT_HEAD_BYTES: usize = 8;
@@ -88,10 +88,10 @@ const WRITE_COUNT_BYTES: usize = 4;
 const WRITE_HEAD_BYTES: usize = 6;
 const DELETED: u32 = u32::MAX;
 
-/// Largest body: a unit's records, and the heads of as many slices as records can make it have.
+/// The largest body: a unit's records, and the heads of as many slices as records can cause.
 pub(super) const BODY_BYTES_MAX: usize = limits::UNIT_BYTES_MAX * 8;
 
-/// What a frame holds.
+/// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Unit = 1,
@@ -99,7 +99,7 @@ pub(super) enum Kind {
     Catalogue = 3,
 }
 
-/// A frame's head, apart from what says that it is one.
+/// A frame's head, without the fields that only identify the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     version: u8,
@@ -114,28 +114,29 @@ pub(super) struct Head {
     pub(super) previous_checksum: u32,
 }
 
-/// Why bytes are not the frame that should be here.
+/// Why bytes are not the expected frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FrameError {
     #[error("the file ends inside it")]
     Short,
-    #[error("its first bytes are not those of a frame")]
+    #[error("it does not begin like a frame")]
     Magic,
     #[error(
-        "it is of version {version} and kind {kind}; this release knows versions {OLDEST_VERSION} to {VERSION}, kinds 1 to 3"
+        "it is of version {version} and kind {kind}; \
+         this release knows versions {OLDEST_VERSION} to {VERSION}, kinds 1 to 3"
     )]
     Unknown { version: u8, kind: u8 },
-    #[error("its head is impossible")]
+    #[error("its header is invalid")]
     Head,
     #[error("its checksum is wrong")]
     Checksum,
     #[error("it belongs at another position")]
     Position,
-    #[error("it does not follow the frame in front of it")]
+    #[error("it does not follow the previous frame")]
     Chain,
     #[error("its body is malformed")]
     Body,
-    #[error("events in front of those in it are missing")]
+    #[error("events before those in it are missing")]
     Hole,
 }
 
@@ -145,15 +146,15 @@ impl Head {
         HEAD_BYTES + self.body_bytes as usize
     }
 
-    /// The position behind the frame.
+    /// The position after the frame.
     pub(super) fn end_position(&self) -> u64 {
         self.position + self.frame_bytes() as u64
     }
 
-    /// Reads a head and checks all that can be checked without the body.
+    /// Parses a head and checks all that can be checked without the body.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, FrameError> {
         match Self::parse_known(bytes) {
-            // A torn write may have any version and kind: only a whole frame was written by a later release.
+            // A torn write can show any version and kind: only an intact frame was written by a later release.
             Err(FrameError::Unknown { version, kind }) => {
                 let mut lengths = bytes.get(8..16).ok_or(FrameError::Short)?;
                 verify(bytes, lengths.get_u32_le(), lengths.get_u32_le())?;
@@ -163,8 +164,7 @@ impl Head {
         }
     }
 
-    /// As [`Self::parse`], but whether a frame of an unknown version is whole is not looked at: what this costs does not
-    /// depend on the bytes.
+    /// As [`Self::parse`], but does not verify frames of unknown versions: so its cost does not depend on the bytes.
     pub(super) fn parse_known(bytes: &[u8]) -> Result<Self, FrameError> {
         let mut head = bytes.get(..HEAD_BYTES).ok_or(FrameError::Short)?;
         if head.get_u32_le() != MAGIC {
@@ -195,7 +195,7 @@ impl Head {
         })
     }
 
-    /// Checks the whole frame, which `bytes` start with.
+    /// Verifies the whole frame at the start of `bytes`.
     pub(super) fn verify(&self, bytes: &[u8]) -> Result<(), FrameError> {
         verify(bytes, self.body_bytes, self.checksum)
     }
@@ -215,27 +215,27 @@ fn checksum(frame: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 thread_local! {
-    /// Bytes of which this thread has computed checksums: what a search costs.
+    /// Bytes that this thread has checksummed: the cost of a search.
     pub(super) static CHECKSUMMED_BYTES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// The chain: what the next frame has to say of its place.
+/// The chain: what the next frame must state about its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Link {
-    /// Where the next frame goes.
+    /// The position of the next frame.
     pub(super) position: u64,
     /// Its sequence.
     pub(super) sequence: u64,
-    /// The checksum of the frame in front.
+    /// The checksum of the previous frame.
     pub(super) previous_checksum: u32,
-    /// Its epoch, or the lowest that it may have.
+    /// Its epoch, or a lower bound of it.
     pub(super) epoch: u32,
-    /// The lowest append time that it may have.
+    /// A lower bound of its append time.
     pub(super) append_time_ns: u64,
 }
 
 impl Link {
-    /// Of the first frame of a new journal.
+    /// The link of the first frame of a new journal.
     pub(super) fn first(sequence: u64) -> Self {
         Self { position: 0, sequence, previous_checksum: 0, epoch: 0, append_time_ns: 0 }
     }
@@ -245,7 +245,7 @@ impl Link {
         if head.position != self.position {
             return Err(FrameError::Position);
         }
-        // Where the journal begins, its first frame says from where its frames are counted.
+        // At the beginning of the journal, the first frame chooses the first sequence number.
         let counts_on = head.sequence == self.sequence || self.position == 0;
         let follows = counts_on
             && head.previous_checksum == self.previous_checksum
@@ -255,8 +255,8 @@ impl Link {
         if follows { Ok(()) } else { Err(FrameError::Chain) }
     }
 
-    /// Whether a whole frame that lies somewhere behind this place is one of this journal, and proves that what should be
-    /// here was durable. Frames within the data of an event may be whole too, but their sequence is a guess.
+    /// Whether an intact frame found after this place belongs to this journal and proves that the missing frame here
+    /// was durable. Frames inside the data of an event can be intact too, but their sequence is a guess.
     pub(super) fn is_proved_by(&self, head: &Head) -> bool {
         let frames_between = head.position.checked_sub(self.position).map(|bytes| bytes / HEAD_BYTES as u64);
         let ahead = head.sequence.checked_sub(self.sequence);
@@ -264,7 +264,7 @@ impl Link {
         head.durable_position > self.position && (is_plausible || self.position == 0)
     }
 
-    /// The link behind a frame.
+    /// The link after a frame.
     pub(super) fn after(head: &Head) -> Self {
         Self {
             position: head.end_position(),
@@ -276,7 +276,7 @@ impl Link {
     }
 }
 
-/// Writes one frame at the end of `out`; `body` writes the body. Returns its head.
+/// Appends one frame to `out`, with the body that `body` writes. Returns its head.
 pub(super) fn write_frame(
     out: &mut Vec<u8>,
     kind: Kind,
@@ -319,27 +319,27 @@ pub(super) fn write_frame(
     Some(head)
 }
 
-/// The change of a lane's position in a unit.
+/// The new position of a lane in a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Consumed {
     pub(super) lane: LaneId,
     pub(super) consumed_to: Offset,
 }
 
-/// The change of a lane in a unit.
+/// The new position and the changed entries of a lane in a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LaneChange<'a> {
     pub(super) consumed: Consumed,
     pub(super) writes: &'a [LaneWrite],
 }
 
-/// Bytes of some entries in a unit's frame.
+/// Bytes of these entries in a unit's frame.
 pub(super) fn writes_bytes(writes: &[LaneWrite]) -> usize {
     let count = if writes.is_empty() { 0 } else { WRITE_COUNT_BYTES };
     count + writes.iter().map(|write| WRITE_HEAD_BYTES + write.bytes()).sum::<usize>()
 }
 
-/// Bytes of a unit's frame, with those of the entries of its lane, where it has one.
+/// Bytes of a unit's frame, including the entries of its lane if it has one.
 pub(super) fn unit_frame_bytes(slices: &Slices, lane_writes: Option<&[LaneWrite]>) -> usize {
     let lane_bytes = lane_writes.map_or(0, |writes| LANE_BYTES + writes_bytes(writes));
     let (producer_bytes, sequence_bytes) = match slices.producer() {
@@ -347,7 +347,7 @@ pub(super) fn unit_frame_bytes(slices: &Slices, lane_writes: Option<&[LaneWrite]
         None => (0, 0),
     };
     let marks = |slice: &Slice| slice.identities.len() * IDENTITY_BYTES + sequence_bytes + guard_bytes(slice);
-    // what is put aside has a slice of its own
+    // a record that is set aside gets a slice of its own
     let aside = |slice: &Slice| match slice.guards.first().is_some_and(Guard::may_go_aside) {
         true => SLICE_HEAD_BYTES + sequence_bytes,
         false => 0,
@@ -365,10 +365,10 @@ pub(super) fn unit_frame_bytes(slices: &Slices, lane_writes: Option<&[LaneWrite]
         + slices.bytes()
 }
 
-/// What a partition of a topic keeps from now on, or does not any more.
+/// Changed entries of a partition of a topic.
 pub(super) type Kept = (PartitionId, Vec<LaneWrite>);
 
-/// Bytes of what a partition may keep for the guarded records of a slice.
+/// An upper bound of the entry bytes that a partition stores for the guarded records of a slice.
 fn guard_bytes(slice: &Slice) -> usize {
     let entry = |guard: &Guard| {
         let (bytes, count) = guard.entries();
@@ -384,8 +384,8 @@ fn guard_bytes(slice: &Slice) -> usize {
     }
 }
 
-/// Writes the body of a unit of a trusted time. `place` is told where in `out` the records of a slice are, and gives the
-/// offset of the first one.
+/// Writes the body of a unit. For each slice, `place` gets the range of its records in `out` and returns the offset of
+/// the first one.
 pub(super) fn write_unit(
     out: &mut Vec<u8>,
     trusted_time_ns: u64,
@@ -453,39 +453,39 @@ fn put_writes(out: &mut Vec<u8>, writes: &[LaneWrite]) {
     }
 }
 
-/// The body of a unit, looked into.
+/// The parsed body of a unit.
 #[derive(Debug)]
 pub(super) struct UnitBody {
     pub(super) consumed: Option<Consumed>,
-    /// Of the lane, sharing the frame's bytes.
+    /// Entries of the lane, sharing the frame's memory.
     pub(super) writes: Vec<LaneWrite>,
-    /// Of partitions of topics, sharing the frame's bytes.
+    /// Entries of partitions of topics, sharing the frame's memory.
     pub(super) kept: Vec<Kept>,
     pub(super) producer: Option<ProducerId>,
-    /// When the producer began, as it said; 0 where it did not.
+    /// When the producer started, as it stated; 0 if it did not.
     pub(super) began_ns: u64,
     has_identities: bool,
     slices_left: u32,
     rest: Bytes,
     append_time_ns: u64,
-    /// Of all that is in it.
+    /// Of all events in the unit.
     pub(super) trusted_time_ns: u64,
     epoch: u32,
 }
 
-/// A slice of a unit, sharing the frame's bytes.
+/// A slice of a unit, sharing the frame's memory.
 #[derive(Debug)]
 pub(super) struct UnitSlice {
     pub(super) partition: PartitionId,
     pub(super) chunk: Chunk,
-    /// Of each record, where it has them.
+    /// Of each record, if the unit has identities.
     identities: Bytes,
-    /// Of the last record, where there is one and a producer numbered it.
+    /// Of the last record, if there is one and a producer numbered it.
     pub(super) last_sequence: Option<u64>,
 }
 
 impl UnitSlice {
-    /// What the records are recognised by; empty where by nothing.
+    /// The identities for deduplication; empty if the records have none.
     pub(super) fn identities(&self) -> impl Iterator<Item = EventId> {
         let (identities, _) = self.identities.as_chunks::<IDENTITY_BYTES>();
         identities.iter().map(|bytes| EventId(u128::from_le_bytes(*bytes)))
@@ -493,7 +493,7 @@ impl UnitSlice {
 }
 
 impl UnitBody {
-    /// `body` is the body of the frame of `head`.
+    /// Parses `body`, the body of the frame of `head`.
     pub(super) fn parse(head: &Head, mut body: Bytes) -> Result<Self, FrameError> {
         if body.len() < UNIT_HEAD_BYTES {
             return Err(FrameError::Body);
@@ -547,7 +547,7 @@ impl UnitBody {
         })
     }
 
-    /// The next slice, sharing the body's bytes.
+    /// The next slice, sharing the body's memory.
     pub(super) fn next_slice(&mut self) -> Result<Option<UnitSlice>, FrameError> {
         if self.slices_left == 0 {
             return if self.rest.is_empty() { Ok(None) } else { Err(FrameError::Body) };
@@ -575,7 +575,7 @@ impl UnitBody {
             Some(_) => Some(self.rest.try_get_u64_le().map_err(|_| FrameError::Body)?),
             None => None,
         };
-        // where all of a slice had been published before, nothing is left that had a number
+        // a slice whose records were all duplicates has no numbered record left
         let last_sequence = last_sequence.filter(|_| count > 0);
         Ok(Some(UnitSlice { partition, chunk, identities, last_sequence }))
     }
@@ -594,7 +594,7 @@ fn parse_kept(body: &mut Bytes) -> Option<Vec<Kept>> {
 
 fn parse_writes(body: &mut Bytes) -> Option<Vec<LaneWrite>> {
     let count = body.try_get_u32_le().ok()?;
-    let mut writes = Vec::new(); // the count is not to be believed before so many were there
+    let mut writes = Vec::new(); // no capacity from an unverified count
     for _ in 0..count {
         let key_bytes = usize::from(body.try_get_u16_le().ok()?);
         let value_bytes = body.try_get_u32_le().ok()?;
@@ -606,7 +606,7 @@ fn parse_writes(body: &mut Bytes) -> Option<Vec<LaneWrite>> {
     Some(writes)
 }
 
-/// The frames in some bytes, in their order, each with its body. They have been checked, or were written just now.
+/// The frames in `bytes` with their bodies, in order. They were verified or written by this process.
 pub(super) fn frames(bytes: &Bytes) -> impl Iterator<Item = (Head, Bytes)> {
     let mut rest = bytes.clone();
     std::iter::from_fn(move || {

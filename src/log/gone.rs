@@ -1,17 +1,16 @@
-//! Topics that are gone for good: nothing of them stays on the disk.
+//! Topics that are removed for good: nothing of them stays on the disk.
 //!
 //! ```text
 //!   segments ──> all of them, with the next checkpoint
-//!   rows of the store ──> some with each checkpoint, until one finds none
+//!   rows of the store ──> some with each checkpoint, until a checkpoint finds none
 //!   rows of partitions ──> the same, once nothing can be written to them: after the next start
 //! ```
 //!
-//! A producer that looked at the topics just before may still hand in events. Those go the way of all others, and so do
-//! their segments, as long as the partition says where it goes on.
+//! A producer that read the list of topics just before may still publish events. These are processed and removed like
+//! all others, as long as the partition's row states the next offset.
 //!
-//! Promises: what goes, goes in bounded parts, and is gone on with after a crash, since the log's settings say the same
-//! again.
-//! Must not know: who decided that.
+//! Promises: the removal happens in bounded parts and continues after a crash, because the log's settings then list the
+//! topic again. Must not know: who removed the topic.
 
 use std::collections::BTreeSet;
 
@@ -19,29 +18,29 @@ use super::Settings;
 use crate::limits;
 use crate::model::{SubscriberId, TopicId};
 
-/// A topic that is gone for good.
+/// A topic that is removed for good.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GoneTopic {
-    /// Whose lanes consumed it.
+    /// The subscribers that consumed it.
     pub readers: Vec<SubscriberId>,
-    /// It was gone when the log was opened: nothing can be written to it any more.
+    /// It was already removed when the log was opened: nothing can be written to it any more.
     pub is_closed: bool,
 }
 
-/// Which of them have left.
+/// The removed topics of which nothing is left.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
     left: BTreeSet<TopicId>,
 }
 
 impl Leaving {
-    /// Some of those of which there may be rows.
+    /// The next topics that may still have rows, a bounded number.
     pub(super) fn next<'s>(&self, settings: &'s Settings) -> impl Iterator<Item = (TopicId, &'s GoneTopic)> {
         let there = settings.gone.iter().filter(|(topic, _)| !self.left.contains(topic));
         there.map(|(topic, gone)| (*topic, gone)).take(limits::GONE_TOPICS)
     }
 
-    /// No row of it was found.
+    /// No row of the topic was found.
     pub(super) fn has_left(&mut self, topic: TopicId) {
         self.left.insert(topic);
     }
@@ -79,7 +78,7 @@ mod tests {
         SubscriberId(topic.0)
     }
 
-    /// `gone`: whether it was when the log was opened.
+    /// `gone`: the topic is removed; the value states whether that was so when the log was opened.
     fn settings(gone: Option<bool>) -> Settings {
         let kept = TopicSettings {
             dedupe: Some(Dedupe { window: Duration::from_secs(3_600), count: None }),
@@ -116,7 +115,7 @@ mod tests {
         done(stepper, ticket).unwrap().unwrap();
     }
 
-    /// Events, identities, numbers of producers, and what lanes and keys keep, of both topics.
+    /// Appends events, identities, numbers of producers, and entries of lanes and keys, for both topics.
     fn fill(log: &Log, stepper: &mut Stepper, entries: usize) {
         for topic in [STAYS, GOES] {
             for number in 0..4 {
@@ -144,7 +143,7 @@ mod tests {
         }
     }
 
-    /// How many rows there are of a topic, with what its lanes keep; and files.
+    /// The number of rows of a topic, including its lanes' entries, and of its files.
     fn left(log: &Log, disk: &MemoryDisk, topic: TopicId) -> (usize, usize) {
         let keeper = keeper_of(PartitionId { topic, partition: 0 }).subscriber.0;
         let of = [&b"\x03\x08"[..], &b"\x04\x05\x06\x07\x09\x08"[..]];
@@ -176,9 +175,9 @@ mod tests {
         assert_eq!(part.1, 0, "segments go at once");
         assert!(part.0 > 0 && part.0 + limits::GONE_ROWS <= goes.0, "{goes:?}, {part:?}: a part of the rows");
         (0..3).for_each(|_| assert!(stepper.checkpoint()));
-        assert_eq!(left(&log, &disk, GOES), (2, 0), "where its partitions go on");
+        assert_eq!(left(&log, &disk, GOES), (2, 0), "the rows with the next offsets");
         assert_eq!(left(&log, &disk, STAYS), stays);
-        // What somebody hands in who had looked before goes the same way.
+        // An event of a producer that read the list of topics before is removed in the same way.
         let mut late = Slices::default();
         late.push(PartitionId { topic: GOES, partition: 0 }, one_byte).unwrap();
         append(&log, &mut stepper, late);

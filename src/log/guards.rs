@@ -1,13 +1,13 @@
-//! The guards of topics, as the appender asks them: in the order of places, behind what was published already.
+//! The guards of topics, evaluated by the appender in the order of offsets, after deduplication.
 //!
 //! ```text
-//!   who hands in: looks up what its records need ──> queue ──> appender: what changed meanwhile is in memory,
-//!                 in the store, as of a checkpoint              the rest is as it was looked up
+//!   caller: looks up what its records need ──> queue ──> appender: changes since then are in memory,
+//!           in the store, as of a checkpoint              the rest is as it was looked up
 //! ```
 //!
-//! Promises: the appender reads the store only where a checkpoint was made between the look and the verdict: what had
-//! changed is not in memory any more then, and what was looked up may be older.
-//! Memory: for each guarded partition some of the oldest ends that it remembers.
+//! Promises: the appender reads the store only if a checkpoint was made between the lookup and the verdict: the changes
+//! are then no longer in memory, and the looked-up values may be older. Memory: for each guarded partition, some of the
+//! oldest ended keys that it remembers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -23,34 +23,34 @@ use crate::model::{
     self, Duplicate, GuardJudge, GuardRefused, GuardStates, Offset, PartitionId, SetAside, Slices, keeper_of,
 };
 
-/// Slots of the oldest ends that are looked up at once. Who hands in looks when half of them are used: that is enough for
-/// what others hand in meanwhile.
+/// How many of the oldest ended keys are looked up at once. A caller looks up more when half of them are used: the
+/// other half suffices for concurrent callers.
 const SLOTS_AT_ONCE: usize = 128;
 
-/// What was looked up for guarded records that are handed in.
+/// Values that were looked up for the guarded records of a submission.
 #[derive(Debug, Default)]
 pub(super) struct Looked {
-    /// The checkpoint as of which it was.
+    /// The checkpoint of the lookup.
     checkpoint: u64,
     values: BTreeMap<(PartitionId, Bytes), Option<Bytes>>,
     /// Bytes of the identities of their keys, which are written again with the states.
     pub(super) identities_bytes: usize,
 }
 
-/// The oldest ends that a partition remembers, as looked up.
+/// The oldest ended keys that a partition remembers, as looked up.
 #[derive(Debug, Default)]
 pub(super) struct Oldest {
     checkpoint: u64,
     slots: VecDeque<(Bytes, Bytes)>,
 }
 
-/// Looks up what the verdict on some records needs, where the memory does not have it. What cannot be read is left for the
-/// appender, which says so.
+/// Looks up what the verdict on these records needs and memory does not have. Values that cannot be read are left to
+/// the appender, which reports the error.
 pub(super) fn look_up(shared: &Shared, slices: &Slices) -> Option<Box<Looked>> {
     if !slices.is_guarded() {
         return None;
     }
-    // before all looks: what is in the store by then is in each of them
+    // before all lookups: each of them sees at least this checkpoint
     let checkpoint = shared.checkpoints.load(Ordering::Acquire);
     let (mut values, mut identities_bytes) = (BTreeMap::new(), 0);
     for (partition, _) in slices.released() {
@@ -77,7 +77,7 @@ pub(super) fn look_up(shared: &Shared, slices: &Slices) -> Option<Box<Looked>> {
                 values.insert((slice.partition, key), value);
             }
         }
-        // a look that fails only has ends remembered for longer
+        // after a failed lookup, ended keys are only remembered for longer
         let _ = look_up_oldest(shared, checkpoint, slice.partition, &entries);
     }
     Some(Box::new(Looked { checkpoint, values, identities_bytes }))
@@ -115,7 +115,7 @@ fn look_up_oldest(
     Ok(())
 }
 
-/// The guards of topics.
+/// The guards of topics, with the state that they need.
 pub(super) struct Guards<'s> {
     pub(super) shared: &'s Shared,
     pub(super) settings: &'s Settings,
@@ -124,9 +124,9 @@ pub(super) struct Guards<'s> {
 }
 
 impl Guards<'_> {
-    /// What partitions keep once these records, but for the duplicates among them, have their places; and those that are put
-    /// aside. Duplicates that are recognised by what is kept of their keys are added. `next_offset` is that of a partition's next
-    /// record.
+    /// Judges the records of a unit except its duplicates. Returns the entries that partitions store once the records
+    /// have offsets, and the records to set aside. Duplicates that are found by the remembered identities of their keys
+    /// are added to `duplicates`. `next_offset` returns the next offset of a partition.
     pub(super) fn judge(
         &self,
         slices: &Slices,
@@ -141,8 +141,8 @@ impl Guards<'_> {
         Ok((judge.writes(), aside))
     }
 
-    /// Whether what was looked up as of a checkpoint holds for what is not in memory. To be asked after the look into
-    /// memory: what a checkpoint takes from there, it has counted before.
+    /// Whether values that were looked up as of `checkpoint` still hold for keys that are not in memory. Must be called
+    /// after the lookup in memory: a checkpoint is counted before it removes entries from memory.
     fn holds(&self, checkpoint: u64) -> bool {
         self.shared.checkpoints.load(Ordering::Acquire) == checkpoint
     }
@@ -220,7 +220,7 @@ mod tests {
             self.log.append(slices).unwrap()
         }
 
-        /// Appends as the appender's thread would, and counts how often that looks into the store.
+        /// Appends as the appender's thread would, and counts its lookups in the store.
         fn step(&mut self) -> u64 {
             let before = LOOKS.get();
             self.stepper.append();
@@ -229,7 +229,7 @@ mod tests {
             looks
         }
 
-        /// The verdict, and how often the store was looked into for it on the appender's thread.
+        /// The verdict, and the number of lookups in the store on the appender's thread.
         fn publish(&mut self, key: u64, state: &str) -> (bool, u64) {
             let mut ticket = self.hand_in(key, state);
             let looks = self.step();
@@ -259,7 +259,7 @@ mod tests {
             }
         }
         assert_eq!(bed.counts(), (KEYS / 2, KEYS / 2));
-        // each end has another one forgotten now, all of them in the store only
+        // each ended key now causes another one to be forgotten, all of them only in the store
         bed.checkpoint();
         for key in (0..KEYS).filter(|key| key % 2 == 0) {
             assert_eq!(bed.publish(key, "z"), (true, 0));
@@ -289,7 +289,7 @@ mod tests {
         let mut bed = Bed::new(KEYS);
         bed.publish(1, "a");
         bed.checkpoint();
-        // looked up while the key is at `a`, and judged when it has ended and nothing of that is in memory any more
+        // looked up while the key is in state `a`, judged when the key has ended and memory no longer has that
         let mut slices = Slices::default();
         let (slice, _) = slices.push(HERE, |_: &mut Vec<u8>| Ok::<_, ()>(())).unwrap();
         slices.guard_last(slice, Guard::new("1", "b".into(), 7));

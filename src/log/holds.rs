@@ -1,32 +1,32 @@
-//! What stays for a while for somebody who is about to go back to it, though it may expire.
+//! Holds: readers that are about to go back to retained events prevent their expiry for a while.
 //!
 //! ```text
 //!   start ... going ....... held ....... end
-//!     │         │            └ nothing from here on is decided to go
-//!     │         └ what lies before goes with the checkpoint that is being made
-//!     └ what lies before is gone
+//!     │         │            └ nothing from here on is selected for removal
+//!     │         └ events before are removed with the checkpoint that is being made
+//!     └ events before are removed
 //! ```
 //!
-//! Promises: whoever holds a partition has all of it from the offset on that it was told, until it lets go.
+//! Promises: while a hold exists, its partition has all events from the hold's offset on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::{Offset, PartitionId};
 
-/// All of them.
+/// All holds of a log.
 #[derive(Debug, Default)]
 pub(super) struct Holds(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// How often each offset is held.
+    /// The number of holds per offset.
     held: BTreeMap<(PartitionId, Offset), usize>,
-    /// Where partitions begin once the checkpoint is committed that is being made.
+    /// The first offsets of partitions once the checkpoint that is being made is committed.
     going: BTreeMap<PartitionId, Offset>,
 }
 
-/// A partition from an offset on.
+/// A hold on a partition from an offset on.
 #[derive(Debug)]
 pub struct Held {
     all: Arc<Mutex<State>>,
@@ -39,16 +39,16 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Holds {
-    /// Holds all that a partition has, which begins at `start` if nothing is about to go.
+    /// Holds all events of a partition. They begin at `start`, or later if a removal is being made.
     pub(super) fn hold(&self, partition: PartitionId, start: impl FnOnce() -> Offset) -> Held {
         let mut state = lock(&self.0);
-        // looked at under the lock, or a decision could come between
+        // read under the lock: otherwise a removal could be decided in between
         let from = state.going.get(&partition).copied().unwrap_or(0).max(start());
         *state.held.entry((partition, from)).or_default() += 1;
         Held { all: self.0.clone(), partition, from }
     }
 
-    /// Decides what goes next; what was decided before has gone, or has not.
+    /// Starts the next selection of segments to remove; the previous one is complete.
     pub(super) fn decide(&self) -> MutexGuard<'_, State> {
         let mut state = lock(&self.0);
         state.going.clear();
@@ -63,7 +63,7 @@ impl State {
         first.map_or(Offset::MAX, |((_, offset), _)| *offset)
     }
 
-    /// What lies before an offset is about to go.
+    /// Records that events before an offset are about to be removed.
     pub(super) fn goes(&mut self, partition: PartitionId, start: Offset) {
         self.going.insert(partition, start);
     }
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!((first(P), first(OTHER)), (7, Offset::MAX));
         let same = holds.hold(P, || 7);
         drop(held);
-        assert_eq!(first(P), 7, "somebody else holds it");
+        assert_eq!(first(P), 7, "another hold exists");
         drop(same);
         assert_eq!(first(P), Offset::MAX);
     }

@@ -1,5 +1,5 @@
-//! The checkpointer's part of what was published already: it writes what came since the last checkpoint as runs, and lets
-//! runs go that are outside of their window.
+//! The checkpointer's part of deduplication: writes the identities since the last checkpoint as runs, and removes runs
+//! that are outside of their window.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,20 +11,20 @@ use super::window::Batch;
 use super::{Settings, Shared};
 use crate::model::TopicId;
 
-/// The runs of all topics, and what is not in them yet.
+/// The runs of all topics, and the identities that are not in a run yet.
 pub(super) struct Identities {
     hashing: Hashing,
     sealed: Sealed,
     pending: BTreeMap<TopicId, Vec<Batch>>,
     pending_bytes: usize,
-    /// Rows of a version before runs: what they say is pending.
+    /// Rows in the format before runs: their content is pending.
     old_rows: Vec<(TopicId, u64)>,
 }
 
 /// The runs of topics that a checkpoint changes.
 pub(super) type Resealed = BTreeMap<TopicId, Arc<TopicRuns>>;
 
-/// What a version before runs wrote of each topic, in the order of its events.
+/// The identities of each topic in the format before runs, in the order of the events.
 pub(super) fn old_batches(contents: &Contents) -> impl Iterator<Item = (TopicId, Batch)> {
     contents.old_identities.iter().map(|(topic, all)| {
         let events: Vec<Recognised> = all.iter().flat_map(|(_, events)| events.iter().copied()).collect();
@@ -50,12 +50,13 @@ impl Identities {
         Arc::new(self.sealed.clone())
     }
 
-    /// Bytes of what came since the last checkpoint.
+    /// Bytes of the identities since the last checkpoint.
     pub(super) fn pending_bytes(&self) -> usize {
         self.pending_bytes
     }
 
-    /// Takes what was moved. A topic without settings keeps it: a replay makes checkpoints before anybody has said what runs.
+    /// Takes the identities of moved groups. A topic without settings keeps them: a replay makes checkpoints before the
+    /// log is configured.
     pub(super) fn take<'a>(&mut self, settings: &Settings, moved: impl Iterator<Item = &'a (TopicId, Batch)>) {
         for (topic, batch) in moved {
             if settings.gone.contains_key(topic)
@@ -68,7 +69,7 @@ impl Identities {
         }
     }
 
-    /// What a window holds; `None`: nothing is recognised.
+    /// The horizon of a topic's window; `None`: the topic does not deduplicate.
     fn horizon(&self, settings: &Settings, topic: TopicId, now_ns: u64) -> Option<Horizon> {
         let last = self.pending.get(&topic).and_then(|batches| batches.last());
         let next_number = || match (last, self.sealed.topics.get(&topic)) {
@@ -82,7 +83,7 @@ impl Identities {
         }
     }
 
-    /// Writes what is pending, and forgets what is old, as of a checkpoint. What that changes is not so before
+    /// Writes pending identities and forgets old ones, as changes of a checkpoint. They take effect with
     /// [`Self::happened`].
     pub(super) fn seal(
         &self,
@@ -101,7 +102,7 @@ impl Identities {
             let horizon = self.horizon(settings, topic, now_ns);
             let is_old = known.is_some_and(|runs| horizon.is_none_or(|horizon| runs.is_old(horizon)));
             if pending.is_empty() && !is_old {
-                continue; // as nearly always, so nothing is copied for it
+                continue; // the usual case: nothing is copied
             }
             let mut runs = known.map(|runs| TopicRuns::clone(runs)).unwrap_or_default();
             let mut gone: Vec<u64>;
@@ -114,12 +115,12 @@ impl Identities {
                     gone.push(run.position);
                 }
                 if !rows.is_empty() {
-                    // of those with the same identity the last one counts
+                    // of several rows with one identity, the last one counts
                     rows.sort_unstable_by_key(|row| (row.identity, Reverse(row.number)));
                     rows.dedup_by_key(|row| row.identity);
                     runs.push(Generation::of(position, &rows, &self.hashing), options);
                     changes.runs.push((topic, position, rows));
-                    std::thread::yield_now(); // to those who wait for a sync
+                    std::thread::yield_now(); // lets threads run whose sync has finished
                 }
             } else {
                 gone = runs.positions().collect();
@@ -132,7 +133,7 @@ impl Identities {
         Ok(resealed)
     }
 
-    /// A checkpoint at this position is durable: readers are told.
+    /// A checkpoint at this position is durable: publishes the new runs.
     pub(super) fn happened(&mut self, shared: &Shared, position: u64, resealed: Resealed) {
         for (topic, runs) in resealed {
             match runs.is_empty() {

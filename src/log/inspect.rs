@@ -1,8 +1,7 @@
-//! Looks at a log that nobody uses: is all of it as it was written, what is in its journal, and how to go on without a
-//! part of it.
+//! Inspects and repairs an offline log: verifies it, lists the frames of its journal, and truncates a damaged end.
 //!
-//! Promises: [`verify`] and [`dump`] change neither journal nor segments; [`repair`] gives up exactly what it was told to,
-//! and only what lies behind the last checkpoint.
+//! Promises: [`verify`] and [`dump`] change neither journal nor segments; [`repair`] removes exactly the requested
+//! part, and only after the last checkpoint.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,88 +17,88 @@ use crate::effects::Disk;
 use crate::limits;
 use crate::model::{LaneId, Offset, PartitionId};
 
-/// What a look at a log found.
+/// The result of [`verify`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// Everything in front of this position of the journal is in segments and in the state store.
+    /// Everything before this position of the journal is in segments and in the state store.
     pub checkpoint_position: u64,
-    /// Where the journal ends, as far as it can be read.
+    /// The end of the journal, as far as it can be read.
     pub end_position: u64,
     /// Frames between the two.
     pub frames: u64,
-    /// Segments.
+    /// Number of segments.
     pub segments: u64,
-    /// Events in segments and in the journal, of those that can be read.
+    /// Readable events in segments and in the journal.
     pub events: u64,
-    /// What is wrong, in words; nothing where all is well.
+    /// Descriptions of the damage; empty if the log is intact.
     pub damage: Vec<String>,
-    /// Where the journal is damaged: what lies behind can be given up there.
+    /// The position of damage in the journal: the journal can be truncated there.
     pub damaged_position: Option<u64>,
-    /// Whole frames behind that place, and the events in them.
+    /// Intact frames after that position, and the events in them.
     pub behind: Option<(u64, u64)>,
 }
 
-/// A frame of the journal, looked into.
+/// Description of a journal frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameInfo {
     /// In the journal, in bytes.
     pub position: u64,
-    /// With its head, in bytes.
+    /// Including its head.
     pub bytes: u64,
     /// `unit`, `mark` or `catalogue`.
     pub kind: &'static str,
     /// The recovery epoch in which it was written.
     pub epoch: u32,
-    /// Its number.
+    /// The sequence number of the frame.
     pub sequence: u64,
     /// Engine time, Unix nanoseconds.
     pub append_time_ns: u64,
-    /// Everything in front of this position was durable when it was written.
+    /// Everything before this position was durable when the frame was written.
     pub durable_position: u64,
-    /// The lane whose unit it is, and up to where that has consumed.
+    /// The lane whose unit it is, and the offset up to which that has consumed.
     pub consumed: Option<(LaneId, Offset)>,
-    /// Events that it appends: the partition, the first offset, how many, and their bytes.
+    /// Events that it appends: the partition, the first offset, their number, and their bytes.
     pub appended: Vec<(PartitionId, Offset, u32, u64)>,
 }
 
-/// Why a log was not repaired. Nothing was changed, unless it is of the disk.
+/// Why a log was not repaired. Nothing was changed, except after an error of the disk.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
-    /// It cannot be looked at.
+    /// The log cannot be read.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The disk says no.
+    /// An I/O error.
     #[error("the journal cannot be changed: {0}")]
     Disk(#[from] io::Error),
-    /// What lies there is not in the journal alone any more.
-    #[error("everything in front of position {checkpoint} is in segments: only what comes behind it can be given up")]
+    /// The events there are no longer only in the journal.
+    #[error("everything before position {checkpoint} is in segments: only a later part can be truncated")]
     InFront {
         /// The position of the last checkpoint.
         checkpoint: u64,
     },
-    /// No frame begins there.
-    #[error("no frame begins at position {position}: the nearest that does is at {nearest}")]
+    /// No frame begins at the position.
+    #[error("no frame begins at position {position}; the last one before it begins at {nearest}")]
     NoFrame {
-        /// What was asked for.
+        /// The requested position.
         position: u64,
-        /// The last place in front of it.
+        /// The last position before it at which a frame begins.
         nearest: u64,
     },
 }
 
-/// What was given up.
+/// What a repair removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repaired {
-    /// Whole frames.
+    /// Intact frames.
     pub frames: u64,
     /// Events in them.
     pub events: u64,
 }
 
-/// Looks at everything: every frame behind the last checkpoint, every block of every segment, all of the state store.
+/// Verifies everything: every frame after the last checkpoint, every block of every segment, all of the state store.
 ///
 /// # Errors
-/// [`OpenError`] where it cannot even be opened; what it says is damage as well.
+/// [`OpenError`] if the log cannot be opened; that is damage as well.
 pub fn verify(disk: &Arc<dyn Disk>) -> Result<Inspection, OpenError> {
     let found = recovery::find(disk, &LogOptions::default())?;
     let mut inspection =
@@ -111,7 +110,7 @@ pub fn verify(disk: &Arc<dyn Disk>) -> Result<Inspection, OpenError> {
             inspection.segments += 1;
             let name = SegmentId { partition: *partition, base_offset: meta.base_offset }.file_name();
             if meta.base_offset > expected {
-                inspection.damage.push(format!("the segment in front of {name} is not known"));
+                inspection.damage.push(format!("the segment before {name} is unknown"));
             }
             expected = meta.end_offset;
             let damage = SegmentFile::open(disk.as_ref(), *partition, meta).and_then(|segment| segment.verify(meta));
@@ -169,13 +168,13 @@ fn disk_error(file: &JournalFile, error: WalkError) -> OpenError {
     OpenError::Disk { what: "read", name: file_name(file.first_position), error }
 }
 
-/// Where a walk has ended, and why, where it was not the end of all files.
+/// Where a walk ended; `error` says why if that is not the end of the last file.
 struct Stop {
     link: Link,
     error: Option<FrameError>,
 }
 
-/// Walks along the chain of frames from a link on, for as long as `each` wants more.
+/// Follows the chain of frames from a link on, while `each` returns true.
 fn walk(
     found: &Found,
     mut link: Link,
@@ -204,7 +203,7 @@ fn walk(
     Ok(Stop { link, error: None })
 }
 
-/// Whole frames that lie at their own place from a position on, and the events in them.
+/// Intact frames at their own position, from `position` on, and the events in them.
 fn behind(found: &Found, position: u64) -> Result<(u64, u64), OpenError> {
     let (mut frames, mut events) = (0, 0);
     for (index, file) in found.files.iter().enumerate() {
@@ -256,8 +255,8 @@ fn info(head: &Head, frame: &bytes::Bytes) -> Result<FrameInfo, FrameError> {
     Ok(info)
 }
 
-/// Tells of the frames behind the last checkpoint, in their order. Where that ended, and where a frame has been begun there
-/// that is not whole, what is wrong with it: it was torn, or is damaged, which [`verify`] tells apart.
+/// Calls `each` for the frames after the last checkpoint, in order. Returns the position of the end and, if an
+/// incomplete frame begins there, its error: a torn write or damage, which [`verify`] tells apart.
 ///
 /// # Errors
 /// As [`verify`].
@@ -271,7 +270,7 @@ pub fn dump(
     Ok((stop.link.position, begun.map(|error| error.to_string())))
 }
 
-/// Gives up everything in the journal from a position on, where a frame begins, durably.
+/// Durably removes everything in the journal from a position on, at which a frame begins.
 ///
 /// # Errors
 /// [`RepairError`].
@@ -294,7 +293,7 @@ pub fn repair(disk: &Arc<dyn Disk>, truncate_at: u64) -> Result<Repaired, Repair
         return Err(RepairError::NoFrame { position: truncate_at, nearest });
     }
     let (frames, events) = behind(&found, truncate_at)?;
-    // Later files first: they prove that what is in front of them had been durable.
+    // Later files first: their existence proves that the earlier ones were durable.
     for file in found.files.iter().rev().take_while(|file| file.first_position > truncate_at) {
         disk.remove(&file_name(file.first_position))?;
     }

@@ -1,14 +1,14 @@
-//! What lanes keep for themselves: entries by key, as the last unit left them.
+//! The entries of lanes: key-value data that a lane stores, as of its last unit.
 //!
 //! ```text
-//!   handed in ──> written ──> in the state store
-//!   as its owner  as a new    as of the last checkpoint
-//!   sees it       owner would
+//!   submitted ──> written ──> in the state store
+//!   as the owner  as a new    as of the last checkpoint
+//!   sees it       owner sees it
 //! ```
 //!
-//! Promises: a lane reads what it has handed in, in its order; a new owner reads what was written in front of its
-//! acquisition, and nothing else. Nothing that did not change is written again. In memory is only what changed since the
-//! last checkpoint.
+//! Promises: a lane reads its own submitted writes, in order; a new owner reads what was written before its
+//! acquisition, and nothing else. Entries that did not change are not written again. Memory holds only changes since
+//! the last checkpoint.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -21,12 +21,12 @@ use super::store::{Entries, Pinned, StoreError};
 use super::{Lane, Log, Shared};
 use crate::model::{EntryPage, LaneId, LaneWrite, PageBudget};
 
-/// Entries that are looked at in one round, however few are asked for: some may be gone.
+/// Minimum number of entries to read in one round, however few are asked for: some may be deleted.
 const PAGE_MIN: usize = 64;
-/// Entries that are removed while nobody can look.
+/// Entries that are removed under one lock.
 const COMMITTED_AT_ONCE: usize = 512;
 
-/// What is in memory of a lane's entries.
+/// The changes of a lane's entries that are in memory.
 #[derive(Debug, Default)]
 pub(super) struct Changed {
     state: Mutex<State>,
@@ -34,13 +34,13 @@ pub(super) struct Changed {
 
 #[derive(Debug, Default)]
 struct State {
-    /// How many units were handed in by this and all earlier owners.
+    /// Number of units submitted by this owner and all earlier ones.
     units: u64,
-    /// Whose units are taken.
+    /// The owner whose units are accepted.
     owner: u64,
     /// With the number of their unit.
     handed_in: BTreeMap<Bytes, (u64, Option<Bytes>)>,
-    /// With the journal's position behind their unit.
+    /// With the end position of their unit in the journal.
     written: BTreeMap<Bytes, (u64, Option<Bytes>)>,
 }
 
@@ -49,7 +49,7 @@ impl Changed {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A unit is handed in. Its number; `None` where another is the owner by now.
+    /// Records the writes of a submitted unit. Returns its number, or `None` if the lane has another owner by now.
     pub(super) fn hand_in(&self, owner: u64, writes: &[LaneWrite]) -> Option<u64> {
         let mut state = self.state();
         if state.owner != owner {
@@ -63,7 +63,7 @@ impl Changed {
         Some(unit)
     }
 
-    /// That unit is written, with its end at this position.
+    /// The unit was written and ends at this position.
     pub(super) fn written(&self, unit: u64, position: u64, writes: Vec<LaneWrite>) {
         let mut state = self.state();
         for write in writes {
@@ -76,23 +76,24 @@ impl Changed {
         }
     }
 
-    /// That unit is refused, and nothing was handed in behind it.
+    /// The unit was refused, and no unit was submitted after it.
     pub(super) fn withdraw(&self, unit: u64) {
         self.state().handed_in.retain(|_, (of, _)| *of != unit);
     }
 
-    /// Somebody else is the owner from here on: what is not written will not be.
+    /// The lane has a new owner: pending writes of the old one will be refused.
     pub(super) fn acquired(&self, owner: u64) {
         let mut state = self.state();
         state.owner = owner;
         state.handed_in.clear();
     }
 
-    /// What lies in front of a position is in the store.
+    /// Everything before a position is in the store.
     pub(super) fn committed(&self, position: u64) {
         let mut from = Bound::Unbounded;
         loop {
-            // In parts, since lanes wait for the lock. What is not removed yet only hides the same in the store.
+            // In parts, because lanes wait for the lock. Entries that are not removed yet only hide equal ones in the
+            // store.
             let mut state = self.state();
             let part = state.written.range::<Bytes, _>((from.as_ref(), Bound::Unbounded)).take(COMMITTED_AT_ONCE);
             let part: Vec<_> = part.map(|(key, (written, _))| (key.clone(), *written <= position)).collect();
@@ -111,11 +112,11 @@ impl Changed {
         found.map(|(_, value)| value.clone())
     }
 
-    /// What has changed in a range, from its front: at least so much, where there is as much.
+    /// The first changes in a range: at least `count` if there are that many.
     fn range(&self, range: Range<'_>, count: usize) -> Changes {
         let state = self.state();
         let mut changes = Changes::default();
-        // what was handed in hides what was written
+        // submitted writes take precedence over written ones
         for of in [&state.written, &state.handed_in] {
             changes.take(of.range::<[u8], _>(range).map(|(key, (_, value))| (key, value)), count);
         }
@@ -125,11 +126,11 @@ impl Changed {
 
 type Range<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
-/// A part of what has changed; `None` where a key is gone.
+/// The first changes in a range; `None` is a deleted key.
 #[derive(Debug, Default)]
 struct Changes {
     by_key: BTreeMap<Bytes, Option<Bytes>>,
-    /// Nothing is said about keys behind this one; `None`: those are all.
+    /// Changes are known up to this key; `None`: all of them.
     to: Option<Bytes>,
 }
 
@@ -154,8 +155,8 @@ pub struct LaneEntries {
     frozen: Option<Arc<Frozen>>,
 }
 
-/// All entries as they were at a moment: what had changed without a checkpoint, over the store as it was just after. A
-/// checkpoint between the two looks brings nothing that is not among the changes, as long as nobody hands anything in.
+/// All entries at one moment: the changes since the last checkpoint, over the store as it was just after. A checkpoint
+/// between the two reads adds only what is among the changes, because the lane submits nothing meanwhile.
 struct Frozen {
     changed: BTreeMap<Bytes, Option<Bytes>>,
     stored: Pinned,
@@ -170,7 +171,7 @@ pub struct EntriesError {
 }
 
 impl EntriesError {
-    /// Whether the same look may succeed later: nothing is wrong with what is stored.
+    /// Whether the same read may succeed later: the stored data is intact.
     pub fn is_passing(&self) -> bool {
         self.is_passing
     }
@@ -182,29 +183,29 @@ impl From<StoreError> for EntriesError {
     }
 }
 
-/// A look at the entries of a lane.
+/// Borrowed access to the entries of a lane.
 pub(super) struct EntriesOf<'s> {
     pub(super) shared: &'s Shared,
     pub(super) lane: &'s Lane,
 }
 
 impl EntriesOf<'_> {
-    /// What has changed since the last checkpoint; `None` where the store knows.
+    /// The change since the last checkpoint; `None` if the store has the current value.
     pub(super) fn in_memory(&self, key: &[u8]) -> Option<Option<Bytes>> {
         self.lane.changed.get(key)
     }
 
     /// As [`LaneEntries::get`].
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EntriesError> {
-        // memory first: what is not there any more is in the store by then
+        // memory first: an entry that has left memory is in the store by then
         match self.in_memory(key) {
             Some(value) => Ok(value),
             None => self.stored(|entries| entries.get(self.lane.id, key)),
         }
     }
 
-    /// Looks into the store. Where a checkpoint has failed, that opens it again; nobody who looks does, since it takes as long
-    /// as there is much in it.
+    /// Reads the store. After a failed checkpoint the store must be reopened; readers never do that, because its
+    /// duration grows with the store.
     fn stored<T>(&self, look: impl Fn(&Entries) -> Result<T, StoreError>) -> Result<T, EntriesError> {
         Ok(look(&self.shared.entries)?)
     }
@@ -218,7 +219,7 @@ impl LaneEntries {
     /// The value of a key. May read from the disk.
     ///
     /// # Errors
-    /// [`EntriesError`]: the disk does not give back what was written.
+    /// [`EntriesError`]: the disk does not return what was written.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EntriesError> {
         match &self.frozen {
             None => self.look().get(key),
@@ -229,8 +230,7 @@ impl LaneEntries {
         }
     }
 
-    /// The entries from `from` on and before `until`, in the order of their keys, as many as the budget allows. May read from
-    /// the disk.
+    /// The entries from `from` on and before `until`, in key order, within the budget. May read from the disk.
     ///
     /// # Errors
     /// As [`LaneEntries::get`].
@@ -247,10 +247,10 @@ impl LaneEntries {
         let mut at_once = 0;
         while budget.entries > 0 {
             let range = (from.as_ref().map(Vec::as_slice), until);
-            // Mostly what is there was not deleted since; where some was, many may have been.
+            // Most stored entries have not been deleted; if one was, many may have been.
             let round = PageBudget { entries: budget.entries.max(at_once), ..budget };
             at_once = PAGE_MIN;
-            // memory first, as above
+            // memory first, as in `get`
             let changes = match &self.frozen {
                 Some(frozen) => {
                     let mut changes = Changes::default();
@@ -264,7 +264,7 @@ impl LaneEntries {
                 None => self.look().stored(|entries| entries.range(self.lane.id, range, round))?,
             };
             let stored_to = stored.entries.last().map(|(key, _)| key.clone()).filter(|_| !stored.is_last);
-            // what lies behind the end of either is for the next round
+            // keys after the end of either part belong to the next round
             let to = changes.to.into_iter().chain(stored_to).min();
             let is_known = |key: &Bytes| to.as_ref().is_none_or(|to| key <= to);
             let stored = stored.entries.into_iter().map(|(key, value)| (key, Some(value)));
@@ -286,13 +286,13 @@ impl LaneEntries {
         Ok(page)
     }
 
-    /// The entries as they are now, whatever is handed in later. For the lane itself, between two units. As quick as there
-    /// are few changes without a checkpoint, however much is stored.
+    /// The entries as they are now, independent of later units. To be called by the lane itself between two units. Its
+    /// duration grows with the changes since the last checkpoint, not with the store.
     ///
     /// # Errors
     /// As [`LaneEntries::get`].
     pub fn frozen(&self) -> Result<Self, EntriesError> {
-        // memory first, as everywhere
+        // memory first, as in `get`
         let changed = self.lane.changed.range((Bound::Unbounded, Bound::Unbounded), usize::MAX).by_key;
         let stored = self.look().stored(Entries::pinned)?;
         let frozen = Some(Arc::new(Frozen { changed, stored }));
@@ -301,7 +301,7 @@ impl LaneEntries {
 }
 
 impl Log {
-    /// Reads the entries of a lane.
+    /// A reader of a lane's entries.
     pub fn entries(&self, id: LaneId) -> LaneEntries {
         LaneEntries { shared: self.shared.clone(), lane: self.lane(id), frozen: None }
     }

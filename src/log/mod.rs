@@ -1,4 +1,4 @@
-//! The log: the one order of everything that happens, durable in groups, kept in segments.
+//! The log: one total order of all changes, made durable in groups and stored in segments.
 //!
 //! ```text
 //!   producers ─┐  submissions   ┌──────────┐ one write per group  ┌────────┐ one fdatasync for what is written
@@ -8,20 +8,21 @@
 //!                                    v part, where lanes read         v
 //!                                  tail ─────────────────────> ┌──────────────┐ one sync, one commit
 //!                                    ^                         │ checkpointer ├───> segments, state store
-//!                                    └─ memory is given back ──┴──────┬───────┘     where everybody else reads
-//!                                                                     └ journal files are used again
+//!                                    └─ memory is freed ───────┴──────┬───────┘     where all other readers read
+//!                                                                     └ journal files are reused
 //! ```
 //!
 //! Promises:
-//! - A unit is one frame: all of it happens or nothing.
-//! - `checkpointed <= durable <= written`, all only grow, and an ack comes after what it promises.
-//! - What recovery accepts is made durable before anything else is done with it.
-//! - After a failed write or sync nothing is acked any more: the log is poisoned. A full disk is no failure: it passes.
-//! - Memory is bounded by bytes: queues, the tail, what is cached.
-//! - Nothing that is damaged is served, reset or removed: whoever needs it is told what and where.
+//! - A unit is one frame: it happens as a whole or not at all.
+//! - `checkpointed <= durable <= written`, all three only grow, and an ack is sent after its promise is fulfilled.
+//! - Recovery makes everything that it accepts durable before any other use.
+//! - After a failed write or sync nothing is acked any more: the log is poisoned. A full disk is not a failure: the log
+//!   waits for room.
+//! - Memory is bounded in bytes: queues, the tail, caches.
+//! - Damaged data is never served, reset or removed: a reader gets an error that says what is damaged and where.
 //!
-//! Relies on: the disk and the clocks of [`crate::effects`].
-//! Must not know: names, topologies, what is inside a record, who reads.
+//! Relies on: the disk and the clocks of [`crate::effects`]. Must not know: names, topologies, the content of records,
+//! who reads.
 
 mod appender;
 mod block;
@@ -101,35 +102,35 @@ use syncer::Syncer;
 use tail::Tail;
 use walk::Walk;
 
-/// When what was appended counts as durable, and so is acked and shown outside.
+/// When appended events count as durable, and so are acked and visible to outside readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// When `fdatasync` has returned for it.
+    /// When `fdatasync` has returned.
     Sync,
-    /// When it is written; `fdatasync` follows within the interval. The loss of the machine loses at most that.
+    /// When written; `fdatasync` follows within the interval. A machine failure loses at most that much.
     Interval(Duration),
-    /// When it is written; the operating system writes it to the disk when it likes.
+    /// When written; the operating system decides when it reaches the disk.
     Os,
 }
 
 /// How the log behaves.
 #[derive(Debug, Clone)]
 pub struct LogOptions {
-    /// See there.
+    /// When appended events count as durable.
     pub durability: Durability,
-    /// Length in bytes of a journal file; less where the disk is small.
+    /// Length of a journal file in bytes; smaller on a small disk.
     pub file_bytes: u64,
-    /// Bytes of the recent part of the journal that stay in memory: readers find it there, and a checkpoint as well.
+    /// Bytes of the recent part of the journal that stay in memory, for readers and for checkpoints.
     pub recent_bytes_max: usize,
-    /// Bytes of journal after which they go into segments.
+    /// Bytes of journal after which groups are moved into segments.
     pub move_bytes: usize,
     /// Bytes of journal after which a checkpoint is made.
     pub checkpoint_bytes: usize,
-    /// From where the frames of a new journal are counted: a number that no producer can guess, below 2^63.
+    /// The first sequence number of a new journal: unpredictable for producers, below 2^63.
     pub first_sequence: u64,
-    /// How identities that were published are kept.
+    /// How published identities are stored.
     pub windows: WindowOptions,
-    /// There are no threads: a [`Stepper`] does everything, when it is told to. For simulations.
+    /// No threads: a [`Stepper`] does each step on request. For simulations.
     pub is_stepped: bool,
 }
 
@@ -150,38 +151,38 @@ impl Default for LogOptions {
 
 impl LogOptions {
     fn hashing(&self) -> Hashing {
-        // a new number at each start, that nobody outside knows
+        // a new number at each start, unknown outside of the process
         Hashing { seed: self.first_sequence, options: self.windows }
     }
 }
 
-/// What runs, as far as the log has to know it.
+/// The part of the running topology that the log needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// How topics keep their events. Those that are not here keep everything.
+    /// Settings of topics. A topic without settings keeps everything.
     pub topics: HashMap<TopicId, TopicSettings>,
-    /// The live subscribers of each topic: what they have yet to process stays.
+    /// The live subscribers of each topic: events that they have not processed are kept.
     pub readers: HashMap<TopicId, Vec<SubscriberId>>,
     /// The guards of topics that have one.
     pub lifecycles: HashMap<TopicId, Arc<Lifecycle>>,
-    /// Topics that are gone for good: nothing of them stays.
+    /// Topics that are removed for good: all of their data is deleted.
     pub gone: BTreeMap<TopicId, GoneTopic>,
 }
 
 /// Why the log could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The disk says no.
+    /// An I/O error.
     #[error("cannot {what} {name}: {error}{}", advice(error))]
     Disk {
-        /// What was tried.
+        /// What was attempted.
         what: &'static str,
         /// The file.
         name: String,
-        /// What the file system said.
+        /// The error of the file system.
         error: io::Error,
     },
-    /// What is on the disk is not what was written. Nothing was changed.
+    /// The data on the disk is not what was written. Nothing was changed.
     #[error(transparent)]
     Damaged(#[from] Damage),
     /// A thread could not be started.
@@ -189,7 +190,7 @@ pub enum OpenError {
     Thread(io::Error),
 }
 
-/// What to do about what the file system said, to follow it.
+/// Advice that follows the file system's error.
 pub(crate) fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull => "; make room on the disk, nothing was lost",
@@ -197,51 +198,51 @@ pub(crate) fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Whether the log still works.
+/// Whether the log works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// It does.
+    /// The log accepts and acknowledges submissions.
     Working,
-    /// It was closed, everything is durable.
+    /// The log was closed; everything is durable.
     Closed,
     /// A write or sync failed: nothing can be promised any more.
     Poisoned(Arc<str>),
 }
 
-/// What a lane is in the log.
+/// A lane's state in the log.
 #[derive(Debug)]
 pub struct Lane {
     id: LaneId,
-    /// Everything below is consumed, by units that are written.
+    /// Everything before this offset is consumed by written units.
     position: AtomicU64,
-    /// How often the lane was acquired. A session with a lower number is fenced.
+    /// How many times the lane was acquired. A session with a lower number is fenced.
     owner: AtomicU64,
-    /// What it keeps, as far as it changed since the last checkpoint.
+    /// Its entries, as far as they changed since the last checkpoint.
     changed: kept::Changed,
     counts: unconsumed::Counts,
 }
 
-/// What the log told at its opening of what it holds.
+/// What the log contains beyond its partitions, reported when it is opened.
 #[derive(Debug, Default)]
 pub struct Replay {
-    /// The catalogue entries, in their order.
+    /// The catalogue entries, in order.
     pub catalogue: Vec<Bytes>,
-    /// How many frames behind the last checkpoint were accepted.
+    /// Number of frames after the last checkpoint that were accepted.
     pub frames: u64,
-    /// Bytes at the end of the journal that had not been written whole, and are void.
+    /// Bytes at the end of the journal that were not completely written and are discarded.
     pub void_bytes: u64,
 }
 
 /// The log. Dropping the last handle closes it.
 pub struct Log {
     shared: Arc<Shared>,
-    /// None where everything is done by a [`Stepper`].
+    /// `None` if a [`Stepper`] does each step.
     seat: Option<Arc<Seat>>,
     syncer: Arc<Syncer>,
     threads: Mutex<Option<threads::Threads>>,
 }
 
-/// What the appender, the syncer, the checkpointer and the readers share.
+/// State that the appender, the syncer, the checkpointer and the readers share.
 pub(crate) struct Shared {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
@@ -255,33 +256,33 @@ pub(crate) struct Shared {
     space: SpaceWatch,
     holds: holds::Holds,
     settings: RwLock<Arc<Settings>>,
-    /// What lanes keep, as of the last checkpoint.
+    /// Entries of lanes, as of the last checkpoint.
     entries: store::Entries,
-    /// The identities that are in the store.
+    /// The identities in the store.
     sealed: RwLock<Arc<Sealed>>,
-    /// By topic: producers that were last seen before this time may be gone from the store, or are about to be.
+    /// By topic: producers that were last seen before this time may be missing in the store, now or soon.
     forgotten: Mutex<BTreeMap<TopicId, u64>>,
     checkpointer: Mutex<Checkpointer>,
-    /// How many checkpoints were made, counted before anything that they hold is taken from memory.
+    /// Number of checkpoints, incremented before anything in them is removed from memory.
     checkpoints: AtomicU64,
     /// Of guarded partitions.
     oldest_ends: Mutex<HashMap<PartitionId, guards::Oldest>>,
     trusted: TrustedClock,
-    /// Of the start.
+    /// As found at the start.
     missing: Vec<MissingSegment>,
     condition: watch::Sender<Condition>,
     closing: Closing,
     epoch: u32,
 }
 
-/// What a sync says when it fails. However it failed, it is not tried again, also where it says that the disk is full: the
-/// next one may succeed though what this one was for is lost.
+/// The error of a failed sync. A sync is never repeated, even if its error says that the disk is full: the next one may
+/// succeed although the data of this one is lost.
 fn failed_sync(error: io::Error) -> io::Error {
     io::Error::other(format!("a sync failed: {error}"))
 }
 
-/// Whether what failed may succeed later: it found no room on the disk, or no descriptor for another open file. What it was
-/// about can be done once more then, from its beginning.
+/// Whether a failed operation may be repeated from its beginning: the disk was full, or no descriptor was left for
+/// another file.
 fn is_passing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::StorageFull || is_out_of_descriptors(error)
 }
@@ -295,9 +296,9 @@ impl Shared {
         matches!(*self.condition.borrow(), Condition::Poisoned(_))
     }
 
-    /// A write or sync failed: from here on nothing is acked. The first reason stays.
+    /// A write or sync failed: nothing is acked from here on. The first reason is kept.
     fn poison(&self, reason: &str) {
-        self.queue.close(); // first, so that nothing is taken in that is then forgotten
+        self.queue.close(); // first, so that no submission is accepted and then lost
         self.tail.close();
         let poisoned = self.condition.send_if_modified(|condition| {
             let works = *condition == Condition::Working;
@@ -347,13 +348,13 @@ impl Shared {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Lets the disk begin to write a part of what was moved. Whether there is more.
+    /// Starts the writeback of a part of the moved data. Returns whether more is left.
     fn begin_writing(&self) -> bool {
         !self.is_poisoned() && lock(&self.checkpointer).begin_writing()
     }
 
-    /// Moves what is written into segments, and makes a checkpoint where one is due or asked for, giving up spare room where
-    /// the disk is full. False where the disk is full all the same, or descriptors are short, or the log has stopped.
+    /// Moves written groups into segments, and makes a checkpoint if one is due or requested. Removes spare files if
+    /// the disk is full. Returns false if the disk is still full, if descriptors are short, or if the log has stopped.
     fn checkpoint(&self, turn: Turn) -> bool {
         let mut checkpointer = lock(&self.checkpointer);
         loop {
@@ -368,9 +369,9 @@ impl Shared {
                 }
                 Ok(Err(CheckpointError::Full)) if self.files.give_up_spares() => {}
                 Ok(Err(CheckpointError::Full | CheckpointError::Descriptors)) => {
-                    // Lanes read on meanwhile.
+                    // The store stays readable for lanes.
                     if let Err(CheckpointError::Disk { .. } | CheckpointError::Store(_)) = checkpointer.settle(self) {
-                        continue; // which says what it is
+                        continue; // the next turn reports the error
                     }
                     self.found_room(false);
                     return false;
@@ -383,10 +384,10 @@ impl Shared {
 }
 
 impl Log {
-    /// Opens the log in a folder, recovers what is there, and starts its threads.
+    /// Opens the log in a folder, recovers its content, and starts its threads.
     ///
     /// # Errors
-    /// [`OpenError`]. Where it is [`OpenError::Damaged`], nothing in the journal or the segments was changed.
+    /// [`OpenError`]. In the case of [`OpenError::Damaged`], nothing in the journal or the segments was changed.
     pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, options: LogOptions) -> Result<(Self, Replay), OpenError> {
         let (shared, appender, syncer, replay) = Self::recover(disk, clock, options)?;
         let seat = Arc::new(Seat::new(shared.clone(), appender));
@@ -395,7 +396,7 @@ impl Log {
         Ok((Self { shared, seat: Some(seat), syncer, threads: Mutex::new(Some(threads)) }, replay))
     }
 
-    /// Opens the log without threads: nothing happens but what the [`Stepper`] is told to do, always in the same way.
+    /// Opens the log without threads: only the [`Stepper`] does something, and always in the same way.
     ///
     /// # Errors
     /// As [`Log::open`].
@@ -416,7 +417,7 @@ impl Log {
         options: LogOptions,
     ) -> Result<(Arc<Shared>, Appender, Arc<Syncer>, Replay), OpenError> {
         let total_bytes = disk.space().map_or(u64::MAX, |space| space.total_bytes);
-        // A small disk has small files, and checkpoints that make use of them.
+        // A small disk gets small files, and checkpoints that are frequent enough for them.
         let part_bytes = total_bytes / limits::JOURNAL_FILE_PART;
         let file_bytes = options.file_bytes.min(part_bytes);
         let checkpoint_bytes = options.checkpoint_bytes.min(usize::try_from(part_bytes).unwrap_or(usize::MAX));
@@ -485,7 +486,7 @@ impl Log {
         Ok((shared, appender, syncer, replay))
     }
 
-    /// What runs from now on.
+    /// Applies the settings of a new topology.
     pub fn configure(&self, settings: Settings) {
         let goes = settings.gone.len() > self.shared.settings().gone.len();
         *self.shared.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
@@ -494,7 +495,7 @@ impl Log {
         }
     }
 
-    /// A partition; it comes into being when first asked for.
+    /// The state of a partition; created on first use.
     pub fn partition(&self, id: PartitionId) -> Arc<Partition> {
         self.shared.partition(id)
     }
@@ -504,89 +505,90 @@ impl Log {
         partition.wait_durable(offset, stopped, || self.syncer.hurry()).await;
     }
 
-    /// Behind the last event of a partition that is beyond a retention by now: surely, and perhaps.
+    /// The offsets after the last event that certainly, and that possibly, is outside of a retention now.
     pub fn beyond(&self, id: PartitionId, retention: &Retention) -> (Offset, Offset) {
         self.partition(id).beyond(retention, self.trusted_now_ns())
     }
 
-    /// How many events were appended to a partition within the last minute, of those that this process has appended or replayed.
+    /// Number of events appended to a partition within the last minute, of those that this process has appended or
+    /// replayed.
     pub fn appended_per_minute(&self, id: PartitionId) -> u64 {
         self.partition(id).appended_per_minute(self.trusted_now_ns())
     }
 
-    /// Keeps what a partition holds from now on, however short its retention is, until that is dropped.
+    /// Protects the present events of a partition from expiry until the hold is dropped.
     pub fn hold(&self, id: PartitionId) -> Held {
         let partition = self.shared.partition(id);
         self.shared.holds.hold(id, || partition.start())
     }
 
-    /// A lane; it comes into being when first asked for.
+    /// The state of a lane; created on first use.
     pub fn lane(&self, id: LaneId) -> Arc<Lane> {
         self.shared.lane(id)
     }
 
-    /// The recovery epoch of what is appended from now on.
+    /// The recovery epoch of events that are appended now.
     pub fn epoch(&self) -> u32 {
         self.shared.epoch
     }
 
-    /// Whether the log works, and every change of that.
+    /// Watches the condition of the log.
     pub fn condition(&self) -> watch::Receiver<Condition> {
         self.shared.condition.subscribe()
     }
 
-    /// The clock by which append times go, Unix nanoseconds.
+    /// The clock of append times, Unix nanoseconds.
     pub fn now_ns(&self) -> u64 {
         self.shared.clock.now_ns()
     }
 
-    /// Trusted time, Unix nanoseconds: what ages and windows are measured by. It never goes back, and does not follow a
-    /// clock that jumps.
+    /// Trusted time, Unix nanoseconds: the clock of ages and windows. It never goes back, and does not follow a clock
+    /// that jumps.
     pub fn trusted_now_ns(&self) -> u64 {
         self.shared.trusted.now().trusted_ns
     }
 
-    /// Who may write so many bytes more, as far as room on the disk goes. Looks at the disk.
+    /// Which writers may write `bytes` more, given the room on the disk. Reads the state of the disk.
     pub fn space(&self, bytes: usize) -> SpaceLevel {
         self.shared.space.level_now(&self.shared, bytes)
     }
 
-    /// How much the disk had left at the last look.
+    /// The room on the disk at the last look.
     pub fn room(&self) -> Option<Room> {
         self.shared.space.room()
     }
 
-    /// Segments that were not there at the start, of those whose events are still to be kept.
+    /// Segments that were missing at the start and contain events that are still retained.
     pub fn missing(&self) -> Vec<MissingSegment> {
         let is_kept = |missing: &&MissingSegment| missing.end_offset > self.partition(missing.partition).start();
         self.shared.missing.iter().filter(is_kept).cloned().collect()
     }
 
-    /// Whether nothing is removed for its age, since the clock is far ahead.
+    /// `Some` while nothing expires by age because the machine's clock is far ahead.
     pub fn frozen(&self) -> Option<Frozen> {
         self.shared.trusted.frozen()
     }
 
-    /// Somebody says that the machine's clock is right: what waited for that expires. Whether anything had waited.
+    /// Confirms that the machine's clock is right: expiry resumes. Returns whether that made a difference.
     pub fn confirm_clock(&self) -> bool {
-        // at once, and not with the next checkpoint: what is confirmed is the clock as it is now, not as it may jump till then
+        // now, not with the next checkpoint: the clock is confirmed as it is, not as it may jump until then
         let has_waited = self.shared.trusted.confirm();
         self.shared.tail.ask();
         has_waited
     }
 
-    /// A reader of what is no longer in memory.
+    /// A reader of events that are no longer in memory.
     pub fn cold_reader(&self) -> ColdReader {
         ColdReader::new(self.shared.clone())
     }
 
-    /// Bytes of segments that are kept for those who read what is no longer in memory.
+    /// Bytes in the cache of segment reads.
     pub fn cold_bytes(&self) -> usize {
         self.shared.cold_cache.bytes()
     }
 
-    /// Events of a partition from the disk, as [`ColdReader::read`] has them, for whoever was told [`Recent::Cold`]. Empty
-    /// where they have expired meanwhile: look again.
+    /// Events of a partition from the disk, as [`ColdReader::read`], for a reader that got [`Recent::Cold`]. Empty if
+    /// they have expired in the meantime: look again.
     ///
     /// # Errors
     /// [`ColdError`].
@@ -605,8 +607,9 @@ impl Log {
         }
     }
 
-    /// Takes nothing more, writes and syncs what was taken, makes a last checkpoint and ends the threads. Blocks until it
-    /// has. Where the disk is full that is given up after a few seconds: what was not acknowledged by then is not stored.
+    /// Closes the log: accepts nothing more, writes and syncs what was accepted, makes a last checkpoint and ends the
+    /// threads. Blocks until that is done. On a full disk it gives up after a few seconds: requests that were not
+    /// acknowledged by then are not stored.
     pub fn close(&self) {
         self.shared.queue.close();
         if let Some(threads) = lock(&self.threads).take() {
@@ -621,7 +624,7 @@ impl Drop for Log {
     }
 }
 
-/// Reads what lies between the checkpoint and the end of the journal once more, and takes it in.
+/// Reads the journal from the checkpoint to its end again, and applies its frames.
 fn replay(
     shared: &Shared,
     appender: &mut Appender,
@@ -632,7 +635,7 @@ fn replay(
     let mut position = from;
     let error = |error: walk::WalkError| match error {
         walk::WalkError::Disk(error) => error,
-        walk::WalkError::Frame(error) => io::Error::other(format!("what was read before is not there: {error}")),
+        walk::WalkError::Frame(error) => io::Error::other(format!("the second read of the journal failed: {error}")),
     };
     while position < end.position {
         let Some(file) = shared.files.find(position) else { return Err(io::ErrorKind::NotFound.into()) };

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   start ....... segments ....... recent ....... durable ....... written
-//!                            └ both have what is checkpointed and still recent; recent begins no later than the
-//!                              segments end, so every event is in one of them
+//!                            └ the two overlap: the recent part begins no later than the end of the segments,
+//!                              so every event is in at least one of them
 //! ```
 
 use std::collections::VecDeque;
@@ -17,43 +17,43 @@ use super::store::Extent;
 use super::unconsumed::Counts;
 use crate::model::{Chunk, Meter, Offset, Retention, TimeOf};
 
-/// A partition. All of it is shared: the appender and the checkpointer write, anyone reads.
+/// A partition. The appender and the checkpointer write it, all readers share it.
 #[derive(Debug, Default)]
 pub struct Partition {
     recent: Mutex<VecDeque<Chunk>>,
-    /// In the order of their offsets.
+    /// Ordered by offset.
     segments: Mutex<Segments>,
     start: AtomicU64,
     written: AtomicU64,
     durable: AtomicU64,
     written_changed: Notify,
     durable_changed: Notify,
-    /// How many readers outside wait for events to be durable.
+    /// Number of outside readers that wait for events to become durable.
     awaited_outside: AtomicUsize,
     counts: Counts,
-    /// What is appended, by trusted time.
+    /// Rate of appended events, by trusted time.
     appended: Meter,
 }
 
-/// What is to be had in memory.
+/// The result of a read from memory.
 #[derive(Debug)]
 pub enum Recent {
     /// These events.
     Chunks(Vec<Chunk>),
-    /// There are none yet.
+    /// No event has been written there yet.
     AtEnd,
-    /// They are older: read them from the disk.
+    /// The events are no longer in memory: read them from the disk.
     Cold,
 }
 
-/// What has an append time is where a search for a time ends.
+/// The result of a search by append time in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AtTime {
     /// The event at this offset, in memory.
     Recent(Offset),
-    /// It may be in a segment.
+    /// The event may be in a segment.
     Cold,
-    /// There is none.
+    /// There is no such event.
     None,
 }
 
@@ -62,7 +62,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Partition {
-    /// A partition as a checkpoint has it.
+    /// A partition as of a checkpoint.
     pub(super) fn recovered(extent: Extent, segments: Segments) -> Self {
         Self {
             segments: Mutex::new(segments),
@@ -73,22 +73,22 @@ impl Partition {
         }
     }
 
-    /// Offset of the first event that is kept.
+    /// The offset of the first retained event.
     pub fn start(&self) -> Offset {
         self.start.load(Ordering::Acquire)
     }
 
-    /// Behind the last event that is written.
+    /// The offset after the last written event.
     pub fn written(&self) -> Offset {
         self.written.load(Ordering::Acquire)
     }
 
-    /// Behind the last event that is durable.
+    /// The offset after the last durable event.
     pub fn durable(&self) -> Offset {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// Events from `from` on, in front of `end`, from memory: at least one chunk where there is any, then as many as
+    /// Events from `from` on and before `end`, from memory: at least one chunk if there is any, then as many as
     /// `events` and `bytes` allow.
     pub fn recent(&self, from: Offset, end: Offset, events: u32, bytes: usize) -> Recent {
         if from >= end {
@@ -122,7 +122,7 @@ impl Partition {
     }
 
     /// Resolves when the event at `offset` is durable, when `stopped` says so, or when something changed: look again.
-    /// `hurry` is called where the event is written and waits for a sync.
+    /// Calls `hurry` if the event is written but not synced.
     pub(super) async fn wait_durable(&self, offset: Offset, stopped: impl Fn() -> bool, hurry: impl Fn()) {
         let _awaits = Awaits::new(&self.awaited_outside);
         if self.durable() <= offset && self.written() > offset {
@@ -131,13 +131,13 @@ impl Partition {
         wait(&self.durable_changed, || self.durable() > offset || stopped()).await;
     }
 
-    /// Whether a reader outside waits for its next events to be durable. A reader that begins to wait at the same time may be
-    /// missed, and waits until the next sync.
+    /// Whether an outside reader waits for its next events to become durable. A reader that starts to wait at the same
+    /// time may be missed, and waits until the next sync.
     pub(super) fn is_awaited_outside(&self) -> bool {
         self.awaited_outside.load(Ordering::SeqCst) > 0
     }
 
-    /// Adds events that are written. Nobody is woken before [`Self::wake_written`].
+    /// Adds written events. Readers are woken by [`Self::wake_written`].
     pub(super) fn push(&self, chunk: Chunk) {
         let end = chunk.end_offset();
         self.appended.add(chunk.trusted_time_ns, u64::from(chunk.count));
@@ -155,19 +155,19 @@ impl Partition {
         self.written_changed.notify_waiters();
     }
 
-    /// Lets everything in front of `end` be seen outside.
+    /// Makes everything before `end` visible to outside readers.
     pub(super) fn set_durable(&self, end: Offset) {
         self.durable.store(end, Ordering::Release);
         self.durable_changed.notify_waiters();
     }
 
-    /// Wakes everyone, so that they see that the log has stopped.
+    /// Wakes all readers, so that they see that the log has stopped.
     pub(super) fn wake_all(&self) {
         self.written_changed.notify_waiters();
         self.durable_changed.notify_waiters();
     }
 
-    /// Drops what lies in front of `end` from memory.
+    /// Removes everything before `end` from memory.
     pub(super) fn forget(&self, end: Offset) {
         let mut recent = lock(&self.recent);
         while recent.front().is_some_and(|chunk| chunk.end_offset() <= end) {
@@ -175,20 +175,20 @@ impl Partition {
         }
     }
 
-    /// The segments, in the order of their offsets.
+    /// The segments, ordered by offset.
     pub(super) fn segments(&self) -> Segments {
         lock(&self.segments).clone()
     }
 
-    /// A checkpoint is durable: these are the segments now, and events in front of `start` are gone.
+    /// A checkpoint is durable: sets the segments, and removes events before `start`.
     pub(super) fn set_segments(&self, segments: Segments, start: Offset) {
         *lock(&self.segments) = segments;
         self.start.store(start, Ordering::Release);
         self.counts.count_anew();
     }
 
-    /// Behind the last event that is beyond a retention at a trusted time: surely, and perhaps. Of a segment only the first and
-    /// the last time are known, so that the two may differ.
+    /// The offsets after the last event that certainly, and that possibly, is outside of a retention at a trusted time.
+    /// They can differ, because only the first and the last time of a segment are known.
     pub(super) fn beyond(&self, retention: &Retention, now_ns: u64) -> (Offset, Offset) {
         let (start, segments) = (self.start(), self.segments());
         let moved = segments.last().map_or(start, |last| last.end_offset);
@@ -223,7 +223,7 @@ impl Partition {
         (surely, perhaps)
     }
 
-    /// Bytes that its events take, in segments, and in memory where they are in none yet.
+    /// Bytes of its events, in segments and in the part of memory that is not in segments.
     pub fn bytes(&self) -> u64 {
         let segments = self.segments();
         let moved = segments.last().map_or(self.start(), |last| last.end_offset);
@@ -233,17 +233,17 @@ impl Partition {
         segments.iter().map(|segment| segment.bytes).chain(in_memory).sum()
     }
 
-    /// Where it counts.
+    /// Counters of unprocessed events.
     pub(super) fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// How many events were appended within the last minute before a trusted time.
+    /// Number of events appended within the last minute before a trusted time.
     pub(super) fn appended_per_minute(&self, now_ns: u64) -> u64 {
         self.appended.per_minute(now_ns)
     }
 
-    /// When the event at an offset, or the first one behind it that is kept, was appended; `None` where there is none.
+    /// When the event at an offset (or the first retained one after it) was appended; `None` if there is none.
     pub fn time_of(&self, offset: Offset) -> Option<TimeOf> {
         let offset = offset.max(self.start());
         if offset >= self.written() {
@@ -261,14 +261,14 @@ impl Partition {
         Some(if is_known { TimeOf::At(segment.first_trusted_ns) } else { TimeOf::NotBefore(segment.first_trusted_ns) })
     }
 
-    /// The first event in front of `end` that was appended at or after a time.
+    /// The first event before `end` that was appended at or after a time.
     pub(super) fn recent_at_time(&self, time_ns: u64, end: Offset) -> AtTime {
         let recent = lock(&self.recent);
         let first = recent.partition_point(|chunk| chunk.append_time_ns < time_ns);
         match recent.get(first) {
-            // what is recent begins too late to know what is in front of it
+            // memory begins too late to know about earlier events
             Some(chunk) if first == 0 && chunk.base_offset > self.start() => AtTime::Cold,
-            // what has expired may still be in memory
+            // memory may still contain expired events
             Some(chunk) if chunk.base_offset.max(self.start()) < end => {
                 AtTime::Recent(chunk.base_offset.max(self.start()))
             }
@@ -294,21 +294,21 @@ impl Drop for Awaits<'_> {
     }
 }
 
-/// Resolves when `done`, or when woken once without it. `done` is also asked after the waiter is in the list, so that a
-/// change (or the stop of the log) just before is not missed.
+/// Resolves when `done`, or when woken once without it. `done` is also checked after the waiter is registered, so that
+/// a change (or the stop of the log) just before is not missed.
 async fn wait(changed: &Notify, done: impl Fn() -> bool) {
     let notified = changed.notified();
     tokio::pin!(notified);
-    notified.as_mut().enable(); // before the look, or a change between the two would be missed
+    notified.as_mut().enable(); // before the check: a change between the two would be missed
     if !done() {
         notified.await;
     }
 }
 
-/// Chunks cut to what a reader asked for.
+/// Chunks, cut to the limits of a read.
 pub(super) struct Taken {
     pub(super) chunks: Vec<Chunk>,
-    /// The next offset that is wanted.
+    /// The next offset to read.
     pub(super) from: Offset,
     end: Offset,
     events: u32,
@@ -320,7 +320,7 @@ impl Taken {
         Self { chunks: Vec::new(), from, end, events: events.max(1), bytes }
     }
 
-    /// Adds what is wanted of a chunk; false when nothing more is wanted.
+    /// Adds the requested part of a chunk; returns false when the read is complete.
     pub(super) fn add(&mut self, chunk: Chunk) -> bool {
         if chunk.base_offset >= self.end || self.events == 0 {
             return false;
@@ -417,10 +417,10 @@ mod tests {
         }
         assert_eq!(partition.recent_at_time(5, 3), AtTime::Recent(0));
         assert_eq!(partition.recent_at_time(20, 3), AtTime::Recent(1));
-        assert_eq!(partition.recent_at_time(21, 2), AtTime::None, "the end is in front of it");
+        assert_eq!(partition.recent_at_time(21, 2), AtTime::None, "the end is before it");
         assert_eq!(partition.recent_at_time(31, 3), AtTime::None);
         partition.forget(1);
-        assert_eq!(partition.recent_at_time(20, 3), AtTime::Cold, "the one in front may have that time as well");
+        assert_eq!(partition.recent_at_time(20, 3), AtTime::Cold, "the one before may have that time as well");
         assert_eq!(partition.recent_at_time(21, 3), AtTime::Recent(2));
         partition.forget(3);
         assert_eq!(partition.recent_at_time(21, 3), AtTime::Cold);

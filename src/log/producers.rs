@@ -1,21 +1,21 @@
-//! The last numbers of producers: what came since the last checkpoint and what was asked for lately is in memory, everything
-//! else in the store.
+//! The last sequence numbers of producers. Memory holds those since the last checkpoint and recently used ones; the
+//! store holds all others.
 //!
-//! A topic may forget a producer, with all its numbers, when it has sent nothing for a while. It must not be taken for a new
-//! one then. The two are told apart by when a producer says that it began, which is a part of its identity:
+//! A topic may forget a producer, with all its numbers, after it has sent nothing for a while. A forgotten producer
+//! must not be mistaken for a new one. The start time that a producer states, which is a part of its identity, tells
+//! the two apart:
 //!
 //! ```text
-//!   began     sends     sends                forgotten                 trusted time ──>
-//!     │                   └ last seen: then, or when it began            │
-//!     │                     where that is later                        floor: now less the time that the topic says
-//!     └ before the floor and not known: refused
+//!   start     sends     sends                forgotten                 trusted time ──>
+//!     │                   └ last seen: at this time, or at its start        │
+//!     │                     if that is later                           floor: now minus the topic's period
+//!     └ before the floor and unknown: refused
 //! ```
 //!
-//! Promises: a producer is forgotten only when it was last seen before the floor, so it began before the floor. One that is not
-//! known and began at the floor or behind it is new. The floor never goes back: where something was forgotten it is in the
-//! store.
-//! Relies on: a producer's numbers grow, whatever partition they are for. So one that its topic knows, and a partition does
-//! not, is new there with a number above the last one that it sent to the topic.
+//! Promises: a producer is forgotten only when it was last seen before the floor, so it started before the floor. An
+//! unknown producer that started at or after the floor is new. The floor never goes back: it is stored with each
+//! deletion. Relies on: a producer's numbers grow across partitions. So a producer that its topic knows and a partition
+//! does not is new to the partition, with a number above the last one that it sent to the topic.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -26,16 +26,16 @@ use super::store::{Changes, Entries, Sequenced, StoreError};
 use crate::limits;
 use crate::model::{PartitionId, ProducerId, TopicId};
 
-/// A producer within a partition.
+/// A producer in a partition.
 pub(super) type Numbered = (PartitionId, ProducerId);
 
-/// Stands for all partitions of a topic together. What is kept there of a producer is the highest number of the last frame
-/// in which it sent something to the topic, and when it was last seen in place of an offset.
+/// Stands for all partitions of a topic together. Its row of a producer has the highest number of the last frame in
+/// which the producer sent something to the topic, and in place of an offset the time at which it was last seen.
 pub(super) fn whole(topic: TopicId) -> PartitionId {
     PartitionId { topic, partition: u32::MAX }
 }
 
-/// What is kept of a producer for whole topics, once a frame is there with these last numbers of it.
+/// The rows of a producer for whole topics, after a frame with these last numbers.
 pub(super) fn of_whole_topics(
     numbers: impl Iterator<Item = (PartitionId, u64)>,
     trusted_time_ns: u64,
@@ -49,24 +49,25 @@ pub(super) fn of_whole_topics(
     last
 }
 
-/// The time before which producers of a topic are forgotten; 0: none is. `forgotten_ns` is that of those who are gone.
+/// The time before which producers of a topic are forgotten; 0: none is. `forgotten_ns` is the floor of earlier
+/// deletions.
 pub(super) fn floor_ns(forgotten_ns: Option<u64>, forget: Option<std::time::Duration>, now_ns: u64) -> u64 {
     let period_ns = |forget: std::time::Duration| u64::try_from(forget.as_nanos()).unwrap_or(u64::MAX);
     let by_age = forget.map(|forget| now_ns.saturating_sub(period_ns(forget)).max(1));
     forgotten_ns.max(by_age).unwrap_or(0)
 }
 
-/// Forgets producers, some with each checkpoint.
+/// Forgets producers, a few with each checkpoint.
 #[derive(Debug, Default)]
 pub(super) struct Forgetting {
-    /// From where on each topic's are looked at next.
+    /// Where the scan of each topic's producers continues.
     next: BTreeMap<TopicId, u128>,
 }
 
 impl Forgetting {
-    /// Takes out those that were last seen before the floor of their topic, unless there is something of them that is
-    /// `pending`. Looks at a bounded number. `now_ns` is no later than any frame that is neither in the store nor pending: what
-    /// is known by such a frame was seen at its floor or behind it, so it is not taken out.
+    /// Deletes producers that were last seen before the floor of their topic and have no `pending` change. Scans a
+    /// bounded number. `now_ns` is not later than any frame that is neither in the store nor pending: a producer in
+    /// such a frame was seen at or after the floor, so it is not deleted.
     pub(super) fn forget(
         &mut self,
         settings: &Settings,
@@ -75,7 +76,7 @@ impl Forgetting {
         (pending, changes): (&Changes, &mut Changes),
         partitions: impl Fn(TopicId) -> Vec<PartitionId>,
     ) -> Result<(), StoreError> {
-        // in an order, so that a simulation sees the same each time
+        // ordered, so that a simulation is deterministic
         let topics: BTreeMap<TopicId, u64> = settings
             .topics
             .iter()
@@ -111,10 +112,10 @@ impl Forgetting {
 #[derive(Debug, Clone, Copy)]
 struct Known {
     last: Sequenced,
-    /// Of the journal, behind the frame that says so: until a checkpoint is there it stays in memory. The highest while its
-    /// group is being made.
+    /// End position of the frame with this number: the entry stays in memory until a checkpoint includes it. The
+    /// maximum while its group is being made.
     position: u64,
-    /// Since it was looked whether it may go.
+    /// Used since the last check for eviction.
     is_used: bool,
 }
 
@@ -122,14 +123,14 @@ struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Producers {
     known: HashMap<Numbered, Known>,
-    /// Those in memory, in the order in which it is looked whether they may go. Some may be gone already.
+    /// The producers in memory, in the order of eviction checks. Some may be evicted already.
     order: VecDeque<Numbered>,
     /// Of the group that is being made.
     open: Vec<Numbered>,
 }
 
 impl Producers {
-    /// The last number of a producer. May look into the store.
+    /// The last number of a producer. May read the store.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -145,13 +146,13 @@ impl Producers {
         Ok(stored)
     }
 
-    /// From now on this is the last number of a producer.
+    /// Sets the last number of a producer.
     pub(super) fn put(&mut self, of: Numbered, last: Sequenced) {
         self.open.push(of);
         self.keep(of, Known { last, position: u64::MAX, is_used: true });
     }
 
-    /// What [`Self::put`] said of a producer is not so.
+    /// Undoes [`Self::put`].
     pub(super) fn take_back(&mut self, of: Numbered, before: Option<Sequenced>) {
         match (self.known.get_mut(&of), before) {
             (Some(known), Some(before)) => known.last = before,
@@ -174,8 +175,8 @@ impl Producers {
         }
     }
 
-    /// Lets some go that were not asked for lately, where there are more than `max`. What lies behind `sealed` in the journal
-    /// is not in the store, and stays. Looks at no more than `most`.
+    /// Evicts entries that were not used recently while there are more than `max`. Entries after `sealed` in the
+    /// journal are not in the store, and stay. Checks at most `most` entries.
     pub(super) fn release(&mut self, sealed: u64, max: usize, most: usize) {
         for _ in 0..most {
             if self.order.len() <= max {

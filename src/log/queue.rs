@@ -1,4 +1,4 @@
-//! What waits for the appender: submissions in their order, bounded, and how they get there.
+//! The appender's queue: ordered, bounded submissions, and the calls that submit them.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,43 +15,43 @@ use super::{Lane, Log};
 use crate::limits;
 use crate::model::{Duplicate, GuardRefused, LaneId, LaneWrite, Offset, ProducerUnknown, SetAside, Slices};
 
-/// Where the slices of an append went.
+/// The offsets of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
-    /// Offset of the first record of each slice that was not published before.
+    /// The offset of the first new record of each slice.
     pub base_offsets: Vec<Offset>,
-    /// Records that were published before, in the order of slices and records; they have no offset of their own.
+    /// Records that were published before, in the order of slices and records; they get no offset.
     pub duplicates: Vec<Duplicate>,
-    /// Records that went elsewhere, in the same order; they have no offset here either.
+    /// Records that were set aside in another topic, in the same order; they get no offset here either.
     pub aside: Vec<SetAside>,
 }
 
-/// Why the slices of an append have no place. Nothing of them was appended.
+/// Why an append was refused. None of its records was appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotPlaced {
     /// A guard refuses one of the records.
     Guard(GuardRefused),
-    /// Its topic does not know its producer, who may have been forgotten.
+    /// Its topic does not know its producer, which may have been forgotten.
     Producer(ProducerUnknown),
-    /// An append in front of it, behind the same fence, was refused.
+    /// An earlier append with the same fence was refused.
     Fenced,
 }
 
-/// What a session gets of its lane.
+/// The result of acquiring a lane.
 #[derive(Debug, Clone)]
 pub struct Acquired {
     /// The lane.
     pub lane: Arc<Lane>,
     /// Its committed position.
     pub position: Offset,
-    /// To be given with each unit.
+    /// The owner's number, passed with each unit.
     pub owner: u64,
 }
 
-/// Resolves when what was submitted has come as far as was asked; an error means that the log has stopped.
+/// Resolves when the submission is written or durable, as the call states; an error means that the log has stopped.
 pub type Ticket<T> = oneshot::Receiver<T>;
 
-/// Room in the queue, given back when the submission has been written or acked.
+/// Room in the queue, released when the submission has been written or acked.
 pub(super) struct Permit {
     _count: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
@@ -61,7 +61,7 @@ pub(super) enum Submission {
     /// Events from outside; the ticket resolves when they are durable.
     Append {
         slices: Slices,
-        /// For its guards.
+        /// Looked-up state of its guards.
         looked: Option<Box<Looked>>,
         ticket: oneshot::Sender<Result<Placed, NotPlaced>>,
         permit: Permit,
@@ -72,12 +72,12 @@ pub(super) enum Submission {
         owner: u64,
         consumed_to: Offset,
         slices: Slices,
-        /// For its guards.
+        /// Looked-up state of its guards.
         looked: Option<Box<Looked>>,
-        /// What the lane keeps, and the number of the unit that changes it.
+        /// The changed entries of the lane, and the number of the unit that changes them.
         writes: Vec<LaneWrite>,
         unit: u64,
-        /// Told once it is written or refused, where it has guards.
+        /// If it has guards: resolved once the unit is written or refused.
         verdict: Option<oneshot::Sender<Result<(), GuardRefused>>>,
         permit: Permit,
     },
@@ -85,9 +85,9 @@ pub(super) enum Submission {
     Acquire { lane: Arc<Lane>, ticket: oneshot::Sender<(Offset, u64)> },
     /// A catalogue entry; the ticket resolves when it is durable.
     Catalogue { entry: Bytes, ticket: oneshot::Sender<()> },
-    /// Resolves when everything in front of it is durable.
+    /// Resolves when everything before it is durable.
     Sync { ticket: oneshot::Sender<()> },
-    /// Resolves when everything in front of it is written.
+    /// Resolves when everything before it is written.
     Barrier { ticket: oneshot::Sender<()> },
 }
 
@@ -97,7 +97,7 @@ fn identities_bytes(looked: &Option<Box<Looked>>) -> usize {
 }
 
 impl Submission {
-    /// Bytes of its frame at the most; none where it has no frame.
+    /// Upper bound of the bytes of its frame; 0 if it has none.
     pub(super) fn frame_bytes(&self) -> usize {
         match self {
             Self::Append { slices, looked, .. } => unit_frame_bytes(slices, None) + identities_bytes(looked),
@@ -110,7 +110,7 @@ impl Submission {
     }
 }
 
-/// What waits for the appender.
+/// The queue of the appender.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
@@ -119,15 +119,15 @@ pub(super) struct Queue {
     wanted: Wanted,
 }
 
-/// What one kind of submissions may have waiting. Each kind has its own, so that neither waits for the other.
+/// Limits of one kind of waiting submissions. Producers and lanes have one each, so that neither waits for the other.
 struct Budget {
     count: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     bytes_max: usize,
 }
 
-/// Room for the largest append that found none: smaller ones leave it free until that one comes again, or a while is over.
-/// Without it those that fit into any gap would keep out those that do not.
+/// Reserves room for the largest append that was refused: smaller ones leave it free until that append is repeated, or
+/// for a limited time. Otherwise small appends, which fit into any gap, would starve large ones.
 #[derive(Default)]
 struct Wanted {
     bytes: AtomicUsize,
@@ -136,10 +136,10 @@ struct Wanted {
 
 struct Waiting {
     submissions: Vec<Submission>,
-    /// Of their frames, at the most.
+    /// Upper bound of the bytes of their frames.
     bytes: usize,
     closed: bool,
-    /// Something was written that no mark says is durable.
+    /// Something was written that no mark states to be durable.
     is_unmarked: bool,
     sleep: Sleep,
 }
@@ -154,31 +154,31 @@ impl Waiting {
 /// Whether the appender's thread has to be woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sleep {
-    /// It is awake, and looks again before it sleeps.
+    /// Awake; it checks the queue before it sleeps.
     Awake,
-    /// Until something comes, or it is time to look whether anything has.
+    /// Sleeps until woken or until a timeout.
     Light,
-    /// Until something comes.
+    /// Sleeps until woken.
     Deep,
 }
 
-/// Why the appender's thread goes on.
+/// Why the appender's thread was woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Woken {
-    /// Something may wait.
+    /// There may be submissions.
     Called,
-    /// Its patience is over, and nothing waits.
+    /// The timeout has passed without submissions.
     Time,
-    /// Nothing waits, and nothing more will.
+    /// The queue is empty and closed.
     Closed,
 }
 
-/// Why something was not submitted.
+/// Why a submission was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// Producers have as much waiting as they may.
+    /// The queue is full of appends of producers.
     Busy,
-    /// The disk is nearly full, and what is left is kept for what makes room again.
+    /// The disk is nearly full; the rest is reserved for work that frees room.
     Full,
     /// The log has stopped.
     Stopped,
@@ -210,14 +210,14 @@ impl Queue {
         self.producers.used() + self.lanes.used()
     }
 
-    /// Room for an append of so many bytes, or none: producers do not wait here.
+    /// Admits an append of `bytes`, or refuses it: producers do not wait here.
     fn admit_producer(&self, bytes: usize, now_ns: u64) -> Result<Permit, Refused> {
         let count = self.producers.try_take(&self.producers.count, 1)?;
         let taken = self.producers.try_take(&self.producers.bytes, bytes);
         let wanted = self.wanted.bytes(now_ns);
         match taken {
             Err(Refused::Busy) => self.wanted.want(bytes.max(wanted), now_ns),
-            // taken first, so that two who look at the same time do not both believe that enough is left
+            // acquired before the check, so that two concurrent calls do not both see enough room
             Ok(_) if bytes < wanted && self.producers.bytes.available_permits() < wanted => return Err(Refused::Busy),
             Ok(_) if bytes >= wanted => self.wanted.nothing(),
             _ => {}
@@ -225,7 +225,7 @@ impl Queue {
         Ok(Permit { _count: count, _bytes: taken? })
     }
 
-    /// Room for a unit of so many bytes; lanes wait for it, each in its turn.
+    /// Admits a unit of `bytes`; lanes wait for room in order.
     async fn admit_lane(&self, bytes: usize) -> Result<Permit, Refused> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let bytes = self.lanes.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| Refused::Stopped)?;
@@ -233,7 +233,7 @@ impl Queue {
         Ok(Permit { _count: count, _bytes: bytes })
     }
 
-    /// Adds a submission to the end. The caller sees to it that it is written.
+    /// Adds a submission to the end. The caller makes sure that it is written.
     fn submit(&self, submission: Submission) -> Result<(), Refused> {
         let mut waiting = self.waiting();
         if waiting.closed {
@@ -244,7 +244,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether nothing waits.
+    /// Whether there are no submissions.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting().submissions.is_empty()
     }
@@ -255,13 +255,13 @@ impl Queue {
         may_be(waiting.bytes).then(|| waiting.take())
     }
 
-    /// Wakes the appender's thread where it sleeps.
+    /// Wakes the appender's thread if it sleeps.
     pub(super) fn wake(&self) {
         self.wake_from(self.waiting(), &[Sleep::Light, Sleep::Deep]);
     }
 
-    /// Says whether something was written that no mark says is durable; if so the appender's thread wakes now and then, and
-    /// writes a mark once nothing more comes. The caller holds the appender.
+    /// Sets whether something was written that no mark states to be durable. If so, the appender's thread wakes
+    /// regularly, and writes a mark when no more submissions arrive. The caller must hold the appender.
     pub(super) fn set_unmarked(&self, is_unmarked: bool) {
         let mut waiting = self.waiting();
         if waiting.is_unmarked != is_unmarked {
@@ -281,7 +281,7 @@ impl Queue {
         }
     }
 
-    /// Nothing more is taken; who waits for room is told.
+    /// Closes the queue: nothing more is accepted, and callers that wait for room get an error.
     pub(super) fn close(&self) {
         let mut waiting = self.waiting();
         waiting.closed = true;
@@ -294,22 +294,23 @@ impl Queue {
         }
     }
 
-    /// Whether anything is taken.
+    /// Whether submissions are accepted.
     pub(super) fn is_open(&self) -> bool {
         !self.waiting().closed
     }
 
-    /// Forgets what nobody will write: whoever waits is told by the end of its ticket.
+    /// Drops submissions that will not be written: their callers see the closed ticket.
     pub(super) fn clear(&self) {
         drop(self.take());
     }
 
-    /// Takes all that waits.
+    /// Takes all submissions.
     pub(super) fn take(&self) -> Vec<Submission> {
         self.waiting().take()
     }
 
-    /// Blocks the appender's thread until something waits, it is woken, or `patience` is over where something is unmarked.
+    /// Blocks the appender's thread until there are submissions, it is woken, or (if something is unmarked) `patience`
+    /// has passed.
     pub(super) fn wait(&self, patience: Duration) -> Woken {
         let mut waiting = self.waiting();
         let patience = waiting.is_unmarked.then_some(patience);
@@ -354,7 +355,7 @@ impl Budget {
 }
 
 impl Wanted {
-    /// How many bytes are to be left free now.
+    /// The number of bytes to leave free now.
     fn bytes(&self, now_ns: u64) -> usize {
         match self.bytes.load(Ordering::Relaxed) {
             0 => 0,
@@ -370,7 +371,7 @@ impl Wanted {
     }
 
     fn nothing(&self) {
-        // most of the time nothing is wanted, and nobody else's cache line is taken from it for that
+        // usually nothing is reserved: avoid writing to a shared cache line
         if self.bytes.load(Ordering::Relaxed) != 0 {
             self.bytes.store(0, Ordering::Relaxed);
         }
@@ -382,7 +383,7 @@ impl Lane {
         Self { id, position: position.into(), owner: 0.into(), changed: Changed::default(), counts: Counts::default() }
     }
 
-    /// Everything below is consumed, by units that are written.
+    /// Everything before this offset is consumed by written units.
     pub fn position(&self) -> Offset {
         self.position.load(Ordering::Acquire)
     }
@@ -405,8 +406,7 @@ impl Log {
     /// Appends events. The ticket resolves when they are durable.
     ///
     /// # Errors
-    /// [`Refused::Busy`] when producers have as much waiting as they may, [`Refused::Full`] when the disk has; nothing was
-    /// submitted then.
+    /// [`Refused::Busy`] if the queue is full, [`Refused::Full`] if the disk is; nothing was submitted then.
     pub fn append(&self, slices: Slices) -> Result<Ticket<Result<Placed, NotPlaced>>, Refused> {
         if !self.shared.space.level(&self.shared, slices.bytes()).admits_producers() {
             return Err(Refused::Full);
@@ -418,9 +418,8 @@ impl Log {
         Ok(ticket)
     }
 
-    /// Hands in a lane's unit, waiting for room in the queue, and on the disk where it emits. Its owner must have been
-    /// given by [`Log::acquire`]. A unit with guards is waited for, and where one of them refuses it, it is as if it had
-    /// never been.
+    /// Submits a lane's unit. Waits for room in the queue and, if it emits events, on the disk. `lane` must come from
+    /// [`Log::acquire`]. If the unit has guards, waits for their verdict; a refused unit has no effect.
     ///
     /// # Errors
     /// [`Refused::Stopped`].
@@ -440,8 +439,8 @@ impl Log {
         }
         let permit = self.shared.queue.admit_lane(slices.bytes() + writes_bytes(&writes)).await?;
         let (owner, lane) = (lane.owner, lane.lane.clone());
-        // Nobody else hands in for this lane, so units are numbered in their order. One of an owner that was replaced is
-        // refused by the appender as well.
+        // Only the owner submits for this lane, so units are numbered in order. The appender also refuses a unit of a
+        // replaced owner.
         let unit = if writes.is_empty() { None } else { lane.changed.hand_in(owner, &writes) };
         let unit = unit.unwrap_or(0);
         let looked = look_up(&self.shared, &slices);
@@ -456,7 +455,7 @@ impl Log {
                 lane.changed.withdraw(unit);
                 Ok(Err(refused))
             }
-            // fenced, which the session finds out at its next commit, or stopped
+            // fenced, which the session learns at its next commit, or stopped
             Err(_) if lane.is_owner(owner) => Err(Refused::Stopped),
             Err(_) => Ok(Ok(())),
         }
@@ -516,16 +515,16 @@ mod tests {
         let queue = Queue::new();
         let mut small: Vec<Permit> = std::iter::from_fn(|| queue.admit_producer(MIB, 0).ok()).collect();
         assert_eq!(small.len(), limits::PRODUCER_QUEUE_BYTES_MAX / MIB);
-        // Whenever one is written, another small one is there first; the large one comes again once in four.
+        // Each time one is written, another small one follows at once; the large one is repeated every fourth time.
         for freed in 1.. {
-            assert!(freed <= 4 * 32 + 4, "it is kept out");
+            assert!(freed <= 4 * 32 + 4, "the large append starves");
             drop(small.pop().unwrap());
             if freed % 4 == 0 && queue.admit_producer(32 * MIB, 0).is_ok() {
                 break;
             }
             small.extend(queue.admit_producer(MIB, 0));
         }
-        assert!(queue.admit_producer(MIB, 0).is_ok(), "then it is over with that");
+        assert!(queue.admit_producer(MIB, 0).is_ok(), "the reservation has ended");
     }
 
     #[test]
@@ -534,11 +533,11 @@ mod tests {
         let mut small: Vec<Permit> = std::iter::from_fn(|| queue.admit_producer(MIB, 0).ok()).collect();
         assert_eq!(queue.admit_producer(32 * MIB, 0).err(), Some(Refused::Busy));
         small.truncate(small.len() - 32);
-        assert_eq!(queue.admit_producer(1, 0).err(), Some(Refused::Busy), "all of that is for the large one");
+        assert_eq!(queue.admit_producer(1, 0).err(), Some(Refused::Busy), "all of it is reserved for the large one");
         small.pop();
-        let _one_beside = queue.admit_producer(MIB, 0).unwrap();
+        let _fits_as_well = queue.admit_producer(MIB, 0).unwrap();
         let over = limits::PRODUCER_ROOM_LEFT_FOR.as_nanos() as u64;
-        assert!(queue.admit_producer(1, over).is_ok(), "it has not come again");
+        assert!(queue.admit_producer(1, over).is_ok(), "it was not repeated");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Recovery: what of the log is accepted, what is void, and what is damage.
+//! Recovery: decides which part of the log is accepted, which is void, and which is damaged.
 //!
-//! It starts where the last checkpoint ends: what is in front of that is in segments and in the state store. From there the
-//! journal is read once. Each row is decided by what stands where the next frame should be, and by whether anything behind
-//! it proves that it had been durable: a whole frame of this journal further on which says that everything in front of a
-//! position behind this one was durable when it was written.
+//! It starts at the position of the last checkpoint: everything before that is in segments and in the state store. From
+//! there the journal is read once. Each row depends on the bytes at the position of the next frame, and on whether a
+//! later frame proves that this position had been durable. Such a proof is an intact frame of this journal whose
+//! durable position is after this position.
 //!
 //! ```text
 //!      the state store and the files                               decision
@@ -12,28 +12,29 @@
 //!   U  a store that cannot be read whole                           damage: refuse
 //!   V  a store of an unknown version                               refuse: a newer release wrote it
 //!   W  a store, and no journal file that holds its position        damage: refuse
-//!   X  a store, and files wholly in front of its position          the files are used again, nobody needs them
-//!   Y  a store, and a segment that it knows of is not there        serve all others, say which events are missing
+//!   X  a store, and files wholly before its position               the files are reused
+//!   Y  a store, and a segment in it has no file                    serve all others, report the missing events
 //!
-//!      what stands where a frame should be          proof behind   decision
+//!      at the position of the next frame            later proof    decision
 //!   A  the end of the last file                     -              accept, the journal ends here
-//!   B  no whole frame (torn, zeroes, stale)         no             accept what is in front, the rest is void
-//!   C  no whole frame                               yes            damage: refuse
-//!   D  a whole frame of an unknown version/kind     any            refuse: a newer release wrote it
-//!   E  anything, at the next file's first position  -              go on there
+//!   B  no intact frame (torn, zeroes, stale)        no             accept everything before, the rest is void
+//!   C  no intact frame                              yes            damage: refuse
+//!   D  an intact frame of an unknown version/kind   any            refuse: a newer release wrote it
+//!   E  anything, at the next file's first position  -              continue in the next file
 //!   F  anything else, and a later file              yes (it is)    damage: refuse
-//!   G  a last file that ends inside its head        -              it was never used: remove it, go on as at A
-//!   H  a file whose head is another                 -              damage: refuse
-//!   I  a whole frame that makes no sense            any            damage: refuse, since no torn write is whole
+//!   G  a last file that ends inside its head        -              never used: remove it, then as A
+//!   H  a file with a wrong head                     -              damage: refuse
+//!   I  an intact frame that is inconsistent         any            damage: refuse, because no torn write is intact
 //! ```
 //!
-//! A file is begun only after the one in front is durable, so a later file proves the whole of an earlier one; and it has
-//! its name only once its head is durable (G is of files as earlier releases made them).
+//! A file is begun only after the previous one is durable, so a later file proves the whole of an earlier one. A file
+//! gets its name only after its head is durable (G is for files of earlier releases).
 //!
-//! What is accepted and not proved durable is written again, the same bytes to the same place, and synced: after a
-//! process died it may be in the page cache only, and after a failed sync the cache may call it clean. Then a mark opens
-//! the new epoch. Nothing is served before that. What is void stays where it is: its frames are of an older epoch and say
-//! nothing of what will stand in front of them, so they are never taken for frames, nor for proof.
+//! Accepted frames that are not proved durable are written again, the same bytes to the same place, and synced: after
+//! the death of a process they may be only in the page cache, and after a failed sync the cache may treat them as
+//! clean. Then a mark opens the new epoch. Nothing is served before that. Void bytes stay in the file: their frames
+//! have an older epoch and do not match the checksum of the frames that will precede them, so they are never accepted
+//! as frames or as proof.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -50,14 +51,14 @@ use super::{LogOptions, OpenError};
 use crate::effects::Disk;
 use crate::model::{Offset, PartitionId};
 
-/// What is on the disk is not what was written.
+/// The data on the disk is not what was written.
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
-    /// A part of the journal that had been durable cannot be read back.
+    /// A part of the journal that had been durable cannot be read.
     #[error(
         "{file} is damaged at byte {byte} (position {position}): {what}, but it had been durable. Nothing was changed. \
-         Restore the file from a copy. If there is none: `wattle log verify` says what is behind it, and \
-         `wattle log repair --truncate-at {position}` gives all of that up"
+         Restore the file from a copy. If there is none: `wattle log verify` shows what comes after it, and \
+         `wattle log repair --truncate-at {position}` removes all of that"
     )]
     Journal {
         /// The file.
@@ -69,25 +70,25 @@ pub enum Damage {
         /// What is wrong there.
         what: String,
     },
-    /// A file of the journal is not there.
+    /// A file of the journal is missing.
     #[error(
-        "the journal has a hole: {file} is missing, or the end of the file in front of it, though it is needed. \
+        "the journal has a gap: {file} is missing, or the end of the file before it, although it is needed. \
          Nothing was changed. Put the file back"
     )]
     MissingFile {
         /// The file.
         file: String,
     },
-    /// The state store is not there.
+    /// The state store is missing.
     #[error(
-        "the file `state` is missing, or the first file of the journal, though there are events that it should tell of. \
-         Nothing was changed. Put the file back: without it nobody knows what was processed already"
+        "the file `state` is missing, or the first file of the journal, although the folder contains later events. \
+         Nothing was changed. Put the file back: it records which events are processed"
     )]
     MissingState,
-    /// The state store is not what was written.
+    /// The state store is damaged.
     #[error(
-        "the file `state` is damaged: {what}. Nothing was changed. Restore the whole folder from a copy: without it nobody \
-         knows what was processed already"
+        "the file `state` is damaged: {what}. Nothing was changed. Restore the whole folder from a copy: this file \
+         records which events are processed"
     )]
     State {
         /// What is wrong with it.
@@ -100,23 +101,23 @@ pub enum Damage {
         file: String,
         /// In the file.
         byte: u64,
-        /// Which version.
+        /// The unknown version.
         what: String,
     },
 }
 
-/// What recovery found and made durable.
+/// The result of recovery, made durable.
 pub(super) struct Recovered {
     pub(super) store: Store,
     pub(super) contents: Contents,
     pub(super) files: Files,
-    /// For the next frame. All in front of it is durable.
+    /// Link of the next frame. Everything before it is durable.
     pub(super) link: Link,
-    /// The last that is known of trusted time.
+    /// The last recorded trusted time.
     pub(super) clock: ClockState,
-    /// How many frames were accepted behind the checkpoint.
+    /// Number of frames accepted after the checkpoint.
     pub(super) frames: u64,
-    /// Bytes of a frame at the end of the journal that had been begun and is void.
+    /// Bytes of an incomplete frame at the end of the journal, which is void.
     pub(super) void_bytes: u64,
 }
 
@@ -135,33 +136,33 @@ fn store_error(error: StoreError) -> OpenError {
     }
 }
 
-/// A log as it lies on the disk, without a change to it.
+/// A log as found on the disk, unchanged.
 pub(super) struct Found {
     /// All names in the folder.
     pub(super) names: Vec<String>,
     pub(super) store: Option<Store>,
     pub(super) contents: Contents,
-    /// The journal's files, from the one with the checkpoint's position on.
+    /// The journal's files, from the one that contains the checkpoint's position.
     pub(super) files: Vec<JournalFile>,
-    /// Those that are wholly in front of it.
+    /// Files wholly before that position.
     pub(super) past: Vec<JournalFile>,
-    /// A last file that was never used.
+    /// The last file, if it was never used.
     unused: Option<String>,
 }
 
-/// What the accepted frames say.
+/// The content of the accepted frames.
 struct Accepted {
-    /// How far each partition goes.
+    /// The end offset of each partition.
     ends: HashMap<PartitionId, Offset>,
     link: Link,
-    /// The highest position that an accepted frame says to be durable.
+    /// The highest durable position in an accepted frame.
     proved_durable: u64,
     clock: ClockState,
     frames: u64,
     void_bytes: u64,
 }
 
-/// Rows S to X (Y is looked for once all else is read), G and H: reads the state store and opens the files.
+/// Rows S to X, G and H: reads the state store and opens the files. (Y is checked after everything else is read.)
 pub(super) fn find(disk: &Arc<dyn Disk>, options: &LogOptions) -> Result<Found, OpenError> {
     let names = disk.list().map_err(disk_error("list", "the log's folder"))?;
     let mut positions: Vec<u64> = names.iter().filter_map(|name| position_of_name(name)).collect();
@@ -185,7 +186,7 @@ pub(super) fn find(disk: &Arc<dyn Disk>, options: &LogOptions) -> Result<Found, 
         let name = file_name(first_position);
         let file = disk.open(&name).map_err(disk_error("open", &name))?;
         if index < first {
-            // Its head is not looked at: it may have been used again already, under a name that a crash undid.
+            // Its head is not checked: the file may have been reused already, under a name that a crash undid.
             past.push(JournalFile { first_position, file }); // X
             continue;
         }
@@ -215,7 +216,7 @@ pub(super) fn recover(disk: &Arc<dyn Disk>, options: &LogOptions, file_bytes: u6
     make_durable(disk, found, accepted, file_bytes)
 }
 
-/// Rows A to F and I: accepts frames as far as they go.
+/// Rows A to F and I: accepts frames up to the end or the first invalid one.
 fn accept(found: &Found) -> Result<Accepted, OpenError> {
     let mut accepted = Accepted {
         ends: found.contents.partitions.iter().map(|(id, extent)| (*id, extent.end)).collect(),
@@ -235,7 +236,7 @@ fn accept(found: &Found) -> Result<Accepted, OpenError> {
     Ok(accepted)
 }
 
-/// Accepts the frames of one file, as far as they go. `next` is the first position of the next file.
+/// Accepts the frames of one file. `next` is the first position of the next file.
 fn accept_file(accepted: &mut Accepted, file: &JournalFile, next: Option<u64>) -> Result<(), OpenError> {
     let name = file_name(file.first_position);
     let mut walk = Walk::new(file);
@@ -275,7 +276,7 @@ fn accept_file(accepted: &mut Accepted, file: &JournalFile, next: Option<u64>) -
     }
 }
 
-/// Bytes of the frame that had been begun at the end, as far as it says so itself.
+/// Bytes of the incomplete frame at the end, according to its head.
 fn begun_behind(file: &JournalFile, link: &Link) -> std::io::Result<u64> {
     let bytes = file.file.read_bytes(file.at(link.position), HEAD_BYTES)?;
     let begun = Head::parse(&bytes).ok().filter(|head| head.position == link.position);
@@ -316,7 +317,7 @@ fn make_durable(
             continue;
         }
         let name = file_name(file.first_position);
-        // the head too: its sync may have been the one that failed
+        // the head too: the sync that failed may have been that of the head
         file.file.write_at(&encode_head(file.first_position), 0).map_err(disk_error("rewrite", &name))?;
         rewrite(file, from, next).map_err(disk_error("rewrite", &name))?;
         file.file.sync().map_err(disk_error("sync", &name))?;
@@ -355,7 +356,7 @@ fn make_durable(
     })
 }
 
-/// Writes the bytes between two positions again, so that the next sync is sure to be for them.
+/// Writes the bytes between two positions again, so that the next sync certainly covers them.
 fn rewrite(file: &JournalFile, mut from: u64, to: u64) -> std::io::Result<()> {
     let mut buffer = vec![0; 1 << 20];
     while from < to {
@@ -370,21 +371,21 @@ fn rewrite(file: &JournalFile, mut from: u64, to: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A segment that the state store knows of, and whose file is missing: it was removed, or someone restored a part of the
-/// folder. Its events cannot be read, all others can.
+/// A segment in the state store whose file is missing: it was removed, or only a part of the folder was restored. Its
+/// events cannot be read, all others can.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingSegment {
-    /// The file that is to be put back.
+    /// The file to restore.
     pub file: String,
-    /// Whose events it has.
+    /// The partition of its events.
     pub partition: PartitionId,
     /// Of its first event.
     pub base_offset: Offset,
-    /// Behind its last event.
+    /// After its last event.
     pub end_offset: Offset,
 }
 
-/// All that are missing, found by their names alone: opening thousands of files would make each start slow.
+/// All missing segments, found by file names alone: opening thousands of files would make each start slow.
 pub(super) fn missing_segments(disk: &dyn Disk, contents: &Contents) -> std::io::Result<Vec<MissingSegment>> {
     let names: HashSet<String> = disk.list()?.into_iter().collect();
     let mut missing = Vec::new();
@@ -401,8 +402,8 @@ pub(super) fn missing_segments(disk: &dyn Disk, contents: &Contents) -> std::io:
     Ok(missing)
 }
 
-/// Removes segments that nobody speaks of: those in front of what is kept, whose removal a crash undid, and those that a
-/// checkpoint made which never was.
+/// Removes segment files without a row in the store: those before the retained events, whose removal a crash undid, and
+/// those of a checkpoint that was not committed.
 pub(super) fn remove_leftovers(disk: &dyn Disk, contents: &Contents) -> std::io::Result<()> {
     for name in disk.list()? {
         let Some(id) = SegmentId::of_file_name(&name) else { continue };

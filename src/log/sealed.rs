@@ -1,17 +1,17 @@
-//! Identities that are in the store: sorted runs, each of a checkpoint or of several small ones, and filters in memory that
-//! say which run may hold one.
+//! The identities in the store: sorted runs, each from one checkpoint or merged from several small ones, and in-memory
+//! filters that say which run may contain an identity.
 //!
 //! ```text
 //!   generations, the oldest first     [ filter: runs 1 2 3 4 ] [ filter: runs 5 6 ] [ filter: run 7 ]
-//!                                                    │ may hold it
-//!   the store                          1  2  3  4    v 5  6  7      one look at one row
+//!                                                    │ may contain it
+//!   the store                          1  2  3  4    v 5  6  7      one lookup of one row
 //! ```
 //!
-//! Small runs become one when the next is written. Large ones stay as they are, and only their filters are joined, so that
-//! few are asked, however long the window is.
+//! Small runs are merged when the next one is written. Large ones stay as they are, and only their filters are merged,
+//! so that few filters are asked however long the window is.
 //!
-//! Promises: an identity that is in a window is found; what is found is confirmed by the store, so nothing else is. Memory
-//! is about 3 bytes for each identity, and bounded: past that, look-ups read what they would have asked a filter.
+//! Promises: an identity in a window is found; each hit is confirmed by the store, so there are no false positives.
+//! Memory is about 3 bytes per identity, and bounded: beyond that, lookups read the runs instead of asking a filter.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,21 +29,21 @@ use super::{Shared, lock};
 use crate::limits;
 use crate::model::{Dedupe, TopicId};
 
-/// The part of a topic's identities that filters which are joined may have: what is forgotten goes by such parts.
+/// Merged filters may cover 1/N of a topic's identities, because identities are forgotten in such parts.
 const GENERATION_PART: usize = 4;
-/// The part of a generation that is forgotten before it is made anew without that.
+/// A generation is rebuilt when 1/N of it is outside of the window.
 const FORGOTTEN_PART: usize = 4;
 
-/// How it is kept what was published: identities, and the numbers of producers.
+/// How published identities and numbers of producers are stored.
 #[derive(Debug, Clone, Copy)]
 pub struct WindowOptions {
-    /// Identities up to which runs are joined when the next one is written.
+    /// Runs with fewer identities than this are merged when the next one is written.
     pub run_identities: usize,
-    /// Bytes of memory that the filters of all topics have.
+    /// Maximum memory of the filters of all topics, in bytes.
     pub filter_bytes_max: usize,
     /// Bits of a fingerprint, at most 40.
     pub fingerprint_bits: u32,
-    /// Producers whose last numbers are in memory, of those that are in the store as well.
+    /// Maximum number of producers in the store whose last numbers are also cached in memory.
     pub producers_max: usize,
 }
 
@@ -58,7 +58,7 @@ impl Default for WindowOptions {
     }
 }
 
-/// How identities are hashed: with a seed that nobody outside knows, since producers choose what is hashed.
+/// How identities are hashed: with a secret seed, because producers choose what is hashed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hashing {
     pub(super) seed: u64,
@@ -77,7 +77,7 @@ impl Hashing {
     }
 }
 
-/// What a window holds: what was appended at or after a time, and has a number at or above another.
+/// The limits of a window: it contains identities at or after a time and at or above a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Horizon {
     time_ns: u64,
@@ -85,14 +85,14 @@ pub(super) struct Horizon {
 }
 
 impl Horizon {
-    /// That of a window at a time, where the topic's next identity has this number.
+    /// The horizon of a window now, where `next_number` is that of the topic's next identity.
     pub(super) fn new(dedupe: Dedupe, now_ns: u64, next_number: u64) -> Self {
         let window_ns = u64::try_from(dedupe.window.as_nanos()).unwrap_or(u64::MAX);
         let count = dedupe.count.map_or(u64::MAX, u64::from);
         Self { time_ns: now_ns.saturating_sub(window_ns), number: next_number.saturating_sub(count) }
     }
 
-    /// That of a window which never forgets.
+    /// The horizon of an unlimited window.
     pub(super) fn everything() -> Self {
         Self { time_ns: 0, number: 0 }
     }
@@ -106,7 +106,7 @@ impl Horizon {
 /// A run in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
-    /// Of the checkpoint that wrote it: its name.
+    /// Position of the checkpoint that wrote it, which is its name.
     pub(super) position: u64,
     pub(super) count: usize,
     /// Of its last identity.
@@ -118,12 +118,12 @@ pub(super) struct Run {
 #[derive(Debug)]
 pub(super) struct Generation {
     runs: Box<[Run]>,
-    /// `None` where memory is short: any of them may hold anything.
+    /// `None` if memory is short: then any run may contain an identity.
     filter: Option<Filter>,
 }
 
 impl Generation {
-    /// Of one run, with its rows.
+    /// A generation of one run with these rows.
     pub(super) fn of(position: u64, rows: &[Recognised], hashing: &Hashing) -> Self {
         let fingerprint = |row: &Recognised| hashing.fingerprint(hashing.hash(row.identity));
         let mut fingerprints: Vec<u64> = rows.iter().map(fingerprint).collect();
@@ -155,7 +155,7 @@ impl Generation {
         Self { runs, filter }
     }
 
-    /// The same without its first runs.
+    /// A copy without the first `gone` runs.
     fn without(&self, gone: usize, bits: u32) -> Self {
         let (_, runs) = self.runs.split_at(gone);
         let filter = self.filter.as_ref().map(|filter| {
@@ -184,13 +184,13 @@ impl TopicRuns {
         self.0.iter().map(|generation| generation.filter_bytes()).sum()
     }
 
-    /// Of the topic's next identity.
+    /// The number of the topic's next identity.
     pub(super) fn next_number(&self) -> u64 {
         let last = self.0.last().and_then(|generation| generation.runs.last());
         last.map_or(0, |run| run.last_number + 1)
     }
 
-    /// Adds a run behind the others, and joins filters.
+    /// Adds a run at the end, and merges filters.
     pub(super) fn push(&mut self, generation: Generation, options: &WindowOptions) {
         let is_large = |generation: &Generation| generation.runs.iter().all(|run| run.count >= options.run_identities);
         self.0.push(Arc::new(generation));
@@ -202,7 +202,7 @@ impl TopicRuns {
             }
             _ => false,
         };
-        // also older ones: a part that was too large while there was little is not once there is more
+        // also older ones: a part that was too large for a small total may fit into a larger one
         while let Some(at) = self.0.windows(2).rposition(is_joined)
             && let Some([first, second]) = self.0.get(at..at + 2)
         {
@@ -211,7 +211,7 @@ impl TopicRuns {
         }
     }
 
-    /// Takes out the small runs at the end that become one with a run of so many identities.
+    /// Removes and returns the small runs at the end, to merge them with a run of `count` identities.
     pub(super) fn take_small(&mut self, mut count: usize, options: &WindowOptions) -> Vec<Run> {
         let mut taken = Vec::new();
         while let Some(last) = self.0.last()
@@ -227,12 +227,12 @@ impl TopicRuns {
         taken
     }
 
-    /// The first runs of which nothing is in the window.
+    /// Number of first runs that are wholly outside of the window.
     fn forgotten(generation: &Generation, horizon: Horizon) -> usize {
         generation.runs.iter().take_while(|run| !horizon.has(run.last_time_ns, run.last_number)).count()
     }
 
-    /// How many of the first generation's runs are to go now: they go by parts.
+    /// Number of runs of the first generation to remove now: they are removed in parts.
     fn going(&self, horizon: Horizon) -> usize {
         let Some(first) = self.0.first() else { return 0 };
         let gone = Self::forgotten(first, horizon);
@@ -240,12 +240,12 @@ impl TopicRuns {
         if gone == first.runs.len() || count * FORGOTTEN_PART >= first.count() { gone } else { 0 }
     }
 
-    /// Whether anything is to be forgotten.
+    /// Whether there are runs to forget.
     pub(super) fn is_old(&self, horizon: Horizon) -> bool {
         self.going(horizon) > 0
     }
 
-    /// Forgets runs that are outside of the window. Their names.
+    /// Removes runs outside of the window, and returns their names.
     pub(super) fn forget(&mut self, horizon: Horizon, options: &WindowOptions) -> Vec<u64> {
         let mut forgotten = Vec::new();
         loop {
@@ -265,7 +265,7 @@ impl TopicRuns {
         self.0.iter().flat_map(|generation| generation.runs.iter().map(|run| run.position))
     }
 
-    /// The runs that may hold what has this fingerprint, the newest first.
+    /// The runs that may contain the identity with this fingerprint, the newest first.
     fn candidates(&self, fingerprint: u64) -> impl Iterator<Item = &Run> {
         self.0.iter().rev().flat_map(move |generation| {
             let (found, all) = match &generation.filter {
@@ -278,16 +278,16 @@ impl TopicRuns {
     }
 }
 
-/// All that is in the store, as of a checkpoint.
+/// All runs in the store as of a checkpoint.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sealed {
-    /// What lies in front of it in the journal is here; 0 where there is no checkpoint of this process.
+    /// Everything before this position of the journal is included; 0 before the first checkpoint of this process.
     pub(super) position: u64,
     pub(super) topics: BTreeMap<TopicId, Arc<TopicRuns>>,
 }
 
 impl Sealed {
-    /// Lets filters go where they have more memory than they may, the oldest first.
+    /// Drops filters, the oldest first, until the rest fits into the limit.
     pub(super) fn keep_within(&mut self, bytes_max: usize) {
         let mut bytes: usize = self.topics.values().map(|runs| runs.filter_bytes()).sum();
         while bytes > bytes_max {
@@ -305,18 +305,18 @@ impl Sealed {
     }
 }
 
-/// Whether the thread that looks waits where a checkpoint has to be made first.
+/// What a lookup does if it needs a checkpoint first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waits {
-    /// It is told so: `WouldBlock`.
+    /// Returns `WouldBlock`.
     Not,
-    /// It makes the checkpoint, again and again where the disk is full.
+    /// Makes the checkpoint, repeatedly if the disk is full.
     Alone,
-    /// The same with pauses: another thread makes room meanwhile.
-    BesideOthers,
+    /// The same with pauses in which another thread can free room.
+    WithPauses,
 }
 
-/// Looks for identities in the store, for the appender.
+/// The appender's lookups in the store.
 pub(super) struct SealedLook<'s> {
     shared: &'s Shared,
     sealed: Arc<Sealed>,
@@ -329,7 +329,7 @@ impl<'s> SealedLook<'s> {
         Self { shared, sealed: shared.sealed(), hashing, waits }
     }
 
-    /// Looks at what [`Self::find`] will look at for a few hashes.
+    /// Prefetches what [`Self::find`] will read for these hashes.
     pub(super) fn touch(&self, topic: TopicId, hashes: &[u64]) {
         let Some(runs) = self.sealed.topics.get(&topic) else { return };
         let mut fingerprints = [0; TOUCHED_MAX];
@@ -351,18 +351,18 @@ impl<'s> SealedLook<'s> {
         }
     }
 
-    /// The time before which producers of a topic are forgotten; 0: none is. To be asked after the look for one: who is gone
-    /// from the store by then is counted in.
+    /// The time before which producers of a topic are forgotten; 0: none is. Must be called after the lookup of a
+    /// producer: then the floor includes every deletion that the lookup saw.
     pub(super) fn floor_ns(&self, topic: TopicId, forget: Option<Duration>, now_ns: u64) -> u64 {
         floor_ns(lock(&self.shared.forgotten).get(&topic).copied(), forget, now_ns)
     }
 
-    /// What lies in front of this position is in the store.
+    /// Everything before this position is in the store.
     pub(super) fn position(&self) -> u64 {
         self.sealed.position
     }
 
-    /// Where the event with this identity is, if it is in the window.
+    /// The place of the event with this identity, if it is in the window.
     pub(super) fn find(
         &mut self,
         topic: TopicId,
@@ -375,7 +375,7 @@ impl<'s> SealedLook<'s> {
             let Some(runs) = self.sealed.topics.get(&topic).cloned() else { return Ok(None) };
             for run in runs.candidates(fingerprint) {
                 if !horizon.has(run.last_time_ns, run.last_number) {
-                    break; // and neither are those in front of it
+                    break; // the earlier runs are older
                 }
                 match self.shared.entries.identity(topic, run.position, identity) {
                     Ok(Found::Row(row)) => {
@@ -384,7 +384,7 @@ impl<'s> SealedLook<'s> {
                     }
                     Ok(Found::Nothing) => {}
                     Ok(Found::NoRun) => {
-                        // a checkpoint has written it anew, with others, and is about to say so
+                        // a checkpoint has merged it with others and is about to publish that
                         let before = self.sealed.clone();
                         self.wait_for_checkpoint()?;
                         if Arc::ptr_eq(&before, &self.sealed) {
@@ -403,7 +403,7 @@ impl<'s> SealedLook<'s> {
         }
     }
 
-    /// Waits for the checkpoint that is made now, and finds out about one that failed, where it may.
+    /// Waits, if allowed, for the current checkpoint, and resolves one that failed.
     fn wait_for_checkpoint(&mut self) -> io::Result<()> {
         if self.waits == Waits::Not {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -412,7 +412,7 @@ impl<'s> SealedLook<'s> {
             if self.shared.gives_up() {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            if self.waits == Waits::BesideOthers {
+            if self.waits == Waits::WithPauses {
                 std::thread::sleep(limits::ROOM_LOOK_EVERY);
             }
         }
@@ -432,7 +432,7 @@ mod tests {
         Hashing { seed: 77, options }
     }
 
-    /// The rows of a run, as a store has them.
+    /// The rows of a run, as in a store.
     fn rows(first: u64, count: u64) -> Vec<Recognised> {
         let row = |number: u64| Recognised {
             identity: xxh3::xxh3_128(&number.to_le_bytes()),
@@ -448,8 +448,8 @@ mod tests {
         runs.into_iter().map(|run| run.position).collect()
     }
 
-    /// What so many identities cost, in runs of so many: bytes each, filters to ask, and how many of some others it is
-    /// said of that they may be there.
+    /// Measures `count` identities in runs of `run` each: bytes per identity, number of filters, and false positives
+    /// among 100,000 other identities.
     fn measure(count: u64, run: u64) -> (f64, usize, usize) {
         let hashing = hashing(WindowOptions::default());
         let mut runs = TopicRuns::default();
@@ -497,7 +497,7 @@ mod tests {
         }
         assert_eq!(runs.positions().collect::<Vec<_>>(), (0..64).collect::<Vec<_>>());
         assert!(runs.0.len() <= 10, "{} filters", runs.0.len());
-        // all of a part that is old goes, and little that is old stays
+        // a large part is removed once all of it is old, a small one is kept
         let horizon = |number| Horizon { time_ns: number, number: 0 };
         let gone = runs.clone().forget(horizon(322), options);
         assert!(gone.len() <= 32 && gone.len() >= 24, "{gone:?}");
@@ -518,6 +518,6 @@ mod tests {
         let runs = &sealed.topics[&TopicId(1)];
         let (old, new) = (rows(5, 1)[0], rows(25, 1)[0]);
         let candidates = |row: Recognised| positions(runs.candidates(hashing.fingerprint(hashing.hash(row.identity))));
-        assert_eq!((candidates(old), candidates(new)), (vec![0], vec![2, 0]), "the oldest filter went");
+        assert_eq!((candidates(old), candidates(new)), (vec![0], vec![2, 0]), "the oldest filter was dropped");
     }
 }

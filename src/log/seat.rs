@@ -1,7 +1,7 @@
-//! Which thread writes: the appender's own, or a caller's that finds the appender idle and the queue short.
+//! Decides which thread writes: the appender's own, or a calling thread if the appender is idle and the queue is short.
 //!
 //! ```text
-//!   a caller submits ──> is the appender in use? ── yes ──> its user looks at the queue once more afterwards
+//!   a caller submits ──> is the appender in use? ── yes ──> its user checks the queue again afterwards
 //!                              │ no
 //!                              v
 //!                         is it a small group, and is there room? ── no ──> the appender's thread is woken
@@ -10,11 +10,11 @@
 //!                         the caller writes the group
 //! ```
 //!
-//! A group of a few kilobytes is encoded and written in less time than it takes to wake a thread, and each event would wait
-//! for such a wake-up once per level of the tree.
+//! A group of a few kilobytes is encoded and written in less time than it takes to wake a thread, and each event would
+//! wait for such a wake-up once per level of the tree.
 //!
-//! Promises: one thread writes at a time, in the order of the queue; every submission is written. A caller never waits for
-//! room in memory, for the end of a file, for a checkpoint, or for a full disk.
+//! Promises: one thread writes at a time, in the order of the queue; every submission is written. A caller never waits
+//! for room in memory, for the end of a file, for a checkpoint, or for a full disk.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,12 +36,12 @@ impl Seat {
         Self { shared, appender: Mutex::new(Some(appender)) }
     }
 
-    /// Takes the appender out, once its user is done: nothing is written afterwards.
+    /// Removes the appender once its user is done: nothing is written afterwards.
     pub(super) fn leave(&self) -> Option<Appender> {
         lock(&self.appender).take()
     }
 
-    /// The appender's thread: writes what waits, until the queue is closed or something fails.
+    /// The appender's thread: writes submissions until the queue is closed or a write fails.
     pub(super) fn serve(&self) -> io::Result<()> {
         let mut seen = None;
         loop {
@@ -49,13 +49,13 @@ impl Seat {
             let mut seat = lock(&self.appender);
             let Some(appender) = seat.as_mut() else { return Ok(()) };
             if self.shared.is_poisoned() {
-                return Ok(()); // the reason was said where it failed
+                return Ok(()); // the failing thread has reported the reason
             }
             let done = match woken {
                 Woken::Closed => return Self::ended(appender.finish(), &mut seat),
                 Woken::Called => appender.write(self.shared.queue.take()),
                 Woken::Time if seen == appender.unmarked() => appender.idle(),
-                Woken::Time => Ok(()), // others have written meanwhile
+                Woken::Time => Ok(()), // other threads have written in the meantime
             };
             if done.is_err() {
                 return Self::ended(done, &mut seat);
@@ -65,8 +65,8 @@ impl Seat {
         }
     }
 
-    /// The appender's thread ends. After a failure nobody has the appender any more: nothing is written after what failed, also
-    /// before the log is known to have failed.
+    /// The appender's thread ends. After a failure it removes the appender, so that nothing is written after the failed
+    /// part, even before the log is marked as failed.
     fn ended(done: io::Result<()>, seat: &mut Option<Appender>) -> io::Result<()> {
         if done.is_err() {
             *seat = None;
@@ -74,7 +74,8 @@ impl Seat {
         done
     }
 
-    /// Sees to it that the queue is written: by the appender's current user, by the caller, or by the appender's thread.
+    /// Makes sure that the queue is written: by the appender's current user, by the caller, or by the appender's
+    /// thread.
     pub(super) fn write_what_waits(&self) {
         let queue = &self.shared.queue;
         let mut looks = 0;
@@ -92,7 +93,7 @@ impl Seat {
             };
             let written = catch_unwind(AssertUnwindSafe(|| appender.write_at_once(submissions)));
             queue.set_unmarked(appender.unmarked().is_some());
-            // Before anybody else has the appender: nothing is written after what failed.
+            // While this thread still has the appender: nothing may be written after the failed part.
             match &written {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => self.shared.poison(&error.to_string()),
@@ -101,7 +102,7 @@ impl Seat {
             drop(seat);
             match written {
                 Ok(Ok(true)) => {}
-                Ok(Ok(false)) => return queue.wake(), // it begins with what was not written
+                Ok(Ok(false)) => return queue.wake(), // it begins with the rest
                 Ok(Err(_)) | Err(_) => return,
             }
         }
@@ -109,6 +110,6 @@ impl Seat {
 
     /// The appender, if it is not in use and may be used.
     fn try_sit(&self) -> Option<MutexGuard<'_, Option<Appender>>> {
-        self.appender.try_lock().ok() // or its thread panicked, which ends the log
+        self.appender.try_lock().ok() // locked, or poisoned by a panic, which ends the log
     }
 }

@@ -2,19 +2,19 @@
 //!
 //! ```text
 //! segment-<topic, 8 hexadecimal digits>-<partition, 8>-<base offset, 16>
-//!   blocks, one behind the other, as `block.rs` has them; none is larger than it must be to hold one event
-//!   how far it goes is for the state store to say: what lies behind that is left from a checkpoint that never was
+//!   blocks, one after the other, in the format of `block.rs`; a block is large only if a single event is
+//!   the state store has its length: bytes after that come from a checkpoint that was not committed
 //!
-//! index-<as the segment>, beside a sealed segment; derived, so it may be deleted, and is then made again
+//! index-<as the segment>, next to a sealed segment; derived: it may be deleted and is then rebuilt
 //!    0  8 bytes  magic      "WATTLEI1"
-//!    8  u64      how many bytes of the segment it covers
+//!    8  u64      number of bytes of the segment that it covers
 //!   16  u32      number of entries
 //!   20  u32      checksum   CRC32C of bytes 0..20 and of the entries
 //!   24  per entry: u64 base offset, u64 append time of the first event, u64 position of the block
 //! ```
 //!
-//! Promises: an index is never believed about events, only about where to look: the block there says itself what it is.
-//! A damaged block costs its own events; the blocks around it are found.
+//! Promises: an index only says where to look; the block at that position identifies itself. A damaged block loses its
+//! own events only: the blocks around it are found.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +32,7 @@ const INDEX_MAGIC: &[u8; 8] = b"WATTLEI1";
 const INDEX_HEAD_BYTES: usize = 24;
 const INDEX_ENTRY_BYTES: usize = 24;
 
-/// Which segment.
+/// Identifies a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SegmentId {
     pub(super) partition: PartitionId,
@@ -40,7 +40,7 @@ pub(super) struct SegmentId {
 }
 
 impl SegmentId {
-    /// None is before it.
+    /// The lowest identifier.
     pub(super) const FIRST: Self = Self { partition: PartitionId { topic: TopicId(0), partition: 0 }, base_offset: 0 };
 
     fn suffix(self) -> String {
@@ -62,7 +62,7 @@ impl SegmentId {
         format!("{INDEX_PREFIX}{}", self.suffix())
     }
 
-    /// The segment of a file name; `None` for files that are not segments.
+    /// The segment of a file name; `None` for other files.
     pub(super) fn of_file_name(name: &str) -> Option<Self> {
         let mut parts = name.strip_prefix(SEGMENT_PREFIX)?.split('-');
         let (topic, partition, base) = (parts.next()?, parts.next()?, parts.next()?);
@@ -77,27 +77,27 @@ impl SegmentId {
     }
 }
 
-/// What is known of a segment without opening it: the state store's word.
+/// A segment's row in the state store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SegmentMeta {
     pub(super) base_offset: Offset,
-    /// The offset behind its last event.
+    /// The offset after its last event.
     pub(super) end_offset: Offset,
-    /// How far it goes, in bytes.
+    /// Its length in bytes.
     pub(super) bytes: u64,
     /// Append time of the first event, engine time, Unix nanoseconds.
     pub(super) first_time_ns: u64,
     /// Append time of the last event.
     pub(super) last_time_ns: u64,
-    /// Trusted time of the first event, Unix nanoseconds: by it and the next one the segment's age is measured.
+    /// Trusted time of the first event, Unix nanoseconds. This and the next field determine the segment's age.
     pub(super) first_trusted_ns: u64,
     /// Trusted time of the last event.
     pub(super) last_trusted_ns: u64,
-    /// Nothing is added to it any more.
+    /// No events are appended to it any more.
     pub(super) is_sealed: bool,
 }
 
-/// Where a block lies.
+/// The position of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct IndexEntry {
     pub(super) base_offset: Offset,
@@ -117,7 +117,7 @@ struct Index {
     entries: Vec<IndexEntry>,
     /// Bytes of the segment that it covers.
     covered: u64,
-    /// The offset behind the last block that it covers.
+    /// The offset after the last covered block.
     end_offset: Offset,
 }
 
@@ -134,7 +134,7 @@ pub(super) enum SegmentError {
 }
 
 impl SegmentFile {
-    /// Opens a segment; `meta` says how far it goes.
+    /// Opens a segment with the length in `meta`.
     pub(super) fn open(disk: &dyn Disk, partition: PartitionId, meta: &SegmentMeta) -> Result<Self, SegmentError> {
         let id = SegmentId { partition, base_offset: meta.base_offset };
         let name = id.file_name();
@@ -158,29 +158,29 @@ impl SegmentFile {
         self.id.damaged(byte, error)
     }
 
-    /// Bytes from a position on, `length` of them or less at the end of the file.
+    /// `length` bytes from a position on, or fewer at the end of the file.
     pub(super) fn read(&self, position: u64, length: usize) -> Result<Bytes, SegmentError> {
         self.file.read_bytes(position, length).map_err(|error| self.disk_error(error))
     }
 
-    /// Where the block with an offset is, or the last block in front of it.
+    /// The position of the block that contains an offset, or of the last block before it.
     pub(super) fn locate(&self, offset: Offset, meta: &SegmentMeta) -> Result<u64, SegmentError> {
         self.search(meta, |entry| entry.base_offset <= offset)
     }
 
-    /// Where the last block is that begins before a time, or the first one.
+    /// The position of the last block that begins before a time, or of the first block.
     pub(super) fn locate_time(&self, time_ns: u64, meta: &SegmentMeta) -> Result<u64, SegmentError> {
         self.search(meta, |entry| entry.first_time_ns < time_ns)
     }
 
-    fn search(&self, meta: &SegmentMeta, is_in_front: impl Fn(&IndexEntry) -> bool) -> Result<u64, SegmentError> {
+    fn search(&self, meta: &SegmentMeta, is_before: impl Fn(&IndexEntry) -> bool) -> Result<u64, SegmentError> {
         self.cover(meta)?;
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        let behind = index.entries.partition_point(is_in_front);
+        let behind = index.entries.partition_point(is_before);
         Ok(index.entries.get(behind.saturating_sub(1)).map_or(0, |entry| entry.position))
     }
 
-    /// Extends the index over all of the segment, hopping from head to head.
+    /// Extends the index to the whole segment by reading block heads.
     fn cover(&self, meta: &SegmentMeta) -> Result<(), SegmentError> {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         while index.covered < meta.bytes {
@@ -190,7 +190,7 @@ impl SegmentFile {
                 _ => self.next_block(at, &index, meta)?,
             };
             let Some((position, head)) = head else {
-                index.covered = meta.bytes; // the rest is damaged: whoever reads there finds out
+                index.covered = meta.bytes; // the rest is damaged: a read there returns an error
                 break;
             };
             let (base_offset, first_time_ns) = (head.base_offset, head.first_time_ns);
@@ -208,7 +208,7 @@ impl SegmentFile {
             && at + head.block_bytes() <= meta.bytes
     }
 
-    /// The next block behind a damaged one.
+    /// The next block after a damaged one.
     fn next_block(
         &self,
         from: u64,
@@ -219,7 +219,7 @@ impl SegmentFile {
         let found = memchr::memmem::find_iter(&rest, b"WTLB").find_map(|at| {
             let head = BlockHead::parse(rest.get(at..)?).ok()?;
             let position = from + at as u64;
-            // A damaged block may hold an event whose data looks like a head: a whole block says the truth.
+            // A damaged block may contain an event that imitates a head, so the whole block is verified.
             let body = rest.get(at + BLOCK_HEAD_BYTES..)?.get(..head.block_bytes() as usize - BLOCK_HEAD_BYTES)?;
             let is_whole = || head.chunks(Bytes::copy_from_slice(body)).is_ok();
             (at > 0 && self.belongs(&head, position, index, meta) && is_whole()).then_some((position, head))
@@ -227,7 +227,7 @@ impl SegmentFile {
         Ok(found)
     }
 
-    /// Reads all of it. What is damaged, and how many events that costs.
+    /// Reads the whole segment. Returns each damage with the number of events lost by it.
     pub(super) fn verify(&self, meta: &SegmentMeta) -> Result<Vec<(u64, SegmentError)>, SegmentError> {
         let (mut damage, mut at, mut expected) = (Vec::new(), 0, meta.base_offset);
         while at < meta.bytes {
@@ -260,7 +260,7 @@ impl SegmentFile {
         Ok(damage)
     }
 
-    /// Keeps the index, so that the next one who opens the segment need not make it. It is not missed where that fails.
+    /// Stores the index, so that the next open need not build it. A failure is harmless.
     fn store_index(&self, disk: &dyn Disk) {
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bytes = Vec::with_capacity(INDEX_HEAD_BYTES + index.entries.len() * INDEX_ENTRY_BYTES);
@@ -282,7 +282,7 @@ impl SegmentFile {
         let name = self.id.index_name();
         let written = disk.create(&name).or_else(|_| disk.open(&name)).and_then(|file| file.write_at(&bytes, 0));
         if let Err(error) = written {
-            tracing::debug!(name, %error, "an index was not kept");
+            tracing::debug!(name, %error, "an index was not stored");
         }
     }
 }
@@ -292,7 +292,7 @@ fn index_checksum(bytes: &[u8]) -> Option<u32> {
     Some(crc32c::crc32c_append(head, bytes.get(INDEX_HEAD_BYTES..)?))
 }
 
-/// The stored index of a sealed segment; `None` where there is none that fits.
+/// The stored index of a sealed segment; `None` if there is no matching one.
 fn read_index(disk: &dyn Disk, id: SegmentId, meta: &SegmentMeta) -> Option<Index> {
     let file = disk.open(&id.index_name()).ok()?;
     let mut head = file.read_bytes(0, INDEX_HEAD_BYTES).ok()?;
@@ -316,7 +316,7 @@ fn read_index(disk: &dyn Disk, id: SegmentId, meta: &SegmentMeta) -> Option<Inde
     Some(Index { entries: (0..count).map(entry).collect(), covered, end_offset: meta.end_offset })
 }
 
-/// The segments that were read last, open.
+/// A cache of open segments, in the order of their last use.
 #[derive(Default)]
 pub(super) struct OpenSegments {
     /// The most recent one last.
@@ -324,7 +324,7 @@ pub(super) struct OpenSegments {
 }
 
 impl OpenSegments {
-    /// A segment, opened where it is not yet.
+    /// A segment, opened unless it is cached.
     pub(super) fn get(
         &self,
         disk: &dyn Disk,
@@ -338,7 +338,7 @@ impl OpenSegments {
             open.push(found.clone());
             return Ok(found.1);
         }
-        drop(open); // others read on meanwhile
+        drop(open); // other readers continue meanwhile
         let segment = match SegmentFile::open(disk, partition, meta) {
             Err(SegmentError::Disk { error, .. }) if is_out_of_descriptors(&error) => {
                 self.clear();
@@ -355,7 +355,7 @@ impl OpenSegments {
         Ok(segment)
     }
 
-    /// Closes all, where descriptors are short. Readers keep theirs until they are through with it.
+    /// Closes all segments because descriptors are short. Readers keep theirs until they finish.
     pub(super) fn clear(&self) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -366,7 +366,7 @@ impl OpenSegments {
     }
 }
 
-/// Whether an error says that the process or the machine has as many files open as it may.
+/// Whether the process or the machine has reached its limit of open files.
 pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;

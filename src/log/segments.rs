@@ -1,7 +1,7 @@
-//! The segments of a partition, in the order of their offsets.
+//! The segments of a partition, ordered by offset.
 //!
-//! Promises: a copy costs the same however many there are, and so does a change of the one that is still written to; only when
-//! one is sealed or goes is the list of the others made anew.
+//! Promises: copies, and changes of the open segment, have constant cost. The list of sealed segments is copied only
+//! when a segment is sealed or removed.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::model::Offset;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Segments {
     sealed: Arc<[SegmentMeta]>,
-    /// The last one, where more is to be added to it.
+    /// The last one, unless it is sealed.
     open: Option<SegmentMeta>,
 }
 
@@ -21,7 +21,7 @@ impl Segments {
         self.open.as_ref().or_else(|| self.sealed.last())
     }
 
-    /// The one that is still written to.
+    /// The one to which events are still appended.
     pub(super) fn open(&self) -> Option<SegmentMeta> {
         self.open
     }
@@ -30,13 +30,13 @@ impl Segments {
         self.sealed.iter().chain(&self.open)
     }
 
-    /// The one that has an offset, or the first one behind it.
+    /// The one that contains an offset, or the first one after it.
     pub(super) fn find(&self, offset: Offset) -> Option<&SegmentMeta> {
         let at = self.sealed.partition_point(|meta| meta.end_offset <= offset);
         self.sealed.get(at).or_else(|| self.open.as_ref().filter(|open| open.end_offset > offset))
     }
 
-    /// What the last one is from now on, or another one behind it where that is sealed.
+    /// Replaces the open segment, or adds one after the sealed ones.
     pub(super) fn put(&mut self, meta: SegmentMeta) {
         if meta.is_sealed {
             self.sealed = self.sealed.iter().copied().chain([meta]).collect();
@@ -46,7 +46,7 @@ impl Segments {
         }
     }
 
-    /// The first ones go.
+    /// Removes and returns the first segments.
     pub(super) fn remove_first(&mut self, count: usize) -> Vec<SegmentMeta> {
         let gone: Vec<_> = self.iter().take(count).copied().collect();
         self.sealed = self.sealed.iter().skip(count).copied().collect();

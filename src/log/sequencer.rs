@@ -1,15 +1,14 @@
-//! What was published already: the one place that decides it, in append order.
+//! Deduplication: decides which records were published before, in append order.
 //!
-//! - An event from outside is recognised by its identity (a hash of `source` and `id`) for as long as the topic's settings
-//!   say, by time, and by the number of later events where they say that.
-//! - A producer that numbers what it sends is recognised by its last number in each partition, for ever, or until its topic
-//!   forgets it: then it is refused.
-//! - What is new and guarded has a verdict of its guard; a refusal is for all that it came with.
+//! - An event from outside is identified by a hash of `source` and `id`, within the time window of the topic's settings
+//!   and, if they limit it, a number of later events.
+//! - A producer that numbers its events is identified by its last number in each partition, for ever, or until its
+//!   topic forgets it: then it is refused.
+//! - New records with a guard are judged by it; a refusal applies to the whole append.
 //!
-//! Promises: the verdict is taken once, by the appender, and is in the journal: what comes again has no frame. A replay
-//! notes what the frames say and judges nothing.
-//! Memory: what came since the last checkpoint ([`Window`]), and filters over what is in the store (`sealed.rs`); the last
-//! numbers of producers that were busy lately ([`Producers`]).
+//! Promises: the appender decides once, and the journal contains the result: duplicates have no frame. A replay applies
+//! the frames and decides nothing. Memory: identities since the last checkpoint ([`Window`]), filters over those in the
+//! store (`sealed.rs`), and the last numbers of recently active producers ([`Producers`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -28,40 +27,41 @@ use crate::model::{
     TopicSettings,
 };
 
-/// Events that leave memory with each call, beside twice those that it brings: so memory is given back while others come.
+/// Identities that each call removes from memory, in addition to twice the number that it adds: so memory shrinks under
+/// load.
 const RELEASED_AT_ONCE: usize = 64;
 
-/// Producers that are looked at while nothing has come for a while.
+/// Producers that are checked while the log is idle.
 const RELEASED_AT_IDLE: usize = 100_000;
 
-/// What was published before, what partitions keep for the rest, and what of it is put aside.
+/// The duplicates, the changed entries of partitions, and the records to set aside.
 pub(super) type Judged = (Vec<Duplicate>, Vec<Kept>, Vec<SetAside>);
 
-/// What was noted of some records.
+/// What was recorded for some records, in order to undo it.
 #[derive(Default)]
 struct Noted {
-    /// For each slice.
+    /// Of each slice.
     identities: Vec<(TopicId, Undo)>,
-    /// What was there before.
+    /// The previous values.
     producers: Vec<(Numbered, Option<Sequenced>)>,
 }
 
-/// The memory of what was published.
+/// The identities and numbers that were published.
 pub(super) struct Sequencer {
     hashing: Hashing,
-    /// In an order, so that a simulation sees the same each time.
+    /// Ordered, so that a simulation is deterministic.
     windows: BTreeMap<TopicId, Window>,
-    /// Topics that the group which is being made has identities of, some more than once.
+    /// Topics with identities in the group that is being made; may contain repetitions.
     open: Vec<TopicId>,
-    /// What lies in front of it is in the store.
+    /// Everything before this position is in the store.
     sealed_position: u64,
-    /// Topics that have such in memory.
+    /// Topics that still have such identities in memory.
     sealed: VecDeque<TopicId>,
     producers: Producers,
 }
 
 impl Sequencer {
-    /// As of a checkpoint.
+    /// The state as of a checkpoint.
     pub(super) fn load(contents: &Contents, hashing: Hashing) -> Self {
         let windows = contents.runs.iter().map(|(topic, runs)| (*topic, Window::from(runs.next_number())));
         let mut windows: BTreeMap<TopicId, Window> = windows.collect();
@@ -72,12 +72,13 @@ impl Sequencer {
         Self { hashing, windows, open: Vec::new(), sealed_position: 0, sealed: VecDeque::new(), producers }
     }
 
-    /// Takes out what was published before and notes the rest, unless a guard refuses one of those. `settings` are a topic's,
-    /// `next_offset` is that of a partition's next record, `guards` knows the lifecycles, `look` the store. What partitions
-    /// keep for it.
+    /// Removes duplicates from `slices` and records the other identities, unless a guard refuses one of the new
+    /// records. `settings` returns a topic's settings, `next_offset` the next offset of a partition; `guards` has the
+    /// lifecycles, `look` reads the store.
     ///
     /// # Errors
-    /// The store cannot be read, or would have to be waited for: nothing is noted then. Within: why nothing of it has a place.
+    /// The store cannot be read, or the call would have to wait: then nothing is recorded. The inner error says why the
+    /// append was refused.
     pub(super) fn judge(
         &mut self,
         slices: &mut Slices,
@@ -110,7 +111,8 @@ impl Sequencer {
         };
         slices.sort_out(&mut duplicates, &mut aside, &mut next_offset);
         if !aside.is_empty() || duplicates.len() > known {
-            // It is recognised where it is, and what came with it has other places: as a replay will note it.
+            // Some records are duplicates after all or move elsewhere, which changes offsets: record again, as a replay
+            // will.
             self.forget(noted);
             let mut numbers = Vec::new();
             for slice in slices.iter().filter(|slice| slice.count > 0) {
@@ -131,7 +133,7 @@ impl Sequencer {
         Ok(Ok((duplicates, kept, aside)))
     }
 
-    /// Takes back what was noted for records that are refused.
+    /// Undoes the records of a refused append.
     fn forget(&mut self, noted: Noted) {
         for (topic, undo) in noted.identities.into_iter().rev() {
             if let Some(window) = self.windows.get_mut(&topic) {
@@ -143,7 +145,7 @@ impl Sequencer {
         }
     }
 
-    /// Finds what was published before and notes the rest.
+    /// Finds duplicates and records the other identities.
     fn note_new(
         &mut self,
         slices: &Slices,
@@ -158,7 +160,7 @@ impl Sequencer {
         let mut numbers = Vec::new();
         for (number, slice) in slices.iter().enumerate() {
             let id = slice.partition;
-            // what was put aside is recognised there
+            // records that were set aside are known in their other topic
             let elsewhere = || slice.guards.first().into_iter().flat_map(Guard::elsewhere);
             let known = duplicates.len();
             let mut offset = None;
@@ -172,12 +174,12 @@ impl Sequencer {
                 let in_topic = self.producers.last((whole(id.topic), producer), look)?;
                 let forget = settings(id.topic).forget_producers;
                 let floor_ns = look.floor_ns(id.topic, forget, now_ns);
-                // whether it is gone from the store already makes no difference
+                // treated as forgotten whether or not the store still has it
                 let is_forgotten = in_topic.is_some_and(|last| last.offset < floor_ns);
                 let last = match in_topic {
                     _ if is_forgotten => None,
                     Some(_) => self.producers.last((id, producer), look)?,
-                    // what is in memory may be of one that is gone from the store
+                    // memory may still have a producer that the store has forgotten
                     None => look.producer((id, producer))?,
                 };
                 let in_topic = in_topic.filter(|_| !is_forgotten);
@@ -264,7 +266,7 @@ impl Sequencer {
             }
         }
         if let Some(producer) = producer {
-            // behind all slices, each of which is judged by what was there before
+            // after all slices, because each is judged by the state before the append
             for (topic, last) in of_whole_topics(numbers.into_iter(), now_ns, began_ns) {
                 let of = (whole(topic), producer);
                 noted.producers.push((of, self.producers.last(of, look)?));
@@ -274,7 +276,7 @@ impl Sequencer {
         Ok(Ok(duplicates))
     }
 
-    /// Notes what a frame brought, in a replay.
+    /// Records the identities of a frame, in a replay.
     pub(super) fn note(
         &mut self,
         partition: PartitionId,
@@ -292,12 +294,12 @@ impl Sequencer {
         }
     }
 
-    /// Notes the last number of a producer in a frame, in a replay.
+    /// Records the last number of a producer in a frame, in a replay.
     pub(super) fn note_sequence(&mut self, partition: PartitionId, producer: ProducerId, last: Sequenced) {
         self.producers.put((partition, producer), last);
     }
 
-    /// Notes what whole topics have of a producer with these last numbers, in a replay.
+    /// Records the last numbers of a producer for whole topics, in a replay.
     pub(super) fn note_in_topics(
         &mut self,
         numbers: impl Iterator<Item = (PartitionId, u64)>,
@@ -310,7 +312,7 @@ impl Sequencer {
         }
     }
 
-    /// A group is written, up to this position. The identities that it brought.
+    /// The group is written, up to this position. Returns the identities that it added.
     pub(super) fn written(&mut self, position: u64) -> Vec<(TopicId, Batch)> {
         self.producers.written(position);
         let windows = &mut self.windows;
@@ -318,7 +320,7 @@ impl Sequencer {
         self.open.drain(..).filter_map(batch).collect()
     }
 
-    /// Gives back memory of what is in the store by a checkpoint at a position: about so many events.
+    /// Removes about `most` identities from memory that are in the store by a checkpoint at `position`.
     pub(super) fn release(&mut self, position: u64, most: usize) {
         if position > self.sealed_position {
             self.sealed_position = position;

@@ -1,15 +1,15 @@
-//! How much room the disk has left, and for whom.
+//! The room on the disk, and which writers may use it.
 //!
 //! ```text
 //!   free on the disk
-//!   ├ promised: what is in the queue and in the journal will be in segments as well
-//!   ├ reserve of the lanes that emit nothing, and of checkpoints: they make room again
-//!   ├ reserve of the lanes that emit: they may go on a little longer than producers
+//!   ├ promised: data in the queue and in the journal, which will also need room in segments
+//!   ├ reserve for lanes that emit nothing, and for checkpoints: they free room
+//!   ├ reserve for lanes that emit: they may continue a little longer than producers
 //!   └ the rest is for producers
 //! ```
 //!
-//! Promises: producers are refused first, then lanes that emit wait; nothing else ever does. Both go on by themselves.
-//! Every byte that is admitted has room in a segment, unless somebody else fills the disk.
+//! Promises: producers are refused first, then lanes that emit wait; nothing else is affected. Both continue
+//! automatically. Every admitted byte has room in a segment, unless another program fills the disk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,25 +17,25 @@ use super::Shared;
 use crate::effects::Space;
 use crate::limits;
 
-/// Who may write.
+/// Which writers are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SpaceLevel {
-    /// Everybody.
+    /// All.
     Ample,
     /// Lanes; producers are refused.
     Low,
-    /// Lanes that emit nothing; the others wait.
+    /// Lanes that emit nothing; other lanes wait.
     Critical,
 }
 
-/// How much the disk has left, in bytes, beyond what was admitted already.
+/// Free bytes on the disk, without those that admitted data will need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// All of it.
+    /// All of them.
     pub left_bytes: u64,
-    /// What of it producers do not get: the reserves.
+    /// The part that producers do not get: the reserves.
     pub reserve_bytes: u64,
-    /// The largest publish that is taken: it has room in the journal and in a segment.
+    /// The largest publish that is admitted: it has room in the journal and in a segment.
     pub publish_bytes: u64,
 }
 
@@ -49,29 +49,28 @@ impl SpaceLevel {
     }
 }
 
-/// Room that bytes take which are not in the journal yet: there too, where they are more than its files hold, and in a
-/// segment.
+/// Room that bytes need before they are in the journal: in the journal, if they exceed its files, and in a segment.
 fn twice(bytes: u64) -> u64 {
     2 * bytes
 }
 
-/// Room for what was admitted and is not in segments yet.
+/// Room for data that was admitted and is not in segments yet.
 fn promised(shared: &Shared) -> u64 {
     twice(shared.queue.bytes()) + shared.tail.waiting_bytes() as u64
 }
 
-/// Bytes of each reserve.
+/// Size of each reserve in bytes.
 fn reserve(space: &Space) -> u64 {
     (space.total_bytes / limits::SPACE_RESERVE_PART).min(limits::SPACE_RESERVE_BYTES_MAX)
 }
 
 /// The last look at the disk.
 pub(super) struct SpaceWatch {
-    /// Bytes that were left then, for whoever may write.
+    /// Bytes that were left at that time.
     left: AtomicU64,
     reserve: AtomicU64,
     looked_ns: AtomicU64,
-    /// Bytes that were admitted since, or written, which the disk may not count yet.
+    /// Bytes admitted or written since then, which the disk may not count yet.
     since: AtomicU64,
 }
 
@@ -80,14 +79,14 @@ impl SpaceWatch {
         Self { left: u64::MAX.into(), reserve: 0.into(), looked_ns: u64::MAX.into(), since: 0.into() }
     }
 
-    /// So much was written: after enough of it another look is due.
+    /// Records a write: after enough bytes, another look is due.
     pub(super) fn note(&self, bytes: usize) {
         self.since.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Who may write so many bytes, which are not in the queue yet. Looks at the disk where the last look was long ago, in
-    /// time or in bytes, and before it refuses anybody: however small the disk is, it does not admit more than there is
-    /// room for, and takes what there is again at once.
+    /// Which writers may write `bytes` that are not in the queue yet. Looks at the disk if the last look is too old, in
+    /// time or in bytes, and before it refuses a writer: so a small disk never admits more than it has room for, and
+    /// new room is used at once.
     pub(super) fn level(&self, shared: &Shared, bytes: usize) -> SpaceLevel {
         let bytes = twice(bytes as u64);
         let since = self.since.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -106,13 +105,13 @@ impl SpaceWatch {
         self.after(bytes)
     }
 
-    /// The same, by a look at the disk whenever the last one was.
+    /// As [`Self::level`], always with a new look at the disk.
     pub(super) fn level_now(&self, shared: &Shared, bytes: usize) -> SpaceLevel {
         self.looked_ns.store(u64::MAX, Ordering::Relaxed);
         self.level(shared, bytes)
     }
 
-    /// Who may write when so many bytes more are written than at the last look.
+    /// Which writers are admitted after `bytes` more than at the last look.
     fn after(&self, bytes: u64) -> SpaceLevel {
         let left = self.left.load(Ordering::Relaxed).saturating_sub(bytes);
         let reserve = self.reserve.load(Ordering::Relaxed);
@@ -125,7 +124,7 @@ impl SpaceWatch {
         }
     }
 
-    /// How much is left, by the last look; `None` where there was none.
+    /// The room at the last look; `None` before the first one.
     pub(super) fn room(&self) -> Option<Room> {
         let (left_bytes, reserve) = (self.left.load(Ordering::Relaxed), self.reserve.load(Ordering::Relaxed));
         let reserve_bytes = 3 * reserve;
@@ -133,7 +132,7 @@ impl SpaceWatch {
         (left_bytes != u64::MAX).then_some(Room { left_bytes, reserve_bytes, publish_bytes })
     }
 
-    /// Whether so many bytes can be taken and everybody may still write.
+    /// Whether `bytes` can be taken such that all writers are still admitted.
     pub(super) fn has_room_for(&self, shared: &Shared, bytes: u64) -> bool {
         shared
             .disk
@@ -141,7 +140,7 @@ impl SpaceWatch {
             .is_ok_and(|space| space.free_bytes.saturating_sub(promised(shared) + bytes) >= 4 * reserve(&space))
     }
 
-    /// Whether somebody is refused, as far as was seen last.
+    /// Whether some writers are refused, as of the last look.
     pub(super) fn is_tight(&self) -> bool {
         self.after(0) != SpaceLevel::Ample
     }
@@ -150,7 +149,7 @@ impl SpaceWatch {
         let space = match shared.disk.space() {
             Ok(space) => space,
             Err(error) => {
-                tracing::debug!(%error, "cannot see how much room the disk has");
+                tracing::debug!(%error, "cannot read the free space of the disk");
                 return;
             }
         };
@@ -161,7 +160,7 @@ impl SpaceWatch {
         if before != level {
             let free_bytes = space.free_bytes;
             match level {
-                SpaceLevel::Ample => tracing::info!(free_bytes, "the disk has room again: everybody may write"),
+                SpaceLevel::Ample => tracing::info!(free_bytes, "the disk has room again: all writes are accepted"),
                 SpaceLevel::Low => tracing::warn!(free_bytes, "the disk is nearly full: producers are refused"),
                 SpaceLevel::Critical => {
                     tracing::error!(free_bytes, "the disk is full: lanes that emit wait until there is room");

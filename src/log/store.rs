@@ -1,37 +1,39 @@
-//! The state store: what a checkpoint stands for, in one transaction.
+//! The state store: the content of a checkpoint, committed in one transaction.
 //!
 //! ```text
 //! the file `state`: a redb database with one table, keys in big endian, values in little endian
-//!   key                                           value, and behind each a CRC32C of key and value
-//!   01                                            checkpoint: u32 version (3), u64 generation, u64 position, u64 sequence,
-//!                                                 u32 previous checksum, u32 epoch, u64 append time,
-//!                                                 u64 trusted time and u64 wall clock when it was made (up to version 2
-//!                                                 u64 by how much engine time is ahead of trusted time, u64 unused)
-//!   02 u32 number                                 an entry of the catalogue
-//!   03 u32 subscriber, u32 partition              cursor: u64 offset
-//!   04 u32 topic, u32 partition                   partition: u64 start, u64 end
-//!   05 u32 topic, u32 partition, u64 base offset  segment: u64 end, u64 bytes, u64 first and u64 last append time, u8 sealed,
-//!                                                 u64 first and u64 last trusted time (from version 3 on)
-//!   06 u32 topic, u64 position, u128 first        a row of the run of identities that the checkpoint at this position
-//!                                                 wrote, those from `first` on (0 in the run's first row), ascending: per
-//!                                                 event u128 identity, u32 partition, u64 offset, u64 trusted time, u64
-//!                                                 number within the topic
-//!   06 u32 topic, u64 position                    up to version 2: the same without numbers, in the order of offsets
-//!   07 u32 topic, u32 partition, u128 producer    u64 sequence, u64 offset
-//!   07 u32 topic, 2^32 - 1, u128 producer         u64 highest number of the last frame in which it sent something to any
-//!                                                 partition, u64 trusted time of that frame or when it says that it began
-//!   09 u32 topic                                  u64: producers of the topic that were last seen before may be forgotten
-//!   08 u32 subscriber, u32 partition, key         what a lane keeps under the key (from version 2 on); with 2^31 added to
-//!                                                 the number of a topic, what a partition of that keeps
+//!   key                                          value, each followed by a CRC32C of key and value
+//!   01                                           checkpoint: u32 version (3), u64 generation, u64 position,
+//!                                                u64 sequence, u32 previous checksum, u32 epoch, u64 append time,
+//!                                                u64 trusted time and u64 wall clock when it was made (up to
+//!                                                version 2 u64 engine time minus trusted time, u64 unused)
+//!   02 u32 number                                an entry of the catalogue
+//!   03 u32 subscriber, u32 partition             cursor: u64 offset
+//!   04 u32 topic, u32 partition                  partition: u64 start, u64 end
+//!   05 u32 topic, u32 partition, u64 base offset segment: u64 end, u64 bytes, u64 first and u64 last append time,
+//!                                                u8 sealed, u64 first and u64 last trusted time (from version 3 on)
+//!   06 u32 topic, u64 position, u128 first       a row of the run of identities that the checkpoint at this position
+//!                                                wrote, from identity `first` on (0 in the run's first row),
+//!                                                ascending: per event u128 identity, u32 partition, u64 offset,
+//!                                                u64 trusted time, u64 number within the topic
+//!   06 u32 topic, u64 position                   up to version 2: the same without numbers, in the order of offsets
+//!   07 u32 topic, u32 partition, u128 producer   u64 sequence, u64 offset
+//!   07 u32 topic, 2^32 - 1, u128 producer        u64 highest number of the last frame in which it sent something to
+//!                                                any partition, u64 trusted time of that frame, or its stated start
+//!                                                if later
+//!   08 u32 subscriber, u32 partition, key        an entry of a lane (from version 2 on); if the first number is that
+//!                                                of a topic plus 2^31, an entry of its partition
+//!   09 u32 topic                                 u64: producers of the topic that were last seen before this time
+//!                                                may be forgotten
 //! ```
 //!
-//! A run is in rows of some KiB, so that one identity is found with one look at one of them.
+//! A run is stored in rows of some KiB, so that an identity is found with one read of one row.
 //!
-//! Promises: [`Store::commit`] happens whole or not at all, whatever the disk does; what is read is what was committed, or
-//! the store is refused. It is checked whole when it is opened, and each value once more when it is read.
-//! Relies on: redb, over the disk of [`crate::effects`], so that a simulation can have it fail. Commits are two-phase: with
-//! one phase redb would go back to the commit before, silently, where a bit of the last one flips, and lose both where a
-//! sync fails and the power goes after the next start.
+//! Promises: [`Store::commit`] is atomic, whatever the disk does. Reads return committed data, or the store is refused:
+//! all of it is verified when it is opened, and each value again when it is read. Relies on: redb, over the disk of
+//! [`crate::effects`], so that a simulation can inject faults. Commits are two-phase: with one phase, redb would
+//! silently return to the previous commit after a flipped bit in the last one, and lose both after a failed sync and a
+//! power failure after the next start.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -53,13 +55,13 @@ use crate::model::{EntryPage, LaneId, Offset, PageBudget, PartitionId, ProducerI
 
 /// The name of its file.
 pub(super) const FILE_NAME: &str = "state";
-/// Its name until it is whole.
+/// Its name until it is complete.
 const NEW_FILE_NAME: &str = "state.new";
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
 const VERSION: u32 = 3;
 const OLDEST_VERSION: u32 = 1;
 const TRUSTED_FROM_VERSION: u32 = 3;
-/// Bytes of a page of redb.
+/// The page size of redb.
 const PAGE_BYTES: u64 = 4096;
 
 const CHECKPOINT: u8 = 1;
@@ -69,7 +71,7 @@ const PARTITION: u8 = 4;
 const SEGMENT: u8 = 5;
 const IDENTITIES: u8 = 6;
 const PRODUCER: u8 = 7;
-/// It may be long, and is not read when the store is opened.
+/// There may be many rows of this kind; they are not read when the store is opened.
 const ENTRY: u8 = 8;
 const FORGOTTEN: u8 = 9;
 
@@ -80,14 +82,14 @@ pub(super) enum StoreError {
     Disk(#[from] io::Error),
     #[error("{0}")]
     Damaged(String),
-    #[error("a checkpoint failed for want of room or of descriptors, and it is not known yet whether it happened")]
+    #[error("a checkpoint failed for lack of room or descriptors, and it is unknown whether it was committed")]
     Closed,
     #[error("it is of version {0}; this release knows versions {OLDEST_VERSION} to {VERSION}")]
     Version(u32),
 }
 
 impl StoreError {
-    /// Whether the same may succeed later: nothing is wrong with what is stored.
+    /// Whether a repetition may succeed: the stored data is intact.
     pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::Closed => true,
@@ -96,7 +98,7 @@ impl StoreError {
         }
     }
 
-    /// redb tells some damage as an error of the disk: a wrong magic number, a file that ends too early.
+    /// redb reports some damage as an I/O error: a wrong magic number, a file that ends too early.
     fn of_io(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(error.to_string()),
@@ -132,96 +134,97 @@ impl From<redb::Error> for StoreError {
     }
 }
 
-/// How far the checkpoint goes, and what is known at that point.
+/// The position of a checkpoint, and the clock at that point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Checkpoint {
     /// Counts the commits.
     pub(super) generation: u64,
-    /// Of the first frame that is not in it.
+    /// The link of the first frame after the checkpoint.
     pub(super) link: Link,
     pub(super) clock: ClockState,
 }
 
-/// The last thing that a producer's numbering reached in a partition.
+/// The last number of a producer in a partition, with the event's offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sequenced {
     pub(super) sequence: u64,
     pub(super) offset: Offset,
 }
 
-/// An event that is recognised.
+/// An identity with the place of its event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Recognised {
     pub(super) identity: u128,
     pub(super) partition: u32,
     pub(super) offset: Offset,
     pub(super) trusted_time_ns: u64,
-    /// Its place in the order of all of its topic.
+    /// Its index among all identities of the topic.
     pub(super) number: u64,
 }
 
-/// What a look for an identity finds in a run.
+/// The result of a lookup of an identity in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     Row(Recognised),
     Nothing,
-    /// There is no such run any more.
+    /// The run does not exist any more.
     NoRun,
 }
 
 /// A partition's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Extent {
-    /// Offset of the first event that is kept.
+    /// The offset of the first retained event.
     pub(super) start: Offset,
-    /// The offset behind the last event in its segments.
+    /// The offset after the last event in its segments.
     pub(super) end: Offset,
 }
 
-/// All that is in the store.
+/// The content of the store, except the entries of lanes.
 #[derive(Debug, Clone)]
 pub(super) struct Contents {
     pub(super) checkpoint: Checkpoint,
     pub(super) catalogue: Vec<Bytes>,
     pub(super) cursors: HashMap<LaneId, Offset>,
     pub(super) partitions: HashMap<PartitionId, Extent>,
-    /// In the order of their offsets.
+    /// Ordered by offset.
     pub(super) segments: BTreeMap<PartitionId, Vec<SegmentMeta>>,
     pub(super) runs: BTreeMap<TopicId, TopicRuns>,
-    /// What a version before runs wrote, in the order of the checkpoints that brought it.
+    /// Identities in the format before runs, in the order of their checkpoints.
     pub(super) old_identities: BTreeMap<TopicId, Vec<(u64, Vec<Recognised>)>>,
-    /// Producers that were last seen before may be forgotten.
+    /// Producers that were last seen before this time may be forgotten.
     pub(super) forgotten: BTreeMap<TopicId, u64>,
 }
 
-/// What a checkpoint changes.
+/// The changes of a checkpoint.
 #[derive(Debug, Clone)]
 pub(super) struct Changes {
     pub(super) checkpoint: Checkpoint,
-    /// New entries, behind those that are there already.
+    /// New entries, after the existing ones.
     pub(super) catalogue: Vec<Bytes>,
     pub(super) cursors: BTreeMap<LaneId, Offset>,
     pub(super) partitions: BTreeMap<PartitionId, Extent>,
     pub(super) segments: BTreeMap<(PartitionId, Offset), SegmentMeta>,
     pub(super) segments_gone: Vec<(PartitionId, Offset)>,
-    /// Sorted by identity, each once.
+    /// Sorted by identity, without repetitions.
     pub(super) runs: Vec<(TopicId, u64, Vec<Recognised>)>,
     pub(super) runs_gone: Vec<(TopicId, u64)>,
-    /// Rows of a version before runs.
+    /// Rows in the format before runs.
     pub(super) old_identities_gone: Vec<(TopicId, u64)>,
     pub(super) producers: BTreeMap<(PartitionId, ProducerId), Sequenced>,
     pub(super) producers_gone: Vec<(PartitionId, ProducerId)>,
-    /// Producers that were last seen before may be forgotten from now on.
+    /// Producers that were last seen before this time may be forgotten from now on.
     pub(super) forgotten: BTreeMap<TopicId, u64>,
-    /// What lanes keep; `None` where they do not any more.
+    /// Entries of lanes; `None` deletes an entry.
     pub(super) entries: BTreeMap<(LaneId, Bytes), Option<Bytes>>,
-    /// Bytes of those.
+    /// Total bytes of `entries`.
     pub(super) entries_bytes: usize,
-    /// Rows that are removed behind all else, as many of them as [`limits::GONE_ROWS`] and [`limits::GONE_BYTES`] allow.
+    /// Rows that are deleted after all other changes, within the limits [`limits::GONE_ROWS`] and
+    /// [`limits::GONE_BYTES`].
     pub(super) rows_gone: Vec<RowRange>,
 }
 
-/// Rows that belong together.
+/// A range of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RowRange {
     first: Vec<u8>,
@@ -229,18 +232,18 @@ pub(super) struct RowRange {
 }
 
 impl RowRange {
-    /// All rows of a kind that are of one number.
+    /// All rows of a kind whose first number is this.
     fn of(kind: u8, number: u32) -> Self {
         let key = |number| Key::new(kind).u32(number).0;
         Self { first: key(number), behind: key(number.saturating_add(1)) }
     }
 
-    /// What a subscriber's lanes keep, and where they are.
+    /// The cursors and entries of a subscriber's lanes.
     pub(super) fn of_subscriber(subscriber: SubscriberId) -> [Self; 2] {
         [CURSOR, ENTRY].map(|kind| Self::of(kind, subscriber.0))
     }
 
-    /// All of a topic but its partitions themselves.
+    /// All rows of a topic except those of its partitions.
     pub(super) fn of_topic(topic: TopicId) -> [Self; 6] {
         let keeper = keeper_of(PartitionId { topic, partition: 0 }).subscriber;
         let [places, kept] = Self::of_subscriber(keeper);
@@ -276,12 +279,12 @@ impl Changes {
         }
     }
 
-    /// How many there are of what may be many.
+    /// The number of changes of kinds that can be many.
     pub(super) fn count(&self) -> usize {
         self.cursors.len() + self.producers.len() + self.segments.len() + self.entries.len()
     }
 
-    /// A lane keeps a value, or does not any more.
+    /// Sets or deletes an entry of a lane.
     pub(super) fn put_entry(&mut self, lane: LaneId, key: Bytes, value: Option<Bytes>) {
         let value_bytes = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
         let (key_bytes, more) = (key.len(), value_bytes(&value));
@@ -299,15 +302,16 @@ pub(super) struct Store {
     catalogue_entries: u32,
 }
 
-/// Where the database is, for one who writes and many who read. Never two of the same file.
+/// Shares the database between one writer and many readers, so that the file is never opened twice at once.
 struct Shelf {
     disk: Arc<dyn Disk>,
-    /// `None` after a commit that failed, until the next use opens it again.
+    /// `None` after a failed commit, until the next use reopens it.
     database: RwLock<Option<Database>>,
-    /// How often it was closed: what was pinned before may be written over.
+    /// How many times it was closed: pinned tables from before may be overwritten.
     closed: AtomicU64,
-    /// What readers see: pinned by the first who looks after a commit, for all who look before the next, so that a look costs no
-    /// transaction. Nobody else holds on to it, so no more room waits for it than what one commit replaces.
+    /// The table that readers see, opened by the first read after a commit and used by all reads until the next one, so
+    /// that a read needs no transaction of its own. Nothing else retains it, so it delays only the reuse of the pages
+    /// that one commit replaces.
     view: Mutex<Option<Arc<Rows>>>,
 }
 
@@ -317,8 +321,8 @@ impl Shelf {
         Arc::new(Self { disk: disk.clone(), database, closed, view: Mutex::new(None) })
     }
 
-    /// Uses the database, opening it where it has failed: not for readers, since that may write, and what then fails is a
-    /// failure of the disk like any other.
+    /// Uses the database, and reopens it after a failure. Not for readers, because reopening may write, and a failed
+    /// write is a failure of the disk.
     fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
         loop {
             if let Some(database) = &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
@@ -331,7 +335,7 @@ impl Shelf {
         }
     }
 
-    /// It has failed: it is opened again before it is used again.
+    /// After a failure: closes the database until its next use.
     fn close(&self) {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         self.closed.fetch_add(1, Ordering::AcqRel);
@@ -339,9 +343,9 @@ impl Shelf {
         drop(database.take());
     }
 
-    /// What readers see of the database.
+    /// The table that readers see.
     fn view(&self, database: &Database) -> Result<Arc<Rows>, StoreError> {
-        // Pinned under the lock, or it might be of before a commit and stay behind it.
+        // Opened under the lock: otherwise it could be from before a commit and be stored after it.
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         match &*view {
             Some(view) => Ok(view.clone()),
@@ -349,7 +353,7 @@ impl Shelf {
         }
     }
 
-    /// What readers see is not what is there any more.
+    /// Drops the readers' table, which is no longer current.
     fn let_go(&self) {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -357,24 +361,24 @@ impl Shelf {
 
 #[cfg(test)]
 std::thread_local! {
-    /// How often this thread has looked for what lanes keep.
+    /// Number of reads of the store on this thread.
     pub(super) static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
-    /// How often it has begun a transaction for that.
+    /// Number of transactions for these reads on this thread.
     static PINS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// Reads what lanes keep, as of the last checkpoint.
+/// Reads the store as of the last checkpoint.
 pub(super) struct Entries {
     shelf: Arc<Shelf>,
 }
 
 impl Entries {
-    /// What a lane keeps under a key.
+    /// The value of a lane's entry.
     pub(super) fn get(&self, lane: LaneId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.read(|table| get(table, lane, key))
     }
 
-    /// What a lane keeps under the keys of a range, in their order, as much as the budget allows.
+    /// The entries of a lane in a range, in key order, within the budget.
     pub(super) fn range(
         &self,
         lane: LaneId,
@@ -384,7 +388,7 @@ impl Entries {
         self.read(|table| range(table, lane, bounds, budget))
     }
 
-    /// Looks for an identity in a run.
+    /// Looks up an identity in a run.
     pub(super) fn identity(&self, topic: TopicId, position: u64, identity: u128) -> Result<Found, StoreError> {
         self.read(|table| {
             let (first, last) = (Key::run(topic, position, 0).0, Key::run(topic, position, identity).0);
@@ -433,7 +437,7 @@ impl Entries {
         })
     }
 
-    /// All of a run, sorted by identity.
+    /// All rows of a run, sorted by identity.
     pub(super) fn run(&self, topic: TopicId, position: u64) -> Result<Vec<Recognised>, StoreError> {
         self.read(|table| {
             let (first, last) = (Key::run(topic, position, 0).0, Key::run(topic, position, u128::MAX).0);
@@ -447,7 +451,7 @@ impl Entries {
         })
     }
 
-    /// Everything as it is in the store now, whatever is committed later. Room that is freed meanwhile is not used again.
+    /// A snapshot of the store, independent of later commits. Pages that are freed meanwhile are not reused.
     pub(super) fn pinned(&self) -> Result<Pinned, StoreError> {
         let closed = self.shelf.closed.load(Ordering::Acquire);
         let database = self.shelf.database.read().unwrap_or_else(PoisonError::into_inner);
@@ -469,7 +473,7 @@ impl Entries {
     }
 }
 
-/// What lanes keep, as of a commit.
+/// The entries of lanes as of one commit.
 pub(super) struct Pinned {
     shelf: Arc<Shelf>,
     closed: u64,
@@ -478,7 +482,7 @@ pub(super) struct Pinned {
 
 type Rows = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 
-/// All rows as they are now, whatever is committed later.
+/// A snapshot of all rows, independent of later commits.
 fn pin(database: &Database) -> Result<Rows, StoreError> {
     #[cfg(test)]
     PINS.set(PINS.get() + 1);
@@ -487,12 +491,12 @@ fn pin(database: &Database) -> Result<Rows, StoreError> {
 }
 
 impl Pinned {
-    /// What a lane kept under a key.
+    /// The value of a lane's entry.
     pub(super) fn get(&self, lane: LaneId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.unless_closed(get(&self.table, lane, key))
     }
 
-    /// What a lane kept under the keys of a range, in their order, as much as the budget allows.
+    /// The entries of a lane in a range, in key order, within the budget.
     pub(super) fn range(
         &self,
         lane: LaneId,
@@ -502,7 +506,7 @@ impl Pinned {
         self.unless_closed(range(&self.table, lane, bounds, budget))
     }
 
-    /// Another opening of the file knows nothing of what is pinned here.
+    /// Discards a result after the file was reopened, because the new database does not know of this snapshot.
     fn unless_closed<T>(&self, found: Result<T, StoreError>) -> Result<T, StoreError> {
         match self.shelf.closed.load(Ordering::Acquire) == self.closed {
             true => found,
@@ -548,19 +552,20 @@ fn range(
 }
 
 impl Store {
-    /// The generation of the last commit, where one failed and nobody knows whether it happened.
+    /// The generation of the last commit, after a failed one that may have happened.
     pub(super) fn generation(&mut self) -> Result<u64, StoreError> {
         let contents = self.shelf.with(read)?;
-        self.catalogue_entries = contents.catalogue.len() as u32; // with those of a commit that happened all the same
+        // including those of a commit that happened in spite of its error
+        self.catalogue_entries = contents.catalogue.len() as u32;
         Ok(contents.checkpoint.generation)
     }
 
-    /// Reads what lanes keep.
+    /// A reader of the store.
     pub(super) fn entries(&self) -> Entries {
         Entries { shelf: self.shelf.clone() }
     }
 
-    /// Opens the store and reads it; `None` where there is none.
+    /// Opens the store and reads it; `None` if there is none.
     pub(super) fn open(disk: &Arc<dyn Disk>, hashing: &Hashing) -> Result<Option<(Self, Contents)>, StoreError> {
         let file = match disk.open(FILE_NAME) {
             Ok(file) => file,
@@ -568,7 +573,7 @@ impl Store {
             Err(error) => return Err(error.into()),
         };
         if file.length()? == 0 {
-            // redb would make a new one of it
+            // redb would create a new database in it
             return Err(StoreError::Damaged("its file is empty".to_owned()));
         }
         let database = open_database(file)?;
@@ -578,7 +583,7 @@ impl Store {
         Ok(Some((Self { shelf: Shelf::new(disk, database), catalogue_entries }, contents)))
     }
 
-    /// Makes a new store, durably. It has its name only once it is whole.
+    /// Creates a new store, durably. It gets its name only when it is complete.
     pub(super) fn create(disk: &Arc<dyn Disk>, checkpoint: Checkpoint) -> Result<Self, StoreError> {
         match disk.remove(NEW_FILE_NAME) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -592,12 +597,13 @@ impl Store {
         Ok(store)
     }
 
-    /// Commits a checkpoint with changes, one after the other, durably. Where that fails it may have happened all the same:
-    /// [`Store::generation`] says. How many rows of [`Changes::rows_gone`] it removed: where that is none, there are none left.
+    /// Commits a checkpoint with these changes in order, durably. After an error it may have happened nevertheless: see
+    /// [`Store::generation`]. Returns the number of deleted [`Changes::rows_gone`]; 0 means that none are left.
     pub(super) fn commit(&mut self, checkpoint: Checkpoint, changes: &[&Changes]) -> Result<usize, StoreError> {
-        self.shelf.let_go(); // what this replaces is free again with the next commit, where nobody looks meanwhile
+        // so that the next commit can reuse the pages that this one replaces, if no read intervenes
+        self.shelf.let_go();
         let written = self.shelf.with(|database| write(database, &checkpoint, changes, self.catalogue_entries));
-        self.shelf.let_go(); // before memory forgets what is in the store from here on
+        self.shelf.let_go(); // before memory drops what is in the store from here on
         match written {
             Ok(_) => self.catalogue_entries += changes.iter().map(|of| of.catalogue.len() as u32).sum::<u32>(),
             Err(_) => self.shelf.close(),
@@ -610,15 +616,15 @@ fn open_database(file: Box<dyn DiskFile>) -> Result<Database, StoreError> {
     let backend = Backend { file };
     let mut builder = Database::builder();
     builder.set_cache_size(limits::STATE_CACHE_BYTES).set_check_integrity_on_open(true);
-    // A damaged file is refused with an error; should redb panic over one all the same, that is no reason for us to.
+    // redb returns an error for a damaged file; if it panics instead, the process must not.
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| builder.create_with_backend(backend)));
     match opened {
         Ok(opened) => Ok(opened?),
-        Err(_) => Err(StoreError::Damaged("it makes no sense at all".to_owned())),
+        Err(_) => Err(StoreError::Damaged("it is malformed".to_owned())),
     }
 }
 
-/// A redb database's file on our disk.
+/// Adapts our disk to redb.
 struct Backend {
     file: Box<dyn DiskFile>,
 }
@@ -631,7 +637,7 @@ impl std::fmt::Debug for Backend {
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        // An allocation that found no room may have done a part, and redb takes a length that ends inside a page for damage.
+        // A failed allocation may have extended the file a little, and redb treats a length within a page as damage.
         Ok(self.file.length()? / PAGE_BYTES * PAGE_BYTES)
     }
 
@@ -654,7 +660,7 @@ impl StorageBackend for Backend {
     }
 }
 
-/// A key, written as it is compared.
+/// A key, encoded in sort order.
 struct Key(Vec<u8>);
 
 impl Key {
@@ -719,14 +725,14 @@ fn write(
             write_changes(&mut table, changes, catalogue_entries)?;
             catalogue_entries += changes.catalogue.len() as u32;
         }
-        // behind all that was put
+        // after all insertions
         remove_rows(&mut table, changes.iter().flat_map(|changes| &changes.rows_gone))?
     };
     transaction.commit().map_err(redb::Error::from)?;
     Ok(removed)
 }
 
-/// Removes rows, as many as one commit may. How many.
+/// Deletes rows, within the limits of one commit. Returns their number.
 fn remove_rows<'r>(table: &mut Table<'_>, ranges: impl Iterator<Item = &'r RowRange>) -> Result<usize, StoreError> {
     let (mut rows, mut bytes) = (0, 0);
     let is_enough = |rows, bytes| rows >= limits::GONE_ROWS || bytes >= limits::GONE_BYTES;
@@ -734,7 +740,7 @@ fn remove_rows<'r>(table: &mut Table<'_>, ranges: impl Iterator<Item = &'r RowRa
         if is_enough(rows, bytes) {
             break;
         }
-        // what is not read from it stays
+        // rows that the iterator does not reach stay
         let mut going = table.extract_from_if::<&[u8], _>(first.as_slice()..behind.as_slice(), |_, _| true)?;
         while !is_enough(rows, bytes)
             && let Some(row) = going.next()
@@ -786,7 +792,7 @@ fn write_changes(table: &mut Table<'_>, changes: &Changes, catalogue_entries: u3
     }
     for (topic, position, run) in &changes.runs {
         for (number, rows) in run.chunks(RUN_ROW_IDENTITIES).enumerate() {
-            // the first one is in front of every identity, so that a look for any finds a row of the run
+            // the first row starts at 0, so that the lookup of any identity finds a row of the run
             let first = if number == 0 { 0 } else { rows.first().map_or(0, |row| row.identity) };
             let mut value = Vec::with_capacity(rows.len() * RECOGNISED_BYTES + 4);
             rows.iter().for_each(|row| encode_recognised(row, &mut value));
@@ -836,7 +842,7 @@ fn encode_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
 }
 
 const RECOGNISED_BYTES: usize = 44;
-/// Identities in a row of a run: with its key it fills four pages of redb.
+/// Identities per row of a run: with its key, a row fills four pages of redb.
 const RUN_ROW_IDENTITIES: usize = 360;
 const OLD_RECOGNISED_BYTES: usize = 36;
 
@@ -848,7 +854,7 @@ fn encode_recognised(row: &Recognised, out: &mut Vec<u8>) {
     out.put_u64_le(row.number);
 }
 
-/// Of as many bytes as that takes.
+/// Decodes either format; the older one has no number.
 fn decode_recognised(mut row: &[u8]) -> Recognised {
     Recognised {
         identity: row.get_u128_le(),
@@ -881,7 +887,7 @@ fn read(database: &Database) -> Result<Contents, StoreError> {
             contents.take(key, value).ok_or_else(damaged)?;
         }
     }
-    contents.checkpoint = checkpoint.ok_or_else(|| StoreError::Damaged("it holds no checkpoint".to_owned()))?;
+    contents.checkpoint = checkpoint.ok_or_else(|| StoreError::Damaged("it contains no checkpoint".to_owned()))?;
     Ok(contents)
 }
 
@@ -929,7 +935,7 @@ fn not_as_written(key: &[u8]) -> StoreError {
     StoreError::Damaged(format!("the value of key {} is not what was written", hex(key)))
 }
 
-/// A value without its checksum.
+/// A value without its checksum, which is verified.
 fn checked<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreError> {
     let (value, mut sum) = value.split_at_checked(value.len().wrapping_sub(4)).ok_or_else(|| not_as_written(key))?;
     if sum.get_u32_le() == checksum(key, value) { Ok(value) } else { Err(not_as_written(key)) }
@@ -963,14 +969,14 @@ fn decode_checkpoint(mut value: &[u8]) -> Result<Option<Checkpoint>, StoreError>
 }
 
 impl Checkpoint {
-    /// Of a log that has nothing yet.
+    /// The checkpoint of an empty log.
     pub(super) fn first(link: Link) -> Self {
         Self { generation: 0, link, clock: ClockState::default() }
     }
 }
 
 impl Contents {
-    /// Of a store that has nothing yet.
+    /// The content of an empty store.
     pub(super) fn new(checkpoint: Checkpoint) -> Self {
         Self {
             checkpoint,
@@ -984,7 +990,7 @@ impl Contents {
         }
     }
 
-    /// Takes in a row; `None` where it makes no sense.
+    /// Adds a row; `None` if it is malformed.
     fn take(&mut self, mut key: &[u8], mut value: &[u8]) -> Option<()> {
         let kind = key.try_get_u8().ok()?;
         let first = key.try_get_u32().ok()?;
@@ -1007,7 +1013,7 @@ impl Contents {
                 let (first_time_ns, last_time_ns) = (value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?);
                 let is_sealed = value.try_get_u8().ok()? == 1;
                 let (first_trusted_ns, last_trusted_ns) = match value.is_empty() {
-                    true => (first_time_ns, last_time_ns), // of an earlier version
+                    true => (first_time_ns, last_time_ns), // from an earlier version
                     false => (value.try_get_u64_le().ok()?, value.try_get_u64_le().ok()?),
                 };
                 let meta = SegmentMeta {

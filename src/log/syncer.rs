@@ -1,4 +1,4 @@
-//! The syncer: makes written groups durable while the appender goes on writing, so that no lane waits for a sync.
+//! The syncer: makes written groups durable while the appender continues to write, so that no lane waits for a sync.
 //!
 //! ```text
 //!   appender:  write 1   write 2  write 3   write 4
@@ -6,14 +6,14 @@
 //!                               └ acks of 1           └ acks of 2, 3
 //! ```
 //!
-//! Promises: what it acks, or shows outside, was written before the `fdatasync` began that has returned for it. A sync
-//! that fails is never tried again, and nothing is acked after it. No two syncs run at once: of two on one file only one
-//! is told that a write failed, and the other would ack what is lost. So the appender, where a file ends, waits for this
-//! thread in place of a sync of its own.
+//! Promises: an event is acked, or visible outside, only after an `fdatasync` that began after its write has returned.
+//! A failed sync is never repeated, and nothing is acked after it. No two syncs run at once: of two on one file only
+//! one would report a failed write, and the other would ack lost data. So at the end of a file the appender waits for
+//! this thread instead of syncing itself.
 //!
-//! A sync covers whatever was written when it begins: that is the group commit. It begins at once if a producer waits for an
-//! ack, or a reader outside for an event. Other units of lanes are synced with the next one, or after [`limits::SYNC_AFTER`]:
-//! a sync of its own for each level of a tree would delay the syncs that are waited for.
+//! A sync covers everything written before it begins: that is the group commit. It begins at once if a producer waits
+//! for an ack or an outside reader for an event. Other units of lanes are synced with the next one, or after
+//! [`limits::SYNC_AFTER`]: a separate sync for each level of a tree would delay the urgent ones.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,10 +30,11 @@ use super::{Durability, Shared};
 use crate::limits;
 use crate::model::{Offset, PartitionId};
 
-/// Where events went, or why they were refused: that, too, is told only once what it is about is durable.
+/// The offsets of an append, or why it was refused. A refusal, too, is reported only once the state that caused it is
+/// durable.
 pub(super) type Verdict = Result<Placed, NotPlaced>;
 
-/// Who waits for a group.
+/// A caller that waits for a group to become durable.
 pub(super) enum Ack {
     Append(oneshot::Sender<Verdict>, Verdict, Permit),
     Durable(oneshot::Sender<()>),
@@ -41,7 +42,7 @@ pub(super) enum Ack {
 
 impl Ack {
     pub(super) fn send(self) {
-        // a receiver that is gone has lost interest, not the event
+        // a dropped receiver only means that the caller no longer waits
         match self {
             Self::Append(ticket, placed, permit) => {
                 drop(permit);
@@ -52,22 +53,22 @@ impl Ack {
     }
 }
 
-/// How far a group goes in each partition that it has events of.
+/// The end offsets of a group in its partitions.
 pub(super) type Ends = Arc<[End]>;
 
-/// How far a group goes in a partition.
+/// The end offset of a group in a partition.
 #[derive(Debug, Clone)]
 pub(super) struct End {
     pub(super) id: PartitionId,
     pub(super) partition: Arc<Partition>,
-    /// Behind its last event there.
+    /// After its last event there.
     pub(super) offset: Offset,
 }
 
 /// A group that is written.
 pub(super) struct Written {
     pub(super) file: Arc<JournalFile>,
-    /// The position behind its last frame.
+    /// The position after its last frame.
     pub(super) end_position: u64,
     pub(super) ends: Ends,
     pub(super) acks: Vec<Ack>,
@@ -76,28 +77,28 @@ pub(super) struct Written {
 pub(super) struct Syncer {
     pending: Mutex<Pending>,
     arrived: Condvar,
-    /// More is durable, or nothing more will be.
+    /// Signals that more is durable, or that nothing more will be.
     settled: Condvar,
-    /// Everything in front of it is durable.
+    /// Everything before this position is durable.
     durable: AtomicU64,
     durability: Durability,
-    /// How long groups that no caller waits for may stay without a sync.
+    /// How long groups without a waiting caller may stay unsynced.
     patience: Duration,
-    /// There is no thread: whoever waits for a sync does it.
+    /// There is no thread: the caller that waits for a sync performs it.
     is_stepped: bool,
 }
 
 #[derive(Default)]
 struct Pending {
     groups: Vec<Written>,
-    /// The position behind the last group that was ever submitted.
+    /// The end position of the last submitted group.
     submitted: u64,
     closed: bool,
     /// When the first of the groups was submitted.
     since: Option<Instant>,
-    /// A caller waits, so the sync begins at once.
+    /// A caller waits: the sync begins at once.
     urgent: bool,
-    /// The thread is gone.
+    /// The thread has ended.
     ended: bool,
 }
 
@@ -130,7 +131,7 @@ impl Syncer {
         Self { pending, arrived, settled, durable: AtomicU64::new(durable), durability, patience, is_stepped }
     }
 
-    /// Everything in front of this position is durable.
+    /// Everything before this position is durable.
     pub(super) fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
     }
@@ -139,13 +140,13 @@ impl Syncer {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for a group to be made durable, waiting where too many are waiting already. A group that nobody waits for joins
-    /// the one in front of it.
+    /// Submits a group to be made durable; waits if too many are pending. A group without waiting callers is merged
+    /// with the previous one.
     pub(super) fn submit(&self, group: Written, shared: &Shared) {
         let mut pending = self.pending();
         pending.push(group, self.durability);
         self.arrived.notify_one();
-        // Lanes run ahead of the sync, but not without end: a disk that hangs stops them here.
+        // Lanes run ahead of the sync, but only a bounded distance: a disk that hangs stops them here.
         while pending.groups.len() >= limits::UNSYNCED_GROUPS_MAX && !pending.ended {
             pending = self.wait(pending, shared);
         }
@@ -168,7 +169,7 @@ impl Syncer {
         self.settled.wait(pending).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes durable what is written, where there is no thread to do it.
+    /// Syncs the pending groups, if there is no thread to do it.
     pub(super) fn step(&self, shared: &Shared) {
         let groups = std::mem::take(&mut self.pending().groups);
         if !self.make_durable(groups, shared) {
@@ -176,10 +177,10 @@ impl Syncer {
         }
     }
 
-    /// Waits until everything in front of a position, where a file ends, is durable. Nothing is left to be synced then.
+    /// Waits until everything before the end of a file is durable. After that, no group is pending.
     ///
     /// # Errors
-    /// When the syncer has ended before; it has said why.
+    /// The syncer has ended; it has reported the reason.
     pub(super) fn settle(&self, file: &Arc<JournalFile>, position: u64, shared: &Shared) -> io::Result<()> {
         let mut pending = self.pending();
         if pending.submitted < position {
@@ -195,7 +196,7 @@ impl Syncer {
         Ok(())
     }
 
-    /// Begins the next sync at once.
+    /// Makes the next sync begin at once.
     pub(super) fn hurry(&self) {
         let mut pending = self.pending();
         if !pending.urgent {
@@ -205,13 +206,13 @@ impl Syncer {
         }
     }
 
-    /// Nothing more is coming.
+    /// Closes the syncer: no more groups will be submitted.
     pub(super) fn close(&self) {
         self.pending().closed = true;
         self.arrived.notify_one();
     }
 
-    /// Waits for groups that are to be synced. `None`: closed, and nothing is left.
+    /// Waits for groups that are due. `None`: closed, and no group is left.
     fn take(&self) -> Option<Vec<Written>> {
         let mut pending = self.pending();
         loop {
@@ -230,9 +231,9 @@ impl Syncer {
         }
     }
 
-    /// Serves until it is closed or a sync fails.
+    /// Runs until it is closed or a sync fails.
     pub(super) fn run(&self, shared: &Shared) {
-        // Without this thread nothing is acked any more, however it ended: whoever waits must be told.
+        // Nothing is acked after the end of this thread, however it ended: waiting callers must learn that.
         if catch_unwind(AssertUnwindSafe(|| self.serve(shared))).is_err() {
             shared.poison("the syncer panicked");
         }
@@ -243,14 +244,14 @@ impl Syncer {
     fn serve(&self, shared: &Shared) {
         while let Some(groups) = self.take() {
             if !self.make_durable(groups, shared) {
-                return; // with the groups, and so their tickets
+                return; // drops the groups with their tickets
             }
-            drop(self.pending()); // or who has just looked and not yet begun to wait would miss it
+            drop(self.pending()); // so that a thread between its check and its wait does not miss the signal
             self.settled.notify_all();
         }
     }
 
-    /// Syncs groups and tells everybody. False where nothing can be promised any more.
+    /// Syncs groups and notifies their waiters. Returns false if nothing can be promised any more.
     fn make_durable(&self, groups: Vec<Written>, shared: &Shared) -> bool {
         if let Err(error) = sync_files(&groups, self.durable()) {
             shared.poison(&format!("fdatasync failed: {error}"));
@@ -270,7 +271,7 @@ impl Syncer {
     }
 }
 
-/// Syncs the files of those groups that are not durable yet: some only bring word of what was published before.
+/// Syncs the files of groups that are not durable yet. (A group of duplicates only has nothing to sync.)
 fn sync_files(groups: &[Written], durable: u64) -> io::Result<()> {
     let mut last: Option<&Arc<JournalFile>> = None;
     for group in groups.iter().filter(|group| group.end_position > durable) {
@@ -287,7 +288,7 @@ mod tests {
     use super::*;
     use crate::model::TopicId;
 
-    /// A group of one partition that `waiting` waits for outside.
+    /// A group with one event, which ends at `end_position`.
     fn group(partition: &Arc<Partition>, end_position: u64, acks: Vec<Ack>) -> Written {
         let id = PartitionId { topic: TopicId(1), partition: 0 };
         let disk: Arc<dyn crate::effects::Disk> = Arc::new(crate::effects::MemoryDisk::default());
@@ -332,6 +333,6 @@ mod tests {
             assert!(waits.as_mut().poll(&mut cx).is_pending());
             assert_eq!(hurried.get(), hurries, "the event at {offset} of 3 that are written");
         }
-        assert!(!partition.is_awaited_outside(), "nobody waits any more");
+        assert!(!partition.is_awaited_outside(), "no reader waits any more");
     }
 }

@@ -1,12 +1,12 @@
-//! The recent part of the journal in memory: what readers share, and all that the next checkpoint is made of.
+//! The recent part of the journal in memory, shared by readers and used to make the next checkpoint.
 //!
 //! ```text
 //!   in segments .......................... not yet ....................... written
-//!   kept while there is room for it        never dropped: the checkpointer takes it from here, not from the disk
+//!   kept while there is room for it        never dropped: the checkpointer reads it here, not from the disk
 //! ```
 //!
-//! Promises: bounded by bytes. What is not in segments fills it at the most, and what is there without a checkpoint is
-//! bounded as well; then the appender waits, and so do those who wait for it.
+//! Promises: bounded in bytes, both the part that is not in segments and the part without a checkpoint. At a bound the
+//! appender waits, and with it its callers.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,22 +23,22 @@ use super::window::Batch;
 use crate::limits;
 use crate::model::{LaneId, LaneWrite, Offset, PartitionId, ProducerId, TopicId};
 
-/// A group as it was written.
+/// A written group.
 #[derive(Clone)]
 pub(super) struct Group {
     /// Its frames.
     pub(super) bytes: Bytes,
-    /// Of the frame behind it.
+    /// The link of the frame after it.
     pub(super) end: Link,
-    /// How far it goes in each partition that it has events of.
+    /// Its end offsets in its partitions.
     pub(super) ends: Ends,
-    /// What else it says, until it is moved.
+    /// Its other changes, until it is moved.
     pub(super) changes: Arc<GroupChanges>,
-    /// What is recognised of it when it comes again.
+    /// The identities of its events, for deduplication.
     pub(super) identities: Arc<[(TopicId, Batch)]>,
 }
 
-/// What a group says beside its events, in its order.
+/// The changes of a group other than events, in order.
 #[derive(Debug, Default)]
 pub(super) struct GroupChanges {
     pub(super) cursors: Vec<(LaneId, Offset)>,
@@ -49,7 +49,7 @@ pub(super) struct GroupChanges {
 }
 
 impl GroupChanges {
-    /// Adds what is kept of a producer for whole topics.
+    /// Adds the last numbers of a producer for whole topics.
     pub(super) fn add_numbers(
         &mut self,
         numbers: impl Iterator<Item = (PartitionId, u64)>,
@@ -62,14 +62,14 @@ impl GroupChanges {
     }
 }
 
-/// Why the checkpointer wakes up.
+/// Why the checkpointer was woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wake {
-    /// Enough is waiting, or somebody waits for room.
+    /// A move is due, or the appender waits for room.
     Full,
-    /// Somebody asked for a checkpoint.
+    /// A checkpoint was requested.
     Asked,
-    /// It is time to look what may expire.
+    /// It is time to check for expired segments.
     Time,
     /// The log closes.
     Closing,
@@ -80,7 +80,7 @@ pub(super) struct Tail {
     changed: Condvar,
     bytes_max: usize,
     move_bytes_max: usize,
-    /// Bytes without a checkpoint for which the appender waits.
+    /// The bytes without a checkpoint beyond which the appender waits.
     uncommitted_bytes_max: usize,
 }
 
@@ -88,24 +88,24 @@ pub(super) struct Tail {
 struct State {
     groups: VecDeque<Group>,
     bytes: usize,
-    /// How many groups, from the front, are in segments.
+    /// The number of first groups that are in segments.
     moved: usize,
-    /// Bytes for which a move is made.
+    /// The bytes at which a move is due.
     move_bytes: usize,
-    /// Bytes of those that are not.
+    /// Bytes of groups that are not in segments.
     waiting_bytes: usize,
-    /// Bytes of those that are, without a checkpoint.
+    /// Bytes of groups in segments without a checkpoint.
     uncommitted_bytes: usize,
-    /// Everything in front of it may be acked and shown outside.
+    /// Everything before this position may be acked and shown outside.
     settled: u64,
-    /// Somebody waits for room.
+    /// The appender waits for room.
     is_short: bool,
     is_asked: bool,
     is_closing: bool,
 }
 
 impl Tail {
-    /// `end` is the link behind what recovery accepted.
+    /// `end` is the link after the accepted frames of recovery.
     pub(super) fn new(options: &LogOptions, end: &Link) -> Self {
         let move_bytes = worth_a_move(0, options.move_bytes);
         let state = Mutex::new(State { settled: end.position, move_bytes, ..State::default() });
@@ -127,7 +127,7 @@ impl Tail {
         self.state().waiting_bytes
     }
 
-    /// Whether so many more bytes find room. A group finds room where it is alone, however large.
+    /// Whether there is room for `bytes` more. A group that is alone always has room.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         let mut state = self.state();
         let has_room = !self.is_full(&state, bytes);
@@ -138,7 +138,7 @@ impl Tail {
         has_room
     }
 
-    /// Whether this many more bytes find room, whatever is moved meanwhile.
+    /// As [`Self::has_room`], but independent of concurrent moves and without waking the checkpointer.
     pub(super) fn has_room_for_long(&self, bytes: usize) -> bool {
         let state = self.state();
         !self.is_full(&state, bytes) && state.waiting_bytes + state.uncommitted_bytes <= self.uncommitted_bytes_max
@@ -149,7 +149,7 @@ impl Tail {
         is_much || state.uncommitted_bytes > self.uncommitted_bytes_max
     }
 
-    /// Waits until there is room, at most for a while.
+    /// Waits for room, at most for `patience`.
     pub(super) fn wait_for_room(&self, bytes: usize, patience: Duration) {
         let state = self.state();
         let is_full = |state: &mut State| {
@@ -168,8 +168,8 @@ impl Tail {
         self.drop_old(&mut state);
     }
 
-    /// Everything in front of a position may be acked and shown outside. Under `os` and `interval` the appender says so and
-    /// the syncer, later, of what lies further back.
+    /// Everything before a position may be acked and shown outside. Under `os` and `interval` the appender reports
+    /// this, and later the syncer with an earlier position.
     pub(super) fn set_settled(&self, position: u64) {
         let mut state = self.state();
         state.settled = state.settled.max(position);
@@ -178,14 +178,14 @@ impl Tail {
         }
     }
 
-    /// What goes into segments next: the settled groups that are not there, in their order.
+    /// The groups to move next: settled and not in segments, in order.
     pub(super) fn waiting(&self) -> Vec<Group> {
         let state = self.state();
         let waiting = state.groups.iter().skip(state.moved);
         waiting.take_while(|group| group.end.position <= state.settled).cloned().collect()
     }
 
-    /// The first `count` of those that waited are in segments, which are of `partitions` partitions, and readers see them there.
+    /// The first `count` waiting groups are in segments of `partitions` partitions and visible to readers there.
     pub(super) fn moved(&self, count: usize, partitions: usize) {
         let mut state = self.state();
         state.move_bytes = worth_a_move(partitions, self.move_bytes_max);
@@ -193,7 +193,7 @@ impl Tail {
         let mut bytes = 0;
         for group in state.groups.iter_mut().skip(moved).take(count) {
             bytes += group.bytes.len();
-            group.changes = Arc::default(); // who has moved it has them
+            group.changes = Arc::default(); // the checkpointer has taken them
         }
         state.moved += count;
         state.waiting_bytes -= bytes;
@@ -207,7 +207,7 @@ impl Tail {
         self.state().uncommitted_bytes
     }
 
-    /// There is a checkpoint of all that is in segments.
+    /// A checkpoint covers everything in segments.
     pub(super) fn committed(&self) {
         self.state().uncommitted_bytes = 0;
         self.changed.notify_all();
@@ -232,7 +232,7 @@ impl Tail {
             || state.is_short && state.uncommitted_bytes > self.uncommitted_bytes_max
     }
 
-    /// Blocks the checkpointer until there is something to do, at most for `patience`.
+    /// Blocks the checkpointer until there is work, at most for `patience`.
     pub(super) fn wait_for_work(&self, patience: Duration) -> Wake {
         let is_idle = |state: &mut State| !(self.due(state) || state.is_asked || state.is_closing);
         let waited = self.changed.wait_timeout_while(self.state(), patience, is_idle);
@@ -248,27 +248,28 @@ impl Tail {
         }
     }
 
-    /// Blocks the checkpointer for a while, unless the log closes.
+    /// Blocks the checkpointer for `pause`, unless the log closes.
     pub(super) fn pause(&self, pause: Duration) {
         let waited = self.changed.wait_timeout_while(self.state(), pause, |state| !state.is_closing);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Asks for a checkpoint.
+    /// Requests a checkpoint.
     pub(super) fn ask(&self) {
         self.state().is_asked = true;
         self.changed.notify_all();
     }
 
-    /// Sends the checkpointer home, and whoever waits for room.
+    /// Ends the waits of the checkpointer and the appender.
     pub(super) fn close(&self) {
         self.state().is_closing = true;
         self.changed.notify_all();
     }
 }
 
-/// Bytes for which a move is made, by how many partitions the last one wrote to. Each partition costs a write, so many of them
-/// need larger moves; small moves keep the processor and the disk free for acks. Options above the default are taken as they are.
+/// The bytes at which a move is due, given the number of partitions that the last one wrote. Each partition costs a
+/// write, so many partitions need larger moves; small moves leave processor and disk free for acks. A setting above the
+/// default is used as it is.
 fn worth_a_move(partitions: usize, most: usize) -> usize {
     match most {
         0..=limits::MOVE_BYTES => partitions.saturating_mul(limits::BLOCK_BYTES).max(limits::MOVE_BYTES_MIN).min(most),
@@ -295,9 +296,9 @@ mod tests {
         tail.push(group(60));
         tail.push(group(120));
         tail.set_settled(120); // by the appender
-        tail.set_settled(60); // by the syncer, which is behind
+        tail.set_settled(60); // by the syncer, which is later
         assert!(!tail.has_room(60));
-        assert_eq!(tail.wait_for_work(Duration::from_secs(60)), Wake::Full, "nobody else gives room back");
+        assert_eq!(tail.wait_for_work(Duration::from_secs(60)), Wake::Full, "only the checkpointer frees room");
         assert_eq!(tail.waiting().len(), 2);
     }
 }

@@ -1,9 +1,9 @@
-//! Who does the log's work, and when: three threads, or a simulation step by step.
+//! The threads of the log: three, or none if a simulation makes each step.
 //!
 //! ```text
 //!   appender ─┬─ ends when the queue is closed and empty, or a write fails
-//!   syncer    ├─ ends when the appender has, or a sync fails
-//!   checkpoints ─ ends last, with a checkpoint of all there is, unless the log is poisoned
+//!   syncer    ├─ ends after the appender, or when a sync fails
+//!   checkpoints ─ ends last, with a final checkpoint, unless the log is poisoned
 //! ```
 
 use std::io;
@@ -20,7 +20,7 @@ use super::tail::Wake;
 use super::{Condition, Shared};
 use crate::limits;
 
-/// The threads of a log that is open.
+/// The threads of an open log.
 pub(super) struct Threads {
     appender: JoinHandle<()>,
 }
@@ -39,7 +39,7 @@ impl Threads {
     }
 }
 
-/// The appender's thread, which starts the others and ends them. Nothing runs and nobody waits when it returns.
+/// The appender's thread, which starts the others and ends them. When it returns, no thread runs and no caller waits.
 fn run(shared: &Arc<Shared>, seat: &Seat, syncer: &Arc<Syncer>) {
     let served = std::thread::scope(|scope| -> io::Result<()> {
         let syncs = Builder::new().name("wattle-syncer".into()).spawn_scoped(scope, || syncer.run(shared))?;
@@ -48,7 +48,8 @@ fn run(shared: &Arc<Shared>, seat: &Seat, syncer: &Arc<Syncer>) {
                 shared.poison("the checkpointer panicked");
             }
         });
-        // A panic ends the log like a failed write: whoever waits must be told, and half a group not acked.
+        // A panic ends the log like a failed write: waiting callers must learn it, and an incomplete group must not be
+        // acked.
         let served = match &checkpoints {
             Ok(_) => catch_unwind(AssertUnwindSafe(|| seat.serve())),
             Err(error) => Ok(Err(io::Error::new(error.kind(), error.to_string()))),
@@ -56,7 +57,7 @@ fn run(shared: &Arc<Shared>, seat: &Seat, syncer: &Arc<Syncer>) {
         let served = served.unwrap_or_else(|_| Err(io::Error::other("the appender panicked")));
         let served = shared.unless_given_up(served);
         if let Err(error) = &served {
-            shared.poison(&error.to_string()); // before the syncer ends: it must not ack past it
+            shared.poison(&error.to_string()); // before the syncer ends: it must not ack beyond the failure
         }
         let appender = seat.leave();
         syncer.close();
@@ -66,7 +67,7 @@ fn run(shared: &Arc<Shared>, seat: &Seat, syncer: &Arc<Syncer>) {
             shared.poison(&error.to_string()); // before the last checkpoint
         }
         shared.tail.close();
-        marked // the scope waits for the checkpoints
+        marked // the scope waits for the checkpointer
     });
     end(shared, served);
 }
@@ -83,7 +84,7 @@ fn end(shared: &Shared, served: io::Result<()>) {
         }
         works
     });
-    // Whoever still waits is told by the end of its ticket, or looks at the condition.
+    // A caller that still waits sees its ticket closed, or the condition.
     shared.queue.clear();
     shared.wake_all();
 }
@@ -109,7 +110,7 @@ fn checkpoint(shared: &Shared) {
             return;
         }
         if !is_made {
-            // The state store was opened again and checked whole: a fifth of the time at the most goes into that.
+            // The store was reopened and verified as a whole: limit that to one fifth of the time.
             let took = Duration::from_nanos(shared.clock.elapsed_ns().saturating_sub(began_ns));
             let pause = (4 * took).clamp(limits::CHECKPOINT_RETRY_AFTER, limits::CHECKPOINT_RETRY_MAX);
             shared.tail.pause(pause);
@@ -117,7 +118,7 @@ fn checkpoint(shared: &Shared) {
     }
 }
 
-/// Does the work of a log without threads. Each step does what there is to do, and no more.
+/// Does the work of a log without threads. Each step does the work that is due, and nothing else.
 pub struct Stepper {
     shared: Arc<Shared>,
     appender: Appender,
@@ -129,7 +130,7 @@ impl Stepper {
         Self { shared, appender, syncer }
     }
 
-    /// Writes what is in the queue.
+    /// Writes the queue.
     pub fn append(&mut self) {
         let submissions = self.shared.queue.take();
         if self.shared.is_poisoned() {
@@ -141,7 +142,7 @@ impl Stepper {
         }
     }
 
-    /// Does what the appender does when nothing has come for a while.
+    /// Does the appender's work after an idle period.
     pub fn idle(&mut self) {
         if !self.shared.is_poisoned()
             && let Err(error) = self.appender.idle()
@@ -150,22 +151,22 @@ impl Stepper {
         }
     }
 
-    /// Makes durable what is written.
+    /// Syncs the written groups.
     pub fn sync(&mut self) {
         self.syncer.step(&self.shared);
     }
 
-    /// Moves what is written into segments, and makes a checkpoint where that is due. False where the disk is full.
+    /// Moves written groups into segments, and makes a checkpoint if one is due. Returns false if the disk is full.
     pub fn move_out(&mut self) -> bool {
         self.shared.checkpoint(Turn::Move)
     }
 
-    /// Makes a checkpoint of what is written and removes what has expired. False where the disk is full.
+    /// Makes a checkpoint and removes expired segments. Returns false if the disk is full.
     pub fn checkpoint(&mut self) -> bool {
         self.shared.checkpoint(Turn::Checkpoint)
     }
 
-    /// Ends the log as [`super::Log::close`] does.
+    /// Ends the log like [`super::Log::close`].
     pub fn close(mut self) {
         self.shared.queue.close();
         self.append();

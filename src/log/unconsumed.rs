@@ -1,5 +1,5 @@
-//! How many events of a topic the slowest of some subscribers has yet to consume: kept by those who change it, so that
-//! anyone asks with one load, however many partitions there are.
+//! Counts the events of a topic that the slowest of some subscribers has not consumed. Writers update the count, so
+//! that reading it costs one load for any number of partitions.
 //!
 //! ```text
 //!   the appender: an end, a position ─┐   ┌─ share of partition 0 ─┐
@@ -7,9 +7,9 @@
 //!                                         └─ …                     ┘
 //! ```
 //!
-//! Promises: whoever moves something counts its partition anew, behind the move and under the lock of that share, so the sum
-//! is what a count of everything would say once they have, and no difference is ever carried on.
-//! Must not know: who asks, what for.
+//! Promises: after each change, the writer recounts its partition under the lock of that share. So the sum equals a
+//! full count once all writers have done that, and errors do not accumulate. Must not know: the reader of the count and
+//! its purpose.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -17,26 +17,26 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::{Lane, Log, Partition};
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 
-/// A count that is kept for as long as this lives.
+/// A count, updated as long as this exists.
 #[derive(Debug)]
 pub struct Unconsumed {
     sum: Arc<AtomicU64>,
-    /// What moves knows them only as long as they are here.
+    /// Writers hold only weak references to them.
     _shares: Vec<Arc<Share>>,
 }
 
 impl Unconsumed {
-    /// The events that the slowest subscriber has yet to consume, of those that are kept.
+    /// The retained events that the slowest subscriber has not consumed.
     pub fn count(&self) -> u64 {
         self.sum.load(Ordering::Acquire)
     }
 }
 
-/// One partition's part of a count.
+/// The part of a count for one partition.
 #[derive(Debug)]
 struct Share {
     partition: Arc<Partition>,
-    /// Of all subscribers; there is one at least.
+    /// Of all subscribers; not empty.
     lanes: Vec<Arc<Lane>>,
     counted: Mutex<u64>,
     sum: Arc<AtomicU64>,
@@ -45,23 +45,23 @@ struct Share {
 impl Share {
     fn count_anew(&self) {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        // Positions first: what is consumed meanwhile makes room, and never the other way round.
+        // Positions first: a concurrent change can then only make the count too small, never negative.
         let slowest = self.lanes.iter().map(|lane| lane.position()).min().unwrap_or(0);
         let now = self.partition.written().saturating_sub(slowest.max(self.partition.start()));
-        // The sum wraps where it goes down; all of it together never does.
+        // The difference may wrap; the sum of all shares does not.
         self.sum.fetch_add(now.wrapping_sub(*counted), Ordering::AcqRel);
         *counted = now;
     }
 }
 
-/// The shares in which something counts.
+/// The shares that depend on a value.
 #[derive(Debug, Default)]
 pub(super) struct Counts(Mutex<Vec<Weak<Share>>>);
 
 impl Counts {
-    /// It has moved.
+    /// Recounts after a change of the value.
     pub(super) fn count_anew(&self) {
-        // The lock also orders the move and the first count of a share that is only just added.
+        // The lock also orders the change with the first count of a new share.
         let shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         shares.iter().filter_map(Weak::upgrade).for_each(|share| share.count_anew());
     }
@@ -74,7 +74,7 @@ impl Counts {
 }
 
 impl Log {
-    /// Counts what the slowest of some subscribers has yet to consume of a topic, from now on.
+    /// Counts, from now on, the events of a topic that the slowest of these subscribers has not consumed.
     pub fn unconsumed(&self, topic: TopicId, partitions: u32, readers: &[SubscriberId]) -> Unconsumed {
         let sum = Arc::new(AtomicU64::new(0));
         let partitions = if readers.is_empty() { 0 } else { partitions };

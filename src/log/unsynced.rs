@@ -1,12 +1,12 @@
-//! Segments that were written since the last checkpoint, and making them durable.
+//! Segments that were written since the last checkpoint, and their sync.
 //!
-//! Promises: a checkpoint waits for its own segments and for nothing that other programs write. Each file stays open from its
-//! first write to its sync, which is told of every write that failed in between. Where that would be more files than
-//! [`limits::UNSYNCED_FILES_MAX`], or descriptors are short, they are closed, and one sync is for the whole file system: it is
-//! told of all of them too, and waits for other programs as well.
+//! Promises: a checkpoint waits only for its own segments, not for writes of other programs. Each file stays open from
+//! its first write to its sync, which reports every failed write in between. Beyond [`limits::UNSYNCED_FILES_MAX`]
+//! files, or if descriptors are short, the files are closed, and one sync of the whole file system is used: it also
+//! reports all failures, but waits for other programs as well.
 //!
-//! The disk begins to write them before that, evenly: a sync of the journal, for which producers wait, also waits for whatever
-//! else the disk was given by then.
+//! Writeback starts before the sync, in small parts: a sync of the journal, on which acks depend, also waits for other
+//! data that the disk was given before.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,26 +18,26 @@ use crate::limits;
 
 pub(super) struct Unsynced {
     files: BTreeMap<SegmentId, UnsyncedFile>,
-    /// Some were closed: only a sync of everything is told of their failed writes.
+    /// Some files were closed: only a sync of the file system reports their failed writes.
     needs_all: bool,
-    /// It needs that each time.
+    /// The setting requires that for each checkpoint.
     needs_all_always: bool,
-    /// Some have names that are not durable.
+    /// Some files have names that are not durable.
     has_names: bool,
-    /// Which one the disk was told of last.
+    /// The file whose writeback was started last.
     begun_last: Option<SegmentId>,
 }
 
 struct UnsyncedFile {
-    /// None: it was closed.
+    /// `None`: it was closed.
     file: Option<Box<dyn DiskFile>>,
-    /// The disk was told to begin to write what lies before it.
+    /// Writeback was started for everything before this position.
     begun: u64,
     end: u64,
 }
 
 impl UnsyncedFile {
-    /// Bytes that are worth to be begun. What is behind the last page is written to again.
+    /// Bytes whose writeback is worth starting. The last, incomplete page will be written again.
     fn to_begin(&self) -> u64 {
         let bytes = (self.end & !(limits::PAGE_BYTES - 1)).saturating_sub(self.begun);
         if self.file.is_some() && bytes >= limits::SEGMENT_BEGIN_BYTES { bytes } else { 0 }
@@ -56,23 +56,23 @@ impl UnsyncedFile {
         file.write_at(bytes, start)?;
         self.end = start + bytes.len() as u64;
         if is_last && file.length()? > self.end {
-            file.truncate(self.end)?; // left from a checkpoint that never was
+            file.truncate(self.end)?; // left by a checkpoint that was not committed
         }
         Ok(())
     }
 }
 
 impl Unsynced {
-    /// `needs_all`: what a checkpoint speaks of is more than segments, since the journal itself may not be durable.
+    /// `needs_all`: a checkpoint must sync more than segments, because the journal itself may not be durable.
     pub(super) fn new(needs_all: bool) -> Self {
         let (files, has_names) = (BTreeMap::new(), false);
         Self { files, needs_all, needs_all_always: needs_all, has_names, begun_last: None }
     }
 
-    /// Adds to a segment, behind its first `start` bytes.
+    /// Writes to a segment after its first `start` bytes.
     ///
     /// # Errors
-    /// As the file system says.
+    /// I/O errors.
     pub(super) fn write(
         &mut self,
         disk: &dyn Disk,
@@ -85,7 +85,7 @@ impl Unsynced {
             Some(file) => file,
             None => match self.open(disk, id, start) {
                 Err(error) if is_out_of_descriptors(&error) => {
-                    readers.clear(); // readers open theirs again
+                    readers.clear(); // readers reopen theirs
                     self.close();
                     self.open(disk, id, start)?
                 }
@@ -97,7 +97,7 @@ impl Unsynced {
         }
         let entry = self.files.entry(id).or_insert(UnsyncedFile { file: None, begun: start, end: start });
         let written = entry.write(file.as_ref(), bytes, start, is_last);
-        // also where it failed: whatever was written is to be synced
+        // also after a failure: anything that was written must be synced
         entry.file = Some(file);
         if self.needs_all {
             entry.begin();
@@ -117,21 +117,21 @@ impl Unsynced {
         }
     }
 
-    /// From now on only a sync of everything is told of what fails.
+    /// Closes the files: from now on only a sync of the file system reports failures.
     fn close(&mut self) {
         self.files.values_mut().for_each(|file| file.file = None);
         self.needs_all = true;
     }
 
-    /// Bytes that the disk can be told to begin to write.
+    /// Bytes whose writeback can be started.
     pub(super) fn to_begin(&self) -> u64 {
         self.files.values().map(UnsyncedFile::to_begin).sum()
     }
 
-    /// Lets the disk begin to write about this many bytes.
+    /// Starts the writeback of about this many bytes.
     pub(super) fn begin(&mut self, bytes: u64) {
         let mut begun = 0;
-        // each in its turn
+        // round-robin
         let behind = self.begun_last.map_or(Bound::Unbounded, Bound::Excluded);
         let up_to = self.begun_last.map_or(Bound::Excluded(SegmentId::FIRST), Bound::Included);
         for range in [(behind, Bound::Unbounded), (Bound::Unbounded, up_to)] {
@@ -148,14 +148,14 @@ impl Unsynced {
     /// Makes all of it durable.
     ///
     /// # Errors
-    /// As the file system says: none of it is durable then, and it must not be tried again.
+    /// I/O errors: nothing of it is durable then, and the sync must not be repeated.
     pub(super) fn sync(&mut self, disk: &dyn Disk) -> io::Result<()> {
         if self.needs_all {
             disk.sync_all()?;
         } else {
             let files = || self.files.values().filter_map(|known| Some((known.file.as_ref()?, known)));
             for (file, known) in files().filter(|(_, known)| known.end > known.begun) {
-                file.start_writing(known.begun, known.end - known.begun); // all at once
+                file.start_writing(known.begun, known.end - known.begun); // starts all files before the first wait
             }
             files().try_for_each(|(file, _)| file.sync())?;
             if self.has_names {
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::model::{PartitionId, TopicId};
 
-    /// What the disk was told to begin to write: position and length.
+    /// The writeback requests that a disk got: position and length.
     #[derive(Clone, Default)]
     struct Begun(Arc<Mutex<Vec<(u64, u64)>>>);
 
@@ -215,16 +215,16 @@ mod tests {
         let begun: Vec<Begun> = (0..4).map(|_| Begun::default()).collect();
         for (number, file) in (0..).zip(&begun) {
             let id = SegmentId { partition: PartitionId { topic: TopicId(1), partition: number }, base_offset: 0 };
-            // the last one has little
+            // the last file has only a little
             let end = if number == 3 { 63 * KIB } else { 100 * KIB + 7 };
             unsynced.files.insert(id, UnsyncedFile { file: Some(Box::new(file.clone())), begun: 0, end });
         }
         let take = || begun.iter().map(|file| std::mem::take(&mut *file.0.lock().unwrap())).collect::<Vec<_>>();
-        let whole = vec![(0, 100 * KIB)]; // whole pages: what is behind them is written to again
+        let whole = vec![(0, 100 * KIB)]; // whole pages: the rest will be written again
         assert_eq!(unsynced.to_begin(), 300 * KIB);
         unsynced.begin(1);
         assert_eq!(take(), [whole.clone(), vec![], vec![], vec![]]);
-        // the first one has more already, and waits for the others
+        // the first file has more data already, but waits for the others
         unsynced.files.values_mut().next().unwrap().end = 200 * KIB;
         unsynced.begin(1);
         assert_eq!(take(), [vec![], whole.clone(), vec![], vec![]]);

@@ -1,4 +1,4 @@
-//! Reads the frames of a journal file one after the other, a window at a time.
+//! Reads the frames of a journal file in order, in windows of bytes.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use super::files::{FILE_HEAD_BYTES, JournalFile};
 use super::frame::{FrameError, HEAD_BYTES, Head, Kind, Link};
 use crate::effects::DiskFile;
 
-/// Bytes that are read at once.
+/// Bytes per read.
 const WINDOW_BYTES: usize = 1 << 20;
 
 /// Why there is no frame.
@@ -20,7 +20,7 @@ pub(super) enum WalkError {
     Frame(#[from] FrameError),
 }
 
-/// A walk along a file.
+/// A reader of the frames in a file.
 pub(super) struct Walk<'a> {
     file: &'a dyn DiskFile,
     first_position: u64,
@@ -39,14 +39,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The whole frame at a position, checked for itself; whether it belongs there is for the caller to say.
+    /// The intact frame at a position; the caller must check that it belongs there.
     pub(super) fn frame(&mut self, position: u64) -> Result<(Head, Bytes), WalkError> {
         if self.in_window(position).len() < HEAD_BYTES {
             self.load(position, WINDOW_BYTES)?;
         }
         let head = match Head::parse(&self.in_window(position)) {
             Err(FrameError::Unknown { .. } | FrameError::Short) => {
-                // whether it was written by a newer release can be told only of all of it
+                // whether a newer release wrote it is known only from the whole frame
                 self.load(position, super::frame::BODY_BYTES_MAX.min(self.left(position)?))?;
                 Head::parse(&self.in_window(position))?
             }
@@ -60,8 +60,8 @@ impl<'a> Walk<'a> {
         Ok((head, frame.slice(..head.frame_bytes())))
     }
 
-    /// Whole frames from a position on, as many as lie in one window, in front of `end`; the link behind them; and the
-    /// catalogue entries among them.
+    /// The intact frames from `position` on and before `end` that lie in one window, the link after them, and their
+    /// catalogue entries.
     pub(super) fn run(&mut self, position: u64, end: u64) -> Result<(Bytes, Link, Vec<Bytes>), WalkError> {
         let (mut head, frame) = self.frame(position)?;
         let mut entries = Vec::new();
@@ -119,12 +119,12 @@ impl<'a> Walk<'a> {
             if self.window.len() < WINDOW_BYTES {
                 return Ok(None);
             }
-            at += (self.window.len() - 3) as u64; // it may lie across the edge
+            at += (self.window.len() - 3) as u64; // the magic may straddle the edge
         }
     }
 
-    /// The whole frame at a position, where one of a known version begins there, belongs there and is what is looked for.
-    /// Only then is anything computed over what it claims to be: the bytes are those of strangers.
+    /// The intact frame at a position, if a known version begins there, belongs there and `is_wanted`. Only then is a
+    /// checksum computed over its claimed length, because the bytes may come from a producer.
     pub(super) fn frame_if(
         &mut self,
         position: u64,
@@ -144,7 +144,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether a whole frame further on proves that what should be at `link` was durable.
+    /// Whether a later intact frame proves that the frame at `link` was durable.
     pub(super) fn is_proved_behind(&mut self, link: &Link) -> Result<bool, WalkError> {
         let mut at = link.position;
         loop {
@@ -163,7 +163,7 @@ impl<'a> Walk<'a> {
             if window.len() < WINDOW_BYTES {
                 return Ok(false);
             }
-            at += (window.len() - HEAD_BYTES) as u64; // a head may lie across the edge
+            at += (window.len() - HEAD_BYTES) as u64; // a head may straddle the edge
         }
     }
 }
@@ -184,7 +184,7 @@ mod tests {
         JournalFile { first_position: 0, file }
     }
 
-    /// Heads as a stranger may put them into events, one behind the other, each of a frame of which the most is there.
+    /// Heads that a producer could put into events, one after the other, each claiming the longest possible frame.
     fn hostile(version: u8) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() + 16 <= WINDOW_BYTES {
@@ -205,7 +205,7 @@ mod tests {
             CHECKSUMMED_BYTES.set(0);
             assert!(!Walk::new(&file_of(&bytes)).is_proved_behind(&link).unwrap());
             assert_eq!(CHECKSUMMED_BYTES.get(), 0, "version {version}: none of it can be a proof");
-            // what is one is found behind all that
+            // a real proof after all that is found
             let position = bytes.len() as u64;
             let proof = Link { position, sequence: link.sequence + 1, ..link };
             write_frame(&mut bytes, Kind::Mark, &proof, position, |_| ()).unwrap();
@@ -224,7 +224,7 @@ mod tests {
         let mut at = 0;
         while let Some(here) = walk.next_magic(at).unwrap() {
             assert!(walk.frame_if(here, |_| true).unwrap().is_none());
-            at = here + 1 + (bytes.len() / 64) as u64; // some of them will do
+            at = here + 1 + (bytes.len() / 64) as u64; // a sample is enough
         }
         assert_eq!(CHECKSUMMED_BYTES.get(), 0);
     }

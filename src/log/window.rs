@@ -1,7 +1,7 @@
-//! Identities that are not in the store yet: all of what came since the last checkpoint, in memory.
+//! Identities that are not in the store yet: all since the last checkpoint, in memory.
 //!
-//! The events of a group are one batch, which the appender and the checkpointer share. When a checkpoint has written it,
-//! it goes from here bit by bit, so that nobody waits for that.
+//! The events of a group are one batch, shared by the appender and the checkpointer. After a checkpoint has written it,
+//! its identities are removed in small steps, so that no call takes long.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use super::sealed::{Hashing, Horizon};
 use super::store::Recognised;
 use crate::model::Offset;
 
-/// Where an event is within its topic.
+/// The place of an event in its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) partition: u32,
     pub(super) offset: Offset,
 }
 
-/// An event that was noted.
+/// The identity and the place of an event.
 #[derive(Debug, Clone, Copy)]
 struct Noted {
-    /// As bytes, which need no room for their alignment.
+    /// As bytes, to avoid padding.
     identity: [u8; 16],
     trusted_time_ns: u64,
     offset: Offset,
     partition: u32,
 }
 
-/// The events of a topic that were written in one group.
+/// The events of a topic in one group.
 #[derive(Debug, Clone)]
 pub(super) struct Batch {
     first_number: u64,
@@ -38,7 +38,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Of events that a store knows. Their numbers are those from `first_number` on.
+    /// A batch of stored events, numbered from `first_number` on.
     pub(super) fn of(first_number: u64, events: &[Recognised]) -> Self {
         let noted = |event: &Recognised| Noted {
             identity: event.identity.to_ne_bytes(),
@@ -53,7 +53,7 @@ impl Batch {
         size_of_val(&*self.events)
     }
 
-    /// The number behind its last event.
+    /// The number after its last event.
     pub(super) fn end_number(&self) -> u64 {
         self.first_number + self.events.len() as u64
     }
@@ -69,11 +69,11 @@ impl Batch {
     }
 }
 
-/// A number within the window and a part of the hash, so that one look at this mostly is enough.
+/// The number of an event and a part of its hash, so that most lookups need only this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Slot {
     hash: u32,
-    /// The lower half of it.
+    /// The lower half.
     number: u32,
 }
 
@@ -87,21 +87,21 @@ impl Slot {
     }
 }
 
-/// What was noted of some events, to be taken back.
+/// How to undo [`Window::note`] for some events.
 #[derive(Debug, Default)]
 pub(super) struct Undo {
     count: usize,
-    /// Slots that took the place of others.
+    /// Slots that replaced others.
     replaced: Vec<(Slot, Slot)>,
 }
 
-/// What is in memory of one topic.
+/// The identities of one topic in memory.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     next_number: u64,
-    /// Of the first event that is in memory.
+    /// The number of the first event in memory.
     first_number: u64,
-    /// With the journal's position behind it.
+    /// With the end position of their group in the journal.
     batches: VecDeque<(Batch, u64)>,
     /// Of the group that is being made.
     open: Vec<Noted>,
@@ -109,7 +109,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// That goes on with this number.
+    /// An empty window whose next number is this.
     pub(super) fn from(next_number: u64) -> Self {
         Self { next_number, first_number: next_number, ..Self::default() }
     }
@@ -141,13 +141,13 @@ impl Window {
         self.slots.find(slot.spread(), is_it).copied()
     }
 
-    /// Looks at what [`Self::find`] will look at for a few hashes.
+    /// Prefetches what [`Self::find`] will read for these hashes.
     pub(super) fn touch(&self, hashes: &[u64]) {
         let touched = |hash: &&u64| self.slots.find(Slot::new(**hash, 0).spread(), |_| false).is_some();
         std::hint::black_box(hashes.iter().filter(touched).count());
     }
 
-    /// The last event with this identity, unless that is not in memory: where it is, where it is in the window.
+    /// Looks up the last event with this identity. `None`: not in memory. `Some(None)`: outside of the window.
     pub(super) fn find(&self, identity: u128, hash: u64, horizon: Horizon) -> Option<Option<Place>> {
         let slot = self.slot(identity, hash)?;
         let number = self.number(&slot);
@@ -156,7 +156,7 @@ impl Window {
         Some(horizon.has(noted.trusted_time_ns, number).then_some(place))
     }
 
-    /// Notes an event. One with the same identity is not in the window any more.
+    /// Records an event. An earlier one with the same identity is replaced.
     pub(super) fn note(&mut self, identity: u128, hash: u64, place: Place, trusted_time_ns: u64, undo: &mut Undo) {
         let slot = Slot::new(hash, self.next_number);
         match self.slot(identity, hash) {
@@ -174,7 +174,7 @@ impl Window {
         undo.count += 1;
     }
 
-    /// Takes back the events that were noted last.
+    /// Undoes the last records.
     pub(super) fn take_back(&mut self, mut undo: Undo, hashing: &Hashing) {
         for _ in 0..undo.count {
             let Some(noted) = self.open.pop() else { return };
@@ -190,7 +190,7 @@ impl Window {
         }
     }
 
-    /// Adds a batch that a store knows, though not in a run.
+    /// Adds a batch from the store that is not in a run.
     pub(super) fn add(&mut self, batch: Batch, position: u64, hashing: &Hashing) {
         for event in batch.events() {
             let place = Place { partition: event.partition, offset: event.offset };
@@ -201,7 +201,7 @@ impl Window {
         self.batches.push_back((batch, position));
     }
 
-    /// The group is written, up to this position. What it brought.
+    /// The group is written, up to this position. Returns its batch.
     pub(super) fn written(&mut self, position: u64) -> Option<Batch> {
         if self.open.is_empty() {
             return None;
@@ -212,12 +212,12 @@ impl Window {
         Some(batch)
     }
 
-    /// Whether something is in memory that lies in front of a position.
+    /// Whether events before a position are still in memory.
     pub(super) fn has_before(&self, position: u64) -> bool {
         self.batches.front().is_some_and(|(_, end)| *end <= position)
     }
 
-    /// Lets events in front of a position go, at most so many. How many went.
+    /// Removes up to `most` events before a position. Returns their number.
     pub(super) fn release(&mut self, position: u64, most: usize, hashing: &Hashing) -> usize {
         let mut released = 0;
         while released < most && self.has_before(position) {
@@ -234,7 +234,7 @@ impl Window {
             for hash in hashes {
                 let slot = Slot::new(*hash, self.first_number);
                 if let Ok(known) = self.slots.find_entry(slot.spread(), |known| *known == slot) {
-                    known.remove(); // unless a later event has taken its place
+                    known.remove(); // unless a later event has replaced it
                 }
                 self.first_number += 1;
                 released += 1;

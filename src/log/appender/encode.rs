@@ -1,4 +1,4 @@
-//! Encoding a group: what is submitted is judged, gets its offsets, and becomes frames. Nothing is written here.
+//! Encodes a group: submissions are judged, get their offsets, and become frames. Nothing is written here.
 
 use std::io;
 use std::ops::Range;
@@ -22,39 +22,40 @@ use crate::limits;
 use crate::model::slices::Slice;
 use crate::model::{Fence, GuardRefused, LaneWrite, Offset, PartitionId, Slices, keeper_of};
 
-/// What is done once the group is written.
+/// What to do once the group is written.
 pub(super) enum Then {
     Ack(Ack),
     Unit(Box<WrittenUnit>),
-    /// What a partition of a topic keeps.
+    /// Changed entries of a partition of a topic.
     Kept(Box<WrittenKept>),
-    /// A unit with guards is written, or refused.
+    /// The verdict on a unit with guards.
     Verdict(oneshot::Sender<Result<(), GuardRefused>>, Result<(), GuardRefused>),
     Acquired(oneshot::Sender<(Offset, u64)>, (Offset, u64)),
     Barrier(oneshot::Sender<()>),
 }
 
-/// A unit of a lane that is written.
+/// A unit of a lane, once written.
 pub(super) struct WrittenUnit {
     pub(super) lane: Arc<Lane>,
     pub(super) consumed_to: Offset,
     pub(super) writes: Vec<LaneWrite>,
     pub(super) number: u64,
-    /// Behind its frame.
+    /// The end position of its frame.
     pub(super) end_position: u64,
     pub(super) permit: Permit,
 }
 
-/// What a partition of a topic keeps from now on.
+/// Changed entries of a partition of a topic, once written.
 pub(super) struct WrittenKept {
     pub(super) keeper: Arc<Lane>,
     pub(super) writes: Vec<LaneWrite>,
     pub(super) number: u64,
-    /// Behind its frame.
+    /// The end position of its frame.
     pub(super) end_position: u64,
 }
 
-/// A group on its way: its frames, where in them events are, what else they say, and what is done once they are written.
+/// An encoded group: its frames, the positions of the events in them, its other changes, and what to do once it is
+/// written.
 #[derive(Default)]
 pub(super) struct Encoded {
     pub(super) bytes: Vec<u8>,
@@ -63,18 +64,19 @@ pub(super) struct Encoded {
     pub(super) then: Vec<Then>,
 }
 
-/// Events of a group that have their place.
+/// Events of a group that have offsets.
 pub(super) struct PlacedSlice {
     pub(super) partition: PartitionId,
     pub(super) base_offset: Offset,
     pub(super) count: u32,
-    /// Of the group's bytes.
+    /// In the group's bytes.
     pub(super) records: Range<usize>,
 }
 
 impl Appender {
-    /// Encodes as many of those that are left as make one group, up to one that has to wait and may not. It is not longer than a file, which has its room already, unless one
-    /// alone is; or, step by step, all that waits, so that a simulation can say what a step does.
+    /// Encodes the first submissions in `left` as one group, up to the first one that needs to wait and may not. The
+    /// group fits into one file, which has room, unless a single submission is larger. A stepped log encodes all
+    /// submissions, so that a simulation controls what a step does.
     pub(super) fn encode_group(&mut self) -> io::Result<()> {
         let file_bytes = match self.options.is_stepped {
             true => usize::MAX,
@@ -89,7 +91,7 @@ impl Appender {
             }
             (count, room) = (count + 1, room + bytes);
         }
-        // Exactly as large as it gets: readers share this memory for as long as it is recent, spare room and all.
+        // The exact size: readers share this memory, including spare capacity, while the group is recent.
         let bytes = Vec::with_capacity(room);
         let mut encoded = Encoded { bytes, then: Vec::with_capacity(count), ..Encoded::default() };
         let ClockState { trusted_ns, wall_ns } = self.shared.trusted.now();
@@ -104,13 +106,13 @@ impl Appender {
         }
         let bytes = &mut encoded.bytes;
         if bytes.capacity() - bytes.len() > bytes.len() / 8 {
-            bytes.shrink_to_fit(); // guards may bring less than there was room for
+            bytes.shrink_to_fit(); // guarded records may turn out smaller than their upper bound
         }
         self.unfinished = Some(encoded);
         Ok(())
     }
 
-    /// The same submission where it has to wait and may not: nothing of it has happened.
+    /// Encodes a submission. Returns it unchanged if it needs to wait and may not.
     fn encode_submission(&mut self, submission: Submission, group: &mut Encoded) -> io::Result<Option<Submission>> {
         match submission {
             Submission::Append { mut slices, looked, ticket, permit } => {
@@ -144,7 +146,7 @@ impl Appender {
                 permit,
             } => {
                 if !lane.is_owner(owner) {
-                    return Ok(None); // fenced while it waited; its session finds out at its next commit
+                    return Ok(None); // fenced while it was queued; its session learns that at its next commit
                 }
                 let Self { shared, writers, trusted_time_ns, .. } = self;
                 let (settings, mut duplicates) = (shared.settings(), Vec::new());
@@ -196,7 +198,7 @@ impl Appender {
         Ok(None)
     }
 
-    /// Encodes a unit. The offset of the first record of each slice.
+    /// Encodes a unit. Returns the offset of the first record of each slice.
     fn encode_unit(
         &mut self,
         group: &mut Encoded,
@@ -231,7 +233,7 @@ impl Appender {
         base_offsets
     }
 
-    /// Partitions keep this from now on: what is judged next sees it, though it is not written yet.
+    /// Applies the entries of partitions, so that the next verdicts see them before they are written.
     fn keep(&self, kept: Vec<Kept>, group: &mut Encoded) {
         for (partition, writes) in kept {
             let keeper = self.shared.lane(keeper_of(partition));
@@ -242,7 +244,8 @@ impl Appender {
         }
     }
 
-    /// What was published before, and what partitions keep. A refusal is for what comes behind the same fence as well.
+    /// Judges an append: duplicates, entries of partitions, records to set aside. A refusal also applies to later
+    /// appends with the same fence.
     fn judge(&mut self, slices: &mut Slices, looked: Option<&Looked>) -> io::Result<Result<Judged, NotPlaced>> {
         let fence = slices.fence().cloned();
         if fence.as_ref().is_some_and(Fence::is_shut) {
@@ -257,7 +260,7 @@ impl Appender {
         let waits = match (self.may_wait, self.is_alone) {
             (false, _) => Waits::Not,
             (true, true) => Waits::Alone,
-            (true, false) => Waits::BesideOthers,
+            (true, false) => Waits::WithPauses,
         };
         let mut look = SealedLook::new(shared, self.hashing, waits);
         let settings = shared.settings();

@@ -5,7 +5,7 @@ use crate::model::Mark;
 
 const LINK: Link = Link { position: 4096, sequence: 7, previous_checksum: 99, epoch: 3, append_time_ns: 1_000 };
 
-/// How a test's records are marked.
+/// How the records of a test are identified.
 #[derive(Debug, Clone, Copy)]
 enum Marks {
     None,
@@ -99,7 +99,8 @@ proptest! {
 
     #[test]
     fn every_flipped_bit_is_found(at in any::<prop::sample::Index>(), bit in 0u8..8) {
-        let (mut bytes, written) = frame_of(&slices_of(&[(0, b"hello".to_vec()), (1, vec![0; 40])], Marks::Identities), None, &[]);
+        let slices = slices_of(&[(0, b"hello".to_vec()), (1, vec![0; 40])], Marks::Identities);
+        let (mut bytes, written) = frame_of(&slices, None, &[]);
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         let accepted = Head::parse(&bytes).and_then(|head| head.verify(&bytes).map(|()| head));

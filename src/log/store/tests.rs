@@ -8,7 +8,7 @@ fn store(disk: &MemoryDisk) -> Store {
     Store::create(&disk, Checkpoint::first(Link::first(0))).unwrap()
 }
 
-/// Puts a value under as many keys.
+/// Puts the same value under keys 0 to `keys`.
 fn commit(store: &mut Store, generation: u64, keys: u32, value: &[u8]) {
     let checkpoint = Checkpoint { generation, ..Checkpoint::first(Link::first(0)) };
     let mut changes = Changes::new(checkpoint);
