@@ -23,13 +23,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{noise, resident_bytes};
-use wattle::dispatch::{HandleError, Handler, Tree};
+use wattle::dispatch::Tree;
 use wattle::engine::Engine;
 use wattle::engine::embedded::{Durability, EmbeddedEngine};
+use wattle::model::call::{Batch, HandleError, Handled, Handler};
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event, Time};
-use wattle::wasm::{Batch, Handled};
+
+use common::{noise, resident_bytes};
 
 const TREE: &str = "
 wattle: v1

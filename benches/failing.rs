@@ -21,11 +21,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use wattle::dispatch::{Filter, Tree};
+use wattle::engine::embedded::{Durability, EmbeddedEngine};
+use wattle::model::call::{Action, Batch, Failure, HandleError, Handled, Handler};
+
 use common::median;
 use tree::{event, plan_of, until};
-use wattle::dispatch::{Filter, HandleError, Handler, Tree};
-use wattle::engine::embedded::{Durability, EmbeddedEngine};
-use wattle::wasm::{Action, Batch, Failure, Handled};
 
 const TREE: &str = "
 wattle: v1

@@ -12,7 +12,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use wattle::wasm::{Batch, Event, EventContext, Host, HostOptions, Limits, LogLevel, NoState, PluginSpec};
+use wattle::model::call::{Batch, CallEvent, EventContext, Limits, LogLevel, NoState};
+use wattle::wasm::{Host, HostOptions, PluginSpec};
 
 #[path = "../tests/common/guests.rs"]
 #[allow(unreachable_pub, dead_code, reason = "shared with tests")]
@@ -48,7 +49,7 @@ fn host(c: &mut Criterion) {
     let context: Arc<dyn EventContext> = Arc::new(Silent);
     let mut group = c.benchmark_group("host");
     for size in BATCHES {
-        let event = Event {
+        let event = CallEvent {
             key: "o-0001",
             r#type: "order.created",
             time_ns: 1,

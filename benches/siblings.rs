@@ -25,12 +25,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{median, resident_bytes};
-use tree::{event, plan_of, until};
-use wattle::dispatch::{HandleError, Handler, Tree};
+use wattle::dispatch::Tree;
 use wattle::engine::Engine;
 use wattle::engine::embedded::{Durability, EmbeddedEngine};
-use wattle::wasm::{Action, Batch, Failure, Handled};
+use wattle::model::call::{Action, Batch, Failure, HandleError, Handled, Handler};
+
+use common::{median, resident_bytes};
+use tree::{event, plan_of, until};
 
 const TREE: &str = "
 wattle: v1

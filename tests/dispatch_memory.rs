@@ -17,14 +17,15 @@ mod common {
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::trees::{PATIENCE, event, plan_of, settled, status, until};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore};
-use wattle::dispatch::{HandleError, Handler, Tree};
+use wattle::dispatch::Tree;
 use wattle::engine::Engine as _;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::log::Durability;
-use wattle::wasm::{Batch, Handled, Output};
+use wattle::model::call::{Batch, HandleError, Handled, Handler, Output};
+
+use common::trees::{PATIENCE, event, plan_of, settled, status, until};
 
 const TREE: &str = "
 wattle: v1
@@ -63,7 +64,7 @@ impl Handler for Simple {
         if let Some(gate) = &self.gate {
             drop(gate.acquire().await.unwrap());
         }
-        let output = |(index, event): (u32, &wattle::wasm::Event<'_>)| Output {
+        let output = |(index, event): (u32, &wattle::model::call::CallEvent<'_>)| Output {
             event: index,
             port: 0,
             key: None,

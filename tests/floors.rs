@@ -13,7 +13,9 @@ const CIRCLES: &[&str] = &[
     "cli: build built check components",
     "log: checkpointer guards identities kept partition producers queue sealed store syncer unconsumed window",
     "reload: adopt applied error garbage proposal record reloader snapshot source start store topology",
-    "wasm: answer call contract host keyvalue logs plugin refusal state store wasi",
+    "wasm: call host plugin",
+    "wasm: contract keyvalue wasi",
+    "wasm: state store",
 ];
 
 /// A module by its names from the root of the crate on.
@@ -273,6 +275,18 @@ fn only_one_engine_knows_the_log() {
         .filter(|module| house.said(module).iter().any(|path| path.first().is_some_and(|room| room == "log")))
         .collect();
     assert!(all.is_empty(), "only `engine/embedded` may use `log`: {all:?}");
+}
+
+#[test]
+fn lanes_and_the_sandbox_are_strangers() {
+    let house = House::standing();
+    let uses = |from: &str, to: &str| {
+        let of = house.0.keys().filter(|module| module.first().is_some_and(|room| room == from));
+        of.filter(|module| house.said(module).iter().any(|path| path.first().is_some_and(|room| room == to)))
+            .collect::<Vec<_>>()
+    };
+    let all = [uses("dispatch", "wasm"), uses("wasm", "dispatch")].concat();
+    assert!(all.is_empty(), "what a call is stands in `model::call`, for handlers of any kind: {all:?}");
 }
 
 #[test]

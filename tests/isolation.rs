@@ -18,15 +18,17 @@ mod common {
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::plugin_calls::{host, spec};
-use common::trees::{PATIENCE, contents, data, event, only, plan_of, settled, status, until};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use wattle::dispatch::{HandleError, Handler, Tree};
+use wattle::dispatch::Tree;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::log::Durability;
-use wattle::wasm::{Batch, Handled, Limits, Plugin};
+use wattle::model::call::{Batch, HandleError, Handled, Handler, Limits};
+use wattle::wasm::Plugin;
+
+use common::plugin_calls::{host, spec};
+use common::trees::{PATIENCE, contents, data, event, only, plan_of, settled, status, until};
 
 const TREE: &str = "
 wattle: v1

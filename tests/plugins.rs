@@ -16,8 +16,10 @@ mod common {
 
 use std::collections::BTreeMap;
 
+use wattle::model::call::{Action, Output};
+use wattle::wasm::{Host, HostOptions, Plugin};
+
 use common::plugin_calls::{START_NS, Sent, call, call_on, host, sent, spec};
-use wattle::wasm::{Action, Host, HostOptions, Output, Plugin};
 
 const ORDER: &str = r#"{"order_id":"o-1","status":"paid","currency":"EUR","customer":{"name":"Ada","email":"ada@example.test"},
     "items":[{"sku":"lamp","qty":2,"price_cents":1999}],"total_cents":3998}"#;

@@ -20,8 +20,10 @@ use std::sync::LazyLock;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use wattle::model::call::{Action, CallErrorKind, Limits, LogLevel};
+use wattle::wasm::{Host, Plugin};
+
 use common::plugin_calls::{Sent, call, call_on, host, sent, spec};
-use wattle::wasm::{Action, CallErrorKind, Host, Limits, LogLevel, Plugin};
 
 static HOST: LazyLock<Host> = LazyLock::new(host);
 

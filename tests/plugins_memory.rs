@@ -15,8 +15,9 @@ mod common {
     pub mod plugin_calls;
 }
 
+use wattle::model::call::{CallErrorKind, Limits};
+
 use common::plugin_calls::{call, host, sent, spec};
-use wattle::wasm::{CallErrorKind, Limits};
 
 const MIB: u64 = 1 << 20;
 

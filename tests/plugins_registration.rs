@@ -19,9 +19,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use wattle::model::call::Limits;
+use wattle::wasm::{Host, HostOptions, Plugin, PluginSpec, RegisterError, config_schema};
+
 use common::guests::guest;
 use common::plugin_calls::{call, host, sent, spec};
-use wattle::wasm::{Host, HostOptions, Limits, Plugin, PluginSpec, RegisterError, config_schema};
 
 static HOST: LazyLock<Host> = LazyLock::new(host);
 

@@ -17,12 +17,14 @@ mod common {
 use std::fs;
 use std::path::Path;
 
-use common::plugin_calls::{call, host, sent};
 use tempfile::TempDir;
 use wattle::cli::build::{BuildError, build_folder, is_plugin_folder};
 use wattle::cli::new::{Language, NewArgs, create};
+use wattle::model::call::Limits;
 use wattle::topology::{Found, Source, Surroundings, check};
-use wattle::wasm::{Digest, Limits, PluginSpec};
+use wattle::wasm::{Digest, PluginSpec};
+
+use common::plugin_calls::{call, host, sent};
 
 /// A folder for new plugins, outside of this project, with its toolchain.
 fn elsewhere() -> TempDir {

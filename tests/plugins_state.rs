@@ -19,12 +19,12 @@ mod common {
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use wattle::model::call::{Action, CallError, CallErrorKind, Handled, Keys, Limits, StateError, StateView, StateWrite};
+use wattle::wasm::{Host, Plugin};
+
 use common::plugin_calls::{START_NS, Sent, call_over, host, sent, spec};
 use common::random::Random;
 use common::states::{MemoryState, Unreadable};
-use wattle::wasm::{
-    Action, CallError, CallErrorKind, Handled, Host, Keys, Limits, Plugin, StateError, StateView, StateWrite,
-};
 
 static HOST: LazyLock<Host> = LazyLock::new(host);
 

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use wattle::dispatch::{Handler, Tree};
+use wattle::dispatch::Tree;
 use wattle::engine::embedded::{Durability, EmbeddedEngine};
+use wattle::model::call::Handler;
 use wattle::topology::Plan;
 
 #[path = "../../tests/common/trees.rs"]

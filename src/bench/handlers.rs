@@ -8,13 +8,14 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::{BenchError, Comparison, Subject, fresh, processor_time, runtime, sample};
-use crate::dispatch::{HandleError, PublishError, Tree};
+use crate::dispatch::{PublishError, Tree};
 use crate::engine::Engine;
 use crate::engine::embedded::{Durability, EmbeddedEngine};
 use crate::limits;
 use crate::model::EventView;
+use crate::model::call::{Batch, CallEvent, EventContext, HandleError, LogLevel, NoState};
 use crate::topology::{Plan, TopicIndex};
-use crate::wasm::{Batch, Event, EventContext, LogLevel, NoState, Plugin};
+use crate::wasm::Plugin;
 
 /// Events that are published at once.
 const PUBLISH_EVENTS: usize = 1_000;
@@ -138,7 +139,7 @@ async fn call_all(plugin: &Plugin, input: &[Carried]) -> Result<(Sent, Duration)
     let context: Arc<dyn EventContext> = Arc::new(Silent);
     let (mut sent, mut took) = (Vec::new(), Duration::ZERO);
     for chunk in input.chunks(limits::BATCH_EVENTS_MAX as usize) {
-        let events: Vec<Event<'_>> = chunk.iter().map(borrowed).collect();
+        let events: Vec<CallEvent<'_>> = chunk.iter().map(borrowed).collect();
         let batch = Batch {
             topic: "bare",
             partition: 0,
@@ -161,8 +162,8 @@ async fn call_all(plugin: &Plugin, input: &[Carried]) -> Result<(Sent, Duration)
     Ok((sent, took))
 }
 
-fn borrowed(carried: &Carried) -> Event<'_> {
-    Event {
+fn borrowed(carried: &Carried) -> CallEvent<'_> {
+    CallEvent {
         key: &carried.key,
         r#type: &carried.r#type,
         time_ns: 1,

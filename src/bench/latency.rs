@@ -12,12 +12,13 @@ use tokio::sync::mpsc;
 
 use super::{BenchError, Subject, client_runtime, fresh, loopback, quantile, runtime, sample};
 use crate::client::{Client, Read, Start};
-use crate::dispatch::{HandleError, Handler, Tree};
+use crate::dispatch::Tree;
 use crate::engine::Engine;
 use crate::engine::embedded::{Durability, EmbeddedEngine};
+use crate::model::call::{Batch, HandleError, Handled, Handler};
 use crate::server::{self, Port, Server};
 use crate::topology::{Plan, SubscriberIndex};
-use crate::wasm::{Batch, Handled, Plugin};
+use crate::wasm::Plugin;
 
 /// How many levels of handlers an event goes through.
 const LEVELS: usize = 3;

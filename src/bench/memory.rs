@@ -5,10 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{BenchError, Subject, fresh, runtime, sample};
-use crate::dispatch::{HandleError, Handler, Tree};
+use crate::dispatch::Tree;
 use crate::engine::Engine;
 use crate::engine::embedded::{Durability, EmbeddedEngine};
-use crate::wasm::{Batch, Handled, Plugin};
+use crate::model::call::{Batch, HandleError, Handled, Handler};
+use crate::wasm::Plugin;
 
 /// Events that are published at once.
 const PUBLISH_EVENTS: usize = 1_000;

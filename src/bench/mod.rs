@@ -19,21 +19,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::client::ClientError;
+use crate::dispatch::StartError;
+use crate::engine::AppendError;
+use crate::engine::embedded::EmbeddedError;
+use crate::model::call::HandleError;
+use crate::reload::{BeginError, ReloadError};
+use crate::server;
+use crate::topology::{Found, Plan, Source, Surroundings, check};
+use crate::wasm::{HostError, Plugin};
 pub use handlers::handlers;
 pub use latency::{Latency, latency};
 pub use memory::{Memory, memory};
 pub use peak::{Peak, peak};
 pub use publish::{Publish, publish};
 pub use reload::{Calls, Reload, Spread, reload};
-
-use crate::client::ClientError;
-use crate::dispatch::{HandleError, StartError};
-use crate::engine::AppendError;
-use crate::engine::embedded::EmbeddedError;
-use crate::reload::{BeginError, ReloadError};
-use crate::server;
-use crate::topology::{Found, Plan, Source, Surroundings, check};
-use crate::wasm::{HostError, Plugin};
 
 /// What is measured.
 pub struct Subject {

@@ -9,10 +9,11 @@ use bytes::Bytes;
 
 use super::memory::resident_bytes;
 use super::{BenchError, Subject, fresh, runtime, sample};
-use crate::dispatch::{HandleError, Handler, Tree};
+use crate::dispatch::Tree;
 use crate::engine::Engine;
 use crate::engine::embedded::{Durability, EmbeddedEngine};
-use crate::wasm::{Batch, Handled, Plugin};
+use crate::model::call::{Batch, HandleError, Handled, Handler};
+use crate::wasm::Plugin;
 
 /// Events that are published at once, each batch after the ack of the one before.
 const PUBLISH_EVENTS: usize = 1_000;

@@ -18,11 +18,12 @@ use crate::client::{CapsuleInfo, ClientError};
 use crate::dispatch::Capsule;
 use crate::dispatch::capsule::{CapsuleFailure, KeptRead, KeptValue, Outcome as Played};
 use crate::effects::write_private;
+use crate::model::call::Handled;
 use crate::model::json::{Members, is_json, json_on_one_line, member, to_json};
 use crate::model::{self, Event};
 use crate::rpc::reason::UNKNOWN_VERSION;
 use crate::rpc::times::nanoseconds;
-use crate::wasm::{Handled, Host, HostOptions};
+use crate::wasm::{Host, HostOptions};
 
 /// Look at events that failed, and have the same failure again
 ///
@@ -554,7 +555,7 @@ fn report(args: &RunArgs, capsule: &Capsule, ran: &Ran) -> Outcome {
 }
 
 fn outputs(capsule: &Capsule, handled: &Handled) -> Vec<Members> {
-    let shown = |output: &crate::wasm::Output| {
+    let shown = |output: &crate::model::call::Output| {
         Members::from([
             ("port".to_owned(), member(&capsule.ports.get(output.port as usize))),
             ("type".to_owned(), member(&output.r#type)),
@@ -567,7 +568,7 @@ fn outputs(capsule: &Capsule, handled: &Handled) -> Vec<Members> {
 }
 
 fn writes(handled: &Handled) -> Vec<Members> {
-    let written = |write: &crate::wasm::StateWrite| {
+    let written = |write: &crate::model::call::StateWrite| {
         let value = write.value.as_ref().map(|bytes| value(bytes, ""));
         Members::from([
             ("bucket".to_owned(), member(&write.bucket)),

@@ -36,7 +36,6 @@ pub use intake::backlog::{Admission, BacklogFull};
 pub use intake::publish::{Addressed, Diverted, Numbering, PublishError, Published, Publisher};
 pub use lane::capsule::Capsule;
 pub use lane::command::Refusal;
-pub use lane::handler::{HandleError, Handler};
 pub use lane::state::StateEntry;
 pub use lane::status::{LaneState, OnTrial, Snapshot, SubscriberStatus, TopicStatus};
 pub use lane::versions::{Terms, Trial, TrialFailure, Verdict};

@@ -3,6 +3,7 @@
 //! Promises: pure values and codecs; encoding and decoding are inverses; decoding never panics, whatever the bytes.
 //! Must not know: where events are stored, who handles them, YAML, gRPC or Wasm.
 
+pub mod call;
 pub mod chunk;
 pub mod event;
 mod fence;

@@ -40,10 +40,10 @@ mod watch;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::dispatch::{Handler, OnTrial, Terms};
+use crate::dispatch::{OnTrial, Terms};
+use crate::model::call::Handler;
 use crate::topology::TrialPlan;
 use crate::wasm::{Digest, Host, Plugin, PluginSpec, RegisterError};
-
 pub use adopt::{Instead, adopt, instead};
 pub use applied::{Files, Retired};
 pub use error::{KeptError, ReloadError};

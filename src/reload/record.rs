@@ -22,9 +22,10 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::store::{Unread, Written};
 use super::values::Values;
+use crate::model::call::Limits;
 use crate::topology::ConfigValue;
 use crate::topology::kept::KeptPath;
-use crate::wasm::{Digest, Limits, PluginSpec};
+use crate::wasm::{Digest, PluginSpec};
 
 /// Versions of a subscriber that are kept, beside those that run or ran last.
 pub(super) const VERSIONS_KEPT_MAX: usize = 50;

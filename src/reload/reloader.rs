@@ -21,9 +21,10 @@ use super::{
     Compile, KeptError, KeptVersion, Outcome, Policy, ReloadError, Reloaded, Standing, Store, Summary, Unpinned,
     cause_of_file, source, start, terms,
 };
-use crate::dispatch::{Called, ControlError, Handler as _, SubscriberStatus, Tree, VersionError};
+use crate::dispatch::{Called, ControlError, SubscriberStatus, Tree, VersionError};
 use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
+use crate::model::call::Handler as _;
 use crate::topology::{Plan, SubscriberPlan};
 use crate::wasm::{Digest, PluginSpec};
 

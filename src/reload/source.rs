@@ -12,10 +12,9 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::OFlags;
 
 use super::{KeptError, SecretFolders};
+use crate::model::call::Limits;
 use crate::topology::{ConfigSchema, ConfigValue, Plan, SubscriberPlan};
-use crate::wasm::{
-    COMPONENT_BYTES_MAX, Digest, Hidden, Host, Limits, Plugin, PluginSpec, RegisterError, config_schema,
-};
+use crate::wasm::{COMPONENT_BYTES_MAX, Digest, Hidden, Host, Plugin, PluginSpec, RegisterError, config_schema};
 
 /// Largest secret in bytes: certificates and keys fit, a wrong path to something else is noticed.
 const SECRET_BYTES_MAX: u64 = 64 << 10;

@@ -20,8 +20,9 @@ use super::source::{
 };
 use super::store::{Store, StoreError};
 use super::{Compile, KeptError, Replaced, terms};
-use crate::dispatch::{Handler as _, Starts};
+use crate::dispatch::Starts;
 use crate::effects::{Clock, SystemClock};
+use crate::model::call::Handler as _;
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::{Digest, PluginSpec};
 

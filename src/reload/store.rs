@@ -678,7 +678,7 @@ mod tests {
             config: BTreeMap::new(),
             hidden: BTreeMap::new(),
             ports: Vec::new(),
-            limits: crate::wasm::Limits::default(),
+            limits: crate::model::call::Limits::default(),
         };
         Kept::new(&spec, &BTreeMap::<String, ConfigValue>::new(), ("test", 1))
     }

@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::call::{Action, CallError, CallErrorKind, Failure, Handled, Output};
 use super::contract::wattle::plugin::types;
 use super::limits::OUTPUTS_PER_EVENT_MAX;
 use super::logs::cut;
 use crate::model::EventError;
+use crate::model::call::{Action, CallError, CallErrorKind, Failure, Handled, Output};
 use crate::model::event::{bad_character, check_text};
 
 /// What an answer is held to.

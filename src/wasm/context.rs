@@ -5,8 +5,8 @@ use wasmtime::Result;
 use super::contract::wasi::config::store;
 use super::contract::wasi::logging::logging;
 use super::contract::wattle::plugin::{context, types};
-use super::logs::LogLevel;
 use super::state::State;
+use crate::model::call::LogLevel;
 
 impl types::Host for State {}
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::Limits;
+use crate::model::call::Limits;
 
 /// Log lines per second of all plugins when no topology could say how many.
 const LOG_LINES_UNSAID: u32 = 100;

@@ -1,6 +1,6 @@
 //! The plugin host: one engine, one pool of instances, one cache of compiled code, for all plugins of a bus.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -16,16 +16,15 @@ use super::cache::Cache;
 use super::contract::Sandbox;
 use super::digest::Digest;
 use super::engine::engine;
-use super::limits::Limits;
 use super::logs::Gate;
 use super::plugin::{Instance, Kind, Plugin, Shared, StartError};
 use super::refusal::{self, RegisterError};
 use super::room::Room;
-use super::sections;
 use super::state::State;
 use super::ticker::Ticker;
-use super::wasi;
+use super::{sections, wasi};
 use crate::effects::random;
+use crate::model::call::{Limits, PluginSettings};
 
 /// What a host may use.
 #[derive(Clone, Debug)]
@@ -123,21 +122,6 @@ pub enum Hidden {
     Secret,
     /// It is of the environment, which may have secrets. Another value makes another version.
     Variable,
-}
-
-/// What a version was made with beside its component, as far as it may be shown.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PluginSettings {
-    /// Its ports.
-    pub ports: Vec<String>,
-    /// Its limits.
-    pub limits: Limits,
-    /// What it is told; `None` for what is shown nowhere.
-    pub config: BTreeMap<String, Option<String>>,
-    /// Names of the configuration that are secrets.
-    pub secrets: BTreeSet<String>,
-    /// The same in one process where the values of all secrets are, and says nothing else of them.
-    pub secrets_mark: [u8; 32],
 }
 
 impl PluginSpec {

@@ -11,11 +11,12 @@ use bytes::Bytes;
 use wasmtime::Result;
 use wasmtime::component::Resource;
 
-use super::contract::wasi::keyvalue::store::{Error, KeyResponse};
-use super::contract::wasi::keyvalue::{atomics, batch, store};
+use super::contract::wasi::keyvalue::store::{self, Error, KeyResponse};
+use super::contract::wasi::keyvalue::{atomics, batch};
 use super::digest::Digest;
 use super::state::State;
-use super::store::{Found, Keys, Trouble, bucket_name};
+use super::store::{Found, Trouble, bucket_name};
+use crate::model::call::Keys;
 
 /// An open bucket.
 pub struct Bucket(Arc<str>);

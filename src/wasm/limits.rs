@@ -5,32 +5,7 @@
 
 use std::time::Duration;
 
-/// How much one plugin may use. Part of the identity of its version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// The sum of an instance's memories, in bytes. Growth past it fails inside the plugin.
-    pub memory_bytes: u64,
-    /// How long one event may run. Time during which the plugin waited for its turn does not count.
-    pub time: Duration,
-    /// How much one event may send, in bytes: data, keys, types and attributes of its outputs.
-    pub output_bytes: u64,
-    /// How many handles of the host (pollables, streams, buckets) an instance may hold at once.
-    pub handles: u32,
-    /// How many log lines per second are kept, over all instances of a plugin. What is beyond is counted.
-    pub log_lines_per_second: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            memory_bytes: 64 * MIB,
-            time: Duration::from_secs(1),
-            output_bytes: MIB,
-            handles: 1_000,
-            log_lines_per_second: 100,
-        }
-    }
-}
+use crate::model::call::{Limits, STATE_READS_BYTES_MAX};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -115,10 +90,6 @@ pub(super) const STATE_BATCH_KEYS_MAX: usize = 1_000;
 
 /// What one `get-many` may give, in bytes of values, so that no request costs the bus more than it costs the plugin.
 pub(super) const STATE_BATCH_BYTES_MAX: usize = 4 << 20;
-
-/// What is remembered of what the events of a call have read, in bytes, for whoever wants to know it: as much as the largest
-/// `get-many`, twice. An event that reads more is remembered as one that did.
-pub(super) const STATE_READS_BYTES_MAX: usize = 8 << 20;
 
 const _: () = assert!(STATE_BUCKET_BYTES_MAX + STATE_KEY_BYTES_MAX + STATE_VALUE_BYTES_MAX <= STATE_EVENT_BYTES_MAX);
 const _: () = assert!(

@@ -8,23 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::EventContext;
 use super::limits::LOG_LINE_BYTES_MAX;
-
-/// How much a log line matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// The flow of control.
-    Trace,
-    /// For whoever debugs the plugin.
-    Debug,
-    /// For whoever watches it run; also standard output.
-    Info,
-    /// Something looks wrong; also standard error.
-    Warn,
-    /// Something is wrong; also what a plugin calls critical.
-    Error,
-}
+use crate::model::call::{EventContext, LogLevel};
 
 /// Lets a number of lines per second pass, over all instances of a plugin, and says how many did not.
 pub(super) struct Gate {

@@ -7,7 +7,7 @@
 //! order, outputs and writes within their limits. What a failed event wrote is not in it.
 //!
 //! **Relies on** wasmtime for isolation, on a tokio-like executor that polls calls, and on callers for the answers of
-//! [`EventContext`] and [`StateView`].
+//! [`EventContext`](crate::model::call::EventContext) and [`StateView`](crate::model::call::StateView).
 //!
 //! **Must not know** offsets, topologies, delivery policy, how state is kept, or what becomes of outputs and failures. Types of wasmtime do
 //! not leave it.
@@ -27,6 +27,7 @@ mod context;
 mod contract;
 mod digest;
 mod engine;
+mod handler;
 mod host;
 mod keyvalue;
 mod limits;
@@ -42,15 +43,11 @@ mod wasi;
 mod words;
 
 pub use beside::give_way;
-pub use call::{Action, Batch, CallError, CallErrorKind, Event, EventContext, Failure, Handled, Output};
 pub use digest::{Digest, NotADigest};
-pub use host::{Hidden, Host, HostError, HostOptions, Inspection, PluginSettings, PluginSpec};
+pub use host::{Hidden, Host, HostError, HostOptions, Inspection, PluginSpec};
 pub use limits::{
-    COMPONENT_BYTES_MAX, Limits, STATE_BUCKET_BYTES_MAX, STATE_CALL_BYTES_MAX, STATE_KEY_BYTES_MAX,
-    STATE_VALUE_BYTES_MAX,
+    COMPONENT_BYTES_MAX, STATE_BUCKET_BYTES_MAX, STATE_CALL_BYTES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX,
 };
-pub use logs::LogLevel;
-pub use plugin::{InstanceError, Lease, Plugin};
+pub use plugin::{Lease, Plugin};
 pub use refusal::RegisterError;
 pub use sections::config_schema;
-pub use store::{Keys, NoState, Reads, StateError, StateRead, StateView, StateWrite};

@@ -20,16 +20,16 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::{Store, UpdateDeadline};
 
-use super::call::{self, Batch, CallError, CallErrorKind, Handled};
 use super::contract::{Sandbox, SandboxPre};
 use super::digest::Digest;
-use super::host::{HostInner, PluginSettings};
-use super::limits::{INSTANTIATION_TIME, Limits, crossing_bytes, handles_mark, memory_mark_bytes};
+use super::host::HostInner;
+use super::limits::{INSTANTIATION_TIME, crossing_bytes, handles_mark, memory_mark_bytes};
 use super::logs::{Gate, Log};
 use super::room::Place;
 use super::state::{State, Stop};
 use super::ticker::Slice;
-use super::words;
+use super::{call, words};
+use crate::model::call::{Batch, CallError, CallErrorKind, Handled, InstanceError, Limits, PluginSettings};
 
 /// A plugin that was checked and is ready to handle events. Cheap to clone; the last clone takes its instances along.
 #[derive(Clone)]
@@ -62,25 +62,6 @@ pub(super) struct Kind {
     pub(super) ports: Arc<[String]>,
     pub(super) config: Arc<BTreeMap<String, String>>,
     pub(super) gate: Arc<Gate>,
-}
-
-/// Why a plugin could not start an instance, although it could when it was registered.
-#[derive(Debug, thiserror::Error)]
-pub enum InstanceError {
-    /// The plugin failed while it started.
-    #[error("plugin of `{subscriber}` did not start: {message}")]
-    Start {
-        /// The subscriber whose plugin it is.
-        subscriber: String,
-        /// What happened, and what the plugin said last.
-        message: String,
-    },
-    /// The bus is shutting down.
-    #[error("plugin of `{subscriber}` cannot start: the plugin host is gone")]
-    Closed {
-        /// The subscriber whose plugin it is.
-        subscriber: String,
-    },
 }
 
 impl Plugin {

@@ -20,12 +20,12 @@ use std::sync::Arc;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 
-use super::limits::{CLOCK_STEP_NS, Limits, RANDOM_BYTES_MAX, STATE_CALL_BYTES_MAX, TABLE_ELEMENTS};
-use super::logs::{Audience, Log, LogLevel, Stream};
-use super::store::{EventState, Overlay, StateError, StateWrite};
+use super::limits::{CLOCK_STEP_NS, RANDOM_BYTES_MAX, STATE_CALL_BYTES_MAX, TABLE_ELEMENTS};
+use super::logs::{Audience, Log, Stream};
+use super::store::{EventState, Overlay};
 use super::ticker::Timer;
 use super::words;
-use super::{Batch, EventContext};
+use crate::model::call::{Batch, EventContext, Limits, LogLevel, StateError, StateWrite};
 
 /// Why the host ended a call. Travels through wasmtime as the cause of a trap.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use wattle::wasm::{Host, HostOptions, Limits, PluginSpec};
+use wattle::model::call::Limits;
+use wattle::wasm::{Host, HostOptions, PluginSpec};
 
 use super::bus::{Bus, wattle};
 use crate::common::components::declaring;

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use wattle::wasm::{
-    Batch, CallError, Event, EventContext, Handled, Host, HostOptions, Limits, LogLevel, NoState, Plugin, PluginSpec,
-    StateView,
-};
+use wattle::model::call::{Batch, CallError, CallEvent, EventContext, Handled, Limits, LogLevel, NoState, StateView};
+use wattle::wasm::{Host, HostOptions, Plugin, PluginSpec};
 
 use super::guests::guest;
 
@@ -101,8 +99,8 @@ pub async fn call_over(
     (lease.handle(batch).await, context)
 }
 
-pub fn lowered(events: &[Sent]) -> Vec<Event<'_>> {
-    let lowered = events.iter().map(|event| Event {
+pub fn lowered(events: &[Sent]) -> Vec<CallEvent<'_>> {
+    let lowered = events.iter().map(|event| CallEvent {
         key: &event.key,
         r#type: "test",
         time_ns: event.time_ns,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use wattle::wasm::{Keys, StateError, StateView, StateWrite};
+use wattle::model::call::{Keys, StateError, StateView, StateWrite};
 
 /// By bucket and key: the value, and when it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use tokio::runtime::Runtime;
-use wattle::wasm::{Host, HostOptions, Limits, PluginSpec};
+use wattle::model::call::Limits;
+use wattle::wasm::{Host, HostOptions, PluginSpec};
 
 use crate::common::components::{DESCRIBE, HANDLE, logging_at_start, plugin, trapping};
 use crate::common::plugin_calls::{call, sent};

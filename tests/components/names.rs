@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use wattle::wasm::{CallError, CallErrorKind, Host, Limits, PluginSpec, RegisterError};
+use wattle::model::call::{CallError, CallErrorKind, Limits};
+use wattle::wasm::{Host, PluginSpec, RegisterError};
 
 use crate::common::components::{logging_at_start, quoted, trapping};
 use crate::common::guests::guest;

@@ -6,8 +6,8 @@ use tokio::sync::Notify;
 use wattle::dispatch::{SubscriberStatus, Tree};
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
+use wattle::model::call::CallErrorKind;
 use wattle::topology::Plan;
-use wattle::wasm::CallErrorKind;
 
 use crate::bed::{Home, ONE, backlog_of, ends, start_on};
 use crate::common::trees::{Seen, by_key, data, event, only, plan_of, settled, status, until};

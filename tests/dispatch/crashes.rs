@@ -19,13 +19,14 @@ use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::Engine;
 use wattle::engine::embedded::{EmbeddedEngine, LogOptions};
 use wattle::engine::memory::MemoryEngine;
+use wattle::model::call::CallErrorKind;
 use wattle::topology::Plan;
-use wattle::wasm::CallErrorKind;
 
 use crate::bed::{ends, start_on};
 use crate::common::random::Random;
 use crate::common::trees::{data, event, only, plan_of, settled};
 use crate::script::{Given, Script, Step, by_event, out};
+use Promise::{AtLeast, AtMost, Exactly};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::enum_variant_names, reason = "that is what they are called")]
@@ -34,8 +35,6 @@ enum Promise {
     AtLeast,
     AtMost,
 }
-
-use Promise::{AtLeast, AtMost, Exactly};
 
 impl Promise {
     fn plan(self) -> Plan {

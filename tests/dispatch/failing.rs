@@ -8,7 +8,7 @@ use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::limits::{RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
 use wattle::model::Event;
-use wattle::wasm::CallErrorKind;
+use wattle::model::call::CallErrorKind;
 
 use crate::bed::{Home, ONE, ends, one, one_of, publish, start, start_on};
 use crate::common::trees::{Seen, data, event, only, plan_of, settled, status, until};
@@ -243,7 +243,7 @@ async fn blame_that_points_past_the_call_is_not_believed() {
     let work = Script::calls(|call| async move {
         match call.events.as_slice() {
             [_] => crate::script::by_event(&call, copy),
-            _ => Err(wattle::wasm::CallError {
+            _ => Err(wattle::model::call::CallError {
                 event: Some(99),
                 kind: CallErrorKind::Trap,
                 message: "somewhere".into(),

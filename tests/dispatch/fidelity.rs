@@ -6,12 +6,12 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use wattle::dispatch::capsule::{CapsuleFailure, CapsuleLimits};
-use wattle::dispatch::{Capsule, Filter, HandleError, Handler, ListPosition, Tree};
+use wattle::dispatch::{Capsule, Filter, ListPosition, Tree};
 use wattle::engine::memory::MemoryEngine;
+use wattle::model::call::{Action, Batch, Failure, HandleError, Handled, Handler, Output};
 use wattle::model::json::{check, from_json, to_json};
 use wattle::model::{Event, EventView};
 use wattle::topology::{Condition, EventFields, ExpressionError, KeyExpression};
-use wattle::wasm::{Action, Batch, Failure, Handled, Output};
 
 use crate::common::events::{NOT_OF_OUTPUTS, assert_mirrored, canonical, cases, event, json, seed};
 use crate::common::random::Random;

@@ -118,7 +118,7 @@ subscribers:
   work: { from: in, plugin: p.wasm, to: [plain, keyed, composed] }
 ";
     let work = Script::each(|_| {
-        let own = |mut output: wattle::wasm::Output| {
+        let own = |mut output: wattle::model::call::Output| {
             output.key = Some("own".into());
             output
         };

@@ -19,9 +19,9 @@ use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{Blueprint, Engine, Entries as _, Numbers, PageBudget, SubscriberSpec, TopicSpec};
 use wattle::log::Durability;
+use wattle::model::call::{CallErrorKind, Output};
 use wattle::model::{LaneId, OutputIds, partition_of};
 use wattle::topology::{OnFailure, Plan, SubscriberPlan};
-use wattle::wasm::{CallErrorKind, Output};
 
 use crate::bed::start_on;
 use crate::common::random::Random;

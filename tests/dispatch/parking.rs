@@ -3,9 +3,9 @@
 use wattle::dispatch::{Filter, LaneState, ListPosition, SubscriberStatus, Tree};
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
+use wattle::model::call::CallErrorKind;
 use wattle::model::partition_of;
 use wattle::topology::Plan;
-use wattle::wasm::CallErrorKind;
 
 use crate::bed::{Home, ONE, backlog, ends, start_on};
 use crate::common::trees::{by_key, data, event, only, plan_of, settled, status, until};

@@ -3,9 +3,9 @@
 use wattle::dispatch::Tree;
 use wattle::engine::memory::MemoryEngine;
 use wattle::limits::{EVENT_BYTES_MAX, UNIT_BYTES_MAX};
+use wattle::model::call::Output;
 use wattle::model::event::ATTRIBUTE_VALUE_BYTES_MAX;
 use wattle::model::record::KEY_BYTES_MAX;
-use wattle::wasm::Output;
 
 use crate::bed::{ONE, one, one_of, start_on};
 use crate::common::trees::{PATIENCE, contents, data, event, only, plan_of, settled};

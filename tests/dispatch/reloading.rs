@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use wattle::dispatch::capsule::KeptRead;
 use wattle::dispatch::{LaneState, Starts, Terms, Tree, Trial, Verdict};
 use wattle::engine::memory::MemoryEngine;
+use wattle::model::call::CallErrorKind;
 use wattle::topology::Plan;
-use wattle::wasm::CallErrorKind;
 
 use crate::bed::{ONE, backlog, one, one_of, publish, start};
 use crate::common::trees::{PATIENCE, by_key, contents, data, only, plan_of, settled, status, until};

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wattle::dispatch::{HandleError, Handler};
-use wattle::wasm::{
-    Action, Batch, CallError, CallErrorKind, Failure, Handled, InstanceError, Output, Reads, StateRead, StateView,
-    StateWrite,
+use wattle::model::call::{
+    Action, Batch, CallError, CallErrorKind, Failure, HandleError, Handled, Handler, InstanceError, Output, Reads,
+    StateRead, StateView, StateWrite,
 };
 
 /// The state as an event of a call sees it: what was there, and what the call has written since.

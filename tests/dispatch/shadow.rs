@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use wattle::dispatch::StateOfPartition;
 use wattle::dispatch::shadow::{DifferenceKind, Over, ShadowError, ShadowOptions, ShadowReport};
-use wattle::dispatch::{ControlError, SnapshotError, StateEntry, TakenBy, Tree};
+use wattle::dispatch::{ControlError, SnapshotError, StateEntry, StateOfPartition, TakenBy, Tree};
 use wattle::engine::memory::MemoryEngine;
-use wattle::wasm::CallErrorKind;
+use wattle::model::call::CallErrorKind;
 
 use crate::bed::{ONE, one, one_of, publish, start};
 use crate::common::trees::until;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use wattle::dispatch::{
@@ -14,9 +15,9 @@ use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::limits::SEEK_WRITES_MAX;
 use wattle::log::LogOptions;
+use wattle::model::call::CallErrorKind;
 use wattle::model::{LaneId, SubscriberId};
 use wattle::topology::Plan;
-use wattle::wasm::CallErrorKind;
 
 use crate::bed::{Home, ONE, ends, start_on};
 use crate::common::trees::{PATIENCE, by_key, event, plan_of, settled, status, until};

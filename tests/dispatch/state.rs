@@ -1,6 +1,7 @@
 //! What handlers keep: committed with what they make, seen by whoever comes next, bounded, and gone when its time is over.
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use wattle::dispatch::Tree;
@@ -8,8 +9,8 @@ use wattle::effects::memory::MemoryDisk;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::limits::UNIT_BYTES_MAX;
+use wattle::model::call::{CallErrorKind, Output};
 use wattle::topology::Plan;
-use wattle::wasm::{CallErrorKind, Output};
 
 use crate::bed::{Hand, Home, ONE, backlog, backlog_of, ends, publish, start_on};
 use crate::common::trees::{Seen, by_key, data, event, only, plan_of, settled, status};

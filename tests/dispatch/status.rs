@@ -23,7 +23,7 @@ async fn a_snapshot_counts_what_happened() {
         (b'r', _) => Step::Reject,
         (b'l', 1..3) => Step::Retry(None),
         (b'f', _) => Step::Retry(None),
-        (b't', _) if !given.is_alone => Step::Break(wattle::wasm::CallErrorKind::Trap),
+        (b't', _) if !given.is_alone => Step::Break(wattle::model::call::CallErrorKind::Trap),
         (b'z', _) => Step::Emit(Vec::new()),
         _ => Step::Emit(vec![out("1"), out("2")]),
     });

@@ -9,8 +9,8 @@ use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{Engine, Stopped};
 use wattle::log::Durability;
+use wattle::model::call::CallErrorKind;
 use wattle::model::partition_of;
-use wattle::wasm::CallErrorKind;
 
 use crate::bed::{ONE, one, publish, start, start_on};
 use crate::common::trees::{PATIENCE, data, only, plan_of, settled, status, until};

@@ -1,7 +1,8 @@
 //! The waiting set: keys that fail wait for themselves only, in their order, through restarts, and no more of them than
 //! may.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use wattle::dispatch::{LaneState, Tree};
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::limits::EVENT_BYTES_MAX;
+use wattle::model::call::CallErrorKind;
 use wattle::topology::Plan;
-use wattle::wasm::CallErrorKind;
 
 use crate::bed::{Home, ONE, backlog, ends, start_on};
 use crate::common::trees::{by_key, data, event, only, plan_of, settled, status, until};

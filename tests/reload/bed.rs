@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::runtime::Handle;
-use wattle::dispatch::{HandleError, Handler, SubscriberStatus, Tree};
+use wattle::dispatch::{SubscriberStatus, Tree};
 use wattle::effects::MemoryDisk;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
+use wattle::model::call::{
+    Action, Batch, CallError, CallErrorKind, Failure, HandleError, Handled, Handler, Output, PluginSettings, StateWrite,
+};
 use wattle::reload::{BeginError, Begun, Compile, Outcome, Policy, Reloader, SecretFolders, Store, begin};
 use wattle::topology::{Plan, TrialPlan};
-use wattle::wasm::{
-    Action, Batch, CallError, CallErrorKind, Digest, Failure, Handled, Output, PluginSettings, PluginSpec,
-    RegisterError, StateWrite,
-};
+use wattle::wasm::{Digest, PluginSpec, RegisterError};
 
 use crate::common::trees::{data, event, plan_of, settled, status, until};
 

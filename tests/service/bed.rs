@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 use wattle::client::{Client, Read, Received};
-use wattle::dispatch::{HandleError, Handler, Tree};
+use wattle::dispatch::Tree;
 use wattle::effects::Disk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
@@ -15,10 +15,10 @@ use wattle::engine::{
     KnownTopic, Numbers, ProducerUnknown, ReadBudget, ReadError, Retention, SessionError, Slices, Stopped, Storage,
     TimeOf,
 };
+use wattle::model::call::{Action, Batch, Failure, HandleError, Handled, Handler, Output, StateWrite};
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event, LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
 use wattle::server::{Options, Port, Server};
-use wattle::wasm::{Action, Batch, Failure, Handled, Output, StateWrite};
 
 use crate::common::trees::plan_with;
 

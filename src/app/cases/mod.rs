@@ -21,20 +21,18 @@ use tokio::runtime::{Handle, Runtime};
 use super::StartError;
 use crate::dispatch::capsule::{CapsuleFailure, Outcome, ReplayError};
 use crate::dispatch::{
-    Capsule, ControlError, FailedEvent, HandleError, Handler, LaneState, PublishError, StateEntry, Tree,
+    Capsule, ControlError, FailedEvent, Filter, LaneState, ListPosition, PublishError, StateEntry, Tree,
 };
-use crate::dispatch::{Filter, ListPosition};
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Blueprint, Engine, ReadBudget, ReadError, TopicSpec};
+use crate::model::call::{Action, Batch, Failure, HandleError, Handled, Handler, Output};
 use crate::model::{Event, PartitionId, Record};
 use crate::reload::{self, PluginError};
 use crate::topology::cases::{Case, End, Given, GivenEvent, State};
 use crate::topology::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
-use merged::Merged;
-
-use crate::wasm::{Action, Batch, Failure, Handled, Host, HostOptions, Output, Plugin};
-
+use crate::wasm::{Host, HostOptions, Plugin};
 pub use compare::{DiffLine, Mismatch, compare};
+use merged::Merged;
 
 /// How often it is looked whether everything is handled.
 const AT_REST_EVERY: Duration = Duration::from_millis(1);

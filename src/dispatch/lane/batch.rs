@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::engine::{Chunk, Stored};
+use crate::model::call::{CallEvent, EventContext, LogLevel};
 use crate::model::{EventView, Offset, Record, RecordError};
-use crate::wasm::{EventContext, LogLevel};
 
 /// An event that a lane has read.
 pub(crate) struct Held {
@@ -91,6 +91,25 @@ impl<'a> Parsed<'a> {
         let (key, view) = parse().map_err(|error| Unreadable { offset, error })?;
         Ok(Self { offset, append_time_ns, trusted_time_ns, key, view })
     }
+}
+
+/// The events of a call as its handler gets them, the first of them at this attempt.
+pub(crate) fn call_events<'a>(run: &'a [Parsed<'a>], attempt: u32) -> Vec<CallEvent<'a>> {
+    let attempts = std::iter::once(attempt).chain(std::iter::repeat(1));
+    let of = |(event, attempt): (&'a Parsed<'a>, u32)| CallEvent {
+        key: event.key,
+        r#type: event.view.r#type,
+        time_ns: event.append_time_ns,
+        trusted_time_ns: event.trusted_time_ns,
+        attempt,
+        data: event.view.data.unwrap_or_default(),
+    };
+    run.iter().zip(attempts).map(of).collect()
+}
+
+/// The content type of the first event: a call has events of one content type.
+pub(crate) fn content_type<'a>(run: &[Parsed<'a>]) -> &'a str {
+    run.first().and_then(|event| event.view.content_type).unwrap_or_default()
 }
 
 /// What a handler may ask of the events of one call.

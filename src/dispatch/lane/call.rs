@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::batch::{Context, Held, Parsed};
+use super::batch::{Context, Held, Parsed, call_events, content_type};
 use super::command::Command;
 use super::error::LaneError;
 use super::failure::LastFailure;
 use super::flow::Permit;
-use super::handler::HandleError;
 use super::{Lane, Leave, Of, Parts, Place, Progress, Read};
 use crate::engine::{Entries, Session, Unit};
-use crate::wasm::{Batch, CallErrorKind, Event, Handled};
+use crate::model::call::{Batch, CallErrorKind, HandleError, Handled};
 
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Calls as many events from `progress.at` on as can go together.
@@ -20,7 +19,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let Read { held, places, events } = read;
         let rest = events.get(progress.at..progress.end(events.len())).unwrap_or_default();
         // The contract says the content type once for all events of a call.
-        let content_type = rest.first().and_then(|event| event.view.content_type).unwrap_or_default();
+        let content_type = content_type(rest);
         let goes_along = |(event, place): &(&Parsed<'_>, &Place)| {
             event.view.content_type.unwrap_or_default() == content_type
                 && !self.waiting.holds(event.key)
@@ -149,18 +148,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         run: &[Parsed<'_>],
         attempt: u32,
     ) -> Result<Handled, HandleError> {
-        let events: Vec<Event<'_>> = run
-            .iter()
-            .enumerate()
-            .map(|(index, event)| Event {
-                key: event.key,
-                r#type: event.view.r#type,
-                time_ns: event.append_time_ns,
-                trusted_time_ns: event.trusted_time_ns,
-                attempt: if index == 0 { attempt } else { 1 },
-                data: event.view.data.unwrap_or_default(),
-            })
-            .collect();
+        let events = call_events(run, attempt);
         let context = Context {
             subscriber: self.parts.subscriber.clone(),
             origin: self.parts.emitter.origin.clone(),
@@ -170,7 +158,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         let batch = Batch {
             topic: &self.parts.emitter.from,
             partition: self.parts.partition,
-            content_type: run.first().and_then(|event| event.view.content_type).unwrap_or_default(),
+            content_type: content_type(run),
             events: &events,
             context: Arc::new(context),
             state: self.parts.recorder.begin(&self.state, run),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::model::call::{CallError, CallErrorKind, InstanceError};
 use crate::model::event::ATTRIBUTE_VALUE_BYTES_MAX;
-use crate::wasm::{CallError, CallErrorKind, InstanceError};
 
 /// Longest text of an attribute: what a reader accepts, less the text's own head.
 pub(super) const ATTRIBUTE_TEXT_BYTES_MAX: usize = ATTRIBUTE_VALUE_BYTES_MAX - 3;

@@ -10,16 +10,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::batch::{Held, Parsed};
+use super::batch::{Held, Parsed, content_type};
 use super::capsule::Source;
 use super::failure::{LastFailure, cut};
-use super::handler::HandleError;
 use super::waiting::{Waiter, get, gone, kept, now_ns, record};
 use super::{HALTED, Lane, Leave, Of, Parts, Progress, Read};
 use crate::dispatch::rules::when;
 use crate::engine::{Entries, LaneWrite, Session, Unit};
+use crate::model::call::{CallErrorKind, HandleError};
 use crate::topology::OnFailure;
-use crate::wasm::CallErrorKind;
 
 impl<S: Session, K: Entries> Lane<S, K> {
     /// The first attempt at an event that was just read has failed: the one at `progress.at`.
@@ -95,7 +94,7 @@ impl<S: Session, K: Entries> Lane<S, K> {
         }
         let held = Arc::new(held);
         let events = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>()?;
-        let content_type = events.first().and_then(|event| event.view.content_type).unwrap_or_default();
+        let content_type = content_type(&events);
         let mut count = 0;
         let alike = events.iter().take_while(|event| event.view.content_type.unwrap_or_default() == content_type);
         for (event, waiting) in alike.zip(&waiters) {

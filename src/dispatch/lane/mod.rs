@@ -35,7 +35,6 @@ pub(super) mod error;
 pub(super) mod failure;
 mod failures;
 pub(super) mod flow;
-pub(super) mod handler;
 pub(super) mod held;
 pub(super) mod hidden;
 mod obey;

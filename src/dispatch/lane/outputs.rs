@@ -11,13 +11,13 @@ use crate::dispatch::rules::guards::{self, TopicGuard};
 use crate::dispatch::rules::{delay, keys};
 use crate::engine::{SliceFull, Slices};
 use crate::limits;
+use crate::model::call::Output;
 use crate::model::event::{ATTRIBUTE_VALUE_BYTES_MAX, EventWriter, bad_character};
 use crate::model::record::KEY_BYTES_MAX;
 use crate::model::{
     EventView, Lineage, OutputIds, PartitionId, Record, SubscriberId, TopicId, VersionId, partition_of,
 };
 use crate::topology::{DataSchema, KeyExpression};
-use crate::wasm::Output;
 
 /// A topic that a subscriber writes to.
 #[derive(Clone)]

@@ -15,8 +15,8 @@ use super::failure::LastFailure;
 use super::versions::{Taken, TrialFailure};
 use super::{Lane, Leave, Of};
 use crate::engine::{Entries, Session};
+use crate::model::call::CallErrorKind;
 use crate::topology::OnFailure;
-use crate::wasm::CallErrorKind;
 
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Looks which version is to be called from now on.

@@ -9,7 +9,7 @@ use super::waiting::{GONE_BYTES, gone};
 use super::{Lane, Leave, Of};
 use crate::engine::{Entries, LaneWrite, Session, SessionError, Unit};
 use crate::limits;
-use crate::wasm::{Action, Handled};
+use crate::model::call::{Action, Handled};
 
 impl<S: Session, K: Entries> Lane<S, K> {
     /// Commits what was handled. How many events that were, and why the next one failed, where it did.

@@ -26,9 +26,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::handler::{HandleError, Handler};
+use crate::model::call::{Batch, HandleError, Handled, Handler, PluginSettings};
 use crate::model::{Offset, VersionId};
-use crate::wasm::{Batch, Handled, PluginSettings};
 
 type Answering<'a> = Pin<Box<dyn Future<Output = Result<Handled, HandleError>> + Send + 'a>>;
 

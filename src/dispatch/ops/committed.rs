@@ -6,8 +6,8 @@ use crate::dispatch::lane::capsule::{Capsule, CapsuleError, ReplayError};
 use crate::dispatch::lane::outputs::Fit;
 use crate::dispatch::tree::Tree;
 use crate::engine::Engine;
+use crate::model::call::Output;
 use crate::model::slices::records;
-use crate::wasm::Output;
 
 impl<E: Engine> Tree<E> {
     /// What a lane of the capsule's subscriber would commit of outputs for its event: records, each with the index of its port,

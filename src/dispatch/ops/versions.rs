@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use super::error::ControlError;
-use crate::dispatch::lane::handler::Handler;
 use crate::dispatch::lane::status::{OnTrial, SubscriberStatus};
 use crate::dispatch::lane::versions::{Assignment, Roster, Terms, Trial, Version};
 use crate::dispatch::tree::Tree;
 use crate::dispatch::tree::numbered::blueprint;
 use crate::engine::{ApplyError, Engine, Stopped};
-use crate::wasm::PluginSettings;
+use crate::model::call::{Handler, PluginSettings};
 
 /// What lanes call.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,17 +21,17 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::batch::{Context, Held, Parsed, seed};
+use super::batch::{Context, Held, Parsed, call_events, content_type, seed};
 use super::failure::LastFailure;
-use super::handler::{HandleError, Handler};
 use super::state::LaneState;
 use super::waiting::now_ns;
 use crate::engine::Entries;
+use crate::model::call::{
+    Action, Batch, EventContext, HandleError, Handled, Handler, InstanceError, Keys, Limits, LogLevel, PluginSettings,
+    Reads, StateError, StateRead, StateView,
+};
 use crate::model::{Event, Offset, Record};
 use crate::topology::SubscriberPlan;
-use crate::wasm::{
-    self, Action, Batch, EventContext, Handled, Keys, LogLevel, PluginSettings, Reads, StateError, StateRead, StateView,
-};
 
 /// What capsules begin with: their format's name and version.
 const HEAD: &str = "wattle capsule 1 ";
@@ -105,9 +105,9 @@ pub struct CapsuleLimits {
     pub log_lines_per_second: Option<u32>,
 }
 
-impl From<wasm::Limits> for CapsuleLimits {
-    fn from(limits: wasm::Limits) -> Self {
-        let wasm::Limits { memory_bytes, time, output_bytes, handles, log_lines_per_second } = limits;
+impl From<Limits> for CapsuleLimits {
+    fn from(limits: Limits) -> Self {
+        let Limits { memory_bytes, time, output_bytes, handles, log_lines_per_second } = limits;
         let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let (handles, log_lines_per_second) = (Some(handles), Some(log_lines_per_second));
         Self { memory_bytes, time_ns, output_bytes, handles, log_lines_per_second }
@@ -242,12 +242,12 @@ impl Capsule {
     }
 
     /// The limits as the sandbox takes them.
-    pub fn plugin_limits(&self) -> wasm::Limits {
+    pub fn plugin_limits(&self) -> Limits {
         let CapsuleLimits { memory_bytes, time_ns, output_bytes, handles, log_lines_per_second } = self.limits;
-        let (time, others) = (Duration::from_nanos(time_ns), wasm::Limits::default());
+        let (time, others) = (Duration::from_nanos(time_ns), Limits::default());
         let handles = handles.unwrap_or(others.handles);
         let log_lines_per_second = log_lines_per_second.unwrap_or(others.log_lines_per_second);
-        wasm::Limits { memory_bytes, time, output_bytes, handles, log_lines_per_second }
+        Limits { memory_bytes, time, output_bytes, handles, log_lines_per_second }
     }
 
     /// The values that were read and were there.
@@ -281,26 +281,18 @@ impl Capsule {
     pub async fn replay(&self, handler: &impl Handler) -> Result<Replayed, ReplayError> {
         let malformed = |error: String| ReplayError::Capsule(CapsuleError::Malformed(error));
         let held = self.held()?;
-        let (append_time_ns, trusted_time_ns) = (held.append_time_ns, held.trusted_time_ns);
         let held = Arc::new(vec![held]);
-        let event = held.iter().map(Held::parse).next().transpose().map_err(|error| malformed(error.to_string()))?;
-        let event = event.ok_or_else(|| malformed("it has no event".to_owned()))?;
+        let run = held.iter().map(Held::parse).collect::<Result<Vec<_>, _>>();
+        let run = run.map_err(|error| malformed(error.to_string()))?;
+        let events = call_events(&run, self.attempt);
         let subscriber: Arc<str> = self.subscriber.as_str().into();
         let context = Context { origin: subscriber.clone(), subscriber, held: held.clone(), first: 0 };
         let seed = self.seed().ok_or_else(|| malformed("its seed is not one".to_owned()))?;
         let state = Arc::new(ReadState::of(self.state.as_deref().unwrap_or_default()));
-        let events = [wasm::Event {
-            key: event.key,
-            r#type: event.view.r#type,
-            time_ns: append_time_ns,
-            trusted_time_ns,
-            attempt: self.attempt,
-            data: event.view.data.unwrap_or_default(),
-        }];
         let batch = Batch {
             topic: &self.topic,
             partition: self.partition,
-            content_type: event.view.content_type.unwrap_or_default(),
+            content_type: content_type(&run),
             events: &events,
             context: Arc::new(Seeded { context, seed }),
             state: state.clone(),
@@ -334,7 +326,7 @@ impl Capsule {
 pub enum ReplayError {
     /// There is no instance of the plugin.
     #[error(transparent)]
-    Instance(#[from] wasm::InstanceError),
+    Instance(#[from] InstanceError),
     /// What is in it makes no sense.
     #[error(transparent)]
     Capsule(CapsuleError),

@@ -22,8 +22,8 @@ use bytes::{BufMut, Bytes};
 
 use super::entries::{STATE, TOLD, end_of};
 use crate::engine::{Entries, LaneWrite, PageBudget, ReadError};
+use crate::model::call::{Keys, StateError, StateView, StateWrite};
 use crate::topology::StatePlan;
-use crate::wasm::{Keys, StateError, StateView, StateWrite};
 use expiry::Expiry;
 pub(crate) use expiry::{Look, Step};
 

@@ -11,8 +11,8 @@ use super::super::entries::WRITTEN;
 use super::{StateEntry, lock, time_of, write_of, *};
 use crate::dispatch::lane::entries::STATE;
 use crate::engine::{Entries, EntryPage, LaneWrite, PageBudget, ReadError};
+use crate::model::call::StateWrite;
 use crate::topology::StatePlan;
-use crate::wasm::StateWrite;
 
 /// What a lane keeps, and how many entries were looked at.
 #[derive(Debug, Clone, Default)]

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::States;
 use super::{ShadowError, ShadowReport, Versions};
-use crate::dispatch::lane::handler::Handler;
 use crate::dispatch::lane::state;
 use crate::dispatch::ops::error::{ControlError, SnapshotError};
 use crate::dispatch::ops::find::Found;
@@ -23,6 +22,7 @@ use crate::dispatch::tree::Tree;
 use crate::engine::{Engine, Entries};
 use crate::limits;
 use crate::model::Offset;
+use crate::model::call::Handler;
 
 /// Events of a partition that are compared in one go: those of others take turns with them.
 const ROUND_EVENTS: u64 = 256;

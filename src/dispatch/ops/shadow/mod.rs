@@ -35,14 +35,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::dispatch::lane::handler::Handler;
 use crate::dispatch::ops::error::ControlError;
 use crate::dispatch::ops::find::Found;
 use crate::dispatch::ops::listings::StateOfPartition;
 use crate::dispatch::tree::Tree;
 use crate::engine::{Engine, ReadError, Stopped};
+use crate::model::call::{Handler, InstanceError};
 use crate::model::{EventView, Offset};
-use crate::wasm::InstanceError;
 use record::{Recorded, Selected};
 use run::{Ran, States};
 

@@ -10,17 +10,18 @@ use xxhash_rust::xxh3;
 
 use super::record::Selected;
 use super::{Cost, Seen, ShadowError, TopicNames, output_of};
-use crate::dispatch::lane::batch::{Context, Held, Parsed};
+use crate::dispatch::lane::batch::{Context, Held, Parsed, call_events, content_type};
 use crate::dispatch::lane::failure::LastFailure;
-use crate::dispatch::lane::handler::{HandleError, Handler};
 use crate::dispatch::lane::outputs::{Emitter, Fit};
 use crate::dispatch::lane::state::{entry_bytes, too_large};
 use crate::dispatch::ops::listings::StateOfPartition;
 use crate::dispatch::tree::Tree;
 use crate::engine::Engine;
+use crate::model::call::{
+    Action, Batch, HandleError, Handled, Handler, Keys, Output, Reads, StateError, StateView, StateWrite,
+};
 use crate::model::slices::records;
 use crate::topology::{StatePlan, SubscriberPlan};
-use crate::wasm::{Action, Batch, Event, Handled, Keys, Output, Reads, StateError, StateView, StateWrite};
 
 /// Most events of a call: enough for what depends on batches to show, and few enough that a failure is found quickly.
 const CALL_EVENTS_MAX: u64 = 64;
@@ -136,23 +137,12 @@ impl Runner {
         attempt: u32,
         cost: &mut Cost,
     ) -> Result<Handled, HandleError> {
-        let events: Vec<Event<'_>> = run
-            .iter()
-            .enumerate()
-            .map(|(index, event)| Event {
-                key: event.key,
-                r#type: event.view.r#type,
-                time_ns: event.append_time_ns,
-                trusted_time_ns: event.trusted_time_ns,
-                attempt: if index == 0 { attempt } else { 1 },
-                data: event.view.data.unwrap_or_default(),
-            })
-            .collect();
+        let events = call_events(run, attempt);
         let (subscriber, origin) = (self.emitter.name.as_str().into(), self.emitter.origin.clone());
         let batch = Batch {
             topic: &self.emitter.from,
             partition: self.partition,
-            content_type: run.first().and_then(|event| event.view.content_type).unwrap_or_default(),
+            content_type: content_type(run),
             events: &events,
             context: Arc::new(Quiet(Context { subscriber, origin, held: self.held.clone(), first: at })),
             state: state.clone(),
@@ -221,7 +211,7 @@ impl Runner {
 /// A context whose log lines nobody sees: the events were handled long ago.
 struct Quiet(Context);
 
-impl crate::wasm::EventContext for Quiet {
+impl crate::model::call::EventContext for Quiet {
     fn attributes(&self, index: u32) -> String {
         self.0.attributes(index)
     }
@@ -230,7 +220,7 @@ impl crate::wasm::EventContext for Quiet {
         self.0.seed(index)
     }
 
-    fn log(&self, _: Option<u32>, _: crate::wasm::LogLevel, _: &str, _: &str) {}
+    fn log(&self, _: Option<u32>, _: crate::model::call::LogLevel, _: &str, _: &str) {}
 }
 
 /// Bucket and key.

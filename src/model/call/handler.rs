@@ -1,9 +1,9 @@
-//! What a lane calls: a plugin, or in tests a function.
+//! What can be called with a batch.
 
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::wasm::{Batch, CallError, Handled, InstanceError, Plugin, PluginSettings};
+use super::{Batch, CallError, Handled, PluginSettings};
 
 /// A function from a batch of events to outputs. Cheap to clone.
 pub trait Handler: Clone + Send + Sync + 'static {
@@ -50,34 +50,21 @@ pub enum HandleError {
     Instance(#[from] InstanceError),
 }
 
-impl Handler for Plugin {
-    fn digest(&self) -> [u8; 32] {
-        *Plugin::digest(self).as_bytes()
-    }
-
-    fn wasm_digest(&self) -> Option<[u8; 32]> {
-        Some(*Plugin::wasm_digest(self).as_bytes())
-    }
-
-    fn settings(&self) -> Arc<PluginSettings> {
-        Plugin::settings(self)
-    }
-
-    fn declares_ports(&self) -> bool {
-        Plugin::declares_ports(self)
-    }
-
-    fn state_version(&self) -> u32 {
-        Plugin::state_version(self)
-    }
-
-    fn memory_peak_bytes(&self) -> Option<u64> {
-        Some(Plugin::memory_peak_bytes(self))
-    }
-
-    async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
-        // Leased for one batch: lanes are many, instances few.
-        let mut instance = self.instance().await?;
-        Ok(instance.handle(batch).await?)
-    }
+/// Why a plugin could not start an instance, although it could when it was registered.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    /// The plugin failed while it started.
+    #[error("plugin of `{subscriber}` did not start: {message}")]
+    Start {
+        /// The subscriber whose plugin it is.
+        subscriber: String,
+        /// What happened, and what the plugin said last.
+        message: String,
+    },
+    /// The bus is shutting down.
+    #[error("plugin of `{subscriber}` cannot start: the plugin host is gone")]
+    Closed {
+        /// The subscriber whose plugin it is.
+        subscriber: String,
+    },
 }
