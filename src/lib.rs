@@ -5,7 +5,7 @@
 //! once inside the tree.
 //!
 //! It is not a cluster of its own, not a job scheduler, and not a place for queries. `ARCHITECTURE.md` is the map; the
-//! floors that it draws, and that `tests/floors.rs` keeps, are the order of the modules below: each may use those
+//! floors that it draws, and that `tests/house/floors.rs` keeps, are the order of the modules below: each may use those
 //! under it and never those above.
 
 pub mod app;

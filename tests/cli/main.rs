@@ -1,23 +1,16 @@
-//! The `wattle` command, run as people and scripts run it.
+//! The `wattle` program, run as people and scripts run it; killed, and on disks that fail.
 
+#![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test fails by panicking"
+    reason = "a test may panic"
 )]
-#![cfg(unix)]
 
-#[path = "../common"]
-mod common {
-    #![allow(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
-    pub(crate) mod components;
-    pub(crate) mod events;
-    pub(crate) mod guests;
-    pub(crate) mod random;
-    pub(crate) mod trees;
-}
+#[path = "../common/mod.rs"]
+mod common;
 
 mod applying;
 mod bad_topologies;
@@ -27,7 +20,10 @@ mod codes;
 mod cut_off;
 mod dev;
 mod events;
+#[cfg(target_os = "linux")]
+mod faults;
 mod fidelity;
+mod kill;
 mod log;
 mod logging;
 mod plugins;

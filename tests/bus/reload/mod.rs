@@ -1,0 +1,20 @@
+//! Versions of plugins: which one runs, also after a crash, a bad file, and a thousand reloads.
+
+mod applying;
+mod bad_plugins;
+mod bed;
+mod collecting;
+mod crashes;
+mod deciding;
+mod declared;
+mod door;
+mod full;
+mod random_changes;
+mod records;
+mod renaming;
+mod scoping;
+mod snapshots;
+mod starting;
+mod trials;
+mod under_load;
+mod versions;

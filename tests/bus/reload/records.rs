@@ -1,0 +1,310 @@
+//! What is applied, as it is kept: what is read is what was written, by which release ever, and nothing is shown that is not
+//! to be.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use wattle::effects::{Disk, MemoryDisk};
+use wattle::engine::memory::MemoryEngine;
+use wattle::reload::{Files, Proposal, SecretFolders, Store, TopologyError, adopt, instead, rooted};
+use wattle::topology::{ConfigValue, Found, Plan, PluginSource, Runs, Said, Source, Surroundings, check_said};
+use wattle::wasm::Digest;
+
+use crate::common::trees::plan_of;
+use crate::reload::bed::ONE;
+
+/// Where the files of the golden records were.
+const THERE: &str = "/srv/shop";
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats").join(name)
+}
+
+/// What the files of the golden records were surrounded by.
+struct There {
+    word: &'static str,
+    region: Option<&'static str>,
+}
+
+const USUAL: There = There { word: "hello", region: None };
+
+impl Surroundings for There {
+    fn variable(&self, name: &str) -> Option<String> {
+        match name {
+            "WORD" => Some(self.word.to_owned()),
+            "REGION" => self.region.map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    fn at(&self, _: &Path) -> Found {
+        Found::File
+    }
+
+    fn text(&self, path: &Path, _: usize) -> Result<String, String> {
+        std::fs::read_to_string(fixture("topology-v1").join(path)).map_err(|error| error.to_string())
+    }
+}
+
+/// What files of that folder say, with another text of one of them.
+fn files_with(names: &[&str], there: &There, edit: impl Fn(String) -> String) -> Files {
+    let source = |name: &&str| Source {
+        path: name.into(),
+        text: edit(std::fs::read_to_string(fixture("topology-v1").join(name)).unwrap()),
+    };
+    let sources: Vec<_> = names.iter().map(source).collect();
+    let (plan, problems, said) = check_said(&sources, there, Path::new(THERE));
+    let mut plan = rooted(plan.unwrap_or_else(|| panic!("{problems:?}")), Path::new(THERE));
+    SecretFolders::new([THERE.into()]).root(&mut plan).unwrap();
+    let components = plan.subscribers.iter().map(|_| Path::new(THERE).join("work.wasm")).collect();
+    Files::whole(plan, components, said)
+}
+
+fn files(names: &[&str], there: &There) -> Files {
+    files_with(names, there, |text| text)
+}
+
+fn put(disk: &MemoryDisk, name: &str, bytes: &[u8]) {
+    let _ = disk.remove(name);
+    disk.create(name).unwrap().write_at(bytes, 0).unwrap();
+}
+
+fn text(disk: &MemoryDisk, name: &str) -> String {
+    let file = disk.open(name).unwrap();
+    String::from_utf8(file.read_bytes(0, file.length().unwrap() as usize).unwrap().into()).unwrap()
+}
+
+/// A folder with the golden record of an earlier release.
+fn golden() -> MemoryDisk {
+    let disk = MemoryDisk::default();
+    put(&disk, "topology", &std::fs::read(fixture("topology-v1/topology")).unwrap());
+    disk
+}
+
+/// Has what files say take the place of what was applied, as a start does.
+async fn start(disk: &MemoryDisk, files: &Files) -> Result<(), TopologyError> {
+    let (engine, mut store) = (MemoryEngine::default(), Store::open(disk.clone())?);
+    adopt(&engine, &mut store, &files.plan, &files.components, (true, &[])).await?;
+    Ok(store.saw(files)?)
+}
+
+#[test]
+fn a_record_of_an_earlier_release_is_read() {
+    let store = Store::open(golden()).unwrap();
+    let applied = files(&["shop.yaml", "more.yaml"], &USUAL);
+    assert_eq!(store.topology().unwrap(), (applied.plan, applied.components));
+}
+
+#[tokio::test]
+async fn an_earlier_release_and_this_one_propose_the_same_by_the_same_files() {
+    let (disk, seen) = (golden(), files(&["before.yaml"], &USUAL));
+    let store = Store::open(disk.clone()).unwrap();
+    assert!(store.applied_since(&seen).is_some(), "the files say what they said to that release");
+    let edited = files_with(&["before.yaml"], &USUAL, |text| text.replace("old: {}", "old: { partitions: 3 }"));
+    assert!(store.applied_since(&edited).is_none(), "they say something new");
+    // The first start of this release writes a record of its own, which says the same.
+    let applied = files(&["shop.yaml", "more.yaml"], &USUAL);
+    let mut store = Store::open(disk.clone()).unwrap();
+    adopt(&MemoryEngine::default(), &mut store, &applied.plan, &applied.components, (false, &[])).await.unwrap();
+    store.saw(&seen).unwrap();
+    assert!(text(&disk, "topology").starts_with("wattle topology v2 "));
+    let store = Store::open(disk).unwrap();
+    assert_eq!(store.topology().unwrap(), (applied.plan, applied.components));
+    assert!(store.applied_since(&seen).is_some() && store.applied_since(&edited).is_none());
+}
+
+#[tokio::test]
+async fn a_release_with_other_defaults_proposes_nothing_by_itself() {
+    let (disk, seen) = (MemoryDisk::default(), files(&["before.yaml"], &USUAL));
+    start(&disk, &seen).await.unwrap();
+    // what the files mean to a release whose retention is another one where they say nothing
+    let mut meant = seen.clone();
+    for topic in &mut meant.plan.topics {
+        topic.settings.retention.age = Some(Duration::from_secs(3_600));
+    }
+    let store = Store::open(disk.clone()).unwrap();
+    let runs =
+        instead(&MemoryEngine::default(), &store, &meant, true).await.unwrap().expect("what was applied runs on");
+    assert_eq!((runs.plan, runs.refused), (seen.plan.clone(), Vec::new()));
+    // a comment is something new to say, whatever it means; so is another place, and another value of a variable
+    let edited = files_with(&["before.yaml"], &USUAL, |text| format!("# now\n{text}"));
+    let edited = Files { plan: meant.plan, ..edited };
+    assert!(instead(&MemoryEngine::default(), &store, &edited, true).await.unwrap().is_none());
+    let said = |there: &There| files(&["shop.yaml", "more.yaml"], there).said;
+    assert_eq!(said(&USUAL), said(&USUAL));
+    for other in [There { word: "other", ..USUAL }, There { region: Some("us"), ..USUAL }] {
+        assert_ne!(said(&USUAL), said(&other));
+    }
+}
+
+#[tokio::test]
+async fn values_of_variables_are_in_no_record_and_are_gone_when_nothing_uses_them() {
+    let hides = |disk: &MemoryDisk, word: &str, has: bool| {
+        let record = text(disk, "topology");
+        assert!(!record.contains(word) && record.contains("${WORD}"), "{record}");
+        assert_eq!(text(disk, "values").contains(word), has, "{word}");
+    };
+    let applied = |disk: &MemoryDisk| Store::open(disk.clone()).unwrap().topology().unwrap().0;
+    for disk in [MemoryDisk::default(), golden()] {
+        let first = files(&["shop.yaml", "more.yaml"], &There { word: "hunter2-hunter2", ..USUAL });
+        start(&disk, &first).await.unwrap();
+        hides(&disk, "hunter2-hunter2", true);
+        assert_eq!(format!("{:?}", applied(&disk)), format!("{:?}", first.plan), "also how it is written");
+        let rotated = files(&["shop.yaml", "more.yaml"], &There { word: "correct-horse", ..USUAL });
+        start(&disk, &rotated).await.unwrap();
+        hides(&disk, "correct-horse", true);
+        hides(&disk, "hunter2-hunter2", false);
+        assert_eq!(applied(&disk), rotated.plan);
+        disk.remove("values").unwrap();
+        let error = Store::open(disk.clone()).unwrap_err().to_string();
+        assert!(error.contains("`${WORD}` stands for") && error.contains("plugins/topology"), "{error}");
+        assert!(!format!("{:?}", Store::open(disk)).contains("correct-horse"));
+    }
+}
+
+#[tokio::test]
+async fn what_only_named_the_value_of_a_variable_names_the_variable_from_then_on() {
+    let disk = golden();
+    assert!(text(&disk, "topology").contains("hello"));
+    start(&disk, &files(&["shop.yaml", "more.yaml"], &USUAL)).await.unwrap();
+    assert!(!text(&disk, "topology").contains("hello"), "it is the same topology all the same");
+}
+
+/// A record with another body.
+fn record(magic: &str, body: &str) -> Vec<u8> {
+    format!("{magic}{}\n{body}\n", Digest::of(format!("{body}\n").as_bytes())).into_bytes()
+}
+
+#[tokio::test]
+async fn a_later_release_is_believed_that_this_one_cannot_read_it_and_nothing_is_left_out() {
+    for (file, magic) in [("topology", "wattle topology v2 "), ("record", "wattle plugins v2 ")] {
+        let disk = MemoryDisk::default();
+        put(&disk, file, &record(magic, "{ \"version\": 9, \"reader\": 7, \"what\": [\"it\", \"says\"] }"));
+        let error = Store::open(disk.clone()).unwrap_err().to_string();
+        let words = "was written by a later release: it is of version 9, for readers of version 7 on, and this release reads \
+                     version 2";
+        assert!(error.contains(file) && error.contains(words), "{error}");
+    }
+    let disk = MemoryDisk::default();
+    start(&disk, &files(&["before.yaml"], &USUAL)).await.unwrap();
+    let written = text(&disk, "topology");
+    let body = written.split_once('\n').unwrap().1.trim_end();
+    put(
+        &disk,
+        "topology",
+        &record("wattle topology v2 ", &body.replacen("\"retired\"", "\"more\": 1,\n\"retired\"", 1)),
+    );
+    let error = Store::open(disk.clone()).unwrap_err().to_string();
+    assert!(error.contains("unknown field `more`") && error.contains("`plugins/topology`"), "{error}");
+    put(&disk, "topology", &record("wattle topology v2 ", &body.replacen("\"partitions\"", "\"parts\"", 1)));
+    let error = Store::open(disk.clone()).unwrap_err().to_string();
+    assert!(error.contains("unknown field `parts`"), "{error}");
+    // A later one that says that this one can read it is read.
+    put(&disk, "topology", &record("wattle topology v2 ", &body.replacen("\"version\": 2", "\"version\": 3", 1)));
+    assert!(Store::open(disk).unwrap().topology().is_some());
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_again_is_not_decided() {
+    let disk = MemoryDisk::default();
+    let before = files(&["before.yaml"], &USUAL);
+    start(&disk, &before).await.unwrap();
+    let written = text(&disk, "topology");
+    let mut plan = before.plan.clone();
+    plan.topics[0].settings.retention.age = Some(Duration::MAX); // more than a record can say
+    let error = start(&disk, &Files { plan, ..before }).await.unwrap_err().to_string();
+    assert!(error.contains("`plugins/topology`") && error.contains("could not be read again"), "{error}");
+    assert_eq!(text(&disk, "topology"), written);
+}
+
+#[tokio::test]
+async fn what_topologies_can_hardly_say_is_kept_all_the_same() {
+    let disk = MemoryDisk::default();
+    let mut plan =
+        plan_of(&["wattle: v1\nname: t\ntopics: { in: {} }\nsubscribers: { s: { from: in, plugin: a.wasm } }\n"]);
+    let path = Path::new(OsStr::from_bytes(b"/srv/\xff\xfe/a.wasm"));
+    plan.subscribers[0].runs = Runs::Plugin(PluginSource::Wasm(path.to_owned()));
+    for (key, value) in
+        [("a$b", "$$ ${X} $"), ("\u{7f}\u{85}\u{2028}\u{feff}", "\u{9f}\u{fffe}\u{ffff}\0\u{1f600}\"\\\r\n")]
+    {
+        plan.subscribers[0].config.insert(key.to_owned(), ConfigValue::Text(value.to_owned()));
+    }
+    plan.subscribers[0].config.insert("key".to_owned(), ConfigValue::SecretFile(path.with_extension("key")));
+    let files = Files::whole(plan, vec![path.to_owned()], Said::of(b"it"));
+    start(&disk, &files).await.unwrap();
+    assert_eq!(Store::open(disk).unwrap().topology().unwrap(), (files.plan, files.components));
+}
+
+/// The same with other numbers, as large as they come.
+fn wide(count: usize) -> Plan {
+    let one = plan_of(&[
+        "wattle: v1\nname: t\ntopics: { in: {} }\nsubscribers: { s: { from: in, plugin: a.wasm, start: latest } }\n",
+    ]);
+    let mut plan = Plan::default();
+    for number in 0..count {
+        let at = plan.topics.len() as u32;
+        let mut topics = one.topics.clone();
+        let mut subscriber = one.subscribers[0].clone();
+        subscriber.name = format!("s{number}");
+        subscriber.from.0 += at;
+        subscriber.dead_letters = subscriber.dead_letters.map(|topic| wattle::topology::TopicIndex(topic.0 + at));
+        for topic in &mut topics {
+            topic.name = topic.name.replace("in", &format!("in{number}")).replace("s.", &format!("s{number}."));
+            topic.parent = topic.parent.map(|_| wattle::topology::SubscriberIndex(number as u32));
+            topic.dead_letters_of = topic.parent;
+        }
+        plan.topics.extend(topics);
+        plan.subscribers.push(subscriber);
+    }
+    plan
+}
+
+#[tokio::test]
+async fn ten_thousand_topics_with_a_subscriber_each_are_kept() {
+    let (disk, plan) = (MemoryDisk::default(), wide(10_000));
+    let components = vec![PathBuf::from("/a.wasm"); 10_000];
+    let files = Files::whole(plan, components, Said::of(b"it"));
+    start(&disk, &files).await.unwrap();
+    assert!(Store::open(disk).unwrap().topology().unwrap() == (files.plan, files.components));
+}
+
+/// A golden record of this release, with the salt and the values that it was written with.
+#[tokio::test]
+async fn what_is_written_is_written_so_for_ever() {
+    let (folder, disk) = (fixture("topology-v2"), MemoryDisk::default());
+    let there = There { word: "hello", region: Some("us") };
+    let files = Files { said: Said::of(b"it"), ..files(&["shop.yaml", "more.yaml"], &there) };
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        start(&disk, &files).await.unwrap();
+        std::fs::create_dir_all(&folder).unwrap();
+        for name in ["topology", "values"] {
+            std::fs::write(folder.join(name), text(&disk, name)).unwrap();
+        }
+    }
+    let golden = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let read = MemoryDisk::default();
+    for name in ["topology", "values"] {
+        put(&read, name, golden(name).as_bytes());
+    }
+    let store = Store::open(read).unwrap();
+    assert_eq!(store.topology().unwrap(), (files.plan.clone(), files.components.clone()));
+    assert_eq!(store.applied_since(&files), None);
+    // written again with that salt
+    let disk = MemoryDisk::default();
+    put(&disk, "values", golden("values").as_bytes());
+    start(&disk, &files).await.unwrap();
+    assert_eq!(text(&disk, "values"), golden("values"));
+    assert_eq!(text(&disk, "topology"), golden("topology"));
+}
+
+#[test]
+fn an_expression_that_was_taken_before_its_mistake_was_known_is_read_again() {
+    let document = ONE.replace("in: { partitions: 1 }", "in: { partitions: 1, key: string(1/0) }");
+    assert!(document.contains("1/0"));
+    let components = [("t/work".to_owned(), "work.wasm".into())].into();
+    let proposal = Proposal { documents: vec![document], components, ..Proposal::default() };
+    let (plan, _) = proposal.read().unwrap();
+    assert_eq!(plan.topics[0].key.as_ref().unwrap().text(), "string(1/0)");
+}

@@ -1,0 +1,17 @@
+//! From the text of a topology to its plan, and everything that is refused on the way.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+mod base;
+mod cli;
+mod diagnostics;
+mod forest;
+mod hostile;
+mod kept;
+mod plan;

@@ -1,0 +1,22 @@
+//! Plugins in their sandboxes: what they are given and may do, what they keep, and which components are refused.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod components;
+mod fidelity;
+mod isolation;
+mod isolation_in_a_tree;
+mod plugins;
+mod registration;
+mod scaffold;
+mod shadow;
+mod state;
