@@ -22,10 +22,10 @@ use crate::server::{self, Port, Server};
 use crate::topology::{Plan, Said};
 use crate::wasm::{Host, HostError, HostOptions};
 
-use crate::effects::DiskFolder;
-use crate::reload::{
+use crate::deploy::{
     self, BeginError, Files, Instead, Reloader, Replaced, SecretFolders, Store, StoreError, TopologyError,
 };
+use crate::effects::DiskFolder;
 
 /// The folder in the data folder that holds versions of plugins.
 const VERSIONS: &str = "plugins";
@@ -67,7 +67,7 @@ pub enum Progress {
         took: Duration,
     },
     /// Something happens to a plugin.
-    Plugin(reload::Progress),
+    Plugin(deploy::Progress),
 }
 
 /// Why the bus did not start.
@@ -272,7 +272,7 @@ impl Opened {
         let host = Host::new(host)?;
         let told = |of| progress(Progress::Plugin(of));
         let instead = match (files, store.topology()) {
-            (Some(files), _) => service.block_on(reload::instead(&engine, &store, files, options.allow_loss))?,
+            (Some(files), _) => service.block_on(deploy::instead(&engine, &store, files, options.allow_loss))?,
             (None, Some((plan, components))) => Some(Instead { plan, components, refused: Vec::new() }),
             (None, None) => return Err(StartError::Nothing),
         };
@@ -286,14 +286,14 @@ impl Opened {
             (None, None) => return Err(StartError::Nothing),
         };
         let decide = |store: &mut Store, replaced: &[Replaced]| {
-            service.block_on(reload::adopt(&engine, store, plan, components, (options.allow_loss, replaced)))?;
+            service.block_on(deploy::adopt(&engine, store, plan, components, (options.allow_loss, replaced)))?;
             // what was refused is proposed again by the next start, which may allow it
             if let Some(files) = files.filter(|_| refused.is_empty()) {
                 store.saw(files)?;
             }
             Ok::<_, StartError>(())
         };
-        let begun = reload::begin_with(store, &host, plan, components, &told, decide)?;
+        let begun = deploy::begin_with(store, &host, plan, components, &told, decide)?;
         drop(entered);
 
         let started = service.block_on(async {

@@ -20,11 +20,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::client::ClientError;
+use crate::deploy::{BeginError, ReloadError};
 use crate::dispatch::StartError;
 use crate::engine::AppendError;
 use crate::engine::embedded::EmbeddedError;
 use crate::model::call::HandleError;
-use crate::reload::{BeginError, ReloadError};
 use crate::server;
 use crate::topology::{Found, Plan, Source, Surroundings, check};
 use crate::wasm::{HostError, Plugin};

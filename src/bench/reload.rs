@@ -8,13 +8,13 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::{BenchError, Subject, checked, fresh, quantile, runtime, sample};
+use crate::deploy::{BeginError, Compile, Policy, Progress, Reloader, Store, begin};
 use crate::dispatch::Tree;
 use crate::effects::{Clock, DiskFolder, MemoryDisk, SystemClock};
 use crate::engine::embedded::{Durability, EmbeddedEngine};
 use crate::engine::{Engine, ReadBudget};
 use crate::model::call::{Batch, HandleError, Handled, Handler};
 use crate::model::{PartitionId, Record};
-use crate::reload::{BeginError, Compile, Policy, Progress, Reloader, Store, begin};
 use crate::server;
 use crate::wasm::{Host, HostOptions, Plugin, PluginSpec, RegisterError};
 

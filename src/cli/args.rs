@@ -8,8 +8,8 @@ use clap::builder::FalseyValueParser;
 
 use crate::app::Options;
 use crate::client::{Address, DEFAULT_PORT};
+use crate::deploy::SecretFolders;
 use crate::engine::embedded::Durability;
-use crate::reload::SecretFolders;
 use crate::server;
 use crate::topology;
 

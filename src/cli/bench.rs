@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args;
 use super::{Exit, Failure, Outcome, Output, components};
 use crate::bench::{self, BenchError, Calls, Comparison, Publish, Reload, Spread, Subject, median};
-use crate::reload;
+use crate::deploy;
 use crate::wasm::{Host, HostOptions};
 
 /// Measure whole paths against yardsticks on this machine
@@ -116,7 +116,7 @@ fn subject(args: &Args) -> Result<Subject, Failure> {
     std::fs::create_dir_all(&args.data).map_err(BenchError::from)?;
     let options = HostOptions { cache_folder: args::code_cache(), ..HostOptions::default() };
     let host = Host::new(options).map_err(Failure::failed)?;
-    let registered = reload::register(&host, &plan, &files);
+    let registered = deploy::register(&host, &plan, &files);
     let plugins = registered.map_err(|errors| {
         let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Failure::new(Exit::BadConfiguration, words.join("\n"))

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::built::{self, Compiled, Packages, compiled};
 use super::components;
-use crate::reload;
+use crate::deploy;
 use crate::topology::{ConfigSchema, Plan, PluginSource, Runs, SubscriberPlan};
 use crate::wasm::{Digest, Host, HostOptions, RegisterError, config_schema};
 
@@ -180,7 +180,7 @@ fn build_and_show(host: &Host, folder: &Path, subscribers: &[&SubscriberPlan]) -
         config.unwrap_or_default()
     );
     for subscriber in subscribers {
-        let version = reload::version(subscriber, &built.digest);
+        let version = deploy::version(subscriber, &built.digest);
         anstream::println!("    version {} of {}", version.short(), subscriber.label());
     }
     Ok(())

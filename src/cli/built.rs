@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::build::TARGET;
-use crate::reload::sources;
+use crate::deploy::sources;
 use crate::wasm::Digest;
 
 /// What cargo says of a build.

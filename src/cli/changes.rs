@@ -9,8 +9,8 @@ use super::components::Declared;
 use super::words::plain;
 use super::{Exit, Failure, Outcome, Output, ServerArg, block_on, components, say};
 use crate::client::{Client, ClientError};
+use crate::deploy::Proposal;
 use crate::dispatch::{Change, Changes, Node, What};
-use crate::reload::Proposal;
 
 /// Show what applying topologies would do to what runs
 ///

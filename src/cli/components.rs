@@ -9,7 +9,7 @@ use super::check::{WIDTH, write_diagnostics};
 use super::load::{WithoutPlugins, World, load, refuse};
 use super::{Exit, Failure, args, build, built};
 use crate::app::Opened;
-use crate::reload::{self, Files, Proposal, SecretFolders};
+use crate::deploy::{self, Files, Proposal, SecretFolders};
 use crate::topology::render::{self, Style};
 use crate::topology::{
     self, Base, Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Said, Source, SubscriberPlan,
@@ -52,7 +52,7 @@ impl Starts {
         let host = host.as_ref()?;
         let mut known = self.ports.borrow_mut();
         let ports = known.entry((component, format!("{told:?}")));
-        ports.or_insert_with_key(|(component, _)| reload::described_ports(host, component, told, &self.secrets)).clone()
+        ports.or_insert_with_key(|(component, _)| deploy::described_ports(host, component, told, &self.secrets)).clone()
     }
 }
 
@@ -192,7 +192,7 @@ pub(super) fn merged(sources: &[Source], base: &Base) -> Result<Merged, String> 
     let (merged, diagnostics, _) = check_said_on(sources, &Declared::default(), &here, (base, true));
     let shown: Vec<_> = sources.iter().cloned().chain(base.sources()).collect();
     let mut merged = merged.ok_or_else(|| render::text(&shown, &diagnostics, Style { colour: false, width: WIDTH }))?;
-    merged.plan = reload::rooted(merged.plan, &here);
+    merged.plan = deploy::rooted(merged.plan, &here);
     Ok(merged)
 }
 
@@ -200,7 +200,7 @@ pub(super) fn merged(sources: &[Source], base: &Base) -> Result<Merged, String> 
 pub(super) fn alone(sources: &[Source]) -> Result<Plan, Failure> {
     let (plan, diagnostics) = check(sources, &World);
     match plan {
-        Some(plan) => Ok(reload::rooted(plan, &here()?)),
+        Some(plan) => Ok(deploy::rooted(plan, &here()?)),
         None => {
             write_diagnostics(sources, &diagnostics, &mut anstream::stderr().lock())?;
             Err(Failure::silent(Exit::BadConfiguration))
@@ -259,7 +259,7 @@ fn has_new_and_missing(plan: &Plan, applied: &Plan) -> Result<bool, Failure> {
         })
     }
     let known: BTreeSet<&PathBuf> = plugins(applied).collect();
-    let plan = reload::rooted(plan.clone(), &here()?);
+    let plan = deploy::rooted(plan.clone(), &here()?);
     let is_there = |path: &PathBuf| matches!(World.at(path), Found::File | Found::Folder { manifest: true });
     Ok(plugins(&plan).any(|path| !is_there(path) && !known.contains(path)))
 }
@@ -304,7 +304,7 @@ fn with_components(
     folder: impl FnMut(&Path) -> Result<PathBuf, String>,
 ) -> Result<(Merged, BTreeMap<String, PathBuf>), Failure> {
     let here = here()?;
-    merged.plan = reload::rooted(merged.plan, &here);
+    merged.plan = deploy::rooted(merged.plan, &here);
     let declared = merged.plan.subscribers.iter().filter(|of| merged.subscribers.contains(&of.label()));
     let declared: Vec<_> = declared.collect();
     let components = of_each(&declared, folder)?.into_iter().map(|path| here.join(path));
@@ -365,7 +365,7 @@ pub(super) fn misfits(sources: &[Source], plan: &Plan) -> Vec<String> {
     let _ = secret_folders(&[], sources).and_then(|secrets| with_secrets(&mut plan, &secrets));
     let options = HostOptions { cache_folder: args::code_cache(), ..HostOptions::default() };
     match Host::new(options) {
-        Ok(host) => reload::misfits(&host, &plan, &components).iter().map(ToString::to_string).collect(),
+        Ok(host) => deploy::misfits(&host, &plan, &components).iter().map(ToString::to_string).collect(),
         Err(error) => {
             tracing::warn!(%error, "plugins are not looked at");
             Vec::new()

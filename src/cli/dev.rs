@@ -23,10 +23,10 @@ use super::words::plain;
 use super::{Exit, Failure, Outcome, build, components, run, say};
 use crate::app::{Opened, Options, Progress, Running, StartError};
 use crate::client::{Client, Read};
+use crate::deploy::{self, Policy, Proposal, Watch};
 use crate::dispatch::{Published, Snapshot};
 use crate::effects::create_new_private;
 use crate::model::{Event, EventView};
-use crate::reload::{self, Policy, Proposal, Watch};
 use crate::server;
 use crate::telemetry::{self, LogFormat};
 use crate::topology::{self, Plan};
@@ -292,8 +292,8 @@ fn start(
 
 fn log_progress(progress: Progress) {
     match progress {
-        Progress::Opened { .. } | Progress::Plugin(reload::Progress::Compiling { .. }) => {}
-        Progress::Plugin(reload::Progress::Compiled { subscriber, digest, took }) => {
+        Progress::Opened { .. } | Progress::Plugin(deploy::Progress::Compiling { .. }) => {}
+        Progress::Plugin(deploy::Progress::Compiled { subscriber, digest, took }) => {
             tracing::info!(subscriber, digest, ?took, "plugin ready");
         }
     }

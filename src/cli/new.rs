@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::scaffold::{self, SDK_FOLDER};
-use crate::reload::sources;
+use crate::deploy::sources;
 
 /// Write a new plugin folder that builds by itself.
 ///

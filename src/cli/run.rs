@@ -9,8 +9,8 @@ use super::args::{self, BusArgs};
 use super::signals::Signals;
 use super::{Exit, Failure, Outcome, components};
 use crate::app::{self, Opened, Options, Progress, StartError, Stop};
+use crate::deploy::{self, Policy};
 use crate::engine::Stopped;
-use crate::reload::{self, Policy};
 use crate::telemetry::{self, LogFormat};
 
 /// Run topologies, durably, until told to stop
@@ -109,10 +109,10 @@ fn log_progress(progress: Progress) {
             let (frames, void_bytes, epoch) = (recovery.frames, recovery.void_bytes, recovery.epoch);
             tracing::info!(frames, void_bytes, epoch, ?took, "opened the data folder");
         }
-        Progress::Plugin(reload::Progress::Compiling { subscriber }) => {
+        Progress::Plugin(deploy::Progress::Compiling { subscriber }) => {
             tracing::debug!(subscriber, "compiling the plugin");
         }
-        Progress::Plugin(reload::Progress::Compiled { subscriber, digest, took }) => {
+        Progress::Plugin(deploy::Progress::Compiled { subscriber, digest, took }) => {
             tracing::info!(subscriber, digest, ?took, "plugin ready");
         }
     }

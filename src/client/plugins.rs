@@ -5,7 +5,7 @@ use tonic::Code;
 
 use super::line::{self, Compiling};
 use super::{Client, ClientError, Refused};
-use crate::reload::{KeptVersion, Policy, Reloaded, Summary, Unpinned};
+use crate::deploy::{KeptVersion, Policy, Reloaded, Summary, Unpinned};
 use crate::rpc::v1;
 use crate::rpc::v1::deploy_request::{Begin, Part};
 use crate::wasm::{Digest, NotADigest};

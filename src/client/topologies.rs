@@ -2,8 +2,8 @@
 
 use super::line::{self, Compiling};
 use super::{Client, ClientError};
+use crate::deploy::{Garbage, Proposal};
 use crate::dispatch::Changes;
-use crate::reload::{Garbage, Proposal};
 use crate::rpc::v1;
 use crate::topology::Base;
 

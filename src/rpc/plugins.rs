@@ -1,6 +1,6 @@
 //! Versions of plugins in the contract's words, and back.
 
-use crate::reload::{KeptVersion, Outcome, Policy, Reloaded, Standing, Summary};
+use crate::deploy::{KeptVersion, Outcome, Policy, Reloaded, Standing, Summary};
 use crate::wasm::{Digest, NotADigest};
 
 use super::times::{nanoseconds, timestamp};

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::v1;
+use crate::deploy::{Garbage, Proposal};
 use crate::dispatch::{Change, Changes, Node, What};
-use crate::reload::{Garbage, Proposal};
 use crate::topology::Base;
 
 fn shown(path: PathBuf) -> String {

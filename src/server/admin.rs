@@ -3,9 +3,9 @@
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::deploy::{Compile, Reloader};
 use crate::dispatch::Tree;
 use crate::engine::{Engine, Health, Stopped};
-use crate::reload::{Compile, Reloader};
 use crate::rpc::v1;
 use crate::rpc::v1::admin_service_server::AdminService;
 

@@ -37,10 +37,10 @@ use tonic_health::server::HealthReporter;
 use calls::Calls;
 pub use capsule::{Capsules, Listed, Opened};
 
+use crate::deploy::{Compile, Reloader};
 use crate::dispatch::Tree;
 use crate::engine::{Engine, Health};
 use crate::limits;
-use crate::reload::{Compile, Reloader};
 use crate::rpc;
 use crate::rpc::v1::admin_service_server::AdminServiceServer;
 use crate::rpc::v1::capsule_service_server::CapsuleServiceServer;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::deploy::{CompareError, PluginError, ReloadError, TopologyError};
 use crate::dispatch::Refusal as LaneRefusal;
 use crate::dispatch::publish::{EventRefused, NumberingRefused};
 use crate::dispatch::shadow::ShadowError;
@@ -18,7 +19,6 @@ use crate::dispatch::{
 use crate::engine::{AppendError, ApplyError, GuardReason, ReadError, SessionError, Stopped};
 use crate::limits;
 use crate::model::Offset;
-use crate::reload::{CompareError, PluginError, ReloadError, TopologyError};
 use crate::rpc::{ERROR_DOMAIN, reason};
 
 /// A status under construction.

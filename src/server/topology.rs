@@ -7,9 +7,9 @@ use tonic::{Request, Response, Status};
 
 use super::calls::Calls;
 use super::refusal;
+use crate::deploy::{Compile, Reloader};
 use crate::dispatch::Changes;
 use crate::engine::Engine;
-use crate::reload::{Compile, Reloader};
 use crate::rpc::v1::topology_service_server::TopologyService;
 use crate::rpc::{topologies, v1};
 

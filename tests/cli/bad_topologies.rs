@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use wattle::client::{Client, Read};
+use wattle::deploy::Proposal;
 use wattle::model::Event;
-use wattle::reload::Proposal;
 
 use super::bus::{Bus, Ran, wattle};
 use crate::common::guests::{guest, guest_path};

@@ -10,7 +10,6 @@ use std::path::Path;
 const CIRCLES: &[&str] = &[
     "cli: build built check components",
     "log: checkpointer guards identities kept partition producers queue sealed store syncer unconsumed window",
-    "reload: adopt applied error garbage proposal record reloader snapshot source start store topology",
     "wasm: call host plugin",
     "wasm: contract keyvalue wasi",
     "wasm: state store",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use wattle::reload::Proposal;
+use wattle::deploy::Proposal;
 use wattle::topology::bounds::{ALIASES_MAX, NODES_MAX, TEXT_BYTES_MAX};
 use wattle::topology::kept::KeptPlan;
 use wattle::topology::render::{self, Style};

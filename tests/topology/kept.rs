@@ -10,9 +10,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
 use serde_json::{Map, Value, json};
+use wattle::deploy::{Proposal, Store, adopt};
 use wattle::effects::MemoryDisk;
 use wattle::engine::memory::MemoryEngine;
-use wattle::reload::{Proposal, Store, adopt};
 use wattle::topology::kept::KeptPlan;
 use wattle::topology::{Base, Found, Plan, Source, Surroundings, check, check_on, show};
 

@@ -19,6 +19,7 @@ use serde_json::Value;
 use tokio::runtime::{Handle, Runtime};
 
 use super::StartError;
+use crate::deploy::{self, PluginError};
 use crate::dispatch::capsule::{CapsuleFailure, Outcome, ReplayError};
 use crate::dispatch::{
     Capsule, ControlError, FailedEvent, Filter, LaneState, ListPosition, PublishError, StateEntry, Tree,
@@ -27,7 +28,6 @@ use crate::engine::memory::MemoryEngine;
 use crate::engine::{Blueprint, Engine, ReadBudget, ReadError, TopicSpec};
 use crate::model::call::{Action, Batch, Failure, HandleError, Handled, Handler, Output};
 use crate::model::{Event, PartitionId, Record};
-use crate::reload::{self, PluginError};
 use crate::topology::cases::{Case, End, Given, GivenEvent, State};
 use crate::topology::{Plan, SubscriberIndex, SubscriberPlan, TopicIndex, TopicPlan};
 use crate::wasm::{Host, HostOptions, Plugin};
@@ -184,7 +184,7 @@ impl TestBed {
     /// # Errors
     /// Everything that is wrong with any of them.
     pub fn load(&self, plan: Plan, components: &[PathBuf]) -> Result<Loaded, Vec<PluginError>> {
-        let plugins = reload::register(&self.host, &plan, components)?;
+        let plugins = deploy::register(&self.host, &plan, components)?;
         Ok(Loaded { plan, plugins })
     }
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::super::{build, changes, components, load};
 use crate::app::Running;
+use crate::deploy::Watch;
 use crate::dispatch::Changes;
-use crate::reload::Watch;
 use crate::telemetry;
 use crate::topology::Source;
 

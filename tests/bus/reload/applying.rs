@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use wattle::deploy::{
+    BeginError, Garbage, Outcome, Policy, Proposal, ReloadError, Reloader, SecretFolders, Store, StoreError,
+    TopologyError, adopt, begin,
+};
 use wattle::dispatch::{TakenBy, Tree};
 use wattle::effects::MemoryDisk;
 use wattle::effects::memory::Operation;
 use wattle::engine::Engine;
 use wattle::engine::memory::MemoryEngine;
-use wattle::reload::{
-    BeginError, Garbage, Outcome, Policy, Proposal, ReloadError, Reloader, SecretFolders, Store, StoreError,
-    TopologyError, adopt, begin,
-};
 use wattle::topology::Plan;
 use wattle::wasm::Digest;
 

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
+use wattle::deploy::{Outcome, Policy, ReloadError, Reloader, Store, begin};
 use wattle::dispatch::Tree;
 use wattle::effects::MemoryDisk;
 use wattle::engine::memory::MemoryEngine;
-use wattle::reload::{Outcome, Policy, ReloadError, Reloader, Store, begin};
 use wattle::wasm::{COMPONENT_BYTES_MAX, Host, HostOptions};
 
 use crate::common::guests::{guest, guest_path};

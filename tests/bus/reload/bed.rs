@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::runtime::Handle;
+use wattle::deploy::{BeginError, Begun, Compile, Outcome, Policy, Reloader, SecretFolders, Store, begin};
 use wattle::dispatch::{SubscriberStatus, Tree};
 use wattle::effects::MemoryDisk;
 use wattle::engine::Engine;
@@ -15,7 +16,6 @@ use wattle::engine::memory::MemoryEngine;
 use wattle::model::call::{
     Action, Batch, CallError, CallErrorKind, Failure, HandleError, Handled, Handler, Output, PluginSettings, StateWrite,
 };
-use wattle::reload::{BeginError, Begun, Compile, Outcome, Policy, Reloader, SecretFolders, Store, begin};
 use wattle::topology::{Plan, TrialPlan};
 use wattle::wasm::{Digest, PluginSpec, RegisterError};
 

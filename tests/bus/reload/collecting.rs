@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use wattle::deploy::{Garbage, TopologyError};
 use wattle::dispatch::Node;
 use wattle::effects::{Disk, MemoryDisk};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::model::PartitionId;
-use wattle::reload::{Garbage, TopologyError};
 
 use crate::common::random::Random;
 use crate::common::trees::{data, plan_of, settled, until};

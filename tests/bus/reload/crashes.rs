@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::Runtime;
-use wattle::effects::MemoryDisk;
-use wattle::effects::memory::Operation;
-use wattle::reload::{
+use wattle::deploy::{
     Begun, Files, Outcome, Policy, ReloadError, Replaced, Standing, Store, adopt, begin_with, instead,
 };
+use wattle::effects::MemoryDisk;
+use wattle::effects::memory::Operation;
 use wattle::topology::{Plan, Said};
 use wattle::wasm::Digest;
 

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use wattle::deploy::{Outcome, Policy, ReloadError, Standing};
 use wattle::dispatch::{LaneState, Terms};
-use wattle::reload::{Outcome, Policy, ReloadError, Standing};
 use wattle::topology::TrialPlan;
 
 use crate::common::trees::{PATIENCE, data, event, settled, until};

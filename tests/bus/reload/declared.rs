@@ -1,7 +1,7 @@
 //! What a component declares of its configuration is held against what the topology says, whichever of the two is new.
 
+use wattle::deploy::{Policy, Proposal, Standing};
 use wattle::dispatch::Change;
-use wattle::reload::{Policy, Proposal, Standing};
 use wattle::topology::Plan;
 use wattle::wasm::Digest;
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use wattle::client::{Client, ClientError};
-use wattle::reload::{Outcome, Policy, Standing};
+use wattle::deploy::{Outcome, Policy, Standing};
 use wattle::rpc::v1::deploy_request::{Begin, Part};
 use wattle::rpc::v1::plugin_service_client::PluginServiceClient;
 use wattle::rpc::v1::shadow_service_client::ShadowServiceClient;

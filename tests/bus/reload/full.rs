@@ -1,7 +1,7 @@
 //! A full disk beneath versions: room for components is asked for first, and nothing is left of what found none.
 
+use wattle::deploy::TopologyError;
 use wattle::engine::Engine;
-use wattle::reload::TopologyError;
 
 use crate::common::trees::{data, plan_of};
 use crate::reload::bed::{LONG, ONE, World};

@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use wattle::deploy::{Files, Proposal, SecretFolders, Store, TopologyError, adopt, instead, rooted};
 use wattle::effects::{Disk, MemoryDisk};
 use wattle::engine::memory::MemoryEngine;
-use wattle::reload::{Files, Proposal, SecretFolders, Store, TopologyError, adopt, instead, rooted};
 use wattle::topology::{ConfigValue, Found, Plan, PluginSource, Runs, Said, Source, Surroundings, check_said};
 use wattle::wasm::Digest;
 

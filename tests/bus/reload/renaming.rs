@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use wattle::deploy::{Policy, Proposal, Reloader, Store, TopologyError, adopt, begin_with};
 use wattle::dispatch::Tree;
 use wattle::effects::memory::Operation;
 use wattle::effects::{MemoryDisk, SystemClock};
@@ -14,7 +15,6 @@ use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::memory::MemoryEngine;
 use wattle::log::LogOptions;
-use wattle::reload::{Policy, Proposal, Reloader, Store, TopologyError, adopt, begin_with};
 use wattle::topology::Plan;
 
 use crate::common::random::Random;
@@ -81,11 +81,11 @@ pub(crate) async fn start<E: Engine>(
 
 enum Began {
     Topology(TopologyError),
-    Versions(wattle::reload::BeginError),
+    Versions(wattle::deploy::BeginError),
 }
 
-impl From<wattle::reload::BeginError> for Began {
-    fn from(error: wattle::reload::BeginError) -> Self {
+impl From<wattle::deploy::BeginError> for Began {
+    fn from(error: wattle::deploy::BeginError) -> Self {
         Self::Versions(error)
     }
 }
@@ -133,7 +133,7 @@ impl Disks {
 async fn begun(world: &World, disks: &Disks) -> Bus<EmbeddedEngine> {
     let before = plan_of(&[ONE]);
     let (bus, _) = start(open(&disks.log), disks.plugins.clone(), world, Some(&before)).await.unwrap();
-    assert_eq!(bus.deploy("b reject=bad", Policy::Replace).await, wattle::reload::Outcome::Runs);
+    assert_eq!(bus.deploy("b reject=bad", Policy::Replace).await, wattle::deploy::Outcome::Runs);
     publish(&bus, "in", "1").await;
     publish(&bus, "in", "bad").await;
     bus

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use wattle::deploy::{Files, Policy, Proposal, ReloadError, Store, TopologyError, adopt, instead};
 use wattle::dispatch::{Node, What};
 use wattle::engine::memory::MemoryEngine;
-use wattle::reload::{Files, Policy, Proposal, ReloadError, Store, TopologyError, adopt, instead};
 use wattle::topology::{Base, Found, Merged, Plan, Said, Source, Surroundings, check_on, check_said_on};
 
 use crate::common::trees::{data, plan_of, settled};

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use wattle::deploy::{Outcome, Policy};
 use wattle::dispatch::{Move, Renames, SeekState, SeekTo, TakenBy, Tree};
 use wattle::effects::memory::Operation;
 use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::Engine;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::log::LogOptions;
-use wattle::reload::{Outcome, Policy};
 
 use crate::common::trees::until;
 use crate::reload::bed::{Bus, World};

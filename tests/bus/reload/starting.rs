@@ -1,6 +1,6 @@
 //! Which version a bus starts with: what was decided, and what its files propose.
 
-use wattle::reload::{BeginError, Policy};
+use wattle::deploy::{BeginError, Policy};
 
 use crate::common::trees::{data, plan_of};
 use crate::reload::bed::{ONE, SHORT, World};

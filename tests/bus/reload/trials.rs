@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use wattle::deploy::{Outcome, Policy, Proposal, ReloadError, Standing};
 use wattle::dispatch::OnTrial;
 use wattle::effects::MemoryDisk;
-use wattle::reload::{Outcome, Policy, Proposal, ReloadError, Standing};
 use wattle::topology::TrialPlan;
 use wattle::wasm::Digest;
 

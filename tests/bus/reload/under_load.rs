@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use wattle::deploy::Policy;
 use wattle::dispatch::Tree;
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::log::Durability;
-use wattle::reload::Policy;
 use wattle::topology::TrialPlan;
 
 use crate::common::trees::{contents, event, settled, status, until};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use wattle::deploy::{KeptVersion, Outcome, Policy, Proposal, ReloadError, Standing, Store};
 use wattle::dispatch::{Capsule, Changes};
 use wattle::effects::{Disk, MemoryDisk};
-use wattle::reload::{KeptVersion, Outcome, Policy, Proposal, ReloadError, Standing, Store};
 use wattle::topology::Plan;
 use wattle::wasm::{Digest, Hidden, PluginSpec};
 

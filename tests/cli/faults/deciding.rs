@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use wattle::client::Client;
+use wattle::deploy::Store;
 use wattle::dispatch::TraceOf;
 use wattle::effects::DiskFolder;
-use wattle::reload::Store;
 use wattle::wasm::Digest;
 
 use crate::common::guests::guest;

@@ -7,12 +7,22 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::TopologyError;
 use crate::dispatch::Node;
 use crate::topology::{
     Base, Code, ConfigValue, Diagnostic, Found, Merged, Plan, PluginSource, Runs, Source, SubscriberPlan, Surroundings,
     check_on, documents,
 };
+
+/// Why there is no plan of what is proposed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProposalError {
+    /// It cannot be read: another release made it, or it was changed on its way.
+    #[error("the topology cannot be read: {0}")]
+    Unreadable(String),
+    /// What it declares and what is applied do not go together.
+    #[error("{}", .0.join("\n"))]
+    Refused(Vec<String>),
+}
 
 /// A topology, or a part of one, with all that is needed to read it again, wherever and whenever: nothing of it is in other
 /// files but plugins and secrets. As it is serialized it was kept in records of version 1, and is read there.
@@ -40,14 +50,14 @@ pub struct Proposal {
 
 /// What a proposal is on top of what is applied.
 #[derive(Debug, Clone)]
-pub(super) struct Proposed {
-    pub(super) plan: Plan,
+pub(crate) struct Proposed {
+    pub(crate) plan: Plan,
     /// The component of each subscriber, in its order.
-    pub(super) components: Vec<PathBuf>,
+    pub(crate) components: Vec<PathBuf>,
     /// What is applied in its namespaces, is not declared in it and stays, by full names.
-    pub(super) missing: Vec<(Node, String)>,
+    pub(crate) missing: Vec<(Node, String)>,
     /// Which files it may not name as secrets, in words.
-    pub(super) refused_secrets: Vec<String>,
+    pub(crate) refused_secrets: Vec<String>,
 }
 
 impl Proposal {
@@ -81,14 +91,14 @@ impl Proposal {
     /// The plan of this alone, with the component of each subscriber, in its order.
     ///
     /// # Errors
-    /// [`TopologyError::Unreadable`].
-    pub fn read(&self) -> Result<(Plan, Vec<PathBuf>), TopologyError> {
+    /// [`ProposalError::Unreadable`].
+    pub fn read(&self) -> Result<(Plan, Vec<PathBuf>), ProposalError> {
         let Proposed { plan, components, .. } = self.read_on(&Plan::default(), &BTreeMap::new())?;
         Ok((plan, components))
     }
 
     /// The plan of this and of what is applied, whose components are known by the full names of subscribers.
-    pub(super) fn read_on(&self, applied: &Plan, known: &BTreeMap<String, PathBuf>) -> Result<Proposed, TopologyError> {
+    pub(crate) fn read_on(&self, applied: &Plan, known: &BTreeMap<String, PathBuf>) -> Result<Proposed, ProposalError> {
         let source = |(number, text): (usize, &String)| Source {
             path: format!("applied-{number}.yaml").into(),
             text: text.clone(),
@@ -110,7 +120,7 @@ impl Proposal {
         let component = |subscriber: &SubscriberPlan| {
             let name = subscriber.label();
             let component = if subscribers.contains(&name) { self.components.get(&name) } else { known.get(&name) };
-            let missing = || TopologyError::Unreadable(format!("it names no component for `{name}`"));
+            let missing = || ProposalError::Unreadable(format!("it names no component for `{name}`"));
             component.cloned().ok_or_else(missing)
         };
         let components = plan.subscribers.iter().map(component).collect::<Result<_, _>>()?;
@@ -122,7 +132,7 @@ impl Proposal {
 }
 
 /// Why a proposal has no plan: it cannot be read, or what it declares and what is applied do not go together.
-fn unreadable(problems: &[Diagnostic]) -> TopologyError {
+fn unreadable(problems: &[Diagnostic]) -> ProposalError {
     let errors: Vec<_> = problems.iter().filter(|problem| problem.is_error()).collect();
     let is_of_whole = |problem: &&Diagnostic| {
         matches!(
@@ -132,8 +142,8 @@ fn unreadable(problems: &[Diagnostic]) -> TopologyError {
     };
     let words: Vec<_> = errors.iter().map(|problem| problem.message.clone()).collect();
     match errors.iter().all(is_of_whole) {
-        true => TopologyError::Refused(words),
-        false => TopologyError::Unreadable(words.join("; ")),
+        true => ProposalError::Refused(words),
+        false => ProposalError::Unreadable(words.join("; ")),
     }
 }
 

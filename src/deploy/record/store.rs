@@ -20,130 +20,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use serde::Deserialize;
-
-use super::applied::Applied;
-use super::record::{Decided, Record};
-use super::values::Values;
+use crate::deploy::record::applied::Applied;
+use crate::deploy::record::decided::{Decided, Record};
+use crate::deploy::record::error::StoreError;
+use crate::deploy::record::file::{NEW, NotKept, WASM, Written, body, failed, parse, read, text_of, write};
+use crate::deploy::record::shelf::{Shelf, name_of};
+use crate::deploy::record::values::Values;
 use crate::dispatch::Renames;
 use crate::effects::Disk;
 use crate::topology::Plan;
 use crate::wasm::Digest;
 
 const RECORD: &str = "record";
-const NEW: &str = ".new";
-const WASM: &str = ".wasm";
 const TOPOLOGY: &str = "topology";
 const VALUES: &str = "values";
 const VALUES_MAGIC: &str = "wattle values v1 ";
 
-/// Why versions cannot be kept or found.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// The disk.
-    #[error("cannot {what} in the folder of plugins: {error}")]
-    Disk {
-        /// What was to be done.
-        what: &'static str,
-        /// Why not.
-        error: Arc<io::Error>,
-    },
-    /// The disk has no room for another component.
-    #[error("the disk has too little room to keep another version of a plugin: make some first")]
-    NoRoom,
-    /// A write before failed, and what is on the disk is not known.
-    #[error(
-        "a write to the folder of plugins failed ({reason}): no version is changed until the bus has been restarted"
-    )]
-    Poisoned {
-        /// Why.
-        reason: String,
-    },
-    /// The record is not as it was written.
-    #[error(
-        "the record of plugin versions is damaged ({why}): put back `plugins/record` of the data folder from a backup, or \
-         remove it, and the files of the topology are run as if for the first time"
-    )]
-    Damaged {
-        /// What is wrong.
-        why: String,
-    },
-    /// The values of variables are not as they were written.
-    #[error(
-        "the values of variables are damaged ({why}): put back `plugins/values` of the data folder from a backup; or remove it \
-         with `plugins/topology` and `plugins/record`, and what the files say is applied as if for the first time"
-    )]
-    DamagedValues {
-        /// What is wrong.
-        why: String,
-    },
-    /// A later release wrote a record, and says that this one cannot read it.
-    #[error(
-        "`plugins/{file}` of the data folder was written by a later release: it is of version {version}, for readers of version \
-         {reader} on, and this release reads version {ours}. Start the release that wrote it, or a later one; nothing was changed"
-    )]
-    Later {
-        /// Which file.
-        file: &'static str,
-        /// Its version.
-        version: u32,
-        /// Of which version a reader has to be.
-        reader: u32,
-        /// Of which version this one is.
-        ours: u32,
-    },
-    /// A record would not be read as it is to be.
-    #[error(
-        "`plugins/{file}` of the data folder could not be read again as it is now to be: {why}; nothing was changed"
-    )]
-    Unwritable {
-        /// Which file.
-        file: &'static str,
-        /// Why.
-        why: String,
-    },
-    /// The topology that was applied is not as it was written.
-    #[error(
-        "the record of the topology that was applied is damaged ({why}): put back `plugins/topology` of the data folder from \
-         a backup, or remove it, and what the files say is applied as if for the first time"
-    )]
-    DamagedTopology {
-        /// What is wrong.
-        why: String,
-    },
-    /// A component is missing or is not as it was written.
-    #[error("the component {wasm} that is kept is {what}")]
-    Component {
-        /// Its hash.
-        wasm: Digest,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-}
-
 /// What is kept, for those who only look: as it was after the last change.
 #[derive(Clone, Default)]
-pub(super) struct Shown(Arc<RwLock<Arc<AllKept>>>);
+pub(crate) struct Shown(Arc<RwLock<Arc<AllKept>>>);
 
 /// What was decided about versions, what was applied, and the revision of that.
-pub(super) type AllKept = (Record, Option<Applied>, Arc<str>);
-
-impl StoreError {
-    /// Whether the disk had no room for it.
-    pub(super) fn is_for_room(&self) -> bool {
-        match self {
-            Self::NoRoom => true,
-            Self::Disk { error, .. } => error.kind() == io::ErrorKind::StorageFull,
-            _ => false,
-        }
-    }
-}
+pub(crate) type AllKept = (Record, Option<Applied>, Arc<str>);
 
 impl Shown {
     /// What is kept now.
-    pub(super) fn now(&self) -> Arc<AllKept> {
+    pub(crate) fn now(&self) -> Arc<AllKept> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -151,19 +55,6 @@ impl Shown {
         let shown = Arc::new((record.clone(), topology.cloned(), revision.clone()));
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = shown;
     }
-}
-
-/// Where components are put, one after the other.
-#[derive(Clone)]
-pub(super) struct Shelf {
-    disk: Arc<dyn Disk>,
-    one_at_a_time: Arc<Mutex<()>>,
-}
-
-/// Why a component is not on the shelf, and whether it may be all the same.
-pub(super) struct NotKept {
-    error: StoreError,
-    is_unknown: bool,
 }
 
 /// The versions of a bus. Blocks on the disk.
@@ -195,14 +86,6 @@ impl std::fmt::Debug for Store {
 
 fn revision_of(applied: Option<&Applied>, values: &Values) -> Arc<str> {
     applied.map(|applied| applied.revision(values)).unwrap_or_default().into()
-}
-
-fn failed(what: &'static str) -> impl Fn(io::Error) -> StoreError {
-    move |error| StoreError::Disk { what, error: Arc::new(error) }
-}
-
-fn name_of(wasm: Digest) -> String {
-    format!("{wasm}{WASM}")
 }
 
 impl Store {
@@ -257,7 +140,7 @@ impl Store {
     }
 
     /// What is kept as it is now, to look at, with the names that subscribers are to have.
-    pub(super) fn view(&self, renames: &Renames) -> Self {
+    pub(crate) fn view(&self, renames: &Renames) -> Self {
         let Self { disk, shelf, topology, revision, values, has_values, named, to_be_named, is_full, poison, .. } =
             self;
         Self {
@@ -282,12 +165,12 @@ impl Store {
     }
 
     /// Whether a component may be kept that is not.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         !self.is_full
     }
 
     /// What is kept, for those who only look.
-    pub(super) fn shown(&self) -> Shown {
+    pub(crate) fn shown(&self) -> Shown {
         self.shown.clone()
     }
 
@@ -317,18 +200,18 @@ impl Store {
 
     /// Has what was decided about subscribers also be under the names that they are to have, durably. Nothing runs by them before
     /// that is decided.
-    pub(super) fn rename(&mut self, renames: &Renames) -> Result<(), StoreError> {
+    pub(crate) fn rename(&mut self, renames: &Renames) -> Result<(), StoreError> {
         let record = self.record_by(renames);
         self.change(|subscribers| *subscribers = record.subscribers)
     }
 
     /// What was applied last.
-    pub(super) fn applied(&self) -> Option<&Applied> {
+    pub(crate) fn applied(&self) -> Option<&Applied> {
         self.topology.as_ref()
     }
 
     /// Something else is applied, durably and at once.
-    pub(super) fn apply(&mut self, applied: Applied) -> Result<(), StoreError> {
+    pub(crate) fn apply(&mut self, applied: Applied) -> Result<(), StoreError> {
         self.check()?;
         // as they are written: two plans are also the same where one says the name of a variable and the other its value
         let text = |applied: &Applied| applied.text(&self.values);
@@ -346,7 +229,7 @@ impl Store {
     }
 
     /// What stands for some bytes that are shown to nobody.
-    pub(super) fn seal(&self, bytes: &[u8]) -> String {
+    pub(crate) fn seal(&self, bytes: &[u8]) -> String {
         self.values.seal(bytes)
     }
 
@@ -398,7 +281,7 @@ impl Store {
 
     /// What the topology says with the name of a variable is said so of versions that are kept, too, whose record may be from before
     /// names were kept.
-    pub(super) fn hide_variables(&mut self, plan: &Plan) -> Result<(), StoreError> {
+    pub(crate) fn hide_variables(&mut self, plan: &Plan) -> Result<(), StoreError> {
         self.change(|subscribers| {
             for subscriber in &plan.subscribers {
                 if let Some(decided) = subscribers.get_mut(&subscriber.label()) {
@@ -409,7 +292,7 @@ impl Store {
     }
 
     /// Changes what was decided about one subscriber, as [`Self::change`]. Nothing where nothing was decided yet.
-    pub(super) fn decide(&mut self, subscriber: &str, change: impl FnOnce(&mut Decided)) -> Result<(), StoreError> {
+    pub(crate) fn decide(&mut self, subscriber: &str, change: impl FnOnce(&mut Decided)) -> Result<(), StoreError> {
         self.change(|subscribers| {
             if let Some(decided) = subscribers.get_mut(subscriber) {
                 change(decided);
@@ -418,12 +301,12 @@ impl Store {
     }
 
     /// What was decided about a subscriber.
-    pub(super) fn decided(&self, subscriber: &str) -> Option<&Decided> {
+    pub(crate) fn decided(&self, subscriber: &str) -> Option<&Decided> {
         self.record.subscribers.get(subscriber)
     }
 
     /// Keeps a component, durably: until it is released, and as long as a record names it.
-    pub(super) fn keep(&mut self, wasm: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(crate) fn keep(&mut self, wasm: Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let shelf = self.announce(wasm)?;
         let put = shelf.put(wasm, bytes);
         self.kept(wasm, put)
@@ -431,14 +314,14 @@ impl Store {
 
     /// A component is to be kept: first this, then [`Shelf::put`], which needs no store, then [`Self::kept`], and once it is
     /// decided about [`Self::release`].
-    pub(super) fn announce(&mut self, wasm: Digest) -> Result<Shelf, StoreError> {
+    pub(crate) fn announce(&mut self, wasm: Digest) -> Result<Shelf, StoreError> {
         self.check()?;
         *self.to_be_named.entry(name_of(wasm)).or_default() += 1;
         Ok(self.shelf.clone())
     }
 
     /// What became of a component that was to be kept.
-    pub(super) fn kept(&mut self, wasm: Digest, put: Result<(), NotKept>) -> Result<(), StoreError> {
+    pub(crate) fn kept(&mut self, wasm: Digest, put: Result<(), NotKept>) -> Result<(), StoreError> {
         let Err(NotKept { error, is_unknown }) = put else { return Ok(()) };
         if is_unknown {
             self.poison = Some(error.to_string());
@@ -448,7 +331,7 @@ impl Store {
     }
 
     /// The record that was to name a component is there, or will not be. Where nothing names it, and nothing is to, it goes.
-    pub(super) fn release(&mut self, wasm: Digest) {
+    pub(crate) fn release(&mut self, wasm: Digest) {
         let name = name_of(wasm);
         match self.to_be_named.get_mut(&name) {
             Some(count) if *count > 1 => *count -= 1,
@@ -460,7 +343,7 @@ impl Store {
     }
 
     /// A component that is kept.
-    pub(super) fn component(&self, wasm: Digest) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn component(&self, wasm: Digest) -> Result<Vec<u8>, StoreError> {
         match read(&*self.disk, &name_of(wasm)) {
             Ok(bytes) if Digest::of(&bytes) == wasm => Ok(bytes),
             Ok(_) => Err(StoreError::Component { wasm, what: "damaged" }),
@@ -472,7 +355,7 @@ impl Store {
     }
 
     /// Changes what was decided, durably and at once. Components that nothing names any more go.
-    pub(super) fn change(&mut self, change: impl FnOnce(&mut BTreeMap<String, Decided>)) -> Result<(), StoreError> {
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut BTreeMap<String, Decided>)) -> Result<(), StoreError> {
         self.check()?;
         let mut next = self.record.clone();
         change(&mut next.subscribers);
@@ -524,150 +407,15 @@ impl Store {
     }
 }
 
-impl Shelf {
-    /// Puts a component there, durably, where it is not yet.
-    pub(super) fn put(&self, wasm: Digest, bytes: &[u8]) -> Result<(), NotKept> {
-        let _one_at_a_time = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = name_of(wasm);
-        match read(&*self.disk, &name) {
-            // its name may not be durable yet
-            Ok(there) if Digest::of(&there) == wasm => sync_folder(&*self.disk),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(NotKept { error: failed("read a component")(error), is_unknown: false })
-            }
-            Ok(_) | Err(_) => write(&*self.disk, &name, bytes),
-        }
-    }
-}
-
-/// Puts a file in the place of the one that may be there, durably. Where that fails before it has its name, nothing is left.
-fn write(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), NotKept> {
-    let new = format!("{name}{NEW}");
-    let aside = || {
-        match disk.remove(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = disk.create(&new)?;
-        file.write_at(bytes, 0)?;
-        file.sync()?;
-        // a component says by its name what it is, whenever it is read
-        match name.ends_with(WASM) || read(disk, &new)? == bytes {
-            true => Ok(()),
-            false => Err(io::Error::other("what was written is not there")),
-        }
-    };
-    let renamed = || disk.rename(&new, name);
-    // Until it has its name nothing has happened.
-    let named = aside().map_err(failed("write a file")).and_then(|()| renamed().map_err(failed("rename a file")));
-    if let Err(error) = named {
-        let _ = disk.remove(&new); // it would only take room, which may be what is missing
-        return Err(NotKept { error, is_unknown: false });
-    }
-    sync_folder(disk)
-}
-
-fn sync_folder(disk: &dyn Disk) -> Result<(), NotKept> {
-    disk.sync_folder().map_err(|error| NotKept { error: failed("sync the folder")(error), is_unknown: true })
-}
-
-fn read(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
-    let file = disk.open(name)?;
-    let length = usize::try_from(file.length()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    Ok(file.read_bytes(0, length)?.into())
-}
-
-/// A record: how it is kept, and how it is read.
-pub(super) trait Written: Sized + PartialEq {
-    /// Its file.
-    const FILE: &'static str;
-    /// What its file begins with.
-    const MAGIC: &'static str;
-    /// What its file began with in the format before.
-    const OLD_MAGIC: &'static str;
-    /// The version that is written, and the latest that is read.
-    const VERSION: u32;
-
-    /// As JSON, without the values of variables.
-    fn text(&self, values: &Values) -> Result<String, String>;
-
-    fn parse(text: &str, values: &Values) -> Result<Self, Unread>;
-
-    /// The same in the format before.
-    fn parse_old(text: &str) -> Result<Self, Unread>;
-
-    /// That it is damaged, and what to do.
-    fn damaged(why: String) -> StoreError;
-
-    /// The values of the variables in it.
-    fn variables(&self) -> BTreeSet<String>;
-
-    /// Whether it has something that only the salt can tell again.
-    fn is_sealed(&self) -> bool {
-        !self.variables().is_empty()
-    }
-}
-
-/// Why a record cannot be read.
-#[derive(Debug)]
-pub(super) struct Unread(pub(super) String);
-
-impl From<serde_json::Error> for Unread {
-    fn from(error: serde_json::Error) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// What every record says of itself, whatever else it says.
-#[derive(Deserialize)]
-struct Head {
-    #[serde(default)]
-    version: u32,
-    #[serde(default)]
-    reader: u32,
-}
-
-/// A record as it is kept.
-fn text_of(magic: &str, body: &str) -> String {
-    format!("{magic}{}\n{body}\n", Digest::of(format!("{body}\n").as_bytes()))
-}
-
-/// What a record says.
-fn parse<R: Written>(bytes: &[u8], values: &Values) -> Result<R, StoreError> {
-    let damaged = |Unread(why)| R::damaged(why);
-    if bytes.starts_with(R::OLD_MAGIC.as_bytes()) {
-        return R::parse_old(body(R::OLD_MAGIC, bytes).map_err(R::damaged)?).map_err(damaged);
-    }
-    let text = body(R::MAGIC, bytes).map_err(R::damaged)?;
-    // first, since of what a later release writes nothing else may be as it was
-    let Head { version, reader } = serde_json::from_str(text).map_err(|error| R::damaged(error.to_string()))?;
-    if reader > R::VERSION {
-        return Err(StoreError::Later { file: R::FILE, version, reader, ours: R::VERSION });
-    }
-    R::parse(text, values).map_err(damaged)
-}
-
 fn values_of(bytes: &[u8]) -> Result<Values, String> {
     serde_json::from_str(body(VALUES_MAGIC, bytes)?).map_err(|error| error.to_string())
-}
-
-/// What follows the first line of a file, or what is wrong with it.
-fn body<'b>(magic: &str, bytes: &'b [u8]) -> Result<&'b str, String> {
-    let damaged = str::to_owned;
-    let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is no text"))?;
-    let (head, body) = text.split_once('\n').ok_or_else(|| damaged("it has one line"))?;
-    let sum = head.strip_prefix(magic).ok_or_else(|| damaged("it is not of this format, or of a later release"))?;
-    if sum.parse() != Ok(Digest::of(body.as_bytes())) {
-        return Err(damaged("its checksum is another"));
-    }
-    Ok(body)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deploy::record::decided::Kept;
     use crate::effects::MemoryDisk;
-    use crate::reload::record::Kept;
     use crate::topology::ConfigValue;
     use crate::wasm::PluginSpec;
 

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::reloader::{Reloader, Subject};
-use super::{Compile, ReloadError};
+use crate::deploy::compile::Compile;
+use crate::deploy::error::ReloadError;
+use crate::deploy::reloader::{Reloader, Subject};
 use crate::dispatch::{Trial, Verdict};
 use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
@@ -34,7 +35,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
     /// Has somebody wait for the end of a trial and see to it.
-    pub(super) fn judge(&self, index: usize, trial: Arc<Trial>) {
+    pub(crate) fn judge(&self, index: usize, trial: Arc<Trial>) {
         let (reloader, closing) = (self.clone(), self.shared.closing.clone());
         let judging = async move {
             tokio::select! {

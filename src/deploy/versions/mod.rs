@@ -1,93 +1,28 @@
-//! Hot reload: another version of a plugin takes the place of the one that runs, and goes again where it is worse.
+//! The versions of each subscriber's plugin.
 //!
-//! ```text
-//!   file, command ──> turn ──> compile beside ──> snapshot ──> keep ──> decide ──> number ──> lanes, on trial ──> judge
-//!                      │          │ refused        of state     durable, in this order                            │
-//!                      │          └─> the old one serves                               proven, or taken back <────┘
-//!                      └─ one at a time for each subscriber, one waits, the newest
-//! ```
-//!
-//! Promises: what does not compile or does not fit changes nothing. A version is kept and decided on, durably, before any
-//! lane calls it; after a crash at any moment what runs is what was decided. A file proposes a component once, and a topology its
-//! settings: what was taken back is not tried again until one of them changes, and settings are for the component that was
-//! decided on. A version runs with the secrets of the day. Reloading what runs already does nothing. A new version, also one that a topology brings, calls for a
-//! snapshot of the subscriber's state, where that has any, before its first call; one that fails or takes long is told of and
-//! holds nothing up. Going back to a version that is kept takes none.
-//! Relies on: [`crate::dispatch::Tree`] for the change between two calls and for the comparison, [`Store`] for what is durable.
-//! Must not know: gRPC, the command line, how a component is built.
-
-mod adopt;
-mod applied;
-mod error;
-mod follow;
-mod garbage;
-mod judge;
-mod proposal;
-mod queue;
-mod record;
-mod reloader;
-mod revision;
-mod secrets;
-mod shadow;
-mod snapshot;
-mod source;
-mod start;
-mod store;
-mod topology;
-mod values;
-mod watch;
+//! Promises: one change at a time for each subscriber; a version is decided on durably before a lane calls it; a version on trial is
+//! proven, or rolled back where it fails and the one before did not.
+//! Relies on: [`Reloader`](super::Reloader) for turns, `record` for what is durable.
+//! Must not know: how topologies are applied.
 
 use std::path::Path;
 use std::time::Duration;
 
 use crate::dispatch::{OnTrial, Terms};
-use crate::model::call::Handler;
 use crate::topology::TrialPlan;
-use crate::wasm::{Digest, Host, Plugin, PluginSpec, RegisterError};
-pub use adopt::{Instead, adopt, instead};
-pub use applied::{Files, Retired};
-pub use error::{KeptError, ReloadError};
-pub use garbage::Garbage;
-pub use proposal::{Proposal, rooted};
-pub use reloader::Reloader;
-pub use secrets::SecretFolders;
-pub use shadow::CompareError;
-pub use snapshot::Replaced;
-pub use source::{PluginError, described_ports, misfits, register, version};
-pub use start::{BeginError, Begun, Progress, begin, begin_with};
-pub use store::{Store, StoreError};
-pub use topology::TopologyError;
-pub use watch::{Changed, Watch, sources};
+use crate::wasm::Digest;
 
-/// What makes handlers of components: the sandbox, or in tests something quicker.
-pub trait Compile: Clone + Send + Sync + 'static {
-    /// What it makes.
-    type Handler: Handler;
-
-    /// Compiles and checks a component, as quickly as it can. Blocks.
-    ///
-    /// # Errors
-    /// When it does not fit.
-    fn compile(&self, spec: PluginSpec) -> Result<Self::Handler, RegisterError>;
-
-    /// The same beside handlers that run, which it gives way to.
-    ///
-    /// # Errors
-    /// When it does not fit.
-    fn compile_beside(&self, spec: PluginSpec) -> Result<Self::Handler, RegisterError>;
-}
-
-impl Compile for Host {
-    type Handler = Plugin;
-
-    fn compile(&self, spec: PluginSpec) -> Result<Plugin, RegisterError> {
-        self.register(spec)
-    }
-
-    fn compile_beside(&self, spec: PluginSpec) -> Result<Plugin, RegisterError> {
-        self.register_beside(spec)
-    }
-}
+pub(super) mod by_hand;
+pub(super) mod deploy;
+pub(super) mod follow;
+pub(super) mod judge;
+pub(super) mod listing;
+pub(super) mod shadow;
+pub(super) mod snapshot;
+pub(super) mod source;
+pub(super) mod start;
+pub(super) mod storing;
+pub(super) mod subjects;
 
 /// How a version is tried, in all lanes or in some, of which the trial began so long ago.
 fn terms(TrialPlan { events, time, at_most }: TrialPlan, lanes: Option<u32>, passed: Duration) -> Terms {

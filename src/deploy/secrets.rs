@@ -45,12 +45,12 @@ impl SecretFolders {
     }
 
     /// The first file that a path may name, where any may be named.
-    pub(super) fn first(&self, path: &Path) -> Option<PathBuf> {
+    pub(crate) fn first(&self, path: &Path) -> Option<PathBuf> {
         self.0.iter().map(|folder| folder.join(path)).find(|path| path.exists())
     }
 
     /// Makes the paths of secrets absolute in a plan that is to take the place of another: which ones it may not name, in words.
-    pub(super) fn admit(&self, plan: &mut Plan, applied: &Plan) -> Vec<String> {
+    pub(crate) fn admit(&self, plan: &mut Plan, applied: &Plan) -> Vec<String> {
         let known: HashSet<&Path> = secrets(applied).collect();
         let mut refused = Vec::new();
         each(plan, |of, path| {
@@ -109,7 +109,7 @@ impl SecretFolders {
 }
 
 /// The files that subscribers of a plan name as secrets.
-fn secrets(plan: &Plan) -> impl Iterator<Item = &Path> {
+pub(super) fn secrets(plan: &Plan) -> impl Iterator<Item = &Path> {
     plan.subscribers.iter().flat_map(|subscriber| &subscriber.config).filter_map(|(_, value)| match value {
         ConfigValue::SecretFile(path) => Some(path.as_path()),
         ConfigValue::Text(_) | ConfigValue::Variable { .. } => None,

@@ -11,117 +11,30 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::OFlags;
 
-use super::{KeptError, SecretFolders};
+use crate::deploy::error::PluginError;
+use crate::deploy::secrets::SecretFolders;
 use crate::model::call::Limits;
 use crate::topology::{ConfigSchema, ConfigValue, Plan, SubscriberPlan};
-use crate::wasm::{COMPONENT_BYTES_MAX, Digest, Hidden, Host, Plugin, PluginSpec, RegisterError, config_schema};
+use crate::wasm::{COMPONENT_BYTES_MAX, Digest, Hidden, Host, Plugin, PluginSpec, config_schema};
 
 /// Largest secret in bytes: certificates and keys fit, a wrong path to something else is noticed.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
-/// Why a subscriber's plugin cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum PluginError {
-    /// Its file cannot be read.
-    #[error("subscriber `{subscriber}`: cannot read its plugin {}: {error}", path.display())]
-    Unreadable {
-        /// The subscriber.
-        subscriber: String,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// Its file is much too large.
-    #[error(
-        "subscriber `{subscriber}`: its plugin {} has {bytes} bytes, at most {COMPONENT_BYTES_MAX} are accepted: build it \
-         in release mode and strip debug information",
-        path.display()
-    )]
-    TooLarge {
-        /// The subscriber.
-        subscriber: String,
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-    },
-    /// It has none.
-    #[error("subscriber `{subscriber}`: no plugin was given for it")]
-    Missing {
-        /// The subscriber.
-        subscriber: String,
-    },
-    /// A secret of its configuration cannot be read.
-    #[error(
-        "subscriber `{subscriber}`: cannot read the secret of `config.{name}` from {}: {why}; put the secret into that \
-         file, readable for this user only",
-        path.display()
-    )]
-    Secret {
-        /// The subscriber.
-        subscriber: String,
-        /// The key of the configuration.
-        name: String,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-    /// What it is told is not what it declares.
-    #[error("subscriber `{subscriber}`: `config:` is not what {} declares: {}", declares(deployed.as_deref()), .misfits.join("; "))]
-    Config {
-        /// The subscriber.
-        subscriber: String,
-        /// The component that declares it, in short, where that is the deployed one and not that of the file.
-        deployed: Option<String>,
-        /// Everything that does not fit, in words.
-        misfits: Vec<String>,
-    },
-    /// The version that was decided on cannot run, and there is no other.
-    #[error("subscriber `{subscriber}`: what was decided before cannot run: {error}")]
-    Kept {
-        /// The subscriber.
-        subscriber: String,
-        /// Why.
-        error: KeptError,
-    },
-    /// The sandbox refuses it.
-    #[error("subscriber `{subscriber}`: its plugin {} is refused: {error}", path.display())]
-    Refused {
-        /// The subscriber.
-        subscriber: String,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: RegisterError,
-    },
-}
-
 /// What a version is made of: what the topology says, and a component that declares it so. Reads the secrets.
-pub(super) fn spec(subscriber: &SubscriberPlan, wasm: Vec<u8>) -> Result<PluginSpec, Vec<PluginError>> {
+pub(crate) fn spec(subscriber: &SubscriberPlan, wasm: Vec<u8>) -> Result<PluginSpec, Vec<PluginError>> {
     held(PluginSpec { wasm, ..settings_spec(subscriber)? })
 }
 
 /// As [`spec`], without a component.
-pub(super) fn settings_spec(subscriber: &SubscriberPlan) -> Result<PluginSpec, Vec<PluginError>> {
+pub(crate) fn settings_spec(subscriber: &SubscriberPlan) -> Result<PluginSpec, Vec<PluginError>> {
     let name = subscriber.label();
     let (config, hidden) = (config(&name, &subscriber.config)?, hidden(&subscriber.config));
     let (ports, limits) = (ports(subscriber), limits(subscriber));
     Ok(PluginSpec { subscriber: name, wasm: Vec::new(), config, hidden, ports, limits })
 }
 
-/// What declares a configuration, in words.
-fn declares(deployed: Option<&str>) -> String {
-    deployed.map_or("its plugin".to_owned(), |component| {
-        format!(
-            "the deployed component {component}, which the subscriber goes on with and which is not that of its file,"
-        )
-    })
-}
-
 /// The same errors, of a configuration that was held against a component that was deployed.
-pub(super) fn of_deployed(mut errors: Vec<PluginError>, component: &Digest) -> Vec<PluginError> {
+pub(crate) fn of_deployed(mut errors: Vec<PluginError>, component: &Digest) -> Vec<PluginError> {
     for error in &mut errors {
         if let PluginError::Config { deployed, .. } = error {
             *deployed = Some(component.short().to_string());
@@ -134,7 +47,7 @@ pub(super) fn of_deployed(mut errors: Vec<PluginError>, component: &Digest) -> V
 ///
 /// # Errors
 /// [`PluginError::Config`].
-pub(super) fn held(spec: PluginSpec) -> Result<PluginSpec, Vec<PluginError>> {
+pub(crate) fn held(spec: PluginSpec) -> Result<PluginSpec, Vec<PluginError>> {
     let declared = config_schema(&spec.wasm).and_then(|schema| schema.map(ConfigSchema::compile).transpose());
     let is_secret = |name: &String| spec.hidden.get(name) == Some(&Hidden::Secret);
     let text = |(name, value): (&String, &String)| (name.clone(), Some(value.clone()).filter(|_| !is_secret(name)));
@@ -162,7 +75,7 @@ fn limits(subscriber: &SubscriberPlan) -> Limits {
 }
 
 /// What the topology says of a version beside its component, in short. Reads no secrets: it is the same whatever they are.
-pub(super) fn settings(subscriber: &SubscriberPlan) -> Digest {
+pub(crate) fn settings(subscriber: &SubscriberPlan) -> Digest {
     Digest::of_settings(told(subscriber), &limits(subscriber), &ports(subscriber))
 }
 
@@ -180,7 +93,7 @@ fn told(subscriber: &SubscriberPlan) -> impl Iterator<Item = (&str, Option<&str>
 }
 
 /// The values of a configuration that are shown nowhere.
-pub(super) fn hidden(values: &BTreeMap<String, ConfigValue>) -> BTreeMap<String, Hidden> {
+pub(crate) fn hidden(values: &BTreeMap<String, ConfigValue>) -> BTreeMap<String, Hidden> {
     let hidden = |(name, value): (&String, &ConfigValue)| match value {
         ConfigValue::Text(_) => None,
         ConfigValue::Variable { .. } => Some((name.clone(), Hidden::Variable)),
@@ -190,12 +103,12 @@ pub(super) fn hidden(values: &BTreeMap<String, ConfigValue>) -> BTreeMap<String,
 }
 
 /// The ports that the topology connects.
-pub(super) fn ports(subscriber: &SubscriberPlan) -> Vec<String> {
+pub(crate) fn ports(subscriber: &SubscriberPlan) -> Vec<String> {
     subscriber.ports.iter().map(|(port, _)| port.clone()).collect()
 }
 
 /// As [`spec`], with the component from its file; everything that is wrong at once.
-pub(super) fn spec_of_file(subscriber: &SubscriberPlan, path: &Path) -> Result<PluginSpec, Vec<PluginError>> {
+pub(crate) fn spec_of_file(subscriber: &SubscriberPlan, path: &Path) -> Result<PluginSpec, Vec<PluginError>> {
     let wasm = read(&subscriber.label(), path);
     match (settings_spec(subscriber), wasm) {
         (Ok(spec), Ok(wasm)) => held(PluginSpec { wasm, ..spec }),
@@ -265,7 +178,7 @@ pub fn described_ports(
 }
 
 /// Does something for each subscriber of a plan, several at the same time. The results are in the plan's order.
-pub(super) fn each<T: Send>(plan: &Plan, work: impl Fn(usize, &SubscriberPlan) -> T + Sync) -> Vec<T> {
+pub(crate) fn each<T: Send>(plan: &Plan, work: impl Fn(usize, &SubscriberPlan) -> T + Sync) -> Vec<T> {
     let subscribers = &plan.subscribers;
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
@@ -290,19 +203,12 @@ pub(super) fn each<T: Send>(plan: &Plan, work: impl Fn(usize, &SubscriberPlan) -
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-pub(super) fn read(subscriber: &str, path: &Path) -> Result<Vec<u8>, PluginError> {
+pub(crate) fn read(subscriber: &str, path: &Path) -> Result<Vec<u8>, PluginError> {
     let (subscriber, path) = (subscriber.to_owned(), path.to_owned());
     match read_file(&path, COMPONENT_BYTES_MAX) {
         Ok(wasm) => Ok(wasm),
         Err(Unread::TooLarge(bytes)) => Err(PluginError::TooLarge { subscriber, path, bytes }),
         Err(Unread::Failed(error)) => Err(PluginError::Unreadable { subscriber, path, error }),
-    }
-}
-
-impl PluginError {
-    /// Whether all that is the matter is a file that is not there.
-    pub(super) fn is_gone(&self) -> bool {
-        matches!(self, Self::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::NotFound)
     }
 }
 
@@ -333,7 +239,7 @@ fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Unread> {
 }
 
 /// What the plugin can ask for, with the secrets read from their files.
-pub(super) fn config(
+pub(crate) fn config(
     subscriber: &str,
     values: &BTreeMap<String, ConfigValue>,
 ) -> Result<BTreeMap<String, String>, Vec<PluginError>> {

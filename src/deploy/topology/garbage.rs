@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Retired;
+use crate::deploy::record::applied::Retired;
 use crate::dispatch::{Kept, Node, RemovedTopic};
 use crate::topology::show_size;
 
@@ -28,12 +28,12 @@ pub struct Garbage {
 }
 
 impl Garbage {
-    pub(super) fn topic(RemovedTopic { name, events, bytes, .. }: &RemovedTopic) -> Self {
+    pub(crate) fn topic(RemovedTopic { name, events, bytes, .. }: &RemovedTopic) -> Self {
         let (node, name) = (Node::Topic, name.clone());
         Self { node, name, from: None, events: *events, handled: 0, bytes: *bytes, entries: 0, snapshots: 0 }
     }
 
-    pub(super) fn subscriber(gone: Retired, Kept { handled, behind, entries, snapshots }: Kept) -> Self {
+    pub(crate) fn subscriber(gone: Retired, Kept { handled, behind, entries, snapshots }: Kept) -> Self {
         let (node, Retired { name, from, .. }) = (Node::Subscriber, gone);
         Self { node, name, from: Some(from), events: behind, handled, bytes: 0, entries, snapshots }
     }

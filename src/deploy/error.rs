@@ -1,9 +1,105 @@
 //! Why a version does not take the place of another.
 
-use super::source::PluginError;
-use super::store::StoreError;
+use std::path::PathBuf;
+
+use crate::deploy::record::error::StoreError;
 use crate::dispatch::{ControlError, VersionError};
-use crate::wasm::{Digest, RegisterError};
+use crate::wasm::{COMPONENT_BYTES_MAX, Digest, RegisterError};
+
+/// Why a subscriber's plugin cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    /// Its file cannot be read.
+    #[error("subscriber `{subscriber}`: cannot read its plugin {}: {error}", path.display())]
+    Unreadable {
+        /// The subscriber.
+        subscriber: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Its file is much too large.
+    #[error(
+        "subscriber `{subscriber}`: its plugin {} has {bytes} bytes, at most {COMPONENT_BYTES_MAX} are accepted: build it \
+         in release mode and strip debug information",
+        path.display()
+    )]
+    TooLarge {
+        /// The subscriber.
+        subscriber: String,
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// It has none.
+    #[error("subscriber `{subscriber}`: no plugin was given for it")]
+    Missing {
+        /// The subscriber.
+        subscriber: String,
+    },
+    /// A secret of its configuration cannot be read.
+    #[error(
+        "subscriber `{subscriber}`: cannot read the secret of `config.{name}` from {}: {why}; put the secret into that \
+         file, readable for this user only",
+        path.display()
+    )]
+    Secret {
+        /// The subscriber.
+        subscriber: String,
+        /// The key of the configuration.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// What it is told is not what it declares.
+    #[error("subscriber `{subscriber}`: `config:` is not what {} declares: {}", declares(deployed.as_deref()), .misfits.join("; "))]
+    Config {
+        /// The subscriber.
+        subscriber: String,
+        /// The component that declares it, in short, where that is the deployed one and not that of the file.
+        deployed: Option<String>,
+        /// Everything that does not fit, in words.
+        misfits: Vec<String>,
+    },
+    /// The version that was decided on cannot run, and there is no other.
+    #[error("subscriber `{subscriber}`: what was decided before cannot run: {error}")]
+    Kept {
+        /// The subscriber.
+        subscriber: String,
+        /// Why.
+        error: KeptError,
+    },
+    /// The sandbox refuses it.
+    #[error("subscriber `{subscriber}`: its plugin {} is refused: {error}", path.display())]
+    Refused {
+        /// The subscriber.
+        subscriber: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: RegisterError,
+    },
+}
+
+impl PluginError {
+    /// Whether all that is the matter is a file that is not there.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::NotFound)
+    }
+}
+
+/// What declares a configuration, in words.
+pub(super) fn declares(deployed: Option<&str>) -> String {
+    deployed.map_or("its plugin".to_owned(), |component| {
+        format!(
+            "the deployed component {component}, which the subscriber goes on with and which is not that of its file,"
+        )
+    })
+}
 
 /// Why a version that is kept cannot run.
 #[derive(Debug, thiserror::Error)]

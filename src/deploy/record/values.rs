@@ -14,7 +14,7 @@ use crate::effects::random;
 /// The values, as they are kept.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Values {
+pub(crate) struct Values {
     /// 32 random bytes, hexadecimal.
     salt: String,
     /// Each by what stands for it.
@@ -38,24 +38,24 @@ impl Default for Values {
 
 impl Values {
     /// What stands for some bytes.
-    pub(super) fn seal(&self, bytes: &[u8]) -> String {
+    pub(crate) fn seal(&self, bytes: &[u8]) -> String {
         let key = blake3::derive_key("wattle values 1", self.salt.as_bytes());
         blake3::keyed_hash(&key, bytes).to_hex().to_string()
     }
 
     /// The value behind what stands for it.
-    pub(super) fn open(&self, sealed: &str) -> Option<&String> {
+    pub(crate) fn open(&self, sealed: &str) -> Option<&String> {
         self.values.get(sealed)
     }
 
     /// The same with exactly these values.
-    pub(super) fn with(&self, texts: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn with(&self, texts: impl IntoIterator<Item = String>) -> Self {
         let values = texts.into_iter().map(|text| (self.seal(text.as_bytes()), text)).collect();
         Self { salt: self.salt.clone(), values }
     }
 
     /// Whether all of others are among them.
-    pub(super) fn has(&self, others: &Self) -> bool {
+    pub(crate) fn has(&self, others: &Self) -> bool {
         others.values.keys().all(|sealed| self.values.contains_key(sealed))
     }
 }

@@ -19,17 +19,17 @@ struct Waiting {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Queue(Sender<Waiting>);
+pub(crate) struct Queue(Sender<Waiting>);
 
 /// A place in the queue, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     queue: &'a Queue,
     number: u64,
 }
 
 impl Queue {
-    pub(super) fn join(&self) -> Place<'_> {
+    pub(crate) fn join(&self) -> Place<'_> {
         let mut number = 0;
         self.0.send_modify(|waiting| {
             waiting.count += 1;
@@ -40,14 +40,14 @@ impl Queue {
     }
 
     /// How many have a place, with the one whose turn it is.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.borrow().there.len()
     }
 }
 
 impl Place<'_> {
     /// Waits for the turn, which comes once there is nobody newer. None where a newer one did what it came for.
-    pub(super) async fn turn<'t>(&self, turn: &'t Mutex<()>) -> Option<MutexGuard<'t, ()>> {
+    pub(crate) async fn turn<'t>(&self, turn: &'t Mutex<()>) -> Option<MutexGuard<'t, ()>> {
         let mut waiting = self.queue.0.subscribe();
         let is_next = |waiting: &Waiting| waiting.there.last() == Some(&self.number);
         let is_superseded = |waiting: &Waiting| waiting.done > self.number;
@@ -66,7 +66,7 @@ impl Place<'_> {
     }
 
     /// It did what it came for: those before it need not do any more.
-    pub(super) fn is_done(&self) {
+    pub(crate) fn is_done(&self) {
         self.queue.0.send_modify(|waiting| waiting.done = waiting.done.max(self.number));
     }
 }

@@ -14,17 +14,31 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::record::{Decided, Kept, Said};
-use super::source::{
-    PluginError, config, each, held, hidden, of_deployed, ports, read, settings, settings_spec, spec_of_file,
+use crate::deploy::compile::Compile;
+use crate::deploy::error::{KeptError, PluginError};
+use crate::deploy::record::decided::{Decided, Kept, Said};
+use crate::deploy::record::error::StoreError;
+use crate::deploy::record::store::Store;
+use crate::deploy::versions::source::{
+    config, each, held, hidden, of_deployed, ports, read, settings, settings_spec, spec_of_file,
 };
-use super::store::{Store, StoreError};
-use super::{Compile, KeptError, Replaced, terms};
+use crate::deploy::versions::terms;
 use crate::dispatch::Starts;
 use crate::effects::{Clock, SystemClock};
 use crate::model::call::Handler as _;
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::{Digest, PluginSpec};
+
+/// A version that takes the place of another when a bus starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// The subscriber's full name.
+    pub subscriber: String,
+    /// The version that was proven.
+    pub before: Digest,
+    /// The one that comes.
+    pub version: Digest,
+}
 
 /// Why there are no versions to start with.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +88,7 @@ struct Choice<H> {
     change: Change,
 }
 
-pub(super) enum Change {
+pub(crate) enum Change {
     None,
     /// What is proposed is what runs already.
     Seen(Said),
@@ -89,8 +103,8 @@ pub(super) enum Change {
 }
 
 /// A version that is to be decided on.
-pub(super) struct Proposed {
-    pub(super) kept: Kept,
+pub(crate) struct Proposed {
+    pub(crate) kept: Kept,
     wasm: Vec<u8>,
     said: Said,
 }
@@ -103,7 +117,7 @@ struct FileComponent {
 
 impl Change {
     /// Which version comes in place of which.
-    pub(super) fn replaces(&self, store: &Store, subscriber: &str) -> Option<Replaced> {
+    pub(crate) fn replaces(&self, store: &Store, subscriber: &str) -> Option<Replaced> {
         let (Self::Try(Proposed { kept, .. }, _) | Self::Replace(Proposed { kept, .. })) = self else { return None };
         let before = store.decided(subscriber)?.proven;
         Some(Replaced { subscriber: subscriber.to_owned(), before, version: kept.version })
@@ -182,14 +196,14 @@ fn keep_all(store: &mut Store, changes: &[(String, Change)]) -> Result<(), Store
 }
 
 /// Versions that can run, in the order of their subscribers. Nothing is decided.
-pub(super) struct Chosen<H> {
-    pub(super) starts: Vec<Starts<H>>,
-    pub(super) notes: Vec<Option<String>>,
-    pub(super) changes: Vec<(String, Change)>,
+pub(crate) struct Chosen<H> {
+    pub(crate) starts: Vec<Starts<H>>,
+    pub(crate) notes: Vec<Option<String>>,
+    pub(crate) changes: Vec<(String, Change)>,
 }
 
 /// Has the versions ready that subscribers of a plan are to run: all of them, or beside others those of these names.
-pub(super) fn choose<C: Compile>(
+pub(crate) fn choose<C: Compile>(
     store: &Store,
     compiler: &C,
     plan: &Plan,
@@ -225,7 +239,7 @@ pub(super) fn choose<C: Compile>(
 }
 
 /// The components of what changes, which are to be kept before it is decided.
-pub(super) fn components(changes: &[(String, Change)]) -> impl Iterator<Item = (Digest, &[u8])> {
+pub(crate) fn components(changes: &[(String, Change)]) -> impl Iterator<Item = (Digest, &[u8])> {
     changes.iter().filter_map(|(_, change)| match change {
         Change::First(new) | Change::Try(new, _) | Change::Replace(new) => Some((new.kept.wasm, &*new.wasm)),
         Change::None | Change::Seen(_) | Change::Back(_) => None,
@@ -233,7 +247,7 @@ pub(super) fn components(changes: &[(String, Change)]) -> impl Iterator<Item = (
 }
 
 /// Decides on what changes and was kept, durably and at once.
-pub(super) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Result<(), StoreError> {
+pub(crate) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Result<(), StoreError> {
     let kept: Vec<_> = components(&changes).map(|(component, _)| component).collect();
     let decided = store.change(|subscribers| {
         for (subscriber, change) in changes {
@@ -447,7 +461,7 @@ impl<C: Compile> Beginning<'_, C> {
 }
 
 /// What becomes of the versions of subscribers that another plan starts, in words, by their names. Reads files; nothing happens.
-pub(super) fn words(store: &Store, plan: &Plan, files: &[PathBuf], only: &[String]) -> BTreeMap<String, String> {
+pub(crate) fn words(store: &Store, plan: &Plan, files: &[PathBuf], only: &[String]) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for (subscriber, file) in plan.subscribers.iter().zip(files) {
         let name = subscriber.label();
@@ -484,7 +498,7 @@ pub(super) fn words(store: &Store, plan: &Plan, files: &[PathBuf], only: &[Strin
 }
 
 /// Of the subscribers that another plan lets run as they are, those that run with other settings than it has for them, and why.
-pub(super) fn differs(store: &Store, plan: &Plan, started: &[String]) -> Vec<String> {
+pub(crate) fn differs(store: &Store, plan: &Plan, started: &[String]) -> Vec<String> {
     let words = |subscriber: &SubscriberPlan| {
         let name = subscriber.label();
         let decided = store.decided(&name).filter(|_| !started.contains(&name))?;
@@ -495,7 +509,7 @@ pub(super) fn differs(store: &Store, plan: &Plan, started: &[String]) -> Vec<Str
 
 /// What of subscribers that another plan starts is not what the component declares that they are to run, in words. Reads files;
 /// nothing happens.
-pub(super) fn misfits(store: &Store, plan: &Plan, files: &[PathBuf], only: &[String]) -> Vec<String> {
+pub(crate) fn misfits(store: &Store, plan: &Plan, files: &[PathBuf], only: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     for (subscriber, file) in plan.subscribers.iter().zip(files) {
         let name = subscriber.label();
@@ -526,7 +540,7 @@ fn wasm_of(store: &Store, component: Digest, file: Option<&FileComponent>) -> Re
 }
 
 /// A version that is kept, with what the topology says where that does not belong to the version.
-pub(super) fn kept_spec(
+pub(crate) fn kept_spec(
     store: &Store,
     subscriber: &SubscriberPlan,
     decided: &Decided,

@@ -10,14 +10,14 @@ const REMEMBERED: usize = 32;
 
 /// The latest changes of what is applied, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct History {
+pub(crate) struct History {
     /// Each with the revision that was changed.
     changes: VecDeque<(String, String)>,
 }
 
 impl History {
     /// A revision is not what is applied any more; what has changed, in words.
-    pub(super) fn add(&mut self, revision: String, changed: String) {
+    pub(crate) fn add(&mut self, revision: String, changed: String) {
         self.changes.push_back((revision, changed));
         if self.changes.len() > REMEMBERED {
             self.changes.pop_front();
@@ -25,7 +25,7 @@ impl History {
     }
 
     /// What has changed since a revision was applied, in words.
-    pub(super) fn since(&self, revision: &str) -> String {
+    pub(crate) fn since(&self, revision: &str) -> String {
         match self.changes.iter().rposition(|(before, _)| before == revision) {
             None => "what has changed since then is not remembered".to_owned(),
             Some(at) => {

@@ -10,8 +10,12 @@ use std::sync::Arc;
 
 use tokio::sync::watch::Receiver;
 
-use super::source::PluginError;
-use super::{Changed, Compile, Policy, Proposal, ReloadError, Reloader, Watch};
+use crate::deploy::compile::Compile;
+use crate::deploy::error::{PluginError, ReloadError};
+use crate::deploy::record::proposal::Proposal;
+use crate::deploy::reloader::Reloader;
+use crate::deploy::versions::Policy;
+use crate::deploy::watch::{Changed, Watch};
 use crate::engine::Engine;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {

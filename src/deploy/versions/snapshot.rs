@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
-use super::reloader::Subject;
-use super::{Compile, ReloadError, Reloader};
+use crate::deploy::compile::Compile;
+use crate::deploy::error::ReloadError;
+use crate::deploy::reloader::{Reloader, Subject};
+use crate::deploy::versions::start::Replaced;
 use crate::dispatch::snapshots::{KEPT_DEFAULT, take_where_nothing_runs};
 use crate::dispatch::{Renames, SnapshotError, SnapshotInfo, TakenBy, Tree};
 use crate::engine::Engine;
@@ -16,17 +18,6 @@ use crate::wasm::Digest;
 /// How long a new version waits for the snapshot of the state that it is about to change. Long enough for hundreds of
 /// megabytes; a lane in a call that does not come back must not keep out the version that mends it.
 const SNAPSHOT_WITHIN: Duration = Duration::from_secs(5);
-
-/// A version that takes the place of another when a bus starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Replaced {
-    /// The subscriber's full name.
-    pub subscriber: String,
-    /// The version that was proven.
-    pub before: Digest,
-    /// The one that comes.
-    pub version: Digest,
-}
 
 fn note(version: Digest, before: Option<Digest>) -> String {
     let before = before.map(|before| format!(" in place of {}", before.short())).unwrap_or_default();
@@ -65,7 +56,7 @@ fn told(subscriber: &str, version: Digest, taken: Result<Option<SnapshotInfo>, S
 
 /// Takes a snapshot of what a subscriber of a plan keeps, before its lanes start with another version. Where there is none, why,
 /// in words, which the log says, too.
-pub(super) async fn snapshot_where_nothing_runs<E: Engine>(
+pub(crate) async fn snapshot_where_nothing_runs<E: Engine>(
     engine: &E,
     names: (&Plan, &Renames),
     replaced: &Replaced,
@@ -77,7 +68,7 @@ pub(super) async fn snapshot_where_nothing_runs<E: Engine>(
 }
 
 /// The same where others run.
-pub(super) async fn snapshot_where_it_does_not_run<E: Engine>(
+pub(crate) async fn snapshot_where_it_does_not_run<E: Engine>(
     tree: &Tree<E>,
     names: (&Plan, &Renames),
     replaced: &Replaced,
@@ -101,7 +92,7 @@ async fn snapshot_before(
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
     /// Takes a snapshot of what a subscriber keeps, before a version changes that. Where there is none, why, in words.
-    pub(super) async fn snapshot(&self, subject: &Subject, version: Digest) -> Option<String> {
+    pub(crate) async fn snapshot(&self, subject: &Subject, version: Digest) -> Option<String> {
         let name = subject.name.clone();
         let looked = self.blocking(move |reloader| {
             let runs = reloader.store().decided(&name).map(|decided| decided.proven);

@@ -14,9 +14,12 @@
 
 use std::path::PathBuf;
 
-use super::applied::{Applied, Files, news, taken};
-use super::snapshot::snapshot_where_nothing_runs;
-use super::{Replaced, Store, TopologyError};
+use crate::deploy::record::applied::{Applied, news, taken};
+use crate::deploy::record::files::Files;
+use crate::deploy::record::store::Store;
+use crate::deploy::topology::error::TopologyError;
+use crate::deploy::versions::snapshot::snapshot_where_nothing_runs;
+use crate::deploy::versions::start::Replaced;
 use crate::dispatch::{Changes, PrepareError, Renames, changes_of, prepare, unremembered, untouched};
 use crate::engine::Engine;
 use crate::topology::Plan;
@@ -110,14 +113,14 @@ pub async fn adopt<E: Engine>(
     let next = Applied::next(store.applied(), &old, (plan, components), names);
     store.apply(next)?;
     store.hide_variables(plan)?;
-    store.follow(engine).await
+    Ok(store.follow(engine).await?)
 }
 
 /// Refuses changes that cannot be, or that lose what may not be lost.
 ///
 /// # Errors
 /// [`TopologyError::Refused`], [`TopologyError::Loss`].
-pub(super) fn permit(changes: &Changes, allow_loss: bool) -> Result<(), TopologyError> {
+pub(crate) fn permit(changes: &Changes, allow_loss: bool) -> Result<(), TopologyError> {
     if !changes.refusals.is_empty() {
         return Err(TopologyError::Refused(changes.refusals.clone()));
     }

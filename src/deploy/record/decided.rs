@@ -19,16 +19,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
-use super::store::{Unread, Written};
-use super::values::Values;
+use crate::deploy::record::error::StoreError;
+use crate::deploy::record::file::{Unread, Written};
+use crate::deploy::record::values::Values;
 use crate::model::call::Limits;
 use crate::topology::ConfigValue;
 use crate::topology::kept::KeptPath;
 use crate::wasm::{Digest, PluginSpec};
 
 /// Versions of a subscriber that are kept, beside those that run or ran last.
-pub(super) const VERSIONS_KEPT_MAX: usize = 50;
+pub(crate) const VERSIONS_KEPT_MAX: usize = 50;
 
 /// Bytes of the reason for which a version was taken back: a plugin says it, and as many as versions are kept and answered at
 /// once.
@@ -40,87 +40,87 @@ const VERSION: u32 = 2;
 /// Everything that was decided, by the full name of the subscriber. It grows by fields that have a default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// As it is written; 0 where it was not yet.
     #[serde(default)]
     version: u32,
     /// The earliest version of which a reader may be.
     #[serde(default)]
     reader: u32,
-    pub(super) subscribers: BTreeMap<String, Decided>,
+    pub(crate) subscribers: BTreeMap<String, Decided>,
 }
 
 /// What was decided about a subscriber.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Decided {
+pub(crate) struct Decided {
     /// The version that is proven.
-    pub(super) proven: Digest,
+    pub(crate) proven: Digest,
     /// The version that is tried.
     #[serde(default)]
-    pub(super) tried: Option<Tried>,
+    pub(crate) tried: Option<Tried>,
     /// Nothing takes its place until somebody says so.
     #[serde(default)]
-    pub(super) is_pinned: bool,
+    pub(crate) is_pinned: bool,
     /// What the file and the topology said when they were looked at last. As long as they say that, they propose nothing.
     /// None where that is no longer known: what they say next counts as looked at.
     #[serde(default)]
-    pub(super) looked_at: Option<Said>,
+    pub(crate) looked_at: Option<Said>,
     /// In records of format 1 instead: the version that both together made then.
     #[serde(default, skip_serializing)]
     seen: Option<Digest>,
     /// Versions that were proven before, the latest last.
     #[serde(default)]
-    pub(super) before: Vec<Digest>,
+    pub(crate) before: Vec<Digest>,
     /// All that are kept, the latest last.
     #[serde(default)]
-    pub(super) kept: Vec<Kept>,
+    pub(crate) kept: Vec<Kept>,
 }
 
 /// What makes up a version, by who says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Said {
+pub(crate) struct Said {
     /// The component in the file; none where it cannot be read.
-    pub(super) component: Option<Digest>,
+    pub(crate) component: Option<Digest>,
     /// What the topology says beside it.
-    pub(super) settings: Digest,
+    pub(crate) settings: Digest,
 }
 
 /// A version on trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Tried {
-    pub(super) version: Digest,
+pub(crate) struct Tried {
+    pub(crate) version: Digest,
     /// Only the first so many lanes call it.
     #[serde(default)]
-    pub(super) lanes: Option<u32>,
+    pub(crate) lanes: Option<u32>,
 }
 
 /// A version that is kept, with all that makes it up but its secrets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Kept {
-    pub(super) version: Digest,
+pub(crate) struct Kept {
+    pub(crate) version: Digest,
     /// Of the component.
-    pub(super) wasm: Digest,
-    pub(super) config: BTreeMap<String, Value>,
-    pub(super) limits: KeptLimits,
-    pub(super) ports: Vec<String>,
+    pub(crate) wasm: Digest,
+    pub(crate) config: BTreeMap<String, Value>,
+    pub(crate) limits: KeptLimits,
+    pub(crate) ports: Vec<String>,
     /// Where it came from, in words.
     #[serde(default)]
-    pub(super) cause: String,
+    pub(crate) cause: String,
     /// When it was decided on last, Unix nanoseconds.
     #[serde(default)]
-    pub(super) decided_ns: u64,
+    pub(crate) decided_ns: u64,
     /// Why it was taken back, if it was.
     #[serde(default)]
-    pub(super) taken_back: Option<String>,
+    pub(crate) taken_back: Option<String>,
 }
 
 impl Record {
     /// As this release has it, from format 1.
-    pub(super) fn upgraded_from_v1(self) -> Self {
+    pub(crate) fn upgraded_from_v1(self) -> Self {
         let now = |(name, decided): (String, Decided)| (name, decided.upgraded_from_v1());
         Self { subscribers: self.subscribers.into_iter().map(now).collect(), ..self }
     }
@@ -179,7 +179,7 @@ impl Written for Record {
 /// A value of a configuration. Secrets stay in their files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Text(String),
     /// One into which variables were put. On the disk something stands for the text.
     Variable {
@@ -192,7 +192,7 @@ pub(super) enum Value {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct KeptLimits {
+pub(crate) struct KeptLimits {
     memory_bytes: u64,
     time_ns: u64,
     output_bytes: u64,
@@ -217,7 +217,7 @@ impl From<KeptLimits> for Limits {
 
 impl Kept {
     /// A version as it was made, with the configuration that it was made from.
-    pub(super) fn new(
+    pub(crate) fn new(
         spec: &PluginSpec,
         config: &BTreeMap<String, ConfigValue>,
         (cause, decided_ns): (&str, u64),
@@ -253,12 +253,12 @@ impl Kept {
     }
 
     /// What makes it up, as who says that says it.
-    pub(super) fn said(&self) -> Said {
+    pub(crate) fn said(&self) -> Said {
         let settings = Digest::of_settings(self.told(), &self.limits.into(), &self.ports);
         Said { component: Some(self.wasm), settings }
     }
 
-    pub(super) fn config_values(&self) -> BTreeMap<String, ConfigValue> {
+    pub(crate) fn config_values(&self) -> BTreeMap<String, ConfigValue> {
         let value = |value: &Value| match value {
             Value::Text(text) => ConfigValue::Text(text.clone()),
             Value::Variable { text, written } => ConfigValue::Variable { text: text.clone(), written: written.clone() },
@@ -270,7 +270,7 @@ impl Kept {
 
 impl Decided {
     /// The first version of a subscriber.
-    pub(super) fn first(kept: Kept) -> Self {
+    pub(crate) fn first(kept: Kept) -> Self {
         let (proven, looked_at) = (kept.version, Some(kept.said()));
         Self { proven, tried: None, is_pinned: false, looked_at, seen: None, before: Vec::new(), kept: vec![kept] }
     }
@@ -297,7 +297,7 @@ impl Decided {
     }
 
     /// A text that is the value of a variable now is no longer shown.
-    pub(super) fn hide_variables(&mut self, config: &BTreeMap<String, ConfigValue>) {
+    pub(crate) fn hide_variables(&mut self, config: &BTreeMap<String, ConfigValue>) {
         for (name, value) in self.kept.iter_mut().flat_map(|kept| &mut kept.config) {
             if let (Value::Text(text), Some(ConfigValue::Variable { written, .. })) = (&*value, config.get(name)) {
                 *value = Value::Variable { text: text.clone(), written: written.clone() };
@@ -306,7 +306,7 @@ impl Decided {
     }
 
     /// The component that is proposed by what is said now, with the settings that are said now.
-    pub(super) fn proposed(&self, said: Said) -> Option<Digest> {
+    pub(crate) fn proposed(&self, said: Said) -> Option<Digest> {
         let before = self.looked_at.filter(|_| !self.is_pinned)?;
         match said.component.filter(|component| before.component != Some(*component)) {
             Some(component) => Some(component),
@@ -316,12 +316,12 @@ impl Decided {
     }
 
     /// Whether it is the file that proposes something now, and not only the topology.
-    pub(super) fn is_of_file(&self, said: Said) -> bool {
+    pub(crate) fn is_of_file(&self, said: Said) -> bool {
         said.component.is_some() && self.looked_at.and_then(|before| before.component) != said.component
     }
 
     /// Where the version that was decided on last has other settings than these, which are applied: why, and what to do.
-    pub(super) fn other_settings(&self, settings: Digest, subscriber: &str) -> Option<String> {
+    pub(crate) fn other_settings(&self, settings: Digest, subscriber: &str) -> Option<String> {
         let has = |kept: &&Kept| kept.said().settings == settings;
         if self.find(self.newest()).is_none_or(|kept| has(&kept)) {
             return None;
@@ -352,32 +352,32 @@ impl Decided {
     }
 
     /// What is said now has been looked at. A file that cannot be read is still to be.
-    pub(super) fn look_at(&mut self, said: Said) {
+    pub(crate) fn look_at(&mut self, said: Said) {
         let component = said.component.or(self.looked_at.and_then(|before| before.component));
         self.looked_at = Some(Said { component, ..said });
     }
 
     /// The component that was decided on last.
-    pub(super) fn component(&self) -> Option<Digest> {
+    pub(crate) fn component(&self) -> Option<Digest> {
         self.find(self.newest()).map(|kept| kept.wasm)
     }
 
-    pub(super) fn find(&self, version: Digest) -> Option<&Kept> {
+    pub(crate) fn find(&self, version: Digest) -> Option<&Kept> {
         self.kept.iter().find(|kept| kept.version == version)
     }
 
     /// Whether some version that is kept has this component.
-    pub(super) fn has_component(&self, wasm: Digest) -> bool {
+    pub(crate) fn has_component(&self, wasm: Digest) -> bool {
         self.kept.iter().any(|kept| kept.wasm == wasm)
     }
 
     /// The version that was decided on last.
-    pub(super) fn newest(&self) -> Digest {
+    pub(crate) fn newest(&self) -> Digest {
         self.tried.map_or(self.proven, |tried| tried.version)
     }
 
     /// Whether a version is what was decided on last.
-    pub(super) fn runs(&self, version: Digest) -> bool {
+    pub(crate) fn runs(&self, version: Digest) -> bool {
         self.newest() == version
     }
 
@@ -388,14 +388,14 @@ impl Decided {
     }
 
     /// A version is tried.
-    pub(super) fn try_version(&mut self, kept: Kept, lanes: Option<u32>) {
+    pub(crate) fn try_version(&mut self, kept: Kept, lanes: Option<u32>) {
         self.tried = Some(Tried { version: kept.version, lanes });
         self.keep(kept);
         self.forget();
     }
 
     /// The version on trial in some lanes is tried in all of them, from now on.
-    pub(super) fn widen_trial(&mut self, now_ns: u64) {
+    pub(crate) fn widen_trial(&mut self, now_ns: u64) {
         let Some(tried) = &mut self.tried else { return };
         let version = tried.version;
         tried.lanes = None;
@@ -405,12 +405,12 @@ impl Decided {
     }
 
     /// How long ago the trial of a version was decided on.
-    pub(super) fn tried_for(&self, version: Digest, now_ns: u64) -> Duration {
+    pub(crate) fn tried_for(&self, version: Digest, now_ns: u64) -> Duration {
         self.find(version).map_or(Duration::ZERO, |kept| Duration::from_nanos(now_ns.saturating_sub(kept.decided_ns)))
     }
 
     /// A version is proven from now on.
-    pub(super) fn prove(&mut self, version: Digest) {
+    pub(crate) fn prove(&mut self, version: Digest) {
         if self.proven != version {
             self.before.retain(|before| *before != version);
             self.before.push(self.proven);
@@ -424,26 +424,26 @@ impl Decided {
     }
 
     /// As [`Self::prove`], of one that is not kept yet.
-    pub(super) fn replace(&mut self, kept: Kept) {
+    pub(crate) fn replace(&mut self, kept: Kept) {
         let version = kept.version;
         self.keep(kept);
         self.prove(version);
     }
 
     /// What is tried is not any more.
-    pub(super) fn take_back_trial(&mut self, why: &str) {
+    pub(crate) fn take_back_trial(&mut self, why: &str) {
         if let Some(tried) = self.tried.take() {
             self.mark(tried.version, why);
         }
     }
 
     /// The proven version is asked for while another is on trial.
-    pub(super) fn give_up_for_proven(&mut self) {
+    pub(crate) fn give_up_for_proven(&mut self) {
         self.take_back_trial("the version before was asked for again");
     }
 
     /// The version that was proven before is the one again. None where there is none.
-    pub(super) fn take_back_proven(&mut self, why: &str) -> Option<Digest> {
+    pub(crate) fn take_back_proven(&mut self, why: &str) -> Option<Digest> {
         let version = self.before.pop()?;
         self.tried = None;
         self.mark(self.proven, why);

@@ -5,7 +5,10 @@
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{Compile, KeptError, ReloadError, Reloader, source, start};
+use crate::deploy::compile::Compile;
+use crate::deploy::error::{KeptError, ReloadError};
+use crate::deploy::reloader::Reloader;
+use crate::deploy::versions::{source, start};
 use crate::dispatch::ControlError;
 use crate::dispatch::shadow::{ShadowError, ShadowOptions, ShadowReport};
 use crate::engine::Engine;

@@ -14,14 +14,15 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::store::{Unread, Written};
-use super::values::Values;
-use super::{Proposal, Store, StoreError, TopologyError};
-use crate::dispatch::{Gone, PrepareError, RemovedTopic, Renames, rename};
-use crate::engine::{Engine, Names};
-use crate::model::{SubscriberId, TopicId};
+use crate::deploy::record::error::StoreError;
+use crate::deploy::record::file::{Unread, Written};
+use crate::deploy::record::files::Files;
+use crate::deploy::record::proposal::Proposal;
+use crate::deploy::record::values::Values;
+use crate::dispatch::{Gone, RemovedTopic, Renames};
+use crate::engine::Names;
 use crate::topology::kept::{KeptPath, KeptPlan};
-use crate::topology::{ConfigValue, Merged, Plan, Said, SubscriberPlan};
+use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::Digest;
 
 /// Of records that this release writes, and the latest that it reads.
@@ -39,24 +40,24 @@ const LOG: &str = ", log: ";
 
 /// What was applied last.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Applied {
-    pub(super) plan: Plan,
+pub(crate) struct Applied {
+    pub(crate) plan: Plan,
     /// The component of each subscriber, in its order.
-    pub(super) components: Vec<PathBuf>,
+    pub(crate) components: Vec<PathBuf>,
     /// Subscribers that are gone, whose places and state are kept.
-    pub(super) retired: BTreeSet<Retired>,
+    pub(crate) retired: BTreeSet<Retired>,
     /// Those of them that are to be forgotten, which has begun and may have broken off: a new one by such a name begins with nothing.
-    pub(super) forgetting: BTreeSet<Retired>,
+    pub(crate) forgetting: BTreeSet<Retired>,
     /// What has another name since then.
-    renamed: Renamed,
+    pub(super) renamed: Renamed,
     /// What the files of the last start said: as long as they say that, they propose nothing.
-    seen: Option<Seen>,
+    pub(super) seen: Option<Seen>,
 }
 
 /// What files said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Seen {
+pub(super) enum Seen {
     /// Their own bytes, sealed.
     Files(String),
     /// What an earlier release made of them, by the version of its records.
@@ -66,9 +67,9 @@ enum Seen {
 /// Names by the engine's numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Renamed {
-    topics: BTreeMap<u32, String>,
-    subscribers: BTreeMap<u32, String>,
+pub(super) struct Renamed {
+    pub(super) topics: BTreeMap<u32, String>,
+    pub(super) subscribers: BTreeMap<u32, String>,
 }
 
 /// A subscriber that is gone.
@@ -95,8 +96,8 @@ struct Kept {
     retired: BTreeSet<Retired>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     forgetting: BTreeSet<Retired>,
-    renamed: Renamed,
-    seen: Option<Seen>,
+    pub(super) renamed: Renamed,
+    pub(super) seen: Option<Seen>,
 }
 
 /// As it was kept in version 0 and 1.
@@ -109,62 +110,16 @@ struct Old {
     #[serde(default)]
     forgetting: BTreeSet<Retired>,
     #[serde(default)]
-    renamed: Renamed,
+    pub(super) renamed: Renamed,
     #[serde(default)]
-    seen: Option<Digest>,
+    pub(super) seen: Option<Digest>,
     /// By which version that was said.
     #[serde(default)]
     version: u32,
 }
 
-/// What the files of a start say.
-#[derive(Debug, Clone)]
-pub struct Files {
-    /// What they mean on top of what is applied, with absolute paths.
-    pub plan: Plan,
-    /// The component of each subscriber, in its order.
-    pub components: Vec<PathBuf>,
-    /// What they say by themselves.
-    pub own: Proposal,
-    /// Their own bytes, in short.
-    pub said: Said,
-}
-
-impl Files {
-    /// Files that declare all of a plan.
-    pub fn whole(plan: Plan, components: Vec<PathBuf>, said: Said) -> Self {
-        let own = Proposal::of(&plan, &components);
-        Self { plan, components, own, said }
-    }
-
-    /// Files on top of what is applied, with the component of each of their subscribers, by its full name.
-    ///
-    /// # Errors
-    /// The subscribers whose components nobody knows.
-    pub fn on(
-        applied: Option<&(Plan, Vec<PathBuf>)>,
-        merged: Merged,
-        components: BTreeMap<String, PathBuf>,
-        (said, prune): (Said, bool),
-    ) -> Result<Self, TopologyError> {
-        let own = Proposal { prune, ..Proposal::of_files(&merged, components) };
-        let known = applied.map(|(plan, components)| by_name(plan, components)).unwrap_or_default();
-        let plan = match applied {
-            Some((plan, _)) => merged.with_applied(plan).plan,
-            None => merged.plan,
-        };
-        let component = |subscriber: &SubscriberPlan| {
-            let name = subscriber.label();
-            let missing = || TopologyError::Unreadable(format!("no component is known for `{name}`"));
-            own.components.get(&name).or_else(|| known.get(&name)).cloned().ok_or_else(missing)
-        };
-        let components = plan.subscribers.iter().map(component).collect::<Result<_, _>>()?;
-        Ok(Self { plan, components, own, said })
-    }
-}
-
 /// The components of a plan's subscribers by their full names.
-pub(super) fn by_name(plan: &Plan, components: &[PathBuf]) -> BTreeMap<String, PathBuf> {
+pub(crate) fn by_name(plan: &Plan, components: &[PathBuf]) -> BTreeMap<String, PathBuf> {
     plan.subscribers.iter().map(SubscriberPlan::label).zip(components.iter().cloned()).collect()
 }
 
@@ -255,13 +210,13 @@ impl Written for Applied {
 
 impl Applied {
     /// The components of its subscribers by their full names.
-    pub(super) fn components_by_name(&self) -> BTreeMap<String, PathBuf> {
+    pub(crate) fn components_by_name(&self) -> BTreeMap<String, PathBuf> {
         by_name(&self.plan, &self.components)
     }
 
     /// Which topology this is, in short: the same as long as the same is applied, over every start. Values of variables
     /// cannot be guessed from it.
-    pub(super) fn revision(&self, values: &Values) -> String {
+    pub(crate) fn revision(&self, values: &Values) -> String {
         let plan = KeptPlan::of(&self.plan, &|text| values.seal(text.as_bytes()));
         let components: Vec<KeptPath> = self.components.iter().map(|path| path.as_path().into()).collect();
         let mut hasher = blake3::Hasher::new_derive_key("wattle topology revision 1");
@@ -270,7 +225,7 @@ impl Applied {
     }
 
     /// What is applied after this, where something was applied, and what is called otherwise by that.
-    pub(super) fn next(
+    pub(crate) fn next(
         before: Option<&Self>,
         old: &Plan,
         (new, components): (&Plan, &[PathBuf]),
@@ -291,7 +246,7 @@ impl Applied {
 
     /// The same where all that is gone is to be forgotten, these topics among it. The engine is told of them again at each
     /// start until something else is applied, and of a subscriber what its lanes kept is gone with its topic.
-    pub(super) fn forgets(mut self, topics: &[RemovedTopic]) -> Self {
+    pub(crate) fn forgets(mut self, topics: &[RemovedTopic]) -> Self {
         let gone = |from: &str| {
             let topic = topics.iter().find(|topic| topic.name == from)?;
             let name = topic.names.iter().find(|(_, name)| name.split('#').next() == Some(from));
@@ -306,17 +261,17 @@ impl Applied {
     }
 
     /// The same where all is forgotten that was to be.
-    pub(super) fn forgot(self) -> Self {
+    pub(crate) fn forgot(self) -> Self {
         Self { forgetting: BTreeSet::new(), ..self }
     }
 
     /// The same where files were looked at that said this.
-    fn saw(&self, sealed: String) -> Self {
+    pub(super) fn saw(&self, sealed: String) -> Self {
         Self { seen: Some(Seen::Files(sealed)), ..self.clone() }
     }
 
     /// Whether files say what they said at the start before, which stands for one of these.
-    fn has_seen(&self, files: &Files, sealed: &[String]) -> bool {
+    pub(super) fn has_seen(&self, files: &Files, sealed: &[String]) -> bool {
         match &self.seen {
             None => false,
             Some(Seen::Files(seen)) => sealed.contains(seen),
@@ -325,7 +280,7 @@ impl Applied {
     }
 
     /// Whether there is a subscriber of this name, or was.
-    pub(super) fn remembers(&self, subscriber: &str) -> bool {
+    pub(crate) fn remembers(&self, subscriber: &str) -> bool {
         self.plan.subscribers.iter().any(|of| of.label() == subscriber)
             || self.retired.iter().any(|gone| gone.name == subscriber)
     }
@@ -349,7 +304,7 @@ fn forgotten(applied: Option<&Applied>, renames: &Renames) -> BTreeSet<Retired> 
 }
 
 /// Why subscribers cannot have the names that another plan has for them.
-pub(super) fn taken(applied: Option<&Applied>, old: &Plan, new: &Plan) -> Vec<String> {
+pub(crate) fn taken(applied: Option<&Applied>, old: &Plan, new: &Plan) -> Vec<String> {
     let renames = Renames::of(old, new);
     let retired = applied.into_iter().flat_map(|applied| applied.retired.iter().chain(&applied.forgetting));
     let is_taken =
@@ -371,86 +326,18 @@ impl From<Retired> for Gone {
 }
 
 impl Retired {
-    pub(super) fn of(plan: &Plan, subscriber: &SubscriberPlan) -> Self {
+    pub(crate) fn of(plan: &Plan, subscriber: &SubscriberPlan) -> Self {
         let from = &plan[subscriber.from];
         Self { name: subscriber.label(), from: from.label(), partitions: from.partitions }
     }
 }
 
 /// Whether subscribers of a plan are new: neither there in another one, nor remembered.
-pub(super) fn news<'a>(
+pub(crate) fn news<'a>(
     old: &Plan,
     applied: Option<&Applied>,
     new: &'a Plan,
 ) -> impl Fn(&SubscriberPlan) -> bool + Send + Sync + use<'a> {
     let known = known(applied, old, new);
     move |subscriber| !known.contains(&Retired::of(new, subscriber))
-}
-
-impl Store {
-    /// The topology that was applied last, and the component of each subscriber.
-    pub fn topology(&self) -> Option<(Plan, Vec<PathBuf>)> {
-        self.applied().map(|applied| (applied.plan.clone(), applied.components.clone()))
-    }
-
-    /// What a plan calls otherwise than the topology that was applied last.
-    pub(super) fn renames(&self, plan: &Plan) -> Renames {
-        self.applied().map(|applied| Renames::of(&applied.plan, plan)).unwrap_or_default()
-    }
-
-    /// What a start runs instead of what its files say: what was applied last, where that is something else and the files say
-    /// what they said at the start before. They propose only what is new.
-    pub fn applied_since(&self, files: &Files) -> Option<(Plan, Vec<PathBuf>)> {
-        let applied = self.applied()?;
-        let is_other = (&applied.plan, &applied.components) != (&files.plan, &files.components);
-        (is_other && applied.has_seen(files, &self.sealed(files.said, files.own.prune))).then(|| self.topology())?
-    }
-
-    /// Whether files of which no plan can be made any more say what they said at the start before.
-    pub fn has_seen(&self, said: Said, prune: bool) -> bool {
-        match self.applied().map(|applied| &applied.seen) {
-            Some(Some(Seen::Files(seen))) => self.sealed(said, prune).contains(seen),
-            _ => false,
-        }
-    }
-
-    /// What stands for what files say: first as it is remembered. To prune is something to say, not to prune is nothing new.
-    fn sealed(&self, said: Said, prune: bool) -> [String; 2] {
-        let pruned = self.seal(&[said.as_bytes().as_slice(), b"prune"].concat());
-        match prune {
-            true => [pruned.clone(), pruned],
-            false => [self.seal(said.as_bytes()), pruned],
-        }
-    }
-
-    /// Remembers what the files of a start said, durably.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn saw(&mut self, files: &Files) -> Result<(), StoreError> {
-        let [sealed, _] = self.sealed(files.said, files.own.prune);
-        match self.applied().map(|applied| applied.saw(sealed)) {
-            Some(applied) => self.apply(applied),
-            None => Ok(()),
-        }
-    }
-
-    /// Has an engine call things as was decided last. To be done before all else: what was decided may not have been
-    /// followed yet.
-    ///
-    /// # Errors
-    /// [`TopologyError`].
-    pub async fn follow<E: Engine>(&self, engine: &E) -> Result<(), TopologyError> {
-        let Some(Applied { plan, renamed: Renamed { topics, subscribers }, .. }) = self.applied() else {
-            return Ok(());
-        };
-        if topics.is_empty() && subscribers.is_empty() {
-            return Ok(());
-        }
-        let names = Names {
-            topics: topics.iter().map(|(number, name)| (TopicId(*number), name.clone())).collect(),
-            subscribers: subscribers.iter().map(|(number, name)| (SubscriberId(*number), name.clone())).collect(),
-        };
-        Ok(rename(engine, plan, names).await.map_err(PrepareError::from)?)
-    }
 }

@@ -1,0 +1,129 @@
+//! The topology files of a start, and whether they propose something.
+//!
+//! Promises: files propose something once: as long as they say what they said at the start before, what was applied runs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::deploy::record::applied::{Applied, Renamed, Seen, by_name};
+use crate::deploy::record::error::StoreError;
+use crate::deploy::record::proposal::{Proposal, ProposalError};
+use crate::deploy::record::store::Store;
+use crate::dispatch::{PrepareError, Renames, rename};
+use crate::engine::{Engine, Names};
+use crate::model::{SubscriberId, TopicId};
+use crate::topology::{Merged, Plan, Said, SubscriberPlan};
+
+/// What the files of a start say.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// What they mean on top of what is applied, with absolute paths.
+    pub plan: Plan,
+    /// The component of each subscriber, in its order.
+    pub components: Vec<PathBuf>,
+    /// What they say by themselves.
+    pub own: Proposal,
+    /// Their own bytes, in short.
+    pub said: Said,
+}
+
+impl Files {
+    /// Files that declare all of a plan.
+    pub fn whole(plan: Plan, components: Vec<PathBuf>, said: Said) -> Self {
+        let own = Proposal::of(&plan, &components);
+        Self { plan, components, own, said }
+    }
+
+    /// Files on top of what is applied, with the component of each of their subscribers, by its full name.
+    ///
+    /// # Errors
+    /// The subscribers whose components nobody knows.
+    pub fn on(
+        applied: Option<&(Plan, Vec<PathBuf>)>,
+        merged: Merged,
+        components: BTreeMap<String, PathBuf>,
+        (said, prune): (Said, bool),
+    ) -> Result<Self, ProposalError> {
+        let own = Proposal { prune, ..Proposal::of_files(&merged, components) };
+        let known = applied.map(|(plan, components)| by_name(plan, components)).unwrap_or_default();
+        let plan = match applied {
+            Some((plan, _)) => merged.with_applied(plan).plan,
+            None => merged.plan,
+        };
+        let component = |subscriber: &SubscriberPlan| {
+            let name = subscriber.label();
+            let missing = || ProposalError::Unreadable(format!("no component is known for `{name}`"));
+            own.components.get(&name).or_else(|| known.get(&name)).cloned().ok_or_else(missing)
+        };
+        let components = plan.subscribers.iter().map(component).collect::<Result<_, _>>()?;
+        Ok(Self { plan, components, own, said })
+    }
+}
+
+impl Store {
+    /// The topology that was applied last, and the component of each subscriber.
+    pub fn topology(&self) -> Option<(Plan, Vec<PathBuf>)> {
+        self.applied().map(|applied| (applied.plan.clone(), applied.components.clone()))
+    }
+
+    /// What a plan calls otherwise than the topology that was applied last.
+    pub(crate) fn renames(&self, plan: &Plan) -> Renames {
+        self.applied().map(|applied| Renames::of(&applied.plan, plan)).unwrap_or_default()
+    }
+
+    /// What a start runs instead of what its files say: what was applied last, where that is something else and the files say
+    /// what they said at the start before. They propose only what is new.
+    pub fn applied_since(&self, files: &Files) -> Option<(Plan, Vec<PathBuf>)> {
+        let applied = self.applied()?;
+        let is_other = (&applied.plan, &applied.components) != (&files.plan, &files.components);
+        (is_other && applied.has_seen(files, &self.sealed(files.said, files.own.prune))).then(|| self.topology())?
+    }
+
+    /// Whether files of which no plan can be made any more say what they said at the start before.
+    pub fn has_seen(&self, said: Said, prune: bool) -> bool {
+        match self.applied().map(|applied| &applied.seen) {
+            Some(Some(Seen::Files(seen))) => self.sealed(said, prune).contains(seen),
+            _ => false,
+        }
+    }
+
+    /// What stands for what files say: first as it is remembered. To prune is something to say, not to prune is nothing new.
+    fn sealed(&self, said: Said, prune: bool) -> [String; 2] {
+        let pruned = self.seal(&[said.as_bytes().as_slice(), b"prune"].concat());
+        match prune {
+            true => [pruned.clone(), pruned],
+            false => [self.seal(said.as_bytes()), pruned],
+        }
+    }
+
+    /// Remembers what the files of a start said, durably.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn saw(&mut self, files: &Files) -> Result<(), StoreError> {
+        let [sealed, _] = self.sealed(files.said, files.own.prune);
+        match self.applied().map(|applied| applied.saw(sealed)) {
+            Some(applied) => self.apply(applied),
+            None => Ok(()),
+        }
+    }
+
+    /// Has an engine call things as was decided last. To be done before all else: what was decided may not have been
+    /// followed yet.
+    ///
+    /// # Errors
+    /// [`PrepareError`].
+    pub async fn follow<E: Engine>(&self, engine: &E) -> Result<(), PrepareError> {
+        let Some(Applied { plan, renamed: Renamed { topics, subscribers }, .. }) = self.applied() else {
+            return Ok(());
+        };
+        if topics.is_empty() && subscribers.is_empty() {
+            return Ok(());
+        }
+        let names = Names {
+            topics: topics.iter().map(|(number, name)| (TopicId(*number), name.clone())).collect(),
+            subscribers: subscribers.iter().map(|(number, name)| (SubscriberId(*number), name.clone())).collect(),
+        };
+        Ok(rename(engine, plan, names).await?)
+    }
+}

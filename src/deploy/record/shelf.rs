@@ -1,0 +1,37 @@
+//! Components by their hash, each in a file of its own.
+//!
+//! Promises: a component has its name only when it is durable. Components are written one at a time, and no record waits for one.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::deploy::record::file::{NotKept, WASM, failed, read, sync_folder, write};
+use crate::effects::Disk;
+use crate::wasm::Digest;
+
+/// Where components are put, one after the other.
+#[derive(Clone)]
+pub(crate) struct Shelf {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) one_at_a_time: Arc<Mutex<()>>,
+}
+
+impl Shelf {
+    /// Puts a component there, durably, where it is not yet.
+    pub(crate) fn put(&self, wasm: Digest, bytes: &[u8]) -> Result<(), NotKept> {
+        let _one_at_a_time = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = name_of(wasm);
+        match read(&*self.disk, &name) {
+            // its name may not be durable yet
+            Ok(there) if Digest::of(&there) == wasm => sync_folder(&*self.disk),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(NotKept { error: failed("read a component")(error), is_unknown: false })
+            }
+            Ok(_) | Err(_) => write(&*self.disk, &name, bytes),
+        }
+    }
+}
+
+pub(super) fn name_of(wasm: Digest) -> String {
+    format!("{wasm}{WASM}")
+}

@@ -1,0 +1,208 @@
+//! The topology that was applied: what runs, durably, whatever the files say meanwhile.
+//!
+//! ```text
+//!   turns ─> check ─> compile beside ─> add numbers, places ─> DECIDE ─> versions ─> stop what changes ─> start it
+//!            │ refused, or would lose     harmless              one rename            at a batch boundary
+//!            └─> nothing has changed
+//! ```
+//!
+//! Promises: all or nothing: what is wrong with any part of a topology leaves all that runs as it is. The decision is one
+//! record in place of another, so that after a crash at any moment the next start has exactly the topology from before or
+//! the new one. A subscriber that is gone is remembered, so that it goes on from its place when it comes back. What is called
+//! otherwise (`was`) has its new name by that record: it says the numbers of what is renamed, so that the engine can be told
+//! again, however often; versions are under both names in front of it, and under the one that counts behind it.
+//! Relies on: [`crate::dispatch::Tree::apply`] for lanes that are not touched, [`super::Store`] for what is durable.
+//! Must not know: gRPC, the command line, which files propose.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use crate::deploy::compile::Compile;
+use crate::deploy::error::PluginError;
+use crate::deploy::record::applied::{Applied, news};
+use crate::deploy::record::proposal::Proposal;
+use crate::deploy::reloader::Reloader;
+use crate::deploy::topology::adopt::permit;
+use crate::deploy::topology::changes::tell_notes;
+use crate::deploy::topology::error::{TopologyError, first_of};
+use crate::deploy::versions::snapshot::snapshot_where_it_does_not_run;
+use crate::deploy::versions::start::{self, Change, Chosen, Replaced};
+use crate::dispatch::{Changes, Renames};
+use crate::engine::Engine;
+use crate::topology::{Plan, SubscriberPlan};
+
+/// What is to run, compiled, and which versions it takes the place of.
+type Ready<H> = (Chosen<H>, Vec<Replaced>);
+
+impl<E: Engine, C: Compile> Reloader<E, C> {
+    /// Applies a topology on top of what is applied, to its end also where the caller goes away, unless it still waited for its
+    /// turn then.
+    ///
+    /// # Errors
+    /// [`TopologyError`]; but for [`TopologyError::Start`], what ran before runs on.
+    pub async fn apply(&self, proposal: Proposal, allow_loss: bool) -> Result<Changes, TopologyError> {
+        self.apply_if(proposal, allow_loss, None).await
+    }
+
+    /// As [`Self::apply`], where this revision is what is applied.
+    ///
+    /// # Errors
+    /// [`TopologyError`], [`TopologyError::Moved`] where another one is.
+    pub async fn apply_if(
+        &self,
+        proposal: Proposal,
+        allow_loss: bool,
+        revision: Option<String>,
+    ) -> Result<Changes, TopologyError> {
+        let reloader = self.clone();
+        let applying = async move { reloader.applied(proposal, allow_loss, revision).await };
+        self.detached(applying).await.unwrap_or(Err(TopologyError::Closed))
+    }
+
+    async fn applied(
+        &self,
+        proposal: Proposal,
+        allow_loss: bool,
+        revision: Option<String>,
+    ) -> Result<Changes, TopologyError> {
+        let _alone = self.alone().await?;
+        self.is_finished()?;
+        self.is_revision(revision)?;
+        let before = self.revision();
+        let reloader = self.clone();
+        let proposed = self.shared.runtime.spawn_blocking(move || reloader.proposed(&proposal)).await;
+        let proposed = proposed.map_err(|_| TopologyError::Closed)??;
+        let (plan, components) = (proposed.plan.clone(), proposed.components.clone());
+        let (tree, old) = (&self.shared.tree, self.shared.tree.plan());
+        // Nobody changes versions of what changes meanwhile.
+        let subjects = self.all();
+        let started = tree.started_by(&plan);
+        let places: HashMap<String, usize> =
+            plan.subscribers.iter().enumerate().map(|(at, of)| (of.label(), at)).collect();
+        let start: HashMap<&String, usize> = started.iter().zip(0..).collect();
+        let stays = |name: &String| places.contains_key(name) && !start.contains_key(name);
+        let mut turns = Vec::new();
+        for subject in subjects.iter().filter(|subject| !stays(&subject.name)) {
+            turns.push(self.while_wanted(subject.turn.lock()).await.ok_or(TopologyError::Closed)?);
+        }
+        let reloader = self.clone();
+        let looked = self.shared.runtime.spawn_blocking(move || reloader.looked_at(&proposed));
+        let mut changes = looked.await.map_err(|_| TopologyError::Closed)?;
+        permit(&changes, allow_loss)?;
+        let renames = Renames::of(&old, &plan);
+        let (chosen, replaced) = self.choose(&plan, &components, &started, &renames).await?;
+        let Chosen { starts, mut notes, changes: mut versions } = chosen;
+        tell_notes(&mut changes, &started, &notes);
+        // Components take up to 64 MiB each, and what is left is for what makes room again, as a shorter retention does.
+        if start::components(&versions).next().is_some() && !tree.engine().storage().takes_events {
+            return Err(TopologyError::NoRoom);
+        }
+        // Before it is decided, as in front of any other deploy.
+        let takes_from = |of: &SubscriberPlan, plan: &Plan| (of.label(), plan[of.from].label());
+        let ran: HashSet<(String, String)> = old.subscribers.iter().map(|of| takes_from(of, &old)).collect();
+        let known: HashMap<&String, _> = subjects.iter().map(|subject| (&subject.name, subject)).collect();
+        for replaced in &replaced {
+            let name = &replaced.subscriber;
+            let runs_as = renames.old_subscriber(name).to_owned();
+            let from = places.get(name).and_then(|at| plan.subscribers.get(*at)).map(|of| plan[of.from].label());
+            let from = renames.old_topic(&from.unwrap_or_default()).to_owned();
+            let running = known.get(&runs_as);
+            let why_not = match running.filter(|_| ran.contains(&(runs_as.clone(), from))) {
+                Some(subject) => self.snapshot(subject, replaced.version).await,
+                None => snapshot_where_it_does_not_run(tree, (&plan, &renames), replaced).await,
+            };
+            let note = start.get(name).and_then(|at| notes.get_mut(*at));
+            if let (Some(note), Some(why_not)) = (note, why_not) {
+                *note = Some(why_not);
+            }
+        }
+        let is_new = news(&old, self.shown().1.as_ref(), &plan);
+        let names = tree.prepare(&plan, is_new).await?;
+
+        // What is new is kept before it is decided that it runs, and is nothing if that is not decided.
+        let first: Vec<_> = versions.extract_if(.., |(_, change)| matches!(change, Change::First(..))).collect();
+        let (decided, called, files) = (plan.clone(), renames.clone(), components.clone());
+        self.on_disk(move |reloader| {
+            reloader.keep(&first)?;
+            if let Err(error) = reloader.keep(&versions) {
+                reloader.release(&first);
+                return Err(error);
+            }
+            let mut store = reloader.store();
+            let topology = (|| {
+                store.rename(&called)?;
+                start::decide(&mut store, first)?;
+                let next = Applied::next(store.applied(), &old, (&decided, &files), names);
+                store.apply(next)
+            })();
+            if let Err(error) = topology {
+                drop(store);
+                reloader.release(&versions);
+                return Err(error);
+            }
+            // From here on the topology is what was decided; versions follow from it, at the next start at the latest.
+            let then = start::decide(&mut store, versions).and_then(|()| store.hide_variables(&decided));
+            if let Err(error) = then {
+                tracing::error!(%error, "the versions of the new topology are not kept: the next start decides again");
+            }
+            Ok(())
+        })
+        .await?;
+        // Trials of what goes as well: whoever judges one would wait for ever.
+        let stay: HashSet<&str> =
+            places.keys().filter(|name| stays(name)).map(|name| renames.old_subscriber(name)).collect();
+        for name in subjects.iter().map(|subject| subject.name.as_str()).filter(|name| !stay.contains(name)) {
+            let _ = tree.give_up_trial(name); // of what is new, and of what is gone already, there is none
+        }
+        let starts: BTreeMap<_, _> = started.iter().cloned().zip(starts).collect();
+        // What runs is not what was decided where this fails, and nothing may be compared with it any more.
+        self.shared.is_unfinished.store(true, Ordering::Release);
+        tree.apply(&plan, starts).await.map_err(TopologyError::Start)?;
+        self.shared.is_unfinished.store(false, Ordering::Release);
+        self.refuse_files(Vec::new());
+        let notes: BTreeMap<_, _> = started.into_iter().zip(notes).collect();
+        self.follow(&plan, notes);
+        self.shared.topology.send_replace(Arc::new(Proposal::of(&plan, &components)));
+        if self.revision() != before {
+            let words = changes.changes.iter().map(|change| format!("{} was {}", change.name, change.what.word()));
+            let words = Some(first_of(&words.collect::<Vec<_>>())).filter(|words| !words.is_empty());
+            let words = words.unwrap_or_else(|| "it was written in another way".to_owned());
+            self.shared.history.lock().unwrap_or_else(PoisonError::into_inner).add(before, words);
+        }
+        for change in &changes.changes {
+            tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
+        }
+        Ok(changes)
+    }
+
+    /// Has the versions ready of those that start.
+    async fn choose(
+        &self,
+        plan: &Plan,
+        components: &[PathBuf],
+        started: &[String],
+        renames: &Renames,
+    ) -> Result<Ready<C::Handler>, TopologyError> {
+        let (plan, components, started) = (plan.clone(), components.to_vec(), started.to_vec());
+        let (reloader, renames) = (self.clone(), renames.clone());
+        let work = move || reloader.chosen(&plan, &components, &started, &renames);
+        let chosen = self.shared.runtime.spawn_blocking(work).await;
+        chosen.map_err(|_| TopologyError::Closed)?.map_err(TopologyError::Plugins)
+    }
+
+    /// As [`Self::choose`]. Blocks.
+    pub(super) fn chosen(
+        &self,
+        plan: &Plan,
+        components: &[PathBuf],
+        started: &[String],
+        renames: &Renames,
+    ) -> Result<Ready<C::Handler>, Vec<PluginError>> {
+        let (view, compiler) = (self.store().view(renames), &self.shared.compiler);
+        let chosen = start::choose(&view, compiler, plan, components, Some(started), &|_| ())?;
+        let replaced = chosen.changes.iter().filter_map(|(name, change)| change.replaces(&view, name)).collect();
+        Ok((chosen, replaced))
+    }
+}

@@ -1,0 +1,148 @@
+//! What applying a topology would change, and whether it may. Decides nothing.
+
+use std::path::PathBuf;
+use std::sync::PoisonError;
+
+use crate::deploy::compile::Compile;
+use crate::deploy::record::applied::{Retired, news, taken};
+use crate::deploy::record::proposal::{Proposal, Proposed};
+use crate::deploy::reloader::Reloader;
+use crate::deploy::secrets::SecretFolders;
+use crate::deploy::topology::error::TopologyError;
+use crate::deploy::versions::start;
+use crate::dispatch::{Changes, Node, Renames, What};
+use crate::engine::Engine;
+use crate::topology::{Base, Plan, SubscriberPlan};
+
+/// Adds what is to be said of subscribers that start, in their order.
+pub(crate) fn tell_notes(changes: &mut Changes, started: &[String], notes: &[Option<String>]) {
+    for change in changes.changes.iter_mut().filter(|change| change.node == Node::Subscriber) {
+        let at = started.iter().position(|name| *name == change.name);
+        change.words.extend(at.and_then(|at| notes.get(at)?.clone()));
+    }
+}
+
+impl<E: Engine, C: Compile> Reloader<E, C> {
+    /// What applying a topology would change, and whether that can be: an apply would say the same. Nothing happens. Blocks on
+    /// the disk, and until components are compiled.
+    ///
+    /// # Errors
+    /// [`TopologyError::Unreadable`], [`TopologyError::Refused`].
+    pub fn changes(&self, proposal: &Proposal) -> Result<Changes, TopologyError> {
+        let proposed = self.proposed(proposal)?;
+        let mut changes = self.looked_at(&proposed);
+        if changes.refusals.is_empty() {
+            let Proposed { plan, components, .. } = &proposed;
+            let tree = &self.shared.tree;
+            let (started, renames) = (tree.started_by(plan), Renames::of(&tree.plan(), plan));
+            match self.chosen(plan, components, &started, &renames) {
+                Ok((chosen, _)) => tell_notes(&mut changes, &started, &chosen.notes),
+                Err(errors) => changes.refusals.extend(errors.iter().map(ToString::to_string)),
+            }
+        }
+        Ok(changes)
+    }
+
+    /// What is proposed, on top of what is applied.
+    pub(super) fn proposed(&self, proposal: &Proposal) -> Result<Proposed, TopologyError> {
+        let secrets = self.shared.secrets.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let admitted = |mut proposed: Proposed, applied: &Plan| Proposed {
+            refused_secrets: secrets.admit(&mut proposed.plan, applied),
+            ..proposed
+        };
+        match &self.shown().1 {
+            Some(applied) => {
+                let proposed = proposal.read_on(&applied.plan, &applied.components_by_name())?;
+                Ok(admitted(proposed, &applied.plan))
+            }
+            None => {
+                let running = self.shared.tree.plan();
+                let proposed = proposal.read_on(&running, &self.topology().borrow().components)?;
+                Ok(admitted(proposed, &running))
+            }
+        }
+    }
+
+    /// Topologies that are applied from now on name secrets below these folders only, but for those that are named already.
+    pub fn keep_secrets_below(&self, folders: SecretFolders) {
+        *self.shared.secrets.write().unwrap_or_else(PoisonError::into_inner) = folders;
+    }
+
+    /// What a plan would change, in words.
+    pub(super) fn looked_at(&self, Proposed { plan, components, missing, refused_secrets }: &Proposed) -> Changes {
+        let mut changes = self.changes_to(plan);
+        match refused_secrets.as_slice() {
+            [] => self.tell_versions(&mut changes, plan, components),
+            refused => changes.refusals.extend_from_slice(refused), // and nothing of them is read
+        }
+        Changes { missing: missing.clone(), ..changes }
+    }
+
+    /// What is applied now, as other topologies are read on top of it, as far as it is of these namespaces, and its revision.
+    pub fn base(&self, is_asked_for: impl Fn(&str) -> bool) -> (Base, String) {
+        let shown = self.shown();
+        let base = match &shown.1 {
+            Some(applied) => Base::of(&applied.plan, is_asked_for),
+            None => Base::of(&self.shared.tree.plan(), is_asked_for),
+        };
+        (base, shown.2.to_string())
+    }
+
+    /// The revision of what is applied: the same over every start, as long as the same is applied.
+    pub fn revision(&self) -> String {
+        self.shown().2.to_string()
+    }
+
+    pub(super) fn is_revision(&self, expected: Option<String>) -> Result<(), TopologyError> {
+        let is = self.revision();
+        match expected.filter(|expected| *expected != is) {
+            None => Ok(()),
+            Some(expected) => {
+                let since = self.shared.history.lock().unwrap_or_else(PoisonError::into_inner).since(&expected);
+                Err(TopologyError::Moved { expected, is, since })
+            }
+        }
+    }
+
+    /// Says which version each subscriber that starts is to run, and where its component declares another configuration. Reads the
+    /// files of components.
+    fn tell_versions(&self, changes: &mut Changes, plan: &Plan, components: &[PathBuf]) {
+        let tree = &self.shared.tree;
+        let (started, renames) = (tree.started_by(plan), Renames::of(&tree.plan(), plan));
+        let view = self.store().view(&renames);
+        let mut words = start::words(&view, plan, components, &started);
+        changes.differs = start::differs(&view, plan, &started);
+        changes.refusals.extend(start::misfits(&view, plan, components, &started));
+        for change in changes.changes.iter_mut().filter(|change| change.node == Node::Subscriber) {
+            change.words.extend(words.remove(&change.name));
+        }
+    }
+
+    fn changes_to(&self, plan: &Plan) -> Changes {
+        let mut changes = self.shared.tree.changes(plan);
+        let (shown, tree) = (self.shown(), &self.shared.tree);
+        let old = tree.plan();
+        changes.refusals.extend(taken(shown.1.as_ref(), &old, plan));
+        let is_new = news(&old, shown.1.as_ref(), plan);
+        let renames = Renames::of(&old, plan);
+        for change in changes.changes.iter_mut().filter(|change| matches!(change.what, What::Added | What::Moved)) {
+            let is_it = |of: &&SubscriberPlan| change.node == Node::Subscriber && of.label() == change.name;
+            if let Some(subscriber) = plan.subscribers.iter().find(is_it).filter(|subscriber| !is_new(subscriber)) {
+                let back = Retired::of(plan, subscriber);
+                let known_as = Retired { from: renames.old_topic(&back.from).to_owned(), ..back.clone() };
+                change.comes_back(&back.from, tree.lag_of(&known_as.into()));
+            }
+        }
+        changes
+    }
+
+    /// Why what the files of the start say does not run, each reason in words; until something is applied.
+    pub fn files_refused(&self) -> Vec<String> {
+        self.shared.files_refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the files of the start say does not run, for these reasons.
+    pub fn refuse_files(&self, why: Vec<String>) {
+        *self.shared.files_refused.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+}

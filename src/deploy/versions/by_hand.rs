@@ -1,0 +1,199 @@
+//! Going back to a stored version, and pinning one.
+//!
+//! Promises: what is stored runs without a trial. A subscriber that is pinned keeps its version until `unpin`.
+
+use std::path::PathBuf;
+
+use crate::deploy::compile::Compile;
+use crate::deploy::error::ReloadError;
+use crate::deploy::record::decided::Decided;
+use crate::deploy::reloader::Reloader;
+use crate::deploy::versions::deploy::not_called;
+use crate::deploy::versions::{Outcome, Policy, Reloaded, Unpinned, source};
+use crate::dispatch::{Called, ControlError};
+use crate::engine::Engine;
+use crate::wasm::Digest;
+
+impl<E: Engine, C: Compile> Reloader<E, C> {
+    /// Goes back to the version before: from the one on trial to the proven one, or from that to the one that was proven
+    /// before it. The version that runs then.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; what ran before runs on, but for [`ReloadError::NotCalled`].
+    pub async fn rollback(&self, subscriber: &str) -> Result<Digest, ReloadError> {
+        self.rollback_if(subscriber, None).await
+    }
+
+    /// As [`Self::rollback`], where the version that was decided on last begins so.
+    ///
+    /// # Errors
+    /// [`ReloadError`], [`ReloadError::Moved`] where it is another one.
+    pub async fn rollback_if(&self, subscriber: &str, expected: Option<String>) -> Result<Digest, ReloadError> {
+        const WHY: &str = "it was rolled back by hand";
+        let (index, _) = self.subject(subscriber)?;
+        let reloader = self.clone();
+        self.whole(async move {
+            let subject = reloader.at(index)?;
+            let _turn = reloader.to_begin(reloader.own_turn(&subject)).await?;
+            reloader.is_still(&subject, expected.as_deref())?;
+            let name = subject.name.clone();
+            let looked = reloader.blocking(move |reloader| {
+                let store = reloader.store();
+                let none = || ReloadError::NoneBefore { subscriber: name.clone() };
+                let decided = store.decided(&name).ok_or_else(none)?;
+                match decided.tried {
+                    Some(_) => Ok((decided.proven, true)),
+                    None => Ok((*decided.before.last().ok_or_else(none)?, false)),
+                }
+            });
+            let (version, is_trial) = looked.await?;
+            let change = move |decided: &mut Decided| match is_trial {
+                true => decided.take_back_trial(WHY),
+                false => drop(decided.take_back_proven(WHY)),
+            };
+            reloader.run_kept(index, version, WHY, change).await?;
+            Ok(version)
+        })
+        .await
+    }
+
+    /// Pins a subscriber to a version, which runs from then on: to the one whose digest begins so, or to the one that runs.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; what ran before runs on.
+    pub async fn pin(&self, subscriber: &str, prefix: Option<&str>) -> Result<Digest, ReloadError> {
+        self.pin_if(subscriber, prefix, None).await
+    }
+
+    /// As [`Self::pin`], where the version that was decided on last begins so.
+    ///
+    /// # Errors
+    /// [`ReloadError`], [`ReloadError::Moved`] where it is another one.
+    pub async fn pin_if(
+        &self,
+        subscriber: &str,
+        prefix: Option<&str>,
+        expected: Option<String>,
+    ) -> Result<Digest, ReloadError> {
+        let (index, _) = self.subject(subscriber)?;
+        let (reloader, prefix) = (self.clone(), prefix.map(str::to_owned));
+        self.whole(async move {
+            let subject = reloader.at(index)?;
+            let _turn = reloader.to_begin(reloader.own_turn(&subject)).await?;
+            reloader.is_still(&subject, expected.as_deref())?;
+            let name = subject.name.clone();
+            let version = reloader
+                .blocking(move |reloader| {
+                    let unknown = || ControlError::UnknownSubscriber { subscriber: name.clone(), nearest: None };
+                    let decided = reloader.store().decided(&name).cloned().ok_or_else(unknown)?;
+                    match prefix {
+                        Some(prefix) => one(&decided, name, prefix),
+                        None if decided.tried.is_some() => Err(ReloadError::OnTrial { subscriber: name }),
+                        None => Ok(decided.proven),
+                    }
+                })
+                .await?;
+            let pin = move |decided: &mut Decided| {
+                decided.prove(version);
+                decided.is_pinned = true;
+            };
+            reloader.run_kept(index, version, "it was pinned by hand", pin).await?;
+            Ok(version)
+        })
+        .await
+    }
+
+    /// Lets other versions take the place of the one that a subscriber is pinned to. What its file and the topology say, and did
+    /// not say before it was pinned, is tried at once, as the next start would.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; it is pinned then.
+    pub async fn unpin(&self, subscriber: &str) -> Result<Unpinned, ReloadError> {
+        let (index, _) = self.subject(subscriber)?;
+        let reloader = self.clone();
+        self.whole(async move {
+            let subject = reloader.at(index)?;
+            let _turn = reloader.to_begin(reloader.own_turn(&subject)).await?;
+            let (name, unpin) = (subject.name.clone(), |decided: &mut Decided| decided.is_pinned = false);
+            reloader.blocking(move |reloader| Ok(reloader.store().decide(&name, unpin)?)).await?;
+            let (plan, file) = (subject.plan(), reloader.file_of(&subject.name));
+            let proposed = reloader.blocking(move |reloader| {
+                let read = |file| source::read(&plan.label(), file).ok().map(|wasm| (file, wasm));
+                reloader.proposal_now(&plan, file.as_deref().and_then(read), Policy::Swap)
+            });
+            let tried = match proposed.await {
+                Ok(Some(proposal)) => Box::pin(reloader.reload(index, proposal)).await.map(Some),
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            };
+            Ok(match tried {
+                Ok(tried) => {
+                    let is_tried = |it: &Reloaded| matches!(it.outcome, Outcome::Tried | Outcome::Runs);
+                    Unpinned { tries: tried.filter(is_tried).map(|it| it.version), refused: None }
+                }
+                Err(error) => {
+                    reloader.note(&subject, Some(format!("the version before runs on: {error}")));
+                    Unpinned { tries: None, refused: Some(error.to_string()) }
+                }
+            })
+        })
+        .await
+    }
+
+    /// The file of a subscriber's plugin, as it is applied.
+    fn file_of(&self, subscriber: &str) -> Option<PathBuf> {
+        self.shown().1.as_ref()?.components_by_name().remove(subscriber)
+    }
+
+    /// Runs a version that is kept, without a trial, whatever lanes call now. Whose turn it is calls this.
+    async fn run_kept(
+        &self,
+        index: usize,
+        version: Digest,
+        why: &'static str,
+        change: impl FnOnce(&mut Decided) + Send + 'static,
+    ) -> Result<(), ReloadError> {
+        let subject = self.at(index)?;
+        let Called { proven, tried, .. } = self.shared.tree.called(&subject.name)?;
+        let (plan, name, is_proven) = (subject.plan(), subject.name.clone(), proven == version.to_string());
+        let handler = self
+            .blocking(move |reloader| {
+                let handler = match is_proven {
+                    true => None,
+                    false => Some(reloader.kept(&plan, version)?),
+                };
+                reloader.store().decide(&name, change)?;
+                Ok(handler)
+            })
+            .await?;
+        let not_called = |error| not_called(&subject.name, version, error);
+        match handler {
+            Some(handler) => self.shared.tree.run_version(&subject.name, handler).await.map_err(not_called)?,
+            None if tried.is_some() => {
+                self.shared.tree.give_up_trial(&subject.name).map_err(|error| not_called(error.into()))?;
+            }
+            None => return Ok(()),
+        }
+        self.note(&subject, Some(format!("{} runs: {why}", version.short())));
+        tracing::info!(
+            subscriber = subject.name,
+            digest = version.short(),
+            "a version that was kept is called from now on"
+        );
+        Ok(())
+    }
+}
+
+/// The version that begins so.
+fn one(decided: &Decided, subscriber: String, prefix: String) -> Result<Digest, ReloadError> {
+    let found: Vec<_> = decided
+        .kept
+        .iter()
+        .map(|kept| kept.version)
+        .filter(|version| version.to_string().starts_with(&prefix))
+        .collect();
+    match found.as_slice() {
+        [version] => Ok(*version),
+        several => Err(ReloadError::NotOne { subscriber, prefix, count: several.len() }),
+    }
+}

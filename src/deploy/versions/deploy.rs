@@ -1,0 +1,342 @@
+//! A component takes the place of the one that a subscriber runs.
+//!
+//! ```text
+//!   file, command ──> turn ──> compile beside ──> snapshot ──> store ──> decide ──> lanes, on trial ──> judge
+//!                      │          │ refused        of state     durable, in this order
+//!                      │          └─> the version before runs on
+//!                      └─ one at a time for each subscriber; of those that wait, the newest is next
+//! ```
+//!
+//! Promises: what does not compile or fit changes nothing. A version is stored and decided on, durably, before a lane calls it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::deploy::compile::Compile;
+use crate::deploy::error::{KeptError, ReloadError};
+use crate::deploy::record::decided::{Kept, Said};
+use crate::deploy::reloader::Reloader;
+use crate::deploy::versions::{Outcome, Policy, Reloaded, cause_of_file, source, start, terms};
+use crate::dispatch::{Called, VersionError};
+use crate::effects::{Clock, SystemClock};
+use crate::engine::Engine;
+use crate::model::call::Handler as _;
+use crate::topology::SubscriberPlan;
+use crate::wasm::{Digest, PluginSpec};
+
+/// A component that is to take the place of the one that runs.
+pub(super) struct Proposal {
+    spec: PluginSpec,
+    cause: String,
+    /// What proposes it, where that is a file or the topology.
+    said: Option<Said>,
+    policy: Policy,
+}
+
+/// What a file proposes.
+enum Looked {
+    Nothing(Reloaded),
+    New(Box<Proposal>),
+}
+
+impl<E: Engine, C: Compile> Reloader<E, C> {
+    /// Has a component take the place of the one that a subscriber runs; `cause` says where it came from.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; what ran before runs on.
+    pub async fn deploy(
+        &self,
+        subscriber: &str,
+        wasm: Vec<u8>,
+        policy: Policy,
+        cause: &str,
+    ) -> Result<Reloaded, ReloadError> {
+        self.deploy_if(subscriber, wasm, policy, cause, None).await
+    }
+
+    /// As [`Self::deploy`], where the version that was decided on last, on trial or proven, begins so.
+    ///
+    /// # Errors
+    /// [`ReloadError`], [`ReloadError::Moved`] where it is another one.
+    pub async fn deploy_if(
+        &self,
+        subscriber: &str,
+        wasm: Vec<u8>,
+        policy: Policy,
+        cause: &str,
+        expected: Option<String>,
+    ) -> Result<Reloaded, ReloadError> {
+        let (index, _) = self.subject(subscriber)?;
+        let (reloader, cause) = (self.clone(), cause.to_owned());
+        self.whole(async move {
+            let subject = reloader.at(index)?;
+            let place = subject.queue.join();
+            let _turn = reloader.to_begin(reloader.turn_of(&subject, &place)).await?;
+            reloader.is_still(&subject, expected.as_deref())?;
+            let plan = subject.plan();
+            let spec = reloader.blocking(move |_| source::spec(&plan, wasm).map_err(ReloadError::Source)).await?;
+            let reloaded = reloader.reload(index, Proposal { spec, cause, said: None, policy }).await?;
+            place.is_done();
+            Ok(reloaded)
+        })
+        .await
+    }
+
+    /// Has the file of a subscriber's plugin looked at, which may have changed.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; what ran before runs on.
+    pub async fn propose(&self, subscriber: &str, file: &Path, policy: Policy) -> Result<Reloaded, ReloadError> {
+        let (index, _) = self.subject(subscriber)?;
+        let (reloader, file) = (self.clone(), file.to_owned());
+        self.whole(async move {
+            let subject = reloader.at(index)?;
+            let place = subject.queue.join();
+            let _turn = reloader.to_begin(reloader.turn_of(&subject, &place)).await?;
+            let plan = subject.plan();
+            let looked = reloader.blocking(move |reloader| reloader.look_at_file(&plan, &file, policy)).await;
+            let reloaded = match looked {
+                Ok(Looked::Nothing(reloaded)) => Ok(reloaded),
+                Ok(Looked::New(proposal)) => reloader.reload(index, *proposal).await,
+                Err(error) => Err(error),
+            };
+            match &reloaded {
+                Ok(Reloaded { outcome: Outcome::Tried | Outcome::Runs, .. }) => place.is_done(),
+                Ok(_) => {}
+                Err(error) => reloader.note(&subject, Some(format!("the version before runs on: {error}"))),
+            }
+            reloaded
+        })
+        .await
+    }
+
+    /// What the file of a plugin proposes. Blocks.
+    fn look_at_file(&self, plan: &SubscriberPlan, file: &Path, policy: Policy) -> Result<Looked, ReloadError> {
+        let wasm = source::read(&plan.label(), file).map_err(|error| ReloadError::Source(vec![error]))?;
+        let component = Digest::of(&wasm);
+        Ok(match self.proposal_now(plan, Some((file, wasm)), policy)? {
+            Some(proposal) => Looked::New(proposal.into()),
+            None => {
+                let shown = self.shown();
+                let decided = shown.0.subscribers.get(&plan.label());
+                let runs = decided.filter(|decided| decided.component() == Some(component) && !decided.is_pinned);
+                let (version, outcome) = match runs {
+                    Some(decided) => (decided.newest(), Outcome::Unchanged),
+                    None => (source::version(plan, &component), Outcome::Ignored),
+                };
+                Looked::Nothing(Reloaded { version, outcome, notice: None })
+            }
+        })
+    }
+
+    /// What is proposed by the topology, and by a file where that can be read: the same at any time, as at a start. Blocks.
+    pub(super) fn proposal_now(
+        &self,
+        plan: &SubscriberPlan,
+        file: Option<(&Path, Vec<u8>)>,
+        policy: Policy,
+    ) -> Result<Option<Proposal>, ReloadError> {
+        let name = plan.label();
+        let component = file.as_ref().map(|(_, wasm)| Digest::of(wasm));
+        let said = Said { component, settings: source::settings(plan) };
+        let mut store = self.store();
+        let (proposed, is_of_file) = match store.decided(&name) {
+            None => (component, true),
+            Some(decided) => (decided.proposed(said), decided.is_of_file(said)),
+        };
+        let Some(proposed) = proposed else {
+            if store.decided(&name).is_some_and(|decided| decided.looked_at.is_none()) {
+                store.decide(&name, |decided| decided.look_at(said))?;
+            }
+            return Ok(None);
+        };
+        let cause = file.as_ref().filter(|_| is_of_file).map(|(path, _)| cause_of_file(path));
+        let wasm = match file {
+            Some((_, wasm)) if component == Some(proposed) => wasm,
+            _ => store.component(proposed).map_err(KeptError::Store)?,
+        };
+        drop(store);
+        let cause = cause.unwrap_or_else(|| super::OTHER_SETTINGS.to_owned());
+        let spec = source::spec(plan, wasm).map_err(ReloadError::Source)?;
+        Ok(Some(Proposal { spec, cause, said: Some(said), policy }))
+    }
+
+    /// Whose turn it is calls this.
+    pub(super) async fn reload(&self, index: usize, proposal: Proposal) -> Result<Reloaded, ReloadError> {
+        let subject = self.at(index)?;
+        let (version, said, settings) = (proposal.spec.digest(), proposal.said, proposal.spec.settings());
+        let name = subject.name.clone();
+        let looked = self.blocking(move |reloader| reloader.look(&name, version, said)).await?;
+        if let Some(outcome) = looked {
+            // With secrets of the day where they are asked for by hand; and a trial that ended, or an end that was not kept, may
+            // have left lanes with another version.
+            let called = self.shared.tree.called(&subject.name)?;
+            let is_stale = said.is_none() && called.settings.secrets_mark != settings.secrets_mark;
+            let aligned = self.align(index, is_stale).await?;
+            if outcome == Outcome::Runs {
+                self.note(&subject, Some(format!("{} runs: it was asked for again", version.short())));
+            }
+            let outcome = match (outcome, aligned) {
+                (Outcome::Unchanged | Outcome::OnTrial, Some(outcome)) => outcome,
+                (outcome, _) => outcome,
+            };
+            return Ok(Reloaded { version, outcome, notice: None });
+        }
+        let Proposal { spec, cause, said, policy } = proposal;
+        // A component takes up to 64 MiB, and what is left is for what makes room again.
+        if !self.shared.tree.engine().storage().takes_events {
+            return Err(ReloadError::NoRoom { subscriber: subject.name.clone() });
+        }
+        let (subscriber, digest) = (&subject.name, version.short());
+        tracing::info!(subscriber, digest, cause, "compiling a new version");
+        self.note(&subject, Some(format!("compiling {digest}")));
+        let (kept, wasm) =
+            (Kept::new(&spec, &subject.plan().config, (&cause, SystemClock.now_ns())), spec.wasm.clone());
+        let compiled = self.blocking(move |reloader| Ok(reloader.shared.compiler.compile_beside(spec)?));
+        let handler = self.unless_closing(compiled).await.inspect_err(|error| {
+            self.note(&subject, Some(format!("{digest} is refused, and the version before runs on: {error}")));
+        })?;
+        let loses_ports = !handler.declares_ports() && self.shared.tree.called(&subject.name)?.declares_ports;
+        let notice = super::declares_no_outputs(version, &settings.ports).filter(|_| loses_ports);
+        // Before it is decided: also a version that a crash lets begin at the next start has it behind it.
+        let no_snapshot = self.snapshot(&subject, version).await;
+        let lanes = match policy {
+            Policy::Canary { percent } => {
+                Some(share(subject.lanes(), percent)).filter(|lanes| *lanes < subject.lanes())
+            }
+            Policy::Swap | Policy::Replace => None,
+        };
+        let name = subject.name.clone();
+        let decided = self.blocking(move |reloader| {
+            let component = kept.wasm;
+            reloader.keep_one(component, &wasm)?;
+            let mut store = reloader.store();
+            let decided = store.decide(&name, |decided| {
+                if let Some(said) = said {
+                    decided.look_at(said);
+                }
+                match policy {
+                    Policy::Replace => decided.replace(kept),
+                    Policy::Swap | Policy::Canary { .. } => decided.try_version(kept, lanes),
+                }
+            });
+            store.release(component);
+            Ok(decided?)
+        });
+        decided.await.inspect_err(|error| {
+            self.note(&subject, Some(format!("{digest} is not kept, and the version before runs on: {error}")));
+        })?;
+        let outcome = match policy {
+            Policy::Replace => {
+                let called = self.shared.tree.run_version(subscriber, handler).await;
+                called.map_err(|error| not_called(subscriber, version, error))?;
+                let but = no_snapshot.map(|trouble| format!("; {trouble}")).unwrap_or_default();
+                self.note(&subject, Some(format!("{digest} runs{but}")));
+                Outcome::Runs
+            }
+            Policy::Swap | Policy::Canary { .. } => {
+                let terms = terms(subject.plan().trial, lanes, Duration::ZERO);
+                let trial = self.shared.tree.try_version(subscriber, handler, terms).await;
+                let trial = trial.map_err(|error| not_called(subscriber, version, error))?;
+                self.note(&subject, no_snapshot);
+                self.judge(index, trial);
+                Outcome::Tried
+            }
+        };
+        tracing::info!(subscriber, digest, cause, ?outcome, "the new version is called from now on");
+        if let Some(notice) = &notice {
+            tracing::warn!(subscriber, "{notice}");
+        }
+        Ok(Reloaded { version, outcome, notice })
+    }
+
+    /// What becomes of a version where nothing is to be compiled for it. Where it is the proven one, and another is on trial,
+    /// that is decided to be over.
+    fn look(&self, subscriber: &str, version: Digest, said: Option<Said>) -> Result<Option<Outcome>, ReloadError> {
+        let mut store = self.store();
+        let Some(decided) = store.decided(subscriber) else { return Ok(None) };
+        let (is_pinned, runs) = (decided.is_pinned, decided.runs(version));
+        match (said, is_pinned) {
+            (Some(_), true) => Ok(Some(Outcome::Ignored)),
+            (Some(said), false) if runs => {
+                store.decide(subscriber, |decided| decided.look_at(said))?;
+                Ok(Some(Outcome::Unchanged))
+            }
+            (None, _) if runs && decided.tried.is_some() => Ok(Some(Outcome::OnTrial)),
+            (None, _) if runs => Ok(Some(Outcome::Unchanged)),
+            (None, true) => Err(ReloadError::Pinned { subscriber: subscriber.to_owned(), version: decided.proven }),
+            (said, false) if decided.proven == version => {
+                store.decide(subscriber, |decided| {
+                    if let Some(said) = said {
+                        decided.look_at(said);
+                    }
+                    decided.give_up_for_proven();
+                })?;
+                Ok(Some(Outcome::Runs))
+            }
+            (_, false) => Ok(None),
+        }
+    }
+
+    /// A version that is kept, compiled beside what runs. Blocks.
+    pub(super) fn kept(&self, plan: &SubscriberPlan, version: Digest) -> Result<C::Handler, KeptError> {
+        let spec = {
+            let store = self.store();
+            let decided = store.decided(&plan.label()).ok_or(KeptError::Unknown { version })?;
+            start::kept_spec(&store, plan, decided, version)?
+        };
+        self.shared.compiler.compile_beside(spec).map_err(KeptError::Refused)
+    }
+
+    /// Has lanes call what was decided, where they call something else; where what they call is stale, anew. What became of that,
+    /// if something did. Whose turn it is calls this.
+    async fn align(&self, index: usize, is_stale: bool) -> Result<Option<Outcome>, ReloadError> {
+        let (subject, tree) = (self.at(index)?, &self.shared.tree);
+        let Called { proven, tried, .. } = tree.called(&subject.name)?;
+        let (plan, name) = (subject.plan(), subject.name.clone());
+        let found = self.blocking(move |reloader| {
+            let Some(decided) = reloader.store().decided(&name).cloned() else { return Ok(None) };
+            let is_other = is_stale || proven != decided.proven.to_string();
+            let new_proven = match is_other {
+                true => Some(reloader.kept(&plan, decided.proven)?),
+                false => None,
+            };
+            let wanted = decided.tried.map(|tried| (tried.version.to_string(), tried.lanes));
+            let new_tried = match decided.tried.filter(|_| is_other || tried != wanted) {
+                Some(tried) => Some((reloader.kept(&plan, tried.version)?, tried.lanes)),
+                None => None,
+            };
+            let is_over = wanted.is_none() && tried.is_some() && new_proven.is_none();
+            Ok(Some((decided, new_proven, new_tried, is_over)))
+        });
+        let Some((decided, new_proven, new_tried, is_over)) = found.await? else { return Ok(None) };
+        let not_called = |error| not_called(&subject.name, decided.newest(), error);
+        if is_over {
+            tree.give_up_trial(&subject.name).map_err(|error| not_called(error.into()))?;
+        }
+        let mut outcome = None;
+        if let Some(handler) = new_proven {
+            tree.run_version(&subject.name, handler).await.map_err(not_called)?;
+            outcome = Some(Outcome::Runs);
+        }
+        if let Some((handler, lanes)) = new_tried {
+            let passed = decided.tried_for(decided.newest(), SystemClock.now_ns());
+            let terms = terms(subject.plan().trial, lanes, passed);
+            let trial = tree.try_version(&subject.name, handler, terms).await.map_err(not_called)?;
+            self.note(&subject, None);
+            self.judge(index, trial);
+            outcome = Some(Outcome::Tried);
+        }
+        Ok(outcome)
+    }
+}
+
+pub(crate) fn not_called(subscriber: &str, version: Digest, error: VersionError) -> ReloadError {
+    ReloadError::NotCalled { subscriber: subscriber.to_owned(), version, error }
+}
+
+/// How many lanes a share is: one at least.
+fn share(lanes: u32, percent: u32) -> u32 {
+    let share = (u64::from(lanes) * u64::from(percent.min(100))).div_ceil(100);
+    u32::try_from(share).unwrap_or(lanes).clamp(1, lanes.max(1))
+}

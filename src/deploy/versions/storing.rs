@@ -1,0 +1,32 @@
+//! Components of versions that are about to be decided on.
+
+use crate::deploy::compile::Compile;
+use crate::deploy::record::error::StoreError;
+use crate::deploy::reloader::Reloader;
+use crate::deploy::versions::start;
+use crate::engine::Engine;
+use crate::wasm::Digest;
+
+impl<E: Engine, C: Compile> Reloader<E, C> {
+    /// Keeps the components of what changes, durably: all of them, or none. Blocks; others may use the store meanwhile.
+    pub(crate) fn keep(&self, changes: &[(String, start::Change)]) -> Result<(), StoreError> {
+        for (at, (component, wasm)) in start::components(changes).enumerate() {
+            if let Err(error) = self.keep_one(component, wasm) {
+                start::components(changes).take(at).for_each(|(component, _)| self.store().release(component));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is decided on what was to change.
+    pub(crate) fn release(&self, changes: &[(String, start::Change)]) {
+        start::components(changes).for_each(|(component, _)| self.store().release(component));
+    }
+
+    pub(super) fn keep_one(&self, component: Digest, wasm: &[u8]) -> Result<(), StoreError> {
+        let shelf = self.store().announce(component)?;
+        let put = shelf.put(component, wasm);
+        self.store().kept(component, put)
+    }
+}
