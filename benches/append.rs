@@ -1,15 +1,15 @@
 //! What does an append cost beside the write and the fdatasync that it cannot do without?
 //!
-//! The engine appends, and the sizes of its writes to the journal and the places of its syncs are noted. Then a bare loop
-//! writes as many bytes in the same groups to a new file, as a program would that knows nothing of preallocation. Rounds
-//! of the two alternate, since disks change their mind. What is reported is the median round and its ratio, bare time by
-//! engine time: 1.0 means that the engine costs nothing. With `os` durability the bare loop only writes.
+//! The engine appends, and the sizes of its writes to the journal and the places of its syncs are noted. Then a bare
+//! loop writes as many bytes in the same groups to a new file, as a program would that knows nothing of preallocation.
+//! Rounds of the two alternate, since disks change their mind. What is reported is the median round and its ratio, bare
+//! time by engine time: 1.0 means that the engine costs nothing. With `os` durability the bare loop only writes.
 //!
-//! A round is longer than checkpoints are apart, so they are part of the engine's time: they run on the other core, to the
-//! same disk.
+//! A round is longer than checkpoints are apart, so they are part of the engine's time: they run on the other core, to
+//! the same disk.
 //!
-//! `cargo bench --bench append`; the files are in cargo's target folder, so on whatever disk that is. `-- 300` makes the
-//! rounds so many percent long; a part of a name asks for that shape only.
+//! `cargo bench --bench append`; the files are in cargo's target folder, so on whatever disk that is. `-- 300` makes
+//! the rounds so many percent long; a part of a name asks for that shape only.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking and prints its result")]
 
@@ -101,8 +101,8 @@ async fn with_engine(folder: &Path, groups: &Groups, shape: &Shape, percent: usi
     let numbers = engine.apply(&Blueprint { topics, ..Blueprint::default() }).await.unwrap();
     let partition = PartitionId { topic: *numbers.topics.first().unwrap(), partition: 0 };
     let event = Arc::new(noise(EVENT_BYTES));
-    // A log is asked that has been in use: its first journal file is only allocated, those that follow have been written
-    // before. The files of the journal and its spare ones are then as they will be for ever.
+    // A log is asked that has been in use: its first journal file is only allocated, those that follow have been
+    // written before. The files of the journal and its spare ones are then as they will be for ever.
     let mut appended = 0;
     while appended <= limits::JOURNAL_FILE_BYTES as usize {
         appended += 4_000 * EVENT_BYTES;

@@ -1,8 +1,8 @@
 //! What do very many events that are to come later cost while they wait, and are they on time?
 //!
-//! Events are published in any order of their times, wait together, and come due 20,000 a second. What is measured: memory
-//! above a bus that has done nothing yet while they wait, for a quarter of them and for all; how quickly they are taken; and
-//! how late each is handled, beside events that are published at the same pace and do not wait.
+//! Events are published in any order of their times, wait together, and come due 20,000 a second. What is measured:
+//! memory above a bus that has done nothing yet while they wait, for a quarter of them and for all; how quickly they
+//! are taken; and how late each is handled, beside events that are published at the same pace and do not wait.
 //!
 //! `cargo bench --bench delays`; `-- 100000` for another number
 

@@ -1,7 +1,7 @@
 //! Do many partitions with few events each cost more syncs than one partition with all of them?
 //!
-//! 2,000 events a second for some time, appended in 20 batches a second: to one partition, then one to each of 2,000. All
-//! syncs of any kind are counted, those of checkpoints too.
+//! 2,000 events a second for some time, appended in 20 batches a second: to one partition, then one to each of 2,000.
+//! All syncs of any kind are counted, those of checkpoints too.
 //!
 //! `cargo bench --bench partitions`
 

@@ -1,8 +1,8 @@
 //! What does somebody who is slow, or does not get on at all, cost those beside it?
 //!
 //! Three questions, each with the same tree without that one in turns in the same run, medians of several rounds:
-//! - a subscriber that takes an event per second, beside two that take all: how quickly a backlog is handled by those, and
-//!   how much memory 50,000 events per second take;
+//! - a subscriber that takes an event per second, beside two that take all: how quickly a backlog is handled by those,
+//!   and how much memory 50,000 events per second take;
 //! - a subscriber whose call does not come back: the p99 latency of one beside it;
 //! - a key that fails for ever: the p99 latency of the other keys of its lane.
 //!
@@ -177,8 +177,8 @@ async fn throughput(folder: &Path, more: &str) -> f64 {
     BACKLOG as f64 / took
 }
 
-/// Bytes more than before anything was published, at the most, while a burst is published and handled; and the share of its
-/// pace that both subscribers kept.
+/// Bytes more than before anything was published, at the most, while a burst is published and handled; and the share of
+/// its pace that both subscribers kept.
 async fn burst(folder: &Path, more: &str) -> (u64, f64) {
     let bed = Bed::start(folder, more).await;
     let (before, events) = (resident_bytes(), BURST_PER_SECOND * BURST.as_secs());

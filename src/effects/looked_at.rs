@@ -1,7 +1,7 @@
 //! A folder that is looked at and not changed: what is written to its files stays in memory.
 //!
-//! For those who only look, but use what writes a little wherever it opens a file, as databases do. So it works where nothing can
-//! be written, and nothing is changed where something could be.
+//! For those who only look, but use what writes a little wherever it opens a file, as databases do. So it works where
+//! nothing can be written, and nothing is changed where something could be.
 
 use std::collections::BTreeMap;
 use std::fs::File;

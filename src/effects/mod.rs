@@ -61,8 +61,8 @@ pub trait Disk: Send + Sync + 'static {
     /// their lengths and names: one call, however many files there are (`syncfs`).
     ///
     /// # Errors
-    /// As the file system says, also of writes since the call before. Whether earlier writes are durable is unknown then,
-    /// for ever: do not try again.
+    /// As the file system says, also of writes since the call before. Whether earlier writes are durable is unknown
+    /// then, for ever: do not try again.
     fn sync_all(&self) -> io::Result<()>;
 
     /// How much room there is.
@@ -121,8 +121,8 @@ pub trait DiskFile: Send + Sync + 'static {
     /// As the file system says.
     fn length(&self) -> io::Result<u64>;
 
-    /// Makes the file at least `length` long and takes room for all of it, zeroes where nothing was written: writes within
-    /// it do not fail for want of room then, on file systems that write in place.
+    /// Makes the file at least `length` long and takes room for all of it, zeroes where nothing was written: writes
+    /// within it do not fail for want of room then, on file systems that write in place.
     ///
     /// # Errors
     /// As the file system says; `StorageFull` where there is no room.
@@ -140,7 +140,7 @@ pub trait Clock: Send + Sync + 'static {
     /// Unix time in nanoseconds. May jump either way.
     fn now_ns(&self) -> u64;
 
-    /// Time since some fixed moment in front of this process, in nanoseconds. Never jumps, and counts on while the machine is
-    /// suspended.
+    /// Time since some fixed moment in front of this process, in nanoseconds. Never jumps, and counts on while the
+    /// machine is suspended.
     fn elapsed_ns(&self) -> u64;
 }

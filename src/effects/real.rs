@@ -64,8 +64,8 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Makes the name of a folder durable, and the names of all folders above it: without this the loss of power could take
-/// them, and with them everything that is synced inside. That they are there says nothing: a start before this one may have
-/// created them and died.
+/// them, and with them everything that is synced inside. That they are there says nothing: a start before this one may
+/// have created them and died.
 fn sync_parents(path: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     for parent in std::path::absolute(path)?.ancestors().skip(1) {
         match sync(parent) {

@@ -157,7 +157,8 @@ const AROUND_IT: &[Mistake] = &[
     ("from: jobs", "from: tasks", "topic `shop/jobs` still has"),
 ];
 
-/// Where a component has to be looked at. Only a command is refused for it: a start goes on with what was decided before.
+/// Where a component has to be looked at. Only a command is refused for it: a start goes on with what was decided
+/// before.
 #[rustfmt::skip]
 const IN_A_PLUGIN: &[Mistake] = &[
     ("describe: sent }", "describe: sent, key: { file: nowhere } }", "nowhere"),
@@ -254,8 +255,8 @@ impl Shop {
         command
     }
 
-    /// A start that does not run its file: it ends by itself, or where the file only does not go with what runs, it serves what
-    /// was applied. What it said.
+    /// A start that does not run its file: it ends by itself, or where the file only does not go with what runs, it
+    /// serves what was applied. What it said.
     fn refused_start(&self) -> (Option<i32>, bool, String) {
         let mut command = self.run("bad.yaml");
         command.arg("--prune");

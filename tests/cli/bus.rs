@@ -1,30 +1,18 @@
 //! A running `wattle run` over topics that nobody consumes, and the command for everything else.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use crate::common::process::wattle;
+use crate::common::process::{Process, address};
+
 /// Two roots, of four partitions and of one.
 pub(crate) const TOPOLOGY: &str =
     "wattle: v1\nname: shop\ntopics:\n  orders: { partitions: 4 }\n  log: {}\nsubscribers: {}\n";
-
-/// The command, away from the settings of whoever runs the tests.
-pub(crate) fn wattle() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wattle"));
-    // What one test has compiled, the next does not.
-    command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("WATTLE_") || name == "RUST_LOG" {
-            command.env_remove(name);
-        }
-    }
-    command.env("NO_COLOR", "1").stdin(Stdio::null());
-    command
-}
 
 /// What a command did.
 #[derive(Debug)]
@@ -74,9 +62,7 @@ pub(crate) fn run_with(arguments: &[&str], input: &str) -> Ran {
 /// A bus.
 pub(crate) struct Bus {
     pub(crate) address: String,
-    child: Child,
-    log: mpsc::Receiver<String>,
-    said: Vec<String>,
+    process: Process,
 }
 
 impl Bus {
@@ -99,9 +85,8 @@ impl Bus {
 
     /// Waits until it serves.
     pub(crate) fn serves(&mut self) {
-        let serving = self.wait_for("\"serving\"");
-        let serving: Value = serde_json::from_str(&serving).unwrap();
-        self.address = serving["address"].as_str().unwrap().to_owned();
+        let found = self.process.find(address);
+        self.address = found.unwrap_or_else(|| panic!("it does not serve:\n{}", self.process.said()));
     }
 
     /// The same with `wattle dev`, which says so in words.
@@ -114,35 +99,23 @@ impl Bus {
     }
 
     pub(crate) fn spawn_silent(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (sender, log) = mpsc::channel();
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { address: String::new(), child, log, said: Vec::new() }
+        Self { address: String::new(), process: Process::spawn(&mut command).unwrap() }
     }
 
     /// Waits for a log line with these words.
     pub(crate) fn wait_for(&mut self, words: &str) -> String {
-        while let Ok(line) = self.log.recv() {
-            self.said.push(line.clone());
-            if line.contains(words) {
-                return line;
-            }
-        }
-        panic!("the bus ended without saying {words:?}: {:#?}", self.said);
+        let found = self.process.find(|line| line.contains(words).then(|| line.to_owned()));
+        found.unwrap_or_else(|| panic!("the bus did not say {words:?}:\n{}", self.process.said()))
     }
 
     /// Sends a signal (`TERM`, `INT`, `KILL`).
     pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        self.process.signal(signal);
     }
 
     /// Waits for its end: how it ended, and everything that it said.
-    pub(crate) fn end(mut self) -> (ExitStatus, String) {
-        let status = self.child.wait().unwrap();
-        self.said.extend(self.log.iter());
-        (status, self.said.join("\n"))
+    pub(crate) fn end(self) -> (ExitStatus, String) {
+        self.process.end()
     }
 
     /// Tells it to stop, and waits until it has.
@@ -161,14 +134,6 @@ impl Bus {
     pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
         let server = ["--server", &self.address];
         run_with(&[arguments, &server].concat(), input)
-    }
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        // Of a test that failed; the others have waited for it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

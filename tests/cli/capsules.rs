@@ -305,7 +305,8 @@ fn a_capsule_is_a_case() {
     assert_eq!(ran.code, Some(78), "{ran:?}");
 }
 
-/// What comes of a capsule is what a bus would do with it: with the key, the schema and the limits of the topic behind the port.
+/// What comes of a capsule is what a bus would do with it: with the key, the schema and the limits of the topic behind
+/// the port.
 #[test]
 fn the_outputs_of_a_capsule_are_those_that_would_be_committed() {
     let folder = tempfile::tempdir().unwrap();

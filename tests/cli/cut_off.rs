@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::bus::{Bus, Ran, TOPOLOGY, bus, wattle};
 
-/// Stands between a client and a bus. It lets nothing through to the client of its first connection, which it cuts when it is
-/// told to, but not before the client has asked for something.
+/// Stands between a client and a bus. It lets nothing through to the client of its first connection, which it cuts when
+/// it is told to, but not before the client has asked for something.
 struct Middle {
     address: String,
     cut: Arc<AtomicBool>,

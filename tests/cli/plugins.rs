@@ -301,8 +301,8 @@ fn a_new_version_that_fails_where_the_old_one_does_not_is_rolled_back_by_itself(
     bus.stop();
 }
 
-/// A plugin folder of its own, whose dependencies are those of the examples, built already. Tests side by side build into one
-/// folder, so each has a name for its own.
+/// A plugin folder of its own, whose dependencies are those of the examples, built already. Tests side by side build
+/// into one folder, so each has a name for its own.
 fn source(folder: &Path, name: &str) -> PathBuf {
     guest_path("notify"); // they are built
     let (plugins, of) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins"), folder.join(name));

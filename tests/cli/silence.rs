@@ -1,5 +1,5 @@
-//! A server that takes what is sent and never answers: every command that talks to a bus ends when its time is over, and says
-//! how far it came.
+//! A server that takes what is sent and never answers: every command that talks to a bus ends when its time is over,
+//! and says how far it came.
 
 use std::io::Read;
 use std::net::TcpListener;

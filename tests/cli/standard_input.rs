@@ -1,4 +1,5 @@
-//! A single event from an argument or from standard input: what is taken, and what is refused before anything is published.
+//! A single event from an argument or from standard input: what is taken, and what is refused before anything is
+//! published.
 
 use serde_json::{Value, json};
 

@@ -7,6 +7,8 @@ pub(crate) mod events;
 pub(crate) mod guests;
 pub(crate) mod mounted;
 pub(crate) mod plugin_calls;
+#[cfg(unix)]
+pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod states;
 pub(crate) mod trees;

@@ -12,8 +12,8 @@ const SKIP: &str = "WATTLE_SKIP_ROOT";
 pub struct Mounted(TempDir);
 
 impl Mounted {
-    /// Fails where this process may not mount anything: nothing would be tested, and nobody would see that. `None` where it was
-    /// told to pass nevertheless.
+    /// Fails where this process may not mount anything: nothing would be tested, and nobody would see that. `None`
+    /// where it was told to pass nevertheless.
     pub fn of(megabytes: u32) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let size = format!("size={megabytes}m");

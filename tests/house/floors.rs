@@ -1,6 +1,6 @@
-//! The floors that are drawn are the floors of the code: of the house in ARCHITECTURE.md, and of a room that has floors of
-//! its own at the head of its `mod.rs`. What stands side by side uses each other in one direction only, but for the circles
-//! that are named here.
+//! The floors that are drawn are the floors of the code: of the house in ARCHITECTURE.md, and of a room that has floors
+//! of its own at the head of its `mod.rs`. What stands side by side uses each other in one direction only, but for the
+//! circles that are named here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

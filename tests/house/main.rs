@@ -9,3 +9,4 @@
 )]
 
 mod floors;
+mod tidy;

@@ -122,8 +122,8 @@ const PARTITIONS: u64 = 1_024;
 /// Of each partition. All of them are twice what may be taken, so that a cache that keeps what was read shows.
 const EVENTS_EACH: u64 = 64;
 const BEHIND_EVENT_BYTES: usize = 4 << 10;
-/// What lanes that are behind may take, all together: an event for each, what is kept of the disk for all of them, and the
-/// lanes themselves.
+/// What lanes that are behind may take, all together: an event for each, what is kept of the disk for all of them, and
+/// the lanes themselves.
 const BEHIND_BYTES_MAX: u64 = 128 << 20;
 const _: () = assert!(PARTITIONS * EVENTS_EACH * BEHIND_EVENT_BYTES as u64 >= 2 * BEHIND_BYTES_MAX);
 

@@ -81,7 +81,8 @@ pub(crate) fn compare(model: &Model, id: PartitionId, from: u64, chunks: &[Chunk
     next
 }
 
-/// Reads all that a log holds and compares it. `is_excused` says of an error whether it may be; what it costs is skipped.
+/// Reads all that a log holds and compares it. `is_excused` says of an error whether it may be; what it costs is
+/// skipped.
 pub(crate) fn all(model: &mut Model, log: &Log, is_excused: &dyn Fn(&ColdError) -> bool) {
     let mut reader = log.cold_reader();
     for id in PARTITIONS {

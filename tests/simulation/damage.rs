@@ -1,10 +1,10 @@
 //! Damage to what had been durable: bits that flip, files that are cut off or gone.
 //!
-//! Promised: the start is refused, with the name of the file, and nothing in the journal and the segments was changed; or
-//! reads of the damaged block fail, with the name of the file, and everything else is right; or it does no harm. Never a
-//! wrong event, never fewer than there were, never a fresh start.
-//! Not promised: that damage is told from a torn write where nothing behind it proves that it had been durable. So all
-//! is proved here before it is damaged, by a mark or a clean end.
+//! Promised: the start is refused, with the name of the file, and nothing in the journal and the segments was changed;
+//! or reads of the damaged block fail, with the name of the file, and everything else is right; or it does no harm.
+//! Never a wrong event, never fewer than there were, never a fresh start. Not promised: that damage is told from a torn
+//! write where nothing behind it proves that it had been durable. So all is proved here before it is damaged, by a mark
+//! or a clean end.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! What retention may have removed, by trusted time; whether that is right is looked at in `trust.rs`.
 //!
 //! Promised: nothing goes before it is as old as the settings say, or before its partition is larger than they say, or
-//! before every live subscriber has processed it, unless the settings force that; and nothing goes for its age while the
-//! wall clock is far ahead.
+//! before every live subscriber has processed it, unless the settings force that; and nothing goes for its age while
+//! the wall clock is far ahead.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

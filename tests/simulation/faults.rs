@@ -1,10 +1,10 @@
 //! What goes wrong with the disk, and the clocks.
 //!
 //! Injected: errors of the device (EIO) and for want of room, of every operation, of all files or of one kind, once or
-//! several times; a disk that is nearly full; the loss of the power after so many operations, after which nothing succeeds.
-//! A crash leaves of each unsynced block the new or the old contents, a torn mixture, zeroes or a flipped bit; of lengths
-//! and of changes of names any subset. Zeroes and flipped bits only where the block held nothing durable: what a disk
-//! destroys of what it had promised is damage, and `damage.rs` plants that.
+//! several times; a disk that is nearly full; the loss of the power after so many operations, after which nothing
+//! succeeds. A crash leaves of each unsynced block the new or the old contents, a torn mixture, zeroes or a flipped
+//! bit; of lengths and of changes of names any subset. Zeroes and flipped bits only where the block held nothing
+//! durable: what a disk destroys of what it had promised is damage, and `damage.rs` plants that.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -198,8 +198,8 @@ pub(crate) fn crashed(disk: &MemoryDisk, random: &mut Random) -> MemoryDisk {
     })
 }
 
-/// Whether a block held nothing durable: files are written from the front to the back, so one that begins with something
-/// new holds nothing else.
+/// Whether a block held nothing durable: files are written from the front to the back, so one that begins with
+/// something new holds nothing else.
 fn held_nothing(
     seen: &BTreeMap<String, Vec<u8>>,
     synced: &BTreeMap<String, Vec<u8>>,

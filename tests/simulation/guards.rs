@@ -1,4 +1,5 @@
-//! Steps with guards: events that bring states, streams of them, and units that emit such or give what is held its place.
+//! Steps with guards: events that bring states, streams of them, and units that emit such or give what is held its
+//! place.
 
 use wattle::log::{Condition, SpaceLevel};
 use wattle::model::{Fence, GuardCounts, Mark, PartitionId, keeper_of};

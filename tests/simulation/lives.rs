@@ -1,4 +1,5 @@
-//! The lives of keys as guards promise them: which states may follow, which ends are remembered, what is held meanwhile.
+//! The lives of keys as guards promise them: which states may follow, which ends are remembered, what is held
+//! meanwhile.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,5 +1,5 @@
-//! What the log must hold: every submission in its order, judged and placed as the log promises to, and how much of it a
-//! crash may still take.
+//! What the log must hold: every submission in its order, judged and placed as the log promises to, and how much of it
+//! a crash may still take.
 //!
 //! ```text
 //!   0 ............ must ............ published ............ units.len()
@@ -7,8 +7,8 @@
 //!     everything     from the end      the write failed, so it may be there after the next start
 //! ```
 //!
-//! The model is exact: what the log answers, to the offset, is known before it is asked. After a start the log holds the
-//! first so many of the units, never less than `must`; the rest is forgotten here, and may never be seen again.
+//! The model is exact: what the log answers, to the offset, is known before it is asked. After a start the log holds
+//! the first so many of the units, never less than `must`; the rest is forgotten here, and may never be seen again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -154,7 +154,8 @@ pub(crate) struct Model {
     cursors: BTreeMap<LaneId, u64>,
     noted: BTreeMap<TopicId, Vec<Noted>>,
     sequences: BTreeMap<(PartitionId, ProducerId), (u64, u64)>,
-    /// Of the last unit in which a producer sent something to a topic: its highest number, and when the producer was seen.
+    /// Of the last unit in which a producer sent something to a topic: its highest number, and when the producer was
+    /// seen.
     in_topics: BTreeMap<(TopicId, ProducerId), (u64, u64)>,
     pub(crate) lives: Lives,
     pub(crate) guarding: Option<Guarding>,
@@ -250,7 +251,8 @@ impl Model {
         last.map(|(_, (sequence, _))| *sequence).max().unwrap_or(0)
     }
 
-    /// Takes the queue in at a time by the wall clock, and by trusted time. What the tickets must resolve to, and how many units are in front of each.
+    /// Takes the queue in at a time by the wall clock, and by trusted time. What the tickets must resolve to, and how
+    /// many units are in front of each.
     pub(crate) fn process(
         &mut self,
         queue: Vec<Submitted>,
@@ -488,7 +490,8 @@ impl Model {
         fates
     }
 
-    /// Gives what is new its places, by slices. Where they are and what was stored; the number of the first that is refused.
+    /// Gives what is new its places, by slices. Where they are and what was stored; the number of the first that is
+    /// refused.
     #[allow(clippy::type_complexity, reason = "each is looked at once")]
     fn place(
         &mut self,

@@ -26,8 +26,8 @@ const fn lane(subscriber: u32, partition: u32) -> LaneId {
     LaneId { subscriber: SubscriberId(subscriber), partition }
 }
 
-/// Two roots and two topics of the tree, and what is held for the first root and for a topic of the tree, and what is diverted
-/// from the same two.
+/// Two roots and two topics of the tree, and what is held for the first root and for a topic of the tree, and what is
+/// diverted from the same two.
 pub(crate) const PARTITIONS: [PartitionId; 14] = [
     partition(1, 0),
     partition(1, 1),

@@ -1,5 +1,5 @@
-//! What happens to a log from outside: time that passes, other settings, faults of the disk; and what a loss of the power
-//! would leave.
+//! What happens to a log from outside: time that passes, other settings, faults of the disk; and what a loss of the
+//! power would leave.
 
 use std::sync::Arc;
 

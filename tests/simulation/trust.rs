@@ -1,8 +1,9 @@
 //! Trusted time, held against the time that really passes.
 //!
-//! Promised: it never goes back; within a life a duration by it is right to one per cent, whatever the wall clock does, until
-//! somebody confirms that; a start adds no more than a day; and where the wall clock never jumped, it is the wall clock. That
-//! whoever reads an event again sees the trusted time that it had at first is looked at with the events, in `check.rs`.
+//! Promised: it never goes back; within a life a duration by it is right to one per cent, whatever the wall clock does,
+//! until somebody confirms that; a start adds no more than a day; and where the wall clock never jumped, it is the wall
+//! clock. That whoever reads an event again sees the trusted time that it had at first is looked at with the events, in
+//! `check.rs`.
 
 use super::plan::DAY;
 

@@ -1,5 +1,5 @@
-//! Files on top of what is applied: what is declared takes the place of what is applied by its name, all else stays, and the
-//! whole is checked as if it were written in one place.
+//! Files on top of what is applied: what is declared takes the place of what is applied by its name, all else stays,
+//! and the whole is checked as if it were written in one place.
 
 use std::collections::BTreeSet;
 use std::path::Path;

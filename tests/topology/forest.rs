@@ -7,8 +7,8 @@ use std::path::Path;
 use proptest::prelude::*;
 use wattle::topology::{Code, Diagnostic, Found, Label, Source, Surroundings, check};
 
-/// A graph of topics `0..topics` and subscribers, each with its topic and the topics it publishes to. Some topics divert to
-/// others, which divert nothing themselves unless to themselves.
+/// A graph of topics `0..topics` and subscribers, each with its topic and the topics it publishes to. Some topics
+/// divert to others, which divert nothing themselves unless to themselves.
 #[derive(Clone, Debug)]
 struct Graph {
     topics: usize,

@@ -1,5 +1,6 @@
-//! Files that were made to hurt: whatever the text, a check ends, refuses, and stays within bounds. What it takes is the same
-//! plan when it comes back from what is shown, from the record of what is applied, and from a client's request.
+//! Files that were made to hurt: whatever the text, a check ends, refuses, and stays within bounds. What it takes is
+//! the same plan when it comes back from what is shown, from the record of what is applied, and from a client's
+//! request.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

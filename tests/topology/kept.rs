@@ -1,5 +1,5 @@
-//! A plan is what was written, wherever it comes back from: the record of what is applied, the texts that a client sends, and
-//! what `check --show` shows.
+//! A plan is what was written, wherever it comes back from: the record of what is applied, the texts that a client
+//! sends, and what `check --show` shows.
 //!
 //! `WATTLE_KEPT_CASES` says how many topologies are tried.
 

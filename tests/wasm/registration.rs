@@ -331,7 +331,8 @@ async fn compiled_code_is_kept_and_a_damaged_entry_is_compiled_again() {
     }
 }
 
-/// Whoever brings a folder of machine code would write it as this does: anything that is no secret can be computed again.
+/// Whoever brings a folder of machine code would write it as this does: anything that is no secret can be computed
+/// again.
 #[tokio::test]
 async fn code_that_somebody_else_has_made_is_not_run() {
     let folder = tempfile::tempdir().unwrap();

@@ -23,8 +23,8 @@ fn plugin(host: &Host, config: &[(&str, &str)]) -> Plugin {
     host.register(wattle::wasm::PluginSpec { config: config.collect(), ..spec("hostile", &["out"]) }).unwrap()
 }
 
-/// Has these events handled, each of another key or all of one, and compares the last of them with another registration of
-/// the same plugin.
+/// Has these events handled, each of another key or all of one, and compares the last of them with another registration
+/// of the same plugin.
 async fn compared(events: &[&str], key: Option<&str>, last: u32) -> ShadowReport {
     let folder = tempfile::tempdir().unwrap();
     let engine = EmbeddedEngine::open(folder.path(), Durability::Os).unwrap();

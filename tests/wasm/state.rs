@@ -519,7 +519,8 @@ async fn what_expired_is_gone_in_one_call_as_it_is_in_two() {
     assert_eq!(answers(&together), apart);
 }
 
-/// The same events over the same state, in any batches, on any instance: the same answers, and the same state in the end.
+/// The same events over the same state, in any batches, on any instance: the same answers, and the same state in the
+/// end.
 #[tokio::test]
 async fn the_same_events_leave_the_same_state_in_any_batches() {
     let mut random = Random::new(11);

@@ -1,7 +1,8 @@
 //! What cargo alone cannot do: set up a machine and run everything that has to hold before a change is done.
 //!
-//! `cargo xtask test` is the whole of it, and what CI runs. It installs what is missing (the Wasm target, strace), stops at
-//! the first step that fails, and says how long each took. `cargo xtask test STEP…` runs only some steps.
+//! `cargo xtask test` is the whole of it, and what CI runs. It first names what it will install (the Wasm target,
+//! strace, where they are missing), stops at the first step that fails, and says how long each took.
+//! `cargo xtask test STEP…` runs only some steps.
 //!
 //! `cargo xtask sim --seeds N` runs many simulated histories of the log, optimised, on two cores.
 //!
@@ -9,7 +10,7 @@
 
 mod prove;
 
-use std::process::{Child, Command, ExitCode};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// One thing that has to hold.
@@ -69,7 +70,12 @@ const STEPS: &[Step] = &[
     Step {
         name: "test",
         what: "all tests pass; generated files, floors and examples are among them",
-        commands: &[run(&["cargo", "test", "--locked", "--workspace"])],
+        // Most tests wait, for disks, timers and child processes: two cores have time for four.
+        commands: &[Run {
+            folder: ".",
+            line: &["cargo", "test", "--locked", "--workspace"],
+            environment: &[("RUST_TEST_THREADS", "4")],
+        }],
     },
     Step {
         name: "prove",
@@ -131,8 +137,12 @@ fn test(names: &[String]) -> ExitCode {
         eprintln!("xtask: there is no step `{unknown}`; see `cargo xtask help`");
         return ExitCode::from(2);
     }
+    let is_wanted = |step: &&Step| names.is_empty() || names.iter().any(|name| name == step.name);
+    if STEPS.iter().filter(is_wanted).any(|step| step.name == "setup") {
+        eprintln!("== {}", installs(has_target(), has_strace()));
+    }
     let mut summary = Vec::new();
-    for step in STEPS.iter().filter(|step| names.is_empty() || names.iter().any(|name| name == step.name)) {
+    for step in STEPS.iter().filter(is_wanted) {
         eprintln!("\n== {}: {}", step.name, step.what);
         let start = Instant::now();
         if let Some(failure) = step.commands.iter().find_map(|command| execute(command).err()) {
@@ -143,6 +153,27 @@ fn test(names: &[String]) -> ExitCode {
     }
     eprintln!("\n== everything holds\n{}", summary.join("\n"));
     ExitCode::SUCCESS
+}
+
+/// What the step `setup` will do to this machine, in one line.
+fn installs(has_target: bool, has_strace: bool) -> String {
+    let missing =
+        [(has_target, "the Rust target wasm32-wasip2 (rustup)"), (has_strace, "strace (apt-get, as root only)")];
+    let missing: Vec<&str> = missing.into_iter().filter(|(is_there, _)| !is_there).map(|(_, what)| what).collect();
+    match missing.as_slice() {
+        [] => "nothing has to be installed".to_owned(),
+        missing => format!("to be installed: {}", missing.join(", ")),
+    }
+}
+
+fn has_target() -> bool {
+    let installed = Command::new("rustup").args(["target", "list", "--installed"]).output();
+    installed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).lines().any(|line| line == "wasm32-wasip2"))
+}
+
+fn has_strace() -> bool {
+    let version = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    version.is_ok_and(|status| status.success())
 }
 
 /// Which histories to run.
@@ -237,5 +268,20 @@ fn execute(run: &Run) -> Result<(), String> {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("`{line}` ended with {status}")),
         Err(error) => Err(format!("`{program}` could not be started: {error}; is it installed?")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::installs;
+
+    #[test]
+    fn what_is_missing_is_named_before_it_is_installed() {
+        assert_eq!(installs(true, true), "nothing has to be installed");
+        assert_eq!(
+            installs(false, false),
+            "to be installed: the Rust target wasm32-wasip2 (rustup), strace (apt-get, as root only)"
+        );
+        assert!(!installs(false, true).contains("strace"));
     }
 }

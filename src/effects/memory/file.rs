@@ -1,7 +1,8 @@
 //! A file: what a process sees of it, what is durable, and which blocks are neither.
 //!
 //! Promises:
-//! - In a block that is neither `dirty` nor `doubtful`, `contents` and `synced` are the same, zeroes where one has ended.
+//! - In a block that is neither `dirty` nor `doubtful`, `contents` and `synced` are the same, zeroes where one has
+//!   ended.
 //! - A sync costs by the blocks that are dirty, a write by its bytes; neither by the length of the file.
 
 use std::collections::BTreeSet;

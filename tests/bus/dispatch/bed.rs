@@ -103,7 +103,8 @@ pub(crate) async fn reopened(folder: &Path, durability: Durability) -> EmbeddedE
     engine.unwrap()
 }
 
-/// Stops a tree and lets its engine go. A disk is not there in time where a paused clock flies, so it is waited for again.
+/// Stops a tree and lets its engine go. A disk is not there in time where a paused clock flies, so it is waited for
+/// again.
 pub(crate) async fn ends<E: Engine>(tree: Tree<E>) {
     let start = std::time::Instant::now();
     while !tree.drain(PATIENCE).await {
@@ -111,8 +112,8 @@ pub(crate) async fn ends<E: Engine>(tree: Tree<E>) {
     }
 }
 
-/// A tree with these events in its root before it starts, so that they are read together: each with its key, and with its
-/// name as id and data.
+/// A tree with these events in its root before it starts, so that they are read together: each with its key, and with
+/// its name as id and data.
 pub(crate) async fn backlog<E: Engine>(engine: E, plan: &Plan, script: &Script, events: &[(&str, &str)]) -> Tree<E> {
     let events: Vec<_> = events.iter().map(|(key, name)| event(name, key, name)).collect();
     backlog_of(engine, plan, script, &events).await

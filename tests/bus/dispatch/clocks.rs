@@ -1,5 +1,5 @@
-//! Clocks that jump: nothing that a handler keeps, nothing that was published before, and nothing that is to come later goes
-//! by them. The wall clock, and the one that never jumps, are in the test's hands.
+//! Clocks that jump: nothing that a handler keeps, nothing that was published before, and nothing that is to come later
+//! goes by them. The wall clock, and the one that never jumps, are in the test's hands.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
-//! What each delivery promises, wherever it is cut off: the power goes in front of every operation of the disk, and lanes
-//! are dropped at every point at which they wait.
+//! What each delivery promises, wherever it is cut off: the power goes in front of every operation of the disk, and
+//! lanes are dropped at every point at which they wait.
 //!
-//! A run has all that can be in the middle of something: keys in order, state, an event that fails once, one that fails to
-//! the end, one that is rejected, an output that a lifecycle refuses, events that come later, and a group that shares what
-//! comes out. Calls are counted outside of what a crash takes. What is left is started again, the producer publishes all
-//! of its events once more, as whoever got no answer does, and the run goes on to its end.
+//! A run has all that can be in the middle of something: keys in order, state, an event that fails once, one that fails
+//! to the end, one that is rejected, an output that a lifecycle refuses, events that come later, and a group that
+//! shares what comes out. Calls are counted outside of what a crash takes. What is left is started again, the producer
+//! publishes all of its events once more, as whoever got no answer does, and the run goes on to its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -193,8 +193,8 @@ async fn found<E: Engine>(tree: &Tree<E>) -> Found {
     Found { out, work_dead, shared }
 }
 
-/// Everything that was promised, of a run that was cut off once and then came to its end. These calls were made, and more of
-/// them may have been.
+/// Everything that was promised, of a run that was cut off once and then came to its end. These calls were made, and
+/// more of them may have been.
 async fn check<E: Engine>(promise: Promise, tree: &Tree<E>, calls: &Calls, at_most: &Calls, context: &str) {
     let mut taken_in: Vec<_> = data(tree, "in").await.iter().map(|data| name(data)).collect();
     taken_in.sort();

@@ -1,7 +1,8 @@
-//! What is held or diverted, and what members of a group give back, wherever the power goes: in front of every operation of the disk.
+//! What is held or diverted, and what members of a group give back, wherever the power goes: in front of every
+//! operation of the disk.
 //!
-//! What is left of each crash is started again, the producer publishes all of its events once more, as one does that got no
-//! answer, and the run goes on to its end.
+//! What is left of each crash is started again, the producer publishes all of its events once more, as one does that
+//! got no answer, and the run goes on to its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;

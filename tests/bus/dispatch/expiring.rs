@@ -1,4 +1,5 @@
-//! Where events and dead letters expire: nobody who goes back to them misses any, and nothing is kept of those that are gone.
+//! Where events and dead letters expire: nobody who goes back to them misses any, and nothing is kept of those that are
+//! gone.
 
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};

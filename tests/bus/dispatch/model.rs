@@ -1,5 +1,6 @@
-//! Random trees of random handlers with a state, some of which park what fails or take only some events; stopped, killed and
-//! paused at random moments, and sent back: what every topic holds in the end is what a pure model says, to the byte.
+//! Random trees of random handlers with a state, some of which park what fails or take only some events; stopped,
+//! killed and paused at random moments, and sent back: what every topic holds in the end is what a pure model says, to
+//! the byte.
 //!
 //! The model knows nothing of batches, attempts in the making, restarts or lanes. It goes from each topic's events, as
 //! they are stored, to what the children must hold. What is not determined is only how the outputs of several keys
@@ -275,8 +276,8 @@ struct Sent {
     empties_state: bool,
 }
 
-/// The events of a lane in the order in which it got them, each with whether it was sent back in front of it, and with what
-/// became of its state.
+/// The events of a lane in the order in which it got them, each with whether it was sent back in front of it, and with
+/// what became of its state.
 fn course<'a>(
     subscriber: &SubscriberPlan,
     lane: u32,

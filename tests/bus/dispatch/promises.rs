@@ -132,8 +132,8 @@ async fn without_an_instance_nothing_is_lost_where_it_is_once_at_most() {
     assert_eq!(work.batches(), [["a"], ["b"]]);
 }
 
-/// What joined the set behind a parked event under another topology, or was given back to the lane, is called out of the
-/// set: killed there, it is not called again either.
+/// What joined the set behind a parked event under another topology, or was given back to the lane, is called out of
+/// the set: killed there, it is not called again either.
 fn killed_out_of_the_set<H: Home>(home: &H) {
     let retries = plan_of(&[&ONE.replace("max: 1s", "max: 100ms")]);
     let failing = Script::each(|_| Step::Retry(None));

@@ -1,5 +1,6 @@
-//! A disk on which a checkpoint finds no room: what lanes keep cannot be read until there is some, and then everything goes
-//! on by itself. That lanes are started again for it is looked at on the disk in memory: on a real one they may as well just wait.
+//! A disk on which a checkpoint finds no room: what lanes keep cannot be read until there is some, and then everything
+//! goes on by itself. That lanes are started again for it is looked at on the disk in memory: on a real one they may as
+//! well just wait.
 
 use std::io;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! What handlers keep: committed with what they make, seen by whoever comes next, bounded, and gone when its time is over.
+//! What handlers keep: committed with what they make, seen by whoever comes next, bounded, and gone when its time is
+//! over.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;

@@ -32,7 +32,8 @@ subscribers:
 
 /// A handler that emits its name and the event's data. Its text is `NAME`, then words: `reject=DATA`, `timeout=DATA`,
 /// `sometimes=N`, which rejects data whose number is divisible by that, `state=N`, the version of its state, `keeps`:
-/// it leaves its name in its state, under `last`, `portless`: it says nothing of outputs, and `tells=KEY`: it adds what its configuration says of that to its name.
+/// it leaves its name in its state, under `last`, `portless`: it says nothing of outputs, and `tells=KEY`: it adds what
+/// its configuration says of that to its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     version: Digest,

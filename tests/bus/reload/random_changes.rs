@@ -1,7 +1,7 @@
-//! Two clients that apply, deploy, roll back, pin and rename in any order, and a power cut between: one state is decided, it is
-//! what runs, and nothing is on the disk that is not of it, or listed as removed.
+//! Two clients that apply, deploy, roll back, pin and rename in any order, and a power cut between: one state is
+//! decided, it is what runs, and nothing is on the disk that is not of it, or listed as removed.
 //!
-//! A few changes each time; `WATTLE_CHANGES=1000 cargo test --test reload random_changes` makes more.
+//! A few changes each time; `WATTLE_CHANGES=1000 cargo test --test bus random_changes` makes more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What is applied, as it is kept: what is read is what was written, by which release ever, and nothing is shown that is not
-//! to be.
+//! What is applied, as it is kept: what is read is what was written, by which release ever, and nothing is shown that
+//! is not to be.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -163,7 +163,8 @@ async fn holds(world: &World, (log, plugins): (MemoryDisk, MemoryDisk), is_decid
     assert!(bus.reloader.retired().is_empty(), "{context}");
     assert!(bus.reloader.collect(false).await.unwrap().is_empty(), "{context}");
     ends(bus).await;
-    // A start with the file that says it goes on to the end of it, and once that is done the file says nothing any more.
+    // A start with the file that says it goes on to the end of it, and once that is done the file says nothing any
+    // more.
     for number in 3..5 {
         let (bus, _) = start(open(&log), plugins.clone(), world, Some(&plan_of(&[&renamed()]))).await.unwrap();
         publish(&bus, "orders", &number.to_string()).await;

@@ -1,4 +1,5 @@
-//! An apply is about the namespaces that it names, on top of what is applied; and only where that is what was looked at.
+//! An apply is about the namespaces that it names, on top of what is applied; and only where that is what was looked
+//! at.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -295,8 +295,8 @@ async fn the_mark_of_secrets_says_the_same_or_not() {
     assert!(kept.values().all(|bytes| !bytes.windows(9).any(|part| part == b"hush-hush")), "no secret is kept");
 }
 
-/// A record of what was decided as it was before secrets were no part of a version: b was deployed, its secret rotated, b deployed
-/// again, and c is on trial. The file is a.
+/// A record of what was decided as it was before secrets were no part of a version: b was deployed, its secret rotated,
+/// b deployed again, and c is on trial. The file is a.
 fn before() -> MemoryDisk {
     let disk = MemoryDisk::default();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/plugins-v1");

@@ -285,8 +285,8 @@ subscribers:
   work: { from: log, plugin: w.wasm }
 ";
 
-/// Does what the data of an event says: `reject`, `fail` (until it is healed), `wait` (for that), `emit` itself, `keep` itself under the
-/// event's key. Anything else is handled without a trace.
+/// Does what the data of an event says: `reject`, `fail` (until it is healed), `wait` (for that), `emit` itself, `keep`
+/// itself under the event's key. Anything else is handled without a trace.
 #[derive(Clone)]
 pub(crate) struct Worker {
     healed: watch::Sender<bool>,

@@ -1,14 +1,11 @@
 //! A bus as people run it, on a data folder of its own, with faults where a test wants them.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use serde_json::Value;
 use tempfile::TempDir;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
@@ -18,6 +15,7 @@ use wattle::client::{Client, ClientError, Read};
 use wattle::model::event::Data;
 use wattle::model::{Attribute, Event};
 
+use crate::common::process::{Process, address, wattle};
 use crate::faults::strace::{Fault, cannot_start};
 
 /// How long anything may take before a test gives up. Nothing is measured by it.
@@ -70,17 +68,10 @@ impl Home {
         self.data("log").join(name)
     }
 
-    /// The program, away from the settings of whoever runs the tests, in the folder of the topology.
+    /// The program, in the folder of the topology.
     fn wattle(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wattle"));
-        // What one test has compiled, the next does not.
-        command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("WATTLE_") || name == "RUST_LOG" {
-                command.env_remove(name);
-            }
-        }
-        command.env("NO_COLOR", "1").stdin(Stdio::null()).current_dir(self.folder.path());
+        let mut command = wattle();
+        command.current_dir(self.folder.path());
         command
     }
 
@@ -187,29 +178,18 @@ impl Ended {
 /// A bus that serves.
 pub(crate) struct Bus {
     pub(crate) address: String,
-    child: Child,
-    lines: mpsc::Receiver<String>,
-    said: Vec<String>,
+    process: Process,
 }
 
 impl Bus {
     /// Starts a bus with this command, and waits until it serves or has ended.
     pub(crate) fn spawn(mut command: Command) -> Result<Self, Ended> {
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| cannot_start(&command, &error));
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut bus = Self { address: String::new(), child, lines, said: Vec::new() };
-        while let Ok(line) = bus.lines.recv_timeout(PATIENCE) {
-            let said: Value = serde_json::from_str(&line).unwrap_or_default();
-            bus.said.push(line);
-            if said["message"] == "serving" {
-                bus.address = said["address"].as_str().unwrap().to_owned();
-                return Ok(bus);
-            }
+        let spawned = Process::spawn(command.stdout(Stdio::null()));
+        let mut process = spawned.unwrap_or_else(|error| cannot_start(&command, &error));
+        match process.find(address) {
+            Some(address) => Ok(Self { address, process }),
+            None => Err(ended(process)),
         }
-        Err(bus.end())
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -218,31 +198,22 @@ impl Bus {
 
     /// Whether it still runs.
     pub(crate) fn runs(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.process.is_running()
     }
 
     /// Waits for its end.
-    pub(crate) fn end(mut self) -> Ended {
-        let start = Instant::now();
-        while self.runs() {
-            assert!(start.elapsed() < PATIENCE, "it does not end: {}", self.said());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let status = self.child.wait().unwrap();
-        self.said.extend(self.lines.iter());
-        Ended { code: status.code(), said: self.said.join("\n") }
+    pub(crate) fn end(self) -> Ended {
+        ended(self.process)
     }
 
     /// What it has said so far.
     pub(crate) fn said(&mut self) -> String {
-        self.said.extend(self.lines.try_iter());
-        self.said.join("\n")
+        self.process.said()
     }
 
     /// Tells it to stop, and sees that it does so in order.
     pub(crate) fn stop(self) {
-        let kill = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(kill.success());
+        self.process.signal("TERM");
         let ended = self.end();
         assert_eq!(ended.code, Some(0), "{ended:#?}");
         ended.assert_no_panic();
@@ -263,12 +234,9 @@ impl Bus {
     }
 }
 
-impl Drop for Bus {
-    fn drop(&mut self) {
-        // Of a test that failed; the others have waited for it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn ended(process: Process) -> Ended {
+    let (status, said) = process.end();
+    Ended { code: status.code(), said }
 }
 
 /// All events of a topic, in the order in which they come.

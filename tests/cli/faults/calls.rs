@@ -1,5 +1,5 @@
-//! Calls that fail: where the disk is full, everybody waits and goes on; where it fails, the bus ends and says so. Nothing is
-//! acknowledged that is not there afterwards.
+//! Calls that fail: where the disk is full, everybody waits and goes on; where it fails, the bus ends and says so.
+//! Nothing is acknowledged that is not there afterwards.
 
 use std::path::Path;
 use std::time::Duration;

@@ -9,8 +9,8 @@ use crate::faults::ledger::{End, Ledger};
 use crate::faults::life::Life;
 use crate::faults::strace::Fault;
 
-/// Lives in one folder, so that each start finds what a kill has left, which may be another start. Then a new folder, so
-/// that it does not grow for ever.
+/// Lives in one folder, so that each start finds what a kill has left, which may be another start. Then a new folder,
+/// so that it does not grow for ever.
 const LIVES_PER_FOLDER: u32 = 20;
 
 /// Kills at the nth call for growing n, until a life comes through.

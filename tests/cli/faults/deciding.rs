@@ -1,6 +1,6 @@
-//! A bus that is killed at any call that changes its disk while a version of a plugin, or a topology, takes the place of
-//! another (rows 22 and 23): the next one starts, runs what ran before or what was asked for, as a whole, and that where it
-//! was answered; and every event is handled once, by one version.
+//! A bus that is killed at any call that changes its disk while a version of a plugin, or a topology, takes the place
+//! of another (rows 22 and 23): the next one starts, runs what ran before or what was asked for, as a whole, and that
+//! where it was answered; and every event is handled once, by one version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -49,8 +49,8 @@ async fn two_hundred_kills_lose_nothing_acknowledged() {
     assert!(acked > 0);
 }
 
-/// How long a start takes for each byte of the journal, which it reads whole: a figure to look at, since nothing that is a
-/// bound here is one on a busy machine, or in a build for tests.
+/// How long a start takes for each byte of the journal, which it reads whole: a figure to look at, since nothing that
+/// is a bound here is one on a busy machine, or in a build for tests.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_reads_what_no_checkpoint_has() {
     let folder = crate::faults::bus::quick_folder();

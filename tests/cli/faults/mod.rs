@@ -1,10 +1,10 @@
-//! The real program and the real kernel, from outside: a disk that fails, is full or slow to be freed, descriptors that run
-//! out, and a process that dies at any call of the system. Whatever happens, what was acknowledged is there afterwards,
-//! once.
+//! The real program and the real kernel, from outside: a disk that fails, is full or slow to be freed, descriptors that
+//! run out, and a process that dies at any call of the system. Whatever happens, what was acknowledged is there
+//! afterwards, once.
 //!
-//! Faults come from `strace`, which lets the nth call of a kind fail, or kills at it. It counts for each thread, so "the
-//! third" is the third of whichever thread gets there first. `WATTLE_TEST_SEEDS`, set to anything, takes every n and more
-//! lives, as a nightly run does.
+//! Faults come from `strace`, which lets the nth call of a kind fail, or kills at it. It counts for each thread, so
+//! "the third" is the third of whichever thread gets there first. `WATTLE_TEST_SEEDS`, set to anything, takes every n
+//! and more lives, as a nightly run does.
 
 mod bus;
 mod calls;

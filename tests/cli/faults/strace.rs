@@ -49,8 +49,8 @@ impl Fault {
         self
     }
 
-    /// The same command, with the fault. What was called and what came of it is written to `trace`. The process is that of
-    /// the command, strace is beside it.
+    /// The same command, with the fault. What was called and what came of it is written to `trace`. The process is that
+    /// of the command, strace is beside it.
     pub(crate) fn command(&self, command: &Command, trace: &Path) -> Command {
         let mut traced = Command::new("strace");
         let Self { call, what, files } = self;

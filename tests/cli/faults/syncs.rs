@@ -1,6 +1,8 @@
-//! A sync that fails: nothing is acknowledged any more, the bus says so and ends, and what it had acknowledged is there.
+//! A sync that fails: nothing is acknowledged any more, the bus says so and ends, and what it had acknowledged is
+//! there.
 //!
-//! After a failed `fdatasync` the kernel may call lost pages clean, so a second one proves nothing. It must not be tried.
+//! After a failed `fdatasync` the kernel may call lost pages clean, so a second one proves nothing. It must not be
+//! tried.
 
 use std::time::{Duration, Instant};
 
@@ -53,8 +55,8 @@ async fn publish_until_it_ends(mut bus: Bus, sent: &mut Sent, bytes: usize, cont
     (not_serving.saturating_duration_since(failed), not_serving.saturating_duration_since(began))
 }
 
-/// Lets syncs fail from one on, and holds the bus to its promises. Nothing where not even the start succeeds; else also how
-/// many events were acknowledged.
+/// Lets syncs fail from one on, and holds the bus to its promises. Nothing where not even the start succeeds; else also
+/// how many events were acknowledged.
 async fn fails(fault: &Fault, home: &Home, bytes: usize) -> Option<(Delays, usize)> {
     let context = format!("{fault:?}");
     let mut sent = Sent::default();

@@ -1,19 +1,11 @@
 //! The real program on a data folder of its own.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-use tokio::sync::watch;
+use std::process::{ExitStatus, Stdio};
 
 use crate::common::guests::guest_path;
-use crate::common::trees::PATIENCE;
+use crate::common::process::{Process, address, program as wattle};
 use crate::kill::orders::STOCK_CONFIG;
-
-/// Lines of the log that are kept for a failed test.
-const LINES_MAX: usize = 40;
 
 /// The program, the topology and the data folder; the program itself runs in [`Running`].
 pub(crate) struct Bus {
@@ -23,12 +15,7 @@ pub(crate) struct Bus {
 }
 
 /// A process.
-pub(crate) struct Running {
-    child: Child,
-    /// Where it listens, once it does.
-    pub(crate) address: watch::Receiver<Option<String>>,
-    lines: Arc<Mutex<Vec<String>>>,
-}
+pub(crate) struct Running(Process);
 
 /// A subscriber, the topic that it takes from, and its ports with theirs.
 pub(crate) type Subscriber = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
@@ -80,76 +67,30 @@ impl Bus {
     }
 
     pub(crate) fn start(&self) -> Running {
-        let mut command = Command::new(&self.program);
+        let mut command = wattle(&self.program);
         command.arg("run").arg(self.folder.path().join("orders.yaml"));
         command.arg("--data").arg(self.folder.path().join("data"));
         command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--durability", self.durability]);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WATTLE_")) {
-            command.env_remove(name);
-        }
-        command.env("WATTLE_LOG", "error,wattle::cli=info").stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let (announce, address) = watch::channel(None);
-        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (kept, stderr) = (lines.clone(), BufReader::new(child.stderr.take().unwrap()));
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-                if said["message"] == "serving" {
-                    announce.send_replace(said["address"].as_str().map(str::to_owned));
-                }
-                let mut kept = kept.lock().unwrap();
-                if kept.len() == LINES_MAX {
-                    kept.remove(0);
-                }
-                kept.push(line);
-            }
-        });
-        Running { child, address, lines }
+        command.env("WATTLE_LOG", "error,wattle::cli=info").stdout(Stdio::null());
+        Running(Process::spawn(&mut command).unwrap())
     }
 }
 
 impl Running {
-    /// The last lines of its log.
-    pub(crate) fn log(&self) -> String {
-        self.lines.lock().unwrap().join("\n")
-    }
-
-    /// Where it listens, once it does.
-    pub(crate) async fn serving(&mut self) -> String {
-        let address = tokio::time::timeout(PATIENCE, self.address.wait_for(Option::is_some)).await;
-        match address.map(|address| address.map(|address| address.clone())) {
-            Ok(Ok(Some(address))) => address,
-            other => panic!("it does not serve: {other:?}\n{}", self.log()),
-        }
+    /// Waits until it serves: the address.
+    pub(crate) fn serving(&mut self) -> String {
+        let found = tokio::task::block_in_place(|| self.0.find(address));
+        found.unwrap_or_else(|| panic!("it does not serve:\n{}", self.0.said()))
     }
 
     /// Ends it without any warning.
-    pub(crate) fn kill(mut self) {
-        assert_eq!(self.child.try_wait().unwrap(), None, "it had ended by itself:\n{}", self.log());
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub(crate) fn kill(self) {
+        self.0.kill();
     }
 
     /// Asks it to end.
-    pub(crate) fn terminate(mut self) -> ExitStatus {
-        let kill = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(kill.success());
-        let asked = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(asked.elapsed() < PATIENCE, "it does not stop:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Where a test has failed, nobody else ends it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub(crate) fn terminate(self) -> ExitStatus {
+        self.0.signal("TERM");
+        tokio::task::block_in_place(|| self.0.end().0)
     }
 }

@@ -1,5 +1,5 @@
-//! The whole bus is killed again and again under load: what it acknowledged is there, once, and everything below is what
-//! the handlers make of it, once and in order.
+//! The whole bus is killed again and again under load: what it acknowledged is there, once, and everything below is
+//! what the handlers make of it, once and in order.
 
 mod bus;
 mod orders;
@@ -53,8 +53,8 @@ async fn read(client: &Client, topic: &str) -> Vec<Vec<Found>> {
     partitions
 }
 
-/// Waits until every subscriber has consumed everything and all that came of it can be read from outside. Nobody publishes
-/// meanwhile, and a snapshot looks at parents first, so that nothing slips through between two looks.
+/// Waits until every subscriber has consumed everything and all that came of it can be read from outside. Nobody
+/// publishes meanwhile, and a snapshot looks at parents first, so that nothing slips through between two looks.
 async fn handled(client: &Client) {
     let (mut start, mut before) = (Instant::now(), 0);
     loop {
@@ -73,8 +73,8 @@ async fn handled(client: &Client) {
     }
 }
 
-/// Every acknowledged event is in the root, once and where it was said to be. Of the others, each is there at most once.
-/// The events of a key are in the order in which they were published.
+/// Every acknowledged event is in the root, once and where it was said to be. Of the others, each is there at most
+/// once. The events of a key are in the order in which they were published.
 fn check_root(root: &[Vec<Found>], sent: &[Sent], seed: u64) {
     let mut places = BTreeMap::new();
     let mut last_of_key: BTreeMap<&str, u64> = BTreeMap::new();
@@ -178,7 +178,7 @@ async fn kill_and_check(durability: &'static str, ends: u64, seed: u64) {
             running.kill();
             continue;
         }
-        let address = running.serving().await;
+        let address = running.serving();
         let publishing = producers.drain(..).map(|mut producer| {
             let address = address.clone();
             tokio::spawn(async move {
@@ -190,7 +190,7 @@ async fn kill_and_check(durability: &'static str, ends: u64, seed: u64) {
         tokio::time::sleep(Duration::from_millis(random.below(500))).await;
         if round % 8 == 3 {
             // Once in a while it is asked to end, which must not make anything worse.
-            assert_eq!(tokio::task::block_in_place(|| running.terminate()).code(), Some(0));
+            assert_eq!(running.terminate().code(), Some(0));
         } else {
             running.kill();
         }
@@ -199,7 +199,7 @@ async fn kill_and_check(durability: &'static str, ends: u64, seed: u64) {
         }
     }
     let mut running = bus.start();
-    let client = Client::connect(&running.serving().await).await.unwrap();
+    let client = Client::connect(&running.serving()).await.unwrap();
     handled(&client).await;
     let mut all = BTreeMap::new();
     for topic in client.topics().await.unwrap() {
@@ -213,7 +213,7 @@ async fn kill_and_check(durability: &'static str, ends: u64, seed: u64) {
     assert!(acked > 0 && leaves > 0);
     check_root(&all["orders"], &sent, seed);
     check_below(&all, seed);
-    assert_eq!(tokio::task::block_in_place(|| running.terminate()).code(), Some(0));
+    assert_eq!(running.terminate().code(), Some(0));
 }
 
 /// The seed of a run: `WATTLE_SEED`, if it is set.

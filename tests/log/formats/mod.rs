@@ -1,12 +1,12 @@
 //! Data folders that earlier code wrote, kept as they were: every release opens them.
 //!
-//! `journal-v1` is what the code in front of segments wrote: a journal and nothing else, of a bus that was killed twice.
-//! `log-v2` has a state store, segments, one of them compressed and sealed, and a journal with frames behind the last
-//! checkpoint. `log-v3` has the same, and what a lane keeps, in the store and in the journal. `log-v4` has also what topics
-//! keep of the states of keys. `log-v5` has names that were given to numbers, in the store and in the journal. `log-v6` has
-//! frames and a store with trusted time, runs of identities, the ends of keys and what is recognised and held of them, and
-//! producers, of which one is forgotten (`formats/kept.rs`). `UPDATE_EXPECT=1` writes the last one anew: only for a format that nobody has
-//! yet.
+//! `journal-v1` is what the code in front of segments wrote: a journal and nothing else, of a bus that was killed
+//! twice. `log-v2` has a state store, segments, one of them compressed and sealed, and a journal with frames behind the
+//! last checkpoint. `log-v3` has the same, and what a lane keeps, in the store and in the journal. `log-v4` has also
+//! what topics keep of the states of keys. `log-v5` has names that were given to numbers, in the store and in the
+//! journal. `log-v6` has frames and a store with trusted time, runs of identities, the ends of keys and what is
+//! recognised and held of them, and producers, of which one is forgotten (`formats/kept.rs`). `UPDATE_EXPECT=1` writes
+//! the last one anew: only for a format that nobody has yet.
 
 mod kept;
 
@@ -186,8 +186,8 @@ fn called(names: Names, topic: &str, subscriber: &str) -> Blueprint {
     Blueprint { topics: topics.into(), subscribers, names, ..Blueprint::default() }
 }
 
-/// How the fixture was made: a topic that was renamed twice, the second time in the journal alone. Another one has its first
-/// name.
+/// How the fixture was made: a topic that was renamed twice, the second time in the journal alone. Another one has its
+/// first name.
 #[allow(dead_code, reason = "it tells how the fixture came to be")]
 async fn make(folder: &Path) {
     let made = TempDir::new().unwrap();

@@ -17,7 +17,8 @@ fn journal() -> Writer {
     writer
 }
 
-/// A producer knows the layout, the epoch, and where its event will lie. It does not know from where frames are counted.
+/// A producer knows the layout, the epoch, and where its event will lie. It does not know from where frames are
+/// counted.
 #[test]
 fn frames_in_the_data_of_an_event_prove_nothing() {
     for guessed in [1, 2, 3, 4, 1_000] {

@@ -371,8 +371,8 @@ async fn an_idle_engine_writes_one_mark_that_proves_everything() {
     assert_eq!(marks(), 2, "closing has nothing to add");
 }
 
-/// A file system that finds out late that it is full says so when it is asked to sync. What was to be synced is lost then,
-/// and the next sync knows nothing of it.
+/// A file system that finds out late that it is full says so when it is asked to sync. What was to be synced is lost
+/// then, and the next sync knows nothing of it.
 #[tokio::test]
 async fn a_sync_that_says_that_the_disk_is_full_has_failed_like_any_other() {
     let syncs: [fn(&str, Operation) -> bool; 4] = [

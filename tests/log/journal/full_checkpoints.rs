@@ -1,5 +1,5 @@
-//! A checkpoint for which there is no room, wherever in it that is found out, loses nothing: it is made later, or it has
-//! been made all the same, or the log stops.
+//! A checkpoint for which there is no room, wherever in it that is found out, loses nothing: it is made later, or it
+//! has been made all the same, or the log stops.
 
 use std::io;
 use std::pin::pin;
@@ -26,8 +26,8 @@ fn add(log: &Log, stepper: &mut Stepper, text: &str) -> bool {
     matches!(look(), Poll::Ready(Ok(()))) && event.is_ok_and(|mut ticket| ticket.try_recv().is_ok())
 }
 
-/// What a log promised in which the disk was full once, and what is left of it after a crash. `None` where the checkpoint
-/// had fewer operations.
+/// What a log promised in which the disk was full once, and what is left of it after a crash. `None` where the
+/// checkpoint had fewer operations.
 fn run(full_at: u64, checkpoints_later: usize, survives: bool) -> Option<()> {
     // several files, so that a checkpoint gives some of them back
     let options = LogOptions { file_bytes: 200, ..options() };

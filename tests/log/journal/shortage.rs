@@ -1,5 +1,5 @@
-//! Room and descriptors that run out: who waits, who is refused, who goes on, and that nobody has to do anything about it
-//! once there is enough again.
+//! Room and descriptors that run out: who waits, who is refused, who goes on, and that nobody has to do anything about
+//! it once there is enough again.
 
 use std::io;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Rows S to X of the table of recovery: which of the state store, the segments and the journal's files are there.
 //!
-//! A healthy folder is taken apart in every way: each kind of file there or not, whole or damaged. Each combination meets
-//! exactly the row that the table states, restated here from its words.
+//! A healthy folder is taken apart in every way: each kind of file there or not, whole or damaged. Each combination
+//! meets exactly the row that the table states, restated here from its words.
 
 use std::collections::BTreeMap;
 

@@ -94,8 +94,8 @@ async fn a_first_file_cut_anywhere_starts_again_or_is_refused() {
 
 #[tokio::test]
 async fn frames_of_an_earlier_epoch_behind_the_end_are_never_resurrected() {
-    // One life wrote six events and lost the last four; the next one wrote over some of them. All frames are of the same
-    // length, so the old ones lie exactly where the next frame is looked for.
+    // One life wrote six events and lost the last four; the next one wrote over some of them. All frames are of the
+    // same length, so the old ones lie exactly where the next frame is looked for.
     let mut kept = Writer::new();
     kept.event(0, "kept0");
     kept.event(1, "kept1");

@@ -1,4 +1,5 @@
-//! Orders whose states come in any order, twice, or late: whatever producers send, each order goes through a legal life once.
+//! Orders whose states come in any order, twice, or late: whatever producers send, each order goes through a legal life
+//! once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! Orders whose states come out of order: those that may not follow are beside the others, each once, and spoil nothing.
+//! Orders whose states come out of order: those that may not follow are beside the others, each once, and spoil
+//! nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 

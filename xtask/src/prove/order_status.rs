@@ -1,4 +1,5 @@
-//! Siblings take from one topic side by side: all is done when the slowest of them is, also where one more is added meanwhile.
+//! Siblings take from one topic side by side: all is done when the slowest of them is, also where one more is added
+//! meanwhile.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

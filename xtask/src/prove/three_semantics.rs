@@ -1,7 +1,7 @@
 //! What each `delivery` promises, with the bus killed while it works.
 //!
-//! Each payment has an amount of its own, and a handler emits the sum so far: so what one was given is the steps between the
-//! sums of an account, whatever was lost or came twice.
+//! Each payment has an amount of its own, and a handler emits the sum so far: so what one was given is the steps
+//! between the sums of an account, whatever was lost or came twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

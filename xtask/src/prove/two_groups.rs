@@ -1,4 +1,5 @@
-//! Two groups of vendors over one topic: whatever a producer sends again, each group tells a customer of each state once.
+//! Two groups of vendors over one topic: whatever a producer sends again, each group tells a customer of each state
+//! once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -260,7 +260,8 @@ impl Life {
         [count("in"), count("out"), count(&refused), count("work.dead"), held, later, diverted]
     }
 
-    /// Waits until what lanes did is durable as well: what a loss of the power took back would be done again, and later.
+    /// Waits until what lanes did is durable as well: what a loss of the power took back would be done again, and
+    /// later.
     pub(super) async fn is_durable(&self) {
         let engine = self.tree.engine();
         for name in ["in", "out", "work.dead", "late", "in@held", "out@held", "in@refused", "out@refused"] {

@@ -1,15 +1,13 @@
 //! Random lives of keys: events in any order, alone, in batches and in streams, some of which come later; a bus that is
 //! killed, loses its power, has no room and a clock that jumps. What is where in the end is what a pure model says.
 //!
-//! The model knows nothing of lanes: between two steps everything that can happen has happened, so it says to the event what
-//! is in the topic, in which order within each key; what is held or diverted; and what was given up. A request of which nobody knows
-//! whether it was taken is sent again, as its producer would.
+//! The model knows nothing of lanes: between two steps everything that can happen has happened, so it says to the event
+//! what is in the topic, in which order within each key; what is held or diverted; and what was given up. A request of
+//! which nobody knows whether it was taken is sent again, as its producer would.
 //!
 //! `WATTLE_SEED=n` runs one seed; `WATTLE_SEEDS` says how many are run.
 
-#[path = "lives/bed.rs"]
 mod bed;
-#[path = "lives/model.rs"]
 mod model;
 
 use std::time::Duration;
@@ -229,7 +227,8 @@ impl History {
     }
 }
 
-/// Nobody knows whether it was taken: everything that may be, and what its producer must be told when it sends it again.
+/// Nobody knows whether it was taken: everything that may be, and what its producer must be told when it sends it
+/// again.
 struct Open {
     request: Request,
     states: Vec<Model>,

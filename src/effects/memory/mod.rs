@@ -314,10 +314,10 @@ impl MemoryDisk {
         })
     }
 
-    /// A hash of every [`Operation`] so far, in order: the file's name, where, which bytes, and what came of it; also of
-    /// what the disk held at first, of what crashes left, and of what was done by hand. Two runs with the same traces
-    /// did the same. Of bytes that were read only their number is in it: all that decides on them is. Nothing in it may
-    /// be kept: another build may hash in another way.
+    /// A hash of every [`Operation`] so far, in order: the file's name, where, which bytes, and what came of it; also
+    /// of what the disk held at first, of what crashes left, and of what was done by hand. Two runs with the same
+    /// traces did the same. Of bytes that were read only their number is in it: all that decides on them is. Nothing in
+    /// it may be kept: another build may hash in another way.
     pub fn trace(&self) -> u64 {
         self.state().trace.finish()
     }

@@ -1,7 +1,8 @@
 //! Examples against a real bus, each judged by what that holds in the end.
 //!
-//! `cargo xtask prove NAME` builds the plugins and the bus (as `cargo build` does, unoptimised: nothing here is a benchmark),
-//! runs the example in a folder of its own, and prints one line. It ends with 1 where the line is not what was promised.
+//! `cargo xtask prove NAME` builds the plugins and the bus (as `cargo build` does, unoptimised: nothing here is a
+//! benchmark), runs the example in a folder of its own, and prints one line. It ends with 1 where the line is not what
+//! was promised.
 
 mod bus;
 mod illegal_transition;
