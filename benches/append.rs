@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use common::{EVENT_BYTES, median, noise};
 use wattle::effects::memory::Operation;
-use wattle::effects::{DiskFolder, SystemClock, Watched};
+use wattle::effects::{DiskFolder, SystemClock, WatchedDisk};
 use wattle::engine::embedded::{Durability, EmbeddedEngine, LogOptions};
 use wattle::engine::{Blueprint, Engine, Mark, Slices, TopicSettings, TopicSpec};
 use wattle::limits;
@@ -84,7 +84,7 @@ type Groups = Arc<Mutex<Vec<Vec<usize>>>>;
 /// One round of the engine. How long it took, and how long each append waited.
 async fn with_engine(folder: &Path, groups: &Groups, shape: &Shape, percent: usize) -> (Duration, Vec<Duration>) {
     let noted = groups.clone();
-    let disk = Watched::new(DiskFolder::create(folder).unwrap(), move |name, operation| {
+    let disk = WatchedDisk::new(DiskFolder::create(folder).unwrap(), move |name, operation| {
         let mut groups = noted.lock().unwrap();
         match operation {
             _ if !name.starts_with("journal-") => {}

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::{EVENT_BYTES, engine_on, noise};
 use wattle::effects::memory::Operation;
-use wattle::effects::{DiskFolder, Watched};
+use wattle::effects::{DiskFolder, WatchedDisk};
 use wattle::engine::embedded::LogOptions;
 use wattle::engine::{Engine, Slices};
 use wattle::model::PartitionId;
@@ -30,7 +30,7 @@ fn main() {
         let counts: Arc<Mutex<BTreeMap<&'static str, u64>>> = Arc::default();
         let counted = counts.clone();
         let disk = DiskFolder::create(&home.path().join(partitions.to_string())).unwrap();
-        let disk = Watched::new(disk, move |name, operation| {
+        let disk = WatchedDisk::new(disk, move |name, operation| {
             let kind = match operation {
                 Operation::Sync if name.starts_with("journal-") => "journal",
                 Operation::Sync if name.starts_with("state") => "state store",

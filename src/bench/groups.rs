@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::effects::memory::Operation;
-use crate::effects::{Disk, Watched};
+use crate::effects::{Disk, WatchedDisk};
 
 /// Bytes of each group that a disk was given between two syncs, in their order.
 #[derive(Debug, Clone, Default)]
@@ -36,9 +36,9 @@ impl Groups {
 }
 
 /// A disk of which it is recorded what is written to the journal: that is what an ack waits for.
-pub(super) fn recording<D: Disk>(disk: D, groups: Groups) -> Watched<D> {
+pub(super) fn recording<D: Disk>(disk: D, groups: Groups) -> WatchedDisk<D> {
     let is_journal = |name: &str| name.starts_with("journal-");
-    Watched::new(disk, move |name, operation| match operation {
+    WatchedDisk::new(disk, move |name, operation| match operation {
         Operation::Write(bytes) if is_journal(name) => groups.wrote(bytes),
         Operation::Sync if is_journal(name) => groups.syncs(),
         _ => {}

@@ -14,16 +14,16 @@ use super::{Clock, Disk, DiskFile, Space};
 /// A folder of the file system.
 pub struct DiskFolder {
     path: PathBuf,
-    /// Open for as long as the folder is in use: what is written from now on and fails is told to the next
-    /// [`Disk::sync_all`] through it, whoever wrote and closed the file.
+    /// Open as long as the folder is in use: [`Disk::sync_all`] through it reports every failed write since then,
+    /// whichever handle wrote it.
     folder: File,
 }
 
 impl DiskFolder {
-    /// Opens a folder, creating it and what is above it where missing, durably.
+    /// Opens a folder; creates it and its parents if necessary, durably.
     ///
     /// # Errors
-    /// As the file system says.
+    /// I/O errors.
     pub fn create(path: &Path) -> io::Result<Self> {
         create_private(path)?;
         sync_parents(path, &mut |parent| File::open(parent)?.sync_all())?;
@@ -31,31 +31,31 @@ impl DiskFolder {
     }
 }
 
-/// Data may be confidential: only the owner may read it.
+/// Data may be confidential: only the owner can access it.
 pub const FOLDER_MODE: u32 = 0o700;
-/// The same for files.
+/// As [`FOLDER_MODE`], for files.
 pub const FILE_MODE: u32 = 0o600;
 
-/// Creates a folder that is not there: for this user alone.
+/// Creates a new folder that only this user can access.
 ///
 /// # Errors
-/// As the file system says; `AlreadyExists` where there is one.
+/// I/O errors; `AlreadyExists` if it exists.
 pub fn create_new_private(folder: &Path) -> io::Result<()> {
     DirBuilder::new().mode(FOLDER_MODE).create(folder)
 }
 
-/// Creates a folder, and those above it, where they are missing: for this user alone.
+/// Creates a folder and its parents, if missing, that only this user can access.
 ///
 /// # Errors
-/// As the file system says.
+/// I/O errors.
 pub fn create_private(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)
 }
 
-/// Writes a file of this user alone, whatever was there, onto the disk.
+/// Writes and syncs a file that only this user can access, replacing its content.
 ///
 /// # Errors
-/// As the file system says.
+/// I/O errors.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use io::Write as _;
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
@@ -63,13 +63,12 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes the name of a folder durable, and the names of all folders above it: without this the loss of power could take
-/// them, and with them everything that is synced inside. That they are there says nothing: a start before this one may
-/// have created them and died.
+/// Makes the names of a folder and of all its parents durable: otherwise a power failure could remove them together
+/// with everything inside. Existing folders are included, because an earlier start may have created them and died.
 fn sync_parents(path: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     for parent in std::path::absolute(path)?.ancestors().skip(1) {
         match sync(parent) {
-            // who may not look into a folder has created nothing there, or this is a system of files that cannot do it
+            // this process has created nothing in an inaccessible folder; some file systems cannot sync folders
             Err(error) if is_not_ours(&error) => {}
             synced => synced?,
         }
@@ -122,7 +121,7 @@ impl Disk for DiskFolder {
 
     fn space(&self) -> io::Result<Space> {
         let found = rustix::fs::fstatvfs(&self.folder)?;
-        // what is reserved for the system's own use is not for us, unless we are the system
+        // blocks reserved for the superuser are available only to it
         let free = if rustix::process::geteuid().is_root() { found.f_bfree } else { found.f_bavail };
         Ok(Space { total_bytes: found.f_blocks * found.f_frsize, free_bytes: free * found.f_frsize })
     }
@@ -149,7 +148,7 @@ impl DiskFile for RealFile {
     }
 
     fn read_bytes(&self, position: u64, length: usize) -> io::Result<Bytes> {
-        let mut buffer = Vec::with_capacity(length); // which nobody fills with zeroes first
+        let mut buffer = Vec::with_capacity(length); // not filled with zeroes first
         while buffer.len() < length {
             let at = position + buffer.len() as u64;
             match rustix::io::pread(&self.0, rustix::buffer::spare_capacity(&mut buffer), at) {
@@ -158,7 +157,7 @@ impl DiskFile for RealFile {
                 Err(error) => return Err(error.into()),
             }
         }
-        buffer.truncate(length); // the allocator may have given more room
+        buffer.truncate(length); // the allocator may have provided more
         Ok(buffer.into())
     }
 
@@ -171,7 +170,7 @@ impl DiskFile for RealFile {
     }
 
     fn start_writing(&self, position: u64, length: u64) {
-        // The advice that it is not needed in memory has Linux write it, and keeps what is still being written.
+        // On Linux this advice starts the writeback, and pages under writeback stay cached.
         let length = std::num::NonZeroU64::new(length);
         let _ = rustix::fs::fadvise(&self.0, position, length, rustix::fs::Advice::DontNeed);
     }
@@ -183,12 +182,12 @@ impl DiskFile for RealFile {
     fn allocate(&self, length: u64) -> io::Result<()> {
         use rustix::io::Errno;
         if length == 0 {
-            return Ok(()); // which the system takes for a mistake
+            return Ok(()); // the system call treats 0 as an error
         }
         loop {
             match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, length) {
                 Err(Errno::INTR) => {}
-                // a file system that cannot take room beforehand: writes may then find none
+                // a file system without preallocation: later writes may find no room
                 Err(Errno::OPNOTSUPP) => return self.0.set_len(length.max(self.length()?)),
                 done => return Ok(done?),
             }
@@ -209,13 +208,13 @@ impl Clock for SystemClock {
     }
 
     fn elapsed_ns(&self) -> u64 {
-        // It counts on while the machine is suspended, which `Instant` does not.
+        // Also counts while the machine is suspended; `Instant` does not.
         let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         since_boot.tv_sec as u64 * 1_000_000_000 + since_boot.tv_nsec as u64
     }
 }
 
-/// 64 random bits, which nobody outside can guess.
+/// 64 unpredictable random bits.
 pub fn random() -> u64 {
     // The standard library seeds its hashers from the operating system.
     RandomState::new().build_hasher().finish()

@@ -1,4 +1,4 @@
-//! A disk that tells somebody what it is asked to do: for benchmarks that do the same without us.
+//! A disk that reports its operations, for benchmarks that repeat them without the bus.
 
 use std::io;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use bytes::Bytes;
 use super::memory::Operation;
 use super::{Disk, DiskFile, Space};
 
-/// Told before each operation, with the name of the file, where there is one, as it was when it was opened.
+/// Called before each operation, with the name under which the file was opened, if there is one.
 type Watcher = dyn Fn(&str, Operation) + Send + Sync;
 
-/// Another disk, watched.
-pub struct Watched<D> {
+/// A disk with a watcher.
+pub struct WatchedDisk<D> {
     disk: D,
     watcher: Arc<Watcher>,
 }
 
-impl<D: Disk> Watched<D> {
-    /// Tells `watcher` of what is asked of `disk`.
+impl<D: Disk> WatchedDisk<D> {
+    /// Reports the operations on `disk` to `watcher`.
     pub fn new(disk: D, watcher: impl Fn(&str, Operation) + Send + Sync + 'static) -> Self {
         Self { disk, watcher: Arc::new(watcher) }
     }
@@ -28,7 +28,7 @@ impl<D: Disk> Watched<D> {
     }
 }
 
-impl<D: Disk> Disk for Watched<D> {
+impl<D: Disk> Disk for WatchedDisk<D> {
     fn list(&self) -> io::Result<Vec<String>> {
         self.disk.list()
     }

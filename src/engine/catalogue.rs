@@ -1,17 +1,17 @@
-//! The catalogue: which numbers stand for which topics, subscribers and versions.
+//! The catalogue: the numbers of topics, subscribers and plugin versions.
 //!
-//! Numbers are given in order, from 1, and never reused. Names are labels: a name may be given to another number, and the
-//! one that had it has none from then on. What is kept for ever beside a number is its *origin*: a name that no other
-//! number of its kind has, the first one that it had where that was free.
+//! Numbers are assigned in order, from 1, and never reused. Names are labels: a name may be given to another number,
+//! and the number that had it then has no name. In addition each number has an *origin*, for ever: a unique name among
+//! the numbers of its kind, namely its first name if that was still unused as an origin.
 //!
-//! A topic that is *gone* for good is called `NAME#NUMBER` from then on ([`gone_name`]), which no topology can say. It has no
-//! partitions and no lanes any more; another topic may have its name, and begins with nothing.
+//! A topic that is *gone* (removed for good) is renamed to `NAME#NUMBER` ([`gone_name`]), which no topology can
+//! contain. It no longer has partitions or lanes; another topic may take its name, and begins empty.
 //!
-//! An engine that outlives its process keeps an entry for each change:
+//! A durable engine stores an entry for each change:
 //!
 //! ```text
 //! catalogue entry v1, little endian: lines of
-//!   u8 kind                 1 topic, 2 subscriber, 3 version, 4 another name of a topic, 5 of a subscriber
+//!   u8 kind                 1 topic, 2 subscriber, 3 version, 4 new name of a topic, 5 of a subscriber
 //!   u32 number
 //!   topic:       u32 partitions, u16 length, name
 //!   subscriber:  u32 number of the topic that it consumes, u16 length, name
@@ -33,32 +33,32 @@ const VERSION: u8 = 3;
 const NAME_OF_TOPIC: u8 = 4;
 const NAME_OF_SUBSCRIBER: u8 = 5;
 
-/// The journal's catalogue entries cannot be understood.
+/// The catalogue entries of the journal cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("entry {entry} of the catalogue cannot be read: it was written by a newer release, or is damaged")]
 pub struct CatalogueError {
-    /// Which one, from 1.
+    /// Its index, from 1.
     pub entry: usize,
 }
 
-/// What has a number.
+/// All numbers and their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Catalogue {
     topics: HashMap<String, TopicId>,
-    /// By name and what it consumes: another topic makes another subscriber.
+    /// By name and input: a subscriber of another topic is another subscriber.
     subscribers: HashMap<(String, TopicId), SubscriberId>,
     versions: HashMap<[u8; 32], VersionId>,
     of_topics: HashMap<TopicId, Topic>,
     of_subscribers: HashMap<SubscriberId, Subscriber>,
     /// Digests by number.
     digests: HashMap<VersionId, [u8; 32]>,
-    /// The names under which topics were made.
+    /// Origins of topics.
     topic_origins: HashSet<String>,
-    /// The names under which subscribers were made, with what they consume.
+    /// Origins of subscribers, with their input.
     subscriber_origins: HashSet<(String, TopicId)>,
 }
 
-/// What is known of a topic's number.
+/// A topic's number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Topic {
     name: String,
@@ -66,7 +66,7 @@ struct Topic {
     partitions: u32,
 }
 
-/// What is known of a subscriber's number.
+/// A subscriber's number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Subscriber {
     name: String,
@@ -74,7 +74,7 @@ struct Subscriber {
     input: TopicId,
 }
 
-/// What a topic is called that is gone for good.
+/// The name of a topic that is removed for good.
 pub(super) fn gone_name(name: &str, number: TopicId) -> String {
     format!("{name}#{number}", number = number.0)
 }
@@ -85,7 +85,7 @@ impl Topic {
     }
 }
 
-/// No name has a `#`, so this is none that another number could have.
+/// Topologies allow no `#` in names, so this is unique.
 fn origin(name: &str, number: u32, is_first: bool) -> Arc<str> {
     if is_first { name.into() } else { format!("{name}#{number}").into() }
 }
@@ -142,10 +142,10 @@ impl Catalogue {
         self.digests.insert(number, digest);
     }
 
-    /// A topic has another name from now on. `None` where there is no such topic.
+    /// Renames a topic. `None` if it does not exist.
     fn name_topic(&mut self, number: TopicId, name: String) -> Option<()> {
         let topic = self.of_topics.get_mut(&number)?;
-        // another one may have the old name by now
+        // the old name may have been given to another number
         if self.topics.get(&topic.name) == Some(&number) {
             self.topics.remove(&topic.name);
         }
@@ -166,7 +166,7 @@ impl Catalogue {
         Some(())
     }
 
-    /// Gives names to numbers, then numbers to what is new. The entry to be kept, where anything changes.
+    /// Applies renames, then assigns numbers to new items. Returns the entry to store if anything changed.
     pub(super) fn apply(&mut self, blueprint: &Blueprint) -> Result<(Numbers, Option<Bytes>), ApplyError> {
         let (mut numbers, mut entry) = (Numbers::default(), Vec::new());
         self.rename(&blueprint.names, &mut entry);
@@ -230,7 +230,7 @@ impl Catalogue {
         Ok((numbers, (!entry.is_empty()).then(|| entry.into())))
     }
 
-    /// What has its name already is left alone, so that this may be said again.
+    /// Renames that are already in effect are skipped, so applying them again changes nothing.
     fn rename(&mut self, Names { topics, subscribers }: &Names, entry: &mut Vec<u8>) {
         let mut line = |kind, number, name: &str| {
             entry.put_u8(kind);
@@ -256,7 +256,7 @@ impl Catalogue {
         topic.is_some_and(|topic| partition.partition < topic.partitions)
     }
 
-    /// All topics but those that are gone for good, by number.
+    /// All topics that are not gone, by number.
     pub(super) fn topics(&self) -> Vec<KnownTopic> {
         let there = self.of_topics.iter().filter(|(_, topic)| !topic.is_gone());
         let known = |(number, topic): (&TopicId, &Topic)| KnownTopic {
@@ -269,7 +269,7 @@ impl Catalogue {
         topics
     }
 
-    /// Topics that are gone for good, each with the subscribers that it had.
+    /// The topics that are gone, each with the subscribers that it had.
     pub(super) fn gone(&self) -> BTreeMap<TopicId, Vec<SubscriberId>> {
         let gone = self.of_topics.iter().filter(|(_, topic)| topic.is_gone());
         let mut gone: BTreeMap<TopicId, Vec<_>> = gone.map(|(number, _)| (*number, Vec::new())).collect();
@@ -294,7 +294,7 @@ impl Catalogue {
         self.digests.get(&version).copied()
     }
 
-    /// The partition that a lane consumes; `None` where there is no such lane.
+    /// The partition that a lane consumes; `None` if there is no such lane.
     pub(super) fn input(&self, lane: LaneId) -> Option<PartitionId> {
         let topic = self.of_subscribers.get(&lane.subscriber)?.input;
         let partition = PartitionId { topic, partition: lane.partition };
@@ -302,13 +302,13 @@ impl Catalogue {
     }
 }
 
-/// The numbers of a blueprint's topics by the names that it has for them.
+/// The numbers of a blueprint's topics, by the blueprint's names.
 pub(super) fn numbers_by_name<'b>(blueprint: &'b Blueprint, numbers: &Numbers) -> HashMap<&'b str, TopicId> {
     blueprint.topics.iter().map(|topic| topic.name.as_str()).zip(numbers.topics.iter().copied()).collect()
 }
 
 fn put_name(entry: &mut Vec<u8>, name: &str) {
-    // Names are at most some hundred bytes: the topology refuses longer ones.
+    // Names are at most some hundred bytes long: the topology refuses longer ones.
     let name = name.get(..name.len().min(usize::from(u16::MAX))).unwrap_or_default();
     entry.put_u16_le(name.len() as u16);
     entry.put_slice(name.as_bytes());

@@ -1,8 +1,7 @@
-//! An engine that keeps everything in memory and forgets it at the end: the model that the conformance suite holds
-//! the others against, and a fast stand-in for tests.
+//! An engine in memory: the reference model of the conformance suite, and a fast replacement in tests.
 //!
-//! Everything is written and durable at once, and nothing expires. Memory grows with what is appended. Its time begins at
-//! zero and goes with tokio's clock, so a test can stop it.
+//! Everything is written and durable at once, and nothing expires. Memory grows with the appended events. Its time
+//! begins at zero and follows tokio's clock, so a test can stop it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -34,7 +33,7 @@ pub struct MemoryEngine {
 
 struct Shared {
     state: Mutex<State>,
-    /// Woken whenever anything is appended or the engine closes.
+    /// Notified when events are appended or the engine closes.
     changed: Notify,
     health: watch::Sender<Health>,
     began: Instant,
@@ -48,19 +47,19 @@ struct State {
     partitions: HashMap<PartitionId, Vec<Chunk>>,
     lanes: HashMap<LaneId, Lane>,
     clock_ns: u64,
-    /// It moves only when somebody says so.
+    /// The clock moves only through [`MemoryEngine::hold_clock`].
     is_clock_held: bool,
     settings: HashMap<TopicId, TopicSettings>,
     lifecycles: HashMap<TopicId, Arc<Lifecycle>>,
-    /// What was published, by topic. It is recognised by count only: time stands still here.
+    /// Published identities, by topic. Windows are limited by count only, not by time.
     recognised: HashMap<TopicId, Recognised>,
-    /// The last number of each producer in each partition, and where that is.
+    /// The last number of each producer in each partition, and its offset.
     producers: Sequences,
 }
 
 type Sequences = HashMap<(PartitionId, ProducerId), (u64, Offset)>;
 
-/// What is recognised in one topic.
+/// The identities of one topic.
 #[derive(Default, Clone)]
 struct Recognised {
     places: HashMap<EventId, (u32, Offset)>,
@@ -86,27 +85,27 @@ impl Default for MemoryEngine {
 }
 
 impl MemoryEngine {
-    /// The disk that snapshots are on.
+    /// The disk for snapshots.
     pub fn snapshot_disk(&self) -> MemoryDisk {
         MemoryDisk::clone(&self.shared.snapshots)
     }
 
-    /// From now on, and until this is said again, what is appended is appended at this time, Unix nanoseconds. Time never
-    /// goes back.
+    /// Stops the clock at this time, Unix nanoseconds, until the next call: all appends get this time. Time never goes
+    /// back.
     pub fn hold_clock(&self, time_ns: u64) {
         let mut state = self.shared.state();
         state.clock_ns = state.clock_ns.max(time_ns);
         state.is_clock_held = true;
     }
 
-    /// How many entries of lanes were looked at, those that were looked for and are not there among them.
+    /// Number of reads of lanes' entries, including reads of missing keys.
     pub fn entries_read(&self) -> u64 {
         self.shared.entries_read.load(Ordering::Relaxed)
     }
 }
 
 impl State {
-    /// Nothing of a topic stays.
+    /// Deletes all data of a topic.
     fn forget(&mut self, topic: TopicId, subscribers: &[SubscriberId]) {
         self.partitions.retain(|partition, _| partition.topic != topic);
         let keeper = keeper_of(PartitionId { topic, partition: 0 }).subscriber;
@@ -121,18 +120,18 @@ impl State {
         Some(self.partitions.get(&partition)?.last().map_or(0, Chunk::end_offset))
     }
 
-    /// A partition of some records that no topic has.
+    /// The first target of these records that does not exist.
     fn unknown_target(&self, records: &Slices) -> Option<PartitionId> {
         records.partitions().find(|to| !self.partitions.contains_key(to))
     }
 
-    /// Takes out what was published before, notes the rest.
+    /// Finds duplicates and records the other identities.
     fn judge(&mut self, events: &Slices) -> Vec<Duplicate> {
         let mut duplicates = Vec::new();
         for (slice, records) in (0..).zip(events.iter()) {
             let id = records.partition;
             let mut offset = self.end(id).unwrap_or(0);
-            // what was put aside is recognised there
+            // records that were set aside are known in their other topic
             let elsewhere: Vec<_> = records.guards.first().into_iter().flat_map(Guard::elsewhere).collect();
             let dedupe = self.settings.get(&id.topic).and_then(|settings| settings.dedupe);
             let recognised = self.recognised.entry(id.topic).or_default();
@@ -187,7 +186,7 @@ impl State {
         duplicates
     }
 
-    /// The verdict of guards on what was not published before; what it brings is kept. What is put aside.
+    /// Judges guarded records that are no duplicates, and stores the changed entries. Returns the records to set aside.
     fn guard(
         &mut self,
         events: &Slices,
@@ -212,7 +211,7 @@ impl State {
         Ok(aside)
     }
 
-    /// What is put aside is recognised where it is, and what came with it has other places.
+    /// Records identities again after some records were set aside, which changes offsets.
     fn note_again(&mut self, events: &Slices, before: (HashMap<TopicId, Recognised>, Sequences)) {
         (self.recognised, self.producers) = before;
         for slice in events.iter().filter(|slice| slice.count > 0) {
@@ -284,7 +283,7 @@ impl GuardStates for State {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is made whole under the lock, so a panic elsewhere leaves nothing half done.
+        // Every change is completed under the lock, so a panic elsewhere leaves no partial change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -303,12 +302,12 @@ impl Shared {
         }
     }
 
-    /// Resolves with the first `Some` that `look` gives, looking again whenever something changes.
+    /// Resolves with the first `Some` of `look`, which is called again after each change.
     async fn wait<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> Result<T, Stopped> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            changed.as_mut().enable(); // before the look, or a change between the two would be missed
+            changed.as_mut().enable(); // before the check: a change between the two would be missed
             self.serving()?;
             if let Some(found) = look(&self.state()) {
                 return Ok(found);
@@ -362,7 +361,7 @@ impl Engine for MemoryEngine {
             if events.fence().is_some_and(Fence::is_shut) {
                 return Err(AppendError::Fenced);
             }
-            // a model may take its time
+            // cloning is acceptable in a model
             let before = events.is_guarded().then(|| (state.recognised.clone(), state.producers.clone()));
             let mut duplicates = state.judge(&events);
             let judged = state.guard(&events, &mut duplicates, now_ns);
@@ -449,7 +448,7 @@ impl Engine for MemoryEngine {
     }
 
     fn hold(&self, partition: PartitionId) -> Option<Hold> {
-        // nothing ever goes
+        // nothing expires
         self.bounds(partition).map(|bounds| Hold { start: bounds.start, _held: None })
     }
 
@@ -502,7 +501,7 @@ impl Engine for MemoryEngine {
     }
 
     fn trusted_now_ns(&self) -> u64 {
-        self.shared.now_ns() // which nobody sets
+        self.shared.now_ns() // always right
     }
 
     fn snapshots(&self) -> Option<Arc<dyn Disk>> {
@@ -532,7 +531,7 @@ impl Engine for MemoryEngine {
     }
 }
 
-/// What a lane of a [`MemoryEngine`] keeps.
+/// The entries of a lane of a [`MemoryEngine`].
 #[derive(Clone)]
 pub struct MemoryEntries {
     shared: Arc<Shared>,
@@ -577,7 +576,7 @@ impl Entries for MemoryEntries {
     }
 }
 
-/// A lane of a [`MemoryEngine`].
+/// A session of a [`MemoryEngine`].
 pub struct MemorySession {
     shared: Arc<Shared>,
     lane: LaneId,

@@ -1,17 +1,17 @@
-//! What keeps topics, cursors and state: the trait, and its implementations.
+//! The engine trait, which stores topics, cursors and state, and its implementations.
 //!
-//! A *session* per lane reads events and commits *units*: consumed events, outputs and what the lane keeps for itself
-//! together, all or nothing. There is no ack, no nack and no publish outside the unit. What an engine promises:
+//! A *session* of a lane reads events and commits *units*: consumed events, outputs and the lane's own entries,
+//! atomically. There is no ack, no nack and no publish outside of the unit. An engine promises:
 //!
-//! - A unit happens once. Its emits become visible once, in the order of commits for each source and target partition.
+//! - A unit happens once. Its outputs become visible once, in commit order for each source and target partition.
 //! - Offsets of a partition strictly increase; gaps are allowed.
-//! - `acquire` fences every earlier session of the lane: they can read, but what they commit is refused.
-//! - Units of a session are committed in the order in which they were given. After [`SessionError`] the session is dead,
-//!   unless it is [`SessionError::Guard`].
-//! - Guards decide in the order in which events get their places, and once: nothing is ever judged again.
-//! - [`Engine::append`] resolves when what it was given is as durable as the engine's setting promises. Reads through
-//!   [`Engine::read`] never see anything less durable. Sessions may: inside the tree, a lost suffix is lost with all
-//!   that was derived from it.
+//! - `acquire` fences every earlier session of the lane: it can read, but its commits are refused.
+//! - Units of a session are committed in the order in which they were submitted. After a [`SessionError`] the session
+//!   is dead, except after [`SessionError::Guard`].
+//! - Guards decide once, in the order in which events get their offsets.
+//! - [`Engine::append`] resolves when the events are as durable as the engine's setting promises. Reads through
+//!   [`Engine::read`] never return less durable events. Sessions may: inside the tree, a lost suffix is lost together
+//!   with everything derived from it.
 //!
 //! Must not know: YAML, plugins, gRPC. Only `embedded` may know the log.
 
@@ -35,33 +35,33 @@ pub use crate::model::{
 };
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
 
-/// What an engine can do, declared so that a topology that needs more is refused and never served with less.
+/// What an engine can do: a topology that needs more is refused, never served with less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// Outputs of one unit may go to several partitions and topics and still commit together with the cursor.
     pub atomic_across_partitions: bool,
-    /// Largest unit or append in bytes of records.
+    /// Largest unit or append, in bytes of records.
     pub unit_bytes_max: usize,
-    /// What was acknowledged survives the loss of the machine's memory.
+    /// Acknowledged events survive the loss of the machine's memory.
     pub durable: bool,
 }
 
-/// What is to exist: every topic and subscriber by its full name (`namespace/name`), every plugin version by digest.
+/// The desired topics and subscribers by full name (`namespace/name`), and plugin versions by digest.
 #[derive(Debug, Clone, Default)]
 pub struct Blueprint {
     /// The topics.
     pub topics: Vec<TopicSpec>,
     /// The subscribers.
     pub subscribers: Vec<SubscriberSpec>,
-    /// More of them, whose lanes only keep entries and read no events: none are kept for them.
+    /// Further subscribers whose lanes only store entries and read no events: retention does not wait for them.
     pub keepers: Vec<SubscriberSpec>,
     /// Digests of the plugins.
     pub versions: Vec<[u8; 32]>,
-    /// What has another name from now on, before anything else is looked up.
+    /// Renames, applied before all lookups.
     pub names: Names,
 }
 
-/// Names for what has a number already. A name that another number has is taken from it. Said again it changes nothing.
+/// New names of numbers. A name that another number has is taken from it. Idempotent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
     /// Of topics.
@@ -70,67 +70,68 @@ pub struct Names {
     pub subscribers: Vec<(SubscriberId, String)>,
 }
 
-/// A topic that has a number.
+/// A topic in the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownTopic {
     /// Its number.
     pub number: TopicId,
-    /// The full name that it has, or had last, where another topic has that by now.
+    /// Its full name, or its last one if another topic has that name now.
     pub name: String,
-    /// How many partitions it has.
+    /// Number of partitions.
     pub partitions: u32,
 }
 
 impl KnownTopic {
-    /// The name by which it is gone for good, with all that is kept of it, once a [`Blueprint`] gives it that.
+    /// The name that marks it as removed for good: a [`Blueprint`] that gives it this name deletes all of its data.
     pub fn gone_name(&self) -> String {
         catalogue::gone_name(&self.name, self.number)
     }
 }
 
-/// A topic that is to exist.
+/// A desired topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
     /// Its full name.
     pub name: String,
-    /// How many partitions; never changes once created.
+    /// Number of partitions; fixed after creation.
     pub partitions: u32,
-    /// How it keeps its events.
+    /// Its retention, deduplication and other settings.
     pub settings: TopicSettings,
-    /// Its guard, where it has one.
+    /// Its guard, if it has one.
     pub lifecycle: Option<Arc<Lifecycle>>,
 }
 
-/// A subscriber that is to exist.
+/// A desired subscriber.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SubscriberSpec {
     /// Its full name.
     pub name: String,
-    /// The full name of the topic that it consumes. Another topic makes another subscriber, from the start.
+    /// The full name of the topic that it consumes. With another topic it is another subscriber, which begins at the
+    /// start.
     pub from: String,
 }
 
-/// The numbers that stand for a blueprint's entries, in the blueprint's order.
+/// The numbers of a blueprint's items, in the blueprint's order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Numbers {
-    /// One for each topic.
+    /// Of each topic.
     pub topics: Vec<TopicId>,
-    /// One for each subscriber.
+    /// Of each subscriber.
     pub subscribers: Vec<SubscriberId>,
-    /// One for each keeper.
+    /// Of each keeper.
     pub keepers: Vec<SubscriberId>,
-    /// One for each version.
+    /// Of each version.
     pub versions: Vec<VersionId>,
-    /// For each topic the name that it has for good where identities are made, whatever it is called: no other has it.
+    /// The origin of each topic: a permanent, unique name, used in identities.
     pub topic_origins: Vec<Arc<str>>,
-    /// The same for each subscriber; no other of its topic has it.
+    /// The origin of each subscriber: permanent, and unique among those of its topic.
     pub subscriber_origins: Vec<Arc<str>>,
 }
 
-/// Why a blueprint was refused. Nothing of it was applied.
+/// Why a blueprint was refused. Nothing was applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The number of partitions of a topic that exists.
+    /// A different number of partitions than the existing topic has.
     #[error(
         "topic `{topic}` has {existing} partitions and cannot have {wanted}: the number never changes, since keys \
          would move; set `partitions: {existing}`, or make a topic of another name"
@@ -138,9 +139,9 @@ pub enum ApplyError {
     Partitions {
         /// The topic.
         topic: String,
-        /// How many it has.
+        /// The existing number.
         existing: u32,
-        /// How many were asked for.
+        /// The requested number.
         wanted: u32,
     },
     /// A subscriber of a topic that is not in the blueprint.
@@ -156,39 +157,39 @@ pub enum ApplyError {
     Stopped(#[from] Stopped),
 }
 
-/// The engine takes nothing more.
+/// The engine has stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stopped {
     /// It was shut down.
     #[error("the bus is shutting down")]
     Closed,
-    /// The disk failed, and nothing can be promised any more.
-    #[error("the bus has stopped, since its disk failed: {0}")]
+    /// The disk failed: nothing can be promised any more.
+    #[error("the bus has stopped because its disk failed: {0}")]
     Poisoned(Arc<str>),
 }
 
 /// Why events were not appended.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
-    /// More is waiting for the disk than may; nothing was appended.
-    #[error("the bus is taking in events faster than its disk; try again in {} ms", retry_after.as_millis())]
+    /// The queue is full; nothing was appended.
+    #[error("the disk of the bus is slower than its producers; try again in {} ms", retry_after.as_millis())]
     Busy {
-        /// When to try again.
+        /// How long to wait before a repetition.
         retry_after: Duration,
     },
-    /// The disk is nearly full, and what is left is kept for what makes room again; nothing was appended.
+    /// The disk is nearly full, and the rest is reserved for work that frees room; nothing was appended.
     #[error(
-        "the disk of the bus is nearly full: make room on it, or let retention remove events; until then nothing is taken \
-         in"
+        "the disk of the bus is nearly full: make room on it, or let retention remove events; until then publishes \
+         are refused"
     )]
     Full {
-        /// When to try again.
+        /// How long to wait before a repetition.
         retry_after: Duration,
     },
-    /// Larger than any unit may be; nothing was appended.
+    /// Larger than a unit may be; nothing was appended.
     #[error("{bytes} bytes of events are more than one append may have ({max}): publish them in smaller batches")]
     TooLarge {
-        /// Size of what was to be appended.
+        /// Size of the append.
         bytes: usize,
         /// Largest size.
         max: usize,
@@ -196,16 +197,16 @@ pub enum AppendError {
     /// A guard refuses one of the events; nothing was appended.
     #[error("{}", .0.why)]
     Guard(GuardRefused),
-    /// A topic does not know who numbered the events, and may have forgotten it; nothing was appended.
+    /// A topic does not know the producer that numbered the events, and may have forgotten it; nothing was appended.
     #[error("the topic does not know the producer of these events, and may have forgotten it")]
     Producer(ProducerUnknown),
-    /// An append in front of it, behind the same [`Fence`], was refused; nothing was appended.
-    #[error("an earlier request of the same stream was refused, so this one was not taken either")]
+    /// An earlier append with the same [`Fence`] was refused; nothing was appended.
+    #[error("an earlier request of the same stream was refused, so this one was not accepted either")]
     Fenced,
-    /// A partition that no topic has; nothing was appended.
+    /// A partition that does not exist; nothing was appended.
     #[error("partition {} of topic number {} does not exist", .0.partition, .0.topic)]
     UnknownPartition(PartitionId),
-    /// The engine has stopped. What was on its way may or may not have been appended.
+    /// The engine has stopped. Appends in progress may or may not have happened.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
@@ -222,7 +223,7 @@ impl AppendError {
         }
     }
 
-    /// Whether it is sure that nothing was appended.
+    /// Whether it is certain that nothing was appended.
     pub fn has_no_side_effects(&self) -> bool {
         match self {
             Self::Busy { .. }
@@ -237,17 +238,17 @@ impl AppendError {
     }
 }
 
-/// Why a session cannot go on.
+/// Why a session failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SessionError {
     /// A later session owns the lane.
     #[error("another session owns the lane")]
     Fenced,
-    /// A guard refuses one of the emits: nothing of the unit happened, and the session goes on.
+    /// A guard refuses one of the outputs: the unit did not happen, and the session continues.
     #[error("{}", .0.why)]
     Guard(GuardRefused),
-    /// A unit that moves the cursor back and is no seek, is larger than [`Capabilities::unit_bytes_max`], or emits to a partition that
-    /// does not exist: a fault of the caller.
+    /// A faulty unit: it moves the cursor back without being a seek, is larger than [`Capabilities::unit_bytes_max`],
+    /// or emits to a partition that does not exist.
     #[error("the unit is not acceptable: {0}")]
     Refused(String),
     /// Stored events cannot be read.
@@ -259,7 +260,7 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// Whether it passes by itself: another session may do the same later.
+    /// Whether another session may succeed later without any action.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Read(error) => error.is_passing(),
@@ -268,7 +269,7 @@ impl SessionError {
         }
     }
 
-    /// For a unit that emits to a partition that does not exist.
+    /// The error for a unit that emits to a partition that does not exist.
     fn unknown_target(partition: PartitionId) -> Self {
         let PartitionId { topic, partition } = partition;
         Self::Refused(format!("it emits to partition {partition} of topic number {topic}, which does not exist"))
@@ -278,25 +279,25 @@ impl SessionError {
 /// Why events cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
-    /// No such partition.
+    /// The partition does not exist.
     #[error("there is no such partition")]
     UnknownPartition,
-    /// It cannot be read at the moment, for want of room on the disk or of descriptors: the same may succeed later.
-    #[error("what is stored cannot be read at the moment: {0}")]
+    /// A temporary lack of room or descriptors: a repetition may succeed.
+    #[error("stored data cannot be read at the moment: {0}")]
     Passing(Arc<str>),
-    /// The disk does not give back what was written, or does not answer.
+    /// The disk does not return what was written, or does not answer.
     #[error("cannot read stored events: {0}")]
     Storage(Arc<str>),
 }
 
 impl ReadError {
-    /// Whether the same read may succeed later, though nobody does anything about it.
+    /// Whether the same read may succeed later without any action.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Passing(_))
     }
 }
 
-/// How much to read at once: whichever is reached first, but at least one event.
+/// Limits of one read: it ends at the first that is reached, but returns at least one event.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadBudget {
     /// Number of events.
@@ -308,18 +309,18 @@ pub struct ReadBudget {
 /// The atomic change of a lane.
 #[derive(Debug, Default)]
 pub struct Unit {
-    /// The lane has consumed everything below this offset.
+    /// The lane has consumed everything before this offset.
     pub consumed_to: Offset,
-    /// What it emits.
+    /// Its outputs.
     pub emits: Slices,
-    /// What it keeps from now on, or does not keep any more; of one key the last counts.
+    /// Entries that it sets or deletes; the last write of a key counts.
     pub writes: Vec<LaneWrite>,
-    /// It moves its position to wherever that is, also back, and reads from there.
+    /// Moves the position to `consumed_to`, also backwards, and reads from there.
     pub is_seek: bool,
 }
 
 impl Unit {
-    /// Whether any engine takes it, as far as its size goes.
+    /// Checks the limits that hold for all engines.
     fn check(&self) -> Result<(), SessionError> {
         let writes: usize = self.writes.iter().map(LaneWrite::bytes).sum();
         let (bytes, max) = (self.emits.bytes() + writes, limits::UNIT_BYTES_MAX);
@@ -335,7 +336,7 @@ impl Unit {
     }
 }
 
-/// Reads what a lane keeps for itself. Its owner sees what it has handed in.
+/// Reads the entries of a lane. The owner sees its own submitted writes.
 pub trait Entries: Clone + Send + Sync + 'static {
     /// The value of a key. May read from a disk.
     ///
@@ -343,47 +344,47 @@ pub trait Entries: Clone + Send + Sync + 'static {
     /// [`ReadError::Storage`], [`ReadError::Passing`].
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError>;
 
-    /// The entries from `from` on and before `until`, in the order of their keys' bytes, as many as the budget allows: the
-    /// last page says that it is. May read from a disk.
+    /// The entries from `from` on and before `until`, in byte order of their keys, within the budget. The page states
+    /// whether it is the last one. May read from a disk.
     ///
     /// # Errors
     /// [`ReadError::Storage`], [`ReadError::Passing`].
     fn range(&self, from: Bound<&[u8]>, until: &[u8], budget: PageBudget) -> Result<EntryPage, ReadError>;
 
-    /// The entries as they are now, whatever is handed in later. To be called where the lane's owner hands nothing in
-    /// meanwhile. Quick, however many there are; what is not kept any more still takes room until it is dropped.
+    /// The entries as they are now, independent of later units. The lane's owner must not submit anything during the
+    /// call. Quick for any number of entries; deleted ones take room until the copy is dropped.
     ///
     /// # Errors
-    /// [`ReadError::Storage`], [`ReadError::Passing`], also later where the disk fails meanwhile.
+    /// [`ReadError::Storage`], [`ReadError::Passing`]; later reads can fail as well.
     fn frozen(&self) -> Result<Self, ReadError>;
 }
 
-/// What a partition holds.
+/// The offsets of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bounds {
-    /// Offset of the first event that is kept.
+    /// The offset of the first retained event.
     pub start: Offset,
-    /// Behind the last event that lanes may see.
+    /// After the last event that lanes can see.
     pub written: Offset,
-    /// Behind the last event that the outside may see.
+    /// After the last event that outside readers can see.
     pub durable: Offset,
 }
 
-/// Behind the last event of a partition that is older, or more, than a retention keeps.
+/// Offsets that bound the events outside of a retention (too old or too many).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Beyond {
-    /// All before it are.
+    /// All events before it are outside.
     pub surely: Offset,
-    /// None behind it is.
+    /// No event from it on is outside.
     pub perhaps: Offset,
 }
 
-/// Events of a partition that stay where they are.
+/// Protects events of a partition from expiry.
 #[must_use = "they stay only as long as it is held"]
 pub struct Hold {
-    /// Offset of the first one.
+    /// The offset of the first one.
     pub start: Offset,
-    /// What keeps them, where they might go.
+    /// The engine's hold, if events can expire.
     _held: Option<Box<dyn Send + Sync>>,
 }
 
@@ -396,40 +397,40 @@ impl std::fmt::Debug for Hold {
 /// Whether the engine serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// It does.
+    /// Accepting work.
     Serving,
-    /// It does not, for good.
+    /// Stopped, permanently.
     Stopped(Stopped),
 }
 
-/// How many events of a topic the slowest of some subscribers has yet to consume.
+/// Returns the number of events of a topic that the slowest of some subscribers has not consumed.
 pub type Unconsumed = Box<dyn Fn() -> u64 + Send + Sync>;
 
-/// What keeps topics, cursors and state. Cheap to clone: a handle.
+/// A store of topics, cursors and state. A handle: cheap to clone.
 pub trait Engine: Clone + Send + Sync + 'static {
-    /// A lane's owner.
+    /// The owner of a lane.
     type Session: Session;
-    /// A reader of what a lane keeps.
+    /// A reader of a lane's entries.
     type Entries: Entries;
 
     /// What this engine can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Gives names as the blueprint says and creates what is in it and does not exist yet, all or nothing. What exists and is not in the blueprint
-    /// stays as it is, with all its events, unless it is given the name of one that is gone for good: then it has no partitions
-    /// and no lanes any more, and all that is kept of it goes in the time that follows, also after a restart. The blueprint's settings hold from then on, and its subscribers are those whose
-    /// events stay until they have processed them.
+    /// Applies renames and creates missing items, atomically. Existing items that are not in the blueprint stay, with
+    /// all their events. Exception: a topic that is renamed to its [`KnownTopic::gone_name`] loses its partitions and
+    /// lanes, and its data is deleted in the background, also after a restart. The blueprint's settings replace the
+    /// previous ones, and retention waits for its subscribers.
     fn apply(&self, blueprint: &Blueprint) -> impl Future<Output = Result<Numbers, ApplyError>> + Send;
 
-    /// Appends events from outside, all or nothing, and resolves when they are durable, or known to be from before: what
-    /// the marks of `events` recognise is not appended again. Appends are decided on in the order in which they were first
-    /// polled; where a guard refuses one, those behind it with the same [`Fence`] are [`AppendError::Fenced`].
+    /// Appends events from outside, atomically. Resolves when they are durable, or known as duplicates by the marks of
+    /// `events`. Appends are decided in the order in which they were first polled. After one that a guard refuses,
+    /// later ones with the same [`Fence`] get [`AppendError::Fenced`].
     fn append(&self, events: Slices) -> impl Future<Output = Result<Appended, AppendError>> + Send;
 
-    /// Becomes the owner of a lane, in place of whoever was.
+    /// Becomes the owner of a lane and replaces the previous owner.
     fn acquire(&self, lane: LaneId) -> impl Future<Output = Result<Self::Session, SessionError>> + Send;
 
-    /// Events of a partition from `from` on, as far as they are durable; empty where there are none yet.
+    /// Durable events of a partition from `from` on; empty if there are none yet.
     fn read(
         &self,
         partition: PartitionId,
@@ -437,31 +438,31 @@ pub trait Engine: Clone + Send + Sync + 'static {
         budget: ReadBudget,
     ) -> impl Future<Output = Result<Vec<Chunk>, ReadError>> + Send;
 
-    /// Resolves when the event at `offset` is durable (at once where it is), or when the engine stops.
+    /// Resolves when the event at `offset` is durable, or when the engine stops.
     fn wait_durable(&self, partition: PartitionId, offset: Offset) -> impl Future<Output = Result<(), Stopped>> + Send;
 
-    /// What a partition holds; `None` where there is no such partition.
+    /// The offsets of a partition; `None` if it does not exist.
     fn bounds(&self, partition: PartitionId) -> Option<Bounds>;
 
-    /// What of a partition is beyond a retention by now, whether or not it is that of its topic, and whoever has yet to process
-    /// it; `None` where there is no such partition. Looks at nothing but what is in memory, so it may not know exactly.
+    /// The events of a partition that are outside of a given retention, whether or not subscribers have processed them;
+    /// `None` if there is no such partition. Reads only memory, so the result can be a range.
     fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<Beyond>;
 
-    /// How many events were appended to a partition within the last minute of trusted time, as far as this process knows.
+    /// Number of events appended to a partition within the last minute of trusted time, as far as this process knows.
     fn appended_per_minute(&self, partition: PartitionId) -> u64;
 
-    /// When the event at an offset, or the first one behind it that is kept, was appended, as far as that is in memory; `None`
-    /// where there is none.
+    /// When the event at an offset (or the first retained one after it) was appended, as far as memory knows; `None` if
+    /// there is none.
     fn time_of(&self, partition: PartitionId, offset: Offset) -> Option<TimeOf>;
 
-    /// The same exactly, trusted time. May read from a disk.
+    /// As [`Self::time_of`], but exact, in trusted time. May read from a disk.
     ///
     /// # Errors
     /// [`ReadError::Storage`], [`ReadError::Passing`].
     fn read_time_of(&self, partition: PartitionId, offset: Offset) -> Result<Option<u64>, ReadError>;
 
-    /// As [`Self::bounds`], once all that is written by now is durable: a caller that has seen that an event was handled finds
-    /// what came of it.
+    /// As [`Self::bounds`], after everything written until now is durable: a caller that knows that an event was
+    /// handled finds its outputs.
     fn durable_bounds(&self, partition: PartitionId) -> impl Future<Output = Result<Option<Bounds>, Stopped>> + Send {
         async move {
             let Some(Bounds { written, durable, .. }) = self.bounds(partition) else { return Ok(None) };
@@ -472,17 +473,17 @@ pub trait Engine: Clone + Send + Sync + 'static {
         }
     }
 
-    /// The committed position of a lane: the offset of the next event that it has to consume. Whoever reads positions
-    /// first and bounds then sees the outputs of every unit whose cursor it saw.
+    /// The committed position of a lane: the next offset to consume. A caller that reads positions before bounds sees
+    /// the outputs of every unit whose position it saw.
     fn position(&self, lane: LaneId) -> Option<Offset>;
 
-    /// Counts what the slowest of some subscribers has yet to consume of a topic, as bounds and positions say it; nothing where
-    /// there is no subscriber. Made once and asked often: an engine keeps it as cheap to ask as it can.
+    /// Returns a counter of the events of a topic that the slowest of some subscribers has not consumed; 0 without
+    /// subscribers. Reading the counter should be as cheap as the engine can make it.
     fn unconsumed(&self, topic: TopicId, partitions: u32, readers: &[SubscriberId]) -> Unconsumed {
         let (engine, readers) = (self.clone(), readers.to_vec());
         Box::new(move || {
             let of_partition = |partition| {
-                // Positions first: what is consumed meanwhile makes room, and never the other way round.
+                // Positions first: a concurrent change can then only make the count too small, never negative.
                 let lanes = readers.iter().map(|reader| LaneId { subscriber: *reader, partition });
                 let slowest = lanes.map(|lane| engine.position(lane).unwrap_or(0)).min()?;
                 let bounds = engine.bounds(PartitionId { topic, partition })?;
@@ -492,105 +493,104 @@ pub trait Engine: Clone + Send + Sync + 'static {
         })
     }
 
-    /// All topics but those that are gone for good ([`KnownTopic::gone_name`]), by number, whether or not anything that runs
-    /// has them.
+    /// All topics that are not gone ([`KnownTopic::gone_name`]), by number, whether or not the running topology
+    /// contains them.
     fn topics(&self) -> Vec<KnownTopic>;
 
-    /// Bytes that the events of a partition take, about; `None` where there is no such partition.
+    /// Approximate bytes of a partition's events; `None` if it does not exist.
     fn bytes(&self, partition: PartitionId) -> Option<u64>;
 
-    /// The number of the topic that has a name.
+    /// The number of the topic with this name.
     fn topic(&self, name: &str) -> Option<TopicId>;
 
-    /// The number of the subscriber of a topic that has a name.
+    /// The number of the subscriber of a topic with this name.
     fn subscriber(&self, name: &str, from: TopicId) -> Option<SubscriberId>;
 
-    /// The digest that a version's number stands for, however long ago it ran; `None` where there is no such version.
+    /// The digest of a version, however old; `None` if there is no such version.
     fn digest(&self, version: VersionId) -> Option<[u8; 32]>;
 
-    /// What a partition keeps of its keys' states; `None` where there is no such partition.
+    /// The entries of a partition with the states of its keys; `None` if there is no such partition.
     fn states(&self, partition: PartitionId) -> Option<Self::Entries>;
 
-    /// What a lane keeps; `None` where there is no such lane.
+    /// The entries of a lane; `None` if it does not exist.
     fn entries(&self, lane: LaneId) -> Option<Self::Entries>;
 
-    /// Keeps what a partition holds from now on, however short its retention is, until the hold is dropped: for whoever sends
-    /// a lane back. `None` where there is no such partition.
+    /// Protects the present events of a partition from expiry until the hold is dropped, for a seek back. `None` if
+    /// there is no such partition.
     fn hold(&self, partition: PartitionId) -> Option<Hold>;
 
-    /// Offset of the first event that was appended at or after a time; the end where there is none.
+    /// The offset of the first event that was appended at or after a time; the end if there is none.
     fn offset_at_time(
         &self,
         partition: PartitionId,
         time_ns: u64,
     ) -> impl Future<Output = Result<Offset, ReadError>> + Send;
 
-    /// The clock by which append times go, Unix nanoseconds. It may be set, also back; append times never go back.
+    /// The clock of append times, Unix nanoseconds. It may be set, also back; append times never go back.
     fn now_ns(&self) -> u64;
 
-    /// Trusted time, Unix nanoseconds: what the age of events, windows and timers are measured by, as
-    /// [`Stored::trusted_time_ns`] has it. It never goes back, goes on by what really passes, and does not follow a clock
-    /// that jumps.
+    /// Trusted time, Unix nanoseconds: the clock of ages, windows and timers, and of [`Stored::trusted_time_ns`]. It
+    /// never goes back, advances with the time that really passes, and does not follow a clock that jumps.
     fn trusted_now_ns(&self) -> u64;
 
-    /// A folder for snapshots of what lanes keep, as durable as all else; `None` where the engine has none.
+    /// A folder for snapshots of lanes' entries, as durable as all else; `None` if the engine has none.
     fn snapshots(&self) -> Option<Arc<dyn Disk>>;
 
-    /// How it is with what it keeps things on.
+    /// The state of the disk and the clock.
     fn storage(&self) -> Storage;
 
-    /// Somebody says that the machine's clock is right: what waited for that may expire. Whether anything had waited.
+    /// Confirms that the machine's clock is right: expiry resumes. Returns whether that made a difference.
     fn confirm_clock(&self) -> bool;
 
-    /// Whether it serves, and every change of that.
+    /// Watches the engine's health.
     fn health(&self) -> tokio::sync::watch::Receiver<Health>;
 
-    /// Makes everything that was accepted durable and stops. Later calls do nothing.
+    /// Makes everything that was accepted durable, and stops. Later calls do nothing.
     fn close(&self) -> impl Future<Output = Result<(), Stopped>> + Send;
 }
 
-/// How it is with what an engine keeps things on.
+/// The state of an engine's disk and clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
-    /// There is room for events from outside, though perhaps for small publishes only: see [`Self::room`].
+    /// There is room for events from outside, perhaps only for small publishes: see [`Self::room`].
     pub takes_events: bool,
-    /// There is room for what handlers emit; where there is not, their lanes wait.
+    /// There is room for outputs of handlers; otherwise their lanes wait.
     pub takes_outputs: bool,
-    /// The clock has jumped ahead by so much, and nothing expires until [`Engine::confirm_clock`].
+    /// How far the clock has jumped ahead: nothing expires until [`Engine::confirm_clock`].
     pub clock_jumped: Option<Duration>,
-    /// How much room there is; `None` where that is not known.
+    /// The free room; `None` if unknown.
     pub room: Option<Room>,
-    /// Events that are to be kept and cannot be read, since the file that has them is gone.
+    /// Retained events that cannot be read because their file is missing.
     pub missing: Vec<MissingEvents>,
 }
 
 impl Default for Storage {
-    /// All is well, and it is not known how much room there is.
+    /// A healthy state with unknown room.
     fn default() -> Self {
         Self { takes_events: true, takes_outputs: true, clock_jumped: None, room: None, missing: Vec::new() }
     }
 }
 
 impl Storage {
-    /// The largest publish that is taken, where that is less than a publish may be: larger ones are refused until there is room.
+    /// The largest publish that is accepted now, if that is less than the general limit.
     pub fn publish_bytes_max(&self) -> Option<u64> {
         let most = self.room?.publish_bytes;
         (most < limits::MESSAGE_BYTES_MAX as u64).then_some(most)
     }
 }
 
-/// How much room there is, in bytes.
+/// Free room, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// What is left, beyond what was taken in already.
+    /// Free bytes, without those that accepted data will need.
     pub left_bytes: u64,
-    /// What of it is kept for handlers, and for what makes room again: publishes do not get it.
+    /// The part reserved for handlers and for work that frees room: publishes do not get it.
     pub reserve_bytes: u64,
-    /// The largest publish that is taken.
+    /// The largest publish that is accepted.
     pub publish_bytes: u64,
 }
 
-/// Events of a file that is gone.
+/// Events in a missing file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingEvents {
     /// The path of the file.
@@ -605,40 +605,40 @@ pub struct MissingEvents {
     pub last_offset: Offset,
 }
 
-/// Where an append went.
+/// The result of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {
-    /// Offset of the first event of each slice, of those that were not published before.
+    /// The offset of the first new event of each slice.
     pub base_offsets: Vec<Offset>,
-    /// Those that were published before, in the order of slices and events.
+    /// Events that were published before, in the order of slices and events.
     pub duplicates: Vec<Duplicate>,
-    /// Those that went elsewhere, since their state may not follow now; in the same order.
+    /// Events that were set aside in another topic because their state may not follow now; in the same order.
     pub aside: Vec<SetAside>,
-    /// The recovery epoch: an offset of another epoch may be another event.
+    /// The recovery epoch: in another epoch, an offset may denote another event.
     pub epoch: u32,
 }
 
-/// Where an event of an append is.
+/// The place of an appended event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
     /// Its partition.
     pub partition: u32,
-    /// Its offset; `None` where it was published before, and only that is known.
+    /// Its offset; `None` for a duplicate whose offset is unknown.
     pub offset: Option<Offset>,
     /// It was published before.
     pub is_duplicate: bool,
 }
 
 impl Appended {
-    /// The partition that took an event instead of its own.
+    /// Where an event was set aside, if it was.
     pub fn aside(&self, slice: usize, record: u32) -> Option<&SetAside> {
         let at = |set: &SetAside| (set.slice as usize, set.record);
         let found = self.aside.binary_search_by_key(&(slice, record), at).ok()?;
         self.aside.get(found)
     }
 
-    /// Where an event is: the `record`-th one of the `slice`-th slice, which was for `partition`. Of one that went elsewhere,
-    /// where it is there.
+    /// The place of record `record` of slice `slice`, which was for `partition`. For an event that was set aside, its
+    /// place there.
     pub fn place(&self, slice: usize, record: u32, partition: u32) -> Placement {
         let at = (slice, record);
         let base_offset = |slice: usize| self.base_offsets.get(slice).copied().unwrap_or(0);
@@ -652,30 +652,30 @@ impl Appended {
             return Placement { partition: to.partition, offset: Some(offset), is_duplicate: false };
         }
         let set_before = |at: (usize, u32)| self.aside.partition_point(|set| (set.slice as usize, set.record) < at);
-        let aside_in_front = set_before(at) - set_before((slice, 0));
+        let aside_before = set_before(at) - set_before((slice, 0));
         let of_slice = self.duplicates.partition_point(|duplicate| duplicate.slice < slice as u32);
-        let offset = base_offset(slice) + Offset::from(record) - (in_front - of_slice + aside_in_front) as Offset;
+        let offset = base_offset(slice) + Offset::from(record) - (in_front - of_slice + aside_before) as Offset;
         Placement { partition, offset: Some(offset), is_duplicate: false }
     }
 }
 
 /// The owner of a lane.
 pub trait Session: Send + 'static {
-    /// The lane's durable position when the session was acquired, then the position up to which it has read.
+    /// At first the lane's committed position, then the position up to which the session has read.
     fn next_offset(&self) -> Offset;
 
-    /// The next events, waiting until there is one. Chunks are in order and never empty.
+    /// Waits for the next events. Chunks are in order and never empty.
     fn read(&mut self, budget: ReadBudget) -> impl Future<Output = Result<Vec<Chunk>, SessionError>> + Send;
 
-    /// Hands in the next unit. Resolves when the engine has taken it (not when it is written or durable), so units can
-    /// be pipelined; a unit that fails later makes the next call fail. One whose emits are guarded is taken when its verdict
-    /// is there; where that is [`SessionError::Guard`], nothing of it happened.
+    /// Submits the next unit. Resolves when the engine has accepted it (not when it is written or durable), so units
+    /// can be pipelined; if a unit fails later, the next call fails. A unit with guarded outputs is accepted with its
+    /// verdict; after [`SessionError::Guard`] it has no effect.
     fn commit(&mut self, unit: Unit) -> impl Future<Output = Result<(), SessionError>> + Send;
 
-    /// Resolves when all units that were handed in before, by whichever session, are committed, and as durable as the
-    /// engine's setting promises.
+    /// Resolves when all units submitted before, by any session, are committed and as durable as the engine's setting
+    /// promises.
     fn sync(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
 
-    /// Resolves when all units that were handed in are committed.
+    /// Resolves when all units submitted before are committed.
     fn flush(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
 }

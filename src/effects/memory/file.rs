@@ -1,9 +1,10 @@
-//! A file: what a process sees of it, what is durable, and which blocks are neither.
+//! A file: the content that a process sees, the durable content, and the blocks in which they differ.
 //!
 //! Promises:
-//! - In a block that is neither `dirty` nor `doubtful`, `contents` and `synced` are the same, zeroes where one has
-//!   ended.
-//! - A sync costs by the blocks that are dirty, a write by its bytes; neither by the length of the file.
+//! - In a block that is neither `dirty` nor `doubtful`, `contents` and `synced` are equal, with zeroes after the end of
+//!   either.
+//! - The cost of a sync depends on the dirty blocks, that of a write on its bytes; neither depends on the length of the
+//!   file.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,29 +13,29 @@ use super::{BLOCK_BYTES, Survival, Unsynced};
 
 #[derive(Default)]
 pub(super) struct File {
-    /// The name it has, or had last.
+    /// Its name, or its last one.
     pub(super) name: Arc<str>,
-    /// The folder has it, as a process sees the folder.
+    /// The folder, as a process sees it, contains the file.
     pub(super) is_named: bool,
     pub(super) handles: usize,
     pub(super) contents: Vec<u8>,
     pub(super) synced: Vec<u8>,
     /// Blocks that the next sync makes durable.
     dirty: BTreeSet<usize>,
-    /// Blocks of which a sync has failed.
+    /// Blocks whose sync has failed.
     doubtful: BTreeSet<usize>,
-    /// A sync of the whole disk lost something of it: as Linux does, its own next sync is told as well.
+    /// A sync of the whole disk lost data of this file: as in Linux, the next sync of the file fails as well.
     is_to_be_told: bool,
 }
 
-/// The `block`-th block of some contents, shorter or empty where they end.
+/// Block `block` of these contents, shorter or empty at the end.
 fn block_of(contents: &[u8], block: usize) -> &[u8] {
     let start = (block * BLOCK_BYTES).min(contents.len());
     let end = (start + BLOCK_BYTES).min(contents.len());
     contents.get(start..end).unwrap_or_default()
 }
 
-/// Writes `bytes` at `position`, with zeroes where the contents end in front of it.
+/// Writes `bytes` at `position`, and fills a gap before it with zeroes.
 fn write(contents: &mut Vec<u8>, bytes: &[u8], position: usize) {
     if bytes.is_empty() {
         return;
@@ -48,7 +49,7 @@ fn write(contents: &mut Vec<u8>, bytes: &[u8], position: usize) {
     }
 }
 
-/// Leaves of the new `block`, which begins at `position`, what survives. Its length is somebody else's to decide.
+/// Applies the outcome of the new `block`, which begins at `position`. The caller decides the length.
 fn survive(left: &mut Vec<u8>, block: &[u8], position: usize, survival: Survival) {
     match survival {
         Survival::New => write(left, block, position),
@@ -65,13 +66,13 @@ fn survive(left: &mut Vec<u8>, block: &[u8], position: usize, survival: Survival
     }
 }
 
-/// How many blocks such a length takes.
+/// Number of blocks of a length.
 pub(super) fn blocks(length: usize) -> usize {
     length.div_ceil(BLOCK_BYTES)
 }
 
 impl File {
-    /// One that whoever creates it has open. It gets its name in the folder.
+    /// A new file with one open handle; the folder names it.
     pub(super) fn created() -> Self {
         Self { handles: 1, ..Self::default() }
     }
@@ -80,7 +81,7 @@ impl File {
         Self { name: name.into(), is_named: true, synced: contents.clone(), contents, ..Self::default() }
     }
 
-    /// These blocks are something else from now on.
+    /// Marks blocks as changed.
     fn touch(&mut self, blocks: impl Iterator<Item = usize>) {
         for block in blocks {
             self.dirty.insert(block);
@@ -97,14 +98,14 @@ impl File {
 
     pub(super) fn truncate(&mut self, length: usize) {
         if length < self.contents.len() {
-            // what is cut off is zeroes from now on, also where the file grows again
+            // the removed part is zeroes from now on, also if the file grows again
             self.touch(length / BLOCK_BYTES..blocks(self.contents.len()));
         }
-        // what is added differs from `synced` in nothing but that it is there: zeroes either way
+        // the added part is zeroes in both versions
         self.contents.resize(length, 0);
     }
 
-    /// What is cut off is cut off of what is durable, too.
+    /// Truncates the durable content as well.
     pub(super) fn truncate_durably(&mut self, length: usize) {
         self.contents.truncate(length);
         self.synced.truncate(length);
@@ -123,13 +124,13 @@ impl File {
         self.doubtful.append(&mut self.dirty);
     }
 
-    /// A sync of the whole disk has failed.
+    /// Handles a failed sync of the whole disk.
     pub(super) fn fail_sync_all(&mut self) {
         self.is_to_be_told |= !self.dirty.is_empty();
         self.fail_sync();
     }
 
-    /// Whether a sync of its own fails for what was lost before. Once.
+    /// Returns once whether the file's own sync must fail for earlier losses.
     pub(super) fn take_told(&mut self) -> bool {
         std::mem::take(&mut self.is_to_be_told)
     }
@@ -138,7 +139,7 @@ impl File {
         let mut left = self.synced.clone();
         for block in self.dirty.union(&self.doubtful).copied() {
             let new = block_of(&self.contents, block);
-            // of one that is cut off the length decides
+            // a truncated block is decided by the length
             if !new.is_empty() {
                 survive(&mut left, new, block * BLOCK_BYTES, choose(Unsynced::Block { name, block }));
             }

@@ -1,15 +1,15 @@
-//! Names: those that a process sees, those that are durable, and what was done in between.
+//! The names of files: those that a process sees, those that are durable, and the changes in between.
 //!
 //! Promises:
 //! - `seen` is `synced` after all of `changes`.
-//! - Of changes of different names a crash leaves any subset. Of one name, what follows a change that is lost is lost
-//!   too: so a rename is whole, no file has two names, and a name is that of a file which once had it.
+//! - Of changes of different names a crash leaves any subset. For one name, changes after a lost one are lost too: so a
+//!   rename is atomic, no file has two names, and a name always denotes a file that once had it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Operation, Survival, Unsynced};
 
-/// Files by name, as numbers.
+/// File indices by name.
 pub(super) type Names = BTreeMap<String, usize>;
 
 #[derive(Default)]
@@ -26,7 +26,7 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// The names that it changes.
+    /// The names that the change affects.
     pub(super) fn names(&self) -> impl Iterator<Item = &String> {
         let (first, second) = match self {
             Self::Create(name, _) | Self::Remove(name) => (name, None),

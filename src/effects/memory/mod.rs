@@ -1,28 +1,29 @@
-//! A disk in memory that can lose what was not synced: for tests of what a crash leaves behind.
+//! A disk in memory that can lose unsynced writes, for tests of crashes.
 //!
 //! ```text
-//!   write ──> contents ── sync ──> synced          what a process sees is `contents`;
-//!                │                    │            what a crash leaves is `synced`, and of every block that differs
-//!                └──── crash: either ─┘            and was not synced, either; or, where a test asks for it, damage
+//!   write ──> contents ── sync ──> synced          a process sees `contents`;
+//!                │                    │            a crash leaves `synced`, and for each unsynced block that differs
+//!                └──── crash: either ─┘            either version, or damage if a test requests it
 //!
-//!   create, remove, rename ──> names ── sync_folder ──> synced_names        the same with names, change by change
+//!   create, remove, rename ──> names ── sync_folder ──> synced_names        the same for names, change by change
 //! ```
 //!
 //! Promises:
 //! - Any subset of unsynced blocks survives a crash, in any order; a block is old or new, never a mixture, unless
 //!   [`MemoryDisk::after_crash_with`] is told to tear, zero or garble it.
-//! - A new length survives or not, whatever becomes of the blocks, until it is synced.
-//! - A creation, a removal and a rename survive or not, each for itself and a rename whole, until they are synced. Only
-//!   changes of one name keep their order: what follows one that is lost is lost too.
-//! - After a failed sync a block counts as clean, as a page cache has it: a later sync that succeeds, of the file or of
-//!   everything, says nothing of it. Only writing it again does. Other files know nothing of it. Lengths and names are
-//!   what a file system journals: of those a later sync does speak.
-//! - A write or an allocation that fails has done a part, also for want of room: as much as there was room for.
-//! - Room is counted in blocks; what lies below a file's length never needs any. A hole is zeroes and takes room, so a
-//!   longer length by [`DiskFile::truncate`] does. A file without a name keeps its room until its last handle is gone.
-//! - Whoever does the same gets the same: questions come in a fixed order, and [`MemoryDisk::trace`] tells runs apart.
+//! - A new length survives or not, independently of the blocks, until it is synced.
+//! - Creations, removals and renames survive or not, independently and atomically, until they are synced. Only changes
+//!   of one name keep their order: if one is lost, so are the later ones.
+//! - After a failed sync a block counts as clean, as in a page cache: a later successful sync, of the file or of
+//!   everything, does not cover it. Only a new write does. Other files are not affected. Lengths and names are
+//!   journaled by file systems: a later sync covers them.
+//! - A failed write or allocation has done a part; if room is short, as much as there was room for.
+//! - Room is counted in blocks; writes within a file's length need none. A hole reads as zeroes and takes room, so a
+//!   longer length by [`DiskFile::truncate`] does as well. A file without a name keeps its room until its last handle
+//!   is closed.
+//! - Deterministic: questions come in a fixed order, and [`MemoryDisk::trace`] distinguishes runs.
 //!
-//! Must not know: what is written, or why.
+//! Must not know: the meaning of the bytes.
 
 mod file;
 mod folder;
@@ -42,7 +43,7 @@ use folder::{Change, Folder, Names};
 
 use super::{Clock, Disk, DiskFile, Space};
 
-/// A clock that stands where it is put, in nanoseconds: for both times.
+/// A clock that is set by hand, in nanoseconds, for both times.
 #[derive(Debug, Default)]
 pub struct ManualClock(pub AtomicU64);
 
@@ -56,21 +57,21 @@ impl Clock for ManualClock {
     }
 }
 
-/// What a disk writes whole or not at all, in bytes: the sector of disks that promise least.
+/// The unit that a disk writes atomically, in bytes: the smallest common sector.
 pub const BLOCK_BYTES: usize = 512;
 
-/// What a disk is asked to do.
+/// An operation on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// [`DiskFile::read_at`] of so many bytes.
+    /// [`DiskFile::read_at`] of N bytes.
     Read(usize),
-    /// [`DiskFile::write_at`] of so many bytes.
+    /// [`DiskFile::write_at`] of N bytes.
     Write(usize),
     /// [`DiskFile::sync`].
     Sync,
     /// [`DiskFile::truncate`].
     Truncate,
-    /// [`DiskFile::allocate`] that makes the file so many bytes longer.
+    /// [`DiskFile::allocate`] that makes the file N bytes longer.
     Allocate(usize),
     /// [`Disk::create`].
     Create,
@@ -84,48 +85,47 @@ pub enum Operation {
     SyncAll,
 }
 
-/// Asked before each operation, which fails where it says so, with the name of the file: the one it had before, or had
-/// last where it has none any more; empty for [`Operation::SyncFolder`] and [`Operation::SyncAll`]. It may also wait:
-/// then so does whoever called.
+/// Called before each operation, and can make it fail. Gets the file's name: before the operation, or its last one if
+/// it has none any more; empty for [`Operation::SyncFolder`] and [`Operation::SyncAll`]. It may block; then the
+/// operation does too.
 pub type Fault = dyn Fn(&str, Operation) -> io::Result<()> + Send + Sync;
 
-/// What a crash may take, because it was not synced.
+/// An unsynced change that a crash may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsynced<'a> {
-    /// A change of the folder. Of a rename it is the new name.
+    /// A change of the folder; for a rename, with the new name.
     Name {
-        /// The name that appears or goes.
+        /// The name that is added or removed.
         name: &'a str,
         /// [`Operation::Create`], [`Operation::Remove`] or [`Operation::Rename`].
         change: Operation,
     },
     /// A block of a file.
     Block {
-        /// The name under which the crash leaves the file.
+        /// The name of the file after the crash.
         name: &'a str,
-        /// Number of the block: it begins [`BLOCK_BYTES`] times as many bytes from the beginning.
+        /// The index of the block, in units of [`BLOCK_BYTES`].
         block: usize,
     },
     /// A file's length. Asked after its blocks.
     Length {
-        /// The name under which the crash leaves the file.
+        /// The name of the file after the crash.
         name: &'a str,
     },
 }
 
-/// What becomes of it. All but `Old` are `New` where it is no block that is asked about.
+/// The outcome of an unsynced change. Names and lengths are `Old` or else `New`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Survival {
-    /// It is as it was written.
+    /// As written.
     New,
-    /// It is as it was synced last.
+    /// As last synced.
     Old,
-    /// So many bytes of the new block, then the old one. More than a block are a block.
+    /// The first N bytes of the new block, then the old one. More than a block means a whole block.
     Torn(u16),
-    /// The whole block is zeroes, neither old nor new.
+    /// All zeroes.
     Zeroed,
-    /// The new block, with the bit of this number flipped: bit 0 is the lowest of its first byte. Counted modulo its
-    /// bits.
+    /// The new block with bit N flipped: bit 0 is the lowest of the first byte. Counted modulo the number of bits.
     Garbled(u16),
 }
 
@@ -137,7 +137,7 @@ pub struct MemoryDisk {
 
 #[derive(Default)]
 struct State {
-    /// A file stays where it is, empty once nothing can find it any more.
+    /// Indices are stable: a file that nothing can find any more becomes empty.
     files: Vec<File>,
     /// Its files are indices into `files`.
     folder: Folder,
@@ -146,7 +146,7 @@ struct State {
     trace: Trace,
 }
 
-/// A hash of everything so far. What is hashed next goes on from it.
+/// A running hash of all operations.
 #[derive(Default, Clone, Copy)]
 struct Trace(u64);
 
@@ -161,7 +161,7 @@ impl Hasher for Trace {
 }
 
 impl State {
-    /// A disk on which these files are durable.
+    /// A disk with these files, durable.
     fn durable(files: impl Iterator<Item = (String, Vec<u8>)>) -> Self {
         let (mut names, mut durable) = (Names::new(), Vec::new());
         for (name, contents) in files {
@@ -200,7 +200,7 @@ impl State {
         self.forget();
     }
 
-    /// Frees the contents of files that nobody can see any more, not even after a crash.
+    /// Frees the contents of files that no process can see any more, not even after a crash.
     fn forget(&mut self) {
         let within_reach = self.folder.within_reach();
         for (index, file) in self.files.iter_mut().enumerate() {
@@ -216,11 +216,11 @@ impl State {
         Some(capacity.saturating_sub(lengths.map(blocks).sum()))
     }
 
-    /// `end`, where there is room for a file of this length to reach to it; if not, how far it can.
+    /// Whether a file of this length has room to grow to `end`; the error is how far it can.
     fn fit(&self, length: usize, end: usize) -> Result<usize, usize> {
         let more = blocks(end).saturating_sub(blocks(length));
         if more == 0 {
-            return Ok(end); // most writes: nothing is counted for them
+            return Ok(end); // most writes: no room has to be counted
         }
         match self.free_blocks() {
             Some(free) if more > free => Err((blocks(length) + free) * BLOCK_BYTES),
@@ -230,37 +230,37 @@ impl State {
 }
 
 impl MemoryDisk {
-    /// Asks `fault` before each operation from now on, in place of whoever was asked before.
+    /// Calls `fault` before each operation from now on, instead of the previous one.
     pub fn set_fault(&self, fault: impl Fn(Operation) -> io::Result<()> + Send + Sync + 'static) {
         self.set_fault_on(move |_, operation| fault(operation));
     }
 
-    /// The same, with the name of the file: see [`Fault`].
+    /// As [`Self::set_fault`], with the name of the file: see [`Fault`].
     pub fn set_fault_on(&self, fault: impl Fn(&str, Operation) -> io::Result<()> + Send + Sync + 'static) {
         self.state().fault = Some(Arc::new(fault));
     }
 
-    /// Nothing fails any more, but for want of room.
+    /// Removes the fault. Lack of room still fails.
     pub fn clear_fault(&self) {
         self.state().fault = None;
     }
 
-    /// Room for so many bytes in all files together, each rounded up to whole blocks; `None`, as at first, is no limit.
-    /// It may be less than is there: then nothing grows any more. It outlives a crash.
+    /// Limits the bytes in all files together, each rounded up to whole blocks; `None`, the default, is no limit. The
+    /// limit may be less than the present use: then no file can grow. It survives a crash.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity_bytes = bytes;
     }
 
-    /// The disk as it would be found after a crash at this moment. `keep` decides, one after the other, what of the
-    /// unsynced survives. This disk goes on as if nothing had happened.
+    /// The disk as found after a crash now. `keep` decides for each unsynced change whether it survives. This disk is
+    /// not affected.
     #[must_use]
     pub fn after_crash(&self, mut keep: impl FnMut() -> bool) -> Self {
         self.after_crash_with(|_| if keep() { Survival::New } else { Survival::Old })
     }
 
-    /// The same, where `choose` is told what it decides, and may do worse. It is asked of changes of names in the order
-    /// in which they were made, but for those that follow a lost one of the same name; then of the files that are left,
-    /// by name, of each its blocks and its length, as far as they are unsynced. It must not use the disk.
+    /// As [`Self::after_crash`], but `choose` is told the change, and can damage it. Order: changes of names as they
+    /// were made, without those that follow a lost one of the same name; then for each remaining file, by name, its
+    /// unsynced blocks and its length. `choose` must not use the disk.
     #[must_use]
     pub fn after_crash_with(&self, mut choose: impl FnMut(Unsynced<'_>) -> Survival) -> Self {
         let state = self.state();
@@ -279,8 +279,8 @@ impl MemoryDisk {
         Self { state: Arc::new(Mutex::new(State { trace, ..after })) }
     }
 
-    /// Flips the bits of `mask` in a byte that is durable, as age does. False if there is no such byte: it must be both
-    /// synced and there to be seen.
+    /// Flips the bits of `mask` in a durable byte, as bit rot does. Returns false if there is no such byte: it must be
+    /// both synced and visible.
     pub fn damage(&self, name: &str, position: u64, mask: u8) -> bool {
         self.by_hand("damage", name, position, mask, |state, file| {
             let (file, position) = (state.file(file).ok()?, usize::try_from(position).ok()?);
@@ -291,8 +291,8 @@ impl MemoryDisk {
         })
     }
 
-    /// Removes a file as somebody would who does it by hand, while nothing runs: no crash brings it back. Makes all
-    /// other names durable. False if there is no such file.
+    /// Removes a file durably, as an administrator would while no bus runs. Makes all other names durable. Returns
+    /// false if there is no such file.
     pub fn remove_durably(&self, name: &str) -> bool {
         self.by_hand("remove", name, 0, 0, |state, _| {
             state.change(Change::Remove(name.to_owned()));
@@ -301,8 +301,8 @@ impl MemoryDisk {
         })
     }
 
-    /// Cuts a file off as somebody would who does it by hand: no crash brings back what is cut off. False if there is
-    /// no such file, or it is shorter than `length` bytes.
+    /// Truncates a file durably, as an administrator would while no bus runs. Returns false if there is no such file,
+    /// or it is shorter than `length` bytes.
     pub fn truncate_durably(&self, name: &str, length: u64) -> bool {
         self.by_hand("truncate", name, length, 0, |state, file| {
             let (file, length) = (state.file(file).ok()?, usize::try_from(length).ok()?);
@@ -314,10 +314,10 @@ impl MemoryDisk {
         })
     }
 
-    /// A hash of every [`Operation`] so far, in order: the file's name, where, which bytes, and what came of it; also
-    /// of what the disk held at first, of what crashes left, and of what was done by hand. Two runs with the same
-    /// traces did the same. Of bytes that were read only their number is in it: all that decides on them is. Nothing in
-    /// it may be kept: another build may hash in another way.
+    /// A hash of every [`Operation`] so far in order, with the file's name, position, bytes and result; also of the
+    /// initial content, the effects of crashes, and changes by hand. Equal traces mean equal runs. For reads, only the
+    /// number of bytes is included, since the content follows from the rest. Do not store it: another build may hash
+    /// differently.
     pub fn trace(&self) -> u64 {
         self.state().trace.finish()
     }
@@ -329,7 +329,7 @@ impl MemoryDisk {
         state.folder.seen().iter().map(|(name, index)| (name.clone(), file(index))).collect()
     }
 
-    /// A disk that holds these files, durably.
+    /// A disk with these files, durable.
     pub fn with_contents(contents: BTreeMap<String, Vec<u8>>) -> Self {
         let mut trace = Trace::default();
         contents.hash(&mut trace);
@@ -337,18 +337,18 @@ impl MemoryDisk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is made whole under the lock, so a panic elsewhere leaves nothing half done.
+        // Every change is completed under the lock, so a panic elsewhere leaves no partial change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An operation, from the question whether it is to fail to the note of what came of it. `act` gets the answer.
+    /// Runs an operation: asks the fault, calls `act` with its answer, and records the result in the trace.
     fn run(
         &self,
         (name, operation): (&str, Operation),
         (bytes, position): (&[u8], u64),
         act: impl FnOnce(&mut State, io::Result<()>) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        // asked without the lock: the answer may take its time
+        // without the lock: the fault may block
         let fault = self.state().fault.clone();
         let answer = fault.map_or(Ok(()), |fault| fault(name, operation));
         let mut state = self.state();
@@ -357,7 +357,7 @@ impl MemoryDisk {
         result
     }
 
-    /// What is done to a file by hand, which is none of the disk's operations: nobody is asked.
+    /// Changes a file by hand: not an operation, so the fault is not asked.
     fn by_hand(
         &self,
         what: &str,
@@ -387,7 +387,7 @@ impl Disk for MemoryDisk {
         let file = state.named(name)?;
         let opened = state.file(file)?;
         opened.handles += 1;
-        opened.take_told(); // who opens it later is not told
+        opened.take_told(); // handles opened later do not get the error
         drop(state);
         Ok(self.handle(file))
     }

@@ -1,15 +1,15 @@
-//! The data folder: whose it is, and that nobody else has it.
+//! The data folder: its ownership, and exclusive access to it.
 //!
 //! ```text
-//!   nothing there, or nothing in it ──> marked, then used
-//!   marked, or known by what is in it ─> used
-//!   anything else ────────────────────> refused; nothing is changed
+//!   missing or empty ─────────────────────> marked, then used
+//!   marked, or recognised by its content ─> used
+//!   anything else ────────────────────────> refused; nothing is changed
 //! ```
 //!
-//! A folder of an earlier release has no mark: it is known by its log, and marked when it is taken. The mark is there before
-//! anything else is, so that a start that broke off has not made the folder a stranger's.
+//! A folder of an earlier release has no mark: it is recognised by its log, and then marked. The mark is written before
+//! everything else, so that a start that was interrupted leaves a recognisable folder.
 //!
-//! Promises: nothing is written into a folder that is somebody else's. Only its owner can read what is in it.
+//! Promises: nothing is written into a folder of another program or user. Only the owner can read its content.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
@@ -19,23 +19,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::EmbeddedError;
-use crate::effects::{Disk, DiskFolder, FILE_MODE, FOLDER_MODE, LookedAt, write_private};
+use crate::effects::{Disk, DiskFolder, FILE_MODE, FOLDER_MODE, ReadOnlyFolder, write_private};
 
 /// The folder inside the data folder that holds the log.
 pub(super) const LOG_FOLDER: &str = "log";
-/// What it was called when there was nothing in it but the journal.
+/// Its name in releases in which it contained only the journal.
 const EARLIER_LOG_FOLDER: &str = "journal";
 /// Locked while a bus owns the data folder.
 const LOCK_FILE: &str = "lock";
-/// Says whose folder it is.
+/// Marks a data folder.
 const MARK_FILE: &str = "wattle-data";
 const MARK: &str = "This is the data folder of a Wattle bus. Everything in it belongs together.\n";
-/// What a file system has of its own in its uppermost folder.
+/// Entries that a file system creates in its root folder.
 const OF_FILE_SYSTEMS: [&str; 1] = ["lost+found"];
-/// Bits of a mode that let others than the owner do something.
+/// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
 
-/// A data folder that this process has for itself.
+/// A data folder to which this process has exclusive access.
 pub(super) struct Folder {
     /// The log in it.
     pub(super) disk: Arc<dyn Disk>,
@@ -48,7 +48,7 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Embedded
 }
 
 impl Folder {
-    /// Whether there is a log in it. An error where that cannot be seen: it may be one that this user may not look into.
+    /// Whether it contains a log. An error if that cannot be read: this user may lack the permission.
     pub(super) fn has_log(folder: &Path) -> Result<bool, EmbeddedError> {
         for log in [LOG_FOLDER, EARLIER_LOG_FOLDER] {
             match fs::metadata(folder.join(log)) {
@@ -88,7 +88,7 @@ impl Folder {
         Ok(Self { disk: Arc::new(disk), lock: Some(lock) })
     }
 
-    /// The same, only to look at: nothing in it is written, so it may be where nothing can be.
+    /// Opens a folder read-only: nothing in it is written, so it may be on a read-only file system.
     pub(super) fn look(folder: &Path) -> Result<Self, EmbeddedError> {
         let lock_path = folder.join(LOCK_FILE);
         let lock = match File::open(&lock_path) {
@@ -103,12 +103,12 @@ impl Folder {
         }
         let log = [LOG_FOLDER, EARLIER_LOG_FOLDER].map(|name| folder.join(name));
         let log = log.iter().find(|path| path.is_dir()).unwrap_or(&log[0]);
-        let disk = LookedAt::open(log).map_err(failed("read", log))?;
+        let disk = ReadOnlyFolder::open(log).map_err(failed("read", log))?;
         Ok(Self { disk: Arc::new(disk), lock })
     }
 }
 
-/// Whether a folder is marked as ours. An error where it is neither ours nor free.
+/// Whether a folder has our mark. An error if it is neither ours nor empty.
 fn is_marked(folder: &Path) -> Result<bool, EmbeddedError> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -136,14 +136,14 @@ fn is_marked(folder: &Path) -> Result<bool, EmbeddedError> {
     Ok(is_marked)
 }
 
-/// Whether there are files of a log where a bus has them: a folder that was copied without its lock.
+/// Whether it contains files of a log: a folder that was copied without its lock.
 fn has_files_of_log(folder: &Path) -> bool {
     let files = [LOG_FOLDER, EARLIER_LOG_FOLDER].iter().filter_map(|log| fs::read_dir(folder.join(log)).ok());
     let mut names = files.flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.any(|name| name == "state" || name.starts_with("journal-"))
 }
 
-/// Lets nobody but its owner look into a folder that was there, with whatever mode.
+/// Makes an existing folder accessible only to its owner.
 fn keep_private(folder: &Path) {
     let mode = fs::metadata(folder).map(|found| found.mode()).unwrap_or(FOLDER_MODE);
     if mode & OTHERS == 0 {
@@ -151,7 +151,7 @@ fn keep_private(folder: &Path) {
     }
     if let Err(error) = fs::set_permissions(folder, Permissions::from_mode(FOLDER_MODE)) {
         let folder: PathBuf = folder.to_owned();
-        tracing::warn!(folder = %folder.display(), %error, "other users may look into the data folder");
+        tracing::warn!(folder = %folder.display(), %error, "other users can read the data folder");
     }
 }
 
@@ -184,7 +184,7 @@ mod tests {
         fs::create_dir_all(mounted.join("lost+found")).unwrap();
         fs::set_permissions(&mounted, Permissions::from_mode(0o755)).unwrap();
         drop(Folder::take(&mounted).unwrap());
-        assert_eq!(mode(&mounted), FOLDER_MODE, "nobody else looks into it");
+        assert_eq!(mode(&mounted), FOLDER_MODE, "only its owner can read it");
 
         for names in [&["passwd"][..], &["lock"], &["lock", "data/"], &["log/"], &["log/", "log/messages"], &[".git/"]]
         {

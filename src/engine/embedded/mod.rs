@@ -1,7 +1,7 @@
-//! The engine of one machine: the journal of [`crate::log`] under the trait.
+//! The engine of a single machine: implements the trait with the journal of [`crate::log`].
 //!
-//! Promises: a unit is one journal frame; lanes run ahead at *written*, the outside waits for *durable*.
-//! Relies on: the log for order, durability and retention, `engine::catalogue` for numbers.
+//! Promises: a unit is one journal frame; lanes read *written* events, outside readers *durable* ones. Relies on: the
+//! log for order, durability and retention, `engine::catalogue` for numbers.
 
 mod folder;
 pub mod offline;
@@ -33,13 +33,13 @@ use crate::log::{
 pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId, keeper_of};
 
-/// The folder for snapshots of what lanes keep.
+/// The folder for snapshots of lanes' entries.
 const SNAPSHOTS_FOLDER: &str = "snapshots";
 
 /// Why a data folder could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
-    /// Another process owns it.
+    /// Another process uses it.
     #[error(
         "the data folder {folder} belongs to another running bus: stop that one, or name another folder with --data"
     )]
@@ -49,34 +49,34 @@ pub enum EmbeddedError {
     },
     /// It is not the data folder of a bus, and not empty.
     #[error(
-        "{folder} is not the data folder of a bus, and not empty ({found} is in it): name a new folder with --data, or the one \
-         in which a bus keeps its data; nothing was changed"
+        "{folder} is not the data folder of a bus, and not empty (it contains {found}): name a new folder with --data, \
+         or an existing data folder; nothing was changed"
     )]
     NotOurs {
         /// The folder.
         folder: PathBuf,
-        /// Something that is in it.
+        /// One of its entries.
         found: String,
     },
     /// It is the data folder of another user's bus.
     #[error(
-        "the data folder {folder} belongs to another user (uid {owner}): run the bus as that user, or name another folder with \
-         --data; nothing was changed"
+        "the data folder {folder} belongs to another user (uid {owner}): run the bus as that user, or name another \
+         folder with --data; nothing was changed"
     )]
     Stranger {
         /// The folder.
         folder: PathBuf,
-        /// Whose it is.
+        /// Its owner.
         owner: u32,
     },
-    /// The file system says no.
+    /// An I/O error.
     #[error("cannot {what} {path}: {error}{advice}", advice = crate::log::advice(error))]
     Io {
-        /// What was tried.
+        /// What was attempted.
         what: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
-        /// What the file system said.
+        /// The error of the file system.
         error: io::Error,
     },
     /// The journal could not be opened.
@@ -84,25 +84,25 @@ pub enum EmbeddedError {
     Log {
         /// The folder.
         folder: PathBuf,
-        /// Why.
+        /// The reason.
         error: OpenError,
     },
-    /// The catalogue in the journal is not one that this release can read.
+    /// This release cannot read the catalogue in the journal.
     #[error("in the data folder {folder}: {error}")]
     Catalogue {
         /// The folder.
         folder: PathBuf,
-        /// Why.
+        /// The reason.
         error: CatalogueError,
     },
 }
 
-/// What was found in the data folder.
+/// What recovery found in the data folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recovery {
-    /// Frames of the journal that were accepted.
+    /// Number of accepted frames of the journal.
     pub frames: u64,
-    /// Bytes at its end that had not been written whole; nothing in them had been acknowledged.
+    /// Bytes at its end that were not completely written; nothing in them was acknowledged.
     pub void_bytes: u64,
     /// The epoch of this start.
     pub epoch: u32,
@@ -119,23 +119,23 @@ struct Shared {
     condition: watch::Receiver<Condition>,
     health: watch::Sender<Health>,
     durability: Durability,
-    /// Replaced as a whole, so that nobody who looks up a number waits for another one who does.
+    /// Replaced as a whole, so that lookups do not wait for each other.
     catalogue: RwLock<Arc<Catalogue>>,
-    /// Topics that were gone for good when it was opened.
+    /// Topics that were already removed for good when the engine was opened.
     gone_before: BTreeSet<TopicId>,
-    /// One blueprint at a time, from the look at the catalogue to the durable entries.
+    /// Held from the read of the catalogue until its new entries are durable: one blueprint at a time.
     applying: tokio::sync::Mutex<()>,
     recovery: Recovery,
     snapshots: Option<Arc<dyn Disk>>,
-    /// What messages call the folder of the log.
+    /// The path of the log for messages.
     log_folder: PathBuf,
-    /// Held as long as the engine lives.
+    /// Locked as long as the engine exists.
     _lock: Option<File>,
 }
 
 impl EmbeddedEngine {
-    /// Opens a data folder, creating it where it is missing. Blocks on the disk; a task that watches the disk's health
-    /// is started on the current tokio runtime.
+    /// Opens a data folder, or creates it. Blocks on the disk; starts a task on the current tokio runtime that watches
+    /// the log's condition.
     ///
     /// # Errors
     /// [`EmbeddedError`]. A damaged journal is refused, never repaired by guessing.
@@ -152,7 +152,7 @@ impl EmbeddedEngine {
         Self::open_on(folder, disk, Arc::new(SystemClock), options, kept)
     }
 
-    /// Opens the engine on any disk and clock, such as simulated ones. `label` is what messages call the data folder.
+    /// Opens the engine on any disk and clock, such as simulated ones. Messages call the data folder `label`.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -208,8 +208,8 @@ impl EmbeddedEngine {
         .inspect(Self::tell_missing)
     }
 
-    /// Says which files are gone, and what to do. All else is served: a bus that does not run helps no one for the old
-    /// events of one partition.
+    /// Logs which files are missing, and what to do. All other events are served: refusing to start would not restore
+    /// them.
     fn tell_missing(&self) {
         for MissingEvents { file, topic, partition, first_offset, last_offset } in self.shared.missing() {
             tracing::error!(
@@ -219,13 +219,13 @@ impl EmbeddedEngine {
                 first_offset,
                 last_offset,
                 "a file of events is missing: stop the bus and put it back; all other events are served. If it is lost, \
-                 `wattle seek SUBSCRIBER --to {} --partition {partition}` moves a subscriber that stands before it behind it",
+                 `wattle seek SUBSCRIBER --to {} --partition {partition}` moves a subscriber past it",
                 last_offset + 1
             );
         }
     }
 
-    /// What was found in the data folder.
+    /// What recovery found in the data folder.
     pub fn recovery(&self) -> Recovery {
         self.shared.recovery
     }
@@ -248,7 +248,7 @@ impl Shared {
         stopped(&self.condition.borrow())
     }
 
-    /// Events whose file is gone.
+    /// Events whose file is missing.
     fn missing(&self) -> Vec<MissingEvents> {
         let missing = self.log.missing();
         if missing.is_empty() {
@@ -266,14 +266,14 @@ impl Shared {
         missing.into_iter().map(named).collect()
     }
 
-    /// Why a submission was refused or its ticket ended: the log has stopped, or is just about to say so.
+    /// The reason why a submission was refused or its ticket closed: waits for the log to report it.
     async fn stopped(&self) -> Stopped {
         let mut condition = self.condition.clone();
         let changed = condition.wait_for(|condition| *condition != Condition::Working).await;
         changed.ok().and_then(|condition| stopped(&condition)).unwrap_or(Stopped::Closed)
     }
 
-    /// A partition of some records that no topic has.
+    /// The first target of these records that does not exist.
     fn unknown_target(&self, records: &Slices) -> Option<PartitionId> {
         let catalogue = self.catalogue();
         records.partitions().find(|to| !catalogue.has(*to))
@@ -301,8 +301,8 @@ impl Shared {
         Ok(numbers)
     }
 
-    /// Events between `from` and `end` of a partition, from memory or the disk, later ones where those have expired; empty
-    /// only where there are none.
+    /// Events between `from` and `end` of a partition, from memory or the disk, or later ones if those have expired;
+    /// empty only if there are none.
     async fn read(
         &self,
         cold: &mut Option<ColdReader>,
@@ -317,7 +317,7 @@ impl Shared {
             let from = from.max(start);
             match partition.recent(from, end, budget.events, budget.bytes) {
                 Recent::Chunks(chunks) => {
-                    *cold = None; // its window is memory that a lane which has caught up does not need
+                    *cold = None; // frees its window, which a lane that has caught up does not need
                     return Ok(chunks);
                 }
                 Recent::AtEnd => return Ok(Vec::new()),
@@ -330,11 +330,11 @@ impl Shared {
                     let (reader, chunks) = read.await.map_err(|error| ReadError::Storage(error.to_string().into()))?;
                     *cold = Some(reader);
                     match chunks {
-                        // it has expired between the look and the read
+                        // they expired between the check and the read
                         Ok(chunks) if chunks.is_empty() && partition.start() > start => {}
                         Err(_) if partition.start() > start => {}
                         Err(error) if error.is_passing() && self.has_stopped().is_none() => {
-                            tracing::warn!(%error, "a reader waits");
+                            tracing::warn!(%error, "a read of stored events failed and is tried again");
                             tokio::time::sleep(limits::DESCRIPTOR_RETRY_AFTER).await;
                         }
                         chunks => return chunks.map_err(|error| storage(&error)),
@@ -345,7 +345,7 @@ impl Shared {
     }
 }
 
-/// A blueprint's settings, by number.
+/// The settings of a blueprint, by number.
 fn settings(blueprint: &Blueprint, numbers: &Numbers) -> Settings {
     let mut settings = Settings::default();
     for (topic, number) in blueprint.topics.iter().zip(&numbers.topics) {
@@ -387,10 +387,10 @@ impl Engine for EmbeddedEngine {
     }
 
     async fn apply(&self, blueprint: &Blueprint) -> Result<Numbers, ApplyError> {
-        // In a task of its own: were it dropped half-way, its numbers would be in the journal and given again.
+        // In a separate task: if it were cancelled half-way, its numbers would be in the journal and assigned again.
         let (shared, blueprint) = (self.shared.clone(), blueprint.clone());
         let applied = tokio::spawn(async move { shared.apply(&blueprint).await }).await;
-        applied.unwrap_or(Err(ApplyError::Stopped(Stopped::Closed))) // the runtime is going down
+        applied.unwrap_or(Err(ApplyError::Stopped(Stopped::Closed))) // the runtime is shutting down
     }
 
     async fn append(&self, events: Slices) -> Result<Appended, AppendError> {
@@ -456,7 +456,7 @@ impl Engine for EmbeddedEngine {
             return None;
         }
         let partition = self.shared.log.partition(partition);
-        // durable first, so that it is never seen to be ahead
+        // durable first, so that it never exceeds written
         let durable = partition.durable();
         Some(Bounds { start: partition.start(), written: partition.written(), durable })
     }
@@ -612,7 +612,7 @@ impl Entries for LaneEntries {
     }
 }
 
-/// A lane of the embedded engine.
+/// A session of the embedded engine.
 pub struct EmbeddedSession {
     shared: Arc<Shared>,
     lane: Acquired,

@@ -1,4 +1,4 @@
-//! A data folder that no bus uses, to be looked at and, where somebody says so, repaired.
+//! Offline access to a data folder: verification, listing and repair.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use crate::effects::Disk;
 use crate::log;
 pub use crate::log::{FrameInfo, Inspection, Repaired};
 
-/// Why nothing came of it.
+/// Why an offline operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OfflineError {
-    /// The folder cannot be had.
+    /// The folder cannot be opened.
     #[error(transparent)]
     Folder(#[from] EmbeddedError),
-    /// There is no log in it.
+    /// It contains no log.
     #[error("{0} is not the data folder of a bus: there is no folder `log` in it")]
     NoLog(PathBuf),
     /// The log was not repaired.
@@ -22,17 +22,17 @@ pub enum OfflineError {
     Repair(#[from] log::RepairError),
 }
 
-/// A data folder, for as long as nobody else has it.
+/// A data folder to which this process has exclusive access.
 pub struct OfflineFolder {
     folder: PathBuf,
     held: Folder,
 }
 
 impl OfflineFolder {
-    /// Takes a folder that exists.
+    /// Opens an existing folder.
     ///
     /// # Errors
-    /// [`OfflineError`], among others where a bus is running on it.
+    /// [`OfflineError`], also if a bus is running on it.
     pub fn open(folder: &Path) -> Result<Self, OfflineError> {
         if !Folder::has_log(folder)? {
             return Err(OfflineError::NoLog(folder.to_owned()));
@@ -40,10 +40,10 @@ impl OfflineFolder {
         Ok(Self { folder: folder.to_owned(), held: Folder::take(folder)? })
     }
 
-    /// A folder that exists, only to be looked at: it may be one in which nothing can be written.
+    /// Opens an existing folder read-only: it may be on a read-only file system.
     ///
     /// # Errors
-    /// [`OfflineError`], among others where a bus is running on it.
+    /// [`OfflineError`], also if a bus is running on it.
     pub fn look(folder: &Path) -> Result<Self, OfflineError> {
         if !Folder::has_log(folder)? {
             return Err(OfflineError::NoLog(folder.to_owned()));
@@ -59,16 +59,16 @@ impl OfflineFolder {
         EmbeddedError::Log { folder: self.folder.clone(), error }.into()
     }
 
-    /// Reads everything there is and says what is wrong with it.
+    /// Reads everything and reports damage.
     ///
     /// # Errors
-    /// [`OfflineError`] where it cannot even be opened.
+    /// [`OfflineError`] if the log cannot be opened.
     pub fn verify(&self) -> Result<Inspection, OfflineError> {
         log::verify(self.disk()).map_err(|error| self.error(error))
     }
 
-    /// Tells of the frames that are in the journal alone, until `each` has enough. Where that ended, and why, where it
-    /// was not the end of the file.
+    /// Calls `each` for the frames after the last checkpoint, until it returns false. Returns the position of the end
+    /// and, if an incomplete frame begins there, its error.
     ///
     /// # Errors
     /// As [`Self::verify`].
@@ -76,7 +76,7 @@ impl OfflineFolder {
         log::dump(self.disk(), each).map_err(|error| self.error(error))
     }
 
-    /// Gives up everything in the journal from a position on.
+    /// Removes everything in the journal from a position on.
     ///
     /// # Errors
     /// [`OfflineError`].

@@ -1,4 +1,4 @@
-//! What the disk promises, one by one.
+//! Tests of each promise of the disk.
 
 mod trace;
 
@@ -24,7 +24,7 @@ fn fail(disk: &MemoryDisk, which: fn(Operation) -> bool) {
     disk.set_fault(move |operation| if which(operation) { Err(io::Error::other("EIO")) } else { Ok(()) });
 }
 
-/// What is left of the one file, where this becomes of whatever is unsynced.
+/// The file after a crash with this outcome for all unsynced changes.
 fn left(disk: &MemoryDisk, survival: Survival) -> Vec<u8> {
     disk.after_crash_with(|_| survival).contents()["a"].clone()
 }
@@ -133,7 +133,7 @@ fn names_are_durable_once_the_folder_is_synced() {
     assert_eq!(crashed(&disk, false).into_keys().collect::<Vec<_>>(), ["new"]);
 }
 
-/// Every folder that a crash may leave, by what is in its files.
+/// All folders that a crash may leave, with the contents of their files.
 fn folders(disk: &MemoryDisk) -> BTreeSet<Vec<String>> {
     let file = |(name, bytes): (String, Vec<u8>)| format!("{name}={}", String::from_utf8_lossy(&bytes));
     let crash = |choices: u32| {
@@ -244,7 +244,7 @@ fn what_was_cut_off_is_zeroes_where_the_file_grows_again() {
 fn an_allocation_is_zeroes_and_durable_once_it_is_synced() {
     let (disk, file) = disk_with("a", b"x");
     file.allocate(1000).unwrap();
-    file.allocate(10).unwrap(); // is there already
+    file.allocate(10).unwrap(); // is already that long
     assert_eq!(file.length().unwrap(), 1000);
     assert_eq!(crashed(&disk, false)["a"], b"x");
     file.sync().unwrap();
@@ -327,12 +327,12 @@ fn a_disk_without_a_capacity_is_never_full() {
 #[test]
 fn what_does_not_fit_is_written_as_far_as_it_fits() {
     let (disk, file) = disk_with("a", &[1; 100]);
-    disk.set_capacity(Some(3 * BLOCK_BYTES as u64 + 17)); // a part of a block is none
+    disk.set_capacity(Some(3 * BLOCK_BYTES as u64 + 17)); // a partial block does not count
     assert_eq!(disk.space().unwrap().free_bytes, 2 * BLOCK_BYTES as u64);
     assert!(is_full(file.write_at(&[2; 2000], 100)));
     assert_eq!(disk.contents()["a"], [[1; 100].as_slice(), &[2; 3 * BLOCK_BYTES - 100]].concat());
     assert_eq!(disk.space().unwrap().free_bytes, 0);
-    file.write_at(&[3; 3 * BLOCK_BYTES], 0).unwrap(); // below the length
+    file.write_at(&[3; 3 * BLOCK_BYTES], 0).unwrap(); // within the length
     assert!(is_full(file.write_at(&[4; 1], 3 * BLOCK_BYTES as u64)));
     assert!(is_full(file.write_at(&[4; 1], 30 * BLOCK_BYTES as u64)));
     assert_eq!(disk.contents()["a"], [3; 3 * BLOCK_BYTES]);
@@ -430,7 +430,7 @@ fn a_garbled_block_is_new_but_for_one_bit() {
     assert_eq!(left(&disk, Survival::Garbled(64)), left(&disk, Survival::Garbled(0)));
 }
 
-/// What a crash asks about.
+/// The questions that a crash asks.
 fn asked(disk: &MemoryDisk) -> Vec<String> {
     let mut asked = Vec::new();
     let _after = disk.after_crash_with(|unsynced| {

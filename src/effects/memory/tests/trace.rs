@@ -1,10 +1,10 @@
-//! That a seed run twice does the same, and that the trace would tell if it did not.
+//! Runs are deterministic, and the trace shows if they are not.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// Some life of a disk; the same for the same seed. What it held at the end of it, and the trace.
+/// A random sequence of operations for a seed. Returns the disk at the end, and the trace.
 fn life(seed: u64) -> (MemoryDisk, u64) {
     let mut disk = MemoryDisk::with_contents(BTreeMap::from([("0".to_owned(), vec![9; 3000])]));
     disk.set_capacity(Some(40_000));

@@ -1,7 +1,7 @@
-//! A folder that is looked at and not changed: what is written to its files stays in memory.
+//! A read-only view of a folder: writes to its files stay in memory.
 //!
-//! For those who only look, but use what writes a little wherever it opens a file, as databases do. So it works where
-//! nothing can be written, and nothing is changed where something could be.
+//! For readers whose libraries write a little whenever they open a file, as databases do. It works on a read-only file
+//! system, and changes nothing on a writable one.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,19 +12,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Disk, DiskFile, Space};
 
-/// Bytes that are kept as a whole where one of them is written.
+/// Bytes that are copied into memory when one of them is written.
 const PAGE_BYTES: usize = 4096;
 
-/// The folder.
-pub struct LookedAt {
+/// A read-only view of a folder.
+pub struct ReadOnlyFolder {
     path: PathBuf,
 }
 
-impl LookedAt {
-    /// A folder that exists.
+impl ReadOnlyFolder {
+    /// Opens an existing folder.
     ///
     /// # Errors
-    /// As the file system says.
+    /// I/O errors.
     pub fn open(path: &Path) -> io::Result<Self> {
         std::fs::read_dir(path)?;
         Ok(Self { path: path.to_owned() })
@@ -35,7 +35,7 @@ fn not_written<T>() -> io::Result<T> {
     Err(io::ErrorKind::ReadOnlyFilesystem.into())
 }
 
-impl Disk for LookedAt {
+impl Disk for ReadOnlyFolder {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
@@ -48,7 +48,7 @@ impl Disk for LookedAt {
         let file = File::open(self.path.join(name))?;
         let length = file.metadata()?.len();
         let pages = Mutex::new(Pages { written: BTreeMap::new(), length, on_disk: length });
-        Ok(Box::new(LookedAtFile { file, pages }))
+        Ok(Box::new(ReadOnlyFile { file, pages }))
     }
 
     fn create(&self, _: &str) -> io::Result<Box<dyn DiskFile>> {
@@ -77,26 +77,26 @@ impl Disk for LookedAt {
     }
 }
 
-struct LookedAtFile {
+struct ReadOnlyFile {
     file: File,
     pages: Mutex<Pages>,
 }
 
-/// What is not as it is on the disk.
+/// The differences from the file on the disk.
 struct Pages {
     /// By number.
     written: BTreeMap<u64, Box<[u8]>>,
     length: u64,
-    /// As much of the file counts as was never cut off.
+    /// Length of the part of the file on the disk that is still valid.
     on_disk: u64,
 }
 
-impl LookedAtFile {
+impl ReadOnlyFile {
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A page as it is now, zeroes behind the end.
+    /// A page with its changes, zeroes after the end.
     fn page<'p>(&self, pages: &'p mut Pages, number: u64) -> io::Result<&'p mut [u8]> {
         let Pages { written, on_disk, .. } = pages;
         let page = match written.entry(number) {
@@ -128,7 +128,7 @@ impl LookedAtFile {
     }
 }
 
-/// Pieces of a range, none across two pages: the page, where in it, and where in the range.
+/// Splits a range by pages: the page number, the range in the page, and the range in the input.
 fn pieces(position: u64, length: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {
@@ -141,7 +141,7 @@ fn pieces(position: u64, length: usize) -> impl Iterator<Item = (u64, std::ops::
     })
 }
 
-impl DiskFile for LookedAtFile {
+impl DiskFile for ReadOnlyFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let pages = self.pages();
         let length = usize::try_from(pages.length.saturating_sub(position)).unwrap_or(usize::MAX).min(buffer.len());
@@ -211,8 +211,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let stored: Vec<u8> = (0..10_000_u32).map(|at| at as u8 | 1).collect();
         std::fs::write(home.path().join("file"), &stored).unwrap();
-        let looked_at = LookedAt::open(home.path()).unwrap();
-        let (file, model) = (looked_at.open("file").unwrap(), MemoryDisk::default().create("file").unwrap());
+        let folder = ReadOnlyFolder::open(home.path()).unwrap();
+        let (file, model) = (folder.open("file").unwrap(), MemoryDisk::default().create("file").unwrap());
         model.write_at(&stored, 0).unwrap();
         let mut state = 3_u64;
         let mut next = |below: u64| {
@@ -235,7 +235,7 @@ mod tests {
         }
         file.sync().unwrap();
         assert_eq!(std::fs::read(home.path().join("file")).unwrap(), stored);
-        assert!(looked_at.create("other").is_err() && looked_at.remove("file").is_err());
-        assert_eq!(looked_at.list().unwrap(), DiskFolder::create(home.path()).unwrap().list().unwrap());
+        assert!(folder.create("other").is_err() && folder.remove("file").is_err());
+        assert_eq!(folder.list().unwrap(), DiskFolder::create(home.path()).unwrap().list().unwrap());
     }
 }
