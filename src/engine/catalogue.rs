@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::{ApplyError, Blueprint, KnownTopic, Names, Numbers};
+use super::{ApplyError, Blueprint, CatalogueTopic, NameChanges, Numbers};
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId, VersionId};
 
 const TOPIC: u8 = 1;
@@ -142,7 +142,7 @@ impl Catalogue {
         self.digests.insert(number, digest);
     }
 
-    /// Renames a topic. `None` if it does not exist.
+    /// NameChanges a topic. `None` if it does not exist.
     fn name_topic(&mut self, number: TopicId, name: String) -> Option<()> {
         let topic = self.of_topics.get_mut(&number)?;
         // the old name may have been given to another number
@@ -230,8 +230,8 @@ impl Catalogue {
         Ok((numbers, (!entry.is_empty()).then(|| entry.into())))
     }
 
-    /// Renames that are already in effect are skipped, so applying them again changes nothing.
-    fn rename(&mut self, Names { topics, subscribers }: &Names, entry: &mut Vec<u8>) {
+    /// NameChanges that are already in effect are skipped, so applying them again changes nothing.
+    fn rename(&mut self, NameChanges { topics, subscribers }: &NameChanges, entry: &mut Vec<u8>) {
         let mut line = |kind, number, name: &str| {
             entry.put_u8(kind);
             entry.put_u32_le(number);
@@ -257,9 +257,9 @@ impl Catalogue {
     }
 
     /// All topics that are not gone, by number.
-    pub(super) fn topics(&self) -> Vec<KnownTopic> {
+    pub(super) fn topics(&self) -> Vec<CatalogueTopic> {
         let there = self.of_topics.iter().filter(|(_, topic)| !topic.is_gone());
-        let known = |(number, topic): (&TopicId, &Topic)| KnownTopic {
+        let known = |(number, topic): (&TopicId, &Topic)| CatalogueTopic {
             number: *number,
             name: topic.name.clone(),
             partitions: topic.partitions,
@@ -379,7 +379,7 @@ mod tests {
     fn a_name_is_given_to_another_number_as_later_lines_say() {
         let mut catalogue = Catalogue::default();
         let (first, entry) = catalogue.apply(&blueprint(&[("a", 1), ("b", 2)], &[("s", "a")], &[])).unwrap();
-        let names = Names {
+        let names = NameChanges {
             topics: vec![(first.topics[0], "b".into()), (first.topics[1], "a".into())],
             subscribers: vec![(first.subscribers[0], "t".into())],
         };
@@ -403,7 +403,7 @@ mod tests {
         let before = blueprint(&[("a", 2)], &[("s", "a")], &[]);
         let (first, entry) = catalogue.apply(&before).unwrap();
         let (topic, subscriber) = (first.topics[0], first.subscribers[0]);
-        let names = Names { topics: vec![(topic, gone_name("a", topic))], ..Names::default() };
+        let names = NameChanges { topics: vec![(topic, gone_name("a", topic))], ..NameChanges::default() };
         let (_, gone) = catalogue.apply(&Blueprint { names, ..Blueprint::default() }).unwrap();
         let lane = LaneId { subscriber, partition: 0 };
         assert_eq!((catalogue.has(PartitionId { topic, partition: 0 }), catalogue.input(lane)), (false, None));

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use super::catalogue::Catalogue;
 use super::{
-    AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, EntryPage,
-    Health, Hold, KnownTopic, LaneWrite, Numbers, PageBudget, ReadBudget, ReadError, Retention, Session, SessionError,
-    Slices, Stopped, Storage, TimeOf, Unit,
+    AppendError, AppendReceipt, ApplyError, Blueprint, Bounds, Capabilities, CatalogueTopic, Chunk, Engine, Entries,
+    EntryPage, Health, Hold, LaneWrite, Numbers, PageBudget, ReadBudget, ReadError, Retention, RetentionBounds,
+    Session, SessionError, Slices, Stopped, Storage, TimeOf, Unit,
 };
 use crate::effects::{Disk, MemoryDisk};
 use crate::limits;
@@ -52,7 +52,7 @@ struct State {
     settings: HashMap<TopicId, TopicSettings>,
     lifecycles: HashMap<TopicId, Arc<Lifecycle>>,
     /// Published identities, by topic. Windows are limited by count only, not by time.
-    recognised: HashMap<TopicId, Recognised>,
+    recognised: HashMap<TopicId, PublishedIdentities>,
     /// The last number of each producer in each partition, and its offset.
     producers: Sequences,
 }
@@ -61,7 +61,7 @@ type Sequences = HashMap<(PartitionId, ProducerId), (u64, Offset)>;
 
 /// The identities of one topic.
 #[derive(Default, Clone)]
-struct Recognised {
+struct PublishedIdentities {
     places: HashMap<EventId, (u32, Offset)>,
     /// Oldest first.
     order: VecDeque<EventId>,
@@ -212,7 +212,7 @@ impl State {
     }
 
     /// Records identities again after some records were set aside, which changes offsets.
-    fn note_again(&mut self, events: &Slices, before: (HashMap<TopicId, Recognised>, Sequences)) {
+    fn note_again(&mut self, events: &Slices, before: (HashMap<TopicId, PublishedIdentities>, Sequences)) {
         (self.recognised, self.producers) = before;
         for slice in events.iter().filter(|slice| slice.count > 0) {
             let (id, base) = (slice.partition, self.end(slice.partition).unwrap_or(0));
@@ -347,7 +347,7 @@ impl Engine for MemoryEngine {
         Ok(numbers)
     }
 
-    async fn append(&self, mut events: Slices) -> Result<Appended, AppendError> {
+    async fn append(&self, mut events: Slices) -> Result<AppendReceipt, AppendError> {
         self.shared.serving()?;
         if events.bytes() > limits::UNIT_BYTES_MAX {
             return Err(AppendError::TooLarge { bytes: events.bytes(), max: limits::UNIT_BYTES_MAX });
@@ -384,7 +384,7 @@ impl Engine for MemoryEngine {
             (state.append(events, now_ns), duplicates, aside)
         };
         self.shared.changed.notify_waiters();
-        Ok(Appended { base_offsets, duplicates, aside, epoch: 1 })
+        Ok(AppendReceipt { base_offsets, duplicates, aside, epoch: 1 })
     }
 
     async fn acquire(&self, lane: LaneId) -> Result<MemorySession, SessionError> {
@@ -410,7 +410,7 @@ impl Engine for MemoryEngine {
         Some(Bounds { start: 0, written: end, durable: end })
     }
 
-    fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<Beyond> {
+    fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<RetentionBounds> {
         let now_ns = self.shared.now_ns();
         let state = self.shared.state();
         let chunks = state.partitions.get(&partition)?;
@@ -424,7 +424,7 @@ impl Engine for MemoryEngine {
         };
         let last = chunks.iter().take_while(|chunk| is_beyond(chunk)).last();
         let end = last.map_or(0, Chunk::end_offset);
-        Some(Beyond { surely: end, perhaps: end })
+        Some(RetentionBounds { surely: end, perhaps: end })
     }
 
     fn appended_per_minute(&self, partition: PartitionId) -> u64 {
@@ -458,7 +458,7 @@ impl Engine for MemoryEngine {
         Some(state.lanes.get(&lane).map_or(0, |lane| lane.position))
     }
 
-    fn topics(&self) -> Vec<KnownTopic> {
+    fn topics(&self) -> Vec<CatalogueTopic> {
         self.shared.state().catalogue.topics()
     }
 

@@ -57,13 +57,13 @@ pub struct Blueprint {
     pub keepers: Vec<SubscriberSpec>,
     /// Digests of the plugins.
     pub versions: Vec<[u8; 32]>,
-    /// Renames, applied before all lookups.
-    pub names: Names,
+    /// NameChanges, applied before all lookups.
+    pub names: NameChanges,
 }
 
 /// New names of numbers. A name that another number has is taken from it. Idempotent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Names {
+pub struct NameChanges {
     /// Of topics.
     pub topics: Vec<(TopicId, String)>,
     /// Of subscribers.
@@ -72,7 +72,7 @@ pub struct Names {
 
 /// A topic in the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownTopic {
+pub struct CatalogueTopic {
     /// Its number.
     pub number: TopicId,
     /// Its full name, or its last one if another topic has that name now.
@@ -81,7 +81,7 @@ pub struct KnownTopic {
     pub partitions: u32,
 }
 
-impl KnownTopic {
+impl CatalogueTopic {
     /// The name that marks it as removed for good: a [`Blueprint`] that gives it this name deletes all of its data.
     pub fn gone_name(&self) -> String {
         catalogue::gone_name(&self.name, self.number)
@@ -372,7 +372,7 @@ pub struct Bounds {
 
 /// Offsets that bound the events outside of a retention (too old or too many).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Beyond {
+pub struct RetentionBounds {
     /// All events before it are outside.
     pub surely: Offset,
     /// No event from it on is outside.
@@ -404,7 +404,7 @@ pub enum Health {
 }
 
 /// Returns the number of events of a topic that the slowest of some subscribers has not consumed.
-pub type Unconsumed = Box<dyn Fn() -> u64 + Send + Sync>;
+pub type UnconsumedCounter = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// A store of topics, cursors and state. A handle: cheap to clone.
 pub trait Engine: Clone + Send + Sync + 'static {
@@ -417,15 +417,15 @@ pub trait Engine: Clone + Send + Sync + 'static {
     fn capabilities(&self) -> Capabilities;
 
     /// Applies renames and creates missing items, atomically. Existing items that are not in the blueprint stay, with
-    /// all their events. Exception: a topic that is renamed to its [`KnownTopic::gone_name`] loses its partitions and
-    /// lanes, and its data is deleted in the background, also after a restart. The blueprint's settings replace the
+    /// all their events. Exception: a topic that is renamed to its [`CatalogueTopic::gone_name`] loses its partitions
+    /// and lanes, and its data is deleted in the background, also after a restart. The blueprint's settings replace the
     /// previous ones, and retention waits for its subscribers.
     fn apply(&self, blueprint: &Blueprint) -> impl Future<Output = Result<Numbers, ApplyError>> + Send;
 
     /// Appends events from outside, atomically. Resolves when they are durable, or known as duplicates by the marks of
     /// `events`. Appends are decided in the order in which they were first polled. After one that a guard refuses,
     /// later ones with the same [`Fence`] get [`AppendError::Fenced`].
-    fn append(&self, events: Slices) -> impl Future<Output = Result<Appended, AppendError>> + Send;
+    fn append(&self, events: Slices) -> impl Future<Output = Result<AppendReceipt, AppendError>> + Send;
 
     /// Becomes the owner of a lane and replaces the previous owner.
     fn acquire(&self, lane: LaneId) -> impl Future<Output = Result<Self::Session, SessionError>> + Send;
@@ -446,7 +446,7 @@ pub trait Engine: Clone + Send + Sync + 'static {
 
     /// The events of a partition that are outside of a given retention, whether or not subscribers have processed them;
     /// `None` if there is no such partition. Reads only memory, so the result can be a range.
-    fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<Beyond>;
+    fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<RetentionBounds>;
 
     /// Number of events appended to a partition within the last minute of trusted time, as far as this process knows.
     fn appended_per_minute(&self, partition: PartitionId) -> u64;
@@ -479,7 +479,7 @@ pub trait Engine: Clone + Send + Sync + 'static {
 
     /// Returns a counter of the events of a topic that the slowest of some subscribers has not consumed; 0 without
     /// subscribers. Reading the counter should be as cheap as the engine can make it.
-    fn unconsumed(&self, topic: TopicId, partitions: u32, readers: &[SubscriberId]) -> Unconsumed {
+    fn unconsumed(&self, topic: TopicId, partitions: u32, readers: &[SubscriberId]) -> UnconsumedCounter {
         let (engine, readers) = (self.clone(), readers.to_vec());
         Box::new(move || {
             let of_partition = |partition| {
@@ -493,9 +493,9 @@ pub trait Engine: Clone + Send + Sync + 'static {
         })
     }
 
-    /// All topics that are not gone ([`KnownTopic::gone_name`]), by number, whether or not the running topology
+    /// All topics that are not gone ([`CatalogueTopic::gone_name`]), by number, whether or not the running topology
     /// contains them.
-    fn topics(&self) -> Vec<KnownTopic>;
+    fn topics(&self) -> Vec<CatalogueTopic>;
 
     /// Approximate bytes of a partition's events; `None` if it does not exist.
     fn bytes(&self, partition: PartitionId) -> Option<u64>;
@@ -607,7 +607,7 @@ pub struct MissingEvents {
 
 /// The result of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Appended {
+pub struct AppendReceipt {
     /// The offset of the first new event of each slice.
     pub base_offsets: Vec<Offset>,
     /// Events that were published before, in the order of slices and events.
@@ -629,7 +629,7 @@ pub struct Placement {
     pub is_duplicate: bool,
 }
 
-impl Appended {
+impl AppendReceipt {
     /// Where an event was set aside, if it was.
     pub fn aside(&self, slice: usize, record: u32) -> Option<&SetAside> {
         let at = |set: &SetAside| (set.slice as usize, set.record);

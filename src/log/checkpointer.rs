@@ -28,15 +28,15 @@ use std::sync::{Arc, PoisonError};
 
 use super::block::write_block;
 use super::clock::ClockState;
-use super::gone::Leaving;
-use super::identities::{Identities, Resealed};
-use super::producers::Forgetting;
-use super::sealed::Sealed;
+use super::gone::Removals;
+use super::identities::{ChangedRuns, Identities};
+use super::producers::ProducerExpiry;
+use super::runs::StoredRuns;
 use super::segment::{SegmentId, SegmentMeta, is_out_of_descriptors};
 use super::segments::Segments;
-use super::store::{Changes, Checkpoint, Contents, Entries, Extent, RowRange, Store, StoreError};
+use super::store::{Changes, Checkpoint, Contents, Extent, RowRange, Store, StoreError, StoreReader};
 use super::syncer::End;
-use super::unsynced::Unsynced;
+use super::unsynced::UnsyncedSegments;
 use super::{Durability, LogOptions, Settings, Shared, failed_sync, is_passing, lock};
 use crate::limits;
 use crate::model::{Chunk, LaneId, Offset, PartitionId, Retention, SubscriberId, TopicId};
@@ -77,7 +77,7 @@ impl From<StoreError> for CheckpointError {
 
 /// A partition from the checkpointer's view.
 #[derive(Debug, Clone, Default)]
-struct Kept {
+struct PartitionState {
     extent: Extent,
     segments: Segments,
 }
@@ -93,19 +93,19 @@ pub(super) enum Turn {
 
 pub(super) struct Checkpointer {
     store: Store,
-    entries: Entries,
+    entries: StoreReader,
     checkpoint: Checkpoint,
     /// Changes that were moved since the last checkpoint, up to the link: the next checkpoint commits them.
     pending: Changes,
     /// A commit that failed and may have happened nevertheless. Nothing is moved until that is known.
     unsure: Option<Outcome>,
     /// Ordered, so that a simulation is deterministic.
-    partitions: BTreeMap<PartitionId, Kept>,
+    partitions: BTreeMap<PartitionId, PartitionState>,
     cursors: HashMap<LaneId, Offset>,
     identities: Identities,
-    forgetting: Forgetting,
-    leaving: Leaving,
-    unsynced: Unsynced,
+    forgetting: ProducerExpiry,
+    leaving: Removals,
+    unsynced: UnsyncedSegments,
     /// Trusted time of the last moved frame, 0 before the first one since the start. No frame that is not moved yet is
     /// older.
     moved_ns: u64,
@@ -118,16 +118,16 @@ pub(super) struct Checkpointer {
 struct Outcome {
     changes: Changes,
     /// The partitions of which segments expire.
-    partitions: BTreeMap<PartitionId, Kept>,
-    identities: Resealed,
+    partitions: BTreeMap<PartitionId, PartitionState>,
+    identities: ChangedRuns,
     /// Removed topics whose rows this checkpoint deletes.
-    leaves: Vec<Leaves>,
+    leaves: Vec<TopicRemoval>,
     /// How many rows it deleted, if known.
     rows_gone: Option<usize>,
 }
 
 /// A removed topic whose rows a checkpoint deletes.
-struct Leaves {
+struct TopicRemoval {
     topic: TopicId,
     /// The rows of its partitions are among them.
     is_last: bool,
@@ -139,7 +139,7 @@ impl Checkpointer {
     /// Continues from the contents of the store.
     pub(super) fn new(store: Store, contents: &Contents, options: &LogOptions) -> Self {
         let hashing = options.hashing();
-        let mut partitions: BTreeMap<PartitionId, Kept> = BTreeMap::new();
+        let mut partitions: BTreeMap<PartitionId, PartitionState> = BTreeMap::new();
         for (id, extent) in &contents.partitions {
             partitions.entry(*id).or_default().extent = *extent;
         }
@@ -156,9 +156,9 @@ impl Checkpointer {
             partitions,
             cursors: contents.cursors.clone(),
             identities: Identities::new(contents, hashing),
-            forgetting: Forgetting::default(),
-            leaving: Leaving::default(),
-            unsynced: Unsynced::new(options.durability != Durability::Sync),
+            forgetting: ProducerExpiry::default(),
+            leaving: Removals::default(),
+            unsynced: UnsyncedSegments::new(options.durability != Durability::Sync),
             moved_ns: 0,
             looked_ns: 0,
             checkpoint_bytes: options.checkpoint_bytes,
@@ -166,7 +166,7 @@ impl Checkpointer {
     }
 
     /// The identities in the store.
-    pub(super) fn sealed(&self) -> Arc<Sealed> {
+    pub(super) fn sealed(&self) -> Arc<StoredRuns> {
         self.identities.sealed()
     }
 
@@ -197,7 +197,7 @@ impl Checkpointer {
         ends.extend(groups.iter().flat_map(|group| group.ends.iter()).map(|end| (end.id, end)));
         let mut moved_ns = self.moved_ns;
         // The state changes only after all of it is written: after an error, the same is written again.
-        let (mut partitions, mut changed): (BTreeMap<PartitionId, Kept>, Vec<_>) = Default::default();
+        let (mut partitions, mut changed): (BTreeMap<PartitionId, PartitionState>, Vec<_>) = Default::default();
         for (id, end) in ends {
             let mut partition = self.partitions.get(&id).cloned().unwrap_or_default();
             let chunks = end.partition.chunks(partition.extent.end, end.offset);
@@ -241,7 +241,7 @@ impl Checkpointer {
     }
 
     /// Makes a partition's new segments visible to readers.
-    fn adopt(&mut self, shared: &Shared, id: PartitionId, partition: Kept) {
+    fn adopt(&mut self, shared: &Shared, id: PartitionId, partition: PartitionState) {
         shared.partition(id).set_segments(partition.segments.clone(), partition.extent.start);
         self.partitions.insert(id, partition);
     }
@@ -330,10 +330,10 @@ impl Checkpointer {
         &self,
         shared: &Shared,
         settings: &Settings,
-        changed: &BTreeMap<PartitionId, Kept>,
+        changed: &BTreeMap<PartitionId, PartitionState>,
         changes: &mut Changes,
-    ) -> Vec<Leaves> {
-        let is_quiet = |id: &PartitionId, kept: &Kept| {
+    ) -> Vec<TopicRemoval> {
+        let is_quiet = |id: &PartitionId, kept: &PartitionState| {
             !changed.contains_key(id)
                 && kept.segments.last().is_none()
                 && kept.extent.end == shared.partition(*id).written()
@@ -349,13 +349,13 @@ impl Checkpointer {
             if is_last {
                 changes.rows_gone.push(RowRange::of_partitions(topic));
             }
-            leaves.push(Leaves { topic, is_last, is_all: is_last || !gone.is_closed });
+            leaves.push(TopicRemoval { topic, is_last, is_all: is_last || !gone.is_closed });
         }
         leaves
     }
 
     /// Rows of removed topics were deleted.
-    fn left(&mut self, shared: &Shared, leaves: &[Leaves], rows: Option<usize>) {
+    fn left(&mut self, shared: &Shared, leaves: &[TopicRemoval], rows: Option<usize>) {
         if leaves.is_empty() {
             return;
         }
@@ -363,7 +363,7 @@ impl Checkpointer {
             shared.tail.ask(); // there may be more rows
             return;
         }
-        for Leaves { topic, is_last, .. } in leaves.iter().filter(|leaves| leaves.is_all) {
+        for TopicRemoval { topic, is_last, .. } in leaves.iter().filter(|leaves| leaves.is_all) {
             self.leaving.has_left(*topic);
             let all: Vec<_> = self.partitions.range(all_of(*topic)).map(|(id, _)| *id).collect();
             for id in all.iter().filter(|_| *is_last) {
@@ -378,7 +378,7 @@ impl Checkpointer {
         &self,
         shared: &Shared,
         (settings, now): (&Settings, ClockState),
-        kept: &mut BTreeMap<PartitionId, Kept>,
+        kept: &mut BTreeMap<PartitionId, PartitionState>,
         changes: &mut Changes,
     ) {
         let mut holds = shared.holds.decide();
@@ -439,7 +439,7 @@ fn all_of(topic: TopicId) -> RangeInclusive<PartitionId> {
 }
 
 /// How many segments of a partition may be removed, from the first on. `seals` states that the last one is sealed now.
-fn expired(retention: &Retention, now: ClockState, partition: &Kept, reached: Offset, seals: bool) -> usize {
+fn expired(retention: &Retention, now: ClockState, partition: &PartitionState, reached: Offset, seals: bool) -> usize {
     let horizon_ns = retention.age.and_then(|age| now.horizon_ns(age));
     let mut bytes: u64 = partition.segments.iter().map(|meta| meta.bytes).sum();
     let mut may_go = |segment: &SegmentMeta| {
@@ -476,10 +476,10 @@ fn is_to_be_sealed(segment: &SegmentMeta, retention: &Retention, horizon_ns: Opt
 /// Appends events to the partition's segments on the disk. Returns the segments that changed.
 fn add(
     shared: &Shared,
-    unsynced: &mut Unsynced,
+    unsynced: &mut UnsyncedSegments,
     settings: &Settings,
     id: PartitionId,
-    partition: &mut Kept,
+    partition: &mut PartitionState,
     chunks: &[Chunk],
 ) -> Result<Vec<SegmentMeta>, CheckpointError> {
     let topic = settings.topics.get(&id.topic).copied().unwrap_or_default();

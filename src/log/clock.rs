@@ -60,7 +60,7 @@ impl ClockState {
 
 /// The wall clock is so far ahead that nothing expires by age until the clock is confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Frozen {
+pub struct ClockJump {
     /// How far it is ahead.
     pub skew: Duration,
 }
@@ -71,10 +71,10 @@ const NOTICED_NS: u64 = 1_000_000_000;
 
 pub(super) struct TrustedClock {
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
+    state: Mutex<Readings>,
 }
 
-struct State {
+struct Readings {
     now: ClockState,
     /// By the monotonic clock.
     elapsed_ns: u64,
@@ -99,15 +99,15 @@ impl TrustedClock {
             tracing::warn!(
                 off = %days_and_hours(off_ns),
                 "the bus was off for more than a day, or the clock was set in the meantime: that time counts only \
-                 after `wattle clock confirm`. Until then no event expires by age, and state, `dedupe` windows and delayed \
-                 events are as old as before; `wattle run --confirm-clock` confirms at each start"
+                 after `wattle clock confirm`. Until then no event expires by age, and state, `dedupe` windows and \
+                 delayed events are as old as before; `wattle run --confirm-clock` confirms at each start"
             );
         }
-        let state = State { now, elapsed_ns, is_told: !is_believed };
+        let state = Readings { now, elapsed_ns, is_told: !is_believed };
         Self { clock, state: Mutex::new(state) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Readings> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -119,9 +119,9 @@ impl TrustedClock {
     }
 
     /// `Some` while nothing expires by age.
-    pub(super) fn frozen(&self) -> Option<Frozen> {
+    pub(super) fn frozen(&self) -> Option<ClockJump> {
         let now = self.now();
-        now.is_frozen().then(|| Frozen { skew: Duration::from_nanos(now.ahead_ns()) })
+        now.is_frozen().then(|| ClockJump { skew: Duration::from_nanos(now.ahead_ns()) })
     }
 
     /// Confirms that the wall clock is right: if it is ahead, that much time has passed. Returns whether that made a
@@ -136,7 +136,7 @@ impl TrustedClock {
     }
 }
 
-impl State {
+impl Readings {
     fn look(&mut self, wall_ns: u64, elapsed_ns: u64) {
         let passed_ns = elapsed_ns.saturating_sub(self.elapsed_ns);
         let plain_ns = self.now.trusted_ns.saturating_add(passed_ns);
@@ -179,12 +179,12 @@ mod tests {
     const AGE: Duration = Duration::from_secs(3_600);
 
     #[derive(Default)]
-    struct Hands {
+    struct TestClock {
         wall: AtomicU64,
         elapsed: AtomicU64,
     }
 
-    impl Hands {
+    impl TestClock {
         fn at(wall: u64) -> Arc<Self> {
             Arc::new(Self { wall: wall.into(), elapsed: 0.into() })
         }
@@ -199,7 +199,7 @@ mod tests {
         }
     }
 
-    impl Clock for Hands {
+    impl Clock for TestClock {
         fn now_ns(&self) -> u64 {
             self.wall.load(Ordering::Relaxed)
         }
@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    fn open(hands: &Arc<Hands>, trusted_ns: u64, wall_ns: u64) -> TrustedClock {
+    fn open(hands: &Arc<TestClock>, trusted_ns: u64, wall_ns: u64) -> TrustedClock {
         TrustedClock::open(hands.clone(), ClockState { trusted_ns, wall_ns })
     }
 
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn it_goes_with_a_clock_that_is_right() {
-        let hands = Hands::at(START);
+        let hands = TestClock::at(START);
         let clock = TrustedClock::open(hands.clone(), ClockState::default());
         assert_eq!(clock.now().trusted_ns, START, "a new log has no past to jump from");
         hands.pass(200 * DAY);
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn an_hour_ahead_and_back_is_as_if_it_had_never_been() {
-        let hands = Hands::at(START);
+        let hands = TestClock::at(START);
         let clock = open(&hands, START, START);
         hands.set(START + HOUR);
         assert_eq!(minutes(&clock), 0);
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_correction_is_taken_over_slowly() {
-        let hands = Hands::at(START);
+        let hands = TestClock::at(START);
         let clock = open(&hands, START, START);
         hands.set(START + 3 * MINUTE);
         for _ in 0..400 {
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn years_ahead_freeze_retention_and_nothing_else_until_they_are_confirmed_or_gone() {
-        let hands = Hands::at(START);
+        let hands = TestClock::at(START);
         let clock = open(&hands, START, START);
         hands.set(START + 10 * YEAR);
         hands.pass(7 * MINUTE);
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_small_jump_can_be_confirmed_as_well() {
-        let hands = Hands::at(START);
+        let hands = TestClock::at(START);
         let clock = open(&hands, START, START);
         hands.set(START + 3 * HOUR);
         assert!(clock.confirm());
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_years_behind_changes_nothing() {
-        let hands = Hands::at(START);
+        let hands = TestClock::at(START);
         let clock = open(&hands, START, START);
         hands.set(START - 10 * YEAR);
         hands.pass(100 * HOUR);
@@ -298,29 +298,29 @@ mod tests {
 
     #[test]
     fn a_bus_that_was_off_for_days_waits_for_a_word() {
-        let hands = Hands::at(START + 72 * HOUR);
+        let hands = TestClock::at(START + 72 * HOUR);
         let clock = open(&hands, START, START);
         assert!(clock.frozen().is_some());
         hands.pass(5 * MINUTE);
         assert_eq!(minutes(&clock), 5);
         assert!(clock.confirm());
         assert_eq!(minutes(&clock), 72 * 60 + 5);
-        let clock = open(&Hands::at(START + 20 * HOUR), START, START);
+        let clock = open(&TestClock::at(START + 20 * HOUR), START, START);
         assert_eq!((minutes(&clock), clock.frozen()), (20 * 60, None), "less than a day is believed");
     }
 
     #[test]
     fn what_was_skew_is_skew_after_a_start() {
         // ten years ahead when the bus stopped, and still so a minute later
-        let clock = open(&Hands::at(START + 10 * YEAR + MINUTE), START, START + 10 * YEAR);
+        let clock = open(&TestClock::at(START + 10 * YEAR + MINUTE), START, START + 10 * YEAR);
         assert_eq!(minutes(&clock), 1);
         assert!(clock.frozen().is_some());
         // corrected in the meantime: as far as can be known, an hour has passed
-        let clock = open(&Hands::at(START + HOUR), START, START + 10 * YEAR);
+        let clock = open(&TestClock::at(START + HOUR), START, START + 10 * YEAR);
         assert_eq!((minutes(&clock), clock.frozen()), (60, None));
-        let clock = open(&Hands::at(START - HOUR), START, START + 10 * YEAR);
+        let clock = open(&TestClock::at(START - HOUR), START, START + 10 * YEAR);
         assert_eq!((minutes(&clock), clock.frozen()), (0, None));
-        let clock = open(&Hands::at(START + 3 * DAY), START, START + 10 * YEAR);
+        let clock = open(&TestClock::at(START + 3 * DAY), START, START + 10 * YEAR);
         assert!(clock.frozen().is_some() && minutes(&clock) == 0);
     }
 
@@ -330,7 +330,7 @@ mod tests {
         fn no_jumps_make_a_duration_wrong(
             jumps in proptest::collection::vec((0..3 * DAY, 0..2 * YEAR), 1..40),
         ) {
-            let hands = Hands::at(START);
+            let hands = TestClock::at(START);
             let clock = open(&hands, START, START);
             let (mut elapsed, mut before) = (0, START);
             for (pass, wall) in jumps {

@@ -11,7 +11,7 @@ use crate::limits;
 
 /// The state of one log's closing.
 #[derive(Debug, Default)]
-pub(super) struct Closing {
+pub(super) struct CloseState {
     /// How many times a thread has found no room since the close began.
     looks: AtomicU32,
     /// The last checkpoint found no room.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::Shared;
 use super::block::{BLOCK_HEAD_BYTES, BlockError, BlockHead};
-use super::partition::{AtTime, Partition, Taken};
+use super::partition::{ChunkLimiter, Partition, TimeSearch};
 use super::segment::{SegmentError, SegmentId, SegmentMeta, is_out_of_descriptors};
 use crate::limits;
 use crate::model::{Chunk, Offset, PartitionId};
@@ -18,11 +18,11 @@ use crate::model::{Chunk, Offset, PartitionId};
 /// A reader of one partition at a time.
 pub struct ColdReader {
     shared: Arc<Shared>,
-    place: Option<Place>,
+    place: Option<ReadPosition>,
 }
 
 /// The position of a reader.
-struct Place {
+struct ReadPosition {
     partition: PartitionId,
     meta: SegmentMeta,
     /// Of the next block, in the segment.
@@ -65,7 +65,7 @@ impl ColdReader {
     ) -> Result<Vec<Chunk>, ColdError> {
         let known = self.shared.partition(partition);
         let from = from.max(known.start());
-        let mut taken = Taken::new(from, end, events, bytes);
+        let mut taken = ChunkLimiter::new(from, end, events, bytes);
         while taken.from < end {
             let Some(mut place) = self.place(partition, &known, taken.from)? else { break };
             let head = place.block(&self.shared, taken.chunks.is_empty())?;
@@ -102,9 +102,9 @@ impl ColdReader {
     pub fn offset_at_time(&mut self, partition: PartitionId, time_ns: u64, end: Offset) -> Result<Offset, ColdError> {
         let known = self.shared.partition(partition);
         match known.recent_at_time(time_ns, end) {
-            AtTime::Recent(offset) => return Ok(offset),
-            AtTime::None => return Ok(end),
-            AtTime::Cold => {}
+            TimeSearch::Recent(offset) => return Ok(offset),
+            TimeSearch::None => return Ok(end),
+            TimeSearch::Cold => {}
         }
         let segments = known.segments();
         let Some(meta) = segments.iter().find(|meta| meta.last_time_ns >= time_ns) else {
@@ -114,7 +114,7 @@ impl ColdReader {
         };
         let segment = self.shared.open_segments.get(self.shared.disk.as_ref(), partition, meta)?;
         let position = segment.locate_time(time_ns, meta)?;
-        let mut place = Place { partition, meta: *meta, position, offset: meta.base_offset };
+        let mut place = ReadPosition { partition, meta: *meta, position, offset: meta.base_offset };
         while let Some((head, body)) = place.block(&self.shared, true)? {
             if head.first_time_ns >= time_ns && head.base_offset > place.offset {
                 // the block before this one is damaged and may contain the event
@@ -136,7 +136,7 @@ impl ColdReader {
         partition: PartitionId,
         known: &Partition,
         offset: Offset,
-    ) -> Result<Option<Place>, SegmentError> {
+    ) -> Result<Option<ReadPosition>, SegmentError> {
         if let Some(place) = self.place.take()
             && place.partition == partition
             && place.offset == offset
@@ -148,7 +148,7 @@ impl ColdReader {
         let Some(meta) = segments.find(offset) else { return Ok(None) };
         let segment = self.shared.open_segments.get(self.shared.disk.as_ref(), partition, meta)?;
         let position = segment.locate(offset, meta)?;
-        Ok(Some(Place { partition, meta: *meta, position, offset }))
+        Ok(Some(ReadPosition { partition, meta: *meta, position, offset }))
     }
 }
 
@@ -158,7 +158,7 @@ impl Drop for ColdReader {
     }
 }
 
-impl Place {
+impl ReadPosition {
     fn id(&self) -> SegmentId {
         SegmentId { partition: self.partition, base_offset: self.meta.base_offset }
     }

@@ -20,22 +20,22 @@ use super::segment::SegmentId;
 use crate::limits;
 
 pub(super) struct ColdCache {
-    state: Mutex<State>,
+    state: Mutex<CacheState>,
     /// Number of readers of cold data.
     readers: AtomicUsize,
     bytes_max: usize,
 }
 
 #[derive(Default)]
-struct State {
+struct CacheState {
     /// By segment and position of the first byte.
-    windows: BTreeMap<(SegmentId, u64), Window>,
+    windows: BTreeMap<(SegmentId, u64), CachedRange>,
     bytes: usize,
     /// Counts lookups, which orders windows by their last use.
     looks: u64,
 }
 
-struct Window {
+struct CachedRange {
     length: usize,
     wanted: u64,
     content: Arc<Content>,
@@ -48,7 +48,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl State {
+impl CacheState {
     /// The window that contains these bytes, and its first position.
     fn find(&mut self, id: SegmentId, position: u64, length: usize) -> Option<(Arc<Content>, u64)> {
         self.looks += 1;
@@ -63,7 +63,7 @@ impl State {
     fn insert(&mut self, at: (SegmentId, u64), length: usize, bytes_max: usize) -> Arc<Content> {
         self.remove(at);
         let content = Arc::new(Content::default());
-        self.windows.insert(at, Window { length, wanted: self.looks, content: content.clone() });
+        self.windows.insert(at, CachedRange { length, wanted: self.looks, content: content.clone() });
         self.bytes += length;
         while self.bytes > bytes_max
             && let Some((oldest, _)) = self.windows.iter().min_by_key(|(_, window)| window.wanted)

@@ -48,10 +48,10 @@ pub(super) struct Files {
     disk: Arc<dyn Disk>,
     /// Length of a new file.
     file_bytes: u64,
-    state: Mutex<State>,
+    state: Mutex<FileSet>,
 }
 
-struct State {
+struct FileSet {
     files: BTreeMap<u64, Arc<JournalFile>>,
     /// Names of spare files; the last one is used next.
     spares: Vec<String>,
@@ -109,10 +109,10 @@ impl Files {
         let next_spare = numbers.last().map_or(0, |last| last + 1);
         let spares = numbers.iter().map(|number| format!("{SPARE_PREFIX}{number}")).collect();
         let files = files.into_iter().map(|file| (file.first_position, Arc::new(file))).collect();
-        Self { disk, file_bytes, state: Mutex::new(State { files, spares, next_spare }) }
+        Self { disk, file_bytes, state: Mutex::new(FileSet { files, spares, next_spare }) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FileSet> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -20,7 +20,7 @@ use crate::model::{SubscriberId, TopicId};
 
 /// A topic that is removed for good.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GoneTopic {
+pub struct RemovedTopic {
     /// The subscribers that consumed it.
     pub readers: Vec<SubscriberId>,
     /// It was already removed when the log was opened: nothing can be written to it any more.
@@ -29,13 +29,13 @@ pub struct GoneTopic {
 
 /// The removed topics of which nothing is left.
 #[derive(Debug, Default)]
-pub(super) struct Leaving {
+pub(super) struct Removals {
     left: BTreeSet<TopicId>,
 }
 
-impl Leaving {
+impl Removals {
     /// The next topics that may still have rows, a bounded number.
-    pub(super) fn next<'s>(&self, settings: &'s Settings) -> impl Iterator<Item = (TopicId, &'s GoneTopic)> {
+    pub(super) fn next<'s>(&self, settings: &'s Settings) -> impl Iterator<Item = (TopicId, &'s RemovedTopic)> {
         let there = settings.gone.iter().filter(|(topic, _)| !self.left.contains(topic));
         there.map(|(topic, gone)| (*topic, gone)).take(limits::GONE_TOPICS)
     }
@@ -85,7 +85,7 @@ mod tests {
             forget_producers: Some(Duration::from_secs(3_600)),
             ..TopicSettings::default()
         };
-        let goes = |is_closed| (GOES, GoneTopic { readers: vec![reader(GOES)], is_closed });
+        let goes = |is_closed| (GOES, RemovedTopic { readers: vec![reader(GOES)], is_closed });
         let topics = [STAYS, GOES].into_iter().filter(|topic| gone.is_none() || *topic != GOES);
         Settings {
             topics: topics.map(|topic| (topic, kept)).collect(),

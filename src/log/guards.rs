@@ -15,8 +15,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::frame::Kept;
-use super::kept::{EntriesError, EntriesOf};
+use super::entries::{EntriesError, EntryReader};
+use super::frame::PartitionEntries;
 use super::{Settings, Shared, lock};
 use crate::model::guard::{GUARD_ENTRIES, slots_of};
 use crate::model::{
@@ -29,7 +29,7 @@ const SLOTS_AT_ONCE: usize = 128;
 
 /// Values that were looked up for the guarded records of a submission.
 #[derive(Debug, Default)]
-pub(super) struct Looked {
+pub(super) struct GuardLookup {
     /// The checkpoint of the lookup.
     checkpoint: u64,
     values: BTreeMap<(PartitionId, Bytes), Option<Bytes>>,
@@ -39,14 +39,14 @@ pub(super) struct Looked {
 
 /// The oldest ended keys that a partition remembers, as looked up.
 #[derive(Debug, Default)]
-pub(super) struct Oldest {
+pub(super) struct OldestEnds {
     checkpoint: u64,
     slots: VecDeque<(Bytes, Bytes)>,
 }
 
 /// Looks up what the verdict on these records needs and memory does not have. Values that cannot be read are left to
 /// the appender, which reports the error.
-pub(super) fn look_up(shared: &Shared, slices: &Slices) -> Option<Box<Looked>> {
+pub(super) fn look_up(shared: &Shared, slices: &Slices) -> Option<Box<GuardLookup>> {
     if !slices.is_guarded() {
         return None;
     }
@@ -55,7 +55,7 @@ pub(super) fn look_up(shared: &Shared, slices: &Slices) -> Option<Box<Looked>> {
     let (mut values, mut identities_bytes) = (BTreeMap::new(), 0);
     for (partition, _) in slices.released() {
         let lane = shared.lane(keeper_of(*partition));
-        let entries = EntriesOf { shared, lane: &lane };
+        let entries = EntryReader { shared, lane: &lane };
         for key in GUARD_ENTRIES.map(Bytes::from_static) {
             if entries.in_memory(&key).is_none()
                 && let Ok(value) = entries.get(&key)
@@ -66,7 +66,7 @@ pub(super) fn look_up(shared: &Shared, slices: &Slices) -> Option<Box<Looked>> {
     }
     for slice in slices.iter().filter(|slice| !slice.guards.is_empty()) {
         let lane = shared.lane(keeper_of(slice.partition));
-        let entries = EntriesOf { shared, lane: &lane };
+        let entries = EntryReader { shared, lane: &lane };
         let states = slice.guards.iter().map(|guard| Bytes::copy_from_slice(&guard.entry_key()));
         for key in states.chain(GUARD_ENTRIES.map(Bytes::from_static)) {
             let in_memory = entries.in_memory(&key);
@@ -80,14 +80,14 @@ pub(super) fn look_up(shared: &Shared, slices: &Slices) -> Option<Box<Looked>> {
         // after a failed lookup, ended keys are only remembered for longer
         let _ = look_up_oldest(shared, checkpoint, slice.partition, &entries);
     }
-    Some(Box::new(Looked { checkpoint, values, identities_bytes }))
+    Some(Box::new(GuardLookup { checkpoint, values, identities_bytes }))
 }
 
 fn look_up_oldest(
     shared: &Shared,
     checkpoint: u64,
     partition: PartitionId,
-    entries: &EntriesOf<'_>,
+    entries: &EntryReader<'_>,
 ) -> Result<(), EntriesError> {
     let [.., ended] = GUARD_ENTRIES;
     let ended = entries.get(ended)?;
@@ -111,7 +111,7 @@ fn look_up_oldest(
     for slot in kept {
         slots.push_back((Bytes::copy_from_slice(&slot), entries.get(&slot)?.unwrap_or_default()));
     }
-    lock(&shared.oldest_ends).insert(partition, Oldest { checkpoint, slots });
+    lock(&shared.oldest_ends).insert(partition, OldestEnds { checkpoint, slots });
     Ok(())
 }
 
@@ -120,7 +120,7 @@ pub(super) struct Guards<'s> {
     pub(super) shared: &'s Shared,
     pub(super) settings: &'s Settings,
     pub(super) now_ns: u64,
-    pub(super) looked: Option<&'s Looked>,
+    pub(super) looked: Option<&'s GuardLookup>,
 }
 
 impl Guards<'_> {
@@ -132,7 +132,7 @@ impl Guards<'_> {
         slices: &Slices,
         duplicates: &mut Vec<Duplicate>,
         next_offset: impl FnMut(PartitionId) -> Offset,
-    ) -> Result<(Vec<Kept>, Vec<SetAside>), GuardRefused> {
+    ) -> Result<(Vec<PartitionEntries>, Vec<SetAside>), GuardRefused> {
         if !slices.is_guarded() {
             return Ok((Vec::new(), Vec::new()));
         }
@@ -151,7 +151,7 @@ impl Guards<'_> {
 impl GuardStates for Guards<'_> {
     fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, Arc<str>> {
         let lane = self.shared.lane(keeper_of(partition));
-        let entries = EntriesOf { shared: self.shared, lane: &lane };
+        let entries = EntryReader { shared: self.shared, lane: &lane };
         if let Some(value) = entries.in_memory(key) {
             return Ok(value);
         }
@@ -164,7 +164,7 @@ impl GuardStates for Guards<'_> {
 
     fn glance(&self, partition: PartitionId, key: &[u8]) -> Option<Option<Bytes>> {
         let lane = self.shared.lane(keeper_of(partition));
-        if let Some(value) = (EntriesOf { shared: self.shared, lane: &lane }).in_memory(key) {
+        if let Some(value) = (EntryReader { shared: self.shared, lane: &lane }).in_memory(key) {
             return Some(value);
         }
         let known = lock(&self.shared.oldest_ends);
@@ -181,19 +181,19 @@ mod tests {
     use super::*;
     use crate::effects::{ManualClock, MemoryDisk};
     use crate::log::store::LOOKS;
-    use crate::log::{Log, LogOptions, NotPlaced, Placed, Stepper, Ticket};
+    use crate::log::{AppendRefusal, Log, LogOptions, SlicePlaces, Stepper, Ticket};
     use crate::model::{Guard, GuardCounts, Lifecycle, TopicId};
 
     const HERE: PartitionId = PartitionId { topic: TopicId(1), partition: 0 };
     const KEYS: u64 = 500;
 
-    struct Bed {
+    struct Fixture {
         log: Log,
         stepper: Stepper,
         hands: Arc<ManualClock>,
     }
 
-    impl Bed {
+    impl Fixture {
         fn new(remembered_max: u64) -> Self {
             let (disk, hands) = (Arc::new(MemoryDisk::default()), Arc::new(ManualClock::default()));
             let options = LogOptions { file_bytes: 1 << 20, ..LogOptions::default() };
@@ -209,7 +209,7 @@ mod tests {
             Self { log, stepper, hands }
         }
 
-        fn hand_in(&self, key: u64, state: &str) -> Ticket<Result<Placed, NotPlaced>> {
+        fn hand_in(&self, key: u64, state: &str) -> Ticket<Result<SlicePlaces, AppendRefusal>> {
             let mut slices = Slices::default();
             let write = |out: &mut Vec<u8>| {
                 out.push(b'.');
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_appender_does_not_look_into_the_store_however_many_keys_there_are() {
-        let mut bed = Bed::new(KEYS / 2);
+        let mut bed = Fixture::new(KEYS / 2);
         (0..KEYS).for_each(|key| assert_eq!(bed.publish(key, "a"), (true, 0)));
         bed.checkpoint();
         for (number, key) in (0..KEYS).rev().enumerate() {
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn ends_are_forgotten_by_time_without_a_look_into_the_store() {
-        let mut bed = Bed::new(KEYS);
+        let mut bed = Fixture::new(KEYS);
         for key in 0..KEYS {
             bed.publish(key, "a");
             bed.publish(key, "z");
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_between_the_look_and_the_verdict_changes_no_verdict() {
-        let mut bed = Bed::new(KEYS);
+        let mut bed = Fixture::new(KEYS);
         bed.publish(1, "a");
         bed.checkpoint();
         // looked up while the key is in state `a`, judged when the key has ended and memory no longer has that

@@ -16,10 +16,10 @@ use crate::model::{Offset, PartitionId};
 
 /// All holds of a log.
 #[derive(Debug, Default)]
-pub(super) struct Holds(Arc<Mutex<State>>);
+pub(super) struct Holds(Arc<Mutex<HoldTable>>);
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct HoldTable {
     /// The number of holds per offset.
     held: BTreeMap<(PartitionId, Offset), usize>,
     /// The first offsets of partitions once the checkpoint that is being made is committed.
@@ -28,35 +28,35 @@ pub(super) struct State {
 
 /// A hold on a partition from an offset on.
 #[derive(Debug)]
-pub struct Held {
-    all: Arc<Mutex<State>>,
+pub struct PartitionHold {
+    all: Arc<Mutex<HoldTable>>,
     partition: PartitionId,
     from: Offset,
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<HoldTable>) -> MutexGuard<'_, HoldTable> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Holds {
     /// Holds all events of a partition. They begin at `start`, or later if a removal is being made.
-    pub(super) fn hold(&self, partition: PartitionId, start: impl FnOnce() -> Offset) -> Held {
+    pub(super) fn hold(&self, partition: PartitionId, start: impl FnOnce() -> Offset) -> PartitionHold {
         let mut state = lock(&self.0);
         // read under the lock: otherwise a removal could be decided in between
         let from = state.going.get(&partition).copied().unwrap_or(0).max(start());
         *state.held.entry((partition, from)).or_default() += 1;
-        Held { all: self.0.clone(), partition, from }
+        PartitionHold { all: self.0.clone(), partition, from }
     }
 
     /// Starts the next selection of segments to remove; the previous one is complete.
-    pub(super) fn decide(&self) -> MutexGuard<'_, State> {
+    pub(super) fn decide(&self) -> MutexGuard<'_, HoldTable> {
         let mut state = lock(&self.0);
         state.going.clear();
         state
     }
 }
 
-impl State {
+impl HoldTable {
     /// The first offset of a partition that is held.
     pub(super) fn first(&self, partition: PartitionId) -> Offset {
         let first = self.held.range((partition, 0)..=(partition, Offset::MAX)).next();
@@ -69,14 +69,14 @@ impl State {
     }
 }
 
-impl Held {
+impl PartitionHold {
     /// The first offset that is held.
     pub fn from(&self) -> Offset {
         self.from
     }
 }
 
-impl Drop for Held {
+impl Drop for PartitionHold {
     fn drop(&mut self) {
         let mut state = lock(&self.all);
         let at = (self.partition, self.from);

@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::sealed::{Generation, Hashing, Horizon, Sealed, TopicRuns};
-use super::store::{Changes, Contents, Entries, Recognised, StoreError};
+use super::runs::{Generation, Hashing, Horizon, StoredRuns, TopicRuns};
+use super::store::{Changes, Contents, IdentityRow, StoreError, StoreReader};
 use super::window::Batch;
 use super::{Settings, Shared};
 use crate::model::TopicId;
@@ -14,7 +14,7 @@ use crate::model::TopicId;
 /// The runs of all topics, and the identities that are not in a run yet.
 pub(super) struct Identities {
     hashing: Hashing,
-    sealed: Sealed,
+    sealed: StoredRuns,
     pending: BTreeMap<TopicId, Vec<Batch>>,
     pending_bytes: usize,
     /// Rows in the format before runs: their content is pending.
@@ -22,12 +22,12 @@ pub(super) struct Identities {
 }
 
 /// The runs of topics that a checkpoint changes.
-pub(super) type Resealed = BTreeMap<TopicId, Arc<TopicRuns>>;
+pub(super) type ChangedRuns = BTreeMap<TopicId, Arc<TopicRuns>>;
 
 /// The identities of each topic in the format before runs, in the order of the events.
 pub(super) fn old_batches(contents: &Contents) -> impl Iterator<Item = (TopicId, Batch)> {
     contents.old_identities.iter().map(|(topic, all)| {
-        let events: Vec<Recognised> = all.iter().flat_map(|(_, events)| events.iter().copied()).collect();
+        let events: Vec<IdentityRow> = all.iter().flat_map(|(_, events)| events.iter().copied()).collect();
         (*topic, Batch::of(contents.runs.get(topic).map_or(0, TopicRuns::next_number), &events))
     })
 }
@@ -35,7 +35,7 @@ pub(super) fn old_batches(contents: &Contents) -> impl Iterator<Item = (TopicId,
 impl Identities {
     pub(super) fn new(contents: &Contents, hashing: Hashing) -> Self {
         let topics = contents.runs.iter().map(|(topic, runs)| (*topic, Arc::new(runs.clone()))).collect();
-        let mut sealed = Sealed { position: 0, topics };
+        let mut sealed = StoredRuns { position: 0, topics };
         sealed.keep_within(hashing.options.filter_bytes_max);
         let old_rows = contents.old_identities.iter();
         let old_rows = old_rows.flat_map(|(topic, all)| all.iter().map(|(position, _)| (*topic, *position))).collect();
@@ -46,7 +46,7 @@ impl Identities {
         identities
     }
 
-    pub(super) fn sealed(&self) -> Arc<Sealed> {
+    pub(super) fn sealed(&self) -> Arc<StoredRuns> {
         Arc::new(self.sealed.clone())
     }
 
@@ -89,12 +89,12 @@ impl Identities {
         &self,
         settings: &Settings,
         now_ns: u64,
-        store: &Entries,
+        store: &StoreReader,
         changes: &mut Changes,
-    ) -> Result<Resealed, StoreError> {
+    ) -> Result<ChangedRuns, StoreError> {
         let position = changes.checkpoint.link.position;
         let options = &self.hashing.options;
-        let mut resealed = Resealed::new();
+        let mut resealed = ChangedRuns::new();
         let topics: BTreeSet<TopicId> = self.pending.keys().chain(self.sealed.topics.keys()).copied().collect();
         for topic in topics {
             let known = self.sealed.topics.get(&topic);
@@ -108,8 +108,8 @@ impl Identities {
             let mut gone: Vec<u64>;
             if let Some(horizon) = horizon {
                 gone = runs.forget(horizon, options);
-                let is_kept = |row: &Recognised| horizon.has(row.trusted_time_ns, row.number);
-                let mut rows: Vec<Recognised> = pending.iter().flat_map(Batch::events).filter(is_kept).collect();
+                let is_kept = |row: &IdentityRow| horizon.has(row.trusted_time_ns, row.number);
+                let mut rows: Vec<IdentityRow> = pending.iter().flat_map(Batch::events).filter(is_kept).collect();
                 for run in if rows.is_empty() { Vec::new() } else { runs.take_small(rows.len(), options) } {
                     rows.extend(store.run(topic, run.position)?.into_iter().filter(is_kept));
                     gone.push(run.position);
@@ -134,7 +134,7 @@ impl Identities {
     }
 
     /// A checkpoint at this position is durable: publishes the new runs.
-    pub(super) fn happened(&mut self, shared: &Shared, position: u64, resealed: Resealed) {
+    pub(super) fn happened(&mut self, shared: &Shared, position: u64, resealed: ChangedRuns) {
         for (topic, runs) in resealed {
             match runs.is_empty() {
                 true => drop(self.sealed.topics.remove(&topic)),

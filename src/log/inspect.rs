@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::files::{JournalFile, file_name};
 use super::frame::{FrameError, HEAD_BYTES, Head, Kind, Link, UnitBody};
-use super::recovery::{self, Found};
+use super::recovery::{self, LogFiles};
 use super::segment::{SegmentFile, SegmentId};
 use super::walk::{Walk, WalkError};
 use super::{LogOptions, OpenError};
@@ -88,7 +88,7 @@ pub enum RepairError {
 
 /// What a repair removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Repaired {
+pub struct RepairSummary {
     /// Intact frames.
     pub frames: u64,
     /// Events in them.
@@ -126,7 +126,7 @@ pub fn verify(disk: &Arc<dyn Disk>) -> Result<Inspection, OpenError> {
     Ok(inspection)
 }
 
-fn verify_journal(found: &Found, inspection: &mut Inspection) -> Result<(), OpenError> {
+fn verify_journal(found: &LogFiles, inspection: &mut Inspection) -> Result<(), OpenError> {
     let mut ends: BTreeMap<PartitionId, Offset> =
         found.contents.partitions.iter().map(|(id, extent)| (*id, extent.end)).collect();
     let mut events = 0;
@@ -176,7 +176,7 @@ struct Stop {
 
 /// Follows the chain of frames from a link on, while `each` returns true.
 fn walk(
-    found: &Found,
+    found: &LogFiles,
     mut link: Link,
     each: &mut dyn FnMut(&Head, &bytes::Bytes) -> Result<bool, FrameError>,
 ) -> Result<Stop, OpenError> {
@@ -204,7 +204,7 @@ fn walk(
 }
 
 /// Intact frames at their own position, from `position` on, and the events in them.
-fn behind(found: &Found, position: u64) -> Result<(u64, u64), OpenError> {
+fn behind(found: &LogFiles, position: u64) -> Result<(u64, u64), OpenError> {
     let (mut frames, mut events) = (0, 0);
     for (index, file) in found.files.iter().enumerate() {
         let next = found.files.get(index + 1).map_or(u64::MAX, |next| next.first_position);
@@ -274,7 +274,7 @@ pub fn dump(
 ///
 /// # Errors
 /// [`RepairError`].
-pub fn repair(disk: &Arc<dyn Disk>, truncate_at: u64) -> Result<Repaired, RepairError> {
+pub fn repair(disk: &Arc<dyn Disk>, truncate_at: u64) -> Result<RepairSummary, RepairError> {
     let found = recovery::find(disk, &LogOptions::default())?;
     let checkpoint = found.contents.checkpoint.link;
     if truncate_at < checkpoint.position {
@@ -308,5 +308,5 @@ pub fn repair(disk: &Arc<dyn Disk>, truncate_at: u64) -> Result<Repaired, Repair
         }
         file.file.sync()?;
     }
-    Ok(Repaired { frames, events })
+    Ok(RepairSummary { frames, events })
 }

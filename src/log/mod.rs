@@ -31,6 +31,7 @@ mod clock;
 mod closing;
 mod cold;
 mod cold_cache;
+mod entries;
 mod files;
 mod filter;
 mod frame;
@@ -39,12 +40,11 @@ mod guards;
 mod holds;
 mod identities;
 mod inspect;
-mod kept;
 mod partition;
 mod producers;
 mod queue;
 mod recovery;
-mod sealed;
+mod runs;
 mod seat;
 mod segment;
 mod segments;
@@ -69,19 +69,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-pub use clock::Frozen;
+pub use clock::ClockJump;
 pub use cold::{ColdError, ColdReader};
-pub use gone::GoneTopic;
-pub use holds::Held;
-pub use inspect::{FrameInfo, Inspection, RepairError, Repaired, dump, repair, verify};
-pub use kept::{EntriesError, LaneEntries};
-pub use partition::{Partition, Recent};
-pub use queue::{Acquired, NotPlaced, Placed, Refused, Ticket};
+pub use entries::{EntriesError, LaneEntries};
+pub use gone::RemovedTopic;
+pub use holds::PartitionHold;
+pub use inspect::{FrameInfo, Inspection, RepairError, RepairSummary, dump, repair, verify};
+pub use partition::{Partition, RecentRead};
+pub use queue::{AppendRefusal, LaneOwnership, SlicePlaces, SubmitError, Ticket};
 pub use recovery::{Damage, MissingSegment};
-pub use sealed::WindowOptions;
+pub use runs::WindowOptions;
 pub use space::{Room, SpaceLevel};
 pub use threads::Stepper;
-pub use unconsumed::Unconsumed;
+pub use unconsumed::UnconsumedCount;
 
 use crate::effects::{Clock, Disk};
 use crate::limits;
@@ -89,11 +89,11 @@ use crate::model::{Chunk, LaneId, Lifecycle, Offset, PartitionId, Retention, Sub
 use appender::Appender;
 use checkpointer::{CheckpointError, Checkpointer, Turn};
 use clock::TrustedClock;
-use closing::Closing;
+use closing::CloseState;
 use cold_cache::ColdCache;
 use files::Files;
 use queue::Queue;
-use sealed::{Hashing, Sealed};
+use runs::{Hashing, StoredRuns};
 use seat::Seat;
 use segment::{OpenSegments, is_out_of_descriptors};
 use sequencer::Sequencer;
@@ -166,7 +166,7 @@ pub struct Settings {
     /// The guards of topics that have one.
     pub lifecycles: HashMap<TopicId, Arc<Lifecycle>>,
     /// Topics that are removed for good: all of their data is deleted.
-    pub gone: BTreeMap<TopicId, GoneTopic>,
+    pub gone: BTreeMap<TopicId, RemovedTopic>,
 }
 
 /// Why the log could not be opened.
@@ -218,7 +218,7 @@ pub struct Lane {
     /// How many times the lane was acquired. A session with a lower number is fenced.
     owner: AtomicU64,
     /// Its entries, as far as they changed since the last checkpoint.
-    changed: kept::Changed,
+    changed: entries::EntryChanges,
     counts: unconsumed::Counts,
 }
 
@@ -257,21 +257,21 @@ pub(crate) struct Shared {
     holds: holds::Holds,
     settings: RwLock<Arc<Settings>>,
     /// Entries of lanes, as of the last checkpoint.
-    entries: store::Entries,
+    entries: store::StoreReader,
     /// The identities in the store.
-    sealed: RwLock<Arc<Sealed>>,
+    sealed: RwLock<Arc<StoredRuns>>,
     /// By topic: producers that were last seen before this time may be missing in the store, now or soon.
     forgotten: Mutex<BTreeMap<TopicId, u64>>,
     checkpointer: Mutex<Checkpointer>,
     /// Number of checkpoints, incremented before anything in them is removed from memory.
     checkpoints: AtomicU64,
     /// Of guarded partitions.
-    oldest_ends: Mutex<HashMap<PartitionId, guards::Oldest>>,
+    oldest_ends: Mutex<HashMap<PartitionId, guards::OldestEnds>>,
     trusted: TrustedClock,
     /// As found at the start.
     missing: Vec<MissingSegment>,
     condition: watch::Sender<Condition>,
-    closing: Closing,
+    closing: CloseState,
     epoch: u32,
 }
 
@@ -336,11 +336,11 @@ impl Shared {
         lanes.entry(id).or_insert_with(|| Arc::new(Lane::new(id, 0))).clone()
     }
 
-    fn sealed(&self) -> Arc<Sealed> {
+    fn sealed(&self) -> Arc<StoredRuns> {
         self.sealed.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_sealed(&self, sealed: Arc<Sealed>) {
+    fn set_sealed(&self, sealed: Arc<StoredRuns>) {
         *self.sealed.write().unwrap_or_else(PoisonError::into_inner) = sealed;
     }
 
@@ -459,7 +459,7 @@ impl Log {
             trusted: TrustedClock::open(clock.clone(), recovered.clock),
             missing,
             condition: watch::Sender::new(Condition::Working),
-            closing: Closing::default(),
+            closing: CloseState::default(),
             epoch: recovered.link.epoch,
             disk,
             clock,
@@ -517,7 +517,7 @@ impl Log {
     }
 
     /// Protects the present events of a partition from expiry until the hold is dropped.
-    pub fn hold(&self, id: PartitionId) -> Held {
+    pub fn hold(&self, id: PartitionId) -> PartitionHold {
         let partition = self.shared.partition(id);
         self.shared.holds.hold(id, || partition.start())
     }
@@ -565,7 +565,7 @@ impl Log {
     }
 
     /// `Some` while nothing expires by age because the machine's clock is far ahead.
-    pub fn frozen(&self) -> Option<Frozen> {
+    pub fn frozen(&self) -> Option<ClockJump> {
         self.shared.trusted.frozen()
     }
 
@@ -587,8 +587,8 @@ impl Log {
         self.shared.cold_cache.bytes()
     }
 
-    /// Events of a partition from the disk, as [`ColdReader::read`], for a reader that got [`Recent::Cold`]. Empty if
-    /// they have expired in the meantime: look again.
+    /// Events of a partition from the disk, as [`ColdReader::read`], for a reader that got [`RecentRead::Cold`]. Empty
+    /// if they have expired in the meantime: look again.
     ///
     /// # Errors
     /// [`ColdError`].

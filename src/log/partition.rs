@@ -37,7 +37,7 @@ pub struct Partition {
 
 /// The result of a read from memory.
 #[derive(Debug)]
-pub enum Recent {
+pub enum RecentRead {
     /// These events.
     Chunks(Vec<Chunk>),
     /// No event has been written there yet.
@@ -48,7 +48,7 @@ pub enum Recent {
 
 /// The result of a search by append time in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AtTime {
+pub(super) enum TimeSearch {
     /// The event at this offset, in memory.
     Recent(Offset),
     /// The event may be in a segment.
@@ -90,23 +90,23 @@ impl Partition {
 
     /// Events from `from` on and before `end`, from memory: at least one chunk if there is any, then as many as
     /// `events` and `bytes` allow.
-    pub fn recent(&self, from: Offset, end: Offset, events: u32, bytes: usize) -> Recent {
+    pub fn recent(&self, from: Offset, end: Offset, events: u32, bytes: usize) -> RecentRead {
         if from >= end {
-            return Recent::AtEnd;
+            return RecentRead::AtEnd;
         }
         let recent = lock(&self.recent);
         let first = recent.partition_point(|chunk| chunk.end_offset() <= from);
         match recent.get(first) {
             Some(chunk) if chunk.base_offset <= from => {}
-            _ => return Recent::Cold,
+            _ => return RecentRead::Cold,
         }
-        let mut taken = Taken::new(from, end, events, bytes);
+        let mut taken = ChunkLimiter::new(from, end, events, bytes);
         for chunk in recent.range(first..) {
             if !taken.add(chunk.clone()) {
                 break;
             }
         }
-        Recent::Chunks(taken.chunks)
+        RecentRead::Chunks(taken.chunks)
     }
 
     /// All events from `from` to before `end`. They are in memory, and both are bounds of chunks.
@@ -124,7 +124,7 @@ impl Partition {
     /// Resolves when the event at `offset` is durable, when `stopped` says so, or when something changed: look again.
     /// Calls `hurry` if the event is written but not synced.
     pub(super) async fn wait_durable(&self, offset: Offset, stopped: impl Fn() -> bool, hurry: impl Fn()) {
-        let _awaits = Awaits::new(&self.awaited_outside);
+        let _awaits = WaiterGuard::new(&self.awaited_outside);
         if self.durable() <= offset && self.written() > offset {
             hurry();
         }
@@ -262,33 +262,33 @@ impl Partition {
     }
 
     /// The first event before `end` that was appended at or after a time.
-    pub(super) fn recent_at_time(&self, time_ns: u64, end: Offset) -> AtTime {
+    pub(super) fn recent_at_time(&self, time_ns: u64, end: Offset) -> TimeSearch {
         let recent = lock(&self.recent);
         let first = recent.partition_point(|chunk| chunk.append_time_ns < time_ns);
         match recent.get(first) {
             // memory begins too late to know about earlier events
-            Some(chunk) if first == 0 && chunk.base_offset > self.start() => AtTime::Cold,
+            Some(chunk) if first == 0 && chunk.base_offset > self.start() => TimeSearch::Cold,
             // memory may still contain expired events
             Some(chunk) if chunk.base_offset.max(self.start()) < end => {
-                AtTime::Recent(chunk.base_offset.max(self.start()))
+                TimeSearch::Recent(chunk.base_offset.max(self.start()))
             }
-            None if recent.is_empty() && self.start() < end => AtTime::Cold,
-            _ => AtTime::None,
+            None if recent.is_empty() && self.start() < end => TimeSearch::Cold,
+            _ => TimeSearch::None,
         }
     }
 }
 
 /// Counts a waiting reader until it is dropped.
-struct Awaits<'c>(&'c AtomicUsize);
+struct WaiterGuard<'c>(&'c AtomicUsize);
 
-impl<'c> Awaits<'c> {
+impl<'c> WaiterGuard<'c> {
     fn new(count: &'c AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::SeqCst);
         Self(count)
     }
 }
 
-impl Drop for Awaits<'_> {
+impl Drop for WaiterGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -306,7 +306,7 @@ async fn wait(changed: &Notify, done: impl Fn() -> bool) {
 }
 
 /// Chunks, cut to the limits of a read.
-pub(super) struct Taken {
+pub(super) struct ChunkLimiter {
     pub(super) chunks: Vec<Chunk>,
     /// The next offset to read.
     pub(super) from: Offset,
@@ -315,7 +315,7 @@ pub(super) struct Taken {
     bytes: usize,
 }
 
-impl Taken {
+impl ChunkLimiter {
     pub(super) fn new(from: Offset, end: Offset, events: u32, bytes: usize) -> Self {
         Self { chunks: Vec::new(), from, end, events: events.max(1), bytes }
     }
@@ -361,8 +361,8 @@ mod tests {
         Chunk { base_offset, count: slices.count() as u32, append_time_ns: 0, trusted_time_ns: 0, epoch: 1, records }
     }
 
-    fn texts(recent: Recent) -> Vec<String> {
-        let Recent::Chunks(chunks) = recent else { panic!("{recent:?}") };
+    fn texts(recent: RecentRead) -> Vec<String> {
+        let RecentRead::Chunks(chunks) = recent else { panic!("{recent:?}") };
         let text = |record: &[u8]| String::from_utf8(record.to_vec()).unwrap();
         chunks.iter().flat_map(|chunk| chunk.iter().map(|stored| text(stored.record)).collect::<Vec<_>>()).collect()
     }
@@ -377,9 +377,9 @@ mod tests {
         assert_eq!(texts(partition.recent(1, 2, 9, 999)), ["b"]);
         assert_eq!(texts(partition.recent(1, 4, 9, 10)), ["b", "c"]);
         assert_eq!(texts(partition.recent(0, 4, 9, 1)), ["a"], "one event at least, however large");
-        assert!(matches!(partition.recent(4, 4, 9, 999), Recent::AtEnd));
+        assert!(matches!(partition.recent(4, 4, 9, 999), RecentRead::AtEnd));
         partition.forget(3);
-        assert!(matches!(partition.recent(2, 4, 9, 999), Recent::Cold));
+        assert!(matches!(partition.recent(2, 4, 9, 999), RecentRead::Cold));
         assert_eq!(texts(partition.recent(3, 4, 9, 999)), ["d"]);
     }
 
@@ -415,14 +415,14 @@ mod tests {
         for (base_offset, append_time_ns) in [(0, 10), (1, 20), (2, 30)] {
             partition.push(Chunk { append_time_ns, ..chunk(base_offset, &["x"]) });
         }
-        assert_eq!(partition.recent_at_time(5, 3), AtTime::Recent(0));
-        assert_eq!(partition.recent_at_time(20, 3), AtTime::Recent(1));
-        assert_eq!(partition.recent_at_time(21, 2), AtTime::None, "the end is before it");
-        assert_eq!(partition.recent_at_time(31, 3), AtTime::None);
+        assert_eq!(partition.recent_at_time(5, 3), TimeSearch::Recent(0));
+        assert_eq!(partition.recent_at_time(20, 3), TimeSearch::Recent(1));
+        assert_eq!(partition.recent_at_time(21, 2), TimeSearch::None, "the end is before it");
+        assert_eq!(partition.recent_at_time(31, 3), TimeSearch::None);
         partition.forget(1);
-        assert_eq!(partition.recent_at_time(20, 3), AtTime::Cold, "the one before may have that time as well");
-        assert_eq!(partition.recent_at_time(21, 3), AtTime::Recent(2));
+        assert_eq!(partition.recent_at_time(20, 3), TimeSearch::Cold, "the one before may have that time as well");
+        assert_eq!(partition.recent_at_time(21, 3), TimeSearch::Recent(2));
         partition.forget(3);
-        assert_eq!(partition.recent_at_time(21, 3), AtTime::Cold);
+        assert_eq!(partition.recent_at_time(21, 3), TimeSearch::Cold);
     }
 }

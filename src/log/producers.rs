@@ -21,13 +21,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 
 use super::Settings;
-use super::sealed::SealedLook;
-use super::store::{Changes, Entries, Sequenced, StoreError};
+use super::runs::RunLookup;
+use super::store::{Changes, LastSequence, StoreError, StoreReader};
 use crate::limits;
 use crate::model::{PartitionId, ProducerId, TopicId};
 
 /// A producer in a partition.
-pub(super) type Numbered = (PartitionId, ProducerId);
+pub(super) type ProducerKey = (PartitionId, ProducerId);
 
 /// Stands for all partitions of a topic together. Its row of a producer has the highest number of the last frame in
 /// which the producer sent something to the topic, and in place of an offset the time at which it was last seen.
@@ -40,10 +40,10 @@ pub(super) fn of_whole_topics(
     numbers: impl Iterator<Item = (PartitionId, u64)>,
     trusted_time_ns: u64,
     began_ns: u64,
-) -> BTreeMap<TopicId, Sequenced> {
+) -> BTreeMap<TopicId, LastSequence> {
     let mut last = BTreeMap::new();
     for (id, sequence) in numbers {
-        let known = last.entry(id.topic).or_insert(Sequenced { sequence, offset: trusted_time_ns.max(began_ns) });
+        let known = last.entry(id.topic).or_insert(LastSequence { sequence, offset: trusted_time_ns.max(began_ns) });
         known.sequence = known.sequence.max(sequence);
     }
     last
@@ -59,12 +59,12 @@ pub(super) fn floor_ns(forgotten_ns: Option<u64>, forget: Option<std::time::Dura
 
 /// Forgets producers, a few with each checkpoint.
 #[derive(Debug, Default)]
-pub(super) struct Forgetting {
+pub(super) struct ProducerExpiry {
     /// Where the scan of each topic's producers continues.
     next: BTreeMap<TopicId, u128>,
 }
 
-impl Forgetting {
+impl ProducerExpiry {
     /// Deletes producers that were last seen before the floor of their topic and have no `pending` change. Scans a
     /// bounded number. `now_ns` is not later than any frame that is neither in the store nor pending: a producer in
     /// such a frame was seen at or after the floor, so it is not deleted.
@@ -72,7 +72,7 @@ impl Forgetting {
         &mut self,
         settings: &Settings,
         now_ns: u64,
-        store: &Entries,
+        store: &StoreReader,
         (pending, changes): (&Changes, &mut Changes),
         partitions: impl Fn(TopicId) -> Vec<PartitionId>,
     ) -> Result<(), StoreError> {
@@ -110,8 +110,8 @@ impl Forgetting {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Known {
-    last: Sequenced,
+struct CachedSequence {
+    last: LastSequence,
     /// End position of the frame with this number: the entry stays in memory until a checkpoint includes it. The
     /// maximum while its group is being made.
     position: u64,
@@ -122,11 +122,11 @@ struct Known {
 /// The last numbers of producers.
 #[derive(Debug, Default)]
 pub(super) struct Producers {
-    known: HashMap<Numbered, Known>,
+    known: HashMap<ProducerKey, CachedSequence>,
     /// The producers in memory, in the order of eviction checks. Some may be evicted already.
-    order: VecDeque<Numbered>,
+    order: VecDeque<ProducerKey>,
     /// Of the group that is being made.
-    open: Vec<Numbered>,
+    open: Vec<ProducerKey>,
 }
 
 impl Producers {
@@ -134,33 +134,33 @@ impl Producers {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub(super) fn last(&mut self, of: Numbered, look: &mut SealedLook<'_>) -> io::Result<Option<Sequenced>> {
+    pub(super) fn last(&mut self, of: ProducerKey, look: &mut RunLookup<'_>) -> io::Result<Option<LastSequence>> {
         if let Some(known) = self.known.get_mut(&of) {
             known.is_used = true;
             return Ok(Some(known.last));
         }
         let stored = look.producer(of)?;
         if let Some(last) = stored {
-            self.keep(of, Known { last, position: 0, is_used: true });
+            self.keep(of, CachedSequence { last, position: 0, is_used: true });
         }
         Ok(stored)
     }
 
     /// Sets the last number of a producer.
-    pub(super) fn put(&mut self, of: Numbered, last: Sequenced) {
+    pub(super) fn put(&mut self, of: ProducerKey, last: LastSequence) {
         self.open.push(of);
-        self.keep(of, Known { last, position: u64::MAX, is_used: true });
+        self.keep(of, CachedSequence { last, position: u64::MAX, is_used: true });
     }
 
     /// Undoes [`Self::put`].
-    pub(super) fn take_back(&mut self, of: Numbered, before: Option<Sequenced>) {
+    pub(super) fn take_back(&mut self, of: ProducerKey, before: Option<LastSequence>) {
         match (self.known.get_mut(&of), before) {
             (Some(known), Some(before)) => known.last = before,
             _ => drop(self.known.remove(&of)),
         }
     }
 
-    fn keep(&mut self, of: Numbered, known: Known) {
+    fn keep(&mut self, of: ProducerKey, known: CachedSequence) {
         if self.known.insert(of, known).is_none() {
             self.order.push_back(of);
         }
@@ -204,7 +204,7 @@ mod tests {
     use crate::log::{Log, LogOptions, Stepper};
     use crate::model::{Mark, Slices, TopicSettings};
 
-    fn of(number: u128) -> Numbered {
+    fn of(number: u128) -> ProducerKey {
         (PartitionId { topic: TopicId(1), partition: 0 }, ProducerId(number))
     }
 
@@ -212,10 +212,10 @@ mod tests {
     fn what_is_in_the_store_goes_where_there_are_many_and_the_rest_stays() {
         let mut producers = Producers::default();
         for number in 0..10 {
-            producers.put(of(number), Sequenced { sequence: 1, offset: 0 });
+            producers.put(of(number), LastSequence { sequence: 1, offset: 0 });
             producers.written(number as u64 + 1);
         }
-        producers.put(of(3), Sequenced { sequence: 2, offset: 5 });
+        producers.put(of(3), LastSequence { sequence: 2, offset: 5 });
         producers.release(0, 2, 100);
         assert_eq!(producers.known.len(), 10, "nothing is in the store");
         producers.release(6, 2, 100);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
+use super::entries::EntryChanges;
 use super::frame::{HEAD_BYTES, unit_frame_bytes, writes_bytes};
-use super::guards::{Looked, look_up};
-use super::kept::Changed;
+use super::guards::{GuardLookup, look_up};
 use super::unconsumed::Counts;
 use super::{Lane, Log};
 use crate::limits;
@@ -17,7 +17,7 @@ use crate::model::{Duplicate, GuardRefused, LaneId, LaneWrite, Offset, ProducerU
 
 /// The offsets of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placed {
+pub struct SlicePlaces {
     /// The offset of the first new record of each slice.
     pub base_offsets: Vec<Offset>,
     /// Records that were published before, in the order of slices and records; they get no offset.
@@ -28,7 +28,7 @@ pub struct Placed {
 
 /// Why an append was refused. None of its records was appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotPlaced {
+pub enum AppendRefusal {
     /// A guard refuses one of the records.
     Guard(GuardRefused),
     /// Its topic does not know its producer, which may have been forgotten.
@@ -39,7 +39,7 @@ pub enum NotPlaced {
 
 /// The result of acquiring a lane.
 #[derive(Debug, Clone)]
-pub struct Acquired {
+pub struct LaneOwnership {
     /// The lane.
     pub lane: Arc<Lane>,
     /// Its committed position.
@@ -62,8 +62,8 @@ pub(super) enum Submission {
     Append {
         slices: Slices,
         /// Looked-up state of its guards.
-        looked: Option<Box<Looked>>,
-        ticket: oneshot::Sender<Result<Placed, NotPlaced>>,
+        looked: Option<Box<GuardLookup>>,
+        ticket: oneshot::Sender<Result<SlicePlaces, AppendRefusal>>,
         permit: Permit,
     },
     /// A lane's unit.
@@ -73,7 +73,7 @@ pub(super) enum Submission {
         consumed_to: Offset,
         slices: Slices,
         /// Looked-up state of its guards.
-        looked: Option<Box<Looked>>,
+        looked: Option<Box<GuardLookup>>,
         /// The changed entries of the lane, and the number of the unit that changes them.
         writes: Vec<LaneWrite>,
         unit: u64,
@@ -92,7 +92,7 @@ pub(super) enum Submission {
 }
 
 /// Bytes of the identities that are written again with the states of keys.
-fn identities_bytes(looked: &Option<Box<Looked>>) -> usize {
+fn identities_bytes(looked: &Option<Box<GuardLookup>>) -> usize {
     looked.as_ref().map_or(0, |looked| looked.identities_bytes)
 }
 
@@ -112,11 +112,11 @@ impl Submission {
 
 /// The queue of the appender.
 pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<QueueState>,
     arrived: Condvar,
     producers: Budget,
     lanes: Budget,
-    wanted: Wanted,
+    wanted: Reservation,
 }
 
 /// Limits of one kind of waiting submissions. Producers and lanes have one each, so that neither waits for the other.
@@ -129,12 +129,12 @@ struct Budget {
 /// Reserves room for the largest append that was refused: smaller ones leave it free until that append is repeated, or
 /// for a limited time. Otherwise small appends, which fit into any gap, would starve large ones.
 #[derive(Default)]
-struct Wanted {
+struct Reservation {
     bytes: AtomicUsize,
     until_ns: AtomicU64,
 }
 
-struct Waiting {
+struct QueueState {
     submissions: Vec<Submission>,
     /// Upper bound of the bytes of their frames.
     bytes: usize,
@@ -144,7 +144,7 @@ struct Waiting {
     sleep: Sleep,
 }
 
-impl Waiting {
+impl QueueState {
     fn take(&mut self) -> Vec<Submission> {
         self.bytes = 0;
         std::mem::take(&mut self.submissions)
@@ -164,7 +164,7 @@ enum Sleep {
 
 /// Why the appender's thread was woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Woken {
+pub(super) enum WakeReason {
     /// There may be submissions.
     Called,
     /// The timeout has passed without submissions.
@@ -175,7 +175,7 @@ pub(super) enum Woken {
 
 /// Why a submission was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum SubmitError {
     /// The queue is full of appends of producers.
     Busy,
     /// The disk is nearly full; the rest is reserved for work that frees room.
@@ -187,7 +187,7 @@ pub enum Refused {
 impl Queue {
     pub(super) fn new() -> Self {
         Self {
-            waiting: Mutex::new(Waiting {
+            waiting: Mutex::new(QueueState {
                 submissions: Vec::new(),
                 bytes: 0,
                 closed: false,
@@ -197,11 +197,11 @@ impl Queue {
             arrived: Condvar::new(),
             producers: Budget::new(limits::PRODUCER_QUEUE_BYTES_MAX),
             lanes: Budget::new(limits::LANE_QUEUE_BYTES_MAX),
-            wanted: Wanted::default(),
+            wanted: Reservation::default(),
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, QueueState> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -211,14 +211,16 @@ impl Queue {
     }
 
     /// Admits an append of `bytes`, or refuses it: producers do not wait here.
-    fn admit_producer(&self, bytes: usize, now_ns: u64) -> Result<Permit, Refused> {
+    fn admit_producer(&self, bytes: usize, now_ns: u64) -> Result<Permit, SubmitError> {
         let count = self.producers.try_take(&self.producers.count, 1)?;
         let taken = self.producers.try_take(&self.producers.bytes, bytes);
         let wanted = self.wanted.bytes(now_ns);
         match taken {
-            Err(Refused::Busy) => self.wanted.want(bytes.max(wanted), now_ns),
+            Err(SubmitError::Busy) => self.wanted.want(bytes.max(wanted), now_ns),
             // acquired before the check, so that two concurrent calls do not both see enough room
-            Ok(_) if bytes < wanted && self.producers.bytes.available_permits() < wanted => return Err(Refused::Busy),
+            Ok(_) if bytes < wanted && self.producers.bytes.available_permits() < wanted => {
+                return Err(SubmitError::Busy);
+            }
             Ok(_) if bytes >= wanted => self.wanted.nothing(),
             _ => {}
         }
@@ -226,18 +228,18 @@ impl Queue {
     }
 
     /// Admits a unit of `bytes`; lanes wait for room in order.
-    async fn admit_lane(&self, bytes: usize) -> Result<Permit, Refused> {
+    async fn admit_lane(&self, bytes: usize) -> Result<Permit, SubmitError> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let bytes = self.lanes.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| Refused::Stopped)?;
-        let count = self.lanes.count.clone().acquire_owned().await.map_err(|_| Refused::Stopped)?;
+        let bytes = self.lanes.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| SubmitError::Stopped)?;
+        let count = self.lanes.count.clone().acquire_owned().await.map_err(|_| SubmitError::Stopped)?;
         Ok(Permit { _count: count, _bytes: bytes })
     }
 
     /// Adds a submission to the end. The caller makes sure that it is written.
-    fn submit(&self, submission: Submission) -> Result<(), Refused> {
+    fn submit(&self, submission: Submission) -> Result<(), SubmitError> {
         let mut waiting = self.waiting();
         if waiting.closed {
-            return Err(Refused::Stopped);
+            return Err(SubmitError::Stopped);
         }
         waiting.bytes += submission.frame_bytes();
         waiting.submissions.push(submission);
@@ -270,7 +272,7 @@ impl Queue {
         }
     }
 
-    fn wake_from(&self, mut waiting: MutexGuard<'_, Waiting>, sleeps: &[Sleep]) {
+    fn wake_from(&self, mut waiting: MutexGuard<'_, QueueState>, sleeps: &[Sleep]) {
         let wake = sleeps.contains(&waiting.sleep);
         if wake {
             waiting.sleep = Sleep::Awake;
@@ -311,13 +313,13 @@ impl Queue {
 
     /// Blocks the appender's thread until there are submissions, it is woken, or (if something is unmarked) `patience`
     /// has passed.
-    pub(super) fn wait(&self, patience: Duration) -> Woken {
+    pub(super) fn wait(&self, patience: Duration) -> WakeReason {
         let mut waiting = self.waiting();
         let patience = waiting.is_unmarked.then_some(patience);
         if waiting.submissions.is_empty() && !waiting.closed {
             let sleep = if patience.is_some() { Sleep::Light } else { Sleep::Deep };
             waiting.sleep = sleep;
-            let sleeps = |waiting: &mut Waiting| waiting.sleep == sleep;
+            let sleeps = |waiting: &mut QueueState| waiting.sleep == sleep;
             waiting = match patience {
                 None => self.arrived.wait_while(waiting, sleeps).unwrap_or_else(PoisonError::into_inner),
                 Some(patience) => {
@@ -325,13 +327,13 @@ impl Queue {
                     let (mut waiting, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
                     waiting.sleep = Sleep::Awake;
                     if timeout.timed_out() && waiting.submissions.is_empty() && !waiting.closed {
-                        return Woken::Time;
+                        return WakeReason::Time;
                     }
                     waiting
                 }
             };
         }
-        if waiting.closed && waiting.submissions.is_empty() { Woken::Closed } else { Woken::Called }
+        if waiting.closed && waiting.submissions.is_empty() { WakeReason::Closed } else { WakeReason::Called }
     }
 }
 
@@ -345,16 +347,16 @@ impl Budget {
         self.bytes_max.saturating_sub(self.bytes.available_permits()) as u64
     }
 
-    fn try_take(&self, of: &Arc<Semaphore>, room: usize) -> Result<OwnedSemaphorePermit, Refused> {
-        let room = u32::try_from(room).map_err(|_| Refused::Busy)?;
+    fn try_take(&self, of: &Arc<Semaphore>, room: usize) -> Result<OwnedSemaphorePermit, SubmitError> {
+        let room = u32::try_from(room).map_err(|_| SubmitError::Busy)?;
         of.clone().try_acquire_many_owned(room).map_err(|error| match error {
-            TryAcquireError::Closed => Refused::Stopped,
-            TryAcquireError::NoPermits => Refused::Busy,
+            TryAcquireError::Closed => SubmitError::Stopped,
+            TryAcquireError::NoPermits => SubmitError::Busy,
         })
     }
 }
 
-impl Wanted {
+impl Reservation {
     /// The number of bytes to leave free now.
     fn bytes(&self, now_ns: u64) -> usize {
         match self.bytes.load(Ordering::Relaxed) {
@@ -380,7 +382,13 @@ impl Wanted {
 
 impl Lane {
     pub(super) fn new(id: LaneId, position: Offset) -> Self {
-        Self { id, position: position.into(), owner: 0.into(), changed: Changed::default(), counts: Counts::default() }
+        Self {
+            id,
+            position: position.into(),
+            owner: 0.into(),
+            changed: EntryChanges::default(),
+            counts: Counts::default(),
+        }
     }
 
     /// Everything before this offset is consumed by written units.
@@ -395,7 +403,7 @@ impl Lane {
 }
 
 impl Log {
-    fn submit(&self, submission: Submission) -> Result<(), Refused> {
+    fn submit(&self, submission: Submission) -> Result<(), SubmitError> {
         self.shared.queue.submit(submission)?;
         if let Some(seat) = &self.seat {
             seat.write_what_waits();
@@ -406,10 +414,10 @@ impl Log {
     /// Appends events. The ticket resolves when they are durable.
     ///
     /// # Errors
-    /// [`Refused::Busy`] if the queue is full, [`Refused::Full`] if the disk is; nothing was submitted then.
-    pub fn append(&self, slices: Slices) -> Result<Ticket<Result<Placed, NotPlaced>>, Refused> {
+    /// [`SubmitError::Busy`] if the queue is full, [`SubmitError::Full`] if the disk is; nothing was submitted then.
+    pub fn append(&self, slices: Slices) -> Result<Ticket<Result<SlicePlaces, AppendRefusal>>, SubmitError> {
         if !self.shared.space.level(&self.shared, slices.bytes()).admits_producers() {
-            return Err(Refused::Full);
+            return Err(SubmitError::Full);
         }
         let permit = self.shared.queue.admit_producer(slices.bytes(), self.shared.clock.elapsed_ns())?;
         let looked = look_up(&self.shared, &slices);
@@ -422,19 +430,19 @@ impl Log {
     /// [`Log::acquire`]. If the unit has guards, waits for their verdict; a refused unit has no effect.
     ///
     /// # Errors
-    /// [`Refused::Stopped`].
+    /// [`SubmitError::Stopped`].
     pub async fn unit(
         &self,
-        lane: &Acquired,
+        lane: &LaneOwnership,
         consumed_to: Offset,
         slices: Slices,
         writes: Vec<LaneWrite>,
-    ) -> Result<Result<(), GuardRefused>, Refused> {
+    ) -> Result<Result<(), GuardRefused>, SubmitError> {
         while !slices.is_empty() && !self.shared.space.level(&self.shared, slices.bytes()).admits_emits() {
             let mut condition = self.condition();
             let stopped = condition.wait_for(|condition| *condition != super::Condition::Working);
             if tokio::time::timeout(limits::SPACE_LOOK_EVERY, stopped).await.is_ok() {
-                return Err(Refused::Stopped);
+                return Err(SubmitError::Stopped);
             }
         }
         let permit = self.shared.queue.admit_lane(slices.bytes() + writes_bytes(&writes)).await?;
@@ -456,7 +464,7 @@ impl Log {
                 Ok(Err(refused))
             }
             // fenced, which the session learns at its next commit, or stopped
-            Err(_) if lane.is_owner(owner) => Err(Refused::Stopped),
+            Err(_) if lane.is_owner(owner) => Err(SubmitError::Stopped),
             Err(_) => Ok(Ok(())),
         }
     }
@@ -464,43 +472,43 @@ impl Log {
     /// Makes the caller the owner of a lane.
     ///
     /// # Errors
-    /// [`Refused::Stopped`].
-    pub async fn acquire(&self, id: LaneId) -> Result<Acquired, Refused> {
+    /// [`SubmitError::Stopped`].
+    pub async fn acquire(&self, id: LaneId) -> Result<LaneOwnership, SubmitError> {
         let lane = self.lane(id);
         let (sender, ticket) = oneshot::channel();
         self.submit(Submission::Acquire { lane: lane.clone(), ticket: sender })?;
-        let (position, owner) = ticket.await.map_err(|_| Refused::Stopped)?;
-        Ok(Acquired { lane, position, owner })
+        let (position, owner) = ticket.await.map_err(|_| SubmitError::Stopped)?;
+        Ok(LaneOwnership { lane, position, owner })
     }
 
     /// Appends a catalogue entry, and resolves when it is durable.
     ///
     /// # Errors
-    /// [`Refused::Stopped`].
-    pub async fn catalogue(&self, entry: Bytes) -> Result<(), Refused> {
+    /// [`SubmitError::Stopped`].
+    pub async fn catalogue(&self, entry: Bytes) -> Result<(), SubmitError> {
         let (sender, ticket) = oneshot::channel();
         self.submit(Submission::Catalogue { entry, ticket: sender })?;
-        ticket.await.map_err(|_| Refused::Stopped)
+        ticket.await.map_err(|_| SubmitError::Stopped)
     }
 
     /// Resolves when everything that was submitted before is as durable as the log promises.
     ///
     /// # Errors
-    /// [`Refused::Stopped`].
-    pub async fn sync(&self) -> Result<(), Refused> {
+    /// [`SubmitError::Stopped`].
+    pub async fn sync(&self) -> Result<(), SubmitError> {
         let (sender, ticket) = oneshot::channel();
         self.submit(Submission::Sync { ticket: sender })?;
-        ticket.await.map_err(|_| Refused::Stopped)
+        ticket.await.map_err(|_| SubmitError::Stopped)
     }
 
     /// Resolves when everything that was submitted before is written.
     ///
     /// # Errors
-    /// [`Refused::Stopped`].
-    pub async fn barrier(&self) -> Result<(), Refused> {
+    /// [`SubmitError::Stopped`].
+    pub async fn barrier(&self) -> Result<(), SubmitError> {
         let (sender, ticket) = oneshot::channel();
         self.submit(Submission::Barrier { ticket: sender })?;
-        ticket.await.map_err(|_| Refused::Stopped)
+        ticket.await.map_err(|_| SubmitError::Stopped)
     }
 }
 
@@ -531,9 +539,13 @@ mod tests {
     fn room_is_left_for_a_while_only() {
         let queue = Queue::new();
         let mut small: Vec<Permit> = std::iter::from_fn(|| queue.admit_producer(MIB, 0).ok()).collect();
-        assert_eq!(queue.admit_producer(32 * MIB, 0).err(), Some(Refused::Busy));
+        assert_eq!(queue.admit_producer(32 * MIB, 0).err(), Some(SubmitError::Busy));
         small.truncate(small.len() - 32);
-        assert_eq!(queue.admit_producer(1, 0).err(), Some(Refused::Busy), "all of it is reserved for the large one");
+        assert_eq!(
+            queue.admit_producer(1, 0).err(),
+            Some(SubmitError::Busy),
+            "all of it is reserved for the large one"
+        );
         small.pop();
         let _fits_as_well = queue.admit_producer(MIB, 0).unwrap();
         let over = limits::PRODUCER_ROOM_LEFT_FOR.as_nanos() as u64;

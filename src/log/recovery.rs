@@ -107,7 +107,7 @@ pub enum Damage {
 }
 
 /// The result of recovery, made durable.
-pub(super) struct Recovered {
+pub(super) struct RecoveredLog {
     pub(super) store: Store,
     pub(super) contents: Contents,
     pub(super) files: Files,
@@ -137,7 +137,7 @@ fn store_error(error: StoreError) -> OpenError {
 }
 
 /// A log as found on the disk, unchanged.
-pub(super) struct Found {
+pub(super) struct LogFiles {
     /// All names in the folder.
     pub(super) names: Vec<String>,
     pub(super) store: Option<Store>,
@@ -151,7 +151,7 @@ pub(super) struct Found {
 }
 
 /// The content of the accepted frames.
-struct Accepted {
+struct AcceptedFrames {
     /// The end offset of each partition.
     ends: HashMap<PartitionId, Offset>,
     link: Link,
@@ -163,7 +163,7 @@ struct Accepted {
 }
 
 /// Rows S to X, G and H: reads the state store and opens the files. (Y is checked after everything else is read.)
-pub(super) fn find(disk: &Arc<dyn Disk>, options: &LogOptions) -> Result<Found, OpenError> {
+pub(super) fn find(disk: &Arc<dyn Disk>, options: &LogOptions) -> Result<LogFiles, OpenError> {
     let names = disk.list().map_err(disk_error("list", "the log's folder"))?;
     let mut positions: Vec<u64> = names.iter().filter_map(|name| position_of_name(name)).collect();
     positions.sort_unstable();
@@ -206,19 +206,19 @@ pub(super) fn find(disk: &Arc<dyn Disk>, options: &LogOptions) -> Result<Found, 
     if store.is_some() && files.first().is_none_or(|file| file.first_position > from) {
         return Err(Damage::MissingFile { file: file_name(from) }.into()); // W
     }
-    Ok(Found { names, store, contents, files, past, unused })
+    Ok(LogFiles { names, store, contents, files, past, unused })
 }
 
 /// Reads the log, decides, and makes durable what it accepts.
-pub(super) fn recover(disk: &Arc<dyn Disk>, options: &LogOptions, file_bytes: u64) -> Result<Recovered, OpenError> {
+pub(super) fn recover(disk: &Arc<dyn Disk>, options: &LogOptions, file_bytes: u64) -> Result<RecoveredLog, OpenError> {
     let found = find(disk, options)?;
     let accepted = accept(&found)?;
     make_durable(disk, found, accepted, file_bytes)
 }
 
 /// Rows A to F and I: accepts frames up to the end or the first invalid one.
-fn accept(found: &Found) -> Result<Accepted, OpenError> {
-    let mut accepted = Accepted {
+fn accept(found: &LogFiles) -> Result<AcceptedFrames, OpenError> {
+    let mut accepted = AcceptedFrames {
         ends: found.contents.partitions.iter().map(|(id, extent)| (*id, extent.end)).collect(),
         link: found.contents.checkpoint.link,
         proved_durable: found.contents.checkpoint.link.position,
@@ -237,7 +237,7 @@ fn accept(found: &Found) -> Result<Accepted, OpenError> {
 }
 
 /// Accepts the frames of one file. `next` is the first position of the next file.
-fn accept_file(accepted: &mut Accepted, file: &JournalFile, next: Option<u64>) -> Result<(), OpenError> {
+fn accept_file(accepted: &mut AcceptedFrames, file: &JournalFile, next: Option<u64>) -> Result<(), OpenError> {
     let name = file_name(file.first_position);
     let mut walk = Walk::new(file);
     loop {
@@ -283,7 +283,7 @@ fn begun_behind(file: &JournalFile, link: &Link) -> std::io::Result<u64> {
     Ok(begun.map_or(0, |head| head.frame_bytes() as u64))
 }
 
-fn accept_frame(accepted: &mut Accepted, head: &Head, frame: Bytes) -> Result<(), FrameError> {
+fn accept_frame(accepted: &mut AcceptedFrames, head: &Head, frame: Bytes) -> Result<(), FrameError> {
     accepted.link.check(head)?;
     if head.kind == Kind::Unit {
         let mut unit = UnitBody::parse(head, frame.slice(HEAD_BYTES..))?;
@@ -305,10 +305,10 @@ fn accept_frame(accepted: &mut Accepted, head: &Head, frame: Bytes) -> Result<()
 
 fn make_durable(
     disk: &Arc<dyn Disk>,
-    found: Found,
-    mut accepted: Accepted,
+    found: LogFiles,
+    mut accepted: AcceptedFrames,
     file_bytes: u64,
-) -> Result<Recovered, OpenError> {
+) -> Result<RecoveredLog, OpenError> {
     let end = accepted.link.position;
     for (index, file) in found.files.iter().enumerate() {
         let next = found.files.get(index + 1).map_or(end, |next| next.first_position);
@@ -345,7 +345,7 @@ fn make_durable(
         file.file.sync().map_err(disk_error("sync", &name))?;
         accepted.link = Link::after(&head);
     }
-    Ok(Recovered {
+    Ok(RecoveredLog {
         store,
         contents: found.contents,
         files,

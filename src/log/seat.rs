@@ -21,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::appender::Appender;
-use super::queue::Woken;
+use super::queue::WakeReason;
 use super::{Shared, lock};
 use crate::limits;
 
@@ -52,10 +52,10 @@ impl Seat {
                 return Ok(()); // the failing thread has reported the reason
             }
             let done = match woken {
-                Woken::Closed => return Self::ended(appender.finish(), &mut seat),
-                Woken::Called => appender.write(self.shared.queue.take()),
-                Woken::Time if seen == appender.unmarked() => appender.idle(),
-                Woken::Time => Ok(()), // other threads have written in the meantime
+                WakeReason::Closed => return Self::ended(appender.finish(), &mut seat),
+                WakeReason::Called => appender.write(self.shared.queue.take()),
+                WakeReason::Time if seen == appender.unmarked() => appender.idle(),
+                WakeReason::Time => Ok(()), // other threads have written in the meantime
             };
             if done.is_err() {
                 return Self::ended(done, &mut seat);

@@ -8,20 +8,20 @@
 //!
 //! Promises: the appender decides once, and the journal contains the result: duplicates have no frame. A replay applies
 //! the frames and decides nothing. Memory: identities since the last checkpoint ([`Window`]), filters over those in the
-//! store (`sealed.rs`), and the last numbers of recently active producers ([`Producers`]).
+//! store (`runs.rs`), and the last numbers of recently active producers ([`Producers`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use super::filter::TOUCHED_MAX;
-use super::frame::Kept;
+use super::frame::PartitionEntries;
 use super::guards::Guards;
 use super::identities::old_batches;
-use super::producers::{Numbered, Producers, of_whole_topics, whole};
-use super::queue::NotPlaced;
-use super::sealed::{Hashing, Horizon, SealedLook};
-use super::store::{Contents, Sequenced};
-use super::window::{Batch, Place, Undo, Window};
+use super::producers::{ProducerKey, Producers, of_whole_topics, whole};
+use super::queue::AppendRefusal;
+use super::runs::{Hashing, Horizon, RunLookup};
+use super::store::{Contents, LastSequence};
+use super::window::{Batch, EventPlace, Undo, Window};
 use crate::model::{
     Duplicate, EventId, Guard, Offset, PartitionId, ProducerId, ProducerUnknown, SetAside, Slices, TopicId,
     TopicSettings,
@@ -35,15 +35,15 @@ const RELEASED_AT_ONCE: usize = 64;
 const RELEASED_AT_IDLE: usize = 100_000;
 
 /// The duplicates, the changed entries of partitions, and the records to set aside.
-pub(super) type Judged = (Vec<Duplicate>, Vec<Kept>, Vec<SetAside>);
+pub(super) type Judgement = (Vec<Duplicate>, Vec<PartitionEntries>, Vec<SetAside>);
 
 /// What was recorded for some records, in order to undo it.
 #[derive(Default)]
-struct Noted {
+struct AppendUndo {
     /// Of each slice.
     identities: Vec<(TopicId, Undo)>,
     /// The previous values.
-    producers: Vec<(Numbered, Option<Sequenced>)>,
+    producers: Vec<(ProducerKey, Option<LastSequence>)>,
 }
 
 /// The identities and numbers that were published.
@@ -84,12 +84,12 @@ impl Sequencer {
         slices: &mut Slices,
         now_ns: u64,
         guards: &Guards<'_>,
-        look: &mut SealedLook<'_>,
+        look: &mut RunLookup<'_>,
         settings: impl Fn(TopicId) -> TopicSettings,
         mut next_offset: impl FnMut(PartitionId) -> Offset,
-    ) -> io::Result<Result<Judged, NotPlaced>> {
+    ) -> io::Result<Result<Judgement, AppendRefusal>> {
         self.release(look.position(), RELEASED_AT_ONCE + 2 * slices.count());
-        let mut noted = Noted::default();
+        let mut noted = AppendUndo::default();
         let new = match self.note_new(slices, now_ns, look, &settings, &mut next_offset, &mut noted) {
             Ok(new) => new,
             Err(error) => {
@@ -98,8 +98,8 @@ impl Sequencer {
             }
         };
         let known = new.as_ref().map_or(0, Vec::len);
-        let judged = new.map_err(NotPlaced::Producer).and_then(|mut duplicates| {
-            let judged = guards.judge(slices, &mut duplicates, &mut next_offset).map_err(NotPlaced::Guard);
+        let judged = new.map_err(AppendRefusal::Producer).and_then(|mut duplicates| {
+            let judged = guards.judge(slices, &mut duplicates, &mut next_offset).map_err(AppendRefusal::Guard);
             judged.map(|(kept, aside)| (duplicates, kept, aside))
         });
         let (mut duplicates, kept, mut aside) = match judged {
@@ -122,7 +122,7 @@ impl Sequencer {
                 }
                 if let (Some(producer), Some(sequence)) = (slices.producer(), slice.sequences.last()) {
                     let offset = base + Offset::from(slice.count) - 1;
-                    self.note_sequence(id, producer, Sequenced { sequence: *sequence, offset });
+                    self.note_sequence(id, producer, LastSequence { sequence: *sequence, offset });
                     numbers.push((id, *sequence));
                 }
             }
@@ -134,7 +134,7 @@ impl Sequencer {
     }
 
     /// Undoes the records of a refused append.
-    fn forget(&mut self, noted: Noted) {
+    fn forget(&mut self, noted: AppendUndo) {
         for (topic, undo) in noted.identities.into_iter().rev() {
             if let Some(window) = self.windows.get_mut(&topic) {
                 window.take_back(undo, &self.hashing);
@@ -150,10 +150,10 @@ impl Sequencer {
         &mut self,
         slices: &Slices,
         now_ns: u64,
-        look: &mut SealedLook<'_>,
+        look: &mut RunLookup<'_>,
         settings: impl Fn(TopicId) -> TopicSettings,
         mut next_offset: impl FnMut(PartitionId) -> Offset,
-        noted: &mut Noted,
+        noted: &mut AppendUndo,
     ) -> io::Result<Result<Vec<Duplicate>, ProducerUnknown>> {
         let mut duplicates: Vec<Duplicate> = Vec::new();
         let (producer, began_ns) = (slices.producer(), slices.began_ns().unwrap_or(0));
@@ -209,7 +209,7 @@ impl Sequencer {
                                 return Ok(Err(ProducerUnknown { partition: id, since_ns: floor_ns }));
                             }
                             let offset = next() + record as Offset - gone;
-                            reached = Some(Sequenced { sequence: *sequence, offset });
+                            reached = Some(LastSequence { sequence: *sequence, offset });
                         }
                     }
                 }
@@ -257,7 +257,7 @@ impl Sequencer {
                         Some(first) => gone = found(record, first.partition, Some(first.offset)),
                         None => {
                             let offset = next() + record as Offset - gone;
-                            let place = Place { partition: id.partition, offset };
+                            let place = EventPlace { partition: id.partition, offset };
                             window.note(*identity, hash, place, now_ns, undo);
                         }
                     }
@@ -289,13 +289,13 @@ impl Sequencer {
                 self.open.push(partition.topic);
             }
             let window = self.windows.entry(partition.topic).or_default();
-            let place = Place { partition: partition.partition, offset };
+            let place = EventPlace { partition: partition.partition, offset };
             window.note(identity, self.hashing.hash(identity), place, trusted_time_ns, &mut Undo::default());
         }
     }
 
     /// Records the last number of a producer in a frame, in a replay.
-    pub(super) fn note_sequence(&mut self, partition: PartitionId, producer: ProducerId, last: Sequenced) {
+    pub(super) fn note_sequence(&mut self, partition: PartitionId, producer: ProducerId, last: LastSequence) {
         self.producers.put((partition, producer), last);
     }
 

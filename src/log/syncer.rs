@@ -25,14 +25,14 @@ use tokio::sync::oneshot;
 
 use super::files::JournalFile;
 use super::partition::Partition;
-use super::queue::{NotPlaced, Permit, Placed};
+use super::queue::{AppendRefusal, Permit, SlicePlaces};
 use super::{Durability, Shared};
 use crate::limits;
 use crate::model::{Offset, PartitionId};
 
 /// The offsets of an append, or why it was refused. A refusal, too, is reported only once the state that caused it is
 /// durable.
-pub(super) type Verdict = Result<Placed, NotPlaced>;
+pub(super) type Verdict = Result<SlicePlaces, AppendRefusal>;
 
 /// A caller that waits for a group to become durable.
 pub(super) enum Ack {
@@ -66,7 +66,7 @@ pub(super) struct End {
 }
 
 /// A group that is written.
-pub(super) struct Written {
+pub(super) struct WrittenGroup {
     pub(super) file: Arc<JournalFile>,
     /// The position after its last frame.
     pub(super) end_position: u64,
@@ -90,7 +90,7 @@ pub(super) struct Syncer {
 
 #[derive(Default)]
 struct Pending {
-    groups: Vec<Written>,
+    groups: Vec<WrittenGroup>,
     /// The end position of the last submitted group.
     submitted: u64,
     closed: bool,
@@ -103,7 +103,7 @@ struct Pending {
 }
 
 impl Pending {
-    fn push(&mut self, group: Written, durability: Durability) {
+    fn push(&mut self, group: WrittenGroup, durability: Durability) {
         let is_awaited = !group.acks.is_empty() || !group.ends.is_empty();
         if group.end_position == self.submitted && !is_awaited {
             return; // nothing was written since
@@ -142,7 +142,7 @@ impl Syncer {
 
     /// Submits a group to be made durable; waits if too many are pending. A group without waiting callers is merged
     /// with the previous one.
-    pub(super) fn submit(&self, group: Written, shared: &Shared) {
+    pub(super) fn submit(&self, group: WrittenGroup, shared: &Shared) {
         let mut pending = self.pending();
         pending.push(group, self.durability);
         self.arrived.notify_one();
@@ -184,7 +184,8 @@ impl Syncer {
     pub(super) fn settle(&self, file: &Arc<JournalFile>, position: u64, shared: &Shared) -> io::Result<()> {
         let mut pending = self.pending();
         if pending.submitted < position {
-            let group = Written { file: file.clone(), end_position: position, ends: Ends::default(), acks: Vec::new() };
+            let group =
+                WrittenGroup { file: file.clone(), end_position: position, ends: Ends::default(), acks: Vec::new() };
             pending.push(group, self.durability);
         }
         while self.durable() < position {
@@ -213,7 +214,7 @@ impl Syncer {
     }
 
     /// Waits for groups that are due. `None`: closed, and no group is left.
-    fn take(&self) -> Option<Vec<Written>> {
+    fn take(&self) -> Option<Vec<WrittenGroup>> {
         let mut pending = self.pending();
         loop {
             let due = pending.since.map_or(Duration::ZERO, |since| self.patience.saturating_sub(since.elapsed()));
@@ -252,7 +253,7 @@ impl Syncer {
     }
 
     /// Syncs groups and notifies their waiters. Returns false if nothing can be promised any more.
-    fn make_durable(&self, groups: Vec<Written>, shared: &Shared) -> bool {
+    fn make_durable(&self, groups: Vec<WrittenGroup>, shared: &Shared) -> bool {
         if let Err(error) = sync_files(&groups, self.durable()) {
             shared.poison(&format!("fdatasync failed: {error}"));
         }
@@ -272,7 +273,7 @@ impl Syncer {
 }
 
 /// Syncs the files of groups that are not durable yet. (A group of duplicates only has nothing to sync.)
-fn sync_files(groups: &[Written], durable: u64) -> io::Result<()> {
+fn sync_files(groups: &[WrittenGroup], durable: u64) -> io::Result<()> {
     let mut last: Option<&Arc<JournalFile>> = None;
     for group in groups.iter().filter(|group| group.end_position > durable) {
         if last.is_none_or(|last| !Arc::ptr_eq(last, &group.file)) {
@@ -289,12 +290,12 @@ mod tests {
     use crate::model::TopicId;
 
     /// A group with one event, which ends at `end_position`.
-    fn group(partition: &Arc<Partition>, end_position: u64, acks: Vec<Ack>) -> Written {
+    fn group(partition: &Arc<Partition>, end_position: u64, acks: Vec<Ack>) -> WrittenGroup {
         let id = PartitionId { topic: TopicId(1), partition: 0 };
         let disk: Arc<dyn crate::effects::Disk> = Arc::new(crate::effects::MemoryDisk::default());
         let file = Arc::new(JournalFile { first_position: 0, file: disk.create("file").unwrap() });
         let ends = vec![End { id, partition: partition.clone(), offset: 1 }].into();
-        Written { file, end_position, ends, acks }
+        WrittenGroup { file, end_position, ends, acks }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::LogOptions;
 use super::frame::Link;
 use super::producers::{of_whole_topics, whole};
-use super::store::Sequenced;
+use super::store::LastSequence;
 use super::syncer::Ends;
 use super::window::Batch;
 use crate::limits;
@@ -44,7 +44,7 @@ pub(super) struct GroupChanges {
     pub(super) cursors: Vec<(LaneId, Offset)>,
     /// Of lanes, and of partitions of topics under their keepers.
     pub(super) entries: Vec<(LaneId, LaneWrite)>,
-    pub(super) producers: Vec<((PartitionId, ProducerId), Sequenced)>,
+    pub(super) producers: Vec<((PartitionId, ProducerId), LastSequence)>,
     pub(super) catalogue: Vec<Bytes>,
 }
 
@@ -76,7 +76,7 @@ pub(super) enum Wake {
 }
 
 pub(super) struct Tail {
-    state: Mutex<State>,
+    state: Mutex<TailState>,
     changed: Condvar,
     bytes_max: usize,
     move_bytes_max: usize,
@@ -85,7 +85,7 @@ pub(super) struct Tail {
 }
 
 #[derive(Default)]
-struct State {
+struct TailState {
     groups: VecDeque<Group>,
     bytes: usize,
     /// The number of first groups that are in segments.
@@ -108,7 +108,7 @@ impl Tail {
     /// `end` is the link after the accepted frames of recovery.
     pub(super) fn new(options: &LogOptions, end: &Link) -> Self {
         let move_bytes = worth_a_move(0, options.move_bytes);
-        let state = Mutex::new(State { settled: end.position, move_bytes, ..State::default() });
+        let state = Mutex::new(TailState { settled: end.position, move_bytes, ..TailState::default() });
         Self {
             state,
             changed: Condvar::new(),
@@ -118,7 +118,7 @@ impl Tail {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TailState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -144,7 +144,7 @@ impl Tail {
         !self.is_full(&state, bytes) && state.waiting_bytes + state.uncommitted_bytes <= self.uncommitted_bytes_max
     }
 
-    fn is_full(&self, state: &State, bytes: usize) -> bool {
+    fn is_full(&self, state: &TailState, bytes: usize) -> bool {
         let is_much = state.waiting_bytes > 0 && state.waiting_bytes + bytes > self.bytes_max;
         is_much || state.uncommitted_bytes > self.uncommitted_bytes_max
     }
@@ -152,7 +152,7 @@ impl Tail {
     /// Waits for room, at most for `patience`.
     pub(super) fn wait_for_room(&self, bytes: usize, patience: Duration) {
         let state = self.state();
-        let is_full = |state: &mut State| {
+        let is_full = |state: &mut TailState| {
             state.is_short = self.is_full(state, bytes);
             state.is_short && !state.is_closing
         };
@@ -213,7 +213,7 @@ impl Tail {
         self.changed.notify_all();
     }
 
-    fn drop_old(&self, state: &mut State) {
+    fn drop_old(&self, state: &mut TailState) {
         while state.bytes > self.bytes_max
             && state.moved > 0
             && let Some(group) = state.groups.pop_front()
@@ -226,7 +226,7 @@ impl Tail {
         }
     }
 
-    fn due(&self, state: &State) -> bool {
+    fn due(&self, state: &TailState) -> bool {
         let has_waiting = || state.groups.get(state.moved).is_some_and(|group| group.end.position <= state.settled);
         (state.waiting_bytes >= state.move_bytes || state.is_short) && has_waiting()
             || state.is_short && state.uncommitted_bytes > self.uncommitted_bytes_max
@@ -234,7 +234,7 @@ impl Tail {
 
     /// Blocks the checkpointer until there is work, at most for `patience`.
     pub(super) fn wait_for_work(&self, patience: Duration) -> Wake {
-        let is_idle = |state: &mut State| !(self.due(state) || state.is_asked || state.is_closing);
+        let is_idle = |state: &mut TailState| !(self.due(state) || state.is_asked || state.is_closing);
         let waited = self.changed.wait_timeout_while(self.state(), patience, is_idle);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if state.is_closing {

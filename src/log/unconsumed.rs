@@ -19,13 +19,13 @@ use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 
 /// A count, updated as long as this exists.
 #[derive(Debug)]
-pub struct Unconsumed {
+pub struct UnconsumedCount {
     sum: Arc<AtomicU64>,
     /// Writers hold only weak references to them.
     _shares: Vec<Arc<Share>>,
 }
 
-impl Unconsumed {
+impl UnconsumedCount {
     /// The retained events that the slowest subscriber has not consumed.
     pub fn count(&self) -> u64 {
         self.sum.load(Ordering::Acquire)
@@ -75,7 +75,7 @@ impl Counts {
 
 impl Log {
     /// Counts, from now on, the events of a topic that the slowest of these subscribers has not consumed.
-    pub fn unconsumed(&self, topic: TopicId, partitions: u32, readers: &[SubscriberId]) -> Unconsumed {
+    pub fn unconsumed(&self, topic: TopicId, partitions: u32, readers: &[SubscriberId]) -> UnconsumedCount {
         let sum = Arc::new(AtomicU64::new(0));
         let partitions = if readers.is_empty() { 0 } else { partitions };
         let share = |partition| {
@@ -92,6 +92,6 @@ impl Log {
             share
         };
         let shares = (0..partitions).map(share).collect();
-        Unconsumed { sum, _shares: shares }
+        UnconsumedCount { sum, _shares: shares }
     }
 }

@@ -16,7 +16,7 @@ use super::segment::{OpenSegments, SegmentId, is_out_of_descriptors};
 use crate::effects::{Disk, DiskFile};
 use crate::limits;
 
-pub(super) struct Unsynced {
+pub(super) struct UnsyncedSegments {
     files: BTreeMap<SegmentId, UnsyncedFile>,
     /// Some files were closed: only a sync of the file system reports their failed writes.
     needs_all: bool,
@@ -62,7 +62,7 @@ impl UnsyncedFile {
     }
 }
 
-impl Unsynced {
+impl UnsyncedSegments {
     /// `needs_all`: a checkpoint must sync more than segments, because the journal itself may not be durable.
     pub(super) fn new(needs_all: bool) -> Self {
         let (files, has_names) = (BTreeMap::new(), false);
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn the_disk_begins_to_write_a_part_at_a_time_and_each_file_in_its_turn() {
         const KIB: u64 = 1 << 10;
-        let mut unsynced = Unsynced::new(false);
+        let mut unsynced = UnsyncedSegments::new(false);
         let begun: Vec<Begun> = (0..4).map(|_| Begun::default()).collect();
         for (number, file) in (0..).zip(&begun) {
             let id = SegmentId { partition: PartitionId { topic: TopicId(1), partition: number }, base_offset: 0 };

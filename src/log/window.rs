@@ -9,20 +9,20 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use super::filter::TOUCHED_MAX;
-use super::sealed::{Hashing, Horizon};
-use super::store::Recognised;
+use super::runs::{Hashing, Horizon};
+use super::store::IdentityRow;
 use crate::model::Offset;
 
 /// The place of an event in its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct EventPlace {
     pub(super) partition: u32,
     pub(super) offset: Offset,
 }
 
 /// The identity and the place of an event.
 #[derive(Debug, Clone, Copy)]
-struct Noted {
+struct IdentityEntry {
     /// As bytes, to avoid padding.
     identity: [u8; 16],
     trusted_time_ns: u64,
@@ -34,13 +34,13 @@ struct Noted {
 #[derive(Debug, Clone)]
 pub(super) struct Batch {
     first_number: u64,
-    events: Arc<[Noted]>,
+    events: Arc<[IdentityEntry]>,
 }
 
 impl Batch {
     /// A batch of stored events, numbered from `first_number` on.
-    pub(super) fn of(first_number: u64, events: &[Recognised]) -> Self {
-        let noted = |event: &Recognised| Noted {
+    pub(super) fn of(first_number: u64, events: &[IdentityRow]) -> Self {
+        let noted = |event: &IdentityRow| IdentityEntry {
             identity: event.identity.to_ne_bytes(),
             trusted_time_ns: event.trusted_time_ns,
             offset: event.offset,
@@ -58,8 +58,8 @@ impl Batch {
         self.first_number + self.events.len() as u64
     }
 
-    pub(super) fn events(&self) -> impl Iterator<Item = Recognised> {
-        (self.first_number..).zip(&*self.events).map(|(number, event)| Recognised {
+    pub(super) fn events(&self) -> impl Iterator<Item = IdentityRow> {
+        (self.first_number..).zip(&*self.events).map(|(number, event)| IdentityRow {
             identity: u128::from_ne_bytes(event.identity),
             partition: event.partition,
             offset: event.offset,
@@ -104,7 +104,7 @@ pub(super) struct Window {
     /// With the end position of their group in the journal.
     batches: VecDeque<(Batch, u64)>,
     /// Of the group that is being made.
-    open: Vec<Noted>,
+    open: Vec<IdentityEntry>,
     slots: HashTable<Slot>,
 }
 
@@ -122,7 +122,7 @@ impl Window {
         self.first_number + u64::from(slot.number.wrapping_sub(self.first_number as u32))
     }
 
-    fn noted(&self, number: u64) -> Option<&Noted> {
+    fn noted(&self, number: u64) -> Option<&IdentityEntry> {
         let open_from = self.next_number - self.open.len() as u64;
         if number >= open_from {
             return self.open.get((number - open_from) as usize);
@@ -148,16 +148,16 @@ impl Window {
     }
 
     /// Looks up the last event with this identity. `None`: not in memory. `Some(None)`: outside of the window.
-    pub(super) fn find(&self, identity: u128, hash: u64, horizon: Horizon) -> Option<Option<Place>> {
+    pub(super) fn find(&self, identity: u128, hash: u64, horizon: Horizon) -> Option<Option<EventPlace>> {
         let slot = self.slot(identity, hash)?;
         let number = self.number(&slot);
         let noted = self.noted(number)?;
-        let place = Place { partition: noted.partition, offset: noted.offset };
+        let place = EventPlace { partition: noted.partition, offset: noted.offset };
         Some(horizon.has(noted.trusted_time_ns, number).then_some(place))
     }
 
     /// Records an event. An earlier one with the same identity is replaced.
-    pub(super) fn note(&mut self, identity: u128, hash: u64, place: Place, trusted_time_ns: u64, undo: &mut Undo) {
+    pub(super) fn note(&mut self, identity: u128, hash: u64, place: EventPlace, trusted_time_ns: u64, undo: &mut Undo) {
         let slot = Slot::new(hash, self.next_number);
         match self.slot(identity, hash) {
             Some(before) => {
@@ -169,7 +169,7 @@ impl Window {
             None => drop(self.slots.insert_unique(slot.spread(), slot, Slot::spread)),
         }
         let identity = identity.to_ne_bytes();
-        self.open.push(Noted { identity, trusted_time_ns, offset: place.offset, partition: place.partition });
+        self.open.push(IdentityEntry { identity, trusted_time_ns, offset: place.offset, partition: place.partition });
         self.next_number += 1;
         undo.count += 1;
     }
@@ -193,7 +193,7 @@ impl Window {
     /// Adds a batch from the store that is not in a run.
     pub(super) fn add(&mut self, batch: Batch, position: u64, hashing: &Hashing) {
         for event in batch.events() {
-            let place = Place { partition: event.partition, offset: event.offset };
+            let place = EventPlace { partition: event.partition, offset: event.offset };
             let hash = hashing.hash(event.identity);
             self.note(event.identity, hash, place, event.trusted_time_ns, &mut Undo::default());
         }
@@ -252,14 +252,14 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sealed::WindowOptions;
+    use super::super::runs::WindowOptions;
     use super::*;
 
     const HASHING: fn() -> Hashing = || Hashing { seed: 7, options: WindowOptions::default() };
 
     fn note(window: &mut Window, identity: u128, time_ns: u64) -> Undo {
         let mut undo = Undo::default();
-        let place = Place { partition: 0, offset: window.next_number() };
+        let place = EventPlace { partition: 0, offset: window.next_number() };
         window.note(identity, HASHING().hash(identity), place, time_ns, &mut undo);
         undo
     }

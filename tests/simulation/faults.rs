@@ -11,7 +11,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use wattle::effects::memory::{BLOCK_BYTES, Operation, Survival, Unsynced};
+use wattle::effects::memory::{BLOCK_BYTES, Operation, Survival, UnsyncedChange};
 use wattle::effects::{Clock, MemoryDisk};
 
 use super::random::Random;
@@ -186,7 +186,7 @@ pub(crate) fn crashed(disk: &MemoryDisk, random: &mut Random) -> MemoryDisk {
     let mut choice = Random::new(random.next());
     disk.after_crash_with(|unsynced| {
         let survival = if choice.below(4) < keep { Survival::New } else { Survival::Old };
-        let Unsynced::Block { name, block } = unsynced else { return survival };
+        let UnsyncedChange::Block { name, block } = unsynced else { return survival };
         if choice.below(8) >= worse {
             return survival;
         }

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot::error::TryRecvError;
 use wattle::effects::{Clock, MemoryDisk};
 use wattle::log::{
-    Acquired, ColdError, ColdReader, Condition, Durability, Log, LogOptions, NotPlaced, Placed, Recent, Refused,
-    Settings, Stepper, Ticket,
+    AppendRefusal, ColdError, ColdReader, Condition, Durability, LaneOwnership, Log, LogOptions, RecentRead, Settings,
+    SlicePlaces, Stepper, SubmitError, Ticket,
 };
 use wattle::model::{Fence, GuardRefused, LaneId, PartitionId, TopicId};
 
@@ -25,19 +25,19 @@ use super::trust::Trust;
 
 /// What somebody waits for.
 pub(crate) enum Waiting {
-    Append(Ticket<Result<Placed, NotPlaced>>),
-    Acquire(LaneId, Pin<Box<dyn Future<Output = Result<Acquired, Refused>>>>),
-    Done(Pin<Box<dyn Future<Output = Result<(), Refused>>>>),
+    Append(Ticket<Result<SlicePlaces, AppendRefusal>>),
+    Acquire(LaneId, Pin<Box<dyn Future<Output = Result<LaneOwnership, SubmitError>>>>),
+    Done(Pin<Box<dyn Future<Output = Result<(), SubmitError>>>>),
     /// Of a unit with guards, by the session that waits for it, which was at that position before.
     Verdict(VerdictFuture, (LaneId, u64), u64),
 }
 
-pub(crate) type VerdictFuture = Pin<Box<dyn Future<Output = Result<Result<(), GuardRefused>, Refused>>>>;
+pub(crate) type VerdictFuture = Pin<Box<dyn Future<Output = Result<Result<(), GuardRefused>, SubmitError>>>>;
 
 /// A session of a lane.
 pub(crate) struct Session {
     pub(crate) id: LaneId,
-    pub(crate) acquired: Acquired,
+    pub(crate) acquired: LaneOwnership,
     /// To where it has got by its own account.
     pub(crate) position: u64,
 }
@@ -189,7 +189,7 @@ impl World {
         for id in PARTITIONS {
             let from = self.model.end(id, first);
             if from < self.model.end(id, self.model.published)
-                && let Recent::Chunks(chunks) = life.log.partition(id).recent(from, from + 1, 1, usize::MAX)
+                && let RecentRead::Chunks(chunks) = life.log.partition(id).recent(from, from + 1, 1, usize::MAX)
             {
                 let time_ns = chunks[0].append_time_ns;
                 if let Some(expected) = self.model.engine_ns {
@@ -253,11 +253,11 @@ impl World {
             let answer = match &mut waiting {
                 Waiting::Append(ticket) => match ticket.try_recv() {
                     Ok(Ok(placed)) => Some(Ok(Expected::Placed(placed))),
-                    Ok(Err(NotPlaced::Guard(refused))) => Some(Ok(Expected::Refused(NoPlace::Guard(refused.of)))),
-                    Ok(Err(NotPlaced::Producer(_))) => Some(Ok(Expected::Refused(NoPlace::Producer))),
-                    Ok(Err(NotPlaced::Fenced)) => Some(Ok(Expected::Fenced)),
+                    Ok(Err(AppendRefusal::Guard(refused))) => Some(Ok(Expected::Refused(NoPlace::Guard(refused.of)))),
+                    Ok(Err(AppendRefusal::Producer(_))) => Some(Ok(Expected::Refused(NoPlace::Producer))),
+                    Ok(Err(AppendRefusal::Fenced)) => Some(Ok(Expected::Fenced)),
                     Err(TryRecvError::Empty) => None,
-                    Err(TryRecvError::Closed) => Some(Err(Refused::Stopped)),
+                    Err(TryRecvError::Closed) => Some(Err(SubmitError::Stopped)),
                 },
                 Waiting::Acquire(lane, future) => poll(future).map(|acquired| {
                     acquired.map(|acquired| {

@@ -20,7 +20,7 @@ use crate::deploy::record::files::Files;
 use crate::deploy::record::proposal::Proposal;
 use crate::deploy::record::values::Values;
 use crate::dispatch::{Gone, RemovedTopic, Renames};
-use crate::engine::Names;
+use crate::engine::NameChanges;
 use crate::topology::kept::{KeptPath, KeptPlan};
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::Digest;
@@ -64,7 +64,7 @@ pub(super) enum Seen {
     Rendered { digest: Digest, version: u32 },
 }
 
-/// Names by the engine's numbers.
+/// NameChanges by the engine's numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Renamed {
@@ -229,7 +229,7 @@ impl Applied {
         before: Option<&Self>,
         old: &Plan,
         (new, components): (&Plan, &[PathBuf]),
-        names: Names,
+        names: NameChanges,
     ) -> Self {
         let (mut retired, mut forgetting) = (known(before, old, new), forgotten(before, &Renames::of(old, new)));
         for subscriber in &new.subscribers {

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::engine::{Engine, Numbers, Unconsumed};
+use crate::engine::{Engine, Numbers, UnconsumedCounter};
 use crate::model::{SubscriberId, TopicId};
 use crate::topology::{Plan, TopicPlan, WhenFull};
 
@@ -37,7 +37,7 @@ pub(crate) struct Backlog {
     max_events: u64,
     when_full: WhenFull,
     /// Events that the slowest of those who take from it has yet to consume.
-    unconsumed: RwLock<Unconsumed>,
+    unconsumed: RwLock<UnconsumedCounter>,
     /// Events that are on their way from outside.
     reserved: Mutex<u64>,
     /// Those who wait do so one behind the other.

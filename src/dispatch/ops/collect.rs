@@ -17,7 +17,9 @@ use crate::dispatch::rules;
 use crate::dispatch::tree::Tree;
 use crate::dispatch::tree::leftovers::{clear, count};
 use crate::dispatch::tree::numbered::blueprint_on;
-use crate::engine::{ApplyError, Blueprint, Engine, Entries, GuardCounts, KnownTopic, Names, ReadError, SessionError};
+use crate::engine::{
+    ApplyError, Blueprint, CatalogueTopic, Engine, Entries, GuardCounts, NameChanges, ReadError, SessionError,
+};
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 
 /// A subscriber that is gone.
@@ -193,7 +195,7 @@ impl<E: Engine> Tree<E> {
     pub async fn forget_topics(&self, topics: Vec<(TopicId, String)>) -> Result<(), CollectError> {
         let _alone = self.shared.applying.lock().await;
         let engine = &self.shared.engine;
-        let names = Names { topics, ..Names::default() };
+        let names = NameChanges { topics, ..NameChanges::default() };
         let running = blueprint_on(engine, &self.shared.running().plan, Vec::new());
         engine.apply(&Blueprint { names, ..running }).await?;
         Ok(())
@@ -208,7 +210,7 @@ impl<E: Engine> Tree<E> {
 
 /// The events of a topic, and of its keys those that are held, and the bytes of all that it has. Those of a queue are those
 /// that wait in it.
-fn size_of<E: Engine>(engine: &E, topic: &KnownTopic) -> Result<(u64, u64), ReadError> {
+fn size_of<E: Engine>(engine: &E, topic: &CatalogueTopic) -> Result<(u64, u64), ReadError> {
     let (mut events, mut bytes) = (0, 0);
     let is_queue = [rules::delay::SUFFIX, held::SUFFIX].iter().any(|suffix| topic.name.ends_with(suffix));
     for partition in (0..topic.partitions).map(|partition| PartitionId { topic: topic.number, partition }) {

@@ -24,7 +24,9 @@ use super::renames::Renames;
 use super::running::{Branch, Given, Running, Takes, Timer, assemble};
 use super::{Starts, Tree, digests, rosters};
 use crate::dispatch::lane::claims;
-use crate::engine::{ApplyError, Blueprint, Engine, Names, Numbers, ReadError, SessionError, Stopped, SubscriberSpec};
+use crate::engine::{
+    ApplyError, Blueprint, Engine, NameChanges, Numbers, ReadError, SessionError, Stopped, SubscriberSpec,
+};
 use crate::model::call::Handler;
 use crate::model::{LaneId, PartitionId, SubscriberId, TopicId};
 use crate::topology::bounds::PARTITIONS_MAX;
@@ -101,7 +103,7 @@ impl<E: Engine> Tree<E> {
         &self,
         plan: &Plan,
         is_new: impl Fn(&SubscriberPlan) -> bool + Send + Sync,
-    ) -> Result<Names, PrepareError> {
+    ) -> Result<NameChanges, PrepareError> {
         let _alone = self.shared.applying.lock().await;
         prepare(&self.shared.engine, &self.shared.running().plan, plan, is_new).await
     }
@@ -182,7 +184,7 @@ pub async fn prepare<E: Engine>(
     old: &Plan,
     plan: &Plan,
     is_new: impl Fn(&SubscriberPlan) -> bool + Send + Sync,
-) -> Result<Names, PrepareError> {
+) -> Result<NameChanges, PrepareError> {
     let renames = Renames::of(old, plan);
     let wanted = renames.back(blueprint(plan, Vec::new()));
     let all = both(blueprint(old, Vec::new()), &wanted);
@@ -195,7 +197,7 @@ pub async fn prepare<E: Engine>(
 ///
 /// # Errors
 /// [`ApplyError`]; nothing has another name then.
-pub async fn rename<E: Engine>(engine: &E, plan: &Plan, names: Names) -> Result<(), ApplyError> {
+pub async fn rename<E: Engine>(engine: &E, plan: &Plan, names: NameChanges) -> Result<(), ApplyError> {
     engine.apply(&Blueprint { names, ..blueprint(plan, Vec::new()) }).await.map(drop)
 }
 

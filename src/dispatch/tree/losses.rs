@@ -24,7 +24,7 @@ use super::renames::Renames;
 use crate::dispatch::lane::delay;
 use crate::dispatch::lane::state::{self, Look};
 use crate::dispatch::rules;
-use crate::engine::{Beyond, Bounds, Engine, Entries, GuardCounts, PageBudget, ReadError};
+use crate::engine::{Bounds, Engine, Entries, GuardCounts, PageBudget, ReadError, RetentionBounds};
 use crate::model::{Dedupe, LaneId, PartitionId, Retention, TopicId};
 use crate::topology::{Plan, SubscriberPlan, TopicPlan, show_duration, show_size};
 
@@ -167,7 +167,7 @@ impl<E: Engine> Looker<'_, E> {
         GuardCounts::read(|key| states.get(key))
     }
 
-    fn beyond(&self, topic: TopicId, partition: u32, retention: &Retention) -> Beyond {
+    fn beyond(&self, topic: TopicId, partition: u32, retention: &Retention) -> RetentionBounds {
         self.engine.beyond(PartitionId { topic, partition }, retention).unwrap_or_default()
     }
 

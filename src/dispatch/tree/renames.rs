@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use crate::dispatch::lane::held;
 use crate::dispatch::rules::delay;
-use crate::engine::{Blueprint, Engine, Names};
+use crate::engine::{Blueprint, Engine, NameChanges};
 use crate::topology::bounds::DEAD_LETTERS_SUFFIX;
 use crate::topology::{Plan, SubscriberPlan, TopicIndex, TopicPlan};
 
@@ -159,8 +159,8 @@ impl Renames {
     }
 
     /// The new names by the numbers of what has them, as far as the engine has it. `new` is the plan that has them.
-    pub(crate) fn names<E: Engine>(&self, engine: &E, new: &Plan) -> Names {
-        let mut names = Names::default();
+    pub(crate) fn names<E: Engine>(&self, engine: &E, new: &Plan) -> NameChanges {
+        let mut names = NameChanges::default();
         for (old, name) in self.all_topics() {
             let Some(number) = engine.topic(&old) else { continue };
             if let Some(timer) = engine.subscriber(&old, number) {

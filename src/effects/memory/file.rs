@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{BLOCK_BYTES, Survival, Unsynced};
+use super::{BLOCK_BYTES, Survival, UnsyncedChange};
 
 #[derive(Default)]
 pub(super) struct File {
@@ -135,16 +135,17 @@ impl File {
         std::mem::take(&mut self.is_to_be_told)
     }
 
-    pub(super) fn crash(&self, name: &str, choose: &mut dyn FnMut(Unsynced<'_>) -> Survival) -> Vec<u8> {
+    pub(super) fn crash(&self, name: &str, choose: &mut dyn FnMut(UnsyncedChange<'_>) -> Survival) -> Vec<u8> {
         let mut left = self.synced.clone();
         for block in self.dirty.union(&self.doubtful).copied() {
             let new = block_of(&self.contents, block);
             // a truncated block is decided by the length
             if !new.is_empty() {
-                survive(&mut left, new, block * BLOCK_BYTES, choose(Unsynced::Block { name, block }));
+                survive(&mut left, new, block * BLOCK_BYTES, choose(UnsyncedChange::Block { name, block }));
             }
         }
-        let is_old = self.contents.len() != self.synced.len() && choose(Unsynced::Length { name }) == Survival::Old;
+        let is_old =
+            self.contents.len() != self.synced.len() && choose(UnsyncedChange::Length { name }) == Survival::Old;
         left.resize(if is_old { self.synced.len() } else { self.contents.len() }, 0);
         left
     }

@@ -7,25 +7,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Operation, Survival, Unsynced};
+use super::{Operation, Survival, UnsyncedChange};
 
 /// File indices by name.
 pub(super) type Names = BTreeMap<String, usize>;
 
 #[derive(Default)]
-pub(super) struct Folder {
+pub(super) struct NameTable {
     seen: Names,
     synced: Names,
-    changes: Vec<Change>,
+    changes: Vec<NameChange>,
 }
 
-pub(super) enum Change {
+pub(super) enum NameChange {
     Create(String, usize),
     Remove(String),
     Rename { from: String, to: String },
 }
 
-impl Change {
+impl NameChange {
     /// The names that the change affects.
     pub(super) fn names(&self) -> impl Iterator<Item = &String> {
         let (first, second) = match self {
@@ -47,16 +47,16 @@ impl Change {
         }
     }
 
-    fn unsynced(&self) -> Unsynced<'_> {
+    fn unsynced(&self) -> UnsyncedChange<'_> {
         match self {
-            Self::Create(name, _) => Unsynced::Name { name, change: Operation::Create },
-            Self::Remove(name) => Unsynced::Name { name, change: Operation::Remove },
-            Self::Rename { to, .. } => Unsynced::Name { name: to, change: Operation::Rename },
+            Self::Create(name, _) => UnsyncedChange::Name { name, change: Operation::Create },
+            Self::Remove(name) => UnsyncedChange::Name { name, change: Operation::Remove },
+            Self::Rename { to, .. } => UnsyncedChange::Name { name: to, change: Operation::Rename },
         }
     }
 }
 
-impl Folder {
+impl NameTable {
     pub(super) fn durable(names: Names) -> Self {
         Self { seen: names.clone(), synced: names, changes: Vec::new() }
     }
@@ -65,7 +65,7 @@ impl Folder {
         &self.seen
     }
 
-    pub(super) fn change(&mut self, change: Change) {
+    pub(super) fn change(&mut self, change: NameChange) {
         change.apply(&mut self.seen);
         self.changes.push(change);
     }
@@ -76,7 +76,7 @@ impl Folder {
         }
     }
 
-    pub(super) fn crash(&self, choose: &mut dyn FnMut(Unsynced<'_>) -> Survival) -> Names {
+    pub(super) fn crash(&self, choose: &mut dyn FnMut(UnsyncedChange<'_>) -> Survival) -> Names {
         let mut left = self.synced.clone();
         let mut lost: BTreeSet<&String> = BTreeSet::new();
         for change in &self.changes {
@@ -92,8 +92,8 @@ impl Folder {
     /// The files that a crash may leave.
     pub(super) fn within_reach(&self) -> BTreeSet<usize> {
         let created = self.changes.iter().filter_map(|change| match change {
-            Change::Create(_, file) => Some(*file),
-            Change::Remove(_) | Change::Rename { .. } => None,
+            NameChange::Create(_, file) => Some(*file),
+            NameChange::Remove(_) | NameChange::Rename { .. } => None,
         });
         self.synced.values().copied().chain(created).collect()
     }

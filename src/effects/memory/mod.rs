@@ -39,7 +39,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use file::{File, blocks};
-use folder::{Change, Folder, Names};
+use folder::{NameChange, NameTable, Names};
 
 use super::{Clock, Disk, DiskFile, Space};
 
@@ -92,7 +92,7 @@ pub type Fault = dyn Fn(&str, Operation) -> io::Result<()> + Send + Sync;
 
 /// An unsynced change that a crash may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unsynced<'a> {
+pub enum UnsyncedChange<'a> {
     /// A change of the folder; for a rename, with the new name.
     Name {
         /// The name that is added or removed.
@@ -132,15 +132,15 @@ pub enum Survival {
 /// The disk. Cheap to clone: a handle.
 #[derive(Clone, Default)]
 pub struct MemoryDisk {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<DiskState>>,
 }
 
 #[derive(Default)]
-struct State {
+struct DiskState {
     /// Indices are stable: a file that nothing can find any more becomes empty.
     files: Vec<File>,
     /// Its files are indices into `files`.
-    folder: Folder,
+    folder: NameTable,
     capacity_bytes: Option<u64>,
     fault: Option<Arc<Fault>>,
     trace: Trace,
@@ -160,7 +160,7 @@ impl Hasher for Trace {
     }
 }
 
-impl State {
+impl DiskState {
     /// A disk with these files, durable.
     fn durable(files: impl Iterator<Item = (String, Vec<u8>)>) -> Self {
         let (mut names, mut durable) = (Names::new(), Vec::new());
@@ -168,7 +168,7 @@ impl State {
             durable.push(File::durable(&name, contents));
             names.insert(name, durable.len() - 1);
         }
-        Self { files: durable, folder: Folder::durable(names), ..Self::default() }
+        Self { files: durable, folder: NameTable::durable(names), ..Self::default() }
     }
 
     fn named(&self, name: &str) -> io::Result<usize> {
@@ -179,7 +179,7 @@ impl State {
         self.files.get_mut(file).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn change(&mut self, change: Change) {
+    fn change(&mut self, change: NameChange) {
         let names: Vec<String> = change.names().cloned().collect();
         for file in names.iter().filter_map(|name| self.folder.seen().get(name)) {
             if let Some(file) = self.files.get_mut(*file) {
@@ -262,10 +262,10 @@ impl MemoryDisk {
     /// were made, without those that follow a lost one of the same name; then for each remaining file, by name, its
     /// unsynced blocks and its length. `choose` must not use the disk.
     #[must_use]
-    pub fn after_crash_with(&self, mut choose: impl FnMut(Unsynced<'_>) -> Survival) -> Self {
+    pub fn after_crash_with(&self, mut choose: impl FnMut(UnsyncedChange<'_>) -> Survival) -> Self {
         let state = self.state();
         let mut trace = state.trace;
-        let mut choose = |unsynced: Unsynced<'_>| {
+        let mut choose = |unsynced: UnsyncedChange<'_>| {
             let survival = choose(unsynced);
             survival.hash(&mut trace);
             survival
@@ -275,8 +275,8 @@ impl MemoryDisk {
             let contents = state.files.get(file)?.crash(&name, &mut choose);
             Some((name, contents))
         });
-        let after = State { capacity_bytes: state.capacity_bytes, ..State::durable(left) };
-        Self { state: Arc::new(Mutex::new(State { trace, ..after })) }
+        let after = DiskState { capacity_bytes: state.capacity_bytes, ..DiskState::durable(left) };
+        Self { state: Arc::new(Mutex::new(DiskState { trace, ..after })) }
     }
 
     /// Flips the bits of `mask` in a durable byte, as bit rot does. Returns false if there is no such byte: it must be
@@ -295,7 +295,7 @@ impl MemoryDisk {
     /// false if there is no such file.
     pub fn remove_durably(&self, name: &str) -> bool {
         self.by_hand("remove", name, 0, 0, |state, _| {
-            state.change(Change::Remove(name.to_owned()));
+            state.change(NameChange::Remove(name.to_owned()));
             state.sync_names();
             Some(())
         })
@@ -333,10 +333,10 @@ impl MemoryDisk {
     pub fn with_contents(contents: BTreeMap<String, Vec<u8>>) -> Self {
         let mut trace = Trace::default();
         contents.hash(&mut trace);
-        Self { state: Arc::new(Mutex::new(State { trace, ..State::durable(contents.into_iter()) })) }
+        Self { state: Arc::new(Mutex::new(DiskState { trace, ..DiskState::durable(contents.into_iter()) })) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DiskState> {
         // Every change is completed under the lock, so a panic elsewhere leaves no partial change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -346,7 +346,7 @@ impl MemoryDisk {
         &self,
         (name, operation): (&str, Operation),
         (bytes, position): (&[u8], u64),
-        act: impl FnOnce(&mut State, io::Result<()>) -> io::Result<usize>,
+        act: impl FnOnce(&mut DiskState, io::Result<()>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         // without the lock: the fault may block
         let fault = self.state().fault.clone();
@@ -364,7 +364,7 @@ impl MemoryDisk {
         name: &str,
         position: u64,
         mask: u8,
-        act: impl FnOnce(&mut State, usize) -> Option<()>,
+        act: impl FnOnce(&mut DiskState, usize) -> Option<()>,
     ) -> bool {
         let mut state = self.state();
         let is_done = state.named(name).ok().and_then(|file| act(&mut state, file)).is_some();
@@ -400,7 +400,7 @@ impl Disk for MemoryDisk {
             }
             let file = state.files.len();
             state.files.push(File::created());
-            state.change(Change::Create(name.to_owned(), file));
+            state.change(NameChange::Create(name.to_owned(), file));
             Ok(file)
         })?;
         Ok(self.handle(file))
@@ -410,7 +410,7 @@ impl Disk for MemoryDisk {
         let removed = self.run((name, Operation::Remove), (&[], 0), |state, answer| {
             answer?;
             state.named(name)?;
-            state.change(Change::Remove(name.to_owned()));
+            state.change(NameChange::Remove(name.to_owned()));
             Ok(0)
         });
         removed.map(drop)
@@ -421,7 +421,7 @@ impl Disk for MemoryDisk {
             answer?;
             state.named(from)?;
             if from != to {
-                state.change(Change::Rename { from: from.to_owned(), to: to.to_owned() });
+                state.change(NameChange::Rename { from: from.to_owned(), to: to.to_owned() });
             }
             Ok(0)
         });
@@ -466,7 +466,7 @@ impl MemoryFile {
         &self,
         operation: Operation,
         bytes_at: (&[u8], u64),
-        act: impl FnOnce(&mut State, io::Result<()>) -> io::Result<usize>,
+        act: impl FnOnce(&mut DiskState, io::Result<()>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let name = self.disk.state().file(self.file)?.name.clone();
         self.disk.run((&name, operation), bytes_at, act)

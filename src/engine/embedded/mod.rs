@@ -20,15 +20,15 @@ use folder::{Folder, LOG_FOLDER};
 
 use super::catalogue::{Catalogue, CatalogueError, numbers_by_name};
 use super::{
-    AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Entries, EntryPage,
-    Health, Hold, KnownTopic, MissingEvents, Numbers, PageBudget, ReadBudget, ReadError, Retention, Room, Session,
-    SessionError, Slices, Stopped, Storage, TimeOf, Unconsumed, Unit,
+    AppendError, AppendReceipt, ApplyError, Blueprint, Bounds, Capabilities, CatalogueTopic, Chunk, Engine, Entries,
+    EntryPage, Health, Hold, MissingEvents, Numbers, PageBudget, ReadBudget, ReadError, Retention, RetentionBounds,
+    Room, Session, SessionError, Slices, Stopped, Storage, TimeOf, UnconsumedCounter, Unit,
 };
 use crate::effects::{Clock, Disk, DiskFolder, SystemClock, random};
 use crate::limits;
 use crate::log::{
-    Acquired, ColdError, ColdReader, Condition, EntriesError, GoneTopic, LaneEntries, Log, MissingSegment, NotPlaced,
-    OpenError, Placed, Recent, Refused, Settings, SpaceLevel,
+    AppendRefusal, ColdError, ColdReader, Condition, EntriesError, LaneEntries, LaneOwnership, Log, MissingSegment,
+    OpenError, RecentRead, RemovedTopic, Settings, SlicePlaces, SpaceLevel, SubmitError,
 };
 pub use crate::log::{Durability, LogOptions};
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId, keeper_of};
@@ -218,8 +218,8 @@ impl EmbeddedEngine {
                 partition,
                 first_offset,
                 last_offset,
-                "a file of events is missing: stop the bus and put it back; all other events are served. If it is lost, \
-                 `wattle seek SUBSCRIBER --to {} --partition {partition}` moves a subscriber past it",
+                "a file of events is missing: stop the bus and put it back; all other events are served. If it is \
+                 lost, `wattle seek SUBSCRIBER --to {} --partition {partition}` moves a subscriber past it",
                 last_offset + 1
             );
         }
@@ -293,7 +293,7 @@ impl Shared {
         }
         let gone = next.gone().into_iter().map(|(topic, readers)| {
             let is_closed = self.gone_before.contains(&topic);
-            (topic, GoneTopic { readers, is_closed })
+            (topic, RemovedTopic { readers, is_closed })
         });
         let settings = Settings { gone: gone.collect(), ..settings(blueprint, &numbers) };
         *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
@@ -316,12 +316,12 @@ impl Shared {
             let start = partition.start();
             let from = from.max(start);
             match partition.recent(from, end, budget.events, budget.bytes) {
-                Recent::Chunks(chunks) => {
+                RecentRead::Chunks(chunks) => {
                     *cold = None; // frees its window, which a lane that has caught up does not need
                     return Ok(chunks);
                 }
-                Recent::AtEnd => return Ok(Vec::new()),
-                Recent::Cold => {
+                RecentRead::AtEnd => return Ok(Vec::new()),
+                RecentRead::Cold => {
                     let mut reader = cold.take().unwrap_or_else(|| self.log.cold_reader());
                     let read = tokio::task::spawn_blocking(move || {
                         let chunks = reader.read(id, from, end, budget.events, budget.bytes);
@@ -393,7 +393,7 @@ impl Engine for EmbeddedEngine {
         applied.unwrap_or(Err(ApplyError::Stopped(Stopped::Closed))) // the runtime is shutting down
     }
 
-    async fn append(&self, events: Slices) -> Result<Appended, AppendError> {
+    async fn append(&self, events: Slices) -> Result<AppendReceipt, AppendError> {
         if events.bytes() > limits::UNIT_BYTES_MAX {
             return Err(AppendError::TooLarge { bytes: events.bytes(), max: limits::UNIT_BYTES_MAX });
         }
@@ -402,16 +402,16 @@ impl Engine for EmbeddedEngine {
         }
         let placed = match self.shared.log.append(events) {
             Ok(ticket) => ticket.await,
-            Err(Refused::Busy) => return Err(AppendError::Busy { retry_after: limits::PRODUCER_RETRY_AFTER }),
-            Err(Refused::Full) => return Err(AppendError::Full { retry_after: limits::FULL_RETRY_AFTER }),
-            Err(Refused::Stopped) => return Err(self.shared.stopped().await.into()),
+            Err(SubmitError::Busy) => return Err(AppendError::Busy { retry_after: limits::PRODUCER_RETRY_AFTER }),
+            Err(SubmitError::Full) => return Err(AppendError::Full { retry_after: limits::FULL_RETRY_AFTER }),
+            Err(SubmitError::Stopped) => return Err(self.shared.stopped().await.into()),
         };
         match placed {
-            Ok(Err(NotPlaced::Guard(refused))) => Err(AppendError::Guard(refused)),
-            Ok(Err(NotPlaced::Producer(unknown))) => Err(AppendError::Producer(unknown)),
-            Ok(Err(NotPlaced::Fenced)) => Err(AppendError::Fenced),
-            Ok(Ok(Placed { base_offsets, duplicates, aside })) => {
-                Ok(Appended { base_offsets, duplicates, aside, epoch: self.shared.log.epoch() })
+            Ok(Err(AppendRefusal::Guard(refused))) => Err(AppendError::Guard(refused)),
+            Ok(Err(AppendRefusal::Producer(unknown))) => Err(AppendError::Producer(unknown)),
+            Ok(Err(AppendRefusal::Fenced)) => Err(AppendError::Fenced),
+            Ok(Ok(SlicePlaces { base_offsets, duplicates, aside })) => {
+                Ok(AppendReceipt { base_offsets, duplicates, aside, epoch: self.shared.log.epoch() })
             }
             Err(_) => Err(self.shared.stopped().await.into()),
         }
@@ -461,9 +461,10 @@ impl Engine for EmbeddedEngine {
         Some(Bounds { start: partition.start(), written: partition.written(), durable })
     }
 
-    fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<Beyond> {
+    fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<RetentionBounds> {
         let has = self.shared.catalogue().has(partition);
-        has.then(|| self.shared.log.beyond(partition, retention)).map(|(surely, perhaps)| Beyond { surely, perhaps })
+        has.then(|| self.shared.log.beyond(partition, retention))
+            .map(|(surely, perhaps)| RetentionBounds { surely, perhaps })
     }
 
     fn appended_per_minute(&self, partition: PartitionId) -> u64 {
@@ -501,12 +502,12 @@ impl Engine for EmbeddedEngine {
         Some(self.shared.log.lane(lane).position())
     }
 
-    fn unconsumed(&self, topic: TopicId, partitions: u32, readers: &[SubscriberId]) -> Unconsumed {
+    fn unconsumed(&self, topic: TopicId, partitions: u32, readers: &[SubscriberId]) -> UnconsumedCounter {
         let unconsumed = self.shared.log.unconsumed(topic, partitions, readers);
         Box::new(move || unconsumed.count())
     }
 
-    fn topics(&self) -> Vec<KnownTopic> {
+    fn topics(&self) -> Vec<CatalogueTopic> {
         self.shared.catalogue().topics()
     }
 
@@ -615,7 +616,7 @@ impl Entries for LaneEntries {
 /// A session of the embedded engine.
 pub struct EmbeddedSession {
     shared: Arc<Shared>,
-    lane: Acquired,
+    lane: LaneOwnership,
     partition: PartitionId,
     next_offset: Offset,
     consumed_to: Offset,

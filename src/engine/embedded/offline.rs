@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{EmbeddedError, Folder};
 use crate::effects::Disk;
 use crate::log;
-pub use crate::log::{FrameInfo, Inspection, Repaired};
+pub use crate::log::{FrameInfo, Inspection, RepairSummary};
 
 /// Why an offline operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ impl OfflineFolder {
     ///
     /// # Errors
     /// [`OfflineError`].
-    pub fn repair(&self, truncate_at: u64) -> Result<Repaired, OfflineError> {
+    pub fn repair(&self, truncate_at: u64) -> Result<RepairSummary, OfflineError> {
         Ok(log::repair(self.disk(), truncate_at)?)
     }
 }

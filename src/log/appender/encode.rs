@@ -9,12 +9,12 @@ use tokio::sync::oneshot;
 
 use super::super::Lane;
 use super::super::clock::ClockState;
-use super::super::frame::{Consumed, Kept, Kind, LaneChange, Link, write_frame, write_unit};
-use super::super::guards::{Guards, Looked};
-use super::super::queue::{NotPlaced, Permit, Placed, Submission};
-use super::super::sealed::{SealedLook, Waits};
-use super::super::sequencer::Judged;
-use super::super::store::Sequenced;
+use super::super::frame::{CursorUpdate, Kind, LaneChange, Link, PartitionEntries, write_frame, write_unit};
+use super::super::guards::{GuardLookup, Guards};
+use super::super::queue::{AppendRefusal, Permit, SlicePlaces, Submission};
+use super::super::runs::{LookupWait, RunLookup};
+use super::super::sequencer::Judgement;
+use super::super::store::LastSequence;
 use super::super::syncer::Ack;
 use super::super::tail::GroupChanges;
 use super::{Appender, writer};
@@ -23,11 +23,11 @@ use crate::model::slices::Slice;
 use crate::model::{Fence, GuardRefused, LaneWrite, Offset, PartitionId, Slices, keeper_of};
 
 /// What to do once the group is written.
-pub(super) enum Then {
+pub(super) enum Completion {
     Ack(Ack),
-    Unit(Box<WrittenUnit>),
+    Unit(Box<UnitCompletion>),
     /// Changed entries of a partition of a topic.
-    Kept(Box<WrittenKept>),
+    PartitionEntries(Box<EntriesCompletion>),
     /// The verdict on a unit with guards.
     Verdict(oneshot::Sender<Result<(), GuardRefused>>, Result<(), GuardRefused>),
     Acquired(oneshot::Sender<(Offset, u64)>, (Offset, u64)),
@@ -35,7 +35,7 @@ pub(super) enum Then {
 }
 
 /// A unit of a lane, once written.
-pub(super) struct WrittenUnit {
+pub(super) struct UnitCompletion {
     pub(super) lane: Arc<Lane>,
     pub(super) consumed_to: Offset,
     pub(super) writes: Vec<LaneWrite>,
@@ -46,7 +46,7 @@ pub(super) struct WrittenUnit {
 }
 
 /// Changed entries of a partition of a topic, once written.
-pub(super) struct WrittenKept {
+pub(super) struct EntriesCompletion {
     pub(super) keeper: Arc<Lane>,
     pub(super) writes: Vec<LaneWrite>,
     pub(super) number: u64,
@@ -57,11 +57,11 @@ pub(super) struct WrittenKept {
 /// An encoded group: its frames, the positions of the events in them, its other changes, and what to do once it is
 /// written.
 #[derive(Default)]
-pub(super) struct Encoded {
+pub(super) struct EncodedGroup {
     pub(super) bytes: Vec<u8>,
     pub(super) slices: Vec<PlacedSlice>,
     pub(super) changes: GroupChanges,
-    pub(super) then: Vec<Then>,
+    pub(super) then: Vec<Completion>,
 }
 
 /// Events of a group that have offsets.
@@ -93,7 +93,7 @@ impl Appender {
         }
         // The exact size: readers share this memory, including spare capacity, while the group is recent.
         let bytes = Vec::with_capacity(room);
-        let mut encoded = Encoded { bytes, then: Vec::with_capacity(count), ..Encoded::default() };
+        let mut encoded = EncodedGroup { bytes, then: Vec::with_capacity(count), ..EncodedGroup::default() };
         let ClockState { trusted_ns, wall_ns } = self.shared.trusted.now();
         self.link.append_time_ns = self.link.append_time_ns.max(wall_ns);
         self.trusted_time_ns = trusted_ns;
@@ -113,13 +113,17 @@ impl Appender {
     }
 
     /// Encodes a submission. Returns it unchanged if it needs to wait and may not.
-    fn encode_submission(&mut self, submission: Submission, group: &mut Encoded) -> io::Result<Option<Submission>> {
+    fn encode_submission(
+        &mut self,
+        submission: Submission,
+        group: &mut EncodedGroup,
+    ) -> io::Result<Option<Submission>> {
         match submission {
             Submission::Append { mut slices, looked, ticket, permit } => {
                 let (duplicates, kept, aside) = match self.judge(&mut slices, looked.as_deref()) {
                     Ok(Ok(judged)) => judged,
                     Ok(Err(refused)) => {
-                        group.then.push(Then::Ack(Ack::Append(ticket, Err(refused), permit)));
+                        group.then.push(Completion::Ack(Ack::Append(ticket, Err(refused), permit)));
                         return Ok(None);
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -132,7 +136,11 @@ impl Appender {
                     _ => self.encode_unit(group, None, &kept, &slices),
                 };
                 self.keep(kept, group);
-                group.then.push(Then::Ack(Ack::Append(ticket, Ok(Placed { base_offsets, duplicates, aside }), permit)));
+                group.then.push(Completion::Ack(Ack::Append(
+                    ticket,
+                    Ok(SlicePlaces { base_offsets, duplicates, aside }),
+                    permit,
+                )));
             }
             Submission::Unit {
                 lane,
@@ -156,17 +164,17 @@ impl Appender {
                 let (kept, mut aside) = match guards.judge(&slices, &mut duplicates, next_offset) {
                     Ok(judged) => judged,
                     Err(refused) => {
-                        group.then.extend(verdict.map(|ticket| Then::Verdict(ticket, Err(refused))));
+                        group.then.extend(verdict.map(|ticket| Completion::Verdict(ticket, Err(refused))));
                         return Ok(None);
                     }
                 };
                 slices.sort_out(&mut duplicates, &mut aside, |_| 0);
-                let change = LaneChange { consumed: Consumed { lane: lane.id, consumed_to }, writes: &writes };
+                let change = LaneChange { consumed: CursorUpdate { lane: lane.id, consumed_to }, writes: &writes };
                 self.encode_unit(group, Some(change), &kept, &slices);
                 group.changes.cursors.push((lane.id, consumed_to));
                 group.changes.entries.extend(writes.iter().map(|write| (lane.id, write.clone())));
                 let end_position = self.link.position;
-                group.then.push(Then::Unit(Box::new(WrittenUnit {
+                group.then.push(Completion::Unit(Box::new(UnitCompletion {
                     lane,
                     consumed_to,
                     writes,
@@ -175,25 +183,25 @@ impl Appender {
                     permit,
                 })));
                 self.keep(kept, group);
-                group.then.extend(verdict.map(|ticket| Then::Verdict(ticket, Ok(()))));
+                group.then.extend(verdict.map(|ticket| Completion::Verdict(ticket, Ok(()))));
             }
             Submission::Acquire { lane, ticket } => {
                 let owner = lane.owner.fetch_add(1, Ordering::AcqRel) + 1;
                 lane.changed.acquired(owner);
                 let pending = group.then.iter().rev().find_map(|then| match then {
-                    Then::Unit(unit) if unit.lane.id == lane.id => Some(unit.consumed_to),
+                    Completion::Unit(unit) if unit.lane.id == lane.id => Some(unit.consumed_to),
                     _ => None,
                 });
                 let position = pending.unwrap_or_else(|| lane.position());
-                group.then.push(Then::Acquired(ticket, (position, owner)));
+                group.then.push(Completion::Acquired(ticket, (position, owner)));
             }
             Submission::Catalogue { entry, ticket } => {
                 self.encode(&mut group.bytes, Kind::Catalogue, |_, out| out.extend_from_slice(&entry));
                 group.changes.catalogue.push(entry);
-                group.then.push(Then::Ack(Ack::Durable(ticket)));
+                group.then.push(Completion::Ack(Ack::Durable(ticket)));
             }
-            Submission::Sync { ticket } => group.then.push(Then::Ack(Ack::Durable(ticket))),
-            Submission::Barrier { ticket } => group.then.push(Then::Barrier(ticket)),
+            Submission::Sync { ticket } => group.then.push(Completion::Ack(Ack::Durable(ticket))),
+            Submission::Barrier { ticket } => group.then.push(Completion::Barrier(ticket)),
         }
         Ok(None)
     }
@@ -201,9 +209,9 @@ impl Appender {
     /// Encodes a unit. Returns the offset of the first record of each slice.
     fn encode_unit(
         &mut self,
-        group: &mut Encoded,
+        group: &mut EncodedGroup,
         lane: Option<LaneChange<'_>>,
-        kept: &[Kept],
+        kept: &[PartitionEntries],
         slices: &Slices,
     ) -> Vec<Offset> {
         let mut base_offsets = Vec::with_capacity(slices.iter().len());
@@ -219,7 +227,7 @@ impl Appender {
                     let last = slice.sequences.last().copied();
                     let offset = base_offset + Offset::from(count) - 1;
                     if let Some((producer, sequence)) = slices.producer().zip(last) {
-                        producers.push(((partition, producer), Sequenced { sequence, offset }));
+                        producers.push(((partition, producer), LastSequence { sequence, offset }));
                         numbers.push((partition, sequence));
                     }
                 }
@@ -234,35 +242,48 @@ impl Appender {
     }
 
     /// Applies the entries of partitions, so that the next verdicts see them before they are written.
-    fn keep(&self, kept: Vec<Kept>, group: &mut Encoded) {
+    fn keep(&self, kept: Vec<PartitionEntries>, group: &mut EncodedGroup) {
         for (partition, writes) in kept {
             let keeper = self.shared.lane(keeper_of(partition));
             group.changes.entries.extend(writes.iter().map(|write| (keeper.id, write.clone())));
             let number = keeper.changed.hand_in(0, &writes).unwrap_or(0);
             let end_position = self.link.position;
-            group.then.push(Then::Kept(Box::new(WrittenKept { keeper, writes, number, end_position })));
+            group.then.push(Completion::PartitionEntries(Box::new(EntriesCompletion {
+                keeper,
+                writes,
+                number,
+                end_position,
+            })));
         }
     }
 
     /// Judges an append: duplicates, entries of partitions, records to set aside. A refusal also applies to later
     /// appends with the same fence.
-    fn judge(&mut self, slices: &mut Slices, looked: Option<&Looked>) -> io::Result<Result<Judged, NotPlaced>> {
+    fn judge(
+        &mut self,
+        slices: &mut Slices,
+        looked: Option<&GuardLookup>,
+    ) -> io::Result<Result<Judgement, AppendRefusal>> {
         let fence = slices.fence().cloned();
         if fence.as_ref().is_some_and(Fence::is_shut) {
-            return Ok(Err(NotPlaced::Fenced));
+            return Ok(Err(AppendRefusal::Fenced));
         }
         let judged = self.judge_alone(slices, looked)?;
         Ok(judged.inspect_err(|_| fence.iter().for_each(Fence::shut)))
     }
 
-    fn judge_alone(&mut self, slices: &mut Slices, looked: Option<&Looked>) -> io::Result<Result<Judged, NotPlaced>> {
+    fn judge_alone(
+        &mut self,
+        slices: &mut Slices,
+        looked: Option<&GuardLookup>,
+    ) -> io::Result<Result<Judgement, AppendRefusal>> {
         let Self { sequencer, shared, writers, trusted_time_ns, .. } = self;
         let waits = match (self.may_wait, self.is_alone) {
-            (false, _) => Waits::Not,
-            (true, true) => Waits::Alone,
-            (true, false) => Waits::WithPauses,
+            (false, _) => LookupWait::Not,
+            (true, true) => LookupWait::Alone,
+            (true, false) => LookupWait::WithPauses,
         };
-        let mut look = SealedLook::new(shared, self.hashing, waits);
+        let mut look = RunLookup::new(shared, self.hashing, waits);
         let settings = shared.settings();
         let guards = Guards { shared, settings: &settings, now_ns: *trusted_time_ns, looked };
         let settings = |topic| settings.topics.get(&topic).copied().unwrap_or_default();

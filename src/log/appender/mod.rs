@@ -21,17 +21,17 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use encode::{Encoded, PlacedSlice, Then, WrittenKept, WrittenUnit};
+use encode::{Completion, EncodedGroup, EntriesCompletion, PlacedSlice, UnitCompletion};
 
 use super::checkpointer::Turn;
 use super::files::JournalFile;
 use super::frame::{Kind, Link, UnitBody, frames};
 use super::partition::Partition;
 use super::queue::Submission;
-use super::sealed::Hashing;
+use super::runs::Hashing;
 use super::sequencer::Sequencer;
-use super::store::Sequenced;
-use super::syncer::{Ack, End, Ends, Syncer, Written};
+use super::store::LastSequence;
+use super::syncer::{Ack, End, Ends, Syncer, WrittenGroup};
 use super::tail::{Group, GroupChanges};
 use super::{Durability, LogOptions, Shared, is_passing};
 use crate::limits;
@@ -62,7 +62,7 @@ pub(super) struct Appender {
     /// Bytes written but not yet passed to the syncer, because no ack depends on them.
     unsynced_bytes: usize,
     /// The group that is encoded but not written.
-    unfinished: Option<Encoded>,
+    unfinished: Option<EncodedGroup>,
     /// Submissions that follow the unfinished group and are not encoded yet.
     left: VecDeque<Submission>,
     /// Whether the current thread may wait for room or for the disk. If not, submissions stay in `left`.
@@ -216,7 +216,7 @@ impl Appender {
     fn submit(&mut self, ends: Ends, acks: Vec<Ack>) {
         let (file, end_position) = (self.file.clone(), self.written);
         self.unsynced_bytes = 0;
-        self.syncer.submit(Written { file, end_position, ends, acks }, &self.shared);
+        self.syncer.submit(WrittenGroup { file, end_position, ends, acks }, &self.shared);
     }
 
     /// Writes the encoded group, if there is one, however long that takes.
@@ -237,7 +237,7 @@ impl Appender {
     }
 
     /// Publishes a written group: partitions, lanes and callers see it.
-    fn group_written(&mut self, Encoded { bytes, slices, changes, then }: Encoded) {
+    fn group_written(&mut self, EncodedGroup { bytes, slices, changes, then }: EncodedGroup) {
         let mut ends = Ends::default();
         if !bytes.is_empty() {
             self.shared.space.note(bytes.len());
@@ -248,9 +248,9 @@ impl Appender {
         let mut acks = Vec::new();
         for then in then {
             match then {
-                Then::Ack(ack) => acks.push(ack),
-                Then::Unit(unit) => {
-                    let WrittenUnit { lane, consumed_to, writes, number, end_position, permit } = *unit;
+                Completion::Ack(ack) => acks.push(ack),
+                Completion::Unit(unit) => {
+                    let UnitCompletion { lane, consumed_to, writes, number, end_position, permit } = *unit;
                     if !writes.is_empty() {
                         lane.changed.written(number, end_position, writes);
                     }
@@ -259,13 +259,13 @@ impl Appender {
                     lane.counts.count_anew();
                     drop(permit);
                 }
-                Then::Kept(kept) => {
-                    let WrittenKept { keeper, writes, number, end_position } = *kept;
+                Completion::PartitionEntries(kept) => {
+                    let EntriesCompletion { keeper, writes, number, end_position } = *kept;
                     keeper.changed.written(number, end_position, writes);
                 }
-                Then::Verdict(ticket, verdict) => drop(ticket.send(verdict)),
-                Then::Acquired(ticket, acquired) => drop(ticket.send(acquired)),
-                Then::Barrier(ticket) => drop(ticket.send(())),
+                Completion::Verdict(ticket, verdict) => drop(ticket.send(verdict)),
+                Completion::Acquired(ticket, acquired) => drop(ticket.send(acquired)),
+                Completion::Barrier(ticket) => drop(ticket.send(())),
             }
         }
         if self.options.durability == Durability::Sync {
@@ -403,7 +403,7 @@ impl Appender {
                 let (id, base_offset, end) = (slice.partition, slice.chunk.base_offset, slice.chunk.end_offset());
                 self.sequencer.note(id, slice.identities(), base_offset, unit.trusted_time_ns);
                 if let (Some(producer), Some(sequence)) = (unit.producer, slice.last_sequence) {
-                    let last = Sequenced { sequence, offset: end.saturating_sub(1) };
+                    let last = LastSequence { sequence, offset: end.saturating_sub(1) };
                     self.sequencer.note_sequence(id, producer, last);
                     changes.producers.push(((id, producer), last));
                     numbers.push((id, sequence));

@@ -321,7 +321,7 @@ pub(super) fn write_frame(
 
 /// The new position of a lane in a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Consumed {
+pub(super) struct CursorUpdate {
     pub(super) lane: LaneId,
     pub(super) consumed_to: Offset,
 }
@@ -329,7 +329,7 @@ pub(super) struct Consumed {
 /// The new position and the changed entries of a lane in a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LaneChange<'a> {
-    pub(super) consumed: Consumed,
+    pub(super) consumed: CursorUpdate,
     pub(super) writes: &'a [LaneWrite],
 }
 
@@ -366,7 +366,7 @@ pub(super) fn unit_frame_bytes(slices: &Slices, lane_writes: Option<&[LaneWrite]
 }
 
 /// Changed entries of a partition of a topic.
-pub(super) type Kept = (PartitionId, Vec<LaneWrite>);
+pub(super) type PartitionEntries = (PartitionId, Vec<LaneWrite>);
 
 /// An upper bound of the entry bytes that a partition stores for the guarded records of a slice.
 fn guard_bytes(slice: &Slice) -> usize {
@@ -390,7 +390,7 @@ pub(super) fn write_unit(
     out: &mut Vec<u8>,
     trusted_time_ns: u64,
     lane: Option<LaneChange<'_>>,
-    kept: &[Kept],
+    kept: &[PartitionEntries],
     slices: &Slices,
     mut place: impl FnMut(&Slice, Range<usize>) -> Offset,
 ) {
@@ -456,11 +456,11 @@ fn put_writes(out: &mut Vec<u8>, writes: &[LaneWrite]) {
 /// The parsed body of a unit.
 #[derive(Debug)]
 pub(super) struct UnitBody {
-    pub(super) consumed: Option<Consumed>,
+    pub(super) consumed: Option<CursorUpdate>,
     /// Entries of the lane, sharing the frame's memory.
     pub(super) writes: Vec<LaneWrite>,
     /// Entries of partitions of topics, sharing the frame's memory.
-    pub(super) kept: Vec<Kept>,
+    pub(super) kept: Vec<PartitionEntries>,
     pub(super) producer: Option<ProducerId>,
     /// When the producer started, as it stated; 0 if it did not.
     pub(super) began_ns: u64,
@@ -509,7 +509,7 @@ impl UnitBody {
         };
         let consumed = match flags & HAS_LANE {
             0 => None,
-            _ if body.len() >= LANE_BYTES => Some(Consumed {
+            _ if body.len() >= LANE_BYTES => Some(CursorUpdate {
                 lane: LaneId { subscriber: SubscriberId(body.get_u32_le()), partition: body.get_u32_le() },
                 consumed_to: body.get_u64_le(),
             }),
@@ -581,7 +581,7 @@ impl UnitBody {
     }
 }
 
-fn parse_kept(body: &mut Bytes) -> Option<Vec<Kept>> {
+fn parse_kept(body: &mut Bytes) -> Option<Vec<PartitionEntries>> {
     let count = body.try_get_u32_le().ok()?;
     let mut kept = Vec::new();
     for _ in 0..count {

@@ -37,7 +37,7 @@ fn slices_of(records: &[(u32, Vec<u8>)], marks: Marks) -> Slices {
     slices
 }
 
-fn frame_of(slices: &Slices, lane: Option<LaneChange<'_>>, kept: &[Kept]) -> (Vec<u8>, Head) {
+fn frame_of(slices: &Slices, lane: Option<LaneChange<'_>>, kept: &[PartitionEntries]) -> (Vec<u8>, Head) {
     let mut out = Vec::new();
     let head = write_frame(&mut out, Kind::Unit, &LINK, 4000, |out| {
         write_unit(out, 900, lane, kept, slices, |slice, _| u64::from(slice.partition.partition) * 100);
@@ -54,7 +54,7 @@ proptest! {
         kept in 0u32..3,
         marks in prop_oneof![Just(Marks::None), Just(Marks::Identities), Just(Marks::Sequences)],
     ) {
-        let consumed = consumed.map(|(subscriber, partition, consumed_to)| Consumed {
+        let consumed = consumed.map(|(subscriber, partition, consumed_to)| CursorUpdate {
             lane: LaneId { subscriber: SubscriberId(subscriber), partition }, consumed_to,
         });
         let slices = slices_of(&records, marks);
@@ -62,7 +62,7 @@ proptest! {
             key: key.to_vec().into(), value: value.map(|value| value.to_vec().into()),
         };
         let writes: Vec<_> = writes.into_iter().map(write).collect();
-        let kept: Vec<Kept> = (0..kept)
+        let kept: Vec<PartitionEntries> = (0..kept)
             .map(|partition| (PartitionId { topic: TopicId(9), partition }, writes.clone()))
             .collect();
         let lane = consumed.map(|consumed| LaneChange { consumed, writes: &writes });

@@ -47,7 +47,7 @@ use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageErr
 use super::clock::ClockState;
 use super::failed_sync;
 use super::frame::Link;
-use super::sealed::{Generation, Hashing, TopicRuns};
+use super::runs::{Generation, Hashing, TopicRuns};
 use super::segment::SegmentMeta;
 use crate::effects::{Disk, DiskFile};
 use crate::limits;
@@ -146,14 +146,14 @@ pub(super) struct Checkpoint {
 
 /// The last number of a producer in a partition, with the event's offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sequenced {
+pub(super) struct LastSequence {
     pub(super) sequence: u64,
     pub(super) offset: Offset,
 }
 
 /// An identity with the place of its event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Recognised {
+pub(super) struct IdentityRow {
     pub(super) identity: u128,
     pub(super) partition: u32,
     pub(super) offset: Offset,
@@ -164,8 +164,8 @@ pub(super) struct Recognised {
 
 /// The result of a lookup of an identity in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    Row(Recognised),
+pub(super) enum IdentityLookup {
+    Row(IdentityRow),
     Nothing,
     /// The run does not exist any more.
     NoRun,
@@ -191,7 +191,7 @@ pub(super) struct Contents {
     pub(super) segments: BTreeMap<PartitionId, Vec<SegmentMeta>>,
     pub(super) runs: BTreeMap<TopicId, TopicRuns>,
     /// Identities in the format before runs, in the order of their checkpoints.
-    pub(super) old_identities: BTreeMap<TopicId, Vec<(u64, Vec<Recognised>)>>,
+    pub(super) old_identities: BTreeMap<TopicId, Vec<(u64, Vec<IdentityRow>)>>,
     /// Producers that were last seen before this time may be forgotten.
     pub(super) forgotten: BTreeMap<TopicId, u64>,
 }
@@ -207,11 +207,11 @@ pub(super) struct Changes {
     pub(super) segments: BTreeMap<(PartitionId, Offset), SegmentMeta>,
     pub(super) segments_gone: Vec<(PartitionId, Offset)>,
     /// Sorted by identity, without repetitions.
-    pub(super) runs: Vec<(TopicId, u64, Vec<Recognised>)>,
+    pub(super) runs: Vec<(TopicId, u64, Vec<IdentityRow>)>,
     pub(super) runs_gone: Vec<(TopicId, u64)>,
     /// Rows in the format before runs.
     pub(super) old_identities_gone: Vec<(TopicId, u64)>,
-    pub(super) producers: BTreeMap<(PartitionId, ProducerId), Sequenced>,
+    pub(super) producers: BTreeMap<(PartitionId, ProducerId), LastSequence>,
     pub(super) producers_gone: Vec<(PartitionId, ProducerId)>,
     /// Producers that were last seen before this time may be forgotten from now on.
     pub(super) forgotten: BTreeMap<TopicId, u64>,
@@ -368,11 +368,11 @@ std::thread_local! {
 }
 
 /// Reads the store as of the last checkpoint.
-pub(super) struct Entries {
+pub(super) struct StoreReader {
     shelf: Arc<Shelf>,
 }
 
-impl Entries {
+impl StoreReader {
     /// The value of a lane's entry.
     pub(super) fn get(&self, lane: LaneId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.read(|table| get(table, lane, key))
@@ -389,17 +389,17 @@ impl Entries {
     }
 
     /// Looks up an identity in a run.
-    pub(super) fn identity(&self, topic: TopicId, position: u64, identity: u128) -> Result<Found, StoreError> {
+    pub(super) fn identity(&self, topic: TopicId, position: u64, identity: u128) -> Result<IdentityLookup, StoreError> {
         self.read(|table| {
             let (first, last) = (Key::run(topic, position, 0).0, Key::run(topic, position, identity).0);
             let Some(row) = table.range::<&[u8]>(first.as_slice()..=last.as_slice())?.next_back() else {
-                return Ok(Found::NoRun);
+                return Ok(IdentityLookup::NoRun);
             };
             let (key, value) = row?;
             let rows = checked(key.value(), value.value())?.as_chunks::<RECOGNISED_BYTES>().0;
             let identity_of = |mut row: &[u8]| row.get_u128_le();
             let found = rows.binary_search_by_key(&identity, |row| identity_of(row)).ok().and_then(|at| rows.get(at));
-            Ok(found.map_or(Found::Nothing, |row| Found::Row(decode_recognised(row))))
+            Ok(found.map_or(IdentityLookup::Nothing, |row| IdentityLookup::Row(decode_recognised(row))))
         })
     }
 
@@ -408,7 +408,7 @@ impl Entries {
         &self,
         partition: PartitionId,
         producer: ProducerId,
-    ) -> Result<Option<Sequenced>, StoreError> {
+    ) -> Result<Option<LastSequence>, StoreError> {
         self.read(|table| {
             let key = Key::partition(PRODUCER, partition).u128(producer.0);
             let Some(value) = table.get(key.0.as_slice())? else { return Ok(None) };
@@ -422,7 +422,7 @@ impl Entries {
         partition: PartitionId,
         from: ProducerId,
         most: usize,
-    ) -> Result<Vec<(ProducerId, Sequenced)>, StoreError> {
+    ) -> Result<Vec<(ProducerId, LastSequence)>, StoreError> {
         let row_key = |producer: u128| Key::partition(PRODUCER, partition).u128(producer).0;
         let (first, last) = (row_key(from.0), row_key(u128::MAX));
         self.read(|table| {
@@ -438,7 +438,7 @@ impl Entries {
     }
 
     /// All rows of a run, sorted by identity.
-    pub(super) fn run(&self, topic: TopicId, position: u64) -> Result<Vec<Recognised>, StoreError> {
+    pub(super) fn run(&self, topic: TopicId, position: u64) -> Result<Vec<IdentityRow>, StoreError> {
         self.read(|table| {
             let (first, last) = (Key::run(topic, position, 0).0, Key::run(topic, position, u128::MAX).0);
             let mut run = Vec::new();
@@ -452,11 +452,11 @@ impl Entries {
     }
 
     /// A snapshot of the store, independent of later commits. Pages that are freed meanwhile are not reused.
-    pub(super) fn pinned(&self) -> Result<Pinned, StoreError> {
+    pub(super) fn pinned(&self) -> Result<StoreSnapshot, StoreError> {
         let closed = self.shelf.closed.load(Ordering::Acquire);
         let database = self.shelf.database.read().unwrap_or_else(PoisonError::into_inner);
         let table = pin(database.as_ref().ok_or(StoreError::Closed)?)?;
-        Ok(Pinned { shelf: self.shelf.clone(), closed, table })
+        Ok(StoreSnapshot { shelf: self.shelf.clone(), closed, table })
     }
 
     /// The keys of all rows.
@@ -474,7 +474,7 @@ impl Entries {
 }
 
 /// The entries of lanes as of one commit.
-pub(super) struct Pinned {
+pub(super) struct StoreSnapshot {
     shelf: Arc<Shelf>,
     closed: u64,
     table: Rows,
@@ -490,7 +490,7 @@ fn pin(database: &Database) -> Result<Rows, StoreError> {
     Ok(transaction.open_table(TABLE).map_err(redb::Error::from)?)
 }
 
-impl Pinned {
+impl StoreSnapshot {
     /// The value of a lane's entry.
     pub(super) fn get(&self, lane: LaneId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.unless_closed(get(&self.table, lane, key))
@@ -561,8 +561,8 @@ impl Store {
     }
 
     /// A reader of the store.
-    pub(super) fn entries(&self) -> Entries {
-        Entries { shelf: self.shelf.clone() }
+    pub(super) fn entries(&self) -> StoreReader {
+        StoreReader { shelf: self.shelf.clone() }
     }
 
     /// Opens the store and reads it; `None` if there is none.
@@ -846,7 +846,7 @@ const RECOGNISED_BYTES: usize = 44;
 const RUN_ROW_IDENTITIES: usize = 360;
 const OLD_RECOGNISED_BYTES: usize = 36;
 
-fn encode_recognised(row: &Recognised, out: &mut Vec<u8>) {
+fn encode_recognised(row: &IdentityRow, out: &mut Vec<u8>) {
     out.put_u128_le(row.identity);
     out.put_u32_le(row.partition);
     out.put_u64_le(row.offset);
@@ -855,8 +855,8 @@ fn encode_recognised(row: &Recognised, out: &mut Vec<u8>) {
 }
 
 /// Decodes either format; the older one has no number.
-fn decode_recognised(mut row: &[u8]) -> Recognised {
-    Recognised {
+fn decode_recognised(mut row: &[u8]) -> IdentityRow {
+    IdentityRow {
         identity: row.get_u128_le(),
         partition: row.get_u32_le(),
         offset: row.get_u64_le(),
@@ -865,9 +865,9 @@ fn decode_recognised(mut row: &[u8]) -> Recognised {
     }
 }
 
-fn decode_sequenced(key: &[u8], mut value: &[u8]) -> Result<Sequenced, StoreError> {
+fn decode_sequenced(key: &[u8], mut value: &[u8]) -> Result<LastSequence, StoreError> {
     let mut number = || value.try_get_u64_le().map_err(|_| not_as_written(key));
-    Ok(Sequenced { sequence: number()?, offset: number()? })
+    Ok(LastSequence { sequence: number()?, offset: number()? })
 }
 
 fn read(database: &Database) -> Result<Contents, StoreError> {
@@ -895,8 +895,8 @@ fn read(database: &Database) -> Result<Contents, StoreError> {
 fn read_identities(database: &Database, contents: &mut Contents, hashing: &Hashing) -> Result<(), StoreError> {
     let transaction = database.begin_read().map_err(redb::Error::from)?;
     let table = transaction.open_table(TABLE).map_err(redb::Error::from)?;
-    let (mut of, mut run): (_, Vec<Recognised>) = (None, Vec::new());
-    let mut end_run = |of: &mut Option<(TopicId, u64)>, run: &mut Vec<Recognised>| {
+    let (mut of, mut run): (_, Vec<IdentityRow>) = (None, Vec::new());
+    let mut end_run = |of: &mut Option<(TopicId, u64)>, run: &mut Vec<IdentityRow>| {
         if let Some((topic, position)) = of.take() {
             let generation = Generation::of(position, run, hashing);
             contents.runs.entry(topic).or_default().push(generation, &hashing.options);

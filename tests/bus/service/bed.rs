@@ -11,9 +11,9 @@ use wattle::dispatch::Tree;
 use wattle::effects::Disk;
 use wattle::engine::memory::MemoryEngine;
 use wattle::engine::{
-    AppendError, Appended, ApplyError, Beyond, Blueprint, Bounds, Capabilities, Chunk, Engine, Health, Hold,
-    KnownTopic, Numbers, ProducerUnknown, ReadBudget, ReadError, Retention, SessionError, Slices, Stopped, Storage,
-    TimeOf,
+    AppendError, AppendReceipt, ApplyError, Blueprint, Bounds, Capabilities, CatalogueTopic, Chunk, Engine, Health,
+    Hold, Numbers, ProducerUnknown, ReadBudget, ReadError, Retention, RetentionBounds, SessionError, Slices, Stopped,
+    Storage, TimeOf,
 };
 use wattle::model::call::{Action, Batch, Failure, HandleError, Handled, Handler, Output, StateWrite};
 use wattle::model::event::Data;
@@ -84,7 +84,7 @@ impl Engine for GatedEngine {
         self.inner.apply(blueprint).await
     }
 
-    async fn append(&self, events: Slices) -> Result<Appended, AppendError> {
+    async fn append(&self, events: Slices) -> Result<AppendReceipt, AppendError> {
         if let Health::Stopped(stopped) = self.health.borrow().clone() {
             return Err(stopped.into());
         }
@@ -128,7 +128,7 @@ impl Engine for GatedEngine {
         self.inner.bounds(partition)
     }
 
-    fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<Beyond> {
+    fn beyond(&self, partition: PartitionId, retention: &Retention) -> Option<RetentionBounds> {
         self.inner.beyond(partition, retention)
     }
 
@@ -152,7 +152,7 @@ impl Engine for GatedEngine {
         self.inner.position(lane)
     }
 
-    fn topics(&self) -> Vec<KnownTopic> {
+    fn topics(&self) -> Vec<CatalogueTopic> {
         self.inner.topics()
     }
 

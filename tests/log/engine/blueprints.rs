@@ -1,6 +1,6 @@
 //! Blueprints: all or nothing, and numbers that stay.
 
-use wattle::engine::{AppendError, ApplyError, Blueprint, Engine, Entries, LaneWrite, Names, Session, Unit};
+use wattle::engine::{AppendError, ApplyError, Blueprint, Engine, Entries, LaneWrite, NameChanges, Session, Unit};
 
 use super::home::Home;
 use super::{append, blueprint, commit, everything, lane, partition, slices, still_waits, tree};
@@ -74,7 +74,7 @@ pub(crate) async fn a_name_is_given_to_what_has_a_number_and_is_free_again(home:
     let mut session = engine.acquire(lane(subscriber, 1)).await.unwrap();
     commit(&mut session, 1, &[]).await.unwrap();
     session.sync().await.unwrap();
-    let names = Names { topics: vec![(topic, "b".into())], subscribers: vec![(subscriber, "t".into())] };
+    let names = NameChanges { topics: vec![(topic, "b".into())], subscribers: vec![(subscriber, "t".into())] };
     // one that is called as they were is another, whatever it is
     let renamed = blueprint(&[("b", 2), ("a", 3)], &[("s", "b"), ("t", "b"), ("s", "a")]);
     let renamed = Blueprint { names, ..renamed };
@@ -101,7 +101,7 @@ pub(crate) async fn a_name_is_given_to_what_has_a_number_and_is_free_again(home:
 pub(crate) async fn a_blueprint_that_is_refused_renames_nothing(home: impl Home) {
     let engine = home.open();
     let first = engine.apply(&blueprint(&[("a", 2)], &[])).await.unwrap();
-    let names = Names { topics: vec![(first.topics[0], "b".into())], ..Names::default() };
+    let names = NameChanges { topics: vec![(first.topics[0], "b".into())], ..NameChanges::default() };
     let refused = engine.apply(&Blueprint { names, ..blueprint(&[("b", 3)], &[]) }).await.unwrap_err();
     assert!(matches!(refused, ApplyError::Partitions { existing: 2, wanted: 3, .. }), "{refused:?}");
     assert_eq!((engine.topic("a"), engine.topic("b")), (Some(first.topics[0]), None));
@@ -124,7 +124,7 @@ pub(crate) async fn a_topic_that_is_gone_has_nothing_and_leaves_its_name(home: i
     assert_eq!((known[0].number, known[0].name.as_str(), known[0].partitions), (topic, "a", 2));
     assert!(engine.bytes(partition(topic, 1)).unwrap() > 0 && engine.bytes(partition(topic, 0)) == Some(0));
 
-    let gone = || Names { topics: vec![(topic, known[0].gone_name())], ..Names::default() };
+    let gone = || NameChanges { topics: vec![(topic, known[0].gone_name())], ..NameChanges::default() };
     engine.apply(&Blueprint { names: gone(), ..without.clone() }).await.unwrap();
     assert_eq!(engine.topics().iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), ["b"]);
     assert_eq!((engine.topic("a"), engine.bounds(partition(topic, 1)), engine.position(own)), (None, None, None));

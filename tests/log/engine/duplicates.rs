@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wattle::engine::{
-    Appended, Blueprint, Duplicate, Engine, Mark, Placement, Slices, SubscriberSpec, TopicSettings, TopicSpec,
+    AppendReceipt, Blueprint, Duplicate, Engine, Mark, Placement, Slices, SubscriberSpec, TopicSettings, TopicSpec,
 };
 use wattle::model::{Compression, Dedupe, EventId, PartitionId, ProducerId, Retention, TopicId};
 
@@ -25,7 +25,7 @@ pub(crate) async fn roots(engine: &impl Engine, settings: TopicSettings) -> [Top
 }
 
 /// Appends events that are recognised by their text.
-pub(crate) async fn named(engine: &impl Engine, events: &[(PartitionId, &str)]) -> Appended {
+pub(crate) async fn named(engine: &impl Engine, events: &[(PartitionId, &str)]) -> AppendReceipt {
     let mut slices = Slices::default();
     for (partition, text) in events {
         push(&mut slices, *partition, Mark::Identity(EventId::new("/test", text)), text);
@@ -34,7 +34,7 @@ pub(crate) async fn named(engine: &impl Engine, events: &[(PartitionId, &str)]) 
 }
 
 /// Appends events of a producer, whose texts are their numbers.
-pub(crate) async fn numbered(engine: &impl Engine, producer: &str, events: &[(PartitionId, u64)]) -> Appended {
+pub(crate) async fn numbered(engine: &impl Engine, producer: &str, events: &[(PartitionId, u64)]) -> AppendReceipt {
     let mut slices = Slices::default();
     slices.set_producer(ProducerId::new(producer));
     for (partition, number) in events {
@@ -166,7 +166,7 @@ pub(crate) async fn a_duplicate_is_answered_when_the_first_is_durable(home: impl
     let zero = partition(orders, 0);
     for number in 0..50 {
         let (name, events) = (format!("event {number}"), [(zero, number)]);
-        let answered = async |appended: Appended| {
+        let answered = async |appended: AppendReceipt| {
             let durable = engine.bounds(zero).unwrap().durable;
             let place = appended.place(0, 0, 0);
             assert!(place.offset.unwrap() < durable, "{place:?} is answered, and only {durable} are durable");

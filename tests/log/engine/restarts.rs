@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wattle::engine::embedded::EmbeddedError;
 use wattle::engine::{
-    Blueprint, Duplicate, Engine, Entries, LaneWrite, Names, PageBudget, Session, TopicSettings, Unit,
+    Blueprint, Duplicate, Engine, Entries, LaneWrite, NameChanges, PageBudget, Session, TopicSettings, Unit,
 };
 use wattle::model::Dedupe;
 
@@ -74,7 +74,8 @@ pub(crate) async fn what_is_gone_is_gone_after_a_restart(home: OnDisk) {
     let first = engine.apply(&both).await.unwrap();
     append(&engine, partition(first.topics[0], 0), &["x"]).await;
     append(&engine, partition(first.topics[1], 0), &["y"]).await;
-    let names = Names { topics: vec![(first.topics[0], engine.topics()[0].gone_name())], ..Names::default() };
+    let names =
+        NameChanges { topics: vec![(first.topics[0], engine.topics()[0].gone_name())], ..NameChanges::default() };
     engine.apply(&Blueprint { names, ..blueprint(&[("b", 1)], &[]) }).await.unwrap();
     drop(engine);
     for _ in 0..2 {
@@ -97,8 +98,10 @@ pub(crate) async fn names_survive_a_restart(home: OnDisk) {
     let engine = home.open();
     let first = engine.apply(&blueprint(&[("a", 1)], &[("s", "a")])).await.unwrap();
     append(&engine, partition(first.topics[0], 0), &["x"]).await;
-    let names =
-        Names { topics: vec![(first.topics[0], "b".into())], subscribers: vec![(first.subscribers[0], "t".into())] };
+    let names = NameChanges {
+        topics: vec![(first.topics[0], "b".into())],
+        subscribers: vec![(first.subscribers[0], "t".into())],
+    };
     let renamed = blueprint(&[("b", 1), ("a", 1)], &[("t", "b"), ("s", "b")]);
     let numbers = engine.apply(&Blueprint { names, ..renamed.clone() }).await.unwrap();
     drop(engine);

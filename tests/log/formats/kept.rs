@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use wattle::effects::{Clock, DiskFolder};
 use wattle::engine::embedded::{Durability, EmbeddedEngine, LogOptions};
 use wattle::engine::{
-    AppendError, Appended, Aside, Blueprint, Engine, Guard, GuardCounts, LaneWrite, Lifecycle, Mark, Numbers,
+    AppendError, AppendReceipt, Aside, Blueprint, Engine, Guard, GuardCounts, LaneWrite, Lifecycle, Mark, Numbers,
     PageBudget, Session, Slices, SubscriberSpec, TopicSettings, TopicSpec, Unit,
 };
 use wattle::model::{Dedupe, EventId, LaneId, PartitionId, ProducerId, Record, Retention};
@@ -81,7 +81,7 @@ async fn append(
     mark: Mark,
     producer: Option<(ProducerId, u64)>,
     guard: Option<Guard>,
-) -> Result<Appended, AppendError> {
+) -> Result<AppendReceipt, AppendError> {
     let mut slices = Slices::default();
     let write = |out: &mut Vec<u8>| Record { key: "k", lineage: None, event: b"an event" }.write(out);
     let (slice, _) = slices.push_marked(to, mark, write).unwrap();
@@ -93,7 +93,7 @@ async fn append(
     engine.append(slices).await
 }
 
-async fn identified(engine: &EmbeddedEngine, to: PartitionId, id: &str) -> Appended {
+async fn identified(engine: &EmbeddedEngine, to: PartitionId, id: &str) -> AppendReceipt {
     append(engine, to, Mark::Identity(EventId::new("/shop", id)), None, None).await.unwrap()
 }
 
@@ -102,12 +102,12 @@ async fn numbered(
     to: PartitionId,
     (name, began_ns): (&str, u64),
     number: u64,
-) -> Result<Appended, AppendError> {
+) -> Result<AppendReceipt, AppendError> {
     append(engine, to, Mark::Sequence(number), Some((ProducerId::begun(name, began_ns), began_ns)), None).await
 }
 
 /// An event of a key, recognised by its state.
-async fn state(engine: &EmbeddedEngine, [_, to, held]: [PartitionId; 3], key: &str, state: &str) -> Appended {
+async fn state(engine: &EmbeddedEngine, [_, to, held]: [PartitionId; 3], key: &str, state: &str) -> AppendReceipt {
     let guard = Guard::new(key, state.into(), 0).or_aside(Some(Aside { to: held, held_max: Some(9) }));
     let guard = guard.recognised_by(EventId::new("/shop", state));
     append(engine, to, Mark::None, None, Some(guard)).await.unwrap()

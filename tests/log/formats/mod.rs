@@ -19,8 +19,8 @@ use tempfile::TempDir;
 use wattle::effects::{Clock, DiskFolder};
 use wattle::engine::embedded::{Durability, EmbeddedEngine, LogOptions};
 use wattle::engine::{
-    AppendError, Blueprint, Engine, Guard, Lifecycle, Mark, Names, Numbers, PageBudget, ReadBudget, Session, Slices,
-    SubscriberSpec, TopicSettings, TopicSpec, Unit,
+    AppendError, Blueprint, Engine, Guard, Lifecycle, Mark, NameChanges, Numbers, PageBudget, ReadBudget, Session,
+    Slices, SubscriberSpec, TopicSettings, TopicSpec, Unit,
 };
 use wattle::model::{
     Compression, Dedupe, Event, EventId, LaneId, PartitionId, ProducerId, Record, Retention, SubscriberId, TopicId,
@@ -175,7 +175,7 @@ async fn begin(engine: &EmbeddedEngine, numbers: &Numbers, key: &str) -> Result<
 }
 
 /// A topic and a subscriber of it by these names, which their numbers are given.
-fn called(names: Names, topic: &str, subscriber: &str) -> Blueprint {
+fn called(names: NameChanges, topic: &str, subscriber: &str) -> Blueprint {
     let topics = [topic, "shop/first"].map(|name| TopicSpec {
         name: name.into(),
         partitions: 1,
@@ -191,12 +191,12 @@ fn called(names: Names, topic: &str, subscriber: &str) -> Blueprint {
 #[allow(dead_code, reason = "it tells how the fixture came to be")]
 async fn make(folder: &Path) {
     let made = TempDir::new().unwrap();
-    let names = |topic: &str, subscriber: &str| Names {
+    let names = |topic: &str, subscriber: &str| NameChanges {
         topics: vec![(TopicId(1), topic.into())],
         subscribers: vec![(SubscriberId(1), subscriber.into())],
     };
     let engine = open(made.path());
-    let alone = called(Names::default(), "shop/first", "shop/s");
+    let alone = called(NameChanges::default(), "shop/first", "shop/s");
     engine.apply(&Blueprint { topics: alone.topics[..1].to_vec(), ..alone }).await.unwrap();
     let (input, lane) =
         (PartitionId { topic: TopicId(1), partition: 0 }, LaneId { subscriber: SubscriberId(1), partition: 0 });
@@ -220,7 +220,7 @@ async fn a_log_with_names_that_were_given_is_opened() {
     copy(&kept, folder.path());
     for _ in 0..2 {
         let engine = open(folder.path());
-        let numbers = engine.apply(&called(Names::default(), "shop/third", "shop/u")).await.unwrap();
+        let numbers = engine.apply(&called(NameChanges::default(), "shop/third", "shop/u")).await.unwrap();
         assert_eq!((numbers.topics, numbers.subscribers), (vec![TopicId(1), TopicId(2)], vec![SubscriberId(1)]));
         assert_eq!(numbers.topic_origins, ["shop/first".into(), "shop/first#2".into()]);
         assert_eq!(everything(&engine, PartitionId { topic: TopicId(1), partition: 0 }).await.len(), 2);

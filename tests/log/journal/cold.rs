@@ -10,7 +10,7 @@ use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::{Blueprint, Engine, ReadBudget, Session, SubscriberSpec, TopicSpec, Unit};
 use wattle::limits;
-use wattle::log::{ColdError, Log, LogOptions, Recent, Settings};
+use wattle::log::{ColdError, Log, LogOptions, RecentRead, Settings};
 use wattle::model::{Compression, LaneId, PartitionId, Retention, TopicSettings};
 
 use super::support::{MANY, P, Q, Random, append, open, options, slices, stored, submit, without_memory};
@@ -19,12 +19,12 @@ use super::support::{MANY, P, Q, Random, append, open, options, slices, stored, 
 fn warm(log: &wattle::log::Log, partition: wattle::model::PartitionId) -> Option<Vec<String>> {
     let end = log.partition(partition).written();
     match log.partition(partition).recent(0, end, MANY, usize::MAX) {
-        Recent::Chunks(chunks) => {
+        RecentRead::Chunks(chunks) => {
             let text = |record: &[u8]| String::from_utf8(record.to_vec()).unwrap();
             Some(chunks.iter().flat_map(|chunk| chunk.iter().map(|s| text(s.record)).collect::<Vec<_>>()).collect())
         }
-        Recent::AtEnd => Some(Vec::new()),
-        Recent::Cold => None,
+        RecentRead::AtEnd => Some(Vec::new()),
+        RecentRead::Cold => None,
     }
 }
 
@@ -153,9 +153,9 @@ async fn what_memory_has_no_room_for_is_read_from_the_disk_at_once() {
                 while texts.len() < 600 {
                     let (from, end) = (texts.len() as u64, log.partition(P).written());
                     let chunks = match log.partition(P).recent(from, end, 7, 300) {
-                        Recent::Chunks(chunks) => chunks,
-                        Recent::AtEnd => continue,
-                        Recent::Cold => reader.read(P, from, end, 7, 300).unwrap(),
+                        RecentRead::Chunks(chunks) => chunks,
+                        RecentRead::AtEnd => continue,
+                        RecentRead::Cold => reader.read(P, from, end, 7, 300).unwrap(),
                     };
                     assert!(!chunks.is_empty());
                     for stored in chunks.iter().flat_map(|chunk| chunk.iter()) {
@@ -179,7 +179,7 @@ async fn what_memory_has_no_room_for_is_read_from_the_disk_at_once() {
         let texts = reads.join().unwrap();
         assert_eq!(texts, (0..600).map(|number| format!("event {number}")).collect::<Vec<_>>());
         // A quick reader may find all of it in memory. Without room it is not there for long.
-        while recent_bytes_max == 0 && !matches!(log.partition(P).recent(0, 1, MANY, usize::MAX), Recent::Cold) {
+        while recent_bytes_max == 0 && !matches!(log.partition(P).recent(0, 1, MANY, usize::MAX), RecentRead::Cold) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -247,7 +247,7 @@ async fn a_time_is_found_wherever_it_lies() {
             let end = log.partition(partition).written();
             while from < end {
                 let chunks = match log.partition(partition).recent(from, end, MANY, usize::MAX) {
-                    Recent::Chunks(chunks) => chunks,
+                    RecentRead::Chunks(chunks) => chunks,
                     _ => reader.read(partition, from, end, MANY, usize::MAX).unwrap(),
                 };
                 times

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use wattle::effects::memory::Operation;
 use wattle::effects::{Clock, ManualClock, MemoryDisk};
-use wattle::log::{Log, LogOptions, NotPlaced, Placed, Settings, Stepper, Ticket, WindowOptions};
+use wattle::log::{AppendRefusal, Log, LogOptions, Settings, SlicePlaces, Stepper, Ticket, WindowOptions};
 use wattle::model::{Mark, PartitionId, ProducerId, Slices, TopicSettings};
 
 use super::support::{P, options};
@@ -71,7 +71,7 @@ impl Bed {
         self.stepper.idle();
     }
 
-    fn append(&mut self, slices: Slices) -> Result<usize, NotPlaced> {
+    fn append(&mut self, slices: Slices) -> Result<usize, AppendRefusal> {
         let mut ticket = self.log.append(slices).unwrap();
         self.stepper.append();
         self.stepper.sync();
@@ -79,7 +79,11 @@ impl Bed {
     }
 
     /// Sends some numbers, which are written and wait for their sync.
-    fn hand_in(&mut self, producer: Producer, numbers: &[(PartitionId, u64)]) -> Ticket<Result<Placed, NotPlaced>> {
+    fn hand_in(
+        &mut self,
+        producer: Producer,
+        numbers: &[(PartitionId, u64)],
+    ) -> Ticket<Result<SlicePlaces, AppendRefusal>> {
         let ticket = self.log.append(numbered(producer, numbers)).unwrap();
         self.stepper.append();
         ticket
@@ -88,7 +92,7 @@ impl Bed {
     /// Sends some numbers: how many of them were there before, or that the producer is not known.
     fn send(&mut self, producer: Producer, numbers: &[(PartitionId, u64)]) -> Result<usize, ()> {
         self.append(numbered(producer, numbers)).map_err(|refused| {
-            let NotPlaced::Producer(unknown) = refused else { panic!("{refused:?}") };
+            let AppendRefusal::Producer(unknown) = refused else { panic!("{refused:?}") };
             assert_eq!(unknown.partition.topic, P.topic);
         })
     }

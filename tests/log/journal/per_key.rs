@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use wattle::effects::{ManualClock, MemoryDisk};
-use wattle::log::{Log, LogOptions, NotPlaced, Placed, Settings, Stepper};
+use wattle::log::{AppendRefusal, Log, LogOptions, Settings, SlicePlaces, Stepper};
 use wattle::model::{Aside, EventId, Guard, GuardReason, KEY_IDENTITIES_MAX, Lifecycle, PartitionId, Slices, TopicId};
 
 use super::support::{P, options};
@@ -66,7 +66,7 @@ impl Bed {
         assert!(self.stepper.move_out() && self.stepper.checkpoint());
     }
 
-    fn append(&mut self, events: &[Event], aside: Option<Aside>) -> Result<Placed, GuardReason> {
+    fn append(&mut self, events: &[Event], aside: Option<Aside>) -> Result<SlicePlaces, GuardReason> {
         let mut slices = Slices::default();
         for (of, (key, state, id)) in (0..).zip(events) {
             let (slice, _) = slices.push(P, |_| Ok::<_, ()>(())).unwrap();
@@ -77,7 +77,7 @@ impl Bed {
         self.stepper.append();
         self.stepper.sync();
         ticket.try_recv().unwrap().map_err(|refused| match refused {
-            NotPlaced::Guard(refused) => refused.why,
+            AppendRefusal::Guard(refused) => refused.why,
             other => panic!("{other:?}"),
         })
     }

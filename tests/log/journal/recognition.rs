@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use wattle::effects::{ManualClock, MemoryDisk};
-use wattle::log::{Log, LogOptions, Placed, Settings};
+use wattle::log::{Log, LogOptions, Settings, SlicePlaces};
 use wattle::model::{Dedupe, EventId, Mark, PartitionId, ProducerId, Slices, TopicSettings};
 
 use super::support::{P, options};
@@ -26,7 +26,7 @@ fn open(disk: &MemoryDisk, clock: &Arc<ManualClock>, options: LogOptions) -> Log
     log
 }
 
-async fn publish(log: &Log, producer: Option<ProducerId>, marks: &[(PartitionId, Mark)]) -> Placed {
+async fn publish(log: &Log, producer: Option<ProducerId>, marks: &[(PartitionId, Mark)]) -> SlicePlaces {
     let mut slices = Slices::default();
     for (partition, mark) in marks {
         slices.push_marked(*partition, *mark, |_| Ok::<_, ()>(())).unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use wattle::effects::{Clock, MemoryDisk};
-use wattle::log::{Acquired, Log, LogOptions, Settings, Stepper};
+use wattle::log::{LaneOwnership, Log, LogOptions, Settings, Stepper};
 use wattle::model::{Retention, Slices, TopicSettings};
 
 use super::support::{LANE, P, options, slices, stored};
@@ -95,7 +95,7 @@ impl Bed {
     /// Hands in a unit with which a lane goes on at an offset.
     fn hand_in(&mut self, to: u64) {
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let lane: Acquired = {
+        let lane: LaneOwnership = {
             let mut acquire = std::pin::pin!(self.log.acquire(LANE));
             assert!(acquire.as_mut().poll(&mut cx).is_pending());
             self.stepper.append();

@@ -11,7 +11,7 @@ use wattle::effects::memory::Operation;
 use wattle::effects::{MemoryDisk, SystemClock};
 use wattle::engine::embedded::EmbeddedEngine;
 use wattle::engine::{AppendError, Blueprint, Engine, ReadBudget, Session, Slices, SubscriberSpec, TopicSpec, Unit};
-use wattle::log::{Condition, LogOptions, NotPlaced, Placed, Ticket};
+use wattle::log::{AppendRefusal, Condition, LogOptions, SlicePlaces, Ticket};
 use wattle::model::{LaneId, PartitionId};
 
 use super::support::{P, append, open, options, slices, stored};
@@ -188,7 +188,7 @@ fn closes(is_refused: fn(&str) -> bool, small: LogOptions, handed_in: usize) {
     });
     receiver.recv_timeout(PATIENCE).unwrap();
     assert_eq!(*condition.borrow(), Condition::Closed, "nothing has failed");
-    let acked = |ticket: Ticket<Result<Placed, NotPlaced>>| {
+    let acked = |ticket: Ticket<Result<SlicePlaces, AppendRefusal>>| {
         runtime.block_on(async { tokio::time::timeout(PATIENCE, ticket).await.unwrap().is_ok() })
     };
     let acked = 1 + tickets.into_iter().map(acked).take_while(|is_acked| *is_acked).count();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use wattle::effects::memory::Operation;
 use wattle::effects::{Clock, MemoryDisk};
 use wattle::log::{
-    Condition, Damage, Durability, Log, LogOptions, NotPlaced, OpenError, Placed, Recent, Replay, Ticket,
+    AppendRefusal, Condition, Damage, Durability, Log, LogOptions, OpenError, RecentRead, Replay, SlicePlaces, Ticket,
 };
 use wattle::model::{LaneId, PartitionId, Slices, SubscriberId, TopicId};
 
@@ -91,7 +91,7 @@ pub(crate) fn slices(events: &[(PartitionId, &[u8])]) -> Slices {
     slices
 }
 
-pub(crate) fn submit(log: &Log, partition: PartitionId, event: &str) -> Ticket<Result<Placed, NotPlaced>> {
+pub(crate) fn submit(log: &Log, partition: PartitionId, event: &str) -> Ticket<Result<SlicePlaces, AppendRefusal>> {
     log.append(slices(&[(partition, event.as_bytes())])).unwrap()
 }
 
@@ -106,9 +106,9 @@ pub(crate) fn stored(log: &Log, partition: PartitionId) -> Vec<String> {
     while (texts.len() as u64) < end {
         let from = texts.len() as u64;
         let chunks = match log.partition(partition).recent(from, end, MANY, usize::MAX) {
-            Recent::Chunks(chunks) => chunks,
-            Recent::AtEnd => Vec::new(),
-            Recent::Cold => reader.read(partition, from, end, MANY, usize::MAX).unwrap(),
+            RecentRead::Chunks(chunks) => chunks,
+            RecentRead::AtEnd => Vec::new(),
+            RecentRead::Cold => reader.read(partition, from, end, MANY, usize::MAX).unwrap(),
         };
         assert!(!chunks.is_empty(), "nothing at {from}, in front of {end}");
         for stored in chunks.iter().flat_map(|chunk| chunk.iter()) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use wattle::effects::MemoryDisk;
-use wattle::log::{Acquired, Log, LogOptions, Settings, Stepper, Unconsumed};
+use wattle::log::{LaneOwnership, Log, LogOptions, Settings, Stepper, UnconsumedCount};
 use wattle::model::{LaneId, PartitionId, Retention, Slices, SubscriberId, TopicId, TopicSettings};
 
 use super::support::{Random, Ticks, options, slices};
@@ -17,7 +17,7 @@ const SUBSCRIBERS: [SubscriberId; 3] = [SubscriberId(1), SubscriberId(2), Subscr
 struct Bed {
     log: Log,
     stepper: Stepper,
-    lanes: HashMap<LaneId, Acquired>,
+    lanes: HashMap<LaneId, LaneOwnership>,
 }
 
 impl Bed {
@@ -67,7 +67,7 @@ fn the_sum_is_what_a_count_of_everything_says_after_any_history() {
         let (disk, mut random) = (MemoryDisk::default(), Random(seed));
         let mut bed = Bed::open(&disk);
         let mut readers: Vec<SubscriberId> = SUBSCRIBERS[..2].to_vec();
-        let mut kept: Unconsumed = bed.log.unconsumed(TOPIC, PARTITIONS, &readers);
+        let mut kept: UnconsumedCount = bed.log.unconsumed(TOPIC, PARTITIONS, &readers);
         for step in 0..300 {
             let partition = random.below(u64::from(PARTITIONS)) as u32;
             let id = PartitionId { topic: TOPIC, partition };

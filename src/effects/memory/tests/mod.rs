@@ -382,7 +382,8 @@ fn a_removal_that_is_lost_brings_back_what_was_in_the_file() {
     created.sync().unwrap();
     disk.remove("c").unwrap();
     drop(created);
-    let is_created = |unsynced: Unsynced<'_>| matches!(unsynced, Unsynced::Name { change: Operation::Create, .. });
+    let is_created =
+        |unsynced: UnsyncedChange<'_>| matches!(unsynced, UnsyncedChange::Name { change: Operation::Create, .. });
     let left = disk.after_crash_with(|unsynced| if is_created(unsynced) { Survival::New } else { Survival::Old });
     assert_eq!(left.contents()["c"], b"y");
 }
@@ -440,7 +441,7 @@ fn asked(disk: &MemoryDisk) -> Vec<String> {
     asked
 }
 
-fn told(questions: &[Unsynced<'_>]) -> Vec<String> {
+fn told(questions: &[UnsyncedChange<'_>]) -> Vec<String> {
     questions.iter().map(|unsynced| format!("{unsynced:?}")).collect()
 }
 
@@ -451,7 +452,7 @@ fn a_crash_does_not_ask_about_what_is_durable_or_was_not_changed() {
     fail(&disk, |operation| operation == Operation::Sync);
     assert!(file.sync().is_err());
     disk.clear_fault();
-    assert_eq!(asked(&disk), told(&[Unsynced::Block { name: "a", block: 0 }]));
+    assert_eq!(asked(&disk), told(&[UnsyncedChange::Block { name: "a", block: 0 }]));
     file.write_at(&[2; 10], 0).unwrap();
     disk.create("b").unwrap();
     file.sync().unwrap();
@@ -467,14 +468,14 @@ fn a_crash_does_not_ask_about_what_is_durable_or_was_not_changed() {
 fn a_crash_does_not_ask_about_blocks_that_are_cut_off() {
     let (disk, file) = disk_with("a", &[1; 5 * BLOCK_BYTES]);
     file.truncate(2 * BLOCK_BYTES as u64).unwrap();
-    assert_eq!(asked(&disk), told(&[Unsynced::Length { name: "a" }]));
+    assert_eq!(asked(&disk), told(&[UnsyncedChange::Length { name: "a" }]));
     fail(&disk, |operation| operation == Operation::Sync);
     assert!(file.sync().is_err());
     file.write_at(&[2; 3 * BLOCK_BYTES], BLOCK_BYTES as u64).unwrap();
     assert!(disk.truncate_durably("a", BLOCK_BYTES as u64));
     assert_eq!(asked(&disk), told(&[]));
     file.truncate(5 * BLOCK_BYTES as u64).unwrap();
-    assert_eq!(asked(&disk), told(&[Unsynced::Length { name: "a" }]), "nor when the file is longer again");
+    assert_eq!(asked(&disk), told(&[UnsyncedChange::Length { name: "a" }]), "nor when the file is longer again");
 }
 
 #[test]
@@ -485,13 +486,13 @@ fn a_crash_asks_in_a_fixed_order() {
     file.write_at(&[2], 0).unwrap();
     disk.rename("b", "a").unwrap();
     let expected = [
-        Unsynced::Name { name: "c", change: Operation::Create },
-        Unsynced::Name { name: "a", change: Operation::Rename },
-        Unsynced::Block { name: "a", block: 0 },
-        Unsynced::Block { name: "a", block: 1 },
-        Unsynced::Block { name: "c", block: 0 },
-        Unsynced::Block { name: "c", block: 1 },
-        Unsynced::Length { name: "c" },
+        UnsyncedChange::Name { name: "c", change: Operation::Create },
+        UnsyncedChange::Name { name: "a", change: Operation::Rename },
+        UnsyncedChange::Block { name: "a", block: 0 },
+        UnsyncedChange::Block { name: "a", block: 1 },
+        UnsyncedChange::Block { name: "c", block: 0 },
+        UnsyncedChange::Block { name: "c", block: 1 },
+        UnsyncedChange::Length { name: "c" },
     ];
     assert_eq!(asked(&disk), told(&expected));
 }

@@ -22,9 +22,9 @@ use xxhash_rust::xxh3;
 
 use super::checkpointer::Turn;
 use super::filter::{Entry, Filter, TOUCHED_MAX, join};
-use super::producers::{Numbered, floor_ns};
-use super::store::{Found, Recognised, Sequenced, StoreError};
-use super::window::Place;
+use super::producers::{ProducerKey, floor_ns};
+use super::store::{IdentityLookup, IdentityRow, LastSequence, StoreError};
+use super::window::EventPlace;
 use super::{Shared, lock};
 use crate::limits;
 use crate::model::{Dedupe, TopicId};
@@ -124,8 +124,8 @@ pub(super) struct Generation {
 
 impl Generation {
     /// A generation of one run with these rows.
-    pub(super) fn of(position: u64, rows: &[Recognised], hashing: &Hashing) -> Self {
-        let fingerprint = |row: &Recognised| hashing.fingerprint(hashing.hash(row.identity));
+    pub(super) fn of(position: u64, rows: &[IdentityRow], hashing: &Hashing) -> Self {
+        let fingerprint = |row: &IdentityRow| hashing.fingerprint(hashing.hash(row.identity));
         let mut fingerprints: Vec<u64> = rows.iter().map(fingerprint).collect();
         fingerprints.sort_unstable();
         let entries = fingerprints.iter().map(|fingerprint| (*fingerprint, 0));
@@ -280,13 +280,13 @@ impl TopicRuns {
 
 /// All runs in the store as of a checkpoint.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sealed {
+pub(super) struct StoredRuns {
     /// Everything before this position of the journal is included; 0 before the first checkpoint of this process.
     pub(super) position: u64,
     pub(super) topics: BTreeMap<TopicId, Arc<TopicRuns>>,
 }
 
-impl Sealed {
+impl StoredRuns {
     /// Drops filters, the oldest first, until the rest fits into the limit.
     pub(super) fn keep_within(&mut self, bytes_max: usize) {
         let mut bytes: usize = self.topics.values().map(|runs| runs.filter_bytes()).sum();
@@ -307,7 +307,7 @@ impl Sealed {
 
 /// What a lookup does if it needs a checkpoint first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waits {
+pub(super) enum LookupWait {
     /// Returns `WouldBlock`.
     Not,
     /// Makes the checkpoint, repeatedly if the disk is full.
@@ -317,15 +317,15 @@ pub(super) enum Waits {
 }
 
 /// The appender's lookups in the store.
-pub(super) struct SealedLook<'s> {
+pub(super) struct RunLookup<'s> {
     shared: &'s Shared,
-    sealed: Arc<Sealed>,
+    sealed: Arc<StoredRuns>,
     hashing: Hashing,
-    waits: Waits,
+    waits: LookupWait,
 }
 
-impl<'s> SealedLook<'s> {
-    pub(super) fn new(shared: &'s Shared, hashing: Hashing, waits: Waits) -> Self {
+impl<'s> RunLookup<'s> {
+    pub(super) fn new(shared: &'s Shared, hashing: Hashing, waits: LookupWait) -> Self {
         Self { shared, sealed: shared.sealed(), hashing, waits }
     }
 
@@ -341,7 +341,7 @@ impl<'s> SealedLook<'s> {
     }
 
     /// The last number of a producer.
-    pub(super) fn producer(&mut self, (partition, producer): Numbered) -> io::Result<Option<Sequenced>> {
+    pub(super) fn producer(&mut self, (partition, producer): ProducerKey) -> io::Result<Option<LastSequence>> {
         loop {
             match self.shared.entries.producer(partition, producer) {
                 Ok(last) => return Ok(last),
@@ -369,7 +369,7 @@ impl<'s> SealedLook<'s> {
         identity: u128,
         hash: u64,
         horizon: Horizon,
-    ) -> io::Result<Option<Place>> {
+    ) -> io::Result<Option<EventPlace>> {
         let fingerprint = self.hashing.fingerprint(hash);
         'again: loop {
             let Some(runs) = self.sealed.topics.get(&topic).cloned() else { return Ok(None) };
@@ -378,12 +378,12 @@ impl<'s> SealedLook<'s> {
                     break; // the earlier runs are older
                 }
                 match self.shared.entries.identity(topic, run.position, identity) {
-                    Ok(Found::Row(row)) => {
+                    Ok(IdentityLookup::Row(row)) => {
                         let is_known = horizon.has(row.trusted_time_ns, row.number);
-                        return Ok(is_known.then_some(Place { partition: row.partition, offset: row.offset }));
+                        return Ok(is_known.then_some(EventPlace { partition: row.partition, offset: row.offset }));
                     }
-                    Ok(Found::Nothing) => {}
-                    Ok(Found::NoRun) => {
+                    Ok(IdentityLookup::Nothing) => {}
+                    Ok(IdentityLookup::NoRun) => {
                         // a checkpoint has merged it with others and is about to publish that
                         let before = self.sealed.clone();
                         self.wait_for_checkpoint()?;
@@ -405,14 +405,14 @@ impl<'s> SealedLook<'s> {
 
     /// Waits, if allowed, for the current checkpoint, and resolves one that failed.
     fn wait_for_checkpoint(&mut self) -> io::Result<()> {
-        if self.waits == Waits::Not {
+        if self.waits == LookupWait::Not {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         if !self.shared.checkpoint(Turn::Move) {
             if self.shared.gives_up() {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            if self.waits == Waits::WithPauses {
+            if self.waits == LookupWait::WithPauses {
                 std::thread::sleep(limits::ROOM_LOOK_EVERY);
             }
         }
@@ -433,8 +433,8 @@ mod tests {
     }
 
     /// The rows of a run, as in a store.
-    fn rows(first: u64, count: u64) -> Vec<Recognised> {
-        let row = |number: u64| Recognised {
+    fn rows(first: u64, count: u64) -> Vec<IdentityRow> {
+        let row = |number: u64| IdentityRow {
             identity: xxh3::xxh3_128(&number.to_le_bytes()),
             partition: 0,
             offset: number,
@@ -457,7 +457,7 @@ mod tests {
             runs.push(Generation::of(first, &rows(first, run.min(count - first)), &hashing), &hashing.options);
         }
         let others = rows(u64::MAX / 2, 100_000);
-        let fingerprint = |row: &Recognised| hashing.fingerprint(hashing.hash(row.identity));
+        let fingerprint = |row: &IdentityRow| hashing.fingerprint(hashing.hash(row.identity));
         let wrong = others.iter().filter(|row| runs.candidates(fingerprint(row)).next().is_some()).count();
         let known = rows(count / 2, 100);
         for row in &known {
@@ -512,12 +512,12 @@ mod tests {
         for number in 0..3 {
             runs.push(Generation::of(number, &rows(number * 10, 10), &hashing), &hashing.options);
         }
-        let mut sealed = Sealed { position: 1, topics: [(TopicId(1), Arc::new(runs))].into() };
+        let mut sealed = StoredRuns { position: 1, topics: [(TopicId(1), Arc::new(runs))].into() };
         let before = sealed.topics[&TopicId(1)].filter_bytes();
         sealed.keep_within(before - 1);
         let runs = &sealed.topics[&TopicId(1)];
         let (old, new) = (rows(5, 1)[0], rows(25, 1)[0]);
-        let candidates = |row: Recognised| positions(runs.candidates(hashing.fingerprint(hashing.hash(row.identity))));
+        let candidates = |row: IdentityRow| positions(runs.candidates(hashing.fingerprint(hashing.hash(row.identity))));
         assert_eq!((candidates(old), candidates(new)), (vec![0], vec![2, 0]), "the oldest filter was dropped");
     }
 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::store::{Entries, Pinned, StoreError};
+use super::store::{StoreError, StoreReader, StoreSnapshot};
 use super::{Lane, Log, Shared};
 use crate::model::{EntryPage, LaneId, LaneWrite, PageBudget};
 
@@ -28,12 +28,12 @@ const COMMITTED_AT_ONCE: usize = 512;
 
 /// The changes of a lane's entries that are in memory.
 #[derive(Debug, Default)]
-pub(super) struct Changed {
-    state: Mutex<State>,
+pub(super) struct EntryChanges {
+    state: Mutex<PendingEntries>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PendingEntries {
     /// Number of units submitted by this owner and all earlier ones.
     units: u64,
     /// The owner whose units are accepted.
@@ -44,8 +44,8 @@ struct State {
     written: BTreeMap<Bytes, (u64, Option<Bytes>)>,
 }
 
-impl Changed {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl EntryChanges {
+    fn state(&self) -> MutexGuard<'_, PendingEntries> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -113,9 +113,9 @@ impl Changed {
     }
 
     /// The first changes in a range: at least `count` if there are that many.
-    fn range(&self, range: Range<'_>, count: usize) -> Changes {
+    fn range(&self, range: Range<'_>, count: usize) -> ChangePage {
         let state = self.state();
-        let mut changes = Changes::default();
+        let mut changes = ChangePage::default();
         // submitted writes take precedence over written ones
         for of in [&state.written, &state.handed_in] {
             changes.take(of.range::<[u8], _>(range).map(|(key, (_, value))| (key, value)), count);
@@ -128,13 +128,13 @@ type Range<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// The first changes in a range; `None` is a deleted key.
 #[derive(Debug, Default)]
-struct Changes {
+struct ChangePage {
     by_key: BTreeMap<Bytes, Option<Bytes>>,
     /// Changes are known up to this key; `None`: all of them.
     to: Option<Bytes>,
 }
 
-impl Changes {
+impl ChangePage {
     fn take<'a>(&mut self, changes: impl Iterator<Item = (&'a Bytes, &'a Option<Bytes>)>, count: usize) {
         let mut taken = 0;
         for (key, value) in changes.take(count) {
@@ -152,14 +152,14 @@ impl Changes {
 pub struct LaneEntries {
     shared: Arc<Shared>,
     lane: Arc<Lane>,
-    frozen: Option<Arc<Frozen>>,
+    frozen: Option<Arc<EntriesSnapshot>>,
 }
 
 /// All entries at one moment: the changes since the last checkpoint, over the store as it was just after. A checkpoint
 /// between the two reads adds only what is among the changes, because the lane submits nothing meanwhile.
-struct Frozen {
+struct EntriesSnapshot {
     changed: BTreeMap<Bytes, Option<Bytes>>,
-    stored: Pinned,
+    stored: StoreSnapshot,
 }
 
 /// Why an entry cannot be read.
@@ -184,12 +184,12 @@ impl From<StoreError> for EntriesError {
 }
 
 /// Borrowed access to the entries of a lane.
-pub(super) struct EntriesOf<'s> {
+pub(super) struct EntryReader<'s> {
     pub(super) shared: &'s Shared,
     pub(super) lane: &'s Lane,
 }
 
-impl EntriesOf<'_> {
+impl EntryReader<'_> {
     /// The change since the last checkpoint; `None` if the store has the current value.
     pub(super) fn in_memory(&self, key: &[u8]) -> Option<Option<Bytes>> {
         self.lane.changed.get(key)
@@ -206,14 +206,14 @@ impl EntriesOf<'_> {
 
     /// Reads the store. After a failed checkpoint the store must be reopened; readers never do that, because its
     /// duration grows with the store.
-    fn stored<T>(&self, look: impl Fn(&Entries) -> Result<T, StoreError>) -> Result<T, EntriesError> {
+    fn stored<T>(&self, look: impl Fn(&StoreReader) -> Result<T, StoreError>) -> Result<T, EntriesError> {
         Ok(look(&self.shared.entries)?)
     }
 }
 
 impl LaneEntries {
-    fn look(&self) -> EntriesOf<'_> {
-        EntriesOf { shared: &self.shared, lane: &self.lane }
+    fn look(&self) -> EntryReader<'_> {
+        EntryReader { shared: &self.shared, lane: &self.lane }
     }
 
     /// The value of a key. May read from the disk.
@@ -253,7 +253,7 @@ impl LaneEntries {
             // memory first, as in `get`
             let changes = match &self.frozen {
                 Some(frozen) => {
-                    let mut changes = Changes::default();
+                    let mut changes = ChangePage::default();
                     changes.take(frozen.changed.range::<[u8], _>(range), round.entries);
                     changes
                 }
@@ -294,8 +294,8 @@ impl LaneEntries {
     pub fn frozen(&self) -> Result<Self, EntriesError> {
         // memory first, as in `get`
         let changed = self.lane.changed.range((Bound::Unbounded, Bound::Unbounded), usize::MAX).by_key;
-        let stored = self.look().stored(Entries::pinned)?;
-        let frozen = Some(Arc::new(Frozen { changed, stored }));
+        let stored = self.look().stored(StoreReader::pinned)?;
+        let frozen = Some(Arc::new(EntriesSnapshot { changed, stored }));
         Ok(Self { shared: self.shared.clone(), lane: self.lane.clone(), frozen })
     }
 }
@@ -315,13 +315,13 @@ mod tests {
         vec![LaneWrite::put(key.as_bytes(), value.as_bytes())]
     }
 
-    fn get(changed: &Changed, key: &str) -> Option<String> {
+    fn get(changed: &EntryChanges, key: &str) -> Option<String> {
         changed.get(key.as_bytes()).flatten().map(|value| String::from_utf8(value.to_vec()).unwrap())
     }
 
     #[test]
     fn a_lane_reads_what_it_handed_in_and_the_next_owner_what_was_written() {
-        let changed = Changed::default();
+        let changed = EntryChanges::default();
         changed.acquired(1);
         let first = changed.hand_in(1, &put("a", "1")).unwrap();
         changed.hand_in(1, &put("a", "2")).unwrap();
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn exactly_what_is_in_the_store_goes_however_much_that_is() {
-        let changed = Changed::default();
+        let changed = EntryChanges::default();
         changed.acquired(1);
         let key = |number: u64| Bytes::from(format!("{number:08}"));
         let last = 3 * COMMITTED_AT_ONCE as u64;
