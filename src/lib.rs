@@ -1,12 +1,12 @@
 //! Wattle: an event bus whose subscribers are WebAssembly plugins.
 //!
-//! A YAML *topology* declares topics and who subscribes to what; it must form a tree. Subscribers are sandboxed Wasm
-//! components, functions from an event to events. Outputs, cursor and state commit together, so processing is exactly
-//! once inside the tree.
+//! A YAML *topology* declares topics and their subscribers; it must form a tree. Subscribers are sandboxed Wasm
+//! components, functions from one event to the events that follow from it. Outputs, cursor and state commit together,
+//! so processing is exactly once inside the tree.
 //!
-//! It is not a cluster of its own, not a job scheduler, and not a place for queries. `ARCHITECTURE.md` is the map; the
-//! floors that it draws, and that `tests/house/floors.rs` keeps, are the order of the modules below: each may use those
-//! under it and never those above.
+//! It is not a cluster, not a job scheduler, and not a database for queries. `ARCHITECTURE.md` is the map; the floors
+//! that it draws, and that `tests/house/floors.rs` keeps, are the order of the modules below: each may use those under
+//! it and never those above.
 
 pub mod app;
 pub mod bench;

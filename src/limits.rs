@@ -1,220 +1,224 @@
-//! The bounds that several parts share, each with its reason; relations between them are asserted below. What only one door
-//! has is beside it: `server/bounds.rs` for connections, `topology/bounds.rs` for files, `wasm/limits.rs` for plugins.
+//! Bounds that several parts share, each with its reason; relations between them are asserted below. Bounds of one part
+//! are in its own module: `server/bounds.rs` for connections, `topology/bounds.rs` for files, `wasm/limits.rs` for
+//! plugins.
 
 use std::time::Duration;
 
-/// Largest event in bytes, encoded. CloudEvents asks for 64 KiB at least; 1 MiB is what brokers are used with.
+/// Largest encoded event in bytes. CloudEvents requires at least 64 KiB; 1 MiB is common for brokers.
 pub const EVENT_BYTES_MAX: usize = 1 << 20;
-/// Most events in one publish call; with less overhead there is nothing left to gain.
+/// Maximum events per publish call; larger batches do not reduce the overhead further.
 pub const PUBLISH_EVENTS_MAX: usize = 10_000;
-/// Longest name of a producer that numbers its events, in bytes: room for a host name and what runs there.
+/// Longest name of a producer that numbers its events, in bytes: room for the names of a host and a program.
 pub const PRODUCER_BYTES_MAX: usize = 255;
-/// Largest gRPC message in bytes, either way: several events of the largest size.
+/// Largest gRPC message in bytes, in both directions: several events of the largest size.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
-/// Largest unit or append in bytes of records: one frame of the journal. A message's worth, and the keys beside it.
+/// Largest unit or append in bytes of records, which is one frame of the journal: the events of one message, and their
+/// keys.
 pub const UNIT_BYTES_MAX: usize = 32 << 20;
 
-/// Largest capsule of a failed event in bytes: the largest event and all reads that are remembered, both as text.
+/// Largest capsule of a failed event in bytes: the largest event and all recorded reads, both as text.
 pub const CAPSULE_BYTES_MAX: usize = 16 << 20;
-/// Bytes of capsules that are kept of one subscriber, however many it may have.
+/// Maximum total bytes of capsules per subscriber.
 pub const CAPSULES_BYTES_MAX: u64 = 64 << 20;
-/// Capsules that wait to be written, each with its event: a flood of failures makes as many as the disk takes.
+/// Capsules that wait to be written, each with its event: under many failures, the disk limits how many are recorded.
 pub const CAPSULES_QUEUED_MAX: usize = 4;
 const _: () = assert!(EVENT_BYTES_MAX * 4 / 3 < CAPSULE_BYTES_MAX && CAPSULE_BYTES_MAX as u64 <= CAPSULES_BYTES_MAX);
 
-/// Bytes of events, and of what is recorded of them, that are held to compare two versions of a plugin over them.
+/// Bytes of events and recorded results that are held to compare two versions of a plugin.
 pub const SHADOW_BYTES_MAX: usize = 256 << 20;
 
-/// Edits at which a name still counts as a misspelling of another.
+/// Maximum edit distance of a suggested spelling.
 pub const SUGGESTION_EDITS_MAX: usize = 2;
-/// Bytes of an unknown name that a message repeats; the longest full name of a topic has fewer.
+/// Bytes of an unknown name that a message repeats; the longest full name of a topic is shorter.
 pub const NAME_SHOWN_BYTES_MAX: usize = 255;
 
-/// Bytes of producers' events that wait for the disk: some hundred syncs' worth.
+/// Bytes of producers' events that wait for the disk: some hundred syncs.
 pub const PRODUCER_QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Bytes of lanes' units that wait for the disk. A budget of their own, so that producers cannot starve the tree.
+/// Bytes of lanes' units that wait for the disk: separate, so that producers cannot starve the tree.
 pub const LANE_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Submissions of each kind that wait for the disk.
 pub const QUEUE_SUBMISSIONS_MAX: usize = 16 * 1024;
-/// What a producer that was refused is told to wait: a few large groups at the speed of a slow disk.
+/// The pause that a refused producer is asked to make: a few large groups at the speed of a slow disk.
 pub const PRODUCER_RETRY_AFTER: Duration = Duration::from_millis(50);
 
-/// How long room is left for a large publish that found none: it is told to come back sooner than that, over slow networks too.
+/// How long room is reserved for a large publish that was refused: longer than the pause that its producer is asked to
+/// make, also over slow networks.
 pub const PRODUCER_ROOM_LEFT_FOR: Duration = Duration::from_millis(250);
 const _: () = assert!(PRODUCER_RETRY_AFTER.as_millis() * 4 <= PRODUCER_ROOM_LEFT_FOR.as_millis());
 
-/// What a producer is told to wait where the disk is full: somebody has to do something about it.
+/// The pause that a producer is asked to make if the disk is full: an operator has to act.
 pub const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Bytes of the recent part of the journal that stay in memory, for lanes that keep up and for what goes into segments next:
-/// what is not there yet fills it at the most.
+/// Bytes of the recent part of the journal that stay in memory, for lanes that keep up and for moves into segments.
+/// Data that is not moved yet never exceeds it.
 pub const TAIL_BYTES_MAX: usize = 16 << 20;
-/// Bytes of journal after which they go into segments: a quarter, so that the next ones come in meanwhile.
+/// Bytes of journal after which groups are moved into segments: a quarter of the recent part, so that appends continue
+/// during a move.
 pub const MOVE_BYTES: usize = 4 << 20;
-/// The same where it is of few partitions.
+/// The same with few partitions.
 pub const MOVE_BYTES_MIN: usize = 512 << 10;
-/// Bytes of journal after which a checkpoint is made: enough for its syncs not to matter. Twice as many, and what is in
-/// memory, is what a start has to read at the most.
+/// Bytes of journal after which a checkpoint is made: the cost of its syncs is then small. A start reads at most twice
+/// as much, and the recent part.
 pub const CHECKPOINT_BYTES: usize = 64 << 20;
-/// Numbers of producers, positions and entries that wait for a checkpoint: it is made when there are more, since they
-/// wait in memory.
+/// Producers' numbers, cursors and entries that wait in memory for a checkpoint before one becomes due.
 pub const CHECKPOINT_ENTRIES: usize = 64 << 10;
-/// The same in bytes of what lanes keep.
+/// The same in bytes of lanes' entries.
 pub const CHECKPOINT_ENTRIES_BYTES: usize = 8 << 20;
-/// The same in bytes of identities: those of some 200,000 events, so that a checkpoint is mostly made for other reasons.
+/// The same in bytes of identities: those of some 200,000 events, so that checkpoints are usually due for other
+/// reasons.
 pub const CHECKPOINT_IDENTITIES_BYTES: usize = 8 << 20;
-/// Identities up to which runs in the state store are joined when the next one is written: some MiB, that are written
-/// again each time that their number doubles.
+/// Runs in the state store with fewer identities are merged when the next one is written: some MiB, which are rewritten
+/// each time their number doubles.
 pub const IDENTITIES_RUN_MAX: usize = 64 << 10;
-/// Bits of the fingerprint of an identity in memory. With so many, one new event in 3,000 costs a needless look into the
-/// state store where 10 million are recognised, and each takes about 3 bytes.
+/// Bits of the fingerprint of an identity in memory. With 10 million identities, one new event in 3,000 causes a
+/// needless read of the state store, and each identity takes about 3 bytes.
 pub const IDENTITIES_FINGERPRINT_BITS: u32 = 35;
-/// Bytes of such fingerprints in memory: of some 80 million events. What is older than those is looked for in the state
+/// Bytes of fingerprints in memory: those of some 80 million events. Identities beyond that are looked up in the state
 /// store each time.
 pub const IDENTITIES_FILTER_BYTES_MAX: usize = 256 << 20;
-/// Producers that number their events, by partition, whose last number is in memory: some 100 bytes each. A call of another
-/// one costs a look into the state store.
+/// Producers with cached last numbers, counted per partition: some 100 bytes each. A call of another producer costs a
+/// read of the state store.
 pub const PRODUCERS_CACHED_MAX: usize = 100_000;
-/// Bytes that one group commit writes at the most, so that acks of small publishes do not wait for long.
+/// Maximum bytes of a group commit, so that small publishes do not wait long for their acks.
 pub const GROUP_BYTES_MAX: usize = 2 << 20;
-/// The same on the smallest disks, whose journal files are smaller still: a sync has to be for more than one event.
+/// The same on the smallest disks, whose journal files are smaller still: a sync should cover more than one event.
 pub const SMALL_GROUP_BYTES_MAX: usize = 64 << 10;
-/// Bytes of frames that a caller writes itself in place of waking the appender's thread: encoding and writing them takes a few
-/// tens of microseconds, no longer than to wake it would.
+/// Bytes of frames that a calling thread writes itself instead of waking the appender's thread: encoding and writing
+/// them takes a few tens of microseconds, about as long as waking it.
 pub const CALLER_GROUP_BYTES_MAX: usize = 64 << 10;
-/// Groups that a caller writes one after another, those of others as well, before the appender's thread takes over.
+/// Groups that a calling thread writes in succession, including those of other callers, before the appender's thread
+/// takes over.
 pub const CALLER_GROUPS_MAX: usize = 4;
-/// Length in bytes of a journal file. A checkpoint lets about one go.
+/// Length of a journal file in bytes. A checkpoint frees about one.
 pub const JOURNAL_FILE_BYTES: u64 = 64 << 20;
-/// The part of a small disk that one journal file takes at the most.
+/// A journal file takes at most this part of a small disk.
 pub const JOURNAL_FILE_PART: u64 = 32;
-/// Spare journal files: one for the next, and their room is what a full disk falls back on. More would not be used.
+/// Spare journal files: one for the next roll, which also serves as a reserve when the disk is full. More would be
+/// unused.
 pub const SPARE_FILES_MAX: usize = 1;
-/// Bytes of zeroes that are written at once to make a spare file.
+/// Bytes per write while a spare file is filled with zeroes.
 pub const SPARE_WRITE_BYTES: usize = 1 << 20;
-/// Bytes at which a segment is closed: what retention removes at once, and what an index covers.
+/// Bytes at which a segment is closed: the unit of retention and of an index.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
-/// Bytes that are written to a segment at once: few calls, little memory.
+/// Bytes per write to a segment: few calls, little memory.
 pub const SEGMENT_WRITE_BYTES: usize = 512 << 10;
-/// Bytes of a segment that the disk is told to begin to write at once: less would be the same pages again and again.
+/// Minimum bytes of a segment for which writeback is started: smaller parts would write the same pages repeatedly.
 pub const SEGMENT_BEGIN_BYTES: u64 = 64 << 10;
 /// A page of the system's cache in bytes.
 pub const PAGE_BYTES: u64 = 4096;
-/// Segments that stay open from their first write to the checkpoint that syncs them: that many syncs take some tens of
+/// Segments that stay open from their first write to the sync of the checkpoint: this many syncs take some tens of
 /// milliseconds.
 pub const UNSYNCED_FILES_MAX: usize = 256;
-/// How often the disk is told to begin to write a part of the segments that were moved, while there is more.
+/// How often writeback of a part of the moved segments is started, while there is more.
 pub const SEGMENTS_BEGUN_EVERY: Duration = Duration::from_millis(10);
-/// The part of them.
+/// One part of the backlog that each step starts.
 pub const SEGMENTS_BEGUN_PART: u64 = 16;
-/// The least of it in bytes: what a disk writes within a millisecond.
+/// Minimum bytes per step: what a disk writes within a millisecond.
 pub const SEGMENTS_BEGUN_AT_ONCE_BYTES: u64 = 128 << 10;
-/// Bytes that may wait for that.
+/// Bytes that may wait for these steps.
 pub const SEGMENTS_BEGUN_LATER_BYTES_MAX: u64 = 8 << 20;
-/// Parts of a retention (in age or size) after which a segment is closed, so that the oldest part can go.
+/// A segment is closed after this part of a retention (in age or size), so that the oldest part can be removed.
 pub const RETENTION_PARTS: u32 = 8;
-/// The shortest time after which a segment is closed for its age.
+/// The minimum age at which a segment is closed.
 pub const SEGMENT_AGE_MIN: Duration = Duration::from_secs(1);
-/// Bytes of events in a block of a segment: what is read, checked and decompressed at once, and what one damaged byte costs.
+/// Bytes of events in a block of a segment: the unit of reads, checksums and compression, and the loss by one damaged
+/// byte.
 pub const BLOCK_BYTES: usize = 64 << 10;
-/// Bytes that a cold read takes from the disk at once: several blocks.
+/// Bytes per cold read: several blocks.
 pub const COLD_READ_BYTES: usize = 512 << 10;
-/// The same where so many read that there is no room for that: a block of small events, with the heads of its parts.
+/// The same with too many readers for that: a block of small events, with the heads of its runs.
 pub const COLD_READ_BYTES_MIN: usize = BLOCK_BYTES + (4 << 10);
-/// Bytes of segments that are kept for all who read what is no longer in memory: a large window for each of 64 that are
-/// behind, or a block for each of some 500.
+/// Bytes of the cache for cold reads: a large window for each of 64 readers, or a block for each of some 500.
 pub const COLD_CACHE_BYTES: usize = 32 << 20;
-/// Segments that are kept open for reading. Well below the 256 descriptors that the tightest systems give.
+/// Segments that are cached open for reading. Well below the 256 descriptors of the tightest systems.
 pub const OPEN_SEGMENTS_MAX: usize = 32;
-/// Bytes of the state store that are cached.
+/// Bytes of the state store's cache.
 pub const STATE_CACHE_BYTES: usize = 4 << 20;
-/// How often it is looked what may expire, and all that waits is checkpointed.
+/// How often expiry is checked, and everything that waits is checkpointed.
 pub const RETENTION_EVERY: Duration = Duration::from_secs(10);
-/// How soon a checkpoint that found no room is tried again.
+/// Pause before a checkpoint that found no room is repeated.
 pub const CHECKPOINT_RETRY_AFTER: Duration = Duration::from_millis(200);
-/// The same where opening the state store again takes long.
+/// The same if reopening the state store takes long.
 pub const CHECKPOINT_RETRY_MAX: Duration = Duration::from_secs(5);
-/// How soon a read that found no descriptor for its file is tried again.
+/// Pause before a read that found no descriptor is repeated.
 pub const DESCRIPTOR_RETRY_AFTER: Duration = Duration::from_millis(100);
-/// How often it is looked how much room the disk has, by time and by bytes written.
+/// How often the free space of the disk is checked, by time and by bytes written.
 pub const SPACE_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// See [`SPACE_LOOK_EVERY`].
 pub const SPACE_LOOK_BYTES: u64 = 1 << 20;
-/// The part of the disk that is each of the three reserves in front of it being full, where that is not more than
-/// [`SPACE_RESERVE_BYTES_MAX`].
+/// Each of the three reserves of disk space is this part of the disk, but at most [`SPACE_RESERVE_BYTES_MAX`].
 pub const SPACE_RESERVE_PART: u64 = 64;
 /// See [`SPACE_RESERVE_PART`].
 pub const SPACE_RESERVE_BYTES_MAX: u64 = 64 << 20;
-/// A wall clock that jumps ahead by more than this is not believed until somebody confirms it.
+/// A wall clock that jumps ahead by more than this is not believed until it is confirmed.
 pub const CLOCK_JUMP_MAX: Duration = Duration::from_secs(24 * 3600);
-/// By one part in so many trusted time goes faster or slower than time, to come nearer to the wall clock: so much a duration
-/// may be wrong. Three minutes are taken over within five hours.
+/// Trusted time runs faster or slower by one part in N to approach the wall clock, which bounds the error of a
+/// duration. A correction of three minutes takes five hours.
 pub const CLOCK_MELTS_PART: u64 = 100;
-/// A bus in which nothing happens notes the time this often, so that the next start does not take it to have been off.
+/// How often an idle bus records the time, so that the next start does not count that time as downtime.
 pub const CLOCK_NOTED_EVERY: Duration = Duration::from_secs(3600);
-/// How long the appender waits for room before it looks again whether the log still works.
+/// How long the appender waits for room before it checks again whether the log still works.
 pub const ROOM_LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How often it looks again where the log is told to close: five seconds. Room that is made at all while the end of the
-/// process is waited for is made by then.
+/// How often it checks while the log is closing: five seconds in all, enough for room that becomes free while the
+/// process waits to end.
 pub const CLOSE_LOOKS_MAX: u32 = 100;
-/// Groups that are written and not durable: what a disk that hangs lets pile up.
+/// Groups that are written and not durable: the backlog behind a disk that hangs.
 pub const UNSYNCED_GROUPS_MAX: usize = 16 * 1024;
-/// How long units of lanes that no reader outside waits for stay without a sync, if nothing else asks for one. After a loss of
-/// power within that time their events are handled once more; no client has seen their outputs.
+/// How long units of lanes may stay unsynced if no outside reader waits for them and nothing else causes a sync. After
+/// a power failure within that time their events are handled again; no client has seen their outputs.
 pub const SYNC_AFTER: Duration = Duration::from_millis(5);
-/// After this long without work the engine writes a mark, which tells the next start what was durable.
+/// Idle time after which the engine writes a mark, which tells the next start what was durable.
 pub const IDLE_MARK_AFTER: Duration = Duration::from_millis(200);
 
-/// The shortest pause that a handler may ask for: an event that it gives back at once, again and again, has others called
-/// between.
+/// The shortest pause that a handler may request: other events get a turn between immediate retries.
 pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
-/// The longest pause that a handler may ask for, unless the topology's own are longer: the events of the key stand still
-/// meanwhile, and what is to be later than that is an event with `delay`.
+/// The longest pause that a handler may request, unless the topology's own are longer. The events of the key wait
+/// meanwhile; for later times there is `delay`.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Events that one call of a handler gets at the most: PLUGINS measurements show nearly all gain at 16 already.
+/// Maximum events per handler call: measurements show nearly all of the gain at 16.
 pub const BATCH_EVENTS_MAX: u32 = 256;
-/// Bytes of records that one call of a handler gets, unless one event alone has more.
+/// Bytes of records per handler call, unless a single event is larger.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// Entries of a handler's state that are looked at between two batches because they have expired, or twice as many as the
-/// batch wrote, so that this keeps up.
+/// Expired entries of a handler's state that are checked between two batches, or twice as many as the batch wrote, so
+/// that this keeps up.
 pub const STATE_SWEEP_ENTRIES: usize = 1024;
-/// Entries that one unit deletes when a state is emptied.
+/// Entries that one unit deletes when a state is cleared.
 pub const SEEK_WRITES_MAX: usize = 10_000;
-/// The pause before a lane that could not go on is started again, at first. It doubles each time.
+/// The first pause before a failed lane is restarted. It doubles each time.
 pub const LANE_RESTART_MIN: Duration = Duration::from_millis(100);
-/// The longest one, where the fault may stay: each start reads what the lane keeps.
+/// The longest pause if the fault may be permanent: each start reads the lane's entries.
 pub const LANE_RESTART_MAX: Duration = Duration::from_secs(60);
-/// The longest one where the fault passes by itself: so soon a lane goes on once there is room.
+/// The longest pause if the fault is temporary, such as a full disk.
 pub const LANE_LOOK_MAX: Duration = Duration::from_secs(1);
-/// How long who tells something to a lane that cannot be started again waits for an answer.
+/// How long a command to a lane that cannot be restarted waits for an answer.
 pub const LANE_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// Identities that a group of subscribers remembers per partition, whatever its topic's `dedupe` says: about 1 GiB on the disk.
+/// Identities that a queue group remembers per partition, regardless of its topic's `dedupe`: about 1 GiB on the disk.
 pub const CLAIM_IDENTITIES_MAX: u64 = 10_000_000;
-/// Rows of topics that are gone for good that a checkpoint removes at the most: some ten milliseconds of it.
+/// Maximum rows of removed topics that a checkpoint deletes: some ten milliseconds.
 pub const GONE_ROWS: usize = 10_000;
-/// Bytes of such rows: large ones are read as they are removed.
+/// The same in bytes: large rows are read as they are deleted.
 pub const GONE_BYTES: usize = 16 << 20;
-/// Topics that are gone for good of which a checkpoint removes rows: it looks for some ten kinds of each.
+/// Removed topics whose rows a checkpoint deletes: some ten kinds of rows each.
 pub const GONE_TOPICS: usize = 100;
-/// Producers of a topic that each checkpoint looks at to find those that are to be forgotten: a millisecond of it.
+/// Producers per topic that a checkpoint scans for those to forget: about a millisecond.
 pub const PRODUCERS_LOOKED_AT: usize = 1024;
-/// Rows of a topic's producers, one for each partition, that a checkpoint removes at the most.
+/// Maximum rows of a topic's producers, one per partition, that a checkpoint deletes.
 pub const PRODUCERS_FORGOTTEN_ROWS: usize = 16 * 1024;
 /// Commands that wait for a lane.
 pub const LANE_COMMANDS_MAX: usize = 16;
-/// How far away an event that is to come later may be.
+/// Maximum delay of an event.
 pub const DELAY_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
-/// Of those that wait for the clock to be confirmed so many are counted: each is read for that.
+/// How many events that wait for a confirmation of the clock are counted: each has to be read.
 pub const AWAITS_CLOCK_COUNTED: usize = 256;
-/// How often the clock is looked at while one waits, since it may be set.
+/// How often the clock is checked while an event waits, because it may be set.
 pub const DELAY_LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long after a delivery of what is due the next one begins at the earliest, unless more was due already. Where thousands
-/// come due in a second they go in units of several, and each is late by no more than a few tenths of a millisecond.
+/// Minimum time between two deliveries of due events, unless more were due already. Under thousands per second, several
+/// share a unit, and each is late by a few tenths of a millisecond at most.
 pub const DELAYED_UNITS_APART: Duration = Duration::from_micros(100);
-/// How long a publish may be made again of which it is not known what became of it: who tries for half of this has time for
-/// the last attempt, and as topics are by default they recognise what is published twice for twice as long.
+/// How long a publish with an unknown result may be repeated. A client that repeats for half of this has time for the
+/// last attempt, and default topics deduplicate for twice as long.
 pub const RETRIED_FOR: Duration = Duration::from_secs(60);
 
 const _: () = assert!(EVENT_BYTES_MAX < MESSAGE_BYTES_MAX);
@@ -228,9 +232,10 @@ const _: () = assert!(MOVE_BYTES + 2 * GROUP_BYTES_MAX <= TAIL_BYTES_MAX, "group
 const _: () = assert!(BLOCK_BYTES < COLD_READ_BYTES_MIN && COLD_READ_BYTES_MIN <= COLD_READ_BYTES);
 const _: () = assert!(COLD_READ_BYTES as u64 <= SEGMENT_BYTES && COLD_READ_BYTES <= COLD_CACHE_BYTES);
 const _: () = assert!(BATCH_BYTES_MAX >= EVENT_BYTES_MAX);
-/// Bytes of events whose data is read on a thread that serves others as well: some milliseconds.
+/// Bytes of events whose data is read on a shared thread: some milliseconds.
 pub const DATA_READ_AT_ONCE_BYTES_MAX: usize = 256 << 10;
-/// Events and bytes of them that a subscriber asks a slow `when` about before it looks for commands: at most half a second.
+/// Events that a subscriber passes to a slow `when` before it checks for commands: at most half a second. See
+/// [`SLOW_READ_BYTES_MAX`].
 pub const SLOW_READ_EVENTS_MAX: u32 = 16;
 /// See [`SLOW_READ_EVENTS_MAX`].
 pub const SLOW_READ_BYTES_MAX: usize = 256 << 10;

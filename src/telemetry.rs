@@ -1,8 +1,8 @@
-//! What the process says while it runs: log lines to standard error, for people or for programs.
+//! Log lines of the process on standard error, as text or JSON.
 //!
-//! Which lines: `WATTLE_LOG`, else `RUST_LOG`, in the syntax of tracing's `EnvFilter` (`info`, `wattle=debug`,
-//! `wattle::plugin=trace`). What plugins say is under `wattle::plugin`, with the subscriber and the event's id.
-//! Must not know: what is being logged.
+//! The filter is `WATTLE_LOG`, else `RUST_LOG`, in the syntax of tracing's `EnvFilter` (`info`, `wattle=debug`,
+//! `wattle::plugin=trace`). Log lines of plugins have the target `wattle::plugin`, with the subscriber and the event's
+//! id. Must not know: the content of log lines.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -12,10 +12,10 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-/// What is logged where no variable says.
+/// The filter if no variable is set.
 const DEFAULT_FILTER: &str = "warn,wattle=info";
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people
@@ -25,35 +25,35 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why there is no log.
+/// Why logging was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// A variable that is no filter.
+    /// A variable without a valid filter.
     #[error("{variable}={value:?} is not a log filter: {why}; write it like `info` or `wattle=debug`")]
     Filter {
         /// The variable.
         variable: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// The error of the filter.
         why: String,
     },
-    /// There is one already.
+    /// Logging was already started.
     #[error("the log was set up twice: {0}")]
     Twice(#[from] TryInitError),
 }
 
 type Screen = Box<dyn Fn(&[u8]) -> io::Result<()> + Send>;
 
-/// Who draws on the terminal, and writes log lines where they do not disturb the drawing.
+/// Draws on the terminal, and writes log lines without disturbing the drawing.
 static SCREEN: Mutex<Option<Screen>> = Mutex::new(None);
 
-/// Hands log lines to whoever draws on the terminal; `None` gives standard error back.
+/// Passes log lines to the code that draws on the terminal; `None` returns them to standard error.
 pub fn set_screen(screen: Option<Screen>) {
     *SCREEN.lock().unwrap_or_else(PoisonError::into_inner) = screen;
 }
 
-/// Starts logging. Once in a process.
+/// Starts logging. Once per process.
 ///
 /// # Errors
 /// [`TelemetryError`].
@@ -68,9 +68,9 @@ pub fn start(format: LogFormat) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-/// Writes a line that is no log line to standard error, where it does not disturb what is drawn there.
+/// Writes a line that is not a log line to standard error, without disturbing a drawing there.
 pub fn say(line: &str) {
-    // There is nobody to tell that standard error is closed.
+    // If standard error is closed, there is nowhere to report that.
     let _ = Out.write_all(format!("{line}\n").as_bytes());
 }
 
@@ -88,7 +88,7 @@ fn filter() -> Result<EnvFilter, TelemetryError> {
     Ok(EnvFilter::new(DEFAULT_FILTER))
 }
 
-/// One line at a time, to standard error or to the screen.
+/// Writes whole lines to standard error or to the screen.
 #[derive(Debug, Clone, Copy)]
 struct Out;
 
@@ -100,7 +100,7 @@ impl MakeWriter<'_> for Out {
     }
 }
 
-/// A log line, which is one line whatever is in it: what a plugin says is no line of ours.
+/// A log line, which stays one line for any content, so that a plugin cannot forge another.
 #[derive(Debug, Clone, Copy)]
 struct LogLine;
 
@@ -115,7 +115,7 @@ impl Write for LogLine {
     }
 }
 
-/// The same on one line.
+/// Escapes line ends within a line.
 fn one_line(line: &[u8]) -> Cow<'_, [u8]> {
     let body = line.strip_suffix(b"\n").unwrap_or(line);
     if !body.contains(&b'\n') {
@@ -128,7 +128,7 @@ fn one_line(line: &[u8]) -> Cow<'_, [u8]> {
 
 impl Write for Out {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // The formatter hands over a line in one piece.
+        // The formatter passes each line as a whole.
         match &*SCREEN.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(screen) => screen(line)?,
             None => io::stderr().lock().write_all(line)?,

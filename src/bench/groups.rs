@@ -1,22 +1,22 @@
-//! A disk that records how much it is given between two syncs, so that a yardstick can do exactly the same.
+//! A disk that records the bytes between syncs, so that a yardstick can write the same groups.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::effects::memory::Operation;
 use crate::effects::{Disk, WatchedDisk};
 
-/// Bytes of each group that a disk was given between two syncs, in their order.
+/// The bytes between syncs of a disk, in order.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Groups(Arc<Mutex<Recorded>>);
+pub(super) struct Groups(Arc<Mutex<GroupSizes>>);
 
 #[derive(Debug, Default)]
-struct Recorded {
+struct GroupSizes {
     unsynced: usize,
     synced: Vec<usize>,
 }
 
 impl Groups {
-    /// What was recorded since the last time.
+    /// Takes the groups since the last call.
     pub(super) fn take(&self) -> Vec<usize> {
         let mut recorded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.unsynced = 0;
@@ -27,7 +27,7 @@ impl Groups {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).unsynced += bytes;
     }
 
-    /// What is written from here on counts with the next sync, even where this one takes some of it along.
+    /// Later writes count for the next sync, even if this one covers some of them.
     fn syncs(&self) {
         let mut recorded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let group = std::mem::take(&mut recorded.unsynced);
@@ -35,7 +35,7 @@ impl Groups {
     }
 }
 
-/// A disk of which it is recorded what is written to the journal: that is what an ack waits for.
+/// A disk that records writes to the journal, on which acks depend.
 pub(super) fn recording<D: Disk>(disk: D, groups: Groups) -> WatchedDisk<D> {
     let is_journal = |name: &str| name.starts_with("journal-");
     WatchedDisk::new(disk, move |name, operation| match operation {

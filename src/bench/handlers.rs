@@ -1,4 +1,4 @@
-//! What does the tree add to its handlers?
+//! Measures the cost that the tree adds to its handlers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::model::call::{Batch, CallEvent, EventContext, HandleError, LogLevel, 
 use crate::topology::{Plan, TopicIndex};
 use crate::wasm::Plugin;
 
-/// Events that are published at once.
+/// Events per publish.
 const PUBLISH_EVENTS: usize = 1_000;
-/// Publishes on their way at once, as a client has them: the tree is as busy as the loop.
+/// Concurrent publishes, as from a client: the tree is as busy as the loop.
 const PUBLISHES_AT_ONCE: usize = 16;
-/// How often the tree is asked whether it is done; the question costs processor time too.
+/// How often the tree is asked whether it is idle; asking costs processor time too.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-/// Processor time per event and handler, in microseconds, of `events` orders published in process and handled through the
-/// whole tree on the real disk; the yardstick calls the same components with the same events, in full batches, in a bare
-/// loop: no bus, no disk, nothing kept.
+/// Processor time per event and handler, in microseconds, for `events` orders published in process and handled by the
+/// whole tree on the real disk. The yardstick calls the same components with the same events, in full batches, in a
+/// bare loop: no bus, no disk, nothing stored.
 ///
 /// # Errors
 /// [`BenchError`].
@@ -83,9 +83,9 @@ fn through_the_tree(subject: &Subject, orders: &[Bytes]) -> Result<(u64, Duratio
     })
 }
 
-struct Silent;
+struct NoContext;
 
-impl EventContext for Silent {
+impl EventContext for NoContext {
     fn attributes(&self, _: u32) -> String {
         String::new()
     }
@@ -98,22 +98,22 @@ impl EventContext for Silent {
 }
 
 /// An event between two handlers of the loop.
-struct Carried {
+struct CarriedEvent {
     key: String,
     r#type: String,
     data: Vec<u8>,
 }
 
 fn bare_loop(subject: &Subject, orders: &[Bytes]) -> Result<(u64, Duration), BenchError> {
-    // Only the calls count: what comes in is made before, and what goes out is kept until after.
+    // Only the calls count: inputs are prepared before, and outputs are kept until after.
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let mut topics: BTreeMap<TopicIndex, Vec<Carried>> = BTreeMap::new();
+    let mut topics: BTreeMap<TopicIndex, Vec<CarriedEvent>> = BTreeMap::new();
     for (index, topic) in (0u32..).zip(&subject.plan.topics) {
         if topic.is_root() {
             let carried = orders.iter().filter_map(|order| {
                 let view = EventView::parse(order).ok()?;
                 let data = view.data.unwrap_or_default().to_vec();
-                Some(Carried { key: view.id.to_owned(), r#type: view.r#type.to_owned(), data })
+                Some(CarriedEvent { key: view.id.to_owned(), r#type: view.r#type.to_owned(), data })
             });
             topics.insert(TopicIndex(index), carried.collect());
         }
@@ -132,11 +132,11 @@ fn bare_loop(subject: &Subject, orders: &[Bytes]) -> Result<(u64, Duration), Ben
     Ok((calls, took))
 }
 
-type Sent = Vec<(u32, Carried)>;
+type Sent = Vec<(u32, CarriedEvent)>;
 
-async fn call_all(plugin: &Plugin, input: &[Carried]) -> Result<(Sent, Duration), BenchError> {
+async fn call_all(plugin: &Plugin, input: &[CarriedEvent]) -> Result<(Sent, Duration), BenchError> {
     let mut instance = plugin.instance().await.map_err(HandleError::from)?;
-    let context: Arc<dyn EventContext> = Arc::new(Silent);
+    let context: Arc<dyn EventContext> = Arc::new(NoContext);
     let (mut sent, mut took) = (Vec::new(), Duration::ZERO);
     for chunk in input.chunks(limits::BATCH_EVENTS_MAX as usize) {
         let events: Vec<CallEvent<'_>> = chunk.iter().map(borrowed).collect();
@@ -156,13 +156,13 @@ async fn call_all(plugin: &Plugin, input: &[Carried]) -> Result<(Sent, Duration)
         }
         for output in handled.outputs {
             let key = chunk.get(output.event as usize).map(|carried| carried.key.clone()).unwrap_or_default();
-            sent.push((output.port, Carried { key, r#type: output.r#type, data: output.data }));
+            sent.push((output.port, CarriedEvent { key, r#type: output.r#type, data: output.data }));
         }
     }
     Ok((sent, took))
 }
 
-fn borrowed(carried: &Carried) -> CallEvent<'_> {
+fn borrowed(carried: &CarriedEvent) -> CallEvent<'_> {
     CallEvent {
         key: &carried.key,
         r#type: &carried.r#type,

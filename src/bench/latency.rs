@@ -1,4 +1,4 @@
-//! How long does an event take to the last of three levels?
+//! Measures how long an event takes to the last of three levels.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,43 +20,43 @@ use crate::server::{self, Port, Server};
 use crate::topology::{Plan, SubscriberIndex};
 use crate::wasm::Plugin;
 
-/// How many levels of handlers an event goes through.
+/// Number of handler levels that an event passes.
 const LEVELS: usize = 3;
-/// Events that are sent before the measurement begins, in seconds of the steady rate.
+/// Duration of the warm-up at the steady rate, in seconds.
 const WARM_UP_SECONDS: f64 = 1.0;
-/// Publishes on their way at once: an open loop waits for none, within reason.
+/// Concurrent publishes: an open loop waits for none, up to this limit.
 const PUBLISHERS: usize = 8;
 
-/// What was measured; all figures in microseconds.
+/// The results, in microseconds.
 #[derive(Debug, Clone)]
 pub struct Latency {
     /// The steady rate, in events per second.
     pub rate: f64,
-    /// One `fdatasync` of one event's bytes, median and 99th percentile, measured before and after: on an idle disk, so the bus,
-    /// whose syncs meet each other, is not flattered.
+    /// One `fdatasync` of one event's bytes, median and 99th percentile, measured before and after: the idle disk is a
+    /// strict yardstick, since syncs of the bus compete with each other.
     pub sync: (f64, f64),
-    /// A call that publishes nothing, through the same connections at the same rate, median and 99th percentile: what gRPC
-    /// and the processors cost without the bus.
+    /// A call that publishes nothing, through the same connections at the same rate, median and 99th percentile: the
+    /// cost of gRPC and the processors without the bus.
     pub called: (f64, f64),
-    /// From the moment at which an event was due to be published to the ack, median and 99th percentile.
+    /// From the time at which an event was due to the ack, median and 99th percentile.
     pub acked: (f64, f64),
-    /// To the end of the handler's call on the third level.
+    /// From there to the end of the handler's call on the third level.
     pub handled: (f64, f64),
-    /// To the arrival of that handler's output at a reader outside, so durable.
+    /// From there until an outside reader gets that handler's output, which is durable then.
     pub read: (f64, f64),
 }
 
-/// When each event came where, by key.
+/// The time at which each event reached some point, by key.
 type Times = Arc<Mutex<HashMap<String, Instant>>>;
 
-/// A plugin whose calls are noted.
+/// A plugin that records when its calls end.
 #[derive(Clone)]
-struct Tapped {
+struct TimedPlugin {
     plugin: Plugin,
     times: Option<Times>,
 }
 
-impl Handler for Tapped {
+impl Handler for TimedPlugin {
     fn digest(&self) -> [u8; 32] {
         Handler::digest(&self.plugin)
     }
@@ -75,7 +75,7 @@ impl Handler for Tapped {
     }
 }
 
-/// The third subscriber on some path down, and the topic that it writes to.
+/// A subscriber on the third level, and its output topic.
 fn third_level(plan: &Plan) -> Option<(usize, String)> {
     let depth = |mut index: SubscriberIndex| {
         let mut depth = 1;
@@ -94,8 +94,8 @@ fn third_level(plan: &Plan) -> Option<(usize, String)> {
     Some((at, plan.topics.get(topic.0 as usize)?.label()))
 }
 
-/// Publishes single orders through gRPC at a steady rate, whether or not earlier ones have been acked (an open loop: a
-/// late publish counts from when it was due), and follows them.
+/// Publishes single orders through gRPC at a steady rate and follows them. It is an open loop: it does not wait for
+/// acks, and a late publish counts from its due time.
 ///
 /// # Errors
 /// [`BenchError`].
@@ -105,7 +105,7 @@ pub fn latency(subject: &Subject, rate: f64, seconds: f64) -> Result<Latency, Be
         .ok_or_else(|| BenchError::Unfit("it has no three levels with a port on the third".to_owned()))?;
     let root = subject.plan.topics.iter().find(|topic| topic.is_root()).map(|topic| topic.label()).unwrap_or_default();
     let handled = Times::default();
-    let tap = |(at, plugin): (usize, &Plugin)| Tapped {
+    let tap = |(at, plugin): (usize, &Plugin)| TimedPlugin {
         plugin: plugin.clone(),
         times: (at == third).then(|| handled.clone()),
     };
@@ -153,12 +153,12 @@ pub fn latency(subject: &Subject, rate: f64, seconds: f64) -> Result<Latency, Be
     })
 }
 
-/// Has this thread woken when it asked for, as far as Linux can.
+/// Makes this thread wake as exactly as Linux can.
 fn sleep_exactly() {
     let thread = std::fs::read_link("/proc/thread-self");
     if let Some(number) = thread.as_ref().ok().and_then(|thread| thread.file_name()) {
         let slack = Path::new("/proc").join(number).join("timerslack_ns");
-        let _ = std::fs::write(slack, "1"); // where it may not, figures are some microseconds higher
+        let _ = std::fs::write(slack, "1"); // without permission, figures are some microseconds higher
     }
 }
 
@@ -166,10 +166,10 @@ fn key(number: usize) -> String {
     format!("b-{number:08}")
 }
 
-/// When each event was due, was acked, and was read behind the third level.
-type Outside = (Vec<Instant>, HashMap<String, Instant>, HashMap<String, Instant>);
+/// When each event was due, acked, and read after the third level.
+type Timeline = (Vec<Instant>, HashMap<String, Instant>, HashMap<String, Instant>);
 
-async fn run(address: &str, root: &str, last: &str, rate: f64, total: usize) -> Result<Outside, BenchError> {
+async fn run(address: &str, root: &str, last: &str, rate: f64, total: usize) -> Result<Timeline, BenchError> {
     let client = Client::connect(address).await?;
     let follow = Read { topic: last.to_owned(), start: Start::Earliest, follow: true, ..Read::default() };
     let mut reading = client.read(Read { limit: Some(total as u64), ..follow }).await?;
@@ -188,7 +188,7 @@ async fn run(address: &str, root: &str, last: &str, rate: f64, total: usize) -> 
     Ok((due, acked, read))
 }
 
-/// Makes calls at a steady rate. When each was due, and when it was answered.
+/// Makes calls at a steady rate. Returns the due times and the times of the answers.
 async fn publish_at(
     address: &str,
     root: &str,
@@ -199,7 +199,7 @@ async fn publish_at(
     let acked = Times::default();
     let mut publishers = Vec::new();
     for _ in 0..PUBLISHERS {
-        // a connection each: one slow answer does not delay the next publish
+        // separate connections: a slow answer does not delay the next publish
         let client = Client::connect(address).await?;
         let (sender, mut orders) = mpsc::channel::<usize>(64);
         let (acked, root, events) = (acked.clone(), root.to_owned(), events.clone());
@@ -212,8 +212,8 @@ async fn publish_at(
         });
         publishers.push((sender, task));
     }
-    // A thread that sleeps to the microsecond: the timer of tokio is only good to the millisecond, and Linux lets a thread
-    // sleep up to 50 microseconds longer than it asked for unless it says that it minds.
+    // A thread of its own: tokio's timer has a resolution of a millisecond, and by default Linux may extend sleeps by
+    // 50 microseconds.
     let senders: Vec<_> = publishers.iter().map(|(sender, _)| sender.clone()).collect();
     let pacer = std::thread::spawn(move || {
         sleep_exactly();
@@ -224,7 +224,7 @@ async fn publish_at(
             std::thread::sleep(at.saturating_duration_since(Instant::now()));
             due.push(at);
             if sender.blocking_send(number).is_err() {
-                break; // its task says why
+                break; // its task reports the error
             }
         }
         due
@@ -242,7 +242,7 @@ async fn publish_at(
     Ok((due, acked))
 }
 
-/// Times of a write and `fdatasync` of one event, in microseconds.
+/// Durations of a write and `fdatasync` of one event, in microseconds.
 fn syncs(folder: &Path) -> Result<Vec<f64>, BenchError> {
     let file = File::create(folder.join("file"))?;
     let bytes = sample::order(0);

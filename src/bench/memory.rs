@@ -1,4 +1,4 @@
-//! Does memory grow with the backlog?
+//! Measures whether memory grows with the backlog.
 
 use std::time::Duration;
 
@@ -11,25 +11,25 @@ use crate::engine::embedded::{Durability, EmbeddedEngine};
 use crate::model::call::{Batch, HandleError, Handled, Handler};
 use crate::wasm::Plugin;
 
-/// Events that are published at once.
+/// Events per publish.
 const PUBLISH_EVENTS: usize = 1_000;
 
-/// What was measured, in bytes of resident memory of the whole process.
+/// The results, in bytes of resident memory of the process.
 #[derive(Debug, Clone, Copy)]
 pub struct Memory {
-    /// With everything started and nothing published.
+    /// When everything has started and nothing is published.
     pub idle_bytes: u64,
-    /// The most with the backlog there and nothing of it handled.
+    /// The maximum with the backlog and nothing of it handled.
     pub backlog_bytes: u64,
     /// Events of the backlog.
     pub events: u64,
 }
 
-/// A plugin that does not come to anything: its lanes hold what they have read.
+/// A plugin whose calls never return: its lanes hold the events that they have read.
 #[derive(Clone)]
-struct Stuck(Plugin);
+struct StuckPlugin(Plugin);
 
-impl Handler for Stuck {
+impl Handler for StuckPlugin {
     fn digest(&self) -> [u8; 32] {
         Handler::digest(&self.0)
     }
@@ -39,7 +39,7 @@ impl Handler for Stuck {
     }
 }
 
-/// Resident memory with a backlog of `events` orders that no handler takes, against idle.
+/// Resident memory with a backlog of `events` orders that no handler completes, compared with idle.
 ///
 /// # Errors
 /// [`BenchError`].
@@ -49,9 +49,9 @@ pub fn memory(subject: &Subject, events: usize) -> Result<Memory, BenchError> {
     let root = subject.plan.topics.iter().find(|topic| topic.is_root()).map(|topic| topic.label()).unwrap_or_default();
     lanes.block_on(async {
         let engine = EmbeddedEngine::open(&folder, Durability::Sync)?;
-        let handlers = subject.plugins.iter().cloned().map(Stuck).collect();
+        let handlers = subject.plugins.iter().cloned().map(StuckPlugin).collect();
         let tree = Tree::start(engine, &subject.plan, handlers, lanes.handle()).await?;
-        // once around, so that what the first publish sets up counts as idle
+        // one publish first, so that one-time setup counts as idle
         tree.publisher().publish(&root, &[sample::order(0)], None).await?;
         let idle_bytes = resident_bytes()?;
         let mut backlog_bytes = idle_bytes;
@@ -74,5 +74,5 @@ pub(super) fn resident_bytes() -> Result<u64, BenchError> {
     let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kibibytes
         .map(|kibibytes| kibibytes * 1024)
-        .ok_or_else(|| BenchError::Unfit("the system does not tell its memory".into()))
+        .ok_or_else(|| BenchError::Unfit("the system does not report resident memory".into()))
 }

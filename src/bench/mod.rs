@@ -1,9 +1,7 @@
-//! Whole paths, measured against yardsticks in the same run.
+//! Benchmarks of whole paths, with yardsticks in the same run.
 //!
-//! Promises: what is measured and its yardstick take turns, so a machine whose speed drifts is unfair to neither; figures
-//! are medians over the rounds; nothing is measured that the bus does not do in earnest (real disk, real sandbox, real
-//! sockets).
-//! Must not know: arguments, terminals.
+//! Promises: measurements and yardsticks alternate, so a machine whose speed drifts favours neither; figures are
+//! medians over the rounds; everything is real (disk, sandbox, sockets). Must not know: arguments, terminals.
 
 mod groups;
 mod handlers;
@@ -35,94 +33,94 @@ pub use peak::{Peak, peak};
 pub use publish::{Publish, publish};
 pub use reload::{Calls, Reload, Spread, reload};
 
-/// What is measured.
+/// The subject of a benchmark.
 pub struct Subject {
-    /// The tree, whose root takes orders as `topologies/orders.yaml` has them.
+    /// The tree, whose root accepts the orders of `topologies/orders.yaml`.
     pub plan: Plan,
     /// The plugin of each subscriber, in the plan's order.
     pub plugins: Vec<Plugin>,
     /// Their components, in the same order.
     pub components: Vec<PathBuf>,
-    /// A folder for data, emptied before each measurement; its file system is the one that is measured.
+    /// A data folder on the measured file system, emptied before each measurement.
     pub folder: PathBuf,
 }
 
-/// Why nothing was measured.
+/// Why a benchmark failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// The folder for data, or threads.
-    #[error("the disk or the machine refuses: {0}")]
+    /// I/O errors of the data folder, or a failure to start threads.
+    #[error("an error of the disk or the machine: {0}")]
     Io(#[from] io::Error),
-    /// The engine.
+    /// An error of the engine.
     #[error(transparent)]
     Engine(#[from] EmbeddedError),
-    /// The tree.
+    /// An error of the tree.
     #[error(transparent)]
     Tree(#[from] StartError),
-    /// The service.
+    /// An error of the service.
     #[error(transparent)]
     Server(#[from] server::StartError),
-    /// The client.
+    /// An error of the client.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// Publishing in process.
+    /// An error of an in-process publish.
     #[error(transparent)]
     Publish(#[from] crate::dispatch::PublishError),
-    /// Appending in process.
+    /// An error of an in-process append.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// A handler.
+    /// An error of a handler.
     #[error(transparent)]
     Handle(#[from] HandleError),
-    /// The sandbox.
+    /// An error of the sandbox.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// The versions to start with.
+    /// An error of the first versions.
     #[error(transparent)]
     Begin(#[from] BeginError),
-    /// Another version.
+    /// An error of a later version.
     #[error(transparent)]
     Reload(#[from] ReloadError),
-    /// The bus did not keep what it promises, so that its figures count for nothing.
-    #[error("the bus did not do what it promises: {0}")]
+    /// The bus broke a promise, which makes its figures meaningless.
+    #[error("the bus broke a promise: {0}")]
     Broken(String),
-    /// The tree does not do what the benchmark needs.
+    /// The tree is not suitable for the benchmark.
     #[error("this tree cannot be measured: {0}")]
     Unfit(String),
 }
 
-/// A figure and its yardstick, measured in turns.
+/// A measurement and its yardstick, alternating.
 #[derive(Debug, Clone)]
 pub struct Comparison {
-    /// What the figures are, with their unit.
+    /// The quantity and its unit.
     pub unit: &'static str,
-    /// What the yardstick is.
+    /// A description of the yardstick.
     pub yardstick_is: &'static str,
-    /// Ours, one figure a round.
+    /// The measurement, one figure per round.
     pub ours: Vec<f64>,
-    /// The yardstick's, one figure a round.
+    /// The yardstick, one figure per round.
     pub yardstick: Vec<f64>,
 }
 
 impl Comparison {
-    /// The median of our figures.
+    /// The median of the measurement.
     pub fn ours_median(&self) -> f64 {
         median(&self.ours)
     }
 
-    /// The median of the yardstick's figures.
+    /// The median of the yardstick.
     pub fn yardstick_median(&self) -> f64 {
         median(&self.yardstick)
     }
 
-    /// The median of the ratios of each round.
+    /// The median of the ratios per round.
     pub fn ratio_median(&self) -> f64 {
         let ratios: Vec<f64> = self.ours.iter().zip(&self.yardstick).map(|(ours, other)| ours / other).collect();
         median(&ratios)
     }
 }
 
-/// The middle of some figures; 0 of none.
+/// The median; 0 if there are no figures.
 pub fn median(figures: &[f64]) -> f64 {
     quantile(figures, 0.5)
 }
@@ -144,20 +142,20 @@ fn runtime(name: &str) -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().thread_name(name).enable_all().build()
 }
 
-/// Of a client, as a program has it that does little else.
+/// A runtime for a client, as in a program that does little else.
 fn client_runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("client").enable_all().build()
 }
 
-/// A free port of this machine, for nobody else.
+/// A free port on the loopback interface.
 fn loopback() -> server::Options {
     server::Options { listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(), insecure_allow_remote: false }
 }
 
-/// A world in which every file is there.
-struct Everything;
+/// An environment in which every file exists.
+struct AllFilesExist;
 
-impl Surroundings for Everything {
+impl Surroundings for AllFilesExist {
     fn variable(&self, _: &str) -> Option<String> {
         None
     }
@@ -167,21 +165,21 @@ impl Surroundings for Everything {
     }
 }
 
-/// The tree of a topology's text.
+/// Checks a topology text.
 fn checked(text: &str) -> Result<Plan, BenchError> {
     let source = Source { path: "bench.yaml".into(), text: text.to_owned() };
-    let (plan, diagnostics) = check(&[source], &Everything);
+    let (plan, diagnostics) = check(&[source], &AllFilesExist);
     plan.ok_or_else(|| BenchError::Unfit(format!("its own tree is refused: {diagnostics:?}")))
 }
 
-/// Waits until the disk has all that was written to a folder's file system: what a measurement has left is not written back
-/// during the next one.
+/// Waits until the disk has everything that was written to a folder's file system, so that writeback of one measurement
+/// does not disturb the next.
 fn quiet(folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     Ok(rustix::fs::syncfs(std::fs::File::open(folder)?)?)
 }
 
-/// An empty folder below the subject's.
+/// An empty subfolder of `folder`.
 fn fresh(folder: &Path, name: &str) -> io::Result<PathBuf> {
     let path = folder.join(name);
     match std::fs::remove_dir_all(&path) {

@@ -1,4 +1,4 @@
-//! Does a burst that is far more than the slowest subscriber takes cost the producers, memory or order?
+//! Measures what a burst beyond the slowest subscriber's rate costs producers and memory, and checks the order.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,51 +15,51 @@ use crate::engine::embedded::{Durability, EmbeddedEngine};
 use crate::model::call::{Batch, HandleError, Handled, Handler};
 use crate::wasm::Plugin;
 
-/// Events that are published at once, each batch after the ack of the one before.
+/// Events per publish; each publish follows the ack of the previous one.
 const PUBLISH_EVENTS: usize = 1_000;
-/// How often it is looked how much memory there is, and whether all is done.
+/// How often memory and progress are checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What was measured.
+/// The results.
 #[derive(Debug, Clone, Copy)]
 pub struct Peak {
     /// Events of the burst.
     pub events: u64,
-    /// How long the burst was, from the first publish to the last ack.
+    /// Duration of the burst, from the first publish to the last ack.
     pub published_in: Duration,
-    /// The longest that a producer waited for an ack of a batch.
+    /// The longest wait for the ack of a publish.
     pub longest_ack: Duration,
-    /// How long the slowest subscriber took for all of it.
+    /// How long the slowest subscriber took for all events.
     pub handled_in: Duration,
-    /// Resident memory of the process with everything started and nothing published.
+    /// Resident memory of the process when everything has started and nothing is published.
     pub idle_bytes: u64,
-    /// The most from then on until all was handled.
+    /// The maximum from then until all events were handled.
     pub most_bytes: u64,
 }
 
-/// What the slowest subscriber has seen.
-struct Seen {
-    /// Each order once.
+/// The orders that the slowest subscriber got.
+struct Tally {
+    /// Distinct orders.
     handled: AtomicU64,
-    /// Orders that it got more than once.
+    /// Repeated orders.
     repeated: AtomicU64,
-    /// Orders that it got for the first time, behind a later one of their partition.
+    /// Orders that arrived for the first time after a later one of their partition.
     disordered: AtomicU64,
-    /// A bit for each number of an order that has come.
+    /// One bit per order number that has arrived.
     come: Vec<AtomicU64>,
-    /// By partition, the highest number so far: they ascend.
+    /// By partition, the highest number so far: numbers ascend.
     last: Mutex<HashMap<u32, u64>>,
 }
 
-impl Seen {
-    /// Nothing, of orders whose numbers are below this.
+impl Tally {
+    /// An empty tally of orders with numbers below `numbers`.
     fn below(numbers: usize) -> Self {
         let [handled, repeated, disordered] = [0; 3].map(AtomicU64::new);
         let come = (0..numbers.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         Self { handled, repeated, disordered, come, last: Mutex::default() }
     }
 
-    /// Orders have come, one behind the other.
+    /// Adds orders in the order of their arrival.
     fn add(&self, partition: u32, numbers: impl Iterator<Item = u64>) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let last = last.entry(partition).or_default();
@@ -78,24 +78,24 @@ impl Seen {
         self.handled.fetch_add(new, Ordering::Release);
     }
 
-    /// Each once, and in order.
+    /// Checks that each order came once, and in order.
     fn check(&self) -> Result<(), BenchError> {
         let [repeated, disordered] = [&self.repeated, &self.disordered].map(|count| count.load(Ordering::Acquire));
         match (repeated, disordered) {
             (0, 0) => Ok(()),
-            _ => Err(BenchError::Broken(format!("{repeated} orders came more than once, {disordered} out of order"))),
+            _ => Err(BenchError::Broken(format!("{repeated} orders arrived again, {disordered} out of order"))),
         }
     }
 }
 
-/// A plugin whose events are looked at on their way.
+/// A plugin that reports its events to a tally.
 #[derive(Clone)]
-struct Watched {
+struct ObservedPlugin {
     plugin: Plugin,
-    seen: Option<Arc<Seen>>,
+    seen: Option<Arc<Tally>>,
 }
 
-impl Handler for Watched {
+impl Handler for ObservedPlugin {
     fn digest(&self) -> [u8; 32] {
         Handler::digest(&self.plugin)
     }
@@ -112,12 +112,12 @@ impl Handler for Watched {
     }
 }
 
-/// Publishes `events` orders in process, as fast as they are taken, and waits until the subscriber with the lowest `rate` has
-/// handled them all, each once and in order.
+/// Publishes `events` orders in process, as fast as possible, and waits until the subscriber with the lowest `rate` has
+/// handled each of them once and in order.
 ///
 /// # Errors
-/// [`BenchError`]; [`BenchError::Unfit`] where no subscriber has a rate, [`BenchError::Broken`] where it got one of them more
-/// than once or out of order.
+/// [`BenchError`]; [`BenchError::Unfit`] if no subscriber has a rate, [`BenchError::Broken`] if it got orders
+/// repeatedly or out of order.
 pub fn peak(subject: &Subject, events: usize) -> Result<Peak, BenchError> {
     let rate = |index: &usize| subject.plan.subscribers.get(*index).and_then(|subscriber| subscriber.rate);
     let limited = (0..subject.plan.subscribers.len()).filter(|index| rate(index).is_some());
@@ -130,17 +130,16 @@ pub fn peak(subject: &Subject, events: usize) -> Result<Peak, BenchError> {
     let lanes = runtime("lane")?;
     let folder = fresh(&subject.folder, "bus")?;
     let root = subject.plan.topics.iter().find(|topic| topic.is_root()).map(|topic| topic.label()).unwrap_or_default();
-    let seen = Arc::new(Seen::below(2 + events.div_ceil(PUBLISH_EVENTS) * PUBLISH_EVENTS));
-    let handlers = subject
-        .plugins
-        .iter()
-        .enumerate()
-        .map(|(index, plugin)| Watched { plugin: plugin.clone(), seen: (index == slowest).then(|| seen.clone()) });
-    let handlers = handlers.collect();
+    let seen = Arc::new(Tally::below(2 + events.div_ceil(PUBLISH_EVENTS) * PUBLISH_EVENTS));
+    let observe = |(index, plugin): (usize, &Plugin)| {
+        let seen = (index == slowest).then(|| seen.clone());
+        ObservedPlugin { plugin: plugin.clone(), seen }
+    };
+    let handlers = subject.plugins.iter().enumerate().map(observe).collect();
     lanes.block_on(async {
         let engine = EmbeddedEngine::open(&folder, Durability::Sync)?;
         let tree = Tree::start(engine, &subject.plan, handlers, lanes.handle()).await?;
-        // once around, so that what the first event sets up counts as idle
+        // one event first, so that one-time setup counts as idle
         tree.publisher().publish(&root, &[sample::order(1)], None).await?;
         while !tree.is_settled() {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -176,11 +175,11 @@ mod tests {
 
     #[test]
     fn what_comes_again_and_what_comes_late_are_told_apart() {
-        let seen = Seen::below(100);
+        let seen = Tally::below(100);
         seen.add(0, [1, 2, 5].into_iter());
         seen.add(1, [3, 4].into_iter());
         seen.check().unwrap();
-        // a batch of before, then one that was left out
+        // an earlier batch again, then an order that was skipped
         seen.add(0, [1, 2, 5, 7, 6].into_iter());
         let counts = [&seen.handled, &seen.repeated, &seen.disordered].map(|count| count.load(Ordering::Relaxed));
         assert_eq!(counts, [7, 3, 1]);

@@ -1,6 +1,6 @@
-//! How near is durable publishing through gRPC to the disk itself?
+//! Compares durable publishing through gRPC with the disk itself.
 //!
-//! The topic is a root as a topology gives it that says nothing else: events are recognised when they come again.
+//! The topic is a root with default settings, so events are deduplicated.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,35 +24,35 @@ use crate::wasm::Plugin;
 
 const TOPIC: &str = "bench/events";
 const PARTITIONS: u32 = 8;
-/// What of a preallocated file is written at once.
+/// Bytes per write while preallocating a file.
 const PREALLOCATE_BYTES: usize = 1 << 20;
 
-/// What was measured.
+/// The results.
 #[derive(Debug, Clone)]
 pub struct Publish {
-    /// Against a file that grows, as a program writes that knows nothing of preallocation.
+    /// Compared with a growing file, the simplest way to write.
     pub growing: Comparison,
-    /// The same groups into a file whose room was written before, one figure a round, in events per second.
+    /// The same groups written into a preallocated file, one figure per round, in events per second.
     pub preallocated: Vec<f64>,
-    /// Processor time of an event by the threads that spent it, in microseconds, over all rounds; most first.
+    /// Processor time per event by thread, in microseconds, over all rounds; highest first.
     pub threads: Vec<(String, f64)>,
 }
 
 impl Publish {
-    /// The median of the ratios to the preallocated yardstick.
+    /// The median of the ratios to the preallocated file.
     pub fn preallocated_ratio_median(&self) -> f64 {
         let ratios = self.growing.ours.iter().zip(&self.preallocated).map(|(ours, raw)| ours / raw);
         median(&ratios.collect::<Vec<f64>>())
     }
 }
 
-/// Durable publishes of `batches` batches of `batch_events` events with `data_bytes` bytes of data each, through gRPC on
-/// loopback, in events per second; the yardsticks write as many bytes in the same groups to one file, each followed by
-/// `fdatasync`. The groups are those that the engine made of the batches the last time, recorded at its disk: a
-/// yardstick that synced after every batch would be slower than the bus, which syncs several at once.
+/// Durable publishes of `batches` batches of `batch_events` events with `data_bytes` bytes of data each, through gRPC
+/// on loopback, in events per second. The yardsticks write the same number of bytes in the same groups to one file,
+/// each group followed by `fdatasync`. The groups are those that the engine formed in its last run, recorded at its
+/// disk: a yardstick that synced each batch would be slower than the bus, which syncs several at once.
 ///
-/// The first round warms up and does not count. In every other one the yardsticks come first, and before each measurement the
-/// disk gets what the one before has left to be written.
+/// The first run is a warm-up. The yardsticks come first in every other round, and before each measurement the disk
+/// finishes the writes of the previous one.
 ///
 /// # Errors
 /// [`BenchError`].
@@ -108,7 +108,7 @@ pub fn publish(
     Ok(Publish { growing, preallocated, threads })
 }
 
-/// Seconds.
+/// The duration in seconds.
 fn raw(folder: &Path, groups: &[usize], is_preallocated: bool) -> Result<f64, BenchError> {
     let file = File::create(folder.join("file"))?;
     if is_preallocated {
@@ -129,11 +129,11 @@ fn raw(folder: &Path, groups: &[usize], is_preallocated: bool) -> Result<f64, Be
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// What became of the batches once.
+/// The result of publishing all batches once.
 struct Round {
     /// Seconds from the first batch to the last ack.
     took: f64,
-    /// The groups that were written and synced meanwhile.
+    /// The groups that were written and synced.
     groups: Vec<usize>,
     /// Processor time by thread.
     spent: Vec<(String, Duration)>,
@@ -170,7 +170,7 @@ fn through_grpc(folder: &Path, batches: &[Vec<Bytes>]) -> Result<Round, BenchErr
     })?;
     service.block_on(async {
         server.stop(Duration::from_secs(5)).await;
-        // the figure is taken; how the data folder ends does not matter to it
+        // the measurement is complete, so an error while closing does not matter
         drop(engine.close().await);
     });
     Ok(measured)

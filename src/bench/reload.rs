@@ -1,4 +1,4 @@
-//! What does another version in place of the one that runs cost the events that are on their way?
+//! Measures what replacing a plugin version costs the events in flight.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,87 +18,91 @@ use crate::model::{PartitionId, Record};
 use crate::server;
 use crate::wasm::{Host, HostOptions, Plugin, PluginSpec, RegisterError};
 
-/// The tree: as `topologies/orders.yaml` begins, and with its first plugin.
+/// The first part of `topologies/orders.yaml`, with its first plugin.
 const TREE: &str = "
 wattle: v1
 name: bench
 topics: { orders: { partitions: 4, key: data.order_id }, accepted: {}, refused: {} }
 subscribers:
   validate:
-    { from: orders, plugin: validate.wasm, to: { accepted: accepted, refused: refused }, trial: { events: 200, for: 0s } }
+    from: orders
+    plugin: validate.wasm
+    to: { accepted: accepted, refused: refused }
+    trial: { events: 200, for: 0s }
 ";
 const PORTS: [&str; 2] = ["accepted", "refused"];
-/// Times that calm, reloads and compiling take turns.
+/// How many times calm, reloads and compiling alternate.
 const ROUNDS: usize = 10;
-/// How long nothing is reloaded in a round.
+/// Duration of the calm phase of a round.
 const CALM: Duration = Duration::from_secs(1);
-/// Versions of a round that nobody has compiled before.
+/// Uncached versions per round.
 const NEW_OF_ROUND: usize = 2;
-/// How often a producer looks whether events are due.
+/// How often a producer checks whether events are due.
 const PUBLISH_EVERY: Duration = Duration::from_millis(1);
-/// The most that it publishes at once, where it is late.
+/// The maximum per publish when the producer is late.
 const PUBLISH_EVENTS_MAX: usize = 1_000;
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// Between two reloads: every lane has made its first call by then, and none of those waits for the next one's disk.
+/// Pause between reloads: every lane has made its first call by then, and none of these calls waits for the next
+/// reload's disk writes.
 const REST: Duration = Duration::from_millis(10);
 
-/// Some figures in milliseconds.
+/// A distribution in milliseconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Spread {
-    /// How many there are.
+    /// Number of values.
     pub count: usize,
     /// The median.
     pub p50: f64,
     /// The 99th percentile.
     pub p99: f64,
-    /// The largest.
+    /// The maximum.
     pub max: f64,
 }
 
-/// What calls were like.
+/// Measurements of calls.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Calls {
-    /// How long something was there for the lane and nothing came out: to the end of the call, from the end of the one before
-    /// or, where that is later, from when its oldest event was appended.
+    /// How long the lane had input but no output: until the end of the call, from the end of the previous one or, if
+    /// later, from the append of its oldest event.
     pub pause: Spread,
-    /// From when the oldest event of the call was due to be published to the end of the call.
+    /// From the due time of the call's oldest event to the end of the call.
     pub latency: Spread,
-    /// The call itself.
+    /// The duration of the call.
     pub took: Spread,
 }
 
-/// What was measured.
+/// The results.
 #[derive(Debug, Clone)]
 pub struct Reload {
     /// Events per second.
     pub rate: f64,
-    /// Events that were published.
+    /// Number of published events.
     pub events: usize,
-    /// Versions that took the place of another.
+    /// Number of version replacements.
     pub reloads: usize,
-    /// Events that came out of the handler never.
+    /// Events without an output.
     pub lost: usize,
-    /// More than once.
+    /// Events with more than one output.
     pub doubled: usize,
-    /// Behind a later one of their partition.
+    /// Outputs after one of a later event of their partition.
     pub reordered: usize,
-    /// All calls while nothing is reloaded (yardstick).
+    /// All calls in calm phases (the yardstick).
     pub calm: Calls,
     /// The first call of each lane to a version that replaces another.
     pub replaced: Calls,
-    /// The first call of each lane to a version that is tried.
+    /// The first call of each lane to a candidate version.
     pub tried: Calls,
-    /// All calls while a component is compiled beside.
+    /// All calls while a component is compiled in the background.
     pub compiling: Calls,
-    /// From the request to the moment from which lanes call a version that was compiled before.
+    /// From the request until lanes call a version that was compiled before.
     pub reload: Spread,
-    /// Compiling and checking a component beside the running one.
+    /// Compiling and checking a component in the background.
     pub compile: Spread,
-    /// By subscriber of the whole tree: starting with what was compiled before, in milliseconds.
+    /// By subscriber of the whole tree: start time with cached code, in milliseconds.
     pub cached_starts: Vec<(String, f64)>,
 }
 
-/// What is going on.
+/// The phase of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Phase {
     /// Not measured.
@@ -119,24 +123,24 @@ struct Call {
 }
 
 #[derive(Default)]
-struct Seen {
+struct Observations {
     phase: Phase,
-    /// By partition: the end of the last call, and the version that was called.
+    /// By partition: the end of the last call, and its version.
     last: Vec<Option<(Instant, [u8; 32])>>,
     calls: Vec<Call>,
-    /// What compiling beside took.
+    /// Durations of background compilations.
     compiled: Vec<(Phase, Duration)>,
 }
 
-/// Who looks on.
-struct Watch {
+/// Collects the observations.
+struct Observer {
     began: Instant,
     rate: f64,
-    seen: Mutex<Seen>,
+    seen: Mutex<Observations>,
 }
 
-impl Watch {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+impl Observer {
+    fn seen(&self) -> MutexGuard<'_, Observations> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -149,18 +153,18 @@ impl Watch {
     }
 }
 
-/// A plugin whose calls are looked at.
+/// A plugin that reports its calls.
 #[derive(Clone)]
-struct Watched {
+struct MeteredPlugin {
     plugin: Plugin,
-    watch: Arc<Watch>,
+    watch: Arc<Observer>,
 }
 
 fn number_of(key: &str) -> Option<usize> {
     key.rsplit('-').next()?.parse().ok()
 }
 
-impl Handler for Watched {
+impl Handler for MeteredPlugin {
     fn digest(&self) -> [u8; 32] {
         Handler::digest(&self.plugin)
     }
@@ -189,28 +193,28 @@ impl Handler for Watched {
     }
 }
 
-/// The sandbox, and how long it takes.
+/// The sandbox, with compile times reported.
 #[derive(Clone)]
-struct Timed {
+struct TimedCompiler {
     host: Host,
-    watch: Arc<Watch>,
+    watch: Arc<Observer>,
 }
 
-impl Compile for Timed {
-    type Handler = Watched;
+impl Compile for TimedCompiler {
+    type Handler = MeteredPlugin;
 
-    fn compile(&self, spec: PluginSpec) -> Result<Watched, RegisterError> {
-        Ok(Watched { plugin: self.host.register(spec)?, watch: self.watch.clone() })
+    fn compile(&self, spec: PluginSpec) -> Result<MeteredPlugin, RegisterError> {
+        Ok(MeteredPlugin { plugin: self.host.register(spec)?, watch: self.watch.clone() })
     }
 
-    fn compile_beside(&self, spec: PluginSpec) -> Result<Watched, RegisterError> {
+    fn compile_beside(&self, spec: PluginSpec) -> Result<MeteredPlugin, RegisterError> {
         let began = Instant::now();
         let plugin = self.host.register_beside(spec)?;
         let mut seen = self.watch.seen();
         let phase = seen.phase;
         seen.compiled.push((phase, began.elapsed()));
         drop(seen);
-        Ok(Watched { plugin, watch: self.watch.clone() })
+        Ok(MeteredPlugin { plugin, watch: self.watch.clone() })
     }
 }
 
@@ -223,19 +227,18 @@ fn component(subject: &Subject) -> Result<Vec<u8>, BenchError> {
     Ok(std::fs::read(file)?)
 }
 
-/// The same component in other bytes: with a section that nobody reads behind it.
+/// The same component with a different digest: with an unused section at the end.
 fn version(component: &[u8], number: u64) -> Vec<u8> {
     const NAME: &[u8; 7] = b"version";
     let mut bytes = component.to_vec();
-    bytes.extend([0, 1 + 7 + 8, 7]); // a custom section, its length, and that of its name
+    bytes.extend([0, 1 + 7 + 8, 7]); // a custom section, its length, and the length of its name
     bytes.extend(NAME);
     bytes.extend(number.to_le_bytes());
     bytes
 }
 
-/// Publishes `rate` orders a second through the embedded engine, and has `reloads` versions take the place of the one that
-/// runs meanwhile, half of them with a trial: two components in turns, both of which have been compiled before, and now and
-/// then one that has not.
+/// Publishes `rate` orders per second through the embedded engine and meanwhile replaces the running version `reloads`
+/// times, half of them with a trial: by two cached components in turns, and occasionally by an uncached one.
 ///
 /// # Errors
 /// [`BenchError`].
@@ -246,8 +249,8 @@ pub fn reload(subject: &Subject, rate: f64, reloads: usize) -> Result<Reload, Be
     let file = folder.join("validate.wasm");
     std::fs::write(&file, version(&component, 0))?;
 
-    let watch = Arc::new(Watch { began: Instant::now() + CALM, rate, seen: Mutex::default() });
-    let timed = Timed { host: Host::new(cache.clone())?, watch: watch.clone() };
+    let watch = Arc::new(Observer { began: Instant::now() + CALM, rate, seen: Mutex::default() });
+    let timed = TimedCompiler { host: Host::new(cache.clone())?, watch: watch.clone() };
     let store = Store::open(DiskFolder::create(&folder.join("versions"))?).map_err(BeginError::Store)?;
     let begun = begin(store, &timed, &plan, std::slice::from_ref(&file), &|_| ())?;
     let (tree, reloader) = service.block_on(async {
@@ -311,10 +314,10 @@ fn spread(times: impl Iterator<Item = Duration>) -> Spread {
     Spread { count: figures.len(), p50: at(0.5), p99: at(0.99), max: at(1.0) }
 }
 
-/// Publishes what is due, until it is told to stop.
+/// Publishes events that are due, until `stop`.
 async fn produce(
     tree: Tree<EmbeddedEngine>,
-    watch: Arc<Watch>,
+    watch: Arc<Observer>,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
 ) -> Result<(), BenchError> {
@@ -334,13 +337,13 @@ async fn produce(
     Ok(())
 }
 
-type Reloads = Reloader<EmbeddedEngine, Timed>;
+type Reloads = Reloader<EmbeddedEngine, TimedCompiler>;
 
 async fn deploy(reloader: &Reloads, wasm: Vec<u8>, policy: Policy) -> Result<Duration, BenchError> {
     let began = Instant::now();
     reloader.deploy("validate", wasm, policy, "wattle bench").await?;
     let took = began.elapsed();
-    // the next one is to be another in place of a proven one
+    // wait for the end of a trial, so that the next deploy replaces a stable version
     while reloader.list().iter().any(|summary| summary.tried.is_some()) {
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -348,10 +351,10 @@ async fn deploy(reloader: &Reloads, wasm: Vec<u8>, policy: Policy) -> Result<Dur
     Ok(took)
 }
 
-/// Calm, reloads of what was compiled before, and compiling, in turns. What each of the reloads took.
+/// Alternates calm, reloads of cached versions, and compiling. Returns the durations of the reloads.
 async fn take_turns(
     reloader: &Reloads,
-    watch: &Watch,
+    watch: &Observer,
     component: &[u8],
     reloads: usize,
 ) -> Result<Vec<Duration>, BenchError> {
@@ -377,16 +380,16 @@ async fn take_turns(
             new += 1;
         }
         watch.turn(Phase::Other);
-        // so that the next reload is one, whichever ran before
+        // so that the next reload changes the version
         let last = 1 - (took.len() as u64 + 1) % 2;
         deploy(reloader, version(component, last), Policy::Replace).await?;
     }
     Ok(took)
 }
 
-/// Of so many orders, how many did not come out, came out again, and came out behind a later one.
+/// Of `events` orders, the numbers without an output, with several, and with one after that of a later order.
 async fn look_through(tree: &Tree<EmbeddedEngine>, events: usize) -> Result<(usize, usize, usize), BenchError> {
-    let unread = |error: &dyn std::fmt::Display| BenchError::Unfit(format!("what came out cannot be read: {error}"));
+    let unread = |error: &dyn std::fmt::Display| BenchError::Unfit(format!("outputs cannot be read: {error}"));
     let targets = tree.publisher().targets();
     let target = targets.find("accepted")?;
     let (mut times, mut reordered) = (vec![0u32; events], 0);
@@ -418,7 +421,7 @@ async fn look_through(tree: &Tree<EmbeddedEngine>, events: usize) -> Result<(usi
     Ok((count(|times| times == 0), count(|times| times > 1), reordered))
 }
 
-/// How long each plugin of the whole tree takes to be ready where its code is in the cache.
+/// The start time of each plugin of the whole tree with cached code.
 fn cached_starts(subject: &Subject, cache: &HostOptions) -> Result<Vec<(String, f64)>, BenchError> {
     let start = || {
         let starts = Mutex::new(Vec::new());
@@ -444,7 +447,7 @@ mod tests {
         let (one, other) = (version(b"component", 1), version(b"component", 2));
         assert_ne!(one, other);
         let section = one.strip_prefix(b"component").unwrap();
-        // id, length of all that follows, length of the name
+        // id, length of the rest, length of the name
         assert_eq!((section[0], usize::from(section[1]), usize::from(section[2])), (0, section.len() - 2, 7));
         assert_eq!(&section[3..10], b"version");
     }

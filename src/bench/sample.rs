@@ -1,19 +1,25 @@
-//! The events that are measured with.
+//! Sample events.
 
 use bytes::Bytes;
 
 use crate::model::{Attribute, Event, event::Data};
 
-/// An order that goes all the way through `topologies/orders.yaml`. About 260 bytes of JSON.
+/// An order that passes all of `topologies/orders.yaml`, with about 260 bytes of JSON.
 pub(super) fn order(number: usize) -> Bytes {
     let id = format!("b-{number:08}");
     let data = format!(
-        r#"{{"order_id":"{id}","status":"paid","currency":"EUR","customer":{{"name":"Mila Horak","email":"mila@example.test"}},"items":[{{"sku":"rug","qty":2,"price_cents":8900}},{{"sku":"vase","qty":1,"price_cents":1450}}],"total_cents":19250}}"#
+        concat!(
+            r#"{{"order_id":"{id}","status":"paid","currency":"EUR","#,
+            r#""customer":{{"name":"Mila Horak","email":"mila@example.test"}},"#,
+            r#""items":[{{"sku":"rug","qty":2,"price_cents":8900}},{{"sku":"vase","qty":1,"price_cents":1450}}],"#,
+            r#""total_cents":19250}}"#
+        ),
+        id = id
     );
     event(&id, "order.paid", data.into())
 }
 
-/// An event with so many bytes of data.
+/// An event with `data_bytes` bytes of data.
 pub(super) fn plain(number: usize, data_bytes: usize) -> Bytes {
     event(&format!("b-{number:08}"), "bench", vec![b'x'; data_bytes].into())
 }

@@ -1,20 +1,20 @@
-//! Processor time of this process by thread, so that a figure says who spends it.
+//! Processor time of this process by thread.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Processor time by the name of the threads that spent it, as the kernel has it: at most 15 bytes of each name.
+/// Processor time by thread name, of which the kernel keeps at most 15 bytes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ThreadTimes(BTreeMap<String, Duration>);
 
 impl ThreadTimes {
-    /// Of the threads that live now, since each began. Empty where the kernel does not say.
+    /// The times of the current threads since their start. Empty if the kernel does not report them.
     pub(super) fn now() -> Self {
         let mut times = BTreeMap::new();
         let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Self(times) };
         for task in tasks.flatten() {
             let read = |name: &str| std::fs::read_to_string(task.path().join(name)).ok();
-            // a thread that ends meanwhile has no files
+            // a thread that has just ended has no files
             if let (Some(name), Some(time)) = (read("comm"), read("schedstat").as_deref().and_then(running)) {
                 *times.entry(name.trim_end().to_owned()).or_default() += time;
             }
@@ -22,7 +22,7 @@ impl ThreadTimes {
         Self(times)
     }
 
-    /// What was spent since `earlier`, most first; threads that ended in between are missing.
+    /// The times since `earlier`, highest first, without threads that ended in between.
     pub(super) fn since(&self, earlier: &Self) -> Vec<(String, Duration)> {
         let spent = |(name, time): (&String, &Duration)| {
             (name.clone(), time.saturating_sub(earlier.0.get(name).copied().unwrap_or_default()))

@@ -21,8 +21,8 @@ use super::{
 use crate::effects::{Disk, MemoryDisk};
 use crate::limits;
 use crate::model::{
-    Duplicate, EventId, Fence, Guard, GuardJudge, GuardRefused, GuardStates, LaneId, Lifecycle, Offset, PartitionId,
-    ProducerId, SetAside, SubscriberId, TopicId, TopicSettings, VersionId, keeper_of,
+    DivertedRecord, Duplicate, EventId, Fence, Guard, GuardJudge, GuardRefused, GuardStates, LaneId, Lifecycle, Offset,
+    PartitionId, ProducerId, SubscriberId, TopicId, TopicSettings, VersionId, keeper_of,
 };
 
 /// The engine. Cheap to clone.
@@ -192,7 +192,7 @@ impl State {
         events: &Slices,
         duplicates: &mut Vec<Duplicate>,
         now_ns: u64,
-    ) -> Result<Vec<SetAside>, GuardRefused> {
+    ) -> Result<Vec<DivertedRecord>, GuardRefused> {
         if !events.is_guarded() {
             return Ok(Vec::new());
         }

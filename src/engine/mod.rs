@@ -30,8 +30,9 @@ use crate::effects::Disk;
 use crate::limits;
 use crate::model::writes::LANE_KEY_BYTES_MAX;
 pub use crate::model::{
-    Aside, Chunk, Duplicate, EntryPage, Fence, Guard, GuardCounts, GuardReason, GuardRefused, LaneWrite, Lifecycle,
-    Mark, PageBudget, ProducerUnknown, Retention, SetAside, SliceFull, Slices, Stored, TimeOf, TopicSettings,
+    Chunk, Diversion, DivertedRecord, Duplicate, EntryPage, Fence, Guard, GuardCounts, GuardReason, GuardRefused,
+    LaneWrite, Lifecycle, Mark, PageBudget, ProducerUnknown, Retention, SliceFull, Slices, StoredEvent, TimeOf,
+    TopicSettings,
 };
 use crate::model::{LaneId, Offset, PartitionId, SubscriberId, TopicId, VersionId};
 
@@ -529,8 +530,8 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// The clock of append times, Unix nanoseconds. It may be set, also back; append times never go back.
     fn now_ns(&self) -> u64;
 
-    /// Trusted time, Unix nanoseconds: the clock of ages, windows and timers, and of [`Stored::trusted_time_ns`]. It
-    /// never goes back, advances with the time that really passes, and does not follow a clock that jumps.
+    /// Trusted time, Unix nanoseconds: the clock of ages, windows and timers, and of [`StoredEvent::trusted_time_ns`].
+    /// It never goes back, advances with the time that really passes, and does not follow a clock that jumps.
     fn trusted_now_ns(&self) -> u64;
 
     /// A folder for snapshots of lanes' entries, as durable as all else; `None` if the engine has none.
@@ -613,7 +614,7 @@ pub struct AppendReceipt {
     /// Events that were published before, in the order of slices and events.
     pub duplicates: Vec<Duplicate>,
     /// Events that were set aside in another topic because their state may not follow now; in the same order.
-    pub aside: Vec<SetAside>,
+    pub aside: Vec<DivertedRecord>,
     /// The recovery epoch: in another epoch, an offset may denote another event.
     pub epoch: u32,
 }
@@ -631,8 +632,8 @@ pub struct Placement {
 
 impl AppendReceipt {
     /// Where an event was set aside, if it was.
-    pub fn aside(&self, slice: usize, record: u32) -> Option<&SetAside> {
-        let at = |set: &SetAside| (set.slice as usize, set.record);
+    pub fn aside(&self, slice: usize, record: u32) -> Option<&DivertedRecord> {
+        let at = |set: &DivertedRecord| (set.slice as usize, set.record);
         let found = self.aside.binary_search_by_key(&(slice, record), at).ok()?;
         self.aside.get(found)
     }
@@ -647,7 +648,7 @@ impl AppendReceipt {
         if let Some(first) = self.duplicates.get(in_front).filter(|duplicate| place(duplicate) == at) {
             return Placement { partition: first.partition, offset: first.offset, is_duplicate: true };
         }
-        if let Some(SetAside { to, at: (slice, record), .. }) = self.aside(slice, record) {
+        if let Some(DivertedRecord { to, at: (slice, record), .. }) = self.aside(slice, record) {
             let offset = base_offset(*slice as usize) + Offset::from(*record);
             return Placement { partition: to.partition, offset: Some(offset), is_duplicate: false };
         }

@@ -20,7 +20,7 @@ use super::frame::PartitionEntries;
 use super::{Settings, Shared, lock};
 use crate::model::guard::{GUARD_ENTRIES, slots_of};
 use crate::model::{
-    self, Duplicate, GuardJudge, GuardRefused, GuardStates, Offset, PartitionId, SetAside, Slices, keeper_of,
+    self, DivertedRecord, Duplicate, GuardJudge, GuardRefused, GuardStates, Offset, PartitionId, Slices, keeper_of,
 };
 
 /// How many of the oldest ended keys are looked up at once. A caller looks up more when half of them are used: the
@@ -132,7 +132,7 @@ impl Guards<'_> {
         slices: &Slices,
         duplicates: &mut Vec<Duplicate>,
         next_offset: impl FnMut(PartitionId) -> Offset,
-    ) -> Result<(Vec<PartitionEntries>, Vec<SetAside>), GuardRefused> {
+    ) -> Result<(Vec<PartitionEntries>, Vec<DivertedRecord>), GuardRefused> {
         if !slices.is_guarded() {
             return Ok((Vec::new(), Vec::new()));
         }

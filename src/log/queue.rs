@@ -13,7 +13,7 @@ use super::guards::{GuardLookup, look_up};
 use super::unconsumed::Counts;
 use super::{Lane, Log};
 use crate::limits;
-use crate::model::{Duplicate, GuardRefused, LaneId, LaneWrite, Offset, ProducerUnknown, SetAside, Slices};
+use crate::model::{DivertedRecord, Duplicate, GuardRefused, LaneId, LaneWrite, Offset, ProducerUnknown, Slices};
 
 /// The offsets of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct SlicePlaces {
     /// Records that were published before, in the order of slices and records; they get no offset.
     pub duplicates: Vec<Duplicate>,
     /// Records that were set aside in another topic, in the same order; they get no offset here either.
-    pub aside: Vec<SetAside>,
+    pub aside: Vec<DivertedRecord>,
 }
 
 /// Why an append was refused. None of its records was appended.

@@ -23,7 +23,7 @@ use super::runs::{Hashing, Horizon, RunLookup};
 use super::store::{Contents, LastSequence};
 use super::window::{Batch, EventPlace, Undo, Window};
 use crate::model::{
-    Duplicate, EventId, Guard, Offset, PartitionId, ProducerId, ProducerUnknown, SetAside, Slices, TopicId,
+    DivertedRecord, Duplicate, EventId, Guard, Offset, PartitionId, ProducerId, ProducerUnknown, Slices, TopicId,
     TopicSettings,
 };
 
@@ -35,7 +35,7 @@ const RELEASED_AT_ONCE: usize = 64;
 const RELEASED_AT_IDLE: usize = 100_000;
 
 /// The duplicates, the changed entries of partitions, and the records to set aside.
-pub(super) type Judgement = (Vec<Duplicate>, Vec<PartitionEntries>, Vec<SetAside>);
+pub(super) type Judgement = (Vec<Duplicate>, Vec<PartitionEntries>, Vec<DivertedRecord>);
 
 /// What was recorded for some records, in order to undo it.
 #[derive(Default)]

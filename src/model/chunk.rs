@@ -1,40 +1,40 @@
-//! Stored events on their way out, shared between readers.
+//! Stored events for readers, with shared memory.
 
 use bytes::Bytes;
 
 use super::identity::Offset;
 use super::slices;
 
-/// Events that lie one behind the other in a partition, shared and not copied.
+/// Consecutive events of a partition, shared and not copied.
 #[derive(Debug, Clone)]
 pub struct Chunk {
     /// Offset of the first event.
     pub base_offset: Offset,
-    /// How many events.
+    /// Number of events.
     pub count: u32,
     /// When they were appended, engine time, Unix nanoseconds.
     pub append_time_ns: u64,
-    /// The same by trusted time, which does not follow a clock that jumps: what ages and windows are measured by.
+    /// The same by trusted time, the clock of ages and windows, which does not follow a clock that jumps.
     pub trusted_time_ns: u64,
     /// The recovery epoch in which they were appended.
     pub epoch: u32,
-    /// The records, each behind its length (u32, little endian).
+    /// The records, each after its length (u32, little endian).
     pub records: Bytes,
 }
 
-/// When an event was appended, trusted time, Unix nanoseconds, as far as that is in memory.
+/// When an event was appended, trusted time in Unix nanoseconds, as far as memory knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeOf {
-    /// Then.
+    /// Exactly at this time.
     At(u64),
-    /// Then at the earliest: when it was is on the disk only.
+    /// At this time or later: the exact time is only on the disk.
     NotBefore(u64),
 }
 
 /// One stored event.
 #[derive(Debug, Clone, Copy)]
-pub struct Stored<'a> {
-    /// Its position.
+pub struct StoredEvent<'a> {
+    /// Its offset.
     pub offset: Offset,
     /// When it was appended, engine time, Unix nanoseconds.
     pub append_time_ns: u64,
@@ -42,14 +42,14 @@ pub struct Stored<'a> {
     pub trusted_time_ns: u64,
     /// The recovery epoch in which it was appended.
     pub epoch: u32,
-    /// Its record, as [`crate::model::Record`] reads it.
+    /// Its record, to be parsed by [`crate::model::Record`].
     pub record: &'a [u8],
 }
 
 impl Chunk {
     /// The events in order.
-    pub fn iter(&self) -> impl Iterator<Item = Stored<'_>> {
-        slices::records(&self.records).zip(self.base_offset..).map(|(record, offset)| Stored {
+    pub fn iter(&self) -> impl Iterator<Item = StoredEvent<'_>> {
+        slices::records(&self.records).zip(self.base_offset..).map(|(record, offset)| StoredEvent {
             offset,
             append_time_ns: self.append_time_ns,
             trusted_time_ns: self.trusted_time_ns,
@@ -58,12 +58,12 @@ impl Chunk {
         })
     }
 
-    /// The offset behind the last event.
+    /// The offset after the last event.
     pub fn end_offset(&self) -> Offset {
         self.base_offset + Offset::from(self.count)
     }
 
-    /// Cuts off what is in front of `from`.
+    /// Removes the events before `from`.
     #[must_use]
     pub fn starting_at(mut self, from: Offset) -> Self {
         let skip = from.saturating_sub(self.base_offset).min(u64::from(self.count));
@@ -71,8 +71,8 @@ impl Chunk {
         self
     }
 
-    /// Takes events from the front: at most `events` of them, at least one, and no more than `bytes` bytes of records
-    /// unless the first one alone has more.
+    /// Removes and returns the first events: at most `events`, at least one, and at most `bytes` bytes of records
+    /// unless the first one is larger.
     #[must_use]
     pub fn split_front(&mut self, events: u32, bytes: usize) -> Self {
         let (mut count, mut length) = (0, 0);

@@ -1,4 +1,4 @@
-//! The numbers by which things are known on disk and between the floors, and the hashes that make identities.
+//! Numbers that identify things on disk and between modules, and the hashes that form identities.
 
 use xxhash_rust::xxh3;
 
@@ -17,31 +17,31 @@ macro_rules! number {
 }
 
 number! {
-    /// A topic, numbered by the engine's catalogue; never reused. Names are labels.
+    /// A topic, numbered by the engine's catalogue; numbers are never reused. Names are labels.
     TopicId
 }
 number! {
-    /// A subscriber, numbered by the engine's catalogue; never reused.
+    /// A subscriber, numbered by the engine's catalogue; numbers are never reused.
     SubscriberId
 }
 number! {
-    /// A version of a plugin (a digest), numbered by the engine's catalogue; never reused.
+    /// A version of a plugin (a digest), numbered by the engine's catalogue; numbers are never reused.
     VersionId
 }
 
-/// What an event from outside is recognised by when it is published again: a hash of its `source` and `id`, or of what its
-/// topic says instead.
+/// The identity of an event from outside, by which a repeated publish is recognised: a hash of its `source` and `id`,
+/// or of the text that its topic defines instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(pub u128);
 
 impl EventId {
-    /// Of the event with this `source` and `id`.
+    /// The identity of the event with this `source` and `id`.
     #[inline]
     pub fn new(source: &str, id: &str) -> Self {
         Self(xxh3::xxh3_128_with_seed(id.as_bytes(), xxh3::xxh3_64(source.as_bytes())))
     }
 
-    /// Of all events of which their topic's `id:` makes this text.
+    /// The identity of all events for which their topic's `id:` yields this text.
     #[inline]
     pub fn of_text(text: &str) -> Self {
         const SEED: u64 = 0x6964_2d74_6578_7431;
@@ -49,18 +49,18 @@ impl EventId {
     }
 }
 
-/// Who numbers what it sends, so that nothing of it is stored twice, however late it is sent again.
+/// A producer that numbers its events, so that none is stored twice, however late it is sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProducerId(pub u128);
 
 impl ProducerId {
-    /// Of the producer with this name.
+    /// The producer with this name.
     #[inline]
     pub fn new(name: &str) -> Self {
         Self(xxh3::xxh3_128(name.as_bytes()))
     }
 
-    /// Of the producer with this name that began to number at this time, Unix nanoseconds: another time makes another one.
+    /// The producer with this name and start time in Unix nanoseconds: another start time is another producer.
     #[inline]
     pub fn begun(name: &str, began_ns: u64) -> Self {
         Self(xxh3::xxh3_128_with_seed(name.as_bytes(), xxh3::xxh3_64(&began_ns.to_le_bytes())))
@@ -75,11 +75,11 @@ pub type Offset = u64;
 pub struct PartitionId {
     /// The topic.
     pub topic: TopicId,
-    /// Which of its partitions, from 0.
+    /// The index of the partition, from 0.
     pub partition: u32,
 }
 
-/// One (subscriber, partition): the unit of ordered processing.
+/// A subscriber and a partition: the unit of ordered processing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneId {
     /// The subscriber.
@@ -88,12 +88,12 @@ pub struct LaneId {
     pub partition: u32,
 }
 
-/// Where an event is.
+/// The place of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// Its partition.
     pub partition: PartitionId,
-    /// Its position there.
+    /// Its offset there.
     pub offset: Offset,
 }
 
@@ -108,26 +108,26 @@ pub fn partition_of(key: &str, partitions: u32) -> u32 {
     }
 }
 
-/// Makes the ids of a lane's outputs: a hash of (subscriber, input topic, partition, offset, index), so that running
-/// the same event again names its outputs the same, on every engine and after every restart.
+/// Makes the ids of a lane's outputs: a hash of (subscriber, input topic, partition, offset, index). So handling the
+/// same event again gives its outputs the same ids, on every engine and after every restart.
 #[derive(Debug, Clone)]
 pub struct OutputIds {
     lane: u128,
 }
 
 impl OutputIds {
-    /// For the outputs of `subscriber` (its full name) when it handles partition `partition` of `topic` (its full name).
+    /// For outputs of `subscriber` for events in partition `partition` of `topic` (full names).
     pub fn new(subscriber: &str, topic: &str, partition: u32) -> Self {
         let mut bytes = Vec::with_capacity(subscriber.len() + topic.len() + 8);
         bytes.extend_from_slice(subscriber.as_bytes());
-        bytes.push(0); // no name has it, so no two lanes share a prefix
+        bytes.push(0); // not allowed in names, so no two lanes share a prefix
         bytes.extend_from_slice(topic.as_bytes());
         bytes.push(0);
         bytes.extend_from_slice(&partition.to_le_bytes());
         Self { lane: xxh3::xxh3_128(&bytes) }
     }
 
-    /// The id of the `index`-th output of the event at `offset`: 32 hexadecimal digits.
+    /// The id of output number `index` of the event at `offset`: 32 hexadecimal digits.
     #[inline]
     pub fn id(&self, offset: Offset, index: u32) -> OutputId {
         let mut bytes = [0u8; 28];
@@ -140,7 +140,7 @@ impl OutputIds {
     }
 }
 
-/// The id of an output, as text. Every output has one made for it, so it is made without the formatter or the heap.
+/// The id of an output, as text. Made for every output, so it uses neither the formatter nor the heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OutputId([u8; 32]);
 
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_partition_of_a_key_is_a_promise() {
-        // Pinned: another value would send keys to other partitions than the ones their history is in.
+        // Pinned: with another value, keys would move away from the partitions of their history.
         let partitions = ["", "a", "order-17", "ключ"].map(|key| partition_of(key, 1_000_003));
         assert_eq!(partitions, [778_394, 103_908, 963_868, 292_445]);
         assert_eq!(partition_of("anything", 1), 0);
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_identity_of_an_event_is_a_promise() {
-        // Pinned: it is on the disk, and another value would take what comes again for something new.
+        // Pinned: stored on the disk; with another value, repeated events would count as new.
         assert_eq!(EventId::new("/shop", "17").0, 0x6cd4_d87b_e59a_3145_14cc_c8f8_00be_ca49);
         assert_ne!(EventId::new("a", "bc"), EventId::new("ab", "c"));
         assert_ne!(EventId::new("", "x"), EventId::new("x", ""));
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_identity_of_a_producer_is_a_promise() {
-        // Pinned: it is on the disk, and another value would store again what a producer sends again.
+        // Pinned: stored on the disk; with another value, events that a producer sends again would be stored again.
         assert_eq!(ProducerId::new("till-7").0, 0xd0c5_f22f_9f0c_314e_4369_e804_a22c_8275);
         assert_ne!(ProducerId::new("a"), ProducerId::new("A"));
         assert_eq!(ProducerId::begun("till-7", 17).0, 0x3aa9_03ac_b0a6_f19a_e953_9141_dfb2_a157);

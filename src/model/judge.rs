@@ -1,4 +1,4 @@
-//! The verdict on guarded records, in the order of their places ([`super::guard`] has what is kept).
+//! The verdict on guarded records, in the order of their offsets ([`super::guard`] describes the entries).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,15 +6,16 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes};
 
 use super::guard::{
-    Aside, ENDED, ENDED_MARK, FORGOTTEN_AT_ONCE, Guard, GuardReason, GuardRefused, GuardStates, HELD, Identities,
-    Known, LIVING, Lifecycle, SLOT_BYTES, SetAside, Slots, Verdict, check_order, identities_of, number_of, slot_key,
+    Diversion, DivertedRecord, ENDED, ENDED_MARK, FORGOTTEN_AT_ONCE, Guard, GuardReason, GuardRefused, GuardStates,
+    HELD, Identities, KeyState, LIVING, Lifecycle, SLOT_BYTES, Slots, Verdict, check_order, identities_of, number_of,
+    slot_key,
 };
 use super::identity::{Offset, PartitionId};
 use super::slices::{Duplicate, Slices};
 use super::writes::LaneWrite;
 use crate::model::{KEY_IDENTITIES_MAX, TopicId};
 
-/// The verdict on some guarded records of partitions, in their order, as one: what their partitions keep from now on.
+/// Judges the guarded records of one append or unit, in order, and collects the entries that they change.
 #[derive(Debug)]
 pub struct GuardJudge<'s, S> {
     states: &'s S,
@@ -23,7 +24,7 @@ pub struct GuardJudge<'s, S> {
 }
 
 impl<'s, S: GuardStates> GuardJudge<'s, S> {
-    /// Over what is kept so far, at a time that never goes back.
+    /// Judges on top of the stored states, at a time that never goes back.
     pub fn new(states: &'s S, now_ns: u64) -> Self {
         Self { states, now_ns, changed: BTreeMap::new() }
     }
@@ -35,10 +36,10 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         }
     }
 
-    /// The next record, which gets this offset where it follows.
+    /// Judges the next record, which gets `offset` if it may follow.
     ///
     /// # Errors
-    /// [`GuardRefused`]: nothing of what was judged may happen.
+    /// [`GuardRefused`]: none of the judged records may be appended.
     pub fn judge(
         &mut self,
         partition: PartitionId,
@@ -55,7 +56,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         }
         let verdict = match (self.decide(partition, lifecycle, guard, offset), guard.aside) {
             (Ok(()), _) => Ok(Verdict::Follows),
-            (Err(why @ GuardReason::Order { .. }), Some(Aside { to, held_max })) => {
+            (Err(why @ GuardReason::Order { .. }), Some(Diversion { to, held_max })) => {
                 let aside = match held_max {
                     None => Ok(Verdict::Aside(to)),
                     Some(_) if self.has_ended(partition, lifecycle, guard) => Err(why),
@@ -68,9 +69,9 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         verdict.map_err(|why| GuardRefused { of: guard.of, why })
     }
 
-    /// The guarded records of some slices in their order, but for the duplicates among them. Those that came before by what is kept
-    /// of their keys are duplicates from then on, and what they are said to repeat is where it would be if nothing were put aside.
-    /// `next_offset` is that of a partition's next record. What is put aside.
+    /// Judges the guarded records of slices in order, except known duplicates. Records whose identity their key
+    /// remembers are added to `duplicates`, with offsets as if nothing were set aside. `next_offset` returns the next
+    /// offset of a partition. Returns the records to set aside.
     ///
     /// # Errors
     /// As [`Self::judge`].
@@ -80,12 +81,12 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         lifecycle_of: impl Fn(TopicId) -> Option<&'l Arc<Lifecycle>>,
         duplicates: &mut Vec<Duplicate>,
         mut next_offset: impl FnMut(PartitionId) -> Offset,
-    ) -> Result<Vec<SetAside>, GuardRefused> {
+    ) -> Result<Vec<DivertedRecord>, GuardRefused> {
         let (mut aside, mut repeated) = (Vec::new(), Vec::new());
         for (number, slice) in (0..).zip(slices.iter()) {
             let Some(lifecycle) = lifecycle_of(slice.partition.topic) else { continue };
             let (base, partition) = (next_offset(slice.partition), slice.partition.partition);
-            // How many records are new, and the numbers among them of those that are not put aside.
+            // The number of new records, and the indices among them of those that are not set aside.
             let (mut new, mut follow) = (0, Vec::new());
             for (record, guard) in (0..).zip(&slice.guards) {
                 let at = duplicates.binary_search_by_key(&(number, record), |known| (known.slice, known.record));
@@ -94,7 +95,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
                 }
                 match self.judge(slice.partition, lifecycle, guard, base + follow.len() as Offset)? {
                     Verdict::Follows => follow.push(new),
-                    Verdict::Aside(to) => aside.push(SetAside { slice: number, record, to, at: (0, 0) }),
+                    Verdict::Aside(to) => aside.push(DivertedRecord { slice: number, record, to, at: (0, 0) }),
                     Verdict::Known(first) => {
                         let of_these =
                             first.and_then(|first| follow.get(usize::try_from(first.checked_sub(base)?).ok()?));
@@ -116,10 +117,10 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         Ok(aside)
     }
 
-    /// Whether nothing may follow the state of a key, and so no waiting helps.
+    /// Whether the key has ended, so that holding the record would not help.
     fn has_ended(&self, partition: PartitionId, lifecycle: &Lifecycle, guard: &Guard) -> bool {
         let stored = self.get(partition, &guard.key.to_be_bytes()).ok().flatten();
-        lifecycle.next_of(&Known::parse(stored.as_deref()), self.now_ns).is_err()
+        lifecycle.next_of(&KeyState::parse(stored.as_deref()), self.now_ns).is_err()
     }
 
     fn hold(
@@ -136,7 +137,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         Ok(Verdict::Aside(to))
     }
 
-    /// Notes the identity of an event that is put aside with what is kept of its key.
+    /// Adds the identity of a record that is set aside to the entry of its key.
     fn recognise_aside(
         &mut self,
         partition: PartitionId,
@@ -151,12 +152,12 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
             return Err(GuardReason::Recognised { max: KEY_IDENTITIES_MAX });
         }
         let mut value = identities.with(Some((id, None)));
-        let known = Known::parse(stored.as_deref());
+        let known = KeyState::parse(stored.as_deref());
         let slot = match known {
-            Known::Living(_) => None,
-            Known::Ended { ended_ns, .. } if !lifecycle.forgets(ended_ns, self.now_ns) => None,
-            Known::Ended { slot, .. } => Some(Some(slot)),
-            Known::Nothing => Some(None),
+            KeyState::Living(_) => None,
+            KeyState::Ended { ended_ns, .. } if !lifecycle.forgets(ended_ns, self.now_ns) => None,
+            KeyState::Ended { slot, .. } => Some(Some(slot)),
+            KeyState::Nothing => Some(None),
         };
         let Some(slot_before) = slot else {
             let (_, rest) = stored.as_deref().map(Identities::split).unwrap_or_default();
@@ -186,7 +187,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         }
     }
 
-    /// Keeps the end of a key's life behind what is recognised of it, and gives it a slot.
+    /// Stores the end of a key's life after its identities, and assigns a slot.
     fn put_ended(&mut self, partition: PartitionId, key: [u8; 16], mut value: Vec<u8>, state: &str, slots: &mut Slots) {
         value.put_u8(ENDED_MARK);
         value.put_u64_le(slots.next);
@@ -200,10 +201,10 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         slots.next += 1;
     }
 
-    /// So many events of a partition are held no longer.
+    /// Records that `count` events of a partition are no longer held.
     ///
     /// # Errors
-    /// What is kept cannot be read.
+    /// The entries cannot be read.
     pub fn release(&mut self, partition: PartitionId, count: u32) -> Result<(), GuardRefused> {
         let held =
             self.get(partition, HELD).map_err(|why| GuardRefused { of: 0, why: GuardReason::Unreadable(why) })?;
@@ -221,7 +222,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
     ) -> Result<(), GuardReason> {
         let key = guard.key.to_be_bytes();
         let stored = self.get(partition, &key).map_err(GuardReason::Unreadable)?;
-        let known = Known::parse(stored.as_deref());
+        let known = KeyState::parse(stored.as_deref());
         check_order(lifecycle, &known, &guard.state, self.now_ns)?;
         let identities = identities_of(stored.as_deref(), lifecycle, self.now_ns);
         if guard.id.is_some() && !identities.has_room() {
@@ -229,7 +230,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         }
         let mut value = identities.with(guard.id.map(|id| (id, Some(offset))));
         let goes_on = lifecycle.follows(&guard.state).is_some();
-        let went_on = matches!(known, Known::Living(_));
+        let went_on = matches!(known, KeyState::Living(_));
         if went_on != goes_on {
             let living = number_of(self.get(partition, LIVING).map_err(GuardReason::Unreadable)?.as_deref());
             if goes_on && living >= lifecycle.keys_max {
@@ -240,7 +241,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         }
         let before = self.slots(partition)?;
         let mut slots = before;
-        if let Known::Ended { slot, .. } = known {
+        if let KeyState::Ended { slot, .. } = known {
             self.put(partition, &slot_key(slot), Some(Bytes::new()));
         }
         if goes_on {
@@ -256,7 +257,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         Ok(())
     }
 
-    /// Forgets the oldest ends that are not to be remembered any more.
+    /// Forgets the oldest ends that exceed the time or the number to remember.
     fn forget(&mut self, partition: PartitionId, lifecycle: &Lifecycle, slots: &mut Slots) {
         for _ in 0..FORGOTTEN_AT_ONCE {
             if slots.count() == 0 {
@@ -266,7 +267,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
             let is_one_too_many = slots.count() > lifecycle.remembered_max;
             let changed = self.changed.get(&partition).and_then(|changed| changed.get(key.as_slice())).cloned();
             let at_hand = changed.or_else(|| self.states.glance(partition, &key));
-            // one that is only old can be forgotten with a later record
+            // an end that is only too old can be forgotten with a later record
             let Some(slot) = at_hand.or_else(|| self.states.get(partition, &key).ok().filter(|_| is_one_too_many))
             else {
                 return;
@@ -287,7 +288,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         self.changed.entry(partition).or_default().insert(Bytes::copy_from_slice(key), value);
     }
 
-    /// What partitions keep, or do not any more, once the records have their places.
+    /// The changed entries of partitions, valid once the records have their offsets.
     pub fn writes(self) -> Vec<(PartitionId, Vec<LaneWrite>)> {
         let writes = |changed: BTreeMap<Bytes, Option<Bytes>>| {
             changed.into_iter().map(|(key, value)| LaneWrite { key, value }).collect()

@@ -1,25 +1,24 @@
-//! How many of something there were within the last minute.
+//! Counts events within the last minute.
 //!
 //! ```text
 //!   slots of five seconds   │ part │ whole │ whole │ ... │ whole │ being filled │
 //!                           └──────────── the last minute ───────────────┘ now
 //! ```
 //!
-//! Promises: counting is one change of one number, asking a look at thirteen; of the slot in which the minute begins as much
-//! counts as lies within it, so a steady rate is told exactly.
-//! Relies on: who counts and who asks go by the same clock.
+//! Promises: counting changes one number, reading looks at thirteen. The slot in which the minute begins counts in
+//! proportion, so a steady rate is exact. Relies on: writers and readers use the same clock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The width of a slot.
 const SLOT_NS: u64 = 5_000_000_000;
-/// A minute of them, and the one in which it begins.
+/// One minute of slots, and the one in which it begins.
 const SLOTS: u64 = 13;
 
-/// Counts what comes, by when it comes.
+/// Counts events by their time.
 #[derive(Debug, Default)]
 pub struct Meter {
-    /// Each the number of its five seconds since the clock's zero, and below that how many there were in them.
+    /// The number of a five-second period since the clock's zero, and in the lower half the count within it.
     slots: [AtomicU64; SLOTS as usize],
 }
 
@@ -27,7 +26,7 @@ fn pack(period: u64, count: u32) -> u64 {
     (period << 32) | u64::from(count)
 }
 
-/// The low half of the period, which is enough to tell slots of the same place apart for 680 years, and the count.
+/// The low half of the period, which is unambiguous for 680 years, and the count.
 fn unpack(slot: u64) -> (u32, u32) {
     ((slot >> 32) as u32, slot as u32)
 }
@@ -38,27 +37,27 @@ impl Meter {
         let Some(slot) = self.slots.get((period % SLOTS) as usize) else { return };
         let changed = |slot: u64| match unpack(slot) {
             (of, count) if of == period as u32 => Some(pack(period, change(count))),
-            // somebody who is behind: it would take away what is newer
+            // a writer with an older time: it would remove newer counts
             (of, _) if of > period as u32 => None,
             _ => Some(pack(period, change(0))),
         };
-        // where it does not change, somebody is behind
+        // unchanged if this writer has an older time
         let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed);
     }
 
-    /// There were some more.
+    /// Adds to the count.
     pub fn add(&self, now_ns: u64, count: u64) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.change(now_ns, |before| before.saturating_add(count));
     }
 
-    /// Some that were counted just now are not to count.
+    /// Subtracts events that were counted just now.
     pub fn take_back(&self, now_ns: u64, count: u64) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.change(now_ns, |before| before.saturating_sub(count));
     }
 
-    /// How many there were within the last minute.
+    /// The count within the last minute.
     pub fn per_minute(&self, now_ns: u64) -> u64 {
         let period = now_ns / SLOT_NS;
         let of = |ago: u64| {
@@ -117,7 +116,7 @@ mod tests {
         meter.take_back(101 * SECOND, 30);
         assert_eq!(meter.per_minute(101 * SECOND), 0);
         meter.add(100 * SECOND, 7);
-        meter.add(35 * SECOND, 5); // the same slot, a minute and five seconds before
+        meter.add(35 * SECOND, 5); // the same slot, one round earlier
         assert_eq!(meter.per_minute(101 * SECOND), 7);
         meter.add(100 * SECOND, u64::MAX);
         meter.add(100 * SECOND, u64::MAX);

@@ -1,7 +1,7 @@
-//! The words of the bus: events, keys, and the numbers by which topics, subscribers and positions are known.
+//! Basic values of the bus: events, keys, and the numbers that identify topics, subscribers and positions.
 //!
-//! Promises: pure values and codecs; encoding and decoding are inverses; decoding never panics, whatever the bytes.
-//! Must not know: where events are stored, who handles them, YAML, gRPC or Wasm.
+//! Promises: pure values and codecs; encoding and decoding are inverses; decoding never panics on any input. Must not
+//! know: where events are stored, who handles them, YAML, gRPC or Wasm.
 
 pub mod call;
 pub mod chunk;
@@ -19,12 +19,12 @@ mod time;
 mod wire;
 pub mod writes;
 
-pub use chunk::{Chunk, Stored, TimeOf};
+pub use chunk::{Chunk, StoredEvent, TimeOf};
 pub use event::{Attribute, AttributeView, Event, EventError, EventView};
 pub use fence::Fence;
 pub use guard::{
-    Aside, Guard, GuardCounts, GuardReason, GuardRefused, GuardStates, KEY_IDENTITIES_MAX, Lifecycle, SetAside,
-    Verdict, keeper_of,
+    Diversion, DivertedRecord, Guard, GuardCounts, GuardReason, GuardRefused, GuardStates, KEY_IDENTITIES_MAX,
+    Lifecycle, Verdict, keeper_of,
 };
 pub use identity::{
     EventId, LaneId, Offset, OutputId, OutputIds, PartitionId, Place, ProducerId, SubscriberId, TopicId, VersionId,

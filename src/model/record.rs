@@ -1,4 +1,4 @@
-//! An event as it is stored: its key, where it came from, and its encoding.
+//! A stored event: its key, its origin, and its encoding.
 //!
 //! ```text
 //! record v1, little endian
@@ -13,8 +13,8 @@
 //!   +   event                CloudEvents protobuf format, to the end of the record
 //! ```
 //!
-//! The length of the record is its container's to say. Offset and append time are not here: they are known only once
-//! the record has been placed, and are the container's too.
+//! The length of the record is stored by its container. So are offset and append time, which are known only after the
+//! append.
 
 use super::event::{EventError, EventView, EventWriter};
 use super::identity::{Offset, SubscriberId, VersionId};
@@ -25,12 +25,12 @@ const LINEAGE_BYTES: usize = 20;
 /// Longest ordering key in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
 
-/// Where an event comes from: the subscriber that made it and the event that it was made from.
+/// The origin of an output: the subscriber that made it and the event from which it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lineage {
     /// The subscriber that made the event.
     pub subscriber: SubscriberId,
-    /// The partition of the subscriber's input topic in which the parent is.
+    /// The partition of the subscriber's input topic that contains the parent.
     pub partition: u32,
     /// The parent's offset there.
     pub offset: Offset,
@@ -38,27 +38,27 @@ pub struct Lineage {
     pub version: VersionId,
 }
 
-/// A stored event, looked into but not copied.
+/// A stored event as a view of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
     /// The ordering key.
     pub key: &'a str,
-    /// `None` for events that came from outside.
+    /// `None` for events from outside.
     pub lineage: Option<Lineage>,
     /// The event in the CloudEvents protobuf format.
     pub event: &'a [u8],
 }
 
-/// Why a record cannot be read or made.
+/// Why a record cannot be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// The bytes are no record of a version that this release knows.
+    /// The bytes are not a record of a known version.
     #[error("the stored event is malformed")]
     Malformed,
     /// The ordering key is too long.
     #[error("the ordering key is {0} bytes long: at most {KEY_BYTES_MAX} are accepted")]
     KeyTooLong(usize),
-    /// The event in it is not one.
+    /// The event in it is invalid.
     #[error(transparent)]
     Event(#[from] EventError),
 }
@@ -67,18 +67,18 @@ impl<'a> Record<'a> {
     /// Appends this record to `out`.
     ///
     /// # Errors
-    /// [`RecordError::KeyTooLong`]; nothing was written then.
+    /// [`RecordError::KeyTooLong`]; then nothing was written.
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), RecordError> {
         Self::write_head(out, self.key, self.lineage)?;
         out.extend_from_slice(self.event);
         Ok(())
     }
 
-    /// Appends the head of a record and starts its event; the writer ends it. For outputs, which are never anywhere
-    /// else than in their record.
+    /// Appends the head of a record and starts its event; the writer ends it. For outputs, which are encoded directly
+    /// into their record.
     ///
     /// # Errors
-    /// [`RecordError::KeyTooLong`]; nothing was written then.
+    /// [`RecordError::KeyTooLong`]; then nothing was written.
     #[inline]
     pub fn start<'o>(
         out: &'o mut Vec<u8>,
@@ -110,7 +110,7 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
-    /// Looks into a record.
+    /// Parses a record without copying.
     ///
     /// # Errors
     /// [`RecordError::Malformed`].
@@ -143,10 +143,10 @@ impl<'a> Record<'a> {
         Some(Self { key: std::str::from_utf8(key).ok()?, lineage, event })
     }
 
-    /// Looks into the event.
+    /// Parses the event.
     ///
     /// # Errors
-    /// [`EventError`], where what was stored is not an event.
+    /// [`EventError`] if the stored bytes are not an event.
     pub fn view(&self) -> Result<EventView<'a>, EventError> {
         EventView::parse(self.event)
     }

@@ -1,18 +1,18 @@
-//! Records on their way in, grouped by partition as a frame of the journal wants them, so that they are framed once.
+//! Records to append, grouped by partition in the layout of a journal frame, so that they are framed once.
 
 use super::fence::Fence;
-use super::guard::{Guard, SetAside};
+use super::guard::{DivertedRecord, Guard};
 use super::identity::{EventId, Offset, PartitionId, ProducerId, TopicId};
 
-/// Bytes of the length in front of each record.
+/// Bytes of the length before each record.
 pub(crate) const LENGTH_BYTES: usize = 4;
 
-/// Records for partitions; the order within a partition is the order of [`Slices::push`].
+/// Records by partition; within a partition they are in the order of [`Slices::push`].
 #[derive(Debug, Default, Clone)]
 pub struct Slices {
     slices: Vec<Slice>,
     records_bytes: usize,
-    /// Room that each slice is given at first, in bytes.
+    /// Initial capacity of each slice in bytes.
     slice_room: usize,
     producer: Option<ProducerId>,
     began_ns: Option<u64>,
@@ -20,37 +20,38 @@ pub struct Slices {
     fence: Option<Fence>,
 }
 
-/// By what a record from outside is recognised when it comes again.
+/// How a record from outside is recognised when it is published again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
-    /// By nothing.
+    /// Not at all.
     None,
-    /// By the event's own identity.
+    /// By the event's identity.
     Identity(EventId),
-    /// By its number among all that its producer ever sent, which only grows.
+    /// By its number among all events of its producer, which only grows.
     Sequence(u64),
 }
 
 /// A record that was published before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Duplicate {
-    /// The slice that it came in.
+    /// The slice that contained it.
     pub slice: u32,
-    /// Its number within that.
+    /// Its index in the slice.
     pub record: u32,
-    /// The partition of the first one.
+    /// The partition of the first occurrence.
     pub partition: u32,
-    /// The offset of the first one, where it is known: a producer's number is recognised for longer.
+    /// The offset of the first occurrence, if known: numbers of producers are recognised longer than offsets are
+    /// remembered.
     pub offset: Option<Offset>,
 }
 
-/// A topic does not know the producer of some numbered records: it is new and does not say that it began lately, or it was
-/// forgotten. Nothing of what they came with happened.
+/// A topic does not know the producer of numbered records: it is new and did not state a recent start, or it was
+/// forgotten. The append had no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProducerUnknown {
-    /// A partition that they were for.
+    /// A partition of the records.
     pub partition: PartitionId,
-    /// Who began before this time may have been forgotten, Unix nanoseconds.
+    /// Producers that started before this time may have been forgotten, Unix nanoseconds.
     pub since_ns: u64,
 }
 
@@ -59,20 +60,20 @@ pub struct ProducerUnknown {
 pub(crate) struct Slice {
     pub(crate) partition: PartitionId,
     pub(crate) count: u32,
-    /// Each record behind its length (u32, little endian).
+    /// Each record after its length (u32, little endian).
     pub(crate) records: Vec<u8>,
-    /// One for each record, or none at all.
+    /// One per record, or empty.
     pub(crate) identities: Vec<EventId>,
-    /// One for each record, or none at all; ascending.
+    /// One per record in ascending order, or empty.
     pub(crate) sequences: Vec<u64>,
-    /// One for each record, or none at all.
+    /// One per record, or empty.
     pub(crate) guards: Vec<Guard>,
-    /// What is recognised in this topic by its identity is recognised here as well.
+    /// Identities that are known in this topic count as duplicates here.
     pub(crate) known_in: Option<TopicId>,
 }
 
 impl Slice {
-    /// Leaves out the records of these numbers, which ascend. The bytes that are gone.
+    /// Removes the records with these indices, in ascending order. Returns the number of bytes removed.
     fn leave_out(&mut self, numbers: &[u32]) -> usize {
         let before = self.records.len();
         let mut left = Vec::with_capacity(before);
@@ -98,10 +99,10 @@ fn retain_at<T>(values: &mut Vec<T>, keep: impl Fn(usize) -> bool) {
     });
 }
 
-/// The writer given to [`Slices::push`] failed; the slices are as before.
+/// The writer passed to [`Slices::push`] failed; the slices are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum SliceFull<E> {
-    /// As the writer said.
+    /// The error of the writer.
     #[error(transparent)]
     Record(E),
     /// A record of 4 GiB or more.
@@ -110,18 +111,17 @@ pub enum SliceFull<E> {
 }
 
 impl Slices {
-    /// For about this many bytes, spread over this many partitions.
+    /// Slices with capacity for `bytes` bytes over `partitions` partitions.
     pub fn with_room(bytes: usize, partitions: usize) -> Self {
-        // where they are spread unevenly a slice grows once
+        // with an uneven distribution a slice grows once
         let share = bytes / partitions.max(1);
         Self { slice_room: share + share / 8, ..Self::default() }
     }
 
-    /// Adds one record, written by `write` in place. Says where it went: the index of its slice, and of the record
-    /// within that.
+    /// Adds one record, which `write` writes in place. Returns the index of its slice, and its index in the slice.
     ///
     /// # Errors
-    /// What `write` returns; nothing was added then.
+    /// The error of `write`; then nothing was added.
     pub fn push<E>(
         &mut self,
         partition: PartitionId,
@@ -130,11 +130,10 @@ impl Slices {
         self.push_marked(partition, Mark::None, write)
     }
 
-    /// As [`Slices::push`], for a record that is not to be stored twice. All records of some slices have marks of the
-    /// same kind.
+    /// As [`Slices::push`], for a record that must not be stored twice. All records must have the same kind of mark.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Slices::push`].
     #[inline]
     pub fn push_marked<E>(
         &mut self,
@@ -142,7 +141,7 @@ impl Slices {
         mark: Mark,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(usize, u32), SliceFull<E>> {
-        // A unit has few partitions, and successive records mostly the same one: from the back, a scan is fastest.
+        // A unit has few partitions, and consecutive records mostly share one: a scan from the end is fastest.
         let index = match self.slices.iter().rposition(|slice| slice.partition == partition) {
             Some(index) => index,
             None => {
@@ -177,14 +176,14 @@ impl Slices {
             Err(error) => {
                 slice.records.truncate(start);
                 if slice.count == 0 {
-                    self.slices.pop(); // it was made for this record, so it is the last one
+                    self.slices.pop(); // it was added for this record, so it is the last one
                 }
                 Err(error)
             }
         }
     }
 
-    /// Bytes of all records, with their lengths.
+    /// Bytes of all records, including their lengths.
     pub fn bytes(&self) -> usize {
         self.records_bytes
     }
@@ -194,25 +193,24 @@ impl Slices {
         self.slices.iter().map(|slice| slice.count as usize).sum()
     }
 
-    /// Whether there is no record.
+    /// Whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.slices.is_empty()
     }
 
-    /// The partitions, one for each slice.
+    /// The partition of each slice.
     pub fn partitions(&self) -> impl Iterator<Item = PartitionId> {
         self.slices.iter().map(|slice| slice.partition)
     }
 
-    /// Says of the record that was pushed last, to this slice, which state it brings. All records of a partition have a
-    /// guard, or none has.
+    /// Sets the guard of the last record of this slice. Either all records of a partition have a guard or none.
     pub fn guard_last(&mut self, slice: usize, guard: Guard) {
         if let Some(slice) = self.slices.get_mut(slice) {
             slice.guards.push(guard);
         }
     }
 
-    /// Says of a slice that an event which another topic has already, by its identity, is not for it either.
+    /// Treats records of a slice as duplicates if `topic` already has their identity.
     pub fn known_in(&mut self, slice: usize, topic: TopicId) {
         if let Some(slice) = self.slices.get_mut(slice) {
             slice.known_in = Some(topic);
@@ -224,7 +222,7 @@ impl Slices {
         !self.released.is_empty() || self.slices.iter().any(|slice| !slice.guards.is_empty())
     }
 
-    /// So many events are held no longer for a partition.
+    /// Records that `count` events are no longer held for a partition.
     pub fn release(&mut self, partition: PartitionId, count: u32) {
         self.released.push((partition, count));
     }
@@ -233,12 +231,12 @@ impl Slices {
         &self.released
     }
 
-    /// Leaves out what was published before, and moves what is put aside into slices of its own, at the end, and notes where
-    /// it is there. Both are in the order of slices and records. `next_offset` is that of a partition's next record.
+    /// Removes duplicates, and moves records to set aside into slices of their own at the end, recording their new
+    /// places. Both lists are in the order of slices and records. `next_offset` returns the next offset of a partition.
     pub(crate) fn sort_out(
         &mut self,
         duplicates: &mut [Duplicate],
-        aside: &mut [SetAside],
+        aside: &mut [DivertedRecord],
         next_offset: impl FnMut(PartitionId) -> Offset,
     ) {
         if !aside.is_empty() {
@@ -279,15 +277,15 @@ impl Slices {
         }
     }
 
-    /// Says anew where those are that records of these same slices repeat: what is put aside has no place here, and what is
-    /// behind that has an earlier one.
+    /// Updates the offsets of duplicates that repeat records in these same slices: setting records aside changes the
+    /// offsets of later ones.
     fn place_anew(
         &self,
         duplicates: &mut [Duplicate],
-        aside: &[SetAside],
+        aside: &[DivertedRecord],
         mut next_offset: impl FnMut(PartitionId) -> Offset,
     ) {
-        // Of each slice the offset of its first new record, and where each of these is.
+        // For each slice, the offset of its first new record, and the offset of each new record.
         let mut places: Vec<(Offset, Vec<Option<Offset>>)> = Vec::with_capacity(self.slices.len());
         for (number, slice) in (0..).zip(&self.slices) {
             let base = next_offset(slice.partition);
@@ -313,12 +311,12 @@ impl Slices {
         }
     }
 
-    /// Who numbered the records that have [`Mark::Sequence`].
+    /// Sets the producer of the records with [`Mark::Sequence`].
     pub fn set_producer(&mut self, producer: ProducerId) {
         self.producer = Some(producer);
     }
 
-    /// When the producer began to number, as it says itself, Unix nanoseconds.
+    /// Sets the start time that the producer states, Unix nanoseconds.
     pub fn set_began(&mut self, began_ns: u64) {
         self.began_ns = Some(began_ns);
     }
@@ -331,7 +329,7 @@ impl Slices {
         self.producer
     }
 
-    /// They come behind others, and are not stored where one of those was refused.
+    /// Sets the fence: the append is refused if an earlier one with the same fence was.
     pub fn set_fence(&mut self, fence: Fence) {
         self.fence = Some(fence);
     }
@@ -340,7 +338,7 @@ impl Slices {
         self.fence.as_ref()
     }
 
-    /// Leaves out records of a slice; the numbers ascend.
+    /// Removes records of a slice; the indices ascend.
     pub(crate) fn leave_out(&mut self, slice: usize, numbers: &[u32]) {
         if let Some(slice) = self.slices.get_mut(slice) {
             self.records_bytes -= slice.leave_out(numbers);
@@ -352,8 +350,8 @@ impl Slices {
     }
 }
 
-/// The records of a slice, without their lengths. Ends early where the bytes do; what is read from disk has been
-/// checked before.
+/// The records of a slice, without their lengths. Ends early if the bytes do; bytes from the disk have been verified
+/// before.
 #[inline]
 pub(crate) fn records(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {

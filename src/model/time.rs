@@ -1,7 +1,7 @@
-//! Points in time as events have them: RFC 3339, and the `Timestamp` of protobuf.
+//! Times in events: RFC 3339, and the `Timestamp` of protobuf.
 //!
-//! One grammar for all that comes in: JSON, gRPC, arguments, outputs, topologies. What is accepted can be read by every
-//! library of protobuf, which is why years go from 1 to 9999, and has nine digits of a second: further ones are cut.
+//! One grammar for all inputs: JSON, gRPC, arguments, outputs, topologies. Every protobuf library can read the accepted
+//! times, so years range from 1 to 9999, and fractions have nine digits: further ones are cut off.
 
 use std::fmt;
 
@@ -21,12 +21,12 @@ pub struct Time {
 }
 
 impl Time {
-    /// From seconds since 1970, and nanoseconds after that. `None` where protobuf has no such time.
+    /// From seconds since 1970 and nanoseconds. `None` if protobuf cannot represent the time.
     pub fn new(second: i64, nanosecond: u32) -> Option<Self> {
         (SECONDS.contains(&second) && i128::from(nanosecond) < NANOS).then_some(Self { second, nanosecond })
     }
 
-    /// What was stored by a release that took other times as well: the nearest time that there is.
+    /// The nearest valid time to one that an earlier release stored without a check.
     pub(super) fn nearest(second: i64, nanosecond: i32) -> Self {
         let nanoseconds = i128::from(second) * NANOS + i128::from(nanosecond);
         let second = i64::try_from(nanoseconds.div_euclid(NANOS)).unwrap_or(second);
@@ -34,7 +34,7 @@ impl Time {
         Self { second, nanosecond: nanoseconds.rem_euclid(NANOS) as u32 }
     }
 
-    /// The time that a text is by RFC 3339, neither more nor less: `2026-01-31T08:00:00Z`, `2026-01-31t09:00:00.5+01:00`. A leap
+    /// Parses a text that is exactly an RFC 3339 time: `2026-01-31T08:00:00Z`, `2026-01-31t09:00:00.5+01:00`. A leap
     /// second is the end of the second before it.
     pub fn parse(text: &str) -> Option<Self> {
         let rest = &mut text.as_bytes();
@@ -71,7 +71,7 @@ impl Time {
         let local = DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
         let seconds = local.duration_since(EPOCH).as_secs() - offset_minutes * 60;
         if is_leap {
-            // they are at the end of a month, by UTC
+            // leap seconds are at the end of a month in UTC
             let next = EPOCH.checked_add(SignedDuration::from_secs(seconds + 1)).ok()?;
             if (next.day(), next.time()) != (1, jiff::civil::Time::midnight()) {
                 return None;
@@ -86,19 +86,19 @@ impl Time {
         self.second
     }
 
-    /// Nanoseconds after that.
+    /// Nanoseconds after [`Self::second`].
     pub fn nanosecond(self) -> u32 {
         self.nanosecond
     }
 
-    /// Nanoseconds since 1970; `None` where an u64 has no such number.
+    /// Nanoseconds since 1970; `None` if that does not fit into a u64.
     pub fn unix_ns(self) -> Option<u64> {
         u64::try_from(i128::from(self.second) * NANOS + i128::from(self.nanosecond)).ok()
     }
 }
 
 impl fmt::Display for Time {
-    /// As RFC 3339, in UTC, with as many digits of a second as are needed.
+    /// RFC 3339 in UTC, with only the necessary digits of a fraction.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let since = SignedDuration::new(self.second, self.nanosecond as i32);
         let time = EPOCH.checked_add(since).map_err(|_| fmt::Error)?;
@@ -106,21 +106,21 @@ impl fmt::Display for Time {
     }
 }
 
-/// The next byte, if it is one of those.
+/// The next byte, if it satisfies `is_one`.
 fn take(rest: &mut &[u8], is_one: impl Fn(&u8) -> bool) -> Option<u8> {
     let (first, after) = rest.split_first().filter(|(first, _)| is_one(first))?;
     *rest = after;
     Some(*first)
 }
 
-/// A number of exactly that many digits, up to four.
+/// A number of exactly this many digits, up to four.
 fn number(rest: &mut &[u8], digits: usize) -> Option<i16> {
     let (number, after) = rest.split_at_checked(digits)?;
     *rest = after;
     number.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i16::from(byte - b'0')))
 }
 
-/// The same behind a mark.
+/// The same after a separator.
 fn behind(rest: &mut &[u8], mark: u8, digits: usize) -> Option<i16> {
     take(rest, |byte| *byte == mark)?;
     number(rest, digits)

@@ -1,29 +1,29 @@
-//! The little of the protobuf wire format that a CloudEvent needs: varints and length-delimited fields.
+//! The part of the protobuf wire format that CloudEvents need: varints and length-delimited fields.
 //!
-//! Events are stored in the CloudEvents protobuf format as they came, and the hot path only looks into them. A full
-//! decoder would allocate a map of attributes for each; this one hands out slices.
+//! Events are stored in the CloudEvents protobuf format as received, and the hot path only reads parts of them. A full
+//! decoder would allocate a map of attributes for each event; this one returns slices.
 
 /// Wire type of `int32`, `bool` and enums.
 pub(super) const VARINT: u8 = 0;
 /// Wire type of strings, bytes and messages.
 pub(super) const LENGTH_DELIMITED: u8 = 2;
 
-/// A field as it stands on the wire.
+/// A field on the wire.
 pub(super) enum Field<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
-    /// Of a width that no field of an event has; skipped.
+    /// A fixed-width field, which events do not have; skipped.
     Fixed,
 }
 
-/// Reads fields one after another.
+/// Reads fields in order.
 pub(super) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 /// The bytes are not a protobuf message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) struct MalformedMessage;
 
 impl<'a> Fields<'a> {
     #[inline]
@@ -31,20 +31,20 @@ impl<'a> Fields<'a> {
         Self { rest: bytes }
     }
 
-    /// Bytes that are left.
+    /// The number of bytes left.
     pub(super) fn left(&self) -> usize {
         self.rest.len()
     }
 
     #[inline]
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
-        let (head, tail) = self.rest.split_at_checked(count).ok_or(Malformed)?;
+    fn take(&mut self, count: usize) -> Result<&'a [u8], MalformedMessage> {
+        let (head, tail) = self.rest.split_at_checked(count).ok_or(MalformedMessage)?;
         self.rest = tail;
         Ok(head)
     }
 
     #[inline]
-    fn varint(&mut self) -> Result<u64, Malformed> {
+    fn varint(&mut self) -> Result<u64, MalformedMessage> {
         // Nearly all tags and lengths of an event are one byte.
         if let [byte, tail @ ..] = self.rest
             && *byte < 0x80
@@ -54,36 +54,36 @@ impl<'a> Fields<'a> {
         }
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
-            let byte = *self.take(1)?.first().ok_or(Malformed)?;
+            let byte = *self.take(1)?.first().ok_or(MalformedMessage)?;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                // of the tenth byte there is room for one bit
-                return if shift == 63 && byte > 1 { Err(Malformed) } else { Ok(value) };
+                // the tenth byte has room for one bit only
+                return if shift == 63 && byte > 1 { Err(MalformedMessage) } else { Ok(value) };
             }
         }
-        Err(Malformed)
+        Err(MalformedMessage)
     }
 
     /// The next field's number and value, or `None` at the end.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<(u32, Field<'a>)>, Malformed> {
+    pub(super) fn next(&mut self) -> Result<Option<(u32, Field<'a>)>, MalformedMessage> {
         if self.rest.is_empty() {
             return Ok(None);
         }
         let tag = self.varint()?;
-        let number = u32::try_from(tag).map_err(|_| Malformed)? >> 3;
+        let number = u32::try_from(tag).map_err(|_| MalformedMessage)? >> 3;
         let field = match (tag & 7) as u8 {
             VARINT => Field::Varint(self.varint()?),
             LENGTH_DELIMITED => {
-                let length = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
+                let length = usize::try_from(self.varint()?).map_err(|_| MalformedMessage)?;
                 Field::Bytes(self.take(length)?)
             }
             1 => self.take(8).map(|_| Field::Fixed)?,
             5 => self.take(4).map(|_| Field::Fixed)?,
-            _ => return Err(Malformed),
+            _ => return Err(MalformedMessage),
         };
         if number == 0 {
-            return Err(Malformed);
+            return Err(MalformedMessage);
         }
         Ok(Some((number, field)))
     }
@@ -115,14 +115,14 @@ pub(super) fn put_bytes_field(out: &mut Vec<u8>, number: u32, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// The head of a length-delimited field whose body the caller writes next.
+/// Writes the head of a length-delimited field; the caller writes the body next.
 #[inline]
 pub(super) fn put_length(out: &mut Vec<u8>, number: u32, length: usize) {
     put_varint(out, u64::from(number) << 3 | u64::from(LENGTH_DELIMITED));
     put_varint(out, length as u64);
 }
 
-/// Bytes that a length-delimited field takes, its head included.
+/// The bytes of a length-delimited field, including its head.
 #[inline]
 pub(super) fn bytes_field_len(number: u32, length: usize) -> usize {
     varint_len(u64::from(number) << 3) + varint_len(length as u64) + length

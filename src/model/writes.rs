@@ -1,31 +1,30 @@
-//! What a lane keeps for itself, beside its position: entries by key, which only it understands. How it changes them, and how
-//! many are looked at at once.
+//! The entries of a lane: key-value data that only the lane interprets. Changes of them, and limits of reads.
 
 use bytes::Bytes;
 
-/// The change of one entry of a lane.
+/// A change of one entry of a lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneWrite {
-    /// Its key, at most [`LANE_KEY_BYTES_MAX`] bytes. Entries are in the order of their keys' bytes.
+    /// Its key, at most [`LANE_KEY_BYTES_MAX`] bytes. Entries are sorted by the bytes of their keys.
     pub key: Bytes,
-    /// Its value; `None` where it is no more.
+    /// Its value; `None` deletes the entry.
     pub value: Option<Bytes>,
 }
 
-/// Longest key of an entry in bytes: a handler's own, its bucket's name, and what tells it from others.
+/// Longest key of an entry in bytes: the handler's key, the name of its bucket, and a prefix.
 pub const LANE_KEY_BYTES_MAX: usize = 2048;
 
-/// Bytes of entries that are looked at in one go, unless one alone has more. Values have up to 1 MiB, and many lanes and callers
-/// look at once.
+/// Bytes of entries in one page, unless a single entry is larger. Values have up to 1 MiB, and many lanes and callers
+/// read at once.
 const ENTRY_PAGE_BYTES: usize = 1 << 20;
 
 impl LaneWrite {
-    /// An entry is there, in place of what may have been.
+    /// Sets an entry.
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         Self { key: key.into(), value: Some(value.into()) }
     }
 
-    /// An entry is no more.
+    /// Deletes an entry.
     pub fn delete(key: impl Into<Bytes>) -> Self {
         Self { key: key.into(), value: None }
     }
@@ -36,7 +35,7 @@ impl LaneWrite {
     }
 }
 
-/// How much of what a lane keeps is looked at in one go: whichever is reached first, but at least one entry.
+/// Limits of a page of entries: it ends at the first that is reached, but contains at least one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageBudget {
     /// Number of entries.
@@ -46,23 +45,23 @@ pub struct PageBudget {
 }
 
 impl PageBudget {
-    /// At most this many entries, in as many bytes as a page may have.
+    /// At most this many entries, and the bytes of one page.
     pub const fn of(entries: usize) -> Self {
         Self { entries, bytes: ENTRY_PAGE_BYTES }
     }
 }
 
-/// Entries of a range, from its first one on.
+/// The first entries of a range.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EntryPage {
-    /// Keys and values, in the order of the keys.
+    /// Keys and values, in key order.
     pub entries: Vec<(Bytes, Bytes)>,
-    /// The range ends with them. Where it does not, there may be more behind the last one.
+    /// The range has no more entries. If false, there may be more.
     pub is_last: bool,
 }
 
 impl EntryPage {
-    /// Takes an entry, unless it is more than a budget has left: then this is not the last page.
+    /// Adds an entry within the budget. Returns false if it does not fit: then this is not the last page.
     pub(crate) fn take(
         &mut self,
         budget: &mut PageBudget,

@@ -28,7 +28,7 @@ pub(super) struct Terms<'a> {
     pub(super) output_bytes: u64,
 }
 
-/// Attributes that are fields of an output, or the bus's to give.
+/// Attributes that are fields of an output, or set only by the bus.
 const RESERVED_ATTRIBUTES: [&str; 8] =
     ["id", "source", "specversion", "type", "time", "datacontenttype", "partitionkey", "data"];
 
@@ -280,7 +280,7 @@ mod tests {
         }
         for (lines, says) in [
             ("a=1\nb=2\na=3\n", "`a` is there more than once"),
-            ("wattlereason=forged\n", "`wattlereason` is the bus's to give"),
+            ("wattlereason=forged\n", "`wattlereason` is reserved"),
             ("a=1\r\n", "the control character U+000D at position 2"),
             ("a=\u{fdd0}\n", "the noncharacter U+FDD0"),
             ("dataschema=5\n", "attribute `dataschema` is not an absolute URI"),

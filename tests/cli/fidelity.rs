@@ -89,8 +89,8 @@ fn what_is_not_one_event_on_each_line_is_named_by_line_and_column() {
     for (input, at, says) in [
         (format!("[\n{},\n{}\n]\n", good("a"), good("b")), "standard input:1: ", "`jq -c '.[]'`"),
         ("{\n  \"id\": 1\n}\n".to_owned(), "standard input:1:", "on a line of its own"),
-        (format!("\n{},\n", good("a")), "standard input:2:56: ", "a comma stands behind"),
-        (format!("{} {}\n", good("a"), good("b")), "standard input:1:57: ", "more stands behind"),
+        (format!("\n{},\n", good("a")), "standard input:2:56: ", "a comma follows"),
+        (format!("{} {}\n", good("a"), good("b")), "standard input:1:57: ", "more text follows"),
         (format!("\n\u{feff}{}\n", good("a")), "standard input:2:1: ", "a byte order mark"),
         (
             format!("{}\n", good("a").replace("\"id\"", "\"id\":\"b\",\"id\"")),
@@ -105,7 +105,7 @@ fn what_is_not_one_event_on_each_line_is_named_by_line_and_column() {
         (
             format!("{}\n", good("a").replace("\"id\"", "\"wattlereason\":\"x\",\"id\"")),
             "standard input:1: ",
-            "is the bus's to give",
+            "is reserved: only the bus",
         ),
     ] {
         let ran = bus.run_with(&["publish", "log", "--file", "-"], &input);

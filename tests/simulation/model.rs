@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use wattle::log::{Placed, Settings};
 use wattle::model::{
-    Aside, Dedupe, Duplicate, EventId, Guard, LaneId, LaneWrite, Mark, PartitionId, ProducerId, SetAside, Slices,
-    SubscriberId, TopicId,
+    Dedupe, Diversion, DivertedRecord, Duplicate, EventId, Guard, LaneId, LaneWrite, Mark, PartitionId, ProducerId,
+    Slices, SubscriberId, TopicId,
 };
 
 use super::lives::{self, Brings, Lives, Verdict};
@@ -182,8 +182,8 @@ pub(crate) fn slices_of(events: &[Incoming], producer: Option<Producer>) -> Slic
         let (slice, _) = slices.push_marked(event.partition, event.mark, write).unwrap();
         if let Some(Brings { key, state, aside, beside, id }) = event.guard {
             let aside = aside.map(|aside| match aside {
-                lives::Aside::Held(to) => Aside { to, held_max: Some(HELD_MAX) },
-                lives::Aside::Diverted(to) => Aside { to, held_max: None },
+                lives::Aside::Held(to) => Diversion { to, held_max: Some(HELD_MAX) },
+                lives::Aside::Diverted(to) => Diversion { to, held_max: None },
             });
             let guard = Guard::new(&key.to_string(), state.into(), number).or_aside(aside);
             let guard = beside.into_iter().fold(guard, Guard::beside);
@@ -528,7 +528,7 @@ impl Model {
                         });
                         let at = ((count + of) as u32, beside[of].1.len() as u32);
                         beside[of].1.push(event);
-                        aside.push(SetAside { slice: slice as u32, record: record as u32, to, at });
+                        aside.push(DivertedRecord { slice: slice as u32, record: record as u32, to, at });
                     }
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::engine::{Chunk, Stored};
+use crate::engine::{Chunk, StoredEvent};
 use crate::model::call::{CallEvent, EventContext, LogLevel};
 use crate::model::{EventView, Offset, Record, RecordError};
 
@@ -48,7 +48,7 @@ impl Held {
     }
 
     /// These events, in one piece of memory.
-    pub(super) fn copies(events: &[Stored<'_>]) -> Vec<Self> {
+    pub(super) fn copies(events: &[StoredEvent<'_>]) -> Vec<Self> {
         let mut records = Vec::with_capacity(events.iter().map(|stored| stored.record.len()).sum());
         events.iter().for_each(|stored| records.extend_from_slice(stored.record));
         let mut rest = Bytes::from(records);
@@ -75,7 +75,7 @@ impl Held {
 
 impl<'a> Parsed<'a> {
     /// Looks into an event where it is stored.
-    pub(crate) fn of(stored: &Stored<'a>) -> Result<Self, Unreadable> {
+    pub(crate) fn of(stored: &StoredEvent<'a>) -> Result<Self, Unreadable> {
         Self::parse(stored.offset, (stored.append_time_ns, stored.trusted_time_ns), stored.record)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::keys;
 use crate::dispatch::rules::names::shown;
-use crate::engine::{Aside, Guard};
+use crate::engine::{Diversion, Guard};
 use crate::model::{EventView, PartitionId, TopicId};
 use crate::topology::{LifecyclePlan, OutOfOrder};
 
@@ -58,10 +58,10 @@ impl TopicGuard {
     pub(crate) fn of(&self, partition: u32, key: &str, state: Arc<str>, of: u32) -> Guard {
         let at = |topic| PartitionId { topic, partition };
         let aside = match (self.plan.out_of_order, &self.diverted) {
-            (OutOfOrder::Hold(hold), _) => Some(Aside { to: at(self.held), held_max: Some(hold.max) }),
-            (OutOfOrder::Divert, Some((topic, _))) => Some(Aside { to: at(*topic), held_max: None }),
+            (OutOfOrder::Hold(hold), _) => Some(Diversion { to: at(self.held), held_max: Some(hold.max) }),
+            (OutOfOrder::Divert, Some((topic, _))) => Some(Diversion { to: at(*topic), held_max: None }),
             (OutOfOrder::Divert | OutOfOrder::Refuse, _) => None,
         };
-        Guard::new(key, state, of).or_aside(aside).beside(at(self.held))
+        Guard::new(key, state, of).or_aside(aside).with_held_in(at(self.held))
     }
 }

@@ -1,7 +1,7 @@
 //! A CloudEvents 1.0 event, owned ([`Event`]) and as a view over its encoding ([`EventView`]).
 //!
-//! The encoding is the CloudEvents protobuf format (`io.cloudevents.v1.CloudEvent`), from the publisher's bytes to the
-//! journal to the reader's: an event is framed once and never translated on the way.
+//! The encoding is the CloudEvents protobuf format (`io.cloudevents.v1.CloudEvent`), from the publisher to the journal
+//! to the reader: an event is encoded once and never converted.
 
 mod rules;
 
@@ -14,7 +14,8 @@ pub use rules::{RESERVED_PREFIX, bad_character, check_text, is_reserved};
 use super::Time;
 use super::wire::{self, Field, Fields};
 
-/// Longest name of a context attribute in bytes. The specification advises 20; more is accepted, without end is not.
+/// Longest name of a context attribute in bytes. The specification recommends 20; longer names are accepted up to this
+/// limit.
 pub const ATTRIBUTE_NAME_BYTES_MAX: usize = 64;
 /// Longest id, source, type, subject, key or other attribute value in bytes.
 pub const ATTRIBUTE_VALUE_BYTES_MAX: usize = 16 * 1024;
@@ -29,7 +30,7 @@ mod number {
     pub(super) const BINARY_DATA: u32 = 6;
     pub(super) const TEXT_DATA: u32 = 7;
     pub(super) const PROTO_DATA: u32 = 8;
-    /// Not of CloudEvents, so that others pass over it: of a dead letter, what an earlier failure had added.
+    /// Not part of CloudEvents, so other readers skip it: the data that an earlier failure had added to a dead letter.
     pub(super) const FORMER_FAILURE: u32 = 1000;
 
     pub(super) const BOOLEAN: u32 = 1;
@@ -44,7 +45,7 @@ mod number {
 /// Why bytes are not an event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
-    /// Not a protobuf message at all.
+    /// Not a protobuf message.
     #[error("the event is not a CloudEvent in the protobuf format (io.cloudevents.v1.CloudEvent)")]
     Malformed,
     /// A required attribute is missing or empty.
@@ -53,11 +54,11 @@ pub enum EventError {
     /// Another version of the specification.
     #[error("the event's specversion is {0:?}: this bus speaks CloudEvents \"1.0\"")]
     SpecVersion(String),
-    /// An attribute, or the data, that is there more than once.
-    #[error("`{0}` is there more than once: which one counts?")]
+    /// An attribute, or the data, occurs more than once.
+    #[error("`{0}` is there more than once: send it once")]
     Twice(String),
-    /// A name that only the bus gives.
-    #[error("attribute `{0}` is the bus's to give: names that begin with `{RESERVED_PREFIX}` are")]
+    /// A name that only the bus may use.
+    #[error("attribute `{0}` is reserved: only the bus sets names that begin with `{RESERVED_PREFIX}`")]
     Reserved(String),
     /// A string that is not UTF-8.
     #[error("`{0}` is not UTF-8")]
@@ -67,15 +68,15 @@ pub enum EventError {
         "{0:?} is not an attribute name: use lower-case letters and digits, at most {ATTRIBUTE_NAME_BYTES_MAX} of them"
     )]
     AttributeName(String),
-    /// A value that is not what its attribute needs.
+    /// An invalid value of an attribute.
     #[error("attribute `{name}` is {what}")]
     AttributeValue {
         /// The attribute.
         name: String,
-        /// What is wrong with it, to follow "is".
+        /// What is wrong with it, in words that follow "is".
         what: String,
     },
-    /// `proto_data`, whose type the bus cannot know.
+    /// `proto_data`, whose type the bus does not know.
     #[error("proto_data is not supported: send the message as binary_data with datacontenttype application/protobuf")]
     ProtoData,
 }
@@ -118,9 +119,9 @@ impl std::fmt::Display for Attribute {
 pub struct Event {
     /// Unique together with `source`.
     pub id: String,
-    /// Who made it, a URI reference.
+    /// The creator, a URI reference.
     pub source: String,
-    /// What happened.
+    /// The kind of occurrence.
     pub r#type: String,
     /// All other context attributes: `subject`, `time`, `datacontenttype`, `dataschema` and extensions.
     pub attributes: BTreeMap<String, Attribute>,
@@ -165,7 +166,7 @@ impl Event {
         out.into()
     }
 
-    /// The event that `bytes` encode.
+    /// Decodes an event.
     ///
     /// # Errors
     /// As [`EventView::parse`].
@@ -223,19 +224,19 @@ fn put_attribute(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     wire::put_bytes_field(out, 2, value);
 }
 
-/// Writes an event straight into `out`, for the path on which every output of every handler goes.
+/// Writes an event directly into `out`: the path of every output of every handler.
 pub struct EventWriter<'a> {
     out: &'a mut Vec<u8>,
 }
 
 impl<'a> EventWriter<'a> {
-    /// Starts an event with its required attributes, none empty.
+    /// Starts an event with its required attributes, which must not be empty.
     pub fn new(out: &'a mut Vec<u8>, id: &str, source: &str, r#type: &str) -> Self {
         put_required(out, id, source, r#type);
         Self { out }
     }
 
-    /// Adds a text attribute. `name` must be a valid name, once.
+    /// Adds a text attribute. `name` must be valid and not used before.
     #[inline]
     pub fn attribute(self, name: &str, value: &str) -> Self {
         let inner = wire::bytes_field_len(number::STRING, value.len());
@@ -253,27 +254,27 @@ impl<'a> EventWriter<'a> {
         wire::put_bytes_field(self.out, number::BINARY_DATA, data);
     }
 
-    /// Ends a dead letter with what made a dead letter of it before.
+    /// Ends a dead letter with the data of its earlier failure.
     pub fn former_failure(self, failure: &[u8]) {
         wire::put_bytes_field(self.out, number::FORMER_FAILURE, failure);
     }
 
-    /// Adds attributes to an event that is already encoded, each name new to it. Nothing of the original changes:
-    /// fields of a protobuf message may follow in any order.
+    /// Adds attributes with new names to an encoded event. The original bytes stay, because fields of a protobuf
+    /// message may be in any order.
     pub fn extend(out: &'a mut Vec<u8>, encoded: &[u8]) -> Self {
         out.extend_from_slice(encoded);
         Self { out }
     }
 }
 
-/// An encoded event, looked into but not copied.
+/// An encoded event as a view of its bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct EventView<'a> {
     /// Unique together with `source`.
     pub id: &'a str,
-    /// Who made it.
+    /// The creator.
     pub source: &'a str,
-    /// What happened.
+    /// The kind of occurrence.
     pub r#type: &'a str,
     /// The `subject` attribute.
     pub subject: Option<&'a str>,
@@ -283,14 +284,14 @@ pub struct EventView<'a> {
     pub content_type: Option<&'a str>,
     /// The payload.
     pub data: Option<&'a [u8]>,
-    /// The payload was given as text.
+    /// The payload was sent as text.
     pub data_is_text: bool,
-    /// There is a `deliverat` or a `delay` extension.
+    /// It has a `deliverat` or a `delay` extension.
     pub has_delay: bool,
     encoded: &'a [u8],
 }
 
-/// The value of a context attribute, looked into but not copied.
+/// The value of a context attribute as a view of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum AttributeView<'a> {
     /// `true` or `false`.
@@ -310,16 +311,15 @@ pub enum AttributeView<'a> {
 }
 
 impl<'a> EventView<'a> {
-    /// Looks through an encoded event once, as it is stored: required attributes, names, text.
+    /// Parses a stored event in one pass: required attributes, names, text.
     ///
     /// # Errors
-    /// [`EventError`] says which rule of CloudEvents is broken, and where.
+    /// [`EventError`] states the violated rule of CloudEvents and the attribute.
     pub fn parse(encoded: &'a [u8]) -> Result<Self, EventError> {
         Self::look::<false, true>(encoded)
     }
 
-    /// The same of an event that comes in, and that has to keep to all that CloudEvents says of attributes, each of which is
-    /// there once.
+    /// Parses an incoming event, which must satisfy all rules of CloudEvents for attributes, without repetitions.
     ///
     /// # Errors
     /// As [`Self::parse`].
@@ -327,7 +327,7 @@ impl<'a> EventView<'a> {
         Self::look::<true, false>(encoded)
     }
 
-    /// The same of a dead letter, which has attributes that only the bus gives.
+    /// As [`Self::accept`], for a dead letter, which has attributes that only the bus sets.
     ///
     /// # Errors
     /// As [`Self::parse`].
@@ -335,11 +335,11 @@ impl<'a> EventView<'a> {
         Self::look::<true, true>(encoded)
     }
 
-    fn look<const COMES_IN: bool, const IS_THE_BUS: bool>(encoded: &'a [u8]) -> Result<Self, EventError> {
+    fn look<const IS_INCOMING: bool, const IS_FROM_BUS: bool>(encoded: &'a [u8]) -> Result<Self, EventError> {
         let (mut id, mut source, mut spec_version, mut r#type) = ("", "", &[][..], "");
         let (mut subject, mut partition_key, mut content_type) = (None, None, None);
         let (mut data, mut data_is_text, mut has_delay) = (None, false, false);
-        let (mut names, mut is_perhaps_twice) = (rules::Names::default(), false);
+        let (mut names, mut is_perhaps_twice) = (rules::NameFilter::default(), false);
         let twice = |name: &str| Err(EventError::Twice(name.to_owned()));
         let mut fields = Fields::new(encoded);
         while let Some((field, value)) = fields.next().map_err(|_| EventError::Malformed)? {
@@ -350,19 +350,19 @@ impl<'a> EventView<'a> {
                 continue;
             };
             match field {
-                number::ID if COMES_IN && !id.is_empty() => return twice("id"),
-                number::SOURCE if COMES_IN && !source.is_empty() => return twice("source"),
-                number::SPEC_VERSION if COMES_IN && !spec_version.is_empty() => return twice("specversion"),
-                number::TYPE if COMES_IN && !r#type.is_empty() => return twice("type"),
-                number::BINARY_DATA | number::TEXT_DATA if COMES_IN && data.is_some() => return twice("data"),
-                number::ID => id = text::<COMES_IN>("id", bytes)?,
-                number::SOURCE => source = text::<COMES_IN>("source", bytes)?,
+                number::ID if IS_INCOMING && !id.is_empty() => return twice("id"),
+                number::SOURCE if IS_INCOMING && !source.is_empty() => return twice("source"),
+                number::SPEC_VERSION if IS_INCOMING && !spec_version.is_empty() => return twice("specversion"),
+                number::TYPE if IS_INCOMING && !r#type.is_empty() => return twice("type"),
+                number::BINARY_DATA | number::TEXT_DATA if IS_INCOMING && data.is_some() => return twice("data"),
+                number::ID => id = text::<IS_INCOMING>("id", bytes)?,
+                number::SOURCE => source = text::<IS_INCOMING>("source", bytes)?,
                 number::SPEC_VERSION => spec_version = bytes,
-                number::TYPE => r#type = text::<COMES_IN>("type", bytes)?,
+                number::TYPE => r#type = text::<IS_INCOMING>("type", bytes)?,
                 number::ATTRIBUTES => {
-                    let (name, value) = parse_attribute::<COMES_IN>(bytes)?;
-                    if COMES_IN {
-                        if !(IS_THE_BUS && is_reserved(name)) {
+                    let (name, value) = parse_attribute::<IS_INCOMING>(bytes)?;
+                    if IS_INCOMING {
+                        if !(IS_FROM_BUS && is_reserved(name)) {
                             rules::check(name, &value)?;
                         }
                         is_perhaps_twice |= names.note(name);
@@ -405,7 +405,7 @@ impl<'a> EventView<'a> {
         Ok(view)
     }
 
-    /// Looks at all names again, since there may be one.
+    /// Compares all names, because there may be a repetition.
     #[cold]
     fn name_that_is_there_twice(&self) -> Option<&'a str> {
         let mut names: Vec<&str> = self.attributes().map(|(name, _)| name).collect();
@@ -416,8 +416,8 @@ impl<'a> EventView<'a> {
         })
     }
 
-    /// Of a dead letter, the event without what its last failure has added, and that: the attributes from `first` on, which
-    /// only the bus gives. `None` where it is none.
+    /// Splits a dead letter into the event without its last failure, and the data of that failure: the attributes from
+    /// `first` on, which only the bus sets. `None` if it is not a dead letter.
     pub fn split_failure(&self, first: &str) -> Option<(&'a [u8], &'a [u8])> {
         let (mut fields, mut found) = (Fields::new(self.encoded), None);
         loop {
@@ -426,7 +426,7 @@ impl<'a> EventView<'a> {
                 Some((number::ATTRIBUTES, Field::Bytes(bytes))) => match parse_attribute::<false>(bytes) {
                     Ok((name, _)) if name == first => found = Some(start),
                     Ok((name, _)) if is_reserved(name) => {}
-                    // it was added by nobody, and is in front of what was
+                    // a field that no failure adds, so what came before is not the failure's
                     _ => found = None,
                 },
                 Some((number::FORMER_FAILURE, _)) => {}
@@ -436,7 +436,7 @@ impl<'a> EventView<'a> {
         }
     }
 
-    /// Of a dead letter, the event that it was: where that had been a dead letter itself, with what it had then.
+    /// The original event of a dead letter; if that was a dead letter itself, with its former failure.
     pub fn before_failure(&self, first: &str) -> Option<Bytes> {
         let (event, failure) = self.split_failure(first)?;
         let mut was = event.to_vec();
@@ -449,18 +449,18 @@ impl<'a> EventView<'a> {
         Some(was.into())
     }
 
-    /// The encoding that this looks into.
+    /// The encoded event.
     pub fn encoded(&self) -> &'a [u8] {
         self.encoded
     }
 
-    /// The ordering key where the topic has no expression of its own: `partitionkey`, else `subject`, else the id.
+    /// The ordering key of topics without a key expression: `partitionkey`, else `subject`, else the id.
     #[inline]
     pub fn default_key(&self) -> &'a str {
         self.partition_key.or(self.subject).unwrap_or(self.id)
     }
 
-    /// The same, each name once. Of several, which only what was stored long ago can have, the last one counts.
+    /// As [`Self::attributes`], without repetitions, which only old stored events can have: the last one counts.
     pub fn attributes_once(&self) -> Vec<(&'a str, AttributeView<'a>)> {
         let mut all: Vec<_> = self.attributes().collect();
         if self.name_that_is_there_twice().is_some() {
@@ -470,7 +470,7 @@ impl<'a> EventView<'a> {
         all
     }
 
-    /// Every context attribute but the required four, in the order of the encoding.
+    /// All context attributes except the required four, in the order of the encoding.
     pub fn attributes(&self) -> impl Iterator<Item = (&'a str, AttributeView<'a>)> + use<'a> {
         let mut fields = Fields::new(self.encoded);
         std::iter::from_fn(move || {
@@ -478,7 +478,7 @@ impl<'a> EventView<'a> {
                 match fields.next() {
                     Ok(Some((number::ATTRIBUTES, Field::Bytes(bytes)))) => return parse_attribute::<false>(bytes).ok(),
                     Ok(Some(_)) => {}
-                    // `parse` has read it to its end before
+                    // `parse` has read it to the end before
                     Ok(None) | Err(_) => return None,
                 }
             }
@@ -487,12 +487,12 @@ impl<'a> EventView<'a> {
 }
 
 #[inline]
-fn text<'a, const COMES_IN: bool>(name: &'static str, bytes: &'a [u8]) -> Result<&'a str, EventError> {
+fn text<'a, const IS_INCOMING: bool>(name: &'static str, bytes: &'a [u8]) -> Result<&'a str, EventError> {
     if bytes.len() > ATTRIBUTE_VALUE_BYTES_MAX {
         return Err(too_long(name, bytes.len()));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| EventError::NotUtf8(name))?;
-    match bad_character(text).filter(|_| COMES_IN) {
+    match bad_character(text).filter(|_| IS_INCOMING) {
         Some(what) => Err(wrong(name, &what)),
         None => Ok(text),
     }
@@ -512,18 +512,18 @@ pub fn is_attribute_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
-/// An entry of the attribute map, checked.
-fn parse_attribute<const COMES_IN: bool>(entry: &[u8]) -> Result<(&str, AttributeView<'_>), EventError> {
+/// Parses and checks an entry of the attribute map.
+fn parse_attribute<const IS_INCOMING: bool>(entry: &[u8]) -> Result<(&str, AttributeView<'_>), EventError> {
     let (mut name, mut encoded): (Option<&[u8]>, Option<&[u8]>) = (None, None);
     let mut fields = Fields::new(entry);
     while let Some((field, value)) = fields.next().map_err(|_| EventError::Malformed)? {
         match (field, value) {
-            // libraries differ in what two of them are
-            (1, Field::Bytes(_)) if COMES_IN && name.is_some() => return Err(EventError::Malformed),
-            (2, Field::Bytes(_)) if COMES_IN && encoded.is_some() => return Err(EventError::Malformed),
+            // libraries differ in the meaning of a repetition
+            (1, Field::Bytes(_)) if IS_INCOMING && name.is_some() => return Err(EventError::Malformed),
+            (2, Field::Bytes(_)) if IS_INCOMING && encoded.is_some() => return Err(EventError::Malformed),
             (1, Field::Bytes(bytes)) => name = Some(bytes),
             (2, Field::Bytes(bytes)) => encoded = Some(bytes),
-            (1 | 2, _) if COMES_IN => return Err(EventError::Malformed),
+            (1 | 2, _) if IS_INCOMING => return Err(EventError::Malformed),
             _ => {}
         }
     }
@@ -535,21 +535,21 @@ fn parse_attribute<const COMES_IN: bool>(entry: &[u8]) -> Result<(&str, Attribut
     if encoded.len() > ATTRIBUTE_VALUE_BYTES_MAX {
         return Err(too_long(name, encoded.len()));
     }
-    Ok((name, parse_value::<COMES_IN>(encoded).map_err(|what| wrong(name, what))?))
+    Ok((name, parse_value::<IS_INCOMING>(encoded).map_err(|what| wrong(name, what))?))
 }
 
 fn wrong(name: &str, what: &str) -> EventError {
     EventError::AttributeValue { name: name.to_owned(), what: what.to_owned() }
 }
 
-/// An encoded `CloudEventAttributeValue`; what is wrong with it, to follow "is".
-fn parse_value<const COMES_IN: bool>(encoded: &[u8]) -> Result<AttributeView<'_>, &'static str> {
+/// Parses an encoded `CloudEventAttributeValue`. The error follows "is".
+fn parse_value<const IS_INCOMING: bool>(encoded: &[u8]) -> Result<AttributeView<'_>, &'static str> {
     let text = |bytes| std::str::from_utf8(bytes).map_err(|_| "not UTF-8");
     let mut fields = Fields::new(encoded);
     let mut last = None;
     while let Some(field) = fields.next().map_err(|_| "not an attribute value")? {
-        if last.replace(field).is_some() && COMES_IN {
-            return Err("of several values"); // of a oneof the last one counts, but for messages, which are merged
+        if last.replace(field).is_some() && IS_INCOMING {
+            return Err("of several values"); // in a oneof the last one counts, except that messages are merged
         }
     }
     Ok(match last.ok_or("without a value")? {
@@ -559,31 +559,31 @@ fn parse_value<const COMES_IN: bool>(encoded: &[u8]) -> Result<AttributeView<'_>
         (number::URI, Field::Bytes(bytes)) => AttributeView::Uri(text(bytes)?),
         (number::URI_REF, Field::Bytes(bytes)) => AttributeView::UriRef(text(bytes)?),
         (number::BYTES, Field::Bytes(bytes)) => AttributeView::Bytes(bytes),
-        (number::TIMESTAMP, Field::Bytes(bytes)) => AttributeView::Timestamp(parse_timestamp::<COMES_IN>(bytes)?),
-        _ => return Err("of no type that CloudEvents has"),
+        (number::TIMESTAMP, Field::Bytes(bytes)) => AttributeView::Timestamp(parse_timestamp::<IS_INCOMING>(bytes)?),
+        _ => return Err("of a type that CloudEvents does not have"),
     })
 }
 
-fn parse_timestamp<const COMES_IN: bool>(bytes: &[u8]) -> Result<Time, &'static str> {
+fn parse_timestamp<const IS_INCOMING: bool>(bytes: &[u8]) -> Result<Time, &'static str> {
     let (mut second, mut nanosecond) = (0i64, 0i64);
     let mut fields = Fields::new(bytes);
     while let Some((field, value)) = fields.next().map_err(|_| "not a timestamp")? {
         match (field, value) {
             (1, Field::Varint(value)) => second = value as i64,
             (2, Field::Varint(value)) => nanosecond = value as i64,
-            (1 | 2, _) if COMES_IN => return Err("not a timestamp"),
+            (1 | 2, _) if IS_INCOMING => return Err("not a timestamp"),
             _ => {}
         }
     }
     let time = u32::try_from(nanosecond).ok().and_then(|nanosecond| Time::new(second, nanosecond));
     match time {
-        None if COMES_IN => Err("a timestamp out of range: the years 1 to 9999, and 0 to 999,999,999 nanoseconds"),
+        None if IS_INCOMING => Err("a timestamp out of range: the years 1 to 9999, and 0 to 999,999,999 nanoseconds"),
         time => Ok(time.unwrap_or_else(|| Time::nearest(second, nanosecond as i32))),
     }
 }
 
 impl<'a> AttributeView<'a> {
-    /// The value where it is text of any kind.
+    /// The value if it is text of any kind.
     #[inline]
     pub fn as_text(&self) -> Option<&'a str> {
         match self {
@@ -707,7 +707,7 @@ mod tests {
             assert_eq!(EventView::parse(of).unwrap().before_failure("wattlesubscriber").unwrap(), before);
         }
         assert_eq!(EventView::parse(&event).unwrap().before_failure("wattlesubscriber"), None);
-        // of a release that took what looks like one
+        // from a release that accepted forged failures
         let mut forged = fail(&event, "forged");
         wire::put_bytes_field(&mut forged, number::BINARY_DATA, b"data");
         assert_eq!(EventView::parse(&forged).unwrap().split_failure("wattlesubscriber"), None);
@@ -717,7 +717,7 @@ mod tests {
         assert!(seen.contains(&("wattlereason", AttributeView::String("real"))) && seen.len() == 2, "{seen:?}");
     }
 
-    /// The fields of a message one after another, as nobody's library would write them.
+    /// A message with these fields in order, as no library would write it.
     fn raw(fields: &[(u32, &[u8])]) -> Vec<u8> {
         let mut out = Vec::new();
         put_required(&mut out, "1", "/s", "t");
@@ -750,7 +750,7 @@ mod tests {
             assert_eq!(EventView::accept(&event).unwrap_err(), EventError::Twice(name.to_owned()));
             assert!(EventView::parse(&event).is_ok(), "what is stored is read as before");
         }
-        // an entry of two names, of two values, of a value of two kinds
+        // an entry with two names, with two values, and with a value of two kinds
         let mut named = one.clone();
         wire::put_bytes_field(&mut named, 1, b"y");
         let mut valued = one.clone();
@@ -777,14 +777,14 @@ mod tests {
     fn what_cloudevents_does_not_allow_does_not_come_in() {
         let text = |text: &str| Attribute::String(text.to_owned());
         for (name, value, says) in [
-            ("wattlereason", text("forged"), "`wattlereason` is the bus's to give"),
-            ("wattle", text("x"), "`wattle` is the bus's to give"),
+            ("wattlereason", text("forged"), "`wattlereason` is reserved"),
+            ("wattle", text("x"), "`wattle` is reserved"),
             ("subject", text("a\nb"), "attribute `subject` is a text with the control character U+000A at position 2"),
             ("partitionkey", text("\0"), "attribute `partitionkey` is a text with the control character U+0000"),
             ("x", text("\u{9b}"), "attribute `x` is a text with the control character U+009B"),
             ("x", Attribute::UriRef("\u{fffe}".into()), "attribute `x` is a text with the noncharacter U+FFFE"),
             ("x", Attribute::Uri("relative".into()), "attribute `x` is not an absolute URI"),
-            ("time", text("yesterday"), "attribute `time` is not a time as RFC 3339 has it"),
+            ("time", text("yesterday"), "attribute `time` is not an RFC 3339 time"),
             ("time", Attribute::Integer(1_700_000_000), "attribute `time` is not a time"),
             ("time", Attribute::Boolean(true), "attribute `time` is not a time"),
             ("time", Attribute::Bytes(b"2026-01-01T00:00:00Z".to_vec()), "attribute `time` is not a time"),

@@ -1,19 +1,19 @@
-//! What CloudEvents 1.0, and the bus, ask of the attributes of an event that comes in. What is stored already is not asked.
+//! The rules of CloudEvents 1.0, and of the bus, for attributes of incoming events. They do not apply to stored events.
 
 use super::{Attribute, AttributeView, EventError};
 use crate::model::Time;
 
-/// What the names of attributes begin with that only the bus gives: those of dead letters.
+/// Prefix of attribute names that only the bus sets: those of dead letters.
 pub const RESERVED_PREFIX: &str = "wattle";
 
-const NO_TIME: &str = "not a time as RFC 3339 has it, such as 2026-01-31T08:00:00Z";
+const NO_TIME: &str = "not an RFC 3339 time such as 2026-01-31T08:00:00Z";
 const NO_URI: &str = "not an absolute URI, such as https://example.com/order.json";
 
-/// The first character of a text that CloudEvents does not allow in any: what it is, to follow "is". Those are control
-/// characters, line ends among them, and what Unicode calls noncharacters.
+/// Describes the first character that CloudEvents does not allow in a text, in words that follow "is". These are
+/// control characters, including line ends, and Unicode noncharacters.
 #[inline]
 pub fn bad_character(text: &str) -> Option<String> {
-    // as nearly all texts are
+    // the usual case
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return None;
     }
@@ -31,13 +31,13 @@ fn is_noncharacter(char: char) -> bool {
     (0xfdd0..=0xfdef).contains(&code) || code & 0xfffe == 0xfffe
 }
 
-/// Whether only the bus gives an attribute of this name.
+/// Whether only the bus sets an attribute of this name.
 #[inline]
 pub fn is_reserved(name: &str) -> bool {
     name.starts_with(RESERVED_PREFIX)
 }
 
-/// Whether a text begins as an absolute URI does, with a scheme.
+/// Whether a text begins like an absolute URI, with a scheme.
 fn is_absolute(uri: &str) -> bool {
     let Some((scheme, rest)) = uri.split_once(':') else { return false };
     let is_in_scheme = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
@@ -47,7 +47,7 @@ fn is_absolute(uri: &str) -> bool {
         && !uri.contains(' ')
 }
 
-/// Checks an attribute that comes in; its name is one.
+/// Checks an incoming attribute whose name is valid.
 ///
 /// # Errors
 /// [`EventError`], with the name.
@@ -70,7 +70,7 @@ pub(super) fn check(name: &str, value: &AttributeView<'_>) -> Result<(), EventEr
     Err(super::wrong(name, what))
 }
 
-/// Checks an attribute that comes in as a text.
+/// Checks an incoming attribute with a text value.
 ///
 /// # Errors
 /// [`EventError`], with the name.
@@ -79,10 +79,10 @@ pub fn check_text(name: &str, value: &str) -> Result<(), EventError> {
 }
 
 impl Attribute {
-    /// What a text is as the value of an attribute: `time` and `dataschema` have types of their own.
+    /// Converts a text into the value of an attribute: `time` and `dataschema` have types of their own.
     ///
     /// # Errors
-    /// [`EventError`], with the name, for a `time` that is none.
+    /// [`EventError`], with the name, for an invalid `time`.
     pub fn of_text(name: &str, text: String) -> Result<Self, EventError> {
         match name {
             "time" => Time::parse(&text).map(Self::Timestamp).ok_or_else(|| super::wrong(name, NO_TIME)),
@@ -92,13 +92,13 @@ impl Attribute {
     }
 }
 
-/// Which names have been seen: never says "no" to one that was. So nothing is kept of names, of which there may be very many,
-/// and nearly never looked again.
+/// A set of names without false negatives. It stores no names, of which there may be many, and false positives are
+/// rare.
 #[derive(Default)]
-pub(super) struct Names(u128);
+pub(super) struct NameFilter(u128);
 
-impl Names {
-    /// Notes a name. Whether it may have been noted before.
+impl NameFilter {
+    /// Adds a name. Returns whether it may have been added before.
     #[inline]
     pub(super) fn note(&mut self, name: &str) -> bool {
         let hash =

@@ -1,23 +1,23 @@
-//! What is recognised of the events of a key, before the key's state in its entry:
+//! The identities of a key's events, before the key's state in its entry:
 //!
 //! ```text
 //!   0xfe, u16 count, and per event: u64 of its identity, u64 its offset (2^64 - 1: it has none)
 //! ```
 //!
-//! So it is looked up, moved and forgotten with the state, and costs nothing beside it. Half an identity is enough among the
-//! few of a key.
+//! So they are read, moved and forgotten together with the state, without extra lookups. Half an identity suffices
+//! among the few of one key.
 
 use bytes::{Buf, BufMut};
 
 use crate::model::{EventId, Offset};
 
-/// Events of a key that are recognised for as long as the key is known: they are read and written with its state, 16 bytes each.
+/// Maximum number of remembered events of a key: they are read and written with its state, 16 bytes each.
 pub const KEY_IDENTITIES_MAX: usize = 256;
 
-/// Before them: nothing that a text can begin with.
+/// Precedes the identities: no text begins with this byte.
 const MARK: u8 = 0xfe;
 const HEAD_BYTES: usize = 1 + size_of::<u16>();
-/// Bytes of one.
+/// Bytes of one identity.
 pub(in crate::model) const ROW_BYTES: usize = 2 * size_of::<u64>();
 
 /// The identities of a key's events.
@@ -25,7 +25,7 @@ pub(in crate::model) const ROW_BYTES: usize = 2 * size_of::<u64>();
 pub(in crate::model) struct Identities<'a>(&'a [[u8; ROW_BYTES]]);
 
 impl<'a> Identities<'a> {
-    /// Those in an entry, and what is behind them.
+    /// The identities in an entry, and the rest of it.
     pub(in crate::model) fn split(stored: &'a [u8]) -> (Self, &'a [u8]) {
         let split = || {
             let mut rest = stored.strip_prefix(&[MARK])?;
@@ -36,19 +36,19 @@ impl<'a> Identities<'a> {
         split().unwrap_or((Self::default(), stored))
     }
 
-    /// Whether an event is among them; then its offset, where it has one.
+    /// Whether an event is among them, and its offset, if it has one.
     pub(in crate::model) fn find(self, id: EventId) -> Option<Option<Offset>> {
         let row = self.0.iter().find(|row| row.as_slice().get_u64_le() == half(id))?;
         let offset = row.as_slice().get(size_of::<u64>()..).map_or(Offset::MAX, |mut offset| offset.get_u64_le());
         Some((offset != Offset::MAX).then_some(offset))
     }
 
-    /// Whether there may be one more.
+    /// Whether one more can be added.
     pub(in crate::model) fn has_room(self) -> bool {
         self.0.len() < KEY_IDENTITIES_MAX
     }
 
-    /// The beginning of an entry: these, and one more.
+    /// The beginning of an entry with these identities and one more.
     pub(in crate::model) fn with(self, more: Option<(EventId, Option<Offset>)>) -> Vec<u8> {
         let count = self.0.len() + more.iter().len();
         let mut out = Vec::new();

@@ -1,26 +1,26 @@
-//! Guards: which orders of states a key of a topic may go through.
+//! Guards: enforce the order of states of each key in a topic.
 //!
-//! The state of a key is that of its last event. A record that is guarded says which state it brings; whether that may
-//! follow is decided where the record gets its place, in the order of the places, and never again.
+//! The state of a key is that of its last event. A guarded record states its new state; whether that may follow is
+//! decided once, when the record gets its offset, in the order of offsets.
 //!
-//! What a partition keeps of its keys, all in the frame that changes it:
+//! The entries of a partition for its keys, written in the frame that changes them:
 //!
 //! ```text
 //!   key                     value
-//!   the key's hash, 16 B    the state of a key whose life goes on; or, of one whose life has ended:
+//!   the key's hash, 16 B    the state of a living key; or, of a key whose life has ended:
 //!                           0xff, u64 number of its slot, u64 time of its end, its last state
-//!   00                      u64: keys whose lives go on
-//!   01                      u64, u64: the first slot that is kept, the next one that is given
+//!   00                      u64: number of living keys
+//!   01                      u64, u64: the first slot in use, the next slot to assign
 //!   03                      u64: events that are held until their key is in another state
-//!   02 u64 number           a slot: u64 time of the end, the key's hash; empty where that key lives again
+//!   02 u64 number           a slot: u64 time of the end, the key's hash; empty after that key has restarted
 //! ```
 //!
-//! Where a topic recognises events for as long as it knows their keys, the identities of a key's events are before its state
-//! (`identities.rs`). A key that has not begun, and of which something is held, is kept as one that ended in no state, so that it
-//! is forgotten as those are.
+//! If a topic deduplicates per key, the identities of a key's events precede its state (`identities.rs`). A key that
+//! has not started, but has held events, is stored like one that ended in an empty state, so that it is forgotten like
+//! those.
 //!
-//! Slots are given in the order of ends, so the oldest end is always that of the first slot: what has been remembered for
-//! long enough, or is one too many, is found with one look. Integers are little endian; those in keys and the hash, big endian.
+//! Slots are assigned in the order of ends, so the first slot is the oldest end: the next one to forget is found with
+//! one lookup. Integers are little endian; those in keys and the hash, big endian.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,23 +37,23 @@ pub use identities::KEY_IDENTITIES_MAX;
 pub(crate) use identities::identities_bytes;
 pub(super) use identities::{Identities, ROW_BYTES};
 
-/// The states of a topic's keys.
+/// The states of a topic's keys, and their order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lifecycle {
-    /// With which a key may begin.
+    /// The first states of a key.
     pub start: BTreeSet<Arc<str>>,
-    /// Which may follow each state. Where none may, the key's life has ended.
+    /// The states that may follow each state. After a state without any, the key's life has ended.
     pub allow: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
-    /// Most keys of each partition whose lives have begun and not ended.
+    /// Maximum number of living keys per partition.
     pub keys_max: u64,
-    /// How long the end of a key's life is remembered, and the key cannot begin again; `None`: it may at once.
+    /// How long an ended key is remembered and cannot start again; `None`: it can at once.
     pub remember: Option<Duration>,
-    /// Most ends that each partition remembers; the oldest are forgotten first.
+    /// Maximum number of ended keys that a partition remembers; the oldest are forgotten first.
     pub remembered_max: u64,
 }
 
 impl Lifecycle {
-    /// A state by its name; `None` where there is no such state.
+    /// A state by name; `None` if it does not exist.
     pub fn state(&self, name: &str) -> Option<Arc<str>> {
         let among = |states: &BTreeSet<Arc<str>>| states.get(name).cloned();
         let listed = self.allow.get_key_value(name).map(|(state, _)| state.clone());
@@ -66,82 +66,82 @@ impl Lifecycle {
         followed.chain(self.allow.values().flatten()).map(AsRef::as_ref).collect()
     }
 
-    /// Which states may follow one; `None` where none may.
+    /// The states that may follow a state; `None` if it is final.
     pub(crate) fn follows(&self, state: &str) -> Option<&BTreeSet<Arc<str>>> {
         self.allow.get(state).filter(|next| !next.is_empty())
     }
 
-    /// Whether an end of that time is not remembered any more.
+    /// Whether an end at that time is no longer remembered.
     pub(super) fn forgets(&self, ended_ns: u64, now_ns: u64) -> bool {
         let remember = |remember: Duration| u64::try_from(remember.as_nanos()).unwrap_or(u64::MAX);
         self.remember.is_none_or(|period| ended_ns.saturating_add(remember(period)) <= now_ns)
     }
 
-    /// The states that may follow what is known of a key; or else the state that none may follow.
-    pub(super) fn next_of<'a>(&'a self, known: &Known<'a>, now_ns: u64) -> Result<&'a BTreeSet<Arc<str>>, &'a str> {
+    /// The states that may follow the state of a key; the error is its final state.
+    pub(super) fn next_of<'a>(&'a self, known: &KeyState<'a>, now_ns: u64) -> Result<&'a BTreeSet<Arc<str>>, &'a str> {
         let state = match known {
-            Known::Nothing => return Ok(&self.start),
-            Known::Living(state) | Known::Ended { state, .. } => state,
+            KeyState::Nothing => return Ok(&self.start),
+            KeyState::Living(state) | KeyState::Ended { state, .. } => state,
         };
         if let Some(next) = self.follows(state) {
             return Ok(next);
         }
         let is_forgotten = match known {
-            Known::Ended { ended_ns, .. } => self.forgets(*ended_ns, now_ns),
+            KeyState::Ended { ended_ns, .. } => self.forgets(*ended_ns, now_ns),
             _ => self.remember.is_none(),
         };
-        // of a state that the lifecycle does not know any more it says nothing
+        // a state that was removed from the lifecycle restricts nothing
         if is_forgotten || self.state(state).is_none() { Ok(&self.start) } else { Err(state) }
     }
 }
 
-/// What a record says of the state of its key.
+/// The state that a record brings for its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
     /// A hash of the key.
     pub(super) key: u128,
-    /// The state that it brings.
+    /// The new state.
     pub(super) state: Arc<str>,
-    /// What it is for whoever hands it in: the number of its event in a publish or a call.
+    /// The number of its event in the publish or the call, for error reports.
     pub(super) of: u32,
-    /// Where it goes where its state may not follow now.
-    pub(super) aside: Option<Aside>,
-    /// Where others of its partition are held, whether or not it would be.
+    /// Where to set it aside if its state may not follow now.
+    pub(super) aside: Option<Diversion>,
+    /// The partition with held events of the same partition, whether or not this one could be held.
     pub(super) held: Option<PartitionId>,
-    /// By what it is recognised for as long as its key is known.
+    /// Its identity, recognised as long as its key is known.
     pub(super) id: Option<EventId>,
 }
 
-/// Where a record goes whose state may not follow now.
+/// Where to set aside a record whose state may not follow now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Aside {
-    /// The partition that takes it.
+pub struct Diversion {
+    /// The partition that receives it.
     pub to: PartitionId,
-    /// Most records that are held for the partition that it was for; `None`: it is not held there, it stays.
+    /// Maximum number of held events of the original partition; `None`: it is not held but diverted for good.
     pub held_max: Option<u64>,
 }
 
-/// A record that was put aside.
+/// A record that was set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SetAside {
-    /// The slice that it came in.
+pub struct DivertedRecord {
+    /// The slice that contained it.
     pub slice: u32,
-    /// Its number within that.
+    /// Its index in the slice.
     pub record: u32,
-    /// The partition that took it.
+    /// The partition that received it.
     pub to: PartitionId,
-    /// The slice that it is in now, and its number within that.
+    /// Its new slice, and its index there.
     pub at: (u32, u32),
 }
 
-/// What becomes of a record that is not refused.
+/// The outcome for a record that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It gets its place.
+    /// It gets its offset.
     Follows,
-    /// It goes there instead.
+    /// It is set aside in this partition.
     Aside(PartitionId),
-    /// It came before, and got this offset then, where it has one.
+    /// It is a duplicate of the event at this offset, if it has one.
     Known(Option<Offset>),
 }
 
@@ -151,59 +151,59 @@ impl Guard {
         self.key.to_be_bytes()
     }
 
-    /// Of a record with this key.
+    /// A guard for a record with this key.
     pub fn new(key: &str, state: Arc<str>, of: u32) -> Self {
         Self { key: xxh3::xxh3_128(key.as_bytes()), state, of, aside: None, held: None, id: None }
     }
 
-    /// It is recognised by this when it comes again, for as long as its key is known.
+    /// Adds an identity, recognised as long as the key is known.
     pub fn recognised_by(self, id: EventId) -> Self {
         Self { id: Some(id), ..self }
     }
 
-    /// Where the record goes where its state may not follow now, rather than being refused.
-    pub fn or_aside(self, aside: Option<Aside>) -> Self {
+    /// Sets where the record goes if its state may not follow now, instead of being refused.
+    pub fn or_aside(self, aside: Option<Diversion>) -> Self {
         Self { aside, ..self }
     }
 
-    /// Others of its partition are held there, and are recognised when they come again.
-    pub fn beside(self, held: PartitionId) -> Self {
+    /// Sets the partition with held events of the same partition; they count as duplicates.
+    pub fn with_held_in(self, held: PartitionId) -> Self {
         Self { held: Some(held), ..self }
     }
 
-    /// Whether it goes elsewhere where its state may not follow now.
+    /// Whether the record may be set aside.
     pub(crate) fn may_go_aside(&self) -> bool {
         self.aside.is_some()
     }
 
-    /// Where records may be that were for the same partition, beside that.
+    /// Other partitions that may contain records of the same partition.
     pub(crate) fn elsewhere(&self) -> impl Iterator<Item = PartitionId> + use<> {
         let aside = self.aside.map(|aside| aside.to).filter(|to| Some(*to) != self.held);
         self.held.into_iter().chain(aside)
     }
 
-    /// Bytes of the entries that it may bring, and how many.
+    /// Upper bound of the bytes and the number of entries that it may write.
     pub(crate) fn entries(&self) -> (usize, usize) {
         let (key, slot_key) = (size_of::<u128>(), 1 + size_of::<u64>());
-        // what is known of the key already comes on top
+        // without the existing identities of the key
         let state = key + ENDED_HEAD_BYTES + self.state.len() + self.id.map_or(0, |_| ROW_BYTES);
         let forgotten = FORGOTTEN_AT_ONCE * (key + slot_key);
-        // the state, its slot, and the one of an earlier end
+        // the state, its slot, and the slot of an earlier end
         (state + 2 * slot_key + SLOT_BYTES + forgotten, 3 + 2 * FORGOTTEN_AT_ONCE)
     }
 }
 
-/// Why a record is refused. Nothing of what it came with happened.
+/// Why a record is refused. The whole append or unit had no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardRefused {
     /// The number of its event in the publish or the call.
     pub of: u32,
-    /// Why.
+    /// The reason.
     pub why: GuardReason,
 }
 
 impl GuardRefused {
-    /// Whether it is the event that is refused: nothing else would have another verdict.
+    /// Whether the event itself is refused: a repetition would have the same verdict.
     pub fn is_for_its_event(&self) -> bool {
         !matches!(self.why, GuardReason::Unreadable(_))
     }
@@ -212,44 +212,44 @@ impl GuardRefused {
 /// Why a state may not follow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GuardReason {
-    /// The order of states is not one that the topic's lifecycle allows.
+    /// The lifecycle of the topic does not allow this order of states.
     #[error(
         "the lifecycle of the topic does not allow `{to}` {}",
         from.as_ref().map_or("as the first state of a key".to_owned(), |from| format!("to follow `{from}`"))
     )]
     Order {
-        /// The state of the key; `None` where its life has not begun.
+        /// The state of the key; `None` if it has not started.
         from: Option<String>,
-        /// The state that was to follow.
+        /// The new state.
         to: Arc<str>,
     },
-    /// The lives of as many keys as may have begun and not ended.
+    /// The maximum number of living keys is reached.
     #[error(
-        "{max} keys of this partition have begun their lifecycle and not ended it, and there may be no more: end some of \
-         them, or raise `lifecycle.max`"
+        "{max} keys of this partition have started their lifecycle and not ended it, which is the maximum: end some \
+         of them, or raise `lifecycle.max`"
     )]
     Full {
-        /// How many.
+        /// The maximum.
         max: u64,
     },
-    /// As many events are held as may.
+    /// The maximum number of held events is reached.
     #[error(
-        "{why}; it would be held until its key is in another state, but {max} events of this partition are held already, and \
-         there may be no more"
+        "{why}; it would be held until its key is in another state, but {max} events of this partition are held \
+         already, which is the maximum"
     )]
     HeldFull {
-        /// Why it would be held.
+        /// Why the event would be held.
         why: Box<GuardReason>,
-        /// How many.
+        /// The maximum.
         max: u64,
     },
-    /// As many events of its key are recognised as may be.
+    /// The maximum number of identities of the key is reached.
     #[error(
-        "{max} events of its key are recognised already, and there may be no more with `dedupe: {{ per: key }}`: end the lifecycle \
-         of the key, or have `dedupe` say a `window`"
+        "{max} events of its key are recognised already, which is the maximum with `dedupe: {{ per: key }}`: end the \
+         lifecycle of the key, or set a `window` in `dedupe`"
     )]
     Recognised {
-        /// How many.
+        /// The maximum.
         max: usize,
     },
     /// The state of its key cannot be read.
@@ -257,7 +257,7 @@ pub enum GuardReason {
     Unreadable(Arc<str>),
 }
 
-/// What a topic's partition keeps of its keys' states.
+/// Reads the entries of a partition with the states of its keys.
 pub trait GuardStates {
     /// The value of an entry.
     ///
@@ -265,31 +265,31 @@ pub trait GuardStates {
     /// Why it cannot be read.
     fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, Arc<str>>;
 
-    /// As [`Self::get`], of what is not needed now: `None` where it is not at hand.
+    /// As [`Self::get`], but only if it is cheap; `None` if it is not.
     fn glance(&self, partition: PartitionId, key: &[u8]) -> Option<Option<Bytes>> {
         self.get(partition, key).ok()
     }
 }
 
-/// The entry with the number of keys whose lives go on.
+/// The key of the number of living keys.
 pub(super) const LIVING: &[u8] = &[0];
-/// The entry with the slots of ends that are remembered.
+/// The key of the range of slots in use.
 pub(super) const ENDED: &[u8] = &[1];
-/// The entry with the number of events that are held.
+/// The key of the number of held events.
 pub(super) const HELD: &[u8] = &[3];
-/// In the key of a slot, before its number.
+/// Prefix of the key of a slot.
 const SLOT: u8 = 2;
-/// Before the state of a key whose life has ended: nothing that a text can begin with, then its slot and its time.
+/// Precedes the slot, time and state of an ended key: no text begins with this byte.
 pub(super) const ENDED_MARK: u8 = 0xff;
 const ENDED_HEAD_BYTES: usize = 1 + 2 * size_of::<u64>();
 pub(super) const SLOT_BYTES: usize = size_of::<u64>() + size_of::<u128>();
-/// Ends that are forgotten with each record at the most: one more than it can bring, so that what is due comes to an end.
+/// Maximum number of ends forgotten with each record: one more than it can add, so that the backlog shrinks.
 pub(super) const FORGOTTEN_AT_ONCE: usize = 2;
 
-/// What is known of a key.
+/// The stored state of a key.
 #[derive(Debug)]
-pub(super) enum Known<'a> {
-    /// It has not begun, or is forgotten.
+pub(super) enum KeyState<'a> {
+    /// It has not started, or is forgotten.
     Nothing,
     Living(&'a str),
     Ended {
@@ -299,7 +299,7 @@ pub(super) enum Known<'a> {
     },
 }
 
-impl<'a> Known<'a> {
+impl<'a> KeyState<'a> {
     pub(super) fn parse(stored: Option<&'a [u8]>) -> Self {
         let Some((_, stored)) = stored.map(Identities::split) else { return Self::Nothing };
         let ended = || {
@@ -312,7 +312,7 @@ impl<'a> Known<'a> {
     }
 }
 
-/// The numbers of the slots that are kept.
+/// The range of slots in use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Slots {
     pub(super) first: u64,
@@ -343,22 +343,22 @@ pub(super) fn number_of(stored: Option<&[u8]>) -> u64 {
     stored.and_then(|mut stored| stored.try_get_u64_le().ok()).unwrap_or(0)
 }
 
-/// How many keys a partition keeps something of.
+/// Numbers of keys and held events in a partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GuardCounts {
-    /// Those whose lives have begun and not ended.
+    /// Keys that have started and not ended.
     pub living: u64,
-    /// Those whose lives have ended, and that are remembered.
+    /// Keys that have ended and are remembered.
     pub ended: u64,
     /// Events that are held until their key is in another state.
     pub held: u64,
 }
 
 impl GuardCounts {
-    /// Out of what a partition keeps.
+    /// Reads the counts from the entries of a partition.
     ///
     /// # Errors
-    /// What `get` returns.
+    /// The error of `get`.
     pub fn read<E>(mut get: impl FnMut(&[u8]) -> Result<Option<Bytes>, E>) -> Result<Self, E> {
         let (living, ended, held) = (get(LIVING)?, get(ENDED)?, get(HELD)?);
         Ok(Self {
@@ -368,17 +368,17 @@ impl GuardCounts {
         })
     }
 
-    /// How many of the ends that are remembered came at a time or before, and slightly more where their keys live again.
+    /// The number of remembered ends at or before a time; restarted keys can make it slightly too high.
     ///
     /// # Errors
-    /// What `get` returns.
+    /// The error of `get`.
     pub fn ended_until<E>(mut get: impl FnMut(&[u8]) -> Result<Option<Bytes>, E>, time_ns: u64) -> Result<u64, E> {
         let Slots { first, next } = Slots::parse(get(ENDED)?.as_deref());
         let (mut from, mut until) = (first, next);
         while from < until {
             let middle = from + (until - from) / 2;
             let slot = get(&slot_key(middle))?;
-            // an empty one says nothing, and counts as old
+            // an empty slot has no time, and counts as old
             let ended_ns = slot.and_then(|mut slot| slot.try_get_u64_le().ok());
             if ended_ns.is_none_or(|ended_ns| ended_ns <= time_ns) { from = middle + 1 } else { until = middle }
         }
@@ -386,47 +386,47 @@ impl GuardCounts {
     }
 }
 
-/// Who keeps what a partition of a topic keeps: no subscriber has a number so high.
+/// The pseudo-lane that owns the entries of a topic's partition: no subscriber has such a high number.
 pub fn keeper_of(partition: PartitionId) -> LaneId {
     LaneId { subscriber: SubscriberId(1 << 31 | partition.topic.0), partition: partition.partition }
 }
 
-/// What is recognised of a key: nothing once its end is forgotten.
+/// The identities of a key's events: none after its end is forgotten.
 pub(super) fn identities_of<'a>(stored: Option<&'a [u8]>, lifecycle: &Lifecycle, now_ns: u64) -> Identities<'a> {
-    match Known::parse(stored) {
-        Known::Ended { ended_ns, .. } if lifecycle.forgets(ended_ns, now_ns) => Identities::default(),
+    match KeyState::parse(stored) {
+        KeyState::Ended { ended_ns, .. } if lifecycle.forgets(ended_ns, now_ns) => Identities::default(),
         _ => stored.map(Identities::split).unwrap_or_default().0,
     }
 }
 
-/// The hash of a key under which a partition keeps its state.
+/// The hash of a key, under which a partition stores its state.
 pub(crate) fn key_hash(key: &str) -> [u8; 16] {
     xxh3::xxh3_128(key.as_bytes()).to_be_bytes()
 }
 
-/// The states that may follow now for a key of which a partition keeps this; `None` where none may.
+/// The states that may follow the stored state of a key now; `None` if none may.
 pub(crate) fn may_follow<'a>(
     lifecycle: &'a Lifecycle,
     stored: Option<&'a [u8]>,
     now_ns: u64,
 ) -> Option<&'a BTreeSet<Arc<str>>> {
-    lifecycle.next_of(&Known::parse(stored), now_ns).ok()
+    lifecycle.next_of(&KeyState::parse(stored), now_ns).ok()
 }
 
-/// Why a state may not follow now that of a key of which a partition keeps this.
+/// Why a state may not follow the stored state of a key now.
 pub(crate) fn why_not(
     lifecycle: &Lifecycle,
     stored: Option<&[u8]>,
     state: &Arc<str>,
     now_ns: u64,
 ) -> Option<GuardReason> {
-    check_order(lifecycle, &Known::parse(stored), state, now_ns).err()
+    check_order(lifecycle, &KeyState::parse(stored), state, now_ns).err()
 }
 
-/// That a state may follow what is known of its key.
+/// Checks that a state may follow the state of its key.
 pub(super) fn check_order(
     lifecycle: &Lifecycle,
-    known: &Known<'_>,
+    known: &KeyState<'_>,
     to: &Arc<str>,
     now_ns: u64,
 ) -> Result<(), GuardReason> {
@@ -436,21 +436,21 @@ pub(super) fn check_order(
     }
     let from = match (next, known) {
         (Err(state), _) => Some(state),
-        (Ok(_), Known::Living(state) | Known::Ended { state, .. }) => {
+        (Ok(_), KeyState::Living(state) | KeyState::Ended { state, .. }) => {
             Some(*state).filter(|state| lifecycle.follows(state).is_some())
         }
-        (Ok(_), Known::Nothing) => None,
+        (Ok(_), KeyState::Nothing) => None,
     };
     Err(GuardReason::Order { from: from.map(str::to_owned), to: to.clone() })
 }
 
-/// What is looked at for some guarded records of a partition beside the states of their keys.
+/// The entries that guards of a partition read in addition to the states of keys.
 pub(crate) const GUARD_ENTRIES: [&[u8]; 3] = [LIVING, HELD, ENDED];
 
 /// Bytes of the values of [`GUARD_ENTRIES`] with their keys.
 pub(crate) const GUARD_ENTRIES_BYTES: usize = 3 + 4 * size_of::<u64>();
 
-/// The keys of the slots that are kept, oldest first, out of the entry that [`GUARD_ENTRIES`] ends with.
+/// The keys of the slots in use, oldest first, given the last of [`GUARD_ENTRIES`].
 pub(crate) fn slots_of(ended: Option<&[u8]>) -> impl Iterator<Item = [u8; 9]> + Clone {
     let Slots { first, next } = Slots::parse(ended);
     (first..next).map(slot_key)

@@ -5,9 +5,9 @@ use super::*;
 use crate::model::{GuardJudge, LaneWrite, TopicId};
 
 #[derive(Default)]
-struct Kept(RefCell<HashMap<(PartitionId, Bytes), Bytes>>);
+struct TestStates(RefCell<HashMap<(PartitionId, Bytes), Bytes>>);
 
-impl GuardStates for Kept {
+impl GuardStates for TestStates {
     fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Bytes>, Arc<str>> {
         Ok(self.0.borrow().get(&(partition, Bytes::copy_from_slice(key))).cloned())
     }
@@ -25,12 +25,12 @@ fn orders() -> Lifecycle {
 
 const REMEMBER_NS: u64 = 1_000;
 
-/// Judges some records as one, and keeps what they bring.
-fn judge(kept: &Kept, records: &[(&str, &str)]) -> Result<(), String> {
+/// Judges some records as one append, and stores the changed entries.
+fn judge(kept: &TestStates, records: &[(&str, &str)]) -> Result<(), String> {
     judge_at(kept, &orders(), 0, records)
 }
 
-fn judge_at(kept: &Kept, lifecycle: &Lifecycle, now_ns: u64, records: &[(&str, &str)]) -> Result<(), String> {
+fn judge_at(kept: &TestStates, lifecycle: &Lifecycle, now_ns: u64, records: &[(&str, &str)]) -> Result<(), String> {
     let mut judge = GuardJudge::new(kept, now_ns);
     for (of, (key, state)) in (0..).zip(records) {
         let guard = Guard::new(key, lifecycle.state(state).unwrap(), of);
@@ -48,7 +48,7 @@ fn judge_at(kept: &Kept, lifecycle: &Lifecycle, now_ns: u64, records: &[(&str, &
     Ok(())
 }
 
-fn counts(kept: &Kept) -> (u64, u64) {
+fn counts(kept: &TestStates) -> (u64, u64) {
     let counts = GuardCounts::read(|key| kept.get(HERE, key)).unwrap();
     (counts.living, counts.ended)
 }
@@ -57,7 +57,7 @@ const REVIVED: &str = "0: the lifecycle of the topic does not allow `created` to
 
 #[test]
 fn a_final_state_stays_final_for_as_long_as_it_is_remembered() {
-    let kept = Kept::default();
+    let kept = TestStates::default();
     judge(&kept, &[("a", "created"), ("a", "cancelled")]).unwrap();
     assert_eq!(counts(&kept), (0, 1));
     let revive = |now_ns| judge_at(&kept, &orders(), now_ns, &[("a", "created")]);
@@ -68,13 +68,13 @@ fn a_final_state_stays_final_for_as_long_as_it_is_remembered() {
     revive(REMEMBER_NS).unwrap();
     assert_eq!(counts(&kept).0, 1);
     judge_at(&kept, &orders(), REMEMBER_NS, &[("a", "cancelled")]).unwrap();
-    // the end is a new one
+    // this is a new end
     assert_eq!(revive(2 * REMEMBER_NS - 1).unwrap_err(), REVIVED);
 }
 
 #[test]
 fn it_begins_again_at_once_where_it_may() {
-    let kept = Kept::default();
+    let kept = TestStates::default();
     let restarts = Lifecycle { remember: None, ..orders() };
     let all = [("a", "created"), ("a", "paid"), ("a", "shipped")];
     judge_at(&kept, &restarts, 0, &all).unwrap();
@@ -85,20 +85,20 @@ fn it_begins_again_at_once_where_it_may() {
 
 #[test]
 fn ends_that_were_remembered_go_once_keys_may_begin_again_at_once() {
-    let kept = Kept::default();
+    let kept = TestStates::default();
     judge(&kept, &[("a", "created"), ("a", "cancelled"), ("b", "created"), ("b", "cancelled")]).unwrap();
     let restarts = Lifecycle { remember: None, ..orders() };
     judge_at(&kept, &restarts, 0, &[("b", "created")]).unwrap();
     judge_at(&kept, &restarts, 0, &[("a", "created")]).unwrap();
     assert_eq!(counts(&kept), (2, 0));
-    // a slot that is gone takes nothing along of a key that lives again
+    // removing the slot must not remove a key that has restarted
     judge_at(&kept, &restarts, 0, &[("a", "paid"), ("b", "paid")]).unwrap();
     assert_eq!(kept.0.borrow().len(), 4, "two states, two counts");
 }
 
 #[test]
 fn of_too_many_ends_the_oldest_are_forgotten() {
-    let kept = Kept::default();
+    let kept = TestStates::default();
     let keys = ["a", "b", "c", "d", "e"];
     for (now_ns, key) in (0..).zip(keys) {
         judge_at(&kept, &orders(), now_ns, &[(key, "created"), (key, "cancelled")]).unwrap();
@@ -109,7 +109,7 @@ fn of_too_many_ends_the_oldest_are_forgotten() {
     }
     judge(&kept, &[("a", "created"), ("b", "created")]).unwrap();
     assert_eq!(kept.0.borrow().len(), 2 + 2 * 3 + 2, "nothing is left of what is forgotten");
-    // fewer from now on: more are forgotten with each record than it brings
+    // with a lower maximum, each record forgets more ends than it adds
     let fewer = Lifecycle { remembered_max: 1, keys_max: 9, ..orders() };
     judge_at(&kept, &fewer, 9, &[("f", "created"), ("f", "cancelled")]).unwrap();
     assert_eq!(counts(&kept), (2, 1));
@@ -117,7 +117,7 @@ fn of_too_many_ends_the_oldest_are_forgotten() {
 
 #[test]
 fn what_is_old_is_forgotten_with_later_records_a_few_at_once() {
-    let kept = Kept::default();
+    let kept = TestStates::default();
     let many = Lifecycle { remembered_max: 9, keys_max: 9, ..orders() };
     let keys = ["a", "b", "c", "d", "e"];
     for key in keys {
@@ -125,7 +125,7 @@ fn what_is_old_is_forgotten_with_later_records_a_few_at_once() {
     }
     judge_at(&kept, &many, REMEMBER_NS, &[("f", "created")]).unwrap();
     assert_eq!(counts(&kept), (1, 3));
-    judge_at(&kept, &many, REMEMBER_NS, &[("e", "created")]).unwrap(); // its slot is still there
+    judge_at(&kept, &many, REMEMBER_NS, &[("e", "created")]).unwrap(); // its slot still exists
     judge_at(&kept, &many, REMEMBER_NS, &[("g", "created")]).unwrap();
     assert_eq!(counts(&kept), (3, 0));
     judge_at(&kept, &many, REMEMBER_NS, &[("e", "paid")]).unwrap();
@@ -133,7 +133,7 @@ fn what_is_old_is_forgotten_with_later_records_a_few_at_once() {
 
 #[test]
 fn a_key_goes_on_where_the_lifecycle_has_more_states_now() {
-    let kept = Kept::default();
+    let kept = TestStates::default();
     judge(&kept, &[("a", "created"), ("a", "paid"), ("a", "shipped")]).unwrap();
     let mut more = orders();
     more.allow.insert("shipped".into(), ["returned".into()].into());
@@ -144,7 +144,7 @@ fn a_key_goes_on_where_the_lifecycle_has_more_states_now() {
 
 #[test]
 fn what_was_kept_before_ends_were_remembered_is_read() {
-    let kept = Kept::default();
+    let kept = TestStates::default();
     kept.0.borrow_mut().insert((HERE, LIVING.into()), Bytes::copy_from_slice(&1u64.to_le_bytes()));
     let key = Guard::new("a", "paid".into(), 0).entry_key();
     kept.0.borrow_mut().insert((HERE, Bytes::copy_from_slice(&key)), "created".into());
@@ -154,7 +154,7 @@ fn what_was_kept_before_ends_were_remembered_is_read() {
 
 #[test]
 fn an_impossible_order_is_refused_whole() {
-    let kept = Kept::default();
+    let kept = TestStates::default();
     let refused = judge(&kept, &[("b", "created"), ("a", "paid")]).unwrap_err();
     assert_eq!(refused, "1: the lifecycle of the topic does not allow `paid` as the first state of a key");
     assert!(kept.0.borrow().is_empty());
@@ -166,7 +166,7 @@ fn an_impossible_order_is_refused_whole() {
 
 #[test]
 fn keys_that_go_on_are_bounded() {
-    let kept = Kept::default();
+    let kept = TestStates::default();
     judge(&kept, &[("a", "created"), ("b", "created")]).unwrap();
     assert!(judge(&kept, &[("c", "created")]).unwrap_err().contains("lifecycle.max"));
     judge(&kept, &[("a", "cancelled"), ("c", "created")]).unwrap();
@@ -174,9 +174,9 @@ fn keys_that_go_on_are_bounded() {
 
 #[test]
 fn a_state_that_is_not_known_any_more_has_ended() {
-    let kept = Kept::default();
+    let kept = TestStates::default();
     judge(&kept, &[("a", "created")]).unwrap();
-    // it is not remembered as one that has ended either
+    // nor is it remembered as ended
     let kept_key: Vec<_> = kept.0.borrow().keys().filter(|(_, key)| key.len() == 16).cloned().collect();
     kept.0.borrow_mut().insert(kept_key[0].clone(), Bytes::from_static(b"old"));
     assert!(judge(&kept, &[("a", "paid")]).is_err());

@@ -1,8 +1,8 @@
-//! Events in the CloudEvents JSON format: what people publish from files and what `tail` prints.
+//! Events in the CloudEvents JSON format, for publishing from files and for `tail`.
 //!
-//! Data is bytes: JSON data is what stands between `"data":` and its end, in and out, whatever the numbers, the order or the
-//! spaces in it. What cannot stand there on one line as it is (line ends or spaces around it, bytes that are no JSON) is
-//! `data_base64`, so that what is printed can be published again as the same event.
+//! Data is bytes: JSON data is the text between `"data":` and its end, on input and output, including its numbers,
+//! order and spaces. Data that cannot be on one line unchanged (with line ends or surrounding spaces, or not JSON)
+//! becomes `data_base64`, so that printed events can be published again unchanged.
 
 mod reading;
 
@@ -17,23 +17,23 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::event::{Attribute, Data, Event, EventError, is_attribute_name};
-pub use reading::{Checked, check};
+pub use reading::{ValidJson, check};
 
 /// Why a text is not an event.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
-    /// Not JSON, or not that of one event alone.
+    /// Not JSON, or not exactly one event.
     #[error("{what}")]
     Syntax {
         /// What is wrong.
         what: String,
-        /// Where in the text, in characters from 1.
+        /// The position in the text, in characters from 1.
         column: usize,
     },
     /// JSON, but not an object.
-    #[error("a CloudEvent is a JSON object, this is {0}{hint}", hint = if *.0 == ARRAY { ": one event on each line, as `jq -c '.[]'` writes them" } else { "" })]
+    #[error("a CloudEvent is a JSON object, this is {0}{hint}", hint = array_hint(.0))]
     NotAnObject(&'static str),
-    /// An attribute of the wrong JSON type or with an impossible value.
+    /// An attribute of the wrong JSON type or with an invalid value.
     #[error("attribute `{name}` {what}")]
     Attribute {
         /// The attribute.
@@ -47,7 +47,7 @@ pub enum JsonError {
 }
 
 impl JsonError {
-    /// Where in the text, in characters from 1.
+    /// The position in the text, in characters from 1.
     pub fn column(&self) -> Option<usize> {
         match self {
             Self::Syntax { column, .. } => Some(*column),
@@ -55,22 +55,22 @@ impl JsonError {
         }
     }
 
-    /// What is wrong with a text that should be an event on one line.
+    /// The error for a text that should be an event on one line.
     pub fn syntax(error: &serde_json::Error, text: &str) -> Self {
         let at = text.floor_char_boundary(error.column().saturating_sub(1));
         let rest = text.get(at..).unwrap_or_default();
         let said = error.to_string();
         let what = match rest.chars().next() {
-            _ if text.starts_with('\u{feff}') => "a byte order mark stands before it: remove it".to_owned(),
+            _ if text.starts_with('\u{feff}') => "it begins with a byte order mark: remove it".to_owned(),
             _ if error.is_eof() => {
-                "not JSON: it ends before the event does. Each event is on a line of its own: JSON that goes \
-                                    over several lines has to be on one, as `jq -c .` writes it"
+                "not JSON: it ends before the event does. Each event must be on a line of its own; `jq -c .` \
+                         puts JSON on one line"
                     .to_owned()
             }
             Some(',') if is_more(&said) => {
-                "a comma stands behind the event: one event on each line, nothing between them".to_owned()
+                "a comma follows the event: one event on each line, nothing between them".to_owned()
             }
-            Some(_) if is_more(&said) => "more stands behind the event: one event on each line".to_owned(),
+            Some(_) if is_more(&said) => "more text follows the event: one event on each line".to_owned(),
             _ => {
                 let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
                 format!("{}{said}", if error.is_data() { "" } else { "not JSON: " })
@@ -80,14 +80,21 @@ impl JsonError {
     }
 }
 
-/// What serde_json says of anything but blanks behind a value.
+/// serde_json's message for trailing characters after a value.
 fn is_more(said: &str) -> bool {
     said.starts_with("trailing characters")
 }
 
 const ARRAY: &str = "an array";
 
-/// What a value is, by how its text begins.
+fn array_hint(kind: &str) -> &'static str {
+    match kind {
+        ARRAY => ": put each event on a line of its own, as `jq -c '.[]'` does",
+        _ => "",
+    }
+}
+
+/// The JSON type of a value, by its first character.
 fn kind(value: &str) -> &'static str {
     match value.bytes().next() {
         Some(b'{') => "an object",
@@ -99,8 +106,8 @@ fn kind(value: &str) -> &'static str {
     }
 }
 
-/// Whether a content type says JSON: its subtype is `json`, or ends in `+json`, in whatever case. An event that has none is taken
-/// to be JSON as well, but that is the caller's to say.
+/// Whether a content type means JSON: its subtype is `json`, or ends in `+json`, ignoring case. Events without a
+/// content type are also JSON; the caller handles that.
 pub fn is_json(content_type: &str) -> bool {
     let media = content_type.split(';').next().unwrap_or_default().trim();
     let Some((_, subtype)) = media.split_once('/') else { return false };
@@ -116,9 +123,9 @@ struct Object<'t> {
 
 impl<'de> Deserialize<'de> for Object<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
+        struct ObjectVisitor;
 
-        impl<'de> Visitor<'de> for Members {
+        impl<'de> Visitor<'de> for ObjectVisitor {
             type Value = Object<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,20 +142,20 @@ impl<'de> Deserialize<'de> for Object<'de> {
                 Ok(object)
             }
         }
-        deserializer.deserialize_map(Members)
+        deserializer.deserialize_map(ObjectVisitor)
     }
 }
 
-/// Reads one event in the JSON format. `data` that is JSON is stored as its text, byte for byte, with `datacontenttype`
-/// `application/json` where the event names none. A member that is `null` is as if it were not there.
+/// Reads one event in the JSON format. JSON in `data` is stored as its text, byte for byte, with `datacontenttype`
+/// `application/json` if the event has none. A member that is `null` counts as missing.
 ///
 /// # Errors
-/// [`JsonError`] names the attribute and what is wrong with it.
+/// [`JsonError`] names the attribute and the problem.
 pub fn from_json(text: &str) -> Result<Event, JsonError> {
     let begin = text.trim_start_matches([' ', '\t', '\r', '\n']);
     if !begin.starts_with('{') {
         let value = serde_json::from_str::<&RawValue>(text);
-        // an array that goes over several lines is one as well
+        // also an array that spans several lines
         return match value {
             _ if begin.starts_with('[') => Err(JsonError::NotAnObject(ARRAY)),
             Ok(value) => Err(JsonError::NotAnObject(kind(value.get()))),
@@ -223,7 +230,7 @@ fn from_members(mut members: BTreeMap<String, &RawValue>) -> Result<Event, JsonE
     Ok(event)
 }
 
-/// A member that has to be small.
+/// Parses a member that must be a scalar.
 fn scalar(name: &str, value: &RawValue) -> Result<Value, JsonError> {
     match value.get().bytes().next() {
         Some(b'{') => Ok(Value::Object(serde_json::Map::new())),
@@ -241,16 +248,16 @@ fn wrong(name: &str, what: String) -> JsonError {
     JsonError::Attribute { name: name.to_owned(), what }
 }
 
-/// The members of an object in the order of their names, each as its text.
+/// The members of an object by name, each as its text.
 pub type Members = BTreeMap<String, Box<RawValue>>;
 
-/// A value as its text.
+/// A value as its JSON text.
 pub fn member(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
-    // only a map whose keys are not texts has none
+    // fails only for a map with keys that are not strings
     to_raw_value(value).unwrap_or_default()
 }
 
-/// The members of a value that is an object.
+/// The members of a JSON object.
 pub fn members(value: Value) -> Members {
     match value {
         Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, member(&value))).collect(),
@@ -258,7 +265,7 @@ pub fn members(value: Value) -> Members {
     }
 }
 
-/// The event in the JSON format: JSON data as it is, text as a string, all else as `data_base64`.
+/// The event in the JSON format: JSON data unchanged, text as a string, other data as `data_base64`.
 pub fn to_json(event: &Event) -> Members {
     let mut members = Members::new();
     let required = [("specversion", "1.0"), ("id", &event.id), ("source", &event.source), ("type", &event.r#type)];
@@ -278,7 +285,7 @@ pub fn to_json(event: &Event) -> Members {
         let readable = match (content_type.as_deref(), data) {
             (Some(content_type), data) if is_json(content_type) => json_on_one_line(data.as_bytes()),
             (Some(_), Data::Text(text)) => Some(member(text)),
-            // Without a content type a string would be taken for JSON when it is read again.
+            // Without a content type, a string would be read as JSON.
             (Some(_), Data::Binary(_)) | (None, _) => None,
         };
         match readable {
@@ -289,7 +296,7 @@ pub fn to_json(event: &Event) -> Members {
     members
 }
 
-/// JSON that is the same when it is read again from behind `"data":` on a line.
+/// JSON that can follow `"data":` on a line and is read again unchanged.
 pub fn json_on_one_line(bytes: &[u8]) -> Option<Box<RawValue>> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains(['\n', '\r']) && *text != "null")?;
     let value = RawValue::from_string(text.to_owned()).ok()?;
@@ -303,8 +310,14 @@ mod tests {
     #[test]
     fn an_event_survives_json() {
         for text in [
-            r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{"a":[1,2.5,null]},"datacontenttype":"application/json"}"#,
-            r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"x","time":"2026-01-02T03:04:05.678Z","count":3,"yes":true}"#,
+            concat!(
+                r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","#,
+                r#""data":{"a":[1,2.5,null]},"datacontenttype":"application/json"}"#
+            ),
+            concat!(
+                r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","#,
+                r#""subject":"x","time":"2026-01-02T03:04:05.678Z","count":3,"yes":true}"#
+            ),
             r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","datacontenttype":"text/plain","data":"hello"}"#,
             r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data_base64":"AAEC/w=="}"#,
         ] {
@@ -400,9 +413,9 @@ mod tests {
         for (text, column, words) in [
             ("{", Some(1), "on a line of its own"),
             (r#"{"id":"#, Some(6), "`jq -c .`"),
-            (&format!("{HEAD_ALONE},"), Some(56), "a comma stands behind the event"),
+            (&format!("{HEAD_ALONE},"), Some(56), "a comma follows the event"),
             (&format!("{HEAD_ALONE} {HEAD_ALONE}"), Some(57), "one event on each line"),
-            (&format!("{HEAD_ALONE} é"), Some(57), "more stands behind the event"),
+            (&format!("{HEAD_ALONE} é"), Some(57), "more text follows the event"),
             (r#"{"é":x}"#, Some(6), "not JSON: expected value"),
             (r#"{"id":"a",}"#, Some(11), "not JSON: trailing comma"),
             ("[", None, "`jq -c '.[]'`"),

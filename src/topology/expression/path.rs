@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use crate::model::json::Checked;
+use crate::model::json::ValidJson;
 
 /// What is at a path.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,13 +97,13 @@ impl<'de> Visitor<'de> for At<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Found, A::Error> {
-        while list.next_element::<Checked>()?.is_some() {}
+        while list.next_element::<ValidJson>()?.is_some() {}
         Ok(self.scalar(Outcome::Other(LIST)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Found, A::Error> {
         let Some((name, path)) = self.path.split_first() else {
-            while object.next_entry::<Checked, Checked>()?.is_some() {}
+            while object.next_entry::<ValidJson, ValidJson>()?.is_some() {}
             return Ok(Found::Value(Outcome::Other(OBJECT)));
         };
         let mut found = Found::Missing(self.depth);
@@ -111,7 +111,7 @@ impl<'de> Visitor<'de> for At<'_> {
             if is_it {
                 found = object.next_value_seed(At { path, depth: self.depth + 1 })?;
             } else {
-                object.next_value::<Checked>()?;
+                object.next_value::<ValidJson>()?;
             }
         }
         Ok(found)

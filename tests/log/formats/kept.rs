@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use wattle::effects::{Clock, DiskFolder};
 use wattle::engine::embedded::{Durability, EmbeddedEngine, LogOptions};
 use wattle::engine::{
-    AppendError, AppendReceipt, Aside, Blueprint, Engine, Guard, GuardCounts, LaneWrite, Lifecycle, Mark, Numbers,
+    AppendError, AppendReceipt, Blueprint, Diversion, Engine, Guard, GuardCounts, LaneWrite, Lifecycle, Mark, Numbers,
     PageBudget, Session, Slices, SubscriberSpec, TopicSettings, TopicSpec, Unit,
 };
 use wattle::model::{Dedupe, EventId, LaneId, PartitionId, ProducerId, Record, Retention};
@@ -108,7 +108,7 @@ async fn numbered(
 
 /// An event of a key, recognised by its state.
 async fn state(engine: &EmbeddedEngine, [_, to, held]: [PartitionId; 3], key: &str, state: &str) -> AppendReceipt {
-    let guard = Guard::new(key, state.into(), 0).or_aside(Some(Aside { to: held, held_max: Some(9) }));
+    let guard = Guard::new(key, state.into(), 0).or_aside(Some(Diversion { to: held, held_max: Some(9) }));
     let guard = guard.recognised_by(EventId::new("/shop", state));
     append(engine, to, Mark::None, None, Some(guard)).await.unwrap()
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use wattle::effects::{ManualClock, MemoryDisk};
 use wattle::log::{AppendRefusal, Log, LogOptions, Settings, SlicePlaces, Stepper};
-use wattle::model::{Aside, EventId, Guard, GuardReason, KEY_IDENTITIES_MAX, Lifecycle, PartitionId, Slices, TopicId};
+use wattle::model::{
+    Diversion, EventId, Guard, GuardReason, KEY_IDENTITIES_MAX, Lifecycle, PartitionId, Slices, TopicId,
+};
 
 use super::support::{P, options};
 
@@ -66,7 +68,7 @@ impl Bed {
         assert!(self.stepper.move_out() && self.stepper.checkpoint());
     }
 
-    fn append(&mut self, events: &[Event], aside: Option<Aside>) -> Result<SlicePlaces, GuardReason> {
+    fn append(&mut self, events: &[Event], aside: Option<Diversion>) -> Result<SlicePlaces, GuardReason> {
         let mut slices = Slices::default();
         for (of, (key, state, id)) in (0..).zip(events) {
             let (slice, _) = slices.push(P, |_| Ok::<_, ()>(())).unwrap();
@@ -147,7 +149,7 @@ fn what_a_call_repeats_and_what_it_is_refused_with() {
 #[test]
 fn what_is_held_is_recognised_until_its_key_is_forgotten() {
     let mut bed = Bed::new();
-    let aside = Some(Aside { to: HELD, held_max: Some(100) });
+    let aside = Some(Diversion { to: HELD, held_max: Some(100) });
     // the places that it is said to repeat are those that records get
     let events = [("k", "b", 1), ("l", "a", 1), ("l", "b", 2), ("l", "b", 2), ("k", "b", 1)];
     let placed = bed.append(&events, aside).unwrap();
@@ -185,7 +187,7 @@ fn so_many_events_of_a_key_are_recognised_and_past_that_they_are_refused() {
     let refused = bed.append(&[("l", "a", 1), ("k", "z", most)], None).unwrap_err();
     assert_eq!(refused, GuardReason::Recognised { max: KEY_IDENTITIES_MAX });
     assert!(refused.to_string().contains("`dedupe: { per: key }`"), "{refused}");
-    let aside = Some(Aside { to: HELD, held_max: Some(100) });
+    let aside = Some(Diversion { to: HELD, held_max: Some(100) });
     assert!(matches!(bed.append(&[("k", "a", most)], aside), Err(GuardReason::Recognised { .. })), "nor is it held");
     assert_eq!(bed.known(&[("l", "a", 1), ("k", "b", most - 1)]), [(1, Some(most - 1))]);
     // without an identity it ends, and what is known of it stays
