@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use wattle::log::{ColdError, ColdReader, Log, Recent};
+use wattle::log::{ColdError, ColdReader, Log, RecentRead};
 use wattle::model::{Chunk, GuardCounts, LaneId, PageBudget, PartitionId, keeper_of};
 
 use super::lives::Lives;
@@ -46,9 +46,9 @@ pub(crate) fn read(
     (events, bytes): (u32, usize),
 ) -> Result<Vec<Chunk>, ColdError> {
     match log.partition(id).recent(from, end, events, bytes) {
-        Recent::Chunks(chunks) => Ok(chunks),
-        Recent::AtEnd => Ok(Vec::new()),
-        Recent::Cold => log.read_cold(reader, id, from, end, events, bytes),
+        RecentRead::Chunks(chunks) => Ok(chunks),
+        RecentRead::AtEnd => Ok(Vec::new()),
+        RecentRead::Cold => log.read_cold(reader, id, from, end, events, bytes),
     }
 }
 

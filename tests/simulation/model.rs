@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use wattle::log::{Placed, Settings};
+use wattle::log::{Settings, SlicePlaces};
 use wattle::model::{
     Dedupe, Diversion, DivertedRecord, Duplicate, EventId, Guard, LaneId, LaneWrite, Mark, PartitionId, ProducerId,
     Slices, SubscriberId, TopicId,
@@ -90,7 +90,7 @@ pub(crate) struct SubmittedUnit {
 /// What a ticket must resolve to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
-    Placed(Placed),
+    SlicePlaces(SlicePlaces),
     Refused(NoPlace),
     /// Something in front of it was refused.
     Fenced,
@@ -186,7 +186,7 @@ pub(crate) fn slices_of(events: &[Incoming], producer: Option<Producer>) -> Slic
                 lives::Aside::Diverted(to) => Diversion { to, held_max: None },
             });
             let guard = Guard::new(&key.to_string(), state.into(), number).or_aside(aside);
-            let guard = beside.into_iter().fold(guard, Guard::beside);
+            let guard = beside.into_iter().fold(guard, Guard::with_held_in);
             let id = id.map(|id| EventId(u128::from(id) << 64));
             slices.guard_last(slice, id.into_iter().fold(guard, Guard::recognised_by));
         }
@@ -343,7 +343,7 @@ impl Model {
         events: Vec<Incoming>,
         producer: Option<Producer>,
         settings: &Settings,
-    ) -> Result<Placed, NoPlace> {
+    ) -> Result<SlicePlaces, NoPlace> {
         let known: BTreeMap<_, _> = self.noted.iter().map(|(topic, noted)| (*topic, noted.len())).collect();
         let lives = self.lives.clone();
         let mut groups = Vec::new();
@@ -496,7 +496,7 @@ impl Model {
     fn place(
         &mut self,
         groups: Vec<(PartitionId, Vec<(u32, Incoming, Fate)>)>,
-    ) -> Result<(Placed, Vec<(PartitionId, Mark, u64)>), u32> {
+    ) -> Result<(SlicePlaces, Vec<(PartitionId, Mark, u64)>), u32> {
         let (mut beside, mut aside) = (Vec::<(PartitionId, Vec<Incoming>)>::new(), Vec::new());
         let (mut slices, count) = (Vec::<(PartitionId, Vec<Incoming>)>::new(), groups.len());
         // where new records are, none of those that are put aside; and those that are there already
@@ -556,7 +556,7 @@ impl Model {
         if stored.is_empty() {
             base_offsets.fill(0);
         }
-        Ok((Placed { base_offsets, duplicates, aside }, stored))
+        Ok((SlicePlaces { base_offsets, duplicates, aside }, stored))
     }
 
     /// From which one on a topic's identities are recognised.

@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::pin::Pin;
 
 use wattle::effects::Disk;
-use wattle::log::{ColdError, Refused, SpaceLevel};
+use wattle::log::{ColdError, SpaceLevel, SubmitError};
 use wattle::model::{EventId, LaneId, Mark, PageBudget, PartitionId, ProducerId};
 
 use super::check;
@@ -183,10 +183,10 @@ impl World {
                 let ticket = self.ticket(life, Waiting::Append(ticket));
                 life.queue.push(Submitted::Append { events, producer, stream, ticket });
             }
-            Err(Refused::Stopped) => assert!(life.is_poisoned, "the log has stopped, and does not say so"),
+            Err(SubmitError::Stopped) => assert!(life.is_poisoned, "the log has stopped, and does not say so"),
             // at the last look at the disk there was no room for this; by now there may be
-            Err(Refused::Full) => {}
-            Err(Refused::Busy) => panic!("nothing is in the queue that could keep it busy"),
+            Err(SubmitError::Full) => {}
+            Err(SubmitError::Busy) => panic!("nothing is in the queue that could keep it busy"),
         }
     }
 
