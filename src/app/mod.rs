@@ -1,9 +1,9 @@
-//! The composition root: from a checked plan to a bus that serves, and back down.
+//! The composition root: from a checked plan to a bus that serves, and the orderly shutdown.
 //!
-//! Promises: what can fail cheaply fails before what is slow; every plugin that does not fit is named, not only the first;
-//! [`Running::stop`] refuses, then answers and drains at the same time, then closes, and nothing that was acknowledged is lost.
-//! Relies on: everything below. It is the only place that knows all of it.
-//! Must not know: the command line, terminals, signals; where plans and components come from.
+//! Promises: cheap checks come before slow steps; all refused plugins are reported, not only the first;
+//! [`Running::stop`] refuses new work, then answers and drains at the same time, then closes, and loses nothing that
+//! was acknowledged. Relies on: everything below. It is the only place that knows all parts. Must not know: the command
+//! line, terminals, signals; where plans and components come from.
 
 pub mod capsules;
 pub mod cases;
@@ -27,88 +27,87 @@ use crate::deploy::{
 };
 use crate::effects::DiskFolder;
 
-/// The folder in the data folder that holds versions of plugins.
+/// The folder for versions of plugins in the data folder.
 const VERSIONS: &str = "plugins";
-/// The folder in the data folder in which earlier code kept compiled plugins.
+/// The folder in which earlier releases cached compiled plugins.
 const OLD_CODE: &str = "code";
-/// How long a runtime may take to end its blocking tasks once everything else has ended.
+/// How long a runtime may take to end its blocking tasks after everything else has ended.
 const RUNTIME_END: Duration = Duration::from_millis(500);
 
-/// How the bus is set up; none of it is in the topology.
+/// Settings of the bus that are not in the topology.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where it listens.
+    /// The address on which it listens.
     pub listen: server::Options,
-    /// Where it keeps what it keeps.
+    /// The data folder.
     pub data: PathBuf,
-    /// When something counts as kept.
+    /// When a publish is acknowledged.
     pub durability: Durability,
-    /// Memory that all instances of all plugins may take together, in bytes; `None` for as much as the sandbox thinks
-    /// right for the machine.
+    /// Maximum memory of all plugin instances together, in bytes; `None` for a default that depends on the machine.
     pub plugin_memory_bytes: Option<u64>,
-    /// Where compiled plugins are kept between runs; `None` for nowhere.
+    /// The folder for compiled plugins; `None` disables the cache.
     pub code_cache: Option<PathBuf>,
-    /// The folders below which topologies that are applied while it runs name secrets.
+    /// The folders for secrets of topologies that are applied while it runs.
     pub secrets: SecretFolders,
-    /// A topology is applied also where that loses something.
+    /// Applies a topology even if that loses data.
     pub allow_loss: bool,
-    /// The machine's clock is right, however long the bus was off.
+    /// Confirms the machine's clock, however long the bus was stopped.
     pub confirm_clock: bool,
 }
 
-/// What happens during a start, for whoever waits.
+/// Progress of a start, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// The data folder has been opened.
     Opened {
-        /// What was found in it.
+        /// The result of recovery.
         recovery: Recovery,
-        /// How long that took.
+        /// The duration.
         took: Duration,
     },
-    /// Something happens to a plugin.
+    /// Progress of a plugin.
     Plugin(deploy::Progress),
 }
 
 /// Why the bus did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The operating system gives no threads.
+    /// The operating system provides no threads.
     #[error("cannot start the threads of the bus: {0}")]
     Runtime(#[source] std::io::Error),
-    /// The service.
+    /// An error of the service.
     #[error(transparent)]
     Server(#[from] server::StartError),
-    /// The data folder.
+    /// An error of the data folder.
     #[error(transparent)]
     Engine(#[from] EmbeddedError),
-    /// The sandbox.
+    /// An error of the sandbox.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// The folder of plugin versions.
+    /// The folder of plugin versions cannot be opened.
     #[error("cannot open the folder of plugins in the data folder: {0}")]
     Versions(#[source] std::io::Error),
-    /// Plugin versions.
+    /// Plugin versions cannot be read or stored.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Plugins, all that do not fit.
+    /// The errors of all plugins.
     #[error(transparent)]
     Plugins(BeginError),
-    /// What was applied last, or what is to be.
+    /// An error of the applied or the new topology.
     #[error(transparent)]
     Topology(#[from] TopologyError),
-    /// There is nothing to run.
+    /// There is no topology.
     #[error(
         "no topology was applied to this data folder yet, and no file says one: name topology files, or folders of them"
     )]
     Nothing,
-    /// The tree.
+    /// An error of the tree.
     #[error(transparent)]
     Tree(#[from] crate::dispatch::StartError),
 }
 
 impl StartError {
-    /// Whether what is wrong is what was configured, rather than the machine.
+    /// Whether the configuration is at fault, rather than the machine.
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Plugins(error) => matches!(error, BeginError::Plugins(_)),
@@ -127,21 +126,21 @@ impl StartError {
     }
 }
 
-/// How a stop went.
+/// The result of a stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stop {
-    /// Everything that was admitted was answered.
+    /// All admitted requests were answered.
     pub answered: bool,
-    /// Every lane ended its call and committed it; otherwise that call is done again after the next start.
+    /// Every lane completed and committed its call; otherwise that call is repeated after the next start.
     pub drained: bool,
-    /// Whether the engine ended as it should.
+    /// Whether the engine closed without an error.
     pub closed: Result<(), Stopped>,
 }
 
 /// A running bus.
 ///
-/// Lanes have a runtime of their own, so that plugins which take all the processor time that they may do not keep the
-/// service from answering.
+/// Lanes have a runtime of their own, so that plugins which use all of their processor time do not keep the service
+/// from answering.
 pub struct Running {
     service: Runtime,
     lanes: Runtime,
@@ -158,7 +157,7 @@ impl From<BeginError> for StartError {
     }
 }
 
-/// What was applied before runs, and not what the files say.
+/// Reports that the applied topology runs, and not the files.
 fn tell_what_runs(refused: &[String]) {
     if refused.is_empty() {
         tracing::warn!(
@@ -176,7 +175,7 @@ fn tell_what_runs(refused: &[String]) {
     }
 }
 
-/// Removes what earlier code kept of compiled plugins: it is not used any more. All other files there stay.
+/// Removes compiled plugins of earlier releases, which are no longer used. Other files there stay.
 fn remove_old_code(data: &Path) {
     let folder = data.join(OLD_CODE);
     let is_code = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -196,7 +195,7 @@ fn runtime(name: &'static str) -> Result<Runtime, StartError> {
     Builder::new_multi_thread().thread_name(name).enable_all().build().map_err(StartError::Runtime)
 }
 
-/// A bus whose data folder is open, and that runs nothing yet.
+/// A bus whose data folder is open, but that runs nothing yet.
 pub struct Opened {
     service: Runtime,
     lanes: Runtime,
@@ -206,20 +205,20 @@ pub struct Opened {
     store: Store,
 }
 
-/// Whether something was applied to a data folder before, as far as can be told without opening it.
+/// Whether a topology was applied to a data folder, as far as can be seen without opening it.
 ///
 /// # Errors
-/// It cannot be told, such as of a folder that this user may not look into.
+/// It cannot be seen, for example for lack of permission.
 pub fn was_applied(data: &Path) -> Result<bool, StartError> {
     let unreadable = |error| EmbeddedError::Io { what: "look into", path: data.to_owned(), error };
     Ok(data.join(VERSIONS).join(Store::TOPOLOGY).try_exists().map_err(unreadable)?)
 }
 
 impl Opened {
-    /// Opens a data folder. Blocks; `progress` is told of it.
+    /// Opens a data folder. Blocks, and reports to `progress`.
     ///
     /// # Errors
-    /// [`StartError`]; nothing is open then.
+    /// [`StartError`]; then nothing is open.
     pub fn open(options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Result<Self, StartError> {
         let (service, lanes) = (server::runtime().map_err(StartError::Runtime)?, runtime("lane")?);
         // The socket and the engine's watch belong to the service.
@@ -242,21 +241,21 @@ impl Opened {
         Ok(Self { service, lanes, port, engine, recovery, store })
     }
 
-    /// What was applied last, with the component of each subscriber, in its order.
+    /// The topology that was applied last, with the component of each subscriber, in order.
     pub fn applied(&self) -> Option<(Plan, Vec<PathBuf>)> {
         self.store.topology()
     }
 
-    /// Whether files say what they said at the start before, by which they propose nothing.
+    /// Whether files are unchanged since the last start, in which case they propose nothing.
     pub fn has_seen(&self, said: Said, prune: bool) -> bool {
         self.store.has_seen(said, prune)
     }
 
-    /// Starts the bus with what its files say, or with what was applied before: also where there are no files. Blocks until it
-    /// serves; `progress` may be called from several threads.
+    /// Starts the bus with its files (which are optional) or the applied topology. Blocks until it serves; `progress`
+    /// may be called from several threads.
     ///
     /// # Errors
-    /// [`StartError`]; nothing runs then.
+    /// [`StartError`]; then nothing runs.
     pub fn start(
         self,
         files: Option<&Files>,
@@ -287,7 +286,7 @@ impl Opened {
         };
         let decide = |store: &mut Store, replaced: &[Replaced]| {
             service.block_on(deploy::adopt(&engine, store, plan, components, (options.allow_loss, replaced)))?;
-            // what was refused is proposed again by the next start, which may allow it
+            // refused files are proposed again at the next start, which may allow the loss
             if let Some(files) = files.filter(|_| refused.is_empty()) {
                 store.saw(files)?;
             }
@@ -316,7 +315,7 @@ impl Opened {
 }
 
 impl Running {
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
@@ -331,7 +330,7 @@ impl Running {
         &self.reloader
     }
 
-    /// What was found in the data folder.
+    /// The result of recovery.
     pub fn recovery(&self) -> Recovery {
         self.recovery
     }
@@ -341,13 +340,13 @@ impl Running {
         self.service.block_on(future)
     }
 
-    /// Stops: health says NOT_SERVING and nothing more is admitted; what was admitted is answered while lanes end what they
-    /// are at; everything that was accepted is made durable. Takes about `deadline` at the most, unless the disk takes longer.
-    /// Blocks.
+    /// Stops: health reports NOT_SERVING and new requests are refused; admitted ones are answered while lanes complete
+    /// their calls; everything that was accepted is made durable. Takes about `deadline` at most, unless the disk takes
+    /// longer. Blocks.
     pub fn stop(self, deadline: Duration) -> Stop {
         let Self { service, lanes, server, tree, capsules, reloader, .. } = self;
         let stop = service.block_on(async {
-            // Side by side: neither callers nor versions take the time that lanes have to end what they are at.
+            // Concurrently: neither callers nor versions use up the time of the lanes.
             let answering = server.stop(deadline);
             let deciding = tokio::time::timeout(deadline, reloader.stop());
             let (answered, _, drained) = tokio::join!(answering, deciding, tree.drain(deadline));

@@ -3,21 +3,21 @@
 use crate::model::call::Handler;
 use crate::wasm::{Host, Plugin, PluginSpec, RegisterError};
 
-/// What makes handlers of components: the sandbox, or in tests something quicker.
+/// Makes handlers from components: the sandbox, or a fast replacement in tests.
 pub trait Compile: Clone + Send + Sync + 'static {
-    /// What it makes.
+    /// The handlers.
     type Handler: Handler;
 
-    /// Compiles and checks a component, as quickly as it can. Blocks.
+    /// Compiles and checks a component as fast as possible. Blocks.
     ///
     /// # Errors
-    /// When it does not fit.
+    /// The component is refused.
     fn compile(&self, spec: PluginSpec) -> Result<Self::Handler, RegisterError>;
 
-    /// The same beside handlers that run, which it gives way to.
+    /// The same in the background, with priority for running handlers.
     ///
     /// # Errors
-    /// When it does not fit.
+    /// The component is refused.
     fn compile_beside(&self, spec: PluginSpec) -> Result<Self::Handler, RegisterError>;
 }
 

@@ -1,4 +1,4 @@
-//! Why a version does not take the place of another.
+//! Errors of reloads.
 
 use std::path::PathBuf;
 
@@ -16,10 +16,10 @@ pub enum PluginError {
         subscriber: String,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: std::io::Error,
     },
-    /// Its file is much too large.
+    /// Its file is too large.
     #[error(
         "subscriber `{subscriber}`: its plugin {} has {bytes} bytes, at most {COMPONENT_BYTES_MAX} are accepted: build it \
          in release mode and strip debug information",
@@ -33,7 +33,7 @@ pub enum PluginError {
         /// Its size.
         bytes: u64,
     },
-    /// It has none.
+    /// There is none.
     #[error("subscriber `{subscriber}`: no plugin was given for it")]
     Missing {
         /// The subscriber.
@@ -52,25 +52,25 @@ pub enum PluginError {
         name: String,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// What it is told is not what it declares.
+    /// The configuration does not match the schema that the component declares.
     #[error("subscriber `{subscriber}`: `config:` is not what {} declares: {}", declares(deployed.as_deref()), .misfits.join("; "))]
     Config {
         /// The subscriber.
         subscriber: String,
-        /// The component that declares it, in short, where that is the deployed one and not that of the file.
+        /// The component that declares the schema, abbreviated, if it is the deployed one and not that of the file.
         deployed: Option<String>,
-        /// Everything that does not fit, in words.
+        /// All mismatches, as messages.
         misfits: Vec<String>,
     },
-    /// The version that was decided on cannot run, and there is no other.
+    /// The decided version cannot run, and there is no other.
     #[error("subscriber `{subscriber}`: what was decided before cannot run: {error}")]
     Kept {
         /// The subscriber.
         subscriber: String,
-        /// Why.
+        /// The reason.
         error: KeptError,
     },
     /// The sandbox refuses it.
@@ -80,19 +80,19 @@ pub enum PluginError {
         subscriber: String,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: RegisterError,
     },
 }
 
 impl PluginError {
-    /// Whether all that is the matter is a file that is not there.
+    /// Whether the only problem is a missing file.
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self, Self::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::NotFound)
     }
 }
 
-/// What declares a configuration, in words.
+/// What declares a schema, in words.
 pub(super) fn declares(deployed: Option<&str>) -> String {
     deployed.map_or("its plugin".to_owned(), |component| {
         format!(
@@ -101,13 +101,13 @@ pub(super) fn declares(deployed: Option<&str>) -> String {
     })
 }
 
-/// Why a version that is kept cannot run.
+/// Why a stored version cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum KeptError {
-    /// No such version is kept.
+    /// There is no such version.
     #[error("no version {version} is kept")]
     Unknown {
-        /// What was asked for.
+        /// The requested version.
         version: Digest,
     },
     /// The topology connects other ports.
@@ -126,7 +126,7 @@ pub enum KeptError {
     /// A secret cannot be read.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Source(Vec<PluginError>),
-    /// The component is not there.
+    /// The component is missing.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The sandbox refuses it now.
@@ -134,16 +134,16 @@ pub enum KeptError {
     Refused(RegisterError),
 }
 
-/// Why a version was not reloaded. What ran before runs on.
+/// Why a version was not reloaded. The previous version continues to run.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// There is no such subscriber.
+    /// The subscriber does not exist.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The component does not fit.
+    /// The component is refused.
     #[error("the plugin is refused: {0}")]
     Refused(#[from] RegisterError),
-    /// Its file or its secrets cannot be read, or its component does not fit.
+    /// Its file or its secrets cannot be read, or its component does not match.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Source(Vec<PluginError>),
     /// Its subscriber is pinned.
@@ -154,10 +154,10 @@ pub enum ReloadError {
     Pinned {
         /// The subscriber.
         subscriber: String,
-        /// The version that it is pinned to.
+        /// The version to which it is pinned.
         version: Digest,
     },
-    /// Another version was decided on than what was looked at.
+    /// The last decided version is not the expected one.
     #[error(
         "version {} of `{subscriber}` is there, and not {expected}: another change came first, so nothing was changed. Look again, \
          with `wattle plugin versions {subscriber}`", is.short()
@@ -165,18 +165,18 @@ pub enum ReloadError {
     Moved {
         /// The subscriber.
         subscriber: String,
-        /// The version that was looked at, or the start of it.
+        /// The expected version, or a prefix of it.
         expected: String,
-        /// The one that was decided on last.
+        /// The version that was decided last.
         is: Digest,
     },
-    /// A later one took its place before its turn.
+    /// A later one succeeded first.
     #[error("a later version of the plugin of `{subscriber}` has come before this one had its turn")]
     Superseded {
         /// The subscriber.
         subscriber: String,
     },
-    /// There is no version to go back to.
+    /// There is no version to return to.
     #[error(
         "subscriber `{subscriber}` has no version before the one that runs; `wattle plugin versions {subscriber}` lists them"
     )]
@@ -184,43 +184,43 @@ pub enum ReloadError {
         /// The subscriber.
         subscriber: String,
     },
-    /// Not exactly one version begins so.
+    /// The prefix does not match exactly one version.
     #[error(
         "{count} versions of `{subscriber}` begin with {prefix:?}; `wattle plugin versions {subscriber}` lists them"
     )]
     NotOne {
         /// The subscriber.
         subscriber: String,
-        /// What was asked for.
+        /// The prefix.
         prefix: String,
-        /// How many there are.
+        /// The number of matches.
         count: usize,
     },
-    /// A version is on trial, so that it is not clear which one is meant.
+    /// There is a candidate, so the intended version is ambiguous.
     #[error("subscriber `{subscriber}` has a version on trial: say which version it is pinned to")]
     OnTrial {
         /// The subscriber.
         subscriber: String,
     },
-    /// No version is on trial.
+    /// There is no candidate.
     #[error("subscriber `{subscriber}` has no version on trial; `wattle plugin versions {subscriber}` lists them")]
     NoTrial {
         /// The subscriber.
         subscriber: String,
     },
-    /// A version that is kept cannot run.
+    /// A stored version cannot run.
     #[error(transparent)]
     Kept(#[from] KeptError),
-    /// What was decided cannot be kept.
+    /// The decision cannot be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The disk has no room for another component.
+    /// The disk has no room for the component.
     #[error("the disk has too little room to keep another version of the plugin of `{subscriber}`: make some first")]
     NoRoom {
         /// The subscriber.
         subscriber: String,
     },
-    /// It was decided, and lanes call another one.
+    /// It was decided, but lanes call another one.
     #[error(
         "version {} of `{subscriber}` is decided on, and lanes do not call it ({error}): the next start runs it, and \
          `wattle plugin versions {subscriber}` says what was decided", version.short()
@@ -230,10 +230,10 @@ pub enum ReloadError {
         subscriber: String,
         /// The version.
         version: Digest,
-        /// Why.
+        /// The reason.
         error: VersionError,
     },
-    /// The bus is on its way down.
+    /// The bus is shutting down.
     #[error("the bus is shutting down")]
     Closed,
 }

@@ -1,13 +1,13 @@
-//! Which files a topology may name as secrets.
+//! Restricts the files that a topology may use as secrets.
 //!
-//! Anyone who can connect to a bus may apply a topology, whose plugins are then told what is in the files that it names, read as
-//! the user of the bus. So a topology that is applied names files below folders that the start of the bus named, and no
-//! others. The files of a start are written by those who start the bus, so they may name any file; what is applied already
-//! goes on. A relative path starts from those folders, so that a topology means the same whoever applies it, wherever.
+//! Anyone who can connect to a bus may apply a topology, whose plugins get the content of secret files, read with the
+//! permissions of the bus. So an applied topology can only name files below folders that were given at the start of the
+//! bus. The files of a start are written by those who start the bus, so they may name any file; secrets already in use
+//! stay allowed. Relative paths start from those folders, so that a topology means the same from any machine.
 //!
-//! Relies on: nobody else writes into these folders. A link that leads out of them is refused where it is named; one that is
-//! put there later, by someone who may write there, is followed.
-//! Must not know: who starts, and why it is these folders.
+//! Relies on: no one else can write to these folders. A link that leads out of them is refused when it is named; one
+//! that is created later by someone with write permission is followed. Must not know: who starts the bus, and why these
+//! folders were chosen.
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,21 +15,21 @@ use std::path::{Path, PathBuf};
 
 use crate::topology::{ConfigValue, Plan};
 
-/// The folders of secrets of a bus, absolute.
+/// The secret folders of a bus, with absolute paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SecretFolders(Vec<PathBuf>);
 
 impl SecretFolders {
-    /// Absolute paths of folders, each once.
+    /// Absolute paths without repetitions.
     pub fn new(folders: impl IntoIterator<Item = PathBuf>) -> Self {
         let mut seen = HashSet::new();
         Self(folders.into_iter().filter(|folder| seen.insert(folder.clone())).collect())
     }
 
-    /// Makes the paths of secrets absolute in a plan of files that may name any: which ones are in several folders, in words.
+    /// Makes the secret paths of a plan absolute, where any file is allowed.
     ///
     /// # Errors
-    /// As said; those have not changed.
+    /// The paths that exist in several folders, as messages; these are unchanged.
     pub fn root(&self, plan: &mut Plan) -> Result<(), Vec<String>> {
         let mut refused = Vec::new();
         each(plan, |of, path| {
@@ -37,19 +37,20 @@ impl SecretFolders {
             let mut there = candidates.iter().filter(|path| path.exists());
             match (there.next(), there.next()) {
                 (Some(_), Some(_)) => refused.push(format!("{of} {}", self.in_several(path))),
-                // One that is nowhere is missed where it is read.
+                // A missing file is reported when it is read.
                 (found, _) => *path = found.or(candidates.first()).unwrap_or(path).clone(),
             }
         });
         if refused.is_empty() { Ok(()) } else { Err(refused) }
     }
 
-    /// The first file that a path may name, where any may be named.
+    /// The first existing file of a path, where any file is allowed.
     pub(crate) fn first(&self, path: &Path) -> Option<PathBuf> {
         self.0.iter().map(|folder| folder.join(path)).find(|path| path.exists())
     }
 
-    /// Makes the paths of secrets absolute in a plan that is to take the place of another: which ones it may not name, in words.
+    /// Makes the secret paths of a plan absolute that replaces another. Returns the paths that are not allowed, as
+    /// messages.
     pub(crate) fn admit(&self, plan: &mut Plan, applied: &Plan) -> Vec<String> {
         let known: HashSet<&Path> = secrets(applied).collect();
         let mut refused = Vec::new();
@@ -65,15 +66,15 @@ impl SecretFolders {
         refused
     }
 
-    /// The file that a path names. A path outside of the folders is refused in the same words whether or not there is such a file.
+    /// The file of a path. A path outside of the folders is refused with the same message whether or not it exists.
     fn find(&self, path: &Path) -> Result<PathBuf, String> {
-        // by where they are, whatever links lead there
+        // by real location, with links resolved
         let folders: Vec<PathBuf> = self.0.iter().filter_map(|folder| fs::canonicalize(folder).ok()).collect();
         let is_within = |path: &PathBuf| {
             let found = fs::canonicalize(path).ok();
             found.is_some_and(|found| folders.iter().any(|folder| found.starts_with(folder)) && found.is_file())
         };
-        // Where the path is absolute, each of these is that path.
+        // If the path is absolute, each of these is that path.
         let mut candidates: Vec<PathBuf> = self.0.iter().map(|folder| folder.join(path)).collect();
         candidates.dedup();
         candidates.retain(is_within);
@@ -108,7 +109,7 @@ impl SecretFolders {
     }
 }
 
-/// The files that subscribers of a plan name as secrets.
+/// The secret files of a plan's subscribers.
 pub(super) fn secrets(plan: &Plan) -> impl Iterator<Item = &Path> {
     plan.subscribers.iter().flat_map(|subscriber| &subscriber.config).filter_map(|(_, value)| match value {
         ConfigValue::SecretFile(path) => Some(path.as_path()),
@@ -116,7 +117,7 @@ pub(super) fn secrets(plan: &Plan) -> impl Iterator<Item = &Path> {
     })
 }
 
-/// The same, to be changed, each with the setting that names it.
+/// Calls `change` for each secret path and its setting.
 fn each(plan: &mut Plan, mut change: impl FnMut(&str, &mut PathBuf)) {
     for subscriber in &mut plan.subscribers {
         let label = subscriber.label();
@@ -134,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// Two folders of secrets, `a` and `b`, and one that is none, `c`, each with a `token`.
+    /// Two secret folders, `a` and `b`, and another folder, `c`, each with a `token`.
     fn folders() -> (tempfile::TempDir, SecretFolders) {
         let home = tempfile::tempdir().unwrap();
         for folder in ["a", "b", "c"] {
@@ -155,7 +156,7 @@ mod tests {
         }
         symlink(at("c/token"), at("a/out")).unwrap();
         symlink(at("c"), at("a/outside")).unwrap();
-        symlink("deep/er/key", at("a/inside")).unwrap(); // as secrets are mounted into containers
+        symlink("deep/er/key", at("a/inside")).unwrap(); // as in mounts of container platforms
         symlink(at("b/other"), at("a/across")).unwrap();
         symlink("loop", at("a/loop")).unwrap();
         rustix::fs::mknodat(

@@ -1,15 +1,15 @@
-//! Watching files and folders for changes.
+//! Watches files and folders for changes.
 //!
 //! ```text
-//!   as it was ──(another stamp)──> changing ──(the same for a while)──> told, once
-//!       ^                            │  ^  │ another stamp again
-//!       └──(the stamp that it had)───┘  └──┘
+//!   unchanged ──(another stamp)──> changing ──(stable for a while)──> reported, once
+//!       ^                            │  ^  │ yet another stamp
+//!       └──(the original stamp)──────┘  └──┘
 //! ```
 //!
-//! What the system says about changes only has us look; what is seen decides. So it is all the same whether an editor writes
-//! twice, renames a file over the old one, or removes it first, and a change that the system does not tell of is found a
-//! little later. Whoever writes with long pauses is told of twice.
-//! Must not know: what is in the files, what is done about them.
+//! Notifications of the system only trigger a look; the stamps decide. So the result is the same whether an editor
+//! writes twice, renames a file over the old one, or removes it first, and a change without a notification is found a
+//! little later. A writer that makes long pauses is reported twice. Must not know: the content of the files, and how
+//! changes are handled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,45 +23,45 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How long a file has to stay as it is: longer than editors and compilers take between two writes.
+/// How long a file has to be unchanged: longer than editors and compilers pause between two writes.
 const SETTLE: Duration = Duration::from_millis(150);
-/// The same for one that is gone: somebody may be about to put another in its place.
+/// The same for a missing file, which may be about to be replaced.
 const SETTLE_GONE: Duration = Duration::from_secs(1);
-/// How often it is looked while something changes.
+/// How often to look while something changes.
 const LOOK_SOON: Duration = Duration::from_millis(30);
-/// How often it is looked although the system has told of nothing.
+/// How often to look without notifications.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// The same where the system cannot tell.
+/// The same if the system provides none.
 const LOOK_EVERY_BLIND: Duration = Duration::from_millis(500);
-/// Files of a folder that are looked at: more is no source.
+/// Maximum number of files in a folder: more are no sources.
 const FILES_MAX: usize = 10_000;
-/// Folders that a compiler writes to.
+/// Folders with build output.
 const NOT_SOURCES: [&str; 2] = ["target", "node_modules"];
 
-/// A file or folder that has changed.
+/// A changed file or folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
-    /// Which one.
+    /// Its path.
     pub path: PathBuf,
-    /// It is not there any more.
+    /// It is missing now.
     pub is_gone: bool,
 }
 
-/// What something looks like from outside; none where it is not there.
+/// A digest of the metadata; `None` if it does not exist.
 type Stamp = Option<u64>;
 
 struct Watched {
     seen: Stamp,
-    /// What it looks like since when, where that is another.
+    /// The new stamp and its time, while it differs.
     changing: Option<(Stamp, Instant)>,
 }
 
-/// Files and folders that are watched.
+/// A set of watched files and folders.
 pub struct Watch {
     watched: BTreeMap<PathBuf, Watched>,
-    /// None where the system cannot tell of changes.
+    /// `None` if the system provides no notifications.
     watcher: Option<RecommendedWatcher>,
-    /// Folders that the system tells of.
+    /// Folders with notifications.
     told_of: BTreeSet<PathBuf>,
     woken: Arc<Notify>,
 }
@@ -90,8 +90,8 @@ impl Default for Watch {
 }
 
 impl Watch {
-    /// Watches these files, and these folders with what is in them, and nothing else: those that are new as they are now,
-    /// the others as they were.
+    /// Watches exactly these files, and these folders with their content. New ones start with their present state,
+    /// others keep theirs.
     pub fn follow(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
         let mut before = std::mem::take(&mut self.watched);
         for path in paths {
@@ -101,11 +101,11 @@ impl Watch {
         self.ask();
     }
 
-    /// Has the system tell of changes of every folder that has something to be watched in it, and of no other.
+    /// Requests notifications for every folder with something to watch, and for no other.
     fn ask(&mut self) {
         let mut folders = BTreeSet::new();
         for path in self.watched.keys() {
-            // a file that is renamed into its place is another one: its folder is where that is seen
+            // a file that is renamed into place is another file: its folder shows that
             folders.insert(
                 path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
             );
@@ -125,7 +125,7 @@ impl Watch {
         for folder in folders.difference(&self.told_of.clone()) {
             match watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(self.told_of.insert(folder.clone())),
-                // it may come: until then it is looked for each `LOOK_EVERY`
+                // it may appear: until then it is checked every `LOOK_EVERY`
                 Err(error) => {
                     tracing::debug!(folder = %folder.display(), %error, "the system does not tell of changes")
                 }
@@ -133,7 +133,7 @@ impl Watch {
         }
     }
 
-    /// Waits for what has changed, and stays as it is now.
+    /// Waits for changes that are complete.
     pub async fn changed(&mut self) -> Vec<Changed> {
         loop {
             let (changed, is_changing) = self.look();
@@ -154,7 +154,7 @@ impl Watch {
         }
     }
 
-    /// What has changed for good, and whether something is changing.
+    /// The completed changes, and whether other changes are in progress.
     fn look(&mut self) -> (Vec<Changed>, bool) {
         let (now, mut changed, mut is_changing) = (Instant::now(), Vec::new(), false);
         for (path, watched) in &mut self.watched {
@@ -180,7 +180,7 @@ impl Watch {
     }
 }
 
-/// Whether there may be something to see. That somebody reads is what looking itself does: it would never end.
+/// Whether an event may mean a change. Reads are ignored, because looking itself reads.
 fn may_have_changed(what: EventKind) -> bool {
     !matches!(what, EventKind::Access(_)) || what == EventKind::Access(AccessKind::Close(AccessMode::Write))
 }
@@ -195,13 +195,13 @@ fn stamp(path: &Path) -> Stamp {
             }
         });
     } else {
-        // of a file that was renamed into its place the time may be an old one
+        // a file that was renamed into place may have an old time
         (about.len(), about.mtime(), about.mtime_nsec(), about.ino()).hash(&mut hasher);
     }
     Some(hasher.finish())
 }
 
-/// Shows every source in a folder, and every folder of sources, in one order; `true` stands for a folder.
+/// Visits every source and source folder in a folder, in a fixed order; `true` marks a folder.
 pub fn sources(folder: &Path, see: &mut impl FnMut(&Path, bool)) {
     let (mut folders, mut count) = (vec![folder.to_owned()], 0);
     while let Some(folder) = folders.pop() {
@@ -234,7 +234,7 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(60), watch.changed()).await.expect("the change is seen")
     }
 
-    /// What happens to a file, and whether that is seen in a while in which anything would be.
+    /// Whether a change of a file is reported within a generous time.
     async fn is_seen(watch: &mut Watch) -> bool {
         tokio::time::timeout(4 * SETTLE + LOOK_EVERY, watch.changed()).await.is_ok()
     }
@@ -275,11 +275,11 @@ mod tests {
         let mut watch = watch(&[&file, &other]);
         fs::write(&file, "2").unwrap();
         assert_eq!(next(&mut watch).await, is_another(&file));
-        // as editors save: aside, and renamed over it
+        // as editors save: write a new file and rename it
         fs::write(folder.path().join("a.wasm~"), "3").unwrap();
         fs::rename(folder.path().join("a.wasm~"), &file).unwrap();
         assert_eq!(next(&mut watch).await, is_another(&file));
-        // removed, and there again at once
+        // removed, and created again at once
         fs::remove_file(&file).unwrap();
         fs::write(&file, "4").unwrap();
         assert_eq!(next(&mut watch).await, is_another(&file));

@@ -90,7 +90,7 @@ pub(crate) struct SubmittedUnit {
 /// What a ticket must resolve to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
-    SlicePlaces(SlicePlaces),
+    Placed(SlicePlaces),
     Refused(NoPlace),
     /// Something in front of it was refused.
     Fenced,

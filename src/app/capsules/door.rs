@@ -1,6 +1,7 @@
-//! The capsules of a data folder, as a service gives them out.
+//! The capsules of a data folder, for the API.
 //!
-//! Promises: nothing outside of the folder is opened, whatever is asked for: names are looked up among those that are there.
+//! Promises: nothing outside of the folder is opened, whatever is requested: names are looked up among the existing
+//! files.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +16,7 @@ use crate::rpc::v1;
 use crate::server::{Capsules, Listed, Opened};
 use crate::wasm::Digest;
 
-/// Bytes of capsules that one page reads, unless one alone has more.
+/// Bytes of capsules read per page, unless a single one is larger.
 const PAGE_BYTES: u64 = CAPSULE_BYTES_MAX as u64;
 /// Bytes of a reason in a listing.
 const REASON_BYTES_MAX: usize = 1_000;
@@ -26,7 +27,7 @@ pub(in crate::app) struct Door {
     pub(in crate::app) data: PathBuf,
 }
 
-/// A capsule that is there.
+/// An existing capsule.
 struct Found {
     path: PathBuf,
     subscriber: String,
@@ -34,12 +35,12 @@ struct Found {
 }
 
 impl Found {
-    /// By which it is listed.
+    /// Its sort key in listings.
     fn place(&self) -> String {
         format!("{}/{}", self.subscriber, self.id)
     }
 
-    /// In short.
+    /// Its summary.
     fn shown(&self, size_bytes: u64) -> v1::Capsule {
         let (subscriber, id) = (self.subscriber.clone(), self.id.clone());
         let capsule = match read(&self.path) {
@@ -70,7 +71,7 @@ impl Found {
 }
 
 impl Door {
-    /// All that are there, by place.
+    /// All capsules, in the order of listings.
     fn all(&self) -> io::Result<Vec<Found>> {
         let folder = folder(&self.data);
         let found = |path: PathBuf| {
@@ -92,7 +93,7 @@ impl Capsules for Door {
         let (mut shown, mut bytes, mut last) = (Vec::new(), 0, String::new());
         for found in wanted.filter(|found| found.place().as_str() > behind) {
             let length = match fs::metadata(&found.path) {
-                // a later one has taken its place meanwhile
+                // a later one has replaced it meanwhile
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 metadata => metadata?.len(),
             };
@@ -117,7 +118,7 @@ impl Capsules for Door {
     }
 }
 
-/// The name that a capsule has where it is fetched.
+/// The file name of a downloaded capsule.
 pub fn file_name(id: &str) -> String {
     format!("{id}.{EXTENSION}")
 }

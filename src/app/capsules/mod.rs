@@ -1,8 +1,9 @@
-//! Capsules in the data folder: `capsules/NAMESPACE/SUBSCRIBER/TIME-PARTITION-OFFSET.capsule`, the latest of each subscriber.
+//! Capsules in the data folder: `capsules/NAMESPACE/SUBSCRIBER/TIME-PARTITION-OFFSET.capsule`, the latest of each
+//! subscriber.
 //!
-//! Promises: what is there is whole; a subscriber has as many as its topology says, and no more bytes than the bound, the
-//! oldest going first. A capsule is a help, not a promise: one that cannot be written is said and left out, and no event
-//! waits for it.
+//! Promises: existing capsules are complete; a subscriber has at most the number in its topology, within a limit of
+//! bytes; the oldest are removed first. Capsules are best effort: one that cannot be written is reported and skipped,
+//! and no event waits for it.
 
 mod door;
 
@@ -26,19 +27,19 @@ pub use door::file_name;
 
 /// The folder in a data folder.
 const FOLDER: &str = "capsules";
-/// The folder in a data folder that has components by their hash.
+/// The folder in a data folder with components by digest.
 const PLUGINS: &str = "plugins";
-/// What names of capsules end with.
+/// The extension of capsules.
 const EXTENSION: &str = "capsule";
-/// The same before they are whole.
+/// The extension of incomplete capsules.
 const UNNAMED: &str = "new";
 
-/// Where the capsules of a data folder are.
+/// The folder with the capsules of a data folder.
 pub fn folder(data: &Path) -> PathBuf {
     data.join(FOLDER)
 }
 
-/// Keeps the capsules of a running bus.
+/// Stores the capsules of a running bus.
 pub(super) struct Keeper {
     folder: PathBuf,
     stop: CancellationToken,
@@ -46,7 +47,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Begins, on the runtime that it is called on. What goes into the sender is kept.
+    /// Starts on the current runtime. Capsules that are sent are stored.
     pub(super) fn start(data: &Path) -> (Self, mpsc::Sender<Capsule>) {
         let (sender, mut receiver) = mpsc::channel(limits::CAPSULES_QUEUED_MAX);
         let (kept, stop) = (folder(data), CancellationToken::new());
@@ -61,7 +62,7 @@ impl Keeper {
                     () = stopped.cancelled() => return,
                 };
                 let folder = folder.clone();
-                // One after the other: a disk that is slow makes them fewer, not many at once.
+                // One after the other: a slow disk makes them fewer, not many at once.
                 let kept = tokio::task::spawn_blocking(move || keep(&folder, &capsule)).await;
                 match kept {
                     Ok(Ok(path)) => tracing::debug!(capsule = %path.display(), "what failed can be had again"),
@@ -73,7 +74,7 @@ impl Keeper {
         (Self { folder: kept, stop, task }, sender)
     }
 
-    /// Removes the capsules of those that are not remembered, each time that some were forgotten.
+    /// Removes the capsules of deleted subscribers, after each deletion.
     pub(super) fn follow(
         &self,
         mut forgotten: watch::Receiver<u64>,
@@ -91,26 +92,26 @@ impl Keeper {
         });
     }
 
-    /// Ends once everything that was handed in so far is written.
+    /// Ends after everything sent so far is written.
     pub(super) async fn stop(self) {
         self.stop.cancel();
         drop(self.task.await);
     }
 }
 
-/// Writes a capsule and removes those that are too many.
+/// Writes a capsule, and removes the oldest beyond the limits.
 fn keep(folder: &Path, capsule: &Capsule) -> io::Result<PathBuf> {
     let encoded = capsule.encode();
     if encoded.len() > limits::CAPSULE_BYTES_MAX {
         let (bytes, max) = (encoded.len(), limits::CAPSULE_BYTES_MAX);
         return Err(io::Error::other(format!("it has {bytes} bytes, and may have {max}")));
     }
-    // A full name is a namespace and a name, neither of which has a slash or begins with a dot.
+    // A full name consists of a namespace and a name without slashes or leading dots.
     let folder = folder.join(&capsule.subscriber);
     create_private(&folder)?;
     let name = format!("{:020}-{}-{}", capsule.saved_ns, capsule.partition, capsule.offset);
     let (path, new) = (folder.join(format!("{name}.{EXTENSION}")), folder.join(format!("{name}.{UNNAMED}")));
-    // On the disk before it has its name: what has that is whole, also when the power goes.
+    // Synced before the rename: a named capsule is complete, also after a power failure.
     let written = write_private(&new, &encoded).and_then(|()| fs::rename(&new, &path));
     if let Err(error) = written {
         drop(fs::remove_file(&new));
@@ -120,7 +121,7 @@ fn keep(folder: &Path, capsule: &Capsule) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// Removes what a crash has left of capsules that had no name yet.
+/// Removes incomplete capsules after a crash.
 fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -137,7 +138,7 @@ fn sweep(folder: &Path) {
     }
 }
 
-/// Removes the oldest capsules until there are as many as may be, and no more bytes.
+/// Removes the oldest capsules beyond the limits of number and bytes.
 fn prune(folder: &Path, keep: usize) -> io::Result<()> {
     let (mut count, mut bytes) = (0, 0);
     for path in files_of(folder)?.iter().rev() {
@@ -163,7 +164,7 @@ fn forget(folder: &Path, is_remembered: impl Fn(&str) -> bool) -> io::Result<()>
     Ok(())
 }
 
-/// The folders in a folder; none where there is no such folder. Not links: what one leads to is not to be removed.
+/// The folders in a folder; none if it does not exist. Excludes links, whose targets must not be removed.
 fn folders_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -180,7 +181,7 @@ fn folders_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// The capsules of one subscriber's folder, oldest first.
+/// The capsules in one subscriber's folder, oldest first.
 fn files_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -193,16 +194,16 @@ fn files_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The capsules in a folder and the folders in it, by subscriber, oldest first. None where there is no such folder.
+/// The capsules in a folder and its subfolders, by subscriber, oldest first. None if the folder does not exist.
 ///
 /// # Errors
-/// Those of reading folders.
+/// I/O errors.
 pub fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = match files_of(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         files => files?,
     };
-    // Not links: a folder that is in itself would have no end.
+    // Excludes links: a folder that contains itself would have no end.
     for folder in folders_of(folder)? {
         found.extend(list(&folder)?);
     }
@@ -212,20 +213,20 @@ pub fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// Why a capsule cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Its file cannot be.
+    /// Its file cannot be read.
     #[error("cannot read the capsule {}: {error}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         error: io::Error,
     },
-    /// It is not one.
+    /// It is not a capsule.
     #[error("{}: {error}", path.display())]
     Capsule {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         error: CapsuleError,
     },
 }
@@ -244,7 +245,7 @@ pub fn read(path: &Path) -> Result<Capsule, ReadError> {
     Capsule::decode(&bytes).map_err(|error| ReadError::Capsule { path: path.to_owned(), error })
 }
 
-/// Reads a capsule out of the bytes of its file; `name` is what messages call it.
+/// Decodes a capsule; messages call it `name`.
 ///
 /// # Errors
 /// [`ReadError::Capsule`].
@@ -252,18 +253,18 @@ pub fn decode(name: &str, bytes: &[u8]) -> Result<Capsule, ReadError> {
     Capsule::decode(bytes).map_err(|error| ReadError::Capsule { path: name.into(), error })
 }
 
-/// The component that a capsule's plugin was: beside the capsule, in the data folders, or one of these files.
+/// The component of a capsule's plugin: next to the capsule, in the data folders, or one of these files.
 pub fn component_of(capsule: &Capsule, path: &Path, data: &[PathBuf], files: &[PathBuf]) -> Option<Vec<u8>> {
     let name = format!("{}.wasm", capsule.wasm_digest);
     let folder = path.parent().unwrap_or(Path::new(""));
-    // In a data folder, a capsule is three folders below it.
+    // In a data folder, a capsule is three levels down.
     let around = folder.ancestors().nth(3).map(|data| data.join(PLUGINS));
     let folders = [folder.to_owned()].into_iter().chain(around).chain(data.iter().map(|data| data.join(PLUGINS)));
     let candidates = folders.map(|folder| folder.join(&name)).chain(files.iter().cloned());
     candidates.filter_map(|path| fs::read(path).ok()).find(|wasm| Digest::of(wasm).to_string() == capsule.wasm_digest)
 }
 
-/// Why a capsule was not run.
+/// Why a capsule was not replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The sandbox refuses the plugin.
@@ -274,19 +275,19 @@ pub enum RunError {
     Replay(#[from] ReplayError),
 }
 
-/// What came of a capsule, and of which version.
+/// The result of a replay, and the version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ran {
-    /// What came of it.
+    /// The result.
     pub replayed: Replayed,
-    /// The version that was run.
+    /// The replayed version.
     pub version: Digest,
-    /// It has other settings than the one that failed: another configuration, or limits, so that what came of it says little of
-    /// that one.
+    /// Its settings (configuration or limits) differ from those of the failed version, so the result is not comparable.
     pub has_other_settings: bool,
 }
 
-/// Runs a capsule with a component: with what its plugin was told, and `hidden` for what is not in it.
+/// Replays a capsule with a component: with the configuration of the original plugin, and `hidden` for values that are
+/// not in the capsule.
 ///
 /// # Errors
 /// [`RunError`].
@@ -309,8 +310,8 @@ pub async fn run(host: &Host, capsule: &Capsule, wasm: Vec<u8>, hidden: &[(Strin
     Ok(Ran { replayed: capsule.replay(&plugin).await?, version, has_other_settings })
 }
 
-/// Whether the version that failed, with these settings, is another one. Not said of capsules in which what is hidden is a part of
-/// the version, or may be.
+/// Whether the failed version, with these settings, is another one. False for capsules in which hidden values are, or
+/// may be, a part of the version.
 fn has_other_settings(capsule: &Capsule, spec: &PluginSpec) -> bool {
     let Some(secrets) = &capsule.secrets else {
         return capsule.config.values().all(Option::is_some) && differs(capsule, spec, &BTreeSet::new());
@@ -320,7 +321,7 @@ fn has_other_settings(capsule: &Capsule, spec: &PluginSpec) -> bool {
 
 fn differs(capsule: &Capsule, spec: &PluginSpec, secrets: &BTreeSet<String>) -> bool {
     let Ok(wasm) = capsule.wasm_digest.parse::<Digest>() else { return false };
-    // a secret is a part of it by its name, given or not
+    // the name of a secret is a part of the version, given or not
     let mut told: BTreeMap<&str, Option<&str>> = secrets.iter().map(|name| (name.as_str(), None)).collect();
     for (name, value) in spec.config.iter().filter(|(name, _)| !secrets.contains(*name)) {
         told.insert(name, Some(value));
@@ -393,7 +394,7 @@ mod tests {
         let mode =
             |path: &Path| std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions()) & 0o777;
         assert_eq!((mode(&folder), mode(&list(&folder).unwrap()[0])), (0o700, 0o600), "an event may be anything");
-        // Numbers of different lengths: their names are in the order of time nevertheless.
+        // Numbers of different lengths: their names are still in time order.
         for saved_ns in [8, 9, 10, 11] {
             keep(&folder, &capsule(saved_ns, 2)).unwrap();
         }

@@ -1,6 +1,6 @@
-//! What came of a case beside what was expected of it, pure.
+//! Compares the result of a case with the expectation; pure.
 //!
-//! Outputs of a topic are compared in their order per key: that is what a bus promises, and no more.
+//! Outputs of a topic are compared in their order per key, which is the order that a bus guarantees.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,12 +14,12 @@ use crate::model::json::is_json;
 use crate::topology::cases::{Expected, ExpectedFailure, ExpectedOutput, ExpectedRefusal};
 use crate::topology::{Plan, SubscriberIndex};
 
-/// One thing that is not as expected.
+/// One difference from the expectation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// What it is about.
+    /// The subject.
     pub what: String,
-    /// What was expected, and what is there instead.
+    /// The expected and the actual text.
     pub diff: Vec<DiffLine>,
 }
 
@@ -28,22 +28,22 @@ pub struct Mismatch {
 pub enum DiffLine {
     /// As expected.
     Same(String),
-    /// Expected, and not there.
+    /// Expected, but missing.
     Missing(String),
-    /// There, and not expected.
+    /// Unexpected.
     Extra(String),
 }
 
-/// Everything that is not as expected.
+/// All differences.
 pub fn compare(plan: &Plan, expected: &Expected, happened: &Happened) -> Vec<Mismatch> {
     let mut mismatches = Vec::new();
-    // A topic that nothing could be sent to is looked at all the same, where something is expected there.
+    // A topic without possible senders is included if something is expected there.
     let topics: BTreeSet<_> = happened.topics.keys().chain(expected.outputs.keys()).collect();
     for topic in topics {
         let sent = happened.topics.get(topic).map_or(&[][..], Vec::as_slice);
         let outputs = match expected.outputs.get(topic) {
             Some(outputs) => outputs.as_slice(),
-            // Dead letters are failures.
+            // Dead letters are compared as failures.
             None if expected.nothing_else && plan[*topic].dead_letters_of.is_none() => &[],
             None => continue,
         };
@@ -62,7 +62,7 @@ pub fn compare(plan: &Plan, expected: &Expected, happened: &Happened) -> Vec<Mis
     mismatches
 }
 
-/// How two texts differ.
+/// The difference between two texts.
 fn differs(what: String, expected: &str, actual: &str) -> Option<Mismatch> {
     let lines = |text: &str| if text.is_empty() { String::new() } else { format!("{text}\n") };
     let (expected, actual) = (lines(expected), lines(actual));
@@ -99,11 +99,11 @@ fn compare_outputs(topic: &str, expected: &[ExpectedOutput], sent: &[Sent]) -> O
     differs(format!("the outputs in `{topic}`"), &wanted, &shown(&pairs))
 }
 
-/// What is wanted, and what is there with its place.
+/// An expected item, and an actual one with its index.
 type Pair<'a, W, A> = (Option<&'a W>, Option<(usize, &'a A)>);
 
-/// Each of what is wanted with one of what is there: as they are listed where that fits, else the first that does; what is
-/// left of both in its order.
+/// Pairs expected with actual items: in order if that matches, else the first match for each; unmatched items of both
+/// sides follow in order.
 fn pair<'a, W, A>(wanted: &'a [W], there: &'a [A], matches: impl Fn(&W, &A) -> bool) -> Vec<Pair<'a, W, A>> {
     let fits = wanted.len() == there.len() && wanted.iter().zip(there).all(|(wanted, there)| matches(wanted, there));
     let mut free: Vec<Option<&A>> = there.iter().map(Some).collect();
@@ -125,7 +125,7 @@ fn pair<'a, W, A>(wanted: &'a [W], there: &'a [A], matches: impl Fn(&W, &A) -> b
     pairs
 }
 
-/// Whether the outputs of each key are in the order in which they are expected.
+/// Whether the outputs of each key are in the expected order.
 fn in_order(pairs: &[Pair<'_, ExpectedOutput, Sent>]) -> bool {
     let mut last: BTreeMap<&str, usize> = BTreeMap::new();
     pairs.iter().filter_map(|(_, sent)| *sent).all(|(at, sent)| {
@@ -175,7 +175,7 @@ fn text_of(bytes: &[u8]) -> Value {
     }
 }
 
-/// Whether two values are the same; a number is, however it is written.
+/// Whether two values are equal, regardless of the notation of numbers.
 fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => {
@@ -192,7 +192,7 @@ fn same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// Whether a value has a part: objects may have more keys.
+/// Whether a value contains a part: objects may have more keys.
 fn has(part: &Value, whole: &Value) -> bool {
     match (part, whole) {
         (Value::Object(part), Value::Object(whole)) => {
@@ -205,7 +205,7 @@ fn has(part: &Value, whole: &Value) -> bool {
     }
 }
 
-/// What of a value a part asks for.
+/// The parts of a value that are expected.
 fn asked_for(part: &Value, whole: Value) -> Value {
     match (part, whole) {
         (Value::Object(part), Value::Object(whole)) => {
@@ -216,7 +216,7 @@ fn asked_for(part: &Value, whole: Value) -> Value {
         (Value::Array(part), Value::Array(whole)) if part.len() == whole.len() => {
             part.iter().zip(whole).map(|(part, whole)| asked_for(part, whole)).collect()
         }
-        // Written as it was expected where it is the same.
+        // Equal values are shown in the expected notation.
         (part, whole) => {
             if same(part, &whole) {
                 part.clone()
@@ -238,7 +238,7 @@ fn show_output(of: &ExpectedOutput) -> Value {
     Value::Object(shown)
 }
 
-/// What of an output is asked for; all that matters where nothing is.
+/// The expected parts of an output, or all relevant parts without an expectation.
 fn show_sent(of: Option<&ExpectedOutput>, sent: &Sent) -> Value {
     let mut shown = Map::new();
     let mut put = |name: &str, value: Value| drop(shown.insert(name.to_owned(), value));
@@ -274,7 +274,7 @@ fn compare_state(
     expected: &BTreeMap<String, Value>,
     kept: Option<&BTreeMap<String, Bytes>>,
 ) -> Option<Mismatch> {
-    // A text is compared as it is kept; all else is JSON.
+    // Texts are compared as stored, others as JSON.
     let read = |key: &String, bytes: &Bytes| match expected.get(key) {
         Some(Value::String(_)) => text_of(bytes),
         Some(value) => {
@@ -352,7 +352,7 @@ fn compare_failures(plan: &Plan, expected: &[ExpectedFailure], failures: &[Faile
     let there = texts(pairs.iter().filter_map(|(of, failed)| {
         let (_, failed) = (*failed)?;
         let asked = |is_asked: fn(&ExpectedFailure) -> bool| of.is_none_or(is_asked);
-        // A reason that has in it what it should is written as that.
+        // A reason that contains the expected one is shown as expected.
         let reason = of.and_then(|of| of.reason.clone()).filter(|reason| failed.reason.contains(reason.as_str()));
         Some(object([
             ("subscriber", asked(|of| of.subscriber.is_some()).then(|| label(failed.subscriber))),

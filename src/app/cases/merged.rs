@@ -1,8 +1,8 @@
-//! What a subscriber keeps in several partitions, as if it were in one.
+//! Merges the state of a subscriber in several partitions.
 //!
-//! A case gives each partition the same state, because the partition of an event is not known beforehand. The result is the
-//! given state with the changes of all partitions. A key that two of them have changed is under two names: what comes of such
-//! a case depends on its partitions.
+//! A case gives each partition the same state, because the partition of an event is not known in advance. The result is
+//! the given state with the changes of all partitions. A key that two partitions have changed appears under two names:
+//! such a case depends on its partitions.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,18 @@ use serde_json::Value;
 
 use super::{Buckets, bytes_of};
 
-/// What has been put together so far.
+/// The state merged so far.
 #[derive(Default)]
 pub(super) struct Merged {
     /// By bucket and key.
     pub(super) buckets: Buckets,
     partitions: u32,
-    /// The keys that one of them has changed.
+    /// The changed keys, with the partition.
     changed: BTreeMap<(String, String), u32>,
 }
 
 impl Merged {
-    /// One more partition, of which this was given at the beginning.
+    /// Adds a partition that began with the given state.
     pub(super) fn add(&mut self, kept: Buckets, given: Option<&BTreeMap<String, BTreeMap<String, Value>>>) {
         let partition = self.partitions;
         self.partitions += 1;
@@ -43,7 +43,7 @@ impl Merged {
                 _ => self.change(partition, place, Some(value)),
             }
         }
-        // What was given and is not there any more.
+        // Given entries that were deleted.
         given.into_keys().for_each(|place| self.change(partition, place, None));
     }
 

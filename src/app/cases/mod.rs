@@ -1,11 +1,10 @@
-//! Runs cases of test files: the real lanes and plugins of a topology, on an engine in memory that is gone afterwards.
+//! Runs the cases of test files: the real lanes and plugins of a topology on an in-memory engine.
 //!
-//! Promises: a case sees nothing of another one; its clock stands where it says; nothing waits for a pause. So the same
-//! case gives the same result, on every machine, whatever else runs.
-//! What differs from a bus: pauses between attempts, rates and `batch.wait` take no time. A case can run with one partition for
-//! every topic, so that what subscribers keep is in one place, and with as many as they have. What is given of the state is in
-//! each of them then; what comes of it is what has changed in any.
-//! Must not know: files, terminals, how results are printed.
+//! Promises: cases are isolated; the clock of a case is set by it; nothing waits for pauses. So a case gives the same
+//! result on every machine under any load. Differences from a bus: pauses between attempts, rates and `batch.wait` take
+//! no time. A case can run with one partition per topic, so that the state of subscribers is in one place, and with the
+//! planned number. Then each partition gets the given state, and the result has the changes of all of them. Must not
+//! know: files, terminals, how results are printed.
 
 mod compare;
 mod merged;
@@ -34,26 +33,26 @@ use crate::wasm::{Host, HostOptions, Plugin};
 pub use compare::{DiffLine, Mismatch, compare};
 use merged::Merged;
 
-/// How often it is looked whether everything is handled.
+/// How often to check whether everything is handled.
 const AT_REST_EVERY: Duration = Duration::from_millis(1);
-/// The pause between attempts: none would keep a lane busy whose plugin does not start.
+/// The pause between attempts: without one, a lane whose plugin does not start would spin.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How long lanes may take to end once nothing is on its way any more.
+/// How long lanes may take to end once they are idle.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Where cases run.
+/// An environment to run cases.
 #[derive(Debug)]
 pub struct TestBed {
     runtime: Runtime,
     host: Host,
 }
 
-/// How many partitions topics have in a case.
+/// The number of partitions per topic in a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Partitions {
     /// One.
     One,
-    /// As many as the topology says.
+    /// As in the topology.
     AsPlanned,
 }
 
@@ -64,20 +63,20 @@ pub struct Loaded {
     plugins: Vec<Plugin>,
 }
 
-/// What came of a case.
+/// The result of a case.
 #[derive(Debug, Clone, Default)]
 pub struct Happened {
-    /// What is in each topic that a subscriber sends to, in its order.
+    /// The events in each output topic, in order.
     pub topics: BTreeMap<TopicIndex, Vec<Sent>>,
-    /// What the subscribers keep, by bucket and key.
+    /// The state of the subscribers, by bucket and key.
     pub state: BTreeMap<SubscriberIndex, Buckets>,
     /// The events that were not handled, by subscriber.
     pub failures: Vec<Failed>,
-    /// The ids of the events that were not taken in, where that may be, with why.
+    /// The ids of refused events, if refusals are allowed, with the reasons.
     pub refused: Vec<(String, String)>,
 }
 
-/// What a subscriber keeps, by bucket and key.
+/// The state of a subscriber, by bucket and key.
 pub type Buckets = BTreeMap<String, BTreeMap<String, Bytes>>;
 
 /// An event in a topic.
@@ -89,20 +88,20 @@ pub struct Sent {
     pub event: Event,
 }
 
-/// An event that was not handled in the end.
+/// An event that failed finally.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
-    /// Whose failure it is.
+    /// The subscriber.
     pub subscriber: SubscriberIndex,
     /// The event's id.
     pub event: String,
-    /// What kind of failure.
+    /// The kind of failure.
     pub kind: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// How often it was tried.
+    /// Number of attempts.
     pub attempts: u32,
-    /// What became of it.
+    /// Its outcome.
     pub end: End,
 }
 
@@ -112,55 +111,55 @@ pub enum CaseError {
     /// The tree does not start.
     #[error(transparent)]
     Start(#[from] crate::dispatch::StartError),
-    /// An event that is given is refused.
+    /// A given event is refused.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// What is given cannot be put, or what came of it not be had.
+    /// Given state cannot be stored, or the result cannot be read.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The same of topics.
+    /// A topic cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A topic holds what is no event.
+    /// A topic contains invalid bytes.
     #[error("what is in `{topic}` cannot be read: {reason}")]
     Unreadable {
         /// The topic.
         topic: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// It goes on and on.
+    /// It does not come to an end.
     #[error("it did not come to an end within {}{}", humantime::format_duration(*.after), said(last_failure.as_deref()))]
     Endless {
-        /// How long it was waited for.
+        /// The time limit.
         after: Duration,
-        /// What failed last.
+        /// The last failure.
         last_failure: Option<String>,
     },
-    /// A lane gave up.
+    /// A lane has stopped.
     #[error("`{subscriber}` has stopped{}", said(last_failure.as_deref()))]
     Stopped {
-        /// Whose lane.
+        /// The subscriber of the lane.
         subscriber: String,
-        /// Why.
+        /// The reason.
         last_failure: Option<String>,
     },
-    /// It is one of a capsule, and needs that.
+    /// The case needs a capsule.
     #[error("the capsule of this case is missing")]
     NoCapsule,
-    /// A capsule of a subscriber that the topology does not have.
+    /// The topology does not have the capsule's subscriber.
     #[error("the capsule is of subscriber `{subscriber}`, which the topology does not have")]
     OtherSubscriber {
         /// The subscriber.
         subscriber: String,
     },
-    /// What would come of it cannot be known.
+    /// The result depends on unknown state.
     #[error("the plugin reads {what}, which is not in the capsule: what it is there for cannot be known")]
     NotInCapsule {
-        /// What of its state.
+        /// The missing part of the state.
         what: String,
     },
-    /// A capsule that cannot be run.
+    /// The capsule cannot be replayed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
 }
@@ -170,28 +169,28 @@ fn said(last_failure: Option<&str>) -> String {
 }
 
 impl TestBed {
-    /// Sets up the sandbox. `code_cache` is where compiled plugins are kept between runs; `None` for nowhere.
+    /// Sets up the sandbox. `code_cache` is the folder for compiled plugins; `None` disables the cache.
     ///
     /// # Errors
-    /// When the machine gives no threads, or not what the sandbox needs.
+    /// The machine lacks threads, or features that the sandbox needs.
     pub fn new(code_cache: Option<PathBuf>) -> Result<Self, StartError> {
         let options = HostOptions { cache_folder: code_cache, ..HostOptions::default() };
         Ok(Self { runtime: super::runtime("case")?, host: Host::new(options)? })
     }
 
-    /// Registers the plugins of a topology. `components` are their files, one for each subscriber.
+    /// Registers the plugins of a topology. `components` are their files, one per subscriber.
     ///
     /// # Errors
-    /// Everything that is wrong with any of them.
+    /// The errors of all plugins.
     pub fn load(&self, plan: Plan, components: &[PathBuf]) -> Result<Loaded, Vec<PluginError>> {
         let plugins = deploy::register(&self.host, &plan, components)?;
         Ok(Loaded { plan, plugins })
     }
 
-    /// Runs a case, for as long as `deadline`. Blocks.
+    /// Runs a case with a time limit. Blocks.
     ///
     /// # Errors
-    /// When it has no result.
+    /// It has no result.
     pub fn run(
         &self,
         loaded: &Loaded,
@@ -217,10 +216,10 @@ impl TestBed {
 }
 
 impl TestBed {
-    /// Gives a capsule to the plugin that its subscriber has in the topology. Blocks.
+    /// Replays a capsule with the plugin of its subscriber in the topology. Blocks.
     ///
     /// # Errors
-    /// When it has no result.
+    /// It has no result.
     pub fn replay(&self, loaded: &Loaded, capsule: &Capsule) -> Result<Happened, CaseError> {
         let other = || CaseError::OtherSubscriber { subscriber: capsule.subscriber.clone() };
         let mut subscribers = loaded.plan.subscribers().zip(&loaded.plugins);
@@ -290,7 +289,7 @@ impl TestBed {
         Ok(happened)
     }
 
-    /// What a lane of the subscriber would make of outputs.
+    /// The events that a lane of the subscriber would make of outputs.
     async fn committed(
         &self,
         plan: &Plan,
@@ -322,7 +321,7 @@ impl Loaded {
     }
 }
 
-/// A plugin that is not asked how long it wants to wait before it tries again.
+/// A plugin whose requested retry pauses are ignored.
 #[derive(Clone)]
 struct Impatient(Plugin);
 
@@ -340,7 +339,7 @@ impl Handler for Impatient {
     }
 }
 
-/// The plan of one subscriber alone: what it takes from is a root.
+/// The plan of one subscriber alone, whose input becomes a root.
 fn alone(plan: &Plan, only: SubscriberIndex) -> Plan {
     let mut subscriber = plan[only].clone();
     let mut topics: Vec<(TopicIndex, TopicPlan)> = Vec::new();
@@ -353,7 +352,7 @@ fn alone(plan: &Plan, only: SubscriberIndex) -> Plan {
             }
             topic.parent = (!is_root).then_some(SubscriberIndex(0));
             topic.diverted_from = None;
-            // what is given to a root of dead letters is one, with what only the bus gives
+            // events given to a dead-letter root are dead letters, with the bus's attributes
             topic.dead_letters_of = topic.dead_letters_of.map(|_| SubscriberIndex(0));
             topics.push((index, topic));
             TopicIndex(topics.len() as u32 - 1)
@@ -377,7 +376,7 @@ fn alone(plan: &Plan, only: SubscriberIndex) -> Plan {
     Plan { topics: topics.into_iter().map(|(_, topic)| topic).collect(), subscribers: vec![subscriber] }
 }
 
-/// The plan without what only takes time.
+/// The plan without settings that only take time.
 fn unhurried(mut plan: Plan, partitions: Partitions) -> Plan {
     for topic in plan.topics.iter_mut().filter(|_| partitions == Partitions::One) {
         topic.partitions = 1;
@@ -390,27 +389,27 @@ fn unhurried(mut plan: Plan, partitions: Partitions) -> Plan {
     plan
 }
 
-/// How a case has come to its end.
+/// The end of a case.
 struct Ended {
-    /// The subscribers that have halted.
+    /// Halted subscribers.
     halted: Vec<String>,
     refused: Vec<(String, String)>,
 }
 
-/// A case while it runs.
+/// A running case.
 struct Run<'p> {
-    /// The topology, whose positions results are by.
+    /// The topology, whose indices the results use.
     whole: &'p Plan,
-    /// What runs of it.
+    /// The part of it that runs.
     plan: &'p Plan,
     deadline: Duration,
     began: Instant,
-    /// Events may be refused; each is published by itself then.
+    /// Events may be refused; then each is published separately.
     may_refuse: bool,
 }
 
 impl Run<'_> {
-    /// How many partitions the topic of a subscriber has.
+    /// The number of partitions of a subscriber's input.
     fn partitions_of(&self, subscriber: &str) -> u32 {
         let found = self.plan.subscribers.iter().find(|of| of.label() == subscriber);
         found.map_or(1, |of| self.plan[of.from].partitions)
@@ -428,7 +427,7 @@ impl Run<'_> {
         engine.hold_clock(at_ns);
         let tree = Tree::start(engine.clone(), self.plan, handlers, runtime).await?;
         let ran = self.events(&tree, &engine, state, at_ns, events).await;
-        // What was committed last is there once lanes have ended; and none may go on behind a case that is over.
+        // Ended lanes have committed everything; and none may continue after the case.
         tree.drain(DRAIN).await;
         let Ended { halted, refused } = ran?;
         let happened = self.happened(&tree, &engine, state, &halted).await;
@@ -436,7 +435,7 @@ impl Run<'_> {
         Ok(Happened { refused, ..happened? })
     }
 
-    /// Gives what is given, and waits until nothing is on its way any more.
+    /// Publishes the given events, and waits until everything is handled.
     async fn events(
         &self,
         tree: &Tree<MemoryEngine>,
@@ -460,7 +459,7 @@ impl Run<'_> {
             }
         }
         let mut refused = Vec::new();
-        // What can be published together is, so that plugins get batches.
+        // Events that can be published together are, so that plugins get batches.
         let goes_along = |one: &GivenEvent, next: &GivenEvent| one.topic == next.topic && next.at_ns.is_none();
         for events in events.chunk_by(|one, next| !self.may_refuse && goes_along(one, next)) {
             let Some(first) = events.first() else { continue };
@@ -486,8 +485,8 @@ impl Run<'_> {
         Ok(Ended { halted: halted.map(|status| status.name).collect(), refused })
     }
 
-    /// Waits until nothing is on its way. Where there are only events that come later, time goes on to the next of them, as
-    /// long as that is not behind `until_ns`.
+    /// Waits until everything is handled. If only delayed events are left, time advances to the next of them, up to
+    /// `until_ns`.
     async fn rest(&self, tree: &Tree<MemoryEngine>, engine: &MemoryEngine, until_ns: u64) -> Result<(), CaseError> {
         while !tree.is_at_rest() {
             match tree.next_due_ns() {
@@ -560,7 +559,7 @@ impl Run<'_> {
                 let (parked, others): (Vec<_>, Vec<_>) =
                     page.found.into_iter().partition(|event| event.waiter.is_parked);
                 failed(parked, End::Parked);
-                // Those that were not tried wait for their key, and that is not their failure.
+                // Events without an attempt wait for an earlier one of their key, which is not their failure.
                 let tried = others.into_iter().filter(|event| event.waiter.attempts > 0 && halted.contains(&label));
                 failed(tried.collect(), End::Halted);
                 from = page.next;
@@ -570,7 +569,7 @@ impl Run<'_> {
     }
 }
 
-/// What a subscriber keeps in a partition.
+/// The state of a subscriber in a partition.
 fn kept(tree: &Tree<MemoryEngine>, label: &str, partition: u32) -> Result<Buckets, CaseError> {
     let (mut buckets, mut behind): (Buckets, Option<(String, String)>) = (Buckets::new(), None);
     loop {
@@ -597,14 +596,14 @@ async fn read_all(engine: &MemoryEngine, label: &str, partition: PartitionId) ->
     }
 }
 
-/// An event as it is stored.
+/// Decodes a stored event.
 fn sent(record: &[u8]) -> Result<Sent, String> {
     let record = Record::parse(record).map_err(|error| error.to_string())?;
     let event = Event::decode(record.event).map_err(|error| error.to_string())?;
     Ok(Sent { key: record.key.to_owned(), event })
 }
 
-/// A value as a handler keeps it: a text as it is, all else as JSON, and `null` not at all.
+/// A value as a handler stores it: strings as text, others as JSON, `null` as absent.
 fn bytes_of(value: &Value) -> Option<Bytes> {
     match value {
         Value::Null => None,

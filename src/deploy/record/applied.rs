@@ -1,13 +1,13 @@
-//! The record of what is applied: a plan as data, and what is remembered beside it.
+//! The record of the applied topology: a plan as data, and what is remembered with it.
 //!
 //! ```text
-//! version 2   { version, reader, plan, components, retired, renamed, seen }       `topology::kept` has the plan
+//! version 2     { version, reader, plan, components, retired, renamed, seen }     `topology::kept` encodes the plan
 //! version 0, 1  { topology: YAML with all defaults, … }                           read, never written
 //! ```
 //!
-//! Promises: what is decided on can be read again, since it was read before. What a later release says is not for this one is
-//! refused in words, and nothing that this one does not know is left out. What files proposed is remembered by their own
-//! bytes, so that a release with other defaults, or other names for keys, proposes nothing by itself.
+//! Promises: a decided topology can be read again, because that was tried before. A record of a later release that this
+//! one cannot read is refused with a message; nothing unknown is dropped. The files of a start are remembered by their
+//! bytes, so that a release with other defaults or key names proposes nothing by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -25,46 +25,47 @@ use crate::topology::kept::{KeptPath, KeptPlan};
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::Digest;
 
-/// Of records that this release writes, and the latest that it reads.
+/// The version of records that this release writes, and the latest that it reads.
 const VERSION: u32 = 2;
-/// Hexadecimal digits of a revision: two topologies of one bus do not have the same by chance.
+/// Hexadecimal digits of a revision: enough to make collisions within a bus improbable.
 const REVISION_DIGITS: usize = 16;
-/// How the line of `dedupe` began and ended in version 0, where each that did not say a `count` had one of 100,000.
+/// How the line of `dedupe` began and ended in version 0, where a missing `count` meant 100,000.
 const DEDUPE: &str = "    dedupe: { window: ";
 const OLD_COUNT: &str = ", count: 100000 }";
-/// How a line begins that the versions before 2 did not have.
+/// The beginning of a line that versions before 2 did not have.
 const TRIAL: &str = "    trial: { ";
-/// How the line of `limits` begins, and its last part, which those versions did not have either.
+/// The beginning of the line of `limits`, and its last part, which those versions did not have either.
 const LIMITS: &str = "    limits: { ";
 const LOG: &str = ", log: ";
 
-/// What was applied last.
+/// The topology that was applied last.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Applied {
     pub(crate) plan: Plan,
-    /// The component of each subscriber, in its order.
+    /// The component of each subscriber, in order.
     pub(crate) components: Vec<PathBuf>,
-    /// Subscribers that are gone, whose places and state are kept.
+    /// Removed subscribers whose positions and state are stored.
     pub(crate) retired: BTreeSet<Retired>,
-    /// Those of them that are to be forgotten, which has begun and may have broken off: a new one by such a name begins with nothing.
+    /// Removed subscribers whose deletion has begun and may have been interrupted: a new subscriber with the same name
+    /// begins empty.
     pub(crate) forgetting: BTreeSet<Retired>,
-    /// What has another name since then.
+    /// Renames of this topology.
     pub(super) renamed: Renamed,
-    /// What the files of the last start said: as long as they say that, they propose nothing.
+    /// The content of the last start's files: unchanged files propose nothing.
     pub(super) seen: Option<Seen>,
 }
 
-/// What files said.
+/// The content of files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Seen {
-    /// Their own bytes, sealed.
+    /// The salted hash of their bytes.
     Files(String),
-    /// What an earlier release made of them, by the version of its records.
+    /// The form in which an earlier release rendered them, with the version of its records.
     Rendered { digest: Digest, version: u32 },
 }
 
-/// NameChanges by the engine's numbers.
+/// Names by the engine's numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Renamed {
@@ -72,24 +73,24 @@ pub(super) struct Renamed {
     pub(super) subscribers: BTreeMap<u32, String>,
 }
 
-/// A subscriber that is gone.
+/// A removed subscriber.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retired {
     /// Its full name.
     pub name: String,
-    /// The full name of the topic that it took from.
+    /// The full name of its input topic.
     pub from: String,
-    /// How many partitions that has.
+    /// The number of partitions of that topic.
     pub partitions: u32,
 }
 
-/// As it is kept.
+/// The stored form.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
     version: u32,
-    /// The earliest version of which a reader may be.
+    /// The earliest version of a reader.
     reader: u32,
     plan: KeptPlan,
     components: Vec<KeptPath>,
@@ -100,7 +101,7 @@ struct Kept {
     pub(super) seen: Option<Seen>,
 }
 
-/// As it was kept in version 0 and 1.
+/// The stored form in versions 0 and 1.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Old {
@@ -113,19 +114,19 @@ struct Old {
     pub(super) renamed: Renamed,
     #[serde(default)]
     pub(super) seen: Option<Digest>,
-    /// By which version that was said.
+    /// The version of the record that stored it.
     #[serde(default)]
     version: u32,
 }
 
-/// The components of a plan's subscribers by their full names.
+/// The components of a plan's subscribers by full name.
 pub(crate) fn by_name(plan: &Plan, components: &[PathBuf]) -> BTreeMap<String, PathBuf> {
     plan.subscribers.iter().map(SubscriberPlan::label).zip(components.iter().cloned()).collect()
 }
 
 impl Proposal {
-    /// As a record of an early version has it: without what it did not know, in version 0 with a count for each `dedupe` that says
-    /// none, later without that.
+    /// The form in a record of an early version: without later keys, in version 0 with a count for each `dedupe` that
+    /// has none, later without that.
     fn as_of(&self, version: u32) -> Self {
         let line = |line: &str| match (line.starts_with(DEDUPE), version) {
             (true, 0) if !line.contains(", count: ") => line.replace(" }", OLD_COUNT),
@@ -141,7 +142,7 @@ impl Proposal {
     }
 
     fn digest(&self) -> Digest {
-        Digest::of(serde_json::to_string(self).unwrap_or_default().as_bytes()) // its keys are texts
+        Digest::of(serde_json::to_string(self).unwrap_or_default().as_bytes()) // its keys are strings
     }
 }
 
@@ -209,22 +210,22 @@ impl Written for Applied {
 }
 
 impl Applied {
-    /// The components of its subscribers by their full names.
+    /// The components of its subscribers by full name.
     pub(crate) fn components_by_name(&self) -> BTreeMap<String, PathBuf> {
         by_name(&self.plan, &self.components)
     }
 
-    /// Which topology this is, in short: the same as long as the same is applied, over every start. Values of variables
+    /// A digest of the applied topology: the same as long as the same is applied, over all starts. Values of variables
     /// cannot be guessed from it.
     pub(crate) fn revision(&self, values: &Values) -> String {
         let plan = KeptPlan::of(&self.plan, &|text| values.seal(text.as_bytes()));
         let components: Vec<KeptPath> = self.components.iter().map(|path| path.as_path().into()).collect();
         let mut hasher = blake3::Hasher::new_derive_key("wattle topology revision 1");
-        hasher.update(&serde_json::to_vec(&(plan, components)).unwrap_or_default()); // its keys are texts
+        hasher.update(&serde_json::to_vec(&(plan, components)).unwrap_or_default()); // its keys are strings
         hasher.finalize().to_hex().chars().take(REVISION_DIGITS).collect()
     }
 
-    /// What is applied after this, where something was applied, and what is called otherwise by that.
+    /// The record after this one (if there is one) for another plan, including its renames.
     pub(crate) fn next(
         before: Option<&Self>,
         old: &Plan,
@@ -234,7 +235,7 @@ impl Applied {
         let (mut retired, mut forgetting) = (known(before, old, new), forgotten(before, &Renames::of(old, new)));
         for subscriber in &new.subscribers {
             retired.remove(&Retired::of(new, subscriber));
-            forgetting.remove(&Retired::of(new, subscriber)); // it has begun anew, with nothing
+            forgetting.remove(&Retired::of(new, subscriber)); // it has started again, empty
         }
         let renamed = Renamed {
             topics: names.topics.into_iter().map(|(number, name)| (number.0, name)).collect(),
@@ -244,8 +245,8 @@ impl Applied {
         Self { plan: new.clone(), components: components.to_vec(), retired, forgetting, renamed, seen }
     }
 
-    /// The same where all that is gone is to be forgotten, these topics among it. The engine is told of them again at each
-    /// start until something else is applied, and of a subscriber what its lanes kept is gone with its topic.
+    /// The same record, marking all removed subscribers, and these topics, for deletion. Each start repeats that to the
+    /// engine until another topology is applied; the entries of a subscriber's lanes are deleted with its topic.
     pub(crate) fn forgets(mut self, topics: &[RemovedTopic]) -> Self {
         let gone = |from: &str| {
             let topic = topics.iter().find(|topic| topic.name == from)?;
@@ -260,17 +261,17 @@ impl Applied {
         self
     }
 
-    /// The same where all is forgotten that was to be.
+    /// The same record after the deletion is complete.
     pub(crate) fn forgot(self) -> Self {
         Self { forgetting: BTreeSet::new(), ..self }
     }
 
-    /// The same where files were looked at that said this.
+    /// The same record after files with this hash were read.
     pub(super) fn saw(&self, sealed: String) -> Self {
         Self { seen: Some(Seen::Files(sealed)), ..self.clone() }
     }
 
-    /// Whether files say what they said at the start before, which stands for one of these.
+    /// Whether files are unchanged since the last start, given the possible hashes.
     pub(super) fn has_seen(&self, files: &Files, sealed: &[String]) -> bool {
         match &self.seen {
             None => false,
@@ -279,14 +280,14 @@ impl Applied {
         }
     }
 
-    /// Whether there is a subscriber of this name, or was.
+    /// Whether a subscriber with this name exists or is remembered.
     pub(crate) fn remembers(&self, subscriber: &str) -> bool {
         self.plan.subscribers.iter().any(|of| of.label() == subscriber)
             || self.retired.iter().any(|gone| gone.name == subscriber)
     }
 }
 
-/// Every subscriber that there is or was, by the names that `new` has for it and for what it takes from.
+/// All existing and remembered subscribers, by their names in `new`.
 fn known(applied: Option<&Applied>, old: &Plan, new: &Plan) -> BTreeSet<Retired> {
     let renames = Renames::of(old, new);
     let retired = applied.into_iter().flat_map(|applied| &applied.retired);
@@ -297,13 +298,13 @@ fn known(applied: Option<&Applied>, old: &Plan, new: &Plan) -> BTreeSet<Retired>
     known
 }
 
-/// Those that are to be forgotten, by the names that topics are to have.
+/// Subscribers marked for deletion, by the new names of their topics.
 fn forgotten(applied: Option<&Applied>, renames: &Renames) -> BTreeSet<Retired> {
     let forgetting = applied.into_iter().flat_map(|applied| &applied.forgetting);
     forgetting.map(|gone| Retired { from: renames.new_topic(&gone.from).to_owned(), ..gone.clone() }).collect()
 }
 
-/// Why subscribers cannot have the names that another plan has for them.
+/// Why subscribers cannot get their names in another plan.
 pub(crate) fn taken(applied: Option<&Applied>, old: &Plan, new: &Plan) -> Vec<String> {
     let renames = Renames::of(old, new);
     let retired = applied.into_iter().flat_map(|applied| applied.retired.iter().chain(&applied.forgetting));
@@ -332,7 +333,7 @@ impl Retired {
     }
 }
 
-/// Whether subscribers of a plan are new: neither there in another one, nor remembered.
+/// Whether subscribers of a plan are new: neither in the other plan nor remembered.
 pub(crate) fn news<'a>(
     old: &Plan,
     applied: Option<&Applied>,

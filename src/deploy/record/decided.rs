@@ -1,18 +1,18 @@
-//! What was decided about the versions of each subscriber, as it is kept.
+//! The record of decided versions by subscriber.
 //!
 //! ```text
 //!                       decide(trial of B)                        it passes
 //!   runs A, tried: none ──────────────────> runs A, tried: B ──────────────────> runs B, before: A
 //!        ^                                       │
-//!        └───────────────────────────────────────┘ it fails, or somebody takes it back
+//!        └───────────────────────────────────────┘ it fails, or is rolled back
 //! ```
 //!
-//! Every change is one new record in place of the old one, so after a crash there is one answer to what runs: the version
-//! that is on trial where one is, for the lanes that it has, and the proven one otherwise.
+//! Every change replaces the record as a whole, so after a crash there is one answer to which version runs: the
+//! candidate if there is one, in its lanes, and the stable version otherwise.
 //!
-//! A file proposes a component, and a topology the settings of one: configuration, limits, ports. Each of the two proposes
-//! once, when it is another than when it was looked at last. New settings are for the component that was decided on, whatever
-//! the file has. Secrets propose nothing: a version runs with what they are when it starts.
+//! A file proposes a component, and a topology its settings: configuration, limits, ports. Each proposes once, when it
+//! differs from the last time it was read. New settings apply to the decided component, whatever the file contains.
+//! Secrets propose nothing: a version reads them when it starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,99 +27,99 @@ use crate::topology::ConfigValue;
 use crate::topology::kept::KeptPath;
 use crate::wasm::{Digest, PluginSpec};
 
-/// Versions of a subscriber that are kept, beside those that run or ran last.
+/// Maximum number of stored versions of a subscriber, in addition to those that run or ran last.
 pub(crate) const VERSIONS_KEPT_MAX: usize = 50;
 
-/// Bytes of the reason for which a version was taken back: a plugin says it, and as many as versions are kept and answered at
-/// once.
+/// Maximum bytes of the reason of a rollback: plugins provide it, and those of all stored versions are returned
+/// together.
 const REASON_BYTES_MAX: usize = 1 << 10;
 
-/// Of records that this release writes, and the latest that it reads.
+/// The version of records that this release writes, and the latest that it reads.
 const VERSION: u32 = 2;
 
-/// Everything that was decided, by the full name of the subscriber. It grows by fields that have a default.
+/// All decisions, by the full name of the subscriber. New fields must have a default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
-    /// As it is written; 0 where it was not yet.
+    /// The version of the record; 0 before versions were written.
     #[serde(default)]
     version: u32,
-    /// The earliest version of which a reader may be.
+    /// The earliest version of a reader.
     #[serde(default)]
     reader: u32,
     pub(crate) subscribers: BTreeMap<String, Decided>,
 }
 
-/// What was decided about a subscriber.
+/// The decisions about a subscriber.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Decided {
-    /// The version that is proven.
+    /// The stable version.
     pub(crate) proven: Digest,
-    /// The version that is tried.
+    /// The candidate.
     #[serde(default)]
     pub(crate) tried: Option<Tried>,
-    /// Nothing takes its place until somebody says so.
+    /// No version may replace the stable one.
     #[serde(default)]
     pub(crate) is_pinned: bool,
-    /// What the file and the topology said when they were looked at last. As long as they say that, they propose nothing.
-    /// None where that is no longer known: what they say next counts as looked at.
+    /// The file and the topology as last read: unchanged ones propose nothing. `None` if unknown: then the next content
+    /// counts as read.
     #[serde(default)]
     pub(crate) looked_at: Option<Said>,
-    /// In records of format 1 instead: the version that both together made then.
+    /// Instead of `looked_at` in records of format 1: the version that both made at that time.
     #[serde(default, skip_serializing)]
     seen: Option<Digest>,
-    /// Versions that were proven before, the latest last.
+    /// Earlier stable versions, the latest last.
     #[serde(default)]
     pub(crate) before: Vec<Digest>,
-    /// All that are kept, the latest last.
+    /// All stored versions, the latest last.
     #[serde(default)]
     pub(crate) kept: Vec<Kept>,
 }
 
-/// What makes up a version, by who says it.
+/// The parts of a version by their source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Said {
-    /// The component in the file; none where it cannot be read.
+    /// The component in the file; `None` if it cannot be read.
     pub(crate) component: Option<Digest>,
-    /// What the topology says beside it.
+    /// The digest of the settings in the topology.
     pub(crate) settings: Digest,
 }
 
-/// A version on trial.
+/// A candidate version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tried {
     pub(crate) version: Digest,
-    /// Only the first so many lanes call it.
+    /// Only the first N lanes call it.
     #[serde(default)]
     pub(crate) lanes: Option<u32>,
 }
 
-/// A version that is kept, with all that makes it up but its secrets.
+/// A stored version, with all of its parts except secrets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kept {
     pub(crate) version: Digest,
-    /// Of the component.
+    /// The digest of the component.
     pub(crate) wasm: Digest,
     pub(crate) config: BTreeMap<String, Value>,
     pub(crate) limits: KeptLimits,
     pub(crate) ports: Vec<String>,
-    /// Where it came from, in words.
+    /// Its origin, as a message.
     #[serde(default)]
     pub(crate) cause: String,
-    /// When it was decided on last, Unix nanoseconds.
+    /// The time of the last decision about it, Unix nanoseconds.
     #[serde(default)]
     pub(crate) decided_ns: u64,
-    /// Why it was taken back, if it was.
+    /// Why it was rolled back, if it was.
     #[serde(default)]
     pub(crate) taken_back: Option<String>,
 }
 
 impl Record {
-    /// As this release has it, from format 1.
+    /// Converts a record of format 1.
     pub(crate) fn upgraded_from_v1(self) -> Self {
         let now = |(name, decided): (String, Decided)| (name, decided.upgraded_from_v1());
         Self { subscribers: self.subscribers.into_iter().map(now).collect(), ..self }
@@ -181,7 +181,7 @@ impl Written for Record {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Value {
     Text(String),
-    /// One into which variables were put. On the disk something stands for the text.
+    /// A value with variables. On the disk, `text` is replaced by a hash.
     Variable {
         written: String,
         #[serde(rename = "sealed")]
@@ -216,7 +216,7 @@ impl From<KeptLimits> for Limits {
 }
 
 impl Kept {
-    /// A version as it was made, with the configuration that it was made from.
+    /// A version with the configuration from which it was made.
     pub(crate) fn new(
         spec: &PluginSpec,
         config: &BTreeMap<String, ConfigValue>,
@@ -239,7 +239,7 @@ impl Kept {
         }
     }
 
-    /// Its configuration as far as it makes up the version.
+    /// The part of the configuration that makes up the version.
     fn told(&self) -> impl Iterator<Item = (&str, Option<&str>)> + Clone {
         self.config.iter().map(|(name, value)| match value {
             Value::Text(text) | Value::Variable { text, .. } => (name.as_str(), Some(text.as_str())),
@@ -247,12 +247,12 @@ impl Kept {
         })
     }
 
-    /// The version that all of it makes up.
+    /// The digest of the version.
     fn digest(&self) -> Digest {
         Digest::of_version(&self.wasm, self.told(), &self.limits.into(), &self.ports)
     }
 
-    /// What makes it up, as who says that says it.
+    /// The parts of the version by their source.
     pub(crate) fn said(&self) -> Said {
         let settings = Digest::of_settings(self.told(), &self.limits.into(), &self.ports);
         Said { component: Some(self.wasm), settings }
@@ -275,7 +275,7 @@ impl Decided {
         Self { proven, tried: None, is_pinned: false, looked_at, seen: None, before: Vec::new(), kept: vec![kept] }
     }
 
-    /// As this release has it, from format 1, in which a version had another digest with each value of a secret.
+    /// Converts from format 1, in which the digest of a version depended on the values of secrets.
     fn upgraded_from_v1(mut self) -> Self {
         let seen = self.seen.take().and_then(|seen| self.find(seen));
         self.looked_at = seen.map(Kept::said);
@@ -296,7 +296,7 @@ impl Decided {
         self
     }
 
-    /// A text that is the value of a variable now is no longer shown.
+    /// Hides texts that are now values of variables.
     pub(crate) fn hide_variables(&mut self, config: &BTreeMap<String, ConfigValue>) {
         for (name, value) in self.kept.iter_mut().flat_map(|kept| &mut kept.config) {
             if let (Value::Text(text), Some(ConfigValue::Variable { written, .. })) = (&*value, config.get(name)) {
@@ -305,7 +305,7 @@ impl Decided {
         }
     }
 
-    /// The component that is proposed by what is said now, with the settings that are said now.
+    /// The component that the present file and topology propose with the present settings.
     pub(crate) fn proposed(&self, said: Said) -> Option<Digest> {
         let before = self.looked_at.filter(|_| !self.is_pinned)?;
         match said.component.filter(|component| before.component != Some(*component)) {
@@ -315,12 +315,12 @@ impl Decided {
         }
     }
 
-    /// Whether it is the file that proposes something now, and not only the topology.
+    /// Whether the file proposes something, and not only the topology.
     pub(crate) fn is_of_file(&self, said: Said) -> bool {
         said.component.is_some() && self.looked_at.and_then(|before| before.component) != said.component
     }
 
-    /// Where the version that was decided on last has other settings than these, which are applied: why, and what to do.
+    /// If the last decided version has other settings than these, which are applied: why, and what to do.
     pub(crate) fn other_settings(&self, settings: Digest, subscriber: &str) -> Option<String> {
         let has = |kept: &&Kept| kept.said().settings == settings;
         if self.find(self.newest()).is_none_or(|kept| has(&kept)) {
@@ -351,13 +351,13 @@ impl Decided {
         Some(format!("other settings run than those applied: {why}"))
     }
 
-    /// What is said now has been looked at. A file that cannot be read is still to be.
+    /// Remembers the present file and topology as read. A file that cannot be read is read again later.
     pub(crate) fn look_at(&mut self, said: Said) {
         let component = said.component.or(self.looked_at.and_then(|before| before.component));
         self.looked_at = Some(Said { component, ..said });
     }
 
-    /// The component that was decided on last.
+    /// The component that was decided last.
     pub(crate) fn component(&self) -> Option<Digest> {
         self.find(self.newest()).map(|kept| kept.wasm)
     }
@@ -366,35 +366,35 @@ impl Decided {
         self.kept.iter().find(|kept| kept.version == version)
     }
 
-    /// Whether some version that is kept has this component.
+    /// Whether a stored version has this component.
     pub(crate) fn has_component(&self, wasm: Digest) -> bool {
         self.kept.iter().any(|kept| kept.wasm == wasm)
     }
 
-    /// The version that was decided on last.
+    /// The version that was decided last.
     pub(crate) fn newest(&self) -> Digest {
         self.tried.map_or(self.proven, |tried| tried.version)
     }
 
-    /// Whether a version is what was decided on last.
+    /// Whether a version was decided last.
     pub(crate) fn runs(&self, version: Digest) -> bool {
         self.newest() == version
     }
 
-    /// A version is kept, or again.
+    /// Stores a version as the latest.
     fn keep(&mut self, kept: Kept) {
         self.kept.retain(|other| other.version != kept.version);
         self.kept.push(kept);
     }
 
-    /// A version is tried.
+    /// Makes a version the candidate.
     pub(crate) fn try_version(&mut self, kept: Kept, lanes: Option<u32>) {
         self.tried = Some(Tried { version: kept.version, lanes });
         self.keep(kept);
         self.forget();
     }
 
-    /// The version on trial in some lanes is tried in all of them, from now on.
+    /// Extends the trial from some lanes to all.
     pub(crate) fn widen_trial(&mut self, now_ns: u64) {
         let Some(tried) = &mut self.tried else { return };
         let version = tried.version;
@@ -404,12 +404,12 @@ impl Decided {
         }
     }
 
-    /// How long ago the trial of a version was decided on.
+    /// The time since the trial of a version was decided.
     pub(crate) fn tried_for(&self, version: Digest, now_ns: u64) -> Duration {
         self.find(version).map_or(Duration::ZERO, |kept| Duration::from_nanos(now_ns.saturating_sub(kept.decided_ns)))
     }
 
-    /// A version is proven from now on.
+    /// Makes a version stable.
     pub(crate) fn prove(&mut self, version: Digest) {
         if self.proven != version {
             self.before.retain(|before| *before != version);
@@ -423,26 +423,26 @@ impl Decided {
         self.forget();
     }
 
-    /// As [`Self::prove`], of one that is not kept yet.
+    /// As [`Self::prove`], for a version that is not stored yet.
     pub(crate) fn replace(&mut self, kept: Kept) {
         let version = kept.version;
         self.keep(kept);
         self.prove(version);
     }
 
-    /// What is tried is not any more.
+    /// Removes the candidate.
     pub(crate) fn take_back_trial(&mut self, why: &str) {
         if let Some(tried) = self.tried.take() {
             self.mark(tried.version, why);
         }
     }
 
-    /// The proven version is asked for while another is on trial.
+    /// The stable version was deployed again while another is the candidate.
     pub(crate) fn give_up_for_proven(&mut self) {
         self.take_back_trial("the version before was asked for again");
     }
 
-    /// The version that was proven before is the one again. None where there is none.
+    /// Returns to the previous stable version; `None` if there is none.
     pub(crate) fn take_back_proven(&mut self, why: &str) -> Option<Digest> {
         let version = self.before.pop()?;
         self.tried = None;
@@ -451,7 +451,7 @@ impl Decided {
         Some(version)
     }
 
-    /// A version was taken back, which is not one to go back to any more.
+    /// Marks a version as rolled back, so that later rollbacks skip it.
     fn mark(&mut self, version: Digest, why: &str) {
         self.before.retain(|before| *before != version);
         if let Some(kept) = self.kept.iter_mut().find(|kept| kept.version == version) {
@@ -460,7 +460,7 @@ impl Decided {
         }
     }
 
-    /// Lets go what is beyond what is kept, the oldest first.
+    /// Removes versions beyond the maximum, the oldest first.
     fn forget(&mut self) {
         while self.before.len() > VERSIONS_KEPT_MAX {
             self.before.remove(0);

@@ -5,29 +5,29 @@ use std::sync::Arc;
 
 use crate::wasm::Digest;
 
-/// Why versions cannot be kept or found.
+/// Why versions cannot be stored or found.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The disk.
+    /// An I/O error.
     #[error("cannot {what} in the folder of plugins: {error}")]
     Disk {
-        /// What was to be done.
+        /// What was attempted.
         what: &'static str,
-        /// Why not.
+        /// The error.
         error: Arc<io::Error>,
     },
-    /// The disk has no room for another component.
+    /// The disk has no room for the component.
     #[error("the disk has too little room to keep another version of a plugin: make some first")]
     NoRoom,
-    /// A write before failed, and what is on the disk is not known.
+    /// An earlier write failed, and the content of the disk is unknown.
     #[error(
         "a write to the folder of plugins failed ({reason}): no version is changed until the bus has been restarted"
     )]
     Poisoned {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The record is not as it was written.
+    /// The record is damaged.
     #[error(
         "the record of plugin versions is damaged ({why}): put back `plugins/record` of the data folder from a backup, or \
          remove it, and the files of the topology are run as if for the first time"
@@ -36,7 +36,7 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
-    /// The values of variables are not as they were written.
+    /// The values of variables are damaged.
     #[error(
         "the values of variables are damaged ({why}): put back `plugins/values` of the data folder from a backup; or remove it \
          with `plugins/topology` and `plugins/record`, and what the files say is applied as if for the first time"
@@ -45,32 +45,32 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
-    /// A later release wrote a record, and says that this one cannot read it.
+    /// A later release wrote a record that this one cannot read.
     #[error(
         "`plugins/{file}` of the data folder was written by a later release: it is of version {version}, for readers of version \
          {reader} on, and this release reads version {ours}. Start the release that wrote it, or a later one; nothing was changed"
     )]
     Later {
-        /// Which file.
+        /// The file.
         file: &'static str,
         /// Its version.
         version: u32,
-        /// Of which version a reader has to be.
+        /// The earliest version of a reader.
         reader: u32,
-        /// Of which version this one is.
+        /// The version of this release.
         ours: u32,
     },
-    /// A record would not be read as it is to be.
+    /// A new record could not be parsed again.
     #[error(
         "`plugins/{file}` of the data folder could not be read again as it is now to be: {why}; nothing was changed"
     )]
     Unwritable {
-        /// Which file.
+        /// The file.
         file: &'static str,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The topology that was applied is not as it was written.
+    /// The record of the applied topology is damaged.
     #[error(
         "the record of the topology that was applied is damaged ({why}): put back `plugins/topology` of the data folder from \
          a backup, or remove it, and what the files say is applied as if for the first time"
@@ -79,10 +79,10 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
-    /// A component is missing or is not as it was written.
+    /// A component is missing or damaged.
     #[error("the component {wasm} that is kept is {what}")]
     Component {
-        /// Its hash.
+        /// Its digest.
         wasm: Digest,
         /// What is wrong with it.
         what: &'static str,
@@ -90,7 +90,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the disk had no room for it.
+    /// Whether the reason is lack of room on the disk.
     pub(crate) fn is_for_room(&self) -> bool {
         match self {
             Self::NoRoom => true,

@@ -20,7 +20,7 @@ pub(crate) const NEW: &str = ".new";
 /// The ending of a component.
 pub(crate) const WASM: &str = ".wasm";
 
-/// Why a component is not on the shelf, and whether it may be all the same.
+/// Why a component was not stored, and whether it may have been nevertheless.
 pub(crate) struct NotKept {
     pub(super) error: StoreError,
     pub(super) is_unknown: bool,
@@ -30,13 +30,13 @@ pub(super) fn failed(what: &'static str) -> impl Fn(io::Error) -> StoreError {
     move |error| StoreError::Disk { what, error: Arc::new(error) }
 }
 
-/// A record: how it is kept, and how it is read.
+/// The format of a record.
 pub(crate) trait Written: Sized + PartialEq {
     /// Its file.
     const FILE: &'static str;
-    /// What its file begins with.
+    /// The beginning of its file.
     const MAGIC: &'static str;
-    /// What its file began with in the format before.
+    /// The beginning of its file in the previous format.
     const OLD_MAGIC: &'static str;
     /// The version that is written, and the latest that is read.
     const VERSION: u32;
@@ -46,16 +46,16 @@ pub(crate) trait Written: Sized + PartialEq {
 
     fn parse(text: &str, values: &Values) -> Result<Self, Unread>;
 
-    /// The same in the format before.
+    /// Parses the previous format.
     fn parse_old(text: &str) -> Result<Self, Unread>;
 
-    /// That it is damaged, and what to do.
+    /// The error for damage, with advice.
     fn damaged(why: String) -> StoreError;
 
     /// The values of the variables in it.
     fn variables(&self) -> BTreeSet<String>;
 
-    /// Whether it has something that only the salt can tell again.
+    /// Whether it contains hashes that depend on the salt.
     fn is_sealed(&self) -> bool {
         !self.variables().is_empty()
     }
@@ -71,7 +71,7 @@ impl From<serde_json::Error> for Unread {
     }
 }
 
-/// What every record says of itself, whatever else it says.
+/// The part that all versions of records have.
 #[derive(Deserialize)]
 struct Head {
     #[serde(default)]
@@ -80,19 +80,19 @@ struct Head {
     reader: u32,
 }
 
-/// A record as it is kept.
+/// The file of a record.
 pub(super) fn text_of(magic: &str, body: &str) -> String {
     format!("{magic}{}\n{body}\n", Digest::of(format!("{body}\n").as_bytes()))
 }
 
-/// What a record says.
+/// Parses a record.
 pub(super) fn parse<R: Written>(bytes: &[u8], values: &Values) -> Result<R, StoreError> {
     let damaged = |Unread(why)| R::damaged(why);
     if bytes.starts_with(R::OLD_MAGIC.as_bytes()) {
         return R::parse_old(body(R::OLD_MAGIC, bytes).map_err(R::damaged)?).map_err(damaged);
     }
     let text = body(R::MAGIC, bytes).map_err(R::damaged)?;
-    // first, since of what a later release writes nothing else may be as it was
+    // first, because everything else may differ in a later release
     let Head { version, reader } = serde_json::from_str(text).map_err(|error| R::damaged(error.to_string()))?;
     if reader > R::VERSION {
         return Err(StoreError::Later { file: R::FILE, version, reader, ours: R::VERSION });
@@ -100,7 +100,7 @@ pub(super) fn parse<R: Written>(bytes: &[u8], values: &Values) -> Result<R, Stor
     R::parse(text, values).map_err(damaged)
 }
 
-/// What follows the first line of a file, or what is wrong with it.
+/// The part after the first line of a file, or its damage.
 pub(super) fn body<'b>(magic: &str, bytes: &'b [u8]) -> Result<&'b str, String> {
     let damaged = str::to_owned;
     let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is no text"))?;
@@ -112,7 +112,7 @@ pub(super) fn body<'b>(magic: &str, bytes: &'b [u8]) -> Result<&'b str, String> 
     Ok(body)
 }
 
-/// Puts a file in the place of the one that may be there, durably. Where that fails before it has its name, nothing is left.
+/// Replaces a file, durably. If that fails before the rename, nothing is left.
 pub(super) fn write(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), NotKept> {
     let new = format!("{name}{NEW}");
     let aside = || {
@@ -123,17 +123,17 @@ pub(super) fn write(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), Not
         let file = disk.create(&new)?;
         file.write_at(bytes, 0)?;
         file.sync()?;
-        // a component says by its name what it is, whenever it is read
+        // a component is verified by its name whenever it is read
         match name.ends_with(WASM) || read(disk, &new)? == bytes {
             true => Ok(()),
             false => Err(io::Error::other("what was written is not there")),
         }
     };
     let renamed = || disk.rename(&new, name);
-    // Until it has its name nothing has happened.
+    // Before the rename, nothing has happened.
     let named = aside().map_err(failed("write a file")).and_then(|()| renamed().map_err(failed("rename a file")));
     if let Err(error) = named {
-        let _ = disk.remove(&new); // it would only take room, which may be what is missing
+        let _ = disk.remove(&new); // it would only take room, which may be the problem
         return Err(NotKept { error, is_unknown: false });
     }
     sync_folder(disk)

@@ -10,20 +10,20 @@ use crate::deploy::record::error::StoreError;
 use crate::deploy::record::proposal::{Proposal, ProposalError};
 use crate::deploy::record::store::Store;
 use crate::dispatch::{PrepareError, Renames, rename};
-use crate::engine::{Engine, Names};
+use crate::engine::{Engine, NameChanges};
 use crate::model::{SubscriberId, TopicId};
 use crate::topology::{Merged, Plan, Said, SubscriberPlan};
 
-/// What the files of a start say.
+/// The files of a start.
 #[derive(Debug, Clone)]
 pub struct Files {
-    /// What they mean on top of what is applied, with absolute paths.
+    /// Their plan on top of the applied topology, with absolute paths.
     pub plan: Plan,
-    /// The component of each subscriber, in its order.
+    /// The component of each subscriber, in order.
     pub components: Vec<PathBuf>,
-    /// What they say by themselves.
+    /// Their declarations alone.
     pub own: Proposal,
-    /// Their own bytes, in short.
+    /// The digest of their bytes.
     pub said: Said,
 }
 
@@ -34,10 +34,10 @@ impl Files {
         Self { plan, components, own, said }
     }
 
-    /// Files on top of what is applied, with the component of each of their subscribers, by its full name.
+    /// Files on top of the applied topology, with the components of their subscribers by full name.
     ///
     /// # Errors
-    /// The subscribers whose components nobody knows.
+    /// The subscribers with unknown components.
     pub fn on(
         applied: Option<&(Plan, Vec<PathBuf>)>,
         merged: Merged,
@@ -66,20 +66,20 @@ impl Store {
         self.applied().map(|applied| (applied.plan.clone(), applied.components.clone()))
     }
 
-    /// What a plan calls otherwise than the topology that was applied last.
+    /// The renames from the topology that was applied last to a plan.
     pub(crate) fn renames(&self, plan: &Plan) -> Renames {
         self.applied().map(|applied| Renames::of(&applied.plan, plan)).unwrap_or_default()
     }
 
-    /// What a start runs instead of what its files say: what was applied last, where that is something else and the files say
-    /// what they said at the start before. They propose only what is new.
+    /// The topology that a start runs instead of its files: the one applied last, if that is different and the files
+    /// are unchanged since the last start.
     pub fn applied_since(&self, files: &Files) -> Option<(Plan, Vec<PathBuf>)> {
         let applied = self.applied()?;
         let is_other = (&applied.plan, &applied.components) != (&files.plan, &files.components);
         (is_other && applied.has_seen(files, &self.sealed(files.said, files.own.prune))).then(|| self.topology())?
     }
 
-    /// Whether files of which no plan can be made any more say what they said at the start before.
+    /// Whether files from which no plan can be made now are unchanged since the last start.
     pub fn has_seen(&self, said: Said, prune: bool) -> bool {
         match self.applied().map(|applied| &applied.seen) {
             Some(Some(Seen::Files(seen))) => self.sealed(said, prune).contains(seen),
@@ -87,7 +87,7 @@ impl Store {
         }
     }
 
-    /// What stands for what files say: first as it is remembered. To prune is something to say, not to prune is nothing new.
+    /// The hashes of files, first the one that is stored. `prune` counts as content, its absence does not.
     fn sealed(&self, said: Said, prune: bool) -> [String; 2] {
         let pruned = self.seal(&[said.as_bytes().as_slice(), b"prune"].concat());
         match prune {
@@ -96,7 +96,7 @@ impl Store {
         }
     }
 
-    /// Remembers what the files of a start said, durably.
+    /// Remembers the files of a start, durably.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -120,7 +120,7 @@ impl Store {
         if topics.is_empty() && subscribers.is_empty() {
             return Ok(());
         }
-        let names = Names {
+        let names = NameChanges {
             topics: topics.iter().map(|(number, name)| (TopicId(*number), name.clone())).collect(),
             subscribers: subscribers.iter().map(|(number, name)| (SubscriberId(*number), name.clone())).collect(),
         };

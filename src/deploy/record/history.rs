@@ -1,22 +1,22 @@
-//! What has changed since a topology was looked at.
+//! The history of the applied topology.
 //!
-//! Promises: a caller that applies on top of what was looked at before, and is refused since something else is applied by now, is
-//! told what came between, as far back as the last [`REMEMBERED`] changes since the start.
+//! Promises: a caller whose expected revision is outdated is told the changes since then, as far back as the last
+//! [`REMEMBERED`] changes since the start.
 
 use std::collections::VecDeque;
 
-/// Changes that are remembered.
+/// Number of remembered changes.
 const REMEMBERED: usize = 32;
 
-/// The latest changes of what is applied, the oldest first.
+/// The latest changes of the applied topology, the oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    /// Each with the revision that was changed.
+    /// The revision before each change, and the change.
     changes: VecDeque<(String, String)>,
 }
 
 impl History {
-    /// A revision is not what is applied any more; what has changed, in words.
+    /// Adds a change of a revision, as a message.
     pub(crate) fn add(&mut self, revision: String, changed: String) {
         self.changes.push_back((revision, changed));
         if self.changes.len() > REMEMBERED {
@@ -24,7 +24,7 @@ impl History {
         }
     }
 
-    /// What has changed since a revision was applied, in words.
+    /// The changes since a revision, as a message.
     pub(crate) fn since(&self, revision: &str) -> String {
         match self.changes.iter().rposition(|(before, _)| before == revision) {
             None => "what has changed since then is not remembered".to_owned(),

@@ -1,6 +1,6 @@
-//! A topology, or a part of one, on its way to a bus: complete without its files but for what is applied there.
+//! A topology, or a part of one, on its way to a bus: self-contained on top of the applied topology.
 //!
-//! Must not know: what is kept, who decides.
+//! Must not know: what is stored, who decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,13 +24,13 @@ pub enum ProposalError {
     Refused(Vec<String>),
 }
 
-/// A topology, or a part of one, with all that is needed to read it again, wherever and whenever: nothing of it is in other
-/// files but plugins and secrets. As it is serialized it was kept in records of version 1, and is read there.
+/// A topology, or a part of one, in a form that can be read anywhere and later: it depends on no other files except
+/// plugins and secrets. Its serialized form was stored in records of version 1, which are still read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
-    /// YAML texts with every default written out.
+    /// YAML texts with all defaults written out.
     pub documents: Vec<String>,
-    /// The texts of the schemas that they name, by path.
+    /// The texts of the referenced schemas, by path.
     #[serde(default)]
     pub schemas: BTreeMap<PathBuf, String>,
     /// The source folders of plugins.
@@ -39,36 +39,36 @@ pub struct Proposal {
     /// The component of each subscriber, by its full name.
     #[serde(default)]
     pub components: BTreeMap<String, PathBuf>,
-    /// How settings are written into which variables were put, by subscriber and setting: their values are in the documents, and
-    /// are shown to nobody. Not in records of version 1.
+    /// Settings as written with variables in them, by subscriber and setting. The documents contain the values, which
+    /// are not shown. Not in records of version 1.
     #[serde(skip)]
     pub written: BTreeMap<(String, String), String>,
-    /// What is applied in its namespaces and not declared in it is to go. No part of any record.
+    /// Items of its namespaces that are applied and not declared in it are removed. Not stored in records.
     #[serde(skip)]
     pub prune: bool,
 }
 
-/// What a proposal is on top of what is applied.
+/// A proposal combined with the applied topology.
 #[derive(Debug, Clone)]
 pub(crate) struct Proposed {
     pub(crate) plan: Plan,
-    /// The component of each subscriber, in its order.
+    /// The component of each subscriber, in order.
     pub(crate) components: Vec<PathBuf>,
-    /// What is applied in its namespaces, is not declared in it and stays, by full names.
+    /// Applied items of its namespaces that it does not declare and that stay, by full name.
     pub(crate) missing: Vec<(Node, String)>,
-    /// Which files it may not name as secrets, in words.
+    /// Secret files that it may not use, as messages.
     pub(crate) refused_secrets: Vec<String>,
 }
 
 impl Proposal {
-    /// A plan whose paths are absolute, with the component of each subscriber, in its order.
+    /// A plan with absolute paths, and the component of each subscriber, in order.
     pub fn of(plan: &Plan, components: &[PathBuf]) -> Self {
         let whole = Merged::whole(plan.clone());
         let names = plan.subscribers.iter().map(SubscriberPlan::label);
         Self { documents: documents(plan), ..Self::of_files(&whole, names.zip(components.iter().cloned()).collect()) }
     }
 
-    /// What files declare, with absolute paths, and the component of each of their subscribers, by its full name.
+    /// The declarations of files, with absolute paths, and the components of their subscribers by full name.
     pub fn of_files(merged: &Merged, components: BTreeMap<String, PathBuf>) -> Self {
         let plan = &merged.plan;
         let topics = plan.topics.iter().filter(|topic| merged.topics.contains(&topic.label()));
@@ -97,7 +97,7 @@ impl Proposal {
         Ok((plan, components))
     }
 
-    /// The plan of this and of what is applied, whose components are known by the full names of subscribers.
+    /// The plan of this on top of the applied topology, whose components are given by full names of subscribers.
     pub(crate) fn read_on(&self, applied: &Plan, known: &BTreeMap<String, PathBuf>) -> Result<Proposed, ProposalError> {
         let source = |(number, text): (usize, &String)| Source {
             path: format!("applied-{number}.yaml").into(),
@@ -131,7 +131,7 @@ impl Proposal {
     }
 }
 
-/// Why a proposal has no plan: it cannot be read, or what it declares and what is applied do not go together.
+/// Why a proposal has no plan: it cannot be read, or it conflicts with the applied topology.
 fn unreadable(problems: &[Diagnostic]) -> ProposalError {
     let errors: Vec<_> = problems.iter().filter(|problem| problem.is_error()).collect();
     let is_of_whole = |problem: &&Diagnostic| {
@@ -147,7 +147,7 @@ fn unreadable(problems: &[Diagnostic]) -> ProposalError {
     }
 }
 
-/// What a proposal says of the world: nothing is looked up.
+/// The environment of a proposal: nothing outside of it is read.
 struct Alone<'a>(&'a Proposal);
 
 impl Surroundings for Alone<'_> {
@@ -168,7 +168,7 @@ impl Surroundings for Alone<'_> {
     }
 }
 
-/// A plan with absolute paths but for those of secrets ([`super::SecretFolders`]): what is relative starts from a folder.
+/// Makes the paths of a plan absolute, starting from a folder, except those of secrets ([`super::SecretFolders`]).
 #[must_use]
 pub fn rooted(mut plan: Plan, at: &Path) -> Plan {
     for topic in &mut plan.topics {

@@ -9,7 +9,7 @@ use crate::deploy::record::file::{NotKept, WASM, failed, read, sync_folder, writ
 use crate::effects::Disk;
 use crate::wasm::Digest;
 
-/// Where components are put, one after the other.
+/// Writes components one at a time.
 #[derive(Clone)]
 pub(crate) struct Shelf {
     pub(super) disk: Arc<dyn Disk>,
@@ -17,7 +17,7 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
-    /// Puts a component there, durably, where it is not yet.
+    /// Stores a component durably, unless it exists.
     pub(crate) fn put(&self, wasm: Digest, bytes: &[u8]) -> Result<(), NotKept> {
         let _one_at_a_time = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         let name = name_of(wasm);

@@ -1,22 +1,21 @@
-//! Where versions are kept: components by their hash, and the record of what was decided.
+//! The store of versions: components by digest, and the record of decisions.
 //!
 //! ```text
 //! <hash>.wasm     a component
-//! record          "wattle plugins v2 <hash of what follows>\n", then the record as JSON; v1 has other digests
-//! topology        "wattle topology v2 <hash of what follows>\n", then what was applied as JSON; v1 has it as YAML
-//! values          "wattle values v1 <hash of what follows>\n", then the values of variables as JSON: nowhere else
-//! *.new           on its way to one of these; nothing
+//! record          "wattle plugins v2 <hash of the rest>\n", then the record as JSON; v1 has other digests
+//! topology        "wattle topology v2 <hash of the rest>\n", then the applied topology as JSON; v1 has it as YAML
+//! values          "wattle values v1 <hash of the rest>\n", then the values of variables as JSON: nowhere else
+//! *.new           an incomplete write of one of these; ignored
 //! ```
 //!
-//! A record says its version, and the earliest version of which a reader may be. It is read back before it is written, and
-//! again before it has its name.
+//! A record states its version, and the earliest version of a reader. It is parsed again before it is written, and read
+//! back before it gets its name.
 //!
-//! Promises: a change of the record happened or did not, whatever crashes when; what the record names is there, since it
-//! was made durable first and is removed only after the record that does not name it is. After a write whose outcome is not
-//! known nothing more is changed: what runs goes on, and the next start finds out. Damage is said and never repaired. A write
-//! that fails before that leaves nothing behind. Who looks waits for no write ([`Shown`]), and no record waits for a component
-//! ([`Shelf`]).
-//! Must not know: who decides, what a component does.
+//! Promises: a change of the record happens or not, whatever crashes when. The components in the record exist: they are
+//! made durable before it and removed only after a record without them is durable. After a write with an unknown result
+//! nothing more is changed: everything continues to run, and the next start finds out. Damage is reported and never
+//! repaired. A write that fails earlier leaves nothing behind. Readers never wait for writes ([`Shown`]), and records
+//! never wait for components ([`Shelf`]). Must not know: who decides, what a component does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -38,15 +37,15 @@ const TOPOLOGY: &str = "topology";
 const VALUES: &str = "values";
 const VALUES_MAGIC: &str = "wattle values v1 ";
 
-/// What is kept, for those who only look: as it was after the last change.
+/// The stored data as of the last change, for readers.
 #[derive(Clone, Default)]
 pub(crate) struct Shown(Arc<RwLock<Arc<AllKept>>>);
 
-/// What was decided about versions, what was applied, and the revision of that.
+/// The decided versions, the applied topology, and its revision.
 pub(crate) type AllKept = (Record, Option<Applied>, Arc<str>);
 
 impl Shown {
-    /// What is kept now.
+    /// The present data.
     pub(crate) fn now(&self) -> Arc<AllKept> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -57,21 +56,21 @@ impl Shown {
     }
 }
 
-/// The versions of a bus. Blocks on the disk.
+/// The store of a bus. Blocks on the disk.
 pub struct Store {
     disk: Arc<dyn Disk>,
     shelf: Shelf,
     shown: Shown,
     record: Record,
     topology: Option<Applied>,
-    /// Of what was applied.
+    /// The revision of the applied topology.
     revision: Arc<str>,
-    /// The values of variables, as they are on the disk; a salt that is not there yet otherwise.
+    /// The values of variables as on the disk, or a new salt that is not stored yet.
     values: Values,
     has_values: bool,
-    /// The values that each record on the disk names.
+    /// The values used by each record on the disk.
     named: BTreeMap<&'static str, BTreeSet<String>>,
-    /// Names of components that are kept for records which are still to come, and for how many.
+    /// Components that future records will use, with the number of users.
     to_be_named: BTreeMap<String, usize>,
     /// There is no room for more components.
     is_full: bool,
@@ -89,10 +88,10 @@ fn revision_of(applied: Option<&Applied>, values: &Values) -> Arc<str> {
 }
 
 impl Store {
-    /// The name of the file with what was applied.
+    /// The name of the file with the applied topology.
     pub const TOPOLOGY: &str = TOPOLOGY;
 
-    /// Opens what is kept on a disk.
+    /// Opens the store on a disk.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -100,7 +99,7 @@ impl Store {
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let names = disk.list().map_err(failed("list the files"))?;
         for name in names.iter().filter(|name| name.ends_with(NEW)) {
-            // Of a write that was interrupted. Where it stays it is in nobody's way: the next write removes it.
+            // Left by an interrupted write. If it cannot be removed, the next write does it.
             let _ = disk.remove(name);
         }
         let has = |wanted: &str| names.iter().any(|name| name == wanted);
@@ -132,14 +131,14 @@ impl Store {
         };
         store.record = store.record_by(&Renames::default());
         store.show();
-        // Of a change that was interrupted. What names it no more has to be durable first: it may only have been written.
+        // Left by an interrupted change. The record without them must be durable first; it may only have been written.
         if !store.unnamed().is_empty() && store.disk.sync_folder().is_ok() {
             store.sweep();
         }
         Ok(store)
     }
 
-    /// What is kept as it is now, to look at, with the names that subscribers are to have.
+    /// A copy for reading, with the future names of subscribers.
     pub(crate) fn view(&self, renames: &Renames) -> Self {
         let Self { disk, shelf, topology, revision, values, has_values, named, to_be_named, is_full, poison, .. } =
             self;
@@ -159,17 +158,17 @@ impl Store {
         }
     }
 
-    /// There is no room for more components: what files propose waits for the next start, and what was decided before runs.
+    /// Accepts no more components: proposals of files wait for the next start, and the decided versions run.
     pub fn takes_no_more(&mut self) {
         self.is_full = true;
     }
 
-    /// Whether a component may be kept that is not.
+    /// Whether new components may be stored.
     pub(crate) fn has_room(&self) -> bool {
         !self.is_full
     }
 
-    /// What is kept, for those who only look.
+    /// The stored data, for readers.
     pub(crate) fn shown(&self) -> Shown {
         self.shown.clone()
     }
@@ -178,13 +177,13 @@ impl Store {
         self.shown.show(&self.record, self.topology.as_ref(), &self.revision);
     }
 
-    /// The revision of what was applied last.
+    /// The revision of the topology that was applied last.
     pub fn revision(&self) -> &str {
         &self.revision
     }
 
-    /// What was decided about the subscribers that there are, under the names that they have and those that they are to have.
-    /// What is left of other names, after a rename that was decided or one that was not, is nothing.
+    /// The decisions about existing subscribers, under their present and future names. Entries under other names, left
+    /// by a rename or an interrupted one, are dropped.
     fn record_by(&self, renames: &Renames) -> Record {
         let mut record = self.record.clone();
         if let Some(applied) = &self.topology {
@@ -198,22 +197,22 @@ impl Store {
         record
     }
 
-    /// Has what was decided about subscribers also be under the names that they are to have, durably. Nothing runs by them before
-    /// that is decided.
+    /// Copies the decisions about subscribers to their future names, durably. They have no effect before the rename is
+    /// decided.
     pub(crate) fn rename(&mut self, renames: &Renames) -> Result<(), StoreError> {
         let record = self.record_by(renames);
         self.change(|subscribers| *subscribers = record.subscribers)
     }
 
-    /// What was applied last.
+    /// The topology that was applied last.
     pub(crate) fn applied(&self) -> Option<&Applied> {
         self.topology.as_ref()
     }
 
-    /// Something else is applied, durably and at once.
+    /// Records another applied topology, durably and atomically.
     pub(crate) fn apply(&mut self, applied: Applied) -> Result<(), StoreError> {
         self.check()?;
-        // as they are written: two plans are also the same where one says the name of a variable and the other its value
+        // compared as written: plans are equal even if one has the name of a variable and the other its value
         let text = |applied: &Applied| applied.text(&self.values);
         if self.topology.as_ref().is_some_and(|before| text(before) == text(&applied)) {
             return Ok(());
@@ -228,13 +227,12 @@ impl Store {
         Ok(())
     }
 
-    /// What stands for some bytes that are shown to nobody.
+    /// The salted hash of bytes that must not be shown.
     pub(crate) fn seal(&self, bytes: &[u8]) -> String {
         self.values.seal(bytes)
     }
 
-    /// Puts a record in the place of the one before, durably, once it is certain that it will be read as it is. The values
-    /// that it names are there before.
+    /// Replaces a record durably, after a check that it can be parsed. The values in it are stored before.
     fn write_record<R: Written>(&mut self, record: &R) -> Result<(), StoreError> {
         let unwritable = |why| StoreError::Unwritable { file: R::FILE, why };
         let variables = record.variables();
@@ -252,7 +250,7 @@ impl Store {
         Ok(())
     }
 
-    /// The values that records name.
+    /// The values used by records.
     fn variables(&self) -> impl Iterator<Item = String> {
         self.named.values().flatten().cloned()
     }
@@ -269,7 +267,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes values that no record names. Those that cannot be removed go with a later change.
+    /// Removes unused values. Those that cannot be removed go with a later change.
     fn sweep_values(&mut self) {
         let values = self.values.with(self.variables());
         if !values.has(&self.values)
@@ -279,8 +277,7 @@ impl Store {
         }
     }
 
-    /// What the topology says with the name of a variable is said so of versions that are kept, too, whose record may be from before
-    /// names were kept.
+    /// Hides values of variables also in stored versions whose record may predate variable names.
     pub(crate) fn hide_variables(&mut self, plan: &Plan) -> Result<(), StoreError> {
         self.change(|subscribers| {
             for subscriber in &plan.subscribers {
@@ -291,7 +288,7 @@ impl Store {
         })
     }
 
-    /// Changes what was decided about one subscriber, as [`Self::change`]. Nothing where nothing was decided yet.
+    /// Changes the decision about one subscriber, as [`Self::change`]. Does nothing without a decision.
     pub(crate) fn decide(&mut self, subscriber: &str, change: impl FnOnce(&mut Decided)) -> Result<(), StoreError> {
         self.change(|subscribers| {
             if let Some(decided) = subscribers.get_mut(subscriber) {
@@ -300,27 +297,27 @@ impl Store {
         })
     }
 
-    /// What was decided about a subscriber.
+    /// The decision about a subscriber.
     pub(crate) fn decided(&self, subscriber: &str) -> Option<&Decided> {
         self.record.subscribers.get(subscriber)
     }
 
-    /// Keeps a component, durably: until it is released, and as long as a record names it.
+    /// Stores a component durably: until it is released, and as long as a record uses it.
     pub(crate) fn keep(&mut self, wasm: Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let shelf = self.announce(wasm)?;
         let put = shelf.put(wasm, bytes);
         self.kept(wasm, put)
     }
 
-    /// A component is to be kept: first this, then [`Shelf::put`], which needs no store, then [`Self::kept`], and once it is
-    /// decided about [`Self::release`].
+    /// Announces a component: first this, then [`Shelf::put`], which needs no lock on the store, then [`Self::kept`],
+    /// and after the decision [`Self::release`].
     pub(crate) fn announce(&mut self, wasm: Digest) -> Result<Shelf, StoreError> {
         self.check()?;
         *self.to_be_named.entry(name_of(wasm)).or_default() += 1;
         Ok(self.shelf.clone())
     }
 
-    /// What became of a component that was to be kept.
+    /// Reports the result of storing a component.
     pub(crate) fn kept(&mut self, wasm: Digest, put: Result<(), NotKept>) -> Result<(), StoreError> {
         let Err(NotKept { error, is_unknown }) = put else { return Ok(()) };
         if is_unknown {
@@ -330,7 +327,7 @@ impl Store {
         Err(error)
     }
 
-    /// The record that was to name a component is there, or will not be. Where nothing names it, and nothing is to, it goes.
+    /// The record that uses a component exists, or will not. An unused component is removed.
     pub(crate) fn release(&mut self, wasm: Digest) {
         let name = name_of(wasm);
         match self.to_be_named.get_mut(&name) {
@@ -338,11 +335,11 @@ impl Store {
             _ => drop(self.to_be_named.remove(&name)),
         }
         if self.poison.is_none() && !self.names(&name) && !self.to_be_named.contains_key(&name) {
-            let _ = self.disk.remove(&name); // what cannot be removed only takes room
+            let _ = self.disk.remove(&name); // a leftover only takes room
         }
     }
 
-    /// A component that is kept.
+    /// A stored component.
     pub(crate) fn component(&self, wasm: Digest) -> Result<Vec<u8>, StoreError> {
         match read(&*self.disk, &name_of(wasm)) {
             Ok(bytes) if Digest::of(&bytes) == wasm => Ok(bytes),
@@ -354,7 +351,7 @@ impl Store {
         }
     }
 
-    /// Changes what was decided, durably and at once. Components that nothing names any more go.
+    /// Changes decisions, durably and atomically. Removes components that are no longer used.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut BTreeMap<String, Decided>)) -> Result<(), StoreError> {
         self.check()?;
         let mut next = self.record.clone();
@@ -370,20 +367,20 @@ impl Store {
         Ok(())
     }
 
-    /// Removes components that the record does not name, nor one to come. What cannot be removed only takes room.
+    /// Removes components that neither the record nor a future one uses. A leftover only takes room.
     fn sweep(&mut self) {
         for name in self.unnamed() {
             let _ = self.disk.remove(&name);
         }
     }
 
-    /// Components that the record does not name, nor one to come.
+    /// Components that neither the record nor a future one uses.
     fn unnamed(&self) -> Vec<String> {
         let names = self.disk.list().unwrap_or_default().into_iter();
         names.filter(|name| name.ends_with(WASM) && !self.names(name) && !self.to_be_named.contains_key(name)).collect()
     }
 
-    /// Whether the record names a component by this name of its file.
+    /// Whether the record uses a component with this file name.
     fn names(&self, name: &str) -> bool {
         let kept = self.record.subscribers.values().flat_map(|decided| &decided.kept);
         kept.into_iter().any(|kept| name_of(kept.wasm) == name)
@@ -396,7 +393,7 @@ impl Store {
         }
     }
 
-    /// Puts a file in the place of the one that may be there, durably.
+    /// Replaces a file, durably.
     fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         write(&*self.disk, name, bytes).map_err(|NotKept { error, is_unknown }| {
             if is_unknown {

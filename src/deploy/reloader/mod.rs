@@ -1,4 +1,4 @@
-//! What changes versions, one at a time for each subscriber.
+//! Changes versions, one at a time per subscriber.
 
 pub(crate) mod queue;
 
@@ -39,21 +39,21 @@ pub(crate) struct Shared<E, C> {
     pub(crate) compiler: C,
     pub(crate) store: Mutex<Store>,
     pub(crate) shown: Shown,
-    /// Every subscriber that ran since the start; none goes, so that each keeps its place.
+    /// Every subscriber since the start; none is removed, so that indices are stable.
     pub(crate) subjects: RwLock<Vec<Arc<Subject>>>,
-    /// Whoever applies a topology has it.
+    /// Held while a topology is applied.
     pub(crate) applying: tokio::sync::Mutex<()>,
-    /// A topology was decided that does not run as a whole.
+    /// A topology was decided that is only partly running.
     pub(crate) is_unfinished: AtomicBool,
-    /// What has changed of what is applied.
+    /// The history of the applied topology.
     pub(crate) history: Mutex<History>,
-    /// Why what the files of the start say does not run.
+    /// Why the files of the start are not applied.
     pub(crate) files_refused: Mutex<Vec<String>>,
-    /// Below which topologies that are applied name secrets.
+    /// The folders for secrets of applied topologies.
     pub(crate) secrets: RwLock<SecretFolders>,
-    /// How often something was forgotten.
+    /// Number of deletions.
     pub(crate) forgotten: Sender<u64>,
-    /// The topology that runs.
+    /// The running topology.
     pub(crate) topology: Sender<Arc<Proposal>>,
     pub(crate) tasks: TaskTracker,
     pub(crate) closing: CancellationToken,
@@ -61,18 +61,18 @@ pub(crate) struct Shared<E, C> {
 }
 
 tokio::task_local! {
-    /// Cancelled when the caller is gone.
+    /// Cancelled when the caller has gone.
     static GONE: CancellationToken;
 }
 
 /// A subscriber whose plugin can be reloaded.
 pub(crate) struct Subject {
     pub(crate) name: String,
-    /// What the topology says of it; changed by whose turn it is.
+    /// Its declaration; changed while holding `turn`.
     pub(crate) of: RwLock<(SubscriberPlan, u32)>,
-    /// Whose turn it is to change its versions.
+    /// Held while its versions are changed.
     pub(crate) turn: tokio::sync::Mutex<()>,
-    /// Reloads that wait for their turn.
+    /// The queue of reloads.
     pub(crate) queue: Queue,
 }
 
@@ -86,7 +86,7 @@ impl Subject {
         }
     }
 
-    /// What the topology says of a subscriber, and how many lanes it has.
+    /// The declaration of a subscriber, and its number of lanes.
     fn of(plan: &Plan, subscriber: &SubscriberPlan) -> (SubscriberPlan, u32) {
         (subscriber.clone(), plan[subscriber.from].partitions)
     }
@@ -95,7 +95,7 @@ impl Subject {
         self.of.read().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
-    /// Another topology says something of it that its lanes need not be started again for.
+    /// Takes over a declaration that does not require its lanes to restart.
     pub(crate) fn follow(&self, plan: &Plan, subscriber: &SubscriberPlan) {
         *self.of.write().unwrap_or_else(PoisonError::into_inner) = Self::of(plan, subscriber);
     }
@@ -106,25 +106,25 @@ impl Subject {
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Ends what it is at: what was decided is found again by the next start.
+    /// Ends the running work: decisions are stored, and the next start continues.
     pub async fn stop(&self) {
         self.shared.closing.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }
 
-    /// What is kept, for those who only look: nobody waits for a disk.
+    /// The stored data, for readers: without waiting for the disk.
     pub(crate) fn shown(&self) -> Arc<AllKept> {
         self.shared.shown.now()
     }
 
-    /// What changes the record. It is locked for as long as that is written: not by those who only look, nor for components.
+    /// The store, for changes of the record. Locked while that is written: not by readers, nor for components.
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
-        // A change of the record is made whole or not at all.
+        // A change of the record is completed or not made.
         self.shared.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every subscriber that ran since the start, in places that stay.
+    /// Every subscriber since the start, with stable indices.
     pub(crate) fn all(&self) -> Vec<Arc<Subject>> {
         self.shared.subjects.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -141,11 +141,11 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 
     pub(crate) fn note(&self, subject: &Subject, note: Option<String>) {
-        // It is one of the tree's own names.
+        // The name comes from the tree.
         let _ = self.shared.tree.note_reload(&subject.name, note);
     }
 
-    /// Does something to its end, also where the caller goes away, unless it was not begun by then ([`Self::to_begin`]).
+    /// Completes `work` even if the caller goes away, unless it has not begun ([`Self::to_begin`]).
     pub(crate) async fn whole<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ReloadError>> + Send + 'static,
@@ -153,7 +153,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.detached(work).await.unwrap_or(Err(ReloadError::Closed))
     }
 
-    /// Runs something as a task of its own, which knows whether its caller is gone. `None` where the bus is stopping.
+    /// Runs a task that knows whether its caller has gone. `None` if the bus is stopping.
     pub(crate) async fn detached<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -166,7 +166,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.shared.tasks.spawn_on(GONE.scope(gone, work), &self.shared.runtime).await.ok()
     }
 
-    /// Waits for a turn, unless the bus stops or the caller is gone: nothing begins that nobody waits for any more.
+    /// Waits to begin, unless the bus stops or the caller has gone: abandoned work does not begin.
     pub(crate) async fn to_begin<T>(
         &self,
         turn: impl Future<Output = Result<T, ReloadError>>,
@@ -174,8 +174,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.while_wanted(turn).await.unwrap_or(Err(ReloadError::Closed))
     }
 
-    /// What is waited for before anything has begun; `None` where the bus stops or the caller is gone meanwhile, which nobody is
-    /// told.
+    /// Waits before work has begun; `None` if the bus stops or the caller goes meanwhile.
     pub(crate) async fn while_wanted<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
         let gone = GONE.try_with(Clone::clone).unwrap_or_default();
         tokio::select! {
@@ -186,7 +185,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
     }
 
-    /// Waits for what nothing hangs on yet, unless the bus stops.
+    /// Waits for something without side effects, unless the bus stops.
     pub(crate) async fn unless_closing<T>(
         &self,
         wait: impl Future<Output = Result<T, ReloadError>>,
@@ -198,7 +197,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
     }
 
-    /// Does what blocks.
+    /// Runs blocking work.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, ReloadError> + Send + 'static,
@@ -208,7 +207,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         done.unwrap_or(Err(ReloadError::Closed))
     }
 
-    /// Refuses where the version that was decided on last does not begin so. Whose turn it is calls this.
+    /// Checks that the last decided version begins with `expected`. The caller must hold [`Subject::turn`].
     pub(crate) fn is_still(&self, subject: &Subject, expected: Option<&str>) -> Result<(), ReloadError> {
         let Some(expected) = expected else { return Ok(()) };
         let shown = self.shown();
@@ -220,8 +219,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
     }
 
-    /// Waits for the turn of a reload, unless one that was asked for later has taken place by then. Its subscriber may have
-    /// gone meanwhile, or be called otherwise.
+    /// Waits for the turn of a reload, unless a later one succeeds first. Its subscriber may have been removed or
+    /// renamed meanwhile.
     pub(super) async fn turn_of<'a>(
         &self,
         subject: &'a Subject,
@@ -233,7 +232,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Ok(turn)
     }
 
-    /// As [`Self::turn_of`] for what does not wait for others of its kind.
+    /// As [`Self::turn_of`], for work that is not queued with reloads.
     pub(crate) async fn own_turn<'a>(&self, subject: &'a Subject) -> Result<Turn<'a, ()>, ReloadError> {
         let turn = subject.turn.lock().await;
         self.is_there(subject)?;

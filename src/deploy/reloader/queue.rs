@@ -1,7 +1,7 @@
-//! Reloads of one subscriber that wait for their turn.
+//! The queue of reloads of one subscriber.
 //!
-//! Promises: the newest has the next turn, and those that were asked for before it are superseded by what it does, not by its
-//! having been asked for: where it is refused, or changes nothing, the one before it has its turn.
+//! Promises: the newest reload runs next. It supersedes earlier ones only when it succeeds: if it is refused or changes
+//! nothing, the one before it runs.
 
 use std::collections::BTreeSet;
 
@@ -10,11 +10,11 @@ use tokio::sync::{Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// How many have come.
+    /// Number of reloads so far.
     count: u64,
-    /// The numbers of those that have not gone.
+    /// The numbers of reloads in the queue.
     there: BTreeSet<u64>,
-    /// The newest that did what it came for.
+    /// The newest successful reload.
     done: u64,
 }
 
@@ -39,20 +39,20 @@ impl Queue {
         Place { queue: self, number }
     }
 
-    /// How many have a place, with the one whose turn it is.
+    /// Length of the queue, including the running reload.
     pub(crate) fn len(&self) -> usize {
         self.0.borrow().there.len()
     }
 }
 
 impl Place<'_> {
-    /// Waits for the turn, which comes once there is nobody newer. None where a newer one did what it came for.
+    /// Waits until there is no newer reload. `None` if a newer one has succeeded.
     pub(crate) async fn turn<'t>(&self, turn: &'t Mutex<()>) -> Option<MutexGuard<'t, ()>> {
         let mut waiting = self.queue.0.subscribe();
         let is_next = |waiting: &Waiting| waiting.there.last() == Some(&self.number);
         let is_superseded = |waiting: &Waiting| waiting.done > self.number;
         loop {
-            // the queue is there for as long as its place
+            // the queue exists as long as its places
             waiting.wait_for(|waiting| is_next(waiting) || is_superseded(waiting)).await.ok()?;
             let locked = turn.lock().await;
             let now = waiting.borrow();
@@ -65,7 +65,7 @@ impl Place<'_> {
         }
     }
 
-    /// It did what it came for: those before it need not do any more.
+    /// This reload has succeeded: earlier ones are superseded.
     pub(crate) fn is_done(&self) {
         self.queue.0.send_modify(|waiting| waiting.done = waiting.done.max(self.number));
     }

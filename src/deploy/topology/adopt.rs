@@ -1,16 +1,16 @@
-//! What a start runs: what its files say, or what was applied before.
+//! Decides what a start runs: its files, or the applied topology.
 //!
 //! ```text
-//!   nothing was ever applied ───────────────────────────────────────> the files; what is wrong with them ends the start
-//!   the files say what they said at the start before ───────────────> what was applied
-//!   they say something else ──> it would lose something, or ────────> what was applied, and why is said
-//!                               cannot take the place of that
-//!                           └──────────────────────────────────────> the files: they are applied
+//!   nothing was ever applied ───────────────────────────────────────> the files; their errors end the start
+//!   the files are unchanged since the last start ───────────────────> the applied topology
+//!   they have changed ────────> would lose data, or are ────────────> the applied topology, with a warning
+//!                               refused on top of it
+//!                           └───────────────────────────────────────> the files: they are applied
 //! ```
 //!
-//! Promises: an edit that loses something does not take the bus down, whenever it is started: it is refused as by
-//! [`Reloader::apply`](super::Reloader::apply), by the same rules and in the same words.
-//! Must not know: where files are, who starts.
+//! Promises: an edit that would lose data never ends the bus, whenever it is started: it is refused as by
+//! [`Reloader::apply`](super::Reloader::apply), by the same rules and with the same messages. Must not know: where
+//! files are, who starts the bus.
 
 use std::path::PathBuf;
 
@@ -24,18 +24,18 @@ use crate::dispatch::{Changes, PrepareError, Renames, changes_of, prepare, unrem
 use crate::engine::Engine;
 use crate::topology::Plan;
 
-/// What a start runs instead of what its files say.
+/// The topology that a start runs instead of its files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instead {
-    /// What was applied last.
+    /// The plan that was applied last.
     pub plan: Plan,
-    /// The component of each subscriber, in its order.
+    /// The component of each subscriber, in order.
     pub components: Vec<PathBuf>,
-    /// Why the files may not take its place, each reason in words; empty where they say what they said before.
+    /// Why the files were refused, as messages; empty if they are unchanged.
     pub refused: Vec<String>,
 }
 
-/// Whether a start runs something else than what its files say, and what. Nothing is decided.
+/// Whether a start runs something other than its files. Decides nothing.
 ///
 /// # Errors
 /// [`TopologyError`].
@@ -61,7 +61,7 @@ pub async fn instead<E: Engine>(
     }
 }
 
-/// What the files of a start would change.
+/// The changes that the files of a start would make.
 async fn changes_at_start<E: Engine>(
     engine: &E,
     store: &Store,
@@ -77,11 +77,11 @@ async fn changes_at_start<E: Engine>(
     Ok(changes)
 }
 
-/// Applies what files say before anything runs, under the same rules as while it does: nothing happens where it cannot be, or
-/// loses something.
+/// Applies files before anything runs, by the rules of an apply: it changes nothing if it is refused or would lose
+/// data.
 ///
 /// # Errors
-/// [`TopologyError`]; what was decided before still is.
+/// [`TopologyError`]; then the earlier decision stands.
 pub async fn adopt<E: Engine>(
     engine: &E,
     store: &mut Store,
@@ -95,9 +95,9 @@ pub async fn adopt<E: Engine>(
     let changes = changes_at_start(engine, store, applied.as_ref(), plan).await?;
     permit(&changes, allow_loss)?;
     let renames = Renames::of(&old, plan);
-    store.rename(&renames)?; // not before that: what is refused changes nothing
+    store.rename(&renames)?; // not earlier, because a refused topology changes nothing
     for replaced in replaced {
-        let _ = snapshot_where_nothing_runs(engine, (plan, &renames), replaced).await; // the log says so
+        let _ = snapshot_where_nothing_runs(engine, (plan, &renames), replaced).await; // reported in the log
     }
     for change in changes.changes.iter().filter(|_| applied.is_some()) {
         tracing::info!(name = change.name, what = ?change.what, words = change.words.join("; "), "applied");
@@ -105,7 +105,7 @@ pub async fn adopt<E: Engine>(
     let names = match &applied {
         Some(old) => prepare(engine, old, plan, news(old, store.applied(), plan)).await?,
         None => {
-            // It ran before anybody remembered what did, or never.
+            // It ran before applied topologies were recorded, or never.
             let new = untouched(engine, plan).await.map_err(PrepareError::from)?;
             prepare(engine, &old, plan, |subscriber| new.contains(&subscriber.label())).await?
         }
@@ -116,7 +116,7 @@ pub async fn adopt<E: Engine>(
     Ok(store.follow(engine).await?)
 }
 
-/// Refuses changes that cannot be, or that lose what may not be lost.
+/// Refuses invalid changes, and losses without permission.
 ///
 /// # Errors
 /// [`TopologyError::Refused`], [`TopologyError::Loss`].

@@ -11,7 +11,7 @@ use crate::deploy::topology::error::TopologyError;
 use crate::engine::Engine;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Waits until nothing else changes what is applied.
+    /// Waits for exclusive access to the applied topology.
     pub(super) async fn alone(&self) -> Result<MutexGuard<'_, ()>, TopologyError> {
         self.while_wanted(self.shared.applying.lock()).await.ok_or(TopologyError::Closed)
     }

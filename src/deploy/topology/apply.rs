@@ -1,18 +1,18 @@
-//! The topology that was applied: what runs, durably, whatever the files say meanwhile.
+//! Applies topologies to the running bus, durably and independently of the files.
 //!
 //! ```text
-//!   turns ─> check ─> compile beside ─> add numbers, places ─> DECIDE ─> versions ─> stop what changes ─> start it
-//!            │ refused, or would lose     harmless              one rename            at a batch boundary
+//!   queue ─> check ─> compile in background ─> add numbers, ... ─> DECIDE ─> versions ─> stop what changes ─> start it
+//!            │ refused, or would lose data     harmless            one rename            at a batch boundary
 //!            └─> nothing has changed
 //! ```
 //!
-//! Promises: all or nothing: what is wrong with any part of a topology leaves all that runs as it is. The decision is one
-//! record in place of another, so that after a crash at any moment the next start has exactly the topology from before or
-//! the new one. A subscriber that is gone is remembered, so that it goes on from its place when it comes back. What is called
-//! otherwise (`was`) has its new name by that record: it says the numbers of what is renamed, so that the engine can be told
-//! again, however often; versions are under both names in front of it, and under the one that counts behind it.
-//! Relies on: [`crate::dispatch::Tree::apply`] for lanes that are not touched, [`super::Store`] for what is durable.
-//! Must not know: gRPC, the command line, which files propose.
+//! Promises: all or nothing: an error in any part of a topology leaves everything running unchanged. The decision
+//! replaces one record by another, so that after a crash at any moment the next start has exactly the old topology or
+//! the new one. A removed subscriber is remembered, so that it continues at its position when it returns. A rename
+//! takes effect with that record: it contains the numbers of renamed items, so that the engine can be told again any
+//! number of times; before the decision, versions are under both names, after it under the new one. Relies on:
+//! [`crate::dispatch::Tree::apply`] to keep unchanged lanes running, [`super::Store`] for durability. Must not know:
+//! gRPC, the command line, which files propose.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -33,23 +33,23 @@ use crate::dispatch::{Changes, Renames};
 use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
 
-/// What is to run, compiled, and which versions it takes the place of.
+/// The compiled versions, and the versions that they replace.
 type Ready<H> = (Chosen<H>, Vec<Replaced>);
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Applies a topology on top of what is applied, to its end also where the caller goes away, unless it still waited for its
-    /// turn then.
+    /// Applies a topology on top of the applied one. If the caller goes away, the work continues to its end, unless it
+    /// has not begun.
     ///
     /// # Errors
-    /// [`TopologyError`]; but for [`TopologyError::Start`], what ran before runs on.
+    /// [`TopologyError`]; except for [`TopologyError::Start`], everything runs as before.
     pub async fn apply(&self, proposal: Proposal, allow_loss: bool) -> Result<Changes, TopologyError> {
         self.apply_if(proposal, allow_loss, None).await
     }
 
-    /// As [`Self::apply`], where this revision is what is applied.
+    /// As [`Self::apply`], provided that this revision is applied.
     ///
     /// # Errors
-    /// [`TopologyError`], [`TopologyError::Moved`] where another one is.
+    /// [`TopologyError`], [`TopologyError::Moved`] if another one is.
     pub async fn apply_if(
         &self,
         proposal: Proposal,
@@ -76,7 +76,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let proposed = proposed.map_err(|_| TopologyError::Closed)??;
         let (plan, components) = (proposed.plan.clone(), proposed.components.clone());
         let (tree, old) = (&self.shared.tree, self.shared.tree.plan());
-        // Nobody changes versions of what changes meanwhile.
+        // Versions of changing subscribers are locked meanwhile.
         let subjects = self.all();
         let started = tree.started_by(&plan);
         let places: HashMap<String, usize> =
@@ -95,11 +95,12 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (chosen, replaced) = self.choose(&plan, &components, &started, &renames).await?;
         let Chosen { starts, mut notes, changes: mut versions } = chosen;
         tell_notes(&mut changes, &started, &notes);
-        // Components take up to 64 MiB each, and what is left is for what makes room again, as a shorter retention does.
+        // Components have up to 64 MiB, and the remaining room is reserved for changes that free some, such as a
+        // shorter retention.
         if start::components(&versions).next().is_some() && !tree.engine().storage().takes_events {
             return Err(TopologyError::NoRoom);
         }
-        // Before it is decided, as in front of any other deploy.
+        // Before the decision, as for any other deploy.
         let takes_from = |of: &SubscriberPlan, plan: &Plan| (of.label(), plan[of.from].label());
         let ran: HashSet<(String, String)> = old.subscribers.iter().map(|of| takes_from(of, &old)).collect();
         let known: HashMap<&String, _> = subjects.iter().map(|subject| (&subject.name, subject)).collect();
@@ -121,7 +122,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let is_new = news(&old, self.shown().1.as_ref(), &plan);
         let names = tree.prepare(&plan, is_new).await?;
 
-        // What is new is kept before it is decided that it runs, and is nothing if that is not decided.
+        // New components are stored before the decision, and removed if it is not made.
         let first: Vec<_> = versions.extract_if(.., |(_, change)| matches!(change, Change::First(..))).collect();
         let (decided, called, files) = (plan.clone(), renames.clone(), components.clone());
         self.on_disk(move |reloader| {
@@ -142,7 +143,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                 reloader.release(&versions);
                 return Err(error);
             }
-            // From here on the topology is what was decided; versions follow from it, at the next start at the latest.
+            // From here on the topology is decided; versions follow from it, at the next start at the latest.
             let then = start::decide(&mut store, versions).and_then(|()| store.hide_variables(&decided));
             if let Err(error) = then {
                 tracing::error!(%error, "the versions of the new topology are not kept: the next start decides again");
@@ -150,14 +151,14 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             Ok(())
         })
         .await?;
-        // Trials of what goes as well: whoever judges one would wait for ever.
+        // Also trials of removed subscribers, whose judges would wait for ever.
         let stay: HashSet<&str> =
             places.keys().filter(|name| stays(name)).map(|name| renames.old_subscriber(name)).collect();
         for name in subjects.iter().map(|subject| subject.name.as_str()).filter(|name| !stay.contains(name)) {
-            let _ = tree.give_up_trial(name); // of what is new, and of what is gone already, there is none
+            let _ = tree.give_up_trial(name); // new and already removed subscribers have none
         }
         let starts: BTreeMap<_, _> = started.iter().cloned().zip(starts).collect();
-        // What runs is not what was decided where this fails, and nothing may be compared with it any more.
+        // If this fails, the running topology is not the decided one, and comparisons with it are invalid.
         self.shared.is_unfinished.store(true, Ordering::Release);
         tree.apply(&plan, starts).await.map_err(TopologyError::Start)?;
         self.shared.is_unfinished.store(false, Ordering::Release);
@@ -177,7 +178,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Ok(changes)
     }
 
-    /// Has the versions ready of those that start.
+    /// Prepares the versions of starting subscribers.
     async fn choose(
         &self,
         plan: &Plan,

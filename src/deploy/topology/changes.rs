@@ -14,7 +14,7 @@ use crate::dispatch::{Changes, Node, Renames, What};
 use crate::engine::Engine;
 use crate::topology::{Base, Plan, SubscriberPlan};
 
-/// Adds what is to be said of subscribers that start, in their order.
+/// Adds the notes of subscribers that start, in order.
 pub(crate) fn tell_notes(changes: &mut Changes, started: &[String], notes: &[Option<String>]) {
     for change in changes.changes.iter_mut().filter(|change| change.node == Node::Subscriber) {
         let at = started.iter().position(|name| *name == change.name);
@@ -23,8 +23,8 @@ pub(crate) fn tell_notes(changes: &mut Changes, started: &[String], notes: &[Opt
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// What applying a topology would change, and whether that can be: an apply would say the same. Nothing happens. Blocks on
-    /// the disk, and until components are compiled.
+    /// The changes that applying a topology would make, and whether it would be refused, exactly as an apply. Changes
+    /// nothing. Blocks on the disk, and until components are compiled.
     ///
     /// # Errors
     /// [`TopologyError::Unreadable`], [`TopologyError::Refused`].
@@ -43,7 +43,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Ok(changes)
     }
 
-    /// What is proposed, on top of what is applied.
+    /// A proposal combined with the applied topology.
     pub(super) fn proposed(&self, proposal: &Proposal) -> Result<Proposed, TopologyError> {
         let secrets = self.shared.secrets.read().unwrap_or_else(PoisonError::into_inner).clone();
         let admitted = |mut proposed: Proposed, applied: &Plan| Proposed {
@@ -63,22 +63,23 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
     }
 
-    /// Topologies that are applied from now on name secrets below these folders only, but for those that are named already.
+    /// Restricts the secrets of topologies that are applied later to files below these folders, except for those
+    /// already in use.
     pub fn keep_secrets_below(&self, folders: SecretFolders) {
         *self.shared.secrets.write().unwrap_or_else(PoisonError::into_inner) = folders;
     }
 
-    /// What a plan would change, in words.
+    /// The changes that a plan would make.
     pub(super) fn looked_at(&self, Proposed { plan, components, missing, refused_secrets }: &Proposed) -> Changes {
         let mut changes = self.changes_to(plan);
         match refused_secrets.as_slice() {
             [] => self.tell_versions(&mut changes, plan, components),
-            refused => changes.refusals.extend_from_slice(refused), // and nothing of them is read
+            refused => changes.refusals.extend_from_slice(refused), // and none of the secrets is read
         }
         Changes { missing: missing.clone(), ..changes }
     }
 
-    /// What is applied now, as other topologies are read on top of it, as far as it is of these namespaces, and its revision.
+    /// The applied topology of some namespaces, as a base for other topologies, and its revision.
     pub fn base(&self, is_asked_for: impl Fn(&str) -> bool) -> (Base, String) {
         let shown = self.shown();
         let base = match &shown.1 {
@@ -88,7 +89,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         (base, shown.2.to_string())
     }
 
-    /// The revision of what is applied: the same over every start, as long as the same is applied.
+    /// The revision of the applied topology: the same over all starts, as long as the same is applied.
     pub fn revision(&self) -> String {
         self.shown().2.to_string()
     }
@@ -104,8 +105,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
     }
 
-    /// Says which version each subscriber that starts is to run, and where its component declares another configuration. Reads the
-    /// files of components.
+    /// Adds the version that each starting subscriber would run, and mismatches with the schema of its component. Reads
+    /// the files of components.
     fn tell_versions(&self, changes: &mut Changes, plan: &Plan, components: &[PathBuf]) {
         let tree = &self.shared.tree;
         let (started, renames) = (tree.started_by(plan), Renames::of(&tree.plan(), plan));
@@ -136,12 +137,12 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         changes
     }
 
-    /// Why what the files of the start say does not run, each reason in words; until something is applied.
+    /// Why the files of the start are not applied, as messages; until something is applied.
     pub fn files_refused(&self) -> Vec<String> {
         self.shared.files_refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What the files of the start say does not run, for these reasons.
+    /// Records that the files of the start are not applied, for these reasons.
     pub fn refuse_files(&self, why: Vec<String>) {
         *self.shared.files_refused.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }

@@ -14,19 +14,19 @@ use crate::dispatch::{Changes, Kept, RemovedTopic};
 use crate::engine::Engine;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Subscribers that are gone, and are remembered.
+    /// Removed subscribers that are remembered.
     pub fn retired(&self) -> Vec<Retired> {
         self.shown().1.iter().flat_map(|applied| applied.retired.iter().cloned()).collect()
     }
 
-    /// What is kept of topics and subscribers that are gone. Nothing happens.
+    /// The stored data of removed topics and subscribers. Changes nothing.
     ///
     /// # Errors
     /// [`TopologyError`].
     pub async fn garbage(&self) -> Result<Vec<Garbage>, TopologyError> {
         let _alone = self.shared.applying.lock().await;
         let mut found = self.looked_for_garbage().await?.0;
-        // with those of which it was begun, and broke off
+        // including those whose deletion was interrupted
         let begun: Vec<Retired> = self.shown().1.iter().flat_map(|applied| applied.forgetting.clone()).collect();
         found.extend(begun.into_iter().map(|gone| Garbage::subscriber(gone, Kept::default())));
         Ok(found)
@@ -43,10 +43,11 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Ok((found, topics))
     }
 
-    /// Forgets what is kept of topics and subscribers that are gone: events, places, state, and what waits. What was forgotten.
+    /// Deletes the stored data of removed topics and subscribers: events, positions, state and retry queues. Returns
+    /// what was deleted.
     ///
     /// # Errors
-    /// [`TopologyError`]. Where something would be lost and may not be, nothing is forgotten.
+    /// [`TopologyError`]. If data would be lost without permission, nothing is deleted.
     pub async fn collect(&self, allow_loss: bool) -> Result<Vec<Garbage>, TopologyError> {
         let reloader = self.clone();
         let collecting = async move { reloader.collected(allow_loss).await };
@@ -59,18 +60,18 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (mut found, topics) = self.looked_for_garbage().await?;
         let losses = found.iter().filter(|garbage| garbage.is_loss()).map(ToString::to_string).collect();
         permit(&Changes { losses, ..Changes::default() }, allow_loss)?;
-        // Decided first: what has the name of what is half forgotten is new, and begins with nothing.
+        // Decided first: a new item with the name of a partly deleted one begins empty.
         let names = topics.iter().flat_map(|topic| topic.names.clone()).collect();
         self.change_applied(move |applied| applied.forgets(&topics)).await?;
         self.shared.tree.forget_topics(names).await?;
-        // with those of which that broke off before
+        // including those whose deletion was interrupted before
         let known = found.iter().map(|garbage| garbage.name.clone()).collect::<HashSet<_>>();
         let all = self.forget_all().await?.into_iter().filter(|gone| !known.contains(&gone.name));
         found.extend(all.map(|gone| Garbage::subscriber(gone, Kept::default())));
         Ok(found)
     }
 
-    /// Forgets those that are to be, also where that broke off before. An apply waits meanwhile.
+    /// Deletes all marked subscribers, including those of an interrupted deletion. An apply waits meanwhile.
     async fn forget_all(&self) -> Result<Vec<Retired>, TopologyError> {
         let all: Vec<Retired> = self.shown().1.iter().flat_map(|applied| applied.forgetting.iter().cloned()).collect();
         for gone in &all {
@@ -81,17 +82,17 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Ok(all)
     }
 
-    /// Changes whenever subscribers were forgotten, for those who keep something beside.
+    /// Changes whenever subscribers were deleted, for parts that store data of their own about them.
     pub fn forgotten(&self) -> watch::Receiver<u64> {
         self.shared.forgotten.subscribe()
     }
 
-    /// Whether there is a subscriber of this full name, or was one that is remembered.
+    /// Whether a subscriber with this full name exists or is remembered.
     pub fn remembers(&self, subscriber: &str) -> bool {
         self.shown().1.as_ref().is_none_or(|applied| applied.remembers(subscriber))
     }
 
-    /// Goes on with what was to be forgotten when the bus ended.
+    /// Continues a deletion that was interrupted by the end of the bus.
     pub(crate) fn go_on_forgetting(&self) {
         if self.shown().1.iter().all(|applied| applied.forgetting.is_empty()) {
             return;

@@ -5,61 +5,61 @@ use crate::deploy::record::error::StoreError;
 use crate::deploy::record::proposal::ProposalError;
 use crate::dispatch::{CollectError, PrepareError, StartError};
 
-/// Losses that a refusal says one by one: it has to fit into the head of an answer.
+/// Maximum number of losses in a refusal, which must fit into the header of an answer.
 const LOSSES_SAID: usize = 20;
 
 /// Why a topology was not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
-    /// It cannot be read: it was not made by this release, or not as it is now.
+    /// It cannot be read: another release made it, or an item has changed.
     #[error("the topology cannot be read: {0}")]
     Unreadable(String),
-    /// It cannot be.
+    /// It is invalid on top of the applied topology.
     #[error("{}", .0.join("\n"))]
     Refused(Vec<String>),
-    /// It would lose something, and nobody said that it may.
+    /// It would lose data without permission.
     #[error("this would lose data, so nothing was changed: {}; say --allow-loss if that is meant", first_of(.0))]
     Loss(Vec<String>),
-    /// Something else is applied than what was looked at.
+    /// The applied topology is not the expected one.
     #[error(
         "what is applied has changed since it was looked at, so nothing was changed: revision {is} is applied, not {expected}; \
          {since}. Look again, with `wattle plan`"
     )]
     Moved {
-        /// The revision that was looked at.
+        /// The expected revision.
         expected: String,
-        /// The one that is applied.
+        /// The applied revision.
         is: String,
-        /// What has changed, in words.
+        /// The changes in between, as a message.
         since: String,
     },
-    /// Plugins, all that do not fit.
+    /// The errors of all plugins.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Plugins(Vec<PluginError>),
-    /// What is new cannot be there.
+    /// A new item cannot be prepared.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
-    /// The disk has no room for the components that it brings.
+    /// The disk has no room for its components.
     #[error("the disk has too little room to keep other versions of plugins, so nothing was changed: make some first")]
     NoRoom,
-    /// It cannot be kept.
+    /// It cannot be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What is kept of subscribers that are gone.
+    /// The stored data of removed subscribers cannot be read.
     #[error(transparent)]
     Collect(#[from] CollectError),
-    /// It was decided, and does not run as a whole.
+    /// It was decided, but is only partly running.
     #[error("the topology is applied, and does not run as a whole before the bus is started again: {0}")]
     Start(#[source] StartError),
-    /// One before was decided, and does not run as a whole.
+    /// An earlier one was decided, but is only partly running.
     #[error("the topology that was applied before does not run as a whole: start the bus again first, which runs it")]
     Unfinished,
-    /// The bus is on its way down.
+    /// The bus is shutting down.
     #[error("the bus is shutting down")]
     Closed,
 }
 
-/// The first of some words, and how many more there are.
+/// The first messages, and the number of the others.
 pub(crate) fn first_of(words: &[String]) -> String {
     let (first, more) = words.split_at(words.len().min(LOSSES_SAID));
     let more = (!more.is_empty()).then(|| format!("and {} more, which `wattle plan` shows", more.len()));

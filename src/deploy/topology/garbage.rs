@@ -1,4 +1,4 @@
-//! What is kept of what is gone, as it is shown.
+//! Stored data of removed topics and subscribers, for display.
 
 use std::fmt;
 
@@ -6,24 +6,24 @@ use crate::deploy::record::applied::Retired;
 use crate::dispatch::{Kept, Node, RemovedTopic};
 use crate::topology::show_size;
 
-/// What is kept of a topic or a subscriber that is gone.
+/// Stored data of a removed topic or subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Garbage {
-    /// What it was.
+    /// Its kind.
     pub node: Node,
     /// Its full name.
     pub name: String,
-    /// Of a subscriber, the full name of the topic that it took from.
+    /// For a subscriber, the full name of its input topic.
     pub from: Option<String>,
-    /// Events: of a topic those in it, of a subscriber those that it has yet to handle.
+    /// Events: of a topic those in it, of a subscriber those that it has not handled.
     pub events: u64,
-    /// Events that a subscriber has handled, as far as they are kept: a new one of its name would be given them again.
+    /// Retained events that a subscriber has handled: a new subscriber with its name would get them again.
     pub handled: u64,
-    /// Bytes that the events of a topic take, about.
+    /// Approximate bytes of a topic's events.
     pub bytes: u64,
-    /// Entries that a subscriber keeps: of its state, of events that wait.
+    /// Entries of a subscriber: of its state and its retry queue.
     pub entries: u64,
-    /// Snapshots of those.
+    /// Number of snapshots.
     pub snapshots: u64,
 }
 
@@ -38,7 +38,7 @@ impl Garbage {
         Self { node, name, from: Some(from), events: behind, handled, bytes: 0, entries, snapshots }
     }
 
-    /// Whether something is lost when it is forgotten.
+    /// Whether deleting it loses data.
     pub fn is_loss(&self) -> bool {
         self.events + self.handled + self.entries + self.snapshots > 0
     }

@@ -15,19 +15,19 @@ use crate::engine::Engine;
 use crate::wasm::Digest;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Goes back to the version before: from the one on trial to the proven one, or from that to the one that was proven
-    /// before it. The version that runs then.
+    /// Returns to the previous version: from the candidate to the stable one, or from that to the one before it.
+    /// Returns the version that then runs.
     ///
     /// # Errors
-    /// [`ReloadError`]; what ran before runs on, but for [`ReloadError::NotCalled`].
+    /// [`ReloadError`]; the previous version continues to run, except after [`ReloadError::NotCalled`].
     pub async fn rollback(&self, subscriber: &str) -> Result<Digest, ReloadError> {
         self.rollback_if(subscriber, None).await
     }
 
-    /// As [`Self::rollback`], where the version that was decided on last begins so.
+    /// As [`Self::rollback`], provided that the last decided version begins with `expected`.
     ///
     /// # Errors
-    /// [`ReloadError`], [`ReloadError::Moved`] where it is another one.
+    /// [`ReloadError`], [`ReloadError::Moved`] if it is another one.
     pub async fn rollback_if(&self, subscriber: &str, expected: Option<String>) -> Result<Digest, ReloadError> {
         const WHY: &str = "it was rolled back by hand";
         let (index, _) = self.subject(subscriber)?;
@@ -57,18 +57,18 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         .await
     }
 
-    /// Pins a subscriber to a version, which runs from then on: to the one whose digest begins so, or to the one that runs.
+    /// Pins a subscriber to a version, which then runs: the one whose digest begins with `prefix`, or the running one.
     ///
     /// # Errors
-    /// [`ReloadError`]; what ran before runs on.
+    /// [`ReloadError`]; the previous version continues to run.
     pub async fn pin(&self, subscriber: &str, prefix: Option<&str>) -> Result<Digest, ReloadError> {
         self.pin_if(subscriber, prefix, None).await
     }
 
-    /// As [`Self::pin`], where the version that was decided on last begins so.
+    /// As [`Self::pin`], provided that the last decided version begins with `expected`.
     ///
     /// # Errors
-    /// [`ReloadError`], [`ReloadError::Moved`] where it is another one.
+    /// [`ReloadError`], [`ReloadError::Moved`] if it is another one.
     pub async fn pin_if(
         &self,
         subscriber: &str,
@@ -103,11 +103,11 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         .await
     }
 
-    /// Lets other versions take the place of the one that a subscriber is pinned to. What its file and the topology say, and did
-    /// not say before it was pinned, is tried at once, as the next start would.
+    /// Unpins a subscriber. If its file or the topology has changed since it was pinned, the change is tried at once,
+    /// as at the next start.
     ///
     /// # Errors
-    /// [`ReloadError`]; it is pinned then.
+    /// [`ReloadError`]; then it is still pinned.
     pub async fn unpin(&self, subscriber: &str) -> Result<Unpinned, ReloadError> {
         let (index, _) = self.subject(subscriber)?;
         let reloader = self.clone();
@@ -140,12 +140,12 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         .await
     }
 
-    /// The file of a subscriber's plugin, as it is applied.
+    /// The applied file of a subscriber's plugin.
     fn file_of(&self, subscriber: &str) -> Option<PathBuf> {
         self.shown().1.as_ref()?.components_by_name().remove(subscriber)
     }
 
-    /// Runs a version that is kept, without a trial, whatever lanes call now. Whose turn it is calls this.
+    /// Runs a stored version without a trial, whichever version lanes call now. The caller must hold [`Subject::turn`].
     async fn run_kept(
         &self,
         index: usize,
@@ -184,7 +184,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
     }
 }
 
-/// The version that begins so.
+/// The version with this prefix.
 fn one(decided: &Decided, subscriber: String, prefix: String) -> Result<Digest, ReloadError> {
     let found: Vec<_> = decided
         .kept

@@ -24,26 +24,26 @@ use crate::model::call::Handler as _;
 use crate::topology::SubscriberPlan;
 use crate::wasm::{Digest, PluginSpec};
 
-/// A component that is to take the place of the one that runs.
+/// A component that is proposed to replace the running one.
 pub(super) struct Proposal {
     spec: PluginSpec,
     cause: String,
-    /// What proposes it, where that is a file or the topology.
+    /// Its source, if that is a file or the topology.
     said: Option<Said>,
     policy: Policy,
 }
 
-/// What a file proposes.
+/// The proposal of a file.
 enum Looked {
     Nothing(Reloaded),
     New(Box<Proposal>),
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Has a component take the place of the one that a subscriber runs; `cause` says where it came from.
+    /// Replaces the component of a subscriber; `cause` describes its origin.
     ///
     /// # Errors
-    /// [`ReloadError`]; what ran before runs on.
+    /// [`ReloadError`]; the previous version continues to run.
     pub async fn deploy(
         &self,
         subscriber: &str,
@@ -54,10 +54,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.deploy_if(subscriber, wasm, policy, cause, None).await
     }
 
-    /// As [`Self::deploy`], where the version that was decided on last, on trial or proven, begins so.
+    /// As [`Self::deploy`], provided that the last decided version, candidate or stable, begins with `expected`.
     ///
     /// # Errors
-    /// [`ReloadError`], [`ReloadError::Moved`] where it is another one.
+    /// [`ReloadError`], [`ReloadError::Moved`] if it is another one.
     pub async fn deploy_if(
         &self,
         subscriber: &str,
@@ -82,10 +82,10 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         .await
     }
 
-    /// Has the file of a subscriber's plugin looked at, which may have changed.
+    /// Reads the file of a subscriber's plugin, which may have changed.
     ///
     /// # Errors
-    /// [`ReloadError`]; what ran before runs on.
+    /// [`ReloadError`]; the previous version continues to run.
     pub async fn propose(&self, subscriber: &str, file: &Path, policy: Policy) -> Result<Reloaded, ReloadError> {
         let (index, _) = self.subject(subscriber)?;
         let (reloader, file) = (self.clone(), file.to_owned());
@@ -110,7 +110,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         .await
     }
 
-    /// What the file of a plugin proposes. Blocks.
+    /// The proposal of a plugin's file. Blocks.
     fn look_at_file(&self, plan: &SubscriberPlan, file: &Path, policy: Policy) -> Result<Looked, ReloadError> {
         let wasm = source::read(&plan.label(), file).map_err(|error| ReloadError::Source(vec![error]))?;
         let component = Digest::of(&wasm);
@@ -129,7 +129,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         })
     }
 
-    /// What is proposed by the topology, and by a file where that can be read: the same at any time, as at a start. Blocks.
+    /// The proposal of the topology and, if readable, of a file: the same at any time as at a start. Blocks.
     pub(super) fn proposal_now(
         &self,
         plan: &SubscriberPlan,
@@ -161,15 +161,15 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Ok(Some(Proposal { spec, cause, said: Some(said), policy }))
     }
 
-    /// Whose turn it is calls this.
+    /// The caller must hold [`Subject::turn`].
     pub(super) async fn reload(&self, index: usize, proposal: Proposal) -> Result<Reloaded, ReloadError> {
         let subject = self.at(index)?;
         let (version, said, settings) = (proposal.spec.digest(), proposal.said, proposal.spec.settings());
         let name = subject.name.clone();
         let looked = self.blocking(move |reloader| reloader.look(&name, version, said)).await?;
         if let Some(outcome) = looked {
-            // With secrets of the day where they are asked for by hand; and a trial that ended, or an end that was not kept, may
-            // have left lanes with another version.
+            // A deploy by hand also refreshes secrets. A trial that ended, or an end that was not stored, may have left
+            // lanes with another version.
             let called = self.shared.tree.called(&subject.name)?;
             let is_stale = said.is_none() && called.settings.secrets_mark != settings.secrets_mark;
             let aligned = self.align(index, is_stale).await?;
@@ -183,7 +183,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             return Ok(Reloaded { version, outcome, notice: None });
         }
         let Proposal { spec, cause, said, policy } = proposal;
-        // A component takes up to 64 MiB, and what is left is for what makes room again.
+        // A component has up to 64 MiB, and the remaining room is reserved for work that frees some.
         if !self.shared.tree.engine().storage().takes_events {
             return Err(ReloadError::NoRoom { subscriber: subject.name.clone() });
         }
@@ -198,7 +198,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         })?;
         let loses_ports = !handler.declares_ports() && self.shared.tree.called(&subject.name)?.declares_ports;
         let notice = super::declares_no_outputs(version, &settings.ports).filter(|_| loses_ports);
-        // Before it is decided: also a version that a crash lets begin at the next start has it behind it.
+        // Before the decision, so that also a version that starts after a crash has its snapshot.
         let no_snapshot = self.snapshot(&subject, version).await;
         let lanes = match policy {
             Policy::Canary { percent } => {
@@ -250,8 +250,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Ok(Reloaded { version, outcome, notice })
     }
 
-    /// What becomes of a version where nothing is to be compiled for it. Where it is the proven one, and another is on trial,
-    /// that is decided to be over.
+    /// The result for a version that needs no compilation. If it is the stable one while another is the candidate, the
+    /// trial ends.
     fn look(&self, subscriber: &str, version: Digest, said: Option<Said>) -> Result<Option<Outcome>, ReloadError> {
         let mut store = self.store();
         let Some(decided) = store.decided(subscriber) else { return Ok(None) };
@@ -278,7 +278,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
     }
 
-    /// A version that is kept, compiled beside what runs. Blocks.
+    /// A stored version, compiled in the background. Blocks.
     pub(super) fn kept(&self, plan: &SubscriberPlan, version: Digest) -> Result<C::Handler, KeptError> {
         let spec = {
             let store = self.store();
@@ -288,8 +288,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.shared.compiler.compile_beside(spec).map_err(KeptError::Refused)
     }
 
-    /// Has lanes call what was decided, where they call something else; where what they call is stale, anew. What became of that,
-    /// if something did. Whose turn it is calls this.
+    /// Makes lanes call the decided version, if they call another one or if theirs is stale. Returns the result if
+    /// there was something to do. The caller must hold [`Subject::turn`].
     async fn align(&self, index: usize, is_stale: bool) -> Result<Option<Outcome>, ReloadError> {
         let (subject, tree) = (self.at(index)?, &self.shared.tree);
         let Called { proven, tried, .. } = tree.called(&subject.name)?;
@@ -335,7 +335,7 @@ pub(crate) fn not_called(subscriber: &str, version: Digest, error: VersionError)
     ReloadError::NotCalled { subscriber: subscriber.to_owned(), version, error }
 }
 
-/// How many lanes a share is: one at least.
+/// The number of lanes of a share: at least one.
 fn share(lanes: u32, percent: u32) -> u32 {
     let share = (u64::from(lanes) * u64::from(percent.min(100))).div_ceil(100);
     u32::try_from(share).unwrap_or(lanes).clamp(1, lanes.max(1))

@@ -1,8 +1,8 @@
-//! Following the files of the plugins that run, and of those that run later.
+//! Follows the plugin files of running subscribers, and of subscribers that start later.
 //!
-//! Promises: a file is proposed when it has changed, and once when its subscriber comes to be followed, since what changed
-//! before is not seen as a change. What a topology adds is followed from then on, what it takes out is not any more.
-//! Relies on: [`Watch`] for what changes, [`Reloader::propose`] for what becomes of it.
+//! Promises: a file is proposed when it has changed, and once when its subscriber begins to be followed, because
+//! earlier changes are not seen. Subscribers that a topology adds are followed from then on, removed ones no longer.
+//! Relies on: [`Watch`] to detect changes, [`Reloader::propose`] to handle them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,13 +19,13 @@ use crate::deploy::watch::{Changed, Watch};
 use crate::engine::Engine;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// The topology that runs, and from then on each that takes its place.
+    /// Watches the running topology.
     pub fn topology(&self) -> Receiver<Arc<Proposal>> {
         self.shared.topology.subscribe()
     }
 
-    /// Watches the files of subscribers' plugins, and proposes those that change, for as long as this is polled. What is
-    /// wrong with one is logged, and it is looked at again when it changes.
+    /// Watches the plugin files of subscribers and proposes changed ones, as long as this is polled. Errors are logged;
+    /// the file is read again after its next change.
     pub async fn watch(&self, policy: Policy) {
         let mut topology = self.topology();
         let mut files = BTreeMap::new();
@@ -63,14 +63,14 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
     }
 
-    /// Proposes a file. Each for itself: what compiles for long holds up no other.
+    /// Proposes a file in a task of its own, so that a long compilation does not delay other files.
     fn look_at(&self, subscriber: &str, file: &Path, policy: Policy) {
         let (reloader, subscriber, file): (_, _, PathBuf) = (self.clone(), subscriber.to_owned(), file.to_owned());
         self.shared.tasks.spawn_on(
             async move {
                 match reloader.propose(&subscriber, &file, policy).await {
                     Ok(_) | Err(ReloadError::Superseded { .. } | ReloadError::Closed) => {}
-                    // the start has said so
+                    // reported at the start
                     Err(ReloadError::Source(errors)) if errors.iter().all(PluginError::is_gone) => {
                         tracing::debug!(subscriber, "the file of the plugin is not there");
                     }

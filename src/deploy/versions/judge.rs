@@ -1,11 +1,11 @@
-//! Who sees to the end of a trial: the version is proven, goes on to all lanes, or is taken back, durably.
+//! Ends trials: the candidate becomes stable, is extended to all lanes, or is rolled back, durably.
 //!
 //! ```text
-//!   enough ──> held: cannot fail ──> record ──┬─ kept ─────> passed, or on trial in all lanes
-//!     ^                                       └─ not kept ─> released: what failed meanwhile counts ──┐
-//!     └──────────────────────────────────── after a pause ────────────────────────────────────────────┘
-//!   it lasted as long as it may: that is enough
-//!   failed: lanes are back already ──> record, again after a pause until it is kept or another version comes
+//!   enough ──> held: cannot fail ──> record ──┬─ stored ─────> stable, or candidate in all lanes
+//!     ^                                       └─ not stored ─> released: failures meanwhile count ──┐
+//!     └──────────────────────────────────── after a pause ──────────────────────────────────────────┘
+//!   its time limit is reached: that is enough
+//!   failed: lanes have already returned ──> record, repeated until stored, or until another version comes
 //! ```
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::effects::{Clock, SystemClock};
 use crate::engine::Engine;
 use crate::wasm::Digest;
 
-/// What became of a trial that had done enough.
+/// The result of a trial that had enough.
 enum Passed {
     Proven,
     Widened(Arc<Trial>),
@@ -29,12 +29,12 @@ enum Passed {
     NotKept,
 }
 
-/// Pauses before another attempt to keep what became of a trial, each twice the one before.
+/// Pauses before another attempt to store the end of a trial, each twice the previous one.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Has somebody wait for the end of a trial and see to it.
+    /// Starts a task that waits for the end of a trial and completes it.
     pub(crate) fn judge(&self, index: usize, trial: Arc<Trial>) {
         let (reloader, closing) = (self.clone(), self.shared.closing.clone());
         let judging = async move {
@@ -60,7 +60,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     Verdict::Enough if Instant::now() >= passes => match self.passes(&subject, &trial).await {
                         Passed::Proven => return,
                         Passed::Widened(next) => break next,
-                        Passed::Over => {} // meanwhile, and its verdict says how
+                        Passed::Over => {} // meanwhile; its verdict says how
                         Passed::NotKept => {
                             passes = Instant::now() + pause;
                             pause = (2 * pause).min(PAUSE_MAX);
@@ -92,7 +92,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
     }
 
-    /// The version on trial has failed, and no lane calls it any more.
+    /// Rolls back a failed candidate, which no lane calls any more.
     async fn take_back(&self, subject: &Subject, trial: &Trial, why: &str) {
         let mut pause = PAUSE_MIN;
         while let Err(error) = self.taken_back(subject, trial, why).await {
@@ -107,7 +107,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let (name, version, words) = (subject.name.clone(), trial.version().to_owned(), why.to_owned());
         let decided = self.blocking(move |reloader| {
             if reloader.shared.tree.trial(&name).ok().flatten().is_some() {
-                return Ok(None); // another one is tried by now, or this one once more
+                return Ok(None); // another candidate, or a new trial of this one
             }
             let mut store = reloader.store();
             let tried = store.decided(&name).and_then(|decided| decided.tried);
@@ -131,7 +131,8 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Ok(())
     }
 
-    /// The version on trial has done enough: it is proven, or goes on to all lanes. Nobody fails it while that is written.
+    /// Completes a trial with enough events: the candidate becomes stable, or is extended to all lanes. It cannot fail
+    /// while that is stored.
     async fn passes(&self, subject: &Subject, trial: &Arc<Trial>) -> Passed {
         let _turn = subject.turn.lock().await;
         let tree = &self.shared.tree;
@@ -153,7 +154,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         let digest = match decided.await {
             Ok(Some(digest)) => digest,
             Ok(None) => {
-                // it is not what was decided: nothing to keep
+                // it was not decided: there is nothing to store
                 let _ = tree.give_up_trial(&subject.name);
                 return Passed::Over;
             }
@@ -173,18 +174,18 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Passed::Proven
     }
 
-    /// Ends the trial of a subscriber's new version at once: it is proven, in all lanes. Which one that is.
+    /// Ends the trial of a candidate at once: it becomes stable, in all lanes. Returns the version.
     ///
     /// # Errors
-    /// [`ReloadError`]; the trial goes on then, where there is one.
+    /// [`ReloadError`]; then the trial continues, if there is one.
     pub async fn promote(&self, subscriber: &str) -> Result<Digest, ReloadError> {
         self.promote_if(subscriber, None).await
     }
 
-    /// As [`Self::promote`], where the version that was decided on last begins so.
+    /// As [`Self::promote`], provided that the last decided version begins with `expected`.
     ///
     /// # Errors
-    /// [`ReloadError`], [`ReloadError::Moved`] where it is another one.
+    /// [`ReloadError`], [`ReloadError::Moved`] if it is another one.
     pub async fn promote_if(&self, subscriber: &str, expected: Option<String>) -> Result<Digest, ReloadError> {
         let (index, _) = self.subject(subscriber)?;
         let reloader = self.clone();
@@ -219,7 +220,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
                     Ok(version)
                 }
                 Ok(None) => {
-                    // it is not what was decided: nothing to keep
+                    // it was not decided: there is nothing to store
                     let _ = tree.give_up_trial(&subject.name);
                     Err(none())
                 }

@@ -12,7 +12,7 @@ use crate::dispatch::SubscriberStatus;
 use crate::engine::Engine;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Adds what was decided to what is known of subscribers that run.
+    /// Adds the decided versions to the statuses of subscribers.
     pub fn tell(&self, statuses: &mut [SubscriberStatus]) {
         let (shown, subjects) = (self.shown(), self.all());
         let subjects: BTreeMap<_, _> = subjects.iter().map(|subject| (&subject.name, subject)).collect();
@@ -24,7 +24,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         }
     }
 
-    /// Every subscriber with its versions in short.
+    /// A summary of the versions of every subscriber.
     pub fn list(&self) -> Vec<Summary> {
         let shown = self.shown();
         let summary = |subject: &Subject| {
@@ -41,7 +41,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         self.all().iter().filter(|subject| runs(subject)).filter_map(|subject| summary(subject)).collect()
     }
 
-    /// How many reloads of a subscriber are under way or wait for their turn.
+    /// Number of reloads of a subscriber that run or wait.
     ///
     /// # Errors
     /// [`ReloadError::Control`].
@@ -49,7 +49,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Ok(self.subject(subscriber)?.1.queue.len())
     }
 
-    /// The versions of a subscriber that are kept, the latest last.
+    /// The stored versions of a subscriber, the latest last.
     ///
     /// # Errors
     /// [`ReloadError::Control`].

@@ -24,121 +24,122 @@ pub(super) mod start;
 pub(super) mod storing;
 pub(super) mod subjects;
 
-/// How a version is tried, in all lanes or in some, of which the trial began so long ago.
+/// The terms of a trial in all or some lanes that began `passed` ago.
 fn terms(TrialPlan { events, time, at_most }: TrialPlan, lanes: Option<u32>, passed: Duration) -> Terms {
     Terms { events, lanes, time, at_most, passed }
 }
 
-/// How a version takes the place of another.
+/// How a version replaces another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// All lanes call it, on trial.
+    /// All lanes call the candidate.
     Swap,
-    /// So many lanes of a hundred call it first, on trial, then all.
+    /// A share of the lanes calls the candidate first, then all do.
     Canary {
-        /// How many of a hundred, rounded up.
+        /// Percentage of lanes, rounded up.
         percent: u32,
     },
-    /// All lanes call it, and it is not compared: for a version that is meant to refuse what the one before took.
+    /// All lanes call it without a comparison: for a version that is meant to refuse events that the previous one
+    /// accepted.
     Replace,
 }
 
-/// What became of a version.
+/// The result of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is on trial.
+    /// It is the candidate.
     Tried,
     /// It runs.
     Runs,
-    /// It ran already.
+    /// It was already running.
     Unchanged,
-    /// It was on trial already.
+    /// It was already the candidate.
     OnTrial,
-    /// It comes from a file that is as it was when it was decided about it, or its subscriber is pinned.
+    /// Its file is unchanged since it was last decided, or its subscriber is pinned.
     Ignored,
 }
 
-/// A version that was asked for, and what became of it.
+/// A requested version, and the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reloaded {
     /// The version.
     pub version: Digest,
-    /// What became of it.
+    /// The result.
     pub outcome: Outcome,
-    /// What is to be known about it, in words.
+    /// A note, as a message.
     pub notice: Option<String>,
 }
 
-/// What became of a subscriber that is no longer pinned.
+/// The result of an unpin.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unpinned {
-    /// The version that is tried from now on, since its file or the topology has changed meanwhile.
+    /// The candidate from now on, because the file or the topology has changed meanwhile.
     pub tries: Option<Digest>,
-    /// Why what they say is not tried, in words.
+    /// Why that was refused, as a message.
     pub refused: Option<String>,
 }
 
-/// The versions of a subscriber, in short.
+/// A summary of a subscriber's versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// The subscriber's full name.
     pub subscriber: String,
-    /// The version that is proven.
+    /// The stable version.
     pub proven: Digest,
-    /// The one on trial.
+    /// The candidate.
     pub tried: Option<Digest>,
-    /// Nothing takes the place of the proven one.
+    /// Other versions may not replace the stable one.
     pub is_pinned: bool,
-    /// How many versions are kept.
+    /// Number of stored versions.
     pub kept: u64,
 }
 
-/// What a version is to its subscriber.
+/// The role of a version for its subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It is proven, and runs.
+    /// The stable version, which runs.
     Proven,
-    /// It is on trial.
+    /// It is the candidate.
     Tried,
-    /// It was taken back.
+    /// It was rolled back.
     TakenBack,
-    /// It is kept.
+    /// It is stored.
     Kept,
 }
 
-/// A version that is kept.
+/// A stored version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptVersion {
     /// The version.
     pub version: Digest,
-    /// The hash of its component.
+    /// The digest of its component.
     pub wasm: Digest,
-    /// What it is to its subscriber.
+    /// Its role for its subscriber.
     pub standing: Standing,
-    /// `rollback` goes back to it.
+    /// `rollback` returns to it.
     pub is_next_back: bool,
-    /// Where it came from, in words.
+    /// Its origin, as a message.
     pub cause: String,
-    /// When it was decided on last, Unix nanoseconds.
+    /// The time of the last decision about it, Unix nanoseconds.
     pub decided_ns: u64,
-    /// Why it was taken back, where it was.
+    /// Why it was rolled back, if it was.
     pub taken_back: Option<String>,
-    /// How its trial goes, where lanes try it.
+    /// The state of its trial, if it is the candidate.
     pub trial: Option<OnTrial>,
 }
 
-/// Of a version that says nothing of outputs in place of one that does, which may be a mistake; none where the topology connects
-/// nothing.
+/// The note for a version without declared outputs that replaces one with some, which may be a mistake; `None` if the
+/// topology connects none.
 fn declares_no_outputs(version: Digest, ports: &[String]) -> Option<String> {
     let connected =
         || format!("{} declares no outputs; the topology connects `{}`", version.short(), ports.join("`, `"));
     (!ports.is_empty()).then(connected)
 }
 
-/// Where a version came from whose component is that of another one, in words.
+/// The cause of a version that has the component of another.
 const OTHER_SETTINGS: &str = "other settings in the topology";
 
-/// Where a version from a file came from, in words.
+/// The cause of a version from a file.
 fn cause_of_file(path: &Path) -> String {
     format!("file {}", path.display())
 }

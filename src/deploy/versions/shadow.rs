@@ -1,6 +1,6 @@
-//! A component beside the version that a subscriber runs: compiled, compared, and forgotten.
+//! Compares a component with the running version of a subscriber, without deploying it.
 //!
-//! It is compared on a thread of its own that gives way to lanes.
+//! The comparison runs on a thread of its own with low priority.
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -14,23 +14,23 @@ use crate::dispatch::shadow::{ShadowError, ShadowOptions, ShadowReport};
 use crate::engine::Engine;
 use crate::wasm::give_way;
 
-/// Why there is no comparison.
+/// Why a comparison failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
-    /// One of the versions cannot be had.
+    /// One of the versions is not available.
     #[error(transparent)]
     Reload(#[from] ReloadError),
     /// They could not be compared.
     #[error(transparent)]
     Shadow(#[from] ShadowError),
-    /// There is no thread for it.
+    /// No thread could be started.
     #[error("cannot start a thread to compare on: {0}")]
     Thread(#[from] std::io::Error),
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Runs a component beside the proven version of a subscriber over events that it has handled. Both are compiled
-    /// anew for it, so that lanes keep their instances. Changes nothing; dropping the future ends it.
+    /// Runs a component and the stable version of a subscriber over events that it has handled. Both are compiled anew,
+    /// so that lanes keep their instances. Changes nothing; dropping the future ends it.
     ///
     /// # Errors
     /// [`CompareError`].
@@ -69,7 +69,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
             };
             let compared = gone.run_until_cancelled(tree.shadow(&name, &running, &other, &options));
             if let Some(compared) = runtime.block_on(compared) {
-                let _ = sender.send(compared.map_err(CompareError::from)); // whoever asked may have gone
+                let _ = sender.send(compared.map_err(CompareError::from)); // the caller may have gone
             }
         };
         std::thread::Builder::new().name("shadow".to_owned()).spawn(compare)?;

@@ -1,7 +1,7 @@
-//! The snapshot of the state that a new version has behind it.
+//! Snapshots of state before a new version.
 //!
-//! Promises: it is of what the version before left. Where there is none, that is told, and the version comes all the same: it
-//! may be what mends what is wrong.
+//! Promises: the snapshot has the state of the previous version. A failure is reported but does not prevent the deploy,
+//! because the new version may be the fix.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::engine::Engine;
 use crate::topology::Plan;
 use crate::wasm::Digest;
 
-/// How long a new version waits for the snapshot of the state that it is about to change. Long enough for hundreds of
-/// megabytes; a lane in a call that does not come back must not keep out the version that mends it.
+/// How long a new version waits for the snapshot. Enough for hundreds of megabytes; a lane in a call that never returns
+/// must not keep out the version that fixes it.
 const SNAPSHOT_WITHIN: Duration = Duration::from_secs(5);
 
 fn note(version: Digest, before: Option<Digest>) -> String {
@@ -24,13 +24,13 @@ fn note(version: Digest, before: Option<Digest>) -> String {
     format!("in front of the deploy of {}{before}", version.short())
 }
 
-/// Waits for a snapshot, for as long as it may take. Where there is none, why, in words.
+/// Waits for a snapshot, with a timeout. Returns why there is none, as a message.
 async fn in_time<F: std::error::Error>(
     subscriber: &str,
     version: Digest,
     taken: impl Future<Output = Result<Option<SnapshotInfo>, F>>,
 ) -> Option<String> {
-    // What is being written when the time is over is written to its end beside the lanes.
+    // An unfinished snapshot is completed in the background.
     let taken = match tokio::time::timeout(SNAPSHOT_WITHIN, taken).await {
         Ok(taken) => taken.map_err(|error| error.to_string()),
         Err(_) => Err(format!("it was not there in {} s", SNAPSHOT_WITHIN.as_secs())),
@@ -38,7 +38,7 @@ async fn in_time<F: std::error::Error>(
     told(subscriber, version, taken)
 }
 
-/// Logs what became of a snapshot. Where there is none, why, in words.
+/// Logs the result of a snapshot. Returns why there is none, as a message.
 fn told(subscriber: &str, version: Digest, taken: Result<Option<SnapshotInfo>, String>) -> Option<String> {
     let why = match taken {
         Ok(taken) => {
@@ -54,8 +54,8 @@ fn told(subscriber: &str, version: Digest, taken: Result<Option<SnapshotInfo>, S
     Some(format!("there is no snapshot of the state in front of {digest}: {why}"))
 }
 
-/// Takes a snapshot of what a subscriber of a plan keeps, before its lanes start with another version. Where there is none, why,
-/// in words, which the log says, too.
+/// Takes a snapshot of a subscriber in a plan, before its lanes start with another version. Returns why there is none,
+/// as a message, which is also logged.
 pub(crate) async fn snapshot_where_nothing_runs<E: Engine>(
     engine: &E,
     names: (&Plan, &Renames),
@@ -67,7 +67,7 @@ pub(crate) async fn snapshot_where_nothing_runs<E: Engine>(
     .await
 }
 
-/// The same where others run.
+/// The same while other subscribers run.
 pub(crate) async fn snapshot_where_it_does_not_run<E: Engine>(
     tree: &Tree<E>,
     names: (&Plan, &Renames),
@@ -86,12 +86,12 @@ async fn snapshot_before(
     let Replaced { subscriber, before, version } = replaced;
     let (digest, note) = (before.to_string(), note(*version, Some(*before)));
     let taken = take(subscriber, (TakenBy::Deploy, digest.as_str(), note.as_str())).await;
-    // Nothing runs that could wait for it, and the next one of this subscriber is to find it whole.
+    // Nothing runs that would wait for it, and the subscriber's next snapshot must find it complete.
     told(subscriber, *version, taken.map_err(|error| error.to_string()))
 }
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Takes a snapshot of what a subscriber keeps, before a version changes that. Where there is none, why, in words.
+    /// Takes a snapshot of a subscriber before a version changes its state. Returns why there is none, as a message.
     pub(crate) async fn snapshot(&self, subject: &Subject, version: Digest) -> Option<String> {
         let name = subject.name.clone();
         let looked = self.blocking(move |reloader| {

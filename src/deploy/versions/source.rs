@@ -1,4 +1,4 @@
-//! From what a topology says of a subscriber, and a component, to a version of its plugin.
+//! Makes a version of a plugin from a subscriber's declaration and a component.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,10 +17,11 @@ use crate::model::call::Limits;
 use crate::topology::{ConfigSchema, ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::{COMPONENT_BYTES_MAX, Digest, Hidden, Host, Plugin, PluginSpec, config_schema};
 
-/// Largest secret in bytes: certificates and keys fit, a wrong path to something else is noticed.
+/// Largest secret in bytes: certificates and keys fit, and a wrong path is detected.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
-/// What a version is made of: what the topology says, and a component that declares it so. Reads the secrets.
+/// The specification of a version: the subscriber's settings and a component whose declared schema they match. Reads
+/// the secrets.
 pub(crate) fn spec(subscriber: &SubscriberPlan, wasm: Vec<u8>) -> Result<PluginSpec, Vec<PluginError>> {
     held(PluginSpec { wasm, ..settings_spec(subscriber)? })
 }
@@ -33,7 +34,7 @@ pub(crate) fn settings_spec(subscriber: &SubscriberPlan) -> Result<PluginSpec, V
     Ok(PluginSpec { subscriber: name, wasm: Vec::new(), config, hidden, ports, limits })
 }
 
-/// The same errors, of a configuration that was held against a component that was deployed.
+/// Marks errors as found with a deployed component.
 pub(crate) fn of_deployed(mut errors: Vec<PluginError>, component: &Digest) -> Vec<PluginError> {
     for error in &mut errors {
         if let PluginError::Config { deployed, .. } = error {
@@ -43,7 +44,8 @@ pub(crate) fn of_deployed(mut errors: Vec<PluginError>, component: &Digest) -> V
     errors
 }
 
-/// Holds a configuration against what its component declares. Not secrets, which may change while the version is the same.
+/// Checks a configuration against the schema of its component, except for secrets, which may change without a new
+/// version.
 ///
 /// # Errors
 /// [`PluginError::Config`].
@@ -74,17 +76,18 @@ fn limits(subscriber: &SubscriberPlan) -> Limits {
     }
 }
 
-/// What the topology says of a version beside its component, in short. Reads no secrets: it is the same whatever they are.
+/// The digest of the settings that make up a version together with its component. Does not read secrets, and does not
+/// depend on them.
 pub(crate) fn settings(subscriber: &SubscriberPlan) -> Digest {
     Digest::of_settings(told(subscriber), &limits(subscriber), &ports(subscriber))
 }
 
-/// The version that a component makes with what the topology says. Reads no secrets.
+/// The version of a component with the subscriber's settings. Does not read secrets.
 pub fn version(subscriber: &SubscriberPlan, component: &Digest) -> Digest {
     Digest::of_version(component, told(subscriber), &limits(subscriber), &ports(subscriber))
 }
 
-/// The configuration as far as it makes up a version.
+/// The part of the configuration that makes up a version.
 fn told(subscriber: &SubscriberPlan) -> impl Iterator<Item = (&str, Option<&str>)> + Clone {
     subscriber.config.iter().map(|(name, value)| match value {
         ConfigValue::Text(text) | ConfigValue::Variable { text, .. } => (name.as_str(), Some(text.as_str())),
@@ -92,7 +95,7 @@ fn told(subscriber: &SubscriberPlan) -> impl Iterator<Item = (&str, Option<&str>
     })
 }
 
-/// The values of a configuration that are shown nowhere.
+/// The values of a configuration that must not be shown.
 pub(crate) fn hidden(values: &BTreeMap<String, ConfigValue>) -> BTreeMap<String, Hidden> {
     let hidden = |(name, value): (&String, &ConfigValue)| match value {
         ConfigValue::Text(_) => None,
@@ -107,7 +110,7 @@ pub(crate) fn ports(subscriber: &SubscriberPlan) -> Vec<String> {
     subscriber.ports.iter().map(|(port, _)| port.clone()).collect()
 }
 
-/// As [`spec`], with the component from its file; everything that is wrong at once.
+/// As [`spec`], with the component from its file. Reports all errors at once.
 pub(crate) fn spec_of_file(subscriber: &SubscriberPlan, path: &Path) -> Result<PluginSpec, Vec<PluginError>> {
     let wasm = read(&subscriber.label(), path);
     match (settings_spec(subscriber), wasm) {
@@ -120,10 +123,11 @@ pub(crate) fn spec_of_file(subscriber: &SubscriberPlan, path: &Path) -> Result<P
     }
 }
 
-/// Registers the plugins of all subscribers of a plan from their files, in its order; several are compiled at the same time.
+/// Registers the plugins of all subscribers of a plan from their files, in order; several are compiled at the same
+/// time.
 ///
 /// # Errors
-/// Everything that is wrong with any of them.
+/// The errors of all plugins.
 pub fn register(host: &Host, plan: &Plan, components: &[PathBuf]) -> Result<Vec<Plugin>, Vec<PluginError>> {
     let register = |index: usize, subscriber: &SubscriberPlan| {
         let name = subscriber.label();
@@ -142,8 +146,8 @@ pub fn register(host: &Host, plan: &Plan, components: &[PathBuf]) -> Result<Vec<
     if errors.is_empty() { Ok(plugins) } else { Err(errors) }
 }
 
-/// What is wrong with the components of a plan's subscribers, as far as they are known: what [`register`] would say of them. Says
-/// nothing of one whose secrets cannot be read here.
+/// The errors that [`register`] would report for the known components of a plan's subscribers. Skips subscribers whose
+/// secrets cannot be read here.
 pub fn misfits(host: &Host, plan: &Plan, components: &[Option<PathBuf>]) -> Vec<PluginError> {
     let look = |index: usize, subscriber: &SubscriberPlan| {
         let Some(path) = components.get(index).and_then(Option::as_ref) else { return Vec::new() };
@@ -160,7 +164,7 @@ pub fn misfits(host: &Host, plan: &Plan, components: &[Option<PathBuf>]) -> Vec<
     each(plan, look).into_iter().flatten().collect()
 }
 
-/// The ports that a component says it has where it is told this; none where it cannot be asked.
+/// The ports that a component declares with this configuration; none if it cannot be asked.
 pub fn described_ports(
     host: &Host,
     component: &Path,
@@ -177,7 +181,7 @@ pub fn described_ports(
     Some(host.inspect(&wasm, config).ok()?.ports)
 }
 
-/// Does something for each subscriber of a plan, several at the same time. The results are in the plan's order.
+/// Runs `work` for each subscriber of a plan, several at the same time. Returns the results in order.
 pub(crate) fn each<T: Send>(plan: &Plan, work: impl Fn(usize, &SubscriberPlan) -> T + Sync) -> Vec<T> {
     let subscribers = &plan.subscribers;
     let next = AtomicUsize::new(0);
@@ -214,16 +218,17 @@ pub(crate) fn read(subscriber: &str, path: &Path) -> Result<Vec<u8>, PluginError
 
 /// Why a file was not read.
 enum Unread {
-    /// It has more bytes than it may.
+    /// Its size exceeds the maximum.
     TooLarge(u64),
     Failed(io::Error),
 }
 
-/// All of a regular file, which clients name and which is read as the user of the bus. Anything else could be endless, or keep its
-/// reader waiting.
+/// Reads a regular file, whose path clients may choose, with the permissions of the bus. Other kinds of files could be
+/// endless or block.
 fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Unread> {
     let mut options = File::options();
-    options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()); // a pipe that nobody writes to
+    // returns at once for a pipe without a writer
+    options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
     let file = options.open(path).map_err(Unread::Failed)?;
     let about = file.metadata().map_err(Unread::Failed)?;
     if !about.is_file() {
@@ -233,12 +238,12 @@ fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Unread> {
     if length > bytes_max {
         return Err(Unread::TooLarge(length));
     }
-    // It may grow meanwhile.
+    // The file may grow meanwhile.
     let count = file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(Unread::Failed)? as u64;
     if count > bytes_max { Err(Unread::TooLarge(count)) } else { Ok(bytes) }
 }
 
-/// What the plugin can ask for, with the secrets read from their files.
+/// The configuration that the plugin can read, with secrets from their files.
 pub(crate) fn config(
     subscriber: &str,
     values: &BTreeMap<String, ConfigValue>,
@@ -265,7 +270,7 @@ pub(crate) fn config(
     if errors.is_empty() { Ok(config) } else { Err(errors) }
 }
 
-/// The content of a file without the line break that editors put at its end.
+/// The content of a file without the line break that editors add at the end.
 fn secret(path: &Path) -> Result<String, String> {
     let bytes = read_file(path, SECRET_BYTES_MAX).map_err(|why| match why {
         Unread::TooLarge(bytes) => format!("{bytes} bytes are more than a secret may have ({SECRET_BYTES_MAX})"),

@@ -1,14 +1,14 @@
-//! Which versions a bus starts with.
+//! Chooses the versions with which a bus starts.
 //!
 //! ```text
 //!   nothing decided yet ───────────────────────────> the file
-//!   file and settings are as they were looked at ──> what was decided; what was on trial is again
-//!   last, or pinned away, or refused
-//!   the file is another ───────────────────────────> the file, on trial beside what was proven
-//!   only the settings are others ──────────────────> with them the component that was decided on, on trial likewise
+//!   file and settings unchanged since they were ───> the decided versions; a candidate stays one
+//!   last read, or pinned, or refused
+//!   another file ──────────────────────────────────> the file as a candidate next to the stable version
+//!   only other settings ───────────────────────────> the decided component with them, also as a candidate
 //! ```
 //!
-//! Each runs with the secrets that are in their files now.
+//! Each version runs with the present content of its secret files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,32 +29,32 @@ use crate::model::call::Handler as _;
 use crate::topology::{ConfigValue, Plan, SubscriberPlan};
 use crate::wasm::{Digest, PluginSpec};
 
-/// A version that takes the place of another when a bus starts.
+/// A version that replaces another when a bus starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replaced {
     /// The subscriber's full name.
     pub subscriber: String,
-    /// The version that was proven.
+    /// The stable version.
     pub before: Digest,
-    /// The one that comes.
+    /// The new version.
     pub version: Digest,
 }
 
-/// Why there are no versions to start with.
+/// Why no versions can be started.
 #[derive(Debug, thiserror::Error)]
 pub enum BeginError {
-    /// Plugins, all that do not fit.
+    /// The errors of all plugins.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Plugins(Vec<PluginError>),
-    /// What was decided cannot be kept.
+    /// The decision cannot be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// What happens to a plugin during a start, for whoever waits.
+/// Progress of a plugin during a start, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// It is being compiled, or loaded as it was compiled before.
+    /// It is being compiled, or loaded from the cache.
     Compiling {
         /// The subscriber that runs it.
         subscriber: String,
@@ -65,23 +65,23 @@ pub enum Progress {
         subscriber: String,
         /// The start of its version's digest.
         digest: String,
-        /// How long that took.
+        /// The duration.
         took: Duration,
     },
 }
 
-/// What a bus starts with.
+/// The versions with which a bus starts.
 #[derive(Debug)]
 pub struct Begun<H> {
-    /// What was decided.
+    /// The decided versions.
     pub store: Store,
-    /// The versions, by subscriber in the plan's order.
+    /// The versions by subscriber, in order.
     pub starts: Vec<Starts<H>>,
-    /// What is to be said of each subscriber.
+    /// A note for each subscriber.
     pub notes: Vec<Option<String>>,
 }
 
-/// What one subscriber starts with.
+/// The versions of one subscriber.
 struct Choice<H> {
     starts: Starts<H>,
     note: Option<String>,
@@ -90,19 +90,19 @@ struct Choice<H> {
 
 pub(crate) enum Change {
     None,
-    /// What is proposed is what runs already.
+    /// The proposed version already runs.
     Seen(Said),
-    /// What is proposed is what was proven, and another was on trial.
+    /// The proposed version is the stable one, while another is the candidate.
     Back(Said),
     /// The first version.
     First(Proposed),
-    /// On trial, in a number of lanes, or in all.
+    /// A candidate in N lanes, or in all.
     Try(Proposed, Option<u32>),
-    /// In place of one that cannot be compared with.
+    /// Replaces a version with which it cannot be compared.
     Replace(Proposed),
 }
 
-/// A version that is to be decided on.
+/// A version to decide on.
 pub(crate) struct Proposed {
     pub(crate) kept: Kept,
     wasm: Vec<u8>,
@@ -116,7 +116,7 @@ struct FileComponent {
 }
 
 impl Change {
-    /// Which version comes in place of which.
+    /// Which version replaces which.
     pub(crate) fn replaces(&self, store: &Store, subscriber: &str) -> Option<Replaced> {
         let (Self::Try(Proposed { kept, .. }, _) | Self::Replace(Proposed { kept, .. })) = self else { return None };
         let before = store.decided(subscriber)?.proven;
@@ -128,16 +128,16 @@ struct Beginning<'a, C> {
     store: &'a Store,
     compiler: &'a C,
     now_ns: u64,
-    /// Handlers run beside.
+    /// Handlers are running: compile in the background.
     is_beside: bool,
     progress: &'a (dyn Fn(Progress) + Sync),
 }
 
-/// Decides which versions a bus starts with, durably, and has them ready. `files` are the components that the topology names,
-/// one for each subscriber of the plan, in its order.
+/// Decides durably which versions a bus starts with, and prepares them. `files` are the components in the topology, one
+/// per subscriber of the plan, in order.
 ///
 /// # Errors
-/// [`BeginError`]; nothing was decided then.
+/// [`BeginError`]; then nothing was decided.
 pub fn begin<C: Compile>(
     store: Store,
     compiler: &C,
@@ -148,11 +148,10 @@ pub fn begin<C: Compile>(
     begin_with(store, compiler, plan, files, progress, |_, _| Ok::<_, BeginError>(()))
 }
 
-/// As [`begin`], with something that is to be done and decided once it is certain that all of them can run, and before it is
-/// decided which ones do: it is told which ones take the place of others.
+/// As [`begin`], with a step `between` the check that all versions can run and the decision. It gets the replacements.
 ///
 /// # Errors
-/// [`BeginError`], and those of that; which versions run was not decided then.
+/// [`BeginError`], or an error of the step; then the versions were not decided.
 pub fn begin_with<C: Compile, F: From<BeginError>>(
     mut store: Store,
     compiler: &C,
@@ -170,7 +169,7 @@ pub fn begin_with<C: Compile, F: From<BeginError>>(
         if !error.is_for_room() || !store.has_room() {
             return Err(BeginError::from(error).into());
         }
-        // A full disk keeps no bus from starting with what it has.
+        // A bus starts with its stored versions even if the disk is full.
         store.takes_no_more();
         chosen = choose_on(&store)?;
         keep_all(&mut store, &chosen.changes).map_err(BeginError::from)?;
@@ -184,7 +183,7 @@ pub fn begin_with<C: Compile, F: From<BeginError>>(
     Ok(Begun { store, starts, notes })
 }
 
-/// Keeps the components of what changes, all or none.
+/// Stores the components of changes, all or none.
 fn keep_all(store: &mut Store, changes: &[(String, Change)]) -> Result<(), StoreError> {
     for (at, (component, wasm)) in components(changes).enumerate() {
         if let Err(error) = store.keep(component, wasm) {
@@ -195,14 +194,14 @@ fn keep_all(store: &mut Store, changes: &[(String, Change)]) -> Result<(), Store
     Ok(())
 }
 
-/// Versions that can run, in the order of their subscribers. Nothing is decided.
+/// Versions that can run, in the order of their subscribers. Nothing is decided yet.
 pub(crate) struct Chosen<H> {
     pub(crate) starts: Vec<Starts<H>>,
     pub(crate) notes: Vec<Option<String>>,
     pub(crate) changes: Vec<(String, Change)>,
 }
 
-/// Has the versions ready that subscribers of a plan are to run: all of them, or beside others those of these names.
+/// Prepares the versions of a plan's subscribers: all of them, or, while others run, those with these names.
 pub(crate) fn choose<C: Compile>(
     store: &Store,
     compiler: &C,
@@ -238,7 +237,7 @@ pub(crate) fn choose<C: Compile>(
     if errors.is_empty() { Ok(chosen) } else { Err(errors) }
 }
 
-/// The components of what changes, which are to be kept before it is decided.
+/// The components of changes, which must be stored before the decision.
 pub(crate) fn components(changes: &[(String, Change)]) -> impl Iterator<Item = (Digest, &[u8])> {
     changes.iter().filter_map(|(_, change)| match change {
         Change::First(new) | Change::Try(new, _) | Change::Replace(new) => Some((new.kept.wasm, &*new.wasm)),
@@ -246,7 +245,7 @@ pub(crate) fn components(changes: &[(String, Change)]) -> impl Iterator<Item = (
     })
 }
 
-/// Decides on what changes and was kept, durably and at once.
+/// Decides changes whose components are stored, durably and atomically.
 pub(crate) fn decide(store: &mut Store, changes: Vec<(String, Change)>) -> Result<(), StoreError> {
     let kept: Vec<_> = components(&changes).map(|(component, _)| component).collect();
     let decided = store.change(|subscribers| {
@@ -315,7 +314,7 @@ impl<C: Compile> Beginning<'_, C> {
             }
         };
         if self.is_beside && !refused.is_empty() {
-            return Err(refused); // the caller is told, and all goes on as it is
+            return Err(refused); // the caller gets the error, and everything stays as it is
         }
         let mut change = if decided.looked_at.is_none() { Change::Seen(said) } else { Change::None };
         if let Some((spec, component)) = proposed {
@@ -326,14 +325,14 @@ impl<C: Compile> Beginning<'_, C> {
                 Err(errors) => refused.extend(errors),
             }
         }
-        // What was decided goes on, whatever is the matter with what is proposed.
+        // The decided version runs, whatever is wrong with the proposal.
         match self.decided(subscriber, decided, found_file.as_ref()) {
             Ok(starts) => {
                 let words = refused.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 let note = Some(words).filter(|words| !words.is_empty());
                 match &note {
                     None => {}
-                    // as a disk is on which only the data is
+                    // as on a disk that contains only the data
                     Some(words) if refused.iter().all(PluginError::is_gone) => {
                         tracing::warn!(subscriber = name, "the version that was decided before runs: {words}");
                     }
@@ -350,7 +349,7 @@ impl<C: Compile> Beginning<'_, C> {
         }
     }
 
-    /// A component is proposed, with settings that may be others: the version of both is tried. None where it is what runs.
+    /// A proposed component with the present settings becomes a candidate. `None` if both already run.
     fn proposed(
         &self,
         subscriber: &SubscriberPlan,
@@ -390,7 +389,7 @@ impl<C: Compile> Beginning<'_, C> {
                     component = component.short(),
                     "{what}: a new version is tried"
                 );
-                // what only some lanes try does not go to all of them because of it
+                // a candidate for some lanes is not widened by this
                 let lanes = decided.tried.filter(|_| decided.component() == Some(component)).and_then(|it| it.lanes);
                 let terms = terms(subscriber.trial, lanes, Duration::ZERO);
                 let loses_ports = proven.declares_ports() && !handler.declares_ports();
@@ -406,7 +405,7 @@ impl<C: Compile> Beginning<'_, C> {
         }))
     }
 
-    /// What was decided before.
+    /// The decided versions.
     fn decided(
         &self,
         subscriber: &SubscriberPlan,
@@ -425,7 +424,7 @@ impl<C: Compile> Beginning<'_, C> {
         Ok(Starts { proven, on_trial })
     }
 
-    /// A version that is kept; its component may be that of the file.
+    /// A stored version; its component may be the one in the file.
     fn load(
         &self,
         subscriber: &SubscriberPlan,
@@ -460,7 +459,7 @@ impl<C: Compile> Beginning<'_, C> {
     }
 }
 
-/// What becomes of the versions of subscribers that another plan starts, in words, by their names. Reads files; nothing happens.
+/// Descriptions of version changes for subscribers that another plan starts, by name. Reads files, changes nothing.
 pub(crate) fn words(store: &Store, plan: &Plan, files: &[PathBuf], only: &[String]) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for (subscriber, file) in plan.subscribers.iter().zip(files) {
@@ -497,7 +496,7 @@ pub(crate) fn words(store: &Store, plan: &Plan, files: &[PathBuf], only: &[Strin
     found
 }
 
-/// Of the subscribers that another plan lets run as they are, those that run with other settings than it has for them, and why.
+/// For subscribers that another plan does not restart: those with other settings than in the plan, and why.
 pub(crate) fn differs(store: &Store, plan: &Plan, started: &[String]) -> Vec<String> {
     let words = |subscriber: &SubscriberPlan| {
         let name = subscriber.label();
@@ -507,14 +506,14 @@ pub(crate) fn differs(store: &Store, plan: &Plan, started: &[String]) -> Vec<Str
     plan.subscribers.iter().filter_map(words).collect()
 }
 
-/// What of subscribers that another plan starts is not what the component declares that they are to run, in words. Reads files;
-/// nothing happens.
+/// Mismatches between the settings of subscribers that another plan starts and the schemas of their components. Reads
+/// files, changes nothing.
 pub(crate) fn misfits(store: &Store, plan: &Plan, files: &[PathBuf], only: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     for (subscriber, file) in plan.subscribers.iter().zip(files) {
         let name = subscriber.label();
         let component = |wasm: Vec<u8>| FileComponent { digest: Digest::of(&wasm), wasm };
-        // What cannot be read, or has no secrets, is refused as that.
+        // Unreadable files and secrets are reported elsewhere.
         let (Ok(spec), of_file) = (settings_spec(subscriber), read(&name, file).ok().map(component)) else { continue };
         let said = Said { component: of_file.as_ref().map(|file| file.digest), settings: settings(subscriber) };
         let proposed = match store.decided(&name).filter(|_| only.contains(&name)) {
@@ -531,7 +530,7 @@ pub(crate) fn misfits(store: &Store, plan: &Plan, files: &[PathBuf], only: &[Str
     found
 }
 
-/// A component by its hash, from the file where it is that.
+/// A component by hash, from the file if it matches.
 fn wasm_of(store: &Store, component: Digest, file: Option<&FileComponent>) -> Result<Vec<u8>, StoreError> {
     match file.filter(|file| file.digest == component) {
         Some(file) => Ok(file.wasm.clone()),
@@ -539,7 +538,7 @@ fn wasm_of(store: &Store, component: Digest, file: Option<&FileComponent>) -> Re
     }
 }
 
-/// A version that is kept, with what the topology says where that does not belong to the version.
+/// The specification of a stored version, with those settings of the topology that are not part of the version.
 pub(crate) fn kept_spec(
     store: &Store,
     subscriber: &SubscriberPlan,
@@ -551,7 +550,7 @@ pub(crate) fn kept_spec(
     Ok(PluginSpec { wasm: store.component(component)?, ..spec })
 }
 
-/// As [`kept_spec`], without the component. Secrets are what is in their files now, which are where the topology says.
+/// As [`kept_spec`], without the component. Secrets are read from the files that the topology names.
 fn kept_settings(subscriber: &SubscriberPlan, decided: &Decided, version: Digest) -> Result<PluginSpec, KeptError> {
     let kept = decided.find(version).ok_or(KeptError::Unknown { version })?;
     if kept.ports != ports(subscriber) {

@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::wasm::Digest;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Keeps the components of what changes, durably: all of them, or none. Blocks; others may use the store meanwhile.
+    /// Stores the components of changes durably: all or none. Blocks; the store is usable meanwhile.
     pub(crate) fn keep(&self, changes: &[(String, start::Change)]) -> Result<(), StoreError> {
         for (at, (component, wasm)) in start::components(changes).enumerate() {
             if let Err(error) = self.keep_one(component, wasm) {
@@ -19,7 +19,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         Ok(())
     }
 
-    /// Nothing is decided on what was to change.
+    /// The changes will not be decided.
     pub(crate) fn release(&self, changes: &[(String, start::Change)]) {
         start::components(changes).for_each(|(component, _)| self.store().release(component));
     }

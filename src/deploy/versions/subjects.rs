@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::topology::{Plan, SubscriberPlan};
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Looks after the versions of a tree that was started with what [`super::begin`] gave. Tasks run on `runtime`.
+    /// Manages the versions of a tree that was started with the result of [`super::begin`]. Tasks run on `runtime`.
     pub(crate) fn run_versions(
         tree: Tree<E>,
         compiler: C,
@@ -57,7 +57,7 @@ impl<E: Engine, C: Compile> Reloader<E, C> {
         reloader
     }
 
-    /// Another plan runs, and this is to be said of those that it started, by name.
+    /// Follows another plan, with notes for the subscribers that it started, by name.
     pub(crate) fn follow(&self, plan: &Plan, mut notes: BTreeMap<String, Option<String>>) {
         for subscriber in &plan.subscribers {
             let name = subscriber.label();
