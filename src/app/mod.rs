@@ -161,12 +161,12 @@ impl From<BeginError> for StartError {
 fn tell_what_runs(refused: &[String]) {
     if refused.is_empty() {
         tracing::warn!(
-            "what was applied since the last start runs, not what the files say, which have not changed: `wattle status \
-             --files` shows how they differ, `wattle apply` applies them"
+            "the applied topology runs, not the files, which are unchanged since the last start: `wattle status \
+             --files` shows the difference, `wattle apply` applies them"
         );
     }
     for why in refused {
-        tracing::warn!(why, "what was applied before runs, not what the files say, which may not take its place");
+        tracing::warn!(why, "the applied topology runs, not the files, which were refused");
     }
     if !refused.is_empty() {
         tracing::warn!(

@@ -21,8 +21,8 @@ pub enum PluginError {
     },
     /// Its file is too large.
     #[error(
-        "subscriber `{subscriber}`: its plugin {} has {bytes} bytes, at most {COMPONENT_BYTES_MAX} are accepted: build it \
-         in release mode and strip debug information",
+        "subscriber `{subscriber}`: its plugin {} has {bytes} bytes, at most {COMPONENT_BYTES_MAX} are accepted: build \
+         it in release mode and strip debug information",
         path.display()
     )]
     TooLarge {
@@ -56,7 +56,11 @@ pub enum PluginError {
         why: String,
     },
     /// The configuration does not match the schema that the component declares.
-    #[error("subscriber `{subscriber}`: `config:` is not what {} declares: {}", declares(deployed.as_deref()), .misfits.join("; "))]
+    #[error(
+        "subscriber `{subscriber}`: `config:` does not match the schema of {}: {}",
+        declares(deployed.as_deref()),
+        .misfits.join("; ")
+    )]
     Config {
         /// The subscriber.
         subscriber: String,
@@ -66,7 +70,7 @@ pub enum PluginError {
         misfits: Vec<String>,
     },
     /// The decided version cannot run, and there is no other.
-    #[error("subscriber `{subscriber}`: what was decided before cannot run: {error}")]
+    #[error("subscriber `{subscriber}`: the deployed version cannot run: {error}")]
     Kept {
         /// The subscriber.
         subscriber: String,
@@ -159,8 +163,8 @@ pub enum ReloadError {
     },
     /// The last decided version is not the expected one.
     #[error(
-        "version {} of `{subscriber}` is there, and not {expected}: another change came first, so nothing was changed. Look again, \
-         with `wattle plugin versions {subscriber}`", is.short()
+        "the last version of `{subscriber}` is {}, not {expected}: another change came first, so nothing was changed. \
+         Check `wattle plugin versions {subscriber}`", is.short()
     )]
     Moved {
         /// The subscriber.
@@ -171,14 +175,15 @@ pub enum ReloadError {
         is: Digest,
     },
     /// A later one succeeded first.
-    #[error("a later version of the plugin of `{subscriber}` has come before this one had its turn")]
+    #[error("superseded by a later deploy of `{subscriber}`")]
     Superseded {
         /// The subscriber.
         subscriber: String,
     },
     /// There is no version to return to.
     #[error(
-        "subscriber `{subscriber}` has no version before the one that runs; `wattle plugin versions {subscriber}` lists them"
+        "subscriber `{subscriber}` has no version before the running one; `wattle plugin versions {subscriber}` lists \
+         them"
     )]
     NoneBefore {
         /// The subscriber.
@@ -215,7 +220,7 @@ pub enum ReloadError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The disk has no room for the component.
-    #[error("the disk has too little room to keep another version of the plugin of `{subscriber}`: make some first")]
+    #[error("the disk has too little room for another version of the plugin of `{subscriber}`: make room first")]
     NoRoom {
         /// The subscriber.
         subscriber: String,

@@ -1,4 +1,5 @@
-//! What runs: the topology that is applied, and the version of each subscriber's plugin, changed while the bus runs.
+//! Deployment: the applied topology and the version of each subscriber's plugin, both of which can change while the bus
+//! runs.
 //!
 //! ```floors
 //! topology
@@ -8,19 +9,21 @@
 //! record secrets watch
 //! ```
 //!
-//! | room | what is in it |
+//! | room | content |
 //! |---|---|
-//! | `topology` | a topology is planned and applied, at a start and live; what is left of removed topics and subscribers is collected |
-//! | `versions` | a version of a plugin is deployed, tried, proven or rolled back, pinned, compared with another |
-//! | `reloader` | the handle of both: what they share, and whose turn it is |
-//! | `record` | what was decided, durable: components by hash, versions, the applied topology, values of variables |
+//! | `topology` | plans and applies topologies, at a start and live; deletes data of removed topics and subscribers |
+//! | `versions` | deploys, tries, promotes, rolls back, pins and compares versions of a plugin |
+//! | `reloader` | the handle of both: shared state, and locks per subscriber |
+//! | `record` | durable decisions: components by digest, versions, the applied topology, values of variables |
 //!
-//! Promises: what does not compile or does not fit changes nothing. What is decided is durable before anything runs by it, so that
-//! after a crash at any moment the next start runs what was decided. Files propose something once: what was rolled back is not
-//! tried again until the file or the settings change. Deploying the version that runs does nothing. Before a new version is
-//! called for the first time, a snapshot of the subscriber's state is taken; where that fails or takes long, the version runs
-//! all the same, and says so.
+//! Promises: a component that does not compile or does not match changes nothing. A decision is durable before it takes
+//! effect, so that after a crash at any moment the next start runs what was decided. Files propose each change once: a
+//! version that was rolled back is not tried again until the file or the settings change. Deploying the running version
+//! does nothing. Before the first call of a new version, a snapshot of the subscriber's state is taken; a failed or
+//! slow snapshot is reported, and the version runs nevertheless.
+//!
 //! Relies on: [`crate::dispatch::Tree`], which changes versions between two calls and topologies between two batches.
+//!
 //! Must not know: gRPC, the command line, how a component is built.
 
 mod compile;

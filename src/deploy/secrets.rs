@@ -87,12 +87,12 @@ impl SecretFolders {
 
     fn in_none(&self, path: &Path) -> String {
         let folders = match self.0.is_empty() {
-            true => "this bus has no folder of secrets".to_owned(),
-            false => format!("the folders of secrets of this bus are {}", self.listed()),
+            true => "this bus has no secret folder".to_owned(),
+            false => format!("the secret folders of this bus are {}", self.listed()),
         };
         format!(
-            "names the secret `{}`, which is no file below a folder of secrets of the bus: {folders}. Put the secret there, \
-             or start the bus with another folder (`wattle run --secrets FOLDER`)",
+            "names the secret `{}`, which is not a file below a secret folder of the bus: {folders}. Put the secret \
+             there, or start the bus with another folder (`wattle run --secrets FOLDER`)",
             path.display()
         )
     }
@@ -187,6 +187,6 @@ mod tests {
         assert!(several.contains("several folders"), "{several}");
         assert_eq!(secrets.find(&at("b/token")), Ok(at("b/token")));
         let without = SecretFolders::default().find(&at("a/own")).unwrap_err();
-        assert!(without.contains("this bus has no folder of secrets"), "{without}");
+        assert!(without.contains("this bus has no secret folder"), "{without}");
     }
 }

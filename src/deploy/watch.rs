@@ -83,7 +83,7 @@ impl Default for Watch {
             }
         });
         let watcher = watcher.inspect_err(|error| {
-            tracing::warn!(%error, every = ?LOOK_EVERY_BLIND, "the system tells of no changes: files are looked at by the clock");
+            tracing::warn!(%error, every = ?LOOK_EVERY_BLIND, "no notifications of file changes: files are polled");
         });
         Self { watched: BTreeMap::new(), watcher: watcher.ok(), told_of: BTreeSet::new(), woken }
     }

@@ -373,7 +373,7 @@ async fn a_hundred_bad_topologies_are_refused_while_the_good_one_serves_and_at_a
         let (code, serves, said) = shop.refused_start();
         assert!(said.contains(bad.words), "it does not say {:?}: {said}", bad.words);
         match serves {
-            true => assert!(said.contains("what was applied before runs, not what the files say"), "{said}"),
+            true => assert!(said.contains("the applied topology runs, not the files, which were refused"), "{said}"),
             false => refused(&Ran { code, out: String::new(), notices: said }, bad),
         }
         served += usize::from(serves);

@@ -65,7 +65,7 @@ impl Keeper {
                 // One after the other: a slow disk makes them fewer, not many at once.
                 let kept = tokio::task::spawn_blocking(move || keep(&folder, &capsule)).await;
                 match kept {
-                    Ok(Ok(path)) => tracing::debug!(capsule = %path.display(), "what failed can be had again"),
+                    Ok(Ok(path)) => tracing::debug!(capsule = %path.display(), "a failure was recorded"),
                     Ok(Err(error)) => tracing::warn!(%error, "a capsule could not be written"),
                     Err(error) => tracing::warn!(%error, "a capsule was not written"),
                 }

@@ -129,7 +129,11 @@ pub enum CaseError {
         reason: String,
     },
     /// It does not come to an end.
-    #[error("it did not come to an end within {}{}", humantime::format_duration(*.after), said(last_failure.as_deref()))]
+    #[error(
+        "it did not come to an end within {}{}",
+        humantime::format_duration(*.after),
+        said(last_failure.as_deref())
+    )]
     Endless {
         /// The time limit.
         after: Duration,

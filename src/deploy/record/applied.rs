@@ -313,8 +313,8 @@ pub(crate) fn taken(applied: Option<&Applied>, old: &Plan, new: &Plan) -> Vec<St
     let word = |Retired { name, from, .. }: &Retired| {
         let taken = if renames.topic(from).is_some() { from } else { name };
         format!(
-            "`{taken}` cannot be a new name yet: `{name}`, a subscriber of {from}, is gone, and its place and state are kept. \
-             Take another name, or have it forgotten by `wattle gc` first"
+            "`{taken}` cannot be a new name yet: the position and state of `{name}`, a removed subscriber of {from}, \
+             are stored. Use another name, or delete them with `wattle gc` first"
         )
     };
     retired.filter(is_taken).map(word).collect()

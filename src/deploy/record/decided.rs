@@ -439,7 +439,7 @@ impl Decided {
 
     /// The stable version was deployed again while another is the candidate.
     pub(crate) fn give_up_for_proven(&mut self) {
-        self.take_back_trial("the version before was asked for again");
+        self.take_back_trial("the previous version was deployed again");
     }
 
     /// Returns to the previous stable version; `None` if there is none.

@@ -1,4 +1,4 @@
-//! Why what was decided cannot be stored or found.
+//! Errors of the store of decisions.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub enum StoreError {
         error: Arc<io::Error>,
     },
     /// The disk has no room for the component.
-    #[error("the disk has too little room to keep another version of a plugin: make some first")]
+    #[error("the disk has too little room for another version of a plugin: make room first")]
     NoRoom,
     /// An earlier write failed, and the content of the disk is unknown.
     #[error(
@@ -29,8 +29,8 @@ pub enum StoreError {
     },
     /// The record is damaged.
     #[error(
-        "the record of plugin versions is damaged ({why}): put back `plugins/record` of the data folder from a backup, or \
-         remove it, and the files of the topology are run as if for the first time"
+        "the record of plugin versions is damaged ({why}): restore `plugins/record` of the data folder from a backup, \
+         or remove it; then the files of the topology run as if for the first time"
     )]
     Damaged {
         /// What is wrong.
@@ -38,8 +38,8 @@ pub enum StoreError {
     },
     /// The values of variables are damaged.
     #[error(
-        "the values of variables are damaged ({why}): put back `plugins/values` of the data folder from a backup; or remove it \
-         with `plugins/topology` and `plugins/record`, and what the files say is applied as if for the first time"
+        "the values of variables are damaged ({why}): restore `plugins/values` of the data folder from a backup; or \
+         remove it with `plugins/topology` and `plugins/record`; then the files are applied as if for the first time"
     )]
     DamagedValues {
         /// What is wrong.
@@ -47,8 +47,9 @@ pub enum StoreError {
     },
     /// A later release wrote a record that this one cannot read.
     #[error(
-        "`plugins/{file}` of the data folder was written by a later release: it is of version {version}, for readers of version \
-         {reader} on, and this release reads version {ours}. Start the release that wrote it, or a later one; nothing was changed"
+        "`plugins/{file}` of the data folder was written by a later release: it has version {version}, which needs a \
+         reader of version {reader}, and this release reads version {ours}. Start the release that wrote it, or a \
+         later one; nothing was changed"
     )]
     Later {
         /// The file.
@@ -62,7 +63,7 @@ pub enum StoreError {
     },
     /// A new record could not be parsed again.
     #[error(
-        "`plugins/{file}` of the data folder could not be read again as it is now to be: {why}; nothing was changed"
+        "the new content of `plugins/{file}` in the data folder could not be read again: {why}; nothing was changed"
     )]
     Unwritable {
         /// The file.
@@ -72,15 +73,15 @@ pub enum StoreError {
     },
     /// The record of the applied topology is damaged.
     #[error(
-        "the record of the topology that was applied is damaged ({why}): put back `plugins/topology` of the data folder from \
-         a backup, or remove it, and what the files say is applied as if for the first time"
+        "the record of the applied topology is damaged ({why}): restore `plugins/topology` of the data folder from a \
+         backup, or remove it; then the files are applied as if for the first time"
     )]
     DamagedTopology {
         /// What is wrong.
         why: String,
     },
     /// A component is missing or damaged.
-    #[error("the component {wasm} that is kept is {what}")]
+    #[error("the stored component {wasm} is {what}")]
     Component {
         /// Its digest.
         wasm: Digest,

@@ -1,8 +1,7 @@
-//! A file of the folder of plugins: a line with its format and checksum, and a body.
+//! A file in the folder of plugins: a line with its format and checksum, and a body.
 //!
-//! Promises: a file is replaced whole and durably, or not at all; a record says its version, and the earliest version that a reader
-//! may be of; a damaged file is an error and is never repaired.
-//! Must not know: what records say.
+//! Promises: a file is replaced completely and durably, or not at all; a record states its version and the earliest
+//! version of a reader; a damaged file is an error and is never repaired. Must not know: the content of records.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,7 +14,7 @@ use crate::deploy::record::values::Values;
 use crate::effects::Disk;
 use crate::wasm::Digest;
 
-/// The ending of a file that is being written, and takes the place of another when it is complete.
+/// The extension of a file while it is written, before it replaces another.
 pub(crate) const NEW: &str = ".new";
 /// The ending of a component.
 pub(crate) const WASM: &str = ".wasm";

@@ -1,6 +1,6 @@
 //! The topology files of a start, and whether they propose something.
 //!
-//! Promises: files propose something once: as long as they say what they said at the start before, what was applied runs.
+//! Promises: files propose each change once: while they are unchanged since the last start, the applied topology runs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -108,8 +108,8 @@ impl Store {
         }
     }
 
-    /// Has an engine call things as was decided last. To be done before all else: what was decided may not have been
-    /// followed yet.
+    /// Repeats the decided renames to an engine. Must come before everything else, because the engine may not have them
+    /// yet.
     ///
     /// # Errors
     /// [`PrepareError`].

@@ -1,7 +1,7 @@
-//! What was decided, in files of one folder.
+//! The durable record of decisions, as files of one folder.
 //!
-//! Promises: each change happened or did not, whatever crashes when, and can be read back. Readers wait for no write.
-//! Must not know: who decides, when.
+//! Promises: each change is atomic, whatever crashes when, and can be read back. Readers wait for no write. Must not
+//! know: who decides, when.
 
 pub(super) mod applied;
 pub(super) mod decided;

@@ -19,7 +19,7 @@ pub enum ProposalError {
     /// It cannot be read: another release made it, or it was changed on its way.
     #[error("the topology cannot be read: {0}")]
     Unreadable(String),
-    /// What it declares and what is applied do not go together.
+    /// Its declarations conflict with the applied topology.
     #[error("{}", .0.join("\n"))]
     Refused(Vec<String>),
 }
@@ -88,7 +88,7 @@ impl Proposal {
         }
     }
 
-    /// The plan of this alone, with the component of each subscriber, in its order.
+    /// The plan of this alone, with the component of each subscriber, in order.
     ///
     /// # Errors
     /// [`ProposalError::Unreadable`].

@@ -1,6 +1,7 @@
-//! Components by their hash, each in a file of its own.
+//! Components by digest, each in a file of its own.
 //!
-//! Promises: a component has its name only when it is durable. Components are written one at a time, and no record waits for one.
+//! Promises: a component gets its name only after it is durable. Components are written one at a time, and no record
+//! waits for one.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};

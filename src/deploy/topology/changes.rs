@@ -1,4 +1,4 @@
-//! What applying a topology would change, and whether it may. Decides nothing.
+//! The changes that applying a topology would make, and whether they are allowed. Decides nothing.
 
 use std::path::PathBuf;
 use std::sync::PoisonError;

@@ -1,4 +1,4 @@
-//! What is stored of topics and subscribers that are gone, and deleting it.
+//! Stored data of removed topics and subscribers, and its deletion.
 
 use std::collections::HashSet;
 

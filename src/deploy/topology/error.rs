@@ -18,12 +18,12 @@ pub enum TopologyError {
     #[error("{}", .0.join("\n"))]
     Refused(Vec<String>),
     /// It would lose data without permission.
-    #[error("this would lose data, so nothing was changed: {}; say --allow-loss if that is meant", first_of(.0))]
+    #[error("this would lose data, so nothing was changed: {}; pass --allow-loss to confirm", first_of(.0))]
     Loss(Vec<String>),
     /// The applied topology is not the expected one.
     #[error(
-        "what is applied has changed since it was looked at, so nothing was changed: revision {is} is applied, not {expected}; \
-         {since}. Look again, with `wattle plan`"
+        "the applied topology has changed, so nothing was changed: revision {is} is applied, not {expected}; {since}. \
+         Run `wattle plan` again"
     )]
     Moved {
         /// The expected revision.
@@ -40,7 +40,7 @@ pub enum TopologyError {
     #[error(transparent)]
     Prepare(#[from] PrepareError),
     /// The disk has no room for its components.
-    #[error("the disk has too little room to keep other versions of plugins, so nothing was changed: make some first")]
+    #[error("the disk has too little room for new versions of plugins, so nothing was changed: make room first")]
     NoRoom,
     /// It cannot be stored.
     #[error(transparent)]
@@ -49,10 +49,10 @@ pub enum TopologyError {
     #[error(transparent)]
     Collect(#[from] CollectError),
     /// It was decided, but is only partly running.
-    #[error("the topology is applied, and does not run as a whole before the bus is started again: {0}")]
+    #[error("the topology is applied, but only partly running; restart the bus to finish: {0}")]
     Start(#[source] StartError),
     /// An earlier one was decided, but is only partly running.
-    #[error("the topology that was applied before does not run as a whole: start the bus again first, which runs it")]
+    #[error("the last applied topology is only partly running: restart the bus first to finish it")]
     Unfinished,
     /// The bus is shutting down.
     #[error("the bus is shutting down")]

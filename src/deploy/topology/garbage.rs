@@ -52,8 +52,8 @@ impl fmt::Display for Garbage {
             Some(from) => {
                 write!(
                     formatter,
-                    "`{name}` has yet to handle {events} events of {from}, has handled {handled} that it would be given \
-                     again, and keeps {entries} entries"
+                    "`{name}` has not handled {events} events of {from}, has handled {handled} that it would get \
+                     again, and stores {entries} entries"
                 )?;
                 if *snapshots > 0 { write!(formatter, ", and {snapshots} snapshots") } else { Ok(()) }
             }

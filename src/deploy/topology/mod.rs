@@ -1,9 +1,7 @@
-//! The topology that runs, at a start and live.
+//! The running topology, at a start and live.
 //!
-//! Promises: all or nothing: a problem in any part of a topology leaves everything as it is, and what would lose data is refused
-//! unless that is allowed.
-//! Relies on: `versions` for the plugins that new subscribers run.
-//! Must not know: which files propose.
+//! Promises: all or nothing: an error in any part of a topology changes nothing, and a loss of data is refused unless
+//! it is allowed. Relies on: `versions` for the plugins of new subscribers. Must not know: which files propose.
 
 pub(super) mod adopt;
 pub(super) mod alone;

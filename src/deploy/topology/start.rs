@@ -10,8 +10,8 @@ use crate::engine::Engine;
 use crate::topology::Plan;
 
 impl<E: Engine, C: Compile> Reloader<E, C> {
-    /// Manages the versions of a tree that was started with what [`begin`](crate::deploy::begin) gave, and continues what a collection
-    /// left. Tasks run on `runtime`.
+    /// Manages the versions of a tree that was started with the result of [`begin`](crate::deploy::begin), and
+    /// continues an interrupted deletion. Tasks run on `runtime`.
     pub fn start(
         tree: Tree<E>,
         compiler: C,

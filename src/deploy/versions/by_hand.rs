@@ -1,6 +1,6 @@
-//! Going back to a stored version, and pinning one.
+//! Rollback to a stored version, and pins.
 //!
-//! Promises: what is stored runs without a trial. A subscriber that is pinned keeps its version until `unpin`.
+//! Promises: a stored version runs without a trial. A pinned subscriber keeps its version until `unpin`.
 
 use std::path::PathBuf;
 

@@ -1,13 +1,14 @@
-//! A component takes the place of the one that a subscriber runs.
+//! Replaces the component of a subscriber.
 //!
 //! ```text
-//!   file, command ──> turn ──> compile beside ──> snapshot ──> store ──> decide ──> lanes, on trial ──> judge
-//!                      │          │ refused        of state     durable, in this order
-//!                      │          └─> the version before runs on
-//!                      └─ one at a time for each subscriber; of those that wait, the newest is next
+//!   file, command ──> turn ──> compile in ──> snapshot ──> store ──> decide ──> lanes, as candidate ──> judge
+//!                      │       background     of state     durable, in this order
+//!                      │         └ refused: the previous version continues to run
+//!                      └─ one at a time per subscriber; the newest waiting one is next
 //! ```
 //!
-//! Promises: what does not compile or fit changes nothing. A version is stored and decided on, durably, before a lane calls it.
+//! Promises: a component that does not compile or match changes nothing. A version is stored and decided durably before
+//! a lane calls it.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Which versions subscribers have, for status and lists. Waits for no write.
+//! The versions of subscribers, for status and lists. Waits for no write.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,9 +1,8 @@
 //! The versions of each subscriber's plugin.
 //!
-//! Promises: one change at a time for each subscriber; a version is decided on durably before a lane calls it; a version on trial is
-//! proven, or rolled back where it fails and the one before did not.
-//! Relies on: [`Reloader`](super::Reloader) for turns, `record` for what is durable.
-//! Must not know: how topologies are applied.
+//! Promises: one change at a time per subscriber; a version is decided durably before a lane calls it; a candidate
+//! becomes stable, or is rolled back if it fails on an event that the stable version handles. Relies on:
+//! [`Reloader`](super::Reloader) for locks, `record` for durability. Must not know: how topologies are applied.
 
 use std::path::Path;
 use std::time::Duration;

@@ -398,7 +398,7 @@ impl<C: Compile> Beginning<'_, C> {
                 Choice { starts, note, change: Change::Try(new, lanes) }
             }
             Err(error) => {
-                tracing::warn!(subscriber = name, digest, %error, "the new version runs without being compared with the one before");
+                tracing::warn!(subscriber = name, digest, %error, "the new version runs without a comparison");
                 let starts = Starts { proven: handler, on_trial: None };
                 Choice { starts, note, change: Change::Replace(new) }
             }
@@ -480,7 +480,7 @@ pub(crate) fn words(store: &Store, plan: &Plan, files: &[PathBuf], only: &[Strin
                 format!("component {} of its file {comes} in place of {}", short(component), short(before))
             }
             Some(_) if component.is_some() && proposed != component => format!(
-                "component {}, which runs, {comes} with the new settings; the one of its file, {}, was looked at before",
+                "component {}, which runs, {comes} with the new settings; its file, with {}, is unchanged",
                 short(proposed),
                 short(component),
             ),

@@ -1,4 +1,4 @@
-//! Components of versions that are about to be decided on.
+//! Stores components of versions before the decision about them.
 
 use crate::deploy::compile::Compile;
 use crate::deploy::record::error::StoreError;

@@ -1,4 +1,4 @@
-//! The subscribers whose versions are managed, as topologies come and go.
+//! The subscribers whose versions are managed, following changes of the topology.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;

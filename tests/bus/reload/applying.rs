@@ -203,7 +203,7 @@ async fn what_is_kept_of_one_that_is_gone_is_forgotten_when_that_is_asked_for() 
     bus.publish(&["2"]).await;
     let loss = bus.reloader.collect(false).await.unwrap_err();
     let words =
-        "`t/more` has yet to handle 1 events of t/in, has handled 1 that it would be given again, and keeps 0 entries";
+        "`t/more` has not handled 1 events of t/in, has handled 1 that it would get again, and stores 0 entries";
     assert!(matches!(&loss, TopologyError::Loss(losses) if losses[0] == words), "{loss}");
     assert_eq!(bus.reloader.retired().len(), 1, "it is remembered");
     assert_eq!(names(bus.reloader.collect(true).await.unwrap()), ["t/more", "t/extra", "t/more.dead"]);

@@ -183,8 +183,8 @@ async fn a_later_release_is_believed_that_this_one_cannot_read_it_and_nothing_is
         let disk = MemoryDisk::default();
         put(&disk, file, &record(magic, "{ \"version\": 9, \"reader\": 7, \"what\": [\"it\", \"says\"] }"));
         let error = Store::open(disk.clone()).unwrap_err().to_string();
-        let words = "was written by a later release: it is of version 9, for readers of version 7 on, and this release reads \
-                     version 2";
+        let words = "was written by a later release: it has version 9, which needs a reader of version 7, and this \
+                     release reads version 2";
         assert!(error.contains(file) && error.contains(words), "{error}");
     }
     let disk = MemoryDisk::default();

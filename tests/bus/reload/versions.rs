@@ -61,7 +61,7 @@ async fn new_settings_are_for_the_component_that_was_deployed_and_not_for_that_o
                 words.contains(&format!("component {runs}, which runs, comes on trial with the new settings")),
                 "{words}"
             );
-            assert!(words.contains(&format!("the one of its file, {file}, was looked at before")), "{words}");
+            assert!(words.contains(&format!("its file, with {file}, is unchanged")), "{words}");
             bus
         } else {
             bus.stop().await;
