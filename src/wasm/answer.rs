@@ -1,8 +1,8 @@
-//! Checks what a plugin answers, so that the rest of the bus can rely on it.
+//! Checks the answers of plugins, so that the rest of the bus can rely on them.
 //!
-//! What is wrong with one output is a failure of its event, as if the plugin had rejected it: the events before it stay
-//! handled. What makes the whole answer doubtful (an order that is not one, an event that is not there) is an error of
-//! the call, and blames the event that it can prove.
+//! An error in one output is a failure of its event, as if the plugin had rejected it: the events before it stay
+//! handled. An error that makes the whole answer unreliable (wrong order, unknown event) is an error of the call, and
+//! blames an event only if that is certain.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::model::EventError;
 use crate::model::call::{Action, CallError, CallErrorKind, Failure, Handled, Output};
 use crate::model::event::{bad_character, check_text};
 
-/// What an answer is held to.
+/// The requirements for an answer.
 pub(super) struct Terms<'a> {
-    /// How many events the call had.
+    /// The number of events in the call.
     pub(super) events: usize,
     /// The batch's content type.
     pub(super) content_type: &'a str,
     /// The ports, in the plugin's order.
     pub(super) ports: &'a [String],
-    /// For each of them, its place in the caller's order.
+    /// For each of them, its index in the caller's order.
     pub(super) port_order: &'a [u32],
-    /// What one event may send.
+    /// The limit of one event's outputs.
     pub(super) output_bytes: u64,
 }
 
@@ -98,7 +98,7 @@ impl Terms<'_> {
         Ok(Handled { outputs, writes: Vec::new(), failed })
     }
 
-    /// With one event, everything is about it.
+    /// The event of a call with a single event, which every error concerns.
     fn lonely(&self) -> Option<u32> {
         (self.events == 1).then_some(0)
     }
@@ -116,7 +116,7 @@ impl Terms<'_> {
         Ok(Failure { event, action, reason: cut(&reason).into_owned() })
     }
 
-    /// One output in the caller's terms, or what is wrong with it.
+    /// Converts one output; the error describes the problem.
     fn output(&self, output: types::Output) -> Result<Output, String> {
         let types::Output { event, port, key, type_, content_type, attributes, data } = output;
         let place = usize::try_from(port).ok();
@@ -167,7 +167,7 @@ fn weight(output: &types::Output) -> u64 {
     (key + rest) as u64
 }
 
-/// What is wrong with the lines of attributes.
+/// The first problem in the lines of attributes.
 fn wrong_attributes(lines: &str) -> Option<String> {
     let mut names = BTreeSet::new();
     lines.split_terminator('\n').find_map(|line| {
@@ -176,7 +176,7 @@ fn wrong_attributes(lines: &str) -> Option<String> {
     })
 }
 
-/// What is wrong with a line of attributes.
+/// The problem with a line of attributes.
 fn wrong_attribute(line: &str) -> Option<String> {
     let Some((name, value)) = line.split_once('=') else {
         return Some(format!("{:?} is not like \"name=value\"", cut(line)));
@@ -189,7 +189,7 @@ fn wrong_attribute(line: &str) -> Option<String> {
         let most = ATTRIBUTE_NAME_CHARACTERS_MAX;
         return Some(format!("the name {:?} is not 1 to {most} lower-case letters and digits", cut(name)));
     }
-    // an empty one is left out
+    // an empty value is dropped
     (!value.is_empty()).then(|| check_text(name, value).err()).flatten().map(|error| error.to_string())
 }
 

@@ -1,27 +1,28 @@
-//! What is done while plugins run: on threads of low priority, so that they keep the processor.
+//! Work in the background: on threads of low priority, so that running plugins keep the processor.
 //!
-//! One after the other, as a rule: a reload may take a little longer. A compilation cannot be cancelled, and a component from
-//! strangers may take long. So the next one waits a limited time and then begins beside it, on a thread of its own.
+//! Normally one task at a time, because a reload may take a little longer. A compilation cannot be cancelled, and an
+//! untrusted component may take long: so the next task waits a limited time and then starts in parallel, on a thread of
+//! its own.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-/// Most that is done at once. Each has one thread.
+/// Maximum number of parallel tasks. Each has one thread.
 const SEATS: usize = 4;
-/// How long the next one waits for what began last. A component of an interpreter takes less where others are idle.
+/// How long a task waits for the previous one. A component with an interpreter takes less on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How much they give way to others, as `nice` has it: a tenth of the processor where others want all of it.
+/// Their `nice` value: a tenth of the processor if others want all of it.
 const NICENESS: i32 = 10;
 
-/// Has the thread that calls give way to others for good.
+/// Permanently lowers the priority of the calling thread.
 pub fn give_way() {
-    // On Linux this is the thread that calls. Whoever may not give way goes on all the same.
+    // On Linux this applies to the calling thread. A failure is ignored.
     let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
-/// The threads, which the compiler uses for everything that it does in parallel.
+/// The threads, which the compiler uses for its parallel work.
 pub(super) struct Beside {
     seats: Mutex<Seats>,
     changed: Condvar,
@@ -30,7 +31,7 @@ pub(super) struct Beside {
 
 struct Seats {
     free: Vec<ThreadPool>,
-    /// When what was begun last was begun, where it goes on.
+    /// When the latest task began, if it is still running.
     latest: Option<Instant>,
     begun: u64,
 }
@@ -50,7 +51,7 @@ impl Beside {
         Ok(Beside { seats, changed: Condvar::new(), patience })
     }
 
-    /// Does something on them, while this thread waits.
+    /// Runs a task on them, while this thread waits.
     pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let (pool, number) = self.take();
         let seat = Seat { beside: self, pool: Some(pool), number };
@@ -71,14 +72,14 @@ impl Beside {
                 seats.begun += 1;
                 return (pool, seats.begun);
             }
-            // Where none is free, for as long as it takes.
+            // If none is free, without a limit.
             let wait = if wait.is_zero() { self.patience } else { wait };
             seats = self.changed.wait_timeout(seats, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
 
-/// Given back whatever the work comes to.
+/// Returned however the work ends.
 struct Seat<'b> {
     beside: &'b Beside,
     pool: Option<ThreadPool>,

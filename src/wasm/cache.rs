@@ -1,9 +1,9 @@
-//! Compiled code on disk, so that a start does not compile what it compiled before.
+//! A disk cache of compiled code.
 //!
-//! Compiled code is machine code that runs unchecked, so only what this user wrote on this machine is loaded: each entry is
-//! authenticated by a random key, made with the folder, that only this user can read. A folder that came from
-//! elsewhere (with a clone, in an archive) has no such key, or not this one. Beside that, the folder and each file
-//! have to belong to this user, be no links, and not be writable for others.
+//! Compiled code is machine code that runs unchecked, so only code that this user wrote on this machine is loaded: each
+//! entry is authenticated with a random key, created with the folder, that only this user can read. A folder from
+//! elsewhere (in a clone or an archive) has no such key, or another one. In addition, the folder and each file must
+//! belong to this user, must not be links, and must not be writable for others.
 //!
 //! ```text
 //! KEY          32 random bytes, mode 0600
@@ -28,16 +28,16 @@ use super::digest::Digest;
 /// The version in it changes with the layout.
 const MAGIC: &[u8; 16] = b"wattle code v002";
 
-/// Entries beyond this are removed, the oldest first. A Rust plugin's is 0.4 MB, a Python one's 35 MB.
+/// Entries beyond this are removed, the oldest first. A Rust plugin takes 0.4 MB, a Python one 35 MB.
 const FOLDER_BYTES_MAX: u64 = 1 << 30;
 
 const EXTENSION: &str = "code";
 const KEY: &str = "key";
 const KEY_BYTES: usize = 32;
 
-/// Of what others may not write.
+/// Mode bits that are forbidden for code.
 const WRITABLE_FOR_OTHERS: u32 = 0o022;
-/// Of a secret, others may do nothing.
+/// Mode bits that are forbidden for secrets.
 const ANYTHING_FOR_OTHERS: u32 = 0o077;
 
 pub(super) struct Cache {
@@ -49,7 +49,7 @@ pub(super) struct Cache {
 impl Cache {
     pub(super) fn open(folder: &Path, engine: &Engine) -> io::Result<Cache> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        // Looked at as what it is, not as what it links to.
+        // Links are not followed.
         let about = fs::symlink_metadata(folder)?;
         if !about.is_dir() {
             return Err(io::Error::other("it is a link"));
@@ -61,7 +61,7 @@ impl Cache {
         Ok(Cache { folder: folder.to_owned(), engine, key: key(folder)? })
     }
 
-    /// The component, when it was compiled before with these settings.
+    /// The compiled component from the cache, for the same settings.
     pub(super) fn load(&self, engine: &Engine, wasm: &Digest) -> Option<Component> {
         let path = self.path(wasm);
         let entry = match read(&path, WRITABLE_FOR_OTHERS, FOLDER_BYTES_MAX) {
@@ -73,13 +73,13 @@ impl Cache {
             }
         };
         let Some(code) = self.verified(&entry, wasm) else {
-            tracing::warn!(path = %path.display(), "an entry of the code cache is not as it was written: compiling again");
+            tracing::warn!(path = %path.display(), "an entry of the code cache is damaged: compiling again");
             return None;
         };
         #[allow(unsafe_code, reason = "the only way to load compiled code; see SAFETY")]
-        // SAFETY: the bytes are what `Component::serialize` gave for an engine with the same settings and version: they
-        // have a MAC that `store` made of exactly that, with a key that only this user's processes can read. They are in
-        // memory, so that they cannot change between the check and here.
+        // SAFETY: the bytes are the output of `Component::serialize` for an engine with the same settings and version:
+        // they have a MAC that `store` made of exactly that, with a key that only this user's processes can read. They
+        // are in memory, so that they cannot change between the check and here.
         let component = unsafe { Component::deserialize(engine, code) };
         match component {
             Ok(component) => Some(component),
@@ -90,7 +90,7 @@ impl Cache {
         }
     }
 
-    /// Keeps a component's code. A failure is logged: the cache only saves time.
+    /// Stores a component's code. A failure is logged: the cache only saves time.
     pub(super) fn store(&self, component: &Component, wasm: &Digest) {
         if let Err(error) = self.try_store(component, wasm) {
             let folder = self.folder.display();
@@ -101,7 +101,7 @@ impl Cache {
     fn try_store(&self, component: &Component, wasm: &Digest) -> io::Result<()> {
         let code = component.serialize().map_err(|error| io::Error::other(format!("{error:#}")))?;
         let aside = write_aside(&self.folder, &[&self.header(&code, wasm), &code])?;
-        // Renamed, so that no reader sees half of it, whatever other processes do.
+        // Renamed, so that no reader sees an incomplete file, whatever other processes do.
         let done = fs::rename(&aside, self.path(wasm));
         if done.is_err() {
             let _ = fs::remove_file(&aside);
@@ -130,11 +130,12 @@ impl Cache {
 
     fn verified<'a>(&self, entry: &'a [u8], wasm: &Digest) -> Option<&'a [u8]> {
         let (header, code) = entry.split_at_checked(HEADER_BYTES)?;
-        // Comparing in constant time would gain nothing: a process that can try entries by the thousand can write to the folder.
+        // Comparing in constant time would gain nothing: a process that can try thousands of entries can write to the
+        // folder.
         (*header == self.header(code, wasm)).then_some(code)
     }
 
-    /// Removes what exceeds the folder's size, and what an interrupted write left.
+    /// Removes entries beyond the maximum size, and incomplete ones.
     fn prune(&self) -> io::Result<()> {
         let mut entries = Vec::new();
         for file in fs::read_dir(&self.folder)?.filter_map(Result::ok) {
@@ -163,10 +164,10 @@ impl Cache {
 
 const HEADER_BYTES: usize = 16 + 3 * 32;
 
-/// The extension of what is not whole yet.
+/// The extension of incomplete files.
 const ASIDE: &str = "new";
 
-/// The key of a folder, made where there is none.
+/// The key of a folder, created if there is none.
 fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let path = folder.join(KEY);
     match read_key(&path) {
@@ -176,7 +177,7 @@ fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let mut new = [0; KEY_BYTES];
     File::open("/dev/urandom")?.read_exact(&mut new)?;
     let aside = write_aside(folder, &[&new])?;
-    // Another process may do the same: the first name counts, and both read what is under it.
+    // Another process may do the same: the first name counts, and both read that file.
     let named = fs::hard_link(&aside, &path);
     fs::remove_file(&aside)?;
     match named {
@@ -190,7 +191,7 @@ fn read_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     bytes.try_into().map_err(|_| io::Error::other("its key is none"))
 }
 
-/// A file of this user's own, whole.
+/// Reads a file that belongs to this user.
 fn read(path: &Path, forbidden: u32, bytes_max: u64) -> io::Result<Vec<u8>> {
     let no_link = i32::try_from(OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(no_link).open(path)?;
@@ -204,12 +205,12 @@ fn read(path: &Path, forbidden: u32, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a file of this user's own under a temporary name.
+/// Writes a file for this user under a temporary name.
 fn write_aside(folder: &Path, parts: &[&[u8]]) -> io::Result<PathBuf> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let write = WRITES.fetch_add(1, Ordering::Relaxed);
     let aside = folder.join(format!("{}.{write}.{ASIDE}", std::process::id()));
-    // What a process of the same number left behind.
+    // Left by a process with the same number.
     let _ = fs::remove_file(&aside);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
     let written = parts.iter().try_for_each(|part| file.write_all(part));
@@ -219,7 +220,7 @@ fn write_aside(folder: &Path, parts: &[&[u8]]) -> io::Result<PathBuf> {
     written.map(|()| aside)
 }
 
-/// Whether something is this user's, and what others may do with it is not forbidden.
+/// Checks that something belongs to this user, and that its mode has no forbidden bits.
 fn check(about: &Metadata, forbidden: u32) -> io::Result<()> {
     let user = rustix::process::geteuid().as_raw();
     if about.uid() != user {
@@ -231,7 +232,7 @@ fn check(about: &Metadata, forbidden: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Feeds what wasmtime hashes of its settings to BLAKE3, whose result is the same in every process.
+/// Feeds wasmtime's hash of its settings to BLAKE3, whose result is the same in every process.
 struct EngineHasher(blake3::Hasher);
 
 impl Hasher for EngineHasher {

@@ -1,4 +1,4 @@
-//! A call: what goes in, what comes out, and what is said when it fails.
+//! A call: its inputs, its outputs, and its errors.
 
 use std::future::Future;
 use std::pin::pin;
@@ -14,7 +14,7 @@ use super::ticker::Slice;
 use super::{answer, words};
 use crate::model::call::{Batch, CallError, CallErrorKind, Handled, Limits};
 
-/// Polls a call, and marks each time where it runs again, so that only running counts as its time.
+/// Polls a call, and marks the start of each slice, so that only running counts as its time.
 pub(super) async fn in_slices<F: Future>(slice: &Slice, call: F) -> F::Output {
     let mut call = pin!(call);
     std::future::poll_fn(|context| {
@@ -24,7 +24,7 @@ pub(super) async fn in_slices<F: Future>(slice: &Slice, call: F) -> F::Output {
     .await
 }
 
-/// The batch as the contract's types, borrowing all of it.
+/// The batch in the contract's types, borrowed.
 pub(super) fn lowered<'a>(batch: &Batch<'a>) -> (types::Batch<'a>, Vec<types::Event<'a>>) {
     let info = types::Batch { topic: batch.topic, partition: batch.partition, content_type: batch.content_type };
     let events = batch.events.iter().map(|event| types::Event {
@@ -49,7 +49,7 @@ pub(super) fn checked(answer: types::Handled, batch: &Batch<'_>, plugin: &Shared
     terms.check(answer)
 }
 
-/// What a failed call says.
+/// The error of a failed call.
 pub(super) fn failed(error: &wasmtime::Error, state: &State, batch: &Batch<'_>, limits: &Limits) -> CallError {
     let Explanation { kind, message } = explain(error, state, limits.time);
     let event = match kind {
@@ -57,7 +57,7 @@ pub(super) fn failed(error: &wasmtime::Error, state: &State, batch: &Batch<'_>, 
         CallErrorKind::OutputTooLarge | CallErrorKind::Protocol if batch.events.len() > 1 && has_returned(error) => {
             None
         }
-        // No event is to blame, or all of them together: alone each has room.
+        // No single event is to blame: each may fit alone.
         CallErrorKind::State => None,
         CallErrorKind::OutputTooLarge if !has_returned(error) => None,
         _ => state.event(),
@@ -72,18 +72,18 @@ pub(super) fn failed(error: &wasmtime::Error, state: &State, batch: &Batch<'_>, 
     CallError { event, kind, message, backtrace: words::backtrace(error) }
 }
 
-/// Whether the plugin had already returned: what failed was to read its answer, or something it handed over.
+/// Whether the plugin had already returned: then reading its answer failed, or a resource in it.
 pub(super) fn has_returned(error: &wasmtime::Error) -> bool {
     !error.is::<Trap>() && !error.is::<Stop>() && !error.is::<WasmBacktrace>()
 }
 
-/// What happened, in words.
+/// The cause of a failure, as a message.
 pub(super) struct Explanation {
     pub(super) kind: CallErrorKind,
     pub(super) message: String,
 }
 
-/// Finds out what happened from wasmtime's error and from what the instance did before.
+/// Determines the cause from wasmtime's error and from the instance's state.
 pub(super) fn explain(error: &wasmtime::Error, state: &State, time: Duration) -> Explanation {
     let (kind, what) = if let Some(stop) = error.downcast_ref::<Stop>() {
         match stop {
@@ -126,8 +126,8 @@ pub(super) fn explain(error: &wasmtime::Error, state: &State, time: Duration) ->
     Explanation { kind, message }
 }
 
-/// How wasmtime says that too much was copied at once. Its error has no public type; a test holds us to the words.
+/// wasmtime's message when too much was copied at once. The error has no public type; a test verifies the text.
 const FUEL_EXHAUSTED: &str = "fuel allocated for hostcalls has been exhausted";
 
-/// How wasmtime says that a component holds too many handles.
+/// wasmtime's message when a component has too many handles.
 const HANDLES_EXHAUSTED: &str = "store handle limit exceeded";

@@ -1,4 +1,4 @@
-//! The contract's own imports: which event is current, its attributes, log lines, configuration.
+//! The contract's own imports: the current event, its attributes, log lines, configuration.
 
 use wasmtime::Result;
 

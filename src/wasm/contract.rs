@@ -1,6 +1,6 @@
-//! The host's side of `wit/`, generated: types, traits that the state of a store implements, typed exports.
+//! The host's side of `wit/`, generated: types, traits that the data of a store implements, typed exports.
 //!
-//! Stays behind this module's door: outside of `wasm` nobody sees a type of wasmtime or of the contract.
+//! Private: no type of wasmtime or of the contract is visible outside of `wasm`.
 
 #![allow(unsafe_code, reason = "generated: typed exports are looked up once and checked against the component's types")]
 #![allow(missing_docs, unreachable_pub, reason = "generated; the contract itself is documented in wit/")]
@@ -9,7 +9,7 @@
 
 wasmtime::component::bindgen!({
     path: "wit",
-    // Files are missing on purpose: `wasi::files` says why.
+    // Files are omitted on purpose: see `wasi::files`.
     inline: "
         package wattle:host;
         world sandbox {

@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::call::Limits;
 
-/// Log lines per second of all plugins when no topology could say how many.
+/// Log lines per second of all plugins before topologies could set a limit.
 const LOG_LINES_UNSAID: u32 = 100;
 
-/// A BLAKE3 hash. As a version: of the component's bytes, its configuration, limits and ports, so that a change of any
-/// of them is another version. Of a secret only its name is in it: the same version runs with the secret of the day.
+/// A BLAKE3 hash. For a version: the hash of its component, configuration, limits and ports, so that any change makes
+/// another version. Of a secret it contains only the name: a version runs with the present value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
-/// A text is not a digest: 64 hexadecimal digits.
+/// The text is not a digest of 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a digest has 64 hexadecimal digits")]
 pub struct NotADigest;
@@ -32,15 +32,15 @@ impl Digest {
         &self.0
     }
 
-    /// The first eight bytes in hexadecimal, for people.
+    /// The first eight bytes in hexadecimal, for display.
     pub fn short(&self) -> String {
         self.to_string().chars().take(16).collect()
     }
 
-    /// What makes up a version; the value of a secret is no part of it. The layout is a promise: a released digest must not
-    /// change for the same inputs, which are those without a secret in the first one.
+    /// The digest of a version, without the values of secrets. The layout is a promise: a released digest must not
+    /// change for the same inputs (in the first one, those without a secret).
     ///
-    /// Every part is preceded by its length or count as a little-endian u64, so that no two inputs look the same.
+    /// Every part is preceded by its length or count as a little-endian u64, so that the encoding is unambiguous.
     pub fn of_version<'a>(
         wasm: &Digest,
         config: impl Iterator<Item = (&'a str, Option<&'a str>)> + Clone,
@@ -69,8 +69,8 @@ impl Digest {
         parts.end()
     }
 
-    /// What a topology says of a version beside its component. Not what it cannot say: a release that changes that changes no
-    /// topology.
+    /// The digest of a version's settings in a topology, without the component. Settings that topologies cannot express
+    /// are excluded, so that a release that changes them changes no topology.
     pub fn of_settings<'a>(
         config: impl Iterator<Item = (&'a str, Option<&'a str>)> + Clone,
         limits: &Limits,
@@ -82,7 +82,7 @@ impl Digest {
         parts.add(&memory_bytes.to_le_bytes());
         parts.add(&time.as_nanos().to_le_bytes());
         parts.add(&output_bytes.to_le_bytes());
-        // what a topology could not always say: what it said then is the same. No port has such a name.
+        // a setting that older topologies could not express has no effect at its former value; no port has such a name
         if *log_lines_per_second != LOG_LINES_UNSAID {
             parts.add(b"\0log");
             parts.add(&log_lines_per_second.to_le_bytes());

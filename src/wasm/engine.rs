@@ -1,20 +1,20 @@
-//! How WebAssembly is compiled and run: the settings of wasmtime, each with its reason.
+//! The settings of wasmtime, each with its reason.
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use super::limits::{FIBER_STACK_BYTES, STACK_BYTES, TABLE_ELEMENTS};
 
-/// How many core instances, memories and tables one component may be made of. A Rust component has three instances and
-/// one memory; one of an interpreter with an adapter has more. What a component does not use costs address space only.
+/// Maximum core instances, memories and tables per component. A Rust component has three instances and one memory; an
+/// interpreter with an adapter has more. Unused ones cost only address space.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
 const MEMORIES_PER_COMPONENT: u32 = 4;
 const TABLES_PER_COMPONENT: u32 = 8;
 
-/// What one memory reserves of the address space, so that no access needs a check of its bounds.
+/// The address space that one memory reserves, so that accesses need no bounds checks.
 const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
 
-/// Memory that a slot keeps for the next instance in it instead of giving it back to the system, where the kernel can
-/// tell which pages were touched. Halves the cost of a fresh instance.
+/// Memory of a slot that is kept for its next instance instead of being returned to the system, if the kernel can
+/// report which pages were touched. Halves the cost of a fresh instance.
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 
 pub(super) fn engine(instances: u32) -> wasmtime::Result<Engine> {
@@ -39,13 +39,13 @@ pub(super) fn engine(instances: u32) -> wasmtime::Result<Engine> {
         // The same inputs give the same outputs, on any processor.
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
-        // Plugins give way to each other, and end when their time is up. Fuel would do it at twice the cost.
+        // Plugins yield to each other, and end when their time is up. Fuel would do the same at twice the cost.
         .epoch_interruption(true)
-        // Components are called one at a time; what asynchronous ones need would cost each call 0.2 us.
+        // Components are called one at a time; support for asynchronous ones would cost each call 0.2 us.
         .concurrency_support(false)
         .max_wasm_stack(STACK_BYTES)
         .async_stack_size(FIBER_STACK_BYTES)
-        // Names of functions in a backtrace; lines would need debug information, which release builds do not carry.
+        // Names of functions in a backtrace; line numbers would need debug information, which release builds lack.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable);
     Engine::new(&config)
 }

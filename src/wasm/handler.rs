@@ -1,4 +1,4 @@
-//! A plugin is a handler: an instance is leased for each batch, since lanes are many and instances few.
+//! Makes a plugin a handler: an instance is leased for each batch, because there are many lanes and few instances.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ impl Handler for Plugin {
     }
 
     async fn handle(&self, batch: Batch<'_>) -> Result<Handled, HandleError> {
-        // Leased for one batch: lanes are many, instances few.
+        // Leased for one batch: there are many lanes and few instances.
         let mut instance = self.instance().await?;
         Ok(instance.handle(batch).await?)
     }

@@ -1,4 +1,4 @@
-//! The plugin host: one engine, one pool of instances, one cache of compiled code, for all plugins of a bus.
+//! The plugin host: one engine, one pool of instances and one cache of compiled code for all plugins of a bus.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -26,20 +26,20 @@ use super::{sections, wasi};
 use crate::effects::random;
 use crate::model::call::{Limits, PluginSettings};
 
-/// What a host may use.
+/// Settings and limits of a host.
 #[derive(Clone, Debug)]
 pub struct HostOptions {
-    /// Where compiled code is kept between runs. What is in it is run: a folder that others may write to is not used.
-    /// None: it is not kept.
+    /// The folder for compiled code between runs. Its content is executed: a folder that others can write to is not
+    /// used. `None` disables the cache.
     pub cache_folder: Option<PathBuf>,
-    /// The memory that all instances of all plugins may take together, in bytes.
+    /// Maximum memory of all instances of all plugins together, in bytes.
     pub memory_budget_bytes: u64,
-    /// How many instances of one plugin may be in use at once.
+    /// Maximum number of instances of one plugin in use at once.
     pub instances_per_plugin: usize,
 }
 
 impl Default for HostOptions {
-    /// No cache, two instances per core and plugin, and room for that many instances of four plugins.
+    /// No cache, two instances per core and plugin, and memory for that many instances of four plugins.
     fn default() -> HostOptions {
         let instances_per_plugin = 2 * cores();
         let instances = u64::try_from(4 * instances_per_plugin).unwrap_or(u64::MAX);
@@ -48,10 +48,10 @@ impl Default for HostOptions {
     }
 }
 
-/// Enough for one plugin of an interpreter.
+/// Enough for one plugin with an interpreter.
 const MEMORY_BUDGET_BYTES_MIN: u64 = 1 << 30;
 
-/// How many instances there may be at once, of all plugins. Each reserves 16 GiB of address space, of 128 TiB.
+/// Limits of the number of instances of all plugins. Each reserves 16 GiB of 128 TiB of address space.
 const INSTANCES_MIN: u32 = 64;
 const INSTANCES_MAX: u32 = 1_000;
 const PLUGINS_AT_ONCE: usize = 16;
@@ -60,16 +60,16 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Why there is no host.
+/// Why the host could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// The sandbox could not be set up.
     #[error(
-        "the WebAssembly sandbox could not be set up: {message}. It reserves several TiB of address space without using \
-         them: a limit on virtual memory (`ulimit -v`) must allow that"
+        "the WebAssembly sandbox could not be set up: {message}. It reserves several TiB of address space without \
+         using them: a limit on virtual memory (`ulimit -v`) must allow that"
     )]
     Engine {
-        /// What wasmtime says.
+        /// wasmtime's message.
         message: String,
     },
     /// The thread that counts time could not be started.
@@ -78,7 +78,7 @@ pub enum HostError {
     /// The thread that compiles while plugins run could not be started.
     #[error("the thread that compiles plugins while others run could not be started: {message}")]
     Beside {
-        /// What the system says.
+        /// The system's message.
         message: String,
     },
 }
@@ -98,44 +98,44 @@ pub(super) struct HostInner {
     plugins: Mutex<Vec<Weak<Shared>>>,
 }
 
-/// What a plugin is registered with.
+/// The specification of a plugin.
 #[derive(Clone)]
 pub struct PluginSpec {
-    /// Who runs it, for messages and log lines.
+    /// The subscriber, for messages and log lines.
     pub subscriber: String,
     /// The component.
     pub wasm: Vec<u8>,
-    /// What it can ask for by name. Values may be secrets: nothing here logs them.
+    /// The configuration by name. Values may be secrets, so they are never logged.
     pub config: BTreeMap<String, String>,
-    /// Names of the configuration whose values are shown nowhere.
+    /// Names in the configuration whose values are never shown.
     pub hidden: BTreeMap<String, Hidden>,
-    /// The names of the ports that the topology connects. Outputs name them by their place here.
+    /// The ports that the topology connects. Outputs refer to them by index.
     pub ports: Vec<String>,
-    /// What it may use.
+    /// Its limits.
     pub limits: Limits,
 }
 
-/// Why a value of a configuration is shown nowhere.
+/// Why a value of the configuration is never shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hidden {
-    /// It is a secret, which may change while the version is the same.
+    /// It is a secret, which may change without a new version.
     Secret,
-    /// It is of the environment, which may have secrets. Another value makes another version.
+    /// It comes from the environment, which may contain secrets. Another value makes another version.
     Variable,
 }
 
 impl PluginSpec {
-    /// The identity of the version that it makes: as [`Plugin::digest`].
+    /// The digest of the version: as [`Plugin::digest`].
     pub fn digest(&self) -> Digest {
         Digest::of_version(&Digest::of(&self.wasm), self.told(), &self.limits, &self.ports)
     }
 
-    /// What it says beside its component, in short.
+    /// The digest of everything except the component.
     pub fn settings_digest(&self) -> Digest {
         Digest::of_settings(self.told(), &self.limits, &self.ports)
     }
 
-    /// What it says beside its component.
+    /// Everything except the component, for display.
     pub fn settings(&self) -> PluginSettings {
         let shown = |(name, value): (&String, &String)| {
             (name.clone(), Some(value.clone()).filter(|_| !self.hidden.contains_key(name)))
@@ -150,7 +150,7 @@ impl PluginSpec {
         }
     }
 
-    /// Its configuration as far as it makes up the version.
+    /// The part of the configuration that makes up the version.
     fn told(&self) -> impl Iterator<Item = (&str, Option<&str>)> + Clone {
         let is_secret = |name: &String| self.hidden.get(name) == Some(&Hidden::Secret);
         self.config.iter().map(move |(name, value)| (name.as_str(), Some(value.as_str()).filter(|_| !is_secret(name))))
@@ -158,7 +158,7 @@ impl PluginSpec {
 
     /// As [`PluginSettings::secrets_mark`].
     fn secrets_mark(&self) -> [u8; 32] {
-        /// Nobody else has it, so that a mark cannot be tried out.
+        /// A secret of this process, so that marks cannot be guessed.
         static SALT: LazyLock<[u8; 32]> = LazyLock::new(|| {
             let mut hasher = blake3::Hasher::new();
             for _ in 0..4 {
@@ -177,12 +177,12 @@ impl PluginSpec {
     }
 }
 
-/// What a component says about itself.
+/// A component's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
-    /// The hash of its bytes.
+    /// The digest of its bytes.
     pub digest: Digest,
-    /// The ports that it sends to; empty: any.
+    /// The ports to which it sends; empty: any.
     pub ports: Vec<String>,
 }
 
@@ -190,7 +190,7 @@ impl Host {
     /// Sets up the sandbox.
     ///
     /// # Errors
-    /// When the address space that it reserves, or its thread, cannot be had.
+    /// The address space or the thread that it needs is not available.
     pub fn new(options: HostOptions) -> Result<Host, HostError> {
         let sandbox = |error: wasmtime::Error| HostError::Engine { message: format!("{error:#}") };
         let instances_per_plugin = options.instances_per_plugin.max(1);
@@ -202,7 +202,7 @@ impl Host {
         wasi::files::add_to_linker(&mut linker).map_err(sandbox)?;
         let cache = options.cache_folder.and_then(|folder| {
             let cache = Cache::open(&folder, &engine);
-            // It only saves time.
+            // The cache only saves time.
             let unused = |error| tracing::warn!(folder = %folder.display(), "compiled code is not kept: {error}");
             cache.map_err(unused).ok()
         });
@@ -220,12 +220,12 @@ impl Host {
         })))
     }
 
-    /// Compiles a component, or loads what was compiled before, and checks that it fits: it starts an instance of it and
-    /// asks for its ports. Takes from a millisecond to several seconds, on this thread and those of the compiler: call it
-    /// where blocking is allowed.
+    /// Compiles a component, or loads it from the cache, and checks it: it starts an instance and asks for its ports.
+    /// Takes from a millisecond to several seconds, on this thread and those of the compiler: call it where blocking is
+    /// allowed.
     ///
     /// # Errors
-    /// When it does not fit, with what its author can do about it.
+    /// The component is refused; the error tells its author what to do.
     pub fn register(&self, spec: PluginSpec) -> Result<Plugin, RegisterError> {
         let (digest, settings) = (spec.digest(), Arc::new(spec.settings()));
         let PluginSpec { subscriber, wasm, config, ports, limits, .. } = spec;
@@ -249,7 +249,7 @@ impl Host {
         let (described, instance) = describe(host, &kind)?;
         let declares_ports = !described.is_empty();
         let (ports, port_order) = refusal::matched(described, &kind.ports)?;
-        // The first call finds one that has started, unless it would tell it other ports than those to come.
+        // The first call can use this instance, unless it was told other ports.
         let ready = (ports == kind.ports).then_some(instance);
         kind.ports = ports;
         let shared = Arc::new(Shared {
@@ -266,14 +266,14 @@ impl Host {
             generation: AtomicU64::new(0),
             memory_peak_bytes: AtomicU64::new(0),
         });
-        host.remember(&shared); // first: who waits for room finds what is idle from then on
+        host.remember(&shared); // first: a call that waits for room can then evict its idle instances
         if let Some(instance) = ready {
             shared.give_back(instance, 0);
         }
         Ok(Plugin::new(shared))
     }
 
-    /// As [`Host::register`], on few threads that give way to others: for plugins that are to take the place of running ones.
+    /// As [`Host::register`], on a few threads with low priority: for plugins that are to replace running ones.
     ///
     /// # Errors
     /// As [`Host::register`].
@@ -281,10 +281,11 @@ impl Host {
         self.0.beside.run(|| self.register(spec))
     }
 
-    /// What a component says about itself where it is told this, checked as by [`Host::register`] but for no topology.
+    /// A component's description of itself with this configuration, checked as by [`Host::register`] but without a
+    /// topology.
     ///
     /// # Errors
-    /// When it is not a plugin.
+    /// It is not a plugin.
     pub fn inspect(&self, wasm: &[u8], config: BTreeMap<String, String>) -> Result<Inspection, RegisterError> {
         let host = &self.0;
         let digest = Digest::of(wasm);
@@ -309,7 +310,7 @@ impl std::fmt::Debug for Host {
     }
 }
 
-/// Starts an instance, to see that it does, and asks it for its ports.
+/// Starts an instance as a test, and asks it for its ports.
 fn describe(host: &HostInner, kind: &Kind) -> Result<(Vec<String>, Instance), RegisterError> {
     wait_for(async {
         let place = host.room.take(kind.limits.memory_bytes, || host.evict()).await;
@@ -326,9 +327,9 @@ fn describe(host: &HostInner, kind: &Kind) -> Result<(Vec<String>, Instance), Re
 }
 
 impl HostInner {
-    /// Gives up an idle instance of any plugin. False: there is none.
+    /// Evicts an idle instance of any plugin. Returns false if there is none.
     pub(super) fn evict(&self) -> bool {
-        // Cloned out of the lock: dropping an instance takes a while.
+        // Cloned out of the lock, because dropping an instance takes a while.
         let plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner).clone();
         plugins.iter().filter_map(Weak::upgrade).any(|plugin| plugin.evict())
     }

@@ -1,7 +1,7 @@
 //! wasi:keyvalue over the state of the current event.
 //!
-//! A bucket is a name: what is in it is the state of the lane whose event the plugin is on. There is one writer of a
-//! lane's state, so that a swap can only miss what its own event wrote in between.
+//! A bucket is a name: its content is the state of the current event's lane. A lane's state has one writer, so a swap
+//! can only conflict with a write of the same event in between.
 
 #![allow(unreachable_pub, reason = "generated code re-exports the types of handles, which takes a `pub`")]
 
@@ -21,7 +21,7 @@ use crate::model::call::Keys;
 /// An open bucket.
 pub struct Bucket(Arc<str>);
 
-/// A key, and what was under it when the handle was made. A hash of it: handles are many, and values may be large.
+/// A key, and a hash of its value when the handle was made: there can be many handles, and values may be large.
 pub struct Cas {
     bucket: Arc<str>,
     key: String,
@@ -30,7 +30,7 @@ pub struct Cas {
 
 type Answer<T> = Result<std::result::Result<T, Error>>;
 
-/// What is refused is the plugin's to deal with; everything else ends the call.
+/// A refused request is returned to the plugin; other errors end the call.
 fn answer<T>(result: std::result::Result<T, Trouble>) -> Answer<T> {
     match result {
         Ok(value) => Ok(Ok(value)),

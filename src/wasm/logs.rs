@@ -1,7 +1,7 @@
-//! What a plugin says: log lines, each with the event that it was written for, bounded in length and in number.
+//! Log lines of plugins, each with its event, bounded in length and in number.
 //!
-//! Promises: how many lines were left out is said within a second of the first of them, also where no more come, and at the
-//! plugin's end.
+//! Promises: the number of dropped lines is reported within a second of the first of them, even if no more follow, and
+//! at the plugin's end.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use super::limits::LOG_LINE_BYTES_MAX;
 use crate::model::call::{EventContext, LogLevel};
 
-/// Lets a number of lines per second pass, over all instances of a plugin, and says how many did not.
+/// Limits the lines per second over all instances of a plugin, and reports the number of dropped ones.
 pub(super) struct Gate {
     lines_per_second: u32,
     window: Mutex<Window>,
-    /// Is told how many were left out.
+    /// Gets the number of dropped lines.
     tell: Box<dyn Fn(u64) + Send + Sync>,
 }
 
@@ -25,7 +25,7 @@ struct Window {
     left_out: u64,
 }
 
-/// How long a window is.
+/// The length of a window.
 const WINDOW: Duration = Duration::from_secs(1);
 
 impl Gate {
@@ -57,7 +57,7 @@ impl Gate {
             let left_out = std::mem::take(&mut window.left_out);
             (window.since, window.passed) = (now, 0);
             if left_out > 0 {
-                // before the line that passes now
+                // before the present line
                 (self.tell)(left_out);
             }
         }
@@ -69,7 +69,7 @@ impl Gate {
         let is_first = window.left_out == 1;
         let end = window.since + WINDOW;
         drop(window);
-        // Without a runtime nothing runs that could wait: the next line says it, or the end.
+        // Without a runtime there is no task to wait: the next line reports it, or the end.
         if is_first && let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let gate = Arc::downgrade(self);
             runtime.spawn(async move {
@@ -96,7 +96,7 @@ impl Drop for Gate {
     }
 }
 
-/// Where the lines of an instance go, and what it said last.
+/// The log of an instance, and its last output.
 pub(super) struct Log {
     subscriber: Arc<str>,
     gate: Arc<Gate>,
@@ -113,7 +113,7 @@ pub(super) enum Stream {
     Errors,
 }
 
-/// Whom a line is for: the call and the event in it, where there are any.
+/// The destination of a line: the call and its event, if there are any.
 pub(super) type Audience<'a> = Option<(&'a dyn EventContext, Option<u32>)>;
 
 impl Log {
@@ -122,13 +122,13 @@ impl Log {
         Log { subscriber, gate, output, errors, last_words: String::new(), panicked: false }
     }
 
-    /// A line by the logging interface.
+    /// Logs a line of the logging interface.
     pub(super) fn line(&mut self, to: Audience<'_>, level: LogLevel, context: &str, line: &str) {
         if context == PANIC && level == LogLevel::Error {
             self.last_words = cut(line).into_owned();
             self.panicked = true;
-            // It is the reason of the call's failure, which is logged once for each attempt. The call may be of several events,
-            // and is made again for one alone then.
+            // It becomes the reason of the call's failure, which is logged once per attempt. A call with several events
+            // is repeated for one alone.
             if to.is_some() {
                 return;
             }
@@ -136,7 +136,7 @@ impl Log {
         self.emit(to, level, cut(context).as_ref(), cut(line).as_ref());
     }
 
-    /// Bytes to a standard stream: each line of them is a log line.
+    /// Writes to a standard stream: each line becomes a log line.
     pub(super) fn write(&mut self, to: Audience<'_>, stream: Stream, bytes: &[u8]) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let line = match stream {
@@ -150,7 +150,7 @@ impl Log {
         }
     }
 
-    /// Ends the lines that the streams are in the middle of, because the event that they belong to is over.
+    /// Ends incomplete lines, because their event is over.
     pub(super) fn flush(&mut self, to: Audience<'_>) {
         if !self.output.is_empty() {
             self.end_line(to, Stream::Output);
@@ -160,18 +160,18 @@ impl Log {
         }
     }
 
-    /// Forgets what was said for the event before.
+    /// Clears the output of the previous event.
     pub(super) fn forget(&mut self) {
         self.last_words.clear();
         self.panicked = false;
     }
 
-    /// What the plugin said last on standard error; "" when it said nothing.
+    /// The plugin's last output on standard error; "" if there is none.
     pub(super) fn last_words(&self) -> &str {
         self.last_words.trim_end()
     }
 
-    /// What an SDK said as the plugin panicked: "panicked at …".
+    /// The message of a panic that an SDK logged: "panicked at …".
     pub(super) fn panic(&self) -> Option<&str> {
         self.panicked.then_some(self.last_words.as_str())
     }
@@ -212,7 +212,7 @@ impl Log {
 /// The context under which SDKs log a panic.
 const PANIC: &str = "panic";
 
-/// A line of a stream that has not ended yet.
+/// An incomplete line of a stream.
 #[derive(Default)]
 struct Line {
     bytes: Vec<u8>,
@@ -242,7 +242,7 @@ impl Line {
     }
 }
 
-/// The beginning of a text that is too long, with a note.
+/// The beginning of a long text, with a note.
 pub(super) fn cut(text: &str) -> std::borrow::Cow<'_, str> {
     if text.len() <= LOG_LINE_BYTES_MAX {
         return text.into();
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(cut(&"é".repeat(3_000)).chars().filter(|c| *c == 'é').count(), 2_048);
     }
 
-    /// A gate that lets three lines pass, and what it tells.
+    /// A gate that lets three lines pass, and its reports.
     fn gate() -> (Arc<Gate>, Arc<Mutex<Vec<u64>>>) {
         let told = Arc::new(Mutex::new(Vec::new()));
         let heard = told.clone();

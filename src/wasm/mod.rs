@@ -1,16 +1,16 @@
 //! Runs plugins: WebAssembly components, functions from events to events, each in a sandbox of its own.
 //!
-//! **Promises.** Whatever a plugin does harms only the event it is on: it cannot keep a thread, grow past its memory,
-//! read the machine's clock or files, or leave anything behind for the next event but its own memory. What it sees of
-//! the world follows from the current event and the lane's state, so the same event over the same state gives the same
-//! outputs and writes, in any batch and any instance. What a call returns has been checked: ports exist, outputs are in
-//! order, outputs and writes within their limits. What a failed event wrote is not in it.
+//! **Promises.** A misbehaving plugin harms only the current event: it cannot block a thread, exceed its memory, read
+//! the machine's clock or files, or leave anything for the next event except its own memory. Its inputs depend only on
+//! the current event and the lane's state, so the same event with the same state gives the same outputs and writes, in
+//! any batch and any instance. The result of a call has been checked: ports exist, outputs are in order, outputs and
+//! writes are within their limits. It has no writes of a failed event.
 //!
-//! **Relies on** wasmtime for isolation, on a tokio-like executor that polls calls, and on callers for the answers of
+//! **Relies on** wasmtime for isolation, on a tokio-like executor that polls calls, and on callers that implement
 //! [`EventContext`](crate::model::call::EventContext) and [`StateView`](crate::model::call::StateView).
 //!
-//! **Must not know** offsets, topologies, delivery policy, how state is kept, or what becomes of outputs and failures. Types of wasmtime do
-//! not leave it.
+//! **Must not know** offsets, topologies, delivery policy, how state is stored, or how outputs and failures are
+//! handled. Types of wasmtime stay inside.
 //!
 //! ```text
 //! Host ── register ──▶ Plugin ── instance ──▶ Lease ── handle(batch) ──▶ Handled | CallError

@@ -7,10 +7,10 @@
 //!    │   failed, dropped    │  └──────────────── instance() ──────────────────────┤
 //!    └──── in a call, or ◀──┘                                                     │
 //!    │     past a mark                                                          │
-//!    └───────────────────────── somebody waits for room ◀─────────────────────────┘
+//!    └───────────────────── another plugin waits for room ◀───────────────────────┘
 //! ```
 //!
-//! One instance has one store, and a store that failed in any way is never used again.
+//! Each instance has its own store, and a store is not reused after any failure.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +31,7 @@ use super::ticker::Slice;
 use super::{call, words};
 use crate::model::call::{Batch, CallError, CallErrorKind, Handled, InstanceError, Limits, PluginSettings};
 
-/// A plugin that was checked and is ready to handle events. Cheap to clone; the last clone takes its instances along.
+/// A checked plugin that is ready to handle events. Cheap to clone; the last clone drops its instances.
 #[derive(Clone)]
 pub struct Plugin(Arc<Shared>);
 
@@ -42,19 +42,19 @@ pub(super) struct Shared {
     pub(super) wasm_digest: Digest,
     pub(super) settings: Arc<PluginSettings>,
     pub(super) state_version: u32,
-    /// For each port in the order in which the plugin numbers them, its place in `PluginSpec::ports`.
+    /// For each port in the plugin's order, its index in `PluginSpec::ports`.
     pub(super) port_order: Vec<u32>,
-    /// Whether it says which ports it has.
+    /// Whether it declares its ports.
     pub(super) declares_ports: bool,
     pub(super) seats: Arc<Semaphore>,
     pub(super) idle: Mutex<Vec<Instance>>,
-    /// How often it has begun afresh. Changes with `idle` in hand.
+    /// Number of resets. Changed while `idle` is locked.
     pub(super) generation: AtomicU64,
-    /// The most memory that an instance has had behind a call.
+    /// The maximum memory of an instance after a call.
     pub(super) memory_peak_bytes: AtomicU64,
 }
 
-/// What instances of a plugin are made from.
+/// The parts from which instances of a plugin are made.
 pub(super) struct Kind {
     pub(super) subscriber: Arc<str>,
     pub(super) pre: SandboxPre<State>,
@@ -69,28 +69,27 @@ impl Plugin {
         Plugin(shared)
     }
 
-    /// The identity of this version: of the component, its configuration, limits and ports.
+    /// The digest of this version: of the component, its configuration, limits and ports.
     pub fn digest(&self) -> &Digest {
         &self.0.digest
     }
 
-    /// The hash of the component alone.
+    /// The digest of the component alone.
     pub fn wasm_digest(&self) -> &Digest {
         &self.0.wasm_digest
     }
 
-    /// What it was made with beside its component.
+    /// Its settings without the component.
     pub fn settings(&self) -> Arc<PluginSettings> {
         self.0.settings.clone()
     }
 
-    /// Whether it says which ports it has; else it has those that the topology connects.
+    /// Whether it declares its ports; otherwise it has those that the topology connects.
     pub fn declares_ports(&self) -> bool {
         self.0.declares_ports
     }
 
-    /// The version of the state that it keeps: one of another version cannot read what it has written. 0 where it does not
-    /// say.
+    /// The version of its state: a plugin with another version cannot read it. 0 if undeclared.
     pub fn state_version(&self) -> u32 {
         self.0.state_version
     }
@@ -100,23 +99,22 @@ impl Plugin {
         &self.0.kind.limits
     }
 
-    /// The most memory that any instance has had so far, in bytes.
+    /// The maximum memory of any instance so far, in bytes.
     pub fn memory_peak_bytes(&self) -> u64 {
         self.0.memory_peak_bytes.load(Ordering::Relaxed)
     }
 
-    /// Instances that have started so far are not used again once they are given back: the next calls find nothing that an
-    /// earlier one has left in memory.
+    /// Discards all present instances once they are returned: later calls find nothing in memory from earlier ones.
     pub fn begin_afresh(&self) {
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.generation.fetch_add(1, Ordering::Relaxed);
         idle.clear();
     }
 
-    /// An instance for a call. Waits while as many as may be are leased, or while there is no room for one more.
+    /// An instance for a call. Waits while the maximum number is leased, or while there is no room for another one.
     ///
     /// # Errors
-    /// When a new instance was needed and did not start within five seconds of running, or trapped while it started.
+    /// A new instance was needed and did not start within five seconds of running, or trapped while it started.
     pub async fn instance(&self) -> Result<Lease, InstanceError> {
         let shared = &self.0;
         let closed = || InstanceError::Closed { subscriber: shared.kind.subscriber.to_string() };
@@ -145,7 +143,7 @@ impl std::fmt::Debug for Plugin {
 }
 
 impl Shared {
-    /// Gives up an idle instance. False: there is none.
+    /// Evicts an idle instance. Returns false if there is none.
     pub(super) fn evict(&self) -> bool {
         self.take_idle().is_some()
     }
@@ -164,34 +162,34 @@ impl Shared {
                 idle.push(instance);
             }
         }
-        // In this order: who waits either finds it here, or has announced itself before this looks.
+        // In this order: a waiting call either finds the instance here, or was counted before this check.
         if self.host.room.is_wanted() {
             self.evict();
         }
     }
 }
 
-/// An instance of a plugin, for one call after the other. Dropping it gives the instance back, or throws it away when a
-/// call failed or it has more memory or handles than its marks.
+/// An instance of a plugin for consecutive calls. Dropping it returns the instance, or discards it after a failed call
+/// or if it exceeds its marks for memory or handles.
 pub struct Lease {
     instance: Option<Instance>,
-    /// That of the plugin when it was leased.
+    /// The plugin's generation at the time of the lease.
     generation: u64,
     plugin: Arc<Shared>,
     _seat: OwnedSemaphorePermit,
 }
 
 impl Lease {
-    /// Calls the plugin with a batch and checks what it answers.
+    /// Calls the plugin with a batch and checks the answer.
     ///
-    /// Runs on the caller's task and gives way to others every few milliseconds. Dropping the future ends the call and
-    /// throws the instance away.
+    /// Runs on the caller's task and yields every few milliseconds. Dropping the future ends the call and discards the
+    /// instance.
     ///
     /// # Errors
-    /// The call did not give a usable result; see [`CallError`] for whom to blame. The instance is gone then: take
+    /// The call did not give a usable result; see [`CallError`] for the event to blame. The instance is discarded: take
     /// another lease.
     pub async fn handle(&mut self, batch: Batch<'_>) -> Result<Handled, CallError> {
-        // Taken out for the time of the call: whatever ends it early takes the instance along.
+        // Taken out during the call: if it ends early, the instance is dropped.
         let Some(mut instance) = self.instance.take() else {
             let message = "a call before this one failed and took the instance along: lease another".to_owned();
             return Err(CallError { event: None, kind: CallErrorKind::Spent, message, backtrace: None });
@@ -227,19 +225,19 @@ pub(super) enum StartError {
     Misfit(String),
 }
 
-/// A store and the one instance in it.
+/// A store and its only instance.
 pub(super) struct Instance {
     store: Store<State>,
     sandbox: Sandbox,
     slice: Slice,
     memory_at_start_bytes: u64,
-    /// Handles that were open behind the latest call.
+    /// Handles that were open after the last call.
     handles: usize,
     _place: Option<Place>,
 }
 
 impl Instance {
-    /// Starts an instance, within its own time limit.
+    /// Starts an instance, within the time limit for that.
     pub(super) async fn start(host: &HostInner, kind: &Kind, place: Option<Place>) -> Result<Instance, StartError> {
         let timer = host.ticker.timer(INSTANTIATION_TIME);
         let slice = timer.slice();
@@ -261,7 +259,7 @@ impl Instance {
         };
         let sandbox = started.map_err(|error| {
             let call::Explanation { kind, message } = call::explain(&error, store.data(), INSTANTIATION_TIME);
-            // It started, and then its functions were not those of the contract.
+            // It started, but its functions were not those of the contract.
             let misfit = kind == CallErrorKind::Protocol && call::has_returned(&error);
             if misfit { StartError::Misfit(words::error(&error)) } else { StartError::Failed(message) }
         })?;
@@ -271,7 +269,7 @@ impl Instance {
         Ok(Instance { store, sandbox, slice, memory_at_start_bytes, handles: 0, _place: place })
     }
 
-    /// Asks the plugin for its ports. The error says what happened in words.
+    /// Asks the plugin for its ports. The error is a message.
     pub(super) async fn describe(&mut self, host: &HostInner, time: Duration) -> Result<Vec<String>, String> {
         let described = {
             let _running = host.ticker.run();
@@ -308,7 +306,7 @@ impl Instance {
         checked
     }
 
-    /// Whether it has so much, of memory or of handles, that a fresh one is better.
+    /// Whether it uses so much memory or so many handles that a fresh instance is better.
     fn is_worn(&self, limits: &Limits) -> bool {
         let used_bytes = self.store.data().meter.used_bytes();
         let is_large = used_bytes > memory_mark_bytes(limits) && used_bytes > self.memory_at_start_bytes;

@@ -1,4 +1,4 @@
-//! Why a component cannot be a plugin, in words that its author can act on.
+//! Why a component is refused, with advice for its author.
 //!
 //! ```text
 //! bytes ─▶ is it a component? ─▶ compile ─▶ exports? ─▶ imports? ─▶ types ─▶ start ─▶ ports
@@ -20,34 +20,35 @@ use super::sections;
 use super::state::State;
 use super::words;
 
-/// The contract that this host speaks.
+/// The contract of this host.
 const HANDLER: &str = "wattle:plugin/handler";
 const CONTRACT_VERSION: &str = "0.1.0";
 
 /// Why a plugin was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {
-    /// The bytes are no WebAssembly.
+    /// The bytes are not WebAssembly.
     #[error("this is not a WebAssembly file: it does not begin with \"\\0asm\"")]
-    NotWasm, // and nothing of what it is: the bus reads files that clients name
+    NotWasm, // no details, because the bus reads files that clients name
     /// A core module instead of a component.
     #[error(
-        "this is a core WebAssembly module, and a plugin is a component: build with `--target wasm32-wasip2` (Rust), or \
-         make a component of it with `wasm-tools component new`"
+        "this is a core WebAssembly module, and a plugin is a component: build with `--target wasm32-wasip2` (Rust), \
+         or make a component of it with `wasm-tools component new`"
     )]
     CoreModule,
-    /// The file is larger than is accepted.
+    /// The file is too large.
     #[error(
-        "the component has {bytes} bytes, and at most {COMPONENT_BYTES_MAX} are accepted: build it in release mode and strip debug information"
+        "the component has {bytes} bytes, and at most {COMPONENT_BYTES_MAX} are accepted: build it in release mode and \
+         strip debug information"
     )]
     TooLarge {
         /// Its size in bytes.
         bytes: u64,
     },
-    /// One of its functions is larger than is accepted.
+    /// One of its functions is too large.
     #[error(
-        "a function of the component has {bytes} bytes, and at most {FUNCTION_BYTES_MAX} are accepted, since compiling it \
-         would take too long: split what generates it, or keep large tables as data"
+        "a function of the component has {bytes} bytes, and at most {FUNCTION_BYTES_MAX} are accepted, since compiling \
+         it would take too long: split what generates it, or keep large tables as data"
     )]
     LargeFunction {
         /// Its size in bytes.
@@ -65,7 +66,7 @@ pub enum RegisterError {
     /// It does not compile.
     #[error("this is not a valid component for this host: {message}")]
     Invalid {
-        /// What is wrong, and where.
+        /// The error and its place.
         message: String,
     },
     /// It needs the asynchronous component model.
@@ -74,33 +75,34 @@ pub enum RegisterError {
          without `async` and build for WASI 0.2. ({message})"
     )]
     Async {
-        /// What needs it.
+        /// The part that needs it.
         message: String,
     },
-    /// It does not say what version of its state it keeps.
+    /// The version of its state is malformed.
     #[error("the section `wattle:state-version` of the component does not say a version: {message}")]
     StateVersion {
-        /// What is wrong with it.
+        /// The error.
         message: String,
     },
     /// It does not export the handler.
     #[error("{message}")]
     NoHandler {
-        /// What it exports, and what it should.
+        /// Its exports, and the required one.
         message: String,
     },
-    /// It was built for a contract that this host does not speak.
+    /// It was built for a contract that this host does not support.
     #[error(
-        "the plugin was built for {HANDLER}@{found}, and this host speaks {CONTRACT_VERSION}: build it with a matching SDK"
+        "the plugin was built for {HANDLER}@{found}, and this host speaks {CONTRACT_VERSION}: build it with a matching \
+         SDK"
     )]
     ContractVersion {
         /// The version that it was built for.
         found: String,
     },
-    /// It imports what it is not granted.
+    /// It has imports that are not granted.
     #[error("{message}")]
     Imports {
-        /// What it imports and why that is not there.
+        /// The imports, and why they are not granted.
         message: String,
     },
     /// An import or export has another type than in the contract.
@@ -108,30 +110,30 @@ pub enum RegisterError {
         "the plugin does not fit the contract {CONTRACT_VERSION}: {message}. Build it with the `wit/` of this release"
     )]
     Signature {
-        /// Which one, and how it differs.
+        /// The difference.
         message: String,
     },
     /// It failed when it was started.
     #[error("the plugin did not start: {message}")]
     DoesNotStart {
-        /// What happened, and what it said last.
+        /// The error, and the plugin's last output.
         message: String,
     },
     /// It failed when it was asked for its ports.
     #[error("the plugin failed when it was asked for its ports (`describe`): {message}")]
     Describe {
-        /// What happened, and what it said last.
+        /// The error, and the plugin's last output.
         message: String,
     },
     /// Its ports are not those that the topology connects.
     #[error("{message}")]
     Ports {
-        /// Which ports are on either side.
+        /// The ports on both sides.
         message: String,
     },
 }
 
-/// Everything that can be checked without running it.
+/// All checks that do not run the component.
 pub(super) fn examine(
     engine: &Engine,
     linker: &Linker<State>,
@@ -160,7 +162,7 @@ pub(super) fn examine(
     SandboxPre::new(pre).map_err(|error| signature(&error))
 }
 
-/// The first eight bytes tell components, core modules and everything else apart.
+/// The first eight bytes distinguish components, core modules and other files.
 fn check_kind(wasm: &[u8]) -> Result<(), RegisterError> {
     let bytes = wasm.len() as u64;
     if bytes > COMPONENT_BYTES_MAX {
@@ -182,7 +184,7 @@ fn signature(error: &wasmtime::Error) -> RegisterError {
     RegisterError::Signature { message: words::error(error) }
 }
 
-/// A function of the handler has another type: says which, because wasmtime does not.
+/// A function of the handler has another type: finds out which, because wasmtime does not report it.
 pub(super) fn misfit(engine: &Engine, component: &Component, why: &str) -> RegisterError {
     let ty = component.component_type();
     let handler = ty.exports(engine).find_map(|(name, export)| match export.ty {
@@ -234,7 +236,7 @@ fn check_exports(engine: &Engine, component: &Component) -> Result<(), RegisterE
     Err(RegisterError::NoHandler { message })
 }
 
-/// What is there to import: an interface, and the version that is implemented.
+/// The granted imports: an interface, and its implemented version.
 const GRANTED: [(&str, &str); 27] = [
     ("wattle:plugin/types", CONTRACT_VERSION),
     ("wattle:plugin/context", CONTRACT_VERSION),
@@ -300,12 +302,13 @@ fn why_not(interface: &str) -> &'static str {
     }
 }
 
-/// Whether a component that wants `wanted` can use what has the version `granted`: the same up to what may grow.
+/// Whether a component that wants `wanted` can use version `granted`: they must agree in the parts that are
+/// incompatible between releases.
 fn compatible(wanted: &str, granted: &str) -> bool {
     if wanted == granted {
         return true;
     }
-    // A pre-release is compatible with nothing but itself.
+    // A pre-release is compatible only with itself.
     if wanted.contains('-') || granted.contains('-') {
         return false;
     }
@@ -318,11 +321,11 @@ fn compatible(wanted: &str, granted: &str) -> bool {
     series(wanted).is_some_and(|wanted| Some(wanted) == series(granted))
 }
 
-/// Ports as outputs name them, and for each its place in the topology's order.
+/// Ports in the plugin's order, and the index of each in the topology's order.
 type Ports = (Arc<[String]>, Vec<u32>);
 
-/// Compares the ports that a plugin describes, which have been checked, with those that the topology connects. The plugin's order counts, if it
-/// has one.
+/// Matches the ports that a plugin describes, which have been checked, with those that the topology connects. The
+/// plugin's order counts, if it has one.
 pub(super) fn matched(described: Vec<String>, connected: &Arc<[String]>) -> Result<Ports, RegisterError> {
     if described.is_empty() {
         return Ok((Arc::clone(connected), (0..).zip(connected.iter()).map(|(place, _)| place).collect()));
@@ -348,7 +351,7 @@ pub(super) fn matched(described: Vec<String>, connected: &Arc<[String]>) -> Resu
     Err(RegisterError::Ports { message })
 }
 
-/// Checks ports for themselves, before anything is made of them.
+/// Checks the described ports alone, before any use.
 pub(super) fn check_ports(described: &[String]) -> Result<(), RegisterError> {
     let refused = |message: String| Err(RegisterError::Ports { message });
     if described.len() > PORTS_MAX {
@@ -405,8 +408,8 @@ mod tests {
         let connected: Arc<[String]> = names(&["accepted"]).into();
         assert_eq!(
             matched(names(&["accepted", "refused"]), &connected).unwrap_err().to_string(),
-            "the topology does not connect `refused`: add it to this subscriber's `to:`. The plugin's ports: `accepted`, \
-             `refused`; the topology's: `accepted`"
+            "the topology does not connect `refused`: add it to this subscriber's `to:`. The plugin's ports: \
+             `accepted`, `refused`; the topology's: `accepted`"
         );
         assert_eq!(
             matched(names(&["sent"]), &names(&["sent", "lost"]).into()).unwrap_err().to_string(),

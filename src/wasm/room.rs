@@ -1,10 +1,10 @@
-//! Room for instances: how many there may be at once, and how much memory they may take together.
+//! The budget of instances: their maximum number, and their total memory.
 //!
-//! An instance's whole memory limit is set aside before it starts, so that a plugin never fails an event because others
-//! are large. When there is no room, idle instances of other plugins make some; when that is not enough, one waits.
+//! An instance's whole memory limit is reserved before it starts, so that a plugin never fails an event because others
+//! are large. If there is no room, idle instances of other plugins are evicted; if that is not enough, the call waits.
 //!
-//! Waiting cannot deadlock: who waits for room holds no other instance, and every instance is either idle, and so given
-//! up for those who wait, or in a call, which ends.
+//! Waiting cannot deadlock: a waiting call holds no other instance, and every instance is either idle, and so evicted
+//! for waiting calls, or in a call, which ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ pub(super) struct Room {
     waiting: AtomicUsize,
 }
 
-/// Room that an instance takes, until it is dropped.
+/// The room of an instance, until it is dropped.
 pub(super) struct Place {
     _slot: OwnedSemaphorePermit,
     _memory: OwnedSemaphorePermit,
@@ -38,23 +38,23 @@ impl Room {
         }
     }
 
-    /// Whether an instance of this size could ever have room.
+    /// Whether an instance of this size could ever fit.
     pub(super) fn could_hold(&self, memory_bytes: u64) -> bool {
         mib(memory_bytes) <= self.budget_mib
     }
 
-    /// Whether somebody waits for room, so that what is idle should go.
+    /// Whether a call waits for room, so that idle instances should be evicted.
     pub(super) fn is_wanted(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Takes room for an instance, waiting for it. `make_room` gives up something idle; false: there is nothing left.
-    /// None: the host is gone.
+    /// Reserves room for an instance, waiting if necessary. `make_room` evicts an idle instance and returns false if
+    /// there is none. `None`: the host is gone.
     pub(super) async fn take(&self, memory_bytes: u64, mut make_room: impl FnMut() -> bool) -> Option<Place> {
         if let Some(place) = self.try_take(memory_bytes) {
             return Some(place);
         }
-        // Announced before what is idle is taken away: nobody then adds to it.
+        // Counted before evictions: from then on no instance becomes idle.
         let _waiting = Waiting::announce(&self.waiting);
         while make_room() {
             if let Some(place) = self.try_take(memory_bytes) {
@@ -73,7 +73,7 @@ impl Room {
     }
 }
 
-/// Half of what fits, so that it fits a semaphore of 32-bit machines too.
+/// Half of what a 32-bit semaphore can hold.
 const MIB_MAX: u32 = 1 << 28;
 
 fn mib(bytes: u64) -> u32 {

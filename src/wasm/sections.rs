@@ -1,38 +1,38 @@
-//! What is looked at in a component before it is compiled: what it declares beside its code (the version of the state that it
-//! keeps, the schema of its configuration), and how large its largest function is.
+//! Reads a component before it is compiled: its declarations (the version of its state, the schema of its
+//! configuration), and the size of its largest function.
 //!
 //! ```text
 //! component  \0asm 0d 00 01 00, sections
 //! section    u8 id, LEB128 length, content         id 0: custom: LEB128 length, name, content
 //!                                                  id 1: a core module, id 4: a component, which have sections as well
-//!                                                  id 10, of a module: code: count, then each body behind its length
+//!                                                  id 10, of a module: code: count, then each body after its length
 //! ```
 //!
-//! A plugin declares each of them by a custom section of the component, or of a module or component in it: that is what a
-//! linker makes of a static. Without the one its version is 0, without the other its configuration is not checked. Released
-//! plugins keep their meaning: the sections are looked at by nobody else.
+//! A plugin declares them in custom sections of the component, or of a module or component inside, as linkers produce
+//! them from statics. Without the first the version is 0, without the second the configuration is not checked. Nothing
+//! else reads these sections, so released plugins keep their meaning.
 //!
-//! What compiling a function takes, of time and memory, grows faster than the function: a large one cannot be given up, many
-//! small ones can be compiled one after the other.
+//! The time and memory to compile a function grow faster than its size: a single large one cannot be interrupted, many
+//! small ones are compiled one after the other.
 
 use super::limits::CONFIG_SCHEMA_BYTES_MAX;
 use super::words;
 
-/// The name of the custom section whose content is a JSON Schema.
+/// The custom section with a JSON Schema.
 const CONFIG_SCHEMA: &[u8] = b"wattle:config-schema";
-/// The name of the custom section whose content is the version, decimal.
+/// The custom section with the version, in decimal.
 const STATE_VERSION: &[u8] = b"wattle:state-version";
-/// What is looked at of it: a number, and what a linker may have filled it up with.
+/// Maximum bytes of it: a number, and padding by a linker.
 const VERSION_BYTES_MAX: usize = 64;
 /// Sections of a component: a core module, another component.
 const MODULE: u8 = 1;
 const COMPONENT: u8 = 4;
 /// A module's section of functions.
 const CODE: u8 = 10;
-/// What is in a component in a component, and so on.
+/// Maximum nesting of components.
 const DEPTH_MAX: u32 = 8;
 
-/// The version of the state that a component keeps. `Err`: what it declares is no number, or two of them.
+/// The version of a component's state. `Err`: the declaration is not a number, or there are two different ones.
 pub(super) fn state_version(wasm: &[u8]) -> Result<u32, String> {
     match declared(wasm, STATE_VERSION)? {
         None => Ok(0),
@@ -48,7 +48,7 @@ pub(super) fn state_version(wasm: &[u8]) -> Result<u32, String> {
 /// The JSON Schema that a component declares for its configuration, as text.
 ///
 /// # Errors
-/// What it declares is no text, too long a one, or declared twice and differs.
+/// The declaration is not text, is too long, or there are two different ones.
 pub fn config_schema(wasm: &[u8]) -> Result<Option<&str>, String> {
     let Some(schema) = declared(wasm, CONFIG_SCHEMA)? else { return Ok(None) };
     if schema.len() > CONFIG_SCHEMA_BYTES_MAX {
@@ -59,7 +59,7 @@ pub fn config_schema(wasm: &[u8]) -> Result<Option<&str>, String> {
     Ok(Some(text.trim_end_matches('\0')))
 }
 
-/// What a component declares in the custom sections of a name; `Err` where they differ.
+/// The content of a component's custom sections with a name; `Err` if they differ.
 fn declared<'a>(wasm: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String> {
     let mut found = Vec::new();
     look(wasm, name, &mut found);
@@ -71,7 +71,7 @@ fn declared<'a>(wasm: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, String>
     }
 }
 
-/// Bytes of the largest function of a component.
+/// The size of the largest function of a component in bytes.
 pub(super) fn largest_function_bytes(wasm: &[u8]) -> usize {
     let mut largest = 0;
     each_section(wasm, DEPTH_MAX, &mut |is_module, id, content| {
@@ -97,8 +97,8 @@ fn look<'a>(wasm: &'a [u8], wanted: &[u8], found: &mut Vec<&'a [u8]>) {
     });
 }
 
-/// Shows each section: whether it is a module's, its id and its content. Bytes that are malformed end the look: the compiler
-/// says what is wrong with them.
+/// Visits each section: whether it is a module's, its id and its content. Stops at malformed bytes, which the compiler
+/// reports.
 fn each_section<'a>(wasm: &'a [u8], depth: u32, see: &mut dyn FnMut(bool, u8, &'a [u8])) {
     let Some((head, mut rest)) = wasm.split_at_checked(8) else { return };
     let is_module = head.get(4..) == Some(&[1, 0, 0, 0]);
@@ -117,13 +117,13 @@ fn section(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*id, content, rest))
 }
 
-/// Bytes behind their length, and what follows.
+/// Bytes preceded by their length, and the rest.
 fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = number(bytes)?;
     rest.split_at_checked(usize::try_from(length).ok()?)
 }
 
-/// A number in LEB128, and what follows.
+/// A number in LEB128, and the rest.
 fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (mut number, mut rest) = (0_u64, bytes);
     for shift in (0..35).step_by(7) {

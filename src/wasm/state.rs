@@ -1,6 +1,6 @@
-//! What a store knows: the call that its instance is in, the event that the call is on, and what the instance has used.
+//! The data of a store: the current call and event, and the resources that the instance has used.
 //!
-//! Everything that a plugin can observe of the world comes from here, and follows from the current event:
+//! Everything that a plugin can observe comes from here, and depends only on the current event:
 //!
 //! ```text
 //! instantiate, describe      handle(batch of n)
@@ -11,8 +11,8 @@
 //!                            state: savepoint  state: savepoint
 //! ```
 //!
-//! (A call with a single event begins on it.) Nothing of one event is left when the next one begins,
-//! but what it wrote to the state.
+//! (A call with a single event begins with it.) Nothing of one event is left when the next one begins, except its
+//! writes to the state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl State {
         }
     }
 
-    /// A call begins.
+    /// Begins a call.
     pub(super) fn enter(&mut self, batch: &Batch<'_>) {
         self.times_ns.clear();
         self.times_ns.extend(batch.events.iter().map(|event| (event.time_ns, event.trusted_time_ns)));
@@ -108,7 +108,7 @@ impl State {
         };
     }
 
-    /// The call is over: what was said in it is sent, and nothing of it is kept.
+    /// Ends the call: sends its log lines, and drops its data.
     pub(super) fn leave(&mut self) {
         self.flush();
         self.call = None;
@@ -117,7 +117,7 @@ impl State {
         self.moment = Moment::default();
     }
 
-    /// The plugin turns to an event.
+    /// Makes an event the current one.
     pub(super) fn turn_to(&mut self, index: u32) -> Result<(), Stop> {
         let times_ns = usize::try_from(index).ok().and_then(|index| self.times_ns.get(index)).copied();
         let (Some(times_ns), Some(_)) = (times_ns, &self.call) else {
@@ -131,7 +131,7 @@ impl State {
         }
         self.named = Some(index);
         if self.event() == Some(index) {
-            // A call with a single event began on it: nothing begins anew, whatever it has done before it says so.
+            // A call with a single event began with it: nothing is reset, whatever the plugin did before.
             return Ok(());
         }
         self.flush();
@@ -145,7 +145,7 @@ impl State {
         Ok(())
     }
 
-    /// The event that the plugin is on.
+    /// The current event.
     pub(super) fn event(&self) -> Option<u32> {
         self.moment.index
     }
@@ -166,19 +166,19 @@ impl State {
         }
     }
 
-    /// The call is over: says what its events have read, where that is wanted.
+    /// Reports the reads of the call's events, if requested.
     pub(super) fn tell_reads(&mut self) {
         if let Some(overlay) = &mut self.overlay {
             overlay.tell_reads();
         }
     }
 
-    /// What the events before this one wrote in this call; none: all of them.
+    /// The writes of the events before `end` in this call; `None`: of all events.
     pub(super) fn take_writes(&mut self, end: Option<u32>) -> Vec<StateWrite> {
         self.overlay.take().map(|overlay| overlay.into_writes(end)).unwrap_or_default()
     }
 
-    /// How many handles are open.
+    /// The number of open handles.
     pub(super) fn open_handles(&mut self) -> usize {
         self.table.iter_mut().count()
     }
@@ -195,24 +195,24 @@ impl State {
         self.log.flush(audience(&self.call, &self.moment));
     }
 
-    /// Nanoseconds since 1970: the event's time and what the plugin slept since.
+    /// Nanoseconds since 1970: the event's time plus the time that the plugin slept.
     pub(super) fn wall_ns(&self) -> u64 {
         self.moment.time_ns.saturating_add(self.moment.slept_ns)
     }
 
-    /// The monotonic clock, which each read moves a little.
+    /// The monotonic clock, which advances a little with each read.
     pub(super) fn monotonic_ns(&mut self) -> u64 {
         self.moment.reads = self.moment.reads.saturating_add(1);
         self.wall_ns().saturating_add(self.moment.reads.saturating_mul(CLOCK_STEP_NS))
     }
 
-    /// Waits until the monotonic clock reads this: at once, by moving it.
+    /// Advances the monotonic clock to this time instead of waiting.
     pub(super) fn sleep_until(&mut self, monotonic_ns: u64) {
         let now = self.wall_ns().saturating_add(self.moment.reads.saturating_mul(CLOCK_STEP_NS));
         self.moment.slept_ns = self.moment.slept_ns.saturating_add(monotonic_ns.saturating_sub(now));
     }
 
-    /// Fills a buffer with the event's random bytes. Each request continues where the one before ended.
+    /// Fills a buffer with the event's random bytes. Each request continues the sequence.
     pub(super) fn random(&mut self, bytes: &mut [u8]) {
         let call = &self.call;
         let index = self.moment.index;
@@ -226,7 +226,7 @@ impl State {
         reader.fill(bytes);
     }
 
-    /// A table that is full ends the call; anything else that goes wrong with a handle is the plugin's own doing.
+    /// Adds a handle. A full table ends the call; other errors with handles are the plugin's fault.
     pub(super) fn push<T: Send + 'static>(
         &mut self,
         entry: T,
@@ -235,17 +235,17 @@ impl State {
     }
 }
 
-// A function of two fields, so that the log beside them can be borrowed mutably.
+// A function of two fields, so that the log can be borrowed mutably at the same time.
 fn audience<'a>(call: &'a Option<Arc<dyn EventContext>>, moment: &Moment) -> Audience<'a> {
     call.as_deref().map(|call| (call, moment.index))
 }
 
-/// The event that the plugin is on, and what it has seen of its clocks and random bytes.
+/// The current event, and what it has used of its clocks and random bytes.
 #[derive(Default)]
 struct Moment {
     index: Option<u32>,
     time_ns: u64,
-    /// By which state expires.
+    /// The clock of state expiry.
     trusted_time_ns: u64,
     slept_ns: u64,
     reads: u64,
@@ -258,11 +258,11 @@ impl Moment {
     }
 }
 
-/// Sums the memories of an instance and holds them to their limit.
+/// Sums the memories of an instance and enforces their limit.
 pub(super) struct Meter {
     limit_bytes: u64,
     used_bytes: u64,
-    /// What was allowed last, which may still fail.
+    /// The last allowed growth, which may still fail.
     allowed_bytes: u64,
     refused: Option<String>,
 }
@@ -276,7 +276,7 @@ impl Meter {
         self.used_bytes
     }
 
-    /// What growth was refused to this event, in words.
+    /// The growth that was refused to this event, as a message.
     pub(super) fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
     }
@@ -286,7 +286,7 @@ impl ResourceLimiter for Meter {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         self.allowed_bytes = 0;
         if maximum.is_some_and(|maximum| desired > maximum) {
-            // By its own declaration: no limit of ours.
+            // Its own declared maximum, not our limit.
             return Ok(false);
         }
         let more_bytes = desired.saturating_sub(current) as u64;
@@ -303,7 +303,7 @@ impl ResourceLimiter for Meter {
         Ok(true)
     }
 
-    /// The system did not give what was allowed, or a memory cannot be as large as that.
+    /// The system could not provide the allowed memory, or a memory cannot be that large.
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
         tracing::debug!("a plugin's memory did not grow: {}", words::error(&error));
         self.used_bytes = self.used_bytes.saturating_sub(std::mem::take(&mut self.allowed_bytes));
@@ -332,7 +332,7 @@ mod tests {
         assert!(meter.memory_growing(100, 900, None).unwrap());
         meter.memory_grow_failed(wasmtime::Error::msg("no room")).unwrap();
         assert_eq!(meter.used_bytes(), 100);
-        // Once for each time that it was allowed.
+        // Once per allowed growth.
         meter.memory_grow_failed(wasmtime::Error::msg("no room")).unwrap();
         assert_eq!(meter.used_bytes(), 100);
         assert!(!meter.memory_growing(100, 2_000, None).unwrap());

@@ -1,17 +1,16 @@
-//! The state of a lane as a plugin sees it during a call: what was there when the call began, and what the call has
-//! written since.
+//! The state of a lane as a plugin sees it during a call: the state when the call began, and the writes of the call.
 //!
 //! ```text
 //!                 StateView        writes of the call, in order
 //!              ┌────────────┐  ┌────────┬─────────┬─────────────┐
 //!              │ at begin   │  │ event 0│ event 1 │ event 2 …   │
 //!              └────────────┘  └────────┴─────────┴─────────────┘
-//! event 2 reads ◀─────────────────────────────────┤ the newest that is there
-//! event 2 fails: ◀────────────── these count ─────┤ and these never were
+//! event 2 reads ◀─────────────────────────────────┤ the newest value of a key
+//! event 2 fails: ◀───────────── these are kept ───┤ these are dropped
 //! ```
 //!
-//! Invariants: writes are in order of events; an event has at most one write of a key; `newest` points at the last write
-//! of each key. So what counts up to any event is a prefix of the writes.
+//! Invariants: writes are in the order of events; an event has at most one write per key; `newest` refers to the last
+//! write of each key. So the writes up to any event are a prefix.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -26,10 +25,10 @@ use super::limits::{
 use super::state::Stop;
 use crate::model::call::{Keys, Reads, StateError, StateRead, StateView, StateWrite};
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// The plugin asked for what it may not have, and is told so in these words.
+    /// The request is not allowed; the plugin gets this message.
     Refused(String),
     /// The call ends.
     Stop(Stop),
@@ -45,7 +44,7 @@ fn refused<T>(words: String) -> Result<T, Trouble> {
     Err(Trouble::Refused(words))
 }
 
-/// The name of a bucket by the name that a plugin opens it with.
+/// The name of a bucket that a plugin opens with an identifier.
 pub(super) fn bucket_name(identifier: &str) -> Result<Arc<str>, Trouble> {
     match identifier {
         "" => Ok("default".into()),
@@ -58,22 +57,22 @@ pub(super) fn bucket_name(identifier: &str) -> Result<Arc<str>, Trouble> {
     }
 }
 
-/// Keys, and what is under them.
+/// Keys and their values.
 pub(super) type Found = Vec<(String, Option<Vec<u8>>)>;
 
-/// What a call has written, over what was there.
+/// The writes of a call, on top of the previous state.
 pub(super) struct Overlay {
     view: Arc<dyn StateView>,
     writes: Vec<StateWrite>,
-    /// When the event of each of them was appended.
+    /// The append time of the event of each write.
     times_ns: Vec<u64>,
-    /// By bucket and key, the place of the last write.
+    /// By bucket and key, the index of the last write.
     newest: BTreeMap<Arc<str>, BTreeMap<String, usize>>,
-    /// What the writes weigh, and those of the current event.
+    /// The size of the writes, and of those of the current event.
     call_bytes: usize,
     event_bytes: usize,
     event_writes: usize,
-    /// What events have read, where that is wanted, and the keys that the current one has, by bucket.
+    /// The reads of events, if requested, and the keys that the current event has read, by bucket.
     reads: Option<Reads>,
     has_read: BTreeMap<String, BTreeSet<String>>,
 }
@@ -93,14 +92,14 @@ impl Overlay {
         }
     }
 
-    /// A savepoint: what is written from here on is another event's.
+    /// A savepoint: later writes belong to another event.
     pub(super) fn next_event(&mut self) {
         self.event_bytes = 0;
         self.event_writes = 0;
         self.has_read.clear();
     }
 
-    /// The call is over: says what its events have read, where that is wanted.
+    /// Reports the reads of the call's events, if requested.
     pub(super) fn tell_reads(&mut self) {
         if let Some(reads) = self.reads.take() {
             self.view.have_read(reads);
@@ -112,7 +111,7 @@ impl Overlay {
         EventState { overlay: self, event, time_ns }
     }
 
-    /// What the events before this one wrote; none: all of them.
+    /// The writes of the events before `end`; `None`: of all events.
     pub(super) fn into_writes(mut self, end: Option<u32>) -> Vec<StateWrite> {
         if let Some(end) = end {
             let count = self.writes.partition_point(|write| write.event < end);
@@ -142,7 +141,7 @@ impl EventState<'_> {
             Some(place) => self.written(bucket, place).cloned(),
             None => self.overlay.view.get(bucket, key, self.time_ns)?,
         };
-        // What it wrote itself was not there in front of it.
+        // Its own writes are not part of the state before it.
         let write = place.and_then(|place| self.overlay.writes.get(place));
         if write.is_none_or(|write| write.event != self.event) {
             self.note_value(bucket, key, &value);
@@ -150,7 +149,7 @@ impl EventState<'_> {
         Ok(value)
     }
 
-    /// Remembers what is under a key, where that is wanted.
+    /// Records the value of a key, if requested.
     fn note_value(&mut self, bucket: &str, key: &str, value: &Option<Bytes>) {
         let Overlay { reads, has_read, .. } = &mut *self.overlay;
         let Some(reads) = reads.as_mut().filter(|reads| !reads.is_cut(self.event)) else { return };
@@ -177,7 +176,7 @@ impl EventState<'_> {
         self.write(bucket, key, None)
     }
 
-    /// Adds to the number under a key and gives the sum. What is not there counts as 0.
+    /// Adds to the number under a key and returns the sum. A missing key counts as 0.
     pub(super) fn increment(&mut self, bucket: &Arc<str>, key: String, delta: i64) -> Result<i64, Trouble> {
         let number = match self.get(bucket, &key)? {
             None => 0,
@@ -193,7 +192,7 @@ impl EventState<'_> {
         Ok(sum)
     }
 
-    /// The keys behind `after`, in ascending order, a page of them at the most.
+    /// The keys after `after`, in ascending order, at most one page.
     pub(super) fn keys(&mut self, bucket: &str, after: Option<&str>) -> Result<Keys, Trouble> {
         if let Some(after) = after.filter(|after| after.len() > STATE_KEY_BYTES_MAX) {
             let bytes = after.len();
@@ -201,11 +200,11 @@ impl EventState<'_> {
         }
         let (mut keys, mut from) = (BTreeSet::new(), after.map(str::to_owned));
         let looked_to = loop {
-            // One more than a page, to know whether there is one more.
+            // One more than a page, to know whether there are more.
             let found = self.overlay.view.keys(bucket, from.as_deref(), STATE_PAGE_KEYS + 1, self.time_ns)?;
             let is_full = found.keys.len() > STATE_PAGE_KEYS;
             keys.extend(found.keys);
-            // What was written behind the end of what was looked at is for a later page.
+            // Writes after the end of the scanned part belong to a later page.
             let start = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             let end = found.looked_to.as_deref().map_or(Bound::Unbounded, Bound::Included);
             let written = self.overlay.newest.get(bucket).into_iter();
@@ -215,7 +214,7 @@ impl EventState<'_> {
                     None => keys.remove(key),
                 };
             }
-            // Where the call has deleted much, there is more to look at, but no more often than for what it may delete.
+            // If the call has deleted much, the scan continues, but at most for as much as it may delete.
             if keys.len() > STATE_PAGE_KEYS || !is_full || found.looked_to.is_none() {
                 break found.looked_to;
             }
@@ -226,14 +225,14 @@ impl EventState<'_> {
         let looked_to = if has_more { keys.last().cloned() } else { looked_to };
         let found = Keys { keys, looked_to };
         if let Some(reads) = self.overlay.reads.as_mut().filter(|reads| !reads.is_cut(self.event)) {
-            // What the event wrote itself is among them, and does no harm.
+            // Includes the event's own writes, which does no harm.
             let (bucket, after) = (bucket.to_owned(), after.map(str::to_owned));
             reads.add(self.event, StateRead::Keys { bucket, after, found: found.clone() });
         }
         Ok(found)
     }
 
-    /// The values under several keys, in their order.
+    /// The values of several keys, in order.
     pub(super) fn get_many(&mut self, bucket: &str, keys: Vec<String>) -> Result<Found, Trouble> {
         check_count(keys.len())?;
         let mut bytes = 0;
@@ -261,7 +260,7 @@ impl EventState<'_> {
         keys.into_iter().try_for_each(|key| self.delete(bucket, key))
     }
 
-    /// What a write of this call left, unless it has expired.
+    /// The value of a write in this call, unless it has expired.
     fn written(&self, bucket: &str, place: usize) -> Option<&Bytes> {
         let overlay = &*self.overlay;
         let value = overlay.writes.get(place)?.value.as_ref()?;
@@ -275,7 +274,7 @@ impl EventState<'_> {
         let bytes = bucket.len() + key.len() + value.as_ref().map_or(0, Bytes::len);
         let place = overlay.place(bucket, &key);
         let mine = place.and_then(|place| overlay.writes.get_mut(place)).filter(|write| write.event == self.event);
-        // What this event wrote under the key before weighs nothing any more.
+        // A repeated write of this event replaces its earlier one in the sum.
         let gone = mine.as_ref().map_or(0, |write| weight(write));
         let event_bytes = overlay.event_bytes.saturating_sub(gone) + bytes;
         if event_bytes > STATE_EVENT_BYTES_MAX {
@@ -330,7 +329,7 @@ mod tests {
     use super::*;
     use crate::model::call::{NoState, STATE_READS_BYTES_MAX};
 
-    /// One key, and somebody who wants to know what is read.
+    /// One key, with recording of reads.
     #[derive(Default)]
     struct Watched(std::sync::Mutex<Option<Reads>>);
 

@@ -1,10 +1,10 @@
-//! The one thread that moves time on for running plugins.
+//! The thread that measures the running time of plugins.
 //!
-//! Compiled code looks at the engine's epoch at every loop and call; each tick of the thread moves it, and a plugin that
-//! sees it moved gives way to other tasks. Time is counted in ticks, per event and only while the plugin runs: no clock is
-//! read, and a machine that was suspended or a process that was stopped costs nobody an attempt.
+//! Compiled code checks the engine's epoch at every loop and call. Each tick of the thread increments the epoch, and a
+//! plugin that sees a new epoch yields to other tasks. Time is counted in ticks, per event and only while the plugin
+//! runs: no clock is read, and a suspended machine or a stopped process costs no event an attempt.
 //!
-//! The thread rests while nothing runs, so that an idle bus is idle.
+//! The thread sleeps while nothing runs, so that an idle bus is idle.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,12 +15,12 @@ use wasmtime::EngineWeak;
 
 use super::limits::TICK;
 
-/// Ticks of idleness before the thread rests: waking it for each of a slow trickle of calls would cost more.
+/// Idle ticks before the thread sleeps: waking it for each of a slow trickle of calls would cost more.
 const LINGER_TICKS: u32 = 50;
 
-/// The most ticks that one wait counts as. A thread that is a little late is common, so what it missed counts. One that
-/// is later was kept from running, and most likely so were the plugins whose time it measures: on an overloaded machine
-/// a loop may end late, but no event is blamed for time that it did not have.
+/// The maximum number of ticks that one wait counts as. A thread that wakes a little late is common, so missed ticks
+/// count. If it is later than that, it did not get the processor, and probably neither did the plugins that it
+/// measures: on an overloaded machine a loop may end late, but no event is blamed for time that it did not have.
 const CATCH_UP_TICKS: u64 = 5;
 
 /// Owns the thread. Dropping it ends the thread and waits for that, which takes at most a tick.
@@ -49,9 +49,9 @@ impl Ticker {
         Ok(Ticker { shared, thread: Some(thread) })
     }
 
-    /// Time moves on until the guard is dropped.
+    /// Counts time until the guard is dropped.
     pub(super) fn run(&self) -> Running<'_> {
-        // Sequentially consistent, like the loads of the thread before it rests: one of the two sees the other.
+        // Sequentially consistent, like the loads of the thread before it sleeps: one of the two sees the other.
         self.shared.running.fetch_add(1, Ordering::SeqCst);
         if self.shared.resting.load(Ordering::SeqCst) {
             self.wake();
@@ -79,13 +79,13 @@ impl Drop for Ticker {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.wake();
         if let Some(thread) = self.thread.take() {
-            // It holds nothing that could be left half done.
+            // It holds no state that could be inconsistent.
             let _ = thread.join();
         }
     }
 }
 
-/// While it lives, time moves on.
+/// Time is counted while it exists.
 pub(super) struct Running<'a>(&'a Ticker);
 
 impl Drop for Running<'_> {
@@ -124,7 +124,8 @@ impl Shared {
     }
 }
 
-/// Counts the ticks that one event has run. It lives in the store, its start of slice is shared with whoever polls.
+/// Counts the ticks for which an event has run. It is in the store; the start of a slice is shared with the code that
+/// polls.
 pub(super) struct Timer {
     ticks: Arc<AtomicU64>,
     slice_start: Arc<AtomicU64>,
@@ -133,7 +134,7 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    /// Starts over, with this much time.
+    /// Restarts with this limit.
     pub(super) fn allow(&mut self, time: Duration) {
         // One more, because the first tick may come right after the start.
         let ticks = time.as_nanos().div_ceil(TICK.as_nanos()).saturating_add(1);
@@ -141,13 +142,13 @@ impl Timer {
         self.restart();
     }
 
-    /// Starts over, with as much time as before.
+    /// Restarts with the same limit.
     pub(super) fn restart(&mut self) {
         self.ran = 0;
         self.slice().begin();
     }
 
-    /// Counts what has passed since the slice began. False: the time is up.
+    /// Counts the ticks since the slice began. Returns false if the limit is exceeded.
     pub(super) fn spend(&mut self) -> bool {
         let now = self.ticks.load(Ordering::Relaxed);
         let since = self.slice_start.swap(now, Ordering::Relaxed);
@@ -155,13 +156,13 @@ impl Timer {
         self.ran < self.allowed
     }
 
-    /// What marks that the plugin runs again after it gave way.
+    /// Marks the start of a slice after the plugin has yielded.
     pub(super) fn slice(&self) -> Slice {
         Slice { ticks: Arc::clone(&self.ticks), start: Arc::clone(&self.slice_start) }
     }
 }
 
-/// Marks where a stretch of running begins, from outside of the store.
+/// Marks the start of a slice, from outside of the store.
 #[derive(Clone)]
 pub(super) struct Slice {
     ticks: Arc<AtomicU64>,

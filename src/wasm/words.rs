@@ -1,23 +1,23 @@
-//! What a component says of itself, as far as it is repeated: names of functions, of interfaces and of ports.
+//! Names from a component in messages: of functions, interfaces and ports.
 //!
-//! All of that is a stranger's choice: a name may have 100,000 bytes, and there may be as many names as fit into a component.
-//! So each is shown by what is here, cut and on one line, and never by the `Display` of an error that holds it. wasmtime's
-//! backtrace is such an error: how it writes a name is the business of a crate (`demangle`) whose output has no bound.
+//! They are untrusted: a name may have 100,000 bytes, and a component can contain very many. So each is shown by these
+//! functions, truncated and on one line, and never by the `Display` of an error that contains it. wasmtime's backtrace
+//! is such an error: it formats names with a crate (`demangle`) whose output has no bound.
 
 use std::fmt::{self, Display, Write};
 
 use wasmtime::{FrameInfo, WasmBacktrace};
 
-/// What is shown of one name, in bytes. Functions of Rust with their generics have some 100.
+/// Maximum bytes shown of one name. Rust functions with generics have some 100.
 const NAME_BYTES_MAX: usize = 256;
 
-/// The most names that one message lists: more than that no reader would go through.
+/// Maximum number of names in a message: more would not be read.
 const NAMES_MAX: usize = 20;
 
-/// Longer names of functions are not written out as Rust does: reading one takes time by its length.
+/// Longer function names are not demangled: that takes time in proportion to their length.
 const MANGLED_BYTES_MAX: usize = 4 * 1024;
 
-/// What is shown of an error that may repeat names, in bytes.
+/// Maximum bytes shown of an error that may contain names.
 const ERROR_BYTES_MAX: usize = 4 * 1024;
 
 /// One name.
@@ -25,7 +25,7 @@ pub(super) fn name(name: &str) -> String {
     shown(name, NAME_BYTES_MAX)
 }
 
-/// Several names, between backticks; "none" for none.
+/// Several names in backticks, or "none".
 pub(super) fn listed<T: AsRef<str>>(names: &[T]) -> String {
     if names.is_empty() {
         return "none".to_owned();
@@ -34,7 +34,7 @@ pub(super) fn listed<T: AsRef<str>>(names: &[T]) -> String {
     with_rest(shown.collect(), names.len(), ", ")
 }
 
-/// The first of several parts of a message, and how many more there are than those.
+/// The first parts of a message, and the number of the others.
 pub(super) fn first(parts: impl Iterator<Item = String>, separator: &str) -> String {
     let mut parts = parts.fuse();
     let shown: Vec<String> = parts.by_ref().take(NAMES_MAX).collect();
@@ -49,16 +49,16 @@ fn with_rest(shown: Vec<String>, count: usize, separator: &str) -> String {
     }
 }
 
-/// What an error says, with its causes.
+/// An error with its causes.
 pub(super) fn error(error: &wasmtime::Error) -> String {
     if error.is::<WasmBacktrace>() {
-        // What is in front of the cause is the backtrace.
+        // The context of the cause is the backtrace.
         return shown(error.root_cause(), ERROR_BYTES_MAX);
     }
     shown(format_args!("{error:#}"), ERROR_BYTES_MAX)
 }
 
-/// The functions of the plugin that were running, innermost first, one a line.
+/// The running functions of the plugin, innermost first, one per line.
 pub(super) fn backtrace(error: &wasmtime::Error) -> Option<String> {
     let backtrace = error.downcast_ref::<WasmBacktrace>().filter(|backtrace| !backtrace.frames().is_empty())?;
     let lines = backtrace.frames().iter().enumerate().map(|(place, frame)| {
@@ -78,7 +78,7 @@ fn function(frame: &FrameInfo) -> String {
     }
 }
 
-/// A text that ends where it becomes too long: what makes it is told to stop, so that the rest is never made.
+/// Formats a value up to a maximum length, and stops the formatting there.
 fn shown(what: impl Display, bytes_max: usize) -> String {
     let mut line = Line { text: String::new(), bytes_max };
     if write!(line, "{what}").is_err() {
@@ -87,7 +87,7 @@ fn shown(what: impl Display, bytes_max: usize) -> String {
     line.text
 }
 
-/// A text on one line, up to so many bytes.
+/// Text on one line, up to `bytes_max` bytes.
 struct Line {
     text: String,
     bytes_max: usize,

@@ -1,4 +1,4 @@
-//! wasi:cli beside its streams: no arguments, no environment, and no way out but to return.
+//! wasi:cli except for streams: no arguments, no environment, and no exit other than to return.
 
 use wasmtime::Result;
 

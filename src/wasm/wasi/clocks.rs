@@ -1,4 +1,4 @@
-//! wasi:clocks and wasi:io/poll: clocks that start at the event's time, and waiting that takes none.
+//! wasi:clocks and wasi:io/poll: clocks that start at the event's time, and waits that take no time.
 
 use wasmtime::Result;
 use wasmtime::component::Resource;
@@ -9,10 +9,10 @@ use crate::wasm::state::{State, Stop};
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// Something to wait for. There is nothing here that is not ready, except a time that has not come.
+/// A pollable. Everything is ready, except a future time.
 pub enum Pollable {
     Ready,
-    /// A reading of the monotonic clock.
+    /// Ready at this reading of the monotonic clock.
     At(u64),
 }
 
@@ -52,7 +52,7 @@ impl monotonic_clock::Host for State {
 
 impl poll::HostPollable for State {
     fn ready(&mut self, pollable: Resource<Pollable>) -> Result<bool> {
-        // Counts as a read of the clock, so that a loop that asks until it is ready ends.
+        // Counts as a read of the clock, so that a loop that polls until it is ready ends.
         let now = self.monotonic_ns();
         Ok(match self.table.get(&pollable)? {
             Pollable::Ready => true,

@@ -1,17 +1,17 @@
-//! wasi:filesystem with nothing in it.
+//! wasi:filesystem without files.
 //!
-//! The C library below many languages wants the interface to exist; without a directory to start from no descriptor can
-//! ever be had, so every method is out of reach. That is why they are linked by name instead of being written out.
+//! The C library of many languages requires the interface; without a preopened directory there are no descriptors, so
+//! its methods can never be called. Therefore they are linked by name instead of being implemented.
 
 use wasmtime::Result;
 use wasmtime::component::{Linker, ResourceType, Val};
 
 use crate::wasm::state::{State, Stop};
 
-/// Never made.
+/// Never created.
 enum Descriptor {}
 
-/// Never made.
+/// Never created.
 enum DirectoryEntries {}
 
 const DESCRIPTOR_METHODS: &[&str] = &[

@@ -1,7 +1,8 @@
 //! The part of WASI 0.2 that the runtimes of languages import, as functions of the current event.
 //!
-//! No call blocks, none looks at the machine: that is what makes a replay give the same outputs. So these are our own,
-//! small and synchronous, instead of the usual ones. Versions: a component's 0.2.x finds 0.2.12 here, whatever its x is.
+//! No call blocks or reads the machine's state: so a replay gives the same outputs. That is why these are our own
+//! small, synchronous implementations instead of the usual ones. Versions: a component of any 0.2.x is linked with
+//! 0.2.12.
 
 #![allow(unreachable_pub, reason = "generated code re-exports the types of handles, which takes a `pub`")]
 

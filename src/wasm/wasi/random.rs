@@ -1,4 +1,4 @@
-//! wasi:random: bytes that follow from the event's seed, and a hash seed that never changes.
+//! wasi:random: bytes derived from the event's seed, and a constant hash seed.
 
 use wasmtime::Result;
 

@@ -12,10 +12,10 @@ use crate::wasm::contract::wasi::io::streams::{self, StreamError};
 use crate::wasm::logs::Stream;
 use crate::wasm::state::State;
 
-/// Streams here end, they do not fail: there is no value of it.
+/// Streams do not fail: the type has no value.
 pub enum NoError {}
 
-/// Nothing here is a terminal: there is no value of it.
+/// Nothing is a terminal: the type has no value.
 pub enum NoTerminal {}
 
 /// Standard input, which has ended.
@@ -24,7 +24,7 @@ pub struct Input;
 /// Standard output or error.
 pub struct Output(Stream);
 
-/// What one write may carry. More is written in several.
+/// Maximum bytes per write. Larger data needs several writes.
 const WRITE_BYTES_MAX: u64 = 64 * 1024;
 
 type Closed<T> = Result<std::result::Result<T, StreamError>>;
@@ -95,7 +95,7 @@ impl streams::HostOutputStream for State {
         self.push(Pollable::Ready)
     }
 
-    // Zeros say nothing in a log.
+    // Zeros are not logged.
     fn write_zeroes(&mut self, _: Resource<Output>, _: u64) -> Closed<()> {
         Ok(Ok(()))
     }
@@ -104,7 +104,7 @@ impl streams::HostOutputStream for State {
         Ok(Ok(()))
     }
 
-    // The only input there is has ended.
+    // The only input has ended.
     fn splice(&mut self, _: Resource<Output>, _: Resource<Input>, _: u64) -> Closed<u64> {
         Ok(Err(StreamError::Closed))
     }
