@@ -86,7 +86,7 @@ impl<'s, S: GuardStates> GuardJudge<'s, S> {
         for (number, slice) in (0..).zip(slices.iter()) {
             let Some(lifecycle) = lifecycle_of(slice.partition.topic) else { continue };
             let (base, partition) = (next_offset(slice.partition), slice.partition.partition);
-            // The number of new records, and the indices among them of those that are not set aside.
+            // The number of new records, and the indices among them of the ones appended here.
             let (mut new, mut follow) = (0, Vec::new());
             for (record, guard) in (0..).zip(&slice.guards) {
                 let at = duplicates.binary_search_by_key(&(number, record), |known| (known.slice, known.record));

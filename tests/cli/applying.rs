@@ -82,7 +82,7 @@ fn a_subscriber_is_added_to_a_running_bus_and_stays_over_a_start() {
     shop.write(&after());
     let plan = bus.run(&["plan", &shop.file()]).ok();
     assert!(plan.starts_with("+ topic shop/sent: added\n    a child of shop/sms\n"), "{plan}");
-    assert!(plan.contains("+ subscriber shop/sms: added\n    takes from shop/jobs, all that it has\n"), "{plan}");
+    assert!(plan.contains("+ subscriber shop/sms: added\n    takes from shop/jobs, all stored events\n"), "{plan}");
     let status = bus.run(&["status", "--files", &shop.file()]).ok();
     assert!(status.contains("the files say something else") && status.contains("+ topic shop/sent"), "{status}");
     assert_eq!(bus.run(&["apply", &shop.file()]).ok(), plan);
@@ -115,7 +115,7 @@ fn the_first_thing_to_try_goes_as_the_readme_tells() {
     bus.wait_for("published the input");
     let plan = bus.run(&told("wattle plan topologies/orders-sms.yaml")).ok();
     let added = "+ topic shop/texts: added\n    a child of shop/sms\n+ subscriber shop/sms: added\n    takes from shop/parcels, \
-                 all that it has\n";
+                 all stored events\n";
     assert!(plan.starts_with(added), "{plan}");
     assert!(plan.contains("= topic shop/orders: would be removed with --prune\n"), "{plan}");
     assert_eq!(bus.run(&told("wattle apply topologies/orders-sms.yaml")).ok(), added);
@@ -280,8 +280,8 @@ fn what_is_renamed_is_found_by_its_new_name_with_all_that_it_has() {
         .replace("work: { from: jobs", "worker: { was: work, from: tasks");
     shop.write(&renamed);
     let plan = bus.run(&["plan", &shop.file()]).ok();
-    let words = "its lanes end their calls and go on from where they are";
-    let called = "what it takes from is called shop/tasks, and was shop/jobs";
+    let words = "its lanes end their calls and continue at their positions";
+    let called = "its input topic is called shop/tasks, and was shop/jobs";
     let expected = format!(
         "~ topic shop/jobs -> shop/tasks: renamed\n~ subscriber shop/work -> shop/worker: renamed\n    {called}\n    {words}\n"
     );

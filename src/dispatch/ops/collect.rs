@@ -72,7 +72,7 @@ pub enum CollectError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// What a lane keeps cannot be read or changed.
-    #[error("what is kept of `{subscriber}` cannot be read or forgotten: {error}")]
+    #[error("the stored data of `{subscriber}` cannot be read or deleted: {error}")]
     Lane {
         /// The subscriber.
         subscriber: String,
@@ -80,7 +80,7 @@ pub enum CollectError {
         error: SessionError,
     },
     /// What is kept of a topic that was removed cannot be looked at.
-    #[error("what is kept of topic `{topic}`, which was removed, cannot be looked at: {error}")]
+    #[error("the stored data of the removed topic `{topic}` cannot be read: {error}")]
     Topic {
         /// The topic.
         topic: String,

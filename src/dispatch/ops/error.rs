@@ -10,7 +10,10 @@ use crate::model::Offset;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ControlError {
     /// No subscriber of that name.
-    #[error("there is no subscriber `{subscriber}`; {}", nearest.as_ref().map_or_else(|| "`wattle status` lists them".to_owned(), |name| format!("did you mean `{name}`?")))]
+    #[error(
+        "there is no subscriber `{subscriber}`; {}",
+        nearest.as_ref().map_or("`wattle status` lists them".to_owned(), |name| format!("did you mean `{name}`?"))
+    )]
     UnknownSubscriber {
         /// What was asked for.
         subscriber: String,
@@ -45,9 +48,9 @@ pub enum ControlError {
     },
     /// It has state, and the request does not say what to do with it.
     #[error(
-        "subscriber `{subscriber}` keeps state: say whether it is emptied (`--state empty`), goes back to a snapshot (`--state \
-         NUMBER`; `wattle state snapshots {subscriber}` lists them), or stays as it is though it may know events that come \
-         again (`--state keep`)"
+        "subscriber `{subscriber}` has state: pass `--state empty` to delete it, `--state NUMBER` to restore a \
+         snapshot (`wattle state snapshots {subscriber}` lists them), or `--state keep` to keep it although it may \
+         reflect events that are delivered again"
     )]
     HasState {
         /// The subscriber.
@@ -66,8 +69,8 @@ pub enum ControlError {
     Snapshot(#[from] SnapshotError),
     /// It would go on where there is nothing yet.
     #[error(
-        "partition {partition} of `{subscriber}` ends at {end}, so it cannot go on at {offset}: say an offset up to {end}, `end`, or with \
-         `--partition` another one"
+        "partition {partition} of `{subscriber}` ends at {end}, before offset {offset}: pass an offset up to {end}, \
+         `end`, or another partition (`--partition`)"
     )]
     BeyondEnd {
         /// The subscriber.
@@ -132,7 +135,7 @@ pub enum SnapshotError {
     Unsupported,
     /// There is none of that number.
     #[error(
-        "subscriber `{subscriber}` has no snapshot {number}; `wattle state snapshots {subscriber}` lists those that there are"
+        "subscriber `{subscriber}` has no snapshot {number}; `wattle state snapshots {subscriber}` lists its snapshots"
     )]
     Unknown {
         /// The subscriber.
@@ -159,8 +162,8 @@ pub enum SnapshotError {
     },
     /// Events that came after it are gone.
     #[error(
-        "snapshot {number} is from in front of offset {position} in partition {partition}, and events up to {start} are no longer \
-         kept: what the state has not seen cannot be handled again; say with `--to` where to go on all the same"
+        "snapshot {number} is from before offset {position} in partition {partition}, and events up to {start} are no \
+         longer stored: the state lacks them, and they cannot be handled again; pass `--to` to continue nevertheless"
     )]
     Expired {
         /// Its number.
@@ -174,8 +177,8 @@ pub enum SnapshotError {
     },
     /// Events that it knows are gone.
     #[error(
-        "snapshot {number} is from in front of offset {position} in partition {partition}, which ends at {end}: events that it knows \
-         were lost; say with `--to` where to go on all the same"
+        "snapshot {number} is from before offset {position} in partition {partition}, which ends at {end}: events that \
+         its state reflects were lost; pass `--to` to continue nevertheless"
     )]
     Ahead {
         /// Its number.

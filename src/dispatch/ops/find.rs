@@ -142,7 +142,7 @@ impl Told {
 
 /// A lane does not answer.
 pub(crate) fn late(partition: u32) -> ControlError {
-    stopped(partition, "it is in a call that does not end; what it has not begun by now it does not do")
+    stopped(partition, "its current call does not end; a command that it has not started is cancelled")
 }
 
 /// A lane does not answer, with the reason.

@@ -77,7 +77,7 @@ impl<E: Engine> Tree<E> {
             let Some(of) = subscribers.get(runs_as.as_str()) else { continue };
             if matches!(change.what, What::Changed | What::Renamed) {
                 if started.contains(&change.name) {
-                    change.words.push("its lanes end their calls and go on from where they are".to_owned());
+                    change.words.push("its lanes end their calls and continue at their positions".to_owned());
                 }
             } else if of.lag + of.waiting > 0 {
                 let words = format!("{} events of {} are not handled, and {} wait", of.lag, of.from, of.waiting);
@@ -242,7 +242,7 @@ fn other_partitions<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<String
         let has = |partition: &u32| engine.bounds(PartitionId { topic: number, partition: *partition }).is_some();
         let existing = (0..PARTITIONS_MAX).take_while(has).count() as u32;
         let partitions = || ApplyError::Partitions { topic: topic.label(), existing, wanted: topic.partitions };
-        let words = || format!("{}; or have the one that was removed forgotten by `wattle gc` first", partitions());
+        let words = || format!("{}; or delete the removed topic with `wattle gc` first", partitions());
         (existing != topic.partitions).then(words)
     };
     back.filter_map(word).collect()
@@ -257,8 +257,8 @@ fn names_of_removed<E: Engine>(engine: &E, old: &Plan, new: &Plan) -> Vec<String
         let events = events_of(engine, number);
         let words = || {
             format!(
-                "`{name}` cannot be a new name yet: a topic of that name was removed, and its {events} events are kept. \
-                 Take another name, or have it forgotten by `wattle gc` first"
+                "`{name}` cannot be a new name yet: a topic with that name was removed, and its {events} events are \
+                 still stored. Choose another name, or delete the topic with `wattle gc` first"
             )
         };
         (events > 0).then(words)
@@ -401,7 +401,8 @@ mod tests {
 
     /// As many topics, each with a subscriber that shares its events with another one.
     fn wide(count: u32) -> Plan {
-        let text = "wattle: v1\nname: t\ntopics: { a: { lifecycle: { state: id, start: [a], allow: {} } } }\nsubscribers: { s: { from: a, plugin: s.wasm, claim: g } }\n";
+        let text = "wattle: v1\nname: t\ntopics: { a: { lifecycle: { state: id, start: [a], allow: {} } } }\n\
+                    subscribers: { s: { from: a, plugin: s.wasm, claim: g } }\n";
         let (plan, problems) = check(&[Source { path: "t.yaml".into(), text: text.to_owned() }], &Anything);
         let plan = plan.unwrap_or_else(|| panic!("{problems:?}"));
         let numbered = |name: &str, number: u32| format!("{name}-{number}");

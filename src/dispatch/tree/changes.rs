@@ -61,7 +61,7 @@ impl What {
 }
 
 /// Of a subscriber that moves to a topic from which it never took.
-const BEGINS_WITH_NEITHER: &str = "it begins with neither";
+const BEGINS_WITH_NEITHER: &str = "it begins without either";
 
 /// A change of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +103,8 @@ impl Changes {
 impl Change {
     /// Of a subscriber that begins: it was there before, from the same topic, and continues from its position.
     pub fn comes_back(&mut self, from: &str, behind: u64) {
-        let back = format!("comes back: it continues in {from} where it was, with what it kept; lag: {behind} events");
+        let back =
+            format!("comes back: it continues in {from} at its position, with its stored data; lag: {behind} events");
         self.words.retain(|word| word != BEGINS_WITH_NEITHER);
         match self.words.first_mut() {
             Some(begins) => *begins = back,
@@ -190,7 +191,7 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
         let Some(was) = before.get(name) else {
             let place = match (parent(new, topic), diverted_from(new, topic)) {
                 (Some(parent), _) => format!("a child of {parent}"),
-                (None, Some(from)) => format!("takes what {from} diverts to it"),
+                (None, Some(from)) => format!("takes the events that {from} diverts to it"),
                 (None, None) => "a root".to_owned(),
             };
             change(name, What::Added, vec![place]);
@@ -199,21 +200,21 @@ fn topics(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes) {
         if was.partitions != topic.partitions {
             let (has, wanted) = (was.partitions, topic.partitions);
             changes.refusals.push(format!(
-                "topic `{name}` has {has} partitions and cannot have {wanted}: the number never changes, since keys would \
-                 move; set `partitions: {has}`, or make a topic of another name"
+                "topic `{name}` has {has} partitions and cannot have {wanted}: the number never changes, since keys \
+                 would move; set `partitions: {has}`, or make a topic of another name"
             ));
             continue;
         }
         let mut words = Vec::new();
         match (parent(old, was), parent(new, topic)) {
             (one, other) if one == other => {}
-            (_, Some(parent)) => words.push(format!("{parent} publishes to it, and nobody else does")),
+            (_, Some(parent)) => words.push(format!("only {parent} publishes to it")),
             (Some(parent), None) => words.push(format!("{parent} no longer publishes to it")),
             (None, None) => {}
         }
         match (diverted_from(old, was), diverted_from(new, topic)) {
             (one, other) if one == other => {}
-            (_, Some(from)) => words.push(format!("{from} diverts to it, and nothing else is published to it")),
+            (_, Some(from)) => words.push(format!("it takes only events that {from} diverts to it")),
             (Some(from), None) => words.push(format!("{from} no longer diverts to it")),
             (None, None) => {}
         }
@@ -253,7 +254,7 @@ fn orders(topic: &TopicPlan) -> Option<impl PartialEq> {
 fn guard_words((old, was): (&Plan, &TopicPlan), (new, is): (&Plan, &TopicPlan)) -> Vec<String> {
     let (before, after) = match (&was.lifecycle, &is.lifecycle) {
         (None, None) => return Vec::new(),
-        (None, Some(_)) => return vec!["a key begins with what comes for it next".to_owned()],
+        (None, Some(_)) => return vec!["each key begins with its next event".to_owned()],
         (Some(_), None) => {
             return vec![
                 "transitions are no longer checked, and held events are stored in the order in which they came".into(),
@@ -271,7 +272,7 @@ fn guard_words((old, was): (&Plan, &TopicPlan), (new, is): (&Plan, &TopicPlan)) 
             words.push(format!("ends of keys that are older than {} are forgotten, a few with each event", period(is)));
         }
         (Some(_), Some(is)) => {
-            words.push(format!("ends of keys are remembered for {}; those that are forgotten stay so", period(is)));
+            words.push(format!("ends of keys are remembered for {}; forgotten ones stay forgotten", period(is)));
         }
     }
     let (had, has) = (before.lifecycle.remembered_max, after.lifecycle.remembered_max);
@@ -289,15 +290,13 @@ fn guard_words((old, was): (&Plan, &TopicPlan), (new, is): (&Plan, &TopicPlan)) 
         (OutOfOrder::Divert, Some(to)) => format!("diverted to {to}"),
         (OutOfOrder::Divert | OutOfOrder::Refuse, _) => "refused".to_owned(),
     };
-    words.push(format!("what is out of order is {from_now_on} from now on"));
+    words.push(format!("events out of order are {from_now_on} from now on"));
     match (before.out_of_order, to(old, was)) {
         (OutOfOrder::Hold(_), _) => {
             let label = is.label();
-            words.push(format!(
-                "what is held already follows when it may, or goes to {label}@refused at the time that it has"
-            ));
+            words.push(format!("held events follow when they may, or go to {label}@refused when their time is over"));
         }
-        (OutOfOrder::Divert, Some(to)) => words.push(format!("what was diverted to {to} stays there")),
+        (OutOfOrder::Divert, Some(to)) => words.push(format!("events already diverted to {to} stay there")),
         (OutOfOrder::Divert | OutOfOrder::Refuse, _) => {}
     }
     words
@@ -314,9 +313,9 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
     for subscriber in &new.subscribers {
         let (name, from) = (subscriber.label(), new[subscriber.from].label());
         let begins = || match subscriber.start {
-            StartAt::Earliest => format!("takes from {from}, all that it has"),
-            StartAt::Latest => format!("takes from {from}, what comes from now on"),
-            StartAt::Time(time) => format!("takes from {from}, what came at {time} or later"),
+            StartAt::Earliest => format!("takes from {from}, all stored events"),
+            StartAt::Latest => format!("takes from {from}, new events only"),
+            StartAt::Time(time) => format!("takes from {from}, events since {time}"),
         };
         let Some(was) = before.get(&name).and_then(|at| old.subscribers.get(*at)) else {
             change(&name, What::Added, vec![begins()]);
@@ -327,7 +326,7 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
             left.push(was);
             let words = vec![
                 begins(),
-                format!("what it keeps, and its place in {had}, are kept until `wattle gc`"),
+                format!("its stored data, and its position in {had}, stay until `wattle gc`"),
                 BEGINS_WITH_NEITHER.to_owned(),
             ];
             change(&name, What::Moved, words);
@@ -340,7 +339,7 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
         // Lanes do the same with every event: it is no reason to start them again.
         differs.extend(differing(&[("trial", was.trial != subscriber.trial)]));
         if let Some(topic) = renames.topic(&from) {
-            differs.push(format!("what it takes from is called {from}, and was {topic}"));
+            differs.push(format!("its input topic is called {from}, and was {topic}"));
         }
         if !differs.is_empty() || renames.touches(new, subscriber) {
             change(&name, What::Changed, differs);
@@ -348,7 +347,7 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
     }
     for subscriber in old.subscribers.iter().filter(|subscriber| !after.contains_key(&subscriber.label())) {
         left.push(subscriber);
-        let words = vec!["its place and what it keeps are kept until `wattle gc`".to_owned()];
+        let words = vec!["its position and its stored data stay until `wattle gc`".to_owned()];
         change(&subscriber.label(), What::Removed, words);
     }
     // the first one of each
@@ -359,8 +358,8 @@ fn subscribers(old: &Plan, new: &Plan, renames: &Renames, changes: &mut Changes)
         if let Some(other) = groups.get(&(namespace, group)) {
             let (name, other) = (subscriber.label(), other.label());
             changes.refusals.push(format!(
-                "`{name}` cannot leave the group `{group}` while `{other}` stays in it: what it has handled would be \
-                 handled again; rename the group of those that stay, with `start: latest`, or let it stay"
+                "`{name}` cannot leave the group `{group}` while `{other}` stays in it: the events that it has handled \
+                 would be handled again; rename the group of the others, with `start: latest`, or let it stay"
             ));
         }
     }
@@ -399,7 +398,7 @@ fn differences((old, was): (&Plan, &SubscriberPlan), (new, is): (&Plan, &Subscri
     for ((_, before), (_, after)) in was.ports.iter().zip(&is.ports) {
         let name = new[*after].label();
         if old[*before].label() == name && target(old, *before) != target(new, *after) {
-            words.push(format!("what it publishes to {name} is checked in another way"));
+            words.push(format!("its events for {name} are checked in another way"));
         }
     }
     words

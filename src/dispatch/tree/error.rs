@@ -19,7 +19,7 @@ pub enum StartError {
         error: SessionError,
     },
     /// What a lane keeps cannot be read.
-    #[error("cannot start `{subscriber}` on partition {partition}: what it keeps cannot be read: {reason}")]
+    #[error("cannot start `{subscriber}` on partition {partition}: its stored data cannot be read: {reason}")]
     Unreadable {
         /// The subscriber's full name.
         subscriber: String,

@@ -94,9 +94,7 @@ impl Lost<'_> {
 
     /// The same of what could be looked at; what could not may be lost as well.
     fn looked<T>(&mut self, of: &str, looked: Result<T, ReadError>) -> Option<T> {
-        looked
-            .inspect_err(|error| self.add(format!("may lose {of}, which cannot be looked at: {error}"), "try again"))
-            .ok()
+        looked.inspect_err(|error| self.add(format!("may lose {of}, which cannot be read: {error}"), "try again")).ok()
     }
 }
 
@@ -203,8 +201,8 @@ impl<E: Engine> Looker<'_, E> {
             };
             let events = (0..was.partitions).filter_map(waits).sum::<u64>();
             if events > 0 {
-                let what = format!("has up to {events} events beyond its `retention` that are yet to be handled");
-                lost.add(what, "they wait for that without `force: true`");
+                let what = format!("has up to {events} unhandled events beyond its `retention`");
+                lost.add(what, "they stay until they are handled without `force: true`");
             }
         }
     }
@@ -217,8 +215,8 @@ impl<E: Engine> Looker<'_, E> {
             Recognises::PerKey if is_other || after != Recognises::PerKey => {
                 let keys = (0..was.partitions)
                     .map(|partition| self.guard_counts(number, partition).map(|counts| counts.living + counts.ended));
-                if let Some(keys @ 1..) = lost.looked("what is recognised of keys", keys.sum()) {
-                    let what = format!("recognises no event of {keys} keys any more that it has taken already");
+                if let Some(keys @ 1..) = lost.looked("deduplication of keys", keys.sum()) {
+                    let what = format!("no longer recognises the events of {keys} keys that it has taken already");
                     lost.add(what, "it does with `dedupe: { per: key }` and the same `id`");
                 }
             }
@@ -300,14 +298,14 @@ impl<E: Engine> Looker<'_, E> {
             handled += self.engine.position(lane).unwrap_or(0).min(written).saturating_sub(start);
             let Some(entries) = self.engine.entries(lane).filter(|_| found < LOOK_ENTRIES) else { continue };
             let page = entries.range(Bound::Unbounded, &[u8::MAX], PageBudget::of(LOOK_ENTRIES - found));
-            let Some(page) = lost.looked("what it keeps", page) else { return };
+            let Some(page) = lost.looked("its stored data", page) else { return };
             (found, is_all) = (found + page.entries.len(), is_all && found + page.entries.len() < LOOK_ENTRIES);
         }
         if handled > 0 || found > 0 {
             let more = if is_all { "" } else { " or more" };
             let what =
-                format!("gives up its place in {}, behind {handled} events, and {found} entries{more}", input.label());
-            lost.add(what, "they are kept until `wattle gc`, for the case that it comes back");
+                format!("loses its position in {}, after {handled} events, and {found} entries{more}", input.label());
+            lost.add(what, "they stay until `wattle gc`, in case it comes back");
         }
     }
 
@@ -326,7 +324,7 @@ impl<E: Engine> Looker<'_, E> {
             let mut look = Look::new(LOOK_ENTRIES, (before.ttl, ttl), self.now_ns);
             let looked = entries.iter().try_for_each(|entries| look.at(entries));
             if lost.looked("state", looked).is_some() && (look.expired > 0 || !look.is_all) {
-                let more = if look.is_all { "" } else { " at least, as only a part was looked at," };
+                let more = if look.is_all { "" } else { " at least, as only a part was read," };
                 let what = format!(
                     "keeps {} entries of state{more} that are older than `ttl: {}`",
                     look.expired,
@@ -343,8 +341,8 @@ impl<E: Engine> Looker<'_, E> {
             let full = sizes.iter().filter(|size| **size > after.max_bytes).count();
             if let (1.., Some(largest)) = (full, sizes.iter().max()) {
                 let what = format!(
-                    "keeps up to {} of state in each of {full} partitions, more than `state.max: {}`: events that need room there \
-                     fail",
+                    "keeps up to {} of state in each of {full} partitions, more than `state.max: {}`: events that need \
+                     room there fail",
                     show_size(*largest),
                     show_size(after.max_bytes)
                 );

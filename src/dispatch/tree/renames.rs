@@ -194,7 +194,8 @@ pub fn unremembered<E: Engine>(engine: &E, plan: &Plan) -> Vec<String> {
     });
     let word = |was| {
         format!(
-            "`{was}` is in the data folder, but not which topology ran there: start with its old name once, then rename it"
+            "`{was}` is in the data folder, but the topology that ran there is unknown: start once with the old name, \
+             then rename it"
         )
     };
     topics.chain(subscribers).map(word).collect()

@@ -426,7 +426,7 @@ impl<'a> EventView<'a> {
                 Some((number::ATTRIBUTES, Field::Bytes(bytes))) => match parse_attribute::<false>(bytes) {
                     Ok((name, _)) if name == first => found = Some(start),
                     Ok((name, _)) if is_reserved(name) => {}
-                    // a field that no failure adds, so what came before is not the failure's
+                    // a field that no failure adds, so the fields before it are not the failure's
                     _ => found = None,
                 },
                 Some((number::FORMER_FAILURE, _)) => {}

@@ -710,8 +710,8 @@ async fn what_is_held_when_that_is_over_follows_or_is_given_up_at_its_time() {
     let expected = [
         "ends of keys that are older than 1h are forgotten, a few with each event",
         "of more than 7 ends in a partition the oldest are forgotten, a few with each event",
-        "what is out of order is refused from now on",
-        "what is held already follows when it may, or goes to t/in@refused at the time that it has",
+        "events out of order are refused from now on",
+        "held events follow when they may, or go to t/in@refused when their time is over",
     ];
     assert_eq!(words, &expected);
     crate::dispatch::applying::apply(&tree, &later, &[], &[]).await;
@@ -742,7 +742,7 @@ fn a_plan_says_what_another_guard_means() {
     let with = |more: &str| plain.replace("start: [new],", &format!("start: [new], {more},"));
     assert_eq!(
         words(&with("remember: 1h"), &with("remember: 2h")),
-        ["ends of keys are remembered for 2h; those that are forgotten stay so"]
+        ["ends of keys are remembered for 2h; forgotten ones stay forgotten"]
     );
     assert_eq!(words(&plain, &with("restart: true")), ["keys that have ended may begin again at once"]);
     assert_eq!(
@@ -750,12 +750,12 @@ fn a_plan_says_what_another_guard_means() {
         ["ends of keys are remembered from now on, for 1h"]
     );
     assert_eq!(words(&plain, &with("remember_max: 2000000")), ["up to 2000000 ends are remembered in each partition"]);
-    assert_eq!(words(&plain, &diverts), ["what is out of order is diverted to t/late from now on"]);
+    assert_eq!(words(&plain, &diverts), ["events out of order are diverted to t/late from now on"]);
     assert_eq!(
         words(&diverts, &with("out_of_order: { hold: 1h }")),
         [
-            "what is out of order is held for 1h, at most 10000 in a partition from now on",
-            "what was diverted to t/late stays there"
+            "events out of order are held for 1h, at most 10000 in a partition from now on",
+            "events already diverted to t/late stay there"
         ]
     );
     assert_eq!(words(&plain, &with("max: 7")), ["another `lifecycle`"]);

@@ -90,7 +90,7 @@ async fn force_loses_what_is_yet_to_be_handled() {
     assert_eq!(lost(&tree, &before, &after).await, Vec::<String>::new(), "nothing is old");
     hand.moves(2 * HOUR);
     let said = lost(&tree, &before, &after).await;
-    let expected = "topic `t/in` has up to 2 events beyond its `retention` that are yet to be handled (they wait for that \
+    let expected = "topic `t/in` has up to 2 unhandled events beyond its `retention` (they stay until they are handled \
                     without `force: true`)";
     assert_eq!(said, [expected]);
     gate.add_permits(9);
@@ -157,7 +157,7 @@ async fn keys_whose_ends_are_forgotten_are_counted() {
     let tree = start(&per_key, &[("keep", &Script::each(copy))]).await;
     publish(&tree, "in", &["a", "b"]).await;
     let said = lost(&tree, &per_key, &before).await;
-    assert!(said.concat().contains("recognises no event of 2 keys any more"), "{said:?}");
+    assert!(said.concat().contains("no longer recognises the events of 2 keys"), "{said:?}");
 }
 
 /// A handler that keeps each event under its own key.
@@ -199,7 +199,7 @@ async fn a_look_at_state_is_bounded_and_says_so() {
     settled(&tree).await;
     let read = tree.engine().entries_read();
     let said = tree.changes(&plan_of(&[&yaml("", "state: { ttl: 100d }")])).losses;
-    assert!(said.concat().contains("keeps 0 entries of state at least, as only a part was looked at"), "{said:?}");
+    assert!(said.concat().contains("keeps 0 entries of state at least, as only a part was read"), "{said:?}");
     assert!(tree.engine().entries_read() - read < 11_000);
 }
 

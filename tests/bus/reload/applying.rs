@@ -100,7 +100,10 @@ async fn a_subscriber_is_added_and_its_plugin_is_changed_and_taken_out_again() {
     // It comes back, to its place and the version that was decided on, and the plan says so.
     let planned = bus.reloader.changes(&proposal(&world, &two())).unwrap();
     let words = |name: &str| &planned.changes.iter().find(|change| change.name == name).unwrap().words;
-    assert_eq!(words("t/more")[0], "comes back: it continues in t/in where it was, with what it kept; lag: 1 events");
+    assert_eq!(
+        words("t/more")[0],
+        "comes back: it continues in t/in at its position, with its stored data; lag: 1 events"
+    );
     assert_eq!(words("t/extra")[1], "it was removed before, and comes back with its 3 events");
     bus.reloader.apply(proposal(&world, &two()), false).await.unwrap();
     settled(&bus.tree).await;
@@ -176,12 +179,15 @@ async fn a_subscriber_that_goes_back_to_a_topic_continues_there_and_the_plan_say
         let planned = bus.reloader.changes(&proposal(&world, plan)).unwrap();
         planned.changes.into_iter().find(|change| change.name == "t/work").unwrap().words
     };
-    assert_eq!(words(&there)[0], "takes from t/other, all that it has");
-    assert!(words(&there).contains(&"it begins with neither".to_owned()));
+    assert_eq!(words(&there)[0], "takes from t/other, all stored events");
+    assert!(words(&there).contains(&"it begins without either".to_owned()));
     bus.reloader.apply(proposal(&world, &there), true).await.unwrap();
-    assert_eq!(words(&here)[0], "comes back: it continues in t/in where it was, with what it kept; lag: 0 events");
-    assert!(words(&here).contains(&"what it keeps, and its place in t/other, are kept until `wattle gc`".to_owned()));
-    assert!(!words(&here).contains(&"it begins with neither".to_owned()));
+    assert_eq!(
+        words(&here)[0],
+        "comes back: it continues in t/in at its position, with its stored data; lag: 0 events"
+    );
+    assert!(words(&here).contains(&"its stored data, and its position in t/other, stay until `wattle gc`".to_owned()));
+    assert!(!words(&here).contains(&"it begins without either".to_owned()));
     bus.reloader.apply(proposal(&world, &here), true).await.unwrap();
     assert_eq!(data(&bus.tree, "out").await, ["a 1"]);
     bus.stop().await;

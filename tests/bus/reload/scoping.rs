@@ -132,7 +132,7 @@ async fn what_is_pruned_is_of_the_namespaces_that_are_named_and_what_it_loses_is
     );
     assert_eq!(planned.losses.len(), 2, "{planned:?}");
     assert!(planned.losses[0].contains("topic `t/extra` still has 2 events"), "{planned:?}");
-    let words = "subscriber `t/more` gives up its place in t/in, behind 2 events, and 0 entries";
+    let words = "subscriber `t/more` loses its position in t/in, after 2 events, and 0 entries";
     assert!(planned.losses[1].contains(words), "{planned:?}");
     let refused = bus.reloader.apply(pruned.clone(), false).await.unwrap_err();
     assert!(matches!(&refused, TopologyError::Loss(losses) if *losses == planned.losses), "{refused}");
@@ -155,7 +155,7 @@ async fn another_from_is_a_removal_that_has_to_be_allowed() {
     let planned = bus.reloader.changes(&moved).unwrap();
     assert!(planned.changes.iter().any(|it| it.name == "t/more" && it.what == What::Moved), "{planned:?}");
     assert!(
-        planned.losses.len() == 1 && planned.losses[0].contains("its place in t/in, behind 3 events"),
+        planned.losses.len() == 1 && planned.losses[0].contains("its position in t/in, after 3 events"),
         "{planned:?}"
     );
     assert!(matches!(bus.reloader.apply(moved.clone(), false).await, Err(TopologyError::Loss(_))));

@@ -146,7 +146,7 @@ async fn a_producer_that_is_not_known_is_told_so_by_name_and_what_to_do() {
         assert_eq!(info.reason, "PRODUCER_UNKNOWN");
         assert_eq!((info.metadata["producer"].as_str(), info.metadata["topic"].as_str()), ("till-7", LOG));
         assert_eq!(details.bad_request().unwrap().field_violations[0].field, "numbering.began");
-        for words in ["`till-7`", "began at 1970-01-01", "before 2023-11-14", "Begin anew"] {
+        for words in ["`till-7`", "began at 1970-01-01", "before 2023-11-14", "Begin again"] {
             assert!(status.message().contains(words), "{words}: {status}");
         }
     }

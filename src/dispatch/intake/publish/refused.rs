@@ -37,7 +37,8 @@ pub enum NumberingRefused {
     },
     /// The producer says that it has yet to begin.
     #[error(
-        "the producer says that it began {} s after now by the clock of the bus, which is more than a clock may be wrong", ahead.as_secs()
+        "the producer's `began` is {} s ahead of the clock of the bus, more than clocks may differ",
+        ahead.as_secs()
     )]
     Ahead {
         /// By how much.
@@ -49,7 +50,10 @@ pub enum NumberingRefused {
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// No topic of that name.
-    #[error("there is no topic `{topic}`{}", nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
+    #[error(
+        "there is no topic `{topic}`{}",
+        nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+    )]
     UnknownTopic {
         /// What was asked for.
         topic: String,
@@ -111,9 +115,9 @@ pub enum PublishError {
     Numbering(#[from] NumberingRefused),
     /// The topic does not know the producer: it may have forgotten it.
     #[error(
-        "topic `{topic}` does not know producer `{producer}`, which says {}: who was last seen before {} is forgotten, and what \
-         it sends may be stored already. Begin anew, with a `began` of now and numbers from 1 on; what was sent before and \
-         never answered may be stored",
+        "topic `{topic}` does not know producer `{producer}`, which says {}: producers last seen before {} are \
+         forgotten, so its duplicates cannot be recognised. Begin again, with a `began` of now and numbers from 1 \
+         on; events that were sent before and not answered may be stored",
         began_ns.map_or("not when it began".to_owned(), |began_ns| format!("that it began at {}", time(began_ns))),
         time(*since_ns)
     )]

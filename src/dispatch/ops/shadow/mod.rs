@@ -100,8 +100,8 @@ pub enum ShadowError {
     Stopped(#[from] Stopped),
     /// They do not fit into memory.
     #[error(
-        "the events, what came of them, or what the plugin keeps have more than {max} bytes, which is more than a comparison \
-         holds; fewer events have less"
+        "the events, their results, or the plugin's state exceed {max} bytes, the memory limit of a comparison; \
+         compare fewer events"
     )]
     TooLarge {
         /// How many bytes they may have.

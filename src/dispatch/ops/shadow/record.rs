@@ -256,7 +256,7 @@ impl<E: Engine> Tree<E> {
                             recorded.whole_from_ns = recorded.whole_from_ns.max(stored.append_time_ns);
                         }
                         let unreadable =
-                            |reason: String| ShadowError::Unreadable(format!("what is in {label}: {reason}"));
+                            |reason: String| ShadowError::Unreadable(format!("an event in {label}: {reason}"));
                         let record = Record::parse(stored.record).map_err(|error| unreadable(error.to_string()))?;
                         let Some(lineage) = record.lineage.filter(|lineage| lineage.subscriber == found.number) else {
                             continue;

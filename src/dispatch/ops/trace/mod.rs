@@ -62,7 +62,7 @@ pub enum TraceError {
     #[error(transparent)]
     Topic(#[from] PublishError),
     /// It is not there.
-    #[error("there is no event `{id}` in what is kept{}", of_topic(topic.as_ref()))]
+    #[error("there is no stored event `{id}`{}", of_topic(topic.as_ref()))]
     NotFound {
         /// Its id.
         id: String,
@@ -71,8 +71,8 @@ pub enum TraceError {
     },
     /// It is not among those that were looked at.
     #[error(
-        "the event `{id}` is not among the {looked_at} latest ones: say which topic it is in (`--topic`), or since when it \
-         may be there (`--since`)"
+        "the event `{id}` is not among the latest {looked_at} events: pass its topic (`--topic`) or its earliest time \
+         (`--since`)"
     )]
     NotReached {
         /// Its id.

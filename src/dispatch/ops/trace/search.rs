@@ -51,9 +51,7 @@ impl Found {
     /// Looks into it.
     pub(super) fn parse(&self) -> Result<(Record<'_>, EventView<'_>), ReadError> {
         let unreadable = |why: String| {
-            ReadError::Storage(
-                format!("the event at offset {} is not what was stored: {why}", self.place.offset).into(),
-            )
+            ReadError::Storage(format!("the event at offset {} is damaged: {why}", self.place.offset).into())
         };
         let record = Record::parse(&self.record).map_err(|error| unreadable(error.to_string()))?;
         let view = record.view().map_err(|error| unreadable(error.to_string()))?;
