@@ -31,9 +31,7 @@ pub enum TelemetryError {
     /// A variable without a valid filter.
     #[error("{variable}={value:?} is not a log filter: {why}; write it like `info` or `wattle=debug`")]
     Filter {
-        /// The variable.
         variable: &'static str,
-        /// Its value.
         value: String,
         /// The error of the filter.
         why: String,

@@ -62,7 +62,6 @@ pub enum Progress {
     Opened {
         /// The result of recovery.
         recovery: Recovery,
-        /// The duration.
         took: Duration,
     },
     /// Progress of a plugin.

@@ -51,11 +51,9 @@ const REST: Duration = Duration::from_millis(10);
 pub struct Spread {
     /// Number of values.
     pub count: usize,
-    /// The median.
     pub p50: f64,
     /// The 99th percentile.
     pub p99: f64,
-    /// The maximum.
     pub max: f64,
 }
 

@@ -11,34 +11,17 @@ use crate::wasm::{COMPONENT_BYTES_MAX, Digest, RegisterError};
 pub enum PluginError {
     /// Its file cannot be read.
     #[error("subscriber `{subscriber}`: cannot read its plugin {}: {error}", path.display())]
-    Unreadable {
-        /// The subscriber.
-        subscriber: String,
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        error: std::io::Error,
-    },
+    Unreadable { subscriber: String, path: PathBuf, error: std::io::Error },
     /// Its file is too large.
     #[error(
         "subscriber `{subscriber}`: its plugin {} has {bytes} bytes, at most {COMPONENT_BYTES_MAX} are accepted: build \
          it in release mode and strip debug information",
         path.display()
     )]
-    TooLarge {
-        /// The subscriber.
-        subscriber: String,
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-    },
+    TooLarge { subscriber: String, path: PathBuf, bytes: u64 },
     /// There is none.
     #[error("subscriber `{subscriber}`: no plugin was given for it")]
-    Missing {
-        /// The subscriber.
-        subscriber: String,
-    },
+    Missing { subscriber: String },
     /// A secret of its configuration cannot be read.
     #[error(
         "subscriber `{subscriber}`: cannot read the secret of `config.{name}` from {}: {why}; put the secret into that \
@@ -46,13 +29,10 @@ pub enum PluginError {
         path.display()
     )]
     Secret {
-        /// The subscriber.
         subscriber: String,
         /// The key of the configuration.
         name: String,
-        /// The file.
         path: PathBuf,
-        /// The reason.
         why: String,
     },
     /// The configuration does not match the schema that the component declares.
@@ -62,7 +42,6 @@ pub enum PluginError {
         .misfits.join("; ")
     )]
     Config {
-        /// The subscriber.
         subscriber: String,
         /// The component that declares the schema, abbreviated, if it is the deployed one and not that of the file.
         deployed: Option<String>,
@@ -71,22 +50,10 @@ pub enum PluginError {
     },
     /// The decided version cannot run, and there is no other.
     #[error("subscriber `{subscriber}`: the deployed version cannot run: {error}")]
-    Kept {
-        /// The subscriber.
-        subscriber: String,
-        /// The reason.
-        error: KeptError,
-    },
+    Kept { subscriber: String, error: KeptError },
     /// The sandbox refuses it.
     #[error("subscriber `{subscriber}`: its plugin {} is refused: {error}", path.display())]
-    Refused {
-        /// The subscriber.
-        subscriber: String,
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        error: RegisterError,
-    },
+    Refused { subscriber: String, path: PathBuf, error: RegisterError },
 }
 
 impl PluginError {
@@ -119,14 +86,7 @@ pub enum KeptError {
         "version {} has the ports `{has}`, and the topology connects `{topology}`: they are a part of the version, and \
          change with the topology", version.short()
     )]
-    Ports {
-        /// The version.
-        version: Digest,
-        /// Its ports.
-        has: String,
-        /// The topology's.
-        topology: String,
-    },
+    Ports { version: Digest, has: String, topology: String },
     /// A secret cannot be read.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Source(Vec<PluginError>),
@@ -156,7 +116,6 @@ pub enum ReloadError {
          take its place", version.short()
     )]
     Pinned {
-        /// The subscriber.
         subscriber: String,
         /// The version to which it is pinned.
         version: Digest,
@@ -167,7 +126,6 @@ pub enum ReloadError {
          Check `wattle plugin versions {subscriber}`", is.short()
     )]
     Moved {
-        /// The subscriber.
         subscriber: String,
         /// The expected version, or a prefix of it.
         expected: String,
@@ -176,43 +134,29 @@ pub enum ReloadError {
     },
     /// A later one succeeded first.
     #[error("superseded by a later deploy of `{subscriber}`")]
-    Superseded {
-        /// The subscriber.
-        subscriber: String,
-    },
+    Superseded { subscriber: String },
     /// There is no version to return to.
     #[error(
         "subscriber `{subscriber}` has no version before the running one; `wattle plugin versions {subscriber}` lists \
          them"
     )]
-    NoneBefore {
-        /// The subscriber.
-        subscriber: String,
-    },
+    NoneBefore { subscriber: String },
     /// The prefix does not match exactly one version.
     #[error(
         "{count} versions of `{subscriber}` begin with {prefix:?}; `wattle plugin versions {subscriber}` lists them"
     )]
     NotOne {
-        /// The subscriber.
         subscriber: String,
-        /// The prefix.
         prefix: String,
         /// The number of matches.
         count: usize,
     },
     /// There is a candidate, so the intended version is ambiguous.
     #[error("subscriber `{subscriber}` has a version on trial: say which version it is pinned to")]
-    OnTrial {
-        /// The subscriber.
-        subscriber: String,
-    },
+    OnTrial { subscriber: String },
     /// There is no candidate.
     #[error("subscriber `{subscriber}` has no version on trial; `wattle plugin versions {subscriber}` lists them")]
-    NoTrial {
-        /// The subscriber.
-        subscriber: String,
-    },
+    NoTrial { subscriber: String },
     /// A stored version cannot run.
     #[error(transparent)]
     Kept(#[from] KeptError),
@@ -221,23 +165,13 @@ pub enum ReloadError {
     Store(#[from] StoreError),
     /// The disk has no room for the component.
     #[error("the disk has too little room for another version of the plugin of `{subscriber}`: make room first")]
-    NoRoom {
-        /// The subscriber.
-        subscriber: String,
-    },
+    NoRoom { subscriber: String },
     /// It was decided, but lanes call another one.
     #[error(
         "version {} of `{subscriber}` is decided on, and lanes do not call it ({error}): the next start runs it, and \
          `wattle plugin versions {subscriber}` says what was decided", version.short()
     )]
-    NotCalled {
-        /// The subscriber.
-        subscriber: String,
-        /// The version.
-        version: Digest,
-        /// The reason.
-        error: VersionError,
-    },
+    NotCalled { subscriber: String, version: Digest, error: VersionError },
     /// The bus is shutting down.
     #[error("the bus is shutting down")]
     Closed,

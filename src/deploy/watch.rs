@@ -41,7 +41,6 @@ const NOT_SOURCES: [&str; 2] = ["target", "node_modules"];
 /// A changed file or folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
-    /// Its path.
     pub path: PathBuf,
     /// It is missing now.
     pub is_gone: bool,

@@ -52,7 +52,6 @@ pub(super) struct Catalogue {
     of_subscribers: HashMap<SubscriberId, Subscriber>,
     /// Digests by number.
     digests: HashMap<VersionId, [u8; 32]>,
-    /// Origins of topics.
     topic_origins: HashSet<String>,
     /// Origins of subscribers, with their input.
     subscriber_origins: HashSet<(String, TopicId)>,

@@ -50,9 +50,7 @@ pub struct Capabilities {
 /// The desired topics and subscribers by full name (`namespace/name`), and plugin versions by digest.
 #[derive(Debug, Clone, Default)]
 pub struct Blueprint {
-    /// The topics.
     pub topics: Vec<TopicSpec>,
-    /// The subscribers.
     pub subscribers: Vec<SubscriberSpec>,
     /// Further subscribers whose lanes only store entries and read no events: retention does not wait for them.
     pub keepers: Vec<SubscriberSpec>,
@@ -65,16 +63,13 @@ pub struct Blueprint {
 /// New names of numbers. A name that another number has is taken from it. Idempotent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NameChanges {
-    /// Of topics.
     pub topics: Vec<(TopicId, String)>,
-    /// Of subscribers.
     pub subscribers: Vec<(SubscriberId, String)>,
 }
 
 /// A topic in the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogueTopic {
-    /// Its number.
     pub number: TopicId,
     /// Its full name, or its last one if another topic has that name now.
     pub name: String,
@@ -138,7 +133,6 @@ pub enum ApplyError {
          would move; set `partitions: {existing}`, or make a topic of another name"
     )]
     Partitions {
-        /// The topic.
         topic: String,
         /// The existing number.
         existing: u32,
@@ -147,12 +141,7 @@ pub enum ApplyError {
     },
     /// A subscriber of a topic that is not in the blueprint.
     #[error("subscriber `{subscriber}` consumes `{topic}`, which is not a topic")]
-    UnknownTopic {
-        /// The subscriber.
-        subscriber: String,
-        /// The topic.
-        topic: String,
-    },
+    UnknownTopic { subscriber: String, topic: String },
     /// The engine has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -312,7 +301,6 @@ pub struct ReadBudget {
 pub struct Unit {
     /// The lane has consumed everything before this offset.
     pub consumed_to: Offset,
-    /// Its outputs.
     pub emits: Slices,
     /// Entries that it sets or deletes; the last write of a key counts.
     pub writes: Vec<LaneWrite>,
@@ -598,7 +586,6 @@ pub struct MissingEvents {
     pub file: String,
     /// The full name of the topic.
     pub topic: String,
-    /// The partition.
     pub partition: u32,
     /// Offset of the first of them.
     pub first_offset: Offset,
@@ -622,7 +609,6 @@ pub struct AppendReceipt {
 /// The place of an appended event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
-    /// Its partition.
     pub partition: u32,
     /// Its offset; `None` for a duplicate whose offset is unknown.
     pub offset: Option<Offset>,

@@ -177,7 +177,6 @@ pub enum OpenError {
     Disk {
         /// What was attempted.
         what: &'static str,
-        /// The file.
         name: String,
         /// The error of the file system.
         error: io::Error,

@@ -40,7 +40,6 @@ pub enum AppendRefusal {
 /// The result of acquiring a lane.
 #[derive(Debug, Clone)]
 pub struct LaneOwnership {
-    /// The lane.
     pub lane: Arc<Lane>,
     /// Its committed position.
     pub position: Offset,

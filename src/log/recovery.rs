@@ -61,7 +61,6 @@ pub enum Damage {
          `wattle log repair --truncate-at {position}` removes all of that"
     )]
     Journal {
-        /// The file.
         file: String,
         /// In the file.
         byte: u64,
@@ -75,10 +74,7 @@ pub enum Damage {
         "the journal has a gap: {file} is missing, or the end of the file before it, although it is needed. \
          Nothing was changed. Put the file back"
     )]
-    MissingFile {
-        /// The file.
-        file: String,
-    },
+    MissingFile { file: String },
     /// The state store is missing.
     #[error(
         "the file `state` is missing, or the first file of the journal, although the folder contains later events. \
@@ -97,7 +93,6 @@ pub enum Damage {
     /// Written by a newer release.
     #[error("{file}, byte {byte}: {what}. Nothing was changed. Use the release that wrote it, or a newer one")]
     Version {
-        /// The file.
         file: String,
         /// In the file.
         byte: u64,

@@ -20,7 +20,6 @@ use crate::limits;
 /// Which writers are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SpaceLevel {
-    /// All.
     Ample,
     /// Lanes; producers are refused.
     Low,

@@ -26,7 +26,6 @@ use crate::model::{LaneId, LaneWrite, Offset, PartitionId, ProducerId, TopicId};
 /// A written group.
 #[derive(Clone)]
 pub(super) struct Group {
-    /// Its frames.
     pub(super) bytes: Bytes,
     /// The link of the frame after it.
     pub(super) end: Link,

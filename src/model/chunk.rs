@@ -34,7 +34,6 @@ pub enum TimeOf {
 /// One stored event.
 #[derive(Debug, Clone, Copy)]
 pub struct StoredEvent<'a> {
-    /// Its offset.
     pub offset: Offset,
     /// When it was appended, engine time, Unix nanoseconds.
     pub append_time_ns: u64,

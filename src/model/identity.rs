@@ -73,7 +73,6 @@ pub type Offset = u64;
 /// An ordered part of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId {
-    /// The topic.
     pub topic: TopicId,
     /// The index of the partition, from 0.
     pub partition: u32,
@@ -82,7 +81,6 @@ pub struct PartitionId {
 /// A subscriber and a partition: the unit of ordered processing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneId {
-    /// The subscriber.
     pub subscriber: SubscriberId,
     /// The partition of the topic that it consumes.
     pub partition: u32,
@@ -91,7 +89,6 @@ pub struct LaneId {
 /// The place of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
-    /// Its partition.
     pub partition: PartitionId,
     /// Its offset there.
     pub offset: Offset,

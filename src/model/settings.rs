@@ -30,7 +30,6 @@ pub struct Retention {
 /// How long a repeated publish of an event is recognised: until either bound is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dedupe {
-    /// Time.
     pub window: Duration,
     /// Maximum number of later events of the topic; `None`: unlimited.
     pub count: Option<u32>,
@@ -39,7 +38,6 @@ pub struct Dedupe {
 /// How events are stored after they leave memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
-    /// Uncompressed.
     #[default]
     None,
     /// In LZ4-compressed blocks, if that makes them smaller.

@@ -103,7 +103,6 @@ pub(super) struct HostInner {
 pub struct PluginSpec {
     /// The subscriber, for messages and log lines.
     pub subscriber: String,
-    /// The component.
     pub wasm: Vec<u8>,
     /// The configuration by name. Values may be secrets, so they are never logged.
     pub config: BTreeMap<String, String>,
@@ -111,7 +110,6 @@ pub struct PluginSpec {
     pub hidden: BTreeMap<String, Hidden>,
     /// The ports that the topology connects. Outputs refer to them by index.
     pub ports: Vec<String>,
-    /// Its limits.
     pub limits: Limits,
 }
 

@@ -80,10 +80,7 @@ pub enum RegisterError {
     },
     /// The version of its state is malformed.
     #[error("the section `wattle:state-version` of the component does not say a version: {message}")]
-    StateVersion {
-        /// The error.
-        message: String,
-    },
+    StateVersion { message: String },
     /// It does not export the handler.
     #[error("{message}")]
     NoHandler {
@@ -109,10 +106,7 @@ pub enum RegisterError {
     #[error(
         "the plugin does not fit the contract {CONTRACT_VERSION}: {message}. Build it with the `wit/` of this release"
     )]
-    Signature {
-        /// The difference.
-        message: String,
-    },
+    Signature { message: String },
     /// It failed when it was started.
     #[error("the plugin did not start: {message}")]
     DoesNotStart {

@@ -215,20 +215,10 @@ pub fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
 pub enum ReadError {
     /// Its file cannot be read.
     #[error("cannot read the capsule {}: {error}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The error.
-        error: io::Error,
-    },
+    Unreadable { path: PathBuf, error: io::Error },
     /// It is not a capsule.
     #[error("{}: {error}", path.display())]
-    Capsule {
-        /// The file.
-        path: PathBuf,
-        /// The error.
-        error: CapsuleError,
-    },
+    Capsule { path: PathBuf, error: CapsuleError },
 }
 
 /// Reads a capsule.
@@ -278,7 +268,6 @@ pub enum RunError {
 /// The result of a replay, and the version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ran {
-    /// The result.
     pub replayed: Replayed,
     /// The replayed version.
     pub version: Digest,

@@ -17,7 +17,6 @@ use crate::topology::{Plan, SubscriberIndex};
 /// One difference from the expectation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// The subject.
     pub what: String,
     /// The expected and the actual text.
     pub diff: Vec<DiffLine>,
@@ -30,7 +29,6 @@ pub enum DiffLine {
     Same(String),
     /// Expected, but missing.
     Missing(String),
-    /// Unexpected.
     Extra(String),
 }
 

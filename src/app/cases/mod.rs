@@ -50,7 +50,6 @@ pub struct TestBed {
 /// The number of partitions per topic in a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Partitions {
-    /// One.
     One,
     /// As in the topology.
     AsPlanned,
@@ -82,26 +81,21 @@ pub type Buckets = BTreeMap<String, BTreeMap<String, Bytes>>;
 /// An event in a topic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sent {
-    /// Its key.
     pub key: String,
-    /// The event.
     pub event: Event,
 }
 
 /// An event that failed finally.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
-    /// The subscriber.
     pub subscriber: SubscriberIndex,
     /// The event's id.
     pub event: String,
     /// The kind of failure.
     pub kind: String,
-    /// The reason.
     pub reason: String,
     /// Number of attempts.
     pub attempts: u32,
-    /// Its outcome.
     pub end: End,
 }
 
@@ -122,12 +116,7 @@ pub enum CaseError {
     Read(#[from] ReadError),
     /// A topic contains invalid bytes.
     #[error("what is in `{topic}` cannot be read: {reason}")]
-    Unreadable {
-        /// The topic.
-        topic: String,
-        /// The reason.
-        reason: String,
-    },
+    Unreadable { topic: String, reason: String },
     /// It does not come to an end.
     #[error(
         "it did not come to an end within {}{}",
@@ -137,7 +126,6 @@ pub enum CaseError {
     Endless {
         /// The time limit.
         after: Duration,
-        /// The last failure.
         last_failure: Option<String>,
     },
     /// A lane has stopped.
@@ -145,7 +133,6 @@ pub enum CaseError {
     Stopped {
         /// The subscriber of the lane.
         subscriber: String,
-        /// The reason.
         last_failure: Option<String>,
     },
     /// The case needs a capsule.
@@ -153,10 +140,7 @@ pub enum CaseError {
     NoCapsule,
     /// The topology does not have the capsule's subscriber.
     #[error("the capsule is of subscriber `{subscriber}`, which the topology does not have")]
-    OtherSubscriber {
-        /// The subscriber.
-        subscriber: String,
-    },
+    OtherSubscriber { subscriber: String },
     /// The result depends on unknown state.
     #[error("the plugin reads {what}, which is not in the capsule: what it is there for cannot be known")]
     NotInCapsule {

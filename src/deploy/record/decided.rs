@@ -56,7 +56,7 @@ pub(crate) struct Record {
 pub(crate) struct Decided {
     /// The stable version.
     pub(crate) proven: Digest,
-    /// The candidate.
+    /// The candidate, while a trial runs.
     #[serde(default)]
     pub(crate) tried: Option<Tried>,
     /// No version may replace the stable one.

@@ -13,7 +13,6 @@ pub enum StoreError {
     Disk {
         /// What was attempted.
         what: &'static str,
-        /// The error.
         error: Arc<io::Error>,
     },
     /// The disk has no room for the component.
@@ -23,10 +22,7 @@ pub enum StoreError {
     #[error(
         "a write to the folder of plugins failed ({reason}): no version is changed until the bus has been restarted"
     )]
-    Poisoned {
-        /// The reason.
-        reason: String,
-    },
+    Poisoned { reason: String },
     /// The record is damaged.
     #[error(
         "the record of plugin versions is damaged ({why}): restore `plugins/record` of the data folder from a backup, \
@@ -52,9 +48,7 @@ pub enum StoreError {
          later one; nothing was changed"
     )]
     Later {
-        /// The file.
         file: &'static str,
-        /// Its version.
         version: u32,
         /// The earliest version of a reader.
         reader: u32,
@@ -65,12 +59,7 @@ pub enum StoreError {
     #[error(
         "the new content of `plugins/{file}` in the data folder could not be read again: {why}; nothing was changed"
     )]
-    Unwritable {
-        /// The file.
-        file: &'static str,
-        /// The reason.
-        why: String,
-    },
+    Unwritable { file: &'static str, why: String },
     /// The record of the applied topology is damaged.
     #[error(
         "the record of the applied topology is damaged ({why}): restore `plugins/topology` of the data folder from a \
@@ -83,7 +72,6 @@ pub enum StoreError {
     /// A component is missing or damaged.
     #[error("the stored component {wasm} is {what}")]
     Component {
-        /// Its digest.
         wasm: Digest,
         /// What is wrong with it.
         what: &'static str,

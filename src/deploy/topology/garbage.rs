@@ -9,7 +9,6 @@ use crate::topology::show_size;
 /// Stored data of a removed topic or subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Garbage {
-    /// Its kind.
     pub node: Node,
     /// Its full name.
     pub name: String,

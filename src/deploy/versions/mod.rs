@@ -48,7 +48,6 @@ pub enum Policy {
 pub enum Outcome {
     /// It is the candidate.
     Tried,
-    /// It runs.
     Runs,
     /// It was already running.
     Unchanged,
@@ -61,9 +60,7 @@ pub enum Outcome {
 /// A requested version, and the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reloaded {
-    /// The version.
     pub version: Digest,
-    /// The result.
     pub outcome: Outcome,
     /// A note, as a message.
     pub notice: Option<String>,
@@ -85,7 +82,7 @@ pub struct Summary {
     pub subscriber: String,
     /// The stable version.
     pub proven: Digest,
-    /// The candidate.
+    /// The candidate, while a trial runs.
     pub tried: Option<Digest>,
     /// Other versions may not replace the stable one.
     pub is_pinned: bool,
@@ -109,7 +106,6 @@ pub enum Standing {
 /// A stored version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptVersion {
-    /// The version.
     pub version: Digest,
     /// The digest of its component.
     pub wasm: Digest,

@@ -65,7 +65,6 @@ pub enum Progress {
         subscriber: String,
         /// The start of its version's digest.
         digest: String,
-        /// The duration.
         took: Duration,
     },
 }

@@ -67,21 +67,14 @@ pub enum Operation {
     Read(usize),
     /// [`DiskFile::write_at`] of N bytes.
     Write(usize),
-    /// [`DiskFile::sync`].
     Sync,
-    /// [`DiskFile::truncate`].
     Truncate,
     /// [`DiskFile::allocate`] that makes the file N bytes longer.
     Allocate(usize),
-    /// [`Disk::create`].
     Create,
-    /// [`Disk::remove`].
     Remove,
-    /// [`Disk::rename`].
     Rename,
-    /// [`Disk::sync_folder`].
     SyncFolder,
-    /// [`Disk::sync_all`].
     SyncAll,
 }
 
@@ -123,7 +116,6 @@ pub enum Survival {
     Old,
     /// The first N bytes of the new block, then the old one. More than a block means a whole block.
     Torn(u16),
-    /// All zeroes.
     Zeroed,
     /// The new block with bit N flipped: bit 0 is the lowest of the first byte. Counted modulo the number of bits.
     Garbled(u16),

@@ -43,17 +43,13 @@ pub enum EmbeddedError {
     #[error(
         "the data folder {folder} belongs to another running bus: stop that one, or name another folder with --data"
     )]
-    InUse {
-        /// The folder.
-        folder: PathBuf,
-    },
+    InUse { folder: PathBuf },
     /// It is not the data folder of a bus, and not empty.
     #[error(
         "{folder} is not the data folder of a bus, and not empty (it contains {found}): name a new folder with --data, \
          or an existing data folder; nothing was changed"
     )]
     NotOurs {
-        /// The folder.
         folder: PathBuf,
         /// One of its entries.
         found: String,
@@ -63,12 +59,7 @@ pub enum EmbeddedError {
         "the data folder {folder} belongs to another user (uid {owner}): run the bus as that user, or name another \
          folder with --data; nothing was changed"
     )]
-    Stranger {
-        /// The folder.
-        folder: PathBuf,
-        /// Its owner.
-        owner: u32,
-    },
+    Stranger { folder: PathBuf, owner: u32 },
     /// An I/O error.
     #[error("cannot {what} {path}: {error}{advice}", advice = crate::log::advice(error))]
     Io {
@@ -81,20 +72,10 @@ pub enum EmbeddedError {
     },
     /// The journal could not be opened.
     #[error("in the data folder {folder}: {error}")]
-    Log {
-        /// The folder.
-        folder: PathBuf,
-        /// The reason.
-        error: OpenError,
-    },
+    Log { folder: PathBuf, error: OpenError },
     /// This release cannot read the catalogue in the journal.
     #[error("in the data folder {folder}: {error}")]
-    Catalogue {
-        /// The folder.
-        folder: PathBuf,
-        /// The reason.
-        error: CatalogueError,
-    },
+    Catalogue { folder: PathBuf, error: CatalogueError },
 }
 
 /// What recovery found in the data folder.

@@ -224,7 +224,6 @@ thread_local! {
 pub(super) struct Link {
     /// The position of the next frame.
     pub(super) position: u64,
-    /// Its sequence.
     pub(super) sequence: u64,
     /// The checksum of the previous frame.
     pub(super) previous_checksum: u32,

@@ -20,7 +20,6 @@ pub use state::{Keys, NoState, Reads, STATE_READS_BYTES_MAX, StateError, StateRe
 pub struct Batch<'a> {
     /// The topic that they come from.
     pub topic: &'a str,
-    /// Its partition.
     pub partition: u32,
     /// The content type of their data; "" when there is none.
     pub content_type: &'a str,
@@ -45,7 +44,6 @@ pub struct CallEvent<'a> {
     pub trusted_time_ns: u64,
     /// Which attempt at it this is, from 1.
     pub attempt: u32,
-    /// The payload.
     pub data: &'a [u8],
 }
 
@@ -104,14 +102,12 @@ pub struct Output {
     pub content_type: String,
     /// Further attributes, as "name=value\n" lines with names that CloudEvents allows; "" for none.
     pub attributes: String,
-    /// The payload.
     pub data: Vec<u8>,
 }
 
 /// The first event that was not handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Its index.
     pub event: u32,
     /// What should become of it.
     pub action: Action,

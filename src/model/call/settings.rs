@@ -33,9 +33,7 @@ impl Default for Limits {
 /// What a version was made with beside its component, as far as it may be shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PluginSettings {
-    /// Its ports.
     pub ports: Vec<String>,
-    /// Its limits.
     pub limits: Limits,
     /// What it is told; `None` for what is shown nowhere.
     pub config: BTreeMap<String, Option<String>>,

@@ -44,7 +44,6 @@ pub trait StateView: Send + Sync {
 /// Some keys of a bucket, in ascending order of their bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// The keys.
     pub keys: Vec<String>,
     /// There may be more behind this one: the last of these keys, or one that has been passed over. None: there are no
     /// more.
@@ -65,16 +64,13 @@ impl Keys {
 pub enum StateRead {
     /// What is under a key.
     Value {
-        /// The bucket.
         bucket: String,
-        /// The key.
         key: String,
         /// The value; none: there was nothing.
         value: Option<Bytes>,
     },
     /// Keys of a bucket in their order.
     Keys {
-        /// The bucket.
         bucket: String,
         /// Those behind this one; none: from the first on.
         after: Option<String>,
@@ -148,7 +144,6 @@ pub struct StateWrite {
     pub event: u32,
     /// The name of the bucket; never empty.
     pub bucket: String,
-    /// The key.
     pub key: String,
     /// The value; none: it was deleted.
     pub value: Option<Bytes>,

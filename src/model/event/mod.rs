@@ -71,7 +71,6 @@ pub enum EventError {
     /// An invalid value of an attribute.
     #[error("attribute `{name}` is {what}")]
     AttributeValue {
-        /// The attribute.
         name: String,
         /// What is wrong with it, in words that follow "is".
         what: String,
@@ -88,9 +87,7 @@ pub enum Attribute {
     Boolean(bool),
     /// A 32-bit integer.
     Integer(i32),
-    /// Text.
     String(String),
-    /// Bytes.
     Bytes(Vec<u8>),
     /// An absolute URI.
     Uri(String),
@@ -125,7 +122,6 @@ pub struct Event {
     pub r#type: String,
     /// All other context attributes: `subject`, `time`, `datacontenttype`, `dataschema` and extensions.
     pub attributes: BTreeMap<String, Attribute>,
-    /// The payload.
     pub data: Option<Data>,
 }
 
@@ -272,7 +268,6 @@ impl<'a> EventWriter<'a> {
 pub struct EventView<'a> {
     /// Unique together with `source`.
     pub id: &'a str,
-    /// The creator.
     pub source: &'a str,
     /// The kind of occurrence.
     pub r#type: &'a str,
@@ -282,7 +277,6 @@ pub struct EventView<'a> {
     pub partition_key: Option<&'a str>,
     /// The `datacontenttype` attribute.
     pub content_type: Option<&'a str>,
-    /// The payload.
     pub data: Option<&'a [u8]>,
     /// The payload was sent as text.
     pub data_is_text: bool,
@@ -298,9 +292,7 @@ pub enum AttributeView<'a> {
     Boolean(bool),
     /// A 32-bit integer.
     Integer(i32),
-    /// Text.
     String(&'a str),
-    /// Bytes.
     Bytes(&'a [u8]),
     /// An absolute URI.
     Uri(&'a str),

@@ -198,7 +198,6 @@ impl Guard {
 pub struct GuardRefused {
     /// The number of its event in the publish or the call.
     pub of: u32,
-    /// The reason.
     pub why: GuardReason,
 }
 
@@ -228,10 +227,7 @@ pub enum GuardReason {
         "{max} keys of this partition have started their lifecycle and not ended it, which is the maximum: end some \
          of them, or raise `lifecycle.max`"
     )]
-    Full {
-        /// The maximum.
-        max: u64,
-    },
+    Full { max: u64 },
     /// The maximum number of held events is reached.
     #[error(
         "{why}; it would be held until its key is in another state, but {max} events of this partition are held \
@@ -240,7 +236,6 @@ pub enum GuardReason {
     HeldFull {
         /// Why the event would be held.
         why: Box<GuardReason>,
-        /// The maximum.
         max: u64,
     },
     /// The maximum number of identities of the key is reached.
@@ -248,10 +243,7 @@ pub enum GuardReason {
         "{max} events of its key are recognised already, which is the maximum with `dedupe: {{ per: key }}`: end the \
          lifecycle of the key, or set a `window` in `dedupe`"
     )]
-    Recognised {
-        /// The maximum.
-        max: usize,
-    },
+    Recognised { max: usize },
     /// The state of its key cannot be read.
     #[error("the state of its key cannot be read: {0}")]
     Unreadable(Arc<str>),

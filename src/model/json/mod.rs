@@ -36,7 +36,6 @@ pub enum JsonError {
     /// An attribute of the wrong JSON type or with an invalid value.
     #[error("attribute `{name}` {what}")]
     Attribute {
-        /// The attribute.
         name: String,
         /// What is wrong with it.
         what: String,
